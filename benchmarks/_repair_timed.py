@@ -78,16 +78,18 @@ class Chooser:
         self.before = float(self.times.time(self.coupling.whole))
 
     def weighed(self, x: Inputs, seed: int) -> tuple[Any, Any]:
-        """Returns the damages of all widths and blocks, see `weigh`, and what judges choices."""
+        """Return the output errors of all widths and blocks, and what evaluates choices."""
         from compress.prune.channels.criteria import Context, named
+        from compress.prune.channels.selection.damage import measure_sensitivity
         from compress.prune.channels.selection.judging import Judge
-        from compress.prune.channels.selection.weighed import weigh
         from compress.train.given import as_examples
 
         data = as_examples(x, model=self.dense)
         context = Context(self.coupling, data=data, seed=seed, aggregate=self.options.aggregate)
         judge = Judge(self.coupling, context)
-        return weigh(self.coupling, context, named(CRITERION)[1], judge, blocks=True), judge
+        criterion = named(CRITERION)[1]
+        found = measure_sensitivity(self.coupling, context, criterion, judge, blocks=True)
+        return found, judge
 
     def choose(self, how: str, weighed: tuple[Any, Any], target: float) -> Choice:
         """Comes to a target in milliseconds.
@@ -102,19 +104,19 @@ class Chooser:
         from compress.prune.channels.selection.solver import by_rank
         from compress.prune.channels.selection.weighed import by_damage
 
-        weights, judge = weighed
+        sensitivity, judge = weighed
         if how == "uniform":
-            scores = [damage.scores for damage in weights.groups]
+            scores = [np.array(group.scores) for group in sensitivity.groups]
             choice = by_rank(scores, self.allowed, self.times.time, target, uniform=True)
             mask = keep_best(self.coupling, scores, choice.totals - self.allowed.fixed)
             return Choice(mask, (), choice.cost)
         options, cost = self.options, self.times.time
         if how == "widths":
-            weights = replace(weights, blocks=())
+            sensitivity = replace(sensitivity, blocks=())
         elif how == "blocks":
             options = replace(options, exclude=("*",))
         found = refined(
-            weights, lambda near: by_damage(self.coupling, options, near, target, cost), judge,
+            sensitivity, lambda near: by_damage(self.coupling, options, near, target, cost), judge,
             options.tries, judge.seed,
         ).found  # fmt: skip
         return Choice(found.mask, found.dropped, found.choice.cost)

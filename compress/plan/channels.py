@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from compress.plan.data import AUTO
-from compress.plan.fields import option, require, require_choice, settle
-from compress.plan.forms import Given, Names, Place
+from compress.plan.fields import RemovedOption, option, require, require_choice, settle
+from compress.plan.forms import Given, Names
 from compress.plan.layers import LayerShare
 from compress.plan.target import Target
 from compress.plugins import CRITERIA
@@ -31,6 +32,16 @@ class ChannelOptions:
     In Python a target of at most 1 is a share: `target=0.5` keeps half of the MACs, `12e6` is a
     count.
     """
+
+    REMOVED: ClassVar[dict[str, RemovedOption]] = {
+        "sensitivity": RemovedOption(
+            "--channel-sensitivity",
+            "Scopes damage and auto measure output errors themselves, in a fifth of the time that "
+            "choosing channels takes. Leave it out; in Python, sensitivity_map() measures once for "
+            "several targets.",
+            off=None,
+        ),
+    }
 
     target: Given[Target | None, Target | str | float | None] = option(
         None,
@@ -91,12 +102,6 @@ class ChannelOptions:
     exclude: Names = option(
         (), "--channel-exclude", "patterns of layer names whose channels all stay"
     )
-    sensitivity: Place = option(
-        None,
-        "--channel-sensitivity",
-        "a folder of sensitivity maps: rank by loss of accuracy, which is measured once for each "
-        "model",
-    )
     blocks: bool = option(
         False,
         "--blocks",
@@ -143,12 +148,6 @@ class ChannelOptions:
             "be global or layer where an amount of every layer is removed",
             self.scope,
         )
-        require(
-            self.scope != "damage" or self.sensitivity is None,
-            "channel sensitivity",
-            "be left out with scope damage, which measures its own",
-            self.sensitivity,
-        )
 
     @property
     def active(self) -> bool:
@@ -161,7 +160,6 @@ class ChannelOptions:
         return (
             self.scope == self.criterion == AUTO
             and self.target_metric != "amount"
-            and self.sensitivity is None
             and not self.cost_aware
         )
 

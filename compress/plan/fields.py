@@ -243,7 +243,8 @@ def _keys(section: type[Any], values: Mapping[str, Any], what: str) -> dict[str,
     """
     removed = _removed_of(section)
     for key, item in removed.items():
-        if values.get(key, item.off) != item.off:
+        # version 0.1 wrote "" for none
+        if values.get(key, item.off) not in (item.off, ""):
             raise item.build_error(key)
     values = {key: value for key, value in values.items() if key not in removed}
     fields = dataclasses.fields(section)

@@ -163,14 +163,7 @@ PRUNE_CHANNELS = Keywords(
     "prune_channels",
     Plan,
     ("channels",),
-    frozenset(
-        {
-            "channels.target",
-            "channels.target_metric",
-            "channels.criterion",
-            "channels.sensitivity",
-        }
-    ),
+    frozenset({"channels.target", "channels.target_metric", "channels.criterion"}),
 )
 PRUNE_WEIGHTS = Keywords(
     "prune_weights",
@@ -210,7 +203,6 @@ SHRINK = Keywords(
     without=frozenset(
         {
             "channels.scope",
-            "channels.sensitivity",
             "channels.steps",
             "channels.target",
             "channels.target_metric",

@@ -76,12 +76,6 @@ class ShrinkPlan(Plan):
             self.channels.steps,
         )  # fmt: skip
         require(
-            self.channels.sensitivity is None,
-            "channel sensitivity",
-            "be left out: what layers are worth is measured for the goal",
-            self.channels.sensitivity,
-        )
-        require(
             not self.weights.sparsity, "sparsity", "be 0 on the way to a goal",
             self.weights.sparsity, "Prune the result with `paretune compress`.",
         )  # fmt: skip

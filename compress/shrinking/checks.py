@@ -110,9 +110,6 @@ def check_by_data(plan: Plan, data: Dataset) -> None:
 
     check_training(plan, data)
     CRITERIA[plan.channels.ranking]
-    maps = plan.channels.sensitivity
-    if maps is not None and maps.exists() and not maps.is_dir():
-        raise InputError(f"channel_sensitivity must be a folder. Received: the file '{maps}'.")
     teacher = plan.distill.teacher
     if teacher.files or teacher.automatic:
         teacher_shares(plan.distill, len(teacher.files) or 1)

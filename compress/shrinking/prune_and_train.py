@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import keras
 
     from compress.distillation import DistillResult
-    from compress.prune.channels import ChannelReport, SensitivityMap
+    from compress.prune.channels import ChannelReport
     from compress.prune.weights import WeightReport
     from compress.train import Hook, TrainResult
     from compress.train.kept_weights import LastEpoch
@@ -168,14 +168,11 @@ def _without_channels(
         LOG.info("channels: %s", selection.summary())
 
     work.progress("removing channels", 0.0)
-    notes: list[str] = []
     try:
-        sensitivity, notes = _sensitivity(case)
         result = prune_channels(
             model,
             plan.channels,
             data=work.data,
-            sensitivity=sensitivity,
             # without training, each repair aims at the dense model, not at the step before
             finetune=finetune if plan.finetune.epochs != 0 else None,
             seed=plan.seed,
@@ -187,44 +184,8 @@ def _without_channels(
         )
     except FeasibleError as error:
         # one of several models may be too small for a target that fits the others
-        return copy_model(model), None, [*notes, f"no channels were removed: {error}"]
-    return result.model, result.report, [*notes, *result.report.notes]
-
-
-def _sensitivity(case: Case) -> tuple[SensitivityMap | None, list[str]]:
-    """Reads the model's map from the plan's folder, or measures it and puts it there.
-
-    A map of something else under the same name is measured anew; the note says so.
-    """
-    from compress.prune.channels import MapOrigin, SensitivityMap, sensitivity_map
-
-    model, work, options = case.model, case.work, case.work.plan.channels
-    if options.sensitivity is None:
-        return None, []
-    path = options.sensitivity / f"{case.name}.json"
-    how: dict[str, Any] = {
-        "criterion": options.ranking, "aggregate": options.aggregate, "seed": work.plan.seed,
-        "repair": work.plan.repair > 0,
-    }  # fmt: skip
-    notes = []
-    if path.exists():
-        stored, wanted = SensitivityMap.load(path), MapOrigin.of(model, work.data, **how)
-        if stored.origin == wanted:
-            return stored, []
-        why = (
-            ", ".join(stored.origin.differences(wanted))
-            if stored.origin
-            else "it does not say what it was measured on"
-        )
-        aside = path.replace(path.with_suffix(".before.json"))
-        notes.append(
-            f"the sensitivity map '{path}' was measured again; the previous one is '{aside}': {why}"
-        )
-        LOG.info("%s", notes[0])
-    measured = sensitivity_map(model, work.data, **how, on_progress=work.progress)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    measured.save(path)
-    return measured, notes
+        return copy_model(model), None, [f"no channels were removed: {error}"]
+    return result.model, result.report, list(result.report.notes)
 
 
 @dataclass(frozen=True)

@@ -149,10 +149,6 @@ class RunSettings(TypedDict, total=False):
     channel_exclude: Iterable[str]
     """patterns of layer names whose channels all stay."""
 
-    channel_sensitivity: str | Path | None
-    """a folder of sensitivity maps: rank by loss of accuracy, which is measured once for each
-    model."""
-
     blocks: bool
     """also remove whole residual blocks (depth pruning); with --channel-scope damage or auto.
     Default: False."""

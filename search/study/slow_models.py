@@ -156,9 +156,7 @@ def _measured(subject: Subject, plan: SearchPlan, data: Dataset) -> RunCost:
             return cost
         # by l2 at once: the widths that damages allocate are known only after the work is done, and
         # may take another time
-        quick = replace(
-            plan.channels, criterion="l2", scope="global", blocks=False, sensitivity=None, steps=1
-        )
+        quick = replace(plan.channels, criterion="l2", scope="global", blocks=False, steps=1)
         half = prune_channels(subject.model, quick, coupling=subject.coupling).model
         found = timed({"own": own, "half": exported(half, "half")})
         return replace(cost, own_ms=found["own"].quiet_ms, half_ms=found["half"].quiet_ms)

@@ -65,10 +65,6 @@ CASES = {
         ["--prune-begin", "99999", "--prune-end", "999999"],
         "A pruning schedule must end before training does",
     ),
-    "a file of maps": (
-        ["--channels", "0.5x", "--channel-sensitivity", "note.txt"],
-        "channel_sensitivity must be a folder. Received: the file 'note.txt'",
-    ),
     "no such storage": (["--storage", "nosuch://host/x"], "storage must be a URL that Optuna can"),
     "no such folder": (
         ["--storage", "sqlite:////nosuch/folder/study.db"],
@@ -84,7 +80,7 @@ def refused(words: list[str], message: str) -> None:
     assert done.output.startswith("paretune: error: ")
     assert message in done.output
     assert done.output.count("\n") == 1
-    assert [path.name for path in Path.cwd().iterdir() if path.name != "note.txt"] == []
+    assert not list(Path.cwd().iterdir())
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -92,7 +88,6 @@ def test_refused_without_a_folder(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("note.txt").write_text("mine")
     words, message = CASES[case]
     refused(["run", *SPACE, *words], message)
 

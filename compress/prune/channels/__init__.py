@@ -10,8 +10,8 @@ from compress.prune.channels.coupling.slots import Slots
 from compress.prune.channels.pruning import PruneResult, check_channels, prune_channels
 from compress.prune.channels.report import BlockRow, ChannelReport, GroupRow
 from compress.prune.channels.rules import register_rule
-from compress.prune.channels.selection.sensitivity import MapOrigin, SensitivityMap
-from compress.prune.channels.selection.thinning import sensitivity_map
+from compress.prune.channels.selection.sensitivity import SensitivityMap
+from compress.prune.channels.sensitivity_map import sensitivity_map
 
 __all__ = [
     "BlockRow",
@@ -19,7 +19,6 @@ __all__ = [
     "Coupled",
     "GroupRow",
     "HeldBlock",
-    "MapOrigin",
     "PruneResult",
     "SensitivityMap",
     "LayerCall",

@@ -129,8 +129,9 @@ def prune_channels(
             reconstruction, activation and taylor (which needs labels), and for `recalibrate`: x
             alone, (x, y), a stream, a `Dataset`, or what `--data` takes; see `as_dataset`.
             Calibration examples are training examples.
-        sensitivity: From `sensitivity_map` of this model with the same criterion: ranks by
-            predicted loss of quality; the criterion then only orders units within a group.
+        sensitivity: Output errors that `sensitivity_map` measured with the same data, criterion
+            and seed, for scope damage or auto: several targets need one measurement, and the
+            result is that of measuring anew. Of several steps the first one uses it.
         finetune: Called as `finetune(model, step, steps)` between steps; trains in place.
         repair: Examples on which the smaller model's layers are solved for, so that they compute
             what they did, see `compress.reconstruction.repair`; True: 1,000; False or 0: weights
@@ -186,23 +187,26 @@ def prune_channels(
             f"{options.steps} steps."
         )
     priced = of_widths(cost)
-    decided = selection is not None or sensitivity is not None or criterion not in (None, AUTO)
+    decided = selection is not None or criterion not in (None, AUTO)
     if decided or data is None or repair in (False, 0):
         options = options.without_comparison()
+    if sensitivity is not None and not (options.scope == "damage" or options.compares):
+        raise InputError(
+            "sensitivity must go with scope damage, or with scope auto, data, repair and no "
+            f"criterion. Received: a choice by scope {options.scope}."
+        )
     if options.scope == "damage" and data is None:
         raise InputError("Channel scope 'damage' must have data to look at. Give data=.")
     ranked_by = options.ranking if criterion is None or criterion == AUTO else criterion
     name, score = _criterion(ranked_by, data)
     source = Path(model) if isinstance(model, (str, Path)) else None
     model = as_model(model)
-    data = None if data is None else _examples(data, ranked_by, model, source, seed)
+    data = None if data is None else examples_for(data, ranked_by, model, source, seed)
     asked = repair
     if repair is None:
         repair = data is not None and len(data.train) >= FEWEST
     count = repaired_on(repair, data)
-    if sensitivity is not None:
-        sensitivity.check(model, name, data if isinstance(data, Dataset) else None)
-    _check_weights(model)
+    check_weights(model)
     original = coupling_of(model, input_shape) if coupling is None else coupling
     if selection is None:
         check_feasible(original, options, priced)  # not only when the last step comes to it
@@ -216,14 +220,17 @@ def prune_channels(
         if step > 1:
             coupling = coupling_of(current, original.input_shape)
             coupling.continues(original)
+            sensitivity = None  # it is of the whole model
         context = Context(coupling, data=data, seed=seed, aggregate=options.aggregate)
+        if sensitivity is not None:
+            sensitivity.check(context, name, options.blocks)
         chosen = selection or select(
             coupling,
             options,
             score,
             context,
             goal.at(step, options.steps),
-            sensitivity if step == 1 else None,  # it was measured on the whole model
+            sensitivity,
             on_progress,
             cost,
         )
@@ -283,7 +290,7 @@ def _criterion(chosen: str | Criterion, data: Any) -> tuple[str, Criterion]:
     return name, score
 
 
-def _examples(
+def examples_for(
     data: Any, criterion: str | Criterion, model: keras.Model, path: Path | None, seed: int
 ) -> Dataset | Unlabelled:
     """Returns what a criterion looks at: labels where it may need them, and they are there."""
@@ -294,7 +301,8 @@ def _examples(
     return as_examples(data, model=model, path=path, seed=seed)
 
 
-def _check_weights(model: keras.Model) -> None:
+def check_weights(model: keras.Model) -> None:
+    """Check that weights are finite."""
     for path, variable in variable_paths(model):
         if "float" in str(variable.dtype) and not np.all(np.isfinite(variable.numpy())):
             raise InputError(
@@ -419,6 +427,6 @@ def check_channels(coupling: Coupling, options: ChannelOptions) -> None:
         InputError: An unknown criterion, NaN weights, or a pattern that matches nothing.
     """
     CRITERIA[options.ranking]
-    _check_weights(coupling.program.model)
+    check_weights(coupling.program.model)
     check_feasible(coupling, options)
     Goal.of_options(options, coupling)

@@ -41,6 +41,8 @@ def test_a_plan_that_used_a_removed_option_is_refused() -> None:
         from_nested(SearchPlan, {"stopping": {"rule": "halving", "eta": 3.0}})
     with pytest.raises(pt.InputError, match="^Option 'inherit' was removed. Candidates that began"):
         from_nested(SearchPlan, {"search": {"inherit": True}})
+    with pytest.raises(pt.InputError, match="^Option 'sensitivity' was removed. Scopes damage and"):
+        from_nested(Plan, {"channels": {"target": 0.5, "sensitivity": "maps"}})
 
 
 @pytest.mark.parametrize(("values", "message"), [

@@ -45,7 +45,7 @@ from search.plan import BudgetOptions, Condition, SearchPlan, StoppingOptions
 RICH = {
     "data": "a b.npz", "val_fraction": "0.2", "finetune_epochs": "4", "learning_rate": "2e-3",
     "augment": "flip,shift", "channels": "0.5x", "channel_limits": "conv1*=0.3,head=0",
-    "channel_exclude": "stem*", "channel_sensitivity": "maps", "sparsity": "0.9",
+    "channel_exclude": "stem*", "sparsity": "0.9",
     "prune_pattern": "1x4", "prune_overrides": "a=0.5,b=0", "prune_also": "ends,biases",
     "prune_begin": "10%", "prune_end": "2e", "prune_frequency": "100",
     "teacher": 'a.keras,"b,c.keras"', "teacher_weights": "2,1", "temperature": "8:2",
@@ -81,7 +81,6 @@ augment = ["flip", "shift"]
 target = 0.5
 limits = {"conv1*" = 0.3, head = 0}
 exclude = ["stem*"]
-sensitivity = "maps"
 [weights]
 sparsity = 0.9
 pattern = "1x4"
@@ -250,7 +249,6 @@ def test_python_gives_values_as_they_are() -> None:
     assert ChannelOptions(target=0.5, target_metric="amount").target == Target(0.5, relative=False)
     assert ChannelOptions(exclude="stem*").exclude == ("stem*",)
     assert ChannelOptions(limits={"a": 0.3}).limits == (LayerShare("a", 0.3),)
-    assert ChannelOptions(sensitivity=Path("maps")) == ChannelOptions(sensitivity="maps")
     assert WeightOptions(begin=0.1, end=0.5).begin == TrainTime(0.1, "share")
     assert WeightOptions(begin=0, end=400, frequency=5).end == TrainTime(400.0, "steps")
     assert WeightOptions(pattern=PatternSpec("n:m", 2, 4)) == WeightOptions(pattern="2:4")
@@ -325,7 +323,6 @@ def test_ratios_of_both_kinds(text: str, share: float) -> None:
         (lambda: ChannelOptions(limits=5), "channel_limits must be pattern=share.*Received: 5"),
         (lambda: ChannelOptions(exclude=5), "channel_exclude must be a list of names. Received: 5"),
         (lambda: ChannelOptions(exclude=["a\0"]), r"exclude must hold no NUL.*'a\\x00'"),
-        (lambda: ChannelOptions(sensitivity=5), "channel_sensitivity must be a path. Received: 5"),
         (lambda: ChannelOptions(cost_aware="yes"), "cost_aware must be true or false.*'yes'"),
         (lambda: WeightOptions(sparsity=None), "sparsity must have a value. Received: None"),
         (lambda: WeightOptions(end="120%"), "prune_end must be a share of training"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from compress.run.directory import RunFolder
 from compress.shrinking.case import Work, prepare
 from compress.shrinking.compression import compress_stage
 from compress.shrinking.files import measure_stage
-from compress.shrinking.prune_and_train import Tuner, prune_and_train
 
 QUICK = {"epochs": 1, "batch_size": 32, "teacher": "none", "formats": "float32"}
 
@@ -160,41 +158,6 @@ def test_a_model_without_channels_cannot_meet_a_target() -> None:
     with pytest.raises(InputError, match="Unknown channel criterion") as wrong:
         prune_channels(mlp(16), macs=0.5, criterion="nope")
     assert not isinstance(wrong.value, FeasibleError)
-
-
-def test_a_sensitivity_map_of_another_model_of_the_same_name_is_measured_anew(
-    blobs: Dataset, cpu: Device, tmp_path: Path
-) -> None:
-    maps = tmp_path / "maps"
-    values = {"channels": "0.5x", "sparsity": 0.0, "channel_sensitivity": str(maps)}
-
-    def notes(model: Any, **more: object) -> list[str]:
-        plan = from_flat(Plan, {**QUICK, **values, **more})
-        work = Work(blobs, plan, cpu)
-        case = prepare(model, Path("m.keras"), work)
-        found = prune_and_train(case, Tuner(work, case.teachers)).notes
-        return [note for note in found if "sensitivity" in note]
-
-    model, other = mlp(32), mlp(32)
-    other.get_layer("h0").kernel.assign(other.get_layer("h0").kernel.numpy()[:, ::-1])
-    assert notes(model) == []
-    first = (maps / "m.json").read_text()
-    assert notes(model, channels="0.75x") == []
-    assert (maps / "m.json").read_text() == first
-    (note,) = notes(other)
-    assert "was measured again" in note
-    assert ": weights " in note
-    assert (maps / "m.json").read_text() != first
-    assert (maps / "m.before.json").read_text() == first
-    (note,) = notes(other, channel_criterion="l1")
-    assert note.endswith(": criterion l2 instead of l1")
-    # a map of the first release does not say of which model it is
-    record = json.loads(first)
-    del record["origin"]
-    (maps / "m.json").write_text(json.dumps(record))
-    (note,) = notes(model)
-    assert note.endswith(": it does not say what it was measured on")
-    assert json.loads((maps / "m.json").read_text()) == json.loads(first)
 
 
 @pytest.mark.slow

@@ -167,20 +167,6 @@ def test_zeros_are_worth_bytes_and_where_they_are_worth_time(trained: Path, tmp_
         assert "MNN" in page
 
 
-@pytest.mark.slow
-def test_a_sensitivity_map_is_measured_once(trained: Path, tmp_path: Path) -> None:
-    values = {**QUICK, "epochs": 1, "sparsity": 0.0, "teacher": "none", "formats": "float32"}
-    values |= {"channels": "0.5x", "channel_sensitivity": str(tmp_path / "maps")}
-    compress_model(trained, plan=from_flat(Plan, {**values, "out": str(tmp_path / "one")}))
-    path = tmp_path / "maps" / "mine.json"
-    record = json.loads(path.read_text())
-    assert [group["name"] for group in record["groups"]] == ["first", "mid", "hidden"]
-    stamp = path.stat().st_mtime_ns
-    values["channels"] = "0.7x"
-    compress_model(trained, plan=from_flat(Plan, {**values, "out": str(tmp_path / "two")}))
-    assert path.stat().st_mtime_ns == stamp
-
-
 def test_a_target_below_what_is_feasible_writes_nothing(trained: Path, tmp_path: Path) -> None:
     plan = from_flat(Plan, {"data": "digits", "channels": "0.001x", "out": str(tmp_path / "out")})
     with pytest.raises(InputError, match="macs must be at least"):

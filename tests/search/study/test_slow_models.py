@@ -95,9 +95,8 @@ def test_half_of_the_macs_leave_where_a_file_takes_three_times_an_empty_one(
         ({"prune_pattern": "2:4"}, 0.8, ("reconstruction", True)),
         ({"prune_overrides": "a=0.5"}, 0.8, ("reconstruction", True)),
         ({"channel_scope": "layer"}, 0.6, ("l2", False)),
-        ({"channel_sensitivity": "maps"}, 0.6, ("l2", False)),
     ],
-    ids=["more zeros", "few zeros", "n:m", "by layer", "own scope", "own maps"],
+    ids=["more zeros", "few zeros", "n:m", "by layer", "own scope"],
 )
 def test_what_a_plan_says_of_the_way_stays(
     given: dict[str, Any], zeros: float, way: tuple[str, bool]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -81,6 +81,7 @@ class Context:
         self.aggregate = aggregate
         self.notes: list[str] = []
         self._of_all: dict[Any, Any] = {}
+        self._scored: dict[tuple[int, int], Scores] = {}
         self._values: dict[int, npt.NDArray[Any]] = {}
         self._sums: dict[tuple[int, float], Scores] = {}
 
@@ -91,8 +92,12 @@ class Context:
         found: T = self._of_all[compute]
         return found
 
+    def know(self, criterion: Criterion, scores: Sequence[Scores]) -> None:
+        """Take scores that a criterion gave before, one array a group, in place of asking it."""
+        self._scored |= {(id(criterion), index): part for index, part in enumerate(scores)}
+
     def scored(self, criterion: Criterion, group: Group) -> Scores:
-        """Returns what a criterion says of a group's units, (units,); higher = keep.
+        """Return what a criterion says of a group's units, (units,); higher = keep; asked once.
 
         Where there are examples, units that are zero on all of them have the least of all, so
         that they leave first: nothing reads anything in them, however large their weights are.
@@ -100,6 +105,12 @@ class Context:
         Raises:
             InputError: The criterion returned something else than one finite number a unit.
         """
+        key = id(criterion), group.index
+        if key not in self._scored:
+            self._scored[key] = self._ask(criterion, group)
+        return self._scored[key]
+
+    def _ask(self, criterion: Criterion, group: Group) -> Scores:
         size = len(group.units)
         scores = np.asarray(criterion(group, self), np.float64)
         if scores.shape != (size,) or not np.all(np.isfinite(scores)):

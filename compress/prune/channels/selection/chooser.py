@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from compress.core.errors import FeasibleError
 from compress.core.progress import OnProgress
 from compress.plan import ChannelOptions
@@ -13,6 +15,7 @@ from compress.prune.channels.criteria import Context, Criterion
 from compress.prune.channels.selection.allocation import Priced
 from compress.prune.channels.selection.allowed import step_text
 from compress.prune.channels.selection.chosen import Selection, notes_on, of_widths
+from compress.prune.channels.selection.damage import measure_sensitivity
 from compress.prune.channels.selection.effort import estimate_effort
 from compress.prune.channels.selection.feasible import nothing_removable
 from compress.prune.channels.selection.judging import Judge
@@ -20,7 +23,7 @@ from compress.prune.channels.selection.ranks import select_by_rank
 from compress.prune.channels.selection.refining import refined
 from compress.prune.channels.selection.sensitivity import SensitivityMap
 from compress.prune.channels.selection.solver import TOLERANCE
-from compress.prune.channels.selection.weighed import Weighed, Weights, by_damage, weigh
+from compress.prune.channels.selection.weighed import Weighed, by_damage
 from compress.reconstruction.repairing import FEWEST
 
 
@@ -58,7 +61,7 @@ class Chooser:
         options: Steps, floors, limits, blocks, tries.
         judge: Reconstructs and evaluates configurations.
         context: Data and what criteria see.
-        weights: What groups and blocks are worth; None: that was not measured.
+        sensitivity: Output errors of groups and blocks; None: they were not measured.
         method: How channel counts are chosen; None: by output error.
         notes: What the user should know of the choice.
     """
@@ -67,7 +70,7 @@ class Chooser:
     options: ChannelOptions
     judge: Judge
     context: Context
-    weights: Weights | None
+    sensitivity: SensitivityMap | None
     method: RankMethod | None = None
     notes: tuple[str, ...] = ()
 
@@ -79,8 +82,9 @@ class Chooser:
         criterion: Criterion,
         context: Context,
         on_progress: OnProgress | None = None,
+        sensitivity: SensitivityMap | None = None,
     ) -> Chooser:
-        """Measure what groups and blocks are worth.
+        """Measure the output errors of groups and blocks.
 
         Where methods are compared and that takes too long or too much memory, nothing is
         measured, and the chooser ranks by l2 over all layers.
@@ -91,6 +95,7 @@ class Chooser:
             criterion: Chooses units within a group.
             context: Data and what the criterion sees.
             on_progress: Called with (text, share that is done).
+            sensitivity: Measured before, with the same criterion and context.
 
         Raises:
             InputError: There are no data.
@@ -102,14 +107,20 @@ class Chooser:
                 f"methods were not compared: that takes at least {2 * FEWEST} examples, and there "
                 f"are {judge.examples}; channels are ranked by l2 over all layers"
             )
-            reason = effort.refusal if judge.holds_back else few
+            refusal = effort.refusal if sensitivity is None else ""
+            reason = refusal if judge.holds_back else few
             if reason:
                 return cls(coupling, options, judge, context, None, GLOBAL, (reason,))
             options = replace(options, tries=effort.affordable(options.tries))
-        weights = weigh(
-            coupling, context, criterion, judge, blocks=options.blocks, on_progress=on_progress
-        )
-        return cls(coupling, options, judge, context, weights)
+        if sensitivity is None:
+            sensitivity = measure_sensitivity(
+                coupling, context, criterion, judge, blocks=options.blocks, on_progress=on_progress
+            )
+        else:
+            context.notes += sensitivity.notes
+            context.know(criterion, [np.array(group.scores) for group in sensitivity.groups])
+            sensitivity = replace(sensitivity, blocks=sensitivity.blocks if options.blocks else ())
+        return cls(coupling, options, judge, context, sensitivity)
 
     def refined(
         self, target: float, own: Priced | None = None, on_progress: OnProgress | None = None
@@ -122,20 +133,21 @@ class Chooser:
             on_progress: Called with (text, share that is done).
 
         Returns:
-            One whose damages, or whose method, lead to the best of them, here and at costs
+            One whose output errors, or whose method, lead to the best of them, here and at costs
             nearby; this one where the options try none.
         """
-        if self.weights is None or not (self.options.tries or self.options.compares):
+        if self.sensitivity is None or not (self.options.tries or self.options.compares):
             return self
         best = refined(
-            self.weights,
+            self.sensitivity,
             lambda scaled: self._nearest(scaled, target, own),
             self.judge,
             self.options.tries,
             self.context.seed,
             on_progress,
         )
-        found = replace(self, weights=best.weights, notes=(best.note(),) if best.tried else ())
+        notes = (best.note(),) if best.tried else ()
+        found = replace(self, sensitivity=best.sensitivity, notes=notes)
         if not self.options.compares:
             return found
         return found._compared(best.found, target, own)
@@ -185,8 +197,8 @@ class Chooser:
             selection = self._ranked(self.method, target, own)
             notes = (*self.notes, *selection.notes)
             return replace(selection, notes=notes, method=self.method.name)
-        assert self.weights is not None, "without a method, damages were measured"
-        found = self._nearest(self.weights, target, own)
+        assert self.sensitivity is not None, "without a method, output errors were measured"
+        found = self._nearest(self.sensitivity, target, own)
         notes = (
             *(f"block '{block.name}' was removed" for block in found.dropped),
             *self.notes,
@@ -199,9 +211,9 @@ class Chooser:
 
     def tempered(self, power: float) -> Chooser:
         """Return one that chooses by output errors to a power, where they were measured."""
-        if self.weights is None:
+        if self.sensitivity is None:
             return self
-        return replace(self, weights=self.weights.tempered(power), method=None, notes=())
+        return replace(self, sensitivity=self.sensitivity.tempered(power), method=None, notes=())
 
     def _ranked(self, method: RankMethod, target: float, own: Priced | None) -> Selection:
         options = replace(
@@ -210,8 +222,8 @@ class Chooser:
         criterion = CRITERIA[method.criterion]
         return select_by_rank(self.coupling, options, criterion, self.context, target, own=own)
 
-    def _nearest(self, weights: Weights, target: float, own: Priced | None) -> Weighed:
-        return by_damage(self.coupling, self.options, weights, target, own)
+    def _nearest(self, sensitivity: SensitivityMap, target: float, own: Priced | None) -> Weighed:
+        return by_damage(self.coupling, self.options, sensitivity, target, own)
 
 
 def select(
@@ -232,8 +244,8 @@ def select(
         criterion: Scores units.
         context: What it sees.
         target: MACs or parameters to come to; with `target_metric="amount"` the share removed.
-        sensitivity: Ranks groups against each other by predicted loss of quality.
-        on_progress: Called with (text, share) while damages are measured.
+        sensitivity: Of this coupling; default: it is measured where it is needed.
+        on_progress: Called with (text, share) while output errors are measured.
         own: What a kept set and present blocks cost, in place of what `options` name.
 
     Raises:
@@ -244,6 +256,6 @@ def select(
     if not coupling.groups:
         raise nothing_removable(coupling)
     if options.scope == "damage" or options.compares:
-        chooser = Chooser.measured(coupling, options, criterion, context, on_progress)
+        chooser = Chooser.measured(coupling, options, criterion, context, on_progress, sensitivity)
         return chooser.refined(target, own, on_progress).choose(target, own)
-    return select_by_rank(coupling, options, criterion, context, target, sensitivity, own)
+    return select_by_rank(coupling, options, criterion, context, target, own)

@@ -1,59 +1,39 @@
-"""What it costs to thin one group, its readers repaired: measured on the model's outputs."""
+"""Output errors of thinner groups, with the layers that read them reconstructed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.core.memory_budget import current_budget
+from compress.core.progress import OnProgress
 from compress.measure.quality import distance, spread
 from compress.model.activations import OVERHEAD, activation_bytes
 from compress.model.program import Node, Program
+from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.coupling.groups import Coupling, Group
-from compress.prune.channels.criteria import Context, Criterion, Scores
-from compress.prune.channels.criteria.reconstruction import Reader, eliminated
+from compress.prune.channels.criteria import Context, Criterion
+from compress.prune.channels.criteria.reconstruction import Reader, all_readers, eliminated
+from compress.prune.channels.selection.judging import Judge
+from compress.prune.channels.selection.sensitivity import (
+    BlockSensitivity,
+    GroupSensitivity,
+    Numbers,
+    SensitivityMap,
+    removed_counts,
+)
 from compress.reconstruction.kinds import Part
 
-Numbers = npt.NDArray[np.float64]
-SHARES = (0.25, 0.5, 0.625, 0.75, 0.875)
-"""Of a group's units that are removed, where its damage is measured."""
 CHUNK = 256
 """Examples that are run at a time, where the memory budget allows."""
 Change = tuple[Any, npt.NDArray[Any]]
 """A weight and the value that it has for a time."""
-
-
-@dataclass(frozen=True)
-class Damage:
-    """How much the outputs change when a share of one group's units is removed.
-
-    Attributes:
-        name: Of the group.
-        removed: Numbers of removed units, rising.
-        damage: At each: see `compress.measure.quality`.
-        scores: Of the units, higher = keep.
-    """
-
-    name: str
-    removed: tuple[int, ...]
-    damage: tuple[float, ...]
-    scores: Scores
-
-    def by_count(self, units: int) -> Numbers:
-        """Returns the damage of removing 0 to all units, (units + 1,); it never falls.
-
-        Between measured numbers it is interpolated, behind the last it doubles by all units.
-        """
-        at = [0, *self.removed, max(units, self.removed[-1] + 1)]
-        known = np.maximum.accumulate(np.maximum([0.0, *self.damage], 0.0))
-        values = [*known, 2.0 * known[-1] + 1e-12]
-        found = np.interp(np.arange(units + 1), at, values)
-        return np.asarray(found + 1e-9 * np.arange(units + 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +61,7 @@ def measured(
         chunk: Examples that are run at a time; default: what memory allows, at most 256.
 
     Returns:
-        The damage of each, (trials,); see `Damage`.
+        The output error of each, (trials,); see `compress.measure.quality`.
     """
     count, done = len(inputs[0]), 0
     sums, unit = np.zeros(len(trials)), 0.0
@@ -137,39 +117,64 @@ class changed:  # noqa: N801 - reads as a statement
             variable.assign(value)
 
 
-def damages(
+def measure_sensitivity(
     coupling: Coupling,
-    program: Program,
-    readers: Sequence[list[Reader]],
     context: Context,
     criterion: Criterion,
-    inputs: Sequence[npt.NDArray[Any]],
-    told: Callable[[str, float], None],
-) -> tuple[Damage, ...]:
-    """Measures the damage of every group at some widths.
+    judge: Judge,
+    *,
+    blocks: bool = False,
+    on_progress: OnProgress | None = None,
+) -> SensitivityMap:
+    """Measure the output error where one group is thinned, or one block is removed.
+
+    One pass collects what kernels read; then a partial pass for each width of each group, from
+    the first layer on that reads it, with these layers reconstructed. A model without a block is
+    reconstructed whole.
 
     Args:
-        coupling, program: Of one model; the program flat.
-        readers: Of each group.
-        context, criterion: Choose the units that leave.
-        inputs: One array an input, (examples, ...).
-        told: Called with (text, share that is done).
+        coupling: Of the model, whose weights are as before when this returns.
+        context: Data and what the criterion sees.
+        criterion: Orders the channels of a group.
+        judge: Of the same model and data.
+        blocks: Measure blocks too.
+        on_progress: Called with (text, share that is done).
     """
+    readers = context.of_all(all_readers)
+
+    def told(text: str, share: float) -> None:
+        if on_progress is not None:
+            on_progress(text, share)
+
     plans = []
     for group, own in zip(coupling.groups, readers, strict=True):
         told(f"solving behind {group.name}", group.index / len(coupling.groups))
-        plans.append(trials_of(coupling, program, group, own, context, criterion))
-    trials = [trial for _, some, _ in plans for trial in some]
-
-    def done(share: float) -> None:
-        told("damage of thinner layers", share)
-
-    found = measured(program, inputs, trials, done)
-    ends = np.cumsum([len(some) for _, some, _ in plans])
-    return tuple(
-        Damage(group.name, tuple(counts), tuple(found[end - len(some) : end].tolist()), scores)
-        for group, (counts, some, scores), end in zip(coupling.groups, plans, ends, strict=True)
+        scores = context.scored(criterion, group)
+        counts = sorted({*removed_counts(len(scores))} - {0})
+        order = np.argsort(scores, kind="stable")
+        trials = trials_of(coupling, judge.program, group, own, order, counts)
+        plans.append((group.name, counts, trials, scores))
+    errors = iter(
+        measured(
+            judge.program,
+            judge.judged,
+            [trial for _, _, trials, _ in plans for trial in trials],
+            lambda share: told("damage of thinner layers", share),
+        ).tolist()
     )
+    groups = tuple(
+        GroupSensitivity(
+            name, tuple(counts), tuple(islice(errors, len(counts))), tuple(scores.tolist())
+        )
+        for name, counts, _, scores in plans
+    )
+    missing = []
+    removable = blocks_of(coupling) if blocks else ()
+    for block in removable:
+        told(f"damage without {block.name}", block.index / len(removable))
+        error = judge.damage(np.ones(coupling.units, bool), [block])
+        missing.append(BlockSensitivity(block.name, error))
+    return SensitivityMap(groups, tuple(missing))
 
 
 def _values_at(program: Program, given: Sequence[Any], tails: dict[int, Program]) -> dict[int, Any]:
@@ -197,38 +202,19 @@ def trials_of(
     program: Program,
     group: Group,
     readers: list[Reader],
-    context: Context,
-    criterion: Criterion,
-    shares: Sequence[float] = SHARES,
-) -> tuple[list[int], list[Trial], Scores]:
-    """Returns numbers of removed units of a group, the trials that measure them, and scores.
-
-    The units that leave are chosen by the criterion. Kernels that read the group are solved for
-    without them, and the shift goes where it can.
-    """
-    units = len(group.units)
-    counts = sorted({min(units - 1, max(1, round(share * units))) for share in shares} - {0})
-    scores = context.scored(criterion, group)
-    order = np.argsort(scores, kind="stable")
-    return counts, without(coupling, program, group, readers, order, counts), scores
-
-
-def without(
-    coupling: Coupling,
-    program: Program,
-    group: Group,
-    readers: list[Reader],
     order: npt.NDArray[np.int64],
     counts: Sequence[int],
 ) -> list[Trial]:
-    """Returns the trials of a group without the first units of an order.
+    """Return the trials of a group without the first units of an order.
+
+    Kernels that read the group are reconstructed without them, and the shift goes where it can.
 
     Args:
         coupling, program: Of one model; the program flat.
         group: The group.
-        readers: What reads it, to be solved for; []: what its units own is set to zero.
+        readers: What reads it; []: what its units own is set to zero.
         order: Of its units.
-        counts: Numbers of units that leave.
+        counts: Numbers of units that are removed.
     """
     if not readers:
         return [_zeroed(coupling, program, group, order[:count]) for count in counts]

@@ -10,8 +10,8 @@ import numpy as np
 from compress.core.memory_budget import current_budget, gigabytes
 from compress.model.program import Program
 from compress.prune.channels.coupling.blocks import blocks_of
-from compress.prune.channels.selection.damage import SHARES
 from compress.prune.channels.selection.judging import FEW_EXAMPLES, FEW_SAMPLES, Judge
+from compress.prune.channels.selection.sensitivity import SHARES
 from compress.reconstruction.kinds import has_parts, parts_of
 from compress.reconstruction.observing import SAMPLES
 

@@ -14,7 +14,6 @@ from compress.prune.channels.selection.allocation import Priced
 from compress.prune.channels.selection.allowed import allowed_for, cost_of, ladder, step_text
 from compress.prune.channels.selection.chosen import Selection, notes_on, of_widths
 from compress.prune.channels.selection.costs import CostModel
-from compress.prune.channels.selection.sensitivity import SensitivityMap
 from compress.prune.channels.selection.solver import Choice, Cost, by_rank, by_share
 
 
@@ -41,19 +40,6 @@ def _unit_costs(coupling: Coupling) -> Scores:
     return np.asarray(np.maximum(saved, 1.0) / max(float(saved.mean()), 1.0))
 
 
-def by_loss(
-    coupling: Coupling, sensitivity: SensitivityMap, scores: Sequence[Scores]
-) -> list[Scores]:
-    """Ranks units by the loss of quality that their removal adds, per MAC saved."""
-    ranks = []
-    for group, part, cost in zip(coupling.groups, scores, _unit_costs(coupling), strict=True):
-        losses = sensitivity.losses(group.index, group.name, len(part))
-        rank = np.empty(len(part))
-        rank[np.argsort(part, kind="stable")] = losses
-        ranks.append(rank / cost)
-    return ranks
-
-
 def keep_best(coupling: Coupling, scores: Sequence[Scores], kept: npt.NDArray[np.int64]) -> Mask:
     """Returns the mask that keeps so many removable units of each group, those of highest score.
 
@@ -75,7 +61,6 @@ def select_by_rank(
     criterion: Criterion,
     context: Context,
     target: float,
-    sensitivity: SensitivityMap | None = None,
     own: Priced | None = None,
 ) -> Selection:
     """Select the channels that rank highest until the cost comes to a target.
@@ -86,7 +71,6 @@ def select_by_rank(
         criterion: Scores units.
         context: What it sees.
         target: What the cost comes to; with `target_metric="amount"` the share removed.
-        sensitivity: Ranks groups against each other by predicted loss of quality.
         own: What a kept set and present blocks cost, in place of what `options` name.
 
     Raises:
@@ -102,11 +86,7 @@ def select_by_rank(
         choice, words = Choice(totals, cost, 0.0), step_text(options.round_to)
         notes: tuple[str, ...] = ()
     else:
-        ranks = (
-            by_score(coupling, options, scores)
-            if sensitivity is None
-            else by_loss(coupling, sensitivity, scores)
-        )
+        ranks = by_score(coupling, options, scores)
         choice, words, notes = _to_target(coupling, options, ranks, target, of_widths(own))
         allowed = allowed_for(coupling, options, options.round_to)
     mask = keep_best(coupling, scores, choice.totals - allowed.fixed)

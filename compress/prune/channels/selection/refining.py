@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from compress.core.progress import OnProgress
 from compress.prune.channels.selection.judging import Judge
+from compress.prune.channels.selection.sensitivity import SensitivityMap
 from compress.prune.channels.selection.solver import TOLERANCE
-from compress.prune.channels.selection.weighed import Weighed, Weights
+from compress.prune.channels.selection.weighed import Weighed
 
 SPREAD = 0.3
 """Standard deviation of the logarithm of the factors that are drawn."""
@@ -28,14 +29,14 @@ class Refined(NamedTuple):
 
     Attributes:
         found: What is kept.
-        weights: The damages that led to it.
+        sensitivity: The output errors that led to it.
         damage: What it is worth.
         first: What the first one is worth.
         tried: How many others were judged.
     """
 
     found: Weighed
-    weights: Weights
+    sensitivity: SensitivityMap
     damage: float
     first: float
     tried: int
@@ -49,8 +50,8 @@ class Refined(NamedTuple):
 
 
 def refined(
-    weights: Weights,
-    choose: Callable[[Weights], Weighed],
+    sensitivity: SensitivityMap,
+    choose: Callable[[SensitivityMap], Weighed],
     judge: Judge,
     tries: int,
     seed: int = 0,
@@ -63,8 +64,8 @@ def refined(
     does is not judged.
 
     Args:
-        weights: As measured, one group or block at a time.
-        choose: Damages -> what is kept for the target.
+        sensitivity: As measured, one group or block at a time.
+        choose: Output errors -> what is kept for the target.
         judge: Tells what it is worth.
         tries: Allocations that are judged beside the first.
         seed: Of what is drawn.
@@ -74,17 +75,17 @@ def refined(
         The best; the first one where no other is better.
     """
     rng = np.random.default_rng(seed)
-    best: Factors = np.ones(len(weights.groups)), np.ones(len(weights.blocks))
-    led = weights
+    best: Factors = np.ones(len(sensitivity.groups)), np.ones(len(sensitivity.blocks))
+    led = sensitivity
     ahead: list[Factors] = [
-        (best[0], factor * best[1]) for factor in OF_BLOCKS if len(weights.blocks)
+        (best[0], factor * best[1]) for factor in OF_BLOCKS if sensitivity.blocks
     ]
-    found = choose(weights)
+    found = choose(sensitivity)
     first = least = judge.damage(found.mask, found.dropped)
     seen, off = {_key(found)}, max(TOLERANCE, abs(found.choice.error))
     for _ in range(len(ahead) + DRAWS * tries):
         factors = ahead.pop(0) if ahead else _near(best, rng)
-        scaled = weights.scaled(*factors)
+        scaled = sensitivity.scaled(*factors)
         near = choose(scaled)
         if _key(near) in seen or abs(near.choice.error) > off:
             continue

@@ -1,185 +1,239 @@
-"""How much quality each group's channels are worth, measured once and used for any budget."""
+"""Sensitivity map: the output error of thinner groups and of missing blocks, for any target."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.core.atomic_files import read_json, write_json
+from compress.core.columns import named
 from compress.core.errors import InputError
+from compress.core.summary import Readable, Summary
 from compress.model.walk import weights_hash
-
-if TYPE_CHECKING:
-    import keras
-
-    from compress.data import Dataset
-    from compress.prune.channels.criteria import Criterion
-
+from compress.prune.channels.coupling.blocks import blocks_of
+from compress.prune.channels.coupling.groups import Coupling
+from compress.prune.channels.criteria import Context
+from compress.prune.channels.selection.allocation import Losses
 
 Numbers = npt.NDArray[np.float64]
-AMOUNTS = (0.25, 0.5, 0.75)
+SHARES = (0.25, 0.5, 0.625, 0.75, 0.875)
+"""Of a group's channels that are removed, where the output error is measured."""
 
 
-@dataclass(frozen=True)
-class MapOrigin:
-    """What a map was measured on and with: everything that its numbers depend on.
+def removed_counts(units: int) -> list[int]:
+    """Return how many of a group's channels are removed where its output error is measured."""
+    return [min(units - 1, max(1, round(share * units))) for share in SHARES]
 
-    Attributes:
-        weights: Hash of the model's weights.
-        data: Fingerprint of the data.
-        criterion, aggregate: What chose the units within a group.
-        amounts: Removed shares, rising.
-        examples: Validation examples asked for, at most.
-        seed: Of the choice of examples and of what the criterion draws.
-        repaired: Layers that read a thinned group were solved for.
-    """
 
-    weights: str
-    data: str
-    criterion: str
-    aggregate: str
-    amounts: tuple[float, ...]
-    examples: int
-    seed: int
-    repaired: bool = False
+class BlockSensitivity(NamedTuple):
+    """The output error without one block, all layers reconstructed."""
 
-    @classmethod
-    def of(
-        cls,
-        model: keras.Model,
-        data: Dataset,
-        *,
-        amounts: Sequence[float] = AMOUNTS,
-        criterion: str | Criterion = "l2",
-        aggregate: str = "mean",
-        examples: int = 2000,
-        seed: int = 0,
-        repair: bool = False,
-    ) -> MapOrigin:
-        """Says what `sensitivity_map` would measure when called with these arguments."""
-        from compress.prune.channels.criteria import named
-
-        name, _ = named(criterion)
-        return cls(
-            weights_hash(model), data.fingerprint(), name, aggregate, tuple(amounts), examples,
-            seed, repair,
-        )  # fmt: skip
-
-    def differences(self, other: MapOrigin) -> list[str]:
-        """Names what differs, with both values: "criterion l1 instead of l2"."""
-        return [
-            f"{field.name} {getattr(self, field.name)} instead of {getattr(other, field.name)}"
-            for field in fields(self)
-            if getattr(self, field.name) != getattr(other, field.name)
-        ]
+    name: str
+    output_error: float
 
 
 @dataclass(frozen=True)
 class GroupSensitivity:
-    """Quality when a share of one group's units is removed and nothing else.
+    """The output error where some of one group's channels are removed.
 
     Attributes:
         name: Of the group.
-        units: Its removable units.
-        amounts: Removed shares, rising.
-        accuracy: Validation accuracy at each.
+        removed: Numbers of removed channels (or heads), rising.
+        output_error: At each, the layers that read the group reconstructed; see
+            `compress.measure.quality`.
+        scores: One a channel; those of the lowest scores are removed first.
     """
 
     name: str
-    units: int
-    amounts: tuple[float, ...]
-    accuracy: tuple[float, ...]
+    removed: tuple[int, ...]
+    output_error: tuple[float, ...]
+    scores: tuple[float, ...]
+
+    def interpolate(self) -> Numbers:
+        """Return the output error with 0 to all channels removed, (channels + 1,); it never falls.
+
+        Between measured numbers it is interpolated; with all channels removed it is twice that of
+        the last one.
+        """
+        units = len(self.scores)
+        known = np.maximum.accumulate(np.maximum([0.0, *self.output_error], 0.0))
+        values = [*known, 2.0 * known[-1] + 1e-12]
+        counts = np.arange(units + 1)
+        found = np.interp(counts, [0, *self.removed, units], values)
+        return np.asarray(found + 1e-9 * counts)
 
 
-@dataclass(frozen=True)
-class SensitivityMap:
-    """The sensitivities of all groups of one model.
+@dataclass(frozen=True, repr=False)
+class SensitivityMap(Readable):
+    """The output errors of all thinner groups of a model, measured once and used for any target.
 
     Attributes:
-        base: Validation accuracy of the whole model.
-        examples: Validation examples that it was measured on.
-        criterion: What chose the units within a group.
-        groups: In the order of the coupling.
-        origin: What it was measured on; None in files of the first release.
+        groups: In the order of the model.
+        blocks: Likewise; (): blocks were not measured, and stay.
+        notes: What the user should know of the channels' scores.
+        origin: All that the numbers depend on; see `describe_origin`.
     """
 
-    base: float
-    examples: int
-    criterion: str
     groups: tuple[GroupSensitivity, ...]
-    origin: MapOrigin | None = None
+    blocks: tuple[BlockSensitivity, ...] = ()
+    notes: tuple[str, ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
-    def check(self, model: keras.Model, criterion: str, data: Dataset | None) -> None:
-        """Checks that it was measured on a model, with a criterion, on data where known.
+    def check(self, context: Context, criterion: str, blocks: bool) -> None:
+        """Check that it is what would be measured now.
 
-        Raises:
-            InputError: It was not, or it does not say on what.
-        """
-        if self.origin is None:
-            what = "one that records nothing about weights, as files of the first release do"
-        else:
-            fingerprint = self.origin.data if data is None else data.fingerprint()
-            wanted = replace(
-                self.origin, weights=weights_hash(model), data=fingerprint, criterion=criterion
-            )
-            what = ", ".join(self.origin.differences(wanted))
-        if what:
-            raise InputError(
-                f"A sensitivity map must belong to the model, the criterion and the data. "
-                f"Received: {what}. Compute it again with sensitivity_map()."
-            )
-
-    def losses(self, index: int, name: str, units: int) -> Numbers:
-        """Returns the loss of accuracy that each further removed unit adds, (units,).
-
-        Between measured shares the loss is interpolated; it never falls with the share, and
-        a unit never adds less than the one before, so that one threshold orders all groups.
+        Args:
+            context: Model, examples, aggregation and seed.
+            criterion: Name of what orders the channels of a group.
+            blocks: Whether blocks may be removed.
 
         Raises:
-            InputError: The map belongs to another model.
+            InputError: It was measured on something else.
         """
-        known = self.groups[index] if index < len(self.groups) else None
-        if known is None or (known.name, known.units) != (name, units):
+        blocks = blocks or bool(self.origin.get("blocks"))
+        differences = [
+            f"{name} {self.origin.get(name)} instead of {value}"
+            for name, value in describe_origin(context, criterion, blocks).items()
+            if self.origin.get(name) != value
+        ]
+        if differences:
             raise InputError(
-                f"A sensitivity map must belong to the model. Received: no entry for group "
-                f"'{name}' with {units} units. Compute it again with sensitivity_map()."
+                "A sensitivity map must be of the same model, examples and options. Received: "
+                f"{', '.join(differences)}. Measure it anew with sensitivity_map()."
             )
-        shares = np.array([0.0, *known.amounts, 1.0])
-        drops = self.base - np.array([self.base, *known.accuracy, 0.0])
-        drops = np.maximum.accumulate(np.maximum(drops, 0.0))
-        at = np.interp(np.arange(units + 1) / units, shares, drops)
-        added = np.maximum.accumulate(np.diff(at))
-        # equal losses are told apart by the criterion's order
-        return np.asarray(added + 1e-9 * np.arange(1, units + 1) / units)
+
+    def losses(self, coupling: Coupling) -> Losses:
+        """Return the output errors as the allocation takes them."""
+        by_count = [group.interpolate() for group in self.groups]
+        if not self.blocks:
+            return Losses.of(by_count)
+        blocks = blocks_of(coupling)
+        inside = np.array(
+            [[set(group.layers) <= set(block.layers) for group in coupling.groups]
+             for block in blocks]
+        )  # fmt: skip
+        nested = np.array([[other.index in block.inner for other in blocks] for block in blocks])
+        return Losses.of(by_count, [block.output_error for block in self.blocks], inside, nested)
+
+    def tempered(self, power: float) -> SensitivityMap:
+        """Return the output errors to a power: above 1, small ones differ less from none."""
+
+        def raised(errors: Iterable[float]) -> tuple[float, ...]:
+            return tuple(max(0.0, error) ** power for error in errors)
+
+        groups = [raised(group.output_error) for group in self.groups]
+        return self._with_errors(groups, raised(error for _, error in self.blocks))
+
+    def scaled(self, groups: Numbers, blocks: Numbers) -> SensitivityMap:
+        """Return the output errors times a factor for each group and each block."""
+        errors = [
+            tuple(factor * error for error in group.output_error)
+            for group, factor in zip(self.groups, groups.tolist(), strict=True)
+        ]
+        own = [error for _, error in self.blocks]
+        return self._with_errors(errors, np.multiply(own, blocks).tolist())
+
+    def _with_errors(
+        self, groups: Sequence[tuple[float, ...]], blocks: Sequence[float]
+    ) -> SensitivityMap:
+        return replace(
+            self,
+            groups=tuple(
+                replace(group, output_error=errors)
+                for group, errors in zip(self.groups, groups, strict=True)
+            ),
+            blocks=tuple(
+                BlockSensitivity(block.name, error)
+                for block, error in zip(self.blocks, blocks, strict=True)
+            ),
+        )
+
+    def screen(self) -> Summary:
+        """Return what is worth a screen: the output error of each group at some widths."""
+        missing = [""] * bool(self.blocks)
+        rows = []
+        for group in self.groups:
+            units = len(group.scores)
+            errors = np.interp(
+                removed_counts(units), [0, *group.removed], [0.0, *group.output_error]
+            )
+            cells = [f"{error:.2g}" for error in errors]
+            rows.append((group.name, f"{units:,}", *cells, *missing))
+        blank = [""] * (1 + len(SHARES))
+        rows += [(name, *blank, f"{error:.2g}") for name, error in self.blocks]
+        return Summary(
+            f"output errors of {len(self.groups)} groups, {len(self.blocks)} blocks",
+            ("where a share of a layer's channels is kept, downstream layers reconstructed",),
+            ("Layer", "channels", *(f"{100 * (1 - share):g} %" for share in SHARES),
+             *(["removed"] * bool(self.blocks))),
+            tuple(rows),
+            self.notes,
+            "groups and blocks",
+        )  # fmt: skip
 
     def save(self, path: str | Path) -> None:
-        """Writes the map as JSON, atomically."""
+        """Write the map as JSON, atomically."""
         write_json(Path(path), asdict(self))
 
     @classmethod
     def load(cls, path: str | Path) -> SensitivityMap:
-        """Reads what `save` wrote.
+        """Read a map that `save` wrote.
 
         Raises:
             InputError: No such file, or it holds something else.
         """
+        record = read_json(Path(path))
+        if "base" in record:
+            raise InputError(
+                f"A sensitivity map must hold output errors. Received: '{path}', which version 0.1 "
+                "measured as accuracies. Measure it anew with sensitivity_map()."
+            )
         try:
-            record = read_json(Path(path))
             groups = tuple(
                 GroupSensitivity(
-                    row["name"], row["units"], tuple(row["amounts"]), tuple(row["accuracy"])
+                    row["name"],
+                    tuple(row["removed"]),
+                    tuple(row["output_error"]),
+                    tuple(row["scores"]),
                 )
                 for row in record["groups"]
             )
-            made = record.get("origin")
-            origin = MapOrigin(**{**made, "amounts": tuple(made["amounts"])}) if made else None
-            return cls(record["base"], record["examples"], record["criterion"], groups, origin)
-        except (OSError, KeyError, TypeError, ValueError) as error:
+            blocks = tuple(BlockSensitivity(*row) for row in record["blocks"])
+            return cls(groups, blocks, tuple(record["notes"]), record["origin"])
+        except (KeyError, TypeError) as error:
             raise InputError(
                 f"A sensitivity map must be a file written by save(). Received: '{path}' ({error})."
             ) from None
+
+
+def describe_origin(context: Context, criterion: str, blocks: bool) -> dict[str, Any]:
+    """Return all that the numbers of a sensitivity map depend on.
+
+    Args:
+        context: Model, examples, aggregation and seed.
+        criterion: Name of what orders the channels of a group.
+        blocks: Whether blocks are measured.
+    """
+    coupling, data = context.coupling, context.data
+    assert data is not None, "output errors are measured on examples"
+    model = f"{weights_hash(coupling.program.model)} {coupling.whole.tolist()}"
+    order = np.random.default_rng(context.seed).permutation(len(data.train))[: context.examples]
+    part = data.train.take(order)
+    digest = hashlib.sha256(data.preprocess.identity.encode())
+    for name, values in (*named(part.x), *named(part.y)):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(values).view(np.uint8).data)
+    return {
+        "model": hashlib.sha256(model.encode()).hexdigest()[:16],
+        "examples": digest.hexdigest()[:16],
+        "criterion": criterion,
+        "aggregate": context.aggregate,
+        "blocks": blocks,
+        "seed": context.seed,
+    }

@@ -15,7 +15,7 @@ from compress.data import Unlabelled
 from compress.measure import count_macs
 from compress.measure.quality import divergence
 from compress.plan import ChannelOptions
-from compress.prune.channels import prune_channels, sensitivity_map
+from compress.prune.channels import prune_channels
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.criteria import Context
 from compress.prune.channels.criteria.reconstruction import (
@@ -25,7 +25,7 @@ from compress.prune.channels.criteria.reconstruction import (
     reconstruction,
 )
 from compress.prune.channels.selection.allocation import Losses, allocated
-from compress.prune.channels.selection.damage import Damage
+from compress.prune.channels.selection.sensitivity import GroupSensitivity
 from compress.prune.channels.selection.solver import AIM, Allowed
 
 
@@ -113,10 +113,11 @@ def test_what_depends_on_others_leaves_first() -> None:
     assert [len(readers) for readers in context.of_all(all_readers)] == [1]
 
 
-def test_damage_between_measured_widths_by_hand() -> None:
-    damage = Damage("conv", (2, 4), (0.5, 0.3), np.zeros(6))
+def test_output_error_between_measured_widths_by_hand() -> None:
+    group = GroupSensitivity("conv", (2, 4), (0.5, 0.3), (0.0,) * 6)
     # never falling: 0.3 counts as 0.5; at all six units twice the last
-    np.testing.assert_allclose(damage.by_count(6), [0.0, 0.25, 0.5, 0.5, 0.5, 0.75, 1.0], atol=1e-7)
+    expected = [0.0, 0.25, 0.5, 0.5, 0.5, 0.75, 1.0]
+    np.testing.assert_allclose(group.interpolate(), expected, atol=1e-7)
 
 
 def test_distances_by_hand() -> None:
@@ -235,21 +236,6 @@ def test_widths_and_blocks_by_damage(resnet: Any, x: Any, blocks: bool) -> None:
     assert bool(names) == bool(left)
     loaded = np.asarray(small.model(x[:4]))
     assert np.isfinite(loaded).all()
-
-
-def test_sensitivity_with_repair_is_no_lower(resnet: Any, x: Any) -> None:
-    y = np.asarray(resnet(x)).argmax(-1)
-    maps = [
-        sensitivity_map(resnet, (x, y), amounts=(0.5,), repair=repair, criterion="l1")
-        for repair in (False, True)
-    ]
-    plain, repaired = (np.array([group.accuracy[0] for group in found.groups]) for found in maps)
-    assert maps[0].base == maps[1].base == 1.0
-    assert repaired.mean() > plain.mean()
-    assert maps[1].origin is not None
-    assert maps[1].origin.repaired
-    with pytest.raises(InputError, match="must belong to the model"):
-        prune_channels(resnet, macs=0.9, sensitivity=maps[1])
 
 
 @pytest.mark.parametrize(

@@ -8,25 +8,30 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.prune.channels.selection.damage import Damage
 from compress.prune.channels.selection.refining import refined
+from compress.prune.channels.selection.sensitivity import (
+    BlockSensitivity,
+    GroupSensitivity,
+    SensitivityMap,
+)
 from compress.prune.channels.selection.solver import Choice
-from compress.prune.channels.selection.weighed import Weighed, Weights
+from compress.prune.channels.selection.weighed import Weighed
 
-SCORES = np.arange(4.0)
-WEIGHTS = Weights(
+SCORES = (0.0, 1.0, 2.0, 3.0)
+MEASURED = SensitivityMap(
     tuple(
-        Damage(name, (1,), (value,), SCORES)
+        GroupSensitivity(name, (1,), (value,), SCORES)
         for name, value in zip("abc", (1, 1.2, 1.5), strict=True)
     ),
-    (0.4, 0.5),
+    (BlockSensitivity("block 0", 0.4), BlockSensitivity("block 1", 0.5)),
 )
 """The blocks of least damage leave first, though together they harm."""
 
 
-def choose(weights: Weights) -> Weighed:
+def choose(measured: SensitivityMap) -> Weighed:
     """Removes two of five: groups a, b, c and both blocks, those of least damage."""
-    values = [*(damage.damage[0] for damage in weights.groups), *weights.blocks]
+    values = [group.output_error[0] for group in measured.groups]
+    values += [block.output_error for block in measured.blocks]
     gone = set(np.argsort(values, kind="stable")[:2].tolist())
     mask = np.array([place not in gone for place in range(3)])
     blocks: list[Any] = [SimpleNamespace(index=place - 3) for place in sorted(gone) if place >= 3]
@@ -51,7 +56,7 @@ class Judge:
 
 def test_the_best_of_all_choices_is_found() -> None:
     judge = Judge()
-    best = refined(WEIGHTS, choose, judge, 9)  # type: ignore[arg-type]
+    best = refined(MEASURED, choose, judge, 9)  # type: ignore[arg-type]
     assert (best.first, best.damage) == (3.0, 0.1)
     assert [block.index for block in best.found.dropped] == [0]
     assert best.found.mask.tolist() == [True, False, True]
@@ -65,19 +70,19 @@ def test_the_best_of_all_choices_is_found() -> None:
 
 def test_the_first_choice_stays_where_none_is_better() -> None:
     judge = Judge(frozenset({"block 0", "block 1"}))
-    best = refined(WEIGHTS, choose, judge, 6)  # type: ignore[arg-type]
+    best = refined(MEASURED, choose, judge, 6)  # type: ignore[arg-type]
     assert best.first == best.damage == 0.1
     assert len(best.found.dropped) == 2
 
 
 def test_a_choice_that_misses_the_target_is_not_judged() -> None:
-    def missing(weights: Weights) -> Weighed:
-        found = choose(weights)
+    def missing(measured: SensitivityMap) -> Weighed:
+        found = choose(measured)
         error = 0.03 if {block.index for block in found.dropped} == {0} else 0.01
         return found._replace(choice=Choice(found.choice.totals, 3.0, error))
 
     judge = Judge()
-    best = refined(WEIGHTS, missing, judge, 9)  # type: ignore[arg-type]
+    best = refined(MEASURED, missing, judge, 9)  # type: ignore[arg-type]
     assert judge.best not in judge.asked
     assert best.damage == 1.0
 
@@ -85,7 +90,7 @@ def test_a_choice_that_misses_the_target_is_not_judged() -> None:
 @pytest.mark.parametrize("tries", [1, 3])
 def test_no_more_are_judged_than_asked_for(tries: int) -> None:
     judge = Judge()
-    best = refined(WEIGHTS, choose, judge, tries)  # type: ignore[arg-type]
+    best = refined(MEASURED, choose, judge, tries)  # type: ignore[arg-type]
     assert best.tried == tries
     assert len(judge.asked) == tries + 1
 
@@ -93,7 +98,7 @@ def test_no_more_are_judged_than_asked_for(tries: int) -> None:
 def test_what_is_drawn_follows_from_the_seed() -> None:
     def asked(seed: int) -> list[frozenset[str]]:
         judge = Judge()
-        refined(WEIGHTS, choose, judge, 5, seed)  # type: ignore[arg-type]
+        refined(MEASURED, choose, judge, 5, seed)  # type: ignore[arg-type]
         return judge.asked
 
     assert asked(1) == asked(1)
@@ -104,7 +109,7 @@ def test_without_blocks_widths_alone_are_tried() -> None:
     judge = Judge(frozenset({"a", "c"}))
     told: list[tuple[str, float]] = []
     best = refined(
-        Weights(WEIGHTS.groups), choose, judge, 2,  # type: ignore[arg-type]
+        SensitivityMap(MEASURED.groups), choose, judge, 2,  # type: ignore[arg-type]
         on_progress=lambda text, share: told.append((text, share)),
     )  # fmt: skip
     assert (best.first, best.damage) == (1.0, 0.1)
