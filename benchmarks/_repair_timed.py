@@ -80,8 +80,7 @@ class Chooser:
     def weighed(self, x: Inputs, seed: int) -> tuple[Any, Any]:
         """Return the output errors of all widths and blocks, and what evaluates choices."""
         from compress.prune.channels.criteria import Context, named
-        from compress.prune.channels.selection.damage import measure_sensitivity
-        from compress.prune.channels.selection.judging import Judge
+        from compress.prune.channels.selection.damage import Judge, measure_sensitivity
         from compress.train.given import as_examples
 
         data = as_examples(x, model=self.dense)
@@ -100,9 +99,8 @@ class Chooser:
             target: What the table shall say.
         """
         from compress.prune.channels.selection.ranks import keep_best
-        from compress.prune.channels.selection.refining import refined
         from compress.prune.channels.selection.solver import by_rank
-        from compress.prune.channels.selection.weighed import by_damage
+        from compress.prune.channels.selection.weighed import by_damage, refined
 
         sensitivity, judge = weighed
         if how == "uniform":

@@ -56,8 +56,11 @@ def _net(name: str, choices: int) -> dict[str, Any]:
     from compress.prune.channels.analysis import coupling_of
     from compress.prune.channels.selection.allowed import allowed_for
     from compress.prune.channels.selection.costs import CostModel
-    from compress.prune.channels.selection.measured_times import measured_times, time_nets
-    from compress.prune.channels.selection.timed_calls import TimedCalls
+    from compress.prune.channels.selection.measured_times import (
+        TimedCalls,
+        measured_times,
+        time_nets,
+    )
 
     makers: dict[str, Callable[[], Any]] = {
         "resnet20": build,

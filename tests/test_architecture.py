@@ -154,3 +154,21 @@ def test_only_three_modules_call_the_system() -> None:
                 assert node.module not in modules, path
             elif isinstance(node, ast.Attribute):
                 assert node.attr not in names, (path, node.attr)
+
+
+def test_the_page_names_what_there_is() -> None:
+    """Every package in the table of docs/architecture.md exists, and every package is in it."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = page.partition("## Where things are")[2].partition("\n## ")[0].splitlines()
+    named = {
+        word.rstrip("/") for row in rows if row.startswith("| `")
+        for word in re.findall(r"`([\w/]+)`", row.split("|")[1])
+    }  # fmt: skip
+    for name in named:
+        assert (ROOT / name).is_dir() or (ROOT / f"{name}.py").is_file(), name
+    rooms = {
+        f"{package}/{path.name}" for package in ("compress", "search")
+        for path in (ROOT / package).iterdir() if (path / "__init__.py").exists()
+    }  # fmt: skip
+    missing = {room for room in rooms if not any(name.startswith(room) for name in named)}
+    assert missing == {"search/cli", "search/plan", "search/report"}  # the picture says enough

@@ -13,7 +13,7 @@ import numpy as np
 from compress.core.atomic_files import write_json
 from compress.core.errors import InputError, unknown_name
 from compress.measure.latency_table import LatencyTable
-from compress.prune.channels.selection.timed_calls import TimedCalls
+from compress.prune.channels.selection.measured_times import TimedCalls
 from compress.run.records import Record, load_record, too_low
 
 if TYPE_CHECKING:

@@ -23,8 +23,12 @@ from compress.plan.shrink import ShrinkChannels
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.selection.allowed import allowed_for, ladder
-from compress.prune.channels.selection.measured_times import NETS, some_choices, thinner_nets
-from compress.prune.channels.selection.timed_calls import TimedCalls
+from compress.prune.channels.selection.measured_times import (
+    NETS,
+    TimedCalls,
+    some_choices,
+    thinner_nets,
+)
 from compress.run.records import Record, load_record, too_low
 
 if TYPE_CHECKING:

@@ -23,8 +23,7 @@ from compress.prune.channels.coupling.blocks import Block, blocks_of
 from compress.prune.channels.selection.allocation import Priced
 from compress.prune.channels.selection.allowed import allowed_for, ladder
 from compress.prune.channels.selection.costs import CostModel
-from compress.prune.channels.selection.measured_times import some_choices, thinner_nets
-from compress.prune.channels.selection.timed_calls import TimedCalls
+from compress.prune.channels.selection.measured_times import TimedCalls, some_choices, thinner_nets
 
 if TYPE_CHECKING:
     from compress.prune.channels.coupling.blocks import Block

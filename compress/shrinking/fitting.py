@@ -21,9 +21,8 @@ from compress.prune.channels.selection.allowed import allowed_for, ladder
 from compress.prune.channels.selection.chooser import Chooser
 from compress.prune.channels.selection.chosen import Selection
 from compress.prune.channels.selection.costs import CostModel
-from compress.prune.channels.selection.measured_times import timed_here
+from compress.prune.channels.selection.measured_times import TimedCalls, timed_here
 from compress.prune.channels.selection.solver import TOLERANCE
-from compress.prune.channels.selection.timed_calls import TimedCalls
 from compress.prune.channels.selection.times import TimeModel
 from compress.prune.channels.surgery import sliced_model
 from compress.run.directory import LOG

@@ -1,19 +1,25 @@
-"""From a model to its coupling: the rules are run over its program."""
+"""From a model to its coupling: every call is asked which of its channels belong together."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from compress.measure.counting import given_shapes
-from compress.model.program import Program
+from compress.model.program import Node, Program
+from compress.model.rebuild import why_not_rebuildable
 from compress.model.recording import record
+from compress.prune.channels.coupling.call import LayerCall, Within
 from compress.prune.channels.coupling.groups import Coupling
-from compress.prune.channels.coupling.slots import CouplingGraph
-from compress.prune.channels.propagate import input_slots, run
-from compress.prune.channels.rules import known
+from compress.prune.channels.coupling.slots import CouplingGraph, Shape, Slots
+from compress.prune.channels.rules import apply, known, rule_for
 
 if TYPE_CHECKING:
     import keras
+
+Shapes = list[Shape]
 
 
 def coupling_of(model: keras.Model, input_shape: Any = None) -> Coupling:
@@ -47,3 +53,128 @@ def _producer(program: Program, tensor: Any) -> str:
         if any(output is tensor for output in node.outputs):
             return node.name
     return str(tensor.name)
+
+
+def input_slots(program: Program, shapes: Sequence[Shape] | None = None) -> list[Slots]:
+    """Returns the slots of a model's inputs: none of their axes is tracked."""
+    sizes = [tuple(tensor.shape) for tensor in program.inputs] if shapes is None else shapes
+    return [
+        Slots(shape, (None,) * len(shape), origin=f"model input '{tensor.name}'")
+        for shape, tensor in zip(sizes, program.inputs, strict=True)
+    ]
+
+
+def run(
+    program: Program,
+    inputs: Sequence[Slots],
+    graph: CouplingGraph,
+    sized: Iterator[Shapes] | None = None,
+) -> list[Slots]:
+    """Follows slots through a program; nested programs are run at every call.
+
+    Args:
+        program: The recorded model.
+        inputs: Slots of its inputs.
+        graph: Is filled.
+        sized: Output shapes of each call in the order of the calls, in place of the
+            program's own, which may be open.
+
+    Returns:
+        Slots of its outputs.
+    """
+
+    def call(node: Node, received: list[Slots]) -> list[Slots]:
+        results = _visit(node, received, graph, sized)
+        _note(graph, node.outputs, results)
+        return results
+
+    _note(graph, program.inputs, inputs)
+    return program.interpret(call, inputs, nested=call)
+
+
+def _note(graph: CouplingGraph, tensors: Sequence[Any], found: Sequence[Slots]) -> None:
+    """Notes the slots of tensors; of a program that runs several times those of the first."""
+    for tensor, slots in zip(tensors, found, strict=True):
+        graph.tensors.setdefault(id(tensor), slots)
+
+
+def _visit(
+    node: Node, inputs: list[Slots], graph: CouplingGraph, sized: Iterator[Shapes] | None
+) -> list[Slots]:
+    operation = node.operation
+    again = graph.first_inputs.get(id(operation))
+    if node.body is not None:
+        if again is not None:
+            _tie(graph, node.name, again, inputs)
+        graph.first_inputs.setdefault(id(operation), inputs)
+        before = len(graph.terms)
+        results = run(node.body, inputs, graph, sized)
+        graph.terms[before:] = [
+            replace(term, calls=(node, *term.calls)) for term in graph.terms[before:]
+        ]
+        return results
+    configs = len(graph.edits[id(operation)].config) if id(operation) in graph.edits else 0
+    calls = len(graph.call_edits.get(id(node), ()))
+    shapes = [tuple(tensor.shape) for tensor in node.outputs] if sized is None else next(sized)
+    within = Within(node.name, operation, node, _inside)
+    call = LayerCall(
+        graph, operation, inputs, shapes, args=node.args, kwargs=node.kwargs, within=within
+    )
+    if rule_for(operation) is None and node.closed:
+        results = call.unknown(f"no rule for this class, and it cannot be opened: {node.closed}")
+    else:
+        results = apply(call)
+    edits = graph.edits.get(id(operation))
+    if again is not None and ((edits and edits.config) or calls):
+        # one config serves all calls: their channels must be the same ones
+        if id(operation) not in graph.by_weights:
+            _tie(graph, node.name, again, inputs)
+        if edits:
+            del edits.config[configs:]
+        if calls:
+            del graph.call_edits[id(node)][calls:]
+    if again is None and (reason := why_not_rebuildable(operation)):
+        graph.copied[id(operation)] = node.name, type(operation).__name__, reason
+    if id(operation) in graph.copied:
+        _held(call, results, calls)
+    graph.first_inputs.setdefault(id(operation), inputs)
+    return results
+
+
+def _inside(
+    model: Any, inputs: Sequence[Slots], graph: CouplingGraph
+) -> tuple[Program, list[Slots]]:
+    """Follows slots through a model inside a layer."""
+    program = record(model, lambda layer: not known(layer))
+    return program, run(program, inputs, graph)
+
+
+def _held(call: LayerCall, results: list[Slots], calls: int) -> None:
+    """Keeps the channels of a layer that surgery can only copy as it is, if it would change."""
+    graph, layer = call.graph, call.layer
+    weights = {id(weight) for weight in layer.weights}
+    bound = [item for (weight, _), item in graph.bindings.items() if weight in weights and item]
+    edits = graph.edits.get(id(layer))
+    if not bound and not edits and len(graph.call_edits.get(id(call.node), ())) == calls:
+        return
+    name, kind, reason = graph.copied[id(layer)]
+    text = f"layer '{name}' ({kind}) cannot be rebuilt from its config: {reason}"
+    for slots in (*call.inputs, *results):
+        call.barrier(slots, text)
+    for binding in bound:
+        call.freeze(binding.ids, text)
+
+
+def _tie(graph: CouplingGraph, name: str, first: list[Slots], second: list[Slots]) -> None:
+    """Ties the inputs of two calls of one layer or model."""
+    reason = "a shared layer is called on other channels too"
+    nothing = Slots((), ())  # one call may take more tensors, such as a mask
+    for one, two in zip_longest(first, second, fillvalue=nothing):
+        for axis in range(max(len(one.axes), len(two.axes))):
+            a = one.axes[axis] if axis < len(one.axes) else None
+            b = two.axes[axis] if axis < len(two.axes) else None
+            if a is not None and b is not None and len(a) == len(b):
+                graph.link(a, b)
+                continue
+            graph.freeze(a, reason, name)
+            graph.freeze(b, reason, name)

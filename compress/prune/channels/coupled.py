@@ -22,8 +22,8 @@ from compress.prune.channels.report import (
     row_of,
     unknown_layers,
 )
+from compress.prune.channels.selection.allowed import smallest
 from compress.prune.channels.selection.costs import CostModel, Numbers
-from compress.prune.channels.selection.feasible import smallest
 
 if TYPE_CHECKING:
     import keras

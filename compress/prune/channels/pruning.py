@@ -33,12 +33,10 @@ from compress.prune.channels.criteria import (
 )
 from compress.prune.channels.report import ChannelReport, row_of, unknown_layers
 from compress.prune.channels.selection.allocation import Priced
-from compress.prune.channels.selection.allowed import cost_of
+from compress.prune.channels.selection.allowed import check_feasible, cost_of
 from compress.prune.channels.selection.chooser import select
-from compress.prune.channels.selection.chosen import Selection, of_widths
+from compress.prune.channels.selection.chosen import Goal, Selection, aimed, of_widths
 from compress.prune.channels.selection.costs import CostModel
-from compress.prune.channels.selection.feasible import check_feasible
-from compress.prune.channels.selection.goal import Goal, aimed
 from compress.prune.channels.selection.sensitivity import SensitivityMap
 from compress.prune.channels.surgery import (
     KeptIndices,

@@ -14,9 +14,8 @@ from compress.plan.fields import require_choice
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.criteria import Context, Criterion, named
 from compress.prune.channels.pruning import check_weights, examples_for
-from compress.prune.channels.selection.damage import measure_sensitivity
-from compress.prune.channels.selection.feasible import nothing_removable
-from compress.prune.channels.selection.judging import Judge
+from compress.prune.channels.selection.allowed import nothing_removable
+from compress.prune.channels.selection.damage import Judge, measure_sensitivity
 from compress.prune.channels.selection.sensitivity import SensitivityMap, describe_origin
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
 from compress.plan import WeightOptions
 from compress.plan.keywords import WEIGHT_PRUNER
+from compress.prune.weights.masks import Ranking
 from compress.prune.weights.patterns import pattern_of
-from compress.prune.weights.ranking import Ranking
 from compress.prune.weights.report import PrunedLayer, WeightReport
 from compress.prune.weights.schedules import (
     checked,

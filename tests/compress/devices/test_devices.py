@@ -24,8 +24,7 @@ from compress.measure.runtimes import session_for
 from compress.plan.shrink import ShrinkChannels
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.selection.allowed import allowed_for
-from compress.prune.channels.selection.measured_times import thinner_nets
-from compress.prune.channels.selection.timed_calls import TimedCalls
+from compress.prune.channels.selection.measured_times import TimedCalls, thinner_nets
 
 OPTIONS: dict[str, Any] = {"round_to": 4, "min_kept": 0.5}
 EMPTY_US = 2.0

@@ -20,7 +20,7 @@ from compress.plan.fields import from_flat
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.selection import measured_times
 from compress.prune.channels.selection.allowed import allowed_for
-from compress.prune.channels.selection.timed_calls import TimedCalls
+from compress.prune.channels.selection.measured_times import TimedCalls
 from search.pipeline import run_search
 from search.plan import SearchPlan
 from search.spaces import Around

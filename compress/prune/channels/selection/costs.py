@@ -1,9 +1,10 @@
-"""What kept units and present blocks cost, from their numbers alone: no model is built."""
+"""What kept units and present blocks cost, from their numbers alone; no model is built."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -11,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.measure.counting import count_calls, walked
+from compress.measure.counting import count_calls, given_shapes, walked
+from compress.model.input_sizes import InputShape
+from compress.prune.channels.analysis import input_slots, run
 from compress.prune.channels.coupling.blocks import depth_of
 from compress.prune.channels.coupling.presence import Needs
-from compress.prune.channels.coupling.slots import Ids
-from compress.prune.channels.selection.sized import sized_terms
+from compress.prune.channels.coupling.slots import CouplingGraph, Ids, Shape, Term
 
 if TYPE_CHECKING:
     from compress.measure.walk import Step
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from compress.prune.channels.coupling.groups import Coupling
 
 Numbers = npt.NDArray[np.float64]
+
+_Term = tuple[float, Sequence[Ids], Needs, str]
+"""A coefficient, the axes whose counts it is multiplied by, the blocks that it needs, the layer."""
+_KNOWN: WeakKeyDictionary[Coupling, CostModel] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,10 +164,6 @@ class CostModel:
         return self._params.by_layer(self._columns(kept, present))
 
 
-_Term = tuple[float, Sequence[Ids], Needs, str]
-"""A coefficient, the axes whose counts it is multiplied by, the blocks that it needs, the layer."""
-
-
 class _Columns:
     """The numbers that terms are products of.
 
@@ -225,9 +227,6 @@ class _Columns:
         return [first + self._blocks + self._either.index(needs)]
 
 
-_KNOWN: WeakKeyDictionary[Coupling, CostModel] = WeakKeyDictionary()
-
-
 def _batch_differs(coupling: Coupling) -> bool:
     """Tells whether the first axis may be more, or less, than one example."""
     program = coupling.program
@@ -283,3 +282,61 @@ def _weight_terms(coupling: Coupling) -> list[tuple[_Term, int]]:
                 own: _Term = (count, [], depth.needs_of(weight), node.name)
                 rest[id(weight)] = (own, len(weight.shape))
     return [*terms, *rest.values()]
+
+
+def sized_terms(
+    program: Program, graph: CouplingGraph, steps: Iterable[Step], input_shape: InputShape
+) -> list[Term]:
+    """Returns a graph's terms with the numbers of positions at known input sizes.
+
+    The rules are run again with known shapes. What they say of slots, weights and configs
+    stays as they said it of the open ones: the smaller model is as open as the original.
+
+    Args:
+        program: Of the model.
+        graph: Filled by the rules on the model's own shapes.
+        steps: The program's calls at this input shape, in their order.
+        input_shape: Of one example.
+
+    Returns:
+        The terms; unchanged where known shapes lead to other ones.
+    """
+    shapes = given_shapes(program, input_shape)
+    inputs = [
+        _filled(tuple(tensor.shape), shape)
+        for tensor, shape in zip(program.inputs, shapes, strict=True)
+    ]
+    sized = (
+        [
+            _filled(tuple(tensor.shape), found.shape)
+            for tensor, found in zip(step.node.outputs, step.outputs, strict=True)
+        ]
+        for step in steps
+    )
+    again = CouplingGraph()
+    run(program, input_slots(program, inputs), again, sized)
+    pairs = list(zip_longest(graph.terms, again.terms))
+    if not all(_alike(one, two) for one, two in pairs):
+        return graph.terms
+    return [replace(one, coefficient=two.coefficient) for one, two in pairs]
+
+
+def _filled(own: Shape, known: Shape) -> Shape:
+    """Returns a shape with known sizes in place of open ones, the batch apart."""
+    if len(own) != len(known):
+        return own
+    rest = (
+        size if size is not None else found for size, found in zip(own[1:], known[1:], strict=True)
+    )
+    return (*own[:1], *rest)
+
+
+def _alike(one: Any, two: Any) -> bool:
+    """Tells whether two terms are products of the same axes in the same layer."""
+    return (
+        one is not None
+        and two is not None
+        and one.layer == two.layer
+        and len(one.factors) == len(two.factors)
+        and all(map(np.array_equal, one.factors, two.factors))
+    )

@@ -1,23 +1,45 @@
-"""The time of every choice of widths and blocks, from a table of measured calls."""
+"""The time of every choice of channel counts and blocks, from a table of measured calls."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.measure.latency_table.fused import Unit
-from compress.measure.latency_table.prediction import Calibration, calibrate, located, multilinear
-from compress.prune.channels.selection.call_grid import Widths
+from compress.measure.latency_table import CallKey, key_of
+from compress.measure.latency_table.fused import Unit, kind_of
+from compress.measure.latency_table.prediction import (
+    MOST,
+    Calibration,
+    calibrate,
+    few,
+    located,
+    multilinear,
+    spreading,
+    thinned,
+)
+from compress.measure.walk import SizedTensor
+from compress.model.program import replaced
+from compress.model.walk import weights_changed
+from compress.prune.channels.coupling.slots import Ids
+from compress.prune.channels.selection.solver import Allowed, Counts
+from compress.prune.channels.surgery import SmallerCalls
 
 if TYPE_CHECKING:
     from compress.prune.channels.coupling.groups import Coupling
 
 Numbers = npt.NDArray[np.float64]
+
+TOGETHER = 7
+"""Measured widths of groups that meet on one axis."""
+Row = tuple[tuple[int, float], ...]
+"""Of an axis: the groups whose units lie on it, with the entries that one unit has there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,3 +218,218 @@ def _reasons(surfaces: Sequence[Surface]) -> Iterator[str]:
                 f"{surface.part.unit.name}: several groups meet on one axis; they are measured "
                 "all thinned alike"
             )
+
+
+@dataclass(frozen=True, eq=False)
+class Widths:
+    """One thing that the time of a unit depends on: a group's width, or several together.
+
+    Attributes:
+        groups: Indices of the groups, (n,).
+        weights: What one kept unit of each adds to the width, (n,).
+        fixed: Of the width, what frozen units hold.
+        at: All widths that can be asked for, rising, (widths,).
+        kept: Removable units of each group at these, (widths, n).
+        picked: Places of the measured ones.
+        spread: (widths, picked): from measured times to those at all widths.
+        together: Several groups are measured along one line, all thinned alike.
+    """
+
+    groups: tuple[int, ...]
+    weights: Numbers
+    fixed: float
+    at: Numbers
+    kept: Counts
+    picked: tuple[int, ...]
+    spread: Numbers
+    together: bool = False
+
+    def of(self, kept: npt.NDArray[Any]) -> Numbers:
+        """Returns the widths for kept units of all groups, (..., groups) -> (...)."""
+        return np.asarray(kept[..., list(self.groups)] @ self.weights + self.fixed, np.float64)
+
+
+class CallGrid:
+    """The units of a coupling at the widths that are measured.
+
+    Args:
+        coupling: Of the model.
+        allowed: Which totals the groups may have.
+        most: Widths of a group that are all measured; of more some, see `thinned`. Along input
+            channels alone three are.
+    """
+
+    def __init__(self, coupling: Coupling, allowed: Allowed, most: int = MOST) -> None:
+        self._coupling, self._allowed, self._most = coupling, allowed, most
+        self._weights: dict[int, list[Ids]] = {}
+        for binding in coupling.bindings:
+            self._weights.setdefault(id(binding.variable), []).append(binding.ids)
+        self._widths: dict[tuple[tuple[Row, ...], bool], Widths] = {}
+
+    def widths(self, unit: Unit) -> tuple[Widths, ...]:
+        """Returns what the time of a unit depends on; of a unit of fixed channels nothing."""
+        rows = {row for row in map(self._row, self._axes(unit)) if row}
+        parts: list[set[Row]] = []
+        for row in rows:
+            own = _groups([row])
+            met = [part for part in parts if own & _groups(part)]
+            parts = [part for part in parts if part not in met]
+            parts.append({row}.union(*met))
+        given, made = (
+            _groups(map(self._row, self._tracked(symbolic for _, symbolic in tensors)))
+            for tensors in (unit.inputs, unit.outputs)
+        )
+        # of three or more all widths would be too many combinations
+        return tuple(
+            self._width_of(part, len(parts) > 2 or bool(_groups(part) & (given - made)))
+            for part in sorted(tuple(sorted(part)) for part in parts)
+        )
+
+    def calls(self, unit: Unit) -> Iterator[tuple[CallKey, Callable[[], Any]]]:
+        """Yields a unit's calls at all combinations of measured widths, the last fastest.
+
+        With each key comes what makes the call's model.
+        """
+        widths = self.widths(unit)
+        for places in product(*(width.picked for width in widths)):
+            kept = self._coupling.whole.copy()
+            for width, place in zip(widths, places, strict=True):
+                kept[list(width.groups)] = width.kept[place]
+            yield self.call_at(unit, kept)
+
+    def call_at(self, unit: Unit, kept: Counts) -> tuple[CallKey, Callable[[], Any]]:
+        """Returns a unit's call where groups keep so many removable units, (groups,)."""
+        mask = np.ones(self._coupling.units, bool)
+        for group, count in zip(self._coupling.groups, kept, strict=True):
+            mask[group.units[count:]] = False
+        smaller = SmallerCalls(self._coupling, mask)
+        return self._key(unit, smaller), partial(self._model, unit, smaller)
+
+    # -- widths --------------------------------------------------------------------------
+
+    def _axes(self, unit: Unit) -> Iterator[Ids]:
+        """Yields the tracked axes of all tensors and weights of a unit."""
+        for step in unit.steps:
+            yield from self._tracked((*step.node.inputs, *step.node.outputs))
+            for weight in getattr(step.node.operation, "weights", ()):
+                yield from self._weights.get(id(weight), ())
+
+    def _tracked(self, tensors: Iterable[Any]) -> Iterator[Ids]:
+        for tensor in tensors:
+            slots = self._coupling.graph.tensors.get(id(tensor))
+            yield from (ids for ids in (slots.axes if slots else ()) if ids is not None)
+
+    def _row(self, ids: Ids) -> Row:
+        group = self._coupling.group_of[self._coupling.unit[ids]]
+        names, counts = np.unique(group[group >= 0], return_counts=True)
+        return tuple(
+            (int(name), float(count) / len(self._coupling.groups[name].units))
+            for name, count in zip(names, counts, strict=True)
+        )
+
+    def _width_of(self, rows: tuple[Row, ...], line: bool) -> Widths:
+        groups = sorted(_groups(rows))
+        # one group's width is its total, on however many axes it lies
+        key = ((((groups[0], 1.0),),) if len(groups) == 1 else rows, line)
+        if key not in self._widths:
+            self._widths[key] = (
+                self._alone(groups[0], line) if len(groups) == 1 else self._together(groups, rows)
+            )
+        return self._widths[key]
+
+    def _totals(self, index: int) -> Counts:
+        allowed = self._allowed
+        lowest, step = int(allowed.lowest[index]), int(allowed.step[index])
+        total, most = int(allowed.total[index]), int(allowed.highest[index])
+        return np.unique(np.r_[lowest, np.arange(-(-lowest // step) * step, most + 1, step), total])
+
+    def _alone(self, index: int, line: bool) -> Widths:
+        totals, fixed = self._totals(index), int(self._allowed.fixed[index])
+        channels = [int(total) * self._coupling.groups[index].width for total in totals]
+        picked = few(len(channels)) if line else thinned(channels, self._most)
+        return Widths(
+            (index,),
+            np.ones(1),
+            float(fixed),
+            totals.astype(np.float64),
+            (totals - fixed)[:, None],
+            tuple(picked),
+            spreading(channels, picked, tiled=not line),
+        )
+
+    def _together(self, groups: Sequence[int], rows: tuple[Row, ...]) -> Widths:
+        """Returns the widths of groups that meet on an axis, thinned by one share.
+
+        Their width is the sum of the axes that they lie on.
+        """
+        weights = np.zeros(len(groups))
+        for group, count in (item for row in rows for item in row):
+            weights[groups.index(group)] += count
+        totals = [self._totals(group) for group in groups]
+        shares = np.linspace(0.0, 1.0, TOGETHER)
+        kept = np.array(
+            [[found[round(share * (len(found) - 1))] for found in totals] for share in shares]
+        ) - self._allowed.fixed[list(groups)]  # fmt: skip
+        at, first = np.unique(kept @ weights, return_index=True)
+        places = tuple(range(len(at)))
+        spread = np.eye(len(at))
+        return Widths(tuple(groups), weights, 0.0, at, kept[first], places, spread, True)
+
+    # -- calls ---------------------------------------------------------------------------
+
+    def _shape(self, tensor: SizedTensor, symbolic: Any, smaller: SmallerCalls) -> tuple[int, ...]:
+        slots = self._coupling.graph.tensors.get(id(symbolic))
+        axes = slots.axes if slots else (None,) * len(tensor.shape)
+        sizes = tuple(
+            size if ids is None else smaller.kept.count(ids)
+            for size, ids in zip(tensor.shape, axes, strict=True)
+        )
+        if None in sizes:
+            raise InputError(
+                f"Times must be measured at a known input size. Received: {sizes} in model "
+                f"'{self._coupling.program.model.name}'. Give input_shape (--input-shape)."
+            )
+        return tuple(int(size) for size in sizes if size is not None)
+
+    def _key(self, unit: Unit, smaller: SmallerCalls) -> CallKey:
+        inputs = unit.inputs
+        numbers = {tensor.key: f"input {place}" for place, (tensor, _) in enumerate(inputs)}
+        calls = []
+        for step in unit.steps:
+            # what an earlier call of the unit made is told by its place
+            names = [numbers.get(tensor.key, "before") for tensor in step.inputs]
+            args, kwargs = replaced(smaller.arguments(step.node), step.node.inputs, names)
+            config = smaller.config(step.node)
+            calls.append((kind_of(step), {"config": config, "args": args, "kwargs": kwargs}))
+        shapes = (
+            [self._shape(tensor, symbolic, smaller) for tensor, symbolic in tensors]
+            for tensors in (inputs, unit.outputs)
+        )
+        return key_of(calls, *shapes)
+
+    def _model(self, unit: Unit, smaller: SmallerCalls) -> Any:
+        """Builds a unit alone, with random weights: zeros and ones would be left out of a file."""
+        import keras
+
+        values: dict[int, Any] = {}
+        for tensor, symbolic in unit.inputs:
+            shape = self._shape(tensor, symbolic, smaller)
+            values[tensor.key] = keras.Input(batch_shape=shape, dtype=tensor.dtype)
+        given = list(values.values())
+        results: list[Any] = []
+        for step in unit.steps:
+            results = smaller.results(step.node, [values[tensor.key] for tensor in step.inputs])
+            values.update(
+                (tensor.key, result) for tensor, result in zip(step.outputs, results, strict=True)
+            )
+        model = keras.Model(given, results)
+        rng = np.random.default_rng(0)
+        for weight in model.weights:
+            if "float" in str(weight.dtype):
+                weight.assign(rng.uniform(0.5, 1.5, tuple(weight.shape)))
+        weights_changed(model)
+        return model
+
+
+def _groups(rows: Iterable[Row]) -> set[int]:
+    return {group for row in rows for group, _ in row}

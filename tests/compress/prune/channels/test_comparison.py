@@ -14,9 +14,9 @@ from compress.plan import ChannelOptions
 from compress.prune.channels import prune_channels
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.criteria import Context
-from compress.prune.channels.selection import chooser, effort
-from compress.prune.channels.selection.effort import Effort, estimate_effort
-from compress.prune.channels.selection.judging import Judge
+from compress.prune.channels.selection import chooser
+from compress.prune.channels.selection.chooser import Effort, estimate_effort
+from compress.prune.channels.selection.damage import Judge
 from compress.train.given import as_examples
 
 L = keras.layers
@@ -91,7 +91,7 @@ def test_too_long_or_too_large_a_comparison_is_l2_and_says_so(
     model, x = deceptive(), images(60)
     usual = prune_channels(model, data=x, **CALM, criterion="l2", scope="global")
     with monkeypatch.context() as patch:
-        patch.setattr(effort, "LONGEST", 1e-6)
+        patch.setattr(chooser, "LONGEST", 1e-6)
         long = prune_channels(model, data=x, **CALM)
     assert any("more than 0: channels are ranked by l2" in note for note in long.report.notes)
     with monkeypatch.context() as patch:

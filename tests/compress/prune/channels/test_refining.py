@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.prune.channels.selection.refining import refined
 from compress.prune.channels.selection.sensitivity import (
     BlockSensitivity,
     GroupSensitivity,
     SensitivityMap,
 )
 from compress.prune.channels.selection.solver import Choice
-from compress.prune.channels.selection.weighed import Weighed
+from compress.prune.channels.selection.weighed import Weighed, refined
 
 SCORES = (0.0, 1.0, 2.0, 3.0)
 MEASURED = SensitivityMap(

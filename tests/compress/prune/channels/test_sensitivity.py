@@ -111,7 +111,7 @@ def test_a_map_is_used_where_measuring_would_take_too_long(
 ) -> None:
     model = cnn(16)
     measured = sensitivity_map(model, x)
-    monkeypatch.setattr("compress.prune.channels.selection.effort.LONGEST", 0.0)
+    monkeypatch.setattr("compress.prune.channels.selection.chooser.LONGEST", 0.0)
     assert prune_channels(model, macs=0.5, data=x).report.criterion == "l2 over all layers"
     found = prune_channels(model, macs=0.5, data=x, sensitivity=measured).report
     assert any(note.startswith("divergence from the original on") for note in found.notes)

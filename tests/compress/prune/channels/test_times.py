@@ -20,11 +20,11 @@ from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.coupling.groups import Coupling
 from compress.prune.channels.selection.allowed import allowed_for
 from compress.prune.channels.selection.measured_times import (
+    TimedCalls,
     measured_times,
     some_choices,
     time_nets,
 )
-from compress.prune.channels.selection.timed_calls import TimedCalls
 from compress.prune.channels.selection.times import TimeModel
 from compress.prune.channels.surgery import sliced_model
 

@@ -12,8 +12,7 @@ from keras import layers
 
 from compress.plan import WeightOptions
 from compress.prune.weights import WeightPruner, find_targets
-from compress.prune.weights.masks import exactly, kth_largest, of_layer
-from compress.prune.weights.ranking import erk
+from compress.prune.weights.masks import erk, exactly, kth_largest, of_layer
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000, 200_000])
