@@ -315,12 +315,12 @@ def test_weights_are_pruned_in_a_copy() -> None:
 
 def test_an_export_is_of_the_same_model(tmp_path: Path) -> None:
     from compress.exporting.litert import export_litert
-    from compress.measure.quality import outputs_of
+    from compress.measure import quality
     from compress.measure.runtimes import session_for
 
     original = prune_channels(model(), amount=0.5).model
     export_litert(original, tmp_path / "m.tflite")
-    got = outputs_of(session_for(tmp_path / "m.tflite"), [batch()[:1]])[0]
+    (got,) = quality.outputs_of(session_for(tmp_path / "m.tflite"), [batch()[:1]])
     np.testing.assert_allclose(got, outputs_of(original, batch()[:1])[0], atol=1e-5)
 
 
