@@ -152,6 +152,11 @@ class Case(Subject):
         return self.path.stem
 
     @property
+    def teacher_names(self) -> str:
+        """In words: "0003 and 0007"; nothing where there are none."""
+        return " and ".join(teacher.path.stem for teacher in self.teachers)
+
+    @property
     def plan(self) -> ShrinkPlan:
         """What is to be done, where it is shrunk."""
         assert isinstance(self.work.plan, ShrinkPlan)

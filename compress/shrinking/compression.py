@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +14,6 @@ from compress.core.arguments import check_arguments
 from compress.core.errors import InputError, RunFailed
 from compress.core.progress import OnProgress, silent
 from compress.core.summary import Readable, Summary
-from compress.data import Dataset
 from compress.data.tasks import CUSTOM
 from compress.model.copies import float32_model
 from compress.model.inference import left_out
@@ -176,6 +174,7 @@ def compress_stage(case: Case, folder: RunFolder, command: str) -> Compressed:
     import keras
 
     from compress.train.kept_weights import LastEpoch
+    from compress.train.predict import quality_of
 
     began, before = time.perf_counter(), trained_for(case.path)
     model, name, work, data = case.model, case.name, case.work, case.work.data
@@ -208,11 +207,10 @@ def compress_stage(case: Case, folder: RunFolder, command: str) -> Compressed:
     artifacts = with_baseline([item for made in files for item in made], work.plan)
     write_decisions(folder, artifacts, data)
     keep_graphs(folder, name, model, pruned.model, data)
-    teachers = [teacher.path for teacher in case.teachers]
     record = Compressed(
         model=name,
         compressed=small,
-        teacher=_taught_by(teachers, pruned.teacher_val, data.task.qualities[0], case.val_learnt),
+        teacher=_taught_by(case, pruned.teacher_val),
         val={"dense": pruned.dense_val, "pruned": pruned.val},
         weights=pruned.weights.to_json(),
         channels=pruned.channels.to_json() if pruned.channels else None,
@@ -227,7 +225,9 @@ def compress_stage(case: Case, folder: RunFolder, command: str) -> Compressed:
         finetuned=pruned.finetuned,
         dense_epochs=before.epochs,
         dense_begun=before.begun,
-        as_long=_qualities(pruned.as_long, data) if pruned.as_long is not None else None,
+        as_long={name: quality_of(pruned.as_long, data, name) for name in ("val", "test")}
+        if pruned.as_long is not None
+        else None,
     )
     folder.write_compressed(record)
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -236,15 +236,8 @@ def compress_stage(case: Case, folder: RunFolder, command: str) -> Compressed:
     return record
 
 
-def _qualities(model: keras.Model, data: Dataset) -> dict[str, dict[str, float]]:
-    """Judges a Keras model on the validation and the test part."""
-    from compress.train.predict import quality_of
-
-    return {name: quality_of(model, data, name) for name in ("val", "test")}
-
-
-def _taught_by(teachers: Sequence[Path], quality: float, name: str, learnt: bool) -> str:
+def _taught_by(case: Case, quality: float) -> str:
     """Returns "0003 (0.9210 validation accuracy)", or nothing."""
-    who = " and ".join(path.stem for path in teachers)
-    part = f"validation {name}{', of a part that was learnt' if learnt else ''}"
-    return f"{who} ({quality:.4f} {part})" if who else ""
+    learnt = ", of a part that was learnt" if case.val_learnt else ""
+    part = f"validation {case.work.data.task.qualities[0]}{learnt}"
+    return f"{case.teacher_names} ({quality:.4f} {part})" if case.teachers else ""

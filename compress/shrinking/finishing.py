@@ -143,11 +143,10 @@ def of_net(record: Compressed, net: Net, planner: Planner) -> Compressed:
     """
     case, metric = planner.shop.case, planner.bar.metric
     format = max(net.val, key=lambda kind: net.quality(kind, metric))
-    teachers = " and ".join(teacher.path.stem for teacher in case.teachers)
     return replace(
         record,
         compressed=case.name if net.whole else net.name,
-        teacher=teachers if any(record.each.values()) else "",
+        teacher=case.teacher_names if any(record.each.values()) else "",
         val={**record.val, "pruned": net.val[format]},
         channels=net.channels,
         best_epoch=net.best_epoch,
@@ -265,7 +264,7 @@ def _shipped(
         groups, repair = report["groups"], report["repair"]
         kept, total = (sum(row[key] for row in groups) for key in ("kept", "total"))
         left = f", and {len(net.dropped)} residual block(s) left" if net.dropped else ""
-        teachers = " and ".join(item.path.stem for item in shop.case.teachers)
+        teachers = shop.case.teacher_names
         taught = f", taught by {teachers}" if teachers else ", by labels"
         steps = [
             f"channels: {kept:,} of {total:,} stay in {len(groups)} groups{left}, chosen by what "

@@ -189,18 +189,18 @@ class Workshop:
             For each the net, or why it could not be trained.
         """
         if self.trainers is None:
-            return [self._trained_here(net, epochs) for net, epochs in wanted]
+            found: list[Net | ParetuneError] = []
+            for net, epochs in wanted:
+                try:
+                    found.append(self.trained(net, epochs))
+                except (RunFailed, TrainingDiverged) as error:
+                    found.append(error)
+            return found
         errors = self.trainers.trained([Training(net.name, epochs) for net, epochs in wanted])
         return [
             error or self.folder.known_net(net.name)
             for (net, _), error in zip(wanted, errors, strict=True)
         ]
-
-    def _trained_here(self, net: Net, epochs: int) -> Net | ParetuneError:
-        try:
-            return self.trained(net, epochs)
-        except (RunFailed, TrainingDiverged) as error:
-            return error
 
     def trained(self, net: Net, epochs: int | None = None) -> Net:
         """Fine-tunes a net with the plan's teachers, and judges its files.
