@@ -100,9 +100,9 @@ def command_of(name: str, folder: Path, memory: str, macs: bool) -> list[str]:
     if kind == "shrink":
         goal = ["--macs", "0.5x", "--latency-budget", "0.5"] if macs else ["--latency", "0.5x"]
         return [*words, "--task", "unlabelled", "--no-train", *goal]
-    # on random labels the loss of the larger models diverges at the usual rate
-    rate = ["--learning-rate", "1e-5"]
-    return [*words, "--channels", "0.5x", "--epochs", "1", *rate, "--latency-budget", "0.5"]
+    # random weights: without its statistics anew, what is left of a larger model diverges
+    anew = ["--recalibrate", "10", "--learning-rate", "1e-5"]
+    return [*words, "--channels", "0.5x", "--epochs", "1", *anew, "--latency-budget", "0.5"]
 
 
 def _prepare(folder: Path, model: str) -> None:
