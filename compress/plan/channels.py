@@ -34,6 +34,12 @@ class ChannelOptions:
     """
 
     REMOVED: ClassVar[dict[str, RemovedOption]] = {
+        "cost_aware": RemovedOption(
+            "--channel-cost-aware",
+            "No figure showed a gain, and a target of MACs or latency weighs what channels cost. "
+            "Leave it out.",
+            off=False,
+        ),
         "sensitivity": RemovedOption(
             "--channel-sensitivity",
             "Scopes damage and auto measure output errors themselves, in a fifth of the time that "
@@ -79,9 +85,6 @@ class ChannelOptions:
         "mean",
         "--channel-normalize",
         "what the scores of a group are divided by: " + ", ".join(SCORE_SCALES),
-    )
-    cost_aware: bool = option(
-        False, "--channel-cost-aware", "rank channels by score per MAC that they cost"
     )
     round_to: int = option(
         0,
@@ -157,11 +160,7 @@ class ChannelOptions:
     @property
     def compares(self) -> bool:
         """Whether methods are compared on held-back examples where there are data."""
-        return (
-            self.scope == self.criterion == AUTO
-            and self.target_metric != "amount"
-            and not self.cost_aware
-        )
+        return self.scope == self.criterion == AUTO and self.target_metric != "amount"
 
     @property
     def ranking(self) -> str:

@@ -133,9 +133,6 @@ class RunSettings(TypedDict, total=False):
     channel_normalize: str
     """what the scores of a group are divided by: mean, max, none. Default: mean."""
 
-    channel_cost_aware: bool
-    """rank channels by score per MAC that they cost. Default: False."""
-
     round_to: Count
     """keep a multiple of this many channels; 0: of 16 from 32 channels on, 8 below, else 4.
     Default: 0."""

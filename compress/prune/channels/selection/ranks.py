@@ -13,16 +13,12 @@ from compress.prune.channels.criteria import Context, Criterion, Scores
 from compress.prune.channels.selection.allocation import Priced
 from compress.prune.channels.selection.allowed import allowed_for, cost_of, ladder, step_text
 from compress.prune.channels.selection.chosen import Selection, notes_on, of_widths
-from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.selection.solver import Choice, Cost, by_rank, by_share
 
 
-def by_score(coupling: Coupling, options: ChannelOptions, scores: Sequence[Scores]) -> list[Scores]:
+def by_score(options: ChannelOptions, scores: Sequence[Scores]) -> list[Scores]:
     """Makes the scores of different groups comparable."""
-    ranks = [part / _scale(part, options.normalize) for part in scores]
-    if options.cost_aware:
-        ranks = [part / cost for part, cost in zip(ranks, _unit_costs(coupling), strict=True)]
-    return ranks
+    return [part / _scale(part, options.normalize) for part in scores]
 
 
 def _scale(scores: Scores, normalize: str) -> float:
@@ -30,14 +26,6 @@ def _scale(scores: Scores, normalize: str) -> float:
         return 1.0
     size = np.abs(scores)
     return max(float(size.max() if normalize == "max" else size.mean()), 1e-12)
-
-
-def _unit_costs(coupling: Coupling) -> Scores:
-    """MACs that one unit of each group costs in the whole model, relative to their mean."""
-    full = coupling.whole
-    cost = CostModel.of(coupling).macs
-    saved = cost(full) - cost(full[None] - np.eye(len(full), dtype=np.int64))
-    return np.asarray(np.maximum(saved, 1.0) / max(float(saved.mean()), 1.0))
 
 
 def keep_best(coupling: Coupling, scores: Sequence[Scores], kept: npt.NDArray[np.int64]) -> Mask:
@@ -86,7 +74,7 @@ def select_by_rank(
         choice, words = Choice(totals, cost, 0.0), step_text(options.round_to)
         notes: tuple[str, ...] = ()
     else:
-        ranks = by_score(coupling, options, scores)
+        ranks = by_score(options, scores)
         choice, words, notes = _to_target(coupling, options, ranks, target, of_widths(own))
         allowed = allowed_for(coupling, options, options.round_to)
     mask = keep_best(coupling, scores, choice.totals - allowed.fixed)
