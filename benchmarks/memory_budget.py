@@ -8,7 +8,8 @@ gives all images one answer is refused), and 400 images of random fields. shrink
 --latency 0.5x --no-train --formats float32` without labels (with --macs the goal is --macs 0.5x,
 which measures no latency table). compress: `paretune compress --channels 0.5x`, one epoch, on
 random labels. quantize: `paretune.quantize` with one epoch. Figures are sums of proportional set
-sizes (PSS): pages that processes share count once. What occupies twice the budget is killed.
+sizes (PSS): pages that processes share count once. What occupies twice the budget is killed. A
+resumed run repeats what failed.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from benchmarks._stored import ROOT, Stored
 from compress.core.quantities import parse_whole_number
 
 SIZE, CLASSES, IMAGES = 224, 10, 400
+DONE = "exit code 0"
 ALLOWED = 1.1
 """Times the budget: what must not be exceeded."""
 QUANTIZE = """
@@ -157,14 +159,14 @@ def measure(given: argparse.Namespace, stored: Stored) -> None:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             for name in names:
-                if name in rows:
+                if name in rows and rows[name]["ended"] == DONE:
                     continue
                 if not (folder / f"{model}.keras").exists():
                     _prepare(folder, model)
                 command, log = command_of(name, folder, given.memory, given.macs), folder / "log"
                 rows[name] = watch_command(command, 2 * budget / MIB, log, cwd=ROOT)
                 lines = log.read_text(errors="replace").splitlines()
-                if rows[name]["ended"] != "exit code 0":
+                if rows[name]["ended"] != DONE:
                     rows[name]["said"] = "\n".join(lines[-5:])
                 print(f"{name}: {rows[name]}", flush=True)
                 stored.save(rows=rows, budget=budget)
@@ -176,10 +178,10 @@ def memory_table(result: dict[str, Any]) -> str | None:
     rows = []
     for name, row in result["rows"].items():
         peak = row["peak"] * MIB
-        verdict = "" if row["ended"] == "exit code 0" and peak <= most else "no"
+        verdict = "" if row["ended"] == DONE and peak <= most else "no"
         rows.append([
             *name.split(), f"{peak / 1e9:.2f} GB", f"{row['seconds']:,.0f}",
-            row["ended"].replace("exit code 0", "done"), verdict or "yes",
+            row["ended"].replace(DONE, "done"), verdict or "yes",
         ])  # fmt: skip
     head = ["model", "command", "peak", "seconds", "end", f"at most {most / 1e9:.1f} GB"]
     return table(head, rows)
