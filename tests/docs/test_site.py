@@ -133,3 +133,15 @@ def test_commands_that_are_shown_take_their_options(page: Path) -> None:
         for word in re.findall(r"(?<![\w-])--[a-z][\w-]*", code)
     }
     assert inline <= every_flag(COMMAND)
+
+
+THEIRS = {"feed.py", "measure.py", "mine.py", "myspace.py", "search.py"}
+"""Files of users, which pages name."""
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_modules_that_a_page_names_exist(page: Path) -> None:
+    folders = [ROOT / name for name in ("compress", "search", "tests", "benchmarks", "docs")]
+    for name in set(re.findall(r"`([\w/]+\.py)`", text_of(page))):
+        known = (ROOT / name).is_file() or any(list(folder.rglob(name)) for folder in folders)
+        assert known or name.rpartition("/")[2] in THEIRS, name
