@@ -5,9 +5,9 @@
     python -m tests.mutate --use map.json --count 100 --seed 0 --out caught.json
 
 A fault is one operator, condition, number or truth value that is another one. The map says which
-tests run a line (default tests, in their own process: what a child process runs is not seen).
-Of a planted line all tests are run that the map names, the shortest first, until one fails; a
-line that no test runs counts as not caught. Work is done in a copy of the committed files.
+tests run a line; what fixtures and child processes run is not seen. Of a planted line all tests
+that the map names are run, the shortest first, until one fails; a line that no test runs counts as
+not caught. Work is done in a copy of the committed files.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import math
 import os
 import random
 import shutil
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,8 +116,13 @@ def _change(node: ast.AST) -> str | None:
     return f"({ast.unparse(changed)})"
 
 
-def make_map(out: Path) -> None:
-    """Run the default tests once and write which of them run each line, and how long each takes."""
+def make_map(out: Path, tests: str) -> None:
+    """Run tests once and write which of them run each line, and how long each takes.
+
+    Args:
+        out: A JSON file.
+        tests: A file or folder of tests; what is not slow in it is run.
+    """
     import coverage
 
     with tempfile.TemporaryDirectory() as place:
@@ -126,39 +132,50 @@ def make_map(out: Path) -> None:
             "dynamic_context = test_function\n"
         )
         command = [sys.executable, "-m", "coverage", "run", f"--rcfile={settings}", "-m", "pytest",
-                   "-q", "-m", DEFAULT, "--durations=0", "-vv"]  # fmt: skip
+                   "-q", "-m", DEFAULT, "--durations=0", "-vv", tests]  # fmt: skip
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"The tests must pass before faults are planted:\n{done.stdout}")
         data = coverage.CoverageData(f"{place}/data")
         data.read()
-        lines: dict[str, dict[str, list[str]]] = {}
+        lines = {}
         for file in data.measured_files():
             found = data.contexts_by_lineno(file)
             lines[str(Path(file).relative_to(ROOT))] = {
                 str(line): sorted(filter(None, contexts)) for line, contexts in found.items()
             }
-    seconds = defaultdict(float)
+    seconds = defaultdict[str, float](float)
     for text in done.stdout.splitlines():
         words = text.split()
         if len(words) == 3 and words[1] in ("call", "setup") and "::" in words[2]:
-            seconds[words[2]] += float(words[0].removesuffix("s"))
+            seconds[words[2].partition("[")[0]] += float(words[0].removesuffix("s"))
     out.write_text(json.dumps({"lines": lines, "seconds": seconds}))
 
 
-def tests_of(fault: Fault, covered: dict[str, dict[str, list[str]]],
-             seconds: dict[str, float]) -> list[str]:  # fmt: skip
-    """List the test files that run a line, the shortest first.
+def list_tests(names: Iterable[str], seconds: Mapping[str, float]) -> list[str]:
+    """List the tests that run a line as pytest takes them, the shortest first.
 
-    A context is the dotted name of a test's function: "tests.search.test_run.test_name".
+    Args:
+        names: What coverage calls them: "tests.search.test_run.test_name".
+        seconds: How long each test takes, with all of its parameters.
     """
-    names = covered.get(fault.path, {}).get(str(fault.line), [])
-    files: dict[str, float] = {}
-    for node, took in seconds.items():
-        file = node.partition("::")[0]
-        function = node.rpartition("::")[2].partition("[")[0]
-        dotted = f"{file.removesuffix('.py').replace('/', '.')}.{function}"
-        if any(name == dotted or name.endswith(f".{dotted}") for name in names):
-            files[node] = took
-    return sorted(files, key=files.__getitem__)
+    found = set[str]()
+    for name in names:
+        words = name.split(".")
+        count = next(n for n in range(len(words), 0, -1) if _file_of(words[:n]).is_file())
+        file, inside = _file_of(words[:count]).relative_to(ROOT), words[count:]
+        if file.name.startswith("test_"):
+            found.add("::".join([str(file), *inside]))
+        else:  # of a contract: whoever inherits it
+            found |= {
+                str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py")
+                if f"({inside[0]})" in path.read_text("utf-8")
+            }  # fmt: skip
+    return sorted(found, key=lambda test: seconds.get(test, math.inf))
+
+
+def _file_of(words: Sequence[str]) -> Path:
+    return ROOT.joinpath(*words).with_suffix(".py")
 
 
 def is_caught(fault: Fault, tests: list[str], copy: Path) -> bool:
@@ -183,13 +200,14 @@ def main() -> None:
     """Make a map, or plant faults and print how many are caught."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--map", type=Path, help="run the default tests and write what covers what")
+    parser.add_argument("--tests", default="tests", help="what --map runs; default: all")
     parser.add_argument("--use", type=Path, help="the map of this commit")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("caught.json"))
     given = parser.parse_args()
     if given.map:
-        make_map(given.map)
+        make_map(given.map, given.tests)
         return
     known = json.loads(given.use.read_text())
     faults = random.Random(given.seed).sample(list_faults(), given.count)
@@ -198,7 +216,8 @@ def main() -> None:
         copy = Path(place) / "copy"
         subprocess.run(["git", "clone", "-q", str(ROOT), str(copy)], check=True)
         for fault in faults[len(rows) :]:
-            tests = tests_of(fault, known["lines"], known["seconds"])
+            names = known["lines"].get(fault.path, {}).get(str(fault.line), [])
+            tests = list_tests(names, known["seconds"])
             caught = bool(tests) and is_caught(fault, tests, copy)
             rows.append({**vars(fault), "tests": len(tests), "caught": caught})
             given.out.write_text(json.dumps(rows, indent=1))

@@ -38,14 +38,14 @@ class ChannelOptions:
             "--channel-cost-aware",
             "No figure showed a gain, and a target of MACs or latency weighs what channels cost. "
             "Leave it out.",
-            off=False,
+            off=(False,),
         ),
         "sensitivity": RemovedOption(
             "--channel-sensitivity",
             "Scopes damage and auto measure output errors themselves, in a fifth of the time that "
             "choosing channels takes. Leave it out; in Python, sensitivity_map() measures once for "
             "several targets.",
-            off=None,
+            off=(None, ""),
         ),
     }
 

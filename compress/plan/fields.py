@@ -68,12 +68,12 @@ class RemovedOption:
     Attributes:
         flag: Its name on the command line.
         instead: A sentence or two: why it was removed, and what to use instead.
-        off: The value that did not use it: plans that hold this value are still read.
+        off: Values that did not use it: plans that hold one of them are still read.
     """
 
     flag: str
     instead: str
-    off: Any
+    off: tuple[Any, ...]
 
     @property
     def flat(self) -> str:
@@ -82,7 +82,7 @@ class RemovedOption:
 
     def build_error(self, name: str) -> InputError:
         """Build the error for the name under which it was given."""
-        return InputError(f"Option '{name}' was removed. {self.instead}")
+        return removed_name("option", name, self.instead)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,8 +243,7 @@ def _keys(section: type[Any], values: Mapping[str, Any], what: str) -> dict[str,
     """
     removed = _removed_of(section)
     for key, item in removed.items():
-        # version 0.1 wrote "" for none
-        if values.get(key, item.off) not in (item.off, ""):
+        if key in values and values[key] not in item.off:
             raise item.build_error(key)
     values = {key: value for key, value in values.items() if key not in removed}
     fields = dataclasses.fields(section)

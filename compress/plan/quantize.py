@@ -20,12 +20,12 @@ class QuantizeOptions:
             "--qat-equalize",
             "Cross-layer equalization changed no int8 file by more than noise (-0.10 to +0.04 pp "
             "on 17 models). Leave it out.",
-            off=False,
+            off=(False,),
         ),
         "correct_biases": RemovedOption(
             "--qat-correct-biases",
             "No figure showed that correcting biases before training gains anything. Leave it out.",
-            off=False,
+            off=(False,),
         ),
     }
 

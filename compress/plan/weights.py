@@ -29,7 +29,7 @@ class WeightOptions:
             "--prune-saliency",
             "Ranking weights by their inputs gained nothing measurable over their magnitude. Leave "
             "it out: weights are ranked by magnitude.",
-            off="magnitude",
+            off=("magnitude",),
         ),
     }
 

@@ -12,8 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from compress.core.errors import InputError, ParetuneError, unknown_name
-from compress.plan.bench import BenchPlan
-from compress.plan.fields import list_removed
+from compress.plan.fields import RemovedOption, list_removed
 from compress.plan.shrink import ShrinkPlan
 from search.cli._console import complain
 from search.plan import SearchPlan
@@ -51,14 +50,6 @@ SYNONYMS = {
     "--prune": "--sparsity",
 }
 """What options are called elsewhere, with our names for them."""
-
-REMOVED = {
-    flag: item
-    for plan in (SearchPlan, ShrinkPlan, BenchPlan)
-    for item in list_removed(plan).values()
-    for flag in (item.flag, item.flag.replace("--", "--no-", 1))
-}
-"""Options of earlier versions."""
 
 _ALL = "paretune.help_all"
 _FIRST_COLUMN = 28
@@ -203,8 +194,9 @@ def _told(error: Any) -> int:
     path = error.ctx.command_path if error.ctx is not None else ""
     if path and hasattr(error, "possibilities"):
         name = error.option_name
-        if name in REMOVED:
-            complain(REMOVED[name].build_error(name))
+        removed = _find_removed(name)
+        if removed is not None:
+            complain(removed.build_error(name))
             return InputError.exit_code
         near = _nearest(name, error.ctx.command.get_params(error.ctx))
         hint = f" Did you mean '{near}'?" if near else ""
@@ -213,6 +205,12 @@ def _told(error: Any) -> int:
         how = f" `{path} --help` says how." if path else ""
         complain(f"{error.format_message().rstrip('.')}.{how}")
     return int(error.exit_code)
+
+
+def _find_removed(flag: str) -> RemovedOption | None:
+    """Return the option of an earlier version that a flag, or its `--no-` form, belongs to."""
+    removed = (item for plan in (SearchPlan, ShrinkPlan) for item in list_removed(plan).values())
+    return next((item for item in removed if flag.replace("--no-", "--", 1) == item.flag), None)
 
 
 def _nearest(name: str, params: Sequence[Any]) -> str:

@@ -38,7 +38,7 @@ class SearchOptions:
             "--inherit-weights",
             "Candidates that began with weights of the nearest finished one gained nothing: the "
             "hypervolume changed by -0.004 +- 0.014. Leave it out.",
-            off=False,
+            off=(False,),
         ),
     }
 

@@ -31,7 +31,7 @@ class StoppingOptions:
         "eta": RemovedOption(
             "--eta",
             "Only the stopping rule 'halving' used it, which was removed too. Leave it out.",
-            off=3.0,
+            off=(3.0,),
         ),
     }
 

@@ -155,10 +155,6 @@ def _real(x: Array, tensor: dict[str, Any]) -> Array:
     return (x.astype(np.float32) - zero) * scale if scale else x
 
 
-def read_log(folder: Path) -> list[str]:
-    return (folder / "log.txt").read_text().splitlines()
-
-
 def tree(folder: Path) -> set[str]:
     """List the files below a folder."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}

@@ -56,7 +56,6 @@ def test_channels_are_removed_and_nothing_else_changes(model: Any, images: Digit
 def _kept_filters(model: Any, small: Any) -> dict[str, list[int]]:
     """Find which output channels of the original each layer kept, by its weights."""
     kept: dict[str, list[int]] = {}
-    rows = slice(None)
     for name, reads in (("first", None), ("second", "first"), ("hidden", "second")):
         whole = np.asarray(model.get_layer(name).kernel)
         part = np.asarray(small.get_layer(name).kernel)

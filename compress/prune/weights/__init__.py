@@ -24,7 +24,7 @@ from compress.prune.weights.resume import resume_pruning, save_pruning
 from compress.prune.weights.schedules import update_times
 from compress.prune.weights.targets import SkippedLayer, Target, find_targets
 from compress.reconstruction import repair as solve
-from compress.reconstruction.repairing import EXAMPLES, repaired_on
+from compress.reconstruction.repairing import repaired_on
 from compress.train.given import as_examples, dataset_for
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def pruned_at_once(
     from compress.model.copies import copy_model
 
     count = repaired_on(repair, data)
-    x = drawn_inputs(data, max(count, EXAMPLES), seed) if count else None
+    x = drawn_inputs(data, count, seed) if count else None
     student = copy_model(dense)
     report = WeightReport((), ())
     steps = _steps(options, bool(count))

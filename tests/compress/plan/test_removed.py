@@ -25,11 +25,12 @@ def test_a_removed_option_says_what_to_use_instead(path: str) -> None:
     plan = SearchPlan if path in list_removed(SearchPlan) else ShrinkPlan
     assert path not in {leaf.path for leaf in plan_fields(plan)}
     with pytest.raises(pt.InputError) as caught:
-        from_flat(plan, {item.flat: item.off})
+        from_flat(plan, {item.flat: item.off[0]})
     assert str(caught.value) == f"Option '{item.flat}' was removed. {item.instead}"
     assert item.instead.endswith(".")
     section, _, name = path.rpartition(".")
-    assert from_nested(plan, {section: {name: item.off}} if section else {name: item.off}) == plan()
+    for off in item.off:
+        assert from_nested(plan, {section: {name: off}} if section else {name: off}) == plan()
 
 
 def test_a_plan_that_used_a_removed_option_is_refused() -> None:
