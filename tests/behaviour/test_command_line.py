@@ -42,7 +42,10 @@ def test_inspect_counts_what_a_model_costs(
 def test_a_space_is_described(paretune: Command) -> None:
     done = paretune("space", "describe", "mlp", "--data", "digits")
     assert done.code == 0, done.said
-    assert "MACs" in done.out
+    # three activations, three normalizations, six dropouts; of two layers or more, residual or not
+    assert f"Architectures: {54 * 6 + 2 * 54 * (6**2 + 6**3 + 6**4):,} " in done.out
+    least, most = 64 * 16 + 16 * 10, 64 * 512 + 3 * 512**2 + 512 * 10
+    assert f"MACs: {least / 1000:.3g} k to {most / 1000:.3g} k" in done.out
 
 
 @pytest.mark.parametrize(

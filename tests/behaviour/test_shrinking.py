@@ -106,8 +106,10 @@ def test_a_budget_of_seconds_is_kept_by_what_is_left_out(
         model_file, images.x, images.y, macs=0.5, formats=("float32",), budget=1.0,
         latency_budget=0.5, out=tmp_path / "r",
     )  # fmt: skip
-    assert made.file is not None
     assert made.file.exists()
+    nets = [read(path) for path in (tmp_path / "r" / "nets").glob("*.json")]
+    assert nets
+    assert {net["epochs"] for net in nets} == {0}  # no time was left to fine-tune
 
 
 def test_a_recipe_repeats_a_shrink(model_file: Path, images: Digits, tmp_path: Path) -> None:
