@@ -76,8 +76,8 @@ def four_layer_cnn() -> Any:
     return keras.Sequential(
         [
             keras.Input((8, 8, 1)),
-            layers.Conv2D(8, 3, activation="relu"),
-            layers.Conv2D(16, 3, activation="relu"),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.Conv2D(128, 3, activation="relu"),
             layers.Flatten(),
             layers.Dense(32, activation="relu"),
             layers.Dense(10, activation="softmax"),
