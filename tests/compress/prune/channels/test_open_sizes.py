@@ -105,7 +105,7 @@ def test_any_kept_set_costs_what_the_smaller_model_costs(
 def test_macs_of_an_open_size_are_refused_with_the_remedy() -> None:
     model = backbone(None, None)
     message = r"known input size. Received: model '.*' for inputs of \(None, None, 3\). Give input_"
-    for arguments in ({"macs": 0.5}, {"macs": 1000}, {"params": 0.5}):
+    for arguments in ({"macs": 0.5}, {"macs": 1000}):
         with pytest.raises(InputError, match=message) as refused:
             prune_channels(model, **arguments)
         assert "\n" not in str(refused.value)
