@@ -56,8 +56,8 @@ docs: $(READY) settings
 settings: $(READY)
 	$(BIN)/python -m search.plan.write_settings
 
-# hours on a quiet machine, each with its peers where these are installed (benchmarks/_peers.py);
-# `python -m benchmarks --list` tells what runs
+# half a day on a quiet machine, each with its peers where these are installed;
+# `python -m benchmarks --list` says what each proves
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 

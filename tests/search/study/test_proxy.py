@@ -16,7 +16,7 @@ import optuna
 import psutil
 import pytest
 
-from benchmarks._postgresql import Server
+from benchmarks.cluster_overhead import Server
 from compress.core.errors import InputError, MissingDependency
 from search.study.proxy import HOST, Proxy, make_proxy
 from search.study.storage import _with_driver, open_storage

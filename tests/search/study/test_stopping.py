@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 import pytest
 
-from benchmarks._stored import newest
-from benchmarks.search_stopping import judge, replay, volume
+from benchmarks.search_front import volume
 from compress.core.errors import InputError
 from compress.plan.fields import from_flat
 from search.plan import SearchPlan, StoppingOptions
@@ -101,6 +103,26 @@ def test_rungs_stand_in_the_storage() -> None:
     assert study.trials[1].user_attrs == {"costs": [1000.0], "rung2": 0.5, "rung4": 0.6}
 
 
+def replay(
+    curves: Sequence[dict[str, Any]], rule: Dominance | None, epochs: Sequence[int]
+) -> tuple[int, float]:
+    """Run candidates in this order; return epochs trained and the front's hypervolume."""
+    at: dict[int, list[tuple[float, float]]] = {epoch: [] for epoch in epochs}
+    spent, finished = 0, []
+    for item in curves:
+        accuracy, macs = item["accuracy"], float(item["macs"])
+        stopped = False
+        for epoch in epochs if rule and accuracy else ():
+            at[epoch].append((-max(accuracy[:epoch]), macs))
+            if rule and rule.stops(np.array(at[epoch]), len(at[epoch]) - 1):
+                spent, stopped = spent + epoch, True
+                break
+        if not stopped:
+            spent += len(accuracy)
+            finished += [(-max(accuracy), macs)] if accuracy else []
+    return spent, volume(finished)
+
+
 def test_replay_by_hand() -> None:
     curves = [
         {"macs": 1e4, "accuracy": [0.5, 0.6, 0.7, 0.75]},
@@ -115,11 +137,17 @@ def test_replay_by_hand() -> None:
 
 
 def test_the_default_rule_on_recorded_curves() -> None:
-    """At least half of the epochs saved at under 0.5 % less hypervolume."""
-    content = newest("search_curves").result
+    """At least half of the epochs saved at under 0.5 % less hypervolume.
+
+    Fifty candidates of the space `cnn` on Fashion-MNIST, trained for eight epochs each.
+    """
+    content = json.loads(Path(__file__).with_name("recorded_curves.json").read_text("utf-8"))
     curves, defaults = content["candidates"], StoppingOptions()
-    assert len(curves) == 50
     rule = make_rule(defaults.rule, defaults.margin)
-    found = judge(curves, rule, rungs(defaults.rule, content["epochs"]), orders=60)
-    assert found["epochs_ratio"] >= 2.0
-    assert found["loss"] < 0.005
+    epochs = rungs(defaults.rule, content["epochs"])
+    all_epochs, best = replay(curves, None, ())
+    rng = np.random.default_rng(0)
+    replayed = [replay([curves[i] for i in rng.permutation(50)], rule, epochs) for _ in range(60)]
+    spent, volumes = zip(*replayed, strict=True)
+    assert all_epochs / np.median(spent) >= 2.0
+    assert 1 - np.median(volumes) / best < 0.005

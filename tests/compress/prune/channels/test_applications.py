@@ -1,8 +1,7 @@
 """The networks of `keras.applications`: every channel but the outputs' can leave, exactly.
 
 Two of them are checked in the default run, small ones of most families under the marker
-`slow`, and all 40 under `matrix`; `python -m benchmarks.applications_channels` makes the table of
-docs/channels.md of them.
+`slow`, and all 40 under `matrix`, whose figures are in docs/channels.md.
 """
 
 from __future__ import annotations

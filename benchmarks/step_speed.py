@@ -1,14 +1,16 @@
-"""Seconds of a training step with weight pruning, over without; beside tfmot on the tf_keras twin.
+"""Seconds of a training step that prunes weights, or trains as int8, over one that does neither.
 
-    python -m benchmarks.weights_speed [--rounds 10]
+    python -m benchmarks.step_speed [--rounds 10]
 
-Two networks: a ResNet-20 and an MLP of 20 million weights, batch 128, SGD with momentum; the MLP
-with batch 1,024 too, since holding costs one pass over the weights whatever the batch. In each
-round, in random order, three copies run a block of steps of Keras's own training function:
+Pruning, two networks: a ResNet-20 and an MLP of 20 million weights, batch 128, SGD with momentum;
+the MLP with batch 1,024 too, since holding costs one pass over the weights whatever the batch. In
+each round, in random order, three copies run a block of steps of Keras's own training function:
 plain; pruned with masks held and no update in the block; pruned with an update at every step.
+"Every 100 steps" is computed from the two measured ratios: 99 steps that hold and one that updates.
+Quantization-aware training, the ResNet-20: plain; with moving-average ranges; with learned ranges.
 tfmot's wrappers do the same on the same networks in tf_keras, in a process of their own
-(benchmarks/peers/tfmot_speed.py). "Every 100 steps" is computed from the two measured ratios:
-99 steps that hold and one that updates.
+(benchmarks/peers/tfmot_speed.py): its int8 kernels are per channel, its ranges move, and its batch
+normalizations run beside the convolutions that they are folded into in its files.
 """
 
 from __future__ import annotations
@@ -27,13 +29,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from benchmarks._common import Benchmark, ratio, table, told_ratio
-from benchmarks._peers import not_run
+from benchmarks._common import Benchmark, not_run, ratio, table, told_ratio
 from benchmarks._stored import Stored, was_run
 
 PEER = Path(__file__).parent / "peers" / "tfmot_speed.py"
 SPARSITY = 0.8
 NEVER = 1_000_000
+QUANTIZED = "quantized"
 
 
 class Case(NamedTuple):
@@ -53,6 +55,7 @@ CASES = {
     "resnet20": Case("resnet20", 128, (20, 20)),
     "mlp": Case("mlp", 128, (10, 4)),
     "mlp, batch 1024": Case("mlp", 1024, (4, 4)),
+    QUANTIZED: Case("resnet20", 128, (20, 20)),
 }
 
 
@@ -65,16 +68,19 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
     rounds, state = given.rounds, stored.provenance["peers"]["tfmot"]
     stored.result.update(rounds=rounds, sparsity=SPARSITY)
     for name, case in CASES.items():
-        ours = timed(case, rounds, steps_of(case))
-        row: dict[str, Any] = {"paretune": summary(ours), "tfmot": not_run(state)}
+        kind = summarize_quantized if name == QUANTIZED else summarize_pruned
+        make = quantized_steps if name == QUANTIZED else pruned_steps
+        row: dict[str, Any] = {
+            "paretune": kind(timed(case, rounds, make(case))), "tfmot": not_run(state)
+        }  # fmt: skip
         if was_run(state):
             command = [sys.executable, str(PEER), name, str(rounds)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
-            row["tfmot"] = summary(json.loads(done.stdout.splitlines()[-1]))
+            row["tfmot"] = kind(json.loads(done.stdout.splitlines()[-1]))
         stored.save(**{name: row})
 
 
-def steps_of(case: Case) -> dict[str, Callable[[], Any]]:
+def pruned_steps(case: Case) -> dict[str, Callable[[], Any]]:
     """Returns one training step for each variant, compiled and warm."""
     import keras
 
@@ -99,6 +105,29 @@ def steps_of(case: Case) -> dict[str, Callable[[], Any]]:
             WeightPruner(options, schedule=schedule).attach(model)
         found[variant] = compiled(model, case)
     return found
+
+
+def quantized_steps(case: Case) -> dict[str, Callable[[], Any]]:
+    """Return one training step for each kind of ranges, compiled and warm."""
+    import keras
+
+    from benchmarks.resnet20 import build
+    from compress.quantization.calibration import calibrate
+    from compress.quantization.twin import twin_of
+
+    examples = np.random.default_rng(0).normal(size=(64, *case.shape)).astype(np.float32)
+    steps = {}
+    for variant in ("plain", "moving", "learned"):
+        model = build()
+        if variant != "plain":
+            twin = twin_of(model, learned=variant == "learned")
+            calibrate(twin, [examples], "minmax")
+            model = twin.model
+        model.compile(
+            keras.optimizers.SGD(0.01, momentum=0.9), keras.losses.SparseCategoricalCrossentropy()
+        )
+        steps[variant] = compiled(model, case)
+    return steps
 
 
 def compiled(model: Any, case: Case) -> Callable[[], Any]:
@@ -137,8 +166,19 @@ def timed(case: Case, rounds: int, steps: dict[str, Callable[[], Any]]) -> dict[
     return seconds
 
 
-def summary(seconds: dict[str, list[float]]) -> dict[str, Any]:
-    """Returns pruned / plain, paired by round, with their spread."""
+def summarize_quantized(seconds: dict[str, list[float]]) -> dict[str, Any]:
+    """Return quantized / plain, paired by round, with their spread."""
+    plain = seconds["plain"]
+    ratios = {
+        f"{variant} / plain": ratio(taken, plain)
+        for variant, taken in seconds.items()
+        if variant != "plain"
+    }
+    return {"seconds a plain step": float(np.median(plain)), **ratios}
+
+
+def summarize_pruned(seconds: dict[str, list[float]]) -> dict[str, Any]:
+    """Return pruned / plain, paired by round, with their spread."""
     hold, every = np.asarray(seconds["hold"]), np.asarray(seconds["every"])
     return {
         "seconds a plain step": float(np.median(seconds["plain"])),
@@ -157,8 +197,8 @@ LABELS = {
 }
 
 
-def steps(result: dict[str, Any]) -> str:
-    """A training step with pruning over one without."""
+def pruning(result: dict[str, Any]) -> str:
+    """Return the table of training steps with pruning over those without."""
     keys = ("masks held / plain", "update every step / plain",
             "update every 100 steps / plain (computed)")  # fmt: skip
     rows = []
@@ -172,7 +212,22 @@ def steps(result: dict[str, Any]) -> str:
     return table(head, rows)
 
 
-BENCHMARK = Benchmark("weights_speed", __doc__, run, {"steps": steps}, arguments, peers=("tfmot",))
+def quantization(result: dict[str, Any]) -> str:
+    """Return the table of quantization-aware training steps over plain ones."""
+    rows = []
+    for side, row in result[QUANTIZED].items():
+        cells = [
+            told_ratio(row.get(f"{kind} / plain") if was_run(row) else row)
+            for kind in ("moving", "learned")
+        ]
+        rows.append([side, *cells])
+    return table(["ResNet-20, batch 128", "moving-average ranges", "learned ranges"], rows)
+
+
+BENCHMARK = Benchmark(
+    "step_speed", __doc__, run, {"pruning": pruning, "quantization": quantization}, arguments,
+    peers=("tfmot",),
+)  # fmt: skip
 
 
 def main() -> None:
