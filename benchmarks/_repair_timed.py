@@ -98,9 +98,8 @@ class Chooser:
             weighed: From the method of that name.
             target: What the table shall say.
         """
-        from compress.prune.channels.selection.ranks import keep_best
-        from compress.prune.channels.selection.solver import by_rank
-        from compress.prune.channels.selection.weighed import by_damage, refined
+        from compress.prune.channels.selection.by_output_error import by_damage, refined
+        from compress.prune.channels.selection.by_rank import by_rank, keep_best
 
         sensitivity, judge = weighed
         if how == "uniform":
