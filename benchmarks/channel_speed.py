@@ -70,7 +70,7 @@ def measure(name: str) -> dict[str, float]:
     from compress.plan import ChannelOptions
     from compress.prune.channels.analysis import coupling_of
     from compress.prune.channels.criteria import CRITERIA, Context
-    from compress.prune.channels.selection.chooser import select
+    from compress.prune.channels.selection.by_rank import select_by_rank
     from compress.prune.channels.surgery import sliced_model
 
     found: dict[str, float] = {}
@@ -87,11 +87,14 @@ def measure(name: str) -> dict[str, float]:
     coupling = timed("coupling", lambda: coupling_of(model))
     options = ChannelOptions(target=0.5, target_metric="amount")
     selection = timed(
-        "amount", lambda: select(coupling, options, CRITERIA["l2"], Context(coupling), 0.5)
+        "amount", lambda: select_by_rank(coupling, options, CRITERIA["l2"], Context(coupling), 0.5)
     )
     goal = float(CostModel.of(coupling).macs(np.array([len(g.units) for g in coupling.groups]))) / 2
     by_macs = ChannelOptions(target="0.5x", criterion="l2")
-    timed("selection", lambda: select(coupling, by_macs, CRITERIA["l2"], Context(coupling), goal))
+    timed(
+        "selection",
+        lambda: select_by_rank(coupling, by_macs, CRITERIA["l2"], Context(coupling), goal),
+    )
     smaller = timed("surgery", lambda: sliced_model(coupling, selection.mask))
     found["total"] = found["coupling"] + found["amount"] + found["surgery"]
     found["params_after"] = float(smaller.count_params())

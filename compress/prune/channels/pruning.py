@@ -12,8 +12,6 @@ import numpy as np
 from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
 from compress.core.summary import Readable, Summary
-from compress.data import Dataset, Unlabelled, drawn_inputs
-from compress.data.streams import is_stream
 from compress.model.io import as_model
 from compress.model.walk import variable_paths
 from compress.plan import ChannelOptions
@@ -33,8 +31,7 @@ from compress.prune.channels.criteria import (
 )
 from compress.prune.channels.report import ChannelReport, report_on
 from compress.prune.channels.selection.allowed import Selection
-from compress.prune.channels.selection.chooser import select
-from compress.prune.channels.selection.damage import Judge, measure_sensitivity
+from compress.prune.channels.selection.by_rank import select_by_rank
 from compress.prune.channels.selection.sensitivity import SensitivityMap, describe_origin
 from compress.prune.channels.selection.target import (
     Goal,
@@ -48,16 +45,13 @@ from compress.prune.channels.surgery import (
     Surgeon,
     call_once,
 )
-from compress.prune.recalibrate import recalibrate
-from compress.reconstruction import repair as solve
-from compress.reconstruction.repairing import FEWEST, repaired_on
-from compress.train.given import as_examples, dataset_for
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     import keras
 
+    from compress.data import Dataset, Unlabelled
     from compress.plan.settings import PruneChannelsSettings
 
 
@@ -203,8 +197,14 @@ def prune_channels(
     source = Path(model) if isinstance(model, (str, Path)) else None
     model = as_model(model)
     data = None if data is None else examples_for(data, ranked_by, model, source, seed)
-    enough = data is not None and len(data.train) >= FEWEST
-    count = repaired_on(enough if repair is None else repair, data)
+    count = 0
+    if data is not None or repair:
+        from compress.data import drawn_inputs
+        from compress.reconstruction import repair as solve
+        from compress.reconstruction.repairing import FEWEST, repaired_on
+
+        enough = data is not None and len(data.train) >= FEWEST
+        count = repaired_on(enough if repair is None else repair, data)
     check_weights(model)
     original = coupling_of(model, input_shape) if coupling is None else coupling
     if selection is None:
@@ -222,9 +222,15 @@ def prune_channels(
         if sensitivity is not None:
             sensitivity.check(context, name, options.blocks)
         at = goal.at(step, options.steps)
-        chosen = selection or select(
-            coupling, options, score, context, at, sensitivity, on_progress, cost
-        )
+        if selection is not None:
+            chosen = selection
+        elif options.scope == "damage" or options.compares:
+            from compress.prune.channels.selection.chooser import Chooser
+
+            chooser = Chooser.measured(coupling, options, score, context, on_progress, sensitivity)
+            chosen = chooser.refined(at, cost, on_progress).choose(at, cost)
+        else:
+            chosen = select_by_rank(coupling, options, score, context, at, cost)
         if on_choice is not None:
             on_choice(chosen)
         surgeon = Surgeon(coupling, chosen.mask, chosen.dropped)
@@ -242,6 +248,8 @@ def prune_channels(
             # what it learnt is not to be undone by the next repair
             reference, since = current, _Lineage(current)
     if options.recalibrate:
+        from compress.prune.recalibrate import recalibrate
+
         if data is None:
             raise InputError("recalibrate must have data to look at. Give data=.")
         recalibrate(current, data, options.recalibrate, seed=seed)
@@ -303,6 +311,8 @@ def sensitivity_map(
         [('hidden', (4, 8, 10, 12, 14))]
         >>> small = prune_channels(model, macs=0.5, data=x, sensitivity=found)
     """
+    from compress.prune.channels.selection.damage import Judge, measure_sensitivity
+
     require_choice("channel aggregation", aggregate, AGGREGATES)
     name, score = named(criterion)
     path = Path(model) if isinstance(model, (str, Path)) else None
@@ -345,6 +355,9 @@ def examples_for(
     data: Any, criterion: str | Criterion, model: keras.Model, path: Path | None, seed: int
 ) -> Dataset | Unlabelled:
     """Returns what a criterion looks at: labels where it may need them, and they are there."""
+    from compress.data.streams import is_stream
+    from compress.train.given import as_examples, dataset_for
+
     if criterion in WITHOUT_LABELS:
         return as_examples(data, model=model, path=path, seed=seed)
     if criterion in NEEDS_DATA or isinstance(data, tuple) or is_stream(data):

@@ -24,10 +24,11 @@ from compress.prune.channels.selection.allowed import TOLERANCE, Selection
 from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.selection.target import Goal, cost_of, smallest
 from compress.prune.channels.surgery import KeptIndices
-from compress.reconstruction import RepairReport
 
 if TYPE_CHECKING:
     import keras
+
+    from compress.reconstruction import RepairReport
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.data import Dataset, Unlabelled
 from compress.model.activations import examples_at_once
 from compress.model.ports import listed
 from compress.model.program import Node
 from compress.plugins import CRITERIA
 from compress.prune.channels.coupling.groups import Coupling, Group
 from compress.prune.channels.coupling.slots import Ids
+
+if TYPE_CHECKING:
+    from compress.data import Dataset, Unlabelled
 
 Scores = npt.NDArray[np.float64]
 T = TypeVar("T")

@@ -1,7 +1,7 @@
 """Which units and blocks of a model are kept for a target.
 
-`chooser.select` is the entry. It compares three ways to choose where time and memory allow that,
-and keeps the best; else one of them is named or is the default.
+`prune_channels` asks `by_rank`, or, where output errors are measured, `chooser`: it compares three
+methods where time and memory allow that, and keeps the best.
 
 | module | what it does |
 | --- | --- |

@@ -21,7 +21,7 @@ from compress.prune.channels.selection.allowed import (
     nearest_choice,
     step_text,
 )
-from compress.prune.channels.selection.target import Priced, cost_of, notes_on
+from compress.prune.channels.selection.target import Priced, cost_of, notes_on, nothing_removable
 
 MOVES = 200
 """Steps by which a choice is moved towards its target, at most."""
@@ -50,10 +50,12 @@ def select_by_rank(
         own: What a kept set and present blocks cost, in place of what `options` name.
 
     Raises:
-        FeasibleError: The target is below what is feasible.
+        FeasibleError: The target is below what is feasible, or nothing can be removed.
         InputError: A pattern matches nothing, or the criterion returned something else than
             one finite number a unit.
     """
+    if not coupling.groups:
+        raise nothing_removable(coupling)
     scores = [context.scored(criterion, group) for group in coupling.groups]
     cost = cost_of(coupling, options, own)
     whole = allowed_for(coupling, options, options.round_to)

@@ -26,7 +26,7 @@ from compress.prune.channels.selection.damage import (
     measure_sensitivity,
 )
 from compress.prune.channels.selection.sensitivity import SHARES, SensitivityMap
-from compress.prune.channels.selection.target import Priced, notes_on, nothing_removable
+from compress.prune.channels.selection.target import Priced, notes_on
 from compress.reconstruction.kinds import has_parts, parts_of
 from compress.reconstruction.observing import SAMPLES
 from compress.reconstruction.repairing import FEWEST
@@ -217,41 +217,6 @@ class Chooser:
         options = replace(self.options, blocks=False, **RANKED[method])
         criterion = CRITERIA[options.criterion]
         return select_by_rank(self.coupling, options, criterion, self.context, target, own)
-
-
-def select(
-    coupling: Coupling,
-    options: ChannelOptions,
-    criterion: Criterion,
-    context: Context,
-    target: float,
-    sensitivity: SensitivityMap | None = None,
-    on_progress: OnProgress | None = None,
-    own: Priced | None = None,
-) -> Selection:
-    """Select what to keep.
-
-    Args:
-        coupling: Of the model.
-        options: Scope, rounding, floors, limits.
-        criterion: Scores units.
-        context: What it sees.
-        target: MACs or parameters to come to; with `target_metric="amount"` the share removed.
-        sensitivity: Of this coupling; default: it is measured where it is needed.
-        on_progress: Called with (text, share) while output errors are measured.
-        own: What a kept set and present blocks cost, in place of what `options` name.
-
-    Raises:
-        FeasibleError: The target is below what is feasible, or nothing can be removed.
-        InputError: A pattern matches nothing, or the criterion returned something else than
-            one finite number a unit.
-    """
-    if not coupling.groups:
-        raise nothing_removable(coupling)
-    if options.scope == "damage" or options.compares:
-        chooser = Chooser.measured(coupling, options, criterion, context, on_progress, sensitivity)
-        return chooser.refined(target, own, on_progress).choose(target, own)
-    return select_by_rank(coupling, options, criterion, context, target, own)
 
 
 @dataclass(frozen=True)
