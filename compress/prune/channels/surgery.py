@@ -123,9 +123,6 @@ class Surgeon:
         self._made: dict[int, Any] = {}
         self._copier = Copier()
         self._copied: set[int] = set()
-        self._axes: dict[int, dict[int, Ids]] = {}
-        for binding in coupling.bindings:
-            self._axes.setdefault(id(binding.variable), {})[binding.axis] = binding.ids
 
     def indices(self) -> dict[int, tuple[Ids | None, ...]]:
         """Returns what `kept_indices` does by id(weight)."""
@@ -134,7 +131,7 @@ class Surgeon:
             if met(self.depth.needs_of(weight), self.dropped):
                 axes = {
                     axis: ids
-                    for axis, ids in self._axes.get(id(weight), {}).items()
+                    for axis, ids in self.coupling.weight_axes[id(weight)].items()
                     if not self.kept.flags(ids).all()
                 }
                 cut = (axes.get(axis) for axis in range(len(weight.shape)))
@@ -287,7 +284,7 @@ class Surgeon:
         operation = node.operation
         edits, text = self.graph.config_edits[id(operation)], " ".join(str(error).split())[:300]
         weights = getattr(operation, "weights", ())
-        axes = [ids for weight in weights for ids in self._axes.get(id(weight), {}).values()]
+        axes = [ids for weight in weights for ids in self.coupling.weight_axes[id(weight)].values()]
         if edits or not all(self.kept.flags(ids).all() for ids in axes):
             raise InputError(
                 f"Layer '{node.name}' ({type(operation).__name__}) must be rebuildable from its "
@@ -315,7 +312,7 @@ class Surgeon:
         scales = {id(variable): factor for variable, factor in self.graph.scales[id(operation)]}
         for old, target in zip(operation.weights, new.weights, strict=True):
             value = old.numpy()
-            for axis, ids in self._axes.get(id(old), {}).items():
+            for axis, ids in self.coupling.weight_axes[id(old)].items():
                 flags = self.kept.flags(ids)
                 if not flags.all():
                     value = np.compress(flags, value, axis=axis)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -95,6 +96,7 @@ class Coupling:
 
     Attributes:
         unit: Unit of every slot id.
+        weight_axes: id of a weight -> axis -> its slots.
         axis_of: id of the slots of an axis -> its row of `incidence`.
         frozen: True for units that must be kept.
         groups: Prunable units by the axes that they lie on, in the order of the model.
@@ -114,6 +116,9 @@ class Coupling:
             self.frozen[units] = True
             self._reason[units] = index
         self.bindings = [binding for binding in graph.bindings.values() if binding is not None]
+        self.weight_axes: dict[int, dict[int, Ids]] = defaultdict(dict)
+        for binding in self.bindings:
+            self.weight_axes[id(binding.variable)][binding.axis] = binding.ids
         # rules share one array among the axes that it indexes
         used = [binding.ids for binding in self.bindings]
         used += [ids for term in graph.terms for ids in term.factors]

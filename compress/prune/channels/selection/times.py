@@ -262,9 +262,6 @@ class CallGrid:
 
     def __init__(self, coupling: Coupling, allowed: Allowed, most: int = MOST) -> None:
         self._coupling, self._allowed, self._most = coupling, allowed, most
-        self._weights: dict[int, list[Ids]] = {}
-        for binding in coupling.bindings:
-            self._weights.setdefault(id(binding.variable), []).append(binding.ids)
         self._widths: dict[tuple[tuple[Row, ...], bool], Widths] = {}
 
     def widths(self, unit: Unit) -> tuple[Widths, ...]:
@@ -309,7 +306,7 @@ class CallGrid:
         for step in unit.steps:
             yield from self._tracked((*step.node.inputs, *step.node.outputs))
             for weight in getattr(step.node.operation, "weights", ()):
-                yield from self._weights.get(id(weight), ())
+                yield from self._coupling.weight_axes[id(weight)].values()
 
     def _tracked(self, tensors: Iterable[Any]) -> Iterator[Ids]:
         for tensor in tensors:
