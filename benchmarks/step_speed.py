@@ -86,7 +86,8 @@ def pruned_steps(case: Case) -> dict[str, Callable[[], Any]]:
 
     from benchmarks.resnet20 import build
     from compress.plan import WeightOptions
-    from compress.prune.weights import WeightPruner, tfmot_bridge
+    from compress.prune.weights import WeightPruner
+    from compress.prune.weights.schedules import schedule_from
 
     def mlp() -> Any:
         layers = [keras.layers.Dense(width, activation="relu") for width in (3072, 3072, 2560)]
@@ -100,7 +101,12 @@ def pruned_steps(case: Case) -> dict[str, Callable[[], Any]]:
             keras.losses.SparseCategoricalCrossentropy(from_logits=case.network == "mlp"),
         )
         if frequency:
-            schedule = tfmot_bridge.constant_schedule(SPARSITY, 1, -1, frequency)
+            config = {"target_sparsity": SPARSITY, "begin_step": 1, "end_step": -1}
+            config = {
+                "class_name": "ConstantSparsity",
+                "config": {**config, "frequency": frequency},
+            }
+            schedule = schedule_from(config)
             options = WeightOptions(scope="layer", include=("ends",))
             WeightPruner(options, schedule=schedule).attach(model)
         found[variant] = compiled(model, case)

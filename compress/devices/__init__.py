@@ -19,7 +19,7 @@ from compress.run.records import Record, load_record, too_low
 if TYPE_CHECKING:
     from compress.prune.channels.coupling.blocks import Block
     from compress.prune.channels.coupling.groups import Coupling
-    from compress.prune.channels.selection.solver import Allowed
+    from compress.prune.channels.selection.allowed import Allowed
     from compress.prune.channels.selection.times import TimeModel
 
 

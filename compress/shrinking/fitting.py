@@ -17,12 +17,10 @@ from compress.measure.latency import Entry, time_entries
 from compress.plan.output import ONNX_FORMATS
 from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.criteria import Context, named
-from compress.prune.channels.selection.allowed import allowed_for, ladder
+from compress.prune.channels.selection.allowed import TOLERANCE, Selection, allowed_for, ladder
 from compress.prune.channels.selection.chooser import Chooser
-from compress.prune.channels.selection.chosen import Selection
 from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.selection.measured_times import TimedCalls, timed_here
-from compress.prune.channels.selection.solver import TOLERANCE
 from compress.prune.channels.selection.times import TimeModel
 from compress.prune.channels.surgery import sliced_model
 from compress.run.directory import LOG

@@ -21,7 +21,7 @@ from compress.model.io import load_model, save_model
 from compress.plan.fields import from_nested
 from compress.plan.keywords import SHRINK
 from compress.plan.shrink import ShrinkPlan
-from compress.prune.channels.selection.allowed import check_feasible
+from compress.prune.channels.selection.target import check_feasible
 from compress.run.compressed import Compressed
 from compress.run.directory import RunFolder
 from compress.run.records import read_record

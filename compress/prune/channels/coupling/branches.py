@@ -119,7 +119,7 @@ class Flow:
         self._macs = macs
         self._maker: dict[int, Node] = {}
         self._place: dict[int, int] = {}
-        taken = Counter(map(id, program.outputs))
+        self._taken = Counter(map(id, program.outputs))
         self._bit: dict[int, int] = {}
         self._comes_of: dict[int, int] = {}  # tensor -> itself and all that it depends on
         self._straight: dict[int, int] = {}  # those without a nonlinearity between
@@ -127,7 +127,7 @@ class Flow:
             self._note(tensor, 0, 0)
         for place, node in enumerate(program.nodes):
             self._place[id(node)] = place
-            taken.update(map(id, node.inputs))
+            self._taken.update(map(id, node.inputs))
             linear, sources, straight = is_linear(node), 0, 0
             for tensor in node.inputs:
                 sources |= self._comes_of[id(tensor)]
@@ -135,10 +135,6 @@ class Flow:
             for tensor in node.outputs:
                 self._maker[id(tensor)] = node
                 self._note(tensor, sources, straight)
-        self._taken = taken
-        self._uses = {
-            id(node): sum(taken[id(tensor)] for tensor in node.outputs) for node in program.nodes
-        }
 
     def _note(self, tensor: Any, sources: int, straight: int) -> None:
         bit = self._bit[id(tensor)] = 1 << len(self._bit)
@@ -156,7 +152,7 @@ class Flow:
                 if maker is None:
                     continue
                 uses[id(maker)] += 1
-                if uses[id(maker)] == self._uses[id(maker)]:
+                if uses[id(maker)] == sum(self._taken[id(tensor)] for tensor in maker.outputs):
                     found[id(maker)] = maker
                     open_ends.extend(maker.inputs)
         nodes = tuple(sorted(found.values(), key=lambda node: self._place[id(node)]))

@@ -22,7 +22,7 @@ from compress.measure import count_macs
 from compress.model.recording import record
 from compress.prune.channels import prune_channels
 from compress.prune.channels.analysis import coupling_of
-from compress.prune.channels.pruning import _mask_of
+from compress.prune.channels.report import _mask_of
 from tests.compress.prune.channels.law import compare, outputs_of, randomize, reference
 
 # smallest inputs that the constructors accept with their classifier on top
