@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from search.samplers import SAMPLERS
+from search.samplers._mutation import Choices
 from search.samplers.pareto import ParetoSampler
-from search.samplers.pareto.history import Curves, History, reported
-from search.samplers.pareto.questions import Choices, Questions
+from search.samplers.pareto.history import Curves, History, Questions, reported
 
 
 class WithoutCosts(ParetoSampler):

@@ -123,8 +123,7 @@ def halves(
     """Returns rank correlations of what one half tells of the other, over random halves."""
     from compress.plan.fields import from_flat
     from search.plan import SearchPlan
-    from search.samplers.pareto.predictor import Encoding, Predictor
-    from search.samplers.pareto.promise import _scaled
+    from search.samplers.pareto.predictor import Encoding, Predictor, _scaled
     from search.study.recovery import declared
 
     names = declared(from_flat(SearchPlan, {"space": "cnn"}), data)

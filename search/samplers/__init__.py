@@ -6,6 +6,5 @@ from the study's storage.
 """
 
 from search.plugins import SAMPLERS
-from search.samplers._base import NOTE_ATTR
 
-__all__ = ["NOTE_ATTR", "SAMPLERS"]
+__all__ = ["SAMPLERS"]

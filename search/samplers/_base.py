@@ -6,25 +6,25 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-if TYPE_CHECKING:
-    import optuna
-    from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial
+from compress.core.pareto import Losses
 
-NOTE_ATTR = "paretune:sampler"
-"""System attribute of a trial: what its sampler has to say of its choices."""
 HUGE = 1e300
 """Stands for infinity, with which distances cannot be computed."""
-Losses = npt.NDArray[np.float64]
 
 
 class StatelessSampler(BaseSampler):
@@ -97,38 +97,27 @@ def losses_of(study: optuna.Study, trials: Sequence[FrozenTrial]) -> Losses:
     """
     values = np.array([trial.values for trial in trials], float)
     values = values.reshape(len(trials), len(study.directions))
-    return Scales(study.directions, values).losses(values)
+    return convert_to_losses(values, study.directions, values)
 
 
-class Scales:
-    """How the objectives of a study become losses: see `losses_of`.
+def convert_to_losses(
+    values: npt.ArrayLike, directions: Sequence[StudyDirection], ended: Losses, first: int = 0
+) -> Losses:
+    """Return values of objectives as `losses_of` has them; NaN stays.
 
     Args:
-        directions: Of the objectives.
-        values: Of completed trials, (trials, objectives): they say what is a cost.
+        values: (n, objectives from the first on).
+        directions: Of all objectives.
+        ended: Of completed trials, (trials, objectives): they say what is a cost.
+        first: Place of the objective of the first column.
     """
-
-    def __init__(self, directions: Sequence[StudyDirection], values: Losses) -> None:
-        self._falls = [direction is not StudyDirection.MAXIMIZE for direction in directions]
-        self._costs = [
-            falls and bool((column > 0).all())
-            for falls, column in zip(self._falls, values.T, strict=True)
-        ]
-
-    def losses(self, values: npt.ArrayLike, first: int = 0) -> Losses:
-        """Returns losses; NaN stays.
-
-        Args:
-            values: (n, objectives from the first on).
-            first: Place of the objective of the first column.
-        """
-        found = np.array(values, np.float64)
-        for column in range(found.shape[1]):
-            if not self._falls[first + column]:
-                found[:, column] *= -1
-            elif self._costs[first + column]:
-                found[:, column] = np.log(np.maximum(found[:, column], 1 / HUGE))
-        return found.clip(-HUGE, HUGE)
+    losses = np.array(values, np.float64)
+    for column, place in enumerate(range(first, first + losses.shape[1])):
+        if directions[place] is StudyDirection.MAXIMIZE:
+            losses[:, column] *= -1
+        elif (ended[:, place] > 0).all():
+            losses[:, column] = np.log(np.maximum(losses[:, column], 1 / HUGE))
+    return losses.clip(-HUGE, HUGE)
 
 
 def value_count(distribution: BaseDistribution) -> float:

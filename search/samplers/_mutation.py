@@ -10,17 +10,19 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial
 
 from search.samplers._base import StatelessSampler, at, draw, nearest, same, value_count
-
-if TYPE_CHECKING:
-    import optuna
-    from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial
 
 STEP = 0.2
 """Standard deviation of a step, as a share of the range (of its logarithm)."""
@@ -97,9 +99,8 @@ def other_value(distribution: BaseDistribution, value: Any, rng: np.random.Gener
         own = distribution.to_internal_repr(value)
         left = [index for index in range(len(distribution.choices)) if index != own]
         return distribution.to_external_repr(left[int(rng.integers(len(left)))])
-    if not isinstance(distribution, (FloatDistribution, IntDistribution)):
-        raise TypeError(f"distribution must be one of Optuna's. Received: {distribution}.")
     count = value_count(distribution)
+    assert isinstance(distribution, FloatDistribution | IntDistribution), "it has been counted"
     if count <= FEW:
         left = [place for place in range(int(count)) if not same(at(distribution, place), value)]
         return at(distribution, left[int(rng.integers(len(left)))])

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import optuna
+from optuna.trial import FrozenTrial
 
 from compress.core.pareto import crowding_distance, nondominated_ranks
 from search.samplers._base import completed, losses_of
 from search.samplers._mutation import MutationSampler
-
-if TYPE_CHECKING:
-    import optuna
-    from optuna.trial import FrozenTrial
 
 POPULATION = 10
 """P: this many complete trials, the youngest; as many random ones come first."""

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import optuna
+from optuna.trial import FrozenTrial
 
 from compress.core.pareto import crowding_distance, front_mask
 from search.samplers._base import completed, losses_of
 from search.samplers._mutation import MutationSampler
-
-if TYPE_CHECKING:
-    import optuna
-    from optuna.trial import FrozenTrial
 
 STARTUP = 10
 """Complete trials first, drawn at random where none is queued: a front of one would be climbed
