@@ -116,8 +116,8 @@ def made(path: Path, count: int, sampler: str) -> None:
 def timed(part: str) -> None:
     """Times one part in this process, for the run in the folder that was given."""
     from compress import load_data
+    from search.engines import Display
     from search.engines.jobs import SearchJobs
-    from search.engines.progress import NoDisplay
     from search.report import render
     from search.spaces._choices import choose
     from search.study import optimizers
@@ -141,7 +141,7 @@ def timed(part: str) -> None:
         study = studies.open_study(folder, plan)
         studies.close_orphans(study, folder, plan)
         studies.enqueue_first(study, plan, data)
-        jobs = SearchJobs(folder, plan, study, NoDisplay(), candidates)
+        jobs = SearchJobs(folder, plan, study, Display(), candidates)
         assert jobs.next_job() is not None
         print(json.dumps({"resume": time.perf_counter() - began}))
         return

@@ -30,8 +30,7 @@ from compress.shrinking.case import load_teachers
 from compress.shrinking.checks import check_training, preflight, told
 from compress.shrinking.files import measure_stage
 from compress.shrinking.job import logged, refuse_learnt
-from search.engines import Demand, Engine, Order
-from search.engines.progress import Display, NoDisplay
+from search.engines import Demand, Display, Engine, Order
 from search.engines.worker import WORKERS_LOCK
 from search.plan import BudgetOptions, FinalOptions, SearchPlan
 from search.plan.keywords import RUN, RUN_SEARCH
@@ -202,7 +201,7 @@ def _run(
                 own = begun_with(plan, folder)
                 if plan.out is None and folder.plan_path.exists():
                     folder.check(command, own, untried=partial(untried, folder))
-                return _carried_out(own, folder, command, display or NoDisplay(), given)
+                return _carried_out(own, folder, command, display or Display(), given)
 
         return run_in_own_folder(plan.out, default_folder(plan), work)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from compress.core.errors import RunFailed
 from compress.data import Dataset
 from compress.run.directory import LOG
-from search.engines import Runner
+from search.engines import Display
 from search.engines.jobs import CompressJobs, FinalJobs, SearchJobs
-from search.engines.progress import Display
+from search.engines.pool import Pool
 from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.checks import Past
@@ -22,7 +22,7 @@ from search.study.retrain import promote_best
 
 
 def search_front(
-    folder: SearchFolder, plan: SearchPlan, data: Dataset, pool: Runner, display: Display
+    folder: SearchFolder, plan: SearchPlan, data: Dataset, pool: Pool, display: Display
 ) -> None:
     """Gives out trials until the search is over.
 
@@ -78,7 +78,7 @@ def nothing_trained(candidates: list[Candidate], plan: SearchPlan) -> str:
     )
 
 
-def train_finally(folder: SearchFolder, plan: SearchPlan, pool: Runner, display: Display) -> None:
+def train_finally(folder: SearchFolder, plan: SearchPlan, pool: Pool, display: Display) -> None:
     """Trains the front's candidates anew and settles which of the trainings go on."""
     front = [item.id for item in going_on(folder.read_candidates(), plan)]
     handler = FinalJobs(folder, plan, front, display, _teachers_of_parts(plan))
@@ -110,7 +110,7 @@ def _teachers_of_parts(plan: SearchPlan) -> tuple[Path, ...]:
 
 
 def compress_front(
-    folder: SearchFolder, plan: SearchPlan, pool: Runner, display: Display, past: Past
+    folder: SearchFolder, plan: SearchPlan, pool: Pool, display: Display, past: Past
 ) -> list[str]:
     """Compresses what of the front is not yet; returns what failed, with reasons."""
     members = going_on(folder.read_candidates(), plan)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from compress.core.errors import RunFailed
 from compress.run.directory import LOG
 from compress.shrinking.job import command_line
-from search.engines import KILLED, LOST, OVERDUE, Job, messages
-from search.engines.progress import MAX_LOST, Display, JobQueue
+from search.engines import KILLED, LOST, MAX_LOST, OVERDUE, Display, Job, JobQueue, messages
 from search.plan import SearchPlan
 from search.samplers.grid import exhausted
 from search.study import study as studies

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 from compress.core.errors import RunFailed
 from compress.run.directory import LOG
 from search.engines import messages
-from search.engines._base import LOST, OVERDUE, Handler, Job, Order
+from search.engines._base import LOST, OVERDUE, Job, JobQueue, Order
 
 MAX_GROWTH = 2**30
 """A worker whose memory has grown by this many bytes is renewed (TensorFlow gives none back)."""
@@ -101,10 +101,10 @@ class Pool:
         """Tells whether a slot without a worker may ask for one now."""
         return True
 
-    def _wait(self, handler: Handler) -> None:
+    def _wait(self, handler: JobQueue) -> None:
         """Called while nothing happens: twice a second."""
 
-    def run(self, handler: Handler) -> None:
+    def run(self, handler: JobQueue) -> None:
         """Feeds `handler`'s jobs to the workers until it gives none and all are idle.
 
         Raises:
@@ -130,7 +130,7 @@ class Pool:
                 slot.deadline, slot.overdue = math.inf, True
                 slot.link.kill()
 
-    def _handle(self, slot: Slot, message: dict[str, Any] | None, handler: Handler) -> None:
+    def _handle(self, slot: Slot, message: dict[str, Any] | None, handler: JobQueue) -> None:
         if message is None:
             self._died(slot, handler)
         elif message["kind"] == messages.READY:
@@ -165,11 +165,11 @@ class Pool:
                 slot.claimed = message
             handler.on_message(slot.index, slot.job or {}, message)
 
-    def _feed_all(self, handler: Handler, first: Slot | None = None) -> None:
+    def _feed_all(self, handler: JobQueue, first: Slot | None = None) -> None:
         for slot in ([] if first is None else [first]) + self._slots:
             self._feed(slot, handler)
 
-    def _feed(self, slot: Slot, handler: Handler) -> None:
+    def _feed(self, slot: Slot, handler: JobQueue) -> None:
         """Gives an idle worker its next job, renewing or starting the process first."""
         if slot.job is not None:
             return
@@ -216,7 +216,7 @@ class Pool:
 
         slot.link = self._open(slot.index, tell)
 
-    def _died(self, slot: Slot, handler: Handler) -> None:
+    def _died(self, slot: Slot, handler: JobQueue) -> None:
         how = slot.link.how() if slot.link is not None else ""
         slot.link, slot.ready = None, False
         if slot.overdue:
@@ -241,7 +241,7 @@ class Pool:
         """Returns where what a worker printed stands."""
         return self._folder.path / "workers.log"
 
-    def _lost(self, slot: Slot, how: str, handler: Handler) -> None:
+    def _lost(self, slot: Slot, how: str, handler: JobQueue) -> None:
         """Tells of a job that ended with its process, and gives the slot its next."""
         job, claimed, slot.job, slot.claimed = slot.job, slot.claimed, None, None
         if job is not None:

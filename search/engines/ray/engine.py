@@ -24,12 +24,11 @@ from compress.core.memory_budget import current_budget
 from compress.data.shared import files_of
 from compress.run.directory import LOG
 from search.engines import messages
-from search.engines._base import Crew, Demand, Handler, Job, Order
+from search.engines._base import Crew, Demand, Job, JobQueue, Order
 from search.engines.local import memory_of_each
 from search.engines.pool import Link, Pool, Slot, Tell
-from search.engines.ray import node
-from search.engines.ray.host import REFUSED, Brief, RayHost
-from search.engines.ray.link import RayLink, Watch, quiet
+from search.engines.ray.host import REFUSED, Brief, RayHost, digest_of, versions
+from search.engines.ray.link import END_SECONDS, RayLink, quiet
 from search.study.remote import Files, given, receive
 
 LOCAL, AUTO = "local", "auto"
@@ -40,7 +39,6 @@ MAX_BEGUN = 20
 """So many workers of a slot may be lost in a row before they are ready."""
 AGAIN_SECONDS = 30.0
 """After a node was refused, its slot asks for another this much later."""
-END_SECONDS = 10.0
 PACE, WORDS = 1.0, 50
 """Seconds at least between two words of progress of a worker; words a second of all of them."""
 TOLD_SECONDS = 60.0
@@ -116,7 +114,7 @@ class RayPool(Pool):
     def __init__(self, order: Order, leave: Callable[[], None]) -> None:
         super().__init__(order)
         self._order, self._leave = order, leave
-        self._watch = Watch()
+        self._links: list[RayLink] = []
         self._brief: Brief | None = None
         place = order.demand.options.files
         self._files = Files(place) if place else None
@@ -140,8 +138,8 @@ class RayPool(Pool):
         shared = max(1, math.floor(1 / crew.cards + 1e-9)) if crew.cards else 1
         self._brief = Brief(
             folder=str(folder.path.resolve()),
-            plan_digest=node.digest_of(folder.plan_path),
-            versions=node.versions(),
+            plan_digest=digest_of(folder.plan_path),
+            versions=versions(),
             words=(
                 "--device", self._order.demand.device if crew.cards else "cpu",
                 *crew.words, "--sharers", str(shared),
@@ -154,12 +152,10 @@ class RayPool(Pool):
             files=self._order.demand.options.files,
             records=(folder.plan_path.read_bytes(), folder.data.read_bytes()),
         )  # fmt: skip
-        self._watch.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        self._watch.stop()
         self._leave()
 
     def _log_of(self, index: int) -> Path:
@@ -178,7 +174,9 @@ class RayPool(Pool):
         )
         with quiet():
             actor = made.remote(brief)
-        return RayLink(actor, self._watch, tell, self._order.environment, self._receive, log)
+        link = RayLink(actor, tell, self._order.environment, self._receive, log)
+        self._links.append(link)
+        return link
 
     def _receive(self, names: list[str]) -> None:
         assert self._files is not None, "a worker has put something there"
@@ -204,7 +202,7 @@ class RayPool(Pool):
             )
         super()._start(slot)
 
-    def _handle(self, slot: Slot, message: Job | None, handler: Handler) -> None:
+    def _handle(self, slot: Slot, message: Job | None, handler: JobQueue) -> None:
         if message is not None and message["kind"] == REFUSED:
             self._refuse(slot, message["node"], message["reason"])
             return
@@ -232,7 +230,7 @@ class RayPool(Pool):
         self._begun[slot.index] = 0
         self._asleep[slot.index] = time.monotonic() + AGAIN_SECONDS
 
-    def _wait(self, handler: Handler) -> None:
+    def _wait(self, handler: JobQueue) -> None:
         if any(slot.ready for slot in self._slots):
             self._told = time.monotonic()
         elif time.monotonic() > self._told + TOLD_SECONDS:
@@ -245,7 +243,9 @@ class RayPool(Pool):
     def stop(self) -> None:
         """Ends all workers; those that do not end in time are killed."""
         super().stop()
-        self._watch.join(END_SECONDS)
+        deadline = time.monotonic() + END_SECONDS
+        for link in self._links:
+            link.join(deadline - time.monotonic())
 
 
 def _check_files(demand: Demand) -> None:

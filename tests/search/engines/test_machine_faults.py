@@ -16,9 +16,8 @@ from compress.core.errors import InputError, RunFailed
 from compress.core.faults import MEMORY, SPACE, explained, fault_of
 from compress.plan.fields import from_flat
 from compress.run.directory import LOG
-from search.engines import KILLED
+from search.engines import KILLED, Display
 from search.engines.jobs import SearchJobs
-from search.engines.progress import NoDisplay
 from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.asking import ask
@@ -95,7 +94,7 @@ class Pool:
     def __init__(self, folder: SearchFolder, trials: int) -> None:
         self.plan = from_flat(SearchPlan, {"trials": trials, "sampler": "random"})
         self.folder, self.study = folder, studies.open_study(folder, self.plan)
-        self.jobs = SearchJobs(folder, self.plan, self.study, NoDisplay())
+        self.jobs = SearchJobs(folder, self.plan, self.study, Display())
 
     def begin(self) -> tuple[dict[str, Any], Any] | None:
         job = self.jobs.next_job()

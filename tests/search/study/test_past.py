@@ -21,8 +21,8 @@ from compress.run.unlearnt import check_unlearnt
 from compress.shrinking.case import load_teacher
 from compress.train import train
 from compress.train.predict import predict_logits
+from search.engines import Display
 from search.engines.jobs import CompressJobs
-from search.engines.progress import NoDisplay
 from search.pipeline import run_search
 from search.plan import SearchPlan
 from search.spaces import space_for
@@ -206,6 +206,6 @@ def test_jobs_of_a_run_are_told(run: SearchFolder, digits: Dataset) -> None:
                          ({"final_epochs": 1, "final_on_validation": True}, True)):  # fmt: skip
         plan = plan_of(**flat)
         past = check_past(plan, digits, space_for("cnn"))
-        job = CompressJobs(run, plan, ["0000"], [], NoDisplay(), past).next_job()
+        job = CompressJobs(run, plan, ["0000"], [], Display(), past).next_job()
         assert job is not None
         assert (job["val_learnt"], bool(job["told"])) == (learnt, learnt)
