@@ -6,29 +6,27 @@ Tested with the versions that pyproject.toml allows: another minor version is lo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import optuna
-    from optuna.trial import FrozenTrial
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages.journal._storage import JournalStorageReplayResult
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 FIXED = "fixed_params"
 """System attribute of a queued trial: its choices. `Study.enqueue_trial` writes it, and nothing
 public reads it."""
 
 
-def begin_trial(study: optuna.Study, queued: Iterable[FrozenTrial]) -> optuna.Trial:
+def begin_trial(study: optuna.Study, queued: Iterable[FrozenTrial]) -> Trial:
     """Begins the first of some queued trials that nobody else has taken, else a new one.
 
     `Study.ask` would read the queue from the storage once more, and take its trials in their order
     alone.
     """
-    from optuna.exceptions import UpdateFinishedTrialError
-    from optuna.trial import Trial, TrialState
-
     storage = study._storage
     for trial in queued:
         # another may have had it, and have ended it
@@ -41,15 +39,13 @@ def begin_trial(study: optuna.Study, queued: Iterable[FrozenTrial]) -> optuna.Tr
 def end_trial(
     study: optuna.Study,
     number: int,
-    state: optuna.trial.TrialState,
+    state: TrialState,
     values: Sequence[float] | None,
 ) -> None:
     """Ends a trial; one that has ended stays as it is.
 
     `Study.tell` reads the trial before, and of a database that costs several times as much.
     """
-    from optuna.exceptions import UpdateFinishedTrialError
-
     storage = study._storage
     trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
     with suppress(UpdateFinishedTrialError):
@@ -64,15 +60,9 @@ def set_trial_attr(study: optuna.Study, trial: FrozenTrial, name: str, value: An
     study._storage.set_trial_system_attr(trial._trial_id, name, value)
 
 
-def set_study_attr(study: optuna.Study, name: str, value: Any) -> None:
-    """Sets a system attribute of a study: what Optuna keeps there moves with a study's trials.
-
-    `Study` shows its system attributes, and sets none.
-    """
-    study._storage.set_study_system_attr(study._study_id, name, value)
-
-
-def replay_journal(lines: Iterable[bytes], name: str) -> tuple[Any, list[FrozenTrial], int]:
+def replay_journal(
+    lines: Iterable[bytes], name: str
+) -> tuple[Mapping[str, Any], list[FrozenTrial], int]:
     """Does what the lines of a journal say, but for those that say nothing.
 
     `JournalStorage` stops at the first line that it cannot read.
@@ -82,10 +72,8 @@ def replay_journal(lines: Iterable[bytes], name: str) -> tuple[Any, list[FrozenT
         name: Of the study.
 
     Returns:
-        The study (a `FrozenStudy`), or None; its trials; how many lines say nothing.
+        The study's own attributes; its trials; how many lines say nothing.
     """
-    from optuna.storages.journal._storage import JournalStorageReplayResult
-
     replay = JournalStorageReplayResult("reader")
 
     def is_applied(line: bytes) -> bool:
@@ -99,9 +87,10 @@ def replay_journal(lines: Iterable[bytes], name: str) -> tuple[Any, list[FrozenT
         return True
 
     dropped = sum(not is_applied(line) for line in lines)
-    study = next((item for item in replay.get_all_studies() if item.study_name == name), None)
-    trials = [] if study is None else replay.get_all_trials(study._study_id, None)
-    return study, trials, dropped
+    for study in replay.get_all_studies():
+        if study.study_name == name:
+            return study.user_attrs, replay.get_all_trials(study._study_id, None), dropped
+    return {}, [], dropped
 
 
 def serve_storage(storage: optuna.storages.BaseStorage, server: Any) -> None:

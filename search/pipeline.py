@@ -31,6 +31,7 @@ from compress.shrinking.checks import check_training, preflight, told
 from compress.shrinking.files import measure_stage
 from compress.shrinking.job import logged, refuse_learnt
 from search.engines import Demand, Display, Engine, Order
+from search.engines.jobs import compress_front, search_front, train_finally
 from search.engines.worker import WORKERS_LOCK
 from search.plan import BudgetOptions, FinalOptions, SearchPlan
 from search.plan.keywords import RUN, RUN_SEARCH
@@ -38,7 +39,6 @@ from search.plan.search import DEFAULT_OBJECTIVES
 from search.plugins import ENGINES, SAMPLERS
 from search.report import SearchReport, render
 from search.spaces import Around
-from search.steps import compress_front, search_front, train_finally
 from search.study import study as studies
 from search.study.checks import (
     GivenData,
@@ -50,8 +50,8 @@ from search.study.checks import (
 from search.study.costs import measure_parts, takes_times
 from search.study.directory import SearchFolder
 from search.study.events import keep_artifacts, search_sources
+from search.study.recovery import forget, untried
 from search.study.storage import open_storage
-from search.study.study import forget, untried
 from search.study.warm_start import find_sources
 
 if TYPE_CHECKING:

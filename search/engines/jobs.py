@@ -1,33 +1,148 @@
-"""The jobs of a run: trials until enough are trained, final trainings, models to compress."""
+"""The steps of a run and their jobs: trials, final trainings of the front, its compression."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import optuna
 
 from compress.core.errors import RunFailed
+from compress.data import Dataset
 from compress.run.directory import LOG
 from compress.shrinking.job import command_line
 from search.engines import KILLED, LOST, MAX_LOST, OVERDUE, Display, Job, JobQueue, messages
+from search.engines.pool import Pool
 from search.plan import SearchPlan
 from search.samplers.grid import exhausted
 from search.study import study as studies
 from search.study.budget import Budget
 from search.study.checks import Past
+from search.study.costs import NAMES, limits
 from search.study.directory import SearchFolder
+from search.study.front import going_on
 from search.study.objective import candidate_id
 from search.study.records import COMPLETE, FAILED, STOPPED, Candidate
-
-if TYPE_CHECKING:
-    import optuna
+from search.study.recovery import recover
+from search.study.retrain import promote_best
 
 MAX_TRIES = 3
 """So often a trial is begun for which memory was short; the last times with no other beside it."""
 MAX_UNCLAIMED = 3
 """Deaths of workers without a trial in hand after which a run gives up."""
-_NOTHING = Past()
+
+
+def search_front(
+    folder: SearchFolder, plan: SearchPlan, data: Dataset, pool: Pool, display: Display
+) -> None:
+    """Gives out trials until the search is over.
+
+    Raises:
+        RunFailed: No candidate could be trained.
+    """
+    options = plan.search
+    LOG.info(
+        "1 define the space: '%s' on '%s'; limits: %s",
+        options.space, data.name,
+        ", ".join(f"{limit:,} {NAMES[name]}" for name, limit in limits(options).items()) or "none",
+    )  # fmt: skip
+    LOG.info(
+        "2 sample with %s; 3 %s and evaluate %s against %s; 4 update the strategy; "
+        "5 repeat until %d candidates are %s",
+        options.strategy, "repair" if options.no_train else f"train {options.epochs} epochs",
+        options.objectives[0], ", ".join(options.costs), options.trials,
+        "judged" if options.no_train else f"trained; stopping: {plan.stopping.rule}",
+    )  # fmt: skip
+    candidates = folder.read_candidates()
+    lost = recover(folder, plan, data, candidates)
+    study = studies.open_study(folder, plan)
+    again = studies.close_orphans(study, folder, plan)
+    if again:
+        LOG.info("%d interrupted trial(s) will run again", again)
+    studies.enqueue_first(study, plan, data, lost)
+    handler = SearchJobs(folder, plan, study, display, candidates)
+    if handler.ended:
+        LOG.info("going on: %d candidates are finished", handler.ended)
+    display.phase("Searching", handler.ended, options.trials)
+    pool.run(handler)
+    # of workers that were lost before they could say which trial they had begun
+    studies.close_orphans(study, folder, plan)
+    if not any(item.state == COMPLETE for item in handler.candidates):
+        raise RunFailed(nothing_trained(handler.candidates, plan))
+    LOG.info("search over after %d trials: %s", handler.ended, handler.over)
+
+
+def nothing_trained(candidates: list[Candidate], plan: SearchPlan) -> str:
+    """Says why no candidate was trained: the first failure, or limits that none met."""
+    failed = [item for item in candidates if item.state == FAILED]
+    if failed:
+        return f"No candidate could be trained. The first failed: {failed[0].reason}."
+    smallest = {
+        name: min((getattr(item, name) or 0 for item in candidates), default=0)
+        for name in limits(plan.search)
+    }
+    given = ", ".join(f"{limit:,} {NAMES[name]}" for name, limit in limits(plan.search).items())
+    least = ", ".join(f"{value:,} {NAMES[name]}" for name, value in smallest.items())
+    return (
+        f"All {len(candidates)} candidates exceed the limits ({given}). The smallest have {least}. "
+        "Raise the limits."
+    )
+
+
+def train_finally(folder: SearchFolder, plan: SearchPlan, pool: Pool, display: Display) -> None:
+    """Trains the front's candidates anew and settles which of the trainings go on."""
+    front = [item.id for item in going_on(folder.read_candidates(), plan)]
+    handler = FinalJobs(folder, plan, front, display, _teachers_of_parts(plan))
+    LOG.info(
+        "final trainings of the front (%s): %d epochs, %d seed(s)%s",
+        ", ".join(front), plan.final_epochs, plan.final.seeds,
+        ", validation part included" if plan.final.on_validation else "",
+    )  # fmt: skip
+    display.phase("Training the front", handler.done, handler.total)
+    pool.run(handler)
+    if handler.failures:
+        raise RunFailed(
+            f"Final trainings failed: {'; '.join(handler.failures)}. The same command tries them "
+            "again."
+        )
+    for name in front:
+        promote_best(name, folder, plan.search.objectives[0])
+
+
+def _teachers_of_parts(plan: SearchPlan) -> tuple[Path, ...]:
+    """Returns who teaches sub-networks that were judged untrained: the whole, unless others do."""
+    if not plan.search.no_train:
+        return ()
+    if not plan.distill.teacher.automatic:
+        return plan.distill.teacher.files
+    whole = plan.search.made_space.whole()
+    assert whole is not None, "the space is around a model"
+    return (whole[0],)
+
+
+def compress_front(
+    folder: SearchFolder, plan: SearchPlan, pool: Pool, display: Display, past: Past
+) -> list[str]:
+    """Compresses what of the front is not yet; returns what failed, with reasons."""
+    members = going_on(folder.read_candidates(), plan)
+    front = [item.id for item in members]
+    teachers = list(plan.distill.teacher.files)
+    if plan.distill.teacher.automatic:
+        quality = plan.search.objectives[0]
+        best = max(members, key=lambda item: item.val[quality])
+        teachers = [folder.shipped_file(best.id)]
+    pending = [name for name in front if not folder.is_compressed(name)]
+    LOG.info(
+        "compressing the front (%s), weights %s, teacher: %s",
+        ", ".join(front), plan.weights.label,
+        " and ".join(map(str, teachers)) or "none",
+    )  # fmt: skip
+    handler = CompressJobs(folder, plan, pending, teachers, display, past)
+    display.phase("Compressing", 0, len(pending), steps=True)
+    pool.run(handler)
+    return handler.failures
 
 
 class SearchJobs(JobQueue):
@@ -179,8 +294,7 @@ class SearchJobs(JobQueue):
         return None
 
     def _trial(self, number: int) -> optuna.trial.FrozenTrial:
-        trials = self._study.get_trials(deepcopy=False)
-        return next(trial for trial in trials if trial.number == number)
+        return self._study.get_trials(deepcopy=False)[number]
 
     def _failed(self, number: int, seed: int, reason: str) -> Candidate:
         choices = dict(self._trial(number).params)
@@ -260,7 +374,7 @@ class CompressJobs(JobQueue):
         names: list[str],
         teachers: Sequence[Path],
         display: Display,
-        past: Past = _NOTHING,
+        past: Past,
     ) -> None:
         self._quality = plan.search.objectives[0]
         files = [str(path) for path in teachers]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 from weakref import WeakKeyDictionary
+
+import optuna
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial, TrialState
 
 from compress.data import Dataset
 from search.optuna_internals import begin_trial
@@ -17,11 +21,7 @@ from search.study.costs import Costs, latency_of, over_limit
 from search.study.directory import SearchFolder
 from search.study.early_stopping import rung_attr
 
-if TYPE_CHECKING:
-    import optuna
-    from optuna.trial import FrozenTrial
-
-_SEEN: WeakKeyDictionary[optuna.Trial, Sequence[optuna.trial.FrozenTrial]] = WeakKeyDictionary()
+_SEEN: WeakKeyDictionary[optuna.Trial, Sequence[FrozenTrial]] = WeakKeyDictionary()
 """The other trials, as they were when a trial was asked for: they are not read again for it."""
 
 
@@ -44,38 +44,32 @@ def ask(
         data: What the space's models are for: by them samplers know what candidates cost.
         folder: Of the run: what was measured for that is in it.
     """
-    from optuna.trial import TrialState
-
     known = None if data is None else partial(free_knowledge, plan, data, folder)
     there = study.get_trials(deepcopy=False)
     queue = (trial for trial in there if trial.state == TrialState.WAITING)
     wanted = sorted(queue, key=lambda trial: trial.number != number)
     make = partial(sampler_for, plan.search.strategy, plan.seed, known=known)
-    study.sampler = _by_number()(make)
+    study.sampler = _ByNumber(make)
     trial = begin_trial(study, wanted)
     _SEEN[trial] = there
     return trial
 
 
-@cache
-def _by_number() -> Any:
-    """Returns a class of samplers that make way for that of a trial, once its number is known.
+class _ByNumber(RandomSampler):
+    """A sampler that makes way for that of a trial, once its number is known.
 
     A trial reads itself from the storage when it is made: to ask for its number before that would
     read it twice.
     """
-    import optuna
 
-    class ByNumber(optuna.samplers.RandomSampler):
-        def __init__(self, make: Callable[[int], optuna.samplers.BaseSampler]) -> None:
-            super().__init__()
-            self._make = make
+    def __init__(self, make: Callable[[int], BaseSampler]) -> None:
+        super().__init__()
+        self._make = make
 
-        def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-            study.sampler = self._make(trial.number)
-            study.sampler.before_trial(study, trial)
-
-    return ByNumber
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Makes the trial's own sampler; see Optuna's `BaseSampler`."""
+        study.sampler = self._make(trial.number)
+        study.sampler.before_trial(study, trial)
 
 
 def sampler_for(
@@ -108,11 +102,18 @@ def free_knowledge(
         folder: Of the run, which may hold times of a model's parts; None: there is none.
 
     Returns:
-        "curves"; of a space that declares its choices "space"; where it counts them without
+        "curves": reads the qualities that a trial had at the rungs of the stopping rule; of a
+        space that declares its choices "space"; where it counts them without
         building them "costs" (both as `search.samplers.pareto.ParetoSampler` takes them).
     """
     space = plan.search.made_space
-    found: dict[str, Any] = {"curves": _curves(plan)}
+    rungs = {epoch: rung_attr(epoch) for epoch in plan.rungs()}
+
+    def read_curve(trial: FrozenTrial) -> Mapping[int, float]:
+        attrs = trial.user_attrs
+        return {epoch: float(attrs[name]) for epoch, name in rungs.items() if name in attrs}
+
+    found: dict[str, Any] = {"curves": read_curve}
     if not isinstance(space, DeclaredSpace):
         return found
     found["space"] = space.choices(data)
@@ -142,18 +143,7 @@ def _costs(
     return counted
 
 
-def _curves(plan: SearchPlan) -> Callable[[FrozenTrial], Mapping[int, float]]:
-    """Returns what reads the qualities that trials had at the rungs of the stopping rule."""
-    names = {epoch: rung_attr(epoch) for epoch in plan.rungs()}
-
-    def curves(trial: FrozenTrial) -> Mapping[int, float]:
-        attrs = trial.user_attrs
-        return {epoch: float(attrs[name]) for epoch, name in names.items() if name in attrs}
-
-    return curves
-
-
-def others(trial: optuna.Trial) -> Sequence[optuna.trial.FrozenTrial]:
+def others(trial: optuna.Trial) -> Sequence[FrozenTrial]:
     """Returns what was there, or reads it now; nothing of it is to be changed."""
     found = _SEEN.get(trial)
     return trial.study.get_trials(deepcopy=False) if found is None else found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 
@@ -10,7 +9,7 @@ from compress.core.atomic_files import read_json, write_json
 from compress.core.typed import conform
 from search.plan import SearchPlan
 from search.study.directory import SearchFolder
-from search.study.front import Course, ended_key, in_order
+from search.study.front import Course, in_order
 from search.study.records import COMPLETE, Candidate
 
 
@@ -25,31 +24,22 @@ class Convergence:
 
     def __init__(self, objectives: Sequence[str]) -> None:
         self._objectives = tuple(objectives)
-        self._restart()
-
-    def _restart(self) -> None:
-        self._course, self._seen, self._timed = Course(self._objectives), 0, True
-        self._last: tuple[float, str] = (-math.inf, "")
+        self._course, self._seen = Course(self._objectives), list[str]()
 
     def stale(self, candidates: Sequence[Candidate]) -> int:
         """Returns how many trials ended since the front last grew.
 
         Args:
-            candidates: All so far: those of the last call first. Only what is new is looked
-                at, unless it ended before one that is known already.
+            candidates: All so far. Only what is new is looked at, unless it ended before one that
+                is known already.
         """
-        trials, timed = in_order(candidates[self._seen :])
-        if not self._timed:  # an earlier one does not say when it ended
-            trials.sort(key=lambda item: ended_key(item, False))
-        if trials and (timed < self._timed or ended_key(trials[0], self._timed) < self._last):
-            self._restart()
-            trials, self._timed = in_order(candidates)
-        self._course.extend(trials)
-        self._seen = len(candidates)
-        if trials:
-            self._last = ended_key(trials[-1], self._timed)
-        count = len(self._course.share)
-        return count - self._course.last_growth if self._course.finished > 1 else 0
+        trials, _ = in_order(candidates)
+        ids = [item.id for item in trials]
+        if ids[: len(self._seen)] != self._seen:
+            self._course, self._seen = Course(self._objectives), []
+        self._course.extend(trials[len(self._seen) :])
+        self._seen = ids
+        return len(ids) - self._course.last_growth if self._course.finished > 1 else 0
 
 
 class Budget:
@@ -64,7 +54,6 @@ class Budget:
 
     def __init__(self, folder: SearchFolder, plan: SearchPlan) -> None:
         self._plan, self._file = plan, folder.path / "search_seconds.json"
-        self._target = plan.budget.target
         self._convergence = Convergence(plan.search.objectives)
         self._earlier = 0.0
         if self._file.exists():
@@ -94,7 +83,7 @@ class Budget:
         if budget.minutes is not None and self.seconds >= 60 * budget.minutes:
             return f"{budget.minutes:g} minutes are over"
         for item in candidates:
-            if self._meets(item):
+            if budget.target and self._meets(item):
                 return f"candidate {item.id} meets {','.join(map(str, budget.target))}"
         stale = self._convergence.stale(candidates) if budget.converged else 0
         if budget.converged and stale >= budget.converged:
@@ -102,10 +91,9 @@ class Budget:
         return ""
 
     def _meets(self, item: Candidate) -> bool:
-        if item.state != COMPLETE or not self._target:
-            return False
-        for condition in self._target:
-            value = item.val.get(condition.name, getattr(item, condition.name, None))
-            if value is None or not condition.holds(float(value)):
-                return False
-        return True
+        values = {**vars(item), **item.val}
+        return item.state == COMPLETE and all(
+            values.get(condition.name) is not None
+            and condition.holds(float(values[condition.name]))
+            for condition in self._plan.budget.target
+        )

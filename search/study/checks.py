@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import optuna
+
 from compress.core.errors import InputError
 from compress.data import Dataset, load_data
 from compress.data.handed_over import name_of
@@ -134,20 +136,21 @@ def check_past(plan: SearchPlan, data: Dataset, space: Space) -> Past:
         InputError: A model that the run begins with, a teacher, a warm start or what is
             replayed has learnt the test part, or what selects.
     """
-    before: list[Path] = []
     whole = space.whole()
     if whole is not None:
-        _check_selectable(whole[0], data, f"Space '{space.name}'")
+        if check_unlearnt(whole[0], data, f"Space '{space.name}'").validation:
+            raise InputError(
+                f"Space '{space.name}' must not have learnt the validation part: the search would "
+                f"choose by it. Received: '{whole[0]}', trained with --final-on-validation or made "
+                "of such a model. Take one of that run's candidates/."
+            )
         check_scaling(whole[0], data, f"Space '{space.name}'")
-        before.append(whole[0])
     for name in plan.search.warm_start:
-        if not (Path(name) / "plan.json").is_file():
-            continue
-        source = SearchFolder(name)
-        check_choices(source, data, f"Warm start '{name}'")
+        if (Path(name) / "plan.json").is_file():
+            check_choices(SearchFolder(name), data, f"Warm start '{name}'")
     if plan.search.replay:
-        source = SearchFolder(plan.search.replay.resolve().parent.parent)
-        check_choices(source, data, f"Replay '{plan.search.replay}'")
+        folder = SearchFolder(plan.search.replay.resolve().parent.parent)
+        check_choices(folder, data, f"Replay '{plan.search.replay}'")
     judged = unlearnt_teachers(plan, data)
     notes = [note for item in judged for note in item.notes]
     learnt = any(item.validation for item in judged)
@@ -157,17 +160,8 @@ def check_past(plan: SearchPlan, data: Dataset, space: Space) -> Past:
             "is selected by it, the last epoch is kept, and validation figures say little"
         )
         learnt = True
-    return Past(tuple(before), tuple(plan.distill.teacher.files), tuple(notes), learnt)
-
-
-def _check_selectable(path: Path, data: Dataset, what: str) -> None:
-    """Checks that neither test nor validation examples have been learnt."""
-    if check_unlearnt(path, data, what).validation:
-        raise InputError(
-            f"{what} must not have learnt the validation part: the search would choose by it. "
-            f"Received: '{path}', trained with --final-on-validation or made of such a model. "
-            "Take one of that run's candidates/."
-        )
+    before = () if whole is None else (whole[0],)
+    return Past(before, tuple(plan.distill.teacher.files), tuple(notes), learnt)
 
 
 def check_limits(plan: SearchPlan, data: Dataset) -> None:
@@ -213,8 +207,6 @@ def check_compression(plan: SearchPlan, data: Dataset, teachers: Sequence[keras.
 
 
 def _models(plan: SearchPlan, data: Dataset) -> Iterator[keras.Model]:
-    import optuna
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = plan.search.made_space
     built: list[dict[str, Any]] = []

@@ -11,17 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import optuna
 
 from compress.core.pareto import Losses
 from compress.train import EpochRecord
 from search.plan import SearchPlan
 from search.study.costs import Costs
-
-if TYPE_CHECKING:
-    import optuna
 
 COSTS_ATTR = "costs"
 

@@ -238,12 +238,9 @@ def in_order(candidates: Sequence[Candidate]) -> tuple[list[Candidate], bool]:
     """
     trials = [item for item in candidates if item.is_trial]
     timed = bool(trials) and all(item.ended is not None for item in trials)
-    return sorted(trials, key=lambda item: ended_key(item, timed)), timed
-
-
-def ended_key(candidate: Candidate, timed: bool) -> tuple[float, str]:
-    """Returns what candidates are ordered by: when they ended, where that is known; the id."""
-    return (candidate.ended or 0.0 if timed else 0.0, candidate.id)
+    if timed:
+        return sorted(trials, key=lambda item: (item.ended or 0.0, item.id)), True
+    return sorted(trials, key=lambda item: item.id), False
 
 
 def losses_of(candidate: Candidate, objectives: Sequence[str]) -> list[float] | None:

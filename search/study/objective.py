@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+import optuna
+from optuna.trial import TrialState
 
+from compress.core.device import Device
 from compress.core.errors import TrainingDiverged
 from compress.data import Dataset
 from compress.model.copies import float32_model
@@ -24,11 +26,6 @@ from search.study.costs import find_costs, latency_of, over_limit, report_excess
 from search.study.directory import SearchFolder
 from search.study.early_stopping import Following
 from search.study.records import COMPLETE, DUPLICATE, FAILED, REJECTED, STOPPED, Candidate
-
-if TYPE_CHECKING:
-    import optuna
-
-    from compress.core.device import Device
 
 SEED_ATTR = "seed"
 UNTRAINED = "not trained: judged as it was cut and repaired"
@@ -187,8 +184,6 @@ def same_choices(trial: optuna.Trial) -> int | None:
 
     Looked for in what was read when the trial was asked for (`search.study.asking.ask`).
     """
-    from optuna.trial import TrialState
-
     reusable = (TrialState.COMPLETE, TrialState.PRUNED)
     for other in others(trial):
         ended = other.state in reusable and other.number != trial.number

@@ -9,8 +9,10 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from compress.core.atomic_files import replacing, write_new_bytes
 from compress.core.errors import InputError, RunFailed, one_line
@@ -24,7 +26,6 @@ PUBLISHED = ("candidates", "final", "exports", "compressed", "shrunk")
 GIVEN = "given"
 """Folder for files of the user's that workers need: teachers."""
 RECORDS = "candidates"
-T = TypeVar("T")
 
 
 class RemoteFolder(SearchFolder):
@@ -170,45 +171,30 @@ class Files:
 
     def get(self, name: str, file: Path) -> bool:
         """Fetches a file, in one step; returns whether it is there."""
-
-        def call() -> bool:
-            try:
-                with replacing(file) as part:
-                    self._system.get_file(self._at(name), str(part))
-            except FileNotFoundError:
-                return False
+        with suppress(FileNotFoundError), replacing(file) as part:
+            self._patiently(self._system.get_file, self._at(name), str(part))
             return True
-
-        return self._patiently(call)
+        return False
 
     def read(self, name: str) -> bytes | None:
         """Returns a file's content; None where there is none."""
-
-        def call() -> bytes | None:
-            try:
-                return bytes(self._system.cat_file(self._at(name)))
-            except FileNotFoundError:
-                return None
-
-        return self._patiently(call)
+        with suppress(FileNotFoundError):
+            return bytes(self._patiently(self._system.cat_file, self._at(name)))
+        return None
 
     def names(self, folder: str) -> list[str]:
         """Returns the names of a folder's files, sorted; none where there is none."""
-
-        def call() -> list[str]:
-            try:
-                found = self._system.ls(self._at(folder), detail=False)
-            except FileNotFoundError:
-                return []
+        with suppress(FileNotFoundError):
+            found = self._patiently(self._system.ls, self._at(folder), detail=False)
             return sorted(name for path in found if is_whole(name := path.rpartition("/")[2]))
-
-        return self._patiently(call)
+        return []
 
     def _at(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
 
-    def _patiently(self, call: Callable[[], T]) -> T:
-        return patiently(call, f"the files' place '{self.url}'", _is_passing)
+    def _patiently(self, call: Callable[..., Any], *words: Any, **more: Any) -> Any:
+        place = f"the files' place '{self.url}'"
+        return patiently(partial(call, *words, **more), place, _is_passing)
 
 
 def is_whole(name: str) -> bool:

@@ -6,10 +6,11 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+import optuna
 
+from compress.core.device import Device
 from compress.data import Dataset, Split
 from compress.model.copies import float32_model
 from compress.model.io import save_model
@@ -23,9 +24,6 @@ from search.study import optimizers
 from search.study.directory import SearchFolder
 from search.study.objective import derived_seed, model_policy
 from search.study.records import Candidate, Final, final_name
-
-if TYPE_CHECKING:
-    from compress.core.device import Device
 
 
 def final_seed(candidate: Candidate, place: int) -> int:
@@ -63,7 +61,6 @@ def retrain(
         The record, as written.
     """
     import keras
-    import optuna
 
     began = time.perf_counter()
     seed, name = final_seed(candidate, place), final_name(candidate.id, place)

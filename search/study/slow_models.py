@@ -5,21 +5,20 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compress.core.atomic_files import write_json
 from compress.core.errors import InputError, RunFailed, one_line
 from compress.core.quantities import threads_text
+from compress.data import Dataset
 from compress.measure import formats
 from compress.measure.latency import Entry, time_entries
+from compress.measure.latency_record import Latency
 from compress.plan.target import Target
+from compress.prune.channels import check_channels, prune_channels
 from compress.run.records import Record, read_record
-
-if TYPE_CHECKING:
-    from compress.data import Dataset
-    from compress.measure.latency_record import Latency
-    from compress.shrinking.case import Subject
-    from search.plan import SearchPlan
+from compress.shrinking.case import Subject
+from search.plan import SearchPlan
 
 TIMES = 3.0
 """Above it, what a run of any file costs is less than a third of a model's time."""
@@ -84,8 +83,6 @@ def halved_if_slow(
         The plan for this model, and notes on what was measured and done. Where the plan names
         channels or a goal itself, or `channels.keep_all` is set, the plan as it is and none.
     """
-    from compress.prune.channels import check_channels
-
     if plan.channels.keep_all or plan.channels.active or plan.shrink_to is not None:
         return plan, []
     halved = _halved(plan)
@@ -129,7 +126,6 @@ def _measured(subject: Subject, plan: SearchPlan, data: Dataset) -> RunCost:
     from compress.exporting import export
     from compress.exporting.side_by_side import litert_files
     from compress.measure.latency_table.measuring import empty_model
-    from compress.prune.channels import prune_channels
 
     threads = plan.latency.threads
     with tempfile.TemporaryDirectory() as place:

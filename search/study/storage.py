@@ -14,8 +14,13 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import BaseStorage, GrpcStorageProxy
+from optuna.storages.journal import JournalFileBackend, JournalStorage
 
 from compress.core import credentials, linux
 from compress.core.errors import InputError, ParetuneError
@@ -23,9 +28,6 @@ from compress.core.faults import PATIENCE, fault_of, patiently
 from compress.core.linux import Lock
 from compress.core.requirements import require_packages
 from search.study.directory import SearchFolder
-
-if TYPE_CHECKING:
-    import optuna
 
 PROXY_SECONDS = 10.0
 """How long a proxy may take to answer for the first time."""
@@ -55,7 +57,7 @@ def open_storage(
     patience: float = 0.0,
     connections: int = 1,
     cached: bool = True,
-) -> optuna.storages.BaseStorage:
+) -> BaseStorage:
     """Opens what studies are kept in.
 
     Args:
@@ -73,12 +75,9 @@ def open_storage(
         MissingDependency: The database's driver is not installed.
         NoAnswer: It could not be reached in time.
     """
-    from optuna.storages.journal import JournalFileBackend, JournalStorage
-
     if isinstance(where, Path):
-        lock: Any = JournalLock(where.with_suffix(".lock"))
         try:
-            return JournalStorage(JournalFileBackend(str(where), lock_obj=lock))
+            return open_journal(where, where)
         except OSError:
             raise
         except Exception as error:  # whatever a damaged line sets off
@@ -107,9 +106,18 @@ def open_storage(
         ) from None
 
 
-def _opened(url: str, connections: int, cached: bool) -> optuna.storages.BaseStorage:
-    import optuna
+def open_journal(path: Path, journal: Path) -> JournalStorage:
+    """Open a journal, or what will take its place.
 
+    Args:
+        path: What is opened.
+        journal: Whose lock is taken for writing.
+    """
+    lock: Any = JournalLock(journal.with_suffix(".lock"))
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+
+
+def _opened(url: str, connections: int, cached: bool) -> BaseStorage:
     scheme = url.partition(":")[0]
     if scheme == "grpc":
         return _proxy(url)
@@ -136,11 +144,8 @@ def _with_driver(url: str) -> str:
     return f"{usual}+{ours}{colon}{rest}"
 
 
-def _proxy(url: str) -> optuna.storages.BaseStorage:
+def _proxy(url: str) -> BaseStorage:
     without_fork_support()
-    from optuna.exceptions import ExperimentalWarning
-    from optuna.storages import GrpcStorageProxy
-
     place = urlsplit(url)
     if place.hostname is None or place.port is None:
         raise ValueError("write grpc://host:port")
@@ -181,9 +186,7 @@ def is_passing(error: BaseException) -> bool:
     return bool(names & set(_PASSING)) or bool(getattr(error, "connection_invalidated", False))
 
 
-def patient(
-    storage: optuna.storages.BaseStorage, seconds: float = PATIENCE
-) -> optuna.storages.BaseStorage:
+def patient(storage: BaseStorage, seconds: float = PATIENCE) -> BaseStorage:
     """Returns a storage whose calls are repeated as `patiently` does.
 
     A call whose answer was lost may have been carried out. Most may be carried out twice; a
@@ -198,13 +201,12 @@ def patient(
     return storage_of(repeated)
 
 
-def storage_of(call: Callable[..., Any]) -> optuna.storages.BaseStorage:
+def storage_of(call: Callable[..., Any]) -> BaseStorage:
     """Returns a storage of Optuna's each of whose calls goes through a function.
 
     Args:
         call: Called with (name of the method, *args, **kwargs).
     """
-    from optuna.storages import BaseStorage
 
     def method(name: str) -> Callable[..., Any]:
         def passed(_: Any, *args: Any, **kwargs: Any) -> Any:
@@ -214,7 +216,7 @@ def storage_of(call: Callable[..., Any]) -> optuna.storages.BaseStorage:
 
     names = [name for name, _ in inspect.getmembers(BaseStorage, inspect.isfunction)]
     methods = {name: method(name) for name in names if not name.startswith("_")}
-    made: optuna.storages.BaseStorage = type("Storage", (BaseStorage,), methods)()
+    made: BaseStorage = type("Storage", (BaseStorage,), methods)()
     return made
 
 

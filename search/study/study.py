@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
 
 from compress.core.errors import InputError, RunFailed
 from compress.core.faults import PATIENCE
@@ -16,15 +19,12 @@ from compress.run.records import read_record
 from search.optuna_internals import FIXED, end_trial
 from search.plan import SearchPlan
 from search.samplers import SAMPLERS
-from search.study import journal, optimizers
+from search.study import optimizers
 from search.study.directory import SearchFolder
 from search.study.objective import SEED_ATTR, SEED_GIVEN, candidate_id, objective_values
 from search.study.records import COMPLETE, DUPLICATE, FAILED, LOST, Candidate
 from search.study.storage import open_storage, study_name
 from search.study.warm_start import ABOUT_ATTR, about, find_sources, first_of
-
-if TYPE_CHECKING:
-    import optuna
 
 TRIES_ATTR = "memory_was_short"
 """Trial attribute: how often memory was short for these choices."""
@@ -40,8 +40,6 @@ def open_study(folder: SearchFolder, plan: SearchPlan) -> optuna.Study:
     Raises:
         InputError: The storage URL is malformed or cannot be reached.
     """
-    import optuna
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         study_name=study_name(folder, plan.search.storage),
@@ -60,8 +58,6 @@ def open_study(folder: SearchFolder, plan: SearchPlan) -> optuna.Study:
 
 def directions(plan: SearchPlan) -> list[Any]:
     """Returns the directions of the objectives: quality up, costs down."""
-    from optuna.study import StudyDirection
-
     return [StudyDirection.MAXIMIZE, *(StudyDirection.MINIMIZE for _ in plan.search.costs)]
 
 
@@ -74,8 +70,6 @@ def close_orphans(study: optuna.Study, folder: SearchFolder, plan: SearchPlan) -
     Returns:
         The number of trials that will run again.
     """
-    from optuna.trial import TrialState
-
     again = 0
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if try_again(study, folder, trial, "its run was ended") is not None:
@@ -110,8 +104,6 @@ def try_again(
         The number of the trial that is queued; None: its record has been written meanwhile, and
         nothing was done.
     """
-    from optuna.trial import TrialState
-
     seed = trial.user_attrs.get(SEED_ATTR, 0)
     if not folder.give_up(candidate_id(trial.number), seed, reason):
         return None
@@ -156,12 +148,8 @@ def lost_by_study(name: str) -> RunFailed:
     )
 
 
-def outcome(
-    candidate: Candidate, plan: SearchPlan
-) -> tuple[optuna.trial.TrialState, list[float] | None]:
+def outcome(candidate: Candidate, plan: SearchPlan) -> tuple[TrialState, list[float] | None]:
     """Returns how a candidate's trial ends in the study: state and values."""
-    from optuna.trial import TrialState
-
     if candidate.state in (COMPLETE, DUPLICATE) and candidate.val:
         values = objective_values(candidate, plan)
         if not any(map(math.isnan, values)):  # Optuna takes none of them
@@ -251,43 +239,3 @@ def read_replay(path: Path) -> Candidate:
             f"says that {found.reason}; it ran again under another number."
         )
     return found
-
-
-def untried(folder: SearchFolder) -> bool:
-    """Tells whether the study of a folder without results has begun no trial."""
-    import optuna
-    from optuna.trial import TrialState
-
-    url = _stored_url(folder)
-    if not url:
-        found = journal.read(folder.journal, study_name(folder, ""))
-        return not found.dropped and all(
-            trial.state == TrialState.WAITING for trial in found.trials
-        )
-    try:
-        study = optuna.load_study(
-            study_name=study_name(folder, url), storage=open_storage(url, "storage")
-        )
-    except (InputError, KeyError):  # what cannot be opened, or has no such study, was never used
-        return True
-    return all(trial.state == TrialState.WAITING for trial in study.get_trials(deepcopy=False))
-
-
-def forget(folder: SearchFolder) -> None:
-    """Removes the study of a folder in which no trial has begun.
-
-    Queued trials follow from the plan: another plan queues others.
-    """
-    import optuna
-
-    folder.journal.unlink(missing_ok=True)
-    url = _stored_url(folder)
-    if url:
-        with suppress(InputError, KeyError):  # as in `untried`
-            storage = open_storage(url, "storage")
-            optuna.delete_study(study_name=study_name(folder, url), storage=storage)
-
-
-def _stored_url(folder: SearchFolder) -> str:
-    search = folder.read_plan_record()["plan"].get("search", {})
-    return str(search.get("storage", ""))

@@ -7,17 +7,16 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import optuna
 
 from compress.core.errors import InputError
 from compress.core.pareto import crowding_distance, front_mask
 from compress.data import Dataset
+from search.samplers._base import completed, losses_of
 from search.study.storage import open_storage
-
-if TYPE_CHECKING:
-    import optuna
 
 ABOUT_ATTR = "paretune"
 """Study attribute: what its search was about."""
@@ -164,8 +163,6 @@ def first_of(sources: list[Source]) -> list[tuple[dict[str, Any], dict[str, Any]
 
 
 def _studies(name: str) -> Iterator[optuna.Study]:
-    import optuna
-
     journal = Path(name) / "study.journal"
     if not journal.is_file() and (Path(name).exists() or "://" not in name):
         return
@@ -177,8 +174,6 @@ def _studies(name: str) -> Iterator[optuna.Study]:
 
 def _front(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """Returns the front, by falling crowding distance: a first few of it are spread out."""
-    from search.samplers._base import completed, losses_of
-
     trials = completed(study)
     if not trials:
         return []

@@ -24,7 +24,7 @@ from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.directory import SearchFolder
 from search.study.records import Candidate
-from search.study.study import forget, untried
+from search.study.recovery import forget, untried
 from tests.compress.shrinking.test_model_names import mlp
 
 SPACE = ["--data", "digits", "--space", "mlp"]

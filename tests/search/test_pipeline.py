@@ -17,6 +17,7 @@ from search.pipeline import default_folder
 from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.asking import ask
+from search.study.checks import Past
 from search.study.directory import SearchFolder
 from search.study.records import Candidate
 from tests.search.test_run import paretune
@@ -117,7 +118,9 @@ def test_workers_that_cannot_begin_end_the_run(folder: SearchFolder) -> None:
 
 def test_compression_goes_largest_first_and_collects_failures(folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"sparsity": 0.7, "trials": 9})
-    jobs = CompressJobs(folder, plan, ["0001", "0002", "0003"], [Path("t.keras")], Display())
+    jobs = CompressJobs(
+        folder, plan, ["0001", "0002", "0003"], [Path("t.keras")], Display(), Past()
+    )
     given = []
     while (job := jobs.next_job()) is not None:
         given.append(job)
@@ -139,7 +142,7 @@ def test_compression_goes_largest_first_and_collects_failures(folder: SearchFold
 def test_the_teachers_path_is_never_split(tmp_path: Path) -> None:
     folder, plan = SearchFolder(tmp_path / "a,b"), from_flat(SearchPlan, {"trials": 9})
     teacher = folder.model_file("0002")
-    job = CompressJobs(folder, plan, ["0001"], [teacher], Display()).next_job()
+    job = CompressJobs(folder, plan, ["0001"], [teacher], Display(), Past()).next_job()
     assert job is not None
     assert job["teachers"] == [str(teacher)]
     words = shlex.split(job["command"])

@@ -13,6 +13,7 @@ from search.engines import LOST, MAX_LOST, Display
 from search.engines.jobs import CompressJobs, FinalJobs
 from search.plan import SearchPlan
 from search.study import study as studies
+from search.study.checks import Past
 from search.study.directory import SearchFolder, TrialGivenUp
 from search.study.records import Candidate
 from tests.search.engines.test_machine_faults import Pool
@@ -112,7 +113,7 @@ def test_later_jobs_run_again_too(kind: str, folder: SearchFolder) -> None:
     jobs = (
         FinalJobs(folder, plan, names, Display())
         if kind == "final"
-        else CompressJobs(folder, plan, names, [], Display())
+        else CompressJobs(folder, plan, names, [], Display(), Past())
     )
     for _ in range(MAX_LOST - 1):
         job = jobs.next_job()

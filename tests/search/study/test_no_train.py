@@ -24,11 +24,10 @@ from compress.shrinking.case import load_teachers
 from compress.train import train
 from compress.train.predict import predict_logits, quality_of
 from search.engines import Display
-from search.engines.jobs import FinalJobs
+from search.engines.jobs import FinalJobs, _teachers_of_parts
 from search.pipeline import run, run_search
 from search.plan import SearchPlan
 from search.spaces import Around
-from search.steps import _teachers_of_parts
 from search.study import objective, optimizers
 from search.study.directory import SearchFolder
 from search.study.front import going_on, spread_out
