@@ -29,10 +29,9 @@ from search.spaces._choices import choose
 from search.study import optimizers
 from search.study import study as studies
 from search.study.asking import ask
-from search.study.directory import SearchFolder
+from search.study.directory import COMPLETE, Candidate, SearchFolder
 from search.study.early_stopping import Stopper, make_rule
 from search.study.objective import candidate_id, same_choices, trial_seed
-from search.study.records import COMPLETE, Candidate
 
 
 def counted(study: Any) -> Counter[str]:

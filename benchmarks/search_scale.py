@@ -78,9 +78,8 @@ def made(path: Path, count: int, sampler: str) -> None:
     from search.spaces import SPACES
     from search.spaces._choices import choose
     from search.study import optimizers
-    from search.study.directory import SearchFolder
+    from search.study.directory import COMPLETE, STOPPED, Candidate, SearchFolder
     from search.study.objective import candidate_id
-    from search.study.records import COMPLETE, STOPPED, Candidate
     from search.study.recovery import recover
 
     plan, data = _plan(path, sampler), load_data("digits", seed=0)

@@ -21,10 +21,9 @@ from search.study import study as studies
 from search.study.budget import Budget
 from search.study.checks import Past
 from search.study.costs import NAMES, limits
-from search.study.directory import SearchFolder
+from search.study.directory import COMPLETE, FAILED, STOPPED, Candidate, SearchFolder
 from search.study.front import going_on
 from search.study.objective import candidate_id
-from search.study.records import COMPLETE, FAILED, STOPPED, Candidate
 from search.study.recovery import recover
 from search.study.retrain import promote_best
 

@@ -33,9 +33,8 @@ from search.engines import messages
 from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.asking import ask
-from search.study.directory import SearchFolder, TrialGivenUp
+from search.study.directory import FAILED, Candidate, SearchFolder, TrialGivenUp
 from search.study.objective import candidate_id, evaluate, trial_seed
-from search.study.records import FAILED, Candidate
 from search.study.retrain import retrain
 from search.study.slow_models import halved_if_slow
 

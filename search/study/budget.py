@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from compress.core.atomic_files import read_json, write_json
 from compress.core.typed import conform
 from search.plan import SearchPlan
-from search.study.directory import SearchFolder
+from search.study.directory import COMPLETE, Candidate, SearchFolder
 from search.study.front import Course, in_order
-from search.study.records import COMPLETE, Candidate
 
 
 class Convergence:

@@ -11,8 +11,7 @@ from compress.core.errors import InputError
 from compress.run.logs import Event, Point
 from compress.run.records import read_record
 from search.study.costs import NAMES
-from search.study.directory import SearchFolder
-from search.study.records import Candidate, Final
+from search.study.directory import Candidate, Final, SearchFolder
 
 if TYPE_CHECKING:
     import optuna

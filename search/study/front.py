@@ -13,7 +13,7 @@ import numpy as np
 from compress.core.errors import InputError
 from compress.core.pareto import Frontier, Losses, front_mask, hypervolume, log_costs
 from search.plan import SearchPlan
-from search.study.records import COMPLETE, STOPPED, Candidate
+from search.study.directory import COMPLETE, STOPPED, Candidate
 
 MARGIN = 0.1
 """The reference lies this share of the range beyond the worst: the worst counts a little."""

@@ -23,9 +23,16 @@ from search.plan import SearchPlan
 from search.study import optimizers
 from search.study.asking import others
 from search.study.costs import find_costs, latency_of, over_limit, report_excess, report_preferences
-from search.study.directory import SearchFolder
+from search.study.directory import (
+    COMPLETE,
+    DUPLICATE,
+    FAILED,
+    REJECTED,
+    STOPPED,
+    Candidate,
+    SearchFolder,
+)
 from search.study.early_stopping import Following
-from search.study.records import COMPLETE, DUPLICATE, FAILED, REJECTED, STOPPED, Candidate
 
 SEED_ATTR = "seed"
 UNTRAINED = "not trained: judged as it was cut and repaired"

@@ -18,8 +18,7 @@ from compress.core.atomic_files import replacing, write_new_bytes
 from compress.core.errors import InputError, RunFailed, one_line
 from compress.core.faults import patiently
 from compress.core.requirements import require_packages
-from search.study.directory import SearchFolder
-from search.study.records import Candidate
+from search.study.directory import Candidate, SearchFolder
 
 PUBLISHED = ("candidates", "final", "exports", "compressed", "shrunk")
 """Folders of a run whose files go on; what is in progress and what is measured stay on the node."""

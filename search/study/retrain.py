@@ -21,9 +21,8 @@ from compress.train.kept_weights import LastEpoch, StartingPoint
 from compress.train.predict import quality_of
 from search.plan import SearchPlan
 from search.study import optimizers
-from search.study.directory import SearchFolder
+from search.study.directory import Candidate, Final, SearchFolder, final_name
 from search.study.objective import derived_seed, model_policy
-from search.study.records import Candidate, Final, final_name
 
 
 def final_seed(candidate: Candidate, place: int) -> int:

@@ -20,9 +20,8 @@ from search.optuna_internals import FIXED, end_trial
 from search.plan import SearchPlan
 from search.samplers import SAMPLERS
 from search.study import optimizers
-from search.study.directory import SearchFolder
+from search.study.directory import COMPLETE, DUPLICATE, FAILED, LOST, Candidate, SearchFolder
 from search.study.objective import SEED_ATTR, SEED_GIVEN, candidate_id, objective_values
-from search.study.records import COMPLETE, DUPLICATE, FAILED, LOST, Candidate
 from search.study.storage import open_storage, study_name
 from search.study.warm_start import ABOUT_ATTR, about, find_sources, first_of
 

@@ -18,8 +18,7 @@ from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.asking import ask
 from search.study.checks import Past
-from search.study.directory import SearchFolder
-from search.study.records import Candidate
+from search.study.directory import Candidate, SearchFolder
 from tests.search.test_run import paretune
 
 

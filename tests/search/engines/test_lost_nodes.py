@@ -14,8 +14,7 @@ from search.engines.jobs import CompressJobs, FinalJobs
 from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.checks import Past
-from search.study.directory import SearchFolder, TrialGivenUp
-from search.study.records import Candidate
+from search.study.directory import Candidate, SearchFolder, TrialGivenUp
 from tests.search.engines.test_machine_faults import Pool
 
 

@@ -21,9 +21,8 @@ from search.engines.jobs import SearchJobs
 from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.asking import ask
-from search.study.directory import SearchFolder
+from search.study.directory import Candidate, SearchFolder
 from search.study.objective import trial_seed
-from search.study.records import Candidate
 from tests.search.test_run import paretune, records, study
 
 

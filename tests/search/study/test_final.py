@@ -19,9 +19,8 @@ from search.engines.jobs import FinalJobs
 from search.plan import SearchPlan
 from search.spaces import SPACES
 from search.study import optimizers
-from search.study.directory import SearchFolder
+from search.study.directory import Candidate, Final, SearchFolder, final_name
 from search.study.objective import evaluate
-from search.study.records import Candidate, Final, final_name
 from search.study.retrain import final_seed, on_everything, promote_best, retrain
 from tests.contracts.space import ask
 

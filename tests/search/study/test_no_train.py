@@ -29,10 +29,9 @@ from search.pipeline import run, run_search
 from search.plan import SearchPlan
 from search.spaces import Around
 from search.study import objective, optimizers
-from search.study.directory import SearchFolder
+from search.study.directory import Candidate, SearchFolder
 from search.study.front import going_on, spread_out
 from search.study.objective import evaluate
-from search.study.records import Candidate
 from search.study.retrain import retrain
 from search.study.study import first_choices
 from tests.contracts.space import ask

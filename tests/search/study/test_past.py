@@ -27,8 +27,7 @@ from search.pipeline import run_search
 from search.plan import SearchPlan
 from search.spaces import space_for
 from search.study.checks import Past, check_past, load_for_space
-from search.study.directory import SearchFolder
-from search.study.records import Candidate
+from search.study.directory import Candidate, SearchFolder
 
 
 @pytest.fixture(scope="module")

@@ -28,10 +28,9 @@ from search.study import optimizers
 from search.study import study as studies
 from search.study.asking import ask
 from search.study.costs import Costs, report_excess, report_preferences
-from search.study.directory import SearchFolder
+from search.study.directory import Candidate, SearchFolder
 from search.study.early_stopping import Stopper, at_rung, make_rule
 from search.study.objective import candidate_id, trial_seed
-from search.study.records import Candidate
 from search.study.recovery import recover
 from search.study.storage import open_storage
 
