@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from search.samplers import SAMPLERS
-from search.samplers._mutation import Choices
+from search.samplers._base import Choices
 from search.samplers.pareto import ParetoSampler
 from search.samplers.pareto.history import Curves, History, Questions, reported
 

@@ -35,8 +35,7 @@ from search.study import study as studies
 from search.study.asking import ask
 from search.study.directory import FAILED, Candidate, SearchFolder, TrialGivenUp
 from search.study.objective import candidate_id, evaluate, trial_seed
-from search.study.retrain import retrain
-from search.study.slow_models import halved_if_slow
+from search.study.retrain import halved_if_slow, retrain
 
 
 class Worker(ABC):

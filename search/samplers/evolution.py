@@ -7,8 +7,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from compress.core.pareto import crowding_distance, nondominated_ranks
-from search.samplers._base import completed, losses_of
-from search.samplers._mutation import MutationSampler
+from search.samplers._base import MutationSampler, completed, losses_of
 
 POPULATION = 10
 """P: this many complete trials, the youngest; as many random ones come first."""

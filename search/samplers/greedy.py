@@ -7,8 +7,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from compress.core.pareto import crowding_distance, front_mask
-from search.samplers._base import completed, losses_of
-from search.samplers._mutation import MutationSampler
+from search.samplers._base import MutationSampler, completed, losses_of
 
 STARTUP = 10
 """Complete trials first, drawn at random where none is queued: a front of one would be climbed

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import optuna
@@ -67,18 +65,6 @@ class GridSampler(StatelessSampler):
             ]
             left = [branch for branch in done if not _complete(branch[1], seen)]
         return min(left or branches, key=lambda branch: len(branch[1]))[0]
-
-    def after_trial(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        state: TrialState,
-        values: Sequence[float] | None,
-    ) -> None:
-        """Stops `study.optimize` when no point is left; see Optuna's `BaseSampler`."""
-        if exhausted(study):
-            with contextlib.suppress(RuntimeError):  # not in `optimize`: who asks may check
-                study.stop()
 
 
 def exhausted(study: optuna.Study) -> bool:

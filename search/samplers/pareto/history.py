@@ -19,8 +19,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from compress.core.pareto import Losses
 from search.optuna_internals import FIXED, set_trial_attr
-from search.samplers._base import at, convert_to_losses, deciding, nearest, value_count
-from search.samplers._mutation import Choices, other_value
+from search.samplers._base import (
+    Choices,
+    at,
+    convert_to_losses,
+    deciding,
+    nearest,
+    other_value,
+    value_count,
+)
 
 Curves = Callable[[FrozenTrial], Mapping[int, float]]
 """What is known of a trial's quality on the way: epoch -> quality."""

@@ -17,7 +17,7 @@ from scipy.special import ndtr
 from scipy.stats import qmc, spearmanr
 
 from compress.core.blas import one_blas_thread
-from search.samplers._mutation import Choices
+from search.samplers._base import Choices
 
 Numbers = npt.NDArray[np.float64]
 FITTED = 128

@@ -11,8 +11,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from compress.core.pareto import front_mask
-from search.samplers._base import StatelessSampler
-from search.samplers._mutation import Choices
+from search.samplers._base import Choices, StatelessSampler
 from search.samplers.pareto.history import (
     FEWEST,
     Curves,
