@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -166,7 +167,7 @@ class JobQueue:
         self._display, self._pending = display, list(jobs)
         self.total, self.done = done + len(self._pending), done
         self.failures: list[str] = []
-        self._lost: dict[tuple[str, int], int] = {}
+        self._lost = Counter[tuple[str, int]]()
 
     def next_job(self) -> Job | None:
         """Returns the next job, or None while there is none to give."""
@@ -186,9 +187,13 @@ class JobQueue:
             claimed: Names the trial that it had begun; None: none.
             how: How it died: `LOST`, `KILLED`, "exit code 1".
         """
-        if how == LOST and self._may_repeat(worker, job):
-            self._pending.insert(0, job)
-            return
+        if how == LOST:
+            key = (job["name"], job.get("place", 0))
+            self._lost[key] += 1
+            if self._lost[key] < MAX_LOST:
+                self._display.worker(worker, "", 0.0)
+                self._pending.insert(0, job)
+                return
         self._fail(job, f"its worker died ({how})")
         self.end(worker)
 
@@ -207,13 +212,6 @@ class JobQueue:
     def _fail(self, job: Job, reason: str, diverged: bool = False) -> None:
         """Notes why a job failed."""
         raise NotImplementedError
-
-    def _may_repeat(self, worker: int, job: Job) -> bool:
-        """Counts a job whose node was lost; tells whether it may run again elsewhere."""
-        self._display.worker(worker, "", 0.0)
-        key = (job["name"], job.get("place", 0))
-        self._lost[key] = self._lost.get(key, 0) + 1
-        return self._lost[key] < MAX_LOST
 
     def end(self, worker: int) -> None:
         """Counts a job that is over."""

@@ -27,8 +27,11 @@ from search.study.objective import candidate_id
 from search.study.recovery import recover
 from search.study.retrain import promote_best
 
-MAX_TRIES = 3
-"""So often a trial is begun for which memory was short; the last times with no other beside it."""
+AGAIN = {
+    studies.TRIES_ATTR: (3, "it seems to need more memory than there is"),
+    studies.LOST_ATTR: (MAX_LOST, "it may be what takes nodes down"),
+}
+"""What ends a trial that is begun again -> how often it is begun, what it means at the last time."""
 MAX_UNCLAIMED = 3
 """Deaths of workers without a trial in hand after which a run gives up."""
 
@@ -207,12 +210,12 @@ class SearchJobs(JobQueue):
         self._running -= 1
         self._display.worker(worker, "", 0.0)
         if "fault" in message:
-            self._out_of_memory(message["number"], message["seed"], message["fault"])
-            return
-        if "given_up" in message:
+            number, seed = message["number"], message["seed"]
+            self._begin_again(number, seed, message["fault"], studies.TRIES_ATTR)
+        elif "given_up" in message:
             LOG.info("a worker came too late: %s", message["given_up"])
-            return
-        self._tell(Candidate.from_json(message["candidate"]))
+        else:
+            self._tell(Candidate.from_json(message["candidate"]))
 
     def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
         """Fails the trial of a worker that died.
@@ -222,81 +225,57 @@ class SearchJobs(JobQueue):
         """
         self._running -= 1
         self._display.worker(worker, "", 0.0)
-        if how == LOST:
-            if claimed is not None:
-                self._begin_again(
-                    claimed["number"], claimed["seed"], LOST, studies.LOST_ATTR, MAX_LOST,
-                    "it may be what takes nodes down",
-                )  # fmt: skip
-            return
         if claimed is None:
-            self._unclaimed += 1
+            if how != LOST:
+                self._unclaimed += 1
             if self._unclaimed >= MAX_UNCLAIMED:
                 raise RunFailed(
                     f"Workers keep dying before they begin a trial ({how}). See "
                     f"'{self._folder.path / 'workers.log'}'."
                 )
             return
-        number = claimed["number"]
-        # it may have died after its work was done: what is on disk in full is never lost
-        candidate = self._folder.read_candidate(candidate_id(number))
-        if candidate is None and how == KILLED:
-            self._out_of_memory(number, claimed["seed"], f"its worker died ({how})")
-            return
-        if candidate is None:
-            reason = how if how.startswith(OVERDUE) else f"its worker died ({how})"
-            candidate = self._failed(number, claimed["seed"], reason)
-        self._tell(candidate)
+        number, seed, reason = claimed["number"], claimed["seed"], f"its worker died ({how})"
+        if how == LOST:
+            self._begin_again(number, seed, LOST, studies.LOST_ATTR)
+        elif how == KILLED:
+            self._begin_again(number, seed, reason, studies.TRIES_ATTR)
+        else:
+            self._tell(self._failed(number, seed, how if how.startswith(OVERDUE) else reason))
 
-    def _out_of_memory(self, number: int, seed: int, reason: str) -> None:
-        """Queues a trial again, to run with no other beside it, or fails it in the end.
-
-        A candidate that is too big for the machine fails alone, too; one that was only unlucky
-        in its company does not.
-        """
-        why = "it seems to need more memory than there is"
-        again = self._begin_again(number, seed, reason, studies.TRIES_ATTR, MAX_TRIES, why)
-        if again is not None:
-            self._alone.append(again)
-            LOG.info("candidate %s will run with nothing beside it", candidate_id(again))
-
-    def _begin_again(
-        self, number: int, seed: int, reason: str, count: str, most: int, why: str
-    ) -> int | None:
+    def _begin_again(self, number: int, seed: int, reason: str, count: str) -> None:
         """Queues a trial again, or counts it: failed, or as its record says that there is now.
+
+        One for which memory was short runs with no other beside it. A candidate that is too big for
+        the machine fails alone, too; one that was only unlucky in its company does not.
 
         Args:
             number, seed: The trial's.
             reason: What ended it.
             count: The attribute that counts how often that was.
-            most: So often it ends for good.
-            why: What that means then.
-
-        Returns:
-            The number of the trial that is queued, if one is.
         """
-        trial = self._trial(number)
+        trial = self._study.get_trials(deepcopy=False)[number]
         times = 1 + trial.user_attrs.get(count, 0)
+        most, why = AGAIN[count]
         if times >= most:
             self._tell(self._failed(number, seed, f"{reason}, {times} times; {why}"))
-            return None
+            return
         again = studies.try_again(self._study, self._folder, trial, reason, **{count: times})
-        if again is not None:
-            LOG.info(
-                "candidate %s: %s; it runs again as %s",
-                candidate_id(number), reason, candidate_id(again),
-            )  # fmt: skip
-            return again
-        candidate = self._folder.read_candidate(candidate_id(number))
-        assert candidate is not None, "that is why it is not tried again"
-        self._tell(candidate)
-        return None
-
-    def _trial(self, number: int) -> optuna.trial.FrozenTrial:
-        return self._study.get_trials(deepcopy=False)[number]
+        if again is None:
+            candidate = self._folder.read_candidate(candidate_id(number))
+            assert candidate is not None, "that is why it is not tried again"
+            self._tell(candidate)
+            return
+        LOG.info(
+            "candidate %s: %s; it runs again as %s",
+            candidate_id(number), reason, candidate_id(again),
+        )  # fmt: skip
+        if count == studies.TRIES_ATTR:
+            self._alone.append(again)
+            LOG.info("candidate %s will run with nothing beside it", candidate_id(again))
 
     def _failed(self, number: int, seed: int, reason: str) -> Candidate:
-        choices = dict(self._trial(number).params)
+        """Records a failure; what is on disk in full is never lost, and stays what it is."""
+        choices = dict(self._study.get_trials(deepcopy=False)[number].params)
         candidate = Candidate(
             candidate_id(number), FAILED, choices, seed, reason, ended=time.time()
         )

@@ -38,7 +38,8 @@ class LocalEngine:
         worker a core (8 at most; each holds TensorFlow).
         """
         gpus, cores = gpu_count(demand.device), available_cores()
-        budget, fitting = current_budget(), workers_fitting()
+        budget = current_budget()
+        fitting = max(1, budget.free() // LEAST_OF_A_WORKER)
         if budget.given and demand.workers is not None and demand.workers > fitting:
             raise InputError(
                 f"workers must be at most {fitting} with {gigabytes(budget.bytes)} of "
@@ -183,11 +184,6 @@ def card_of(worker: int, gpus: int, visible: str | None) -> str:
 def sharers(worker: int, workers: int, gpus: int) -> int:
     """Returns how many workers compute on this worker's card, itself included."""
     return len(range(worker % gpus, workers, gpus))
-
-
-def workers_fitting() -> int:
-    """Return how many workers the memory budget has room for, at least 1."""
-    return max(1, current_budget().free() // LEAST_OF_A_WORKER)
 
 
 def memory_of_each(count: int) -> int:

@@ -62,7 +62,7 @@ class Slot:
     first_memory: int = 0
     memory: int = 0
     jobs: int = 0
-    killed_starts: int = 0
+    lost_starts: int = 0
 
 
 class Pool:
@@ -77,9 +77,11 @@ class Pool:
     Attributes:
         AHEAD: Workers are started before there is a job for them, and get one when they are
             ready. A job then never waits for a worker that may not come.
+        LOST_STARTS: So many workers of a slot may be lost in a row before they are ready.
     """
 
     AHEAD: ClassVar[bool] = False
+    LOST_STARTS: ClassVar[int] = KILLED_STARTS
 
     def __init__(self, order: Order) -> None:
         self._folder = order.folder
@@ -135,7 +137,7 @@ class Pool:
             self._died(slot, handler)
         elif message["kind"] == messages.READY:
             slot.started = slot.ready = True
-            slot.killed_starts = 0
+            slot.lost_starts = 0
             slot.first_memory, slot.jobs = message["memory"], 0
             if message["device"] != self.device_text:
                 self.device_text = message["device"]
@@ -222,20 +224,21 @@ class Pool:
         if slot.overdue:
             how = f"{OVERDUE} of {(slot.job or {}).get('seconds', 0):g} s"
         slot.deadline, slot.overdue = math.inf, False
-        was_killed = how.startswith("signal ")
-        if not slot.started and was_killed and slot.killed_starts < KILLED_STARTS:
-            # by the machine's memory manager, say: its job waits for the next worker
-            slot.killed_starts += 1
-            LOG.info("worker %d died while it started (%s); it is replaced", slot.index, how)
-            self._start(slot)
+        if slot.started:
+            self._lost(slot, how, handler)
             return
-        if not slot.started and how != LOST:
+        was_killed = how.startswith("signal ")
+        if not (was_killed or how == LOST) or slot.lost_starts == self.LOST_STARTS:
             remedy = " If memory ran out, give fewer --workers." if was_killed else ""
             raise RunFailed(
                 f"A worker process could not start ({how}).{remedy} See "
                 f"'{self._log_of(slot.index)}'."
             )
-        self._lost(slot, how, handler)
+        # by the machine's memory manager, say: its job waits for the next worker
+        slot.lost_starts += 1
+        LOG.info("worker %d died while it started (%s); it is replaced", slot.index, how)
+        if self._may_start(slot):
+            self._start(slot)
 
     def _log_of(self, index: int) -> Path:
         """Returns where what a worker printed stands."""

@@ -31,7 +31,6 @@ from search.engines import messages
 
 if TYPE_CHECKING:
     from search.engines.run_jobs import Worker
-    from search.study.directory import SearchFolder
 
 WORKERS_LOCK = "workers.lock"
 SHRINK = "shrink"
@@ -90,13 +89,6 @@ def _serve(worker: Worker, out: TextIO, forked: bool) -> int:
     return 0
 
 
-def _kind(folder: SearchFolder) -> type[Worker]:
-    """Returns what works for a folder: a run's jobs are others than those of a single model."""
-    from search.engines.run_jobs import NetWorker, RunWorker
-
-    return NetWorker if folder.read_plan_record()["command"] == SHRINK else RunWorker
-
-
 def main() -> None:
     """Runs the worker."""
     parser = argparse.ArgumentParser()
@@ -119,6 +111,7 @@ def _work(arguments: argparse.Namespace) -> None:
     os.dup2(2, 1)
     # held until this process ends: a resumed run waits for it before touching the journal
     held = linux.share(arguments.folder / WORKERS_LOCK)  # noqa: F841
+    from search.engines.run_jobs import NetWorker, RunWorker
     from search.study.directory import SearchFolder
     from search.study.remote import Files, RemoteFolder
 
@@ -128,7 +121,8 @@ def _work(arguments: argparse.Namespace) -> None:
             if arguments.files
             else SearchFolder(arguments.folder)
         )
-        worker = _kind(folder)(
+        kind = NetWorker if folder.read_plan_record()["command"] == SHRINK else RunWorker
+        worker = kind(
             folder,
             arguments.device,
             arguments.threads,

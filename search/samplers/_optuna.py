@@ -35,8 +35,7 @@ def qmc(seed: int) -> BaseSampler:
     The points are not scrambled: Optuna scrambles by the sampler's seed, and each trial has a
     sampler and a seed of its own. The seed is for the first trial and the uniform parameters.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         return QMCSampler(seed=seed, warn_independent_sampling=False)
 
 
@@ -52,7 +51,6 @@ def nsga2(seed: int) -> BaseSampler:
 
 def nsga3(seed: int) -> BaseSampler:
     """NSGA-III (Deb & Jain 2014), with 13 reference directions for two objectives."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         # there the population is about as large as the set of directions
         return NSGAIIISampler(seed=seed, population_size=POPULATION, dividing_parameter=12)

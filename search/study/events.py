@@ -11,7 +11,7 @@ from compress.core.errors import InputError
 from compress.run.logs import Event, Point
 from compress.run.records import read_record
 from search.study.costs import NAMES
-from search.study.directory import Candidate, Final, SearchFolder
+from search.study.directory import Final, SearchFolder
 
 if TYPE_CHECKING:
     import optuna
@@ -58,12 +58,10 @@ class RecordSource:
 
 
 def _candidate(folder: SearchFolder, path: Path) -> Event | None:
-    item = folder.read_candidate(path.stem)
-    return None if item is None else candidate_event(item)
-
-
-def candidate_event(item: Candidate) -> Event:
     """Returns what a log is told of a candidate."""
+    item = folder.read_candidate(path.stem)
+    if item is None:
+        return None
     points = [
         Point(int(record.get("epoch", place)), _figures(record))
         for place, record in enumerate(item.history, start=1)

@@ -105,6 +105,8 @@ def evaluate(
     first = None if number is None else folder.read_candidate(candidate_id(number))
     if first is not None:
         return _written(folder, repeat_of(first, candidate))
+    note = getattr(trial.study.sampler, "note", "")  # the trial's own: `search.study.asking`
+    sampled = (note,) if note else ()
     on_progress(f"{name}: counting", 0.0)
     latency = latency_of(plan.search, folder)
     known = None if latency is None else latency(candidate.choices)
@@ -132,7 +134,7 @@ def evaluate(
         report_preferences(trial, val, plan.search)
         save_model(float32_model(model), folder.model_file(name))
         told = f"{UNTRAINED}, by {len(few.val):,} of {len(data.val):,} validation examples"
-        spent, notes = time.perf_counter() - began, (*_sampled(trial), told)
+        spent, notes = time.perf_counter() - began, (*sampled, told)
         return _written(folder, replace(candidate, val=val, seconds=spent, notes=notes))
     following = Following(trial, plan, costs, name, on_progress)
     start = StartingPoint(model, data, plan.search.objectives[0]) if space.trained else None
@@ -163,7 +165,7 @@ def evaluate(
         best_epoch=result.best_epoch,
         history=tuple(asdict(record) for record in result.history),
         seconds=time.perf_counter() - began,
-        notes=(*_sampled(trial), *result.notes, *following.notes),
+        notes=(*sampled, *result.notes, *following.notes),
     )
     return _written(folder, candidate)
 
@@ -174,12 +176,6 @@ def _few_judge(data: Dataset, seed: int) -> Dataset:
         return data
     order = np.random.default_rng(seed).permutation(len(data.val))[:JUDGES]
     return replace(data, val=data.val.take(np.sort(order)))
-
-
-def _sampled(trial: optuna.Trial) -> tuple[str, ...]:
-    """Returns what the sampler has to say of the trial's choices."""
-    told = getattr(trial.study.sampler, "note", "")  # the trial's own: `search.study.asking`
-    return (told,) if told else ()
 
 
 def _written(folder: SearchFolder, candidate: Candidate) -> Candidate:

@@ -94,7 +94,6 @@ class Proxy:
         without_fork_support()
         import grpc
 
-        self._over = threading.Event()
         # without this two servers share a port, and each gets half of the requests
         alone = [("grpc.so_reuseport", 0)]
         self._server = grpc.server(ThreadPoolExecutor(THREADS), options=alone)
@@ -114,12 +113,11 @@ class Proxy:
 
     def wait(self) -> None:
         """Serves until it is closed."""
-        self._over.wait()
+        self._server.wait_for_termination()
 
     def close(self) -> None:
         """Ends it; requests in hand have a second."""
         self._server.stop(1.0).wait()
-        self._over.set()
 
 
 def serve_only() -> None:

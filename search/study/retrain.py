@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import optuna
 
-from compress.core.atomic_files import write_json
+from compress.core.atomic_files import replacing, write_json
 from compress.core.device import Device
 from compress.core.errors import InputError, RunFailed, one_line
 from compress.core.quantities import threads_text
@@ -149,10 +149,8 @@ def promote_best(model: str, folder: SearchFolder, quality: str) -> Final:
     """
     records = [record for record in folder.read_finals() if record.model == model]
     best = max(records, key=lambda record: (record.val.get(quality, 0.0), -record.place))
-    target = folder.final / f"{model}.keras"
-    staged = target.with_suffix(".part")
-    shutil.copyfile(folder.final / f"{final_name(model, best.place)}.keras", staged)
-    staged.replace(target)
+    with replacing(folder.final / f"{model}.keras") as part:
+        shutil.copyfile(folder.final / f"{final_name(model, best.place)}.keras", part)
     return best
 
 

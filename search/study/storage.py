@@ -149,9 +149,8 @@ def _proxy(url: str) -> BaseStorage:
     place = urlsplit(url)
     if place.hostname is None or place.port is None:
         raise ValueError("write grpc://host:port")
-    with warnings.catch_warnings():
-        # that it is new is told where it is chosen: docs/cluster.md
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    # that it is new is told where it is chosen: docs/cluster.md
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         proxy = GrpcStorageProxy(host=place.hostname, port=place.port)
     proxy.wait_server_ready(timeout=PROXY_SECONDS)
     return proxy

@@ -49,8 +49,8 @@ def open_study(folder: SearchFolder, plan: SearchPlan) -> optuna.Study:
     )
     names = list(plan.search.objectives)
     if study.metric_names != names:  # Optuna's dashboard shows them
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        experimental = optuna.exceptions.ExperimentalWarning
+        with warnings.catch_warnings(action="ignore", category=experimental):
             study.set_metric_names(names)
     return study
 

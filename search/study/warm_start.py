@@ -81,21 +81,6 @@ def _test_part(data: Dataset) -> str:
     return hashlib.sha256(np.sort(data.keys["test"]).tobytes()).hexdigest()[:16]
 
 
-def _check_test_part(name: str, stored: dict[str, Any], data: Dataset) -> None:
-    """Checks that a search without a folder has left the new one's test part alone.
-
-    Raises:
-        InputError: It was on the same data in other parts.
-    """
-    other = stored.get("test", _test_part(data)) != _test_part(data)
-    if "://" in name and stored["data"] == data.name and other:
-        raise InputError(
-            "warm_start must name searches that have not trained on, or chosen by, what is the "
-            f"test part here. Received: '{name}', on other parts of '{data.name}'. Give that "
-            "search's --seed, --val-fraction and --test-fraction."
-        )
-
-
 @dataclass(frozen=True)
 class Source:
     """A finished search.
@@ -142,7 +127,13 @@ def find_sources(
                         f"warm_start must name searches of the same {key} ({own}). Received: "
                         f"'{name}' with {stored[key]}."
                     )
-            _check_test_part(name, stored, data)
+            other = stored.get("test", _test_part(data)) != _test_part(data)
+            if "://" in name and stored["data"] == data.name and other:
+                raise InputError(
+                    "warm_start must name searches that have not trained on, or chosen by, what is "
+                    f"the test part here. Received: '{name}', on other parts of '{data.name}'. "
+                    "Give that search's --seed, --val-fraction and --test-fraction."
+                )
             gap = distance(stored["features"], meta_features(data))
             found.append(Source(name, tuple(_front(study)), gap))
     return sorted(found, key=lambda source: source.distance)

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 
 from compress.core.atomic_files import read_json
 from compress.core.credentials import hidden
-from compress.core.errors import InputError, RunFailed, one_line
+from compress.core.errors import InputError, one_line
 from compress.core.interpreter import current_folder
 from compress.core.memory_budget import current_budget
 from compress.data.shared import files_of
@@ -28,15 +29,13 @@ from search.engines._base import Crew, Demand, Job, JobQueue, Order
 from search.engines.local import memory_of_each
 from search.engines.pool import Link, Pool, Slot, Tell
 from search.engines.ray.host import REFUSED, Brief, RayHost, digest_of, versions
-from search.engines.ray.link import END_SECONDS, RayLink, quiet
+from search.engines.ray.link import END_SECONDS, RayLink
 from search.study.remote import Files, given, receive
 
 LOCAL, AUTO = "local", "auto"
 ANSWER_SECONDS = 10.0
 LOOPBACK = ("127.0.0.1", "localhost")
 LOST_SECONDS = 1.0
-MAX_BEGUN = 20
-"""So many workers of a slot may be lost in a row before they are ready."""
 AGAIN_SECONDS = 30.0
 """After a node was refused, its slot asks for another this much later."""
 PACE, WORDS = 1.0, 50
@@ -110,6 +109,7 @@ class RayPool(Pool):
     """
 
     AHEAD = True
+    LOST_STARTS = 20
 
     def __init__(self, order: Order, leave: Callable[[], None]) -> None:
         super().__init__(order)
@@ -120,9 +120,8 @@ class RayPool(Pool):
         self._files = Files(place) if place else None
         self._given: dict[tuple[str, ...], list[str]] = {}
         self._refused: set[str] = set()
-        # by slot: until when it asks for no worker, how many it has asked for in vain
+        # by slot: until when it asks for no worker
         self._asleep: dict[int, float] = {}
-        self._begun: dict[int, int] = {}
         self._worked = False
         self._told = time.monotonic()
 
@@ -130,7 +129,7 @@ class RayPool(Pool):
         import ray
 
         folder, crew = self._order.folder, self._order.crew
-        with quiet():
+        with warnings.catch_warnings(action="ignore"):  # Ray's are of its next version
             data = {
                 path.name: ray.put(np.memmap(path, np.uint8, "r"))
                 for path in files_of(folder.shared)
@@ -172,7 +171,7 @@ class RayPool(Pool):
         made = ray.remote(RayHost).options(
             num_cpus=crew.cpus, num_gpus=crew.cards, max_concurrency=4, max_restarts=0
         )
-        with quiet():
+        with warnings.catch_warnings(action="ignore"):  # Ray's are of its next version
             actor = made.remote(brief)
         link = RayLink(actor, tell, self._order.environment, self._receive, log)
         self._links.append(link)
@@ -193,22 +192,12 @@ class RayPool(Pool):
     def _may_start(self, slot: Slot) -> bool:
         return time.monotonic() >= self._asleep.get(slot.index, 0.0)
 
-    def _start(self, slot: Slot) -> None:
-        begun = self._begun[slot.index] = self._begun.get(slot.index, 0) + 1
-        if begun > MAX_BEGUN:
-            raise RunFailed(
-                f"Workers must stay until they are ready. Received: {MAX_BEGUN} that were lost "
-                f"before, one after another. See '{self._log_of(slot.index)}' and `ray status`."
-            )
-        super()._start(slot)
-
     def _handle(self, slot: Slot, message: Job | None, handler: JobQueue) -> None:
         if message is not None and message["kind"] == REFUSED:
             self._refuse(slot, message["node"], message["reason"])
             return
         if message is not None and message["kind"] == messages.READY:
             self._worked = True
-            self._begun[slot.index] = 0
         elif message is None and not slot.started:
             # the next one may come to another node, when this one is known to be gone
             self._asleep[slot.index] = time.monotonic() + LOST_SECONDS
@@ -227,7 +216,6 @@ class RayPool(Pool):
             LOG.warning("%s It is left out until that is mended.", text)
             self._refused.add(where)
         self._end(slot)
-        self._begun[slot.index] = 0
         self._asleep[slot.index] = time.monotonic() + AGAIN_SECONDS
 
     def _wait(self, handler: JobQueue) -> None:
@@ -308,7 +296,7 @@ def _connect(address: str) -> bool:
     try:
         # Ray itself asks for minutes
         _answers(address)
-        with quiet():
+        with warnings.catch_warnings(action="ignore"):  # Ray's are of its next version
             ray.init(address, namespace="paretune", **options)
     except Exception as error:  # of many kinds, by what it tried
         reason, address = hidden(one_line(str(error), 200)), hidden(address)

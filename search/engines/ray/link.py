@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +21,6 @@ END_SECONDS = 10.0
 FETCHING = threading.BoundedSemaphore(8)
 """Workers whose files are fetched at once."""
 _MEMORY = ("OutOfMemory", "OOM", "memory pressure", "low on memory")
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps Ray's own words off the screen; its warnings are of its next version."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 class RayLink:
@@ -81,17 +71,15 @@ class RayLink:
     def _hear(self, said: list[dict[str, Any]]) -> bool:
         """Hands on messages; tells whether more are to be expected."""
         for message in said:
-            if self._over.is_set() and message["kind"] != ENDED:
-                continue  # nothing of a worker that was given up may arrive
-            if self._over.is_set():
-                return False
             if message["kind"] == ENDED:
                 self._how = message["how"]
-                if message["printed"]:
+                if not self._over.is_set():
                     with open(self._log, "a", encoding="utf-8") as stream:
                         stream.write(message["printed"])
-                self._tell(None)
+                    self._tell(None)
                 return False
+            if self._over.is_set():
+                continue  # nothing of a worker that was given up may arrive
             try:
                 if message.get("files"):
                     with FETCHING:
