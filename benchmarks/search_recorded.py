@@ -69,9 +69,9 @@ def tried(records: Sequence[Record], data: Dataset, name: str, seed: int) -> lis
     from search.spaces import SPACES
     from search.spaces._choices import choose
     from search.study import optimizers
-    from search.study.asking import free_knowledge
-    from search.study.early_stopping import make_rule, rung_attr
+    from search.study.objective import make_rule, rung_attr
     from search.study.recovery import declared
+    from search.study.study import free_knowledge
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     plan = from_flat(SearchPlan, {"space": "cnn", "epochs": EPOCHS})

@@ -121,9 +121,9 @@ def timed(part: str) -> None:
     from search.spaces._choices import choose
     from search.study import optimizers
     from search.study import study as studies
-    from search.study.asking import ask
     from search.study.directory import SearchFolder
     from search.study.recovery import recover
+    from search.study.study import ask
 
     folder = SearchFolder(sys.argv[1])
     record = folder.read_plan_record()["plan"]["search"]

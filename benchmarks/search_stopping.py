@@ -23,7 +23,7 @@ from benchmarks._stored import ROOT, Stored, newest, read
 from compress.core.pareto import hypervolume
 from search.plan import StoppingOptions
 from search.plan.stopping import rungs
-from search.study.early_stopping import Dominance
+from search.study.objective import Dominance
 
 ORDERS = 200
 LOWEST, REFERENCE = np.array([-1.0, 4.0]), np.array([-0.5, 8.0])

@@ -18,11 +18,10 @@ from search.engines.pool import Pool
 from search.plan import SearchPlan
 from search.samplers.grid import exhausted
 from search.study import study as studies
-from search.study.budget import Budget
 from search.study.checks import Past
 from search.study.costs import NAMES, limits
 from search.study.directory import COMPLETE, FAILED, STOPPED, Candidate, SearchFolder
-from search.study.front import going_on
+from search.study.front import Budget, going_on
 from search.study.objective import candidate_id
 from search.study.recovery import recover
 from search.study.retrain import promote_best
@@ -31,7 +30,7 @@ AGAIN = {
     studies.TRIES_ATTR: (3, "it seems to need more memory than there is"),
     studies.LOST_ATTR: (MAX_LOST, "it may be what takes nodes down"),
 }
-"""What ends a trial that is begun again -> how often it is begun, what it means at the last time."""
+"""What ends a trial that is begun again -> how often it is begun, what the last time means."""
 MAX_UNCLAIMED = 3
 """Deaths of workers without a trial in hand after which a run gives up."""
 

@@ -32,10 +32,10 @@ from compress.train.compiled import judged_by
 from search.engines import messages
 from search.plan import SearchPlan
 from search.study import study as studies
-from search.study.asking import ask
 from search.study.directory import FAILED, Candidate, SearchFolder, TrialGivenUp
 from search.study.objective import candidate_id, evaluate, trial_seed
 from search.study.retrain import halved_if_slow, retrain
+from search.study.study import ask
 
 
 class Worker(ABC):

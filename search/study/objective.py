@@ -1,28 +1,43 @@
-"""One trial: build, find its costs, reject or train (in part), record."""
+"""One trial: build, find its costs, reject or train (in part), record.
+
+Optuna's pruners know one objective (its issue 3450). Here a trial is compared, at each rung
+(an epoch count), with all trials that reached the same rung: by quality there and by the
+costs, which training does not change. What a rung needs stands in the study's storage, so
+workers in other processes and on other machines see it, and a resumed run too.
+"""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from compress.core.device import Device
 from compress.core.errors import TrainingDiverged
+from compress.core.pareto import Losses
 from compress.data import Dataset
 from compress.model.copies import float32_model
 from compress.model.io import check_saveable, save_model
-from compress.train import train
+from compress.train import EpochRecord, train
 from compress.train.kept_weights import StartingPoint
 from compress.train.predict import quality_of
 from search.plan import SearchPlan
 from search.study import optimizers
-from search.study.asking import others
-from search.study.costs import find_costs, latency_of, over_limit, report_excess, report_preferences
+from search.study.costs import (
+    Costs,
+    find_costs,
+    latency_of,
+    over_limit,
+    report_excess,
+    report_preferences,
+)
 from search.study.directory import (
     COMPLETE,
     DUPLICATE,
@@ -32,7 +47,6 @@ from search.study.directory import (
     Candidate,
     SearchFolder,
 )
-from search.study.early_stopping import Following
 
 SEED_ATTR = "seed"
 UNTRAINED = "not trained: judged as it was cut and repaired"
@@ -40,6 +54,9 @@ JUDGES = 2000
 """Validation examples that judge a model that is one of hundreds; those that go on meet all."""
 SEED_GIVEN = "seed_given"
 """Marks trials that were queued with a seed: replays and retries."""
+COSTS_ATTR = "costs"
+SEEN: WeakKeyDictionary[optuna.Trial, Sequence[FrozenTrial]] = WeakKeyDictionary()
+"""The other trials, as they were when a trial was asked for: they are not read again for it."""
 
 
 def candidate_id(number: int) -> str:
@@ -105,7 +122,7 @@ def evaluate(
     first = None if number is None else folder.read_candidate(candidate_id(number))
     if first is not None:
         return _written(folder, repeat_of(first, candidate))
-    note = getattr(trial.study.sampler, "note", "")  # the trial's own: `search.study.asking`
+    note = getattr(trial.study.sampler, "note", "")  # the trial's own: `search.study.study`
     sampled = (note,) if note else ()
     on_progress(f"{name}: counting", 0.0)
     latency = latency_of(plan.search, folder)
@@ -185,10 +202,10 @@ def _written(folder: SearchFolder, candidate: Candidate) -> Candidate:
 def same_choices(trial: optuna.Trial) -> int | None:
     """Returns the earliest trial with these choices that has ended with a result, by its number.
 
-    Looked for in what was read when the trial was asked for (`search.study.asking.ask`).
+    Looked for in what was read when the trial was asked for, else in what is there now.
     """
     reusable = (TrialState.COMPLETE, TrialState.PRUNED)
-    for other in others(trial):
+    for other in SEEN.get(trial) or trial.study.get_trials(deepcopy=False):
         ended = other.state in reusable and other.number != trial.number
         if ended and other.params == trial.params:
             return other.number
@@ -229,3 +246,123 @@ def objective_values(candidate: Candidate, plan: SearchPlan) -> list[float]:
     """Returns a trained candidate's objectives: quality (up), costs (down)."""
     quality, *costs = plan.search.objectives
     return [float(candidate.val[quality]), *(float(getattr(candidate, cost)) for cost in costs)]
+
+
+class Following:
+    """Follows a training epoch by epoch: progress, the plateau, the stopping rule."""
+
+    def __init__(
+        self,
+        trial: optuna.Trial,
+        plan: SearchPlan,
+        costs: Costs,
+        name: str,
+        on_progress: Callable[[str, float], None],
+    ) -> None:
+        options = plan.stopping
+        rule = make_rule(options.rule, options.margin)
+        self._stopper = Stopper(trial, rule, plan.rungs(), costs.values(plan.search.costs))
+        self._quality, self._plateau = plan.search.objectives[0], options.plateau
+        self._name, self._on_progress = name, on_progress
+        self._best, self._best_epoch = -math.inf, 0
+        self.stopped = ""
+        self.notes: tuple[str, ...] = ()
+
+    def on_epoch(self, epoch: int, epochs: int, record: EpochRecord) -> None:
+        """Shows how far the training is."""
+        quality = record.val[self._quality]
+        self._on_progress(
+            f"{self._name}: epoch {epoch}/{epochs}, validation {quality:.3f}", epoch / epochs
+        )
+
+    def should_stop(self, record: EpochRecord) -> bool:
+        """Tells whether the training ends here."""
+        quality = record.val[self._quality]
+        if quality > self._best:
+            self._best, self._best_epoch = quality, record.epoch
+        # the best so far stands for a trial, as it does at its end
+        if self._stopper.stops(record.epoch, self._best):
+            self.stopped = f"others were better after {record.epoch} epochs"
+        elif self._plateau and record.epoch - self._best_epoch >= self._plateau:
+            self.notes = (f"ended after {record.epoch} epochs: none of the last "
+                          f"{self._plateau} was better",)  # fmt: skip
+        return bool(self.stopped or self.notes)
+
+
+class Stopper:
+    """Records a trial's rungs in the storage and asks the rule.
+
+    Args:
+        trial: The trial in question; its study has the others' records.
+        rule: The rule; None: nothing stops.
+        epochs: The rungs.
+        costs: The trial's costs, in the order of the objectives.
+    """
+
+    def __init__(
+        self,
+        trial: optuna.Trial,
+        rule: Dominance | None,
+        epochs: Sequence[int],
+        costs: Sequence[float],
+    ) -> None:
+        self._trial, self._rule, self._epochs = trial, rule, epochs
+        self._costs = [float(cost) for cost in costs]
+        trial.set_user_attr(COSTS_ATTR, self._costs)
+
+    def stops(self, epoch: int, quality: float) -> bool:
+        """Tells whether the trial ends after this epoch."""
+        if self._rule is None or epoch not in self._epochs:
+            return False
+        self._trial.set_user_attr(rung_attr(epoch), quality)
+        peers = at_rung(self._trial.study, epoch, len(self._costs), without=self._trial.number)
+        own = np.array([[-quality, *self._costs]])
+        return self._rule.stops(np.concatenate([peers, own]), len(peers))
+
+
+@dataclass(frozen=True)
+class Dominance:
+    """Stops a trial when another is better by a margin, at no more cost.
+
+    Among trials that differ in cost nothing is stopped, so that the cheap end of the front
+    survives however low its quality is.
+
+    Attributes:
+        margin: By how much the other's quality must be higher; above the noise of an epoch.
+    """
+
+    margin: float
+
+    def stops(self, losses: Losses, own: int) -> bool:
+        """Tell whether a trial shall stop.
+
+        Args:
+            losses: (trials, 1 + costs) of all that reached the rung: -quality there, then
+                the costs; lower is better.
+            own: The row of the trial in question.
+        """
+        better = losses[:, 0] <= losses[own, 0] - self.margin
+        better[own] = False
+        no_more = (losses[:, 1:] <= losses[own, 1:]).all(axis=1)
+        return bool((better & no_more).any())
+
+
+def make_rule(name: str, margin: float) -> Dominance | None:
+    """Return the rule of a name in `search.plan.stopping.RULES`; None for "none"."""
+    return Dominance(margin) if name == "dominance" else None
+
+
+def rung_attr(epoch: int) -> str:
+    """Returns the name under which a trial's quality at a rung is stored."""
+    return f"rung{epoch}"
+
+
+def at_rung(study: optuna.Study, epoch: int, costs: int, without: int) -> Losses:
+    """Returns (trials, 1 + costs) of the trials that reached a rung, but one."""
+    name = rung_attr(epoch)
+    rows = [
+        [-float(trial.user_attrs[name]), *trial.user_attrs[COSTS_ATTR]]
+        for trial in study.get_trials(deepcopy=False)
+        if name in trial.user_attrs and trial.number != without
+    ]
+    return np.array(rows, float).reshape(-1, 1 + costs)

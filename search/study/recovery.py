@@ -32,9 +32,8 @@ from search.spaces import DeclaredSpace
 from search.study import optimizers
 from search.study.costs import Costs, report_excess, report_preferences
 from search.study.directory import COMPLETE, FAILED, REJECTED, STOPPED, Candidate, SearchFolder
-from search.study.early_stopping import COSTS_ATTR, rung_attr
 from search.study.front import is_finite
-from search.study.objective import SEED_ATTR, SEED_GIVEN, candidate_id
+from search.study.objective import COSTS_ATTR, SEED_ATTR, SEED_GIVEN, candidate_id, rung_attr
 from search.study.storage import open_journal, open_storage, study_name
 from search.study.study import directions, open_study, outcome
 from search.study.warm_start import ABOUT_ATTR, about

@@ -16,9 +16,9 @@ from search.engines.jobs import CompressJobs, SearchJobs
 from search.pipeline import default_folder
 from search.plan import SearchPlan
 from search.study import study as studies
-from search.study.asking import ask
 from search.study.checks import Past
 from search.study.directory import Candidate, SearchFolder
+from search.study.study import ask
 from tests.search.test_run import paretune
 
 

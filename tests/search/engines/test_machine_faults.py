@@ -20,9 +20,9 @@ from search.engines import KILLED, Display
 from search.engines.jobs import SearchJobs
 from search.plan import SearchPlan
 from search.study import study as studies
-from search.study.asking import ask
 from search.study.directory import Candidate, SearchFolder
 from search.study.objective import trial_seed
+from search.study.study import ask
 from tests.search.test_run import paretune, records, study
 
 

@@ -26,13 +26,12 @@ from search.spaces import SPACES, space_for
 from search.spaces._choices import choose
 from search.study import optimizers
 from search.study import study as studies
-from search.study.asking import ask
 from search.study.costs import Costs, report_excess, report_preferences
 from search.study.directory import Candidate, SearchFolder
-from search.study.early_stopping import Stopper, at_rung, make_rule
-from search.study.objective import candidate_id, trial_seed
+from search.study.objective import Stopper, at_rung, candidate_id, make_rule, trial_seed
 from search.study.recovery import recover
 from search.study.storage import open_storage
+from search.study.study import ask
 
 OPTIONS = {"sampler": "random", "trials": 40, "epochs": 4, "prefer": "accuracy>=0.6"}
 STATES = ("complete", "stopped", "rejected", "failed", "complete", "duplicate", "complete")

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import optuna
 import pytest
 
-from search.study.proxy import LONGEST, Together, sharing
+from search.study.storage import LONGEST, Together, sharing
 
 
 class Held:

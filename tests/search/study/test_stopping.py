@@ -14,7 +14,7 @@ from compress.core.errors import InputError
 from compress.plan.fields import from_flat
 from search.plan import SearchPlan, StoppingOptions
 from search.plan.stopping import rungs
-from search.study.early_stopping import Dominance, Stopper, make_rule
+from search.study.objective import Dominance, Stopper, make_rule
 
 
 def losses(*rows: tuple[float, float]) -> Any:
