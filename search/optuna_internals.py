@@ -6,9 +6,8 @@ Tested with the versions that pyproject.toml allows: another minor version is lo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
 from typing import Any
 
 import optuna
@@ -93,55 +92,50 @@ def replay_journal(
     return {}, [], dropped
 
 
-def serve_storage(storage: optuna.storages.BaseStorage, server: Any) -> None:
-    """Lets a server of gRPC answer for a storage.
+def serve_storage(
+    storage: optuna.storages.BaseStorage,
+    read_trials: Callable[[int], Sequence[FrozenTrial]],
+    server: Any,
+) -> None:
+    """Lets a server of gRPC answer for a storage, and write a trial once for all that ask.
 
     `run_grpc_proxy_server` makes a server of its own, tells neither its port nor that another
-    listens there, and writes each trial anew for all that ask.
+    listens there, and writes each trial anew for all that ask: a hundred workers ask for the same
+    trials, and to write one for the way takes as long as to read it.
+
+    Args:
+        storage: What it speaks to.
+        read_trials: Reads the trials of a study, by its id.
+        server: Of gRPC.
     """
-    from optuna.storages._grpc.auto_generated import api_pb2_grpc
-
-    join: Any = api_pb2_grpc.add_StorageServiceServicer_to_server
-    join(_service_kind()(storage), server)
-
-
-@cache
-def _service_kind() -> Any:
-    """Returns the class of what answers: Optuna's, which writes a trial once for all that ask.
-
-    A hundred workers ask for the same trials, and to write one for the way takes as long as to
-    read it.
-    """
+    import grpc
     from optuna.storages._grpc import servicer
-    from optuna.storages._grpc.auto_generated import api_pb2
+    from optuna.storages._grpc.auto_generated import api_pb2, api_pb2_grpc
+
+    written: dict[int, tuple[FrozenTrial, Any]] = {}
+
+    def write(trial: FrozenTrial) -> Any:
+        # a trial that has changed is another object: the storage below makes it anew
+        held, message = written.get(trial._trial_id, (None, None))
+        if held is not trial:
+            message = servicer._to_proto_trial(trial)
+            written[trial._trial_id] = trial, message
+        return message
 
     class Service(servicer.OptunaStorageProxyService):
-        def __init__(self, storage: Any) -> None:
-            super().__init__(storage)
-            self._written: dict[int, tuple[Any, Any]] = {}
-
         def GetTrials(self, request: Any, context: Any) -> Any:  # noqa: N802 (the protocol's name)
-            import grpc
-
             try:
-                trials = self._backend.get_all_trials(request.study_id, deepcopy=False)
+                trials = read_trials(request.study_id)
             except KeyError as error:
                 context.abort(code=grpc.StatusCode.NOT_FOUND, details=str(error))
             wanted = set(request.included_trial_ids)
             return api_pb2.GetTrialsReply(
                 trials=[
-                    self._on_the_way(trial)
+                    write(trial)
                     for trial in trials
                     if trial._trial_id > request.trial_id_greater_than or trial._trial_id in wanted
                 ]
             )
 
-        def _on_the_way(self, trial: Any) -> Any:
-            # a trial that has changed is another object: the storage below makes it anew
-            held, message = self._written.get(trial._trial_id, (None, None))
-            if held is not trial:
-                message = servicer._to_proto_trial(trial)
-                self._written[trial._trial_id] = trial, message
-            return message
-
-    return Service
+    join: Any = api_pb2_grpc.add_StorageServiceServicer_to_server
+    join(Service(storage), server)

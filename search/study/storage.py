@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, GrpcStorageProxy
 from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.trial import FrozenTrial
 
 from compress.core import credentials, linux
 from compress.core.errors import InputError, ParetuneError
@@ -65,9 +66,7 @@ SWITCH = 0.0005
 """Seconds, a tenth of Python's."""
 COLLECT = (100_000, 20, 100)
 """Objects of a generation, collections of it before one of the next; Python has 700, 10, 10."""
-_NONE = ("grpc", "journal")
 T = TypeVar("T")
-READING = "get_all_trials"
 LONGEST = 0.5
 """Seconds between two readings at most: the first one of a long study takes many."""
 
@@ -223,28 +222,15 @@ def patient(storage: BaseStorage, seconds: float = PATIENCE) -> BaseStorage:
     was ended so has ended (`search.study.study.tell`).
     """
 
-    def repeated(name: str, *args: Any, **kwargs: Any) -> Any:
-        call = partial(getattr(storage, name), *args, **kwargs)
-        return patiently(call, "the storage", is_passing, seconds)
+    def repeat(name: str) -> Callable[..., Any]:
+        def repeated(_: Any, *args: Any, **kwargs: Any) -> Any:
+            call = partial(getattr(storage, name), *args, **kwargs)
+            return patiently(call, "the storage", is_passing, seconds)
 
-    return storage_of(repeated)
-
-
-def storage_of(call: Callable[..., Any]) -> BaseStorage:
-    """Returns a storage of Optuna's each of whose calls goes through a function.
-
-    Args:
-        call: Called with (name of the method, *args, **kwargs).
-    """
-
-    def method(name: str) -> Callable[..., Any]:
-        def passed(_: Any, *args: Any, **kwargs: Any) -> Any:
-            return call(name, *args, **kwargs)
-
-        return passed
+        return repeated
 
     names = [name for name, _ in inspect.getmembers(BaseStorage, inspect.isfunction)]
-    methods = {name: method(name) for name in names if not name.startswith("_")}
+    methods = {name: repeat(name) for name in names if not name.startswith("_")}
     made: BaseStorage = type("Storage", (BaseStorage,), methods)()
     return made
 
@@ -288,7 +274,7 @@ def make_proxy(url: str, port: int) -> Proxy:
     """
     require(0 <= port <= 65535, "port", "be in [0, 65535]", port)
     scheme = url.partition(":")[0]
-    if "://" not in url or scheme in _NONE:
+    if "://" not in url or scheme in ("grpc", "journal"):
         raise InputError(
             "storage must be the URL of a database: a proxy serves no journal, and no other proxy. "
             f"Received: '{credentials.hidden(url)}'."
@@ -313,19 +299,14 @@ class Proxy:
         InputError: The port is not free.
     """
 
-    def __init__(
-        self,
-        storage: BaseStorage,
-        read_by: BaseStorage,
-        port: int,
-    ) -> None:
+    def __init__(self, storage: BaseStorage, read_by: BaseStorage, port: int) -> None:
         without_fork_support()
         import grpc
 
         # without this two servers share a port, and each gets half of the requests
         alone = [("grpc.so_reuseport", 0)]
         self._server = grpc.server(ThreadPoolExecutor(THREADS), options=alone)
-        serve_storage(sharing(storage, read_by), self._server)
+        serve_storage(storage, share_readings(read_by), self._server)
         try:
             self.port = int(self._server.add_insecure_port(f"{HOST}:{port}"))
         except RuntimeError:
@@ -360,28 +341,18 @@ def serve_only() -> None:
     gc.set_threshold(*COLLECT)
 
 
-def sharing(storage: BaseStorage, read_by: BaseStorage | None = None) -> BaseStorage:
-    """Returns a storage whose readings of a study's trials are shared by threads that wait.
+def share_readings(storage: BaseStorage) -> Callable[[int], Sequence[FrozenTrial]]:
+    """Return what reads a study's trials by its id, once for all threads that wait.
 
-    Only those that ask for no copies: what is shared is not to be changed.
-
-    Args:
-        storage: What is written to, and read for everything else.
-        read_by: The same, opened once more; default: `storage`.
+    What it returns is shared, and not to be changed.
     """
-    source = read_by or storage
-    readings: dict[Any, Together[Any]] = {}
+    readings: dict[int, Together[Sequence[FrozenTrial]]] = {}
 
-    def call(name: str, *args: Any, **kwargs: Any) -> Any:
-        whole = kwargs.get("states") is None and not kwargs.get("deepcopy", True)
-        if name != READING or not whole or len(args) != 1:
-            return getattr(storage, name)(*args, **kwargs)
-        if args not in readings:
-            reading = Together(lambda: source.get_all_trials(*args, deepcopy=False))
-            readings.setdefault(args, reading)
-        return readings[args]()
+    def read(study_id: int) -> Sequence[FrozenTrial]:
+        call = partial(storage.get_all_trials, study_id, deepcopy=False)
+        return readings.setdefault(study_id, Together(call))()
 
-    return storage_of(call)
+    return read
 
 
 class Together(Generic[T]):

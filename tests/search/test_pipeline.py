@@ -10,9 +10,8 @@ import pytest
 
 from compress.core.errors import RunFailed
 from compress.plan.fields import from_flat
-from search import steps
 from search.engines import Demand, Display, local
-from search.engines.jobs import CompressJobs, SearchJobs
+from search.engines.jobs import CompressJobs, SearchJobs, nothing_trained
 from search.pipeline import default_folder
 from search.plan import SearchPlan
 from search.study import study as studies
@@ -65,7 +64,7 @@ def test_rejections_end_somewhere(folder: SearchFolder) -> None:
         jobs.on_done(0, job, message("rejected", given))
         given += 1
     assert given == 100
-    text = steps.nothing_trained(jobs.candidates, plan)
+    text = nothing_trained(jobs.candidates, plan)
     assert "All 100 candidates exceed the limits (1 MACs)" in text
     assert "The smallest have 500 MACs" in text
     assert "100 candidates exceeded the limits or repeated others" in jobs.over
