@@ -21,6 +21,7 @@ from compress.core.device import gpu_count
 from compress.core.errors import InputError, RunFailed
 from compress.core.faults import explained
 from compress.core.memory_budget import use_budget
+from compress.data.handed_over import name_of
 from compress.data.shared import shared
 from compress.plan.fields import command_words, fill_open_fields, from_nested
 from compress.plan.keywords import Keywords
@@ -47,7 +48,7 @@ from search.study.checks import (
     check_past,
     load_for_space,
 )
-from search.study.costs import measure_parts, takes_times
+from search.study.costs import measure_parts, timed_space
 from search.study.directory import SearchFolder
 from search.study.events import keep_artifacts, search_sources
 from search.study.recovery import forget, untried
@@ -184,7 +185,7 @@ def _run(
     given = None
     if data is not None and not isinstance(data, (str, Path)):
         given = GivenData(data, **parts, options=keywords.sorted(settings).get("data", {}))
-        data = given.name
+        data = name_of(data)
     elif any(part is not None for part in parts.values()):
         raise InputError(
             "val, test, groups and time must come with arrays or a stream. Received: data by name "
@@ -302,7 +303,7 @@ def _carried_out(
         )  # fmt: skip
         _wait_for_orphans(folder, needed=not engine.remote)
         folder.clear()
-        if takes_times(plan.search):
+        if timed_space(plan.search):
             display.phase("Timing layers", 0, 1, steps=True)
             # while no worker keeps the processor busy
             measure_parts(plan.search, folder, lambda text, share: display.worker(0, text, share))
@@ -338,7 +339,10 @@ def _carried_out(
             measure_stage(folder, plan, lambda text, share: display.worker(0, text, share))
             display.advance(1, 1)
         report = render(folder.path)
-        _keep_artifacts(folder, plan)
+        try:  # for Optuna's dashboard; a run is complete without that
+            keep_artifacts(studies.open_study(folder, plan), folder)
+        except Exception as error:  # of a storage, of a disk
+            LOG.info("note: the study got no artifacts: %s: %s", type(error).__name__, error)
         LOG.info("report: %s", folder.path / "report.html")
     if failures:
         raise RunFailed(
@@ -346,14 +350,6 @@ def _carried_out(
             "command tries these models again."
         )
     return report
-
-
-def _keep_artifacts(folder: SearchFolder, plan: SearchPlan) -> None:
-    """Hands the report to the study, for Optuna's dashboard; a run is complete without that."""
-    try:
-        keep_artifacts(studies.open_study(folder, plan), folder)
-    except Exception as error:  # of a storage, of a disk
-        LOG.info("note: the study got no artifacts: %s: %s", type(error).__name__, error)
 
 
 def _shown_commands(

@@ -5,24 +5,22 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compress.core.device import gpu_count
 from compress.core.errors import InputError, ParetuneError, RunFailed, TrainingDiverged
 from compress.core.quantities import parse_whole_number
 from compress.data.shared import files_of, shared
+from compress.plan.shrink import ShrinkPlan
 from compress.run.directory import LOG
+from compress.shrinking.case import Case
+from compress.shrinking.net import ShrinkFolder
 from compress.shrinking.workshop import Training
 from search.engines import Crew, Demand, Display, Engine, Job, JobQueue, Order, messages
 from search.engines.pool import Pool
 from search.plan.engine import LOCAL, EngineOptions
 from search.plugins import ENGINES
 from search.study.directory import SearchFolder
-
-if TYPE_CHECKING:
-    from compress.plan.shrink import ShrinkPlan
-    from compress.shrinking.case import Case
-    from compress.shrinking.net import ShrinkFolder
 
 MOST_NETS = 8
 """So many are trained at the same time where nobody says how many, and there is room."""
@@ -77,12 +75,7 @@ class Workers:
                 "Leave workers out, or give engine ray."
             )
         ENGINES.require_installed(self.engine)
-        self._crew = self._engine.crew(self._demand(plan))
-
-    @property
-    def _engine(self) -> Engine:
-        found: Engine = ENGINES[self.engine]
-        return found
+        self._crew = ENGINES[self.engine].crew(self._demand(plan))
 
     def _demand(self, plan: ShrinkPlan) -> Demand:
         return Demand(
@@ -106,11 +99,12 @@ class Workers:
         LOG.info("nets are trained on %s: %d worker(s)", crew.place, crew.count)
         # weights of several outputs' losses stand in no file of the data
         several = bool(data.outputs)
-        least = 0 if handed_over or self._engine.remote or several else None
+        engine: Engine = ENGINES[self.engine]
+        least = 0 if handed_over or engine.remote or several else None
         order = Order(own, self._demand(case.plan), crew)
         with (
             shared(data, own.shared, least_bytes=least) as (_, unshared),
-            self._engine.pool(order) as pool,
+            engine.pool(order) as pool,
         ):
             if handed_over and not files_of(own.shared):
                 raise RunFailed(

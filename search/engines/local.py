@@ -125,7 +125,6 @@ class ProcessLink:
         threading.Thread(target=self._read, args=(tell,), daemon=True).start()
 
     def _read(self, tell: Tell) -> None:
-        """Hands on its messages, then None when it has ended."""
         for line in self._process.stdout or ():
             message = messages.parse(line)
             if message is not None:

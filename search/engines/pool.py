@@ -63,6 +63,7 @@ class Slot:
     memory: int = 0
     jobs: int = 0
     lost_starts: int = 0
+    asleep_until: float = 0.0
 
 
 class Pool:
@@ -96,12 +97,7 @@ class Pool:
         raise NotImplementedError
 
     def _sent(self, job: Job) -> Job:
-        """Returns a job as a worker is sent it."""
         return job
-
-    def _may_start(self, slot: Slot) -> bool:
-        """Tells whether a slot without a worker may ask for one now."""
-        return True
 
     def _wait(self, handler: JobQueue) -> None:
         """Called while nothing happens: twice a second."""
@@ -180,7 +176,7 @@ class Pool:
         if self.AHEAD:
             if used_up:
                 self._renew(slot)
-            if slot.link is None and self._may_start(slot):
+            if slot.link is None and time.monotonic() >= slot.asleep_until:
                 self._start(slot)
             if not slot.ready:
                 return
@@ -237,11 +233,10 @@ class Pool:
         # by the machine's memory manager, say: its job waits for the next worker
         slot.lost_starts += 1
         LOG.info("worker %d died while it started (%s); it is replaced", slot.index, how)
-        if self._may_start(slot):
+        if time.monotonic() >= slot.asleep_until:
             self._start(slot)
 
     def _log_of(self, index: int) -> Path:
-        """Returns where what a worker printed stands."""
         return self._folder.path / "workers.log"
 
     def _lost(self, slot: Slot, how: str, handler: JobQueue) -> None:

@@ -72,7 +72,6 @@ class Worker(ABC):
         self.data: Dataset = self._load(stored) if given is None else given
 
     def _load(self, stored: dict[str, Any]) -> Dataset:
-        """Loads the data from their source, with the run's scaling."""
         scaling = Preprocessing.from_json(stored["preprocess"])
         data = load_data(self.plan.data, seed=self.plan.seed, preprocess=scaling)
         data = judged_by(data, self.plan.data.metric)

@@ -106,7 +106,6 @@ def main() -> None:
 
 
 def _work(arguments: argparse.Namespace) -> None:
-    """Does what the command line says, within its memory budget."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     # held until this process ends: a resumed run waits for it before touching the journal

@@ -15,7 +15,6 @@ import optuna
 
 from compress.core.errors import InputError
 from compress.data import Dataset, load_data
-from compress.data.handed_over import name_of
 from compress.run.directory import LOG
 from compress.run.unlearnt import check_choices, check_scaling, check_unlearnt
 from compress.shrinking.case import Subject
@@ -55,11 +54,6 @@ class GivenData:
     options: Mapping[str, Any]
     groups: Any = None
     time: Any = None
-
-    @property
-    def name(self) -> str:
-        """What records call them."""
-        return name_of(self.data)
 
     def dataset(self, model: keras.Model | None, seed: int) -> Dataset:
         """Makes the data set, with a test part.

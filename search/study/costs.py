@@ -142,19 +142,18 @@ def find_costs(
         analysis.macs, analysis.params, analysis.unsupported, latency_ms=latency, estimated=known
     )
     timing = options.needs("latency_ms") and latency is None
-    if not options.needs("size_bytes") and not timing:
-        return costs
-    if over_limit(costs, options):
+    measuring = timing or options.needs("size_bytes")
+    if not measuring or over_limit(costs, options):
         return costs
     file = folder.path / "costs" / f"{fingerprint(model)}.json"
     stored = conform(read_json(file), _Measured, f"'{file}'") if file.exists() else {}
-    wanted = "latency_ms" if timing else "size_bytes"
-    if wanted not in stored or "size_bytes" not in stored:
+    if "size_bytes" not in stored or (timing and "latency_ms" not in stored):
         stored = _measured(model, timing)
         file.parent.mkdir(exist_ok=True)
         write_json(file, stored)
-    measured = stored.get("latency_ms") if latency is None else latency
-    return replace(costs, size_bytes=stored["size_bytes"], latency_ms=measured)
+    if latency is None:
+        latency = stored.get("latency_ms")
+    return replace(costs, size_bytes=stored["size_bytes"], latency_ms=latency)
 
 
 class _Measured(TypedDict, total=False):
@@ -238,10 +237,9 @@ def measure_parts(options: SearchOptions, folder: SearchFolder, on_progress: OnP
         folder: Where the record goes; one that is there stays.
         on_progress: Told how far it is.
     """
-    space = options.made_space
-    if not takes_times(options) or folder.part_times.exists():
+    space = timed_space(options)
+    if space is None or folder.part_times.exists():
         return
-    assert isinstance(space, Around)
     found = space.timed(on_progress)
     write_json(folder.part_times, PartTimes.of(found).to_json())
     LOG.info(
@@ -251,9 +249,10 @@ def measure_parts(options: SearchOptions, folder: SearchFolder, on_progress: OnP
     )  # fmt: skip
 
 
-def takes_times(options: SearchOptions) -> bool:
-    """Tells whether latencies of candidates follow from times of a model's parts."""
-    return isinstance(options.made_space, Around) and options.needs(COST)
+def timed_space(options: SearchOptions) -> Around | None:
+    """Return the space, if latencies of its candidates follow from times of a model's parts."""
+    space = options.made_space
+    return space if isinstance(space, Around) and options.needs(COST) else None
 
 
 def latency_of(
@@ -265,10 +264,9 @@ def latency_of(
         options: Of the run.
         folder: The run's.
     """
-    if not takes_times(options) or not folder.part_times.exists():
+    space = timed_space(options)
+    if space is None or not folder.part_times.exists():
         return None
-    space = options.made_space
-    assert isinstance(space, Around)
     return _read(space, folder.part_times)
 
 

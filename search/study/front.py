@@ -282,7 +282,6 @@ def epochs_trained(candidates: Sequence[Candidate], epochs: int) -> tuple[int, i
 
 
 def _named(point: Losses, objectives: Sequence[str]) -> dict[str, float]:
-    """Returns a point's quality and costs in their own units."""
     quality, *costs = objectives
     named = {quality: -float(point[0])}
     return named | {cost: float(10**value) for cost, value in zip(costs, point[1:], strict=True)}

@@ -188,7 +188,6 @@ def evaluate(
 
 
 def _few_judge(data: Dataset, seed: int) -> Dataset:
-    """Returns the data with a few validation examples, the same for all candidates."""
     if len(data.val) <= JUDGES:
         return data
     order = np.random.default_rng(seed).permutation(len(data.val))[:JUDGES]

@@ -72,7 +72,10 @@ def recover(
             the records.
     """
     records = _records(folder, folder.read_candidates() if candidates is None else candidates)
-    count = 1 + max((*records, *_numbers_of_files(folder)), default=-1)
+    # models, with a record or without, and trials given to another
+    paths = (*whole_files(folder.candidates, ".keras"), *whole_files(folder.candidates, ".json"))
+    numbers = [int(path.stem) for path in paths if NUMBER.fullmatch(path.stem)]
+    count = 1 + max(numbers, default=-1)
     writer = _Writer(plan, data, records)
     if plan.search.storage:
         return _recover_shared(folder, plan, writer, count)
@@ -225,7 +228,6 @@ def _recover_shared(folder: SearchFolder, plan: SearchPlan, writer: _Writer, cou
 
 
 def _records(folder: SearchFolder, candidates: Iterable[Candidate]) -> dict[int, Candidate]:
-    """Returns the candidates that ended, by number."""
     records = {}
     for item in candidates:
         if not NUMBER.fullmatch(item.id):
@@ -235,13 +237,6 @@ def _records(folder: SearchFolder, candidates: Iterable[Candidate]) -> dict[int,
             )
         records[int(item.id)] = item
     return records
-
-
-def _numbers_of_files(folder: SearchFolder) -> list[int]:
-    """Returns the numbers of models, with a record or without, and of trials given to another."""
-    found = (whole_files(folder.candidates, suffix) for suffix in (".keras", ".json"))
-    names = [path.stem for paths in found for path in paths]
-    return [int(name) for name in names if NUMBER.fullmatch(name)]
 
 
 class _Writer:

@@ -40,7 +40,7 @@ class RemoteFolder(SearchFolder):
         super().__init__(path)
         self.known_as = known_as
         self._files = files
-        self._known: dict[Path, tuple[int, int]] = {}
+        self._known: dict[Path, tuple[int, int] | None] = {}
 
     def read_candidate(self, name: str) -> Candidate | None:
         """Returns a record, of whichever worker."""
@@ -77,11 +77,8 @@ class RemoteFolder(SearchFolder):
 
     def _fetch(self, name: str) -> None:
         path = self.path / name
-        if path.exists() or not self._files.get(name, path):
-            return
-        state = _state(path)
-        if state is not None:
-            self._known[path] = state
+        if not path.exists() and self._files.get(name, path):
+            self._known[path] = _state(path)
 
 
 def _state(path: Path) -> tuple[int, int] | None:

@@ -50,9 +50,7 @@ PRECISION, SECONDS = 0.05, 2.0
 
 def final_seed(candidate: Candidate, place: int) -> int:
     """Returns the seed of a final training; the first has the candidate's own."""
-    if place == 0:
-        return candidate.seed
-    return derived_seed(candidate.seed, place)
+    return derived_seed(candidate.seed, place) if place else candidate.seed
 
 
 def retrain(

@@ -320,6 +320,7 @@ def enqueue_first(study: optuna.Study, plan: SearchPlan, data: Dataset, lost: bo
     if there and not lost:
         return
     tried = [{**trial.system_attrs.get(FIXED, {}), **trial.params} for trial in there]
+    queue: list[tuple[dict[str, Any], dict[str, Any]]] = []
     if plan.search.replay:
         replayed = read_replay(plan.search.replay)
         queue = [(replayed.choices, {SEED_ATTR: replayed.seed, SEED_GIVEN: True})]
@@ -331,10 +332,7 @@ def enqueue_first(study: optuna.Study, plan: SearchPlan, data: Dataset, lost: bo
             len(queue),
             ", ".join(f"{source.name} (distance {source.distance:.2f})" for source in sources),
         )
-    else:
-        queue = []
-    queue = queue or [(choices, {}) for choices in first_choices(plan, data)]
-    for choices, attrs in queue:
+    for choices, attrs in queue or [(choices, {}) for choices in first_choices(plan, data)]:
         if not any(choices.items() <= other.items() for other in tried):
             study.enqueue_trial(choices, user_attrs=attrs)
 

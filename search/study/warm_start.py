@@ -57,12 +57,9 @@ def distance(one: dict[str, float], two: dict[str, float]) -> float:
     Euclidean over natural logarithms of the counts and the plain difference of balances,
     weighted by `SCALES`.
     """
-    total = 0.0
-    for name, scale in SCALES.items():
-        a, b = one[name], two[name]
-        gap = a - b if name == "balance" else math.log(a) - math.log(b)
-        total += (scale * gap) ** 2
-    return math.sqrt(total)
+    gaps = {name: math.log(one[name]) - math.log(two[name]) for name in SCALES if name != "balance"}
+    gaps["balance"] = one["balance"] - two["balance"]
+    return math.sqrt(sum((SCALES[name] * gap) ** 2 for name, gap in gaps.items()))
 
 
 def about(space: str, objectives: tuple[str, ...], data: Dataset) -> dict[str, Any]:
@@ -77,7 +74,6 @@ def about(space: str, objectives: tuple[str, ...], data: Dataset) -> dict[str, A
 
 
 def _test_part(data: Dataset) -> str:
-    """Returns a hash of the examples that test, in any order and scale."""
     return hashlib.sha256(np.sort(data.keys["test"]).tobytes()).hexdigest()[:16]
 
 

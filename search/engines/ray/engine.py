@@ -89,7 +89,6 @@ class RayEngine:
         return RayPool(order, self._leave)
 
     def _leave(self) -> None:
-        """Leaves the cluster, where this engine has joined it."""
         import ray
 
         if self._joined:
@@ -120,8 +119,6 @@ class RayPool(Pool):
         self._files = Files(place) if place else None
         self._given: dict[tuple[str, ...], list[str]] = {}
         self._refused: set[str] = set()
-        # by slot: until when it asks for no worker
-        self._asleep: dict[int, float] = {}
         self._worked = False
         self._told = time.monotonic()
 
@@ -189,9 +186,6 @@ class RayPool(Pool):
             self._given[key] = given(self._folder, self._files, key)
         return {**job, "teachers": self._given[key]}
 
-    def _may_start(self, slot: Slot) -> bool:
-        return time.monotonic() >= self._asleep.get(slot.index, 0.0)
-
     def _handle(self, slot: Slot, message: Job | None, handler: JobQueue) -> None:
         if message is not None and message["kind"] == REFUSED:
             self._refuse(slot, message["node"], message["reason"])
@@ -200,7 +194,7 @@ class RayPool(Pool):
             self._worked = True
         elif message is None and not slot.started:
             # the next one may come to another node, when this one is known to be gone
-            self._asleep[slot.index] = time.monotonic() + LOST_SECONDS
+            slot.asleep_until = time.monotonic() + LOST_SECONDS
         super()._handle(slot, message, handler)
 
     def _refuse(self, slot: Slot, where: str, reason: str) -> None:
@@ -216,7 +210,7 @@ class RayPool(Pool):
             LOG.warning("%s It is left out until that is mended.", text)
             self._refused.add(where)
         self._end(slot)
-        self._asleep[slot.index] = time.monotonic() + AGAIN_SECONDS
+        slot.asleep_until = time.monotonic() + AGAIN_SECONDS
 
     def _wait(self, handler: JobQueue) -> None:
         if any(slot.ready for slot in self._slots):
@@ -258,7 +252,6 @@ def _check_files(demand: Demand) -> None:
 
 
 def _places(resources: dict[str, float], cpus: int, cards: float) -> int:
-    """Returns how many workers a node holds."""
     places = math.floor(resources.get("CPU", 0) / cpus)
     if not cards:
         return places

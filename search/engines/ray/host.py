@@ -20,9 +20,10 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -94,12 +95,10 @@ class RayHost:
     def __init__(self, brief: Brief) -> None:
         self._brief = brief
         self._said: queue.Queue[dict[str, Any]] = queue.Queue()
-        self._link: ProcessLink | None = None
-        self._begun, self._over = threading.Event(), threading.Event()
-        self._ending = threading.Lock()
+        self._started: Future[ProcessLink] = Future()
+        self._over, self._ending = threading.Event(), threading.Lock()
         self._places: list[NodePlace] = []
         self._progress_told = 0.0
-        self._failed: Exception | None = None
 
     def begin(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Checks this node and starts the worker.
@@ -111,9 +110,17 @@ class RayHost:
         Returns:
             "node": where it is; "problem": why it cannot work there, empty if it can.
         """
-        answer = {"node": socket.gethostname(), "problem": self._problem()}
-        if answer["problem"]:
-            return answer
+        problem = self._problem()
+        if not problem:
+            # a process ends with the thread that has started it: Ray's own come and go
+            words = self._words()
+            threading.Thread(target=self._run, args=(words, environment), daemon=True).start()
+            error = self._started.exception()
+            problem = f"a worker cannot start there ({error})" if error else ""
+        return {"node": socket.gethostname(), "problem": problem}
+
+    def _words(self) -> tuple[str, ...]:
+        """Returns the worker's arguments, once what it needs is on this node."""
         words = (self._brief.folder, *self._brief.words)
         if self._brief.files:
             own = self._place(f"run-{uuid.uuid4().hex[:12]}")
@@ -122,14 +129,12 @@ class RayHost:
             words = (str(own.place), *self._brief.words, *theirs)
         if self._brief.data:
             data = self._place(self._brief.fingerprint[:24])
-            data.fill({name: _fetching(item) for name, item in self._brief.data.items()})
+            import ray
+
+            # nothing is fetched that is there already
+            data.fill({name: partial(ray.get, item) for name, item in self._brief.data.items()})
             words = (*words, "--shared", str(data.place))
-        # a process ends with the thread that has started it: Ray's own come and go
-        threading.Thread(target=self._run, args=(words, environment), daemon=True).start()
-        self._begun.wait()
-        if self._failed is not None:
-            answer["problem"] = f"a worker cannot start there ({self._failed})"
-        return answer
+        return words
 
     def _place(self, name: str) -> NodePlace:
         self._places.append(NodePlace(name))
@@ -152,12 +157,10 @@ class RayHost:
                 "PYTHONPATH": os.pathsep.join(_modules(self._brief.modules)),
             }
             with open(self._log, "a", encoding="utf-8") as log:
-                self._link = ProcessLink(words, own, log, self._hear)
-                self._begun.set()
+                self._started.set_result(ProcessLink(words, own, log, self._hear))
                 self._over.wait()
         except Exception as error:  # `begin` waits, and tells of it
-            self._failed = error
-            self._begun.set()
+            self._started.set_exception(error)
 
     @property
     def _log(self) -> Path:
@@ -168,9 +171,8 @@ class RayHost:
 
     def _hear(self, message: dict[str, Any] | None) -> None:
         if message is None:
-            self._begun.wait()
-            assert self._link is not None, "it was made"
-            self._said.put({"kind": ENDED, "how": self._link.how(), "printed": self._printed()})
+            how = self._started.result().how()
+            self._said.put({"kind": ENDED, "how": how, "printed": self._printed()})
             return
         if message["kind"] == messages.PROGRESS:
             now = time.monotonic()
@@ -197,31 +199,22 @@ class RayHost:
 
     def send(self, message: dict[str, Any]) -> None:
         """Sends the worker a message."""
-        if self._link is not None:
-            self._link.send(message)
+        self._started.result().send(message)
 
     def kill(self) -> None:
         """Kills the worker; what it says last can still be asked for."""
-        if self._link is not None:
-            self._link.kill()
+        self._started.result().kill()
 
     def end(self) -> None:
         """Ends the worker and gives the data back, once; a second call waits for the first."""
         with self._ending:
             if self._over.is_set():
                 return
-            if self._link is not None:
-                self._link.end()
+            if self._started.done() and not self._started.exception():
+                self._started.result().end()
             for place in self._places:
                 place.release()
             self._over.set()
-
-
-def _fetching(reference: Any) -> Any:
-    """Returns what gets an object of the store: nothing is fetched that is there already."""
-    import ray
-
-    return lambda: ray.get(reference)
 
 
 def _modules(theirs: Iterable[str]) -> list[str]:

@@ -296,7 +296,6 @@ def _scaled(parts: Sequence[Numbers], known: int) -> list[Numbers]:
 
 
 def _reference(front: Numbers, points: Numbers) -> Numbers:
-    """Returns the worst (quality, *costs) that counts."""
     low, high = front[:, 0].min(), front[:, 0].max()
     spread = max(float(high - low), float(points[:, 0].std()), 1e-9)
     costs = points[:, 1:]
