@@ -172,31 +172,23 @@ class Pool:
         if slot.job is not None:
             return
         grown = slot.memory - slot.first_memory > MAX_GROWTH
-        used_up = slot.link is not None and (grown or slot.jobs >= MAX_JOBS)
-        if self.AHEAD:
-            if used_up:
-                self._renew(slot)
-            if slot.link is None and time.monotonic() >= slot.asleep_until:
-                self._start(slot)
-            if not slot.ready:
-                return
+        if slot.link is not None and (grown or slot.jobs >= MAX_JOBS):
+            LOG.info(
+                "worker %d renewed after %d jobs at %d MiB",
+                slot.index, slot.jobs, slot.memory // 2**20,
+            )  # fmt: skip
+            self._end(slot)
+        if self.AHEAD and slot.link is None and time.monotonic() >= slot.asleep_until:
+            self._start(slot)
+        if self.AHEAD and not slot.ready:
+            return
         slot.job = handler.next_job()
         if slot.job is None:
             self._more = False
-            return
-        if used_up and not self.AHEAD:
-            self._renew(slot)
-        if slot.link is None:
+        elif slot.link is None:
             self._start(slot)
         elif slot.ready:
             self._hand_over(slot)
-
-    def _renew(self, slot: Slot) -> None:
-        LOG.info(
-            "worker %d renewed after %d jobs at %d MiB",
-            slot.index, slot.jobs, slot.memory // 2**20,
-        )  # fmt: skip
-        self._end(slot)
 
     def _hand_over(self, slot: Slot) -> None:
         if slot.job is not None and slot.link is not None:

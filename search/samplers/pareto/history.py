@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
@@ -28,6 +28,9 @@ from search.samplers._base import (
     other_value,
     value_count,
 )
+
+if TYPE_CHECKING:
+    from search.spaces._choices import Choice
 
 Curves = Callable[[FrozenTrial], Mapping[int, float]]
 """What is known of a trial's quality on the way: epoch -> quality."""
@@ -186,23 +189,6 @@ def unseen(pool: Sequence[Choices], trials: Iterable[FrozenTrial]) -> list[Choic
     return list(candidates.values())
 
 
-class Question(Protocol):
-    """One choice of a space; `search.spaces._choices.Choice` is one."""
-
-    @property
-    def name(self) -> str:
-        """Of the parameter."""
-        ...
-
-    def distribution(self) -> BaseDistribution:
-        """Returns what a trial samples from."""
-        ...
-
-    def asked(self, chosen: Choices) -> bool:
-        """Tells whether it is asked, given the earlier choices."""
-        ...
-
-
 class Questions:
     """All that trials are asked: what a space declares, then what else trials have shown.
 
@@ -216,11 +202,11 @@ class Questions:
 
     def __init__(
         self,
-        declared: Iterable[Question] | Mapping[str, BaseDistribution],
+        declared: Iterable[Choice] | Mapping[str, BaseDistribution],
         seen: Mapping[str, BaseDistribution],
         told: Sequence[Mapping[str, Any]],
     ) -> None:
-        self._declared: dict[str, Question] = {}
+        self._declared: dict[str, Choice] = {}
         if isinstance(declared, Mapping):
             self.distributions = dict(declared)
         else:

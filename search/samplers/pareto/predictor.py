@@ -156,30 +156,28 @@ class Encoding:
     """
 
     def __init__(self, distributions: Mapping[str, BaseDistribution]) -> None:
-        self._numbers: dict[str, int] = {}
-        self._logs: set[str] = set()
-        self._values: dict[str, dict[str, int]] = {}
-        self._counted: dict[str, dict[str, int]] = {}
         column = count()
+        self._numbers: dict[str, int] = {}
+        self._logs = {name for name, item in distributions.items() if getattr(item, "log", False)}
+        # (parameter, value) -> the columns that it counts in
+        self._values: dict[tuple[str, str], list[int]] = {}
         alike: dict[tuple[str, ...], list[str]] = {}
         for name, item in distributions.items():
             if item.single():
                 continue
-            if not isinstance(item, CategoricalDistribution):
+            choices = item.choices if isinstance(item, CategoricalDistribution) else None
+            if choices is None or numeric(choices):
                 self._numbers[name] = next(column)
-                if getattr(item, "log", False):
-                    self._logs.add(name)
-                continue
-            if numeric(item.choices):
-                self._numbers[name] = next(column)
-            if len(item.choices) <= MOST_VALUES:
-                keys = tuple(map(repr, item.choices))
-                self._values[name] = {key: next(column) for key in keys}
+            if choices is not None and len(choices) <= MOST_VALUES:
+                keys = tuple(map(repr, choices))
+                self._values |= {(name, key): [next(column)] for key in keys}
                 alike.setdefault(keys, []).append(name)
         for keys, names in alike.items():
             if len(names) > 1:
-                places = {key: next(column) for key in keys}
-                self._counted |= dict.fromkeys(names, places)
+                for key in keys:
+                    place = next(column)
+                    for name in names:
+                        self._values[name, key].append(place)
         self.columns = next(column)
 
     def rows(self, many: Sequence[Mapping[str, Any]]) -> Numbers:
@@ -191,11 +189,8 @@ class Encoding:
                 if name in self._numbers:
                     number = float(value)
                     row[self._numbers[name]] = math.log(number) if name in self._logs else number
-                place = self._values.get(name, {}).get(repr(value))
-                if place is not None:
-                    row[place] = 1.0
-                if name in self._counted:
-                    row[self._counted[name][repr(value)]] += 1.0
+                for place in self._values.get((name, repr(value)), ()):
+                    row[place] += 1.0
         return found
 
 

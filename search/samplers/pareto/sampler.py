@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,6 @@ from search.samplers.pareto.history import (
     FEWEST,
     Curves,
     History,
-    Question,
     Questions,
     choices_of,
     claimed,
@@ -24,6 +24,9 @@ from search.samplers.pareto.history import (
     unseen,
 )
 from search.samplers.pareto.predictor import Encoding, Priced, promise
+
+if TYPE_CHECKING:
+    from search.spaces._choices import Choice
 
 Costs = Callable[[Choices], Sequence[float] | None]
 """Complete choices -> what they cost, by objective behind the first, NaN where that is not known
@@ -81,7 +84,7 @@ class ParetoSampler(StatelessSampler):
     def __init__(
         self,
         seed: int,
-        space: Iterable[Question] | Mapping[str, BaseDistribution] | None = None,
+        space: Iterable[Choice] | Mapping[str, BaseDistribution] | None = None,
         costs: Costs | None = None,
         curves: Curves = reported,
     ) -> None:
