@@ -29,7 +29,7 @@ from search.spaces._choices import choose
 from search.study import optimizers
 from search.study import study as studies
 from search.study.directory import COMPLETE, Candidate, SearchFolder
-from search.study.objective import Stopper, candidate_id, make_rule, same_choices, trial_seed
+from search.study.objective import Stopper, candidate_id, same_choices, trial_seed
 from search.study.study import ask
 
 
@@ -58,7 +58,7 @@ def trial_of(
     optimizers.sample(trial, plan, data)
     same_choices(trial)
     macs, quality = rng.randrange(10**5, 10**7), rng.random()
-    stopper = Stopper(trial, make_rule("dominance", 9.0), plan.rungs(), [macs])
+    stopper = Stopper(trial, 9.0, plan.rungs(), [macs])
     time.sleep(seconds * rng.uniform(0.8, 1.2))
     for rung in plan.rungs()[:2]:
         stopper.stops(rung, quality)

@@ -69,14 +69,13 @@ def tried(records: Sequence[Record], data: Dataset, name: str, seed: int) -> lis
     from search.spaces import SPACES
     from search.spaces._choices import choose
     from search.study import optimizers
-    from search.study.objective import make_rule, rung_attr
+    from search.study.objective import is_dominated, rung_attr
     from search.study.recovery import declared
     from search.study.study import free_knowledge
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     plan = from_flat(SearchPlan, {"space": "cnn", "epochs": EPOCHS})
     known, options = free_knowledge(plan, data), plan.stopping
-    rule = make_rule(options.rule, options.margin)
     at: dict[int, list[tuple[float, float]]] = {epoch: [] for epoch in plan.rungs()}
     choices, all_names = SPACES["cnn"].choices(data), declared(plan, data)
     study = optuna.create_study(directions=["maximize", "minimize"])
@@ -97,7 +96,7 @@ def tried(records: Sequence[Record], data: Dataset, name: str, seed: int) -> lis
         for epoch, others in at.items():
             rungs[rung_attr(epoch)] = max(curve[:epoch])
             others.append((-max(curve[:epoch]), macs))
-            if rule and rule.stops(np.array(others), len(others) - 1):
+            if is_dominated(np.array(others), len(others) - 1, options.margin):
                 stopped = True
                 break
         found.append(None if stopped else nearest)

@@ -23,7 +23,7 @@ from benchmarks._stored import ROOT, Stored, newest, read
 from compress.core.pareto import hypervolume
 from search.plan import StoppingOptions
 from search.plan.stopping import rungs
-from search.study.objective import Dominance
+from search.study.objective import is_dominated
 
 ORDERS = 200
 LOWEST, REFERENCE = np.array([-1.0, 4.0]), np.array([-0.5, 8.0])
@@ -38,7 +38,7 @@ def volume(losses: Sequence[tuple[float, float]] | npt.NDArray[np.float64]) -> f
 
 
 def replay(
-    curves: Sequence[dict[str, Any]], rule: Dominance | None, epochs: Sequence[int]
+    curves: Sequence[dict[str, Any]], margin: float, epochs: Sequence[int]
 ) -> tuple[int, float]:
     """Runs the candidates in this order; returns epochs trained and the front's hypervolume."""
     at: dict[int, list[tuple[float, float]]] = {epoch: [] for epoch in epochs}
@@ -46,9 +46,9 @@ def replay(
     for item in curves:
         accuracy, macs = item["accuracy"], float(item["macs"])
         stopped = False
-        for epoch in epochs if rule and accuracy else ():
+        for epoch in epochs if accuracy else ():
             at[epoch].append((-max(accuracy[:epoch]), macs))
-            if rule and rule.stops(np.array(at[epoch]), len(at[epoch]) - 1):
+            if is_dominated(np.array(at[epoch]), len(at[epoch]) - 1, margin):
                 spent, stopped = spent + epoch, True
                 break
         if not stopped:
@@ -59,16 +59,16 @@ def replay(
 
 def judge(
     curves: Sequence[dict[str, Any]],
-    rule: Dominance | None,
+    margin: float,
     epochs: Sequence[int],
     orders: int = ORDERS,
 ) -> dict[str, float]:
     """Returns medians over random orders, with 5th and 95th percentiles of the loss."""
     rng = np.random.default_rng(0)
-    all_epochs, best = replay(curves, None, ())
+    all_epochs, best = replay(curves, margin, ())
     savings, losses = [], []
     for _ in range(orders):
-        spent, found = replay([curves[i] for i in rng.permutation(len(curves))], rule, epochs)
+        spent, found = replay([curves[i] for i in rng.permutation(len(curves))], margin, epochs)
         savings.append(all_epochs / spent)
         losses.append(1 - found / best)
     return {
@@ -99,7 +99,7 @@ def run(options: argparse.Namespace, stored: Stored) -> None:
     for label, margin, given in settings:
         chosen = rungs("dominance", full, given)
         key = f"{label}: dominance, margin {margin:g}, rungs {','.join(map(str, chosen))}"
-        rows[key] = judge(curves, Dominance(margin), chosen)
+        rows[key] = judge(curves, margin, chosen)
     path = (source.path or Path()).resolve()
     stored.save(
         candidates=len(curves), orders=ORDERS, rules=rows,

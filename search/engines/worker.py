@@ -72,12 +72,7 @@ def _serve(worker: Worker, out: TextIO, forked: bool) -> int:
         try:
             result = {**worker.do(job), "files": worker.folder.publish()}
         except Exception as error:
-            fault = fault_of(error)
-            if not isinstance(error, ParetuneError):
-                if fault is None:
-                    raise
-                error = explain_fault(fault)
-            messages.send(out, messages.FATAL, reason=str(error))
+            messages.send(out, messages.FATAL, reason=str(_explain(error)))
             return 0
         memory = linux.resident_bytes()
         first = first or memory
@@ -87,6 +82,16 @@ def _serve(worker: Worker, out: TextIO, forked: bool) -> int:
         if renewed:
             return RENEW
     return 0
+
+
+def _explain(error: Exception) -> ParetuneError:
+    """Returns what ends the run, with the remedy; raises an error that is a fault of the code."""
+    fault = fault_of(error)
+    if isinstance(error, ParetuneError):
+        return error
+    if fault is None:
+        raise error
+    return explain_fault(fault)
 
 
 def main() -> None:
@@ -110,11 +115,11 @@ def _work(arguments: argparse.Namespace) -> None:
     os.dup2(2, 1)
     # held until this process ends: a resumed run waits for it before touching the journal
     held = linux.share(arguments.folder / WORKERS_LOCK)  # noqa: F841
-    from search.engines.run_jobs import NetWorker, RunWorker
-    from search.study.directory import SearchFolder
-    from search.study.remote import Files, RemoteFolder
-
     try:
+        from search.engines.run_jobs import NetWorker, RunWorker
+        from search.study.directory import SearchFolder
+        from search.study.remote import Files, RemoteFolder
+
         folder = (
             RemoteFolder(arguments.folder, Files(arguments.files), arguments.known_as)
             if arguments.files
@@ -129,15 +134,10 @@ def _work(arguments: argparse.Namespace) -> None:
             out,
             arguments.shared,
         )
-    except ParetuneError as error:
-        messages.send(out, messages.FATAL, reason=str(error))
-        sys.exit(error.exit_code)
     except Exception as error:
-        fault = fault_of(error)
-        if fault is None:
-            raise
-        messages.send(out, messages.FATAL, reason=str(explain_fault(fault)))
-        sys.exit(1)
+        fatal = _explain(error)
+        messages.send(out, messages.FATAL, reason=str(fatal))
+        sys.exit(fatal.exit_code)
     # a GPU's driver is in use by now, and does not survive a fork
     if worker.device.kind == "gpu" or not can_fork():
         sys.exit(_serve(worker, out, forked=False))

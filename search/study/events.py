@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,12 +50,10 @@ class RecordSource:
             if path in self._seen:
                 continue
             self._seen.add(path)
-            try:
+            with suppress(InputError):
                 event = self._event(path)
-            except InputError:
-                continue
-            if event is not None:
-                yield event
+                if event is not None:
+                    yield event
 
 
 def _candidate(folder: SearchFolder, path: Path) -> Event | None:

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -258,10 +258,9 @@ class Following:
         name: str,
         on_progress: Callable[[str, float], None],
     ) -> None:
-        options = plan.stopping
-        rule = make_rule(options.rule, options.margin)
-        self._stopper = Stopper(trial, rule, plan.rungs(), costs.values(plan.search.costs))
-        self._quality, self._plateau = plan.search.objectives[0], options.plateau
+        values = costs.values(plan.search.costs)
+        self._stopper = Stopper(trial, plan.stopping.margin, plan.rungs(), values)
+        self._quality, self._plateau = plan.search.objectives[0], plan.stopping.plateau
         self._name, self._on_progress = name, on_progress
         self._best, self._best_epoch = -math.inf, 0
         self.stopped = ""
@@ -289,66 +288,52 @@ class Following:
 
 
 class Stopper:
-    """Records a trial's rungs in the storage and asks the rule.
+    """Records a trial's rungs in the storage, and stops it where it is dominated there.
 
     Args:
         trial: The trial in question; its study has the others' records.
-        rule: The rule; None: nothing stops.
-        epochs: The rungs.
+        margin: See `is_dominated`.
+        epochs: The rungs; none: nothing stops.
         costs: The trial's costs, in the order of the objectives.
     """
 
     def __init__(
         self,
         trial: optuna.Trial,
-        rule: Dominance | None,
+        margin: float,
         epochs: Sequence[int],
         costs: Sequence[float],
     ) -> None:
-        self._trial, self._rule, self._epochs = trial, rule, epochs
+        self._trial, self._margin, self._epochs = trial, margin, epochs
         self._costs = [float(cost) for cost in costs]
         trial.set_user_attr(COSTS_ATTR, self._costs)
 
     def stops(self, epoch: int, quality: float) -> bool:
         """Tells whether the trial ends after this epoch."""
-        if self._rule is None or epoch not in self._epochs:
+        if epoch not in self._epochs:
             return False
         self._trial.set_user_attr(rung_attr(epoch), quality)
         peers = at_rung(self._trial.study, epoch, len(self._costs), without=self._trial.number)
         own = np.array([[-quality, *self._costs]])
-        return self._rule.stops(np.concatenate([peers, own]), len(peers))
+        return is_dominated(np.concatenate([peers, own]), len(peers), self._margin)
 
 
-@dataclass(frozen=True)
-class Dominance:
-    """Stops a trial when another is better by a margin, at no more cost.
+def is_dominated(losses: Losses, own: int, margin: float) -> bool:
+    """Tell whether another trial is better by a margin, at no more cost.
 
     Among trials that differ in cost nothing is stopped, so that the cheap end of the front
     survives however low its quality is.
 
-    Attributes:
+    Args:
+        losses: (trials, 1 + costs) of all that reached a rung: -quality there, then the costs;
+            lower is better.
+        own: The row of the trial in question.
         margin: By how much the other's quality must be higher; above the noise of an epoch.
     """
-
-    margin: float
-
-    def stops(self, losses: Losses, own: int) -> bool:
-        """Tell whether a trial shall stop.
-
-        Args:
-            losses: (trials, 1 + costs) of all that reached the rung: -quality there, then
-                the costs; lower is better.
-            own: The row of the trial in question.
-        """
-        better = losses[:, 0] <= losses[own, 0] - self.margin
-        better[own] = False
-        no_more = (losses[:, 1:] <= losses[own, 1:]).all(axis=1)
-        return bool((better & no_more).any())
-
-
-def make_rule(name: str, margin: float) -> Dominance | None:
-    """Return the rule of a name in `search.plan.stopping.RULES`; None for "none"."""
-    return Dominance(margin) if name == "dominance" else None
+    better = losses[:, 0] <= losses[own, 0] - margin
+    better[own] = False
+    no_more = (losses[:, 1:] <= losses[own, 1:]).all(axis=1)
+    return bool((better & no_more).any())
 
 
 def rung_attr(epoch: int) -> str:

@@ -25,6 +25,8 @@ PUBLISHED = ("candidates", "final", "exports", "compressed", "shrunk")
 GIVEN = "given"
 """Folder for files of the user's that workers need: teachers."""
 RECORDS = "candidates"
+LASTING = (FileNotFoundError, PermissionError, NotImplementedError, TypeError, ValueError)
+"""Errors of a store that never pass."""
 
 
 class RemoteFolder(SearchFolder):
@@ -190,18 +192,14 @@ class Files:
 
     def _patiently(self, call: Callable[..., Any], *words: Any, **more: Any) -> Any:
         place = f"the files' place '{self.url}'"
-        return patiently(partial(call, *words, **more), place, _is_passing)
+        return patiently(
+            partial(call, *words, **more), place, lambda error: not isinstance(error, LASTING)
+        )
 
 
 def is_whole(name: str) -> bool:
     """Tells a file's name from one that is being written."""
     return bool(name) and not name.startswith(".")
-
-
-def _is_passing(error: BaseException) -> bool:
-    """Tells whether a store's error may pass: not what says that it never will."""
-    lasting = (FileNotFoundError, PermissionError, NotImplementedError, TypeError, ValueError)
-    return isinstance(error, Exception) and not isinstance(error, lasting)
 
 
 def _unusable(url: str, error: Exception) -> InputError:

@@ -293,7 +293,10 @@ class NodePlace:
     """
 
     def __init__(self, name: str, home: Path | None = None) -> None:
-        mine = f"paretune-{_user()}-"
+        user = "user"
+        with contextlib.suppress(OSError, KeyError):  # a container's user may have no name
+            user = getpass.getuser()
+        mine = f"paretune-{user}-"
         self._home = home or Path(tempfile.gettempdir())
         self.place = self._home / (mine + name)
         self._mine = mine
@@ -362,10 +365,3 @@ class NodePlace:
             yield
         finally:
             held.release()
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
-        return "user"

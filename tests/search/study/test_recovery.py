@@ -28,7 +28,7 @@ from search.study import optimizers
 from search.study import study as studies
 from search.study.costs import Costs, report_excess, report_preferences
 from search.study.directory import Candidate, SearchFolder
-from search.study.objective import Stopper, at_rung, candidate_id, make_rule, trial_seed
+from search.study.objective import Stopper, at_rung, candidate_id, trial_seed
 from search.study.recovery import recover
 from search.study.storage import open_storage
 from search.study.study import ask
@@ -67,7 +67,7 @@ def end(trial: optuna.Trial, state: str, plan: SearchPlan) -> Candidate:
         return replace(item, reason="because")
     if state == "duplicate":
         return replace(item, val={"accuracy": 0.25})
-    stopper = Stopper(trial, make_rule("dominance", 9.0), plan.rungs(), [macs])
+    stopper = Stopper(trial, 9.0, plan.rungs(), [macs])
     report_preferences(trial, vars(Costs(macs, 7)), plan.search)
     length = plan.search.epochs if state == "complete" else 2
     history = []

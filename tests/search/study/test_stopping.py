@@ -14,7 +14,7 @@ from compress.core.errors import InputError
 from compress.plan.fields import from_flat
 from search.plan import SearchPlan, StoppingOptions
 from search.plan.stopping import rungs
-from search.study.objective import Dominance, Stopper, make_rule
+from search.study.objective import Stopper, is_dominated
 
 
 def losses(*rows: tuple[float, float]) -> Any:
@@ -35,19 +35,19 @@ def losses(*rows: tuple[float, float]) -> Any:
 )
 def test_dominance_by_a_margin(own: tuple[float, float], stops: bool) -> None:
     table = losses((0.80, 100), (0.61, 50), (0.90, 1000), own)
-    assert Dominance(0.02).stops(table, 3) is stops
+    assert is_dominated(table, 3, 0.02) is stops
 
 
 def test_dominance_without_margin_does_not_stop_a_trial_by_itself() -> None:
-    assert not Dominance(0.0).stops(losses((0.5, 100), (0.6, 200)), 0)
-    assert Dominance(0.0).stops(losses((0.5, 100), (0.5, 100)), 0)  # an equal one is there
+    assert not is_dominated(losses((0.5, 100), (0.6, 200)), 0, 0.0)
+    assert is_dominated(losses((0.5, 100), (0.5, 100)), 0, 0.0)  # an equal one is there
 
 
 def test_dominance_needs_every_cost_to_be_no_more() -> None:
     table = np.array([[-0.9, 100.0, 5.0], [-0.5, 100.0, 4.0]])
-    assert not Dominance(0.02).stops(table, 1)
+    assert not is_dominated(table, 1, 0.02)
     table[1, 2] = 5.0
-    assert Dominance(0.02).stops(table, 1)
+    assert is_dominated(table, 1, 0.02)
 
 
 def test_rungs() -> None:
@@ -89,7 +89,7 @@ def test_rungs_stand_in_the_storage() -> None:
     study = optuna.create_study(directions=["maximize", "minimize"])
 
     def stopper() -> Stopper:
-        return Stopper(study.ask(), Dominance(0.02), (2, 4), [1000.0])
+        return Stopper(study.ask(), 0.02, (2, 4), [1000.0])
 
     first, second = stopper(), stopper()
     assert not second.stops(2, 0.5)  # nobody else has reached the rung
@@ -107,7 +107,7 @@ def test_replay_by_hand() -> None:
         {"macs": 1e5, "accuracy": [0.5, 0.5, 0.5, 0.5]},  # stopped after 2: 0.6 is cheaper
         {"macs": 1e6, "accuracy": [0.7, 0.8, 0.9, 0.9]},
     ]
-    spent, found = replay(curves, Dominance(0.05), (2,))
+    spent, found = replay(curves, 0.05, (2,))
     assert spent == 4 + 2 + 4
     # (0.75, 1e4): 0.25 of 0.5 high, all 4 of 4 wide; (0.9, 1e6) adds 0.15 / 0.5 over 2 of 4
     assert found == pytest.approx(0.5 + 0.3 * 0.5)
@@ -119,7 +119,6 @@ def test_the_default_rule_on_recorded_curves() -> None:
     content = newest("search_curves").result
     curves, defaults = content["candidates"], StoppingOptions()
     assert len(curves) == 50
-    rule = make_rule(defaults.rule, defaults.margin)
-    found = judge(curves, rule, rungs(defaults.rule, content["epochs"]), orders=60)
+    found = judge(curves, defaults.margin, rungs(defaults.rule, content["epochs"]), orders=60)
     assert found["epochs_ratio"] >= 2.0
     assert found["loss"] < 0.005
