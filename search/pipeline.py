@@ -41,13 +41,7 @@ from search.plugins import ENGINES, SAMPLERS
 from search.report import SearchReport, render
 from search.spaces import Around
 from search.study import study as studies
-from search.study.checks import (
-    GivenData,
-    check_compression,
-    check_limits,
-    check_past,
-    load_for_space,
-)
+from search.study.checks import check_compression, check_limits, check_past, load_for_space
 from search.study.costs import measure_parts, timed_space
 from search.study.directory import SearchFolder
 from search.study.events import keep_artifacts, search_sources
@@ -182,9 +176,9 @@ def _run(
             "plan=."
         )
     plan = keywords.over(plan or SearchPlan(), settings)
-    given = None
+    given: dict[str, Any] | None = None
     if data is not None and not isinstance(data, (str, Path)):
-        given = GivenData(data, **parts, options=keywords.sorted(settings).get("data", {}))
+        given = {"data": data, **parts, **keywords.sorted(settings).get("data", {})}
         data = name_of(data)
     elif any(part is not None for part in parts.values()):
         raise InputError(
@@ -238,7 +232,7 @@ def _carried_out(
     folder: SearchFolder,
     command: str,
     display: Display,
-    given: GivenData | None,
+    given: Mapping[str, Any] | None,
 ) -> SearchReport:
     space = plan.search.made_space
     around = [space.path] if isinstance(space, Around) else []

@@ -114,24 +114,11 @@ class Workers:
             yield NetTrainers(case, folder, pool, crew.count, self.display)
 
 
-class _Beside(Display):
-    """Shows workers behind the process that has called them: its own line is the first.
-
-    Args:
-        display: On which they are shown.
-    """
-
-    def __init__(self, display: Display) -> None:
-        self._display = display
-
-    def worker(self, index: int, text: str, share: float) -> None:
-        """See `Display.worker`."""
-        self._display.worker(index + 1, text, share)
-
-
 @dataclass(frozen=True)
-class NetTrainers:
-    """See `compress.shrinking.workshop.Trainers`.
+class NetTrainers(Display):
+    """Trainers of nets; see `compress.shrinking.workshop.Trainers`.
+
+    They are shown behind the process that has called them: its own line is the first.
 
     Attributes:
         case: The model.
@@ -151,9 +138,13 @@ class NetTrainers:
         """See `compress.shrinking.workshop.Trainers.trained`."""
         if not wanted:
             return []
-        handler = NetJobs(self.case, self.folder, wanted, _Beside(self.display))
+        handler = NetJobs(self.case, self.folder, wanted, self)
         self.pool.run(handler)
         return [handler.errors.get(item.name) for item in wanted]
+
+    def worker(self, index: int, text: str, share: float) -> None:
+        """See `Display.worker`."""
+        self.display.worker(index + 1, text, share)
 
 
 class NetJobs(JobQueue):

@@ -14,7 +14,6 @@ from optuna.samplers import (
     NSGAIIISampler,
     NSGAIISampler,
     QMCSampler,
-    RandomSampler,
     TPESampler,
 )
 
@@ -22,11 +21,6 @@ POPULATION = 16
 """Optuna's 50 would be random search for all of a search of tens of trials."""
 STARTUP = 10
 """Random trials before a model is trusted."""
-
-
-def random(seed: int) -> BaseSampler:
-    """Uniform draws."""
-    return RandomSampler(seed=seed)
 
 
 def qmc(seed: int) -> BaseSampler:

@@ -38,47 +38,6 @@ FLAGS = {"macs": "max_macs", "params": "max_params", "size_bytes": "max_size"}
 
 
 @dataclass(frozen=True)
-class GivenData:
-    """What `run` was given in place of a name.
-
-    Attributes:
-        data: What `compress.as_dataset` takes.
-        val, test: Parts beside it.
-        options: Of `DataOptions`, those that were given.
-        groups, time: Of the examples, beside them.
-    """
-
-    data: Any
-    val: Any
-    test: Any
-    options: Mapping[str, Any]
-    groups: Any = None
-    time: Any = None
-
-    def dataset(self, model: keras.Model | None, seed: int) -> Dataset:
-        """Makes the data set, with a test part.
-
-        Args:
-            model: The trained model that the search is around, if it is around one.
-            seed: Of the splits.
-
-        Raises:
-            InputError: See `compress.as_dataset`; or it is a data set of a class of one's own,
-                which cannot be handed on to other processes.
-        """
-        marks = {"groups": self.groups, "time": self.time}
-        parts = {"val": self.val, "test": self.test, **marks, **self.options}
-        made = dataset_for(model, self.data, seed=seed, testing=True, **parts)
-        if type(made) is not Dataset:
-            raise InputError(
-                f"Data of a run must be a Dataset, which other processes can be given. Received: "
-                f"{type(made).__name__}. Name the function that makes it: 'module:function'."
-            )
-        # one that was read by name can be read by that name again
-        return made if made.max_value is not None else replace(made, notes=(*made.notes, NOTE))
-
-
-@dataclass(frozen=True)
 class Past:
     """What a run's models know before they are trained.
 
@@ -96,20 +55,31 @@ class Past:
     val_learnt: bool = False
 
 
-def load_for_space(plan: SearchPlan, space: Space, given: GivenData | None = None) -> Dataset:
+def load_for_space(
+    plan: SearchPlan, space: Space, given: Mapping[str, Any] | None = None
+) -> Dataset:
     """Loads the plan's data; a space around a trained model wants that model's scaling.
 
     Args:
         plan: Names the data.
         space: Of the plan.
-        given: What was handed over in place of a name.
+        given: What was handed over in place of a name: arguments of `compress.as_dataset`.
 
     Raises:
-        InputError: The data cannot be loaded, or the model or its scaling cannot.
+        InputError: The data cannot be loaded, or the model or its scaling cannot; or they are a
+            data set of a class of one's own, which cannot be handed on to other processes.
     """
     whole = space.whole()
     if given is not None:
-        return given.dataset(None if whole is None else whole[1], plan.seed)
+        model = None if whole is None else whole[1]
+        made = dataset_for(model, **given, seed=plan.seed, testing=True)
+        if type(made) is not Dataset:
+            raise InputError(
+                f"Data of a run must be a Dataset, which other processes can be given. Received: "
+                f"{type(made).__name__}. Name the function that makes it: 'module:function'."
+            )
+        # one that was read by name can be read by that name again
+        return made if made.max_value is not None else replace(made, notes=(*made.notes, NOTE))
     if whole is None:
         return judged_by(load_data(plan.data, seed=plan.seed), plan.data.metric)
     try:

@@ -10,6 +10,7 @@ that made them: one line lost, and every later trial bears another's number.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -89,9 +90,9 @@ def recover(
         told.get(key) != subject[key] for key in ("space", "objectives")
     )
     if not (journal.dropped or foreign or writer.replaced or writer.unknown):
-        if journal.is_torn:
-            with open(folder.journal, "r+b") as stream:
-                stream.truncate(journal.whole)  # the next line would be glued to it
+        if journal.torn:
+            # the next line would be glued to it
+            os.truncate(folder.journal, journal.size - journal.torn)
             LOG.info("dropped a torn line from the study's journal (a writer was killed)")
         return False
     with replacing(folder.journal) as temporary:
@@ -116,21 +117,16 @@ class Journal:
         user_attrs: Of the study.
         lines: In the file, the torn last one not counted.
         dropped: Of these, the ones that say nothing.
-        whole: Bytes up to the end of the last line that is no torn one.
         size: Bytes of the file.
+        torn: Bytes of a torn last line.
     """
 
     trials: Sequence[FrozenTrial] = ()
     user_attrs: Mapping[str, Any] = field(default_factory=dict)
     lines: int = 0
     dropped: int = 0
-    whole: int = 0
     size: int = 0
-
-    @property
-    def is_torn(self) -> bool:
-        """Whether its last line is torn."""
-        return self.size > self.whole
+    torn: int = 0
 
 
 def read_journal(folder: SearchFolder) -> Journal:
@@ -151,7 +147,7 @@ def read_journal(folder: SearchFolder) -> Journal:
     whole = content.rfind(b"\n") + 1
     lines = content[:whole].splitlines()
     user_attrs, trials, dropped = replay_journal(lines, study_name(folder, ""))
-    return Journal(trials, user_attrs, len(lines), dropped, whole, len(content))
+    return Journal(trials, user_attrs, len(lines), dropped, len(content), len(content) - whole)
 
 
 def untried(folder: SearchFolder) -> bool:
@@ -192,7 +188,7 @@ def _stored_url(folder: SearchFolder) -> str:
 def _say(folder: SearchFolder, journal: Journal, writer: _Writer, count: int) -> None:
     name, what = folder.journal.name, "was missing or empty"
     if journal.size:
-        torn = ", and the last was torn" if journal.is_torn else ""
+        torn = ", and the last was torn" if journal.torn else ""
         what = f"was damaged: {journal.dropped} of {journal.lines} lines could not be read{torn}"
     words = [f"{name} {what}; rebuilt with {count} trials"]
     if writer.replaced:

@@ -19,7 +19,7 @@ from compress.shrinking.net import REPAIRED, TRAINED, Net, ShrinkFolder
 from compress.shrinking.shrink import ShrinkResult, shrink
 from compress.shrinking.workshop import Training
 from search.engines import LOST, MAX_LOST, Display
-from search.workers import NetJobs, Workers, _Beside
+from search.workers import NetJobs, NetTrainers, Workers
 from tests.compress.shrinking.conftest import learnt
 from tests.search.test_run import paretune
 
@@ -166,7 +166,8 @@ def test_workers_stand_behind_the_process_itself(case: Any, folder: ShrinkFolder
 
     told: list[str] = []
     case.work.progress = lambda text, share: told.append(text)
-    handler = NetJobs(case, folder, BOTH, _Beside(Shown()))
+    pool: Any = None
+    handler = NetJobs(case, folder, BOTH, NetTrainers(case, folder, pool, 2, Shown()))
     job = handler.next_job()
     assert job is not None
     handler.on_message(0, job, {"kind": "progress", "text": "epoch 1", "share": 0.5})
