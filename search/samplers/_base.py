@@ -20,7 +20,7 @@ from optuna.distributions import (
 )
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from compress.core.pareto import Losses
 
@@ -129,11 +129,6 @@ def draw(
     """Draws a value of a distribution as Optuna's random sampler does."""
     sampler = RandomSampler(seed=int(rng.integers(2**31)))
     return sampler.sample_independent(study, trial, name, distribution)
-
-
-def completed(study: optuna.Study) -> list[FrozenTrial]:
-    """Returns the trials that have values, in order; the lists are not to be changed."""
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
 def losses_of(study: optuna.Study, trials: Sequence[FrozenTrial]) -> Losses:

@@ -167,7 +167,7 @@ def progress(candidates: Sequence[Candidate], objectives: Sequence[str]) -> Prog
         timed,
         tuple(accumulate(item.seconds for item in trials)),
         tuple(course.share),
-        _named(course.best + course.spread * (1 + MARGIN), objectives),
+        _named(course.best + (course.worst - course.best) * (1 + MARGIN), objectives),
         _named(course.best, objectives),
         course.last_growth,
     )
@@ -184,7 +184,7 @@ class Course:
 
     Attributes:
         finished: Trials that have all objectives.
-        best, spread: Of these, by objective: the lowest, and the range.
+        best, worst: Of these, by objective: the lowest and the highest.
         share, last_growth: See `Progress`; of all trials so far.
     """
 
@@ -192,14 +192,9 @@ class Course:
         self._objectives = tuple(objectives)
         self._rows: list[Losses | None] = []
         self.best = np.full(len(self._objectives), np.inf)
-        self._worst = -self.best
+        self.worst = -self.best
         self.finished = 0
         self._restart()
-
-    @property
-    def spread(self) -> Losses:
-        """The range of each objective."""
-        return np.asarray(self._worst - self.best)
 
     def extend(self, trials: Sequence[Candidate]) -> None:
         """Takes further trials, in the order in which they ended."""
@@ -209,9 +204,9 @@ class Course:
         new = [row for row in rows if row is not None]
         self.finished += len(new)
         best = np.min([self.best, *new], axis=0)
-        worst = np.max([self._worst, *new], axis=0)
-        if (best != self.best).any() or (worst != self._worst).any():
-            self.best, self._worst = best, worst
+        worst = np.max([self.worst, *new], axis=0)
+        if (best != self.best).any() or (worst != self.worst).any():
+            self.best, self.worst = best, worst
             self._restart()
             rows = self._rows
         for row in rows:
@@ -224,7 +219,7 @@ class Course:
 
     def _add(self, row: Losses | None) -> None:
         if row is not None:
-            spread = self.spread
+            spread = self.worst - self.best
             self._frontier.add((row - self.best) / np.where(spread > 0, spread, 1.0))
         share = self._frontier.volume / (1 + MARGIN) ** len(self._objectives)
         self.share.append(share)

@@ -66,10 +66,7 @@ def candidate_id(number: int) -> str:
 
 def trial_seed(plan: SearchPlan, trial: optuna.Trial) -> int:
     """Returns the seed of a trial's weights and batches: its own, or a replayed one."""
-    stored = trial.user_attrs.get(SEED_ATTR)
-    if stored is not None:
-        return int(stored)
-    return derived_seed(plan.seed, trial.number)
+    return int(trial.user_attrs.get(SEED_ATTR, derived_seed(plan.seed, trial.number)))
 
 
 def derived_seed(*parts: int) -> int:
@@ -204,11 +201,9 @@ def same_choices(trial: optuna.Trial) -> int | None:
     Looked for in what was read when the trial was asked for, else in what is there now.
     """
     reusable = (TrialState.COMPLETE, TrialState.PRUNED)
-    for other in SEEN.get(trial) or trial.study.get_trials(deepcopy=False):
-        ended = other.state in reusable and other.number != trial.number
-        if ended and other.params == trial.params:
-            return other.number
-    return None
+    seen = SEEN.get(trial) or trial.study.get_trials(deepcopy=False)
+    others = (item for item in seen if item.state in reusable and item.number != trial.number)
+    return next((item.number for item in others if item.params == trial.params), None)
 
 
 def repeat_of(first: Candidate, candidate: Candidate) -> Candidate:

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.trial import TrialState
 
 from compress.core.errors import InputError
 from compress.core.pareto import crowding_distance, front_mask
 from compress.data import Dataset
-from search.samplers._base import completed, losses_of
+from search.samplers._base import losses_of
 from search.study.storage import open_storage
 
 ABOUT_ATTR = "paretune"
@@ -161,7 +162,7 @@ def _studies(name: str) -> Iterator[optuna.Study]:
 
 def _front(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """Returns the front, by falling crowding distance: a first few of it are spread out."""
-    trials = completed(study)
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not trials:
         return []
     losses = losses_of(study, trials)

@@ -93,7 +93,7 @@ class RayHost:
     """
 
     def __init__(self, brief: Brief) -> None:
-        self._brief = brief
+        self._brief, self._log = brief, Path(brief.log)
         self._said: queue.Queue[dict[str, Any]] = queue.Queue()
         self._started: Future[ProcessLink] = Future()
         self._over, self._ending = threading.Event(), threading.Lock()
@@ -125,6 +125,7 @@ class RayHost:
         if self._brief.files:
             own = self._place(f"run-{uuid.uuid4().hex[:12]}")
             own.make(*self._brief.records)
+            self._log = own.place / "workers.log"  # the run's folder is not seen from here
             theirs = ("--files", self._brief.files, "--known-as", self._brief.folder)
             words = (str(own.place), *self._brief.words, *theirs)
         if self._brief.data:
@@ -161,13 +162,6 @@ class RayHost:
                 self._over.wait()
         except Exception as error:  # `begin` waits, and tells of it
             self._started.set_exception(error)
-
-    @property
-    def _log(self) -> Path:
-        """Where what the worker prints goes: in the run's folder, if it is seen from here."""
-        if self._brief.files:
-            return self._places[0].place / "workers.log"
-        return Path(self._brief.log)
 
     def _hear(self, message: dict[str, Any] | None) -> None:
         if message is None:

@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import optuna
 from optuna.distributions import (
     BaseDistribution,
@@ -95,15 +96,11 @@ class History:
     @cached_property
     def losses(self) -> Losses:
         """Of the ended trials, see `search.samplers._base.losses_of`, (ended, objectives)."""
-        return convert_to_losses(self._values, self.directions, self._values)
+        return self.to_losses(self._values)
 
-    def cost_losses(self, costs: Losses) -> Losses:
-        """Returns costs as `losses` has them.
-
-        Args:
-            costs: (trials, costs), as the study knows them; NaN stays.
-        """
-        return convert_to_losses(costs, self.directions, self._values, first=1)
+    def to_losses(self, values: npt.ArrayLike, first: int = 0) -> Losses:
+        """Returns values as `losses` has them; see `search.samplers._base.convert_to_losses`."""
+        return convert_to_losses(values, self.directions, self._values, first)
 
     def foretold(self, most: int) -> list[tuple[FrozenTrial, float, float]]:
         """Returns the youngest stopped trials with the quality that was to be expected.
@@ -123,7 +120,7 @@ class History:
             last, value = max(self._curves(trial).items())
             if last in came:
                 mean, variance = came[last]
-                found.append((trial, float(self._qualities([value])[0]) + mean, variance))
+                found.append((trial, mean - float(self.to_losses([[value]])[0, 0]), variance))
         return found
 
     def _still_to_come(self) -> dict[int, tuple[float, float]]:
@@ -138,13 +135,10 @@ class History:
         found = {}
         for epoch, (values, places) in reached.items():
             if len(values) >= FEWEST:
-                gained = -self.losses[places, 0] - self._qualities(values)
+                reached_by = self.to_losses(np.array(values)[:, None])[:, 0]
+                gained = reached_by - self.losses[places, 0]
                 found[epoch] = float(gained.mean()), float(gained.var())
         return found
-
-    def _qualities(self, values: Sequence[float]) -> Losses:
-        column = np.array(values, np.float64)[:, None]
-        return -convert_to_losses(column, self.directions, self._values)[:, 0]
 
 
 def choices_of(trial: FrozenTrial) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
+from scipy.stats import qmc
 
 from compress.core.pareto import front_mask
 from search.samplers._base import Choices, StatelessSampler
@@ -132,7 +132,9 @@ class ParetoSampler(StatelessSampler):
         order = np.arange(len(pool.choices))
         if pool.costs.shape[1]:
             order = np.argsort(pool.costs[:, 0], kind="stable")  # NaN: as they were drawn
-        order = np.roll(order, -int(_van_der_corput(number) * len(order)))
+        # a share in [0, 1) that lies far from those of smaller numbers
+        share = qmc.Halton(1, scramble=False).fast_forward(number).random()[0, 0]
+        order = np.roll(order, -int(share * len(order)))
         return [pool.choices[place] for place in order[:RANKED]]
 
     def _promising(
@@ -141,7 +143,13 @@ class ParetoSampler(StatelessSampler):
         """Returns the candidates that promise most, and what is to be said of them."""
         on_front = front_mask(history.losses)
         front = np.flatnonzero(on_front)
-        drawn = self._drawn(questions, history, front, rng)
+        drawn = [questions.drawn(rng) for _ in range(POOL // 2)]
+        parents = front[rng.integers(len(front), size=POOL - len(drawn))]
+        counts = rng.integers(1, CHANGES + 1, size=len(parents))
+        drawn += [
+            questions.changed(history.ended[parent].params, rng, int(count))
+            for parent, count in zip(parents, counts, strict=True)
+        ]
         pool = self._priced(unseen(drawn, [*history.told, *history.running]), history)
         if not pool.choices:
             return [], ""
@@ -172,21 +180,6 @@ class ParetoSampler(StatelessSampler):
             note = "costs that nothing tells beforehand were predicted from other trials'"
         return [pool.choices[place] for place in order[:RANKED]], note
 
-    def _drawn(
-        self,
-        questions: Questions,
-        history: History,
-        front: npt.NDArray[np.int64],
-        rng: np.random.Generator,
-    ) -> list[Choices]:
-        found = [questions.drawn(rng) for _ in range(POOL // 2)]
-        parents = front[rng.integers(len(front), size=POOL - len(found))]
-        counts = rng.integers(1, CHANGES + 1, size=len(parents))
-        return found + [
-            questions.changed(history.ended[parent].params, rng, int(count))
-            for parent, count in zip(parents, counts, strict=True)
-        ]
-
     def _priced(self, many: Iterable[Choices], history: History) -> Priced:
         """Returns the choices that may be tried, and what they cost."""
         count, choices = len(history.directions) - 1, list(many)
@@ -194,13 +187,6 @@ class ParetoSampler(StatelessSampler):
         each = [unknown if self._costs is None else self._costs(chosen) for chosen in choices]
         places = [place for place, costs in enumerate(each) if costs is not None]
         costs = np.array([each[place] for place in places], float).reshape(len(places), count)
-        return Priced([choices[place] for place in places], history.cost_losses(costs), places)
-
-
-def _van_der_corput(number: int) -> float:
-    """Returns a share in [0, 1) that lies far from those of smaller numbers."""
-    share, part = 0.0, 0.5
-    while number:
-        share += part * (number % 2)
-        number, part = number // 2, part / 2
-    return share
+        return Priced(
+            [choices[place] for place in places], history.to_losses(costs, first=1), places
+        )
