@@ -138,8 +138,10 @@ def _work(arguments: argparse.Namespace) -> None:
         fatal = _explain(error)
         messages.send(out, messages.FATAL, reason=str(fatal))
         sys.exit(fatal.exit_code)
-    # a GPU's driver is in use by now, and does not survive a fork
-    if worker.device.kind == "gpu" or not can_fork():
+    from tensorflow.python.eager import context  # no public way to ask without starting it
+
+    # a GPU's driver is in use by now, and does not survive a fork; nor does TensorFlow that works
+    if worker.device.kind == "gpu" or getattr(context.context(), "_initialized", True):
         sys.exit(_serve(worker, out, forked=False))
     sys.exit(
         run_in_forks(
@@ -147,13 +149,6 @@ def _work(arguments: argparse.Namespace) -> None:
             lambda how: messages.send(out, messages.DIED, how=how),
         )
     )
-
-
-def can_fork() -> bool:
-    """Tells whether forks of this process may use TensorFlow: it has not begun to itself."""
-    from tensorflow.python.eager import context  # no public way to ask without starting it
-
-    return not getattr(context.context(), "_initialized", True)
 
 
 def run_in_forks(work: Callable[[], int], on_death: Callable[[str], None]) -> int:

@@ -68,10 +68,6 @@ class Costs:
     latency_ms: float | None = None
     estimated: tuple[str, ...] = ()
 
-    def values(self, names: tuple[str, ...]) -> list[float]:
-        """Returns costs by name; what is asked for as an objective has been measured."""
-        return [float(getattr(self, name)) for name in names]
-
 
 def limits(options: SearchOptions) -> dict[str, float]:
     """Returns the hard limits of a plan by cost."""

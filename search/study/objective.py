@@ -253,7 +253,8 @@ class Following:
         name: str,
         on_progress: Callable[[str, float], None],
     ) -> None:
-        values = costs.values(plan.search.costs)
+        # what is asked for as an objective has been measured
+        values = [getattr(costs, name) for name in plan.search.costs]
         self._stopper = Stopper(trial, plan.stopping.margin, plan.rungs(), values)
         self._quality, self._plateau = plan.search.objectives[0], plan.stopping.plateau
         self._name, self._on_progress = name, on_progress

@@ -10,7 +10,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -143,7 +142,6 @@ class RayPool(Pool):
             modules=tuple(filter(None, (current_folder(), *sys.path))),
             fingerprint=str(read_json(folder.data)["fingerprint"]),
             data=data,
-            log="",
             pace=max(PACE, crew.count / WORDS),
             files=self._order.demand.options.files,
             records=(folder.plan_path.read_bytes(), folder.data.read_bytes()),
@@ -163,13 +161,12 @@ class RayPool(Pool):
         assert self._brief is not None, "the pool was entered"
         crew = self._order.crew
         log = self._log_of(index)
-        brief = replace(self._brief, log=str(log))
         # it is not Ray that starts one again: the slot does, with a job of now
         made = ray.remote(RayHost).options(
             num_cpus=crew.cpus, num_gpus=crew.cards, max_concurrency=4, max_restarts=0
         )
         with warnings.catch_warnings(action="ignore"):  # Ray's are of its next version
-            actor = made.remote(brief)
+            actor = made.remote(self._brief, log)
         link = RayLink(actor, tell, self._order.environment, self._receive, log)
         self._links.append(link)
         return link

@@ -66,7 +66,6 @@ class Brief:
         modules: Folders in which the run's machine finds modules, for the user's own.
         fingerprint: Of the data.
         data: File -> reference into Ray's object store; empty: the worker loads for itself.
-        log: Where what the worker prints goes.
         pace: Seconds between two words of progress: all workers share one listener.
         files: Where files go if nodes do not see the folder; "": they do.
         records: Content of plan.json and data.json, for such nodes.
@@ -79,7 +78,6 @@ class Brief:
     modules: tuple[str, ...]
     fingerprint: str
     data: Mapping[str, Any]
-    log: str
     pace: float
     files: str = ""
     records: tuple[bytes, bytes] = (b"", b"")
@@ -90,10 +88,11 @@ class RayHost:
 
     Args:
         brief: What it shall run.
+        log: Where what the worker prints goes.
     """
 
-    def __init__(self, brief: Brief) -> None:
-        self._brief, self._log = brief, Path(brief.log)
+    def __init__(self, brief: Brief, log: Path) -> None:
+        self._brief, self._log = brief, log
         self._said: queue.Queue[dict[str, Any]] = queue.Queue()
         self._started: Future[ProcessLink] = Future()
         self._over, self._ending = threading.Event(), threading.Lock()
