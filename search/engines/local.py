@@ -66,10 +66,7 @@ class LocalPool(Pool):
     its memory.
     """
 
-    def __init__(self, order: Order) -> None:
-        super().__init__(order)
-        self._order = order
-        self._log: IO[str] | None = None
+    _log: IO[str] | None = None
 
     def __enter__(self) -> LocalPool:
         self._log = open(self._log_of(0), "a", encoding="utf-8")

@@ -85,7 +85,7 @@ class Pool:
     LOST_STARTS: ClassVar[int] = KILLED_STARTS
 
     def __init__(self, order: Order) -> None:
-        self._folder = order.folder
+        self._order, self._folder = order, order.folder
         self._slots = [Slot(index) for index in range(order.crew.count)]
         self._events: queue.Queue[tuple[int, int, dict[str, Any] | None]] = queue.Queue()
         # whether the handler may have another job: it had, or something has ended since

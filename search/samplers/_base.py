@@ -18,7 +18,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
@@ -36,7 +36,7 @@ REDRAWS = 20
 Choices = dict[str, Any]
 
 
-class StatelessSampler(BaseSampler):
+class StatelessSampler(RandomSampler):
     """A sampler whose draws follow from its seed, the trial's number and the history.
 
     Args:
@@ -44,19 +44,8 @@ class StatelessSampler(BaseSampler):
     """
 
     def __init__(self, seed: int) -> None:
+        super().__init__(seed)
         self._seed = seed
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """Returns nothing: parameters are drawn one by one; see Optuna's `BaseSampler`."""
-        return {}
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Returns nothing; see Optuna's `BaseSampler`."""
-        return {}
 
     def sample_independent(
         self,

@@ -37,16 +37,12 @@ if TYPE_CHECKING:
     import keras
     import optuna
 
-LATENCY_SECONDS = 2.0
-LATENCY_PRECISION = 0.03
 NAMES = {
     "macs": "MACs",
     "params": "parameters",
     "size_bytes": "bytes of .tflite",
     "latency_ms": "ms on LiteRT",
 }
-COST = "latency_ms"
-"""What is estimated, as records name it."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +161,7 @@ def _measured(model: keras.Model, timing: bool) -> dict[str, Any]:
         export_litert(_with_distinct_weights(model), path)
         found: dict[str, Any] = {"size_bytes": path.stat().st_size}
         if timing:
-            how = LatencyOptions(threads=1, precision=LATENCY_PRECISION, budget=LATENCY_SECONDS)
+            how = LatencyOptions(threads=1, precision=0.03, budget=2.0)
             found["latency_ms"] = measure_latency({"model": path}, how)["model"].median_ms
     return found
 
@@ -216,12 +212,6 @@ class PartTimes(Record):
         kept = tuple(tuple(int(count) for count in row) for row in found.kept)
         return cls(kept, tuple(float(ms) for ms in found.whole), found.table.to_json())
 
-    @property
-    def timed(self) -> Timed:
-        """The same as the engine takes it."""
-        table = LatencyTable.from_json(self.table)
-        return Timed(table, np.array(self.kept, np.int64), np.array(self.whole))
-
 
 def measure_parts(options: SearchOptions, folder: SearchFolder, on_progress: OnProgress) -> None:
     """Times the parts of the model that a search is around, where its latency is asked for.
@@ -248,7 +238,7 @@ def measure_parts(options: SearchOptions, folder: SearchFolder, on_progress: OnP
 def timed_space(options: SearchOptions) -> Around | None:
     """Return the space, if latencies of its candidates follow from times of a model's parts."""
     space = options.made_space
-    return space if isinstance(space, Around) and options.needs(COST) else None
+    return space if isinstance(space, Around) and options.needs("latency_ms") else None
 
 
 def latency_of(
@@ -268,4 +258,6 @@ def latency_of(
 
 @lru_cache(maxsize=2)
 def _read(space: Around, path: Path) -> Callable[[dict[str, Any]], float]:
-    return space.latency(read_record(path, PartTimes).timed)
+    record = read_record(path, PartTimes)
+    table = LatencyTable.from_json(record.table)
+    return space.latency(Timed(table, np.array(record.kept, np.int64), np.array(record.whole)))

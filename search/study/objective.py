@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import BaseTrial, FrozenTrial, TrialState
 
 from compress.core.device import Device
 from compress.core.errors import TrainingDiverged
@@ -29,6 +29,7 @@ from compress.train import EpochRecord, train
 from compress.train.kept_weights import StartingPoint
 from compress.train.predict import quality_of
 from search.plan import SearchPlan
+from search.spaces import Space
 from search.study import optimizers
 from search.study.costs import (
     Costs,
@@ -49,7 +50,6 @@ from search.study.directory import (
 )
 
 SEED_ATTR = "seed"
-UNTRAINED = "not trained: judged as it was cut and repaired"
 JUDGES = 2000
 """Validation examples that judge a model that is one of hundreds; those that go on meet all."""
 SEED_GIVEN = "seed_given"
@@ -110,8 +110,7 @@ def evaluate(
     name = candidate_id(trial.number)
     on_progress(f"{name}: building", 0.0)
     space = plan.search.made_space
-    with model_policy(device.policy):
-        model = space.build(trial, data)
+    model = build_model(space, trial, data, device.policy)
     settings = optimizers.sample(trial, plan, data)
     candidate = Candidate(name, COMPLETE, dict(trial.params), seed, device=device.describe())
     # a replayed or repeated trial is run again on purpose: its seed is given
@@ -147,7 +146,10 @@ def evaluate(
         val = quality_of(model, few, "val")
         report_preferences(trial, val, plan.search)
         save_model(float32_model(model), folder.model_file(name))
-        told = f"{UNTRAINED}, by {len(few.val):,} of {len(data.val):,} validation examples"
+        told = (
+            "not trained: judged as it was cut and repaired, by "
+            f"{len(few.val):,} of {len(data.val):,} validation examples"
+        )
         spent, notes = time.perf_counter() - began, (*sampled, told)
         return _written(folder, replace(candidate, val=val, seconds=spent, notes=notes))
     following = Following(trial, plan, costs, name, on_progress)
@@ -223,15 +225,14 @@ def repeat_of(first: Candidate, candidate: Candidate) -> Candidate:
     )
 
 
-@contextmanager
-def model_policy(name: str) -> Iterator[None]:
-    """Sets Keras's global dtype policy while a model is built."""
+def build_model(space: Space, trial: BaseTrial, data: Dataset, policy: str) -> Any:
+    """Build a trial's model under a dtype policy of Keras."""
     import keras
 
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
+    keras.config.set_dtype_policy(policy)
     try:
-        yield
+        return space.build(trial, data)
     finally:
         keras.config.set_dtype_policy(before)
 

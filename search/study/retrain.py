@@ -37,7 +37,7 @@ from compress.train.predict import quality_of
 from search.plan import SearchPlan
 from search.study import optimizers
 from search.study.directory import Candidate, Final, SearchFolder, final_name
-from search.study.objective import derived_seed, model_policy
+from search.study.objective import build_model, derived_seed
 
 TIMES = 3.0
 """Above it, what a run of any file costs is less than a third of a model's time."""
@@ -87,8 +87,7 @@ def retrain(
     keras.utils.set_random_seed(seed)
     trial = optuna.trial.FixedTrial(candidate.choices)
     space = plan.search.made_space
-    with model_policy(device.policy):
-        model = space.build(trial, data)
+    model = build_model(space, trial, data, device.policy)
     space.prepare(model, candidate.choices, data)
     settings = replace(optimizers.sample(trial, plan, data), epochs=plan.final_epochs)
     part = on_everything(data) if plan.final.on_validation else data

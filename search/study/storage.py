@@ -45,8 +45,6 @@ from compress.plan.fields import require
 from search.optuna_internals import serve_storage
 from search.study.directory import SearchFolder
 
-PROXY_SECONDS = 10.0
-"""How long a proxy may take to answer for the first time."""
 DRIVERS = {
     "postgresql": ("postgresql", "psycopg2", "psycopg"),
     "postgres": ("postgresql", "psycopg2", "psycopg"),
@@ -181,7 +179,7 @@ def _proxy(url: str) -> BaseStorage:
     # that it is new is told where it is chosen: docs/cluster.md
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         proxy = GrpcStorageProxy(host=place.hostname, port=place.port)
-    proxy.wait_server_ready(timeout=PROXY_SECONDS)
+    proxy.wait_server_ready(timeout=10)
     return proxy
 
 

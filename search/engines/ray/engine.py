@@ -32,8 +32,6 @@ from search.engines.ray.link import END_SECONDS, RayLink
 from search.study.remote import Files, given, receive
 
 LOCAL, AUTO = "local", "auto"
-ANSWER_SECONDS = 10.0
-LOOPBACK = ("127.0.0.1", "localhost")
 LOST_SECONDS = 1.0
 AGAIN_SECONDS = 30.0
 """After a node was refused, its slot asks for another this much later."""
@@ -80,8 +78,7 @@ class RayEngine:
             place += f" ({count - places} workers wait until there is room)"
         # whose amount nobody has named: each node has its own memory
         memory = memory_of_each(count) if current_budget().given else None
-        threads = demand.threads or cpus
-        return Crew(count, threads, place, cards=cards, cpus=cpus, memory=memory)
+        return Crew(count, demand.threads or cpus, place, cards=cards, cpus=cpus, memory=memory)
 
     def pool(self, order: Order) -> RayPool:
         """Returns the workers; all are asked for at once."""
@@ -111,7 +108,7 @@ class RayPool(Pool):
 
     def __init__(self, order: Order, leave: Callable[[], None]) -> None:
         super().__init__(order)
-        self._order, self._leave = order, leave
+        self._leave = leave
         self._links: list[RayLink] = []
         self._brief: Brief | None = None
         place = order.demand.options.files
@@ -272,7 +269,7 @@ def _connect(address: str) -> bool:
     """
     # an actor without a card gets none, and no warning either
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address == LOCAL or address.startswith(LOOPBACK):
+    if address == LOCAL or address.startswith(("127.0.0.1", "localhost")):
         # Ray would take the machine's own address for it, and listen there; it is asked not to
         # where systems warn of that, and so are we
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
@@ -310,4 +307,4 @@ def _answers(address: str) -> None:
     place = urlsplit(address if "://" in address else f"//{address}")
     if place.hostname is None or place.port is None:
         raise ValueError("write host:port")
-    socket.create_connection((place.hostname, place.port), ANSWER_SECONDS).close()
+    socket.create_connection((place.hostname, place.port), timeout=10).close()

@@ -46,12 +46,6 @@ ENDED = "ended"
 """Kind of message: the worker process has ended; "how" says how."""
 POLL_SECONDS = 10.0
 """How long a call waits for a message, before the next call waits for it."""
-PRINTED = 10_000
-"""Characters of a dead worker's log that are sent to the run's machine."""
-REMEDY_FOLDER = (
-    "Put the output folder on a file system that all nodes mount at the same place, and that they "
-    "may write to"
-)
 
 
 @dataclass(frozen=True)
@@ -147,7 +141,11 @@ class RayHost:
         if self._brief.files:
             return ""
         folder = folder_problem(Path(self._brief.folder), self._brief.plan_digest)
-        return f"the run's folder {folder}. {REMEDY_FOLDER}" if folder else ""
+        remedy = (
+            "Put the output folder on a file system that all nodes mount at the same place, and "
+            "that they may write to"
+        )
+        return f"the run's folder {folder}. {remedy}" if folder else ""
 
     def _run(self, words: tuple[str, ...], environment: Mapping[str, str]) -> None:
         try:
@@ -178,7 +176,7 @@ class RayHost:
         """Returns the end of what the worker printed, where its log is on this node alone."""
         if not self._brief.files:
             return ""
-        return self._log.read_text("utf-8", "replace")[-PRINTED:] if self._log.exists() else ""
+        return self._log.read_text("utf-8", "replace")[-10_000:] if self._log.exists() else ""
 
     def poll(self) -> list[dict[str, Any]]:
         """Returns what the worker has said since the last call, in order; waits for it a while."""

@@ -348,12 +348,8 @@ def _volumes(costs: Numbers, members: Numbers, levels: Numbers, worst: Numbers) 
         free = np.array([not (members[:, 0] > level).any() for level in levels], float)
         return np.repeat(free[:, None], len(costs), 1)
     if costs.shape[1] == 1:
-        own = costs[:, 0]
-        found = []
-        for level in levels:
-            better = members[members[:, 0] > level, 1]
-            found.append(np.maximum(0, min(worst[0], *better, np.inf) - own))
-        return np.array(found)
+        least = [min(worst[0], *members[members[:, 0] > level, 1], np.inf) for level in levels]
+        return np.maximum(0, np.array(least)[:, None] - costs[:, 0])
     low = np.minimum(costs.min(0), members[:, 1:].min(0, initial=np.inf))
     size = np.maximum(worst - low, 0)
     points = low + qmc.Sobol(costs.shape[1], seed=0).random(POINTS) * size
