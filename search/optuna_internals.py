@@ -75,17 +75,15 @@ def replay_journal(
     """
     replay = JournalStorageReplayResult("reader")
 
-    def is_applied(line: bytes) -> bool:
+    dropped = 0
+    for line in lines:
         try:
             log = json.loads(line)
-            if not isinstance(log["worker_id"], str):
-                return False  # Optuna asks behind a change that is made already
+            if not isinstance(log["worker_id"], str):  # Optuna asks behind a change that is made
+                raise TypeError
             replay.apply_logs([log])
         except Exception:  # whatever a line that is none may set off
-            return False
-        return True
-
-    dropped = sum(not is_applied(line) for line in lines)
+            dropped += 1
     for study in replay.get_all_studies():
         if study.study_name == name:
             return study.user_attrs, replay.get_all_trials(study._study_id, None), dropped

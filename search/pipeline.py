@@ -54,8 +54,6 @@ if TYPE_CHECKING:
 
     from search.plan.settings import RunSettings
 
-ORPHAN_SECONDS = 30.0
-
 
 @check_arguments(keywords=("trials", "epochs"), labels="plan", options=RUN_SEARCH)
 def run_search(
@@ -290,7 +288,7 @@ def _carried_out(
     logs = logged(plan, folder, search_sources(folder))
     with explained(), folder.locked(), folder.logging(), logs:
         write_data_record(folder, data)
-        write_examples(folder, data, past.before, past.taught)
+        write_examples(folder, data, past.before, plan.distill.teacher.files)
         LOG.info(
             "runs on %s: %d worker process(es) of %d thread(s); folder %s",
             crew.place, crew.count, threads, folder.path,
@@ -368,7 +366,7 @@ def _wait_for_orphans(folder: SearchFolder, *, needed: bool) -> None:
         folder: The run's.
         needed: Fail where they do not. Those of other machines are given up without that.
     """
-    deadline = time.monotonic() + ORPHAN_SECONDS
+    deadline = time.monotonic() + 30
     while linux.is_shared(folder.path / WORKERS_LOCK):
         if time.monotonic() > deadline:
             if not needed:

@@ -18,7 +18,6 @@ from search.engines._base import LOST, OVERDUE, Job, JobQueue, Order
 MAX_GROWTH = 2**30
 """A worker whose memory has grown by this many bytes is renewed (TensorFlow gives none back)."""
 MAX_JOBS = 40
-POLL_SECONDS = 0.5
 KILLED_STARTS = 3
 """A worker that is killed while it starts is replaced so many times in a row."""
 
@@ -113,7 +112,7 @@ class Pool:
         while any(slot.job for slot in self._slots) or (self.AHEAD and self._more):
             self._end_overdue()
             try:
-                index, generation, message = self._events.get(timeout=POLL_SECONDS)
+                index, generation, message = self._events.get(timeout=0.5)
             except queue.Empty:
                 self._wait(handler)
                 continue

@@ -43,14 +43,12 @@ class Past:
 
     Attributes:
         before: Files of models whose weights its candidates begin with.
-        taught: Files of teachers from elsewhere.
         notes: What the report of each compressed model must say.
         val_learnt: Whether the compressed models' validation part was learnt: by a teacher, or
             in final trainings.
     """
 
     before: tuple[Path, ...] = ()
-    taught: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
     val_learnt: bool = False
 
@@ -125,7 +123,7 @@ def check_past(plan: SearchPlan, data: Dataset, space: Space) -> Past:
         )
         learnt = True
     before = () if whole is None else (whole[0],)
-    return Past(before, tuple(plan.distill.teacher.files), tuple(notes), learnt)
+    return Past(before, tuple(notes), learnt)
 
 
 def check_limits(plan: SearchPlan, data: Dataset) -> None:

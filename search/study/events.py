@@ -113,9 +113,9 @@ def keep_artifacts(study: optuna.Study, folder: SearchFolder) -> None:
     place = folder.path / PLACE
     place.mkdir(exist_ok=True)
     store = optuna.artifacts.FileSystemArtifactStore(base_path=place)
-    known: dict[str, int] = dict(study.user_attrs.get(KEPT, {}))
+    before: dict[str, int] = study.user_attrs.get(KEPT, {})
+    known = dict(before)
     files = [item.file for record in folder.read_compressed() for item in record.files()]
-    new = False
     for name in (*REPORT, *files):
         path = folder.path / name
         if not path.is_file() or known.get(name) == path.stat().st_size:
@@ -124,6 +124,5 @@ def keep_artifacts(study: optuna.Study, folder: SearchFolder) -> None:
             artifact_store=store, file_path=str(path), study_or_trial=study
         )
         known[name] = path.stat().st_size
-        new = True
-    if new:
+    if known != before:
         study.set_user_attr(KEPT, known)

@@ -190,7 +190,7 @@ class Course:
 
     def __init__(self, objectives: Sequence[str]) -> None:
         self._objectives = tuple(objectives)
-        self._rows: list[Losses | None] = []
+        self._rows: list[list[float] | None] = []
         self.best = np.full(len(self._objectives), np.inf)
         self.worst = -self.best
         self.finished = 0
@@ -198,10 +198,9 @@ class Course:
 
     def extend(self, trials: Sequence[Candidate]) -> None:
         """Takes further trials, in the order in which they ended."""
-        found = [losses_of(item, self._objectives) for item in trials]
-        rows = [None if row is None else np.asarray(row, np.float64) for row in found]
+        rows = [losses_of(item, self._objectives) for item in trials]
         self._rows += rows
-        new = [row for row in rows if row is not None]
+        new = [np.array(row) for row in rows if row is not None]
         self.finished += len(new)
         best = np.min([self.best, *new], axis=0)
         worst = np.max([self.worst, *new], axis=0)
@@ -217,10 +216,10 @@ class Course:
         self.share: list[float] = []
         self.last_growth, self._grown = 0, 0.0
 
-    def _add(self, row: Losses | None) -> None:
+    def _add(self, row: list[float] | None) -> None:
         if row is not None:
             spread = self.worst - self.best
-            self._frontier.add((row - self.best) / np.where(spread > 0, spread, 1.0))
+            self._frontier.add((np.array(row) - self.best) / np.where(spread > 0, spread, 1.0))
         share = self._frontier.volume / (1 + MARGIN) ** len(self._objectives)
         self.share.append(share)
         if share > self._grown * (1 + GROWTH):

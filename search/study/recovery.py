@@ -264,7 +264,16 @@ class _Writer:
         record = self.records.get(number)
         if record is not None:
             facts = describe_trial(record, self._plan)
-            if found is None or not _agrees(found, record, facts):
+            # it may still be running there: the kill came between its record and the study
+            agrees = (
+                found is not None
+                and found.params == record.choices
+                and ((found.state, found.values) == (facts["state"], facts["values"])
+                     or found.state == TrialState.RUNNING)
+                and facts["user_attrs"].items() <= found.user_attrs.items()
+                and facts["constraints"].items() <= found.constraints.items()
+            )  # fmt: skip
+            if found is None or not agrees:
                 self.replaced.append(record.id)
                 return self._from_record(record, facts)
         elif found is None:
@@ -357,20 +366,6 @@ def describe_trial(record: Candidate, plan: SearchPlan) -> dict[str, Any]:
                 attrs[rung_attr(rung)] = max(qualities[:rung])
     constraints = _constraints(record, plan)
     return {"state": state, "values": values, "user_attrs": attrs, "constraints": constraints}
-
-
-def _agrees(trial: FrozenTrial, record: Candidate, facts: dict[str, Any]) -> bool:
-    """Tells whether a trial is a candidate's.
-
-    It may still be running there: the kill came between its record and the study.
-    """
-    ended = (trial.state, trial.values) == (facts["state"], facts["values"])
-    return (
-        trial.params == record.choices
-        and (ended or trial.state == TrialState.RUNNING)
-        and facts["user_attrs"].items() <= trial.user_attrs.items()
-        and facts["constraints"].items() <= trial.constraints.items()
-    )
 
 
 def _constraints(record: Candidate, plan: SearchPlan) -> dict[str, float]:

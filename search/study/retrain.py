@@ -31,7 +31,7 @@ from compress.prune.channels import check_channels, prune_channels
 from compress.run.records import Record, read_record
 from compress.shrinking.case import Subject, Teacher, Work
 from compress.shrinking.prune_and_train import Tuner
-from compress.train import EpochRecord, train
+from compress.train import train
 from compress.train.kept_weights import LastEpoch, StartingPoint
 from compress.train.predict import quality_of
 from search.plan import SearchPlan
@@ -93,9 +93,6 @@ def retrain(
     part = on_everything(data) if plan.final.on_validation else data
     hooks = [LastEpoch()] if plan.final.on_validation else []
 
-    def on_epoch(epoch: int, epochs: int, _: EpochRecord) -> None:
-        on_progress(f"{name}: epoch {epoch}/{epochs}", epoch / epochs)
-
     # a `Tuner` looks at the start itself
     judged = space.trained and not plan.final.on_validation and not plan.search.no_train
     start = StartingPoint(model, data, plan.search.objectives[0]) if judged else None
@@ -114,7 +111,9 @@ def retrain(
             hooks=hooks,
             select_by=plan.search.objectives[0],
             checkpoint=unfinished,
-            on_epoch=on_epoch,
+            on_epoch=lambda epoch, epochs, _: on_progress(
+                f"{name}: epoch {epoch}/{epochs}", epoch / epochs
+            ),
         )
     if start is not None:
         result = start.settled(model, result)

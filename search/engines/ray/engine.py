@@ -32,13 +32,6 @@ from search.engines.ray.link import END_SECONDS, RayLink
 from search.study.remote import Files, given, receive
 
 LOCAL, AUTO = "local", "auto"
-LOST_SECONDS = 1.0
-AGAIN_SECONDS = 30.0
-"""After a node was refused, its slot asks for another this much later."""
-PACE, WORDS = 1.0, 50
-"""Seconds at least between two words of progress of a worker; words a second of all of them."""
-TOLD_SECONDS = 60.0
-"""How often a run without any worker says that it waits."""
 
 
 class RayEngine:
@@ -51,11 +44,24 @@ class RayEngine:
         """Returns as many workers as are asked for, or as the cluster holds now.
 
         Raises:
-            InputError: The cluster does not answer, or has no node that holds a worker.
+            InputError: The cluster does not answer, or has no node that holds a worker; workers
+                that do not see the run's folder would read a file of the run's machine, or nothing
+                can be written where their files shall go.
         """
         options = demand.options
+        if options.files and demand.reads:
+            raise InputError(
+                f"files must be left out for {demand.reads}: workers read files of the run's "
+                f"machine. Received: {options.files}. Put the output folder, and those files, "
+                "where all see them."
+            )
+        if options.files and demand.journal:
+            raise InputError(
+                "files must come with a storage that workers reach: the run's journal lies in its "
+                "folder. Received: none. Give --storage."
+            )
         if options.files:
-            _check_files(demand)
+            Files(options.files).check()
         self._joined |= _connect(options.address)
         import ray
 
@@ -139,7 +145,7 @@ class RayPool(Pool):
             modules=tuple(filter(None, (current_folder(), *sys.path))),
             fingerprint=str(read_json(folder.data)["fingerprint"]),
             data=data,
-            pace=max(PACE, crew.count / WORDS),
+            pace=max(1.0, crew.count / 50),  # fifty words of progress a second, of all of them
             files=self._order.demand.options.files,
             records=(folder.plan_path.read_bytes(), folder.data.read_bytes()),
         )  # fmt: skip
@@ -147,6 +153,10 @@ class RayPool(Pool):
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        # those that do not end in time are killed
+        deadline = time.monotonic() + END_SECONDS
+        for link in self._links:
+            link.join(deadline - time.monotonic())
         self._leave()
 
     def _log_of(self, index: int) -> Path:
@@ -188,7 +198,7 @@ class RayPool(Pool):
             self._worked = True
         elif message is None and not slot.started:
             # the next one may come to another node, when this one is known to be gone
-            slot.asleep_until = time.monotonic() + LOST_SECONDS
+            slot.asleep_until = time.monotonic() + 1
         super()._handle(slot, message, handler)
 
     def _refuse(self, slot: Slot, where: str, reason: str) -> None:
@@ -204,45 +214,17 @@ class RayPool(Pool):
             LOG.warning("%s It is left out until that is mended.", text)
             self._refused.add(where)
         self._end(slot)
-        slot.asleep_until = time.monotonic() + AGAIN_SECONDS
+        slot.asleep_until = time.monotonic() + 30  # then it asks for another node
 
     def _wait(self, handler: JobQueue) -> None:
         if any(slot.ready for slot in self._slots):
             self._told = time.monotonic()
-        elif time.monotonic() > self._told + TOLD_SECONDS:
+        elif time.monotonic() > self._told + 60:
             self._told = time.monotonic()
             LOG.info("no worker runs: waiting for room on the cluster (see `ray status`)")
         for slot in self._slots:
             if slot.link is None:
                 self._feed(slot, handler)
-
-    def stop(self) -> None:
-        """Ends all workers; those that do not end in time are killed."""
-        super().stop()
-        deadline = time.monotonic() + END_SECONDS
-        for link in self._links:
-            link.join(deadline - time.monotonic())
-
-
-def _check_files(demand: Demand) -> None:
-    """Checks that workers can do without the run's folder.
-
-    Raises:
-        InputError: They would read a file of the run's machine; or nothing can be written where
-            theirs shall go.
-    """
-    files = demand.options.files
-    if demand.reads:
-        raise InputError(
-            f"files must be left out for {demand.reads}: workers read files of the run's machine. "
-            f"Received: {files}. Put the output folder, and those files, where all see them."
-        )
-    if demand.journal:
-        raise InputError(
-            "files must come with a storage that workers reach: the run's journal lies in its "
-            "folder. Received: none. Give --storage."
-        )
-    Files(files).check()
 
 
 def _places(resources: dict[str, float], cpus: int, cards: float) -> int:

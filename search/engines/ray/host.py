@@ -44,8 +44,6 @@ REFUSED = "refused"
 """Kind of message: this node cannot work for the run; "reason" says why."""
 ENDED = "ended"
 """Kind of message: the worker process has ended; "how" says how."""
-POLL_SECONDS = 10.0
-"""How long a call waits for a message, before the next call waits for it."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +180,7 @@ class RayHost:
         """Returns what the worker has said since the last call, in order; waits for it a while."""
         found = []
         try:
-            found.append(self._said.get(timeout=POLL_SECONDS))
+            found.append(self._said.get(timeout=10))
             while True:
                 found.append(self._said.get_nowait())
         except queue.Empty:

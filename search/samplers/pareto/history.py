@@ -62,6 +62,7 @@ class History:
         ended: With values.
         stopped: Without values, but with a curve.
         running: With choices, or a claim.
+        told: The ended and the stopped ones: they were asked all there was to ask.
         distributions: Of all parameters that trials were asked.
     """
 
@@ -79,19 +80,12 @@ class History:
                 self.stopped.append(other)
             elif other.state is TrialState.RUNNING:
                 self.running.append(other)
+        self.told = [*self.ended, *self.stopped]
+        values = np.array([trial.values for trial in self.ended], np.float64)
+        self._values = values.reshape(len(self.ended), len(self.directions))
         self.distributions: dict[str, BaseDistribution] = {}
         for other in (*self.told, *self.running):
             self.distributions |= other.distributions
-
-    @property
-    def told(self) -> list[FrozenTrial]:
-        """Trials that were asked all there was to ask, and told something of it."""
-        return [*self.ended, *self.stopped]
-
-    @cached_property
-    def _values(self) -> Losses:
-        values = np.array([trial.values for trial in self.ended], np.float64)
-        return values.reshape(len(self.ended), len(self.directions))
 
     @cached_property
     def losses(self) -> Losses:

@@ -99,8 +99,9 @@ class ParetoSampler(StatelessSampler):
     ) -> dict[str, BaseDistribution]:
         """Returns all parameters that the space or told trials have; see `BaseSampler`."""
         history = History(study, trial, self._curves)
-        told = [other.params for other in history.told]
-        questions = Questions(self._space, history.distributions, told)
+        questions = Questions(
+            self._space, history.distributions, [other.params for other in history.told]
+        )
         # Optuna asks for both in a row: ten thousand trials are gone through once
         self._read = trial.number, history, questions
         return {name: item for name, item in questions.distributions.items() if not item.single()}
