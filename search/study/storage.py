@@ -4,12 +4,12 @@ Database servers restart, connections break, transactions of many workers meet. 
 not try again is tried again here, for some minutes: a run loses nothing by it.
 
 A database takes some hundred connections, a cluster may have more workers. Optuna's gRPC proxy
-holds a few connections and keeps finished trials in its memory.
-A proxy with many workers is busy with reading the trials of a study, which is asked for several
-times a trial. While one reading is under way all that are asked for wait, and are answered by the
-next one together: each still begins after it was asked for, so nobody sees less than before. The
-next one begins when as much time has passed as the last one took (`LONGEST` at most): readings
-take half of the time, however many ask for them, and writing has the other half.
+holds a few connections and keeps finished trials in its memory. With many workers it is busy with
+reading the trials of a study, which is asked for several times a trial. While one reading is under
+way all that are asked for wait, and are answered by the next one together: each still begins after
+it was asked for, so nobody sees less than before. The next one begins when as much time has passed
+as the last one took (`LONGEST` at most): readings take half of the time, however many ask for them,
+and writing has the other half.
 """
 
 from __future__ import annotations

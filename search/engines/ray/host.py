@@ -52,13 +52,13 @@ class Brief:
 
     Attributes:
         folder: The run's, an absolute path.
-        plan_digest: See `search.engines.ray.folder_problem`.
+        plan_digest: See `folder_problem`.
         versions: Of the run's machine.
         words: Options of `search.engines.worker`.
         modules: Folders in which the run's machine finds modules, for the user's own.
         fingerprint: Of the data.
         data: File -> reference into Ray's object store; empty: the worker loads for itself.
-        pace: Seconds between two words of progress: all workers share one listener.
+        pace: Seconds at least between two words of progress.
         files: Where files go if nodes do not see the folder; "": they do.
         records: Content of plan.json and data.json, for such nodes.
     """
