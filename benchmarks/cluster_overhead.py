@@ -171,8 +171,8 @@ def sampling(place: str, url: str, count: int) -> dict[str, Any]:
     from search.spaces._choices import choose
     from search.study import optimizers
     from search.study import study as studies
-    from search.study.asking import ask
     from search.study.directory import SearchFolder
+    from search.study.study import ask
 
     folder, found = SearchFolder(place), {}
     folder.path.mkdir(exist_ok=True)

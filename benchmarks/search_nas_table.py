@@ -40,8 +40,8 @@ from benchmarks._stored import Stored
 from compress.core.pareto import hypervolume
 from search.samplers import SAMPLERS
 from search.samplers.pareto import ParetoSampler
-from search.samplers.pareto.history import Curves, History, reported
-from search.samplers.pareto.questions import Choices, Questions
+from search.samplers._base import Choices
+from search.samplers.pareto.history import Curves, History, Questions, reported
 
 NAMES = ("pareto", "tpe", "greedy", "evolution", "nsga2", "random")
 READS = {"mean": "mean of three trainings", "one": "one training of three"}

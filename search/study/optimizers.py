@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from optuna.trial import BaseTrial
 
 from compress.data import Dataset
 from compress.plan import SCHEDULES, TrainSettings
-
-if TYPE_CHECKING:
-    from optuna.trial import BaseTrial
-
-    from search.plan import SearchPlan
+from search.plan import SearchPlan
 
 # Learning rates that train common networks, per optimizer (log scale).
 LEARNING_RATES = {

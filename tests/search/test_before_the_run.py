@@ -22,9 +22,8 @@ from search.cli import app
 from search.engines import local
 from search.plan import SearchPlan
 from search.study import study as studies
-from search.study.directory import SearchFolder
-from search.study.records import Candidate
-from search.study.study import forget, untried
+from search.study.directory import Candidate, SearchFolder
+from search.study.recovery import forget, untried
 from tests.compress.shrinking.test_model_names import mlp
 
 SPACE = ["--data", "digits", "--space", "mlp"]

@@ -26,8 +26,7 @@ from compress.report.inspection import render_costs, render_coupling
 from compress.report.terminal import Grid
 from search.cli.bench import render_bench
 from search.report import load_report
-from search.study.directory import SearchFolder
-from search.study.records import Candidate, Final
+from search.study.directory import Candidate, Final, SearchFolder
 from tests.compress.report.test_report import latency
 from tests.compress.report.test_standouts import run_with
 from tests.search.cli.terminal import on_terminal

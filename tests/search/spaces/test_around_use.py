@@ -25,9 +25,8 @@ from search.pipeline import default_folder, run_search
 from search.plan import SearchPlan
 from search.spaces import Around, space_for
 from search.study import optimizers
-from search.study.directory import SearchFolder
+from search.study.directory import Candidate, SearchFolder
 from search.study.objective import evaluate
-from search.study.records import Candidate
 from tests.contracts.space import ask
 from tests.same import same_arrays
 from tests.search.spaces.test_around import FIRST, HALF, HIDDEN, MID

@@ -16,7 +16,7 @@ from compress.core.errors import InputError
 from compress.plan.fields import from_flat
 from search.plan import SearchPlan, StoppingOptions
 from search.plan.stopping import rungs
-from search.study.early_stopping import Dominance, Stopper, make_rule
+from search.study.objective import Stopper, is_dominated
 
 
 def losses(*rows: tuple[float, float]) -> Any:
@@ -37,19 +37,19 @@ def losses(*rows: tuple[float, float]) -> Any:
 )
 def test_dominance_by_a_margin(own: tuple[float, float], stops: bool) -> None:
     table = losses((0.80, 100), (0.61, 50), (0.90, 1000), own)
-    assert Dominance(0.02).stops(table, 3) is stops
+    assert is_dominated(table, 3, 0.02) is stops
 
 
 def test_dominance_without_margin_does_not_stop_a_trial_by_itself() -> None:
-    assert not Dominance(0.0).stops(losses((0.5, 100), (0.6, 200)), 0)
-    assert Dominance(0.0).stops(losses((0.5, 100), (0.5, 100)), 0)  # an equal one is there
+    assert not is_dominated(losses((0.5, 100), (0.6, 200)), 0, 0.0)
+    assert is_dominated(losses((0.5, 100), (0.5, 100)), 0, 0.0)  # an equal one is there
 
 
 def test_dominance_needs_every_cost_to_be_no_more() -> None:
     table = np.array([[-0.9, 100.0, 5.0], [-0.5, 100.0, 4.0]])
-    assert not Dominance(0.02).stops(table, 1)
+    assert not is_dominated(table, 1, 0.02)
     table[1, 2] = 5.0
-    assert Dominance(0.02).stops(table, 1)
+    assert is_dominated(table, 1, 0.02)
 
 
 def test_rungs() -> None:
@@ -91,7 +91,7 @@ def test_rungs_stand_in_the_storage() -> None:
     study = optuna.create_study(directions=["maximize", "minimize"])
 
     def stopper() -> Stopper:
-        return Stopper(study.ask(), Dominance(0.02), (2, 4), [1000.0])
+        return Stopper(study.ask(), 0.02, (2, 4), [1000.0])
 
     first, second = stopper(), stopper()
     assert not second.stops(2, 0.5)  # nobody else has reached the rung
@@ -104,7 +104,7 @@ def test_rungs_stand_in_the_storage() -> None:
 
 
 def replay(
-    curves: Sequence[dict[str, Any]], rule: Dominance | None, epochs: Sequence[int]
+    curves: Sequence[dict[str, Any]], margin: float, epochs: Sequence[int]
 ) -> tuple[int, float]:
     """Run candidates in this order; return epochs trained and the front's hypervolume."""
     at: dict[int, list[tuple[float, float]]] = {epoch: [] for epoch in epochs}
@@ -112,9 +112,9 @@ def replay(
     for item in curves:
         accuracy, macs = item["accuracy"], float(item["macs"])
         stopped = False
-        for epoch in epochs if rule and accuracy else ():
+        for epoch in epochs if accuracy else ():
             at[epoch].append((-max(accuracy[:epoch]), macs))
-            if rule and rule.stops(np.array(at[epoch]), len(at[epoch]) - 1):
+            if is_dominated(np.array(at[epoch]), len(at[epoch]) - 1, margin):
                 spent, stopped = spent + epoch, True
                 break
         if not stopped:
@@ -129,7 +129,7 @@ def test_replay_by_hand() -> None:
         {"macs": 1e5, "accuracy": [0.5, 0.5, 0.5, 0.5]},  # stopped after 2: 0.6 is cheaper
         {"macs": 1e6, "accuracy": [0.7, 0.8, 0.9, 0.9]},
     ]
-    spent, found = replay(curves, Dominance(0.05), (2,))
+    spent, found = replay(curves, 0.05, (2,))
     assert spent == 4 + 2 + 4
     # (0.75, 1e4): 0.25 of 0.5 high, all 4 of 4 wide; (0.9, 1e6) adds 0.15 / 0.5 over 2 of 4
     assert found == pytest.approx(0.5 + 0.3 * 0.5)
@@ -143,11 +143,11 @@ def test_the_default_rule_on_recorded_curves() -> None:
     """
     content = json.loads(Path(__file__).with_name("recorded_curves.json").read_text("utf-8"))
     curves, defaults = content["candidates"], StoppingOptions()
-    rule = make_rule(defaults.rule, defaults.margin)
-    epochs = rungs(defaults.rule, content["epochs"])
-    all_epochs, best = replay(curves, None, ())
+    margin, epochs = defaults.margin, rungs(defaults.rule, content["epochs"])
+    all_epochs, best = replay(curves, margin, ())
     rng = np.random.default_rng(0)
-    replayed = [replay([curves[i] for i in rng.permutation(50)], rule, epochs) for _ in range(60)]
+    orders = [rng.permutation(len(curves)) for _ in range(60)]
+    replayed = [replay([curves[i] for i in order], margin, epochs) for order in orders]
     spent, volumes = zip(*replayed, strict=True)
     assert all_epochs / np.median(spent) >= 2.0
     assert 1 - np.median(volumes) / best < 0.005
