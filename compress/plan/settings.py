@@ -131,9 +131,6 @@ class PruneWeightsSettings(TypedDict, total=False):
     """fine-tune by the train_step of the model's own class, without a teacher (task custom).
     Default: False."""
 
-    accumulate: Count
-    """batches whose gradients are averaged into one optimizer step. Default: 1."""
-
     sparsity: float
     """share of each pruned kernel to set to zero; 0: none. Default: 0.8."""
 
@@ -298,9 +295,6 @@ class DistillSettings(TypedDict, total=False):
     """fine-tune by the train_step of the model's own class, without a teacher (task custom).
     Default: False."""
 
-    accumulate: Count
-    """batches whose gradients are averaged into one optimizer step. Default: 1."""
-
     teacher_weights: Iterable[float] | str
     """weights of several teachers, with commas; default: all equal."""
 
@@ -392,9 +386,6 @@ class QuantizeSettings(TypedDict, total=False):
     augment: Iterable[str]
     """random changes of training images, in every training: flip (left to right), shift (by up to
     an eighth); a teacher sees the same changed images."""
-
-    accumulate: Count
-    """batches whose gradients are averaged into one optimizer step. Default: 1."""
 
     loss: str
     """distillation loss on logits: kd, dkd, none. Default: kd."""
@@ -563,9 +554,6 @@ class CompressModelSettings(TypedDict, total=False):
     own_train_step: bool
     """fine-tune by the train_step of the model's own class, without a teacher (task custom).
     Default: False."""
-
-    accumulate: Count
-    """batches whose gradients are averaged into one optimizer step. Default: 1."""
 
     channels: Target | str | float | None
     """what to keep: 0.5x (half of the model's MACs; also: 2x smaller) or an absolute 12M; empty:
@@ -911,9 +899,6 @@ class ShrinkSettings(TypedDict, total=False):
     augment: Iterable[str]
     """random changes of training images, in every training: flip (left to right), shift (by up to
     an eighth); a teacher sees the same changed images."""
-
-    accumulate: Count
-    """batches whose gradients are averaged into one optimizer step. Default: 1."""
 
     channel_criterion: str
     """how channels are ranked: auto (l2, or reconstruction with scope damage), l1, l2, bn_scale,

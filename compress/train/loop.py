@@ -159,8 +159,9 @@ class Training:
             stored.assign("model", self.model.variables)
         context, objective = self.context, self.context.objective
         variables = [*self.model.trainable_variables, *objective.variables()]
-        settings = replace(context.settings, accumulate=context.accumulate)
-        optimizer: Any = build_optimizer(settings, context.total_steps, variables)
+        optimizer: Any = build_optimizer(
+            context.settings, context.total_steps, variables, context.parts
+        )
         if context.device.policy == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
             optimizer.build(variables)

@@ -29,7 +29,7 @@ def learning_rate(settings: TrainSettings, total_steps: int) -> Any:
 
 
 def build_optimizer(
-    settings: TrainSettings, total_steps: int, variables: list[Any]
+    settings: TrainSettings, total_steps: int, variables: list[Any], parts: int = 1
 ) -> keras.optimizers.Optimizer:
     """Builds the optimizer for `variables`.
 
@@ -39,8 +39,9 @@ def build_optimizer(
     Args:
         settings: Names and numbers.
         total_steps: Batches that the schedule spans, at least 1 (Keras's schedules count batches,
-            under gradient accumulation too).
+            of parts too).
         variables: The trainable variables.
+        parts: How many batches give one step, by the mean of their gradients.
 
     Returns:
         A Keras optimizer, built.
@@ -53,7 +54,7 @@ def build_optimizer(
     common: dict[str, Any] = {
         "learning_rate": learning_rate(settings, total_steps),
         "weight_decay": settings.weight_decay or None,
-        "gradient_accumulation_steps": settings.accumulate if settings.accumulate > 1 else None,
+        "gradient_accumulation_steps": parts if parts > 1 else None,
     }
     makers: dict[str, Any] = {
         "sgd": lambda: keras.optimizers.SGD(**common),

@@ -127,11 +127,6 @@ class TrainContext:
         return -(-self.whole_batch // self.parts)
 
     @property
-    def accumulate(self) -> int:
-        """Steps whose gradients are averaged."""
-        return self.settings.accumulate * self.parts
-
-    @property
     def steps_per_epoch(self) -> int:
         """Full steps of an epoch."""
         return len(self.data.train) // self.batch

@@ -106,9 +106,6 @@ class RunSettings(TypedDict, total=False):
     """fine-tune by the train_step of the model's own class, without a teacher (task custom).
     Default: False."""
 
-    accumulate: Count
-    """batches whose gradients are averaged into one optimizer step. Default: 1."""
-
     channels: Target | str | float | None
     """what to keep: 0.5x (half of the model's MACs; also: 2x smaller) or an absolute 12M; empty:
     every channel."""

@@ -276,14 +276,6 @@ def test_an_example_of_weight_two_counts_like_two(
     same_arrays(models[0].get_weights(), models[1].get_weights(), atol=1e-6)
 
 
-def test_accumulated_batches_are_one_large_one(blobs: Dataset, cpu: Device) -> None:
-    whole, parts = linear(blobs), linear(blobs)
-    settings = replace(SGD, epochs=3, batch_size=240)
-    train(whole, blobs, settings, device=cpu)
-    train(parts, blobs, replace(settings, batch_size=60, accumulate=4), device=cpu)
-    same_arrays(whole.get_weights(), parts.get_weights(), atol=1e-6)
-
-
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_an_interrupted_training_goes_on(
     digits: Dataset, cpu: Device, small_cnn: Callable[..., Any], tmp_path: Path, optimizer: str
