@@ -1,14 +1,24 @@
-"""Benchmarks: `bench` times models and files against each other, runtime by runtime."""
+"""Benchmarks: `bench` times models and files against each other, runtime by runtime.
+
+`channel_times` measures how the time of a model follows from its channel counts and blocks.
+`profiled` tells which layer takes how much of an inference, by ONNX Runtime's own profiler:
+LiteRT's Python package has none. It runs a convolution or dense layer with the normalization and
+activation behind it as one kernel, named by the last of them: its time counts for the layer that
+multiplies.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from compress.benchmarking.models import (
     FILE,
@@ -22,19 +32,38 @@ from compress.benchmarking.models import (
 from compress.benchmarking.result import BenchResult, Timed, key_of, write_result
 from compress.core.arguments import check_arguments
 from compress.core.atomic_files import new_folder
-from compress.core.errors import InputError
+from compress.core.errors import InputError, MissingDependency
+from compress.exporting.side_by_side import litert_files
+from compress.exporting.traced import layer_of
 from compress.measure import Entry, time_entries
+from compress.measure.rules import rule_of
+from compress.measure.runtimes.onnx import INSTALL
+from compress.model.io import as_model
+from compress.model.program import Node
+from compress.model.recording import record
 from compress.model.saved_models import bytes_of
+from compress.plan import ChannelOptions
 from compress.plan.bench import BenchPlan
-from compress.plan.keywords import BENCH
+from compress.plan.keywords import BENCH, PRUNE_CHANNELS
+from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.coupling.blocks import blocks_of
+from compress.prune.channels.selection.allowed import allowed_for, ladder
+from compress.prune.channels.selection.measured_times import measured_times
 
 if TYPE_CHECKING:
     from typing import Unpack
 
+    import keras
+
     from compress.benchmarking.models import ModelOrFile
-    from compress.plan.settings import BenchSettings
+    from compress.plan.settings import BenchSettings, PruneChannelsSettings
+    from compress.prune.channels.selection.times import TimeModel
 
 __all__ = ["BenchPlan", "BenchResult", "Skipped", "BenchModel", "Timed", "bench"]
+
+
+WARMUP = 5
+_PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 
 @check_arguments(options=BENCH)
@@ -161,3 +190,172 @@ def _baselines(keyed: dict[str, tuple[Prepared, int]], plan: BenchPlan) -> dict[
         return same and (a.runtime, a_threads) == (b.runtime, b_threads)
 
     return {key: next(other for other in ahead if alike(key, other)) for key in keyed}
+
+
+@check_arguments()
+def channel_times(
+    model: keras.Model | str | Path,
+    options: ChannelOptions | None = None,
+    *,
+    format: str = "float32",
+    threads: int = 1,
+    budget: float | None = None,
+    seed: int = 0,
+    input_shape: Any = None,
+    on_progress: Callable[[str, float], None] | None = None,
+    **settings: Unpack[PruneChannelsSettings],
+) -> TimeModel:
+    """Measures what every choice of widths and blocks takes: LiteRT, on this machine, now.
+
+    Each call of the model is timed by itself at some widths; a few whole nets put the sum right.
+    What comes out is the `cost` of `prune_channels`: channels leave where they take time.
+
+    Args:
+        model: A Keras model, or the path of its file; it stays as it is.
+        options: The plan's section: what may leave, `round_to`, `min_kept`, `blocks`.
+        format: Of the files: "float32", "float16", "dynamic" or "int8".
+        threads: Of the runtime, at least 1.
+        budget: Seconds of timing calls, and as many of timing nets, above 0; default: until each
+            call is known to 3 %, and two seconds a net.
+        seed: Of the order of measuring.
+        input_shape: Of one example, where the model's own has open sizes.
+        on_progress: Called with (text, share that is done).
+        **settings: Other fields of `ChannelOptions`.
+
+    Returns:
+        A function of kept units (..., groups) and present blocks (..., blocks) -> milliseconds
+        (...), estimated from what was measured: time a file before you call it faster. Its
+        `calibration` says how far off sums of calls were, `estimated` what could not be timed.
+
+    Raises:
+        InputError: A model or option that `prune_channels` refuses, or an open input size.
+        RunFailed: No call could be measured.
+
+    Example:
+        >>> times = channel_times(model, budget=0.5)
+        >>> times.calibration.nets  # prune_channels(model, cost=times, share=0.5): half of the time
+        8
+
+    Reference:
+        Shen et al. 2022, "Structural Pruning via Latency-Saliency Knapsack", section 3.2; there
+        a table of layers alone, here one put right by whole nets.
+    """
+    found = PRUNE_CHANNELS.section("channels", options, ChannelOptions, settings)
+    coupling = coupling_of(as_model(model), input_shape)
+    allowed = allowed_for(coupling, found, ladder(found)[-1])
+    blocks = blocks_of(coupling) if found.blocks else ()
+    return measured_times(
+        coupling, allowed, litert_files, blocks, format=format, threads=threads, budget=budget,
+        seed=seed, on_progress=on_progress,
+    )[0]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Time by layer.
+
+    Attributes:
+        seconds: Median over runs of the time in each layer's nodes, by layer name.
+        runtime, threads, runs: How it was measured.
+    """
+
+    seconds: dict[str, float]
+    runtime: str
+    threads: int
+    runs: int
+
+    def share(self, layer: str) -> float:
+        """Returns a layer's share of the time in all nodes, in [0, 1]."""
+        total = sum(self.seconds.values())
+        return self.seconds.get(layer, 0.0) / total if total else 0.0
+
+
+def profile_layers(
+    file: Path, layers: Mapping[str, str], *, threads: int = 1, runs: int = 50, seed: int = 0
+) -> Profile:
+    """Runs an ONNX file with the profiler on.
+
+    Args:
+        file: From `compress.exporting.onnx`, so that nodes carry layers' names.
+        layers: From `multipliers`.
+        threads: CPU threads.
+        runs: Inferences that count; a few more come first.
+        seed: Of the input.
+
+    Raises:
+        MissingDependency: onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingDependency(INSTALL) from None
+    from compress.measure.runtimes import RUNTIMES
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = onnxruntime.InferenceSession(
+            str(file), options, providers=["CPUExecutionProvider"]
+        )
+        (given,) = session.get_inputs()
+        x = np.random.default_rng(seed).normal(size=given.shape).astype(np.float32)
+        for _ in range(WARMUP + runs):
+            session.run(None, {given.name: x})
+        events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
+    return Profile(_by_layer(events, layers), RUNTIMES["onnx"].describe(), threads, runs)
+
+
+def _by_layer(events: list[dict[str, Any]], layers: Mapping[str, str]) -> dict[str, float]:
+    """Returns the median seconds of each layer; an event is one node in one run."""
+    nodes: dict[str, list[float]] = {}
+    kinds: dict[str, str] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            name = event["name"].removesuffix("_kernel_time")
+            nodes.setdefault(name, []).append(event["dur"] / 1e6)
+            kinds[name] = str(event.get("args", {}).get("op_name", ""))
+    found: dict[str, float] = {}
+    for name, seconds in nodes.items():
+        layer = layer_of(name, layers)
+        if any(product in kinds[name] for product in _PRODUCTS):
+            layer = layers.get(layer, layer)
+        found[layer] = found.get(layer, 0.0) + float(np.median(seconds[WARMUP:]))
+    return found
+
+
+def multipliers(model: keras.Model) -> dict[str, str]:
+    """Returns for each layer the one that multiplies what it is fed: itself, or before it.
+
+    From an activation back through layers of one input to the nearest one with a counting
+    rule; a layer behind a merge stands for itself.
+    """
+    found: dict[str, str] = {}
+
+    def call(node: Node, before: list[str]) -> list[str]:
+        name = node.operation.name
+        inherits = rule_of(node.operation) is None and len(before) == 1 and before[0]
+        found[name] = before[0] if inherits else name
+        return [found[name]] * len(node.outputs)
+
+    program = record(model)
+    program.interpret(call, [""] * len(program.inputs))
+    return found
+
+
+def profiled(model: keras.Model, *, threads: int = 1, runs: int = 50) -> Profile:
+    """Exports a model to ONNX in a temporary file and profiles it.
+
+    Raises:
+        MissingDependency: ONNX's packages are not installed.
+        RunFailed: The converter refused the model.
+    """
+    from compress.exporting.onnx import export_onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        export_onnx(model, Path(folder) / "profiled.onnx")
+        return profile_layers(
+            Path(folder) / "profiled.onnx", multipliers(model), threads=threads, runs=runs
+        )

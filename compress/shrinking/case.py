@@ -1,27 +1,38 @@
 """A model to compress or to shrink, and what goes with it: data, plan, device, teachers, coupling.
 
-All of it is loaded and found out once, for the checks and for the work.
+All of it is loaded and found out once, for the checks and for the work. What a plan asks of models
+is checked here: `compress` has the model that it will shrink. A run has none yet: it asks models of
+its space (the baseline, the smallest, the largest), and what none of them can do is refused. What
+only some of them can do (a pattern of layer names, say) is left out where a model cannot, and its
+notes say so.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from compress.core.errors import FeasibleError, InputError
 from compress.core.progress import OnProgress, silent
 from compress.data import Dataset, Preprocessing
+from compress.distillation import make_hints
+from compress.distillation.setup import logit_losses
+from compress.distillation.teachers import class_order
 from compress.model.heads import counted_at
 from compress.model.io import load_model
-from compress.plan import Plan
+from compress.plan import LayerPair, LayerShare, Plan
 from compress.plan.shrink import ShrinkPlan
+from compress.prune.channels import check_channels
+from compress.prune.channels.analysis import coupling_of
+from compress.prune.weights import find_targets
 from compress.run.origin import origin_of
-from compress.train.scaling import find_scaling
+from compress.train.predict import find_scaling
 
 if TYPE_CHECKING:
     import keras
@@ -30,6 +41,9 @@ if TYPE_CHECKING:
     from compress.devices import DeviceTimes
     from compress.prune.channels.coupling.groups import Coupling
     from compress.train.objective import OwnStepObjective
+
+
+PlanT = TypeVar("PlanT", bound=Plan)
 
 
 @dataclass(frozen=True)
@@ -119,8 +133,6 @@ class Subject:
         Raises:
             InputError: The model is no graph and cannot be traced.
         """
-        from compress.prune.channels.analysis import coupling_of
-
         return coupling_of(self.model, self.input_shape)
 
 
@@ -188,10 +200,8 @@ def prepare(
     if not isinstance(teachers, LoadedTeachers):
         teachers = seeded_teachers(teachers, work.data, work.plan)
     teachers.draws.restore()
-    case = Case(
-        model, counted_at(model, work.data.input_shapes), path, work, teachers.each, teachers.draws,
-        notes, val_learnt,
-    )  # fmt: skip
+    shape = counted_at(model, work.data.input_shapes)
+    case = Case(model, shape, path, work, teachers.each, teachers.draws, notes, val_learnt)
     if work.plan.channels.active:
         _ = case.coupling  # it may make layers anew, whose seeds are drawn
     case.draws = Draws.now()
@@ -223,9 +233,6 @@ def load_teachers(paths: Sequence[Path], data: Dataset, plan: Plan) -> list[Teac
         InputError: A file cannot be read, a scaling cannot be found, a model does not fit, or
             the loss does not suit the task.
     """
-    from compress.distillation.setup import logit_losses
-    from compress.distillation.teachers import class_order
-
     if paths or plan.distill.teacher.automatic:
         logit_losses(plan.distill.loss, data.task)
     loaded = [load_teacher(path, data, plan) for path in paths]
@@ -250,3 +257,145 @@ def load_teacher(path: Path, data: Dataset, plan: Plan) -> Teacher:
     if origin is None and by_answers and not plan.distill.teacher.automatic:
         scaling = find_scaling(model, data, f"Teacher '{path}'").preprocess
     return Teacher(path, model, origin.class_names if origin is not None else None, scaling)
+
+
+Run = Callable[[Subject], None]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that a model can do or not.
+
+    Attributes:
+        what: As notes name it: "channel limit 'conv1*=0.3'".
+        run: Raises InputError where the model cannot.
+        item: What a plan can do without: section, field and item of the list; None where a model
+            that cannot do it is not compressed otherwise.
+    """
+
+    what: str
+    run: Run
+    item: tuple[str, str, Any] | None = None
+
+
+def checks_of(plan: Plan, data: Dataset, teachers: Sequence[keras.Model | None]) -> Iterator[Check]:
+    """Yields what a plan asks of each model.
+
+    Args:
+        plan: Sections channels, weights and distill.
+        data: Of the models.
+        teachers: One of them will teach; None: the model itself.
+    """
+    if plan.channels.active:
+        yield Check(f"channels {plan.channels.target}", _channels(plan))
+        for field, what in (("limits", "channel limit"), ("exclude", "channel exclusion")):
+            for pattern in getattr(plan.channels, field):
+                yield Check(
+                    f"{what} '{pattern}'",
+                    # of a target that any model meets
+                    _channels(plan, target_metric="amount", target=0.0, **{field: (pattern,)}),
+                    ("channels", field, pattern),
+                )
+    if plan.weights.sparsity > 0:
+        for override in plan.weights.overrides:
+            yield Check(
+                f"pruning override '{override}'",
+                _weights(plan, override),
+                ("weights", "overrides", override),
+            )
+    if plan.distill.teacher.automatic or plan.distill.teacher.files:
+        for pair in plan.distill.pairs:
+            run = _hints(plan, data, teachers, (pair,))
+            yield Check(f"hint pair '{pair}'", run, ("distill", "pairs", pair))
+        if plan.distill.hints and not plan.distill.pairs:
+            yield Check(f"hints {', '.join(plan.distill.hints)}", _hints(plan, data, teachers, ()))
+
+
+def check_by_models(
+    plan: Plan,
+    data: Dataset,
+    subjects: Sequence[Subject],
+    teachers: Sequence[keras.Model] = (),
+) -> None:
+    """Checks that of what the plan asks each thing can be done by one of the models.
+
+    Args:
+        plan: Sections channels, weights and distill.
+        data: Of the models.
+        subjects: The model that will be compressed, or some of those that may be.
+        teachers: Known ones, of which the first gives hints; else the models themselves.
+
+    Raises:
+        InputError: No model can; the error is that of the first.
+    """
+    for check in checks_of(plan, data, teachers[:1] or [subject.model for subject in subjects]):
+        errors = [error for item in subjects if (error := _failure(check, item)) is not None]
+        if subjects and len(errors) == len(subjects):
+            raise errors[0]
+
+
+def fitting(
+    plan: PlanT, data: Dataset, subject: Subject, teacher: keras.Model | None
+) -> tuple[PlanT, list[str]]:
+    """Leaves out of a plan for many models what one of them cannot do.
+
+    Targets stay: a model that cannot meet one is a case of its own (`FeasibleError`).
+
+    Returns:
+        The plan for this model, and notes on what was left out.
+    """
+    notes = []
+    for check in checks_of(plan, data, [teacher]):
+        error = _failure(check, subject) if check.item is not None else None
+        if check.item is not None and error and not isinstance(error, FeasibleError):
+            plan = _without(plan, *check.item)
+            notes.append(f"{check.what} was left out for this model: {error}")
+    return plan, notes
+
+
+def _without(plan: PlanT, section: str, field: str, item: object) -> PlanT:
+    """Returns a plan without one item of a list; hints go with the last of their pairs."""
+    options = getattr(plan, section)
+    kept = tuple(other for other in getattr(options, field) if other != item)
+    more = {"hints": ()} if field == "pairs" and not kept else {}
+    return replace(plan, **{section: replace(options, **{field: kept}, **more)})
+
+
+def _channels(plan: Plan, **changes: Any) -> Run:
+    options = replace(plan.channels, **{"limits": (), "exclude": (), **changes})
+    return lambda subject: check_channels(subject.coupling, options)
+
+
+def _weights(plan: Plan, override: LayerShare) -> Run:
+    options = replace(plan.weights, overrides=(override,))
+
+    def run(subject: Subject) -> None:
+        find_targets(subject.model, include=options.include, overrides=options.overrides)
+
+    return run
+
+
+def _hints(
+    plan: Plan, data: Dataset, teachers: Sequence[keras.Model | None], pairs: tuple[LayerPair, ...]
+) -> Run:
+    options = replace(plan.distill, pairs=pairs)
+
+    def run(subject: Subject) -> None:
+        model, errors = subject.model, []
+        for teacher in teachers:
+            try:
+                make_hints(model, teacher or model, options, data.task, plan.seed)
+            except InputError as error:
+                errors.append(error)
+        if len(errors) == len(teachers):
+            raise errors[0]
+
+    return run
+
+
+def _failure(check: Check, subject: Subject) -> InputError | None:
+    try:
+        check.run(subject)
+    except InputError as error:
+        return error
+    return None

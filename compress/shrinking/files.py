@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError, MissingDependency, RunFailed
 from compress.core.progress import OnProgress, silent
@@ -22,15 +24,17 @@ from compress.run.compressed import Artifact, LayerRow
 from compress.run.directory import LOG, RunFolder
 from compress.run.exports import write_example_values
 from compress.shrinking.case import Work
-from compress.shrinking.report_data import keep_scores
 
 if TYPE_CHECKING:
     import keras
 
+    from compress.data import Dataset
     from compress.exporting import Exported
     from compress.exporting.mixed.writing import LayerPrecision
     from compress.measure.runtimes import Runtime
 
+MOST_CLASSES = 50
+"""Of more, a confusion matrix shows nothing."""
 Checks = dict[str, dict[str, float]]
 """By format: "max_difference", "agreement" and "checked" of a file, see `Exported`."""
 
@@ -377,3 +381,23 @@ def _files(
         files[item.id] = folder.exports / f"{item.id}{runtime.suffixes[0]}"
         convert(folder.path / item.file, files[item.id])
     return files
+
+
+def keep_scores(folder: RunFolder, artifact: str, scores: Any, data: Dataset, bound: Any) -> None:
+    """Keeps the decisions of one file until all of its model's are known.
+
+    Args:
+        folder: The run's.
+        artifact: Id of the file.
+        scores: Its answers to the test part.
+        data: Of one class of several, or yes or no; of others nothing is kept.
+        bound: Score from which a binary file says yes.
+    """
+    if data.kind not in ("multiclass", "binary") or data.num_classes > MOST_CLASSES:
+        return
+    if data.kind == "multiclass":
+        decided = np.argmax(scores, axis=-1)
+    else:
+        decided = (np.asarray(scores).reshape(len(scores), -1)[:, 0] > bound).astype(np.int64)
+    folder.decisions.mkdir(parents=True, exist_ok=True)
+    np.save(folder.decisions / f".{artifact}.npy", decided.astype(np.int64))

@@ -30,8 +30,7 @@ from compress.shrinking.estimates import device_times
 from compress.shrinking.finishing import finished, recorded
 from compress.shrinking.job import UserData, refuse_learnt, run_on_model
 from compress.shrinking.net import ShrinkFolder
-from compress.shrinking.pace import Pace
-from compress.shrinking.planner import planner_for
+from compress.shrinking.planner import Pace, planner_for
 from compress.shrinking.recipes import read_recipe, save_recipe
 from compress.shrinking.workshop import Crew
 

@@ -25,11 +25,10 @@ from compress.run.directory import LOG
 from compress.run.exports import read_example_values
 from compress.run.logs.follower import note_epoch
 from compress.shrinking.case import Case
-from compress.shrinking.dense import DenseFiles, dense_files
 from compress.shrinking.files import Judged, judged
 from compress.shrinking.fitting import Fitter
 from compress.shrinking.goals import cost_text
-from compress.shrinking.net import REPAIRED, TRAINED, Net
+from compress.shrinking.net import REPAIRED, TRAINED, DenseFiles, Net, dense_files
 from compress.shrinking.prune_and_train import Tuner
 from compress.shrinking.variations import RECIPE, Variation
 

@@ -25,13 +25,19 @@ from compress.model.heads import check_head
 from compress.model.internals import layers_inside
 from compress.model.logits import logits_view
 from compress.plan import TrainSettings
-from compress.train import checkpoint as checkpoints
-from compress.train.augment import check_augment
-from compress.train.objective import LabelObjective, Objective, own_objective
-from compress.train.optimizers import build_optimizer
+from compress.train.objective import LabelObjective, Objective, build_optimizer, own_objective
 from compress.train.predict import Predictor
-from compress.train.records import EpochRecord, Hook, TrainContext, TrainResult
-from compress.train.steps import Steps
+from compress.train.records import (
+    Checkpoint,
+    EpochRecord,
+    Hook,
+    TrainContext,
+    TrainResult,
+    load_checkpoint,
+    parts_of_checkpoint,
+    save_checkpoint,
+)
+from compress.train.steps import Steps, check_augment
 
 if TYPE_CHECKING:
     import keras
@@ -108,7 +114,7 @@ def train(
     if not model.trainable_variables:
         raise InputError(f"Model '{model.name}' must have trainable weights. Received: none.")
     context = TrainContext(data, settings, objective, hooks, device, seed, select_by)
-    parts = checkpoints.parts_of(checkpoint) if checkpoint else None
+    parts = parts_of_checkpoint(checkpoint) if checkpoint else None
     if parts is None:
         parts = parts_of_a_batch(
             model, context.whole_batch, sizes=list(data.input_shapes.values()),
@@ -121,10 +127,10 @@ def train(
         fused_normalization(model),
     ):
         training.start(view, checkpoint)
-        for epoch in range(training.done + 1, context.epochs + 1):
+        for epoch in range(len(training.history) + 1, context.epochs + 1):
             record = training.epoch(epoch)
             if checkpoint is not None:
-                checkpoints.save(training.saved(), checkpoint)
+                save_checkpoint(training.saved(), checkpoint)
             if on_epoch:
                 on_epoch(epoch, context.epochs, record)
             if should_stop and epoch < context.epochs and should_stop(record):
@@ -132,7 +138,10 @@ def train(
     result = training.result()
     if parts == 1:
         return result
-    return replace(result, notes=(note_on_parts(model, context.whole_batch, parts), *result.notes))
+    note = f"memory holds no batch of {context.whole_batch}: it was trained in {parts} parts"
+    if _is_normalized(model):
+        note += ", whose statistics batch normalization used"
+    return replace(result, notes=(note, *result.notes))
 
 
 class Training:
@@ -144,17 +153,12 @@ class Training:
         self.best: tuple[tuple[float, float], int, list[npt.NDArray[Any]]] | None = None
         self.yardstick = 0.0
 
-    @property
-    def done(self) -> int:
-        """Epochs that are over."""
-        return len(self.history)
-
     def start(self, view: Any, checkpoint: Path | None) -> None:
         """Builds optimizer and compiled steps; goes on from a checkpoint where there is one."""
         import keras
         import tensorflow as tf
 
-        stored = checkpoints.load(checkpoint, self._identity()) if checkpoint else None
+        stored = load_checkpoint(checkpoint, self._identity()) if checkpoint else None
         if stored:
             stored.assign("model", self.model.variables)
         context, objective = self.context, self.context.objective
@@ -190,11 +194,11 @@ class Training:
             own=objective.step(self.model, optimizer),
         )
         self.yardstick = self._yardstick(stored)
-        feature_layers = bool(objective.feature_layers)
-        logits = (lambda x, training: view(x, training=training)[0]) if feature_layers else view
+        has_features = bool(objective.feature_layers)
+        logits = (lambda x, training: view(x, training=training)[0]) if has_features else view
         self.predict = Predictor(logits, context.data.preprocess, self.model)
 
-    def _yardstick(self, stored: checkpoints.Checkpoint | None) -> float:
+    def _yardstick(self, stored: Checkpoint | None) -> float:
         """Returns what a training that has learnt nothing costs: the start's, where it goes on.
 
         Guessing alone is no measure: inputs may be large, penalties too.
@@ -263,21 +267,19 @@ class Training:
 
     def _identity(self) -> str:
         context = self.context
-        variables = [f"{v.path} {tuple(v.shape)}" for v in self.model.variables]
-        structure = hashlib.sha256("\n".join(variables).encode()).hexdigest()[:16]
-        settings = [f"{key} {value!r}" for key, value in asdict(context.settings).items()]
+        variables = "\n".join(f"{v.path} {tuple(v.shape)}" for v in self.model.variables)
         return "\n".join(
             [
-                f"model {structure}",
+                f"model {hashlib.sha256(variables.encode()).hexdigest()[:16]}",
                 f"data {context.data.fingerprint()}",
                 f"seed {context.seed}",
                 f"selection by {context.select_by}",
                 context.objective.identity,
-                *settings,
+                *(f"{key} {value!r}" for key, value in asdict(context.settings).items()),
             ]
         )
 
-    def saved(self) -> checkpoints.Checkpoint:
+    def saved(self) -> Checkpoint:
         """Returns everything that a training needs to go on after the last epoch."""
         about: dict[str, Any] = {
             "history": [asdict(record) for record in self.history],
@@ -286,7 +288,7 @@ class Training:
             "yardstick": self.yardstick,
             "parts": self.context.parts,
         }
-        made = checkpoints.Checkpoint(self._identity(), about)
+        made = Checkpoint(self._identity(), about)
         made.put("model", self.model.variables)
         made.put("optimizer", self.optimizer.variables)
         made.put("objective", self.context.objective.variables())
@@ -295,7 +297,7 @@ class Training:
             made.arrays |= {f"hook{place}/{key}": v for key, v in hook.state().items()}
         return made
 
-    def _restore(self, stored: checkpoints.Checkpoint) -> None:
+    def _restore(self, stored: Checkpoint) -> None:
         stored.assign("optimizer", self.optimizer.variables)
         stored.assign("objective", self.context.objective.variables())
         self.step.assign(stored.about["step"])
@@ -349,14 +351,6 @@ def parts_of_a_batch(
         least=least,
     )
     return -(-batch // size)
-
-
-def note_on_parts(model: keras.Model, batch: int, parts: int) -> str:
-    """Return what a report says of batches that were cut."""
-    note = f"memory holds no batch of {batch}: it was trained in {parts} parts"
-    if _is_normalized(model):
-        note += ", whose statistics batch normalization used"
-    return note
 
 
 def _is_normalized(model: keras.Model) -> bool:

@@ -61,7 +61,7 @@ class Worker(ABC):
         """Loads the data from their source, with the run's scaling."""
         from compress.core.errors import InputError
         from compress.data import Preprocessing, load_data
-        from compress.train.compiled import judged_by
+        from compress.train.given import judged_by
 
         scaling = Preprocessing.from_json(stored["preprocess"])
         data = load_data(self.plan.data, seed=self.plan.seed, preprocess=scaling)

@@ -109,8 +109,7 @@ class RunWorker(Worker):
 
     def _compress(self, job: dict[str, Any]) -> dict[str, Any]:
         from compress.model.io import load_model
-        from compress.shrinking.case import Work, prepare
-        from compress.shrinking.checks import fitting
+        from compress.shrinking.case import Work, fitting, prepare
         from compress.shrinking.compression import compress_stage
         from compress.shrinking.job import command_line
         from compress.shrinking.shrink import goal_stage

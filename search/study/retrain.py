@@ -16,8 +16,8 @@ from compress.model.io import save_model
 from compress.shrinking.case import Teacher, Work
 from compress.shrinking.prune_and_train import Tuner
 from compress.train import EpochRecord, train
-from compress.train.kept_weights import LastEpoch, StartingPoint
 from compress.train.predict import quality_of
+from compress.train.records import LastEpoch, StartingPoint
 from search.plan import SearchPlan
 from search.study import optimizers
 from search.study.directory import SearchFolder

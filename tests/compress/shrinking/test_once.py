@@ -55,7 +55,7 @@ def test_teachers_scaling_and_coupling_are_made_once(
     calls: Counter[str] = Counter()
     counted(monkeypatch, calls, "load_model", cases)
     counted(monkeypatch, calls, "find_scaling", cases)
-    counted(monkeypatch, calls, "coupling_of", analysis, pruning)
+    counted(monkeypatch, calls, "coupling_of", analysis, cases, pruning)
 
     def stop(*_: Any) -> Any:
         raise Stopped

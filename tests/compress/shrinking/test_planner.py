@@ -13,8 +13,7 @@ import pytest
 from compress.core.errors import FeasibleError, TrainingDiverged
 from compress.shrinking.goals import OutOfReach
 from compress.shrinking.net import REPAIRED, TRAINED, Net
-from compress.shrinking.pace import Pace
-from compress.shrinking.planner import FRONT, Planner
+from compress.shrinking.planner import FRONT, Pace, Planner
 from compress.shrinking.variations import BEHIND, FINISHING, Sampler, Variation
 from compress.shrinking.workshop import Workshop
 from tests.compress.shrinking.pretended import Shop, planner

@@ -19,9 +19,9 @@ from compress.data.tasks import VOID
 from compress.model.fused_batchnorm import fused_normalization
 from compress.plan import TrainSettings
 from compress.train import class_weights, train
-from compress.train.augment import augmented, check_augment, moved
 from compress.train.given import as_dataset
 from compress.train.predict import predict_logits
+from compress.train.steps import augmented, check_augment, moved
 from tests.same import same_arrays
 
 
