@@ -94,7 +94,6 @@ def our_steps(data: Dataset, stack: ExitStack) -> dict[str, Callable[[], Any]]:
     from compress.model.logits import logits_view
     from compress.train import LabelObjective
     from compress.train.loop import Training
-    from compress.train.records import TrainContext
 
     plans = {
         "alone": None,
@@ -114,8 +113,7 @@ def our_steps(data: Dataset, stack: ExitStack) -> dict[str, Callable[[], Any]]:
             objective = stack.enter_context(
                 teaching(student, [build()], data, options, SETTINGS)
             ).objective
-        context = TrainContext(data, SETTINGS, objective, (), device, 0, "accuracy")
-        training = Training(student, context)
+        training = Training(student, data, SETTINGS, objective, (), device, 0, "accuracy")
         view = stack.enter_context(logits_view(student, data.task, objective.feature_layers))
         stack.enter_context(fused_normalization(student))
         training.start(view, None)

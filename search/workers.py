@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ from compress.core.errors import InputError, ParetuneError, RunFailed
 from compress.core.quantities import parse_whole_number
 from compress.data.shared import files_of, shared
 from compress.run.directory import LOG
-from compress.shrinking.workshop import Training
 from search.engines import Crew, Demand, Engine, Order, Runner
 from search.engines.net_jobs import NetJobs
 from search.engines.progress import Display, NoDisplay
@@ -154,10 +153,10 @@ class NetTrainers:
     places: int
     display: Display
 
-    def trained(self, wanted: Sequence[Training]) -> list[ParetuneError | None]:
+    def trained(self, wanted: Mapping[str, int]) -> Mapping[str, ParetuneError]:
         """See `compress.shrinking.workshop.Trainers.trained`."""
         if not wanted:
-            return []
+            return {}
         handler = NetJobs(self.case, self.folder, wanted, _Beside(self.display))
         self.pool.run(handler)
-        return [handler.errors.get(item.name) for item in wanted]
+        return handler.errors

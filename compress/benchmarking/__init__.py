@@ -45,6 +45,7 @@ from compress.model.saved_models import bytes_of
 from compress.plan import ChannelOptions
 from compress.plan.bench import BenchPlan
 from compress.plan.keywords import BENCH, PRUNE_CHANNELS
+from compress.plugins import RUNTIMES
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.selection.allowed import allowed_for, ladder
@@ -106,28 +107,18 @@ def bench(
     if models and isinstance(models[-1], BenchPlan):
         plan, models = models[-1], models[:-1]
     plan = BENCH.over(plan or BenchPlan(), settings)
-    with tempfile.TemporaryDirectory() as place:
-        given = models_of(models[0] if len(models) == 1 else models, Path(place))
-        return _bench(given, plan, on_progress, Path(place))
-
-
-def _bench(
-    given: Sequence[BenchModel],
-    plan: BenchPlan,
-    on_progress: Callable[[str, float], None] | None,
-    saved: Path,
-) -> BenchResult:
-    names = [model.name for model in given]
-    for name in plan.compare:
-        if name not in names:
-            raise InputError(
-                f"compare must name models of this bench: {', '.join(names)}. Received: {name}."
-            )
-    require_a_runtime(plan)
     tell = on_progress or (lambda text, share: None)  # noqa: ARG005
     with ExitStack() as stack:
-        # files are made elsewhere: of a bench that fails nothing stays
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        # models and files are made elsewhere: of a bench that fails nothing stays
+        saved, place = (Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(2))
+        given = models_of(models[0] if len(models) == 1 else models, saved)
+        names = [model.name for model in given]
+        for name in plan.compare:
+            if name not in names:
+                raise InputError(
+                    f"compare must name models of this bench: {', '.join(names)}. Received: {name}."
+                )
+        require_a_runtime(plan)
         folder = stack.enter_context(new_folder(plan.out)) if plan.out else None
         tell("converting", 0.0)
         counted, prepared, skipped = prepare(given, plan, place)
@@ -179,8 +170,7 @@ def _remedy(given: Sequence[BenchModel], plan: BenchPlan) -> str:
 
 def _baselines(keyed: dict[str, tuple[Prepared, int]], plan: BenchPlan) -> dict[str, str]:
     """Returns for each entry what its ratio is against: see `bench`."""
-    models = {item.model for item, _ in keyed.values()}
-    if len(models) == 1:
+    if len({item.model for item, _ in keyed.values()}) == 1:
         return dict.fromkeys(keyed, next(iter(keyed)))
     ahead = sorted(keyed, key=lambda key: keyed[key][0].model != (*plan.compare, "")[0])
 
@@ -270,44 +260,6 @@ class Profile:
         return self.seconds.get(layer, 0.0) / total if total else 0.0
 
 
-def profile_layers(
-    file: Path, layers: Mapping[str, str], *, threads: int = 1, runs: int = 50, seed: int = 0
-) -> Profile:
-    """Runs an ONNX file with the profiler on.
-
-    Args:
-        file: From `compress.exporting.onnx`, so that nodes carry layers' names.
-        layers: From `multipliers`.
-        threads: CPU threads.
-        runs: Inferences that count; a few more come first.
-        seed: Of the input.
-
-    Raises:
-        MissingDependency: onnxruntime is not installed.
-    """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingDependency(INSTALL) from None
-    from compress.measure.runtimes import RUNTIMES
-
-    with tempfile.TemporaryDirectory() as folder:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 4
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        session = onnxruntime.InferenceSession(
-            str(file), options, providers=["CPUExecutionProvider"]
-        )
-        (given,) = session.get_inputs()
-        x = np.random.default_rng(seed).normal(size=given.shape).astype(np.float32)
-        for _ in range(WARMUP + runs):
-            session.run(None, {given.name: x})
-        events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
-    return Profile(_by_layer(events, layers), RUNTIMES["onnx"].describe(), threads, runs)
-
-
 def _by_layer(events: list[dict[str, Any]], layers: Mapping[str, str]) -> dict[str, float]:
     """Returns the median seconds of each layer; an event is one node in one run."""
     nodes: dict[str, list[float]] = {}
@@ -346,7 +298,12 @@ def multipliers(model: keras.Model) -> dict[str, str]:
 
 
 def profiled(model: keras.Model, *, threads: int = 1, runs: int = 50) -> Profile:
-    """Exports a model to ONNX in a temporary file and profiles it.
+    """Exports a model to ONNX in a temporary file and runs it with the profiler on.
+
+    Args:
+        model: Of one input.
+        threads: CPU threads.
+        runs: Inferences that count; a few more come first.
 
     Raises:
         MissingDependency: ONNX's packages are not installed.
@@ -354,8 +311,25 @@ def profiled(model: keras.Model, *, threads: int = 1, runs: int = 50) -> Profile
     """
     from compress.exporting.onnx import export_onnx
 
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingDependency(INSTALL) from None
+    layers = multipliers(model)
     with tempfile.TemporaryDirectory() as folder:
+        # nodes of our files carry layers' names
         export_onnx(model, Path(folder) / "profiled.onnx")
-        return profile_layers(
-            Path(folder) / "profiled.onnx", multipliers(model), threads=threads, runs=runs
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4
+        options.enable_profiling = True
+        options.profile_file_prefix = f"{folder}/profile"
+        session = onnxruntime.InferenceSession(
+            f"{folder}/profiled.onnx", options, providers=["CPUExecutionProvider"]
         )
+        (given,) = session.get_inputs()
+        x = np.random.default_rng(0).normal(size=given.shape).astype(np.float32)
+        for _ in range(WARMUP + runs):
+            session.run(None, {given.name: x})
+        events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
+    return Profile(_by_layer(events, layers), RUNTIMES["onnx"].describe(), threads, runs)

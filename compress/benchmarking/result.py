@@ -185,8 +185,9 @@ def write_result(result: BenchResult, folder: Path) -> None:
     write_json(folder / "bench.json", result.to_json())
     write_text(folder / "bench.csv", _csv(result))
     if any(model.macs for model in result.models):
-        panel = partial(_latency_panel, result=result)
-        write_bytes(folder / "bench.png", render_png((8.5, 5.2), [panel]))
+        write_bytes(
+            folder / "bench.png", render_png((8.5, 5.2), [partial(_latency_panel, result=result)])
+        )
 
 
 def _csv(result: BenchResult) -> str:

@@ -134,8 +134,9 @@ class DeviceTimes(Record):
         Raises:
             InputError: No such file, or it holds something else.
         """
-        rule = "A device's table must be a file written by paretune latency-table import"
-        return load_record(path, cls, rule)
+        return load_record(
+            path, cls, "A device's table must be a file written by paretune latency-table import"
+        )
 
 
 _NUMBER = r"([0-9.]+(?:e[+-]?[0-9]+)?)"
@@ -199,7 +200,8 @@ def import_latency_table(
     found = DeviceTimes(
         manifest.model, device, results.tool, threads, now, manifest.round_to, manifest.min_kept,
         manifest.kept,
-        {name: _whole(nets, results) for name, nets in manifest.nets.items()},
+        {name: tuple(results.time(file)[0] for file in nets)
+         for name, nets in manifest.nets.items()},
         {name: _table(manifest, name, results, device, threads, now).to_json()
          for name in manifest.nets},
         manifest.input_shape,
@@ -209,23 +211,10 @@ def import_latency_table(
     return found
 
 
-def _whole(files: tuple[str, ...], results: Results) -> tuple[float, ...]:
-    for file in files:
-        _check(file, results)
-    return tuple(results.time(file)[0] for file in files)
-
-
-def _check(file: str, results: Results) -> None:
-    if file in results.refused and file not in results.milliseconds:
-        raise RunFailed(f"The device must be able to run {file}: {results.refused[file]}")
-
-
 def _table(
     manifest: Manifest, format: str, results: Results, device: str, threads: int, date: str
 ) -> LatencyTable:
-    empty = f"{format}/{EMPTY}"
-    _check(empty, results)
-    base, spread = results.time(empty)
+    base, spread = results.time(f"{format}/{EMPTY}")
     calls = [
         _time(call, results, base, spread, date) for call in manifest.calls_of(format)
     ]  # fmt: skip
@@ -242,8 +231,9 @@ def _time(call: CallFile, results: Results, base: float, spread: float, date: st
     found, own = results.time(call.file)
     # a call of some nanoseconds may come out below the empty file
     ms, error = max(0.0, found - base), (own**2 + spread**2) ** 0.5
-    rounds = len(results.milliseconds[call.file])
-    return CallTime(key, ms, error, rounds, call.ops, call.weight_bytes, date=date)
+    return CallTime(
+        key, ms, error, len(results.milliseconds[call.file]), call.ops, call.weight_bytes, date=date
+    )
 
 
 @dataclass
@@ -263,7 +253,13 @@ class Results:
     refused: dict[str, str] = field(default_factory=dict)
 
     def time(self, file: str) -> tuple[float, float]:
-        """Returns a file's time in ms, that of its quiet rounds, and the standard error."""
+        """Returns a file's time in ms, that of its quiet rounds, and the standard error.
+
+        Raises:
+            RunFailed: The device could not run it.
+        """
+        if file not in self.milliseconds:
+            raise RunFailed(f"The device must be able to run {file}: {self.refused[file]}")
         return quantile_and_error(self.milliseconds[file], QUIET)
 
 

@@ -82,22 +82,18 @@ class Teacher:
     preprocess: Preprocessing | None = None
 
 
-@dataclass(frozen=True)
-class Draws:
-    """Where the global generators stand; layers that are random draw their seeds from them."""
+def keep_draws() -> Callable[[], None]:
+    """Return what puts the global generators back to where they stand now.
 
-    python: Any
-    numpy: Any
+    Layers that are random draw their seeds from them.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
 
-    @classmethod
-    def now(cls) -> Draws:
-        """Returns where they stand."""
-        return cls(random.getstate(), np.random.get_state())
+    def restore() -> None:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
-    def restore(self) -> None:
-        """Puts them there again."""
-        random.setstate(self.python)
-        np.random.set_state(self.numpy)
+    return restore
 
 
 @dataclass(frozen=True)
@@ -106,12 +102,13 @@ class LoadedTeachers:
 
     Attributes:
         each: In the plan's order.
-        draws: Where loading them left the generators: a student that is made next has the
-            same random layers whether its teachers were loaded just now or long before.
+        restore_draws: Puts the generators to where loading them left these: a student that is
+            made next has the same random layers whether its teachers were loaded just now or long
+            before.
     """
 
     each: tuple[Teacher, ...]
-    draws: Draws
+    restore_draws: Callable[[], None]
 
 
 @dataclass(eq=False)
@@ -144,7 +141,7 @@ class Case(Subject):
         path: As records call it; where it is known how long it was trained.
         work: Data, plan, device.
         teachers: Of the student; none: labels only.
-        draws: Where the global generators stood when all this was made.
+        restore_draws: Puts the global generators to where they stood when all this was made.
         notes: What is known already.
         val_learnt: The model or a teacher has learnt the validation part: it selects nothing.
         device: Times of the device that a latency is of; None: it is of this machine.
@@ -153,7 +150,7 @@ class Case(Subject):
     path: Path
     work: Work
     teachers: tuple[Teacher, ...]
-    draws: Draws
+    restore_draws: Callable[[], None]
     notes: tuple[str, ...] = ()
     val_learnt: bool = False
     device: DeviceTimes | None = None
@@ -199,12 +196,12 @@ def prepare(
     """
     if not isinstance(teachers, LoadedTeachers):
         teachers = seeded_teachers(teachers, work.data, work.plan)
-    teachers.draws.restore()
+    teachers.restore_draws()
     shape = counted_at(model, work.data.input_shapes)
-    case = Case(model, shape, path, work, teachers.each, teachers.draws, notes, val_learnt)
+    case = Case(model, shape, path, work, teachers.each, keep_draws(), notes, val_learnt)
     if work.plan.channels.active:
         _ = case.coupling  # it may make layers anew, whose seeds are drawn
-    case.draws = Draws.now()
+        case.restore_draws = keep_draws()
     return case
 
 
@@ -218,7 +215,7 @@ def seeded_teachers(paths: Sequence[Path], data: Dataset, plan: Plan) -> LoadedT
     import keras
 
     keras.utils.set_random_seed(plan.seed)
-    return LoadedTeachers(tuple(load_teachers(paths, data, plan)), Draws.now())
+    return LoadedTeachers(tuple(load_teachers(paths, data, plan)), keep_draws())
 
 
 def load_teachers(paths: Sequence[Path], data: Dataset, plan: Plan) -> list[Teacher]:

@@ -142,8 +142,9 @@ def compress_model(
         plan = _by_own_step(plan)
     if isinstance(data, (str, Path)):
         plan, data = replace(plan, data=replace(plan.data, source=str(data))), None
-    how = COMPRESS_MODEL.sorted(settings).get("data", {})
-    handed_over = UserData(data, val, test, how, groups, time)
+    handed_over = UserData(
+        data, val, test, COMPRESS_MODEL.sorted(settings).get("data", {}), groups, time
+    )
 
     def work(case: Case, folder: RunFolder, command: str) -> None:
         if not folder.is_compressed(case.name):
@@ -157,8 +158,7 @@ def compress_model(
     made = {
         item.format: folder.path / item.file for item in record.files() if item.variant == "pruned"
     }
-    small = load_model(folder.model_file(record.small))
-    return CompressResult(small, folder.path, report, made)
+    return CompressResult(load_model(folder.model_file(record.small)), folder.path, report, made)
 
 
 def _by_own_step(plan: Plan) -> Plan:
@@ -198,7 +198,7 @@ def compress_stage(case: Case, folder: RunFolder, command: str) -> Compressed:
     model, name, work, data = case.model, case.name, case.work, case.work.data
     keras.utils.set_random_seed(work.plan.seed)
     # dropout layers of a copy draw their seeds from the global generators
-    case.draws.restore()
+    case.restore_draws()
     unfinished = folder.unfinished(name)
     for note in case.notes:
         LOG.info("note: %s: %s", name, note)
@@ -283,8 +283,10 @@ def write_decisions(folder: RunFolder, artifacts: Sequence[Artifact], data: Data
             "differ": int((own != base).sum()),
             "examples": examples,
         }
-    content = {"class_names": list(data.class_names), "files": files}
-    write_json(folder.decisions_of(artifacts[0].model), content)
+    write_json(
+        folder.decisions_of(artifacts[0].model),
+        {"class_names": list(data.class_names), "files": files},
+    )
     for path in kept.values():
         path.unlink(missing_ok=True)
 
@@ -296,8 +298,9 @@ def confusion(labels: Indices, decided: Indices, classes: int) -> Indices:
         >>> confusion(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
         [[1, 1], [0, 1]]
     """
-    counted = np.bincount(labels * classes + decided, minlength=classes * classes)
-    return counted.reshape(classes, classes)
+    return np.bincount(labels * classes + decided, minlength=classes * classes).reshape(
+        classes, classes
+    )
 
 
 def _differing(labels: Indices, base: Indices, own: Indices) -> Iterator[int]:

@@ -115,11 +115,19 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
         case,
         {"lines": lines, "steps": _steps(planner, chosen, net), "notes": notes},
     )
-    outcome = Outcome(
-        goals_text(goal, planner.limits, bar), state == MET, chosen.id, lines,
-        folder.relative(path), tuple(notes), verdict, state,
-    )  # fmt: skip
-    write_json(folder.outcome, outcome.to_json())
+    write_json(
+        folder.outcome,
+        Outcome(
+            goals_text(goal, planner.limits, bar),
+            state == MET,
+            chosen.id,
+            lines,
+            folder.relative(path),
+            tuple(notes),
+            verdict,
+            state,
+        ).to_json(),
+    )
 
 
 def recorded(
@@ -136,8 +144,9 @@ def recorded(
     """
     case, dense = planner.shop.case, planner.shop.dense
     best = max(nets, key=lambda net: net.best(planner.bar.metric))
-    smaller = planner.shop.model_of(best)
-    keep_graphs(folder, case.name, case.model, smaller, case.work.data, best.layer_ms)
+    keep_graphs(
+        folder, case.name, case.model, planner.shop.model_of(best), case.work.data, best.layer_ms
+    )
     before = trained_for(case.path)
     artifacts = _artifacts(planner, nets, folder)  # these may have something to note, too
     made = Compressed(
@@ -191,8 +200,9 @@ def _artifacts(planner: Planner, nets: Sequence[Net], folder: RunFolder) -> list
     found = artifacts_of(whole, exported(case.name, dense.checks, shop.folder), work, folder)
     for net in nets:
         if not net.whole:
-            files = exported(net.name, net.checks, shop.folder)
-            found += artifacts_of(_variant(planner, net), files, work, folder)
+            found += artifacts_of(
+                _variant(planner, net), exported(net.name, net.checks, shop.folder), work, folder
+            )
     if folder.path != shop.folder.path:  # a run's
         for item in found:
             values = read_example_values(shop.folder, item.id, "val")
@@ -233,8 +243,9 @@ def _elsewhere(planner: Planner, nets: Sequence[Net]) -> Elsewhere | None:
         for net in nets if not net.whole
         for kind, ms in net.device_ms.items()
     }  # fmt: skip
-    error = device_error(case)
-    return Elsewhere(case.device.device, dense.ms, {**small, **own}, frozenset(own), error)
+    return Elsewhere(
+        case.device.device, dense.ms, {**small, **own}, frozenset(own), device_error(case)
+    )
 
 
 def _of_device(elsewhere: Elsewhere, device: DeviceTimes | None) -> str:

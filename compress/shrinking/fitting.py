@@ -246,8 +246,14 @@ class Fitter:
             estimates, aim = estimates.put_right(choice, costs), _aim(missed)
         if best is None:
             tried = None if thinnest else len(measured)
-            others = self._in_other_formats(net, format, goals, least)
-            raise out_of_reach(format, goals, least, self.case.plan.channels, tried, others)
+            raise out_of_reach(
+                format,
+                goals,
+                least,
+                self.case.plan.channels,
+                tried,
+                self._in_other_formats(net, format, goals, least),
+            )
         return replace(best, rounds=len(measured))
 
     def _in_other_formats(

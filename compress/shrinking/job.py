@@ -26,7 +26,7 @@ from compress.data.tasks import CUSTOM, UNLABELLED
 from compress.distillation.setup import teacher_shares
 from compress.measure.runtimes import runtimes
 from compress.model.activations import OVERHEAD, activation_bytes
-from compress.model.compiled import CompiledOutput, compiled_model, compiled_outputs, own_step_of
+from compress.model.compiled import compiled_model, compiled_outputs, own_step_of
 from compress.model.graphs import as_graph
 from compress.model.heads import check_head
 from compress.model.io import as_model, load_model, save_model
@@ -46,7 +46,7 @@ from compress.run.unlearnt import Judged, check_scaling, check_unlearnt
 from compress.shrinking.case import Case, PlanT, Work, check_by_models, prepare
 from compress.train.given import dataset_for, load_for_model, refuse_marks
 from compress.train.loop import parts_of_a_batch
-from compress.train.objective import OwnStepObjective, check_own_step, own_objective
+from compress.train.objective import check_own_step, own_objective
 from compress.train.steps import check_augment, class_weights
 
 if TYPE_CHECKING:
@@ -81,11 +81,6 @@ class Given:
     def whole(self) -> keras.Model:
         """The model of the user's class, with what it was compiled with."""
         return compiled_model(self.path) if self.model is None else self.model
-
-    def compiled(self, plan: Plan) -> Mapping[str, CompiledOutput]:
-        """Returns what the model was compiled with; a file is asked where a plan needs it."""
-        asked = self.model is not None or CUSTOM in plan.data.tasks
-        return compiled_outputs(self.whole) if asked else {}
 
     def keep(self) -> None:
         """Puts a model that lies in no file beside its results: the command shown names it."""
@@ -123,7 +118,9 @@ class UserData:
         Raises:
             InputError: They break a rule, or do not fit the model.
         """
-        compiled = given.compiled(plan)
+        # a file is asked what the model was compiled with where the plan needs it
+        asked = given.model is not None or CUSTOM in plan.data.tasks
+        compiled = compiled_outputs(given.whole) if asked else {}
         if self.data is None:
             refuse_marks(self.groups, self.time)
             return load_for_model(given.path, plan.data, original, plan.seed, compiled)
@@ -228,8 +225,12 @@ def given_model(model: keras.Model | str | Path, folder: RunFolder, place: Path)
     file = place / f"{model.name}.keras"
     graph = as_graph(model)
     save_model(graph, file)
-    facts = {"model": model.name, "weights": weights_hash(graph)}
-    return Given(file, folder.path / "given" / file.name, facts, model)
+    return Given(
+        file,
+        folder.path / "given" / file.name,
+        {"model": model.name, "weights": weights_hash(graph)},
+        model,
+    )
 
 
 def opened(
@@ -263,8 +264,10 @@ def opened(
     fed = list(check_scaling(path, examples, f"Model '{path}'"))
     check_by_data(plan, examples)
     check_memory(plan, examples, original)
-    own_step = _own_step(given, original, examples, plan)
-    if own_step is not None:
+    own_step = None
+    if plan.finetune.own_train_step and plan.finetune.epochs != 0:
+        own_step = own_objective(own_step_of(given.whole), examples, path.stem)
+        check_own_step(own_step, original, examples, plan.finetune)
         fed.append(f"fine-tuned by the train_step of {own_step.own.name}, without a teacher")
     work = Work(examples, plan, device, on_progress, own_step)
     notes = tuple(dict.fromkeys([*fed, *(note for item in past for note in item.notes)]))
@@ -359,21 +362,11 @@ def check_memory(plan: Plan, data: Dataset, model: keras.Model) -> None:
     """
     sizes = list(data.input_shapes.values())
     live = int(OVERHEAD * activation_bytes(model, sizes).live)
-    needed = CONVERTER + COPIES * 4 * model.count_params() + live
-    current_budget().require(needed, f"work on model '{model.name}'")
+    current_budget().require(
+        CONVERTER + COPIES * 4 * model.count_params() + live, f"work on model '{model.name}'"
+    )
     if plan.finetune.epochs != 0:
         parts_of_a_batch(model, min(plan.finetune.batch_size, len(data.train)), sizes=sizes)
-
-
-def _own_step(
-    given: Given, original: keras.Model, data: Dataset, plan: Plan
-) -> OwnStepObjective | None:
-    """Returns what fine-tunes by the model's own `train_step`, tried once; None: nothing does."""
-    if not plan.finetune.own_train_step or plan.finetune.epochs == 0:
-        return None
-    objective = own_objective(own_step_of(given.whole), data, given.path.stem)
-    check_own_step(objective, original, data, plan.finetune)
-    return objective
 
 
 def unlearnt_teachers(plan: Plan, data: Dataset) -> list[Judged]:

@@ -223,8 +223,7 @@ def dense_files(case: Case, folder: ShrinkFolder) -> DenseFiles:
         return read_record(folder.dense, DenseFiles)
     work, name, model = case.work, case.name, case.model
     plan, first = case.plan, case.plan.first
-    formats = tuple(dict.fromkeys([first, *plan.export.steering]))
-    found = judged(model, name, work, folder, formats)
+    found = judged(model, name, work, folder, tuple(dict.fromkeys([first, *plan.export.steering])))
     files = {made.format: made.path for made in found.files}
     if first not in files:
         raise RunFailed(f"No {first} file could be made of '{name}': {found.refused[first]}")

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compress.core.atomic_files import write_json
+from compress.core.atomic_files import read_json, write_json
 from compress.core.columns import taken
 from compress.core.errors import FeasibleError, ParetuneError
 from compress.measure.footprint import arena_bytes
 from compress.measure.verdict import FileCandidate, is_inside
 from compress.model.logits import logits_view
 from compress.run.directory import LOG
-from compress.run.records import Record, read_record
 from compress.shrinking.case import Case
 from compress.shrinking.estimates import device_error
 from compress.shrinking.goals import FILES, Bar, cost_limits, goals_text
@@ -365,17 +364,6 @@ def _again(planner: Planner, net: Net, epochs: int) -> Net | None:
     return found
 
 
-@dataclass(frozen=True)
-class Spent(Record):
-    """What was spent of a budget.
-
-    Attributes:
-        seconds: By all processes.
-    """
-
-    seconds: float
-
-
 @dataclass(eq=False)
 class Pace:
     """What an epoch takes, and what is left of the budget.
@@ -410,7 +398,7 @@ class Pace:
             budget: Seconds for everything; None: no limit.
             path: Where `noting` wrote what was spent; it need not be there.
         """
-        before = read_record(path, Spent).seconds if path.exists() else 0.0
+        before = float(read_json(path)["seconds"]) if path.exists() else 0.0
         return cls(budget, before, time.monotonic())
 
     def noting(self, path: Path, progress: OnProgress) -> OnProgress:
@@ -425,7 +413,7 @@ class Pace:
             nonlocal written
             if self.spent - written >= EVERY:
                 written = self.spent
-                write_json(path, Spent(written).to_json())
+                write_json(path, {"seconds": written})
             progress(text, share)
 
         return told

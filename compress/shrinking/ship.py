@@ -177,8 +177,7 @@ def _figures(
     if first and second:
         threads = "1 thread" if second.threads == 1 else f"{second.threads} threads"
         ends = f"{second.ratio:.2f} [{second.ratio_low:.2f}, {second.ratio_high:.2f}]"
-        medians = (formats.time(item.median_ms) for item in (first, second))
-        rows.append(("latency", *medians, ends))
+        rows.append(("latency", *(formats.time(item.median_ms) for item in (first, second)), ends))
         how.append(
             f"Latency is measured: {second.runtime}, {second.device}, {threads}, "
             f"batch 1, medians of {second.runs:,} runs of {second.instances} instances; "

@@ -120,8 +120,8 @@ def shrink(
         plan, data = replace(plan, data=replace(plan.data, source=str(data))), None
     if plan.goal.no_train:
         plan = replace(plan, finetune=replace(plan.finetune, epochs=0))
-    timing = dict.fromkeys((plan.runtime, *plan.latency.runtimes))
-    plan = replace(plan, latency=replace(plan.latency, runtimes=tuple(timing)))
+    timing = tuple(dict.fromkeys((plan.runtime, *plan.latency.runtimes)))
+    plan = replace(plan, latency=replace(plan.latency, runtimes=timing))
     how: Mapping[str, Any] = SHRINK.sorted(settings).get("data", {})
     handed_over = UserData(data, val, test, how, groups, time)
     if crew is not None:

@@ -393,8 +393,7 @@ def _custom_task(given: CompiledOutput, shape: tuple[int, ...], labels: Any, sco
     if not np.isfinite(guess) or guess <= 0:
         guess = max(1e-12, task.error(labels, scores)) if np.isfinite(guess) else 1.0
     task = replace(task, guess=float(guess))
-    level = task.quality(labels, taken(scores, other))[task.qualities[0]]
-    return replace(task, level=float(level))
+    return replace(task, level=float(task.quality(labels, taken(scores, other))[task.qualities[0]]))
 
 
 def judged_by(data: Dataset, metric: str) -> Dataset:

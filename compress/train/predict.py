@@ -92,8 +92,9 @@ class Predictor:
         It is found once: another number would trace the model again.
         """
         if not self._most:
-            sizes = [values.shape[1:] for values in arrays(x)]
-            self._most = examples_at_once(self._model, EVALUATION_BATCH, sizes=sizes)
+            self._most = examples_at_once(
+                self._model, EVALUATION_BATCH, sizes=[values.shape[1:] for values in arrays(x)]
+            )
         return self._most
 
 
@@ -299,8 +300,10 @@ def _variance(y: npt.NDArray[Any]) -> float:
 
 def _fit(data: Dataset, y: npt.NDArray[Any], logits: npt.NDArray[Any], exponent: float) -> Floats:
     """Returns minus the loss of each example at the temperature 10^exponent."""
-    softened = logits.astype(np.float64) / 10.0**exponent
-    loss = np.asarray(data.task.loss(y, softened.astype(np.float32)), np.float64)
+    loss = np.asarray(
+        data.task.loss(y, (logits.astype(np.float64) / 10.0**exponent).astype(np.float32)),
+        np.float64,
+    )
     return -loss / (_variance(y) if data.gives_back else 1.0)
 
 
@@ -381,8 +384,7 @@ def _constant(data: Dataset, y: npt.NDArray[Any]) -> tuple[Floats, Floats]:
         if data.task.activation == "sigmoid":
             share = np.clip(row, 1e-9, 1 - 1e-9)
             row = np.log(share / (1 - share))
-    shape = (len(y), *data.task.output_shape)
-    logits = np.broadcast_to(row.astype(np.float32), shape)
+    logits = np.broadcast_to(row.astype(np.float32), (len(y), *data.task.output_shape))
     return _right(data, y, logits), _fit(data, y, logits, 0.0)
 
 

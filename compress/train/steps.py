@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,9 @@ from compress.data import Dataset
 from compress.data.tasks import VOID, has_classes, has_positions
 from compress.model.logits import LogitsView
 from compress.train.objective import Batch, Step
-from compress.train.records import TrainContext
+
+if TYPE_CHECKING:
+    from compress.train.loop import Training
 
 PROBE = 256
 """Training examples on which the loss before training is taken, at most."""
@@ -35,7 +37,7 @@ class Steps:
     A step's loss is the objective's and what the model adds itself (regularizers, `add_loss`).
 
     Args:
-        context: Of the training.
+        training: What it is of.
         view: The model, as a function to logits.
         variables: What is trained.
         optimizer: Built for them.
@@ -45,7 +47,7 @@ class Steps:
 
     def __init__(
         self,
-        context: TrainContext,
+        training: Training,
         *,
         view: LogitsView,
         variables: list[Any],
@@ -55,8 +57,8 @@ class Steps:
     ) -> None:
         import tensorflow as tf
 
-        data, settings, objective = context.data, context.settings, context.objective
-        device, seed, total_steps = context.device, context.seed, context.total_steps
+        data, settings, objective = training.data, training.settings, training.objective
+        device, seed, total_steps = training.device, training.seed, training.total_steps
         self.notes: list[str] = []
         # what the user's own step does may be more than XLA knows
         self._jit, self._step = device.jit and own is None, step
@@ -115,7 +117,7 @@ class Steps:
                 [float(compared(given, output, tf.constant(share)) + added) for share in SHARES]
             )
 
-        self._costs, self._batch = costs, context.batch
+        self._costs, self._batch = costs, training.batch
         self._gather, self._update = gather, update
         self._run = self._trace()
 

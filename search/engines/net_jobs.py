@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import ParetuneError, RunFailed, TrainingDiverged
 from compress.run.directory import LOG
-from compress.shrinking.workshop import Training
 from search.engines import Job, messages
 from search.engines.at_work import Worker, failed
 from search.engines.progress import Display, JobQueue
@@ -69,29 +68,29 @@ class NetJobs(JobQueue):
     Args:
         case: The model.
         folder: Where nets lie.
-        wanted: Nets and epochs.
+        wanted: Epochs by the net's name.
         display: Shows progress.
     """
 
     def __init__(
-        self, case: Case, folder: ShrinkFolder, wanted: Sequence[Training], display: Display
+        self, case: Case, folder: ShrinkFolder, wanted: Mapping[str, int], display: Display
     ) -> None:
         self.errors: dict[str, ParetuneError] = {}
         self._case, self._folder = case, folder
         # largest first: the last jobs to end are then short, and no worker idles for long
-        ordered = sorted(wanted, key=lambda item: -folder.known_net(item.name).share)
+        ordered = sorted(wanted, key=lambda name: -folder.known_net(name).share)
         # a model that lies in no file has been put beside its results by now
         alone = case.plan.distill.teacher.automatic
         teachers = [case.path] if alone else [item.path for item in case.teachers]
         jobs = [
             {
                 "kind": messages.NET,
-                "name": item.name,
-                "epochs": item.epochs,
+                "name": name,
+                "epochs": wanted[name],
                 "file": str(case.path.absolute()),
                 "teachers": [str(path.resolve()) for path in teachers],
             }
-            for item in ordered
+            for name in ordered
         ]
         super().__init__(display, jobs)
 
