@@ -16,13 +16,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from compress.benchmarking.models import (
     FILE,
     BenchModel,
+    ModelOrFile,
     Prepared,
     Skipped,
     models_of,
@@ -52,11 +53,8 @@ from compress.prune.channels.selection.allowed import allowed_for, ladder
 from compress.prune.channels.selection.measured_times import measured_times
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     import keras
 
-    from compress.benchmarking.models import ModelOrFile
     from compress.plan.settings import BenchSettings, PruneChannelsSettings
     from compress.prune.channels.selection.times import TimeModel
 

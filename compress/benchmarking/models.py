@@ -15,7 +15,7 @@ from compress.core.registry import loaded
 from compress.exporting.saved_model import TracedSavedModel
 from compress.exporting.side_by_side import random_examples
 from compress.exporting.tflite_editing import resized
-from compress.exporting.traced import Traced
+from compress.exporting.traced import Convertible, Traced
 from compress.measure import Analysis, count_macs
 from compress.measure.graph_files import read_graph_file
 from compress.measure.graph_files.saved_model import count_saved_model
@@ -35,7 +35,6 @@ from compress.plugins import RUNTIMES
 if TYPE_CHECKING:
     import keras
 
-    from compress.exporting.traced import Convertible
 
 ModelOrFile: TypeAlias = "keras.Model | str | Path"
 CALIBRATION = 32

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,14 +20,12 @@ from compress.measure.latency_record import QUIET, quantile_and_error
 from compress.measure.latency_table import CallKey, CallTime, LatencyTable
 from compress.measure.latency_table.measuring import estimated
 from compress.plan.fields import require
+from compress.prune.channels.coupling.blocks import Block
+from compress.prune.channels.coupling.groups import Coupling
 from compress.prune.channels.selection.measured_times import TimedCalls
+from compress.prune.channels.selection.solver import Allowed
+from compress.prune.channels.selection.times import TimeModel
 from compress.run.records import Record, load_record, too_low
-
-if TYPE_CHECKING:
-    from compress.prune.channels.coupling.blocks import Block
-    from compress.prune.channels.coupling.groups import Coupling
-    from compress.prune.channels.selection.solver import Allowed
-    from compress.prune.channels.selection.times import TimeModel
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -47,8 +47,6 @@ from compress.train.predict import quality_of
 from compress.train.records import LastEpoch
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     import keras
 
     from compress.plan.settings import CompressModelSettings

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,18 +20,15 @@ from compress.devices import DeviceTimes
 from compress.measure.latency_table import CallTime, LatencyTable
 from compress.measure.latency_table.measuring import Convert
 from compress.prune.channels.coupling.blocks import Block, blocks_of
+from compress.prune.channels.coupling.groups import Coupling, Mask
 from compress.prune.channels.selection.allocation import Priced
 from compress.prune.channels.selection.allowed import allowed_for, ladder
 from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.selection.measured_times import TimedCalls, some_choices, thinner_nets
-
-if TYPE_CHECKING:
-    from compress.prune.channels.coupling.blocks import Block
-    from compress.prune.channels.coupling.groups import Coupling, Mask
-    from compress.prune.channels.selection.solver import Allowed
-    from compress.prune.channels.selection.times import TimeModel
-    from compress.shrinking.case import Case
-    from compress.shrinking.net import DenseFiles
+from compress.prune.channels.selection.solver import Allowed
+from compress.prune.channels.selection.times import TimeModel
+from compress.shrinking.case import Case
+from compress.shrinking.net import DenseFiles
 
 Numbers = npt.NDArray[np.float64]
 EXACT = ("macs", "params")

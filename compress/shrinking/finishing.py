@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import RunFailed
+from compress.devices import DeviceTimes
 from compress.measure.footprint import known_arena
 from compress.measure.latency_record import Latency
 from compress.measure.quality import can_ship_unasked
@@ -36,9 +36,6 @@ from compress.shrinking.net import Net
 from compress.shrinking.planner import Planner
 from compress.shrinking.prune_and_train import Tuner, quantized_files
 from compress.shrinking.ship import ship
-
-if TYPE_CHECKING:
-    from compress.devices import DeviceTimes
 
 UNUSED = 0.1
 """Share of a goal whose being left over is explained."""

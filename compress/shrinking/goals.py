@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from compress.core.errors import FeasibleError
 from compress.core.statistics import Floats
+from compress.data import Dataset
 from compress.data.tasks import in_units
-from compress.measure import formats
+from compress.measure import Analysis, formats
 from compress.measure.latency_record import Latency
 from compress.measure.verdict import (
     MET,
@@ -27,10 +27,6 @@ from compress.plan.goal import GoalOptions
 from compress.prune.channels.selection.allowed import ladder
 from compress.run.compressed import Artifact
 from compress.shrinking.net import DenseFiles
-
-if TYPE_CHECKING:
-    from compress.data import Dataset
-    from compress.measure import Analysis
 
 TITLES = {
     "latency": "latency",

@@ -17,7 +17,7 @@ from compress.measure.footprint import arena_bytes
 from compress.measure.verdict import FileCandidate, is_inside
 from compress.model.logits import logits_view
 from compress.run.directory import LOG
-from compress.shrinking.case import Case
+from compress.shrinking.case import Case, Work
 from compress.shrinking.estimates import device_error
 from compress.shrinking.goals import FILES, Bar, cost_limits, goals_text
 from compress.shrinking.net import TRAINED, Net, ShrinkFolder
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import keras
 
     from compress.core.progress import OnProgress
-    from compress.shrinking.case import Work
 
 FRONT = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.1)
 """Shares of the time at which the nets of a front are made."""
@@ -148,19 +147,17 @@ class Planner:
         leave for the same time, and rounding costs besides. With bytes to be met all are tried.
         """
         others = {"size", "peak_memory"} & set(self.limits)
-        dense, kept = self.shop.dense, []
+        dense = self.shop.dense
         if "latency" not in self.limits or others or dense.first not in self.formats:
             return self.formats
-        for name in self.formats:
-            if dense.times[name] <= dense.ms:
-                kept.append(name)
-                continue
-            self.notes.append(
-                f"{name} was left out: the model's own {name} file takes "
-                f"{dense.times[name] / dense.ms:.2f} times as long as its {dense.first} file "
-                "(measured), so more channels would have to leave for the same time"
-            )
-        return tuple(kept)
+        slower = [name for name in self.formats if dense.times[name] > dense.ms]
+        self.notes += [
+            f"{name} was left out: the model's own {name} file takes "
+            f"{dense.times[name] / dense.ms:.2f} times as long as its {dense.first} file "
+            "(measured), so more channels would have to leave for the same time"
+            for name in slower
+        ]
+        return tuple(name for name in self.formats if name not in slower)
 
     def to_quality(self) -> list[Net]:
         """Looks for the fastest net that is good enough, between the model's time and a tenth."""
@@ -168,11 +165,10 @@ class Planner:
         for _ in range(MOST_TRIED):
             share = (low * high) ** 0.5
             net = self._at(share)
-            if net is None:
-                low = share
-            else:
+            if net is not None:
                 nets += self.trained([net])
-                low, high = (low, share) if self.is_good(nets[-1]) else (share, high)
+            good = net is not None and self.is_good(nets[-1])
+            low, high = (low, share) if good else (share, high)
             if high / low < SPREAD:
                 break
         return [*nets, self._whole()]
@@ -323,24 +319,26 @@ def trained_longer(planner: Planner, nets: Sequence[Net]) -> list[Net]:
     if any(bar.holds(net.best(bar.metric)) for net in nets):
         return []
     first = best = max(trained, key=lambda net: net.best(bar.metric))
-    spent = best.seconds  # its choice and repair too: an estimate from above
     while not bar.holds(best.best(bar.metric)):
-        lost = bar.drop(best.best(bar.metric))
+        lost, epochs = bar.drop(best.best(bar.metric)), LONGER_TIMES * best.epochs
+        # of the first one its choice and repair too: an estimate from above
+        seconds = LONGER_TIMES * best.seconds
         wanted = (
             f"{best.name} loses {lost:.2f} points of validation {bar.metric} after {best.epochs} "
             f"epochs, where {allowed:.3g} may be lost"
         )
         if lost > LONGER_NEAR * allowed + LONGER_POINTS:
             break
-        if LONGER_TIMES * spent > LONGER_SECONDS:
+        if seconds > LONGER_SECONDS:
             planner.notes.append(
                 f"{wanted}; more may bring it there, which would take about "
-                f"{LONGER_TIMES * spent / 60:.0f} min (estimated): "
-                f"--epochs {LONGER_TIMES * best.epochs}"
+                f"{seconds / 60:.0f} min (estimated): --epochs {epochs}"
             )
             break
-        found = _again(planner, first, LONGER_TIMES * best.epochs)
-        if found is None:
+        again = shop.repaired_again(first, f"{first.name}-{epochs}epochs")
+        found = again if again.stage == TRAINED else shop.all_trained([(again, epochs)])[0]
+        if isinstance(found, ParetuneError):
+            planner.notes.append(f"{first.name} could not be trained for {epochs} epochs: {found}")
             break
         after = found.best(bar.metric)
         planner.notes.append(
@@ -348,20 +346,8 @@ def trained_longer(planner: Planner, nets: Sequence[Net]) -> list[Net]:
         )
         if after <= best.best(bar.metric):
             break
-        best, spent = found, found.seconds
+        best = found
     return [] if best is first else [best]
-
-
-def _again(planner: Planner, net: Net, epochs: int) -> Net | None:
-    """Returns a net trained anew for so many epochs; None: it could not be."""
-    again = planner.shop.repaired_again(net, f"{net.name}-{epochs}epochs")
-    if again.stage == TRAINED:
-        return again
-    (found,) = planner.shop.all_trained([(again, epochs)])
-    if isinstance(found, ParetuneError):
-        planner.notes.append(f"{net.name} could not be trained for {epochs} epochs: {found}")
-        return None
-    return found
 
 
 @dataclass(eq=False)

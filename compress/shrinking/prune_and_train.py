@@ -15,22 +15,19 @@ from compress.core.errors import FeasibleError, InputError, TrainingDiverged
 from compress.distillation import distill
 from compress.model.copies import copy_model
 from compress.plan import Plan
-from compress.prune.channels import prune_channels
+from compress.prune.channels import ChannelReport, prune_channels
 from compress.prune.recalibrate import recalibrate
 from compress.prune.weights import WeightPruner, WeightReport, pruned_at_once
 from compress.run.compressed import Artifact
 from compress.run.directory import LOG, RunFolder
 from compress.shrinking.case import Case, Teacher, Work
 from compress.shrinking.files import Variant, artifacts_of, made_files
-from compress.train import EpochRecord, train
+from compress.train import EpochRecord, Hook, TrainResult, train
 from compress.train.predict import quality_of
 from compress.train.records import LastEpoch, StartingPoint
 
 if TYPE_CHECKING:
     import keras
-
-    from compress.prune.channels import ChannelReport
-    from compress.train import Hook, TrainResult
 
 
 def prune_and_train(case: Case, tuner: Tuner) -> Pruned:

@@ -18,7 +18,7 @@ from compress.core.atomic_files import write_text
 from compress.core.columns import taken
 from compress.core.statistics import wilson
 from compress.core.templates import filled
-from compress.data import Preprocessing
+from compress.data import Dataset, Preprocessing
 from compress.data.tasks import has_classes
 from compress.measure import formats
 from compress.measure.footprint import known_resident
@@ -31,7 +31,6 @@ from compress.shrinking.goals import Measured
 if TYPE_CHECKING:
     import keras
 
-    from compress.data import Dataset
     from compress.shrinking.case import Case
     from compress.shrinking.net import ShrinkFolder
 

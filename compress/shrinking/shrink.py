@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from compress.core.arguments import check_arguments
 from compress.core.errors import FeasibleError, InputError
@@ -35,8 +35,6 @@ from compress.shrinking.recipes import read_recipe, save_recipe
 from compress.shrinking.workshop import Crew
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     import keras
 
     from compress.plan.settings import ShrinkSettings

@@ -216,7 +216,7 @@ class _Series:
 
     def goes_on(self) -> bool:
         """Makes the next ones; False: there is no time for more."""
-        made = list[tuple[Trial, Net]]()
+        made: list[tuple[Trial, Net]] = []
         over = False
         for _ in range(self.planner.shop.places):
             name = self.planner.name(f"{self.label}-try{self._count + 1}")

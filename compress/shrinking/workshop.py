@@ -28,7 +28,7 @@ from compress.shrinking.case import Case
 from compress.shrinking.files import Judged, judged
 from compress.shrinking.fitting import Fitter
 from compress.shrinking.goals import cost_text
-from compress.shrinking.net import REPAIRED, TRAINED, DenseFiles, Net, dense_files
+from compress.shrinking.net import REPAIRED, TRAINED, DenseFiles, Net, ShrinkFolder, dense_files
 from compress.shrinking.prune_and_train import Tuner
 from compress.shrinking.variations import RECIPE, Variation
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     import keras
 
     from compress.measure import Analysis
-    from compress.shrinking.net import ShrinkFolder
 
 
 def workshop_for(
@@ -196,12 +195,12 @@ class Workshop:
         errors = self.trainers.trained({net.name: epochs for net, epochs in wanted})
         return [errors.get(net.name) or self.folder.known_net(net.name) for net, _ in wanted]
 
-    def trained(self, net: Net, epochs: int | None = None) -> Net:
+    def trained(self, net: Net, epochs: int) -> Net:
         """Fine-tunes a net with the plan's teachers, and judges its files.
 
         Args:
             net: Repaired.
-            epochs: Default: the plan's.
+            epochs: As far as the budget lets it.
         """
         import keras
 
@@ -210,15 +209,9 @@ class Workshop:
         began = time.perf_counter()
         work, plan, folder = self.case.work, self.case.plan, self.folder
         keras.utils.set_random_seed(plan.seed)
-        student, finetune = self.model_of(net), plan.finetune
-        if net.variation:
-            finetune = replace(
-                finetune,
-                learning_rate=Variation.from_json(net.variation).learning_rate
-                * finetune.learning_rate,
-            )
-        if epochs is not None:
-            finetune = replace(finetune, epochs=epochs)
+        student = self.model_of(net)
+        rate = Variation.from_json(net.variation).learning_rate * plan.finetune.learning_rate
+        finetune = replace(plan.finetune, epochs=epochs, learning_rate=rate)
         tuner = Tuner(
             replace(work, plan=replace(plan, finetune=finetune)),
             self.case.teachers,
