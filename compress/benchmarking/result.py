@@ -53,11 +53,6 @@ class Timed:
         """Returns "litert float32, 1 thread"."""
         return f"{self.runtime} {self.format}, {threads_text(self.latency.threads)}"
 
-    @property
-    def key(self) -> str:
-        """What `Latency.baseline` of others calls it."""
-        return key_of(self.model, self.runtime, self.format, self.latency.threads)
-
 
 def key_of(model: str, runtime: str, format: str, threads: int) -> str:
     """Returns the name under which one model in one configuration is timed."""
@@ -112,7 +107,10 @@ class BenchResult(Readable):
 
     def _pairs(self) -> Iterator[tuple[Timed, Timed]]:
         """Yields what each ratio is against, and whose it is."""
-        rows = {row.key: row for row in self.timed}
+        rows = {
+            key_of(row.model, row.runtime, row.format, row.latency.threads): row
+            for row in self.timed
+        }
         for row in self.timed:
             if row.latency.baseline in rows:
                 yield rows[row.latency.baseline], row

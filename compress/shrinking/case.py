@@ -257,37 +257,31 @@ def load_teacher(path: Path, data: Dataset, plan: Plan) -> Teacher:
 
 
 Run = Callable[[Subject], None]
+"""Raises InputError where a model cannot do what it is named after."""
+Item = tuple[str, str, Any]
+"""What a plan can do without: section, field and item of the list."""
 
 
-@dataclass(frozen=True)
-class Check:
-    """One thing that a model can do or not.
-
-    Attributes:
-        what: As notes name it: "channel limit 'conv1*=0.3'".
-        run: Raises InputError where the model cannot.
-        item: What a plan can do without: section, field and item of the list; None where a model
-            that cannot do it is not compressed otherwise.
-    """
-
-    what: str
-    run: Run
-    item: tuple[str, str, Any] | None = None
-
-
-def checks_of(plan: Plan, data: Dataset, teachers: Sequence[keras.Model | None]) -> Iterator[Check]:
+def checks_of(
+    plan: Plan, data: Dataset, teachers: Sequence[keras.Model | None]
+) -> Iterator[tuple[str, Run, Item | None]]:
     """Yields what a plan asks of each model.
 
     Args:
         plan: Sections channels, weights and distill.
         data: Of the models.
         teachers: One of them will teach; None: the model itself.
+
+    Yields:
+        As notes name it ("channel limit 'conv1*=0.3'"), what raises InputError where a model cannot
+        do it, and what is left out of the plan then; None: a model that cannot do it is not
+        compressed otherwise.
     """
     if plan.channels.active:
-        yield Check(f"channels {plan.channels.target}", _channels(plan))
+        yield f"channels {plan.channels.target}", _channels(plan), None
         for field, what in (("limits", "channel limit"), ("exclude", "channel exclusion")):
             for pattern in getattr(plan.channels, field):
-                yield Check(
+                yield (
                     f"{what} '{pattern}'",
                     # of a target that any model meets
                     _channels(plan, target_metric="amount", target=0.0, **{field: (pattern,)}),
@@ -295,7 +289,7 @@ def checks_of(plan: Plan, data: Dataset, teachers: Sequence[keras.Model | None])
                 )
     if plan.weights.sparsity > 0:
         for override in plan.weights.overrides:
-            yield Check(
+            yield (
                 f"pruning override '{override}'",
                 _weights(plan, override),
                 ("weights", "overrides", override),
@@ -303,9 +297,9 @@ def checks_of(plan: Plan, data: Dataset, teachers: Sequence[keras.Model | None])
     if plan.distill.teacher.automatic or plan.distill.teacher.files:
         for pair in plan.distill.pairs:
             run = _hints(plan, data, teachers, (pair,))
-            yield Check(f"hint pair '{pair}'", run, ("distill", "pairs", pair))
+            yield f"hint pair '{pair}'", run, ("distill", "pairs", pair)
         if plan.distill.hints and not plan.distill.pairs:
-            yield Check(f"hints {', '.join(plan.distill.hints)}", _hints(plan, data, teachers, ()))
+            yield f"hints {', '.join(plan.distill.hints)}", _hints(plan, data, teachers, ()), None
 
 
 def check_by_models(
@@ -325,8 +319,9 @@ def check_by_models(
     Raises:
         InputError: No model can; the error is that of the first.
     """
-    for check in checks_of(plan, data, teachers[:1] or [subject.model for subject in subjects]):
-        errors = [error for item in subjects if (error := _failure(check, item)) is not None]
+    known = teachers[:1] or [subject.model for subject in subjects]
+    for _, run, _ in checks_of(plan, data, known):
+        errors = [error for item in subjects if (error := _failure(run, item)) is not None]
         if subjects and len(errors) == len(subjects):
             raise errors[0]
 
@@ -342,11 +337,11 @@ def fitting(
         The plan for this model, and notes on what was left out.
     """
     notes = []
-    for check in checks_of(plan, data, [teacher]):
-        error = _failure(check, subject) if check.item is not None else None
-        if check.item is not None and error and not isinstance(error, FeasibleError):
-            plan = _without(plan, *check.item)
-            notes.append(f"{check.what} was left out for this model: {error}")
+    for what, run, item in checks_of(plan, data, [teacher]):
+        error = None if item is None else _failure(run, subject)
+        if item is not None and error is not None and not isinstance(error, FeasibleError):
+            plan = _without(plan, *item)
+            notes.append(f"{what} was left out for this model: {error}")
     return plan, notes
 
 
@@ -390,9 +385,9 @@ def _hints(
     return run
 
 
-def _failure(check: Check, subject: Subject) -> InputError | None:
+def _failure(run: Run, subject: Subject) -> InputError | None:
     try:
-        check.run(subject)
+        run(subject)
     except InputError as error:
         return error
     return None

@@ -360,7 +360,6 @@ def keep_graphs(
 
 
 def _timed(nodes: Nodes, times: Mapping[str, float]) -> Nodes:
-    """Returns calls with their times, by the names of their layers."""
     return tuple(
         replace(node, ms=times.get(node.name, times.get(node.name.rpartition("/")[2])))
         for node in nodes

@@ -65,7 +65,12 @@ def prune_and_train(case: Case, tuner: Tuner) -> Pruned:
     if pruner and not weights.pruned:
         notes.append("no layer was pruned: see the kept layers and their reasons")
     trained = tuple(tuner.trained)
-    as_long = _as_long(case.model, tuner, len(trained)) if plan.finetune.as_long else None
+    as_long = None
+    if plan.finetune.as_long:  # in the same way, as often as the student
+        as_long = copy_model(case.model)
+        for place in range(1, len(trained) + 1):
+            text = f"training the dense model as long, part {place} of {len(trained)}"
+            tuner.tune(as_long, text, [])
     return Pruned(
         student, channels, weights, val, (*notes, *training.notes), teacher_val,
         training.best_epoch, len(training.history), sum(trained), as_long,
@@ -108,14 +113,6 @@ class Pruned:
         if plan.weights.sparsity > 0 or self.channels is None:
             parts.append(plan.weights.label if self.weights.pruned else "p0")
         return "-".join(parts).replace(".", "_")
-
-
-def _as_long(model: keras.Model, tuner: Tuner, times: int) -> keras.Model:
-    """Trains a copy of the dense model as often as the student was, in the same way."""
-    dense = copy_model(model)
-    for place in range(1, times + 1):
-        tuner.tune(dense, f"training the dense model as long, part {place} of {times}", [])
-    return dense
 
 
 def _without_channels(

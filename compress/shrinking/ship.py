@@ -6,7 +6,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,27 +49,12 @@ KINDS = {
     ("tagging", ROWS): "token-classification",
 }
 """The hub's names of tasks, by ours and by the axes of an example."""
-
-
-@dataclass(frozen=True)
-class Feeding:
-    """What runs a kind of file.
-
-    Attributes:
-        script: The template of feed.py.
-        library: As hubs of models call it.
-        package: What feed.py imports beside NumPy.
-    """
-
-    script: str
-    library: str
-    package: str
-
-
 FEEDING = {
-    ".tflite": Feeding("feed.py.jinja", "litert", "ai-edge-litert"),
-    ".onnx": Feeding("feed_onnx.py.jinja", "onnx", "onnxruntime"),
+    ".tflite": {"script": "feed.py.jinja", "library": "litert", "package": "ai-edge-litert"},
+    ".onnx": {"script": "feed_onnx.py.jinja", "library": "onnx", "package": "onnxruntime"},
 }
+"""By the suffix of a file the template of feed.py, the library as hubs of models call it, and what
+feed.py imports beside NumPy."""
 
 
 def ship(
@@ -108,14 +92,14 @@ def ship(
         scaling = _example(made / "example.npz", file, model, data)
         labels = list(data.class_names) if has_classes(data.kind) else []
         feeding = FEEDING[file.suffix]
-        feed = filled(TEMPLATES, feeding.script, file=file.name, labels=labels, scaling=scaling)
+        feed = filled(TEMPLATES, feeding["script"], file=file.name, labels=labels, scaling=scaling)
         write_text(made / "feed.py", feed)
         card = filled(
             TEMPLATES, "README.md.jinja",
             file=file.name, format=files[1].format, model=case.name, version=__version__,
             date=f"{datetime.now(UTC):%Y-%m-%d}", keras=f"{net}.keras",
             tested=f"{files[1].tested or 0:,}", feeding=feeding,
-            metadata=front_matter(metadata(file.name, feeding.library, files[1], data)),
+            metadata=front_matter(metadata(file.name, feeding["library"], files[1], data)),
             **_figures(folder, files, measured, case), **told,
         )  # fmt: skip
         write_text(made / "README.md", card)

@@ -378,7 +378,6 @@ def _weighted(data: Dataset, compiled: Mapping[str, CompiledOutput]) -> Dataset:
 
 
 def _custom_task(given: CompiledOutput, shape: tuple[int, ...], labels: Any, scores: Any) -> Custom:
-    """Returns the task of one output."""
     metrics = tuple((str(metric.name), metric) for metric in given.metrics)
     text = str(getattr(given.loss, "name", None) or getattr(given.loss, "__name__", "loss"))
     main = metrics[0][0] if metrics else ""

@@ -254,7 +254,6 @@ def _looks(data: Dataset) -> Iterator[tuple[Split, str]]:
 def _tried(
     name: str, scaling: Preprocessing, predict: Predictor, part: Split, data: Dataset
 ) -> Tried:
-    """Judges a model's answers to examples in one scaling."""
     y, size = scaling(part.x) if data.gives_back else part.y, predict.most(part.x)
     # in batches: all examples as float32 at once may not fit into memory
     starts = range(0, len(part.x), size)

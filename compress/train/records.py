@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -48,6 +48,7 @@ class Hook(Protocol):
 
     def state(self) -> Mapping[str, npt.NDArray[Any]]:
         """Returns what a training needs to go on."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,6 @@ class TrainResult:
             f"{self.best_epoch} kept; validation {reached}"
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns the record as JSON."""
-        return asdict(self)
-
 
 class StartingPoint:
     """A model as it comes to a fine-tuning, and its validation quality.
@@ -121,7 +118,7 @@ class StartingPoint:
         return replace(result, notes=(*notes, *result.notes))
 
 
-class LastEpoch:
+class LastEpoch(Hook):
     """A training hook that lets only the last epoch's weights stand."""
 
     def start(
@@ -140,10 +137,6 @@ class LastEpoch:
     def may_select(self, step: int) -> bool:
         """Tells whether training is over."""
         return step >= self._total
-
-    def state(self) -> Mapping[str, npt.NDArray[Any]]:
-        """Returns nothing: there is no state."""
-        return {}
 
 
 @dataclass
