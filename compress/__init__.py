@@ -12,7 +12,7 @@ from compress._version import __version__
 from compress.core.registry import lazily
 
 if TYPE_CHECKING:
-    from compress.benchmarking import BenchPlan, BenchResult, bench, channel_times
+    from compress.benchmarking import BenchPlan, BenchResult, bench
     from compress.core.errors import (
         FeasibleError,
         InputError,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         TrainingDiverged,
     )
     from compress.data import Dataset, Split, load_data
-    from compress.devices import DeviceTimes, import_latency_table
+    from compress.devices import DeviceTimes, channel_times, import_latency_table
     from compress.devices.exporting import export_latency_table
     from compress.distillation import DistillResult, distill
     from compress.exporting import Exported, export
@@ -100,7 +100,7 @@ _PLACES = {
     "WeightPruner": "compress.prune.weights:WeightPruner",
     "as_dataset": "compress.train.given:as_dataset",
     "bench": "compress.benchmarking:bench",
-    "channel_times": "compress.benchmarking:channel_times",
+    "channel_times": "compress.devices:channel_times",
     "compress_model": "compress.shrinking.compression:compress_model",
     "count_macs": "compress.measure:count_macs",
     "coupled_groups": "compress.prune.channels:coupled_groups",

@@ -1,14 +1,18 @@
-"""Devices that are not at hand: files to time there, and goals by what was timed."""
+"""Times that goals go by: of devices that are not at hand, and of this machine.
+
+What files took on a device is read by `import_latency_table`; `channel_times` measures here how the
+time of a model follows from its channel counts and blocks.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -16,16 +20,27 @@ from compress.core.arguments import check_arguments
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError, RunFailed, one_line, unknown_name
 from compress.devices.exporting import EMPTY, RESULTS, CallFile, Manifest, read_manifest
+from compress.exporting.side_by_side import litert_files
 from compress.measure.latency_record import QUIET, quantile_and_error
 from compress.measure.latency_table import CallKey, CallTime, LatencyTable
 from compress.measure.latency_table.measuring import estimated
+from compress.model.io import as_model
+from compress.plan import ChannelOptions
 from compress.plan.fields import require
-from compress.prune.channels.coupling.blocks import Block
+from compress.plan.keywords import PRUNE_CHANNELS
+from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.coupling.blocks import Block, blocks_of
 from compress.prune.channels.coupling.groups import Coupling
-from compress.prune.channels.selection.measured_times import TimedCalls
+from compress.prune.channels.selection.allowed import allowed_for, ladder
+from compress.prune.channels.selection.measured_times import TimedCalls, measured_times
 from compress.prune.channels.selection.solver import Allowed
 from compress.prune.channels.selection.times import TimeModel
 from compress.run.records import Record, load_record, too_low
+
+if TYPE_CHECKING:
+    import keras
+
+    from compress.plan.settings import PruneChannelsSettings
 
 
 @dataclass(frozen=True)
@@ -311,3 +326,61 @@ def _of_json(path: Path) -> Results:
         raise InputError(
             f"'{path}' must be what measure.py wrote. Received: {type(error).__name__}: {error}."
         ) from None
+
+
+@check_arguments()
+def channel_times(
+    model: keras.Model | str | Path,
+    options: ChannelOptions | None = None,
+    *,
+    format: str = "float32",
+    threads: int = 1,
+    budget: float | None = None,
+    seed: int = 0,
+    input_shape: Any = None,
+    on_progress: Callable[[str, float], None] | None = None,
+    **settings: Unpack[PruneChannelsSettings],
+) -> TimeModel:
+    """Measures what every choice of widths and blocks takes: LiteRT, on this machine, now.
+
+    Each call of the model is timed by itself at some widths; a few whole nets put the sum right.
+    What comes out is the `cost` of `prune_channels`: channels leave where they take time.
+
+    Args:
+        model: A Keras model, or the path of its file; it stays as it is.
+        options: The plan's section: what may leave, `round_to`, `min_kept`, `blocks`.
+        format: Of the files: "float32", "float16", "dynamic" or "int8".
+        threads: Of the runtime, at least 1.
+        budget: Seconds of timing calls, and as many of timing nets, above 0; default: until each
+            call is known to 3 %, and two seconds a net.
+        seed: Of the order of measuring.
+        input_shape: Of one example, where the model's own has open sizes.
+        on_progress: Called with (text, share that is done).
+        **settings: Other fields of `ChannelOptions`.
+
+    Returns:
+        A function of kept units (..., groups) and present blocks (..., blocks) -> milliseconds
+        (...), estimated from what was measured: time a file before you call it faster. Its
+        `calibration` says how far off sums of calls were, `estimated` what could not be timed.
+
+    Raises:
+        InputError: A model or option that `prune_channels` refuses, or an open input size.
+        RunFailed: No call could be measured.
+
+    Example:
+        >>> times = channel_times(model, budget=0.5)
+        >>> times.calibration.nets  # prune_channels(model, cost=times, share=0.5): half of the time
+        8
+
+    Reference:
+        Shen et al. 2022, "Structural Pruning via Latency-Saliency Knapsack", section 3.2; there
+        a table of layers alone, here one put right by whole nets.
+    """
+    found = PRUNE_CHANNELS.section("channels", options, ChannelOptions, settings)
+    coupling = coupling_of(as_model(model), input_shape)
+    allowed = allowed_for(coupling, found, ladder(found)[-1])
+    blocks = blocks_of(coupling) if found.blocks else ()
+    return measured_times(
+        coupling, allowed, litert_files, blocks, format=format, threads=threads, budget=budget,
+        seed=seed, on_progress=on_progress,
+    )[0]  # fmt: skip
