@@ -101,7 +101,7 @@ def plain(seed: int, minutes: float, file: Path, same_first: bool, space: str) -
     from compress.core.device import quiet_tensorflow, setup
     from compress.measure import count_macs
     from compress.plan.fields import from_nested
-    from compress.train.optimizers import build_optimizer
+    from compress.train.objective import build_optimizer
     from search.plan import SearchPlan
     from search.study import optimizers
     from search.study.study import first_choices

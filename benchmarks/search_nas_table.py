@@ -39,8 +39,8 @@ from benchmarks._common import PEERS, Benchmark, not_run, seed_list, table
 from benchmarks._stored import Stored
 from compress.core.pareto import hypervolume
 from search.samplers import SAMPLERS
-from search.samplers.pareto import ParetoSampler
 from search.samplers._base import Choices
+from search.samplers.pareto import ParetoSampler
 from search.samplers.pareto.history import Curves, History, Questions, reported
 
 NAMES = ("pareto", "tpe", "greedy", "evolution", "nsga2", "random")

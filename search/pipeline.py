@@ -28,9 +28,8 @@ from compress.plan.keywords import Keywords
 from compress.run.directory import LOG, run_in_own_folder
 from compress.run.origin import write_data_record, write_examples
 from compress.shrinking.case import load_teachers
-from compress.shrinking.checks import check_training, preflight, told
 from compress.shrinking.files import measure_stage
-from compress.shrinking.job import logged, refuse_learnt
+from compress.shrinking.job import check_training, logged, preflight, refuse_learnt, told
 from search.engines import Demand, Display, Engine, Order
 from search.engines.jobs import compress_front, search_front, train_finally
 from search.engines.worker import WORKERS_LOCK

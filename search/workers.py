@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,6 @@ from compress.plan.shrink import ShrinkPlan
 from compress.run.directory import LOG
 from compress.shrinking.case import Case
 from compress.shrinking.net import ShrinkFolder
-from compress.shrinking.workshop import Training
 from search.engines import Crew, Demand, Display, Engine, Job, JobQueue, Order, messages
 from search.engines.pool import Pool
 from search.plan.engine import LOCAL, EngineOptions
@@ -134,13 +133,13 @@ class NetTrainers(Display):
     places: int
     display: Display
 
-    def trained(self, wanted: Sequence[Training]) -> list[ParetuneError | None]:
+    def trained(self, wanted: Mapping[str, int]) -> Mapping[str, ParetuneError]:
         """See `compress.shrinking.workshop.Trainers.trained`."""
         if not wanted:
-            return []
+            return {}
         handler = NetJobs(self.case, self.folder, wanted, self)
         self.pool.run(handler)
-        return [handler.errors.get(item.name) for item in wanted]
+        return handler.errors
 
     def worker(self, index: int, text: str, share: float) -> None:
         """See `Display.worker`."""
@@ -153,29 +152,29 @@ class NetJobs(JobQueue):
     Args:
         case: The model.
         folder: Where nets lie.
-        wanted: Nets and epochs.
+        wanted: Epochs by the net's name.
         display: Shows progress.
     """
 
     def __init__(
-        self, case: Case, folder: ShrinkFolder, wanted: Sequence[Training], display: Display
+        self, case: Case, folder: ShrinkFolder, wanted: Mapping[str, int], display: Display
     ) -> None:
         self.errors: dict[str, ParetuneError] = {}
         self._case, self._folder = case, folder
         # largest first: the last jobs to end are then short, and no worker idles for long
-        ordered = sorted(wanted, key=lambda item: -folder.known_net(item.name).share)
+        ordered = sorted(wanted, key=lambda name: -folder.known_net(name).share)
         # a model that lies in no file has been put beside its results by now
         alone = case.plan.distill.teacher.automatic
         teachers = [case.path] if alone else [item.path for item in case.teachers]
         jobs = [
             {
                 "kind": messages.NET,
-                "name": item.name,
-                "epochs": item.epochs,
+                "name": name,
+                "epochs": wanted[name],
                 "file": str(case.path.absolute()),
                 "teachers": [str(path.resolve()) for path in teachers],
             }
-            for item in ordered
+            for name in ordered
         ]
         super().__init__(display, jobs)
 

@@ -21,14 +21,13 @@ from compress.model.io import load_model
 from compress.plan import Plan
 from compress.plan.fields import from_nested
 from compress.plan.shrink import ShrinkPlan
-from compress.shrinking.case import LoadedTeachers, Work, prepare, seeded_teachers
-from compress.shrinking.checks import fitting
+from compress.shrinking.case import LoadedTeachers, Work, fitting, prepare, seeded_teachers
 from compress.shrinking.compression import compress_stage
 from compress.shrinking.job import command_line
 from compress.shrinking.net import ShrinkFolder
 from compress.shrinking.shrink import goal_stage
 from compress.shrinking.workshop import Workshop, workshop_for
-from compress.train.compiled import judged_by
+from compress.train.given import judged_by
 from search.engines import messages
 from search.plan import SearchPlan
 from search.study import study as studies

@@ -17,12 +17,9 @@ from compress.core.errors import InputError
 from compress.data import Dataset, load_data
 from compress.run.directory import LOG
 from compress.run.unlearnt import check_choices, check_scaling, check_unlearnt
-from compress.shrinking.case import Subject
-from compress.shrinking.checks import check_by_data, check_by_models, checks_of
-from compress.shrinking.job import unlearnt_teachers
-from compress.train.compiled import judged_by
-from compress.train.given import dataset_for
-from compress.train.scaling import load_for_model
+from compress.shrinking.case import Subject, check_by_models, checks_of
+from compress.shrinking.job import check_by_data, unlearnt_teachers
+from compress.train.given import dataset_for, judged_by, load_for_model
 from search.plan import SearchPlan
 from search.spaces import Space
 from search.spaces.describe import measured

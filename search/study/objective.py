@@ -26,8 +26,8 @@ from compress.data import Dataset
 from compress.model.copies import float32_model
 from compress.model.io import check_saveable, save_model
 from compress.train import EpochRecord, train
-from compress.train.kept_weights import StartingPoint
 from compress.train.predict import quality_of
+from compress.train.records import StartingPoint
 from search.plan import SearchPlan
 from search.spaces import Space
 from search.study import optimizers

@@ -83,7 +83,6 @@ def sample(trial: BaseTrial, plan: SearchPlan, data: Dataset) -> TrainSettings:
         batch_size=trial.suggest_categorical("batch_size", batch_sizes(data)),
         class_weights=plan.finetune.class_weights,
         augment=plan.finetune.augment,
-        accumulate=plan.finetune.accumulate,
     )
 
 

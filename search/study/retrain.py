@@ -32,8 +32,8 @@ from compress.run.records import Record, read_record
 from compress.shrinking.case import Subject, Teacher, Work
 from compress.shrinking.prune_and_train import Tuner
 from compress.train import train
-from compress.train.kept_weights import LastEpoch, StartingPoint
 from compress.train.predict import quality_of
+from compress.train.records import LastEpoch, StartingPoint
 from search.plan import SearchPlan
 from search.study import optimizers
 from search.study.directory import Candidate, Final, SearchFolder, final_name

@@ -15,8 +15,7 @@ from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.plan.fields import from_flat
-from compress.shrinking.case import Subject
-from compress.shrinking.checks import fitting
+from compress.shrinking.case import Subject, fitting
 from search import pipeline
 from search.cli import app
 from search.engines import local

@@ -17,7 +17,6 @@ from compress.plan.fields import from_flat
 from compress.plan.shrink import ShrinkPlan
 from compress.shrinking.net import REPAIRED, TRAINED, Net, ShrinkFolder
 from compress.shrinking.shrink import ShrinkResult, shrink
-from compress.shrinking.workshop import Training
 from search.engines import LOST, MAX_LOST, Display
 from search.workers import NetJobs, NetTrainers, Workers
 from tests.compress.shrinking.conftest import learnt
@@ -115,7 +114,7 @@ def write(folder: ShrinkFolder, name: str, share: float, stage: str, epochs: int
     write_json(folder.net_file(name), net.to_json())
 
 
-BOTH = (Training("small", 3), Training("large", 2))
+BOTH = {"small": 3, "large": 2}
 
 
 def test_the_largest_net_first(case: Any, folder: ShrinkFolder) -> None:
@@ -144,7 +143,7 @@ def test_why_a_net_was_not_trained(case: Any, folder: ShrinkFolder) -> None:
 
 
 def test_a_net_whose_node_was_lost_is_trained_again(case: Any, folder: ShrinkFolder) -> None:
-    handler = NetJobs(case, folder, BOTH[:1], Display())
+    handler = NetJobs(case, folder, {"small": 3}, Display())
     for _ in range(MAX_LOST - 1):
         job = handler.next_job()
         assert job is not None

@@ -18,8 +18,8 @@ from compress.model.io import save_model
 from compress.plan import TrainSettings
 from compress.plan.fields import from_flat
 from compress.train import TrainResult, train
-from compress.train.kept_weights import StartingPoint
 from compress.train.predict import predict_logits
+from compress.train.records import StartingPoint
 from search.cli.main import app
 from search.pipeline import default_folder, run_search
 from search.plan import SearchPlan
