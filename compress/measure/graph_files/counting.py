@@ -64,10 +64,14 @@ class _Counter:
         """Counts a graph's operators and returns its peak of bytes."""
         inner: dict[int, int | None] = {}
         for operator in graph.operators:
-            self._note_constants(operator)
+            for tensor in operator.given:
+                if tensor.values is not None:
+                    self._origins.setdefault(id(tensor), tensor)
+                    self._settled.add(id(tensor))
             if operator.bodies:
                 inner[id(operator)] = self._inside(operator, place)
-            elif self._is_settled(operator):
+            elif operator.inputs and all(id(item) in self._settled for item in operator.given):
+                # constants alone decide what it makes: that is done once, not each time
                 self._settled.update(map(id, operator.outputs))
                 self._settle(operator, place)
             elif operator.kind not in self._table.sources:
@@ -78,19 +82,8 @@ class _Counter:
         ]
         return peak_bytes(calls, map(id, graph.outputs))
 
-    def _note_constants(self, operator: Operator) -> None:
-        for tensor in operator.given:
-            if tensor.values is not None:
-                self._origins.setdefault(id(tensor), tensor)
-                self._settled.add(id(tensor))
-
-    def _is_settled(self, operator: Operator) -> bool:
-        """Tells whether constants alone decide what it makes: that is done once, not each time."""
-        return bool(operator.inputs) and all(id(item) in self._settled for item in operator.given)
-
     def _settle(self, operator: Operator, place: _Place) -> None:
-        first = operator.given[0] if operator.given else None
-        origin = self._origins.get(id(first)) if first is not None else None
+        origin = self._origins.get(id(operator.given[0])) if operator.given else None
         if operator.kind in self._table.moves and origin is not None:
             self._origins.update((id(made), origin) for made in operator.outputs)
             return
@@ -155,10 +148,8 @@ class _Counter:
         )
 
     def _weights(self, operator: Operator) -> list[Tensor]:
-        found = (self._origins.get(id(tensor)) for tensor in operator.given)
-        return list(
-            {id(item): item for item in found if item is not None and item.is_weight}.values()
-        )
+        found = [self._origins[id(item)] for item in operator.given if id(item) in self._origins]
+        return list({id(item): item for item in found if item.is_weight}.values())
 
     def _activations(self, operator: Operator) -> list[Tensor]:
         tensors = (*operator.given, *operator.outputs)
@@ -211,8 +202,6 @@ def _word(operator: Operator) -> str:
 
 
 class _Loop:
-    """A loop that is looked at."""
-
     def __init__(self, loop: Operator, condition: Graph, body: Graph) -> None:
         self._inputs, self._body = loop.inputs, body
         self._condition = condition

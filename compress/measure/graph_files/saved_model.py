@@ -8,9 +8,8 @@ from pathlib import Path
 from compress.core.errors import InputError, one_line
 from compress.core.native_output import captured_stderr, quiet_logger
 from compress.measure.graph_files.counting import count_graph
-from compress.measure.graph_files.records import Graph, GraphFile, Port
-from compress.measure.graph_files.tf_builder import graph_of
-from compress.measure.graph_files.tf_table import TENSORFLOW
+from compress.measure.graph_files.records import GraphFile, Port
+from compress.measure.graph_files.tables import TENSORFLOW
 from compress.measure.layer_costs import Analysis
 from compress.model.input_sizes import InputShape
 from compress.model.kinds import Foreign
@@ -31,26 +30,19 @@ def read_saved_model(
 
 
 def count_saved_model(model: SavedModel, sizes: Sequence[tuple[int, ...]]) -> Analysis:
-    """Counts a loaded SavedModel.
+    """Counts a loaded SavedModel, with constants in place of its variables.
 
     Args:
         model: With the signature that is counted.
         sizes: Of one example, an input each; see `SavedModel.sizes`.
 
     Raises:
-        InputError: It cannot run at these sizes, or its graph cannot be read.
-    """
-    return count_graph(_graph(model, sizes), TENSORFLOW)
-
-
-def _graph(model: SavedModel, sizes: Sequence[tuple[int, ...]]) -> Graph:
-    """Returns a signature's graph at known sizes, with constants in place of variables.
-
-    Raises:
-        InputError: TensorFlow cannot write it as one graph (of more than 2 GiB, say), or does not
-            know its sizes.
+        InputError: It cannot run at these sizes; TensorFlow cannot write it as one graph (of more
+            than 2 GiB, say), or does not know its sizes.
     """
     from tensorflow.python.framework import convert_to_constants
+
+    from compress.measure.graph_files.tf_builder import graph_of
 
     function = model.at(sizes)
     with captured_stderr(), quiet_logger("tensorflow"):
@@ -58,7 +50,7 @@ def _graph(model: SavedModel, sizes: Sequence[tuple[int, ...]]) -> Graph:
             frozen = convert_to_constants.convert_variables_to_constants_v2(
                 function, lower_control_flow=False
             )
-            return graph_of(frozen.graph.as_graph_def())
+            graph = graph_of(frozen.graph.as_graph_def())
         except InputError:
             raise
         except Exception as error:  # of protobuf and of TensorFlow, of many kinds
@@ -66,3 +58,4 @@ def _graph(model: SavedModel, sizes: Sequence[tuple[int, ...]]) -> Graph:
                 f"The graph of '{model.path}' must be readable with its variables as constants. "
                 f"Received: {one_line(str(error).strip().splitlines()[0], 300)}."
             ) from None
+    return count_graph(graph, TENSORFLOW)

@@ -16,7 +16,7 @@ from compress.core.errors import InputError, unknown_name
 from compress.core.native_output import captured_stderr
 from compress.measure.graph_files.counting import count_graph
 from compress.measure.graph_files.records import Graph, GraphFile, Operator, Port, Tensor
-from compress.measure.graph_files.tflite_table import TFLITE
+from compress.measure.graph_files.tables import TFLITE
 from compress.model.input_sizes import InputShape, Sizes, sizes_of
 from compress.model.kinds import Foreign
 
@@ -203,34 +203,31 @@ class TFLiteReader:
                 tensors[item.outputs[0]] = inputs[0]  # the constant itself, however it is stored
                 continue
             made = [int(place) for place in item.outputs]
-            name = outputs.get(made[0], "") if made else ""
-            operators.append(self._operator(item, code, kind, inputs, [tensors[p] for p in made]))
-            operators[-1].name = _stand_of(operators[-1].name) or name or kind.lower()
+            name = made and (_stand_of(tensors[made[0]].name) or outputs.get(made[0]))
+            operators.append(
+                Operator(
+                    _text(code.customCode) if kind == "CUSTOM" and code.customCode else kind,
+                    name or kind.lower(),
+                    tuple(inputs),
+                    tuple(tensors[place] for place in made),
+                    *self._inside(item),
+                )
+            )
         return Graph(
             tuple(tensors[place] for place in raw.inputs),
             tuple(tensors[place] for place in raw.outputs),
             tuple(operators),
         )
 
-    def _operator(
-        self, item: Any, code: Any, kind: str, inputs: list[Tensor | None], outputs: list[Tensor]
-    ) -> Operator:
+    def _inside(self, item: Any) -> tuple[dict[str, Any], Graph | None, tuple[Graph, ...]]:
+        """Returns an operator's options, and of loops and branches the graphs inside."""
         options: dict[str, Any] = {}
         for part in (item.builtinOptions, item.builtinOptions2):
             options |= vars(part) if part is not None else {}
-        bodies = [int(options[name]) for name in _BODIES if name in options]
-        condition = options.get("condSubgraphIndex")
-        if kind == "CUSTOM" and code.customCode:
-            kind = _text(code.customCode)
-        return Operator(
-            kind,
-            outputs[0].name if outputs else "",
-            tuple(inputs),
-            tuple(outputs),
-            options,
-            None if condition is None else self._graph(int(condition), {}, {}),
-            tuple(self._graph(body, {}, {}) for body in bodies),
-        )
+        bodies = (self._graph(int(options[name]), {}, {}) for name in _BODIES if name in options)
+        number = options.get("condSubgraphIndex")
+        condition = None if number is None else self._graph(int(number), {}, {})
+        return options, condition, tuple(bodies)
 
     def _tensor(self, raw: Any, known: tuple[int, ...] | None) -> Tensor:
         dtype = self._types[raw.type]

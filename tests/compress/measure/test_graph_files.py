@@ -14,8 +14,7 @@ from compress.core.errors import InputError
 from compress.exporting.litert import convert_litert, export_litert
 from compress.measure import count_macs
 from compress.measure.graph_files import GraphFile, read_graph_file
-from compress.measure.graph_files.tf_table import TENSORFLOW
-from compress.measure.graph_files.tflite_table import TFLITE
+from compress.measure.graph_files.tables import TENSORFLOW, TFLITE
 
 BRANCHES = {
     "strided": 5 * 5 * 9 * 4 * 8,
