@@ -6,23 +6,25 @@ model, or another tool, needs.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from compress.core.arguments import check_arguments
+from compress.core.errors import InputError, is_too_small, reason_of
 from compress.measure.graph_files import read_graph_file
-from compress.measure.layer_costs import Analysis, LayerCost
+from compress.measure.layer_costs import Analysis, LayerCost, peak_bytes
 from compress.measure.op_classes import COUNTED_ZERO, REASONS, other_ops
-from compress.measure.rules import CallShapes, Sized, Uncountable, rule_of
-from compress.measure.walk import Step, Walk, width
+from compress.measure.rules import CallShapes, Shape, Sized, Uncountable, rule_of
 from compress.model.input_sizes import InputShape, sizes_of
 from compress.model.io import as_model
 from compress.model.kinds import foreign
-from compress.model.program import Program
+from compress.model.program import Node, Program
 from compress.model.recording import record
 from compress.run.exports import CallNode
 
@@ -62,11 +64,9 @@ def count_macs(model: keras.Model | str | Path, input_shape: InputShape | None =
     """
     if isinstance(model, (str, Path)) and foreign(Path(model)) is not None:
         return read_graph_file(model, input_shape).costs
-    program = record(as_model(model), _opens)
-    walk = _walk(program, input_shape)
+    walk = Walk(record(as_model(model), _opens), input_shape)
     seen: set[int] = set()
-    rows = [_cost(step, seen) for step in walk.steps]
-    return Analysis(tuple(rows), walk.peak())
+    return Analysis(tuple(_cost(step, seen) for step in walk.steps), walk.peak())
 
 
 def graph_of(model: keras.Model | str | Path, input_shape: Any = None) -> tuple[CallNode, ...]:
@@ -86,12 +86,10 @@ def graph_of(model: keras.Model | str | Path, input_shape: Any = None) -> tuple[
     maker: dict[int, int] = {}
     seen: set[int] = set()
     found = []
-    # all steps are held: tensors live as long as their identities are asked for
-    steps = walked(record(as_model(model), _opens), input_shape)
-    for place, step in enumerate(steps):
+    for place, step in enumerate(walked(record(as_model(model), _opens), input_shape)):
         cost = _cost(step, seen)
-        sources = dict.fromkeys(maker[id(tensor)] for tensor in step.inputs if id(tensor) in maker)
-        maker.update((id(tensor), place) for tensor in step.outputs)
+        sources = dict.fromkeys(maker[tensor.key] for tensor in step.inputs if tensor.key in maker)
+        maker.update((tensor.key, place) for tensor in step.outputs)
         found.append(
             CallNode(
                 cost.name, cost.kind, tuple(cost.output_shape), cost.macs, cost.params,
@@ -107,7 +105,7 @@ def walked(program: Program, input_shape: InputShape | None) -> list[Step]:
     Raises:
         InputError: `input_shape` does not fit.
     """
-    return _walk(program, input_shape).steps
+    return Walk(program, input_shape).steps
 
 
 def count_calls(steps: Iterable[Step]) -> dict[str, int]:
@@ -136,13 +134,6 @@ def given_shapes(program: Program, input_shape: InputShape | None) -> list[tuple
     ]
     what = f"model '{program.model.name}'"
     return [(1, *sizes) for sizes in sizes_of(what, own, input_shape)]
-
-
-def _walk(program: Program, input_shape: InputShape | None) -> Walk:
-    walk = Walk()
-    shapes = given_shapes(program, input_shape)
-    walk.run(program, shapes, reshape=input_shape is not None and program.open_sizes)
-    return walk
 
 
 def _opens(layer: Any) -> bool:
@@ -227,3 +218,152 @@ def _sparse(layer: Any, count: int) -> int:
 
 def _density(kernel: Any) -> float:
     return float(np.count_nonzero(kernel.numpy())) / max(1, int(np.prod(kernel.shape)))
+
+
+# -- a model with shapes in place of values --------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SizedTensor:
+    """A tensor of the walk: what it is known by, its shape at batch 1, its type."""
+
+    key: int
+    shape: tuple[int | None, ...]
+    dtype: str
+
+    @property
+    def known(self) -> Shape | None:
+        """Its shape, or None where a size is unknown."""
+        sizes = tuple(size for size in self.shape if size is not None)
+        return sizes if len(sizes) == len(self.shape) else None
+
+    @property
+    def bytes(self) -> int | None:
+        """Its size in bytes, or None."""
+        return None if self.known is None else math.prod(self.known) * width(self.dtype)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of the walk, nested models' calls among them."""
+
+    name: str
+    node: Node
+    inputs: tuple[SizedTensor, ...]
+    outputs: tuple[SizedTensor, ...]
+
+
+class Walk:
+    """A program gone through with shapes in place of values.
+
+    Args:
+        program: The recorded model.
+        input_shape: As `count_macs` takes it; with one, inner shapes follow from it.
+
+    Attributes:
+        steps: Its calls, in their order.
+
+    Raises:
+        InputError: `input_shape` does not fit.
+    """
+
+    def __init__(self, program: Program, input_shape: InputShape | None) -> None:
+        self.steps: list[Step] = []
+        self._keys = itertools.count()
+        self._reshape = input_shape is not None and program.open_sizes
+        batches = {tensor.shape[0] for tensor in program.inputs if tensor.shape}
+        self._batch = batches.pop() if len(batches) == 1 else None
+        given = [
+            self._tensor(shape, tensor.dtype)
+            for shape, tensor in zip(
+                given_shapes(program, input_shape), program.inputs, strict=True
+            )
+        ]
+        self._results = self._walk(program, given, "")
+
+    def _tensor(self, shape: Sequence[int | None], dtype: str) -> SizedTensor:
+        sizes = tuple(None if size is None else int(size) for size in shape)
+        # a batch that runs through the graph is one example
+        if sizes[:1] == (None,):
+            sizes = (1, *sizes[1:])
+        return SizedTensor(next(self._keys), sizes, str(dtype))
+
+    def _stored(self, tensor: Any) -> SizedTensor:
+        """Takes a shape from the graph, whose batch may be fixed."""
+        shape = tuple(tensor.shape)
+        fixed = shape[:1] == (self._batch,) and shape
+        return self._tensor((1, *shape[1:]) if fixed else shape, tensor.dtype)
+
+    def _walk(
+        self, program: Program, given: Sequence[SizedTensor], prefix: str
+    ) -> list[SizedTensor]:
+        def call(node: Node, inputs: list[SizedTensor]) -> Sequence[SizedTensor]:
+            # a nested model may be built for open sizes and be called with known ones
+            known = all(tensor.known is not None for tensor in inputs)
+            open_sizes = any(None in tuple(tensor.shape)[1:] for tensor in node.outputs)
+            if self._reshape or (known and (open_sizes or _folded(node, inputs))):
+                try:
+                    made = _specs(node, inputs)
+                except ValueError as error:
+                    raise _build_error(f"{prefix}{node.name}", inputs, error) from None
+                outputs = tuple(self._tensor(tensor.shape, tensor.dtype) for tensor in made)
+            else:
+                outputs = tuple(map(self._stored, node.outputs))
+            self.steps.append(Step(f"{prefix}{node.name}", node, tuple(inputs), outputs))
+            return outputs
+
+        def nested(node: Node, inputs: list[SizedTensor]) -> Sequence[SizedTensor]:
+            assert node.body is not None
+            return self._walk(node.body, inputs, f"{prefix}{node.name}/")
+
+        return program.interpret(call, given, nested)
+
+    def peak(self) -> int | None:
+        """Returns the most bytes alive at one time."""
+        calls = [
+            ({tensor.key: tensor.bytes for tensor in (*step.inputs, *step.outputs)}, 0)
+            for step in self.steps
+        ]
+        return peak_bytes(calls, [tensor.key for tensor in self._results])
+
+
+def _build_error(name: str, inputs: Sequence[SizedTensor], error: ValueError) -> InputError:
+    """Build the error of a call that takes no inputs of these sizes."""
+    shapes = ", ".join(str(tensor.shape) for tensor in inputs)
+    reason = reason_of(error, 160)
+    remedy = (
+        " The input is too small for the layers in front of it: give a larger one (--input-shape, "
+        "in Python input_shape=)."
+        if is_too_small(error)
+        else ""
+    )
+    return InputError(
+        f"Layer '{name}' must take inputs of the shape that it has for this input size. Received: "
+        f"{shapes} ({reason}).{remedy}"
+    )
+
+
+def _folded(node: Node, inputs: Sequence[SizedTensor]) -> bool:
+    """Tells whether the open first axis may hold more than the batch: positions folded in."""
+    if all(tuple(tensor.shape)[:1] != (None,) for tensor in node.outputs):
+        return False
+    return type(node.operation).__name__ == "Reshape" or any(
+        tuple(tensor.shape)[:1] == (None,) and found.shape[0] != 1
+        for tensor, found in zip(node.inputs, inputs, strict=True)
+    )
+
+
+def _specs(node: Node, inputs: Sequence[SizedTensor]) -> list[Any]:
+    """Returns symbolic outputs of a call for inputs of the shapes known by now."""
+    import keras
+
+    args, kwargs = node.arguments([keras.KerasTensor(x.shape, x.dtype) for x in inputs])
+    return list(keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs)))
+
+
+def width(dtype: str) -> int:
+    """Returns the bytes of one number."""
+    if dtype in ("bool", "string"):
+        return 1
+    digits = "".join(c for c in dtype if c.isdigit())
+    return int(digits) // 8 if digits else 4

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from compress.measure import macs
 from compress.measure.graph_files.records import Operator
 from compress.measure.op_classes import other_ops
-from compress.measure.rules import Shape, Uncountable
+from compress.measure.rules import Shape, Uncountable, einsum
+from compress.measure.rules import matmul as multiply
 
 Rule = Callable[[Operator], int]
 LOOPS = ("While", "StatelessWhile")
@@ -143,7 +143,7 @@ def matmul(operator: Operator, *turned: bool) -> int:
     for shape, turn in zip(shapes, turned, strict=True):
         if turn:
             shape[-2:] = shape[:-3:-1]
-    return macs.matmul(*shapes)
+    return multiply(*shapes)
 
 
 def names(text: str, value: str) -> dict[str, str]:
@@ -169,7 +169,7 @@ def _tf_einsum(operator: Operator) -> int:
     if len(operator.inputs) == 1:
         return 0  # a transposition or a sum
     shapes = [shape_of(operator, place) for place in range(len(operator.inputs))]
-    return macs.einsum(operator.options["equation"].s.decode(), *shapes)
+    return einsum(operator.options["equation"].s.decode(), *shapes)
 
 
 TENSORFLOW = Table(
@@ -265,8 +265,8 @@ def _depthwise(operator: Operator) -> int:
 
 
 def _dense(operator: Operator) -> int:
-    units, inputs = shape_of(operator, 1)[:2]
-    return macs.dense(math.prod(made_by(operator)) // max(1, units), inputs, units)
+    weights = shape_of(operator, 1)  # (units, inputs)
+    return convolved(made_by(operator), weights[:2], weights[0])
 
 
 def _matmul(operator: Operator) -> int:

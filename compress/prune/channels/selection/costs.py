@@ -20,7 +20,7 @@ from compress.prune.channels.coupling.presence import Needs
 from compress.prune.channels.coupling.slots import CouplingGraph, Ids, Shape, Term
 
 if TYPE_CHECKING:
-    from compress.measure.walk import Step
+    from compress.measure.counting import Step
     from compress.model.program import Program
     from compress.prune.channels.coupling.groups import Coupling
 

@@ -26,7 +26,7 @@ from compress.prune.channels.surgery import sliced_model
 if TYPE_CHECKING:
     import keras
 
-    from compress.measure.walk import Step
+    from compress.measure.counting import Step
     from compress.prune.channels.coupling.blocks import Block
     from compress.prune.channels.coupling.groups import Coupling
 
