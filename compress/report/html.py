@@ -17,8 +17,7 @@ from compress.report.columns import columns, precisions
 from compress.report.live import live
 from compress.report.markup import Cell, digest, filled, style_sheet, templates, two_lines
 from compress.report.plot import has_plot
-from compress.report.rows import Report, Row
-from compress.report.sections import Tile
+from compress.report.rows import Report, Row, Tile
 from compress.report.standouts import BEST, Standout, Standouts, agreement_lines, standouts
 from compress.report.tables import TITLE, outputs_table
 from compress.report.words import (

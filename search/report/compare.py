@@ -16,8 +16,7 @@ from compress.data.tasks import TASKS, is_share
 from compress.measure import formats
 from compress.measure.verdict import TEST
 from compress.report.html import policy
-from compress.report.live.charts import COST, Axis, Points
-from compress.report.live.files import file_points
+from compress.report.live.charts import COST, Axis, Points, file_points
 from compress.report.live.page import alive
 from compress.report.markup import filled, style_sheet, templates
 from compress.run.directory import RunFolder

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from rich.console import RenderableType
 
 from compress.report.markup import filled, templates
-from compress.report.sections import Known, Section, Tile
+from compress.report.rows import Known, Section, Tile
 from compress.report.terminal import said
 from search.report.candidates import (
     candidate_points,

@@ -6,6 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from compress.data.tasks import ERRORS, in_units, is_share
+from compress.measure import formats
+from compress.report.columns import Column, columns
+from compress.report.plot import STYLES
+from compress.report.rows import Report, Row
+from compress.report.standouts import standouts
+from compress.report.words import conditions, judged, other_runtimes
+
 Trace = dict[str, Any]
 QUALITY, COST, OTHER = "quality", "cost", "other"
 
@@ -130,3 +138,150 @@ class Points:
             "groups": {name: list(mark) for name, mark in self.groups.items()},
             "noun": self.noun,
         }
+
+
+SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "P": "cross"}
+"""plotly's names of the plot's markers."""
+OTHERS = (
+    ("#117733", "hexagon"),
+    ("#CC79A7", "x"),
+    ("#F0E442", "star"),
+    ("#8A8F99", "triangle-down"),
+    ("#4B0092", "pentagon"),
+    ("#994F00", "hexagram"),
+)
+"""Marks of groups that the plot has none for, in the order in which they come."""
+TICKS = {"B": "~s", "ms": "~s", "x": ".3~r"}
+SEARCHED = "on the search's front"
+"""Of files of its models: they may not be on the front of all files."""
+SHOWN = ("macs", "size_bytes", "gzip_bytes", "latency_ms", "speedup")
+"""Columns that the table begins with, beside the main quality."""
+_ENDS = {
+    "latency_ms": ("latency_low_ms", "latency_high_ms"),
+    "speedup": ("speedup_low", "speedup_high"),
+}
+
+
+def file_points(report: Report) -> Points | None:
+    """Returns the files; None where there are none."""
+    if not report.rows:
+        return None
+    qualities = set(report.qualities)
+    bounds = {key for both in _ENDS.values() for key in both}
+    of_files = [item for item in columns(report) if item.key not in bounds]
+    validated = f"val_{report.main}"
+    axes = [
+        Axis("format", "Format", OTHER, "Of the file.", drawn=False),
+        Axis(
+            validated, f"Validation {report.main}", COST if report.main in ERRORS else QUALITY,
+            "measured: of the exported file itself, on the validation part: it chooses.",
+            _tick(report.main),
+        ),
+        *(_axis(item, item.key in qualities, report) for item in of_files),
+    ]  # fmt: skip
+    stand: dict[str, list[str]] = {}
+    for item in standouts(report).chosen:
+        stand.setdefault(item.row.artifact.id, []).append(item.title(report.main))
+    front = {name for section in report.sections for name in section.front}
+    rows = [_row(report, row, of_files, validated, stand, front) for row in report.rows]
+    groups = _groups([row["group"] for row in rows])
+    timed = any(row.latency for row in report.rows)
+    lead = [judged(report), conditions(report), *other_runtimes(report)]
+    return Points(
+        "files",
+        "Exported files",
+        " ".join(lead),
+        axes,
+        rows,
+        "latency_ms" if timed else "gzip_bytes",
+        validated if all(row["values"][validated] is not None for row in rows) else report.main,
+        groups,
+    )
+
+
+def _axis(column: Column, quality: bool, report: Report) -> Axis:
+    better = column.key in ("speedup", report.main) or (quality and not in_units(column.key))
+    # of a metric that a model was compiled with it is not known which way is better
+    role = QUALITY if better else OTHER if ":" in column.key else COST
+    low, high = _ENDS.get(column.key, ("", ""))
+    if column.key == report.main:
+        low, high = "test_low", "test_high"
+    share = (quality and is_share(column.key)) or column.key in ("zeros", "sparsity")
+    return Axis(
+        column.key,
+        f"Test {column.title}" if quality else column.title,
+        OTHER if column.key in ("zeros", "sparsity") else role,
+        f"{column.kind}: {column.how}",
+        ".1%" if share else TICKS.get(column.unit, "~s" if role == COST else "~r"),
+        f" {column.unit}" if column.unit in ("B", "ms") else column.unit,
+        low,
+        high,
+        column.key in (*SHOWN, report.main),
+    )
+
+
+def _tick(quality: str) -> str:
+    return ".1%" if is_share(quality) else "~r"
+
+
+def _row(
+    report: Report, row: Row, of_files: list[Column], validated: str,
+    stand: dict[str, list[str]], front: set[str],
+) -> dict[str, Any]:  # fmt: skip
+    item, timed = row.artifact, row.latency
+    values: dict[str, Any] = {column.key: column.get(row) for column in of_files}
+    values[validated] = item.val.get(report.main)
+    ends = report.interval(row, report.main)
+    values["test_low"], values["test_high"] = ends or (None, None)
+    if timed is not None:
+        values |= {
+            "latency_low_ms": timed.low_ms, "latency_high_ms": timed.high_ms,
+            "speedup_low": timed.ratio_low, "speedup_high": timed.ratio_high,
+        }  # fmt: skip
+    texts = {column.key: _text(report, row, column) for column in of_files}
+    texts[validated] = formats.quality(report.main, values[validated])
+    texts["format"] = f"{item.variant} {item.format}"
+    tags = [*stand.get(item.id, ()), *([SEARCHED] if item.model in front else [])]
+    return {
+        "id": item.id,
+        "model": item.model,
+        "group": f"{item.variant} {item.format}",
+        "counts": True,
+        "tags": tags,
+        "values": values,
+        "texts": texts,
+    }
+
+
+def _text(report: Report, row: Row, column: Column) -> str:
+    """Returns a cell: of what has an interval, with it."""
+    value = column.get(row)
+    if value is None:
+        return "-"
+    if column.key in report.qualities:
+        ends = formats.interval(column.key, report.interval(row, column.key))
+        return f"{formats.quality(column.key, value)} {ends}".strip()
+    if column.key == "latency_ms":
+        return formats.latency(row.latency)
+    if column.key == "speedup":
+        return formats.speedup(row.latency)
+    if column.unit == "ms":
+        return formats.time(value)
+    if column.unit == "B":
+        return formats.size(value)
+    if column.key in ("zeros", "sparsity"):
+        return formats.percent(value)
+    if column.key == "macs" and row.artifact.unsupported:
+        return f"{formats.count(value)} +?"
+    return formats.count(value)
+
+
+def _groups(names: list[str]) -> dict[str, tuple[str, str]]:
+    known = {
+        f"{variant} {kind}": (colour, SYMBOLS[marker])
+        for (variant, kind), (colour, marker, _) in STYLES.items()
+    }
+    seen = list(dict.fromkeys(names))
+    rest = [name for name in seen if name not in known]
+    others = {name: OTHERS[place % len(OTHERS)] for place, name in enumerate(rest)}
+    return {name: known.get(name) or others[name] for name in seen}

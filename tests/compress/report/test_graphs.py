@@ -14,8 +14,15 @@ from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.measure import count_macs
 from compress.measure.counting import graph_of
-from compress.report.live.graphs import MOST, graph_chart, placed, share_left
-from compress.report.model_explorer import explorer_data, explorer_graphs, export_graphs
+from compress.report.live.graphs import (
+    MOST,
+    explorer_data,
+    explorer_graphs,
+    export_graphs,
+    graph_chart,
+    placed,
+    share_left,
+)
 from compress.run.directory import RunFolder
 from compress.run.exports import CallNode, read_graphs, write_graphs
 from search.report import load_report
