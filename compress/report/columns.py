@@ -20,7 +20,6 @@ from compress.report.standouts import standouts
 from compress.run.compressed import Artifact
 
 _RATIO = "the time of this model's dense baseline file / this file's, paired by round"
-EMPTY: dict[str, Any] = {"front": [], "candidates": [], "final": []}
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,9 @@ def as_json(report: Report) -> dict[str, Any]:
             for column in columns(report)
         },
         "chosen": standouts(report).to_json(report),
-        **EMPTY,
+        "front": [],
+        "candidates": [],
+        "final": [],
     }
     for section in report.sections:
         made |= section.to_json()

@@ -7,14 +7,12 @@ page is without.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from compress.data.tasks import TASKS, meaning
 from compress.measure import formats
-from compress.reconstruction.report import RepairReport, repair_of
 from compress.report.columns import columns, precisions
-from compress.report.live import live
+from compress.report.live.page import live, repairs
 from compress.report.markup import Cell, digest, filled, style_sheet, templates, two_lines
 from compress.report.plot import has_plot
 from compress.report.rows import Report, Row, Tile
@@ -41,7 +39,12 @@ def render_html(report: Report, *, light: bool = False) -> str:
         report: With all sections that it has to show.
         light: Without scripts, and of far fewer bytes.
     """
-    style, cards = style_sheet(), models_section(report)
+    by_model = {record.model: record for record in report.compressed}
+    cards = [
+        _card(report, by_model[name])
+        for name in dict.fromkeys(row.artifact.model for row in report.rows)
+    ]
+    style = style_sheet()
     alive = None if light else live(report, cards)
     page = filled(
         templates(),
@@ -95,13 +98,6 @@ def files_section(report: Report) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def models_section(report: Report) -> list[dict[str, Any]]:
-    """Returns what models.html.j2 shows, one card a model."""
-    order = dict.fromkeys(row.artifact.model for row in report.rows)
-    by_model = {record.model: record for record in report.compressed}
-    return [_card(report, by_model[name]) for name in order]
-
-
 def _head(report: Report) -> dict[str, Any]:
     """Returns what head.html.j2 shows: what was run on which data, and what stands out."""
     data, kind = report.data, report.kind
@@ -129,7 +125,7 @@ def _head(report: Report) -> dict[str, Any]:
         f"{' and '.join(judged)} once.",
         "answer": _answer(report, found),
         "warnings": [*agreement_lines(report), *learnt_lines(report)],
-        "tiles": [_split(tile) for tile in tiles],
+        "tiles": [(two_lines(tile.figure), tile.label) for tile in tiles],
         "chosen_by": _chosen_by(found) if report.rows else "",
         "notes": data.get("notes", ()),
     }
@@ -169,12 +165,6 @@ def _answer(report: Report, found: Standouts) -> str:
     if found.verdict is not None:
         judged = found.verdict.line
     return f"Ship {place or item.file}: {judged}{against}."
-
-
-def _split(tile: Tile) -> dict[str, str]:
-    """Parts a tile's interval from its figure."""
-    figure, bracket, rest = tile.figure.partition(" [")
-    return {"figure": figure, "ends": f"[{rest}" if bracket else "", "label": tile.label}
 
 
 def _chosen_by(found: Standouts) -> str:
@@ -282,17 +272,9 @@ def _weights(record: Compressed) -> list[str]:
     return pruned + [f"{item['layer']} kept: {item['reason']}" for item in record.weights["kept"]]
 
 
-def _repairs(record: Compressed) -> Iterator[tuple[str, RepairReport]]:
-    """Yields what was solved for after channels left, and after weights were zeroed."""
-    for what, part in (("channels", record.channels), ("weights", record.weights)):
-        report = (part or {}).get("repair")
-        if report is not None:
-            yield what, repair_of(report)
-
-
 def _repair(record: Compressed) -> str:
     return "".join(
-        f"Behind {what} that left: {report.line()}. " for what, report in _repairs(record)
+        f"Behind {what} that left: {report.line()}. " for what, report in repairs(record)
     )
 
 

@@ -6,13 +6,14 @@ channels, blocks, what is held.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 
 from compress.measure import Analysis, formats
-from compress.measure.graph_files import GraphFile, Port
+from compress.measure.graph_files import GraphFile
 from compress.measure.graph_files.records import shape_text
 from compress.report.terminal import Grid, said
 
@@ -146,13 +147,10 @@ def _ports(found: GraphFile) -> Grid:
     )  # fmt: skip
     for what, ports in (("input", found.inputs), ("output", found.outputs)):
         for port in ports:
+            scale = (f"{port.scale:.6g}", port.zero_point) if port.scale else ("", "")
             cells = (what, port.name, shape_text(port), port.dtype)
-            table.put([*cells, *(_scale(port) if quantized else ())])
+            table.put([*cells, *(scale if quantized else ())])
     return table
-
-
-def _scale(port: Port) -> tuple[str, str]:
-    return (f"{port.scale:.6g}", str(port.zero_point)) if port.scale else ("", "")
 
 
 def render_coupling(coupled: Coupled) -> RenderableType:
@@ -173,7 +171,9 @@ def render_coupling(coupled: Coupled) -> RenderableType:
     if coupled.macs is None:
         parts.append(said("MACs are not known: an input size is open. Give --input-shape."))
     if coupled.frozen:
-        parts.append(_held(coupled))
+        rows = [(row.reason, f"{row.units:,}", _names(row.made_by)) for row in coupled.frozen]
+        heads = ("Reason", "Number", "Made by")
+        parts.append(_coupling_table("Channels that stay", heads, heads[1:], rows))
     for layer, kind, reason in coupled.unknown:
         parts.append(said(f"{layer} ({kind}): channels around it stay: {reason}"))
     if coupled.blocks:
@@ -186,47 +186,41 @@ def render_coupling(coupled: Coupled) -> RenderableType:
 
 
 def _groups(coupled: Coupled) -> Grid:
-    table = _coupling_table(
+    shares = coupled.shares or (None,) * len(coupled.groups)
+    return _coupling_table(
         "Channels that are kept or removed together",
         ("Made by", "Kind", "Number", "MACs they take part in", "Slices weights of"),
-        drop=("Kind", "MACs they take part in", "Slices weights of"),
-    )
-    shares = coupled.shares or (None,) * len(coupled.groups)
-    for row, share in zip(coupled.groups, shares, strict=True):
-        held = f" (some held: {row.reason})" if row.reason else ""
-        table.put(
+        ("Kind", "MACs they take part in", "Slices weights of"),
+        [
             (
-                _names(row.makers) + held,
+                _names(row.makers) + (f" (some held: {row.reason})" if row.reason else ""),
                 row.kind,
                 f"{row.total:,}",
                 "" if share is None else f"{share * 100:.1f} %",
                 _names(row.layers),
             )
-        )
-    return table
-
-
-def _held(coupled: Coupled) -> Grid:
-    table = _coupling_table(
-        "Channels that stay", ("Reason", "Number", "Made by"), ("Number", "Made by")
+            for row, share in zip(coupled.groups, shares, strict=True)
+        ],
     )
-    for row in coupled.frozen:
-        table.put((row.reason, f"{row.units:,}", _names(row.made_by)))
-    return table
 
 
 def _blocks(coupled: Coupled) -> Grid:
     nested = ("Blocks inside",) if any(row.inner for row in coupled.blocks) else ()
-    table = _coupling_table(
+    return _coupling_table(
         "Residual branches that could leave as a whole",
         ("Added by", "MACs", "Parameters", "Layers", *nested),
-        drop=(*nested, "Parameters", "Layers"),
+        (*nested, "Parameters", "Layers"),
+        [
+            (
+                row.name,
+                "" if row.macs_share is None else f"{row.macs_share * 100:.1f} %",
+                f"{row.params_share * 100:.1f} %",
+                _names(row.layers),
+                *([_names(row.inner)] if nested else []),
+            )
+            for row in coupled.blocks
+        ],
     )
-    for row in coupled.blocks:
-        macs = "" if row.macs_share is None else f"{row.macs_share * 100:.1f} %"
-        cells = [row.name, macs, f"{row.params_share * 100:.1f} %", _names(row.layers)]
-        table.put([*cells, *([_names(row.inner)] if nested else [])])
-    return table
 
 
 def _held_blocks(coupled: Coupled) -> Grid:
@@ -234,18 +228,26 @@ def _held_blocks(coupled: Coupled) -> Grid:
     by_reason: dict[str, list[str]] = {}
     for row in coupled.held_blocks:
         by_reason.setdefault(row.reason, []).append(row.name)
-    table = _coupling_table(
-        "Branches that stay", ("Reason", "Number", "Added by"), ("Number", "Added by")
+    return _coupling_table(
+        "Branches that stay",
+        ("Reason", "Number", "Added by"),
+        ("Number", "Added by"),
+        [
+            (reason, f"{len(names):,}", _names(tuple(dict.fromkeys(names))))
+            for reason, names in by_reason.items()
+        ],
     )
-    for reason, names in by_reason.items():
-        table.put((reason, f"{len(names):,}", _names(tuple(dict.fromkeys(names)))))
-    return table
 
 
-def _coupling_table(title: str, columns: tuple[str, ...], drop: tuple[str, ...]) -> Grid:
+def _coupling_table(
+    title: str, columns: tuple[str, ...], drop: tuple[str, ...], rows: Sequence[tuple[str, ...]]
+) -> Grid:
     left = [name for name in columns if name in TEXTS]
     texts = [name for name in left if name != "Kind"]
-    return Grid(title, columns, left, title_left=True, wrap=texts, drop=drop, elsewhere=ELSEWHERE)
+    table = Grid(title, columns, left, title_left=True, wrap=texts, drop=drop, elsewhere=ELSEWHERE)
+    for row in rows:
+        table.put(row)
+    return table
 
 
 def _names(names: tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -107,7 +107,7 @@ def embedded(value: Any) -> Markup:
     Characters that would not be seen are spelled out; numbers that JSON has none for are null.
 
     Args:
-        value: Dictionaries, lists, texts, numbers.
+        value: Dictionaries, data classes, lists, texts, numbers.
     """
     text = json.dumps(_clean(value), allow_nan=False, separators=(",", ":"), ensure_ascii=True)
     for mark in "<>&":
@@ -120,6 +120,8 @@ def _clean(value: Any) -> Any:
         return visible(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if is_dataclass(value):
+        value = vars(value)
     if isinstance(value, dict):
         return {visible(key): _clean(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

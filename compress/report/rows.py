@@ -162,24 +162,15 @@ def read_report(folder: RunFolder) -> Report:
         tuple(_read_others(folder, main)),
         (GoalSection(read_record(folder.outcome, Outcome)),) if folder.outcome.exists() else (),
     )
-    _check(report)
-    return report
-
-
-def _check(report: Report) -> None:
-    """Refuses records that do not fit together: each may be whole, and of another run.
-
-    Raises:
-        InputError: A figure that the report compares by is missing.
-    """
-    path = report.folder
-    for record in report.compressed:
-        held = [*(record.val[variant] for variant in VARIANTS), *(f.test for f in record.files())]
+    for item in compressed:
+        # each record may be whole, and of another run
+        held = [*(item.val[variant] for variant in VARIANTS), *(f.test for f in item.files())]
         if any(report.main not in qualities for qualities in held):
             raise InputError(
-                f"'{path / 'compressed' / f'{record.model}.json'}' must hold {report.main} of the "
-                "model before and after, and of each file. Received: not of all."
+                f"'{folder.path / 'compressed' / f'{item.model}.json'}' must hold {report.main} of "
+                "the model before and after, and of each file. Received: not of all."
             )
+    return report
 
 
 def _read_latency(folder: RunFolder, main: str) -> dict[str, Latency]:

@@ -6,9 +6,9 @@ Files that agree too little with their Keras models to ship unasked are named.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from compress.core.typed import conform
 from compress.data.tasks import in_units
@@ -93,12 +93,21 @@ class Standouts:
         """Returns the record as dictionaries, lists and numbers."""
         if self.missing:
             return {"missing": self.missing}
-        return {
+        made: dict[str, Any] = {
             "quality": self.quality,
             "by": self.by,
             "verdict": self.verdict and {**self.verdict.to_json(), "line": self.verdict.line},
-            **{item.what: dict(_facts(report, self.quality, item)) for item in self.chosen},
         }
+        for item in self.chosen:
+            interval = report.interval(item.row, self.quality)
+            made[item.what] = {
+                "file": item.row.artifact.id,
+                "val": item.val,
+                "test": item.row.artifact.test[self.quality],
+                "interval": list(interval) if interval else None,
+                "examples": report.tested(item.row),
+            }
+        return made
 
 
 def standouts(report: Report) -> Standouts:
@@ -179,15 +188,6 @@ def agreement_lines(report: Report) -> list[str]:
     return shown
 
 
-def _facts(report: Report, quality: str, item: Standout) -> Iterator[tuple[str, Any]]:
-    interval = report.interval(item.row, quality)
-    yield "file", item.row.artifact.id
-    yield "val", item.val
-    yield "test", item.row.artifact.test[quality]
-    yield "interval", list(interval) if interval else None
-    yield "examples", report.tested(item.row)
-
-
 def _select(report: Report, rows: list[Row], values: Mapping[str, float]) -> Row:
     """Return the file to ship where no goal has chosen one."""
     folder = RunFolder(report.folder)
@@ -234,16 +234,11 @@ def _values(report: Report, quality: str) -> tuple[str, Mapping[str, float]]:
     }
 
 
-class _Export(TypedDict, total=False):
-    formats: tuple[str, ...]
-
-
-class _Plan(TypedDict, total=False):
-    export: _Export
-
-
 def _formats(report: Report) -> tuple[str, ...]:
     """Return the formats that the plan asks for; () where the record does not say it."""
-    name = f"'{report.folder / 'plan.json'}': plan"
-    plan: _Plan = conform(report.record["plan"], _Plan, name)
-    return plan.get("export", {}).get("formats", ())
+    name = f"'{report.folder / 'plan.json'}': plan.export"
+    export = conform(report.record["plan"].get("export", {}), dict[str, Any], name)
+    formats: tuple[str, ...] = conform(
+        export.get("formats", ()), tuple[str, ...], f"{name}.formats"
+    )
+    return formats

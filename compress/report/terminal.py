@@ -29,19 +29,6 @@ def said(text: object, style: str = "") -> Text:
     return Text(line(text), style=style)
 
 
-@dataclass(frozen=True)
-class _Fit:
-    """How a table goes into a width.
-
-    Attributes:
-        widths: Of the columns that are shown, by place.
-        stacked: Whether intervals stand under their figures.
-    """
-
-    widths: dict[int, int]
-    stacked: bool
-
-
 @dataclass
 class Grid:
     """A table of the report that suits the terminal's width.
@@ -82,7 +69,7 @@ class Grid:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draws the table in the width that there is."""
-        fit = self._fitted(options.max_width)
+        widths, stacked = self._fitted(options.max_width)
         table = Table(
             title=said(self.title) if self.title else None,
             box=box.SIMPLE_HEAD,
@@ -91,24 +78,24 @@ class Grid:
             pad_edge=False,
             padding=(0, GAP - 1, 0, 0),
         )
-        for place, width in fit.widths.items():
+        for place, width in widths.items():
             head = self.heads[place]
             side = "left" if head in self.left else "right"
             table.add_column(said(head), justify=side, width=width, overflow="fold")  # type: ignore[arg-type]
         for number, row in enumerate(self._rows):
-            table.add_row(*(Text(self._cell(row, place, fit.stacked)) for place in fit.widths))
+            table.add_row(*(Text(self._cell(row, place, stacked)) for place in widths))
             if number in self._sections:
                 table.add_section()
         yield Text()
         yield table
-        missing = [place for place in range(len(self.heads)) if place not in fit.widths]
+        missing = [place for place in range(len(self.heads)) if place not in widths]
         if missing:
             named = ", ".join(self._missing(place) for place in missing)
             text = f"Not shown at {options.max_width} columns: {named}. {self.elsewhere}"
             yield said(text.rstrip(), "dim")
 
-    def _fitted(self, room: int) -> _Fit:
-        """Chooses what is shown, and how wide."""
+    def _fitted(self, room: int) -> tuple[dict[int, int], bool]:
+        """Chooses the columns that are shown, their widths, and whether figures are stacked."""
         every = [*range(len(self.heads))]
         order = [self.heads.index(name) for name in self.drop]
         order += [
@@ -131,7 +118,7 @@ class Grid:
         widths = {place: least[place] for place in every if place in kept}
         self._widen(widths, room, stacked)
         _narrow(widths, room)
-        return _Fit(widths, stacked)
+        return widths, stacked
 
     def _widen(self, widths: dict[int, int], room: int, stacked: bool) -> None:
         """Gives what is left over to the heads, then to columns of several words."""

@@ -65,7 +65,7 @@ def compare_runs(paths: Sequence[str | Path], out: str | Path) -> Path:
             "Received: none that all of them have."
         )
     style = style_sheet()
-    live = alive(sets=[points.to_json() for points in sets], charts=[], cards={}, selected="")
+    live = alive(sets=sets, charts=[], cards={}, selected="")
     page = filled(
         templates(search="search.report"),
         "search/compare.html.j2",

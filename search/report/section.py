@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from matplotlib.axes import Axes
 
-    from compress.report.live import Chart, Points
+    from compress.report.live.charts import Chart, Points
 
 
 class SearchSection(Section):

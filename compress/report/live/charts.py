@@ -45,19 +45,6 @@ class Chart:
     model: str = ""
     variants: Sequence[dict[str, Any]] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns it as the page reads it."""
-        return {
-            "id": self.id,
-            "title": self.title,
-            "caption": self.caption,
-            "traces": list(self.traces),
-            "layout": self.layout,
-            "wide": self.wide,
-            "model": self.model,
-            "variants": list(self.variants),
-        }
-
 
 def line(x: Sequence[Any], y: Sequence[Any], name: str, **more: Any) -> Trace:
     """Returns a line.
@@ -124,20 +111,6 @@ class Points:
     y: str
     groups: dict[str, tuple[str, str]] = field(default_factory=dict)
     noun: str = "file"
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns it as the page reads it."""
-        return {
-            "id": self.id,
-            "title": self.title,
-            "lead": self.lead,
-            "axes": [vars(axis) for axis in self.axes],
-            "rows": list(self.rows),
-            "x": self.x,
-            "y": self.y,
-            "groups": {name: list(mark) for name, mark in self.groups.items()},
-            "noun": self.noun,
-        }
 
 
 SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "P": "cross"}

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from markupsafe import Markup
 
-from compress.reconstruction.report import KEPT, repair_of
+from compress.reconstruction.report import KEPT, RepairReport, repair_of
 from compress.report.columns import precisions
-from compress.report.live.charts import Chart, file_points
+from compress.report.live.charts import Chart, Points, file_points
 from compress.report.live.graphs import graph_chart
 from compress.report.markup import digest, embedded, scripts
 from compress.report.rows import Report
@@ -28,60 +28,6 @@ times as large and does; the strict one is as large. Parallel coordinates are li
 bundle has no kind for them."""
 OURS = ("dom.js", "plots.js", "table.js", "explorer.js", "card.js", "app.js")
 """Put together in this order."""
-
-
-@dataclass(frozen=True)
-class Live:
-    """What the page needs to be alive.
-
-    Attributes:
-        data: JSON, fit to stand in a `<script>` that is not run.
-        scripts: Texts of the scripts that are.
-    """
-
-    data: Markup
-    scripts: tuple[Markup, ...]
-
-    @property
-    def sources(self) -> str:
-        """The scripts' hashes, as a Content-Security-Policy names them."""
-        return " ".join(digest(script) for script in self.scripts)
-
-
-def live(report: Report, told: Sequence[Mapping[str, Any]]) -> Live | None:
-    """Returns what makes a report's page alive; None where there is nothing to draw.
-
-    Args:
-        report: With all sections that it has to show.
-        told: What the page says of each model, from `compress.report.html`.
-    """
-    sets = [points.to_json() for points in (file_points(report),) if points is not None]
-    sets += [points.to_json() for section in report.sections for points in section.points()]
-    if not sets:
-        return None
-    own = [chart for section in report.sections for chart in section.charts()]
-    charts = [chart.to_json() for chart in (*own, *model_charts(report))]
-    chosen = standouts(report).to_ship
-    return alive(
-        sets=sets,
-        charts=charts,
-        cards=cards(report, told),
-        selected="" if chosen is None else chosen.row.artifact.id,
-    )
-
-
-def alive(*, sets: list[Any], charts: list[Any], cards: dict[str, Any], selected: str) -> Live:
-    """Returns what makes a page alive.
-
-    Args:
-        sets: From `Points.to_json`, at least one.
-        charts: From `Chart.to_json`.
-        cards: By model, see `compress.report.live.page`.
-        selected: Id of the point that is selected first; "": what stands out.
-    """
-    found = {"sets": sets, "charts": charts, "cards": cards, "selected": selected}
-    return Live(embedded(found), scripts(ROOM, PLOTLY, OURS))
-
 
 LEAST = 1e-6
 """A smaller error is drawn here: on a logarithmic axis it would squeeze the others."""
@@ -117,6 +63,61 @@ _ONE = {
 FORMS = {".tflite": _LITERT, ".onnx": _ONNX, ".keras": _KERAS}
 
 
+@dataclass(frozen=True)
+class Live:
+    """What the page needs to be alive.
+
+    Attributes:
+        data: JSON, fit to stand in a `<script>` that is not run.
+        scripts: Texts of the scripts that are.
+    """
+
+    data: Markup
+    scripts: tuple[Markup, ...]
+
+    @property
+    def sources(self) -> str:
+        """The scripts' hashes, as a Content-Security-Policy names them."""
+        return " ".join(digest(script) for script in self.scripts)
+
+
+def live(report: Report, told: Sequence[Mapping[str, Any]]) -> Live | None:
+    """Returns what makes a report's page alive; None where there is nothing to draw.
+
+    Args:
+        report: With all sections that it has to show.
+        told: What the page says of each model, from `compress.report.html`.
+    """
+    files = file_points(report)
+    sets = [] if files is None else [files]
+    sets += [points for section in report.sections for points in section.points()]
+    if not sets:
+        return None
+    own = [chart for section in report.sections for chart in section.charts()]
+    chosen = standouts(report).to_ship
+    return alive(
+        sets=sets,
+        charts=[*own, *model_charts(report)],
+        cards=cards(report, told),
+        selected="" if chosen is None else chosen.row.artifact.id,
+    )
+
+
+def alive(
+    *, sets: Sequence[Points], charts: Sequence[Chart], cards: dict[str, Any], selected: str
+) -> Live:
+    """Returns what makes a page alive.
+
+    Args:
+        sets: At least one.
+        charts: Beside them.
+        cards: By model, see `cards`.
+        selected: Id of the point that is selected first; "": what stands out.
+    """
+    found = {"sets": sets, "charts": charts, "cards": cards, "selected": selected}
+    return Live(embedded(found), scripts(ROOM, PLOTLY, OURS))
+
+
 def cards(report: Report, told: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the cards by model.
 
@@ -150,8 +151,11 @@ def model_charts(report: Report) -> Iterator[Chart]:
     """Yields the charts of each model: what it lost, and what repair gave back."""
     folder = RunFolder(report.folder)
     for record in report.compressed:
-        for panel in PANELS:
-            yield from panel(record, folder)
+        yield from _widths(record)
+        yield from _errors(record)
+        graphs = read_graphs(folder.graphs_of(record.model))
+        if graphs is not None and (chart := graph_chart(record.model, *graphs)) is not None:
+            yield chart
 
 
 def file_panels(decisions: Decisions | None, artifact: str) -> Iterator[dict[str, Any]]:
@@ -228,7 +232,7 @@ def feeding(file: str, stem: str, data: dict[str, Any]) -> str:
     return f"{told}\n{FORMS[path.suffix].format(file=file, fed=fed)}"
 
 
-def _widths(record: Compressed, _folder: RunFolder) -> Iterator[Chart]:
+def _widths(record: Compressed) -> Iterator[Chart]:
     """Yields widths before and after along the net; nothing where no channel left."""
     groups = (record.channels or {}).get("groups", [])
     if not groups:
@@ -257,13 +261,10 @@ def _widths(record: Compressed, _folder: RunFolder) -> Iterator[Chart]:
     )  # fmt: skip
 
 
-def _errors(record: Compressed, _folder: RunFolder) -> Iterator[Chart]:
+def _errors(record: Compressed) -> Iterator[Chart]:
     """Yields the errors of layers before and after each repair."""
-    for what, part in (("channels", record.channels), ("weights", record.weights)):
-        stored = (part or {}).get("repair")
-        if stored is None:
-            continue
-        layers = [layer for layer in repair_of(stored).layers if layer.before]
+    for what, report in repairs(record):
+        layers = [layer for layer in report.layers if layer.before]
         if len(layers) < 2:
             continue
         names = [layer.name for layer in layers]
@@ -294,15 +295,11 @@ def _errors(record: Compressed, _folder: RunFolder) -> Iterator[Chart]:
         )  # fmt: skip
 
 
-def _graph(record: Compressed, folder: RunFolder) -> Iterator[Chart]:
-    """Yields the net before and after, where it is on record and not too large."""
-    graphs = read_graphs(folder.graphs_of(record.model))
-    if graphs is not None and (chart := graph_chart(record.model, *graphs)) is not None:
-        yield chart
-
-
-PANELS: tuple[Callable[[Compressed, RunFolder], Iterator[Chart]], ...] = (_widths, _errors, _graph)
-"""What is drawn of a model, in this order: whoever does more to models adds a function."""
+def repairs(record: Compressed) -> Iterator[tuple[str, RepairReport]]:
+    """Yields what was solved for after channels left, and after weights were zeroed."""
+    for what, part in (("channels", record.channels), ("weights", record.weights)):
+        if (report := (part or {}).get("repair")) is not None:
+            yield what, repair_of(report)
 
 
 def _by_name(shapes: dict[str, Any], names: list[str]) -> str:
