@@ -18,7 +18,6 @@ from compress.exporting.tflite_editing import resized
 from compress.exporting.traced import Traced
 from compress.measure import Analysis, count_macs
 from compress.measure.graph_files import read_graph_file
-from compress.measure.graph_files.saved_model import count_saved_model
 from compress.measure.runtimes import runtimes, suffixes
 from compress.model.copies import sized_model
 from compress.model.inference import left_out
@@ -271,6 +270,8 @@ def _counted_graph(
     model: BenchModel, source: SavedModel, sizes: Sequence[tuple[int, ...]]
 ) -> BenchModel:
     """Counts a SavedModel; one that cannot be counted can be timed all the same."""
+    from compress.measure.graph_files.tf_builder import count_saved_model
+
     try:
         return _counted(model, count_saved_model(source, sizes))
     except InputError as error:

@@ -95,7 +95,7 @@ class _Counter:
 
     def _inside(self, operator: Operator, place: _Place) -> int | None:
         """Counts what an operator runs, and returns the largest peak."""
-        kind, prefix = operator.kind, f"{place.named(operator.name)}/"
+        kind, given = operator.kind, operator.inputs
         times, reason = place.times, place.reason
         carried: Sequence[bool] | None = None
         if kind in self._table.loops:
@@ -104,15 +104,14 @@ class _Counter:
             times, reason = (times, LOOP) if found is None else (times * found, reason)
             carried = [is_carried(body, number) for number in range(len(body.inputs))]
         elif kind in self._table.branches:
-            reason = BRANCH
-        skipped = 1 if kind in self._table.branches else 0  # what chooses among them
+            reason, given = BRANCH, given[1:]  # the first chooses among them
+        inside = _Place(f"{place.named(operator.name)}/", times, reason)
         peaks = []
         for body in operator.bodies:
-            given = operator.inputs[skipped:]
             for number, (outer, own) in enumerate(zip(given, body.inputs, strict=False)):
                 if outer is not None and (carried is None or carried[number]):
                     self._hand_in(outer, own)
-            peaks.append(self.run(body, _Place(prefix, times, reason)))
+            peaks.append(self.run(body, inside))
         known = [peak for peak in peaks if peak is not None]
         return max(known) if len(known) == len(peaks) else None
 
@@ -231,8 +230,8 @@ class _Loop:
 
     def _place(self, tensor: Tensor) -> int | None:
         source = _source(tensor, self._makers)
-        found = [i for i, given in enumerate(self._condition.inputs) if given is source]
-        return found[0] if found else None
+        inputs = enumerate(self._condition.inputs)
+        return next((place for place, given in inputs if given is source), None)
 
     def _first(self, place: int) -> float | None:
         given = self._inputs[place]

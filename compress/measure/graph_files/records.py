@@ -152,13 +152,6 @@ def shape_text(port: Port) -> str:
     return " x ".join("?" if size is None else str(size) for size in port.shape) or "a scalar"
 
 
-def type_text(port: Port) -> str:
-    """Returns "float32", or "int8 (scale 0.0039, zero point -128)"."""
-    if not port.scale:
-        return port.dtype
-    return f"{port.dtype} (scale {port.scale:.6g}, zero point {port.zero_point})"
-
-
 @dataclass(frozen=True, repr=False)
 class GraphFile(Readable):
     """A model that is no Keras model: it can be measured, and not pruned.
@@ -234,4 +227,9 @@ class GraphFile(Readable):
 
 
 def _ports(ports: tuple[Port, ...]) -> str:
-    return "; ".join(f"{port.name} {shape_text(port)} {type_text(port)}" for port in ports)
+    """Returns "x 1 x 28 float32; y 1 x 2 int8 (scale 0.0039, zero point -128)"."""
+    return "; ".join(
+        f"{port.name} {shape_text(port)} {port.dtype}"
+        + (f" (scale {port.scale:.6g}, zero point {port.zero_point})" if port.scale else "")
+        for port in ports
+    )

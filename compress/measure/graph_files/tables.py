@@ -46,14 +46,6 @@ class Table:
     window: Callable[[Operator], int]
     unknown: str = "no counting rule for this operation"
 
-    @property
-    def kinds(self) -> frozenset[str]:
-        """All kinds that have a place."""
-        return frozenset(
-            {*self.rules, *self.alike, *self.reasons, *self.loops, *self.branches, *self.calls,
-             *self.sources}
-        )  # fmt: skip
-
     def macs(self, operator: Operator) -> tuple[int | None, str]:
         """Returns multiply-accumulates, or None and why they are not counted."""
         kind = operator.kind

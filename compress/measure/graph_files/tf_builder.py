@@ -1,4 +1,4 @@
-"""From a graph of TensorFlow to plain records, with all sizes that follow from the inputs'.
+"""The graph of a SavedModel as plain records, with all sizes that follow from the inputs'.
 
 What functions hold stands in place of their calls. TensorFlow's own shape functions tell the sizes.
 They do not look into loops: a loop's body is built with the sizes of what goes in, again and again
@@ -17,12 +17,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import node_def_pb2
-from tensorflow.python.framework import function_def_to_graph
+from tensorflow.python.framework import convert_to_constants, function_def_to_graph
 
-from compress.core.errors import InputError
-from compress.core.native_output import captured_stderr
+from compress.core.errors import InputError, one_line
+from compress.core.native_output import captured_stderr, quiet_logger
+from compress.measure.graph_files.counting import count_graph
 from compress.measure.graph_files.records import Graph, Operator, Tensor
-from compress.measure.graph_files.tables import BRANCHES, LOOPS
+from compress.measure.graph_files.tables import BRANCHES, LOOPS, TENSORFLOW
+from compress.measure.layer_costs import Analysis
+from compress.model.saved_models import SavedModel
 
 Shape = tuple[int | None, ...] | None
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
@@ -38,12 +41,36 @@ MOST = 4096
 _STATIC = ("Const", "Shape", "Size", "Rank")
 
 
-def graph_of(graph_def: Any) -> Graph:
-    """Returns the records of a graph whose placeholders have known sizes.
+def count_saved_model(model: SavedModel, sizes: Sequence[tuple[int, ...]]) -> Analysis:
+    """Counts a loaded SavedModel, with constants in place of its variables.
 
     Args:
-        graph_def: A `GraphDef` with its functions, variables made constants.
+        model: With the signature that is counted.
+        sizes: Of one example, an input each; see `SavedModel.sizes`.
+
+    Raises:
+        InputError: It cannot run at these sizes; TensorFlow cannot write it as one graph (of more
+            than 2 GiB, say), or does not know its sizes.
     """
+    function = model.at(sizes)
+    with captured_stderr(), quiet_logger("tensorflow"):
+        try:
+            frozen = convert_to_constants.convert_variables_to_constants_v2(
+                function, lower_control_flow=False
+            )
+            graph = _graph_of(frozen.graph.as_graph_def())
+        except InputError:
+            raise
+        except Exception as error:  # of protobuf and of TensorFlow, of many kinds
+            raise InputError(
+                f"The graph of '{model.path}' must be readable with its variables as constants. "
+                f"Received: {one_line(str(error).strip().splitlines()[0], 300)}."
+            ) from None
+    return count_graph(graph, TENSORFLOW)
+
+
+def _graph_of(graph_def: Any) -> Graph:
+    """Returns the records of a `GraphDef` whose placeholders have known sizes."""
     library = Library(graph_def)
     nodes, _ = library.flattened(graph_def.node)
     inputs = [node for node in nodes if node.op == "Placeholder"]

@@ -41,7 +41,8 @@ def read_tflite(
     names = tuple(reader.signatures)
     if signature and signature not in names:
         raise unknown_name(f"signature of '{path}'", signature, names)
-    chosen = signature or next((name for name in names if not reader.signatures[name]), "")
+    first = (name for name in names if not reader.signatures[name].subgraphIndex)
+    chosen = signature or next(first, "")
     with reader.doubted():
         inputs, outputs = reader.ports(chosen)
         own = [(port.name, port.sizes) for port in inputs]
@@ -66,7 +67,7 @@ class TFLiteReader:
         path: The file.
 
     Attributes:
-        signatures: Names of its signatures, with the graph that each stands for.
+        signatures: Its signatures by their names.
 
     Raises:
         InputError: It is no LiteRT file, or a damaged one.
@@ -83,9 +84,8 @@ class TFLiteReader:
         }
         with self.doubted():
             self._model: Any = schema.ModelT.InitFromPackedBuf(self._content, 0)
-            self.signatures: dict[str, int] = {
-                _text(item.signatureKey): int(item.subgraphIndex)
-                for item in self._model.signatureDefs or ()
+            self.signatures: dict[str, Any] = {
+                _text(item.signatureKey): item for item in self._model.signatureDefs or ()
             }
 
     def _verify(self) -> None:
@@ -119,30 +119,30 @@ class TFLiteReader:
 
     def ports(self, signature: str) -> tuple[list[Port], list[Port]]:
         """Returns inputs and outputs; open sizes are None."""
-        graph = self._model.subgraphs[self.signatures.get(signature, 0)]
-        maps = self._mapped(signature)
+        graph = self._model.subgraphs[self._number(signature)]
         taken, given = (
             [self._port(graph.tensors[number], names.get(int(number), "")) for number in numbers]
-            for numbers, names in zip((graph.inputs, graph.outputs), maps, strict=True)
+            for numbers, names in zip(
+                (graph.inputs, graph.outputs), self._mapped(signature), strict=True
+            )
         )
         return taken, given
 
-    def _mapped(self, signature: str) -> tuple[dict[int, str], dict[int, str]]:
+    def _number(self, signature: str) -> int:
+        """Returns the number of the graph behind a signature; of none the first."""
+        return int(self.signatures[signature].subgraphIndex) if signature in self.signatures else 0
+
+    def _mapped(self, signature: str) -> list[dict[int, str]]:
         """Returns the names that a signature gives to inputs and outputs."""
-        for item in self._model.signatureDefs or ():
-            if _text(item.signatureKey) == signature:
-                pairs = [
-                    {int(each.tensorIndex): _text(each.name) for each in part or ()}
-                    for part in (item.inputs, item.outputs)
-                ]
-                return pairs[0], pairs[1]
-        return {}, {}
+        item = self.signatures.get(signature)
+        return [
+            {int(port.tensorIndex): _text(port.name) for port in getattr(item, part, None) or ()}
+            for part in ("inputs", "outputs")
+        ]
 
     def _port(self, tensor: Any, name: str) -> Port:
-        scale, zero = self._scale(tensor)
-        return Port(
-            name or _text(tensor.name), _declared(tensor), self._types[tensor.type], scale, zero
-        )
+        dtype, (scale, zero) = self._types[tensor.type], self._scale(tensor)
+        return Port(name or _text(tensor.name), _declared(tensor), dtype, scale, zero)
 
     def graph(self, signature: str, sizes: Sequence[Sizes]) -> Graph:
         """Returns the operators behind a signature, at known sizes of its inputs.
@@ -151,10 +151,11 @@ class TFLiteReader:
             signature: Its name; empty: the first graph.
             sizes: Of one example, an input each.
         """
-        number = self.signatures.get(signature, 0)
-        raw = self._model.subgraphs[number]
+        number = self._number(signature)
         known: Mapping[int, tuple[int, ...]] = {}
-        if number == 0 and any(None in _declared(item) for item in raw.tensors):
+        if number == 0 and any(
+            None in _declared(item) for item in self._model.subgraphs[number].tensors
+        ):
             known = self._resized([(1, *size) for size in sizes])
         return self._graph(number, known, self._mapped(signature)[1])
 
@@ -180,20 +181,22 @@ class TFLiteReader:
             except (ValueError, RuntimeError):
                 return {}  # operators that this LiteRT lacks: sizes stay unknown
         raw = self._model.subgraphs[0].tensors
-        found: dict[int, tuple[int, ...]] = {}
-        for detail in made.get_tensor_details():
-            place, real = detail["index"], tuple(int(size) for size in detail["shape"])
-            if place < len(raw) and len(real) == len(_declared(raw[place])):
-                found[place] = real
-        return found
+        found = {
+            detail["index"]: tuple(map(int, detail["shape"]))
+            for detail in made.get_tensor_details()
+            if detail["index"] < len(raw)
+        }
+        return {
+            place: shape
+            for place, shape in found.items()
+            if len(shape) == len(_declared(raw[place]))
+        }
 
     def _graph(
         self, number: int, known: Mapping[int, tuple[int, ...]], outputs: Mapping[int, str]
     ) -> Graph:
         raw = self._model.subgraphs[number]
-        tensors = [
-            self._tensor(raw.tensors[place], known.get(place)) for place in range(len(raw.tensors))
-        ]
+        tensors = [self._tensor(item, known.get(place)) for place, item in enumerate(raw.tensors)]
         operators = []
         for item in raw.operators:
             code = self._model.operatorCodes[item.opcodeIndex]
@@ -231,8 +234,8 @@ class TFLiteReader:
 
     def _tensor(self, raw: Any, known: tuple[int, ...] | None) -> Tensor:
         dtype = self._types[raw.type]
-        shape: tuple[int | None, ...] | None = known or _declared(raw)
-        if shape and shape[0] is None:
+        shape = known or _declared(raw)
+        if shape[:1] == (None,):
             shape = (1, *shape[1:])  # one example
         scale, zero = self._scale(raw)
         tensor = Tensor(_text(raw.name), shape, dtype, quantized=bool(scale), zero=zero)

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +14,12 @@ import numpy as np
 from compress.core.device import cpu_name
 from compress.core.errors import InputError, RunFailed
 from compress.core.memory_budget import current_budget
-from compress.core.progress import OnProgress
+from compress.core.progress import OnProgress, silent
 from compress.core.quantities import MORE_THREADS, MOST_THREADS, parse_whole_number
 from compress.core.statistics import Z
 from compress.measure.counting import count_macs
 from compress.measure.latency import Entry, time_entries
+from compress.measure.latency_record import Latency
 from compress.measure.latency_table.record import CallKey, CallTime, LatencyTable
 from compress.measure.runtimes import RUNTIMES
 from compress.model.activations import activation_bytes
@@ -92,9 +92,7 @@ def measure_calls(
     parse_whole_number(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
     described = RUNTIMES[runtime].describe()
     seconds = SECONDS_A_CALL * len(models) if budget is None else budget
-    parts: list[_Measured] = []
-    done = 0
-    timed = partial(_timed, runtime=runtime, threads=threads, error=error, seed=seed)
+    calls, empties, done = list[CallTime](), list[Latency](), 0
     for batch in batches(models):
         share = len(batch) / len(models)
         told = _scaled(on_progress, done / len(models), share)
@@ -109,22 +107,20 @@ def measure_calls(
                 if item.model is not None:
                     item.place(next(files), runtime, threads)
             told(f"timing {len(batch)} calls", _CONVERTED)
-            parts.append(timed(batch, empty, budget=seconds * share, told=told))
+            timed, time = _timed(
+                batch, empty, runtime=runtime, threads=threads, error=error,
+                budget=seconds * share, seed=seed, told=told,
+            )  # fmt: skip
+        calls += timed
+        empties.append(time)
         done += len(batch)
     told("measured", 1.0)
-    overhead = float(np.median([part.overhead for part in parts]))
-    spread = float(np.median([part.overhead_error for part in parts]))
-    warnings = tuple(dict.fromkeys(text for part in parts for text in part.warnings))
-    calls = estimated([call for part in parts for call in part.calls])
-    return LatencyTable(described, format, threads, cpu_name(), overhead, spread, calls, warnings)
-
-
-@dataclass(frozen=True)
-class _Measured:
-    calls: list[CallTime]
-    overhead: float
-    overhead_error: float
-    warnings: tuple[str, ...]
+    overhead = float(np.median([time.quiet_ms for time in empties]))
+    spread = float(np.median([time.quiet_error_ms for time in empties]))
+    warnings = tuple(dict.fromkeys(text for time in empties for text in time.warnings))
+    return LatencyTable(
+        described, format, threads, cpu_name(), overhead, spread, estimated(calls), warnings
+    )
 
 
 def _timed(
@@ -137,8 +133,8 @@ def _timed(
     budget: float,
     seed: int,
     told: OnProgress,
-) -> _Measured:
-    """Times the files of a batch, interleaved, until each time's error is small enough."""
+) -> tuple[list[CallTime], Latency]:
+    """Times the files of a batch and the empty one, until each time's error is small enough."""
     files = {"empty": empty} | {
         str(place): item.file for place, item in enumerate(batch) if item.file is not None
     }
@@ -154,7 +150,6 @@ def _timed(
         ),
     )
     empty_time, today = found["empty"], f"{datetime.now(UTC):%Y-%m-%d}"
-    base = empty_time.quiet_ms
     calls = []
     for place, item in enumerate(batch):
         time = found.get(str(place))
@@ -162,20 +157,17 @@ def _timed(
             calls.append(CallTime(item.key, 0.0, 0.0, 0, item.ops, item.weight_bytes, item.reason))
             continue
         # a call of some nanoseconds may come out below the empty file
-        ms = max(0.0, time.quiet_ms - base)
+        ms = max(0.0, time.quiet_ms - empty_time.quiet_ms)
         spread = float(np.hypot(time.quiet_error_ms, empty_time.quiet_error_ms))
         calls.append(
             CallTime(item.key, ms, spread, time.rounds, item.ops, item.weight_bytes, date=today)
         )
-    return _Measured(calls, base, empty_time.quiet_error_ms, empty_time.warnings)
+    return calls, empty_time
 
 
 def _scaled(on_progress: OnProgress | None, start: float, share: float) -> OnProgress:
-    def told(text: str, part: float) -> None:
-        if on_progress is not None:
-            on_progress(text, min(1.0, start + share * part))
-
-    return told
+    told = on_progress or silent
+    return lambda text, part: told(text, min(1.0, start + share * part))
 
 
 @dataclass(eq=False)

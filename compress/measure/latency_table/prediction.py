@@ -44,10 +44,7 @@ _STEPS = 65
 
 def alignment(width: int) -> int:
     """Returns the largest power of two up to `TILE` that divides a width."""
-    found = 1
-    while found < TILE and width % (2 * found) == 0:
-        found *= 2
-    return found
+    return min(TILE, width & -width)
 
 
 def thinned(widths: Sequence[int], most: int = MOST) -> list[int]:

@@ -11,10 +11,10 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from compress.measure.latency import BUSY
 from compress.measure.rules import Shape
 from compress.measure.runtimes import RUNTIMES
 from compress.run.directory import LOG
-from compress.run.records import Record, load_record
+from compress.run.records import Record, load_record, too_low
 
 SHOWN = 3
 _NAMES = """
@@ -38,8 +38,6 @@ TIMELESS = frozenset(_NAMES.split())
 _TIMELESS_ENDS = ("_initializer", "_regularizer", "_constraint")
 _KIND = "quiet blocks"
 """What the times are of; tables of others are not mixed with them."""
-VARIABLE = "PARETUNE_CACHE"
-"""Names the folder of what is kept between commands."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class LatencyTable(Record):
     device: str
     overhead_ms: float
     overhead_error: float
-    calls: tuple[CallTime, ...] = field(metadata={"shape": tuple[dict[str, Any], ...]})
+    calls: tuple[CallTime, ...]
     warnings: tuple[str, ...] = ()
 
     @cached_property
@@ -124,16 +122,6 @@ class LatencyTable(Record):
         warnings = tuple(dict.fromkeys((*self.warnings, *other.warnings)))
         return replace(other, calls=tuple(calls.values()), warnings=warnings)
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any], where: str | Path = "") -> LatencyTable:
-        """See `Record.from_json`."""
-        record = super().from_json(content, where)
-        calls = []
-        for row in record.calls:
-            time = CallTime.from_json(cast(Any, row))
-            calls.append(replace(time, key=CallKey.from_json(cast(Any, time.key))))
-        return replace(record, calls=tuple(calls))
-
     def save(self, path: str | Path) -> None:
         """Writes the table as JSON, atomically."""
         write_json(Path(path), self.to_json())
@@ -164,7 +152,7 @@ class CallTime(Record):
         date: When it was measured, YYYY-MM-DD in UTC; empty in tables of older versions.
     """
 
-    key: CallKey = field(metadata={"shape": dict[str, Any]})
+    key: CallKey
     ms: float
     error: float
     rounds: int
@@ -175,8 +163,7 @@ class CallTime(Record):
 
     def flaw(self) -> str:
         """See `Record.flaw`."""
-        low = [name for name in ("ms", "error", "rounds", "ops") if getattr(self, name) < 0]
-        return f"{low[0]} must be at least 0; received: {getattr(self, low[0])}" if low else ""
+        return too_low(self, 0, "ms", "error", "rounds", "ops")
 
     @property
     def measured(self) -> bool:
@@ -236,8 +223,7 @@ def key_of(
 
 def cache_folder() -> Path:
     """Returns where tables are kept: `PARETUNE_CACHE`, or paretune/ in the user's cache folder."""
-    own = os.environ.get(VARIABLE)
-    if own:
+    if own := os.environ.get("PARETUNE_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paretune"
 
