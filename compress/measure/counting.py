@@ -173,22 +173,17 @@ def _macs(step: Step) -> tuple[int | None, str]:
         return 0, ""
     if rule is None:
         return None, REASONS.get(kind) or step.node.closed or NO_RULE
-    inputs = [tensor.known for tensor in step.inputs]
-    outputs = [tensor.known for tensor in step.outputs]
+    inputs: list[Any] = [tensor.known for tensor in step.inputs]
+    outputs: list[Any] = [tensor.known for tensor in step.outputs]
     if None in inputs or None in outputs:
         return None, UNKNOWN
-    try:
-        return int(rule(_shapes(step, inputs, outputs))), ""
-    except (Uncountable, ValueError) as error:
-        return None, str(error)
-
-
-def _shapes(step: Step, inputs: list[Any], outputs: list[Any]) -> CallShapes:
-    node = step.node
-    args, kwargs = node.arguments([Sized(shape) for shape in inputs])
+    args, kwargs = step.node.arguments([Sized(shape) for shape in inputs])
     if len(args) == 1 and isinstance(args[0], (list, tuple)):
         args = tuple(args[0])
-    return CallShapes(node.operation, args, kwargs, tuple(inputs), tuple(outputs))
+    try:
+        return int(rule(CallShapes(operation, args, kwargs, tuple(inputs), tuple(outputs)))), ""
+    except (Uncountable, ValueError) as error:
+        return None, str(error)
 
 
 def _others(step: Step) -> int:

@@ -16,6 +16,7 @@ from compress.core.errors import InputError, MissingDependency, ParetuneError, o
 from compress.core.native_output import captured_stderr
 from compress.core.processes import ProcessEnded, ProcessOverdue, Server, receive, send, serving
 from compress.measure.runtimes import RUNTIMES
+from compress.measure.runtimes.litert import allocated
 from compress.run.directory import LOG
 
 RUNS = 5
@@ -64,22 +65,17 @@ def arena_bytes(path: str | Path) -> int:
         >>> arena_bytes(file) > 4 * model.inputs[0].shape[-1]
         True
     """
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    from ai_edge_litert.interpreter import OpResolverType
 
     content = Path(path).read_bytes()
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    with captured_stderr() as written:
-        try:
-            held: Any = Interpreter(model_content=content, experimental_op_resolver_type=plain)
-            held.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            reason = str(error) or written().strip()
-            raise InputError(f"LiteRT must be able to run '{path}' ({reason}).") from None
-        if held.num_subgraphs() > 1:
-            raise InputError(
-                f"The memory of '{path}' must be that of one graph to be read off. Received: "
-                f"{held.num_subgraphs()} graphs (loops, of recurrent layers say)."
-            )
+    held = allocated(path, model_content=content, experimental_op_resolver_type=plain)
+    if held.num_subgraphs() > 1:
+        raise InputError(
+            f"The memory of '{path}' must be that of one graph to be read off. Received: "
+            f"{held.num_subgraphs()} graphs (loops, of recurrent layers say)."
+        )
+    with captured_stderr():
         spans = [
             span for detail in held.get_tensor_details() if (span := _span(held, detail["index"]))
         ]

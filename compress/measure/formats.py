@@ -30,9 +30,7 @@ def share(value: float | None) -> str:
 
 def quality(name: str, value: float | None) -> str:
     """Return a metric in [0, 1] as a percentage; an error in its own unit, R2 as a number."""
-    if not is_share(name) and value is not None:
-        return f"{value:.4g}"
-    return share(value)
+    return share(value) if value is None or is_share(name) else f"{value:.4g}"
 
 
 def change(name: str, value: float, *, unit: bool = True, short: bool = False) -> str:

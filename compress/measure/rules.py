@@ -219,9 +219,8 @@ def _attended(call: CallShapes, heads: int, size: int, width: int) -> int:
 def _luong(call: CallShapes) -> int:
     query, value = call.inputs[0], call.inputs[1]
     key = call.inputs[2] if len(call.inputs) > 2 else value
-    scores = 0
-    if getattr(call.operation, "score_mode", "dot") == "dot":
-        scores = query[-1]
+    dots = getattr(call.operation, "score_mode", "dot") == "dot"
+    scores = query[-1] if dots else 0
     return int(query[-2] * key[-2] * (scores + value[-1]))
 
 
@@ -299,28 +298,22 @@ def _einsum(call: CallShapes) -> int:
 
 def _conv_op(call: CallShapes) -> int:
     """The kernel holds (size ..., channels of a group, filters): each output meets it once."""
-    kernel, target = call.shape_of(1, "kernel"), call.target
-    filters = kernel[-1]
-    return math.prod(target) // filters * math.prod(kernel[:-1]) * filters
+    return math.prod(call.target) * math.prod(call.shape_of(1, "kernel")[:-1])
 
 
 def _depthwise_op(call: CallShapes) -> int:
-    kernel = call.shape_of(1, "kernel")
-    return math.prod(call.target) * math.prod(kernel[:-2])
+    return math.prod(call.target) * math.prod(call.shape_of(1, "kernel")[:-2])
 
 
 def _separable_op(call: CallShapes) -> int:
-    depthwise, pointwise = (
-        call.shape_of(1, "depthwise_kernel"),
-        call.shape_of(2, "pointwise_kernel"),
-    )
-    positions = math.prod(call.target) // pointwise[-1]
-    return positions * (math.prod(depthwise) + math.prod(pointwise))
+    pointwise = call.shape_of(2, "pointwise_kernel")
+    kernels = math.prod(call.shape_of(1, "depthwise_kernel")) + math.prod(pointwise)
+    return math.prod(call.target) // pointwise[-1] * kernels
 
 
 def _conv_transpose_op(call: CallShapes) -> int:
-    kernel = call.shape_of(1, "kernel")  # (size ..., filters, channels)
-    return math.prod(call.source) // kernel[-1] * math.prod(kernel)
+    """The kernel holds (size ..., filters, channels): each input meets it once."""
+    return math.prod(call.source) * math.prod(call.shape_of(1, "kernel")[:-1])
 
 
 def _dot_product_attention(call: CallShapes) -> int:

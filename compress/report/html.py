@@ -17,13 +17,14 @@ from compress.report.markup import Cell, digest, filled, style_sheet, templates,
 from compress.report.plot import has_plot
 from compress.report.rows import Report, Row, Tile
 from compress.report.standouts import BEST, Standout, Standouts, agreement_lines, standouts
-from compress.report.tables import TITLE, outputs_table
 from compress.report.words import (
+    TITLE,
     conditions,
     judged,
     learnt_line,
     learnt_lines,
     other_runtimes,
+    outputs_table,
     tested,
     time_traded,
     training,
@@ -115,6 +116,9 @@ def _head(report: Report) -> dict[str, Any]:
     judged = [section.judged for section in report.sections if section.judged]
     judged = [*judged, "exported files"] if judged else ["the exported files"]
     found = standouts(report)
+    by = f"Chosen by the validation {found.quality} of {found.by}, never by test data."
+    if found.missing:
+        by = f"No file is chosen to ship: {found.missing}."
     tiles = [tile for section in report.sections for tile in section.tiles()]
     tiles += [_tile(report, found, item) for item in found.chosen]
     return {
@@ -126,7 +130,7 @@ def _head(report: Report) -> dict[str, Any]:
         "answer": _answer(report, found),
         "warnings": [*agreement_lines(report), *learnt_lines(report)],
         "tiles": [(two_lines(tile.figure), tile.label) for tile in tiles],
-        "chosen_by": _chosen_by(found) if report.rows else "",
+        "chosen_by": by if report.rows else "",
         "notes": data.get("notes", ()),
     }
 
@@ -165,12 +169,6 @@ def _answer(report: Report, found: Standouts) -> str:
     if found.verdict is not None:
         judged = found.verdict.line
     return f"Ship {place or item.file}: {judged}{against}."
-
-
-def _chosen_by(found: Standouts) -> str:
-    if found.missing:
-        return f"No file is chosen to ship: {found.missing}."
-    return f"Chosen by the validation {found.quality} of {found.by}, never by test data."
 
 
 def _method(report: Report) -> dict[str, Any]:
@@ -232,6 +230,9 @@ def _tested(report: Report, row: Row, name: str) -> Cell:
 def _card(report: Report, record: Compressed) -> dict[str, Any]:
     known = [section.known(record.model) for section in report.sections]
     files = [row.artifact for row in report.rows if row.artifact.model == record.model]
+    repaired = "".join(
+        f"Behind {what} that left: {found.line()}. " for what, found in repairs(record)
+    )
     taught = f"taught by {record.teacher}" if record.teacher else "labels only"
     tuned = (
         f"Last fine-tuning: {record.epochs} epochs (best: {record.best_epoch}), {taught}; "
@@ -244,7 +245,7 @@ def _card(report: Report, record: Compressed) -> dict[str, Any]:
         "training": training(report, record),
         "warning": learnt_line(record) if record.val_learnt else "",
         "choices": [item.choices for item in known if item.choices],
-        "finetuning": f"{_repair(record)}{tuned}{record.seconds:.0f} s in all on {record.device}; "
+        "finetuning": f"{repaired}{tuned}{record.seconds:.0f} s in all on {record.device}; "
         "validation "
         f"{report.main} {formats.quality(report.main, record.val['dense'][report.main])} before, "
         f"{formats.quality(report.main, record.val['pruned'][report.main])} after.",
@@ -270,12 +271,6 @@ def _weights(record: Compressed) -> list[str]:
         for item in record.weights["pruned"]
     ]
     return pruned + [f"{item['layer']} kept: {item['reason']}" for item in record.weights["kept"]]
-
-
-def _repair(record: Compressed) -> str:
-    return "".join(
-        f"Behind {what} that left: {report.line()}. " for what, report in repairs(record)
-    )
 
 
 def _channels(record: Compressed) -> list[str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,21 +39,6 @@ class Row:
     latency: Latency | None
 
 
-@dataclass(frozen=True)
-class OtherRuntime:
-    """What a runtime beside LiteRT did with the files.
-
-    Attributes:
-        name: "mnn".
-        latency: By artifact.
-        skipped: Why it was not measured; empty where it was.
-    """
-
-    name: str
-    latency: dict[str, Latency]
-    skipped: str = ""
-
-
 @dataclass(frozen=True, repr=False)
 class Report(Readable):
     """Everything that the report of a compression shows.
@@ -64,7 +49,7 @@ class Report(Readable):
         data: data.json: source, counts, class names, scaling.
         compressed: What the compress stage did, one record a model.
         rows: Every exported file, models by rising MACs, dense before pruned.
-        others: Runtimes beside LiteRT.
+        others: What runtimes beside the main one took by artifact, or why they were skipped.
         sections: What is shown beside the compression.
     """
 
@@ -73,12 +58,12 @@ class Report(Readable):
     data: dict[str, Any]
     compressed: tuple[Compressed, ...]
     rows: tuple[Row, ...]
-    others: tuple[OtherRuntime, ...] = ()
+    others: Mapping[str, dict[str, Latency] | str] = field(default_factory=dict)
     sections: tuple[Section, ...] = ()
 
     def screen(self) -> Summary:
         """Returns what is worth a screen."""
-        from compress.report.tables import files_screen
+        from compress.report.words import files_screen
 
         return files_screen(self)
 
@@ -148,7 +133,11 @@ def read_report(folder: RunFolder) -> Report:
     record = folder.read_plan_record()
     compressed = tuple(folder.read_compressed())
     main = folder.timed_by()
-    latency = _read_latency(folder, main)
+    times = {
+        name: _read_latency(folder, name) for name in RUNTIMES if folder.latency_of(name).exists()
+    }
+    timed = times.pop(main, {})
+    latency = timed if isinstance(timed, dict) else {}
     rows = [
         Row(artifact, latency.get(artifact.id)) for item in compressed for artifact in item.files()
     ]
@@ -159,7 +148,7 @@ def read_report(folder: RunFolder) -> Report:
         folder.read_data_record(),
         compressed,
         tuple(rows),
-        tuple(_read_others(folder, main)),
+        times,
         (GoalSection(read_record(folder.outcome, Outcome)),) if folder.outcome.exists() else (),
     )
     for item in compressed:
@@ -173,24 +162,14 @@ def read_report(folder: RunFolder) -> Report:
     return report
 
 
-def _read_latency(folder: RunFolder, main: str) -> dict[str, Latency]:
-    path = folder.latency_of(main)
-    if not path.exists():
-        return {}
-    return {name: Latency.from_json(content, path) for name, content in read_json(path).items()}
-
-
-def _read_others(folder: RunFolder, main: str) -> Iterator[OtherRuntime]:
-    for name in RUNTIMES:
-        path = folder.latency_of(name)
-        if name == main or not path.exists():
-            continue
-        content = read_json(path)
-        if "skipped" in content:
-            yield OtherRuntime(name, {}, conform(content["skipped"], str, f"'{path}': skipped"))
-        else:
-            timed = {key: Latency.from_json(value, path) for key, value in content.items()}
-            yield OtherRuntime(name, timed)
+def _read_latency(folder: RunFolder, runtime: str) -> dict[str, Latency] | str:
+    """Returns the times of a runtime by artifact, or why it was skipped."""
+    path = folder.latency_of(runtime)
+    content = read_json(path)
+    if "skipped" in content:
+        skipped: str = conform(content["skipped"], str, f"'{path}': skipped")
+        return skipped
+    return {name: Latency.from_json(value, path) for name, value in content.items()}
 
 
 @dataclass(frozen=True)

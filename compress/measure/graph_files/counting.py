@@ -208,17 +208,14 @@ class _Loop:
 
     def rounds(self, tensor: Tensor) -> int | None:
         maker = self._makers.get(id(_source(tensor, self._makers)))
-        if maker is None:
-            return None
-        if _word(maker) == "logicaland":
-            parts = [self.rounds(part) for part in maker.given]
+        word = "" if maker is None else _word(maker)
+        given = [] if maker is None else maker.given
+        if word == "logicaland":
+            parts = [self.rounds(part) for part in given]
             return None if None in parts else min(part for part in parts if part is not None)
-        if _word(maker) in ("less", "lessequal"):
-            return self._counted(*maker.given, also=_word(maker) == "lessequal")
-        return None
-
-    def _counted(self, counter: Tensor, limit: Tensor, *, also: bool) -> int | None:
-        """Returns the rounds until a counter reaches its limit."""
+        if word not in ("less", "lessequal"):
+            return None
+        counter, limit = given
         place, last = self._place(counter), self._number(limit)
         if place is None or last is None:
             return None
@@ -226,7 +223,7 @@ class _Loop:
         if first is None or step is None or step <= 0:
             return None
         count = (last - first) / step
-        return max(0, math.floor(count) + 1 if also else math.ceil(count))
+        return max(0, math.ceil(count) if word == "less" else math.floor(count) + 1)
 
     def _place(self, tensor: Tensor) -> int | None:
         source = _source(tensor, self._makers)

@@ -16,6 +16,28 @@ LIBRARY = "ai_edge_litert.interpreter"
 INSTALL = "LiteRT must be installed to run .tflite files: pip install ai-edge-litert"
 
 
+def allocated(path: str | Path, **how: Any) -> Any:
+    """Returns an interpreter with allocated tensors.
+
+    Args:
+        path: For errors.
+        **how: What LiteRT's `Interpreter` takes.
+
+    Raises:
+        InputError: The file cannot be read or run.
+        MissingDependency: ai-edge-litert is not installed.
+    """
+    library = import_library(LIBRARY, INSTALL)
+    with captured_stderr() as written:
+        try:
+            interpreter = library.Interpreter(**how)
+            interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            reason = str(error) or written().strip()
+            raise InputError(f"LiteRT must be able to run '{path}' ({reason}).") from None
+    return interpreter
+
+
 class LiteRTSession(Session):
     """One interpreter with allocated tensors.
 
@@ -29,14 +51,7 @@ class LiteRTSession(Session):
     """
 
     def __init__(self, path: Path, threads: int) -> None:
-        library = import_library(LIBRARY, INSTALL)
-        with captured_stderr() as written:
-            try:
-                self._interpreter = library.Interpreter(model_path=str(path), num_threads=threads)
-                self._interpreter.allocate_tensors()
-            except (ValueError, RuntimeError) as error:
-                reason = str(error) or written().strip()
-                raise InputError(f"LiteRT must be able to run '{path}' ({reason}).") from None
+        self._interpreter = allocated(path, model_path=str(path), num_threads=threads)
         inputs, outputs = self._named()
         for name, detail in inputs:
             if any(size < 0 for size in detail["shape_signature"][1:]):

@@ -124,6 +124,8 @@ OTHERS = (
     ("#994F00", "hexagram"),
 )
 """Marks of groups that the plot has none for, in the order in which they come."""
+SHARES = ("zeros", "sparsity")
+"""Costs that are shares of something."""
 TICKS = {"B": "~s", "ms": "~s", "x": ".3~r"}
 SEARCHED = "on the search's front"
 """Of files of its models: they may not be on the front of all files."""
@@ -148,7 +150,7 @@ def file_points(report: Report) -> Points | None:
         Axis(
             validated, f"Validation {report.main}", COST if report.main in ERRORS else QUALITY,
             "measured: of the exported file itself, on the validation part: it chooses.",
-            _tick(report.main),
+            ".1%" if is_share(report.main) else "~r",
         ),
         *(_axis(item, item.key in qualities, report) for item in of_files),
     ]  # fmt: skip
@@ -179,11 +181,11 @@ def _axis(column: Column, quality: bool, report: Report) -> Axis:
     low, high = _ENDS.get(column.key, ("", ""))
     if column.key == report.main:
         low, high = "test_low", "test_high"
-    share = (quality and is_share(column.key)) or column.key in ("zeros", "sparsity")
+    share = (quality and is_share(column.key)) or column.key in SHARES
     return Axis(
         column.key,
         f"Test {column.title}" if quality else column.title,
-        OTHER if column.key in ("zeros", "sparsity") else role,
+        OTHER if column.key in SHARES else role,
         f"{column.kind}: {column.how}",
         ".1%" if share else TICKS.get(column.unit, "~s" if role == COST else "~r"),
         f" {column.unit}" if column.unit in ("B", "ms") else column.unit,
@@ -191,10 +193,6 @@ def _axis(column: Column, quality: bool, report: Report) -> Axis:
         high,
         column.key in (*SHOWN, report.main),
     )
-
-
-def _tick(quality: str) -> str:
-    return ".1%" if is_share(quality) else "~r"
 
 
 def _row(
@@ -234,19 +232,13 @@ def _text(report: Report, row: Row, column: Column) -> str:
     if column.key in report.qualities:
         ends = formats.interval(column.key, report.interval(row, column.key))
         return f"{formats.quality(column.key, value)} {ends}".strip()
-    if column.key == "latency_ms":
-        return formats.latency(row.latency)
-    if column.key == "speedup":
-        return formats.speedup(row.latency)
-    if column.unit == "ms":
-        return formats.time(value)
-    if column.unit == "B":
-        return formats.size(value)
-    if column.key in ("zeros", "sparsity"):
-        return formats.percent(value)
-    if column.key == "macs" and row.artifact.unsupported:
-        return f"{formats.count(value)} +?"
-    return formats.count(value)
+    if column.key in _ENDS:
+        write = formats.latency if column.key == "latency_ms" else formats.speedup
+        return write(row.latency)
+    by_unit = {"ms": formats.time, "B": formats.size}
+    plain = formats.percent if column.key in SHARES else by_unit.get(column.unit, formats.count)
+    text = plain(value)
+    return f"{text} +?" if column.key == "macs" and row.artifact.unsupported else text
 
 
 def _groups(names: list[str]) -> dict[str, tuple[str, str]]:

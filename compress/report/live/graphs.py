@@ -99,15 +99,15 @@ def placed(nodes: Sequence[CallNode]) -> _Placed:
     x = [0.0] * len(nodes)
     for row in range(max(level, default=-1) + 1):
         here = [place for place, own in enumerate(level) if own == row]
-        above = {place: _middle(nodes[place], x) for place in here}
+        sources = {place: nodes[place].sources for place in here}
+        above = {
+            place: sum(x[source] for source in own) / max(1, len(own))
+            for place, own in sources.items()
+        }
         here.sort(key=lambda place: (above[place], place))
         for position, place in enumerate(here):
             x[place] = position - (len(here) - 1) / 2
     return _Placed(x, [-own for own in level])
-
-
-def _middle(node: CallNode, x: Sequence[float]) -> float:
-    return sum(x[source] for source in node.sources) / max(1, len(node.sources))
 
 
 def _side(
