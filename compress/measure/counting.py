@@ -297,10 +297,7 @@ class Walk:
             known = all(tensor.known is not None for tensor in inputs)
             open_sizes = any(None in tuple(tensor.shape)[1:] for tensor in node.outputs)
             if self._reshape or (known and (open_sizes or _folded(node, inputs))):
-                try:
-                    made = _specs(node, inputs)
-                except ValueError as error:
-                    raise _build_error(f"{prefix}{node.name}", inputs, error) from None
+                made = _specs(f"{prefix}{node.name}", node, inputs)
                 outputs = tuple(self._tensor(tensor.shape, tensor.dtype) for tensor in made)
             else:
                 outputs = tuple(map(self._stored, node.outputs))
@@ -322,22 +319,6 @@ class Walk:
         return peak_bytes(calls, [tensor.key for tensor in self._results])
 
 
-def _build_error(name: str, inputs: Sequence[SizedTensor], error: ValueError) -> InputError:
-    """Build the error of a call that takes no inputs of these sizes."""
-    shapes = ", ".join(str(tensor.shape) for tensor in inputs)
-    reason = reason_of(error, 160)
-    remedy = (
-        " The input is too small for the layers in front of it: give a larger one (--input-shape, "
-        "in Python input_shape=)."
-        if is_too_small(error)
-        else ""
-    )
-    return InputError(
-        f"Layer '{name}' must take inputs of the shape that it has for this input size. Received: "
-        f"{shapes} ({reason}).{remedy}"
-    )
-
-
 def _folded(node: Node, inputs: Sequence[SizedTensor]) -> bool:
     """Tells whether the open first axis may hold more than the batch: positions folded in."""
     if all(tuple(tensor.shape)[:1] != (None,) for tensor in node.outputs):
@@ -348,12 +329,26 @@ def _folded(node: Node, inputs: Sequence[SizedTensor]) -> bool:
     )
 
 
-def _specs(node: Node, inputs: Sequence[SizedTensor]) -> list[Any]:
+def _specs(name: str, node: Node, inputs: Sequence[SizedTensor]) -> list[Any]:
     """Returns symbolic outputs of a call for inputs of the shapes known by now."""
     import keras
 
     args, kwargs = node.arguments([keras.KerasTensor(x.shape, x.dtype) for x in inputs])
-    return list(keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs)))
+    try:
+        made = node.operation.compute_output_spec(*args, **kwargs)
+    except ValueError as error:
+        shapes = ", ".join(str(tensor.shape) for tensor in inputs)
+        remedy = (
+            " The input is too small for the layers in front of it: give a larger one "
+            "(--input-shape, in Python input_shape=)."
+            if is_too_small(error)
+            else ""
+        )
+        raise InputError(
+            f"Layer '{name}' must take inputs of the shape that it has for this input size. "
+            f"Received: {shapes} ({reason_of(error, 160)}).{remedy}"
+        ) from None
+    return list(keras.tree.flatten(made))
 
 
 def width(dtype: str) -> int:

@@ -239,7 +239,10 @@ def _summary(
 
 def _warnings(busy: float | None, files: Sequence[Path]) -> tuple[str, ...]:
     found = []
-    if lacks_vnni() and any(map(_has_integers, files)):
+    # operators are named in a file as text: the onnx package is not needed to run it
+    if lacks_vnni() and any(
+        path.suffix == ".onnx" and b"QuantizeLinear" in path.read_bytes() for path in files
+    ):
         found.append(
             "this processor has no VNNI instructions: int8 .onnx files take longer here than on "
             "processors that have them"
@@ -250,12 +253,6 @@ def _warnings(busy: float | None, files: Sequence[Path]) -> tuple[str, ...]:
     if busy is not None and busy >= BUSY_CORES:
         found.append(f"{BUSY} {busy:.1f} of {os.cpu_count()} cores busy during the timing")
     return tuple(found)
-
-
-def _has_integers(path: Path) -> bool:
-    """Tells whether a file is an `.onnx` file that quantizes values."""
-    # operators are named in it as text: the onnx package is not needed to run a file
-    return path.suffix == ".onnx" and b"QuantizeLinear" in path.read_bytes()
 
 
 class Timer:

@@ -129,9 +129,13 @@ def median_spread(
     starts = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
     if len(starts) < FEWEST:
         return Spread(middle, float(sample.min()), float(sample.max()), RANGE)
+    from scipy.special import ndtr, stdtrit
+
     sizes = np.diff(np.r_[starts, len(sample)])
     medians = _resampled_medians(sample, starts, sizes, rng)
-    tail = _tail(len(starts))
+    quantile = stdtrit(len(starts) - 1, (1.0 + LEVEL) / 2.0)
+    # the share of resampled medians to leave out on either side
+    tail = float(ndtr(-quantile * np.sqrt(len(starts) / (len(starts) - 1))))
     low, high = np.quantile(medians, [tail, 1.0 - tail])
     return Spread(middle, float(low), float(high), INTERVAL)
 
@@ -179,11 +183,3 @@ def _resampled_medians(
         row = np.arange(len(rows))
         medians.append((rows[row, (held - 1) // 2] + rows[row, held // 2]) / 2.0)
     return np.concatenate(medians)
-
-
-def _tail(count: int) -> float:
-    """Returns the share of resampled medians to leave out on either side."""
-    from scipy.special import ndtr, stdtrit
-
-    quantile = stdtrit(count - 1, (1.0 + LEVEL) / 2.0)
-    return float(ndtr(-quantile * np.sqrt(count / (count - 1))))

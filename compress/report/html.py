@@ -205,7 +205,13 @@ def _cells(report: Report, row: Row) -> list[str | Cell]:
     item = row.artifact
     return [
         item.id,
-        *(_tested(report, row, name) for name in report.qualities),
+        *(
+            Cell(
+                formats.quality(name, item.test.get(name)),
+                formats.interval(name, report.interval(row, name)),
+            )
+            for name in report.qualities
+        ),
         Cell(
             f"{formats.count(item.macs)}{' +?' if item.unsupported else ''}",
             f"{formats.count(2 * item.macs)} FLOPs",
@@ -220,11 +226,6 @@ def _cells(report: Report, row: Row) -> list[str | Cell]:
         formats.time(row.latency.p95_ms) if row.latency else "-",
         two_lines(formats.speedup(row.latency)),
     ]
-
-
-def _tested(report: Report, row: Row, name: str) -> Cell:
-    value = formats.quality(name, row.artifact.test.get(name))
-    return Cell(value, formats.interval(name, report.interval(row, name)))
 
 
 def _card(report: Report, record: Compressed) -> dict[str, Any]:
@@ -250,7 +251,7 @@ def _card(report: Report, record: Compressed) -> dict[str, Any]:
         f"{report.main} {formats.quality(report.main, record.val['dense'][report.main])} before, "
         f"{formats.quality(report.main, record.val['pruned'][report.main])} after.",
         "notes": record.notes,
-        "layers": [*_channels(record), *_weights(record)],
+        "layers": _layers(record),
         "precisions": [precisions(item) for item in files if item.layers],
         "uncounted": sorted({name for item in files for name in item.unsupported}),
         "checks": "; ".join(
@@ -264,30 +265,27 @@ def _card(report: Report, record: Compressed) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _weights(record: Compressed) -> list[str]:
-    pruned = [
+def _layers(record: Compressed) -> list[str]:
+    """Lists what became of channels and weights, what was held, and layers without a rule."""
+    found = []
+    if record.channels is not None:
+        found += [
+            f"{item['name']}: {item['kept']:,} of {item['total']:,} {item['kind']} kept"
+            + (f" ({item['reason']})" if item["reason"] else "")
+            for item in record.channels["groups"]
+        ]
+        found += [
+            f"{', '.join(item['made_by']) or item['layer']}: {item['units']:,} units held: "
+            f"{item['reason']}"
+            for item in record.channels["frozen"]
+        ]
+        found += [
+            f"{name} ({kind}): channels around it stay: {reason}"
+            for name, kind, reason in record.channels["unknown"]
+        ]
+    found += [
         f"{item['layer']}: {item['zeros']:,} of {item['size']:,} weights are zero "
         f"({item['zeros'] / item['size'] * 100:.1f} % of its {item.get('weight', 'kernels')})"
         for item in record.weights["pruned"]
     ]
-    return pruned + [f"{item['layer']} kept: {item['reason']}" for item in record.weights["kept"]]
-
-
-def _channels(record: Compressed) -> list[str]:
-    """Lists the groups of channels, what was held and the layers without a rule."""
-    if record.channels is None:
-        return []
-    found = [
-        f"{item['name']}: {item['kept']:,} of {item['total']:,} {item['kind']} kept"
-        + (f" ({item['reason']})" if item["reason"] else "")
-        for item in record.channels["groups"]
-    ]
-    found += [
-        f"{', '.join(item['made_by']) or item['layer']}: {item['units']:,} units held: "
-        f"{item['reason']}"
-        for item in record.channels["frozen"]
-    ]
-    return found + [
-        f"{name} ({kind}): channels around it stay: {reason}"
-        for name, kind, reason in record.channels["unknown"]
-    ]
+    return found + [f"{item['layer']} kept: {item['reason']}" for item in record.weights["kept"]]

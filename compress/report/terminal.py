@@ -117,7 +117,12 @@ class Grid:
                 break
         widths = {place: least[place] for place in every if place in kept}
         self._widen(widths, room, stacked)
-        _narrow(widths, room)
+        # the widest columns are narrowed until all fit, as far as that goes
+        while (excess := _total(widths, widths) - room) > 0:
+            widest = max(widths, key=lambda place: widths[place])
+            if widths[widest] <= NARROWEST:
+                break
+            widths[widest] = max(NARROWEST, widths[widest] - excess)
         return widths, stacked
 
     def _widen(self, widths: dict[int, int], room: int, stacked: bool) -> None:
@@ -157,12 +162,3 @@ class Grid:
 def _total(widths: dict[int, int], places: set[int] | dict[int, int]) -> int:
     """Returns the width of a table of these columns."""
     return sum(widths[place] for place in places) + GAP * (len(places) - 1)
-
-
-def _narrow(widths: dict[int, int], room: int) -> None:
-    """Narrows the widest columns until all fit, as far as that goes."""
-    while (excess := _total(widths, widths) - room) > 0:
-        widest = max(widths, key=lambda place: widths[place])
-        if widths[widest] <= NARROWEST:
-            break
-        widths[widest] = max(NARROWEST, widths[widest] - excess)

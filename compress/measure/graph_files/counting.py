@@ -6,7 +6,7 @@ What a loop holds counts as often as it runs, where the graph says that: counter
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from compress.measure.graph_files.records import Graph, Operator, Tensor
@@ -124,14 +124,16 @@ class _Counter:
     # -- one operator -----------------------------------------------------------------------
 
     def _row(self, operator: Operator, place: _Place) -> LayerCost:
-        weights = self._weights(operator)
+        found = [self._origins[id(item)] for item in operator.given if id(item) in self._origins]
+        weights = list({id(item): item for item in found if item.is_weight}.values())
         own = [weight for weight in weights if id(weight) not in self._told]
         self._told.update(map(id, own))
         macs, reason = self._table.macs(operator)
         if macs and place.reason:
             macs, reason = None, place.reason
         others = None if place.reason else self._table.others(operator)
-        moved = _sum([*self._activations(operator), *weights])
+        sizes = [tensor.bytes for tensor in (*self._activations(operator), *weights)]
+        moved = None if None in sizes else sum(size or 0 for size in sizes)
         made = operator.outputs[0].shape if operator.outputs else ()
         return LayerCost(
             place.named(operator.name),
@@ -146,18 +148,9 @@ class _Counter:
             None if moved is None or place.reason else moved * place.times,
         )
 
-    def _weights(self, operator: Operator) -> list[Tensor]:
-        found = [self._origins[id(item)] for item in operator.given if id(item) in self._origins]
-        return list({id(item): item for item in found if item.is_weight}.values())
-
     def _activations(self, operator: Operator) -> list[Tensor]:
         tensors = (*operator.given, *operator.outputs)
         return [tensor for tensor in tensors if id(tensor) not in self._settled]
-
-
-def _sum(tensors: Iterable[Tensor]) -> int | None:
-    sizes = [tensor.bytes for tensor in tensors]
-    return None if None in sizes else sum(size or 0 for size in sizes)
 
 
 def _density(weights: Sequence[Tensor]) -> float:

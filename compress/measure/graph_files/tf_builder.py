@@ -58,7 +58,11 @@ def count_saved_model(model: SavedModel, sizes: Sequence[tuple[int, ...]]) -> An
             frozen = convert_to_constants.convert_variables_to_constants_v2(
                 function, lower_control_flow=False
             )
-            graph = _graph_of(frozen.graph.as_graph_def())
+            graph_def = frozen.graph.as_graph_def()
+            library = Library(graph_def)
+            nodes, _ = library.flattened(graph_def.node)
+            inputs = [f"{node.name}:0" for node in nodes if node.op == "Placeholder"]
+            graph = _Builder(library).built(nodes, inputs, ())
         except InputError:
             raise
         except Exception as error:  # of protobuf and of TensorFlow, of many kinds
@@ -67,14 +71,6 @@ def count_saved_model(model: SavedModel, sizes: Sequence[tuple[int, ...]]) -> An
                 f"Received: {one_line(str(error).strip().splitlines()[0], 300)}."
             ) from None
     return count_graph(graph, TENSORFLOW)
-
-
-def _graph_of(graph_def: Any) -> Graph:
-    """Returns the records of a `GraphDef` whose placeholders have known sizes."""
-    library = Library(graph_def)
-    nodes, _ = library.flattened(graph_def.node)
-    inputs = [node for node in nodes if node.op == "Placeholder"]
-    return _Builder(library).built(nodes, [f"{node.name}:0" for node in inputs], ())
 
 
 class Library:

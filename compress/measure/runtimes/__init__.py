@@ -151,7 +151,7 @@ class Session:
     def _put(self, place: int, values: npt.NDArray[Any]) -> None:
         raise NotImplementedError
 
-    def _get(self, place: int) -> npt.NDArray[Any]:
+    def _get(self, place: int) -> Any:
         raise NotImplementedError
 
 

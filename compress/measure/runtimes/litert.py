@@ -85,9 +85,8 @@ class LiteRTSession(Session):
     def _put(self, place: int, values: npt.NDArray[Any]) -> None:
         self._interpreter.set_tensor(self._taken[place], values)
 
-    def _get(self, place: int) -> npt.NDArray[Any]:
-        values: npt.NDArray[Any] = self._interpreter.get_tensor(self._given[place])
-        return values
+    def _get(self, place: int) -> Any:
+        return self._interpreter.get_tensor(self._given[place])
 
 
 def _info(name: str, detail: dict[str, Any]) -> TensorInfo:

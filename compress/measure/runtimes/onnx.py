@@ -49,9 +49,8 @@ class OnnxSession(Session):
     def _put(self, place: int, values: npt.NDArray[Any]) -> None:
         self._fed[self.inputs[place].name] = values
 
-    def _get(self, place: int) -> npt.NDArray[Any]:
-        values: npt.NDArray[Any] = self._results[place]
-        return values
+    def _get(self, place: int) -> Any:
+        return self._results[place]
 
 
 def _info(item: Any, path: Path) -> TensorInfo:

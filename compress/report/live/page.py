@@ -228,7 +228,8 @@ def feeding(file: str, stem: str, data: dict[str, Any]) -> str:
         f"exports/{stem}.json says"
         for name, shape in zip(names, shapes.values(), strict=True)
     )
-    fed = _ONE[path.suffix] if len(names) == 1 else _by_name(shapes, names)
+    items = ", ".join(f"{own!r}: {name}" for own, name in zip(shapes, names, strict=True))
+    fed = _ONE[path.suffix] if len(names) == 1 else f"fed = {{{items}}}"
     return f"{told}\n{FORMS[path.suffix].format(file=file, fed=fed)}"
 
 
@@ -300,8 +301,3 @@ def repairs(record: Compressed) -> Iterator[tuple[str, RepairReport]]:
     for what, part in (("channels", record.channels), ("weights", record.weights)):
         if (report := (part or {}).get("repair")) is not None:
             yield what, repair_of(report)
-
-
-def _by_name(shapes: dict[str, Any], names: list[str]) -> str:
-    items = ", ".join(f"{own!r}: {name}" for own, name in zip(shapes, names, strict=True))
-    return f"fed = {{{items}}}"
