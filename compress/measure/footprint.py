@@ -21,7 +21,6 @@ from compress.run.directory import LOG
 
 RUNS = 5
 SECONDS = 300.0
-ZSTD_LEVEL = 19
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def file_sizes(path: Path) -> FileSizes:
     return FileSizes(
         len(content),
         len(gzip.compress(content, compresslevel=9, mtime=0)),
-        len(zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(content)),
+        len(zstandard.ZstdCompressor(level=19).compress(content)),
     )
 
 

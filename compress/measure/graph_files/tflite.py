@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from ai_edge_litert import interpreter as litert
+from ai_edge_litert import schema_py_generated as schema
 
 from compress.core.errors import InputError, unknown_name
 from compress.core.native_output import captured_stderr
@@ -74,8 +76,6 @@ class TFLiteReader:
     """
 
     def __init__(self, path: Path) -> None:
-        from ai_edge_litert import schema_py_generated as schema
-
         self._path, self._content = path, path.read_bytes()
         self._verify()
         self._kinds = _names_of(schema.BuiltinOperator)
@@ -90,11 +90,9 @@ class TFLiteReader:
 
     def _verify(self) -> None:
         """Lets LiteRT check the file as a whole, before anything in it is believed."""
-        from ai_edge_litert.interpreter import Interpreter
-
         with captured_stderr() as written:
             try:
-                Interpreter(model_content=self._content)
+                litert.Interpreter(model_content=self._content)
             except (ValueError, RuntimeError) as error:
                 raise self._damaged(str(error) or written().strip()) from None
 
@@ -165,8 +163,6 @@ class TFLiteReader:
         Returns:
             The shapes by tensor; those that only running it tells are left out.
         """
-        from ai_edge_litert import interpreter as litert
-
         if any(None in shape for shape in shapes):
             return {}
         plain = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES

@@ -238,17 +238,14 @@ def kept_table(runtime: str, format: str, threads: int) -> LatencyTable | None:
         format: Of the files.
         threads: CPU threads.
     """
-    described, device = RUNTIMES[runtime].describe(), cpu_name()
-    path = _path(described, format, threads, device)
+    path = _path(RUNTIMES[runtime].describe(), format, threads, cpu_name())
     if not path.exists():
         return None
     try:
-        table = LatencyTable.load(path)
+        return LatencyTable.load(path)
     except InputError as error:
         LOG.warning("a table of times that was kept is not used: %s", error)
         return None
-    alike = (table.runtime, table.format, table.threads, table.device)
-    return table if alike == (described, format, threads, device) else None
 
 
 def keep_table(table: LatencyTable) -> Path | None:

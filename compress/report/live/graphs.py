@@ -272,9 +272,8 @@ def explorer_data(before: Nodes, after: Nodes) -> dict[str, dict[str, Any]]:
     others = {
         "before": {node.name: node for node in after}, "after": {node.name: node for node in before}
     }  # fmt: skip
-    made: dict[str, dict[str, Any]] = {}
-    for title in shown(before, after):
-        made[title] = {
+    return {
+        title: {
             name: {
                 "name": title,
                 "results": {
@@ -286,5 +285,6 @@ def explorer_data(before: Nodes, after: Nodes) -> dict[str, dict[str, Any]]:
                 ],
             }
             for name, nodes in (("before", before), ("after", after))
-        }  # fmt: skip
-    return made
+        }
+        for title in shown(before, after)
+    }  # fmt: skip
