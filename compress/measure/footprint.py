@@ -155,23 +155,19 @@ def _span(interpreter: Any, index: int) -> tuple[int, int] | None:
     return start, start + int(values.nbytes)
 
 
-def _measured(path: str, runtime: str, threads: int) -> int:
-    own = RUNTIMES[runtime]
-    importlib.import_module(own.library)  # the library's own memory is not the file's
-    before = linux.resident_bytes()
-    session = own.prepare(Path(path), threads)
-    session.set_inputs([np.zeros(info.shape) for info in session.inputs])
-    for _ in range(RUNS):
-        session.invoke()
-    return max(0, linux.resident_bytes() - before)
-
-
 def main() -> None:
     """Answers one question; see `resident_bytes`."""
     questions, answers = serving()
     path, runtime, threads = receive(questions, SECONDS)
     try:
-        send(answers, _measured(path, runtime, threads))
+        own = RUNTIMES[runtime]
+        importlib.import_module(own.library)  # the library's own memory is not the file's
+        before = linux.resident_bytes()
+        session = own.prepare(Path(path), threads)
+        session.set_inputs([np.zeros(info.shape) for info in session.inputs])
+        for _ in range(RUNS):
+            session.invoke()
+        send(answers, max(0, linux.resident_bytes() - before))
     except (ParetuneError, ImportError, RuntimeError, ValueError) as error:
         send(answers, one_line(str(error)))
 

@@ -105,12 +105,9 @@ def speedup(value: Latency | None) -> str:
     return f"{value.ratio:.2f}x {ends}"
 
 
-_COSTS = {"macs": count, "params": count, "size_bytes": size, "latency_ms": time}
-
-
 def cost(name: str, value: float) -> str:
     """Returns a cost by its field's name, in its unit where it has one."""
-    return _COSTS[name](value)
+    return {"size_bytes": size, "latency_ms": time}.get(name, count)(value)
 
 
 def plain(value: object) -> str:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.statistics import Floats
 from compress.run.records import Record
 
-Floats = npt.NDArray[np.float64]
 RESAMPLES = 2000
 LEVEL = 0.95
 FEWEST = 10

@@ -95,22 +95,17 @@ def _kernels(layer: Any, *names: str) -> int:
     return sum(math.prod(getattr(layer, name).shape) for name in names)
 
 
-def _conv(call: CallShapes) -> int:
-    """Count a convolution, depthwise too: each *output* position meets the kernel."""
-    return _positions(call.operation, call.target) * _kernels(call.operation, "kernel")
+def _convolution(*names: str, of: str = "target") -> Rule:
+    """Make the rule of a convolution, by the names of its kernels and what they meet."""
+    return lambda call: (
+        _positions(call.operation, getattr(call, of)) * _kernels(call.operation, *names)
+    )
 
 
-def _conv_transpose(call: CallShapes) -> int:
-    """Count a transposed convolution: each *input* position meets the kernel.
-
-    Products that "same" padding crops from the border are counted: kernels compute them.
-    """
-    return _positions(call.operation, call.source) * _kernels(call.operation, "kernel")
-
-
-def _separable(call: CallShapes) -> int:
-    kernels = _kernels(call.operation, "depthwise_kernel", "pointwise_kernel")
-    return _positions(call.operation, call.target) * kernels
+_conv = _convolution("kernel")
+_separable = _convolution("depthwise_kernel", "pointwise_kernel")
+# products that "same" padding crops from the border are counted: kernels compute them
+_conv_transpose = _convolution("kernel", of="source")
 
 
 def _dense(call: CallShapes) -> int:
@@ -296,24 +291,20 @@ def _einsum(call: CallShapes) -> int:
     return einsum(call.operation.subscripts, *shapes)
 
 
-def _conv_op(call: CallShapes) -> int:
-    """The kernel holds (size ..., channels of a group, filters): each output meets it once."""
-    return math.prod(call.target) * math.prod(call.shape_of(1, "kernel")[:-1])
+def _kernel_op(last: int, of: str = "target") -> Rule:
+    """Make the rule of a raw convolution, by the axes of its kernel that each number meets."""
+    return lambda call: math.prod(getattr(call, of)) * math.prod(call.shape_of(1, "kernel")[:last])
 
 
-def _depthwise_op(call: CallShapes) -> int:
-    return math.prod(call.target) * math.prod(call.shape_of(1, "kernel")[:-2])
+_conv_op = _kernel_op(-1)  # (size ..., channels of a group, filters)
+_depthwise_op = _kernel_op(-2)  # (size ..., channels, multiplier)
+_conv_transpose_op = _kernel_op(-1, of="source")  # (size ..., filters, channels)
 
 
 def _separable_op(call: CallShapes) -> int:
     pointwise = call.shape_of(2, "pointwise_kernel")
     kernels = math.prod(call.shape_of(1, "depthwise_kernel")) + math.prod(pointwise)
     return math.prod(call.target) // pointwise[-1] * kernels
-
-
-def _conv_transpose_op(call: CallShapes) -> int:
-    """The kernel holds (size ..., filters, channels): each input meets it once."""
-    return math.prod(call.source) * math.prod(call.shape_of(1, "kernel")[:-1])
 
 
 def _dot_product_attention(call: CallShapes) -> int:

@@ -144,12 +144,12 @@ def _examples(counts: list[int], kind: str) -> str:
 
 def _tile(report: Report, found: Standouts, item: Standout) -> Tile:
     file, val = item.row.artifact.id, formats.quality(found.quality, item.val)
-    title, judged = item.title(found.quality), tested(report, item.row)
+    title, judged = item.title, tested(report, item.row)
     if item.what == BEST:
         # the largest figure of a page is one that nothing was chosen by
         value, mark, count = judged.partition(", n")
         return Tile(value, f"test {found.quality} of {file}{mark}{count}. {title}: {val}")
-    return Tile(item.figure(found.quality), f"{title}: {file}, validation {val}, test {judged}")
+    return Tile(item.figure, f"{title}: {file}, validation {val}, test {judged}")
 
 
 def _answer(report: Report, found: Standouts) -> str:

@@ -21,13 +21,10 @@ from compress.run.exports import read_example_values
 if TYPE_CHECKING:
     from compress.report.rows import Report, Row
 
-EXACT = ("float32", "sparse", "onnx")
-"""Formats that compute what the Keras model does, but for rounding."""
 GOAL, SHIPPED, BEST = "goal", "shipped", "best"
 TITLES = {
     GOAL: "Chosen for the goal",
     SHIPPED: "Cheapest that cannot be told apart from the best",
-    BEST: "Best validation {quality}",
 }
 MOST = 3
 """Files that have a warning of their own; more are counted."""
@@ -38,26 +35,18 @@ class Standout:
     """One file that was chosen.
 
     Attributes:
-        what: A key of `TITLES`.
+        what: `GOAL` or `SHIPPED`: the file to ship; `BEST`.
         row: The file.
         val: Its validation quality, by which it was chosen.
+        title: What it is, in words.
+        figure: What it stands out by.
     """
 
     what: str
     row: Row
     val: float
-
-    def title(self, quality: str) -> str:
-        """Says what it is."""
-        return TITLES[self.what].format(quality=quality)
-
-    def figure(self, quality: str) -> str:
-        """Returns what it stands out by."""
-        if self.what == BEST:
-            return formats.quality(quality, self.val)
-        if self.row.latency is None:
-            return formats.size(self.row.artifact.size_bytes)
-        return formats.time(self.row.latency.median_ms)
+    title: str
+    figure: str
 
 
 @dataclass(frozen=True)
@@ -142,9 +131,15 @@ def standouts(report: Report) -> Standouts:
     by_goal = {section.shipped for section in report.sections if section.shipped}
     named = [row for row in ranked if row.artifact.id in by_goal]
     what, ship = (GOAL, named[0]) if named else (SHIPPED, _select(report, ranked, values))
-    chosen = tuple(
-        Standout(key, row, values[row.artifact.id])
-        for key, row in ((what, ship), (BEST, ranked[0]))
+    val = values[ship.artifact.id]
+    figure = formats.size(ship.artifact.size_bytes)
+    if ship.latency is not None:
+        figure = formats.time(ship.latency.median_ms)
+    best = values[ranked[0].artifact.id]
+    title = f"Best validation {quality}"
+    chosen = (
+        Standout(what, ship, val, TITLES[what], figure),
+        Standout(BEST, ranked[0], best, title, formats.quality(quality, best)),
     )
     verdicts = [section.verdict for section in report.sections if section.verdict is not None]
     verdict = verdicts[0] if named and verdicts else _judge(report, ship)
@@ -230,7 +225,7 @@ def _values(report: Report, quality: str) -> tuple[str, Mapping[str, float]]:
     return "the Keras models (that of int8 files is not on record)", {
         row.artifact.id: models[row.artifact.model][row.artifact.variant][quality]
         for row in report.rows
-        if row.artifact.format in EXACT
+        if row.artifact.format in ("float32", "sparse", "onnx")
     }
 
 

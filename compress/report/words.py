@@ -276,13 +276,10 @@ def chosen_lines(report: Report, found: Standouts) -> list[str]:
     lines = []
     for item in found.chosen:
         val = formats.quality(found.quality, item.val)
-        figures = (
-            f"({val})" if item.what == BEST else f"{item.figure(found.quality)} (validation {val})"
-        )
+        figures = f"({val})" if item.what == BEST else f"{item.figure} (validation {val})"
         comma = " " if item.what == BEST else ", "
         lines.append(
-            f"{item.title(found.quality)}: {item.row.artifact.id}{comma}{figures}; "
-            f"test {tested(report, item.row)}"
+            f"{item.title}: {item.row.artifact.id}{comma}{figures}; test {tested(report, item.row)}"
         )
     if found.verdict is not None and found.chosen[0].what != GOAL:  # a goal has said it
         lines.insert(0, f"{found.verdict.line}.")

@@ -13,10 +13,6 @@ from compress.measure.graph_files.records import Graph, Operator, Tensor
 from compress.measure.graph_files.tables import Table
 from compress.measure.layer_costs import Analysis, LayerCost, peak_bytes
 
-LOOP = "in a loop: how many rounds it takes is not in the graph"
-BRANCH = "in a branch: which one runs depends on values"
-_PASSES = ("identity", "dequantize", "cast")
-
 
 def count_graph(graph: Graph, table: Table) -> Analysis:
     """Counts the costs of one inference at the sizes that a graph has.
@@ -101,10 +97,14 @@ class _Counter:
         if kind in self._table.loops:
             (body,) = operator.bodies
             found = rounds(operator)
-            times, reason = (times, LOOP) if found is None else (times * found, reason)
+            if found is None:
+                reason = "in a loop: how many rounds it takes is not in the graph"
+            else:
+                times *= found
             carried = [is_carried(body, number) for number in range(len(body.inputs))]
         elif kind in self._table.branches:
-            reason, given = BRANCH, given[1:]  # the first chooses among them
+            reason = "in a branch: which one runs depends on values"
+            given = given[1:]  # the first chooses among them
         inside = _Place(f"{place.named(operator.name)}/", times, reason)
         peaks = []
         for body in operator.bodies:
@@ -183,7 +183,8 @@ def is_carried(body: Graph, place: int) -> bool:
 
 def _source(tensor: Tensor, makers: dict[int, Operator]) -> Tensor:
     """Returns what a tensor is a copy of."""
-    while (maker := makers.get(id(tensor))) is not None and _word(maker) in _PASSES:
+    passes = ("identity", "dequantize", "cast")
+    while (maker := makers.get(id(tensor))) is not None and _word(maker) in passes:
         (tensor,) = maker.given[:1]
     return tensor
 

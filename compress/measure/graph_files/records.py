@@ -190,26 +190,20 @@ class GraphFile(Readable):
     def screen(self) -> Summary:
         """Returns what is worth a screen: the totals, the costliest operators, what it is."""
         found = self.costs.screen()
+        lines = [f"takes {_ports(self.inputs)}", f"gives {_ports(self.outputs)}"]
+        if self.batch:
+            lines.append(f"counted at batch {self.batch}, which the file fixes")
+        if len(self.signatures) > 1:
+            name = self.signature or self.signatures[0]
+            lines.append(f"signature '{name}' of {', '.join(self.signatures)}")
         return Summary(
             f"{self.path.name}, {self.what.text}, {formats.size(self.size_bytes)}: {found.title}",
-            (*self.lines(), *found.lines),
+            (*lines, *found.lines),
             ("Operator", *found.heads[1:]),
             found.rows,
             (*found.notes, self.what.verdict),
             "operators",
         )
-
-    def lines(self) -> tuple[str, ...]:
-        """Returns what it takes and gives, and its signatures where there are several."""
-        found = [f"takes {_ports(self.inputs)}", f"gives {_ports(self.outputs)}"]
-        if self.batch:
-            found.append(f"counted at batch {self.batch}, which the file fixes")
-        if len(self.signatures) > 1:
-            found.append(
-                f"signature '{self.signature or self.signatures[0]}' of "
-                f"{', '.join(self.signatures)}"
-            )
-        return tuple(found)
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything but the costs."""

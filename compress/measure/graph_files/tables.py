@@ -75,53 +75,28 @@ class Table:
         )
 
 
-def shape_of(operator: Operator, place: int) -> Shape:
-    """Returns the shape of an input.
+def shape_of(operator: Operator, place: int | None) -> Shape:
+    """Returns the shape of an input, or (None) of the first output.
 
     Raises:
         Uncountable: A size is unknown, or the input is missing.
     """
-    tensor = operator.inputs[place] if place < len(operator.inputs) else None
-    if tensor is None or tensor.known is None:
+    tensors = operator.outputs[:1] if place is None else operator.inputs[place : place + 1]
+    if not tensors or tensors[0] is None or tensors[0].known is None:
         raise Uncountable(UNKNOWN)
-    return tensor.known
+    return tensors[0].known
 
 
-def made_by(operator: Operator) -> Shape:
-    """Returns the shape of the first output.
-
-    Raises:
-        Uncountable: A size is unknown.
-    """
-    if operator.outputs[0].known is None:
-        raise Uncountable(UNKNOWN)
-    return operator.outputs[0].known
-
-
-def convolved(made: Shape, kernel: Shape, filters: int) -> int:
-    """Returns the MACs of a convolution: each position of the output meets the whole kernel.
+def convolution(first: int, last: int | None, place: int | None = None) -> Rule:
+    """Make the rule of a convolution: each number of the output meets some axes of the kernel.
 
     Args:
-        made: Of the output, the channels among its axes.
-        kernel: With the inputs of one group and all filters among its axes.
-        filters: How many there are.
+        first, last: The axes of the kernel, which is the second input: all but the filters.
+        place: Of a transposed convolution: the input that takes the place of the output.
     """
-    return math.prod(made) // max(1, filters) * math.prod(kernel)
-
-
-def convolution(operator: Operator) -> int:
-    """Count a convolution whose kernel has its filters last."""
-    kernel = shape_of(operator, 1)
-    return convolved(made_by(operator), kernel, kernel[-1])
-
-
-def transposed_convolution(operator: Operator) -> int:
-    """Count a transposed convolution: each position of its third input meets the kernel.
-
-    The kernel has the channels of that input last.
-    """
-    kernel = shape_of(operator, 1)
-    return convolved(shape_of(operator, 2), kernel, kernel[-1])
+    return lambda operator: (
+        math.prod(shape_of(operator, place)) * math.prod(shape_of(operator, 1)[first:last])
+    )
 
 
 def matmul(operator: Operator, *turned: bool) -> int:
@@ -143,15 +118,6 @@ def names(text: str, value: str) -> dict[str, str]:
     return dict.fromkeys(text.split(), value)
 
 
-def _tf_depthwise(operator: Operator) -> int:
-    kernel = shape_of(operator, 1)  # (height, width, channels, multiplier)
-    return math.prod(made_by(operator)) * math.prod(kernel[:2])
-
-
-def _tf_depthwise_transposed(operator: Operator) -> int:
-    return math.prod(shape_of(operator, 2)) * math.prod(shape_of(operator, 1)[:2])
-
-
 def _tf_matmul(operator: Operator) -> int:
     flags = (("transpose_a", "adj_x"), ("transpose_b", "adj_y"))
     return matmul(operator, *(any(operator.options[name].b for name in names) for names in flags))
@@ -166,14 +132,15 @@ def _tf_einsum(operator: Operator) -> int:
 
 TENSORFLOW = Table(
     rules={
-        **dict.fromkeys(("Conv", "Conv2D", "Conv3D"), convolution),
-        "DepthwiseConv2dNative": _tf_depthwise,
+        **dict.fromkeys(("Conv", "Conv2D", "Conv3D"), convolution(0, -1)),
+        # (height, width, channels, multiplier)
+        "DepthwiseConv2dNative": convolution(0, 2),
         **dict.fromkeys(
             ("Conv2DBackpropInput", "Conv2DBackpropInputV2", "Conv3DBackpropInput",
              "Conv3DBackpropInputV2"),
-            transposed_convolution,
+            convolution(0, -1, 2),
         ),
-        "DepthwiseConv2dNativeBackpropInput": _tf_depthwise_transposed,
+        "DepthwiseConv2dNativeBackpropInput": convolution(0, 2, 2),
         **dict.fromkeys(("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"), _tf_matmul),
         "Einsum": _tf_einsum,
     },
@@ -246,21 +213,6 @@ TENSORFLOW = Table(
 )  # fmt: skip
 
 
-def _conv(operator: Operator) -> int:
-    kernel = shape_of(operator, 1)  # (filters, size ..., channels of a group)
-    return convolved(made_by(operator), kernel, kernel[0])
-
-
-def _depthwise(operator: Operator) -> int:
-    kernel = shape_of(operator, 1)  # (1, height, width, channels * multiplier)
-    return math.prod(made_by(operator)) * math.prod(kernel[1:3])
-
-
-def _dense(operator: Operator) -> int:
-    weights = shape_of(operator, 1)  # (units, inputs)
-    return convolved(made_by(operator), weights[:2], weights[0])
-
-
 def _matmul(operator: Operator) -> int:
     return matmul(operator, bool(operator.options.get("adjX")), bool(operator.options.get("adjY")))
 
@@ -290,12 +242,12 @@ def _svdf(operator: Operator) -> int:
 
 TFLITE = Table(
     rules={
-        "CONV_2D": _conv,
-        "CONV_3D": convolution,
-        "DEPTHWISE_CONV_2D": _depthwise,
-        "TRANSPOSE_CONV": transposed_convolution,
-        "CONV_3D_TRANSPOSE": transposed_convolution,
-        "FULLY_CONNECTED": _dense,
+        "CONV_2D": convolution(1, None),  # (filters, height, width, channels of a group)
+        "CONV_3D": convolution(0, -1),
+        "DEPTHWISE_CONV_2D": convolution(1, 3),  # (1, height, width, channels * multiplier)
+        "TRANSPOSE_CONV": convolution(0, -1, 2),
+        "CONV_3D_TRANSPOSE": convolution(0, -1, 2),
+        "FULLY_CONNECTED": convolution(1, 2),  # (units, inputs)
         "BATCH_MATMUL": _matmul,
         "SVDF": _svdf,
         **dict.fromkeys(

@@ -34,11 +34,6 @@ _READERS = {"TensorListGetItem": 2, "TensorListStack": 1}
 _SAME = ("Identity", "StopGradient", "PreventGradient", "Snapshot")
 """What makes nothing new: its result is its input."""
 _CALLS = re.compile(r"(?:^|(?<=/))(?:Stateful)?PartitionedCall(?:_\d+)?/")
-DEEPEST = 32
-"""Operations that are followed back from a scalar."""
-MOST = 4096
-"""Numbers of a tensor on the way; a larger one is no size."""
-_STATIC = ("Const", "Shape", "Size", "Rank")
 
 
 def count_saved_model(model: SavedModel, sizes: Sequence[tuple[int, ...]]) -> Analysis:
@@ -367,20 +362,23 @@ def number_of(tensor: Any) -> float | None:
     """Returns the value of a scalar of whole numbers; None: it is none, or not known."""
     if tensor.shape.rank != 0 or not tensor.dtype.is_integer:
         return None
-    value = _value(tensor, DEEPEST)
+    value = _value(tensor)
     return None if value is None else float(value)
 
 
-def _value(tensor: Any, left: int) -> Any:
+def _value(tensor: Any, left: int = 32) -> Any:
+    """Returns the value of a tensor, by at most so many operations; None: it is not known."""
     size = tensor.shape.num_elements()
-    if not left or (size is not None and size > MOST):
+    # a tensor of many numbers is no size
+    if not left or (size is not None and size > 4096):
         return None
     operation = tensor.op
     if operation.type in ("Placeholder", "While", "If"):
         return None
     rule = _RULES.get(operation.type)
     if rule is None:
-        return tf.get_static_value(tensor) if operation.type in _STATIC else None
+        static = operation.type in ("Const", "Shape", "Size", "Rank")
+        return tf.get_static_value(tensor) if static else None
     given = [_value(item, left - 1) for item in operation.inputs]
     if any(value is None for value in given):
         return None

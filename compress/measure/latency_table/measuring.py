@@ -39,10 +39,6 @@ _CONVERTED = 0.3
 AT_ONCE = 256
 BYTES_AT_ONCE = 2**28
 """Calls in one conversion, and bytes of their weights: files are timed while all are in memory."""
-CONVERTED = 1 / 16
-"""Share of what is free that these weights may take: a conversion makes many copies of them."""
-TIMED = 1 / 4
-"""Share of what is free that the inputs and outputs of the timed files may take."""
 
 
 def measure_calls(
@@ -235,7 +231,8 @@ def batches(models: Mapping[CallKey, Callable[[], Any]]) -> Iterator[list[CallIt
     batch: list[CallItem] = []
     held = live = 0
     budget = current_budget()
-    weights, activations = budget.share(CONVERTED, BYTES_AT_ONCE), TIMED * budget.free()
+    # a conversion makes many copies of weights; inputs and outputs are those of the timed files
+    weights, activations = budget.share(1 / 16, BYTES_AT_ONCE), budget.free() / 4
     for key, make in models.items():
         item = CallItem.made(key, make)
         full = held + item.weight_bytes > weights or live + item.activations > activations

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy.typing as npt
@@ -96,38 +97,37 @@ class _Models:
     """What the process holds: traced models, their inputs and outputs."""
 
     def __init__(self) -> None:
-        self._functions: dict[int, Any] = {}
-        self._inputs: dict[int, Any] = {}
-        self._outputs: dict[int, Any] = {}
+        self._held: dict[int, SimpleNamespace] = {}
         self._made = 0
 
     def load(self, path: str) -> tuple[int, list[Any], list[Any]]:
         found = _saved_model(Path(path)) if Path(path).is_dir() else _keras_model(path)
+        function, inputs, outputs = found
         self._made += 1
-        self._functions[self._made], inputs, outputs = found
+        self._held[self._made] = SimpleNamespace(function=function)
         return self._made, inputs, outputs
 
     def input(self, number: int, values: list[Any]) -> None:
         import tensorflow as tf
 
-        self._inputs[number] = [tf.constant(value) for value in values]
+        self._held[number].inputs = [tf.constant(value) for value in values]
 
     def run(self, number: int, count: int) -> list[float]:
-        function, x = self._functions[number], self._inputs[number]
+        model = self._held[number]
+        function, x = model.function, model.inputs
         seconds = []
         for _ in range(count):
             began = time.perf_counter()
             # .numpy() waits for a GPU
-            self._outputs[number] = [made.numpy() for made in function(x)]
+            model.outputs = [made.numpy() for made in function(x)]
             seconds.append(time.perf_counter() - began)
         return seconds
 
     def output(self, number: int) -> Any:
-        return self._outputs[number]
+        return self._held[number].outputs
 
     def drop(self, number: int) -> None:
-        for table in (self._functions, self._inputs, self._outputs):
-            table.pop(number, None)
+        del self._held[number]
 
 
 def _keras_model(path: str) -> tuple[Any, Described, Described]:

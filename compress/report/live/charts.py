@@ -126,9 +126,6 @@ OTHERS = (
 """Marks of groups that the plot has none for, in the order in which they come."""
 SHARES = ("zeros", "sparsity")
 """Costs that are shares of something."""
-TICKS = {"B": "~s", "ms": "~s", "x": ".3~r"}
-SEARCHED = "on the search's front"
-"""Of files of its models: they may not be on the front of all files."""
 SHOWN = ("macs", "size_bytes", "gzip_bytes", "latency_ms", "speedup")
 """Columns that the table begins with, beside the main quality."""
 _ENDS = {
@@ -156,7 +153,7 @@ def file_points(report: Report) -> Points | None:
     ]  # fmt: skip
     stand: dict[str, list[str]] = {}
     for item in standouts(report).chosen:
-        stand.setdefault(item.row.artifact.id, []).append(item.title(report.main))
+        stand.setdefault(item.row.artifact.id, []).append(item.title)
     front = {name for section in report.sections for name in section.front}
     rows = [_row(report, row, of_files, validated, stand, front) for row in report.rows]
     groups = _groups([row["group"] for row in rows])
@@ -181,13 +178,15 @@ def _axis(column: Column, quality: bool, report: Report) -> Axis:
     low, high = _ENDS.get(column.key, ("", ""))
     if column.key == report.main:
         low, high = "test_low", "test_high"
+    by_unit = {"B": "~s", "ms": "~s", "x": ".3~r"}
+    tick = by_unit.get(column.unit, "~s" if role == COST else "~r")
     share = (quality and is_share(column.key)) or column.key in SHARES
     return Axis(
         column.key,
         f"Test {column.title}" if quality else column.title,
         OTHER if column.key in SHARES else role,
         f"{column.kind}: {column.how}",
-        ".1%" if share else TICKS.get(column.unit, "~s" if role == COST else "~r"),
+        ".1%" if share else tick,
         f" {column.unit}" if column.unit in ("B", "ms") else column.unit,
         low,
         high,
@@ -212,7 +211,8 @@ def _row(
     texts = {column.key: _text(report, row, column) for column in of_files}
     texts[validated] = formats.quality(report.main, values[validated])
     texts["format"] = f"{item.variant} {item.format}"
-    tags = [*stand.get(item.id, ()), *([SEARCHED] if item.model in front else [])]
+    # the files of models on the search's front may not be on that of all files
+    tags = [*stand.get(item.id, ()), *(["on the search's front"] if item.model in front else [])]
     return {
         "id": item.id,
         "model": item.model,

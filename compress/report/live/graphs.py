@@ -19,12 +19,8 @@ from compress.run.exports import CallNode, Nodes, read_graphs
 
 MOST, NAMED = 400, 40
 """Calls of a net of which a picture is drawn, and of one whose calls have their names beside."""
-LETTERS = 18
-"""Of a name."""
 MACS, PARAMS, REMOVED = "MACs", "parameters", "what was removed"
 TIME = "latency"
-ASIDE = 0.45
-"""By how much a line that skips calls is led aside."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +115,8 @@ def _side(
     for place, node in enumerate(nodes):
         for source in node.sources:
             skips = spots.y[source] - spots.y[place] > 1
-            middle = [(x[source] + x[place]) / 2 + ASIDE] if skips else []
+            # a line that skips calls is led aside
+            middle = [(x[source] + x[place]) / 2 + 0.45] if skips else []
             between = [(spots.y[source] + spots.y[place]) / 2] if skips else []
             lines_x += [x[source], *middle, x[place], None]
             lines_y += [spots.y[source], *between, spots.y[place], None]
@@ -130,7 +127,7 @@ def _side(
     marks: Trace = {
         "type": "scatter", "x": x, "y": list(spots.y),
         "mode": "markers+text" if len(nodes) <= NAMED else "markers",
-        "text": [tail(node.name, LETTERS) for node in nodes], "textposition": "middle right",
+        "text": [tail(node.name, 18) for node in nodes], "textposition": "middle right",
         "marker": {"size": 12, "symbol": "square", "line": {"width": 1, "color": "#8A8F99"},
                    "colorscale": [[0, "#f2e9d8"], [0.5, "#e69f00"], [1, "#8c2d04"]]},
         "customdata": [_told(node, other.get(node.name), side) for node in nodes],
