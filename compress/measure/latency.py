@@ -39,13 +39,8 @@ ROUNDS_PER_INSTANCE = 2
 """Instances of one file differ by up to 5 %, and rounds of one instance alike: instances are what
 is independent, so each file is prepared anew this often."""
 MIN_ROUNDS = 40
-CHECK_EVERY, CHECK_GROWTH = 4, 1.1
-"""Rounds until the intervals are looked at again: so many, or a tenth of all where that is more.
-Every look is a chance to stop while an interval happens to be narrow."""
 BUSY = "other processes kept"
 """How the warning begins that others had worked meanwhile."""
-BUSY_CORES = 0.2
-"""Other work above this many cores is reported with the figures."""
 MIN_RUNS = 7
 """Runs in a block; the first is dropped: it pays for the previous file's cache."""
 MAX_RUNS = 60
@@ -171,7 +166,8 @@ def time_entries(
             if on_progress:
                 on_progress(min(1.0, spent))
             if done + 1 >= next_check:
-                next_check = max(done + 1 + CHECK_EVERY, math.ceil((done + 1) * CHECK_GROWTH))
+                # every look is a chance to stop while an interval happens to be narrow
+                next_check = max(done + 5, math.ceil((done + 1) * 1.1))
                 if _widest(timers, against, seed) <= precision:
                     stopped_by = "precision"
             if not stopped_by and spent >= 1.0:
@@ -250,7 +246,7 @@ def _warnings(busy: float | None, files: Sequence[Path]) -> tuple[str, ...]:
     governor = linux.governor()
     if governor not in ("", "performance"):
         found.append(f"the CPU's frequency governor is '{governor}', not 'performance'")
-    if busy is not None and busy >= BUSY_CORES:
+    if busy is not None and busy >= 0.2:
         found.append(f"{BUSY} {busy:.1f} of {os.cpu_count()} cores busy during the timing")
     return tuple(found)
 

@@ -36,8 +36,6 @@ LOG_FROM = 4.0
 """Ratio of the largest to the smallest value from which an axis is logarithmic."""
 LETTERS = 14
 """Of a name in a picture."""
-ROOM = 3.0
-"""Points of quality that stay below the lowest point which is never cut."""
 
 
 def has_plot(report: Report) -> bool:
@@ -144,7 +142,8 @@ def cut_floor(axes: Axes, heights: list[float], shown: list[float]) -> None:
     """
     best = max(heights)
     floor = best - max(12.0, 3.0 * (best - sorted(heights)[len(heights) // 2]))
-    floor = min(floor, min(shown, default=best) - ROOM)
+    # some room below the lowest point that is never cut
+    floor = min(floor, min(shown, default=best) - 3.0)
     hidden = sum(height < floor for height in heights)
     if hidden:
         axes.set_ylim(bottom=floor)

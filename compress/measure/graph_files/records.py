@@ -18,7 +18,6 @@ from compress.measure.rules import Shape
 from compress.model.kinds import Foreign
 
 _BITS = {"bool": 8, "bfloat16": 16, "float8_e4m3fn": 8, "float8_e5m2": 8}
-_UNSIZED = ("string", "resource", "variant")
 
 
 @dataclass(eq=False)
@@ -73,7 +72,7 @@ class Tensor:
     @property
     def bytes(self) -> int | None:
         """Its size in bytes, or None."""
-        if self.known is None or self.dtype in _UNSIZED:
+        if self.known is None or self.dtype in ("string", "resource", "variant"):
             return None
         digits = "".join(filter(str.isdigit, self.dtype))
         bits = _BITS.get(self.dtype) or (int(digits) if digits else 32)

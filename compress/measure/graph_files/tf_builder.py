@@ -175,37 +175,41 @@ class _Builder:
         library: Functions of the whole.
         tensors: By name.
         elements: Of lists of tensors, by name: the shape of one of them.
+        operators: What it holds.
+        graph: TensorFlow's, which infers sizes.
     """
 
     library: Library
     tensors: dict[str, Tensor] = field(default_factory=dict)
     elements: dict[str, Shape] = field(default_factory=dict)
     operators: list[Operator] = field(default_factory=list)
+    graph: Any = field(default_factory=tf.Graph)
     _made: dict[str, Any] = field(default_factory=dict)
 
     def built(self, nodes: Sequence[Any], inputs: Sequence[str], outputs: Sequence[str]) -> Graph:
-        graph = tf.Graph()
         waiting: list[Any] = []
         for node in nodes:
-            lists = {f"{item.name}:0" for item in waiting if item.op.startswith("TensorList")}
-            reads_list = node.op in _READERS and node.input[0] in lists
+            reads_list = node.op in _READERS and any(
+                item.op.startswith("TensorList") and f"{item.name}:0" == node.input[0]
+                for item in waiting
+            )
             if node.op in (*LOOPS, *BRANCHES) or reads_list:
-                self._import(graph, waiting)
+                self._import(waiting)
                 waiting = []
             if node.op in LOOPS:
-                self._loop(graph, node)
+                self._loop(node)
             elif node.op in BRANCHES:
-                self._branch(graph, node)
+                self._branch(node)
             else:
-                self._tell_elements(graph, node)
+                self._tell_elements(node)
                 waiting.append(node)
-        self._import(graph, waiting)
+        self._import(waiting)
         taken, given = (tuple(self.tensors[name] for name in names) for names in (inputs, outputs))
         return Graph(taken, given, tuple(self.operators))
 
     # -- ordinary nodes -----------------------------------------------------------------------
 
-    def _import(self, graph: Any, nodes: Sequence[Any]) -> None:
+    def _import(self, nodes: Sequence[Any]) -> None:
         """Adds nodes to TensorFlow's graph, which infers their sizes, and records them."""
         if not nodes:
             return
@@ -218,17 +222,17 @@ class _Builder:
             for name in node.input
             if name.rpartition(":")[0] not in own
         }
-        with graph.as_default(), captured_stderr():
+        with self.graph.as_default(), captured_stderr():
             tf.graph_util.import_graph_def(graph_def, input_map=outside, name="")
         for node in nodes:
-            self._record(node, graph.get_operation_by_name(node.name))
+            self._record(node, self.graph.get_operation_by_name(node.name))
 
-    def _tell_elements(self, graph: Any, node: Any) -> None:
+    def _tell_elements(self, node: Any) -> None:
         """Puts the shape of what a list holds in place of the open one that a reader was given."""
         shape = self.elements.get(node.input[0]) if node.op in _READERS else None
         if shape is None or None in shape:
             return
-        with graph.as_default():
+        with self.graph.as_default():
             constant = tf.constant(shape, tf.int32, name="element_shape")
         self._record(constant.op.node_def, constant.op)
         node.input[_READERS[node.op]] = constant.name
@@ -274,7 +278,7 @@ class _Builder:
 
     # -- loops and branches -------------------------------------------------------------------
 
-    def _loop(self, graph: Any, node: Any) -> None:
+    def _loop(self, node: Any) -> None:
         shapes = [_shape(self._made[name]) for name in node.input]
         elements = [self.elements.get(name) for name in node.input]
         while True:
@@ -289,10 +293,10 @@ class _Builder:
                 break
             shapes, elements = merged, lists
         condition, _ = self._function(node.attr["cond"].func.name, shapes, elements)
-        self._control(graph, node, shapes, (body,), condition)
+        self._control(node, shapes, (body,), condition)
         self.elements |= {f"{node.name}:{place}": shape for place, shape in enumerate(elements)}
 
-    def _branch(self, graph: Any, node: Any) -> None:
+    def _branch(self, node: Any) -> None:
         shapes = [_shape(self._made[name]) for name in node.input[1:]]
         elements = [self.elements.get(name) for name in node.input[1:]]
         functions = [
@@ -303,11 +307,10 @@ class _Builder:
         made = [tensor.shape for tensor in bodies[0].outputs]
         for body in bodies[1:]:
             made = _merged(made, body)
-        self._control(graph, node, made, bodies, None)
+        self._control(node, made, bodies, None)
 
     def _control(
         self,
-        graph: Any,
         node: Any,
         shapes: Sequence[Shape],
         bodies: tuple[Graph, ...],
@@ -316,7 +319,7 @@ class _Builder:
         """Adds a stand-in of known sizes for what has graphs of its own, and records it."""
         types = node.attr["T" if node.op in LOOPS else "Tout"].list.type
         outputs = []
-        with graph.as_default():
+        with self.graph.as_default():
             for place, (kind, shape) in enumerate(zip(types, shapes, strict=True)):
                 made = tf.compat.v1.placeholder(kind, shape, name=f"{node.name}/made")
                 outputs.append(self._tensor(made))

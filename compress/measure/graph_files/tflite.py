@@ -24,11 +24,6 @@ from compress.model.kinds import Foreign
 
 _CALLS = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
 _NAMELESS = re.compile(r"^(?:Stateful)?PartitionedCall(?:_\d+)?(?::\d+)?$")
-_PACKED = {"int2": 2, "int4": 4, "uint4": 4}
-"""Types of which several numbers share a byte, with their bits."""
-_RAW = {"bfloat16": "uint16", "float8_e4m3fn": "uint8", "float8_e5m2": "uint8"}
-"""Types that NumPy lacks, with those that show which numbers are zero."""
-_UNPACKS = ("DEQUANTIZE", "DENSIFY")
 _BODIES = (
     "bodySubgraphIndex", "thenSubgraphIndex", "elseSubgraphIndex", "subgraph",
     "initSubgraphIndex", "decompositionSubgraphIndex",
@@ -198,7 +193,11 @@ class TFLiteReader:
             code = self._model.operatorCodes[item.opcodeIndex]
             kind = self._kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
             inputs = [None if place < 0 else tensors[place] for place in item.inputs]
-            if kind in _UNPACKS and inputs[0] is not None and inputs[0].values is not None:
+            if (
+                kind in ("DEQUANTIZE", "DENSIFY")
+                and inputs[0] is not None
+                and inputs[0].values is not None
+            ):
                 tensors[item.outputs[0]] = inputs[0]  # the constant itself, however it is stored
                 continue
             made = [int(place) for place in item.outputs]
@@ -285,8 +284,10 @@ def _declared(raw: Any) -> Sizes:
 
 def _values(data: npt.NDArray[np.uint8], dtype: str) -> npt.NDArray[Any]:
     """Returns a constant's numbers; of types that share bytes, whole numbers that are as zero."""
-    bits = _PACKED.get(dtype)
+    bits = {"int2": 2, "int4": 4, "uint4": 4}.get(dtype)
     if bits is None:
-        return data.view(_RAW.get(dtype, dtype)) if dtype != "bool" else data
+        # NumPy lacks some types: these show which numbers are zero
+        raw = {"bfloat16": "uint16", "float8_e4m3fn": "uint8", "float8_e5m2": "uint8"}
+        return data.view(raw.get(dtype, dtype)) if dtype != "bool" else data
     parts = data[:, None] >> (bits * np.arange(8 // bits, dtype=np.uint8))
     return (parts & ((1 << bits) - 1)).reshape(-1)

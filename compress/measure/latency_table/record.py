@@ -35,9 +35,6 @@ _NAMES = """
 """
 TIMELESS = frozenset(_NAMES.split())
 """Entries of a layer's config that tell nothing of the time of its inference."""
-_TIMELESS_ENDS = ("_initializer", "_regularizer", "_constraint")
-_KIND = "quiet blocks"
-"""What the times are of; tables of others are not mixed with them."""
 
 
 @dataclass(frozen=True)
@@ -275,10 +272,11 @@ def keep_table(table: LatencyTable) -> Path | None:
 def _plain(value: Any) -> Any:
     """Returns a value as JSON holds it, without what time does not depend on."""
     if isinstance(value, Mapping):
+        ends = ("_initializer", "_regularizer", "_constraint")
         return {
             str(name): _plain(item)
             for name, item in value.items()
-            if str(name) not in TIMELESS and not str(name).endswith(_TIMELESS_ENDS)
+            if str(name) not in TIMELESS and not str(name).endswith(ends)
         }
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
@@ -295,7 +293,8 @@ def _plain(value: Any) -> Any:
 
 
 def _path(runtime: str, format: str, threads: int, device: str) -> Path:
-    text = f"{runtime}|{format}|{threads}|{device}|{_KIND}"
+    # times of other than quiet blocks are not mixed with these
+    text = f"{runtime}|{format}|{threads}|{device}|quiet blocks"
     name = re.sub(r"[^A-Za-z0-9]+", "-", f"{runtime} {format} {threads} threads").strip("-").lower()
     return (
         cache_folder() / "latency" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"

@@ -19,8 +19,7 @@ from compress.run.exports import CallNode, Nodes, read_graphs
 
 MOST, NAMED = 400, 40
 """Calls of a net of which a picture is drawn, and of one whose calls have their names beside."""
-MACS, PARAMS, REMOVED = "MACs", "parameters", "what was removed"
-TIME = "latency"
+MACS, PARAMS, TIME, REMOVED = "MACs", "parameters", "latency", "what was removed"
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ OURS = ("dom.js", "plots.js", "table.js", "explorer.js", "card.js", "app.js")
 
 LEAST = 1e-6
 """A smaller error is drawn here: on a logarithmic axis it would squeeze the others."""
-_LITERT = """\
+FORMS = {
+    ".tflite": """\
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
@@ -42,25 +43,26 @@ for name, info in run.get_input_details().items():
     values = np.round(fed[name] / scale) + zero if scale else fed[name]
     least, most = (-128, 127) if scale else (-np.inf, np.inf)
     fed[name] = np.clip(values, least, most).astype(info["dtype"])
-answers = run(**fed)  # of an int8 file: (answer - zero) * scale, by run.get_output_details()"""
-_ONNX = """\
+answers = run(**fed)  # of an int8 file: (answer - zero) * scale, by run.get_output_details()""",
+    ".onnx": """\
 import onnxruntime
 
 net = onnxruntime.InferenceSession({file!r})
 {fed}
-answers = net.run(None, fed)"""
-_KERAS = """\
+answers = net.run(None, fed)""",
+    ".keras": """\
 import keras
 
 net = keras.saving.load_model({file!r})
 {fed}
-answers = net(fed, training=False)"""
+answers = net(fed, training=False)""",
+}
+"""What feeds a file, by its suffix."""
 _ONE = {
     ".tflite": "fed = dict.fromkeys(run.get_input_details(), x)",
     ".onnx": "fed = {item.name: x for item in net.get_inputs()}",
     ".keras": "fed = x",
 }
-FORMS = {".tflite": _LITERT, ".onnx": _ONNX, ".keras": _KERAS}
 
 
 @dataclass(frozen=True)
