@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core.errors import MissingDependency
 from compress.exporting.traced import layer_of
 from compress.measure.rules import rule_of
-from compress.measure.runtimes.onnx import INSTALL
+from compress.measure.runtimes.onnx import RUNTIME
 from compress.model.program import Node
 from compress.model.recording import record
 
@@ -66,12 +65,7 @@ def profile_layers(
     Raises:
         MissingDependency: onnxruntime is not installed.
     """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingDependency(INSTALL) from None
-    from compress.measure.runtimes import RUNTIMES
-
+    onnxruntime = RUNTIME.load_library()
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -86,7 +80,7 @@ def profile_layers(
         for _ in range(WARMUP + runs):
             session.run(None, {given.name: x})
         events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
-    return Profile(_by_layer(events, layers), RUNTIMES["onnx"].describe(), threads, runs)
+    return Profile(_by_layer(events, layers), RUNTIME.describe(), threads, runs)
 
 
 def _by_layer(events: list[dict[str, Any]], layers: Mapping[str, str]) -> dict[str, float]:

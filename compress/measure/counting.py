@@ -132,8 +132,8 @@ def given_shapes(program: Program, input_shape: InputShape | None) -> list[tuple
         (name, tuple(tensor.shape)[1:])
         for name, tensor in zip(program.input_names, program.inputs, strict=True)
     ]
-    what = f"model '{program.model.name}'"
-    return [(1, *sizes) for sizes in sizes_of(what, own, input_shape)]
+    sizes = sizes_of(f"model '{program.model.name}'", own, input_shape)
+    return [(1, *size) for size in sizes]
 
 
 def _opens(layer: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +160,7 @@ def main() -> None:
     path, runtime, threads = receive(questions, SECONDS)
     try:
         own = RUNTIMES[runtime]
-        importlib.import_module(own.library)  # the library's own memory is not the file's
+        own.load_library()  # the library's own memory is not the file's
         before = linux.resident_bytes()
         session = own.prepare(Path(path), threads)
         session.set_inputs([np.zeros(info.shape) for info in session.inputs])

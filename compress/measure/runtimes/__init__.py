@@ -21,7 +21,6 @@ __all__ = [
     "Runtime",
     "Session",
     "TensorInfo",
-    "import_library",
     "runtimes",
     "session_for",
     "suffixes",
@@ -49,22 +48,6 @@ def session_for(path: Path, threads: int = 1) -> Session:
         if path.suffix in runtime.suffixes:
             return runtime.prepare(path, threads)
     raise InputError(f"A model file must end in {', '.join(suffixes())}. Received: '{path}'.")
-
-
-def import_library(name: str, install: str) -> Any:
-    """Import the library of a runtime.
-
-    Args:
-        name: Of the module.
-        install: What the error says.
-
-    Raises:
-        MissingDependency: It is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise MissingDependency(install) from None
 
 
 @dataclass(frozen=True)
@@ -165,7 +148,8 @@ class Runtime:
         package: The distribution whose version that is.
         install: What users read where it is missing.
         library: The module that it imports to run files.
-        session: Loads a file anew for a number of CPU threads.
+        prepare: Loads a file anew for a number of CPU threads; where it cannot be run or the
+            runtime is not installed, it says so by `InputError` or `MissingDependency`.
         suffixes: Of the files that it runs; its own kind first.
         formats: Formats in which `bench` gives it a Keras model.
         maker: Place of `make(traced, format, stem, inputs) -> path`, which writes such a file.
@@ -179,7 +163,7 @@ class Runtime:
     package: str
     install: str
     library: str
-    session: Callable[[Path, int], Session]
+    prepare: Callable[[Path, int], Session]
     suffixes: tuple[str, ...]
     formats: tuple[str, ...]
     maker: str
@@ -197,11 +181,13 @@ class Runtime:
         except metadata.PackageNotFoundError:
             raise MissingDependency(self.install) from None
 
-    def prepare(self, path: Path, threads: int) -> Session:
-        """Loads a file anew for `threads` CPU threads.
+    def load_library(self) -> Any:
+        """Imports what runs files.
 
         Raises:
-            InputError: The file cannot be run.
-            MissingDependency: The runtime is not installed.
+            MissingDependency: It is not installed.
         """
-        return self.session(path, threads)
+        try:
+            return importlib.import_module(self.library)
+        except ImportError:
+            raise MissingDependency(self.install) from None

@@ -10,10 +10,7 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.core.native_output import captured_stderr
-from compress.measure.runtimes import Runtime, Session, TensorInfo, import_library
-
-LIBRARY = "ai_edge_litert.interpreter"
-INSTALL = "LiteRT must be installed to run .tflite files: pip install ai-edge-litert"
+from compress.measure.runtimes import Runtime, Session, TensorInfo
 
 
 def allocated(path: str | Path, **how: Any) -> Any:
@@ -27,7 +24,7 @@ def allocated(path: str | Path, **how: Any) -> Any:
         InputError: The file cannot be read or run.
         MissingDependency: ai-edge-litert is not installed.
     """
-    library = import_library(LIBRARY, INSTALL)
+    library = RUNTIME.load_library()
     with captured_stderr() as written:
         try:
             interpreter = library.Interpreter(**how)
@@ -100,9 +97,9 @@ RUNTIME = Runtime(
     "litert",
     text="LiteRT {} (XNNPACK)",
     package="ai-edge-litert",
-    install=INSTALL,
-    library=LIBRARY,
-    session=LiteRTSession,
+    install="LiteRT must be installed to run .tflite files: pip install ai-edge-litert",
+    library="ai_edge_litert.interpreter",
+    prepare=LiteRTSession,
     suffixes=(".tflite",),
     formats=("float32", "float16", "dynamic", "int8"),
     maker="compress.exporting.litert:file_for",

@@ -10,9 +10,7 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.core.native_output import silenced_stdout
-from compress.measure.runtimes import Runtime, Session, TensorInfo, import_library
-
-INSTALL = "MNN must be installed to run .mnn files: pip install 'paretune[mnn]'"
+from compress.measure.runtimes import Runtime, Session, TensorInfo
 
 
 class MNNSession(Session):
@@ -29,7 +27,7 @@ class MNNSession(Session):
 
     def __init__(self, path: Path, threads: int) -> None:
         with silenced_stdout():
-            self._library = import_library("MNN", INSTALL)
+            self._library = RUNTIME.load_library()
         if not path.is_file():
             raise InputError(f"MNN must be able to run '{path}' (no such file).")
         self._interpreter = self._library.Interpreter(str(path))
@@ -72,9 +70,9 @@ RUNTIME = Runtime(
     "mnn",
     text="MNN {} (CPU, float32)",
     package="MNN",
-    install=INSTALL,
+    install="MNN must be installed to run .mnn files: pip install 'paretune[mnn]'",
     library="MNN",
-    session=MNNSession,
+    prepare=MNNSession,
     suffixes=(".mnn",),
     formats=("float32",),
     maker="compress.exporting.mnn:file_for",

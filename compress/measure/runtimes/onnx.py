@@ -8,9 +8,7 @@ from typing import Any
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.measure.runtimes import Runtime, Session, TensorInfo, import_library
-
-INSTALL = "ONNX Runtime must be installed to run .onnx files: pip install 'paretune[onnx]'"
+from compress.measure.runtimes import Runtime, Session, TensorInfo
 
 
 class OnnxSession(Session):
@@ -26,7 +24,7 @@ class OnnxSession(Session):
     """
 
     def __init__(self, path: Path, threads: int) -> None:
-        library = import_library("onnxruntime", INSTALL)
+        library = RUNTIME.load_library()
         options = library.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -69,9 +67,9 @@ RUNTIME = Runtime(
     "onnx",
     text="ONNX Runtime {} (CPU)",
     package="onnxruntime",
-    install=INSTALL,
+    install="ONNX Runtime must be installed to run .onnx files: pip install 'paretune[onnx]'",
     library="onnxruntime",
-    session=OnnxSession,
+    prepare=OnnxSession,
     suffixes=(".onnx",),
     formats=("float32", "int8"),
     maker="compress.exporting.onnx:file_for",

@@ -9,9 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.measure.runtimes import Runtime, Session, TensorInfo, import_library
-
-INSTALL = "OpenVINO must be installed to be timed: pip install 'paretune[openvino]'"
+from compress.measure.runtimes import Runtime, Session, TensorInfo
 
 
 class OpenVinoSession(Session):
@@ -27,7 +25,7 @@ class OpenVinoSession(Session):
     """
 
     def __init__(self, path: Path, threads: int) -> None:
-        library = import_library("openvino", INSTALL)
+        library = RUNTIME.load_library()
         # bfloat16, which newer CPUs would choose by themselves, is another computation
         settings = {
             "INFERENCE_NUM_THREADS": threads,
@@ -65,9 +63,9 @@ RUNTIME = Runtime(
     "openvino",
     text="OpenVINO {} (CPU, float32)",
     package="openvino",
-    install=INSTALL,
+    install="OpenVINO must be installed to be timed: pip install 'paretune[openvino]'",
     library="openvino",
-    session=OpenVinoSession,
+    prepare=OpenVinoSession,
     suffixes=(".onnx",),
     formats=("float32", "int8"),
     maker="compress.exporting.onnx:file_for",
