@@ -13,7 +13,7 @@ from compress.core.quantities import threads_text
 from compress.core.summary import Summary
 from compress.data.tasks import TASKS, meaning, output_of
 from compress.measure import formats
-from compress.report.standouts import BEST, GOAL, Standouts, agreement_lines, standouts
+from compress.report.standouts import GOAL, Standouts, agreement_lines, standouts
 from compress.report.terminal import Grid, said
 from compress.run.compressed import Compressed
 from compress.run.origin import UNKNOWN, Trained
@@ -271,17 +271,16 @@ def judged(report: Report) -> str:
 
 def chosen_lines(report: Report, found: Standouts) -> list[str]:
     """Says which files stand out, and how good they are on the test part."""
-    if found.missing:
+    if found.to_ship is None:
         return [f"No file is chosen to ship: {found.missing}."]
-    lines = []
-    for item in found.chosen:
-        val = formats.quality(found.quality, item.val)
-        figures = f"({val})" if item.what == BEST else f"{item.figure} (validation {val})"
-        comma = " " if item.what == BEST else ", "
-        lines.append(
-            f"{item.title}: {item.row.artifact.id}{comma}{figures}; test {tested(report, item.row)}"
-        )
-    if found.verdict is not None and found.chosen[0].what != GOAL:  # a goal has said it
+    ship, best = found.to_ship, found.best
+    val = formats.quality(found.quality, ship.val)
+    lines = [
+        f"{ship.title}: {ship.row.artifact.id}, {ship.figure} (validation {val}); "
+        f"test {tested(report, ship.row)}",
+        f"{best.title}: {best.row.artifact.id} ({best.figure}); test {tested(report, best.row)}",
+    ]
+    if found.verdict is not None and ship.what != GOAL:  # a goal has said it
         lines.insert(0, f"{found.verdict.line}.")
     return lines
 
@@ -340,10 +339,9 @@ def _finetuned(record: Compressed, file: str = "") -> int | None:
 def _more(record: Compressed, file: str = "") -> str:
     """Returns how many epochs compression trained; see `_finetuned`."""
     count, least = _finetuned(record, file), ""
-    if count is not None:
-        if not file and len(set(record.each.values())) > 1:
-            least = "up to "
-    else:
+    if count is not None and not file and len(set(record.each.values())) > 1:
+        least = "up to "
+    if count is None:
         # older records hold the last fine-tuning alone, and channels may leave in several steps
         count, least = record.epochs, "at least " if record.channels else ""
     return f"{least}{count} more epoch{'' if count == 1 else 's'}"
