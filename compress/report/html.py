@@ -50,7 +50,7 @@ def render_html(report: Report, *, light: bool = False) -> str:
     page = filled(
         templates(),
         "compress/page.html.j2",
-        policy=policy(style, alive.sources if alive else ""),
+        policy=policy(style, alive["sources"] if alive else ""),
         style=style,
         live=alive,
         head=_head(report),

@@ -133,11 +133,6 @@ def render_graph_file(found: GraphFile) -> RenderableType:
     return Group(*parts)
 
 
-def graph_file_json(found: GraphFile) -> dict[str, Any]:
-    """Returns the same as JSON."""
-    return {**found.to_json(), "costs": costs_json(found.costs, {}, "")}
-
-
 def _ports(found: GraphFile) -> Grid:
     quantized = any(port.scale for port in (*found.inputs, *found.outputs))
     heads = ["", "Name", "Shape", "Type", *(("Scale", "Zero point") if quantized else ())]

@@ -69,7 +69,7 @@ def compare_runs(paths: Sequence[str | Path], out: str | Path) -> Path:
     page = filled(
         templates(search="search.report"),
         "search/compare.html.j2",
-        policy=policy(style, live.sources),
+        policy=policy(style, live["sources"]),
         style=style,
         live=live,
         title=f"{len(runs)} runs compared",

@@ -17,8 +17,6 @@ from compress.measure.layer_costs import Analysis
 from compress.measure.rules import Shape
 from compress.model.kinds import Foreign
 
-_BITS = {"bool": 8, "bfloat16": 16, "float8_e4m3fn": 8, "float8_e5m2": 8}
-
 
 @dataclass(eq=False)
 class Tensor:
@@ -75,7 +73,8 @@ class Tensor:
         if self.known is None or self.dtype in ("string", "resource", "variant"):
             return None
         digits = "".join(filter(str.isdigit, self.dtype))
-        bits = _BITS.get(self.dtype) or (int(digits) if digits else 32)
+        named = {"bool": 8, "bfloat16": 16, "float8_e4m3fn": 8, "float8_e5m2": 8}
+        bits = named.get(self.dtype) or (int(digits) if digits else 32)
         return math.ceil(self.elements * bits / 8)
 
 

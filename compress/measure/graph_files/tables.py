@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from compress.measure import rules
 from compress.measure.graph_files.records import Operator
 from compress.measure.op_classes import other_ops
-from compress.measure.rules import Shape, Uncountable, einsum
-from compress.measure.rules import matmul as multiply
+from compress.measure.rules import Shape, Uncountable
 
 Rule = Callable[[Operator], int]
 LOOPS = ("While", "StatelessWhile")
@@ -110,7 +110,7 @@ def matmul(operator: Operator, *turned: bool) -> int:
     for shape, turn in zip(shapes, turned, strict=True):
         if turn:
             shape[-2:] = shape[:-3:-1]
-    return multiply(*shapes)
+    return rules.matmul(*shapes)
 
 
 def names(text: str, value: str) -> dict[str, str]:
@@ -127,7 +127,7 @@ def _tf_einsum(operator: Operator) -> int:
     if len(operator.inputs) == 1:
         return 0  # a transposition or a sum
     shapes = [shape_of(operator, place) for place in range(len(operator.inputs))]
-    return einsum(operator.options["equation"].s.decode(), *shapes)
+    return rules.einsum(operator.options["equation"].s.decode(), *shapes)
 
 
 TENSORFLOW = Table(

@@ -28,11 +28,8 @@ from compress.measure.layer_costs import Analysis
 from compress.model.saved_models import SavedModel
 
 Shape = tuple[int | None, ...] | None
-CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _READERS = {"TensorListGetItem": 2, "TensorListStack": 1}
 """What takes tensors out of a list, with the place of the input that says their shape."""
-_SAME = ("Identity", "StopGradient", "PreventGradient", "Snapshot")
-"""What makes nothing new: its result is its input."""
 _CALLS = re.compile(r"(?:^|(?<=/))(?:Stateful)?PartitionedCall(?:_\d+)?/")
 
 
@@ -107,8 +104,10 @@ class Library:
         for node in nodes:
             name = prefix + node.name
             inputs = [prefix + item for item in node.input if not item.startswith("^")]
-            if node.op in CALLS and node.attr["f"].func.name in self._functions:
-                inside, arguments, results = self._parts(node.attr["f"].func.name)
+            calls = node.op in ("PartitionedCall", "StatefulPartitionedCall")
+            called = node.attr["f"].func.name if calls else ""
+            if called in self._functions:
+                inside, arguments, results = self._parts(called)
                 for argument, given in zip(arguments, inputs, strict=True):
                     aliases[tensor_name(f"{name}/{argument}")] = given
                 for number, result in enumerate(results):
@@ -248,7 +247,8 @@ class _Builder:
             self.elements[name] = _shape(operation.inputs[2])
         elif node.op == "Identity" and node.input[0] in self.elements:
             self.elements[name] = self.elements[node.input[0]]
-        if operation.type in _SAME:
+        if operation.type in ("Identity", "StopGradient", "PreventGradient", "Snapshot"):
+            # it makes nothing new: its result is its input
             self.tensors[name] = self.tensors[operation.inputs[0].name]
             return
         outputs = [self._tensor(tensor) for tensor in operation.outputs]

@@ -32,8 +32,6 @@ Convert = Callable[[Sequence[Any], Path, str], list[Path | str]]
 """(models, folder, format) -> for each model its file, or why there is none. It is handed in:
 converters stand on what measures (`compress.exporting.side_by_side.litert_files`)."""
 ERROR = 0.03
-SECONDS_A_CALL = 1.0
-"""Of timing at most, where no budget is given: a quiet machine takes 0.1 to 0.3."""
 _CONVERTED = 0.3
 """Share of the work when all files are there."""
 AT_ONCE = 256
@@ -87,7 +85,8 @@ def measure_calls(
     require(budget is None or budget > 0, "budget", "be above 0 seconds", budget)
     parse_whole_number(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
     described = RUNTIMES[runtime].describe()
-    seconds = SECONDS_A_CALL * len(models) if budget is None else budget
+    # a quiet machine takes 0.1 to 0.3 seconds a call
+    seconds = len(models) if budget is None else budget
     calls, empties, done = list[CallTime](), list[Latency](), 0
     for batch in batches(models):
         share = len(batch) / len(models)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from compress.core.errors import InputError
 from compress.core.processes import ProcessEnded, Server, receive, send, serving
 from compress.measure.runtimes import Runtime, Session, TensorInfo
-from compress.model.ports import Described
+from compress.model.ports import Described, described
 
 _SERVERS: dict[int, Server] = {}
 """By their numbers of threads."""
@@ -137,7 +137,6 @@ def _keras_model(path: str) -> tuple[Any, Described, Described]:
 
     from compress.model.inference import inference_alone
     from compress.model.io import load_model
-    from compress.model.ports import described
 
     model = load_model(path)
     inputs, outputs = described(model)

@@ -113,8 +113,6 @@ class Points:
     noun: str = "file"
 
 
-SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "P": "cross"}
-"""plotly's names of the plot's markers."""
 OTHERS = (
     ("#117733", "hexagon"),
     ("#CC79A7", "x"),
@@ -242,8 +240,10 @@ def _text(report: Report, row: Row, column: Column) -> str:
 
 
 def _groups(names: list[str]) -> dict[str, tuple[str, str]]:
+    # plotly's names of the plot's markers
+    symbols = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "P": "cross"}
     known = {
-        f"{variant} {kind}": (colour, SYMBOLS[marker])
+        f"{variant} {kind}": (colour, symbols[marker])
         for (variant, kind), (colour, marker, _) in STYLES.items()
     }
     seen = list(dict.fromkeys(names))

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
-
-from markupsafe import Markup
 
 from compress.reconstruction.report import KEPT, RepairReport, repair_of
 from compress.report.columns import precisions
@@ -65,25 +62,7 @@ _ONE = {
 }
 
 
-@dataclass(frozen=True)
-class Live:
-    """What the page needs to be alive.
-
-    Attributes:
-        data: JSON, fit to stand in a `<script>` that is not run.
-        scripts: Texts of the scripts that are.
-    """
-
-    data: Markup
-    scripts: tuple[Markup, ...]
-
-    @property
-    def sources(self) -> str:
-        """The scripts' hashes, as a Content-Security-Policy names them."""
-        return " ".join(digest(script) for script in self.scripts)
-
-
-def live(report: Report, told: Sequence[Mapping[str, Any]]) -> Live | None:
+def live(report: Report, told: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Returns what makes a report's page alive; None where there is nothing to draw.
 
     Args:
@@ -107,8 +86,8 @@ def live(report: Report, told: Sequence[Mapping[str, Any]]) -> Live | None:
 
 def alive(
     *, sets: Sequence[Points], charts: Sequence[Chart], cards: dict[str, Any], selected: str
-) -> Live:
-    """Returns what makes a page alive.
+) -> dict[str, Any]:
+    """Returns what makes a page alive: its data as JSON, its scripts, and their hashes.
 
     Args:
         sets: At least one.
@@ -117,7 +96,8 @@ def alive(
         selected: Id of the point that is selected first; "": what stands out.
     """
     found = {"sets": sets, "charts": charts, "cards": cards, "selected": selected}
-    return Live(embedded(found), scripts(ROOM, PLOTLY, OURS))
+    texts = scripts(ROOM, PLOTLY, OURS)
+    return {"data": embedded(found), "scripts": texts, "sources": " ".join(map(digest, texts))}
 
 
 def cards(report: Report, told: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
