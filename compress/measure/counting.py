@@ -86,7 +86,7 @@ def graph_of(model: keras.Model | str | Path, input_shape: Any = None) -> tuple[
     maker: dict[int, int] = {}
     seen: set[int] = set()
     found = []
-    for place, step in enumerate(walked(record(as_model(model), _opens), input_shape)):
+    for place, step in enumerate(Walk(record(as_model(model), _opens), input_shape).steps):
         cost = _cost(step, seen)
         sources = dict.fromkeys(maker[tensor.key] for tensor in step.inputs if tensor.key in maker)
         maker.update((tensor.key, place) for tensor in step.outputs)
@@ -97,15 +97,6 @@ def graph_of(model: keras.Model | str | Path, input_shape: Any = None) -> tuple[
             )
         )  # fmt: skip
     return tuple(found)
-
-
-def walked(program: Program, input_shape: InputShape | None) -> list[Step]:
-    """Returns the calls of a recorded model in their order, with the sizes at `input_shape`.
-
-    Raises:
-        InputError: `input_shape` does not fit.
-    """
-    return Walk(program, input_shape).steps
 
 
 def count_calls(steps: Iterable[Step]) -> dict[str, int]:
@@ -150,6 +141,13 @@ def _cost(step: Step, seen: set[int]) -> LayerCost:
     count, reason = _macs(step)
     sizes = [tensor.bytes for tensor in (*step.inputs, *step.outputs)]
     known = [size for size in sizes if size is not None]
+    window = getattr(operation, "pool_size", 1)
+    others = other_ops(
+        type(operation).__name__,
+        math.prod(step.inputs[0].known or ()) if step.inputs else 0,
+        sum(math.prod(tensor.known or ()) for tensor in step.outputs),
+        math.prod(window) if isinstance(window, (list, tuple)) else int(window),
+    )
     moved = sum(known) + sum(int(np.prod(w.shape)) * width(str(w.dtype)) for w in weights)
     return LayerCost(
         step.name,
@@ -160,7 +158,7 @@ def _cost(step: Step, seen: set[int]) -> LayerCost:
         sum(int(np.count_nonzero(weight.numpy())) for weight in own),
         reason,
         None if count is None else _sparse(operation, count),
-        _others(step) if len(known) == len(sizes) else None,
+        others if len(known) == len(sizes) else None,
         moved if len(known) == len(sizes) else None,
     )
 
@@ -184,17 +182,6 @@ def _macs(step: Step) -> tuple[int | None, str]:
         return int(rule(CallShapes(operation, args, kwargs, tuple(inputs), tuple(outputs)))), ""
     except (Uncountable, ValueError) as error:
         return None, str(error)
-
-
-def _others(step: Step) -> int:
-    operation = step.node.operation
-    window = getattr(operation, "pool_size", 1)
-    return other_ops(
-        type(operation).__name__,
-        math.prod(step.inputs[0].known or ()) if step.inputs else 0,
-        sum(math.prod(tensor.known or ()) for tensor in step.outputs),
-        math.prod(window) if isinstance(window, (list, tuple)) else int(window),
-    )
 
 
 def _sparse(layer: Any, count: int) -> int:

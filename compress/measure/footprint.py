@@ -18,7 +18,6 @@ from compress.measure.runtimes import RUNTIMES
 from compress.measure.runtimes.litert import allocated
 from compress.run.directory import LOG
 
-RUNS = 5
 SECONDS = 300.0
 
 
@@ -164,7 +163,7 @@ def main() -> None:
         before = linux.resident_bytes()
         session = own.prepare(Path(path), threads)
         session.set_inputs([np.zeros(info.shape) for info in session.inputs])
-        for _ in range(RUNS):
+        for _ in range(5):
             session.invoke()
         send(answers, max(0, linux.resident_bytes() - before))
     except (ParetuneError, ImportError, RuntimeError, ValueError) as error:

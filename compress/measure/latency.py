@@ -43,8 +43,6 @@ BUSY = "other processes kept"
 """How the warning begins that others had worked meanwhile."""
 MIN_RUNS = 7
 """Runs in a block; the first is dropped: it pays for the previous file's cache."""
-MAX_RUNS = 60
-BLOCK_SECONDS = 0.003
 
 
 @dataclass(frozen=True)
@@ -263,7 +261,8 @@ class Timer:
         self.renew()
         self._session.invoke()
         once = min(self._session.timed(3))
-        self._block = min(MAX_RUNS, max(MIN_RUNS, math.ceil(BLOCK_SECONDS / max(once, 1e-9))))
+        # about 3 ms
+        self._block = min(60, max(MIN_RUNS, math.ceil(0.003 / max(once, 1e-9))))
 
     def renew(self) -> None:
         """Prepares the file anew and feeds it fixed random inputs."""

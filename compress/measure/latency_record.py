@@ -23,8 +23,6 @@ QUIET = 0.1
 """The quantile of short blocks that tells a time alone. What else a machine does, or a neighbour
 on a shared one, makes some blocks up to twice as long, short calls more than long ones, and no
 block shorter: of single calls a median lies now here, now there, up to 1.9 times apart."""
-_AT_ONCE = 2_000_000
-"""Resampled values in memory at one time."""
 STOPPED_BY = ("precision", "budget")
 
 
@@ -166,7 +164,8 @@ def _resampled_medians(
 ) -> Floats:
     """Returns the medians of `RESAMPLES` samples: groups drawn, then values in each."""
     count, largest = len(starts), int(sizes.max())
-    step = max(1, _AT_ONCE // (count * largest))
+    # so many values are in memory at one time
+    step = max(1, 2_000_000 // (count * largest))
     medians = []
     for done in range(0, RESAMPLES, step):
         shape = (min(step, RESAMPLES - done), count)

@@ -48,7 +48,7 @@ def columns(report: Report) -> tuple[Column, ...]:
     made = [
         Column(name, meaning(name)[0], "", "measured",
                f"{meaning(name)[1]}, of the exported file itself, on the test part.",
-               _test(name))
+               lambda row, name=name: row.artifact.test.get(name))  # type: ignore[misc]
         for name in report.qualities
     ]  # fmt: skip
     return (*made, *COSTS)
@@ -142,10 +142,6 @@ def precisions(item: Artifact) -> dict[str, Any]:
 
 def _timed(name: str) -> Callable[[Row], float | None]:
     return lambda row: getattr(row.latency, name) if row.latency else None
-
-
-def _test(name: str) -> Callable[[Row], float | None]:
-    return lambda row: row.artifact.test.get(name)
 
 
 COSTS = (

@@ -142,7 +142,11 @@ def standouts(report: Report) -> Standouts:
         Standout(BEST, ranked[0], best, title, formats.quality(quality, best)),
     )
     verdicts = [section.verdict for section in report.sections if section.verdict is not None]
-    verdict = verdicts[0] if named and verdicts else _judge(report, ship)
+    base = next((row for row in report.rows if row.artifact.id == ship.artifact.baseline), None)
+    verdict = verdicts[0] if named and verdicts else None
+    if verdict is None and base is not None:
+        folder = RunFolder(report.folder)
+        verdict = judge_artifact(folder, ship.artifact, base.artifact, quality, None)
     return Standouts(quality, by, chosen, verdict=verdict)
 
 
@@ -201,17 +205,6 @@ def _select(report: Report, rows: list[Row], values: Mapping[str, float]) -> Row
     unit = math.inf if in_units(report.main) else 1.0
     found = select_file(candidates, unit=unit)
     return next(row for row in rows if row.artifact.id == found.id)
-
-
-def _judge(report: Report, row: Row) -> Verdict | None:
-    """Judge a file beside its original on test data; None where the original is not on record."""
-    item, folder = row.artifact, RunFolder(report.folder)
-    base = next(
-        (other.artifact for other in report.rows if other.artifact.id == item.baseline), None
-    )
-    if base is None:
-        return None
-    return judge_artifact(folder, item, base, report.main, None)
 
 
 def _values(report: Report, quality: str) -> tuple[str, Mapping[str, float]]:

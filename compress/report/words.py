@@ -174,7 +174,11 @@ def training(report: Report, record: Compressed) -> str:
     What a compressed model gains over one that was trained for less long, or without its
     teacher, is not compression's.
     """
-    before = dense_training(report, record)
+    before = Trained(record.dense_epochs, record.dense_begun)
+    if record.dense_epochs is None and record.finetuned is None:
+        # of older records other sections may know; a history of nothing is none
+        told = (section.known(record.model).epochs for section in report.sections)
+        before = next((Trained(epochs) for epochs in told if epochs), UNKNOWN)
     epochs = "epoch" if before.epochs == 1 else "epochs"
     dense = (
         "how long the dense model was trained is not known"
@@ -197,16 +201,6 @@ def training(report: Report, record: Compressed) -> str:
         f"{text}No dense model was trained for as long (paretune compress --as-long does that): "
         f"gains may come from {maybe}, not from compression."
     )
-
-
-def dense_training(report: Report, record: Compressed) -> Trained:
-    """Returns how long a model was trained before; of older records other sections may know."""
-    if record.dense_epochs is not None or record.finetuned is not None:
-        return Trained(record.dense_epochs, record.dense_begun)
-    told = (section.known(record.model).epochs for section in report.sections)
-    # a history of nothing is none
-    known = [epochs for epochs in told if epochs]
-    return Trained(known[0]) if known else UNKNOWN
 
 
 def time_traded(row: Row) -> str:

@@ -17,7 +17,6 @@ BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
 _TRANSFORM = "a fast transform, not a sum of products by this convention"
 _SOLVER = "a matrix decomposition or solver, whose work is not a fixed number of products"
 _VALUES = "its work depends on values"
-UNKNOWN = "an input size is unknown; give input_shape (--input-shape)"
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def shape_of(operator: Operator, place: int | None) -> Shape:
     """
     tensors = operator.outputs[:1] if place is None else operator.inputs[place : place + 1]
     if not tensors or tensors[0] is None or tensors[0].known is None:
-        raise Uncountable(UNKNOWN)
+        raise Uncountable("an input size is unknown; give input_shape (--input-shape)")
     return tensors[0].known
 
 

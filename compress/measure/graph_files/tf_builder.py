@@ -269,10 +269,10 @@ class _Builder:
 
     def _tensor(self, tensor: Any) -> Tensor:
         kind = tensor.dtype.base_dtype
-        made = Tensor(
-            tensor.name, _shape(tensor), kind.name, quantized=kind.is_quantized,
-            number=number_of(tensor),
-        )  # fmt: skip
+        made = Tensor(tensor.name, _shape(tensor), kind.name, quantized=kind.is_quantized)
+        whole = tensor.shape.rank == 0 and tensor.dtype.is_integer
+        if whole and (value := _value(tensor)) is not None:
+            made.number = float(value)
         self.tensors[tensor.name] = made
         return made
 
@@ -359,14 +359,6 @@ def _common(one: Shape, other: Shape) -> Shape:
 
 def _merged(shapes: Sequence[Shape], body: Graph) -> list[Shape]:
     return [_common(one, made.shape) for one, made in zip(shapes, body.outputs, strict=True)]
-
-
-def number_of(tensor: Any) -> float | None:
-    """Returns the value of a scalar of whole numbers; None: it is none, or not known."""
-    if tensor.shape.rank != 0 or not tensor.dtype.is_integer:
-        return None
-    value = _value(tensor)
-    return None if value is None else float(value)
 
 
 def _value(tensor: Any, left: int = 32) -> Any:

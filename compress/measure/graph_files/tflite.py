@@ -72,7 +72,12 @@ class TFLiteReader:
 
     def __init__(self, path: Path) -> None:
         self._path, self._content = path, path.read_bytes()
-        self._verify()
+        # LiteRT checks the file as a whole, before anything in it is believed
+        with captured_stderr() as written:
+            try:
+                litert.Interpreter(model_content=self._content)
+            except (ValueError, RuntimeError) as error:
+                raise self._damaged(str(error) or written().strip()) from None
         self._kinds = _names_of(schema.BuiltinOperator)
         self._types = {
             number: name.lower() for number, name in _names_of(schema.TensorType).items()
@@ -82,14 +87,6 @@ class TFLiteReader:
             self.signatures: dict[str, Any] = {
                 _text(item.signatureKey): item for item in self._model.signatureDefs or ()
             }
-
-    def _verify(self) -> None:
-        """Lets LiteRT check the file as a whole, before anything in it is believed."""
-        with captured_stderr() as written:
-            try:
-                litert.Interpreter(model_content=self._content)
-            except (ValueError, RuntimeError) as error:
-                raise self._damaged(str(error) or written().strip()) from None
 
     @contextmanager
     def doubted(self) -> Iterator[None]:

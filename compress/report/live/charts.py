@@ -124,8 +124,6 @@ OTHERS = (
 """Marks of groups that the plot has none for, in the order in which they come."""
 SHARES = ("zeros", "sparsity")
 """Costs that are shares of something."""
-SHOWN = ("macs", "size_bytes", "gzip_bytes", "latency_ms", "speedup")
-"""Columns that the table begins with, beside the main quality."""
 _ENDS = {
     "latency_ms": ("latency_low_ms", "latency_high_ms"),
     "speedup": ("speedup_low", "speedup_high"),
@@ -178,6 +176,8 @@ def _axis(column: Column, quality: bool, report: Report) -> Axis:
         low, high = "test_low", "test_high"
     by_unit = {"B": "~s", "ms": "~s", "x": ".3~r"}
     tick = by_unit.get(column.unit, "~s" if role == COST else "~r")
+    # columns that the table begins with, beside the main quality
+    shown = ("macs", "size_bytes", "gzip_bytes", "latency_ms", "speedup", report.main)
     share = (quality and is_share(column.key)) or column.key in SHARES
     return Axis(
         column.key,
@@ -188,7 +188,7 @@ def _axis(column: Column, quality: bool, report: Report) -> Axis:
         f" {column.unit}" if column.unit in ("B", "ms") else column.unit,
         low,
         high,
-        column.key in (*SHOWN, report.main),
+        column.key in shown,
     )
 
 

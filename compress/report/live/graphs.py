@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,6 @@ MOST, NAMED = 400, 40
 MACS, PARAMS, TIME, REMOVED = "MACs", "parameters", "latency", "what was removed"
 
 
-@dataclass(frozen=True)
-class _Placed:
-    """Where the calls of a net stand: columns and rows."""
-
-    x: list[float]
-    y: list[float]
-
-    @property
-    def width(self) -> float:
-        """From the first column to the last."""
-        return max(self.x, default=0.0) - min(self.x, default=0.0)
-
-
 def graph_chart(model: str, before: Nodes, after: Nodes) -> Chart | None:
     """Returns the picture; None of nets that are empty, or too large for one.
 
@@ -47,12 +33,14 @@ def graph_chart(model: str, before: Nodes, after: Nodes) -> Chart | None:
     kept = {node.name: node for node in after}
     was = {node.name: node for node in before}
     left, right = placed(before), placed(after)
-    shift = left.width + 2.5 + right.width / 2
+    # of the columns, from the first to the last
+    wide, other = (max(x, default=0.0) - min(x, default=0.0) for x, _ in (left, right))
+    shift = wide + 2.5 + other / 2
     sides = [
-        _side(before, left, -left.width / 2 - 1.25, "before", kept),
-        _side(after, right, shift - left.width / 2 - 1.25, "after", was),
+        _side(before, left, -wide / 2 - 1.25, "before", kept),
+        _side(after, right, shift - wide / 2 - 1.25, "after", was),
     ]
-    depth = max((*map(abs, left.y), *map(abs, right.y), 1.0))
+    depth = max((*map(abs, left[1]), *map(abs, right[1]), 1.0))
     return Chart(
         f"graph-{model}",
         "The net, before (left) and after (right)",
@@ -63,30 +51,32 @@ def graph_chart(model: str, before: Nodes, after: Nodes) -> Chart | None:
         [trace for side in sides for trace in side],
         {
             "height": int(min(1100, 140 + 22 * depth)), "showlegend": False,
-            "xaxis": {"visible": False, "range": [-left.width - 3, shift + right.width / 2 + 4]},
+            "xaxis": {"visible": False, "range": [-wide - 3, shift + other / 2 + 4]},
             "yaxis": {"visible": False},
         },
         model=model,
         wide=True,
         variants=tuple(
             {"name": title, "colours": {
-                str(2 * place + 1): _colours(nodes, other, title)
-                for place, (nodes, other) in enumerate(((before, kept), (after, was)))
+                str(2 * place + 1): _colours(nodes, others, title)
+                for place, (nodes, others) in enumerate(((before, kept), (after, was)))
             }}
             for title in shown(before, after)
         ),
     )  # fmt: skip
 
 
-def placed(nodes: Sequence[CallNode]) -> _Placed:
+def placed(nodes: Sequence[CallNode]) -> tuple[list[float], list[float]]:
     """Places calls: each below all that it reads, calls of one row beside each other.
+
+    Returns:
+        Their columns and their rows.
 
     Example:
         >>> def call(*sources):
         ...     return CallNode("n", "Dense", (), 0, 0, sources)
-        >>> spots = placed([call(), call(0), call(0), call(1, 2)])
-        >>> spots.y, spots.x
-        ([0, -1, -1, -2], [0.0, -0.5, 0.5, 0.0])
+        >>> placed([call(), call(0), call(0), call(1, 2)])
+        ([0.0, -0.5, 0.5, 0.0], [0, -1, -1, -2])
     """
     level: list[int] = []
     for node in nodes:
@@ -102,29 +92,33 @@ def placed(nodes: Sequence[CallNode]) -> _Placed:
         here.sort(key=lambda place: (above[place], place))
         for position, place in enumerate(here):
             x[place] = position - (len(here) - 1) / 2
-    return _Placed(x, [-own for own in level])
+    return x, [-own for own in level]
 
 
 def _side(
-    nodes: Nodes, spots: _Placed, shift: float, side: str, other: Mapping[str, CallNode]
+    nodes: Nodes,
+    places: tuple[list[float], list[float]],
+    shift: float,
+    side: str,
+    other: Mapping[str, CallNode],
 ) -> list[Trace]:
-    x = [value + shift for value in spots.x]
+    x, y = [value + shift for value in places[0]], places[1]
     lines_x: list[float | None] = []
     lines_y: list[float | None] = []
     for place, node in enumerate(nodes):
         for source in node.sources:
-            skips = spots.y[source] - spots.y[place] > 1
+            skips = y[source] - y[place] > 1
             # a line that skips calls is led aside
             middle = [(x[source] + x[place]) / 2 + 0.45] if skips else []
-            between = [(spots.y[source] + spots.y[place]) / 2] if skips else []
+            between = [(y[source] + y[place]) / 2] if skips else []
             lines_x += [x[source], *middle, x[place], None]
-            lines_y += [spots.y[source], *between, spots.y[place], None]
+            lines_y += [y[source], *between, y[place], None]
     edges: Trace = {
         "type": "scatter", "mode": "lines", "x": lines_x, "y": lines_y, "hoverinfo": "skip",
         "line": {"color": "#8A8F99", "width": 1, "shape": "spline"},
     }  # fmt: skip
     marks: Trace = {
-        "type": "scatter", "x": x, "y": list(spots.y),
+        "type": "scatter", "x": x, "y": y,
         "mode": "markers+text" if len(nodes) <= NAMED else "markers",
         "text": [tail(node.name, 18) for node in nodes], "textposition": "middle right",
         "marker": {"size": 12, "symbol": "square", "line": {"width": 1, "color": "#8A8F99"},

@@ -70,10 +70,10 @@ def test_a_shared_layer_stands_where_it_is_called() -> None:
 
 def test_each_call_stands_below_what_it_reads(net: Any) -> None:
     nodes = graph_of(net)
-    spots = placed(nodes)
+    x, y = placed(nodes)
     for place, node in enumerate(nodes):
-        assert all(spots.y[source] > spots.y[place] for source in node.sources)
-    assert len(set(zip(spots.x, spots.y, strict=True))) == len(nodes)
+        assert all(y[source] > y[place] for source in node.sources)
+    assert len(set(zip(x, y, strict=True))) == len(nodes)
 
 
 def smaller(nodes: tuple[CallNode, ...]) -> tuple[CallNode, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.measure.counting import count_calls, given_shapes, walked
+from compress.measure.counting import Walk, count_calls, given_shapes
 from compress.model.input_sizes import InputShape
 from compress.prune.channels.analysis import input_slots, run
 from compress.prune.channels.coupling.blocks import depth_of
@@ -108,7 +108,7 @@ class CostModel:
             return cls(columns, _unsized(coupling.program), weights)
         program, given = coupling.program, coupling.input_shape
         differs = given is not None or _batch_differs(coupling)
-        steps = walked(program, given) if differs else []
+        steps = Walk(program, given).steps if differs else []
         terms = coupling.graph.terms
         if given is not None:
             terms = sized_terms(program, coupling.graph, steps, given)

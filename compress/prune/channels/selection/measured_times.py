@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from compress.core.errors import RunFailed
 from compress.core.progress import OnProgress, silent
-from compress.measure.counting import walked
+from compress.measure.counting import Walk
 from compress.measure.latency import Entry, time_entries
 from compress.measure.latency_table import CallKey, LatencyTable, measure_calls
 from compress.measure.latency_table.fused import Unit, fuses, leaving, units_of
@@ -345,7 +345,7 @@ class TimedCalls:
 
 def _parts(coupling: Coupling, blocks: Sequence[Branch]) -> Iterator[Part]:
     """Yields the units of a model, with the blocks that they need."""
-    steps = walked(coupling.program, coupling.input_shape)
+    steps = Walk(coupling.program, coupling.input_shape).steps
     outputs = coupling.program.outputs
     gone = [leaving(steps, block.layers, outputs) for block in blocks]
     units = units_of(steps, outputs)
