@@ -30,6 +30,8 @@ from compress.data.tasks import TASKS, Task
 from compress.measure.runtimes import Session, session_for
 
 REPORT_EVERY = 250
+LARGE = 32_000_000
+"""Bytes of a file from which on there is one session alone."""
 
 
 def sessions_for(path: Path, threads: int) -> tuple[Session, ...]:
@@ -44,7 +46,7 @@ def sessions_for(path: Path, threads: int) -> tuple[Session, ...]:
         InputError: No runtime can run it.
         MissingDependency: The runtime is not installed.
     """
-    many = 1 if path.stat().st_size > 32_000_000 else min(4, threads)
+    many = 1 if path.stat().st_size > LARGE else min(4, threads)
     return tuple(session_for(path) for _ in range(many))
 
 

@@ -21,8 +21,7 @@ from compress.core.processes import ProcessEnded, Server, receive, send, serving
 from compress.measure.runtimes import Runtime, Session, TensorInfo
 from compress.model.ports import Described, described
 
-_SERVERS: dict[int, Server] = {}
-"""By their numbers of threads."""
+_SERVERS: dict[int, Server] = {}  # by their numbers of threads
 
 
 def server_processes() -> list[int]:

@@ -123,7 +123,6 @@ OTHERS = (
 )
 """Marks of groups that the plot has none for, in the order in which they come."""
 SHARES = ("zeros", "sparsity")
-"""Costs that are shares of something."""
 _ENDS = {
     "latency_ms": ("latency_low_ms", "latency_high_ms"),
     "speedup": ("speedup_low", "speedup_high"),
