@@ -1,4 +1,7 @@
-"""What a report shows of a compression, read from the run's folder alone."""
+"""What a report shows of a compression, read from the run's folder alone, and sections beside it.
+
+Sections are handed in by whoever knows of more.
+"""
 
 from __future__ import annotations
 

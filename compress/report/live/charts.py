@@ -1,4 +1,7 @@
-"""Charts and points of the page: plotly draws them, the page themes and selects."""
+"""Charts and points of the page: plotly draws them, the page themes and selects.
+
+The exported files of a report are such points: every figure of every file.
+"""
 
 from __future__ import annotations
 

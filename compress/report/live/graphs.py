@@ -1,4 +1,7 @@
-"""The picture of a net before and after: one mark a call, coloured by what is asked for."""
+"""The picture of a net before and after: one mark a call, coloured by what is asked for.
+
+The same graphs and figures are written as files for Google's Model Explorer.
+"""
 
 from __future__ import annotations
 

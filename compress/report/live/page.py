@@ -1,4 +1,7 @@
-"""The live half of the page: its data as JSON, its scripts, and what the browser may run."""
+"""The live half of the page: its data as JSON, its scripts, and what the browser may run.
+
+A card shows the model that is selected: words, files, and charts of its own.
+"""
 
 from __future__ import annotations
 
