@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compress.measure.walk import SizedTensor, Step
+from compress.measure.counting import SizedTensor, Step
 from compress.model.inference import TRAINING_ONLY
 
 _CONVOLUTION_NAMES = """
