@@ -106,17 +106,17 @@ _TASKS = "compress.data.tasks"
 TASKS: Registry[Any] = Registry(
     "task",
     {
-        "multiclass": f"{_TASKS}.multiclass:MultiClass",
+        "multiclass": f"{_TASKS}.classes:MultiClass",
         "binary": f"{_TASKS}.yes_no:Binary",
         "multilabel": f"{_TASKS}.yes_no:MultiLabel",
         "regression": f"{_TASKS}.regression:Regression",
-        "segmentation": f"{_TASKS}.by_position:Segmentation",
-        "tagging": f"{_TASKS}.by_position:Tagging",
+        "segmentation": f"{_TASKS}.classes:Segmentation",
+        "tagging": f"{_TASKS}.classes:Tagging",
         "masks": f"{_TASKS}.yes_no:Masks",
         "reconstruction": f"{_TASKS}.regression:Reconstruction",
-        "unlabelled": f"{_TASKS}.unlabelled:Answers",
-        "several": f"{_TASKS}.several:Several",
-        "custom": f"{_TASKS}.custom:Custom",
+        "unlabelled": f"{_TASKS}.model_tasks:Answers",
+        "several": f"{_TASKS}.model_tasks:Several",
+        "custom": f"{_TASKS}.model_tasks:Custom",
     },
 )
 """Classes of `compress.data.tasks.Task`."""
