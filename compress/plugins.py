@@ -91,7 +91,7 @@ FILES: Registry[Any] = Registry(
 FOLDERS: Registry[Any] = Registry(
     "data folder of kind",
     {
-        "idx": f"{_DATA}.idx:KIND",
+        "idx": f"{_DATA}.keras_datasets:KIND",
         "tfrecord": f"{_DATA}.tfrecords:KIND",
     },
 )

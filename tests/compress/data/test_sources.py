@@ -13,7 +13,7 @@ import pytest
 
 from compress.core.errors import InputError
 from compress.data import Dataset, RawData, load_data
-from compress.data.idx import read_idx
+from compress.data.keras_datasets import read_idx
 from compress.data.kinds import Asked, Kind, raw_data
 from compress.data.meaning import Head
 from compress.plugins import FILES, FOLDERS
