@@ -16,12 +16,9 @@ from compress.data.meaning import (
     Heads,
     Meaning,
     by_name,
+    class_names_of,
+    first_shape,
     meaning_of,
-    meanings_of,
-    notes_of,
-    only_head,
-    outputs_of,
-    read_with,
 )
 from compress.data.parts import Array, Marks, Output, RawData, Split, as_examples
 from compress.data.tasks import needs_labels
@@ -116,96 +113,98 @@ def raw_data(
         InputError: Lengths disagree, arrays are of another kind or shape, or do not fit the head.
     """
     held = {part: Held(*item) if isinstance(item, tuple) else item for part, item in given.items()}
-    found = held["train"]
-    assert found is not None, "whoever reads a source looks for it"
-    task, head = asked.options.task, asked.head
-    meaning, several = _meaning(found.y, task, head)
+    train, task, head = held["train"], asked.options.task, asked.head
+    assert train is not None, "whoever reads a source looks for it"
+    if train.y is None:
+        meaning = Meaning(task)
+    else:
+        outputs = [*head.outputs] if isinstance(head, Heads) and len(head.outputs) > 1 else []
+        if outputs and not isinstance(train.y, dict):
+            names = ", ".join(f"y_train/{name}" for name in outputs)
+            raise InputError(f"y_train must be an array an output: {names}. Received: one array.")
+        if isinstance(train.y, dict):
+            outputs = [*head.outputs] if isinstance(head, Heads) else [*train.y]
+        y = _check_labels(train.y, outputs, "y_train")
+        meaning = meaning_of(y, head, None if task == AUTO else task)
+    shapes = {"": first_shape(head), **({} if head is None else head.inputs)}
 
-    def labels(y: Any, name: str) -> Any:
-        if several is not None:
-            return read_with(several, by_name(y, list(several), name, _numbers_or_names))
-        return meaning.read(_numbers_or_names(y, name), name)
+    def examples(x: Any, part: str) -> Any:
+        if not isinstance(x, dict):
+            return as_examples(x, f"x_{part}", shapes[""])
+        return {
+            name: as_examples(values, f"x_{part}/{name}", shapes.get(name))
+            for name, values in x.items()
+        }
 
+    return read_parts(held, meaning, source, examples, class_names, notes)
+
+
+def read_parts(
+    held: Mapping[str, Held | None],
+    meaning: Meaning,
+    source: str,
+    examples: Callable[[Any, str], Any],
+    class_names: tuple[str, ...] | None = None,
+    notes: tuple[str, ...] = (),
+) -> RawData:
+    """Makes data of arrays by what their labels mean.
+
+    Args:
+        held: Parts by name, "train" among them.
+        meaning: Of the labels; those of several outputs are arrays by their names.
+        source, class_names, notes: See `raw_data`.
+        examples: (x, name of the part) -> the examples as a data set holds them.
+    """
     splits = {
-        part: None if item is None else _split(item, part, labels, _ranks(head), source)
+        part: None if item is None else _read_part(item, part, meaning, source, examples)
         for part, item in held.items()
     }
     train = splits["train"]
     assert train is not None, "it was looked for"
-    outputs: tuple[Output, ...] = ()
-    if several is not None:
-        outputs = outputs_of(several, lambda name: int(train.y[name].max()) + 1)
-    plain = not isinstance(train.x, dict) and train.x.dtype == np.uint8
-    classes = tuple(item.name for item in outputs) or meaning.classes
-    told = task == AUTO or meaning.classes or meaning.one_hot or outputs
+    outputs = tuple(
+        Output(name, own.kind, class_names_of(own, train.y[name]))
+        for name, own in meaning.each.items()
+    )
+    of_bytes = not isinstance(train.x, dict) and train.x.dtype == np.uint8
     return RawData(
         train,
         splits.get("val"),
         splits.get("test"),
-        classes or class_names,
-        255.0 if plain else 1.0,
-        (*notes, *(meaning.notes if told else ())),
+        tuple(item.name for item in outputs) or meaning.classes or class_names,
+        255.0 if of_bytes else 1.0,
+        (*notes, *meaning.notes),
         meaning.kind,
         outputs,
     )
 
 
-def _meaning(
-    y: Any, task: str, head: Head | Heads | None
-) -> tuple[Meaning, dict[str, Meaning] | None]:
-    """Tells what labels mean, and of several outputs those of each."""
-    if y is None:
-        return Meaning(task), None
-    if not isinstance(y, dict):
-        if isinstance(head, Heads) and len(head.outputs) > 1:
-            names = ", ".join(f"y_train/{name}" for name in head.outputs)
-            raise InputError(f"y_train must be an array an output: {names}. Received: one array.")
-        said = None if task == AUTO else task
-        return meaning_of(_numbers_or_names(y, "y_train"), only_head(head), said), None
-    heads: dict[str, Head | None] = dict.fromkeys(y)
-    if isinstance(head, Heads):
-        y, heads = by_name(y, list(head.outputs), "y_train", _numbers_or_names), head.outputs
-    found = meanings_of(y, heads, task)
-    return Meaning("several", notes=notes_of(found)), found
-
-
-def _ranks(head: Head | Heads | None) -> dict[str, int]:
-    """Returns how many axes an example of each input has; of the only one under ""."""
-    if head is None:
-        return {}
-    if isinstance(head, Heads):
-        ranks = {name: len(shape) for name, shape in head.inputs.items()}
-        return {"": next(iter(ranks.values())), **ranks}
-    return {"": len(head.input_shape)}
-
-
-def _split(
-    found: Held, part: str, labels: Callable[[Any, str], Any], ranks: dict[str, int], source: str
+def _read_part(
+    held: Held, part: str, meaning: Meaning, source: str, examples: Callable[[Any, str], Any]
 ) -> Split:
-    """Makes a part of what lies in the file."""
-    given, y, weight = found.x, found.y, found.weight
-    marks = Marks(found.groups, found.times)
-    if isinstance(given, dict):
-        x: Any = {
-            name: as_examples(values, f"x_{part}/{name}", ranks.get(name))
-            for name, values in given.items()
-        }
+    x = examples(held.x, part)
+    if held.y is None:
+        split = Split.unlabelled(x)
     else:
-        x = as_examples(given, f"x_{part}", ranks.get(""))
-    if y is None:
-        return marks.put_on(Split.unlabelled(x), part, source)
-    read = labels(y, f"y_{part}")
-    if count(x) != count(read):
-        raise InputError(
-            f"x_{part} and y_{part} of '{source}' must have equal lengths. "
-            f"Received: {count(x)} and {count(read)}."
-        )
-    if weight is not None and weight.dtype.kind not in "fiub":
-        raise InputError(
-            f"weight_{part} of '{source}' must be numbers. Received: type {weight.dtype}."
-        )
-    weights = None if weight is None else weight.astype(np.float32)
-    return marks.put_on(Split(x, read, weights), part, source)
+        y = meaning.read(_check_labels(held.y, [*meaning.each], f"y_{part}"), f"y_{part}")
+        if count(x) != count(y):
+            raise InputError(
+                f"x_{part} and y_{part} of '{source}' must have equal lengths. "
+                f"Received: {count(x)} and {count(y)}."
+            )
+        weight = held.weight
+        if weight is not None and weight.dtype.kind not in "fiub":
+            raise InputError(
+                f"weight_{part} of '{source}' must be numbers. Received: type {weight.dtype}."
+            )
+        split = Split(x, y, None if weight is None else weight.astype(np.float32))
+    return Marks(held.groups, held.times).put_on(split, part, source)
+
+
+def _check_labels(labels: Any, outputs: list[str], name: str) -> Any:
+    """Check that labels are numbers or names; return those of several outputs in their order."""
+    if outputs:
+        return by_name(labels, outputs, name, _numbers_or_names)
+    return _numbers_or_names(labels, name)
 
 
 def _numbers_or_names(labels: Any, name: str) -> Array:

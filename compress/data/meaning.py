@@ -6,16 +6,15 @@ Models with several inputs or outputs have arrays by name, and a task for each o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.columns import named
 from compress.core.errors import InputError
-from compress.data.parts import Array, Output, as_labels
-from compress.data.tasks import CUSTOM, TASKS, UNLABELLED, has_classes, has_positions
+from compress.data.parts import Array, as_labels
+from compress.data.tasks import CUSTOM, TASKS, has_classes, has_positions
 from compress.plan.data import AUTO
 
 Read = Callable[[Any, str], Array]
@@ -48,6 +47,11 @@ class Head:
         """How many axes there are between the batch and the width."""
         return len(self.shape) - 1
 
+    @property
+    def inputs(self) -> dict[str, tuple[int | None, ...]]:
+        """The shape of an example by the input's name, as `Heads` has those of several."""
+        return {"": self.input_shape}
+
 
 @dataclass(frozen=True)
 class Heads:
@@ -62,9 +66,9 @@ class Heads:
     outputs: dict[str, Head | None]
 
 
-def only_head(head: Head | Heads | None) -> Head | None:
-    """Returns the head of the only output, or of the first one; None: there is no model."""
-    return next(iter(head.outputs.values())) if isinstance(head, Heads) else head
+def first_shape(head: Head | Heads | None) -> tuple[int | None, ...] | None:
+    """Return the shape of one example of the first input; None: there is no model."""
+    return None if head is None else next(iter(head.inputs.values()))
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ class Meaning:
         notes: How it was told, for reports.
         shape: Of a model's output for one example, where it is known and has positions.
         classes: Where labels are the classes' names: these, in the order of their indices.
+        each: Of several outputs (kind "several"): the meaning of each one's labels.
     """
 
     kind: str
@@ -88,13 +93,23 @@ class Meaning:
     notes: tuple[str, ...] = ()
     shape: tuple[int | None, ...] = ()
     classes: tuple[str, ...] = ()
+    each: Mapping[str, Meaning] = field(default_factory=dict)
 
-    def read(self, labels: Array, name: str) -> npt.NDArray[Any]:
+    def read(self, labels: Any, name: str) -> Any:
         """Returns labels as a data set holds them.
+
+        Args:
+            labels: (n, ...), or such arrays by the outputs' names.
+            name: Of the labels, for errors.
 
         Raises:
             InputError: They are of another kind.
         """
+        if self.each:
+            return {
+                output: self.each[output].read(own, f"{name} '{output}'")
+                for output, own in labels.items()
+            }
         if self.classes:
             return _indices(labels, self.classes, name)
         if self.one_hot:
@@ -109,17 +124,22 @@ class Meaning:
         return as_labels(labels, name, self.kind, self.shape)
 
 
-def meaning_of(y: Array, head: Head | None, task: str | None) -> Meaning:
+def meaning_of(y: Any, head: Head | Heads | None, task: str | None) -> Meaning:
     """Tells what labels mean.
 
     Args:
-        y: (n,), (n, 1), (n, columns), or (n, positions ...) with columns or without.
+        y: (n,), (n, 1), (n, columns), or (n, positions ...) with columns or without; of several
+            outputs such arrays by their names.
         head: Of the model, where there is one.
-        task: What the user says; None: labels and head tell.
+        task: What the user says, of several outputs see `_tasks_of`; None: labels and head tell.
 
     Raises:
         InputError: They disagree.
     """
+    if isinstance(y, Mapping):
+        return _of_outputs(y, head.outputs if isinstance(head, Heads) else {}, task)
+    if isinstance(head, Heads):
+        head = next(iter(head.outputs.values()))
     if not y.size:
         raise InputError(f"y must hold labels, (n, ...), n at least 1. Received: shape {y.shape}.")
     if task == CUSTOM or (task is None and head is not None and head.own_loss):
@@ -319,7 +339,21 @@ def names_in(values: Any, heads: Heads | None, side: str) -> list[str]:
     return [str(name) for name in values] if isinstance(values, Mapping) else []
 
 
-def tasks_of(text: str, names: Sequence[str]) -> dict[str, str | None]:
+def _of_outputs(
+    y: Mapping[str, Array], heads: Mapping[str, Head | None], task: str | None
+) -> Meaning:
+    tasks = _tasks_of(task or AUTO, list(y))
+    each = {}
+    for name, labels in y.items():
+        try:
+            each[name] = meaning_of(labels, heads.get(name), tasks[name])
+        except InputError as error:
+            raise InputError(f"Output '{name}': {error}") from None
+    notes = (f"output '{name}': {note}" for name, own in each.items() for note in own.notes)
+    return Meaning("several", notes=tuple(notes), each=each)
+
+
+def _tasks_of(text: str, names: Sequence[str]) -> dict[str, str | None]:
     """Returns the task that is said of each output; None: labels and head tell.
 
     Args:
@@ -343,58 +377,22 @@ def tasks_of(text: str, names: Sequence[str]) -> dict[str, str | None]:
     return said
 
 
-def meanings_of(
-    y: Mapping[str, Array], heads: Mapping[str, Head | None], task: str
-) -> dict[str, Meaning]:
-    """Tells what the labels of each output mean.
+def class_names_of(meaning: Meaning, labels: Array) -> tuple[str, ...]:
+    """Return a name for each class, label or target: the labels' own, or their indices.
 
     Args:
-        y: Labels by the outputs' names.
-        heads: Of the outputs.
-        task: See `tasks_of`.
+        meaning: Of the labels.
+        labels: As it reads them: they tell how many there are where it does not.
+
+    Raises:
+        InputError: They are of one class.
     """
-    said = tasks_of(task, list(y))
-    found = {}
-    for name, labels in y.items():
-        try:
-            found[name] = meaning_of(labels, heads.get(name), said[name])
-        except InputError as error:
-            raise InputError(f"Output '{name}': {error}") from None
-    return found
-
-
-def read_with(meanings: Mapping[str, Meaning], y: Any) -> Any:
-    """Returns the labels of each output as data sets hold them."""
-    return {name: meanings[name].read(labels, f"y '{name}'") for name, labels in named(y)}
-
-
-def outputs_of(meanings: Mapping[str, Meaning], count: Callable[[str], int]) -> tuple[Output, ...]:
-    """Returns what outputs are of.
-
-    Args:
-        meanings: By the outputs' names.
-        count: Number of names of an output whose meaning does not say it.
-    """
-    found = []
-    for name, meaning in meanings.items():
-        names = meaning.classes or tuple(map(str, range(meaning.names or count(name))))
-        found.append(Output(name, meaning.kind, names))
-    return tuple(found)
-
-
-def answers_of(made: Mapping[str, Array]) -> tuple[Output, ...]:
-    """Returns what outputs are of where a model's answers stand for labels."""
-    return tuple(
-        Output(name, UNLABELLED, tuple(map(str, range(values.shape[-1]))))
-        for name, values in made.items()
-    )
-
-
-def notes_of(meanings: Mapping[str, Meaning]) -> tuple[str, ...]:
-    """Returns what a report must say of how labels were read."""
-    return tuple(
-        f"output '{name}': {note}" for name, meaning in meanings.items() for note in meaning.notes
-    )
+    if meaning.classes:
+        return meaning.classes
+    count = meaning.names or int(labels.max()) + 1
+    if count < 2 and not meaning.names:
+        raise InputError("y must be of at least two classes. Received: one.")
+    return tuple(map(str, range(count)))
 
 
 def texts(names: Array) -> list[str]:

@@ -98,7 +98,8 @@ class RawData:
         val: The validation part.
         test: The test part.
         class_names: One name a class, label or target; None: their indices serve as names.
-        max_value: What "full" means in `x` (255 for bytes); pixels are divided by it.
+        max_value: What "full" means in `x` (255 for bytes); pixels are divided by it. None: they
+            are fed as they are.
         notes: What was skipped or changed on the way, for the report.
         kind: Of the task that labels were read for; "": of the one that was asked for.
         outputs: Of several outputs: what the labels of each mean.
@@ -108,7 +109,7 @@ class RawData:
     val: Split | None = None
     test: Split | None = None
     class_names: tuple[str, ...] | None = None
-    max_value: float = 1.0
+    max_value: float | None = 1.0
     notes: tuple[str, ...] = ()
     kind: str = ""
     outputs: tuple[Output, ...] = ()
@@ -327,14 +328,14 @@ def as_labels(
     return read
 
 
-def as_examples(examples: Array, name: str, rank: int | None = None) -> Array:
+def as_examples(examples: Array, name: str, wanted: tuple[int | None, ...] | None = None) -> Array:
     """Returns `examples` with a channel axis on grey images; numbers only.
 
     Args:
         examples: Shape (n, features), (n, H, W), (n, H, W, C) or (n, ...).
         name: The array's name, for the error.
-        rank: How many axes an example has that the model takes; None: that is not known, and
-            two of them are a grey image's.
+        wanted: Shape of an example that the model takes; None: that is not known, and two axes
+            are a grey image's.
 
     Raises:
         InputError: Not numeric, no example axis, or nothing in an example.
@@ -351,5 +352,5 @@ def as_examples(examples: Array, name: str, rank: int | None = None) -> Array:
         )
     if examples.dtype.kind == "f" and examples.dtype != np.float32:
         examples = as_float32(examples)
-    grey = examples.ndim == 3 and rank in (None, 3)
+    grey = examples.ndim == 3 and (wanted is None or len(wanted) == 3)
     return examples[..., np.newaxis] if grey else examples

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.data.leaks import TOLERATED, collision_probability, is_single
-from compress.data.parts import Output, Split
+from compress.data.parts import Output, RawData, Split
 from compress.data.tasks import has_classes
 
 _FEW_GROUPS = 500
@@ -26,40 +27,31 @@ _FOLDS = 10
 
 
 def split_rest(
-    train: Split,
-    val: Split | None,
-    test: Split | None,
-    *,
-    val_fraction: float,
-    test_fraction: float | None,
-    seed: int,
-    name: str,
-    kind: str,
-    outputs: Sequence[Output] = (),
-) -> tuple[Split, Split, Split | None, tuple[str, ...]]:
+    raw: RawData, name: str, *, val_fraction: float, test_fraction: float | None, seed: int
+) -> RawData:
     """Splits off the parts that are not there: the test part first, then the validation part.
 
     Args:
-        train, val, test: Parts that are there.
+        raw: The parts that are there, and the kind of task.
+        name: Of the data, for errors.
         val_fraction: Share of the training part, in (0, 1).
         test_fraction: Share of everything, in (0, 1); None: no test part is split off.
-        seed, name, kind, outputs: See `split_off`.
+        seed: See `split_off`.
 
     Returns:
-        All three parts, and what a report must say.
+        All three parts, with a note where copies are kept together.
     """
-    notes: tuple[str, ...] = ()
-    if val is None or (test is None and test_fraction is not None):
-        notes = note_copies(train)
-    if test is None and test_fraction is not None:
-        train, test = split_off(
-            train, test_fraction, seed, part="test", name=name, kind=kind, outputs=outputs
-        )
-    if val is None:
-        train, val = split_off(
-            train, val_fraction, seed, part="validation", name=name, kind=kind, outputs=outputs
-        )
-    return train, val, test, notes
+    wanted = {"test": test_fraction} if test_fraction is not None and raw.test is None else {}
+    if raw.val is None:
+        wanted["val"] = val_fraction
+    notes = note_copies(raw.train) if wanted else ()
+    parts: dict[str, Any] = {"train": raw.train}
+    for part, fraction in wanted.items():
+        parts["train"], parts[part] = split_off(
+            parts["train"], fraction, seed, part="validation" if part == "val" else part,
+            name=name, kind=raw.kind, outputs=raw.outputs,
+        )  # fmt: skip
+    return replace(raw, **parts, notes=(*raw.notes, *notes))
 
 
 def split_off(

@@ -19,7 +19,7 @@ from compress.core.errors import InputError
 from compress.core.memory_budget import use_budget
 from compress.core.progress import OnProgress
 from compress.data import DataOptions, Dataset
-from compress.data.handed_over import is_bare
+from compress.data.adapters import is_bare
 from compress.data.tasks import CUSTOM, UNLABELLED
 from compress.model.compiled import CompiledOutput, compiled_model, compiled_outputs, own_step_of
 from compress.model.graphs import as_graph

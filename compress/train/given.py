@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
 from compress.data import DataOptions, Dataset, Unlabelled, load_data
-from compress.data.adapters import answered_by, labelled, unlabelled
+from compress.data.adapters import labelled, unlabelled
 from compress.data.leaks import check_parts
 from compress.data.tasks import UNLABELLED
 from compress.model.compiled import CompiledOutput, compiled_outputs
@@ -194,7 +194,7 @@ def dataset_for(
         ),
     }
     if model is not None and task == UNLABELLED:
-        return answered_by(answering(model), data, **parts)
+        return labelled(data, answers=answering(model), **parts)
     found = labelled(data, task=task, **parts)
     if model is not None and getattr(model, "inputs", None):
         check_shapes(model, found)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
 from compress.data import Dataset, load_data
-from compress.data.handed_over import name_of
+from compress.data.adapters import name_of
 from compress.run.directory import LOG
 from compress.run.unlearnt import check_choices, check_scaling, check_unlearnt
 from compress.shrinking.case import Subject
