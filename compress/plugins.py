@@ -81,10 +81,10 @@ FILES: Registry[Any] = Registry(
     "data file of kind",
     {
         "npz": f"{_DATA}.npz:KIND",
-        "csv": Entry(f"{_DATA}.csv_file:KIND", ("pandas",)),
-        "parquet": Entry(f"{_DATA}.parquet_file:KIND", ("pyarrow",)),
-        "tfrecord": f"{_DATA}.tfrecords:KIND",
-        "tfrecords": f"{_DATA}.tfrecords:KIND",
+        "csv": Entry(f"{_DATA}.tables:CSV", ("pandas",)),
+        "parquet": Entry(f"{_DATA}.tables:PARQUET", ("pyarrow",)),
+        "tfrecord": f"{_DATA}.tfrecords:RECORDS",
+        "tfrecords": f"{_DATA}.tfrecords:RECORDS",
     },
 )
 """`compress.data.kinds.Kind`, by how a file's name ends (see `compress.data.kinds.ending`)."""
@@ -92,13 +92,13 @@ FOLDERS: Registry[Any] = Registry(
     "data folder of kind",
     {
         "idx": f"{_DATA}.keras_datasets:KIND",
-        "tfrecord": f"{_DATA}.tfrecords:KIND",
+        "tfrecord": f"{_DATA}.tfrecords:RECORDS",
     },
 )
 """`compress.data.kinds.Kind`: the first that holds a folder reads it, else it is of images."""
 HUBS: Registry[Any] = Registry(
     "data hub",
-    {"tfds": Entry(f"{_DATA}.tfds:KIND", ("tensorflow_datasets",))},
+    {"tfds": Entry(f"{_DATA}.tfrecords:TFDS", ("tensorflow_datasets",))},
 )
 """`compress.data.kinds.Kind`, by what stands before the colon of `tfds:mnist`."""
 

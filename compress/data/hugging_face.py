@@ -28,8 +28,7 @@ from compress.data.fields import (
     roles_of,
 )
 from compress.data.meaning import Head, Heads
-from compress.data.pieces import Batch
-from compress.data.rows import parts_of_rows
+from compress.data.rows import Batch, parts_of_rows
 
 Array = npt.NDArray[Any]
 NAME = "huggingface"
