@@ -8,7 +8,7 @@ is what their model is fed. Scaling is found for data that are read by name or p
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -30,9 +30,9 @@ from compress.data.meaning import (
     class_names_of,
     first_shape,
     meaning_of,
-    names_in,
+    several,
 )
-from compress.data.parts import SPLITS, Array, Marks, Output, RawData, as_float32, marks_by_part
+from compress.data.parts import SPLITS, Array, Output, RawData, as_float32, marks_by_part
 from compress.data.preprocessing import Preprocessing
 from compress.data.splitting import split_rest
 from compress.data.streams import gathered, is_stream, repeats, stream_name
@@ -77,7 +77,7 @@ def labelled(
         seed: Of the splits.
         val_fraction: Share of the training part, in (0, 1).
         test_fraction: Share of everything that is split off for the test; None: no test part.
-        groups: What is kept in one part, (n,), or such arrays by part; see `Marks`.
+        groups: What is kept in one part, (n,), or such arrays by part; see `put_marks`.
         time: What parts are split by, likewise.
 
     Returns:
@@ -191,8 +191,6 @@ def arrays_of(
         InputError: Other names, no numbers, a stream without end, or more than memory holds.
     """
     name = name_of(data)
-    heads = head if isinstance(head, Heads) else None
-    one = None if isinstance(head, Heads) else head
     if is_hugging_face(data):
         data = read(data, label, head, needed=needed)
     elif label:
@@ -202,7 +200,7 @@ def arrays_of(
         )
     elif is_stream(data):
         data = gathered(data, first_shape(head))
-        if heads is not None:  # the model says what those of a list are called
+        if isinstance(head, Heads):  # the model says what those of a list are called
             data = tuple(_in_order(part) for part in data)
     parts = data if isinstance(data, tuple) else (data,)
     if not 1 <= len(parts) <= 3:
@@ -210,12 +208,14 @@ def arrays_of(
             f"data must be x, (x, y) or (x, y, weights). Received: a tuple of {len(parts)}."
         )
     x, y, weight = (*parts, None, None)[:3]
-    answers = [] if y is None else names_in(y, heads, "outputs")
-    labels = by_name(y, answers, "y", _labels) if answers else None if y is None else _labels(y)
-    inputs = names_in(x, heads, "inputs")
+    answers, inputs = _names_in(y, head, "outputs"), _names_in(x, head, "inputs")
+    labels: Any = None
+    if y is not None:
+        labels = by_name(y, answers, "y", _labels) if answers else _labels(y)
     if inputs:
         examples: Any = by_name(x, inputs, "x", _checked)
     else:
+        one = None if isinstance(head, Heads) else head
         examples = _examples(x, None if labels is None else count(labels), one)
     weights = None if weight is None else as_array(weight, "weights")
     others = [] if labels is None else named(labels, "y")
@@ -227,6 +227,13 @@ def arrays_of(
                 f"{len(other)}."
             )
     return examples, labels, weights, name
+
+
+def _names_in(values: Any, head: Head | Heads | None, side: str) -> list[str]:
+    """Returns the names of several inputs or outputs, the model's where it has some."""
+    if isinstance(head, Heads):
+        return several(head, side)
+    return [str(name) for name in values] if isinstance(values, Mapping) else []
 
 
 def _in_order(part: Any) -> Any:
@@ -291,23 +298,23 @@ def as_array(value: Any, name: str) -> Array:
 
 
 def _held(
-    data: Any, marks: Marks, label: Sequence[str], head: Head | Heads | None, bare: bool
+    data: Any, marks: dict[str, Any], label: Sequence[str], head: Head | Heads | None, bare: bool
 ) -> Held:
     """Returns a part's arrays; where labels are not looked at its examples alone."""
     x, y, weight, _ = arrays_of(data, head, label=label, needed=not bare)
     if bare:
-        return Held(x, None, None, marks.groups, marks.times)
+        return Held(x, None, **marks)
     if y is None:
         raise InputError(
             "data must hold labels here. Received: examples alone. Give (x, y), or a stream of "
             "such pairs; to shrink a model without labels give task='unlabelled' "
             "(or 'reconstruction', of an autoencoder)."
         )
-    return Held(x, y, weight, marks.groups, marks.times)
+    return Held(x, y, weight, **marks)
 
 
 def _held_beside(
-    data: Any, marks: Marks, label: Sequence[str], head: Head | Heads | None, bare: bool
+    data: Any, marks: dict[str, Any], label: Sequence[str], head: Head | Heads | None, bare: bool
 ) -> Held:
     """Returns the arrays of a part that was handed over beside the training part."""
     if isinstance(data, numbers.Number):

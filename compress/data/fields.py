@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from compress.core.errors import InputError
-from compress.data.meaning import Head, Heads
+from compress.data.meaning import Head, Heads, several
 
 LABELS = ("label", "y", "target")
 """Names of the label where none is said, the first that there is."""
@@ -127,8 +127,7 @@ def roles_of(
     Raises:
         InputError: There is no label, a name is not there, or an input is nothing to feed.
     """
-    wanted = list(head.inputs) if isinstance(head, Heads) and len(head.inputs) > 1 else []
-    answers = list(head.outputs) if isinstance(head, Heads) and len(head.outputs) > 1 else []
+    wanted, answers = several(head, "inputs"), several(head, "outputs")
     labels = _labels(layout, tuple(dict.fromkeys(label)), answers, bare)
     weight, split = (
         name if name in layout.fields and name not in (*labels, *wanted) else ""

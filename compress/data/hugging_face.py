@@ -27,7 +27,7 @@ from compress.data.fields import (
     Roles,
     roles_of,
 )
-from compress.data.meaning import Head, Heads
+from compress.data.meaning import Head, Heads, several
 from compress.data.rows import Batch, parts_of_rows
 
 Array = npt.NDArray[Any]
@@ -135,8 +135,9 @@ def _roles(
     layout: Layout, label: Sequence[str], head: Head | Heads | None, *, needed: bool
 ) -> Roles:
     readable = [name for name, held in layout.fields.items() if held.kind in LABEL_KINDS]
-    if isinstance(head, Heads) and len(head.outputs) > 1:
-        known = set(label or head.outputs) <= set(readable)
+    outputs = several(head, "outputs")
+    if outputs:
+        known = set(label or outputs) <= set(readable)
     else:
         known = any(name in readable for name in label or layout.defaults)
     return roles_of(layout, label, head, bare=not (needed or known))

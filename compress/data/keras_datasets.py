@@ -16,7 +16,8 @@ import numpy as np
 from compress.core.errors import InputError
 from compress.core.memory_budget import require_room
 from compress.data.kinds import Kind
-from compress.data.parts import Array, RawData, Split, as_examples, as_labels
+from compress.data.parts import Array, RawData, Split, as_examples
+from compress.data.tasks import MultiClass
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 _CLASS_NAMES = {
@@ -50,7 +51,7 @@ def load(source: str) -> RawData:
     module = importlib.import_module(f"keras.datasets.{source}")
     try:
         train, test = (
-            Split(as_examples(x, f"{source} x"), as_labels(y, f"{source} y"))
+            Split(as_examples(x, f"{source} x"), MultiClass.read(y, f"{source} y"))
             for x, y in module.load_data()
         )
     except Exception as error:  # keras wraps every network failure in a bare Exception
@@ -105,7 +106,10 @@ def _pair(folder: Path, part: str) -> Split | None:
             f"Data folder '{folder}' must hold both images and labels of the {part} part. "
             f"Received: only '{(images or labels or folder).name}'."
         )
-    x, y = as_examples(read_idx(images), images.name), as_labels(read_idx(labels), labels.name)
+    x, y = (
+        as_examples(read_idx(images), images.name),
+        MultiClass.read(read_idx(labels), labels.name),
+    )
     if len(x) != len(y):
         raise InputError(
             f"'{images.name}' and '{labels.name}' must hold equally many examples. "

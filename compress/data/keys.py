@@ -91,8 +91,7 @@ def example_keys(x: Columns) -> npt.NDArray[np.uint64]:
 def is_among(keys: npt.NDArray[np.uint64], others: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
     """Return which keys are among others, (n,)."""
     # its other way overflows for large numbers in NumPy 2.0
-    among: npt.NDArray[np.bool_] = np.isin(keys, others, kind="sort")
-    return among
+    return np.asarray(np.isin(keys, others, kind="sort"))
 
 
 def has_steps(shape: tuple[int, ...]) -> bool:
@@ -299,8 +298,7 @@ class RowSketch:
         if scale is not None:
             values = values * scale[0] + scale[1]
         spread = np.where(self.varies, self.spread, 1.0)
-        standardized: Floats = (values - self.centre) / spread
-        return standardized
+        return np.asarray((values - self.centre) / spread)
 
 
 @dataclass(frozen=True)
@@ -347,8 +345,7 @@ def _steps(part: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     low = part.min(axis=axes, keepdims=True)
     span = part.max(axis=axes, keepdims=True) - low
     shares = (part - low) / np.where(span > 0, span, 1)
-    steps: npt.NDArray[np.uint8] = np.floor(shares * LEVELS + OFFSET).astype(np.uint8)
-    return steps
+    return np.asarray(np.floor(shares * LEVELS + OFFSET).astype(np.uint8))
 
 
 def _fit_columns(

@@ -19,8 +19,9 @@ from compress.data.meaning import (
     class_names_of,
     first_shape,
     meaning_of,
+    several,
 )
-from compress.data.parts import Array, Marks, Output, RawData, Split, as_examples
+from compress.data.parts import Array, Output, RawData, Split, as_examples, put_marks
 from compress.data.tasks import needs_labels
 from compress.plan import DataOptions
 from compress.plan.data import AUTO
@@ -118,7 +119,7 @@ def raw_data(
     if train.y is None:
         meaning = Meaning(task)
     else:
-        outputs = [*head.outputs] if isinstance(head, Heads) and len(head.outputs) > 1 else []
+        outputs = several(head, "outputs")
         if outputs and not isinstance(train.y, dict):
             names = ", ".join(f"y_train/{name}" for name in outputs)
             raise InputError(f"y_train must be an array an output: {names}. Received: one array.")
@@ -197,7 +198,7 @@ def _read_part(
                 f"weight_{part} of '{source}' must be numbers. Received: type {weight.dtype}."
             )
         split = Split(x, y, None if weight is None else weight.astype(np.float32))
-    return Marks(held.groups, held.times).put_on(split, part, source)
+    return put_marks(split, held.groups, held.times, part, source)
 
 
 def _check_labels(labels: Any, outputs: list[str], name: str) -> Any:

@@ -52,8 +52,7 @@ class Overlap:
 def is_single(keys: Keys) -> Mask:
     """Return which examples occur once, (n,)."""
     _, place, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    single: Mask = counts[place] == 1
-    return single
+    return np.asarray(counts[place] == 1)
 
 
 def compare_parts(part: Keys, other: Keys, known: Mask | None = None) -> Overlap:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.data.parts import Array, as_labels
+from compress.data.parts import Array
 from compress.data.tasks import CUSTOM, TASKS, has_classes, has_positions
 from compress.plan.data import AUTO
 
@@ -118,10 +118,10 @@ class Meaning:
                     f"{name} must be rows with one 1 each, as the training labels are. Received: "
                     f"shape {labels.shape}."
                 )
-            return as_labels(labels.argmax(axis=1), name, self.kind)
+            return TASKS[self.kind].read(labels.argmax(axis=1), name)
         if self.whole and labels.dtype.kind == "f" and _is_whole(labels):
             labels = labels.astype(np.int64)
-        return as_labels(labels, name, self.kind, self.shape)
+        return TASKS[self.kind].read(labels, name, self.shape)
 
 
 def meaning_of(y: Any, head: Head | Heads | None, task: str | None) -> Meaning:
@@ -151,18 +151,24 @@ def meaning_of(y: Any, head: Head | Heads | None, task: str | None) -> Meaning:
         return _by_name(y, head, task, column)
     if y.ndim > 2 or (head is not None and head.positions) or (task and has_positions(task)):
         return _by_position(y, head, task)
-    if task is not None:
-        return _said(y, head, task, column)
-    width, ends = (head.outputs, head.activation) if head is not None else (0, "")
-    kind, why = _of_column(y, width, ends) if column else _of_rows(y, ends)
-    one_hot = kind == "multiclass" and not column
-    whole = has_classes(kind) and column and y.dtype.kind == "f"
-    found = "one-hot rows" if one_hot else "whole numbers" if whole else why
-    note = f"task {kind}, inferred from the labels ({found})"
-    if head is not None:
-        note += f" and the model's head ({ends}, {width} outputs)" if width else ""
-    notes = (f"{note}; task= overrides it",)
+    notes: tuple[str, ...] = ()
+    kind, ends = task, head.activation if head is not None else ""
+    if kind is None:
+        width = head.outputs if head is not None else 0
+        kind, why = _of_column(y, width, ends) if column else _of_rows(y, ends)
+        notes = _note_inferred(kind, why, head, "outputs")
+    one_hot = kind == "multiclass" and not column and _is_one_hot(y)
+    whole = has_classes(kind) and column and y.dtype.kind == "f" and _is_whole(y)
+    if one_hot and task is not None:
+        notes = ("labels are one-hot rows: the class is the position of the 1",)
     return Meaning(kind, _names(kind, y, head, column), one_hot, whole, notes)
+
+
+def _note_inferred(kind: str, why: str, head: Head | None, unit: str) -> tuple[str, ...]:
+    by_head = ""
+    if head is not None and head.outputs:
+        by_head = f" and the model's head ({head.activation}, {head.outputs} {unit})"
+    return (f"task {kind}, inferred from the labels ({why}){by_head}; task= overrides it",)
 
 
 def _by_name(y: Array, head: Head | None, task: str | None, column: bool) -> Meaning:
@@ -197,15 +203,11 @@ def _indices(labels: Array, classes: tuple[str, ...], name: str) -> npt.NDArray[
 
 def _by_position(y: Array, head: Head | None, task: str | None) -> Meaning:
     """Reads labels that are an array for each example."""
-    positions = head.positions if head is not None else 0
     kind, notes = task or "", tuple[str, ...]()
     if task is None:
         kind, why = _kind_by_position(y, head)
-        note = f"task {kind}, inferred from the labels ({why})"
-        if head is not None:
-            note += f" and the model's head ({head.activation}, {head.outputs} outputs a position)"
-        notes = (f"{note}; task= overrides it",)
-    shape = head.shape if head is not None and positions else ()
+        notes = _note_inferred(kind, why, head, "outputs a position")
+    shape = head.shape if head is not None and head.positions else ()
     names = head.outputs if head is not None else 0
     return Meaning(kind, names or TASKS[kind].names_of(y), notes=notes, shape=shape)
 
@@ -234,14 +236,6 @@ def _kind_by_position(y: Array, head: Head | None) -> tuple[str, str]:
     return "regression", "numbers"
 
 
-def _said(y: Array, head: Head | None, task: str, column: bool) -> Meaning:
-    """Reads labels as the user says they are meant."""
-    one_hot = task == "multiclass" and not column and _is_one_hot(y)
-    whole = has_classes(task) and column and y.dtype.kind == "f" and _is_whole(y)
-    notes = ("labels are one-hot rows: the class is the position of the 1",) if one_hot else ()
-    return Meaning(task, _names(task, y, head, column), one_hot, whole, notes)
-
-
 def _names(kind: str, y: Array, head: Head | None, column: bool) -> int:
     """Returns the number of classes, labels or targets."""
     if kind == "binary":
@@ -257,7 +251,7 @@ def _of_column(y: Array, width: int, ends: str) -> tuple[str, str]:
     yes_no = bool(np.isin(y, (0, 1)).all())
     if y.dtype.kind == "f":
         if ends == "sigmoid" and width == 1 and yes_no:
-            return "binary", "0 and 1"
+            return "binary", "whole numbers"
         if (ends == "softmax" or width > 1) and _is_whole(y) and ends != "sigmoid":
             return "multiclass", "whole numbers"
         if ends == "softmax":
@@ -325,18 +319,10 @@ def by_name(values: Any, names: Sequence[str], what: str, read: Read) -> dict[st
     return {name: read(part, f"{what} '{name}'") for name, part in zip(names, given, strict=True)}
 
 
-def names_in(values: Any, heads: Heads | None, side: str) -> list[str]:
-    """Returns the names of several inputs or outputs; []: there is one.
-
-    Args:
-        values: What the user gives.
-        heads: Of the model, where there is one with several.
-        side: "inputs" or "outputs".
-    """
-    if heads is not None:
-        own = list(getattr(heads, side))
-        return own if len(own) > 1 else []
-    return [str(name) for name in values] if isinstance(values, Mapping) else []
+def several(head: Head | Heads | None, side: str) -> list[str]:
+    """Return the names of a model's "inputs" or "outputs" where it has several, else []."""
+    names = list(getattr(head, side)) if isinstance(head, Heads) else []
+    return names if len(names) > 1 else []
 
 
 def _of_outputs(

@@ -175,43 +175,33 @@ def shapes_text(shapes: dict[str, tuple[int, ...]]) -> str:
     return ", ".join(f"{name} {shape}".strip() for name, shape in shapes.items())
 
 
-@dataclass(frozen=True)
-class Marks:
-    """Groups and times of the examples of one part.
+def put_marks(split: Split, groups: Any, times: Any, part: str, name: str) -> Split:
+    """Return a part with the groups and times of its examples.
 
-    Attributes:
+    Args:
+        split: The part.
         groups: Numbers or names, (n,); None: there are none.
         times: Numbers, dates or texts of dates (ISO 8601), (n,); None: there are none.
+        part, name: Of the part and of the data, for errors.
+
+    Raises:
+        InputError: There is not one value an example, values are missing, or times are none.
     """
-
-    groups: Any = None
-    times: Any = None
-
-    def put_on(self, split: Split, part: str, name: str) -> Split:
-        """Return the part with its groups and times.
-
-        Args:
-            split: The part.
-            part, name: Of the part and of the data, for errors.
-
-        Raises:
-            InputError: There is not one value an example, values are missing, or times are none.
-        """
-        if self.groups is None and self.times is None:
-            return split
-        groups = None if self.groups is None else _read_groups(self.groups, part, name)
-        times = None if self.times is None else _read_times(self.times, part, name)
-        for what, values in (("groups", groups), ("times", times)):
-            if values is not None and values.shape != (len(split),):
-                raise InputError(
-                    f"{what} of '{name}' must be one value an example. Received: shape "
-                    f"{values.shape} for {len(split)} examples of the {part} part."
-                )
-        return replace(split, groups=groups, times=times)
+    marks = {}
+    for what, given, read in (("groups", groups, _read_groups), ("times", times, _read_times)):
+        if given is None:
+            continue
+        marks[what] = values = read(given, part, name)
+        if values.shape != (len(split),):
+            raise InputError(
+                f"{what} of '{name}' must be one value an example. Received: shape "
+                f"{values.shape} for {len(split)} examples of the {part} part."
+            )
+    return replace(split, **marks) if marks else split
 
 
-def marks_by_part(groups: Any, time: Any) -> dict[str, Marks]:
-    """Return the marks of each part.
+def marks_by_part(groups: Any, time: Any) -> dict[str, dict[str, Any]]:
+    """Return the groups and times of each part.
 
     Args:
         groups: Of the training part, or a mapping by part: {"train": ..., "test": ...}; None:
@@ -235,7 +225,10 @@ def marks_by_part(groups: Any, time: Any) -> dict[str, Marks]:
                 f"{name} must be an array, or arrays by part: {', '.join(SPLITS)}. Received: "
                 f"'{strange[0]}'."
             )
-    return {part: Marks(held["groups"].get(part), held["time"].get(part)) for part in SPLITS}
+    return {
+        part: {"groups": held["groups"].get(part), "times": held["time"].get(part)}
+        for part in SPLITS
+    }
 
 
 def _read_groups(values: Any, part: str, name: str) -> Array:
@@ -308,24 +301,6 @@ def is_finite(x: Array) -> bool:
         return True
     rows = max(1, 2**24 // max(1, math.prod(x.shape[1:])))
     return all(np.isfinite(x[at : at + rows]).all() for at in range(0, len(x), rows))
-
-
-def as_labels(
-    labels: Array, name: str, kind: str = "multiclass", shape: tuple[int | None, ...] = ()
-) -> npt.NDArray[Any]:
-    """Returns `labels` as the task wants them; see `compress.data.tasks.Task.read`.
-
-    Args:
-        labels: As the user gives them.
-        name: The array's name, for the error.
-        kind: Of the task.
-        shape: Of the output of the model that answers them, where it is known.
-
-    Raises:
-        InputError: Another shape or type (one-hot rows, floating point).
-    """
-    read: npt.NDArray[Any] = TASKS[kind].read(labels, name, shape)
-    return read
 
 
 def as_examples(examples: Array, name: str, wanted: tuple[int | None, ...] | None = None) -> Array:

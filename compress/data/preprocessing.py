@@ -55,8 +55,7 @@ class Preprocessing:
             return {name: own.get(name, _PLAIN)(values) for name, values in x.items()}
         gain, offset = self.affine()
         turned = x[..., ::-1] if self.bgr else x
-        result: npt.NDArray[np.float32] = turned.astype(np.float32) * gain + offset
-        return result
+        return turned.astype(np.float32) * gain + offset
 
     def affine(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Returns gain and offset, shape (C,) or (1,): the map is `x * gain + offset`."""
@@ -223,8 +222,7 @@ def _spread(x: npt.NDArray[Any], mean: npt.NDArray[np.float64]) -> npt.NDArray[n
     total = np.zeros(x.shape[-1])
     for part in chunks(x):
         total += np.square(x[part].reshape(-1, x.shape[-1]) - mean).sum(0)
-    found: npt.NDArray[np.float64] = np.sqrt(total / (x.size / x.shape[-1]))
-    return found
+    return np.asarray(np.sqrt(total / (x.size / x.shape[-1])))
 
 
 def full_scale(x: npt.NDArray[np.generic], max_value: float) -> float:

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from compress.core.atomic_files import read_json, write_json
-from compress.core.columns import arrays, named
+from compress.core.columns import arrays, named, unnamed
 from compress.data._base import Dataset
 from compress.data.parts import SPLITS, Output, Split
 from compress.data.preprocessing import Preprocessing
@@ -124,23 +123,14 @@ def _write(data: Dataset, place: Path) -> None:
 
 
 def _read(place: Path, part: str, columns: dict[str, list[str]]) -> Split:
-    weight = _small(_file(place, part, "weight", 0))
-    y = [_small(_file(place, part, "y", number)) for number in range(len(columns["y"]))]
+    y = {key: np.load(_file(place, part, "y", number)) for number, key in enumerate(columns["y"])}
     # "c": nothing is written, but TensorFlow takes no array that says it is read-only
-    x = [
-        np.load(_file(place, part, "x", number), mmap_mode="c")
-        for number in range(len(columns["x"]))
-    ]
-    return Split(_named(columns["x"], x), _named(columns["y"], y), weight)
-
-
-def _named(names: list[str], arrays: list[Any]) -> Any:
-    """Returns the only array, or arrays by name."""
-    return arrays[0] if names == [""] else dict(zip(names, arrays, strict=True))
-
-
-def _small(path: Path) -> npt.NDArray[Any] | None:
-    return np.load(path) if path.exists() else None
+    x = {
+        key: np.load(_file(place, part, "x", number), mmap_mode="c")
+        for number, key in enumerate(columns["x"])
+    }
+    weight = _file(place, part, "weight", 0)
+    return Split(unnamed(x), unnamed(y), np.load(weight) if weight.exists() else None)
 
 
 def _file(place: Path, part: str, name: str, number: int) -> Path:

@@ -9,8 +9,8 @@ from compress.core.atomic_files import write_json
 from compress.core.errors import InputError
 from compress.report.live.graphs import figures, shown
 from compress.report.rows import Report
+from compress.run.compressed import CallNode, Nodes, read_graphs
 from compress.run.directory import RunFolder
-from compress.run.exports import CallNode, Nodes, read_graphs
 
 
 def export_graphs(report: Report, out: str | Path) -> list[Path]:

@@ -6,7 +6,7 @@ Whoever trains models writes records beside them, of which some keys are read.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -98,10 +98,11 @@ class Origin:
         stored = self.examples()
         if stored is None:
             return None
-        return np.unique(np.concatenate([stored[part] for part in self._learned()]))
+        return np.unique(np.concatenate([stored[part] for part in self.learned_kinds]))
 
-    def _learned(self) -> list[str]:
-        """Return which of `KINDS` the model has learned."""
+    @property
+    def learned_kinds(self) -> list[str]:
+        """Which of `KINDS` the model has learned."""
         taught = ["taught"] if self._compressed else []
         return ["train", "before", *taught, *(["val"] if self._on_validation else [])]
 
@@ -116,14 +117,6 @@ class Origin:
             return self._on_validation
         fresh = stored["val"][~is_among(stored["val"], stored["train"])]
         return bool(is_among(fresh, learnt).sum() > TOLERATED * len(stored["val"]))
-
-    def learned_rows(self) -> list[KnownRows]:
-        """Return the rows of tables that the model has learned; none where none is recorded.
-
-        Raises:
-            InputError: The record cannot be read.
-        """
-        return self.rows(self._learned())
 
     def rows(self, kinds: Sequence[str] = KINDS) -> list[KnownRows]:
         """Return the rows of tables that the run has to do with.
@@ -246,8 +239,11 @@ def trained_for(path: Path) -> Trained:
     beginning: _Beginning = plan.get("search", {})
     around = beginning.get("space", "").startswith("around:")
     if file.parent == folder.final:
-        epochs = [count for names, count in _anew(folder) if file.stem in names]
-        return Trained(epochs[0], around) if epochs else UNKNOWN
+        for anew in whole_files(folder.final, ".json"):
+            content = conform(read_json(anew), _TrainedAnew, f"'{anew}'")
+            if file.stem in (anew.stem, content["model"]):  # the best has its model's name
+                return Trained(content["epochs"], around)
+        return UNKNOWN
     record = file.with_name(f"{file.stem}.json")
     if record.is_file():
         told = conform(read_json(record), _Trained, f"'{record}'")
@@ -310,13 +306,6 @@ def past_of(paths: Sequence[Path]) -> Keys:
     return np.unique(np.concatenate(found))
 
 
-def _anew(folder: RunFolder) -> Iterator[tuple[tuple[str, str], int]]:
-    """Yields names of the models that were trained anew, with epochs; the best has its model's."""
-    for path in whole_files(folder.final, ".json"):
-        record = conform(read_json(path), _TrainedAnew, f"'{path}'")
-        yield (path.stem, record["model"]), record["epochs"]
-
-
 def _compressed(folder: RunFolder, name: str) -> Trained:
     """A compressed model has no record of its own; its training is the dense model's and more."""
     for record in folder.read_compressed():
@@ -341,7 +330,7 @@ def _record_rows(
             kinds[part].append(KnownRows(sketch, sketch.keys(rows)))
     for kind, paths in (("before", before), ("taught", taught)):
         origins = [origin for path in paths if (origin := origin_of(path)) is not None]
-        kinds[kind] = [known for origin in origins for known in origin.learned_rows()]
+        kinds[kind] = [known for origin in origins for known in origin.rows(origin.learned_kinds)]
     return {
         f"{kind}/{place}/{name}": known.keys if name == "keys" else getattr(known.sketch, name)
         for kind, tables in kinds.items()

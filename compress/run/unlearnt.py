@@ -59,7 +59,7 @@ def check_unlearnt(path: Path, data: Dataset, what: str) -> Judged:
         same = _same_source(str(origin.data.get("source")), data.name)
         return _validation(what) if on_purpose and same else Judged()
     notes: list[str] = []
-    known, chance = _recognize(origin.learned_rows(), data)
+    known, chance = _recognize(origin.rows(origin.learned_kinds), data)
     for part, name in (("test", "test"), ("val", "validation")):
         shared = compare_with_learned(data, part, learnt, known.get(part), chance)
         if shared.is_leak and part == "val" and on_purpose:

@@ -15,9 +15,8 @@ from compress.measure.quality import can_ship_unasked
 from compress.measure.verdict import MET, Outcome, judge_artifact, worst_state
 from compress.model.inference import left_out
 from compress.plan import QAT
-from compress.run.compressed import Artifact, Compressed
+from compress.run.compressed import Artifact, Compressed, read_example_values, write_example_values
 from compress.run.directory import RunFolder
-from compress.run.exports import read_example_values, write_example_values
 from compress.run.origin import trained_for
 from compress.shrinking.choosing import Elsewhere, Measured, choose_file
 from compress.shrinking.estimates import device_error

@@ -31,8 +31,7 @@ from compress.plan import Plan
 from compress.plan.fields import command_words, plan_fields, value_of
 from compress.prune.channels import check_channels
 from compress.run.directory import LOG, RunFolder, run_in_own_folder
-from compress.run.logs import Source
-from compress.run.logs.follower import EpochSource, FileSource, following
+from compress.run.logs import EpochSource, FileSource, Source, following
 from compress.run.origin import write_data_record, write_examples
 from compress.run.unlearnt import Judged, check_scaling, check_unlearnt
 from compress.shrinking.case import Case, Work, prepare

@@ -19,9 +19,8 @@ from compress.core.columns import named, taken
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.model.heads import counted_at
-from compress.run.compressed import Artifact
+from compress.run.compressed import SIDES, Artifact, Nodes, write_graphs
 from compress.run.directory import LOG, RunFolder
-from compress.run.exports import SIDES, Nodes, write_graphs
 
 if TYPE_CHECKING:
     import keras

@@ -11,9 +11,8 @@ from compress.report.columns import precisions
 from compress.report.live.charts import Chart
 from compress.report.live.graphs import graph_chart
 from compress.report.rows import Report
-from compress.run.compressed import Compressed
+from compress.run.compressed import Compressed, Decisions, read_decisions, read_graphs
 from compress.run.directory import RunFolder
-from compress.run.exports import Decisions, read_decisions, read_graphs
 
 LEAST = 1e-6
 """A smaller error is drawn here: on a logarithmic axis it would squeeze the others."""

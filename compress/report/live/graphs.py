@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from compress.core.summary import tail
 from compress.measure import formats
 from compress.report.live.charts import Chart, Trace
-from compress.run.exports import CallNode, Nodes
+from compress.run.compressed import CallNode, Nodes
 
 MOST, NAMED = 400, 40
 """Calls of a net of which a picture is drawn, and of one whose calls have their names beside."""
@@ -39,7 +39,7 @@ def graph_chart(model: str, before: Nodes, after: Nodes) -> Chart | None:
 
     Args:
         model: Whose card it stands on.
-        before, after: From `compress.run.exports.read_graphs`.
+        before, after: From `compress.run.compressed.read_graphs`.
     """
     if not before or max(len(before), len(after)) > MOST:
         return None

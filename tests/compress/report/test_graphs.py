@@ -16,8 +16,8 @@ from compress.measure import count_macs
 from compress.measure.counting import graph_of
 from compress.report.live.graphs import MOST, graph_chart, placed, share_left
 from compress.report.model_explorer import explorer_data, explorer_graphs, export_graphs
+from compress.run.compressed import CallNode, read_graphs, write_graphs
 from compress.run.directory import RunFolder
-from compress.run.exports import CallNode, read_graphs, write_graphs
 from search.report import load_report
 from search.study.directory import SearchFolder
 from tests.compress.report.test_report import folder  # noqa: F401

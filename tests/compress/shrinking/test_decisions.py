@@ -18,8 +18,8 @@ from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.report.live.cards import file_panels
+from compress.run.compressed import read_decisions
 from compress.run.directory import RunFolder
-from compress.run.exports import read_decisions
 from compress.shrinking.report_data import EXAMPLES, confusion, keep_scores, write_decisions
 from tests.compress.report.test_report import artifact
 
