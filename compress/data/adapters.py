@@ -316,7 +316,6 @@ def _held(
 def _held_beside(
     data: Any, marks: dict[str, Any], label: Sequence[str], head: Head | Heads | None, bare: bool
 ) -> Held:
-    """Returns the arrays of a part that was handed over beside the training part."""
     if isinstance(data, numbers.Number):
         raise InputError(
             f"val and test must be (x, y), a stream or a Dataset. Received: {one_line(data)}. "
@@ -384,7 +383,6 @@ def _examples(x: Any, count: int | None, head: Head | None) -> Array:
 
 
 def _checked(x: Any, name: str) -> Array:
-    """Returns the examples of one input as an array."""
     array = as_array(x, name)
     if array.ndim < 2 or 0 in array.shape[1:]:
         raise InputError(

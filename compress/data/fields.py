@@ -203,7 +203,6 @@ def _labels(
 def _by_name(
     layout: Layout, others: Sequence[str], wanted: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:
-    """Returns the field of each input of a model."""
     for name in wanted:
         if name not in others:
             raise InputError(
@@ -215,7 +214,6 @@ def _by_name(
 
 
 def _together(layout: Layout, others: Sequence[str]) -> tuple[str, ...]:
-    """Returns the fields that are the only input."""
     images = [name for name in others if layout.fields[name].kind == IMAGE]
     if len(images) == 1:
         return (images[0],)
@@ -242,7 +240,6 @@ def _require_fed(layout: Layout, name: str) -> None:
 
 
 def _told(name: str, layout: Layout) -> str:
-    """Returns a field and what it holds, for errors."""
     held = layout.fields[name]
     return f"{layout.noun} '{name}' of {held.kind}" + (f" ({held.shown})" if held.shown else "")
 

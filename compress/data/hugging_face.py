@@ -144,7 +144,6 @@ def _roles(
 
 
 def _layout(data: Any) -> Layout:
-    """Returns the columns of a data set."""
     if isinstance(data, _classes(*_STREAMED)):
         raise InputError(
             f"A Hugging Face data set must be at hand. Received: {type(data).__name__}, which is "
@@ -169,7 +168,6 @@ def _layout(data: Any) -> Layout:
 
 
 def _field(feature: Any) -> Field:
-    """Returns what a column holds, by its feature."""
     kind = type(feature).__name__
     if kind == "ClassLabel":
         return Field(NUMBER, classes=tuple(map(str, feature.names or ())))
@@ -192,7 +190,6 @@ def _field(feature: Any) -> Field:
 
 
 def _batches(data: Any, layout: Layout) -> Iterator[tuple[str, Batch, Sequence[str]]]:
-    """Yields columns with what errors call each row."""
     done = 0
     for batch in data.iter(batch_size=AT_A_TIME):
         count = len(next(iter(batch.values())))
@@ -228,7 +225,6 @@ def _values(values: Any, name: str, layout: Layout, rows: Sequence[str]) -> Any:
 
 
 def _pixels(image: Any, name: str, row: str) -> Array:
-    """Returns an image as bytes, (H, W, 1 or 3)."""
     mode = image.mode
     if mode.startswith(_DEEP):
         raise InputError(

@@ -369,17 +369,14 @@ def _fit_columns(
 
 
 def _spaced(total: int, wanted: int) -> npt.NDArray[np.int64]:
-    """Return so many places of so many, or all of them."""
     return np.linspace(0, total - 1, min(wanted, total)).astype(np.int64)
 
 
 def _chunk(rows: list[Rows], index: Any) -> Floats:
-    """Return some rows with all columns."""
     return np.concatenate([np.asarray(part[index], np.float64) for part in rows], axis=1)
 
 
 def _chunks(rows: list[Rows]) -> Iterator[Floats]:
-    """Yield all rows, some at a time."""
     total, width = count(rows[0]), sum(part.shape[1] for part in rows)
     size = max(1, _NUMBERS // max(1, width * 8))
     for start in range(0, total, size):

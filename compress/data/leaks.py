@@ -176,7 +176,6 @@ def check_parts(data: Dataset, handed_over: Collection[str]) -> Dataset:
 
 
 def _note_parts(data: Dataset, handed_over: Collection[str]) -> Iterator[str]:
-    """Yield a note for each two parts that share examples."""
     for part, other in _PAIRS:
         if not len(data.split(part)) or not len(data.split(other)):
             continue
@@ -228,11 +227,6 @@ def _recognize(data: Dataset, part: str, other: str) -> Mask | None:
 
 
 def _check_groups(data: Dataset, part: str, other: str) -> None:
-    """Refuse a group that is in two parts.
-
-    Raises:
-        InputError: One is.
-    """
     groups, others = data.split(part).groups, data.split(other).groups
     if groups is None or others is None:
         return

@@ -189,7 +189,6 @@ def _by_name(y: Array, head: Head | None, task: str | None, column: bool) -> Mea
 
 
 def _indices(labels: Array, classes: tuple[str, ...], name: str) -> npt.NDArray[np.int64]:
-    """Returns the places of names among the classes."""
     places = {text: place for place, text in enumerate(classes)}
     found = texts(labels.reshape(-1)) if labels.dtype.kind in "US" else []
     missing = next((text for text in found if text not in places), None)
@@ -202,7 +201,6 @@ def _indices(labels: Array, classes: tuple[str, ...], name: str) -> npt.NDArray[
 
 
 def _by_position(y: Array, head: Head | None, task: str | None) -> Meaning:
-    """Reads labels that are an array for each example."""
     kind, notes = task or "", tuple[str, ...]()
     if task is None:
         kind, why = _kind_by_position(y, head)
@@ -237,7 +235,6 @@ def _kind_by_position(y: Array, head: Head | None) -> tuple[str, str]:
 
 
 def _names(kind: str, y: Array, head: Head | None, column: bool) -> int:
-    """Returns the number of classes, labels or targets."""
     if kind == "binary":
         return 2
     if kind == "multiclass":

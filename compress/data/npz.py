@@ -59,7 +59,6 @@ def load(source: str, asked: Asked) -> RawData:
 
 
 def _marks_of(column: str) -> list[str]:
-    """Return what arrays of groups or times may be called."""
     return [column, *(f"{column}_{part}" for part in SPLITS)]
 
 
@@ -84,7 +83,6 @@ def _class_names(arrays: dict[str, Array], source: str) -> tuple[str, ...] | Non
 def _part(
     arrays: dict[str, Array], part: str, source: str, columns: dict[str, str], bare: bool
 ) -> Held | None:
-    """Returns a part as it lies in the file; None: it is not there."""
     x, y = (_columns(arrays, f"{role}_{part}") for role in ("x", "y"))
     if x is None and y is None:
         return None

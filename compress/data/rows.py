@@ -144,7 +144,6 @@ class _Examples:
         self.count = 0
 
     def add(self, batch: Batch, rows: Sequence[str]) -> None:
-        """Appends a batch."""
         if not len(rows):
             return
         self.count += len(rows)
@@ -162,7 +161,6 @@ class _Examples:
                 self._marks.setdefault(what, []).append(np.asarray(batch[column]))
 
     def whole(self) -> Held:
-        """Returns all of it; nothing can be added then."""
         x = {name: piece.whole() for name, piece in self.inputs.items()}
         y = {name: np.concatenate(parts) for name, parts in self._labels.items()}
         weight = np.concatenate(self._weights) if self._weights else None
@@ -170,7 +168,6 @@ class _Examples:
         return Held(unnamed(x), unnamed(y) if y else None, weight, **marks)
 
     def close(self) -> None:
-        """Lets the files go; they stay for as long as arrays are mapped to them."""
         for piece in self.inputs.values():
             piece.close()
 
@@ -194,7 +191,6 @@ class _Piece:
         self._grown.add(np.stack(values, axis=1))
 
     def whole(self) -> Array:
-        """Returns all of it; nothing can be added then."""
         return self._grown.whole()
 
     def close(self) -> None:
@@ -315,7 +311,6 @@ def _sized(image: Array, size: tuple[int, int]) -> Array:
 
 
 def _deep(image: Array, channels: int) -> Array:
-    """Returns an image, or several, with as many channels."""
     return image if image.shape[-1] == channels else np.repeat(image, channels, axis=-1)
 
 
@@ -381,7 +376,6 @@ def _check_special(layout: Layout, roles: Roles) -> None:
 
 
 def _by_part(table: Table, roles: Roles) -> Iterator[tuple[str, Batch, Sequence[str]]]:
-    """Yields rows with the part that they belong to."""
     for batch in table.batches(roles.read):
         count = len(next(iter(batch.values())))
         # rows that lack their part are refused with all that is missing

@@ -271,7 +271,6 @@ def _kind(source: str) -> Kind | None:
 
 
 def _named(source: str) -> Kind:
-    """Returns the kind of a data set that is known by its name."""
     reader = SOURCES[source]
 
     def read(name: str, _: Asked) -> RawData:

@@ -114,7 +114,6 @@ def _of_generator(
 
 
 def _stacked(items: list[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """Makes a batch of examples."""
     return tuple(
         joined([mapped(lambda values: values[np.newaxis], _arrays(part)) for part in column])
         for column in zip(*items, strict=True)
@@ -149,7 +148,6 @@ def _example_by_example(specs: tuple[Any, ...], input_shape: tuple[int | None, .
 
 
 def _rank(spec: Any) -> int | None:
-    """Returns the rank of what a stream holds, of several things that of the first."""
     import tensorflow as tf
 
     first = tf.nest.flatten(spec)[0]

@@ -94,7 +94,6 @@ class _Table:
         self._path, self._explained = path, explained
 
     def batches(self, columns: Sequence[str]) -> Iterator[Mapping[str, Array]]:
-        """Yields some rows at a time."""
         row = 1
         with self._explained():
             chunks = self._chunks(list(columns))
@@ -112,7 +111,6 @@ class _Table:
         raise NotImplementedError
 
     def _values(self, column: Any, name: str, row: int) -> Array:
-        """Returns a column as an array; `row` is the number of its first."""
         raise NotImplementedError
 
     def _set_layout(self, fields: Mapping[str, Field]) -> None:
@@ -250,7 +248,6 @@ class _Parquet(_Table):
 
 
 def _separator(path: str) -> str:
-    """Returns what separates columns: a comma, or what else the first line has."""
     opener: Any = gzip.open if path.lower().endswith(".gz") else open
     with opener(path, "rt", encoding="utf-8-sig") as stream:
         line = stream.readline()
@@ -300,7 +297,6 @@ def _times(column: Any) -> Array:
 
 
 def _field(kind: Any) -> Field:
-    """Returns what a column of an Arrow type holds."""
     from pyarrow import types
 
     if types.is_dictionary(kind):

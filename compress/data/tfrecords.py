@@ -197,7 +197,6 @@ def _layout(source: str, records: Sequence[bytes], path: Path) -> Layout:
 
 
 def _features(record: bytes, what: str) -> Mapping[str, Any]:
-    """Returns the features of one record."""
     import tensorflow as tf
 
     example = tf.train.Example()
@@ -215,7 +214,6 @@ def _features(record: bytes, what: str) -> Mapping[str, Any]:
 
 
 def _field(feature: Any) -> Field:
-    """Returns what a feature holds, as its first record shows it."""
     values = _values(feature)
     if not len(values):
         return Field(OTHER, "empty in the first record")
@@ -293,7 +291,6 @@ def _culprit(
 
 
 def _held(values: Array, kind: str, name: str, rows: Sequence[str]) -> Any:
-    """Returns the values of a feature as arrays, texts or images."""
     if kind == IMAGE:
         return [_image(content, name, row) for content, row in zip(values, rows, strict=True)]
     if kind == NAMES:
@@ -348,7 +345,6 @@ def _prepared(source: str) -> Any:
 
 
 def _spec(stream: Any, source: str) -> tuple[Any, Any]:
-    """Returns the shapes and types of a pair."""
     import tensorflow as tf
 
     for part in stream.element_spec:
@@ -362,7 +358,6 @@ def _spec(stream: Any, source: str) -> tuple[Any, Any]:
 
 
 def _field_of_spec(spec: Any) -> Field:
-    """Returns what one half of the pairs holds."""
     shape, kind = spec.shape, spec.dtype
     if kind.name == "string":
         return Field(NAMES if shape.rank == 0 else OTHER, "texts")
@@ -376,7 +371,6 @@ def _field_of_spec(spec: Any) -> Field:
 def _pairs(
     streams: Mapping[str, Any], layout: Layout, roles: Roles
 ) -> Iterator[tuple[str, Batch, Sequence[str]]]:
-    """Yields pairs with their part and what errors call each pair."""
     for part, stream in streams.items():
         done = 0
         # one by one: images may be of several sizes

@@ -62,7 +62,6 @@ class _Above(logging.Handler):
     """Hands records to the root logger, whose handlers know no level of ours."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hands one on."""
         logging.getLogger().handle(record)
 
 
@@ -260,7 +259,6 @@ class RunFolder:
         return begun or (self.path / "unfinished").exists()
 
     def _drop(self, missing: list[Path]) -> None:
-        """Removes everything in the folder, and those folders that were not there before."""
         for path in self.path.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)

@@ -427,7 +427,6 @@ class Several(Task):
 
 
 def _activation(answers: Array) -> str:
-    """Returns what answers come out of, by what they are."""
     if not answers.size or answers.min() < 0 or answers.max() > 1 + 1e-6:
         return "linear"
     sums = answers.sum(axis=-1, dtype=np.float64)

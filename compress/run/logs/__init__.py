@@ -229,7 +229,6 @@ class _Follower(threading.Thread):
         self._told = set(told.splitlines())
 
     def run(self) -> None:
-        """Makes the logs, tells them what comes, and ends them."""
         for name in self._names:
             self._safely(name, partial(self._begin, name))
         while not self._over.wait(EVERY):
