@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from compress.core.device import gpu_count
 from compress.core.errors import InputError, ParetuneError, RunFailed
 from compress.core.quantities import parse_whole_number
-from compress.data.shared import files_of, shared
+from compress.data.dataset import files_of, shared
 from compress.run.directory import LOG
 from compress.shrinking.workshop import Training
 from search.engines import Crew, Demand, Engine, Order, Runner

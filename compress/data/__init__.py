@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compress.data._base import Dataset, Unlabelled
+from compress.data.dataset import Dataset, Unlabelled
 from compress.data.parts import RawData, Split
 from compress.data.preprocessing import Preprocessing
 from compress.data.sources import check_source, load_data

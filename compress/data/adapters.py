@@ -18,9 +18,9 @@ import numpy as np
 from compress.core.arrays import is_mapped
 from compress.core.columns import count, named
 from compress.core.errors import InputError, one_line
-from compress.data._base import Answering, Dataset, Unlabelled, answered
+from compress.data.dataset import Answering, Dataset, Unlabelled, answered
 from compress.data.hugging_face import NAME, about, is_hugging_face, parts_of, read
-from compress.data.kinds import Held, read_parts
+from compress.data.kinds import read_parts
 from compress.data.leaks import check_parts
 from compress.data.meaning import (
     Head,
@@ -32,7 +32,15 @@ from compress.data.meaning import (
     meaning_of,
     several,
 )
-from compress.data.parts import SPLITS, Array, Output, RawData, as_float32, marks_by_part
+from compress.data.parts import (
+    SPLITS,
+    Array,
+    Output,
+    RawData,
+    Split,
+    as_float32,
+    marks_by_part,
+)
 from compress.data.preprocessing import Preprocessing
 from compress.data.splitting import split_rest
 from compress.data.streams import gathered, is_stream, repeats, stream_name
@@ -97,13 +105,25 @@ def labelled(
     marks = marks_by_part(groups, time)
     held = {"train": _held(data, marks["train"], label, head, bare)}
     for part, given in (("val", val), ("test", test)):
+        if isinstance(given, numbers.Number):
+            raise InputError(
+                f"val and test must be (x, y), a stream or a Dataset. Received: {one_line(given)}. "
+                "A share to hold out is val_fraction= or test_fraction=."
+            )
         if given is not None:
-            held[part] = _held_beside(given, marks[part], label, head, bare)
+            # parts beside a data set with columns may be arrays
+            own = label if is_hugging_face(given) else ()
+            held[part] = _held(given, marks[part], own, head, bare)
     train, name = held["train"], name_of(data)
     if bare:
         raw = read_parts(held, Meaning(task or UNLABELLED), name, lambda x, _: x)
     else:
-        _require_outputs(train.y, head)
+        if isinstance(train.y, dict) and not isinstance(head, Heads):
+            raise InputError(
+                "y may have names where a model has outputs of these names. Received: "
+                f"{', '.join(train.y)}, and "
+                f"{'no model' if head is None else 'a model of one output'}."
+            )
         meaning = meaning_of(train.y, head, task)
         classes, notes = about(data, label, head)
         raw = read_parts(held, meaning, name, lambda x, _: x, notes=notes)
@@ -112,7 +132,9 @@ def labelled(
     if answers is not None:
         raw = answer_parts(raw, Preprocessing(), answers)
     elif bare:
-        raw = replace(raw, class_names=_channels(train.x, kind))
+        if isinstance(train.x, dict):
+            raise InputError(f"A {kind} task must be of one input. Received: {', '.join(train.x)}.")
+        raw = replace(raw, class_names=_indices(train.x.shape[-1]))
     parts = split_rest(raw, name, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
     return make_dataset(replace(parts, max_value=None), name, Preprocessing(), raw)
 
@@ -299,44 +321,18 @@ def as_array(value: Any, name: str) -> Array:
 
 def _held(
     data: Any, marks: dict[str, Any], label: Sequence[str], head: Head | Heads | None, bare: bool
-) -> Held:
+) -> Split:
     """Returns a part's arrays; where labels are not looked at its examples alone."""
     x, y, weight, _ = arrays_of(data, head, label=label, needed=not bare)
     if bare:
-        return Held(x, None, **marks)
+        return Split(x, None, **marks)
     if y is None:
         raise InputError(
             "data must hold labels here. Received: examples alone. Give (x, y), or a stream of "
             "such pairs; to shrink a model without labels give task='unlabelled' "
             "(or 'reconstruction', of an autoencoder)."
         )
-    return Held(x, y, weight, **marks)
-
-
-def _held_beside(
-    data: Any, marks: dict[str, Any], label: Sequence[str], head: Head | Heads | None, bare: bool
-) -> Held:
-    if isinstance(data, numbers.Number):
-        raise InputError(
-            f"val and test must be (x, y), a stream or a Dataset. Received: {one_line(data)}. "
-            "A share to hold out is val_fraction= or test_fraction=."
-        )
-    # parts beside a data set with columns may be arrays
-    return _held(data, marks, label if is_hugging_face(data) else (), head, bare)
-
-
-def _require_outputs(y: Any, head: Head | Heads | None) -> None:
-    if isinstance(y, dict) and not isinstance(head, Heads):
-        raise InputError(
-            "y may have names where a model has outputs of these names. Received: "
-            f"{', '.join(y)}, and {'no model' if head is None else 'a model of one output'}."
-        )
-
-
-def _channels(x: Any, task: str) -> tuple[str, ...]:
-    if isinstance(x, dict):
-        raise InputError(f"A {task} task must be of one input. Received: {', '.join(x)}.")
-    return _indices(x.shape[-1])
+    return Split(x, y, weight, **marks)
 
 
 def _names(raw: RawData, meaning: Meaning, known: tuple[str, ...]) -> tuple[str, ...]:

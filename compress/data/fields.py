@@ -142,23 +142,23 @@ def roles_of(
     used = (*labels, weight, split, group, time)
     others = [name for name in layout.fields if name not in used]
     inputs = _by_name(layout, others, wanted) if wanted else {"": _together(layout, others)}
-    fed = {name for group in inputs.values() for name in group}
-    notes = []
-    if left := [name for name in others if name not in fed]:
-        notes.append(f"left out of {layout.where}: {_listed(left)}")
-    if weight and not bare:
-        notes.append(f"{layout.noun} '{weight}' of {layout.where} says how much examples count")
-    if split:
-        notes.append(f"{layout.noun} '{split}' of {layout.where} says which part is which")
-    if group:
-        notes.append(f"no {layout.noun} '{group}' of one value is in two parts")
-    if time:
-        notes.append(f"parts are split by {layout.noun} '{time}': the latest are the test part")
+    fed = {name for columns in inputs.values() for name in columns}
+    left = [name for name in others if name not in fed]
+    facts = {
+        f"left out of {layout.where}: {_listed(left)}": left,
+        f"{layout.noun} '{weight}' of {layout.where} says how much examples count": (
+            weight and not bare
+        ),
+        f"{layout.noun} '{split}' of {layout.where} says which part is which": split,
+        f"no {layout.noun} '{group}' of one value is in two parts": group,
+        f"parts are split by {layout.noun} '{time}': the latest are the test part": time,
+    }
+    notes = tuple(note for note, holds in facts.items() if holds)
     if bare:
         told: dict[str, tuple[str, ...]] = {}
     else:
         told = {name: (name,) for name in labels} if answers else {"": labels}
-    return Roles(inputs, told, "" if bare else weight, split, group, time, tuple(notes))
+    return Roles(inputs, told, "" if bare else weight, split, group, time, notes)
 
 
 def _labels(

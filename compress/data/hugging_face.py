@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from compress.core.errors import InputError, one_line
 from compress.data.fields import (
@@ -28,9 +27,9 @@ from compress.data.fields import (
     roles_of,
 )
 from compress.data.meaning import Head, Heads, several
+from compress.data.parts import Array
 from compress.data.rows import Batch, parts_of_rows
 
-Array = npt.NDArray[Any]
 NAME = "huggingface"
 """What records and folders call such data."""
 AT_A_TIME = 256

@@ -298,24 +298,24 @@ def _depth(image: Image) -> Depth:
     return FLOATS if image.mode == "F" else BYTES
 
 
-def _remarks(image: Image) -> Iterator[str]:
-    """Yields what a user should know of how an image is read."""
-    if image.mode in _ALPHA or "transparency" in image.info:
-        yield "with transparency: it is left out"
-    if image.mode in ("P", "PA"):
-        yield "with a palette: read as the colours that they show"
-    if image.mode == "1":
-        yield "of one bit: read as 0 and 255"
-    if image.mode in _CONVERTED:
-        yield f"in {image.mode}: converted to RGB"
+def _remarks(image: Image) -> list[str]:
+    """Returns what a user should know of how an image is read."""
     tiles = getattr(image, "tile", None)  # how the values lie in the file
     stored = str(tiles[0].args) if tiles else ""
-    if _depth(image) is BYTES and ";16" in stored:
-        yield "with 16 bits a channel: the upper 8 of them are read"
-    if _orientation(image) != 1:
-        yield "turned as their EXIF orientation says"
-    if image.format in _FRAMES and getattr(image, "n_frames", 1) > 1:
-        yield "with several frames or pages: the first is read"
+    remarks = {
+        "with transparency: it is left out": (image.mode in _ALPHA or "transparency" in image.info),
+        "with a palette: read as the colours that they show": image.mode in ("P", "PA"),
+        "of one bit: read as 0 and 255": image.mode == "1",
+        f"in {image.mode}: converted to RGB": image.mode in _CONVERTED,
+        "with 16 bits a channel: the upper 8 of them are read": (
+            _depth(image) is BYTES and ";16" in stored
+        ),
+        "turned as their EXIF orientation says": _orientation(image) != 1,
+        "with several frames or pages: the first is read": (
+            image.format in _FRAMES and getattr(image, "n_frames", 1) > 1
+        ),
+    }
+    return [remark for remark, holds in remarks.items() if holds]
 
 
 def _orientation(image: Image) -> int:

@@ -74,27 +74,8 @@ def ending(name: str) -> str:
     return last.partition("-")[0] if dot else ""
 
 
-@dataclass(frozen=True)
-class Held:
-    """What a file holds of a part.
-
-    Attributes:
-        x: Examples.
-        y: Labels; None: they are not looked at.
-        weight: One number an example; None: they count alike.
-        groups: What is kept in one part, (n,); None: nothing is.
-        times: What parts are split by, (n,): numbers, dates or texts of dates; None: nothing.
-    """
-
-    x: Any
-    y: Any
-    weight: Array | None = None
-    groups: Array | None = None
-    times: Array | None = None
-
-
 def raw_data(
-    given: Mapping[str, Held | tuple[Any, Any, Array | None] | None],
+    given: Mapping[str, Split | tuple[Any, Any, Array | None] | None],
     source: str,
     asked: Asked,
     class_names: tuple[str, ...] | None = None,
@@ -103,8 +84,9 @@ def raw_data(
     """Makes a source's data of arrays.
 
     Args:
-        given: Parts by name: "train", and where they are there "val" and "test"; tuples are taken
-            as the first fields of `Held`.
+        given: Parts by name: "train", and where they are there "val" and "test"; labels as the
+            source has them, None where they are not looked at. Tuples are taken as the fields of
+            `Split`.
         source: For errors.
         asked: What they are read for.
         class_names: One name a class, where the file tells them.
@@ -113,7 +95,7 @@ def raw_data(
     Raises:
         InputError: Lengths disagree, arrays are of another kind or shape, or do not fit the head.
     """
-    held = {part: Held(*item) if isinstance(item, tuple) else item for part, item in given.items()}
+    held = {part: Split(*item) if isinstance(item, tuple) else item for part, item in given.items()}
     train, task, head = held["train"], asked.options.task, asked.head
     assert train is not None, "whoever reads a source looks for it"
     if train.y is None:
@@ -141,7 +123,7 @@ def raw_data(
 
 
 def read_parts(
-    held: Mapping[str, Held | None],
+    held: Mapping[str, Split | None],
     meaning: Meaning,
     source: str,
     examples: Callable[[Any, str], Any],
@@ -180,7 +162,7 @@ def read_parts(
 
 
 def _read_part(
-    held: Held, part: str, meaning: Meaning, source: str, examples: Callable[[Any, str], Any]
+    held: Split, part: str, meaning: Meaning, source: str, examples: Callable[[Any, str], Any]
 ) -> Split:
     x = examples(held.x, part)
     if held.y is None:

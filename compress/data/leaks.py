@@ -15,7 +15,7 @@ from compress.core.errors import InputError
 from compress.data.keys import RowSketch, as_rows, is_among, is_identity
 
 if TYPE_CHECKING:
-    from compress.data._base import Dataset
+    from compress.data.dataset import Dataset
 
 Keys = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]

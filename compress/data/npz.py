@@ -10,9 +10,9 @@ from typing import Any
 
 from compress.core.arrays import opened
 from compress.core.errors import InputError
-from compress.data.kinds import Asked, Held, Kind, raw_data
+from compress.data.kinds import Asked, Kind, raw_data
 from compress.data.meaning import texts
-from compress.data.parts import SPLITS, Array, RawData
+from compress.data.parts import SPLITS, Array, RawData, Split
 
 _WANTED = (
     *(f"{role}_{part}" for part in SPLITS for role in ("x", "y", "weight")),
@@ -82,7 +82,7 @@ def _class_names(arrays: dict[str, Array], source: str) -> tuple[str, ...] | Non
 
 def _part(
     arrays: dict[str, Array], part: str, source: str, columns: dict[str, str], bare: bool
-) -> Held | None:
+) -> Split | None:
     x, y = (_columns(arrays, f"{role}_{part}") for role in ("x", "y"))
     if x is None and y is None:
         return None
@@ -96,7 +96,7 @@ def _part(
             f"'{source}' must hold both x_{part} and y_{part}. Received: {there}.{remedy}"
         )
     marks = {f"{option}s": _mark(arrays, column, part) for option, column in columns.items()}
-    return Held(x, None, **marks) if bare else Held(x, y, arrays.get(f"weight_{part}"), **marks)
+    return Split(x, None, **marks) if bare else Split(x, y, arrays.get(f"weight_{part}"), **marks)
 
 
 def _columns(arrays: dict[str, Array], name: str) -> Any:

@@ -47,7 +47,8 @@ class Split:
             numbers (n, targets) or (n, positions ..., targets), float32; of classes by position
             (n, positions ...), int32, -1 is void; of masks (n, positions ..., masks), 0 or 1,
             int8. Rows without columns where there are none. Of models with several outputs one
-            such array an output, by its name.
+            such array an output, by its name. Before they are read: as the source has them, None
+            where they are not looked at.
         weight: How many examples each one counts for in training, (n,), at least 0, not all
             0; None: one each.
         groups: What is kept in one part, (n,): persons, recordings; None: nothing is.

@@ -198,14 +198,14 @@ def fit_preprocessing(x: Columns, max_value: float, normalize: str) -> Preproces
             f"shape {x.shape[1:]}."
         )
     full = full_scale(x, max_value)
-    if normalize == "unit":
-        return Preprocessing(1.0 / full)
-    if normalize == "symmetric":
-        return Preprocessing(2.0 / full, (1.0,))
-    if normalize == "caffe":
-        return Preprocessing(255.0 / full, CAFFE_MEAN, bgr=True)
-    if normalize == "torch":
-        return Preprocessing(1.0 / full, IMAGENET_MEAN, IMAGENET_STD)
+    fixed = {
+        "unit": Preprocessing(1.0 / full),
+        "symmetric": Preprocessing(2.0 / full, (1.0,)),
+        "caffe": Preprocessing(255.0 / full, CAFFE_MEAN, bgr=True),
+        "torch": Preprocessing(1.0 / full, IMAGENET_MEAN, IMAGENET_STD),
+    }
+    if normalize in fixed:
+        return fixed[normalize]
     axes = tuple(range(x.ndim - 1))
     mean = x.mean(axis=axes, dtype=np.float64)
     if normalize == "center":

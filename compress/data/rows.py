@@ -16,9 +16,9 @@ from compress.core.arrays import Growing, chunks, converted
 from compress.core.columns import unnamed
 from compress.core.errors import InputError, one_line
 from compress.data.fields import IMAGE, NAMES, NUMBER, Layout, Roles, roles_of
-from compress.data.kinds import Asked, Held, raw_data
+from compress.data.kinds import Asked, raw_data
 from compress.data.meaning import Head, Heads, first_shape
-from compress.data.parts import SPLITS, Array, RawData
+from compress.data.parts import SPLITS, Array, RawData, Split
 
 Batch = Mapping[str, Any]
 """Values by field: numbers (n,), lists (n, ...), names (n,) of texts, or a list of n images."""
@@ -79,7 +79,7 @@ def parts_of_rows(
     head: Head | Heads | None,
     resize: tuple[int, int] | None = None,
     remedy: str = RESIZE,
-) -> dict[str, Held]:
+) -> dict[str, Split]:
     """Reads batches to their end.
 
     Args:
@@ -160,12 +160,12 @@ class _Examples:
             if column:
                 self._marks.setdefault(what, []).append(np.asarray(batch[column]))
 
-    def whole(self) -> Held:
+    def whole(self) -> Split:
         x = {name: piece.whole() for name, piece in self.inputs.items()}
         y = {name: np.concatenate(parts) for name, parts in self._labels.items()}
         weight = np.concatenate(self._weights) if self._weights else None
         marks = {what: np.concatenate(values) for what, values in self._marks.items()}
-        return Held(unnamed(x), unnamed(y) if y else None, weight, **marks)
+        return Split(unnamed(x), unnamed(y) if y else None, weight, **marks)
 
     def close(self) -> None:
         for piece in self.inputs.values():
@@ -344,7 +344,7 @@ def _in_one_form(parts: Sequence[_Examples]) -> None:
                 piece.colour()
 
 
-def _shaped(held: Held, head: Head | Heads | None) -> Held:
+def _shaped(held: Split, head: Head | Heads | None) -> Split:
     """Returns examples in the shape of the model's input, where they have as many numbers."""
     if head is None:
         return held

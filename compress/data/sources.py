@@ -6,14 +6,14 @@ import inspect
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from compress.core.arguments import check_arguments
 from compress.core.errors import InputError, ParetuneError, nearest
 from compress.core.interpreter import resolve, told
 from compress.data import images, keras_datasets
-from compress.data._base import Answering, Dataset
 from compress.data.adapters import answer_parts, labelled, make_dataset
+from compress.data.dataset import Answering, Dataset
 from compress.data.kinds import Asked, Kind, ending
 from compress.data.leaks import check_parts
 from compress.data.meaning import Head, Heads, meaning_of
@@ -151,8 +151,7 @@ def _settled(
     # checked before splitting: a stray label would fail there, and less clearly
     for part, split in (("train", raw.train), ("test", raw.test)):
         if split is not None:
-            names = len(raw.class_names)
-            check_split(split, part, options.source, names, raw.kind, raw.outputs)
+            check_split(split, part, options.source, len(raw.class_names), raw.kind, raw.outputs)
     parts = split_rest(
         raw, options.source, val_fraction=options.val_fraction,
         test_fraction=options.test_fraction, seed=seed,
@@ -246,12 +245,12 @@ def _kind(source: str) -> Kind | None:
     hub, colon, _ = source.partition(":")
     if colon and hub in HUBS:
         HUBS.require_installed(hub)
-        found: Kind = HUBS[hub]
-        return found
+        return cast(Kind, HUBS[hub])
     if colon and not Path(source).exists() and "/" not in hub:
         return None
     if source in SOURCES:
-        return _named(source)
+        reader = SOURCES[source]
+        return Kind(lambda name, _: reader(name), of_classes=reader in _OF_CLASSES)
     path = Path(source)
     if not path.exists():
         raise InputError(
@@ -270,16 +269,6 @@ def _kind(source: str) -> Kind | None:
     return _of_file(path)
 
 
-def _named(source: str) -> Kind:
-    reader = SOURCES[source]
-
-    def read(name: str, _: Asked) -> RawData:
-        raw: RawData = reader(name)
-        return raw
-
-    return Kind(read, of_classes=reader in _OF_CLASSES)
-
-
 def _of_file(path: Path) -> Kind:
     name = ending(path.name)
     if name not in FILES:
@@ -288,8 +277,7 @@ def _of_file(path: Path) -> Kind:
             f"A data file must end in {', '.join(others)} or {last}. Received: '{path}'."
         )
     FILES.require_installed(name)
-    kind: Kind = FILES[name]
-    return kind
+    return cast(Kind, FILES[name])
 
 
 def _with_task(raw: RawData, asked: Asked) -> RawData:

@@ -23,7 +23,7 @@ from compress.data.parts import Output, RawData, Split
 from compress.data.tasks import has_classes
 
 if TYPE_CHECKING:
-    from compress.data._base import Dataset, Unlabelled
+    from compress.data.dataset import Dataset, Unlabelled
 
 Indices = npt.NDArray[np.int64]
 _FEW_GROUPS = 500

@@ -134,25 +134,21 @@ def _of_tf_data(data: Any, input_shape: tuple[int | None, ...] | None) -> Iterat
     other = [type(item).__name__ for item in flat if not isinstance(item, tf.TensorSpec)]
     if other:
         raise InputError(f"A tf.data stream must hold plain tensors. Received: {other[0]}.")
-    if _example_by_example(specs, input_shape):
+    rank = _rank(specs[0])
+    is_one = len(specs) > 1 and _rank(specs[1]) == 0
+    if input_shape is not None and rank is not None:
+        is_one = rank == len(input_shape)
+    if is_one:
         # read in batches all the same: one call of TensorFlow an example is slow
         data = data.batch(AT_A_TIME)
     yield from map(_parts, data.as_numpy_iterator())
 
 
-def _example_by_example(specs: tuple[Any, ...], input_shape: tuple[int | None, ...] | None) -> bool:
-    rank = _rank(specs[0])
-    if input_shape is not None and rank is not None:
-        return bool(rank == len(input_shape))
-    return len(specs) > 1 and _rank(specs[1]) == 0
-
-
-def _rank(spec: Any) -> int | None:
+def _rank(spec: Any) -> Any:
     import tensorflow as tf
 
     first = tf.nest.flatten(spec)[0]
-    rank: int | None = getattr(getattr(first, "shape", None), "rank", None)
-    return rank
+    return getattr(getattr(first, "shape", None), "rank", None)
 
 
 def _of_py_dataset(data: Any) -> Iterator[tuple[Any, ...]]:

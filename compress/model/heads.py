@@ -150,7 +150,7 @@ def counted_at(model: keras.Model, shapes: Mapping[str, tuple[int, ...]]) -> Any
 
 @dataclass(frozen=True)
 class ModelAnswers:
-    """What a model answers in inference mode; see `compress.data._base.Answering`.
+    """What a model answers in inference mode; see `compress.data.dataset.Answering`.
 
     Attributes:
         model: That answers.

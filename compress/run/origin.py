@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
-import numpy.typing as npt
 
 from compress.core.arrays import opened
 from compress.core.atomic_files import read_json, replacing, whole_files, write_json
@@ -20,12 +19,11 @@ from compress.core.errors import InputError
 from compress.core.typed import conform
 from compress.data import Dataset, Preprocessing
 from compress.data.keys import KnownRows, RowSketch, as_rows, is_among
-from compress.data.leaks import TOLERATED
+from compress.data.leaks import TOLERATED, Keys
 from compress.data.parts import SPLITS
 from compress.plan import DataOptions
 from compress.run.directory import LOG, RunFolder
 
-Keys = npt.NDArray[np.uint64]
 KINDS = ("train", "val", "before", "taught")
 SKETCH = ("rows", "centre", "spread", "low", "high")
 """What `examples.npz` holds: the run's parts, what its models had learnt before they came, and
@@ -61,10 +59,8 @@ class Origin:
     @property
     def options(self) -> str:
         """The options that give the run's parts, as the command line takes them."""
-        plan = self._plan()
-        data = plan.get("data")
-        data = data if isinstance(data, dict) else {}
-        words = ["--data", self.data.get("source", ""), "--seed", plan.get("seed", 0)]
+        data = self.section("data")
+        words = ["--data", self.data.get("source", ""), "--seed", self._plan().get("seed", 0)]
         for name in ("val_fraction", "test_fraction"):
             words += [f"--{name.replace('_', '-')}", data.get(name, getattr(DataOptions, name))]
         for name in ("group_column", "time_column"):
@@ -76,6 +72,11 @@ class Origin:
         plan = record.get("plan")
         return plan if isinstance(plan, dict) else {}
 
+    def section(self, name: str) -> dict[str, Any]:
+        """Return the options of one topic as the run's plan has them; {}: there are none."""
+        section = self._plan().get(name)
+        return section if isinstance(section, dict) else {}
+
     @property
     def _compressed(self) -> bool:
         """Whether the model is a compressed one: others have a record of their training beside."""
@@ -85,8 +86,7 @@ class Origin:
     @property
     def _on_validation(self) -> bool:
         """Whether the model is of a final training, or made of one, on the validation part."""
-        final = self._plan().get("final")
-        wanted = isinstance(final, dict) and bool(final.get("on_validation"))
+        wanted = bool(self.section("final").get("on_validation"))
         return wanted and (self._compressed or self.file.parent == self.folder.final)
 
     def learnt(self) -> Keys | None:
@@ -192,20 +192,6 @@ class _TrainedAnew(TypedDict):
     epochs: int
 
 
-class _Beginning(TypedDict, total=False):
-    """The part of a run's plan that says with what weights its models begin.
-
-    Earlier versions could begin a candidate with another's weights: "inherit".
-    """
-
-    space: str
-    inherit: bool
-
-
-class _Plan(TypedDict, total=False):
-    search: _Beginning
-
-
 def origin_of(path: Path) -> Origin | None:
     """Returns the run that a model comes from, or None where it lies in no run's folder.
 
@@ -235,9 +221,8 @@ def trained_for(path: Path) -> Trained:
     if origin is None or not origin.folder.plan_path.is_file():
         return UNKNOWN
     file, folder = origin.file, origin.folder
-    plan = conform(folder.read_plan_record()["plan"], _Plan, f"'{folder.plan_path}'.plan")
-    beginning: _Beginning = plan.get("search", {})
-    around = beginning.get("space", "").startswith("around:")
+    beginning = origin.section("search")
+    around = str(beginning.get("space")).startswith("around:")
     if file.parent == folder.final:
         for anew in whole_files(folder.final, ".json"):
             content = conform(read_json(anew), _TrainedAnew, f"'{anew}'")
@@ -247,7 +232,8 @@ def trained_for(path: Path) -> Trained:
     record = file.with_name(f"{file.stem}.json")
     if record.is_file():
         told = conform(read_json(record), _Trained, f"'{record}'")
-        return Trained(len(told.get("history", [])), around or beginning.get("inherit", False))
+        # earlier versions could begin a candidate with another's weights: "inherit"
+        return Trained(len(told.get("history", [])), around or bool(beginning.get("inherit")))
     return _compressed(folder, file.stem)
 
 
@@ -316,9 +302,7 @@ def _compressed(folder: RunFolder, name: str) -> Trained:
     return UNKNOWN
 
 
-def _record_rows(
-    data: Dataset, before: Sequence[Path], taught: Sequence[Path]
-) -> dict[str, npt.NDArray[Any]]:
+def _record_rows(data: Dataset, before: Sequence[Path], taught: Sequence[Path]) -> dict[str, Any]:
     """Return by what rows of tables are recognized in other scales; {}: there are no tables."""
     kinds: dict[str, list[KnownRows]] = {"train": [], "val": []}
     train = as_rows(data.train.x)

@@ -47,7 +47,7 @@ class Worker(ABC):
     ) -> None:
         from compress.core.atomic_files import read_json
         from compress.core.device import quiet_tensorflow, setup
-        from compress.data.shared import open_shared
+        from compress.data.dataset import open_shared
 
         self.folder, self._out = folder, out
         self.plan = self._plan(folder.read_plan_record()["plan"])

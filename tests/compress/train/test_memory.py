@@ -65,7 +65,7 @@ def test_predictions_in_smaller_batches_are_the_same(
 def test_answers_that_stand_for_labels_are_the_same(
     digits: Dataset, small_cnn: Any, budget_of: Budget
 ) -> None:
-    from compress.data._base import answered
+    from compress.data.dataset import answered
     from compress.model.heads import answering
 
     answers = answering(small_cnn())
