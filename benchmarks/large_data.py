@@ -97,7 +97,7 @@ def _speed(mebibytes: int, repeats: int) -> dict[str, Any]:
     import tensorflow as tf
 
     from compress.core.device import setup
-    from compress.data.handed_over import arrays_of
+    from compress.data.adapters import arrays_of
     from compress.plan import TrainSettings
     from compress.train import train
     from compress.train.given import as_dataset

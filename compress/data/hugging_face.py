@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from compress.core.errors import InputError, one_line
-from compress.data.fields import (
+from compress.data.kinds import (
     ARRAY,
     DATES,
     IMAGE,

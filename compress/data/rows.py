@@ -8,68 +8,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from compress.core.arrays import Growing, chunks, converted
 from compress.core.columns import unnamed
-from compress.core.errors import InputError, one_line
-from compress.data.fields import IMAGE, NAMES, NUMBER, Layout, Roles, roles_of
-from compress.data.kinds import Asked, raw_data
+from compress.core.errors import InputError
+from compress.data.kinds import IMAGE, NAMES, NUMBER, Layout, Roles
 from compress.data.meaning import Head, Heads, first_shape
-from compress.data.parts import SPLITS, Array, RawData, Split
+from compress.data.parts import SPLITS, Array, Split
 
 Batch = Mapping[str, Any]
 """Values by field: numbers (n,), lists (n, ...), names (n,) of texts, or a list of n images."""
-WEIGHT = "weight"
-SPLIT = "split"
-"""Columns that are no inputs, where they are there."""
-MOST_ROWS = 65_536
-"""Rows that are read at a time, however short they are."""
 RESIZE = "Resize them: --resize HEIGHT,WIDTH."
-_PARTS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
-"""Parts by what the column of parts calls them."""
-
-
-class Table(Protocol):
-    """A table in a file.
-
-    Attributes:
-        layout: Its columns.
-    """
-
-    layout: Layout
-
-    def batches(self, columns: Sequence[str]) -> Iterator[Mapping[str, Array]]:
-        """Yields some rows of these columns at a time.
-
-        Numbers are (n,), lists (n, ...), NaN where a value is missing; names are (n,) objects,
-        texts or None.
-        """
-
-
-def read(table: Table, source: str, asked: Asked) -> RawData:
-    """Reads a table; what is large goes to files as it comes.
-
-    Args:
-        table: The table.
-        source: As the user named it.
-        asked: Which columns are labels, what they mean, and the model's head.
-
-    Raises:
-        InputError: There is no label, inputs are no numbers, values are missing, or a part is of
-            another name.
-    """
-    layout = table.layout
-    options = asked.options
-    roles = roles_of(
-        layout, options.label, asked.head, bare=asked.bare, group=options.group_column,
-        time=options.time_column,
-    )  # fmt: skip
-    _check_special(layout, roles)
-    held = parts_of_rows(_by_part(table, roles), layout, roles, asked.head)
-    return raw_data(held, source, asked, notes=roles.notes)
 
 
 def parts_of_rows(
@@ -139,8 +91,9 @@ class _Examples:
         }
         self._labels: dict[str, list[Array]] = {name: [] for name in roles.labels}
         self._names = {column for column, held in layout.fields.items() if held.kind == NAMES}
-        self._weights: list[Array] = []
-        self._marks: dict[str, list[Array]] = {}
+        others = {"weight": roles.weight, "groups": roles.group, "times": roles.time}
+        self._others = {what: column for what, column in others.items() if column}
+        self._kept: dict[str, list[Array]] = {what: [] for what in self._others}
         self.count = 0
 
     def add(self, batch: Batch, rows: Sequence[str]) -> None:
@@ -154,18 +107,14 @@ class _Examples:
             if columns[0] in self._names:
                 held = [held[0].astype(str)]
             self._labels[name].append(held[0] if len(held) == 1 else np.stack(held, axis=1))
-        if self._roles.weight:
-            self._weights.append(np.asarray(batch[self._roles.weight]).astype(np.float32))
-        for what, column in (("groups", self._roles.group), ("times", self._roles.time)):
-            if column:
-                self._marks.setdefault(what, []).append(np.asarray(batch[column]))
+        for what, column in self._others.items():
+            self._kept[what].append(np.asarray(batch[column]))
 
     def whole(self) -> Split:
         x = {name: piece.whole() for name, piece in self.inputs.items()}
         y = {name: np.concatenate(parts) for name, parts in self._labels.items()}
-        weight = np.concatenate(self._weights) if self._weights else None
-        marks = {what: np.concatenate(values) for what, values in self._marks.items()}
-        return Split(unnamed(x), unnamed(y) if y else None, weight, **marks)
+        others = {what: np.concatenate(values) for what, values in self._kept.items()}
+        return Split(unnamed(x), unnamed(y) if y else None, **others)
 
     def close(self) -> None:
         for piece in self.inputs.values():
@@ -359,42 +308,3 @@ def _as(values: Array, shape: tuple[int | None, ...]) -> Array:
     sizes = [size for size in shape if size is not None]
     fits = len(sizes) == len(shape) > 0 and np.prod(sizes) == np.prod(values.shape[1:])
     return values.reshape(len(values), *sizes) if fits else values
-
-
-def _check_special(layout: Layout, roles: Roles) -> None:
-    for name, kind in ((roles.weight, NUMBER), (roles.split, NAMES)):
-        held = layout.fields.get(name)
-        if held is not None and held.kind != kind:
-            rule = (
-                "holds the weights of examples and must be numbers" if kind == NUMBER
-                else "says which part a row belongs to and must hold train, val or test"
-            )  # fmt: skip
-            raise InputError(
-                f"Column '{name}' of {layout.where} {rule}. Received: {held.kind}. Rename the "
-                "column where it is an input."
-            )
-
-
-def _by_part(table: Table, roles: Roles) -> Iterator[tuple[str, Batch, Sequence[str]]]:
-    for batch in table.batches(roles.read):
-        count = len(next(iter(batch.values())))
-        # rows that lack their part are refused with all that is missing
-        if not roles.split or None in batch[roles.split]:
-            yield "train", batch, [""] * count
-            continue
-        names, places = np.unique(batch[roles.split].astype(str), return_inverse=True)
-        found = [_part(name, table.layout) for name in names.tolist()]
-        for part in dict.fromkeys(found):
-            rows = np.isin(places, [place for place, own in enumerate(found) if own == part])
-            chosen = {column: values[rows] for column, values in batch.items()}
-            yield part, chosen, [""] * int(rows.sum())
-
-
-def _part(name: str, layout: Layout) -> str:
-    part = _PARTS.get(name.strip().lower())
-    if part is None:
-        raise InputError(
-            f"Column '{layout.split}' of {layout.where} must hold train, val or test. Received: "
-            f"'{one_line(name)}'. Give it another name where it is an input."
-        )
-    return part

@@ -50,9 +50,43 @@ def gathered(data: Any, input_shape: tuple[int | None, ...] | None) -> tuple[Any
         A tuple of arrays, or of arrays by name where a stream holds dictionaries.
 
     Raises:
-        InputError: It has no end, or does not fit onto the disk.
+        InputError: It has no end or no batch, batches differ in what they hold, or the disk is
+            full.
     """
-    return _joined(_batches(data, input_shape), stream_name(data))
+    name = stream_name(data)
+    first: list[Any] = []
+    growing: list[dict[str, Growing]] = []
+    try:
+        for batch in _complete(_batches(data, input_shape), name):
+            item = tuple(_arrays(part) for part in batch)
+            if not first:
+                if any(part.ndim == 0 for part in _leaves(item)):
+                    raise InputError(
+                        f"A {name} stream must come in batches, as fit takes it. Received: single "
+                        "numbers. Give data.batch(n)."
+                    )
+                first = _shapes(item)
+                growing = [
+                    {key: Growing(f"A {name} stream") for key, _ in named(part)} for part in item
+                ]
+            elif _shapes(item) != first:
+                raise InputError(
+                    f"Every batch of a {name} stream must hold the same. Received: shapes "
+                    f"{[f'{part.shape} {part.dtype}' for part in _leaves(item)]} after "
+                    f"{[f'{(None, *shape)} {kind}' for part in first for _, shape, kind in part]}."
+                )
+            for part, columns in zip(item, growing, strict=True):
+                for key, values in named(part):
+                    columns[key].add(values)
+        if not first:
+            raise InputError(f"A {name} stream must hold at least one batch. Received: none.")
+        return tuple(
+            unnamed({key: column.whole() for key, column in columns.items()}) for columns in growing
+        )
+    finally:
+        for columns in growing:
+            for column in columns.values():
+                column.close()
 
 
 def repeats(data: Any, input_shape: tuple[int | None, ...] | None, x: Any) -> bool:
@@ -167,47 +201,6 @@ def _of_py_dataset(data: Any) -> Iterator[tuple[Any, ...]]:
 
 def _parts(element: Any) -> tuple[Any, ...]:
     return element if isinstance(element, tuple) else (element,)
-
-
-def _joined(batches: Iterator[tuple[Any, ...]], name: str) -> tuple[Any, ...]:
-    """Joins batches of parts along their first axis; what is large goes to files.
-
-    Raises:
-        InputError: There are none, they differ in what they hold, or the disk is full.
-    """
-    first: list[Any] = []
-    growing: list[dict[str, Growing]] = []
-    try:
-        for batch in _complete(batches, name):
-            item = tuple(_arrays(part) for part in batch)
-            if not first:
-                if any(part.ndim == 0 for part in _leaves(item)):
-                    raise InputError(
-                        f"A {name} stream must come in batches, as fit takes it. Received: single "
-                        "numbers. Give data.batch(n)."
-                    )
-                first = _shapes(item)
-                growing = [
-                    {key: Growing(f"A {name} stream") for key, _ in named(part)} for part in item
-                ]
-            elif _shapes(item) != first:
-                raise InputError(
-                    f"Every batch of a {name} stream must hold the same. Received: shapes "
-                    f"{[f'{part.shape} {part.dtype}' for part in _leaves(item)]} after "
-                    f"{[f'{(None, *shape)} {kind}' for part in first for _, shape, kind in part]}."
-                )
-            for part, columns in zip(item, growing, strict=True):
-                for key, values in named(part):
-                    columns[key].add(values)
-        if not first:
-            raise InputError(f"A {name} stream must hold at least one batch. Received: none.")
-        return tuple(
-            unnamed({key: column.whole() for key, column in columns.items()}) for columns in growing
-        )
-    finally:
-        for columns in growing:
-            for column in columns.values():
-                column.close()
 
 
 def _complete(batches: Iterator[tuple[Any, ...]], name: str) -> Iterator[tuple[Any, ...]]:

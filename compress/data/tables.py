@@ -17,11 +17,30 @@ import numpy as np
 
 from compress.core import arrays
 from compress.core.errors import InputError, one_line
-from compress.data.fields import ARRAY, DATES, NAMES, NUMBER, OTHER, Field, Layout
-from compress.data.kinds import Asked, Kind
+from compress.data.kinds import (
+    ARRAY,
+    DATES,
+    NAMES,
+    NUMBER,
+    OTHER,
+    Asked,
+    Field,
+    Kind,
+    Layout,
+    Roles,
+    raw_data,
+    roles_of,
+)
 from compress.data.parts import Array, RawData
-from compress.data.rows import MOST_ROWS, SPLIT, WEIGHT, read
+from compress.data.rows import Batch, parts_of_rows
 
+WEIGHT = "weight"
+SPLIT = "split"
+"""Columns that are no inputs, where they are there."""
+MOST_ROWS = 65_536
+"""Rows that are read at a time, however short they are."""
+_PARTS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+"""Parts by what the column of parts calls them."""
 _UNNAMED = re.compile(r"Unnamed: \d+")
 """What pandas calls a column without a name."""
 _INDEX = re.compile(r"__index_level_\d+__")
@@ -32,11 +51,7 @@ _DAMAGED = (OSError, EOFError, ValueError, zlib.error)
 
 
 class _Text(Exception):
-    """A column that began with numbers holds texts too."""
-
-    def __init__(self, column: str, shown: str) -> None:
-        super().__init__(column)
-        self.column, self.shown = column, shown
+    """A column that began with numbers holds texts too: its name, and one of them."""
 
 
 def load_csv(source: str, asked: Asked) -> RawData:
@@ -48,7 +63,7 @@ def load_csv(source: str, asked: Asked) -> RawData:
         asked: Which columns are labels, what they mean, and the model's head.
 
     Raises:
-        InputError: It is no CSV file, or see `compress.data.rows.read`.
+        InputError: It is no CSV file, or see `read`.
     """
     texts: dict[str, str] = {}
     while True:
@@ -56,7 +71,8 @@ def load_csv(source: str, asked: Asked) -> RawData:
             return read(_Csv(source, texts), source, asked)
         except _Text as found:
             # from the first line on: 01 and 1 are one number, and two names
-            texts[found.column] = found.shown
+            name, shown = found.args
+            texts[name] = shown
 
 
 def load_parquet(source: str, asked: Asked) -> RawData:
@@ -64,7 +80,7 @@ def load_parquet(source: str, asked: Asked) -> RawData:
 
     Raises:
         InputError: It is no Parquet file, lists have several lengths, or see
-            `compress.data.rows.read`.
+            `read`.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -77,6 +93,29 @@ def load_parquet(source: str, asked: Asked) -> RawData:
         file = pq.ParquetFile(source, pre_buffer=False)
     with file:
         return read(_Parquet(source, explained, file), source, asked)
+
+
+def read(table: _Table, source: str, asked: Asked) -> RawData:
+    """Reads a table; what is large goes to files as it comes.
+
+    Args:
+        table: The table.
+        source: As the user named it.
+        asked: Which columns are labels, what they mean, and the model's head.
+
+    Raises:
+        InputError: There is no label, inputs are no numbers, values are missing, or a part is of
+            another name.
+    """
+    layout = table.layout
+    options = asked.options
+    roles = roles_of(
+        layout, options.label, asked.head, bare=asked.bare, group=options.group_column,
+        time=options.time_column,
+    )  # fmt: skip
+    _check_special(layout, roles)
+    held = parts_of_rows(_by_part(table, roles), layout, roles, asked.head)
+    return raw_data(held, source, asked, notes=roles.notes)
 
 
 class _Table:
@@ -94,6 +133,11 @@ class _Table:
         self._path, self._explained = path, explained
 
     def batches(self, columns: Sequence[str]) -> Iterator[Mapping[str, Array]]:
+        """Yields some rows of these columns at a time.
+
+        Numbers are (n,), lists (n, ...), NaN where a value is missing; names are (n,) objects,
+        texts or None.
+        """
         row = 1
         with self._explained():
             chunks = self._chunks(list(columns))
@@ -245,6 +289,45 @@ class _Parquet(_Table):
         found = np.full((len(column), *rows_there.shape[1:]), np.nan, np.float32)
         found[there] = rows_there
         return found
+
+
+def _check_special(layout: Layout, roles: Roles) -> None:
+    for name, kind in ((roles.weight, NUMBER), (roles.split, NAMES)):
+        held = layout.fields.get(name)
+        if held is not None and held.kind != kind:
+            rule = (
+                "holds the weights of examples and must be numbers" if kind == NUMBER
+                else "says which part a row belongs to and must hold train, val or test"
+            )  # fmt: skip
+            raise InputError(
+                f"Column '{name}' of {layout.where} {rule}. Received: {held.kind}. Rename the "
+                "column where it is an input."
+            )
+
+
+def _by_part(table: _Table, roles: Roles) -> Iterator[tuple[str, Batch, Sequence[str]]]:
+    for batch in table.batches(roles.read):
+        count = len(next(iter(batch.values())))
+        # rows that lack their part are refused with all that is missing
+        if not roles.split or None in batch[roles.split]:
+            yield "train", batch, [""] * count
+            continue
+        names, places = np.unique(batch[roles.split].astype(str), return_inverse=True)
+        found = [_part(name, table.layout) for name in names.tolist()]
+        for part in dict.fromkeys(found):
+            rows = np.isin(places, [place for place, own in enumerate(found) if own == part])
+            chosen = {column: values[rows] for column, values in batch.items()}
+            yield part, chosen, [""] * int(rows.sum())
+
+
+def _part(name: str, layout: Layout) -> str:
+    part = _PARTS.get(name.strip().lower())
+    if part is None:
+        raise InputError(
+            f"Column '{layout.split}' of {layout.where} must hold train, val or test. Received: "
+            f"'{one_line(name)}'. Give it another name where it is an input."
+        )
+    return part
 
 
 def _separator(path: str) -> str:

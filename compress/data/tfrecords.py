@@ -19,8 +19,21 @@ import numpy as np
 
 from compress.core.columns import in_batches
 from compress.core.errors import InputError, one_line
-from compress.data.fields import ARRAY, IMAGE, NAMES, NUMBER, OTHER, Field, Layout, Roles, roles_of
-from compress.data.kinds import Asked, Kind, ending, raw_data
+from compress.data.kinds import (
+    ARRAY,
+    IMAGE,
+    NAMES,
+    NUMBER,
+    OTHER,
+    Asked,
+    Field,
+    Kind,
+    Layout,
+    Roles,
+    ending,
+    raw_data,
+    roles_of,
+)
 from compress.data.parts import SPLITS, Array, RawData
 from compress.data.rows import Batch, parts_of_rows
 from compress.data.tasks import has_classes

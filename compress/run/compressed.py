@@ -302,24 +302,16 @@ class _File(TypedDict):
     examples: list[_Differing]
 
 
-class _Content(TypedDict):
-    class_names: list[str]
-    files: dict[str, _File]
-
-
-@dataclass(frozen=True)
-class Decisions:
+class Decisions(TypedDict):
     """Decisions of a model's files, on the test part.
 
-    Attributes:
-        class_names: In the order of labels.
-        files: By artifact: "confusion" (rows: labels, columns: decisions), "baseline" (what the
-            file is held against), "differ" (examples that the two decide otherwise), "examples"
-            (some of these).
+    `files` has by artifact "confusion" (rows: labels, columns: decisions), "baseline" (what the
+    file is held against), "differ" (examples that the two decide otherwise), "examples" (some of
+    these).
     """
 
-    class_names: tuple[str, ...]
-    files: dict[str, dict[str, Any]]
+    class_names: list[str]
+    files: dict[str, _File]
 
 
 def read_decisions(path: Path) -> Decisions | None:
@@ -330,9 +322,9 @@ def read_decisions(path: Path) -> Decisions | None:
     """
     if not path.exists():
         return None
-    content = conform(read_json(path), _Content, f"'{path}'")
-    names, files = tuple(content["class_names"]), content["files"]
-    for file in files.values():
+    content: Decisions = conform(read_json(path), Decisions, f"'{path}'")
+    names = content["class_names"]
+    for file in content["files"].values():
         places = [item[key] for item in file["examples"] for key in ("label", "before", "after")]
         square = [len(row) for row in file["confusion"]] == [len(names)] * len(names)
         if not square or any(not 0 <= place < len(names) for place in places):
@@ -340,7 +332,7 @@ def read_decisions(path: Path) -> Decisions | None:
         for item in file["examples"]:
             if not PICTURE.fullmatch(item["picture"]):
                 item["picture"] = ""
-    return Decisions(names, files)
+    return content
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ class Task(ABC):
         agrees_by_r2: Whether `agreement` is R^2 of numbers, not a share of equal decisions.
         label_smoothing: Share of a target that is moved to the other classes, in [0, 1).
         positions: Sizes of the axes of an output before its last one.
+        tally_rows: How many numbers of each output `tallies` have; 0: there are none.
     """
 
     name: str
@@ -55,9 +56,9 @@ class Task(ABC):
     agrees_by_r2: bool = False
     label_smoothing: float = 0.0
     positions: tuple[int, ...] = ()
+    tally_rows: int = 0
 
     @classmethod
-    @abstractmethod
     def for_labels(cls, names: int, labels: Array | None) -> Task:
         """Returns the task of a data set.
 
@@ -65,6 +66,9 @@ class Task(ABC):
             names: How many classes, labels or targets there are.
             labels: Of the training part, where they are known.
         """
+        make: Any = cls
+        task: Task = make(names)
+        return task
 
     @classmethod
     def read(cls, labels: Array, name: str, shape: tuple[int | None, ...] = ()) -> Array:
@@ -183,7 +187,7 @@ class Task(ABC):
     @property
     def tally_shape(self) -> tuple[int, ...]:
         """The shape of an example's `tallies`; (): there are none."""
-        return ()
+        return (self.tally_rows, self.outputs) if self.tally_rows else ()
 
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0

@@ -89,11 +89,6 @@ class MultiClass(OfClasses, _OneOfSeveral):
     qualities = ("accuracy", "f1_macro", "precision_macro", "recall_macro")
     shares = ("accuracy",)
 
-    @classmethod
-    def for_labels(cls, names: int, labels: Array | None) -> MultiClass:
-        """Returns the task of so many classes."""
-        return cls(names)
-
     def loss(self, labels: Any, logits: Any) -> Any:
         """Returns -sum_k q_k log softmax(logits)_k, q = (1 - s) onehot + s / K, (batch,)."""
         import tensorflow as tf
@@ -161,6 +156,7 @@ class _ByPosition(_OneOfSeveral):
     positions: tuple[int, ...] = field(default=(), repr=False)
 
     classes = True
+    tally_rows = 3
 
     @classmethod
     def for_labels(cls, names: int, labels: Array | None) -> Self:
@@ -239,10 +235,6 @@ class _ByPosition(_OneOfSeveral):
         counts = np.bincount(labels[labels != VOID].ravel(), minlength=self.num_classes)
         row = np.eye(self.num_classes)[counts.argmax()]
         yield repeat_row(row, labels, tuple(labels.shape[1:]))
-
-    @property
-    def tally_shape(self) -> tuple[int, ...]:
-        return (3, self.num_classes)
 
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0

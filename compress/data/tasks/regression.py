@@ -37,6 +37,7 @@ class Regression(Task):
     activation = "linear"
     qualities = ("r2",)
     agrees_by_r2 = True
+    tally_rows = 4
 
     @classmethod
     def of(cls, labels: Array) -> Regression:
@@ -81,11 +82,6 @@ class Regression(Task):
         ten it exceeds 1.645^2 / n.
         """
         return 1.645 / len(labels)
-
-    @property
-    def tally_shape(self) -> tuple[int, ...]:
-        """See `tallies`."""
-        return (4, self.num_targets)
 
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0

@@ -124,11 +124,6 @@ class MultiLabel(YesNo):
     shares = ("exact_match",)
 
     @classmethod
-    def for_labels(cls, names: int, labels: Array | None) -> MultiLabel:
-        """Returns the task of so many labels."""
-        return cls(names)
-
-    @classmethod
     def read(cls, labels: Array, name: str, shape: tuple[int | None, ...] = ()) -> Array:
         """See `Task.read`: rows of 0 and 1 become int64."""
         numbers = labels.dtype.kind in "fiub" and labels.ndim == 2 and labels.shape[1]
@@ -215,6 +210,7 @@ class Masks(YesNo):
     name = "masks"
     noun = "masks"
     qualities = ("mean_iou", "dice", "accuracy")
+    tally_rows = 4
 
     @classmethod
     def for_labels(cls, names: int, labels: Array | None) -> Masks:
@@ -250,11 +246,6 @@ class Masks(YesNo):
         shares = labels.reshape(-1, self.num_masks).mean(axis=0)
         for yes in (shares > 0, shares > 0.5):
             yield repeat_row(np.where(yes, 1.0, -1.0), labels, tuple(labels.shape[1:-1]))
-
-    @property
-    def tally_shape(self) -> tuple[int, ...]:
-        """See `tallies`."""
-        return (4, self.num_masks)
 
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0

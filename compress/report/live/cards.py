@@ -92,9 +92,9 @@ def file_panels(decisions: Decisions | None, artifact: str) -> Iterator[dict[str
         decisions: Of the model's files.
         artifact: Id of the file.
     """
-    if decisions is None or artifact not in decisions.files:
+    if decisions is None or artifact not in decisions["files"]:
         return
-    names, found = decisions.class_names, decisions.files[artifact]
+    names, found = decisions["class_names"], decisions["files"][artifact]
     total = sum(map(sum, found["confusion"]))
     yield {
         "kind": "matrix",

@@ -56,7 +56,7 @@ def test_what_is_written(
     assert found is not None
     assert [path.name for path in folder.decisions.iterdir()] == ["m.json"]
     labels = np.asarray(digits.test.y)
-    file = found.files["m-p80.int8"]
+    file = found["files"]["m-p80.int8"]
     np.testing.assert_array_equal(file["confusion"], confusion_matrix(labels, small))
     assert file["differ"] == int((dense != small).sum())
     assert len(file["examples"]) == EXAMPLES
@@ -93,7 +93,7 @@ def test_yes_and_no_by_the_bound(digits: Dataset, tmp_path: Path) -> None:
     found = read_decisions(folder.decisions_of("m"))
     assert found is not None
     np.testing.assert_array_equal(
-        found.files["m.float32"]["confusion"],
+        found["files"]["m.float32"]["confusion"],
         confusion_matrix(np.asarray(data.test.y), scores[:, 0] > 0.25),
     )
 
@@ -117,7 +117,7 @@ def test_damaged_ones_are_refused(written: tuple[RunFolder, np.ndarray, np.ndarr
     write_json(path, content)
     found = read_decisions(path)
     assert found is not None
-    assert found.files["m-p80.int8"]["examples"][0]["picture"] == ""
+    assert found["files"]["m-p80.int8"]["examples"][0]["picture"] == ""
     content["files"]["m-p80.int8"]["examples"][0]["after"] = 12
     write_json(path, content)
     with pytest.raises(InputError, match="must hold decisions among 10 classes"):
