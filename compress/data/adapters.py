@@ -283,8 +283,7 @@ def pass_notes(data: Any, x: Any, head: Head | Heads | None) -> tuple[str, ...]:
 
 def is_bare(data: Any) -> bool:
     """Tells whether what was handed over are examples alone; of streams that is not known."""
-    holds_labels = isinstance(data, (tuple, Dataset)) or is_hugging_face(data)
-    return not holds_labels and not is_stream(data)
+    return not (isinstance(data, (tuple, Dataset)) or is_hugging_face(data) or is_stream(data))
 
 
 def name_of(data: Any) -> str:

@@ -308,8 +308,10 @@ def answered(split: Split, preprocess: Preprocessing, answers: Answering) -> Spl
         answers: Of the model.
     """
     size = answers.most([values.shape[1:] for values in arrays(split.x)])
-    starts = range(0, count(split.x), size)
-    found = [answers(preprocess(taken(split.x, slice(at, at + size)))) for at in starts]
+    found = [
+        answers(preprocess(taken(split.x, slice(at, at + size))))
+        for at in range(0, count(split.x), size)
+    ]
     return replace(split, y=mapped(lambda made: made.astype(np.float32), joined(found)))
 
 

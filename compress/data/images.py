@@ -219,8 +219,7 @@ def _common(paths: Sequence[Path], resize: tuple[int, int] | None, damaged: Dama
     if resize is not None and set(sizes) != {resize[::-1]}:
         size = resize[::-1]
         notes += (f"images resized to {size[0]}x{size[1]} pixels (bilinear, smoothed)",)
-    grey = depth is not BYTES or modes <= _GREY
-    result = Common(size, depth, grey, notes, resize is not None)
+    result = Common(size, depth, depth is not BYTES or modes <= _GREY, notes, resize is not None)
     height, width, channels = result.shape
     require_room(
         len(paths) * height * width * channels * np.dtype(depth.dtype).itemsize,

@@ -106,8 +106,9 @@ def _pair(folder: Path, part: str) -> Split | None:
             f"Data folder '{folder}' must hold both images and labels of the {part} part. "
             f"Received: only '{(images or labels or folder).name}'."
         )
-    x = as_examples(read_idx(images), images.name)
-    return Split(x, MultiClass.read(read_idx(labels), labels.name))
+    return Split(
+        as_examples(read_idx(images), images.name), MultiClass.read(read_idx(labels), labels.name)
+    )
 
 
 def _find(folder: Path, part: str, role: str) -> Path | None:

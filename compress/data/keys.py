@@ -83,8 +83,9 @@ def example_keys(x: Columns) -> npt.NDArray[np.uint64]:
             # of an image of one colour nothing would be left
             plain = steps is None or not steps[place].any()
             content = row.tobytes() if plain or steps is None else steps[place].tobytes()
-            digest = hashlib.blake2b(content, digest_size=8).digest()
-            keys[start + place] = int.from_bytes(digest, "little")
+            keys[start + place] = int.from_bytes(
+                hashlib.blake2b(content, digest_size=8).digest(), "little"
+            )
     return keys
 
 
@@ -153,8 +154,9 @@ class RowSketch:
         spread = np.where(most > tenth, (most - tenth) / _TENTHS, sample.std(0))
         # of a constant column sums leave a rest
         spread = np.where(low < high, spread, 0.0)
-        chosen = sample[_spaced(len(sample), REFERENCES)].astype(np.float32)
-        return cls(chosen, centre, spread, low, high)
+        return cls(
+            sample[_spaced(len(sample), REFERENCES)].astype(np.float32), centre, spread, low, high
+        )
 
     @property
     def varies(self) -> npt.NDArray[np.bool_]:
@@ -234,8 +236,7 @@ class RowSketch:
         ):
             own_spread, its_spread, own_from, its_from = first
             gain = np.where(shared, own_spread / np.where(its_spread > 0, its_spread, 1), 1.0)
-            offset = own_from - gain * its_from
-            found = self._refine(rows, gain, offset, shared, other)
+            found = self._refine(rows, gain, own_from - gain * its_from, shared, other)
             if found is not None:
                 return found
         return None
@@ -255,8 +256,7 @@ class RowSketch:
         for _ in range(_ROUNDS):
             index, distance = self._nearest(rows, (gain, offset), shared)
             nearest = np.sort(distance)
-            limit = max(2 * nearest[LEAST_FOUND - 1], 1e-9)
-            chosen = distance <= limit
+            chosen = distance <= max(2 * nearest[LEAST_FOUND - 1], 1e-9)
             partners = _chunk(rows, index)
             gain, offset = _fit_columns(partners[chosen], own[chosen], other.spread, between)
             residual = np.abs((partners * gain + offset - own) / np.where(shared, self.spread, 1.0))
@@ -297,8 +297,7 @@ class RowSketch:
         values = part.astype(np.float64)
         if scale is not None:
             values = values * scale[0] + scale[1]
-        spread = np.where(self.varies, self.spread, 1.0)
-        return np.asarray((values - self.centre) / spread)
+        return np.asarray((values - self.centre) / np.where(self.varies, self.spread, 1.0))
 
 
 @dataclass(frozen=True)

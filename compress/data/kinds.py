@@ -429,12 +429,11 @@ def _check_labels(labels: Any, outputs: list[str], name: str) -> Any:
     return _numbers_or_names(labels, name)
 
 
-def _numbers_or_names(labels: Any, name: str) -> Array:
+def _numbers_or_names(labels: Any, name: str) -> Any:
     if isinstance(labels, dict) or labels.dtype.kind not in "fiubUS" or not labels.ndim:
         received = (
             f"arrays {', '.join(labels)}" if isinstance(labels, dict)
             else f"shape {labels.shape}, type {labels.dtype}"
         )  # fmt: skip
         raise InputError(f"{name} must be numbers or names. Received: {received}.")
-    array: Array = labels
-    return array
+    return labels

@@ -120,8 +120,9 @@ class RawData:
         val, test = (
             None if part is None else part.without_labels() for part in (self.val, self.test)
         )
-        train = self.train.without_labels()
-        return replace(self, train=train, val=val, test=test, class_names=None)
+        return replace(
+            self, train=self.train.without_labels(), val=val, test=test, class_names=None
+        )
 
 
 def check_split(
@@ -152,14 +153,17 @@ def check_split(
     if not outputs:
         TASKS[kind].check(split.y, part, name, num_classes)
     weight = split.weight
-    if weight is not None:
-        shaped = weight.shape == (len(split),)
-        if not shaped or not np.isfinite(weight).all() or weight.min() < 0 or not weight.any():
-            smallest = f", smallest {weight.min():g}" if weight.size else ""
-            raise InputError(
-                f"Weights of '{name}' must be one finite number an example, at least 0, not all "
-                f"0. Received: shape {weight.shape}{smallest} in the {part} part."
-            )
+    if weight is not None and (
+        weight.shape != (len(split),)
+        or not np.isfinite(weight).all()
+        or weight.min() < 0
+        or not weight.any()
+    ):
+        smallest = f", smallest {weight.min():g}" if weight.size else ""
+        raise InputError(
+            f"Weights of '{name}' must be one finite number an example, at least 0, not all "
+            f"0. Received: shape {weight.shape}{smallest} in the {part} part."
+        )
     if not all(map(is_finite, arrays(split.x))):
         raise InputError(
             f"Examples of '{name}' must be finite. Received: NaN or infinity in the {part} part."

@@ -54,8 +54,7 @@ class Preprocessing:
             own = dict(self.columns)
             return {name: own.get(name, _PLAIN)(values) for name, values in x.items()}
         gain, offset = self.affine()
-        turned = x[..., ::-1] if self.bgr else x
-        return turned.astype(np.float32) * gain + offset
+        return (x[..., ::-1] if self.bgr else x).astype(np.float32) * gain + offset
 
     def affine(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Returns gain and offset, shape (C,) or (1,): the map is `x * gain + offset`."""
@@ -86,11 +85,10 @@ class Preprocessing:
         """Returns the map that makes inputs of this scaling from inputs of another one."""
         if self.columns or other.columns:
             mine, its = dict(self.columns), dict(other.columns)
-            names = dict.fromkeys((*mine, *its))
             return Preprocessing(
                 columns=tuple(
                     (name, mine.get(name, _PLAIN).from_inputs(its.get(name, _PLAIN)))
-                    for name in names
+                    for name in dict.fromkeys((*mine, *its))
                 )
             )
         own_std, its_std = np.asarray(self.std, np.float64), np.asarray(other.std, np.float64)

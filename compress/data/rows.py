@@ -204,8 +204,10 @@ class _Images(_Piece):
         self._resize, self._remedy = resize, remedy
 
     def add(self, batch: Batch, rows: Sequence[str]) -> None:
-        images = batch[self._columns[0]]
-        plain = [self._plain(image, row) for image, row in zip(images, rows, strict=True)]
+        plain = [
+            self._plain(image, row)
+            for image, row in zip(batch[self._columns[0]], rows, strict=True)
+        ]
         if any(image.shape[-1] != 1 for image in plain):
             self.colour()
         channels = 1 if self.grey else 3

@@ -103,9 +103,8 @@ def split_off(
         )
     try:
         if units is None:
-            places = np.arange(len(split))
             stay, leave = train_test_split(
-                places, test_size=fraction, random_state=seed, stratify=alike
+                np.arange(len(split)), test_size=fraction, random_state=seed, stratify=alike
             )
         elif split.groups is not None and len(np.unique(units)) <= _FEW_GROUPS:
             stay, leave = _split_few_groups(units, fraction, seed, alike)
@@ -163,9 +162,9 @@ def draw_stratified(split: Split, count: int, seed: int = 0) -> Indices:
     if len(sizes) > count:  # classes beside each other share a stretch
         return np.sort(_draw_evenly(order, count, random))
     members = np.split(order, np.cumsum(sizes)[:-1])
-    shares = _allocate(sizes, count)
     drawn = [
-        _draw_evenly(part, int(share), random) for part, share in zip(members, shares, strict=True)
+        _draw_evenly(part, int(share), random)
+        for part, share in zip(members, _allocate(sizes, count), strict=True)
     ]
     return np.sort(np.concatenate(drawn))
 
@@ -189,8 +188,7 @@ def drawn_inputs(data: Dataset | Unlabelled, count: int, seed: int) -> Any:
     step = max(1, CHUNK // each)
     grown: dict[str, Growing] = {}
     for start in range(0, len(order), step):
-        part = data.preprocess(taken(x, order[start : start + step]))
-        for name, values in named(part):
+        for name, values in named(data.preprocess(taken(x, order[start : start + step]))):
             grown.setdefault(name, Growing("examples that are drawn")).add(values)
     return unnamed({name: made.whole() for name, made in grown.items()})
 

@@ -164,8 +164,11 @@ def _of_tf_data(data: Any, input_shape: tuple[int | None, ...] | None) -> Iterat
         )
     spec = data.element_spec
     specs = spec if isinstance(spec, tuple) else (spec,)
-    flat = tf.nest.flatten(specs)
-    other = [type(item).__name__ for item in flat if not isinstance(item, tf.TensorSpec)]
+    other = [
+        type(item).__name__
+        for item in tf.nest.flatten(specs)
+        if not isinstance(item, tf.TensorSpec)
+    ]
     if other:
         raise InputError(f"A tf.data stream must hold plain tensors. Received: {other[0]}.")
     rank = _rank(specs[0])

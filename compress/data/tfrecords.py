@@ -107,8 +107,7 @@ def load_tfds(source: str, asked: Asked) -> RawData:
         part: builder.as_dataset(split=name, as_supervised=True, shuffle_files=False)
         for name, part in splits.items()
     }
-    spec = _spec(streams["train"], source)
-    fields = dict(zip(_PAIR, map(_field_of_spec, spec), strict=True))
+    fields = dict(zip(_PAIR, map(_field_of_spec, _spec(streams["train"], source)), strict=True))
     layout = Layout(f"'{source}'", fields, "feature", "give module:function, which makes pairs")
     roles = roles_of(layout, _PAIR[1:], asked.head, bare=asked.bare)
     held = parts_of_rows(
@@ -209,7 +208,7 @@ def _layout(source: str, records: Sequence[bytes], path: Path) -> Layout:
     return Layout(f"'{source}'", fields, "feature", "write the records without it")
 
 
-def _features(record: bytes, what: str) -> Mapping[str, Any]:
+def _features(record: bytes, what: str) -> Any:
     import tensorflow as tf
 
     example = tf.train.Example()
@@ -222,8 +221,7 @@ def _features(record: bytes, what: str) -> Mapping[str, Any]:
             f"Records must be of the type tf.train.Example, with features. Received: {what}, "
             f"which is not ({len(record):,} bytes)."
         )
-    found: Mapping[str, Any] = example.features.feature
-    return found
+    return example.features.feature
 
 
 def _field(feature: Any) -> Field:
@@ -242,10 +240,9 @@ def _field(feature: Any) -> Field:
         return Field(OTHER, f"{len(values[0]):,} bytes that are no JPEG or PNG")
 
 
-def _values(feature: Any) -> Sequence[Any]:
+def _values(feature: Any) -> Any:
     kind = feature.WhichOneof("kind")
-    values: Sequence[Any] = getattr(feature, kind).value if kind else ()
-    return values
+    return getattr(feature, kind).value if kind else ()
 
 
 def _batches(

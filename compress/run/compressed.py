@@ -241,8 +241,7 @@ class Compressed(Record):
             return f"as_long must hold 'val' and 'test'; received: {received}"
         if not self.compressed and not any(item.variant == "pruned" for item in files):
             return "artifacts must hold a pruned file; received: none"
-        sizes = [item["size"] for item in self.weights["pruned"]]
-        if any(size < 1 for size in sizes):
+        if any(item["size"] < 1 for item in self.weights["pruned"]):
             return "weights.pruned must be layers of at least one weight; received: one of none"
         wrong = [item for item in (self.channels or {}).get("unknown", ()) if len(item) != 3]
         if wrong:

@@ -237,8 +237,8 @@ class Task(ABC):
         def evaluate(index: npt.NDArray[np.int64]) -> float:
             if tallies is not None:
                 return self.of_tallies(tallies[index].sum(0))[main]
-            few = taken(labels, index), taken(scores, index)
             # a quality may be undefined where one class alone occurs
+            few = taken(labels, index), taken(scores, index)
             return self.quality(*few, threshold=threshold).get(main, math.nan)
 
         return jackknife_values(count(scores), evaluate)

@@ -233,8 +233,7 @@ class _ByPosition(_OneOfSeveral):
     def constants(self, labels: Array) -> Iterator[Array]:
         """Yield the most frequent class: no other constant answer is better in any quality."""
         counts = np.bincount(labels[labels != VOID].ravel(), minlength=self.num_classes)
-        row = np.eye(self.num_classes)[counts.argmax()]
-        yield repeat_row(row, labels, tuple(labels.shape[1:]))
+        yield repeat_row(np.eye(self.num_classes)[counts.argmax()], labels, tuple(labels.shape[1:]))
 
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0
@@ -252,11 +251,10 @@ class _ByPosition(_OneOfSeveral):
         row = np.broadcast_to(np.arange(count)[:, None] * classes, true.shape)
 
         def binned(chosen: npt.NDArray[np.bool_], of: Array) -> npt.NDArray[np.int64]:
-            found = np.bincount((row + of)[chosen], minlength=count * classes)
-            return found.reshape(count, classes)
+            counts = np.bincount((row + of)[chosen], minlength=count * classes)
+            return counts.reshape(count, classes)
 
-        right = known & (said == true)
-        found = [binned(right, true), binned(known, said), binned(known, true)]
+        found = [binned(known & (said == true), true), binned(known, said), binned(known, true)]
         return np.stack(found, 1).astype(np.float64)
 
     def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:

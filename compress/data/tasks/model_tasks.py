@@ -124,8 +124,7 @@ class Answers(Task):
         scores = scores.reshape(labels.shape)
         if self.activation == "sigmoid":
             # answers are probabilities, scores may be logits
-            same = (scores > threshold) == (labels > 0.5)
-            return {"agreement": float(same.mean())}
+            return {"agreement": float(((scores > threshold) == (labels > 0.5)).mean())}
         return {"agreement": max(0.0, self.plain.agreement(scores, labels))}
 
     def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:

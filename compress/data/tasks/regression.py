@@ -94,8 +94,7 @@ class Regression(Task):
         """
         flat = (len(labels), -1, scores.shape[-1])
         true = labels.reshape(flat).astype(np.float64)
-        error = scores.reshape(flat) - true
-        return _sums_of_examples(error, true - true.mean((0, 1)))
+        return _sums_of_examples(scores.reshape(flat) - true, true - true.mean((0, 1)))
 
     def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
         """Returns R^2 (mean over targets, at most 1), mean absolute and root mean squared error.
@@ -153,8 +152,7 @@ class Reconstruction(Regression):
             errors, and how many numbers there are.
         """
         true = labels.reshape(len(labels), -1, 1).astype(np.float64)
-        error = scores.reshape(true.shape) - true
-        return _sums_of_examples(error, true - true.mean(0))
+        return _sums_of_examples(scores.reshape(true.shape) - true, true - true.mean(0))
 
 
 def _sums_of_examples(error: Array, about: Array) -> npt.NDArray[np.float64]:

@@ -258,8 +258,7 @@ class Masks(YesNo):
         flat = (len(labels), -1, self.num_masks)
         yes, true = (scores > threshold).reshape(flat), labels.reshape(flat).astype(bool)
         every = np.full((len(labels), self.num_masks), yes.shape[1])
-        found = [(yes & true).sum(1), yes.sum(1), true.sum(1), every]
-        return np.stack(found, 1).astype(np.float64)
+        return np.stack([(yes & true).sum(1), yes.sum(1), true.sum(1), every], 1).astype(np.float64)
 
     def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
         """Returns qualities of sums of `tallies`, (4, masks).

@@ -234,8 +234,7 @@ class _Follower(threading.Thread):
         while not self._over.wait(EVERY):
             self._tell(last=False)
         self._tell(last=self._finished)
-        place = self._folder.path
-        files = [path for name in REPORT if (path := place / name).exists()]
+        files = [path for name in REPORT if (path := self._folder.path / name).exists()]
         for name, log in [*self._logs.items()]:
             self._safely(name, partial(log.end, files, finished=self._finished))
 

@@ -70,8 +70,7 @@ class MlflowLog:
                 stream.write(json.dumps([self._address, item, self._ids[item]]) + "\n")
             texts = {str(key): str(value)[:LONGEST] for key, value in params.items()}
             # what stands there cannot be changed: it is told once
-            params_of_run = [Param(*pair) for pair in texts.items()]
-            self._client.log_batch(self._ids[item], params=params_of_run)
+            self._client.log_batch(self._ids[item], params=[Param(*pair) for pair in texts.items()])
         self._open.add(self._ids[item])
         return str(self._ids[item])
 

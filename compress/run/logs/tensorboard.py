@@ -55,8 +55,7 @@ class TensorBoardLog:
             for key, value in event.params.items()
         }
         made = EventFileWriter(str(self._place / event.item), filename_suffix=".hparams")
-        summary = summary_v2.hparams_pb(known, trial_id=event.item)
-        made.add_event(Stored(summary=summary))
+        made.add_event(Stored(summary=summary_v2.hparams_pb(known, trial_id=event.item)))
         made.close()
 
     def end(self, files: Sequence[Path], *, finished: bool) -> None:
