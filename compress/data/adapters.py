@@ -18,7 +18,7 @@ import numpy as np
 from compress.core.arrays import is_mapped
 from compress.core.columns import count, named
 from compress.core.errors import InputError, one_line
-from compress.data.dataset import Answering, Dataset, Unlabelled, answered
+from compress.data.dataset import Answering, Dataset, Unlabelled
 from compress.data.hugging_face import NAME, about, is_hugging_face, parts_of, read
 from compress.data.kinds import read_parts
 from compress.data.leaks import check_parts
@@ -148,7 +148,7 @@ def answer_parts(raw: RawData, preprocess: Preprocessing, answers: Answering) ->
         answers: Of the model.
     """
     made: dict[str, Any] = {
-        part: answered(split, preprocess, answers)
+        part: replace(split, y=answers(split.x, preprocess))
         for part in SPLITS
         if (split := getattr(raw, part)) is not None
     }

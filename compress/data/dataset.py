@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,6 @@ from compress.core.atomic_files import read_json, write_json
 from compress.core.columns import (
     Columns,
     arrays,
-    count,
-    joined,
-    mapped,
     named,
     taken,
     unnamed,
@@ -46,6 +43,10 @@ from compress.data.tasks import TASKS, Several, Task, has_classes, make_task
 LEAST_BYTES = 32 * 2**20
 """Examples that take less are loaded by each process for itself."""
 _ABOUT = "about.json"
+Answering: TypeAlias = "Callable[[Any, Preprocessing], Any]"
+"""What a model answers to raw examples, by how they are scaled for it.
+
+An array (n, ..., outputs), float32; of several outputs by name."""
 _GLANCE = 1000
 """Training examples that tell what guessing costs where they are labels too."""
 
@@ -285,34 +286,6 @@ class Unlabelled(_Examples):
     def val(self) -> Split:
         """The same examples: nothing is fitted to them that could be judged."""
         return self.train
-
-
-class Answering(Protocol):
-    """What a model answers: inputs (n, ...) -> outputs (n, ..., outputs), of several by name."""
-
-    def __call__(self, inputs: Any) -> Any:
-        """Return the answers to inputs."""
-        ...
-
-    def most(self, sizes: Sequence[tuple[int, ...]]) -> int:
-        """Return how many examples of these sizes may be answered at a time."""
-        ...
-
-
-def answered(split: Split, preprocess: Preprocessing, answers: Answering) -> Split:
-    """Returns examples with a model's answers to them as labels, (n, outputs).
-
-    Args:
-        split: Examples; their labels are not looked at.
-        preprocess: Raw examples -> model inputs.
-        answers: Of the model.
-    """
-    size = answers.most([values.shape[1:] for values in arrays(split.x)])
-    found = [
-        answers(preprocess(taken(split.x, slice(at, at + size))))
-        for at in range(0, count(split.x), size)
-    ]
-    return replace(split, y=mapped(lambda made: made.astype(np.float32), joined(found)))
 
 
 @contextmanager

@@ -298,7 +298,6 @@ def _depth(image: Image) -> Depth:
 
 
 def _remarks(image: Image) -> list[str]:
-    """Returns what a user should know of how an image is read."""
     tiles = getattr(image, "tile", None)  # how the values lie in the file
     stored = str(tiles[0].args) if tiles else ""
     remarks = {

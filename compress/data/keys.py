@@ -280,18 +280,12 @@ class RowSketch:
     ) -> tuple[npt.NDArray[np.int64], Floats]:
         """Return the place and the distance of the nearest row to each of the sketch."""
         wanted = self._standardized(self.rows, None)[:, shared].astype(np.float32)
-        norms = np.square(wanted).sum(1)
-        best = np.full(len(wanted), np.inf, np.float32)
-        place, start = np.zeros(len(wanted), np.int64), 0
-        for part in _chunks(rows):
-            held = self._standardized(part, scale)[:, shared].astype(np.float32)
-            apart = norms[:, None] - 2 * wanted @ held.T + np.square(held).sum(1)
-            nearest = apart.argmin(1)
-            values = apart[np.arange(len(wanted)), nearest]
-            better = values < best
-            best[better], place[better] = values[better], nearest[better] + start
-            start += len(part)
-        return place, np.sqrt(np.maximum(best, 0.0)).astype(np.float64)
+        # all at once: `find_scale` leaves out so many that they are few
+        held = self._standardized(_chunk(rows, slice(None)), scale)[:, shared].astype(np.float32)
+        apart = np.square(wanted).sum(1)[:, None] - 2 * wanted @ held.T + np.square(held).sum(1)
+        place = apart.argmin(1)
+        nearest = apart[np.arange(len(wanted)), place]
+        return place, np.sqrt(np.maximum(nearest, 0.0)).astype(np.float64)
 
     def _standardized(self, part: Rows, scale: tuple[Floats, Floats] | None) -> Floats:
         values = part.astype(np.float64)

@@ -265,7 +265,6 @@ def _of_column(y: Array, width: int, ends: str) -> tuple[str, str]:
 
 
 def _of_rows(y: Array, ends: str) -> tuple[str, str]:
-    """Returns the task of several numbers an example."""
     zeros_and_ones = bool(np.isin(y, (0, 1)).all())
     if ends == "sigmoid" and zeros_and_ones:
         return "multilabel", "rows of 0 and 1"

@@ -272,11 +272,6 @@ def _read_times(values: Any, part: str, name: str) -> Array:
 
 
 def _convert(values: Any, what: str, part: str, name: str) -> Array:
-    """Convert values to an array.
-
-    Raises:
-        InputError: They are lists of different lengths.
-    """
     try:
         return np.asarray(values)
     except ValueError:

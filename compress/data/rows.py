@@ -75,12 +75,6 @@ def parts_of_rows(
 
 
 class _Examples:
-    """Examples, labels and weights of one part.
-
-    Args:
-        layout, roles, resize, remedy: See `parts_of_rows`.
-    """
-
     def __init__(
         self, layout: Layout, roles: Roles, resize: tuple[int, int] | None, remedy: str
     ) -> None:

@@ -311,11 +311,6 @@ def _numbered(train: Split, source: str, kind: str, head: Head | Heads | None) -
 
 
 def _call(target: str) -> Any:
-    """Calls the user's function.
-
-    Raises:
-        InputError: There is none, it wants arguments, or it raises an error.
-    """
     function = resolve(target)
     try:
         inspect.signature(function).bind()

@@ -221,13 +221,6 @@ class _Csv(_Table):
 
 
 class _Parquet(_Table):
-    """A table in a .parquet file.
-
-    Args:
-        path, explained: See `_Table`.
-        file: The open file.
-    """
-
     def __init__(
         self, path: str, explained: Callable[[], AbstractContextManager[None]], file: Any
     ) -> None:
@@ -415,7 +408,6 @@ def _is_number(kind: Any) -> bool:
 
 @contextmanager
 def _explained(path: str, rule: str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Makes one line of whatever is wrong with a file."""
     try:
         with warnings.catch_warnings():
             # of lines that are longer than the first

@@ -200,7 +200,6 @@ def _check_whole(path: Path, count: int) -> None:
 
 
 def _layout(source: str, records: Sequence[bytes], path: Path) -> Layout:
-    """Returns the features of the first record."""
     if not records:
         raise InputError(f"TFRecord file '{path}' must hold records. Received: none.")
     features = _features(records[0], f"record 1 of '{path.name}'")
@@ -329,7 +328,6 @@ def _reason(error: Exception) -> str:
 
 
 def _prepared(source: str) -> Any:
-    """Returns what reads the data set, which lies on this machine then."""
     import tensorflow_datasets
 
     name = _VERSION.sub(":", source.partition(":")[2])

@@ -160,7 +160,6 @@ class _ByPosition(_OneOfSeveral):
 
     @classmethod
     def for_labels(cls, names: int, labels: Array | None) -> Self:
-        """Returns the task of so many classes; labels say of which positions."""
         return cls(names, positions=() if labels is None else tuple(labels.shape[1:]))
 
     @classmethod
@@ -207,7 +206,6 @@ class _ByPosition(_OneOfSeveral):
 
     @classmethod
     def counts(cls, labels: Array, names: int) -> list[int]:
-        """Returns the examples in which each class is anywhere."""
         axes = tuple(range(1, labels.ndim))
         return [int((labels == index).any(axes).sum()) for index in range(names)]
 

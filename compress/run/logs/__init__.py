@@ -239,7 +239,6 @@ class _Follower(threading.Thread):
             self._safely(name, partial(log.end, files, finished=self._finished))
 
     def end(self, *, finished: bool) -> None:
-        """Lets the thread come to its end, and waits for it a while."""
         self._finished = finished
         self._over.set()
         self.join(PATIENCE)
