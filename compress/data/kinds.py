@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from compress.core.columns import count
 from compress.core.errors import InputError
 from compress.data.meaning import (
     Head,
@@ -413,6 +414,11 @@ def _read_part(
         split = Split.unlabelled(x)
     else:
         y = meaning.read(_check_labels(held.y, [*meaning.each], f"y_{part}"), f"y_{part}")
+        if count(x) != count(y):
+            raise InputError(
+                f"x_{part} and y_{part} of '{source}' must have equal lengths. "
+                f"Received: {count(x)} and {count(y)}."
+            )
         weight = held.weight
         if weight is not None and weight.dtype.kind not in "fiub":
             raise InputError(

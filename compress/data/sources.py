@@ -146,12 +146,18 @@ def _settled(
         InputError: See `Dataset`; or a stored scaling is for other examples.
     """
     options = asked.options
-    raw = _with_task(raw, asked)
-    assert raw.class_names is not None, "it was numbered"
+    kind, notes = raw.kind or options.task, raw.notes
+    if kind == AUTO:
+        meaning = meaning_of(raw.train.y, asked.head, None)
+        kind = meaning.kind
+        # that sources of classes are of classes needs no note
+        notes += () if kind == "multiclass" else meaning.notes
+    classes = raw.class_names or _numbered(raw.train, options.source, kind, asked.head)
+    raw = replace(raw, kind=kind, notes=notes, class_names=classes)
     # checked before splitting: a stray label would fail there, and less clearly
     for part, split in (("train", raw.train), ("test", raw.test)):
         if split is not None:
-            check_split(split, part, options.source, len(raw.class_names), raw.kind, raw.outputs)
+            check_split(split, part, options.source, len(classes), kind, raw.outputs)
     parts = split_rest(
         raw, options.source, val_fraction=options.val_fraction,
         test_fraction=options.test_fraction, seed=seed,
@@ -278,18 +284,6 @@ def _of_file(path: Path) -> Kind:
         )
     FILES.require_installed(name)
     return cast(Kind, FILES[name])
-
-
-def _with_task(raw: RawData, asked: Asked) -> RawData:
-    """Returns data with the kind of task, how it was told, and names of the classes."""
-    kind, notes = raw.kind or asked.options.task, raw.notes
-    if kind == AUTO:
-        meaning = meaning_of(raw.train.y, asked.head, None)
-        kind = meaning.kind
-        # that sources of classes are of classes needs no note
-        notes += () if kind == "multiclass" else meaning.notes
-    classes = raw.class_names or _numbered(raw.train, asked.options.source, kind, asked.head)
-    return replace(raw, kind=kind, notes=notes, class_names=classes)
 
 
 def _numbered(train: Split, source: str, kind: str, head: Head | Heads | None) -> tuple[str, ...]:

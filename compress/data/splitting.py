@@ -50,14 +50,20 @@ def split_rest(
     wanted = {"test": test_fraction} if test_fraction is not None and raw.test is None else {}
     if raw.val is None:
         wanted["val"] = val_fraction
-    notes = note_copies(raw.train) if wanted else ()
-    parts: dict[str, Any] = {"train": raw.train}
+    train, notes = raw.train, raw.notes
+    is_marked = train.groups is not None or train.times is not None
+    if wanted and not is_marked and (copies := find_copies(train)) is not None:
+        notes += (
+            f"{int((~is_single(copies)).sum()):,} of {len(train):,} examples have a copy among "
+            "them (duplicates): all copies of one are in one part of those that are split off",
+        )
+    parts: dict[str, Any] = {"train": train}
     for part, fraction in wanted.items():
         parts["train"], parts[part] = split_off(
             parts["train"], fraction, seed, part="validation" if part == "val" else part,
             name=name, kind=raw.kind, outputs=raw.outputs,
         )  # fmt: skip
-    return replace(raw, **parts, notes=(*raw.notes, *notes))
+    return replace(raw, **parts, notes=notes)
 
 
 def split_off(
@@ -204,17 +210,6 @@ def find_copies(split: Split) -> npt.NDArray[np.uint64] | None:
     if shared <= TOLERATED or len(split) * collision_probability(split.x) > TOLERATED:
         return None
     return split.keys
-
-
-def note_copies(split: Split) -> tuple[str, ...]:
-    """Return a note where copies of examples are kept in one part of those that are split off."""
-    if split.groups is not None or split.times is not None or find_copies(split) is None:
-        return ()
-    count = int((~is_single(split.keys)).sum())
-    return (
-        f"{count:,} of {len(split):,} examples have a copy among them (duplicates): all copies of "
-        "one are in one part of those that are split off",
-    )
 
 
 def _split_few_groups(
