@@ -79,7 +79,7 @@ def load_data(
         time_column: Likewise, of times that parts are split by: the latest are tested on.
         seed: Seed of the splits, at least 0.
         preprocess: A stored scaling to use instead of learning one.
-        answers: Of data without labels: what a model answers to inputs, which stands for them.
+        answers: Of data without labels: what a model answers, which stands for them.
         head: Of the model that is fed and judged, where there is one: says how arrays of a
             file are meant.
 

@@ -77,7 +77,6 @@ class Source(Protocol):
         Args:
             last: The run came to its end: nothing comes any more.
         """
-        ...
 
 
 class Log(Protocol):
@@ -93,7 +92,6 @@ class Log(Protocol):
         Raises:
             Exception: It cannot; the run goes on without this log, and says why.
         """
-        ...
 
     def end(self, files: Sequence[Path], *, finished: bool) -> None:
         """Ends the log, for now.
@@ -102,7 +100,6 @@ class Log(Protocol):
             files: Of the report.
             finished: Whether the run came to its end; else it may go on later.
         """
-        ...
 
 
 @contextmanager
