@@ -177,4 +177,3 @@ def _read(stream: IO[bytes] | gzip.GzipFile, path: Path) -> Array:
 
 
 KIND = Kind(lambda source, _: load_idx(source), of_classes=True, holds=holds_idx)
-"""What reads folders of IDX files."""

@@ -147,26 +147,22 @@ class Roles:
         inputs: Fields by the model's input ("": the only one); several are columns of a matrix.
         labels: Fields by the model's output ("": the only one); several are columns; {}: labels
             are not looked at.
-        weight: Field of the weights; "": none.
+        others: Fields of what else examples have, by its name in `Split`: "weight", "groups",
+            "times".
         split: Field of the parts; "": none.
-        group: Field of what is kept in one part; "": none.
-        time: Field of what parts are split by; "": none.
         notes: What a report must say.
     """
 
     inputs: Mapping[str, tuple[str, ...]]
     labels: Mapping[str, tuple[str, ...]]
-    weight: str = ""
+    others: Mapping[str, str]
     split: str = ""
-    group: str = ""
-    time: str = ""
     notes: tuple[str, ...] = ()
 
     @property
     def read(self) -> tuple[str, ...]:
         """Every field that is read, once."""
-        others = (self.weight, self.split, self.group, self.time)
-        groups = (*self.inputs.values(), *self.labels.values(), others)
+        groups = (*self.inputs.values(), *self.labels.values(), (*self.others.values(), self.split))
         return tuple(dict.fromkeys(name for group in groups for name in group if name))
 
 
@@ -226,7 +222,8 @@ def roles_of(
         told: dict[str, tuple[str, ...]] = {}
     else:
         told = {name: (name,) for name in labels} if answers else {"": labels}
-    return Roles(inputs, told, "" if bare else weight, split, group, time, notes)
+    beside = {"weight": "" if bare else weight, "groups": group, "times": time}
+    return Roles(inputs, told, {what: name for what, name in beside.items() if name}, split, notes)
 
 
 def raw_data(

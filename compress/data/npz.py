@@ -109,4 +109,3 @@ def _columns(arrays: dict[str, Array], name: str) -> Any:
 
 
 KIND = Kind(load, ("group_column", "time_column"))
-"""What reads files that end in .npz."""

@@ -85,9 +85,7 @@ class _Examples:
         }
         self._labels: dict[str, list[Array]] = {name: [] for name in roles.labels}
         self._names = {column for column, held in layout.fields.items() if held.kind == NAMES}
-        others = {"weight": roles.weight, "groups": roles.group, "times": roles.time}
-        self._others = {what: column for what, column in others.items() if column}
-        self._kept: dict[str, list[Array]] = {what: [] for what in self._others}
+        self._others: dict[str, list[Array]] = {what: [] for what in roles.others}
         self.count = 0
 
     def add(self, batch: Batch, rows: Sequence[str]) -> None:
@@ -101,13 +99,13 @@ class _Examples:
             if columns[0] in self._names:
                 held = [held[0].astype(str)]
             self._labels[name].append(held[0] if len(held) == 1 else np.stack(held, axis=1))
-        for what, column in self._others.items():
-            self._kept[what].append(np.asarray(batch[column]))
+        for what, column in self._roles.others.items():
+            self._others[what].append(np.asarray(batch[column]))
 
     def whole(self) -> Split:
         x = {name: piece.whole() for name, piece in self.inputs.items()}
         y = {name: np.concatenate(parts) for name, parts in self._labels.items()}
-        others = {what: np.concatenate(values) for what, values in self._kept.items()}
+        others = {what: np.concatenate(values) for what, values in self._others.items()}
         return Split(unnamed(x), unnamed(y) if y else None, **others)
 
     def close(self) -> None:

@@ -285,7 +285,7 @@ class _Parquet(_Table):
 
 
 def _check_special(layout: Layout, roles: Roles) -> None:
-    for name, kind in ((roles.weight, NUMBER), (roles.split, NAMES)):
+    for name, kind in ((roles.others.get("weight", ""), NUMBER), (roles.split, NAMES)):
         held = layout.fields.get(name)
         if held is not None and held.kind != kind:
             rule = (
@@ -426,6 +426,4 @@ def _explained(path: str, rule: str, errors: tuple[type[Exception], ...]) -> Ite
 
 
 CSV = Kind(load_csv, ("label", "group_column", "time_column"))
-"""What reads files that end in .csv."""
 PARQUET = Kind(load_parquet, CSV.takes)
-"""What reads files that end in .parquet."""

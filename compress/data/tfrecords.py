@@ -77,7 +77,12 @@ def load_records(source: str, asked: Asked) -> RawData:
     """
     files = _parts(Path(source))
     first = next(path for paths in files.values() for path in paths)
-    layout = _layout(source, next(_raw(first), []), first)
+    records = next(_raw(first), [])
+    if not records:
+        raise InputError(f"TFRecord file '{first}' must hold records. Received: none.")
+    features = _features(records[0], f"record 1 of '{first.name}'")
+    fields = {name: _field(feature) for name, feature in sorted(features.items())}
+    layout = Layout(f"'{source}'", fields, "feature", "write the records without it")
     roles = roles_of(layout, asked.options.label, asked.head, bare=asked.bare)
     held = parts_of_rows(
         _batches(files, layout, roles), layout, roles, asked.head, asked.options.resize
@@ -197,14 +202,6 @@ def _check_whole(path: Path, count: int) -> None:
             f"TFRecord file '{path}' must be complete and readable. Received: {one_line(error)}, "
             f"behind record {count:,}. Fetch it again."
         ) from None
-
-
-def _layout(source: str, records: Sequence[bytes], path: Path) -> Layout:
-    if not records:
-        raise InputError(f"TFRecord file '{path}' must hold records. Received: none.")
-    features = _features(records[0], f"record 1 of '{path.name}'")
-    fields = {name: _field(feature) for name, feature in sorted(features.items())}
-    return Layout(f"'{source}'", fields, "feature", "write the records without it")
 
 
 def _features(record: bytes, what: str) -> Any:
@@ -409,6 +406,4 @@ def _decode(names: Iterable[bytes]) -> Array:
 
 
 RECORDS = Kind(load_records, ("label", "resize"), holds=holds_records)
-"""What reads TFRecord files, and folders of them."""
 TFDS = Kind(load_tfds, ("resize",))
-"""What reads `tfds:NAME`."""

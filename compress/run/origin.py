@@ -234,7 +234,11 @@ def trained_for(path: Path) -> Trained:
         told = conform(read_json(record), _Trained, f"'{record}'")
         # earlier versions could begin a candidate with another's weights: "inherit"
         return Trained(len(told.get("history", [])), around or bool(beginning.get("inherit")))
-    return _compressed(folder, file.stem)
+    # a compressed model has no record of its own; its training is the dense model's and more
+    for own in folder.read_compressed():
+        if own.small == file.stem and own.dense_epochs is not None and own.finetuned is not None:
+            return Trained(own.dense_epochs + own.finetuned, own.dense_begun)
+    return UNKNOWN
 
 
 def write_data_record(folder: RunFolder, data: Dataset) -> None:
@@ -290,16 +294,6 @@ def past_of(paths: Sequence[Path]) -> Keys:
         if learnt is not None:
             found.append(learnt)
     return np.unique(np.concatenate(found))
-
-
-def _compressed(folder: RunFolder, name: str) -> Trained:
-    """A compressed model has no record of its own; its training is the dense model's and more."""
-    for record in folder.read_compressed():
-        if record.small == name:
-            if record.dense_epochs is None or record.finetuned is None:
-                return UNKNOWN
-            return Trained(record.dense_epochs + record.finetuned, record.dense_begun)
-    return UNKNOWN
 
 
 def _record_rows(data: Dataset, before: Sequence[Path], taught: Sequence[Path]) -> dict[str, Any]:
