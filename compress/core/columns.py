@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from compress.core.arrays import rows_of
 
 Columns: TypeAlias = "npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]"
 """An array (n, ...), or arrays (n, ...) of the same n examples by name, in a fixed order."""
+ItemT = TypeVar("ItemT")
 
 
 def mapped(function: Callable[[Any], Any], columns: Any) -> Any:
@@ -38,6 +40,11 @@ def named(columns: Any, name: str = "") -> list[tuple[str, Any]]:
     return list(columns.items()) if isinstance(columns, Mapping) else [(name, columns)]
 
 
+def unnamed(arrays: Mapping[str, Any]) -> Any:
+    """Returns arrays by name; the only one, where it has the name "", alone. See `named`."""
+    return arrays[""] if list(arrays) == [""] else arrays
+
+
 def count(columns: Any) -> int:
     """Returns how many examples there are."""
     return len(arrays(columns)[0])
@@ -48,3 +55,9 @@ def joined(parts: Sequence[Any]) -> Any:
     if isinstance(parts[0], Mapping):
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return np.concatenate(parts)
+
+
+def in_batches(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
+    """Yield so many items at a time, of the last ones fewer."""
+    iterator = iter(items)
+    yield from iter(lambda: list(islice(iterator, size)), [])

@@ -26,7 +26,7 @@ from compress.model.io import as_model
 from compress.model.kinds import foreign
 from compress.model.program import Node, Program
 from compress.model.recording import record
-from compress.run.exports import CallNode
+from compress.run.compressed import CallNode
 
 if TYPE_CHECKING:
     import keras
