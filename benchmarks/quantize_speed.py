@@ -53,7 +53,7 @@ def steps_of() -> dict[str, Callable[[], Any]]:
     import keras
 
     from benchmarks.resnet20 import build
-    from compress.quantization.calibration import calibrate
+    from compress.quantization.ranges import calibrate
     from compress.quantization.twin import twin_of
 
     examples = np.random.default_rng(0).normal(size=(64, *CASE.shape)).astype(np.float32)
