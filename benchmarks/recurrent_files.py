@@ -27,7 +27,7 @@ from benchmarks._stored import Stored
 from compress.core.errors import InputError
 from compress.exporting.litert import write_litert
 from compress.exporting.onnx import write_onnx
-from compress.exporting.traced import Traced
+from compress.exporting.traced import SERVED, Traced
 from compress.plan import LatencyOptions
 
 if TYPE_CHECKING:
@@ -47,13 +47,9 @@ RUNTIMES: dict[str, tuple[str, Callable[..., None]]] = {
 class Looped(Traced):
     """A model traced as it is, for every converter."""
 
-    def saved_plain(self) -> Path:
+    def saved(self, form: str = SERVED) -> Path:
         """Returns the folder of the SavedModel."""
-        return self.saved()
-
-    def saved_fused(self) -> Path:
-        """Returns the folder of the SavedModel."""
-        return self.saved()
+        return super().saved()
 
 
 def net(kind: str, widths: tuple[int, int]) -> keras.Model:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.core.errors import MissingDependency
-from compress.exporting.traced import layer_of
+from compress.exporting.traced import path_of
 from compress.measure.rules import rule_of
 from compress.measure.runtimes.onnx import INSTALL
 from compress.model.program import Node
@@ -100,7 +100,7 @@ def _by_layer(events: list[dict[str, Any]], layers: Mapping[str, str]) -> dict[s
             kinds[name] = str(event.get("args", {}).get("op_name", ""))
     found: dict[str, float] = {}
     for name, seconds in nodes.items():
-        layer = layer_of(name, layers)
+        layer = path_of(name, layers)
         if any(product in kinds[name] for product in _PRODUCTS):
             layer = layers.get(layer, layer)
         found[layer] = found.get(layer, 0.0) + float(np.median(seconds[WARMUP:]))

@@ -28,7 +28,7 @@ class TensorFlow:
     name = "tensorflow"
     suffixes: tuple[str, ...] = (".keras", ".h5")
     formats: tuple[str, ...] = ("float32",)
-    maker = "compress.exporting.saved_model:file_for"
+    maker = "compress.exporting.traced:file_for"
     exported: tuple[str, ...] = ()
     converter = ""
     library = "tensorflow"
