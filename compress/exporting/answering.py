@@ -96,12 +96,12 @@ def _answered(
     return joined(found)
 
 
-def answers_to(model: keras.Model, probe: Any) -> Any:
+def predict_answers(model: keras.Model, probe: Any) -> Any:
     """Returns what a model answers to model inputs now."""
     return Predictor(partial(answers_of, model), Preprocessing(), model)(probe)
 
 
-def task_of(model: keras.Model, data: Dataset | Unlabelled) -> tuple[Task, Sequence[str]]:
+def find_task(model: keras.Model, data: Dataset | Unlabelled) -> tuple[Task, Sequence[str]]:
     """Returns by what outputs are compared, and what they are called; without labels by the head.
 
     A head without an activation may give logits or numbers: its outputs are compared as numbers.

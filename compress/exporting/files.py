@@ -21,10 +21,10 @@ from compress.core.summary import Readable, Summary
 from compress.data import Dataset, Unlabelled, draw_stratified
 from compress.exporting.answering import (
     answered_by_file,
-    answers_to,
     confirm_as_good,
+    find_task,
+    predict_answers,
     runnable,
-    task_of,
 )
 from compress.exporting.conversions import ConversionFailed
 from compress.exporting.litert import CALIBRATED as CONVERTED
@@ -246,8 +246,8 @@ def _write_files(
     representative = listed(model, data.preprocess(taken(data.train.x, picks)))
     probed = draw_stratified(data.val, CHECKED_EXAMPLES, seed)
     probe = data.preprocess(taken(data.val.x, probed))
-    expected = answers_to(model, probe)
-    task, names = task_of(model, data)
+    expected = predict_answers(model, probe)
+    task, names = find_task(model, data)
     threshold = decides_at(model, task)
     as_good = partial(confirm_as_good, model=model, data=data, task=task, used=picks, seed=seed)
     results, feeding, refused = [], {}, []
@@ -271,7 +271,7 @@ def _write_files(
             if name == ONNX_QAT:
                 with reduce_range(model) as changed:
                     if changed:
-                        wanted, notes = answers_to(model, probe), (*notes, REDUCED)
+                        wanted, notes = predict_answers(model, probe), (*notes, REDUCED)
             got = answered_by_file(model, session, probe)
             pairs = zip(arrays(got), arrays(wanted), strict=True)
             results.append(

@@ -309,7 +309,7 @@ def _check(path: Path, inputs: Sequence[str]) -> None:
             node.name = renamed(node.name)
             node.input[:] = [renamed(name) for name in node.input]
             node.output[:] = [renamed(name) for name in node.output]
-            for inner in _graphs_inside(node):
+            for inner in _list_inner_graphs(node):
                 rename(inner)
         for item in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
             item.name = renamed(item.name)
@@ -334,11 +334,11 @@ def _names_read(graph: Any) -> set[str]:
     found = {item.name for item in graph.output}
     for node in graph.node:
         found.update(node.input)
-        found.update(*map(_names_read, _graphs_inside(node)))
+        found.update(*map(_names_read, _list_inner_graphs(node)))
     return found
 
 
-def _graphs_inside(node: Any) -> list[Any]:
+def _list_inner_graphs(node: Any) -> list[Any]:
     """Return the graphs that a node holds: loops and branches have some of their own."""
     return [
         inner

@@ -234,8 +234,8 @@ def _plain(model: keras.Model) -> Iterator[tuple[Any, str]]:
 def _call(layer: Any, own: Any, computed: Computed) -> Any:
     import keras
 
-    traced = partial(_weights, layer, keras.ops.convert_to_tensor)
-    weights = LayerWeights(_weights(layer, np.asarray), traced)
+    traced = partial(_read_weights, layer, keras.ops.convert_to_tensor)
+    weights = LayerWeights(_read_weights(layer, np.asarray), traced)
 
     def call(
         sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False
@@ -253,7 +253,7 @@ def _call(layer: Any, own: Any, computed: Computed) -> Any:
     return call
 
 
-def _weights(layer: Any, read: Callable[[Any], Any]) -> Weights:
+def _read_weights(layer: Any, read: Callable[[Any], Any]) -> Weights:
     """Return the weights of an LSTM or a GRU as what `read` makes of them."""
     kernel, recurrent = read(layer.cell.kernel), read(layer.cell.recurrent_kernel)
     if layer.use_bias:

@@ -24,7 +24,7 @@ from compress.exporting.conversions import ConversionFailed, convert
 from compress.exporting.litert import calibrated_file, configured
 from compress.exporting.onnx import quantize_onnx
 from compress.exporting.recurrent import FUSED, FUSED_LSTMS, LOOPS, recurrent_as
-from compress.exporting.traced import Port, tracing
+from compress.exporting.traced import Port, trace_quietly
 from compress.model.copies import float32_model
 from compress.model.internals import prepare_tf2onnx
 from compress.plan import ONNX_FORMATS
@@ -53,7 +53,7 @@ def litert_files(
     Returns:
         For each model its file, or why there is none.
     """
-    return _files(models, folder, kind, ".tflite")
+    return _write_each(models, folder, kind, ".tflite")
 
 
 def onnx_files(models: Sequence[keras.Model], folder: Path, kind: str = "onnx") -> list[Path | str]:
@@ -73,7 +73,7 @@ def onnx_files(models: Sequence[keras.Model], folder: Path, kind: str = "onnx") 
         MissingDependency: A package is not installed.
     """
     require_packages(FORMATS[kind], f"format {kind}")
-    return _files(models, folder, kind, ".onnx")
+    return _write_each(models, folder, kind, ".onnx")
 
 
 def convert_litert_graph(
@@ -139,7 +139,9 @@ def random_examples(
     ]
 
 
-def _files(models: Sequence[keras.Model], folder: Path, kind: str, suffix: str) -> list[Path | str]:
+def _write_each(
+    models: Sequence[keras.Model], folder: Path, kind: str, suffix: str
+) -> list[Path | str]:
     """Write a file of each model; see `litert_files`."""
     files: list[Path | str] = []
     for place, content in enumerate(_converted(list(models), folder, kind)):
@@ -249,7 +251,7 @@ def _write_graph(models: Sequence[keras.Model], file: Path) -> tuple[list[Port],
                 outputs.append(f"y{len(outputs)}")
                 tf.identity(tensor, name=outputs[-1])
 
-    with tracing("The model", models):
+    with trace_quietly("The model", models):
         traced = tf.function(serve, autograph=False).get_concrete_function(*specs)
     file.write_bytes(traced.graph.as_graph_def().SerializeToString())
     return [(spec.name, tuple(spec.shape), spec.dtype.name) for spec in specs], outputs

@@ -169,7 +169,7 @@ class Traced(Convertible):
                 stack.enter_context(recurrent_as(model, LOOPS))
             if form == WITH_LSTMS:
                 stack.enter_context(recurrent_as(model, FUSED_LSTMS))
-            with tracing(f"Model '{self.model.name}'", [model]):
+            with trace_quietly(f"Model '{self.model.name}'", [model]):
                 archive.add_endpoint("serve", serve, signature)
                 archive.write_out(str(folder), verbose=False)
 
@@ -212,7 +212,7 @@ class TracedSavedModel(Convertible):
         module.source = self._source.loaded  # its variables and tables go along
         signature = [tf.TensorSpec(shape, kind, name) for name, shape, kind in self.ports]
         module.serve = tf.function(serve, input_signature=signature)
-        with tracing(f"SavedModel '{self.model}'", []):
+        with trace_quietly(f"SavedModel '{self.model}'", []):
             tf.saved_model.save(module, str(folder), signatures=module.serve)
 
 
@@ -228,7 +228,7 @@ def file_for(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Pa
 
 
 @contextmanager
-def tracing(what: str, models: Sequence[keras.Model]) -> Iterator[None]:
+def trace_quietly(what: str, models: Sequence[keras.Model]) -> Iterator[None]:
     """Lets models be traced for files, in silence.
 
     Args:

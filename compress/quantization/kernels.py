@@ -94,7 +94,7 @@ class PositionKernel(Kernel):
         """Returns the input's positions as those of an image."""
         shape = tuple(x.shape)
         kept = len(shape) - self.axes
-        return tf.reshape(x, (-1, *_image_size(shape[1:kept]), math.prod(shape[kept:])))
+        return tf.reshape(x, (-1, *_to_image_size(shape[1:kept]), math.prod(shape[kept:])))
 
     def restored(self, made: Any, x: Any) -> Any:
         """Returns positions and axes of outputs as the layer has them."""
@@ -323,7 +323,7 @@ def tensor_of(variable: Any) -> Any:
     return tf.convert_to_tensor(variable.value)
 
 
-def _image_size(positions: Sequence[Any]) -> Sequence[int]:
+def _to_image_size(positions: Sequence[Any]) -> Sequence[int]:
     """Return positions as height and width; more than two axes as one."""
     if None in positions:
         raise ValueError("positions must be known")

@@ -144,8 +144,7 @@ class Files:
         return path, runnable(path, self._inputs)
 
     def _measured(self, session: Session) -> float:
-        made = outputs_of(session, self._inputs)
-        return max(0.0, divergence(self._wanted, made))
+        return max(0.0, divergence(self._wanted, outputs_of(session, self._inputs)))
 
     def loss(self, path: Path) -> float:
         """Returns how far a file's outputs are from the float32 file's; see `divergence`."""

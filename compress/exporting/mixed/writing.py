@@ -87,7 +87,7 @@ def write_mixed(
         RunFailed: The model cannot be converted, or no file is within the limits.
     """
     require_packages(FORMATS[MIXED], f"format {MIXED}")
-    source, units = plain_file(traced), _units(traced)
+    source, units = plain_file(traced), _find_units(traced)
     if not units:
         raise RunFailed(f"Model '{traced.model.name}' has no operation that could be {MIXED}.")
     folder = traced.place / "mixed"
@@ -99,7 +99,8 @@ def write_mixed(
 
         def again(other: Traced, path: Path) -> None:
             # names in the file are others where other constants are folded
-            source, units, ranges = plain_file(other), _units(other), other.place / "ranges.json"
+            source, units = plain_file(other), _find_units(other)
+            ranges = other.place / "ranges.json"
             levels = dict(zip(units, found.levels.values(), strict=True))
             observe(source, ranges, inputs, other.ports, units)
             convert(
@@ -109,7 +110,7 @@ def write_mixed(
 
         rounded = round_together(traced, path, inputs, again)
     layers = _layers_of(found)
-    notes = _notes(layers, found, min(SENSED, len(inputs[0])))
+    notes = _describe_layers(layers, found, min(SENSED, len(inputs[0])))
     return layers, (*notes, f"{MIXED}: {rounded}") if rounded else notes
 
 
@@ -178,7 +179,9 @@ def _layers_of(found: Found) -> tuple[LayerPrecision, ...]:
     return tuple(layers)
 
 
-def _notes(layers: Sequence[LayerPrecision], found: Found, examples: int) -> tuple[str, ...]:
+def _describe_layers(
+    layers: Sequence[LayerPrecision], found: Found, examples: int
+) -> tuple[str, ...]:
     """Returns lines on which layers have which precision, and why.
 
     Args:
@@ -310,5 +313,5 @@ def _int4(traced: Traced, path: Path) -> None:
     convert("mixed", source=source, path=str(path), ranges=None, recipe=INT4_WEIGHTS)
 
 
-def _units(traced: Traced) -> tuple[Unit, ...]:
+def _find_units(traced: Traced) -> tuple[Unit, ...]:
     return units_of(file_graph(plain_file(traced)), kernels_of(traced.model))

@@ -42,7 +42,7 @@ def activated(call: Call, value: Value, activation: Any) -> Value:
         made = keras.layers.Activation(activation, name=call.building.name(f"{call.path}_{name}"))
         return made(tensor)
 
-    return _computed(call, value, name, layer)
+    return _apply_activation(call, value, name, layer)
 
 
 def name_of(activation: Any) -> str:
@@ -54,7 +54,7 @@ def name_of(activation: Any) -> str:
     return str(found) if known is activation else f"'{found}'"
 
 
-def _computed(call: Call, value: Value, name: str, function: Callable[[Any], Any]) -> Value:
+def _apply_activation(call: Call, value: Value, name: str, function: Callable[[Any], Any]) -> Value:
     """Return what an activation of a name makes of a value.
 
     Args:
@@ -90,7 +90,7 @@ def activation(call: Call) -> Value:
 @operation_rule("Relu", "Relu6", "Sigmoid", "Tanh", "Silu", "Gelu")
 def activation_operation(call: Call) -> Value:
     """The function of its name."""
-    return _computed(call, call.inputs[0], type(call.layer).__name__.lower(), call.itself)
+    return _apply_activation(call, call.inputs[0], type(call.layer).__name__.lower(), call.itself)
 
 
 @layer_rule("ReLU")

@@ -29,14 +29,14 @@ from compress.quantization.rules.activations import activated
 def convolution(call: Call) -> Value:
     """A kernel by channel, then the activation."""
     _check_convolution(call)
-    return _activated(call, ImageKernel(call.layer), call.inputs[0])
+    return _apply_kernel(call, ImageKernel(call.layer), call.inputs[0])
 
 
 @layer_rule("DepthwiseConv1D", "DepthwiseConv2D")
 def depthwise(call: Call) -> Value:
     """A kernel a channel, then the activation."""
     _check_convolution(call, one_stride=True)
-    return _activated(call, DepthwiseKernel(call.layer), call.inputs[0])
+    return _apply_kernel(call, DepthwiseKernel(call.layer), call.inputs[0])
 
 
 @layer_rule("SeparableConv1D", "SeparableConv2D")
@@ -44,7 +44,7 @@ def separable(call: Call) -> Value:
     """Both of its kernels, with a range in between."""
     _check_convolution(call, one_stride=True)
     middle = call.kernel(DepthwiseKernel(call.layer, "depthwise_kernel"), call.inputs[0])
-    return _activated(call, PointwiseKernel(call.layer, "pointwise_kernel"), middle)
+    return _apply_kernel(call, PointwiseKernel(call.layer, "pointwise_kernel"), middle)
 
 
 @layer_rule("Conv2DTranspose")
@@ -53,14 +53,14 @@ def transposed(call: Call) -> Value:
     _check_convolution(call)
     if call.layer.output_padding is not None or max(call.layer.dilation_rate) > 1:
         raise KeptInFloats("padding of its outputs and dilation have no integer kernel")
-    return _activated(call, TransposedKernel(call.layer), call.inputs[0])
+    return _apply_kernel(call, TransposedKernel(call.layer), call.inputs[0])
 
 
 @layer_rule("Dense")
 def dense(call: Call) -> Value:
     """A matrix as a 1 x 1 convolution, then the activation."""
     _check(call)
-    return _activated(call, MatrixKernel(call.layer), call.inputs[0])
+    return _apply_kernel(call, MatrixKernel(call.layer), call.inputs[0])
 
 
 @layer_rule("EinsumDense")
@@ -122,7 +122,7 @@ def axes_summed(equation: str) -> int:
     return 0
 
 
-def _activated(call: Call, kernel: Kernel, value: Value) -> Value:
+def _apply_kernel(call: Call, kernel: Kernel, value: Value) -> Value:
     """Return what a kernel makes of a value, with the layer's activation behind it."""
     return activated(call, call.kernel(kernel, value), call.layer.activation)
 
