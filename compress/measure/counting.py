@@ -16,12 +16,12 @@ import numpy as np
 from compress.core.arguments import check_arguments
 from compress.measure.graph_files import read_graph_file
 from compress.measure.layer_costs import Analysis, LayerCost
-from compress.measure.op_classes import COUNTED_ZERO, REASONS, other_ops
-from compress.measure.rules import CallShapes, Sized, Uncountable, rule_of
+from compress.measure.rules import CallShapes, Sized, Uncountable, other_ops, rule_of
 from compress.measure.walk import Step, Walk, width
 from compress.model.input_sizes import InputShape, sizes_of
 from compress.model.io import as_model
 from compress.model.kinds import foreign
+from compress.model.layers import UNCOUNTED, class_of
 from compress.model.program import Program
 from compress.model.recording import record
 from compress.run.exports import CallNode
@@ -147,8 +147,7 @@ def _walk(program: Program, input_shape: InputShape | None) -> Walk:
 
 def _opens(layer: Any) -> bool:
     """Opens layers made of layers that have no rule of their own."""
-    kind = type(layer).__name__
-    return rule_of(layer) is None and kind not in COUNTED_ZERO and kind not in REASONS
+    return not class_of(layer).work
 
 
 def _cost(step: Step, seen: set[int]) -> LayerCost:
@@ -176,12 +175,11 @@ def _cost(step: Step, seen: set[int]) -> LayerCost:
 
 def _macs(step: Step) -> tuple[int | None, str]:
     operation = step.node.operation
-    kind = type(operation).__name__
-    rule = rule_of(operation)
-    if rule is None and kind in COUNTED_ZERO:
+    work, rule = class_of(operation).work, rule_of(operation)
+    if work in UNCOUNTED:
         return 0, ""
     if rule is None:
-        return None, REASONS.get(kind) or step.node.closed or NO_RULE
+        return None, work or step.node.closed or NO_RULE
     inputs = [tensor.known for tensor in step.inputs]
     outputs = [tensor.known for tensor in step.outputs]
     if None in inputs or None in outputs:

@@ -21,6 +21,7 @@ from compress.core.errors import InputError, is_too_small, reason_of
 from compress.model import walk
 from compress.model.internals import layers_inside, maker_of, uncompiled
 from compress.model.ports import packed
+from compress.model.program import Readers
 from compress.model.rebuild import config_of, from_config, why_not_rebuildable
 from compress.model.recording import record
 
@@ -144,16 +145,11 @@ def read_by_embeddings(model: keras.Model) -> set[int]:
     import keras
 
     program = record(model)
-    readers: dict[int, list[Any]] = {id(tensor): [] for tensor in program.inputs}
-    for node in program.nodes:
-        for tensor in node.inputs:
-            if id(tensor) in readers:
-                readers[id(tensor)].append(node.operation)
+    users = [Readers(program.nodes).users(tensor) for tensor in program.inputs]
     return {
         place
-        for place, tensor in enumerate(program.inputs)
-        if readers[id(tensor)]
-        and all(isinstance(layer, keras.layers.Embedding) for layer in readers[id(tensor)])
+        for place, calls in enumerate(users)
+        if calls and all(isinstance(call.operation, keras.layers.Embedding) for call in calls)
     }
 
 

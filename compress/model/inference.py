@@ -11,19 +11,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from compress.model.internals import layers_inside
+from compress.model.layers import class_of, select_classes
 from compress.model.walk import named_layers
 
 if TYPE_CHECKING:
     import keras
 
-_NAMES = """
-    AugMix CutMix Equalization GaussianNoise MixUp RandAugment RandomBrightness
-    RandomColorDegeneration RandomColorJitter RandomContrast RandomCrop RandomElasticTransform
-    RandomErasing RandomFlip RandomGaussianBlur RandomGrayscale RandomHue RandomInvert
-    RandomPerspective RandomPosterization RandomRotation RandomSaturation RandomSharpness
-    RandomShear RandomTranslation RandomZoom Solarization
-"""
-TRAINING_ONLY = frozenset(_NAMES.split())
+TRAINING_ONLY = select_classes("left_out")
 """Keras's layers of which inference computes nothing; what Dropout leaves behind converts."""
 
 
@@ -36,7 +30,8 @@ def training_only(model: keras.Model) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path, layer in named_layers(model):
         # those inside another one (RandAugment's) go with it
-        if _is_training_only(layer) and not any(path.startswith(f"{outer}/") for outer in found):
+        left = "left_out" in class_of(layer, keras_only=True).traits
+        if left and not any(path.startswith(f"{outer}/") for outer in found):
             found[path] = layer
     return found
 
@@ -94,8 +89,3 @@ def left_out(model: keras.Model) -> tuple[str, ...]:
         f"{path} ({type(layer).__name__})" for path, layer in training_only(model).items()
     )
     return (f"exported without layers that work in training alone: {names}",) if names else ()
-
-
-def _is_training_only(layer: Any) -> bool:
-    kind = type(layer)
-    return kind.__name__ in TRAINING_ONLY and kind.__module__.partition(".")[0] == "keras"

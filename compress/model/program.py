@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from compress.model.internals import takes_training
 
@@ -14,6 +15,8 @@ Handler = Callable[["Node", list[Any]], Sequence[Any]]
 
 Steps = Generator[list[tuple["Node", list[Any]]], list[Sequence[Any]], list[Any]]
 """Yields calls with the values of their inputs, is sent those of their outputs."""
+
+C = TypeVar("C")
 
 
 @dataclass(eq=False)
@@ -236,6 +239,48 @@ class Program:
             return results
 
         return self.interpret(call, [keras.ops.convert_to_tensor(x) for x in inputs], call)
+
+
+class Readers(Generic[C]):
+    """Which call makes a tensor, and which calls read it.
+
+    Args:
+        calls: In their order; each has `inputs` and `outputs`.
+        ends: The tensors that are returned at the end.
+        key: Tells tensors apart.
+
+    Attributes:
+        maker: The call that makes a tensor, by key; the inputs of the whole have none.
+    """
+
+    def __init__(
+        self, calls: Iterable[C], ends: Iterable[Any] = (), key: Callable[[Any], int] = id
+    ) -> None:
+        self.maker: dict[int, C] = {}
+        self._key, self._ends = key, Counter(map(key, ends))
+        self._users: dict[int, list[C]] = {}
+        for call in calls:
+            ports: Any = call
+            self.maker.update((key(tensor), call) for tensor in ports.outputs)
+            for tensor in ports.inputs:
+                self._users.setdefault(key(tensor), []).append(call)
+
+    def users(self, tensor: Any) -> list[C]:
+        """Return the calls that read a tensor, one that reads it twice twice."""
+        return self._users.get(self._key(tensor), [])
+
+    def only_user(self, tensor: Any) -> C | None:
+        """Return the call that reads a tensor, where nothing else does."""
+        users = self.users(tensor)
+        return users[0] if len(users) == 1 and not self.is_output(tensor) else None
+
+    def is_output(self, tensor: Any) -> bool:
+        """Tell whether a tensor is returned at the end."""
+        return self._key(tensor) in self._ends
+
+    def count_reads(self, tensor: Any) -> int:
+        """Return how often a tensor is read, by calls and at the end."""
+        return len(self.users(tensor)) + self._ends[self._key(tensor)]
 
 
 def substituted(structure: Any, aliases: Mapping[int, Any]) -> Any:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from compress.model.layers import class_of
 from compress.model.ports import BYTES
 from compress.quantization.kernels import Affine, AffineKernel
 from compress.quantization.layers import (
@@ -29,15 +30,6 @@ if TYPE_CHECKING:
 
 Function = Callable[..., Any]
 Shaped = Callable[..., "tuple[int | None, ...]"]
-PRODUCTS = frozenset({"Dot", "DotProductAttention", "Einsum", "Matmul"})
-BETWEEN = frozenset(
-    {
-        *("Activation", "Relu", "Sigmoid", "Softmax", "Tanh"),
-        *("Add", "Divide", "Maximum", "Minimum", "Multiply", "Subtract", "TrueDivide", "Where"),
-        *("ExpandDims", "Permute", "Reshape", "Split", "Squeeze", "Swapaxes", "Transpose"),
-    }
-)
-"""What computes each element for itself, or moves it: from a float it makes one."""
 FASTER = "CPUs multiply activations far faster in floats (integer_products: in whole numbers)"
 READS_ONE = "it reads the product of activations that is computed in floats"
 
@@ -315,12 +307,13 @@ def made_loose(call: Call) -> bool:
     """Tells whether what a call makes in floats stays one where a kernel does not read it."""
     if call.building.integer_products:
         return False
-    return type(call.layer).__name__ in PRODUCTS or reads_loose(call)
+    return "multiplies" in class_of(call.layer).traits or reads_loose(call)
 
 
 def reads_loose(call: Call) -> bool:
     """Tells whether a call lies behind a product in floats, and is made in floats as well."""
-    return type(call.layer).__name__ in BETWEEN and any(value.loose for value in call.inputs)
+    loose = "loose" in class_of(call.layer).traits
+    return loose and any(value.loose for value in call.inputs)
 
 
 def _unchanged(channels: int) -> tuple[Any, Any]:

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from compress.model.flattening import flat
 from compress.model.internals import maker_of
 from compress.model.ports import packed, stand_for
-from compress.model.program import Node, Program, replaced
+from compress.model.program import Node, Program, Readers, replaced
 from compress.model.recording import record
 from compress.quantization.call import READS_ONE, Call, brought, reads_loose
 from compress.quantization.ranges import FakeQuant, State
@@ -154,21 +155,9 @@ def _called(call: Call) -> list[Value]:
     return made if isinstance(made, list) else [made]
 
 
-@dataclass(eq=False)
-class _Reads:
-    count: int = 0
-
-
 def _users(program: Program) -> list[list[int]]:
     """Returns how often the model's inputs, then each call's outputs are read, in their order."""
-    made: list[list[_Reads]] = [[_Reads() for _ in program.inputs]]
-
-    def handler(node: Node, values: list[_Reads]) -> list[_Reads]:
-        for value in values:
-            value.count += 1
-        made.append([_Reads() for _ in node.outputs])
-        return made[-1]
-
-    for value in program.interpret(handler, made[0]):
-        value.count += 1
-    return [[value.count for value in values] for values in made]
+    calls = flat(program)
+    graph = Readers(calls.nodes, calls.outputs)
+    made = (program.inputs, *(node.outputs for node in calls.nodes))
+    return [list(map(graph.count_reads, tensors)) for tensors in made]

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
+from compress.model.layers import BIAS, NORMALIZATION
 from compress.plan import WeightOptions
 from compress.plan.keywords import WEIGHT_PRUNER
 from compress.prune.weights.masks import Ranking
@@ -23,7 +24,7 @@ from compress.prune.weights.schedules import (
     planned,
     update_times,
 )
-from compress.prune.weights.targets import BIAS, NORMALIZATION, SkippedLayer, Target, find_targets
+from compress.prune.weights.targets import SkippedLayer, Target, find_targets
 
 if TYPE_CHECKING:
     from typing import Unpack

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from compress.model.inference import TRAINING_ONLY
+from compress.model.layers import select_classes
 from compress.quantization.call import Call
 from compress.quantization.rules._base import KeptInFloats, layer_rule, operation_rule
 from compress.quantization.values import Value
@@ -44,10 +44,7 @@ def repeated(call: Call) -> Made:
     return call.same(call.applied(enlarged, lambda _: size), call.inputs[0])
 
 
-@layer_rule(
-    "ActivityRegularization", "AlphaDropout", "Dropout", "GaussianDropout", "SpatialDropout1D",
-    "SpatialDropout2D", "SpatialDropout3D", *sorted(TRAINING_ONLY),
-)  # fmt: skip
+@layer_rule(*sorted(select_classes("inert") - {"Identity", "StopGradient"}))
 def in_training_alone(call: Call) -> Value:
     """Inference leaves values as they are."""
     return call.passed(call.inputs[0], call.itself)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from compress.model.rule_table import RuleTable
+from compress.model.layers import RuleTable
 from compress.prune.channels.coupling.call import LayerCall
 from compress.prune.channels.coupling.slots import Path, Shape, Slots
 

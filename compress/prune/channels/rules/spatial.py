@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from compress.model.layers import select_classes
 from compress.prune.channels.coupling.call import LayerCall
 from compress.prune.channels.coupling.slots import Slots
 from compress.prune.channels.rules._base import layer_rule
@@ -44,9 +45,8 @@ def global_pooling(call: LayerCall) -> Slots:
 
 
 @layer_rule(
-    "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianDropout",
-    "GaussianNoise", "AlphaDropout", "ActivityRegularization", "Identity", "Masking",
-    "StochasticDepth",
+    *sorted(select_classes("inert") - select_classes("left_out", "entrywise")),
+    "GaussianNoise", "Masking", "StochasticDepth",
 )  # fmt: skip
 def unchanged(call: LayerCall) -> Slots:
     """The same entries in inference."""
