@@ -72,7 +72,7 @@ def compensate(pruned: Any, dense: Any, x: npt.NDArray[Any], kept: Kept) -> None
         x: Examples as the models take them, (n, ...).
         kept: Kept indices of the dense model's weights.
     """
-    from compress.model.walk import variable_paths
+    from compress.model.internals import variable_paths
 
     paths = {id(variable): path for path, variable in variable_paths(dense)}
     for name, gram in grams(dense, x).items():

@@ -90,7 +90,7 @@ def our_steps(data: Dataset, stack: ExitStack) -> dict[str, Callable[[], Any]]:
     import tensorflow as tf
 
     from compress.distillation.setup import teaching
-    from compress.model.fused_batchnorm import fused_normalization
+    from compress.model.inference import fused_normalization
     from compress.model.logits import logits_view
     from compress.train import LabelObjective
     from compress.train.loop import Training

@@ -24,7 +24,7 @@ from compress.core.arguments import check_arguments
 from compress.core.atomic_files import new_folder
 from compress.core.errors import InputError
 from compress.measure import Entry, time_entries
-from compress.model.saved_models import bytes_of
+from compress.model.kinds import bytes_of
 from compress.plan.bench import BenchPlan
 from compress.plan.keywords import BENCH
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from compress.core.errors import InputError, removed_name, unknown_name
-from compress.core.interpreter import resolve
-from compress.core.requirements import require_packages
+from compress.core.interpreter import require_packages, resolve
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.columns import Columns, arrays, count, joined, mapped, named, taken
+from compress.core.arrays import Columns, arrays, count, joined, mapped, named, taken
 from compress.core.errors import InputError
 from compress.data.parts import (
     SPLITS,

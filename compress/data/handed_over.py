@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.core.arrays import is_mapped
-from compress.core.columns import count, named
+from compress.core.arrays import count, is_mapped, named
 from compress.core.errors import InputError
 from compress.data._base import Dataset
 from compress.data.hugging_face import NAME, is_hugging_face, read

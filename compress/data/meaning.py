@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.columns import named
+from compress.core.arrays import named
 from compress.core.errors import InputError
 from compress.data.parts import Array, Output, as_labels
 from compress.data.tasks import CUSTOM, TASKS, UNLABELLED, has_classes, has_positions

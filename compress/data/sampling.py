@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.arrays import CHUNK, Growing, is_large
-from compress.core.columns import arrays, named, taken
+from compress.core.arrays import CHUNK, Growing, arrays, is_large, named, taken
 
 if TYPE_CHECKING:
     from compress.data._base import Dataset, Unlabelled

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.arrays import arrays, named
 from compress.core.atomic_files import read_json, write_json
-from compress.core.columns import arrays, named
 from compress.data._base import Dataset
 from compress.data.parts import SPLITS, Output, Split
 from compress.data.preprocessing import Preprocessing

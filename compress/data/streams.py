@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.core.arrays import Growing
-from compress.core.columns import arrays, named
+from compress.core.arrays import Growing, arrays, named
 from compress.core.errors import InputError
 from compress.core.interpreter import told
 

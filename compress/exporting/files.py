@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.arrays import arrays, count, taken
 from compress.core.atomic_files import read_json, write_bytes, write_json
-from compress.core.columns import arrays, count, taken
 from compress.core.errors import InputError, RunFailed
 from compress.core.memory_budget import current_budget
 from compress.data import Dataset, Preprocessing, Unlabelled, draw_stratified

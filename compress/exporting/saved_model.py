@@ -12,7 +12,7 @@ from compress.core.native_output import captured_stderr, quiet_logger
 from compress.exporting.traced import Convertible, numbered
 from compress.model.copies import float32_model
 from compress.model.io import save_model
-from compress.model.saved_models import SavedModel
+from compress.model.kinds import SavedModel
 
 if TYPE_CHECKING:
     from compress.exporting.traced import Convertible, Examples

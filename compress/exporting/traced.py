@@ -327,7 +327,7 @@ def path_of(node: str, paths: Collection[str]) -> str:
 
     Args:
         node: The node's name.
-        paths: Of `compress.model.walk.named_layers`.
+        paths: Of `compress.model.internals.named_layers`.
     """
     found = ""
     for scope in _scopes(node):

@@ -18,10 +18,10 @@ from compress.measure.graph_files import read_graph_file
 from compress.measure.layer_costs import Analysis, LayerCost
 from compress.measure.rules import CallShapes, Sized, Uncountable, other_ops, rule_of
 from compress.measure.walk import Step, Walk, width
-from compress.model.input_sizes import InputShape, sizes_of
 from compress.model.io import as_model
 from compress.model.kinds import foreign
 from compress.model.layers import UNCOUNTED, class_of
+from compress.model.ports import InputShape, sizes_of
 from compress.model.program import Program
 from compress.model.recording import record
 from compress.run.exports import CallNode

@@ -92,7 +92,7 @@ class Walk:
                 )
             ):
                 try:
-                    made = _specs(node, inputs)
+                    made = node.output_specs(inputs)
                 except ValueError as error:
                     raise _build_error(f"{prefix}{node.name}", inputs, error) from None
                 outputs = tuple(self._tensor(tensor.shape, tensor.dtype) for tensor in made)
@@ -140,14 +140,6 @@ def _folded(node: Node, inputs: Sequence[SizedTensor]) -> bool:
         tuple(tensor.shape)[:1] == (None,) and found.shape[0] != 1
         for tensor, found in zip(node.inputs, inputs, strict=True)
     )
-
-
-def _specs(node: Node, inputs: Sequence[SizedTensor]) -> list[Any]:
-    """Returns symbolic outputs of a call for inputs of the shapes known by now."""
-    import keras
-
-    args, kwargs = node.arguments([keras.KerasTensor(x.shape, x.dtype) for x in inputs])
-    return list(keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs)))
 
 
 def width(dtype: str) -> int:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from compress.core.lazy_modules import keras
+
 KERNEL, BIAS, NORMALIZATION = "kernels", "biases", "normalization"
 EMBEDDING, DEPTHWISE = "embeddings", "depthwise"
 
@@ -273,8 +275,6 @@ class RuleTable(Generic[Rule]):
 
         A subclass of a known layer is known too as long as it does not change `call`.
         """
-        import keras
-
         kind = type(operation)
         for parent in kind.__mro__:
             rule = self._custom.get(parent)

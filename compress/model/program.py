@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
+from compress.core.lazy_modules import keras
 from compress.model.internals import takes_training
 
 Watch = Callable[["Node", list[Any]], None]
@@ -50,6 +51,29 @@ class Node:
         )
         return filled
 
+    def call(self, values: Sequence[Any], training: bool | None = False) -> Any:
+        """Make the call with values in place of `inputs`.
+
+        Args:
+            values: One an input.
+            training: Mode of a layer that has one; some layers (augmentation) train unless they
+                are told not to. None: what Keras makes of it.
+        """
+        args, kwargs = self.arguments(values)
+        if training is not None and takes_training(self.operation):
+            kwargs = {**kwargs, "training": training}
+        return self.operation(*args, **kwargs)
+
+    def output_specs(self, given: Sequence[Any]) -> list[Any]:
+        """Return symbolic outputs for inputs of other shapes.
+
+        Args:
+            given: What has the `shape` and `dtype` of each input.
+        """
+        args, kwargs = self.arguments([keras.KerasTensor(x.shape, x.dtype) for x in given])
+        specs = self.operation.compute_output_spec(*args, **kwargs)
+        return list(keras.tree.flatten(specs))
+
 
 def replaced(structure: Any, tensors: Sequence[Any], values: Sequence[Any]) -> Any:
     """Returns a structure with values in place of symbolic tensors; what else it holds stays."""
@@ -83,8 +107,6 @@ class Program:
     @property
     def input_names(self) -> list[str]:
         """Names of the inputs: a graph's own; of a traced model a dictionary's keys, or places."""
-        import keras
-
         if not self.traced:
             return [tensor.name for tensor in self.inputs]
         if isinstance(self.input_structure, dict):
@@ -220,7 +242,6 @@ class Program:
         Returns:
             The values of `outputs`.
         """
-        import keras
 
         def call(node: Node, given: list[Any]) -> Sequence[Any]:
             if watch is not None:
@@ -228,12 +249,8 @@ class Program:
             if node.body is not None:
                 results = node.body.interpret(call, given, call)
             else:
-                args, kwargs = node.arguments(given)
-                if takes_training(node.operation):
-                    # some layers (augmentation) train unless they are told not to
-                    train = training is not None and training(node.operation)
-                    kwargs = {**kwargs, "training": train}
-                results = keras.tree.flatten(node.operation(*args, **kwargs))
+                train = training is not None and training(node.operation)
+                results = keras.tree.flatten(node.call(given, train))
             if tell is not None:
                 tell(node, results)
             return results
@@ -285,8 +302,43 @@ class Readers(Generic[C]):
 
 def substituted(structure: Any, aliases: Mapping[int, Any]) -> Any:
     """Returns a structure with what stands in `aliases`, by id, in place of its leaves."""
-    import keras
-
     if not aliases:
         return structure
     return keras.tree.map_structure(lambda value: aliases.get(id(value), value), structure)
+
+
+def flat(program: Program) -> Program:
+    """Returns a program of the same calls with those of nested models in place of theirs.
+
+    Calls of nested models have tensors of their own at each call of the model, and names behind
+    the model's: "backbone/conv1". What is nested in nothing stays as it is.
+
+    Args:
+        program: From `compress.model.recording.record`; it stays as it is.
+    """
+    nodes: list[Node] = []
+    outputs = _inlined(program, "", program.inputs, nodes)
+    return replace(program, nodes=nodes, outputs=tuple(outputs))
+
+
+def _inlined(program: Program, prefix: str, given: Sequence[Any], nodes: list[Node]) -> list[Any]:
+    """Appends a program's calls, made on the tensors `given`; returns its outputs."""
+    aliases = {id(own): tensor for own, tensor in zip(program.inputs, given, strict=True)}
+    for node in program.nodes:
+        args, kwargs = substituted((node.args, node.kwargs), aliases)
+        inputs = tuple(aliases.get(id(tensor), tensor) for tensor in node.inputs)
+        name = f"{prefix}{node.name}"
+        if node.body is not None:
+            made = _inlined(node.body, f"{name}/", inputs, nodes)
+        else:
+            made = [
+                keras.KerasTensor(tensor.shape, tensor.dtype) if prefix else tensor
+                for tensor in node.outputs
+            ]
+            nodes.append(
+                replace(
+                    node, name=name, args=args, kwargs=kwargs, inputs=inputs, outputs=tuple(made)
+                )
+            )
+        aliases.update((id(own), tensor) for own, tensor in zip(node.outputs, made, strict=True))
+    return [aliases.get(id(tensor), tensor) for tensor in program.outputs]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.columns import count, taken
+from compress.core.arrays import count, taken
 from compress.core.errors import InputError
 from compress.model.activations import examples_at_once
 from compress.model.ports import packed

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compress.model.flattening import flat
 from compress.model.internals import maker_of
 from compress.model.ports import packed, stand_for
-from compress.model.program import Node, Program, Readers, replaced
+from compress.model.program import Node, Program, Readers, flat, replaced
 from compress.model.recording import record
 from compress.quantization.call import READS_ONE, Call, brought, reads_loose
 from compress.quantization.ranges import FakeQuant, State

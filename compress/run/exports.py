@@ -9,11 +9,11 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from compress.core.arguments import conform
 from compress.core.arrays import opened
 from compress.core.atomic_files import read_json, replacing, write_json
 from compress.core.errors import InputError
 from compress.core.statistics import Floats
-from compress.core.typed import conform
 from compress.run.directory import RunFolder
 from compress.run.records import Record, too_low
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core.progress import OnProgress, silent
+from compress.core.summary import OnProgress, silent
 from compress.data import Dataset, Preprocessing
 from compress.model.heads import counted_at
 from compress.model.io import load_model

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from compress.core.device import check_device
 from compress.core.errors import FeasibleError, InputError
+from compress.core.interpreter import FORMATS, require_packages
 from compress.core.memory_budget import current_budget
-from compress.core.requirements import FORMATS, require_packages
 from compress.data import Dataset, check_source
 from compress.measure.runtimes import runtimes
 from compress.model.activations import OVERHEAD, activation_bytes

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.arguments import check_arguments
 from compress.core.errors import InputError, RunFailed
-from compress.core.progress import OnProgress, silent
-from compress.core.summary import Readable, Summary
+from compress.core.summary import OnProgress, Readable, Summary, silent
 from compress.data.tasks import CUSTOM
 from compress.model.copies import float32_model
 from compress.model.inference import left_out

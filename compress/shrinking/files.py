@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError, MissingDependency, RunFailed
-from compress.core.progress import OnProgress, silent
 from compress.core.registry import loaded
 from compress.core.statistics import Floats, bound_mean
+from compress.core.summary import OnProgress, silent
 from compress.measure import count_macs, measure_latency
 from compress.model.heads import counted_at, decides_at
 from compress.plan import Plan

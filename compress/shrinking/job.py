@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from compress.core.atomic_files import write_bytes
 from compress.core.errors import InputError
 from compress.core.memory_budget import use_budget
-from compress.core.progress import OnProgress
+from compress.core.summary import OnProgress
 from compress.data import DataOptions, Dataset
 from compress.data.handed_over import is_bare
 from compress.data.tasks import CUSTOM, UNLABELLED
 from compress.model.compiled import CompiledOutput, compiled_model, compiled_outputs, own_step_of
-from compress.model.graphs import as_graph
 from compress.model.heads import check_head
+from compress.model.internals import weights_hash
 from compress.model.io import as_model, load_model, save_model
 from compress.model.kinds import refuse_graphs
-from compress.model.walk import weights_hash
+from compress.model.rebuild import as_graph
 from compress.plan import Plan
 from compress.plan.fields import command_words, plan_fields, value_of
 from compress.prune.channels import check_channels

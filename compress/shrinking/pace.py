@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compress.core.arrays import taken
 from compress.core.atomic_files import write_json
-from compress.core.columns import taken
 from compress.run.records import Record, read_record
 
 if TYPE_CHECKING:
     import keras
 
-    from compress.core.progress import OnProgress
+    from compress.core.summary import OnProgress
     from compress.shrinking.case import Work
 
 PROBED = 512

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.arrays import named, taken
 from compress.core.atomic_files import write_json
-from compress.core.columns import named, taken
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.model.heads import counted_at

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core.columns import taken
+from compress.core.arrays import taken
 from compress.core.errors import InputError, unknown_name
 from compress.data import Dataset
 from compress.data.tasks import Custom

@@ -17,9 +17,9 @@ from compress.data.adapters import answered_by, labelled, unlabelled
 from compress.data.leaks import check_parts
 from compress.data.tasks import UNLABELLED
 from compress.model.compiled import CompiledOutput, compiled_outputs
-from compress.model.graphs import as_graph
 from compress.model.heads import answering, check_shapes, head_of
 from compress.model.io import as_model
+from compress.model.rebuild import as_graph
 from compress.plan.data import AUTO
 from compress.train.compiled import judged_by, with_compiled
 from compress.train.scaling import load_for_model

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.columns import Columns, arrays, count, joined, mapped, taken
+from compress.core.arrays import Columns, arrays, count, joined, mapped, taken
 from compress.data import Dataset, Preprocessing
 from compress.model.activations import examples_at_once
 from compress.model.heads import check_head

@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from compress.core import forks
+from compress.core.processes import run_in_fork
 
 RENEW = 75
 """Exit code of a fork that wants to be followed by a fresh one."""
@@ -40,7 +40,7 @@ def serve(work: Callable[[], int], on_death: Callable[[str], None]) -> int:
     early = 0
     while True:
         began = time.monotonic()
-        code = forks.run(work)
+        code = run_in_fork(work)
         if code == 0:
             return 0
         if code == RENEW:

@@ -6,8 +6,8 @@ import math
 import time
 from collections.abc import Sequence
 
+from compress.core.arguments import conform
 from compress.core.atomic_files import read_json, write_json
-from compress.core.typed import conform
 from search.plan import SearchPlan
 from search.study.directory import SearchFolder
 from search.study.front import Course, ended_key, in_order

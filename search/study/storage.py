@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 from compress.core import credentials, linux
 from compress.core.errors import InputError, ParetuneError
 from compress.core.faults import PATIENCE, fault_of, patiently
+from compress.core.interpreter import require_packages
 from compress.core.linux import Lock
-from compress.core.requirements import require_packages
 from search.study.directory import SearchFolder
 
 if TYPE_CHECKING:

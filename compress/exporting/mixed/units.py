@@ -12,7 +12,7 @@ from compress.exporting.traced import UNNAMED, path_of, without_calls
 from compress.measure.graph_files.records import Graph, Operator, Tensor
 from compress.measure.graph_files.tflite import TFLiteReader
 from compress.measure.graph_files.tflite_table import TFLITE
-from compress.model.walk import named_layers
+from compress.model.internals import named_layers
 
 if TYPE_CHECKING:
     import keras

@@ -12,9 +12,8 @@ from compress.measure.graph_files.records import Graph, GraphFile, Port
 from compress.measure.graph_files.tf_builder import graph_of
 from compress.measure.graph_files.tf_table import TENSORFLOW
 from compress.measure.layer_costs import Analysis
-from compress.model.input_sizes import InputShape
-from compress.model.kinds import Foreign
-from compress.model.saved_models import SavedModel, bytes_of
+from compress.model.kinds import Foreign, SavedModel, bytes_of
+from compress.model.ports import InputShape
 
 
 def read_saved_model(

@@ -14,8 +14,8 @@ from compress.core.errors import InputError
 from compress.core.summary import Readable, Summary
 from compress.data import Dataset, Unlabelled, drawn_inputs
 from compress.data.streams import is_stream
+from compress.model.internals import variable_paths
 from compress.model.io import as_model
-from compress.model.walk import variable_paths
 from compress.plan import ChannelOptions
 from compress.plan.data import AUTO
 from compress.plan.keywords import PRUNE_CHANNELS

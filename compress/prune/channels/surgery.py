@@ -9,12 +9,17 @@ import numpy as np
 
 from compress.core.errors import InputError, RunFailed, reason_of
 from compress.measure.counting import given_shapes
-from compress.model import walk
 from compress.model.copies import Copier
-from compress.model.internals import freeze_as, maker_of
+from compress.model.internals import (
+    freeze_as,
+    is_graph,
+    maker_of,
+    port_structures,
+    variable_paths,
+    weights_changed,
+)
 from compress.model.program import Node, Program, replaced
 from compress.model.rebuild import config_of, from_config
-from compress.model.walk import variable_paths
 from compress.prune.channels.coupling.blocks import Block, Depth, depth_of, indices_of
 from compress.prune.channels.coupling.groups import Coupling, KeptSlots, Mask
 from compress.prune.channels.coupling.presence import met
@@ -81,7 +86,7 @@ def call_once(small: keras.Model, coupling: Coupling) -> None:
         for shape, tensor in zip(sizes, program.inputs, strict=True)
     ]
     try:
-        small(keras.tree.pack_sequence_as(walk.input_structure(small), zeros), training=False)
+        small(keras.tree.pack_sequence_as(port_structures(small)[0], zeros), training=False)
     except Exception as error:  # of any layer
         try:
             program.model(keras.tree.pack_sequence_as(program.input_structure, zeros))
@@ -362,7 +367,7 @@ class _Surgeon:
         if id(new) in self.copied or not getattr(operation, "weights", None):
             return
         self.copied.add(id(new))
-        if walk.is_graph(operation):
+        if is_graph(operation):
             return  # a nested model: its layers were copied one by one
         edits = self.graph.edits.get(id(operation))
         scales = {id(variable): factor for variable, factor in edits.scales} if edits else {}
@@ -377,7 +382,7 @@ class _Surgeon:
             target.assign(value)
             self.weights[id(old)] = target
         if isinstance(new, keras.layers.Layer):
-            walk.weights_changed(new)
+            weights_changed(new)
 
 
 def _unbuild(config: Any) -> None:

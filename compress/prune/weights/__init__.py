@@ -14,8 +14,8 @@ from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
 from compress.core.summary import Readable, Summary
 from compress.data import Dataset, Unlabelled, drawn_inputs
+from compress.model.internals import variable_paths
 from compress.model.io import as_model
-from compress.model.walk import variable_paths
 from compress.plan import TrainSettings, WeightOptions
 from compress.plan.keywords import PRUNE_WEIGHTS
 from compress.prune.weights.pruner import WeightPruner

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.core.errors import unknown_name
-from compress.model import walk
-from compress.model.internals import layers_inside, own_variables
+from compress.model.internals import calls, is_graph, layers_inside, own_variables
 from compress.model.layers import BIAS, DEPTHWISE, EMBEDDING, KERNEL, NORMALIZATION, class_of
 from compress.plan import LayerShare
 
@@ -143,17 +142,16 @@ def find_targets(
 
 
 def _layers(model: keras.Model) -> Iterator[tuple[str, Any]]:
-    if not walk.is_graph(model):
+    if not is_graph(model):
         for layer in layers_inside(model, include_self=False):
             yield layer.path.partition("/")[2] or layer.name, layer
         return
     import keras
 
-    for call in walk.calls(model):
-        if isinstance(call.operation, keras.layers.Layer):
-            for layer in layers_inside(call.operation):
-                inside = layer is not call.operation
-                yield (f"{call.name}/{layer.name}" if inside else call.name), layer
+    for name, operation in calls(model):
+        if isinstance(operation, keras.layers.Layer):
+            for layer in layers_inside(operation):
+                yield (name if layer is operation else f"{name}/{layer.name}"), layer
 
 
 def _of_layer(name: str, layer: Any, include: Sequence[str]) -> tuple[list[Target], str]:

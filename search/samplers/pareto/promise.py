@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
 
-from compress.core.blas import one_blas_thread
+from compress.core.device import one_blas_thread
 from search.samplers._base import Losses
 from search.samplers.pareto.predictor import Encoding, Predictor
 from search.samplers.pareto.questions import Choices

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.measure.counting import count_calls, given_shapes, walked
-from compress.model.input_sizes import InputShape
+from compress.model.ports import InputShape
 from compress.prune.channels.analysis import input_slots, run
 from compress.prune.channels.coupling.blocks import depth_of
 from compress.prune.channels.coupling.presence import Needs

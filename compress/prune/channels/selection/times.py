@@ -25,8 +25,8 @@ from compress.measure.latency_table.prediction import (
     thinned,
 )
 from compress.measure.walk import SizedTensor
+from compress.model.internals import weights_changed
 from compress.model.program import replaced
-from compress.model.walk import weights_changed
 from compress.prune.channels.coupling.slots import Ids
 from compress.prune.channels.selection.solver import Allowed, Counts
 from compress.prune.channels.surgery import SmallerCalls
