@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 
 class LazyModule(ModuleType):
-    """Stands for a module, and imports it when it is asked for an attribute."""
+    """Stands for a module, and imports it when it is first asked for an attribute."""
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(importlib.import_module(self.__name__), name)
+        value = getattr(importlib.import_module(self.__name__), name)
+        setattr(self, name, value)  # so that it is asked once a name
+        return value
 
 
 if not TYPE_CHECKING:
