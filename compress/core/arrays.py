@@ -209,7 +209,12 @@ class Growing:
 
     def _flush(self) -> None:
         if self._file is None:
-            self._file = _new_file()
+            place = folder()
+            place.mkdir(parents=True, exist_ok=True)
+            # without a name from the first byte on
+            self._file = tempfile.TemporaryFile(  # noqa: SIM115 - closed by `close`
+                prefix="paretune-data-", dir=place
+            )
             self._shape, self._dtype = self._parts[0].shape[1:], self._parts[0].dtype
         written = self.bytes - sum(part.nbytes for part in self._parts)
         what = f"{self._what} of {self._rows:,} examples so far"
@@ -344,13 +349,6 @@ def _content(stream: IO[bytes], size: int, name: str) -> npt.NDArray[np.uint8]:
         done += len(part)
     stream.read(1)  # the end, at which the checksum is looked at
     return content
-
-
-def _new_file() -> Any:
-    place = folder()
-    place.mkdir(parents=True, exist_ok=True)
-    # without a name from the first byte on
-    return tempfile.TemporaryFile(prefix="paretune-data-", dir=place)
 
 
 def mapped(function: Callable[[Any], Any], columns: Any) -> Any:

@@ -178,18 +178,14 @@ class Server:
         except (EOFError, OSError):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(CLOSE_SECONDS)  # it is on its way out: what of, is asked next
-            words = self._last_words()
+            errors = self._errors
+            said = "" if errors is None or errors.closed else last_line(errors)
+            words = f"; its last words: {said}" if said else ""
             raise ProcessEnded(how_it_ended(self.close()) + words) from None
         except BaseException:
             # an answer that nobody waits for would be taken for the next question's
             self.close()
             raise
-
-    def _last_words(self) -> str:
-        if self._errors is None or self._errors.closed:
-            return ""
-        said = last_line(self._errors)
-        return f"; its last words: {said}" if said else ""
 
     @property
     def alive(self) -> bool:

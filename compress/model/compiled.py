@@ -213,13 +213,9 @@ def _hand_over(made: Any, name: str, value: Any) -> None:
         setattr(made, name, _anew(value))
         return
     larger = (keras.layers.Layer, keras.optimizers.Optimizer, keras.KerasTensor)
-    held = [isinstance(part, larger) or _is_learnt(part) for part in parts]
-    if not any(held):
+    learnt = [isinstance(part, keras.Variable) and bool(part.trainable) for part in parts]
+    if not any(learnt) and not any(isinstance(part, larger) for part in parts):
         vars(made)[name] = value  # past Keras's tracking: a counter is no weight of this model
-
-
-def _is_learnt(value: Any) -> bool:
-    return isinstance(value, keras.Variable) and bool(value.trainable)
 
 
 def _anew(structure: Any) -> Any:
