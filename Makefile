@@ -12,7 +12,7 @@ CORE := $(addprefix tests/compress/, core/test_linux.py core/test_lifeline.py pl
 	prune/channels/test_pruning.py exporting/test_export.py) \
 	$(addprefix tests/search/, samplers/test_samplers.py study/test_study.py)
 
-.PHONY: demo test test-slow test-lowest test-313 check docs bench clean
+.PHONY: demo test test-slow test-lowest test-313 check docs settings bench clean
 
 demo: $(READY)
 	$(BIN)/paretune run --data digits --trials 24 --epochs 30 --out runs/demo
@@ -42,18 +42,22 @@ test-313: $(READY)
 		echo "test-313 skipped: there is no Python 3.13 here, and uv could not fetch one"; \
 	fi
 
-check: $(READY)
+check: $(READY) settings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 # the site into site/, every warning an error
-docs: $(READY)
+docs: $(READY) settings
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-# hours on a quiet machine, each with its peers where these are installed (benchmarks/_peers.py);
-# `python -m benchmarks --list` tells what runs
+# what the build makes of the options: anew where these have changed
+settings: $(READY)
+	$(BIN)/python -m search.plan.write_settings
+
+# half a day on a quiet machine, each with its peers where these are installed;
+# `python -m benchmarks --list` says what each proves
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import io
+import keyword
+import sysconfig
+import tokenize
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks._any_data import KINDS, SIZE, WINDOW
+import numpy as np
+import numpy.typing as npt
+
+from compress.core.errors import InputError
 
 if TYPE_CHECKING:
     import keras
@@ -214,3 +223,230 @@ def hub_hgnet() -> keras.Model:
     return keras_hub.models.HGNetV2ImageClassifier(
         backbone, None, CLASSES, activation="softmax", name="hub_hgnet"
     )
+
+
+SIZE = 48
+"""Height and width of scenes."""
+VISIBLE = 25
+"""Grey value, of 255, from which a pixel belongs to a thing."""
+KINDS = ("other", "keyword", "name", "number", "string", "comment", "operator")
+"""What a character of a program is part of."""
+NOISE = 0.09
+"""The most that the ground has: less than what is visible."""
+WINDOW = 64
+"""Characters of an example."""
+
+Array = npt.NDArray[Any]
+
+
+class Parts(NamedTuple):
+    """Training, validation and test part: (x, y) each, as `fit` takes them."""
+
+    train: tuple[Any, Any]
+    val: tuple[Any, Any]
+    test: tuple[Any, Any]
+
+
+def fashion(train: int, val: int, seed: int = 0) -> list[tuple[Array, Array]]:
+    """Returns images (n, 28, 28), uint8, with classes: to train, to select, and all tests."""
+    from compress.data import keras_datasets
+
+    raw = keras_datasets.load("fashion_mnist")
+    assert raw.test is not None
+    order = np.random.default_rng(seed).permutation(len(raw.train.x))
+    chosen = [order[:train], order[train : train + val]]
+    parts = [(raw.train.x[rows], raw.train.y[rows]) for rows in chosen]
+    return [(x[..., 0], y) for x, y in [*parts, (raw.test.x, raw.test.y)]]
+
+
+def _each(train: int, val: int, test: int, make: Any) -> Parts:
+    """Makes each part of images of its own."""
+    found = []
+    for seed, ((x, y), count) in enumerate(zip(fashion(20_000, 5_000), (train, val, test),
+                                               strict=True)):  # fmt: skip
+        found.append(make(x, y, count, np.random.default_rng(seed)))
+    return Parts(*found)
+
+
+def images(train: int = 8_000, val: int = 2_000) -> Parts:
+    """Returns Fashion-MNIST, (n, 28, 28, 1) in [0, 1], with classes."""
+    return Parts(*((_grey(x), y) for x, y in fashion(train, val)))
+
+
+def returned() -> Parts:
+    """Returns images that are wanted back."""
+    return Parts(*((x, x) for x, _ in images()))
+
+
+def _grey(x: Array) -> Array:
+    return (x[..., None] / 255).astype(np.float32)
+
+
+def halves(train: int = 8_000, val: int = 2_000) -> Parts:
+    """Returns the upper half of an image, and the lower one as a table of its columns' means."""
+    return Parts(*(
+        ({"image": _grey(x[:, :14]), "table": (x[:, 14:].mean(1) / 255).astype(np.float32)}, y)
+        for x, y in fashion(train, val)
+    ))  # fmt: skip
+
+
+def traits(train: int = 8_000, val: int = 2_000) -> Parts:
+    """Returns images with their class, and four numbers to predict.
+
+    Mean and deviation of the grey values, and the row and column of their centre, each less its
+    mean over its deviation in the training part.
+    """
+    parts = fashion(train, val)
+    numbers = [_traits_of(x) for x, _ in parts]
+    mean, deviation = numbers[0].mean(0), numbers[0].std(0)
+    return Parts(*(
+        (_grey(x), {"class": y, "ink": ((own - mean) / deviation).astype(np.float32)})
+        for (x, y), own in zip(parts, numbers, strict=True)
+    ))  # fmt: skip
+
+
+def _traits_of(x: Array) -> Array:
+    values = x / 255
+    ink = np.maximum(values.sum((1, 2)), 1e-6)
+    places = np.arange(x.shape[1])
+    rows, columns = values.sum(2) @ places / ink, values.sum(1) @ places / ink
+    return np.stack([values.mean((1, 2)), values.std((1, 2)), rows, columns], axis=1)
+
+
+def scenes(train: int = 3_000, val: int = 500, test: int = 1_000) -> Parts:
+    """Returns scenes of two things, one perhaps before the other, and whose each pixel is.
+
+    Shapes: x (n, 48, 48, 1) in [0, 1] with noise; y (n, 48, 48), 0 for the ground, 1 + class.
+    """
+
+    def make(x: Array, y: Array, count: int, rng: np.random.Generator) -> tuple[Array, Array]:
+        ground = rng.uniform(0, NOISE, (count, SIZE, SIZE))
+        labels = np.zeros((count, SIZE, SIZE), np.int64)
+        for scene, masks in zip(ground, labels, strict=True):
+            for which in rng.integers(len(x), size=2):
+                top, left = rng.integers(SIZE - 28 + 1, size=2)
+                seen = x[which] >= VISIBLE
+                area = (slice(top, top + 28), slice(left, left + 28))
+                scene[area][seen] = x[which][seen] / 255
+                masks[area][seen] = 1 + y[which]
+        return ground[..., None].astype(np.float32), labels
+
+    return _each(train, val, test, make)
+
+
+def objects(train: int = 8_000, val: int = 1_000, test: int = 3_000) -> Parts:
+    """Returns scenes of one thing of any size, its class, and its box.
+
+    Shapes: x (n, 48, 48, 1) in [0, 1] with noise; class (n,); box (n, 4): top, left, bottom, right
+    as shares of the scene, of the pixels that are seen.
+    """
+    from PIL import Image
+
+    def make(x: Array, y: Array, count: int, rng: np.random.Generator) -> tuple[Array, Any]:
+        ground = rng.uniform(0, NOISE, (count, SIZE, SIZE))
+        boxes = np.zeros((count, 4), np.float32)
+        chosen = rng.integers(len(x), size=count)
+        for place, which in enumerate(chosen):
+            size = int(rng.integers(16, 41))
+            thing = np.asarray(Image.fromarray(x[which]).resize((size, size)))
+            top, left = rng.integers(SIZE - size + 1, size=2)
+            seen = thing >= VISIBLE
+            area = (slice(top, top + size), slice(left, left + size))
+            ground[place][area][seen] = thing[seen] / 255
+            rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+            boxes[place] = (
+                np.array([top + rows[0], left + columns[0], top + rows[-1] + 1,
+                          left + columns[-1] + 1]) / SIZE
+            )  # fmt: skip
+        return ground[..., None].astype(np.float32), {"class": y[chosen], "box": boxes}
+
+    return _each(train, val, test, make)
+
+
+def characters(train: int = 8_000, val: int = 1_000, test: int = 3_000) -> Parts:
+    """Returns windows of Python's standard library, and what each character is part of.
+
+    The parts are of different files. Shapes: x (n, 64) codes below 128; y (n, 64), see `KINDS`.
+    """
+    files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
+    codes: list[list[Array]] = [[], [], []]
+    for place, file in enumerate(files):
+        part = (0, 0, 0, 0, 0, 0, 1, 2, 2, 2)[place % 10]
+        found = _windows(file.read_text("utf-8"))
+        if found is not None:
+            codes[part].append(found)
+    parts = []
+    for seed, (held, count) in enumerate(zip(codes, (train, val, test), strict=True)):
+        windows = np.concatenate(held)
+        chosen = np.random.default_rng(seed).permutation(len(windows))[:count]
+        parts.append((windows[chosen, 0].astype(np.float32), windows[chosen, 1]))
+    return Parts(*parts)
+
+
+def _windows(text: str) -> Array | None:
+    """Returns codes and kinds of a program's characters, (n, 2, 64); None: it is no program."""
+    lines = text.splitlines(keepends=True)
+    starts = np.concatenate([[0], np.cumsum([len(line) for line in lines])])
+    kinds = np.zeros(len(text), np.int64)
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            begin, end = (int(starts[row - 1]) + column for row, column in (token.start, token.end))
+            kinds[begin:end] = _kind(token)
+    except (tokenize.TokenError, SyntaxError):
+        return None
+    codes = np.array([min(ord(character), 127) for character in text], np.int64)
+    count = len(text) // WINDOW
+    both = np.stack([codes[: count * WINDOW], kinds[: count * WINDOW]])
+    return both.reshape(2, count, WINDOW).swapaxes(0, 1)
+
+
+def _kind(token: tokenize.TokenInfo) -> int:
+    if token.type == tokenize.NAME:
+        return 1 if keyword.iskeyword(token.string) else 2
+    kinds = {
+        tokenize.NUMBER: 3, tokenize.STRING: 4, tokenize.COMMENT: 5, tokenize.OP: 6,
+        # parts of f-strings are tokens from Python 3.12 on
+        getattr(tokenize, "FSTRING_START", -1): 4, getattr(tokenize, "FSTRING_MIDDLE", -1): 4,
+        getattr(tokenize, "FSTRING_END", -1): 4,
+    }  # fmt: skip
+    return kinds.get(token.type, 0)
+
+
+def series(name: str, seed: int, aeon: str) -> Parts:
+    """Returns a set of series that aeon brings, split anew: 60 % to train, 15 and 25 %.
+
+    Args:
+        name: "JapaneseVowels" or "BasicMotions".
+        seed: Of the split, stratified by class.
+        aeon: The package's wheel: `pip download aeon --no-deps`.
+
+    Shapes: x (n, steps, channels), shorter ones filled up with zeros; y (n,).
+    """
+    from sklearn.model_selection import train_test_split
+
+    x, y = _all_series(name, aeon)
+    rest, tests = train_test_split(np.arange(len(y)), test_size=0.25, random_state=seed, stratify=y)
+    learns, val = train_test_split(rest, test_size=0.2, random_state=seed, stratify=y[rest])
+    mean, deviation = x[learns].mean((0, 1)), x[learns].std((0, 1))
+    x = ((x - mean) / deviation).astype(np.float32)
+    return Parts(*((x[rows], y[rows]) for rows in (learns, val, tests)))
+
+
+def _all_series(name: str, aeon: str) -> tuple[Array, Array]:
+    if not Path(aeon).is_file():
+        raise InputError(
+            "--aeon must be the wheel of the package aeon, whose files are read. Received: "
+            f"'{aeon}'. Get it: pip download aeon --no-deps"
+        )
+    read, labels = [], []
+    with zipfile.ZipFile(aeon) as wheel:
+        for part in ("TRAIN", "TEST"):
+            text = wheel.read(f"aeon/datasets/data/{name}/{name}_{part}.ts").decode()
+            for line in text.splitlines():
+                if line and not line.startswith(("@", "#")):
+                    *channels, label = line.split(":")
+                    read.append(np.array([np.fromstring(one, sep=",") for one in channels]).T)
+                    labels.append(label)
+    steps = max(map(len, read))
+    x = np.stack([np.pad(one, ((0, steps - len(one)), (0, 0))) for one in read])
+    return x, np.unique(labels, return_inverse=True)[1].astype(np.int64)

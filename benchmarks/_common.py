@@ -14,7 +14,11 @@ markers (see `_docs`), so no table is typed by hand.
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +27,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks import _docs, _stored
-from benchmarks._latency import bounds
-from benchmarks._peers import PEERS
 from benchmarks._stored import Stored
 from compress.core.atomic_files import replacing
 from compress.core.errors import InputError
 from compress.core.statistics import Difference, compare_means
-from compress.measure.latency_record import median_spread
+from compress.measure.latency_record import RANGE, median_spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -283,3 +285,128 @@ def verdict(new: Mean, old: Mean) -> str:
     if found is None:
         return f"{points:+.2f}, one seed"
     return f"{points:+.2f}" + (", a tie" if found.is_tie else "")
+
+
+def told_latency(latency: Mapping[str, Any] | None) -> list[str]:
+    """Returns the cells "202 us" and "2.56x [2.55, 2.58]", empty where nothing was timed."""
+    if latency is None:
+        return ["", ""]
+    time = _time(latency["median_ms"])
+    ratio = latency.get("ratio")
+    if ratio is None:
+        return [time, ""]
+    text = f"{ratio:.2f}x"
+    if "spread" in latency:
+        low, high = latency["ratio_low"], latency["ratio_high"]
+        if ratio == low == high == 1.0:  # it is what the others are compared with
+            return [time, "1"]
+        text += f" {bounds(latency, f'{low:.2f}', f'{high:.2f}')}"
+        text += " (a tie)" if low <= 1.0 <= high else ""
+    return [time, text]
+
+
+def told_time(latency: Mapping[str, Any]) -> str:
+    """Returns "635 us [613, 646]"."""
+    median = latency["median_ms"]
+    if "spread" not in latency:
+        return _time(median)
+    scale, digits = (1e3, ".0f") if median < 1 else (1.0, ".2f")
+    low, high = (f"{scale * latency[key]:{digits}}" for key in ("low_ms", "high_ms"))
+    return f"{_time(median)} {bounds(latency, low, high)}"
+
+
+def bounds(row: Mapping[str, Any], low: str, high: str) -> str:
+    """Returns the ends of an interval as "[1, 2]"; of a range, which is none, as such."""
+    return f"[range {low} to {high}]" if row.get("spread") == RANGE else f"[{low}, {high}]"
+
+
+def _time(median: float) -> str:
+    return f"{1e3 * median:.3g} us" if median < 1 else f"{median:.3g} ms"
+
+
+_LOOK = """
+import importlib.metadata, importlib.util, json, sys
+names = sys.argv[1:]
+missing = [name for name in names[1:] if importlib.util.find_spec(name) is None]
+version = None if missing else importlib.metadata.version(names[0])
+print(json.dumps({"missing": missing, "version": version}))
+"""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another tool.
+
+    Attributes:
+        name: As rows call it.
+        package: The distribution whose version is recorded.
+        modules: What must be importable.
+        variable: Names the Python of its environment; None: it lives in ours.
+        install: How to get it.
+    """
+
+    name: str
+    package: str
+    modules: tuple[str, ...]
+    variable: str | None
+    install: str
+
+    def python(self) -> str:
+        """Returns the interpreter that has it, if any has."""
+        return (self.variable and os.environ.get(self.variable)) or sys.executable
+
+    def state(self) -> str:
+        """Returns its version, or "not run: <reason>"."""
+        command = [self.python(), "-c", _LOOK, self.package, *self.modules]
+        try:
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            where = f"{self.variable}={self.python()}" if self.variable else self.python()
+            return f"not run: {where} does not start ({type(error).__name__})"
+        found: dict[str, Any] = json.loads(done.stdout)
+        if found["missing"]:
+            return f"not run: {', '.join(found['missing'])} not installed ({self.install})"
+        return f"{self.package} {found['version']}"
+
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer(
+            "torch-pruning",
+            "torch-pruning",
+            ("torch", "torchvision", "torch_pruning"),
+            "TORCH_PRUNING_PYTHON",
+            "TORCH_PRUNING_PYTHON names a Python with torch, torchvision and torch-pruning",
+        ),
+        Peer(
+            "tfmot",
+            "tensorflow-model-optimization",
+            ("tensorflow_model_optimization", "tf_keras"),
+            None,
+            "pip install tensorflow-model-optimization tf_keras",
+        ),
+        Peer("keras-hub", "keras-hub", ("keras_hub",), None, "pip install keras-hub"),
+        *(
+            Peer(
+                name,
+                package,
+                modules,
+                "SAMPLERS_PYTHON",
+                f"SAMPLERS_PYTHON names a Python with {' and '.join(modules)}",
+            )
+            for name, package, modules in (
+                ("optuna-gp", "optuna", ("optuna", "torch")),
+                ("smac", "smac", ("smac", "ConfigSpace")),
+                ("ax", "ax-platform", ("ax",)),
+                ("syne-tune", "syne-tune", ("syne_tune",)),
+            )
+        ),
+        Peer("keras Distiller", "keras", ("keras",), None, "pip install 'keras>=3.13'"),
+    )
+}
+
+
+def not_run(state: str) -> dict[str, str]:
+    """Returns the row of a peer that `Peer.state` says is not there."""
+    return {"not run": state.removeprefix("not run: ")}

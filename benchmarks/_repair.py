@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks._common import Mean
-from benchmarks._grail import compensate
-from benchmarks._peers import PEERS
-from benchmarks.prune_resnet20 import Variants
+from benchmarks._common import PEERS, Mean
+from benchmarks.resnet20 import Variants
 from compress.plan import ChannelOptions
 
 EXAMPLES = 1000
@@ -28,6 +25,9 @@ BATCHES = -(-EXAMPLES // 256)
 """All of them re-estimate statistics."""
 PEER = Path(__file__).parent / "peers" / "torch_pruning_cut.py"
 Inputs = npt.NDArray[np.float32]
+RIDGE = 1e-3
+Numbers = npt.NDArray[np.float64]
+Kept = Mapping[str, tuple[npt.NDArray[np.int64] | None, ...]]
 
 
 @dataclass(frozen=True)
@@ -167,10 +167,7 @@ def torch_pruned(
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         weights, data = folder / "weights.npz", folder / "data.npz"
-        subprocess.run(
-            [sys.executable, "-m", "benchmarks.peers.export_resnet20", "--model",
-             str(variants.dense.file), "--out", str(weights), "--data", str(data)], check=True,
-        )  # fmt: skip
+        export_arrays(variants.dense, variants.data, weights, data)
         subprocess.run(
             [PEERS["torch-pruning"].python(), str(PEER), "--weights", str(weights), "--data",
              str(data), "--targets", ",".join(map(str, targets)), "--out", str(folder)],
@@ -187,6 +184,35 @@ def torch_pruned(
                 raise RuntimeError(f"a net of torch-pruning has {there} there and {here} here")
             found[f"torch-pruning {record['scope']}", record["target"]] = model, record
     return found
+
+
+CHECKED = 256
+"""Validation examples whose logits are stored, to check a port against."""
+
+
+def export_arrays(model: Any, data: Any, weights: Path, examples: Path) -> None:
+    """Write a model and its data as NumPy archives, for a peer without Keras.
+
+    Args:
+        model: The trained model.
+        data: Data set with the parts train, val and test.
+        weights: Archive to write: every variable by its path, logits of the first validation
+            examples and the accuracies that a port must have.
+        examples: Archive to write: inputs "{part}/x" and labels "{part}/y".
+    """
+    from compress.train.predict import predict_logits
+
+    arrays = {variable.path: variable.numpy() for variable in model.variables}
+    for part in ("val", "test"):
+        logits = predict_logits(model, data, part)
+        arrays[f"reference/{part}"] = (logits.argmax(-1) == data.split(part).y).mean()
+        if part == "val":
+            arrays["reference/logits"] = logits[:CHECKED]
+    np.savez(weights, **arrays)
+    parts = ("train", "val", "test")
+    inputs = {f"{part}/x": data.inputs(part) for part in parts}
+    labels = {f"{part}/y": data.split(part).y for part in parts}
+    np.savez_compressed(examples, **inputs, **labels)
 
 
 def points(dense: float, values: Sequence[float]) -> str:
@@ -216,6 +242,79 @@ def checked(stored: Any, variants: Variants) -> None:
     """
     from compress.core.errors import InputError
 
-    sha256 = stored.result.setdefault("dense_sha256", variants.dense.sha256)
-    if sha256 != variants.dense.sha256:
+    sha256 = stored.result.setdefault("dense_sha256", variants.net.sha256)
+    if sha256 != variants.net.sha256:
         raise InputError("the dense net must be the one that the result began with (--dense).")
+
+
+def reconstruction(gram: Numbers, kept: npt.NDArray[np.int64], ridge: float = RIDGE) -> Numbers:
+    """Returns B: what each channel is of the kept ones, (channels, kept).
+
+    Args:
+        gram: Sums of products of channels, (channels, channels).
+        kept: Indices of the kept ones.
+        ridge: Relative to the mean of the kept ones' diagonal.
+    """
+    own = gram[np.ix_(kept, kept)]
+    scale = ridge * (float(np.diag(own).mean()) + 1e-12)
+    found: Numbers = np.linalg.solve(own + scale * np.eye(len(kept)), gram[kept]).T
+    return found
+
+
+def grams(dense: Any, x: npt.NDArray[Any]) -> dict[str, Numbers]:
+    """Returns the Gram matrix of the input channels of each Conv2D and Dense, by name."""
+    import keras
+
+    from compress.model.program import Node
+    from compress.model.recording import record
+
+    found: dict[str, Numbers] = {}
+
+    def watch(node: Node, given: list[Any]) -> None:
+        if isinstance(node.operation, keras.layers.Conv2D | keras.layers.Dense):
+            rows = np.asarray(given[0])
+            rows = rows.reshape(-1, rows.shape[-1])
+            # float32 products of a batch, summed in float64
+            found[node.name] = found.get(node.name, 0.0) + (rows.T @ rows).astype(np.float64)
+
+    program = record(dense)
+    for start in range(0, len(x), 256):
+        program.run([x[start : start + 256]], watch)
+    return found
+
+
+def compensate(pruned: Any, dense: Any, x: npt.NDArray[Any], kept: Kept) -> None:
+    """Refit the kernels of a pruned model in place, by GRAIL: a ridge on the dense model's inputs.
+
+    Of each layer that reads fewer channels than before, the Gram matrix G of its input channels in
+    the dense model tells how the channels H that were there follow from those that are kept, P:
+
+        B = G[H, P] (G[P, P] + lambda I)^-1,   lambda = 1e-3 * mean(diag(G[P, P])),   W' = W B
+
+    with positions and examples as rows, no means taken off, and the same B at every position of a
+    kernel. After it, the authors re-estimate the statistics of batch normalizations.
+
+    Args:
+        pruned: The smaller model.
+        dense: What it was pruned from: convolutions without groups, Dense, normalizations.
+        x: Examples as the models take them, (n, ...).
+        kept: Kept indices of the dense model's weights.
+
+    Reference:
+        Tang, Wang, Thiele & Saukh 2026, "GRAIL: Post-hoc Compensation by Linear Reconstruction for
+        Compressed Networks" (arXiv 2602.23795); lambda as in their code
+        (TWWinde/GRAIL_Compensation).
+    """
+    from compress.model.internals import variable_paths
+
+    paths = {id(variable): path for path, variable in variable_paths(dense)}
+    for name, gram in grams(dense, x).items():
+        kernel = dense.get_layer(name).kernel
+        *_, inputs, outputs = kept[paths[id(kernel)]]
+        if inputs is None:
+            continue
+        whole = kernel.numpy().astype(np.float64)
+        if outputs is not None:
+            whole = whole[..., outputs]
+        refitted = np.einsum("...ho,hk->...ko", whole, reconstruction(gram, inputs))
+        pruned.get_layer(name).kernel.assign(refitted.astype(np.float32))

@@ -3,7 +3,7 @@
     python -m benchmarks._sleeper FOLDER --storage URL --seconds 10 --trials 2000 --start TIME
         --end TIME
 
-What it asks of the storage is what a worker of ours asks: `search.study.asking.ask` with its
+What it asks of the storage is what a worker of ours asks: `search.study.study.ask` with its
 sampler, all choices of the space `cnn`, seed, costs, a report at two rungs, the look for the same
 choices among finished trials, and `tell`. It ends when the study has enough finished trials or
 the time is over, and prints what it did as JSON.
@@ -28,11 +28,9 @@ from search.spaces import SPACES
 from search.spaces._choices import choose
 from search.study import optimizers
 from search.study import study as studies
-from search.study.asking import ask
-from search.study.directory import SearchFolder
-from search.study.early_stopping import Stopper, make_rule
-from search.study.objective import candidate_id, same_choices, trial_seed
-from search.study.records import COMPLETE, Candidate
+from search.study.directory import COMPLETE, Candidate, SearchFolder
+from search.study.objective import Stopper, candidate_id, same_choices, trial_seed
+from search.study.study import ask
 
 
 def counted(study: Any) -> Counter[str]:
@@ -60,7 +58,7 @@ def trial_of(
     optimizers.sample(trial, plan, data)
     same_choices(trial)
     macs, quality = rng.randrange(10**5, 10**7), rng.random()
-    stopper = Stopper(trial, make_rule("dominance", 9.0), plan.rungs(), [macs])
+    stopper = Stopper(trial, 9.0, plan.rungs(), [macs])
     time.sleep(seconds * rng.uniform(0.8, 1.2))
     for rung in plan.rungs()[:2]:
         stopper.stops(rung, quality)

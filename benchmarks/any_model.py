@@ -6,10 +6,10 @@
 Each net of _any_nets.py is compiled and fitted as its user would, then
 `compress_model(net, data, channels=0.5, sparsity=0, batch_size=32)` removes channels, repairs,
 fine-tunes (1,000 steps) with the net itself as teacher, exports and measures. Beside it the dense
-net is trained on for as long in the same way. Data: _any_data.py; no part shares a source image,
-file or series with another. A seed draws what repairs and the batches; of the sets of series, which
-are small, it splits and trains too. The test part is read once a file. Series need the package
-aeon's wheel (`pip download aeon --no-deps`), KerasHub's nets the package keras-hub.
+net is trained on for as long in the same way. No part of the data shares a source image, file or
+series with another. A seed draws what repairs and the batches; of the sets of series, which are
+small, it splits and trains too. The test part is read once a file. Series need the package aeon's
+wheel (`pip download aeon --no-deps`), KerasHub's nets the package keras-hub.
 """
 
 from __future__ import annotations
@@ -27,11 +27,9 @@ from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from benchmarks import _any_data, _any_nets, _small_nets
-from benchmarks._any_data import Parts
-from benchmarks._common import Benchmark, Mean, seed_list, table, verdict
-from benchmarks._latency import told_latency
-from benchmarks._peers import not_run
+from benchmarks import _any_nets, _small_nets
+from benchmarks._any_nets import Parts
+from benchmarks._common import Benchmark, Mean, not_run, seed_list, table, told_latency, verdict
 from benchmarks._stored import ROOT, Stored, was_run
 from benchmarks.repair_nets import code
 from compress.core.errors import unknown_name
@@ -72,34 +70,34 @@ class Recipe:
 
 
 RECIPES = {
-    "unet": Recipe("U-Net: scene -> mask", _any_nets.unet, _any_data.scenes),
-    "two_inputs": Recipe("image and table -> class", _any_nets.two_inputs, _any_data.halves),
+    "unet": Recipe("U-Net: scene -> mask", _any_nets.unet, _any_nets.scenes),
+    "two_inputs": Recipe("image and table -> class", _any_nets.two_inputs, _any_nets.halves),
     "detector": Recipe(
-        "detector: scene -> class and box, GIoU loss", _any_nets.detector, _any_data.objects,
+        "detector: scene -> class and box, GIoU loss", _any_nets.detector, _any_nets.objects,
         {"class": LABELS, "box": _any_nets.giou_loss}, {"box": [_any_nets.box_iou]}, epochs=10,
     ),
     "heads": Recipe(
-        "two heads: class and four numbers", _any_nets.heads, _any_data.traits,
+        "two heads: class and four numbers", _any_nets.heads, _any_nets.traits,
         {"class": LABELS, "ink": "mse"},
     ),
     "lstm": Recipe(
         "LSTM: JapaneseVowels -> speaker", _any_nets.lstm,
-        partial(_any_data.series, "JapaneseVowels"), epochs=60, series=True,
+        partial(_any_nets.series, "JapaneseVowels"), epochs=60, series=True,
     ),
     "conv1d": Recipe(
         "Conv1D: BasicMotions -> motion", _any_nets.conv1d,
-        partial(_any_data.series, "BasicMotions"), epochs=60, series=True,
+        partial(_any_nets.series, "BasicMotions"), epochs=60, series=True,
     ),
-    "tokens": Recipe("characters -> kinds of tokens", _any_nets.tokens, _any_data.characters),
+    "tokens": Recipe("characters -> kinds of tokens", _any_nets.tokens, _any_nets.characters),
     "autoencoder": Recipe(
-        "autoencoder", _small_nets.autoencoder, _any_data.returned, "mse",
+        "autoencoder", _small_nets.autoencoder, _any_nets.returned, "mse",
         task={"task": "reconstruction"},
     ),
     "hub_vit": Recipe(
-        "KerasHub ViT", _any_nets.hub_vit, _any_data.images, peer="keras-hub", rate=1e-3
+        "KerasHub ViT", _any_nets.hub_vit, _any_nets.images, peer="keras-hub", rate=1e-3
     ),
     "hub_hgnet": Recipe(
-        "KerasHub HGNetV2", _any_nets.hub_hgnet, _any_data.images, peer="keras-hub"
+        "KerasHub HGNetV2", _any_nets.hub_hgnet, _any_nets.images, peer="keras-hub"
     ),
 }  # fmt: skip
 

@@ -18,24 +18,25 @@ import argparse
 import json
 import os
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-from benchmarks._common import Benchmark, Mean, seed_list, table
-from benchmarks._latency import told_latency
-from benchmarks._quantized_files import WAYS, Files
+from benchmarks._common import Benchmark, Mean, seed_list, table, told_latency
 from benchmarks._stored import ROOT, Stored
 from benchmarks.repair_models import explained
 from benchmarks.repair_nets import RECIPES, trained
 from benchmarks.resnet20 import load_fashion
-from compress.core.device import quiet_tensorflow
+from compress.core.device import Device, quiet_tensorflow, setup
 from compress.core.errors import ParetuneError
 from compress.data import Dataset
 from compress.data.parts import Split
-from compress.plan import LatencyOptions
+from compress.plan import LatencyOptions, QuantizeOptions, TrainSettings
+from compress.plan.output import ONNX_QAT, QAT
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 
 NETS = ("separable", "resnet20", "mobilenet", "vit", "lstm", "autoencoder")
 BUDGET = 30.0
@@ -196,6 +197,87 @@ def _timed_cells(latency: dict[str, Any], way: str) -> list[str]:
     else:
         made = told_latency(latency)
     return made[:1] if way == "float32" else made
+
+
+WAYS = {
+    "float32": "float32",
+    "int8": "int8, the converter's",
+    "calibrated": "int8, our ranges",
+    "float32-2": "float32 after two more epochs",
+    "int8-qat": "int8-qat after two epochs",
+}
+
+
+def suffix(format: str) -> str:
+    """Returns what a format's files end in."""
+    return ".onnx" if format.startswith("onnx") else ".tflite"
+
+
+@dataclass
+class Files:
+    """The files of one net and seed, each made when it is first asked for.
+
+    Attributes:
+        model: The net.
+        data: What calibrates, trains and judges.
+        epochs: Of both trainings.
+        seed: Draws what calibrates, and the order of the batches.
+        folder: Where they lie.
+    """
+
+    model: Any
+    data: Dataset
+    epochs: int
+    seed: int
+    folder: Path
+    device: Device = field(default_factory=lambda: setup("cpu"))
+    _whole: dict[str, Any] = field(default_factory=dict)
+
+    def of(self, way: str) -> Path:
+        """Returns the LiteRT file of a way."""
+        if way in ("float32", "int8"):
+            return self.plain(way, self.model)
+        if way == "float32-2":
+            return self.plain("float32", self.tuned, "tuned")
+        return self.whole(way).export(self.folder / f"{way}.tflite")[0].path
+
+    def timed(self, format: str) -> Path:
+        """Returns the file of a format for timing."""
+        path = self.folder / f"{format}{suffix(format)}"
+        if format == ONNX_QAT:
+            return self.whole(QAT).export(path)[0].path
+        return self.of(format) if format in WAYS else self.plain(format, self.model)
+
+    def plain(self, format: str, model: Any, name: str = "") -> Path:
+        """Returns a file that is exported as it is."""
+        from compress import export
+
+        path = self.folder / f"{name or format}{suffix(format)}"
+        if not path.exists():
+            export(model, path, format=format, data=self.data, seed=self.seed)
+        return path
+
+    @cached_property
+    def tuned(self) -> Any:
+        """The net trained on in floats, taught by itself."""
+        from compress.distillation import distill
+        from compress.model.copies import copy_model
+
+        student = copy_model(self.model)
+        recipe = TrainSettings(epochs=self.epochs, learning_rate=QuantizeOptions().learning_rate)
+        distill(student, self.model, self.data, finetune=recipe, device=self.device, seed=self.seed)
+        return student
+
+    def whole(self, way: str) -> Any:
+        """Returns the net in whole numbers: trained so, or calibrated, by the way's name."""
+        from compress import quantize
+
+        if way not in self._whole:
+            self._whole[way] = quantize(
+                self.model, self.data, epochs=self.epochs if way == QAT else 0,
+                device=self.device, seed=self.seed,
+            )  # fmt: skip
+        return self._whole[way]
 
 
 BENCHMARK = Benchmark(

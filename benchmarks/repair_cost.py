@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -28,7 +29,6 @@ import numpy.typing as npt
 from benchmarks._common import Benchmark, table
 from benchmarks._repair import span
 from benchmarks._stored import ROOT, Stored
-from benchmarks.channel_speed import peak, reset_peak
 
 SIZE = 224
 SMALL = 32
@@ -39,6 +39,23 @@ CHAINS = {
     "width": [(128, 8, width) for width in (32, 64, 128, 256)],
 }
 """(examples, convolutions, channels) of what is varied."""
+
+
+def reset_peak() -> float:
+    """Resets the process's peak memory (Linux) and returns the current one, MiB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def peak() -> float:
+    """Returns the peak memory since the reset, MiB."""
+    return _status("VmHWM")
+
+
+def _status(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(key))
+    return int(line.split()[1]) / 1024
 
 
 def natural(count: int, size: int, seed: int = 0) -> npt.NDArray[np.float32]:

@@ -7,7 +7,7 @@ The nets of repair_nets.py, each trained once. Channels leave at once, down to a
 chosen by l2 over all layers together, or by the criterion reconstruction with widths by damage;
 then the same net is judged as it is, and repaired. 1,000 unlabelled training images are all that is
 looked at; a seed draws them and what is held back. Judged by the 10,000 test images: accuracy, the
-worst class's, and accuracy on the same images brighter, blurred and noisy (_shifted.py, the middle
+worst class's, and accuracy on the same images brighter, blurred and noisy (`shifted`, the middle
 level). The autoencoder, which has no classes, is judged by its error: the squares of what it does
 not give back over the squares of images about their mean, of each class about the class's mean.
 """
@@ -21,21 +21,21 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks._common import Benchmark, Mean, seed_list, table
 from benchmarks._repair import EXAMPLES, macs_of
-from benchmarks._shifted import PARAMETERS, shifted
 from benchmarks._stored import Stored
 from benchmarks.repair_nets import RECIPES, REPAIRED, trained
 from benchmarks.resnet20 import load_fashion
 from compress.core.device import quiet_tensorflow
-from compress.core.errors import ParetuneError
+from compress.core.errors import InputError, ParetuneError, unknown_name
 from compress.data import Dataset, drawn_inputs
 from compress.plan import ChannelOptions
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 
 LEVEL = 2
 BATCH = 1000
@@ -262,6 +262,58 @@ def _told(name: str, value: float) -> str:
     if RECIPES[name].labelled:
         return f"{100 * value:.2f} %"
     return f"relative error {100 * (1 - value):.2f} %"
+
+
+PARAMETERS = {
+    "brightness": (25.0, 50.0, 75.0),
+    "blur": (0.5, 1.0, 1.5),
+    "noise": (10.0, 20.0, 40.0),
+}
+"""Of levels 1, 2, 3. Brightness: what is added to every value, of 255 (of gray images, whose value
+in HSV is their own, that is ImageNet-C's). Blur: the Gaussian's standard deviation in pixels.
+Noise: the Gaussian's standard deviation, of 255."""
+
+
+def shifted(
+    x: npt.NDArray[np.uint8], kind: str, level: int, seed: int = 0
+) -> npt.NDArray[np.uint8]:
+    """Returns shifted copies of images.
+
+    Args:
+        x: Raw images, (n, height, width, channels), uint8.
+        kind: "brightness", "blur" (each channel for itself; edge pixels go on beyond the edge) or
+            "noise" (of every value for itself).
+        level: 1, 2 or 3: see `PARAMETERS`.
+        seed: Of the noise, at least 0. The noise of an image is the same however many follow, and
+            grows by level alone; the other kinds draw nothing.
+
+    Returns:
+        Images of the same shape, rounded and cut to 0 to 255.
+
+    Raises:
+        InputError: Other arrays, or no such kind or level.
+    """
+    from scipy import ndimage
+
+    if kind not in PARAMETERS:
+        raise unknown_name("shift", kind, PARAMETERS)
+    levels = PARAMETERS[kind]
+    if level not in range(1, len(levels) + 1):
+        raise InputError(f"level must be 1 to {len(levels)}. Received: {level}.")
+    if x.dtype != np.uint8 or x.ndim != 4:
+        raise InputError(
+            "Images must be uint8 of shape (n, height, width, channels). Received: "
+            f"{x.dtype} of shape {x.shape}."
+        )
+    amount, values = levels[level - 1], x.astype(np.float64)
+    if kind == "brightness":
+        values += amount
+    elif kind == "blur":
+        values = ndimage.gaussian_filter(values, (0, amount, amount, 0), mode="nearest")
+    else:
+        values += np.random.default_rng(seed).normal(scale=amount, size=x.shape)
+    result: npt.NDArray[np.uint8] = np.rint(values).clip(0, 255).astype(np.uint8)
+    return result
 
 
 BENCHMARK = Benchmark(

@@ -150,7 +150,7 @@ def _reconstruct(model: keras.Model, settings: TrainSettings, data: Dataset) -> 
     """Trains an image -> image network to give its input back; the last epoch's weights stay."""
     import keras
 
-    from compress.train.optimizers import build_optimizer
+    from compress.train.objective import build_optimizer
 
     x, val = data.inputs("train"), data.inputs("val")
     assert settings.epochs is not None, "every recipe says how long"

@@ -2,13 +2,11 @@
 
     [TORCH_PRUNING_PYTHON=PYTHON] python -m benchmarks.repair_resnet20 [--dense MODEL.keras]
         [--targets 0.5,0.25,0.125] [--seeds 0,1,2] [--resume FILE]
-    ... --latency [--factor 2.4]    widths and blocks chosen by measured LiteRT time, not trained
-    ... --finetune                  two epochs of training after it, and measured LiteRT time
 
 From one trained dense net (benchmarks.resnet20) channels leave at once, down to a share of its
 MACs; 1,000 unlabelled training images are all that is looked at, for the choice, the repair and
 what the repair holds back. A seed draws the images and what is held back of them. Beside it: no
-repair; statistics of the normalizations re-estimated; GRAIL's ridge (_grail.py), alone and with
+repair; statistics of the normalizations re-estimated; GRAIL's ridge, alone and with
 statistics re-estimated as its authors do; Torch-Pruning with statistics re-estimated
 (benchmarks/peers/torch_pruning_cut.py). Test data are read once a variant and seed, at the end.
 """
@@ -23,9 +21,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from benchmarks import _repair_finetuned, _repair_timed
-from benchmarks._common import Benchmark, seed_list, table
-from benchmarks._peers import not_run
+from benchmarks._common import Benchmark, not_run, seed_list, table
 from benchmarks._repair import (
     AFTER,
     EXAMPLES,
@@ -41,7 +37,7 @@ from benchmarks._repair import (
     torch_pruned,
 )
 from benchmarks._stored import Stored, was_run
-from benchmarks.prune_resnet20 import Variants
+from benchmarks.resnet20 import Variants
 
 TARGETS = (0.5, 0.25, 0.125)
 
@@ -53,13 +49,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dense", type=Path, help="a trained net of benchmarks.resnet20")
     parser.add_argument("--targets", type=numbers, default=TARGETS, help="shares of the MACs")
     parser.add_argument("--examples", type=int, default=EXAMPLES, help="unlabelled images")
-    kinds = parser.add_mutually_exclusive_group()
-    kinds.add_argument("--latency", action="store_true", help="choose by measured time")
-    kinds.add_argument("--finetune", action="store_true", help="train two epochs after it")
-    parser.add_argument("--factor", type=float, default=_repair_timed.FACTOR,
-                        help="of --latency and --finetune: how much less time")  # fmt: skip
-    parser.add_argument("--rates", type=numbers, default=_repair_finetuned.RATES,
-                        help="of --finetune: learning rates")  # fmt: skip
     seed_list(parser)
 
 
@@ -67,16 +56,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
     """Measures what is missing."""
     variants = Variants(given.dense)
     checked(stored, variants)
-    if given.latency:
-        _repair_timed.run(given, stored, variants)
-    elif given.finetune:
-        _repair_finetuned.run(given, stored, variants)
-    else:
-        _untrained(given, stored, variants)
-
-
-def _untrained(given: argparse.Namespace, stored: Stored, variants: Variants) -> None:
-    runs, dense = stored.result.setdefault("runs", {}), variants.dense.model
+    runs, dense = stored.result.setdefault("runs", {}), variants.dense
     if "dense" not in stored.result:
         stored.save(dense={"test": variants.accuracy(dense, "test"), "macs": macs_of(dense)})
     for seed in given.seeds:
@@ -119,8 +99,8 @@ def _keep(
 
 
 def untrained(result: dict[str, Any]) -> str | None:
-    """Points lost, MACs and seconds of each way and target."""
-    if "runs" not in result or "times" in result or "rates" in result:
+    """Points lost, MACs and seconds of each way and target; None: of an earlier kind of result."""
+    if "times" in result or "rates" in result:
         return None
     dense, runs = result["dense"], result["runs"]
     tests, macs, seconds = (by_name(runs, field) for field in ("test", "macs", "seconds"))
@@ -153,9 +133,7 @@ def untrained(result: dict[str, Any]) -> str | None:
 
 BENCHMARK = Benchmark(
     "repair_resnet20", __doc__, run,
-    {"untrained": untrained, "timed": _repair_timed.chosen_by_time,
-     "finetuned": _repair_finetuned.finetuned},
-    arguments, peers=("torch-pruning",), resumable=True,
+    {"untrained": untrained}, arguments, peers=("torch-pruning",), resumable=True,
 )  # fmt: skip
 
 

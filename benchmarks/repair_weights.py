@@ -9,8 +9,9 @@
 All kernels but the first and the last of one trained dense net (benchmarks.resnet20) are pruned at
 once, by magnitude, in each layer or over all together. What is left is solved for on 1,000
 unlabelled training images, or stays. A seed draws the images and what is held back of them. With
-`--finetune` the nets of the magnitudes over all layers are trained as in weights_resnet20, whose
-side of tfmot stands beside; gradual: the unpruned net is pruned during the same training, its
+`--finetune` the nets of the magnitudes over all layers are trained for two
+epochs with flips; tfmot (benchmarks/peers/tfmot_resnet20.py, a process of its own) prunes the same
+net by the same schedule; gradual: the unpruned net is pruned during the same training, its
 schedule polynomial, by one ranking of all layers or the same share of each. Test data are read once
 a variant and seed.
 """
@@ -27,11 +28,10 @@ from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from benchmarks._common import Benchmark, Mean, seed_list, table, verdict
-from benchmarks._peers import not_run
+from benchmarks._common import Benchmark, Mean, not_run, seed_list, table, verdict
 from benchmarks._repair import EXAMPLES, by_name, points, span
 from benchmarks._stored import Stored, was_run
-from benchmarks.weights_resnet20 import Variants
+from benchmarks.resnet20 import Variants
 from compress.core.errors import InputError
 from compress.plan import WeightOptions
 

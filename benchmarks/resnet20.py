@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +17,7 @@ from benchmarks._stored import ROOT, revision
 from compress import load_data
 from compress.core.device import Device
 from compress.data import Dataset, Split
-from compress.plan import TrainSettings
+from compress.plan import DistillOptions, TrainSettings, WeightOptions
 
 if TYPE_CHECKING:
     import keras
@@ -127,6 +130,26 @@ def _normalized(x: Any, width: int, size: int, stride: int, conv: str, norm: str
     return keras.layers.BatchNormalization(name=norm)(x)
 
 
+TRAIN, VAL = 10_000, 5_000
+"""Examples of `load_small`."""
+
+
+def load_small() -> Dataset:
+    """Return 10,000 training and 5,000 validation images, always the same ones.
+
+    As a data source: `--data benchmarks.resnet20:load_small`.
+    """
+    whole = load_data("fashion_mnist", seed=0)
+    # the split is shuffled and stratified already: the first ones are a sample of each part
+    return replace(
+        whole,
+        name="fashion_small",
+        train=whole.train.take(np.arange(TRAIN)),
+        val=whole.val.take(np.arange(VAL)),
+        notes=(*whole.notes, f"{TRAIN:,} training and {VAL:,} validation images"),
+    )
+
+
 def load_fashion(source: str = "fashion_mnist", seed: int = 0) -> Dataset:
     """Loads Fashion-MNIST: 51,000 examples train, 9,000 validate, 10,000 test.
 
@@ -151,3 +174,112 @@ def with_flips(data: Dataset) -> Dataset:
     x, y = data.train.x, data.train.y
     doubled = Split(np.concatenate([x, x[:, :, ::-1]]), np.concatenate([y, y]))
     return replace(data, train=doubled, notes=(*data.notes, "training part doubled by flips"))
+
+
+RECIPE = TrainSettings(epochs=1, optimizer="momentum", learning_rate=0.02, batch_size=128)
+"""Two epochs with flips: one over `with_flips`."""
+PEER = Path(__file__).parent / "peers" / "tfmot_resnet20.py"
+
+
+class Variants:
+    """Fashion-MNIST, the device and the trained ResNet-20 that all variants of it share."""
+
+    def __init__(self, dense: Path | None) -> None:
+        from compress.core.device import quiet_tensorflow, setup
+
+        quiet_tensorflow()
+        self.device = setup("cpu")
+        self.data = load_fashion()
+        self.flipped = with_flips(self.data)
+        self.net = dense_net(dense, self.data, self.device)
+        self.dense = self.net.model
+
+    def ours(
+        self, options: WeightOptions, seed: int, *, taught: bool, start: Any = None
+    ) -> tuple[Any, float]:
+        """Prunes while training on labels, or while the dense net teaches.
+
+        Args:
+            options: Sparsity and times.
+            seed: Of the order of examples.
+            taught: By the dense net.
+            start: What the training begins with; default: the dense net.
+        """
+        from compress.distillation import distill
+        from compress.model.copies import copy_model
+        from compress.prune.weights import WeightPruner
+        from compress.train import train
+
+        student, pruner = copy_model(start or self.dense), WeightPruner(options)
+        if taught:
+            distill(
+                student, self.dense, self.flipped, DistillOptions(), finetune=RECIPE,
+                device=self.device, seed=seed, hooks=[pruner],
+            )  # fmt: skip
+        else:
+            train(student, self.flipped, RECIPE, device=self.device, seed=seed, hooks=[pruner])
+        return student, pruner.strip().sparsity
+
+    def handed_over(self, options: WeightOptions, seed: int, folder: Path, **more: float) -> None:
+        """Writes what a peer in tf_keras begins with: weights, data, recipe, schedule.
+
+        Args:
+            options: Sparsity and times.
+            seed: Of the recipe.
+            folder: Of the files.
+            **more: Numbers of the recipe.
+        """
+        from compress.prune.weights.schedules import planned, update_times
+
+        steps = len(self.flipped.train) // RECIPE.batch_size
+        schedule: Any = planned(options, update_times(options, steps))
+        record = {
+            "schedule": schedule.get_config()["config"],
+            "learning_rate": RECIPE.learning_rate, "batch": RECIPE.batch_size,
+            "seed": seed, **more,
+        }  # fmt: skip
+        (folder / "recipe.json").write_text(json.dumps(record), "utf-8")
+        weights = {
+            f"{layer.name}/{place}": array
+            for layer in self.dense.layers
+            for place, array in enumerate(layer.get_weights())
+        }
+        np.savez(folder / "weights.npz", **weights)
+        inputs = self.flipped.preprocess(self.flipped.train.x)
+        np.savez(folder / "data.npz", x=inputs, y=self.flipped.train.y)
+
+    def theirs(self, options: WeightOptions, seed: int, folder: Path) -> tuple[Any, float]:
+        """Lets tfmot prune the same weights by the same schedule, and judges what comes out."""
+        from compress.model.copies import copy_model
+
+        self.handed_over(options, seed, folder)
+        subprocess.run([sys.executable, str(PEER), str(folder)], check=True)
+        model = copy_model(self.dense)
+        with np.load(folder / "pruned.npz") as stored:
+            for layer in model.layers:
+                count = len(layer.get_weights())
+                layer.set_weights([stored[f"{layer.name}/{place}"] for place in range(count)])
+        kernels = [w.numpy() for w in model.weights if w.path.endswith("/kernel")][1:-1]
+        zeros = sum(int((kernel == 0).sum()) for kernel in kernels)
+        return model, zeros / sum(k.size for k in kernels)
+
+    def accuracy(self, model: Any, part: str) -> float:
+        """Returns the accuracy on a part of the data."""
+        from compress.train.predict import predict_logits
+
+        truth = self.data.split(part).y
+        return self.data.task.quality(truth, predict_logits(model, self.data, part))["accuracy"]
+
+    def as_wide(self, variant: dict[str, Any]) -> Any:
+        """Returns a net as wide as one that Torch-Pruning came to, to be timed with the others.
+
+        Its weights are slices of the dense net, on which time does not depend.
+        """
+        from compress.prune.channels.analysis import coupling_of
+        from compress.prune.channels.surgery import sliced_model
+
+        coupling = coupling_of(self.dense)
+        mask = np.ones(coupling.units, bool)
+        for group in coupling.groups:
+            mask[group.units[variant["channels"][group.name] :]] = False
+        return sliced_model(coupling, mask)

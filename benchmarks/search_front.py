@@ -1,6 +1,6 @@
 """Front per minute: `paretune search` against plain Optuna (TPE, two objectives, default `fit`).
 
-Both search one space (`cnn`, or `own`: a user's function, _own_space.py) with the same optimizer
+Both search one space (`cnn`, or `own`: a user's function, `net` below) with the same optimizer
 settings, on 10,000 training and 5,000 validation images of Fashion-MNIST, up to 8 epochs a trial,
 one core each, at the same time on cores of their own, for the same wall time from the start of
 their processes. Both are given the same first trials, so that what differs is what comes after
@@ -23,23 +23,38 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks._common import Benchmark, Mean, seed_list, table
 from benchmarks._stored import Stored
-from benchmarks.search_stopping import volume
 from compress.core.atomic_files import read_json, write_json
+from compress.core.pareto import hypervolume
+from compress.data import Dataset
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 
 EPOCHS = 8
-SPACES = {"cnn": "cnn", "own": "benchmarks._own_space:net"}
+SPACES = {"cnn": "cnn", "own": "benchmarks.search_front:net"}
 
 Point = tuple[float, float, float]
 """(seconds since the start, accuracy, MACs) of a finished trial."""
+
+
+LOWEST, REFERENCE = np.array([-1.0, 4.0]), np.array([-0.5, 8.0])
+
+
+def volume(losses: Sequence[tuple[float, float]] | npt.NDArray[np.float64]) -> float:
+    """Returns the normalised hypervolume of (-accuracy, MACs) pairs."""
+    points = np.asarray(losses, float).reshape(-1, 2).copy()
+    points[:, 1] = np.log10(points[:, 1])
+    points = np.maximum(points, LOWEST)
+    return hypervolume(points, REFERENCE) / float(np.prod(REFERENCE - LOWEST))
 
 
 def ours(seed: int, minutes: float, core: int = 0, *more: str, space: str = "cnn") -> list[Point]:
@@ -50,7 +65,7 @@ def ours(seed: int, minutes: float, core: int = 0, *more: str, space: str = "cnn
     began = time.time()
     subprocess.run(
         ["taskset", "-c", str(core), sys.executable, "-c", "from search.cli import main; main()",
-         "search", "--data", "benchmarks.fashion_small:load", "--space", SPACES[space], "--trials",
+         "search", "--data", "benchmarks.resnet20:load_small", "--space", SPACES[space], "--trials",
          "100000", "--max-minutes", str(minutes), "--epochs", str(EPOCHS), "--workers", "1",
          "--threads", "1", "--seed", str(seed), "--out", str(folder), *more],
         check=True, capture_output=True,
@@ -82,11 +97,11 @@ def plain(seed: int, minutes: float, file: Path, same_first: bool, space: str) -
     import keras
     import optuna
 
-    from benchmarks.fashion_small import load
+    from benchmarks.resnet20 import load_small
     from compress.core.device import quiet_tensorflow, setup
     from compress.measure import count_macs
     from compress.plan.fields import from_nested
-    from compress.train.optimizers import build_optimizer
+    from compress.train.objective import build_optimizer
     from search.plan import SearchPlan
     from search.study import optimizers
     from search.study.study import first_choices
@@ -94,7 +109,7 @@ def plain(seed: int, minutes: float, file: Path, same_first: bool, space: str) -
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     quiet_tensorflow()
     setup("cpu", 1)
-    data = load()
+    data = load_small()
     plan = from_nested(SearchPlan, {"search": {"epochs": EPOCHS, "space": SPACES[space]}})
     train, val = data.inputs("train"), data.inputs("val")
     targets = {part: keras.utils.to_categorical(data.split(part).y) for part in ("train", "val")}
@@ -240,6 +255,43 @@ def same_first_own(result: dict[str, Any]) -> str | None:
 def own_first(result: dict[str, Any]) -> str | None:
     """Each side with its own first trials."""
     return None if result["same_first"] else front(result)
+
+
+WIDTHS = (8, 16, 24, 32, 48)
+
+baseline = {
+    "stem": 16, "blocks": 3, "global_pool": False, "units": 64,
+    **{f"{name}{block}": value for block in range(3)
+       for name, value in {"filters": 24, "kernel": 3, "separable": False,
+                           "pool": block < 2}.items()},
+}  # fmt: skip
+
+
+def net(trial: Any, data: Dataset) -> Any:
+    """Convolutions, some separable, some pooled; then a dense layer or global pooling."""
+    import keras
+
+    layers = keras.layers
+    inputs = keras.Input(data.input_shape)
+    x = layers.Conv2D(trial.suggest_categorical("stem", WIDTHS), 3, padding="same")(inputs)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    for block in range(trial.suggest_int("blocks", 1, 4)):
+        filters = trial.suggest_categorical(f"filters{block}", WIDTHS)
+        kernel = trial.suggest_categorical(f"kernel{block}", (3, 5))
+        separable = trial.suggest_categorical(f"separable{block}", (False, True))
+        kind = layers.SeparableConv2D if separable else layers.Conv2D
+        x = kind(filters, kernel, padding="same", use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+        if trial.suggest_categorical(f"pool{block}", (False, True)):
+            x = layers.MaxPooling2D(padding="same")(x)
+    if trial.suggest_categorical("global_pool", (False, True)):
+        x = layers.GlobalAveragePooling2D()(x)
+    else:
+        x = layers.Flatten()(x)
+        units = trial.suggest_categorical("units", (16, 32, 64, 128))
+        x = layers.Dense(units, activation="relu")(x)
+    logits = layers.Dense(data.task.outputs, dtype="float32")(x)
+    return keras.Model(inputs, layers.Softmax(dtype="float32")(logits))
 
 
 BENCHMARK = Benchmark(

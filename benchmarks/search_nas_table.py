@@ -11,7 +11,7 @@ nas-bench-macro_cifar10.json of github.com/xiusu/NAS-Bench-Macro). A sampler is 
 FLOPs: the mean of the three trainings ("mean"), or one of them at random ("one"). Shown: the
 hypervolume of what it tried as a share of the whole table's, by mean accuracy above 80 % and by
 FLOPs below the largest. `pareto` is given the FLOPs of all networks beforehand, as a search gives
-it those of its own; no first trials are queued. "-without-" something: _ablated.py. Several workers
+it those of its own; no first trials are queued. "-without-" something: `ABLATED`. Several workers
 are as many trials that are asked for before the oldest of them is told, as searches do it whose
 trials take equally long. Other packages' samplers, by name "optuna-gp", "smac", "ax" or
 "syne-tune", run by the Python that SAMPLERS_PYTHON names (benchmarks/peers/nas_table_samplers.py),
@@ -25,7 +25,7 @@ import json
 import subprocess
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from itertools import product
@@ -35,10 +35,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._common import Benchmark, seed_list, table
-from benchmarks._peers import PEERS, not_run
+from benchmarks._common import PEERS, Benchmark, not_run, seed_list, table
 from benchmarks._stored import Stored
 from compress.core.pareto import hypervolume
+from search.samplers import SAMPLERS
+from search.samplers._base import Choices
+from search.samplers.pareto import ParetoSampler
+from search.samplers.pareto.history import Curves, History, Questions, reported
 
 NAMES = ("pareto", "tpe", "greedy", "evolution", "nsga2", "random")
 READS = {"mean": "mean of three trainings", "one": "one training of three"}
@@ -107,8 +110,6 @@ def searched(
 ) -> tuple[list[str], float]:
     """Returns the networks that a sampler tries, as they are told, and seconds an ask."""
     import optuna
-
-    from benchmarks._ablated import made
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(directions=["maximize", "minimize"])
@@ -192,6 +193,59 @@ def told(result: dict[str, Any]) -> str | None:
             rows.append([f"`{name}`", told_why, *[""] * (len(counts) + 2)])
     head = ["sampler", "told", "seeds", *(f"after {count} trials" for count in counts)]
     return table([*head, "an ask, mean"], rows)
+
+
+class WithoutCosts(ParetoSampler):
+    """Learns what candidates cost from told trials, as a search that knows nothing of them."""
+
+    def __init__(
+        self, seed: int, space: Any = None, costs: Any = None, curves: Curves = reported
+    ) -> None:
+        super().__init__(seed, space, None, curves)
+
+
+class WithoutCurves(ParetoSampler):
+    """Does not look at trials that were stopped."""
+
+    def __init__(
+        self, seed: int, space: Any = None, costs: Any = None, curves: Curves = reported
+    ) -> None:
+        super().__init__(seed, space, costs, lambda trial: {})
+
+
+class WithoutPredictor(ParetoSampler):
+    """Draws candidates that are spread over the costs, whatever was told."""
+
+    def _promising(
+        self, questions: Questions, history: History, rng: np.random.Generator
+    ) -> tuple[list[Choices], str]:
+        return self._spread(questions, history, int(rng.integers(2**31)), rng), ""
+
+
+ABLATED: dict[str, Callable[..., Any]] = {
+    "pareto-without-costs": WithoutCosts,
+    "pareto-without-predictor": WithoutPredictor,
+    "pareto-without-curves": WithoutCurves,
+}
+
+
+def sampler_named(name: str) -> Callable[..., Any]:
+    """Returns what makes a sampler for a seed, whole or ablated."""
+    return ABLATED[name] if name in ABLATED else SAMPLERS[name]
+
+
+def made(name: str, seed: int, number: int, known: Mapping[str, Any]) -> Any:
+    """Returns the sampler of one trial, as a search makes it.
+
+    Args:
+        name: See `sampler_named`.
+        seed: Of the search.
+        number: Trials before.
+        known: What samplers that know spaces are given.
+    """
+    make = sampler_named(name)
+    more = known if getattr(make, "KNOWS_SPACE", False) else {}
+    return make((seed * 1_000_003 + number) % 2**31, **more)
 
 
 BENCHMARK = Benchmark(

@@ -6,7 +6,7 @@
 Each run is `shrink(net, data, <goal>)` with no other option but the seed. The file that it ships is
 then timed against the net's own float32 file by `paretune bench`, three times, each in a process
 of its own; the median of the three ratios is held against the goal. Only the first goal is run with
-every seed. Nets: ResNet-20 from benchmarks/nets, MobileNetV2 at 64 x 64 pixels (mobilenet64.py),
+every seed. Nets: ResNet-20 from benchmarks/nets, MobileNetV2 at 64 x 64 pixels,
 families of repair_nets.py, and of any_model.py those whose inputs or outputs are several. A front's
 figures are those of all its files. Shares of a time are of the machine that ran the row.
 """
@@ -14,21 +14,30 @@ figures are those of all its files. Shares of a time are of the machine that ran
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from benchmarks._common import Benchmark, Mean, seed_list, table
 from benchmarks._stored import ROOT, Stored
+from benchmarks.resnet20 import load_fashion
 from compress.core.errors import FeasibleError, unknown_name
+from compress.data import Dataset, Split
+from compress.plan import TrainSettings
+
+if TYPE_CHECKING:
+    import keras
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 
 GOALS: dict[str, dict[str, Any]] = {
     "half": {"latency": "0.5x", "max_drop": 0.5},
@@ -43,6 +52,14 @@ FAMILIES = ("mobilenet", "densenet", "lstm")
 SEVERAL = ("unet", "heads")
 NETS = ("resnet20", "mobilenet64", *FAMILIES, *SEVERAL)
 BENCHES = 3
+SIDE = 64
+RECIPE = TrainSettings(
+    epochs=7, optimizer="momentum", learning_rate=0.1, weight_decay=5e-3, augment=("flip",)
+)
+"""As the smaller net of its family in repair_nets.py is trained."""
+MOMENTUM = 0.99
+"""Of the batch normalizations; 0.999, Keras's here, does not follow a training as short as this."""
+AT_ONCE = 5000
 
 
 class Given(NamedTuple):
@@ -71,9 +88,7 @@ def net_of(name: str) -> Given:
     if name == "resnet20":
         return Given(ROOT / "benchmarks" / "nets" / "resnet20.keras", load_fashion(), {})
     if name == "mobilenet64":
-        from benchmarks import mobilenet64
-
-        return Given(*mobilenet64.trained(), {})
+        return Given(*train_mobilenet64(), {})
     if name in FAMILIES:
         from benchmarks.repair_nets import trained
 
@@ -243,6 +258,66 @@ def fronts(result: dict[str, Any]) -> str | None:
             ])  # fmt: skip
     head = ["net", "file", "time left", "size", "MACs left", "test quality"]
     return table(head, rows) if rows else None
+
+
+def enlarged(data: Dataset) -> Dataset:
+    """Returns the data with images of 64 x 64 pixels, interpolated bilinearly; bytes stay bytes."""
+    parts = {
+        name: Split(_resized(part.x), part.y)
+        for name, part in (("train", data.train), ("val", data.val), ("test", data.test))
+    }
+    return replace(data, **parts)
+
+
+def _resized(x: Any) -> Any:
+    import tensorflow as tf
+
+    made = np.empty((len(x), SIDE, SIDE, x.shape[-1]), np.uint8)
+    for start in range(0, len(x), AT_ONCE):
+        larger = tf.image.resize(x[start : start + AT_ONCE], (SIDE, SIDE))
+        made[start : start + AT_ONCE] = np.rint(larger.numpy())
+    return made
+
+
+def build(classes: int = 10) -> keras.Model:
+    """Builds `keras.applications.MobileNetV2(alpha=0.5)` for gray images, untrained.
+
+    Reference:
+        Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks", table 2.
+    """
+    import keras
+
+    model = keras.applications.MobileNetV2(
+        (SIDE, SIDE, 1), alpha=0.5, weights=None, classes=classes, name="mobilenet64"
+    )
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = MOMENTUM
+    return model
+
+
+def train_mobilenet64() -> tuple[keras.Model, Dataset]:
+    """Return MobileNetV2 for 64 x 64 pixels, and its data; it is trained where no file has it."""
+    import keras
+
+    from compress.core.device import setup
+    from compress.model.io import load_model, save_model
+    from compress.train import train
+
+    data = enlarged(load_fashion())
+    how = hashlib.sha256(f"{RECIPE!r} {MOMENTUM} {SIDE}".encode()).hexdigest()[:10]
+    file = ROOT / "runs" / "benchmarks" / f"mobilenet64-{how}.keras"
+    if not file.exists():
+        keras.utils.set_random_seed(0)
+        model = build()
+        train(model, data, RECIPE, device=setup("cpu"), on_epoch=_told)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_model(model, file)
+    return load_model(file), data
+
+
+def _told(epoch: int, epochs: int, record: Any) -> None:
+    print(f"mobilenet64: epoch {epoch} of {epochs}, {record.seconds:.0f} s", record.val, flush=True)
 
 
 BENCHMARK = Benchmark(

@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks._common import Benchmark, ratio, table, told_ratio
 from benchmarks._stored import Stored
-from benchmarks.fashion_small import load
+from benchmarks.resnet20 import load_small
 from compress.core.device import Device, quiet_tensorflow, setup
 from compress.data import Dataset
 from compress.measure import count_macs
@@ -143,7 +143,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
     """Times all ways in turns, candidate after candidate."""
     os.sched_setaffinity(0, {0})
     quiet_tensorflow()
-    device, data = setup("cpu", 1), load()
+    device, data = setup("cpu", 1), load_small()
     data.inputs("train")
     rng = np.random.default_rng(0)
     results: dict[str, Any] = {}

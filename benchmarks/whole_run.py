@@ -22,8 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from benchmarks._common import Benchmark, Mean, seed_list, table
-from benchmarks._latency import told_latency
+from benchmarks._common import Benchmark, Mean, seed_list, table, told_latency
 from benchmarks._stored import Stored
 
 CASES = {

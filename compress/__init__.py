@@ -13,7 +13,6 @@ from compress.core.registry import lazily
 
 if TYPE_CHECKING:
     from compress.benchmarking import BenchPlan, BenchResult, bench
-    from compress.benchmarking.times import channel_times
     from compress.core.errors import (
         FeasibleError,
         InputError,
@@ -23,9 +22,8 @@ if TYPE_CHECKING:
         TrainingDiverged,
     )
     from compress.data import Dataset, Split, load_data
-    from compress.devices import DeviceTimes
+    from compress.devices import DeviceTimes, channel_times, import_latency_table
     from compress.devices.exporting import export_latency_table
-    from compress.devices.importing import import_latency_table
     from compress.distillation import DistillResult, distill
     from compress.exporting import Exported, export
     from compress.measure import Analysis, count_macs, measure_latency
@@ -102,14 +100,14 @@ _PLACES = {
     "WeightPruner": "compress.prune.weights:WeightPruner",
     "as_dataset": "compress.train.given:as_dataset",
     "bench": "compress.benchmarking:bench",
-    "channel_times": "compress.benchmarking.times:channel_times",
+    "channel_times": "compress.devices:channel_times",
     "compress_model": "compress.shrinking.compression:compress_model",
     "count_macs": "compress.measure:count_macs",
     "coupled_groups": "compress.prune.channels:coupled_groups",
     "distill": "compress.distillation:distill",
     "export": "compress.exporting:export",
     "export_latency_table": "compress.devices.exporting:export_latency_table",
-    "import_latency_table": "compress.devices.importing:import_latency_table",
+    "import_latency_table": "compress.devices:import_latency_table",
     "load_data": "compress.data:load_data",
     "load_model": "compress.model.io:load_model",
     "measure_latency": "compress.measure:measure_latency",

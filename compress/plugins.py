@@ -16,12 +16,12 @@ CRITERIA: Registry[Any] = Registry(
     {
         "l1": f"{_CRITERIA}.magnitude:l1",
         "l2": f"{_CRITERIA}.magnitude:l2",
-        "bn_scale": f"{_CRITERIA}.bn_scale:bn_scale",
-        "fpgm": f"{_CRITERIA}.fpgm:fpgm",
+        "bn_scale": f"{_CRITERIA}.magnitude:bn_scale",
+        "fpgm": f"{_CRITERIA}.magnitude:fpgm",
         "taylor": f"{_CRITERIA}.taylor:taylor",
-        "activation": f"{_CRITERIA}.activation:activation",
+        "activation": f"{_CRITERIA}.magnitude:activation",
         "reconstruction": f"{_CRITERIA}.reconstruction:reconstruction",
-        "random": f"{_CRITERIA}.random:random",
+        "random": f"{_CRITERIA}.magnitude:random",
     },
 )
 """`score(group, context) -> (units,)`: `compress.prune.channels.criteria.Criterion`."""

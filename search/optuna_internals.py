@@ -6,29 +6,26 @@ Tested with the versions that pyproject.toml allows: another minor version is lo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import optuna
-    from optuna.trial import FrozenTrial
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages.journal._storage import JournalStorageReplayResult
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 FIXED = "fixed_params"
 """System attribute of a queued trial: its choices. `Study.enqueue_trial` writes it, and nothing
 public reads it."""
 
 
-def begin_trial(study: optuna.Study, queued: Iterable[FrozenTrial]) -> optuna.Trial:
+def begin_trial(study: optuna.Study, queued: Iterable[FrozenTrial]) -> Trial:
     """Begins the first of some queued trials that nobody else has taken, else a new one.
 
     `Study.ask` would read the queue from the storage once more, and take its trials in their order
     alone.
     """
-    from optuna.exceptions import UpdateFinishedTrialError
-    from optuna.trial import Trial, TrialState
-
     storage = study._storage
     for trial in queued:
         # another may have had it, and have ended it
@@ -41,15 +38,13 @@ def begin_trial(study: optuna.Study, queued: Iterable[FrozenTrial]) -> optuna.Tr
 def end_trial(
     study: optuna.Study,
     number: int,
-    state: optuna.trial.TrialState,
+    state: TrialState,
     values: Sequence[float] | None,
 ) -> None:
     """Ends a trial; one that has ended stays as it is.
 
     `Study.tell` reads the trial before, and of a database that costs several times as much.
     """
-    from optuna.exceptions import UpdateFinishedTrialError
-
     storage = study._storage
     trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
     with suppress(UpdateFinishedTrialError):
@@ -64,15 +59,9 @@ def set_trial_attr(study: optuna.Study, trial: FrozenTrial, name: str, value: An
     study._storage.set_trial_system_attr(trial._trial_id, name, value)
 
 
-def set_study_attr(study: optuna.Study, name: str, value: Any) -> None:
-    """Sets a system attribute of a study: what Optuna keeps there moves with a study's trials.
-
-    `Study` shows its system attributes, and sets none.
-    """
-    study._storage.set_study_system_attr(study._study_id, name, value)
-
-
-def replay_journal(lines: Iterable[bytes], name: str) -> tuple[Any, list[FrozenTrial], int]:
+def replay_journal(
+    lines: Iterable[bytes], name: str
+) -> tuple[Mapping[str, Any], list[FrozenTrial], int]:
     """Does what the lines of a journal say, but for those that say nothing.
 
     `JournalStorage` stops at the first line that it cannot read.
@@ -82,77 +71,69 @@ def replay_journal(lines: Iterable[bytes], name: str) -> tuple[Any, list[FrozenT
         name: Of the study.
 
     Returns:
-        The study (a `FrozenStudy`), or None; its trials; how many lines say nothing.
+        The study's own attributes; its trials; how many lines say nothing.
     """
-    from optuna.storages.journal._storage import JournalStorageReplayResult
-
     replay = JournalStorageReplayResult("reader")
 
-    def is_applied(line: bytes) -> bool:
+    dropped = 0
+    for line in lines:
         try:
             log = json.loads(line)
-            if not isinstance(log["worker_id"], str):
-                return False  # Optuna asks behind a change that is made already
+            if not isinstance(log["worker_id"], str):  # Optuna asks behind a change that is made
+                raise TypeError
             replay.apply_logs([log])
         except Exception:  # whatever a line that is none may set off
-            return False
-        return True
-
-    dropped = sum(not is_applied(line) for line in lines)
-    study = next((item for item in replay.get_all_studies() if item.study_name == name), None)
-    trials = [] if study is None else replay.get_all_trials(study._study_id, None)
-    return study, trials, dropped
+            dropped += 1
+    for study in replay.get_all_studies():
+        if study.study_name == name:
+            return study.user_attrs, replay.get_all_trials(study._study_id, None), dropped
+    return {}, [], dropped
 
 
-def serve_storage(storage: optuna.storages.BaseStorage, server: Any) -> None:
-    """Lets a server of gRPC answer for a storage.
+def serve_storage(
+    storage: optuna.storages.BaseStorage,
+    read_trials: Callable[[int], Sequence[FrozenTrial]],
+    server: Any,
+) -> None:
+    """Lets a server of gRPC answer for a storage, and write a trial once for all that ask.
 
     `run_grpc_proxy_server` makes a server of its own, tells neither its port nor that another
-    listens there, and writes each trial anew for all that ask.
+    listens there, and writes each trial anew for all that ask: a hundred workers ask for the same
+    trials, and to write one for the way takes as long as to read it.
+
+    Args:
+        storage: What it speaks to.
+        read_trials: Reads the trials of a study, by its id.
+        server: Of gRPC.
     """
-    from optuna.storages._grpc.auto_generated import api_pb2_grpc
-
-    join: Any = api_pb2_grpc.add_StorageServiceServicer_to_server
-    join(_service_kind()(storage), server)
-
-
-@cache
-def _service_kind() -> Any:
-    """Returns the class of what answers: Optuna's, which writes a trial once for all that ask.
-
-    A hundred workers ask for the same trials, and to write one for the way takes as long as to
-    read it.
-    """
+    import grpc
     from optuna.storages._grpc import servicer
-    from optuna.storages._grpc.auto_generated import api_pb2
+    from optuna.storages._grpc.auto_generated import api_pb2, api_pb2_grpc
+
+    written: dict[int, tuple[FrozenTrial, Any]] = {}
+
+    def write(trial: FrozenTrial) -> Any:
+        # a trial that has changed is another object: the storage below makes it anew
+        held, message = written.get(trial._trial_id, (None, None))
+        if held is not trial:
+            message = servicer._to_proto_trial(trial)
+            written[trial._trial_id] = trial, message
+        return message
 
     class Service(servicer.OptunaStorageProxyService):
-        def __init__(self, storage: Any) -> None:
-            super().__init__(storage)
-            self._written: dict[int, tuple[Any, Any]] = {}
-
         def GetTrials(self, request: Any, context: Any) -> Any:  # noqa: N802 (the protocol's name)
-            import grpc
-
             try:
-                trials = self._backend.get_all_trials(request.study_id, deepcopy=False)
+                trials = read_trials(request.study_id)
             except KeyError as error:
                 context.abort(code=grpc.StatusCode.NOT_FOUND, details=str(error))
             wanted = set(request.included_trial_ids)
             return api_pb2.GetTrialsReply(
                 trials=[
-                    self._on_the_way(trial)
+                    write(trial)
                     for trial in trials
                     if trial._trial_id > request.trial_id_greater_than or trial._trial_id in wanted
                 ]
             )
 
-        def _on_the_way(self, trial: Any) -> Any:
-            # a trial that has changed is another object: the storage below makes it anew
-            held, message = self._written.get(trial._trial_id, (None, None))
-            if held is not trial:
-                message = servicer._to_proto_trial(trial)
-                self._written[trial._trial_id] = trial, message
-            return message
-
-    return Service
+    join: Any = api_pb2_grpc.add_StorageServiceServicer_to_server
+    join(Service(storage), server)

@@ -21,17 +21,17 @@ from compress.core.device import gpu_count
 from compress.core.errors import InputError, RunFailed
 from compress.core.faults import explained
 from compress.core.memory_budget import use_budget
+from compress.data.handed_over import name_of
 from compress.data.shared import shared
 from compress.plan.fields import command_words, fill_open_fields, from_nested
 from compress.plan.keywords import Keywords
 from compress.run.directory import LOG, run_in_own_folder
 from compress.run.origin import write_data_record, write_examples
 from compress.shrinking.case import load_teachers
-from compress.shrinking.checks import check_training, preflight, told
 from compress.shrinking.files import measure_stage
-from compress.shrinking.job import logged, refuse_learnt
-from search.engines import Demand, Engine, Order
-from search.engines.progress import Display, NoDisplay
+from compress.shrinking.job import check_training, logged, preflight, refuse_learnt, told
+from search.engines import Demand, Display, Engine, Order
+from search.engines.jobs import compress_front, search_front, train_finally
 from search.engines.worker import WORKERS_LOCK
 from search.plan import BudgetOptions, FinalOptions, SearchPlan
 from search.plan.keywords import RUN, RUN_SEARCH
@@ -39,28 +39,19 @@ from search.plan.search import DEFAULT_OBJECTIVES
 from search.plugins import ENGINES, SAMPLERS
 from search.report import SearchReport, render
 from search.spaces import Around
-from search.steps import compress_front, search_front, train_finally
 from search.study import study as studies
-from search.study.checks import (
-    GivenData,
-    check_compression,
-    check_limits,
-    check_past,
-    load_for_space,
-)
-from search.study.costs import measure_parts, takes_times
+from search.study.checks import check_compression, check_limits, check_past, load_for_space
+from search.study.costs import measure_parts, timed_space
 from search.study.directory import SearchFolder
 from search.study.events import keep_artifacts, search_sources
+from search.study.recovery import forget, untried
 from search.study.storage import open_storage
-from search.study.study import forget, untried
 from search.study.warm_start import find_sources
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from search.plan.settings import RunSettings
-
-ORPHAN_SECONDS = 30.0
 
 
 @check_arguments(keywords=("trials", "epochs"), labels="plan", options=RUN_SEARCH)
@@ -182,10 +173,10 @@ def _run(
             "plan=."
         )
     plan = keywords.over(plan or SearchPlan(), settings)
-    given = None
+    given: dict[str, Any] | None = None
     if data is not None and not isinstance(data, (str, Path)):
-        given = GivenData(data, **parts, options=keywords.sorted(settings).get("data", {}))
-        data = given.name
+        given = {"data": data, **parts, **keywords.sorted(settings).get("data", {})}
+        data = name_of(data)
     elif any(part is not None for part in parts.values()):
         raise InputError(
             "val, test, groups and time must come with arrays or a stream. Received: data by name "
@@ -202,7 +193,7 @@ def _run(
                 own = begun_with(plan, folder)
                 if plan.out is None and folder.plan_path.exists():
                     folder.check(command, own, untried=partial(untried, folder))
-                return _carried_out(own, folder, command, display or NoDisplay(), given)
+                return _carried_out(own, folder, command, display or Display(), given)
 
         return run_in_own_folder(plan.out, default_folder(plan), work)
 
@@ -238,7 +229,7 @@ def _carried_out(
     folder: SearchFolder,
     command: str,
     display: Display,
-    given: GivenData | None,
+    given: Mapping[str, Any] | None,
 ) -> SearchReport:
     space = plan.search.made_space
     around = [space.path] if isinstance(space, Around) else []
@@ -296,14 +287,14 @@ def _carried_out(
     logs = logged(plan, folder, search_sources(folder))
     with explained(), folder.locked(), folder.logging(), logs:
         write_data_record(folder, data)
-        write_examples(folder, data, past.before, past.taught)
+        write_examples(folder, data, past.before, plan.distill.teacher.files)
         LOG.info(
             "runs on %s: %d worker process(es) of %d thread(s); folder %s",
             crew.place, crew.count, threads, folder.path,
         )  # fmt: skip
         _wait_for_orphans(folder, needed=not engine.remote)
         folder.clear()
-        if takes_times(plan.search):
+        if timed_space(plan.search):
             display.phase("Timing layers", 0, 1, steps=True)
             # while no worker keeps the processor busy
             measure_parts(plan.search, folder, lambda text, share: display.worker(0, text, share))
@@ -339,7 +330,10 @@ def _carried_out(
             measure_stage(folder, plan, lambda text, share: display.worker(0, text, share))
             display.advance(1, 1)
         report = render(folder.path)
-        _keep_artifacts(folder, plan)
+        try:  # for Optuna's dashboard; a run is complete without that
+            keep_artifacts(studies.open_study(folder, plan), folder)
+        except Exception as error:  # of a storage, of a disk
+            LOG.info("note: the study got no artifacts: %s: %s", type(error).__name__, error)
         LOG.info("report: %s", folder.path / "report.html")
     if failures:
         raise RunFailed(
@@ -347,14 +341,6 @@ def _carried_out(
             "command tries these models again."
         )
     return report
-
-
-def _keep_artifacts(folder: SearchFolder, plan: SearchPlan) -> None:
-    """Hands the report to the study, for Optuna's dashboard; a run is complete without that."""
-    try:
-        keep_artifacts(studies.open_study(folder, plan), folder)
-    except Exception as error:  # of a storage, of a disk
-        LOG.info("note: the study got no artifacts: %s: %s", type(error).__name__, error)
 
 
 def _shown_commands(
@@ -379,7 +365,7 @@ def _wait_for_orphans(folder: SearchFolder, *, needed: bool) -> None:
         folder: The run's.
         needed: Fail where they do not. Those of other machines are given up without that.
     """
-    deadline = time.monotonic() + ORPHAN_SECONDS
+    deadline = time.monotonic() + 30
     while linux.is_shared(folder.path / WORKERS_LOCK):
         if time.monotonic() > deadline:
             if not needed:

@@ -23,7 +23,7 @@ SPACES: Registry[Any] = Registry(
 SAMPLERS: Registry[Any] = Registry(
     "sampler",
     {
-        "random": "search.samplers._optuna:random",
+        "random": "optuna.samplers:RandomSampler",
         "grid": "search.samplers.grid:GridSampler",
         "qmc": "search.samplers._optuna:qmc",
         "greedy": "search.samplers.greedy:GreedySampler",

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 from compress.core.device import gpu_count
-from compress.core.errors import InputError, ParetuneError, RunFailed
+from compress.core.errors import InputError, ParetuneError, RunFailed, TrainingDiverged
 from compress.core.quantities import parse_whole_number
 from compress.data.shared import files_of, shared
+from compress.plan.shrink import ShrinkPlan
 from compress.run.directory import LOG
-from compress.shrinking.workshop import Training
-from search.engines import Crew, Demand, Engine, Order, Runner
-from search.engines.net_jobs import NetJobs
-from search.engines.progress import Display, NoDisplay
+from compress.shrinking.case import Case
+from compress.shrinking.net import ShrinkFolder
+from search.engines import Crew, Demand, Display, Engine, Job, JobQueue, Order, messages
+from search.engines.pool import Pool
 from search.plan.engine import LOCAL, EngineOptions
 from search.plugins import ENGINES
 from search.study.directory import SearchFolder
-
-if TYPE_CHECKING:
-    from compress.plan.shrink import ShrinkPlan
-    from compress.shrinking.case import Case
-    from compress.shrinking.net import ShrinkFolder
 
 MOST_NETS = 8
 """So many are trained at the same time where nobody says how many, and there is room."""
@@ -59,7 +55,7 @@ class Workers:
     address: str = "auto"
     cpus_per_worker: int | None = None
     gpus_per_worker: float | None = None
-    display: Display = field(default_factory=NoDisplay)
+    display: Display = field(default_factory=Display)
     _crew: Crew | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -78,12 +74,7 @@ class Workers:
                 "Leave workers out, or give engine ray."
             )
         ENGINES.require_installed(self.engine)
-        self._crew = self._engine.crew(self._demand(plan))
-
-    @property
-    def _engine(self) -> Engine:
-        found: Engine = ENGINES[self.engine]
-        return found
+        self._crew = ENGINES[self.engine].crew(self._demand(plan))
 
     def _demand(self, plan: ShrinkPlan) -> Demand:
         return Demand(
@@ -107,11 +98,12 @@ class Workers:
         LOG.info("nets are trained on %s: %d worker(s)", crew.place, crew.count)
         # weights of several outputs' losses stand in no file of the data
         several = bool(data.outputs)
-        least = 0 if handed_over or self._engine.remote or several else None
+        engine: Engine = ENGINES[self.engine]
+        least = 0 if handed_over or engine.remote or several else None
         order = Order(own, self._demand(case.plan), crew)
         with (
             shared(data, own.shared, least_bytes=least) as (_, unshared),
-            self._engine.pool(order) as pool,
+            engine.pool(order) as pool,
         ):
             if handed_over and not files_of(own.shared):
                 raise RunFailed(
@@ -121,24 +113,11 @@ class Workers:
             yield NetTrainers(case, folder, pool, crew.count, self.display)
 
 
-class _Beside(NoDisplay):
-    """Shows workers behind the process that has called them: its own line is the first.
-
-    Args:
-        display: On which they are shown.
-    """
-
-    def __init__(self, display: Display) -> None:
-        self._display = display
-
-    def worker(self, index: int, text: str, share: float) -> None:
-        """See `Display.worker`."""
-        self._display.worker(index + 1, text, share)
-
-
 @dataclass(frozen=True)
-class NetTrainers:
-    """See `compress.shrinking.workshop.Trainers`.
+class NetTrainers(Display):
+    """Trainers of nets; see `compress.shrinking.workshop.Trainers`.
+
+    They are shown behind the process that has called them: its own line is the first.
 
     Attributes:
         case: The model.
@@ -150,14 +129,69 @@ class NetTrainers:
 
     case: Case
     folder: ShrinkFolder
-    pool: Runner
+    pool: Pool
     places: int
     display: Display
 
-    def trained(self, wanted: Sequence[Training]) -> list[ParetuneError | None]:
+    def trained(self, wanted: Mapping[str, int]) -> Mapping[str, ParetuneError]:
         """See `compress.shrinking.workshop.Trainers.trained`."""
         if not wanted:
-            return []
-        handler = NetJobs(self.case, self.folder, wanted, _Beside(self.display))
+            return {}
+        handler = NetJobs(self.case, self.folder, wanted, self)
         self.pool.run(handler)
-        return [handler.errors.get(item.name) for item in wanted]
+        return handler.errors
+
+    def worker(self, index: int, text: str, share: float) -> None:
+        """See `Display.worker`."""
+        self.display.worker(index + 1, text, share)
+
+
+class NetJobs(JobQueue):
+    """Gives out nets to train, largest first, and says of each why it was not trained.
+
+    Args:
+        case: The model.
+        folder: Where nets lie.
+        wanted: Epochs by the net's name.
+        display: Shows progress.
+    """
+
+    def __init__(
+        self, case: Case, folder: ShrinkFolder, wanted: Mapping[str, int], display: Display
+    ) -> None:
+        self.errors: dict[str, ParetuneError] = {}
+        self._case, self._folder = case, folder
+        # largest first: the last jobs to end are then short, and no worker idles for long
+        ordered = sorted(wanted, key=lambda name: -folder.known_net(name).share)
+        # a model that lies in no file has been put beside its results by now
+        alone = case.plan.distill.teacher.automatic
+        teachers = [case.path] if alone else [item.path for item in case.teachers]
+        jobs = [
+            {
+                "kind": messages.NET,
+                "name": name,
+                "epochs": wanted[name],
+                "file": str(case.path.absolute()),
+                "teachers": [str(path.resolve()) for path in teachers],
+            }
+            for name in ordered
+        ]
+        super().__init__(display, jobs)
+
+    def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        """Shows progress, of the worker and of all."""
+        super().on_message(worker, job, message)
+        self._case.work.progress(f"training {self.total} net(s)", self.done / self.total)
+
+    def _say(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        net, metric = self._folder.known_net(job["name"]), self._case.work.data.task.qualities[0]
+        LOG.info(
+            "net %s: trained by worker %d for %d epochs; best validation %s %.4f",
+            net.name, worker, net.epochs, metric, net.best(metric),
+        )  # fmt: skip
+
+    def _fail(self, job: Job, reason: str, diverged: bool = False) -> None:
+        kind = TrainingDiverged if diverged else RunFailed
+        error = kind(f"Net '{job['name']}' was not trained: {reason}")
+        self.errors[job["name"]] = error
+        LOG.info("note: %s", error)

@@ -48,7 +48,7 @@ def test_only_the_bridge_imports_tfmot() -> None:
         for path in [*ROOT.glob("compress/**/*.py"), *ROOT.glob("search/**/*.py")]
         if "tensorflow_model_optimization" in path.read_text("utf-8")
     ]
-    assert named == ["compress/prune/weights/tfmot_bridge.py"]
+    assert named == ["compress/prune/weights/schedules.py"]
 
 
 PRIVATE = {
@@ -117,8 +117,9 @@ after = dict(os.environ)
 early = "tensorflow" in sys.modules
 import tensorflow as tf
 if {use_bridge}:
-    from compress.prune.weights import tfmot_bridge
-    tfmot_bridge.polynomial_schedule(0.0, 0.8, 0, 10, 1, 3.0)
+    from compress.prune.weights.schedules import schedule_from
+    config = dict(target_sparsity=0.8, begin_step=0, end_step=10, frequency=1)
+    schedule_from(dict(class_name="ConstantSparsity", config=config))
     assert "tensorflow_model_optimization" in sys.modules
 print(json.dumps([before == after, early, "TF_USE_LEGACY_KERAS" in os.environ,
                   tf.keras.__version__ if hasattr(tf.keras, "__version__") else "2",

@@ -22,6 +22,8 @@ from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = [name for name in ("compress", "search", "paretune") if (ROOT / name).is_dir()]
+BUILT = {"compress/plan/settings.py", "search/plan/settings.py"}
+"""What the build makes."""
 
 
 @pytest.fixture(scope="module")
@@ -135,23 +137,30 @@ def test_code_of_others_has_its_license_beside_it() -> None:
 
 
 def shipped(folder: Path) -> set[str]:
-    """Returns all files that belong to the packages, relative to `folder`."""
+    """Return the files of the packages as they are committed, relative to `folder`."""
     found = set()
     for package in PACKAGES:
         for path in (folder / package).rglob("*"):
             if path.is_file() and path.suffix != ".pyc":
                 found.add(path.relative_to(folder).as_posix())
-    return found
+    return found - BUILT
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel and the sdist of a copy of this tree."""
     tree, made = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("dist")
-    for package in PACKAGES:
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / package, tree / package, ignore=ignored)
-    for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md"):
+    for name in shipped(ROOT):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tree / name)
+    for name in (
+        "pyproject.toml",
+        "setup.py",
+        "MANIFEST.in",
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+    ):
         shutil.copy(ROOT / name, tree)
     for path in ROOT.glob("constraints*.txt"):
         shutil.copy(path, tree)
@@ -168,12 +177,13 @@ def test_wheel_and_sdist_hold_all_of_the_packages_and_nothing_else(built: Path) 
     (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
     names = set(zipfile.ZipFile(wheel).namelist())
     inside = {name for name in names if ".dist-info/" not in name}
-    assert inside == shipped(ROOT)
+    assert inside == shipped(ROOT) | BUILT
     assert {Path(name).suffix for name in inside} >= {".py", ".typed", ".css", ".LICENSE"}
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     shutil.unpack_archive(sdist, built / "sdist", filter="data")
     (tree,) = (built / "sdist").iterdir()
     assert shipped(tree) == shipped(ROOT)
+    assert (tree / "setup.py").exists()
     assert (tree / "constraints-lowest.txt").exists()
 
 

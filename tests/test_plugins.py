@@ -315,7 +315,7 @@ def test_a_space_and_a_sampler_in_python(folder: Path) -> None:
 
     from compress import load_data
     from search.spaces import space_for
-    from search.study.asking import sampler_for
+    from search.study.study import sampler_for
 
     SearchPlan(plugins=["mine"])
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -1,4 +1,4 @@
-"""Prunes the twin of a trained ResNet-20 with tfmot in tf_keras; see `weights_resnet20.py`.
+"""Prunes a trained ResNet-20's twin in tf_keras with tfmot; see `Variants.theirs` in `resnet20.py`.
 
     python benchmarks/peers/tfmot_resnet20.py FOLDER
 

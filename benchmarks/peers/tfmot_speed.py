@@ -1,4 +1,4 @@
-"""What `benchmarks/weights_speed.py` measures, of tfmot's wrappers on tf_keras.
+"""What `benchmarks/step_speed.py` measures, of tfmot on tf_keras.
 
     python benchmarks/peers/tfmot_speed.py CASE ROUNDS
 
@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
-from benchmarks.weights_speed import CASES, NEVER, SPARSITY, Case, compiled, timed
+from benchmarks.step_speed import CASES, NEVER, QUANTIZED, SPARSITY, Case, compiled, timed
 
 layers = keras.layers
 PRUNED = (layers.Conv2D, layers.Dense)
@@ -75,7 +75,7 @@ def begin(model: Any) -> None:
             layer.pruning_step.assign(0)
 
 
-def steps_of(case: Case) -> dict[str, Callable[[], Any]]:
+def pruned_steps(case: Case) -> dict[str, Callable[[], Any]]:
     found = {}
     for variant, frequency in (("plain", 0), ("hold", NEVER), ("every", 1)):
         model = resnet20() if case.network == "resnet20" else mlp()
@@ -91,6 +91,20 @@ def steps_of(case: Case) -> dict[str, Callable[[], Any]]:
     return found
 
 
+def quantized_steps(case: Case) -> dict[str, Callable[[], Any]]:
+    found = {}
+    for variant in ("plain", "moving"):
+        model = resnet20()
+        if variant == "moving":
+            model = tfmot.quantization.keras.quantize_model(model)
+        model.compile(
+            keras.optimizers.SGD(0.01, momentum=0.9), keras.losses.SparseCategoricalCrossentropy()
+        )
+        found[variant] = compiled(model, case)
+    return found
+
+
 if __name__ == "__main__":
-    chosen, rounds = CASES[sys.argv[1]], int(sys.argv[2])
-    print(json.dumps(timed(chosen, rounds, steps_of(chosen))))
+    name, rounds = sys.argv[1], int(sys.argv[2])
+    make = quantized_steps if name == QUANTIZED else pruned_steps
+    print(json.dumps(timed(CASES[name], rounds, make(CASES[name]))))

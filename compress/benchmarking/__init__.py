@@ -1,18 +1,28 @@
-"""Benchmarks: `bench` times models and files against each other, runtime by runtime."""
+"""Benchmarks: `bench` times models and files against each other, runtime by runtime.
+
+`profiled` tells which layer takes how much of an inference, by ONNX Runtime's own profiler:
+LiteRT's Python package has none. It runs a convolution or dense layer with the normalization and
+activation behind it as one kernel, named by the last of them: its time counts for the layer that
+multiplies.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
 
 from compress.benchmarking.models import (
     FILE,
     BenchModel,
+    ModelOrFile,
     Prepared,
     Skipped,
     models_of,
@@ -22,19 +32,28 @@ from compress.benchmarking.models import (
 from compress.benchmarking.result import BenchResult, Timed, key_of, write_result
 from compress.core.arguments import check_arguments
 from compress.core.atomic_files import new_folder
-from compress.core.errors import InputError
+from compress.core.errors import InputError, MissingDependency
+from compress.exporting.traced import layer_of
 from compress.measure import Entry, time_entries
+from compress.measure.rules import rule_of
+from compress.measure.runtimes.onnx import INSTALL
 from compress.model.kinds import bytes_of
+from compress.model.program import Node
+from compress.model.recording import record
 from compress.plan.bench import BenchPlan
 from compress.plan.keywords import BENCH
+from compress.plugins import RUNTIMES
 
 if TYPE_CHECKING:
-    from typing import Unpack
+    import keras
 
-    from compress.benchmarking.models import ModelOrFile
     from compress.plan.settings import BenchSettings
 
 __all__ = ["BenchPlan", "BenchResult", "Skipped", "BenchModel", "Timed", "bench"]
+
+
+WARMUP = 5
+_PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 
 @check_arguments(options=BENCH)
@@ -77,28 +96,18 @@ def bench(
     if models and isinstance(models[-1], BenchPlan):
         plan, models = models[-1], models[:-1]
     plan = BENCH.over(plan or BenchPlan(), settings)
-    with tempfile.TemporaryDirectory() as place:
-        given = models_of(models[0] if len(models) == 1 else models, Path(place))
-        return _bench(given, plan, on_progress, Path(place))
-
-
-def _bench(
-    given: Sequence[BenchModel],
-    plan: BenchPlan,
-    on_progress: Callable[[str, float], None] | None,
-    saved: Path,
-) -> BenchResult:
-    names = [model.name for model in given]
-    for name in plan.compare:
-        if name not in names:
-            raise InputError(
-                f"compare must name models of this bench: {', '.join(names)}. Received: {name}."
-            )
-    require_a_runtime(plan)
     tell = on_progress or (lambda text, share: None)  # noqa: ARG005
     with ExitStack() as stack:
-        # files are made elsewhere: of a bench that fails nothing stays
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        # models and files are made elsewhere: of a bench that fails nothing stays
+        saved, place = (Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(2))
+        given = models_of(models[0] if len(models) == 1 else models, saved)
+        names = [model.name for model in given]
+        for name in plan.compare:
+            if name not in names:
+                raise InputError(
+                    f"compare must name models of this bench: {', '.join(names)}. Received: {name}."
+                )
+        require_a_runtime(plan)
         folder = stack.enter_context(new_folder(plan.out)) if plan.out else None
         tell("converting", 0.0)
         counted, prepared, skipped = prepare(given, plan, place)
@@ -150,8 +159,7 @@ def _remedy(given: Sequence[BenchModel], plan: BenchPlan) -> str:
 
 def _baselines(keyed: dict[str, tuple[Prepared, int]], plan: BenchPlan) -> dict[str, str]:
     """Returns for each entry what its ratio is against: see `bench`."""
-    models = {item.model for item, _ in keyed.values()}
-    if len(models) == 1:
+    if len({item.model for item, _ in keyed.values()}) == 1:
         return dict.fromkeys(keyed, next(iter(keyed)))
     ahead = sorted(keyed, key=lambda key: keyed[key][0].model != (*plan.compare, "")[0])
 
@@ -161,3 +169,98 @@ def _baselines(keyed: dict[str, tuple[Prepared, int]], plan: BenchPlan) -> dict[
         return same and (a.runtime, a_threads) == (b.runtime, b_threads)
 
     return {key: next(other for other in ahead if alike(key, other)) for key in keyed}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Time by layer.
+
+    Attributes:
+        seconds: Median over runs of the time in each layer's nodes, by layer name.
+        runtime, threads, runs: How it was measured.
+    """
+
+    seconds: dict[str, float]
+    runtime: str
+    threads: int
+    runs: int
+
+    def share(self, layer: str) -> float:
+        """Returns a layer's share of the time in all nodes, in [0, 1]."""
+        total = sum(self.seconds.values())
+        return self.seconds.get(layer, 0.0) / total if total else 0.0
+
+
+def _by_layer(events: list[dict[str, Any]], layers: Mapping[str, str]) -> dict[str, float]:
+    """Returns the median seconds of each layer; an event is one node in one run."""
+    nodes: dict[str, list[float]] = {}
+    kinds: dict[str, str] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            name = event["name"].removesuffix("_kernel_time")
+            nodes.setdefault(name, []).append(event["dur"] / 1e6)
+            kinds[name] = str(event.get("args", {}).get("op_name", ""))
+    found: dict[str, float] = {}
+    for name, seconds in nodes.items():
+        layer = layer_of(name, layers)
+        if any(product in kinds[name] for product in _PRODUCTS):
+            layer = layers.get(layer, layer)
+        found[layer] = found.get(layer, 0.0) + float(np.median(seconds[WARMUP:]))
+    return found
+
+
+def multipliers(model: keras.Model) -> dict[str, str]:
+    """Returns for each layer the one that multiplies what it is fed: itself, or before it.
+
+    From an activation back through layers of one input to the nearest one with a counting
+    rule; a layer behind a merge stands for itself.
+    """
+    found: dict[str, str] = {}
+
+    def call(node: Node, before: list[str]) -> list[str]:
+        name = node.operation.name
+        inherits = rule_of(node.operation) is None and len(before) == 1 and before[0]
+        found[name] = before[0] if inherits else name
+        return [found[name]] * len(node.outputs)
+
+    program = record(model)
+    program.interpret(call, [""] * len(program.inputs))
+    return found
+
+
+def profiled(model: keras.Model, *, threads: int = 1, runs: int = 50) -> Profile:
+    """Exports a model to ONNX in a temporary file and runs it with the profiler on.
+
+    Args:
+        model: Of one input.
+        threads: CPU threads.
+        runs: Inferences that count; a few more come first.
+
+    Raises:
+        MissingDependency: ONNX's packages are not installed.
+        RunFailed: The converter refused the model.
+    """
+    from compress.exporting.onnx import export_onnx
+
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingDependency(INSTALL) from None
+    layers = multipliers(model)
+    with tempfile.TemporaryDirectory() as folder:
+        # nodes of our files carry layers' names
+        export_onnx(model, Path(folder) / "profiled.onnx")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4
+        options.enable_profiling = True
+        options.profile_file_prefix = f"{folder}/profile"
+        session = onnxruntime.InferenceSession(
+            f"{folder}/profiled.onnx", options, providers=["CPUExecutionProvider"]
+        )
+        (given,) = session.get_inputs()
+        x = np.random.default_rng(0).normal(size=given.shape).astype(np.float32)
+        for _ in range(WARMUP + runs):
+            session.run(None, {given.name: x})
+        events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
+    return Profile(_by_layer(events, layers), RUNTIMES["onnx"].describe(), threads, runs)

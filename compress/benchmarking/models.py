@@ -15,7 +15,7 @@ from compress.core.registry import loaded
 from compress.exporting.saved_model import TracedSavedModel
 from compress.exporting.side_by_side import random_examples
 from compress.exporting.tflite_editing import resized
-from compress.exporting.traced import Traced
+from compress.exporting.traced import Convertible, Traced
 from compress.measure import Analysis, count_macs
 from compress.measure.graph_files import read_graph_file
 from compress.measure.graph_files.saved_model import count_saved_model
@@ -34,7 +34,6 @@ from compress.plugins import RUNTIMES
 if TYPE_CHECKING:
     import keras
 
-    from compress.exporting.traced import Convertible
 
 ModelOrFile: TypeAlias = "keras.Model | str | Path"
 CALIBRATION = 32
@@ -67,11 +66,6 @@ class BenchModel:
     def zeros(self) -> float:
         """Share of all parameters that are zero, in [0, 1]; 0 where they are not known."""
         return 1 - self.nonzero / self.params if self.params and self.nonzero is not None else 0.0
-
-    @property
-    def is_keras(self) -> bool:
-        """Whether it is a Keras model, to be converted."""
-        return self.path.suffix in SUFFIXES and not self.path.is_dir()
 
 
 @dataclass(frozen=True)
@@ -169,13 +163,15 @@ def prepare(
         if model.path.is_dir():
             source = SavedModel(model.path, plan.signature)
             sizes = source.sizes(shape, "to be timed")
-            counted.append(_counted_graph(model, source, sizes))
+            try:
+                counted.append(_counted(model, count_saved_model(source, sizes)))
+            except InputError as error:  # it can be timed all the same
+                counted.append(replace(model, notes=(f"MACs are not counted: {error}",)))
             with TracedSavedModel(source, sizes) as traced:
                 items += _converted(model.name, traced, plan, folder)
-        elif model.is_keras:
+        elif model.path.suffix in SUFFIXES:
             loaded_model = fixed(load_model(model.path), shape)
-            analysis = count_macs(loaded_model)
-            counted.append(_counted(model, analysis, left_out(loaded_model)))
+            counted.append(_counted(model, count_macs(loaded_model), left_out(loaded_model)))
             with Traced(loaded_model) as traced_model:
                 items += _converted(model.name, traced_model, plan, folder)
         else:
@@ -199,8 +195,11 @@ def fixed(model: keras.Model, shape: InputShape | None) -> keras.Model:
             not fit into memory.
     """
     what, names = f"model '{model.name}'", input_names(model)
-    own = [tuple(tensor.shape[1:]) for tensor in model.inputs]
-    found = sizes_of(what, list(zip(names, own, strict=True)), shape)
+    found = sizes_of(
+        what,
+        list(zip(names, [tuple(tensor.shape[1:]) for tensor in model.inputs], strict=True)),
+        shape,
+    )
     require_known(what, names, found, "to be timed")
     sizes = [tuple(size for size in item if size is not None) for item in found]
     for item in sizes:
@@ -259,21 +258,10 @@ def _check_path(path: Path, known: Sequence[str]) -> None:
 
 
 def _saved(model: keras.Model, folder: Path) -> Path:
-    """Saves a model under its name."""
     folder.mkdir()
     path = folder / f"{model.name}.keras"
     save_model(model, path)
     return path
-
-
-def _counted_graph(
-    model: BenchModel, source: SavedModel, sizes: Sequence[tuple[int, ...]]
-) -> BenchModel:
-    """Counts a SavedModel; one that cannot be counted can be timed all the same."""
-    try:
-        return _counted(model, count_saved_model(source, sizes))
-    except InputError as error:
-        return replace(model, notes=(f"MACs are not counted: {error}",))
 
 
 def _counted(model: BenchModel, analysis: Analysis, notes: tuple[str, ...] = ()) -> BenchModel:
@@ -333,10 +321,10 @@ def _converted(
             try:
                 if (runtime.maker, kind) not in files:  # runtimes of one kind share a file
                     stem = folder / f"{label}.{kind}"
-                    make = loaded(runtime.maker)
-                    files[runtime.maker, kind] = make(traced, kind, stem, calibration)
-                made = files[runtime.maker, kind]
-                found.append(_tried(Prepared(label, name, kind, made)))
+                    files[runtime.maker, kind] = loaded(runtime.maker)(
+                        traced, kind, stem, calibration
+                    )
+                found.append(_tried(Prepared(label, name, kind, files[runtime.maker, kind])))
             except (MissingDependency, RunFailed) as error:
                 found.append(Skipped(label, name, kind, str(error)))
     return found

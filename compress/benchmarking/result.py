@@ -54,11 +54,6 @@ class Timed:
         """Returns "litert float32, 1 thread"."""
         return f"{self.runtime} {self.format}, {threads_text(self.latency.threads)}"
 
-    @property
-    def key(self) -> str:
-        """What `Latency.baseline` of others calls it."""
-        return key_of(self.model, self.runtime, self.format, self.latency.threads)
-
 
 def key_of(model: str, runtime: str, format: str, threads: int) -> str:
     """Returns the name under which one model in one configuration is timed."""
@@ -113,7 +108,10 @@ class BenchResult(Readable):
 
     def _pairs(self) -> Iterator[tuple[Timed, Timed]]:
         """Yields what each ratio is against, and whose it is."""
-        rows = {row.key: row for row in self.timed}
+        rows = {
+            key_of(row.model, row.runtime, row.format, row.latency.threads): row
+            for row in self.timed
+        }
         for row in self.timed:
             if row.latency.baseline in rows:
                 yield rows[row.latency.baseline], row
@@ -186,8 +184,9 @@ def write_result(result: BenchResult, folder: Path) -> None:
     write_json(folder / "bench.json", result.to_json())
     write_text(folder / "bench.csv", _csv(result))
     if any(model.macs for model in result.models):
-        panel = partial(_latency_panel, result=result)
-        write_bytes(folder / "bench.png", render_png((8.5, 5.2), [panel]))
+        write_bytes(
+            folder / "bench.png", render_png((8.5, 5.2), [partial(_latency_panel, result=result)])
+        )
 
 
 def _csv(result: BenchResult) -> str:

@@ -127,11 +127,19 @@ def export_latency_table(
             script = made / name
             write_text(script, filled(TEMPLATES, f"{name}.jinja", threads=threads))
             script.chmod(0o755)
-        manifest = Manifest(
-            net.name, threads, round_to, min_kept,
-            tuple(tuple(map(int, row)) for row in kept), nets, rows, input_shape,
-        )  # fmt: skip
-        write_json(made / MANIFEST, manifest.to_json())
+        write_json(
+            made / MANIFEST,
+            Manifest(
+                net.name,
+                threads,
+                round_to,
+                min_kept,
+                tuple(tuple(map(int, row)) for row in kept),
+                nets,
+                rows,
+                input_shape,
+            ).to_json(),
+        )
         if place.exists():
             place.rmdir()
         made.replace(place)
@@ -202,8 +210,11 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         InputError: The folder holds something else.
     """
-    rule = "The folder must be one that paretune latency-table export wrote"
-    return load_record(folder / MANIFEST, Manifest, rule)
+    return load_record(
+        folder / MANIFEST,
+        Manifest,
+        "The folder must be one that paretune latency-table export wrote",
+    )
 
 
 def _calls(batch: Sequence[CallItem], folder: Path, first: int) -> list[dict[str, Any]]:

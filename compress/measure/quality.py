@@ -5,9 +5,9 @@ The artefact that ships is what is judged. What a file must reach to ship unaske
 equal decisions between yes and no and of equal pixels, where always answering "no" or "background"
 agrees well by itself.
 
-Healthy files are above that by far (`python -m benchmarks.file_agreement`, Fashion-MNIST, 2,000
-validation examples): int8 files of ResNet-20, MobileNetV2, ConvNeXt, ViT and a MobileNetV1 of
-2,000 parameters agree on 98.7 to 99.6 %. A net that tells 200 classes apart with 29 % accuracy has
+Healthy files are above that by far (docs/measured.md: Fashion-MNIST, 2,000 validation examples):
+int8 files of ResNet-20, MobileNetV2, ConvNeXt, ViT and a MobileNetV1 of 2,000 parameters agree on
+98.7 to 99.6 %. A net that tells 200 classes apart with 29 % accuracy has
 many answers that lie close together; its int8 file agrees on 94.7 %, the lowest of all. Decisions
 between yes and no and pixels are equal in 99.8 % or more, R^2 of numbers is above 0.999. A net of
 ten classes whose int8 kernels are all zero because a weight exploded agrees on 10 %.

@@ -1,7 +1,7 @@
 """Options of the plan as keywords of the public functions, with their types and help texts.
 
-What a function takes is said once, here; `python -m compress.plan.write_settings --write` makes
-the classes from it that tell editors, type checkers and the documentation (`settings.py`).
+Which function takes which option is said here, once. The build makes classes from it for editors,
+type checkers and the documentation: `settings.py`, which is not committed.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from compress.plan.fields import option, require, require_choice, settle
+from compress.plan.fields import RemovedOption, option, require, require_choice, settle
 from compress.plan.forms import Names
 
 SCHEDULES = ("constant", "cosine", "exponential")
@@ -31,6 +31,14 @@ class TrainSettings:
     """
 
     least_epochs: ClassVar[int] = MIN_FINETUNE_EPOCHS
+    REMOVED: ClassVar[dict[str, RemovedOption]] = {
+        "accumulate": RemovedOption(
+            "--accumulate",
+            "A batch that does not fit into the memory budget is split, and the gradients of its "
+            "parts are averaged. Give the whole batch as batch_size (--batch-size).",
+            off=(1,),
+        ),
+    }
 
     epochs: int | None = option(
         None,
@@ -85,10 +93,6 @@ class TrainSettings:
         "--own-train-step",
         "fine-tune by the train_step of the model's own class, without a teacher (task custom)",
     )
-    accumulate: int = option(
-        1, "--accumulate", "batches whose gradients are averaged into one optimizer step",
-        least=1, most=1_000_000, why="no training has as many steps",
-    )  # fmt: skip
 
     def __post_init__(self) -> None:
         settle(self)

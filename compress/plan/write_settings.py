@@ -1,12 +1,10 @@
-"""Writes `settings.py`: options of the plan as keywords, for editors, type checkers and pages.
+"""Write the `settings.py` of a plan: its options as keywords, for editors, type checkers and pages.
 
-python -m compress.plan.write_settings            # says whether the file is what it should be
-python -m compress.plan.write_settings --write
+The files are built with the package (`setup.py`) and by `make`, and not committed.
 """
 
 from __future__ import annotations
 
-import sys
 import textwrap
 import types
 import typing
@@ -14,14 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from compress.plan import keywords
 from compress.plan.fields import PlanField
 from compress.plan.forms import Given
 from compress.plan.keywords import Keywords
 
 WIDTH = 100
 NAMES = {int: "Count", types.NoneType: "None", Any: "Any"}
-_HEAD = '''"""Keywords of public functions: made by `python -m {module} --write`."""
+_HEAD = '''"""Keywords of public functions, built by `python -m search.plan.write_settings`."""
 
 from __future__ import annotations
 
@@ -32,16 +29,18 @@ Count = int | float | str
 '''
 
 
-def settings_text(module: str, functions: Sequence[Keywords]) -> str:
-    """Returns the source of a module with one class for each function.
+def write_settings(functions: Sequence[Keywords], path: Path) -> None:
+    """Write a module with a class of keywords for each function.
 
     Args:
-        module: What writes it, for its first line.
-        functions: Take the keywords.
+        functions: Functions that take options as keywords.
+        path: File of the module; it is left alone where it holds the same text.
     """
     used: set[tuple[str, str]] = {("typing", "TypedDict")}
     classes = [_class(function, used) for function in functions]
-    return _HEAD.format(module=module, imports=_imports(used)) + "".join(classes)
+    text = _HEAD.format(imports=_imports(used)) + "".join(classes)
+    if not path.is_file() or path.read_text("utf-8") != text:
+        path.write_text(text, "utf-8")
 
 
 def _class(function: Keywords, used: set[tuple[str, str]]) -> str:
@@ -108,20 +107,3 @@ def _imports(used: set[tuple[str, str]]) -> str:
     ]
     others = [line for line in lines.values() if line not in ours]
     return "\n".join([*others, *([""] if ours else []), *ours])
-
-
-def main(module: str, functions: Sequence[Keywords], path: Path) -> None:
-    """Writes the file, or says whether it is up to date."""
-    text = settings_text(module, functions)
-    if "--write" in sys.argv[1:]:
-        path.write_text(text, "utf-8")
-    elif not path.is_file() or path.read_text("utf-8") != text:
-        sys.exit(f"'{path}' is not what the plan says: python -m {module} --write")
-
-
-if __name__ == "__main__":
-    main(
-        "compress.plan.write_settings",
-        keywords.FUNCTIONS,
-        Path(__file__).with_name("settings.py"),
-    )

@@ -55,8 +55,7 @@ def recalibrate(model: keras.Model, data: Any, batches: int, *, seed: int = 0) -
     }
     if not layers:
         return
-    momenta = {key: layer.momentum for key, layer in layers.items()}
-    frozen = {key: layer.trainable for key, layer in layers.items()}
+    before = {key: (layer.momentum, layer.trainable) for key, layer in layers.items()}
     order = np.random.default_rng(seed).permutation(len(data.train))
     size = examples_at_once(program, BATCH)
     try:
@@ -73,4 +72,4 @@ def recalibrate(model: keras.Model, data: Any, batches: int, *, seed: int = 0) -
             program.run(listed(model, x), training=lambda operation: id(operation) in layers)
     finally:
         for key, layer in layers.items():
-            layer.momentum, layer.trainable = momenta[key], frozen[key]
+            layer.momentum, layer.trainable = before[key]

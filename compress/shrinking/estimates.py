@@ -6,7 +6,7 @@ Sizes are fitted to some files, memory follows from working sets, times come fro
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -20,18 +20,18 @@ from compress.devices import DeviceTimes
 from compress.measure.latency_table import CallTime, LatencyTable
 from compress.measure.latency_table.measuring import Convert
 from compress.prune.channels.coupling.blocks import Block, blocks_of
-from compress.prune.channels.selection.allocation import Priced
 from compress.prune.channels.selection.allowed import allowed_for, ladder
 from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.selection.measured_times import TimedCalls, some_choices, thinner_nets
+from compress.prune.channels.selection.target import Priced
 
 if TYPE_CHECKING:
     from compress.prune.channels.coupling.blocks import Block
     from compress.prune.channels.coupling.groups import Coupling, Mask
-    from compress.prune.channels.selection.solver import Allowed
+    from compress.prune.channels.selection.allowed import Allowed
     from compress.prune.channels.selection.times import TimeModel
     from compress.shrinking.case import Case
-    from compress.shrinking.dense import DenseFiles
+    from compress.shrinking.net import DenseFiles
 
 Numbers = npt.NDArray[np.float64]
 EXACT = ("macs", "params")
@@ -97,13 +97,12 @@ class Estimates:
         Returns:
             A function of kept units and present blocks; 1 meets all goals, one of them just so.
         """
-        parts = [
-            (self.of[name], self.factors.get(name, 1.0) / goal) for name, goal in goals.items()
-        ]
+        scales = {name: self.factors.get(name, 1.0) / goal for name, goal in goals.items()}
 
         def share(kept: Any, present: Any) -> Numbers:
-            found = [np.asarray(cost(kept, present)) * scale for cost, scale in parts]
-            return np.asarray(np.max(np.broadcast_arrays(*found), axis=0), np.float64)
+            return _largest(
+                np.asarray(self.of[name](kept, present)) * scale for name, scale in scales.items()
+            )
 
         return share
 
@@ -151,7 +150,10 @@ def file_sizes_of(
     dropped: list[tuple[Block, ...]] = [()] * NETS
     if blocks:
         kept = np.concatenate([kept, some_choices(allowed, SHALLOW, seed)])
-        dropped += _some_of(blocks, seed)
+        # all of the blocks leave, then about half of them
+        leaves = np.random.default_rng(seed).random((SHALLOW, len(blocks))) < 0.5
+        leaves[0] = True
+        dropped += [tuple(blocks[int(place)] for place in np.flatnonzero(row)) for row in leaves]
     present = np.stack([presence(coupling, left) for left in dropped])
     with tempfile.TemporaryDirectory() as folder:
         files = convert(thinner_nets(coupling, kept, dropped), Path(folder), format)
@@ -162,7 +164,7 @@ def file_sizes_of(
     sizes += [dense.beside_of(format, int(count)) for count in costs.variables(kept, present)]
     counted = [costs.params, costs.vectors, *([costs.variables] if blocks else [])]
 
-    def columns(counts: Any, present: Any) -> npt.NDArray[np.float64]:
+    def columns(counts: Any, present: Any) -> Numbers:
         found = [np.asarray(count(counts, present)) for count in counted]
         return np.stack([np.ones_like(found[0]), *found], -1)
 
@@ -174,19 +176,10 @@ def file_sizes_of(
     found = nnls(design / scale, sizes)[0] / scale
     error = dense.sizes[format] - float(columns(coupling.whole, None) @ found)
 
-    def size(counts: Any, present: Any = None) -> npt.NDArray[np.float64]:
+    def size(counts: Any, present: Any = None) -> Numbers:
         return np.asarray(columns(counts, present) @ found + error)
 
     return size
-
-
-def _some_of(blocks: Sequence[Block], seed: int) -> list[tuple[Block, ...]]:
-    """Draws which blocks leave: all of them, then about half."""
-    flags = np.random.default_rng(seed).random((SHALLOW, len(blocks))) < 0.5
-    flags[0] = True
-    return [
-        tuple(block for block, leaves in zip(blocks, row, strict=True) if leaves) for row in flags
-    ]
 
 
 def working_sets(coupling: Coupling, allowed: Allowed, blocks: Sequence[Block]) -> Priced:
@@ -215,12 +208,15 @@ def working_sets(coupling: Coupling, allowed: Allowed, blocks: Sequence[Block]) 
     )
     model = calls.times(LatencyTable("", "", 1, "", 0.0, 0.0, rows))
 
-    def largest(kept: Any, present: Any = None) -> npt.NDArray[np.float64]:
-        found = model.by_layer(kept, present)
-        sets = [values for name, values in found.items() if name != "(run)"]
-        return np.asarray(np.max(np.broadcast_arrays(*sets), axis=0), np.float64)
+    def largest(kept: Any, present: Any = None) -> Numbers:
+        sets = model.by_layer(kept, present)
+        return _largest(values for name, values in sets.items() if name != "(run)")
 
     return largest
+
+
+def _largest(values: Iterable[Any]) -> Numbers:
+    return np.asarray(np.max(np.broadcast_arrays(*values), axis=0), np.float64)
 
 
 def device_times(case: Case) -> DeviceTimes | None:
@@ -252,9 +248,14 @@ def time_model(device: DeviceTimes, case: Case, format: str) -> TimeModel:
     Raises:
         InputError: Files of this format, or calls of this model, were not timed.
     """
-    coupling, options = case.coupling, case.plan.channels
-    allowed = allowed_for(coupling, options, ladder(options)[-1])
-    return device.times(coupling, allowed, blocks_of(coupling) if options.blocks else (), format)
+    return device.times(case.coupling, *choices_of(case), format)
+
+
+def choices_of(case: Case) -> tuple[Allowed, Sequence[Block]]:
+    """Return which channel counts the groups of a model may have, and which blocks may leave."""
+    options = case.plan.channels
+    allowed = allowed_for(case.coupling, options, ladder(options)[-1])
+    return allowed, blocks_of(case.coupling) if options.blocks else ()
 
 
 def device_error(case: Case) -> float | None:

@@ -8,12 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError, MissingDependency, RunFailed
 from compress.core.registry import loaded
 from compress.core.statistics import Floats, bound_mean
 from compress.core.summary import OnProgress, silent
+from compress.exporting import Exported, export, file_of
+from compress.exporting.answering import answered_part
 from compress.measure import count_macs, measure_latency
+from compress.measure.footprint import file_sizes, known_arena
+from compress.measure.quality import sessions_for
 from compress.model.heads import counted_at, decides_at
 from compress.plan import Plan
 from compress.plan.output import TRAINED
@@ -22,15 +28,16 @@ from compress.run.compressed import Artifact, LayerRow
 from compress.run.directory import LOG, RunFolder
 from compress.run.exports import write_example_values
 from compress.shrinking.case import Work
-from compress.shrinking.report_data import keep_scores
 
 if TYPE_CHECKING:
     import keras
 
-    from compress.exporting import Exported
+    from compress.data import Dataset
     from compress.exporting.mixed.writing import LayerPrecision
     from compress.measure.runtimes import Runtime
 
+MOST_CLASSES = 50
+"""Of more, a confusion matrix shows nothing."""
 Checks = dict[str, dict[str, float]]
 """By format: "max_difference", "agreement" and "checked" of a file, see `Exported`."""
 
@@ -124,9 +131,11 @@ def judged(
         formats: Of the files.
     """
     files, refused = made_files(model, name, work, folder, formats)
-    judge = FileJudge(model, work, folder)
     val = {
-        made.format: judge.evaluate(made.path, f"{name}.{made.format}", "val")[0] for made in files
+        made.format: evaluate_file(model, made.path, f"{name}.{made.format}", "val", work, folder)[
+            0
+        ]
+        for made in files
     }
     return Judged(list(files), val, refused)
 
@@ -139,8 +148,6 @@ def exported(stem: str, checks: Checks, folder: RunFolder) -> list[Exported]:
         checks: Of each format, see `Judged.checks`.
         folder: In which they lie.
     """
-    from compress.exporting import Exported, file_of
-
     about = folder.exports / f"{stem}.json"
     return [
         Exported(
@@ -170,8 +177,6 @@ def made_files(
     Returns:
         The files, and for each format that could not be made the reason.
     """
-    from compress.exporting import export
-
     refused: dict[str, str] = {}
 
     def note(kind: str, reason: str) -> None:
@@ -179,7 +184,7 @@ def made_files(
         refused[kind] = reason
 
     work.progress(f"exporting {stem}", 0.0)
-    made = export(
+    return export(
         model,
         folder.exports / stem,
         data=work.data,
@@ -187,8 +192,7 @@ def made_files(
         seed=work.plan.seed,
         on_refusal=note,
         on_progress=work.progress,
-    )
-    return made, refused
+    ), refused
 
 
 def artifacts_of(
@@ -202,15 +206,15 @@ def artifacts_of(
         work: Data and seed.
         folder: In which they lie.
     """
-    from compress.measure.footprint import file_sizes, known_arena
-
     model, stem, data = variant.model, variant.stem, work.data
     analysis = count_macs(model, counted_at(model, data.input_shapes))
-    judge, artifacts = FileJudge(model, work, folder), []
+    artifacts = []
     for made in files:
         file = f"{stem}.{made.format}"
-        test, values = judge.evaluate(made.path, file, "test")
-        val = variant.val.get(made.format) or judge.evaluate(made.path, file, "val")[0]
+        test, values = evaluate_file(model, made.path, file, "test", work, folder)
+        val = variant.val.get(made.format)
+        if not val:
+            val, _ = evaluate_file(model, made.path, file, "val", work, folder)
         sizes = file_sizes(made.path)
         artifacts.append(
             Artifact(
@@ -254,50 +258,40 @@ def with_baseline(artifacts: list[Artifact], plan: Plan) -> list[Artifact]:
     return [replace(item, baseline=baseline.id) for item in artifacts]
 
 
-class FileJudge:
-    """Evaluation of files of a model on parts of the data.
+def evaluate_file(
+    model: keras.Model, path: Path, file: str, part: str, work: Work, folder: RunFolder
+) -> tuple[dict[str, float], Floats]:
+    """Evaluate a file on a part of the data; what files are compared by is kept in the folder.
 
     Args:
-        model: That the files were made of.
-        work: Data.
-        folder: Of the run; what files are compared by is kept there.
+        model: That the file was made of.
+        path: The file.
+        file: Its id, under which its values by example are kept.
+        part: "test" or "val".
+        work: Data and device.
+        folder: Of the run.
+
+    Returns:
+        The qualities by name, the one that selects first; and the latter by example, see
+        `compress.data.tasks.Task.example_values`.
     """
-
-    def __init__(self, model: keras.Model, work: Work, folder: RunFolder) -> None:
-        self._model, self._work, self._folder = model, work, folder
-        self.threshold = decides_at(model, work.data.task)
-
-    def evaluate(self, path: Path, file: str, part: str) -> tuple[dict[str, float], Floats]:
-        """Evaluate a file on a part of the data.
-
-        Args:
-            path: The file.
-            file: Its id, under which its values by example are kept.
-            part: "test" or "val".
-
-        Returns:
-            The qualities by name, the one that selects first; and the latter by example, see
-            `compress.data.tasks.Task.example_values`.
-        """
-        data = self._work.data
-        labels, scores = data.labels(data.split(part)), self._answer(path, part)
-        found = data.task.quality(labels, scores, threshold=self.threshold)
-        values = data.task.example_values(labels, scores, threshold=self.threshold)
-        write_example_values(self._folder, file, part, values)
-        if part == "test":
-            keep_scores(self._folder, file, scores, data, self.threshold)
-        main = data.task.qualities[0]
-        return {main: found[main], **found}, values
-
-    def _answer(self, path: Path, part: str) -> Any:
-        """Return a file's outputs for a part."""
-        from compress.exporting.answering import answered_part
-        from compress.measure.quality import sessions_for
-
-        doing = {"test": "testing", "val": "validating"}[part]
-        told = partial(self._work.progress, f"{doing} {path.name}")
-        sessions = sessions_for(path, self._work.device.threads)
-        return answered_part(self._model, sessions, self._work.data, part, told)
+    data, task = work.data, work.data.task
+    doing = {"test": "testing", "val": "validating"}[part]
+    scores = answered_part(
+        model,
+        sessions_for(path, work.device.threads),
+        data,
+        part,
+        partial(work.progress, f"{doing} {path.name}"),
+    )
+    labels, threshold = data.labels(data.split(part)), decides_at(model, task)
+    qualities = task.quality(labels, scores, threshold=threshold)
+    values = task.example_values(labels, scores, threshold=threshold)
+    write_example_values(folder, file, part, values)
+    if part == "test":
+        keep_scores(folder, file, scores, data, threshold)
+    main = task.qualities[0]
+    return {main: qualities[main], **qualities}, values
 
 
 def _row(layer: LayerPrecision) -> LayerRow:
@@ -321,15 +315,18 @@ def measure_stage(folder: RunFolder, plan: Plan, on_progress: OnProgress = silen
 def _timed(name: str, folder: RunFolder, plan: Plan, on_progress: OnProgress) -> None:
     """Times with one runtime, or notes why not."""
     path, runtime, main = folder.latency_of(name), RUNTIMES[name], name == MAIN_RUNTIME
-    records = folder.read_compressed()
-    chosen = [item for made in records for item in made.files() if item.format in runtime.exported]
+    chosen = [
+        item
+        for made in folder.read_compressed()
+        for item in made.files()
+        if item.format in runtime.exported
+    ]
     if path.exists() and list(read_json(path)) == [item.id for item in chosen]:
         return
     if not chosen:
         if not main:
             needed = runtime.exported[0]
-            reason = f"there are no {needed} files: add {needed} to --formats"
-            write_json(path, {"skipped": reason})
+            write_json(path, {"skipped": f"there are no {needed} files: add {needed} to --formats"})
         return
     try:
         files = _files(runtime, chosen, folder, on_progress)
@@ -377,3 +374,23 @@ def _files(
         files[item.id] = folder.exports / f"{item.id}{runtime.suffixes[0]}"
         convert(folder.path / item.file, files[item.id])
     return files
+
+
+def keep_scores(folder: RunFolder, artifact: str, scores: Any, data: Dataset, bound: Any) -> None:
+    """Keeps the decisions of one file until all of its model's are known.
+
+    Args:
+        folder: The run's.
+        artifact: Id of the file.
+        scores: Its answers to the test part.
+        data: Of one class of several, or yes or no; of others nothing is kept.
+        bound: Score from which a binary file says yes.
+    """
+    if data.kind not in ("multiclass", "binary") or data.num_classes > MOST_CLASSES:
+        return
+    if data.kind == "multiclass":
+        decided = np.argmax(scores, axis=-1)
+    else:
+        decided = (np.asarray(scores).reshape(len(scores), -1)[:, 0] > bound).astype(np.int64)
+    folder.decisions.mkdir(parents=True, exist_ok=True)
+    np.save(folder.decisions / f".{artifact}.npy", decided.astype(np.int64))

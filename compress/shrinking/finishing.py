@@ -5,35 +5,46 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import RunFailed
-from compress.measure.footprint import known_arena, known_resident
+from compress.devices import DeviceTimes
+from compress.measure.footprint import known_arena
 from compress.measure.latency_record import Latency
 from compress.measure.quality import can_ship_unasked
 from compress.measure.verdict import MET, Outcome, judge_artifact, worst_state
 from compress.model.inference import left_out
-from compress.plan import QAT
+from compress.plan.output import MIXED, QAT
+from compress.plan.target import SizeTarget, TimeTarget
+from compress.prune.weights import WeightReport
 from compress.run.compressed import Artifact, Compressed
 from compress.run.directory import RunFolder
 from compress.run.exports import read_example_values, write_example_values
 from compress.run.origin import trained_for
-from compress.shrinking.choosing import Elsewhere, Measured, choose_file
+from compress.shrinking.compression import keep_graphs, write_decisions
 from compress.shrinking.estimates import device_error
-from compress.shrinking.files import Variant, artifacts_of, exported, measure_stage, with_baseline
-from compress.shrinking.goals import goals_text
+from compress.shrinking.files import (
+    Variant,
+    artifacts_of,
+    exported,
+    judged_files,
+    measure_stage,
+    with_baseline,
+)
+from compress.shrinking.goals import Bar, Elsewhere, Measured, choose_file, goals_text
 from compress.shrinking.net import Net
 from compress.shrinking.planner import Planner
-from compress.shrinking.report_data import keep_graphs, write_decisions
-from compress.shrinking.ship import Shipped, ship
-from compress.shrinking.whole_numbers import whole_number_files
-
-if TYPE_CHECKING:
-    from compress.devices import DeviceTimes
+from compress.shrinking.prune_and_train import Tuner, quantized_files
+from compress.shrinking.ship import ship
 
 UNUSED = 0.1
 """Share of a goal whose being left over is explained."""
+LOST = 1.0
+"""Points that rounding alone may take before it is told,"""
+TOLD = 3
+"""and of how many nets."""
+STARTS_FROM = "int8"
+"""The format whose file says which net is worth it: both cost the same."""
 
 
 def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) -> None:
@@ -45,50 +56,75 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
         command: What the report shows for repeating it.
         began: When the work began, by `time.monotonic`.
     """
-    shop, notes = planner.shop, tuple(dict.fromkeys(planner.notes))
-    folder, name, work = shop.folder, shop.case.name, shop.case.work
-    if not folder.is_compressed(name):
+    shop, bar, notes = planner.shop, planner.bar, list(dict.fromkeys(planner.notes))
+    folder, case, work = shop.folder, shop.case, shop.case.work
+    if not folder.is_compressed(case.name):
         recorded(planner, nets, folder, command, began)
-    measure_stage(folder, work.plan, work.progress)
-    (record,) = (item for item in folder.read_compressed() if item.model == name)
+    measure_stage(folder, case.plan, work.progress)
+    (record,) = (item for item in folder.read_compressed() if item.model == case.name)
     files = record.files()
     original = next(
         item for item in files if item.variant == "dense" and item.format == shop.dense.first
     )
     measured = _measured(planner, files, nets)
-    goal, limits = shop.case.plan.goal, dict(planner.limits)
+    goal, limits = case.plan.goal, dict(planner.limits)
     if goal.latency is not None:  # nets were aimed a little below it
         limits["latency"] = goal.latency.amount
-    kind, formats = work.data.task.name, shop.case.plan.export.formats
     agreeing = [
-        item for item in files if can_ship_unasked(kind, item.agreement, item.checked, formats)
+        item
+        for item in files
+        if can_ship_unasked(
+            work.data.task.name, item.agreement, item.checked, case.plan.export.formats
+        )
     ]
-    found = choose_file(agreeing or files, original, measured, limits, planner.bar)
-    bar = planner.bar
-    verdict = judge_artifact(folder, found.chosen, original, bar.metric, bar.limit)
-    state = worst_state([found.state, verdict.state])
-    stem = found.chosen.id.rpartition(".")[0]
-    net = next((item for item in nets if item.name == stem), None)
-    if (elsewhere := measured.elsewhere) is not None:
-        notes = (*notes, _of_device(elsewhere, shop.case.device))
-    if found.used < 1 - UNUSED:
-        notes = (*notes, _unused(found.used, net))
-    notes = (*notes, *_describe_few_examples(planner, found.chosen, original))
-    lines = (verdict.line, *found.lines)
-    folder.write_compressed(of_net(record, net or shop.whole(name, planner.formats), planner))
-    shipped = _shipped(planner, found.chosen, original, net, measured, lines, notes)
-    path = ship(folder.ship, shipped, work.data, name)
-    outcome = Outcome(
-        goals_text(goal, planner.limits, planner.bar),
-        state == MET,
-        found.chosen.id,
-        lines,
-        folder.relative(path),
-        notes,
-        verdict,
-        state,
+    choice = choose_file(agreeing or files, original, measured, limits, bar)
+    chosen = choice.chosen
+    verdict = judge_artifact(folder, chosen, original, bar.metric, bar.limit)
+    state = worst_state([choice.state, verdict.state])
+    net = next((item for item in nets if item.name == chosen.id.rpartition(".")[0]), None)
+    if measured.elsewhere is not None:
+        notes.append(_of_device(measured.elsewhere, case.device))
+    if choice.used < 1 - UNUSED:
+        why = (
+            "its format alone meets the goal, so that nothing left"
+            if net is None or net.whole
+            else f"widths come in steps, and none of the {net.rounds} choices whose files were "
+            "measured came nearer"
+        )
+        notes.append(f"the file uses {choice.used:.0%} of what the goal allows: {why}")
+    if (
+        bar.limit is not None
+        and chosen.id != original.id
+        and not bar.limit.can_be_shown(bar.dense, shop.original_values())
+    ):
+        notes.append(
+            f"{len(work.data.val):,} validation examples are too few to show that a smaller file "
+            "stays inside the limit: the best of those that come into question ships"
+        )
+    lines = (verdict.line, *choice.lines)
+    shown = net or shop.whole(case.name, planner.formats)
+    folder.write_compressed(of_net(record, shown, planner))
+    path = ship(
+        folder,
+        case.model if net is None else shop.model_of(net),
+        (original, chosen),
+        measured,
+        case,
+        {"lines": lines, "steps": _steps(planner, chosen, net), "notes": notes},
     )
-    write_json(folder.outcome, outcome.to_json())
+    write_json(
+        folder.outcome,
+        Outcome(
+            goals_text(goal, planner.limits, bar),
+            state == MET,
+            chosen.id,
+            lines,
+            folder.relative(path),
+            tuple(notes),
+            verdict,
+            state,
+        ).to_json(),
+    )
 
 
 def recorded(
@@ -103,8 +139,6 @@ def recorded(
         command: What the report shows for repeating it.
         began: When the work began, by `time.monotonic`.
     """
-    from compress.prune.weights import WeightReport
-
     case, dense = planner.shop.case, planner.shop.dense
     best = max(nets, key=lambda net: net.best(planner.bar.metric))
     keep_graphs(
@@ -158,50 +192,38 @@ def of_net(record: Compressed, net: Net, planner: Planner) -> Compressed:
 def _artifacts(planner: Planner, nets: Sequence[Net], folder: RunFolder) -> list[Artifact]:
     """Judges the files by test data; they were made and judged by validation data before."""
     shop, dense = planner.shop, planner.shop.dense
-    work, name = shop.case.work, shop.case.name
-    whole = Variant(shop.case.model, name, name, "dense", val=dense.val)
-    found = artifacts_of(whole, exported(name, dense.checks, shop.folder), work, folder)
+    case, work = shop.case, shop.case.work
+    whole = Variant(case.model, case.name, case.name, "dense", val=dense.val)
+    found = artifacts_of(whole, exported(case.name, dense.checks, shop.folder), work, folder)
     for net in nets:
         if not net.whole:
-            small = Variant(shop.model_of(net), net.name, name, "pruned", val=net.val)
-            files = exported(net.name, net.checks, shop.folder)
-            found += artifacts_of(small, files, work, folder)
-    for item in found:  # of a run, whose folder is another one
-        values = read_example_values(shop.folder, item.id, "val")
-        if values is not None and folder.path != shop.folder.path:
-            write_example_values(folder, item.id, "val", values)
+            found += artifacts_of(
+                _variant(planner, net), exported(net.name, net.checks, shop.folder), work, folder
+            )
+    if folder.path != shop.folder.path:  # a run's
+        for item in found:
+            values = read_example_values(shop.folder, item.id, "val")
+            if values is not None:
+                write_example_values(folder, item.id, "val", values)
     found += whole_number_files(planner, nets, folder)
     found = with_baseline(found, work.plan)
     write_decisions(folder, found, work.data)
     return found
 
 
-def _describe_few_examples(planner: Planner, chosen: Artifact, original: Artifact) -> list[str]:
-    """Say that validation data are too few to show that any smaller file is inside the limit."""
-    bar, own = planner.bar, planner.shop.original_values()
-    if bar.limit is None or chosen.id == original.id or bar.limit.can_be_shown(bar.dense, own):
-        return []
-    return [
-        f"{len(planner.shop.case.work.data.val):,} validation examples are too few to show that a "
-        "smaller file stays inside the limit: the best of those that come into question ships"
-    ]
-
-
 def _measured(planner: Planner, files: Sequence[Artifact], nets: Sequence[Net]) -> Measured:
     """Reads times off the folder, memory off the files, and times elsewhere off the nets."""
-    folder = planner.shop.folder
-    path = folder.latency_of(planner.shop.case.plan.runtime)
+    folder, plan = planner.shop.folder, planner.shop.case.plan
+    path = folder.latency_of(plan.runtime)
     timed = read_json(path)
     if "skipped" in timed:
         raise RunFailed(f"The files could not be timed: {timed['skipped']}")
-    times = {key: Latency.from_json(value, path) for key, value in timed.items()}
     sizes = {item.id: known_arena(folder.path / item.file) for item in files}
-    latency = planner.shop.case.plan.goal.latency
     values = {item.id: read_example_values(folder, item.id, "val") for item in files}
     return Measured(
-        times,
+        {key: Latency.from_json(value, path) for key, value in timed.items()},
         {key: size for key, size in sizes.items() if size is not None},
-        latency is not None and latency.relative,
+        plan.goal.latency is not None and plan.goal.latency.relative,
         _elsewhere(planner, nets),
         {key: known for key, known in values.items() if known is not None},
     )
@@ -218,8 +240,9 @@ def _elsewhere(planner: Planner, nets: Sequence[Net]) -> Elsewhere | None:
         for net in nets if not net.whole
         for kind, ms in net.device_ms.items()
     }  # fmt: skip
-    error = device_error(case)
-    return Elsewhere(case.device.device, dense.ms, {**small, **own}, frozenset(own), error)
+    return Elsewhere(
+        case.device.device, dense.ms, {**small, **own}, frozenset(own), device_error(case)
+    )
 
 
 def _of_device(elsewhere: Elsewhere, device: DeviceTimes | None) -> str:
@@ -237,35 +260,16 @@ def _of_device(elsewhere: Elsewhere, device: DeviceTimes | None) -> str:
     )
 
 
-def _unused(used: float, net: Net | None) -> str:
-    """Says why a file is much smaller or faster than was asked for."""
-    why = (
-        "its format alone meets the goal, so that nothing left"
-        if net is None or net.whole
-        else f"widths come in steps, and none of the {net.rounds} choices whose files were "
-        "measured came nearer"
-    )
-    return f"the file uses {used:.0%} of what the goal allows: {why}"
-
-
-def _shipped(
-    planner: Planner,
-    chosen: Artifact,
-    original: Artifact,
-    net: Net | None,
-    measured: Measured,
-    lines: tuple[str, ...],
-    notes: tuple[str, ...],
-) -> Shipped:
-    shop = planner.shop
+def _steps(planner: Planner, chosen: Artifact, net: Net | None) -> list[str]:
+    """Say what was done to the model, for the card of the file that ships."""
+    case = planner.shop.case
     steps = ["nothing was removed: the format alone does it"]
     if net is not None and not net.whole:
         report = net.channels or {}
         groups, repair = report["groups"], report["repair"]
         kept, total = (sum(row[key] for row in groups) for key in ("kept", "total"))
         left = f", and {len(net.dropped)} residual block(s) left" if net.dropped else ""
-        teachers = shop.case.teacher_names
-        taught = f", taught by {teachers}" if teachers else ", by labels"
+        taught = f", taught by {case.teacher_names}" if case.teachers else ", by labels"
         steps = [
             f"channels: {kept:,} of {total:,} stay in {len(groups)} groups{left}, chosen by what "
             "the outputs lose",
@@ -275,17 +279,96 @@ def _shipped(
             f"fine-tuned for {net.epochs} epochs{taught}" if net.epochs else "not fine-tuned",
         ]
     if chosen.format == QAT:
-        epochs = shop.case.plan.qat_epochs
+        epochs = case.plan.qat_epochs
         how = f"trained for {epochs} more epochs" if epochs else "calibrated"
         steps.append(f"{how} as the file computes in whole numbers ({QAT})")
-    elif chosen.format != shop.dense.first:
+    elif chosen.format != planner.shop.dense.first:
         steps.append(f"stored as {chosen.format}, after training")
-    model = shop.case.model if net is None else shop.model_of(net)
-    kind, threads = shop.case.plan.runtime, shop.case.plan.latency.threads
-    before, after = (
-        known_resident(shop.folder.path / item.file, kind, threads) for item in (original, chosen)
+    return steps
+
+
+def whole_number_files(planner: Planner, nets: Sequence[Net], folder: RunFolder) -> list[Artifact]:
+    """Trains nets as their files of whole numbers compute, chooses precisions, judges the files.
+
+    Where a goal says what one file must come to it is the net whose int8 file is the best; without
+    a goal it is every net of the front.
+
+    Args:
+        planner: That made the nets; it is told what stays in floats.
+        nets: At their last stage.
+        folder: Of the record.
+    """
+    shop, plan = planner.shop, planner.shop.case.plan
+    found: list[Artifact] = []
+    if plan.qat:
+        quantize = replace(plan.quantize, epochs=plan.qat_epochs)
+        work = replace(shop.case.work, plan=replace(plan, quantize=quantize))
+        for net in _worth_it(planner, nets, QAT):
+            tuner = Tuner(work, shop.case.teachers, shop.folder.unfinished(net.name))
+            made, notes = quantized_files(_variant(planner, net), tuner, folder)
+            found += made
+            planner.notes += notes
+    elif note := lost_to_rounding(planner.bar, nets, planner.shop.dense.first):
+        planner.notes.append(note)
+    if MIXED in plan.export.formats:
+        # within the goal's size and latency, unless limits of their own are set
+        size, latency = (planner.limits.get(name) for name in ("size", "latency"))
+        options = replace(
+            plan.export,
+            mixed_size=plan.export.mixed_size or (SizeTarget(size, False) if size else None),
+            mixed_latency=plan.export.mixed_latency
+            or (TimeTarget(latency, False) if latency else None),
+        )
+        work = replace(shop.case.work, plan=replace(plan, export=options))
+        for net in _worth_it(planner, nets, MIXED):
+            made, notes = judged_files(_variant(planner, net), work, folder, (MIXED,))
+            found += made
+            planner.notes += notes
+    return found
+
+
+def lost_to_rounding(bar: Bar, nets: Sequence[Net], first: str) -> str:
+    """Says of which nets rounding alone takes more than a point, and what can be done; or nothing.
+
+    Args:
+        bar: By what nets are judged.
+        nets: At their last stage.
+        first: The format without rounding.
+    """
+    found = [
+        (bar.drop(net.quality(STARTS_FROM, bar.metric)) - bar.drop(net.quality(first, bar.metric)),
+         net.name)
+        for net in nets
+        if {STARTS_FROM, first} <= net.val.keys()
+    ]  # fmt: skip
+    lost = sorted((item for item in found if item[0] > LOST), reverse=True)
+    if not lost:
+        return ""
+    each = ", ".join(f"{name} ({points:.1f} points)" for points, name in lost[:TOLD])
+    more = f" and {len(lost) - TOLD} more" if len(lost) > TOLD else ""
+    return (
+        f"rounding alone makes {STARTS_FROM} files worse by validation {bar.metric}: {each}{more}. "
+        f"--qat trains the best net as its {STARTS_FROM} file computes"
     )
-    return Shipped(
-        shop.folder.path / chosen.file, model, original, chosen, measured,
-        (before, after), lines, tuple(steps), notes,
-    )  # fmt: skip
+
+
+def _worth_it(planner: Planner, nets: Sequence[Net], format: str) -> list[Net]:
+    """Returns the nets of which files of a format are made; none: the planner is told why."""
+    shop, metric = planner.shop, planner.bar.metric
+    goal = shop.case.plan.goal
+    if shop.case.device is not None:
+        planner.notes.append(f"no {format} file was made: there are no times of it on the device")
+        return []
+    found = [net for net in nets if STARTS_FROM in net.val]
+    if not found:
+        planner.notes.append(f"no {format} file was made: no net has an {STARTS_FROM} file")
+        return []
+    if goal.costs or goal.budget is not None or planner.bar.floor is not None:
+        return [max(found, key=lambda net: net.quality(STARTS_FROM, metric))]
+    return found
+
+
+def _variant(planner: Planner, net: Net) -> Variant:
+    shop = planner.shop
+    name, kind = (shop.case.name, "dense") if net.whole else (net.name, "pruned")
+    return Variant(shop.model_of(net), name, shop.case.name, kind, val=net.val)

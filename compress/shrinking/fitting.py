@@ -15,20 +15,24 @@ from compress.measure.counting import count_macs
 from compress.measure.footprint import arena_bytes
 from compress.measure.latency import Entry, time_entries
 from compress.plan.output import ONNX_FORMATS
-from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.criteria import Context, named
-from compress.prune.channels.selection.allowed import allowed_for, ladder
+from compress.prune.channels.selection.allowed import TOLERANCE, Selection
 from compress.prune.channels.selection.chooser import Chooser
-from compress.prune.channels.selection.chosen import Selection
 from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.selection.measured_times import TimedCalls, timed_here
-from compress.prune.channels.selection.solver import TOLERANCE
 from compress.prune.channels.selection.times import TimeModel
 from compress.prune.channels.surgery import sliced_model
 from compress.run.directory import LOG
-from compress.shrinking.dense import DenseFiles, convert_for, file_for
-from compress.shrinking.estimates import Choice, Estimates, file_sizes_of, time_model, working_sets
+from compress.shrinking.estimates import (
+    Choice,
+    Estimates,
+    choices_of,
+    file_sizes_of,
+    time_model,
+    working_sets,
+)
 from compress.shrinking.goals import FILES, out_of_reach
+from compress.shrinking.net import DenseFiles, convert_for, file_for
 from compress.shrinking.variations import RECIPE, Variation
 
 if TYPE_CHECKING:
@@ -106,9 +110,8 @@ class Fitter:
             found: dict[str, Any] = {"params": costs.params}
             if costs.has_macs:
                 found["macs"] = costs.macs
-            options, goals = plan.channels, plan.goal
-            allowed = allowed_for(coupling, options, ladder(options)[-1])
-            blocks = blocks_of(coupling) if options.blocks else ()
+            goals = plan.goal
+            allowed, blocks = choices_of(case)
             if goals.size is not None:
                 found["size"] = file_sizes_of(
                     coupling, allowed, blocks, convert_for(format), format, self.dense, plan.seed
@@ -137,29 +140,26 @@ class Fitter:
             self._estimates[format] = Estimates(found)
         return self._estimates[format]
 
-    @property
-    def _elsewhere(self) -> frozenset[str]:
-        """Costs that no file can be asked for here."""
-        return frozenset() if self.case.device is None else frozenset({"latency"})
-
     def device_ms(self, selection: Selection, formats: Sequence[str]) -> dict[str, float]:
         """Returns what a choice takes on the device of a table of times, by format; {}: none."""
         if self.case.device is None:
             return {}
-        choice = Choice.of(self.case.coupling, selection.mask, selection.dropped)
+        choice = self._choice(selection)
         return {name: self.estimates(name).at(choice)["latency"] for name in formats}
+
+    def _choice(self, selection: Selection) -> Choice:
+        return Choice.of(self.case.coupling, selection.mask, selection.dropped)
 
     def layer_ms(self, selection: Selection, format: str) -> dict[str, dict[str, float]]:
         """Returns the milliseconds of each layer before and after; {} where none were timed."""
         times = self.estimates(format).of.get("latency")
         if not isinstance(times, TimeModel):
             return {}
-        after = Choice.of(self.case.coupling, selection.mask, selection.dropped)
         whole = np.array([len(group.units) for group in self.case.coupling.groups])
-        each = {"before": (whole, None), "after": (after.kept, after.present)}
+        each = {"before": Choice(whole, None), "after": self._choice(selection)}
         return {
-            side: {name: float(ms) for name, ms in times.by_layer(*choice).items()}
-            for side, choice in each.items()
+            side: {name: float(ms) for name, ms in times.by_layer(item.kept, item.present).items()}
+            for side, item in each.items()
         }
 
     def chooser(
@@ -175,15 +175,15 @@ class Fitter:
             context = Context(
                 case.coupling, data=case.work.data, seed=case.plan.seed, aggregate=options.aggregate
             )
-            criterion = named(name)[1]
-            first = Chooser.measured(case.coupling, options, criterion, context, case.work.progress)
+            first = Chooser.measured(
+                case.coupling, options, named(name)[1], context, case.work.progress
+            )
             if name == options.ranking:
                 first = first.refined(1.0, estimates.share_of(goals), case.work.progress)
             self._choosers[name] = first
-        found = self._choosers[name]
-        if variation.temperature != 1.0:
-            found = found.tempered(variation.temperature)
-        return found
+        if variation.temperature == 1.0:
+            return self._choosers[name]
+        return self._choosers[name].tempered(variation.temperature)
 
     def fitted(
         self, format: str, goals: Mapping[str, float], variation: Variation = RECIPE
@@ -201,8 +201,10 @@ class Fitter:
         """
         estimates = self.estimates(format)
         chooser = self.chooser(goals, estimates, variation)
+        # of a device that is not at hand no file can be asked
+        elsewhere = goals.keys() & (set() if self.case.device is None else {"latency"})
         best: Fitted | None = None
-        least: dict[str, float] | None = None
+        least: dict[str, float] = {}
         measured: set[tuple[bytes, tuple[int, ...]]] = set()
         aim, missed, thinnest, nearest = 1.0, 0, False, np.inf
         for count in range(1, ROUNDS + MORE_ROUNDS + 1):
@@ -214,8 +216,10 @@ class Fitter:
             share = estimates.share_of(goals)
             selection = chooser.choose(aim, share)
             # the nearest to the aim may lie above it where thinner ones are further below it
-            beyond = selection.choice.cost > aim * (1 + TOLERANCE)
-            thinnest = beyond and chooser.choose(aim / 2, share).key == selection.key
+            thinnest = (
+                selection.choice.cost > aim * (1 + TOLERANCE)
+                and chooser.choose(aim / 2, share).key == selection.key
+            )
             if selection.key in measured:
                 if best is not None or thinnest:
                     break  # widths come in steps: no other choice is nearer
@@ -224,26 +228,31 @@ class Fitter:
                 continue
             measured.add(selection.key)
             small = sliced_model(self.case.coupling, selection.mask, selection.dropped)
-            choice = Choice.of(self.case.coupling, selection.mask, selection.dropped)
-            costs = self._file_costs(small, format, goals.keys() - self._elsewhere)
-            costs |= {key: estimates.at(choice)[key] for key in self._elsewhere & goals.keys()}
+            choice = self._choice(selection)
+            costs = self._file_costs(small, format, goals.keys() - elsewhere)
+            costs |= {key: estimates.at(choice)[key] for key in elsewhere}
             used = max(costs[key] / goal for key, goal in goals.items())
             if used <= 1.0 and (best is None or used > best.used):
                 best = Fitted(selection, estimates, costs, used, count)
             if 1 - NEAR <= used <= 1.0:
                 break
             if used > 1.0:
-                if least is None or used < nearest:
+                if used < nearest:
                     least, nearest, net = costs, used, small
                 if thinnest:
                     break
                 missed += 1
             estimates, aim = estimates.put_right(choice, costs), _aim(missed)
         if best is None:
-            assert least is not None
             tried = None if thinnest else len(measured)
-            others = self._in_other_formats(net, format, goals, least)
-            raise out_of_reach(format, goals, least, self.case.plan.channels, tried, others)
+            raise out_of_reach(
+                format,
+                goals,
+                least,
+                self.case.plan.channels,
+                tried,
+                self._in_other_formats(net, format, goals, least),
+            )
         return replace(best, rounds=len(measured))
 
     def _in_other_formats(

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from compress.core.errors import FeasibleError
+from compress.core.statistics import Floats
+from compress.data import Dataset
 from compress.data.tasks import in_units
-from compress.measure import formats
-from compress.measure.verdict import QualityLimit
+from compress.measure import Analysis, formats
+from compress.measure.latency_record import Latency
+from compress.measure.verdict import (
+    MET,
+    MISSED,
+    STATES,
+    WITHIN_NOISE,
+    FileCandidate,
+    QualityLimit,
+    select_file,
+    worst_state,
+)
 from compress.plan import ChannelOptions
 from compress.plan.goal import GoalOptions
 from compress.prune.channels.selection.allowed import ladder
-from compress.shrinking.dense import DenseFiles
-
-if TYPE_CHECKING:
-    from compress.data import Dataset
-    from compress.measure import Analysis
+from compress.run.compressed import Artifact
+from compress.shrinking.net import DenseFiles
 
 TITLES = {
     "latency": "latency",
@@ -33,10 +42,13 @@ LATENCY_MARGIN = 0.03
 must lie below it too."""
 ONE_SIDED = 1.6448536269514722
 """The standard normal's 95 % quantile."""
+SLACK = 0.03
+"""By which a latency may exceed a target that is a share of the original's: ratios spread by as
+much. A target in milliseconds has none."""
 
 
 def cost_limits(
-    goal: GoalOptions, dense: DenseFiles, counted: Analysis, margin: float = LATENCY_MARGIN
+    goal: GoalOptions, dense: DenseFiles, counted: Analysis, margin: float | None = None
 ) -> dict[str, float]:
     """Return what the costs of nets are aimed at: milliseconds, bytes, counts.
 
@@ -44,7 +56,8 @@ def cost_limits(
         goal: What was asked for; shares are of the model's float32 file.
         dense: The model's own files.
         counted: The model's own MACs and parameters.
-        margin: Share by which a latency in milliseconds is aimed below what was asked for.
+        margin: Share by which a latency in milliseconds is aimed below what was asked for; None:
+            `LATENCY_MARGIN`.
     """
     own = dense.costs(dense.first, counted)
     limits = {
@@ -52,7 +65,7 @@ def cost_limits(
         for name, target in goal.costs.items()
     }
     if goal.latency is not None and not goal.latency.relative:
-        limits["latency"] /= 1 + margin
+        limits["latency"] /= 1 + (LATENCY_MARGIN if margin is None else margin)
     return limits
 
 
@@ -91,17 +104,14 @@ class Bar:
         metric = data.task.qualities[0]
         own = dense.val[dense.first][metric]
         _check_learnt(metric, own, data)
-        if goal.min_quality is not None:
-            if own < goal.min_quality:
-                raise FeasibleError(
-                    f"min_quality must be at most the model's own validation {metric}, {own:.4f}. "
-                    f"Received: {goal.min_quality:g}. Lower it, or train the model first."
-                )
-            return cls(metric, own, goal.min_quality)
+        if goal.min_quality is not None and own < goal.min_quality:
+            raise FeasibleError(
+                f"min_quality must be at most the model's own validation {metric}, {own:.4f}. "
+                f"Received: {goal.min_quality:g}. Lower it, or train the model first."
+            )
         if goal.max_drop is None:
-            return cls(metric, own, None)
-        floor = own - goal.max_drop * cls.point_of(metric)
-        return cls(metric, own, floor, goal.max_drop)
+            return cls(metric, own, goal.min_quality)
+        return cls(metric, own, own - goal.max_drop * cls.point_of(metric), goal.max_drop)
 
     @staticmethod
     def point_of(metric: str) -> float:
@@ -165,9 +175,8 @@ def goals_text(goal: GoalOptions, limits: Mapping[str, float], bar: Bar) -> str:
     for name, limit in limits.items():
         target = goal.costs[name]
         # clocks drift: a share of a time holds when the milliseconds do not
-        shown = target.relative and name != "latency"
-        told = f" ({cost_text(name, limit)})" if shown else ""
-        parts.append(f"{TITLES[name]} {target}{told}")
+        amount = f" ({cost_text(name, limit)})" if target.relative and name != "latency" else ""
+        parts.append(f"{TITLES[name]} {target}{amount}")
     if bar.max_drop is not None:
         drop = formats.change(bar.metric, bar.max_drop * bar.point_of(bar.metric), short=True)
         parts.append(f"{bar.metric} drop at most {drop.removeprefix('+')}")
@@ -206,41 +215,40 @@ def out_of_reach(
         tried: How many files were measured; None: the nearest one is as thin as can be.
         others: What the missed costs come to in files of other formats of the nearest net.
     """
-    missed = [key for key, goal in goals.items() if costs[key] > goal]
-    each = ", ".join(
-        f"{cost_text(key, costs[key])} (asked for {cost_text(key, goals[key])})" for key in missed
+    missed = ", ".join(
+        f"{cost_text(key, costs[key])} (asked for {cost_text(key, goal)})"
+        for key, goal in goals.items()
+        if costs[key] > goal
     )
-    least = "at least " if tried is None else ""
+    reached = missed if tried is not None else f"at least {missed}"
     held = (
         f"every layer is thinned as far as min_kept={options.min_kept:g} and multiples of "
         f"{ladder(options)[-1]} let it"
         if tried is None
         else f"none of {tried} files came to it"
     )
+    remedy = "Ask for more, lower min_kept or round_to, or name other formats."
+    if others:
+        texts = {
+            name: f"{name} ({', '.join(cost_text(key, value) for key, value in found.items())})"
+            for name, found in others.items()
+        }
+        within = [
+            texts[name]
+            for name, found in others.items()
+            if all(value <= goals[key] for key, value in found.items())
+        ]
+        remedy = (
+            f"Take {_listed(within)}: files of the same net meet the goal. Or ask for more, or "
+            "lower min_kept or round_to."
+            if within
+            else f"Ask for more, or lower min_kept or round_to: {_listed(texts.values())} of the "
+            "same net do not meet it either."
+        )
     article = "An" if format[0] in "aeio" else "A"
-    each_of = {
-        name: ", ".join(cost_text(key, value) for key, value in found.items())
-        for name, found in (others or {}).items()
-    }
-    within = [
-        name
-        for name, found in (others or {}).items()
-        if all(value <= goals[key] for key, value in found.items())
-    ]
-    if within:
-        formats = f"Take {_listed(f'{name} ({each_of[name]})' for name in within)}: " + (
-            "files of the same net meet the goal. Or ask for more, or lower min_kept or round_to."
-        )
-    elif each_of:
-        formats = "Ask for more, or lower min_kept or round_to: " + (
-            f"{_listed(f'{name} ({text})' for name, text in each_of.items())} of the same net do "
-            "not meet it either."
-        )
-    else:
-        formats = "Ask for more, lower min_kept or round_to, or name other formats."
     return OutOfReach(
-        f"{article} {format} file must be able to meet the goal. Received: {least}{each}, "
-        f"where {held}. {formats}",
+        f"{article} {format} file must be able to meet the goal. Received: {reached}, "
+        f"where {held}. {remedy}",
         max(costs[key] / goal for key, goal in goals.items()),
     )
 
@@ -248,3 +256,183 @@ def out_of_reach(
 def _listed(items: Iterable[str]) -> str:
     *others, last = items
     return f"{', '.join(others)} and {last}" if others else last
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The file to ship.
+
+    Attributes:
+        chosen: The file.
+        state: Whether its costs are what was asked for, see `compress.measure.verdict`.
+        lines: What was asked for and what came of it, one a goal of cost.
+        used: The largest share of a goal of cost that the file uses; 1 where there is none.
+    """
+
+    chosen: Artifact
+    state: str
+    lines: tuple[str, ...]
+    used: float = 1.0
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Times on a device that is not at hand.
+
+    Attributes:
+        device: As the user calls it.
+        own_ms: Of the model's own float32 file, measured there.
+        ms: Of files by id: the model's own measured, the others estimated.
+        own: Ids of those that were measured.
+        error: Mean relative error of estimates on whole models that the table had not seen; None:
+            it was compared with none.
+    """
+
+    device: str
+    own_ms: float
+    ms: Mapping[str, float]
+    own: frozenset[str]
+    error: float | None = None
+
+    def describe_time(self, file: str) -> str:
+        """Return the time of a file, and where it comes from."""
+        how = "estimated, not compared with whole models"
+        if file in self.own:
+            how = "measured"
+        elif self.error is not None:
+            how = f"estimated, {100 * self.error:.1f} % off on held-out models"
+        return f"{cost_text('latency', self.ms[file])} on {self.device} ({how})"
+
+    def worst_ms(self, file: str) -> float:
+        """Return what a file may take there: an estimate and its error; infinity: not known."""
+        if file in self.own:
+            return self.ms[file]
+        return math.inf if self.error is None else self.ms[file] * (1 + self.error)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured on files, all of one session.
+
+    Attributes:
+        times: Of all files, against the model's own float32 file.
+        memory: Bytes of LiteRT's arenas, by file, where they can be read off.
+        relative: Whether a time is asked for as a share of that file's: then paired ratios
+            decide, which the clock of the processor does not move.
+        elsewhere: Times on the device that a latency is of; None: it is of this machine.
+        values: The validation metric of files by example, those that are known.
+    """
+
+    times: Mapping[str, Latency]
+    memory: Mapping[str, int]
+    relative: bool
+    elsewhere: Elsewhere | None = None
+    values: Mapping[str, Floats] = field(default_factory=dict)
+
+    def costs(self, artifact: Artifact) -> dict[str, float]:
+        """Returns what a file costs: milliseconds (or the share of them), bytes, counts."""
+        found = {
+            "size": float(artifact.size_bytes),
+            "macs": float(artifact.macs),
+            "params": float(artifact.params),
+        }
+        if artifact.id in self.memory:
+            found["peak_memory"] = float(self.memory[artifact.id])
+        if self.elsewhere is not None:
+            if artifact.id in self.elsewhere.ms:
+                ms = self.elsewhere.ms[artifact.id]
+                found["latency"] = ms / self.elsewhere.own_ms if self.relative else ms
+        elif artifact.id in self.times:
+            time = self.times[artifact.id]
+            found["latency"] = 1.0 / time.ratio if self.relative else time.median_ms
+        return found
+
+    def cost_state(self, name: str, artifact: Artifact, limit: float) -> str:
+        """Return whether a cost is "met", "met within noise" or "missed".
+
+        Args:
+            name: Of the cost.
+            artifact: The file.
+            limit: What was asked for: of a time a share or milliseconds, bytes, counts.
+        """
+        value = self.costs(artifact).get(name, math.inf)
+        if name != "latency":
+            return MET if value <= limit else MISSED
+        if self.relative:
+            return MET if value <= limit * (1 + SLACK) else MISSED
+        if value > limit:
+            return MISSED
+        where = self.elsewhere
+        worst = self.times[artifact.id].high_ms if where is None else where.worst_ms(artifact.id)
+        return MET if worst <= limit else WITHIN_NOISE
+
+    def cost_line(self, name: str, artifact: Artifact, limit: float) -> str:
+        """Return a cost beside what was asked for, and whether that was met."""
+        value = self.costs(artifact).get(name)
+        if value is None:
+            return f"{TITLES[name]}: not known, {MISSED}"
+        shown, asked = cost_text(name, value), cost_text(name, limit)
+        if name == "latency":
+            shown = (
+                formats.latency(self.times[artifact.id])
+                if self.elsewhere is None
+                else self.elsewhere.describe_time(artifact.id)
+            )
+            if self.relative:
+                shown, asked = f"{value:.3g}x of the original's ({shown})", f"{limit:.3g}x"
+        state = self.cost_state(name, artifact, limit)
+        return f"{TITLES[name]}: {shown}, limit {asked}: {state}"
+
+
+def choose_file(
+    files: Sequence[Artifact],
+    original: Artifact,
+    measured: Measured,
+    limits: Mapping[str, float],
+    bar: Bar,
+) -> Judgement:
+    """Choose the file to ship by validation data and measured costs.
+
+    Among the files that meet the goals of cost (where none does, the one that comes nearest) the
+    rule of `compress.measure.verdict.select_file` decides.
+
+    Args:
+        files: Of the model and of all nets.
+        original: The file that drops are measured from.
+        measured: On them.
+        limits: What costs may come to; of a time that is asked for as a share, the share.
+        bar: How good a file must stay.
+    """
+    metric = bar.metric
+    order = tuple(dict.fromkeys((*limits, "latency", "size")))
+
+    def candidate(item: Artifact) -> FileCandidate:
+        costs = measured.costs(item)
+        known = {name: costs.get(name, math.inf) for name in order}
+        return FileCandidate(item.id, item.val[metric], known, measured.values.get(item.id))
+
+    def used(item: Artifact) -> float:
+        costs = measured.costs(item)
+        return max(
+            (costs.get(name, math.inf) / limit for name, limit in limits.items()), default=1.0
+        )
+
+    states = {
+        item.id: worst_state(
+            [measured.cost_state(name, item, limit) for name, limit in limits.items()]
+        )
+        for item in files
+    }
+    best = next(state for state in STATES if state in states.values())
+    fitting = [item for item in files if states[item.id] == best]
+    if best == MISSED:
+        fitting = [min(files, key=used)]
+    found = select_file(
+        [candidate(item) for item in fitting],
+        original=candidate(original),
+        limit=bar.limit,
+        unit=math.inf if in_units(metric) else 1.0,
+    )
+    (chosen,) = (item for item in fitting if item.id == found.id)
+    lines = (measured.cost_line(name, chosen, limit) for name, limit in limits.items())
+    return Judgement(chosen, best, tuple(lines), used(chosen))

@@ -7,39 +7,47 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from compress.core.atomic_files import write_bytes
+from compress.core.device import check_device, setup
 from compress.core.errors import InputError
-from compress.core.memory_budget import use_budget
+from compress.core.interpreter import FORMATS, require_packages
+from compress.core.memory_budget import current_budget, use_budget
 from compress.core.summary import OnProgress
-from compress.data import DataOptions, Dataset
+from compress.data import DataOptions, Dataset, check_source
 from compress.data.handed_over import is_bare
 from compress.data.tasks import CUSTOM, UNLABELLED
-from compress.model.compiled import CompiledOutput, compiled_model, compiled_outputs, own_step_of
+from compress.distillation.setup import teacher_shares
+from compress.measure.runtimes import runtimes
+from compress.model.activations import OVERHEAD, activation_bytes
+from compress.model.compiled import compiled_model, compiled_outputs, own_step_of
 from compress.model.heads import check_head
 from compress.model.internals import weights_hash
 from compress.model.io import as_model, load_model, save_model
-from compress.model.kinds import refuse_graphs
+from compress.model.kinds import check_model_file, refuse_graphs
 from compress.model.rebuild import as_graph
 from compress.plan import Plan
 from compress.plan.fields import command_words, plan_fields, value_of
+from compress.plugins import LOGS, RUNTIMES
 from compress.prune.channels import check_channels
+from compress.prune.channels.criteria import CRITERIA
+from compress.prune.weights import update_times
 from compress.run.directory import LOG, RunFolder, run_in_own_folder
 from compress.run.logs import Source
 from compress.run.logs.follower import EpochSource, FileSource, following
 from compress.run.origin import write_data_record, write_examples
 from compress.run.unlearnt import Judged, check_scaling, check_unlearnt
-from compress.shrinking.case import Case, Work, prepare
-from compress.shrinking.checks import check_by_data, check_by_models, check_memory, preflight, told
-from compress.train.given import dataset_for, refuse_marks
-from compress.train.objective import OwnStepObjective, check_own_step, own_objective
-from compress.train.scaling import load_for_model
+from compress.shrinking.case import Case, PlanT, Work, check_by_models, prepare
+from compress.train.given import dataset_for, load_for_model, refuse_marks
+from compress.train.loop import parts_of_a_batch
+from compress.train.objective import check_own_step, own_objective
+from compress.train.steps import check_augment, class_weights
 
 if TYPE_CHECKING:
     import keras
@@ -47,6 +55,10 @@ if TYPE_CHECKING:
     from compress.report import Report
 
 FolderT = TypeVar("FolderT", bound=RunFolder)
+COPIES = 6
+"""Copies of a model's weights that are held at a time: the model, pruned ones, what files hold."""
+CONVERTER = 800_000_000
+"""Bytes of the process that converts models and of its fork that works, each with TensorFlow."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +81,6 @@ class Given:
     def whole(self) -> keras.Model:
         """The model of the user's class, with what it was compiled with."""
         return compiled_model(self.path) if self.model is None else self.model
-
-    def compiled(self, plan: Plan) -> Mapping[str, CompiledOutput]:
-        """Returns what the model was compiled with; a file is asked where a plan needs it."""
-        asked = self.model is not None or CUSTOM in plan.data.tasks
-        return compiled_outputs(self.whole) if asked else {}
 
     def keep(self) -> None:
         """Puts a model that lies in no file beside its results: the command shown names it."""
@@ -111,19 +118,28 @@ class UserData:
         Raises:
             InputError: They break a rule, or do not fit the model.
         """
-        compiled = given.compiled(plan)
+        # a file is asked what the model was compiled with where the plan needs it
+        asked = given.model is not None or CUSTOM in plan.data.tasks
+        compiled = compiled_outputs(given.whole) if asked else {}
         if self.data is None:
             refuse_marks(self.groups, self.time)
             return load_for_model(given.path, plan.data, original, plan.seed, compiled)
         how = dict(self.how or {})
         if not isinstance(self.data, Dataset):
             how = {**_other_than_default(plan.data), **how}
-        marks = {"groups": self.groups, "time": self.time}
-        parts = {"val": self.val, "test": self.test, **marks, **how}
-        if "task" not in parts and is_bare(self.data):
-            parts["task"] = UNLABELLED
+        if is_bare(self.data):
+            how.setdefault("task", UNLABELLED)
         return dataset_for(
-            original, self.data, seed=plan.seed, testing=True, compiled=compiled, **parts
+            original,
+            self.data,
+            val=self.val,
+            test=self.test,
+            groups=self.groups,
+            time=self.time,
+            seed=plan.seed,
+            testing=True,
+            compiled=compiled,
+            **how,
         )
 
 
@@ -166,9 +182,8 @@ def run_on_model(
             with folder.dropping_refused():
                 case = opened(given, folder, data, plan, on_progress)
                 own, examples = case.work.plan, case.work.data
-                facts = {**given.facts, "data": examples.fingerprint()}
-                if check is not None:
-                    facts |= check(case)
+                checked = check(case) if check is not None else {}
+                facts = {**given.facts, "data": examples.fingerprint(), **checked}
                 command = command_line(own, case.path)
                 folder.claim(own.command, own, facts, {"command": command})
                 with folder.locked(), folder.logging(), logged(own, folder):
@@ -176,13 +191,13 @@ def run_on_model(
                     folder.clear()
                     given.keep()
                     write_data_record(folder, examples)
-                    teachers = [item.path for item in case.teachers]
-                    write_examples(folder, examples, [case.path], teachers)
+                    write_examples(
+                        folder, examples, [case.path], [item.path for item in case.teachers]
+                    )
                     work(case, folder, command)
                     return case, folder, render(folder.path)
 
-        is_path = isinstance(model, (str, Path))
-        name = Path(model).stem if is_path else as_model(model).name
+        name = Path(model).stem if isinstance(model, (str, Path)) else as_model(model).name
         return run_in_own_folder(plan.out, f"runs/{plan.command}-{name}", run)
 
 
@@ -210,8 +225,12 @@ def given_model(model: keras.Model | str | Path, folder: RunFolder, place: Path)
     file = place / f"{model.name}.keras"
     graph = as_graph(model)
     save_model(graph, file)
-    facts = {"model": model.name, "weights": weights_hash(graph)}
-    return Given(file, folder.path / "given" / file.name, facts, model)
+    return Given(
+        file,
+        folder.path / "given" / file.name,
+        {"model": model.name, "weights": weights_hash(graph)},
+        model,
+    )
 
 
 def opened(
@@ -230,8 +249,6 @@ def opened(
         InputError: See `compress_model`.
         MissingDependency: A package that a format or a runtime needs is not installed.
     """
-    from compress.core.device import setup
-
     path = given.path
     preflight(plan, folder, [given.file], data=data.data is None, files=True)
     # first of all: loading a model starts TensorFlow, which then refuses another thread count
@@ -247,13 +264,16 @@ def opened(
     fed = list(check_scaling(path, examples, f"Model '{path}'"))
     check_by_data(plan, examples)
     check_memory(plan, examples, original)
-    own = _own_step(given, original, examples, plan)
-    work = Work(examples, plan, device, on_progress, own_step=own)
-    if work.own_step is not None:
-        fed.append(f"fine-tuned by the train_step of {work.own_step.own.name}, without a teacher")
+    own_step = None
+    if plan.finetune.own_train_step and plan.finetune.epochs != 0:
+        own_step = own_objective(own_step_of(given.whole), examples, path.stem)
+        check_own_step(own_step, original, examples, plan.finetune)
+        fed.append(f"fine-tuned by the train_step of {own_step.own.name}, without a teacher")
+    work = Work(examples, plan, device, on_progress, own_step)
     notes = tuple(dict.fromkeys([*fed, *(note for item in past for note in item.notes)]))
-    learnt = any(item.validation for item in past)
-    case = prepare(original, path, work, teachers, notes, val_learnt=learnt)
+    case = prepare(
+        original, path, work, teachers, notes, val_learnt=any(item.validation for item in past)
+    )
     named = [] if plan.distill.teacher.automatic else [item.model for item in case.teachers]
     check_by_models(plan, examples, [case], named)
     if plan.channels.active:
@@ -261,15 +281,92 @@ def opened(
     return case
 
 
-def _own_step(
-    given: Given, original: keras.Model, data: Dataset, plan: Plan
-) -> OwnStepObjective | None:
-    """Returns what fine-tunes by the model's own `train_step`, tried once; None: nothing does."""
-    if not plan.finetune.own_train_step or plan.finetune.epochs == 0:
-        return None
-    objective = own_objective(own_step_of(given.whole), data, given.path.stem)
-    check_own_step(objective, original, data, plan.finetune)
-    return objective
+def told(plan: PlanT, data: Dataset) -> PlanT:
+    """Returns a plan that says of which task its data are, so that it is told once."""
+    if not plan.data.told:
+        return plan
+    each = ",".join(f"{item.name}={item.kind}" for item in data.outputs)
+    return replace(plan, data=replace(plan.data, task=each or data.kind))
+
+
+def preflight(
+    plan: Plan, folder: RunFolder, models: Iterable[Path] = (), *, data: bool, files: bool
+) -> None:
+    """Checks files, packages, the device and the output folder that a plan names.
+
+    Args:
+        plan: Of a compression, or of a run that does more.
+        folder: Where its results go.
+        models: Files beside the teachers'.
+        data: Whether the plan's data are read (else they were handed over).
+        files: Whether files are exported and timed.
+
+    Raises:
+        InputError: A file does not exist or has another suffix, the data source cannot be found,
+            there is no GPU, or the folder cannot be written to or holds other files.
+        MissingDependency: A package that a format, a runtime or a log needs is not installed.
+    """
+    if data:
+        check_source(plan.data)
+    for path in (*models, *plan.distill.teacher.files):
+        check_model_file(path)
+    if files:
+        for name in plan.export.formats:
+            require_packages(FORMATS.get(name, ()), f"format {name}")
+        for name in plan.latency.runtimes:
+            RUNTIMES.require_installed(name)
+            if not RUNTIMES[name].exported:
+                timed = ", ".join(item.name for item in runtimes() if item.exported)
+                raise InputError(
+                    f"runtimes of exported files must be among {timed}. Received: {name}."
+                )
+    for name in plan.log:
+        LOGS.require_installed(name)
+    check_device(plan.device)
+    folder.check_usable()
+
+
+def check_training(plan: Plan, data: Dataset) -> None:
+    """Checks what every training of a plan asks of the data.
+
+    Raises:
+        InputError: Augmentation or class weights do not suit them.
+    """
+    check_augment(plan.finetune.augment, data)
+    class_weights(data, plan.finetune.class_weights)
+
+
+def check_by_data(plan: Plan, data: Dataset) -> None:
+    """Checks what compression needs, as far as no model is needed for it.
+
+    Raises:
+        InputError: A name is unknown, or an option does not suit the data or another option.
+    """
+    check_training(plan, data)
+    CRITERIA[plan.channels.ranking]
+    teacher = plan.distill.teacher
+    if teacher.files or teacher.automatic:
+        teacher_shares(plan.distill, len(teacher.files) or 1)
+    if plan.finetune.epochs == 0:
+        return
+    if plan.weights.sparsity > 0:
+        steps = max(1, len(data.train) // plan.finetune.batch_size)
+        update_times(plan.weights, plan.finetune.epochs_for(steps) * steps, steps)
+
+
+def check_memory(plan: Plan, data: Dataset, model: keras.Model) -> None:
+    """Check that the memory budget holds the work on a model, one example at a time.
+
+    Raises:
+        InputError: It does not; the message names the memory that would do.
+    """
+    sizes = list(data.input_shapes.values())
+    live = int(OVERHEAD * activation_bytes(model, sizes).live)
+    current_budget().require(
+        CONVERTER + COPIES * 4 * model.count_params() + live, f"work on model '{model.name}'"
+    )
+    if plan.finetune.epochs != 0:
+        parts_of_a_batch(model, min(plan.finetune.batch_size, len(data.train)), sizes=sizes)
 
 
 def unlearnt_teachers(plan: Plan, data: Dataset) -> list[Judged]:
@@ -281,8 +378,7 @@ def unlearnt_teachers(plan: Plan, data: Dataset) -> list[Judged]:
     Raises:
         InputError: One has.
     """
-    files = plan.distill.teacher.files
-    return [check_unlearnt(path, data, f"Teacher '{path}'") for path in files]
+    return [check_unlearnt(path, data, f"Teacher '{path}'") for path in plan.distill.teacher.files]
 
 
 def refuse_learnt(learnt: bool) -> None:
@@ -309,19 +405,20 @@ def logged(
         folder: The run's.
         others: Further sources, which come first.
     """
-    sources = [*others, EpochSource(folder), FileSource(folder)]
     chosen = {
         leaf.flat: value
         for leaf in plan_fields(type(plan))
         if (value := value_of(plan, leaf)) != leaf.default
     }
-    return following(plan.log, folder, chosen, sources)
+    return following(plan.log, folder, chosen, [*others, EpochSource(folder), FileSource(folder)])
 
 
 def _other_than_default(options: DataOptions) -> dict[str, Any]:
-    names = (
-        "task", "label", "metric", "normalize", "val_fraction", "test_fraction", "group_column",
-        "time_column",
-    )  # fmt: skip
-    values = {name: getattr(options, name) for name in names}
+    values = {
+        name: getattr(options, name)
+        for name in (
+            "task", "label", "metric", "normalize", "val_fraction", "test_fraction",
+            "group_column", "time_column",
+        )
+    }  # fmt: skip
     return {name: value for name, value in values.items() if value != getattr(DataOptions, name)}

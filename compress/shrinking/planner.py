@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from compress.core.arrays import taken
+from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import FeasibleError, ParetuneError
 from compress.measure.footprint import arena_bytes
 from compress.measure.verdict import FileCandidate, is_inside
+from compress.model.logits import logits_view
 from compress.run.directory import LOG
-from compress.shrinking.case import Case
+from compress.shrinking.case import Case, Work
 from compress.shrinking.estimates import device_error
-from compress.shrinking.goals import FILES, LATENCY_MARGIN, Bar, cost_limits, goals_text
+from compress.shrinking.goals import FILES, Bar, cost_limits, goals_text
 from compress.shrinking.net import TRAINED, Net, ShrinkFolder
-from compress.shrinking.pace import Pace
 from compress.shrinking.variations import varied
 from compress.shrinking.workshop import Trainers, Workshop, workshop_for
+from compress.train.predict import Predictor
+
+if TYPE_CHECKING:
+    import keras
+
+    from compress.core.summary import OnProgress
 
 FRONT = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.1)
 """Shares of the time at which the nets of a front are made."""
@@ -34,6 +47,11 @@ LONGER_NEAR, LONGER_POINTS = 4.0, 1.0
 training four times as long takes back about half of what is lost."""
 LONGER_SECONDS = 600.0
 """A training that would take longer is the user's to ask for."""
+PROBED = 512
+EVERY = 1.0
+"""Seconds between two notes of the time that was spent."""
+BACKWARD = 3.0
+"""Time of a step of training over that of a forward pass, before one was measured."""
 
 
 def planner_for(
@@ -57,9 +75,7 @@ def planner_for(
     bar = Bar.of(plan.goal, dense, case.work.data)
     if plan.goal.peak_memory is not None:
         arena_bytes(folder.path / dense.file)  # raises where it cannot be read off
-    error = device_error(case)
-    margin = LATENCY_MARGIN if error is None else error
-    limits = cost_limits(plan.goal, dense, shop.counted, margin)
+    limits = cost_limits(plan.goal, dense, shop.counted, device_error(case))
     LOG.info("goal: %s", goals_text(plan.goal, limits, bar))
     if plan.goal.budget is not None and not plan.goal.no_train:
         pace.probe(case.model, case.work)
@@ -87,8 +103,8 @@ class Planner:
     @property
     def formats(self) -> tuple[str, ...]:
         """Formats of which the model has a file."""
-        made = self.shop.dense.val
-        return tuple(name for name in self.shop.case.plan.export.formats if name in made)
+        wanted = self.shop.case.plan.export.formats
+        return tuple(name for name in wanted if name in self.shop.dense.val)
 
     def run(self) -> list[Net]:
         """Returns the nets that were made.
@@ -104,9 +120,9 @@ class Planner:
 
     def to_costs(self) -> list[Net]:
         """Makes the best net for each format whose files differ in what they cost."""
-        apart = FILES & set(self.limits)
+        apart, asked = FILES & set(self.limits), self.shop.case.plan.goal.costs
         formats = self._worthwhile()
-        label = self._label(self.limits)
+        label = "-".join(f"{name.partition('_')[2] or name}{asked[name]}" for name in self.limits)
         found, errors = [], []
         for each in [(name,) for name in formats] if apart else [formats]:
             name = f"{label}-{each[0]}" if apart and len(formats) > 1 else label
@@ -131,19 +147,17 @@ class Planner:
         leave for the same time, and rounding costs besides. With bytes to be met all are tried.
         """
         others = {"size", "peak_memory"} & set(self.limits)
-        dense, kept = self.shop.dense, []
+        dense = self.shop.dense
         if "latency" not in self.limits or others or dense.first not in self.formats:
             return self.formats
-        for name in self.formats:
-            if dense.times[name] <= dense.ms:
-                kept.append(name)
-                continue
-            self.notes.append(
-                f"{name} was left out: the model's own {name} file takes "
-                f"{dense.times[name] / dense.ms:.2f} times as long as its {dense.first} file "
-                "(measured), so more channels would have to leave for the same time"
-            )
-        return tuple(kept)
+        slower = [name for name in self.formats if dense.times[name] > dense.ms]
+        self.notes += [
+            f"{name} was left out: the model's own {name} file takes "
+            f"{dense.times[name] / dense.ms:.2f} times as long as its {dense.first} file "
+            "(measured), so more channels would have to leave for the same time"
+            for name in slower
+        ]
+        return tuple(name for name in self.formats if name not in slower)
 
     def to_quality(self) -> list[Net]:
         """Looks for the fastest net that is good enough, between the model's time and a tenth."""
@@ -151,18 +165,13 @@ class Planner:
         for _ in range(MOST_TRIED):
             share = (low * high) ** 0.5
             net = self._at(share)
-            if net is None:
-                low = share
-            else:
+            if net is not None:
                 nets += self.trained([net])
-                if self.is_good(nets[-1]):
-                    high = share
-                else:
-                    low = share
+            good = net is not None and self.is_good(nets[-1])
+            low, high = (low, share) if good else (share, high)
             if high / low < SPREAD:
                 break
-        whole = self._at(1.0)
-        return [*nets, *([whole] if whole is not None else [])]
+        return [*nets, self._whole()]
 
     def is_good(self, net: Net) -> bool:
         """Return whether a file of a net stays inside the quality asked for.
@@ -182,13 +191,14 @@ class Planner:
 
     def front(self) -> list[Net]:
         """Makes nets from the model's own time to a tenth of it."""
-        nets = [net for share in FRONT if (net := self._at(share)) is not None]
-        return self.trained(nets)
+        smaller = [self._at(share) for share in FRONT if share < 1.0]
+        return self.trained([self._whole(), *(net for net in smaller if net is not None)])
+
+    def _whole(self) -> Net:
+        return self.shop.whole(self.name("whole"), self.formats)
 
     def _at(self, share: float) -> Net | None:
         """Returns the net that takes a share of the time, as float32 file; None: none does."""
-        if share == 1.0:
-            return self.shop.whole(self.name("whole"), self.formats)
         limits = {"latency": share * self.shop.dense.ms}
         name = self.name(f"latency{share:.3g}x")
         try:
@@ -215,11 +225,12 @@ class Planner:
         Raises:
             ParetuneError: One could not be trained; the others have been.
         """
-        found = self.tried(nets, nearest=nearest)
-        for item in found:
+        found = []
+        for item in self.tried(nets, nearest=nearest):
             if isinstance(item, ParetuneError):
                 raise item
-        return [item for item in found if isinstance(item, Net)]
+            found.append(item)
+        return found
 
     def tried(self, nets: Sequence[Net], *, nearest: bool = False) -> list[Net | ParetuneError]:
         """Trains nets, as many at a time as there are places.
@@ -256,10 +267,15 @@ class Planner:
     def _worth_training(self, net: Net, anyway: bool) -> bool:
         if net.stage == TRAINED or self.epochs == 0 or net.whole:
             return False
-        reason = "" if anyway else self._hopeless(net)
-        if reason:
-            self.notes.append(f"{net.name} was not trained: {reason}")
-        return not reason
+        allowed, metric = self.bar.allowed, self.bar.metric
+        lost = self.bar.drop(net.best(metric))
+        if anyway or allowed is None or lost <= FAR * allowed + POINTS:
+            return True
+        self.notes.append(
+            f"{net.name} was not trained: repaired it loses {lost:.1f} points of validation "
+            f"{metric}, where {allowed:.3g} may be lost"
+        )
+        return False
 
     def _affordable(self, net: Net, waves: int) -> int:
         """Returns the epochs that the budget has for a net; what is left out is noted."""
@@ -275,24 +291,9 @@ class Planner:
             self.notes.append(f"{net.name} was trained {epochs} epochs of {wanted}: the budget")
         return epochs
 
-    def _hopeless(self, net: Net) -> str:
-        """Says why a net need not be trained; nothing where it may be good enough."""
-        allowed = self.bar.allowed
-        lost = self.bar.drop(net.best(self.bar.metric))
-        if allowed is None or lost <= FAR * allowed + POINTS:
-            return ""
-        return (
-            f"repaired it loses {lost:.1f} points of validation {self.bar.metric}, where "
-            f"{allowed:.3g} may be lost"
-        )
-
     def name(self, label: str) -> str:
         """Returns what a net is called, in names of files."""
         return f"{self.shop.case.name}-{label.replace('.', '_')}"
-
-    def _label(self, limits: Mapping[str, float]) -> str:
-        goal = self.shop.case.plan.goal
-        return "-".join(f"{name.partition('_')[2] or name}{goal.costs[name]}" for name in limits)
 
 
 def trained_longer(planner: Planner, nets: Sequence[Net]) -> list[Net]:
@@ -318,24 +319,26 @@ def trained_longer(planner: Planner, nets: Sequence[Net]) -> list[Net]:
     if any(bar.holds(net.best(bar.metric)) for net in nets):
         return []
     first = best = max(trained, key=lambda net: net.best(bar.metric))
-    spent = best.seconds  # its choice and repair too: an estimate from above
     while not bar.holds(best.best(bar.metric)):
-        lost = bar.drop(best.best(bar.metric))
+        lost, epochs = bar.drop(best.best(bar.metric)), LONGER_TIMES * best.epochs
+        # of the first one its choice and repair too: an estimate from above
+        seconds = LONGER_TIMES * best.seconds
         wanted = (
             f"{best.name} loses {lost:.2f} points of validation {bar.metric} after {best.epochs} "
             f"epochs, where {allowed:.3g} may be lost"
         )
         if lost > LONGER_NEAR * allowed + LONGER_POINTS:
             break
-        if LONGER_TIMES * spent > LONGER_SECONDS:
+        if seconds > LONGER_SECONDS:
             planner.notes.append(
                 f"{wanted}; more may bring it there, which would take about "
-                f"{LONGER_TIMES * spent / 60:.0f} min (estimated): "
-                f"--epochs {LONGER_TIMES * best.epochs}"
+                f"{seconds / 60:.0f} min (estimated): --epochs {epochs}"
             )
             break
-        found = _again(planner, first, LONGER_TIMES * best.epochs)
-        if found is None:
+        again = shop.repaired_again(first, f"{first.name}-{epochs}epochs")
+        found = again if again.stage == TRAINED else shop.all_trained([(again, epochs)])[0]
+        if isinstance(found, ParetuneError):
+            planner.notes.append(f"{first.name} could not be trained for {epochs} epochs: {found}")
             break
         after = found.best(bar.metric)
         planner.notes.append(
@@ -343,17 +346,94 @@ def trained_longer(planner: Planner, nets: Sequence[Net]) -> list[Net]:
         )
         if after <= best.best(bar.metric):
             break
-        best, spent = found, found.seconds
+        best = found
     return [] if best is first else [best]
 
 
-def _again(planner: Planner, net: Net, epochs: int) -> Net | None:
-    """Returns a net trained anew for so many epochs; None: it could not be."""
-    again = planner.shop.repaired_again(net, f"{net.name}-{epochs}epochs")
-    if again.stage == TRAINED:
-        return again
-    (found,) = planner.shop.all_trained([(again, epochs)])
-    if isinstance(found, ParetuneError):
-        planner.notes.append(f"{net.name} could not be trained for {epochs} epochs: {found}")
-        return None
-    return found
+@dataclass(eq=False)
+class Pace:
+    """What an epoch takes, and what is left of the budget.
+
+    Attributes:
+        budget: Seconds for everything; None: no limit.
+        before: Seconds that processes before this one have spent on it.
+        began: When this one began, by `time.monotonic`.
+    """
+
+    budget: float | None
+    before: float = 0.0
+    began: float = field(default_factory=time.monotonic)
+    _forward: float = 0.0
+    _factor: float = BACKWARD
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left; infinity without a budget."""
+        return float("inf") if self.budget is None else self.budget - self.spent
+
+    @property
+    def spent(self) -> float:
+        """Seconds that were spent, by this process and those before."""
+        return self.before + time.monotonic() - self.began
+
+    @classmethod
+    def resumed(cls, budget: float | None, path: Path) -> Pace:
+        """Returns the pace of work that may have begun before.
+
+        Args:
+            budget: Seconds for everything; None: no limit.
+            path: Where `noting` wrote what was spent; it need not be there.
+        """
+        before = float(read_json(path)["seconds"]) if path.exists() else 0.0
+        return cls(budget, before, time.monotonic())
+
+    def noting(self, path: Path, progress: OnProgress) -> OnProgress:
+        """Returns a progress that also writes what was spent, every few seconds.
+
+        A process that is killed leaves it there, so that its successor has no more time than is
+        left.
+        """
+        written = self.spent
+
+        def told(text: str, share: float) -> None:
+            nonlocal written
+            if self.spent - written >= EVERY:
+                written = self.spent
+                write_json(path, {"seconds": written})
+            progress(text, share)
+
+        return told
+
+    def probe(self, model: keras.Model, work: Work) -> None:
+        """Measures what a forward pass over the training part takes with the model as it is."""
+        few = taken(work.data.val.x, slice(PROBED))
+        with logits_view(model, work.data.task) as view:
+            run = Predictor(view, work.data.preprocess, model)
+            run(few)
+            began = time.perf_counter()
+            run(few)
+        each = (time.perf_counter() - began) / min(PROBED, len(work.data.val))
+        self._forward = each * len(work.data.train)
+
+    def epoch(self, share: float) -> float:
+        """Estimates the seconds of an epoch of a net with a share of the model's MACs."""
+        return self._factor * self._forward * share
+
+    def learn(self, share: float, epochs: int, seconds: float) -> None:
+        """Takes what a training took."""
+        if epochs and self._forward:
+            measured = seconds / epochs / (self._forward * share)
+            self._factor = float(np.mean([self._factor, measured]))
+
+    def epochs_within(self, share: float, wanted: int, after: int = 1) -> int:
+        """Returns how many of some epochs fit into what is left.
+
+        Args:
+            share: Of the model's MACs.
+            wanted: Epochs.
+            after: Trainings that are still to come, this one included: each gets as much.
+        """
+        if self.budget is None:
+            return wanted
+        within = self.left / max(1, after) / max(1e-9, self.epoch(share))
+        return max(0, min(wanted, int(within)))

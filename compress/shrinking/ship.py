@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,19 +17,21 @@ from compress.core.arrays import taken
 from compress.core.atomic_files import write_text
 from compress.core.statistics import wilson
 from compress.core.summary import filled
-from compress.data import Preprocessing
+from compress.data import Dataset, Preprocessing
 from compress.data.tasks import has_classes
 from compress.measure import formats
+from compress.measure.footprint import known_resident
 from compress.measure.runtimes import session_for
 from compress.model.io import save_model
 from compress.model.ports import input_names, listed
 from compress.run.compressed import Artifact
-from compress.shrinking.choosing import Measured
+from compress.shrinking.goals import Measured
 
 if TYPE_CHECKING:
     import keras
 
-    from compress.data import Dataset
+    from compress.shrinking.case import Case
+    from compress.shrinking.net import ShrinkFolder
 
 TEMPLATES = Path(__file__).parent / "templates"
 OTHER = "other"
@@ -47,91 +49,64 @@ KINDS = {
     ("tagging", ROWS): "token-classification",
 }
 """The hub's names of tasks, by ours and by the axes of an example."""
+FEEDING = {
+    ".tflite": {"script": "feed.py.jinja", "library": "litert", "package": "ai-edge-litert"},
+    ".onnx": {"script": "feed_onnx.py.jinja", "library": "onnx", "package": "onnxruntime"},
+}
+"""By the suffix of a file the template of feed.py, the library as hubs of models call it, and what
+feed.py imports beside NumPy."""
 
 
-def ship(folder: Path, shipped: Shipped, data: Dataset, name: str) -> Path:
+def ship(
+    folder: ShrinkFolder,
+    model: keras.Model,
+    files: tuple[Artifact, Artifact],
+    measured: Measured,
+    case: Case,
+    told: Mapping[str, Any],
+) -> Path:
     """Writes ship/ anew, whole or not at all.
 
     Args:
-        folder: ship/ in a run's folder.
-        shipped: What goes into it.
-        data: Of the model: scaling, labels, one validation example.
-        name: Of the original model.
+        folder: Of the files.
+        model: The Keras model of the file that ships.
+        files: The original's float32 file and the one that ships, as they were judged.
+        measured: Times and memory of both.
+        case: The original: its name, the plan, and data (scaling, labels, one example).
+        told: For the card: "lines" (what was asked for and what came of it), "steps" (what was
+            done), "notes".
 
     Returns:
         The file in it.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".ship-") as place:
+    data, source = case.work.data, folder.path / files[1].file
+    net = files[1].id.rpartition(".")[0]
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.path, prefix=".ship-") as place:
         made = Path(place) / "ship"
         made.mkdir()
-        file = made / shipped.file.name
-        shutil.copyfile(shipped.file, file)
-        keras_file = made / f"{shipped.small.id.rpartition('.')[0]}.keras"
-        save_model(shipped.model, keras_file)
-        about = shipped.file.with_name(f"{shipped.small.id.rpartition('.')[0]}.json")
-        shutil.copyfile(about, made / "feed.json")
-        scaling = _example(made / "example.npz", file, shipped.model, data)
+        file = made / source.name
+        shutil.copyfile(source, file)
+        save_model(model, made / f"{net}.keras")
+        shutil.copyfile(source.with_name(f"{net}.json"), made / "feed.json")
+        scaling = _example(made / "example.npz", file, model, data)
         labels = list(data.class_names) if has_classes(data.kind) else []
-        feed = filled(
-            TEMPLATES, FEEDING[file.suffix].script, file=file.name, labels=labels, scaling=scaling
-        )
+        feeding = FEEDING[file.suffix]
+        feed = filled(TEMPLATES, feeding["script"], file=file.name, labels=labels, scaling=scaling)
         write_text(made / "feed.py", feed)
-        card = filled(TEMPLATES, "README.md.jinja", **_card(shipped, data, name, keras_file))
+        card = filled(
+            TEMPLATES, "README.md.jinja",
+            file=file.name, format=files[1].format, model=case.name, version=__version__,
+            date=f"{datetime.now(UTC):%Y-%m-%d}", keras=f"{net}.keras",
+            tested=f"{files[1].tested or 0:,}", feeding=feeding,
+            metadata=front_matter(metadata(file.name, feeding["library"], files[1], data)),
+            **_figures(folder, files, measured, case), **told,
+        )  # fmt: skip
         write_text(made / "README.md", card)
-        old = Path(place) / "old"
-        if folder.exists():
-            folder.replace(old)
-        made.replace(folder)
-    return folder / shipped.file.name
-
-
-@dataclass(frozen=True)
-class Shipped:
-    """What goes into ship/.
-
-    Attributes:
-        file: The file to use.
-        model: The same net in Keras.
-        dense: The original's float32 file, as it was measured.
-        small: This one.
-        measured: Times and memory of both.
-        resident: Bytes that a process needs for each, where that could be measured.
-        lines: What was asked for and what came of it.
-        steps: What was done.
-        notes: What there is to know.
-    """
-
-    file: Path
-    model: keras.Model
-    dense: Artifact
-    small: Artifact
-    measured: Measured
-    resident: tuple[int | None, int | None]
-    lines: tuple[str, ...]
-    steps: tuple[str, ...]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Feeding:
-    """What runs a kind of file.
-
-    Attributes:
-        script: The template of feed.py.
-        library: As hubs of models call it.
-        package: What feed.py imports beside NumPy.
-    """
-
-    script: str
-    library: str
-    package: str
-
-
-FEEDING = {
-    ".tflite": Feeding("feed.py.jinja", "litert", "ai-edge-litert"),
-    ".onnx": Feeding("feed_onnx.py.jinja", "onnx", "onnxruntime"),
-}
+        if folder.ship.exists():
+            folder.ship.replace(Path(place) / "old")
+        made.replace(folder.ship)
+    return folder.ship / source.name
 
 
 def _example(path: Path, file: Path, model: keras.Model, data: Dataset) -> dict[str, Any]:
@@ -156,34 +131,36 @@ def _example(path: Path, file: Path, model: keras.Model, data: Dataset) -> dict[
     return found
 
 
-def _card(shipped: Shipped, data: Dataset, name: str, keras_file: Path) -> dict[str, Any]:
-    dense, small, measured = shipped.dense, shipped.small, shipped.measured
-    rows = []
+def _figures(
+    folder: ShrinkFolder, files: tuple[Artifact, Artifact], measured: Measured, case: Case
+) -> dict[str, Any]:
+    """Returns the rows of the card's table, and how they were measured."""
+    dense, small = files
+    plan, data = case.plan, case.work.data
+    rows: list[tuple[str, ...]] = []
     for metric in small.test:
-        before, after = (_quality(metric, item, data) for item in (dense, small))
-        rows.append((f"test {metric}", before, after, ""))
-    for title, own, show in (
-        ("MACs", "macs", formats.count),
-        ("parameters", "params", formats.count),
-        ("file", "size_bytes", formats.size),
-    ):
-        old, new = getattr(dense, own), getattr(small, own)
-        rows.append((title, show(old), show(new), f"{old / new:.2f}"))
-    old, new = (measured.memory.get(item.id) for item in (dense, small))
-    ratio = f"{old / max(1, new):.2f}" if old is not None and new is not None else ""
-    if old is not None:
-        rows.append(("arena", formats.size(old), formats.size(new), ratio))
-    old, new = shipped.resident
-    if old is not None and new is not None:
-        ratio = f"{old / max(1, new):.2f}"
-        rows.append(("resident memory", formats.size(old), formats.size(new), ratio))
-    first, second = (measured.times.get(item.id) for item in (dense, small))
+        rows.append((f"test {metric}", *(_quality(metric, item, data) for item in files), ""))
+    for title, own in (("MACs", "macs"), ("parameters", "params")):
+        counts = getattr(dense, own), getattr(small, own)
+        rows.append((title, *map(formats.count, counts), f"{counts[0] / counts[1]:.2f}"))
+    resident = [
+        known_resident(folder.path / item.file, plan.runtime, plan.latency.threads)
+        for item in files
+    ]
+    sizes: dict[str, list[int | None]] = {
+        "file": [item.size_bytes for item in files],
+        "arena": [measured.memory.get(item.id) for item in files],
+        "resident memory": resident,
+    }
+    for title, (old, new) in sizes.items():
+        if old is not None and new is not None:
+            rows.append((title, formats.size(old), formats.size(new), f"{old / max(1, new):.2f}"))
+    first, second = (measured.times.get(item.id) for item in files)
     how = ["MACs and parameters are counted."]
     if first and second:
-        old_ms, new_ms = first.median_ms, second.median_ms
         threads = "1 thread" if second.threads == 1 else f"{second.threads} threads"
         ends = f"{second.ratio:.2f} [{second.ratio_low:.2f}, {second.ratio_high:.2f}]"
-        rows.append(("latency", formats.time(old_ms), formats.time(new_ms), ends))
+        rows.append(("latency", *(formats.time(item.median_ms) for item in (first, second)), ends))
         how.append(
             f"Latency is measured: {second.runtime}, {second.device}, {threads}, "
             f"batch 1, medians of {second.runs:,} runs of {second.instances} instances; "
@@ -193,22 +170,13 @@ def _card(shipped: Shipped, data: Dataset, name: str, keras_file: Path) -> dict[
         how.append(
             "The arena is what LiteRT's built-in kernels set aside for activations, measured."
         )
-    if shipped.resident[1] is not None:
+    if resident[1] is not None:
         how.append("Resident memory is measured: a process's, above one that runs nothing.")
     if (elsewhere := measured.elsewhere) is not None:
-        before, after = (elsewhere.describe_time(item.id) for item in (dense, small))
         share = elsewhere.ms[dense.id] / elsewhere.ms[small.id]
-        rows.append(("latency elsewhere", before, after, f"{share:.2f}"))
-    return {
-        "file": shipped.file.name, "format": small.format, "model": name, "version": __version__,
-        "date": f"{datetime.now(UTC):%Y-%m-%d}", "lines": shipped.lines, "rows": rows,
-        "measured": " ".join(how), "steps": shipped.steps, "keras": keras_file.name,
-        "tested": f"{small.tested or 0:,}", "notes": shipped.notes,
-        "feeding": FEEDING[shipped.file.suffix],
-        "metadata": front_matter(
-            metadata(shipped.file.name, FEEDING[shipped.file.suffix].library, small, data)
-        ),
-    }  # fmt: skip
+        there = (elsewhere.describe_time(item.id) for item in files)
+        rows.append(("latency elsewhere", *there, f"{share:.2f}"))
+    return {"rows": rows, "measured": " ".join(how)}
 
 
 def _quality(metric: str, item: Artifact, data: Dataset) -> str:

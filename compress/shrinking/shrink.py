@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from compress.core.arguments import check_arguments
 from compress.core.errors import FeasibleError, InputError
@@ -20,7 +20,7 @@ from compress.model.io import load_model, save_model
 from compress.plan.fields import from_nested
 from compress.plan.keywords import SHRINK
 from compress.plan.shrink import ShrinkPlan
-from compress.prune.channels.selection.allowed import check_feasible
+from compress.prune.channels.selection.target import check_feasible
 from compress.run.compressed import Compressed
 from compress.run.directory import RunFolder
 from compress.run.records import read_record
@@ -29,14 +29,11 @@ from compress.shrinking.estimates import device_times
 from compress.shrinking.finishing import finished, recorded
 from compress.shrinking.job import UserData, refuse_learnt, run_on_model
 from compress.shrinking.net import ShrinkFolder
-from compress.shrinking.pace import Pace
-from compress.shrinking.planner import planner_for
+from compress.shrinking.planner import Pace, planner_for
 from compress.shrinking.recipes import read_recipe, save_recipe
 from compress.shrinking.workshop import Crew
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     import keras
 
     from compress.plan.settings import ShrinkSettings
@@ -120,8 +117,8 @@ def shrink(
         plan, data = replace(plan, data=replace(plan.data, source=str(data))), None
     if plan.goal.no_train:
         plan = replace(plan, finetune=replace(plan.finetune, epochs=0))
-    timing = dict.fromkeys((plan.runtime, *plan.latency.runtimes))
-    plan = replace(plan, latency=replace(plan.latency, runtimes=tuple(timing)))
+    timing = tuple(dict.fromkeys((plan.runtime, *plan.latency.runtimes)))
+    plan = replace(plan, latency=replace(plan.latency, runtimes=timing))
     how: Mapping[str, Any] = SHRINK.sorted(settings).get("data", {})
     handed_over = UserData(data, val, test, how, groups, time)
     if crew is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from compress.core.errors import FeasibleError, RunFailed
 from compress.core.statistics import compare_examples
@@ -13,6 +13,8 @@ from compress.run.records import Record, too_low
 from compress.shrinking.net import TRAINED, Net
 
 if TYPE_CHECKING:
+    from optuna.trial import Trial
+
     from compress.shrinking.planner import Planner
     from compress.shrinking.workshop import Workshop
 
@@ -65,19 +67,6 @@ RECIPE = Variation()
 """Departs in nothing."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A variation that was asked for.
-
-    Attributes:
-        variation: What was drawn.
-        trial: Optuna's.
-    """
-
-    variation: Variation
-    trial: Any
-
-
 class Sampler:
     """Draws variations, and learns from what came of them: Optuna's TPE.
 
@@ -107,15 +96,15 @@ class Sampler:
 
     def began(self, format: str, quality: float) -> None:
         """Takes what came of the fixed recipe, in a format."""
-        self.tell(self.ask_for(Variation(self._criteria[0], format=format)), quality)
+        self.tell(self.ask_for(Variation(self._criteria[0], format=format))[1], quality)
 
-    def ask_for(self, variation: Variation) -> Asked:
+    def ask_for(self, variation: Variation) -> tuple[Variation, Trial]:
         """Returns a variation of one's own choice, to tell what came of it."""
         self._study.enqueue_trial(variation.to_json())
         return self.ask()
 
-    def ask(self) -> Asked:
-        """Returns the next variation."""
+    def ask(self) -> tuple[Variation, Trial]:
+        """Returns the next variation, and the trial to tell what came of it."""
         trial = self._study.ask()
         rate = trial.suggest_float("learning_rate", *RATES, log=True) if self._trains else 1.0
         several = len(self._formats) > 1
@@ -125,13 +114,13 @@ class Sampler:
             rate,
             trial.suggest_categorical("format", self._formats) if several else self._formats[0],
         )
-        return Asked(drawn, trial)
+        return drawn, trial
 
-    def tell(self, asked: Asked, quality: float | None, repaired: float | None = None) -> None:
+    def tell(self, trial: Trial, quality: float | None, repaired: float | None = None) -> None:
         """Takes what came of a variation.
 
         Args:
-            asked: The variation.
+            trial: Of the variation.
             quality: Validation quality at its last stage; None: it was not trained, or no choice
                 comes to the goal.
             repaired: Likewise before training, where there is a net.
@@ -139,12 +128,12 @@ class Sampler:
         import optuna
 
         if quality is not None:
-            self._study.tell(asked.trial, quality)
-            return
-        state = optuna.trial.TrialState
-        if repaired is not None:
-            asked.trial.report(repaired, 0)
-        self._study.tell(asked.trial, state=state.FAIL if repaired is None else state.PRUNED)
+            self._study.tell(trial, quality)
+        elif repaired is not None:
+            trial.report(repaired, 0)
+            self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        else:
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
 
 def varied(planner: Planner, nets: Sequence[Net], label: str, formats: Sequence[str]) -> list[Net]:
@@ -187,23 +176,21 @@ def varied(planner: Planner, nets: Sequence[Net], label: str, formats: Sequence[
     series = _Series(planner, sampler, smaller, label, len(formats) > 1)
     while series.goes_on():
         pass
-    found = series.found
-    if not found:
+    count = len(series.found)
+    if count == 0:
         return []
-    best = max(found, key=lambda net: net.best(metric))
-    before = max(net.best(metric) for net in nets)
-    recipe = max(nets, key=lambda net: net.best(metric))
-    planner.notes.append(
-        f"the budget left time for {len(found)} variation(s) of the recipe: the best one's "
-        f"validation {metric} is {best.best(metric):.4f}, the recipe's {before:.4f}"
+    best, recipe = (max(some, key=lambda net: net.best(metric)) for some in (series.found, nets))
+    is_better = _is_better(shop, best, recipe, metric, count)
+    outcome = (
+        f" ({Variation.from_json(best.variation)})"
+        if is_better
+        else f", which chance may do (the best of {count} is compared): the recipe's stay"
     )
-    if not _is_better(shop, best, recipe, metric, len(found)):
-        planner.notes[-1] += (
-            f", which chance may do (the best of {len(found)} is compared): the recipe's stay"
-        )
-        return []
-    planner.notes[-1] += f" ({Variation.from_json(best.variation)})"
-    return [best]
+    planner.notes.append(
+        f"the budget left time for {count} variation(s) of the recipe: the best one's validation "
+        f"{metric} is {best.best(metric):.4f}, the recipe's {recipe.best(metric):.4f}{outcome}"
+    )
+    return [best] if is_better else []
 
 
 @dataclass(eq=False)
@@ -229,21 +216,17 @@ class _Series:
 
     def goes_on(self) -> bool:
         """Makes the next ones; False: there is no time for more."""
-        made = list[tuple[Asked, Net]]()
+        made: list[tuple[Trial, Net]] = []
         over = False
         for _ in range(self.planner.shop.places):
-            over = self._count >= MOST or not self._in_time(self._name(self._count + 1))
+            name = self.planner.name(f"{self.label}-try{self._count + 1}")
+            over = self._count >= MOST or not self._in_time(name)
             if over:
                 break
             self._count += 1
-            asked = self.sampler.ask()
-            if (net := self._made(self._name(self._count), asked)) is not None:
-                made.append((asked, net))
+            made += self._made(name, *self.sampler.ask())
         self._train(made)
         return not over
-
-    def _name(self, count: int) -> str:
-        return self.planner.name(f"{self.label}-try{count}")
 
     def _in_time(self, name: str) -> bool:
         """Tells whether the budget has time for a net, or whether it is there."""
@@ -254,49 +237,48 @@ class _Series:
         longest = max(net.seconds for net in (*self.recipe, *self.found))
         return pace.left - FINISHING - shop.case.plan.latency.budget >= SLACK * longest
 
-    def _made(self, name: str, asked: Asked) -> Net | None:
-        variation, planner = asked.variation, self.planner
+    def _made(self, name: str, variation: Variation, trial: Trial) -> list[tuple[Trial, Net]]:
+        """Makes a net; none where that fails, or where it is another one and was trained here."""
+        planner = self.planner
         formats = (variation.format,) if self.apart else planner.formats
         try:
             net = planner.shop.net(name, variation.format, planner.limits, formats, variation)
         except (FeasibleError, RunFailed) as error:
-            self._failed(name, asked, error)
-            return None
+            self._failed(name, variation, trial, error)
+            return []
         # begun by a run that trained another number of nets at a time, and drew in another order
         drawn = Variation.from_json(net.variation)
         if drawn == variation:
-            return net
-        self.sampler.tell(asked, None)
-        self._train([(self.sampler.ask_for(drawn), net)])
-        return None
+            return [(trial, net)]
+        self.sampler.tell(trial, None)
+        self._train([(self.sampler.ask_for(drawn)[1], net)])
+        return []
 
-    def _train(self, made: Sequence[tuple[Asked, Net]]) -> None:
+    def _train(self, made: Sequence[tuple[Trial, Net]]) -> None:
         """Trains those that are not far behind, and tells what came of all."""
         planner, metric = self.planner, self.planner.bar.metric
         everyone = [*self.recipe, *self.found, *(net for _, net in made)]
         nearest = max((net.repaired_best(metric) for net in everyone), default=0.0)
         bound = planner.bar.drop(nearest) + BEHIND
         near = [
-            (asked, net)
-            for asked, net in made
+            net
+            for _, net in made
             if self._unfinished(net) and planner.bar.drop(net.repaired_best(metric)) <= bound
         ]
-        ended = dict(
-            zip((net.name for _, net in near), planner.tried([net for _, net in near]), strict=True)
-        )
-        for asked, net in made:
+        ended = dict(zip((net.name for net in near), planner.tried(near), strict=True))
+        for trial, net in made:
             end = ended.get(net.name, net)
-            if not isinstance(end, Net):
-                self._failed(net.name, asked, end)
-                continue
-            self.found.append(end)
-            quality = None if self._unfinished(end) else end.best(metric)
-            self.sampler.tell(asked, quality, end.repaired_best(metric))
+            if isinstance(end, Net):
+                self.found.append(end)
+                quality = None if self._unfinished(end) else end.best(metric)
+                self.sampler.tell(trial, quality, end.repaired_best(metric))
+            else:
+                self._failed(net.name, Variation.from_json(net.variation), trial, end)
 
-    def _failed(self, name: str, asked: Asked, error: Exception) -> None:
+    def _failed(self, name: str, tried: Variation, trial: Trial, error: Exception) -> None:
         """Goes on without one: the recipe's nets are there, it costs its time alone."""
-        LOG.info("note: %s (%s): %s", name, asked.variation, error)
-        self.sampler.tell(asked, None)
+        LOG.info("note: %s (%s): %s", name, tried, error)
+        self.sampler.tell(trial, None)
 
     def _unfinished(self, net: Net) -> bool:
         return self.planner.epochs > 0 and net.stage != TRAINED

@@ -25,11 +25,10 @@ from compress.run.directory import LOG
 from compress.run.exports import read_example_values
 from compress.run.logs.follower import note_epoch
 from compress.shrinking.case import Case
-from compress.shrinking.dense import DenseFiles, dense_files
 from compress.shrinking.files import Judged, judged
 from compress.shrinking.fitting import Fitter
 from compress.shrinking.goals import cost_text
-from compress.shrinking.net import REPAIRED, TRAINED, Net
+from compress.shrinking.net import REPAIRED, TRAINED, DenseFiles, Net, ShrinkFolder, dense_files
 from compress.shrinking.prune_and_train import Tuner
 from compress.shrinking.variations import RECIPE, Variation
 
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     import keras
 
     from compress.measure import Analysis
-    from compress.shrinking.net import ShrinkFolder
 
 
 def workshop_for(
@@ -155,8 +153,7 @@ class Workshop:
             variation={} if variation == RECIPE else variation.to_json(),
             layer_ms=self.fitter.layer_ms(selection, format),
         )
-        self._write(net)
-        return net
+        return self._write(net)
 
     def repaired_again(self, net: Net, name: str) -> Net:
         """Returns a net as repair left it, to be trained in another way.
@@ -171,8 +168,7 @@ class Workshop:
         again = replace(
             net, name=name, stage=REPAIRED, val=net.repaired, epochs=0, best_epoch=0, seconds=0.0
         )
-        self._write(again)
-        return again
+        return self._write(again)
 
     @property
     def places(self) -> int:
@@ -196,18 +192,15 @@ class Workshop:
                 except (RunFailed, TrainingDiverged) as error:
                     found.append(error)
             return found
-        errors = self.trainers.trained([Training(net.name, epochs) for net, epochs in wanted])
-        return [
-            error or self.folder.known_net(net.name)
-            for (net, _), error in zip(wanted, errors, strict=True)
-        ]
+        errors = self.trainers.trained({net.name: epochs for net, epochs in wanted})
+        return [errors.get(net.name) or self.folder.known_net(net.name) for net, _ in wanted]
 
-    def trained(self, net: Net, epochs: int | None = None) -> Net:
+    def trained(self, net: Net, epochs: int) -> Net:
         """Fine-tunes a net with the plan's teachers, and judges its files.
 
         Args:
             net: Repaired.
-            epochs: Default: the plan's.
+            epochs: As far as the budget lets it.
         """
         import keras
 
@@ -216,12 +209,9 @@ class Workshop:
         began = time.perf_counter()
         work, plan, folder = self.case.work, self.case.plan, self.folder
         keras.utils.set_random_seed(plan.seed)
-        student, finetune = self.model_of(net), plan.finetune
-        if net.variation:
-            factor = Variation.from_json(net.variation).learning_rate
-            finetune = replace(finetune, learning_rate=factor * finetune.learning_rate)
-        if epochs is not None:
-            finetune = replace(finetune, epochs=epochs)
+        student = self.model_of(net)
+        rate = Variation.from_json(net.variation).learning_rate * plan.finetune.learning_rate
+        finetune = replace(plan.finetune, epochs=epochs, learning_rate=rate)
         tuner = Tuner(
             replace(work, plan=replace(plan, finetune=finetune)),
             self.case.teachers,
@@ -241,8 +231,7 @@ class Workshop:
             seconds=net.seconds + time.perf_counter() - began,
             notes=(*net.notes, *notes, *training.notes),
         )
-        self._write(net)
-        return net
+        return self._write(net)
 
     def model_of(self, net: Net) -> keras.Model:
         """Returns a net's model at its last stage."""
@@ -255,15 +244,9 @@ class Workshop:
 
     def original_values(self) -> Floats | None:
         """Return the same of the model's own file without rounding."""
-        name = f"{self.case.name}.{self.dense.first}"
-        return read_example_values(self.folder, name, "val")
+        return read_example_values(self.folder, f"{self.case.name}.{self.dense.first}", "val")
 
     def _judged(self, model: keras.Model, name: str, formats: tuple[str, ...]) -> Judged:
-        """Returns a net's files, judged.
-
-        Raises:
-            RunFailed: None could be made.
-        """
         found = judged(model, name, self.case.work, self.folder, formats)
         if not found.val:
             reasons = "; ".join(f"{kind}: {why}" for kind, why in found.refused.items())
@@ -290,32 +273,19 @@ class Workshop:
             self.counted.macs, self.counted.params, 1.0, True, (), 0, REPAIRED, val, val,
             device_ms={} if self.case.device is None else {key: dense.times[key] for key in val},
         )  # fmt: skip
-        self._write(net)
-        return net
+        return self._write(net)
 
     def _file(self, name: str, stage: str) -> Path:
         return self.folder.model_file(name if stage == TRAINED else f"{name}-repaired")
 
-    def _write(self, net: Net) -> None:
+    def _write(self, net: Net) -> Net:
         write_json(self.folder.net_file(net.name), net.to_json())
         shown = ", ".join(
             f"{name.replace('_', ' ')} {cost_text(name, value)}"
             for name, value in net.costs.items()
         )
         LOG.info("net %s: %s; %s", net.name, net.stage, shown)
-
-
-@dataclass(frozen=True)
-class Training:
-    """A net to train.
-
-    Attributes:
-        name: Its record and its model are in the folder.
-        epochs: As far as the budget lets it.
-    """
-
-    name: str
-    epochs: int
+        return net
 
 
 class Trainers(Protocol):
@@ -324,15 +294,16 @@ class Trainers(Protocol):
     @property
     def places(self) -> int:
         """How many nets are trained at the same time, at least 1."""
-        ...
 
-    def trained(self, wanted: Sequence[Training]) -> list[ParetuneError | None]:
+    def trained(self, wanted: Mapping[str, int]) -> Mapping[str, ParetuneError]:
         """Trains nets; their records say so afterwards.
 
+        Args:
+            wanted: Epochs by the net's name; its record and its model are in the folder.
+
         Returns:
-            For each why it was not trained, or None.
+            By name why a net was not trained.
         """
-        ...
 
 
 class Crew(Protocol):
@@ -344,7 +315,6 @@ class Crew(Protocol):
         Raises:
             InputError: They cannot.
         """
-        ...
 
     def at_work(
         self, case: Case, folder: ShrinkFolder, handed_over: bool
@@ -359,4 +329,3 @@ class Crew(Protocol):
         Raises:
             InputError: They cannot get the data or the model.
         """
-        ...

@@ -7,25 +7,34 @@ numbers is fed as it is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from compress.core.arguments import check_arguments
-from compress.core.errors import InputError
-from compress.data import DataOptions, Dataset, Unlabelled, load_data
+from compress.core.arrays import taken
+from compress.core.errors import InputError, unknown_name
+from compress.data import DataOptions, Dataset, Preprocessing, Unlabelled, load_data
 from compress.data.adapters import answered_by, labelled, unlabelled
 from compress.data.leaks import check_parts
-from compress.data.tasks import UNLABELLED
-from compress.model.compiled import CompiledOutput, compiled_outputs
-from compress.model.heads import answering, check_shapes, head_of
+from compress.data.tasks import CUSTOM, UNLABELLED, Custom
+from compress.model.compiled import CompiledOutput, compiled_of, compiled_outputs, less_is_better
+from compress.model.heads import answering, check_shapes, head_of, output_of
 from compress.model.io import as_model
+from compress.model.ports import answers_of, is_index, output_names
 from compress.model.rebuild import as_graph
 from compress.plan.data import AUTO
-from compress.train.compiled import judged_by, with_compiled
-from compress.train.scaling import load_for_model
+from compress.run.origin import origin_of
+from compress.train.predict import Predictor, find_scaling
 
 if TYPE_CHECKING:
     import keras
+
+LOOKED_AT = 500
+"""Training examples on which it is found what guessing costs."""
 
 
 @check_arguments()
@@ -158,7 +167,10 @@ def dataset_for(
         _alone("of data by name or path", val=val, test=test)
         if task is not None:
             options["task"] = task
-        return _loaded(DataOptions(str(data), **options), model, path, seed, compiled)
+        named = DataOptions(str(data), **options)
+        if model is None:
+            return judged_by(load_data(named, seed=seed), named.metric)
+        return load_for_model(path, named, model, seed, compiled or None)
     metric = options.pop("metric", "")
     normalize = options.pop("normalize", "auto")
     if normalize not in ("auto", "none"):
@@ -231,23 +243,64 @@ def as_examples(
     if isinstance(data, (Dataset, Unlabelled)):
         return data
     if isinstance(data, (str, Path)):
-        return _loaded(DataOptions(str(data)), model, path, seed)
+        return load_for_model(path, DataOptions(str(data)), model, seed)
     examples = unlabelled(data, head=head_of(model))
     if getattr(model, "inputs", None):
         check_shapes(model, examples)
     return examples
 
 
-def _loaded(
-    options: DataOptions,
-    model: keras.Model | None,
+def load_for_model(
     path: Path | None,
-    seed: int,
+    options: DataOptions,
+    model: keras.Model,
+    seed: int = 0,
     compiled: Mapping[str, CompiledOutput] | None = None,
 ) -> Dataset:
-    if model is None:
-        return judged_by(load_data(options, seed=seed), options.metric)
-    return load_for_model(path, options, model, seed, compiled or None)
+    """Loads data, scaled as the model was trained with where that is left open.
+
+    Args:
+        path: The model's file; None: it comes from none. Of one from a run's folder the run
+            tells; of another one the answers do, see `find_scaling`.
+        options: Name the data, their split and `normalize`.
+        model: What lies in the file.
+        seed: Of the split.
+        compiled: What the model was compiled with; default: what it tells itself, or its file
+            where a custom task is asked for.
+
+    Raises:
+        InputError: The data cannot be loaded, or the scaling cannot be found.
+    """
+    data = _load_scaled(path, options, model, seed)
+    if compiled is None:
+        compiled = compiled_outputs(model)
+        if not compiled and path is not None and CUSTOM in options.tasks:
+            compiled = compiled_of(path)
+    return judged_by(with_compiled(data, model, compiled), options.metric)
+
+
+def _load_scaled(path: Path | None, options: DataOptions, model: keras.Model, seed: int) -> Dataset:
+    bare = options.task == UNLABELLED
+    answers = answering(model) if bare else None
+    if options.normalize != "auto":
+        return load_data(options, seed=seed, answers=answers, head=head_of(model))
+    origin = origin_of(path) if path is not None else None
+    stored = origin.preprocess if origin is not None else None
+    if bare and stored is None:
+        raise InputError(
+            "normalize must be given where labels do not tell how a model's inputs were scaled. "
+            f"Received: {options.normalize}, for examples without labels. Pass --normalize with "
+            "what it was trained with."
+        )
+    data = load_data(options, seed=seed, preprocess=stored, answers=answers, head=head_of(model))
+    # a data set of the user's own code comes scaled
+    if stored is not None or data.max_value is None:
+        return data
+    if len(model.inputs) == 1 and is_index(model.inputs[0]):
+        note = f"inputs of model '{path or model.name}' are integers: examples are fed as they are"
+        return replace(data, preprocess=Preprocessing(), notes=(*data.notes, note))
+    found = find_scaling(model, data, f"Model '{path or model.name}'")
+    return replace(data, preprocess=found.preprocess, notes=(*data.notes, found.note))
 
 
 def refuse_marks(groups: Any, time: Any) -> None:
@@ -269,3 +322,97 @@ def _alone(what: str, **others: Any) -> None:
     given = [name for name, value in others.items() if value is not None]
     if given:
         raise InputError(f"{given[0]} goes with arrays and streams. Received: {given[0]} {what}.")
+
+
+def with_compiled(
+    data: Dataset, model: keras.Model, compiled: Mapping[str, CompiledOutput]
+) -> Dataset:
+    """Returns the data with what a model was compiled with: loss weights, and custom tasks.
+
+    What a guess costs is what the model's answers to other examples do.
+
+    Args:
+        data: Some of whose outputs may have the kind "custom".
+        model: That answers them.
+        compiled: What it was compiled with, by the outputs' names.
+
+    Raises:
+        InputError: It was not compiled with a loss for one of them.
+    """
+    data = _weighted(data, compiled)
+    kinds = {item.name: item.kind for item in data.outputs} or {"": data.kind}
+    custom = [name for name, kind in kinds.items() if kind == Custom.name]
+    if not custom:
+        return data
+    index = np.linspace(0, len(data.train) - 1, min(LOOKED_AT, len(data.train))).astype(np.int64)
+    part = data.train.take(index)
+    made = Predictor(partial(answers_of, model), data.preprocess, model)(part.x)
+    tasks = {}
+    for name in custom:
+        own = name or output_names(model)[0]
+        given = compiled.get(own)
+        if given is None or given.loss is None:
+            raise InputError(
+                f"Output '{own}' must have a loss for a custom task: the model was compiled "
+                "without one. Compile it (loss=, metrics=), or give --task."
+            )
+        labels, scores = (held[name] if name else held for held in (part.y, made))
+        shape = tuple(size or scores.shape[place + 1] for place, size in
+                      enumerate(output_of(model, name).shape[1:]))  # fmt: skip
+        tasks[name] = _custom_task(given, shape, labels, scores)
+    return replace(data, compiled=tasks)
+
+
+def _weighted(data: Dataset, compiled: Mapping[str, CompiledOutput]) -> Dataset:
+    """Returns the data with the loss weights of several outputs, where `compile` was told some."""
+    given = [compiled[item.name].weight for item in data.outputs if item.name in compiled]
+    if all(weight is None for weight in given):
+        return data
+    found = {
+        item.name: 1.0 if (weight := compiled[item.name].weight) is None else weight
+        for item in data.outputs
+    }
+    told = ", ".join(f"{name} {weight:g}" for name, weight in found.items())
+    note = f"losses are weighted as the model was compiled: {told}"
+    return replace(data, loss_weights=tuple(found.values()), notes=(*data.notes, note))
+
+
+def _custom_task(given: CompiledOutput, shape: tuple[int, ...], labels: Any, scores: Any) -> Custom:
+    metrics = tuple((str(metric.name), metric) for metric in given.metrics)
+    text = str(getattr(given.loss, "name", None) or getattr(given.loss, "__name__", "loss"))
+    main = metrics[0][0] if metrics else ""
+    spread = float(scores.reshape(-1, scores.shape[-1]).var(0, dtype=np.float64).mean()) or 1.0
+    if main and less_is_better(given.metrics[0]):
+        main = f"-{main}"
+    task = Custom(shape, given.loss, text, metrics, main, spread=spread)
+    order = np.random.default_rng(0).permutation(len(labels))
+    other = np.empty_like(order)
+    other[order] = np.roll(order, 1)  # of no example its own
+    guess = task.error(labels, taken(scores, other))
+    if not np.isfinite(guess) or guess <= 0:
+        guess = max(1e-12, task.error(labels, scores)) if np.isfinite(guess) else 1.0
+    task = replace(task, guess=float(guess))
+    return replace(task, level=float(task.quality(labels, taken(scores, other))[task.qualities[0]]))
+
+
+def judged_by(data: Dataset, metric: str) -> Dataset:
+    """Returns the data judged by another of their task's qualities.
+
+    Args:
+        data: Any.
+        metric: Its name; of a compiled metric "-" before it where less is better.
+
+    Raises:
+        InputError: The task has no such quality.
+    """
+    if not metric:
+        return data
+    task = data.task
+    if isinstance(task, Custom):
+        names = [name for name, _ in task.metrics]
+        if metric.lstrip("-") not in names:
+            raise unknown_name("metric", metric.lstrip("-"), names)
+        return replace(data, compiled={"": replace(task, main=metric, level=-np.inf)})
+    if metric not in task.qualities:
+        raise unknown_name("metric", metric, task.qualities)
+    return replace(data, metric=metric)

@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +25,18 @@ from compress.model.inference import fused_normalization
 from compress.model.internals import layers_inside
 from compress.model.logits import logits_view
 from compress.plan import TrainSettings
-from compress.train import checkpoint as checkpoints
-from compress.train.augment import check_augment
-from compress.train.objective import LabelObjective, Objective, own_objective
-from compress.train.optimizers import build_optimizer
+from compress.train.objective import LabelObjective, Objective, build_optimizer, own_objective
 from compress.train.predict import Predictor
-from compress.train.records import EpochRecord, Hook, TrainContext, TrainResult
-from compress.train.steps import Steps
+from compress.train.records import (
+    Checkpoint,
+    EpochRecord,
+    Hook,
+    TrainResult,
+    load_checkpoint,
+    parts_of_checkpoint,
+    save_checkpoint,
+)
+from compress.train.steps import Steps, check_augment
 
 if TYPE_CHECKING:
     import keras
@@ -107,81 +112,125 @@ def train(
         raise unknown_name("quality", select_by, data.task.qualities)
     if not model.trainable_variables:
         raise InputError(f"Model '{model.name}' must have trainable weights. Received: none.")
-    context = TrainContext(data, settings, objective, hooks, device, seed, select_by)
-    parts = checkpoints.parts_of(checkpoint) if checkpoint else None
+    training = Training(model, data, settings, objective, hooks, device, seed, select_by)
+    parts = parts_of_checkpoint(checkpoint) if checkpoint else None
     if parts is None:
         parts = parts_of_a_batch(
-            model, context.whole_batch, sizes=list(data.input_shapes.values()),
+            model, training.whole_batch, sizes=list(data.input_shapes.values()),
             teachers=getattr(objective, "models", ()),
         )  # fmt: skip
-    context = replace(context, parts=parts)
-    training = Training(model, context)
+    training.parts = parts
     with (
         logits_view(model, data.task, objective.feature_layers) as view,
         fused_normalization(model),
     ):
         training.start(view, checkpoint)
-        for epoch in range(training.done + 1, context.epochs + 1):
+        for epoch in range(len(training.history) + 1, training.epochs + 1):
             record = training.epoch(epoch)
             if checkpoint is not None:
-                checkpoints.save(training.saved(), checkpoint)
+                save_checkpoint(training.saved(), checkpoint)
             if on_epoch:
-                on_epoch(epoch, context.epochs, record)
-            if should_stop and epoch < context.epochs and should_stop(record):
+                on_epoch(epoch, training.epochs, record)
+            if should_stop and epoch < training.epochs and should_stop(record):
                 break
     result = training.result()
     if parts == 1:
         return result
-    return replace(result, notes=(note_on_parts(model, context.whole_batch, parts), *result.notes))
+    note = f"memory holds no batch of {training.whole_batch}: it was trained in {parts} parts"
+    if _is_normalized(model):
+        note += ", whose statistics batch normalization used"
+    return replace(result, notes=(note, *result.notes))
 
 
+@dataclass(eq=False)
 class Training:
-    """One training: what it has so far, and how it takes one epoch more."""
+    """One training: how it goes, what it has so far, and how it takes one epoch more.
 
-    def __init__(self, model: keras.Model, context: TrainContext) -> None:
-        self.model, self.context = model, context
-        self.history: list[EpochRecord] = []
-        self.best: tuple[tuple[float, float], int, list[npt.NDArray[Any]]] | None = None
-        self.yardstick = 0.0
+    Attributes:
+        model: What is trained.
+        data: Training part trains, validation part selects.
+        settings: How to train.
+        objective: What is minimised.
+        hooks: Acting during training.
+        device: What computes.
+        seed: Of the batch order and of augmentation.
+        select_by: The validation quality that selects the best epoch.
+        parts: Into how many a batch is cut; see `parts_of_a_batch`.
+        history: A record an epoch.
+        best: Rank, number and variables of the best epoch; None: there is none yet.
+        yardstick: What a training that has learnt nothing costs.
+    """
+
+    model: keras.Model
+    data: Dataset
+    settings: TrainSettings
+    objective: Objective
+    hooks: Sequence[Hook]
+    device: Device
+    seed: int
+    select_by: str
+    parts: int = 1
+    history: list[EpochRecord] = field(default_factory=list)
+    best: tuple[tuple[float, float], int, list[npt.NDArray[Any]]] | None = None
+    yardstick: float = 0.0
 
     @property
-    def done(self) -> int:
-        """Epochs that are over."""
-        return len(self.history)
+    def whole_batch(self) -> int:
+        """Examples that are asked for in a step."""
+        return min(self.settings.batch_size, len(self.data.train))
+
+    @property
+    def batch(self) -> int:
+        """Examples of a step: a part of a batch."""
+        return -(-self.whole_batch // self.parts)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full steps of an epoch."""
+        return len(self.data.train) // self.batch
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the training: as many as of whole batches."""
+        return self.settings.epochs_for(len(self.data.train) // self.whole_batch)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the training."""
+        return self.epochs * self.steps_per_epoch
 
     def start(self, view: Any, checkpoint: Path | None) -> None:
         """Builds optimizer and compiled steps; goes on from a checkpoint where there is one."""
         import keras
         import tensorflow as tf
 
-        stored = checkpoints.load(checkpoint, self._identity()) if checkpoint else None
+        stored = load_checkpoint(checkpoint, self._identity()) if checkpoint else None
         if stored:
             stored.assign("model", self.model.variables)
-        context, objective = self.context, self.context.objective
+        objective = self.objective
         variables = [*self.model.trainable_variables, *objective.variables()]
-        settings = replace(context.settings, accumulate=context.accumulate)
-        optimizer: Any = build_optimizer(settings, context.total_steps, variables)
-        if context.device.policy == "mixed_float16":
+        optimizer: Any = build_optimizer(self.settings, self.total_steps, variables, self.parts)
+        if self.device.policy == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
             optimizer.build(variables)
         self.optimizer = optimizer
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        for place, hook in enumerate(context.hooks):
+        for place, hook in enumerate(self.hooks):
             hook.start(
                 self.model,
                 self.step,
-                context.total_steps,
-                context.steps_per_epoch,
-                jit=context.device.jit,
+                self.total_steps,
+                self.steps_per_epoch,
+                jit=self.device.jit,
                 state=stored.state(f"hook{place}") if stored else None,
             )
         if stored:
             self._restore(stored)
-        self.order = np.random.default_rng(context.seed)
+        self.order = np.random.default_rng(self.seed)
         for _ in self.history:
-            self.order.permutation(len(context.data.train))
+            self.order.permutation(len(self.data.train))
         self.run = Steps(
-            context,
+            self,
             view=view,
             variables=variables,
             optimizer=optimizer,
@@ -189,31 +238,38 @@ class Training:
             own=objective.step(self.model, optimizer),
         )
         self.yardstick = self._yardstick(stored)
-        feature_layers = bool(objective.feature_layers)
-        logits = (lambda x, training: view(x, training=training)[0]) if feature_layers else view
-        self.predict = Predictor(logits, context.data.preprocess, self.model)
+        has_features = bool(objective.feature_layers)
+        logits = (lambda x, training: view(x, training=training)[0]) if has_features else view
+        self.predict = Predictor(logits, self.data.preprocess, self.model)
 
-    def _yardstick(self, stored: checkpoints.Checkpoint | None) -> float:
+    def _yardstick(self, stored: Checkpoint | None) -> float:
         """Returns what a training that has learnt nothing costs: the start's, where it goes on.
 
         Guessing alone is no measure: inputs may be large, penalties too.
         """
         if stored and "yardstick" in stored.about:
             return float(stored.about["yardstick"])
-        chance = self.context.objective.chance_loss()
+        chance = self.objective.chance_loss()
         if math.isinf(chance):
             return chance
-        first = self.run.first_loss(len(self.context.data.train))
+        first = self.run.first_loss(len(self.data.train))
         return max(chance, first if math.isfinite(first) else 0.0)
 
     def epoch(self, epoch: int) -> EpochRecord:
         """Trains and validates once."""
+        import tensorflow as tf
+
         began = time.perf_counter()
-        context, data, task = self.context, self.context.data, self.context.data.task
+        data, task = self.data, self.data.task
         shuffled = self.order.permutation(len(data.train))
-        shuffled = shuffled[: context.steps_per_epoch * context.batch]
-        index = shuffled.reshape(-1, context.batch).astype(np.int32)
-        loss = _run_epoch(self.run, index, epoch)
+        shuffled = shuffled[: self.steps_per_epoch * self.batch]
+        index = shuffled.reshape(-1, self.batch).astype(np.int32)
+        total = 0.0
+        for start in range(0, len(index), STEPS_PER_CALL):
+            total += float(self.run(tf.constant(index[start : start + STEPS_PER_CALL])))
+            if not math.isfinite(total):
+                raise TrainingDiverged(f"the loss is NaN or infinite in epoch {epoch}")
+        loss = total / len(index)
         if loss > DIVERGED * self.yardstick:
             raise TrainingDiverged(
                 f"the mean loss of epoch {epoch} is {loss:.3g}, above {DIVERGED:g} times "
@@ -232,7 +288,7 @@ class Training:
         )
         self.history.append(record)
         rank = self._rank(record)
-        allowed = all(hook.may_select(epoch * context.steps_per_epoch) for hook in context.hooks)
+        allowed = all(hook.may_select(epoch * self.steps_per_epoch) for hook in self.hooks)
         if allowed and (self.best is None or rank > self.best[0]):
             self.best = (rank, epoch, [variable.numpy() for variable in self.model.variables])
         return record
@@ -242,7 +298,7 @@ class Training:
         if self.best is None:
             raise InputError(
                 "Training must be long enough for its schedule to end. "
-                f"Received: {self.context.epochs} epochs."
+                f"Received: {self.epochs} epochs."
             )
         for variable, value in zip(self.model.variables, self.best[2], strict=True):
             variable.assign(value)
@@ -256,64 +312,49 @@ class Training:
 
     def _rank(self, record: EpochRecord) -> tuple[float, float]:
         """Returns what selects the best epoch, the more the better."""
-        return record.val[self.context.select_by], -record.val_loss
+        return record.val[self.select_by], -record.val_loss
 
     # -- going on ---------------------------------------------------------------------------
 
     def _identity(self) -> str:
-        context = self.context
-        variables = [f"{v.path} {tuple(v.shape)}" for v in self.model.variables]
-        structure = hashlib.sha256("\n".join(variables).encode()).hexdigest()[:16]
-        settings = [f"{key} {value!r}" for key, value in asdict(context.settings).items()]
+        variables = "\n".join(f"{v.path} {tuple(v.shape)}" for v in self.model.variables)
         return "\n".join(
             [
-                f"model {structure}",
-                f"data {context.data.fingerprint()}",
-                f"seed {context.seed}",
-                f"selection by {context.select_by}",
-                context.objective.identity,
-                *settings,
+                f"model {hashlib.sha256(variables.encode()).hexdigest()[:16]}",
+                f"data {self.data.fingerprint()}",
+                f"seed {self.seed}",
+                f"selection by {self.select_by}",
+                self.objective.identity,
+                *(f"{key} {value!r}" for key, value in asdict(self.settings).items()),
             ]
         )
 
-    def saved(self) -> checkpoints.Checkpoint:
+    def saved(self) -> Checkpoint:
         """Returns everything that a training needs to go on after the last epoch."""
         about: dict[str, Any] = {
             "history": [asdict(record) for record in self.history],
             "best": self.best[1] if self.best else None,
             "step": int(self.step.numpy()),
             "yardstick": self.yardstick,
-            "parts": self.context.parts,
+            "parts": self.parts,
         }
-        made = checkpoints.Checkpoint(self._identity(), about)
+        made = Checkpoint(self._identity(), about)
         made.put("model", self.model.variables)
         made.put("optimizer", self.optimizer.variables)
-        made.put("objective", self.context.objective.variables())
+        made.put("objective", self.objective.variables())
         made.put("best", self.best[2] if self.best else [])
-        for place, hook in enumerate(self.context.hooks):
+        for place, hook in enumerate(self.hooks):
             made.arrays |= {f"hook{place}/{key}": v for key, v in hook.state().items()}
         return made
 
-    def _restore(self, stored: checkpoints.Checkpoint) -> None:
+    def _restore(self, stored: Checkpoint) -> None:
         stored.assign("optimizer", self.optimizer.variables)
-        stored.assign("objective", self.context.objective.variables())
+        stored.assign("objective", self.objective.variables())
         self.step.assign(stored.about["step"])
         self.history = [EpochRecord(**record) for record in stored.about["history"]]
         if stored.about["best"]:
             record = self.history[stored.about["best"] - 1]
             self.best = (self._rank(record), record.epoch, stored.get("best"))
-
-
-def _run_epoch(run: Callable[[Any], Any], index: npt.NDArray[np.int32], epoch: int) -> float:
-    """Runs the steps of one epoch, (steps, batch) indices, and returns the mean loss."""
-    import tensorflow as tf
-
-    total = 0.0
-    for start in range(0, len(index), STEPS_PER_CALL):
-        total += float(run(tf.constant(index[start : start + STEPS_PER_CALL])))
-        if not math.isfinite(total):
-            raise TrainingDiverged(f"the loss is NaN or infinite in epoch {epoch}")
-    return total / len(index)
 
 
 def parts_of_a_batch(
@@ -339,23 +380,14 @@ def parts_of_a_batch(
     """
     live = sum(activation_bytes(teacher, sizes).live for teacher in teachers)
     each = int(BACKWARD * activation_bytes(model, sizes).total + OVERHEAD * live)
-    least = min(batch, LEAST_NORMALIZED if _is_normalized(model) else 1)
     size = current_budget().batch_size(
         each,
         most=batch,
         what=f"training model '{model.name}'",
         fixed=COPIES * 4 * model.count_params(),
-        least=least,
+        least=min(batch, LEAST_NORMALIZED if _is_normalized(model) else 1),
     )
     return -(-batch // size)
-
-
-def note_on_parts(model: keras.Model, batch: int, parts: int) -> str:
-    """Return what a report says of batches that were cut."""
-    note = f"memory holds no batch of {batch}: it was trained in {parts} parts"
-    if _is_normalized(model):
-        note += ", whose statistics batch normalization used"
-    return note
 
 
 def _is_normalized(model: keras.Model) -> bool:

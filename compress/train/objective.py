@@ -18,11 +18,13 @@ from compress.model.compiled import OwnStep, step_on
 from compress.model.copies import copy_model
 from compress.model.ports import output_names, packed
 from compress.plan import TrainSettings
-from compress.train.optimizers import build_optimizer
 
 if TYPE_CHECKING:
     import keras
 
+MOMENTUM = 0.9
+EXPONENTIAL_FLOOR = 0.01
+"""What the exponential schedule ends at, as a share of the peak learning rate."""
 Step = Callable[[Any, Any, Any], Any]
 """(inputs, labels, weights or None) -> the loss, after the model's weights have changed."""
 
@@ -56,29 +58,27 @@ class Objective(Protocol):
         identity: What a training that goes on must agree in.
     """
 
-    feature_layers: Sequence[str]
+    feature_layers: Sequence[str] = ()
     identity: str
 
     def variables(self) -> list[Any]:
         """Returns Keras variables that are trained with the student and then thrown away."""
-        ...
+        return []
 
     def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
         """Returns arrays over the training examples, gathered with each batch."""
-        ...
+        return {}
 
     def live(self, inputs: Any) -> Mapping[str, Any]:
         """Returns what is computed from a batch's inputs (graph code)."""
-        ...
+        return {}
 
     def chance_loss(self) -> float:
         """Returns the most that a guess costs; far above it, and above what the training began
         with, it has diverged."""
-        ...
 
     def loss(self, batch: Batch) -> Any:
         """Returns the loss per example, (batch,), float32."""
-        ...
 
     def step(self, model: keras.Model, optimizer: Any) -> Step | None:
         """Returns what makes whole steps of a model; None: the loop does, by the loss.
@@ -87,10 +87,10 @@ class Objective(Protocol):
             model: What is trained.
             optimizer: Built for its weights.
         """
-        ...
+        return None
 
 
-class LabelObjective:
+class LabelObjective(Objective):
     """The task's own loss.
 
     Args:
@@ -98,23 +98,9 @@ class LabelObjective:
         label_smoothing: Share of a target that moves to the other classes, in [0, 1).
     """
 
-    feature_layers: Sequence[str] = ()
-
     def __init__(self, task: Task, label_smoothing: float = 0.0) -> None:
         self.task: Any = replace(task, label_smoothing=label_smoothing)  # type: ignore[type-var]
         self.identity = f"labels {self.task!r}"
-
-    def variables(self) -> list[Any]:
-        """Trains nothing of its own."""
-        return []
-
-    def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
-        """Needs no further arrays."""
-        return {}
-
-    def live(self, inputs: Any) -> Mapping[str, Any]:
-        """Computes nothing from inputs."""
-        return {}
 
     def chance_loss(self) -> float:
         """Returns the task's."""
@@ -123,10 +109,6 @@ class LabelObjective:
     def loss(self, batch: Batch) -> Any:
         """Returns the task's loss, (batch,)."""
         return self.task.loss(batch.labels, batch.logits)
-
-    def step(self, model: keras.Model, optimizer: Any) -> Step | None:
-        """Leaves steps to the loop."""
-        return None
 
 
 class OwnStepObjective(LabelObjective):
@@ -197,14 +179,13 @@ def check_own_step(
     import tensorflow as tf
 
     copy = copy_model(model)
-    optimizer = build_optimizer(settings, 1, copy.trainable_variables)
-    step = objective.step(copy, optimizer)
+    step = objective.step(copy, build_optimizer(settings, 1, copy.trainable_variables))
     part = data.train.take(np.arange(min(2, len(data.train))))
     weights = None if part.weight is None else tf.constant(part.weight)
-    labels = mapped(tf.constant, part.y)
-    inputs = mapped(tf.constant, data.preprocess(part.x))
     traced = tf.function(lambda x, y: step(x, y, weights), autograph=False)
-    traced.get_concrete_function(inputs, labels)  # not called: weights stay
+    traced.get_concrete_function(  # not called: weights stay
+        mapped(tf.constant, data.preprocess(part.x)), mapped(tf.constant, part.y)
+    )
 
 
 def _answers(model: keras.Model, labels: Any) -> Any:
@@ -213,5 +194,61 @@ def _answers(model: keras.Model, labels: Any) -> Any:
 
     if not isinstance(labels, Mapping):
         return labels
-    structure = getattr(model, "output", None)
-    return keras.tree.pack_sequence_as(structure, [labels[name] for name in output_names(model)])
+    rows = [labels[name] for name in output_names(model)]
+    return keras.tree.pack_sequence_as(getattr(model, "output", None), rows)
+
+
+def learning_rate(settings: TrainSettings, total_steps: int) -> Any:
+    """Returns the learning rate as a number or a Keras schedule over `total_steps`."""
+    import keras
+
+    if settings.schedule == "cosine":
+        return keras.optimizers.schedules.CosineDecay(settings.learning_rate, total_steps)
+    if settings.schedule == "exponential":
+        return keras.optimizers.schedules.ExponentialDecay(
+            settings.learning_rate, total_steps, EXPONENTIAL_FLOOR
+        )
+    return settings.learning_rate
+
+
+def build_optimizer(
+    settings: TrainSettings, total_steps: int, variables: list[Any], parts: int = 1
+) -> keras.optimizers.Optimizer:
+    """Builds the optimizer for `variables`.
+
+    Weight decay is decoupled for every optimizer (Loshchilov & Hutter 2019) and spares
+    vectors (biases, normalization scales), which it would only push towards zero.
+
+    Args:
+        settings: Names and numbers.
+        total_steps: Batches that the schedule spans, at least 1 (Keras's schedules count batches,
+            of parts too).
+        variables: The trainable variables.
+        parts: How many batches give one step, by the mean of their gradients.
+
+    Returns:
+        A Keras optimizer, built.
+    """
+    import keras
+
+    common: dict[str, Any] = {
+        "learning_rate": learning_rate(settings, total_steps),
+        "weight_decay": settings.weight_decay or None,
+        "gradient_accumulation_steps": parts if parts > 1 else None,
+    }
+    makers: dict[str, Any] = {
+        "sgd": lambda: keras.optimizers.SGD(**common),
+        "momentum": lambda: keras.optimizers.SGD(momentum=MOMENTUM, **common),
+        "nesterov": lambda: keras.optimizers.SGD(momentum=MOMENTUM, nesterov=True, **common),
+        "adagrad": lambda: keras.optimizers.Adagrad(**common),
+        "rmsprop": lambda: keras.optimizers.RMSprop(**common),
+        "adam": lambda: keras.optimizers.Adam(**common),
+        "adamw": lambda: keras.optimizers.AdamW(**common),
+    }
+    if settings.optimizer == "adamw":
+        common["weight_decay"] = settings.weight_decay
+    optimizer = makers[settings.optimizer]()
+    if settings.weight_decay:
+        optimizer.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
+    optimizer.build(variables)
+    return optimizer

@@ -1,20 +1,27 @@
-"""What a training works with, what it is hooked into, and what it says of itself."""
+"""Hooks, context, results and checkpoints of a training, and which weights a fine-tuning keeps."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
-from compress.core.device import Device
+from compress.core.arrays import opened
+from compress.core.atomic_files import replacing
+from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.plan import TrainSettings
-from compress.train.objective import Objective
+from compress.train.predict import quality_of
 
 if TYPE_CHECKING:
     import keras
+
+
+Arrays = dict[str, npt.NDArray[Any]]
 
 
 class Hook(Protocol):
@@ -35,15 +42,13 @@ class Hook(Protocol):
         `jit` tells whether XLA compiles the steps. `state` is what `state` returned, where a
         training goes on.
         """
-        ...
 
     def may_select(self, step: int) -> bool:
         """Tells whether the weights after `step` steps are a legitimate result."""
-        ...
 
     def state(self) -> Mapping[str, npt.NDArray[Any]]:
         """Returns what a training needs to go on."""
-        ...
+        return {}
 
 
 @dataclass(frozen=True)
@@ -87,61 +92,146 @@ class TrainResult:
             f"{self.best_epoch} kept; validation {reached}"
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns the record as JSON."""
-        return asdict(self)
 
+class StartingPoint:
+    """A model as it comes to a fine-tuning, and its validation quality.
 
-@dataclass(frozen=True, eq=False)
-class TrainContext:
-    """What every part of one training works with; see `compress.train.train`.
-
-    Attributes:
-        data: Training part trains, validation part selects.
-        settings: How to train.
-        objective: What is minimised.
-        hooks: Acting during training.
-        device: What computes.
-        seed: Of the batch order and of augmentation.
-        select_by: The validation quality that selects the best epoch.
-        parts: Into how many a batch is cut; see `compress.train.loop`.
+    Args:
+        model: Trained, or cut and repaired; it is trained in place afterwards.
+        data: Its validation part judges.
+        quality: Which of its qualities selects.
     """
 
-    data: Dataset
-    settings: TrainSettings
-    objective: Objective
-    hooks: Sequence[Hook]
-    device: Device
-    seed: int
-    select_by: str
-    parts: int = 1
+    def __init__(self, model: keras.Model, data: Dataset, quality: str) -> None:
+        self._quality = quality
+        self._val = quality_of(model, data, "val")
+        self._weights = model.get_weights()
 
-    @property
-    def whole_batch(self) -> int:
-        """Examples that are asked for in a step."""
-        return min(self.settings.batch_size, len(self.data.train))
+    def settled(self, model: keras.Model, result: TrainResult) -> TrainResult:
+        """Returns the training's result; where no epoch was as good, the model is as it came."""
+        before = self._val[self._quality]
+        notes = [f"validation {self._quality} before fine-tuning {before:.4f}"]
+        if before > result.val[self._quality]:
+            notes.append("fine-tuning made it no better: its weights are those before")
+            model.set_weights(self._weights)
+            result = replace(result, val=self._val, best_epoch=0)
+        return replace(result, notes=(*notes, *result.notes))
 
-    @property
-    def batch(self) -> int:
-        """Examples of a step: a part of a batch."""
-        return -(-self.whole_batch // self.parts)
 
-    @property
-    def accumulate(self) -> int:
-        """Steps whose gradients are averaged."""
-        return self.settings.accumulate * self.parts
+class LastEpoch(Hook):
+    """A training hook that lets only the last epoch's weights stand."""
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Full steps of an epoch."""
-        return len(self.data.train) // self.batch
+    def start(
+        self,
+        model: Any,
+        step: Any,
+        total_steps: int,
+        steps_per_epoch: int,
+        *,
+        jit: bool,
+        state: Mapping[str, npt.NDArray[Any]] | None = None,
+    ) -> None:
+        """See `compress.train.Hook.start`."""
+        self._total = total_steps
 
-    @property
-    def epochs(self) -> int:
-        """Epochs of the training: as many as of whole batches."""
-        return self.settings.epochs_for(len(self.data.train) // self.whole_batch)
+    def may_select(self, step: int) -> bool:
+        """Tells whether training is over."""
+        return step >= self._total
 
-    @property
-    def total_steps(self) -> int:
-        """Steps of the training."""
-        return self.epochs * self.steps_per_epoch
+
+@dataclass
+class Checkpoint:
+    """What a training has after some epochs.
+
+    Attributes:
+        identity: What the training is; another one must not go on from here.
+        about: Plain numbers: history, best epoch, steps.
+        arrays: Variables by part and place ("model/3").
+    """
+
+    identity: str
+    about: dict[str, Any]
+    arrays: Arrays = field(default_factory=dict)
+
+    def put(self, part: str, values: Sequence[Any]) -> None:
+        """Stores the values of variables (or arrays) under a part's name."""
+        for place, value in enumerate(values):
+            array = value.numpy() if hasattr(value, "numpy") else np.asarray(value)
+            self.arrays[f"{part}/{place}"] = array
+
+    def get(self, part: str) -> list[npt.NDArray[Any]]:
+        """Returns a part's arrays in their order."""
+        count = sum(key.rpartition("/")[0] == part for key in self.arrays)
+        return [self.arrays[f"{part}/{place}"] for place in range(count)]
+
+    def state(self, part: str) -> Arrays:
+        """Returns the arrays that were put under "part/name"."""
+        named = ((key.partition("/"), value) for key, value in self.arrays.items())
+        return {name: value for (head, _, name), value in named if head == part}
+
+    def assign(self, part: str, variables: Sequence[Any]) -> None:
+        """Gives a part's values to variables."""
+        for variable, value in zip(variables, self.get(part), strict=True):
+            variable.assign(value)
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Writes a checkpoint in one atomic step; floats of 16 bits that NumPy lacks become bytes."""
+    about = json.dumps({"identity": checkpoint.identity, **checkpoint.about})
+    arrays: dict[str, Any] = {  # bfloat16 would need pickling
+        name: array.astype(np.float32) if array.dtype.kind == "V" else array
+        for name, array in checkpoint.arrays.items()
+    }
+    with replacing(path.with_suffix(".npz")) as temporary:
+        np.savez(temporary, about=np.array(about), **arrays)
+
+
+def load_checkpoint(path: Path, identity: str) -> Checkpoint | None:
+    """Reads what `save_checkpoint` wrote; None where there is no file.
+
+    Raises:
+        InputError: The file is of another training, or no checkpoint.
+    """
+    path = path.with_suffix(".npz")
+    if not path.exists():
+        return None
+    arrays, about = _read(path)
+    found = about.pop("identity")
+    if found != identity:
+        raise InputError(
+            f"A checkpoint must belong to the training that is continued. Received: '{path}', of a "
+            f"training with {_difference(found, identity)}. Remove it to start over."
+        )
+    return Checkpoint(identity, about, arrays)
+
+
+def parts_of_checkpoint(path: Path) -> int | None:
+    """Return into how many parts a training cuts its batches; None: it has not begun.
+
+    Raises:
+        InputError: The file is no checkpoint.
+    """
+    path = path.with_suffix(".npz")
+    return int(_read(path, ["about"])[1].get("parts", 1)) if path.exists() else None
+
+
+def _read(path: Path, names: Sequence[str] | None = None) -> tuple[Arrays, dict[str, Any]]:
+    """Return a checkpoint's arrays and what it says of the training."""
+    try:
+        with opened(path) as archive:
+            arrays = archive.read(archive.names if names is None else names)
+        about: dict[str, Any] = json.loads(str(arrays.pop("about")))
+        about["identity"]
+    except (InputError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"A checkpoint must be written by train(). Received: '{path}' ({error!r}). Remove it."
+        ) from None
+    return arrays, about
+
+
+def _difference(old: str, new: str) -> str:
+    """Returns the first line in which two identities differ."""
+    for before, after in zip(old.splitlines(), new.splitlines(), strict=False):
+        if before != after:
+            return f"'{before}' instead of '{after}'"
+    return "more or fewer parts"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +14,21 @@ from compress.core.arrays import mapped
 from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.data.tasks import has_classes
+from compress.data.tasks import VOID, has_classes, has_positions
 from compress.model.logits import LogitsView
-from compress.train.augment import augmented, moved
 from compress.train.objective import Batch, Step
-from compress.train.records import TrainContext
+
+if TYPE_CHECKING:
+    from compress.train.loop import Training
 
 PROBE = 256
 """Training examples on which the loss before training is taken, at most."""
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the training at which it is taken: temperature and weights may change."""
+
+
+REACH = 8
+"""Images are shifted by up to 1 / REACH of their height and width."""
 
 
 class Steps:
@@ -32,7 +37,7 @@ class Steps:
     A step's loss is the objective's and what the model adds itself (regularizers, `add_loss`).
 
     Args:
-        context: Of the training.
+        training: What it is of.
         view: The model, as a function to logits.
         variables: What is trained.
         optimizer: Built for them.
@@ -42,7 +47,7 @@ class Steps:
 
     def __init__(
         self,
-        context: TrainContext,
+        training: Training,
         *,
         view: LogitsView,
         variables: list[Any],
@@ -52,8 +57,8 @@ class Steps:
     ) -> None:
         import tensorflow as tf
 
-        data, settings, objective = context.data, context.settings, context.objective
-        device, seed, total_steps = context.device, context.seed, context.total_steps
+        data, settings, objective = training.data, training.settings, training.objective
+        device, seed, total_steps = training.device, training.seed, training.total_steps
         self.notes: list[str] = []
         # what the user's own step does may be more than XLA knows
         self._jit, self._step = device.jit and own is None, step
@@ -67,13 +72,12 @@ class Steps:
         scaling = data.preprocess.in_graph()
 
         def gather(batch: Any) -> dict[str, Any]:
-            found = {name: read(batch) for name, read in rows.items()}
             # the names of ours cannot collide: an objective's rows are "teacher..."
             return {
                 "images": mapped(lambda values: tf.gather(values, batch), images),
                 "labels": mapped(lambda values: tf.gather(values, batch), labels),
                 "weights": tf.gather(weights, batch),
-                **found,
+                **{name: read(batch) for name, read in rows.items()},
             }
 
         def compared(given: Mapping[str, Any], output: Any, progress: Any) -> Any:
@@ -90,8 +94,7 @@ class Steps:
 
         def update(found: Mapping[str, Any], now: Any) -> Any:
             draw = (settings.augment, seed, now)
-            raw = augmented(found["images"], *draw)
-            inputs = scaling(raw)
+            inputs = scaling(augmented(found["images"], *draw))
             truth = inputs if data.gives_back else moved(found["labels"], data, *draw)
             if own is not None:
                 return own(inputs, truth, found["weights"] if weighted else None)
@@ -114,7 +117,7 @@ class Steps:
                 [float(compared(given, output, tf.constant(share)) + added) for share in SHARES]
             )
 
-        self._costs, self._batch = costs, context.batch
+        self._costs, self._batch = costs, training.batch
         self._gather, self._update = gather, update
         self._run = self._trace()
 
@@ -135,8 +138,9 @@ class Steps:
             return tf.while_loop(lambda position, *_: position < tf.shape(index)[0], one, start)[1]
 
         # no AutoGraph: it cannot read this source on Python 3.13
-        signature = [tf.TensorSpec((None, None), tf.int32)]
-        traced: Callable[[Any], Any] = tf.function(run, signature, autograph=False)
+        traced: Callable[[Any], Any] = tf.function(
+            run, [tf.TensorSpec((None, None), tf.int32)], autograph=False
+        )
         return traced
 
     def first_loss(self, count: int) -> float:
@@ -159,11 +163,11 @@ class Steps:
         """Runs the steps; without XLA from now on where it cannot compile them."""
         import tensorflow as tf
 
-        if not self._jit:
-            return self._run(index)
         try:
             return self._run(index)
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
+            if not self._jit:
+                raise
             # compilation fails before the first step runs, so nothing is done twice
             self._jit = False
             self.notes.append(f"trained without XLA: {str(error).splitlines()[0]}")
@@ -234,3 +238,83 @@ def class_weights(data: Dataset, mode: str) -> npt.NDArray[np.float32]:
         )
     counts = np.bincount(data.train.y, minlength=data.num_classes)
     return (len(data.train) / (data.num_classes * counts)).astype(np.float32)
+
+
+def check_augment(names: Sequence[str], data: Dataset) -> None:
+    """Checks that there are images to augment, and labels that can be moved with them.
+
+    Raises:
+        InputError: Augmentation is asked for and examples are no (H, W, C), or labels by position
+            cannot follow.
+    """
+    if not names:
+        return
+    shape, positions = data.input_shape, data.task.output_shape[:-1]
+    if len(shape) != 3:
+        raise InputError(
+            f"augment must be used on images (height, width, channels). Received: examples of "
+            f"shape {shape}. Leave augment empty."
+        )
+    if not positions or data.gives_back:
+        return
+    if positions != shape[:2]:
+        raise InputError(
+            "augment must move labels with their images: they must have the images' height and "
+            f"width. Received: labels at {positions} positions, images of {shape[:2]}."
+        )
+    if "shift" in names and not has_positions(data.kind):
+        raise InputError(
+            "augment must leave no positions without a label: 'shift' needs classes, of which one "
+            f"may be void. Received: a {data.kind} task. Use 'flip' alone."
+        )
+
+
+def moved(labels: Any, data: Dataset, names: Sequence[str], seed: int, step: Any) -> Any:
+    """Returns labels by position changed as `augmented` changes their images; others stay.
+
+    Args:
+        labels: (batch, ...), as the data set holds them; what comes in at the edges is void.
+        data: They are of.
+        names, seed, step: See `augmented`.
+    """
+    if not names or not data.task.output_shape[:-1]:
+        return labels
+    if has_positions(data.kind):
+        return augmented(labels[..., None], names, seed, step, fill=VOID)[..., 0]
+    return augmented(labels, names, seed, step)
+
+
+def augmented(images: Any, names: Sequence[str], seed: int, step: Any, *, fill: int = 0) -> Any:
+    """Returns the batch, randomly changed; equal seeds and steps give equal changes.
+
+    Args:
+        images: (batch, H, W, C), as stored, any type.
+        names: Of "flip" (left to right, every second image on average) and "shift" (by up to
+            an eighth of height and width).
+        seed: Of the training.
+        step: int64 scalar tensor.
+        fill: What comes in at the edges.
+
+    Returns:
+        Images of the same shape and type.
+    """
+    import tensorflow as tf
+
+    if not names:
+        return images
+    keys = tf.stack([tf.cast(seed, tf.int64), tf.cast(step, tf.int64)])
+    batch, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
+    if "flip" in names:
+        chosen = tf.random.stateless_uniform((batch, 1, 1, 1), keys) < 0.5
+        images = tf.where(chosen, tf.reverse(images, axis=[2]), images)
+    if "shift" in names:
+        high, wide = max(1, height // REACH), max(1, width // REACH)
+        padded = tf.pad(images, ((0, 0), (high, high), (wide, wide), (0, 0)), constant_values=fill)
+        for axis, reach, size in ((1, high, height), (2, wide, width)):
+            start = tf.random.stateless_uniform(
+                (batch, 1), keys + axis, 0, 2 * reach + 1, dtype=tf.int32
+            )
+            places = start + tf.range(size)  # (batch, size)
+            padded = tf.gather(padded, places, axis=axis, batch_dims=1)
+        images = padded
+    return images

@@ -34,6 +34,7 @@ from compress.core.errors import LONGEST, ParetuneError, one_line
 from compress.core.faults import SPACE, explain_fault, fault_of
 from compress.core.summary import line
 from compress.run.directory import LOG, RunFolder
+from search.engines import Display
 
 if TYPE_CHECKING:
     from compress.report import Report
@@ -280,7 +281,7 @@ class TimeLeft(ProgressColumn):
         return left if left >= 0.5 else None
 
 
-class RichDisplay:
+class RichDisplay(Display):
     """Progress bars: one for the phase, one a worker; of many workers the first ones."""
 
     def __init__(self, progress: Progress) -> None:
@@ -292,7 +293,7 @@ class RichDisplay:
         self._steps = False
 
     def phase(self, title: str, done: int, total: int, *, steps: bool = False) -> None:
-        """Begins a phase; see `search.engines.progress.Display`."""
+        """Begins a phase; see `search.engines.Display`."""
         for task in (*self._workers.values(), *([] if self._main is None else [self._main])):
             self._progress.remove_task(task)
         self._workers, self._shares, self._done, self._steps = {}, {}, done, steps

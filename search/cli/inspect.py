@@ -50,8 +50,8 @@ def inspect(
     Channels that belong together stand in one group; for those that must stay it says why. Of
     a .tflite file or a SavedModel it shows inputs, outputs and the costs of its operators.
     """
+    from compress.benchmarking import profiled
     from compress.benchmarking.models import fixed
-    from compress.benchmarking.profile import profiled
     from compress.core.atomic_files import write_json
     from compress.core.interpreter import FORMATS, import_plugins, require_packages
     from compress.core.quantities import (

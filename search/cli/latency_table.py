@@ -86,7 +86,7 @@ def read(
     ] = Path("latency-table.json"),
 ) -> None:
     """Read what was timed on a device: `shrink --latency-table FILE` takes it."""
-    from compress.devices.importing import import_latency_table
+    from compress.devices import import_latency_table
     from compress.measure import formats
 
     with reporting_errors("Nothing was written."):

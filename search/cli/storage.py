@@ -32,7 +32,7 @@ def serve(
     Nothing that goes through it is encrypted, and nobody is asked who he is: other machines come
     by a tunnel (ssh -N -L 13000:127.0.0.1:13000 HOST).
     """
-    from search.study.proxy import make_proxy, serve_only
+    from search.study.storage import make_proxy, serve_only
 
     with reporting_errors("The same command starts it again: the database has everything."):
         proxy = make_proxy(url, parse_whole_number(port, "port"))

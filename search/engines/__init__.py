@@ -3,25 +3,27 @@
 from search.engines._base import (
     KILLED,
     LOST,
+    MAX_LOST,
     OVERDUE,
     Crew,
     Demand,
+    Display,
     Engine,
-    Handler,
     Job,
+    JobQueue,
     Order,
-    Runner,
 )
 
 __all__ = [
     "KILLED",
     "LOST",
+    "MAX_LOST",
     "OVERDUE",
     "Crew",
     "Demand",
+    "Display",
     "Engine",
-    "Handler",
     "Job",
+    "JobQueue",
     "Order",
-    "Runner",
 ]

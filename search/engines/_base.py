@@ -1,13 +1,17 @@
-"""What an engine is: how many workers it has, and the pool that runs them."""
+"""What an engine is, the jobs that its workers get, and who shows how far they are."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from search.engines import messages
+
 if TYPE_CHECKING:
+    from search.engines.pool import Pool
     from search.plan import EngineOptions, SearchPlan
     from search.study.directory import SearchFolder
 
@@ -16,40 +20,10 @@ KILLED = "signal SIGKILL"
 """How a worker died that nothing of its own ended: the system does so when memory is short."""
 LOST = "its node was lost"
 """How a worker died whose machine is gone: what it did runs again elsewhere."""
+MAX_LOST = 5
+"""So often a job is begun whose nodes were lost: it may be what takes them down."""
 
 Job = dict[str, Any]
-
-
-class Handler(Protocol):
-    """What a pool's user does with its jobs."""
-
-    def next_job(self) -> Job | None:
-        """Returns the next job, or None while there is none to give."""
-        ...
-
-    def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Called for progress and claims of a running job."""
-        ...
-
-    def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Called when a job is finished."""
-        ...
-
-    def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
-        """Called when a worker died with a job in hand; `claimed` names its trial."""
-        ...
-
-
-class Runner(Protocol):
-    """A pool as its users see it."""
-
-    def run(self, handler: Handler) -> None:
-        """Feeds a handler's jobs to the workers until it gives none and all are idle.
-
-        Raises:
-            RunFailed: A worker cannot even start.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -150,6 +124,97 @@ class Engine(Protocol):
         """
         ...
 
-    def pool(self, order: Order) -> AbstractContextManager[Runner]:
+    def pool(self, order: Order) -> AbstractContextManager[Pool]:
         """Returns the workers, once the data are where `SearchFolder.shared` says."""
         ...
+
+
+class Display:
+    """Shows how far a run is; this one shows nothing."""
+
+    def phase(self, title: str, done: int, total: int, *, steps: bool = False) -> None:
+        """Begins a phase of `total` jobs, `done` of which are finished.
+
+        Args:
+            title: Of the phase.
+            done: Jobs.
+            total: Jobs.
+            steps: Workers tell how far a step of their job is, not the job: how many steps come
+                is not known.
+        """
+
+    def advance(self, done: int, total: int) -> None:
+        """Says how many jobs of the phase are finished."""
+
+    def worker(self, index: int, text: str, share: float) -> None:
+        """Says what a worker does and how far it is, in [0, 1]; empty text: idle."""
+
+
+class JobQueue:
+    """Gives out jobs in their order, shows their progress and counts those that are over.
+
+    Args:
+        display: Shows progress.
+        jobs: That wait.
+        done: How many of the phase are finished already.
+
+    Attributes:
+        total, done: Jobs of the phase, and how many of them are finished.
+        failures: What failed, with reasons.
+    """
+
+    def __init__(self, display: Display, jobs: Iterable[Job], done: int = 0) -> None:
+        self._display, self._pending = display, list(jobs)
+        self.total, self.done = done + len(self._pending), done
+        self.failures: list[str] = []
+        self._lost = Counter[tuple[str, int]]()
+
+    def next_job(self) -> Job | None:
+        """Returns the next job, or None while there is none to give."""
+        return self._pending.pop(0) if self._pending else None
+
+    def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        """Shows progress; called for what a worker says of its running job."""
+        if message["kind"] == messages.PROGRESS:
+            self._display.worker(worker, message["text"], message["share"])
+
+    def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
+        """Notes a job whose worker died; one whose node was lost runs again.
+
+        Args:
+            worker: Its index.
+            job: What it had in hand.
+            claimed: Names the trial that it had begun; None: none.
+            how: How it died: `LOST`, `KILLED`, "exit code 1".
+        """
+        if how == LOST:
+            key = (job["name"], job.get("place", 0))
+            self._lost[key] += 1
+            if self._lost[key] < MAX_LOST:
+                self._display.worker(worker, "", 0.0)
+                self._pending.insert(0, job)
+                return
+        self._fail(job, f"its worker died ({how})")
+        self.end(worker)
+
+    def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        """Counts a job, and says what came of it."""
+        if "error" in message:
+            self._fail(job, message["error"], message.get("diverged", False))
+        else:
+            self._say(worker, job, message)
+        self.end(worker)
+
+    def _say(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        """Logs what came of a job."""
+        raise NotImplementedError
+
+    def _fail(self, job: Job, reason: str, diverged: bool = False) -> None:
+        """Notes why a job failed."""
+        raise NotImplementedError
+
+    def end(self, worker: int) -> None:
+        """Counts a job that is over."""
+        self.done += 1
+        self._display.worker(worker, "", 0.0)
+        self._display.advance(self.done, self.total)

@@ -1,34 +1,149 @@
-"""The jobs of a run: trials until enough are trained, final trainings, models to compress."""
+"""The steps of a run and their jobs: trials, final trainings of the front, its compression."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import optuna
 
 from compress.core.errors import RunFailed
+from compress.data import Dataset
 from compress.run.directory import LOG
 from compress.shrinking.job import command_line
-from search.engines import KILLED, LOST, OVERDUE, Job, messages
-from search.engines.progress import MAX_LOST, Display, JobQueue
+from search.engines import KILLED, LOST, MAX_LOST, OVERDUE, Display, Job, JobQueue, messages
+from search.engines.pool import Pool
 from search.plan import SearchPlan
 from search.samplers.grid import exhausted
 from search.study import study as studies
-from search.study.budget import Budget
 from search.study.checks import Past
-from search.study.directory import SearchFolder
+from search.study.costs import NAMES, limits
+from search.study.directory import COMPLETE, FAILED, STOPPED, Candidate, SearchFolder
+from search.study.front import Budget, going_on
 from search.study.objective import candidate_id
-from search.study.records import COMPLETE, FAILED, STOPPED, Candidate
+from search.study.recovery import recover
+from search.study.retrain import promote_best
 
-if TYPE_CHECKING:
-    import optuna
-
-MAX_TRIES = 3
-"""So often a trial is begun for which memory was short; the last times with no other beside it."""
+AGAIN = {
+    studies.TRIES_ATTR: (3, "it seems to need more memory than there is"),
+    studies.LOST_ATTR: (MAX_LOST, "it may be what takes nodes down"),
+}
+"""What ends a trial that is begun again -> how often it is begun, what the last time means."""
 MAX_UNCLAIMED = 3
 """Deaths of workers without a trial in hand after which a run gives up."""
-_NOTHING = Past()
+
+
+def search_front(
+    folder: SearchFolder, plan: SearchPlan, data: Dataset, pool: Pool, display: Display
+) -> None:
+    """Gives out trials until the search is over.
+
+    Raises:
+        RunFailed: No candidate could be trained.
+    """
+    options = plan.search
+    LOG.info(
+        "1 define the space: '%s' on '%s'; limits: %s",
+        options.space, data.name,
+        ", ".join(f"{limit:,} {NAMES[name]}" for name, limit in limits(options).items()) or "none",
+    )  # fmt: skip
+    LOG.info(
+        "2 sample with %s; 3 %s and evaluate %s against %s; 4 update the strategy; "
+        "5 repeat until %d candidates are %s",
+        options.strategy, "repair" if options.no_train else f"train {options.epochs} epochs",
+        options.objectives[0], ", ".join(options.costs), options.trials,
+        "judged" if options.no_train else f"trained; stopping: {plan.stopping.rule}",
+    )  # fmt: skip
+    candidates = folder.read_candidates()
+    lost = recover(folder, plan, data, candidates)
+    study = studies.open_study(folder, plan)
+    again = studies.close_orphans(study, folder, plan)
+    if again:
+        LOG.info("%d interrupted trial(s) will run again", again)
+    studies.enqueue_first(study, plan, data, lost)
+    handler = SearchJobs(folder, plan, study, display, candidates)
+    if handler.ended:
+        LOG.info("going on: %d candidates are finished", handler.ended)
+    display.phase("Searching", handler.ended, options.trials)
+    pool.run(handler)
+    # of workers that were lost before they could say which trial they had begun
+    studies.close_orphans(study, folder, plan)
+    if not any(item.state == COMPLETE for item in handler.candidates):
+        raise RunFailed(nothing_trained(handler.candidates, plan))
+    LOG.info("search over after %d trials: %s", handler.ended, handler.over)
+
+
+def nothing_trained(candidates: list[Candidate], plan: SearchPlan) -> str:
+    """Says why no candidate was trained: the first failure, or limits that none met."""
+    failed = [item for item in candidates if item.state == FAILED]
+    if failed:
+        return f"No candidate could be trained. The first failed: {failed[0].reason}."
+    smallest = {
+        name: min((getattr(item, name) or 0 for item in candidates), default=0)
+        for name in limits(plan.search)
+    }
+    given = ", ".join(f"{limit:,} {NAMES[name]}" for name, limit in limits(plan.search).items())
+    least = ", ".join(f"{value:,} {NAMES[name]}" for name, value in smallest.items())
+    return (
+        f"All {len(candidates)} candidates exceed the limits ({given}). The smallest have {least}. "
+        "Raise the limits."
+    )
+
+
+def train_finally(folder: SearchFolder, plan: SearchPlan, pool: Pool, display: Display) -> None:
+    """Trains the front's candidates anew and settles which of the trainings go on."""
+    front = [item.id for item in going_on(folder.read_candidates(), plan)]
+    handler = FinalJobs(folder, plan, front, display, _teachers_of_parts(plan))
+    LOG.info(
+        "final trainings of the front (%s): %d epochs, %d seed(s)%s",
+        ", ".join(front), plan.final_epochs, plan.final.seeds,
+        ", validation part included" if plan.final.on_validation else "",
+    )  # fmt: skip
+    display.phase("Training the front", handler.done, handler.total)
+    pool.run(handler)
+    if handler.failures:
+        raise RunFailed(
+            f"Final trainings failed: {'; '.join(handler.failures)}. The same command tries them "
+            "again."
+        )
+    for name in front:
+        promote_best(name, folder, plan.search.objectives[0])
+
+
+def _teachers_of_parts(plan: SearchPlan) -> tuple[Path, ...]:
+    """Returns who teaches sub-networks that were judged untrained: the whole, unless others do."""
+    if not plan.search.no_train:
+        return ()
+    if not plan.distill.teacher.automatic:
+        return plan.distill.teacher.files
+    whole = plan.search.made_space.whole()
+    assert whole is not None, "the space is around a model"
+    return (whole[0],)
+
+
+def compress_front(
+    folder: SearchFolder, plan: SearchPlan, pool: Pool, display: Display, past: Past
+) -> list[str]:
+    """Compresses what of the front is not yet; returns what failed, with reasons."""
+    members = going_on(folder.read_candidates(), plan)
+    front = [item.id for item in members]
+    teachers = list(plan.distill.teacher.files)
+    if plan.distill.teacher.automatic:
+        quality = plan.search.objectives[0]
+        best = max(members, key=lambda item: item.val[quality])
+        teachers = [folder.shipped_file(best.id)]
+    pending = [name for name in front if not folder.is_compressed(name)]
+    LOG.info(
+        "compressing the front (%s), weights %s, teacher: %s",
+        ", ".join(front), plan.weights.label,
+        " and ".join(map(str, teachers)) or "none",
+    )  # fmt: skip
+    handler = CompressJobs(folder, plan, pending, teachers, display, past)
+    display.phase("Compressing", 0, len(pending), steps=True)
+    pool.run(handler)
+    return handler.failures
 
 
 class SearchJobs(JobQueue):
@@ -94,12 +209,12 @@ class SearchJobs(JobQueue):
         self._running -= 1
         self._display.worker(worker, "", 0.0)
         if "fault" in message:
-            self._out_of_memory(message["number"], message["seed"], message["fault"])
-            return
-        if "given_up" in message:
+            number, seed = message["number"], message["seed"]
+            self._begin_again(number, seed, message["fault"], studies.TRIES_ATTR)
+        elif "given_up" in message:
             LOG.info("a worker came too late: %s", message["given_up"])
-            return
-        self._tell(Candidate.from_json(message["candidate"]))
+        else:
+            self._tell(Candidate.from_json(message["candidate"]))
 
     def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
         """Fails the trial of a worker that died.
@@ -109,82 +224,57 @@ class SearchJobs(JobQueue):
         """
         self._running -= 1
         self._display.worker(worker, "", 0.0)
-        if how == LOST:
-            if claimed is not None:
-                self._begin_again(
-                    claimed["number"], claimed["seed"], LOST, studies.LOST_ATTR, MAX_LOST,
-                    "it may be what takes nodes down",
-                )  # fmt: skip
-            return
         if claimed is None:
-            self._unclaimed += 1
+            if how != LOST:
+                self._unclaimed += 1
             if self._unclaimed >= MAX_UNCLAIMED:
                 raise RunFailed(
                     f"Workers keep dying before they begin a trial ({how}). See "
                     f"'{self._folder.path / 'workers.log'}'."
                 )
             return
-        number = claimed["number"]
-        # it may have died after its work was done: what is on disk in full is never lost
-        candidate = self._folder.read_candidate(candidate_id(number))
-        if candidate is None and how == KILLED:
-            self._out_of_memory(number, claimed["seed"], f"its worker died ({how})")
-            return
-        if candidate is None:
-            reason = how if how.startswith(OVERDUE) else f"its worker died ({how})"
-            candidate = self._failed(number, claimed["seed"], reason)
-        self._tell(candidate)
+        number, seed, reason = claimed["number"], claimed["seed"], f"its worker died ({how})"
+        if how == LOST:
+            self._begin_again(number, seed, LOST, studies.LOST_ATTR)
+        elif how == KILLED:
+            self._begin_again(number, seed, reason, studies.TRIES_ATTR)
+        else:
+            self._tell(self._failed(number, seed, how if how.startswith(OVERDUE) else reason))
 
-    def _out_of_memory(self, number: int, seed: int, reason: str) -> None:
-        """Queues a trial again, to run with no other beside it, or fails it in the end.
-
-        A candidate that is too big for the machine fails alone, too; one that was only unlucky
-        in its company does not.
-        """
-        why = "it seems to need more memory than there is"
-        again = self._begin_again(number, seed, reason, studies.TRIES_ATTR, MAX_TRIES, why)
-        if again is not None:
-            self._alone.append(again)
-            LOG.info("candidate %s will run with nothing beside it", candidate_id(again))
-
-    def _begin_again(
-        self, number: int, seed: int, reason: str, count: str, most: int, why: str
-    ) -> int | None:
+    def _begin_again(self, number: int, seed: int, reason: str, count: str) -> None:
         """Queues a trial again, or counts it: failed, or as its record says that there is now.
+
+        One for which memory was short runs with no other beside it. A candidate that is too big for
+        the machine fails alone, too; one that was only unlucky in its company does not.
 
         Args:
             number, seed: The trial's.
             reason: What ended it.
             count: The attribute that counts how often that was.
-            most: So often it ends for good.
-            why: What that means then.
-
-        Returns:
-            The number of the trial that is queued, if one is.
         """
-        trial = self._trial(number)
+        trial = self._study.get_trials(deepcopy=False)[number]
         times = 1 + trial.user_attrs.get(count, 0)
+        most, why = AGAIN[count]
         if times >= most:
             self._tell(self._failed(number, seed, f"{reason}, {times} times; {why}"))
-            return None
+            return
         again = studies.try_again(self._study, self._folder, trial, reason, **{count: times})
-        if again is not None:
-            LOG.info(
-                "candidate %s: %s; it runs again as %s",
-                candidate_id(number), reason, candidate_id(again),
-            )  # fmt: skip
-            return again
-        candidate = self._folder.read_candidate(candidate_id(number))
-        assert candidate is not None, "that is why it is not tried again"
-        self._tell(candidate)
-        return None
-
-    def _trial(self, number: int) -> optuna.trial.FrozenTrial:
-        trials = self._study.get_trials(deepcopy=False)
-        return next(trial for trial in trials if trial.number == number)
+        if again is None:
+            candidate = self._folder.read_candidate(candidate_id(number))
+            assert candidate is not None, "that is why it is not tried again"
+            self._tell(candidate)
+            return
+        LOG.info(
+            "candidate %s: %s; it runs again as %s",
+            candidate_id(number), reason, candidate_id(again),
+        )  # fmt: skip
+        if count == studies.TRIES_ATTR:
+            self._alone.append(again)
+            LOG.info("candidate %s will run with nothing beside it", candidate_id(again))
 
     def _failed(self, number: int, seed: int, reason: str) -> Candidate:
-        choices = dict(self._trial(number).params)
+        """Records a failure; what is on disk in full is never lost, and stays what it is."""
+        choices = dict(self._study.get_trials(deepcopy=False)[number].params)
         candidate = Candidate(
             candidate_id(number), FAILED, choices, seed, reason, ended=time.time()
         )
@@ -261,7 +351,7 @@ class CompressJobs(JobQueue):
         names: list[str],
         teachers: Sequence[Path],
         display: Display,
-        past: Past = _NOTHING,
+        past: Past,
     ) -> None:
         self._quality = plan.search.objectives[0]
         files = [str(path) for path in teachers]

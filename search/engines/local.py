@@ -38,7 +38,8 @@ class LocalEngine:
         worker a core (8 at most; each holds TensorFlow).
         """
         gpus, cores = gpu_count(demand.device), linux.cores()
-        budget, fitting = current_budget(), workers_fitting()
+        budget = current_budget()
+        fitting = max(1, budget.free() // LEAST_OF_A_WORKER)
         if budget.given and demand.workers is not None and demand.workers > fitting:
             raise InputError(
                 f"workers must be at most {fitting} with {gigabytes(budget.bytes)} of "
@@ -65,10 +66,7 @@ class LocalPool(Pool):
     its memory.
     """
 
-    def __init__(self, order: Order) -> None:
-        super().__init__(order)
-        self._order = order
-        self._log: IO[str] | None = None
+    _log: IO[str] | None = None
 
     def __enter__(self) -> LocalPool:
         self._log = open(self._log_of(0), "a", encoding="utf-8")
@@ -124,7 +122,6 @@ class ProcessLink:
         threading.Thread(target=self._read, args=(tell,), daemon=True).start()
 
     def _read(self, tell: Tell) -> None:
-        """Hands on its messages, then None when it has ended."""
         for line in self._process.stdout or ():
             message = messages.parse(line)
             if message is not None:
@@ -183,11 +180,6 @@ def card_of(worker: int, gpus: int, visible: str | None) -> str:
 def sharers(worker: int, workers: int, gpus: int) -> int:
     """Returns how many workers compute on this worker's card, itself included."""
     return len(range(worker % gpus, workers, gpus))
-
-
-def workers_fitting() -> int:
-    """Return how many workers the memory budget has room for, at least 1."""
-    return max(1, current_budget().free() // LEAST_OF_A_WORKER)
 
 
 def memory_of_each(count: int) -> int:

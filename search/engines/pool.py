@@ -13,12 +13,11 @@ from typing import Any, ClassVar, Protocol
 from compress.core.errors import RunFailed
 from compress.run.directory import LOG
 from search.engines import messages
-from search.engines._base import LOST, OVERDUE, Handler, Job, Order
+from search.engines._base import LOST, OVERDUE, Job, JobQueue, Order
 
 MAX_GROWTH = 2**30
 """A worker whose memory has grown by this many bytes is renewed (TensorFlow gives none back)."""
 MAX_JOBS = 40
-POLL_SECONDS = 0.5
 KILLED_STARTS = 3
 """A worker that is killed while it starts is replaced so many times in a row."""
 
@@ -62,7 +61,8 @@ class Slot:
     first_memory: int = 0
     memory: int = 0
     jobs: int = 0
-    killed_starts: int = 0
+    lost_starts: int = 0
+    asleep_until: float = 0.0
 
 
 class Pool:
@@ -77,12 +77,14 @@ class Pool:
     Attributes:
         AHEAD: Workers are started before there is a job for them, and get one when they are
             ready. A job then never waits for a worker that may not come.
+        LOST_STARTS: So many workers of a slot may be lost in a row before they are ready.
     """
 
     AHEAD: ClassVar[bool] = False
+    LOST_STARTS: ClassVar[int] = KILLED_STARTS
 
     def __init__(self, order: Order) -> None:
-        self._folder = order.folder
+        self._order, self._folder = order, order.folder
         self._slots = [Slot(index) for index in range(order.crew.count)]
         self._events: queue.Queue[tuple[int, int, dict[str, Any] | None]] = queue.Queue()
         # whether the handler may have another job: it had, or something has ended since
@@ -94,17 +96,12 @@ class Pool:
         raise NotImplementedError
 
     def _sent(self, job: Job) -> Job:
-        """Returns a job as a worker is sent it."""
         return job
 
-    def _may_start(self, slot: Slot) -> bool:
-        """Tells whether a slot without a worker may ask for one now."""
-        return True
-
-    def _wait(self, handler: Handler) -> None:
+    def _wait(self, handler: JobQueue) -> None:
         """Called while nothing happens: twice a second."""
 
-    def run(self, handler: Handler) -> None:
+    def run(self, handler: JobQueue) -> None:
         """Feeds `handler`'s jobs to the workers until it gives none and all are idle.
 
         Raises:
@@ -115,7 +112,7 @@ class Pool:
         while any(slot.job for slot in self._slots) or (self.AHEAD and self._more):
             self._end_overdue()
             try:
-                index, generation, message = self._events.get(timeout=POLL_SECONDS)
+                index, generation, message = self._events.get(timeout=0.5)
             except queue.Empty:
                 self._wait(handler)
                 continue
@@ -130,12 +127,12 @@ class Pool:
                 slot.deadline, slot.overdue = math.inf, True
                 slot.link.kill()
 
-    def _handle(self, slot: Slot, message: dict[str, Any] | None, handler: Handler) -> None:
+    def _handle(self, slot: Slot, message: dict[str, Any] | None, handler: JobQueue) -> None:
         if message is None:
             self._died(slot, handler)
         elif message["kind"] == messages.READY:
             slot.started = slot.ready = True
-            slot.killed_starts = 0
+            slot.lost_starts = 0
             slot.first_memory, slot.jobs = message["memory"], 0
             if message["device"] != self.device_text:
                 self.device_text = message["device"]
@@ -165,40 +162,32 @@ class Pool:
                 slot.claimed = message
             handler.on_message(slot.index, slot.job or {}, message)
 
-    def _feed_all(self, handler: Handler, first: Slot | None = None) -> None:
+    def _feed_all(self, handler: JobQueue, first: Slot | None = None) -> None:
         for slot in ([] if first is None else [first]) + self._slots:
             self._feed(slot, handler)
 
-    def _feed(self, slot: Slot, handler: Handler) -> None:
+    def _feed(self, slot: Slot, handler: JobQueue) -> None:
         """Gives an idle worker its next job, renewing or starting the process first."""
         if slot.job is not None:
             return
         grown = slot.memory - slot.first_memory > MAX_GROWTH
-        used_up = slot.link is not None and (grown or slot.jobs >= MAX_JOBS)
-        if self.AHEAD:
-            if used_up:
-                self._renew(slot)
-            if slot.link is None and self._may_start(slot):
-                self._start(slot)
-            if not slot.ready:
-                return
+        if slot.link is not None and (grown or slot.jobs >= MAX_JOBS):
+            LOG.info(
+                "worker %d renewed after %d jobs at %d MiB",
+                slot.index, slot.jobs, slot.memory // 2**20,
+            )  # fmt: skip
+            self._end(slot)
+        if self.AHEAD and slot.link is None and time.monotonic() >= slot.asleep_until:
+            self._start(slot)
+        if self.AHEAD and not slot.ready:
+            return
         slot.job = handler.next_job()
         if slot.job is None:
             self._more = False
-            return
-        if used_up and not self.AHEAD:
-            self._renew(slot)
-        if slot.link is None:
+        elif slot.link is None:
             self._start(slot)
         elif slot.ready:
             self._hand_over(slot)
-
-    def _renew(self, slot: Slot) -> None:
-        LOG.info(
-            "worker %d renewed after %d jobs at %d MiB",
-            slot.index, slot.jobs, slot.memory // 2**20,
-        )  # fmt: skip
-        self._end(slot)
 
     def _hand_over(self, slot: Slot) -> None:
         if slot.job is not None and slot.link is not None:
@@ -216,32 +205,32 @@ class Pool:
 
         slot.link = self._open(slot.index, tell)
 
-    def _died(self, slot: Slot, handler: Handler) -> None:
+    def _died(self, slot: Slot, handler: JobQueue) -> None:
         how = slot.link.how() if slot.link is not None else ""
         slot.link, slot.ready = None, False
         if slot.overdue:
             how = f"{OVERDUE} of {(slot.job or {}).get('seconds', 0):g} s"
         slot.deadline, slot.overdue = math.inf, False
-        was_killed = how.startswith("signal ")
-        if not slot.started and was_killed and slot.killed_starts < KILLED_STARTS:
-            # by the machine's memory manager, say: its job waits for the next worker
-            slot.killed_starts += 1
-            LOG.info("worker %d died while it started (%s); it is replaced", slot.index, how)
-            self._start(slot)
+        if slot.started:
+            self._lost(slot, how, handler)
             return
-        if not slot.started and how != LOST:
+        was_killed = how.startswith("signal ")
+        if not (was_killed or how == LOST) or slot.lost_starts == self.LOST_STARTS:
             remedy = " If memory ran out, give fewer --workers." if was_killed else ""
             raise RunFailed(
                 f"A worker process could not start ({how}).{remedy} See "
                 f"'{self._log_of(slot.index)}'."
             )
-        self._lost(slot, how, handler)
+        # by the machine's memory manager, say: its job waits for the next worker
+        slot.lost_starts += 1
+        LOG.info("worker %d died while it started (%s); it is replaced", slot.index, how)
+        if time.monotonic() >= slot.asleep_until:
+            self._start(slot)
 
     def _log_of(self, index: int) -> Path:
-        """Returns where what a worker printed stands."""
         return self._folder.path / "workers.log"
 
-    def _lost(self, slot: Slot, how: str, handler: Handler) -> None:
+    def _lost(self, slot: Slot, how: str, handler: JobQueue) -> None:
         """Tells of a job that ended with its process, and gives the slot its next."""
         job, claimed, slot.job, slot.claimed = slot.job, slot.claimed, None, None
         if job is not None:

@@ -1,35 +1,108 @@
-"""What a run's workers do: trials, final trainings, compressions."""
+"""What workers do with their jobs: trials, final trainings, compressions, nets of a `shrink`."""
 
 from __future__ import annotations
 
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, TextIO
 
+from compress.core.atomic_files import read_json
 from compress.core.credentials import hidden
-from compress.core.faults import MEMORY, NoAnswer, explain_fault, fault_of
+from compress.core.device import quiet_tensorflow, setup
+from compress.core.errors import InputError, TrainingDiverged
+from compress.core.faults import MEMORY, SPACE, NoAnswer, explain_fault, fault_of
+from compress.data import Dataset, Preprocessing, load_data
+from compress.data.shared import open_shared
+from compress.model.io import load_model
+from compress.plan import Plan
+from compress.plan.fields import from_nested
+from compress.plan.shrink import ShrinkPlan
+from compress.shrinking.case import LoadedTeachers, Work, fitting, prepare, seeded_teachers
+from compress.shrinking.compression import compress_stage
+from compress.shrinking.job import command_line
+from compress.shrinking.net import ShrinkFolder
+from compress.shrinking.shrink import goal_stage
+from compress.shrinking.workshop import Workshop, workshop_for
+from compress.train.given import judged_by
 from search.engines import messages
-from search.engines.at_work import Worker, failed, short
+from search.plan import SearchPlan
+from search.study import study as studies
+from search.study.directory import FAILED, Candidate, SearchFolder, TrialGivenUp
+from search.study.objective import candidate_id, evaluate, trial_seed
+from search.study.retrain import halved_if_slow, retrain
+from search.study.study import ask
 
-if TYPE_CHECKING:
-    from search.plan import SearchPlan
+
+class Worker(ABC):
+    """A worker with its plan and its data; what it does is its subclass's.
+
+    Args:
+        folder: The run's folder; the plan is read from it.
+        device: "auto", "cpu" or "gpu".
+        threads: CPU threads.
+        sharers: Workers on this worker's GPU, itself included.
+        out: Where messages go.
+        shared: Where the run's data lie on this machine; default: in the run's folder.
+    """
+
+    PLAN: ClassVar[type[Plan]]
+    plan: Plan
+    _teachers: tuple[list[str], LoadedTeachers] | None = None
+
+    def __init__(
+        self,
+        folder: SearchFolder,
+        device: str,
+        threads: int,
+        sharers: int,
+        out: TextIO,
+        shared: Path | None = None,
+    ) -> None:
+        self.folder, self._out = folder, out
+        self.plan = from_nested(self.PLAN, folder.read_plan_record()["plan"])
+        self.device = setup(device, threads, sharers)
+        quiet_tensorflow()
+        stored = read_json(folder.data)
+        given = open_shared(shared or folder.shared, stored["fingerprint"])
+        self.data: Dataset = self._load(stored) if given is None else given
+
+    def _load(self, stored: dict[str, Any]) -> Dataset:
+        scaling = Preprocessing.from_json(stored["preprocess"])
+        data = load_data(self.plan.data, seed=self.plan.seed, preprocess=scaling)
+        data = judged_by(data, self.plan.data.metric)
+        if data.fingerprint() != stored["fingerprint"]:
+            raise InputError(
+                f"'{self.plan.data.source}' must give the same data each time it is loaded. "
+                "Received: other examples than a moment ago. Seed what is random in it."
+            )
+        return data
+
+    def progress(self, text: str, share: float) -> None:
+        """Reports how far the current job is."""
+        messages.send(self._out, messages.PROGRESS, text=text, share=share)
+
+    @abstractmethod
+    def do(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Does one job and returns what the parent wants to know of it."""
+
+    def taught_by(self, paths: list[str]) -> LoadedTeachers:
+        """Returns the teachers; those of the last job, which are nearly always the same."""
+        if self._teachers is None or self._teachers[0] != paths:
+            files = [self.folder.brought(Path(path)) for path in paths]
+            self._teachers = paths, seeded_teachers(files, self.data, self.plan)
+        return self._teachers[1]
 
 
 class RunWorker(Worker):
     """A worker of a run that searches."""
 
+    PLAN = SearchPlan
     plan: SearchPlan
     _study: Any = None
-
-    def _plan(self, nested: Mapping[str, Any]) -> SearchPlan:
-        from compress.plan.fields import from_nested
-        from search.plan import SearchPlan
-
-        return from_nested(SearchPlan, nested)
 
     def do(self, job: dict[str, Any]) -> dict[str, Any]:
         """Does one job and returns what the parent wants to know of it."""
@@ -38,12 +111,6 @@ class RunWorker(Worker):
         return self._final(job) if job["kind"] == messages.FINAL else self._compress(job)
 
     def _trial(self, number: int | None) -> dict[str, Any]:
-        from search.study import study as studies
-        from search.study.asking import ask
-        from search.study.directory import TrialGivenUp
-        from search.study.objective import candidate_id, evaluate, trial_seed
-        from search.study.records import FAILED, Candidate
-
         if self._study is None:
             self._study = studies.open_study(self.folder, self.plan)
         trial = ask(self._study, self.plan, number, self.data, self.folder)
@@ -88,8 +155,6 @@ class RunWorker(Worker):
         return {"candidate": candidate.to_json()}
 
     def _final(self, job: dict[str, Any]) -> dict[str, Any]:
-        from search.study.retrain import retrain
-
         candidate = self.folder.read_candidate(job["name"])
         assert candidate is not None, "the front is made of candidates on disk"
         try:
@@ -108,14 +173,6 @@ class RunWorker(Worker):
         return {"final": record.to_json()}
 
     def _compress(self, job: dict[str, Any]) -> dict[str, Any]:
-        from compress.model.io import load_model
-        from compress.shrinking.case import Work, prepare
-        from compress.shrinking.checks import fitting
-        from compress.shrinking.compression import compress_stage
-        from compress.shrinking.job import command_line
-        from compress.shrinking.shrink import goal_stage
-        from search.study.slow_models import halved_if_slow
-
         name, file = job["name"], self.folder.shipped_file(job["name"])
         command = job["command"]
         work = Work(
@@ -147,3 +204,54 @@ class RunWorker(Worker):
         except Exception as error:
             return {"name": name, "error": failed(error)}
         return {"name": name, "val": record.val, "finetuned": record.finetuned}
+
+
+class NetWorker(Worker):
+    """A worker that trains nets of one model."""
+
+    PLAN = ShrinkPlan
+    plan: ShrinkPlan
+    _shop: Workshop | None = None
+
+    def do(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Trains a net, unless one before that was lost has; its record says so then."""
+        name = job["name"]
+        try:
+            shop = self._workshop(job)
+            shop.trained(shop.folder.known_net(name), job["epochs"])
+        except Exception as error:
+            return {
+                "name": name, "error": failed(error),
+                "diverged": isinstance(error, TrainingDiverged),
+            }  # fmt: skip
+        return {"name": name}
+
+    def _workshop(self, job: dict[str, Any]) -> Workshop:
+        """Returns what trains nets of the job's model: made once, behind the fork."""
+        if self._shop is None:
+            file = Path(job["file"])
+            work = Work(self.data, self.plan, self.device, self.progress)
+            case = prepare(load_model(file), file, work, self.taught_by(job["teachers"]))
+            self._shop = workshop_for(case, ShrinkFolder(self.folder.path), alone=False)
+        return self._shop
+
+
+def failed(error: Exception) -> str:
+    """Returns why a job after the search failed.
+
+    Raises:
+        RunFailed: Every other would, too: the machine lacks space, a store does not answer.
+    """
+    sys.stderr.write(hidden(traceback.format_exc()))
+    if isinstance(error, NoAnswer):
+        raise error
+    fault = fault_of(error)
+    if fault is not None and fault.kind == SPACE:
+        raise explain_fault(fault) from error
+    return short(error)
+
+
+def short(error: Exception) -> str:
+    """Returns an error's first line, with its kind."""
+    first = (str(error).strip() or repr(error)).splitlines()[0]
+    return hidden(f"{type(error).__name__}: {first}")

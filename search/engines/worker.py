@@ -4,6 +4,10 @@ Started as `search.engines.worker FOLDER --device D --threads N --sharers M` thr
 `compress.core.lifeline`: when the parent dies so does the worker, also while it still
 imports. Messages come on standard input and go to what was standard output; everything that
 libraries print goes to standard error.
+
+Jobs run in forks of it: TensorFlow is imported once, memory comes back. TensorFlow keeps tens of
+megabytes of every model that it has trained until its process ends. A fork of a process that has
+imported it, but not yet used it, starts in a fraction of a second and takes what it leaked with it.
 """
 
 from __future__ import annotations
@@ -11,8 +15,11 @@ from __future__ import annotations
 import argparse
 import os
 import queue
+import signal
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -20,13 +27,19 @@ from compress.core import linux
 from compress.core.errors import ParetuneError
 from compress.core.faults import explain_fault, fault_of
 from compress.core.memory_budget import use_budget
-from search.engines import forking, messages
+from compress.core.processes import run_in_fork
+from search.engines import messages
 
 if TYPE_CHECKING:
-    from search.engines.at_work import Worker
-    from search.study.directory import SearchFolder
+    from search.engines.run_jobs import Worker
 
 WORKERS_LOCK = "workers.lock"
+SHRINK = "shrink"
+"""The command whose folders hold nets of one model."""
+RENEW = 75
+"""Exit code of a fork that wants to be followed by a fresh one."""
+EARLY_SECONDS, MAX_EARLY = 1.0, 3
+"""So many forks in a row that die within this time are no accident."""
 MAX_FORK_GROWTH = 48 * 2**20
 """A fork whose memory has grown by this many bytes since its first job is renewed."""
 
@@ -60,12 +73,7 @@ def _serve(worker: Worker, out: TextIO, forked: bool) -> int:
         try:
             result = {**worker.do(job), "files": worker.folder.publish()}
         except Exception as error:
-            fault = fault_of(error)
-            if not isinstance(error, ParetuneError):
-                if fault is None:
-                    raise
-                error = explain_fault(fault)
-            messages.send(out, messages.FATAL, reason=str(error))
+            messages.send(out, messages.FATAL, reason=str(_explain(error)))
             return 0
         memory = linux.resident_bytes()
         first = first or memory
@@ -73,16 +81,18 @@ def _serve(worker: Worker, out: TextIO, forked: bool) -> int:
         renewed = forked and (memory - first > MAX_FORK_GROWTH or "fault" in result)
         messages.send(out, messages.DONE, memory=memory, renewed=renewed, **result)
         if renewed:
-            return forking.RENEW
+            return RENEW
     return 0
 
 
-def _kind(folder: SearchFolder) -> type[Worker]:
-    """Returns what works for a folder: a run's jobs are others than those of a single model."""
-    from search.engines.net_jobs import SHRINK, NetWorker
-    from search.engines.run_jobs import RunWorker
-
-    return NetWorker if folder.read_plan_record()["command"] == SHRINK else RunWorker
+def _explain(error: Exception) -> ParetuneError:
+    """Returns what ends the run, with the remedy; raises an error that is a fault of the code."""
+    fault = fault_of(error)
+    if isinstance(error, ParetuneError):
+        return error
+    if fault is None:
+        raise error
+    return explain_fault(fault)
 
 
 def main() -> None:
@@ -102,21 +112,22 @@ def main() -> None:
 
 
 def _work(arguments: argparse.Namespace) -> None:
-    """Does what the command line says, within its memory budget."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     # held until this process ends: a resumed run waits for it before touching the journal
     held = linux.share(arguments.folder / WORKERS_LOCK)  # noqa: F841
-    from search.study.directory import SearchFolder
-    from search.study.remote import Files, RemoteFolder
-
     try:
+        from search.engines.run_jobs import NetWorker, RunWorker
+        from search.study.directory import SearchFolder
+        from search.study.remote import Files, RemoteFolder
+
         folder = (
             RemoteFolder(arguments.folder, Files(arguments.files), arguments.known_as)
             if arguments.files
             else SearchFolder(arguments.folder)
         )
-        worker = _kind(folder)(
+        kind = NetWorker if folder.read_plan_record()["command"] == SHRINK else RunWorker
+        worker = kind(
             folder,
             arguments.device,
             arguments.threads,
@@ -124,24 +135,46 @@ def _work(arguments: argparse.Namespace) -> None:
             out,
             arguments.shared,
         )
-    except ParetuneError as error:
-        messages.send(out, messages.FATAL, reason=str(error))
-        sys.exit(error.exit_code)
     except Exception as error:
-        fault = fault_of(error)
-        if fault is None:
-            raise
-        messages.send(out, messages.FATAL, reason=str(explain_fault(fault)))
-        sys.exit(1)
-    # a GPU's driver is in use by now, and does not survive a fork
-    if worker.device.kind == "gpu" or not forking.can_fork():
+        fatal = _explain(error)
+        messages.send(out, messages.FATAL, reason=str(fatal))
+        sys.exit(fatal.exit_code)
+    from tensorflow.python.eager import context  # no public way to ask without starting it
+
+    # a GPU's driver is in use by now, and does not survive a fork; nor does TensorFlow that works
+    if worker.device.kind == "gpu" or getattr(context.context(), "_initialized", True):
         sys.exit(_serve(worker, out, forked=False))
     sys.exit(
-        forking.serve(
+        run_in_forks(
             lambda: _serve(worker, out, forked=True),
             lambda how: messages.send(out, messages.DIED, how=how),
         )
     )
+
+
+def run_in_forks(work: Callable[[], int], on_death: Callable[[str], None]) -> int:
+    """Runs `work` in one fork after another until one ends for good.
+
+    Args:
+        work: Does jobs; returns an exit code, `RENEW` for a fresh fork.
+        on_death: Called with "signal SIGKILL" or "exit code 1" when a fork did not end by
+            itself; a fresh one follows.
+
+    Returns:
+        0: a fork was told to quit; 1: forks die as soon as they begin, and no more are made.
+    """
+    early = 0
+    while True:
+        began = time.monotonic()
+        code = run_in_fork(work)
+        if code == 0:
+            return 0
+        if code == RENEW:
+            continue
+        early = early + 1 if time.monotonic() - began < EARLY_SECONDS else 0
+        if early == MAX_EARLY:
+            return 1
+        on_death(f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
 
 
 if __name__ == "__main__":

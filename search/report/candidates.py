@@ -9,8 +9,8 @@ from compress.data.tasks import is_share
 from compress.measure import formats
 from compress.report.live.charts import COST, OTHER, QUALITY, Axis, Points
 from search.report.searched import SearchReport
+from search.study.directory import COMPLETE, STOPPED, Candidate
 from search.study.front import epochs_trained
-from search.study.records import COMPLETE, STOPPED, Candidate
 
 FRONT, GONE = "#0072B2", "#D55E00"
 GROUPS = {

@@ -13,8 +13,8 @@ from search.report.candidates import FRONT, GONE
 from search.report.course import SearchFacts
 from search.report.importance import REPEATS, Floats, Parameter, parameters, rank_parameters
 from search.report.searched import SearchReport
+from search.study.directory import STOPPED, Candidate
 from search.study.front import Progress, is_finite, losses_of
-from search.study.records import STOPPED, Candidate
 
 BARS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
 SHOWN = 10

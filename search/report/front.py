@@ -16,7 +16,7 @@ from compress.report.tables import ELSEWHERE
 from compress.report.terminal import Grid
 from search.report.candidates import choices_of
 from search.report.searched import SearchReport
-from search.study.records import COMPLETE, Candidate, Final
+from search.study.directory import COMPLETE, Candidate, Final
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

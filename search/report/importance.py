@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from compress.core.pareto import log_costs
 from compress.measure import formats
+from search.study.directory import COMPLETE, DUPLICATE, Candidate
 from search.study.front import is_finite
-from search.study.records import COMPLETE, DUPLICATE, Candidate
 
 MIN_TRIALS = 10
 """With fewer, a forest learns noise."""

@@ -9,9 +9,7 @@ from compress.core.summary import Summary
 from compress.measure import formats
 from compress.report.rows import Report, read_report
 from compress.report.tables import files_screen
-from search.study.directory import SearchFolder
-from search.study.front import front_of
-from search.study.records import (
+from search.study.directory import (
     COMPLETE,
     DUPLICATE,
     FAILED,
@@ -19,7 +17,9 @@ from search.study.records import (
     STOPPED,
     Candidate,
     Final,
+    SearchFolder,
 )
+from search.study.front import front_of
 
 
 @dataclass(frozen=True, repr=False)

@@ -24,7 +24,7 @@ from search.report.charts import search_charts
 from search.report.course import SearchFacts, course_section, importance_section, search_facts
 from search.report.front import final_section, final_table, front_panel, front_section, front_table
 from search.report.searched import SearchReport
-from search.study.records import COMPLETE
+from search.study.directory import COMPLETE
 
 if TYPE_CHECKING:
     from jinja2 import Environment

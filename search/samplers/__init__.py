@@ -1,11 +1,10 @@
 """Samplers, one file each; `search.plugins` names them.
 
 Each takes a seed and gives an Optuna sampler for several objectives. One is made anew for each
-trial (`search.study.asking.ask`), in processes that come and go, so every one takes what it knows
+trial (`search.study.study.ask`), in processes that come and go, so every one takes what it knows
 from the study's storage.
 """
 
 from search.plugins import SAMPLERS
-from search.samplers._base import NOTE_ATTR
 
-__all__ = ["NOTE_ATTR", "SAMPLERS"]
+__all__ = ["SAMPLERS"]

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
 
 from compress.core.pareto import crowding_distance, nondominated_ranks
-from search.samplers._base import completed, losses_of
-from search.samplers._mutation import MutationSampler
-
-if TYPE_CHECKING:
-    import optuna
-    from optuna.trial import FrozenTrial
+from search.samplers._base import MutationSampler, losses_of
 
 POPULATION = 10
 """P: this many complete trials, the youngest; as many random ones come first."""
@@ -37,7 +32,7 @@ class EvolutionSampler(MutationSampler):
 
     def parent(self, study: optuna.Study, rng: np.random.Generator) -> FrozenTrial | None:
         """See `MutationSampler.parent`."""
-        trials = completed(study)
+        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if len(trials) < POPULATION:
             return None
         population = trials[-POPULATION:]

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
 
 from compress.core.pareto import crowding_distance, front_mask
-from search.samplers._base import completed, losses_of
-from search.samplers._mutation import MutationSampler
-
-if TYPE_CHECKING:
-    import optuna
-    from optuna.trial import FrozenTrial
+from search.samplers._base import MutationSampler, losses_of
 
 STARTUP = 10
 """Complete trials first, drawn at random where none is queued: a front of one would be climbed
@@ -36,7 +31,7 @@ class GreedySampler(MutationSampler):
 
     def parent(self, study: optuna.Study, rng: np.random.Generator) -> FrozenTrial | None:
         """See `MutationSampler.parent`."""
-        trials = completed(study)
+        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if len(trials) < STARTUP or rng.random() < RESTART:
             return None
         losses = losses_of(study, trials)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import TrialState
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState
 
 from search.samplers._base import StatelessSampler, at, nearest, same, value_count
-
-if TYPE_CHECKING:
-    import optuna
-    from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial
 
 MANY = 10
 """Numbers with more values than this, continuous ones too, are put on a grid."""
@@ -67,18 +66,6 @@ class GridSampler(StatelessSampler):
             left = [branch for branch in done if not _complete(branch[1], seen)]
         return min(left or branches, key=lambda branch: len(branch[1]))[0]
 
-    def after_trial(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        state: TrialState,
-        values: Sequence[float] | None,
-    ) -> None:
-        """Stops `study.optimize` when no point is left; see Optuna's `BaseSampler`."""
-        if exhausted(study):
-            with contextlib.suppress(RuntimeError):  # not in `optimize`: who asks may check
-                study.stop()
-
 
 def exhausted(study: optuna.Study) -> bool:
     """Tells whether every grid point was tried or is running.
@@ -96,9 +83,8 @@ def grid(distribution: BaseDistribution) -> list[Any]:
     """
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
-    if not isinstance(distribution, (FloatDistribution, IntDistribution)):
-        raise TypeError(f"distribution must be one of Optuna's. Received: {distribution}.")
     count = value_count(distribution)
+    assert isinstance(distribution, FloatDistribution | IntDistribution), "it has been counted"
     if count <= MANY and not (distribution.log and distribution.step is None):
         return [at(distribution, place) for place in range(int(count))]
     low, high = distribution.low, distribution.high

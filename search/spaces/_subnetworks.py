@@ -12,11 +12,10 @@ import numpy as np
 from compress.plan import ChannelOptions
 from compress.prune.channels.coupling.groups import Coupling, Group, Mask
 from compress.prune.channels.criteria import CRITERIA, Context
-from compress.prune.channels.selection.allowed import allowed_for
+from compress.prune.channels.selection.allowed import Allowed, Counts, allowed_for
+from compress.prune.channels.selection.by_rank import keep_best
 from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.selection.measured_times import Timed, TimedCalls, timed_here
-from compress.prune.channels.selection.ranks import keep_best
-from compress.prune.channels.selection.solver import Allowed, Counts
 from compress.prune.channels.selection.times import TimeModel
 from compress.prune.channels.surgery import KeptIndices, kept_indices, sliced_model
 

@@ -11,17 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import optuna
+
 from compress.core.errors import InputError
 from compress.data import Dataset, load_data
-from compress.data.handed_over import name_of
 from compress.run.directory import LOG
 from compress.run.unlearnt import check_choices, check_scaling, check_unlearnt
-from compress.shrinking.case import Subject
-from compress.shrinking.checks import check_by_data, check_by_models, checks_of
-from compress.shrinking.job import unlearnt_teachers
-from compress.train.compiled import judged_by
-from compress.train.given import dataset_for
-from compress.train.scaling import load_for_model
+from compress.shrinking.case import Subject, check_by_models, checks_of
+from compress.shrinking.job import check_by_data, unlearnt_teachers
+from compress.train.given import dataset_for, judged_by, load_for_model
 from search.plan import SearchPlan
 from search.spaces import Space
 from search.spaces.describe import measured
@@ -37,42 +35,39 @@ FLAGS = {"macs": "max_macs", "params": "max_params", "size_bytes": "max_size"}
 
 
 @dataclass(frozen=True)
-class GivenData:
-    """What `run` was given in place of a name.
+class Past:
+    """What a run's models know before they are trained.
 
     Attributes:
-        data: What `compress.as_dataset` takes.
-        val, test: Parts beside it.
-        options: Of `DataOptions`, those that were given.
-        groups, time: Of the examples, beside them.
+        before: Files of models whose weights its candidates begin with.
+        notes: What the report of each compressed model must say.
+        val_learnt: Whether the compressed models' validation part was learnt: by a teacher, or
+            in final trainings.
     """
 
-    data: Any
-    val: Any
-    test: Any
-    options: Mapping[str, Any]
-    groups: Any = None
-    time: Any = None
+    before: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+    val_learnt: bool = False
 
-    @property
-    def name(self) -> str:
-        """What records call them."""
-        return name_of(self.data)
 
-    def dataset(self, model: keras.Model | None, seed: int) -> Dataset:
-        """Makes the data set, with a test part.
+def load_for_space(
+    plan: SearchPlan, space: Space, given: Mapping[str, Any] | None = None
+) -> Dataset:
+    """Loads the plan's data; a space around a trained model wants that model's scaling.
 
-        Args:
-            model: The trained model that the search is around, if it is around one.
-            seed: Of the splits.
+    Args:
+        plan: Names the data.
+        space: Of the plan.
+        given: What was handed over in place of a name: arguments of `compress.as_dataset`.
 
-        Raises:
-            InputError: See `compress.as_dataset`; or it is a data set of a class of one's own,
-                which cannot be handed on to other processes.
-        """
-        marks = {"groups": self.groups, "time": self.time}
-        parts = {"val": self.val, "test": self.test, **marks, **self.options}
-        made = dataset_for(model, self.data, seed=seed, testing=True, **parts)
+    Raises:
+        InputError: The data cannot be loaded, or the model or its scaling cannot; or they are a
+            data set of a class of one's own, which cannot be handed on to other processes.
+    """
+    whole = space.whole()
+    if given is not None:
+        model = None if whole is None else whole[1]
+        made = dataset_for(model, **given, seed=plan.seed, testing=True)
         if type(made) is not Dataset:
             raise InputError(
                 f"Data of a run must be a Dataset, which other processes can be given. Received: "
@@ -80,40 +75,6 @@ class GivenData:
             )
         # one that was read by name can be read by that name again
         return made if made.max_value is not None else replace(made, notes=(*made.notes, NOTE))
-
-
-@dataclass(frozen=True)
-class Past:
-    """What a run's models know before they are trained.
-
-    Attributes:
-        before: Files of models whose weights its candidates begin with.
-        taught: Files of teachers from elsewhere.
-        notes: What the report of each compressed model must say.
-        val_learnt: Whether the compressed models' validation part was learnt: by a teacher, or
-            in final trainings.
-    """
-
-    before: tuple[Path, ...] = ()
-    taught: tuple[Path, ...] = ()
-    notes: tuple[str, ...] = ()
-    val_learnt: bool = False
-
-
-def load_for_space(plan: SearchPlan, space: Space, given: GivenData | None = None) -> Dataset:
-    """Loads the plan's data; a space around a trained model wants that model's scaling.
-
-    Args:
-        plan: Names the data.
-        space: Of the plan.
-        given: What was handed over in place of a name.
-
-    Raises:
-        InputError: The data cannot be loaded, or the model or its scaling cannot.
-    """
-    whole = space.whole()
-    if given is not None:
-        return given.dataset(None if whole is None else whole[1], plan.seed)
     if whole is None:
         return judged_by(load_data(plan.data, seed=plan.seed), plan.data.metric)
     try:
@@ -134,20 +95,21 @@ def check_past(plan: SearchPlan, data: Dataset, space: Space) -> Past:
         InputError: A model that the run begins with, a teacher, a warm start or what is
             replayed has learnt the test part, or what selects.
     """
-    before: list[Path] = []
     whole = space.whole()
     if whole is not None:
-        _check_selectable(whole[0], data, f"Space '{space.name}'")
+        if check_unlearnt(whole[0], data, f"Space '{space.name}'").validation:
+            raise InputError(
+                f"Space '{space.name}' must not have learnt the validation part: the search would "
+                f"choose by it. Received: '{whole[0]}', trained with --final-on-validation or made "
+                "of such a model. Take one of that run's candidates/."
+            )
         check_scaling(whole[0], data, f"Space '{space.name}'")
-        before.append(whole[0])
     for name in plan.search.warm_start:
-        if not (Path(name) / "plan.json").is_file():
-            continue
-        source = SearchFolder(name)
-        check_choices(source, data, f"Warm start '{name}'")
+        if (Path(name) / "plan.json").is_file():
+            check_choices(SearchFolder(name), data, f"Warm start '{name}'")
     if plan.search.replay:
-        source = SearchFolder(plan.search.replay.resolve().parent.parent)
-        check_choices(source, data, f"Replay '{plan.search.replay}'")
+        folder = SearchFolder(plan.search.replay.resolve().parent.parent)
+        check_choices(folder, data, f"Replay '{plan.search.replay}'")
     judged = unlearnt_teachers(plan, data)
     notes = [note for item in judged for note in item.notes]
     learnt = any(item.validation for item in judged)
@@ -157,17 +119,8 @@ def check_past(plan: SearchPlan, data: Dataset, space: Space) -> Past:
             "is selected by it, the last epoch is kept, and validation figures say little"
         )
         learnt = True
-    return Past(tuple(before), tuple(plan.distill.teacher.files), tuple(notes), learnt)
-
-
-def _check_selectable(path: Path, data: Dataset, what: str) -> None:
-    """Checks that neither test nor validation examples have been learnt."""
-    if check_unlearnt(path, data, what).validation:
-        raise InputError(
-            f"{what} must not have learnt the validation part: the search would choose by it. "
-            f"Received: '{path}', trained with --final-on-validation or made of such a model. "
-            "Take one of that run's candidates/."
-        )
+    before = () if whole is None else (whole[0],)
+    return Past(before, tuple(notes), learnt)
 
 
 def check_limits(plan: SearchPlan, data: Dataset) -> None:
@@ -213,8 +166,6 @@ def check_compression(plan: SearchPlan, data: Dataset, teachers: Sequence[keras.
 
 
 def _models(plan: SearchPlan, data: Dataset) -> Iterator[keras.Model]:
-    import optuna
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = plan.search.made_space
     built: list[dict[str, Any]] = []

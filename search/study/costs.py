@@ -37,16 +37,12 @@ if TYPE_CHECKING:
     import keras
     import optuna
 
-LATENCY_SECONDS = 2.0
-LATENCY_PRECISION = 0.03
 NAMES = {
     "macs": "MACs",
     "params": "parameters",
     "size_bytes": "bytes of .tflite",
     "latency_ms": "ms on LiteRT",
 }
-COST = "latency_ms"
-"""What is estimated, as records name it."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +63,6 @@ class Costs:
     size_bytes: int | None = None
     latency_ms: float | None = None
     estimated: tuple[str, ...] = ()
-
-    def values(self, names: tuple[str, ...]) -> list[float]:
-        """Returns costs by name; what is asked for as an objective has been measured."""
-        return [float(getattr(self, name)) for name in names]
 
 
 def limits(options: SearchOptions) -> dict[str, float]:
@@ -142,19 +134,18 @@ def find_costs(
         analysis.macs, analysis.params, analysis.unsupported, latency_ms=latency, estimated=known
     )
     timing = options.needs("latency_ms") and latency is None
-    if not options.needs("size_bytes") and not timing:
-        return costs
-    if over_limit(costs, options):
+    measuring = timing or options.needs("size_bytes")
+    if not measuring or over_limit(costs, options):
         return costs
     file = folder.path / "costs" / f"{fingerprint(model)}.json"
     stored = conform(read_json(file), _Measured, f"'{file}'") if file.exists() else {}
-    wanted = "latency_ms" if timing else "size_bytes"
-    if wanted not in stored or "size_bytes" not in stored:
+    if "size_bytes" not in stored or (timing and "latency_ms" not in stored):
         stored = _measured(model, timing)
         file.parent.mkdir(exist_ok=True)
         write_json(file, stored)
-    measured = stored.get("latency_ms") if latency is None else latency
-    return replace(costs, size_bytes=stored["size_bytes"], latency_ms=measured)
+    if latency is None:
+        latency = stored.get("latency_ms")
+    return replace(costs, size_bytes=stored["size_bytes"], latency_ms=latency)
 
 
 class _Measured(TypedDict, total=False):
@@ -170,7 +161,7 @@ def _measured(model: keras.Model, timing: bool) -> dict[str, Any]:
         export_litert(_with_distinct_weights(model), path)
         found: dict[str, Any] = {"size_bytes": path.stat().st_size}
         if timing:
-            how = LatencyOptions(threads=1, precision=LATENCY_PRECISION, budget=LATENCY_SECONDS)
+            how = LatencyOptions(threads=1, precision=0.03, budget=2.0)
             found["latency_ms"] = measure_latency({"model": path}, how)["model"].median_ms
     return found
 
@@ -221,12 +212,6 @@ class PartTimes(Record):
         kept = tuple(tuple(int(count) for count in row) for row in found.kept)
         return cls(kept, tuple(float(ms) for ms in found.whole), found.table.to_json())
 
-    @property
-    def timed(self) -> Timed:
-        """The same as the engine takes it."""
-        table = LatencyTable.from_json(self.table)
-        return Timed(table, np.array(self.kept, np.int64), np.array(self.whole))
-
 
 def measure_parts(options: SearchOptions, folder: SearchFolder, on_progress: OnProgress) -> None:
     """Times the parts of the model that a search is around, where its latency is asked for.
@@ -238,10 +223,9 @@ def measure_parts(options: SearchOptions, folder: SearchFolder, on_progress: OnP
         folder: Where the record goes; one that is there stays.
         on_progress: Told how far it is.
     """
-    space = options.made_space
-    if not takes_times(options) or folder.part_times.exists():
+    space = timed_space(options)
+    if space is None or folder.part_times.exists():
         return
-    assert isinstance(space, Around)
     found = space.timed(on_progress)
     write_json(folder.part_times, PartTimes.of(found).to_json())
     LOG.info(
@@ -251,9 +235,10 @@ def measure_parts(options: SearchOptions, folder: SearchFolder, on_progress: OnP
     )  # fmt: skip
 
 
-def takes_times(options: SearchOptions) -> bool:
-    """Tells whether latencies of candidates follow from times of a model's parts."""
-    return isinstance(options.made_space, Around) and options.needs(COST)
+def timed_space(options: SearchOptions) -> Around | None:
+    """Return the space, if latencies of its candidates follow from times of a model's parts."""
+    space = options.made_space
+    return space if isinstance(space, Around) and options.needs("latency_ms") else None
 
 
 def latency_of(
@@ -265,13 +250,14 @@ def latency_of(
         options: Of the run.
         folder: The run's.
     """
-    if not takes_times(options) or not folder.part_times.exists():
+    space = timed_space(options)
+    if space is None or not folder.part_times.exists():
         return None
-    space = options.made_space
-    assert isinstance(space, Around)
     return _read(space, folder.part_times)
 
 
 @lru_cache(maxsize=2)
 def _read(space: Around, path: Path) -> Callable[[dict[str, Any]], float]:
-    return space.latency(read_record(path, PartTimes).timed)
+    record = read_record(path, PartTimes)
+    table = LatencyTable.from_json(record.table)
+    return space.latency(Timed(table, np.array(record.kept, np.int64), np.array(record.whole)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,7 @@ from compress.core.errors import InputError
 from compress.run.logs import Event, Point
 from compress.run.records import read_record
 from search.study.costs import NAMES
-from search.study.directory import SearchFolder
-from search.study.records import Candidate, Final
+from search.study.directory import Final, SearchFolder
 
 if TYPE_CHECKING:
     import optuna
@@ -50,21 +50,17 @@ class RecordSource:
             if path in self._seen:
                 continue
             self._seen.add(path)
-            try:
+            with suppress(InputError):
                 event = self._event(path)
-            except InputError:
-                continue
-            if event is not None:
-                yield event
+                if event is not None:
+                    yield event
 
 
 def _candidate(folder: SearchFolder, path: Path) -> Event | None:
-    item = folder.read_candidate(path.stem)
-    return None if item is None else candidate_event(item)
-
-
-def candidate_event(item: Candidate) -> Event:
     """Returns what a log is told of a candidate."""
+    item = folder.read_candidate(path.stem)
+    if item is None:
+        return None
     points = [
         Point(int(record.get("epoch", place)), _figures(record))
         for place, record in enumerate(item.history, start=1)
@@ -117,9 +113,9 @@ def keep_artifacts(study: optuna.Study, folder: SearchFolder) -> None:
     place = folder.path / PLACE
     place.mkdir(exist_ok=True)
     store = optuna.artifacts.FileSystemArtifactStore(base_path=place)
-    known: dict[str, int] = dict(study.user_attrs.get(KEPT, {}))
+    before: dict[str, int] = study.user_attrs.get(KEPT, {})
+    known = dict(before)
     files = [item.file for record in folder.read_compressed() for item in record.files()]
-    new = False
     for name in (*REPORT, *files):
         path = folder.path / name
         if not path.is_file() or known.get(name) == path.stat().st_size:
@@ -128,6 +124,5 @@ def keep_artifacts(study: optuna.Study, folder: SearchFolder) -> None:
             artifact_store=store, file_path=str(path), study_or_trial=study
         )
         known[name] = path.stat().st_size
-        new = True
-    if new:
+    if known != before:
         study.set_user_attr(KEPT, known)

@@ -1,8 +1,9 @@
-"""The front of a search (candidates that no other is better than), and how its hypervolume grew."""
+"""The front of a search, how its hypervolume grew, and when the search ends by that or else."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -10,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from compress.core.arguments import conform
+from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.core.pareto import Frontier, Losses, front_mask, hypervolume, log_costs
 from search.plan import SearchPlan
-from search.study.records import COMPLETE, STOPPED, Candidate
+from search.study.directory import COMPLETE, STOPPED, Candidate, SearchFolder
 
 MARGIN = 0.1
 """The reference lies this share of the range beyond the worst: the worst counts a little."""
@@ -164,7 +167,7 @@ def progress(candidates: Sequence[Candidate], objectives: Sequence[str]) -> Prog
         timed,
         tuple(accumulate(item.seconds for item in trials)),
         tuple(course.share),
-        _named(course.best + course.spread * (1 + MARGIN), objectives),
+        _named(course.best + (course.worst - course.best) * (1 + MARGIN), objectives),
         _named(course.best, objectives),
         course.last_growth,
     )
@@ -181,34 +184,28 @@ class Course:
 
     Attributes:
         finished: Trials that have all objectives.
-        best, spread: Of these, by objective: the lowest, and the range.
+        best, worst: Of these, by objective: the lowest and the highest.
         share, last_growth: See `Progress`; of all trials so far.
     """
 
     def __init__(self, objectives: Sequence[str]) -> None:
         self._objectives = tuple(objectives)
-        self._rows: list[Losses | None] = []
+        self._rows: list[list[float] | None] = []
         self.best = np.full(len(self._objectives), np.inf)
-        self._worst = -self.best
+        self.worst = -self.best
         self.finished = 0
         self._restart()
 
-    @property
-    def spread(self) -> Losses:
-        """The range of each objective."""
-        return np.asarray(self._worst - self.best)
-
     def extend(self, trials: Sequence[Candidate]) -> None:
         """Takes further trials, in the order in which they ended."""
-        found = [losses_of(item, self._objectives) for item in trials]
-        rows = [None if row is None else np.asarray(row, np.float64) for row in found]
+        rows = [losses_of(item, self._objectives) for item in trials]
         self._rows += rows
-        new = [row for row in rows if row is not None]
+        new = [np.array(row) for row in rows if row is not None]
         self.finished += len(new)
         best = np.min([self.best, *new], axis=0)
-        worst = np.max([self._worst, *new], axis=0)
-        if (best != self.best).any() or (worst != self._worst).any():
-            self.best, self._worst = best, worst
+        worst = np.max([self.worst, *new], axis=0)
+        if (best != self.best).any() or (worst != self.worst).any():
+            self.best, self.worst = best, worst
             self._restart()
             rows = self._rows
         for row in rows:
@@ -219,10 +216,10 @@ class Course:
         self.share: list[float] = []
         self.last_growth, self._grown = 0, 0.0
 
-    def _add(self, row: Losses | None) -> None:
+    def _add(self, row: list[float] | None) -> None:
         if row is not None:
-            spread = self.spread
-            self._frontier.add((row - self.best) / np.where(spread > 0, spread, 1.0))
+            spread = self.worst - self.best
+            self._frontier.add((np.array(row) - self.best) / np.where(spread > 0, spread, 1.0))
         share = self._frontier.volume / (1 + MARGIN) ** len(self._objectives)
         self.share.append(share)
         if share > self._grown * (1 + GROWTH):
@@ -238,12 +235,9 @@ def in_order(candidates: Sequence[Candidate]) -> tuple[list[Candidate], bool]:
     """
     trials = [item for item in candidates if item.is_trial]
     timed = bool(trials) and all(item.ended is not None for item in trials)
-    return sorted(trials, key=lambda item: ended_key(item, timed)), timed
-
-
-def ended_key(candidate: Candidate, timed: bool) -> tuple[float, str]:
-    """Returns what candidates are ordered by: when they ended, where that is known; the id."""
-    return (candidate.ended or 0.0 if timed else 0.0, candidate.id)
+    if timed:
+        return sorted(trials, key=lambda item: (item.ended or 0.0, item.id)), True
+    return sorted(trials, key=lambda item: item.id), False
 
 
 def losses_of(candidate: Candidate, objectives: Sequence[str]) -> list[float] | None:
@@ -282,7 +276,92 @@ def epochs_trained(candidates: Sequence[Candidate], epochs: int) -> tuple[int, i
 
 
 def _named(point: Losses, objectives: Sequence[str]) -> dict[str, float]:
-    """Returns a point's quality and costs in their own units."""
     quality, *costs = objectives
     named = {quality: -float(point[0])}
     return named | {cost: float(10**value) for cost, value in zip(costs, point[1:], strict=True)}
+
+
+class Convergence:
+    """Says for how many trials the front's hypervolume has not grown, as trials end.
+
+    Reference point and order are those of the report: see `search.study.front`.
+
+    Args:
+        objectives: Quality, then costs.
+    """
+
+    def __init__(self, objectives: Sequence[str]) -> None:
+        self._objectives = tuple(objectives)
+        self._course, self._seen = Course(self._objectives), list[str]()
+
+    def stale(self, candidates: Sequence[Candidate]) -> int:
+        """Returns how many trials ended since the front last grew.
+
+        Args:
+            candidates: All so far. Only what is new is looked at, unless it ended before one that
+                is known already.
+        """
+        trials, _ = in_order(candidates)
+        ids = [item.id for item in trials]
+        if ids[: len(self._seen)] != self._seen:
+            self._course, self._seen = Course(self._objectives), []
+        self._course.extend(trials[len(self._seen) :])
+        self._seen = ids
+        return len(ids) - self._course.last_growth if self._course.finished > 1 else 0
+
+
+class Budget:
+    """Says when a search is over, and why.
+
+    The time of earlier, interrupted runs of the same folder counts; the time between not.
+
+    Args:
+        folder: The run's folder.
+        plan: Trials, minutes, target, convergence.
+    """
+
+    def __init__(self, folder: SearchFolder, plan: SearchPlan) -> None:
+        self._plan, self._file = plan, folder.path / "search_seconds.json"
+        self._convergence = Convergence(plan.search.objectives)
+        self._earlier = 0.0
+        if self._file.exists():
+            seconds = read_json(self._file).get("seconds")
+            self._earlier = conform(seconds, float, f"'{self._file}': seconds")
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds searched so far, earlier runs included."""
+        return self._earlier + time.monotonic() - self._began
+
+    def save(self) -> None:
+        """Keeps the time for a run that goes on."""
+        write_json(self._file, {"seconds": self.seconds})
+
+    def over(self, candidates: Sequence[Candidate], running: int = 0) -> str:
+        """Returns why no further trial begins, or nothing.
+
+        Args:
+            candidates: Those that ended; those of the last call first.
+            running: Trials in hand.
+        """
+        plan, budget = self._plan, self._plan.budget
+        if sum(item.is_trial for item in candidates) + running >= plan.search.trials:
+            return f"{plan.search.trials} trials"
+        if budget.minutes is not None and self.seconds >= 60 * budget.minutes:
+            return f"{budget.minutes:g} minutes are over"
+        for item in candidates:
+            if budget.target and self._meets(item):
+                return f"candidate {item.id} meets {','.join(map(str, budget.target))}"
+        stale = self._convergence.stale(candidates) if budget.converged else 0
+        if budget.converged and stale >= budget.converged:
+            return f"converged: the front has not grown for {stale} trials"
+        return ""
+
+    def _meets(self, item: Candidate) -> bool:
+        values = {**vars(item), **item.val}
+        return item.state == COMPLETE and all(
+            values.get(condition.name) is not None
+            and condition.holds(float(values[condition.name]))
+            for condition in self._plan.budget.target
+        )

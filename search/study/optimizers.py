@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from optuna.trial import BaseTrial
 
 from compress.data import Dataset
 from compress.plan import SCHEDULES, TrainSettings
-
-if TYPE_CHECKING:
-    from optuna.trial import BaseTrial
-
-    from search.plan import SearchPlan
+from search.plan import SearchPlan
 
 # Learning rates that train common networks, per optimizer (log scale).
 LEARNING_RATES = {
@@ -85,7 +83,6 @@ def sample(trial: BaseTrial, plan: SearchPlan, data: Dataset) -> TrainSettings:
         batch_size=trial.suggest_categorical("batch_size", batch_sizes(data)),
         class_weights=plan.finetune.class_weights,
         augment=plan.finetune.augment,
-        accumulate=plan.finetune.accumulate,
     )
 
 

@@ -3,39 +3,46 @@
 Trials bear numbers and candidates' files are called by them. A study that has lost trials,
 to a journal that was removed or torn, say, would give their numbers out again, and finished
 candidates would be trained anew over their files.
+
+Optuna stops at the first line of a journal that it cannot read, and numbers trials by the lines
+that made them: one line lost, and every later trial bears another's number.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from compress.core.atomic_files import whole_files
+import optuna
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from compress.core.atomic_files import replacing, whole_files
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.run.directory import LOG
-from search.optuna_internals import FIXED
+from search.optuna_internals import FIXED, replay_journal
 from search.plan import SearchPlan
 from search.spaces import DeclaredSpace
-from search.study import journal, optimizers
+from search.study import optimizers
 from search.study.costs import Costs, report_excess, report_preferences
-from search.study.directory import SearchFolder
-from search.study.early_stopping import COSTS_ATTR, rung_attr
+from search.study.directory import COMPLETE, FAILED, REJECTED, STOPPED, Candidate, SearchFolder
 from search.study.front import is_finite
-from search.study.objective import SEED_ATTR, SEED_GIVEN, candidate_id
-from search.study.records import COMPLETE, FAILED, REJECTED, STOPPED, Candidate
-from search.study.storage import study_name
+from search.study.objective import COSTS_ATTR, SEED_ATTR, SEED_GIVEN, candidate_id, rung_attr
+from search.study.storage import open_journal, open_storage, study_name
 from search.study.study import directions, open_study, outcome
 from search.study.warm_start import ABOUT_ATTR, about
 
-if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial
-
 NUMBER = re.compile(r"[0-9]{4,6}")
 """A trial's number as files are called; no search has more."""
+DAMAGED = ".damaged"
+"""Ending of the name under which a journal that was written anew is kept."""
 
 
 def recover(
@@ -66,48 +73,132 @@ def recover(
             the records.
     """
     records = _records(folder, folder.read_candidates() if candidates is None else candidates)
-    count = 1 + max((*records, *_numbers_of_files(folder)), default=-1)
+    # models, with a record or without, and trials given to another
+    paths = (*whole_files(folder.candidates, ".keras"), *whole_files(folder.candidates, ".json"))
+    numbers = [int(path.stem) for path in paths if NUMBER.fullmatch(path.stem)]
+    count = 1 + max(numbers, default=-1)
     writer = _Writer(plan, data, records)
     if plan.search.storage:
         return _recover_shared(folder, plan, writer, count)
-    name = study_name(folder, "")
-    found = journal.read(folder.journal, name)
-    trials = [
-        writer.settled(number, found.trials[number] if number < len(found.trials) else None)
-        for number in range(max(count, len(found.trials)))
-    ]
+    journal = read_journal(folder)
+    found = dict(enumerate(journal.trials))
+    trials = [writer.settled(number, found.get(number)) for number in range(max(count, len(found)))]
     subject = about(plan.search.space, plan.search.objectives, data)
-    told = found.user_attrs.get(ABOUT_ATTR, subject)
+    told = journal.user_attrs.get(ABOUT_ATTR, subject)
     # plan.json has been compared already: if this is another's, a damaged line says so
     foreign = not isinstance(told, dict) or any(
         told.get(key) != subject[key] for key in ("space", "objectives")
     )
-    if not (found.dropped or foreign or writer.replaced or writer.unknown):
-        if found.size > found.whole:
-            journal.cut(folder.journal, found.whole)
+    if not (journal.dropped or foreign or writer.replaced or writer.unknown):
+        if journal.torn:
+            # the next line would be glued to it
+            os.truncate(folder.journal, journal.size - journal.torn)
             LOG.info("dropped a torn line from the study's journal (a writer was killed)")
         return False
-    attrs = {**found.user_attrs, ABOUT_ATTR: subject}
-    journal.write(folder.journal, name, directions(plan), trials, attrs, found.system_attrs)
-    _say(folder, found, writer, len(trials))
+    with replacing(folder.journal) as temporary:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        storage = open_journal(temporary, folder.journal)
+        name = study_name(folder, "")
+        study = optuna.create_study(study_name=name, storage=storage, directions=directions(plan))
+        study.set_user_attr(ABOUT_ATTR, subject)
+        study.add_trials(trials)
+        if folder.journal.exists():
+            shutil.copyfile(folder.journal, folder.journal.with_name(folder.journal.name + DAMAGED))
+    _say(folder, journal, writer, len(trials))
     return True
 
 
-def _say(folder: SearchFolder, found: journal.Remains, writer: _Writer, count: int) -> None:
-    what = "was missing or empty"
-    if found.size:
-        what = f"was damaged: {found.dropped} of {found.lines} lines could not be read"
-        if found.size > found.whole:
-            what += ", and the last was torn"
-    words = [f"{folder.journal.name} {what}; rebuilt with {count} trials"]
+@dataclass(frozen=True)
+class Journal:
+    """What can be read of a run's journal.
+
+    Attributes:
+        trials: Of the study, by number.
+        user_attrs: Of the study.
+        lines: In the file, the torn last one not counted.
+        dropped: Of these, the ones that say nothing.
+        size: Bytes of the file.
+        torn: Bytes of a torn last line.
+    """
+
+    trials: Sequence[FrozenTrial] = ()
+    user_attrs: Mapping[str, Any] = field(default_factory=dict)
+    lines: int = 0
+    dropped: int = 0
+    size: int = 0
+    torn: int = 0
+
+
+def read_journal(folder: SearchFolder) -> Journal:
+    """Read a run's journal; lines that are no operations of Optuna's are counted and left out.
+
+    Args:
+        folder: The run's; the journal may be missing.
+
+    Raises:
+        InputError: It is no file.
+    """
+    path = folder.journal
+    if not path.exists():
+        return Journal()
+    if not path.is_file():
+        raise InputError(f"'{path}' must be a file. Received: something else of that name.")
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    lines = content[:whole].splitlines()
+    user_attrs, trials, dropped = replay_journal(lines, study_name(folder, ""))
+    return Journal(trials, user_attrs, len(lines), dropped, len(content), len(content) - whole)
+
+
+def untried(folder: SearchFolder) -> bool:
+    """Tells whether the study of a folder without results has begun no trial."""
+    url = _stored_url(folder)
+    trials: Sequence[FrozenTrial] = ()
+    if not url:
+        journal = read_journal(folder)
+        if journal.dropped:
+            return False
+        trials = journal.trials
+    else:
+        with suppress(InputError, KeyError):  # what cannot be opened, or has no study: never used
+            storage = open_storage(url, "storage")
+            study = optuna.load_study(study_name=study_name(folder, url), storage=storage)
+            trials = study.get_trials(deepcopy=False)
+    return all(trial.state == TrialState.WAITING for trial in trials)
+
+
+def forget(folder: SearchFolder) -> None:
+    """Removes the study of a folder in which no trial has begun.
+
+    Queued trials follow from the plan: another plan queues others.
+    """
+    folder.journal.unlink(missing_ok=True)
+    url = _stored_url(folder)
+    if url:
+        with suppress(InputError, KeyError):  # as in `untried`
+            storage = open_storage(url, "storage")
+            optuna.delete_study(study_name=study_name(folder, url), storage=storage)
+
+
+def _stored_url(folder: SearchFolder) -> str:
+    search = folder.read_plan_record()["plan"].get("search", {})
+    return str(search.get("storage", ""))
+
+
+def _say(folder: SearchFolder, journal: Journal, writer: _Writer, count: int) -> None:
+    name, what = folder.journal.name, "was missing or empty"
+    if journal.size:
+        torn = ", and the last was torn" if journal.torn else ""
+        what = f"was damaged: {journal.dropped} of {journal.lines} lines could not be read{torn}"
+    words = [f"{name} {what}; rebuilt with {count} trials"]
     if writer.replaced:
         words.append(f"from their records in candidates/: {', '.join(writer.replaced)}")
     if writer.unknown:
         words.append(
             f"not tried again, as nothing says what they chose: {', '.join(writer.unknown)}"
         )
-    if found.size:
-        words.append(f"what was there is kept as {folder.journal.name}{journal.DAMAGED}")
+    if journal.size:
+        words.append(f"what was there is kept as {name}{DAMAGED}")
     LOG.info("%s", "; ".join(words))
 
 
@@ -133,7 +224,6 @@ def _recover_shared(folder: SearchFolder, plan: SearchPlan, writer: _Writer, cou
 
 
 def _records(folder: SearchFolder, candidates: Iterable[Candidate]) -> dict[int, Candidate]:
-    """Returns the candidates that ended, by number."""
     records = {}
     for item in candidates:
         if not NUMBER.fullmatch(item.id):
@@ -143,13 +233,6 @@ def _records(folder: SearchFolder, candidates: Iterable[Candidate]) -> dict[int,
             )
         records[int(item.id)] = item
     return records
-
-
-def _numbers_of_files(folder: SearchFolder) -> list[int]:
-    """Returns the numbers of models, with a record or without, and of trials given to another."""
-    found = (whole_files(folder.candidates, suffix) for suffix in (".keras", ".json"))
-    names = [path.stem for paths in found for path in paths]
-    return [int(name) for name in names if NUMBER.fullmatch(name)]
 
 
 class _Writer:
@@ -163,8 +246,8 @@ class _Writer:
 
     def __init__(self, plan: SearchPlan, data: Dataset, records: dict[int, Candidate]) -> None:
         self._plan, self._data, self.records = plan, data, records
-        # what is not declared is learnt from trials, or by asking the space
         self._declared = declared(plan, data)
+        # what is not declared is learnt from trials, or by asking the space
         self._learnt: dict[str, BaseDistribution] = {}
         self.replaced: list[str] = []
         self.unknown: list[str] = []
@@ -176,16 +259,23 @@ class _Writer:
             number: Its number.
             found: What the journal says; None: nothing.
         """
-        from optuna.trial import TrialState, create_trial
-
-        if found is not None and not self._is_sound(found):
+        if found is not None and not is_sound(found, self._declared, self._plan.search.costs):
             found = None
         record = self.records.get(number)
         if record is not None:
-            own = Replay(record, self._plan)
-            if found is None or not own.agrees(found):
+            facts = describe_trial(record, self._plan)
+            # it may still be running there: the kill came between its record and the study
+            agrees = (
+                found is not None
+                and found.params == record.choices
+                and ((found.state, found.values) == (facts["state"], facts["values"])
+                     or found.state == TrialState.RUNNING)
+                and facts["user_attrs"].items() <= found.user_attrs.items()
+                and facts["constraints"].items() <= found.constraints.items()
+            )  # fmt: skip
+            if found is None or not agrees:
                 self.replaced.append(record.id)
-                return self._from_record(own)
+                return self._from_record(record, facts)
         elif found is None:
             # something had this number: nobody else may get it
             self.unknown.append(candidate_id(number))
@@ -193,45 +283,24 @@ class _Writer:
         self._learnt |= found.distributions
         return found
 
-    def _is_sound(self, trial: FrozenTrial) -> bool:
-        return is_sound(trial, len(self._plan.search.costs)) and all(
-            are_compatible(self._declared[name], distribution)
-            for name, distribution in trial.distributions.items()
-            if name in self._declared
-        )
-
-    def _from_record(self, own: Replay) -> FrozenTrial:
-        from optuna.trial import create_trial
-
-        record = own.record
-        distributions = self._distributions(record)
-        trial = create_trial(
-            state=own.state,
-            values=own.values,
-            params={name: record.choices[name] for name in distributions},
-            distributions=distributions,
-            user_attrs=own.user_attrs,
-            constraints=own.constraints,
-        )
-        if record.ended is not None:
-            ended = datetime.fromtimestamp(record.ended)
-            trial.datetime_start = ended - timedelta(seconds=record.seconds)
-            trial.datetime_complete = ended
-        return trial
-
-    def _distributions(self, record: Candidate) -> dict[str, BaseDistribution]:
-        """Returns what a candidate's choices were taken from; records do not say it.
+    def _from_record(self, record: Candidate, facts: dict[str, Any]) -> FrozenTrial:
+        """Returns a candidate's trial; what its choices were taken from records do not say.
 
         Choices of a failed candidate of which that is not known are left out: the user's own
         space is not asked again, as it may be what failed.
         """
-        found = self._having(record)
+        found = self._distributions(record)
         if len(found) < len(record.choices) and record.state != FAILED:
             self._learnt |= asked(record, self._plan, self._data)
-            found = self._having(record)
-        return found
+            found = self._distributions(record)
+        params = {name: record.choices[name] for name in found}
+        trial = create_trial(params=params, distributions=found, **facts)
+        if record.ended is not None:
+            trial.datetime_complete = datetime.fromtimestamp(record.ended)
+            trial.datetime_start = trial.datetime_complete - timedelta(seconds=record.seconds)
+        return trial
 
-    def _having(self, record: Candidate) -> dict[str, BaseDistribution]:
+    def _distributions(self, record: Candidate) -> dict[str, BaseDistribution]:
         known = self._learnt | self._declared
         return {
             name: known[name]
@@ -242,8 +311,6 @@ class _Writer:
 
 def declared(plan: SearchPlan, data: Dataset) -> dict[str, BaseDistribution]:
     """Returns the distributions that are known without a model: settings, declared choices."""
-    import optuna
-
     found: dict[str, BaseDistribution] = {}
     for name in plan.search.optimizers:
         low, _ = optimizers.learning_rates(plan, name)
@@ -263,13 +330,10 @@ def asked(record: Candidate, plan: SearchPlan, data: Dataset) -> dict[str, BaseD
     Raises:
         InputError: The space does not ask for them any more.
     """
-    import optuna
-
     trial = optuna.trial.FixedTrial(record.choices, int(record.id))
-    space = plan.search.made_space
     problem = "it no longer offers them"
     try:
-        space.build(trial, data)
+        plan.search.made_space.build(trial, data)
     except Exception as error:  # the user's own code may raise anything
         problem = f"{type(error).__name__}: {error}"
     found = dict(trial.distributions)
@@ -284,58 +348,28 @@ def asked(record: Candidate, plan: SearchPlan, data: Dataset) -> dict[str, BaseD
     return found
 
 
-class Replay:
-    """What a candidate's trial has in the study, by its record.
+def describe_trial(record: Candidate, plan: SearchPlan) -> dict[str, Any]:
+    """Return what a candidate's trial has in the study besides its choices, by its record.
 
-    Attributes:
-        record: The candidate.
-        state, values: As the trial ended.
-        user_attrs: Seed, costs and rungs.
-        constraints: What samplers know of broken limits.
+    Returns:
+        state, values, user_attrs (seed, costs and rungs) and constraints (what samplers know of
+        broken limits), as `optuna.trial.create_trial` takes them.
     """
-
-    def __init__(self, record: Candidate, plan: SearchPlan) -> None:
-        self.record = record
-        self.state, self.values = outcome(record, plan)
-        self.user_attrs: dict[str, Any] = {SEED_ATTR: record.seed}
-        self.constraints = _constraints(record, plan)
-        if record.state not in (COMPLETE, STOPPED):
-            return
-        costs = [getattr(record, name) for name in plan.search.costs]
-        if all(cost is not None for cost in costs):
-            self.user_attrs[COSTS_ATTR] = [float(cost) for cost in costs]
-            self.user_attrs |= _rungs(record, plan)
-
-    def agrees(self, trial: FrozenTrial) -> bool:
-        """Tells whether a trial is this candidate's.
-
-        It may still be running there: the kill came between its record and the study.
-        """
-        from optuna.trial import TrialState
-
-        ended = (trial.state, trial.values) == (self.state, self.values)
-        return (
-            trial.params == self.record.choices
-            and (ended or trial.state == TrialState.RUNNING)
-            and self.user_attrs.items() <= trial.user_attrs.items()
-            and self.constraints.items() <= trial.constraints.items()
-        )
-
-
-def _rungs(record: Candidate, plan: SearchPlan) -> dict[str, float]:
-    """Returns the best quality up to each rung that a training reached."""
-    quality, found = plan.search.objectives[0], {}
-    for rung in plan.rungs():
-        if rung <= len(record.history):
-            upto = [epoch["val"][quality] for epoch in record.history[:rung]]
-            found[rung_attr(rung)] = max(upto)
-    return found
+    state, values = outcome(record, plan)
+    attrs: dict[str, Any] = {SEED_ATTR: record.seed}
+    costs = [getattr(record, name) for name in plan.search.costs]
+    if record.state in (COMPLETE, STOPPED) and None not in costs:
+        attrs[COSTS_ATTR] = [float(cost) for cost in costs]
+        qualities = [epoch["val"][plan.search.objectives[0]] for epoch in record.history]
+        for rung in plan.rungs():
+            if rung <= len(qualities):
+                attrs[rung_attr(rung)] = max(qualities[:rung])
+    constraints = _constraints(record, plan)
+    return {"state": state, "values": values, "user_attrs": attrs, "constraints": constraints}
 
 
 def _constraints(record: Candidate, plan: SearchPlan) -> dict[str, float]:
     """Returns how far a candidate breaks limits, as samplers are told."""
-    import optuna
-
     trial: Any = optuna.trial.FixedTrial(record.choices)
     if record.macs is None or record.params is None:
         return {}
@@ -347,14 +381,17 @@ def _constraints(record: Candidate, plan: SearchPlan) -> dict[str, float]:
     return dict(trial.constraints)
 
 
-def is_sound(trial: FrozenTrial, costs: int) -> bool:
-    """Tells whether everything that is read of trials has the type that it must have."""
-    from optuna.trial import TrialState, create_trial
+def is_sound(
+    trial: FrozenTrial, declared: Mapping[str, BaseDistribution], costs: Sequence[str]
+) -> bool:
+    """Tells whether everything that is read of trials has the type that it must have.
 
-    attrs: Any = trial.user_attrs
-    system: Any = trial.system_attrs
-    if not (isinstance(attrs, dict) and isinstance(system, dict)):
-        return False
+    Args:
+        trial: As a journal says.
+        declared: What is known of its choices.
+        costs: Names of the objectives behind the first.
+    """
+    attrs = trial.user_attrs
     try:
         create_trial(
             state=trial.state,
@@ -362,42 +399,31 @@ def is_sound(trial: FrozenTrial, costs: int) -> bool:
             params=trial.params,
             distributions=trial.distributions,
         )
-        constraints = trial.constraints.values()
+        for name in trial.distributions.keys() & declared.keys():
+            check_distribution_compatibility(declared[name], trial.distributions[name])
+        stored, seed = attrs.get(COSTS_ATTR), attrs.get(SEED_ATTR, 0)
+        rungs = [attrs[name] for name in attrs if re.fullmatch(r"rung\d+", name)]
+        numbers = [*(trial.values or ()), *rungs, *(stored or ()), *trial.constraints.values()]
+        fixed = trial.system_attrs.get(FIXED, {})
     except Exception:  # of whatever a damaged line put there
         return False
     begun, ended = trial.datetime_start is not None, trial.datetime_complete is not None
-    rungs = [value for name, value in attrs.items() if re.fullmatch(r"rung\d+", name)]
-    stored = attrs.get(COSTS_ATTR)
-    priced = isinstance(stored, list) and len(stored) == costs and all(map(is_finite, stored))
     return (
         (begun or trial.state == TrialState.WAITING)
         and ended == trial.state.is_finished()
-        and all(map(is_finite, trial.values or []))
-        and all(map(is_finite, rungs))
-        and (priced or (stored is None and not rungs))
-        and isinstance(attrs.get(SEED_ATTR, 0), int)
-        and attrs.get(SEED_ATTR, 0) >= 0
+        and all(map(is_finite, numbers))
+        and (
+            not rungs if stored is None else isinstance(stored, list) and len(stored) == len(costs)
+        )
+        and isinstance(seed, int)
+        and seed >= 0
         and isinstance(attrs.get(SEED_GIVEN, True), bool)
-        and isinstance(system.get(FIXED, {}), dict)
-        and all(map(is_finite, constraints))
+        and isinstance(fixed, dict)
     )
-
-
-def are_compatible(one: BaseDistribution, other: BaseDistribution) -> bool:
-    """Tells whether a study takes both for one parameter."""
-    from optuna.distributions import check_distribution_compatibility
-
-    try:
-        check_distribution_compatibility(one, other)
-    except ValueError:
-        return False
-    return True
 
 
 def holds(distribution: BaseDistribution, value: Any) -> bool:
     """Tells whether a distribution has a value: no trial can be made with another."""
-    from optuna.trial import TrialState, create_trial
-
     try:
         create_trial(state=TrialState.FAIL, params={"": value}, distributions={"": distribution})
     except (TypeError, ValueError):

@@ -9,22 +9,24 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from compress.core.atomic_files import replacing, write_new_bytes
 from compress.core.errors import InputError, RunFailed, one_line
 from compress.core.faults import patiently
 from compress.core.interpreter import require_packages
-from search.study.directory import SearchFolder
-from search.study.records import Candidate
+from search.study.directory import Candidate, SearchFolder
 
 PUBLISHED = ("candidates", "final", "exports", "compressed", "shrunk")
 """Folders of a run whose files go on; what is in progress and what is measured stay on the node."""
 GIVEN = "given"
 """Folder for files of the user's that workers need: teachers."""
 RECORDS = "candidates"
-T = TypeVar("T")
+LASTING = (FileNotFoundError, PermissionError, NotImplementedError, TypeError, ValueError)
+"""Errors of a store that never pass."""
 
 
 class RemoteFolder(SearchFolder):
@@ -40,7 +42,7 @@ class RemoteFolder(SearchFolder):
         super().__init__(path)
         self.known_as = known_as
         self._files = files
-        self._known: dict[Path, tuple[int, int]] = {}
+        self._known: dict[Path, tuple[int, int] | None] = {}
 
     def read_candidate(self, name: str) -> Candidate | None:
         """Returns a record, of whichever worker."""
@@ -77,11 +79,8 @@ class RemoteFolder(SearchFolder):
 
     def _fetch(self, name: str) -> None:
         path = self.path / name
-        if path.exists() or not self._files.get(name, path):
-            return
-        state = _state(path)
-        if state is not None:
-            self._known[path] = state
+        if not path.exists() and self._files.get(name, path):
+            self._known[path] = _state(path)
 
 
 def _state(path: Path) -> tuple[int, int] | None:
@@ -170,56 +169,37 @@ class Files:
 
     def get(self, name: str, file: Path) -> bool:
         """Fetches a file, in one step; returns whether it is there."""
-
-        def call() -> bool:
-            try:
-                with replacing(file) as part:
-                    self._system.get_file(self._at(name), str(part))
-            except FileNotFoundError:
-                return False
+        with suppress(FileNotFoundError), replacing(file) as part:
+            self._patiently(self._system.get_file, self._at(name), str(part))
             return True
-
-        return self._patiently(call)
+        return False
 
     def read(self, name: str) -> bytes | None:
         """Returns a file's content; None where there is none."""
-
-        def call() -> bytes | None:
-            try:
-                return bytes(self._system.cat_file(self._at(name)))
-            except FileNotFoundError:
-                return None
-
-        return self._patiently(call)
+        with suppress(FileNotFoundError):
+            return bytes(self._patiently(self._system.cat_file, self._at(name)))
+        return None
 
     def names(self, folder: str) -> list[str]:
         """Returns the names of a folder's files, sorted; none where there is none."""
-
-        def call() -> list[str]:
-            try:
-                found = self._system.ls(self._at(folder), detail=False)
-            except FileNotFoundError:
-                return []
+        with suppress(FileNotFoundError):
+            found = self._patiently(self._system.ls, self._at(folder), detail=False)
             return sorted(name for path in found if is_whole(name := path.rpartition("/")[2]))
-
-        return self._patiently(call)
+        return []
 
     def _at(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
 
-    def _patiently(self, call: Callable[[], T]) -> T:
-        return patiently(call, f"the files' place '{self.url}'", _is_passing)
+    def _patiently(self, call: Callable[..., Any], *words: Any, **more: Any) -> Any:
+        place = f"the files' place '{self.url}'"
+        return patiently(
+            partial(call, *words, **more), place, lambda error: not isinstance(error, LASTING)
+        )
 
 
 def is_whole(name: str) -> bool:
     """Tells a file's name from one that is being written."""
     return bool(name) and not name.startswith(".")
-
-
-def _is_passing(error: BaseException) -> bool:
-    """Tells whether a store's error may pass: not what says that it never will."""
-    lasting = (FileNotFoundError, PermissionError, NotImplementedError, TypeError, ValueError)
-    return isinstance(error, Exception) and not isinstance(error, lasting)
 
 
 def _unusable(url: str, error: Exception) -> InputError:

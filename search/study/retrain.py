@@ -1,38 +1,56 @@
-"""After the search: the front's candidates trained anew, to the full budget, with several seeds."""
+"""After the search: the front's candidates trained anew, and whether their channels are removed.
+
+Removing channels pays for models whose time is their own, not what any run costs.
+"""
 
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import optuna
 
+from compress.core.atomic_files import replacing, write_json
+from compress.core.device import Device
+from compress.core.errors import InputError, RunFailed, one_line
+from compress.core.quantities import threads_text
 from compress.data import Dataset, Split
+from compress.measure import formats
+from compress.measure.latency import Entry, time_entries
+from compress.measure.latency_record import Latency
 from compress.model.copies import float32_model
 from compress.model.io import save_model
-from compress.shrinking.case import Teacher, Work
+from compress.plan.target import Target
+from compress.prune.channels import check_channels, prune_channels
+from compress.run.records import Record, read_record
+from compress.shrinking.case import Subject, Teacher, Work
 from compress.shrinking.prune_and_train import Tuner
-from compress.train import EpochRecord, train
-from compress.train.kept_weights import LastEpoch, StartingPoint
+from compress.train import train
 from compress.train.predict import quality_of
+from compress.train.records import LastEpoch, StartingPoint
 from search.plan import SearchPlan
 from search.study import optimizers
-from search.study.directory import SearchFolder
-from search.study.objective import derived_seed, model_policy
-from search.study.records import Candidate, Final, final_name
+from search.study.directory import Candidate, Final, SearchFolder, final_name
+from search.study.objective import build_model, derived_seed
 
-if TYPE_CHECKING:
-    from compress.core.device import Device
+TIMES = 3.0
+"""Above it, what a run of any file costs is less than a third of a model's time."""
+GAIN = 0.9
+"""At most this share of a model's time is left without half of its MACs where that pays: on some
+processors calls of int8 files take about as long whatever their widths."""
+KEPT = Target(0.5, relative=True)
+PRECISION, SECONDS = 0.05, 2.0
 
 
 def final_seed(candidate: Candidate, place: int) -> int:
     """Returns the seed of a final training; the first has the candidate's own."""
-    if place == 0:
-        return candidate.seed
-    return derived_seed(candidate.seed, place)
+    return derived_seed(candidate.seed, place) if place else candidate.seed
 
 
 def retrain(
@@ -63,22 +81,17 @@ def retrain(
         The record, as written.
     """
     import keras
-    import optuna
 
     began = time.perf_counter()
     seed, name = final_seed(candidate, place), final_name(candidate.id, place)
     keras.utils.set_random_seed(seed)
     trial = optuna.trial.FixedTrial(candidate.choices)
     space = plan.search.made_space
-    with model_policy(device.policy):
-        model = space.build(trial, data)
+    model = build_model(space, trial, data, device.policy)
     space.prepare(model, candidate.choices, data)
     settings = replace(optimizers.sample(trial, plan, data), epochs=plan.final_epochs)
     part = on_everything(data) if plan.final.on_validation else data
     hooks = [LastEpoch()] if plan.final.on_validation else []
-
-    def on_epoch(epoch: int, epochs: int, _: EpochRecord) -> None:
-        on_progress(f"{name}: epoch {epoch}/{epochs}", epoch / epochs)
 
     # a `Tuner` looks at the start itself
     judged = space.trained and not plan.final.on_validation and not plan.search.no_train
@@ -98,7 +111,9 @@ def retrain(
             hooks=hooks,
             select_by=plan.search.objectives[0],
             checkpoint=unfinished,
-            on_epoch=on_epoch,
+            on_epoch=lambda epoch, epochs, _: on_progress(
+                f"{name}: epoch {epoch}/{epochs}", epoch / epochs
+            ),
         )
     if start is not None:
         result = start.settled(model, result)
@@ -130,10 +145,8 @@ def promote_best(model: str, folder: SearchFolder, quality: str) -> Final:
     """
     records = [record for record in folder.read_finals() if record.model == model]
     best = max(records, key=lambda record: (record.val.get(quality, 0.0), -record.place))
-    target = folder.final / f"{model}.keras"
-    staged = target.with_suffix(".part")
-    shutil.copyfile(folder.final / f"{final_name(model, best.place)}.keras", staged)
-    staged.replace(target)
+    with replacing(folder.final / f"{model}.keras") as part:
+        shutil.copyfile(folder.final / f"{final_name(model, best.place)}.keras", part)
     return best
 
 
@@ -150,3 +163,132 @@ def on_everything(data: Dataset) -> Dataset:
         np.concatenate([train_part.x, val.x]), np.concatenate([train_part.y, val.y]), weight
     )
     return replace(data, train=both)
+
+
+@dataclass(frozen=True)
+class RunCost(Record):
+    """How long a model's int8 file takes beside one of next to nothing.
+
+    Attributes:
+        own_ms, empty_ms: Milliseconds of one inference at batch 1; see `Latency.quiet_ms`.
+        how: What measured, and with how many threads.
+        half_ms: Of the model without half of its MACs (by l2, not repaired); None where that was
+            not asked, since the model takes hardly any time of its own.
+    """
+
+    own_ms: float
+    empty_ms: float
+    how: str
+    half_ms: float | None = None
+
+    @property
+    def slow(self) -> bool:
+        """Whether the model takes more than `TIMES` times what any run costs."""
+        return self.own_ms > TIMES * self.empty_ms
+
+    @property
+    def pays(self) -> bool:
+        """Whether removing half of the MACs saves time, of a model that takes some."""
+        return self.slow and self.half_ms is not None and self.half_ms <= GAIN * self.own_ms
+
+    def __str__(self) -> str:
+        half = "" if self.half_ms is None else f", {formats.time(self.half_ms)} with half the MACs"
+        return (
+            f"its int8 file takes {formats.time(self.own_ms)}{half}, an empty one "
+            f"{formats.time(self.empty_ms)} ({self.how}, measured)"
+        )
+
+
+def halved_if_slow(
+    plan: SearchPlan, subject: Subject, data: Dataset, known: Path
+) -> tuple[SearchPlan, list[str]]:
+    """Gives a model's plan a target of channels where the model is slow enough to gain by it.
+
+    That is where its int8 file takes more than three times what an empty one takes, and at least
+    a tenth longer than that of the same model without half of its MACs: measured with LiteRT and
+    the plan's number of threads. Of the weights that are left fewer are pruned, so that about as
+    many are not zero as without it: 60 % of a half for 80 % of all.
+
+    Args:
+        plan: Of the run.
+        subject: The dense model.
+        data: Calibrate the file.
+        known: Where the times are kept: a training that goes on is that of the same plan.
+
+    Returns:
+        The plan for this model, and notes on what was measured and done. Where the plan names
+        channels or a goal itself, or `channels.keep_all` is set, the plan as it is and none.
+    """
+    if plan.channels.keep_all or plan.channels.active or plan.shrink_to is not None:
+        return plan, []
+    halved = _halved(plan)
+    try:
+        check_channels(subject.coupling, halved.channels)
+        cost = read_record(known, RunCost) if known.exists() else _measured(subject, halved, data)
+    except (InputError, RunFailed) as error:
+        return plan, [f"no channels leave: {one_line(str(error))}"]
+    write_json(known, cost.to_json())
+    if not cost.pays:
+        return plan, [f"no channels leave, because that would save hardly any time: {cost}"]
+    zeros = halved.weights.sparsity
+    less = f", zeros are {formats.percent(zeros)}" if zeros != plan.weights.sparsity else ""
+    return halved, [f"channels leave until half of the MACs are left{less}: {cost}"]
+
+
+def _halved(plan: SearchPlan) -> SearchPlan:
+    """Returns the plan with the target; what the plan says of the way stays."""
+    own, weights = plan.channels, plan.weights
+    channels = replace(own, target=KEPT, target_metric="macs")
+    if weights.pattern.kind == "n:m" or weights.overrides:
+        return replace(plan, channels=channels)
+    zeros = round(max(0.0, 1.0 - (1.0 - weights.sparsity) / KEPT.amount), 4)
+    least = min(weights.initial_sparsity, zeros)
+    fewer = replace(weights, sparsity=zeros, initial_sparsity=least)
+    return replace(plan, channels=channels, weights=fewer)
+
+
+def _measured(subject: Subject, plan: SearchPlan, data: Dataset) -> RunCost:
+    """Times the model's int8 file and an empty one, then one without half of its MACs beside it.
+
+    Args:
+        subject: The dense model.
+        plan: Of the model, with the target.
+        data: Calibrate the files.
+
+    Raises:
+        RunFailed: There is no int8 file.
+        FeasibleError: Half of the MACs cannot leave.
+    """
+    from compress.exporting import export
+    from compress.exporting.side_by_side import litert_files
+    from compress.measure.latency_table.measuring import empty_model
+
+    threads = plan.latency.threads
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+
+        def exported(model: Any, name: str) -> Entry:
+            (made,) = export(
+                model, folder / f"{name}.tflite", format="int8", data=data, seed=plan.seed,
+                calibration=plan.export.calibration,
+            )  # fmt: skip
+            return Entry(made.path, "litert", threads)
+
+        def timed(entries: dict[str, Entry]) -> dict[str, Latency]:
+            return time_entries(entries, precision=PRECISION, budget=SECONDS, seed=plan.seed)
+
+        own = exported(subject.model, "own")
+        (empty,) = litert_files([empty_model()], folder, "int8")
+        if isinstance(empty, str):
+            raise RunFailed(f"there is no empty int8 file to time: {empty}")
+        found = timed({"own": own, "empty": Entry(empty, "litert", threads)})
+        how = f"{found['own'].runtime}, {threads_text(threads)}"
+        cost = RunCost(found["own"].quiet_ms, found["empty"].quiet_ms, how)
+        if not cost.slow:
+            return cost
+        # by l2 at once: the widths that damages allocate are known only after the work is done, and
+        # may take another time
+        quick = replace(plan.channels, criterion="l2", scope="global", blocks=False, steps=1)
+        half = prune_channels(subject.model, quick, coupling=subject.coupling).model
+        found = timed({"own": own, "half": exported(half, "half")})
+        return replace(cost, own_ms=found["own"].quiet_ms, half_ms=found["half"].quiet_ms)

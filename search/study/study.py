@@ -1,30 +1,41 @@
-"""The Optuna study behind a search: storage, resume, orphaned trials, what is queued and told."""
+"""The Optuna study behind a search: what it is asked, told, and has in its queue."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from compress.core.errors import InputError, RunFailed
 from compress.core.faults import PATIENCE
 from compress.data import Dataset
 from compress.run.directory import LOG
 from compress.run.records import read_record
-from search.optuna_internals import FIXED, end_trial
+from search.optuna_internals import FIXED, begin_trial, end_trial
 from search.plan import SearchPlan
 from search.samplers import SAMPLERS
-from search.study import journal, optimizers
-from search.study.directory import SearchFolder
-from search.study.objective import SEED_ATTR, SEED_GIVEN, candidate_id, objective_values
-from search.study.records import COMPLETE, DUPLICATE, FAILED, LOST, Candidate
+from search.spaces import DeclaredSpace
+from search.study import optimizers
+from search.study.costs import Costs, latency_of, over_limit
+from search.study.directory import COMPLETE, DUPLICATE, FAILED, LOST, Candidate, SearchFolder
+from search.study.objective import (
+    SEED_ATTR,
+    SEED_GIVEN,
+    SEEN,
+    candidate_id,
+    objective_values,
+    rung_attr,
+)
 from search.study.storage import open_storage, study_name
 from search.study.warm_start import ABOUT_ATTR, about, find_sources, first_of
-
-if TYPE_CHECKING:
-    import optuna
 
 TRIES_ATTR = "memory_was_short"
 """Trial attribute: how often memory was short for these choices."""
@@ -40,8 +51,6 @@ def open_study(folder: SearchFolder, plan: SearchPlan) -> optuna.Study:
     Raises:
         InputError: The storage URL is malformed or cannot be reached.
     """
-    import optuna
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         study_name=study_name(folder, plan.search.storage),
@@ -52,17 +61,133 @@ def open_study(folder: SearchFolder, plan: SearchPlan) -> optuna.Study:
     )
     names = list(plan.search.objectives)
     if study.metric_names != names:  # Optuna's dashboard shows them
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        experimental = optuna.exceptions.ExperimentalWarning
+        with warnings.catch_warnings(action="ignore", category=experimental):
             study.set_metric_names(names)
     return study
 
 
 def directions(plan: SearchPlan) -> list[Any]:
     """Returns the directions of the objectives: quality up, costs down."""
-    from optuna.study import StudyDirection
-
     return [StudyDirection.MAXIMIZE, *(StudyDirection.MINIMIZE for _ in plan.search.costs)]
+
+
+def ask(
+    study: optuna.Study,
+    plan: SearchPlan,
+    number: int | None = None,
+    data: Dataset | None = None,
+    folder: SearchFolder | None = None,
+) -> Any:
+    """Asks for the next trial, with a sampler of its own.
+
+    Of the storage the trials are read once, for all that an ask wants to know of them: with many
+    workers readings are what a storage is busy with.
+
+    Args:
+        study: The run's.
+        plan: Its plan.
+        number: Of the queued trial that is wanted; another comes where it is taken.
+        data: What the space's models are for: by them samplers know what candidates cost.
+        folder: Of the run: what was measured for that is in it.
+    """
+    known = None if data is None else partial(free_knowledge, plan, data, folder)
+    there = study.get_trials(deepcopy=False)
+    queue = (trial for trial in there if trial.state == TrialState.WAITING)
+    wanted = sorted(queue, key=lambda trial: trial.number != number)
+    make = partial(sampler_for, plan.search.strategy, plan.seed, known=known)
+    study.sampler = _ByNumber(make)
+    trial = begin_trial(study, wanted)
+    SEEN[trial] = there
+    return trial
+
+
+class _ByNumber(RandomSampler):
+    """A sampler that makes way for that of a trial, once its number is known.
+
+    A trial reads itself from the storage when it is made: to ask for its number before that would
+    read it twice.
+    """
+
+    def __init__(self, make: Callable[[int], BaseSampler]) -> None:
+        super().__init__()
+        self._make = make
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Makes the trial's own sampler; see Optuna's `BaseSampler`."""
+        study.sampler = self._make(trial.number)
+        study.sampler.before_trial(study, trial)
+
+
+def sampler_for(
+    name: str, seed: int, number: int, known: Callable[[], Mapping[str, Any]] | None = None
+) -> Any:
+    """Returns the sampler of a trial, seeded by the plan's seed and the trial's number.
+
+    Worker processes come and go; a sampler seeded once a process would repeat itself in
+    each new one, and one seeded by how many trials there are in workers that ask at once.
+
+    Args:
+        name: Of the sampler.
+        seed: The plan's.
+        number: The trial's.
+        known: Returns what those are given that know a space; see `search.study.study`.
+    """
+    make = SAMPLERS[name]
+    more = known() if known and getattr(make, "KNOWS_SPACE", False) else {}
+    return make((seed * 1_000_003 + number) % 2**31, **more)
+
+
+def free_knowledge(
+    plan: SearchPlan, data: Dataset, folder: SearchFolder | None = None
+) -> dict[str, Any]:
+    """Returns what samplers that know a space are given besides their seed.
+
+    Args:
+        plan: Space, limits, objectives, rungs.
+        data: What the models are for.
+        folder: Of the run, which may hold times of a model's parts; None: there is none.
+
+    Returns:
+        "curves": reads the qualities that a trial had at the rungs of the stopping rule; of a
+        space that declares its choices "space"; where it counts them without
+        building them "costs" (both as `search.samplers.pareto.ParetoSampler` takes them).
+    """
+    space = plan.search.made_space
+    rungs = {epoch: rung_attr(epoch) for epoch in plan.rungs()}
+
+    def read_curve(trial: FrozenTrial) -> Mapping[int, float]:
+        attrs = trial.user_attrs
+        return {epoch: float(attrs[name]) for epoch, name in rungs.items() if name in attrs}
+
+    found: dict[str, Any] = {"curves": read_curve}
+    if not isinstance(space, DeclaredSpace):
+        return found
+    found["space"] = space.choices(data)
+    if space.count(space.smallest(data), data) is not None:
+        found["costs"] = _costs(plan, space, data, folder)
+    return found
+
+
+def _costs(
+    plan: SearchPlan, space: DeclaredSpace, data: Dataset, folder: SearchFolder | None
+) -> Callable[[dict[str, Any]], tuple[float, ...] | None]:
+    """Returns what counts candidates; None of those above a limit, or beyond a soft one."""
+    options = plan.search
+    latency = None if folder is None else latency_of(options, folder)
+
+    def counted(chosen: dict[str, Any]) -> tuple[float, ...] | None:
+        found = space.count(chosen, data)
+        assert found is not None, "the smallest one was counted"
+        known = Costs(*found, latency_ms=None if latency is None else latency(chosen))
+        costs = {name: value for name, value in vars(known).items() if value is not None}
+        soft = (item for item in options.prefer if item.name in costs)
+        if over_limit(known, options) or not all(item.holds(costs[item.name]) for item in soft):
+            return None
+        values = (getattr(known, name) for name in options.costs)
+        return tuple(math.nan if value is None else float(value) for value in values)
+
+    return counted
 
 
 def close_orphans(study: optuna.Study, folder: SearchFolder, plan: SearchPlan) -> int:
@@ -74,8 +199,6 @@ def close_orphans(study: optuna.Study, folder: SearchFolder, plan: SearchPlan) -
     Returns:
         The number of trials that will run again.
     """
-    from optuna.trial import TrialState
-
     again = 0
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if try_again(study, folder, trial, "its run was ended") is not None:
@@ -110,8 +233,6 @@ def try_again(
         The number of the trial that is queued; None: its record has been written meanwhile, and
         nothing was done.
     """
-    from optuna.trial import TrialState
-
     seed = trial.user_attrs.get(SEED_ATTR, 0)
     if not folder.give_up(candidate_id(trial.number), seed, reason):
         return None
@@ -156,12 +277,8 @@ def lost_by_study(name: str) -> RunFailed:
     )
 
 
-def outcome(
-    candidate: Candidate, plan: SearchPlan
-) -> tuple[optuna.trial.TrialState, list[float] | None]:
+def outcome(candidate: Candidate, plan: SearchPlan) -> tuple[TrialState, list[float] | None]:
     """Returns how a candidate's trial ends in the study: state and values."""
-    from optuna.trial import TrialState
-
     if candidate.state in (COMPLETE, DUPLICATE) and candidate.val:
         values = objective_values(candidate, plan)
         if not any(map(math.isnan, values)):  # Optuna takes none of them
@@ -203,6 +320,7 @@ def enqueue_first(study: optuna.Study, plan: SearchPlan, data: Dataset, lost: bo
     if there and not lost:
         return
     tried = [{**trial.system_attrs.get(FIXED, {}), **trial.params} for trial in there]
+    queue: list[tuple[dict[str, Any], dict[str, Any]]] = []
     if plan.search.replay:
         replayed = read_replay(plan.search.replay)
         queue = [(replayed.choices, {SEED_ATTR: replayed.seed, SEED_GIVEN: True})]
@@ -214,10 +332,7 @@ def enqueue_first(study: optuna.Study, plan: SearchPlan, data: Dataset, lost: bo
             len(queue),
             ", ".join(f"{source.name} (distance {source.distance:.2f})" for source in sources),
         )
-    else:
-        queue = []
-    queue = queue or [(choices, {}) for choices in first_choices(plan, data)]
-    for choices, attrs in queue:
+    for choices, attrs in queue or [(choices, {}) for choices in first_choices(plan, data)]:
         if not any(choices.items() <= other.items() for other in tried):
             study.enqueue_trial(choices, user_attrs=attrs)
 
@@ -251,43 +366,3 @@ def read_replay(path: Path) -> Candidate:
             f"says that {found.reason}; it ran again under another number."
         )
     return found
-
-
-def untried(folder: SearchFolder) -> bool:
-    """Tells whether the study of a folder without results has begun no trial."""
-    import optuna
-    from optuna.trial import TrialState
-
-    url = _stored_url(folder)
-    if not url:
-        found = journal.read(folder.journal, study_name(folder, ""))
-        return not found.dropped and all(
-            trial.state == TrialState.WAITING for trial in found.trials
-        )
-    try:
-        study = optuna.load_study(
-            study_name=study_name(folder, url), storage=open_storage(url, "storage")
-        )
-    except (InputError, KeyError):  # what cannot be opened, or has no such study, was never used
-        return True
-    return all(trial.state == TrialState.WAITING for trial in study.get_trials(deepcopy=False))
-
-
-def forget(folder: SearchFolder) -> None:
-    """Removes the study of a folder in which no trial has begun.
-
-    Queued trials follow from the plan: another plan queues others.
-    """
-    import optuna
-
-    folder.journal.unlink(missing_ok=True)
-    url = _stored_url(folder)
-    if url:
-        with suppress(InputError, KeyError):  # as in `untried`
-            storage = open_storage(url, "storage")
-            optuna.delete_study(study_name=study_name(folder, url), storage=storage)
-
-
-def _stored_url(folder: SearchFolder) -> str:
-    search = folder.read_plan_record()["plan"].get("search", {})
-    return str(search.get("storage", ""))

@@ -7,17 +7,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import optuna
+from optuna.trial import TrialState
 
 from compress.core.errors import InputError
 from compress.core.pareto import crowding_distance, front_mask
 from compress.data import Dataset
+from search.samplers._base import losses_of
 from search.study.storage import open_storage
-
-if TYPE_CHECKING:
-    import optuna
 
 ABOUT_ATTR = "paretune"
 """Study attribute: what its search was about."""
@@ -58,12 +58,9 @@ def distance(one: dict[str, float], two: dict[str, float]) -> float:
     Euclidean over natural logarithms of the counts and the plain difference of balances,
     weighted by `SCALES`.
     """
-    total = 0.0
-    for name, scale in SCALES.items():
-        a, b = one[name], two[name]
-        gap = a - b if name == "balance" else math.log(a) - math.log(b)
-        total += (scale * gap) ** 2
-    return math.sqrt(total)
+    gaps = {name: math.log(one[name]) - math.log(two[name]) for name in SCALES if name != "balance"}
+    gaps["balance"] = one["balance"] - two["balance"]
+    return math.sqrt(sum((SCALES[name] * gap) ** 2 for name, gap in gaps.items()))
 
 
 def about(space: str, objectives: tuple[str, ...], data: Dataset) -> dict[str, Any]:
@@ -78,23 +75,7 @@ def about(space: str, objectives: tuple[str, ...], data: Dataset) -> dict[str, A
 
 
 def _test_part(data: Dataset) -> str:
-    """Returns a hash of the examples that test, in any order and scale."""
     return hashlib.sha256(np.sort(data.keys["test"]).tobytes()).hexdigest()[:16]
-
-
-def _check_test_part(name: str, stored: dict[str, Any], data: Dataset) -> None:
-    """Checks that a search without a folder has left the new one's test part alone.
-
-    Raises:
-        InputError: It was on the same data in other parts.
-    """
-    other = stored.get("test", _test_part(data)) != _test_part(data)
-    if "://" in name and stored["data"] == data.name and other:
-        raise InputError(
-            "warm_start must name searches that have not trained on, or chosen by, what is the "
-            f"test part here. Received: '{name}', on other parts of '{data.name}'. Give that "
-            "search's --seed, --val-fraction and --test-fraction."
-        )
 
 
 @dataclass(frozen=True)
@@ -143,7 +124,13 @@ def find_sources(
                         f"warm_start must name searches of the same {key} ({own}). Received: "
                         f"'{name}' with {stored[key]}."
                     )
-            _check_test_part(name, stored, data)
+            other = stored.get("test", _test_part(data)) != _test_part(data)
+            if "://" in name and stored["data"] == data.name and other:
+                raise InputError(
+                    "warm_start must name searches that have not trained on, or chosen by, what is "
+                    f"the test part here. Received: '{name}', on other parts of '{data.name}'. "
+                    "Give that search's --seed, --val-fraction and --test-fraction."
+                )
             gap = distance(stored["features"], meta_features(data))
             found.append(Source(name, tuple(_front(study)), gap))
     return sorted(found, key=lambda source: source.distance)
@@ -164,8 +151,6 @@ def first_of(sources: list[Source]) -> list[tuple[dict[str, Any], dict[str, Any]
 
 
 def _studies(name: str) -> Iterator[optuna.Study]:
-    import optuna
-
     journal = Path(name) / "study.journal"
     if not journal.is_file() and (Path(name).exists() or "://" not in name):
         return
@@ -177,9 +162,7 @@ def _studies(name: str) -> Iterator[optuna.Study]:
 
 def _front(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """Returns the front, by falling crowding distance: a first few of it are spread out."""
-    from search.samplers._base import completed, losses_of
-
-    trials = completed(study)
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not trials:
         return []
     losses = losses_of(study, trials)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import _any_data
-from benchmarks._any_data import KINDS, NOISE, SIZE, VISIBLE
-from benchmarks._any_nets import box_iou, giou_loss
-from benchmarks._memory import MIB, Peaks, pss, status
+from benchmarks import _any_nets
+from benchmarks._any_nets import KINDS, NOISE, SIZE, VISIBLE, box_iou, giou_loss
 from compress.core.errors import InputError
 from compress.data.keras_datasets import DEBIAN_FASHION_MNIST
 
 
 def test_kinds_of_characters_are_those_of_the_tokens() -> None:
     text = "def f(x):\n    return x + 12  # why\n" + " " * 40
-    found = _any_data._windows(text)
+    found = _any_nets._windows(text)
     assert found is not None
     codes, kinds = found[0]
     assert "".join(map(chr, codes)) == text[:64]
@@ -28,7 +25,7 @@ def test_kinds_of_characters_are_those_of_the_tokens() -> None:
     for words, kind in named.items():
         assert KINDS[kinds[text.index(words)]] == kind
     assert KINDS[kinds[text.index(" ")]] == "other"
-    assert _any_data._windows("'''never closed") is None
+    assert _any_nets._windows("'''never closed") is None
 
 
 def test_boxes_that_overlap_by_a_quarter() -> None:
@@ -52,7 +49,7 @@ def test_series_are_split_by_class_and_scaled_by_what_trains(tmp_path: Path) -> 
     with zipfile.ZipFile(wheel, "w") as made:
         for name, own in (("TRAIN", lines[:12]), ("TEST", lines[12:])):
             made.writestr(f"aeon/datasets/data/Toy/Toy_{name}.ts", text + "\n".join(own))
-    parts = _any_data.series("Toy", 0, str(wheel))
+    parts = _any_nets.series("Toy", 0, str(wheel))
     assert [len(y) for _, y in parts] == [12, 3, 5]
     assert [np.bincount(y).tolist() for _, y in parts] == [[3, 9], [1, 2], [1, 4]]
     keys = [row.tobytes() for x, _ in parts for row in x]
@@ -60,24 +57,7 @@ def test_series_are_split_by_class_and_scaled_by_what_trains(tmp_path: Path) -> 
     np.testing.assert_allclose(parts.train[0].mean((0, 1)), 0, atol=1e-5)
     np.testing.assert_allclose(parts.train[0].std((0, 1)), 1, atol=1e-5)
     with pytest.raises(InputError, match="pip download aeon --no-deps"):
-        _any_data.series("Toy", 0, "none.whl")
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
-def test_peaks_see_what_is_held_for_a_while() -> None:
-    peaks = Peaks()
-    before = status()["RssAnon"]
-    with peaks.watching():
-        peaks.stage = "much"
-        held = np.ones(64 * MIB, np.uint8)
-        while "much" not in peaks.found or peaks.found["much"]["own"] < before + 60:
-            assert held[0] == 1  # until the watcher has looked
-        del held
-        peaks.stage = "little"
-        while "little" not in peaks.found:
-            pass
-    assert peaks.found["little"]["own"] < peaks.found["much"]["own"] - 50
-    assert pss(os.getpid()) > 1
+        _any_nets.series("Toy", 0, "none.whl")
 
 
 @pytest.mark.skipif(not DEBIAN_FASHION_MNIST.is_dir(), reason="needs dataset-fashion-mnist")
@@ -85,7 +65,7 @@ class TestScenes:
     """Those made of Fashion-MNIST."""
 
     def test_boxes_hold_all_that_is_seen_and_no_more(self) -> None:
-        x, y = _any_data.objects(8, 4, 4).train
+        x, y = _any_nets.objects(8, 4, 4).train
         for image, box in zip(x[..., 0], y["box"], strict=True):
             seen = image >= VISIBLE / 255
             top, left, bottom, right = np.round(box * SIZE).astype(int)
@@ -99,12 +79,12 @@ class TestScenes:
             assert inside[:, -1].any()
 
     def test_masks_are_of_the_pixels_that_are_seen(self) -> None:
-        x, y = _any_data.scenes(6, 2, 2).train
+        x, y = _any_nets.scenes(6, 2, 2).train
         assert y.max() <= 10
         assert ((x[..., 0] > NOISE) <= (y > 0)).all()  # what is brighter than noise is of a thing
 
     def test_parts_share_no_image(self) -> None:
-        parts = [{image.tobytes() for image in x} for x, _ in _any_data.fashion(3000, 1000)]
+        parts = [{image.tobytes() for image in x} for x, _ in _any_nets.fashion(3000, 1000)]
         assert not parts[0] & parts[1]
         # Fashion-MNIST itself repeats an image now and then
         assert len(parts[0] & parts[2]) <= 2

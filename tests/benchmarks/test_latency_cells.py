@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks._latency import told_latency, told_time
+from benchmarks._common import told_latency, told_time
 from compress.measure.latency_record import INTERVAL, RANGE
 
 STORED = {

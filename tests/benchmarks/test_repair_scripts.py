@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks import (
-    _repair_finetuned,
-    _repair_timed,
-    repair_cost,
-    repair_models,
-    repair_resnet20,
-    repair_weights,
+from benchmarks import repair_cost, repair_models, repair_resnet20, repair_weights
+from benchmarks._repair import (
+    WAYS,
+    by_name,
+    compensate,
+    grams,
+    points,
+    pruned,
+    reconstruction,
+    span,
 )
-from benchmarks._grail import compensate, grams, reconstruction
-from benchmarks._repair import WAYS, by_name, points, pruned, span
-from benchmarks._repair_timed import Choice, nearest
 
 # -- GRAIL ---------------------------------------------------------------------------------
 
@@ -114,60 +113,6 @@ def test_a_way_prunes_a_model_and_leaves_the_dense_one(name: str, small_cnn: Any
         np.testing.assert_array_equal(weight.numpy(), value)
 
 
-# -- by time -------------------------------------------------------------------------------
-
-
-def test_a_choice_is_put_right_once() -> None:
-    """Files take 10 % longer than the table says: 2.4x is asked for as 2.64x."""
-    asked = []
-
-    def choose(target: float) -> Choice:
-        asked.append(target)
-        return Choice(None, [], target)
-
-    choice, reached = nearest(choose, lambda choice: 10 / (1.1 * choice.milliseconds), 10.0, 2.4)
-    assert asked == [pytest.approx(10 / 2.4), pytest.approx(10 / 2.64)]
-    assert reached == pytest.approx(2.4)
-    assert choice.milliseconds == pytest.approx(10 / 2.64)
-
-
-def test_a_choice_that_is_close_stays() -> None:
-    asked = []
-
-    def choose(target: float) -> Choice:
-        asked.append(target)
-        return Choice(None, [], target)
-
-    _, reached = nearest(choose, lambda _: 2.36, 10.0, 2.4)
-    assert (len(asked), reached) == (1, 2.36)
-
-
-def test_the_nearer_of_two_choices_is_taken() -> None:
-    measured = iter([2.3, 2.9])
-    choice, reached = nearest(
-        lambda target: Choice(None, [], target), lambda _: next(measured), 10.0, 2.4
-    )
-    assert reached == 2.3
-    assert choice.milliseconds == pytest.approx(10 / 2.4)
-
-
-# -- learning rates ------------------------------------------------------------------------
-
-
-def test_other_seeds_are_trained_at_the_usual_and_at_the_best_rate() -> None:
-    given: Any = argparse.Namespace(rates=[0.02, 0.005], seeds=[0, 1])
-    runs = {
-        "l2, rate 0.02, seed 0": {"rate": 0.02, "val": 0.9},
-        "l2, rate 0.005, seed 0": {"rate": 0.005, "val": 0.92},
-        "none, rate 0.02, seed 0": {"rate": 0.02, "val": 0.9},
-        "none, rate 0.005, seed 0": {"rate": 0.005, "val": 0.8},
-    }
-    wanted = _repair_finetuned.wanted
-    assert wanted("l2", 0, given, {}) == [0.02, 0.005]
-    assert wanted("l2", 1, given, runs) == [0.02, 0.005]
-    assert wanted("none", 1, given, runs) == [0.02]
-
-
 # -- models --------------------------------------------------------------------------------
 
 
@@ -234,8 +179,7 @@ def test_each_kind_of_result_has_its_own_table() -> None:
     assert told is not None
     assert "| the same, repaired | 2.00 +- 0.00 (0.250x) | 4.5 | 1.0 |" in told
     assert "not run: gone" in told
-    assert _repair_timed.chosen_by_time(plain) is None
-    assert _repair_finetuned.finetuned(plain) is None
+    assert repair_resnet20.untrained({**plain, "times": {}}) is None
     zeros = {
         "dense": {"test": 0.92}, "trained": False,
         "runs": {"global repaired, 0.9, seed 0": {"test": 0.9, "seconds": 3.0}},
@@ -244,23 +188,6 @@ def test_each_kind_of_result_has_its_own_table() -> None:
         repair_weights.untrained(zeros)
     )
     assert repair_weights.trained(zeros) is None
-
-
-def test_times_of_all_seeds_are_told_with_the_interval_of_the_first() -> None:
-    latency = {"ratio": 2.4, "ratio_low": 2.38, "ratio_high": 2.42, "spread": "interval"}
-    run = {
-        "test": 0.91, "macs": 40, "predicted": 2.41, "dropped": ["a"], "weighing_seconds": 9.0,
-        "choosing_seconds": 3.0,
-        "repair_seconds": 2.0,
-    }  # fmt: skip
-    result = {
-        "dense": {"test": 0.92, "macs": 100}, "times": {}, "runs": {"both, seed 0": run},
-        "files": {"both, seed 0": {"latency": latency}},
-    }  # fmt: skip
-    told = _repair_timed.chosen_by_time(result)
-    assert told is not None
-    assert "| 1.00 (one seed) | 2.40 (one seed) (first seed [2.38, 2.42]) | 2.41 |" in told
-    assert repair_resnet20.untrained(result) is None
 
 
 def test_zeros_stay_zero_while_a_repaired_net_is_trained(small_cnn: Any) -> None:

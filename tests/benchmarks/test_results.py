@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import _peers, _stored
-from benchmarks._common import Benchmark, Mean, ratio, seed_list, table, told_ratio, verdict
-from benchmarks._peers import Peer
+from benchmarks import _common, _stored
+from benchmarks._common import Benchmark, Mean, Peer, ratio, seed_list, table, told_ratio, verdict
 from benchmarks._stored import KEYS, Stored, begin, kept_peer, machine, read, revision, was_run
 from compress.core.errors import InputError
 
@@ -45,7 +44,7 @@ class Fake:
         self.began_with.append(json.loads(json.dumps(stored.result)))
         for name in self.benchmark.peers:
             state = stored.provenance["peers"][name]
-            new = {"seconds": 9} if was_run(state) else _peers.not_run(state)
+            new = {"seconds": 9} if was_run(state) else _common.not_run(state)
             stored.result[name] = kept_peer(stored.result.get(name), new)
         runs = stored.result.setdefault("runs", {})
         for seed in given.seeds:
@@ -252,7 +251,7 @@ def test_a_failed_save_leaves_what_was_there(results: Path) -> None:
 
 def peer(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
     there = Peer("other", "pytest", modules, None, "pip install other")
-    monkeypatch.setitem(_peers.PEERS, "other", there)
+    monkeypatch.setitem(_common.PEERS, "other", there)
 
 
 def test_a_peer_that_is_missing_has_a_row_that_says_so(
@@ -351,7 +350,7 @@ def test_ratios_say_what_their_ends_are() -> None:
     assert told_ratio(old) == "1.41x (7 rounds)"
     assert told_ratio({**old, "rounds": 40}) == "1.41x [1.38, 1.43]"
     assert told_ratio({**old, "rounds": 40, "low": 0.99}) == "1.41x [0.99, 1.43] (a tie)"
-    assert told_ratio(_peers.not_run("not run: gone")) == "not run: gone"
+    assert told_ratio(_common.not_run("not run: gone")) == "not run: gone"
     assert told_ratio(None) == ""
 
 

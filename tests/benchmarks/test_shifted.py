@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from benchmarks._shifted import PARAMETERS, shifted
+from benchmarks.repair_models import PARAMETERS, shifted
 from compress.core.errors import InputError
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import ast
 import importlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
 from benchmarks import __main__ as runner
-from benchmarks._common import Benchmark
-from benchmarks._peers import PEERS
+from benchmarks.__main__ import TABLE
+from benchmarks._common import PEERS, Benchmark
 from benchmarks._stored import ROOT
-from benchmarks._table import TABLE
 
 FOLDER = ROOT / "benchmarks"
 
@@ -54,7 +52,7 @@ def test_make_bench_runs_the_table() -> None:
 
     assert runner.main([], run) == 0
     assert ran == [entry.command for entry in TABLE]
-    assert ran[0] == ("-m", "benchmarks.train_loop")
+    assert ran[0] == ("-m", "benchmarks.trial_speed", "--rounds", "5")
 
 
 def test_one_that_fails_is_told_and_the_others_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,28 +64,31 @@ def test_one_that_fails_is_told_and_the_others_run(capsys: pytest.CaptureFixture
 
     assert runner.main([], run) == 1
     assert len(ran) == len(TABLE)
-    assert capsys.readouterr().out.splitlines()[-1] == "failed: python -m benchmarks.trial_speed"
+    assert (
+        capsys.readouterr().out.splitlines()[-1]
+        == "failed: python -m benchmarks.trial_speed --rounds 5"
+    )
 
 
 def test_some_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     ran: list[Sequence[str]] = []
-    runner.main(["search_stopping"], lambda command: ran.append(command) or 0)
-    assert ran == [("-m", "benchmarks.search_stopping")]
+    runner.main(["verdicts"], lambda command: ran.append(command) or 0)
+    assert ran == [("-m", "benchmarks.verdicts")]
     with pytest.raises(SystemExit):
         runner.main(["nope"])
     assert "Received: nope" in capsys.readouterr().err
     assert runner.main(["--list"], lambda command: pytest.fail("only told")) == 0
-    assert "python -m benchmarks.search_front --own-first" in capsys.readouterr().out
+    assert "python -m benchmarks.shrink_peers --seeds 0" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("entry", TABLE, ids=lambda entry: " ".join((entry.name, *entry.words)))
+@pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.name)
 def test_an_entry_is_a_benchmark(entry: runner.Entry, capsys: pytest.CaptureFixture[str]) -> None:
     benchmark = benchmark_of(entry.name)
     assert benchmark.name == entry.name
     assert set(benchmark.peers) <= set(PEERS)
     assert benchmark.tables
     with pytest.raises(SystemExit) as stop:
-        benchmark.run([*entry.words, "--help"])
+        benchmark.run([*entry.words.split(), "--help"])
     assert stop.value.code == 0
     said = capsys.readouterr().out
     assert "--show" in said
@@ -101,26 +102,6 @@ def test_every_peer_script_is_run_by_a_benchmark() -> None:
     assert [name for name in scripts if name not in texts] == []
 
 
-def test_a_benchmark_from_its_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The quickest one as it is: it replays stored curves (here ten of them), and says so."""
-    from benchmarks import _stored, search_stopping
-
-    curves = _stored.newest("search_curves")
-    monkeypatch.setattr(_stored, "RESULTS", tmp_path)
-    monkeypatch.setattr(search_stopping, "ORDERS", 2)
-    curves.path = None
-    few = curves.save(candidates=curves.result["candidates"][:10])
-    search_stopping.BENCHMARK.run(["--curves", str(few)])
-    said = capsys.readouterr().out
-    assert said.startswith("replayed: curves stored of 2026-")
-    (file,) = tmp_path.glob("search_stopping/*.json")
-    stored = _stored.read(file)
-    assert stored.result["curves"] == few.name  # it lies outside of the repository
-    assert (stored.result["candidates"], stored.result["orders"]) == (10, 2)
-    rows = stored.result["rules"]
-    # no rule trains more than all epochs, or adds to the front by leaving trials out
-    assert rows
-    assert all(row["epochs_ratio"] >= 1 and row["loss"] >= -1e-12 for row in rows.values())
-    assert len(rows) == len(search_stopping.rules(stored.result).splitlines()) - 2
+def test_a_full_run_takes_half_a_day() -> None:
+    assert sum(entry.minutes for entry in TABLE) <= 12 * 60
+    assert all(entry.proves for entry in TABLE)

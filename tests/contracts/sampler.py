@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.samplers import SAMPLERS
-from search.study.asking import sampler_for
+from search.study.study import sampler_for
 
 KINDS = ("a", "b", None)
 SIZES = (8, 16, 32)
@@ -60,7 +60,7 @@ class SamplerContract:
         """Does nothing: most samplers need nothing."""
 
     def ask(self, study: optuna.Study, seed: int) -> optuna.Trial:
-        """Asks as `search.study.asking.ask` does: with a new sampler for each trial."""
+        """Asks as `search.study.study.ask` does: with a new sampler for each trial."""
         trials = study.get_trials(deepcopy=False)
         queue = (trial.number for trial in trials if trial.state == TrialState.WAITING)
         study.sampler = sampler_for(self.name, seed, next(queue, len(trials)))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks._postgresql import Server, postgresql
+from benchmarks.cluster_overhead import Server, postgresql
 
 
 @pytest.fixture(scope="module")

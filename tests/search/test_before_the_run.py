@@ -15,16 +15,14 @@ from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.plan.fields import from_flat
-from compress.shrinking.case import Subject
-from compress.shrinking.checks import fitting
+from compress.shrinking.case import Subject, fitting
 from search import pipeline
 from search.cli import app
 from search.engines import local
 from search.plan import SearchPlan
 from search.study import study as studies
-from search.study.directory import SearchFolder
-from search.study.records import Candidate
-from search.study.study import forget, untried
+from search.study.directory import Candidate, SearchFolder
+from search.study.recovery import forget, untried
 from tests.compress.shrinking.test_model_names import mlp
 
 SPACE = ["--data", "digits", "--space", "mlp"]

@@ -10,16 +10,14 @@ import pytest
 
 from compress.core.errors import RunFailed
 from compress.plan.fields import from_flat
-from search import steps
-from search.engines import Demand, local
-from search.engines.jobs import CompressJobs, SearchJobs
-from search.engines.progress import NoDisplay
+from search.engines import Demand, Display, local
+from search.engines.jobs import CompressJobs, SearchJobs, nothing_trained
 from search.pipeline import default_folder
 from search.plan import SearchPlan
 from search.study import study as studies
-from search.study.asking import ask
-from search.study.directory import SearchFolder
-from search.study.records import Candidate
+from search.study.checks import Past
+from search.study.directory import Candidate, SearchFolder
+from search.study.study import ask
 from tests.search.test_run import paretune
 
 
@@ -38,7 +36,7 @@ def message(state: str, number: int) -> dict[str, Any]:
 def test_rejected_trials_do_not_count(folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"trials": 2})
     study = studies.open_study(folder, plan)
-    jobs = SearchJobs(folder, plan, study, NoDisplay())
+    jobs = SearchJobs(folder, plan, study, Display())
     for _ in range(3):
         study.ask()
     first, second = jobs.next_job(), jobs.next_job()
@@ -59,14 +57,14 @@ def test_rejected_trials_do_not_count(folder: SearchFolder) -> None:
 def test_rejections_end_somewhere(folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"trials": 1, "max_macs": 1})
     study = studies.open_study(folder, plan)
-    jobs = SearchJobs(folder, plan, study, NoDisplay())
+    jobs = SearchJobs(folder, plan, study, Display())
     given = 0
     while (job := jobs.next_job()) is not None:
         study.ask()
         jobs.on_done(0, job, message("rejected", given))
         given += 1
     assert given == 100
-    text = steps.nothing_trained(jobs.candidates, plan)
+    text = nothing_trained(jobs.candidates, plan)
     assert "All 100 candidates exceed the limits (1 MACs)" in text
     assert "The smallest have 500 MACs" in text
     assert "100 candidates exceeded the limits or repeated others" in jobs.over
@@ -75,7 +73,7 @@ def test_rejections_end_somewhere(folder: SearchFolder) -> None:
 def test_a_dead_worker_is_a_failed_candidate(folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"trials": 1})
     study = studies.open_study(folder, plan)
-    jobs = SearchJobs(folder, plan, study, NoDisplay())
+    jobs = SearchJobs(folder, plan, study, Display())
     job = jobs.next_job()
     assert job is not None
     trial = ask(study, plan)
@@ -91,7 +89,7 @@ def test_a_dead_worker_is_a_failed_candidate(folder: SearchFolder) -> None:
 def test_a_worker_that_dies_after_its_work_loses_nothing(folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"trials": 1})
     study = studies.open_study(folder, plan)
-    jobs = SearchJobs(folder, plan, study, NoDisplay())
+    jobs = SearchJobs(folder, plan, study, Display())
     job = jobs.next_job()
     assert job is not None
     trial = ask(study, plan)
@@ -105,7 +103,7 @@ def test_a_worker_that_dies_after_its_work_loses_nothing(folder: SearchFolder) -
 
 def test_workers_that_cannot_begin_end_the_run(folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"trials": 1})
-    jobs = SearchJobs(folder, plan, studies.open_study(folder, plan), NoDisplay())
+    jobs = SearchJobs(folder, plan, studies.open_study(folder, plan), Display())
     for _ in range(2):
         job = jobs.next_job()
         assert job is not None
@@ -118,7 +116,9 @@ def test_workers_that_cannot_begin_end_the_run(folder: SearchFolder) -> None:
 
 def test_compression_goes_largest_first_and_collects_failures(folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"sparsity": 0.7, "trials": 9})
-    jobs = CompressJobs(folder, plan, ["0001", "0002", "0003"], [Path("t.keras")], NoDisplay())
+    jobs = CompressJobs(
+        folder, plan, ["0001", "0002", "0003"], [Path("t.keras")], Display(), Past()
+    )
     given = []
     while (job := jobs.next_job()) is not None:
         given.append(job)
@@ -140,7 +140,7 @@ def test_compression_goes_largest_first_and_collects_failures(folder: SearchFold
 def test_the_teachers_path_is_never_split(tmp_path: Path) -> None:
     folder, plan = SearchFolder(tmp_path / "a,b"), from_flat(SearchPlan, {"trials": 9})
     teacher = folder.model_file("0002")
-    job = CompressJobs(folder, plan, ["0001"], [teacher], NoDisplay()).next_job()
+    job = CompressJobs(folder, plan, ["0001"], [teacher], Display(), Past()).next_job()
     assert job is not None
     assert job["teachers"] == [str(teacher)]
     words = shlex.split(job["command"])

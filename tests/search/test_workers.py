@@ -17,11 +17,8 @@ from compress.plan.fields import from_flat
 from compress.plan.shrink import ShrinkPlan
 from compress.shrinking.net import REPAIRED, TRAINED, Net, ShrinkFolder
 from compress.shrinking.shrink import ShrinkResult, shrink
-from compress.shrinking.workshop import Training
-from search.engines import LOST
-from search.engines.net_jobs import NetJobs
-from search.engines.progress import MAX_LOST, NoDisplay
-from search.workers import Workers, _Beside
+from search.engines import LOST, MAX_LOST, Display
+from search.workers import NetJobs, NetTrainers, Workers
 from tests.compress.shrinking.conftest import learnt
 from tests.search.test_run import paretune
 
@@ -117,11 +114,11 @@ def write(folder: ShrinkFolder, name: str, share: float, stage: str, epochs: int
     write_json(folder.net_file(name), net.to_json())
 
 
-BOTH = (Training("small", 3), Training("large", 2))
+BOTH = {"small": 3, "large": 2}
 
 
 def test_the_largest_net_first(case: Any, folder: ShrinkFolder) -> None:
-    handler = NetJobs(case, folder, BOTH, NoDisplay())
+    handler = NetJobs(case, folder, BOTH, Display())
     first, second = handler.next_job(), handler.next_job()
     assert first is not None
     assert second is not None
@@ -132,7 +129,7 @@ def test_the_largest_net_first(case: Any, folder: ShrinkFolder) -> None:
 
 
 def test_why_a_net_was_not_trained(case: Any, folder: ShrinkFolder) -> None:
-    handler = NetJobs(case, folder, BOTH, NoDisplay())
+    handler = NetJobs(case, folder, BOTH, Display())
     large, small = handler.next_job(), handler.next_job()
     assert large is not None
     assert small is not None
@@ -146,7 +143,7 @@ def test_why_a_net_was_not_trained(case: Any, folder: ShrinkFolder) -> None:
 
 
 def test_a_net_whose_node_was_lost_is_trained_again(case: Any, folder: ShrinkFolder) -> None:
-    handler = NetJobs(case, folder, BOTH[:1], NoDisplay())
+    handler = NetJobs(case, folder, {"small": 3}, Display())
     for _ in range(MAX_LOST - 1):
         job = handler.next_job()
         assert job is not None
@@ -162,13 +159,14 @@ def test_a_net_whose_node_was_lost_is_trained_again(case: Any, folder: ShrinkFol
 def test_workers_stand_behind_the_process_itself(case: Any, folder: ShrinkFolder) -> None:
     shown: list[tuple[int, str]] = []
 
-    class Shown(NoDisplay):
+    class Shown(Display):
         def worker(self, index: int, text: str, share: float) -> None:
             shown.append((index, text))
 
     told: list[str] = []
     case.work.progress = lambda text, share: told.append(text)
-    handler = NetJobs(case, folder, BOTH, _Beside(Shown()))
+    pool: Any = None
+    handler = NetJobs(case, folder, BOTH, NetTrainers(case, folder, pool, 2, Shown()))
     job = handler.next_job()
     assert job is not None
     handler.on_message(0, job, {"kind": "progress", "text": "epoch 1", "share": 0.5})

@@ -3,15 +3,23 @@
 Everything here imports TensorFlow only when it is used.
 """
 
-from compress.prune.channels.coupled import Coupled, coupled_groups
 from compress.prune.channels.coupling.blocks import HeldBlock
-from compress.prune.channels.coupling.call import LayerCall
-from compress.prune.channels.coupling.slots import Slots
-from compress.prune.channels.pruning import PruneResult, check_channels, prune_channels
-from compress.prune.channels.report import BlockRow, ChannelReport, GroupRow
+from compress.prune.channels.coupling.slots import LayerCall, Slots
+from compress.prune.channels.pruning import (
+    PruneResult,
+    check_channels,
+    prune_channels,
+    sensitivity_map,
+)
+from compress.prune.channels.report import (
+    BlockRow,
+    ChannelReport,
+    Coupled,
+    GroupRow,
+    coupled_groups,
+)
 from compress.prune.channels.rules import register_rule
 from compress.prune.channels.selection.sensitivity import SensitivityMap
-from compress.prune.channels.sensitivity_map import sensitivity_map
 
 __all__ = [
     "BlockRow",

@@ -11,15 +11,12 @@ from compress.measure.counting import given_shapes
 from compress.model.program import Node, Program
 from compress.model.rebuild import why_not_rebuildable
 from compress.model.recording import record
-from compress.prune.channels.coupling.call import LayerCall, Within
 from compress.prune.channels.coupling.groups import Coupling
-from compress.prune.channels.coupling.slots import CouplingGraph, Shape, Slots
+from compress.prune.channels.coupling.slots import CouplingGraph, LayerCall, Shape, Slots
 from compress.prune.channels.rules import apply, known, rule_for
 
 if TYPE_CHECKING:
     import keras
-
-Shapes = list[Shape]
 
 
 def coupling_of(model: keras.Model, input_shape: Any = None) -> Coupling:
@@ -41,18 +38,12 @@ def coupling_of(model: keras.Model, input_shape: Any = None) -> Coupling:
         input_shape = None  # the model says it itself
     graph = CouplingGraph()
     outputs = run(program, input_slots(program), graph)
+    makers = {id(output): node.name for node in program.nodes for output in node.outputs}
     for tensor, slots in zip(program.outputs, outputs, strict=True):
-        for axis in slots.tracked:
-            name = _producer(program, tensor)
-            graph.freeze(slots.axes[axis], f"model output '{name}'", name)
+        name = makers.get(id(tensor), str(tensor.name))
+        for ids in slots.axes:
+            graph.freeze(ids, f"model output '{name}'", name)
     return Coupling(program, graph, input_shape)
-
-
-def _producer(program: Program, tensor: Any) -> str:
-    for node in program.nodes:
-        if any(output is tensor for output in node.outputs):
-            return node.name
-    return str(tensor.name)
 
 
 def input_slots(program: Program, shapes: Sequence[Shape] | None = None) -> list[Slots]:
@@ -68,7 +59,7 @@ def run(
     program: Program,
     inputs: Sequence[Slots],
     graph: CouplingGraph,
-    sized: Iterator[Shapes] | None = None,
+    sized: Iterator[list[Shape]] | None = None,
 ) -> list[Slots]:
     """Follows slots through a program; nested programs are run at every call.
 
@@ -99,7 +90,7 @@ def _note(graph: CouplingGraph, tensors: Sequence[Any], found: Sequence[Slots]) 
 
 
 def _visit(
-    node: Node, inputs: list[Slots], graph: CouplingGraph, sized: Iterator[Shapes] | None
+    node: Node, inputs: list[Slots], graph: CouplingGraph, sized: Iterator[list[Shape]] | None
 ) -> list[Slots]:
     operation = node.operation
     again = graph.first_inputs.get(id(operation))
@@ -113,26 +104,23 @@ def _visit(
             replace(term, calls=(node, *term.calls)) for term in graph.terms[before:]
         ]
         return results
-    configs = len(graph.edits[id(operation)].config) if id(operation) in graph.edits else 0
-    calls = len(graph.call_edits.get(id(node), ()))
+    edits, call_edits = graph.config_edits[id(operation)], graph.call_edits[id(node)]
+    configs, calls = len(edits), len(call_edits)
     shapes = [tuple(tensor.shape) for tensor in node.outputs] if sized is None else next(sized)
-    within = Within(node.name, operation, node, _inside)
     call = LayerCall(
-        graph, operation, inputs, shapes, args=node.args, kwargs=node.kwargs, within=within
+        graph, operation, node.name, inputs, shapes, node.args, node.kwargs, node, _inside
     )
     if rule_for(operation) is None and node.closed:
         results = call.unknown(f"no rule for this class, and it cannot be opened: {node.closed}")
     else:
         results = apply(call)
-    edits = graph.edits.get(id(operation))
-    if again is not None and ((edits and edits.config) or calls):
+    if again is not None and (edits or calls):
         # one config serves all calls: their channels must be the same ones
         if id(operation) not in graph.by_weights:
             _tie(graph, node.name, again, inputs)
-        if edits:
-            del edits.config[configs:]
+        del edits[configs:]
         if calls:
-            del graph.call_edits[id(node)][calls:]
+            del call_edits[calls:]
     if again is None and (reason := why_not_rebuildable(operation)):
         graph.copied[id(operation)] = node.name, type(operation).__name__, reason
     if id(operation) in graph.copied:
@@ -144,7 +132,6 @@ def _visit(
 def _inside(
     model: Any, inputs: Sequence[Slots], graph: CouplingGraph
 ) -> tuple[Program, list[Slots]]:
-    """Follows slots through a model inside a layer."""
     program = record(model, lambda layer: not known(layer))
     return program, run(program, inputs, graph)
 
@@ -154,8 +141,8 @@ def _held(call: LayerCall, results: list[Slots], calls: int) -> None:
     graph, layer = call.graph, call.layer
     weights = {id(weight) for weight in layer.weights}
     bound = [item for (weight, _), item in graph.bindings.items() if weight in weights and item]
-    edits = graph.edits.get(id(layer))
-    if not bound and not edits and len(graph.call_edits.get(id(call.node), ())) == calls:
+    edits = [*graph.config_edits[id(layer)], *graph.scales[id(layer)]]
+    if not bound and not edits and len(graph.call_edits[id(call.node)]) == calls:
         return
     name, kind, reason = graph.copied[id(layer)]
     text = f"layer '{name}' ({kind}) cannot be rebuilt from its config: {reason}"
@@ -166,15 +153,12 @@ def _held(call: LayerCall, results: list[Slots], calls: int) -> None:
 
 
 def _tie(graph: CouplingGraph, name: str, first: list[Slots], second: list[Slots]) -> None:
-    """Ties the inputs of two calls of one layer or model."""
     reason = "a shared layer is called on other channels too"
     nothing = Slots((), ())  # one call may take more tensors, such as a mask
     for one, two in zip_longest(first, second, fillvalue=nothing):
-        for axis in range(max(len(one.axes), len(two.axes))):
-            a = one.axes[axis] if axis < len(one.axes) else None
-            b = two.axes[axis] if axis < len(two.axes) else None
+        for a, b in zip_longest(one.axes, two.axes):
             if a is not None and b is not None and len(a) == len(b):
                 graph.link(a, b)
-                continue
-            graph.freeze(a, reason, name)
-            graph.freeze(b, reason, name)
+            else:
+                graph.freeze(a, reason, name)
+                graph.freeze(b, reason, name)

@@ -1,4 +1,4 @@
-"""`prune_channels` and `coupled_groups`: analysis, selection and surgery in one call."""
+"""`prune_channels` and `sensitivity_map`: analysis, selection, surgery and repair in one call."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ import numpy as np
 from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
 from compress.core.summary import Readable, Summary
-from compress.data import Dataset, Unlabelled, drawn_inputs
-from compress.data.streams import is_stream
 from compress.model.internals import variable_paths
 from compress.model.io import as_model
 from compress.plan import ChannelOptions
+from compress.plan.channels import AGGREGATES
 from compress.plan.data import AUTO
+from compress.plan.fields import require_choice
 from compress.plan.keywords import PRUNE_CHANNELS
 from compress.prune.channels.analysis import coupling_of
-from compress.prune.channels.coupling.blocks import blocks_of
-from compress.prune.channels.coupling.groups import Coupling, Mask
-from compress.prune.channels.coupling.slots import Ids
+from compress.prune.channels.coupling.groups import Coupling
 from compress.prune.channels.criteria import (
     CRITERIA,
     NEEDS_DATA,
@@ -31,32 +29,30 @@ from compress.prune.channels.criteria import (
     Criterion,
     named,
 )
-from compress.prune.channels.report import ChannelReport, row_of, unknown_layers
-from compress.prune.channels.selection.allocation import Priced
-from compress.prune.channels.selection.allowed import check_feasible, cost_of
-from compress.prune.channels.selection.chooser import select
-from compress.prune.channels.selection.chosen import Goal, Selection, aimed, of_widths
-from compress.prune.channels.selection.costs import CostModel
-from compress.prune.channels.selection.sensitivity import SensitivityMap
+from compress.prune.channels.report import ChannelReport, report_on
+from compress.prune.channels.selection.allowed import Selection
+from compress.prune.channels.selection.by_rank import select_by_rank
+from compress.prune.channels.selection.sensitivity import SensitivityMap, describe_origin
+from compress.prune.channels.selection.target import (
+    Goal,
+    Priced,
+    aimed,
+    check_feasible,
+    nothing_removable,
+)
 from compress.prune.channels.surgery import (
     KeptIndices,
+    Surgeon,
     call_once,
-    indices_by_weight,
-    sliced_with_weights,
 )
-from compress.reconstruction import RepairReport
-from compress.reconstruction import repair as solve
-from compress.reconstruction.repairing import FEWEST, repaired_on
-from compress.train.given import as_examples, dataset_for
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     import keras
 
+    from compress.data import Dataset, Unlabelled
     from compress.plan.settings import PruneChannelsSettings
-
-Finetune = Callable[[Any, int, int], None]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -93,7 +89,7 @@ def prune_channels(
     criterion: str | Criterion | None = None,
     data: Any = None,
     sensitivity: SensitivityMap | None = None,
-    finetune: Finetune | None = None,
+    finetune: Callable[[Any, int, int], None] | None = None,
     seed: int = 0,
     repair: bool | int | None = None,
     input_shape: Any = None,
@@ -184,7 +180,6 @@ def prune_channels(
             "selection must go with one step: it is of the model as it is. Received: "
             f"{options.steps} steps."
         )
-    priced = of_widths(cost)
     decided = selection is not None or criterion not in (None, AUTO)
     if decided or data is None or repair in (False, 0):
         options = options.without_comparison()
@@ -196,24 +191,28 @@ def prune_channels(
     if options.scope == "damage" and data is None:
         raise InputError("Channel scope 'damage' must have data to look at. Give data=.")
     ranked_by = options.ranking if criterion is None or criterion == AUTO else criterion
-    name, score = _criterion(ranked_by, data)
+    name, score = named(ranked_by)
+    if ranked_by in NEEDS_DATA and data is None:
+        raise InputError(f"Criterion '{name}' must have data to look at. Give data=.")
     source = Path(model) if isinstance(model, (str, Path)) else None
     model = as_model(model)
     data = None if data is None else examples_for(data, ranked_by, model, source, seed)
-    asked = repair
-    if repair is None:
-        repair = data is not None and len(data.train) >= FEWEST
-    count = repaired_on(repair, data)
+    count = 0
+    if data is not None or repair:
+        from compress.data import drawn_inputs
+        from compress.reconstruction import repair as solve
+        from compress.reconstruction.repairing import FEWEST, repaired_on
+
+        enough = data is not None and len(data.train) >= FEWEST
+        count = repaired_on(enough if repair is None else repair, data)
     check_weights(model)
     original = coupling_of(model, input_shape) if coupling is None else coupling
     if selection is None:
-        check_feasible(original, options, priced)  # not only when the last step comes to it
-    goal = Goal.of_options(options, original, priced)
-    place = dict(variable_paths(model))
-    kept: KeptIndices = {path: (None,) * len(weight.shape) for path, weight in place.items()}
-    current, coupling = model, original
-    # what repairs aim at, its weights, and what is kept of them
-    reference, anchors, since = model, place, dict(kept)
+        check_feasible(original, options, cost)  # not only when the last step comes to it
+    goal = Goal.of_options(options, original, cost)
+    current, coupling, repaired = model, original, None
+    # what repairs aim at, and what is left of it
+    reference, whole, since = model, _Lineage(model), _Lineage(model)
     for step in range(1, options.steps + 1):
         if step > 1:
             coupling = coupling_of(current, original.input_shape)
@@ -222,194 +221,116 @@ def prune_channels(
         context = Context(coupling, data=data, seed=seed, aggregate=options.aggregate)
         if sensitivity is not None:
             sensitivity.check(context, name, options.blocks)
-        chosen = selection or select(
-            coupling,
-            options,
-            score,
-            context,
-            goal.at(step, options.steps),
-            sensitivity,
-            on_progress,
-            cost,
-        )
+        at = goal.at(step, options.steps)
+        if selection is not None:
+            chosen = selection
+        elif options.scope == "damage" or options.compares:
+            from compress.prune.channels.selection.chooser import Chooser
+
+            chooser = Chooser.measured(coupling, options, score, context, on_progress, sensitivity)
+            chosen = chooser.refined(at, cost, on_progress).choose(at, cost)
+        else:
+            chosen = select_by_rank(coupling, options, score, context, at, cost)
         if on_choice is not None:
             on_choice(chosen)
-        indices = indices_by_weight(coupling, chosen.mask, chosen.dropped)
-        current, new = sliced_with_weights(coupling, chosen.mask, chosen.dropped)
+        surgeon = Surgeon(coupling, chosen.mask, chosen.dropped)
+        current = surgeon.build(coupling.program)
         call_once(current, coupling)
-        for path, variable in place.items():
-            kept[path] = _composed(kept[path], indices[id(variable)])
-            since[path] = _composed(since[path], indices[id(variable)])
-        place = {path: new[id(variable)] for path, variable in place.items() if id(variable) in new}
-        gone = {path: _nothing(axes) for path, axes in kept.items() if path not in place}
-        kept, since = kept | gone, since | {path: gone[path] for path in gone if path in since}
-        names = {id(variable): path for path, variable in variable_paths(reference)}
-        own = {names[id(anchors[path])]: axes for path, axes in since.items()}
-        repaired = _repaired(current, reference, data, own, count, seed, on_progress)
+        whole.follow(surgeon)
+        since.follow(surgeon)
+        if count:
+            x, kept = drawn_inputs(data, count, seed), since.kept
+            repaired = solve(
+                current, reference, x, kept=kept, examples=count, seed=seed, on_progress=on_progress
+            )
         if finetune is not None and step < options.steps:
             finetune(current, step, options.steps)
             # what it learnt is not to be undone by the next repair
-            reference, anchors = current, place
-            since = {path: (None,) * len(weight.shape) for path, weight in place.items()}
+            reference, since = current, _Lineage(current)
     if options.recalibrate:
-        _recalibrated(current, data, options, seed)
-    few = data is not None and asked is None and not count
+        from compress.prune.recalibrate import recalibrate
+
+        if data is None:
+            raise InputError("recalibrate must have data to look at. Give data=.")
+        recalibrate(current, data, options.recalibrate, seed=seed)
     notes = (*chosen.notes, *dict.fromkeys(context.notes), *_copied(original, coupling))
-    if few:
+    if data is not None and repair is None and not count:
         notes += (f"nothing was repaired: that takes at least {FEWEST} examples",)
-    how = chosen.method or name
-    report = _report(original, kept, options, goal, chosen, how, notes, priced is not None)
-    return PruneResult(current, replace(report, repair=repaired), kept)
-
-
-def _repaired(
-    current: keras.Model,
-    dense: keras.Model,
-    data: Dataset | Unlabelled | None,
-    kept: KeptIndices,
-    count: int,
-    seed: int,
-    on_progress: Callable[[str, float], None] | None,
-) -> RepairReport | None:
-    if not count or data is None:
-        return None
-    x = drawn_inputs(data, count, seed)
-    return solve(current, dense, x, kept=kept, examples=count, seed=seed, on_progress=on_progress)
-
-
-def _nothing(axes: tuple[Ids | None, ...]) -> tuple[Ids | None, ...]:
-    return tuple(np.zeros(0, np.int64) for _ in axes)
-
-
-def _criterion(chosen: str | Criterion, data: Any) -> tuple[str, Criterion]:
-    name, score = named(chosen)
-    if chosen in NEEDS_DATA and data is None:
-        raise InputError(f"Criterion '{name}' must have data to look at. Give data=.")
-    return name, score
-
-
-def examples_for(
-    data: Any, criterion: str | Criterion, model: keras.Model, path: Path | None, seed: int
-) -> Dataset | Unlabelled:
-    """Returns what a criterion looks at: labels where it may need them, and they are there."""
-    if criterion in WITHOUT_LABELS:
-        return as_examples(data, model=model, path=path, seed=seed)
-    if criterion in NEEDS_DATA or isinstance(data, tuple) or is_stream(data):
-        return dataset_for(model, data, path=path, seed=seed)
-    return as_examples(data, model=model, path=path, seed=seed)
-
-
-def check_weights(model: keras.Model) -> None:
-    """Check that weights are finite."""
-    for path, variable in variable_paths(model):
-        if "float" in str(variable.dtype) and not np.all(np.isfinite(variable.numpy())):
-            raise InputError(
-                f"The model's weights must be finite to be ranked. Received: NaN or infinity in "
-                f"'{path}'. Load the weights of an earlier epoch."
-            )
-
-
-def _composed(
-    first: tuple[Ids | None, ...], second: tuple[Ids | None, ...]
-) -> tuple[Ids | None, ...]:
-    """Indices into the original of what two slicings in a row keep."""
-    return tuple(
-        two if one is None else one if two is None else one[two]
-        for one, two in zip(first, second, strict=True)
+    report = report_on(
+        original,
+        whole.kept,
+        options,
+        goal,
+        replace(chosen, notes=notes, method=chosen.method or name),
+        repaired,
     )
+    return PruneResult(current, report, whole.kept)
 
 
-def _recalibrated(
-    model: keras.Model, data: Dataset | Unlabelled | None, options: ChannelOptions, seed: int
-) -> None:
-    from compress.prune.recalibrate import recalibrate
+@check_arguments()
+def sensitivity_map(
+    model: keras.Model | str | Path,
+    data: Any,
+    *,
+    criterion: str | Criterion = "reconstruction",
+    aggregate: str = "mean",
+    blocks: bool = False,
+    seed: int = 0,
+    on_progress: Callable[[str, float], None] | None = None,
+) -> SensitivityMap:
+    """Measure the output error of each layer at a few channel counts, once for any target.
 
-    if data is None:
-        raise InputError("recalibrate must have data to look at. Give data=.")
-    recalibrate(model, data, options.recalibrate, seed=seed)
+    One group of coupled layers at a time is thinned, the layers that read it are reconstructed,
+    and the outputs are compared with those of the whole model. `prune_channels` measures the same
+    where no map is given. It takes the map with the same data, criterion, aggregation and seed.
 
+    Args:
+        model: Any Keras model, or the path of its file; it stays as it is.
+        data: Calibration examples, as `prune_channels` takes them; labels are not needed.
+        criterion: Orders the channels of a group: a name, or a function as `prune_channels`
+            takes it.
+        aggregate: How the scores of a channel's weights are combined: "mean", "sum", "max" or
+            "norm".
+        blocks: Whether output errors without each residual block are measured too.
+        seed: Of drawn examples, and of the criterion random.
+        on_progress: Called with (text, share that is done).
 
-def _copied(*couplings: Coupling) -> list[str]:
-    """Says which layers are copies of objects, and what that means for the model's file."""
-    found = {name: told for item in couplings for name, *told in item.graph.copied.values()}
-    return [
-        f"layer '{name}' ({kind}) was copied as it is, because its config does not make it again "
-        f"({reason}): save_weights() keeps the model, a .keras file of it cannot be loaded"
-        for name, (kind, reason) in found.items()
-    ]
+    Shapes:
+        x: (n, ...), as the model takes them; y: see `as_dataset`.
 
+    Returns:
+        The map: print it, save it, or give it to `prune_channels`.
 
-def _mask_of(coupling: Coupling, kept: KeptIndices) -> Mask:
-    """Returns the kept units of the original from the kept indices of its weights."""
-    mask = np.ones(coupling.units, bool)
-    paths = {id(variable): path for path, variable in variable_paths(coupling.program.model)}
-    for binding in coupling.bindings:
-        indices = kept[paths[id(binding.variable)]][binding.axis]
-        # a weight that left whole says nothing of channels that others still have
-        if indices is not None and len(indices):
-            mask[coupling.unit[np.delete(binding.ids, indices)]] = False
-    return mask
+    Raises:
+        FeasibleError: A model without channels that can be removed.
+        InputError: An unknown criterion, NaN weights, or data that do not fit the model.
 
+    Example:
+        >>> found = sensitivity_map(model, x)
+        >>> [(group.name, group.removed) for group in found.groups]
+        [('hidden', (4, 8, 10, 12, 14))]
+        >>> small = prune_channels(model, macs=0.5, data=x, sensitivity=found)
+    """
+    from compress.prune.channels.selection.damage import Judge, measure_sensitivity
 
-def _report(
-    coupling: Coupling,
-    kept: KeptIndices,
-    options: ChannelOptions,
-    goal: Goal,
-    selection: Selection,
-    criterion: str,
-    notes: tuple[str, ...],
-    priced: bool = False,
-) -> ChannelReport:
-    mask = _mask_of(coupling, kept)
-    counts = np.array([np.count_nonzero(mask[group.units]) for group in coupling.groups])
-    full, costs = coupling.whole, CostModel.of(coupling)
-    if any(len(axis) == 0 for axes in kept.values() for axis in axes if axis is not None):
-        present = _present(coupling, kept)
-        macs = costs.macs(counts, present) if costs.has_macs else None
-        params = costs.params(counts, present)
-        reached = float(params if macs is None or options.target_metric == "params" else macs)
-    else:
-        macs = costs.macs(counts) if costs.has_macs else None
-        params = costs.params(counts)
-        reached = float(cost_of(coupling, options)(counts))
-    if priced:
-        reached = selection.choice.cost
-    return ChannelReport(
-        tuple(
-            row_of(coupling, group, int(count) + group.fixed)
-            for group, count in zip(coupling.groups, counts, strict=True)
-        ),
-        coupling.frozen_report(),
-        unknown_layers(coupling),
-        tuple(coupling.program.opened),
-        None if macs is None else (int(costs.macs(full)), int(macs)),
-        (int(costs.params(full)), int(params)),
-        f"{'cost' if priced else options.target_metric} {options.target}",
-        0.0 if options.target_metric == "amount" else reached / goal.value - 1.0,
-        criterion,
-        selection.round_to,
-        notes,
+    require_choice("channel aggregation", aggregate, AGGREGATES)
+    name, score = named(criterion)
+    path = Path(model) if isinstance(model, (str, Path)) else None
+    model = as_model(model)
+    data = examples_for(data, criterion, model, path, seed)
+    check_weights(model)
+    coupling = coupling_of(model)
+    if not coupling.groups:
+        raise nothing_removable(coupling)
+    context = Context(coupling, data=data, seed=seed, aggregate=aggregate)
+    measured = measure_sensitivity(
+        coupling, context, score, Judge(coupling, context), blocks=blocks, on_progress=on_progress
     )
-
-
-def _present(coupling: Coupling, kept: KeptIndices) -> Ids:
-    """Returns 1 for blocks of which a weight is left, (blocks,)."""
-    paths = {id(variable): path for path, variable in variable_paths(coupling.program.model)}
-    gone = {
-        path
-        for path, axes in kept.items()
-        if any(axis is not None and len(axis) == 0 for axis in axes)
-    }
-    found = []
-    for block in blocks_of(coupling):
-        weights = [
-            paths[id(weight)]
-            for node in block.nodes
-            for weight in getattr(node.operation, "weights", ())
-        ]
-        found.append(int(not set(weights) <= gone))
-    return np.array(found, np.int64)
+    return replace(
+        measured,
+        notes=tuple(dict.fromkeys(context.notes)),
+        origin=describe_origin(context, name, blocks),
+    )
 
 
 def check_channels(coupling: Coupling, options: ChannelOptions) -> None:
@@ -428,3 +349,65 @@ def check_channels(coupling: Coupling, options: ChannelOptions) -> None:
     check_weights(coupling.program.model)
     check_feasible(coupling, options)
     Goal.of_options(options, coupling)
+
+
+def examples_for(
+    data: Any, criterion: str | Criterion, model: keras.Model, path: Path | None, seed: int
+) -> Dataset | Unlabelled:
+    """Returns what a criterion looks at: labels where it may need them, and they are there."""
+    from compress.data.streams import is_stream
+    from compress.train.given import as_examples, dataset_for
+
+    if criterion in WITHOUT_LABELS:
+        return as_examples(data, model=model, path=path, seed=seed)
+    if criterion in NEEDS_DATA or isinstance(data, tuple) or is_stream(data):
+        return dataset_for(model, data, path=path, seed=seed)
+    return as_examples(data, model=model, path=path, seed=seed)
+
+
+def check_weights(model: keras.Model) -> None:
+    """Check that weights are finite."""
+    for path, variable in variable_paths(model):
+        if "float" in str(variable.dtype) and not np.all(np.isfinite(variable.numpy())):
+            raise InputError(
+                f"The model's weights must be finite to be ranked. Received: NaN or infinity in "
+                f"'{path}'. Load the weights of an earlier epoch."
+            )
+
+
+class _Lineage:
+    """What is left of a model's weights.
+
+    Attributes:
+        kept: Path of each weight -> kept indices for each of its axes (None: the axis is whole).
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._now = dict(variable_paths(model))
+        self.kept: KeptIndices = {
+            path: (None,) * len(weight.shape) for path, weight in self._now.items()
+        }
+
+    def follow(self, surgeon: Surgeon) -> None:
+        """Note what a surgery kept."""
+        indices, new = surgeon.indices(), surgeon.weights
+        for path, variable in list(self._now.items()):
+            if id(variable) in new:
+                self._now[path] = new[id(variable)]
+                self.kept[path] = tuple(
+                    two if one is None else one if two is None else one[two]
+                    for one, two in zip(self.kept[path], indices[id(variable)], strict=True)
+                )
+            else:
+                del self._now[path]
+                self.kept[path] = tuple(np.zeros(0, np.int64) for _ in variable.shape)
+
+
+def _copied(*couplings: Coupling) -> list[str]:
+    """Says which layers are copies of objects, and what that means for the model's file."""
+    found = {name: told for item in couplings for name, *told in item.graph.copied.values()}
+    return [
+        f"layer '{name}' ({kind}) was copied as it is, because its config does not make it again "
+        f"({reason}): save_weights() keeps the model, a .keras file of it cannot be loaded"
+        for name, (kind, reason) in found.items()
+    ]

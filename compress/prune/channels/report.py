@@ -1,20 +1,34 @@
-"""What channel pruning did: one row a group, what was frozen and why."""
+"""The records of a coupling (`coupled_groups`) and of a pruning: groups, blocks, what is frozen."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.core.arguments import check_arguments
 from compress.core.summary import Summary
 from compress.measure import formats
-from compress.prune.channels.coupling.blocks import blocks_of
-from compress.prune.channels.coupling.groups import Coupling, Frozen, Group
-from compress.prune.channels.selection.costs import CostModel, Numbers
-from compress.prune.channels.selection.solver import TOLERANCE
-from compress.reconstruction import RepairReport
+from compress.model.internals import variable_paths
+from compress.model.io import as_model
+from compress.plan import ChannelOptions
+from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.coupling.blocks import HeldBlock, blocks_of
+from compress.prune.channels.coupling.groups import Coupling, Frozen, Group, Mask
+from compress.prune.channels.coupling.slots import Ids, Numbers
+from compress.prune.channels.selection.allowed import TOLERANCE, Selection
+from compress.prune.channels.selection.costs import CostModel
+from compress.prune.channels.selection.target import Goal, cost_of, smallest
+from compress.prune.channels.surgery import KeptIndices
+
+if TYPE_CHECKING:
+    import keras
+
+    from compress.reconstruction import RepairReport
 
 
 @dataclass(frozen=True)
@@ -113,18 +127,20 @@ class ChannelReport:
     def screen(self) -> Summary:
         """Returns what is worth a screen: costs, and what each group lost."""
         counts = [] if self.macs is None else [f"{_change(self.macs)} MACs"]
-        title = ", ".join([*counts, f"{_change(self.params)} parameters"])
         lines = [f"asked for {self.target}; ranked by {self.criterion}; kept {self.round_to}"]
         held = sum(row.kept == row.total for row in self.groups)
         if held:
             lines.append(f"{held} of {len(self.groups)} groups are whole")
         if self.repair is not None:
             lines.append(self.repair.line())
-        changed = [row for row in self.groups if row.kept < row.total]
-        rows = [(row.name, row.kind, f"{row.total:,}", f"{row.kept:,}") for row in changed]
+        rows = [
+            (row.name, row.kind, f"{row.total:,}", f"{row.kept:,}")
+            for row in self.groups
+            if row.kept < row.total
+        ]
         unknown = [f"{name} ({kind}): {reason}" for name, kind, reason in self.unknown]
         return Summary(
-            title,
+            ", ".join([*counts, f"{_change(self.params)} parameters"]),
             tuple(lines),
             ("Layer", "what", "before", "after"),
             tuple(rows),
@@ -137,16 +153,149 @@ class ChannelReport:
         return asdict(self)
 
 
-def _change(ends: tuple[int, int]) -> str:
-    """Returns "40.8 M -> 20.4 M (2.00x fewer)"."""
-    before, after = ends
-    fewer = f" ({before / max(1, after):.2f}x fewer)" if after < before else ""
-    return f"{formats.count(before)} -> {formats.count(after)}{fewer}"
+@dataclass(frozen=True)
+class Coupled:
+    """Which channels belong together, for reading; see `coupled_groups`.
+
+    Attributes:
+        groups: The groups, all units kept.
+        frozen: Units that cannot be removed, by reason.
+        unknown: Layers without a rule: (name, class, reason).
+        opened: Layers that were opened into the layers inside.
+        macs: MACs at batch 1, as the cost model counts them; None where an input size is open
+            and none was given.
+        params: Parameters.
+        shares: For each group the share of all MACs that its channels take part in; () where
+            they are not known.
+        least: The smallest MACs that can be asked for, with the plan's default minimum; None
+            likewise.
+        least_share: The same as a share of all, rounded up to three digits.
+        layers: (name, MACs, parameters) of every layer that has any; MACs are 0 where they
+            are not known.
+        blocks: Residual branches that could leave as a whole, inner ones before those that they
+            are in.
+        held_blocks: Branches and sums that could not, with the reason.
+    """
+
+    groups: tuple[GroupRow, ...]
+    frozen: tuple[Frozen, ...]
+    unknown: tuple[tuple[str, str, str], ...]
+    opened: tuple[str, ...]
+    macs: int | None
+    params: int
+    shares: tuple[float, ...]
+    least: int | None
+    least_share: float | None
+    layers: tuple[tuple[str, int, int], ...]
+    blocks: tuple[BlockRow, ...]
+    held_blocks: tuple[HeldBlock, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the record as JSON."""
+        return asdict(self)
+
+
+@check_arguments()
+def coupled_groups(model: keras.Model | str | Path, *, input_shape: Any = None) -> Coupled:
+    """Analyses which channels of a model must be kept or removed together.
+
+    Args:
+        model: Any Keras model, or the path of its file; it stays as it is.
+        input_shape: Of one example, where the model's own has open sizes (without it MACs
+            are not known); of a subclassed model that was never called, with the batch axis.
+
+    Returns:
+        Groups with their layers, frozen units with reasons, layers without a rule, residual
+        blocks.
+
+    Raises:
+        InputError: The model can neither be read as a graph nor traced, or the shape does not
+            fit it.
+
+    Example:
+        >>> groups = coupled_groups(model).groups
+        >>> [(group.name, group.total, group.layers) for group in groups]
+        [('hidden', 16, ('hidden', 'last'))]
+
+    Reference:
+        Fang et al. 2023, "DepGraph", section 3.2.
+    """
+    coupling = coupling_of(as_model(model), input_shape)
+    full, costs = coupling.whole, CostModel.of(coupling)
+    by_params, by_macs = costs.params.by_layer(full), dict[str, Numbers]()
+    macs, least, shares = None, None, (0.0,) * len(full)
+    if costs.has_macs:
+        total = float(costs.macs(full))
+        without = costs.macs(full[None] * (1 - np.eye(len(full), dtype=np.int64)))
+        by_macs, macs = costs.macs.by_layer(full), int(total)
+        shares = tuple((1.0 - without / total).tolist()) if total else shares
+        least = smallest(coupling, ChannelOptions()) if total else None
+    return Coupled(
+        tuple(row_of(coupling, group, len(group.units) + group.fixed) for group in coupling.groups),
+        coupling.frozen_report(),
+        unknown_layers(coupling),
+        tuple(coupling.program.opened),
+        macs,
+        int(costs.params(full)),
+        shares if costs.has_macs else (),
+        math.ceil(least.cost) if least else macs,
+        least.share if least else None,
+        tuple(
+            (name, int(by_macs.get(name, 0)), int(by_params.get(name, 0)))
+            for name in dict.fromkeys([*by_params, *by_macs])
+        ),
+        block_rows(coupling),
+        coupling.depth.held,
+    )
+
+
+def report_on(
+    coupling: Coupling,
+    kept: KeptIndices,
+    options: ChannelOptions,
+    goal: Goal,
+    selection: Selection,
+    repair: RepairReport | None,
+) -> ChannelReport:
+    """Make the record of a pruning.
+
+    Args:
+        coupling: Of the original.
+        kept: Of the original's weights.
+        options: What was asked.
+        goal: As a number.
+        selection: The last one, with all notes.
+        repair: What was solved for afterwards.
+    """
+    mask = _mask_of(coupling, kept)
+    counts = np.array([np.count_nonzero(mask[group.units]) for group in coupling.groups])
+    present, costs = _present(coupling, kept), CostModel.of(coupling)
+    macs = costs.macs(counts, present) if costs.has_macs else None
+    params = costs.params(counts, present)
+    reached = float(cost_of(coupling, options)(counts, present))
+    if goal.metric == "cost":
+        reached = selection.choice.cost
+    return ChannelReport(
+        tuple(
+            row_of(coupling, group, int(count) + group.fixed)
+            for group, count in zip(coupling.groups, counts, strict=True)
+        ),
+        coupling.frozen_report(),
+        unknown_layers(coupling),
+        tuple(coupling.program.opened),
+        None if macs is None else (int(costs.macs(coupling.whole)), int(macs)),
+        (int(costs.params(coupling.whole)), int(params)),
+        f"{goal.metric} {options.target}",
+        0.0 if goal.metric == "amount" else reached / goal.value - 1.0,
+        selection.method,
+        selection.round_to,
+        selection.notes,
+        repair,
+    )
 
 
 def row_of(coupling: Coupling, group: Group, kept: int) -> GroupRow:
     """Describes a group of which `kept` units stay, frozen ones included."""
-    reasons = coupling.reasons_of(group) if group.fixed else ()
     return GroupRow(
         group.name,
         group.kind,
@@ -154,7 +303,7 @@ def row_of(coupling: Coupling, group: Group, kept: int) -> GroupRow:
         group.layers,
         group.channels,
         kept * group.width,
-        "; ".join(reasons),
+        "; ".join(coupling.reasons_of(group) if group.fixed else ()),
     )
 
 
@@ -176,5 +325,41 @@ def block_rows(coupling: Coupling) -> tuple[BlockRow, ...]:
 
 def unknown_layers(coupling: Coupling) -> tuple[tuple[str, str, str], ...]:
     """Lists the layers without a rule."""
-    found = coupling.graph.unknown.items()
-    return tuple((name, kind, reason) for name, (kind, reason) in found)
+    return tuple((name, kind, reason) for name, (kind, reason) in coupling.graph.unknown.items())
+
+
+def _mask_of(coupling: Coupling, kept: KeptIndices) -> Mask:
+    """Returns the kept units of the original from the kept indices of its weights."""
+    mask = np.ones(coupling.units, bool)
+    paths = {id(variable): path for path, variable in variable_paths(coupling.program.model)}
+    for binding in coupling.bindings:
+        indices = kept[paths[id(binding.variable)]][binding.axis]
+        # a weight that left whole says nothing of channels that others still have
+        if indices is not None and len(indices):
+            mask[coupling.unit[np.delete(binding.ids, indices)]] = False
+    return mask
+
+
+def _present(coupling: Coupling, kept: KeptIndices) -> Ids:
+    """Returns 1 for blocks of which a weight is left, (blocks,)."""
+    gone = {
+        id(variable)
+        for path, variable in variable_paths(coupling.program.model)
+        if any(axis is not None and len(axis) == 0 for axis in kept[path])
+    }
+    present = [
+        any(
+            id(weight) not in gone
+            for node in block.nodes
+            for weight in getattr(node.operation, "weights", ())
+        )
+        for block in blocks_of(coupling)
+    ]
+    return np.array(present, np.int64)
+
+
+def _change(ends: tuple[int, int]) -> str:
+    """Returns "40.8 M -> 20.4 M (2.00x fewer)"."""
+    before, after = ends
+    fewer = f" ({before / max(1, after):.2f}x fewer)" if after < before else ""
+    return f"{formats.count(before)} -> {formats.count(after)}{fewer}"

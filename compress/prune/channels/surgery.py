@@ -20,10 +20,9 @@ from compress.model.internals import (
 )
 from compress.model.program import Node, Program, replaced
 from compress.model.rebuild import config_of, from_config
-from compress.prune.channels.coupling.blocks import Block, Depth, depth_of, indices_of
-from compress.prune.channels.coupling.groups import Coupling, KeptSlots, Mask
-from compress.prune.channels.coupling.presence import met
-from compress.prune.channels.coupling.slots import CouplingGraph, Ids, InnerModel
+from compress.prune.channels.coupling.blocks import Block, blocks_of, met
+from compress.prune.channels.coupling.groups import Coupling, Mask
+from compress.prune.channels.coupling.slots import Ids, InnerModel
 from compress.prune.channels.rules import known
 
 if TYPE_CHECKING:
@@ -53,19 +52,7 @@ def sliced_model(coupling: Coupling, mask: Mask, dropped: Collection[Block] = ()
             not can neither be rebuilt nor copied.
         ValueError: A frozen unit is not kept, or a block is of another coupling.
     """
-    return sliced_with_weights(coupling, mask, dropped)[0]
-
-
-def sliced_with_weights(
-    coupling: Coupling, mask: Mask, dropped: Collection[Block] = ()
-) -> tuple[keras.Model, dict[int, Any]]:
-    """Builds the model of `sliced_model`; also maps id(old weight) to the new weight.
-
-    Weights of dropped layers are not in the map.
-    """
-    gone = indices_of(coupling, dropped)
-    surgeon = _Surgeon(coupling.graph, coupling.kept(mask), depth_of(coupling), gone)
-    return surgeon.build(coupling.program), surgeon.weights
+    return Surgeon(coupling, mask, dropped).build(coupling.program)
 
 
 def call_once(small: keras.Model, coupling: Coupling) -> None:
@@ -107,85 +94,56 @@ def kept_indices(coupling: Coupling, mask: Mask, dropped: Collection[Block] = ()
     leaves with a dropped block has an empty array for every axis: none of its indices is kept
     (a scalar has no axis that could say so).
     """
-    indices = indices_by_weight(coupling, mask, dropped)
+    indices = Surgeon(coupling, mask, dropped).indices()
     return {
         path: indices[id(variable)] for path, variable in variable_paths(coupling.program.model)
     }
 
 
-def indices_by_weight(
-    coupling: Coupling, mask: Mask, dropped: Collection[Block] = ()
-) -> dict[int, tuple[Ids | None, ...]]:
-    """Returns what `kept_indices` does by id(weight): empty arrays for those that leave whole."""
-    kept = coupling.kept(mask)
-    gone, depth = indices_of(coupling, dropped), depth_of(coupling)
-    axes: dict[int, dict[int, Ids]] = {}
-    for binding in coupling.bindings:
-        indices = kept(binding.ids)
-        if len(indices) < len(binding.ids):
-            axes.setdefault(id(binding.variable), {})[binding.axis] = indices
-    found: dict[int, tuple[Ids | None, ...]] = {}
-    for weight in coupling.program.model.weights:
-        rank = len(weight.shape)
-        if met(depth.needs_of(weight), gone):
-            found[id(weight)] = tuple(map(axes.get(id(weight), {}).get, range(rank)))
-        else:
-            found[id(weight)] = tuple(np.zeros(0, np.int64) for _ in range(rank))
-    return found
-
-
-class SmallerCalls:
-    """Single calls of the smaller model, apart from it: nothing else is built.
+class Surgeon:
+    """Makes smaller models, and single calls of them.
 
     Args:
         coupling: Of the original model.
         mask: True for kept units.
+        dropped: Blocks that are removed.
+
+    Raises:
+        ValueError: A frozen unit is not kept, or a block is of another coupling.
 
     Attributes:
         kept: The kept units, asked by axes.
+        weights: id(old weight) -> the new one, of what was made.
     """
 
-    def __init__(self, coupling: Coupling, mask: Mask) -> None:
+    def __init__(self, coupling: Coupling, mask: Mask, dropped: Collection[Block] = ()) -> None:
+        self.coupling, self.mask, self.blocks = coupling, mask, dropped
+        self.graph, self.depth = coupling.graph, coupling.depth
         self.kept = coupling.kept(mask)
-        self._surgeon = _Surgeon(coupling.graph, self.kept, depth_of(coupling), ())
-
-    def config(self, node: Node) -> dict[str, Any]:
-        """Returns the config of a call's smaller layer or operation."""
-        return self._surgeon.config(node)
-
-    def arguments(self, node: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Returns what it is called with, symbolic tensors of the original among it."""
-        return self._surgeon.arguments(node)
-
-    def results(self, node: Node, given: list[Any]) -> list[Any]:
-        """Makes the smaller layer and calls it.
-
-        Args:
-            node: The call.
-            given: Symbolic tensors of its inputs.
-
-        Raises:
-            InputError: It cannot be rebuilt from its config.
-        """
-        return self._surgeon._call(node, given)
-
-
-class _Surgeon:
-    def __init__(
-        self, graph: CouplingGraph, kept: KeptSlots, depth: Depth, dropped: Collection[int]
-    ) -> None:
-        self.graph = graph
-        self.kept = kept
-        self.depth = depth
-        self.dropped = dropped
-        self.made: dict[int, Any] = {}
-        self.copier = Copier()
+        removable = set(map(id, blocks_of(coupling)))
+        if any(id(block) not in removable for block in dropped):
+            raise ValueError("dropped blocks must be of this coupling.")
+        self.dropped = frozenset(block.index for block in dropped)
         self.weights: dict[int, Any] = {}
-        self.copied: set[int] = set()
-        self.axes: dict[int, dict[int, Ids]] = {}
-        for binding in graph.bindings.values():
-            if binding is not None:
-                self.axes.setdefault(id(binding.variable), {})[binding.axis] = binding.ids
+        self._made: dict[int, Any] = {}
+        self._copier = Copier()
+        self._copied: set[int] = set()
+
+    def indices(self) -> dict[int, tuple[Ids | None, ...]]:
+        """Returns what `kept_indices` does by id(weight)."""
+        found: dict[int, tuple[Ids | None, ...]] = {}
+        for weight in self.coupling.program.model.weights:
+            if met(self.depth.needs_of(weight), self.dropped):
+                axes = {
+                    axis: ids
+                    for axis, ids in self.coupling.weight_axes[id(weight)].items()
+                    if not self.kept.flags(ids).all()
+                }
+                cut = (axes.get(axis) for axis in range(len(weight.shape)))
+                found[id(weight)] = tuple(None if ids is None else self.kept(ids) for ids in cut)
+            else:
+                found[id(weight)] = tuple(np.zeros(0, np.int64) for _ in weight.shape)
+        return found
 
     def build(self, program: Program) -> Any:
         """Rebuilds a program as a model."""
@@ -199,10 +157,15 @@ class _Surgeon:
         def call(node: Node, given: list[Any]) -> list[Any]:
             if not self.depth.stays(node, self.dropped):
                 return [None] * len(node.outputs)  # what takes them leaves too
-            staying = self.depth.staying(node, self.dropped)
-            if len(staying) < len(given):
-                return [self._merged(node, [given[at] for at in staying], ends)]
-            return self._call(node, given)
+            staying = [given[at] for at in self.depth.staying(node, self.dropped)]
+            if len(staying) == len(given):
+                return self.results(node, given)
+            if len(staying) > 1:
+                return [self._operation(node)(staying)]
+            if id(node.outputs[0]) not in ends:
+                return staying
+            # outputs keep their names
+            return [keras.layers.Identity(dtype=staying[0].dtype, name=node.name)(staying[0])]
 
         # a nested model is made whole: `_operation` builds its program
         results = program.interpret(call, made, nested=call)
@@ -241,49 +204,44 @@ class _Surgeon:
             optional=getattr(layer, "optional", False),
         )
 
-    def _call(self, node: Node, given: list[Any]) -> list[Any]:
+    def results(self, node: Node, given: list[Any]) -> list[Any]:
+        """Makes the smaller layer of a call, once, and calls it.
+
+        Args:
+            node: The call.
+            given: Symbolic tensors of its inputs.
+
+        Raises:
+            InputError: It cannot be rebuilt from its config.
+        """
         import keras
 
         args, kwargs = replaced(self.arguments(node), node.inputs, given)
-        results: list[Any] = keras.tree.flatten(self._called(node, args, kwargs))
-        self._copy(node.operation)
-        return results
-
-    def _merged(self, node: Node, given: list[Any], ends: set[int]) -> Any:
-        """Sums the operands of a sum that stay."""
-        import keras
-
-        if len(given) > 1:
-            return self._operation(node)(given)
-        if id(node.outputs[0]) in ends:  # outputs keep their names
-            return keras.layers.Identity(dtype=given[0].dtype, name=node.name)(given[0])
-        return given[0]
-
-    def _called(self, node: Node, args: Any, kwargs: Any) -> Any:
-        """Calls the new layer; one that its config made in vain is copied as it is."""
-        operation = self._operation(node)
+        operation, old = self._operation(node), id(node.operation)
         try:
-            return operation(*args, **kwargs)
+            made = operation(*args, **kwargs)
         except Exception as error:  # user layers may raise anything here
-            old = id(node.operation)
-            if node.body is not None or old in self.graph.copied or id(operation) in self.copied:
+            if node.body is not None or old in self.graph.copied or id(operation) in self._copied:
                 raise
-            self.made[old] = self._otherwise(node, error)
-            return self.made[old](*args, **kwargs)
+            # its config made it in vain: it is copied as it is
+            self._made[old] = self._otherwise(node, error)
+            made = self._made[old](*args, **kwargs)
+        self._copy(node.operation)
+        results: list[Any] = keras.tree.flatten(made)
+        return results
 
     def _operation(self, node: Node) -> Any:
         """Returns the new layer for a node; a shared layer is made once."""
         operation = node.operation
-        if id(operation) not in self.made:
+        if id(operation) not in self._made:
             if node.body is not None:
-                self.made[id(operation)] = self.build(node.body)
+                made = self.build(node.body)
             else:
                 # a layer that holds this one may have been copied, with it, before
-                self.made[id(operation)] = self.copier.made.get(id(operation)) or self._rebuilt(
-                    node
-                )
-            self.copier.keep(operation, self.made[id(operation)])
-        return self.made[id(operation)]
+                made = self._copier.made.get(id(operation)) or self._rebuilt(node)
+            self._made[id(operation)] = made
+            self._copier.keep(operation, made)
+        return self._made[id(operation)]
 
     def _rebuilt(self, node: Node) -> Any:
         operation = node.operation
@@ -301,14 +259,16 @@ class _Surgeon:
 
     def config(self, node: Node) -> dict[str, Any]:
         """Returns the config of the new layer of a node."""
+        import keras
+
         config = config_of(node.operation)
-        edits = self.graph.edits.get(id(node.operation))
-        for path, change in edits.config if edits else ():
+        for path, change in self.graph.config_edits[id(node.operation)]:
             place: Any = config
             for key in path:
                 place = place[key]
             if isinstance(change, InnerModel):
-                place[change.key] = self._inner(change.program)
+                model = Surgeon(self.coupling, self.mask, self.blocks).build(change.program)
+                place[change.key] = keras.saving.serialize_keras_object(model)
             else:
                 change(place, self.kept)
         return config
@@ -316,16 +276,9 @@ class _Surgeon:
     def arguments(self, node: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Returns what the new layer of a node is called with, old tensors among it."""
         args, kwargs = node.args, node.kwargs
-        for edit in self.graph.call_edits.get(id(node), ()):
+        for edit in self.graph.call_edits[id(node)]:
             args, kwargs = edit(args, kwargs, self.kept)
         return args, kwargs
-
-    def _inner(self, program: Program) -> Any:
-        """Builds the model that a layer holds, as it lies in its config."""
-        import keras
-
-        model = _Surgeon(self.graph, self.kept, self.depth, self.dropped).build(program)
-        return keras.saving.serialize_keras_object(model)
 
     def _otherwise(self, node: Node, error: Exception) -> Any:
         """Copies a layer whose config fails, if nothing of it changes.
@@ -334,46 +287,37 @@ class _Surgeon:
             InputError: It would change.
         """
         operation = node.operation
-        edits, text = self.graph.edits.get(id(operation)), " ".join(str(error).split())[:300]
-        if (edits and edits.config) or self._sliced(operation):
+        edits, text = self.graph.config_edits[id(operation)], " ".join(str(error).split())[:300]
+        weights = getattr(operation, "weights", ())
+        axes = [ids for weight in weights for ids in self.coupling.weight_axes[id(weight)].values()]
+        if edits or not all(self.kept.flags(ids).all() for ids in axes):
             raise InputError(
                 f"Layer '{node.name}' ({type(operation).__name__}) must be rebuildable from its "
                 f"config. Received: {text}. Implement get_config() and from_config()."
             ) from None
         self.graph.copied[id(operation)] = node.name, type(operation).__name__, text
-        self.copier.made.pop(id(operation), None)
+        self._copier.made.pop(id(operation), None)
         return self._as_it_is(node)
 
     def _as_it_is(self, node: Node) -> Any:
-        """Copies a layer of which nothing changes, as an object."""
-        made = self.copier.layer(node.operation)
+        made = self._copier.layer(node.operation)
         made.name = node.name
         return made
-
-    def _sliced(self, operation: Any) -> bool:
-        """Tells whether entries of a layer's weights leave."""
-        axes = (
-            ids
-            for weight in getattr(operation, "weights", ())
-            for ids in self.axes.get(id(weight), {}).values()
-        )
-        return any(not self.kept.flags(ids).all() for ids in axes)
 
     def _copy(self, operation: Any) -> None:
         """Copies the kept slices of a layer's weights, once."""
         import keras
 
-        new = self.made[id(operation)]
-        if id(new) in self.copied or not getattr(operation, "weights", None):
+        new = self._made[id(operation)]
+        if id(new) in self._copied or not getattr(operation, "weights", None):
             return
-        self.copied.add(id(new))
+        self._copied.add(id(new))
         if is_graph(operation):
             return  # a nested model: its layers were copied one by one
-        edits = self.graph.edits.get(id(operation))
-        scales = {id(variable): factor for variable, factor in edits.scales} if edits else {}
+        scales = {id(variable): factor for variable, factor in self.graph.scales[id(operation)]}
         for old, target in zip(operation.weights, new.weights, strict=True):
             value = old.numpy()
-            for axis, ids in self.axes.get(id(old), {}).items():
+            for axis, ids in self.coupling.weight_axes[id(old)].items():
                 flags = self.kept.flags(ids)
                 if not flags.all():
                     value = np.compress(flags, value, axis=axis)

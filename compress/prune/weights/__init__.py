@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,18 +14,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.core.arguments import check_arguments
+from compress.core.arrays import opened
+from compress.core.atomic_files import replacing
 from compress.core.errors import InputError
 from compress.core.summary import Readable, Summary
 from compress.data import Dataset, Unlabelled, drawn_inputs
+from compress.model.copies import copy_model
 from compress.model.internals import variable_paths
 from compress.model.io import as_model
-from compress.plan import TrainSettings, WeightOptions
+from compress.plan import Plan, TrainSettings, WeightOptions
+from compress.plan.fields import from_nested, to_nested
 from compress.plan.keywords import PRUNE_WEIGHTS
+from compress.prune.recalibrate import recalibrate
 from compress.prune.weights.pruner import WeightPruner
-from compress.prune.weights.report import PrunedLayer, WeightReport
-from compress.prune.weights.resume import resume_pruning, save_pruning
-from compress.prune.weights.schedules import update_times
-from compress.prune.weights.targets import SkippedLayer, Target, find_targets
+from compress.prune.weights.schedules import schedule_from, update_times
+from compress.prune.weights.targets import (
+    PrunedLayer,
+    SkippedLayer,
+    Target,
+    WeightReport,
+    find_targets,
+)
 from compress.reconstruction import repair as solve
 from compress.reconstruction.repairing import repaired_on
 from compress.train.given import as_examples, dataset_for
@@ -51,6 +63,8 @@ __all__ = [
 ]
 
 
+MEMBER = "paretune_pruning.npz"
+"""Name of the masks in a saved training."""
 FEWEST_STEPS = 2
 """In which weights are zeroed where each step is repaired; three from 92 % zeros on."""
 
@@ -137,8 +151,6 @@ def prune_weights(
         Zhu & Gupta 2017, "To prune, or not to prune"; N:M: Mishra et al. 2021, "Accelerating
         Sparse Deep Neural Networks".
     """
-    from compress.model.copies import copy_model
-
     options = PRUNE_WEIGHTS.section("weights", options, WeightOptions, settings)
     training_settings = PRUNE_WEIGHTS.section("finetune", finetune, TrainSettings, settings)
     training_settings.require_epochs()
@@ -147,33 +159,44 @@ def prune_weights(
     path = Path(model) if isinstance(model, (str, Path)) else None
     dense = as_model(model)
     parts = {"val": val, "groups": groups, "time": time}
+    given = PRUNE_WEIGHTS.sorted(settings)
+    of_training = [
+        *given.get("finetune", {}),
+        *["finetune"] * (finetune is not None),
+        *(name for name, part in parts.items() if part is not None),
+    ]
     if repair:
-        _without_training(settings, finetune, parts, options)
+        of_training += ["prune_recalibrate"] * bool(options.recalibrate)
+        if of_training:
+            raise InputError(
+                f"{of_training[0]} must come without repair, which prunes at once. To train on, "
+                "call prune_weights again on the model that is returned."
+            )
         if data is None:
             raise InputError("repair must have data to look at. Give data=.")
         examples = as_examples(data, model=dense, path=path, seed=seed)
         return PruneWeightsResult(*pruned_at_once(dense, examples, options, repair, seed), None)
     if data is not None:
-        how = PRUNE_WEIGHTS.sorted(settings).get("data", {})
-        data = dataset_for(dense, data, path=path, task=task, seed=seed, **parts, **how)
+        data = dataset_for(
+            dense, data, path=path, task=task, seed=seed, **parts, **given.get("data", {})
+        )
     student = copy_model(dense)
     pruner = WeightPruner(options, schedule=schedule)
     if data is None:
-        _without_data(settings, options, finetune, parts)
+        if options.recalibrate:
+            raise InputError("prune_recalibrate must have data to look at. Give data=.")
+        if of_training or given.get("data"):
+            raise InputError(
+                f"{[*of_training, *given.get('data', {})][0]} must come with data to train on. "
+                "Received: no data, which prunes at once. Give data=."
+            )
         return PruneWeightsResult(student, pruner.once(student), None)
     from compress.core.device import as_device
-    from compress.prune.recalibrate import recalibrate
     from compress.train import train
 
+    device = as_device(device)
     try:
-        training = train(
-            student,
-            data,
-            training_settings,
-            device=as_device(device),
-            seed=seed,
-            hooks=[pruner],
-        )
+        training = train(student, data, training_settings, device=device, seed=seed, hooks=[pruner])
     finally:
         report = pruner.strip()
     if options.recalibrate:
@@ -199,8 +222,6 @@ def pruned_at_once(
         seed: Of what is drawn.
         on_progress: Called with (text, share that is done).
     """
-    from compress.model.copies import copy_model
-
     count = repaired_on(repair, data)
     x = drawn_inputs(data, count, seed) if count else None
     student = copy_model(dense)
@@ -211,7 +232,13 @@ def pruned_at_once(
         report = pruner.once(student)
         if not count or not report.pruned:
             continue
-        _check_left(pruner.targets, options)
+        for target in pruner.targets:
+            if not np.any(target.variable.numpy()):
+                raise InputError(
+                    "sparsity must leave each kernel at least one weight to be repaired. Received: "
+                    f"{options.sparsity:g} ({options.ranking}), which leaves none in "
+                    f"'{target.layer}'. Give scope='layer', or less."
+                )
         pruned = {id(target.variable) for target in pruner.targets}
         masks = {
             path: variable.numpy() != 0
@@ -240,57 +267,91 @@ def _steps(options: WeightOptions, repaired: bool) -> list[WeightOptions]:
     return [*(replace(options, sparsity=share, initial_sparsity=0.0) for share in shares), options]
 
 
-def _check_left(targets: Sequence[Target], options: WeightOptions) -> None:
-    empty = [target.layer for target in targets if not np.any(target.variable.numpy())]
-    if empty:
-        raise InputError(
-            f"sparsity must leave each kernel at least one weight to be repaired. Received: "
-            f"{options.sparsity:g} ({options.ranking}), which leaves none in '{empty[0]}'. Give "
-            "scope='layer', or less."
-        )
+@check_arguments()
+def save_pruning(model: keras.Model, pruner: WeightPruner, path: str | Path) -> None:
+    """Saves a training in the middle: an ordinary `.keras` file with the masks beside.
 
+    Keras itself loads the file too, without the masks.
 
-def _without_training(
-    settings: Mapping[str, Any],
-    finetune: TrainSettings | None,
-    parts: Mapping[str, Any],
-    options: WeightOptions,
-) -> None:
-    """Refuses options of a training where weights are pruned at once.
+    Args:
+        model: With the pruner attached; compiled, so that the optimizer's state is saved.
+        pruner: Attached to it.
+        path: Ends in `.keras`; written in one atomic step.
 
     Raises:
-        InputError: One is given.
+        InputError: The pruner is not attached, or the folder cannot be written to.
+
+    Example:
+        >>> model.compile("adam", "sparse_categorical_crossentropy")
+        >>> pruner = WeightPruner(sparsity=0.5, include=["ends"])
+        >>> with pruner.attach(model, steps_per_epoch=4, epochs=4):
+        ...     history = model.fit(x, y, batch_size=25, epochs=2, verbose=0)
+        ...     save_pruning(model, pruner, folder / "half.keras")
+        >>> (folder / "half.keras").is_file()
+        True
     """
-    names = [*PRUNE_WEIGHTS.sorted(settings).get("finetune", {})]
-    names += ["finetune"] if finetune is not None else []
-    names += [name for name, given in parts.items() if given is not None]
-    names += ["prune_recalibrate"] if options.recalibrate else []
-    if names:
+    if not pruner.attached:
         raise InputError(
-            f"{names[0]} must come without repair, which prunes at once. To train on, call "
-            "prune_weights again on the model that is returned."
+            "pruner must be attached to the model whose training is saved. Received: one that is "
+            "not. Save inside `with pruner.attach(...)` or a fit(callbacks=[pruner])."
         )
+    schedule: Any = pruner.schedule
+    config = schedule.get_config() if hasattr(schedule, "get_config") else None
+    about = {"options": to_nested(pruner.options), "schedule": config}
+    arrays: dict[str, Any] = {"about": np.array(json.dumps(about)), **pruner.state()}
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    with replacing(Path(path)) as temporary:
+        model.save(temporary)
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.writestr(MEMBER, content.getvalue())
 
 
-def _without_data(
-    settings: Mapping[str, Any],
-    options: WeightOptions,
-    finetune: TrainSettings | None,
-    parts: Mapping[str, Any],
-) -> None:
-    """Refuses what pruning at once has no use for.
+@check_arguments()
+def resume_pruning(
+    path: str | Path, *, schedule: Any = None, custom_objects: dict[str, Any] | None = None
+) -> tuple[keras.Model, WeightPruner]:
+    """Loads what `save_pruning` wrote, ready for `fit` to go on.
+
+    Args:
+        path: The file.
+        schedule: In place of one that is no class of tfmot's, which no file can hold.
+        custom_objects: As `keras.saving.load_model` takes them.
+
+    Returns:
+        The model, compiled as it was saved, and the pruner attached to it.
 
     Raises:
-        InputError: Something that needs data is asked for.
+        InputError: The file holds no pruning, or its schedule is not given.
+
+    Example:
+        >>> model.compile("adam", "sparse_categorical_crossentropy")
+        >>> pruner = WeightPruner(sparsity=0.5, include=["ends"])
+        >>> with pruner.attach(model, steps_per_epoch=4, epochs=2):
+        ...     history = model.fit(x, y, batch_size=25, epochs=1, verbose=0)
+        ...     save_pruning(model, pruner, folder / "half.keras")
+        >>> model, pruner = resume_pruning(folder / "half.keras")
+        >>> with pruner:  # attached already
+        ...     history = model.fit(x, y, batch_size=25, epochs=1, verbose=0)
+        >>> 0.49 < pruner.report.sparsity < 0.51
+        True
     """
-    if options.recalibrate:
-        raise InputError("prune_recalibrate must have data to look at. Give data=.")
-    found = PRUNE_WEIGHTS.sorted(settings)
-    names = [*found.get("finetune", {}), *found.get("data", {})]
-    names += ["finetune"] if finetune is not None else []
-    names += [name for name, given in parts.items() if given is not None]
-    if names:
-        raise InputError(
-            f"{names[0]} must come with data to train on. Received: no data, which prunes at once. "
-            "Give data=."
-        )
+    import keras
+
+    path = Path(path)
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        raise InputError(f"A pruned training must be a .keras file. Received: '{path}'.")
+    with zipfile.ZipFile(path) as archive:
+        if MEMBER not in archive.namelist():
+            raise InputError(
+                f"A pruned training must be saved by save_pruning(). Received: '{path}', which "
+                "holds no masks. Attach a new WeightPruner."
+            )
+        with opened(archive.read(MEMBER), f"{path}/{MEMBER}") as stored:
+            state = stored.read(stored.names)
+    about = json.loads(str(state.pop("about")))
+    options = from_nested(Plan, {"weights": about["options"]}).weights
+    if schedule is None:
+        schedule = schedule_from(about["schedule"] or {})
+    model = keras.saving.load_model(path, custom_objects=custom_objects)
+    return model, WeightPruner(options, schedule=schedule).attach(model, state=state)

@@ -1,4 +1,7 @@
-"""Which weights stay: their ranking, the share of each layer, and the masks made of both."""
+"""Which weights stay: their ranking, the share of each layer, and the masks made of both.
+
+Imported where a model is pruned: this module imports TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
-from compress.prune.weights import masks
 from compress.prune.weights.patterns import Pattern
 from compress.prune.weights.targets import Target
 
@@ -23,8 +26,6 @@ def keep_count(size: int, sparsity: Any) -> Any:
 
     In float32 and with ties to even, as tfmot's `Pruning._update_mask` counts.
     """
-    import tensorflow as tf
-
     share = 1.0 - tf.cast(sparsity, tf.float32)
     return tf.cast(tf.maximum(tf.round(tf.cast(size, tf.float32) * share), 1.0), tf.int32)
 
@@ -37,25 +38,17 @@ def kth_largest(magnitudes: Any, count: Any, *, jit: bool = False) -> Any:
         count: int32 in [1, n].
         jit: XLA compiles this: it takes half a minute for the histograms, so it sorts.
     """
-    import tensorflow as tf
-
     size = int(magnitudes.shape[0])
     if jit or size <= SORTED or magnitudes.dtype != tf.float32:
         return tf.sort(magnitudes)[size - count]
     # non-negative floats are ordered as their bits: count by the upper, then by the lower half
-    bits = tf.bitcast(magnitudes, tf.int32)
-    upper = tf.bitwise.right_shift(bits, 16)
-    high, above = _bin(_counts(upper, tf.ones((0,), tf.int32)), count)
+    # (tf.math.bincount has a shape that XLA does not know)
+    bits, counts = tf.bitcast(magnitudes, tf.int32), tf.raw_ops.DenseBincount
+    upper, lower = tf.bitwise.right_shift(bits, 16), tf.bitwise.bitwise_and(bits, _HALF - 1)
+    high, above = _bin(counts(input=upper, size=_HALF, weights=tf.ones((0,), tf.int32)), count)
     inside = tf.cast(tf.equal(upper, high), tf.int32)
-    low, _ = _bin(_counts(tf.bitwise.bitwise_and(bits, _HALF - 1), inside), count - above)
+    low, _ = _bin(counts(input=lower, size=_HALF, weights=inside), count - above)
     return tf.bitcast(tf.bitwise.left_shift(high, 16) + low, tf.float32)
-
-
-def _counts(values: Any, weights: Any) -> Any:
-    """Counts values in [0, 2^16); tf.math.bincount has a shape that XLA does not know."""
-    import tensorflow as tf
-
-    return tf.raw_ops.DenseBincount(input=values, size=_HALF, weights=weights)
 
 
 def _bin(counts: Any, rank: Any) -> tuple[Any, Any]:
@@ -64,8 +57,6 @@ def _bin(counts: Any, rank: Any) -> tuple[Any, Any]:
     First the row of 256 bins, then the bin: XLA fuses long cumulative sums into everything
     behind them.
     """
-    import tensorflow as tf
-
     rows = tf.reshape(counts, (-1, _ROW))
     row, above = _last_reaching(tf.reduce_sum(rows, axis=1), rank, 0)
     place, above = _last_reaching(rows[row], rank, above)
@@ -74,8 +65,6 @@ def _bin(counts: Any, rank: Any) -> tuple[Any, Any]:
 
 def _last_reaching(counts: Any, rank: Any, above: Any) -> tuple[Any, Any]:
     """Returns the last place at and behind which (with `above` more) `rank` entries lie."""
-    import tensorflow as tf
-
     from_top = tf.cumsum(counts, reverse=True) + above
     chosen = tf.reduce_sum(tf.cast(from_top >= rank, tf.int32)) - 1
     return chosen, from_top[chosen] - counts[chosen]
@@ -86,8 +75,6 @@ def running_sum(values: Any) -> Any:
 
     In rows, and the rows' totals likewise: XLA's cumulative sum on a CPU takes quadratic time.
     """
-    import tensorflow as tf
-
     size = int(values.shape[0])
     if size <= _ROW:
         return tf.cumsum(values)
@@ -115,8 +102,6 @@ def of_layer(magnitudes: Any, sparsity: Any, *, jit: bool = False) -> Any:
         Zhu & Gupta 2017, "To prune, or not to prune", section 3; tfmot 0.8.1's
         `Pruning._update_mask`, bit by bit.
     """
-    import tensorflow as tf
-
     flat = tf.reshape(magnitudes, (-1,))
     return magnitudes >= kth_largest(flat, keep_count(int(flat.shape[0]), sparsity), jit=jit)
 
@@ -135,8 +120,6 @@ def exactly(magnitudes: Sequence[Any], count: Any, *, jit: bool = False) -> list
     Returns:
         Booleans of the magnitudes' shapes.
     """
-    import tensorflow as tf
-
     flat = tf.concat([tf.reshape(part, (-1,)) for part in magnitudes], axis=0)
     threshold = kth_largest(flat, count, jit=jit)
     larger, equal = flat > threshold, tf.equal(flat, threshold)
@@ -175,10 +158,6 @@ class Ranking:
             own[self._free] = erk(shapes, final)
         self.final = own
 
-    def begun(self, place: int) -> bool:
-        """Tells whether a target began with zeros that stay."""
-        return self._floors[place] > 0
-
     def masks(self, weights: Sequence[Any], sparsity: Any, *, jit: bool = False) -> list[Any]:
         """Returns booleans of the weights' shapes: True stays (graph code).
 
@@ -199,8 +178,6 @@ class Ranking:
         ]
 
     def _ranked(self, magnitudes: list[Any], sparsity: Any, jit: bool) -> list[Any]:
-        import tensorflow as tf
-
         sparsity = tf.cast(sparsity, tf.float32)
         kept: list[Any] = [None] * len(magnitudes)
         together = self._free if self._scope == "global" else []
@@ -209,10 +186,10 @@ class Ranking:
                 continue
             share = self._share(place, sparsity)
             if self._scope == "layer":
-                kept[place] = masks.of_layer(part, share, jit=jit)
+                kept[place] = of_layer(part, share, jit=jit)
             else:
-                count = masks.keep_count(part.shape.num_elements(), share)
-                (kept[place],) = masks.exactly([part], count, jit=jit)
+                count = keep_count(part.shape.num_elements(), share)
+                (kept[place],) = exactly([part], count, jit=jit)
         if together:
             units = [magnitudes[place] for place in together]
             size = sum(part.shape.num_elements() for part in units)
@@ -222,15 +199,13 @@ class Ranking:
             )
             share = tf.maximum(sparsity, floor / size)
             for place, part in zip(
-                together, masks.exactly(units, masks.keep_count(size, share), jit=jit), strict=True
+                together, exactly(units, keep_count(size, share), jit=jit), strict=True
             ):
                 kept[place] = part
         return kept
 
     def _share(self, place: int, sparsity: Any) -> Any:
         """Returns a target's own sparsity when the schedule's is `sparsity`."""
-        import tensorflow as tf
-
         own, floor = float(self.final[place]), self._floors[place]
         # no factor where there is none: s * f / f is not always s
         share = sparsity if own == self._final else sparsity * np.float32(own / self._final)

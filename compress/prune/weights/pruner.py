@@ -14,9 +14,6 @@ from compress.core.errors import InputError
 from compress.model.layers import BIAS, NORMALIZATION
 from compress.plan import WeightOptions
 from compress.plan.keywords import WEIGHT_PRUNER
-from compress.prune.weights.masks import Ranking
-from compress.prune.weights.patterns import pattern_of
-from compress.prune.weights.report import PrunedLayer, WeightReport
 from compress.prune.weights.schedules import (
     checked,
     final_sparsity,
@@ -24,7 +21,13 @@ from compress.prune.weights.schedules import (
     planned,
     update_times,
 )
-from compress.prune.weights.targets import SkippedLayer, Target, find_targets
+from compress.prune.weights.targets import (
+    PrunedLayer,
+    SkippedLayer,
+    Target,
+    WeightReport,
+    find_targets,
+)
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -39,32 +42,7 @@ BEGUN = 0.01
 """A kernel with a larger share of zeros than this has been pruned before."""
 
 
-class _KerasCallback:
-    """The hooks of a Keras callback, which do nothing here; Keras is not imported for them."""
-
-    async_safe = True
-    """None of the hooks looks at a batch: Keras need not wait for it."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        """Return a hook that does nothing."""
-        if name.startswith("on_") and name.endswith(("_begin", "_end")):
-            return _do_nothing
-        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
-
-    def set_model(self, model: Any) -> None:
-        """Take the model that `fit` trains."""
-        self._fitted = model
-
-    def set_params(self, params: Mapping[str, Any]) -> None:
-        """Take the length of the training."""
-        self._params = params
-
-
-def _do_nothing(*_: Any, **__: Any) -> None:
-    """Be a hook of a callback that does nothing."""
-
-
-class WeightPruner(_KerasCallback):
+class WeightPruner:
     """Prunes weights while something trains them, and holds them at zero.
 
     A Keras optimizer applies a variable's constraint after each step. The constraints set
@@ -95,6 +73,9 @@ class WeightPruner(_KerasCallback):
         computes them: masks may take weights back until the schedule ends.
     """
 
+    async_safe = True
+    """None of the hooks for Keras looks at a batch: it need not wait for them."""
+
     @check_arguments(number={"options": "sparsity"})
     def __init__(
         self,
@@ -103,6 +84,8 @@ class WeightPruner(_KerasCallback):
         schedule: Any = None,
         **settings: Unpack[WeightPrunerSettings],
     ) -> None:
+        from compress.prune.weights.patterns import pattern_of
+
         self.options = WEIGHT_PRUNER.section("weights", options, WeightOptions, settings)
         if isinstance(schedule, str):
             self.options, schedule = replace(self.options, schedule=schedule), None
@@ -154,6 +137,20 @@ class WeightPruner(_KerasCallback):
             )
         self._begin(model, total, steps_per_epoch, state)
         return self
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        """Return a hook of a Keras callback that does nothing; Keras is not imported for it."""
+        if name.startswith("on_") and name.endswith(("_begin", "_end")):
+            return lambda *_, **__: None
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+
+    def set_model(self, model: Any) -> None:
+        """Take the model that `fit` trains."""
+        self._fitted = model
+
+    def set_params(self, params: Mapping[str, Any]) -> None:
+        """Take the length of the training."""
+        self._params = params
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Attach to the model that `fit` trains, for Keras.
@@ -250,6 +247,8 @@ class WeightPruner(_KerasCallback):
     # -- inside ----------------------------------------------------------------------------
 
     def _find(self, model: keras.Model, floors: Sequence[float] | None = None) -> None:
+        from compress.prune.weights.masks import Ranking
+
         found, self.kept = find_targets(
             model, include=self.options.include, overrides=self.options.overrides
         )
@@ -305,7 +304,7 @@ class WeightPruner(_KerasCallback):
         self._updated = tf.Variable(False, trainable=False)
         self._masks = [
             tf.Variable(_as(target.variable.value != 0, target.variable.value)
-                        if self._ranking.begun(place) else tf.ones_like(target.variable.value),
+                        if self._floors[place] > 0 else tf.ones_like(target.variable.value),
                         trainable=False)
             for place, target in enumerate(self.targets)
         ]  # fmt: skip
@@ -336,7 +335,6 @@ class WeightPruner(_KerasCallback):
         return constraint
 
     def _maybe_update(self, step: Any) -> None:
-        """Makes new masks where the schedule says so (graph code)."""
         import tensorflow as tf
 
         step = tf.cast(step, tf.int64)

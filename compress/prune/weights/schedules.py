@@ -1,18 +1,25 @@
-"""When masks are updated and to which sparsity: the plan's times, or a tfmot schedule."""
+"""When masks are updated and to which sparsity: the plan's times, or a tfmot schedule.
+
+A schedule is a function step -> (update now, sparsity), as tfmot's are; the first step of training
+is 1. This module alone imports tfmot.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+import os
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
-from compress.core.errors import InputError
+from compress.core.errors import InputError, MissingDependency
 from compress.plan import TrainTime, WeightOptions
 from compress.plan.fields import require
-from compress.prune.weights import tfmot_bridge
 
-Schedule = Callable[[Any], tuple[Any, Any]]
-"""step -> (update now, sparsity), as tfmot's schedules are; the first step of training is 1."""
+_LEGACY = "TF_USE_LEGACY_KERAS"
+_SCHEDULES = "tensorflow_model_optimization.python.core.sparsity.keras.pruning_schedule"
 
 
 @dataclass(frozen=True)
@@ -78,25 +85,22 @@ def _outside(options: WeightOptions, total: int, rule: str) -> InputError:
     )
 
 
-def planned(options: WeightOptions, times: Times) -> Schedule:
-    """Returns the plan's schedule, a tfmot object."""
+def planned(options: WeightOptions, times: Times) -> Any:
+    """Returns the plan's schedule, a tfmot object.
+
+    Reference:
+        Zhu & Gupta 2017, "To prune, or not to prune", equation 1.
+    """
     if options.schedule == "constant":
-        constant: Schedule = tfmot_bridge.constant_schedule(
-            options.sparsity, times.begin, times.end, times.frequency
-        )
-        return constant
-    polynomial: Schedule = tfmot_bridge.polynomial_schedule(
-        options.initial_sparsity,
-        options.sparsity,
-        times.begin,
-        times.end,
-        times.frequency,
-        options.power,
-    )
-    return polynomial
+        kind, config = "ConstantSparsity", {"target_sparsity": options.sparsity}
+    else:
+        ends = {"initial_sparsity": options.initial_sparsity, "final_sparsity": options.sparsity}
+        kind, config = "PolynomialDecay", {**ends, "power": options.power}
+    when = {"begin_step": times.begin, "end_step": times.end, "frequency": times.frequency}
+    return schedule_from({"class_name": kind, "config": {**config, **when}})
 
 
-def checked(schedule: Any, total_steps: int | None) -> Schedule:
+def checked(schedule: Any, total_steps: int | None) -> Any:
     """Checks a schedule that a user made.
 
     Args:
@@ -118,8 +122,7 @@ def checked(schedule: Any, total_steps: int | None) -> Schedule:
             f"A pruning schedule must end before training does. Received: end_step {end}, "
             f"{total_steps} training steps."
         )
-    usable: Schedule = schedule
-    return usable
+    return schedule
 
 
 def final_sparsity(schedule: Any, options: WeightOptions) -> float:
@@ -140,3 +143,47 @@ def last_update(schedule: Any, total_steps: int | None) -> int | None:
     if end is None or begin is None or end < begin:
         return total_steps
     return int(begin + (end - begin) // frequency * frequency)
+
+
+def schedule_from(config: Mapping[str, Any]) -> Any:
+    """Returns the schedule that `get_config()` of a tfmot schedule describes.
+
+    Raises:
+        InputError: Its class is none of tfmot's.
+    """
+    kind = getattr(_import_tfmot(), str(config.get("class_name")), None)
+    if kind is None:
+        raise InputError(
+            "A pruning schedule must be one of tfmot's to be read from a file. Received: "
+            f"{config.get('class_name')}. Give schedule=."
+        )
+    return kind(**config["config"])
+
+
+def _import_tfmot() -> ModuleType:
+    """Import tfmot's schedules, and leave the process as it was.
+
+    Importing tfmot sets TF_USE_LEGACY_KERAS=1 for the process and its children, and turns
+    `tf.keras` into tf_keras where nobody has touched `tf.keras` before. Its wrappers refuse
+    Keras 3 models; its schedules are plain TensorFlow and serve as they are.
+    """
+    import tensorflow as tf
+
+    # resolves the lazy attribute to Keras 3 before tfmot can turn it
+    tf.keras.__name__  # noqa: B018
+    before = os.environ.get(_LEGACY)
+    try:
+        with warnings.catch_warnings():
+            # tfmot compares versions with distutils
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return importlib.import_module(_SCHEDULES)
+    except ImportError as error:
+        raise MissingDependency(
+            f"tensorflow-model-optimization must be importable ({error}). "
+            "Install it: pip install tensorflow-model-optimization==0.8.1 tf_keras"
+        ) from None
+    finally:
+        if before is None:
+            os.environ.pop(_LEGACY, None)
+        else:
+            os.environ[_LEGACY] = before

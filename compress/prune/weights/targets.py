@@ -1,18 +1,21 @@
-"""Which weights of a model are pruned, and why the others are not."""
+"""Which weights of a model are pruned, why the others are not, and the report of both."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from compress.core.errors import unknown_name
+from compress.core.summary import Readable, Summary
+from compress.measure import formats
 from compress.model.internals import calls, is_graph, layers_inside, own_variables
 from compress.model.layers import BIAS, DEPTHWISE, EMBEDDING, KERNEL, NORMALIZATION, class_of
 from compress.plan import LayerShare
+from compress.reconstruction import RepairReport
 
 if TYPE_CHECKING:
     import keras
@@ -101,6 +104,70 @@ class SkippedLayer:
     layer: str
     kind: str
     reason: str
+
+
+@dataclass(frozen=True)
+class PrunedLayer:
+    """One pruned weight.
+
+    Attributes:
+        layer: The layer's name.
+        size: Number of weights.
+        zeros: How many of them are zero.
+        weight: "kernels", "biases", ...
+    """
+
+    layer: str
+    size: int
+    zeros: int
+    weight: str = "kernels"
+
+
+@dataclass(frozen=True, repr=False)
+class WeightReport(Readable):
+    """What was pruned, what was kept and why.
+
+    Attributes:
+        pruned: The pruned weights, in the order of the model.
+        kept: Layers with weights left alone, with the reason.
+        pattern: "unstructured", "2:4", "1x4".
+        scope: "layer", "global" or "erk".
+        notes: What the user should know.
+        repair: What was solved for afterwards; None: nothing was.
+    """
+
+    pruned: tuple[PrunedLayer, ...]
+    kept: tuple[SkippedLayer, ...]
+    pattern: str = "unstructured"
+    scope: str = "layer"
+    notes: tuple[str, ...] = ()
+    repair: RepairReport | None = None
+
+    @property
+    def sparsity(self) -> float:
+        """Zeros over all weights, of the pruned ones together; 0 without any."""
+        total = sum(layer.size for layer in self.pruned)
+        return sum(layer.zeros for layer in self.pruned) / total if total else 0.0
+
+    def screen(self) -> Summary:
+        """Returns what is worth a screen: the share of zeros, by layer, and what was kept."""
+        total = sum(layer.size for layer in self.pruned)
+        return Summary(
+            f"{self.sparsity:.1%} zeros among {formats.count(total)} pruned weights "
+            f"({self.pattern}, {self.scope})",
+            () if self.repair is None else (self.repair.line(),),
+            ("Layer", "what", "weights", "zeros"),
+            tuple(
+                (row.layer, row.weight, f"{row.size:,}", f"{row.zeros / max(1, row.size):.1%}")
+                for row in self.pruned
+            ),
+            (*self.notes, *(f"kept {item.layer}: {item.reason}" for item in self.kept)),
+            "layers",
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the record as JSON."""
+        return {**asdict(self), "sparsity": self.sparsity}
 
 
 def find_targets(

@@ -8,8 +8,8 @@ import os
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,33 +18,20 @@ import numpy as np
 
 from compress.core.atomic_files import read_json
 from compress.core.credentials import hidden
-from compress.core.errors import InputError, RunFailed, one_line
+from compress.core.errors import InputError, one_line
 from compress.core.interpreter import current_folder
 from compress.core.memory_budget import current_budget
 from compress.data.shared import files_of
 from compress.run.directory import LOG
 from search.engines import messages
-from search.engines._base import Crew, Demand, Handler, Job, Order
+from search.engines._base import Crew, Demand, Job, JobQueue, Order
 from search.engines.local import memory_of_each
 from search.engines.pool import Link, Pool, Slot, Tell
-from search.engines.ray import node
-from search.engines.ray.host import REFUSED, Brief, RayHost
-from search.engines.ray.link import RayLink, Watch, quiet
+from search.engines.ray.host import REFUSED, Brief, RayHost, digest_of, versions
+from search.engines.ray.link import END_SECONDS, RayLink
 from search.study.remote import Files, given, receive
 
 LOCAL, AUTO = "local", "auto"
-ANSWER_SECONDS = 10.0
-LOOPBACK = ("127.0.0.1", "localhost")
-LOST_SECONDS = 1.0
-MAX_BEGUN = 20
-"""So many workers of a slot may be lost in a row before they are ready."""
-AGAIN_SECONDS = 30.0
-"""After a node was refused, its slot asks for another this much later."""
-END_SECONDS = 10.0
-PACE, WORDS = 1.0, 50
-"""Seconds at least between two words of progress of a worker; words a second of all of them."""
-TOLD_SECONDS = 60.0
-"""How often a run without any worker says that it waits."""
 
 
 class RayEngine:
@@ -57,11 +44,24 @@ class RayEngine:
         """Returns as many workers as are asked for, or as the cluster holds now.
 
         Raises:
-            InputError: The cluster does not answer, or has no node that holds a worker.
+            InputError: The cluster does not answer, or has no node that holds a worker; workers
+                that do not see the run's folder would read a file of the run's machine, or nothing
+                can be written where their files shall go.
         """
         options = demand.options
+        if options.files and demand.reads:
+            raise InputError(
+                f"files must be left out for {demand.reads}: workers read files of the run's "
+                f"machine. Received: {options.files}. Put the output folder, and those files, "
+                "where all see them."
+            )
+        if options.files and demand.journal:
+            raise InputError(
+                "files must come with a storage that workers reach: the run's journal lies in its "
+                "folder. Received: none. Give --storage."
+            )
         if options.files:
-            _check_files(demand)
+            Files(options.files).check()
         self._joined |= _connect(options.address)
         import ray
 
@@ -84,15 +84,13 @@ class RayEngine:
             place += f" ({count - places} workers wait until there is room)"
         # whose amount nobody has named: each node has its own memory
         memory = memory_of_each(count) if current_budget().given else None
-        threads = demand.threads or cpus
-        return Crew(count, threads, place, cards=cards, cpus=cpus, memory=memory)
+        return Crew(count, demand.threads or cpus, place, cards=cards, cpus=cpus, memory=memory)
 
     def pool(self, order: Order) -> RayPool:
         """Returns the workers; all are asked for at once."""
         return RayPool(order, self._leave)
 
     def _leave(self) -> None:
-        """Leaves the cluster, where this engine has joined it."""
         import ray
 
         if self._joined:
@@ -112,19 +110,17 @@ class RayPool(Pool):
     """
 
     AHEAD = True
+    LOST_STARTS = 20
 
     def __init__(self, order: Order, leave: Callable[[], None]) -> None:
         super().__init__(order)
-        self._order, self._leave = order, leave
-        self._watch = Watch()
+        self._leave = leave
+        self._links: list[RayLink] = []
         self._brief: Brief | None = None
         place = order.demand.options.files
         self._files = Files(place) if place else None
         self._given: dict[tuple[str, ...], list[str]] = {}
         self._refused: set[str] = set()
-        # by slot: until when it asks for no worker, how many it has asked for in vain
-        self._asleep: dict[int, float] = {}
-        self._begun: dict[int, int] = {}
         self._worked = False
         self._told = time.monotonic()
 
@@ -132,7 +128,7 @@ class RayPool(Pool):
         import ray
 
         folder, crew = self._order.folder, self._order.crew
-        with quiet():
+        with warnings.catch_warnings(action="ignore"):  # Ray's are of its next version
             data = {
                 path.name: ray.put(np.memmap(path, np.uint8, "r"))
                 for path in files_of(folder.shared)
@@ -140,8 +136,8 @@ class RayPool(Pool):
         shared = max(1, math.floor(1 / crew.cards + 1e-9)) if crew.cards else 1
         self._brief = Brief(
             folder=str(folder.path.resolve()),
-            plan_digest=node.digest_of(folder.plan_path),
-            versions=node.versions(),
+            plan_digest=digest_of(folder.plan_path),
+            versions=versions(),
             words=(
                 "--device", self._order.demand.device if crew.cards else "cpu",
                 *crew.words, "--sharers", str(shared),
@@ -149,17 +145,18 @@ class RayPool(Pool):
             modules=tuple(filter(None, (current_folder(), *sys.path))),
             fingerprint=str(read_json(folder.data)["fingerprint"]),
             data=data,
-            log="",
-            pace=max(PACE, crew.count / WORDS),
+            pace=max(1.0, crew.count / 50),  # fifty words of progress a second, of all of them
             files=self._order.demand.options.files,
             records=(folder.plan_path.read_bytes(), folder.data.read_bytes()),
         )  # fmt: skip
-        self._watch.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        self._watch.stop()
+        # those that do not end in time are killed
+        deadline = time.monotonic() + END_SECONDS
+        for link in self._links:
+            link.join(deadline - time.monotonic())
         self._leave()
 
     def _log_of(self, index: int) -> Path:
@@ -171,14 +168,15 @@ class RayPool(Pool):
         assert self._brief is not None, "the pool was entered"
         crew = self._order.crew
         log = self._log_of(index)
-        brief = replace(self._brief, log=str(log))
         # it is not Ray that starts one again: the slot does, with a job of now
         made = ray.remote(RayHost).options(
             num_cpus=crew.cpus, num_gpus=crew.cards, max_concurrency=4, max_restarts=0
         )
-        with quiet():
-            actor = made.remote(brief)
-        return RayLink(actor, self._watch, tell, self._order.environment, self._receive, log)
+        with warnings.catch_warnings(action="ignore"):  # Ray's are of its next version
+            actor = made.remote(self._brief, log)
+        link = RayLink(actor, tell, self._order.environment, self._receive, log)
+        self._links.append(link)
+        return link
 
     def _receive(self, names: list[str]) -> None:
         assert self._files is not None, "a worker has put something there"
@@ -192,28 +190,15 @@ class RayPool(Pool):
             self._given[key] = given(self._folder, self._files, key)
         return {**job, "teachers": self._given[key]}
 
-    def _may_start(self, slot: Slot) -> bool:
-        return time.monotonic() >= self._asleep.get(slot.index, 0.0)
-
-    def _start(self, slot: Slot) -> None:
-        begun = self._begun[slot.index] = self._begun.get(slot.index, 0) + 1
-        if begun > MAX_BEGUN:
-            raise RunFailed(
-                f"Workers must stay until they are ready. Received: {MAX_BEGUN} that were lost "
-                f"before, one after another. See '{self._log_of(slot.index)}' and `ray status`."
-            )
-        super()._start(slot)
-
-    def _handle(self, slot: Slot, message: Job | None, handler: Handler) -> None:
+    def _handle(self, slot: Slot, message: Job | None, handler: JobQueue) -> None:
         if message is not None and message["kind"] == REFUSED:
             self._refuse(slot, message["node"], message["reason"])
             return
         if message is not None and message["kind"] == messages.READY:
             self._worked = True
-            self._begun[slot.index] = 0
         elif message is None and not slot.started:
             # the next one may come to another node, when this one is known to be gone
-            self._asleep[slot.index] = time.monotonic() + LOST_SECONDS
+            slot.asleep_until = time.monotonic() + 1
         super()._handle(slot, message, handler)
 
     def _refuse(self, slot: Slot, where: str, reason: str) -> None:
@@ -229,48 +214,20 @@ class RayPool(Pool):
             LOG.warning("%s It is left out until that is mended.", text)
             self._refused.add(where)
         self._end(slot)
-        self._begun[slot.index] = 0
-        self._asleep[slot.index] = time.monotonic() + AGAIN_SECONDS
+        slot.asleep_until = time.monotonic() + 30  # then it asks for another node
 
-    def _wait(self, handler: Handler) -> None:
+    def _wait(self, handler: JobQueue) -> None:
         if any(slot.ready for slot in self._slots):
             self._told = time.monotonic()
-        elif time.monotonic() > self._told + TOLD_SECONDS:
+        elif time.monotonic() > self._told + 60:
             self._told = time.monotonic()
             LOG.info("no worker runs: waiting for room on the cluster (see `ray status`)")
         for slot in self._slots:
             if slot.link is None:
                 self._feed(slot, handler)
 
-    def stop(self) -> None:
-        """Ends all workers; those that do not end in time are killed."""
-        super().stop()
-        self._watch.join(END_SECONDS)
-
-
-def _check_files(demand: Demand) -> None:
-    """Checks that workers can do without the run's folder.
-
-    Raises:
-        InputError: They would read a file of the run's machine; or nothing can be written where
-            theirs shall go.
-    """
-    files = demand.options.files
-    if demand.reads:
-        raise InputError(
-            f"files must be left out for {demand.reads}: workers read files of the run's machine. "
-            f"Received: {files}. Put the output folder, and those files, where all see them."
-        )
-    if demand.journal:
-        raise InputError(
-            "files must come with a storage that workers reach: the run's journal lies in its "
-            "folder. Received: none. Give --storage."
-        )
-    Files(files).check()
-
 
 def _places(resources: dict[str, float], cpus: int, cards: float) -> int:
-    """Returns how many workers a node holds."""
     places = math.floor(resources.get("CPU", 0) / cpus)
     if not cards:
         return places
@@ -294,7 +251,7 @@ def _connect(address: str) -> bool:
     """
     # an actor without a card gets none, and no warning either
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address == LOCAL or address.startswith(LOOPBACK):
+    if address == LOCAL or address.startswith(("127.0.0.1", "localhost")):
         # Ray would take the machine's own address for it, and listen there; it is asked not to
         # where systems warn of that, and so are we
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
@@ -308,7 +265,7 @@ def _connect(address: str) -> bool:
     try:
         # Ray itself asks for minutes
         _answers(address)
-        with quiet():
+        with warnings.catch_warnings(action="ignore"):  # Ray's are of its next version
             ray.init(address, namespace="paretune", **options)
     except Exception as error:  # of many kinds, by what it tried
         reason, address = hidden(one_line(str(error), 200)), hidden(address)
@@ -332,4 +289,4 @@ def _answers(address: str) -> None:
     place = urlsplit(address if "://" in address else f"//{address}")
     if place.hostname is None or place.port is None:
         raise ValueError("write host:port")
-    socket.create_connection((place.hostname, place.port), ANSWER_SECONDS).close()
+    socket.create_connection((place.hostname, place.port), timeout=10).close()

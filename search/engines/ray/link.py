@@ -5,43 +5,29 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from compress.core.errors import ParetuneError, one_line
 from compress.core.faults import explain_fault, fault_of
-from compress.run.directory import LOG
 from search.engines import messages
 from search.engines._base import KILLED, LOST, Job
 from search.engines.pool import Tell
 from search.engines.ray.host import ENDED, REFUSED
 
-WATCH_SECONDS = 0.2
-ASIDE = 8
+END_SECONDS = 10.0
+"""So long an actor has to end its worker before it is killed."""
+FETCHING = threading.BoundedSemaphore(8)
 """Workers whose files are fetched at once."""
-Answered = Callable[[Any], None]
 _MEMORY = ("OutOfMemory", "OOM", "memory pressure", "low on memory")
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps Ray's own words off the screen; its warnings are of its next version."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 class RayLink:
-    """The run's end of one actor.
+    """The run's end of one actor, heard by a thread of its own.
 
     Args:
         actor: A `RayHost`.
-        watch: Waits for its answers.
         tell: Called with its worker's messages, and with None at its end.
         environment: Variables of the worker; see `RayHost.begin`.
         receive: Fetches files that the worker has put elsewhere, by name.
@@ -51,29 +37,72 @@ class RayLink:
     def __init__(
         self,
         actor: Any,
-        watch: Watch,
         tell: Tell,
         environment: Mapping[str, str],
         receive: Callable[[list[str]], None],
         log: Path,
     ) -> None:
-        self._actor, self._watch, self._tell = actor, watch, tell
+        self._actor, self._tell = actor, tell
         self._receive, self._log = receive, log
         self._how = LOST
-        self._answered = False
-        watch.add(actor.begin.remote(dict(environment)), self._begun, self._not_begun)
+        self._begun, self._over = False, threading.Event()
+        self._thread = threading.Thread(target=self._listen, args=(environment,), daemon=True)
+        self._thread.start()
 
-    def _begun(self, answer: dict[str, str]) -> None:
-        self._answered = True
-        if answer["problem"]:
-            self._tell({"kind": REFUSED, "node": answer["node"], "reason": answer["problem"]})
+    def _listen(self, environment: Mapping[str, str]) -> None:
+        """Hands on what the actor answers until its worker has ended, then ends the actor."""
+        import ray
+
+        try:
+            answer = ray.get(self._actor.begin.remote(dict(environment)))
+            self._begun = True
+            if answer["problem"]:
+                self._refuse(answer["node"], answer["problem"])
+            else:
+                while self._hear(ray.get(self._actor.poll.remote())):
+                    pass
+        except Exception as error:  # of the actor's code, or of Ray
+            self._fail(error)
+        if self._begun:
+            with contextlib.suppress(Exception):  # it is gone already
+                ray.get(self._actor.end.remote(), timeout=END_SECONDS)
+        self._kill_actor()
+
+    def _hear(self, said: list[dict[str, Any]]) -> bool:
+        """Hands on messages; tells whether more are to be expected."""
+        for message in said:
+            if message["kind"] == ENDED:
+                self._how = message["how"]
+                if not self._over.is_set():
+                    with open(self._log, "a", encoding="utf-8") as stream:
+                        stream.write(message["printed"])
+                    self._tell(None)
+                return False
+            if self._over.is_set():
+                continue  # nothing of a worker that was given up may arrive
+            try:
+                if message.get("files"):
+                    with FETCHING:
+                        self._receive(message["files"])
+            except Exception as error:  # of this machine's disk, or of the store
+                self._tell({"kind": messages.FATAL, "reason": _reason(error)})
+                return False
+            self._tell(message)
+        return True
+
+    def _refuse(self, where: str, reason: str) -> None:
+        self._tell({"kind": REFUSED, "node": where, "reason": reason})
+
+    def _fail(self, error: Exception) -> None:
+        """Says that the actor is gone, or could not be made."""
+        if self._over.is_set():
             return
-        self._poll()
-
-    def _not_begun(self, error: Exception) -> None:
         text = str(error)
-        if type(error).__name__ in ("ActorDiedError", "RayActorError") and "creation" not in text:
-            self._gone(error)
+        died = type(error).__name__ in ("ActorDiedError", "RayActorError")
+        if self._begun or (died and "creation" not in text):
+            # Ray ends workers of a node whose memory is nearly full; so would the system
+            self._how = KILLED if any(word in text for word in _MEMORY) else LOST
+            self._tell(None)
             return
         missing = re.search(r"No module named '[\w.]+'", text)
         reason = (
@@ -81,49 +110,7 @@ class RayLink:
             if missing
             else one_line(text, 300)
         )
-        self._tell({"kind": REFUSED, "node": "of the cluster", "reason": reason})
-
-    def _poll(self) -> None:
-        self._watch.add(self._actor.poll.remote(), self._heard, self._gone)
-
-    def _heard(self, said: list[dict[str, Any]]) -> None:
-        if any(message.get("files") for message in said):
-            # it takes a while, in which others are heard; what comes after it waits for it
-            self._watch.aside(lambda: self._told(said))
-        else:
-            self._told(said)
-
-    def _told(self, said: list[dict[str, Any]]) -> None:
-        try:
-            for message in said:
-                # nothing of a worker that was given up may arrive
-                if self._tell is _nobody:
-                    return
-                if message["kind"] == ENDED:
-                    self._ended(message)
-                    return
-                if message.get("files"):
-                    self._receive(message["files"])
-                self._tell(message)
-        except Exception as error:  # of this machine's disk, or of the store
-            self._tell({"kind": messages.FATAL, "reason": _reason(error)})
-            return
-        self._poll()
-
-    def _ended(self, message: dict[str, Any]) -> None:
-        self._how = message["how"]
-        if message["printed"]:
-            with open(self._log, "a", encoding="utf-8") as stream:
-                stream.write(message["printed"])
-        self._tell(None)
-        self._dismiss()
-
-    def _gone(self, error: Exception) -> None:
-        # Ray ends workers of a node whose memory is nearly full; so would the system
-        self._how = KILLED if any(word in str(error) for word in _MEMORY) else LOST
-        self._tell(None)
-        # one that could not be reached for a moment may still be there, and hold its place
-        self._kill_actor()
+        self._refuse("of the cluster", reason)
 
     def send(self, message: Job) -> None:
         """See `search.engines.pool.Link.send`."""
@@ -141,18 +128,20 @@ class RayLink:
 
     def end(self) -> None:
         """Ends the worker, then the actor."""
-        self._tell = _nobody
-        self._dismiss()
-
-    def _dismiss(self) -> None:
-        if not self._answered:  # it may wait for room, and for ever
+        self._over.set()
+        if not self._begun:  # it may wait for room, and for ever
             self._kill_actor()
             return
         with contextlib.suppress(Exception):
-            over = self._kill_actor
-            self._watch.add(self._actor.end.remote(), over, over, last=True)
+            self._actor.end.remote()
 
-    def _kill_actor(self, _: object = None) -> None:
+    def join(self, seconds: float) -> None:
+        """Waits until the actor has ended; kills it where it has not in this time."""
+        self._thread.join(max(0.0, seconds))
+        if self._thread.is_alive():
+            self._kill_actor()
+
+    def _kill_actor(self) -> None:
         import ray
 
         with contextlib.suppress(Exception):  # it is gone already
@@ -169,87 +158,3 @@ def _reason(error: Exception) -> str:
     return one_line(
         f"A worker's files could not be fetched ({type(error).__name__}: {error}).", 300
     )
-
-
-def _nobody(_: dict[str, Any] | None) -> None:
-    """Hears nothing any more."""
-
-
-class Watch:
-    """One thread that waits for the answers of all actors, and hands them on."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: dict[Any, tuple[Answered, Answered, bool]] = {}
-        self._over = threading.Event()
-        self._aside = ThreadPoolExecutor(ASIDE)
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def start(self) -> None:
-        """Begins to wait."""
-        self._thread.start()
-
-    def add(
-        self, reference: Any, answered: Answered, failed: Answered, *, last: bool = False
-    ) -> None:
-        """Waits for one answer.
-
-        Args:
-            reference: Of a call.
-            answered: Called with what it returns.
-            failed: Called with the exception, where it raises one or the actor is gone.
-            last: `join` waits for it.
-        """
-        with self._lock:
-            self._waiting[reference] = answered, failed, last
-
-    def aside(self, work: Callable[[], None]) -> None:
-        """Does what takes long beside the waiting."""
-        self._aside.submit(work)
-
-    def join(self, seconds: float) -> None:
-        """Waits until what was added as last has been answered, or the time is over."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            with self._lock:
-                if not any(last for _, _, last in self._waiting.values()):
-                    return
-            time.sleep(0.05)
-
-    def stop(self) -> None:
-        """Waits for nothing more; what `join` did not wait for in vain has failed."""
-        self._over.set()
-        self._thread.join()
-        self._aside.shutdown(cancel_futures=True)
-        for _, failed, last in self._waiting.values():
-            if last:
-                failed(TimeoutError())
-
-    @staticmethod
-    def _hand_on(reference: Any, answered: Answered, failed: Answered) -> None:
-        import ray
-
-        try:
-            answer = ray.get(reference)
-        except Exception as error:  # of the actor's code, or of Ray
-            failed(error)
-        else:
-            answered(answer)
-
-    def _watch(self) -> None:
-        import ray
-
-        while not self._over.is_set():
-            with self._lock:
-                references = list(self._waiting)
-            if not references:
-                time.sleep(WATCH_SECONDS)
-                continue
-            found, _ = ray.wait(references, timeout=WATCH_SECONDS)
-            for reference in found:
-                with self._lock:
-                    answered, failed, _ = self._waiting.pop(reference)
-                try:
-                    self._hand_on(reference, answered, failed)
-                except Exception as error:  # this thread must not end: nobody would be heard
-                    LOG.warning("an answer of Ray's was lost: %s", one_line(repr(error), 300))

@@ -1,128 +1,102 @@
-"""What a study tells a sampler: ended and stopped trials, and what running ones have claimed."""
+"""What a study tells a sampler: trials that ended, stopped or run, and what they were asked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from optuna.trial import TrialState
+import numpy.typing as npt
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState
 
+from compress.core.pareto import Losses
 from search.optuna_internals import FIXED, set_trial_attr
-from search.samplers._base import Losses, Scales
-from search.samplers.pareto.questions import Choices
+from search.samplers._base import (
+    Choices,
+    at,
+    convert_to_losses,
+    deciding,
+    nearest,
+    other_value,
+    value_count,
+)
 
 if TYPE_CHECKING:
-    import optuna
-    from optuna.distributions import BaseDistribution
-    from optuna.study import StudyDirection
-    from optuna.trial import FrozenTrial
+    from search.spaces._choices import Choice
 
-Curves = Callable[["FrozenTrial"], Mapping[int, float]]
+Curves = Callable[[FrozenTrial], Mapping[int, float]]
 """What is known of a trial's quality on the way: epoch -> quality."""
 FEWEST = 3
 """Trials that ended by which it is judged what is still to come of a stopped one."""
 LOOKED_AT = 1000
 """Of them the youngest at most."""
+SHOWING = 300
+"""Told trials, at equal distances, that say when a parameter is asked."""
 CLAIM_ATTR = "paretune:claim"
 """System attribute of a trial: what its sampler will answer. Workers that ask at the same time do
 not try the same then, and know of each other before all questions have been asked."""
 _UNASKED = object()
 
-
-def reported(trial: FrozenTrial) -> Mapping[int, float]:
-    """Returns what a trial has reported to Optuna itself."""
-    return trial.intermediate_values
+reported: Curves = attrgetter("intermediate_values")
+"""What a trial has reported to Optuna itself."""
 
 
-@dataclass(frozen=True)
-class Foretold:
-    """What was to be expected of a trial that was stopped.
-
-    Attributes:
-        trial: The trial.
-        quality: The mean, higher is better.
-        variance: Of it.
-    """
-
-    trial: FrozenTrial
-    quality: float
-    variance: float
-
-
-@dataclass(frozen=True, eq=False)
 class History:
-    """The other trials of a study.
+    """The other trials of a study, without the one that is asked for.
+
+    Args:
+        study: The study.
+        trial: The one that is asked for.
+        curves: What is known of trials on the way.
 
     Attributes:
         ended: With values.
         stopped: Without values, but with a curve.
         running: With choices, or a claim.
-        directions: Of the objectives; the first is the quality.
-        curves: What is known of trials on the way.
+        told: The ended and the stopped ones: they were asked all there was to ask.
+        distributions: Of all parameters that trials were asked.
     """
 
-    ended: Sequence[FrozenTrial]
-    stopped: Sequence[FrozenTrial]
-    running: Sequence[FrozenTrial]
-    directions: Sequence[StudyDirection]
-    curves: Curves
-
-    @classmethod
-    def of(cls, study: optuna.Study, trial: FrozenTrial, curves: Curves) -> History:
-        """Reads a study, without the trial that is asked for."""
-        ended: list[FrozenTrial] = []
-        stopped: list[FrozenTrial] = []
-        running: list[FrozenTrial] = []
+    def __init__(self, study: optuna.Study, trial: FrozenTrial, curves: Curves) -> None:
+        self.directions, self._curves = study.directions, curves
+        self.ended: list[FrozenTrial] = []
+        self.stopped: list[FrozenTrial] = []
+        self.running: list[FrozenTrial] = []
         for other in study.get_trials(deepcopy=False):
             if other.number == trial.number or not choices_of(other):
                 continue
             if other.state is TrialState.COMPLETE:
-                ended.append(other)
+                self.ended.append(other)
             elif other.state is TrialState.PRUNED and curves(other):
-                stopped.append(other)
+                self.stopped.append(other)
             elif other.state is TrialState.RUNNING:
-                running.append(other)
-        return cls(ended, stopped, running, study.directions, curves)
-
-    @property
-    def told(self) -> list[FrozenTrial]:
-        """Trials that were asked all there was to ask, and told something of it."""
-        return [*self.ended, *self.stopped]
-
-    @cached_property
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """Of all parameters that trials were asked."""
-        found: dict[str, BaseDistribution] = {}
-        for trial in (*self.told, *self.running):
-            found |= trial.distributions
-        return found
-
-    @cached_property
-    def _values(self) -> Losses:
+                self.running.append(other)
+        self.told = [*self.ended, *self.stopped]
         values = np.array([trial.values for trial in self.ended], np.float64)
-        return values.reshape(len(self.ended), len(self.directions))
-
-    @cached_property
-    def _scales(self) -> Scales:
-        return Scales(self.directions, self._values)
+        self._values = values.reshape(len(self.ended), len(self.directions))
+        self.distributions: dict[str, BaseDistribution] = {}
+        for other in (*self.told, *self.running):
+            self.distributions |= other.distributions
 
     @cached_property
     def losses(self) -> Losses:
         """Of the ended trials, see `search.samplers._base.losses_of`, (ended, objectives)."""
-        return self._scales.losses(self._values)
+        return self.to_losses(self._values)
 
-    def cost_losses(self, costs: Losses) -> Losses:
-        """Returns costs as `losses` has them.
+    def to_losses(self, values: npt.ArrayLike, first: int = 0) -> Losses:
+        """Returns values as `losses` has them; see `search.samplers._base.convert_to_losses`."""
+        return convert_to_losses(values, self.directions, self._values, first)
 
-        Args:
-            costs: (trials, costs), as the study knows them; NaN stays.
-        """
-        return self._scales.losses(costs, first=1)
-
-    def foretold(self, most: int) -> list[Foretold]:
+    def foretold(self, most: int) -> list[tuple[FrozenTrial, float, float]]:
         """Returns the youngest stopped trials with the quality that was to be expected.
 
         From a trial's last rung on, as much is to come as came of those that went on, on the
@@ -130,35 +104,35 @@ class History:
 
         Args:
             most: How many trials at most.
+
+        Returns:
+            (trial, mean of the quality, its variance) of each.
         """
-        came = self._still_to_come
+        came = self._still_to_come()
         found = []
         for trial in self.stopped[-most:]:
-            last, value = max(self.curves(trial).items())
+            last, value = max(self._curves(trial).items())
             if last in came:
                 mean, variance = came[last]
-                found.append(Foretold(trial, float(self._qualities([value])[0]) + mean, variance))
+                found.append((trial, mean - float(self.to_losses([[value]])[0, 0]), variance))
         return found
 
-    @cached_property
     def _still_to_come(self) -> dict[int, tuple[float, float]]:
         """By rung: how much better ended trials were at last, mean and variance."""
         reached: dict[int, tuple[list[float], list[int]]] = {}
         first = max(0, len(self.ended) - LOOKED_AT)
         for place, trial in enumerate(self.ended[first:], start=first):
-            for epoch, value in self.curves(trial).items():
+            for epoch, value in self._curves(trial).items():
                 values, places = reached.setdefault(epoch, ([], []))
                 values.append(value)
                 places.append(place)
         found = {}
         for epoch, (values, places) in reached.items():
             if len(values) >= FEWEST:
-                gained = -self.losses[places, 0] - self._qualities(values)
+                reached_by = self.to_losses(np.array(values)[:, None])[:, 0]
+                gained = reached_by - self.losses[places, 0]
                 found[epoch] = float(gained.mean()), float(gained.var())
         return found
-
-    def _qualities(self, values: Sequence[float]) -> Losses:
-        return -self._scales.losses(np.array(values, np.float64)[:, None])[:, 0]
 
 
 def choices_of(trial: FrozenTrial) -> dict[str, Any]:
@@ -201,3 +175,96 @@ def unseen(pool: Sequence[Choices], trials: Iterable[FrozenTrial]) -> list[Choic
         if own.get(telling, _UNASKED) in seen:
             candidates.pop(frozenset(own.items()), None)
     return list(candidates.values())
+
+
+class Questions:
+    """All that trials are asked: what a space declares, then what else trials have shown.
+
+    Args:
+        declared: In order; or distributions by name, all of them always asked.
+        seen: Distributions of trials by name: optimizers' settings, say.
+        told: Choices of trials that were asked everything. They say when what is not declared is
+            asked: the learning rate of an optimizer with that optimizer. Where they do not, it is
+            asked always; the trial takes what it needs.
+    """
+
+    def __init__(
+        self,
+        declared: Iterable[Choice] | Mapping[str, BaseDistribution],
+        seen: Mapping[str, BaseDistribution],
+        told: Sequence[Mapping[str, Any]],
+    ) -> None:
+        self._declared: dict[str, Choice] = {}
+        if isinstance(declared, Mapping):
+            self.distributions = dict(declared)
+        else:
+            self._declared = {item.name: item for item in declared}
+            self.distributions = {
+                name: item.distribution() for name, item in self._declared.items()
+            }
+        some = told[:: max(1, len(told) // SHOWING)]
+        shown = {name: item for name, item in seen.items() if name not in self.distributions}
+        # an earlier choice, and its values at which a parameter is asked; None: it always is
+        self._when = {name: deciding(name, some) for name in shown}
+        self.distributions |= shown
+        self._free = [name for name, item in self.distributions.items() if not item.single()]
+
+    def _is_asked(self, name: str, chosen: Choices) -> bool:
+        if name in self._declared:
+            return self._declared[name].asked(chosen)
+        when = self._when.get(name)
+        return when is None or chosen.get(when[0]) in when[1]
+
+    def answered(self, chosen: Mapping[str, Any]) -> bool:
+        """Tells whether choices answer all that is asked: a trial may be in the middle of it."""
+        own = dict(chosen)
+        return all(name in own for name in self.distributions if self._is_asked(name, own))
+
+    def drawn(self, rng: np.random.Generator) -> Choices:
+        """Returns random complete choices, every value of a whole number equally likely."""
+        return self._completed({}, rng)
+
+    def changed(self, parent: Mapping[str, Any], rng: np.random.Generator, count: int) -> Choices:
+        """Returns complete choices that differ from others in some.
+
+        Args:
+            parent: A told trial's parameters.
+            rng: Draws.
+            count: Choices that are changed; those that come with them are drawn.
+        """
+        chosen = {name: value for name, value in parent.items() if name in self.distributions}
+        free = [name for name in self._free if name in chosen]
+        for place in rng.permutation(len(free))[:count]:
+            name = free[place]
+            chosen[name] = other_value(self.distributions[name], chosen[name], rng)
+        return self._completed(chosen, rng)
+
+    def _completed(self, given: Choices, rng: np.random.Generator) -> Choices:
+        chosen: Choices = {}
+        for name, item in self.distributions.items():
+            if self._is_asked(name, chosen):
+                chosen[name] = given[name] if name in given else drawn(item, rng)
+        return chosen
+
+
+def drawn(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
+    """Draws a value: a thousand candidates are too many for a sampler of Optuna's for each.
+
+    Args:
+        distribution: Of a parameter; continuous and logarithmic ones are drawn on that scale, all
+            values of others are equally likely.
+        rng: Draws.
+
+    Raises:
+        TypeError: It is none of Optuna's.
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[int(rng.integers(len(distribution.choices)))]
+    count = value_count(distribution)
+    assert isinstance(distribution, FloatDistribution | IntDistribution), "it has been counted"
+    if np.isfinite(count) and not distribution.log:
+        return at(distribution, int(rng.integers(int(count))))
+    if distribution.log:
+        low, high = np.log(distribution.low), np.log(distribution.high)
+        return nearest(distribution, float(np.exp(rng.uniform(low, high))))
+    return nearest(distribution, float(rng.uniform(distribution.low, distribution.high)))

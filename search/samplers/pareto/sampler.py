@@ -6,28 +6,27 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial
+from scipy.stats import qmc
 
 from compress.core.pareto import front_mask
-from search.optuna_internals import set_trial_attr
-from search.samplers._base import NOTE_ATTR, StatelessSampler
+from search.samplers._base import Choices, StatelessSampler
 from search.samplers.pareto.history import (
     FEWEST,
     Curves,
     History,
+    Questions,
     choices_of,
     claimed,
     reported,
     unseen,
 )
-from search.samplers.pareto.predictor import Encoding
-from search.samplers.pareto.promise import Priced, Told, promise
-from search.samplers.pareto.questions import Choices, Question, Questions
+from search.samplers.pareto.predictor import Encoding, Priced, promise
 
 if TYPE_CHECKING:
-    import optuna
-    from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial
+    from search.spaces._choices import Choice
 
 Costs = Callable[[Choices], Sequence[float] | None]
 """Complete choices -> what they cost, by objective behind the first, NaN where that is not known
@@ -85,7 +84,7 @@ class ParetoSampler(StatelessSampler):
     def __init__(
         self,
         seed: int,
-        space: Iterable[Question] | Mapping[str, BaseDistribution] | None = None,
+        space: Iterable[Choice] | Mapping[str, BaseDistribution] | None = None,
         costs: Costs | None = None,
         curves: Curves = reported,
     ) -> None:
@@ -99,9 +98,10 @@ class ParetoSampler(StatelessSampler):
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """Returns all parameters that the space or told trials have; see `BaseSampler`."""
-        history = History.of(study, trial, self._curves)
-        told = [other.params for other in history.told]
-        questions = Questions(self._space, history.distributions, told)
+        history = History(study, trial, self._curves)
+        questions = Questions(
+            self._space, history.distributions, [other.params for other in history.told]
+        )
         # Optuna asks for both in a row: ten thousand trials are gone through once
         self._read = trial.number, history, questions
         return {name: item for name, item in questions.distributions.items() if not item.single()}
@@ -121,8 +121,6 @@ class ParetoSampler(StatelessSampler):
             ranked, self.note = self._spread(questions, history, trial.number, rng), ""
         else:
             ranked, self.note = self._promising(questions, history, rng)
-            if self.note:
-                set_trial_attr(study, trial, NOTE_ATTR, self.note)
         chosen = claimed(study, trial, ranked or [questions.drawn(rng)])
         return {name: value for name, value in chosen.items() if name in search_space}
 
@@ -135,7 +133,9 @@ class ParetoSampler(StatelessSampler):
         order = np.arange(len(pool.choices))
         if pool.costs.shape[1]:
             order = np.argsort(pool.costs[:, 0], kind="stable")  # NaN: as they were drawn
-        order = np.roll(order, -int(_van_der_corput(number) * len(order)))
+        # a share in [0, 1) that lies far from those of smaller numbers
+        share = qmc.Halton(1, scramble=False).fast_forward(number).random()[0, 0]
+        order = np.roll(order, -int(share * len(order)))
         return [pool.choices[place] for place in order[:RANKED]]
 
     def _promising(
@@ -144,83 +144,50 @@ class ParetoSampler(StatelessSampler):
         """Returns the candidates that promise most, and what is to be said of them."""
         on_front = front_mask(history.losses)
         front = np.flatnonzero(on_front)
-        drawn = self._drawn(questions, history, front, rng)
+        drawn = [questions.drawn(rng) for _ in range(POOL // 2)]
+        parents = front[rng.integers(len(front), size=POOL - len(drawn))]
+        counts = rng.integers(1, CHANGES + 1, size=len(parents))
+        drawn += [
+            questions.changed(history.ended[parent].params, rng, int(count))
+            for parent, count in zip(parents, counts, strict=True)
+        ]
         pool = self._priced(unseen(drawn, [*history.told, *history.running]), history)
         if not pool.choices:
             return [], ""
         kept = np.concatenate([front, rng.permutation(np.flatnonzero(~on_front))])[:MOST]
         losses = history.losses[kept]
-        ended = Priced([history.ended[place].params for place in kept], losses[:, 1:])
-        found = promise(
+        foretold = history.foretold(MOST // 2)
+        stopped = self._priced([trial.params for trial, _, _ in foretold], history)
+        expected = [foretold[place][1:] for place in stopped.places]
+        gains, correlation = promise(
             Encoding(questions.distributions),
             pool,
-            Told(ended, -losses[:, 0], np.zeros(len(kept))),
-            self._stopped(history),
+            Priced([history.ended[place].params for place in kept], losses[:, 1:]),
+            stopped,
             self._priced(filter(questions.answered, map(choices_of, history.running)), history),
+            np.concatenate([-losses[:, 0], [quality for quality, _ in expected]]),
+            np.concatenate([np.zeros(len(kept)), [variance for _, variance in expected]]),
             min(len(front), len(kept)),
             rng,
         )
-        if found.correlation < POOR:
+        note, order = "", np.argsort(-gains, kind="stable")
+        if correlation < POOR:
             note = (
                 "sampled at random: what was told does not foretell other trials (rank "
-                f"correlation {found.correlation:.2f})"
+                f"correlation {correlation:.2f})"
             )
             order = rng.permutation(len(pool.choices))
-            return [pool.choices[place] for place in order[:RANKED]], note
-        unknown = np.isnan(pool.costs).any()
-        note = (
-            "costs that nothing tells beforehand were predicted from other trials'"
-            if unknown
-            else ""
-        )
-        order = np.argsort(-found.gains, kind="stable")
+        elif np.isnan(pool.costs).any():
+            note = "costs that nothing tells beforehand were predicted from other trials'"
         return [pool.choices[place] for place in order[:RANKED]], note
-
-    def _drawn(
-        self,
-        questions: Questions,
-        history: History,
-        front: npt.NDArray[np.int64],
-        rng: np.random.Generator,
-    ) -> list[Choices]:
-        found = [questions.drawn(rng) for _ in range(POOL // 2)]
-        parents = front[rng.integers(len(front), size=POOL - len(found))]
-        counts = rng.integers(1, CHANGES + 1, size=len(parents))
-        return found + [
-            questions.changed(history.ended[parent].params, rng, int(count))
-            for parent, count in zip(parents, counts, strict=True)
-        ]
-
-    def _stopped(self, history: History) -> Told:
-        """Returns the youngest stopped trials, with what was to be expected of them."""
-        count = len(history.directions) - 1
-        known = [(item, self._cost(item.trial.params, count))
-                 for item in history.foretold(MOST // 2)]  # fmt: skip
-        kept = [(item, cost) for item, cost in known if cost is not None]
-        costs = np.array([cost for _, cost in kept], float).reshape(len(kept), count)
-        choices = [item.trial.params for item, _ in kept]
-        return Told(
-            Priced(choices, history.cost_losses(costs)),
-            np.array([item.quality for item, _ in kept]),
-            np.array([item.variance for item, _ in kept]),
-        )
 
     def _priced(self, many: Iterable[Choices], history: History) -> Priced:
         """Returns the choices that may be tried, and what they cost."""
-        count = len(history.directions) - 1
-        known = [(chosen, self._cost(chosen, count)) for chosen in many]
-        kept = [(chosen, cost) for chosen, cost in known if cost is not None]
-        costs = np.array([cost for _, cost in kept], float).reshape(len(kept), count)
-        return Priced([chosen for chosen, _ in kept], history.cost_losses(costs))
-
-    def _cost(self, chosen: Choices, count: int) -> Sequence[float] | None:
-        return (np.nan,) * count if self._costs is None else self._costs(chosen)
-
-
-def _van_der_corput(number: int) -> float:
-    """Returns a share in [0, 1) that lies far from those of smaller numbers."""
-    share, part = 0.0, 0.5
-    while number:
-        share += part * (number % 2)
-        number, part = number // 2, part / 2
-    return share
+        count, choices = len(history.directions) - 1, list(many)
+        unknown = (np.nan,) * count
+        each = [unknown if self._costs is None else self._costs(chosen) for chosen in choices]
+        places = [place for place, costs in enumerate(each) if costs is not None]
+        costs = np.array([each[place] for place in places], float).reshape(len(places), count)
+        return Priced(
+            [choices[place] for place in places], history.to_losses(costs, first=1), places
+        )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from compress.benchmarking.profile import _by_layer, multipliers, profiled
+from compress.benchmarking import _by_layer, multipliers, profiled
 from compress.exporting.traced import UNNAMED, layer_of
 
 

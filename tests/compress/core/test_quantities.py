@@ -268,7 +268,6 @@ def test_counts_are_the_same_from_command_line_toml_and_python(tmp_path: Path) -
         ("final_epochs", 10**9, "at most 1,000,000"),
         ("final_seeds", 10**9, "at most 10,000"),
         ("batch_size", 10**12, "at most 1,000,000 .a step holds all of them"),
-        ("accumulate", 10**12, "at most 1,000,000"),
         ("calibration", 10**12, "at most 1,000,000"),
         ("seed", 2**31, "at most 2,147,483,647 .seeds have 31 bits"),
         ("seed", -1, "at least 0"),

@@ -16,9 +16,8 @@ import pytest
 
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError, RunFailed
-from compress.devices import DeviceTimes
+from compress.devices import DeviceTimes, import_latency_table
 from compress.devices.exporting import FILES, Manifest, export_latency_table, read_manifest
-from compress.devices.importing import import_latency_table
 from compress.measure import count_macs
 from compress.measure.runtimes import session_for
 from compress.plan.shrink import ShrinkChannels

@@ -1,8 +1,7 @@
 """Counts against an independent count of the exported ONNX graph, and published figures.
 
 A few networks and graphs in the default run, 60 random graphs under `slow`, all 40 networks of
-keras.applications under `matrix`; `python -m benchmarks.applications_macs` makes the table of
-docs/macs.md of them.
+keras.applications under `matrix`, whose figures are in docs/macs.md.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from compress.model.rebuild import why_not_rebuildable
 from compress.model.recording import record
 from compress.plan import WeightOptions
 from compress.prune.channels import prune_channels, register_rule
-from compress.prune.channels.rules.dense import dense
+from compress.prune.channels.rules.kernels import dense
 from compress.prune.weights import prune_weights
 from tests.compress.prune.channels.law import compare, outputs_of, randomize, zeroed
 

@@ -30,8 +30,7 @@ from compress.report.terminal import Grid
 from search.cli._console import RichDisplay
 from search.report import load_report, render
 from search.report.candidates import replay_command
-from search.study.directory import SearchFolder
-from search.study.records import Candidate, Final
+from search.study.directory import Candidate, Final, SearchFolder
 from tests.compress.report.test_report import (
     folder,  # noqa: F401
     latency,

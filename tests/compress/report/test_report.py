@@ -21,8 +21,7 @@ from compress.report.words import training, verdict
 from compress.run.compressed import Artifact, Compressed
 from search.plan import SearchPlan
 from search.report import load_report, render
-from search.study.directory import SearchFolder
-from search.study.records import Candidate
+from search.study.directory import Candidate, SearchFolder
 
 
 def artifact(model: str, variant: str, file_format: str, accuracy: float, gzipped: int) -> Artifact:

@@ -22,8 +22,7 @@ from compress.report.words import learnt_lines
 from compress.run.compressed import Artifact, Compressed
 from compress.run.exports import write_example_values
 from search.report import load_report, render
-from search.study.directory import SearchFolder
-from search.study.records import Final
+from search.study.directory import Final, SearchFolder
 from tests.compress.report.test_report import latency
 
 # id, validation, test, gzipped bytes, time against the baseline

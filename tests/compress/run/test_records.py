@@ -15,8 +15,7 @@ from compress.report.html import render_html
 from compress.run.compressed import Compressed
 from compress.run.records import read_record
 from search.report import load_report
-from search.study.directory import SearchFolder
-from search.study.records import Candidate
+from search.study.directory import Candidate, SearchFolder
 from tests.compress.report.test_report import folder  # noqa: F401 - a fixture
 from tests.fuzz.damage import changed, nodes
 

@@ -16,8 +16,7 @@ from compress.plan import Plan
 from compress.plan.fields import from_flat
 from compress.run.directory import LOG, RunFolder
 from search.plan import SearchPlan
-from search.study.directory import SearchFolder
-from search.study.records import Candidate
+from search.study.directory import Candidate, SearchFolder
 
 
 def test_the_same_plan_may_come_back(tmp_path: Path) -> None:

@@ -12,8 +12,7 @@ from compress.plan import Plan
 from compress.run.compressed import Compressed
 from compress.run.origin import UNKNOWN, Trained, trained_for
 from search.plan import SearchOptions, SearchPlan
-from search.study.directory import SearchFolder
-from search.study.records import Candidate, Final
+from search.study.directory import Candidate, Final, SearchFolder
 
 VAL = {"dense": {"accuracy": 0.9}, "pruned": {"accuracy": 0.9}}
 WEIGHTS: dict[str, Any] = {"pruned": [], "kept": []}

@@ -14,8 +14,7 @@ from compress.plan.fields import from_flat
 from compress.plan.shrink import ShrinkPlan
 from compress.shrinking.goals import Bar
 from compress.shrinking.net import REPAIRED, TRAINED, Net
-from compress.shrinking.pace import Pace
-from compress.shrinking.planner import Planner
+from compress.shrinking.planner import Pace, Planner
 from compress.shrinking.variations import RECIPE, Variation
 
 

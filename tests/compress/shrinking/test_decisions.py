@@ -20,7 +20,8 @@ from compress.data import Dataset
 from compress.report.live.cards import file_panels
 from compress.run.directory import RunFolder
 from compress.run.exports import read_decisions
-from compress.shrinking.report_data import EXAMPLES, confusion, keep_scores, write_decisions
+from compress.shrinking.compression import EXAMPLES, confusion, write_decisions
+from compress.shrinking.files import keep_scores
 from tests.compress.report.test_report import artifact
 
 

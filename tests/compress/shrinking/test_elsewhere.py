@@ -11,8 +11,8 @@ import pytest
 from compress.core.atomic_files import write_json
 from compress.core.errors import InputError
 from compress.data import Dataset
+from compress.devices import import_latency_table
 from compress.devices.exporting import export_latency_table, read_manifest
-from compress.devices.importing import import_latency_table
 from compress.measure import count_macs
 from compress.measure.runtimes import session_for
 from compress.plan.goal import GoalOptions

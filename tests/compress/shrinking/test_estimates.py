@@ -14,8 +14,8 @@ from compress.plan import ChannelOptions
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.selection.allowed import allowed_for
 from compress.prune.channels.selection.measured_times import some_choices, thinner_nets
-from compress.shrinking.dense import DenseFiles
 from compress.shrinking.estimates import Choice, Estimates, file_sizes_of, presence, working_sets
+from compress.shrinking.net import DenseFiles
 
 
 def first(kept: Any, present: Any) -> Any:

@@ -16,10 +16,18 @@ from compress.measure.verdict import MET, MISSED, WITHIN_NOISE
 from compress.plan.goal import GoalOptions
 from compress.plan.shrink import ShrinkPlan
 from compress.run.compressed import Artifact
-from compress.shrinking.choosing import Elsewhere, Judgement, Measured, choose_file
-from compress.shrinking.dense import DenseFiles
-from compress.shrinking.goals import Bar, cost_limits, cost_text, goals_text
+from compress.shrinking.goals import (
+    Bar,
+    Elsewhere,
+    Judgement,
+    Measured,
+    choose_file,
+    cost_limits,
+    cost_text,
+    goals_text,
+)
 from compress.shrinking.job import refuse_learnt
+from compress.shrinking.net import DenseFiles
 
 DENSE = DenseFiles(
     "float32", "exports/m.float32.tflite", {"float32": 2.0}, {"float32": 1000, "int8": 300},

@@ -164,7 +164,10 @@ def test_a_model_without_channels_cannot_meet_a_target() -> None:
 def test_nothing_is_trained_and_all_is_repaired(
     blobs: Dataset, cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("compress.train.train", lambda *_, **__: pytest.fail("nothing is trained"))
+    monkeypatch.setattr(
+        "compress.shrinking.prune_and_train.train",
+        lambda *_, **__: pytest.fail("nothing is trained"),
+    )
     values = {"channels": "0.5x", "sparsity": 0.5, "epochs": 0, "channel_steps": 2}
     place = tmp_path / "run"
     record = compressed(mlp(64, 64, 64), values, blobs, cpu, place)

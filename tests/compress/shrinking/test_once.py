@@ -18,7 +18,7 @@ from compress.prune.channels import analysis, pruning
 from compress.run.directory import RunFolder
 from compress.shrinking import case as cases
 from compress.shrinking import compression, prune_and_train
-from compress.shrinking.case import Case, Draws, Work, load_teachers, prepare
+from compress.shrinking.case import Case, Work, keep_draws, load_teachers, prepare
 from tests.same import same_arrays
 
 
@@ -55,7 +55,7 @@ def test_teachers_scaling_and_coupling_are_made_once(
     calls: Counter[str] = Counter()
     counted(monkeypatch, calls, "load_model", cases)
     counted(monkeypatch, calls, "find_scaling", cases)
-    counted(monkeypatch, calls, "coupling_of", analysis, pruning)
+    counted(monkeypatch, calls, "coupling_of", analysis, cases, pruning)
 
     def stop(*_: Any) -> Any:
         raise Stopped
@@ -96,8 +96,8 @@ def test_a_student_is_the_same_whether_its_teachers_were_loaded_just_now_or_befo
     work, paths = Work(digits, plan, cpu), [tmp_path / "teacher.keras"]
     # all in one go, as it would be if nothing had been checked before
     keras.utils.set_random_seed(plan.seed)
-    each, draws = tuple(load_teachers(paths, digits, plan)), Draws.now()
-    now = Case(student, (8, 8, 1), Path("m.keras"), work, each, draws)
+    each = tuple(load_teachers(paths, digits, plan))
+    now = Case(student, (8, 8, 1), Path("m.keras"), work, each, keep_draws())
     tuner = prune_and_train.Tuner(work, each)
     wanted = prune_and_train.prune_and_train(now, tuner).model.get_weights()
 

@@ -18,7 +18,7 @@ from compress.model.io import save_model
 from compress.plan import Plan, TrainSettings
 from compress.plan.fields import from_flat
 from compress.train import train
-from compress.train.scaling import load_for_model
+from compress.train.given import load_for_model
 from tests.compress.exporting.tflite import zeros_in
 
 QUICK = {

@@ -13,8 +13,7 @@ import pytest
 from compress.core.errors import FeasibleError, TrainingDiverged
 from compress.shrinking.goals import OutOfReach
 from compress.shrinking.net import REPAIRED, TRAINED, Net
-from compress.shrinking.pace import Pace
-from compress.shrinking.planner import FRONT, Planner
+from compress.shrinking.planner import FRONT, Pace, Planner
 from compress.shrinking.variations import BEHIND, FINISHING, Sampler, Variation
 from compress.shrinking.workshop import Workshop
 from tests.compress.shrinking.pretended import Shop, planner
@@ -228,8 +227,8 @@ def test_a_sampler_without_a_choice_of_formats() -> None:
     found = []
     for _ in range(6):
         found.append(sampler.ask())
-        sampler.tell(found[-1], None, 0.4)
-    drawn = [asked.variation for asked in found]
+        sampler.tell(found[-1][1], None, 0.4)
+    drawn = [variation for variation, _ in found]
     assert {variation.format for variation in drawn} == {"float32"}
     assert {variation.learning_rate for variation in drawn} == {1.0}
     # the recipe's own is among them, and nothing that takes labels

@@ -186,7 +186,7 @@ class _Killed(Exception):
 
 STEPS = (
     "compress.shrinking.workshop.write_json",
-    "compress.shrinking.dense.write_json",
+    "compress.shrinking.net.write_json",
     "compress.shrinking.workshop.prune_channels",
     "compress.shrinking.finishing.artifacts_of",
     "compress.shrinking.finishing.measure_stage",

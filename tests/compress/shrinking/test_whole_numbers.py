@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from compress.data import Dataset
+from compress.shrinking.finishing import lost_to_rounding
 from compress.shrinking.goals import Bar
 from compress.shrinking.shrink import shrink
-from compress.shrinking.whole_numbers import lost_to_rounding
 
 QUICK: dict[str, Any] = {
     "round_to": 2, "latency_budget": 0.5, "seed": 1, "min_kept": 0.2, "channel_tries": 2,

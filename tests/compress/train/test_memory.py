@@ -205,7 +205,7 @@ def test_work_that_cannot_fit_is_refused_before_it_begins(
 @pytest.mark.slow
 def test_the_peak_of_a_process_stays_below_its_budget(tmp_path: Path) -> None:
     """MobileNetV2 at 96 pixels with 300 images: without a budget all would be run at a time."""
-    from benchmarks._memory import MIB, watch_command
+    from benchmarks.memory_budget import MIB, watch_command
 
     make = (
         "import keras, numpy as np\n"

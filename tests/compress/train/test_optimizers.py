@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from compress.plan import OPTIMIZERS, TrainSettings
-from compress.train.optimizers import build_optimizer, learning_rate
+from compress.train.objective import build_optimizer, learning_rate
 
 
 @pytest.mark.parametrize(

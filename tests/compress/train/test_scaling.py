@@ -11,7 +11,7 @@ import pytest
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, Split, load_data
 from compress.data.preprocessing import fit_preprocessing, full_scale, scalings
-from compress.train.scaling import find_scaling
+from compress.train.predict import find_scaling
 
 NAMES = ("none", "unit", "symmetric", "standardize", "center", "caffe", "torch")
 

@@ -19,9 +19,9 @@ from compress.data.tasks import VOID
 from compress.model.inference import fused_normalization
 from compress.plan import TrainSettings
 from compress.train import class_weights, train
-from compress.train.augment import augmented, check_augment, moved
 from compress.train.given import as_dataset
 from compress.train.predict import predict_logits
+from compress.train.steps import augmented, check_augment, moved
 from tests.same import same_arrays
 
 
@@ -274,14 +274,6 @@ def test_an_example_of_weight_two_counts_like_two(
         data = replace(blobs, train=part)
         train(models[-1], data, replace(SGD, epochs=5), device=cpu)
     same_arrays(models[0].get_weights(), models[1].get_weights(), atol=1e-6)
-
-
-def test_accumulated_batches_are_one_large_one(blobs: Dataset, cpu: Device) -> None:
-    whole, parts = linear(blobs), linear(blobs)
-    settings = replace(SGD, epochs=3, batch_size=240)
-    train(whole, blobs, settings, device=cpu)
-    train(parts, blobs, replace(settings, batch_size=60, accumulate=4), device=cpu)
-    same_arrays(whole.get_weights(), parts.get_weights(), atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

@@ -14,8 +14,7 @@ from typer.testing import CliRunner
 
 from search.cli import _console, app
 from search.plan import SearchPlan
-from search.study.directory import SearchFolder
-from search.study.records import Candidate
+from search.study.directory import Candidate, SearchFolder
 from tests.patience import PATIENCE
 from tests.search.test_run import COMMAND, environment
 

@@ -16,8 +16,7 @@ from search.cli import app
 from search.cli._console import outcome, written
 from search.plan import SearchPlan
 from search.report import load_report
-from search.study.directory import SearchFolder
-from search.study.records import Candidate, Final
+from search.study.directory import Candidate, Final, SearchFolder
 from tests.compress.report.test_report import latency
 from tests.compress.report.test_standouts import FILES, run_with
 

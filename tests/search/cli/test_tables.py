@@ -18,17 +18,15 @@ from compress.core.atomic_files import read_json, write_json
 from compress.measure import Analysis
 from compress.measure.counting import LayerCost
 from compress.plan.bench import BenchPlan
-from compress.prune.channels.coupled import Coupled
 from compress.prune.channels.coupling.blocks import HeldBlock
 from compress.prune.channels.coupling.groups import Frozen
-from compress.prune.channels.report import BlockRow, GroupRow
+from compress.prune.channels.report import BlockRow, Coupled, GroupRow
 from compress.report import render_tables
 from compress.report.inspection import render_costs, render_coupling
 from compress.report.terminal import Grid
 from search.cli.bench import render_bench
 from search.report import load_report
-from search.study.directory import SearchFolder
-from search.study.records import Candidate, Final
+from search.study.directory import Candidate, Final, SearchFolder
 from tests.compress.report.test_report import latency
 from tests.compress.report.test_standouts import run_with
 from tests.search.cli.terminal import on_terminal

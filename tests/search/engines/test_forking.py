@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from search.engines import forking
+from search.engines import worker
 from tests.patience import PATIENCE, wait_for
 
 if not hasattr(os, "fork"):
@@ -20,12 +20,12 @@ if not hasattr(os, "fork"):
 SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
-from search.engines import forking
+from search.engines import worker
 
 log = Path(sys.argv[1])
 plan = sys.argv[2].split(",")
 # whether a death counts as early must not hang on how busy the machine is
-forking.EARLY_SECONDS = float(sys.argv[3])
+worker.EARLY_SECONDS = float(sys.argv[3])
 
 def work():
     turn = len(log.read_text().split())
@@ -33,7 +33,7 @@ def work():
         stream.write(f"{os.getpid()} ")
     what = plan[turn]
     if what == "renew":
-        return forking.RENEW
+        return worker.RENEW
     if what == "quit":
         return 0
     if what == "kill":
@@ -43,7 +43,7 @@ def work():
             time.sleep(60)
     raise ValueError("broken")
 
-print(forking.serve(work, lambda how: print("died:", how, flush=True)))
+print(worker.run_in_forks(work, lambda how: print("died:", how, flush=True)))
 """
 
 
@@ -74,19 +74,19 @@ def test_fresh_forks_follow(tmp_path: Path) -> None:
 def test_forks_that_die_at_once_are_given_up(tmp_path: Path) -> None:
     printed, errors, pids = run(tmp_path, *["raise"] * 4, early=math.inf)
     assert printed == ["died: exit code 1", "died: exit code 1", "1"]
-    assert len(pids) == forking.MAX_EARLY
-    assert errors.count("ValueError: broken") == forking.MAX_EARLY
+    assert len(pids) == worker.MAX_EARLY
+    assert errors.count("ValueError: broken") == worker.MAX_EARLY
 
 
 def test_forks_that_die_late_are_followed_however_many(tmp_path: Path) -> None:
-    deaths = ["kill"] * (forking.MAX_EARLY + 1)
+    deaths = ["kill"] * (worker.MAX_EARLY + 1)
     printed, _, pids = run(tmp_path, *deaths, "quit", early=0)
     assert printed == ["died: signal SIGKILL"] * len(deaths) + ["0"]
     assert len(pids) == len(deaths) + 1
 
 
 def test_the_time_within_which_a_death_is_early() -> None:
-    assert 0 < forking.EARLY_SECONDS < math.inf
+    assert 0 < worker.EARLY_SECONDS < math.inf
 
 
 def test_a_fork_dies_with_its_parent(tmp_path: Path) -> None:

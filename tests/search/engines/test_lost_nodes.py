@@ -9,13 +9,12 @@ import pytest
 from optuna.trial import TrialState
 
 from compress.plan.fields import from_flat
-from search.engines import LOST
+from search.engines import LOST, MAX_LOST, Display
 from search.engines.jobs import CompressJobs, FinalJobs
-from search.engines.progress import MAX_LOST, NoDisplay
 from search.plan import SearchPlan
 from search.study import study as studies
-from search.study.directory import SearchFolder, TrialGivenUp
-from search.study.records import Candidate
+from search.study.checks import Past
+from search.study.directory import Candidate, SearchFolder, TrialGivenUp
 from tests.search.engines.test_machine_faults import Pool
 
 
@@ -111,9 +110,9 @@ def test_later_jobs_run_again_too(kind: str, folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"final_epochs": 1, "trials": 9})
     names = ["0001", "0002"]
     jobs = (
-        FinalJobs(folder, plan, names, NoDisplay())
+        FinalJobs(folder, plan, names, Display())
         if kind == "final"
-        else CompressJobs(folder, plan, names, [], NoDisplay())
+        else CompressJobs(folder, plan, names, [], Display(), Past())
     )
     for _ in range(MAX_LOST - 1):
         job = jobs.next_job()

@@ -16,15 +16,13 @@ from compress.core.errors import InputError, RunFailed
 from compress.core.faults import MEMORY, SPACE, explained, fault_of
 from compress.plan.fields import from_flat
 from compress.run.directory import LOG
-from search.engines import KILLED
+from search.engines import KILLED, Display
 from search.engines.jobs import SearchJobs
-from search.engines.progress import NoDisplay
 from search.plan import SearchPlan
 from search.study import study as studies
-from search.study.asking import ask
-from search.study.directory import SearchFolder
+from search.study.directory import Candidate, SearchFolder
 from search.study.objective import trial_seed
-from search.study.records import Candidate
+from search.study.study import ask
 from tests.search.test_run import paretune, records, study
 
 
@@ -95,7 +93,7 @@ class Pool:
     def __init__(self, folder: SearchFolder, trials: int) -> None:
         self.plan = from_flat(SearchPlan, {"trials": trials, "sampler": "random"})
         self.folder, self.study = folder, studies.open_study(folder, self.plan)
-        self.jobs = SearchJobs(folder, self.plan, self.study, NoDisplay())
+        self.jobs = SearchJobs(folder, self.plan, self.study, Display())
 
     def begin(self) -> tuple[dict[str, Any], Any] | None:
         job = self.jobs.next_job()

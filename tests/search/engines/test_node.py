@@ -13,7 +13,7 @@ import pytest
 from compress import __version__
 from compress.data import Dataset
 from compress.data.shared import files_of, open_shared, shared
-from search.engines.ray.node import (
+from search.engines.ray.host import (
     NodePlace,
     differing,
     digest_of,

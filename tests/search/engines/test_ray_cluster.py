@@ -23,7 +23,7 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
-from benchmarks._postgresql import Server
+from benchmarks.cluster_overhead import Server
 from compress.plan.fields import from_flat
 from search.plan import SearchPlan
 from search.study.directory import SearchFolder

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import queue
 import re
 import sys
-from collections.abc import Callable
+from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from search.engines.pool import Link, Tell
 from search.engines.ray.engine import RayPool
 from search.engines.ray.host import ENDED, REFUSED
 from search.engines.ray.link import RayLink
+from tests.patience import PATIENCE, wait_for
 from tests.search.engines.orders import order
 from tests.search.engines.test_pool import READY, Jobs, Worker
 
@@ -25,11 +27,13 @@ DONE = {"kind": messages.DONE, "memory": 1, "renewed": False}
 OK = {"node": "n1", "problem": ""}
 
 
-class Calls:
+class Actor:
     """An actor whose calls are remembered; each `remote` returns the method's name."""
 
     def __init__(self) -> None:
         self.made: list[tuple[str, Any]] = []
+        self.killed = False
+        self.answers: dict[str, queue.Queue[Any]] = defaultdict(queue.Queue)
 
     def __getattr__(self, name: str) -> Any:
         def remote(*words: Any) -> str:
@@ -41,38 +45,36 @@ class Calls:
     def names(self) -> list[str]:
         return [name for name, _ in self.made]
 
+    def get(self, reference: str, timeout: float = PATIENCE) -> Any:
+        """In place of `ray.get`: waits until the test gives an answer."""
+        answer = self.answers[reference].get(timeout=timeout)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
-class Played:
-    """In place of `Watch`: answers come when the test gives them."""
+    def kill(self, actor: Actor) -> None:
+        """In place of `ray.kill`: who waits hears that it is gone."""
+        assert actor is self
+        self.killed = True
+        for name in ("begin", "poll"):
+            self.answers[name].put(died("killed"))
 
-    def __init__(self) -> None:
-        self.waiting: dict[str, tuple[Callable[[Any], None], Callable[[Exception], None]]] = {}
 
-    def add(self, reference: str, answered: Any, failed: Any, *, last: bool = False) -> None:
-        self.waiting[reference] = answered, failed
-
-    def aside(self, work: Callable[[], None]) -> None:
-        work()
-
-    def answer(self, reference: str, answer: Any) -> None:
-        self.waiting.pop(reference)[0](answer)
-
-    def fail(self, reference: str, error: Exception) -> None:
-        self.waiting.pop(reference)[1](error)
+def died(text: str) -> Exception:
+    return type("ActorDiedError", (Exception,), {})(text)
 
 
 class Scene:
     """A link, its actor, and what the pool hears."""
 
-    def __init__(self, log: Path) -> None:
-        self.actor, self.watch = Calls(), Played()
+    def __init__(self, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.actor = Actor()
+        ray = SimpleNamespace(get=self.actor.get, kill=self.actor.kill)
+        monkeypatch.setitem(sys.modules, "ray", ray)
         self.heard: list[Any] = []
         self.received: list[list[str]] = []
         self.broken: Exception | None = None
-        watch: Any = self.watch
-        self.link = RayLink(
-            self.actor, watch, self.heard.append, {"SECRET": "x"}, self._receive, log
-        )
+        self.link = RayLink(self.actor, self.heard.append, {"SECRET": "x"}, self._receive, log)
 
     def _receive(self, names: list[str]) -> None:
         # what the pool has heard before: files come first
@@ -80,57 +82,60 @@ class Scene:
         if self.broken is not None:
             raise self.broken
 
+    def answer(self, reference: str, answer: Any) -> None:
+        self.actor.answers[reference].put(answer)
+
+    def wait(self) -> None:
+        """Waits for the end of the thread that listens; the actor is gone then."""
+        self.answer("end", None)
+        self.link.join(PATIENCE)
+        assert self.actor.killed
+
 
 @pytest.fixture
-def killed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Ray, of which `kill` alone is called."""
-    found: list[Any] = []
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(kill=found.append))
-    return found
-
-
-@pytest.fixture
-def scene(tmp_path: Path, killed: list[Any]) -> Scene:
-    return Scene(tmp_path / "workers-0.log")
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    return Scene(tmp_path / "workers-0.log", monkeypatch)
 
 
 def test_messages_arrive_in_order_and_files_before_theirs(scene: Scene) -> None:
-    assert scene.actor.made == [("begin", ({"SECRET": "x"},))]
-    scene.watch.answer("begin", OK)
-    scene.watch.answer("poll", [READY])
+    scene.answer("begin", OK)
+    scene.answer("poll", [READY])
     files = ["candidates/0000.json"]
-    scene.watch.answer("poll", [{**DONE, "files": files}, READY])
-    assert scene.heard == [READY, {**DONE, "files": files}, READY]
+    scene.answer("poll", [{**DONE, "files": files}, READY])
+    scene.answer("poll", died("its node has died"))
+    scene.wait()
+    assert scene.actor.made[0] == ("begin", ({"SECRET": "x"},))
+    assert scene.heard == [READY, {**DONE, "files": files}, READY, None]
     assert scene.received == [[*files, "1"]]
-    assert "poll" in scene.watch.waiting
 
 
-def test_the_end_of_a_worker(scene: Scene, killed: list[Any], tmp_path: Path) -> None:
-    scene.watch.answer("begin", OK)
-    scene.watch.answer("poll", [{"kind": ENDED, "how": "exit code 3", "printed": "Traceback"}])
+def test_the_end_of_a_worker(scene: Scene, tmp_path: Path) -> None:
+    scene.answer("begin", OK)
+    scene.answer("poll", [{"kind": ENDED, "how": "exit code 3", "printed": "Traceback"}])
+    scene.wait()
     assert scene.heard == [None]
     assert scene.link.how() == "exit code 3"
     assert (tmp_path / "workers-0.log").read_text() == "Traceback"
-    assert scene.actor.names().count("end") == 1
-    scene.watch.answer("end", None)
-    assert killed == [scene.actor]
+    assert scene.actor.names() == ["begin", "poll", "end"]
 
 
 def test_nothing_of_a_worker_that_was_ended_arrives(scene: Scene, tmp_path: Path) -> None:
-    scene.watch.answer("begin", OK)
+    scene.answer("begin", OK)
+    wait_for(lambda: "poll" in scene.actor.names())
     scene.link.end()
-    said = [{**DONE, "files": ["candidates/0000.json"]},
-            {"kind": ENDED, "how": "exit code 0", "printed": "words"}]  # fmt: skip
-    scene.watch.answer("poll", said)
+    scene.answer("poll", [{**DONE, "files": ["candidates/0000.json"]}])
+    scene.answer("poll", [{"kind": ENDED, "how": "exit code 0", "printed": "words"}])
+    scene.wait()
     assert scene.heard == scene.received == []
     assert not (tmp_path / "workers-0.log").exists()
-    assert scene.actor.names().count("end") == 1
+    assert "end" in scene.actor.names()
 
 
-def test_one_that_waits_for_room_is_not_asked_to_end(scene: Scene, killed: list[Any]) -> None:
+def test_one_that_waits_for_room_is_not_asked_to_end(scene: Scene) -> None:
     scene.link.end()
-    assert killed == [scene.actor]
+    scene.wait()
     assert "end" not in scene.actor.names()
+    assert scene.heard == []
 
 
 @pytest.mark.parametrize(
@@ -140,12 +145,13 @@ def test_one_that_waits_for_room_is_not_asked_to_end(scene: Scene, killed: list[
         ("Task was killed due to the node running low on memory", KILLED),
     ],
 )
-def test_how_actors_die(text: str, how: str, scene: Scene, killed: list[Any]) -> None:
-    scene.watch.answer("begin", OK)
-    scene.watch.fail("poll", type("ActorDiedError", (Exception,), {})(text))
+def test_how_actors_die(text: str, how: str, scene: Scene) -> None:
+    """One that could not be reached for a moment may still be there, and hold its place."""
+    scene.answer("begin", OK)
+    scene.answer("poll", died(text))
+    scene.wait()
     assert scene.heard == [None]
     assert scene.link.how() == how
-    assert killed == [scene.actor], "it may still be there, and hold its place"
 
 
 @pytest.mark.parametrize(
@@ -159,21 +165,27 @@ def test_files_that_cannot_be_fetched_end_the_run(
     error: Exception, said: str, scene: Scene
 ) -> None:
     scene.broken = error
-    scene.watch.answer("begin", OK)
-    scene.watch.answer("poll", [{**DONE, "files": ["candidates/0000.json"]}])
+    scene.answer("begin", OK)
+    scene.answer("poll", [{**DONE, "files": ["candidates/0000.json"]}])
+    scene.wait()
     (message,) = scene.heard
     assert message["kind"] == messages.FATAL
     assert re.search(said, message["reason"])
-    assert "poll" not in scene.watch.waiting
 
 
 def test_a_node_without_paretune(scene: Scene) -> None:
-    died = type("ActorDiedError", (Exception,), {})
     text = "raised in its creation task: ModuleNotFoundError: No module named 'search.engines'"
-    scene.watch.fail("begin", died(text))
+    scene.answer("begin", died(text))
+    scene.wait()
     (message,) = scene.heard
     assert message["kind"] == REFUSED
     assert "paretune is not installed there" in message["reason"]
+
+
+def test_a_node_that_cannot_work(scene: Scene) -> None:
+    scene.answer("begin", {"node": "n1", "problem": "it has keras 3.0.0"})
+    scene.wait()
+    assert scene.heard == [{"kind": REFUSED, "node": "n1", "reason": "it has keras 3.0.0"}]
 
 
 class Nodes(RayPool):

@@ -15,8 +15,7 @@ import pytest
 
 from search.report import render
 from search.report.compare import compare_runs
-from search.study.directory import SearchFolder
-from search.study.records import Candidate
+from search.study.directory import Candidate, SearchFolder
 from tests.compress.report.test_injection import full, poison  # noqa: F401
 from tests.compress.report.test_report import folder  # noqa: F401
 

@@ -14,8 +14,7 @@ from compress.plan import Plan
 from compress.report import render_tables
 from search.report import load_report, render
 from search.report.front import spreads
-from search.study.directory import SearchFolder
-from search.study.records import Candidate, Final
+from search.study.directory import Candidate, Final, SearchFolder
 
 
 def folder_with(path: Path, *records: Final) -> SearchFolder:

@@ -11,7 +11,7 @@ from search.report import SearchReport, importance
 from search.report.charts import search_charts, some_of
 from search.report.course import SearchFacts
 from search.report.importance import importances
-from search.study.records import COMPLETE, STOPPED, Candidate
+from search.study.directory import COMPLETE, STOPPED, Candidate
 
 
 def many(count: int) -> list[Candidate]:

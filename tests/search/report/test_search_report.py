@@ -16,9 +16,8 @@ from search.plan import SearchOptions, SearchPlan
 from search.report import render
 from search.report.charts import ABSENT, crossings, curves_of, drawable, shown_parameters
 from search.report.importance import forest_shares, importances, parameters
-from search.study.directory import SearchFolder
+from search.study.directory import Candidate, SearchFolder
 from search.study.front import epochs_trained, in_order, progress
-from search.study.records import Candidate
 from tests.compress.report.test_report import Page
 
 OBJECTIVES = ("accuracy", "macs")

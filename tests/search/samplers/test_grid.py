@@ -67,18 +67,6 @@ def test_an_exhausted_grid_repeats_itself() -> None:
     assert len({tuple(trial.params.items()) for trial in study.trials}) == POINTS
 
 
-def test_optimize_stops_by_itself() -> None:
-    study = new_study()
-    study.sampler = GridSampler(0)
-
-    def objective(trial: optuna.Trial) -> tuple[float, float]:
-        choose(trial)
-        return 1.0, 1.0
-
-    study.optimize(objective, n_trials=500)
-    assert len(study.trials) == POINTS
-
-
 def test_queued_points_count_and_others_do_not() -> None:
     study = new_study()
     study.enqueue_trial({"kind": "plain", "width": 8, "rate": 1e-3})  # (1e-4 * 1e-2)^(1/2)

@@ -12,8 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.samplers import evolution, greedy
-from search.samplers._base import StatelessSampler, losses_of
-from search.samplers._mutation import MutationSampler, mutated, other_value
+from search.samplers._base import MutationSampler, StatelessSampler, losses_of, mutated, other_value
 from search.samplers.evolution import EvolutionSampler
 from search.samplers.greedy import GreedySampler
 from tests.search.samplers.landscape import measure

@@ -13,12 +13,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState, create_trial
 
 from compress.core.pareto import hypervolume
-from search.samplers import NOTE_ATTR
 from search.samplers.pareto import ParetoSampler
-from search.samplers.pareto.history import CLAIM_ATTR, History, choices_of, reported
-from search.samplers.pareto.predictor import Encoding, Predictor
-from search.samplers.pareto.promise import expected_improvement
-from search.samplers.pareto.questions import Questions
+from search.samplers.pareto.history import CLAIM_ATTR, History, Questions, choices_of, reported
+from search.samplers.pareto.predictor import Encoding, Predictor, expected_improvement
 from search.spaces import space_for
 from tests.search.samplers.landscape import dominated
 
@@ -174,11 +171,11 @@ def test_what_was_to_be_expected_of_a_stopped_trial() -> None:
         told(early, [early + gain, 10.0])
     told(0.45, None)
     trial = study.ask()
-    history = History.of(study, study._storage.get_trial(trial._trial_id), reported)
-    (found,) = history.foretold(9)
-    assert found.trial.number == 5
-    assert found.quality == pytest.approx(0.45 + 0.2)
-    assert found.variance == pytest.approx(np.var([0.1, 0.2, 0.3, 0.2, 0.2]))
+    history = History(study, study._storage.get_trial(trial._trial_id), reported)
+    ((stopped, quality, variance),) = history.foretold(9)
+    assert stopped.number == 5
+    assert quality == pytest.approx(0.45 + 0.2)
+    assert variance == pytest.approx(np.var([0.1, 0.2, 0.3, 0.2, 0.2]))
 
 
 def test_when_settings_are_asked_is_seen_from_trials() -> None:
@@ -271,22 +268,18 @@ def test_the_first_trials_are_spread_over_the_costs() -> None:
 
 
 def test_it_says_what_it_did_not_know() -> None:
-    study, _ = searched(12, 0)
-    notes = [trial.system_attrs.get(NOTE_ATTR, "") for trial in study.trials]
-    assert notes[-1] == "costs that nothing tells beforehand were predicted from other trials'"
-    assert isinstance(study.sampler, ParetoSampler)
-    assert study.sampler.note == notes[-1]
-    assert notes[0] == ""
+    notes = [searched(trials, 0)[0].sampler.note for trials in (1, 12)]  # type: ignore[attr-defined]
+    assert notes == ["", "costs that nothing tells beforehand were predicted from other trials'"]
 
 
 def test_chance_is_explored() -> None:
     study = optuna.create_study(directions=["maximize", "minimize"])
-    rng = np.random.default_rng(0)
+    rng, notes = np.random.default_rng(0), []
     for number in range(30):
-        study.sampler = ParetoSampler(number, space=WIDTHS, costs=cost_of)
+        study.sampler = sampler = ParetoSampler(number, space=WIDTHS, costs=cost_of)
         params = study.ask(WIDTHS).params
+        notes.append(sampler.note)
         study.tell(number, [rng.standard_normal(), cost_of(params)[0]])
-    notes = [trial.system_attrs.get(NOTE_ATTR, "") for trial in study.trials]
     assert any(note.startswith("sampled at random: what was told does not") for note in notes)
 
 

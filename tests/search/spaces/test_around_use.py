@@ -18,16 +18,15 @@ from compress.model.io import save_model
 from compress.plan import TrainSettings
 from compress.plan.fields import from_flat
 from compress.train import TrainResult, train
-from compress.train.kept_weights import StartingPoint
 from compress.train.predict import predict_logits
+from compress.train.records import StartingPoint
 from search.cli.main import app
 from search.pipeline import default_folder, run_search
 from search.plan import SearchPlan
 from search.spaces import Around, space_for
 from search.study import optimizers
-from search.study.directory import SearchFolder
+from search.study.directory import Candidate, SearchFolder
 from search.study.objective import evaluate
-from search.study.records import Candidate
 from tests.contracts.space import ask
 from tests.same import same_arrays
 from tests.search.spaces.test_around import FIRST, HALF, HIDDEN, MID

@@ -15,10 +15,8 @@ from compress.core.errors import InputError
 from compress.core.pareto import Frontier, hypervolume
 from compress.plan.fields import from_flat
 from search.plan import SearchPlan
-from search.study.budget import Budget, Convergence
-from search.study.directory import SearchFolder
-from search.study.front import GROWTH, in_order, losses_of
-from search.study.records import Candidate
+from search.study.directory import Candidate, SearchFolder
+from search.study.front import GROWTH, Budget, Convergence, in_order, losses_of
 
 OBJECTIVES = ("accuracy", "macs")
 

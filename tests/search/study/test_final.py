@@ -14,14 +14,13 @@ from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.plan.fields import from_flat
 from compress.train.predict import predict_logits
+from search.engines import Display
 from search.engines.jobs import FinalJobs
-from search.engines.progress import NoDisplay
 from search.plan import SearchPlan
 from search.spaces import SPACES
 from search.study import optimizers
-from search.study.directory import SearchFolder
+from search.study.directory import Candidate, Final, SearchFolder, final_name
 from search.study.objective import evaluate
-from search.study.records import Candidate, Final, final_name
 from search.study.retrain import final_seed, on_everything, promote_best, retrain
 from tests.contracts.space import ask
 
@@ -105,7 +104,7 @@ def test_validation_chooses_what_ships(
 def test_jobs_leave_out_what_is_done(tmp_path: Path) -> None:
     plan, folder = made(tmp_path / "run", final_epochs=5, final_seeds=2)
     folder.write_final(record("0001", 1, 0.9))
-    jobs = FinalJobs(folder, plan, ["0001", "0002"], NoDisplay())
+    jobs = FinalJobs(folder, plan, ["0001", "0002"], Display())
     given = []
     while (job := jobs.next_job()) is not None:
         given.append((job["name"], job["place"]))

@@ -12,7 +12,7 @@ import pytest
 from compress.data import Dataset
 from compress.measure import count_macs
 from search.plan import SearchOptions, SearchPlan
-from search.study.asking import free_knowledge, sampler_for
+from search.study.study import free_knowledge, sampler_for
 
 
 def plan(**options: Any) -> SearchPlan:

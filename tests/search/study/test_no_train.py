@@ -23,17 +23,15 @@ from compress.plan.fields import from_flat
 from compress.shrinking.case import load_teachers
 from compress.train import train
 from compress.train.predict import predict_logits, quality_of
-from search.engines.jobs import FinalJobs
-from search.engines.progress import NoDisplay
+from search.engines import Display
+from search.engines.jobs import FinalJobs, _teachers_of_parts
 from search.pipeline import run, run_search
 from search.plan import SearchPlan
 from search.spaces import Around
-from search.steps import _teachers_of_parts
 from search.study import objective, optimizers
-from search.study.directory import SearchFolder
+from search.study.directory import Candidate, SearchFolder
 from search.study.front import going_on, spread_out
 from search.study.objective import evaluate
-from search.study.records import Candidate
 from search.study.retrain import retrain
 from search.study.study import first_choices
 from tests.contracts.space import ask
@@ -126,7 +124,7 @@ def test_who_teaches_comes_with_the_job(
             SearchPlan,
             {"space": space.name, "no_train": given, "final_epochs": 1, "teacher": teacher},
         )
-        jobs = FinalJobs(folder, plan, ["0000"], NoDisplay(), _teachers_of_parts(plan))
+        jobs = FinalJobs(folder, plan, ["0000"], Display(), _teachers_of_parts(plan))
         job = jobs.next_job()
         assert job is not None
         assert [Path(name).name for name in job["teachers"]] == expected

@@ -25,11 +25,10 @@ from search.pipeline import run_search
 from search.plan import SearchPlan
 from search.spaces import Around
 from search.spaces._subnetworks import OPTIONS
-from search.study.asking import free_knowledge
 from search.study.costs import PartTimes, latency_of, measure_parts
-from search.study.directory import SearchFolder
+from search.study.directory import COMPLETE, REJECTED, SearchFolder
 from search.study.objective import evaluate
-from search.study.records import COMPLETE, REJECTED
+from search.study.study import free_knowledge
 from tests.contracts.space import ask
 
 OVERHEAD = 0.25

@@ -18,8 +18,7 @@ from search.engines.local import LocalPool
 from search.pipeline import _shown_commands
 from search.plan import SearchPlan
 from search.report import render
-from search.study.directory import SearchFolder
-from search.study.records import Candidate
+from search.study.directory import Candidate, SearchFolder
 from search.study.storage import _with_driver, open_storage
 from search.study.warm_start import find_sources
 from tests.search.engines.orders import order

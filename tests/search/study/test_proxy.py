@@ -16,10 +16,9 @@ import optuna
 import psutil
 import pytest
 
-from benchmarks._postgresql import Server
+from benchmarks.cluster_overhead import Server
 from compress.core.errors import InputError, MissingDependency
-from search.study.proxy import HOST, Proxy, make_proxy
-from search.study.storage import _with_driver, open_storage
+from search.study.storage import HOST, Proxy, _with_driver, make_proxy, open_storage
 from tests.patience import PATIENCE
 from tests.search.test_run import environment
 

@@ -26,14 +26,12 @@ from search.spaces import SPACES, space_for
 from search.spaces._choices import choose
 from search.study import optimizers
 from search.study import study as studies
-from search.study.asking import ask
 from search.study.costs import Costs, report_excess, report_preferences
-from search.study.directory import SearchFolder
-from search.study.early_stopping import Stopper, at_rung, make_rule
-from search.study.objective import candidate_id, trial_seed
-from search.study.records import Candidate
+from search.study.directory import Candidate, SearchFolder
+from search.study.objective import Stopper, at_rung, candidate_id, trial_seed
 from search.study.recovery import recover
 from search.study.storage import open_storage
+from search.study.study import ask
 
 OPTIONS = {"sampler": "random", "trials": 40, "epochs": 4, "prefer": "accuracy>=0.6"}
 STATES = ("complete", "stopped", "rejected", "failed", "complete", "duplicate", "complete")
@@ -69,7 +67,7 @@ def end(trial: optuna.Trial, state: str, plan: SearchPlan) -> Candidate:
         return replace(item, reason="because")
     if state == "duplicate":
         return replace(item, val={"accuracy": 0.25})
-    stopper = Stopper(trial, make_rule("dominance", 9.0), plan.rungs(), [macs])
+    stopper = Stopper(trial, 9.0, plan.rungs(), [macs])
     report_preferences(trial, vars(Costs(macs, 7)), plan.search)
     length = plan.search.epochs if state == "complete" else 2
     history = []

@@ -8,8 +8,7 @@ import pytest
 
 from compress.core.errors import InputError, RunFailed
 from search.plan import SearchPlan
-from search.study.directory import SearchFolder
-from search.study.records import Candidate
+from search.study.directory import Candidate, SearchFolder
 from search.study.remote import Files, RemoteFolder, given, receive
 
 pytest.importorskip("fsspec")

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import optuna
 import pytest
 
-from search.study.proxy import LONGEST, Together, sharing
+from search.study.storage import LONGEST, Together, share_readings
 
 
 class Held:
@@ -90,20 +90,16 @@ def test_an_error_is_everyones_and_the_next_run_is_another() -> None:
     assert together() == 5
 
 
-def test_a_storage_is_what_it_was() -> None:
+def test_trials_of_a_study_are_read_by_many_at_once() -> None:
     storage = optuna.storages.InMemoryStorage()
-    study = optuna.create_study(storage=sharing(storage))
+    study = optuna.create_study(storage=storage)
     for value in (1.0, 2.0):
-        trial = study.ask()
-        trial.suggest_float("x", 0, 1)
-        study.tell(trial, value)
+        study.tell(study.ask(), value)
+    read = share_readings(storage)
     with ThreadPoolExecutor(8) as pool:
-        read = [pool.submit(study.get_trials, deepcopy=False) for _ in range(50)]
-        assert all([item.value for item in one.result()] == [1.0, 2.0] for one in read)
-    complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    assert [item.number for item in complete] == [0, 1]
-    copies = study.trials
-    copies[0].set_user_attr("mine", 1)
-    assert not study.trials[0].user_attrs
+        found = [pool.submit(read, study._study_id) for _ in range(50)]
+        assert all([item.value for item in one.result()] == [1.0, 2.0] for one in found)
+    study.tell(study.ask(), 3.0)
+    assert len(read(study._study_id)) == 3
     with pytest.raises(KeyError):
-        sharing(storage).get_all_trials(99, deepcopy=False)
+        read(99)

@@ -15,8 +15,8 @@ from compress.measure.latency_record import Latency
 from compress.plan.fields import command_words, from_flat
 from compress.shrinking.case import Subject
 from search.plan import SearchPlan
-from search.study import slow_models
-from search.study.slow_models import KEPT, _halved, halved_if_slow
+from search.study import retrain
+from search.study.retrain import KEPT, _halved, halved_if_slow
 
 DATA = load_data("digits")
 
@@ -56,7 +56,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             for name in entries
         }  # fmt: skip
 
-    monkeypatch.setattr(slow_models, "time_entries", times)
+    monkeypatch.setattr(retrain, "time_entries", times)
     return asked
 
 

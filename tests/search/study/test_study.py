@@ -20,12 +20,11 @@ from search.plan import SearchPlan
 from search.spaces import SPACES, space_for
 from search.study import optimizers
 from search.study import study as studies
-from search.study.asking import ask
-from search.study.directory import SearchFolder
+from search.study.directory import Candidate, SearchFolder
 from search.study.objective import candidate_id, same_choices, trial_seed
-from search.study.records import Candidate
 from search.study.recovery import recover
 from search.study.storage import JournalLock
+from search.study.study import ask
 
 PLAN = from_flat(SearchPlan, {"sampler": "random"})
 

@@ -15,10 +15,9 @@ from compress.core.atomic_files import write_new_json
 from compress.core.errors import InputError
 from compress.data import Dataset
 from search.study import study as studies
-from search.study.asking import ask
-from search.study.directory import SearchFolder, TrialGivenUp
-from search.study.records import Candidate
+from search.study.directory import Candidate, SearchFolder, TrialGivenUp
 from search.study.recovery import recover
+from search.study.study import ask
 from tests.search.study.test_recovery import PLAN, begin, end
 
 

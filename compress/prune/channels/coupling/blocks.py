@@ -7,10 +7,9 @@ sum set to zero.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from compress.model.program import Node, Program
 from compress.prune.channels.coupling.branches import (
@@ -20,18 +19,15 @@ from compress.prune.channels.coupling.branches import (
     judged,
     operands_of,
 )
-from compress.prune.channels.coupling.presence import (
-    ALWAYS,
-    Needs,
-    both,
-    met,
-    needs_of_calls,
-    needs_of_weights,
-)
 from compress.prune.channels.coupling.slots import CouplingGraph, InnerModel
 
 if TYPE_CHECKING:
     from compress.prune.channels.coupling.groups import Coupling
+
+Needs = frozenset[frozenset[int]]
+"""Sets of blocks (their indices), of which one must be present as a whole; none holds another."""
+ALWAYS: Needs = frozenset([frozenset()])
+"""Whatever leaves, it stays."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,12 +111,15 @@ class Depth:
 
     def staying(self, node: Node, dropped: Collection[int]) -> list[int]:
         """Returns the places of the inputs of a call that do not leave."""
-        places = range(len(node.inputs))
-        return [at for at in places if self._operands.get((id(node), at)) not in dropped]
+        return [
+            at
+            for at in range(len(node.inputs))
+            if self._operands.get((id(node), at)) not in dropped
+        ]
 
 
 def blocks_of(coupling: Coupling) -> tuple[Block, ...]:
-    """Returns the blocks of a model in its order; they are looked for once.
+    """Returns the blocks of a model in its order.
 
     An operand of a sum (keras.layers.Add, keras.ops.add, `x + y`) is a block where layers with
     kernels lead to it alone, whose weights nothing else uses, and where another operand of the
@@ -128,29 +127,7 @@ def blocks_of(coupling: Coupling) -> tuple[Block, ...]:
     something that the branch comes of (an identity, a projection), or begins with the same
     tensor. Any blocks can leave together.
     """
-    return depth_of(coupling).blocks
-
-
-def indices_of(coupling: Coupling, blocks: Collection[Block]) -> frozenset[int]:
-    """Returns the indices of blocks of a coupling.
-
-    Raises:
-        ValueError: One is of another coupling.
-    """
-    known = set(map(id, blocks_of(coupling)))
-    if any(id(block) not in known for block in blocks):
-        raise ValueError("dropped blocks must be of this coupling.")
-    return frozenset(block.index for block in blocks)
-
-
-def depth_of(coupling: Coupling) -> Depth:
-    """Returns the blocks with what they carry, and what is held; they are looked for once."""
-    if coupling not in _KNOWN:
-        _KNOWN[coupling] = Depth(coupling.program, coupling.graph)
-    return _KNOWN[coupling]
-
-
-_KNOWN: WeakKeyDictionary[Coupling, Depth] = WeakKeyDictionary()
+    return coupling.depth.blocks
 
 
 class _Finder:
@@ -260,8 +237,8 @@ class _Finder:
             for program in self.programs
             for node in program.nodes
         }
-        for operation, edits in self._graph.edits.items():
-            for _, change in edits.config:
+        for operation, edits in self._graph.config_edits.items():
+            for _, change in edits:
                 if not isinstance(change, InnerModel) or operation not in names:
                     continue
                 name = names[operation]
@@ -293,3 +270,65 @@ def _all_calls(nodes: Sequence[Node]) -> Iterator[Node]:
 def _held_by(node: Node) -> Sequence[Any]:
     """Returns what a call may share with others: a nested model's program, a layer's weights."""
     return [node.body] if node.body is not None else getattr(node.operation, "weights", ())
+
+
+def either(needs: Iterable[Needs]) -> Needs:
+    """Returns what is met where one of several is."""
+    sets = frozenset().union(*needs)
+    return frozenset(one for one in sets if not any(other < one for other in sets))
+
+
+def both(first: Needs, second: Needs) -> Needs:
+    """Returns what is met where both are."""
+    if first == ALWAYS:
+        return second
+    return either([frozenset(one | two for one in first for two in second)])
+
+
+def met(needs: Needs, dropped: Collection[int]) -> bool:
+    """Tells whether something stays when blocks leave."""
+    return any(one.isdisjoint(dropped) for one in needs)
+
+
+def needs_of_calls(program: Program, operands: Mapping[tuple[int, int], int]) -> dict[int, Needs]:
+    """Returns what each call of a program needs, by id, those of nested models apart.
+
+    Args:
+        program: The recorded model, or a nested one.
+        operands: The block that is an operand: (id of the call, place among its inputs) ->
+            index.
+    """
+    reached: dict[int, Needs] = dict.fromkeys(map(id, program.outputs), ALWAYS)
+    found: dict[int, Needs] = {}
+    for node in reversed(program.nodes):
+        taken = [reached[id(tensor)] for tensor in node.outputs if id(tensor) in reached]
+        # what nobody takes was there before; it stays
+        own = found[id(node)] = either(taken) if taken else ALWAYS
+        for place, tensor in enumerate(node.inputs):
+            block = operands.get((id(node), place))
+            edge = own if block is None else both(frozenset([frozenset([block])]), own)
+            reached[id(tensor)] = either([reached.get(id(tensor), frozenset()), edge])
+    return found
+
+
+def needs_of_weights(program: Program, calls: Mapping[int, Needs]) -> dict[int, Needs]:
+    """Returns what each weight needs, by id: one of the calls that it takes part in.
+
+    Args:
+        program: The recorded model.
+        calls: What calls need, nested models' among them.
+    """
+    found: dict[int, Needs] = {}
+
+    def visit(nodes: Iterable[Node], outer: Needs) -> None:
+        for node in nodes:
+            own = both(outer, calls.get(id(node), ALWAYS))
+            if node.body is not None:
+                visit(node.body.nodes, own)
+                continue
+            weights: Iterable[Any] = getattr(node.operation, "weights", ())
+            for weight in weights:
+                found[id(weight)] = either([found.get(id(weight), frozenset()), own])
+
+    visit(program.nodes, ALWAYS)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -9,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.prune.channels.coupling.slots import HEADS, Binding, CouplingGraph, Ids
+from compress.model.program import Program
+from compress.prune.channels.coupling.blocks import Depth
+from compress.prune.channels.coupling.slots import HEADS, CouplingGraph, Ids
 
 if TYPE_CHECKING:
     import scipy.sparse
-
-    from compress.model.program import Program
 
 Mask = npt.NDArray[np.bool_]
 
@@ -95,8 +96,11 @@ class Coupling:
 
     Attributes:
         unit: Unit of every slot id.
+        weight_axes: id of a weight -> axis -> its slots.
+        axis_of: id of the slots of an axis -> its row of `incidence`.
         frozen: True for units that must be kept.
         groups: Prunable units by the axes that they lie on, in the order of the model.
+        whole: Removable units of each group, (groups,): what is kept when nothing is removed.
         began: Units of each group before any step, frozen ones included, (groups,).
     """
 
@@ -112,10 +116,18 @@ class Coupling:
             self.frozen[units] = True
             self._reason[units] = index
         self.bindings = [binding for binding in graph.bindings.values() if binding is not None]
-        self.axes, self._axis_of = _axes(self.bindings, graph)
+        self.weight_axes: dict[int, dict[int, Ids]] = defaultdict(dict)
+        for binding in self.bindings:
+            self.weight_axes[id(binding.variable)][binding.axis] = binding.ids
+        # rules share one array among the axes that it indexes
+        used = [binding.ids for binding in self.bindings]
+        used += [ids for term in graph.terms for ids in term.factors]
+        self.axes = list({id(ids): ids for ids in used}.values())
+        self.axis_of = {id(ids): place for place, ids in enumerate(self.axes)}
         self.incidence = _incidence(self.axes, self.unit, self.units)
         self.groups, self.group_of = self._grouped()
-        self.began = np.array([len(group.units) + group.fixed for group in self.groups], np.int64)
+        self.whole = np.array([len(group.units) for group in self.groups], np.int64)
+        self.began = self.whole + np.array([group.fixed for group in self.groups], np.int64)
 
     def kept(self, mask: Mask) -> KeptSlots:
         """Turns a mask over units into a kept set; frozen units must be in it.
@@ -140,37 +152,32 @@ class Coupling:
         )  # fmt: skip
 
     @cached_property
-    def whole(self) -> Ids:
-        """Removable units of each group, (groups,): what is kept when nothing is removed."""
-        return np.array([len(group.units) for group in self.groups], np.int64)
+    def depth(self) -> Depth:
+        """The blocks of the model, with what they carry and what is held."""
+        return Depth(self.program, self.graph)
 
-    def axis_index(self, ids: Ids) -> int:
-        """Returns the row of `incidence` of an axis."""
-        return self._axis_of[id(ids)]
+    def first_units(self, kept: Ids) -> Mask:
+        """Return the mask that keeps the first units of each group, so many as `kept` says."""
+        mask = np.ones(self.units, bool)
+        for group, count in zip(self.groups, kept, strict=True):
+            mask[group.units[count:]] = False
+        return mask
 
     def frozen_report(self) -> tuple[Frozen, ...]:
         """Lists frozen units by reason, in the order in which the reasons arose."""
-        found = []
-        for index, count in zip(*np.unique(self._reason, return_counts=True), strict=True):
-            if index < 0:
-                continue
-            freeze = self.graph.freezes[index]
-            makers = self.makers(self._reason == index)
-            found.append(Frozen(freeze.layer, freeze.reason, int(count), makers))
-        return tuple(found)
+        makers = self._makers_by(self._reason, len(self.graph.freezes))
+        counts = np.bincount(self._reason[self.frozen], minlength=len(makers)).tolist()
+        return tuple(
+            Frozen(freeze.layer, freeze.reason, count, names)
+            for freeze, count, names in zip(self.graph.freezes, counts, makers, strict=True)
+            if count
+        )
 
     def reasons_of(self, group: Group) -> tuple[str, ...]:
         """Says why units on the axes of a group are frozen."""
         units = np.flatnonzero((self._signature == self._signature[group.units[0]]) & self.frozen)
         indices = dict.fromkeys(self._reason[units].tolist())
         return tuple(self.graph.freezes[index].reason for index in indices)
-
-    def makers(self, units: Mask) -> tuple[str, ...]:
-        """Names the layers that made the slots of these units, in the order of the model."""
-        slots = np.flatnonzero(units[self.unit])
-        starts = np.array([start for start, _ in self.graph.makers])
-        places = np.unique(np.searchsorted(starts, slots, side="right") - 1)
-        return tuple(dict.fromkeys(self.graph.makers[place][1] for place in places))
 
     def _grouped(self) -> tuple[tuple[Group, ...], Ids]:
         weights = np.random.default_rng(0).integers(1, 2**62, size=len(self.axes))
@@ -191,17 +198,17 @@ class Coupling:
             np.cumsum(np.bincount(rank[inverse]))[:-1],
         )
         columns = self.incidence.tocsc()
-        layers = self._bindings_by_axis()
+        axes = np.array([self.axis_of[id(binding.ids)] for binding in self.bindings])
         heads = np.zeros(self.units, bool)
         for start, stop in self.graph.heads:
             heads[self.unit[start:stop]] = True
         fixed = self._signature[self.frozen]
-        makers = self._makers_by_group(group_of, len(by_group))
+        makers = self._makers_by(group_of, len(by_group))
         groups = []
         for index, units in enumerate(by_group):
             column = slice(columns.indptr[units[0]], columns.indptr[units[0] + 1])
             rows, counts = columns.indices[column], columns.data[column]
-            found = sorted(place for row in rows for place in layers[row])
+            found = np.flatnonzero(np.isin(axes, rows))
             names = dict.fromkeys(self.bindings[place].layer for place in found)
             groups.append(
                 Group(
@@ -217,20 +224,15 @@ class Coupling:
             )
         return tuple(groups), group_of
 
-    def _makers_by_group(self, group_of: Ids, count: int) -> list[tuple[str, ...]]:
+    def _makers_by(self, label: Ids, count: int) -> list[tuple[str, ...]]:
+        """Names the layers that made the units of each label, in the order of the model."""
         names: list[dict[str, None]] = [{} for _ in range(count)]
         stops = [*[start for start, _ in self.graph.makers[1:]], self.graph.count]
         for (start, layer), stop in zip(self.graph.makers, stops, strict=True):
-            for group in np.unique(group_of[self.unit[start:stop]]):
-                if group >= 0:
-                    names[group][layer] = None
+            for place in np.unique(label[self.unit[start:stop]]):
+                if place >= 0:
+                    names[place][layer] = None
         return [tuple(found) for found in names]
-
-    def _bindings_by_axis(self) -> list[list[int]]:
-        found: list[list[int]] = [[] for _ in self.axes]
-        for place, binding in enumerate(self.bindings):
-            found[self.axis_index(binding.ids)].append(place)
-        return found
 
 
 def _keyed(groups: tuple[Group, ...]) -> list[tuple[tuple[str, str, int], Group]]:
@@ -253,23 +255,9 @@ def _components(graph: CouplingGraph) -> tuple[Ids, int]:
     pairs = [np.broadcast_arrays(first, second) for first, second in graph.pairs]
     rows = np.concatenate([first.ravel() for first, _ in pairs])
     columns = np.concatenate([second.ravel() for _, second in pairs])
-    size = (graph.count, graph.count)
-    links = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=size)
+    links = coo_array((np.ones(len(rows), np.int8), (rows, columns)), (graph.count, graph.count))
     count, unit = connected_components(links, directed=False)
     return unit.astype(np.int64), int(count)
-
-
-def _axes(bindings: list[Binding], graph: CouplingGraph) -> tuple[list[Ids], dict[int, int]]:
-    """Numbers the distinct axes; rules share one array among the axes that it indexes."""
-    axes: list[Ids] = []
-    index: dict[int, int] = {}
-    used = [binding.ids for binding in bindings]
-    used += [ids for term in graph.terms for ids in term.factors]
-    for ids in used:
-        if id(ids) not in index:
-            index[id(ids)] = len(axes)
-            axes.append(ids)
-    return axes, index
 
 
 def _incidence(axes: list[Ids], unit: Ids, units: int) -> scipy.sparse.csr_array:

@@ -1,4 +1,4 @@
-"""Slots: which indices of which tensor and weight axes must be kept or removed together.
+"""Slots: which indices of tensor and weight axes belong together, and what rules say of calls.
 
 Every index on a *tracked* axis of a tensor has a slot id. Rules make ids, pass them on, link
 them and freeze them; connected components of the links are the units. An untracked axis
@@ -7,19 +7,26 @@ them and freeze them; connected components of the links are the units. An untrac
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from compress.model.program import Node
+from compress.model.program import Node, Program
 
 Ids = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.float64]
 Shape = tuple[int | None, ...]
 CHANNELS, HEADS = "channels", "heads"
+
+Path = tuple[str | int, ...]
+Kept = Any  # compress.prune.channels.coupling.groups.KeptSlots; rules only call it
+ConfigEdit = Callable[[dict[str, Any], Kept], None]
+CallEdit = Callable[[tuple[Any, ...], dict[str, Any], Kept], tuple[tuple[Any, ...], dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,11 @@ class Slots:
     def tracked(self) -> tuple[int, ...]:
         """Tracked axes."""
         return tuple(axis for axis, ids in enumerate(self.axes) if ids is not None)
+
+    def factor(self, axis: int) -> Ids | int:
+        """Return an axis as `LayerCall.macs` takes it: its ids, or its size where untracked."""
+        ids = self.axes[axis]
+        return int(self.shape[axis] or 1) if ids is None else ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,12 +92,6 @@ class Term:
     calls: tuple[Node, ...]
 
 
-Path = tuple[str | int, ...]
-Kept = Any  # compress.prune.channels.coupling.groups.KeptSlots; rules only call it
-ConfigEdit = Callable[[dict[str, Any], Kept], None]
-CallEdit = Callable[[tuple[Any, ...], dict[str, Any], Kept], tuple[tuple[Any, ...], dict[str, Any]]]
-
-
 @dataclass(frozen=True, eq=False)
 class InnerModel:
     """A change of a layer's config: the model that it holds, built smaller.
@@ -99,19 +105,6 @@ class InnerModel:
     program: Any
 
 
-@dataclass(eq=False)
-class Edits:
-    """What surgery changes about one layer, beside slicing its weights.
-
-    Attributes:
-        config: Edits of its config, each at a path of keys ("layer", "config").
-        scales: (variable, kept -> factor): multiplied after slicing.
-    """
-
-    config: list[tuple[Path, ConfigEdit | InnerModel]] = field(default_factory=list)
-    scales: list[tuple[Any, Callable[[Kept], float]]] = field(default_factory=list)
-
-
 class CouplingGraph:
     """Everything the rules find out about a model."""
 
@@ -123,9 +116,12 @@ class CouplingGraph:
         self.freezes: list[Freeze] = []
         self.bindings: dict[tuple[int, int], Binding | None] = {}
         self.terms: list[Term] = []
-        self.edits: dict[int, Edits] = {}
+        # by operation: changes of its config, each at a path of keys ("layer", "config"), and
+        # factors of variables, after slicing
+        self.config_edits: dict[int, list[tuple[Path, ConfigEdit | InnerModel]]] = defaultdict(list)
+        self.scales: dict[int, list[tuple[Any, Callable[[Kept], float]]]] = defaultdict(list)
         self.by_weights: set[int] = set()  # operations whose config follows from their weights
-        self.call_edits: dict[int, list[CallEdit]] = {}
+        self.call_edits: dict[int, list[CallEdit]] = defaultdict(list)  # by call
         self.statistics: list[tuple[str, Ids]] = []
         self.copied: dict[int, tuple[str, str, str]] = {}  # operation -> name, class, reason
         self.unknown: dict[str, tuple[str, str]] = {}  # layer name -> (class, reason)
@@ -162,14 +158,226 @@ class CouplingGraph:
         known = self.bindings[key]
         if known is not None and ids is not None:
             self.link(known.ids, ids)
-        elif known is not None or ids is not None:
-            fixed = known.ids if known is not None else ids
+        else:
+            fixed = ids if known is None else known.ids
             self.freeze(fixed, "its weights are shared with a call on fixed channels", layer)
 
 
 def sizes(shape: Shape) -> int:
     """Returns the number of entries; unknown sizes count as one."""
-    total = 1
-    for size in shape:
-        total *= 1 if size is None else size
-    return total
+    return math.prod(1 if size is None else size for size in shape)
+
+
+Follow = Callable[[Any, Sequence[Slots], CouplingGraph], "tuple[Program, list[Slots]]"]
+"""What the engine hands to rules: follows slots through a model inside a layer."""
+
+
+@dataclass(eq=False)
+class LayerCall:
+    """One call of a layer or raw operation, as a rule sees it.
+
+    Attributes:
+        graph: Takes what the rule says.
+        layer: The layer or operation.
+        name: Unique name of the layer that stands in the program.
+        inputs: Slots of the input tensors, in the order of the arguments.
+        shapes: Shapes of the output tensors.
+        args: Positional arguments; tensors are `keras.KerasTensor`s.
+        kwargs: Keyword arguments.
+        node: The call in its program.
+        follow: Follows slots through a model inside a layer.
+        path: Where the layer's config lies in that of the node's layer.
+        positions: How often the call is repeated (at the steps of a TimeDistributed).
+    """
+
+    graph: CouplingGraph
+    layer: Any
+    name: str
+    inputs: list[Slots]
+    shapes: list[Shape]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    node: Node
+    follow: Follow
+    path: Path = ()
+    positions: int = 1
+
+    # -- slots ---------------------------------------------------------------------------
+
+    def new(self, size: int, kind: str = CHANNELS) -> Ids:
+        """Makes slots for a new axis; heads are never rounded to multiples."""
+        return self.graph.new(size, self.name, kind)
+
+    def link(self, first: Ids | None, second: Ids | None, why: str = "") -> Ids | None:
+        """Ties two axes entry by entry; where one is untracked the other is frozen.
+
+        Returns:
+            The ids of the common axis; None if both are untracked.
+        """
+        if first is not None and second is not None:
+            self.graph.link(first, second)
+            return first
+        ids = first if first is not None else second
+        self.freeze(ids, why or "it meets a fixed axis")
+        return ids
+
+    def freeze(self, ids: Ids | None, reason: str) -> None:
+        """Keeps these slots and reports the reason under this layer's name."""
+        self.graph.freeze(ids, reason, self.name)
+
+    def barrier(self, slots: Slots, reason: str, axes: Sequence[int] | None = None) -> None:
+        """Freezes all tracked axes (or some axes) of a tensor."""
+        for axis in slots.tracked if axes is None else axes:
+            self.freeze(slots.axes[axis], reason)
+
+    def fixed(self, size: int, reason: str) -> Ids:
+        """Makes slots that are kept from the start: a part of a tracked axis is fixed."""
+        ids = self.new(size)
+        self.freeze(ids, reason)
+        return ids
+
+    def columns(self, ids: Ids, rows: int) -> Ids:
+        """Ties entries at equal positions of `rows` equal runs; returns the first run."""
+        table = ids.reshape(rows, -1)
+        self.graph.link(table[1:], np.broadcast_to(table[:1], table[1:].shape))
+        return np.asarray(table[0])
+
+    def rows(self, ids: Ids, rows: int) -> Ids:
+        """Ties all entries within each of `rows` equal runs; returns one of each run."""
+        table = ids.reshape(rows, -1)
+        self.graph.link(table[:, 1:], np.broadcast_to(table[:, :1], table[:, 1:].shape))
+        return np.asarray(table[:, 0])
+
+    # -- weights, costs, edits -----------------------------------------------------------
+
+    def bind(self, variable: Any, axis: int, ids: Ids | None) -> None:
+        """Says which slots index an axis of a weight; a missing weight (None) is skipped."""
+        if variable is not None:
+            axis = axis % len(variable.shape)
+            self.graph.bind(variable, axis, ids, self.name)
+
+    def macs(self, positions: float, *axes: Ids | int | None) -> None:
+        """Adds MACs: positions x the sizes of the axes (ids shrink, numbers do not)."""
+        coefficient = float(positions) * self.positions
+        factors = []
+        for axis in axes:
+            if isinstance(axis, int):
+                coefficient *= axis
+            elif axis is not None:
+                factors.append(axis)
+        if coefficient:
+            self.graph.terms.append(Term(coefficient, tuple(factors), self.name, (self.node,)))
+
+    def config(self, key: str, ids: Ids | None) -> None:
+        """Sets config[key] to the number of kept entries; untracked: left as it is."""
+        if ids is not None:
+            self.edit(lambda config, kept: config.__setitem__(key, kept.count(ids)))
+
+    def edit(self, change: ConfigEdit) -> None:
+        """Adds a change of the layer's config: `change(config, kept)`."""
+        self.graph.config_edits[id(self.node.operation)].append((self.path, change))
+
+    def edit_call(self, change: CallEdit) -> None:
+        """Adds a change of this call's arguments: (args, kwargs, kept) -> (args, kwargs)."""
+        self.graph.call_edits[id(self.node)].append(change)
+
+    def follows_weights(self) -> None:
+        """Says that the config follows from the axes of the layer's weights alone.
+
+        Calls of one layer are then tied by its weights, not input by input: they may take
+        tensors of other kinds (a tied embedding) or numbers (an initial state).
+        """
+        self.graph.by_weights.add(id(self.layer))
+
+    def scale(self, variable: Any, factor: Callable[[Kept], float]) -> None:
+        """Multiplies a weight by `factor(kept)` after slicing."""
+        if variable is not None:
+            self.graph.scales[id(self.node.operation)].append((variable, factor))
+
+    def statistics(self, ids: Ids | None) -> None:
+        """Notes that the layer reduces over this axis: its statistics are of kept entries."""
+        if ids is not None:
+            self.graph.statistics.append((self.name, ids))
+
+    def unknown(self, reason: str) -> list[Slots]:
+        """Treats the call as opaque: inputs frozen, outputs fixed, reported by name."""
+        kind = type(self.layer).__name__
+        self.graph.unknown.setdefault(self.name, (kind, reason))
+        text = f"layer '{self.name}' ({kind}): {reason}"
+        for slots in self.inputs:
+            self.barrier(slots, text)
+        for weight in getattr(self.layer, "weights", ()):
+            for axis in range(len(weight.shape)):
+                self.bind(weight, axis, None)
+        return [Slots(shape, (None,) * len(shape), origin=text) for shape in self.shapes]
+
+    def inside(
+        self,
+        layer: Any,
+        inputs: Sequence[Slots],
+        shapes: Sequence[Shape],
+        path: Path,
+        positions: int = 1,
+        **kwargs: Any,
+    ) -> LayerCall:
+        """Returns the call of a layer inside this one; `rules.apply` applies its rule.
+
+        Args:
+            layer: The inner layer.
+            inputs: Slots that it receives.
+            shapes: Shapes that it returns.
+            path: Where its config lies in this layer's config.
+            positions: How often it is called (MACs are multiplied).
+            **kwargs: Keyword arguments of its call.
+        """
+        return replace(
+            self,
+            layer=layer,
+            inputs=list(inputs),
+            shapes=list(shapes),
+            args=(),
+            kwargs=kwargs,
+            path=(*self.path, *path),
+            positions=self.positions * positions,
+        )
+
+    def model(self, model: Any, inputs: Sequence[Slots], key: str, steps: int) -> list[Slots]:
+        """Follows slots through a model inside this layer.
+
+        Args:
+            model: A graph of layers.
+            inputs: Slots that it receives.
+            key: Where its config lies in this layer's config: surgery puts the smaller model there.
+            steps: How often it is called (MACs are multiplied).
+        """
+        before = len(self.graph.terms)
+        program, results = self.follow(model, inputs, self.graph)
+        self.graph.terms[before:] = [
+            replace(term, coefficient=term.coefficient * steps, calls=(self.node,))
+            for term in self.graph.terms[before:]
+        ]
+        for node in program.walk():
+            for variable, factor in self.graph.scales[id(node.operation)]:
+                self.scale(variable, factor)
+        change = self.path, InnerModel(key, program)
+        self.graph.config_edits[id(self.node.operation)].append(change)
+        return results
+
+    # -- results -------------------------------------------------------------------------
+
+    def out(
+        self, axes: dict[int, Ids | None], *, zero: bool = False, index: int = 0, origin: str = ""
+    ) -> Slots:
+        """Makes the slots of an output from the ids of its tracked axes."""
+        shape = self.shapes[index]
+        ids: list[Ids | None] = [None] * len(shape)
+        for axis, value in axes.items():
+            ids[axis] = value
+        origin = origin or next((slots.origin for slots in self.inputs if slots.origin), "")
+        return Slots(shape, tuple(ids), zero, origin)
+
+    def passed(self, slots: Slots, *, zero: bool | None = None, index: int = 0) -> Slots:
+        """Makes an output whose tracked axes are those of an input of equal rank."""
+        return Slots(
+            self.shapes[index], slots.axes, slots.zero if zero is None else zero, slots.origin
+        )

@@ -1,4 +1,4 @@
-"""Criteria: `score(group, context) -> (units,)`, higher = keep. One file each."""
+"""Criteria: `score(group, context) -> (units,)`, higher = keep."""
 
 from compress.plugins import CRITERIA
 from compress.prune.channels.criteria._base import Context, Criterion, Scores, Slice, named

@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
+from compress.model.activations import examples_at_once
+from compress.model.ports import listed
+from compress.model.program import Node
 from compress.plugins import CRITERIA
 from compress.prune.channels.coupling.groups import Coupling, Group
 from compress.prune.channels.coupling.slots import Ids
-from compress.prune.channels.criteria._magnitudes import magnitudes
 
 if TYPE_CHECKING:
     from compress.data import Dataset, Unlabelled
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 Scores = npt.NDArray[np.float64]
 T = TypeVar("T")
 Criterion = Callable[[Group, "Context"], Any]
+
+BATCH = 128
+"""Examples at a time, where the memory budget allows."""
 
 
 def named(criterion: str | Criterion) -> tuple[str, Criterion]:
@@ -119,23 +124,18 @@ class Context:
                 f"'{group.name}'. Received: shape {scores.shape}"
                 + ("." if scores.shape != (size,) else ", some not finite.")
             )
-        dead = self._dead[group.units]
-        if self.data is None or not dead.any():
+        if self.data is None:
             return scores
-        seen = min(self.examples, len(self.data.train))
+        sums, seen = (part[group.units] for part in self.of_all(magnitudes))
+        dead = (seen > 0) & (sums == 0)
+        if not dead.any():
+            return scores
+        count = min(self.examples, len(self.data.train))
         self.notes.append(
             f"group '{group.name}': {np.count_nonzero(dead)} of {size} units are zero on all "
-            f"{seen:,} examples that were looked at: they leave first"
+            f"{count:,} examples that were looked at: they leave first"
         )
         return np.where(dead, min(0.0, float(scores.min())), scores)
-
-    @cached_property
-    def _dead(self) -> npt.NDArray[np.bool_]:
-        """Whether a unit is read somewhere and zero on all examples, (units of all groups,)."""
-        if self.data is None:
-            return np.zeros(self.coupling.units, bool)
-        sums, seen = self.of_all(magnitudes)
-        return np.asarray((seen > 0) & (sums == 0))
 
     def slices(self, group: Group) -> list[Slice]:
         """Returns all weight slices that the group's units own."""
@@ -170,8 +170,7 @@ class Context:
             return np.asarray(np.sqrt((table**2).sum(0)))
         if self.aggregate == "max":
             return np.asarray(table.max(0))
-        total = table.sum(0)
-        return np.asarray(total if self.aggregate == "sum" else total / len(parts))
+        return np.asarray(table.sum(0) / (1 if self.aggregate == "sum" else len(parts)))
 
     def _axis_sums(self, part: Slice, power: float) -> Scores:
         key = (part.binding, power)
@@ -195,13 +194,13 @@ class Context:
 
     @cached_property
     def _scales(self) -> set[int]:
-        found = set()
-        for node in self.coupling.program.walk():
-            for name in ("gamma", "scale"):
-                weight = getattr(node.operation, name, None)
-                if weight is not None and "Normalization" in type(node.operation).__name__:
-                    found.add(id(weight))
-        return found
+        return {
+            id(weight)
+            for node in self.coupling.program.walk()
+            if "Normalization" in type(node.operation).__name__
+            for weight in (getattr(node.operation, name, None) for name in ("gamma", "scale"))
+            if weight is not None
+        }
 
     @cached_property
     def _slices(self) -> list[list[Slice]]:
@@ -240,3 +239,35 @@ def _by_group(coupling: Coupling, ids: Ids, place: Ids) -> list[tuple[int, Ids, 
         (int(groups[entries[0]]), entries, place[units[entries]])
         for entries in np.split(order, starts[1:])
     ]
+
+
+def magnitudes(context: Context) -> tuple[Scores, Scores]:
+    """Returns mean magnitudes by unit, summed over all read tensors, and how often each is read.
+
+    Tensors that layers with weights read are looked at, normalizations apart: there a unit may be
+    alive that an activation behind them silences.
+    """
+    data, coupling = context.data, context.coupling
+    assert data is not None
+    sums, seen = np.zeros(coupling.units), np.zeros(coupling.units)
+    order = np.random.default_rng(context.seed).permutation(len(data.train))[: context.examples]
+
+    def watch(node: Node, arguments: list[Any]) -> None:
+        operation, tensors = node.operation, node.inputs
+        if not getattr(operation, "weights", None) or "Normalization" in type(operation).__name__:
+            return
+        for tensor, value in zip(tensors, arguments, strict=True):
+            slots = coupling.graph.tensors[id(tensor)]
+            array = np.abs(np.asarray(value))
+            for axis in slots.tracked:
+                others = tuple(other for other in range(array.ndim) if other != axis)
+                units = coupling.unit[slots.axes[axis]]
+                sums[:] += np.bincount(units, array.mean(others), minlength=coupling.units)
+                seen[:] += np.bincount(units, minlength=coupling.units)
+
+    # the values that a layer reads are looked at in a copy
+    size = examples_at_once(coupling.program, BATCH, copies=1.5)
+    for start in range(0, len(order), size):
+        part = data.train.take(order[start : start + size])
+        coupling.program.run(listed(coupling.program.model, data.preprocess(part.x)), watch)
+    return sums, seen

@@ -1,11 +1,12 @@
-"""Magnitude: the mean l1 or l2 norm of the weight slices that a unit owns."""
+"""Criteria by magnitude: of weights, of normalization scales, of activations; and random ones."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from compress.core.errors import InputError
 from compress.prune.channels.coupling.groups import Group
-from compress.prune.channels.criteria._base import Context, Scores
+from compress.prune.channels.criteria._base import Context, Scores, magnitudes
 
 
 def l1(group: Group, context: Context) -> Scores:
@@ -32,3 +33,60 @@ def _norms(group: Group, context: Context, power: float) -> Scores:
     return context.combined(
         [np.asarray(context.power_sums(part, power) ** (1 / power)) for part in parts]
     )
+
+
+def bn_scale(group: Group, context: Context) -> Scores:
+    """Scores units by |gamma| of the normalization layers they pass, (units,).
+
+    A group that passes none is scored by l2; the report says so.
+
+    Reference:
+        Liu et al. 2017, "Learning Efficient Convolutional Networks through Network Slimming".
+    """
+    parts = context.scales(group)
+    if not parts:
+        context.notes.append(f"group '{group.name}' passes no normalization scale: scored by l2")
+        return l2(group, context)
+    return context.combined([np.asarray(context.power_sums(part, 1.0)) for part in parts])
+
+
+def fpgm(group: Group, context: Context) -> Scores:
+    """Scores units by the summed distance of their kernel slices to all others', (units,).
+
+    Reference:
+        He et al. 2019, "Filter Pruning via Geometric Median", eq. 4; over all kernels that a
+        unit owns instead of its filter alone. A group without kernels is scored by l2.
+    """
+    parts = context.kernels(group)
+    if not parts:
+        context.notes.append(f"group '{group.name}' owns no kernel: scored by l2")
+        return l2(group, context)
+    size = len(group.units)
+    squares = np.zeros((size, size))
+    for part in parts:
+        value = np.moveaxis(context.value(part.variable), part.axis, 0)
+        rows = value[part.entries].reshape(size, -1).astype(np.float64)
+        lengths = np.einsum("ij,ij->i", rows, rows)
+        squares += lengths[:, None] + lengths[None, :] - 2 * (rows @ rows.T)
+    return np.asarray(np.sqrt(np.maximum(squares, 0)).sum(1))
+
+
+def random(group: Group, context: Context) -> Scores:
+    """Draws scores from [0.5, 1.5), by the context's seed and the group's place, (units,)."""
+    return 0.5 + np.random.default_rng((context.seed, group.index)).random(len(group.units))
+
+
+def activation(group: Group, context: Context) -> Scores:
+    """Scores units by the mean |activation| of their channels on training examples, (units,).
+
+    Meant are the tensors that layers with weights read (behind the activation function); a
+    group without such a tensor (heads inside an attention layer) is scored by l2, and the
+    report says so.
+    """
+    if context.data is None:
+        raise InputError("Criterion 'activation' must have data to look at. Give data=.")
+    sums, seen = context.of_all(magnitudes)
+    if not seen[group.units].all():
+        context.notes.append(f"group '{group.name}' shows in no tensor: scored by l2")
+        return l2(group, context)
+    return np.asarray(sums[group.units] / seen[group.units])

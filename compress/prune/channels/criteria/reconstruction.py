@@ -64,10 +64,6 @@ class Reader:
     scale: float
     columns: npt.NDArray[np.int64]
 
-    def copy(self) -> Reader:
-        """Returns one with arrays of its own."""
-        return replace(self, inverse=self.inverse.copy(), kernel=self.kernel.copy())
-
 
 @dataclass(frozen=True, eq=False)
 class Elimination:
@@ -100,7 +96,10 @@ def eliminated(
         asked: Numbers of removed units at which kernels are wanted.
         given: The order in which they leave; default: it is found.
     """
-    readers = [reader.copy() for reader in readers]
+    readers = [
+        replace(reader, inverse=reader.inverse.copy(), kernel=reader.kernel.copy())
+        for reader in readers
+    ]
     left = np.arange(units)
     scores = np.zeros(units)
     order: list[int] = []
@@ -109,8 +108,7 @@ def eliminated(
     while len(left):
         losses = sum((_losses(reader, left) for reader in readers), np.zeros(len(left)))
         each = -(-units // STEPS)
-        stops = [stop - len(order) for stop in asked if stop > len(order)]
-        many = min([each, *stops])
+        many = min([each, *[stop - len(order) for stop in asked if stop > len(order)]])
         if given is None:
             gone = np.argsort(losses, kind="stable")[:many]
         else:

@@ -47,8 +47,7 @@ def _all_units(context: Context) -> Scores:
     variables: list[Any] = [
         weight for weight in model.weights if "float" in str(weight.dtype) and weight.trainable
     ]
-    rng = np.random.default_rng(context.seed)
-    order = rng.permutation(len(data.train))[: context.examples]
+    order = np.random.default_rng(context.seed).permutation(len(data.train))[: context.examples]
     scores = np.zeros(coupling.units)
     batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
     size = examples_at_once(model, BATCH, holds_all=True, copies=BACKWARD)
@@ -66,26 +65,15 @@ def _all_units(context: Context) -> Scores:
             return made
 
         for index in batches:
-            total: list[Any] = []
+            sums = np.zeros(coupling.units)
             for start in range(0, len(index), size):
                 part = index[start : start + size]
-                share = len(part) / len(index)
-                found = [
-                    None if item is None else share * np.asarray(item) for item in gradients(part)
-                ]
-                total = _summed(total, found) if total else found
-            scores += _squared(context, variables, total)
+                sums += len(part) / len(index) * _products(context, variables, gradients(part))
+            scores += sums**2
     return scores / len(batches)
 
 
-def _summed(first: list[Any], second: list[Any]) -> list[Any]:
-    return [
-        two if one is None else one if two is None else one + two
-        for one, two in zip(first, second, strict=True)
-    ]
-
-
-def _squared(context: Context, variables: list[Any], gradients: list[Any]) -> Scores:
+def _products(context: Context, variables: list[Any], gradients: list[Any]) -> Scores:
     coupling = context.coupling
     products = {
         id(variable): variable.numpy() * np.asarray(gradient)
@@ -101,4 +89,4 @@ def _squared(context: Context, variables: list[Any], gradients: list[Any]) -> Sc
         sums += np.bincount(
             coupling.unit[binding.ids], product.sum(others), minlength=coupling.units
         )
-    return np.asarray(sums**2)
+    return sums

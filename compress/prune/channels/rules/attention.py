@@ -1,19 +1,23 @@
-"""Attention layers with heads: projections to queries, keys and values, and back."""
+"""Attention layers: with projections of heads, and without, by dot products or sums of tanh."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from compress.model.internals import attends_as, attention_part
-from compress.prune.channels.coupling.call import LayerCall
-from compress.prune.channels.coupling.slots import HEADS, Ids, Slots, sizes
-from compress.prune.channels.rules._arguments import masks_fixed, tensors
-from compress.prune.channels.rules._base import layer_rule
-
-_PARTS = ("query", "key", "value", "gate", "output")
+from compress.prune.channels.coupling.slots import HEADS, Ids, Kept, LayerCall, Slots, sizes
+from compress.prune.channels.rules._base import (
+    ADAPTED,
+    channels_only,
+    is_adapted,
+    layer_rule,
+    tensors,
+)
+from compress.prune.channels.rules.joining import contracted
 
 
 @layer_rule("MultiHeadAttention")
@@ -28,32 +32,29 @@ def multi_head_attention(call: LayerCall) -> list[Slots]:
     reason = _opaque(layer, "MultiHeadAttention")
     if reason:
         return call.unknown(reason)
-    call.follows_weights()
     query, value, key = _inputs(call)
     heads = call.new(layer.num_heads, HEADS)
     keys, values = call.new(layer.key_dim), call.new(layer.value_dim)
-    _project(call, "query", query, heads, keys)
-    _project(call, "key", key, heads, keys)
-    _project(call, "value", value, heads, values)
-    _project(call, "gate", query, heads, values)
+    _project(call, "query", query, query.axes[-1:], (heads, keys))
+    _project(call, "key", key, key.axes[-1:], (heads, keys))
+    _project(call, "value", value, value.axes[-1:], (heads, values))
+    _project(call, "gate", query, query.axes[-1:], (heads, values))
     out = [call.new(size) for size in attention_part(layer, "output").kernel.shape[2:]]
-    _project_back(call, query, heads, values, out)
+    _project(call, "output", query, (heads, values), out)
     _attend(call, query, key, layer.attention_axes, heads, keys, values)
-    _keep_scores(call, attention_part(layer, "query"), keys)
     call.config("num_heads", heads)
     call.config("key_dim", keys)
     call.config("value_dim", values)
-    call.edit(lambda config, kept: _output_shape(config, kept, query, out))
-    first = len(query.shape) - 1
-    return _results(call, dict(enumerate(out, start=first)), heads)
 
+    def name_width(config: dict[str, Any], kept: Kept) -> None:
+        # Keras's default is the query's width
+        shape = tuple(kept.count(axis) for axis in out)
+        ids, width = query.axes[-1], query.shape[-1]
+        if config["output_shape"] or shape != (width if ids is None else kept.count(ids),):
+            config["output_shape"] = shape
 
-def _output_shape(config: dict[str, Any], kept: Any, query: Slots, out: list[Ids]) -> None:
-    """Names the output's width unless it is that of the query, Keras's default."""
-    ids, width = query.axes[-1], query.shape[-1]
-    shape = tuple(kept.count(axis) for axis in out)
-    if config["output_shape"] or shape != (width if ids is None else kept.count(ids),):
-        config["output_shape"] = shape
+    call.edit(name_width)
+    return _results(call, dict(enumerate(out, start=len(query.shape) - 1)), heads)
 
 
 @layer_rule("GroupedQueryAttention", "GroupQueryAttention")
@@ -67,7 +68,6 @@ def grouped_query_attention(call: LayerCall) -> list[Slots]:
     reason = _opaque(layer, "GroupQueryAttention")
     if reason:
         return call.unknown(reason)
-    call.follows_weights()
     query, value, key = _inputs(call)
     shared = None
     if layer.num_key_value_heads == 1:
@@ -76,14 +76,13 @@ def grouped_query_attention(call: LayerCall) -> list[Slots]:
         shared = call.new(layer.num_key_value_heads, HEADS)
         heads = np.repeat(shared, layer.num_repeats)
     width = call.new(layer.head_dim)
-    _project(call, "query", query, heads, width)
-    _project(call, "key", key, shared, width)
-    _project(call, "value", value, shared, width)
-    _project(call, "gate", query, heads, width)
+    _project(call, "query", query, query.axes[-1:], (heads, width))
+    _project(call, "key", key, key.axes[-1:], (shared, width))
+    _project(call, "value", value, value.axes[-1:], (shared, width))
+    _project(call, "gate", query, query.axes[-1:], (heads, width))
     out = call.link(query.axes[-1], value.axes[-1], "query and value have one width")
-    _project_back(call, query, heads, width, [out])
+    _project(call, "output", query, (heads, width), [out])
     _attend(call, query, key, (1,), heads, width, width)
-    _keep_scores(call, attention_part(layer, "query"), width)
     call.config("num_query_heads", heads)
     call.config("num_key_value_heads", shared)
     call.config("head_dim", width)
@@ -94,78 +93,113 @@ def _opaque(layer: Any, kind: str) -> str:
     """Says why a layer cannot be followed; empty: it can."""
     if not attends_as(layer, kind):
         return "its class computes attention in its own way"
-    for name in _PARTS:
-        part = attention_part(layer, name)
-        if getattr(part, "lora_enabled", False) or getattr(part, "quantization_mode", None):
-            return "LoRA and quantized kernels have no rule"
-    return ""
+    parts = (attention_part(layer, name) for name in ("query", "key", "value", "gate", "output"))
+    return ADAPTED if any(map(is_adapted, parts)) else ""
 
 
 def _inputs(call: LayerCall) -> tuple[Slots, Slots, Slots]:
     """Returns query, value and key; only their last axes may be tracked."""
+    call.follows_weights()
     given = tensors(call, "query", "value")
-    masks_fixed(call, given)
     query, value = given["query"][0], given["value"][0]
-    key = (given.get("key") or [value])[0]
-    for slots in (query, value, key):
-        others = [axis for axis in slots.tracked if axis != len(slots.shape) - 1]
-        call.barrier(slots, "an attention runs along it", others)
+    return _widths_only(call, query, value, (given.get("key") or [value])[0])
+
+
+def _widths_only(call: LayerCall, *given: Slots) -> tuple[Slots, Slots, Slots]:
+    for slots in given:
+        channels_only(call, slots, len(slots.shape) - 1, "an attention")
+    query, value, key = given
     return query, value, key
 
 
-def _project(call: LayerCall, name: str, x: Slots, heads: Ids | None, width: Ids) -> None:
-    """A kernel (in, heads, width) and a bias (heads, width)."""
-    part = attention_part(call.layer, name)
+def _project(
+    call: LayerCall,
+    name: str,
+    x: Slots,
+    read: Sequence[Ids | None],
+    made: Sequence[Ids | None],
+) -> None:
+    """Binds a kernel of the axes (*read, *made) and a bias of the axes `made`."""
+    part, axes = attention_part(call.layer, name), (*read, *made)
     if part is None:
         return
-    for axis, ids in enumerate((x.axes[-1], heads, width)):
+    for axis, ids in enumerate(axes):
         call.bind(part.kernel, axis, ids)
-    for axis, ids in enumerate((heads, width)):
+    for axis, ids in enumerate(made):
         call.bind(part.bias, axis, ids)
-    call.macs(sizes(x.shape[1:-1]), *_sized(part.kernel.shape, (x.axes[-1], heads, width)))
-
-
-def _project_back(
-    call: LayerCall, query: Slots, heads: Ids, width: Ids, out: list[Ids] | list[Ids | None]
-) -> None:
-    """A kernel (heads, width, *out) and a bias of the output's shape."""
-    part = attention_part(call.layer, "output")
-    for axis, ids in enumerate((heads, width, *out)):
-        call.bind(part.kernel, axis, ids)
-    for axis, ids in enumerate(out):
-        call.bind(part.bias, axis, ids)
-    call.macs(sizes(query.shape[1:-1]), *_sized(part.kernel.shape, (heads, width, *out)))
+    sized = zip(part.kernel.shape, axes, strict=True)
+    call.macs(sizes(x.shape[1:-1]), *(size if ids is None else ids for size, ids in sized))
 
 
 def _attend(
     call: LayerCall, query: Slots, key: Slots, over: Any, heads: Ids, keys: Ids, values: Ids
 ) -> None:
-    """Scores and weighted sums; axes that attention does not run over are batch axes."""
+    """Scores, which stay what they were, and weighted sums.
+
+    Axes that attention does not run over are batch axes.
+    """
     pairs = sizes(query.shape[1:-1]) * sizes(tuple(key.shape[axis] for axis in over))
     call.macs(pairs, heads, keys)
     call.macs(pairs, heads, values)
+    part = attention_part(call.layer, "query")
+    for weight in (part.kernel, part.bias):
+        call.scale(weight, lambda kept: math.sqrt(kept.count(keys) / len(keys)))
 
 
-def _keep_scores(call: LayerCall, query_dense: Any, width: Ids) -> None:
-    def factor(kept: Any) -> float:
-        return math.sqrt(kept.count(width) / len(width))
-
-    call.scale(query_dense.kernel, factor)
-    call.scale(query_dense.bias, factor)
-
-
-def _results(
-    call: LayerCall, axes: dict[int, Ids | None] | dict[int, Ids], heads: Ids
-) -> list[Slots]:
-    results = [call.out(dict(axes), zero=True)]
-    if len(call.shapes) > 1:
-        if len(call.inputs[0].shape) > 3:
-            # Keras announces scores of rank 4 whatever their rank is
-            call.freeze(heads, "attention scores of more than one axis are returned")
-            return [*results, call.out({}, index=1)]
-        results.append(call.out({1: heads}, index=1))
-    return results
+def _results(call: LayerCall, axes: Mapping[int, Ids | None], heads: Ids) -> list[Slots]:
+    result = call.out(dict(axes), zero=True)
+    if len(call.shapes) == 1:
+        return [result]
+    if len(call.inputs[0].shape) <= 3:
+        return [result, call.out({1: heads}, index=1)]
+    # Keras announces scores of rank 4 whatever their rank is
+    call.freeze(heads, "attention scores of more than one axis are returned")
+    return [result, call.out({}, index=1)]
 
 
-def _sized(shape: Any, axes: tuple[Ids | None, ...]) -> list[Ids | int]:
-    return [size if ids is None else ids for size, ids in zip(shape, axes, strict=True)]
+@layer_rule("Attention")
+def attention(call: LayerCall) -> list[Slots]:
+    """Scores are sums over the width of query and key: products, or tanh of sums."""
+    query, value, key = _given(call)
+    if call.layer.score_mode == "dot":
+        contracted(call, query, len(query.shape) - 1, key, len(key.shape) - 1)
+        ids = query.axes[-1] if key.axes[-1] is not None else None
+        call.macs(_pairs(query, key), int(query.shape[-1] or 1) if ids is None else ids)
+    else:
+        _summed(call, query, key, exact=query.zero and key.zero)
+    return _weighted(call, query, value, key)
+
+
+@layer_rule("AdditiveAttention")
+def additive_attention(call: LayerCall) -> list[Slots]:
+    """Scores are sums of scale x tanh(query + key); the scale has one entry a channel."""
+    query, value, key = _given(call)
+    scale = call.layer.scale
+    ids = _summed(call, query, key, exact=scale is not None or (query.zero and key.zero))
+    call.bind(scale, 0, ids)
+    return _weighted(call, query, value, key)
+
+
+def _given(call: LayerCall) -> tuple[Slots, Slots, Slots]:
+    query, value, *rest = tensors(call, "inputs")["inputs"]
+    return _widths_only(call, query, value, rest[0] if rest else value)
+
+
+def _summed(call: LayerCall, query: Slots, key: Slots, *, exact: bool) -> Ids | None:
+    """Ties query and key; freezes them where removed entries would add to the sum."""
+    ids = call.link(query.axes[-1], key.axes[-1], "query and key have one width")
+    if not exact:
+        call.freeze(ids, "attention sums over it and its entries are not zero")
+    return ids
+
+
+def _pairs(query: Slots, key: Slots) -> int:
+    return sizes(query.shape[1:-1]) * int(key.shape[-2] or 1)
+
+
+def _weighted(call: LayerCall, query: Slots, value: Slots, key: Slots) -> list[Slots]:
+    """Weighted sums of values; sums of tanh are elementwise work, not counted in MACs."""
+    call.macs(_pairs(query, key), value.factor(-1))
+    axes = {len(call.shapes[0]) - 1: value.axes[-1]}
+    out = call.out(axes, zero=value.zero, origin=value.origin)
+    return [out, *(call.out({}, index=index) for index in range(1, len(call.shapes)))]

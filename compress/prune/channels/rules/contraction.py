@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from compress.prune.channels.coupling.call import LayerCall
-from compress.prune.channels.coupling.slots import Ids, Kept, Slots
-from compress.prune.channels.rules._base import operation_rule
-from compress.prune.channels.rules._broadcast import alike, sliced_constant
-from compress.prune.channels.rules._operands import (
+from compress.prune.channels.coupling.slots import Ids, LayerCall, Slots
+from compress.prune.channels.rules._base import (
+    CONSTANT,
+    alike,
     arguments,
     edit_argument,
     holds_variable,
     operands,
+    operation_rule,
+    slice_constants,
     symbolic,
 )
 
@@ -27,8 +28,7 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 @operation_rule("Matmul")
 def matmul(call: LayerCall) -> Slots:
     """(..., m, k) x (..., k, n); leading axes are broadcast."""
-    shapes = [np.shape(value) for value in _values(call)]
-    one, two = (len(shape) for shape in shapes)
+    one, two = (np.ndim(value) for value in _values(call))
     batch = _LETTERS[: max(one, two, 2) - 2]
     left = batch[len(batch) - max(one - 2, 0) :] + ("mk" if one > 1 else "k")
     right = batch[len(batch) - max(two - 2, 0) :] + ("kn" if two > 1 else "k")
@@ -69,7 +69,7 @@ def tensordot(call: LayerCall) -> Slots:
 def einsum(call: LayerCall) -> Slots:
     """One or two tensors by letters; repeated letters within one have no rule."""
     ranks = [np.ndim(value) for value in _values(call)]
-    sources, target = _spelled_out(call.layer.subscripts, ranks)
+    sources, target = spelled_out(call.layer.subscripts, ranks)
     if len(sources) > 2 or any(len(set(letters)) < len(letters) for letters in sources):
         return call.unknown("only einsums of one or two tensors without diagonals have a rule")[0]
     return product(call, sources, target)
@@ -81,7 +81,7 @@ def _values(call: LayerCall) -> list[Any]:
     )
 
 
-def _spelled_out(subscripts: str, ranks: Sequence[int]) -> tuple[list[str], str]:
+def spelled_out(subscripts: str, ranks: Sequence[int]) -> tuple[list[str], str]:
     """Writes out ellipses and the implied output of an einsum."""
     left, arrow, target = subscripts.replace(" ", "").partition("->")
     parts = left.split(",")
@@ -111,79 +111,48 @@ def product(call: LayerCall, sources: Sequence[str], target: str) -> Slots:
         return call.unknown("a variable outside of layers is an operand")[0]
     values = _values(call)
     inputs = operands(call, values)
-    sizes: dict[str, int] = {}
+    places: dict[str, list[tuple[Slots, int]]] = {}
     for slots, letters in zip(inputs, sources, strict=True):
-        for letter, size in zip(letters, slots.shape, strict=True):
-            sizes[letter] = max(int(size or 1), sizes.get(letter, 1))
-    ids = {
-        letter: _letter(call, values, inputs, sources, letter, sizes[letter]) for letter in sizes
+        for axis, letter in enumerate(letters):
+            places.setdefault(letter, []).append((slots, axis))
+    sizes = {
+        letter: max(int(slots.shape[axis] or 1) for slots, axis in found)
+        for letter, found in places.items()
     }
+    # a letter at whose removed entries a factor is zero
+    zero = {
+        letter: any(slots.zero and slots.axes[axis] is not None for slots, axis in found)
+        for letter, found in places.items()
+    }
+    ids = {letter: _letter(call, places[letter], size) for letter, size in sizes.items()}
     for letter in sizes:
-        if letter not in target and not _zero_on(inputs, sources, letter):
+        if letter not in target and not zero[letter]:
             call.freeze(ids[letter], SUMMED)
-    _slice_constants(call, values, sources, ids)
+    constants = [pair for pair in zip(values, sources, strict=True) if not symbolic(pair[0])]
+    slice_constants(
+        call, {id(value): [ids[letter] for letter in letters] for value, letters in constants}
+    )
     if len(sources) > 1:
-        call.macs(
-            1, *[size if (axis := ids[letter]) is None else axis for letter, size in sizes.items()]
-        )
-    zero = all(_zero_on(inputs, sources, letter) for letter in target if ids[letter] is not None)
-    return call.out({axis: ids[letter] for axis, letter in enumerate(target)}, zero=zero)
+        factors = (ids[letter] if ids[letter] is not None else sizes[letter] for letter in sizes)
+        call.macs(1, *factors)
+    axes = {axis: ids[letter] for axis, letter in enumerate(target)}
+    return call.out(axes, zero=all(zero[letter] for letter in target if ids[letter] is not None))
 
 
-def _letter(
-    call: LayerCall,
-    values: Sequence[Any],
-    inputs: Sequence[Slots],
-    sources: Sequence[str],
-    letter: str,
-    size: int,
-) -> Ids | None:
+def _letter(call: LayerCall, places: list[tuple[Slots, int]], size: int) -> Ids | None:
     found: Ids | None = None
     fixed = ""
-    for value, slots, letters in zip(values, inputs, sources, strict=True):
-        axis = letters.find(letter)
-        if axis < 0 or not symbolic(value):
-            continue
+    for slots, axis in places:
         own = slots.axes[axis]
         if slots.shape[axis] == 1 and size != 1:
             call.freeze(own, "its only entry is broadcast")
-        elif own is None:
-            fixed = fixed or slots.origin or "it meets a fixed axis"
-        else:
+        elif own is not None:
             found = own if found is None else call.link(found, own)
-    if found is not None and fixed:
+        elif slots.origin != CONSTANT:
+            fixed = fixed or slots.origin or "it meets a fixed axis"
+    if fixed:
         call.freeze(found, f"a product with a fixed axis ({fixed})")
     return found
-
-
-def _zero_on(inputs: Sequence[Slots], sources: Sequence[str], letter: str) -> bool:
-    """Tells whether a factor is zero at removed entries of a letter."""
-    return any(
-        slots.zero and slots.axes[letters.index(letter)] is not None
-        for slots, letters in zip(inputs, sources, strict=True)
-        if letter in letters
-    )
-
-
-def _slice_constants(
-    call: LayerCall, values: Sequence[Any], sources: Sequence[str], ids: dict[str, Ids | None]
-) -> None:
-    axes = {
-        id(value): [ids[letter] for letter in letters]
-        for value, letters in zip(values, sources, strict=True)
-        if not symbolic(value)
-    }
-
-    def sliced(value: Any, kept: Kept) -> Any:
-        return sliced_constant(value, axes[id(value)], kept) if id(value) in axes else value
-
-    if axes:
-        call.edit_call(
-            lambda args, kwargs, kept: (
-                tuple(sliced(value, kept) for value in args),
-                {name: sliced(value, kept) for name, value in kwargs.items()},
-            )
-        )
 
 
 @operation_rule("DotProductAttention")
@@ -194,7 +163,7 @@ def attention(call: LayerCall) -> Slots:
     if query.shape[3] != value.shape[3]:
         return call.unknown("an attention whose values are not as wide as its query")[0]
     for slots in (query, key, value):
-        call.barrier(slots, "attention sums over it", [axis for axis in slots.tracked if axis < 2])
+        call.barrier(slots, "attention sums over it", [0, 1])
     heads = _heads(call, query, key, value)
     width = call.link(query.axes[3], key.axes[3], SUMMED)
     if width is not None and not (query.zero or key.zero):

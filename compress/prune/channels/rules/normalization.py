@@ -1,4 +1,4 @@
-"""Normalization layers; those that reduce over channels take statistics of the kept ones."""
+"""Normalization, activation and scaling layers: what they own goes along the channels."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from compress.prune.channels.coupling.call import LayerCall
-from compress.prune.channels.coupling.slots import Ids, Slots
-from compress.prune.channels.rules._base import inner, layer_rule
-from compress.prune.channels.rules._common import over_axes
-
-
-def _axes(axis: Any, rank: int) -> list[int]:
-    listed = [axis] if isinstance(axis, int) else list(axis)
-    return [index % rank for index in listed]
+from compress.prune.channels.coupling.slots import LayerCall, Slots
+from compress.prune.channels.rules._base import (
+    activated,
+    apply,
+    axes_of,
+    layer_rule,
+    over_axes,
+    sliced_constant,
+)
 
 
 @layer_rule("BatchNormalization")
@@ -32,7 +32,7 @@ def batch_normalization(call: LayerCall) -> Slots:
 def layer_normalization(call: LayerCall) -> Slots:
     """Scale and offset have the shape of the normalized axes."""
     layer, x = call.layer, call.inputs[0]
-    axes = _axes(layer.axis, len(x.shape))
+    axes = axes_of(layer.axis, len(x.shape))
     for weight in (layer.gamma, layer.beta):
         for place, axis in enumerate(axes):
             call.bind(weight, place, x.axes[axis])
@@ -43,7 +43,7 @@ def layer_normalization(call: LayerCall) -> Slots:
 def rms_normalization(call: LayerCall) -> Slots:
     """Scale has the shape of the normalized axes."""
     layer, x = call.layer, call.inputs[0]
-    axes = _axes(layer.axis, len(x.shape))
+    axes = axes_of(layer.axis, len(x.shape))
     for place, axis in enumerate(axes):
         call.bind(layer.scale, place, x.axes[axis])
     return over_axes(call, x, axes, exact=set(x.tracked) <= set(axes) or x.zero)
@@ -53,7 +53,7 @@ def rms_normalization(call: LayerCall) -> Slots:
 def unit_normalization(call: LayerCall) -> Slots:
     """No weights; divides by the length over its axes."""
     x = call.inputs[0]
-    axes = _axes(call.layer.axis, len(x.shape))
+    axes = axes_of(call.layer.axis, len(x.shape))
     return over_axes(call, x, axes, exact=set(x.tracked) <= set(axes) or x.zero)
 
 
@@ -66,29 +66,23 @@ def group_normalization(call: LayerCall) -> Slots:
     for weight in (layer.gamma, layer.beta):
         call.bind(weight, 0, ids)
     call.barrier(x, "a group normalization reduces over it", [a for a in x.tracked if a != axis])
-    if ids is not None:
-        _group(call, ids)
-    axes = {axis: ids}
-    out = call.out(axes)
-    return over_axes(call, out, (axis,) if ids is not None else ())
-
-
-def _group(call: LayerCall, ids: Ids) -> None:
-    groups = call.layer.groups
-    groups = len(ids) if groups == -1 else groups
-    if groups > len(ids) // groups:
-        units = call.rows(ids, groups)
-        if call.layer.groups != -1:
-            call.config("groups", units)
-    else:
+    out = call.out({axis: ids})
+    if ids is None:
+        return over_axes(call, out, ())
+    groups = len(ids) if layer.groups == -1 else layer.groups
+    if groups <= len(ids) // groups:
         call.columns(ids, groups)
+    else:
+        units = call.rows(ids, groups)
+        call.config("groups", None if layer.groups == -1 else units)
+    return over_axes(call, out, (axis,))
 
 
 @layer_rule("SpectralNormalization")
 def spectral_normalization(call: LayerCall) -> list[Slots]:
     """The wrapped layer's rule; the vector u has one entry an output channel."""
     layer = call.layer
-    result = inner(call, layer.layer, call.inputs, call.shapes, ("layer", "config"))
+    result = apply(call.inside(layer.layer, call.inputs, call.shapes, ("layer", "config")))
     known = call.graph.bindings.get((id(layer.kernel), len(layer.kernel.shape) - 1))
     call.bind(layer.vector_u, 1, None if known is None else known.ids)
     return result
@@ -109,11 +103,7 @@ def normalization(call: LayerCall) -> Slots:
     def change(config: dict[str, Any], kept: Any) -> None:
         for key in ("mean", "variance"):
             value = np.asarray(getattr(layer, f"input_{key}"))
-            for place in range(1, value.ndim + 1):
-                ids = x.axes[axes[-place]]
-                if ids is not None and value.shape[-place] == len(ids) > 1:
-                    value = np.take(value, kept(ids), axis=-place)
-            config[key] = value.tolist()
+            config[key] = sliced_constant(value, [x.axes[axis] for axis in axes], kept).tolist()
 
     if layer.input_mean is not None:
         call.edit(change)
@@ -124,13 +114,49 @@ def normalization(call: LayerCall) -> Slots:
 def rescaling(call: LayerCall) -> Slots:
     """Scale and offset may be lists, one number a channel."""
     layer, x = call.layer, call.inputs[0]
-    ids = x.axes[-1]
 
     def change(config: dict[str, Any], kept: Any) -> None:
         for key in ("scale", "offset"):
             value = np.asarray(getattr(layer, key))
-            if ids is not None and value.ndim and value.shape[-1] > 1:
-                config[key] = np.take(value, kept(ids), axis=-1).tolist()
+            config[key] = sliced_constant(value, x.axes[-1:], kept).tolist()
 
     call.edit(change)
     return call.passed(x, zero=x.zero and not np.any(np.asarray(layer.offset)))
+
+
+@layer_rule("Activation")
+def activation(call: LayerCall) -> Slots:
+    """Any activation function as a layer."""
+    return activated(call, call.inputs[0], call.layer.activation)
+
+
+@layer_rule("ELU", "LeakyReLU")
+def elementwise(call: LayerCall) -> Slots:
+    """Entry by entry, zero stays zero."""
+    return call.passed(call.inputs[0])
+
+
+@layer_rule("ReLU")
+def relu(call: LayerCall) -> Slots:
+    """Entry by entry; a positive threshold with a slope does not map 0 to 0."""
+    x, layer = call.inputs[0], call.layer
+    return call.passed(x, zero=(x.zero and not (layer.threshold and layer.negative_slope)))
+
+
+@layer_rule("PReLU")
+def prelu(call: LayerCall) -> Slots:
+    """Slopes alpha of the input's shape without batch; shared axes have size 1."""
+    layer, x = call.layer, call.inputs[0]
+    shared = set(layer.shared_axes or ())
+    for axis in range(1, len(x.shape)):
+        call.bind(layer.alpha, axis - 1, None if axis in shared else x.axes[axis])
+    return call.passed(x)
+
+
+@layer_rule("LayerScale")
+def layer_scale(call: LayerCall) -> Slots:
+    """ConvNeXt's scale: one factor a channel, on the last axis."""
+    x = call.inputs[0]
+    call.bind(call.layer.gamma, 0, x.axes[-1])
+    call.config("projection_dim", x.axes[-1])
+    return call.passed(x, zero=x.zero or (x.tracked == (len(x.shape) - 1,)))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from compress.model.layers import select_classes
-from compress.prune.channels.coupling.call import LayerCall
-from compress.prune.channels.coupling.slots import Slots
-from compress.prune.channels.rules._base import layer_rule
-from compress.prune.channels.rules._common import channel_axis, channels_only
+from compress.prune.channels.coupling.slots import LayerCall, Slots
+from compress.prune.channels.rules._base import channel_axis, channels_only, layer_rule
 
 
+@layer_rule("RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomCrop")
+@layer_rule("ZeroPadding1D", "Cropping1D", "UpSampling1D")
 @layer_rule(
     "MaxPooling1D", "MaxPooling2D", "MaxPooling3D",
     "AveragePooling1D", "AveragePooling2D", "AveragePooling3D",
@@ -18,18 +18,9 @@ from compress.prune.channels.rules._common import channel_axis, channels_only
     "UpSampling2D", "UpSampling3D", "Resizing", "CenterCrop",
 )  # fmt: skip
 def window(call: LayerCall) -> Slots:
-    """Channels in the layer's data format stay; positions change."""
+    """Channels in the layer's data format, if it has one, stay; positions change or move."""
     x = call.inputs[0]
-    axis = channel_axis(call.layer, len(x.shape))
-    return call.passed(channels_only(call, x, axis, "a window"))
-
-
-@layer_rule("ZeroPadding1D", "Cropping1D", "UpSampling1D")
-def sequence(call: LayerCall) -> Slots:
-    """(batch, steps, channels) without a data format (ZeroPadding1D has one)."""
-    x = call.inputs[0]
-    axis = channel_axis(call.layer, len(x.shape))
-    return call.passed(channels_only(call, x, axis, "a window"))
+    return call.passed(channels_only(call, x, channel_axis(call.layer, len(x.shape)), "a window"))
 
 
 @layer_rule(
@@ -54,9 +45,3 @@ def unchanged(call: LayerCall) -> Slots:
     if type(call.layer).__name__ == "Masking":
         call.barrier(x, "a Masking layer compares all channels", [len(x.shape) - 1])
     return call.passed(x)
-
-
-@layer_rule("RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomCrop")
-def augmentation(call: LayerCall) -> Slots:
-    """Geometric augmentation moves pixels; channels stay."""
-    return window(call)

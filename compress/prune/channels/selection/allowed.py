@@ -1,23 +1,110 @@
-"""Which numbers of units each group may keep, and whether a target can be met by them."""
+"""Which numbers of units each group may keep, and the record of those that were chosen."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from compress.core.errors import FeasibleError, unknown_name
+from compress.core.errors import unknown_name
 from compress.plan import ChannelOptions
-from compress.prune.channels.coupling.groups import Coupling
+from compress.prune.channels.coupling.blocks import Block
+from compress.prune.channels.coupling.groups import Coupling, Mask
 from compress.prune.channels.coupling.slots import HEADS
-from compress.prune.channels.selection.costs import CostModel
-from compress.prune.channels.selection.solver import Allowed, Cost, Counts, steps_for
 
-DEFAULT_STEPS = "16 from 32 channels on, 8 below, else 4"
+Counts = npt.NDArray[np.int64]
+TOLERANCE = 0.02
+"""Share of a target by which a choice may miss it."""
+AIM = 0.005
+"""Share of a target within which nothing is improved any more."""
+DRIFT = 2
+"""Steps by which `Allowed.near` lets totals move."""
 
-ROUNDING = 1e-9
+
+@dataclass(frozen=True, eq=False)
+class Allowed:
+    """Which numbers of units groups may keep, all arrays (groups,).
+
+    Attributes:
+        removable: Units that may be removed.
+        fixed: Units on the same axes that are frozen.
+        step: Kept totals (fixed included) are multiples of this, or everything.
+        floor: Smallest total.
+        ceiling: Largest total; None: everything.
+    """
+
+    removable: Counts
+    fixed: Counts
+    step: Counts
+    floor: Counts
+    ceiling: Counts | None = None
+
+    def near(self, totals: Counts) -> Allowed:
+        """Returns the same steps within a few steps of some totals."""
+        least = np.maximum(self.lowest, totals - DRIFT * self.step)
+        most = np.minimum(self.total, totals + DRIFT * self.step)
+        return replace(self, floor=np.maximum(self.floor, least), ceiling=most)
+
+    @property
+    def highest(self) -> Counts:
+        """The largest totals."""
+        return self.total if self.ceiling is None else self.ceiling
+
+    @property
+    def total(self) -> Counts:
+        """All units on the groups' axes."""
+        return np.asarray(self.removable + self.fixed)
+
+    @property
+    def lowest(self) -> Counts:
+        """The smallest allowed totals."""
+        least = np.maximum(np.maximum(self.floor, self.fixed), 1)
+        return np.asarray(np.minimum(-(-least // self.step) * self.step, self.total))
+
+    def nearest(self, wanted: npt.NDArray[Any]) -> Counts:
+        """Rounds totals to allowed ones, (..., groups)."""
+        multiple = np.floor(np.asarray(wanted) / self.step + 0.5).astype(np.int64) * self.step
+        under = self.total // self.step * self.step
+        near = np.minimum(multiple, under)
+        # everything is allowed too, even where it is no multiple
+        whole = np.abs(self.total - wanted) < np.abs(near - wanted)
+        return np.clip(np.where(whole, self.total, near), self.lowest, self.total)
+
+    def up(self, totals: Counts) -> Counts:
+        """Returns the next larger allowed totals."""
+        return np.asarray(np.minimum((totals // self.step + 1) * self.step, self.highest))
+
+    def down(self, totals: Counts) -> Counts:
+        """Returns the next smaller allowed totals."""
+        return np.asarray(np.maximum((-(-totals // self.step) - 1) * self.step, self.lowest))
+
+
+def steps_for(
+    channels: Counts, width: Counts, heads: npt.NDArray[np.bool_], round_to: int
+) -> Counts:
+    """Returns the step of each group, in units.
+
+    Args:
+        channels: Channels of each group (units x width), frozen ones included.
+        width: Channels of one unit.
+        heads: Attention heads: any number is as good as another.
+        round_to: 0: 16 from 32 channels on, 8 from 8 on, else 4; a number: that, or the
+            largest half of it that leaves a choice.
+    """
+    steps = np.ones(len(channels), np.int64)
+    for index, (count, wide, head) in enumerate(zip(channels, width, heads, strict=True)):
+        if head:
+            continue
+        step = (16 if count >= 32 else 8 if count > 8 else 4) if round_to == 0 else round_to
+        while round_to and step > 4 and step % 2 == 0 and step >= count:
+            step //= 2
+        steps[index] = step // math.gcd(step, int(wide))
+    return steps
 
 
 def ladder(options: ChannelOptions) -> list[int]:
@@ -25,22 +112,9 @@ def ladder(options: ChannelOptions) -> list[int]:
     return [options.round_to] if options.round_to else [0, 8, 4]
 
 
-def cost_of(coupling: Coupling, options: ChannelOptions, own: Cost | None = None) -> Cost:
-    """Returns the cost function that the target counts; of an amount, MACs where they can be.
-
-    Args:
-        coupling: Of the model.
-        options: Name what is counted.
-        own: The user's, which goes before it.
-    """
-    if own is not None:
-        return own
-    costs = CostModel.of(coupling)
-    if options.target_metric == "params" or (
-        options.target_metric == "amount" and not costs.has_macs
-    ):
-        return costs.params
-    return costs.macs
+def step_text(round_to: int) -> str:
+    """Returns a step of kept numbers in words."""
+    return str(round_to) if round_to else "16 from 32 channels on, 8 below, else 4"
 
 
 def allowed_for(coupling: Coupling, options: ChannelOptions, round_to: int) -> Allowed:
@@ -50,157 +124,98 @@ def allowed_for(coupling: Coupling, options: ChannelOptions, round_to: int) -> A
         InputError: A pattern matches no layer whose channels can be removed.
     """
     groups = coupling.groups
-    removable = coupling.whole
     fixed = np.array([group.fixed for group in groups])
     width = np.array([group.width for group in groups])
     heads = np.array([group.kind == HEADS for group in groups])
     total = coupling.began
     step = steps_for(total * width, width, heads, round_to)
     floor = np.ceil(total * options.min_kept - 1e-9).astype(np.int64)
-    for pattern, share in _limits(options):
+    limits = [(limit.pattern, limit.share) for limit in options.limits]
+    for pattern, share in [*limits, *((pattern, 0.0) for pattern in options.exclude)]:
         names = [any(fnmatchcase(name, pattern) for name in group.makers) for group in groups]
         if not any(names):
-            choices = sorted({name for group in groups for name in group.makers})
-            raise unknown_name("layer or pattern (no removable channels)", pattern, choices)
+            raise unknown_name(
+                "layer or pattern (no removable channels)",
+                pattern,
+                sorted({name for group in groups for name in group.makers}),
+            )
         least = np.ceil(total * (1 - share) - 1e-9).astype(np.int64)
         floor = np.where(names, np.maximum(floor, least), floor)
-    return Allowed(removable, fixed, step, floor)
-
-
-def _limits(options: ChannelOptions) -> list[tuple[str, float]]:
-    limits = [(limit.pattern, limit.share) for limit in options.limits]
-    return [*limits, *((pattern, 0.0) for pattern in options.exclude)]
-
-
-def step_text(round_to: int) -> str:
-    """Returns a step of kept numbers in words."""
-    return DEFAULT_STEPS if round_to == 0 else str(round_to)
-
-
-def check_feasible(coupling: Coupling, options: ChannelOptions, own: Cost | None = None) -> None:
-    """Checks patterns and target before any work is done.
-
-    Args:
-        coupling: Of the model.
-        options: Target, steps, floors and limits.
-        own: See `cost_of`.
-
-    Raises:
-        FeasibleError: The target is below what is feasible, or nothing can be removed.
-        InputError: A pattern matches nothing.
-    """
-    if not coupling.groups:
-        raise nothing_removable(coupling)
-    least = smallest(coupling, options, own)
-    if options.target is None or options.target_metric == "amount":
-        return
-    target = options.target.amount * (least.full if options.target.relative else 1.0)
-    if target < least.cost * (1 - ROUNDING):
-        raise infeasible(coupling, options, least, target, own)
+    return Allowed(coupling.whole, fixed, step, floor)
 
 
 @dataclass(frozen=True, eq=False)
-class Smallest:
-    """What a model costs when every layer is thinned to its minimum.
+class Choice:
+    """Numbers of units, and what they come to.
 
     Attributes:
-        kept: Removable units that stay in each group, (groups,).
-        cost: What the target counts: MACs or parameters.
-        full: The same of the whole model.
+        totals: Of each group, fixed units included, (groups,).
+        cost: What the target counts.
+        error: Distance from the target, as a share of it.
+        present: 1 for blocks that stay, (blocks,); None: all stay.
     """
 
-    kept: Counts
+    totals: Counts
     cost: float
-    full: float
+    error: float
+    present: Counts | None = None
 
     @property
-    def share(self) -> float:
-        """The cost as a share, rounded up to three digits: a target that is met."""
-        share = self.cost / self.full
-        digits = 2 - math.floor(math.log10(share))
-        scale = 10.0**digits
-        return math.ceil(share * scale * (1 - ROUNDING)) / scale
+    def met(self) -> bool:
+        """The target is met within 2 %."""
+        return abs(self.error) <= TOLERANCE
 
 
-def smallest(coupling: Coupling, options: ChannelOptions, own: Cost | None = None) -> Smallest:
-    """Returns the least that can be asked for; a target below its cost is refused.
+def nearest_choice(options: ChannelOptions, choose: Callable[[int], Choice]) -> tuple[Choice, int]:
+    """Return the choice by the coarsest step that meets the target, else the nearest to it.
 
-    Raises:
-        InputError: A pattern matches no layer whose channels can be removed, or MACs are
-            asked for and an input size is open.
+    Args:
+        options: Name the step, or leave it open.
+        choose: Step of kept numbers, see `steps_for` -> the choice.
+
+    Returns:
+        The choice, and its step.
     """
-    allowed = allowed_for(coupling, options, ladder(options)[-1])
-    kept, cost = allowed.lowest - allowed.fixed, cost_of(coupling, options, own)
-    return Smallest(kept, float(cost(kept)), float(cost(allowed.removable)))
+    tried: list[tuple[Choice, int]] = []
+    for round_to in ladder(options):
+        tried.append((choose(round_to), round_to))
+        if tried[-1][0].met:
+            break
+    return min(tried, key=lambda item: abs(item[0].error))
 
 
-def infeasible(
-    coupling: Coupling,
-    options: ChannelOptions,
-    least: Smallest,
-    target: float,
-    own: Cost | None = None,
-) -> FeasibleError:
-    """Returns the error of a target below the least: what that is and what holds it."""
-    if own is not None:
-        return FeasibleError(
-            f"cost must be at least {least.cost:.4g} ({least.share:g}x of {least.full:.4g}): that "
-            "much is left when every layer is thinned to its minimum "
-            f"(min_kept={options.min_kept:g}, multiples of {ladder(options)[-1]}). Received: "
-            f"{target:.4g} ({target / least.full:.3g}x). Ask for more, or "
-            f"{_relaxed(coupling, options, least, own)}lower min_kept or round_to."
-        )
-    shares = (
-        CostModel.of(coupling).params_by_layer(least.kept)
-        if options.target_metric == "params"
-        else CostModel.of(coupling).macs_by_layer(least.kept)
-    )
-    top = sorted(shares.items(), key=lambda item: -item[1])[:3]
-    layers = ", ".join(f"{name} {value / least.cost:.0%}" for name, value in top)
-    return FeasibleError(
-        f"{options.target_metric} must be at least {math.ceil(least.cost):,} ({least.share:g}x of "
-        f"{least.full:,.0f}): that much is left when every layer is thinned to its minimum "
-        f"(min_kept={options.min_kept:g}, multiples of {ladder(options)[-1]}); most of it lies "
-        f"in {layers}; {_holders(coupling)} Received: {target:,.0f} ({target / least.full:.3g}x). "
-        f"Ask for more, or {_relaxed(coupling, options, least, own)}lower min_kept or round_to."
-    )
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """A chosen kept set.
+
+    Attributes:
+        mask: Kept units.
+        choice: Totals per group, cost, error against the target.
+        round_to: The step of kept numbers, in words.
+        notes: What the user should know.
+        dropped: Blocks that are removed.
+        method: How channel counts were chosen, where that was decided by comparison.
+    """
+
+    mask: Mask
+    choice: Choice
+    round_to: str
+    notes: tuple[str, ...] = ()
+    dropped: tuple[Block, ...] = ()
+    method: str = ""
+
+    @property
+    def key(self) -> tuple[bytes, tuple[int, ...]]:
+        """What tells it from others of the same coupling."""
+        return self.mask.tobytes(), tuple(block.index for block in self.dropped)
+
+    def summary(self) -> str:
+        """Returns one line: what the choice costs and what there is to know about it."""
+        kept = np.count_nonzero(self.mask)
+        text = f"{kept:,} of {len(self.mask):,} units kept, cost {cost_text(self.choice.cost)}"
+        return "; ".join([text, *self.notes])
 
 
-def _relaxed(coupling: Coupling, options: ChannelOptions, least: Smallest, own: Cost | None) -> str:
-    """Return what the user's own limits are worth: "relax *=0, ... (0.2x without), or "; or ""."""
-    if not options.limits and not options.exclude:
-        return ""
-    freer = smallest(coupling, replace(options, limits=(), exclude=()), own)
-    if freer.cost >= least.cost:
-        return ""
-    names = {"channel_limits": options.limits, "channel_exclude": options.exclude}
-    texts = " and ".join(
-        f"{name} {','.join(map(str, values))}" for name, values in names.items() if values
-    )
-    return f"relax {texts} (without: {freer.share:g}x), or "
-
-
-def nothing_removable(coupling: Coupling) -> FeasibleError:
-    """Returns the error of a model without channels that can be removed."""
-    return FeasibleError(
-        f"The model must have channels that can be removed. Received: none; {_holders(coupling)}"
-    )
-
-
-def _holders(coupling: Coupling) -> str:
-    held = [f"{row.units} units by {row.reason}" for row in coupling.frozen_report()]
-    more = f" and {len(held) - 5} reasons more" if len(held) > 5 else ""
-    return f"held are {', '.join(held[:5]) or 'no units'}{more}.{_closed(coupling)}"
-
-
-def _closed(coupling: Coupling) -> str:
-    """Return which layers stay whole, with what is in them, and why: a reason once a class."""
-    by_reason: dict[tuple[str, str], list[str]] = {}
-    for name, (kind, reason) in coupling.graph.unknown.items():
-        by_reason.setdefault((kind, reason), []).append(name)
-    texts = [
-        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} ({kind}): {reason}"
-        for (kind, reason), names in by_reason.items()
-    ]
-    more = f"; and {len(texts) - 5} reasons more" if len(texts) > 5 else ""
-    return f" Layers that stay whole: {'; '.join(texts[:5])}{more}." if texts else ""
+def cost_text(cost: float) -> str:
+    """Returns a count with commas, and small numbers (milliseconds, say) with four digits."""
+    return f"{cost:,.0f}" if cost >= 1000 else f"{cost:.4g}"

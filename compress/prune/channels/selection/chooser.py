@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -15,24 +16,21 @@ from compress.plugins import CRITERIA
 from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.coupling.groups import Coupling
 from compress.prune.channels.criteria import Context, Criterion
-from compress.prune.channels.selection.allocation import Priced
-from compress.prune.channels.selection.allowed import nothing_removable, step_text
-from compress.prune.channels.selection.chosen import Selection, notes_on, of_widths
+from compress.prune.channels.selection.allowed import TOLERANCE, Selection
+from compress.prune.channels.selection.by_output_error import OUTPUT_ERROR, by_damage, refined
+from compress.prune.channels.selection.by_rank import select_by_rank
 from compress.prune.channels.selection.damage import (
     FEW_EXAMPLES,
     FEW_SAMPLES,
     Judge,
     measure_sensitivity,
 )
-from compress.prune.channels.selection.ranks import select_by_rank
 from compress.prune.channels.selection.sensitivity import SHARES, SensitivityMap
-from compress.prune.channels.selection.solver import TOLERANCE
-from compress.prune.channels.selection.weighed import Weighed, by_damage, refined
+from compress.prune.channels.selection.target import Priced, notes_on
 from compress.reconstruction.kinds import has_parts, parts_of
 from compress.reconstruction.observing import SAMPLES
 from compress.reconstruction.repairing import FEWEST
 
-OUTPUT_ERROR = "output error"
 BELOW = 0.05
 """Share of the target by which a configuration that is compared may cost less."""
 LONGEST = 300.0
@@ -49,26 +47,12 @@ THOROUGH = 4
 """Times as long as a quick reconstruction of as many examples."""
 
 
-@dataclass(frozen=True)
-class RankMethod:
-    """A way to choose channel counts without measuring what each layer is worth.
-
-    Attributes:
-        name: As reports call it.
-        criterion, scope: Its options.
-    """
-
-    name: str
-    criterion: str
-    scope: str
-
-
-GLOBAL = RankMethod("l2 over all layers", "l2", "global")
-RANKED = (GLOBAL, RankMethod("uniform channel counts", "reconstruction", "layer"))
-
-
-def _name(method: RankMethod | None) -> str:
-    return OUTPUT_ERROR if method is None else method.name
+GLOBAL = "l2 over all layers"
+RANKED: dict[str, dict[str, Any]] = {
+    GLOBAL: {"criterion": "l2", "scope": "global"},
+    "uniform channel counts": {"criterion": "reconstruction", "scope": "layer"},
+}
+"""Methods that do not measure what each layer is worth, by the names that reports call them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +65,7 @@ class Chooser:
         judge: Reconstructs and evaluates configurations.
         context: Data and what criteria see.
         sensitivity: Output errors of groups and blocks; None: they were not measured.
-        method: How channel counts are chosen; None: by output error.
+        method: How channel counts are chosen: by output error, or one of `RANKED`.
         notes: What the user should know of the choice.
     """
 
@@ -90,7 +74,7 @@ class Chooser:
     judge: Judge
     context: Context
     sensitivity: SensitivityMap | None
-    method: RankMethod | None = None
+    method: str = OUTPUT_ERROR
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -159,7 +143,7 @@ class Chooser:
             return self
         best = refined(
             self.sensitivity,
-            lambda scaled: self._nearest(scaled, target, own),
+            lambda scaled: by_damage(self.coupling, self.options, scaled, target, own),
             self.judge,
             self.options.tries,
             self.context.seed,
@@ -171,36 +155,36 @@ class Chooser:
             return found
         return found._compared(best.found, target, own)
 
-    def _compared(self, found: Weighed, target: float, own: Priced | None) -> Chooser:
+    def _compared(self, found: Selection, target: float, own: Priced | None) -> Chooser:
         """Return a chooser with the method whose configuration has the least output error.
 
         Args:
             found: The configuration chosen by output error.
             target, own: See `choose`.
         """
-        found_by: dict[RankMethod | None, Weighed | Selection] = {None: found}
-        unmet = []
+        choices, unmet = {OUTPUT_ERROR: found}, []
         for method in RANKED:
             try:
-                found_by[method] = self._ranked(method, target, own)
+                choices[method] = self._ranked(method, target, own)
             except FeasibleError:
-                unmet.append(method.name)
+                unmet.append(method)
         # what costs more than the target has an advantage; what costs far less wastes the budget
-        errors = {method: item.choice.error for method, item in found_by.items()}
+        errors = {method: item.choice.error for method, item in choices.items()}
         nearest = min(abs(error) for error in errors.values())
         low, high = -max(BELOW, nearest), max(TOLERANCE, nearest)
-        near = {key: item for key, item in found_by.items() if low <= errors[key] <= high}
-        unmet += [_name(method) for method in found_by if method not in near]
+        unmet += [method for method, error in errors.items() if not low <= error <= high]
         damages = {
             method: self.judge.damage(item.mask, item.dropped, thorough=True)
-            for method, item in near.items()
+            for method, item in choices.items()
+            if method not in unmet
         }
         best = min(damages, key=lambda method: damages[method])
         note = f"divergence from the original on {len(self.judge.judged[0])} held-back examples: "
-        note += ", ".join(f"{_name(method)} {value:.3g}" for method, value in damages.items())
+        note += ", ".join(f"{method} {value:.3g}" for method, value in damages.items())
         if unmet:
             note += f"; not compared, because they miss the target: {', '.join(unmet)}"
-        return replace(self, method=best, notes=(*self.notes, note) if best is None else (note,))
+        earlier = self.notes if best == OUTPUT_ERROR else ()
+        return replace(self, method=best, notes=(*earlier, note))
 
     def choose(self, target: float, own: Priced | None = None) -> Selection:
         """Choose channel counts and blocks for a target.
@@ -212,72 +196,27 @@ class Chooser:
         Raises:
             FeasibleError: The target is below what is feasible.
         """
-        if self.method is not None:
+        if self.method != OUTPUT_ERROR:
             selection = self._ranked(self.method, target, own)
-            notes = (*self.notes, *selection.notes)
-            return replace(selection, notes=notes, method=self.method.name)
+            return replace(selection, notes=(*self.notes, *selection.notes), method=self.method)
         assert self.sensitivity is not None, "without a method, output errors were measured"
-        found = self._nearest(self.sensitivity, target, own)
-        notes = (
-            *(f"block '{block.name}' was removed" for block in found.dropped),
-            *self.notes,
-            *notes_on(
-                self.coupling, self.options, found.choice, found.round_to, target, of_widths(own)
-            ),
-        )
-        words = step_text(found.round_to)
-        return Selection(found.mask, found.choice, words, notes, found.dropped, OUTPUT_ERROR)
+        found = by_damage(self.coupling, self.options, self.sensitivity, target, own)
+        removed = (f"block '{block.name}' was removed" for block in found.dropped)
+        missed = notes_on(self.coupling, self.options, found, target, own)
+        return replace(found, notes=(*removed, *self.notes, *missed))
 
     def tempered(self, power: float) -> Chooser:
         """Return one that chooses by output errors to a power, where they were measured."""
         if self.sensitivity is None:
             return self
-        return replace(self, sensitivity=self.sensitivity.tempered(power), method=None, notes=())
-
-    def _ranked(self, method: RankMethod, target: float, own: Priced | None) -> Selection:
-        options = replace(
-            self.options, criterion=method.criterion, scope=method.scope, blocks=False
+        return replace(
+            self, sensitivity=self.sensitivity.tempered(power), method=OUTPUT_ERROR, notes=()
         )
-        criterion = CRITERIA[method.criterion]
-        return select_by_rank(self.coupling, options, criterion, self.context, target, own=own)
 
-    def _nearest(self, sensitivity: SensitivityMap, target: float, own: Priced | None) -> Weighed:
-        return by_damage(self.coupling, self.options, sensitivity, target, own)
-
-
-def select(
-    coupling: Coupling,
-    options: ChannelOptions,
-    criterion: Criterion,
-    context: Context,
-    target: float,
-    sensitivity: SensitivityMap | None = None,
-    on_progress: OnProgress | None = None,
-    own: Priced | None = None,
-) -> Selection:
-    """Select what to keep.
-
-    Args:
-        coupling: Of the model.
-        options: Scope, rounding, floors, limits.
-        criterion: Scores units.
-        context: What it sees.
-        target: MACs or parameters to come to; with `target_metric="amount"` the share removed.
-        sensitivity: Of this coupling; default: it is measured where it is needed.
-        on_progress: Called with (text, share) while output errors are measured.
-        own: What a kept set and present blocks cost, in place of what `options` name.
-
-    Raises:
-        FeasibleError: The target is below what is feasible, or nothing can be removed.
-        InputError: A pattern matches nothing, or the criterion returned something else than
-            one finite number a unit.
-    """
-    if not coupling.groups:
-        raise nothing_removable(coupling)
-    if options.scope == "damage" or options.compares:
-        chooser = Chooser.measured(coupling, options, criterion, context, on_progress, sensitivity)
-        return chooser.refined(target, own, on_progress).choose(target, own)
-    return select_by_rank(coupling, options, criterion, context, target, own)
+    def _ranked(self, method: str, target: float, own: Priced | None) -> Selection:
+        options = replace(self.options, blocks=False, **RANKED[method])
+        criterion = CRITERIA[options.criterion]
+        return select_by_rank(self.coupling, options, criterion, self.context, target, own)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from compress.core.arrays import taken
 from compress.core.errors import InputError
 from compress.core.memory_budget import current_budget
-from compress.core.summary import OnProgress
+from compress.core.summary import OnProgress, silent
 from compress.data import drawn_inputs
 from compress.measure.quality import distance, divergence, spread
 from compress.model.activations import OVERHEAD, activation_bytes, outputs_of
@@ -25,12 +26,12 @@ from compress.model.program import Node, Program, flat
 from compress.model.recording import record
 from compress.prune.channels.coupling.blocks import Block, blocks_of
 from compress.prune.channels.coupling.groups import Coupling, Group, Mask
+from compress.prune.channels.coupling.slots import Numbers
 from compress.prune.channels.criteria import Context, Criterion
 from compress.prune.channels.criteria.reconstruction import Reader, all_readers, eliminated
 from compress.prune.channels.selection.sensitivity import (
     BlockSensitivity,
     GroupSensitivity,
-    Numbers,
     SensitivityMap,
     removed_counts,
 )
@@ -67,8 +68,7 @@ def measured(
     program: Program,
     inputs: Sequence[npt.NDArray[Any]],
     trials: Sequence[Trial],
-    on_trial: Callable[[float], None] | None = None,
-    chunk: int | None = None,
+    on_trial: Callable[[float], None],
 ) -> Numbers:
     """Measures how far each trial moves the outputs: one pass, and a partial one a trial.
 
@@ -77,7 +77,6 @@ def measured(
         inputs: One array an input, (examples, ...).
         trials: What is changed, one at a time.
         on_trial: Told the share of the trials that is done, chunk by chunk.
-        chunk: Examples that are run at a time; default: what memory allows, at most 256.
 
     Returns:
         The output error of each, (trials,); see `compress.measure.quality`.
@@ -88,24 +87,24 @@ def measured(
     for index, trial in enumerate(trials):
         by_place.setdefault(trial.place, []).append(index)
     tails = {place: program.tail(place) for place in by_place}
-    chunk = chunk or _chunk(program, inputs, list(tails.values()))
+    chunk = _chunk(program, inputs, list(tails.values()))
     chunks = -(-count // chunk)
     for start in range(0, count, chunk):
         given = [x[start : start + chunk] for x in inputs]
         wanted = [np.asarray(y) for y in program.run(given)]
         unit += sum(spread(y) for y in wanted)
         held = _values_at(program, given, tails)
-        for place in sorted(by_place):
+        for place, indices in sorted(by_place.items()):
             tail = tails[place]
             values = [held[id(tensor)] for tensor in tail.inputs]
-            for index in by_place[place]:
+            for index in indices:
                 with changed(trials[index].changes):
                     made = tail.run(values)
-                pairs = zip(wanted, made, strict=True)
-                sums[index] += sum(distance(y, np.asarray(z)) for y, z in pairs)
+                sums[index] += sum(
+                    distance(y, np.asarray(z)) for y, z in zip(wanted, made, strict=True)
+                )
                 done += 1
-                if on_trial is not None:
-                    on_trial(done / (chunks * len(trials)))
+                on_trial(done / (chunks * len(trials)))
     return np.asarray(sums / max(unit, 1e-30))
 
 
@@ -119,20 +118,16 @@ def _chunk(program: Program, inputs: Sequence[Any], tails: Sequence[Program]) ->
     )
 
 
-class changed:  # noqa: N801 - reads as a statement
+@contextmanager
+def changed(changes: Sequence[Change]) -> Iterator[None]:
     """Gives weights other values for a time."""
-
-    def __init__(self, changes: Sequence[Change]) -> None:
-        self.changes = changes
-        self.saved: list[Change] = []
-
-    def __enter__(self) -> None:
-        for variable, value in self.changes:
-            self.saved.append((variable, variable.numpy()))
+    saved = [(variable, variable.numpy()) for variable, _ in changes]
+    try:
+        for variable, value in changes:
             variable.assign(value)
-
-    def __exit__(self, *_: object) -> None:
-        for variable, value in reversed(self.saved):
+        yield
+    finally:
+        for variable, value in saved:
             variable.assign(value)
 
 
@@ -159,12 +154,7 @@ def measure_sensitivity(
         blocks: Measure blocks too.
         on_progress: Called with (text, share that is done).
     """
-    readers = context.of_all(all_readers)
-
-    def told(text: str, share: float) -> None:
-        if on_progress is not None:
-            on_progress(text, share)
-
+    readers, told = context.of_all(all_readers), on_progress or silent
     plans = []
     for group, own in zip(coupling.groups, readers, strict=True):
         told(f"solving behind {group.name}", group.index / len(coupling.groups))
@@ -188,9 +178,8 @@ def measure_sensitivity(
         for name, counts, _, scores in plans
     )
     missing = []
-    removable = blocks_of(coupling) if blocks else ()
-    for block in removable:
-        told(f"damage without {block.name}", block.index / len(removable))
+    for block in blocks_of(coupling) if blocks else ():
+        told(f"damage without {block.name}", block.index / len(blocks_of(coupling)))
         error = judge.damage(np.ones(coupling.units, bool), [block])
         missing.append(BlockSensitivity(block.name, error))
     return SensitivityMap(groups, tuple(missing))
@@ -254,12 +243,11 @@ def _changes(reader: Reader, kernel: Numbers) -> list[Change]:
     changes: list[Change] = [(part.kernel, part.array(kernel[None]).astype(np.float32))]
     if not observed.movable:
         return changes
-    mean = observed.moments.means[0][0]
-    shift = mean @ (observed.kernel() - kernel)
+    shift = observed.moments.means[0][0] @ (observed.kernel() - kernel)
     if part.bias is not None:
         value = part.bias_vector() + shift
-        changes.append((part.bias, value.reshape(part.bias.shape).astype(np.float32)))
-    for absorber in observed.absorbers or () if part.bias is None else ():
+        return [*changes, (part.bias, value.reshape(part.bias.shape).astype(np.float32))]
+    for absorber in observed.absorbers or ():
         moving = absorber.layer.moving_mean
         value = moving.numpy()
         value[absorber.start : absorber.start + len(shift)] -= shift
@@ -286,8 +274,7 @@ def _zeroed(
         for index, node in enumerate(program.nodes)
         if any(id(weight) in values for weight in getattr(node.operation, "weights", ()))
     )
-    place = next(places, 0)
-    return Trial(place, tuple(values.values()))
+    return Trial(next(places, 0), tuple(values.values()))
 
 
 class Judge:
@@ -316,10 +303,8 @@ class Judge:
         x = drawn_inputs(context.data, context.examples, context.seed)
         held = min(JUDGED, self.examples // 2)
         self.holds_back = held >= FEWEST
-        model = coupling.program.model
-        self.judged: list[npt.NDArray[Any]] = listed(
-            model, taken(x, slice(held) if self.holds_back else slice(JUDGED))
-        )
+        judged = taken(x, slice(held if self.holds_back else JUDGED))
+        self.judged: list[npt.NDArray[Any]] = listed(coupling.program.model, judged)
         self.x = taken(x, slice(held, None)) if self.holds_back else x
 
     @cached_property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from compress.measure.latency_table.fused import Unit, fuses, leaving, units_of
 from compress.measure.latency_table.measuring import ERROR, Convert
 from compress.measure.latency_table.prediction import MOST
 from compress.measure.latency_table.record import keep_table, kept_table
-from compress.prune.channels.selection.solver import Allowed, Counts
+from compress.prune.channels.selection.allowed import Allowed, Counts
 from compress.prune.channels.selection.times import CallGrid, Part, Surface, TimeModel
 from compress.prune.channels.surgery import sliced_model
 
@@ -69,7 +69,7 @@ def measured_times(
     coupling: Coupling,
     allowed: Allowed,
     convert: Convert,
-    blocks: Sequence[Branch] = (),
+    blocks: Sequence[Block] = (),
     *,
     runtime: str = "litert",
     format: str = "float32",
@@ -214,13 +214,10 @@ def thinner_nets(
         kept: Removable units kept in each group, (nets, groups); the first ones of each.
         dropped: The blocks that leave each; default: none of any.
     """
-    nets = []
-    for row, blocks in zip(kept, dropped or [()] * len(kept), strict=True):
-        mask = np.ones(coupling.units, bool)
-        for group, count in zip(coupling.groups, row, strict=True):
-            mask[group.units[count:]] = False
-        nets.append(sliced_model(coupling, mask, blocks))
-    return nets
+    return [
+        sliced_model(coupling, coupling.first_units(row), blocks)
+        for row, blocks in zip(kept, dropped or [()] * len(kept), strict=True)
+    ]
 
 
 def time_nets(
@@ -264,22 +261,13 @@ def time_nets(
     return np.array([found[name].quiet_ms for name in entries])
 
 
-class Branch(Protocol):
-    """A residual branch that may leave: `coupling.blocks.Block` is one."""
-
-    @property
-    def layers(self) -> Sequence[str]:
-        """Names of its layers with weights."""
-        ...
-
-
 class TimedCalls:
     """Which calls must be measured to know the time of any choice, and the times made of them.
 
     Args:
         coupling: Of the model.
         allowed: Which totals the groups may have.
-        blocks: Residual branches that may leave; see `Branch`.
+        blocks: Residual branches that may leave.
         most: Widths of a group that are all measured; of more some are. A call that depends on
             two groups is measured at all combinations.
     """
@@ -288,7 +276,7 @@ class TimedCalls:
         self,
         coupling: Coupling,
         allowed: Allowed,
-        blocks: Sequence[Branch] = (),
+        blocks: Sequence[Block] = (),
         *,
         most: int = MOST,
     ) -> None:
@@ -343,7 +331,7 @@ class TimedCalls:
         return TimeModel(self._coupling, len(self._blocks), table.overhead_ms, surfaces)
 
 
-def _parts(coupling: Coupling, blocks: Sequence[Branch]) -> Iterator[Part]:
+def _parts(coupling: Coupling, blocks: Sequence[Block]) -> Iterator[Part]:
     """Yields the units of a model, with the blocks that they need."""
     steps = walked(coupling.program, coupling.input_shape)
     outputs = coupling.program.outputs
@@ -359,12 +347,9 @@ def _parts(coupling: Coupling, blocks: Sequence[Branch]) -> Iterator[Part]:
         # the sum leaves, the activation behind it stays
         left = tuple(step for step in unit.steps if id(step) not in gone[partly[0]])
         sums = unit.steps[: len(unit.steps) - len(left)]
-        if not _joins(left[0], sums[0], units, _left(steps, gone[partly[0]]), outputs):
+        rest = [step for step in steps if id(step) not in gone[partly[0]]]
+        if not _joins(left[0], sums[0], units, rest, outputs):
             yield Part(Unit(left), whole, partly)
-
-
-def _left(steps: Sequence[Step], gone: set[int]) -> list[Step]:
-    return [step for step in steps if id(step) not in gone]
 
 
 def _joins(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,10 +19,10 @@ from compress.core.summary import Readable, Summary
 from compress.model.internals import weights_hash
 from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.coupling.groups import Coupling
+from compress.prune.channels.coupling.slots import Numbers
 from compress.prune.channels.criteria import Context
-from compress.prune.channels.selection.allocation import Losses
+from compress.prune.channels.selection.allowed import Counts
 
-Numbers = npt.NDArray[np.float64]
 SHARES = (0.25, 0.5, 0.625, 0.75, 0.875)
 """Of a group's channels that are removed, where the output error is measured."""
 
@@ -29,6 +30,39 @@ SHARES = (0.25, 0.5, 0.625, 0.75, 0.875)
 def removed_counts(units: int) -> list[int]:
     """Return how many of a group's channels are removed where its output error is measured."""
     return [min(units - 1, max(1, round(share * units))) for share in SHARES]
+
+
+class Losses:
+    """The damage of every width of every group, and of every block that leaves.
+
+    Args:
+        by_count: Of each group, by removed units, (units + 1,).
+        blocks: (blocks,).
+        inside: (blocks, groups): a group that lies in a block alone.
+        nested: (blocks, blocks): the second lies in the first.
+    """
+
+    def __init__(
+        self,
+        by_count: Sequence[Numbers],
+        blocks: Sequence[float],
+        inside: npt.NDArray[np.bool_],
+        nested: npt.NDArray[np.bool_],
+    ) -> None:
+        # behind a group's own units, infinity
+        self.table = np.full((len(by_count), max(map(len, by_count))), np.inf)
+        for row, part in zip(self.table, by_count, strict=True):
+            row[: len(part)] = part
+        self.blocks = np.asarray(blocks, float)
+        self.inside, self.nested = inside, nested
+
+    def __call__(self, removed: Counts, present: Counts) -> Numbers:
+        """Returns the sum of damages, (...); what lies in a block that left does none."""
+        gone = present == 0
+        hidden = (gone[..., :, None] & self.inside).any(-2)
+        widths = np.where(hidden, 0.0, self.table[np.arange(len(self.table)), removed])
+        covered = (gone[..., :, None] & self.nested).any(-2)
+        return np.asarray(widths.sum(-1) + (self.blocks * (gone & ~covered)).sum(-1))
 
 
 class BlockSensitivity(NamedTuple):
@@ -65,8 +99,7 @@ class GroupSensitivity:
         known = np.maximum.accumulate(np.maximum([0.0, *self.output_error], 0.0))
         values = [*known, 2.0 * known[-1] + 1e-12]
         counts = np.arange(units + 1)
-        found = np.interp(counts, [0, *self.removed, units], values)
-        return np.asarray(found + 1e-9 * counts)
+        return np.asarray(np.interp(counts, [0, *self.removed, units], values) + 1e-9 * counts)
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,47 +143,47 @@ class SensitivityMap(Readable):
 
     def losses(self, coupling: Coupling) -> Losses:
         """Return the output errors as the allocation takes them."""
-        by_count = [group.interpolate() for group in self.groups]
-        if not self.blocks:
-            return Losses.of(by_count)
-        blocks = blocks_of(coupling)
-        inside = np.array(
-            [[set(group.layers) <= set(block.layers) for group in coupling.groups]
-             for block in blocks]
-        )  # fmt: skip
-        nested = np.array([[other.index in block.inner for other in blocks] for block in blocks])
-        return Losses.of(by_count, [block.output_error for block in self.blocks], inside, nested)
+        blocks = blocks_of(coupling) if self.blocks else ()
+        inside = [
+            [set(group.layers) <= set(block.layers) for group in coupling.groups]
+            for block in blocks
+        ]
+        nested = [[other.index in block.inner for other in blocks] for block in blocks]
+        return Losses(
+            [group.interpolate() for group in self.groups],
+            [block.output_error for block in self.blocks],
+            np.array(inside, bool).reshape(len(blocks), len(coupling.groups)),
+            np.array(nested, bool).reshape(len(blocks), len(blocks)),
+        )
 
     def tempered(self, power: float) -> SensitivityMap:
         """Return the output errors to a power: above 1, small ones differ less from none."""
-
-        def raised(errors: Iterable[float]) -> tuple[float, ...]:
-            return tuple(max(0.0, error) ** power for error in errors)
-
-        groups = [raised(group.output_error) for group in self.groups]
-        return self._with_errors(groups, raised(error for _, error in self.blocks))
+        return self._changed(
+            lambda error, _: max(0.0, error) ** power,
+            np.ones(len(self.groups)),
+            np.ones(len(self.blocks)),
+        )
 
     def scaled(self, groups: Numbers, blocks: Numbers) -> SensitivityMap:
         """Return the output errors times a factor for each group and each block."""
-        errors = [
-            tuple(factor * error for error in group.output_error)
-            for group, factor in zip(self.groups, groups.tolist(), strict=True)
-        ]
-        own = [error for _, error in self.blocks]
-        return self._with_errors(errors, np.multiply(own, blocks).tolist())
+        return self._changed(operator.mul, groups, blocks)
 
-    def _with_errors(
-        self, groups: Sequence[tuple[float, ...]], blocks: Sequence[float]
+    def _changed(
+        self, change: Callable[[float, float], float], groups: Numbers, blocks: Numbers
     ) -> SensitivityMap:
+        """Return `change(error, factor)` for each error, with a factor a group and a block."""
         return replace(
             self,
             groups=tuple(
-                replace(group, output_error=errors)
-                for group, errors in zip(self.groups, groups, strict=True)
+                replace(
+                    group,
+                    output_error=tuple(change(error, factor) for error in group.output_error),
+                )
+                for group, factor in zip(self.groups, groups.tolist(), strict=True)
             ),
             blocks=tuple(
-                BlockSensitivity(block.name, error)
-                for block, error in zip(self.blocks, blocks, strict=True)
+                BlockSensitivity(block.name, change(block.output_error, factor))
+                for block, factor in zip(self.blocks, blocks.tolist(), strict=True)
             ),
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,14 +27,10 @@ from compress.measure.latency_table.prediction import (
 from compress.measure.walk import SizedTensor
 from compress.model.internals import weights_changed
 from compress.model.program import replaced
-from compress.prune.channels.coupling.slots import Ids
-from compress.prune.channels.selection.solver import Allowed, Counts
-from compress.prune.channels.surgery import SmallerCalls
-
-if TYPE_CHECKING:
-    from compress.prune.channels.coupling.groups import Coupling
-
-Numbers = npt.NDArray[np.float64]
+from compress.prune.channels.coupling.groups import Coupling
+from compress.prune.channels.coupling.slots import Ids, Numbers
+from compress.prune.channels.selection.allowed import Allowed, Counts
+from compress.prune.channels.surgery import Surgeon
 
 TOGETHER = 7
 """Measured widths of groups that meet on one axis."""
@@ -122,8 +118,13 @@ class TimeModel:
             InputError: There are fewer than four nets; or see `time`.
         """
         sums, held = self._sums(kept, present)
-        found = calibrate(sums, held, measured)
-        return TimeModel(self._coupling, self._blocks, self._overhead, self._surfaces, found)
+        return TimeModel(
+            self._coupling,
+            self._blocks,
+            self._overhead,
+            self._surfaces,
+            calibrate(sums, held, measured),
+        )
 
     def time(self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None = None) -> Numbers:
         """Returns the time of whole inferences in ms.
@@ -261,9 +262,6 @@ class CallGrid:
 
     def __init__(self, coupling: Coupling, allowed: Allowed, most: int = MOST) -> None:
         self._coupling, self._allowed, self._most = coupling, allowed, most
-        self._weights: dict[int, list[Ids]] = {}
-        for binding in coupling.bindings:
-            self._weights.setdefault(id(binding.variable), []).append(binding.ids)
         self._widths: dict[tuple[tuple[Row, ...], bool], Widths] = {}
 
     def widths(self, unit: Unit) -> tuple[Widths, ...]:
@@ -299,20 +297,16 @@ class CallGrid:
 
     def call_at(self, unit: Unit, kept: Counts) -> tuple[CallKey, Callable[[], Any]]:
         """Returns a unit's call where groups keep so many removable units, (groups,)."""
-        mask = np.ones(self._coupling.units, bool)
-        for group, count in zip(self._coupling.groups, kept, strict=True):
-            mask[group.units[count:]] = False
-        smaller = SmallerCalls(self._coupling, mask)
+        smaller = Surgeon(self._coupling, self._coupling.first_units(kept))
         return self._key(unit, smaller), partial(self._model, unit, smaller)
 
     # -- widths --------------------------------------------------------------------------
 
     def _axes(self, unit: Unit) -> Iterator[Ids]:
-        """Yields the tracked axes of all tensors and weights of a unit."""
         for step in unit.steps:
             yield from self._tracked((*step.node.inputs, *step.node.outputs))
             for weight in getattr(step.node.operation, "weights", ()):
-                yield from self._weights.get(id(weight), ())
+                yield from self._coupling.weight_axes[id(weight)].values()
 
     def _tracked(self, tensors: Iterable[Any]) -> Iterator[Ids]:
         for tensor in tensors:
@@ -372,12 +366,11 @@ class CallGrid:
         ) - self._allowed.fixed[list(groups)]  # fmt: skip
         at, first = np.unique(kept @ weights, return_index=True)
         places = tuple(range(len(at)))
-        spread = np.eye(len(at))
-        return Widths(tuple(groups), weights, 0.0, at, kept[first], places, spread, True)
+        return Widths(tuple(groups), weights, 0.0, at, kept[first], places, np.eye(len(at)), True)
 
     # -- calls ---------------------------------------------------------------------------
 
-    def _shape(self, tensor: SizedTensor, symbolic: Any, smaller: SmallerCalls) -> tuple[int, ...]:
+    def _shape(self, tensor: SizedTensor, symbolic: Any, smaller: Surgeon) -> tuple[int, ...]:
         slots = self._coupling.graph.tensors.get(id(symbolic))
         axes = slots.axes if slots else (None,) * len(tensor.shape)
         sizes = tuple(
@@ -391,7 +384,7 @@ class CallGrid:
             )
         return tuple(int(size) for size in sizes if size is not None)
 
-    def _key(self, unit: Unit, smaller: SmallerCalls) -> CallKey:
+    def _key(self, unit: Unit, smaller: Surgeon) -> CallKey:
         inputs = unit.inputs
         numbers = {tensor.key: f"input {place}" for place, (tensor, _) in enumerate(inputs)}
         calls = []
@@ -407,7 +400,7 @@ class CallGrid:
         )
         return key_of(calls, *shapes)
 
-    def _model(self, unit: Unit, smaller: SmallerCalls) -> Any:
+    def _model(self, unit: Unit, smaller: Surgeon) -> Any:
         """Builds a unit alone, with random weights: zeros and ones would be left out of a file."""
         import keras
 

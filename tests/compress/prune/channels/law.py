@@ -25,9 +25,8 @@ from compress.prune.channels.coupling.blocks import Block, blocks_of
 from compress.prune.channels.coupling.groups import Coupling, Mask
 from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.surgery import (
-    indices_by_weight,
+    Surgeon,
     kept_indices,
-    sliced_with_weights,
 )
 
 Array = npt.NDArray[Any]
@@ -70,7 +69,8 @@ def check(
     if inputs is None:
         inputs = random_inputs(coupling.program, rng)
     blocks = [blocks_of(coupling)[index] for index in dropped]
-    sliced, new = sliced_with_weights(coupling, mask, blocks)
+    surgeon = Surgeon(coupling, mask, blocks)
+    sliced, new = surgeon.build(coupling.program), surgeon.weights
     check_slices(coupling, mask, new, blocks)
     for weight, value in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(weight.numpy(), value, "the model was modified")
@@ -150,10 +150,8 @@ def check_slices(
     The one exception is written down in docs/methods.md: a query projection is multiplied
     by the root of (new / old key width).
     """
-    indices = indices_by_weight(coupling, mask, dropped)
-    scaled = {
-        id(variable) for edits in coupling.graph.edits.values() for variable, _ in edits.scales
-    }
+    indices = Surgeon(coupling, mask, dropped).indices()
+    scaled = {id(variable) for scales in coupling.graph.scales.values() for variable, _ in scales}
     compared = 0
     for weight in coupling.program.model.weights:
         gone = any(kept is not None and not len(kept) for kept in indices[id(weight)])
@@ -187,7 +185,7 @@ def check_costs(coupling: Coupling, mask: Mask, sliced: Any, dropped: Sequence[B
         counted: Counter[str] = Counter()
         for row in analysis.layers:
             counted[row.name] += row.macs or 0
-        own = CostModel.of(coupling).macs_by_layer(kept, present)
+        own = CostModel.of(coupling).macs.by_layer(kept, present)
         differing = {
             name: (own.get(name, 0.0), macs)
             for name, macs in counted.items()

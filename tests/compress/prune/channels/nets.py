@@ -38,4 +38,4 @@ def check_macs(coupling: Coupling, sliced: Any, mask: Any) -> None:
 def macs_of(model: Any, layer: str, input_shape: tuple[int, ...] | None = None) -> float:
     coupling = coupling_of(model, input_shape)
     whole = np.array([len(group.units) for group in coupling.groups])
-    return CostModel.of(coupling).macs_by_layer(whole)[layer]
+    return CostModel.of(coupling).macs.by_layer(whole)[layer]

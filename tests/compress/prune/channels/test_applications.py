@@ -1,8 +1,7 @@
 """The networks of `keras.applications`: every channel but the outputs' can leave, exactly.
 
 Two of them are checked in the default run, small ones of most families under the marker
-`slow`, and all 40 under `matrix`; `python -m benchmarks.applications_channels` makes the table of
-docs/channels.md of them.
+`slow`, and all 40 under `matrix`, whose figures are in docs/channels.md.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from compress.measure import count_macs
 from compress.model.recording import record
 from compress.prune.channels import prune_channels
 from compress.prune.channels.analysis import coupling_of
-from compress.prune.channels.pruning import _mask_of
+from compress.prune.channels.report import _mask_of
 from tests.compress.prune.channels.law import compare, outputs_of, randomize, reference
 
 # smallest inputs that the constructors accept with their classifier on top

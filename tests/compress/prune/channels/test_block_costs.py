@@ -30,10 +30,10 @@ def test_costs_by_hand() -> None:
     trunk, outer, inner = 5 * 8 + 8 + 8 * 3 + 3, 8 * 6 + 6 + 6 * 8 + 8, 6 * 6 + 6
     params = [trunk + outer + count * inner for count in (2, 1, 0)] + [trunk] * 3
     np.testing.assert_array_equal(costs.params(kept, present), params)
-    by_layer = costs.macs_by_layer(kept, present)
+    by_layer = costs.macs.by_layer(kept, present)
     np.testing.assert_array_equal(by_layer["b_dense"], 216 * np.array([1, 1, 0, 0, 0, 0]))
     np.testing.assert_array_equal(by_layer["stem"], [240] * 6)
-    assert costs.params_by_layer(kept)["down"] == 8 * 6 + 6
+    assert costs.params.by_layer(kept)["down"] == 8 * 6 + 6
 
 
 def test_costs_broadcast_kept_and_present() -> None:
@@ -55,7 +55,7 @@ def test_a_normalization_that_two_blocks_share_costs_until_both_leave() -> None:
     coupling = coupling_of(NETS["parallel transformer"]())
     costs = CostModel.of(coupling)
     present = np.array([[0, 1, 1, 1], [1, 0, 1, 1], [0, 0, 1, 1]])
-    by_layer = costs.params_by_layer(coupling.whole, present)
+    by_layer = costs.params.by_layer(coupling.whole, present)
     assert by_layer["a_norm"].tolist() == [16, 16, 0]
     assert by_layer["b_norm"].tolist() == [16, 16, 16]
 

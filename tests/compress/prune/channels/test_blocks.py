@@ -14,14 +14,13 @@ from benchmarks.resnet20 import build
 from compress.measure import count_macs
 from compress.model.internals import named_layers
 from compress.prune.channels.analysis import coupling_of
-from compress.prune.channels.coupling.blocks import blocks_of, depth_of
-from compress.prune.channels.pruning import _mask_of
+from compress.prune.channels.coupling.blocks import blocks_of
+from compress.prune.channels.report import _mask_of
 from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.surgery import (
-    indices_by_weight,
+    Surgeon,
     kept_indices,
     sliced_model,
-    sliced_with_weights,
     variable_paths,
 )
 from tests.compress.prune.channels.law import (
@@ -50,7 +49,7 @@ def found(model: Any) -> list[tuple[str, tuple[str, ...]]]:
 
 def held(model: Any) -> list[tuple[str, str]]:
     """Names and reasons of what stays."""
-    return [(row.name, row.reason) for row in depth_of(coupling_of(model)).held]
+    return [(row.name, row.reason) for row in coupling_of(model).depth.held]
 
 
 # -- the law --------------------------------------------------------------------------------
@@ -199,19 +198,18 @@ def test_weights_of_dropped_layers_have_empty_indices() -> None:
     outer = blocks_of(coupling)[2]
     mask = random_mask(coupling, np.random.default_rng(0), 0.5)
     indices = kept_indices(coupling, mask, [outer])
-    _, new = sliced_with_weights(coupling, mask, [outer])
+    surgeon = Surgeon(coupling, mask, [outer])
+    surgeon.build(coupling.program)
     without = kept_indices(coupling, mask)
     for path, weight in variable_paths(coupling.program.model):
         layer = path.split("/")[0]
-        assert (id(weight) in new) == (layer not in outer.layers)
+        assert (id(weight) in surgeon.weights) == (layer not in outer.layers)
         if layer in outer.layers:
             assert [len(kept) for kept in indices[path]] == [0] * len(weight.shape)
         else:
             for one, two in zip(indices[path], without[path], strict=True):
                 np.testing.assert_array_equal(one, two)
-    assert indices_by_weight(coupling, mask, [outer]).keys() == {
-        id(weight) for weight in coupling.program.model.weights
-    }
+    assert surgeon.indices().keys() == {id(weight) for weight in coupling.program.model.weights}
 
 
 def test_kept_units_are_read_from_the_weights_that_stay() -> None:

@@ -11,7 +11,7 @@ from keras import layers, ops
 
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.coupling import branches
-from compress.prune.channels.coupling.blocks import blocks_of, depth_of
+from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.surgery import (
     sliced_model,
@@ -28,7 +28,7 @@ def found(model: Any) -> list[tuple[str, tuple[str, ...]]]:
 
 def held(model: Any) -> list[tuple[str, str]]:
     """Names and reasons of what stays."""
-    return [(row.name, row.reason) for row in depth_of(coupling_of(model)).held]
+    return [(row.name, row.reason) for row in coupling_of(model).depth.held]
 
 
 def test_blocks_by_name() -> None:
@@ -149,7 +149,7 @@ def dense_connections() -> Any:
 @pytest.mark.parametrize("make", [plain, unet, dense_connections])
 def test_nets_without_sums_have_no_blocks(make: Any) -> None:
     coupling = coupling_of(make())
-    assert blocks_of(coupling) == () == depth_of(coupling).held
+    assert blocks_of(coupling) == () == coupling.depth.held
     costs = CostModel.of(coupling)
     assert costs.macs(coupling.whole, np.ones(0)) == costs.macs(coupling.whole)
 

@@ -24,9 +24,9 @@ from compress.prune.channels.criteria.reconstruction import (
     eliminated,
     reconstruction,
 )
-from compress.prune.channels.selection.allocation import Losses, allocated
-from compress.prune.channels.selection.sensitivity import GroupSensitivity
-from compress.prune.channels.selection.solver import AIM, Allowed
+from compress.prune.channels.selection.allowed import AIM, Allowed
+from compress.prune.channels.selection.by_output_error import allocated
+from compress.prune.channels.selection.sensitivity import GroupSensitivity, Losses
 
 
 def lost(h: Any, w: Any, gone: list[int]) -> float:
@@ -136,7 +136,7 @@ def test_allocation_against_all_choices(seed: int) -> None:
         np.concatenate([[0.0], np.cumsum(np.sort(rng.random(count) ** 3))]) for count in units
     ]
     weights = rng.integers(1, 9, 3)
-    losses = Losses.of(tables, rng.random(2), np.array([[1, 0, 0], [0, 0, 0]], bool),
+    losses = Losses(tables, rng.random(2), np.array([[1, 0, 0], [0, 0, 0]], bool),
                        np.zeros((2, 2), bool))  # fmt: skip
 
     def cost(kept: Any, present: Any) -> Any:
@@ -148,19 +148,19 @@ def test_allocation_against_all_choices(seed: int) -> None:
     whole = float(cost(units, np.ones(2, int)))
     target = 0.45 * whole
     found = allocated(losses, allowed, cost, target)
-    assert found.choice.cost <= target * (1 + AIM)
-    assert found.choice.cost == cost(found.choice.totals, found.present)
+    assert found.cost <= target * (1 + AIM)
+    assert found.cost == cost(found.totals, found.present)
     best = np.inf
     for totals in itertools.product(*(range(1, count + 1) for count in units)):
         for present in itertools.product((0, 1), repeat=2):
             kept, there = np.array(totals), np.array(present)
             if cost(kept, there) <= target * (1 + AIM):
                 best = min(best, float(losses(units - kept, there)))
-    assert float(losses(units - found.choice.totals, found.present)) <= 1.25 * best + 1e-9
+    assert float(losses(units - found.totals, found.present)) <= 1.25 * best + 1e-9
 
 
 def test_damage_in_blocks_that_left_is_none() -> None:
-    losses = Losses.of(
+    losses = Losses(
         [np.array([0.0, 1.0]), np.array([0.0, 2.0])],
         [4.0, 8.0],
         np.array([[1, 0], [1, 0]], bool),

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from compress.prune.channels.selection.allowed import Choice, Selection
+from compress.prune.channels.selection.by_output_error import refined
 from compress.prune.channels.selection.sensitivity import (
     BlockSensitivity,
     GroupSensitivity,
     SensitivityMap,
 )
-from compress.prune.channels.selection.solver import Choice
-from compress.prune.channels.selection.weighed import Weighed, refined
 
 SCORES = (0.0, 1.0, 2.0, 3.0)
 MEASURED = SensitivityMap(
@@ -27,14 +28,14 @@ MEASURED = SensitivityMap(
 """The blocks of least damage leave first, though together they harm."""
 
 
-def choose(measured: SensitivityMap) -> Weighed:
+def choose(measured: SensitivityMap) -> Selection:
     """Removes two of five: groups a, b, c and both blocks, those of least damage."""
     values = [group.output_error[0] for group in measured.groups]
     values += [block.output_error for block in measured.blocks]
     gone = set(np.argsort(values, kind="stable")[:2].tolist())
     mask = np.array([place not in gone for place in range(3)])
     blocks: list[Any] = [SimpleNamespace(index=place - 3) for place in sorted(gone) if place >= 3]
-    return Weighed(Choice(mask.astype(int), 3.0, 0.0), mask, 1, tuple(blocks))
+    return Selection(mask, Choice(mask.astype(int), 3.0, 0.0), "1", dropped=tuple(blocks))
 
 
 class Judge:
@@ -75,10 +76,10 @@ def test_the_first_choice_stays_where_none_is_better() -> None:
 
 
 def test_a_choice_that_misses_the_target_is_not_judged() -> None:
-    def missing(measured: SensitivityMap) -> Weighed:
+    def missing(measured: SensitivityMap) -> Selection:
         found = choose(measured)
         error = 0.03 if {block.index for block in found.dropped} == {0} else 0.01
-        return found._replace(choice=Choice(found.choice.totals, 3.0, error))
+        return replace(found, choice=Choice(found.choice.totals, 3.0, error))
 
     judge = Judge()
     best = refined(MEASURED, missing, judge, 9)  # type: ignore[arg-type]

@@ -208,7 +208,7 @@ def test_macs_of_attention() -> None:
     for function in (einsum_attention, fused_attention):
         coupling, _, _ = check(dense_net(function))
         whole = np.array([len(group.units) for group in coupling.groups])
-        by_layer = CostModel.of(coupling).macs_by_layer(whole)
+        by_layer = CostModel.of(coupling).macs.by_layer(whole)
         products = [
             macs
             for name, macs in by_layer.items()

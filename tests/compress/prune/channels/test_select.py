@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from compress.prune.channels.selection.solver import Allowed, by_rank, by_share, steps_for
+from compress.prune.channels.selection.allowed import Allowed, steps_for
+from compress.prune.channels.selection.by_rank import by_rank, by_share
 
 
 def allowed(
@@ -62,7 +63,7 @@ def test_share_of_every_group() -> None:
 def test_one_threshold_removes_the_lowest_scores() -> None:
     scores = [np.array([0.1, 0.9, 0.8]), np.array([0.2, 0.3, 0.95])]
     weight = np.array([1.0, 1.0])
-    choice = by_rank(scores, allowed([3, 3]), lambda kept: kept @ weight, 3.0)
+    choice = by_rank(scores, allowed([3, 3]), lambda kept, _: kept @ weight, 3.0)
     assert choice.totals.tolist() == [2, 1]  # 0.1, 0.2, 0.3 leave
     assert choice.met
 
@@ -80,7 +81,7 @@ def test_comes_as_near_as_exhaustive_search(seed: int) -> None:
 
     space = allowed(sizes.tolist())
     target = float(cost(sizes)) * rng.uniform(0.3, 0.8)
-    choice = by_rank(scores, space, cost, target)
+    choice = by_rank(scores, space, lambda kept, _: cost(kept), target)
     best = min(
         abs(float(cost(np.array(kept))) - target) / target
         for kept in itertools.product(*[range(1, size + 1) for size in sizes])
@@ -92,14 +93,16 @@ def test_comes_as_near_as_exhaustive_search(seed: int) -> None:
 def test_uniform_thins_all_groups_alike() -> None:
     scores = [np.full(100, 0.01), np.full(100, 5.0)]
     weight = np.array([1.0, 1.0])
-    choice = by_rank(scores, allowed([100, 100]), lambda kept: kept @ weight, 100.0, uniform=True)
+    choice = by_rank(
+        scores, allowed([100, 100]), lambda kept, _: kept @ weight, 100.0, uniform=True
+    )
     assert choice.totals.tolist() == [50, 50]
 
 
 def test_floors_hold() -> None:
     scores = [np.zeros(10), np.ones(10)]
     choice = by_rank(
-        scores, allowed([10, 10], floor=[4, 1]), lambda kept: kept.sum(-1).astype(float), 9.0
+        scores, allowed([10, 10], floor=[4, 1]), lambda kept, _: kept.sum(-1).astype(float), 9.0
     )
     assert choice.totals[0] == 4
     assert choice.totals.sum() == 9

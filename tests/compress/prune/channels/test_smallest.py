@@ -16,7 +16,7 @@ from compress.measure import count_macs
 from compress.plan import ChannelOptions
 from compress.prune.channels import coupled_groups, prune_channels
 from compress.prune.channels.analysis import coupling_of
-from compress.prune.channels.selection.allowed import smallest
+from compress.prune.channels.selection.target import smallest
 from search.cli import app
 from tests.compress.prune.channels.generator import graph
 

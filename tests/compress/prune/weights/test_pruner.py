@@ -17,13 +17,8 @@ from compress.core.device import Device
 from compress.core.errors import InputError, TrainingDiverged
 from compress.data import Dataset
 from compress.plan import TrainSettings, WeightOptions
-from compress.prune.weights import (
-    WeightPruner,
-    resume_pruning,
-    save_pruning,
-    tfmot_bridge,
-    update_times,
-)
+from compress.prune.weights import WeightPruner, resume_pruning, save_pruning, update_times
+from compress.prune.weights.schedules import schedule_from
 from compress.train import train
 from tests.same import same_arrays
 
@@ -330,7 +325,7 @@ ERRORS: list[tuple[Callable[[], Any], str]] = [
     (lambda: WeightPruner(schedule=3).attach(two_layers()), "Received: int"),
     (
         lambda: WeightPruner(
-            schedule=tfmot_bridge.schedule_from({"class_name": "ConstantSparsity", "config": TFMOT})
+            schedule=schedule_from({"class_name": "ConstantSparsity", "config": TFMOT})
         ).attach(two_layers(), steps_per_epoch=10, epochs=2),
         "end_step 50, 20 training steps",
     ),

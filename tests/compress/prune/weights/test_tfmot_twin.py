@@ -15,7 +15,8 @@ import pytest
 import tensorflow as tf
 
 from compress.plan import WeightOptions
-from compress.prune.weights import WeightPruner, tfmot_bridge
+from compress.prune.weights import WeightPruner
+from compress.prune.weights.schedules import schedule_from
 
 STEPS = 200
 DENSE: dict[str, Any] = {"layer": "Dense", "settings": {"units": 24}, "input": [32]}
@@ -88,7 +89,7 @@ def pruner_of(case: dict[str, Any]) -> WeightPruner:
         freeze=True,
     )
     config = {"class_name": case["schedule"], "config": case["times"]}
-    return WeightPruner(options, schedule=tfmot_bridge.schedule_from(config))
+    return WeightPruner(options, schedule=schedule_from(config))
 
 
 def arrays_of(case: dict[str, Any], seed: int) -> dict[str, np.ndarray]:

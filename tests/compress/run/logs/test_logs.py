@@ -17,9 +17,8 @@ from compress.plugins import LOGS
 from compress.run.directory import RunFolder
 from compress.run.logs import Event
 from compress.run.logs.follower import EPOCHS, EpochSource, FileSource, following, note_epoch
-from search.study.directory import SearchFolder
+from search.study.directory import Final, SearchFolder
 from search.study.events import search_sources
-from search.study.records import Final
 from tests.compress.report.test_report import folder  # noqa: F401
 from tests.contracts.log import CURVE, Figures, LogContract, Once
 from tests.patience import wait_for
