@@ -33,12 +33,14 @@ TABLES = [
 MODULE = '''
 """One plug-in of each kind that needs no Keras to be registered."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from compress.plugins import CRITERIA, HINTS, LOGIT_LOSSES, RUNTIMES, SOURCES, TASKS
 from compress.data import RawData, Split
 from compress.distillation.losses import FeatureLoss, LogitLoss
-from compress.measure.runtimes.litert import LiteRT
+from compress.measure.runtimes.litert import RUNTIME
 from compress.data.tasks import MEANING, MultiClass
 from search.plugins import SAMPLERS, SPACES
 from search.samplers._base import StatelessSampler
@@ -82,16 +84,6 @@ class Means(FeatureLoss):
         return (mean(student) - mean(teacher)) ** 2
 
 
-class Mine(LiteRT):
-    """LiteRT under another name."""
-
-    name = "mine"
-    exported = ("float32",)
-
-    def describe(self):
-        return "Mine 1.0"
-
-
 class Graded(MultiClass):
     """Classes, judged by the mean recall under a name of its own."""
 
@@ -129,7 +121,7 @@ def corners(source):
 CRITERIA.add("last_kept", last_kept)
 LOGIT_LOSSES.add("squared", Squared)
 HINTS.add("means", Means)
-RUNTIMES.add("mine", Mine())
+RUNTIMES.add("mine", replace(RUNTIME, name="mine", text="Mine 1.0", exported=("float32",)))
 TASKS.add("graded", Graded)
 MEANING["grade"] = ("Grade", "Mean recall of the classes")
 SOURCES.add("corners", corners)

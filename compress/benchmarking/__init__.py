@@ -32,17 +32,16 @@ from compress.benchmarking.models import (
 from compress.benchmarking.result import BenchResult, Timed, key_of, write_result
 from compress.core.arguments import check_arguments
 from compress.core.atomic_files import new_folder
-from compress.core.errors import InputError, MissingDependency
+from compress.core.errors import InputError
 from compress.exporting.traced import layer_of
 from compress.measure import Entry, time_entries
 from compress.measure.rules import rule_of
-from compress.measure.runtimes.onnx import INSTALL
+from compress.measure.runtimes.onnx import RUNTIME
 from compress.model.kinds import bytes_of
 from compress.model.program import Node
 from compress.model.recording import record
 from compress.plan.bench import BenchPlan
 from compress.plan.keywords import BENCH
-from compress.plugins import RUNTIMES
 
 if TYPE_CHECKING:
     import keras
@@ -242,10 +241,7 @@ def profiled(model: keras.Model, *, threads: int = 1, runs: int = 50) -> Profile
     """
     from compress.exporting.onnx import export_onnx
 
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingDependency(INSTALL) from None
+    onnxruntime = RUNTIME.load_library()
     layers = multipliers(model)
     with tempfile.TemporaryDirectory() as folder:
         # nodes of our files carry layers' names
@@ -263,4 +259,4 @@ def profiled(model: keras.Model, *, threads: int = 1, runs: int = 50) -> Profile
         for _ in range(WARMUP + runs):
             session.run(None, {given.name: x})
         events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
-    return Profile(_by_layer(events, layers), RUNTIMES["onnx"].describe(), threads, runs)
+    return Profile(_by_layer(events, layers), RUNTIME.describe(), threads, runs)

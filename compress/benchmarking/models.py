@@ -18,7 +18,6 @@ from compress.exporting.tflite_editing import resized
 from compress.exporting.traced import Convertible, Traced
 from compress.measure import Analysis, count_macs
 from compress.measure.graph_files import read_graph_file
-from compress.measure.graph_files.saved_model import count_saved_model
 from compress.measure.runtimes import runtimes, suffixes
 from compress.model.copies import sized_model
 from compress.model.inference import left_out
@@ -163,6 +162,8 @@ def prepare(
         if model.path.is_dir():
             source = SavedModel(model.path, plan.signature)
             sizes = source.sizes(shape, "to be timed")
+            from compress.measure.graph_files.tf_builder import count_saved_model
+
             try:
                 counted.append(_counted(model, count_saved_model(source, sizes)))
             except InputError as error:  # it can be timed all the same

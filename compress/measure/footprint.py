@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,10 @@ from compress.core.errors import InputError, MissingDependency, ParetuneError, o
 from compress.core.native_output import captured_stderr
 from compress.core.processes import ProcessEnded, ProcessOverdue, Server, receive, send, serving
 from compress.measure.runtimes import RUNTIMES
+from compress.measure.runtimes.litert import allocated
 from compress.run.directory import LOG
 
-RUNS = 5
 SECONDS = 300.0
-ZSTD_LEVEL = 19
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ def file_sizes(path: Path) -> FileSizes:
     return FileSizes(
         len(content),
         len(gzip.compress(content, compresslevel=9, mtime=0)),
-        len(zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(content)),
+        len(zstandard.ZstdCompressor(level=19).compress(content)),
     )
 
 
@@ -64,22 +62,17 @@ def arena_bytes(path: str | Path) -> int:
         >>> arena_bytes(file) > 4 * model.inputs[0].shape[-1]
         True
     """
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    from ai_edge_litert.interpreter import OpResolverType
 
     content = Path(path).read_bytes()
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    with captured_stderr() as written:
-        try:
-            held: Any = Interpreter(model_content=content, experimental_op_resolver_type=plain)
-            held.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            reason = str(error) or written().strip()
-            raise InputError(f"LiteRT must be able to run '{path}' ({reason}).") from None
-        if held.num_subgraphs() > 1:
-            raise InputError(
-                f"The memory of '{path}' must be that of one graph to be read off. Received: "
-                f"{held.num_subgraphs()} graphs (loops, of recurrent layers say)."
-            )
+    held = allocated(path, model_content=content, experimental_op_resolver_type=plain)
+    if held.num_subgraphs() > 1:
+        raise InputError(
+            f"The memory of '{path}' must be that of one graph to be read off. Received: "
+            f"{held.num_subgraphs()} graphs (loops, of recurrent layers say)."
+        )
+    with captured_stderr():
         spans = [
             span for detail in held.get_tensor_details() if (span := _span(held, detail["index"]))
         ]
@@ -160,23 +153,19 @@ def _span(interpreter: Any, index: int) -> tuple[int, int] | None:
     return start, start + int(values.nbytes)
 
 
-def _measured(path: str, runtime: str, threads: int) -> int:
-    own = RUNTIMES[runtime]
-    importlib.import_module(own.library)  # the library's own memory is not the file's
-    before = linux.resident_bytes()
-    session = own.prepare(Path(path), threads)
-    session.set_inputs([np.zeros(info.shape) for info in session.inputs])
-    for _ in range(RUNS):
-        session.invoke()
-    return max(0, linux.resident_bytes() - before)
-
-
 def main() -> None:
     """Answers one question; see `resident_bytes`."""
     questions, answers = serving()
     path, runtime, threads = receive(questions, SECONDS)
     try:
-        send(answers, _measured(path, runtime, threads))
+        own = RUNTIMES[runtime]
+        own.load_library()  # the library's own memory is not the file's
+        before = linux.resident_bytes()
+        session = own.prepare(Path(path), threads)
+        session.set_inputs([np.zeros(info.shape) for info in session.inputs])
+        for _ in range(5):
+            session.invoke()
+        send(answers, max(0, linux.resident_bytes() - before))
     except (ParetuneError, ImportError, RuntimeError, ValueError) as error:
         send(answers, one_line(str(error)))
 

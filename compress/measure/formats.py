@@ -30,9 +30,7 @@ def share(value: float | None) -> str:
 
 def quality(name: str, value: float | None) -> str:
     """Return a metric in [0, 1] as a percentage; an error in its own unit, R2 as a number."""
-    if not is_share(name) and value is not None:
-        return f"{value:.4g}"
-    return share(value)
+    return share(value) if value is None or is_share(name) else f"{value:.4g}"
 
 
 def change(name: str, value: float, *, unit: bool = True, short: bool = False) -> str:
@@ -107,12 +105,9 @@ def speedup(value: Latency | None) -> str:
     return f"{value.ratio:.2f}x {ends}"
 
 
-_COSTS = {"macs": count, "params": count, "size_bytes": size, "latency_ms": time}
-
-
 def cost(name: str, value: float) -> str:
     """Returns a cost by its field's name, in its unit where it has one."""
-    return _COSTS[name](value)
+    return {"size_bytes": size, "latency_ms": time}.get(name, count)(value)
 
 
 def plain(value: object) -> str:

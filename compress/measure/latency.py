@@ -39,17 +39,10 @@ ROUNDS_PER_INSTANCE = 2
 """Instances of one file differ by up to 5 %, and rounds of one instance alike: instances are what
 is independent, so each file is prepared anew this often."""
 MIN_ROUNDS = 40
-CHECK_EVERY, CHECK_GROWTH = 4, 1.1
-"""Rounds until the intervals are looked at again: so many, or a tenth of all where that is more.
-Every look is a chance to stop while an interval happens to be narrow."""
 BUSY = "other processes kept"
 """How the warning begins that others had worked meanwhile."""
-BUSY_CORES = 0.2
-"""Other work above this many cores is reported with the figures."""
 MIN_RUNS = 7
 """Runs in a block; the first is dropped: it pays for the previous file's cache."""
-MAX_RUNS = 60
-BLOCK_SECONDS = 0.003
 
 
 @dataclass(frozen=True)
@@ -171,7 +164,8 @@ def time_entries(
             if on_progress:
                 on_progress(min(1.0, spent))
             if done + 1 >= next_check:
-                next_check = max(done + 1 + CHECK_EVERY, math.ceil((done + 1) * CHECK_GROWTH))
+                # every look is a chance to stop while an interval happens to be narrow
+                next_check = max(done + 5, math.ceil((done + 1) * 1.1))
                 if _widest(timers, against, seed) <= precision:
                     stopped_by = "precision"
             if not stopped_by and spent >= 1.0:
@@ -239,7 +233,10 @@ def _summary(
 
 def _warnings(busy: float | None, files: Sequence[Path]) -> tuple[str, ...]:
     found = []
-    if lacks_vnni() and any(map(_has_integers, files)):
+    # operators are named in a file as text: the onnx package is not needed to run it
+    if lacks_vnni() and any(
+        path.suffix == ".onnx" and b"QuantizeLinear" in path.read_bytes() for path in files
+    ):
         found.append(
             "this processor has no VNNI instructions: int8 .onnx files take longer here than on "
             "processors that have them"
@@ -247,16 +244,9 @@ def _warnings(busy: float | None, files: Sequence[Path]) -> tuple[str, ...]:
     governor = linux.governor()
     if governor not in ("", "performance"):
         found.append(f"the CPU's frequency governor is '{governor}', not 'performance'")
-    if busy is None or busy < BUSY_CORES:
-        return tuple(found)
-    found.append(f"{BUSY} {busy:.1f} of {os.cpu_count()} cores busy during the timing")
+    if busy is not None and busy >= 0.2:
+        found.append(f"{BUSY} {busy:.1f} of {os.cpu_count()} cores busy during the timing")
     return tuple(found)
-
-
-def _has_integers(path: Path) -> bool:
-    """Tells whether a file is an `.onnx` file that quantizes values."""
-    # operators are named in it as text: the onnx package is not needed to run a file
-    return path.suffix == ".onnx" and b"QuantizeLinear" in path.read_bytes()
 
 
 class Timer:
@@ -271,7 +261,8 @@ class Timer:
         self.renew()
         self._session.invoke()
         once = min(self._session.timed(3))
-        self._block = min(MAX_RUNS, max(MIN_RUNS, math.ceil(BLOCK_SECONDS / max(once, 1e-9))))
+        # about 3 ms
+        self._block = min(60, max(MIN_RUNS, math.ceil(0.003 / max(once, 1e-9))))
 
     def renew(self) -> None:
         """Prepares the file anew and feeds it fixed random inputs."""

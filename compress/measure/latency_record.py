@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.statistics import Floats
 from compress.run.records import Record
 
-Floats = npt.NDArray[np.float64]
 RESAMPLES = 2000
 LEVEL = 0.95
 FEWEST = 10
@@ -23,8 +23,6 @@ QUIET = 0.1
 """The quantile of short blocks that tells a time alone. What else a machine does, or a neighbour
 on a shared one, makes some blocks up to twice as long, short calls more than long ones, and no
 block shorter: of single calls a median lies now here, now there, up to 1.9 times apart."""
-_AT_ONCE = 2_000_000
-"""Resampled values in memory at one time."""
 STOPPED_BY = ("precision", "budget")
 
 
@@ -129,9 +127,13 @@ def median_spread(
     starts = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
     if len(starts) < FEWEST:
         return Spread(middle, float(sample.min()), float(sample.max()), RANGE)
+    from scipy.special import ndtr, stdtrit
+
     sizes = np.diff(np.r_[starts, len(sample)])
     medians = _resampled_medians(sample, starts, sizes, rng)
-    tail = _tail(len(starts))
+    quantile = stdtrit(len(starts) - 1, (1.0 + LEVEL) / 2.0)
+    # the share of resampled medians to leave out on either side
+    tail = float(ndtr(-quantile * np.sqrt(len(starts) / (len(starts) - 1))))
     low, high = np.quantile(medians, [tail, 1.0 - tail])
     return Spread(middle, float(low), float(high), INTERVAL)
 
@@ -162,7 +164,8 @@ def _resampled_medians(
 ) -> Floats:
     """Returns the medians of `RESAMPLES` samples: groups drawn, then values in each."""
     count, largest = len(starts), int(sizes.max())
-    step = max(1, _AT_ONCE // (count * largest))
+    # so many values are in memory at one time
+    step = max(1, 2_000_000 // (count * largest))
     medians = []
     for done in range(0, RESAMPLES, step):
         shape = (min(step, RESAMPLES - done), count)
@@ -179,11 +182,3 @@ def _resampled_medians(
         row = np.arange(len(rows))
         medians.append((rows[row, (held - 1) // 2] + rows[row, held // 2]) / 2.0)
     return np.concatenate(medians)
-
-
-def _tail(count: int) -> float:
-    """Returns the share of resampled medians to leave out on either side."""
-    from scipy.special import ndtr, stdtrit
-
-    quantile = stdtrit(count - 1, (1.0 + LEVEL) / 2.0)
-    return float(ndtr(-quantile * np.sqrt(count / (count - 1))))

@@ -30,12 +30,12 @@ from compress.data.tasks import TASKS, Task
 from compress.measure.runtimes import Session, session_for
 
 REPORT_EVERY = 250
-MOST, LARGE = 4, 32_000_000
-"""Sessions of one file, and the bytes from which on there is one alone."""
+LARGE = 32_000_000
+"""Bytes of a file from which on there is one session alone."""
 
 
 def sessions_for(path: Path, threads: int) -> tuple[Session, ...]:
-    """Prepares a file as often as there are threads to run it on, up to `MOST`.
+    """Prepares a file as often as there are threads to run it on, up to four times.
 
     Args:
         path: Of a kind that some runtime runs. A large file is prepared once: each session holds
@@ -46,7 +46,7 @@ def sessions_for(path: Path, threads: int) -> tuple[Session, ...]:
         InputError: No runtime can run it.
         MissingDependency: The runtime is not installed.
     """
-    many = 1 if path.stat().st_size > LARGE else min(MOST, threads)
+    many = 1 if path.stat().st_size > LARGE else min(4, threads)
     return tuple(session_for(path) for _ in range(many))
 
 

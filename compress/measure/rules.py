@@ -1,20 +1,21 @@
 """Counting rules of layers and of raw operations (`keras.ops`), and what they are given.
 
-A rule returns the multiply-accumulates of one call; those of layers for one entry of the first
-axis.
+A rule returns the multiply-accumulates (MACs) of one call; those of layers for one entry of the
+first axis. One fused multiply-add is one MAC; FLOPs = 2 x MACs. Additions of a bias, activations,
+normalization, pooling and other elementwise work are not multiply-accumulates by this convention
+(the one of the MobileNet and EfficientNet papers).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from compress.measure import macs
 from compress.model.internals import attention_part
 from compress.model.layers import (
     ELEMENTWISE,
@@ -26,9 +27,6 @@ from compress.model.layers import (
     class_of,
 )
 
-# -- recurrent layers -----------------------------------------------------------------------
-
-_GATES = {"LSTMCell": 4, "GRUCell": 3, "SimpleRNNCell": 1}
 Shape = tuple[int, ...]
 
 
@@ -74,6 +72,9 @@ class Sized:
     shape: Shape
 
 
+Rule = Callable[[CallShapes], int]
+
+
 class Uncountable(Exception):
     """Says why a call is not counted."""
 
@@ -101,60 +102,36 @@ def other_ops(kind: str, source: int, target: int, window: int) -> int:
     return works.get(class_named(kind).work, 0)
 
 
-def _spatial(layer: Any, shape: Shape) -> Shape:
-    """Returns the spatial part of a shape without batch axis, in the layer's data format."""
-    return shape[1:] if layer.data_format == "channels_first" else shape[:-1]
+def _positions(layer: Any, shape: Shape) -> int:
+    """Returns the positions of a shape without batch axis, in the layer's data format."""
+    return math.prod(shape[1:] if layer.data_format == "channels_first" else shape[:-1])
 
 
-def _channels(layer: Any, shape: Shape) -> int:
-    return shape[0] if layer.data_format == "channels_first" else shape[-1]
+def _kernels(layer: Any, *names: str) -> int:
+    """Returns the numbers of kernels: a position meets each of them once."""
+    return sum(math.prod(getattr(layer, name).shape) for name in names)
 
 
-def _conv(call: CallShapes) -> int:
-    layer = call.operation
-    return macs.convolution(
-        _spatial(layer, call.target),
-        layer.kernel_size,
-        _channels(layer, call.source),
-        layer.filters,
-        layer.groups,
+def _convolution(*names: str, of: str = "target") -> Rule:
+    """Make the rule of a convolution, by the names of its kernels and what they meet."""
+    return lambda call: (
+        _positions(call.operation, getattr(call, of)) * _kernels(call.operation, *names)
     )
 
 
-def _conv_transpose(call: CallShapes) -> int:
-    layer = call.operation
-    return macs.transposed_convolution(
-        _spatial(layer, call.source),
-        layer.kernel_size,
-        _channels(layer, call.source),
-        layer.filters,
-    )
-
-
-def _depthwise(call: CallShapes) -> int:
-    layer = call.operation
-    return macs.depthwise_convolution(
-        _spatial(layer, call.target),
-        layer.kernel_size,
-        _channels(layer, call.source),
-        layer.depth_multiplier,
-    )
-
-
-def _separable(call: CallShapes) -> int:
-    layer = call.operation
-    inner = _channels(layer, call.source) * layer.depth_multiplier
-    pointwise = macs.convolution(_spatial(layer, call.target), (1,), inner, layer.filters)
-    return _depthwise(call) + pointwise
+_conv = _convolution("kernel")
+_separable = _convolution("depthwise_kernel", "pointwise_kernel")
+# products that "same" padding crops from the border are counted: kernels compute them
+_conv_transpose = _convolution("kernel", of="source")
 
 
 def _dense(call: CallShapes) -> int:
-    return macs.dense(math.prod(call.source[:-1]), call.source[-1], call.operation.units)
+    return int(math.prod(call.source) * call.operation.units)
 
 
 def _einsum_dense(call: CallShapes) -> int:
     layer = call.operation
-    return macs.einsum(layer.equation, (1, *call.source), tuple(layer.kernel.shape))
+    return einsum(layer.equation, (1, *call.source), tuple(layer.kernel.shape))
 
 
 def _reversible(call: CallShapes) -> int:
@@ -165,41 +142,30 @@ def _reversible(call: CallShapes) -> int:
     return math.prod(call.source[:-1]) * math.prod(table)
 
 
-def _cell_macs(cell: Any, inputs: int) -> tuple[int, int]:
-    """Returns the MACs of one step of a cell and the size of its output."""
+def _cell_macs(cell: Any) -> int:
+    """Returns the MACs of one step: kernels of all gates meet the input and the state."""
     kind = type(cell).__name__
-    if kind in _GATES:
-        return macs.recurrent(1, inputs, cell.units, _GATES[kind]), cell.units
     if kind == "StackedRNNCells":
-        total = 0
-        for inner in cell.cells:
-            count, inputs = _cell_macs(inner, inputs)
-            total += count
-        return total, inputs
-    raise Uncountable(f"no counting rule for recurrent cells of class {kind}")
+        return sum(map(_cell_macs, cell.cells))
+    if class_named(kind).work != "recurrent_cell":
+        raise Uncountable(f"no counting rule for recurrent cells of class {kind}")
+    return _kernels(cell, "kernel", "recurrent_kernel")
 
 
 def _rnn(call: CallShapes) -> int:
-    layer = call.operation
-    cell = layer.cell
-    return call.source[0] * _cell_macs(cell, call.source[-1])[0]
+    return call.source[0] * _cell_macs(call.operation.cell)
 
 
 def _cell(call: CallShapes) -> int:
-    return _cell_macs(call.operation, call.source[-1])[0]
+    return _cell_macs(call.operation)
 
 
 def _conv_lstm(call: CallShapes) -> int:
-    """Four gates: a convolution of the input, and one of the state that keeps its size."""
+    """Convolutions of the input, and of the state, which keeps its size, for all gates."""
     layer = call.operation
-    cell = layer.cell
-    frame = call.source[1:]
     target = call.target[1:] if layer.return_sequences else call.target
-    places = _spatial(layer, target)
-    size = cell.kernel_size
-    of_input = macs.convolution(places, size, _channels(layer, frame), cell.filters)
-    of_state = macs.convolution(places, size, cell.filters, cell.filters)
-    return int(call.source[0] * 4 * (of_input + of_state))
+    kernels = _kernels(layer.cell, "kernel", "recurrent_kernel")
+    return call.source[0] * _positions(layer, target) * kernels
 
 
 def _bidirectional(call: CallShapes) -> int:
@@ -259,15 +225,14 @@ def _attended(call: CallShapes, heads: int, size: int, width: int) -> int:
         if part is not None
     )
     queries, keys = math.prod(query[1:-1]), math.prod(key[axis] for axis in over)
-    return int(projections) + macs.attention(queries, keys, heads, size, width)
+    return int(projections) + attention(queries, keys, heads, size, width)
 
 
 def _luong(call: CallShapes) -> int:
     query, value = call.inputs[0], call.inputs[1]
     key = call.inputs[2] if len(call.inputs) > 2 else value
-    scores = 0
-    if getattr(call.operation, "score_mode", "dot") == "dot":
-        scores = query[-1]
+    dots = getattr(call.operation, "score_mode", "dot") == "dot"
+    scores = query[-1] if dots else 0
     return int(query[-2] * key[-2] * (scores + value[-1]))
 
 
@@ -288,7 +253,7 @@ def _dot_layer(call: CallShapes) -> int:
 RULES: dict[str, Rule] = {
     "convolution": _conv,
     "transposed": _conv_transpose,
-    "depthwise": _depthwise,
+    "depthwise": _conv,
     "separable": _separable,
     "dense": _dense,
     "einsum_dense": _einsum_dense,
@@ -312,7 +277,7 @@ def _of_batch(rule: Rule, call: CallShapes) -> int:
 
 
 def _matmul(call: CallShapes) -> int:
-    return macs.matmul(call.shape_of(0, "x1"), call.shape_of(1, "x2"))
+    return matmul(call.shape_of(0, "x1"), call.shape_of(1, "x2"))
 
 
 def dot(call: CallShapes) -> int:
@@ -341,38 +306,28 @@ def _einsum(call: CallShapes) -> int:
     if len(call.inputs) == 1 and len(call.args) == 1:
         return 0
     shapes = [call.shape_of(place, "") for place in range(len(call.args))]
-    return macs.einsum(call.operation.subscripts, *shapes)
+    return einsum(call.operation.subscripts, *shapes)
 
 
-def _conv_op(call: CallShapes) -> int:
-    """The kernel holds (size ..., channels of a group, filters): each output meets it once."""
-    kernel, target = call.shape_of(1, "kernel"), call.target
-    filters = kernel[-1]
-    return math.prod(target) // filters * math.prod(kernel[:-1]) * filters
+def _kernel_op(last: int, of: str = "target") -> Rule:
+    """Make the rule of a raw convolution, by the axes of its kernel that each number meets."""
+    return lambda call: math.prod(getattr(call, of)) * math.prod(call.shape_of(1, "kernel")[:last])
 
 
-def _depthwise_op(call: CallShapes) -> int:
-    kernel = call.shape_of(1, "kernel")
-    return math.prod(call.target) * math.prod(kernel[:-2])
+_conv_op = _kernel_op(-1)  # (size ..., channels of a group, filters)
+_depthwise_op = _kernel_op(-2)  # (size ..., channels, multiplier)
+_conv_transpose_op = _kernel_op(-1, of="source")  # (size ..., filters, channels)
 
 
 def _separable_op(call: CallShapes) -> int:
-    depthwise, pointwise = (
-        call.shape_of(1, "depthwise_kernel"),
-        call.shape_of(2, "pointwise_kernel"),
-    )
-    positions = math.prod(call.target) // pointwise[-1]
-    return positions * (math.prod(depthwise) + math.prod(pointwise))
-
-
-def _conv_transpose_op(call: CallShapes) -> int:
-    kernel = call.shape_of(1, "kernel")  # (size ..., filters, channels)
-    return math.prod(call.source) // kernel[-1] * math.prod(kernel)
+    pointwise = call.shape_of(2, "pointwise_kernel")
+    kernels = math.prod(call.shape_of(1, "depthwise_kernel")) + math.prod(pointwise)
+    return math.prod(call.target) // pointwise[-1] * kernels
 
 
 def _dot_product_attention(call: CallShapes) -> int:
     query, key, value = call.inputs[:3]  # (batch, length, heads, size)
-    return macs.attention(query[1], key[1], query[2], query[3], value[3]) * query[0]
+    return attention(query[1], key[1], query[2], query[3], value[3]) * query[0]
 
 
 OPERATION_RULES: dict[str, Rule] = {
@@ -390,4 +345,51 @@ OPERATION_RULES: dict[str, Rule] = {
 """Of raw operations, likewise."""
 
 
-Rule = Callable[[CallShapes], int]
+# -- formulas -------------------------------------------------------------------------------
+
+
+def attention(queries: int, keys: int, heads: int, key_size: int, value_size: int) -> int:
+    """Returns the MACs of scores and of the weighted sums of values, projections apart."""
+    return heads * queries * keys * (key_size + value_size)
+
+
+def einsum(equation: str, *shapes: Sequence[int]) -> int:
+    """Returns the MACs of a two-operand einsum: the product of all distinct index sizes.
+
+    Args:
+        equation: Such as "abc,cd->abd"; an ellipsis stands for the axes that letters leave.
+        shapes: The operands' shapes; a batch axis of size 1 where batch is counted out.
+
+    Raises:
+        ValueError: Other than two operands, or labels that do not match the shapes.
+    """
+    labels = equation.replace(" ", "").split("->")[0].split(",")
+    if len(labels) != 2 or len(shapes) != 2:
+        raise ValueError(f"equation must have two operands. Received: {equation}.")
+    sizes: dict[str | int, int] = {}
+    for label, shape in zip(labels, shapes, strict=True):
+        for letter, size in zip(_expanded(label, len(shape)), shape, strict=True):
+            sizes[letter] = max(size, sizes.get(letter, 1))
+    return math.prod(sizes.values())
+
+
+def _expanded(label: str, rank: int) -> list[str | int]:
+    """Returns a label's letters; the axes of an ellipsis are numbered from the last."""
+    before, dots, after = label.partition("...")
+    hidden = rank - len(before) - len(after)
+    if not dots or hidden < 0:
+        return list(label.replace("...", ""))
+    return [*before, *range(hidden - 1, -1, -1), *after]
+
+
+def matmul(left: Sequence[int], right: Sequence[int]) -> int:
+    """Returns the MACs of a matrix product of stacks, broadcast as NumPy does.
+
+    Args:
+        left: (..., m, k), or (k,).
+        right: (..., k, n), or (k,).
+    """
+    rows = left[-2] if len(left) > 1 else 1
+    columns = right[-1] if len(right) > 1 else 1
+    stacks = np.broadcast_shapes(tuple(left[:-2]), tuple(right[:-2]))
+    return math.prod(stacks) * rows * left[-1] * columns

@@ -52,15 +52,13 @@ class QualityLimit:
         Returns:
             None where the interval is not known.
         """
+        found, shift = change, self.max_drop or 0.0
         if self.floor is not None:
             ends = bound_mean(values) if values is not None else None
-            if ends is None:
-                return None
-            return Difference(after - self.floor, ends[0] - self.floor, ends[1] - self.floor)
-        allowed = self.max_drop or 0.0
-        if change is None:
+            found, shift = None if ends is None else Difference(after, *ends), -self.floor
+        if found is None:
             return None
-        return Difference(change.estimate + allowed, change.low + allowed, change.high + allowed)
+        return Difference(found.estimate + shift, found.low + shift, found.high + shift)
 
     def can_be_shown(self, before: float, original: Floats | None) -> bool:
         """Return whether there are examples enough to show that any other file is inside.
@@ -144,13 +142,11 @@ class Verdict(Record):
                 formats.change(self.metric, end, unit=False) for end in (self.low, self.high)
             )
             change += f" [{low}, {high}]"
-        texts = [
+        text = (
             f"test {self.metric}: {formats.quality(self.metric, self.before)} -> "
             f"{formats.quality(self.metric, self.after)}, {change}"
-        ]
-        if self.state:
-            texts.append(f"{self.limit}: {self.state}")
-        return ", ".join(texts)
+        )
+        return f"{text}, {self.limit}: {self.state}" if self.state else text
 
 
 def judge_file(

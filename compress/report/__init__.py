@@ -8,9 +8,8 @@ from compress.core.atomic_files import write_bytes, write_json, write_text
 from compress.report.columns import as_csv, as_json
 from compress.report.html import render_html
 from compress.report.plot import render_plot
-from compress.report.rows import Report, Row, load_report
-from compress.report.sections import Section
-from compress.report.tables import render_tables
+from compress.report.rows import Report, Row, Section, load_report
+from compress.report.words import render_tables
 
 __all__ = ["Report", "Row", "Section", "load_report", "render", "render_tables", "write_report"]
 

@@ -20,7 +20,6 @@ from compress.report.standouts import standouts
 from compress.run.compressed import Artifact
 
 _RATIO = "the time of this model's dense baseline file / this file's, paired by round"
-EMPTY: dict[str, Any] = {"front": [], "candidates": [], "final": []}
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def columns(report: Report) -> tuple[Column, ...]:
     made = [
         Column(name, meaning(name)[0], "", "measured",
                f"{meaning(name)[1]}, of the exported file itself, on the test part.",
-               _test(name))
+               lambda row, name=name: row.artifact.test.get(name))  # type: ignore[misc]
         for name in report.qualities
     ]  # fmt: skip
     return (*made, *COSTS)
@@ -70,7 +69,9 @@ def as_json(report: Report) -> dict[str, Any]:
             for column in columns(report)
         },
         "chosen": standouts(report).to_json(report),
-        **EMPTY,
+        "front": [],
+        "candidates": [],
+        "final": [],
     }
     for section in report.sections:
         made |= section.to_json()
@@ -141,10 +142,6 @@ def precisions(item: Artifact) -> dict[str, Any]:
 
 def _timed(name: str) -> Callable[[Row], float | None]:
     return lambda row: getattr(row.latency, name) if row.latency else None
-
-
-def _test(name: str) -> Callable[[Row], float | None]:
-    return lambda row: row.artifact.test.get(name)
 
 
 COSTS = (

@@ -7,26 +7,24 @@ page is without.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from compress.data.tasks import TASKS, meaning
 from compress.measure import formats
-from compress.reconstruction.report import RepairReport, repair_of
 from compress.report.columns import columns, precisions
-from compress.report.live import live
+from compress.report.live.page import live, repairs
 from compress.report.markup import Cell, digest, filled, style_sheet, templates, two_lines
 from compress.report.plot import has_plot
-from compress.report.rows import Report, Row
-from compress.report.sections import Tile
+from compress.report.rows import Report, Row, Tile
 from compress.report.standouts import BEST, Standout, Standouts, agreement_lines, standouts
-from compress.report.tables import TITLE, outputs_table
 from compress.report.words import (
+    TITLE,
     conditions,
     judged,
     learnt_line,
     learnt_lines,
     other_runtimes,
+    outputs_table,
     tested,
     time_traded,
     training,
@@ -42,12 +40,17 @@ def render_html(report: Report, *, light: bool = False) -> str:
         report: With all sections that it has to show.
         light: Without scripts, and of far fewer bytes.
     """
-    style, cards = style_sheet(), models_section(report)
+    by_model = {record.model: record for record in report.compressed}
+    cards = [
+        _card(report, by_model[name])
+        for name in dict.fromkeys(row.artifact.model for row in report.rows)
+    ]
+    style = style_sheet()
     alive = None if light else live(report, cards)
     page = filled(
         templates(),
         "compress/page.html.j2",
-        policy=policy(style, alive.sources if alive else ""),
+        policy=policy(style, alive["sources"] if alive else ""),
         style=style,
         live=alive,
         head=_head(report),
@@ -96,13 +99,6 @@ def files_section(report: Report) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def models_section(report: Report) -> list[dict[str, Any]]:
-    """Returns what models.html.j2 shows, one card a model."""
-    order = dict.fromkeys(row.artifact.model for row in report.rows)
-    by_model = {record.model: record for record in report.compressed}
-    return [_card(report, by_model[name]) for name in order]
-
-
 def _head(report: Report) -> dict[str, Any]:
     """Returns what head.html.j2 shows: what was run on which data, and what stands out."""
     data, kind = report.data, report.kind
@@ -120,6 +116,9 @@ def _head(report: Report) -> dict[str, Any]:
     judged = [section.judged for section in report.sections if section.judged]
     judged = [*judged, "exported files"] if judged else ["the exported files"]
     found = standouts(report)
+    by = f"Chosen by the validation {found.quality} of {found.by}, never by test data."
+    if found.missing:
+        by = f"No file is chosen to ship: {found.missing}."
     tiles = [tile for section in report.sections for tile in section.tiles()]
     tiles += [_tile(report, found, item) for item in found.chosen]
     return {
@@ -130,8 +129,8 @@ def _head(report: Report) -> dict[str, Any]:
         f"{' and '.join(judged)} once.",
         "answer": _answer(report, found),
         "warnings": [*agreement_lines(report), *learnt_lines(report)],
-        "tiles": [_split(tile) for tile in tiles],
-        "chosen_by": _chosen_by(found) if report.rows else "",
+        "tiles": [(two_lines(tile.figure), tile.label) for tile in tiles],
+        "chosen_by": by if report.rows else "",
         "notes": data.get("notes", ()),
     }
 
@@ -145,12 +144,12 @@ def _examples(counts: list[int], kind: str) -> str:
 
 def _tile(report: Report, found: Standouts, item: Standout) -> Tile:
     file, val = item.row.artifact.id, formats.quality(found.quality, item.val)
-    title, judged = item.title(found.quality), tested(report, item.row)
+    title, judged = item.title, tested(report, item.row)
     if item.what == BEST:
         # the largest figure of a page is one that nothing was chosen by
         value, mark, count = judged.partition(", n")
         return Tile(value, f"test {found.quality} of {file}{mark}{count}. {title}: {val}")
-    return Tile(item.figure(found.quality), f"{title}: {file}, validation {val}, test {judged}")
+    return Tile(item.figure, f"{title}: {file}, validation {val}, test {judged}")
 
 
 def _answer(report: Report, found: Standouts) -> str:
@@ -170,18 +169,6 @@ def _answer(report: Report, found: Standouts) -> str:
     if found.verdict is not None:
         judged = found.verdict.line
     return f"Ship {place or item.file}: {judged}{against}."
-
-
-def _split(tile: Tile) -> dict[str, str]:
-    """Parts a tile's interval from its figure."""
-    figure, bracket, rest = tile.figure.partition(" [")
-    return {"figure": figure, "ends": f"[{rest}" if bracket else "", "label": tile.label}
-
-
-def _chosen_by(found: Standouts) -> str:
-    if found.missing:
-        return f"No file is chosen to ship: {found.missing}."
-    return f"Chosen by the validation {found.quality} of {found.by}, never by test data."
 
 
 def _method(report: Report) -> dict[str, Any]:
@@ -218,7 +205,13 @@ def _cells(report: Report, row: Row) -> list[str | Cell]:
     item = row.artifact
     return [
         item.id,
-        *(_tested(report, row, name) for name in report.qualities),
+        *(
+            Cell(
+                formats.quality(name, item.test.get(name)),
+                formats.interval(name, report.interval(row, name)),
+            )
+            for name in report.qualities
+        ),
         Cell(
             f"{formats.count(item.macs)}{' +?' if item.unsupported else ''}",
             f"{formats.count(2 * item.macs)} FLOPs",
@@ -235,14 +228,12 @@ def _cells(report: Report, row: Row) -> list[str | Cell]:
     ]
 
 
-def _tested(report: Report, row: Row, name: str) -> Cell:
-    value = formats.quality(name, row.artifact.test.get(name))
-    return Cell(value, formats.interval(name, report.interval(row, name)))
-
-
 def _card(report: Report, record: Compressed) -> dict[str, Any]:
     known = [section.known(record.model) for section in report.sections]
     files = [row.artifact for row in report.rows if row.artifact.model == record.model]
+    repaired = "".join(
+        f"Behind {what} that left: {found.line()}. " for what, found in repairs(record)
+    )
     taught = f"taught by {record.teacher}" if record.teacher else "labels only"
     tuned = (
         f"Last fine-tuning: {record.epochs} epochs (best: {record.best_epoch}), {taught}; "
@@ -255,12 +246,12 @@ def _card(report: Report, record: Compressed) -> dict[str, Any]:
         "training": training(report, record),
         "warning": learnt_line(record) if record.val_learnt else "",
         "choices": [item.choices for item in known if item.choices],
-        "finetuning": f"{_repair(record)}{tuned}{record.seconds:.0f} s in all on {record.device}; "
+        "finetuning": f"{repaired}{tuned}{record.seconds:.0f} s in all on {record.device}; "
         "validation "
         f"{report.main} {formats.quality(report.main, record.val['dense'][report.main])} before, "
         f"{formats.quality(report.main, record.val['pruned'][report.main])} after.",
         "notes": record.notes,
-        "layers": [*_channels(record), *_weights(record)],
+        "layers": _layers(record),
         "precisions": [precisions(item) for item in files if item.layers],
         "uncounted": sorted({name for item in files for name in item.unsupported}),
         "checks": "; ".join(
@@ -274,44 +265,27 @@ def _card(report: Report, record: Compressed) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _weights(record: Compressed) -> list[str]:
-    pruned = [
+def _layers(record: Compressed) -> list[str]:
+    """Lists what became of channels and weights, what was held, and layers without a rule."""
+    found = []
+    if record.channels is not None:
+        found += [
+            f"{item['name']}: {item['kept']:,} of {item['total']:,} {item['kind']} kept"
+            + (f" ({item['reason']})" if item["reason"] else "")
+            for item in record.channels["groups"]
+        ]
+        found += [
+            f"{', '.join(item['made_by']) or item['layer']}: {item['units']:,} units held: "
+            f"{item['reason']}"
+            for item in record.channels["frozen"]
+        ]
+        found += [
+            f"{name} ({kind}): channels around it stay: {reason}"
+            for name, kind, reason in record.channels["unknown"]
+        ]
+    found += [
         f"{item['layer']}: {item['zeros']:,} of {item['size']:,} weights are zero "
         f"({item['zeros'] / item['size'] * 100:.1f} % of its {item.get('weight', 'kernels')})"
         for item in record.weights["pruned"]
     ]
-    return pruned + [f"{item['layer']} kept: {item['reason']}" for item in record.weights["kept"]]
-
-
-def _repairs(record: Compressed) -> Iterator[tuple[str, RepairReport]]:
-    """Yields what was solved for after channels left, and after weights were zeroed."""
-    for what, part in (("channels", record.channels), ("weights", record.weights)):
-        report = (part or {}).get("repair")
-        if report is not None:
-            yield what, repair_of(report)
-
-
-def _repair(record: Compressed) -> str:
-    return "".join(
-        f"Behind {what} that left: {report.line()}. " for what, report in _repairs(record)
-    )
-
-
-def _channels(record: Compressed) -> list[str]:
-    """Lists the groups of channels, what was held and the layers without a rule."""
-    if record.channels is None:
-        return []
-    found = [
-        f"{item['name']}: {item['kept']:,} of {item['total']:,} {item['kind']} kept"
-        + (f" ({item['reason']})" if item["reason"] else "")
-        for item in record.channels["groups"]
-    ]
-    found += [
-        f"{', '.join(item['made_by']) or item['layer']}: {item['units']:,} units held: "
-        f"{item['reason']}"
-        for item in record.channels["frozen"]
-    ]
-    return found + [
-        f"{name} ({kind}): channels around it stay: {reason}"
-        for name, kind, reason in record.channels["unknown"]
-    ]
+    return found + [f"{item['layer']} kept: {item['reason']}" for item in record.weights["kept"]]

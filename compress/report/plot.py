@@ -26,12 +26,16 @@ STYLES = {
     ("pruned", "int8"): ("#E69F00", "D", "pruned int8"),
     ("pruned", "int8-qat"): ("#009E73", "P", "pruned int8, trained so"),
 }
+AXES = {
+    "macs": ("Exported files", "MACs (counted, zeros included)"),
+    "size": ("Exported files: size", "gzipped file (counted)"),
+    "latency": ("Exported files: latency", "one inference (measured, {}, {})"),
+}
+"""Titles of the panels of files, and what their costs are."""
 LOG_FROM = 4.0
 """Ratio of the largest to the smallest value from which an axis is logarithmic."""
 LETTERS = 14
 """Of a name in a picture."""
-ROOM = 3.0
-"""Points of quality that stay below the lowest point which is never cut."""
 
 
 def has_plot(report: Report) -> bool:
@@ -51,11 +55,10 @@ def render_plot(report: Report) -> bytes:
     """
     panels = [panel for section in report.sections for panel in section.panels()]
     if report.rows:
-        if not panels:
-            panels.append(partial(_macs_panel, report=report))
-        panels.append(partial(_size_panel, report=report))
+        shown = ["size"] if panels else ["macs", "size"]
         if any(row.latency for row in report.rows):
-            panels.append(partial(_latency_panel, report=report))
+            shown.append("latency")
+        panels += [partial(_files_panel, report=report, axis=axis) for axis in shown]
     if not panels:
         return b""
     size = (5.2 * len(panels), 4.9)
@@ -139,7 +142,8 @@ def cut_floor(axes: Axes, heights: list[float], shown: list[float]) -> None:
     """
     best = max(heights)
     floor = best - max(12.0, 3.0 * (best - sorted(heights)[len(heights) // 2]))
-    floor = min(floor, min(shown, default=best) - ROOM)
+    # some room below the lowest point that is never cut
+    floor = min(floor, min(shown, default=best) - 3.0)
     hidden = sum(height < floor for height in heights)
     if hidden:
         axes.set_ylim(bottom=floor)
@@ -150,32 +154,10 @@ def cut_floor(axes: Axes, heights: list[float], shown: list[float]) -> None:
         )  # fmt: skip
 
 
-def _macs_panel(axes: Axes, report: Report) -> None:
-    _files_panel(axes, report, "macs")
-    axes.set_title("Exported files", color=INK)
-    axes.set_xlabel("MACs (counted, zeros included)")
-
-
-def _size_panel(axes: Axes, report: Report) -> None:
-    _files_panel(axes, report, "size")
-    axes.set_title("Exported files: size", color=INK)
-    axes.set_xlabel("gzipped file (counted)")
-
-
-def _latency_panel(axes: Axes, report: Report) -> None:
-    _files_panel(axes, report, "latency")
-    timed = next(row.latency for row in report.rows if row.latency)
-    axes.set_title("Exported files: latency", color=INK)
-    runtime = short(timed.runtime.split(" (")[0], 2 * LETTERS)
-    axes.set_xlabel(f"one inference (measured, {runtime}, {threads_text(timed.threads)})")
-
-
 def _position(row: Row, axis: str) -> float | None:
-    if axis == "macs":
-        return row.artifact.macs
-    if axis == "size":
-        return row.artifact.gzip_bytes
-    return row.latency.median_ms / 1e3 if row.latency else None
+    if axis == "latency":
+        return row.latency.median_ms / 1e3 if row.latency else None
+    return row.artifact.macs if axis == "macs" else row.artifact.gzip_bytes
 
 
 def _files_panel(axes: Axes, report: Report, axis: str) -> None:
@@ -186,8 +168,7 @@ def _files_panel(axes: Axes, report: Report, axis: str) -> None:
         base, base_x = origins.get(row.artifact.baseline, (row, x))
         heights = [item.artifact.test[report.main] * 100 for item in (base, row)]
         axes.plot([base_x, x], heights, color="#d5d9e0", linewidth=0.9, zorder=1)
-    for (variant, file_format), (color, marker, label) in STYLES.items():
-        style = (variant, file_format)
+    for style, (color, marker, label) in STYLES.items():
         chosen = [
             (row, x) for row, x in placed if (row.artifact.variant, row.artifact.format) == style
         ]
@@ -210,5 +191,12 @@ def _files_panel(axes: Axes, report: Report, axis: str) -> None:
     )
     cut_floor(axes, heights, shown)
     scale_costs(axes, [x for _, x in placed], {"size": "B", "latency": "s"}.get(axis, ""))
+    title, costs = AXES[axis]
+    if axis == "latency":
+        timed = next(row.latency for row, _ in placed if row.latency)
+        runtime = short(timed.runtime.split(" (")[0], 2 * LETTERS)
+        costs = costs.format(runtime, threads_text(timed.threads))
+    axes.set_title(title, color=INK)
+    axes.set_xlabel(costs)
     name = report.main if report.main == "accuracy" else meaning(report.main)[0]
     axes.set_ylabel(f"test {name} in %")

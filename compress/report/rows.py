@@ -1,11 +1,17 @@
-"""What a report shows of a compression, read from the run's folder alone."""
+"""What a report shows of a compression, read from the run's folder alone, and sections beside it.
+
+Sections are handed in by whoever knows of more.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+from rich.console import RenderableType
 
 from compress.core.arguments import conform
 from compress.core.atomic_files import read_json
@@ -16,10 +22,16 @@ from compress.data.tasks import MEAN, TASKS
 from compress.measure.latency_record import Latency
 from compress.measure.verdict import Outcome
 from compress.plugins import RUNTIMES
-from compress.report.sections import GoalSection, Section
+from compress.report.terminal import said
 from compress.run.compressed import VARIANTS, Artifact, Compressed
 from compress.run.directory import RunFolder
 from compress.run.records import read_record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from compress.measure.verdict import Verdict
+    from compress.report.live.charts import Chart, Points
 
 
 @dataclass(frozen=True)
@@ -28,21 +40,6 @@ class Row:
 
     artifact: Artifact
     latency: Latency | None
-
-
-@dataclass(frozen=True)
-class OtherRuntime:
-    """What a runtime beside LiteRT did with the files.
-
-    Attributes:
-        name: "mnn".
-        latency: By artifact.
-        skipped: Why it was not measured; empty where it was.
-    """
-
-    name: str
-    latency: dict[str, Latency]
-    skipped: str = ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,7 +52,7 @@ class Report(Readable):
         data: data.json: source, counts, class names, scaling.
         compressed: What the compress stage did, one record a model.
         rows: Every exported file, models by rising MACs, dense before pruned.
-        others: Runtimes beside LiteRT.
+        others: What runtimes beside the main one took by artifact, or why they were skipped.
         sections: What is shown beside the compression.
     """
 
@@ -64,12 +61,12 @@ class Report(Readable):
     data: dict[str, Any]
     compressed: tuple[Compressed, ...]
     rows: tuple[Row, ...]
-    others: tuple[OtherRuntime, ...] = ()
+    others: Mapping[str, dict[str, Latency] | str] = field(default_factory=dict)
     sections: tuple[Section, ...] = ()
 
     def screen(self) -> Summary:
         """Returns what is worth a screen."""
-        from compress.report.tables import files_screen
+        from compress.report.words import files_screen
 
         return files_screen(self)
 
@@ -139,7 +136,11 @@ def read_report(folder: RunFolder) -> Report:
     record = folder.read_plan_record()
     compressed = tuple(folder.read_compressed())
     main = folder.timed_by()
-    latency = _read_latency(folder, main)
+    times = {
+        name: _read_latency(folder, name) for name in RUNTIMES if folder.latency_of(name).exists()
+    }
+    timed = times.pop(main, {})
+    latency = timed if isinstance(timed, dict) else {}
     rows = [
         Row(artifact, latency.get(artifact.id)) for item in compressed for artifact in item.files()
     ]
@@ -150,44 +151,150 @@ def read_report(folder: RunFolder) -> Report:
         folder.read_data_record(),
         compressed,
         tuple(rows),
-        tuple(_read_others(folder, main)),
+        times,
         (GoalSection(read_record(folder.outcome, Outcome)),) if folder.outcome.exists() else (),
     )
-    _check(report)
+    for item in compressed:
+        # each record may be whole, and of another run
+        held = [*(item.val[variant] for variant in VARIANTS), *(f.test for f in item.files())]
+        if any(report.main not in qualities for qualities in held):
+            raise InputError(
+                f"'{folder.path / 'compressed' / f'{item.model}.json'}' must hold {report.main} of "
+                "the model before and after, and of each file. Received: not of all."
+            )
     return report
 
 
-def _check(report: Report) -> None:
-    """Refuses records that do not fit together: each may be whole, and of another run.
+def _read_latency(folder: RunFolder, runtime: str) -> dict[str, Latency] | str:
+    """Returns the times of a runtime by artifact, or why it was skipped."""
+    path = folder.latency_of(runtime)
+    content = read_json(path)
+    if "skipped" in content:
+        skipped: str = conform(content["skipped"], str, f"'{path}': skipped")
+        return skipped
+    return {name: Latency.from_json(value, path) for name, value in content.items()}
 
-    Raises:
-        InputError: A figure that the report compares by is missing.
+
+@dataclass(frozen=True)
+class Tile:
+    """A figure in large letters.
+
+    Attributes:
+        figure: "12", "97.2 % [96.1, 98.0]".
+        label: What it is, below it.
     """
-    path = report.folder
-    for record in report.compressed:
-        held = [*(record.val[variant] for variant in VARIANTS), *(f.test for f in record.files())]
-        if any(report.main not in qualities for qualities in held):
-            raise InputError(
-                f"'{path / 'compressed' / f'{record.model}.json'}' must hold {report.main} of the "
-                "model before and after, and of each file. Received: not of all."
-            )
+
+    figure: str
+    label: str
 
 
-def _read_latency(folder: RunFolder, main: str) -> dict[str, Latency]:
-    path = folder.latency_of(main)
-    if not path.exists():
+@dataclass(frozen=True)
+class Known:
+    """What a section knows of a model that was compressed.
+
+    Attributes:
+        epochs: For how many it was trained before; None: it does not know.
+        choices: What the model was made of, in one line.
+        commands: What repeats its making, each under a line that says so.
+    """
+
+    epochs: int | None = None
+    choices: str = ""
+    commands: tuple[str, ...] = ()
+
+
+class Section:
+    """One part of a report beside the compression; what is not overridden adds nothing.
+
+    Attributes:
+        front: Names of the models that no other is better than, in order: their files are marked.
+        validation_learnt: Whether models have learnt the validation part: then it chooses nothing.
+        judged: What beside exported files was judged by test data ("final trainings").
+        devices: On what models were trained.
+        shipped: Id of the file that a goal has chosen to be shipped.
+        shipped_file: Where it lies ready to be used, in the run's folder.
+        verdict: That file beside the original, on test data; None: not on record.
+    """
+
+    front: tuple[str, ...] = ()
+    validation_learnt: bool = False
+    judged: str = ""
+    devices: tuple[str, ...] = ()
+    shipped: str = ""
+    shipped_file: str = ""
+    verdict: Verdict | None = None
+
+    def known(self, model: str) -> Known:
+        """Returns what is known of a model that was compressed."""
+        return Known()
+
+    def warnings(self) -> list[str]:
+        """Returns what nobody may overlook, in sentences."""
+        return []
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns keys of report.json."""
         return {}
-    return {name: Latency.from_json(content, path) for name, content in read_json(path).items()}
+
+    def csv_rows(self, quality: str) -> list[dict[str, Any]]:
+        """Returns lines of candidates.csv; see `compress.report.columns`.
+
+        Args:
+            quality: The main one.
+        """
+        return []
+
+    def tables(self) -> list[RenderableType]:
+        """Returns what stands on the terminal before the files."""
+        return []
+
+    def tiles(self) -> list[Tile]:
+        """Returns tiles, which stand first."""
+        return []
+
+    def points(self) -> Sequence[Points]:
+        """Returns sets of points that the live page explores, beside the files."""
+        return ()
+
+    def charts(self) -> Sequence[Chart]:
+        """Return charts of the live page."""
+        return ()
+
+    def panels(self) -> Sequence[Callable[[Axes], None]]:
+        """Return what draws panels of `pareto.png`, which stand first."""
+        return ()
+
+    def above(self) -> Markup:
+        """Returns what stands on the page before the files."""
+        return Markup()
+
+    def below(self) -> Markup:
+        """Returns what stands on the page behind the models."""
+        return Markup()
 
 
-def _read_others(folder: RunFolder, main: str) -> Iterator[OtherRuntime]:
-    for name in RUNTIMES:
-        path = folder.latency_of(name)
-        if name == main or not path.exists():
-            continue
-        content = read_json(path)
-        if "skipped" in content:
-            yield OtherRuntime(name, {}, conform(content["skipped"], str, f"'{path}': skipped"))
-        else:
-            timed = {key: Latency.from_json(value, path) for key, value in content.items()}
-            yield OtherRuntime(name, timed)
+class GoalSection(Section):
+    """What a goal adds to a report.
+
+    Args:
+        outcome: What came of it.
+    """
+
+    def __init__(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self.shipped, self.shipped_file = outcome.chosen, outcome.file
+        self.verdict = outcome.verdict
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Section.to_json`."""
+        return {"goal": self._outcome.to_json()}
+
+    def tables(self) -> list[RenderableType]:
+        """See `Section.tables`."""
+        return [said(text) for text in (self._outcome.title, *self._outcome.lines)]
+
+    def tiles(self) -> list[Tile]:
+        """See `Section.tiles`."""
+        found = self._outcome
+        head = found.title.partition(":")[0]
+        return [Tile(head[:1].upper() + head[1:], f"{'; '.join(found.lines)}. Ship {found.file}")]

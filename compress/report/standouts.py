@@ -6,9 +6,9 @@ Files that agree too little with their Keras models to ship unasked are named.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from compress.core.arguments import conform
 from compress.data.tasks import in_units
@@ -21,13 +21,10 @@ from compress.run.exports import read_example_values
 if TYPE_CHECKING:
     from compress.report.rows import Report, Row
 
-EXACT = ("float32", "sparse", "onnx")
-"""Formats that compute what the Keras model does, but for rounding."""
 GOAL, SHIPPED, BEST = "goal", "shipped", "best"
 TITLES = {
     GOAL: "Chosen for the goal",
     SHIPPED: "Cheapest that cannot be told apart from the best",
-    BEST: "Best validation {quality}",
 }
 MOST = 3
 """Files that have a warning of their own; more are counted."""
@@ -38,26 +35,18 @@ class Standout:
     """One file that was chosen.
 
     Attributes:
-        what: A key of `TITLES`.
+        what: `GOAL` or `SHIPPED`: the file to ship; `BEST`.
         row: The file.
         val: Its validation quality, by which it was chosen.
+        title: What it is, in words.
+        figure: What it stands out by.
     """
 
     what: str
     row: Row
     val: float
-
-    def title(self, quality: str) -> str:
-        """Says what it is."""
-        return TITLES[self.what].format(quality=quality)
-
-    def figure(self, quality: str) -> str:
-        """Returns what it stands out by."""
-        if self.what == BEST:
-            return formats.quality(quality, self.val)
-        if self.row.latency is None:
-            return formats.size(self.row.artifact.size_bytes)
-        return formats.time(self.row.latency.median_ms)
+    title: str
+    figure: str
 
 
 @dataclass(frozen=True)
@@ -93,12 +82,21 @@ class Standouts:
         """Returns the record as dictionaries, lists and numbers."""
         if self.missing:
             return {"missing": self.missing}
-        return {
+        made: dict[str, Any] = {
             "quality": self.quality,
             "by": self.by,
             "verdict": self.verdict and {**self.verdict.to_json(), "line": self.verdict.line},
-            **{item.what: dict(_facts(report, self.quality, item)) for item in self.chosen},
         }
+        for item in self.chosen:
+            interval = report.interval(item.row, self.quality)
+            made[item.what] = {
+                "file": item.row.artifact.id,
+                "val": item.val,
+                "test": item.row.artifact.test[self.quality],
+                "interval": list(interval) if interval else None,
+                "examples": report.tested(item.row),
+            }
+        return made
 
 
 def standouts(report: Report) -> Standouts:
@@ -133,12 +131,22 @@ def standouts(report: Report) -> Standouts:
     by_goal = {section.shipped for section in report.sections if section.shipped}
     named = [row for row in ranked if row.artifact.id in by_goal]
     what, ship = (GOAL, named[0]) if named else (SHIPPED, _select(report, ranked, values))
-    chosen = tuple(
-        Standout(key, row, values[row.artifact.id])
-        for key, row in ((what, ship), (BEST, ranked[0]))
+    val = values[ship.artifact.id]
+    figure = formats.size(ship.artifact.size_bytes)
+    if ship.latency is not None:
+        figure = formats.time(ship.latency.median_ms)
+    best = values[ranked[0].artifact.id]
+    title = f"Best validation {quality}"
+    chosen = (
+        Standout(what, ship, val, TITLES[what], figure),
+        Standout(BEST, ranked[0], best, title, formats.quality(quality, best)),
     )
     verdicts = [section.verdict for section in report.sections if section.verdict is not None]
-    verdict = verdicts[0] if named and verdicts else _judge(report, ship)
+    base = next((row for row in report.rows if row.artifact.id == ship.artifact.baseline), None)
+    verdict = verdicts[0] if named and verdicts else None
+    if verdict is None and base is not None:
+        folder = RunFolder(report.folder)
+        verdict = judge_artifact(folder, ship.artifact, base.artifact, quality, None)
     return Standouts(quality, by, chosen, verdict=verdict)
 
 
@@ -179,15 +187,6 @@ def agreement_lines(report: Report) -> list[str]:
     return shown
 
 
-def _facts(report: Report, quality: str, item: Standout) -> Iterator[tuple[str, Any]]:
-    interval = report.interval(item.row, quality)
-    yield "file", item.row.artifact.id
-    yield "val", item.val
-    yield "test", item.row.artifact.test[quality]
-    yield "interval", list(interval) if interval else None
-    yield "examples", report.tested(item.row)
-
-
 def _select(report: Report, rows: list[Row], values: Mapping[str, float]) -> Row:
     """Return the file to ship where no goal has chosen one."""
     folder = RunFolder(report.folder)
@@ -208,17 +207,6 @@ def _select(report: Report, rows: list[Row], values: Mapping[str, float]) -> Row
     return next(row for row in rows if row.artifact.id == found.id)
 
 
-def _judge(report: Report, row: Row) -> Verdict | None:
-    """Judge a file beside its original on test data; None where the original is not on record."""
-    item, folder = row.artifact, RunFolder(report.folder)
-    base = next(
-        (other.artifact for other in report.rows if other.artifact.id == item.baseline), None
-    )
-    if base is None:
-        return None
-    return judge_artifact(folder, item, base, report.main, None)
-
-
 def _values(report: Report, quality: str) -> tuple[str, Mapping[str, float]]:
     """Returns whose validation quality it is, and that of each file which has one."""
     if all(quality in row.artifact.val for row in report.rows):
@@ -230,20 +218,15 @@ def _values(report: Report, quality: str) -> tuple[str, Mapping[str, float]]:
     return "the Keras models (that of int8 files is not on record)", {
         row.artifact.id: models[row.artifact.model][row.artifact.variant][quality]
         for row in report.rows
-        if row.artifact.format in EXACT
+        if row.artifact.format in ("float32", "sparse", "onnx")
     }
-
-
-class _Export(TypedDict, total=False):
-    formats: tuple[str, ...]
-
-
-class _Plan(TypedDict, total=False):
-    export: _Export
 
 
 def _formats(report: Report) -> tuple[str, ...]:
     """Return the formats that the plan asks for; () where the record does not say it."""
-    name = f"'{report.folder / 'plan.json'}': plan"
-    plan: _Plan = conform(report.record["plan"], _Plan, name)
-    return plan.get("export", {}).get("formats", ())
+    name = f"'{report.folder / 'plan.json'}': plan.export"
+    export = conform(report.record["plan"].get("export", {}), dict[str, Any], name)
+    formats: tuple[str, ...] = conform(
+        export.get("formats", ()), tuple[str, ...], f"{name}.formats"
+    )
+    return formats

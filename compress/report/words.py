@@ -1,21 +1,156 @@
-"""Sentences of the report: what was traded, and how files were measured, judged and chosen."""
+"""The report on the terminal, and its sentences.
+
+They say what was traded, and how files were measured, judged and chosen.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.console import Group, RenderableType
+
 from compress.core.quantities import threads_text
-from compress.data.tasks import TASKS, meaning
+from compress.core.summary import Summary
+from compress.data.tasks import TASKS, meaning, output_of
 from compress.measure import formats
-from compress.report.standouts import BEST, GOAL, Standouts
-from compress.run.compressed import Artifact, Compressed
+from compress.report.standouts import GOAL, Standouts, agreement_lines, standouts
+from compress.report.terminal import Grid, said
+from compress.run.compressed import Compressed
 from compress.run.origin import UNKNOWN, Trained
 
 if TYPE_CHECKING:
     from compress.report.rows import Report, Row
 
+ELSEWHERE = "A wider terminal, report.html and candidates.csv have them."
+"""Where the columns are that a narrow terminal has no room for."""
+TITLE = "Outputs, test part: original -> chosen"
 NEGLIGIBLE = 0.02
 """Ratios closer to 1 than this are not called a gain: instances of one file differ as much."""
+
+
+def render_tables(report: Report) -> RenderableType:
+    """Returns the terminal's report: sections, the exported files, how they were measured."""
+    parts: list[RenderableType] = [said(line, "bold") for line in agreement_lines(report)]
+    for section in report.sections:
+        parts += section.tables()
+    if report.rows:
+        parts += [_files(report), said(conditions(report), "dim")]
+    if (outputs := outputs_table(report)) is not None:
+        heads, rows = outputs
+        grid = Grid(TITLE, heads, heads[:1], elsewhere=ELSEWHERE, drop=heads[:0:-1])
+        for row in rows:
+            grid.put(row)
+        parts.append(grid)
+    parts += map(said, other_runtimes(report))
+    for record in report.compressed:
+        parts.append(said(f"{record.model}: {verdict(report, record.model)}"))
+        parts.append(said(training(report, record), "dim"))
+    parts += [said(line, "bold") for line in learnt_lines(report)]
+    if report.rows:
+        parts.append(said(judged(report), "dim"))
+        parts += map(said, chosen_lines(report, standouts(report)))
+    return Group(*parts)
+
+
+def files_screen(report: Report) -> Summary:
+    """Returns one row a file, dense and compressed, with its qualities and costs."""
+    main = report.main
+    verdict = standouts(report).verdict
+    models = ", ".join(f"'{record.model}'" for record in report.compressed)
+    return Summary(
+        f"{len(report.rows)} files of {models or 'no model'} in '{report.folder}'",
+        (
+            *((verdict.line,) if verdict is not None else ()),
+            f"report, with intervals: {report.folder / 'report.html'}",
+        ),
+        ("File", f"test {main}", "MACs", "size", "latency", "speed-up"),
+        tuple(
+            (
+                row.artifact.id,
+                formats.quality(main, row.artifact.test.get(main)),
+                formats.count(row.artifact.macs),
+                formats.size(row.artifact.size_bytes),
+                formats.time(row.latency.median_ms) if row.latency else "-",
+                f"{row.latency.ratio:.2f}x" if row.latency else "-",
+            )
+            for row in report.rows
+        ),
+        tuple(f"{record.model}: {note}" for record in report.compressed for note in record.notes),
+        "files",
+        tuple(agreement_lines(report)),
+    )
+
+
+def outputs_table(report: Report) -> tuple[list[str], list[list[str]]] | None:
+    """Return heads and a row for each output of what is chosen; None: there are not several.
+
+    A metric that an output does not have is "-".
+    """
+    by_output: dict[str, dict[str, str]] = {}
+    for name in report.qualities:
+        output, metric = output_of(name)
+        if output:
+            by_output.setdefault(output, {})[metric] = name
+    chosen = standouts(report).to_ship
+    if chosen is None or len(by_output) < 2:
+        return None
+    dense = [
+        row
+        for row in report.rows
+        if row.artifact.variant == "dense" and row.artifact.model == chosen.row.artifact.model
+    ]
+    # in the chosen format, else the first that there is
+    alike = [row for row in dense if row.artifact.format == chosen.row.artifact.format]
+    original = next(iter(alike or dense), None)
+    metrics = list(dict.fromkeys(metric for names in by_output.values() for metric in names))
+    rows = []
+    for output, names in by_output.items():
+        cells = [
+            _change(names[metric], original, chosen.row) if metric in names else "-"
+            for metric in metrics
+        ]
+        rows.append([output, *cells])
+    return ["Output", *(meaning(metric)[0] for metric in metrics)], rows
+
+
+def _files(report: Report) -> Grid:
+    shown = report.qualities[:2]
+    grid = Grid(
+        "Exported files, measured on the test part",
+        ("File", *(meaning(name)[0] for name in shown), "MACs", "Non-zero", "Size", "Gzipped",
+         "Zstd", "Latency", "Speed-up"),
+        ("File",),
+        drop=("Zstd", *(meaning(name)[0] for name in shown[1:]), "MACs", "Size", "Non-zero",
+              "Gzipped"),
+        elsewhere=ELSEWHERE,
+    )  # fmt: skip
+    last = None
+    for row in report.rows:
+        artifact = row.artifact
+        if last not in (None, artifact.model):
+            grid.add_section()
+        last = artifact.model
+        grid.put(
+            (
+                artifact.id,
+                *(formats.quality(name, artifact.test.get(name)) for name in shown),
+                formats.count(artifact.macs),
+                f"{formats.count(artifact.nonzero)} ({formats.percent(artifact.zeros)} zero)",
+                formats.size(artifact.size_bytes),
+                formats.size(artifact.gzip_bytes),
+                formats.size(artifact.zstd_bytes),
+                formats.latency(row.latency),
+                formats.speedup(row.latency),
+            )
+        )
+    return grid
+
+
+def _change(name: str, original: Row | None, chosen: Row) -> str:
+    after = formats.quality(name, chosen.artifact.test.get(name))
+    if original is None or original is chosen:
+        return after
+    return f"{formats.quality(name, original.artifact.test.get(name))} -> {after}"
 
 
 def verdict(report: Report, model: str) -> str:
@@ -39,7 +174,11 @@ def training(report: Report, record: Compressed) -> str:
     What a compressed model gains over one that was trained for less long, or without its
     teacher, is not compression's.
     """
-    before = dense_training(report, record)
+    before = Trained(record.dense_epochs, record.dense_begun)
+    if record.dense_epochs is None and record.finetuned is None:
+        # of older records other sections may know; a history of nothing is none
+        told = (section.known(record.model).epochs for section in report.sections)
+        before = next((Trained(epochs) for epochs in told if epochs), UNKNOWN)
     epochs = "epoch" if before.epochs == 1 else "epochs"
     dense = (
         "how long the dense model was trained is not known"
@@ -64,16 +203,6 @@ def training(report: Report, record: Compressed) -> str:
     )
 
 
-def dense_training(report: Report, record: Compressed) -> Trained:
-    """Returns how long a model was trained before; of older records other sections may know."""
-    if record.dense_epochs is not None or record.finetuned is not None:
-        return Trained(record.dense_epochs, record.dense_begun)
-    told = (section.known(record.model).epochs for section in report.sections)
-    # a history of nothing is none
-    known = [epochs for epochs in told if epochs]
-    return Trained(known[0]) if known else UNKNOWN
-
-
 def time_traded(row: Row) -> str:
     """Says how much faster or slower a file is than its baseline, where this run can tell."""
     latency = row.latency
@@ -86,14 +215,6 @@ def time_traded(row: Row) -> str:
     word = "faster" if latency.ratio > 1 else "slower"
     ratio = latency.ratio if latency.ratio > 1 else 1 / latency.ratio
     return f"{ratio:.2f}x {word} ({formats.latency(latency)})"
-
-
-def zeros(artifact: Artifact) -> str:
-    """Says how much of a model is zero: of the pruned kernels, and of all parameters."""
-    return (
-        f"{formats.percent(artifact.sparsity)} of the pruned kernels, "
-        f"{formats.percent(artifact.zeros)} of all parameters are zero"
-    )
 
 
 def conditions(report: Report) -> str:
@@ -144,20 +265,16 @@ def judged(report: Report) -> str:
 
 def chosen_lines(report: Report, found: Standouts) -> list[str]:
     """Says which files stand out, and how good they are on the test part."""
-    if found.missing:
+    if found.to_ship is None:
         return [f"No file is chosen to ship: {found.missing}."]
-    lines = []
-    for item in found.chosen:
-        val = formats.quality(found.quality, item.val)
-        figures = (
-            f"({val})" if item.what == BEST else f"{item.figure(found.quality)} (validation {val})"
-        )
-        comma = " " if item.what == BEST else ", "
-        lines.append(
-            f"{item.title(found.quality)}: {item.row.artifact.id}{comma}{figures}; "
-            f"test {tested(report, item.row)}"
-        )
-    if found.verdict is not None and found.chosen[0].what != GOAL:  # a goal has said it
+    ship, best = found.to_ship, found.best
+    val = formats.quality(found.quality, ship.val)
+    lines = [
+        f"{ship.title}: {ship.row.artifact.id}, {ship.figure} (validation {val}); "
+        f"test {tested(report, ship.row)}",
+        f"{best.title}: {best.row.artifact.id} ({best.figure}); test {tested(report, best.row)}",
+    ]
+    if found.verdict is not None and ship.what != GOAL:  # a goal has said it
         lines.insert(0, f"{found.verdict.line}.")
     return lines
 
@@ -179,11 +296,11 @@ def learnt_line(record: Compressed) -> str:
 def other_runtimes(report: Report) -> list[str]:
     """Says for each runtime beside LiteRT what it measured, or why it did not."""
     lines = []
-    for other in report.others:
-        if other.skipped:
-            lines.append(f"{other.name} was not measured: {other.skipped}")
+    for runtime, found in report.others.items():
+        if isinstance(found, str):
+            lines.append(f"{runtime} was not measured: {found}")
             continue
-        for name, latency in other.latency.items():
+        for name, latency in found.items():
             against = (
                 "the baseline"
                 if latency.baseline == name
@@ -216,10 +333,9 @@ def _finetuned(record: Compressed, file: str = "") -> int | None:
 def _more(record: Compressed, file: str = "") -> str:
     """Returns how many epochs compression trained; see `_finetuned`."""
     count, least = _finetuned(record, file), ""
-    if count is not None:
-        if not file and len(set(record.each.values())) > 1:
-            least = "up to "
-    else:
+    if count is not None and not file and len(set(record.each.values())) > 1:
+        least = "up to "
+    if count is None:
         # older records hold the last fine-tuning alone, and channels may leave in several steps
         count, least = record.epochs, "at least " if record.channels else ""
     return f"{least}{count} more epoch{'' if count == 1 else 's'}"
@@ -234,7 +350,10 @@ def _trade(old: Row, new: Row, unpruned: Row | None, main: str, record: Compress
     if 0 < new.artifact.macs < old.artifact.macs:
         what.append(f"with {old.artifact.macs / new.artifact.macs:.2f}x fewer MACs")
     if new.artifact.sparsity > 0:
-        what.append(f"({zeros(new.artifact)})")
+        what.append(
+            f"({formats.percent(new.artifact.sparsity)} of the pruned kernels, "
+            f"{formats.percent(new.artifact.zeros)} of all parameters are zero)"
+        )
     elif len(what) == 1:
         what.append("(nothing was removed)")
     against = ""
@@ -253,18 +372,12 @@ def _trade(old: Row, new: Row, unpruned: Row | None, main: str, record: Compress
     )
     if unpruned is not None and unpruned is not old and unpruned.latency is not None:
         text += f" where {new.artifact.format} alone gives {unpruned.latency.ratio:.2f}x"
-    if _only_bytes(new, unpruned):
+    alone = unpruned.latency.ratio if unpruned is not None and unpruned.latency else 1.0
+    unchanged = unpruned is None or unpruned.artifact.macs == new.artifact.macs
+    slow = new.latency is not None and new.latency.ratio < alone * (1 + NEGLIGIBLE)
+    if new.artifact.sparsity != 0 and unchanged and slow:
         text += ": the zeros save bytes but no time"
     if new.artifact.unsupported:
         left = len(new.artifact.unsupported)
         text += f" (MACs leave out {left} operation{'' if left == 1 else 's'})"
     return text
-
-
-def _only_bytes(new: Row, unpruned: Row | None) -> bool:
-    """Tells whether pruned weights made a file smaller but not faster than its format alone."""
-    if new.artifact.sparsity == 0 or new.latency is None:
-        return False
-    alone = unpruned.latency.ratio if unpruned is not None and unpruned.latency else 1.0
-    unchanged = unpruned is None or unpruned.artifact.macs == new.artifact.macs
-    return unchanged and new.latency.ratio < alone * (1 + NEGLIGIBLE)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 
 from compress.measure import formats
-from compress.report.inspection import ELSEWHERE
-from compress.report.terminal import Grid, said
+from compress.report.terminal import ELSEWHERE, Grid, said
 from search.spaces.describe import Description
 
 

@@ -69,7 +69,7 @@ def inspect(
     from compress.plan.forms import listed
     from compress.plan.input_shape import given
     from compress.prune.channels import coupled_groups
-    from compress.report.inspection import costs_json, render_costs, render_coupling
+    from compress.report.terminal import costs_json, render_costs, render_coupling
 
     with reporting_errors("The same command starts again."):
         import_plugins(listed(plugins))
@@ -106,9 +106,9 @@ def _inspect_graph(model: Path, json: Path | None, shape: InputShape | None, nam
     """Shows what is no Keras model."""
     from compress.core.atomic_files import write_json
     from compress.measure.graph_files import read_graph_file
-    from compress.report.inspection import graph_file_json, render_graph_file
+    from compress.report.terminal import costs_json, render_graph_file
 
     found = read_graph_file(model, shape, signature=name)
     if json is not None:
-        write_json(json, graph_file_json(found))
+        write_json(json, {**found.to_json(), "costs": costs_json(found.costs, {}, "")})
     show(render_graph_file(found), saved=json or "", last=written([json] if json else []))

@@ -42,7 +42,7 @@ def report(
     from compress.core.errors import InputError
     from compress.core.interpreter import import_plugins
     from compress.plan.forms import listed
-    from compress.report.model_explorer import export_graphs
+    from compress.report.live.graphs import export_graphs
     from search.report import render
     from search.report.compare import compare_runs
 

@@ -16,8 +16,7 @@ from compress.data.tasks import TASKS, is_share
 from compress.measure import formats
 from compress.measure.verdict import TEST
 from compress.report.html import policy
-from compress.report.live.charts import COST, Axis, Points
-from compress.report.live.files import file_points
+from compress.report.live.charts import COST, Axis, Points, file_points
 from compress.report.live.page import alive
 from compress.report.markup import filled, style_sheet, templates
 from compress.run.directory import RunFolder
@@ -66,11 +65,11 @@ def compare_runs(paths: Sequence[str | Path], out: str | Path) -> Path:
             "Received: none that all of them have."
         )
     style = style_sheet()
-    live = alive(sets=[points.to_json() for points in sets], charts=[], cards={}, selected="")
+    live = alive(sets=sets, charts=[], cards={}, selected="")
     page = filled(
         templates(search="search.report"),
         "search/compare.html.j2",
-        policy=policy(style, live.sources),
+        policy=policy(style, live["sources"]),
         style=style,
         live=live,
         title=f"{len(runs)} runs compared",

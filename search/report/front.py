@@ -12,8 +12,8 @@ from compress.core.summary import short
 from compress.measure import formats
 from compress.report.markup import Cell
 from compress.report.plot import GREY, INK, LETTERS, cut_floor, scale_costs
-from compress.report.tables import ELSEWHERE
 from compress.report.terminal import Grid
+from compress.report.words import ELSEWHERE
 from search.report.candidates import choices_of
 from search.report.searched import SearchReport
 from search.study.directory import COMPLETE, Candidate, Final

@@ -8,7 +8,7 @@ from compress.core.errors import InputError
 from compress.core.summary import Summary
 from compress.measure import formats
 from compress.report.rows import Report, read_report
-from compress.report.tables import files_screen
+from compress.report.words import files_screen
 from search.study.directory import (
     COMPLETE,
     DUPLICATE,

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from rich.console import RenderableType
 
 from compress.report.markup import filled, templates
-from compress.report.sections import Known, Section, Tile
+from compress.report.rows import Known, Section, Tile
 from compress.report.terminal import said
 from search.report.candidates import (
     candidate_points,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from matplotlib.axes import Axes
 
-    from compress.report.live import Chart, Points
+    from compress.report.live.charts import Chart, Points
 
 
 class SearchSection(Section):

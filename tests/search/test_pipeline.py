@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from compress.core.errors import RunFailed
+from compress.core.memory_budget import MemoryBudget
 from compress.plan.fields import from_flat
 from search.engines import Demand, Display, local
 from search.engines.jobs import CompressJobs, SearchJobs, nothing_trained
@@ -159,6 +160,7 @@ def test_workers_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         monkeypatch.setattr(local.linux, "cores", lambda cores=cores: cores)
         monkeypatch.setattr(local, "gpu_count", lambda device, gpus=gpus: gpus)
+        monkeypatch.setattr(MemoryBudget, "free", lambda self: 10**11)
         crew = local.ENGINE.crew(Demand.of(from_flat(SearchPlan, values)))
         assert (crew.count, crew.threads) == expected
         assert crew.gpus == gpus

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from compress.exporting.traced import UNNAMED, path_of, without_calls
 from compress.measure.graph_files.records import Graph, Operator, Tensor
+from compress.measure.graph_files.tables import TFLITE
 from compress.measure.graph_files.tflite import TFLiteReader
-from compress.measure.graph_files.tflite_table import TFLITE
 from compress.model.internals import named_layers
 
 if TYPE_CHECKING:

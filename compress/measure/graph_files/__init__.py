@@ -6,7 +6,7 @@ from pathlib import Path
 
 from compress.core.errors import InputError
 from compress.measure.graph_files.records import GraphFile, Port
-from compress.model.kinds import SAVED_MODEL, check_graph_file, foreign
+from compress.model.kinds import SAVED_MODEL, SavedModel, bytes_of, check_graph_file, foreign
 from compress.model.ports import InputShape
 
 __all__ = ["GraphFile", "Port", "read_graph_file"]
@@ -44,10 +44,16 @@ def read_graph_file(
         )
     check_graph_file(path)
     assert what is not None, "a folder without saved_model.pb is refused"
-    if what.kind == SAVED_MODEL:
-        from compress.measure.graph_files.saved_model import read_saved_model
+    if what.kind != SAVED_MODEL:
+        from compress.measure.graph_files.tflite import read_tflite
 
-        return read_saved_model(path, what, input_shape, signature)
-    from compress.measure.graph_files.tflite import read_tflite
+        return read_tflite(path, what, input_shape, signature)
+    from compress.measure.graph_files.tf_builder import count_saved_model
 
-    return read_tflite(path, what, input_shape, signature)
+    model = SavedModel(path, signature)
+    costs = count_saved_model(model, model.sizes(input_shape, "to be counted"))
+    return GraphFile(
+        path, what, model.signature, model.signatures,
+        tuple(Port(*spec) for spec in model.inputs), tuple(Port(*spec) for spec in model.outputs),
+        bytes_of(path), costs,
+    )  # fmt: skip

@@ -6,16 +6,12 @@ What a loop holds counts as often as it runs, where the graph says that: counter
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from compress.measure.graph_files.records import Graph, Operator, Tensor
 from compress.measure.graph_files.tables import Table
 from compress.measure.layer_costs import Analysis, LayerCost, peak_bytes
-
-LOOP = "in a loop: how many rounds it takes is not in the graph"
-BRANCH = "in a branch: which one runs depends on values"
-_PASSES = ("identity", "dequantize", "cast")
 
 
 def count_graph(graph: Graph, table: Table) -> Analysis:
@@ -64,10 +60,14 @@ class _Counter:
         """Counts a graph's operators and returns its peak of bytes."""
         inner: dict[int, int | None] = {}
         for operator in graph.operators:
-            self._note_constants(operator)
+            for tensor in operator.given:
+                if tensor.values is not None:
+                    self._origins.setdefault(id(tensor), tensor)
+                    self._settled.add(id(tensor))
             if operator.bodies:
                 inner[id(operator)] = self._inside(operator, place)
-            elif self._is_settled(operator):
+            elif operator.inputs and all(id(item) in self._settled for item in operator.given):
+                # constants alone decide what it makes: that is done once, not each time
                 self._settled.update(map(id, operator.outputs))
                 self._settle(operator, place)
             elif operator.kind not in self._table.sources:
@@ -78,19 +78,8 @@ class _Counter:
         ]
         return peak_bytes(calls, map(id, graph.outputs))
 
-    def _note_constants(self, operator: Operator) -> None:
-        for tensor in operator.given:
-            if tensor.values is not None:
-                self._origins.setdefault(id(tensor), tensor)
-                self._settled.add(id(tensor))
-
-    def _is_settled(self, operator: Operator) -> bool:
-        """Tells whether constants alone decide what it makes: that is done once, not each time."""
-        return bool(operator.inputs) and all(id(item) in self._settled for item in operator.given)
-
     def _settle(self, operator: Operator, place: _Place) -> None:
-        first = operator.given[0] if operator.given else None
-        origin = self._origins.get(id(first)) if first is not None else None
+        origin = self._origins.get(id(operator.given[0])) if operator.given else None
         if operator.kind in self._table.moves and origin is not None:
             self._origins.update((id(made), origin) for made in operator.outputs)
             return
@@ -102,24 +91,27 @@ class _Counter:
 
     def _inside(self, operator: Operator, place: _Place) -> int | None:
         """Counts what an operator runs, and returns the largest peak."""
-        kind, prefix = operator.kind, f"{place.named(operator.name)}/"
+        kind, given = operator.kind, operator.inputs
         times, reason = place.times, place.reason
         carried: Sequence[bool] | None = None
         if kind in self._table.loops:
             (body,) = operator.bodies
             found = rounds(operator)
-            times, reason = (times, LOOP) if found is None else (times * found, reason)
+            if found is None:
+                reason = "in a loop: how many rounds it takes is not in the graph"
+            else:
+                times *= found
             carried = [is_carried(body, number) for number in range(len(body.inputs))]
         elif kind in self._table.branches:
-            reason = BRANCH
-        skipped = 1 if kind in self._table.branches else 0  # what chooses among them
+            reason = "in a branch: which one runs depends on values"
+            given = given[1:]  # the first chooses among them
+        inside = _Place(f"{place.named(operator.name)}/", times, reason)
         peaks = []
         for body in operator.bodies:
-            given = operator.inputs[skipped:]
             for number, (outer, own) in enumerate(zip(given, body.inputs, strict=False)):
                 if outer is not None and (carried is None or carried[number]):
                     self._hand_in(outer, own)
-            peaks.append(self.run(body, _Place(prefix, times, reason)))
+            peaks.append(self.run(body, inside))
         known = [peak for peak in peaks if peak is not None]
         return max(known) if len(known) == len(peaks) else None
 
@@ -132,14 +124,16 @@ class _Counter:
     # -- one operator -----------------------------------------------------------------------
 
     def _row(self, operator: Operator, place: _Place) -> LayerCost:
-        weights = self._weights(operator)
+        found = [self._origins[id(item)] for item in operator.given if id(item) in self._origins]
+        weights = list({id(item): item for item in found if item.is_weight}.values())
         own = [weight for weight in weights if id(weight) not in self._told]
         self._told.update(map(id, own))
         macs, reason = self._table.macs(operator)
         if macs and place.reason:
             macs, reason = None, place.reason
         others = None if place.reason else self._table.others(operator)
-        moved = _sum([*self._activations(operator), *weights])
+        sizes = [tensor.bytes for tensor in (*self._activations(operator), *weights)]
+        moved = None if None in sizes else sum(size or 0 for size in sizes)
         made = operator.outputs[0].shape if operator.outputs else ()
         return LayerCost(
             place.named(operator.name),
@@ -154,20 +148,9 @@ class _Counter:
             None if moved is None or place.reason else moved * place.times,
         )
 
-    def _weights(self, operator: Operator) -> list[Tensor]:
-        found = (self._origins.get(id(tensor)) for tensor in operator.given)
-        return list(
-            {id(item): item for item in found if item is not None and item.is_weight}.values()
-        )
-
     def _activations(self, operator: Operator) -> list[Tensor]:
         tensors = (*operator.given, *operator.outputs)
         return [tensor for tensor in tensors if id(tensor) not in self._settled]
-
-
-def _sum(tensors: Iterable[Tensor]) -> int | None:
-    sizes = [tensor.bytes for tensor in tensors]
-    return None if None in sizes else sum(size or 0 for size in sizes)
 
 
 def _density(weights: Sequence[Tensor]) -> float:
@@ -200,7 +183,8 @@ def is_carried(body: Graph, place: int) -> bool:
 
 def _source(tensor: Tensor, makers: dict[int, Operator]) -> Tensor:
     """Returns what a tensor is a copy of."""
-    while (maker := makers.get(id(tensor))) is not None and _word(maker) in _PASSES:
+    passes = ("identity", "dequantize", "cast")
+    while (maker := makers.get(id(tensor))) is not None and _word(maker) in passes:
         (tensor,) = maker.given[:1]
     return tensor
 
@@ -211,8 +195,6 @@ def _word(operator: Operator) -> str:
 
 
 class _Loop:
-    """A loop that is looked at."""
-
     def __init__(self, loop: Operator, condition: Graph, body: Graph) -> None:
         self._inputs, self._body = loop.inputs, body
         self._condition = condition
@@ -220,17 +202,14 @@ class _Loop:
 
     def rounds(self, tensor: Tensor) -> int | None:
         maker = self._makers.get(id(_source(tensor, self._makers)))
-        if maker is None:
-            return None
-        if _word(maker) == "logicaland":
-            parts = [self.rounds(part) for part in maker.given]
+        word = "" if maker is None else _word(maker)
+        given = [] if maker is None else maker.given
+        if word == "logicaland":
+            parts = [self.rounds(part) for part in given]
             return None if None in parts else min(part for part in parts if part is not None)
-        if _word(maker) in ("less", "lessequal"):
-            return self._counted(*maker.given, also=_word(maker) == "lessequal")
-        return None
-
-    def _counted(self, counter: Tensor, limit: Tensor, *, also: bool) -> int | None:
-        """Returns the rounds until a counter reaches its limit."""
+        if word not in ("less", "lessequal"):
+            return None
+        counter, limit = given
         place, last = self._place(counter), self._number(limit)
         if place is None or last is None:
             return None
@@ -238,12 +217,12 @@ class _Loop:
         if first is None or step is None or step <= 0:
             return None
         count = (last - first) / step
-        return max(0, math.floor(count) + 1 if also else math.ceil(count))
+        return max(0, math.ceil(count) if word == "less" else math.floor(count) + 1)
 
     def _place(self, tensor: Tensor) -> int | None:
         source = _source(tensor, self._makers)
-        found = [i for i, given in enumerate(self._condition.inputs) if given is source]
-        return found[0] if found else None
+        inputs = enumerate(self._condition.inputs)
+        return next((place for place, given in inputs if given is source), None)
 
     def _first(self, place: int) -> float | None:
         given = self._inputs[place]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,6 @@ from compress.measure import formats
 from compress.measure.layer_costs import Analysis
 from compress.measure.rules import Shape
 from compress.model.kinds import Foreign
-
-_BITS = {"bool": 8, "bfloat16": 16, "float8_e4m3fn": 8, "float8_e5m2": 8}
-_UNSIZED = ("string", "resource", "variant")
 
 
 @dataclass(eq=False)
@@ -73,10 +70,11 @@ class Tensor:
     @property
     def bytes(self) -> int | None:
         """Its size in bytes, or None."""
-        if self.known is None or self.dtype in _UNSIZED:
+        if self.known is None or self.dtype in ("string", "resource", "variant"):
             return None
         digits = "".join(filter(str.isdigit, self.dtype))
-        bits = _BITS.get(self.dtype) or (int(digits) if digits else 32)
+        named = {"bool": 8, "bfloat16": 16, "float8_e4m3fn": 8, "float8_e5m2": 8}
+        bits = named.get(self.dtype) or (int(digits) if digits else 32)
         return math.ceil(self.elements * bits / 8)
 
 
@@ -98,7 +96,7 @@ class Operator:
     name: str
     inputs: tuple[Tensor | None, ...]
     outputs: tuple[Tensor, ...]
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     condition: Graph | None = None
     bodies: tuple[Graph, ...] = ()
 
@@ -152,13 +150,6 @@ def shape_text(port: Port) -> str:
     return " x ".join("?" if size is None else str(size) for size in port.shape) or "a scalar"
 
 
-def type_text(port: Port) -> str:
-    """Returns "float32", or "int8 (scale 0.0039, zero point -128)"."""
-    if not port.scale:
-        return port.dtype
-    return f"{port.dtype} (scale {port.scale:.6g}, zero point {port.zero_point})"
-
-
 @dataclass(frozen=True, repr=False)
 class GraphFile(Readable):
     """A model that is no Keras model: it can be measured, and not pruned.
@@ -197,26 +188,20 @@ class GraphFile(Readable):
     def screen(self) -> Summary:
         """Returns what is worth a screen: the totals, the costliest operators, what it is."""
         found = self.costs.screen()
+        lines = [f"takes {_ports(self.inputs)}", f"gives {_ports(self.outputs)}"]
+        if self.batch:
+            lines.append(f"counted at batch {self.batch}, which the file fixes")
+        if len(self.signatures) > 1:
+            name = self.signature or self.signatures[0]
+            lines.append(f"signature '{name}' of {', '.join(self.signatures)}")
         return Summary(
             f"{self.path.name}, {self.what.text}, {formats.size(self.size_bytes)}: {found.title}",
-            (*self.lines(), *found.lines),
+            (*lines, *found.lines),
             ("Operator", *found.heads[1:]),
             found.rows,
             (*found.notes, self.what.verdict),
             "operators",
         )
-
-    def lines(self) -> tuple[str, ...]:
-        """Returns what it takes and gives, and its signatures where there are several."""
-        found = [f"takes {_ports(self.inputs)}", f"gives {_ports(self.outputs)}"]
-        if self.batch:
-            found.append(f"counted at batch {self.batch}, which the file fixes")
-        if len(self.signatures) > 1:
-            found.append(
-                f"signature '{self.signature or self.signatures[0]}' of "
-                f"{', '.join(self.signatures)}"
-            )
-        return tuple(found)
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything but the costs."""
@@ -234,4 +219,9 @@ class GraphFile(Readable):
 
 
 def _ports(ports: tuple[Port, ...]) -> str:
-    return "; ".join(f"{port.name} {shape_text(port)} {type_text(port)}" for port in ports)
+    """Returns "x 1 x 28 float32; y 1 x 2 int8 (scale 0.0039, zero point -128)"."""
+    return "; ".join(
+        f"{port.name} {shape_text(port)} {port.dtype}"
+        + (f" (scale {port.scale:.6g}, zero point {port.zero_point})" if port.scale else "")
+        for port in ports
+    )

@@ -1,64 +1,169 @@
-"""From a graph of TensorFlow to plain records, with all sizes that follow from the inputs'.
+"""The graph of a SavedModel as plain records, with all sizes that follow from the inputs'.
 
-TensorFlow's own shape functions tell the sizes. They do not look into loops: a loop's body is
-built with the sizes of what goes in, again and again until what comes out has the same sizes.
-Scalars that are known without running anything (limits of loops) are noted with their values.
+What functions hold stands in place of their calls. TensorFlow's own shape functions tell the sizes.
+They do not look into loops: a loop's body is built with the sizes of what goes in, again and again
+until what comes out has the same sizes. Scalars that are known without running anything (limits of
+loops) are noted with their values.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import node_def_pb2
+from tensorflow.python.framework import convert_to_constants, function_def_to_graph
 
-from compress.core.native_output import captured_stderr
+from compress.core.errors import InputError, one_line
+from compress.core.native_output import captured_stderr, quiet_logger
+from compress.measure.graph_files.counting import count_graph
 from compress.measure.graph_files.records import Graph, Operator, Tensor
-from compress.measure.graph_files.tf_flatten import Library, tensor_name
+from compress.measure.graph_files.tables import BRANCHES, LOOPS, TENSORFLOW
+from compress.measure.layer_costs import Analysis
+from compress.model.kinds import SavedModel
 
 Shape = tuple[int | None, ...] | None
-LOOPS = ("While", "StatelessWhile")
-BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
 _READERS = {"TensorListGetItem": 2, "TensorListStack": 1}
 """What takes tensors out of a list, with the place of the input that says their shape."""
-_SAME = ("Identity", "StopGradient", "PreventGradient", "Snapshot")
-"""What makes nothing new: its result is its input."""
 _CALLS = re.compile(r"(?:^|(?<=/))(?:Stateful)?PartitionedCall(?:_\d+)?/")
-DEEPEST = 32
-"""Operations that are followed back from a scalar."""
-MOST = 4096
-"""Numbers of a tensor on the way; a larger one is no size."""
-_STATIC = ("Const", "Shape", "Size", "Rank")
 
 
-def graph_of(graph_def: Any) -> Graph:
-    """Returns the records of a graph whose placeholders have known sizes.
+def count_saved_model(model: SavedModel, sizes: Sequence[tuple[int, ...]]) -> Analysis:
+    """Counts a loaded SavedModel, with constants in place of its variables.
 
     Args:
-        graph_def: A `GraphDef` with its functions, variables made constants.
+        model: With the signature that is counted.
+        sizes: Of one example, an input each; see `SavedModel.sizes`.
+
+    Raises:
+        InputError: It cannot run at these sizes; TensorFlow cannot write it as one graph (of more
+            than 2 GiB, say), or does not know its sizes.
     """
-    library = Library(graph_def)
-    nodes, _ = library.flattened(graph_def.node)
-    inputs = [node for node in nodes if node.op == "Placeholder"]
-    return _Builder(library).built(nodes, [f"{node.name}:0" for node in inputs], ())
+    function = model.at(sizes)
+    with captured_stderr(), quiet_logger("tensorflow"):
+        try:
+            frozen = convert_to_constants.convert_variables_to_constants_v2(
+                function, lower_control_flow=False
+            )
+            graph_def = frozen.graph.as_graph_def()
+            library = Library(graph_def)
+            nodes, _ = library.flattened(graph_def.node)
+            inputs = [f"{node.name}:0" for node in nodes if node.op == "Placeholder"]
+            graph = _Builder(library).built(nodes, inputs, ())
+        except InputError:
+            raise
+        except Exception as error:  # of protobuf and of TensorFlow, of many kinds
+            raise InputError(
+                f"The graph of '{model.path}' must be readable with its variables as constants. "
+                f"Received: {one_line(str(error).strip().splitlines()[0], 300)}."
+            ) from None
+    return count_graph(graph, TENSORFLOW)
 
 
-@dataclass
-class _Built:
-    """A function at known sizes of its arguments.
+class Library:
+    """The functions of a graph."""
 
-    Attributes:
-        graph: Its records.
-        shapes: Of its results.
-        elements: Of results that are lists of tensors: the shape of one of them.
+    def __init__(self, graph_def: Any) -> None:
+        self._functions = {item.signature.name: item for item in graph_def.library.function}
+
+    def flat(self, name: str) -> tuple[list[Any], list[str], list[str]]:
+        """Returns a function's nodes, the names of its arguments and those of its results.
+
+        Nodes are in an order in which they can be made; calls are opened.
+        """
+        inside, arguments, results = self._parts(name)
+        nodes, aliases = self.flattened(inside)
+        return nodes, arguments, [resolved(result, aliases) for result in results]
+
+    def _parts(self, name: str) -> tuple[Sequence[Any], list[str], list[str]]:
+        definition = self._functions[name]
+        graph_def, flat_names = function_def_to_graph.function_def_to_graph_def(definition)
+        arguments = [item.name for item in definition.signature.input_arg]
+        made = [definition.ret[item.name] for item in definition.signature.output_arg]
+        return graph_def.node, arguments, [flat_names[name] for name in made]
+
+    def flattened(self, nodes: Sequence[Any]) -> tuple[list[Any], dict[str, str]]:
+        """Returns nodes without calls, in order, and what took the place of calls' results."""
+        made: list[Any] = []
+        aliases: dict[str, str] = {}
+        self._open(nodes, "", made, aliases)
+        for node in made:
+            inputs = [resolved(item, aliases) for item in node.input]
+            del node.input[:]
+            node.input.extend(inputs)
+        return _ordered(made), aliases
+
+    def _open(
+        self, nodes: Sequence[Any], prefix: str, made: list[Any], aliases: dict[str, str]
+    ) -> None:
+        for node in nodes:
+            name = prefix + node.name
+            inputs = [prefix + item for item in node.input if not item.startswith("^")]
+            calls = node.op in ("PartitionedCall", "StatefulPartitionedCall")
+            called = node.attr["f"].func.name if calls else ""
+            if called in self._functions:
+                inside, arguments, results = self._parts(called)
+                for argument, given in zip(arguments, inputs, strict=True):
+                    aliases[tensor_name(f"{name}/{argument}")] = given
+                for number, result in enumerate(results):
+                    aliases[f"{name}:{number}"] = f"{name}/{result}"
+                inner = [item for item in inside if item.name not in arguments]
+                self._open(inner, f"{name}/", made, aliases)
+                continue
+            own = node_def_pb2.NodeDef()
+            own.CopyFrom(node)
+            own.name, own.device = name, ""
+            del own.input[:]
+            own.input.extend(inputs)
+            for key in [key for key in own.attr if key.startswith("_")]:
+                del own.attr[key]  # where it runs and how it is compiled
+            made.append(own)
+
+
+def tensor_name(name: str) -> str:
+    """Returns "node:0" for "node"."""
+    return name if ":" in name else f"{name}:0"
+
+
+def resolved(name: str, aliases: Mapping[str, str]) -> str:
+    """Returns the tensor that stands behind calls and arguments."""
+    name = tensor_name(name)
+    while name in aliases:
+        name = tensor_name(aliases[name])
+    return name
+
+
+def _ordered(nodes: Sequence[Any]) -> list[Any]:
+    """Returns nodes behind what they read; calls' arguments may have been made later.
+
+    Raises:
+        InputError: Nodes read each other in a circle, as loops of TensorFlow 1 do.
     """
-
-    graph: Graph
-    shapes: list[Shape]
-    elements: list[Shape]
+    by_name = {node.name: node for node in nodes}
+    done: dict[str, None] = {}
+    for first in nodes:
+        waiting, begun = [first.name], set[str]()
+        while waiting:
+            name = waiting[-1]
+            sources = (item.rpartition(":")[0] for item in by_name[name].input)
+            missing = [item for item in sources if item in by_name and item not in done]
+            if name in done or not missing:
+                done.setdefault(name)
+                waiting.pop()
+                continue
+            if name in begun:
+                raise InputError(
+                    f"A graph must have no circles to be counted. Received: one at '{name}', a "
+                    "loop of TensorFlow 1."
+                )
+            begun.add(name)
+            waiting.extend(missing)
+    return [by_name[name] for name in done]
 
 
 @dataclass
@@ -69,47 +174,42 @@ class _Builder:
         library: Functions of the whole.
         tensors: By name.
         elements: Of lists of tensors, by name: the shape of one of them.
+        operators: What it holds.
+        graph: TensorFlow's, which infers sizes.
     """
 
     library: Library
     tensors: dict[str, Tensor] = field(default_factory=dict)
     elements: dict[str, Shape] = field(default_factory=dict)
     operators: list[Operator] = field(default_factory=list)
+    graph: Any = field(default_factory=tf.Graph)
     _made: dict[str, Any] = field(default_factory=dict)
 
     def built(self, nodes: Sequence[Any], inputs: Sequence[str], outputs: Sequence[str]) -> Graph:
-        import tensorflow as tf
-
-        graph = tf.Graph()
         waiting: list[Any] = []
         for node in nodes:
-            reads_list = node.op in _READERS and node.input[0] in self._lists(waiting)
+            reads_list = node.op in _READERS and any(
+                item.op.startswith("TensorList") and f"{item.name}:0" == node.input[0]
+                for item in waiting
+            )
             if node.op in (*LOOPS, *BRANCHES) or reads_list:
-                self._import(graph, waiting)
+                self._import(waiting)
                 waiting = []
             if node.op in LOOPS:
-                self._loop(graph, node)
+                self._loop(node)
             elif node.op in BRANCHES:
-                self._branch(graph, node)
+                self._branch(node)
             else:
-                self._tell_elements(graph, node)
+                self._tell_elements(node)
                 waiting.append(node)
-        self._import(graph, waiting)
-        results = [self.tensors[name] for name in outputs]
-        return Graph(
-            tuple(self.tensors[name] for name in inputs), tuple(results), tuple(self.operators)
-        )
+        self._import(waiting)
+        taken, given = (tuple(self.tensors[name] for name in names) for names in (inputs, outputs))
+        return Graph(taken, given, tuple(self.operators))
 
     # -- ordinary nodes -----------------------------------------------------------------------
 
-    @staticmethod
-    def _lists(nodes: Sequence[Any]) -> set[str]:
-        return {f"{node.name}:0" for node in nodes if node.op.startswith("TensorList")}
-
-    def _import(self, graph: Any, nodes: Sequence[Any]) -> None:
+    def _import(self, nodes: Sequence[Any]) -> None:
         """Adds nodes to TensorFlow's graph, which infers their sizes, and records them."""
-        import tensorflow as tf
-
         if not nodes:
             return
         graph_def = tf.compat.v1.GraphDef()
@@ -121,16 +221,24 @@ class _Builder:
             for name in node.input
             if name.rpartition(":")[0] not in own
         }
-        with graph.as_default(), captured_stderr():
+        with self.graph.as_default(), captured_stderr():
             tf.graph_util.import_graph_def(graph_def, input_map=outside, name="")
         for node in nodes:
-            operation = graph.get_operation_by_name(node.name)
-            self._note(node, operation)
-            self._record(operation)
+            self._record(node, self.graph.get_operation_by_name(node.name))
 
-    def _note(self, node: Any, operation: Any) -> None:
-        """Notes a node's results, and of lists the shape of what they hold."""
-        self._made.update((f"{node.name}:{place}", t) for place, t in enumerate(operation.outputs))
+    def _tell_elements(self, node: Any) -> None:
+        """Puts the shape of what a list holds in place of the open one that a reader was given."""
+        shape = self.elements.get(node.input[0]) if node.op in _READERS else None
+        if shape is None or None in shape:
+            return
+        with self.graph.as_default():
+            constant = tf.constant(shape, tf.int32, name="element_shape")
+        self._record(constant.op.node_def, constant.op)
+        node.input[_READERS[node.op]] = constant.name
+
+    def _record(self, node: Any, operation: Any) -> None:
+        """Records an operation and its results, and of lists the shape of what they hold."""
+        self._made.update((tensor.name, tensor) for tensor in operation.outputs)
         name = f"{node.name}:0"
         if node.op == "TensorListFromTensor":
             shape = _shape(operation.inputs[0])
@@ -139,149 +247,103 @@ class _Builder:
             self.elements[name] = _shape(operation.inputs[2])
         elif node.op == "Identity" and node.input[0] in self.elements:
             self.elements[name] = self.elements[node.input[0]]
-
-    def _tell_elements(self, graph: Any, node: Any) -> None:
-        """Puts the shape of what a list holds in place of the open one that a reader was given."""
-        import tensorflow as tf
-
-        shape = self.elements.get(node.input[0]) if node.op in _READERS else None
-        if shape is None or None in shape:
-            return
-        with graph.as_default():
-            constant = tf.constant(shape, tf.int32, name="element_shape")
-        name = f"{constant.op.name}:0"
-        self._made[name] = constant
-        self._record(constant.op)
-        node.input[_READERS[node.op]] = name
-
-    def _record(self, operation: Any) -> None:
-        import tensorflow as tf
-
-        if operation.type in _SAME:
-            ((given,), (made,)) = operation.inputs, operation.outputs
-            self.tensors[self._name(made)] = self.tensors[self._name(given)]
+        if operation.type in ("Identity", "StopGradient", "PreventGradient", "Snapshot"):
+            # it makes nothing new: its result is its input
+            self.tensors[name] = self.tensors[operation.inputs[0].name]
             return
         outputs = [self._tensor(tensor) for tensor in operation.outputs]
         if operation.type in ("Placeholder", "NoOp"):
             return
         if operation.type == "Const":
-            proto = operation.get_attr("value")
-            outputs[0].values = partial(tf.make_ndarray, proto)
+            outputs[0].values = partial(tf.make_ndarray, operation.get_attr("value"))
             return
         self.operators.append(
             Operator(
                 operation.type,
                 _CALLS.sub("", operation.name),
-                tuple(self.tensors[self._name(tensor)] for tensor in operation.inputs),
+                tuple(self.tensors[tensor.name] for tensor in operation.inputs),
                 tuple(outputs),
-                {"node": operation.node_def.attr},
+                operation.node_def.attr,
             )
         )
 
-    @staticmethod
-    def _name(tensor: Any) -> str:
-        return tensor_name(tensor.name)
-
     def _tensor(self, tensor: Any) -> Tensor:
         kind = tensor.dtype.base_dtype
-        made = Tensor(
-            tensor.name, _shape(tensor), kind.name, quantized=kind.is_quantized,
-            number=number_of(tensor),
-        )  # fmt: skip
-        self.tensors[self._name(tensor)] = made
+        made = Tensor(tensor.name, _shape(tensor), kind.name, quantized=kind.is_quantized)
+        whole = tensor.shape.rank == 0 and tensor.dtype.is_integer
+        if whole and (value := _value(tensor)) is not None:
+            made.number = float(value)
+        self.tensors[tensor.name] = made
         return made
 
     # -- loops and branches -------------------------------------------------------------------
 
-    def _loop(self, graph: Any, node: Any) -> None:
-        given = [self._made[name] for name in node.input]
-        shapes = [_shape(tensor) for tensor in given]
+    def _loop(self, node: Any) -> None:
+        shapes = [_shape(self._made[name]) for name in node.input]
         elements = [self.elements.get(name) for name in node.input]
-        body_name = node.attr["body"].func.name
         while True:
-            body = self._function(body_name, given, shapes, elements)
-            merged = [_common(a, b) for a, b in zip(shapes, body.shapes, strict=True)]
+            body, ends = self._function(node.attr["body"].func.name, shapes, elements)
+            merged = _merged(shapes, body)
             # a list that is reserved holds nothing yet
             lists = [
                 after if before is None else _common(before, after)
-                for before, after in zip(elements, body.elements, strict=True)
+                for before, after in zip(elements, ends, strict=True)
             ]
             if (merged, lists) == (shapes, elements):
                 break
             shapes, elements = merged, lists
-        condition = self._function(node.attr["cond"].func.name, given, shapes, elements)
-        self._control(graph, node, shapes, (body.graph,), condition.graph)
+        condition, _ = self._function(node.attr["cond"].func.name, shapes, elements)
+        self._control(node, shapes, (body,), condition)
         self.elements |= {f"{node.name}:{place}": shape for place, shape in enumerate(elements)}
 
-    def _branch(self, graph: Any, node: Any) -> None:
-        given = [self._made[name] for name in node.input[1:]]
-        shapes = [_shape(tensor) for tensor in given]
+    def _branch(self, node: Any) -> None:
+        shapes = [_shape(self._made[name]) for name in node.input[1:]]
         elements = [self.elements.get(name) for name in node.input[1:]]
         functions = [
             *(node.attr[key].func for key in ("then_branch", "else_branch") if key in node.attr),
             *node.attr["branches"].list.func,
         ]
-        names = [function.name for function in functions]
-        bodies = [self._function(name, given, shapes, elements) for name in names]
-        made = bodies[0].shapes
+        bodies = tuple(self._function(item.name, shapes, elements)[0] for item in functions)
+        made = [tensor.shape for tensor in bodies[0].outputs]
         for body in bodies[1:]:
-            made = [_common(a, b) for a, b in zip(made, body.shapes, strict=True)]
-        self._control(graph, node, made, tuple(body.graph for body in bodies), None)
+            made = _merged(made, body)
+        self._control(node, made, bodies, None)
 
     def _control(
         self,
-        graph: Any,
         node: Any,
         shapes: Sequence[Shape],
         bodies: tuple[Graph, ...],
         condition: Graph | None,
     ) -> None:
         """Adds a stand-in of known sizes for what has graphs of its own, and records it."""
-        import tensorflow as tf
-
-        types = [tf.as_dtype(number) for number in _types(node)]
+        types = node.attr["T" if node.op in LOOPS else "Tout"].list.type
         outputs = []
-        with graph.as_default():
+        with self.graph.as_default():
             for place, (kind, shape) in enumerate(zip(types, shapes, strict=True)):
                 made = tf.compat.v1.placeholder(kind, shape, name=f"{node.name}/made")
-                self._made[f"{node.name}:{place}"] = made
                 outputs.append(self._tensor(made))
-        for place, tensor in enumerate(outputs):
-            self.tensors[f"{node.name}:{place}"] = tensor
-        inputs = [self.tensors[self._name(self._made[name])] for name in node.input]
+                self._made[f"{node.name}:{place}"] = made
+                self.tensors[f"{node.name}:{place}"] = outputs[-1]
+        inputs = tuple(self.tensors[self._made[name].name] for name in node.input)
+        name = _CALLS.sub("", node.name)
         self.operators.append(
-            Operator(
-                node.op, _CALLS.sub("", node.name), tuple(inputs), tuple(outputs), {}, condition,
-                bodies,
-            )
-        )  # fmt: skip
+            Operator(node.op, name, inputs, tuple(outputs), {}, condition, bodies)
+        )
 
     def _function(
-        self, name: str, given: Sequence[Any], shapes: Sequence[Shape], elements: Sequence[Shape]
-    ) -> _Built:
-        import tensorflow as tf
-
+        self, name: str, shapes: Sequence[Shape], elements: Sequence[Shape]
+    ) -> tuple[Graph, list[Shape]]:
+        """Returns a function at known sizes, and what those of its results hold that are lists."""
         nodes, arguments, results = self.library.flat(name)
         by_name = {node.name: node for node in nodes}
         inner = _Builder(self.library)
         for argument, shape, element in zip(arguments, shapes, elements, strict=True):
-            node = by_name[argument]
-            node.attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())
+            by_name[argument].attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())
             if element is not None:
                 inner.elements[f"{argument}:0"] = element
         graph = inner.built(nodes, [f"{argument}:0" for argument in arguments], results)
-        made = [inner.tensors[result] for result in results]
-        return _Built(
-            graph,
-            [tensor.shape for tensor in made],
-            [inner.elements.get(result) for result in results],
-        )
-
-
-def _types(node: Any) -> Sequence[int]:
-    key = "T" if node.op in LOOPS else "Tout"
-    found: Sequence[int] = node.attr[key].list.type
-    return found
+        return graph, [inner.elements.get(result) for result in results]
 
 
 def _shape(tensor: Any) -> Shape:
@@ -295,26 +357,23 @@ def _common(one: Shape, other: Shape) -> Shape:
     return tuple(a if a == b else None for a, b in zip(one, other, strict=True))
 
 
-def number_of(tensor: Any) -> float | None:
-    """Returns the value of a scalar of whole numbers; None: it is none, or not known."""
-    if tensor.shape.rank != 0 or not tensor.dtype.is_integer:
-        return None
-    value = _value(tensor, DEEPEST)
-    return None if value is None else float(value)
+def _merged(shapes: Sequence[Shape], body: Graph) -> list[Shape]:
+    return [_common(one, made.shape) for one, made in zip(shapes, body.outputs, strict=True)]
 
 
-def _value(tensor: Any, left: int) -> Any:
-    import tensorflow as tf
-
+def _value(tensor: Any, left: int = 32) -> Any:
+    """Returns the value of a tensor, by at most so many operations; None: it is not known."""
     size = tensor.shape.num_elements()
-    if not left or (size is not None and size > MOST):
+    # a tensor of many numbers is no size
+    if not left or (size is not None and size > 4096):
         return None
     operation = tensor.op
     if operation.type in ("Placeholder", "While", "If"):
         return None
     rule = _RULES.get(operation.type)
     if rule is None:
-        return tf.get_static_value(tensor) if operation.type in _STATIC else None
+        static = operation.type in ("Const", "Shape", "Size", "Rank")
+        return tf.get_static_value(tensor) if static else None
     given = [_value(item, left - 1) for item in operation.inputs]
     if any(value is None for value in given):
         return None
@@ -333,11 +392,8 @@ def _slice(operation: Any, values: Any, begin: Any, *_: Any) -> Any:
 
 
 def _reduced(function: Callable[..., Any]) -> Callable[..., Any]:
-    def reduce(_: Any, values: Any, axes: Any) -> Any:
-        # over no axes: the values themselves
-        return function(values, axis=tuple(np.atleast_1d(axes).astype(int)))
-
-    return reduce
+    # over no axes: the values themselves
+    return lambda _, values, axes: function(values, axis=tuple(np.atleast_1d(axes).astype(int)))
 
 
 def _two(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,22 +11,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from ai_edge_litert import interpreter as litert
+from ai_edge_litert import schema_py_generated as schema
 
 from compress.core.errors import InputError, unknown_name
 from compress.core.native_output import captured_stderr
 from compress.measure.graph_files.counting import count_graph
 from compress.measure.graph_files.records import Graph, GraphFile, Operator, Port, Tensor
-from compress.measure.graph_files.tflite_table import TFLITE
+from compress.measure.graph_files.tables import TFLITE
 from compress.model.kinds import Foreign
 from compress.model.ports import InputShape, Sizes, sizes_of
 
 _CALLS = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
 _NAMELESS = re.compile(r"^(?:Stateful)?PartitionedCall(?:_\d+)?(?::\d+)?$")
-_PACKED = {"int2": 2, "int4": 4, "uint4": 4}
-"""Types of which several numbers share a byte, with their bits."""
-_RAW = {"bfloat16": "uint16", "float8_e4m3fn": "uint8", "float8_e5m2": "uint8"}
-"""Types that NumPy lacks, with those that show which numbers are zero."""
-_UNPACKS = ("DEQUANTIZE", "DENSIFY")
 _BODIES = (
     "bodySubgraphIndex", "thenSubgraphIndex", "elseSubgraphIndex", "subgraph",
     "initSubgraphIndex", "decompositionSubgraphIndex",
@@ -41,7 +38,8 @@ def read_tflite(
     names = tuple(reader.signatures)
     if signature and signature not in names:
         raise unknown_name(f"signature of '{path}'", signature, names)
-    chosen = signature or next((name for name in names if not reader.signatures[name]), "")
+    first = (name for name in names if not reader.signatures[name].subgraphIndex)
+    chosen = signature or next(first, "")
     with reader.doubted():
         inputs, outputs = reader.ports(chosen)
         own = [(port.name, port.sizes) for port in inputs]
@@ -66,37 +64,29 @@ class TFLiteReader:
         path: The file.
 
     Attributes:
-        signatures: Names of its signatures, with the graph that each stands for.
+        signatures: Its signatures by their names.
 
     Raises:
         InputError: It is no LiteRT file, or a damaged one.
     """
 
     def __init__(self, path: Path) -> None:
-        from ai_edge_litert import schema_py_generated as schema
-
         self._path, self._content = path, path.read_bytes()
-        self._verify()
+        # LiteRT checks the file as a whole, before anything in it is believed
+        with captured_stderr() as written:
+            try:
+                litert.Interpreter(model_content=self._content)
+            except (ValueError, RuntimeError) as error:
+                raise self._damaged(str(error) or written().strip()) from None
         self._kinds = _names_of(schema.BuiltinOperator)
         self._types = {
             number: name.lower() for number, name in _names_of(schema.TensorType).items()
         }
         with self.doubted():
             self._model: Any = schema.ModelT.InitFromPackedBuf(self._content, 0)
-            self.signatures: dict[str, int] = {
-                _text(item.signatureKey): int(item.subgraphIndex)
-                for item in self._model.signatureDefs or ()
+            self.signatures: dict[str, Any] = {
+                _text(item.signatureKey): item for item in self._model.signatureDefs or ()
             }
-
-    def _verify(self) -> None:
-        """Lets LiteRT check the file as a whole, before anything in it is believed."""
-        from ai_edge_litert.interpreter import Interpreter
-
-        with captured_stderr() as written:
-            try:
-                Interpreter(model_content=self._content)
-            except (ValueError, RuntimeError) as error:
-                raise self._damaged(str(error) or written().strip()) from None
 
     @contextmanager
     def doubted(self) -> Iterator[None]:
@@ -119,30 +109,30 @@ class TFLiteReader:
 
     def ports(self, signature: str) -> tuple[list[Port], list[Port]]:
         """Returns inputs and outputs; open sizes are None."""
-        graph = self._model.subgraphs[self.signatures.get(signature, 0)]
-        maps = self._mapped(signature)
+        graph = self._model.subgraphs[self._number(signature)]
         taken, given = (
             [self._port(graph.tensors[number], names.get(int(number), "")) for number in numbers]
-            for numbers, names in zip((graph.inputs, graph.outputs), maps, strict=True)
+            for numbers, names in zip(
+                (graph.inputs, graph.outputs), self._mapped(signature), strict=True
+            )
         )
         return taken, given
 
-    def _mapped(self, signature: str) -> tuple[dict[int, str], dict[int, str]]:
+    def _number(self, signature: str) -> int:
+        """Returns the number of the graph behind a signature; of none the first."""
+        return int(self.signatures[signature].subgraphIndex) if signature in self.signatures else 0
+
+    def _mapped(self, signature: str) -> list[dict[int, str]]:
         """Returns the names that a signature gives to inputs and outputs."""
-        for item in self._model.signatureDefs or ():
-            if _text(item.signatureKey) == signature:
-                pairs = [
-                    {int(each.tensorIndex): _text(each.name) for each in part or ()}
-                    for part in (item.inputs, item.outputs)
-                ]
-                return pairs[0], pairs[1]
-        return {}, {}
+        item = self.signatures.get(signature)
+        return [
+            {int(port.tensorIndex): _text(port.name) for port in getattr(item, part, None) or ()}
+            for part in ("inputs", "outputs")
+        ]
 
     def _port(self, tensor: Any, name: str) -> Port:
-        scale, zero = self._scale(tensor)
-        return Port(
-            name or _text(tensor.name), _declared(tensor), self._types[tensor.type], scale, zero
-        )
+        dtype, (scale, zero) = self._types[tensor.type], self._scale(tensor)
+        return Port(name or _text(tensor.name), _declared(tensor), dtype, scale, zero)
 
     def graph(self, signature: str, sizes: Sequence[Sizes]) -> Graph:
         """Returns the operators behind a signature, at known sizes of its inputs.
@@ -151,10 +141,11 @@ class TFLiteReader:
             signature: Its name; empty: the first graph.
             sizes: Of one example, an input each.
         """
-        number = self.signatures.get(signature, 0)
-        raw = self._model.subgraphs[number]
+        number = self._number(signature)
         known: Mapping[int, tuple[int, ...]] = {}
-        if number == 0 and any(None in _declared(item) for item in raw.tensors):
+        if number == 0 and any(
+            None in _declared(item) for item in self._model.subgraphs[number].tensors
+        ):
             known = self._resized([(1, *size) for size in sizes])
         return self._graph(number, known, self._mapped(signature)[1])
 
@@ -164,8 +155,6 @@ class TFLiteReader:
         Returns:
             The shapes by tensor; those that only running it tells are left out.
         """
-        from ai_edge_litert import interpreter as litert
-
         if any(None in shape for shape in shapes):
             return {}
         plain = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -180,62 +169,65 @@ class TFLiteReader:
             except (ValueError, RuntimeError):
                 return {}  # operators that this LiteRT lacks: sizes stay unknown
         raw = self._model.subgraphs[0].tensors
-        found: dict[int, tuple[int, ...]] = {}
-        for detail in made.get_tensor_details():
-            place, real = detail["index"], tuple(int(size) for size in detail["shape"])
-            if place < len(raw) and len(real) == len(_declared(raw[place])):
-                found[place] = real
-        return found
+        found = {
+            detail["index"]: tuple(map(int, detail["shape"]))
+            for detail in made.get_tensor_details()
+            if detail["index"] < len(raw)
+        }
+        return {
+            place: shape
+            for place, shape in found.items()
+            if len(shape) == len(_declared(raw[place]))
+        }
 
     def _graph(
         self, number: int, known: Mapping[int, tuple[int, ...]], outputs: Mapping[int, str]
     ) -> Graph:
         raw = self._model.subgraphs[number]
-        tensors = [
-            self._tensor(raw.tensors[place], known.get(place)) for place in range(len(raw.tensors))
-        ]
+        tensors = [self._tensor(item, known.get(place)) for place, item in enumerate(raw.tensors)]
         operators = []
         for item in raw.operators:
             code = self._model.operatorCodes[item.opcodeIndex]
             kind = self._kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
             inputs = [None if place < 0 else tensors[place] for place in item.inputs]
-            if kind in _UNPACKS and inputs[0] is not None and inputs[0].values is not None:
+            if (
+                kind in ("DEQUANTIZE", "DENSIFY")
+                and inputs[0] is not None
+                and inputs[0].values is not None
+            ):
                 tensors[item.outputs[0]] = inputs[0]  # the constant itself, however it is stored
                 continue
             made = [int(place) for place in item.outputs]
-            name = outputs.get(made[0], "") if made else ""
-            operators.append(self._operator(item, code, kind, inputs, [tensors[p] for p in made]))
-            operators[-1].name = _stand_of(operators[-1].name) or name or kind.lower()
+            name = made and (_stand_of(tensors[made[0]].name) or outputs.get(made[0]))
+            operators.append(
+                Operator(
+                    _text(code.customCode) if kind == "CUSTOM" and code.customCode else kind,
+                    name or kind.lower(),
+                    tuple(inputs),
+                    tuple(tensors[place] for place in made),
+                    *self._inside(item),
+                )
+            )
         return Graph(
             tuple(tensors[place] for place in raw.inputs),
             tuple(tensors[place] for place in raw.outputs),
             tuple(operators),
         )
 
-    def _operator(
-        self, item: Any, code: Any, kind: str, inputs: list[Tensor | None], outputs: list[Tensor]
-    ) -> Operator:
+    def _inside(self, item: Any) -> tuple[dict[str, Any], Graph | None, tuple[Graph, ...]]:
+        """Returns an operator's options, and of loops and branches the graphs inside."""
         options: dict[str, Any] = {}
         for part in (item.builtinOptions, item.builtinOptions2):
             options |= vars(part) if part is not None else {}
-        bodies = [int(options[name]) for name in _BODIES if name in options]
-        condition = options.get("condSubgraphIndex")
-        if kind == "CUSTOM" and code.customCode:
-            kind = _text(code.customCode)
-        return Operator(
-            kind,
-            outputs[0].name if outputs else "",
-            tuple(inputs),
-            tuple(outputs),
-            options,
-            None if condition is None else self._graph(int(condition), {}, {}),
-            tuple(self._graph(body, {}, {}) for body in bodies),
-        )
+        bodies = (self._graph(int(options[name]), {}, {}) for name in _BODIES if name in options)
+        number = options.get("condSubgraphIndex")
+        condition = None if number is None else self._graph(int(number), {}, {})
+        return options, condition, tuple(bodies)
 
     def _tensor(self, raw: Any, known: tuple[int, ...] | None) -> Tensor:
         dtype = self._types[raw.type]
-        shape: tuple[int | None, ...] | None = known or _declared(raw)
-        if shape and shape[0] is None:
+        shape = known or _declared(raw)
+        if shape[:1] == (None,):
             shape = (1, *shape[1:])  # one example
         scale, zero = self._scale(raw)
         tensor = Tensor(_text(raw.name), shape, dtype, quantized=bool(scale), zero=zero)
@@ -289,8 +281,10 @@ def _declared(raw: Any) -> Sizes:
 
 def _values(data: npt.NDArray[np.uint8], dtype: str) -> npt.NDArray[Any]:
     """Returns a constant's numbers; of types that share bytes, whole numbers that are as zero."""
-    bits = _PACKED.get(dtype)
+    bits = {"int2": 2, "int4": 4, "uint4": 4}.get(dtype)
     if bits is None:
-        return data.view(_RAW.get(dtype, dtype)) if dtype != "bool" else data
+        # NumPy lacks some types: these show which numbers are zero
+        raw = {"bfloat16": "uint16", "float8_e4m3fn": "uint8", "float8_e5m2": "uint8"}
+        return data.view(raw.get(dtype, dtype)) if dtype != "bool" else data
     parts = data[:, None] >> (bits * np.arange(8 // bits, dtype=np.uint8))
     return (parts & ((1 << bits) - 1)).reshape(-1)

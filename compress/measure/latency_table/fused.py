@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from compress.measure.walk import SizedTensor, Step
+from compress.measure.counting import SizedTensor, Step
 from compress.model.layers import class_named, class_of, select_classes
 from compress.model.program import Readers
 

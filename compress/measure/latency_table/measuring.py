@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,10 @@ from compress.core.errors import InputError, RunFailed
 from compress.core.memory_budget import current_budget
 from compress.core.quantities import MORE_THREADS, MOST_THREADS, parse_whole_number
 from compress.core.statistics import Z
-from compress.core.summary import OnProgress
+from compress.core.summary import OnProgress, silent
 from compress.measure.counting import count_macs
 from compress.measure.latency import Entry, time_entries
+from compress.measure.latency_record import Latency
 from compress.measure.latency_table.record import CallKey, CallTime, LatencyTable
 from compress.measure.runtimes import RUNTIMES
 from compress.model.activations import activation_bytes
@@ -32,17 +32,11 @@ Convert = Callable[[Sequence[Any], Path, str], list[Path | str]]
 """(models, folder, format) -> for each model its file, or why there is none. It is handed in:
 converters stand on what measures (`compress.exporting.side_by_side.litert_files`)."""
 ERROR = 0.03
-SECONDS_A_CALL = 1.0
-"""Of timing at most, where no budget is given: a quiet machine takes 0.1 to 0.3."""
 _CONVERTED = 0.3
 """Share of the work when all files are there."""
 AT_ONCE = 256
 BYTES_AT_ONCE = 2**28
 """Calls in one conversion, and bytes of their weights: files are timed while all are in memory."""
-CONVERTED = 1 / 16
-"""Share of what is free that these weights may take: a conversion makes many copies of them."""
-TIMED = 1 / 4
-"""Share of what is free that the inputs and outputs of the timed files may take."""
 
 
 def measure_calls(
@@ -91,10 +85,9 @@ def measure_calls(
     require(budget is None or budget > 0, "budget", "be above 0 seconds", budget)
     parse_whole_number(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
     described = RUNTIMES[runtime].describe()
-    seconds = SECONDS_A_CALL * len(models) if budget is None else budget
-    parts: list[_Measured] = []
-    done = 0
-    timed = partial(_timed, runtime=runtime, threads=threads, error=error, seed=seed)
+    # a quiet machine takes 0.1 to 0.3 seconds a call
+    seconds = len(models) if budget is None else budget
+    calls, empties, done = list[CallTime](), list[Latency](), 0
     for batch in batches(models):
         share = len(batch) / len(models)
         told = _scaled(on_progress, done / len(models), share)
@@ -109,22 +102,20 @@ def measure_calls(
                 if item.model is not None:
                     item.place(next(files), runtime, threads)
             told(f"timing {len(batch)} calls", _CONVERTED)
-            parts.append(timed(batch, empty, budget=seconds * share, told=told))
+            timed, time = _timed(
+                batch, empty, runtime=runtime, threads=threads, error=error,
+                budget=seconds * share, seed=seed, told=told,
+            )  # fmt: skip
+        calls += timed
+        empties.append(time)
         done += len(batch)
     told("measured", 1.0)
-    overhead = float(np.median([part.overhead for part in parts]))
-    spread = float(np.median([part.overhead_error for part in parts]))
-    warnings = tuple(dict.fromkeys(text for part in parts for text in part.warnings))
-    calls = estimated([call for part in parts for call in part.calls])
-    return LatencyTable(described, format, threads, cpu_name(), overhead, spread, calls, warnings)
-
-
-@dataclass(frozen=True)
-class _Measured:
-    calls: list[CallTime]
-    overhead: float
-    overhead_error: float
-    warnings: tuple[str, ...]
+    overhead = float(np.median([time.quiet_ms for time in empties]))
+    spread = float(np.median([time.quiet_error_ms for time in empties]))
+    warnings = tuple(dict.fromkeys(text for time in empties for text in time.warnings))
+    return LatencyTable(
+        described, format, threads, cpu_name(), overhead, spread, estimated(calls), warnings
+    )
 
 
 def _timed(
@@ -137,8 +128,8 @@ def _timed(
     budget: float,
     seed: int,
     told: OnProgress,
-) -> _Measured:
-    """Times the files of a batch, interleaved, until each time's error is small enough."""
+) -> tuple[list[CallTime], Latency]:
+    """Times the files of a batch and the empty one, until each time's error is small enough."""
     files = {"empty": empty} | {
         str(place): item.file for place, item in enumerate(batch) if item.file is not None
     }
@@ -154,7 +145,6 @@ def _timed(
         ),
     )
     empty_time, today = found["empty"], f"{datetime.now(UTC):%Y-%m-%d}"
-    base = empty_time.quiet_ms
     calls = []
     for place, item in enumerate(batch):
         time = found.get(str(place))
@@ -162,20 +152,17 @@ def _timed(
             calls.append(CallTime(item.key, 0.0, 0.0, 0, item.ops, item.weight_bytes, item.reason))
             continue
         # a call of some nanoseconds may come out below the empty file
-        ms = max(0.0, time.quiet_ms - base)
+        ms = max(0.0, time.quiet_ms - empty_time.quiet_ms)
         spread = float(np.hypot(time.quiet_error_ms, empty_time.quiet_error_ms))
         calls.append(
             CallTime(item.key, ms, spread, time.rounds, item.ops, item.weight_bytes, date=today)
         )
-    return _Measured(calls, base, empty_time.quiet_error_ms, empty_time.warnings)
+    return calls, empty_time
 
 
 def _scaled(on_progress: OnProgress | None, start: float, share: float) -> OnProgress:
-    def told(text: str, part: float) -> None:
-        if on_progress is not None:
-            on_progress(text, min(1.0, start + share * part))
-
-    return told
+    told = on_progress or silent
+    return lambda text, part: told(text, min(1.0, start + share * part))
 
 
 @dataclass(eq=False)
@@ -243,7 +230,8 @@ def batches(models: Mapping[CallKey, Callable[[], Any]]) -> Iterator[list[CallIt
     batch: list[CallItem] = []
     held = live = 0
     budget = current_budget()
-    weights, activations = budget.share(CONVERTED, BYTES_AT_ONCE), TIMED * budget.free()
+    # a conversion makes many copies of weights; inputs and outputs are those of the timed files
+    weights, activations = budget.share(1 / 16, BYTES_AT_ONCE), budget.free() / 4
     for key, make in models.items():
         item = CallItem.made(key, make)
         full = held + item.weight_bytes > weights or live + item.activations > activations

@@ -38,16 +38,11 @@ ALIGNED = 5
 FEW = 3
 """Measured ones along input channels."""
 FEWEST_NETS = 4
-_STEPS = 65
-"""Thresholds that are tried, from no byte to the largest net's."""
 
 
 def alignment(width: int) -> int:
     """Returns the largest power of two up to `TILE` that divides a width."""
-    found = 1
-    while found < TILE and width % (2 * found) == 0:
-        found *= 2
-    return found
+    return min(TILE, width & -width)
 
 
 def thinned(widths: Sequence[int], most: int = MOST) -> list[int]:
@@ -193,7 +188,8 @@ def _fitted(relative: Numbers, held: Numbers, times: Numbers) -> tuple[float, fl
     """Returns factor, slope and threshold of least error; no slope where no excess grows."""
     factor = float(relative.sum() / (relative @ relative))
     best = (float(((factor * relative - 1.0) ** 2).sum()), factor, 0.0, 0.0)
-    for beyond in np.linspace(0.0, held.max(), _STEPS)[:-1]:
+    # thresholds from no byte to the largest net's
+    for beyond in np.linspace(0.0, held.max(), 65)[:-1]:
         columns = np.stack([relative, np.maximum(0.0, held - beyond) / times], 1)
         (factor, slope), *_ = np.linalg.lstsq(columns, np.ones(len(times)), rcond=None)
         error = float(((columns @ (factor, slope) - 1.0) ** 2).sum())

@@ -11,10 +11,10 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from compress.measure.latency import BUSY
 from compress.measure.rules import Shape
 from compress.measure.runtimes import RUNTIMES
 from compress.run.directory import LOG
-from compress.run.records import Record, load_record
+from compress.run.records import Record, load_record, too_low
 
 SHOWN = 3
 _NAMES = """
@@ -35,11 +35,6 @@ _NAMES = """
 """
 TIMELESS = frozenset(_NAMES.split())
 """Entries of a layer's config that tell nothing of the time of its inference."""
-_TIMELESS_ENDS = ("_initializer", "_regularizer", "_constraint")
-_KIND = "quiet blocks"
-"""What the times are of; tables of others are not mixed with them."""
-VARIABLE = "PARETUNE_CACHE"
-"""Names the folder of what is kept between commands."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +59,7 @@ class LatencyTable(Record):
     device: str
     overhead_ms: float
     overhead_error: float
-    calls: tuple[CallTime, ...] = field(metadata={"shape": tuple[dict[str, Any], ...]})
+    calls: tuple[CallTime, ...]
     warnings: tuple[str, ...] = ()
 
     @cached_property
@@ -124,16 +119,6 @@ class LatencyTable(Record):
         warnings = tuple(dict.fromkeys((*self.warnings, *other.warnings)))
         return replace(other, calls=tuple(calls.values()), warnings=warnings)
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any], where: str | Path = "") -> LatencyTable:
-        """See `Record.from_json`."""
-        record = super().from_json(content, where)
-        calls = []
-        for row in record.calls:
-            time = CallTime.from_json(cast(Any, row))
-            calls.append(replace(time, key=CallKey.from_json(cast(Any, time.key))))
-        return replace(record, calls=tuple(calls))
-
     def save(self, path: str | Path) -> None:
         """Writes the table as JSON, atomically."""
         write_json(Path(path), self.to_json())
@@ -164,7 +149,7 @@ class CallTime(Record):
         date: When it was measured, YYYY-MM-DD in UTC; empty in tables of older versions.
     """
 
-    key: CallKey = field(metadata={"shape": dict[str, Any]})
+    key: CallKey
     ms: float
     error: float
     rounds: int
@@ -175,8 +160,7 @@ class CallTime(Record):
 
     def flaw(self) -> str:
         """See `Record.flaw`."""
-        low = [name for name in ("ms", "error", "rounds", "ops") if getattr(self, name) < 0]
-        return f"{low[0]} must be at least 0; received: {getattr(self, low[0])}" if low else ""
+        return too_low(self, 0, "ms", "error", "rounds", "ops")
 
     @property
     def measured(self) -> bool:
@@ -236,8 +220,7 @@ def key_of(
 
 def cache_folder() -> Path:
     """Returns where tables are kept: `PARETUNE_CACHE`, or paretune/ in the user's cache folder."""
-    own = os.environ.get(VARIABLE)
-    if own:
+    if own := os.environ.get("PARETUNE_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paretune"
 
@@ -252,17 +235,14 @@ def kept_table(runtime: str, format: str, threads: int) -> LatencyTable | None:
         format: Of the files.
         threads: CPU threads.
     """
-    described, device = RUNTIMES[runtime].describe(), cpu_name()
-    path = _path(described, format, threads, device)
+    path = _path(RUNTIMES[runtime].describe(), format, threads, cpu_name())
     if not path.exists():
         return None
     try:
-        table = LatencyTable.load(path)
+        return LatencyTable.load(path)
     except InputError as error:
         LOG.warning("a table of times that was kept is not used: %s", error)
         return None
-    alike = (table.runtime, table.format, table.threads, table.device)
-    return table if alike == (described, format, threads, device) else None
 
 
 def keep_table(table: LatencyTable) -> Path | None:
@@ -292,10 +272,11 @@ def keep_table(table: LatencyTable) -> Path | None:
 def _plain(value: Any) -> Any:
     """Returns a value as JSON holds it, without what time does not depend on."""
     if isinstance(value, Mapping):
+        ends = ("_initializer", "_regularizer", "_constraint")
         return {
             str(name): _plain(item)
             for name, item in value.items()
-            if str(name) not in TIMELESS and not str(name).endswith(_TIMELESS_ENDS)
+            if str(name) not in TIMELESS and not str(name).endswith(ends)
         }
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
@@ -312,7 +293,8 @@ def _plain(value: Any) -> Any:
 
 
 def _path(runtime: str, format: str, threads: int, device: str) -> Path:
-    text = f"{runtime}|{format}|{threads}|{device}|{_KIND}"
+    # times of other than quiet blocks are not mixed with these
+    text = f"{runtime}|{format}|{threads}|{device}|quiet blocks"
     name = re.sub(r"[^A-Za-z0-9]+", "-", f"{runtime} {format} {threads} threads").strip("-").lower()
     return (
         cache_folder() / "latency" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"

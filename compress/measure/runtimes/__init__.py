@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.errors import InputError
+from compress.core.errors import InputError, MissingDependency
 from compress.plugins import RUNTIMES
 
 __all__ = [
@@ -19,7 +21,6 @@ __all__ = [
     "Runtime",
     "Session",
     "TensorInfo",
-    "runtime_for",
     "runtimes",
     "session_for",
     "suffixes",
@@ -36,18 +37,6 @@ def suffixes() -> tuple[str, ...]:
     return tuple(dict.fromkeys(suffix for runtime in runtimes() for suffix in runtime.suffixes))
 
 
-def runtime_for(path: Path) -> Runtime:
-    """Returns the first runtime that runs files of this suffix.
-
-    Raises:
-        InputError: None does.
-    """
-    for runtime in runtimes():
-        if path.suffix in runtime.suffixes:
-            return runtime
-    raise InputError(f"A model file must end in {', '.join(suffixes())}. Received: '{path}'.")
-
-
 def session_for(path: Path, threads: int = 1) -> Session:
     """Prepares a file with the first runtime that runs files of its suffix.
 
@@ -55,18 +44,10 @@ def session_for(path: Path, threads: int = 1) -> Session:
         InputError: There is none, or it cannot run the file.
         MissingDependency: It is not installed.
     """
-    return runtime_for(path).prepare(path, threads)
-
-
-def timed_here(invoke: Callable[[], None], count: int) -> list[float]:
-    """Times `count` calls one by one; what sessions in this process do."""
-    clock = time.perf_counter
-    seconds = []
-    for _ in range(count):
-        began = clock()
-        invoke()
-        seconds.append(clock() - began)
-    return seconds
+    for runtime in runtimes():
+        if path.suffix in runtime.suffixes:
+            return runtime.prepare(path, threads)
+    raise InputError(f"A model file must end in {', '.join(suffixes())}. Received: '{path}'.")
 
 
 @dataclass(frozen=True)
@@ -113,67 +94,100 @@ class TensorInfo:
         return {"dtype": self.dtype, "scale": self.scale, "zero_point": self.zero_point}
 
 
-class Session(Protocol):
-    """One prepared instance of a model file."""
+class Session:
+    """One prepared instance of a model file.
 
-    @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
-        """What it takes, in the order of the model's inputs."""
-        ...
+    A subclass sets `inputs` and `outputs`, puts one array in and gets one out (`_put`, `_get`), and
+    runs (`invoke`).
 
-    @property
-    def outputs(self) -> tuple[TensorInfo, ...]:
-        """What it gives, in the order of the model's outputs."""
-        ...
+    Attributes:
+        inputs: What it takes, in the order of the model's inputs.
+        outputs: What it gives, in the order of the model's outputs.
+    """
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
 
     def set_inputs(self, values: Sequence[npt.NDArray[Any]]) -> None:
         """Copies a batch in, one array of real numbers an input; see `TensorInfo.stored`."""
-        ...
+        for place, (info, value) in enumerate(zip(self.inputs, values, strict=True)):
+            self._put(place, info.stored(value))
 
     def invoke(self) -> None:
         """Runs one inference; this alone is timed."""
-        ...
+        raise NotImplementedError
 
     def timed(self, count: int) -> list[float]:
         """Runs `count` inferences and returns the seconds of each."""
-        ...
+        clock = time.perf_counter
+        seconds = []
+        for _ in range(count):
+            began = clock()
+            self.invoke()
+            seconds.append(clock() - began)
+        return seconds
 
     def results(self) -> list[npt.NDArray[np.float32]]:
         """Returns one array of real numbers an output; see `TensorInfo.real`."""
-        ...
+        return [info.real(self._get(place)) for place, info in enumerate(self.outputs)]
+
+    def _put(self, place: int, values: npt.NDArray[Any]) -> None:
+        raise NotImplementedError
+
+    def _get(self, place: int) -> Any:
+        raise NotImplementedError
 
 
-class Runtime(Protocol):
+@dataclass(eq=False)
+class Runtime:
     """A way to run model files; timing stays in measure/latency.py.
 
     Attributes:
         name: As users type it.
+        text: Name as reports show it, with "{}" for the version.
+        package: The distribution whose version that is.
+        install: What users read where it is missing.
+        library: The module that it imports to run files.
+        prepare: Loads a file anew for a number of CPU threads; where it cannot be run or the
+            runtime is not installed, it says so by `InputError` or `MissingDependency`.
         suffixes: Of the files that it runs; its own kind first.
         formats: Formats in which `bench` gives it a Keras model.
         maker: Place of `make(traced, format, stem, inputs) -> path`, which writes such a file.
         exported: Formats of exported files that a run times with it; (): none.
         converter: Place of `convert(source, path)`, which turns an exported file into its own
             kind; empty: it runs the file as it is.
-        library: The module that it imports to run files.
     """
 
     name: str
+    text: str
+    package: str
+    install: str
+    library: str
+    prepare: Callable[[Path, int], Session]
     suffixes: tuple[str, ...]
     formats: tuple[str, ...]
     maker: str
-    exported: tuple[str, ...]
-    converter: str
-    library: str
+    exported: tuple[str, ...] = ()
+    converter: str = ""
 
     def describe(self) -> str:
-        """Returns name and version, as reports show it."""
-        ...
-
-    def prepare(self, path: Path, threads: int) -> Session:
-        """Loads a file anew for `threads` CPU threads.
+        """Returns name and version, as reports show it.
 
         Raises:
-            InputError: The file cannot be run.
             MissingDependency: The runtime is not installed.
         """
-        ...
+        try:
+            return self.text.format(metadata.version(self.package))
+        except metadata.PackageNotFoundError:
+            raise MissingDependency(self.install) from None
+
+    def load_library(self) -> Any:
+        """Imports what runs files.
+
+        Raises:
+            MissingDependency: It is not installed.
+        """
+        try:
+            return importlib.import_module(self.library)
+        except ImportError:
+            raise MissingDependency(self.install) from None

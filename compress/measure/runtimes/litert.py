@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.errors import InputError, MissingDependency
+from compress.core.errors import InputError
 from compress.core.native_output import captured_stderr
-from compress.measure.runtimes import TensorInfo, timed_here
+from compress.measure.runtimes import Runtime, Session, TensorInfo
 
 
-class LiteRT:
-    """Runs `.tflite` files."""
+def allocated(path: str | Path, **how: Any) -> Any:
+    """Returns an interpreter with allocated tensors.
 
-    name = "litert"
-    suffixes: tuple[str, ...] = (".tflite",)
-    formats: tuple[str, ...] = ("float32", "float16", "dynamic", "int8")
-    maker = "compress.exporting.litert:file_for"
-    exported: tuple[str, ...] = (
-        "float32", "float16", "dynamic", "int8", "int8-qat", "int8-mixed", "int16x8",
-        "int4-weights", "sparse",
-    )  # fmt: skip
-    converter = ""
-    library = "ai_edge_litert.interpreter"
+    Args:
+        path: For errors.
+        **how: What LiteRT's `Interpreter` takes.
 
-    def describe(self) -> str:
-        """Returns name and version."""
-        return f"LiteRT {metadata.version('ai-edge-litert')} (XNNPACK)"
-
-    def prepare(self, path: Path, threads: int) -> LiteRTSession:
-        """Loads a `.tflite` file; see `Runtime.prepare`."""
-        return LiteRTSession(path, threads)
-
-
-RUNTIME = LiteRT()
+    Raises:
+        InputError: The file cannot be read or run.
+        MissingDependency: ai-edge-litert is not installed.
+    """
+    library = RUNTIME.load_library()
+    with captured_stderr() as written:
+        try:
+            interpreter = library.Interpreter(**how)
+            interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            reason = str(error) or written().strip()
+            raise InputError(f"LiteRT must be able to run '{path}' ({reason}).") from None
+    return interpreter
 
 
-class LiteRTSession:
+class LiteRTSession(Session):
     """One interpreter with allocated tensors.
 
     Args:
@@ -54,19 +48,7 @@ class LiteRTSession:
     """
 
     def __init__(self, path: Path, threads: int) -> None:
-        try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError:
-            raise MissingDependency(
-                "LiteRT must be installed to run .tflite files: pip install ai-edge-litert"
-            ) from None
-        with captured_stderr() as written:
-            try:
-                self._interpreter: Any = Interpreter(model_path=str(path), num_threads=threads)
-                self._interpreter.allocate_tensors()
-            except (ValueError, RuntimeError) as error:
-                reason = str(error) or written().strip()
-                raise InputError(f"LiteRT must be able to run '{path}' ({reason}).") from None
+        self._interpreter = allocated(path, model_path=str(path), num_threads=threads)
         inputs, outputs = self._named()
         for name, detail in inputs:
             if any(size < 0 for size in detail["shape_signature"][1:]):
@@ -75,8 +57,12 @@ class LiteRTSession:
                     f"'{path}' must have known input sizes. Received: {name} {sizes}. Give "
                     "--input-shape to `paretune bench`."
                 )
-        self._taken = [(detail["index"], _info(name, detail)) for name, detail in inputs]
-        self._given = [(detail["index"], _info(name, detail)) for name, detail in outputs]
+        self._taken, self._given = (
+            [detail["index"] for _, detail in part] for part in (inputs, outputs)
+        )
+        self.inputs, self.outputs = (
+            tuple(_info(*item) for item in part) for part in (inputs, outputs)
+        )
 
     def _named(self) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
         """Returns inputs and outputs with their names; a signature's, in alphabetical order."""
@@ -89,32 +75,15 @@ class LiteRTSession:
         inputs, outputs = ([(detail["name"], detail) for detail in part] for part in lists)
         return inputs, outputs
 
-    @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
-        """What it takes."""
-        return tuple(info for _, info in self._taken)
-
-    @property
-    def outputs(self) -> tuple[TensorInfo, ...]:
-        """What it gives."""
-        return tuple(info for _, info in self._given)
-
-    def set_inputs(self, values: Sequence[npt.NDArray[Any]]) -> None:
-        """Copies a batch in."""
-        for (index, info), value in zip(self._taken, values, strict=True):
-            self._interpreter.set_tensor(index, info.stored(value))
-
     def invoke(self) -> None:
         """Runs one inference."""
         self._interpreter.invoke()
 
-    def timed(self, count: int) -> list[float]:
-        """Runs `count` inferences and returns the seconds of each."""
-        return timed_here(self.invoke, count)
+    def _put(self, place: int, values: npt.NDArray[Any]) -> None:
+        self._interpreter.set_tensor(self._taken[place], values)
 
-    def results(self) -> list[npt.NDArray[np.float32]]:
-        """Returns the outputs."""
-        return [info.real(self._interpreter.get_tensor(index)) for index, info in self._given]
+    def _get(self, place: int) -> Any:
+        return self._interpreter.get_tensor(self._given[place])
 
 
 def _info(name: str, detail: dict[str, Any]) -> TensorInfo:
@@ -122,3 +91,20 @@ def _info(name: str, detail: dict[str, Any]) -> TensorInfo:
     shape = tuple(int(size) for size in detail["shape"])
     quantized = float(scale) if dtype.kind in "iu" else 0.0
     return TensorInfo(name, shape, str(dtype), quantized, int(zero) if quantized else 0)
+
+
+RUNTIME = Runtime(
+    "litert",
+    text="LiteRT {} (XNNPACK)",
+    package="ai-edge-litert",
+    install="LiteRT must be installed to run .tflite files: pip install ai-edge-litert",
+    library="ai_edge_litert.interpreter",
+    prepare=LiteRTSession,
+    suffixes=(".tflite",),
+    formats=("float32", "float16", "dynamic", "int8"),
+    maker="compress.exporting.litert:file_for",
+    exported=(
+        "float32", "float16", "dynamic", "int8", "int8-qat", "int8-mixed", "int16x8",
+        "int4-weights", "sparse",
+    ),
+)  # fmt: skip

@@ -8,44 +8,28 @@ from __future__ import annotations
 
 import atexit
 import sys
+import time
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.core.processes import ProcessEnded, Server, receive, send, serving
-from compress.measure.runtimes import TensorInfo
-from compress.model.ports import Described
+from compress.measure.runtimes import Runtime, Session, TensorInfo
+from compress.model.ports import Described, described
+
+_SERVERS: dict[int, Server] = {}  # by their numbers of threads
 
 
-class TensorFlow:
-    """Runs `.keras` and `.h5` files, and SavedModels' folders."""
-
-    name = "tensorflow"
-    suffixes: tuple[str, ...] = (".keras", ".h5")
-    formats: tuple[str, ...] = ("float32",)
-    maker = "compress.exporting.saved_model:file_for"
-    exported: tuple[str, ...] = ()
-    converter = ""
-    library = "tensorflow"
-
-    def describe(self) -> str:
-        """Returns name and version."""
-        return f"TensorFlow {metadata.version('tensorflow')} (graph)"
-
-    def prepare(self, path: Path, threads: int) -> TensorFlowSession:
-        """Loads a model anew; see `Runtime.prepare`."""
-        return TensorFlowSession(path, threads)
+def server_processes() -> list[int]:
+    """Returns the ids of the processes that run models for this one."""
+    return [server.pid for server in _SERVERS.values()]
 
 
-RUNTIME = TensorFlow()
-
-
-class TensorFlowSession:
+class TensorFlowSession(Session):
     """One loaded and traced model in the process of a thread count.
 
     Args:
@@ -57,51 +41,23 @@ class TensorFlowSession:
     """
 
     def __init__(self, path: Path, threads: int) -> None:
-        self._server = _server(threads)
-        self._number, *ports = self._server.ask("load", str(path))
+        self._threads = threads
+        if threads not in _SERVERS:
+            quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+            _SERVERS[threads] = Server.started(__name__, str(threads), environment=quiet)
+            atexit.register(_SERVERS[threads].close)
+        self._server = _SERVERS[threads]
+        self._number, *ports = self._ask("load", str(path))
         self.inputs, self.outputs = (
             tuple(TensorInfo(*described) for described in part) for part in ports
         )
 
     def __del__(self) -> None:
-        if hasattr(self, "_number"):
-            self._server.drop(self._number)
+        if hasattr(self, "_number") and self._server.alive:
+            self._ask("drop", self._number)
 
-    def set_inputs(self, values: Sequence[npt.NDArray[Any]]) -> None:
-        """Copies a batch in."""
-        stored = [info.stored(value) for info, value in zip(self.inputs, values, strict=True)]
-        self._server.ask("input", self._number, stored)
-
-    def invoke(self) -> None:
-        """Runs one inference."""
-        self.timed(1)
-
-    def timed(self, count: int) -> list[float]:
-        """Runs `count` inferences and returns the seconds of each, as the process itself sees."""
-        return list(self._server.ask("run", self._number, count))
-
-    def results(self) -> list[npt.NDArray[np.float32]]:
-        """Returns the outputs."""
-        made = self._server.ask("output", self._number)
-        return [info.real(one) for info, one in zip(self.outputs, made, strict=True)]
-
-
-class _Server:
-    """The process of a thread count."""
-
-    def __init__(self, threads: int) -> None:
-        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}
-        self._threads = threads
-        self._server = Server.started(__name__, str(threads), environment=quiet)
-        atexit.register(self._server.close)
-
-    @property
-    def process(self) -> int:
-        """Its id."""
-        return self._server.pid
-
-    def ask(self, *question: Any) -> Any:
-        """Returns the answer.
+    def _ask(self, *question: Any) -> Any:
+        """Returns the answer of the process.
 
         Raises:
             InputError: What the process says is wrong with the question, or that it died.
@@ -117,66 +73,60 @@ class _Server:
             raise InputError(answer)
         return answer
 
-    def drop(self, number: int) -> None:
-        """Frees a model; nothing happens when the process is gone."""
-        if self._server.alive:
-            self.ask("drop", number)
+    def set_inputs(self, values: Sequence[npt.NDArray[Any]]) -> None:
+        """Copies a batch in."""
+        stored = [info.stored(value) for info, value in zip(self.inputs, values, strict=True)]
+        self._ask("input", self._number, stored)
 
+    def invoke(self) -> None:
+        """Runs one inference."""
+        self.timed(1)
 
-_SERVERS: dict[int, _Server] = {}
+    def timed(self, count: int) -> list[float]:
+        """Runs `count` inferences and returns the seconds of each, as the process itself sees."""
+        return list(self._ask("run", self._number, count))
 
-
-def server_processes() -> list[int]:
-    """Returns the ids of the processes that run models for this one."""
-    return [server.process for server in _SERVERS.values()]
-
-
-def _server(threads: int) -> _Server:
-    if threads not in _SERVERS:
-        _SERVERS[threads] = _Server(threads)
-    return _SERVERS[threads]
+    def results(self) -> list[npt.NDArray[Any]]:
+        """Returns the outputs."""
+        made = self._ask("output", self._number)
+        return [info.real(one) for info, one in zip(self.outputs, made, strict=True)]
 
 
 class _Models:
     """What the process holds: traced models, their inputs and outputs."""
 
     def __init__(self) -> None:
-        self._functions: dict[int, Any] = {}
-        self._inputs: dict[int, Any] = {}
-        self._outputs: dict[int, Any] = {}
+        self._held: dict[int, SimpleNamespace] = {}
         self._made = 0
 
     def load(self, path: str) -> tuple[int, list[Any], list[Any]]:
-        function, inputs, outputs = (
-            _saved_model(Path(path)) if Path(path).is_dir() else _keras_model(path)
-        )
+        found = _saved_model(Path(path)) if Path(path).is_dir() else _keras_model(path)
+        function, inputs, outputs = found
         self._made += 1
-        self._functions[self._made] = function
+        self._held[self._made] = SimpleNamespace(function=function)
         return self._made, inputs, outputs
 
     def input(self, number: int, values: list[Any]) -> None:
         import tensorflow as tf
 
-        self._inputs[number] = [tf.constant(value) for value in values]
+        self._held[number].inputs = [tf.constant(value) for value in values]
 
     def run(self, number: int, count: int) -> list[float]:
-        import time
-
-        function, x = self._functions[number], self._inputs[number]
+        model = self._held[number]
+        function, x = model.function, model.inputs
         seconds = []
         for _ in range(count):
             began = time.perf_counter()
             # .numpy() waits for a GPU
-            self._outputs[number] = [made.numpy() for made in function(x)]
+            model.outputs = [made.numpy() for made in function(x)]
             seconds.append(time.perf_counter() - began)
         return seconds
 
     def output(self, number: int) -> Any:
-        return self._outputs[number]
+        return self._held[number].outputs
 
     def drop(self, number: int) -> None:
-        for table in (self._functions, self._inputs, self._outputs):
-            table.pop(number, None)
+        del self._held[number]
 
 
 def _keras_model(path: str) -> tuple[Any, Described, Described]:
@@ -186,7 +136,6 @@ def _keras_model(path: str) -> tuple[Any, Described, Described]:
 
     from compress.model.inference import inference_alone
     from compress.model.io import load_model
-    from compress.model.ports import described
 
     model = load_model(path)
     inputs, outputs = described(model)
@@ -247,12 +196,22 @@ def _serve(threads: int) -> None:
             send(answers, ("answer", getattr(models, name)(*given)))
         except Exception as error:
             text = " ".join(str(error).split())[:300]
-            known = isinstance(error, InputError)
-            send(
-                answers,
-                ("error", text if known else f"TensorFlow must be able to run it ({text})."),
-            )
+            if not isinstance(error, InputError):
+                text = f"TensorFlow must be able to run it ({text})."
+            send(answers, ("error", text))
 
+
+RUNTIME = Runtime(
+    "tensorflow",
+    text="TensorFlow {} (graph)",
+    package="tensorflow",
+    install="TensorFlow must be installed to run Keras models: pip install tensorflow",
+    library="tensorflow",
+    prepare=TensorFlowSession,
+    suffixes=(".keras", ".h5"),
+    formats=("float32",),
+    maker="compress.exporting.saved_model:file_for",
+)
 
 if __name__ == "__main__":
     _serve(int(sys.argv[1]))

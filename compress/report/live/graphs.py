@@ -1,37 +1,27 @@
-"""The picture of a net before and after: one mark a call, coloured by what is asked for."""
+"""The picture of a net before and after: one mark a call, coloured by what is asked for.
+
+The same graphs and figures are written as files for Google's Model Explorer.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from compress.core.atomic_files import write_json
+from compress.core.errors import InputError
 from compress.core.summary import tail
 from compress.measure import formats
 from compress.report.live.charts import Chart, Trace
-from compress.run.exports import CallNode, Nodes
+from compress.report.rows import Report
+from compress.run.directory import RunFolder
+from compress.run.exports import CallNode, Nodes, read_graphs
 
 MOST, NAMED = 400, 40
 """Calls of a net of which a picture is drawn, and of one whose calls have their names beside."""
-LETTERS = 18
-"""Of a name."""
-MACS, PARAMS, REMOVED = "MACs", "parameters", "what was removed"
-TIME = "latency"
-ASIDE = 0.45
-"""By how much a line that skips calls is led aside."""
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """Where the calls of a net stand: columns and rows."""
-
-    x: list[float]
-    y: list[float]
-
-    @property
-    def width(self) -> float:
-        """From the first column to the last."""
-        return max(self.x, default=0.0) - min(self.x, default=0.0)
+MACS, PARAMS, TIME, REMOVED = "MACs", "parameters", "latency", "what was removed"
 
 
 def graph_chart(model: str, before: Nodes, after: Nodes) -> Chart | None:
@@ -46,12 +36,14 @@ def graph_chart(model: str, before: Nodes, after: Nodes) -> Chart | None:
     kept = {node.name: node for node in after}
     was = {node.name: node for node in before}
     left, right = placed(before), placed(after)
-    shift = left.width + 2.5 + right.width / 2
+    # of the columns, from the first to the last
+    wide, other = (max(x, default=0.0) - min(x, default=0.0) for x, _ in (left, right))
+    shift = wide + 2.5 + other / 2
     sides = [
-        _side(before, left, -left.width / 2 - 1.25, "before", kept),
-        _side(after, right, shift - left.width / 2 - 1.25, "after", was),
+        _side(before, left, -wide / 2 - 1.25, "before", kept),
+        _side(after, right, shift - wide / 2 - 1.25, "after", was),
     ]
-    depth = max((*map(abs, left.y), *map(abs, right.y), 1.0))
+    depth = max((*map(abs, left[1]), *map(abs, right[1]), 1.0))
     return Chart(
         f"graph-{model}",
         "The net, before (left) and after (right)",
@@ -62,30 +54,32 @@ def graph_chart(model: str, before: Nodes, after: Nodes) -> Chart | None:
         [trace for side in sides for trace in side],
         {
             "height": int(min(1100, 140 + 22 * depth)), "showlegend": False,
-            "xaxis": {"visible": False, "range": [-left.width - 3, shift + right.width / 2 + 4]},
+            "xaxis": {"visible": False, "range": [-wide - 3, shift + other / 2 + 4]},
             "yaxis": {"visible": False},
         },
         model=model,
         wide=True,
         variants=tuple(
             {"name": title, "colours": {
-                str(2 * place + 1): _colours(nodes, other, title)
-                for place, (nodes, other) in enumerate(((before, kept), (after, was)))
+                str(2 * place + 1): _colours(nodes, others, title)
+                for place, (nodes, others) in enumerate(((before, kept), (after, was)))
             }}
             for title in shown(before, after)
         ),
     )  # fmt: skip
 
 
-def placed(nodes: Sequence[CallNode]) -> _Placed:
+def placed(nodes: Sequence[CallNode]) -> tuple[list[float], list[float]]:
     """Places calls: each below all that it reads, calls of one row beside each other.
+
+    Returns:
+        Their columns and their rows.
 
     Example:
         >>> def call(*sources):
         ...     return CallNode("n", "Dense", (), 0, 0, sources)
-        >>> spots = placed([call(), call(0), call(0), call(1, 2)])
-        >>> spots.y, spots.x
-        ([0, -1, -1, -2], [0.0, -0.5, 0.5, 0.0])
+        >>> placed([call(), call(0), call(0), call(1, 2)])
+        ([0.0, -0.5, 0.5, 0.0], [0, -1, -1, -2])
     """
     level: list[int] = []
     for node in nodes:
@@ -93,38 +87,43 @@ def placed(nodes: Sequence[CallNode]) -> _Placed:
     x = [0.0] * len(nodes)
     for row in range(max(level, default=-1) + 1):
         here = [place for place, own in enumerate(level) if own == row]
-        above = {place: _middle(nodes[place], x) for place in here}
+        sources = {place: nodes[place].sources for place in here}
+        above = {
+            place: sum(x[source] for source in own) / max(1, len(own))
+            for place, own in sources.items()
+        }
         here.sort(key=lambda place: (above[place], place))
         for position, place in enumerate(here):
             x[place] = position - (len(here) - 1) / 2
-    return _Placed(x, [-own for own in level])
-
-
-def _middle(node: CallNode, x: Sequence[float]) -> float:
-    return sum(x[source] for source in node.sources) / max(1, len(node.sources))
+    return x, [-own for own in level]
 
 
 def _side(
-    nodes: Nodes, spots: _Placed, shift: float, side: str, other: Mapping[str, CallNode]
+    nodes: Nodes,
+    places: tuple[list[float], list[float]],
+    shift: float,
+    side: str,
+    other: Mapping[str, CallNode],
 ) -> list[Trace]:
-    x = [value + shift for value in spots.x]
+    x, y = [value + shift for value in places[0]], places[1]
     lines_x: list[float | None] = []
     lines_y: list[float | None] = []
     for place, node in enumerate(nodes):
         for source in node.sources:
-            skips = spots.y[source] - spots.y[place] > 1
-            middle = [(x[source] + x[place]) / 2 + ASIDE] if skips else []
-            between = [(spots.y[source] + spots.y[place]) / 2] if skips else []
+            skips = y[source] - y[place] > 1
+            # a line that skips calls is led aside
+            middle = [(x[source] + x[place]) / 2 + 0.45] if skips else []
+            between = [(y[source] + y[place]) / 2] if skips else []
             lines_x += [x[source], *middle, x[place], None]
-            lines_y += [spots.y[source], *between, spots.y[place], None]
+            lines_y += [y[source], *between, y[place], None]
     edges: Trace = {
         "type": "scatter", "mode": "lines", "x": lines_x, "y": lines_y, "hoverinfo": "skip",
         "line": {"color": "#8A8F99", "width": 1, "shape": "spline"},
     }  # fmt: skip
     marks: Trace = {
-        "type": "scatter", "x": x, "y": list(spots.y),
+        "type": "scatter", "x": x, "y": y,
         "mode": "markers+text" if len(nodes) <= NAMED else "markers",
-        "text": [tail(node.name, LETTERS) for node in nodes], "textposition": "middle right",
+        "text": [tail(node.name, 18) for node in nodes], "textposition": "middle right",
         "marker": {"size": 12, "symbol": "square", "line": {"width": 1, "color": "#8A8F99"},
                    "colorscale": [[0, "#f2e9d8"], [0.5, "#e69f00"], [1, "#8c2d04"]]},
         "customdata": [_told(node, other.get(node.name), side) for node in nodes],
@@ -183,3 +182,102 @@ def share_left(node: CallNode, other: CallNode | None) -> float:
         return 1.0
     most = max(node.macs or 0, other.macs or 0)
     return 1 - min(node.macs or 0, other.macs or 0) / most if most else 0.0
+
+
+def export_graphs(report: Report, out: str | Path) -> list[Path]:
+    """Writes the graphs of all compressed models of a run as Model Explorer reads them.
+
+    Args:
+        report: Of the run.
+        out: A folder: MODEL.json with the graphs "before" and "after", and for each figure
+            MODEL-FIGURE.json, which Model Explorer lays over them.
+
+    Raises:
+        InputError: No model of the run has a graph on record.
+
+    Returns:
+        The files.
+    """
+    place, made = Path(out), list[Path]()
+    for record in report.compressed:
+        graphs = read_graphs(RunFolder(report.folder).graphs_of(record.model))
+        if graphs is None:
+            continue
+        place.mkdir(parents=True, exist_ok=True)
+        contents = {"": explorer_graphs(record.model, *graphs)}
+        contents |= {
+            f"-{name.replace(' ', '_')}": data for name, data in explorer_data(*graphs).items()
+        }
+        for end, content in contents.items():
+            path = place / f"{record.model}{end}.json"
+            write_json(path, content)
+            made.append(path)
+    if not made:
+        raise InputError(
+            f"A model of '{report.folder}' must have its graph on record. Received: none has; "
+            "older versions kept none."
+        )
+    return made
+
+
+def explorer_graphs(model: str, before: Nodes, after: Nodes) -> dict[str, Any]:
+    """Returns both graphs as Google's Model Explorer reads them.
+
+    Reference:
+        https://github.com/google-ai-edge/model-explorer, graph_builder.py: a collection of graphs,
+        nodes with namespaces and incoming edges.
+    """
+    return {
+        "label": model,
+        "graphs": [
+            {"id": name, "nodes": [_node(place, node)
+                                   for place, node in enumerate(nodes)]}
+            for name, nodes in (("before", before), ("after", after))
+        ],
+    }  # fmt: skip
+
+
+def _node(place: int, node: CallNode) -> dict[str, Any]:
+    space, _, _ = node.name.rpartition("/")
+    shape = " x ".join("?" if size is None else str(size) for size in node.shape)
+    attrs = {
+        "layer": node.name, "output": shape, "parameters": str(node.params),
+        "MACs": str(node.macs) if node.macs is not None else f"not counted: {node.reason}",
+    }  # fmt: skip
+    return {
+        "id": str(place),
+        "label": node.kind,
+        "namespace": space,
+        "attrs": [{"key": key, "value": value} for key, value in attrs.items()],
+        "incomingEdges": [
+            {"sourceNodeId": str(source), "sourceNodeOutputId": "0", "targetNodeInputId": str(at)}
+            for at, source in enumerate(node.sources)
+        ],
+    }
+
+
+def explorer_data(before: Nodes, after: Nodes) -> dict[str, dict[str, Any]]:
+    """Returns figures that Model Explorer lays over the graphs, by what they are.
+
+    Reference:
+        node_data_builder.py there: results by node of each graph, coloured from 0 to 1.
+    """
+    others = {
+        "before": {node.name: node for node in after}, "after": {node.name: node for node in before}
+    }  # fmt: skip
+    return {
+        title: {
+            name: {
+                "name": title,
+                "results": {
+                    str(place): {"value": value}
+                    for place, value in enumerate(figures(nodes, others[name], title))
+                },
+                "gradient": [
+                    {"stop": 0, "bgColor": "#ffffff"}, {"stop": 1, "bgColor": "#d55e00"},
+                ],
+            }
+            for name, nodes in (("before", before), ("after", after))
+        }
+        for title in shown(before, after)
+    }  # fmt: skip

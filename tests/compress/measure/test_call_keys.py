@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from compress.measure.counting import walked
+from compress.measure.counting import Walk
 from compress.measure.latency_table import (
     CallKey,
     key_of,
@@ -62,7 +62,7 @@ def test_keys_of_functions_and_arrays_do_not_depend_on_the_object() -> None:
 
 def units(model: Any) -> list[str]:
     program = record(model)
-    steps = walked(program, None)
+    steps = Walk(program, None).steps
     return ["+".join(step.name for step in unit.steps) for unit in units_of(steps, program.outputs)]
 
 
@@ -109,7 +109,7 @@ def test_what_others_take_is_not_fused() -> None:
 def test_what_leaves_with_a_branch() -> None:
     """The branch's own layers are named; what lies between them and the sum goes with them."""
     program = record(residual())
-    steps = walked(program, None)
+    steps = Walk(program, None).steps
     gone = leaving(steps, ("c1", "b1", "c2", "b2"), program.outputs)
     assert [step.name for step in steps if id(step) in gone] == [
         "c1", "b1", "g1", "d1", "c2", "b2", "add"

@@ -14,7 +14,7 @@ from scipy.stats import bootstrap, norm, t
 from compress.core.errors import InputError
 from compress.measure import formats, latency, measure_latency
 from compress.measure.latency_record import Latency, median_spread, quantile_and_error
-from compress.measure.runtimes import RUNTIMES, TensorInfo, timed_here
+from compress.measure.runtimes import RUNTIMES, Session, TensorInfo
 from compress.plan import LatencyOptions
 
 
@@ -52,7 +52,7 @@ class FakeRuntime:
         return FakeSession(self, path.name)
 
 
-class FakeSession:
+class FakeSession(Session):
     inputs = (TensorInfo("x", (1, 2)),)
 
     def __init__(self, runtime: FakeRuntime, name: str) -> None:
@@ -68,12 +68,6 @@ class FakeSession:
         runtime.last = self.name
         jitter = 1.0 + runtime.noise * runtime.rng.normal()
         runtime.clock.now += runtime.times[self.name] * self.factor * cold * jitter
-
-    def timed(self, count: int) -> list[float]:
-        return timed_here(self.invoke, count)
-
-    def results(self) -> Any:
-        return [np.zeros((1, 1), np.float32)]
 
 
 @pytest.fixture

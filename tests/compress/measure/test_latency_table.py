@@ -226,7 +226,7 @@ def test_a_call_that_is_not_there_is_named() -> None:
     [
         (("calls", 0, "ms"), -1.0, "ms must be at least 0"),
         (("calls", 0, "key", "inputs"), "x", "inputs must be a list"),
-        (("calls", 0, "key"), 3, "key must be a table"),
+        (("calls", 0, "key"), 3, "key' must be a table"),
         (("overhead_ms",), "fast", "overhead_ms must be a number"),
         (("more",), 1, "unknown 'more'"),
     ],

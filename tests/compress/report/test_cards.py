@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from compress.reconstruction.report import KEPT, LEFT, REPAIRED, LayerRepair, RepairReport
-from compress.report.live.cards import model_charts
+from compress.report.live.page import model_charts
 
 LAYERS = (
     LayerRepair("first", "Conv2D", REPAIRED, 0.5, 0.05),

@@ -13,7 +13,7 @@ import pytest
 from compress.data import Dataset
 from compress.exporting import export
 from compress.measure.runtimes import session_for
-from compress.report.live.cards import feeding
+from compress.report.live.page import feeding
 
 FORMATS = ["float32", "int8"]
 if importlib.util.find_spec("tf2onnx"):

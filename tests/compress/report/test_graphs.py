@@ -14,8 +14,15 @@ from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.measure import count_macs
 from compress.measure.counting import graph_of
-from compress.report.live.graphs import MOST, graph_chart, placed, share_left
-from compress.report.model_explorer import explorer_data, explorer_graphs, export_graphs
+from compress.report.live.graphs import (
+    MOST,
+    explorer_data,
+    explorer_graphs,
+    export_graphs,
+    graph_chart,
+    placed,
+    share_left,
+)
 from compress.run.directory import RunFolder
 from compress.run.exports import CallNode, read_graphs, write_graphs
 from search.report import load_report
@@ -63,10 +70,10 @@ def test_a_shared_layer_stands_where_it_is_called() -> None:
 
 def test_each_call_stands_below_what_it_reads(net: Any) -> None:
     nodes = graph_of(net)
-    spots = placed(nodes)
+    x, y = placed(nodes)
     for place, node in enumerate(nodes):
-        assert all(spots.y[source] > spots.y[place] for source in node.sources)
-    assert len(set(zip(spots.x, spots.y, strict=True))) == len(nodes)
+        assert all(y[source] > y[place] for source in node.sources)
+    assert len(set(zip(x, y, strict=True))) == len(nodes)
 
 
 def smaller(nodes: tuple[CallNode, ...]) -> tuple[CallNode, ...]:

@@ -25,7 +25,9 @@ from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.core.summary import line, short, visible
 from compress.report import render_tables
-from compress.report.markup import embedded, templates
+from compress.report.live.page import OURS, ROOM
+from compress.report.live.page import PLOTLY as LIBRARY
+from compress.report.markup import embedded, scripts, style_sheet, templates
 from compress.report.terminal import Grid
 from search.cli._console import RichDisplay
 from search.report import load_report, render
@@ -200,6 +202,13 @@ def test_the_policy_of_a_live_page_names_its_scripts(folder: SearchFolder) -> No
 
 
 PLOTLY = "99784e3abfb07b142a15e521a439e6d9addceadb3f79553fd24c72774f0649ba"
+
+
+def test_our_styles_and_scripts_hold_nothing_that_ends_their_element() -> None:
+    assert "<" not in style_sheet()
+    for text in scripts(ROOM, LIBRARY, OURS):
+        assert "</script" not in text.lower()
+        assert "<!--" not in text
 
 
 def test_data_in_a_page_are_no_markup() -> None:

@@ -16,7 +16,7 @@ from rich.console import Console, RenderableType
 import search.report
 from compress.core.atomic_files import read_json, write_json
 from compress.report import Section, load_report, render, render_tables, write_report
-from compress.report.sections import Known, Tile
+from compress.report.rows import Known, Tile
 from compress.report.terminal import said
 from compress.report.words import training
 from tests.compress.report.test_standouts import FILES, run_with

@@ -17,7 +17,7 @@ from sklearn.metrics import confusion_matrix
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.report.live.cards import file_panels
+from compress.report.live.page import file_panels
 from compress.run.directory import RunFolder
 from compress.run.exports import read_decisions
 from compress.shrinking.compression import EXAMPLES, confusion, write_decisions

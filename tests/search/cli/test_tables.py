@@ -22,8 +22,7 @@ from compress.prune.channels.coupling.blocks import HeldBlock
 from compress.prune.channels.coupling.groups import Frozen
 from compress.prune.channels.report import BlockRow, Coupled, GroupRow
 from compress.report import render_tables
-from compress.report.inspection import render_costs, render_coupling
-from compress.report.terminal import Grid
+from compress.report.terminal import Grid, render_costs, render_coupling
 from search.cli.bench import render_bench
 from search.report import load_report
 from search.study.directory import Candidate, Final, SearchFolder

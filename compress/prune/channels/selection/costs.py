@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.measure.counting import count_calls, given_shapes, walked
-from compress.measure.walk import Step
+from compress.measure.counting import Step, Walk, count_calls, given_shapes
 from compress.model.program import Program
 from compress.prune.channels.analysis import input_slots, run
 from compress.prune.channels.coupling.blocks import Needs
@@ -176,7 +175,7 @@ def _macs_of(coupling: Coupling, columns: _Columns) -> Products | str:
     if program.open_sizes and given is None:
         return _unsized(program)
     differs = given is not None or _batch_differs(coupling)
-    steps = walked(program, given) if differs else []
+    steps = Walk(program, given).steps if differs else []
     terms = coupling.graph.terms if given is None else _sized_terms(coupling, steps)
     depth = coupling.depth
     macs = Products(

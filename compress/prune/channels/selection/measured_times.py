@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from compress.core.errors import RunFailed
 from compress.core.summary import OnProgress, silent
-from compress.measure.counting import walked
+from compress.measure.counting import Walk
 from compress.measure.latency import Entry, time_entries
 from compress.measure.latency_table import CallKey, LatencyTable, measure_calls
 from compress.measure.latency_table.fused import Unit, fuses, leaving, units_of
@@ -26,7 +26,7 @@ from compress.prune.channels.surgery import sliced_model
 if TYPE_CHECKING:
     import keras
 
-    from compress.measure.walk import Step
+    from compress.measure.counting import Step
     from compress.prune.channels.coupling.blocks import Block
     from compress.prune.channels.coupling.groups import Coupling
 
@@ -333,7 +333,7 @@ class TimedCalls:
 
 def _parts(coupling: Coupling, blocks: Sequence[Block]) -> Iterator[Part]:
     """Yields the units of a model, with the blocks that they need."""
-    steps = walked(coupling.program, coupling.input_shape)
+    steps = Walk(coupling.program, coupling.input_shape).steps
     outputs = coupling.program.outputs
     gone = [leaving(steps, block.layers, outputs) for block in blocks]
     units = units_of(steps, outputs)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
+from compress.measure.counting import SizedTensor
 from compress.measure.latency_table import CallKey, key_of
 from compress.measure.latency_table.fused import Unit, kind_of
 from compress.measure.latency_table.prediction import (
@@ -24,7 +25,6 @@ from compress.measure.latency_table.prediction import (
     spreading,
     thinned,
 )
-from compress.measure.walk import SizedTensor
 from compress.model.internals import weights_changed
 from compress.model.program import replaced
 from compress.prune.channels.coupling.groups import Coupling
