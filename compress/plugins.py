@@ -81,24 +81,24 @@ FILES: Registry[Any] = Registry(
     "data file of kind",
     {
         "npz": f"{_DATA}.npz:KIND",
-        "csv": Entry(f"{_DATA}.csv_file:KIND", ("pandas",)),
-        "parquet": Entry(f"{_DATA}.parquet_file:KIND", ("pyarrow",)),
-        "tfrecord": f"{_DATA}.tfrecords:KIND",
-        "tfrecords": f"{_DATA}.tfrecords:KIND",
+        "csv": Entry(f"{_DATA}.tables:CSV", ("pandas",)),
+        "parquet": Entry(f"{_DATA}.tables:PARQUET", ("pyarrow",)),
+        "tfrecord": f"{_DATA}.tfrecords:RECORDS",
+        "tfrecords": f"{_DATA}.tfrecords:RECORDS",
     },
 )
 """`compress.data.kinds.Kind`, by how a file's name ends (see `compress.data.kinds.ending`)."""
 FOLDERS: Registry[Any] = Registry(
     "data folder of kind",
     {
-        "idx": f"{_DATA}.idx:KIND",
-        "tfrecord": f"{_DATA}.tfrecords:KIND",
+        "idx": f"{_DATA}.keras_datasets:KIND",
+        "tfrecord": f"{_DATA}.tfrecords:RECORDS",
     },
 )
 """`compress.data.kinds.Kind`: the first that holds a folder reads it, else it is of images."""
 HUBS: Registry[Any] = Registry(
     "data hub",
-    {"tfds": Entry(f"{_DATA}.tfds:KIND", ("tensorflow_datasets",))},
+    {"tfds": Entry(f"{_DATA}.tfrecords:TFDS", ("tensorflow_datasets",))},
 )
 """`compress.data.kinds.Kind`, by what stands before the colon of `tfds:mnist`."""
 
@@ -106,17 +106,17 @@ _TASKS = "compress.data.tasks"
 TASKS: Registry[Any] = Registry(
     "task",
     {
-        "multiclass": f"{_TASKS}.multiclass:MultiClass",
+        "multiclass": f"{_TASKS}.classes:MultiClass",
         "binary": f"{_TASKS}.yes_no:Binary",
         "multilabel": f"{_TASKS}.yes_no:MultiLabel",
         "regression": f"{_TASKS}.regression:Regression",
-        "segmentation": f"{_TASKS}.by_position:Segmentation",
-        "tagging": f"{_TASKS}.by_position:Tagging",
+        "segmentation": f"{_TASKS}.classes:Segmentation",
+        "tagging": f"{_TASKS}.classes:Tagging",
         "masks": f"{_TASKS}.yes_no:Masks",
         "reconstruction": f"{_TASKS}.regression:Reconstruction",
-        "unlabelled": f"{_TASKS}.unlabelled:Answers",
-        "several": f"{_TASKS}.several:Several",
-        "custom": f"{_TASKS}.custom:Custom",
+        "unlabelled": f"{_TASKS}.model_tasks:Answers",
+        "several": f"{_TASKS}.model_tasks:Several",
+        "custom": f"{_TASKS}.model_tasks:Custom",
     },
 )
 """Classes of `compress.data.tasks.Task`."""

@@ -21,8 +21,8 @@ from compress.core.device import gpu_count
 from compress.core.errors import InputError, RunFailed
 from compress.core.faults import explained
 from compress.core.memory_budget import use_budget
-from compress.data.handed_over import name_of
-from compress.data.shared import shared
+from compress.data.adapters import name_of
+from compress.data.dataset import shared
 from compress.plan.fields import command_words, fill_open_fields, from_nested
 from compress.plan.keywords import Keywords
 from compress.run.directory import LOG, run_in_own_folder

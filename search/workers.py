@@ -10,7 +10,7 @@ from typing import Any
 from compress.core.device import gpu_count
 from compress.core.errors import InputError, ParetuneError, RunFailed, TrainingDiverged
 from compress.core.quantities import parse_whole_number
-from compress.data.shared import files_of, shared
+from compress.data.dataset import files_of, shared
 from compress.plan.shrink import ShrinkPlan
 from compress.run.directory import LOG
 from compress.shrinking.case import Case

@@ -25,8 +25,9 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,7 @@ _DAMAGED = (
     OverflowError,
 )  # fmt: skip
 
+ItemT = TypeVar("ItemT")
 Columns: TypeAlias = "npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]"
 """An array (n, ...), or arrays (n, ...) of the same n examples by name, in a fixed order."""
 
@@ -375,6 +377,11 @@ def named(columns: Any, name: str = "") -> list[tuple[str, Any]]:
     return list(columns.items()) if isinstance(columns, Mapping) else [(name, columns)]
 
 
+def unnamed(arrays: Mapping[str, Any]) -> Any:
+    """Returns arrays by name; the only one, where it has the name "", alone. See `named`."""
+    return arrays[""] if list(arrays) == [""] else arrays
+
+
 def count(columns: Any) -> int:
     """Returns how many examples there are."""
     return len(arrays(columns)[0])
@@ -385,3 +392,9 @@ def joined(parts: Sequence[Any]) -> Any:
     if isinstance(parts[0], Mapping):
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return np.concatenate(parts)
+
+
+def in_batches(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
+    """Yield so many items at a time, of the last ones fewer."""
+    iterator = iter(items)
+    yield from iter(lambda: list(islice(iterator, size)), [])

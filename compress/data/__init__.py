@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from compress.data._base import Dataset, Unlabelled
+from compress.data.dataset import Dataset, Unlabelled
 from compress.data.parts import RawData, Split
 from compress.data.preprocessing import Preprocessing
-from compress.data.sampling import draw_stratified, drawn_inputs
 from compress.data.sources import check_source, load_data
+from compress.data.splitting import draw_stratified, drawn_inputs
 from compress.plan import DataOptions
 from compress.plugins import SOURCES
 

@@ -7,41 +7,50 @@ is what their model is fed. Scaling is found for data that are read by name or p
 
 from __future__ import annotations
 
-import inspect
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from compress.core.errors import InputError, ParetuneError, one_line
-from compress.core.interpreter import resolve, told
-from compress.data._base import Answering, Dataset, Unlabelled, answered
-from compress.data.handed_over import arrays_of, name_of, pass_notes
-from compress.data.hugging_face import about, is_hugging_face, parts_of
-from compress.data.kinds import Asked
+from compress.core.arrays import count, is_mapped, named
+from compress.core.errors import InputError, one_line
+from compress.data.dataset import Answering, Dataset, Unlabelled
+from compress.data.hugging_face import NAME, about, is_hugging_face, parts_of, read
+from compress.data.kinds import read_parts
 from compress.data.leaks import check_parts
 from compress.data.meaning import (
     Head,
     Heads,
     Meaning,
-    answers_of,
+    by_name,
+    class_names_of,
+    first_shape,
     meaning_of,
-    meanings_of,
-    notes_of,
-    only_head,
-    outputs_of,
-    read_with,
+    several,
 )
-from compress.data.parts import Marks, Output, Split, marks_by_part
+from compress.data.parts import (
+    SPLITS,
+    Array,
+    Output,
+    RawData,
+    Split,
+    as_float32,
+    marks_by_part,
+)
 from compress.data.preprocessing import Preprocessing
 from compress.data.splitting import split_rest
+from compress.data.streams import gathered, is_stream, repeats, stream_name
 from compress.data.tasks import TASKS, UNLABELLED, has_classes
 from compress.plan import DataOptions
 from compress.plan.data import AUTO
+
+LARGEST_WHOLE = 2**24
+"""float32, in which models compute, holds all whole numbers up to this one."""
+ARRAYS = "arrays"
+"""The name of data that have none."""
 
 
 def labelled(
@@ -52,6 +61,7 @@ def labelled(
     task: str | None = None,
     label: Sequence[str] = (),
     head: Head | Heads | None = None,
+    answers: Answering | None = None,
     seed: int = 0,
     val_fraction: float = DataOptions.val_fraction,
     test_fraction: float | None = None,
@@ -69,10 +79,12 @@ def labelled(
             `compress.data.hugging_face`.
         head: Of the model that will learn or be judged. One of several outputs: labels are by
             their names, and `task` may say "name=kind,name=kind".
+        answers: What a model answers, which stands for labels; those that there are are not
+            looked at then.
         seed: Of the splits.
         val_fraction: Share of the training part, in (0, 1).
         test_fraction: Share of everything that is split off for the test; None: no test part.
-        groups: What is kept in one part, (n,), or such arrays by part; see `Marks`.
+        groups: What is kept in one part, (n,), or such arrays by part; see `put_marks`.
         time: What parts are split by, likewise.
 
     Returns:
@@ -81,248 +93,303 @@ def labelled(
     Raises:
         InputError: There are no labels, they do not fit the head or the task, or see `Dataset`.
     """
+    kind = AUTO if task is None or "=" in task else task
     DataOptions(
-        task=task if task is not None and "=" not in task else AUTO,
+        task=kind,
         val_fraction=val_fraction,
         test_fraction=test_fraction or DataOptions.test_fraction,
     )
     data, val, test = parts_of(data, val, test)
+    bare = answers is not None or (kind != AUTO and TASKS[kind].of_inputs)
     marks = marks_by_part(groups, time)
-    divided = partial(
-        _divided, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction, marks=marks
-    )
-    if task is not None and "=" not in task and TASKS[task].of_inputs:
-        parts = _examples((data, val, test), label, head)
-        if isinstance(parts[0].x, dict):
+    held = {"train": _held(data, marks["train"], label, head, bare)}
+    for part, given in (("val", val), ("test", test)):
+        if isinstance(given, numbers.Number):
             raise InputError(
-                f"A {task} task must be of one input. Received: {', '.join(parts[0].x)}."
+                f"val and test must be (x, y), a stream or a Dataset. Received: {one_line(given)}. "
+                "A share to hold out is val_fraction= or test_fraction=."
             )
-        return divided(parts, name_of(data), Meaning(task), parts[0].x.shape[-1])
-    x, y, weight, name = arrays_of(data, head, label=label, needed=True)
+        if given is not None:
+            # parts beside a data set with columns may be arrays
+            own = label if is_hugging_face(given) else ()
+            held[part] = _held(given, marks[part], own, head, bare)
+    train, name = held["train"], name_of(data)
+    if bare:
+        raw = read_parts(held, Meaning(task or UNLABELLED), name, lambda x, _: x)
+    else:
+        if isinstance(train.y, dict) and not isinstance(head, Heads):
+            raise InputError(
+                "y may have names where a model has outputs of these names. Received: "
+                f"{', '.join(train.y)}, and "
+                f"{'no model' if head is None else 'a model of one output'}."
+            )
+        meaning = meaning_of(train.y, head, task)
+        classes, notes = about(data, label, head)
+        raw = read_parts(held, meaning, name, lambda x, _: x, notes=notes)
+        notes = (*raw.notes, *pass_notes(data, train.x, head))
+        raw = replace(raw, notes=notes, class_names=_names(raw, meaning, classes))
+    if answers is not None:
+        raw = answer_parts(raw, Preprocessing(), answers)
+    elif bare:
+        if isinstance(train.x, dict):
+            raise InputError(f"A {kind} task must be of one input. Received: {', '.join(train.x)}.")
+        raw = replace(raw, class_names=_indices(train.x.shape[-1]))
+    parts = split_rest(raw, name, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
+    return make_dataset(replace(parts, max_value=None), name, Preprocessing(), raw)
+
+
+def answer_parts(raw: RawData, preprocess: Preprocessing, answers: Answering) -> RawData:
+    """Returns data with a model's answers for labels.
+
+    Args:
+        raw: Their labels are not looked at.
+        preprocess: Raw examples -> model inputs.
+        answers: Of the model.
+    """
+    made: dict[str, Any] = {
+        part: replace(split, y=answers(split.x, preprocess))
+        for part in SPLITS
+        if (split := getattr(raw, part)) is not None
+    }
+    y = made["train"].y
+    if not isinstance(y, dict):
+        return replace(raw, **made, kind=UNLABELLED, class_names=_indices(y.shape[-1]))
+    outputs = tuple(
+        Output(name, UNLABELLED, _indices(values.shape[-1])) for name, values in y.items()
+    )
+    return replace(raw, **made, kind="several", class_names=tuple(y), outputs=outputs)
+
+
+def make_dataset(raw: RawData, name: str, preprocess: Preprocessing, given: RawData) -> Dataset:
+    """Makes a data set of parts, and compares those that were handed over with the others.
+
+    Args:
+        raw: The parts; no test part where nothing is tested.
+        name: Of the data.
+        preprocess: Raw examples -> model inputs.
+        given: The parts that were handed over.
+    """
+    assert raw.val is not None, "it was split off"
+    assert raw.class_names is not None, "whoever reads labels names them"
+    test = raw.test if raw.test is not None else raw.val.take(np.arange(0))
+    data = Dataset(
+        name, raw.train, raw.val, test, raw.class_names, preprocess, raw.notes, raw.kind,
+        raw.max_value, raw.outputs,
+    )  # fmt: skip
+    return check_parts(data, [part for part in ("val", "test") if getattr(given, part) is not None])
+
+
+def unlabelled(data: Any, *, head: Head | Heads | None = None) -> Unlabelled:
+    """Makes examples without labels of arrays or a stream; labels that there are tell the task."""
+    x, y, _, name = arrays_of(parts_of(data, None, None)[0], head)
+    kind = "" if y is None or isinstance(y, dict) else meaning_of(y, head, None).kind
+    return Unlabelled.of(name, x, kind=kind)
+
+
+def arrays_of(
+    data: Any,
+    head: Head | Heads | None = None,
+    *,
+    label: Sequence[str] = (),
+    needed: bool = False,
+) -> tuple[Any, Any, Any, str]:
+    """Returns what was handed over as arrays: examples, labels, weights, and what they are called.
+
+    Args:
+        data: `x`; `(x, y)`; `(x, y, weights)`; a `tf.data.Dataset` or a `keras.utils.PyDataset`
+            of such; a `datasets.Dataset`. Arrays, tensors of any framework, frames, lists of
+            numbers; of models with several inputs or outputs dictionaries by their names, or lists
+            in their order.
+        head: Of the model that is fed; its input shape tells batches from examples.
+        label: Columns that are labels, of a `datasets.Dataset`.
+        needed: Whether a `datasets.Dataset` must have labels.
+
+    Returns:
+        x (n, ...), y (n, ...) or None, weights (n,) or None, and a name for messages; x and y are
+        dictionaries by name where there are several.
+
+    Raises:
+        InputError: Other names, no numbers, a stream without end, or more than memory holds.
+    """
+    name = name_of(data)
+    if is_hugging_face(data):
+        data = read(data, label, head, needed=needed)
+    elif label:
+        raise InputError(
+            "label goes with tables, records and Hugging Face data sets. Received: "
+            f"{', '.join(label)}, for {name}."
+        )
+    elif is_stream(data):
+        data = gathered(data, first_shape(head))
+        if isinstance(head, Heads):  # the model says what those of a list are called
+            data = tuple(_in_order(part) for part in data)
+    parts = data if isinstance(data, tuple) else (data,)
+    if not 1 <= len(parts) <= 3:
+        raise InputError(
+            f"data must be x, (x, y) or (x, y, weights). Received: a tuple of {len(parts)}."
+        )
+    x, y, weight = (*parts, None, None)[:3]
+    answers, inputs = _names_in(y, head, "outputs"), _names_in(x, head, "inputs")
+    labels: Any = None
+    if y is not None:
+        labels = by_name(y, answers, "y", _labels) if answers else _labels(y)
+    if inputs:
+        examples: Any = by_name(x, inputs, "x", _checked)
+    else:
+        one = None if isinstance(head, Heads) else head
+        examples = _examples(x, None if labels is None else count(labels), one)
+    weights = None if weight is None else as_array(weight, "weights")
+    others = [] if labels is None else named(labels, "y")
+    others += [] if weights is None else [("weights", weights)]
+    for what, other in (*named(examples, "x"), *others):
+        if len(other) != count(examples):
+            raise InputError(
+                f"x and {what} must have equal lengths. Received: {count(examples)} and "
+                f"{len(other)}."
+            )
+    return examples, labels, weights, name
+
+
+def _names_in(values: Any, head: Head | Heads | None, side: str) -> list[str]:
+    """Returns the names of several inputs or outputs, the model's where it has some."""
+    if isinstance(head, Heads):
+        return several(head, side)
+    return [str(name) for name in values] if isinstance(values, Mapping) else []
+
+
+def _in_order(part: Any) -> Any:
+    """Returns a list of what a stream gave in a list; what has names stays by them."""
+    places = isinstance(part, dict) and list(part) == [str(place) for place in range(len(part))]
+    return list(part.values()) if places else part
+
+
+def pass_notes(data: Any, x: Any, head: Head | Heads | None) -> tuple[str, ...]:
+    """Returns what a report must say of a stream that does not give the same each time.
+
+    Args:
+        data: What was handed over.
+        x: The examples that were read of it.
+        head: See `arrays_of`.
+    """
+    if not is_stream(data) or repeats(data, first_shape(head), x):
+        return ()
+    return (
+        f"a second pass over the {stream_name(data)} stream gives other numbers (it is shuffled, "
+        "or changed at random): what the first pass gave is learnt and judged, as it was; augment= "
+        "changes images anew each time",
+    )
+
+
+def is_bare(data: Any) -> bool:
+    """Tells whether what was handed over are examples alone; of streams that is not known."""
+    return not (isinstance(data, (tuple, Dataset)) or is_hugging_face(data) or is_stream(data))
+
+
+def name_of(data: Any) -> str:
+    """Returns what data are called that were handed over."""
+    if isinstance(data, Dataset):
+        return data.name
+    return NAME if is_hugging_face(data) else stream_name(data) or ARRAYS
+
+
+def as_array(value: Any, name: str) -> Array:
+    """Returns numbers as a NumPy array with an axis of examples.
+
+    Raises:
+        InputError: They are none: names, objects, rows of unequal lengths.
+    """
+    try:
+        # what is mapped stays what it is
+        array = value if is_mapped(value) else np.asarray(value)
+        if array.dtype == object and hasattr(value, "to_numpy"):
+            # a frame, or a column of one: of numbers of several types, or of its own types
+            array = np.asarray(array.tolist())
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be an array of numbers ({error}).") from None
+    if array.dtype.name == "bfloat16":  # no type of NumPy's own
+        array = array.astype(np.float32)
+    if array.dtype.kind not in "fiub" or not array.ndim:
+        kind = type(value).__name__ if array.dtype == object else f"type {array.dtype}"
+        raise InputError(
+            f"{name} must be numbers with an axis of examples. Received: {kind}, shape "
+            f"{array.shape}."
+        )
+    return array
+
+
+def _held(
+    data: Any, marks: dict[str, Any], label: Sequence[str], head: Head | Heads | None, bare: bool
+) -> Split:
+    """Returns a part's arrays; where labels are not looked at its examples alone."""
+    x, y, weight, _ = arrays_of(data, head, label=label, needed=not bare)
+    if bare:
+        return Split(x, None, **marks)
     if y is None:
         raise InputError(
             "data must hold labels here. Received: examples alone. Give (x, y), or a stream of "
             "such pairs; to shrink a model without labels give task='unlabelled' "
             "(or 'reconstruction', of an autoencoder)."
         )
-    if isinstance(y, dict):
-        if not isinstance(head, Heads):
-            raise InputError(
-                "y may have names where a model has outputs of these names. Received: "
-                f"{', '.join(y)}, and {'no model' if head is None else 'a model of one output'}."
+    return Split(x, y, weight, **marks)
+
+
+def _names(raw: RawData, meaning: Meaning, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns names of classes, those that the data set knows where they fit."""
+    if raw.outputs:
+        return tuple(item.name for item in raw.outputs)
+    fits = has_classes(meaning.kind) and meaning.names in (0, len(known))
+    if known and fits and not meaning.classes:
+        return known
+    return class_names_of(meaning, raw.train.y)
+
+
+def _indices(count: int) -> tuple[str, ...]:
+    return tuple(map(str, range(count)))
+
+
+def _labels(y: Any, name: str = "y") -> Array:
+    """Returns labels as an array: numbers, or names of classes."""
+    if not isinstance(y, dict):
+        with suppress(TypeError, ValueError):
+            array = y if is_mapped(y) else np.asarray(y)
+            if array.dtype == object and all(isinstance(item, str) for item in array.flat):
+                array = array.astype(str)
+            if array.dtype.kind in "US" and array.ndim:
+                return array
+    return as_array(y, name)
+
+
+def _examples(x: Any, count: int | None, head: Head | None) -> Array:
+    """Returns the examples; what several inputs look like is refused as such."""
+    if isinstance(x, (list, tuple)) and x and all(hasattr(part, "shape") for part in x):
+        own = tuple(x[0].shape)
+        one_each = len(own) > 1 and (
+            len(x) != count if count is not None else head is not None and len(own) > len(
+                head.input_shape
             )
-        meanings = meanings_of(y, head.outputs, task or AUTO)
-        read_all = partial(read_with, meanings)
-        train = Split(x, read_all(y), weight)
-        outputs = outputs_of(meanings, lambda output: _count(train.y[output]))
-        meaning = Meaning("several", notes=(*notes_of(meanings), *pass_notes(data, x, head)))
-        held, tested = (_part(part, read_all, label, head) for part in (val, test))
-        return divided((train, held, tested), name, meaning, 0, outputs=outputs)
-    meaning = meaning_of(y, only_head(head), task)
-    meaning = replace(meaning, notes=(*meaning.notes, *pass_notes(data, x, head)))
-
-    def read(labels: Any) -> Any:
-        return meaning.read(labels, "y")
-
-    train = Split(x, read(y), weight)
-    held, tested = (_part(part, read, label, head) for part in (val, test))
-    known, notes = about(data, label, head)
-    classes = meaning.classes or (known if has_classes(meaning.kind) else ())
-    names = meaning.names or len(classes) or _count(train.y)
-    told = replace(
-        meaning,
-        classes=classes if len(classes) == names else (),
-        notes=(*notes, *meaning.notes),
-    )
-    return divided((train, held, tested), name, told, names)
-
-
-def answered_by(
-    answers: Answering,
-    data: Any,
-    *,
-    val: Any = None,
-    test: Any = None,
-    label: Sequence[str] = (),
-    head: Head | Heads | None = None,
-    seed: int = 0,
-    val_fraction: float = DataOptions.val_fraction,
-    test_fraction: float | None = None,
-    groups: Any = None,
-    time: Any = None,
-) -> Dataset:
-    """Makes a data set of examples whose labels are what a model answers.
-
-    Args:
-        answers: Of the model.
-        data, val, test: What `arrays_of` takes; labels that there are are not looked at.
-        head: Of the model.
-        label, seed, val_fraction, test_fraction, groups, time: See `labelled`.
-    """
-    data, val, test = parts_of(data, val, test)
-    train, held, tested = (
-        None if part is None else answered(part, Preprocessing(), answers)
-        for part in _examples((data, val, test), label, head)
-    )
-    assert train is not None, "it was looked for"
-    outputs = answers_of(train.y) if isinstance(train.y, dict) else ()
-    return _divided(
-        (train, held, tested), name_of(data), Meaning("several" if outputs else UNLABELLED),
-        0 if outputs else train.y.shape[-1], seed=seed, val_fraction=val_fraction,
-        test_fraction=test_fraction, marks=marks_by_part(groups, time), outputs=outputs,
-    )  # fmt: skip
-
-
-def load_function(asked: Asked, seed: int, answers: Answering | None) -> Dataset:
-    """Makes a data set of what the user's function returns; arrays and streams are fed as is.
-
-    Args:
-        asked: Names the function, and says what labels mean.
-        seed: Of the splits.
-        answers: Of data without labels: what a model answers.
-
-    Raises:
-        InputError: See `call`; or the function returns something else.
-    """
-    options = asked.options
-    for name in ("group_column", "time_column"):
-        if getattr(options, name):
+        )  # fmt: skip
+        if one_each:
             raise InputError(
-                f"{name} goes with tables and .npz files. Received: {getattr(options, name)} for "
-                f"'{options.source}'. Return a compress.data.Dataset of parts that are split so."
+                "x must be one array for a model of one input; without a model several need names: "
+                f"give a dictionary. Received: a list of {len(x)} arrays."
             )
-    result = _call(options.source)
-    if isinstance(result, Dataset):
-        return check_parts(result, ("val", "test"))
-    if options.normalize not in ("auto", "none"):
+    return _checked(x, "x")
+
+
+def _checked(x: Any, name: str) -> Array:
+    array = as_array(x, name)
+    if array.ndim < 2 or 0 in array.shape[1:]:
         raise InputError(
-            "normalize goes with files and names: what a function returns is fed as it is. "
-            f"Received: {options.normalize}. Scale it there."
+            f"{name} must have shape (n, ...), with one number an example at least. Received: "
+            f"{array.shape}. Of one number an example give x[:, None]."
         )
-    how: dict[str, Any] = {
-        "head": asked.head,
-        "seed": seed,
-        "label": options.label,
-        "val_fraction": options.val_fraction,
-        "test_fraction": options.test_fraction,
-    }
-    try:
-        if options.task == UNLABELLED and answers is not None:
-            found = answered_by(answers, result, **how)
-        else:
-            task = None if options.task == AUTO else options.task
-            found = labelled(result, task=task, **how)
-    except InputError as error:
-        raise InputError(
-            f"'{options.source}' must return a compress.data.Dataset, (x, y), a stream of such "
-            f"pairs or a Hugging Face data set. Received: a {type(result).__name__}. {error}"
-        ) from None
-    return replace(found, name=options.source)
-
-
-def _divided(
-    parts: tuple[Split, Split | None, Split | None],
-    name: str,
-    meaning: Meaning,
-    names: int,
-    *,
-    seed: int,
-    val_fraction: float,
-    test_fraction: float | None,
-    marks: Mapping[str, Marks],
-    outputs: tuple[Output, ...] = (),
-) -> Dataset:
-    """Makes a data set of parts; those that are not there are split off."""
-    train, held, tested = (
-        None if split is None else marks[part].put_on(split, part, name)
-        for part, split in zip(("train", "val", "test"), parts, strict=True)
-    )
-    assert train is not None, "it is where the others are split off"
-    handed_over = [part for part, held in (("val", held), ("test", tested)) if held is not None]
-    train, held, tested, notes = split_rest(
-        train, held, tested, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed,
-        name=name, kind=meaning.kind, outputs=outputs,
-    )  # fmt: skip
-    data = Dataset(
-        name,
-        train,
-        held,
-        tested if tested is not None else held.take(np.arange(0)),
-        tuple(item.name for item in outputs) or meaning.classes or tuple(map(str, range(names))),
-        Preprocessing(),
-        (*meaning.notes, *notes),
-        meaning.kind,
-        outputs=outputs,
-    )
-    return check_parts(data, handed_over)
-
-
-def unlabelled(data: Any, *, head: Head | Heads | None = None) -> Unlabelled:
-    """Makes examples without labels of arrays or a stream; labels that there are tell the task."""
-    x, y, _, name = arrays_of(parts_of(data, None, None)[0], head)
-    kind = "" if y is None or isinstance(y, dict) else meaning_of(y, only_head(head), None).kind
-    return Unlabelled.of(name, x, kind=kind)
-
-
-def _examples(
-    parts: tuple[Any, Any, Any], label: Sequence[str], head: Head | Heads | None
-) -> tuple[Split, Split | None, Split | None]:
-    """Returns the examples of parts; labels that there are are not looked at."""
-    train, val, test = (
-        None if part is None else Split.unlabelled(arrays_of(part, head, label=label)[0])
-        for part in parts
-    )
-    if train is None:
-        raise InputError("data must hold examples. Received: None.")
-    return train, val, test
-
-
-def _part(
-    data: Any, read: Callable[[Any], Any], label: Sequence[str], head: Head | Heads | None
-) -> Split | None:
-    """Returns a part that was handed over beside the training part."""
-    if data is None:
-        return None
-    # parts beside a data set with columns may be arrays
-    own = label if is_hugging_face(data) else ()
-    if isinstance(data, numbers.Number):
-        raise InputError(
-            f"val and test must be (x, y), a stream or a Dataset. Received: {one_line(data)}. "
-            "A share to hold out is val_fraction= or test_fraction=."
-        )
-    x, y, weight, _ = arrays_of(data, head, label=own, needed=True)
-    if y is None:
-        raise InputError("val and test must hold labels. Received: examples alone. Give (x, y).")
-    return Split(x, read(y), weight)
-
-
-def _count(labels: npt.NDArray[Any]) -> int:
-    """Returns the number of classes that indices tell of."""
-    count = int(labels.max()) + 1
-    if count < 2:
-        raise InputError("y must be of at least two classes. Received: one.")
-    return count
-
-
-def _call(target: str) -> Any:
-    """Calls the user's function.
-
-    Raises:
-        InputError: There is none, it wants arguments, or it raises an error.
-    """
-    function = resolve(target)
-    try:
-        inspect.signature(function).bind()
-    except TypeError:
-        raise InputError(
-            f"'{target}' must take no arguments. Received: a function of "
-            f"{inspect.signature(function)}."
-        ) from None
-    except ValueError:
-        pass  # some callables have no signature to look at; the call will tell
-    try:
-        return function()
-    except ParetuneError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise InputError(f"'{target}' must return its result. It raised {told(error)}.") from error
+    if array.dtype.kind in "iu" and array.dtype.itemsize > 2 and array.size:
+        extreme = max(abs(int(array.min())), abs(int(array.max())))
+        if extreme > LARGEST_WHOLE:
+            raise InputError(
+                f"Whole numbers of {name} must be within {LARGEST_WHOLE:,}: models are fed "
+                f"float32. Received: {extreme:,}."
+            )
+    if array.dtype.kind == "f" and array.dtype != np.float32:
+        return as_float32(array)
+    return array

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from compress.core.errors import InputError, one_line
-from compress.data.fields import (
+from compress.data.kinds import (
     ARRAY,
     DATES,
     IMAGE,
@@ -27,11 +26,10 @@ from compress.data.fields import (
     Roles,
     roles_of,
 )
-from compress.data.meaning import Head, Heads
-from compress.data.pieces import Batch
-from compress.data.rows import parts_of_rows
+from compress.data.meaning import Head, Heads, several
+from compress.data.parts import Array
+from compress.data.rows import Batch, parts_of_rows
 
-Array = npt.NDArray[Any]
 NAME = "huggingface"
 """What records and folders call such data."""
 AT_A_TIME = 256
@@ -136,15 +134,15 @@ def _roles(
     layout: Layout, label: Sequence[str], head: Head | Heads | None, *, needed: bool
 ) -> Roles:
     readable = [name for name, held in layout.fields.items() if held.kind in LABEL_KINDS]
-    if isinstance(head, Heads) and len(head.outputs) > 1:
-        known = set(label or head.outputs) <= set(readable)
+    outputs = several(head, "outputs")
+    if outputs:
+        known = set(label or outputs) <= set(readable)
     else:
         known = any(name in readable for name in label or layout.defaults)
     return roles_of(layout, label, head, bare=not (needed or known))
 
 
 def _layout(data: Any) -> Layout:
-    """Returns the columns of a data set."""
     if isinstance(data, _classes(*_STREAMED)):
         raise InputError(
             f"A Hugging Face data set must be at hand. Received: {type(data).__name__}, which is "
@@ -169,7 +167,6 @@ def _layout(data: Any) -> Layout:
 
 
 def _field(feature: Any) -> Field:
-    """Returns what a column holds, by its feature."""
     kind = type(feature).__name__
     if kind == "ClassLabel":
         return Field(NUMBER, classes=tuple(map(str, feature.names or ())))
@@ -192,7 +189,6 @@ def _field(feature: Any) -> Field:
 
 
 def _batches(data: Any, layout: Layout) -> Iterator[tuple[str, Batch, Sequence[str]]]:
-    """Yields columns with what errors call each row."""
     done = 0
     for batch in data.iter(batch_size=AT_A_TIME):
         count = len(next(iter(batch.values())))
@@ -228,7 +224,6 @@ def _values(values: Any, name: str, layout: Layout, rows: Sequence[str]) -> Any:
 
 
 def _pixels(image: Any, name: str, row: str) -> Array:
-    """Returns an image as bytes, (H, W, 1 or 3)."""
     mode = image.mode
     if mode.startswith(_DEEP):
         raise InputError(

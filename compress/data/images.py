@@ -100,7 +100,7 @@ class Damaged:
         paths: Those that were.
     """
 
-    def __init__(self, total: int, share: float = 0.0) -> None:
+    def __init__(self, total: int, share: float) -> None:
         self._allowed = int(share * total)
         self._share, self._total = share, total
         self.paths: list[Path] = []
@@ -155,7 +155,7 @@ def load(source: str, asked: Asked) -> RawData:
     files = {part: _files(folder, classes, skipped) for part, folder in parts.items()}
     paths = [path for listed in files.values() for path, _ in listed]
     damaged = Damaged(len(paths), asked.options.skip_damaged)
-    form = common(paths, asked.options.resize, damaged)
+    form = _common(paths, asked.options.resize, damaged)
     gone = set(damaged.paths)
     splits = {
         part: _read([item for item in listed if item[0] not in gone], form, damaged,
@@ -175,21 +175,18 @@ def load(source: str, asked: Asked) -> RawData:
     )
 
 
-def common(
-    paths: Sequence[Path], resize: tuple[int, int] | None = None, damaged: Damaged | None = None
-) -> Common:
+def _common(paths: Sequence[Path], resize: tuple[int, int] | None, damaged: Damaged) -> Common:
     """Looks at the headers of all images.
 
     Args:
         paths: Of the images.
         resize: Height and width that all become of; None: they must have one size.
-        damaged: Takes those that cannot be read; None: none may be such.
+        damaged: Takes those that cannot be read.
 
     Raises:
         InputError: An image cannot be read; they differ in size or depth; or together they do
             not fit into memory.
     """
-    damaged = damaged or Damaged(len(paths))
     sizes: dict[tuple[int, int], Path] = {}
     depths: dict[Depth, Path] = {}
     modes: set[str] = set()
@@ -222,8 +219,7 @@ def common(
     if resize is not None and set(sizes) != {resize[::-1]}:
         size = resize[::-1]
         notes += (f"images resized to {size[0]}x{size[1]} pixels (bilinear, smoothed)",)
-    grey = depth is not BYTES or modes <= _GREY
-    result = Common(size, depth, grey, notes, resize is not None)
+    result = Common(size, depth, depth is not BYTES or modes <= _GREY, notes, resize is not None)
     height, width, channels = result.shape
     require_room(
         len(paths) * height * width * channels * np.dtype(depth.dtype).itemsize,
@@ -232,26 +228,13 @@ def common(
     return result
 
 
-def read(
-    paths: Sequence[Path], form: Common, damaged: Damaged | None = None
-) -> tuple[Array, list[int]]:
-    """Reads images that `common` has looked at.
-
-    Args:
-        paths: Of the images.
-        form: What they share.
-        damaged: Takes those that are not complete; None: none may be such.
-
-    Returns:
-        Shape (n, height, width, channels), and which of the paths they are of.
-
-    Raises:
-        InputError: An image is not complete.
-    """
-    damaged = damaged or Damaged(len(paths))
-    result = np.empty((len(paths), *form.shape), form.depth.dtype)
-    read: list[int] = []
-    for number, path in enumerate(paths):
+def _read(
+    listed: Sequence[tuple[Path, int]], form: Common, damaged: Damaged, labelled: bool
+) -> Split:
+    """Reads images that `_common` has looked at, (n, height, width, channels)."""
+    images = np.empty((len(listed), *form.shape), form.depth.dtype)
+    labels: list[int] = []
+    for path, label in listed:
         with damaged.skipped(path), _opened(path) as image:
             turned = 1 if image.format == "TIFF" else _orientation(image)
             upright = _upright(_plain(image, form), turned)
@@ -261,16 +244,10 @@ def read(
                     f"Image '{path}' must have the size that its header says. Received: "
                     f"{values.shape[1]}x{values.shape[0]} instead of {form.size[0]}x{form.size[1]}."
                 )
-            result[len(read)] = values.reshape(form.shape)
-            read.append(number)
-    return result[: len(read)], read
-
-
-def _read(listed: list[tuple[Path, int]], form: Common, damaged: Damaged, labelled: bool) -> Split:
-    images, places = read([path for path, _ in listed], form, damaged)
-    if not labelled:
-        return Split.unlabelled(images)
-    return Split(images, np.asarray([listed[place][1] for place in places], np.int64))
+            images[len(labels)] = values.reshape(form.shape)
+            labels.append(label)
+    images = images[: len(labels)]
+    return Split(images, np.asarray(labels, np.int64)) if labelled else Split.unlabelled(images)
 
 
 def _sized(image: Image, form: Common) -> Array:
@@ -320,24 +297,23 @@ def _depth(image: Image) -> Depth:
     return FLOATS if image.mode == "F" else BYTES
 
 
-def _remarks(image: Image) -> Iterator[str]:
-    """Yields what a user should know of how an image is read."""
-    if image.mode in _ALPHA or "transparency" in image.info:
-        yield "with transparency: it is left out"
-    if image.mode in ("P", "PA"):
-        yield "with a palette: read as the colours that they show"
-    if image.mode == "1":
-        yield "of one bit: read as 0 and 255"
-    if image.mode in _CONVERTED:
-        yield f"in {image.mode}: converted to RGB"
+def _remarks(image: Image) -> list[str]:
     tiles = getattr(image, "tile", None)  # how the values lie in the file
     stored = str(tiles[0].args) if tiles else ""
-    if _depth(image) is BYTES and ";16" in stored:
-        yield "with 16 bits a channel: the upper 8 of them are read"
-    if _orientation(image) != 1:
-        yield "turned as their EXIF orientation says"
-    if image.format in _FRAMES and getattr(image, "n_frames", 1) > 1:
-        yield "with several frames or pages: the first is read"
+    remarks = {
+        "with transparency: it is left out": (image.mode in _ALPHA or "transparency" in image.info),
+        "with a palette: read as the colours that they show": image.mode in ("P", "PA"),
+        "of one bit: read as 0 and 255": image.mode == "1",
+        f"in {image.mode}: converted to RGB": image.mode in _CONVERTED,
+        "with 16 bits a channel: the upper 8 of them are read": (
+            _depth(image) is BYTES and ";16" in stored
+        ),
+        "turned as their EXIF orientation says": _orientation(image) != 1,
+        "with several frames or pages: the first is read": (
+            image.format in _FRAMES and getattr(image, "n_frames", 1) > 1
+        ),
+    }
+    return [remark for remark, holds in remarks.items() if holds]
 
 
 def _orientation(image: Image) -> int:

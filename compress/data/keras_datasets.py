@@ -1,21 +1,37 @@
-"""Image sets by name: those of `keras.datasets` and scikit-learn's digits."""
+"""Image sets by name (of `keras.datasets`, and digits), and IDX files, as those of MNIST are."""
 
 from __future__ import annotations
 
+import gzip
 import importlib
+import math
+import re
+import struct
+import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from compress.core.errors import InputError
-from compress.data import idx
-from compress.data.parts import RawData, Split, as_examples, as_labels
+from compress.core.memory_budget import require_room
+from compress.data.kinds import Kind
+from compress.data.parts import Array, RawData, Split, as_examples
+from compress.data.tasks import MultiClass
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-
 _CLASS_NAMES = {
     "fashion_mnist": "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot",
     "cifar10": "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck",
+}
+# IDX type codes, http://yann.lecun.com/exdb/mnist (big endian)
+_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_MAX_RANK = 8
+_PARTS = {
+    ("train", "x"): r"train.*images",
+    ("train", "y"): r"train.*labels",
+    ("test", "x"): r"(t10k|test).*images",
+    ("test", "y"): r"(t10k|test).*labels",
 }
 
 
@@ -30,12 +46,12 @@ def load(source: str) -> RawData:
     """
     names = tuple(_CLASS_NAMES[source].split(",")) if source in _CLASS_NAMES else None
     if source == "fashion_mnist" and DEBIAN_FASHION_MNIST.is_dir():
-        raw = idx.load(str(DEBIAN_FASHION_MNIST))
+        raw = load_idx(str(DEBIAN_FASHION_MNIST))
         return RawData(raw.train, test=raw.test, class_names=names, max_value=255.0)
     module = importlib.import_module(f"keras.datasets.{source}")
     try:
         train, test = (
-            Split(as_examples(x, f"{source} x"), as_labels(y, f"{source} y"))
+            Split(as_examples(x, f"{source} x"), MultiClass.read(y, f"{source} y"))
             for x, y in module.load_data()
         )
     except Exception as error:  # keras wraps every network failure in a bare Exception
@@ -53,3 +69,111 @@ def read_digits(_source: str) -> RawData:
     bunch = load_digits()
     images = bunch.images.astype(np.uint8)[..., np.newaxis]  # (1797, 8, 8, 1)
     return RawData(Split(images, bunch.target.astype(np.int64)), max_value=16.0)
+
+
+def holds_idx(folder: Path) -> bool:
+    """Tells whether a folder has IDX files (by name; the content is not read)."""
+    return any(_is_idx(path) for path in folder.iterdir())
+
+
+def _is_idx(path: Path) -> bool:
+    return re.search(r"idx\d(-ubyte)?(\.gz)?$", path.name) is not None
+
+
+def load_idx(source: str) -> RawData:
+    """Reads a folder of IDX files: training images and labels, a test pair if there is one.
+
+    Raises:
+        InputError: A file is missing, ambiguous, truncated or not IDX.
+    """
+    folder = Path(source)
+    train = _pair(folder, "train")
+    if train is None:
+        raise InputError(
+            f"Data folder '{folder}' must hold train-images and train-labels IDX files. "
+            f"Received: {', '.join(sorted(p.name for p in folder.iterdir())[:6])}."
+        )
+    full = 255.0 if train.x.dtype == np.uint8 else 1.0
+    return RawData(train, test=_pair(folder, "test"), max_value=full)
+
+
+def _pair(folder: Path, part: str) -> Split | None:
+    images, labels = (_find(folder, part, role) for role in ("x", "y"))
+    if images is None and labels is None:
+        return None
+    if images is None or labels is None:
+        raise InputError(
+            f"Data folder '{folder}' must hold both images and labels of the {part} part. "
+            f"Received: only '{(images or labels or folder).name}'."
+        )
+    return Split(
+        as_examples(read_idx(images), images.name), MultiClass.read(read_idx(labels), labels.name)
+    )
+
+
+def _find(folder: Path, part: str, role: str) -> Path | None:
+    pattern = re.compile(_PARTS[part, role], re.IGNORECASE)
+    found = sorted(p for p in folder.iterdir() if _is_idx(p) and pattern.search(p.name))
+    plain = {p.name.removesuffix(".gz") for p in found}
+    if len(plain) > 1:
+        raise InputError(
+            f"Data folder '{folder}' must hold one file of {part} "
+            f"{'images' if role == 'x' else 'labels'}. Received: "
+            f"{', '.join(p.name for p in found)}. Put the others elsewhere."
+        )
+    return found[0] if found else None
+
+
+def read_idx(path: Path) -> Array:
+    """Reads one IDX file.
+
+    Args:
+        path: The file, gzipped where its name ends in .gz.
+
+    Returns:
+        The array, native byte order.
+
+    Raises:
+        InputError: The file cannot be read, is not IDX, or has too few or too many bytes.
+    """
+    if not path.is_file():
+        raise InputError(f"IDX file '{path}' must be a file. Received: a folder or a pipe.")
+    try:
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rb") as stream:
+            return _read(stream, path)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"IDX file '{path}' must be complete and readable ({error}). Fetch it again."
+        ) from None
+
+
+def _read(stream: IO[bytes] | gzip.GzipFile, path: Path) -> Array:
+    """Reads as many bytes as the header says, and not one more than memory holds."""
+    start = stream.read(4)
+    if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in _TYPES:
+        raise InputError(f"IDX file '{path}' must begin with an IDX header. Received: {start!r}.")
+    dtype, rank = np.dtype(_TYPES[start[2]]), start[3]
+    if not 1 <= rank <= _MAX_RANK:
+        raise InputError(
+            f"IDX file '{path}' must have 1 to {_MAX_RANK} axes. Received: {rank} (damaged). "
+            "Fetch it again."
+        )
+    sizes = stream.read(4 * rank)
+    if len(sizes) < 4 * rank:
+        raise EOFError("its header is cut off")
+    shape = struct.unpack(f">{rank}I", sizes)
+    # of whole numbers without bounds: a product of four sizes may pass 64 bits
+    expected = math.prod(shape) * dtype.itemsize
+    require_room(expected, f"IDX file '{path}'")
+    content = stream.read(expected + 1)
+    if len(content) != expected:
+        more = "more" if len(content) > expected else f"{len(content):,}"
+        raise InputError(
+            f"IDX file '{path}' must have the {expected:,} bytes that its header says. "
+            f"Received: {more} (truncated or damaged). Fetch it again."
+        )
+    return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+KIND = Kind(lambda source, _: load_idx(source), of_classes=True, holds=holds_idx)

@@ -83,16 +83,16 @@ def example_keys(x: Columns) -> npt.NDArray[np.uint64]:
             # of an image of one colour nothing would be left
             plain = steps is None or not steps[place].any()
             content = row.tobytes() if plain or steps is None else steps[place].tobytes()
-            digest = hashlib.blake2b(content, digest_size=8).digest()
-            keys[start + place] = int.from_bytes(digest, "little")
+            keys[start + place] = int.from_bytes(
+                hashlib.blake2b(content, digest_size=8).digest(), "little"
+            )
     return keys
 
 
 def is_among(keys: npt.NDArray[np.uint64], others: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
     """Return which keys are among others, (n,)."""
     # its other way overflows for large numbers in NumPy 2.0
-    among: npt.NDArray[np.bool_] = np.isin(keys, others, kind="sort")
-    return among
+    return np.asarray(np.isin(keys, others, kind="sort"))
 
 
 def has_steps(shape: tuple[int, ...]) -> bool:
@@ -154,8 +154,9 @@ class RowSketch:
         spread = np.where(most > tenth, (most - tenth) / _TENTHS, sample.std(0))
         # of a constant column sums leave a rest
         spread = np.where(low < high, spread, 0.0)
-        chosen = sample[_spaced(len(sample), REFERENCES)].astype(np.float32)
-        return cls(chosen, centre, spread, low, high)
+        return cls(
+            sample[_spaced(len(sample), REFERENCES)].astype(np.float32), centre, spread, low, high
+        )
 
     @property
     def varies(self) -> npt.NDArray[np.bool_]:
@@ -235,8 +236,7 @@ class RowSketch:
         ):
             own_spread, its_spread, own_from, its_from = first
             gain = np.where(shared, own_spread / np.where(its_spread > 0, its_spread, 1), 1.0)
-            offset = own_from - gain * its_from
-            found = self._refine(rows, gain, offset, shared, other)
+            found = self._refine(rows, gain, own_from - gain * its_from, shared, other)
             if found is not None:
                 return found
         return None
@@ -256,8 +256,7 @@ class RowSketch:
         for _ in range(_ROUNDS):
             index, distance = self._nearest(rows, (gain, offset), shared)
             nearest = np.sort(distance)
-            limit = max(2 * nearest[LEAST_FOUND - 1], 1e-9)
-            chosen = distance <= limit
+            chosen = distance <= max(2 * nearest[LEAST_FOUND - 1], 1e-9)
             partners = _chunk(rows, index)
             gain, offset = _fit_columns(partners[chosen], own[chosen], other.spread, between)
             residual = np.abs((partners * gain + offset - own) / np.where(shared, self.spread, 1.0))
@@ -281,26 +280,18 @@ class RowSketch:
     ) -> tuple[npt.NDArray[np.int64], Floats]:
         """Return the place and the distance of the nearest row to each of the sketch."""
         wanted = self._standardized(self.rows, None)[:, shared].astype(np.float32)
-        norms = np.square(wanted).sum(1)
-        best = np.full(len(wanted), np.inf, np.float32)
-        place, start = np.zeros(len(wanted), np.int64), 0
-        for part in _chunks(rows):
-            held = self._standardized(part, scale)[:, shared].astype(np.float32)
-            apart = norms[:, None] - 2 * wanted @ held.T + np.square(held).sum(1)
-            nearest = apart.argmin(1)
-            values = apart[np.arange(len(wanted)), nearest]
-            better = values < best
-            best[better], place[better] = values[better], nearest[better] + start
-            start += len(part)
-        return place, np.sqrt(np.maximum(best, 0.0)).astype(np.float64)
+        # all at once: `find_scale` leaves out so many that they are few
+        held = self._standardized(_chunk(rows, slice(None)), scale)[:, shared].astype(np.float32)
+        apart = np.square(wanted).sum(1)[:, None] - 2 * wanted @ held.T + np.square(held).sum(1)
+        place = apart.argmin(1)
+        nearest = apart[np.arange(len(wanted)), place]
+        return place, np.sqrt(np.maximum(nearest, 0.0)).astype(np.float64)
 
     def _standardized(self, part: Rows, scale: tuple[Floats, Floats] | None) -> Floats:
         values = part.astype(np.float64)
         if scale is not None:
             values = values * scale[0] + scale[1]
-        spread = np.where(self.varies, self.spread, 1.0)
-        standardized: Floats = (values - self.centre) / spread
-        return standardized
+        return np.asarray((values - self.centre) / np.where(self.varies, self.spread, 1.0))
 
 
 @dataclass(frozen=True)
@@ -347,8 +338,7 @@ def _steps(part: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     low = part.min(axis=axes, keepdims=True)
     span = part.max(axis=axes, keepdims=True) - low
     shares = (part - low) / np.where(span > 0, span, 1)
-    steps: npt.NDArray[np.uint8] = np.floor(shares * LEVELS + OFFSET).astype(np.uint8)
-    return steps
+    return np.asarray(np.floor(shares * LEVELS + OFFSET).astype(np.uint8))
 
 
 def _fit_columns(
@@ -372,17 +362,14 @@ def _fit_columns(
 
 
 def _spaced(total: int, wanted: int) -> npt.NDArray[np.int64]:
-    """Return so many places of so many, or all of them."""
     return np.linspace(0, total - 1, min(wanted, total)).astype(np.int64)
 
 
 def _chunk(rows: list[Rows], index: Any) -> Floats:
-    """Return some rows with all columns."""
     return np.concatenate([np.asarray(part[index], np.float64) for part in rows], axis=1)
 
 
 def _chunks(rows: list[Rows]) -> Iterator[Floats]:
-    """Yield all rows, some at a time."""
     total, width = count(rows[0]), sum(part.shape[1] for part in rows)
     size = max(1, _NUMBERS // max(1, width * 8))
     for start in range(0, total, size):

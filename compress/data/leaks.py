@@ -15,7 +15,7 @@ from compress.core.errors import InputError
 from compress.data.keys import RowSketch, as_rows, is_among, is_identity
 
 if TYPE_CHECKING:
-    from compress.data._base import Dataset
+    from compress.data.dataset import Dataset
 
 Keys = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
@@ -52,8 +52,7 @@ class Overlap:
 def is_single(keys: Keys) -> Mask:
     """Return which examples occur once, (n,)."""
     _, place, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    single: Mask = counts[place] == 1
-    return single
+    return np.asarray(counts[place] == 1)
 
 
 def compare_parts(part: Keys, other: Keys, known: Mask | None = None) -> Overlap:
@@ -177,7 +176,6 @@ def check_parts(data: Dataset, handed_over: Collection[str]) -> Dataset:
 
 
 def _note_parts(data: Dataset, handed_over: Collection[str]) -> Iterator[str]:
-    """Yield a note for each two parts that share examples."""
     for part, other in _PAIRS:
         if not len(data.split(part)) or not len(data.split(other)):
             continue
@@ -229,11 +227,6 @@ def _recognize(data: Dataset, part: str, other: str) -> Mask | None:
 
 
 def _check_groups(data: Dataset, part: str, other: str) -> None:
-    """Refuse a group that is in two parts.
-
-    Raises:
-        InputError: One is.
-    """
     groups, others = data.split(part).groups, data.split(other).groups
     if groups is None or others is None:
         return

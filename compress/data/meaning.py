@@ -6,16 +6,15 @@ Models with several inputs or outputs have arrays by name, and a task for each o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.arrays import named
 from compress.core.errors import InputError
-from compress.data.parts import Array, Output, as_labels
-from compress.data.tasks import CUSTOM, TASKS, UNLABELLED, has_classes, has_positions
+from compress.data.parts import Array
+from compress.data.tasks import CUSTOM, TASKS, has_classes, has_positions
 from compress.plan.data import AUTO
 
 Read = Callable[[Any, str], Array]
@@ -48,6 +47,11 @@ class Head:
         """How many axes there are between the batch and the width."""
         return len(self.shape) - 1
 
+    @property
+    def inputs(self) -> dict[str, tuple[int | None, ...]]:
+        """The shape of an example by the input's name, as `Heads` has those of several."""
+        return {"": self.input_shape}
+
 
 @dataclass(frozen=True)
 class Heads:
@@ -62,9 +66,9 @@ class Heads:
     outputs: dict[str, Head | None]
 
 
-def only_head(head: Head | Heads | None) -> Head | None:
-    """Returns the head of the only output, or of the first one; None: there is no model."""
-    return next(iter(head.outputs.values())) if isinstance(head, Heads) else head
+def first_shape(head: Head | Heads | None) -> tuple[int | None, ...] | None:
+    """Return the shape of one example of the first input; None: there is no model."""
+    return None if head is None else next(iter(head.inputs.values()))
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ class Meaning:
         notes: How it was told, for reports.
         shape: Of a model's output for one example, where it is known and has positions.
         classes: Where labels are the classes' names: these, in the order of their indices.
+        each: Of several outputs (kind "several"): the meaning of each one's labels.
     """
 
     kind: str
@@ -88,13 +93,23 @@ class Meaning:
     notes: tuple[str, ...] = ()
     shape: tuple[int | None, ...] = ()
     classes: tuple[str, ...] = ()
+    each: Mapping[str, Meaning] = field(default_factory=dict)
 
-    def read(self, labels: Array, name: str) -> npt.NDArray[Any]:
+    def read(self, labels: Any, name: str) -> Any:
         """Returns labels as a data set holds them.
+
+        Args:
+            labels: (n, ...), or such arrays by the outputs' names.
+            name: Of the labels, for errors.
 
         Raises:
             InputError: They are of another kind.
         """
+        if self.each:
+            return {
+                output: self.each[output].read(own, f"{name} '{output}'")
+                for output, own in labels.items()
+            }
         if self.classes:
             return _indices(labels, self.classes, name)
         if self.one_hot:
@@ -103,23 +118,28 @@ class Meaning:
                     f"{name} must be rows with one 1 each, as the training labels are. Received: "
                     f"shape {labels.shape}."
                 )
-            return as_labels(labels.argmax(axis=1), name, self.kind)
+            return TASKS[self.kind].read(labels.argmax(axis=1), name)
         if self.whole and labels.dtype.kind == "f" and _is_whole(labels):
             labels = labels.astype(np.int64)
-        return as_labels(labels, name, self.kind, self.shape)
+        return TASKS[self.kind].read(labels, name, self.shape)
 
 
-def meaning_of(y: Array, head: Head | None, task: str | None) -> Meaning:
+def meaning_of(y: Any, head: Head | Heads | None, task: str | None) -> Meaning:
     """Tells what labels mean.
 
     Args:
-        y: (n,), (n, 1), (n, columns), or (n, positions ...) with columns or without.
+        y: (n,), (n, 1), (n, columns), or (n, positions ...) with columns or without; of several
+            outputs such arrays by their names.
         head: Of the model, where there is one.
-        task: What the user says; None: labels and head tell.
+        task: What the user says, of several outputs see `_tasks_of`; None: labels and head tell.
 
     Raises:
         InputError: They disagree.
     """
+    if isinstance(y, Mapping):
+        return _of_outputs(y, head.outputs if isinstance(head, Heads) else {}, task)
+    if isinstance(head, Heads):
+        head = next(iter(head.outputs.values()))
     if not y.size:
         raise InputError(f"y must hold labels, (n, ...), n at least 1. Received: shape {y.shape}.")
     if task == CUSTOM or (task is None and head is not None and head.own_loss):
@@ -131,18 +151,24 @@ def meaning_of(y: Array, head: Head | None, task: str | None) -> Meaning:
         return _by_name(y, head, task, column)
     if y.ndim > 2 or (head is not None and head.positions) or (task and has_positions(task)):
         return _by_position(y, head, task)
-    if task is not None:
-        return _said(y, head, task, column)
-    width, ends = (head.outputs, head.activation) if head is not None else (0, "")
-    kind, why = _of_column(y, width, ends) if column else _of_rows(y, ends)
-    one_hot = kind == "multiclass" and not column
-    whole = has_classes(kind) and column and y.dtype.kind == "f"
-    found = "one-hot rows" if one_hot else "whole numbers" if whole else why
-    note = f"task {kind}, inferred from the labels ({found})"
-    if head is not None:
-        note += f" and the model's head ({ends}, {width} outputs)" if width else ""
-    notes = (f"{note}; task= overrides it",)
+    notes: tuple[str, ...] = ()
+    kind, ends = task, head.activation if head is not None else ""
+    if kind is None:
+        width = head.outputs if head is not None else 0
+        kind, why = _of_column(y, width, ends) if column else _of_rows(y, ends)
+        notes = _note_inferred(kind, why, head, "outputs")
+    one_hot = kind == "multiclass" and not column and _is_one_hot(y)
+    whole = has_classes(kind) and column and y.dtype.kind == "f" and _is_whole(y)
+    if one_hot and task is not None:
+        notes = ("labels are one-hot rows: the class is the position of the 1",)
     return Meaning(kind, _names(kind, y, head, column), one_hot, whole, notes)
+
+
+def _note_inferred(kind: str, why: str, head: Head | None, unit: str) -> tuple[str, ...]:
+    by_head = ""
+    if head is not None and head.outputs:
+        by_head = f" and the model's head ({head.activation}, {head.outputs} {unit})"
+    return (f"task {kind}, inferred from the labels ({why}){by_head}; task= overrides it",)
 
 
 def _by_name(y: Array, head: Head | None, task: str | None, column: bool) -> Meaning:
@@ -163,7 +189,6 @@ def _by_name(y: Array, head: Head | None, task: str | None, column: bool) -> Mea
 
 
 def _indices(labels: Array, classes: tuple[str, ...], name: str) -> npt.NDArray[np.int64]:
-    """Returns the places of names among the classes."""
     places = {text: place for place, text in enumerate(classes)}
     found = texts(labels.reshape(-1)) if labels.dtype.kind in "US" else []
     missing = next((text for text in found if text not in places), None)
@@ -176,16 +201,11 @@ def _indices(labels: Array, classes: tuple[str, ...], name: str) -> npt.NDArray[
 
 
 def _by_position(y: Array, head: Head | None, task: str | None) -> Meaning:
-    """Reads labels that are an array for each example."""
-    positions = head.positions if head is not None else 0
     kind, notes = task or "", tuple[str, ...]()
     if task is None:
         kind, why = _kind_by_position(y, head)
-        note = f"task {kind}, inferred from the labels ({why})"
-        if head is not None:
-            note += f" and the model's head ({head.activation}, {head.outputs} outputs a position)"
-        notes = (f"{note}; task= overrides it",)
-    shape = head.shape if head is not None and positions else ()
+        notes = _note_inferred(kind, why, head, "outputs a position")
+    shape = head.shape if head is not None and head.positions else ()
     names = head.outputs if head is not None else 0
     return Meaning(kind, names or TASKS[kind].names_of(y), notes=notes, shape=shape)
 
@@ -214,16 +234,7 @@ def _kind_by_position(y: Array, head: Head | None) -> tuple[str, str]:
     return "regression", "numbers"
 
 
-def _said(y: Array, head: Head | None, task: str, column: bool) -> Meaning:
-    """Reads labels as the user says they are meant."""
-    one_hot = task == "multiclass" and not column and _is_one_hot(y)
-    whole = has_classes(task) and column and y.dtype.kind == "f" and _is_whole(y)
-    notes = ("labels are one-hot rows: the class is the position of the 1",) if one_hot else ()
-    return Meaning(task, _names(task, y, head, column), one_hot, whole, notes)
-
-
 def _names(kind: str, y: Array, head: Head | None, column: bool) -> int:
-    """Returns the number of classes, labels or targets."""
     if kind == "binary":
         return 2
     if kind == "multiclass":
@@ -237,7 +248,7 @@ def _of_column(y: Array, width: int, ends: str) -> tuple[str, str]:
     yes_no = bool(np.isin(y, (0, 1)).all())
     if y.dtype.kind == "f":
         if ends == "sigmoid" and width == 1 and yes_no:
-            return "binary", "0 and 1"
+            return "binary", "whole numbers"
         if (ends == "softmax" or width > 1) and _is_whole(y) and ends != "sigmoid":
             return "multiclass", "whole numbers"
         if ends == "softmax":
@@ -254,7 +265,6 @@ def _of_column(y: Array, width: int, ends: str) -> tuple[str, str]:
 
 
 def _of_rows(y: Array, ends: str) -> tuple[str, str]:
-    """Returns the task of several numbers an example."""
     zeros_and_ones = bool(np.isin(y, (0, 1)).all())
     if ends == "sigmoid" and zeros_and_ones:
         return "multilabel", "rows of 0 and 1"
@@ -305,21 +315,27 @@ def by_name(values: Any, names: Sequence[str], what: str, read: Read) -> dict[st
     return {name: read(part, f"{what} '{name}'") for name, part in zip(names, given, strict=True)}
 
 
-def names_in(values: Any, heads: Heads | None, side: str) -> list[str]:
-    """Returns the names of several inputs or outputs; []: there is one.
-
-    Args:
-        values: What the user gives.
-        heads: Of the model, where there is one with several.
-        side: "inputs" or "outputs".
-    """
-    if heads is not None:
-        own = list(getattr(heads, side))
-        return own if len(own) > 1 else []
-    return [str(name) for name in values] if isinstance(values, Mapping) else []
+def several(head: Head | Heads | None, side: str) -> list[str]:
+    """Return the names of a model's "inputs" or "outputs" where it has several, else []."""
+    names = list(getattr(head, side)) if isinstance(head, Heads) else []
+    return names if len(names) > 1 else []
 
 
-def tasks_of(text: str, names: Sequence[str]) -> dict[str, str | None]:
+def _of_outputs(
+    y: Mapping[str, Array], heads: Mapping[str, Head | None], task: str | None
+) -> Meaning:
+    tasks = _tasks_of(task or AUTO, list(y))
+    each = {}
+    for name, labels in y.items():
+        try:
+            each[name] = meaning_of(labels, heads.get(name), tasks[name])
+        except InputError as error:
+            raise InputError(f"Output '{name}': {error}") from None
+    notes = (f"output '{name}': {note}" for name, own in each.items() for note in own.notes)
+    return Meaning("several", notes=tuple(notes), each=each)
+
+
+def _tasks_of(text: str, names: Sequence[str]) -> dict[str, str | None]:
     """Returns the task that is said of each output; None: labels and head tell.
 
     Args:
@@ -343,58 +359,22 @@ def tasks_of(text: str, names: Sequence[str]) -> dict[str, str | None]:
     return said
 
 
-def meanings_of(
-    y: Mapping[str, Array], heads: Mapping[str, Head | None], task: str
-) -> dict[str, Meaning]:
-    """Tells what the labels of each output mean.
+def class_names_of(meaning: Meaning, labels: Array) -> tuple[str, ...]:
+    """Return a name for each class, label or target: the labels' own, or their indices.
 
     Args:
-        y: Labels by the outputs' names.
-        heads: Of the outputs.
-        task: See `tasks_of`.
+        meaning: Of the labels.
+        labels: As it reads them: they tell how many there are where it does not.
+
+    Raises:
+        InputError: They are of one class.
     """
-    said = tasks_of(task, list(y))
-    found = {}
-    for name, labels in y.items():
-        try:
-            found[name] = meaning_of(labels, heads.get(name), said[name])
-        except InputError as error:
-            raise InputError(f"Output '{name}': {error}") from None
-    return found
-
-
-def read_with(meanings: Mapping[str, Meaning], y: Any) -> Any:
-    """Returns the labels of each output as data sets hold them."""
-    return {name: meanings[name].read(labels, f"y '{name}'") for name, labels in named(y)}
-
-
-def outputs_of(meanings: Mapping[str, Meaning], count: Callable[[str], int]) -> tuple[Output, ...]:
-    """Returns what outputs are of.
-
-    Args:
-        meanings: By the outputs' names.
-        count: Number of names of an output whose meaning does not say it.
-    """
-    found = []
-    for name, meaning in meanings.items():
-        names = meaning.classes or tuple(map(str, range(meaning.names or count(name))))
-        found.append(Output(name, meaning.kind, names))
-    return tuple(found)
-
-
-def answers_of(made: Mapping[str, Array]) -> tuple[Output, ...]:
-    """Returns what outputs are of where a model's answers stand for labels."""
-    return tuple(
-        Output(name, UNLABELLED, tuple(map(str, range(values.shape[-1]))))
-        for name, values in made.items()
-    )
-
-
-def notes_of(meanings: Mapping[str, Meaning]) -> tuple[str, ...]:
-    """Returns what a report must say of how labels were read."""
-    return tuple(
-        f"output '{name}': {note}" for name, meaning in meanings.items() for note in meaning.notes
-    )
+    if meaning.classes:
+        return meaning.classes
+    count = meaning.names or int(labels.max()) + 1
+    if count < 2 and not meaning.names:
+        raise InputError("y must be of at least two classes. Received: one.")
+    return tuple(map(str, range(count)))
 
 
 def texts(names: Array) -> list[str]:

@@ -5,15 +5,14 @@ Of models with several inputs or outputs an array each, behind a slash: x_train/
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from compress.core.arrays import opened
 from compress.core.errors import InputError
-from compress.data.kinds import Asked, Held, Kind, raw_data
+from compress.data.kinds import Asked, Kind, raw_data
 from compress.data.meaning import texts
-from compress.data.parts import SPLITS, Array, RawData
+from compress.data.parts import SPLITS, Array, RawData, Split
 
 _WANTED = (
     *(f"{role}_{part}" for part in SPLITS for role in ("x", "y", "weight")),
@@ -32,16 +31,16 @@ def load(source: str, asked: Asked) -> RawData:
         InputError: Not an .npz file, pickled objects inside, a part is half there, lengths
             disagree, or the arrays do not fit into memory.
     """
-    options = asked.options
-    columns = {"groups": options.group_column, "times": options.time_column}
-    marks = {name for column in columns.values() if column for name in _marks_of(column)}
+    columns = {"group": asked.options.group_column, "time": asked.options.time_column}
+    columns = {option: column for option, column in columns.items() if column}
+    marks = {name for column in columns.values() for name in _marks_of(column)}
     with opened(Path(source)) as archive:
         names = archive.names
         arrays = archive.read(
             name for name in names if name.partition("/")[0] in _WANTED or name in marks
         )
-    for option, column in (("group", options.group_column), ("time", options.time_column)):
-        if column and not set(_marks_of(column)).intersection(names):
+    for option, column in columns.items():
+        if not arrays.keys() & set(_marks_of(column)):
             raise InputError(
                 f"{option}_column must name an array of '{source}': {column}_train (and "
                 f"{column}_val, {column}_test where these parts are there). Received: "
@@ -53,20 +52,13 @@ def load(source: str, asked: Asked) -> RawData:
             f"'{source}' must hold {' and '.join(wanted)}. Received: "
             f"{', '.join(names) or 'nothing'}."
         )
-    given = {part: _part(arrays, part, source, asked.bare) for part in SPLITS}
-    for part, held in given.items():
-        if held is not None:
-            marked = {
-                name: _mark(arrays, column, part) for name, column in columns.items() if column
-            }
-            given[part] = replace(held, **marked)
+    given = {part: _part(arrays, part, source, columns, asked.bare) for part in SPLITS}
     if given["train"] is None:
         raise InputError(f"'{source}' must hold x_train. Received: {', '.join(names)}.")
     return raw_data(given, source, asked, _class_names(arrays, source))
 
 
 def _marks_of(column: str) -> list[str]:
-    """Return what arrays of groups or times may be called."""
     return [column, *(f"{column}_{part}" for part in SPLITS)]
 
 
@@ -88,14 +80,13 @@ def _class_names(arrays: dict[str, Array], source: str) -> tuple[str, ...] | Non
     return tuple(texts(names))
 
 
-def _part(arrays: dict[str, Array], part: str, source: str, bare: bool) -> Held | None:
-    """Returns a part as it lies in the file; None: it is not there."""
+def _part(
+    arrays: dict[str, Array], part: str, source: str, columns: dict[str, str], bare: bool
+) -> Split | None:
     x, y = (_columns(arrays, f"{role}_{part}") for role in ("x", "y"))
     if x is None and y is None:
         return None
-    if bare and x is not None:
-        return Held(x, None)
-    if x is None or y is None:
+    if x is None or (y is None and not bare):
         there = f"y_{part}" if x is None else f"x_{part}"
         remedy = "" if x is None else (
             " For examples without labels give --task unlabelled, or reconstruction for an "
@@ -104,7 +95,8 @@ def _part(arrays: dict[str, Array], part: str, source: str, bare: bool) -> Held 
         raise InputError(
             f"'{source}' must hold both x_{part} and y_{part}. Received: {there}.{remedy}"
         )
-    return Held(x, y, arrays.get(f"weight_{part}"))
+    marks = {f"{option}s": _mark(arrays, column, part) for option, column in columns.items()}
+    return Split(x, None, **marks) if bare else Split(x, y, arrays.get(f"weight_{part}"), **marks)
 
 
 def _columns(arrays: dict[str, Array], name: str) -> Any:
@@ -117,4 +109,3 @@ def _columns(arrays: dict[str, Array], name: str) -> Any:
 
 
 KIND = Kind(load, ("group_column", "time_column"))
-"""What reads files that end in .npz."""

@@ -46,7 +46,8 @@ class Split:
             numbers (n, targets) or (n, positions ..., targets), float32; of classes by position
             (n, positions ...), int32, -1 is void; of masks (n, positions ..., masks), 0 or 1,
             int8. Rows without columns where there are none. Of models with several outputs one
-            such array an output, by its name.
+            such array an output, by its name. Before they are read: as the source has them, None
+            where they are not looked at.
         weight: How many examples each one counts for in training, (n,), at least 0, not all
             0; None: one each.
         groups: What is kept in one part, (n,): persons, recordings; None: nothing is.
@@ -97,7 +98,8 @@ class RawData:
         val: The validation part.
         test: The test part.
         class_names: One name a class, label or target; None: their indices serve as names.
-        max_value: What "full" means in `x` (255 for bytes); pixels are divided by it.
+        max_value: What "full" means in `x` (255 for bytes); pixels are divided by it. None: they
+            are fed as they are.
         notes: What was skipped or changed on the way, for the report.
         kind: Of the task that labels were read for; "": of the one that was asked for.
         outputs: Of several outputs: what the labels of each mean.
@@ -107,7 +109,7 @@ class RawData:
     val: Split | None = None
     test: Split | None = None
     class_names: tuple[str, ...] | None = None
-    max_value: float = 1.0
+    max_value: float | None = 1.0
     notes: tuple[str, ...] = ()
     kind: str = ""
     outputs: tuple[Output, ...] = ()
@@ -117,8 +119,9 @@ class RawData:
         val, test = (
             None if part is None else part.without_labels() for part in (self.val, self.test)
         )
-        train = self.train.without_labels()
-        return replace(self, train=train, val=val, test=test, class_names=None)
+        return replace(
+            self, train=self.train.without_labels(), val=val, test=test, class_names=None
+        )
 
 
 def check_split(
@@ -149,14 +152,17 @@ def check_split(
     if not outputs:
         TASKS[kind].check(split.y, part, name, num_classes)
     weight = split.weight
-    if weight is not None:
-        shaped = weight.shape == (len(split),)
-        if not shaped or not np.isfinite(weight).all() or weight.min() < 0 or not weight.any():
-            smallest = f", smallest {weight.min():g}" if weight.size else ""
-            raise InputError(
-                f"Weights of '{name}' must be one finite number an example, at least 0, not all "
-                f"0. Received: shape {weight.shape}{smallest} in the {part} part."
-            )
+    if weight is not None and (
+        weight.shape != (len(split),)
+        or not np.isfinite(weight).all()
+        or weight.min() < 0
+        or not weight.any()
+    ):
+        smallest = f", smallest {weight.min():g}" if weight.size else ""
+        raise InputError(
+            f"Weights of '{name}' must be one finite number an example, at least 0, not all "
+            f"0. Received: shape {weight.shape}{smallest} in the {part} part."
+        )
     if not all(map(is_finite, arrays(split.x))):
         raise InputError(
             f"Examples of '{name}' must be finite. Received: NaN or infinity in the {part} part."
@@ -173,43 +179,33 @@ def shapes_text(shapes: dict[str, tuple[int, ...]]) -> str:
     return ", ".join(f"{name} {shape}".strip() for name, shape in shapes.items())
 
 
-@dataclass(frozen=True)
-class Marks:
-    """Groups and times of the examples of one part.
+def put_marks(split: Split, groups: Any, times: Any, part: str, name: str) -> Split:
+    """Return a part with the groups and times of its examples.
 
-    Attributes:
+    Args:
+        split: The part.
         groups: Numbers or names, (n,); None: there are none.
         times: Numbers, dates or texts of dates (ISO 8601), (n,); None: there are none.
+        part, name: Of the part and of the data, for errors.
+
+    Raises:
+        InputError: There is not one value an example, values are missing, or times are none.
     """
-
-    groups: Any = None
-    times: Any = None
-
-    def put_on(self, split: Split, part: str, name: str) -> Split:
-        """Return the part with its groups and times.
-
-        Args:
-            split: The part.
-            part, name: Of the part and of the data, for errors.
-
-        Raises:
-            InputError: There is not one value an example, values are missing, or times are none.
-        """
-        if self.groups is None and self.times is None:
-            return split
-        groups = None if self.groups is None else _read_groups(self.groups, part, name)
-        times = None if self.times is None else _read_times(self.times, part, name)
-        for what, values in (("groups", groups), ("times", times)):
-            if values is not None and values.shape != (len(split),):
-                raise InputError(
-                    f"{what} of '{name}' must be one value an example. Received: shape "
-                    f"{values.shape} for {len(split)} examples of the {part} part."
-                )
-        return replace(split, groups=groups, times=times)
+    marks = {}
+    for what, given, read in (("groups", groups, _read_groups), ("times", times, _read_times)):
+        if given is None:
+            continue
+        marks[what] = values = read(given, part, name)
+        if values.shape != (len(split),):
+            raise InputError(
+                f"{what} of '{name}' must be one value an example. Received: shape "
+                f"{values.shape} for {len(split)} examples of the {part} part."
+            )
+    return replace(split, **marks) if marks else split
 
 
-def marks_by_part(groups: Any, time: Any) -> dict[str, Marks]:
-    """Return the marks of each part.
+def marks_by_part(groups: Any, time: Any) -> dict[str, dict[str, Any]]:
+    """Return the groups and times of each part.
 
     Args:
         groups: Of the training part, or a mapping by part: {"train": ..., "test": ...}; None:
@@ -233,7 +229,10 @@ def marks_by_part(groups: Any, time: Any) -> dict[str, Marks]:
                 f"{name} must be an array, or arrays by part: {', '.join(SPLITS)}. Received: "
                 f"'{strange[0]}'."
             )
-    return {part: Marks(held["groups"].get(part), held["time"].get(part)) for part in SPLITS}
+    return {
+        part: {"groups": held["groups"].get(part), "times": held["time"].get(part)}
+        for part in SPLITS
+    }
 
 
 def _read_groups(values: Any, part: str, name: str) -> Array:
@@ -272,11 +271,6 @@ def _read_times(values: Any, part: str, name: str) -> Array:
 
 
 def _convert(values: Any, what: str, part: str, name: str) -> Array:
-    """Convert values to an array.
-
-    Raises:
-        InputError: They are lists of different lengths.
-    """
     try:
         return np.asarray(values)
     except ValueError:
@@ -308,32 +302,14 @@ def is_finite(x: Array) -> bool:
     return all(np.isfinite(x[at : at + rows]).all() for at in range(0, len(x), rows))
 
 
-def as_labels(
-    labels: Array, name: str, kind: str = "multiclass", shape: tuple[int | None, ...] = ()
-) -> npt.NDArray[Any]:
-    """Returns `labels` as the task wants them; see `compress.data.tasks.Task.read`.
-
-    Args:
-        labels: As the user gives them.
-        name: The array's name, for the error.
-        kind: Of the task.
-        shape: Of the output of the model that answers them, where it is known.
-
-    Raises:
-        InputError: Another shape or type (one-hot rows, floating point).
-    """
-    read: npt.NDArray[Any] = TASKS[kind].read(labels, name, shape)
-    return read
-
-
-def as_examples(examples: Array, name: str, rank: int | None = None) -> Array:
+def as_examples(examples: Array, name: str, wanted: tuple[int | None, ...] | None = None) -> Array:
     """Returns `examples` with a channel axis on grey images; numbers only.
 
     Args:
         examples: Shape (n, features), (n, H, W), (n, H, W, C) or (n, ...).
         name: The array's name, for the error.
-        rank: How many axes an example has that the model takes; None: that is not known, and
-            two of them are a grey image's.
+        wanted: Shape of an example that the model takes; None: that is not known, and two axes
+            are a grey image's.
 
     Raises:
         InputError: Not numeric, no example axis, or nothing in an example.
@@ -350,5 +326,5 @@ def as_examples(examples: Array, name: str, rank: int | None = None) -> Array:
         )
     if examples.dtype.kind == "f" and examples.dtype != np.float32:
         examples = as_float32(examples)
-    grey = examples.ndim == 3 and rank in (None, 3)
+    grey = examples.ndim == 3 and (wanted is None or len(wanted) == 3)
     return examples[..., np.newaxis] if grey else examples

@@ -53,9 +53,7 @@ class Preprocessing:
             own = dict(self.columns)
             return {name: own.get(name, _PLAIN)(values) for name, values in x.items()}
         gain, offset = self.affine()
-        turned = x[..., ::-1] if self.bgr else x
-        result: npt.NDArray[np.float32] = turned.astype(np.float32) * gain + offset
-        return result
+        return (x[..., ::-1] if self.bgr else x).astype(np.float32) * gain + offset
 
     def affine(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Returns gain and offset, shape (C,) or (1,): the map is `x * gain + offset`."""
@@ -86,11 +84,10 @@ class Preprocessing:
         """Returns the map that makes inputs of this scaling from inputs of another one."""
         if self.columns or other.columns:
             mine, its = dict(self.columns), dict(other.columns)
-            names = dict.fromkeys((*mine, *its))
             return Preprocessing(
                 columns=tuple(
                     (name, mine.get(name, _PLAIN).from_inputs(its.get(name, _PLAIN)))
-                    for name in names
+                    for name in dict.fromkeys((*mine, *its))
                 )
             )
         own_std, its_std = np.asarray(self.std, np.float64), np.asarray(other.std, np.float64)
@@ -198,14 +195,14 @@ def fit_preprocessing(x: Columns, max_value: float, normalize: str) -> Preproces
             f"shape {x.shape[1:]}."
         )
     full = full_scale(x, max_value)
-    if normalize == "unit":
-        return Preprocessing(1.0 / full)
-    if normalize == "symmetric":
-        return Preprocessing(2.0 / full, (1.0,))
-    if normalize == "caffe":
-        return Preprocessing(255.0 / full, CAFFE_MEAN, bgr=True)
-    if normalize == "torch":
-        return Preprocessing(1.0 / full, IMAGENET_MEAN, IMAGENET_STD)
+    fixed = {
+        "unit": Preprocessing(1.0 / full),
+        "symmetric": Preprocessing(2.0 / full, (1.0,)),
+        "caffe": Preprocessing(255.0 / full, CAFFE_MEAN, bgr=True),
+        "torch": Preprocessing(1.0 / full, IMAGENET_MEAN, IMAGENET_STD),
+    }
+    if normalize in fixed:
+        return fixed[normalize]
     axes = tuple(range(x.ndim - 1))
     mean = x.mean(axis=axes, dtype=np.float64)
     if normalize == "center":
@@ -222,8 +219,7 @@ def _spread(x: npt.NDArray[Any], mean: npt.NDArray[np.float64]) -> npt.NDArray[n
     total = np.zeros(x.shape[-1])
     for part in chunks(x):
         total += np.square(x[part].reshape(-1, x.shape[-1]) - mean).sum(0)
-    found: npt.NDArray[np.float64] = np.sqrt(total / (x.size / x.shape[-1]))
-    return found
+    return np.asarray(np.sqrt(total / (x.size / x.shape[-1])))
 
 
 def full_scale(x: npt.NDArray[np.generic], max_value: float) -> float:

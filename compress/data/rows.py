@@ -1,68 +1,26 @@
-"""Tables and records: rows, batch by batch, become the arrays that a model is fed and judged by."""
+"""Tables and records: rows, batch by batch, become the arrays that a model is fed and judged by.
+
+What is large goes to files as it comes.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from compress.core.errors import InputError, one_line
-from compress.data.fields import NAMES, NUMBER, Layout, Roles, roles_of
-from compress.data.kinds import Asked, Held, raw_data
-from compress.data.meaning import Head, Heads
-from compress.data.parts import Array, RawData
-from compress.data.pieces import RESIZE, Batch, Images, piece_for
+from compress.core.arrays import Growing, chunks, converted, unnamed
+from compress.core.errors import InputError
+from compress.data.kinds import IMAGE, NAMES, NUMBER, Layout, Roles
+from compress.data.meaning import Head, Heads, first_shape
+from compress.data.parts import SPLITS, Array, Split
 
-WEIGHT = "weight"
-SPLIT = "split"
-"""Columns that are no inputs, where they are there."""
-MOST_ROWS = 65_536
-"""Rows that are read at a time, however short they are."""
-_PARTS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
-"""Parts by what the column of parts calls them."""
-
-
-class Table(Protocol):
-    """A table in a file.
-
-    Attributes:
-        layout: Its columns.
-    """
-
-    layout: Layout
-
-    def batches(self, columns: Sequence[str]) -> Iterator[Mapping[str, Array]]:
-        """Yields some rows of these columns at a time.
-
-        Numbers are (n,), lists (n, ...), NaN where a value is missing; names are (n,) objects,
-        texts or None.
-        """
-
-
-def read(table: Table, source: str, asked: Asked) -> RawData:
-    """Reads a table; what is large goes to files as it comes.
-
-    Args:
-        table: The table.
-        source: As the user named it.
-        asked: Which columns are labels, what they mean, and the model's head.
-
-    Raises:
-        InputError: There is no label, inputs are no numbers, values are missing, or a part is of
-            another name.
-    """
-    layout = table.layout
-    options = asked.options
-    roles = roles_of(
-        layout, options.label, asked.head, bare=asked.bare, group=options.group_column,
-        time=options.time_column,
-    )  # fmt: skip
-    _check_special(layout, roles)
-    held = parts_of_rows(_by_part(table, roles), layout, roles, asked.head)
-    return raw_data(held, source, asked, notes=roles.notes)
+Batch = Mapping[str, Any]
+"""Values by field: numbers (n,), lists (n, ...), names (n,) of texts, or a list of n images."""
+RESIZE = "Resize them: --resize HEIGHT,WIDTH."
 
 
 def parts_of_rows(
@@ -72,7 +30,7 @@ def parts_of_rows(
     head: Head | Heads | None,
     resize: tuple[int, int] | None = None,
     remedy: str = RESIZE,
-) -> dict[str, Held]:
+) -> dict[str, Split]:
     """Reads batches to their end.
 
     Args:
@@ -92,7 +50,7 @@ def parts_of_rows(
         InputError: Values are missing, lists or images have several sizes, there is no training
             example, or the disk is full.
     """
-    parts = {part: _Examples(layout, roles, resize, remedy) for part in ("train", "val", "test")}
+    parts = {part: _Examples(layout, roles, resize, remedy) for part in SPLITS}
     missing: Counter[str] = Counter()
     try:
         for part, batch, rows in batches:
@@ -116,28 +74,20 @@ def parts_of_rows(
 
 
 class _Examples:
-    """Examples, labels and weights of one part.
-
-    Args:
-        layout, roles, resize, remedy: See `parts_of_rows`.
-    """
-
     def __init__(
         self, layout: Layout, roles: Roles, resize: tuple[int, int] | None, remedy: str
     ) -> None:
         self._roles = roles
         self.inputs = {
-            name: piece_for(layout, columns, name, resize, remedy)
+            name: _piece(layout, columns, name, resize, remedy)
             for name, columns in roles.inputs.items()
         }
         self._labels: dict[str, list[Array]] = {name: [] for name in roles.labels}
         self._names = {column for column, held in layout.fields.items() if held.kind == NAMES}
-        self._weights: list[Array] = []
-        self._marks: dict[str, list[Array]] = {}
+        self._others: dict[str, list[Array]] = {what: [] for what in roles.others}
         self.count = 0
 
     def add(self, batch: Batch, rows: Sequence[str]) -> None:
-        """Appends a batch."""
         if not len(rows):
             return
         self.count += len(rows)
@@ -148,28 +98,162 @@ class _Examples:
             if columns[0] in self._names:
                 held = [held[0].astype(str)]
             self._labels[name].append(held[0] if len(held) == 1 else np.stack(held, axis=1))
-        if self._roles.weight:
-            self._weights.append(np.asarray(batch[self._roles.weight]).astype(np.float32))
-        for what, column in (("groups", self._roles.group), ("times", self._roles.time)):
-            if column:
-                self._marks.setdefault(what, []).append(np.asarray(batch[column]))
+        for what, column in self._roles.others.items():
+            self._others[what].append(np.asarray(batch[column]))
 
-    def whole(self) -> Held:
-        """Returns all of it; nothing can be added then."""
+    def whole(self) -> Split:
         x = {name: piece.whole() for name, piece in self.inputs.items()}
         y = {name: np.concatenate(parts) for name, parts in self._labels.items()}
-        weight = np.concatenate(self._weights) if self._weights else None
-        return Held(
-            x[""] if list(x) == [""] else x,
-            (y[""] if list(y) == [""] else y) if y else None,
-            weight,
-            **{what: np.concatenate(values) for what, values in self._marks.items()},
-        )
+        others = {what: np.concatenate(values) for what, values in self._others.items()}
+        return Split(unnamed(x), unnamed(y) if y else None, **others)
 
     def close(self) -> None:
-        """Lets the files go; they stay for as long as arrays are mapped to them."""
         for piece in self.inputs.values():
             piece.close()
+
+
+class _Piece:
+    """The array of one input, as it grows; here numbers side by side, float32.
+
+    Args:
+        columns: The fields that it is made of.
+        where: As errors call what they are part of.
+    """
+
+    def __init__(self, columns: Sequence[str], where: str) -> None:
+        self._columns, self._where = columns, where
+        self._grown = Growing(where)
+
+    def add(self, batch: Batch, rows: Sequence[str]) -> None:
+        """Appends what a batch holds of it; `rows` is what errors call each row."""
+        with np.errstate(over="ignore"):  # infinity is refused later, and in words
+            values = [np.asarray(batch[name]).astype(np.float32) for name in self._columns]
+        self._grown.add(np.stack(values, axis=1))
+
+    def whole(self) -> Array:
+        return self._grown.whole()
+
+    def close(self) -> None:
+        """Lets its file go; it stays for as long as an array is mapped to it."""
+        self._grown.close()
+
+
+class _Column(_Piece):
+    """One column of numbers, (n, 1): whole numbers (indices, say) where all of them are."""
+
+    _are_whole = True
+
+    def add(self, batch: Batch, rows: Sequence[str]) -> None:
+        values = np.asarray(batch[self._columns[0]])
+        self._are_whole &= values.dtype.kind in "iub"
+        # whole numbers up to 2^53 stay exact, whatever comes later
+        self._grown.add(values.astype(np.float64)[:, None])
+
+    def whole(self) -> Array:
+        kind = np.int64 if self._are_whole else np.float32
+        with np.errstate(over="ignore"):
+            return converted(super().whole(), lambda part: part.astype(kind))
+
+
+class _Lists(_Piece):
+    """Lists of one length, (n, ...); floating point becomes float32."""
+
+    _first: tuple[tuple[int, ...], Any] | None = None
+
+    def add(self, batch: Batch, rows: Sequence[str]) -> None:
+        values = np.asarray(batch[self._columns[0]])
+        if values.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                values = values.astype(np.float32)
+        shape = values.shape[1:]
+        self._first = self._first or (shape, values.dtype)
+        if (shape, values.dtype) != self._first:
+            raise InputError(
+                f"Every '{self._columns[0]}' of {self._where} must have one shape and type. "
+                f"Received: {shape} {values.dtype} ({rows[0]}) after {self._first[0]} "
+                f"{self._first[1]}."
+            )
+        self._grown.add(values)
+
+
+class _Images(_Piece):
+    """Images, (H, W, C) of bytes each, C 1 to 4: (n, H, W, 1 or 3), transparency is left out.
+
+    Args:
+        columns, where: See `_Piece`.
+        resize: Height and width that all become of; None: they must have one size.
+        remedy: What helps where they have not.
+    """
+
+    _first: tuple[tuple[int, ...], str] | None = None
+    grey = True
+
+    def __init__(
+        self, columns: Sequence[str], where: str, resize: tuple[int, int] | None, remedy: str
+    ) -> None:
+        super().__init__(columns, where)
+        self._resize, self._remedy = resize, remedy
+
+    def add(self, batch: Batch, rows: Sequence[str]) -> None:
+        plain = [
+            self._plain(image, row)
+            for image, row in zip(batch[self._columns[0]], rows, strict=True)
+        ]
+        if any(image.shape[-1] != 1 for image in plain):
+            self.colour()
+        channels = 1 if self.grey else 3
+        self._grown.add(np.stack([_deep(image, channels) for image in plain]))
+
+    def colour(self) -> None:
+        """Makes colour images of the grey ones so far; those to come are in colour too."""
+        if not self.grey:
+            return
+        self.grey = False
+        if self._grown.bytes:
+            held, self._grown = self._grown.whole(), Growing(self._where)
+            for part in chunks(held):
+                self._grown.add(_deep(held[part], 3))
+
+    def _plain(self, image: Array, row: str) -> Array:
+        if image.shape[-1] in (2, 4):
+            image = image[..., :-1]
+        if self._resize is not None:
+            return _sized(image, self._resize)
+        self._first = self._first or (image.shape[:2], row)
+        size, first = self._first
+        if image.shape[:2] != size:
+            raise InputError(
+                f"Images must have one size. Received: {size[1]}x{size[0]} ({first}) and "
+                f"{image.shape[1]}x{image.shape[0]} ({row}). {self._remedy}"
+            )
+        return image
+
+
+def _piece(
+    layout: Layout, columns: tuple[str, ...], name: str, resize: tuple[int, int] | None, remedy: str
+) -> _Piece:
+    """Returns what the fields of one input become; the only input has the name ""."""
+    kind = layout.fields[columns[0]].kind
+    if kind == IMAGE:
+        return _Images(columns, layout.where, resize, remedy)
+    if kind != NUMBER:
+        return _Lists(columns, layout.where)
+    return _Column(columns, layout.where) if name else _Piece(columns, layout.where)
+
+
+def _sized(image: Array, size: tuple[int, int]) -> Array:
+    """Returns an image of bytes at another height and width, as those of folders are resized."""
+    from PIL import Image
+
+    if image.shape[:2] == size:
+        return image
+    held = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    made = np.asarray(held.resize(size[::-1], Image.Resampling.BILINEAR))
+    return made.reshape(*size, image.shape[-1])
+
+
+def _deep(image: Array, channels: int) -> Array:
+    return image if image.shape[-1] == channels else np.repeat(image, channels, axis=-1)
 
 
 def _missing(values: Any) -> int:
@@ -196,65 +280,24 @@ def _require_all(missing: Counter[str], layout: Layout) -> None:
 def _in_one_form(parts: Sequence[_Examples]) -> None:
     """Makes images of all parts colour images where those of one are."""
     for name in parts[0].inputs:
-        pieces = (part.inputs[name] for part in parts)
-        pictures = [piece.pictures for piece in pieces if isinstance(piece, Images)]
-        if not all(item.grey for item in pictures):
-            for item in pictures:
-                item.colour()
+        images = [piece for part in parts if isinstance(piece := part.inputs[name], _Images)]
+        if not all(piece.grey for piece in images):
+            for piece in images:
+                piece.colour()
 
 
-def _shaped(held: Held, head: Head | Heads | None) -> Held:
+def _shaped(held: Split, head: Head | Heads | None) -> Split:
     """Returns examples in the shape of the model's input, where they have as many numbers."""
     if head is None:
         return held
-    shapes = head.inputs if isinstance(head, Heads) else {"": head.input_shape}
-    x = held.x
-    if isinstance(x, dict):
-        return replace(held, x={name: _as(values, shapes[name]) for name, values in x.items()})
-    return replace(held, x=_as(x, next(iter(shapes.values()))))
+    if not isinstance(held.x, dict):
+        return replace(held, x=_as(held.x, first_shape(head) or ()))
+    return replace(
+        held, x={name: _as(values, head.inputs[name]) for name, values in held.x.items()}
+    )
 
 
 def _as(values: Array, shape: tuple[int | None, ...]) -> Array:
     sizes = [size for size in shape if size is not None]
     fits = len(sizes) == len(shape) > 0 and np.prod(sizes) == np.prod(values.shape[1:])
     return values.reshape(len(values), *sizes) if fits else values
-
-
-def _check_special(layout: Layout, roles: Roles) -> None:
-    for name, kind in ((roles.weight, NUMBER), (roles.split, NAMES)):
-        held = layout.fields.get(name)
-        if held is not None and held.kind != kind:
-            rule = (
-                "holds the weights of examples and must be numbers" if kind == NUMBER
-                else "says which part a row belongs to and must hold train, val or test"
-            )  # fmt: skip
-            raise InputError(
-                f"Column '{name}' of {layout.where} {rule}. Received: {held.kind}. Rename the "
-                "column where it is an input."
-            )
-
-
-def _by_part(table: Table, roles: Roles) -> Iterator[tuple[str, Batch, Sequence[str]]]:
-    """Yields rows with the part that they belong to."""
-    for batch in table.batches(roles.read):
-        count = len(next(iter(batch.values())))
-        # rows that lack their part are refused with all that is missing
-        if not roles.split or None in batch[roles.split]:
-            yield "train", batch, [""] * count
-            continue
-        names, places = np.unique(batch[roles.split].astype(str), return_inverse=True)
-        found = [_part(name, table.layout) for name in names.tolist()]
-        for part in dict.fromkeys(found):
-            rows = np.isin(places, [place for place, own in enumerate(found) if own == part])
-            chosen = {column: values[rows] for column, values in batch.items()}
-            yield part, chosen, [""] * int(rows.sum())
-
-
-def _part(name: str, layout: Layout) -> str:
-    part = _PARTS.get(name.strip().lower())
-    if part is None:
-        raise InputError(
-            f"Column '{layout.split}' of {layout.where} must hold train, val or test. Received: "
-            f"'{one_line(name)}'. Give it another name where it is an input."
-        )
-    return part

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 from compress.core.arguments import check_arguments
-from compress.core.errors import InputError, nearest
+from compress.core.errors import InputError, ParetuneError, nearest
+from compress.core.interpreter import resolve, told
 from compress.data import images, keras_datasets
-from compress.data._base import Answering, Dataset, answered
-from compress.data.adapters import load_function
+from compress.data.adapters import answer_parts, labelled, make_dataset
+from compress.data.dataset import Answering, Dataset
 from compress.data.kinds import Asked, Kind, ending
 from compress.data.leaks import check_parts
-from compress.data.meaning import Head, Heads, answers_of, meaning_of, only_head
+from compress.data.meaning import Head, Heads, meaning_of
 from compress.data.parts import RawData, Split, check_split
 from compress.data.preprocessing import Preprocessing, fit_preprocessing
 from compress.data.splitting import split_rest
@@ -75,7 +79,7 @@ def load_data(
         time_column: Likewise, of times that parts are split by: the latest are tested on.
         seed: Seed of the splits, at least 0.
         preprocess: A stored scaling to use instead of learning one.
-        answers: Of data without labels: what a model answers to inputs, which stands for them.
+        answers: Of data without labels: what a model answers, which stands for them.
         head: Of the model that is fed and judged, where there is one: says how arrays of a
             file are meant.
 
@@ -117,7 +121,7 @@ def load_data(
             f"labels. Received: task {options.task} and no model."
         )
     if kind is None:
-        return load_function(asked, seed, answers)
+        return _load_function(asked, seed, answers)
     raw = kind.load(options.source, asked)
     return _settled(raw.without_labels() if asked.bare else raw, asked, seed, preprocess, answers)
 
@@ -141,48 +145,75 @@ def _settled(
     Raises:
         InputError: See `Dataset`; or a stored scaling is for other examples.
     """
-    options, head = asked.options, asked.head
-    (kind, notes), outputs = _task_of(raw, asked), raw.outputs
-    classes = raw.class_names or _numbered(raw.train, options.source, kind, head)
+    options = asked.options
+    kind, notes = raw.kind or options.task, raw.notes
+    if kind == AUTO:
+        meaning = meaning_of(raw.train.y, asked.head, None)
+        kind = meaning.kind
+        # that sources of classes are of classes needs no note
+        notes += () if kind == "multiclass" else meaning.notes
+    classes = raw.class_names or _numbered(raw.train, options.source, kind, asked.head)
+    raw = replace(raw, kind=kind, notes=notes, class_names=classes)
     # checked before splitting: a stray label would fail there, and less clearly
-    check_split(raw.train, "train", options.source, len(classes), kind, raw.outputs)
-    if raw.test is not None:
-        check_split(raw.test, "test", options.source, len(classes), kind, raw.outputs)
-    train, val, test, copies = split_rest(
-        raw.train, raw.val, raw.test, val_fraction=options.val_fraction,
-        test_fraction=options.test_fraction, seed=seed, name=options.source, kind=kind,
-        outputs=outputs,
+    for part, split in (("train", raw.train), ("test", raw.test)):
+        if split is not None:
+            check_split(split, part, options.source, len(classes), kind, raw.outputs)
+    parts = split_rest(
+        raw, options.source, val_fraction=options.val_fraction,
+        test_fraction=options.test_fraction, seed=seed,
     )  # fmt: skip
-    assert test is not None, "there is a share of it"
+    x = parts.train.x
     if preprocess is None:
         mode = "standardize" if options.normalize == "auto" else options.normalize
-        preprocess = fit_preprocessing(train.x, raw.max_value, mode)
-    elif not isinstance(train.x, dict) and len(preprocess.mean) not in (1, train.x.shape[-1]):
+        preprocess = fit_preprocessing(x, raw.max_value or 1.0, mode)
+    elif not isinstance(x, dict) and len(preprocess.mean) not in (1, x.shape[-1]):
         raise InputError(
             f"The stored preprocessing must fit the data: it is for {len(preprocess.mean)} "
-            f"channels. Received: '{options.source}' with {train.x.shape[-1]}."
+            f"channels. Received: '{options.source}' with {x.shape[-1]}."
         )
-    if answers is not None and kind == UNLABELLED:
-        train, val, test = (answered(part, preprocess, answers) for part in (train, val, test))
-        if isinstance(train.y, dict):
-            kind, outputs = "several", answers_of(train.y)
-            classes = tuple(item.name for item in outputs)
-        else:
-            classes = tuple(str(column) for column in range(train.y.shape[-1]))
-    data = Dataset(
-        options.source,
-        train,
-        val,
-        test,
-        classes,
-        preprocess,
-        (*raw.notes, *notes, *copies),
-        kind,
-        raw.max_value,
-        outputs,
-    )
-    handed_over = [part for part in ("val", "test") if getattr(raw, part) is not None]
-    return check_parts(data, handed_over)
+    if answers is not None and raw.kind == UNLABELLED:
+        parts = answer_parts(parts, preprocess, answers)
+    return make_dataset(parts, options.source, preprocess, raw)
+
+
+def _load_function(asked: Asked, seed: int, answers: Answering | None) -> Dataset:
+    """Makes a data set of what the user's function returns; arrays and streams are fed as is.
+
+    Args:
+        asked: Names the function, and says what labels mean.
+        seed: Of the splits.
+        answers: Of data without labels: what a model answers.
+
+    Raises:
+        InputError: See `_call`; or the function returns something else.
+    """
+    options = asked.options
+    for name in ("group_column", "time_column"):
+        if getattr(options, name):
+            raise InputError(
+                f"{name} goes with tables and .npz files. Received: {getattr(options, name)} for "
+                f"'{options.source}'. Return a compress.data.Dataset of parts that are split so."
+            )
+    result = _call(options.source)
+    if isinstance(result, Dataset):
+        return check_parts(result, ("val", "test"))
+    if options.normalize not in ("auto", "none"):
+        raise InputError(
+            "normalize goes with files and names: what a function returns is fed as it is. "
+            f"Received: {options.normalize}. Scale it there."
+        )
+    try:
+        data = labelled(
+            result, task=None if options.task == AUTO else options.task, label=options.label,
+            head=asked.head, answers=answers if options.task == UNLABELLED else None, seed=seed,
+            val_fraction=options.val_fraction, test_fraction=options.test_fraction,
+        )  # fmt: skip
+    except InputError as error:
+        raise InputError(
+            f"'{options.source}' must return a compress.data.Dataset, (x, y), a stream of such "
+            f"pairs or a Hugging Face data set. Received: a {type(result).__name__}. {error}"
+        ) from None
+    return replace(data, name=options.source)
 
 
 def check_source(options: DataOptions) -> Kind | None:
@@ -220,12 +251,12 @@ def _kind(source: str) -> Kind | None:
     hub, colon, _ = source.partition(":")
     if colon and hub in HUBS:
         HUBS.require_installed(hub)
-        found: Kind = HUBS[hub]
-        return found
+        return cast(Kind, HUBS[hub])
     if colon and not Path(source).exists() and "/" not in hub:
         return None
     if source in SOURCES:
-        return _named(source)
+        reader = SOURCES[source]
+        return Kind(lambda name, _: reader(name), of_classes=reader in _OF_CLASSES)
     path = Path(source)
     if not path.exists():
         raise InputError(
@@ -244,17 +275,6 @@ def _kind(source: str) -> Kind | None:
     return _of_file(path)
 
 
-def _named(source: str) -> Kind:
-    """Returns the kind of a data set that is known by its name."""
-    reader = SOURCES[source]
-
-    def read(name: str, _: Asked) -> RawData:
-        raw: RawData = reader(name)
-        return raw
-
-    return Kind(read, of_classes=reader in _OF_CLASSES)
-
-
 def _of_file(path: Path) -> Kind:
     name = ending(path.name)
     if name not in FILES:
@@ -263,18 +283,7 @@ def _of_file(path: Path) -> Kind:
             f"A data file must end in {', '.join(others)} or {last}. Received: '{path}'."
         )
     FILES.require_installed(name)
-    kind: Kind = FILES[name]
-    return kind
-
-
-def _task_of(raw: RawData, asked: Asked) -> tuple[str, tuple[str, ...]]:
-    """Returns the kind of task, and how it was told where the user does not say."""
-    task, head = asked.options.task, asked.head
-    if raw.kind or task != AUTO:
-        return raw.kind or task, ()
-    meaning = meaning_of(raw.train.y, only_head(head), None)
-    # that sources of classes are of classes needs no note
-    return meaning.kind, () if meaning.kind == "multiclass" else meaning.notes
+    return cast(Kind, FILES[name])
 
 
 def _numbered(train: Split, source: str, kind: str, head: Head | Heads | None) -> tuple[str, ...]:
@@ -293,3 +302,22 @@ def _numbered(train: Split, source: str, kind: str, head: Head | Heads | None) -
     if count < 2 and (has_classes(kind) or has_positions(kind)):
         raise InputError(f"'{source}' must have at least two classes. Received: {count}.")
     return tuple(str(label) for label in range(count))
+
+
+def _call(target: str) -> Any:
+    function = resolve(target)
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        raise InputError(
+            f"'{target}' must take no arguments. Received: a function of "
+            f"{inspect.signature(function)}."
+        ) from None
+    except ValueError:
+        pass  # some callables have no signature to look at; the call will tell
+    try:
+        return function()
+    except ParetuneError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(f"'{target}' must return its result. It raised {told(error)}.") from error

@@ -1,24 +1,30 @@
-"""Parts that a source lacks are split off: by seed alone, stratified where there are classes.
+"""Parts that a source lacks are split off, and some examples drawn that stand for all.
 
-Where groups are known, none is in two parts, nor are copies of one example; where times are known,
-the latest examples leave.
+Both by seed alone, stratified where there are classes. Where groups are known, none is in two
+parts, nor are copies of one example; where times are known, the latest examples leave.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.arrays import CHUNK, Growing, arrays, is_large, named, taken, unnamed
 from compress.core.errors import InputError
 from compress.data.leaks import TOLERATED, collision_probability, is_single
-from compress.data.parts import Output, Split
+from compress.data.parts import Output, RawData, Split
 from compress.data.tasks import has_classes
 
+if TYPE_CHECKING:
+    from compress.data.dataset import Dataset, Unlabelled
+
+Indices = npt.NDArray[np.int64]
 _FEW_GROUPS = 500
 """More groups are drawn as examples are: folds of equal classes take too long, and matter less."""
 _FOLDS = 10
@@ -26,40 +32,37 @@ _FOLDS = 10
 
 
 def split_rest(
-    train: Split,
-    val: Split | None,
-    test: Split | None,
-    *,
-    val_fraction: float,
-    test_fraction: float | None,
-    seed: int,
-    name: str,
-    kind: str,
-    outputs: Sequence[Output] = (),
-) -> tuple[Split, Split, Split | None, tuple[str, ...]]:
+    raw: RawData, name: str, *, val_fraction: float, test_fraction: float | None, seed: int
+) -> RawData:
     """Splits off the parts that are not there: the test part first, then the validation part.
 
     Args:
-        train, val, test: Parts that are there.
+        raw: The parts that are there, and the kind of task.
+        name: Of the data, for errors.
         val_fraction: Share of the training part, in (0, 1).
         test_fraction: Share of everything, in (0, 1); None: no test part is split off.
-        seed, name, kind, outputs: See `split_off`.
+        seed: See `split_off`.
 
     Returns:
-        All three parts, and what a report must say.
+        All three parts, with a note where copies are kept together.
     """
-    notes: tuple[str, ...] = ()
-    if val is None or (test is None and test_fraction is not None):
-        notes = note_copies(train)
-    if test is None and test_fraction is not None:
-        train, test = split_off(
-            train, test_fraction, seed, part="test", name=name, kind=kind, outputs=outputs
+    wanted = {"test": test_fraction} if test_fraction is not None and raw.test is None else {}
+    if raw.val is None:
+        wanted["val"] = val_fraction
+    train, notes = raw.train, raw.notes
+    is_marked = train.groups is not None or train.times is not None
+    if wanted and not is_marked and (copies := find_copies(train)) is not None:
+        notes += (
+            f"{int((~is_single(copies)).sum()):,} of {len(train):,} examples have a copy among "
+            "them (duplicates): all copies of one are in one part of those that are split off",
         )
-    if val is None:
-        train, val = split_off(
-            train, val_fraction, seed, part="validation", name=name, kind=kind, outputs=outputs
-        )
-    return train, val, test, notes
+    parts: dict[str, Any] = {"train": train}
+    for part, fraction in wanted.items():
+        parts["train"], parts[part] = split_off(
+            parts["train"], fraction, seed, part="validation" if part == "val" else part,
+            name=name, kind=raw.kind, outputs=raw.outputs,
+        )  # fmt: skip
+    return replace(raw, **parts, notes=notes)
 
 
 def split_off(
@@ -105,9 +108,8 @@ def split_off(
         )
     try:
         if units is None:
-            places = np.arange(len(split))
             stay, leave = train_test_split(
-                places, test_size=fraction, random_state=seed, stratify=alike
+                np.arange(len(split)), test_size=fraction, random_state=seed, stratify=alike
             )
         elif split.groups is not None and len(np.unique(units)) <= _FEW_GROUPS:
             stay, leave = _split_few_groups(units, fraction, seed, alike)
@@ -126,6 +128,76 @@ def split_off(
     return split.take(np.sort(stay)), split.take(np.sort(leave))
 
 
+def draw_stratified(split: Split, count: int, seed: int = 0) -> Indices:
+    """Draw examples of a part, each class in proportion, and return their indices.
+
+    Data are often sorted, by class above all, so the first examples stand for none but
+    themselves. Classes have shares of the draw by largest remainders, and one example at least
+    where there are no more classes than examples to draw. Within a class, and where labels are no
+    classes (numbers, several labels, labels at positions, several outputs, none), the examples are
+    cut into as many stretches of equal length as are to be drawn, and one of each is taken at
+    random: what is sorted otherwise is covered evenly too.
+
+    Args:
+        split: The part; labels that are one array of whole numbers, (n,), are classes.
+        count: Number of examples to draw, at least 1; all of the part where it has no more.
+        seed: Seed of the draw.
+
+    Returns:
+        (min(count, n),), in rising order, each index once.
+
+    Example:
+        >>> split = Split(np.zeros((90, 2)), np.repeat([0, 1, 2], [60, 20, 10]))
+        >>> np.bincount(split.y[draw_stratified(split, 9)]).tolist()
+        [6, 2, 1]
+
+    Reference:
+        Cochran 1977, "Sampling Techniques", sections 5.5 (proportional allocation) and 8.1 (one
+        unit drawn of each stretch).
+    """
+    total = len(split)
+    if count >= total:
+        return np.arange(total)
+    random = np.random.default_rng(seed)
+    classes = split.y
+    if not (isinstance(classes, np.ndarray) and classes.ndim == 1 and classes.dtype.kind in "iu"):
+        return _draw_evenly(np.arange(total), count, random)
+    order = np.argsort(classes, kind="stable")
+    sizes = np.unique(classes, return_counts=True)[1]
+    if len(sizes) > count:  # classes beside each other share a stretch
+        return np.sort(_draw_evenly(order, count, random))
+    members = np.split(order, np.cumsum(sizes)[:-1])
+    drawn = [
+        _draw_evenly(part, int(share), random)
+        for part, share in zip(members, _allocate(sizes, count), strict=True)
+    ]
+    return np.sort(np.concatenate(drawn))
+
+
+def drawn_inputs(data: Dataset | Unlabelled, count: int, seed: int) -> Any:
+    """Returns what a model is fed of training examples drawn without replacement.
+
+    Args:
+        data: Labels are not looked at.
+        count: Of examples, at most.
+        seed: Of the draw.
+
+    Returns:
+        (n, ...), or such arrays by name; see `Dataset.inputs`.
+    """
+    order = np.random.default_rng(seed).permutation(len(data.train))[:count]
+    x = data.train.x
+    each = sum(4 * int(np.prod(values.shape[1:])) for values in arrays(x))
+    if not is_large(each * len(order)):
+        return data.preprocess(taken(x, order))
+    step = max(1, CHUNK // each)
+    grown: dict[str, Growing] = {}
+    for start in range(0, len(order), step):
+        for name, values in named(data.preprocess(taken(x, order[start : start + step]))):
+            grown.setdefault(name, Growing("examples that are drawn")).add(values)
+    return unnamed({name: made.whole() for name, made in grown.items()})
+
+
 def find_copies(split: Split) -> npt.NDArray[np.uint64] | None:
     """Return what equal examples are known by, where copies of them must be kept in one part.
 
@@ -139,20 +211,9 @@ def find_copies(split: Split) -> npt.NDArray[np.uint64] | None:
     return split.keys
 
 
-def note_copies(split: Split) -> tuple[str, ...]:
-    """Return a note where copies of examples are kept in one part of those that are split off."""
-    if split.groups is not None or split.times is not None or find_copies(split) is None:
-        return ()
-    count = int((~is_single(split.keys)).sum())
-    return (
-        f"{count:,} of {len(split):,} examples have a copy among them (duplicates): all copies of "
-        "one are in one part of those that are split off",
-    )
-
-
 def _split_few_groups(
     groups: npt.NDArray[Any], fraction: float, seed: int, alike: npt.NDArray[Any] | None
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+) -> tuple[Indices, Indices]:
     """Return who stays and who leaves: about that share of the examples, of about the same classes.
 
     Reference:
@@ -206,3 +267,22 @@ def _several(y: Any, outputs: Sequence[Output], fraction: float) -> npt.NDArray[
             if counts.min() > 1 and len(counts) <= least:
                 return strata.reshape(-1)
     return None
+
+
+def _allocate(sizes: Indices, count: int) -> Indices:
+    """Return how many examples each class gets: proportional, one at least, `count` in all."""
+    exact = sizes * (count / sizes.sum())
+    shares = np.clip(np.floor(exact).astype(np.int64), 1, sizes)
+    while (missing := count - int(shares.sum())) > 0:
+        remainder = np.where(shares < sizes, exact - shares, -np.inf)
+        shares[np.argsort(-remainder, kind="stable")[:missing]] += 1
+        shares = np.minimum(shares, sizes)
+    while shares.sum() > count:
+        shares[np.argmax(np.where(shares > 1, shares - exact, -np.inf))] -= 1
+    return np.asarray(shares)
+
+
+def _draw_evenly(places: Indices, count: int, random: np.random.Generator) -> Indices:
+    """Return one place at random of each of `count` stretches of equal length."""
+    edges = np.arange(count + 1) * len(places) // count
+    return np.asarray(places[random.integers(edges[:-1], edges[1:])])

@@ -8,11 +8,12 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from compress.core.arrays import Growing, arrays, named
+from compress.core.arrays import Growing, arrays, in_batches, joined, mapped, named, unnamed
 from compress.core.errors import InputError
 from compress.core.interpreter import told
 
@@ -48,9 +49,43 @@ def gathered(data: Any, input_shape: tuple[int | None, ...] | None) -> tuple[Any
         A tuple of arrays, or of arrays by name where a stream holds dictionaries.
 
     Raises:
-        InputError: It has no end, or does not fit onto the disk.
+        InputError: It has no end or no batch, batches differ in what they hold, or the disk is
+            full.
     """
-    return _joined(_batches(data, input_shape), stream_name(data))
+    name = stream_name(data)
+    first: list[Any] = []
+    growing: list[dict[str, Growing]] = []
+    try:
+        for batch in _complete(_batches(data, input_shape), name):
+            item = tuple(_arrays(part) for part in batch)
+            if not first:
+                if any(part.ndim == 0 for part in _leaves(item)):
+                    raise InputError(
+                        f"A {name} stream must come in batches, as fit takes it. Received: single "
+                        "numbers. Give data.batch(n)."
+                    )
+                first = _shapes(item)
+                growing = [
+                    {key: Growing(f"A {name} stream") for key, _ in named(part)} for part in item
+                ]
+            elif _shapes(item) != first:
+                raise InputError(
+                    f"Every batch of a {name} stream must hold the same. Received: shapes "
+                    f"{[f'{part.shape} {part.dtype}' for part in _leaves(item)]} after "
+                    f"{[f'{(None, *shape)} {kind}' for part in first for _, shape, kind in part]}."
+                )
+            for part, columns in zip(item, growing, strict=True):
+                for key, values in named(part):
+                    columns[key].add(values)
+        if not first:
+            raise InputError(f"A {name} stream must hold at least one batch. Received: none.")
+        return tuple(
+            unnamed({key: column.whole() for key, column in columns.items()}) for columns in growing
+        )
+    finally:
+        for columns in growing:
+            for column in columns.values():
+                column.close()
 
 
 def repeats(data: Any, input_shape: tuple[int | None, ...] | None, x: Any) -> bool:
@@ -99,34 +134,23 @@ def _of_generator(
     data: Any, input_shape: tuple[int | None, ...] | None
 ) -> Iterator[tuple[Any, ...]]:
     """Yields batches; of single examples, which show as those of `tf.data` do, many at a time."""
-    waiting: list[tuple[Any, ...]] = []
-    for item in map(_parts, data() if callable(data) else data):
-        leaves = _leaves(tuple(_arrays(part) for part in item))
-        labels = _leaves((_arrays(item[1]),)) if len(item) > 1 else []
-        one = bool(labels) and labels[0].ndim == 0
-        if input_shape is not None:
-            one = leaves[0].ndim == len(input_shape)
-        if not one:
-            yield item
-            continue
-        waiting.append(item)
-        if len(waiting) == AT_A_TIME:
-            yield _stacked(waiting)
-            waiting = []
-    if waiting:
-        yield _stacked(waiting)
+    items = map(_parts, data() if callable(data) else data)
+    first = next(items, None)
+    if first is None:
+        return
+    labels = _leaves((_arrays(first[1]),)) if len(first) > 1 else []
+    is_one = bool(labels) and labels[0].ndim == 0
+    if input_shape is not None:
+        is_one = arrays(_arrays(first[0]))[0].ndim == len(input_shape)
+    whole = chain([first], items)
+    yield from map(_stacked, in_batches(whole, AT_A_TIME)) if is_one else whole
 
 
 def _stacked(items: list[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """Makes a batch of examples."""
-    parts = []
-    for columns in zip(*items, strict=True):
-        arrays_of_each = [dict(named(_arrays(part))) for part in columns]
-        together = {
-            key: np.stack([one[key] for one in arrays_of_each]) for key in arrays_of_each[0]
-        }
-        parts.append(together[""] if list(together) == [""] else together)
-    return tuple(parts)
+    return tuple(
+        joined([mapped(lambda values: values[np.newaxis], _arrays(part)) for part in column])
+        for column in zip(*items, strict=True)
+    )
 
 
 def _of_tf_data(data: Any, input_shape: tuple[int | None, ...] | None) -> Iterator[tuple[Any, ...]]:
@@ -139,30 +163,28 @@ def _of_tf_data(data: Any, input_shape: tuple[int | None, ...] | None) -> Iterat
         )
     spec = data.element_spec
     specs = spec if isinstance(spec, tuple) else (spec,)
-    flat = tf.nest.flatten(specs)
-    other = [type(item).__name__ for item in flat if not isinstance(item, tf.TensorSpec)]
+    other = [
+        type(item).__name__
+        for item in tf.nest.flatten(specs)
+        if not isinstance(item, tf.TensorSpec)
+    ]
     if other:
         raise InputError(f"A tf.data stream must hold plain tensors. Received: {other[0]}.")
-    if _example_by_example(specs, input_shape):
+    rank = _rank(specs[0])
+    is_one = len(specs) > 1 and _rank(specs[1]) == 0
+    if input_shape is not None and rank is not None:
+        is_one = rank == len(input_shape)
+    if is_one:
         # read in batches all the same: one call of TensorFlow an example is slow
         data = data.batch(AT_A_TIME)
     yield from map(_parts, data.as_numpy_iterator())
 
 
-def _example_by_example(specs: tuple[Any, ...], input_shape: tuple[int | None, ...] | None) -> bool:
-    rank = _rank(specs[0])
-    if input_shape is not None and rank is not None:
-        return bool(rank == len(input_shape))
-    return len(specs) > 1 and _rank(specs[1]) == 0
-
-
-def _rank(spec: Any) -> int | None:
-    """Returns the rank of what a stream holds, of several things that of the first."""
+def _rank(spec: Any) -> Any:
     import tensorflow as tf
 
     first = tf.nest.flatten(spec)[0]
-    rank: int | None = getattr(getattr(first, "shape", None), "rank", None)
-    return rank
+    return getattr(getattr(first, "shape", None), "rank", None)
 
 
 def _of_py_dataset(data: Any) -> Iterator[tuple[Any, ...]]:
@@ -183,45 +205,6 @@ def _parts(element: Any) -> tuple[Any, ...]:
     return element if isinstance(element, tuple) else (element,)
 
 
-def _joined(batches: Iterator[tuple[Any, ...]], name: str) -> tuple[Any, ...]:
-    """Joins batches of parts along their first axis; what is large goes to files.
-
-    Raises:
-        InputError: There are none, they differ in what they hold, or the disk is full.
-    """
-    first: list[Any] = []
-    growing: list[list[tuple[str, Growing]]] = []
-    try:
-        for batch in _complete(batches, name):
-            item = tuple(_arrays(part) for part in batch)
-            if not first:
-                if any(part.ndim == 0 for part in _leaves(item)):
-                    raise InputError(
-                        f"A {name} stream must come in batches, as fit takes it. Received: single "
-                        "numbers. Give data.batch(n)."
-                    )
-                first = _shapes(item)
-                growing = [
-                    [(key, Growing(f"A {name} stream")) for key, _ in named(part)] for part in item
-                ]
-            elif _shapes(item) != first:
-                raise InputError(
-                    f"Every batch of a {name} stream must hold the same. Received: shapes "
-                    f"{[f'{part.shape} {part.dtype}' for part in _leaves(item)]} after "
-                    f"{[f'{(None, *shape)} {kind}' for part in first for _, shape, kind in part]}."
-                )
-            for part, columns in zip(item, growing, strict=True):
-                for (_, values), (_, column) in zip(named(part), columns, strict=True):
-                    column.add(values)
-        if not first:
-            raise InputError(f"A {name} stream must hold at least one batch. Received: none.")
-        return tuple(_whole(columns) for columns in growing)
-    finally:
-        for columns in growing:
-            for _, column in columns:
-                column.close()
-
-
 def _complete(batches: Iterator[tuple[Any, ...]], name: str) -> Iterator[tuple[Any, ...]]:
     """Yields what a stream gives; an error of its own becomes one line."""
     count = 0
@@ -235,12 +218,6 @@ def _complete(batches: Iterator[tuple[Any, ...]], name: str) -> Iterator[tuple[A
         raise InputError(
             f"A {name} stream must come to its end. It raised {told(error)} after {count} batches."
         ) from error
-
-
-def _whole(columns: list[tuple[str, Growing]]) -> Any:
-    if len(columns) == 1 and not columns[0][0]:
-        return columns[0][1].whole()
-    return {name: column.whole() for name, column in columns}
 
 
 def _arrays(part: Any) -> Any:

@@ -1,28 +1,46 @@
-"""TFRecord files of `tf.train.Example`, one or a folder of them: lists of numbers, and images.
+"""What TensorFlow stores: TFRecord files of `tf.train.Example`, and data sets `tfds:NAME`.
 
-What features there are the first record tells.
+What features there are the first record tells; lists of numbers, names and images. Data sets of
+TensorFlow Datasets come as pairs of an example and its label.
 """
 
 from __future__ import annotations
 
 import gzip
 import re
+import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from compress.core.arrays import in_batches
 from compress.core.errors import InputError, one_line
-from compress.data.fields import ARRAY, IMAGE, NAMES, NUMBER, OTHER, Field, Layout, Roles, roles_of
-from compress.data.kinds import Asked, Kind, ending, raw_data
-from compress.data.parts import Array, RawData
-from compress.data.pieces import Batch
-from compress.data.rows import parts_of_rows
+from compress.data.kinds import (
+    ARRAY,
+    IMAGE,
+    NAMES,
+    NUMBER,
+    OTHER,
+    Asked,
+    Field,
+    Kind,
+    Layout,
+    Roles,
+    ending,
+    raw_data,
+    roles_of,
+)
+from compress.data.parts import SPLITS, Array, RawData
+from compress.data.rows import Batch, parts_of_rows
+from compress.data.tasks import has_classes
+from compress.plan.data import AUTO
 
 AT_A_TIME = 256
-"""Records that are read at a time."""
+"""Records or pairs that are read at a time."""
 _SUFFIXES = ("tfrecord", "tfrecords")
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM")
 _PART = re.compile(r"train|val|test")
@@ -30,6 +48,13 @@ _WORD = re.compile(r"(?<![a-z])(train|val|test)")
 """The same where a word begins: of "contest-train" it is train."""
 _OPERATION = re.compile(r"^\{\{.*?\}\}|\[Op:.*", re.DOTALL)
 """What TensorFlow's errors hold beside the reason."""
+_TYPES = {"bytes_list": "string", "float_list": "float32", "int64_list": "int64"}
+"""Types of tensors by the kinds of lists that records hold."""
+_TFDS_PARTS = {"train": "train", "validation": "val", "test": "test"}
+"""Parts by what TensorFlow Datasets calls them."""
+_PAIR = ("example", "label")
+_VERSION = re.compile(r"/(?=\d+\.\d+\.\d+$)")
+"""What some write before a version, where TensorFlow Datasets takes a colon."""
 
 
 def holds_records(folder: Path) -> bool:
@@ -37,7 +62,7 @@ def holds_records(folder: Path) -> bool:
     return bool(_files(folder))
 
 
-def load(source: str, asked: Asked) -> RawData:
+def load_records(source: str, asked: Asked) -> RawData:
     """Reads the records some at a time.
 
     Args:
@@ -52,12 +77,53 @@ def load(source: str, asked: Asked) -> RawData:
     """
     files = _parts(Path(source))
     first = next(path for paths in files.values() for path in paths)
-    layout = _layout(source, next(_raw(first), []), first)
+    records = next(_raw(first), [])
+    if not records:
+        raise InputError(f"TFRecord file '{first}' must hold records. Received: none.")
+    features = _features(records[0], f"record 1 of '{first.name}'")
+    fields = {name: _field(feature) for name, feature in sorted(features.items())}
+    layout = Layout(f"'{source}'", fields, "feature", "write the records without it")
     roles = roles_of(layout, asked.options.label, asked.head, bare=asked.bare)
     held = parts_of_rows(
         _batches(files, layout, roles), layout, roles, asked.head, asked.options.resize
     )
     return raw_data(held, source, asked, notes=roles.notes)
+
+
+def load_tfds(source: str, asked: Asked) -> RawData:
+    """Reads a data set that is prepared on this machine, else prepares it.
+
+    Args:
+        source: "tfds:mnist", "tfds:cifar10:3.0.2" (or "/3.0.2"), "tfds:ucf101/ucf101_1", ...
+        asked: What labels mean, the model's head, and the size that images become of.
+
+    Raises:
+        InputError: It is unknown, cannot be prepared, or does not come in pairs of plain arrays.
+    """
+    builder = _prepared(source)
+    splits = {name: part for name, part in _TFDS_PARTS.items() if name in builder.info.splits}
+    if "train" not in splits:
+        raise InputError(
+            f"'{source}' must have a part called train. Received: "
+            f"{', '.join(builder.info.splits) or 'none'}."
+        )
+    # files in their own order: equal data each time
+    streams = {
+        part: builder.as_dataset(split=name, as_supervised=True, shuffle_files=False)
+        for name, part in splits.items()
+    }
+    fields = dict(zip(_PAIR, map(_field_of_spec, _spec(streams["train"], source)), strict=True))
+    layout = Layout(f"'{source}'", fields, "feature", "give module:function, which makes pairs")
+    roles = roles_of(layout, _PAIR[1:], asked.head, bare=asked.bare)
+    held = parts_of_rows(
+        _pairs(streams, layout, roles), layout, roles, asked.head, asked.options.resize
+    )
+    label = builder.info.features[builder.info.supervised_keys[1]]
+    of_classes = asked.options.task == AUTO or has_classes(asked.options.task)
+    classes = tuple(getattr(label, "names", None) or ()) if of_classes else ()
+    left = [name for name in builder.info.splits if name not in splits]
+    notes = (f"parts of '{source}' that are not used: {', '.join(left)}",) if left else ()
+    return raw_data(held, source, asked, classes or None, (*notes, *roles.notes))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -91,7 +157,7 @@ def _parts(source: Path) -> dict[str, list[Path]]:
             f"Files of '{source}' must have train, val or test in their names, all or none of "
             f"them, and train in some. Received: {received}. Rename them."
         )
-    return {part: found[part] for part in ("train", "val", "test") if part in found}
+    return {part: found[part] for part in SPLITS if part in found}
 
 
 def _raw(path: Path) -> Iterator[list[bytes]]:
@@ -138,17 +204,7 @@ def _check_whole(path: Path, count: int) -> None:
         ) from None
 
 
-def _layout(source: str, records: Sequence[bytes], path: Path) -> Layout:
-    """Returns the features of the first record."""
-    if not records:
-        raise InputError(f"TFRecord file '{path}' must hold records. Received: none.")
-    features = _features(records[0], f"record 1 of '{path.name}'")
-    fields = {name: _field(feature) for name, feature in sorted(features.items())}
-    return Layout(f"'{source}'", fields, "feature", "write the records without it")
-
-
-def _features(record: bytes, what: str) -> Mapping[str, Any]:
-    """Returns the features of one record."""
+def _features(record: bytes, what: str) -> Any:
     import tensorflow as tf
 
     example = tf.train.Example()
@@ -161,12 +217,10 @@ def _features(record: bytes, what: str) -> Mapping[str, Any]:
             f"Records must be of the type tf.train.Example, with features. Received: {what}, "
             f"which is not ({len(record):,} bytes)."
         )
-    found: Mapping[str, Any] = example.features.feature
-    return found
+    return example.features.feature
 
 
 def _field(feature: Any) -> Field:
-    """Returns what a feature holds, as its first record shows it."""
     values = _values(feature)
     if not len(values):
         return Field(OTHER, "empty in the first record")
@@ -182,10 +236,9 @@ def _field(feature: Any) -> Field:
         return Field(OTHER, f"{len(values[0]):,} bytes that are no JPEG or PNG")
 
 
-def _values(feature: Any) -> Sequence[Any]:
+def _values(feature: Any) -> Any:
     kind = feature.WhichOneof("kind")
-    values: Sequence[Any] = getattr(feature, kind).value if kind else ()
-    return values
+    return getattr(feature, kind).value if kind else ()
 
 
 def _batches(
@@ -194,55 +247,46 @@ def _batches(
     """Yields the records' features with their part and what errors call each record."""
     import tensorflow as tf
 
-    wanted: dict[str, Any] | None = None
-    for part, paths in files.items():
-        for path in paths:
-            done = 0
-            for records in _raw(path):
-                rows = [
-                    f"record {done + place:,} of '{path.name}'"
-                    for place in range(1, len(records) + 1)
-                ]
-                if wanted is None:
-                    first = _features(records[0], rows[0])
-                    wanted = {name: _form(first[name]) for name in roles.read}
-                try:
-                    parsed = tf.io.parse_example(records, wanted)
-                except tf.errors.InvalidArgumentError as error:
-                    raise _culprit(records, rows, wanted, error) from None
-                yield (
-                    part,
-                    {
-                        name: _held(parsed[name].numpy(), layout.fields[name].kind, name, rows)
-                        for name in wanted
-                    },
-                    rows,
-                )
-                done += len(records)
+    forms: dict[str, tuple[int, str]] = {}
+    for part, path in ((part, path) for part, paths in files.items() for path in paths):
+        done = 0
+        for records in _raw(path):
+            numbers = range(done + 1, done + len(records) + 1)
+            rows = [f"record {number:,} of '{path.name}'" for number in numbers]
+            if not forms:
+                first = _features(records[0], rows[0])
+                forms = {name: _form(first[name]) for name in roles.read}
+            try:
+                parsed = tf.io.parse_example(records, {
+                    name: tf.io.FixedLenFeature([count] if count > 1 else [], _TYPES[kind])
+                    for name, (count, kind) in forms.items()
+                })  # fmt: skip
+            except tf.errors.InvalidArgumentError as error:
+                raise _culprit(records, rows, forms, error) from None
+            held = {
+                name: _held(parsed[name].numpy(), layout.fields[name].kind, name, rows)
+                for name in forms
+            }
+            yield part, held, rows
+            done += len(records)
 
 
-def _form(feature: Any) -> Any:
-    """Returns what every record must have of a feature: as many values as the first."""
-    import tensorflow as tf
-
-    kinds = {"bytes_list": tf.string, "float_list": tf.float32, "int64_list": tf.int64}
-    count = len(_values(feature))
-    shape = [count] if count > 1 else []
-    return tf.io.FixedLenFeature(shape, kinds[feature.WhichOneof("kind")])
+def _form(feature: Any) -> tuple[int, str]:
+    """Returns what every record must have of a feature: as many values as the first, of a kind."""
+    return len(_values(feature)), feature.WhichOneof("kind")
 
 
 def _culprit(
-    records: Sequence[bytes], rows: Sequence[str], wanted: Mapping[str, Any], error: Exception
-) -> InputError:
+    records: Sequence[bytes], rows: Sequence[str], forms: Mapping[str, tuple[int, str]],
+    error: Exception,
+) -> InputError:  # fmt: skip
     """Returns the error of the first record that is not as the first of all."""
-    kinds = {"string": "bytes_list", "float32": "float_list", "int64": "int64_list"}
     for record, row in zip(records, rows, strict=True):
         features = _features(record, row)
-        for name, form in wanted.items():
-            count = int(np.prod(form.shape or [1]))
-            kind = kinds[form.dtype.name]
-            held = features.get(name)
-            found = "none" if held is None else f"{len(_values(held))} ({held.WhichOneof('kind')})"
+        for name, (count, kind) in forms.items():
+            found = "none"
+            if name in features:
+                found = "{} ({})".format(*_form(features[name]))
             if found != f"{count} ({kind})":
                 return InputError(
                     f"Feature '{name}' must have {count} ({kind}) values in every record, as the "
@@ -253,11 +297,10 @@ def _culprit(
 
 
 def _held(values: Array, kind: str, name: str, rows: Sequence[str]) -> Any:
-    """Returns the values of a feature as arrays, texts or images."""
     if kind == IMAGE:
         return [_image(content, name, row) for content, row in zip(values, rows, strict=True)]
     if kind == NAMES:
-        return np.array([text.decode("utf-8", "backslashreplace") for text in values], object)
+        return _decode(values)
     return values
 
 
@@ -281,5 +324,86 @@ def _reason(error: Exception) -> str:
     return one_line(text.splitlines()[0] if text else type(error).__name__)
 
 
-KIND = Kind(load, ("label", "resize"), holds=holds_records)
-"""What reads TFRecord files, and folders of them."""
+def _prepared(source: str) -> Any:
+    import tensorflow_datasets
+
+    name = _VERSION.sub(":", source.partition(":")[2])
+    try:
+        # what it says while it prepares is no result of ours
+        with redirect_stdout(sys.stderr):
+            builder = tensorflow_datasets.builder(name)
+            builder.download_and_prepare()
+    except Exception as error:  # its own classes, those of networks, archives and servers
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". :")
+        raise InputError(
+            f"'{source}' must be a data set that TensorFlow Datasets knows, prepared on this "
+            f"machine or downloadable. Received: {one_line(reason)}. Without network prepare it "
+            "elsewhere (tfds build) and set TFDS_DATA_DIR, or give a file with --data."
+        ) from None
+    if builder.info.supervised_keys is None or len(builder.info.supervised_keys) != 2:
+        raise InputError(
+            f"'{source}' must come as pairs of example and label (as_supervised). Received: "
+            f"features {', '.join(builder.info.features)}. Give module:function, which makes "
+            "pairs of them."
+        )
+    return builder
+
+
+def _spec(stream: Any, source: str) -> tuple[Any, Any]:
+    import tensorflow as tf
+
+    for part in stream.element_spec:
+        if not isinstance(part, tf.TensorSpec):
+            raise InputError(
+                f"'{source}' must hold plain arrays. Received: a {type(part).__name__}. Give "
+                "module:function, which makes arrays of them."
+            )
+    x, y = stream.element_spec
+    return x, y
+
+
+def _field_of_spec(spec: Any) -> Field:
+    shape, kind = spec.shape, spec.dtype
+    if kind.name == "string":
+        return Field(NAMES if shape.rank == 0 else OTHER, "texts")
+    if not (kind.is_integer or kind.is_floating or kind.is_bool):
+        return Field(OTHER, kind.name)
+    if shape.rank == 3 and kind.name == "uint8" and shape[-1] in (1, 3, None):
+        return Field(IMAGE)
+    return Field(NUMBER if shape.rank == 0 else ARRAY)
+
+
+def _pairs(
+    streams: Mapping[str, Any], layout: Layout, roles: Roles
+) -> Iterator[tuple[str, Batch, Sequence[str]]]:
+    for part, stream in streams.items():
+        done = 0
+        # one by one: images may be of several sizes
+        for pairs in in_batches(stream.as_numpy_iterator(), AT_A_TIME):
+            rows = [f"example {done + place:,}" for place in range(1, len(pairs) + 1)]
+            halves = dict(zip(_PAIR, zip(*pairs, strict=True), strict=True))
+            yield part, {name: _half(halves[name], name, layout) for name in roles.read}, rows
+            done += len(pairs)
+
+
+def _half(values: Sequence[Any], name: str, layout: Layout) -> Any:
+    kind = layout.fields[name].kind
+    if kind == IMAGE:
+        return list(values)
+    if kind == NAMES:
+        return _decode(values)
+    shapes = list(dict.fromkeys(np.shape(value) for value in values))
+    if len(shapes) > 1:
+        raise InputError(
+            f"Every {name} of {layout.where} must have one shape. Received: {shapes[0]} and "
+            f"{shapes[1]}. Give module:function, which pads or cuts them."
+        )
+    return np.stack(values)
+
+
+def _decode(names: Iterable[bytes]) -> Array:
+    return np.array([name.decode("utf-8", "backslashreplace") for name in names], object)
+
+
+RECORDS = Kind(load_records, ("label", "resize"), holds=holds_records)
+TFDS = Kind(load_tfds, ("resize",))

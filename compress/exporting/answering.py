@@ -15,8 +15,7 @@ from compress.core.errors import InputError, one_line
 from compress.core.memory_budget import current_budget
 from compress.core.statistics import compare_examples
 from compress.data import Dataset, Preprocessing, Unlabelled, draw_stratified
-from compress.data.tasks import Task
-from compress.data.tasks.unlabelled import Answers
+from compress.data.tasks import Answers, Task
 from compress.measure.runtimes import Session, session_for
 from compress.model.heads import decides_at
 from compress.model.ports import listed, output_names

@@ -26,7 +26,7 @@ from compress.model.layers import UNCOUNTED, class_of
 from compress.model.ports import InputShape, sizes_of
 from compress.model.program import Node, Program
 from compress.model.recording import record
-from compress.run.exports import CallNode
+from compress.run.compressed import CallNode
 
 if TYPE_CHECKING:
     import keras

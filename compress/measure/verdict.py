@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 
 from compress.core.statistics import Difference, Floats, bound_mean, compare_examples
 from compress.measure import formats
-from compress.run.compressed import Artifact
+from compress.run.compressed import Artifact, read_example_values
 from compress.run.directory import RunFolder
-from compress.run.exports import read_example_values
 from compress.run.records import Record, unknown_value
 
 MET, WITHIN_NOISE, MISSED = "met", "met within noise", "missed"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core.arrays import mapped
+from compress.core.arrays import count, joined, mapped, taken
 from compress.core.errors import InputError
 from compress.core.lazy_modules import keras
+from compress.data.dataset import Answering
 from compress.data.meaning import Head, Heads
 from compress.data.parts import shapes_of
 from compress.data.tasks import Task
@@ -21,7 +22,7 @@ from compress.model.internals import is_graph, maker_of
 from compress.model.ports import answers_of, input_names, output_names, packed
 
 if TYPE_CHECKING:
-    from compress.data import Dataset, Unlabelled
+    from compress.data import Dataset, Preprocessing, Unlabelled
 
 
 ANSWERED = 1024
@@ -146,39 +147,12 @@ def counted_at(model: keras.Model, shapes: Mapping[str, tuple[int, ...]]) -> Any
     return sizes[0] if len(sizes) == 1 else sizes
 
 
-@dataclass(frozen=True)
-class ModelAnswers:
-    """What a model answers in inference mode; see `compress.data._base.Answering`.
-
-    Attributes:
-        model: That answers.
-    """
-
-    model: keras.Model
-
-    def __call__(self, inputs: Any) -> Any:
-        """Return the answers to inputs, (n, ..., outputs); of several outputs by name.
-
-        Raises:
-            InputError: The model takes inputs of other shapes.
-        """
-        check_input_shapes(self.model, shapes_of(inputs))
-        made = answers_of(self.model, inputs)
-        return mapped(lambda values: np.asarray(values, np.float32), made)
-
-    def most(self, sizes: Sequence[tuple[int, ...]]) -> int:
-        """Return how many examples of these sizes may be answered at a time."""
-        # the model is called as it is: it holds every tensor until it returns
-        return examples_at_once(self.model, ANSWERED, sizes=sizes, holds_all=True)
-
-
-def answering(model: keras.Model) -> ModelAnswers:
-    """Return what a model answers to inputs, (n, ..., outputs), in inference mode.
-
-    Of several outputs an array each, by name.
+def answering(model: keras.Model) -> Answering:
+    """Return what a model answers in inference mode.
 
     Raises:
-        InputError: An output has no axis of outputs.
+        InputError: An output has no axis of outputs; or, when it is called, the model takes inputs
+            of other shapes.
     """
     if any(len(output.shape) < 2 for output in model.outputs):
         shapes = [tuple(output.shape) for output in model.outputs or []]
@@ -186,7 +160,19 @@ def answering(model: keras.Model) -> ModelAnswers:
             f"Model '{model.name}' must output (batch, ..., outputs) for its answers to stand for "
             f"labels. Received: {shapes}."
         )
-    return ModelAnswers(model)
+    return partial(_answer, model)
+
+
+def _answer(model: keras.Model, x: Any, preprocess: Preprocessing) -> Any:
+    sizes = shapes_of(x)
+    check_input_shapes(model, sizes)
+    # the model is called as it is: it holds every tensor until it returns
+    size = examples_at_once(model, ANSWERED, sizes=list(sizes.values()), holds_all=True)
+    made = [
+        answers_of(model, preprocess(taken(x, slice(at, at + size))))
+        for at in range(0, count(x), size)
+    ]
+    return joined([mapped(lambda values: np.asarray(values, np.float32), part) for part in made])
 
 
 def head_of(

@@ -18,7 +18,7 @@ from compress.core.memory_budget import use_budget
 from compress.core.quantities import parse_whole_number
 from compress.core.summary import Readable, Summary
 from compress.data import Dataset, Unlabelled
-from compress.data.sampling import drawn_inputs
+from compress.data.splitting import drawn_inputs
 from compress.model.io import as_model
 from compress.model.ports import input_names
 from compress.plan import DistillOptions, TrainSettings

@@ -15,8 +15,8 @@ from compress.data.tasks import in_units
 from compress.measure import formats
 from compress.measure.quality import can_ship_unasked, describe_low_agreement
 from compress.measure.verdict import FileCandidate, Verdict, judge_artifact, select_file
+from compress.run.compressed import read_example_values
 from compress.run.directory import RunFolder
-from compress.run.exports import read_example_values
 
 if TYPE_CHECKING:
     from compress.report.rows import Report, Row

@@ -6,12 +6,13 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypedDict, TypeVar
 
 from compress.core import linux
+from compress.core.arguments import conform
 from compress.core.atomic_files import (
     check_folder,
     read_json,
@@ -20,15 +21,37 @@ from compress.core.atomic_files import (
     writable_folder,
     write_json,
 )
-from compress.core.errors import InputError
+from compress.core.credentials import hidden_in
+from compress.core.errors import InputError, one_line
 from compress.plan import Plan
 from compress.plan.fields import differing_fields, from_nested, to_nested
 from compress.plugins import MAIN_RUNTIME, RUNTIMES
 from compress.run.compressed import Compressed, read_compressed
-from compress.run.records import FORMAT, PlanRecord, read_data, read_plan
+from compress.run.records import FORMAT, PlanRecord
 
 LOG = logging.getLogger("paretune")
 ResultT = TypeVar("ResultT")
+
+
+class _Preprocess(TypedDict, total=False):
+    formula: str
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    bgr: bool
+
+
+class _DataRecord(TypedDict, total=False):
+    source: str
+    task: str
+    input_shape: tuple[int, ...]
+    input_shapes: dict[str, tuple[int, ...]]
+    class_names: tuple[str, ...]
+    counts: dict[str, tuple[int, ...]]
+    examples: dict[str, int]
+    preprocess: _Preprocess
+    fingerprint: str
+    notes: tuple[str, ...]
 
 
 class OtherRun(InputError):
@@ -39,7 +62,6 @@ class _Above(logging.Handler):
     """Hands records to the root logger, whose handlers know no level of ours."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hands one on."""
         logging.getLogger().handle(record)
 
 
@@ -154,14 +176,25 @@ class RunFolder:
             InputError: The folder is not writable, holds other files, is in use, or belongs
                 to another plan.
         """
-        record: dict[str, Any] = {"command": command, "facts": facts or {}}
-        if self.check(command, plan, facts, untried):
-            with self.locked(OtherRun):  # whoever claimed it may be about to begin
-                if forget is not None:
-                    forget()
-                self._claimed(record, plan, shown or {})
-            return
-        self._claimed(record, plan, shown or {})
+        corrects = self.check(command, plan, facts, untried)
+        # whoever claimed it may be about to begin
+        with self.locked(OtherRun) if corrects else nullcontext():
+            if corrects and forget is not None:
+                forget()
+            self.check_usable()
+            writable_folder(self.path)
+            for folder in self._places:
+                folder.mkdir(exist_ok=True)
+            record = {
+                "format": FORMAT,
+                "command": command,
+                "facts": facts or {},
+                "shown": shown or {},
+                "plan": to_nested(plan),
+                "versions": {package: metadata.version(package) for package in self.PACKAGES},
+            }
+            write_json(self.plan_path, record)
+            self._is_claimed = True
 
     def check(
         self,
@@ -198,7 +231,7 @@ class RunFolder:
         ]
         if not differences:
             return False
-        if self._without_results() and (untried or self._holds_no_more)():
+        if not self._holds_work(*self._places) and (untried or self._holds_no_more)():
             return True
         raise OtherRun(
             f"Output folder '{self.path}' belongs to another run: "
@@ -215,20 +248,17 @@ class RunFolder:
         try:
             yield
         except InputError:
-            if self._is_claimed and not self._holds_models():
+            # what took training or repair stays
+            if self._is_claimed and not self._holds_work(self.models, self.final, self.compressed):
                 self._drop(missing)
             raise
 
-    def _holds_models(self) -> bool:
-        """Tells whether something lies in the folder that took training or repair."""
-        places = [place for place in self._places if place != self.exports]
-        return (
-            any(place.is_dir() and any(place.iterdir()) for place in places)
-            or (self.path / "unfinished").exists()
-        )
+    def _holds_work(self, *places: Path) -> bool:
+        """Tells whether something lies in one of these folders, or waits to go on."""
+        begun = any(place.is_dir() and any(place.iterdir()) for place in places)
+        return begun or (self.path / "unfinished").exists()
 
     def _drop(self, missing: list[Path]) -> None:
-        """Removes everything in the folder, and those folders that were not there before."""
         for path in self.path.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
@@ -237,11 +267,6 @@ class RunFolder:
         for folder in missing:
             with suppress(OSError):  # something else lies in it by now
                 folder.rmdir()
-
-    def _without_results(self) -> bool:
-        """Tells whether nothing of a result lies in the folder."""
-        begun = any(any(place.iterdir()) for place in self._places if place.is_dir())
-        return not begun and not (self.path / "unfinished").exists()
 
     def _holds_no_more(self) -> bool:
         """Tells whether the folder has no other files than a claim and what follows it leave."""
@@ -267,24 +292,6 @@ class RunFolder:
     def _places(self) -> tuple[Path, ...]:
         return (self.models, self.final, self.exports, self.compressed)
 
-    def _claimed(self, record: dict[str, Any], plan: Plan, shown: dict[str, str]) -> None:
-        self.check_usable()
-        writable_folder(self.path)
-        for folder in self._places:
-            folder.mkdir(exist_ok=True)
-        versions = {package: metadata.version(package) for package in self.PACKAGES}
-        write_json(
-            self.plan_path,
-            {
-                "format": FORMAT,
-                **record,
-                "shown": shown,
-                "plan": to_nested(plan),
-                "versions": versions,
-            },
-        )
-        self._is_claimed = True
-
     def check_usable(self) -> None:
         """Checks, without writing anything, that results may be written here.
 
@@ -304,7 +311,21 @@ class RunFolder:
         Raises:
             InputError: The folder is no run's, or of another format.
         """
-        return read_plan(self.plan_path, self.PLAN_RECORD)
+        if not self.plan_path.is_file():
+            raise InputError(
+                f"'{self.path}' must be the folder of a run (it has no plan.json). "
+                "Give the output folder of paretune run, search, shrink or compress."
+            )
+        record = read_json(self.plan_path)
+        if record.get("format") != FORMAT:
+            raise InputError(
+                f"'{self.plan_path}' must have format {FORMAT}. Received: "
+                f"{one_line(record.get('format'))}."
+            )
+        checked: dict[str, Any] = conform(
+            hidden_in(record), self.PLAN_RECORD, f"'{self.plan_path}'"
+        )
+        return checked
 
     def read_data_record(self) -> dict[str, Any]:
         """Returns the content of data.json; nothing where there is none.
@@ -312,7 +333,16 @@ class RunFolder:
         Raises:
             InputError: It holds something else.
         """
-        return read_data(self.data)
+        if not self.data.exists():
+            return {}
+        checked: dict[str, Any] = conform(read_json(self.data), _DataRecord, f"'{self.data}'")
+        for part, counts in checked.get("counts", {}).items():
+            if any(count < 0 for count in counts):
+                raise InputError(
+                    f"'{self.data}': counts.{one_line(part)} must be at least 0. Received: "
+                    f"{min(counts)}."
+                )
+        return checked
 
     @contextmanager
     def locked(self, refusal: type[InputError] = InputError) -> Iterator[None]:

@@ -6,13 +6,12 @@ Whoever trains models writes records beside them, of which some keys are read.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
-import numpy.typing as npt
 
 from compress.core.arguments import conform
 from compress.core.arrays import opened
@@ -20,12 +19,11 @@ from compress.core.atomic_files import read_json, replacing, whole_files, write_
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing
 from compress.data.keys import KnownRows, RowSketch, as_rows, is_among
-from compress.data.leaks import TOLERATED
+from compress.data.leaks import TOLERATED, Keys
 from compress.data.parts import SPLITS
 from compress.plan import DataOptions
 from compress.run.directory import LOG, RunFolder
 
-Keys = npt.NDArray[np.uint64]
 KINDS = ("train", "val", "before", "taught")
 SKETCH = ("rows", "centre", "spread", "low", "high")
 """What `examples.npz` holds: the run's parts, what its models had learnt before they came, and
@@ -61,10 +59,8 @@ class Origin:
     @property
     def options(self) -> str:
         """The options that give the run's parts, as the command line takes them."""
-        plan = self._plan()
-        data = plan.get("data")
-        data = data if isinstance(data, dict) else {}
-        words = ["--data", self.data.get("source", ""), "--seed", plan.get("seed", 0)]
+        data = self.section("data")
+        words = ["--data", self.data.get("source", ""), "--seed", self._plan().get("seed", 0)]
         for name in ("val_fraction", "test_fraction"):
             words += [f"--{name.replace('_', '-')}", data.get(name, getattr(DataOptions, name))]
         for name in ("group_column", "time_column"):
@@ -76,6 +72,11 @@ class Origin:
         plan = record.get("plan")
         return plan if isinstance(plan, dict) else {}
 
+    def section(self, name: str) -> dict[str, Any]:
+        """Return the options of one topic as the run's plan has them; {}: there are none."""
+        section = self._plan().get(name)
+        return section if isinstance(section, dict) else {}
+
     @property
     def _compressed(self) -> bool:
         """Whether the model is a compressed one: others have a record of their training beside."""
@@ -85,8 +86,7 @@ class Origin:
     @property
     def _on_validation(self) -> bool:
         """Whether the model is of a final training, or made of one, on the validation part."""
-        final = self._plan().get("final")
-        wanted = isinstance(final, dict) and bool(final.get("on_validation"))
+        wanted = bool(self.section("final").get("on_validation"))
         return wanted and (self._compressed or self.file.parent == self.folder.final)
 
     def learnt(self) -> Keys | None:
@@ -98,10 +98,11 @@ class Origin:
         stored = self.examples()
         if stored is None:
             return None
-        return np.unique(np.concatenate([stored[part] for part in self._learned()]))
+        return np.unique(np.concatenate([stored[part] for part in self.learned_kinds]))
 
-    def _learned(self) -> list[str]:
-        """Return which of `KINDS` the model has learned."""
+    @property
+    def learned_kinds(self) -> list[str]:
+        """Which of `KINDS` the model has learned."""
         taught = ["taught"] if self._compressed else []
         return ["train", "before", *taught, *(["val"] if self._on_validation else [])]
 
@@ -116,14 +117,6 @@ class Origin:
             return self._on_validation
         fresh = stored["val"][~is_among(stored["val"], stored["train"])]
         return bool(is_among(fresh, learnt).sum() > TOLERATED * len(stored["val"]))
-
-    def learned_rows(self) -> list[KnownRows]:
-        """Return the rows of tables that the model has learned; none where none is recorded.
-
-        Raises:
-            InputError: The record cannot be read.
-        """
-        return self.rows(self._learned())
 
     def rows(self, kinds: Sequence[str] = KINDS) -> list[KnownRows]:
         """Return the rows of tables that the run has to do with.
@@ -199,20 +192,6 @@ class _TrainedAnew(TypedDict):
     epochs: int
 
 
-class _Beginning(TypedDict, total=False):
-    """The part of a run's plan that says with what weights its models begin.
-
-    Earlier versions could begin a candidate with another's weights: "inherit".
-    """
-
-    space: str
-    inherit: bool
-
-
-class _Plan(TypedDict, total=False):
-    search: _Beginning
-
-
 def origin_of(path: Path) -> Origin | None:
     """Returns the run that a model comes from, or None where it lies in no run's folder.
 
@@ -242,17 +221,24 @@ def trained_for(path: Path) -> Trained:
     if origin is None or not origin.folder.plan_path.is_file():
         return UNKNOWN
     file, folder = origin.file, origin.folder
-    plan = conform(folder.read_plan_record()["plan"], _Plan, f"'{folder.plan_path}'.plan")
-    beginning: _Beginning = plan.get("search", {})
-    around = beginning.get("space", "").startswith("around:")
+    beginning = origin.section("search")
+    around = str(beginning.get("space")).startswith("around:")
     if file.parent == folder.final:
-        epochs = [count for names, count in _anew(folder) if file.stem in names]
-        return Trained(epochs[0], around) if epochs else UNKNOWN
+        for anew in whole_files(folder.final, ".json"):
+            content = conform(read_json(anew), _TrainedAnew, f"'{anew}'")
+            if file.stem in (anew.stem, content["model"]):  # the best has its model's name
+                return Trained(content["epochs"], around)
+        return UNKNOWN
     record = file.with_name(f"{file.stem}.json")
     if record.is_file():
         told = conform(read_json(record), _Trained, f"'{record}'")
-        return Trained(len(told.get("history", [])), around or beginning.get("inherit", False))
-    return _compressed(folder, file.stem)
+        # earlier versions could begin a candidate with another's weights: "inherit"
+        return Trained(len(told.get("history", [])), around or bool(beginning.get("inherit")))
+    # a compressed model has no record of its own; its training is the dense model's and more
+    for own in folder.read_compressed():
+        if own.small == file.stem and own.dense_epochs is not None and own.finetuned is not None:
+            return Trained(own.dense_epochs + own.finetuned, own.dense_begun)
+    return UNKNOWN
 
 
 def write_data_record(folder: RunFolder, data: Dataset) -> None:
@@ -310,26 +296,7 @@ def past_of(paths: Sequence[Path]) -> Keys:
     return np.unique(np.concatenate(found))
 
 
-def _anew(folder: RunFolder) -> Iterator[tuple[tuple[str, str], int]]:
-    """Yields names of the models that were trained anew, with epochs; the best has its model's."""
-    for path in whole_files(folder.final, ".json"):
-        record = conform(read_json(path), _TrainedAnew, f"'{path}'")
-        yield (path.stem, record["model"]), record["epochs"]
-
-
-def _compressed(folder: RunFolder, name: str) -> Trained:
-    """A compressed model has no record of its own; its training is the dense model's and more."""
-    for record in folder.read_compressed():
-        if record.small == name:
-            if record.dense_epochs is None or record.finetuned is None:
-                return UNKNOWN
-            return Trained(record.dense_epochs + record.finetuned, record.dense_begun)
-    return UNKNOWN
-
-
-def _record_rows(
-    data: Dataset, before: Sequence[Path], taught: Sequence[Path]
-) -> dict[str, npt.NDArray[Any]]:
+def _record_rows(data: Dataset, before: Sequence[Path], taught: Sequence[Path]) -> dict[str, Any]:
     """Return by what rows of tables are recognized in other scales; {}: there are no tables."""
     kinds: dict[str, list[KnownRows]] = {"train": [], "val": []}
     train = as_rows(data.train.x)
@@ -341,7 +308,7 @@ def _record_rows(
             kinds[part].append(KnownRows(sketch, sketch.keys(rows)))
     for kind, paths in (("before", before), ("taught", taught)):
         origins = [origin for path in paths if (origin := origin_of(path)) is not None]
-        kinds[kind] = [known for origin in origins for known in origin.learned_rows()]
+        kinds[kind] = [known for origin in origins for known in origin.rows(origin.learned_kinds)]
     return {
         f"{kind}/{place}/{name}": known.keys if name == "keys" else getattr(known.sketch, name)
         for kind, tables in kinds.items()

@@ -57,14 +57,13 @@ def check_unlearnt(path: Path, data: Dataset, what: str) -> Judged:
     if learnt is None:
         _check_fingerprint(origin, data, what)
         same = _same_source(str(origin.data.get("source")), data.name)
-        return _validation(what) if on_purpose and same else Judged()
+        return Judged(True, (_note_validation(what),)) if on_purpose and same else Judged()
     notes: list[str] = []
-    known, chance = _recognize(origin.learned_rows(), data)
+    known, chance = _recognize(origin.rows(origin.learned_kinds), data)
     for part, name in (("test", "test"), ("val", "validation")):
         shared = compare_with_learned(data, part, learnt, known.get(part), chance)
         if shared.is_leak and part == "val" and on_purpose:
-            found = _validation(what)
-            return Judged(True, (*notes, *found.notes))
+            return Judged(True, (*notes, _note_validation(what)))
         if shared.is_leak:
             raise _refusal(
                 origin, what, f"{shared.count:,} of the {shared.single:,} {name} examples that "
@@ -175,13 +174,10 @@ def _low(what: str) -> str:
     return what[:1].lower() + what[1:]
 
 
-def _validation(what: str) -> Judged:
-    return Judged(
-        True,
-        (
-            f"{_low(what)} has learnt the validation part: nothing is selected by it, the last "
-            "epoch is kept, and validation figures say little",
-        ),
+def _note_validation(what: str) -> str:
+    return (
+        f"{_low(what)} has learnt the validation part: nothing is selected by it, the last "
+        "epoch is kept, and validation figures say little"
     )
 
 

@@ -33,10 +33,9 @@ from compress.model.inference import left_out
 from compress.model.io import load_model, save_model
 from compress.plan import Plan, TeacherChoice
 from compress.plan.keywords import COMPRESS_MODEL
-from compress.run.compressed import Artifact, Compressed
+from compress.run.compressed import SIDES, Artifact, Compressed, Nodes, write_graphs
 from compress.run.directory import LOG, RunFolder
-from compress.run.exports import SIDES, Nodes, write_graphs
-from compress.run.logs.follower import note_epoch
+from compress.run.logs import note_epoch
 from compress.run.origin import trained_for
 from compress.shrinking.case import Case
 from compress.shrinking.files import Variant, judged_files, measure_stage, with_baseline

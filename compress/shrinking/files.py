@@ -24,9 +24,8 @@ from compress.model.heads import counted_at, decides_at
 from compress.plan import Plan
 from compress.plan.output import TRAINED
 from compress.plugins import MAIN_RUNTIME, RUNTIMES
-from compress.run.compressed import Artifact, LayerRow
+from compress.run.compressed import Artifact, LayerRow, write_example_values
 from compress.run.directory import LOG, RunFolder
-from compress.run.exports import write_example_values
 from compress.shrinking.case import Work
 
 if TYPE_CHECKING:

@@ -17,9 +17,8 @@ from compress.model.inference import left_out
 from compress.plan.output import MIXED, QAT
 from compress.plan.target import SizeTarget, TimeTarget
 from compress.prune.weights import WeightReport
-from compress.run.compressed import Artifact, Compressed
+from compress.run.compressed import Artifact, Compressed, read_example_values, write_example_values
 from compress.run.directory import RunFolder
-from compress.run.exports import read_example_values, write_example_values
 from compress.run.origin import trained_for
 from compress.shrinking.compression import keep_graphs, write_decisions
 from compress.shrinking.estimates import device_error

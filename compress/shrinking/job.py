@@ -21,7 +21,7 @@ from compress.core.interpreter import FORMATS, require_packages
 from compress.core.memory_budget import current_budget, use_budget
 from compress.core.summary import OnProgress
 from compress.data import DataOptions, Dataset, check_source
-from compress.data.handed_over import is_bare
+from compress.data.adapters import is_bare
 from compress.data.tasks import CUSTOM, UNLABELLED
 from compress.distillation.setup import teacher_shares
 from compress.measure.runtimes import runtimes
@@ -39,8 +39,7 @@ from compress.prune.channels import check_channels
 from compress.prune.channels.criteria import CRITERIA
 from compress.prune.weights import update_times
 from compress.run.directory import LOG, RunFolder, run_in_own_folder
-from compress.run.logs import Source
-from compress.run.logs.follower import EpochSource, FileSource, following
+from compress.run.logs import EpochSource, FileSource, Source, following
 from compress.run.origin import write_data_record, write_examples
 from compress.run.unlearnt import Judged, check_scaling, check_unlearnt
 from compress.shrinking.case import Case, PlanT, Work, check_by_models, prepare

@@ -21,9 +21,9 @@ from compress.model.copies import float32_model
 from compress.model.io import load_model, save_model
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels import prune_channels
+from compress.run.compressed import read_example_values
 from compress.run.directory import LOG
-from compress.run.exports import read_example_values
-from compress.run.logs.follower import note_epoch
+from compress.run.logs import note_epoch
 from compress.shrinking.case import Case
 from compress.shrinking.files import Judged, judged
 from compress.shrinking.fitting import Fitter

@@ -18,7 +18,7 @@ from compress.core.arguments import check_arguments
 from compress.core.arrays import taken
 from compress.core.errors import InputError, unknown_name
 from compress.data import DataOptions, Dataset, Preprocessing, Unlabelled, load_data
-from compress.data.adapters import answered_by, labelled, unlabelled
+from compress.data.adapters import labelled, unlabelled
 from compress.data.leaks import check_parts
 from compress.data.tasks import CUSTOM, UNLABELLED, Custom
 from compress.model.compiled import CompiledOutput, compiled_of, compiled_outputs, less_is_better
@@ -206,7 +206,7 @@ def dataset_for(
         ),
     }
     if model is not None and task == UNLABELLED:
-        return answered_by(answering(model), data, **parts)
+        return labelled(data, answers=answering(model), **parts)
     found = labelled(data, task=task, **parts)
     if model is not None and getattr(model, "inputs", None):
         check_shapes(model, found)

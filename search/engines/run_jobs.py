@@ -16,7 +16,7 @@ from compress.core.device import quiet_tensorflow, setup
 from compress.core.errors import InputError, TrainingDiverged
 from compress.core.faults import MEMORY, SPACE, NoAnswer, explain_fault, fault_of
 from compress.data import Dataset, Preprocessing, load_data
-from compress.data.shared import open_shared
+from compress.data.dataset import open_shared
 from compress.model.io import load_model
 from compress.plan import Plan
 from compress.plan.fields import from_nested

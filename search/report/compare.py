@@ -19,8 +19,8 @@ from compress.report.html import policy
 from compress.report.live.charts import COST, Axis, Points, file_points
 from compress.report.live.page import alive
 from compress.report.markup import filled, style_sheet, templates
+from compress.run.compressed import read_example_values
 from compress.run.directory import RunFolder
-from compress.run.exports import read_example_values
 from search.report import SearchReport, load_report
 from search.report.candidates import candidate_points
 from search.report.compare_fronts import Compare, Duel, Stretch, duel

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from compress.run.directory import RunFolder
-from compress.run.logs import Event, Point
-from compress.run.logs.follower import following
+from compress.run.logs import Event, Point, following
 
 Figures = dict[str, list[tuple[int, float]]]
 CURVE = Event(

@@ -9,8 +9,8 @@ import pytest
 
 from compress.data import load_data
 from compress.model.io import load_model
+from compress.run.compressed import read_example_values
 from compress.run.directory import RunFolder
-from compress.run.exports import read_example_values
 from search import run
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from compress.data.tasks._base import Array, Floats, Task
-from compress.data.tasks.by_position import VOID, Segmentation, Tagging
-from compress.data.tasks.custom import COMPILED, SKILL, Custom
-from compress.data.tasks.multiclass import MultiClass
+from compress.data.tasks.classes import VOID, MultiClass, Segmentation, Tagging
+from compress.data.tasks.model_tasks import COMPILED, MEAN, SKILL, Answers, Custom, Several
 from compress.data.tasks.regression import Reconstruction, Regression
-from compress.data.tasks.several import MEAN, Several
-from compress.data.tasks.unlabelled import Answers
 from compress.data.tasks.yes_no import Binary, Masks, MultiLabel
 from compress.plugins import TASKS
 

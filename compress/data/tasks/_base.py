@@ -6,6 +6,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ class Task(ABC):
             ship unasked; see `compress.measure.quality`, which says where it comes from.
         agrees_by_r2: Whether `agreement` is R^2 of numbers, not a share of equal decisions.
         label_smoothing: Share of a target that is moved to the other classes, in [0, 1).
+        positions: Sizes of the axes of an output before its last one.
+        tally_rows: How many numbers of each output `tallies` have; 0: there are none.
     """
 
     name: str
@@ -52,9 +55,10 @@ class Task(ABC):
     least_agreement: float = 0.9
     agrees_by_r2: bool = False
     label_smoothing: float = 0.0
+    positions: tuple[int, ...] = ()
+    tally_rows: int = 0
 
     @classmethod
-    @abstractmethod
     def for_labels(cls, names: int, labels: Array | None) -> Task:
         """Returns the task of a data set.
 
@@ -62,6 +66,9 @@ class Task(ABC):
             names: How many classes, labels or targets there are.
             labels: Of the training part, where they are known.
         """
+        make: Any = cls
+        task: Task = make(names)
+        return task
 
     @classmethod
     def read(cls, labels: Array, name: str, shape: tuple[int | None, ...] = ()) -> Array:
@@ -127,7 +134,7 @@ class Task(ABC):
     @property
     def output_shape(self) -> tuple[int, ...]:
         """The shape of a model's output for one example, the width of the head last."""
-        return (self.outputs,)
+        return (*self.positions, self.outputs)
 
     @abstractmethod
     def loss(self, labels: Any, logits: Any) -> Any:
@@ -145,15 +152,17 @@ class Task(ABC):
     def chance_loss(self) -> float:
         """Returns what a guess costs that looks at no input, at most."""
 
-    @abstractmethod
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
-        """Returns the qualities of predictions.
+        """Returns the qualities of predictions: here those of the sums of `tallies`.
 
         Args:
             labels: As the data set holds them.
             scores: (n, *output_shape): logits or the model's outputs.
             threshold: Of "yes" in a sigmoid task: 0 for logits, 0.5 for probabilities.
         """
+        tallies = self.tallies(labels, scores, threshold=threshold)
+        assert tallies is not None, "a task without tallies says its qualities itself"
+        return self.of_tallies(tallies.sum(0))
 
     def judged_by(self, quality: str) -> Task:
         """Returns the task with another of its qualities first: the one that selects.
@@ -178,7 +187,7 @@ class Task(ABC):
     @property
     def tally_shape(self) -> tuple[int, ...]:
         """The shape of an example's `tallies`; (): there are none."""
-        return ()
+        return (self.tally_rows, self.outputs) if self.tally_rows else ()
 
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0
@@ -228,8 +237,8 @@ class Task(ABC):
         def evaluate(index: npt.NDArray[np.int64]) -> float:
             if tallies is not None:
                 return self.of_tallies(tallies[index].sum(0))[main]
-            few = taken(labels, index), taken(scores, index)
             # a quality may be undefined where one class alone occurs
+            few = taken(labels, index), taken(scores, index)
             return self.quality(*few, threshold=threshold).get(main, math.nan)
 
         return jackknife_values(count(scores), evaluate)
@@ -291,22 +300,22 @@ class Task(ABC):
         discordant = abs(gain) + 2 * max(0.0, min(1 - quality, chance))
         return math.sqrt(max(0.0, discordant - gain**2) / len(labels))
 
-    @abstractmethod
     def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
         """Returns how far two outputs for the same examples say the same, at most 1.
 
-        The share of equal decisions; of numbers R^2 against the reference.
+        The share of equal decisions; tasks of numbers give R^2 against the reference.
 
         Args:
             scores: (n, *output_shape).
             reference: (n, *output_shape), on the same scale.
             threshold: See `quality`.
         """
+        if self.activation == "softmax":
+            return float((scores.argmax(-1) == reference.argmax(-1)).mean())
+        return float(((scores > threshold) == (reference > threshold)).mean())
 
     def error(self, labels: Array, logits: Floats) -> float:
         """Returns the mean loss without label smoothing, in float64 where NumPy allows."""
-        from dataclasses import replace
-
         plain: Any = replace(self, label_smoothing=0.0)  # type: ignore[type-var]
         total = 0.0
         rows = max(1, _NUMBERS // max(1, logits[0].size))

@@ -37,6 +37,7 @@ class Regression(Task):
     activation = "linear"
     qualities = ("r2",)
     agrees_by_r2 = True
+    tally_rows = 4
 
     @classmethod
     def of(cls, labels: Array) -> Regression:
@@ -57,11 +58,6 @@ class Regression(Task):
     def outputs(self) -> int:
         """The number of targets."""
         return self.num_targets
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """(positions ..., targets)."""
-        return (*self.positions, self.num_targets)
 
     def loss(self, labels: Any, logits: Any) -> Any:
         """Returns the mean over positions and targets of the squared error, (batch,)."""
@@ -87,19 +83,6 @@ class Regression(Task):
         """
         return 1.645 / len(labels)
 
-    def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
-        """Returns R^2 (mean over targets, at most 1), mean absolute and root mean squared error.
-
-        R^2 of a target is 1 - (sum of squared errors) / (sum of squares about the labels' mean);
-        of a target that does not vary 1 where all is right, else 0, as scikit-learn has it.
-        """
-        return self.of_tallies(self.tallies(labels, scores).sum(0))
-
-    @property
-    def tally_shape(self) -> tuple[int, ...]:
-        """See `tallies`."""
-        return (4, self.num_targets)
-
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0
     ) -> npt.NDArray[np.float64]:
@@ -111,14 +94,17 @@ class Regression(Task):
         """
         flat = (len(labels), -1, scores.shape[-1])
         true = labels.reshape(flat).astype(np.float64)
-        error = scores.reshape(flat) - true
-        about = true - true.mean((0, 1))
-        count = np.full((len(labels), flat[2]), float(true.shape[1]))
-        found = [np.square(error).sum(1), np.square(about).sum(1), np.abs(error).sum(1), count]
-        return np.stack(found, 1)
+        return _sums_of_examples(scores.reshape(flat) - true, true - true.mean((0, 1)))
 
     def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
-        """Returns the qualities of sums of `tallies`, (4, targets); see `quality`."""
+        """Returns R^2 (mean over targets, at most 1), mean absolute and root mean squared error.
+
+        R^2 of a target is 1 - (sum of squared errors) / (sum of squares about the labels' mean);
+        of a target that does not vary 1 where all is right, else 0, as scikit-learn has it.
+
+        Args:
+            sums: Of `tallies`, (4, targets).
+        """
         squared, about, absolute, count = sums
         constant = about == 0
         share = squared / np.where(constant, 1.0, about)
@@ -165,9 +151,12 @@ class Reconstruction(Regression):
             (n, 4, 1): of squared errors, squares about the mean of all these examples, absolute
             errors, and how many numbers there are.
         """
-        true = labels.reshape(len(labels), -1).astype(np.float64)
-        error = scores.reshape(true.shape) - true
-        about = true - true.mean(0)
-        count = np.full(len(labels), float(true.shape[1]))
-        found = [np.square(error).sum(1), np.square(about).sum(1), np.abs(error).sum(1), count]
-        return np.stack(found, 1)[..., np.newaxis]
+        true = labels.reshape(len(labels), -1, 1).astype(np.float64)
+        return _sums_of_examples(scores.reshape(true.shape) - true, true - true.mean(0))
+
+
+def _sums_of_examples(error: Array, about: Array) -> npt.NDArray[np.float64]:
+    """Return the tallies of errors and of labels about their mean, (n, positions, targets)."""
+    count = np.full((len(error), error.shape[2]), float(error.shape[1]))
+    sums = [np.square(error).sum(1), np.square(about).sum(1), np.abs(error).sum(1), count]
+    return np.stack(sums, 1)

@@ -20,7 +20,7 @@ from compress.data.tasks._base import (
     per_example,
     repeat_row,
 )
-from compress.data.tasks.multiclass import OfClasses
+from compress.data.tasks.classes import OfClasses
 
 
 class YesNo(Task):
@@ -33,9 +33,14 @@ class YesNo(Task):
         """Returns log 2."""
         return math.log(2.0)
 
-    def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
-        """Returns the share of equal yes/no decisions."""
-        return float(((scores > threshold) == (reference > threshold)).mean())
+    @classmethod
+    def counted(cls, counts: list[int]) -> int | None:
+        """Returns None: an example has any number of labels."""
+        return None
+
+    def loss(self, labels: Any, logits: Any) -> Any:
+        """Returns the mean binary cross-entropy of all decisions, (batch,)."""
+        return sigmoid_loss(labels, logits, self.label_smoothing)
 
 
 @dataclass(frozen=True)
@@ -57,10 +62,6 @@ class Binary(OfClasses, YesNo):
     def outputs(self) -> int:
         """One."""
         return 1
-
-    def loss(self, labels: Any, logits: Any) -> Any:
-        """Returns the binary cross-entropy, (batch,)."""
-        return sigmoid_loss(labels, logits, self.label_smoothing)
 
     def constants(self, labels: Array) -> Iterator[Array]:
         """Yield no and yes."""
@@ -107,8 +108,7 @@ class Binary(OfClasses, YesNo):
         """Return where the decision is that of the label, (n,); see `Task.is_right`."""
         if self.qualities[0] != "accuracy":
             return None
-        right: npt.NDArray[np.bool_] = (scores[:, 0] > threshold) == labels.astype(bool)
-        return right
+        return np.asarray((scores[:, 0] > threshold) == labels.astype(bool))
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,6 @@ class MultiLabel(YesNo):
     noun = "labels"
     qualities = ("f1_macro", "f1_micro", "accuracy", "exact_match")
     shares = ("exact_match",)
-
-    @classmethod
-    def for_labels(cls, names: int, labels: Array | None) -> MultiLabel:
-        """Returns the task of so many labels."""
-        return cls(names)
 
     @classmethod
     def read(cls, labels: Array, name: str, shape: tuple[int | None, ...] = ()) -> Array:
@@ -153,19 +148,10 @@ class MultiLabel(YesNo):
         """Returns the examples that have each label."""
         return [int(n) for n in labels.sum(axis=0)]
 
-    @classmethod
-    def counted(cls, counts: list[int]) -> int | None:
-        """Returns None: an example has any number of labels."""
-        return None
-
     @property
     def outputs(self) -> int:
         """The number of labels."""
         return self.num_labels
-
-    def loss(self, labels: Any, logits: Any) -> Any:
-        """Returns the mean binary cross-entropy of the labels, (batch,)."""
-        return sigmoid_loss(labels, logits, self.label_smoothing)
 
     def constants(self, labels: Array) -> Iterator[Array]:
         """Yield the best rows of yes and no: by label, pooled, by decision and by example."""
@@ -210,8 +196,7 @@ class MultiLabel(YesNo):
         """Return where all labels of an example are right, (n,); see `Task.is_right`."""
         if self.qualities[0] != "exact_match":
             return None
-        right: npt.NDArray[np.bool_] = ((scores > threshold) == labels.astype(bool)).all(axis=-1)
-        return right
+        return np.asarray(((scores > threshold) == labels.astype(bool)).all(axis=-1))
 
 
 @dataclass(frozen=True)
@@ -225,6 +210,7 @@ class Masks(YesNo):
     name = "masks"
     noun = "masks"
     qualities = ("mean_iou", "dice", "accuracy")
+    tally_rows = 4
 
     @classmethod
     def for_labels(cls, names: int, labels: Array | None) -> Masks:
@@ -250,39 +236,16 @@ class Masks(YesNo):
         """Returns the examples in which each mask is anywhere."""
         return [int(n) for n in labels.any(tuple(range(1, labels.ndim - 1))).sum(0)]
 
-    @classmethod
-    def counted(cls, counts: list[int]) -> int | None:
-        """Returns None: an example has any number of masks."""
-        return None
-
     @property
     def outputs(self) -> int:
         """The number of masks."""
         return self.num_masks
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """(positions ..., masks)."""
-        return (*self.positions, self.num_masks)
-
-    def loss(self, labels: Any, logits: Any) -> Any:
-        """Returns the mean over positions and masks of the binary cross-entropy, (batch,)."""
-        return sigmoid_loss(labels, logits, self.label_smoothing)
 
     def constants(self, labels: Array) -> Iterator[Array]:
         """Yield yes everywhere of the masks that occur, and the more frequent answer of each."""
         shares = labels.reshape(-1, self.num_masks).mean(axis=0)
         for yes in (shares > 0, shares > 0.5):
             yield repeat_row(np.where(yes, 1.0, -1.0), labels, tuple(labels.shape[1:-1]))
-
-    def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
-        """Returns the qualities over all positions of all examples together; see `of_tallies`."""
-        return self.of_tallies(self.tallies(labels, scores, threshold=threshold).sum(0))
-
-    @property
-    def tally_shape(self) -> tuple[int, ...]:
-        """See `tallies`."""
-        return (4, self.num_masks)
 
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0
@@ -295,8 +258,7 @@ class Masks(YesNo):
         flat = (len(labels), -1, self.num_masks)
         yes, true = (scores > threshold).reshape(flat), labels.reshape(flat).astype(bool)
         every = np.full((len(labels), self.num_masks), yes.shape[1])
-        found = [(yes & true).sum(1), yes.sum(1), true.sum(1), every]
-        return np.stack(found, 1).astype(np.float64)
+        return np.stack([(yes & true).sum(1), yes.sum(1), true.sum(1), every], 1).astype(np.float64)
 
     def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
         """Returns qualities of sums of `tallies`, (4, masks).

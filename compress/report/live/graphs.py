@@ -16,8 +16,8 @@ from compress.core.summary import tail
 from compress.measure import formats
 from compress.report.live.charts import Chart, Trace
 from compress.report.rows import Report
+from compress.run.compressed import CallNode, Nodes, read_graphs
 from compress.run.directory import RunFolder
-from compress.run.exports import CallNode, Nodes, read_graphs
 
 MOST, NAMED = 400, 40
 """Calls of a net of which a picture is drawn, and of one whose calls have their names beside."""
@@ -29,7 +29,7 @@ def graph_chart(model: str, before: Nodes, after: Nodes) -> Chart | None:
 
     Args:
         model: Whose card it stands on.
-        before, after: From `compress.run.exports.read_graphs`.
+        before, after: From `compress.run.compressed.read_graphs`.
     """
     if not before or max(len(before), len(after)) > MOST:
         return None

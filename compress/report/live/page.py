@@ -16,9 +16,8 @@ from compress.report.live.graphs import graph_chart
 from compress.report.markup import digest, embedded, scripts
 from compress.report.rows import Report
 from compress.report.standouts import standouts
-from compress.run.compressed import Compressed
+from compress.run.compressed import Compressed, Decisions, read_decisions, read_graphs
 from compress.run.directory import RunFolder
-from compress.run.exports import Decisions, read_decisions, read_graphs
 
 ROOM = "compress.report.live"
 PLOTLY = "plotly-basic-4.1.1.min.js"
@@ -150,9 +149,9 @@ def file_panels(decisions: Decisions | None, artifact: str) -> Iterator[dict[str
         decisions: Of the model's files.
         artifact: Id of the file.
     """
-    if decisions is None or artifact not in decisions.files:
+    if decisions is None or artifact not in decisions["files"]:
         return
-    names, found = decisions.class_names, decisions.files[artifact]
+    names, found = decisions["class_names"], decisions["files"][artifact]
     total = sum(map(sum, found["confusion"]))
     yield {
         "kind": "matrix",

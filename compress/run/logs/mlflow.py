@@ -44,7 +44,11 @@ class MlflowLog:
         own = ADDRESS not in os.environ
         address = f"sqlite:///{home / 'mlflow.db'}" if own else os.environ[ADDRESS]
         self._client = MlflowClient(address)
-        self._ids = _Ids(home / "runs.jsonl", address)
+        # MLflow's ids of items, a line each: a run that goes on logs to the same
+        self._address, self._ids_path = address, home / "runs.jsonl"
+        lines = self._ids_path.read_text("utf-8") if self._ids_path.exists() else ""
+        known = [json.loads(line) for line in lines.splitlines() if line.endswith("]")]
+        self._ids = {item: run for place, item, run in known if place == address}
         self._open = set[str]()
         found = self._client.get_experiment_by_name(EXPERIMENT)
         place = (home / "artifacts").as_uri() if own else None
@@ -59,16 +63,16 @@ class MlflowLog:
         """Returns the run of an item: that of an earlier start, or a new one."""
         from mlflow.entities import Param
 
-        known = self._ids.of.get(item)
-        if known is None:
+        if item not in self._ids:
             made = self._client.create_run(self._experiment, run_name=name, tags=tags)
-            known = made.info.run_id
-            self._ids.add(item, known)
+            self._ids[item] = made.info.run_id
+            with open(self._ids_path, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps([self._address, item, self._ids[item]]) + "\n")
             texts = {str(key): str(value)[:LONGEST] for key, value in params.items()}
             # what stands there cannot be changed: it is told once
-            self._client.log_batch(known, params=[Param(*pair) for pair in texts.items()])
-        self._open.add(known)
-        return known
+            self._client.log_batch(self._ids[item], params=[Param(*pair) for pair in texts.items()])
+        self._open.add(self._ids[item])
+        return str(self._ids[item])
 
     def take(self, event: Event) -> None:
         """See `Log.take`."""
@@ -94,18 +98,3 @@ class MlflowLog:
             self._client.log_artifact(self._outer, str(path))
         for run in self._open:
             self._client.set_terminated(run, "FINISHED" if finished else "KILLED")
-
-
-class _Ids:
-    """MLflow's ids of items, a line each: a run that goes on logs to the same."""
-
-    def __init__(self, path: Path, address: str) -> None:
-        self._path, self._address = path, address
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        told = [json.loads(line) for line in lines if line.endswith("]")]
-        self.of: dict[str, str] = {item: run for place, item, run in told if place == address}
-
-    def add(self, item: str, run: str) -> None:
-        self.of[item] = run
-        with open(self._path, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps([self._address, item, run]) + "\n")

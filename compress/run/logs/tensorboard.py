@@ -32,7 +32,9 @@ class TensorBoardLog:
 
     def take(self, event: Event) -> None:
         """See `Log.take`."""
-        writer = self._writer(event.item)
+        if event.item not in self._open:
+            self._open[event.item] = self._make(str(self._place / event.item))
+        writer = self._open[event.item]
         for point in event.points:
             for name, value in point.values.items():
                 writer.add_scalar(name, value, point.step, wall_time=point.when)
@@ -41,11 +43,6 @@ class TensorBoardLog:
         writer.flush()
         if event.kind != "model":  # nothing more comes of it
             self._open.pop(event.item).close()
-
-    def _writer(self, item: str) -> Any:
-        if item not in self._open:
-            self._open[item] = self._make(str(self._place / item))
-        return self._open[item]
 
     def _hparams(self, event: Event) -> None:
         from tensorboard.compat.proto.event_pb2 import Event as Stored
@@ -58,8 +55,7 @@ class TensorBoardLog:
             for key, value in event.params.items()
         }
         made = EventFileWriter(str(self._place / event.item), filename_suffix=".hparams")
-        summary = summary_v2.hparams_pb(known, trial_id=event.item)
-        made.add_event(Stored(summary=summary))
+        made.add_event(Stored(summary=summary_v2.hparams_pb(known, trial_id=event.item)))
         made.close()
 
     def end(self, files: Sequence[Path], *, finished: bool) -> None:

@@ -21,7 +21,7 @@ from compress.core.credentials import hidden
 from compress.core.errors import InputError, one_line
 from compress.core.interpreter import current_folder
 from compress.core.memory_budget import current_budget
-from compress.data.shared import files_of
+from compress.data.dataset import files_of
 from compress.run.directory import LOG
 from search.engines import messages
 from search.engines._base import Crew, Demand, Job, JobQueue, Order

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from compress.core.errors import InputError, unknown_name
 from compress.core.quantities import parse_number, parse_quantity, parse_whole_number
 from compress.data import Dataset, Preprocessing, Split
-from compress.data.parts import as_labels
+from compress.data.tasks import MultiClass
 from compress.plan import ChannelOptions, LatencyOptions, Plan, Target, TrainSettings
 from compress.plan.bench import BenchPlan
 from compress.plan.fields import from_flat, from_nested, plan_fields, to_nested, value_of
@@ -424,7 +424,7 @@ def test_labels_that_start_at_one_are_told_so() -> None:
 )
 def test_labels_of_another_task_point_at_it(labels: Any, hint: str) -> None:
     with pytest.raises(InputError, match=hint):
-        as_labels(labels, "y")
+        MultiClass.read(labels, "y")
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ import pytest
 
 from compress.core.arrays import Growing
 from compress.core.errors import InputError
-from compress.data.adapters import labelled, unlabelled
-from compress.data.handed_over import arrays_of
+from compress.data.adapters import arrays_of, labelled, unlabelled
 from compress.data.meaning import Head, Heads, meaning_of
 
 RNG = np.random.default_rng(0)

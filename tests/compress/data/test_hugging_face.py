@@ -14,8 +14,7 @@ from PIL import Image as Pillow
 from compress.core import arrays
 from compress.core.errors import InputError
 from compress.data import load_data
-from compress.data.adapters import labelled, unlabelled
-from compress.data.handed_over import arrays_of, is_bare
+from compress.data.adapters import arrays_of, is_bare, labelled, unlabelled
 from compress.data.meaning import Head, Heads
 from compress.train.given import as_dataset
 

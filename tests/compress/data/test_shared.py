@@ -14,8 +14,8 @@ import pytest
 
 from compress.core.device import Device
 from compress.data import Dataset, Preprocessing, Split
-from compress.data import shared as sharing
-from compress.data.shared import open_shared, shared
+from compress.data import dataset as sharing
+from compress.data.dataset import open_shared, shared
 from compress.plan import TrainSettings
 from compress.train import train
 from compress.train.steps import _held

@@ -259,7 +259,7 @@ def test_forms_of_csv(separator: str, packed: bool, tmp_path: Path) -> None:
 
 def test_a_column_of_labels_is_of_one_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names that begin like numbers stay names, in whatever lines they lie."""
-    monkeypatch.setattr("compress.data.csv_file.MOST_ROWS", 8)
+    monkeypatch.setattr("compress.data.tables.MOST_ROWS", 8)
     kinds = np.array(["01", "1", "1a"])
     labels = [*kinds[B[:40] % 2], *kinds[B[40:] % 3]]
     path = write_csv(tmp_path / "t.csv", {"a": A, "b": B, "label": labels})
@@ -430,8 +430,8 @@ def test_parquet_is_not_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def glance(table: Any, source: str, asked: Any) -> None:
         held.extend(pa.total_allocated_bytes() - before for _ in table.batches(["a"]))
 
-    monkeypatch.setattr("compress.data.parquet_file.MOST_ROWS", 2**13)
-    monkeypatch.setattr("compress.data.parquet_file.read", glance)
+    monkeypatch.setattr("compress.data.tables.MOST_ROWS", 2**13)
+    monkeypatch.setattr("compress.data.tables.read", glance)
     with suppress(AttributeError):  # nothing was read
         load_data(path, label="a")
     assert len(held) == 64
@@ -463,8 +463,8 @@ def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_importing_the_room_imports_no_reader() -> None:
     code = (
-        "import sys, compress.data, compress.data.csv_file, compress.data.parquet_file, "
-        "compress.data.tfrecords, compress.data.tfds, compress.data.hugging_face\n"
+        "import sys, compress.data, compress.data.tables, "
+        "compress.data.tfrecords, compress.data.hugging_face\n"
         "heavy = ('pandas', 'pyarrow', 'tensorflow', 'tensorflow_datasets', 'datasets')\n"
         "print([name for name in heavy if name in sys.modules])"
     )

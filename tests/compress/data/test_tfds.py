@@ -197,7 +197,7 @@ def test_memory_does_not_grow_with_the_data(
     hub("insects")
     held = load_data("tfds:insects")
     monkeypatch.setattr(arrays, "LEAST", 256)
-    monkeypatch.setattr("compress.data.tfds.AT_A_TIME", 7)
+    monkeypatch.setattr("compress.data.tfrecords.AT_A_TIME", 7)
     monkeypatch.setenv(arrays.FOLDER, str(tmp_path))
     data = load_data("tfds:insects")
     assert arrays.is_mapped(data.train.x)

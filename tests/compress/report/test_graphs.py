@@ -23,8 +23,8 @@ from compress.report.live.graphs import (
     placed,
     share_left,
 )
+from compress.run.compressed import CallNode, read_graphs, write_graphs
 from compress.run.directory import RunFolder
-from compress.run.exports import CallNode, read_graphs, write_graphs
 from search.report import load_report
 from search.study.directory import SearchFolder
 from tests.compress.report.test_report import folder  # noqa: F401

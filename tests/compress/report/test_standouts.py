@@ -19,8 +19,7 @@ from compress.plan import Plan
 from compress.report import render_tables
 from compress.report.standouts import standouts
 from compress.report.words import learnt_lines
-from compress.run.compressed import Artifact, Compressed
-from compress.run.exports import write_example_values
+from compress.run.compressed import Artifact, Compressed, write_example_values
 from search.report import load_report, render
 from search.study.directory import Final, SearchFolder
 from tests.compress.report.test_report import latency

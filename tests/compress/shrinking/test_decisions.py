@@ -18,8 +18,8 @@ from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.report.live.page import file_panels
+from compress.run.compressed import read_decisions
 from compress.run.directory import RunFolder
-from compress.run.exports import read_decisions
 from compress.shrinking.compression import EXAMPLES, confusion, write_decisions
 from compress.shrinking.files import keep_scores
 from tests.compress.report.test_report import artifact
@@ -57,7 +57,7 @@ def test_what_is_written(
     assert found is not None
     assert [path.name for path in folder.decisions.iterdir()] == ["m.json"]
     labels = np.asarray(digits.test.y)
-    file = found.files["m-p80.int8"]
+    file = found["files"]["m-p80.int8"]
     np.testing.assert_array_equal(file["confusion"], confusion_matrix(labels, small))
     assert file["differ"] == int((dense != small).sum())
     assert len(file["examples"]) == EXAMPLES
@@ -94,7 +94,7 @@ def test_yes_and_no_by_the_bound(digits: Dataset, tmp_path: Path) -> None:
     found = read_decisions(folder.decisions_of("m"))
     assert found is not None
     np.testing.assert_array_equal(
-        found.files["m.float32"]["confusion"],
+        found["files"]["m.float32"]["confusion"],
         confusion_matrix(np.asarray(data.test.y), scores[:, 0] > 0.25),
     )
 
@@ -118,7 +118,7 @@ def test_damaged_ones_are_refused(written: tuple[RunFolder, np.ndarray, np.ndarr
     write_json(path, content)
     found = read_decisions(path)
     assert found is not None
-    assert found.files["m-p80.int8"]["examples"][0]["picture"] == ""
+    assert found["files"]["m-p80.int8"]["examples"][0]["picture"] == ""
     content["files"]["m-p80.int8"]["examples"][0]["after"] = 12
     write_json(path, content)
     with pytest.raises(InputError, match="must hold decisions among 10 classes"):

@@ -65,15 +65,16 @@ def test_predictions_in_smaller_batches_are_the_same(
 def test_answers_that_stand_for_labels_are_the_same(
     digits: Dataset, small_cnn: Any, budget_of: Budget
 ) -> None:
-    from compress.data._base import answered
-    from compress.model.heads import answering
+    from compress.model.activations import examples_at_once
+    from compress.model.heads import ANSWERED, answering
 
-    answers = answering(small_cnn())
+    model = small_cnn()
+    answers = answering(model)
     budget_of(10**10)
-    whole = answered(digits.val, digits.preprocess, answers).y
+    whole = answers(digits.val.x, digits.preprocess)
     budget_of(2**19)
-    assert answers.most([(8, 8, 1)]) < 20
-    found = answered(digits.val, digits.preprocess, answers).y
+    assert examples_at_once(model, ANSWERED, sizes=[(8, 8, 1)], holds_all=True) < 20
+    found = answers(digits.val.x, digits.preprocess)
     np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-6)
 
 

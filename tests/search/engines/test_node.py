@@ -12,7 +12,7 @@ import pytest
 
 from compress import __version__
 from compress.data import Dataset
-from compress.data.shared import files_of, open_shared, shared
+from compress.data.dataset import files_of, open_shared, shared
 from search.engines.ray.host import (
     NodePlace,
     differing,

@@ -18,7 +18,7 @@ from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.core.statistics import compare_examples, compare_shares
 from compress.report.live.charts import COST, QUALITY, Axis
-from compress.run.exports import write_example_values
+from compress.run.compressed import write_example_values
 from search.report.compare import compare_runs
 from search.report.compare_fronts import Stretch, duel
 from search.study.directory import SearchFolder

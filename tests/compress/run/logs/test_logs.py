@@ -15,8 +15,7 @@ from compress.plan import Plan
 from compress.plan.fields import from_flat
 from compress.plugins import LOGS
 from compress.run.directory import RunFolder
-from compress.run.logs import Event
-from compress.run.logs.follower import EPOCHS, EpochSource, FileSource, following, note_epoch
+from compress.run.logs import EPOCHS, EpochSource, Event, FileSource, following, note_epoch
 from search.study.directory import Final, SearchFolder
 from search.study.events import search_sources
 from tests.compress.report.test_report import folder  # noqa: F401
@@ -160,7 +159,7 @@ class _Listing:
 
 @pytest.mark.usefixtures("plugged")
 def test_epochs_are_told_while_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compress.run.logs.follower.EVERY", 0.01)
+    monkeypatch.setattr("compress.run.logs.EVERY", 0.01)
     run, made = RunFolder(tmp_path / "run"), _Listing.made
     run.path.mkdir()
     record = {"epoch": 1, "loss": 0.5, "val_loss": 0.6, "val": {"accuracy": 0.7}, "seconds": 1.0}
