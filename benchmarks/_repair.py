@@ -305,7 +305,7 @@ def compensate(pruned: Any, dense: Any, x: npt.NDArray[Any], kept: Kept) -> None
         Compressed Networks" (arXiv 2602.23795); lambda as in their code
         (TWWinde/GRAIL_Compensation).
     """
-    from compress.model.walk import variable_paths
+    from compress.model.internals import variable_paths
 
     paths = {id(variable): path for path, variable in variable_paths(dense)}
     for name, gram in grams(dense, x).items():

@@ -32,8 +32,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from compress.core import linux
 from compress.core.atomic_files import read_json, write_json
-from compress.core.device import available_cores, cpu_name
+from compress.core.device import cpu_name
 from compress.core.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -116,7 +117,7 @@ def machine() -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = None
-    cores, python = available_cores(), platform.python_version()
+    cores, python = linux.cores(), platform.python_version()
     return {"cpu": cpu_name(), "cores": cores, "python": python, **versions}
 
 

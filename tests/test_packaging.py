@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from compress.core.requirements import EXTRAS
+from compress.core.interpreter import EXTRAS
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parent.parent

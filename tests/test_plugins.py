@@ -167,7 +167,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     for table in TABLES:
         monkeypatch.setattr(table, "_entries", dict(table._entries))
-        monkeypatch.setattr(table, "_loaded", dict(table._loaded))
     monkeypatch.setattr(rules.TABLE, "_custom", dict(rules.TABLE._custom))
     monkeypatch.delitem(MEANING, "grade", raising=False)
     yield tmp_path

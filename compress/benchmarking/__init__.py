@@ -37,9 +37,9 @@ from compress.exporting.traced import path_of
 from compress.measure import Entry, time_entries
 from compress.measure.rules import rule_of
 from compress.measure.runtimes.onnx import RUNTIME
+from compress.model.kinds import bytes_of
 from compress.model.program import Node
 from compress.model.recording import record
-from compress.model.saved_models import bytes_of
 from compress.plan.bench import BenchPlan
 from compress.plan.keywords import BENCH
 

@@ -20,12 +20,11 @@ from compress.measure.graph_files import read_graph_file
 from compress.measure.runtimes import runtimes, suffixes
 from compress.model.copies import sized_model
 from compress.model.inference import left_out
-from compress.model.input_sizes import InputShape, require_known, sizes_of
+from compress.model.internals import is_graph
 from compress.model.io import as_model, load_model, save_model
-from compress.model.kinds import SUFFIXES, check_graph_file, foreign
-from compress.model.ports import input_names
-from compress.model.saved_models import SavedModel
-from compress.model.walk import calls, is_graph
+from compress.model.kinds import SUFFIXES, SavedModel, check_graph_file, foreign
+from compress.model.ports import InputShape, input_names, require_known, sizes_of
+from compress.model.recording import record
 from compress.plan.bench import BenchPlan
 from compress.plan.input_shape import given
 from compress.plugins import RUNTIMES
@@ -189,7 +188,7 @@ def fixed(model: keras.Model, shape: InputShape | None) -> keras.Model:
     Args:
         model: Functional or Sequential.
         shape: Of one example; of a model with several inputs by their names, those that are open
-            (see `compress.model.input_sizes`).
+            (see `compress.model.ports`).
 
     Raises:
         InputError: A size stays open, the shape does not fit, or what the model computes does
@@ -280,7 +279,7 @@ def _runnable(model: keras.Model) -> keras.Model:
     """
     shapes = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
     if is_graph(model):
-        shapes += [shape for call in calls(model) for shape in call.outputs]
+        shapes += [tuple(x.shape) for node in record(model).walk() for x in node.outputs]
     largest = max(math.prod(size or 1 for size in shape[1:]) for shape in shapes)
     require_room(4 * largest, f"The largest tensor of model '{model.name}', float32,")
     return model

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.benchmarking.models import BenchModel, Skipped
+from compress.core import linux
 from compress.core.atomic_files import write_bytes, write_json, write_text
-from compress.core.device import available_cores, cpu_name
+from compress.core.device import cpu_name
 from compress.core.quantities import threads_text
 from compress.core.summary import Readable, Summary, short
 from compress.measure import Latency, formats
@@ -124,7 +125,7 @@ class BenchResult(Readable):
         }[first.stopped_by]
         runtimes = ", ".join(dict.fromkeys(row.latency.runtime for row in self.timed))
         text = (
-            f"Measured on {first.device} ({available_cores()} cores) at batch 1 with {runtimes}: "
+            f"Measured on {first.device} ({linux.cores()} cores) at batch 1 with {runtimes}: "
             f"median and {formats.rounds(first)}; stopped when {why}. Ratios are old/new, paired "
             "by round."
         )
@@ -137,7 +138,7 @@ class BenchResult(Readable):
         """Returns everything, with versions."""
         return {
             "device": cpu_name(),
-            "cores": available_cores(),
+            "cores": linux.cores(),
             "python": platform.python_version(),
             "versions": {name: _version(name) for name in PACKAGES},
             "plan": to_nested(self.plan),

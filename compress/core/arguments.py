@@ -2,7 +2,7 @@
 
 The annotations of a function say what its arguments may be. `check_arguments` refuses everything
 else with one clear error, and understands two shorter calls: labels behind examples, and one
-number in place of a record.
+number in place of a record. `conform` checks JSON against declared types.
 """
 
 from __future__ import annotations
@@ -11,27 +11,42 @@ import builtins
 import collections.abc
 import functools
 import inspect
+import math
 import numbers
 import os
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from compress.core.errors import InputError, one_line
+from compress.core.lazy_modules import LazyModule
 from compress.core.quantities import MOST_SEED, SEED_BITS, parse_whole_number, show_received
 
 ParamT = ParamSpec("ParamT")
 ReturnT = TypeVar("ReturnT")
-_MODEL = "keras.Model"
-"""A type that is known by name, as Keras is not imported for it. Where a path may stand for a
-model, whoever loads it checks both."""
+
+
+class _KnownByName(type):
+    def __instancecheck__(cls, value: object) -> bool:
+        bases = type(value).__mro__
+        return any(b.__name__ == "Model" and b.__module__.startswith("keras.") for b in bases)
+
+
+class _Model(metaclass=_KnownByName):
+    """Stands for `keras.Model`, as Keras is not imported for checks.
+
+    Where a path may stand for a model, whoever loads it checks both.
+    """
+
+
 _WORDS: dict[Any, str] = {
     str: "a text", Path: "a path", bool: "true or false", int: "a whole number",
     float: "a number", dict: "a dictionary", list: "a list", tuple: "a tuple",
-    _MODEL: "a Keras model", collections.abc.Sequence: "a list", collections.abc.Iterable: "a list",
+    _Model: "a Keras model", collections.abc.Sequence: "a list", collections.abc.Iterable: "a list",
 }  # fmt: skip
 
 
@@ -209,45 +224,26 @@ def _read_annotation(annotation: Any, names: Mapping[str, Any]) -> tuple[Any, ..
         annotation: As written, a text.
         names: Of the function's module.
     """
-    kinds: list[Any] = []
     if annotation is inspect.Parameter.empty:
         return None
-    words = _split_union(str(annotation))
-    for word in words:
-        if word == _MODEL and "str" not in words:
-            kinds.append(_MODEL)
-            continue
-        try:
-            kind = eval(word, {}, _Names(names))
-        except AttributeError:  # of a module that is imported for type checkers alone
-            return None
-        for member in _list_classes(kind):
-            if member is Any or isinstance(member, (str, typing.ForwardRef, TypeVar)):
-                return None
-            kinds.append(member)
-    return tuple(dict.fromkeys(kinds))
+    try:
+        kinds = _list_classes(eval(str(annotation), {}, _Names(names)))
+    except (AttributeError, TypeError):  # a module or an alias that type checkers alone see
+        return None
+    unknown = any(it is Any or isinstance(it, (str, typing.ForwardRef, TypeVar)) for it in kinds)
+    return None if unknown or {_Model, str} <= set(kinds) else tuple(dict.fromkeys(kinds))
 
 
 class _Names(dict[str, Any]):
     """The names of a module; those that are imported for type checkers alone stand for any type."""
 
     def __init__(self, names: Mapping[str, Any]) -> None:
-        super().__init__(vars(builtins) | dict(names))
+        # what is not imported yet is imported by no check
+        known = {name: it for name, it in names.items() if not isinstance(it, LazyModule)}
+        super().__init__(vars(builtins) | known | {"keras": types.SimpleNamespace(Model=_Model)})
 
     def __missing__(self, name: str) -> Any:
         return Any
-
-
-def _split_union(text: str) -> list[str]:
-    """Split "A | B[C | D]" into "A" and "B[C | D]"."""
-    members, depth = [""], 0
-    for letter in text:
-        depth += (letter in "[(") - (letter in "])")
-        if letter == "|" and not depth:
-            members.append("")
-        else:
-            members[-1] += letter
-    return [member.strip() for member in members]
 
 
 def _list_classes(kind: Any) -> tuple[Any, ...]:
@@ -272,9 +268,6 @@ def _list_classes(kind: Any) -> tuple[Any, ...]:
 
 def _fits(value: object, kind: Any) -> bool:
     """Tell whether a value is of a type, as Python's callers mean it."""
-    if kind == _MODEL:
-        bases = type(value).__mro__
-        return any(b.__name__ == "Model" and b.__module__.startswith("keras.") for b in bases)
     if kind is bool:
         return isinstance(value, bool) or type(value).__name__ in ("bool_", "bool")
     if kind in (int, float):
@@ -319,3 +312,82 @@ def _name_type(kind: Any) -> str:
 
 def _with_article(name: str) -> str:
     return f"{'an' if name[:1] in 'AEIOUaeiou' else 'a'} {name}"
+
+
+def conform(value: Any, hint: Any, name: str) -> Any:
+    """Returns a value as the type that is declared for it.
+
+    Lists become tuples where a tuple is declared, whole numbers become floats where a float is.
+
+    Args:
+        value: As `json` gives it.
+        hint: The type: int, float, str, bool, None, Any, a union with None, tuple[X, ...],
+            tuple[X, X], list[X], dict[str, X], a TypedDict, whose further keys stay as they
+            are, or a class with a `from_json` of its own.
+        name: What errors call the value.
+
+    Raises:
+        InputError: It is of another type, not finite, or beyond 63 bits; or a key is missing.
+    """
+    if hint is Any:
+        return value
+    if typing.is_typeddict(hint):
+        return _conform_keys(value, hint, name)
+    if hasattr(hint, "from_json"):
+        return hint.from_json(value, name)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        (kind,) = (item for item in arguments if item is not types.NoneType)
+        return None if value is None else conform(value, kind, name)
+    if origin in (tuple, list):
+        _require(isinstance(value, (list, tuple)), name, "a list", value)
+        if origin is tuple and arguments[-1] is not Ellipsis:
+            length = len(arguments)
+            _require(len(value) == length, name, f"a list of {length} values", value)
+        return origin(
+            conform(item, arguments[0], f"{name}[{place}]") for place, item in enumerate(value)
+        )
+    if origin is dict or hint is dict:
+        _require(isinstance(value, Mapping), name, "a table", value)
+        kind = arguments[1] if arguments else Any
+        return {key: conform(item, kind, f"{name}.{key}") for key, item in value.items()}
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and isinstance(value, int) and abs(value) >= 2**63:
+        raise InputError(
+            f"{name} must be a number of at most 63 bits. Received: {one_line(value)}."
+        )
+    if hint is float:
+        _require(number and math.isfinite(value), name, _WORDS[float], value)
+        return float(value)
+    _require(isinstance(value, hint) and (hint is not int or number), name, _WORDS[hint], value)
+    return value
+
+
+def _conform_keys(value: Any, hint: Any, name: str) -> dict[str, Any]:
+    _require(isinstance(value, Mapping), name, "a table", value)
+    hints, needed = _keys_of(hint)
+    missing = [key for key in needed if key not in value]
+    if missing:
+        raise InputError(
+            f"{name} must have the keys {', '.join(hints)}. Received: none called '{missing[0]}'."
+        )
+    return {
+        key: conform(item, hints[key], f"{name}.{key}") if key in hints else item
+        for key, item in value.items()
+    }
+
+
+@cache
+def _keys_of(hint: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Returns what a TypedDict's keys hold, and which there must be."""
+    hints = typing.get_type_hints(hint)
+    # __required_keys__ does not see what postponed annotations say
+    marked = typing.get_type_hints(hint, include_extras=True)
+    needed = [key for key in hints if typing.get_origin(marked[key]) is not typing.NotRequired]
+    return hints, tuple(needed) if hint.__total__ else ()
+
+
+def _require(holds: bool, name: str, kind: str, value: object) -> None:
+    if not holds:
+        shown = one_line(repr(value) if isinstance(value, str) else value)
+        raise InputError(f"{one_line(name)} must be {kind}. Received: {shown}.")

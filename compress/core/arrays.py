@@ -6,6 +6,8 @@ have no name, so that they go when nobody holds the array, however the process e
 An .npz file may be damaged, or made to do harm: a member that is no array, is encrypted, says
 another size than it has, or unpacks to more than there is memory. All of it is found before memory
 is taken, and becomes one line. Nothing is unpickled.
+
+What models are fed is one array, or several by name (`Columns`).
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +57,10 @@ _DAMAGED = (
     struct.error, KeyError, IndexError, TypeError, SyntaxError, tokenize.TokenError, MemoryError,
     OverflowError,
 )  # fmt: skip
+
+ItemT = TypeVar("ItemT")
+Columns: TypeAlias = "npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]"
+"""An array (n, ...), or arrays (n, ...) of the same n examples by name, in a fixed order."""
 
 
 @contextmanager
@@ -204,7 +211,12 @@ class Growing:
 
     def _flush(self) -> None:
         if self._file is None:
-            self._file = _new_file()
+            place = folder()
+            place.mkdir(parents=True, exist_ok=True)
+            # without a name from the first byte on
+            self._file = tempfile.TemporaryFile(  # noqa: SIM115 - closed by `close`
+                prefix="paretune-data-", dir=place
+            )
             self._shape, self._dtype = self._parts[0].shape[1:], self._parts[0].dtype
         written = self.bytes - sum(part.nbytes for part in self._parts)
         what = f"{self._what} of {self._rows:,} examples so far"
@@ -233,13 +245,7 @@ def converted(
     """
     if not is_mapped(values) or not len(values):
         return function(values)
-    made = Growing(what)
-    try:
-        for part in chunks(values):
-            made.add(function(values[part]))
-        return made.whole()
-    finally:
-        made.close()
+    return _grown((function(values[part]) for part in chunks(values)), what)
 
 
 def rows_of(values: npt.NDArray[Any], index: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -248,11 +254,16 @@ def rows_of(values: npt.NDArray[Any], index: npt.NDArray[Any]) -> npt.NDArray[An
     if not is_mapped(values) or not is_large(size * len(index)):
         found: npt.NDArray[Any] = values[index]
         return found
-    made = Growing("examples")
+    step = max(1, CHUNK // max(1, size))
+    starts = range(0, len(index), step)
+    return _grown((values[index[start : start + step]] for start in starts), "examples")
+
+
+def _grown(batches: Iterable[Array], what: str) -> Array:
+    made = Growing(what)
     try:
-        step = max(1, CHUNK // max(1, size))
-        for start in range(0, len(index), step):
-            made.add(values[index[start : start + step]])
+        for batch in batches:
+            made.add(batch)
         return made.whole()
     finally:
         made.close()
@@ -342,8 +353,48 @@ def _content(stream: IO[bytes], size: int, name: str) -> npt.NDArray[np.uint8]:
     return content
 
 
-def _new_file() -> Any:
-    place = folder()
-    place.mkdir(parents=True, exist_ok=True)
-    # without a name from the first byte on
-    return tempfile.TemporaryFile(prefix="paretune-data-", dir=place)
+def mapped(function: Callable[[Any], Any], columns: Any) -> Any:
+    """Returns what a function makes of the array, or of each array by its name."""
+    if isinstance(columns, Mapping):
+        return {name: function(values) for name, values in columns.items()}
+    return function(columns)
+
+
+def taken(columns: Any, index: Any) -> Any:
+    """Returns the examples at an index or in a slice; what lies in files stays there."""
+    if isinstance(index, np.ndarray) and index.dtype.kind in "iu":
+        return mapped(lambda values: rows_of(values, index), columns)
+    return mapped(lambda values: values[index], columns)
+
+
+def arrays(columns: Any) -> list[Any]:
+    """Returns the arrays, in their order."""
+    return list(columns.values()) if isinstance(columns, Mapping) else [columns]
+
+
+def named(columns: Any, name: str = "") -> list[tuple[str, Any]]:
+    """Returns the arrays with their names; the only one has the name that is given."""
+    return list(columns.items()) if isinstance(columns, Mapping) else [(name, columns)]
+
+
+def unnamed(arrays: Mapping[str, Any]) -> Any:
+    """Returns arrays by name; the only one, where it has the name "", alone. See `named`."""
+    return arrays[""] if list(arrays) == [""] else arrays
+
+
+def count(columns: Any) -> int:
+    """Returns how many examples there are."""
+    return len(arrays(columns)[0])
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Returns the examples of several parts, one after the other."""
+    if isinstance(parts[0], Mapping):
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return np.concatenate(parts)
+
+
+def in_batches(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
+    """Yield so many items at a time, of the last ones fewer."""
+    iterator = iter(items)
+    yield from iter(lambda: list(islice(iterator, size)), [])

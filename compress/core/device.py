@@ -1,16 +1,19 @@
-"""What training runs on: every GPU that TensorFlow sees, else the CPU."""
+"""What training runs on: every GPU that TensorFlow sees, else the CPU; threads of BLAS."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from compress.core import linux
 from compress.core.errors import InputError
+from compress.core.lazy_modules import keras, tf
 from compress.core.native_output import captured_stderr, quiet_tensorflow_here
 from compress.core.quantities import MORE_THREADS, MOST_THREADS, parse_whole_number, threads_text
 
@@ -59,11 +62,6 @@ class Device:
         return f"CPU {self.name}, {threads_text(self.threads)}, {self.policy}"
 
 
-def available_cores() -> int:
-    """Returns the cores that this process may use (affinity respected), at least 1."""
-    return linux.cores()
-
-
 def cpu_name() -> str:
     """Returns the processor's model name."""
     return linux.cpu_name() or platform.machine()
@@ -91,9 +89,6 @@ def setup(choice: str = "auto", threads: int | None = None, sharers: int = 1) ->
     Raises:
         InputError: An unknown choice, "gpu" without a GPU, or Keras on another backend.
     """
-    import keras
-    import tensorflow as tf
-
     if choice not in DEVICES:
         raise InputError(f"device must be one of {', '.join(DEVICES)}. Received: {choice}.")
     if keras.backend.backend() != "tensorflow":
@@ -107,7 +102,7 @@ def setup(choice: str = "auto", threads: int | None = None, sharers: int = 1) ->
         raise _no_gpu()
     if threads is not None:
         parse_whole_number(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
-    wanted = threads or available_cores()
+    wanted = threads or linux.cores()
     share = memory_share(sharers) if gpus and choice != "cpu" and sharers > 1 else None
     try:
         tf.config.threading.set_intra_op_parallelism_threads(wanted)
@@ -121,7 +116,7 @@ def setup(choice: str = "auto", threads: int | None = None, sharers: int = 1) ->
                 tf.config.set_logical_device_configuration(gpu, [bound])
     except RuntimeError:  # TensorFlow refuses changes once it has started
         share = None
-        wanted = tf.config.threading.get_intra_op_parallelism_threads() or available_cores()
+        wanted = tf.config.threading.get_intra_op_parallelism_threads() or linux.cores()
     if choice == "cpu" or not gpus:
         return Device("cpu", cpu_name(), 1, wanted, "float32", jit=False)
     details = tf.config.experimental.get_device_details(gpus[0])
@@ -202,8 +197,6 @@ def card_bytes() -> int | None:
 @cache
 def _card_bound() -> int | None:
     """Return the bytes of a card that this process may take; None: the driver does not tell."""
-    import tensorflow as tf
-
     for card in tf.config.list_physical_devices("GPU"):
         for part in tf.config.get_logical_device_configuration(card) or ():
             if part.memory_limit is not None:
@@ -216,7 +209,6 @@ def quiet_tensorflow() -> None:
     """Imports TensorFlow in a process that is ours, without what it says of itself."""
     quiet_tensorflow_here()
     import keras  # noqa: F401
-    import tensorflow as tf
 
     with captured_stderr():
         tf.config.list_physical_devices()
@@ -244,3 +236,29 @@ def policy_for(compute_capability: tuple[int, int] | None) -> str:
     if compute_capability is None or compute_capability < (7, 0):
         return "float32"
     return "mixed_bfloat16" if compute_capability >= (8, 0) else "mixed_float16"
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Lets NumPy's and SciPy's linear algebra run on one thread for a time.
+
+    TensorFlow's threads and those of BLAS wait actively for work: where both are as many as
+    there are cores, factoring one matrix of 576 columns takes eight times as long.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield
+
+
+@contextmanager
+def all_blas_threads() -> Iterator[None]:
+    """Lets linear algebra take TensorFlow's threads for a time in which that has nothing to do."""
+    from threadpoolctl import threadpool_limits
+
+    from compress.core import linux
+
+    # what the user, or a search with several workers, has set; 0: every core
+    threads = tf.config.threading.get_intra_op_parallelism_threads() or linux.cores()
+    with threadpool_limits(limits=threads, user_api="blas"):
+        yield

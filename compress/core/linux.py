@@ -11,7 +11,7 @@ import select
 import signal
 import threading
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from compress.core.lifeline import KERNEL, WATCH
 
@@ -93,13 +93,8 @@ def tie() -> str:
     return KERNEL if at_main else WATCH
 
 
-def group_options() -> dict[str, Any]:
-    """Return options of `subprocess.Popen` that keep Ctrl-C from a child process."""
-    return {"start_new_session": True}
-
-
 def kill_group(process: int) -> None:
-    """Kill a process that was started with `group_options`, and all that it has started."""
+    """Kill a process that was started in a session of its own, and all that it has started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process, signal.SIGKILL)
 

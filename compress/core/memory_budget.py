@@ -156,7 +156,6 @@ class MemoryBudget:
 
 
 def _power_of_two(number: int) -> int:
-    """Return the largest power of two up to a number, at least 1."""
     return 1 << max(0, number.bit_length() - 1)
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import IO
 
 from compress.core import linux
 
@@ -29,21 +30,14 @@ def captured_stderr() -> Iterator[Callable[[], str]]:
         A function that returns what was written so far.
     """
     sys.stderr.flush()
-    saved = os.dup(2)
-    with tempfile.TemporaryFile(mode="w+b") as sink:
-        os.dup2(sink.fileno(), 2)
+    with tempfile.TemporaryFile() as sink, _redirected(2, sink), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
 
         def written() -> str:
             sink.seek(0)
             return sink.read().decode("utf-8", errors="replace")
 
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                yield written
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
+        yield written
 
 
 @contextmanager
@@ -54,16 +48,22 @@ def silenced_stdout() -> Iterator[None]:
     """
     sys.stdout.flush()
     linux.flush_c()
-    saved = os.dup(1)
-    sink = os.open(os.devnull, os.O_WRONLY)
+    with open(os.devnull, "wb") as sink, _redirected(1, sink):
+        try:
+            yield
+        finally:
+            linux.flush_c()
+
+
+@contextmanager
+def _redirected(descriptor: int, sink: IO[bytes]) -> Iterator[None]:
+    saved = os.dup(descriptor)
+    os.dup2(sink.fileno(), descriptor)
     try:
-        os.dup2(sink, 1)
         yield
     finally:
-        linux.flush_c()
-        os.dup2(saved, 1)
+        os.dup2(saved, descriptor)
         os.close(saved)
-        os.close(sink)
 
 
 @contextmanager

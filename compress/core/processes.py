@@ -1,19 +1,23 @@
-"""Processes of ours: servers that answer questions, and that none outlives who started it."""
+"""Processes of ours: forks, and servers that answer questions; none outlives who started it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import pickle
+import select
 import signal
 import struct
 import subprocess
+import sys
 import tempfile
 import time
+import traceback
+import warnings
 from collections.abc import Callable, Mapping
-from typing import IO, Any, Protocol
+from typing import IO, Any, NoReturn
 
-from compress.core import forks, linux
+from compress.core import lifeline, linux
 from compress.core.interpreter import module_command, module_environment
 
 CLOSE_SECONDS = 10.0
@@ -78,16 +82,6 @@ def _read(stream: int, length: int, deadline: float | None) -> bytes:
     return b"".join(parts)
 
 
-class _Process(Protocol):
-    """What `Server` needs of a process."""
-
-    pid: int
-
-    def poll(self) -> int | None: ...
-
-    def wait(self, timeout: float | None = None) -> int: ...
-
-
 class Server:
     """A process that answers questions one after the other, both as pickled objects.
 
@@ -95,7 +89,11 @@ class Server:
     """
 
     def __init__(
-        self, process: _Process, to: int, back: int, errors: IO[bytes] | None = None
+        self,
+        process: subprocess.Popen[bytes] | Fork,
+        to: int,
+        back: int,
+        errors: IO[bytes] | None = None,
     ) -> None:
         self._process, self._to, self._back, self._errors = process, to, back, errors
         self._closed = False
@@ -121,7 +119,7 @@ class Server:
             env={**module_environment(), **(environment or {})}, bufsize=0, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=errors,
             # Ctrl-C is for this process, which ends its servers
-            **linux.group_options(),
+            start_new_session=True,
         )  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None
@@ -132,12 +130,28 @@ class Server:
 
     @classmethod
     def forked(cls, work: Callable[[int, int], None]) -> Server:
-        """Fork this process.
+        """Fork this process, which must have no threads that the fork needs.
 
         Args:
-            work: See `forks.start`.
+            work: Runs in the fork with (where questions come from, where answers go), until it
+                returns. The fork has no other file open than these and what it was given as
+                standard error.
         """
-        return cls(*forks.start(work))
+        questions, to = os.pipe()
+        back, answers = os.pipe()
+        child = fork()
+        if child == 0:
+
+            def alone() -> int:
+                os.setsid()
+                _keep_open({2, questions, answers})
+                work(questions, answers)
+                return 0
+
+            _end_with(alone)
+        os.close(questions)
+        os.close(answers)
+        return cls(Fork(child), to, back)
 
     @property
     def pid(self) -> int:
@@ -164,19 +178,14 @@ class Server:
         except (EOFError, OSError):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(CLOSE_SECONDS)  # it is on its way out: what of, is asked next
-            words = self._last_words()
+            errors = self._errors
+            said = "" if errors is None or errors.closed else last_line(errors)
+            words = f"; its last words: {said}" if said else ""
             raise ProcessEnded(how_it_ended(self.close()) + words) from None
         except BaseException:
             # an answer that nobody waits for would be taken for the next question's
             self.close()
             raise
-
-    def _last_words(self) -> str:
-        """Returns the last line that the process wrote to its standard error."""
-        if self._errors is None or self._errors.closed:
-            return ""
-        said = last_line(self._errors)
-        return f"; its last words: {said}" if said else ""
 
     @property
     def alive(self) -> bool:
@@ -206,8 +215,105 @@ def serving() -> tuple[int, int]:
         error: what libraries print must not lie between answers.
     """
     questions, answers = os.dup(0), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    _point_nowhere(0, os.O_RDONLY)
     os.dup2(2, 1)
     return questions, answers
+
+
+def fork() -> int:
+    """Forks as `os.fork` does; the fork ends with this process."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    own, how = os.getpid(), linux.tie()
+    # Python 3.12 warns of forks of processes with threads: libraries' idle ones, here
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        lifeline.end_with_parent(own, how)
+    return child
+
+
+def run_in_fork(work: Callable[[], int], asking: int | None = None) -> int:
+    """Runs `work` in a fork.
+
+    Args:
+        work: Returns an exit status; 1 where it raises.
+        asking: A pipe whose other end must stay open, or the fork is killed.
+
+    Returns:
+        The exit status, negative for a signal; 0 where the other end was closed.
+    """
+    alive, life = os.pipe()
+    child = fork()
+    if child == 0:
+        _end_with(work)
+    os.close(life)
+    ended = [alive]
+    if asking is not None:
+        # both pipes tell of their other ends alone: what comes is for the fork to read
+        ends = select.poll()
+        ends.register(alive, 0)
+        ends.register(asking, 0)
+        ended = [number for number, _ in ends.poll()]
+    os.close(alive)
+    if alive not in ended:
+        os.kill(child, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code if alive in ended else 0
+
+
+class Fork:
+    """A fork that goes on beside this process, as `subprocess.Popen` is."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """Returns the exit status, or None while it runs."""
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Waits for its end."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if deadline is not None and time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("fork", timeout or 0.0)
+            time.sleep(0.005)
+        return code
+
+
+def _end_with(work: Callable[[], int]) -> NoReturn:
+    """Ends this process, a fork, with what `work` returns."""
+    code = 1
+    try:
+        code = work()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        # no exit handlers: they belong to the process that was forked
+        os._exit(code)
+
+
+def _keep_open(wanted: set[int]) -> None:
+    """Closes what a fork has inherited: locks and pipes of others would stay with it."""
+    last = 0
+    for number in sorted(wanted):
+        os.closerange(last, number)
+        last = number + 1
+    os.closerange(last, min(os.sysconf("SC_OPEN_MAX"), 2**16))
+    # what writes to a descriptor of these numbers must not hit another file
+    _point_nowhere(0, os.O_RDONLY)
+    _point_nowhere(1, os.O_WRONLY)
+
+
+def _point_nowhere(number: int, mode: int) -> None:
+    nothing = os.open(os.devnull, mode)
+    if nothing != number:
+        os.dup2(nothing, number)
+        os.close(nothing)

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from compress.core.errors import InputError, removed_name, unknown_name
-from compress.core.interpreter import resolve
-from compress.core.requirements import require_packages
+from compress.core.interpreter import require_packages, resolve
 
 T = TypeVar("T")
 
@@ -63,7 +62,6 @@ class Registry(Generic[T]):
             name: entry if isinstance(entry, Entry) else Entry(entry)
             for name, entry in (table or {}).items()
         }
-        self._loaded: dict[str, T] = {}
 
     def add(self, name: str, member: T | str, *, packages: tuple[str, ...] = ()) -> None:
         """Registers `member`, or the place of one, under `name`.
@@ -86,7 +84,6 @@ class Registry(Generic[T]):
     def remove(self, name: str) -> None:
         """Takes a member off, so that another can be registered under its name."""
         self._entries.pop(name, None)
-        self._loaded.pop(name, None)
 
     def __getitem__(self, name: str) -> T:
         """Returns the member called `name`.
@@ -94,9 +91,12 @@ class Registry(Generic[T]):
         Raises:
             InputError: No member has this name; the message lists the choices.
         """
-        if name not in self._loaded:
-            self._loaded[name] = cast("T", self._found(name))
-        return self._loaded[name]
+        if name not in self._entries:
+            if is_place(name):
+                return cast("T", resolve(name, self._title))
+            raise self._build_unknown_error(name)
+        place = self._entries[name].place
+        return cast("T", loaded(place) if isinstance(place, str) else place)
 
     def __contains__(self, name: object) -> bool:
         """Tells whether a name is registered."""
@@ -141,14 +141,6 @@ class Registry(Generic[T]):
         if name in self._removed:
             return removed_name(self.kind, name, self._removed[name])
         return unknown_name(self.kind, name, (*self._entries, *choices))
-
-    def _found(self, name: str) -> Any:
-        if name not in self._entries:
-            if is_place(name):
-                return resolve(name, self._title)
-            raise self._build_unknown_error(name)
-        place = self._entries[name].place
-        return loaded(place) if isinstance(place, str) else place
 
 
 def is_place(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""How results show themselves: one readable screen of text, and a table in a notebook.
+"""How results and work show themselves: a readable screen, a table in a notebook, progress, files.
 
 Text that is not ours (names, notes, choices, paths) is made fit to be shown.
 """
@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from compress.core.errors import printable
 
@@ -42,6 +45,9 @@ _PAGE = """\
 {%- endif %}
 </div>
 """
+
+OnProgress = Callable[[str, float], None]
+"""Called with (what is done, share of it in [0, 1])."""
 
 
 @dataclass(frozen=True)
@@ -181,3 +187,24 @@ def short(text: object, letters: int) -> str:
     """Returns one line of at most so many letters; what is cut off shows as "…"."""
     whole = line(text)
     return whole if len(whole) <= letters else f"{whole[: letters - 1]}…"
+
+
+def silent(text: str, share: float) -> None:
+    """Ignores progress."""
+
+
+def filled(folder: Path, template: str, **values: Any) -> str:
+    """Returns a template's text; it is no HTML, so nothing is escaped.
+
+    Args:
+        folder: Of the templates.
+        template: The name of one in it.
+        **values: What it names; all of it must be there.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(folder), undefined=StrictUndefined, autoescape=False,
+        keep_trailing_newline=True,
+    )  # fmt: skip
+    return environment.get_template(template).render(**values)

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.core.arrays import is_mapped
-from compress.core.columns import count, named
+from compress.core.arrays import count, is_mapped, named
 from compress.core.errors import InputError, one_line
 from compress.data.dataset import Answering, Dataset, Unlabelled
 from compress.data.hugging_face import NAME, about, is_hugging_face, parts_of, read

@@ -19,14 +19,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.atomic_files import read_json, write_json
-from compress.core.columns import (
+from compress.core.arrays import (
     Columns,
     arrays,
     named,
     taken,
     unnamed,
 )
+from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.data.parts import (
     SPLITS,

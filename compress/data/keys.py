@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.columns import Columns, arrays, count
+from compress.core.arrays import Columns, arrays, count
 
 LEVELS = 31
 """Steps that the values of an image's channel are told apart by."""

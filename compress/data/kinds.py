@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.core.columns import count
+from compress.core.arrays import count
 from compress.core.errors import InputError
 from compress.data.meaning import (
     Head,

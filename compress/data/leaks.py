@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.columns import arrays, count
+from compress.core.arrays import arrays, count
 from compress.core.errors import InputError
 from compress.data.keys import RowSketch, as_rows, is_among, is_identity
 

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.arrays import converted
-from compress.core.columns import Columns, arrays, count, named, taken
+from compress.core.arrays import Columns, arrays, converted, count, named, taken
 from compress.core.errors import InputError
 from compress.data.keys import example_keys
 from compress.data.tasks import TASKS

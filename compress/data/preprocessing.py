@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.arrays import chunks, is_mapped
-from compress.core.columns import Columns
+from compress.core.arrays import Columns, chunks, is_mapped
 from compress.core.errors import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

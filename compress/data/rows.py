@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.core.arrays import Growing, chunks, converted
-from compress.core.columns import unnamed
+from compress.core.arrays import Growing, chunks, converted, unnamed
 from compress.core.errors import InputError
 from compress.data.kinds import IMAGE, NAMES, NUMBER, Layout, Roles
 from compress.data.meaning import Head, Heads, first_shape

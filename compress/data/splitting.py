@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.arrays import CHUNK, Growing, is_large
-from compress.core.columns import arrays, named, taken, unnamed
+from compress.core.arrays import CHUNK, Growing, arrays, is_large, named, taken, unnamed
 from compress.core.errors import InputError
 from compress.data.leaks import TOLERATED, collision_probability, is_single
 from compress.data.parts import Output, RawData, Split

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.core.arrays import Growing
-from compress.core.columns import arrays, in_batches, joined, mapped, named, unnamed
+from compress.core.arrays import Growing, arrays, in_batches, joined, mapped, named, unnamed
 from compress.core.errors import InputError
 from compress.core.interpreter import told
 

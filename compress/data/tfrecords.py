@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.core.columns import in_batches
+from compress.core.arrays import in_batches
 from compress.core.errors import InputError, one_line
 from compress.data.kinds import (
     ARRAY,

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from compress.core.arguments import check_arguments
 from compress.core.atomic_files import write_json, write_text
 from compress.core.errors import InputError, RunFailed
-from compress.core.progress import OnProgress, silent
 from compress.core.quantities import MORE_THREADS, MOST_THREADS, parse_whole_number
-from compress.core.templates import filled
+from compress.core.summary import OnProgress, filled, silent
 from compress.exporting.side_by_side import litert_files
 from compress.measure.latency_table.measuring import CallItem, batches, empty_model
 from compress.model.io import as_model

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.arguments import conform
+from compress.core.arrays import arrays as arrays_of
+from compress.core.arrays import named, taken
 from compress.core.atomic_files import read_json, write_json
-from compress.core.columns import arrays as arrays_of
-from compress.core.columns import named, taken
 from compress.core.errors import InputError
-from compress.core.typed import conform
 from compress.data import Dataset
 from compress.distillation.teachers import Teachers
 from compress.model.activations import examples_at_once

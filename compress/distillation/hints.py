@@ -10,7 +10,8 @@ import numpy as np
 
 from compress.core.errors import InputError
 from compress.distillation.losses import FeatureLoss
-from compress.model.heads import is_activation_layer, producer
+from compress.model.heads import is_activation_layer
+from compress.model.internals import maker_of
 from compress.model.logits import feature_calls
 from compress.model.recording import record
 from compress.plan import DistillOptions
@@ -202,7 +203,7 @@ def _by_stage(ours: list[_Output], theirs: list[_Output]) -> list[Pair]:
 
 def _embedding(model: keras.Model, task: Task) -> _Output | None:
     """Returns what the last layer with weights is fed, where a layer made it."""
-    last: Any = producer(model)
+    last = maker_of(model.outputs[0])
     nodes = [(path, node) for path, node in record(model).named() if node.body is None]
     if is_activation_layer(last, task.activation):
         nodes = [(path, node) for path, node in nodes if node.operation is not last]

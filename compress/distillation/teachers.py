@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core.columns import named
+from compress.core.arrays import named
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing
 from compress.data.tasks import UNLABELLED, Task
-from compress.model.fused_batchnorm import fused_normalization
 from compress.model.heads import check_head, check_shapes
+from compress.model.inference import fused_normalization
 from compress.model.logits import logits_view
 from compress.model.program import Node, Program
 from compress.model.rebuild import config_of

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.columns import arrays, count, joined, taken
+from compress.core.arrays import arrays, count, joined, taken
 from compress.core.errors import InputError, one_line
 from compress.core.memory_budget import current_budget
 from compress.core.statistics import compare_examples

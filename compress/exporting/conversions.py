@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from compress.core.errors import RunFailed
 from compress.core.processes import ProcessEnded, ProcessOverdue, Server
 from compress.exporting.traced import UNNAMED, path_of, without_calls
-from compress.model.walk import named_layers
+from compress.model.internals import named_layers
 
 if TYPE_CHECKING:
     import keras

@@ -13,10 +13,18 @@ import os
 import tempfile
 from typing import IO, Any
 
-from compress.core import forks, linux
+from compress.core import linux
 from compress.core.errors import MissingDependency
 from compress.core.faults import SPACE, fault_of
-from compress.core.processes import Server, how_it_ended, last_line, receive, send, serving
+from compress.core.processes import (
+    Server,
+    how_it_ended,
+    last_line,
+    receive,
+    run_in_fork,
+    send,
+    serving,
+)
 from compress.exporting.conversions import ConversionFailed, use
 from compress.plugins import STEPS
 
@@ -41,7 +49,7 @@ def serve(questions: int, answers: int) -> None:
     with tempfile.TemporaryFile() as said, mmap.mmap(-1, 1) as busy:
         code = _RENEW
         while code:
-            code = forks.run(lambda: _answer(questions, answers, said, busy), questions)
+            code = run_in_fork(lambda: _answer(questions, answers, said, busy), questions)
             if busy[0]:
                 busy[0] = 0
                 words = last_line(said)

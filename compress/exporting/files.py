@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.arguments import check_arguments
+from compress.core.arrays import arrays, count, taken
 from compress.core.atomic_files import read_json, write_bytes, write_json
-from compress.core.columns import arrays, count, taken
 from compress.core.errors import InputError, RunFailed
 from compress.core.memory_budget import current_budget
 from compress.core.summary import Readable, Summary

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from compress.core.atomic_files import replacing, write_bytes
 from compress.core.errors import InputError
-from compress.core.requirements import FORMATS, MAKING_ONNX, require_packages
+from compress.core.interpreter import FORMATS, MAKING_ONNX, require_packages
 from compress.exporting.conversions import convert, explained
 from compress.exporting.traced import (
     PLAIN,

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from compress.core.atomic_files import write_bytes
 from compress.core.errors import InputError, RunFailed, one_line
-from compress.core.requirements import FORMATS, require_packages
+from compress.core.interpreter import FORMATS, require_packages
 from compress.exporting.conversions import ConversionFailed, convert
 from compress.exporting.litert import calibrated_file, configured
 from compress.exporting.onnx import quantize_onnx

@@ -25,8 +25,8 @@ from compress.model.copies import float32_model, with_indices
 from compress.model.inference import inference_alone, reduce_range
 from compress.model.internals import layers_inside
 from compress.model.io import save_model
+from compress.model.kinds import SavedModel
 from compress.model.ports import packed
-from compress.model.saved_models import SavedModel
 
 if TYPE_CHECKING:
     import keras
@@ -339,7 +339,7 @@ def path_of(node: str, paths: Collection[str]) -> str:
 
     Args:
         node: The node's name.
-        paths: Of `compress.model.walk.named_layers`; or names of layers that hold no others.
+        paths: Of `compress.model.internals.named_layers`; or names of layers that hold no others.
     """
     found = ""
     for scope in node.split("/")[1:]:  # the first is the model's

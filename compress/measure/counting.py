@@ -19,11 +19,11 @@ from compress.core.arguments import check_arguments
 from compress.core.errors import InputError, is_too_small, reason_of
 from compress.measure.graph_files import read_graph_file
 from compress.measure.layer_costs import Analysis, LayerCost, peak_bytes
-from compress.measure.op_classes import COUNTED_ZERO, REASONS, other_ops
-from compress.measure.rules import CallShapes, Shape, Sized, Uncountable, rule_of
-from compress.model.input_sizes import InputShape, sizes_of
+from compress.measure.rules import CallShapes, Shape, Sized, Uncountable, other_ops, rule_of
 from compress.model.io import as_model
 from compress.model.kinds import foreign
+from compress.model.layers import UNCOUNTED, class_of
+from compress.model.ports import InputShape, sizes_of
 from compress.model.program import Node, Program
 from compress.model.recording import record
 from compress.run.compressed import CallNode
@@ -129,8 +129,7 @@ def given_shapes(program: Program, input_shape: InputShape | None) -> list[tuple
 
 def _opens(layer: Any) -> bool:
     """Opens layers made of layers that have no rule of their own."""
-    kind = type(layer).__name__
-    return rule_of(layer) is None and kind not in COUNTED_ZERO and kind not in REASONS
+    return not class_of(layer).work
 
 
 def _cost(step: Step, seen: set[int]) -> LayerCost:
@@ -165,12 +164,11 @@ def _cost(step: Step, seen: set[int]) -> LayerCost:
 
 def _macs(step: Step) -> tuple[int | None, str]:
     operation = step.node.operation
-    kind = type(operation).__name__
-    rule = rule_of(operation)
-    if rule is None and kind in COUNTED_ZERO:
+    work, rule = class_of(operation).work, rule_of(operation)
+    if work in UNCOUNTED:
         return 0, ""
     if rule is None:
-        return None, REASONS.get(kind) or step.node.closed or NO_RULE
+        return None, work or step.node.closed or NO_RULE
     inputs: list[Any] = [tensor.known for tensor in step.inputs]
     outputs: list[Any] = [tensor.known for tensor in step.outputs]
     if None in inputs or None in outputs:
@@ -318,11 +316,8 @@ def _folded(node: Node, inputs: Sequence[SizedTensor]) -> bool:
 
 def _specs(name: str, node: Node, inputs: Sequence[SizedTensor]) -> list[Any]:
     """Returns symbolic outputs of a call for inputs of the shapes known by now."""
-    import keras
-
-    args, kwargs = node.arguments([keras.KerasTensor(x.shape, x.dtype) for x in inputs])
     try:
-        made = node.operation.compute_output_spec(*args, **kwargs)
+        return node.output_specs(inputs)
     except ValueError as error:
         shapes = ", ".join(str(tensor.shape) for tensor in inputs)
         remedy = (
@@ -335,7 +330,6 @@ def _specs(name: str, node: Node, inputs: Sequence[SizedTensor]) -> list[Any]:
             f"Layer '{name}' must take inputs of the shape that it has for this input size. "
             f"Received: {shapes} ({reason_of(error, 160)}).{remedy}"
         ) from None
-    return list(keras.tree.flatten(made))
 
 
 def width(dtype: str) -> int:

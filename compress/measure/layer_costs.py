@@ -49,7 +49,7 @@ class LayerCost:
         nonzero: Parameters that are not zero.
         reason: Why `macs` is None.
         sparse_macs: MACs whose weight is not zero; `macs` where no weight is multiplied.
-        other_ops: Elementwise operations, which are no MACs (see `compress.measure.op_classes`).
+        other_ops: Elementwise operations, which are no MACs (see `compress.measure.rules`).
         bytes_moved: Bytes of inputs, weights and outputs, each once, in the layer's types.
     """
 

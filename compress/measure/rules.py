@@ -16,8 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from compress.measure.op_classes import COUNTED_ZERO
 from compress.model.internals import attention_part
+from compress.model.layers import (
+    ELEMENTWISE,
+    NORMALIZES,
+    POOLS,
+    REDUCES,
+    UNCOUNTED,
+    class_named,
+    class_of,
+)
 
 Shape = tuple[int, ...]
 
@@ -76,13 +84,22 @@ def rule_of(operation: Any) -> Rule | None:
 
     The first axis of a layer's input is its batch: 1, or more where positions were folded in.
     """
-    kind = type(operation).__name__
-    if kind in OPERATION_RULES:
-        return OPERATION_RULES[kind]
-    if kind == "Dot" and not hasattr(operation, "normalize"):
-        return dot
-    rule = _dot_layer if kind == "Dot" else RULES.get(kind)
-    return None if rule is None else partial(_of_batch, rule)
+    work = class_of(operation).work
+    rule = _dot_layer if work == "dot" and hasattr(operation, "normalize") else RULES.get(work)
+    return OPERATION_RULES.get(work) if rule is None else partial(_of_batch, rule)
+
+
+def other_ops(kind: str, source: int, target: int, window: int) -> int:
+    """Returns the elementwise operations of a call, by the convention of `UNCOUNTED`.
+
+    Args:
+        kind: Class name.
+        source: Elements of the first input.
+        target: Elements of all outputs.
+        window: Elements of a pooling window.
+    """
+    works = {REDUCES: source, POOLS: target * window, NORMALIZES: 2 * target, ELEMENTWISE: target}
+    return works.get(class_named(kind).work, 0)
 
 
 def _positions(layer: Any, shape: Shape) -> int:
@@ -130,7 +147,7 @@ def _cell_macs(cell: Any) -> int:
     kind = type(cell).__name__
     if kind == "StackedRNNCells":
         return sum(map(_cell_macs, cell.cells))
-    if RULES.get(kind) is not _cell:
+    if class_named(kind).work != "recurrent_cell":
         raise Uncountable(f"no counting rule for recurrent cells of class {kind}")
     return _kernels(cell, "kernel", "recurrent_kernel")
 
@@ -168,13 +185,13 @@ def _wrapped(call: CallShapes) -> int:
 
 
 def _of_inner(layer: Any, source: Shape, target: Shape | None = None) -> int:
-    kind = type(layer).__name__
-    if kind in COUNTED_ZERO:
+    work = class_of(layer).work
+    if work in UNCOUNTED:
         return 0
-    if kind not in RULES:
-        raise Uncountable(f"no counting rule for the {kind} inside")
+    if work not in RULES:
+        raise Uncountable(f"no counting rule for the {type(layer).__name__} inside")
     made = tuple(layer.compute_output_shape(source)) if target is None else target
-    return RULES[kind](CallShapes(layer, (Sized(source),), {}, (source,), (made,)))
+    return RULES[work](CallShapes(layer, (Sized(source),), {}, (source,), (made,)))
 
 
 # -- attention ------------------------------------------------------------------------------
@@ -234,24 +251,25 @@ def _dot_layer(call: CallShapes) -> int:
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), _conv),
-    **dict.fromkeys(("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), _conv_transpose),
-    **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _conv),
-    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _separable),
-    **dict.fromkeys(("LSTM", "GRU", "SimpleRNN", "RNN"), _rnn),
-    **dict.fromkeys(("LSTMCell", "GRUCell", "SimpleRNNCell", "StackedRNNCells"), _cell),
-    **dict.fromkeys(("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), _conv_lstm),
-    "Dense": _dense,
-    "EinsumDense": _einsum_dense,
-    "ReversibleEmbedding": _reversible,
-    "Bidirectional": _bidirectional,
-    "TimeDistributed": _time_distributed,
-    "SpectralNormalization": _wrapped,
-    "MultiHeadAttention": _multi_head,
-    "GroupedQueryAttention": _grouped,
-    "Attention": _luong,
-    "AdditiveAttention": _additive,
+    "convolution": _conv,
+    "transposed": _conv_transpose,
+    "depthwise": _conv,
+    "separable": _separable,
+    "dense": _dense,
+    "einsum_dense": _einsum_dense,
+    "recurrent": _rnn,
+    "recurrent_cell": _cell,
+    "convolutional_lstm": _conv_lstm,
+    "reversible_embedding": _reversible,
+    "bidirectional": _bidirectional,
+    "time_distributed": _time_distributed,
+    "wrapper": _wrapped,
+    "multi_head_attention": _multi_head,
+    "grouped_query_attention": _grouped,
+    "dot_attention": _luong,
+    "additive_attention": _additive,
 }
+"""Of layers, by the work of their classes (`compress.model.layers`)."""
 
 
 def _of_batch(rule: Rule, call: CallShapes) -> int:
@@ -313,17 +331,18 @@ def _dot_product_attention(call: CallShapes) -> int:
 
 
 OPERATION_RULES: dict[str, Rule] = {
-    "Matmul": _matmul,
-    "Inner": dot,
-    "Vdot": _vdot,
-    "Tensordot": _tensordot,
-    "Einsum": _einsum,
-    "Conv": _conv_op,
-    "DepthwiseConv": _depthwise_op,
-    "SeparableConv": _separable_op,
-    "ConvTranspose": _conv_transpose_op,
-    "DotProductAttention": _dot_product_attention,
+    "matmul": _matmul,
+    "dot": dot,
+    "vdot": _vdot,
+    "tensordot": _tensordot,
+    "einsum": _einsum,
+    "raw_convolution": _conv_op,
+    "raw_depthwise": _depthwise_op,
+    "raw_separable": _separable_op,
+    "raw_transposed": _conv_transpose_op,
+    "dot_product_attention": _dot_product_attention,
 }
+"""Of raw operations, likewise."""
 
 
 # -- formulas -------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from compress.core.memory_budget import current_budget
+from compress.model.internals import head_count
 from compress.model.program import Node, Program
 from compress.model.recording import record
 
@@ -175,11 +176,8 @@ def _known(shape: Sequence[int | None], given: Sequence[_Tensor]) -> Shape:
 
 def _shapes(node: Node, given: Sequence[_Tensor]) -> list[Shape] | None:
     """Return the shapes of a call's outputs, by what goes in; None: the call does not tell."""
-    import keras
-
-    args, kwargs = node.arguments([keras.KerasTensor(item.shape, item.dtype) for item in given])
     try:
-        specs = keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs))
+        specs = node.output_specs(given)
     except Exception:  # a layer of the user's may raise anything
         return None
     return [_known(spec.shape, given) for spec in specs]
@@ -192,7 +190,7 @@ def _inside(node: Node, given: Sequence[_Tensor]) -> int:
     if kind.endswith("Attention") and shapes:
         batch, queries = shapes[0][0], math.prod(shapes[0][1:-1])
         keys = math.prod(shapes[min(1, len(shapes) - 1)][1:-1])
-        heads: Any = getattr(operation, "num_heads", None) or getattr(operation, "_num_heads", 1)
+        heads = head_count(operation)
         width: Any = heads * (getattr(operation, "key_dim", None) or shapes[0][-1])
         # scores before and behind the softmax; queries, keys, values and what comes of them
         return int(4 * batch * (2 * heads * queries * keys + 2 * width * (queries + keys)))

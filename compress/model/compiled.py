@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compress.core.errors import InputError
 from compress.core.interpreter import told
-from compress.model.graphs import as_graph
-from compress.model.internals import compile_arguments, graph_of_class, prepare_compiled
+from compress.core.lazy_modules import keras, tf
+from compress.model.internals import (
+    compile_arguments,
+    function_of,
+    graph_of_class,
+    prepare_compiled,
+)
 from compress.model.ports import output_names
-
-if TYPE_CHECKING:
-    import keras
+from compress.model.rebuild import as_graph
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,6 @@ class CompiledOutput:
     @property
     def own(self) -> bool:
         """Whether the loss is the user's: none of Keras's."""
-        import keras
-
         is_function = callable(self.loss) and not isinstance(self.loss, keras.losses.Loss)
         kind = self.loss if is_function else type(self.loss)
         function = getattr(self.loss, "fn", None)  # Keras wraps functions
@@ -52,13 +52,11 @@ def compiled_outputs(
 
     Args:
         model: Any.
-        graph: Of the same layers, where it is at hand; see `compress.model.graphs.as_graph`.
+        graph: Of the same layers, where it is at hand; see `compress.model.rebuild.as_graph`.
 
     Raises:
         InputError: Losses or metrics are of other outputs than the model's.
     """
-    import keras
-
     arguments = compile_arguments(model)
     if arguments is None:
         return {}
@@ -98,8 +96,6 @@ def compiled_model(path: Path) -> keras.Model:
     Raises:
         InputError: It cannot be found.
     """
-    import keras
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of optimizers, which are not asked for
@@ -115,7 +111,7 @@ def compiled_model(path: Path) -> keras.Model:
 
 def less_is_better(metric: Any) -> bool:
     """Tells whether a metric is an error or a loss, by its name and its function's."""
-    function = getattr(metric, "_fn", None)
+    function = function_of(metric)
     words = f"{type(metric).__name__} {metric.name} {getattr(function, '__module__', '')}".lower()
     less = ("error", "loss", "crossentropy", "divergence", "hinge", "log_cosh", "poisson", "mae",
             "mse", "keras.src.losses")  # fmt: skip
@@ -167,8 +163,6 @@ class OwnStep:
 
 def own_step_of(model: keras.Model) -> OwnStep | None:
     """Returns a model's own `train_step`; None: it is trained as Keras trains any."""
-    import keras
-
     own = type(model).train_step is not keras.Model.train_step
     return OwnStep(model) if own else None
 
@@ -186,9 +180,7 @@ def step_on(model: keras.Model, batch: tuple[Any, Any, Any]) -> Any:
     Raises:
         InputError: It fails, or returns no numbers by name.
     """
-    import tensorflow as tf
-
-    with _explained(model):
+    try:
         prepare_compiled(model, batch)
         # metrics are means over an epoch: those of one step are wanted
         model.reset_metrics()
@@ -199,13 +191,6 @@ def step_on(model: keras.Model, batch: tuple[Any, Any, Any]) -> Any:
                 f"does. Received: {type(logs).__name__}."
             )
         return tf.cast(logs.get("loss", next(iter(logs.values()))), tf.float32)
-
-
-@contextmanager
-def _explained(model: keras.Model) -> Iterator[None]:
-    """Names the user's `train_step` where it raises an error."""
-    try:
-        yield
     except InputError:
         raise
     except Exception as error:  # the user's own code
@@ -223,28 +208,18 @@ def _explained(model: keras.Model) -> Iterator[None]:
 
 def _hand_over(made: Any, name: str, value: Any) -> None:
     """Gives an attribute of the user's model to the smaller one."""
-    import keras
-
     parts = keras.tree.flatten(value) if isinstance(value, (list, tuple, dict)) else [value]
     if any(isinstance(part, keras.Metric) for part in parts):
         setattr(made, name, _anew(value))
         return
     larger = (keras.layers.Layer, keras.optimizers.Optimizer, keras.KerasTensor)
-    held = [isinstance(part, larger) or _is_learnt(part) for part in parts]
-    if not any(held):
+    learnt = [isinstance(part, keras.Variable) and bool(part.trainable) for part in parts]
+    if not any(learnt) and not any(isinstance(part, larger) for part in parts):
         vars(made)[name] = value  # past Keras's tracking: a counter is no weight of this model
-
-
-def _is_learnt(value: Any) -> bool:
-    import keras
-
-    return isinstance(value, keras.Variable) and bool(value.trainable)
 
 
 def _anew(structure: Any) -> Any:
     """Returns metrics that count for themselves; what else there is stays."""
-    import keras
-
     if isinstance(structure, dict):
         return {name: _anew(item) for name, item in structure.items()}
     if isinstance(structure, (list, tuple)):
@@ -284,8 +259,6 @@ def _by_output(given: Any, names: list[str], what: str, *, several: bool) -> dic
 
 
 def _metric(given: Any, width: int | None) -> Any:
-    import keras
-
     if given in ("accuracy", "acc"):
         given = "binary_accuracy" if width == 1 else "sparse_categorical_accuracy"
     made: Any = keras.metrics.get(given)

@@ -13,19 +13,28 @@ import inspect
 import types
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from compress.core.errors import InputError, is_too_small, reason_of
-from compress.model import walk
-from compress.model.internals import layers_inside, maker_of, uncompiled
+from compress.core.lazy_modules import keras, tf
+from compress.model.internals import (
+    is_graph,
+    is_tracked,
+    layers_inside,
+    maker_of,
+    new_operation,
+    renew_state,
+    uncompiled,
+    variable_state,
+    weights_changed,
+)
+from compress.model.layers import is_keras
 from compress.model.ports import packed
+from compress.model.program import Readers
 from compress.model.rebuild import config_of, from_config, why_not_rebuildable
 from compress.model.recording import record
-
-if TYPE_CHECKING:
-    import keras
 
 SHARED = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type, inspect.Signature)
 """Kinds of values that copies share with the original, as `copy.deepcopy` does."""
@@ -46,8 +55,6 @@ def float32_model(model: keras.Model) -> keras.Model:
         The model itself where it computes in float32 already, else a clone with equal
         weights.
     """
-    import keras
-
     single = all(layer.compute_dtype == "float32" for layer in layers_inside(model))
     if single and not any(
         _is_double(item)
@@ -63,9 +70,6 @@ def _is_double(item: Any) -> bool:
 
 
 def _called_in_single(operation: Any, *args: Any, **kwargs: Any) -> Any:
-    """Calls an operation with constants in single precision."""
-    import keras
-
     args, kwargs = keras.tree.map_structure(
         lambda item: np.float32(item) if _is_double(item) else item, (args, kwargs)
     )
@@ -99,8 +103,6 @@ def sized_model(model: keras.Model, shapes: Sequence[Sequence[int]]) -> keras.Mo
     Raises:
         InputError: A size is too small, or another one that a layer does not take.
     """
-    import keras
-
     if all(None not in tuple(tensor.shape)[1:] for tensor in model.inputs):
         return model
     inputs = [
@@ -141,19 +143,12 @@ def with_indices(model: keras.Model) -> keras.Model:
 
 def read_by_embeddings(model: keras.Model) -> set[int]:
     """Return the places of the inputs that embeddings read, and nothing else."""
-    import keras
-
     program = record(model)
-    readers: dict[int, list[Any]] = {id(tensor): [] for tensor in program.inputs}
-    for node in program.nodes:
-        for tensor in node.inputs:
-            if id(tensor) in readers:
-                readers[id(tensor)].append(node.operation)
+    users = [Readers(program.nodes).users(tensor) for tensor in program.inputs]
     return {
         place
-        for place, tensor in enumerate(program.inputs)
-        if readers[id(tensor)]
-        and all(isinstance(layer, keras.layers.Embedding) for layer in readers[id(tensor)])
+        for place, calls in enumerate(users)
+        if calls and all(isinstance(call.operation, keras.layers.Embedding) for call in calls)
     }
 
 
@@ -186,7 +181,6 @@ def clone(
     Raises:
         InputError: A layer can neither be rebuilt from its config nor copied.
     """
-    import keras
 
     def again(layer: Any) -> Any:
         if id(layer) not in copier.made:
@@ -194,9 +188,9 @@ def clone(
         return copier.made[id(layer)]
 
     def made(layer: Any) -> Any:
-        if isinstance(layer, keras.Model) and walk.is_graph(layer):
+        if isinstance(layer, keras.Model) and is_graph(layer):
             return clone(layer, copier, dtype, by_config=by_config)
-        own = by_config or type(layer).__module__.startswith("keras.")
+        own = by_config or is_keras(layer)
         if own and not why_not_rebuildable(layer):
             try:
                 config = config_of(layer)
@@ -230,7 +224,7 @@ def clone(
             call_function=_called_in_single if dtype == "float32" and not sequential else None,
         )
     cloned.set_weights(model.get_weights())
-    walk.weights_changed(cloned)
+    weights_changed(cloned)
     return cloned
 
 
@@ -267,8 +261,8 @@ class Copier:
                 f"config, or hold only what can be copied. Received: {text}. Implement "
                 "get_config() and from_config()."
             ) from None
-        if hasattr(made, "_flatten_layers"):
-            walk.weights_changed(made)
+        if isinstance(made, keras.layers.Layer):
+            weights_changed(made)
         return made
 
     def keep(self, original: Any, made: Any) -> None:
@@ -277,9 +271,6 @@ class Copier:
         self.made[id(original)] = made
 
     def _copied(self, value: Any) -> Any:
-        import keras
-        import tensorflow as tf
-
         if id(value) in self.made:
             return self.made[id(value)]
         if isinstance(value, types.FunctionType):
@@ -295,15 +286,14 @@ class Copier:
             return self._variable(value)
         if isinstance(value, keras.KerasTensor | tf.Tensor | keras.DTypePolicy):
             return value
-        if isinstance(value, keras.Model) and walk.is_graph(value):
+        if isinstance(value, keras.Model) and is_graph(value):
             return clone(value, self)
         if isinstance(value, keras.Operation):
             return self._operation(value)
         if isinstance(value, tuple):
             items = [self._copied(item) for item in value]
             return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-        tracked = type(value).__module__ == "keras.src.utils.tracking"
-        if type(value) in CONTAINERS or (tracked and isinstance(value, list | set | dict)):
+        if type(value) in CONTAINERS or is_tracked(value):
             return self._container(value)
         if _plain_object(value):
             return self._object(value, object.__new__(type(value)), ())
@@ -312,8 +302,6 @@ class Copier:
 
     def _function(self, function: types.FunctionType) -> Any:
         """Copies a function where it holds a layer or weight, else shares it."""
-        import keras
-
         cells = function.__closure__ or ()
         held = [cell.cell_contents for cell in cells if _filled(cell)]
         live = keras.Operation | keras.Variable
@@ -334,38 +322,18 @@ class Copier:
         return made
 
     def _operation(self, value: Any) -> Any:
-        import keras
-
-        # Keras wraps `build` and `quantize` of each object: the new one has its own
+        made, fresh = new_operation(value)
         if isinstance(value, keras.layers.Layer):
-            made = keras.layers.Layer.__new__(type(value))
             self.layers.append(made)
-        else:
-            made = object.__new__(type(value))
-        fresh = {name: vars(made)[name] for name in ("build", "quantize") if name in vars(made)} | {
-            "_inbound_nodes": [],
-            "_outbound_nodes": [],
-            "_losses": [],
-            "_loss_ids": set(),
-        }
-        if isinstance(value, keras.Model):
-            functions = ("train_function", "test_function", "predict_function", "optimizer")
-            fresh |= dict.fromkeys(functions) | {"compiled": False}
-        fresh = {name: item for name, item in fresh.items() if name in vars(value)}
         self._object(value, made, fresh)
-        vars(made).update(fresh)
-        tracker = vars(made).get("_tracker")
-        if tracker is not None:
-            for name, (_, stored) in tracker.config.items():
-                tracker.stored_ids[name] = {id(item) for item in stored}
+        renew_state(made, fresh)
         return made
 
     def _variable(self, value: Any) -> Any:
         made = object.__new__(type(value))
-        shared = ("_initializer", "_regularizer", "_constraint")
-        self._object(value, made, (*shared, "_value"))
-        vars(made).update({name: vars(value)[name] for name in shared if name in vars(value)})
-        vars(made)["_value"] = copy.deepcopy(value._value)
+        fresh = variable_state(value)
+        self._object(value, made, fresh)
+        vars(made).update(fresh)
         return made
 
     def _container(self, value: Any) -> Any:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core.columns import count, joined, mapped, taken
+from compress.core.arrays import count, joined, mapped, taken
 from compress.core.errors import InputError
+from compress.core.lazy_modules import keras
 from compress.data.dataset import Answering
 from compress.data.meaning import Head, Heads
 from compress.data.parts import shapes_of
@@ -17,13 +18,10 @@ from compress.data.tasks import Task
 from compress.model.activations import examples_at_once
 from compress.model.compiled import CompiledOutput, compiled_outputs
 from compress.model.copies import sized_model
-from compress.model.internals import maker_of
+from compress.model.internals import is_graph, maker_of
 from compress.model.ports import answers_of, input_names, output_names, packed
-from compress.model.walk import is_graph
 
 if TYPE_CHECKING:
-    import keras
-
     from compress.data import Dataset, Preprocessing, Unlabelled
 
 
@@ -177,11 +175,6 @@ def _answer(model: keras.Model, x: Any, preprocess: Preprocessing) -> Any:
     return joined([mapped(lambda values: np.asarray(values, np.float32), part) for part in made])
 
 
-def producer(model: keras.Model) -> Any:
-    """Returns the layer or operation that makes the model's output, or None if unknown."""
-    return maker_of(model.outputs[0])
-
-
 def head_of(
     model: keras.Model, compiled: Mapping[str, CompiledOutput] | None = None
 ) -> Head | Heads | None:
@@ -229,8 +222,6 @@ def _innermost(output: Any) -> Any:
 
 def is_activation_layer(layer: Any, activation: str) -> bool:
     """Tells whether a layer does nothing but softmax over the last axis, or sigmoid."""
-    import keras
-
     if isinstance(layer, keras.layers.Softmax):
         return activation == "softmax" and layer.axis == -1
     return isinstance(layer, keras.layers.Activation) and ends_in(layer, activation)
@@ -238,8 +229,6 @@ def is_activation_layer(layer: Any, activation: str) -> bool:
 
 def ends_in(layer: Any, activation: str) -> bool:
     """Tells whether a layer applies softmax or sigmoid to what it computes."""
-    import keras
-
     if activation == "linear":
         return False
     return getattr(layer, "activation", None) is getattr(keras.activations, activation)
@@ -257,7 +246,6 @@ def outputs_probabilities(model: keras.Model, task: Task, name: str = "") -> boo
     """
     if task.activation == "linear":
         return False
-    import keras
 
     # large inputs too: logits that happen to lie within [0, 1] do not stay there
     sizes = np.repeat([1.0, 100.0], 8)

@@ -5,21 +5,19 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from compress.core.arguments import check_arguments
 from compress.core.atomic_files import replacing
 from compress.core.errors import InputError
-from compress.model import keras2_files, walk
-from compress.model.graphs import as_graph
-from compress.model.internals import layers_inside, own_variables
+from compress.core.lazy_modules import keras
+from compress.model import keras2_files
+from compress.model.internals import is_graph, layers_inside, own_variables
 from compress.model.kinds import check_model_file
-from compress.model.rebuild import lenient, needs_leave, why_not_rebuildable
-
-if TYPE_CHECKING:
-    import keras
+from compress.model.layers import is_keras
+from compress.model.rebuild import as_graph, needs_leave, stand_ins, why_not_rebuildable
 
 LOG = logging.getLogger("paretune")
 
@@ -35,7 +33,6 @@ def as_model(model: keras.Model | str | Path) -> keras.Model:
     """
     if isinstance(model, (str, Path)):
         return load_model(model)
-    import keras
 
     if isinstance(model, keras.Model):
         return model
@@ -93,21 +90,17 @@ def load_model(path: str | Path) -> keras.Model:
 
 def _read(file: Path) -> keras.Model:
     """Reads a file as Keras does, or else with layers of others made of a part of their configs."""
-    import keras
-
     try:
         return keras.saving.load_model(file, compile=False)
     except Exception:
         # what was wrong at first is told, whatever is wrong then
-        with suppress(Exception), lenient(file):
+        with suppress(Exception), keras.saving.custom_object_scope(stand_ins(file)):
             return keras.saving.load_model(file, compile=False)
         raise
 
 
 def _check_inputs(model: keras.Model, path: Path) -> None:
     """Refuses models that nothing can be fed to."""
-    import keras
-
     if isinstance(model, keras.Sequential) and not model.built:
         raise InputError(
             f"Model '{path}' must have inputs. Received: a Sequential that was not built. Begin "
@@ -170,10 +163,8 @@ def check_saveable(layer: keras.layers.Layer) -> None:
     Raises:
         InputError: The config of a layer does not make it again.
     """
-    import keras
-
-    if isinstance(layer, keras.Model) and walk.is_graph(layer):
-        for part in layer._flatten_layers(include_self=False, recursive=False):
+    if isinstance(layer, keras.Model) and is_graph(layer):
+        for part in layers_inside(layer, include_self=False, nested=False):
             check_saveable(part)
         return
     failure = why_not_rebuildable(layer, attributes=False)
@@ -183,7 +174,7 @@ def check_saveable(layer: keras.layers.Layer) -> None:
             f"be saved in a .keras file. Received: {failure}. Implement get_config() and "
             "from_config(), or keep the weights with save_weights()."
         )
-    if not type(layer).__module__.startswith("keras.") and needs_leave(layer):
+    if not is_keras(layer) and needs_leave(layer):
         LOG.warning(
             "layer '%s' (%s) puts into its config what its constructor does not take: "
             "paretune.load_model reads the file, Keras alone does not",

@@ -22,6 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from compress.core.errors import InputError, reason_of
+from compress.core.lazy_modules import keras
+from compress.model.internals import make_from_legacy_config
+from compress.model.layers import class_named
 
 # what zipfile, json and h5py raise over damaged files
 _DAMAGED = (
@@ -29,21 +32,20 @@ _DAMAGED = (
     zlib.error, struct.error,
 )  # fmt: skip
 
-# the known differences. Arguments that Keras 3 dropped, by class, and the one value at which they
-# change nothing
+# the known differences. Arguments that Keras 3 dropped, by the work of a class, and the one value
+# at which they change nothing
 _ANY = object()
-_GROUPS: dict[str, Any] = {"groups": 1}
-_TIME: dict[str, Any] = {"time_major": False}
-_SEPARABLE: dict[str, Any] = {
-    **_GROUPS, "kernel_initializer": _ANY, "kernel_regularizer": None, "kernel_constraint": None,
-}  # fmt: skip
 _DROPPED: dict[str, dict[str, Any]] = {
-    "DepthwiseConv1D": _GROUPS, "DepthwiseConv2D": _GROUPS,
-    "SeparableConv1D": _SEPARABLE, "SeparableConv2D": _SEPARABLE,
-    "Conv1DTranspose": _GROUPS, "Conv2DTranspose": _GROUPS, "Conv3DTranspose": _GROUPS,
-    "LSTM": _TIME, "GRU": _TIME, "SimpleRNN": _TIME, "RNN": _TIME,
-}  # fmt: skip
-_OF_INITIALIZERS: dict[str, Any] = {"dtype": _ANY}
+    "depthwise": {"groups": 1},
+    "transposed": {"groups": 1},
+    "separable": {
+        "groups": 1,
+        "kernel_initializer": _ANY,
+        "kernel_regularizer": None,
+        "kernel_constraint": None,
+    },
+    "recurrent": {"time_major": False},
+}
 _RENAMED_KEYS = {"LeakyReLU": {"alpha": "negative_slope"}}
 _RENAMED_VALUES = {"softmax_v2": "softmax", "leaky-relu": "leaky_relu", "lrelu": "leaky_relu"}
 """Spellings of activations."""
@@ -52,8 +54,6 @@ _CALLS = ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer")
 _UNKNOWN_KEY = re.compile(
     r"unexpected keyword argument '(\w+)'|[Uu]nrecognized keyword arguments[^{]*\{'(\w+)'"
 )
-_DISTRIBUTIONS = {"normal": "truncated_normal"}
-"""Of VarianceScaling."""
 _OTHER_FUNCTIONS = {
     "hard_sigmoid": "Keras 2's is 0.2 x + 0.5 between 0 and 1, Keras 3's x / 6 + 0.5. Train the "
     "model with another one",
@@ -163,7 +163,6 @@ def _read_attribute(path: Path, name: str) -> str:
 
 
 def _read_config(path: Path) -> Any:
-    """Read a model's config from its file; None: there is none."""
     try:
         if path.suffix == ".keras":
             with zipfile.ZipFile(path) as archive:
@@ -185,8 +184,6 @@ def _listed_layers(config: Any) -> Iterator[dict[str, Any]]:
 
 def _is_registered(layer: dict[str, Any]) -> bool:
     """Tell whether Keras knows the class of a layer of a user's own."""
-    import keras
-
     module, kind = layer.get("module") or "", layer["class_name"]
     registered = layer.get("registered_name") or kind
     foreign = not module.startswith("keras")
@@ -233,11 +230,9 @@ def _begin_with_inputs(config: dict[str, Any]) -> None:
 
 def _modernize(layer: dict[str, Any]) -> None:
     """Apply the known differences to the config of a layer or an initializer."""
-    import keras
-
     config, kind = layer["config"], layer["class_name"]
     is_initializer = isinstance(kind, str) and hasattr(keras.initializers, kind)
-    dropped = _OF_INITIALIZERS if is_initializer else _DROPPED.get(kind, {})
+    dropped = {"dtype": _ANY} if is_initializer else _DROPPED.get(class_named(kind).work, {})
     for name, harmless in dropped.items():
         if name in config and (harmless is _ANY or config[name] == harmless):
             del config[name]
@@ -246,8 +241,8 @@ def _modernize(layer: dict[str, Any]) -> None:
     for old, new in _RENAMED_KEYS.get(kind, {}).items():
         if old in config:
             config[new] = config.pop(old)
-    if is_initializer and "distribution" in config:
-        config["distribution"] = _DISTRIBUTIONS.get(config["distribution"], config["distribution"])
+    if is_initializer and config.get("distribution") == "normal":  # of VarianceScaling
+        config["distribution"] = "truncated_normal"
     for key, value in config.items():
         if key.endswith("activation") and isinstance(value, str):
             config[key] = _RENAMED_VALUES.get(value, value)
@@ -290,9 +285,6 @@ def _other_function(config: dict[str, Any]) -> str:
 
 def _find_failure(layer: dict[str, Any]) -> str:
     """Return why Keras 3 cannot make a layer; empty where it can."""
-    import keras
-    from keras.src.legacy.saving import saving_utils
-
     kind = layer["class_name"]
     if kind in _CALLS:
         function = layer["config"].get("function", "a TensorFlow operation")
@@ -307,7 +299,7 @@ def _find_failure(layer: dict[str, Any]) -> str:
     _modernize(copy)
     _rename(copy)
     try:
-        saving_utils.model_from_config(copy)
+        make_from_legacy_config(copy)
     except Exception as error:  # Keras raises many kinds here
         key = _UNKNOWN_KEY.search(str(error))
         return f"Keras 3 does not know its key '{key[1] or key[2]}'" if key else reason_of(error)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from compress.core.errors import InputError, unknown_name
+from compress.core.lazy_modules import keras
 from compress.data.tasks import Task
 from compress.model.heads import ends_in, is_activation_layer, output_of, outputs_probabilities
-from compress.model.internals import maker_of
+from compress.model.internals import added_losses, forget_losses, maker_of, node_of
 from compress.model.ports import listed, output_names, packed
 from compress.model.program import Node, Program
 from compress.model.recording import record
-
-if TYPE_CHECKING:
-    import keras
 
 
 class LogitsView:
@@ -107,8 +105,6 @@ def logits_view(
     Raises:
         InputError: No layer has the name of a tap; the nearest names are offered.
     """
-    import keras
-
     ends = [_end(model, name, part) for name, part in task.parts.items()]
     view = LogitsView(model, _runner(model, ends, feature_layers), ends, bool(feature_layers))
     before = [
@@ -148,47 +144,6 @@ def feature_calls(program: Program, feature_layers: Sequence[str]) -> dict[int, 
     return wanted
 
 
-@contextmanager
-def added_losses(model: keras.Model, training: bool) -> Iterator[Callable[[], Any]]:
-    """Collects the losses that a model adds while it is called, as `fit` does.
-
-    Whatever is called meanwhile counts, the model as a whole or its layers one by one: Keras
-    itself forgets a layer's losses when a call begins that is inside no other.
-
-    Args:
-        model: Any Keras model.
-        training: Mode of the calls that are not told one.
-
-    Yields:
-        A function without arguments: the sum of all losses so far, a float32 scalar (0 where
-        there are none). To be called inside the context; nothing stays in the model behind it.
-    """
-    import keras
-    from keras.src.backend.common import global_state
-    from keras.src.layers.layer import CallContext
-
-    def total() -> Any:
-        # one loss may be an array: its sum counts, as in `fit`
-        parts = [keras.ops.sum(keras.ops.cast(loss, "float32")) for loss in model.losses]
-        return sum(parts[1:], parts[0]) if parts else keras.ops.zeros((), "float32")
-
-    context = CallContext(entry_layer=None)
-    context.training = training
-    before = global_state.get_global_attribute("current_call_ctx")
-    forget_losses(model)
-    global_state.set_global_attribute("current_call_ctx", context)
-    try:
-        yield total
-    finally:
-        global_state.set_global_attribute("current_call_ctx", before)
-        forget_losses(model)
-
-
-def forget_losses(model: keras.Model) -> None:
-    """Removes the losses of a model's last calls: of traced ones no value can be read."""
-    model._clear_losses()
-
-
 def _end(model: keras.Model, name: str, part: Task) -> End:
     last = maker_of(output_of(model, name))
     dropped = is_activation_layer(last, part.activation)
@@ -207,8 +162,6 @@ def _activity(last: Any) -> Any:
 
     None where it has none. Keras divides by the batch, so that its size does not matter.
     """
-    import keras
-
     regularizer = last.activity_regularizer
     if regularizer is None:
         return None
@@ -226,25 +179,18 @@ def _runner(model: Any, ends: Sequence[End], feature_layers: Sequence[str]) -> A
     """Returns (x, training) -> (outputs before dropped layers, outputs of the feature_layers)."""
     if feature_layers:
         return _watching(model, ends, feature_layers)
-    import keras
-
-    if not any(end.dropped for end in ends):
-        places = _places(model, ends)
-
-        def whole(x: Any, training: bool) -> tuple[list[Any], dict[str, Any]]:
-            made = keras.tree.flatten(model(packed(model, x), training=training))
-            return [made[place] for place in places], {}
-
-        return whole
-    # not last.input: a layer that another model shares has several
-    outputs = [output_of(model, end.name) for end in ends]
-    body = keras.Model(
-        model.input,
-        [_fed(made) if end.dropped else made for end, made in zip(ends, outputs, strict=True)],
-    )
+    body, places = model, _places(model, ends)
+    if any(end.dropped for end in ends):
+        # not last.input: a layer that another model shares has several
+        outputs = [
+            node_of(output).input_tensors[0] if end.dropped else output
+            for end, output in ((end, output_of(model, end.name)) for end in ends)
+        ]
+        body, places = keras.Model(model.input, outputs), [*range(len(ends))]
 
     def run(x: Any, training: bool) -> tuple[list[Any], dict[str, Any]]:
-        return keras.tree.flatten(body(packed(model, x), training=training)), {}
+        made = keras.tree.flatten(body(packed(model, x), training=training))
+        return [made[place] for place in places], {}
 
     return run
 
@@ -279,32 +225,19 @@ def _watching(model: Any, ends: Sequence[End], feature_layers: Sequence[str]) ->
 
 
 def _places(model: keras.Model, ends: Sequence[End]) -> list[int]:
-    """Returns where each end's output stands among the model's."""
     names = output_names(model)
     return [names.index(end.name) if end.name else 0 for end in ends]
 
 
 def _float32(output: Any) -> Any:
-    import keras
-
     return keras.ops.cast(output, "float32")
 
 
 def _log(output: Any) -> Any:
-    import keras
-
     return keras.ops.log(_float32(output) + np.finfo(np.float32).tiny)
 
 
 def _log_odds(output: Any) -> Any:
-    import keras
-
     tiny = np.finfo(np.float32).tiny
     value = _float32(output)
     return keras.ops.log(value + tiny) - keras.ops.log(1.0 - value + tiny)
-
-
-def _fed(output: Any) -> Any:
-    """Returns the tensor that the last layer is fed for an output of this model."""
-    history: Any = output._keras_history
-    return history.operation._inbound_nodes[history.node_index].input_tensors[0]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from compress.core.lazy_modules import keras
 from compress.model.internals import takes_training
 
 Watch = Callable[["Node", list[Any]], None]
@@ -14,6 +16,8 @@ Handler = Callable[["Node", list[Any]], Sequence[Any]]
 
 Steps = Generator[list[tuple["Node", list[Any]]], list[Sequence[Any]], list[Any]]
 """Yields calls with the values of their inputs, is sent those of their outputs."""
+
+C = TypeVar("C")
 
 
 @dataclass(eq=False)
@@ -46,6 +50,29 @@ class Node:
             (self.args, self.kwargs), self.inputs, values
         )
         return filled
+
+    def call(self, values: Sequence[Any], training: bool | None = False) -> Any:
+        """Make the call with values in place of `inputs`.
+
+        Args:
+            values: One an input.
+            training: Mode of a layer that has one; some layers (augmentation) train unless they
+                are told not to. None: what Keras makes of it.
+        """
+        args, kwargs = self.arguments(values)
+        if training is not None and takes_training(self.operation):
+            kwargs = {**kwargs, "training": training}
+        return self.operation(*args, **kwargs)
+
+    def output_specs(self, given: Sequence[Any]) -> list[Any]:
+        """Return symbolic outputs for inputs of other shapes.
+
+        Args:
+            given: What has the `shape` and `dtype` of each input.
+        """
+        args, kwargs = self.arguments([keras.KerasTensor(x.shape, x.dtype) for x in given])
+        specs = self.operation.compute_output_spec(*args, **kwargs)
+        return list(keras.tree.flatten(specs))
 
 
 def replaced(structure: Any, tensors: Sequence[Any], values: Sequence[Any]) -> Any:
@@ -80,8 +107,6 @@ class Program:
     @property
     def input_names(self) -> list[str]:
         """Names of the inputs: a graph's own; of a traced model a dictionary's keys, or places."""
-        import keras
-
         if not self.traced:
             return [tensor.name for tensor in self.inputs]
         if isinstance(self.input_structure, dict):
@@ -217,7 +242,6 @@ class Program:
         Returns:
             The values of `outputs`.
         """
-        import keras
 
         def call(node: Node, given: list[Any]) -> Sequence[Any]:
             if watch is not None:
@@ -225,12 +249,8 @@ class Program:
             if node.body is not None:
                 results = node.body.interpret(call, given, call)
             else:
-                args, kwargs = node.arguments(given)
-                if takes_training(node.operation):
-                    # some layers (augmentation) train unless they are told not to
-                    train = training is not None and training(node.operation)
-                    kwargs = {**kwargs, "training": train}
-                results = keras.tree.flatten(node.operation(*args, **kwargs))
+                train = training is not None and training(node.operation)
+                results = keras.tree.flatten(node.call(given, train))
             if tell is not None:
                 tell(node, results)
             return results
@@ -238,10 +258,87 @@ class Program:
         return self.interpret(call, [keras.ops.convert_to_tensor(x) for x in inputs], call)
 
 
+class Readers(Generic[C]):
+    """Which call makes a tensor, and which calls read it.
+
+    Args:
+        calls: In their order; each has `inputs` and `outputs`.
+        ends: The tensors that are returned at the end.
+        key: Tells tensors apart.
+
+    Attributes:
+        maker: The call that makes a tensor, by key; the inputs of the whole have none.
+    """
+
+    def __init__(
+        self, calls: Iterable[C], ends: Iterable[Any] = (), key: Callable[[Any], int] = id
+    ) -> None:
+        self.maker: dict[int, C] = {}
+        self._key, self._ends = key, Counter(map(key, ends))
+        self._users: dict[int, list[C]] = {}
+        for call in calls:
+            ports: Any = call
+            self.maker.update((key(tensor), call) for tensor in ports.outputs)
+            for tensor in ports.inputs:
+                self._users.setdefault(key(tensor), []).append(call)
+
+    def users(self, tensor: Any) -> list[C]:
+        """Return the calls that read a tensor, one that reads it twice twice."""
+        return self._users.get(self._key(tensor), [])
+
+    def only_user(self, tensor: Any) -> C | None:
+        """Return the call that reads a tensor, where nothing else does."""
+        users = self.users(tensor)
+        return users[0] if len(users) == 1 and not self.is_output(tensor) else None
+
+    def is_output(self, tensor: Any) -> bool:
+        """Tell whether a tensor is returned at the end."""
+        return self._key(tensor) in self._ends
+
+    def count_reads(self, tensor: Any) -> int:
+        """Return how often a tensor is read, by calls and at the end."""
+        return len(self.users(tensor)) + self._ends[self._key(tensor)]
+
+
 def substituted(structure: Any, aliases: Mapping[int, Any]) -> Any:
     """Returns a structure with what stands in `aliases`, by id, in place of its leaves."""
-    import keras
-
     if not aliases:
         return structure
     return keras.tree.map_structure(lambda value: aliases.get(id(value), value), structure)
+
+
+def flat(program: Program) -> Program:
+    """Returns a program of the same calls with those of nested models in place of theirs.
+
+    Calls of nested models have tensors of their own at each call of the model, and names behind
+    the model's: "backbone/conv1". What is nested in nothing stays as it is.
+
+    Args:
+        program: From `compress.model.recording.record`; it stays as it is.
+    """
+    nodes: list[Node] = []
+    outputs = _inlined(program, "", program.inputs, nodes)
+    return replace(program, nodes=nodes, outputs=tuple(outputs))
+
+
+def _inlined(program: Program, prefix: str, given: Sequence[Any], nodes: list[Node]) -> list[Any]:
+    """Appends a program's calls, made on the tensors `given`; returns its outputs."""
+    aliases = {id(own): tensor for own, tensor in zip(program.inputs, given, strict=True)}
+    for node in program.nodes:
+        args, kwargs = substituted((node.args, node.kwargs), aliases)
+        inputs = tuple(aliases.get(id(tensor), tensor) for tensor in node.inputs)
+        name = f"{prefix}{node.name}"
+        if node.body is not None:
+            made = _inlined(node.body, f"{name}/", inputs, nodes)
+        else:
+            made = [
+                keras.KerasTensor(tensor.shape, tensor.dtype) if prefix else tensor
+                for tensor in node.outputs
+            ]
+            nodes.append(
+                replace(
+                    node, name=name, args=args, kwargs=kwargs, inputs=inputs, outputs=tuple(made)
+                )
+            )
+        aliases.update((id(own), tensor) for own, tensor in zip(node.outputs, made, strict=True))
+    return [aliases.get(id(tensor), tensor) for tensor in program.outputs]

@@ -1,4 +1,4 @@
-"""Layers anew from their configs; why that fails, and what helps where configs tell too much."""
+"""Layers anew from their configs, and models of users' classes as plain graphs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import inspect
 import json
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from compress.model.internals import layers_inside
+from compress.core.errors import InputError
+from compress.core.lazy_modules import keras
+from compress.model.internals import is_graph, layers_inside, own_variables
+from compress.model.layers import is_keras
+from compress.model.program import Node
+from compress.model.recording import record
 
 _OWN = ("name", "built", "autocast", "supports_jit", "call_signature_parameters")
 """Public attributes that Keras sets itself."""
@@ -30,11 +35,9 @@ def why_not_rebuildable(layer: Any, *, attributes: bool = True) -> str:
         layer: A layer or raw operation; nested models count as what they hold.
         attributes: Compare plain attributes too.
     """
-    import keras
-
     if not isinstance(layer, keras.layers.Layer):
         return ""
-    if all(type(part).__module__.startswith("keras.") for part in layers_inside(layer)):
+    if all(map(is_keras, layers_inside(layer))):
         return ""
     try:
         again = from_config(layer, config_of(layer))
@@ -54,7 +57,6 @@ def why_not_rebuildable(layer: Any, *, attributes: bool = True) -> str:
 
 
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Returns the first plain public attribute that differs, or nothing."""
     plain = (str, int, float, bool, type(None))
     for name, value in old.items():
         if name.startswith("_") or name in _OWN or name not in new:
@@ -73,17 +75,14 @@ def config_of(operation: Any) -> dict[str, Any]:
     Raises:
         NotImplementedError: It has none, and attributes do not tell what it was made with.
     """
-    import keras
-
     try:
         return dict(operation.get_config())
     except NotImplementedError:
         taken = inspect.signature(type(operation)).parameters.values()
         names = [item.name for item in taken if item.kind is not inspect.Parameter.VAR_KEYWORD]
         layer = isinstance(operation, keras.layers.Layer)
-        if layer and not type(operation).__module__.startswith("keras."):
-            raise
-        if not all(hasattr(operation, name) for name in names):
+        known = is_keras(operation) or not layer
+        if not known or not all(hasattr(operation, name) for name in names):
             raise
         config = {name: getattr(operation, name) for name in names}
         if layer:
@@ -96,8 +95,6 @@ def config_of(operation: Any) -> dict[str, Any]:
 
 def from_config(operation: Any, config: dict[str, Any]) -> Any:
     """Makes a layer of the class of `operation`; functions and classes in it need no registry."""
-    import keras
-
     with keras.saving.custom_object_scope(_own_objects(operation)):
         return of_class(type(operation), config)
 
@@ -139,8 +136,6 @@ def of_class(kind: Any, config: dict[str, Any]) -> Any:
 
 def _own_objects(operation: Any) -> dict[str, Any]:
     """Returns a user's functions and classes that a layer's config names, by name."""
-    import keras
-
     found: dict[str, Any] = {}
     parts = layers_inside(operation) if isinstance(operation, keras.layers.Layer) else []
     for part in parts:
@@ -152,23 +147,15 @@ def _own_objects(operation: Any) -> dict[str, Any]:
     return found
 
 
-@contextmanager
-def lenient(path: Path) -> Iterator[None]:
-    """Lets Keras make layers of others of configs with more in them than constructors take.
+def stand_ins(path: Path) -> dict[str, Any]:
+    """Returns what stands for each class of others in a file, by its registered name.
+
+    Within a scope of these Keras makes layers of others of configs with more in them than their
+    constructors take.
 
     Args:
-        path: A `.keras` file; of another one nothing changes.
+        path: A `.keras` file; of another one there are none.
     """
-    import keras
-
-    with keras.saving.custom_object_scope(_stand_ins(path)):
-        yield
-
-
-def _stand_ins(path: Path) -> dict[str, Any]:
-    """Returns what stands for each class of others in a file, by its registered name."""
-    import keras
-
     if not zipfile.is_zipfile(path):
         return {}
     with zipfile.ZipFile(path) as archive:
@@ -197,3 +184,69 @@ def _classes(config: Any) -> set[tuple[str, str, str]]:
     inside = {item for part in config.values() for item in _classes(part)}
     foreign = name and kind and not module.startswith("keras.")
     return inside | ({(name, module, kind)} if foreign else set())
+
+
+def as_graph(model: keras.Model) -> keras.Model:
+    """Returns a model as a functional or Sequential one of Keras's own classes.
+
+    Layers and weights are shared with the given model, not copied. What the user's class does
+    beside answering, its `train_step` say, is not part of it.
+
+    Args:
+        model: Any model. One with a `call` of its own is traced, see `compress.model.recording`.
+
+    Raises:
+        InputError: It cannot be traced, or two layers in it have one name.
+    """
+    if isinstance(model, keras.Sequential) and not is_graph(model):
+        return model
+    if is_graph(model) and not _opened(model):
+        return model if is_keras(model) else keras.Model(model.input, model.output, name=model.name)
+    # what a file could not hold is opened as far as that goes
+    program = record(model, why_not_rebuildable)
+    called: dict[int, Any] = {}
+
+    def call(node: Node, given: list[Any]) -> Sequence[Any]:
+        called[id(node.operation)] = node.operation
+        made: Sequence[Any] = keras.tree.flatten(node.call(given, training=None))
+        return made
+
+    def enter(node: Node, given: list[Any]) -> Sequence[Any]:
+        nested = node.operation
+        if is_graph(nested) and is_keras(nested) and not _opened(nested):
+            return call(node, given)
+        assert node.body is not None
+        return node.body.interpret(call, given, enter)
+
+    inputs = [
+        keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
+        for tensor, name in zip(program.inputs, program.input_names, strict=True)
+    ]
+    outputs = program.interpret(call, inputs, enter)
+    counts = Counter(operation.name for operation in called.values())
+    twice = next((name for name, count in counts.items() if count > 1), "")
+    if twice and is_graph(model):  # inside models of their own two may have one name
+        return keras.Model(model.input, model.output, name=model.name)
+    if twice:
+        raise InputError(
+            f"Layers of model '{model.name}' ({type(model).__name__}) must have unique names. "
+            f"Received: two layers '{twice}'. Give them names of their own (name=)."
+        )
+    return keras.Model(
+        keras.tree.pack_sequence_as(program.input_structure, inputs),
+        keras.tree.pack_sequence_as(program.output_structure, outputs),
+        name=model.name,
+    )
+
+
+def _opened(model: keras.Model) -> bool:
+    """Tells whether a graph holds what its file would not: foreign models, layers of no config."""
+    parts = layers_inside(model, include_self=False)
+    return any(
+        # a layer that holds no weights itself: its call may be read
+        not is_keras(part)
+        and (
+            isinstance(part, keras.Model) or (why_not_rebuildable(part) and not own_variables(part))
+        )
+        for part in parts
+    )

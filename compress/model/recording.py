@@ -11,18 +11,27 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compress.core.errors import InputError, reason_of
-from compress.model import walk
-from compress.model.input_sizes import sizes_of
-from compress.model.internals import layers_inside, own_variables, set_shape, takes_training
+from compress.core.lazy_modules import keras
+from compress.model.internals import (
+    built_shapes,
+    is_graph,
+    layers_inside,
+    maker_of,
+    node_of,
+    nodes_restored,
+    own_variables,
+    port_structures,
+    set_shape,
+    sorted_nodes,
+    takes_training,
+)
+from compress.model.ports import sizes_of
 from compress.model.program import Node, Program, substituted
 
-if TYPE_CHECKING:
-    import keras
-
-Opener = Callable[[Any], bool]
+Opener = Callable[[Any], object]
 
 
 class Untraceable(Exception):
@@ -59,15 +68,13 @@ def trace(layer: Any, args: Any, kwargs: Any) -> tuple[Any, list[Any]]:
     Raises:
         Untraceable: With the reason.
     """
-    import keras
-
     own = own_variables(layer)
     if own and not isinstance(layer, keras.Model):
         raise Untraceable(f"it owns weights itself ({own[0].path})")
     if not layer.built:
         raise Untraceable("it is not built")
     sources = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
-    with _nodes_restored(layer):
+    with nodes_restored(layer):
         outputs, nodes = _run(layer, args, kwargs, sources)
         if takes_training(layer) and kwargs.get("training") is None:
             _, training = _run(layer, args, {**kwargs, "training": True}, sources)
@@ -94,24 +101,14 @@ class _Recorder:
     def record(self, model: Any, inputs: Any = None) -> Program:
         if id(model) not in self.bodies:
             self.bodies[id(model)] = (
-                self._functional(model) if walk.is_graph(model) else self._subclassed(model, inputs)
+                self._functional(model) if is_graph(model) else self._subclassed(model, inputs)
             )
         return self.bodies[id(model)]
 
     def _functional(self, model: Any) -> Program:
-        source = walk.functional(model)
-        nodes = (
-            node
-            for depth in sorted(source._nodes_by_depth, reverse=True)
-            for node in source._nodes_by_depth[depth]
-        )
-        return self._program(
-            model, source._inputs_struct, source._outputs_struct, nodes, traced=False
-        )
+        return self._program(model, *port_structures(model), sorted_nodes(model), traced=False)
 
     def _subclassed(self, model: Any, inputs: Any) -> Program:
-        import keras
-
         shapes = _traced_shapes(model, inputs)
         if shapes is None:
             raise InputError(
@@ -135,8 +132,6 @@ class _Recorder:
     def _program(
         self, model: Any, inputs: Any, outputs: Any, nodes: Iterable[Any], *, traced: bool
     ) -> Program:
-        import keras
-
         program = Program(
             model,
             tuple(keras.tree.flatten(inputs)),
@@ -155,8 +150,6 @@ class _Recorder:
     def _append(
         self, program: Program, nodes: Iterable[Any], prefix: str, aliases: dict[int, Any]
     ) -> None:
-        import keras
-
         for keras_node in nodes:
             operation = keras_node.operation
             if isinstance(operation, keras.layers.InputLayer):
@@ -169,7 +162,7 @@ class _Recorder:
             )
             name = prefix + operation.name
             node = Node(operation, name, args, kwargs, tuple(inputs), tuple(keras_node.outputs))
-            if isinstance(operation, keras.Model) and walk.is_graph(operation):
+            if isinstance(operation, keras.Model) and is_graph(operation):
                 node.body = self.record(operation)
             elif isinstance(operation, keras.Model) or (
                 isinstance(operation, keras.layers.Layer) and self.opens(operation)
@@ -181,8 +174,6 @@ class _Recorder:
 
     def _open(self, program: Program, node: Node, aliases: dict[int, Any]) -> str:
         """Puts the calls inside a layer in place of its own; else returns why not."""
-        import keras
-
         fresh: dict[int, Any] = {}
         outer: dict[int, Any] = {}
 
@@ -211,8 +202,6 @@ class _Recorder:
 
 
 def _resolved(arguments: Any, aliases: dict[int, Any]) -> tuple[Any, Any, list[Any]]:
-    import keras
-
     args, kwargs = substituted((arguments.args, arguments.kwargs), aliases)
     flat = keras.tree.flatten((args, kwargs))
     return args, kwargs, [value for value in flat if isinstance(value, keras.KerasTensor)]
@@ -234,7 +223,8 @@ def _name_uniquely(nodes: list[Node]) -> None:
 
 def _traced_shapes(model: Any, given: Any) -> Any:
     """Returns the shapes to trace a model with: those given, else those it was built with."""
-    built = _built_shapes(model)
+    shapes = list(built_shapes(model).values())
+    built = _untracked(shapes[0]) if len(shapes) == 1 else None
     if isinstance(given, dict) and isinstance(built, dict):
         own = [(name, tuple(shape)[1:]) for name, shape in built.items()]
         sizes = sizes_of(f"model '{model.name}'", own, given)
@@ -242,13 +232,6 @@ def _traced_shapes(model: Any, given: Any) -> Any:
     if given is None or not isinstance(built, tuple) or len(given) != len(built) - 1:
         return built if given is None else given
     return (None, *given)
-
-
-def _built_shapes(model: Any) -> Any:
-    shapes = model._build_shapes_dict
-    if not shapes:
-        return None
-    return _untracked(next(iter(shapes.values()))) if len(shapes) == 1 else None
 
 
 def _untracked(structure: Any) -> Any:
@@ -261,8 +244,6 @@ def _untracked(structure: Any) -> Any:
 
 
 def _run(layer: Any, args: Any, kwargs: Any, sources: list[Any]) -> tuple[Any, list[Any]]:
-    import keras
-
     inlined: set[type] = set()
     while True:
         try:
@@ -319,10 +300,9 @@ def _between(sources: list[Any], outputs: list[Any]) -> list[Any]:
         tensor, finished = stack.pop()
         if id(tensor) in ready:
             continue
-        history = getattr(tensor, "_keras_history", None)
-        if history is None or history.operation is None:
+        if maker_of(tensor) is None:
             raise Untraceable("its call uses a symbolic tensor of another model")
-        node = history.operation._inbound_nodes[history.node_index]
+        node = node_of(tensor)
         if finished:
             if id(node) not in done:
                 done.add(id(node))
@@ -336,8 +316,6 @@ def _between(sources: list[Any], outputs: list[Any]) -> list[Any]:
 
 def _leave_batches_open(nodes: list[Any]) -> None:
     """Put -1 for symbolic batch sizes in reshapes, and correct the shapes behind them."""
-    import keras
-
     corrected: set[int] = set()
     for node in nodes:
         operation, before = node.operation, node.operation
@@ -369,8 +347,6 @@ def _with_open_batch(reshape: Any, shape: tuple[int | None, ...]) -> Any:
     Raises:
         Untraceable: Another size is not known.
     """
-    import keras
-
     target = reshape.newshape
     if not isinstance(target, (tuple, list)) or None not in target:
         return reshape
@@ -381,8 +357,6 @@ def _with_open_batch(reshape: Any, shape: tuple[int | None, ...]) -> Any:
 
 def _identity(node: Any) -> Any:
     """What a node does, comparable between two traces of one layer."""
-    import keras
-
     if isinstance(node.operation, keras.layers.Layer):
         return id(node.operation)
     arguments = [
@@ -390,24 +364,3 @@ def _identity(node: Any) -> Any:
         for value in keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
     ]
     return type(node.operation).__name__, repr(arguments)
-
-
-@contextmanager
-def _nodes_restored(layer: Any) -> Iterator[None]:
-    """Takes off the nodes that a trace hangs on a layer's inner layers."""
-    import keras
-
-    inner = [part for part in layers_inside(layer) if isinstance(part, keras.Operation)]
-    lengths = [(part, len(part._inbound_nodes), len(part._outbound_nodes)) for part in inner]
-    # Bidirectional would try kernels that do both directions at once, and has none for symbols
-    fused = [(part, part.use_cudnn) for part in inner if getattr(part, "use_cudnn", False)]
-    for part, _ in fused:
-        part.use_cudnn = False
-    try:
-        yield
-    finally:
-        for part, inbound, outbound in lengths:
-            del part._inbound_nodes[inbound:]
-            del part._outbound_nodes[outbound:]
-        for part, value in fused:
-            part.use_cudnn = value

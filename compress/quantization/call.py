@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from compress.model.layers import class_of
 from compress.model.ports import BYTES
 from compress.model.program import Node
 from compress.quantization.kernels import Affine, Kernel
@@ -27,15 +28,6 @@ from compress.quantization.layers import (
 from compress.quantization.ranges import FakeQuant, State
 
 Function = Callable[..., Any]
-PRODUCTS = frozenset({"Dot", "DotProductAttention", "Einsum", "Matmul"})
-BETWEEN = frozenset(
-    {
-        *("Activation", "Relu", "Sigmoid", "Softmax", "Tanh"),
-        *("Add", "Divide", "Maximum", "Minimum", "Multiply", "Subtract", "TrueDivide", "Where"),
-        *("ExpandDims", "Permute", "Reshape", "Split", "Squeeze", "Swapaxes", "Transpose"),
-    }
-)
-"""What computes each element for itself, or moves it: from a float it makes one."""
 FASTER = "CPUs multiply activations far faster in floats (integer_products: in whole numbers)"
 READS_ONE = "it reads the product of activations that is computed in floats"
 _NOT_IN_SCOPES = re.compile(r"[^A-Za-z0-9_.-]")
@@ -338,7 +330,7 @@ class Call:
         """Makes the call as it is, in floats, and says why."""
         self.building.note(self.path, self.layer, reason)
         made = keras.tree.flatten(self.itself(*map(self._off_grid, self.inputs)))
-        loose = type(self.layer).__name__ in PRODUCTS or reads_loose(self)
+        loose = "multiplies" in class_of(self.layer).traits or reads_loose(self)
         loose = loose and not self.building.integer_products
         return [
             Value(self.path, tensor, loose=loose and _is_real(tensor), whole=not _is_real(tensor))
@@ -425,7 +417,8 @@ def brought(building: Building, value: Value) -> Value:
 
 def reads_loose(call: Call) -> bool:
     """Tells whether a call lies behind a product in floats, and is made in floats as well."""
-    return type(call.layer).__name__ in BETWEEN and any(value.loose for value in call.inputs)
+    loose = "loose" in class_of(call.layer).traits
+    return loose and any(value.loose for value in call.inputs)
 
 
 def _is_real(tensor: Any) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from compress.core.columns import count, taken
+from compress.core.arrays import count, taken
 from compress.core.errors import InputError
 from compress.model.activations import examples_at_once
 from compress.model.ports import packed

@@ -20,7 +20,7 @@ import tensorflow as tf
 from compress.model.activations import examples_at_once
 from compress.model.internals import maker_of
 from compress.model.ports import packed, stand_for
-from compress.model.program import Node, Program, replaced
+from compress.model.program import Node, Program, Readers, flat, replaced
 from compress.model.recording import record
 from compress.quantization.call import (
     READS_ONE,
@@ -258,17 +258,10 @@ def _called(call: Call) -> list[Value]:
 
 def _users(program: Program) -> list[list[int]]:
     """Returns how often the model's inputs, then each call's outputs are read, in their order."""
-    made = [[Value("", users=0) for _ in program.inputs]]
-
-    def handler(node: Node, values: list[Value]) -> list[Value]:
-        for value in values:
-            value.users += 1
-        made.append([Value(node.name, users=0) for _ in node.outputs])
-        return made[-1]
-
-    for value in program.interpret(handler, made[0]):
-        value.users += 1
-    return [[value.users for value in values] for values in made]
+    calls = flat(program)
+    graph = Readers(calls.nodes, calls.outputs)
+    made = (program.inputs, *(node.outputs for node in calls.nodes))
+    return [list(map(graph.count_reads, tensors)) for tensors in made]
 
 
 def _rounding_error(made: Chunks, wanted: Chunks) -> float:

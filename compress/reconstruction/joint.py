@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.blas import all_blas_threads
+from compress.core.device import all_blas_threads
 from compress.reconstruction.between import Between
 from compress.reconstruction.kinds import Part
 from compress.reconstruction.least_squares import Flags

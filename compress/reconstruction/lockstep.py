@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.blas import one_blas_thread
+from compress.core.device import one_blas_thread
 from compress.core.memory_budget import current_budget
 from compress.model.program import Node, Program
 from compress.reconstruction.attention import Scores, solved

@@ -8,7 +8,7 @@ from typing import Any
 
 from compress.core.errors import InputError
 from compress.model.internals import has_silent_masks, layers_inside
-from compress.model.program import Node, Program
+from compress.model.program import Node, Program, Readers
 from compress.reconstruction.kinds import has_parts, parts_of
 from compress.reconstruction.report import LEFT, LayerRepair
 
@@ -116,13 +116,12 @@ class Order:
     def __init__(self, program: Program) -> None:
         self.steps: list[list[Node]] = [[node] for node in program.nodes]
         self._step = {id(node): place for place, node in enumerate(program.nodes)}
-        maker = {id(x): place for place, node in enumerate(program.nodes) for x in node.outputs}
-        self._maker = maker
-        self._users: list[set[int]] = [set() for _ in program.nodes]
-        for place, node in enumerate(program.nodes):
-            for tensor in node.inputs:
-                if id(tensor) in maker:
-                    self._users[maker[id(tensor)]].add(place)
+        graph = Readers(program.nodes)
+        self._maker = {key: self._step[id(node)] for key, node in graph.maker.items()}
+        self._users: list[set[int]] = [
+            {self._step[id(user)] for tensor in node.outputs for user in graph.users(tensor)}
+            for node in program.nodes
+        ]
 
     def before(self, tensor: Any, node: Node) -> bool:
         """Asks that a tensor is made before a call; returns whether that can be."""

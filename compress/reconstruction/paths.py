@@ -10,19 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.model.program import Node, Program
+from compress.model.layers import class_of
+from compress.model.program import Node, Program, Readers
 from compress.reconstruction.samples import Clip
 from compress.reconstruction.values import make_call
 
 Numbers = npt.NDArray[np.float64]
-ADDS = ("Add",)
-POOLS = (
-    "AveragePooling", "MaxPooling", "GlobalAveragePooling", "GlobalMaxPooling", "UpSampling"
-)  # fmt: skip
-SAME = ("Dropout", "SpatialDropout", "GaussianDropout", "GaussianNoise", "Identity")
 
 
-class Graph:
+class Graph(Readers[Node]):
     """A flat program, asked where tensors come from and go to.
 
     Attributes:
@@ -33,29 +29,12 @@ class Graph:
     """
 
     def __init__(self, program: Program) -> None:
+        super().__init__(program.nodes, program.outputs)
         self.program = program
         self.place = {id(node): place for place, node in enumerate(program.nodes)}
         self.made = dict.fromkeys(map(id, program.inputs), -1)
-        self._users: dict[int, list[Node]] = {}
-        for place, node in enumerate(program.nodes):
-            self.made.update(dict.fromkeys(map(id, node.outputs), place))
-            for tensor in {id(x): x for x in node.inputs}.values():
-                self._users.setdefault(id(tensor), []).append(node)
-        self._ends = set(map(id, program.outputs))
+        self.made.update((key, self.place[id(node)]) for key, node in self.maker.items())
         self.calls = Counter(id(node.operation) for node in program.nodes)
-
-    def users(self, tensor: Any) -> list[Node]:
-        """Returns the nodes that take a tensor."""
-        return self._users.get(id(tensor), [])
-
-    def only_user(self, tensor: Any) -> Node | None:
-        """Returns the node that takes a tensor, where nothing else does."""
-        users = self.users(tensor)
-        return users[0] if len(users) == 1 and id(tensor) not in self._ends else None
-
-    def is_output(self, tensor: Any) -> bool:
-        """Tells whether the model returns a tensor."""
-        return id(tensor) in self._ends
 
 
 @dataclass(eq=False)
@@ -145,7 +124,7 @@ def way_from(
         if node is None or other_node is None or len(node.outputs) != 1:
             break
         kind = type(node.operation).__name__
-        if kind in ADDS and len(node.inputs) > 1:
+        if kind == "Add" and len(node.inputs) > 1:
             found = _added(node, other_node, tensor, twin)
             if found is None or not all(before(x) for x, _ in found):
                 break
@@ -341,7 +320,7 @@ def absorbers(graph: Graph, tensor: Any, start: int = 0) -> list[Absorber] | Non
             if begin is None:
                 return None
             more = absorbers(graph, node.outputs[0], start + begin)
-        elif any(kind.startswith(name) for name in (*POOLS, *SAME)):
+        elif class_of(node.operation).traits & {"inert", "keeps_shifts"}:
             more = absorbers(graph, node.outputs[0], start)
         else:
             return None

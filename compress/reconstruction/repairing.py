@@ -13,12 +13,11 @@ import numpy.typing as npt
 from compress.core.arguments import check_arguments
 from compress.core.arrays import rows_of
 from compress.core.errors import InputError
-from compress.model.flattening import flat
+from compress.model.internals import variable_paths
 from compress.model.io import as_model
 from compress.model.ports import input_names, listed
-from compress.model.program import Program
+from compress.model.program import Program, flat
 from compress.model.recording import record
-from compress.model.walk import variable_paths
 from compress.reconstruction.attention import narrowed
 from compress.reconstruction.lockstep import Lockstep
 from compress.reconstruction.matching import Order, joined, matched, opens

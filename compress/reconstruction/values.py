@@ -13,7 +13,7 @@ import numpy as np
 
 from compress.core.memory_budget import current_budget
 from compress.model.activations import examples_at_once
-from compress.model.internals import mask_of, set_mask, takes_training
+from compress.model.internals import mask_of, set_mask
 from compress.model.program import Node, Program
 from compress.reconstruction.kinds import Array
 
@@ -135,10 +135,7 @@ Chunks = list[Value]
 
 def make_call(node: Node, tensors: Sequence[Any]) -> Any:
     """Make a call in inference, of other tensors than the program's."""
-    args, kwargs = node.arguments(list(tensors))
-    if takes_training(node.operation):
-        kwargs = {**kwargs, "training": False}
-    return node.operation(*args, **kwargs)
+    return node.call(tensors)
 
 
 def make_in_chunks(node: Node, given: Sequence[Chunks], *, store: Store) -> list[Chunks]:

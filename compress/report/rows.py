@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 from rich.console import RenderableType
 
+from compress.core.arguments import conform
 from compress.core.atomic_files import read_json
 from compress.core.errors import InputError
 from compress.core.statistics import wilson
 from compress.core.summary import Readable, Summary
-from compress.core.typed import conform
 from compress.data.tasks import MEAN, TASKS
 from compress.measure.latency_record import Latency
 from compress.measure.verdict import Outcome

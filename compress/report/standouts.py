@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from compress.core.typed import conform
+from compress.core.arguments import conform
 from compress.data.tasks import in_units
 from compress.measure import formats
 from compress.measure.quality import can_ship_unasked, describe_low_agreement

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 
+from compress.core.arguments import conform
 from compress.core.arrays import opened
 from compress.core.atomic_files import read_json, replacing, write_json
 from compress.core.errors import InputError
 from compress.core.statistics import Floats
-from compress.core.typed import conform
 from compress.data.tasks import MEANING, is_quality, is_share
 from compress.run.records import Record, check_name, read_record, too_low, unknown_value
 

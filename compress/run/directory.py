@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypedDict, TypeVar
 
 from compress.core import linux
+from compress.core.arguments import conform
 from compress.core.atomic_files import (
     check_folder,
     read_json,
@@ -22,7 +23,6 @@ from compress.core.atomic_files import (
 )
 from compress.core.credentials import hidden_in
 from compress.core.errors import InputError, one_line
-from compress.core.typed import conform
 from compress.plan import Plan
 from compress.plan.fields import differing_fields, from_nested, to_nested
 from compress.plugins import MAIN_RUNTIME, RUNTIMES

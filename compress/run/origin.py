@@ -13,10 +13,10 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from compress.core.arguments import conform
 from compress.core.arrays import opened
 from compress.core.atomic_files import read_json, replacing, whole_files, write_json
 from compress.core.errors import InputError
-from compress.core.typed import conform
 from compress.data import Dataset, Preprocessing
 from compress.data.keys import KnownRows, RowSketch, as_rows, is_among
 from compress.data.leaks import TOLERATED, Keys

@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, cast, get_type_hints
 
+from compress.core.arguments import conform
 from compress.core.atomic_files import read_json
 from compress.core.errors import InputError, one_line
-from compress.core.typed import conform
 
 RecordT = TypeVar("RecordT", bound="Record")
 FORMAT = 1

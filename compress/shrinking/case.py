@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from compress.core.errors import FeasibleError, InputError
-from compress.core.progress import OnProgress, silent
+from compress.core.summary import OnProgress, silent
 from compress.data import Dataset, Preprocessing
 from compress.distillation import make_hints
 from compress.distillation.setup import logit_losses

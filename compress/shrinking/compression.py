@@ -21,11 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.arguments import check_arguments
+from compress.core.arrays import named, taken
 from compress.core.atomic_files import write_json
-from compress.core.columns import named, taken
 from compress.core.errors import InputError, RunFailed
-from compress.core.progress import OnProgress, silent
-from compress.core.summary import Readable, Summary
+from compress.core.summary import OnProgress, Readable, Summary, silent
 from compress.data import Dataset
 from compress.data.tasks import CUSTOM
 from compress.model.copies import float32_model

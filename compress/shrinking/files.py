@@ -12,9 +12,9 @@ import numpy as np
 
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError, MissingDependency, RunFailed
-from compress.core.progress import OnProgress, silent
 from compress.core.registry import loaded
 from compress.core.statistics import Floats, bound_mean
+from compress.core.summary import OnProgress, silent
 from compress.exporting import Exported, export, file_of
 from compress.exporting.answering import answered_part
 from compress.measure import count_macs, measure_latency

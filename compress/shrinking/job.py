@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from compress.core.atomic_files import write_bytes
 from compress.core.device import check_device, setup
 from compress.core.errors import InputError
+from compress.core.interpreter import FORMATS, require_packages
 from compress.core.memory_budget import current_budget, use_budget
-from compress.core.progress import OnProgress
-from compress.core.requirements import FORMATS, require_packages
+from compress.core.summary import OnProgress
 from compress.data import DataOptions, Dataset, check_source
 from compress.data.adapters import is_bare
 from compress.data.tasks import CUSTOM, UNLABELLED
@@ -27,11 +27,11 @@ from compress.distillation.setup import teacher_shares
 from compress.measure.runtimes import runtimes
 from compress.model.activations import OVERHEAD, activation_bytes
 from compress.model.compiled import compiled_model, compiled_outputs, own_step_of
-from compress.model.graphs import as_graph
 from compress.model.heads import check_head
+from compress.model.internals import weights_hash
 from compress.model.io import as_model, load_model, save_model
 from compress.model.kinds import check_model_file, refuse_graphs
-from compress.model.walk import weights_hash
+from compress.model.rebuild import as_graph
 from compress.plan import Plan
 from compress.plan.fields import command_words, plan_fields, value_of
 from compress.plugins import LOGS, RUNTIMES

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compress.core.arrays import taken
 from compress.core.atomic_files import read_json, write_json
-from compress.core.columns import taken
 from compress.core.errors import FeasibleError, ParetuneError
 from compress.measure.footprint import arena_bytes
 from compress.measure.verdict import FileCandidate, is_inside
@@ -28,7 +28,7 @@ from compress.train.predict import Predictor
 if TYPE_CHECKING:
     import keras
 
-    from compress.core.progress import OnProgress
+    from compress.core.summary import OnProgress
 
 FRONT = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.1)
 """Shares of the time at which the nets of a front are made."""

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress._version import __version__
+from compress.core.arrays import taken
 from compress.core.atomic_files import write_text
-from compress.core.columns import taken
 from compress.core.statistics import wilson
-from compress.core.templates import filled
+from compress.core.summary import filled
 from compress.data import Dataset, Preprocessing
 from compress.data.tasks import has_classes
 from compress.measure import formats

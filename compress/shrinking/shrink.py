@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from compress.core.arguments import check_arguments
 from compress.core.errors import FeasibleError, InputError
-from compress.core.progress import OnProgress, silent
-from compress.core.summary import Readable, Summary
+from compress.core.summary import OnProgress, Readable, Summary, silent
 from compress.measure.verdict import Outcome
 from compress.model.copies import float32_model
 from compress.model.io import load_model, save_model

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.core.arguments import check_arguments
-from compress.core.columns import taken
+from compress.core.arrays import taken
 from compress.core.errors import InputError, unknown_name
 from compress.data import DataOptions, Dataset, Preprocessing, Unlabelled, load_data
 from compress.data.adapters import labelled, unlabelled
 from compress.data.leaks import check_parts
 from compress.data.tasks import CUSTOM, UNLABELLED, Custom
 from compress.model.compiled import CompiledOutput, compiled_of, compiled_outputs, less_is_better
-from compress.model.graphs import as_graph
 from compress.model.heads import answering, check_shapes, head_of, output_of
 from compress.model.io import as_model
 from compress.model.ports import answers_of, is_index, output_names
+from compress.model.rebuild import as_graph
 from compress.plan.data import AUTO
 from compress.run.origin import origin_of
 from compress.train.predict import Predictor, find_scaling

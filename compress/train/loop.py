@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.columns import arrays
+from compress.core.arrays import arrays
 from compress.core.device import Device
 from compress.core.errors import InputError, TrainingDiverged, unknown_name
 from compress.core.memory_budget import current_budget
 from compress.data import Dataset
 from compress.model.activations import OVERHEAD, activation_bytes
 from compress.model.compiled import own_step_of
-from compress.model.fused_batchnorm import fused_normalization
 from compress.model.heads import check_head
+from compress.model.inference import fused_normalization
 from compress.model.internals import layers_inside
 from compress.model.logits import logits_view
 from compress.plan import TrainSettings

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.columns import Columns, arrays, count, joined, mapped, taken
+from compress.core.arrays import Columns, arrays, count, joined, mapped, taken
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, Split
 from compress.data.preprocessing import scalings

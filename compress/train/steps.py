@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.columns import mapped
+from compress.core.arrays import mapped
 from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import Dataset

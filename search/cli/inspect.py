@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from compress.model.input_sizes import InputShape
+from compress.model.ports import InputShape
 from search.cli._console import reporting_errors, show, written
 from search.cli._options import Plugins
 
@@ -53,14 +53,13 @@ def inspect(
     from compress.benchmarking import profiled
     from compress.benchmarking.models import fixed
     from compress.core.atomic_files import write_json
-    from compress.core.interpreter import import_plugins
+    from compress.core.interpreter import FORMATS, import_plugins, require_packages
     from compress.core.quantities import (
         MORE_THREADS,
         MOST_THREADS,
         parse_whole_number,
         threads_text,
     )
-    from compress.core.requirements import FORMATS, require_packages
     from compress.measure import count_macs
     from compress.model.inference import left_out
     from compress.model.io import load_model

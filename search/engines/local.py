@@ -10,7 +10,7 @@ import threading
 from typing import IO
 
 from compress.core import linux
-from compress.core.device import available_cores, gpu_count
+from compress.core.device import gpu_count
 from compress.core.errors import InputError
 from compress.core.interpreter import module_command, module_environment
 from compress.core.memory_budget import LEAST, current_budget, gigabytes
@@ -37,7 +37,7 @@ class LocalEngine:
         On the CPU small networks keep one core busy and two cores half busy, so there is a
         worker a core (8 at most; each holds TensorFlow).
         """
-        gpus, cores = gpu_count(demand.device), available_cores()
+        gpus, cores = gpu_count(demand.device), linux.cores()
         budget = current_budget()
         fitting = max(1, budget.free() // LEAST_OF_A_WORKER)
         if budget.given and demand.workers is not None and demand.workers > fitting:
@@ -117,7 +117,7 @@ class ProcessLink:
                 "KERAS_BACKEND": "tensorflow",
             },
             # Ctrl-C goes to the run's process, which ends its workers in order
-            **linux.group_options(),
+            start_new_session=True,
         )
         threading.Thread(target=self._read, args=(tell,), daemon=True).start()
 

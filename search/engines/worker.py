@@ -23,10 +23,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from compress.core import forks, linux
+from compress.core import linux
 from compress.core.errors import ParetuneError
 from compress.core.faults import explain_fault, fault_of
 from compress.core.memory_budget import use_budget
+from compress.core.processes import run_in_fork
 from search.engines import messages
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def run_in_forks(work: Callable[[], int], on_death: Callable[[str], None]) -> in
     early = 0
     while True:
         began = time.monotonic()
-        code = forks.run(work)
+        code = run_in_fork(work)
         if code == 0:
             return 0
         if code == RENEW:

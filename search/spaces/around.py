@@ -21,7 +21,7 @@ from search.spaces._subnetworks import OPTIONS, Subnetworks
 if TYPE_CHECKING:
     import keras
 
-    from compress.core.progress import OnProgress
+    from compress.core.summary import OnProgress
     from compress.prune.channels.selection.measured_times import Timed
 
 PREFIX = "around:"
@@ -135,7 +135,7 @@ class Around(DeclaredSpace):
         What was timed on this machine before, by whatever command, is not timed again.
 
         Args:
-            on_progress: See `compress.core.progress.OnProgress`.
+            on_progress: See `compress.core.summary.OnProgress`.
 
         Raises:
             RunFailed: No call could be timed, or no whole net could be converted.

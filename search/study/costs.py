@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
+from compress.core.arguments import conform
 from compress.core.atomic_files import read_json, write_json
-from compress.core.progress import OnProgress
-from compress.core.typed import conform
+from compress.core.summary import OnProgress
 from compress.measure import count_macs, measure_latency
 from compress.measure.latency_table import LatencyTable
 from compress.model.copies import copy_model

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from compress.core.arguments import conform
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.core.pareto import Frontier, Losses, front_mask, hypervolume, log_costs
-from compress.core.typed import conform
 from search.plan import SearchPlan
 from search.study.directory import COMPLETE, STOPPED, Candidate, SearchFolder
 

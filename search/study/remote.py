@@ -17,7 +17,7 @@ from typing import Any
 from compress.core.atomic_files import replacing, write_new_bytes
 from compress.core.errors import InputError, RunFailed, one_line
 from compress.core.faults import patiently
-from compress.core.requirements import require_packages
+from compress.core.interpreter import require_packages
 from search.study.directory import Candidate, SearchFolder
 
 PUBLISHED = ("candidates", "final", "exports", "compressed", "shrunk")

@@ -39,8 +39,8 @@ from optuna.trial import FrozenTrial
 from compress.core import credentials, linux
 from compress.core.errors import InputError, ParetuneError
 from compress.core.faults import PATIENCE, fault_of, patiently
+from compress.core.interpreter import require_packages
 from compress.core.linux import Lock
-from compress.core.requirements import require_packages
 from compress.plan.fields import require
 from search.optuna_internals import serve_storage
 from search.study.directory import SearchFolder

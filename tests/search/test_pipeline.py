@@ -158,7 +158,7 @@ def test_workers_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         (2, 0, {"workers": 5}, (5, 1)),
         (16, 0, {"threads": 3}, (8, 3)),
     ):
-        monkeypatch.setattr(local, "available_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(local.linux, "cores", lambda cores=cores: cores)
         monkeypatch.setattr(local, "gpu_count", lambda device, gpus=gpus: gpus)
         monkeypatch.setattr(MemoryBudget, "free", lambda self: 10**11)
         crew = local.ENGINE.crew(Demand.of(from_flat(SearchPlan, values)))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.columns import count, taken
+from compress.core.arrays import count, taken
 from compress.core.errors import InputError
 from compress.core.statistics import jackknife_values
 

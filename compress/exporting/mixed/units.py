@@ -18,7 +18,7 @@ from compress.exporting.traced import UNNAMED, path_of, read_examples, without_c
 from compress.measure.graph_files.records import Graph, Operator, Tensor
 from compress.measure.graph_files.tables import TFLITE
 from compress.measure.graph_files.tflite import TFLiteReader
-from compress.model.walk import named_layers
+from compress.model.internals import named_layers
 
 if TYPE_CHECKING:
     import keras

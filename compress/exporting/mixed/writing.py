@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.arrays import taken
 from compress.core.atomic_files import replacing, write_bytes
-from compress.core.columns import taken
 from compress.core.errors import InputError, RunFailed
-from compress.core.requirements import FORMATS, require_packages
+from compress.core.interpreter import FORMATS, require_packages
 from compress.exporting.answering import runnable
 from compress.exporting.conversions import ConversionFailed, convert, explained
 from compress.exporting.litert import plain_file
@@ -38,7 +38,7 @@ from compress.exporting.traced import Traced
 from compress.measure.quality import divergence, outputs_of
 from compress.measure.runtimes import session_for
 from compress.model.copies import copy_model
-from compress.model.walk import named_layers, variable_paths
+from compress.model.internals import named_layers, variable_paths
 from compress.plan.output import INT4, LEVELS, MIXED, ExportOptions
 from compress.reconstruction import repair
 from compress.reconstruction.kinds import has_parts

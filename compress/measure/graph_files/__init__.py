@@ -6,9 +6,8 @@ from pathlib import Path
 
 from compress.core.errors import InputError
 from compress.measure.graph_files.records import GraphFile, Port
-from compress.model.input_sizes import InputShape
-from compress.model.kinds import SAVED_MODEL, check_graph_file, foreign
-from compress.model.saved_models import SavedModel, bytes_of
+from compress.model.kinds import SAVED_MODEL, SavedModel, bytes_of, check_graph_file, foreign
+from compress.model.ports import InputShape
 
 __all__ = ["GraphFile", "Port", "read_graph_file"]
 

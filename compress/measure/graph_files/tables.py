@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from compress.measure import rules
 from compress.measure.graph_files.records import Operator
-from compress.measure.op_classes import other_ops
-from compress.measure.rules import Shape, Uncountable
+from compress.measure.rules import Shape, Uncountable, other_ops
 
 Rule = Callable[[Operator], int]
 LOOPS = ("While", "StatelessWhile")

@@ -25,7 +25,7 @@ from compress.measure.graph_files.counting import count_graph
 from compress.measure.graph_files.records import Graph, Operator, Tensor
 from compress.measure.graph_files.tables import BRANCHES, LOOPS, TENSORFLOW
 from compress.measure.layer_costs import Analysis
-from compress.model.saved_models import SavedModel
+from compress.model.kinds import SavedModel
 
 Shape = tuple[int | None, ...] | None
 _READERS = {"TensorListGetItem": 2, "TensorListStack": 1}

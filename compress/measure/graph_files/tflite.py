@@ -19,8 +19,8 @@ from compress.core.native_output import captured_stderr
 from compress.measure.graph_files.counting import count_graph
 from compress.measure.graph_files.records import Graph, GraphFile, Operator, Port, Tensor
 from compress.measure.graph_files.tables import TFLITE
-from compress.model.input_sizes import InputShape, Sizes, sizes_of
 from compress.model.kinds import Foreign
+from compress.model.ports import InputShape, Sizes, sizes_of
 
 _CALLS = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
 _NAMELESS = re.compile(r"^(?:Stateful)?PartitionedCall(?:_\d+)?(?::\d+)?$")

@@ -9,25 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from compress.measure.counting import SizedTensor, Step
-from compress.model.inference import TRAINING_ONLY
+from compress.model.layers import class_named, class_of, select_classes
+from compress.model.program import Readers
 
-_CONVOLUTION_NAMES = """
-    Conv1D Conv2D Conv3D DepthwiseConv1D DepthwiseConv2D SeparableConv1D SeparableConv2D
-"""
-_KERNEL_NAMES = "Dense Conv1DTranspose Conv2DTranspose Conv3DTranspose"
-_INERT_NAMES = """
-    Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianDropout AlphaDropout
-    ActivityRegularization Identity StopGradient
-"""
-_CONVOLUTIONS = frozenset(_CONVOLUTION_NAMES.split())
-_KERNELS = _CONVOLUTIONS | frozenset(_KERNEL_NAMES.split())
+_CONVOLUTIONS = select_classes("convolution", "depthwise", "separable")
+_KERNELS = _CONVOLUTIONS | select_classes("dense", "transposed")
 _MERGES = ("Add", "Subtract", "Multiply")
-_PADDINGS = ("ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D")
-_NOTHING = TRAINING_ONLY | frozenset(_INERT_NAMES.split())
-"""Classes that inference computes nothing for."""
 _LINEAR = ("linear", "")
 _RELUS = ("relu", "relu6")
 
@@ -79,15 +70,14 @@ def units_of(steps: Sequence[Step], outputs: Collection[Any]) -> list[Unit]:
         steps: All calls, in their order.
         outputs: The model's symbolic outputs: what is behind one of them is not fused with it.
     """
-    users = _users(steps)
-    ends = set(map(id, outputs))
+    graph = _readers(steps, outputs)
     taken: set[int] = set()
     found = []
     for step in steps:
         if id(step) in taken:
             continue
         chain = [step]
-        while (following := _only_user(chain[-1], users, ends)) and fuses(chain, following):
+        while (following := _only_user(chain[-1], graph)) and fuses(chain, following):
             chain.append(following)
         taken.update(map(id, chain))
         if not all(_computes_nothing(part) for part in chain):
@@ -95,20 +85,20 @@ def units_of(steps: Sequence[Step], outputs: Collection[Any]) -> list[Unit]:
     return found
 
 
-def _users(steps: Sequence[Step]) -> dict[int, list[Step]]:
-    users: dict[int, list[Step]] = {}
-    for step in steps:
-        for tensor in step.inputs:
-            users.setdefault(tensor.key, []).append(step)
-    return users
+def _readers(steps: Sequence[Step], outputs: Collection[Any]) -> Readers[Step]:
+    returned = set(map(id, outputs))
+    ends = [
+        tensor
+        for step in steps
+        for tensor, own in zip(step.outputs, step.node.outputs, strict=True)
+        if id(own) in returned
+    ]
+    return Readers(steps, ends, attrgetter("key"))
 
 
-def _only_user(step: Step, users: dict[int, list[Step]], ends: set[int]) -> Step | None:
+def _only_user(step: Step, graph: Readers[Step]) -> Step | None:
     """Returns the call that alone takes what a call makes."""
-    if len(step.outputs) != 1 or id(step.node.outputs[0]) in ends:
-        return None
-    takers = users.get(step.outputs[0].key, [])
-    return takers[0] if len(takers) == 1 else None
+    return graph.only_user(step.outputs[0]) if len(step.outputs) == 1 else None
 
 
 def fuses(chain: Sequence[Step], following: Step) -> bool:
@@ -124,21 +114,13 @@ def fuses(chain: Sequence[Step], following: Step) -> bool:
     if _computes_nothing(following):
         return True
     kind, kernel = kind_of(following), kinds[-1] in _KERNELS
-    if kinds[-1] in _PADDINGS:
+    if "pads" in class_named(kinds[-1]).traits:
         return kind in _CONVOLUTIONS and following.node.operation.padding == "valid"
-    if any(_activates(step) for step in chain):
+    if any(_activation(step.node.operation) not in _LINEAR for step in chain):
         return False
-    if _activates(following) and kind not in _KERNELS:
-        fusing = kernel or kinds[-1] in _MERGES or kinds[-1] == "BatchNormalization"
-        return fusing and _relu(following)
+    if _relu(following):
+        return kernel or kinds[-1] in _MERGES or kinds[-1] == "BatchNormalization"
     return kind == "BatchNormalization" and kernel
-
-
-def _activates(step: Step) -> bool:
-    """Tells whether a call ends in an activation."""
-    own = _activation(step.node.operation)
-    kind = kind_of(step)
-    return own not in _LINEAR or kind in ("ReLU", "Relu", "Relu6", "LeakyReLU", "Softmax")
 
 
 def _relu(step: Step) -> bool:
@@ -159,9 +141,9 @@ def _activation(operation: Any) -> str:
 
 
 def _computes_nothing(step: Step) -> bool:
-    kind = kind_of(step)
-    return kind in _NOTHING or (
-        kind == "Activation" and _activation(step.node.operation) in _LINEAR
+    operation = step.node.operation
+    return "inert" in class_of(operation).traits or (
+        kind_of(step) == "Activation" and _activation(operation) in _LINEAR
     )
 
 
@@ -174,7 +156,7 @@ def leaving(steps: Sequence[Step], layers: Collection[str], outputs: Collection[
             nothing else takes; a sum that keeps one operand passes it on.
         outputs: The model's symbolic outputs.
     """
-    users, ends = _users(steps), set(map(id, outputs))
+    graph = _readers(steps, outputs)
     gone = {id(step) for step in steps if {step.name, step.node.name} & set(layers)}
     dead = {tensor.key for step in steps if id(step) in gone for tensor in step.outputs}
     passing: set[int] = set()
@@ -189,8 +171,8 @@ def leaving(steps: Sequence[Step], layers: Collection[str], outputs: Collection[
         elif left == 1:
             passing.add(id(step))
     for step in reversed(steps):
-        takers = [user for tensor in step.outputs for user in users.get(tensor.key, [])]
-        end = any(id(tensor) in ends for tensor in step.node.outputs)
+        takers = [user for tensor in step.outputs for user in graph.users(tensor)]
+        end = any(map(graph.is_output, step.outputs))
         if takers and not end and all(id(user) in gone for user in takers):
             gone.add(id(step))
     return gone | passing

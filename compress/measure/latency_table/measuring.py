@@ -14,9 +14,9 @@ import numpy as np
 from compress.core.device import cpu_name
 from compress.core.errors import InputError, RunFailed
 from compress.core.memory_budget import current_budget
-from compress.core.progress import OnProgress, silent
 from compress.core.quantities import MORE_THREADS, MOST_THREADS, parse_whole_number
 from compress.core.statistics import Z
+from compress.core.summary import OnProgress, silent
 from compress.measure.counting import count_macs
 from compress.measure.latency import Entry, time_entries
 from compress.measure.latency_record import Latency

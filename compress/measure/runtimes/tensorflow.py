@@ -156,7 +156,7 @@ def _keras_model(path: str) -> tuple[Any, Described, Described]:
 
 def _saved_model(path: Path) -> tuple[Any, Described, Described]:
     """Returns the same of a SavedModel's signature, at batch 1."""
-    from compress.model.saved_models import SavedModel
+    from compress.model.kinds import SavedModel
 
     model = SavedModel(path)
     sizes = model.sizes(None, "to be timed")

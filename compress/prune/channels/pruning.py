@@ -12,8 +12,8 @@ import numpy as np
 from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
 from compress.core.summary import Readable, Summary
+from compress.model.internals import variable_paths
 from compress.model.io import as_model
-from compress.model.walk import variable_paths
 from compress.plan import ChannelOptions
 from compress.plan.channels import AGGREGATES
 from compress.plan.data import AUTO

@@ -13,8 +13,8 @@ import numpy as np
 from compress.core.arguments import check_arguments
 from compress.core.summary import Summary
 from compress.measure import formats
+from compress.model.internals import variable_paths
 from compress.model.io import as_model
-from compress.model.walk import variable_paths
 from compress.plan import ChannelOptions
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.coupling.blocks import HeldBlock, blocks_of

@@ -9,12 +9,17 @@ import numpy as np
 
 from compress.core.errors import InputError, RunFailed, reason_of
 from compress.measure.counting import given_shapes
-from compress.model import walk
 from compress.model.copies import Copier
-from compress.model.internals import freeze_as, maker_of
+from compress.model.internals import (
+    freeze_as,
+    is_graph,
+    maker_of,
+    port_structures,
+    variable_paths,
+    weights_changed,
+)
 from compress.model.program import Node, Program, replaced
 from compress.model.rebuild import config_of, from_config
-from compress.model.walk import variable_paths
 from compress.prune.channels.coupling.blocks import Block, blocks_of, met
 from compress.prune.channels.coupling.groups import Coupling, Mask
 from compress.prune.channels.coupling.slots import Ids, InnerModel
@@ -68,7 +73,7 @@ def call_once(small: keras.Model, coupling: Coupling) -> None:
         for shape, tensor in zip(sizes, program.inputs, strict=True)
     ]
     try:
-        small(keras.tree.pack_sequence_as(walk.input_structure(small), zeros), training=False)
+        small(keras.tree.pack_sequence_as(port_structures(small)[0], zeros), training=False)
     except Exception as error:  # of any layer
         try:
             program.model(keras.tree.pack_sequence_as(program.input_structure, zeros))
@@ -307,7 +312,7 @@ class Surgeon:
         if id(new) in self._copied or not getattr(operation, "weights", None):
             return
         self._copied.add(id(new))
-        if walk.is_graph(operation):
+        if is_graph(operation):
             return  # a nested model: its layers were copied one by one
         scales = {id(variable): factor for variable, factor in self.graph.scales[id(operation)]}
         for old, target in zip(operation.weights, new.weights, strict=True):
@@ -321,7 +326,7 @@ class Surgeon:
             target.assign(value)
             self.weights[id(old)] = target
         if isinstance(new, keras.layers.Layer):
-            walk.weights_changed(new)
+            weights_changed(new)
 
 
 def _unbuild(config: Any) -> None:

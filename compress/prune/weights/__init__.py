@@ -20,8 +20,8 @@ from compress.core.errors import InputError
 from compress.core.summary import Readable, Summary
 from compress.data import Dataset, Unlabelled, drawn_inputs
 from compress.model.copies import copy_model
+from compress.model.internals import variable_paths
 from compress.model.io import as_model
-from compress.model.walk import variable_paths
 from compress.plan import Plan, TrainSettings, WeightOptions
 from compress.plan.fields import from_nested, to_nested
 from compress.plan.keywords import PRUNE_WEIGHTS

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
+from compress.model.layers import BIAS, NORMALIZATION
 from compress.plan import WeightOptions
 from compress.plan.keywords import WEIGHT_PRUNER
 from compress.prune.weights.schedules import (
@@ -21,8 +22,6 @@ from compress.prune.weights.schedules import (
     update_times,
 )
 from compress.prune.weights.targets import (
-    BIAS,
-    NORMALIZATION,
     PrunedLayer,
     SkippedLayer,
     Target,

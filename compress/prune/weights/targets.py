@@ -12,36 +12,15 @@ import numpy as np
 from compress.core.errors import unknown_name
 from compress.core.summary import Readable, Summary
 from compress.measure import formats
-from compress.model import walk
-from compress.model.internals import layers_inside, own_variables
+from compress.model.internals import calls, is_graph, layers_inside, own_variables
+from compress.model.layers import BIAS, DEPTHWISE, EMBEDDING, KERNEL, NORMALIZATION, class_of
 from compress.plan import LayerShare
 from compress.reconstruction import RepairReport
 
 if TYPE_CHECKING:
     import keras
 
-KERNEL, BIAS, NORMALIZATION = "kernels", "biases", "normalization"
-EMBEDDING, DEPTHWISE, ENDS = "embeddings", "depthwise", "ends"
-
-# attributes of Keras's classes and what they are; the kernels are those that tfmot prunes too
-_CONVOLUTION = (("kernel", KERNEL), ("bias", BIAS))
-_CELL = (("kernel", KERNEL), ("recurrent_kernel", KERNEL), ("bias", BIAS))
-_SEPARABLE = (
-    ("depthwise_kernel", DEPTHWISE), ("pointwise_kernel", KERNEL), ("bias", BIAS),
-)  # fmt: skip
-_SCALED = (("gamma", NORMALIZATION), ("beta", NORMALIZATION))
-WEIGHTS: dict[str, tuple[tuple[str, str], ...]] = {
-    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D", "Dense", "EinsumDense"), _CONVOLUTION),
-    **dict.fromkeys(("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), _CONVOLUTION),
-    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _SEPARABLE),
-    **dict.fromkeys(
-        ("DepthwiseConv1D", "DepthwiseConv2D"), (("kernel", DEPTHWISE), ("bias", BIAS))
-    ),
-    **dict.fromkeys(("LSTMCell", "GRUCell", "SimpleRNNCell"), _CELL),
-    "Embedding": (("embeddings", EMBEDDING),),
-    **dict.fromkeys(("BatchNormalization", "LayerNormalization", "GroupNormalization"), _SCALED),
-    "RMSNormalization": (("scale", NORMALIZATION),),
-}
+ENDS = "ends"
 _NOT_ASKED = {
     BIAS: "biases are not pruned unless asked",
     NORMALIZATION: "normalization is not pruned unless asked",
@@ -230,17 +209,16 @@ def find_targets(
 
 
 def _layers(model: keras.Model) -> Iterator[tuple[str, Any]]:
-    if not walk.is_graph(model):
+    if not is_graph(model):
         for layer in layers_inside(model, include_self=False):
             yield layer.path.partition("/")[2] or layer.name, layer
         return
     import keras
 
-    for call in walk.calls(model):
-        if isinstance(call.operation, keras.layers.Layer):
-            for layer in layers_inside(call.operation):
-                inside = layer is not call.operation
-                yield (f"{call.name}/{layer.name}" if inside else call.name), layer
+    for name, operation in calls(model):
+        if isinstance(operation, keras.layers.Layer):
+            for layer in layers_inside(operation):
+                yield (name if layer is operation else f"{name}/{layer.name}"), layer
 
 
 def _of_layer(name: str, layer: Any, include: Sequence[str]) -> tuple[list[Target], str]:
@@ -253,12 +231,13 @@ def _of_layer(name: str, layer: Any, include: Sequence[str]) -> tuple[list[Targe
     if hasattr(layer, "get_prunable_weights"):
         found = [Target(name, kind, variable) for variable in layer.get_prunable_weights()]
         return found, "" if found else "its get_prunable_weights() names none"
-    if kind not in WEIGHTS:
+    weights = class_of(layer).weights
+    if not weights:
         return [], "no rule for this class"
     if not layer.trainable:
         return [], "frozen (trainable=False)"
     found, reasons = [], []
-    for attribute, role in WEIGHTS[kind]:
+    for attribute, role in weights:
         variable = getattr(layer, attribute, None)
         if variable is None:
             continue
@@ -271,10 +250,10 @@ def _of_layer(name: str, layer: Any, include: Sequence[str]) -> tuple[list[Targe
 
 def _view(layer: Any, variable: Any, role: str) -> View | None:
     """Returns a kernel as matrices, or None where it has no input and output axes."""
-    shape, kind = tuple(variable.shape), type(layer).__name__
+    shape, work = tuple(variable.shape), class_of(layer).work
     if role not in (KERNEL, EMBEDDING) or len(shape) < 2:
         return None
-    if kind == "EinsumDense":
+    if work == "einsum_dense":
         source, kernel, target = layer.equation.replace("...", "").replace("->", ",").split(",")
         summed = [letter in source and letter not in target for letter in kernel]
         split = sum(summed)
@@ -282,7 +261,7 @@ def _view(layer: Any, variable: Any, role: str) -> View | None:
             return None
         return View(1, int(np.prod(shape[:split])), int(np.prod(shape[split:])), shape)
     positions = int(np.prod(shape[:-2]))
-    if kind.endswith("Transpose"):
+    if work == "transposed":
         return View(positions, shape[-1], shape[-2], shape, swapped=True)
     return View(positions, shape[-2], shape[-1], shape)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from compress.model.rule_table import RuleTable
+from compress.model.layers import RuleTable
 
 if TYPE_CHECKING:
     from compress.quantization.call import Call, Value

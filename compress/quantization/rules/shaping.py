@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from compress.model.inference import TRAINING_ONLY
+from compress.model.layers import select_classes
 from compress.quantization.call import Call, Value
 from compress.quantization.rules._base import (
     OPEN_SIZE,
@@ -84,10 +84,7 @@ def repeated(call: Call) -> list[Value]:
     return call.same(call.applied(enlarged, lambda _: size), call.inputs[0])
 
 
-@layer_rule(
-    "ActivityRegularization", "AlphaDropout", "Dropout", "GaussianDropout", "SpatialDropout1D",
-    "SpatialDropout2D", "SpatialDropout3D", *sorted(TRAINING_ONLY),
-)  # fmt: skip
+@layer_rule(*sorted(select_classes("inert") - {"Identity", "StopGradient"}))
 def in_training_alone(call: Call) -> Value:
     """Inference leaves values as they are."""
     return call.passed(call.inputs[0], call.itself)

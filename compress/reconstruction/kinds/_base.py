@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.model.layers import is_keras
+
 Array = npt.NDArray[Any]
 Places = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 """Examples and, in each, the positions that are looked at, both (rows,)."""
@@ -203,7 +205,7 @@ def parts_for(*names: str) -> Callable[[PartMaker], PartMaker]:
 
 def has_parts(layer: Any) -> bool:
     """Tells whether a layer is of a class of Keras that has parts to solve for."""
-    return type(layer).__module__.startswith("keras.") and type(layer).__name__ in _MAKERS
+    return is_keras(layer) and type(layer).__name__ in _MAKERS
 
 
 def parts_of(layer: Any, rank: int) -> tuple[list[Part], str]:

@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 from scipy.special import ndtr
 from scipy.stats import qmc, spearmanr
 
-from compress.core.blas import one_blas_thread
+from compress.core.device import one_blas_thread
 from search.samplers._base import Choices
 
 Numbers = npt.NDArray[np.float64]

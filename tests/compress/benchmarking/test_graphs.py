@@ -17,7 +17,7 @@ from compress.exporting.litert import convert_litert
 from compress.exporting.tflite_editing import resized
 from compress.exporting.traced import TracedSavedModel
 from compress.measure.runtimes import RUNTIMES
-from compress.model.saved_models import SavedModel
+from compress.model.kinds import SavedModel
 
 QUICK = BenchPlan(runtimes=("litert", "tensorflow"), budget=0.5)
 

@@ -153,7 +153,7 @@ time.sleep(3600)
 
 def test_what_a_process_has_started_is_killed_with_it() -> None:
     parent = subprocess.Popen(
-        [sys.executable, "-c", FAMILY], stdout=subprocess.PIPE, text=True, **linux.group_options()
+        [sys.executable, "-c", FAMILY], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     assert parent.stdout is not None
     child = int(parent.stdout.readline())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.core import arrays, columns
+from compress.core import arrays
 from compress.core.errors import InputError
 from compress.data import Dataset, load_data
 from compress.data.preprocessing import fit_preprocessing
@@ -70,10 +70,10 @@ def test_rows_and_conversions_stay_in_files(mapping: Path) -> None:
     given.add(x)
     held = given.whole()
     index = np.random.default_rng(1).permutation(200)[:120]
-    found = columns.taken(held, index)
+    found = arrays.taken(held, index)
     assert arrays.is_mapped(found)
     np.testing.assert_array_equal(found, x[index])
-    few = columns.taken(held, index[:3])
+    few = arrays.taken(held, index[:3])
     assert not arrays.is_mapped(few)
     np.testing.assert_array_equal(few, x[index[:3]])
     doubled = arrays.converted(held, lambda part: part.astype(np.float64) * 2)

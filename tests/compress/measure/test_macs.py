@@ -9,11 +9,8 @@ import pytest
 
 from compress.core.errors import InputError
 from compress.measure import count_macs
-from compress.measure.op_classes import COUNTED_ZERO, REASONS
-from compress.measure.rules import OPERATION_RULES, einsum, matmul
-from compress.measure.rules import RULES as LAYER_RULES
-
-RULES = {**OPERATION_RULES, **LAYER_RULES}
+from compress.measure.rules import OPERATION_RULES, RULES, einsum, matmul
+from compress.model.layers import CLASSES, TRAITS, UNCOUNTED
 
 
 def test_formulas_by_hand() -> None:
@@ -309,10 +306,16 @@ def test_every_class_that_keras_ships_has_a_place() -> None:
     opened = {"Layer", "Wrapper", "Operation", "Function", "Lambda", "Pipeline", "Dot"}
     shipped = {item.__name__ for item in classes if issubclass(item, Operation)} - opened
     assert len(shipped) > 400
-    placed = COUNTED_ZERO | set(RULES) | set(REASONS)
-    assert shipped - placed == set()
-    assert not COUNTED_ZERO & set(REASONS)
-    assert not set(RULES) & (COUNTED_ZERO | set(REASONS))
+    assert shipped - {name for name, row in CLASSES.items() if row.work} == set()
+
+
+def test_rows_name_rules_or_reasons_and_known_traits() -> None:
+    works = {row.work for row in CLASSES.values()} - UNCOUNTED - {""}
+    rules = {*RULES, *OPERATION_RULES}
+    assert not set(RULES) & set(OPERATION_RULES)
+    assert rules <= works
+    assert all(" " in reason for reason in works - rules)
+    assert frozenset().union(*(row.traits for row in CLASSES.values())) == set(TRAITS)
 
 
 def test_layers_of_keras_applications_have_a_place_too() -> None:

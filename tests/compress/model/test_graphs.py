@@ -13,9 +13,9 @@ from keras import layers
 from compress import compress_model, prune_channels
 from compress.core.errors import InputError
 from compress.measure import count_macs
-from compress.model.graphs import as_graph
 from compress.model.io import load_model, save_model
 from compress.model.ports import input_names, output_names
+from compress.model.rebuild import as_graph
 
 RNG = np.random.default_rng(0)
 X = {

@@ -9,7 +9,7 @@ import pytest
 from compress import count_macs, coupled_groups
 from compress.benchmarking.models import fixed
 from compress.core.errors import InputError
-from compress.model.input_sizes import require_known, sizes_of
+from compress.model.ports import require_known, sizes_of
 
 OWN = [("image", (None, None, 3)), ("table", (12,))]
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from compress.model.flattening import flat
+from compress.model.program import flat
 from compress.model.recording import record
 from compress.prune.channels import prune_channels
 from compress.reconstruction import joint, repair, samples

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from compress.model.flattening import flat
+from compress.model.program import flat
 from compress.model.recording import record
 from compress.reconstruction.observing import observe
 

@@ -207,7 +207,7 @@ def test_a_nonlinearity_ends_the_way() -> None:
 )
 def test_what_is_linear_in_pieces_is_not_linear(activation: str) -> None:
     """A way through these would want sums that the layer cannot make."""
-    from compress.model.flattening import flat
+    from compress.model.program import flat
     from compress.model.recording import record
     from compress.reconstruction.paths import Graph, way_from
 

@@ -8,8 +8,8 @@ from typing import Any, NotRequired, TypedDict
 
 import pytest
 
+from compress.core.arguments import conform
 from compress.core.errors import InputError
-from compress.core.typed import conform
 from compress.report import render_tables
 from compress.report.html import render_html
 from compress.run.compressed import Compressed

@@ -9,7 +9,7 @@ import pytest
 
 from compress.core.device import Device
 from compress.core.errors import FeasibleError, InputError
-from compress.core.progress import silent
+from compress.core.summary import silent
 from compress.data import Dataset
 from compress.model.io import load_model
 from compress.plan import Plan

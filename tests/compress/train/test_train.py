@@ -16,7 +16,7 @@ from compress.core.device import Device
 from compress.core.errors import InputError, TrainingDiverged
 from compress.data import Dataset, Preprocessing, Split
 from compress.data.tasks import VOID
-from compress.model.fused_batchnorm import fused_normalization
+from compress.model.inference import fused_normalization
 from compress.plan import TrainSettings
 from compress.train import class_weights, train
 from compress.train.given import as_dataset

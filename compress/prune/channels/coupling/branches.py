@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compress.measure.op_classes import COUNTED_ZERO, MOVES, NORMALIZES, POOLS
 from compress.model.internals import mask_of
-from compress.model.program import Node, Program
+from compress.model.layers import UNCOUNTED, class_of, is_keras
+from compress.model.program import Node, Program, Readers
 
 ONE_STAYS = "one side of the sum must stay, and it costs most"
 SHORTCUT = "it is the shortcut of a branch that may leave"
@@ -25,21 +25,6 @@ NO_KERNEL = "no operand of the sum has a layer with a kernel to itself"
 SHAPE = "no other operand has the shape and the type of the sum"
 MASK = "it ends a Keras mask, which would pass through the sum without it"
 
-_KERNELS = frozenset([
-    "Conv1D", "Conv2D", "Conv3D", "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose",
-    "DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D", "Dense",
-    "EinsumDense", "Activation",
-])  # fmt: skip
-"""Linear where their activation is."""
-_SCALED = frozenset(["Multiply", "Divide", "TrueDivide"])
-"""Linear by a constant."""
-_LINEAR = (MOVES | POOLS | NORMALIZES) - {"Embedding", "OneHot", "MultiHot"} | {
-    "Add", "Subtract", "Average", "Negative", "Mean", "Sum", "Rescaling", "Resizing", "Resize",
-    "LayerScale", "CustomScaleLayer", "GlobalAveragePooling1D", "GlobalAveragePooling2D",
-    "GlobalAveragePooling3D",
-}  # fmt: skip
-"""Of these a shortcut may be made: they move, average or normalize; pooling is no activation."""
-
 
 def is_linear(node: Node) -> bool:
     """Tells whether a call, or every call of a nested model, has no nonlinearity.
@@ -48,34 +33,28 @@ def is_linear(node: Node) -> bool:
     """
     if node.body is not None:
         return all(map(is_linear, node.body.walk()))
-    kind = _kind(node)
-    if kind in _KERNELS:
-        activation = getattr(node.operation, "activation", None)
-        return activation is None or getattr(activation, "__name__", "") == "linear"
-    return kind in _LINEAR or (kind in _SCALED and len(node.inputs) == 1)
+    traits = class_of(node.operation, keras_only=True).traits
+    if "linear" not in traits:
+        return "linear_by_constant" in traits and len(node.inputs) == 1
+    activation = getattr(node.operation, "activation", None)
+    return activation is None or getattr(activation, "__name__", "") == "linear"
 
 
 def has_kernel(node: Node) -> bool:
     """Tells whether a layer, or one of a nested model, has a weight that products are made of."""
     if node.body is not None:
         return any(map(has_kernel, node.body.walk()))
-    return type(node.operation).__name__ not in COUNTED_ZERO and any(
+    return class_of(node.operation).work not in UNCOUNTED and any(
         len(weight.shape) > 1 for weight in getattr(node.operation, "weights", ())
     )
 
 
 def operands_of(node: Node) -> Sequence[int]:
     """Returns the places of a sum's operands that could leave it; (): it is no sum of tensors."""
-    kind = _kind(node)
+    kind = type(node.operation).__name__ if is_keras(node.operation) else ""
     if kind == "Add" and len(node.inputs) > 1:
         return range(len(node.inputs))
     return (1,) if kind == "CustomScaleLayer" else ()  # the first plus the second, scaled
-
-
-def _kind(node: Node) -> str:
-    """Returns the class of Keras's own layer or operation; "": it is another's."""
-    kind = type(node.operation)
-    return kind.__name__ if kind.__module__.startswith("keras.") else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,23 +96,19 @@ class Flow:
 
     def __init__(self, program: Program, macs: dict[int, float]) -> None:
         self._macs = macs
-        self._maker: dict[int, Node] = {}
-        self._place: dict[int, int] = {}
-        self._taken = Counter(map(id, program.outputs))
+        self._graph = Readers(program.nodes, program.outputs)
+        self._place = {id(node): place for place, node in enumerate(program.nodes)}
         self._bit: dict[int, int] = {}
         self._comes_of: dict[int, int] = {}  # tensor -> itself and all that it depends on
         self._straight: dict[int, int] = {}  # those without a nonlinearity between
         for tensor in program.inputs:
             self._note(tensor, 0, 0)
-        for place, node in enumerate(program.nodes):
-            self._place[id(node)] = place
-            self._taken.update(map(id, node.inputs))
+        for node in program.nodes:
             linear, sources, straight = is_linear(node), 0, 0
             for tensor in node.inputs:
                 sources |= self._comes_of[id(tensor)]
                 straight |= self._straight[id(tensor)] if linear else 0
             for tensor in node.outputs:
-                self._maker[id(tensor)] = node
                 self._note(tensor, sources, straight)
 
     def _note(self, tensor: Any, sources: int, straight: int) -> None:
@@ -144,15 +119,15 @@ class Flow:
     def branch(self, merge: Node, place: int) -> Branch:
         """Returns an operand with the calls whose every output leads to it alone."""
         found: dict[int, Node] = {}
-        if self._taken[id(merge.inputs[place])] == 1:
+        if self._graph.count_reads(merge.inputs[place]) == 1:
             uses: Counter[int] = Counter()
             open_ends = [merge.inputs[place]]
             while open_ends:
-                maker = self._maker.get(id(open_ends.pop()))
+                maker = self._graph.maker.get(id(open_ends.pop()))
                 if maker is None:
                     continue
                 uses[id(maker)] += 1
-                if uses[id(maker)] == sum(self._taken[id(tensor)] for tensor in maker.outputs):
+                if uses[id(maker)] == sum(map(self._graph.count_reads, maker.outputs)):
                     found[id(maker)] = maker
                     open_ends.extend(maker.inputs)
         nodes = tuple(sorted(found.values(), key=lambda node: self._place[id(node)]))

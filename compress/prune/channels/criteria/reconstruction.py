@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.blas import one_blas_thread
+from compress.core.device import one_blas_thread
 from compress.core.errors import InputError
 from compress.data import drawn_inputs
-from compress.model.flattening import flat
 from compress.model.ports import listed
+from compress.model.program import flat
 from compress.model.recording import record
 from compress.prune.channels.coupling.groups import Group
 from compress.prune.channels.criteria._base import Context, Scores

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.model.rule_table import RuleTable
+from compress.model.layers import RuleTable
 from compress.prune.channels.coupling.slots import Ids, Kept, LayerCall, Shape, Slots, sizes
 
 Rule = Callable[[LayerCall], "list[Slots] | Slots"]

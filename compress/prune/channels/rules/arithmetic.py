@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.model.layers import select_classes
 from compress.prune.channels.coupling.slots import LayerCall, Slots
 from compress.prune.channels.rules._base import (
     arguments,
@@ -43,23 +44,7 @@ _KEEPS_VALUE = {
 NOT_FINITE = "its removed entries might not be finite numbers"
 
 
-@operation_rule(
-    "Absolute", "Fabs", "Angle", "Arccos", "Arccosh", "Arcsin", "Arcsinh", "Arctan", "Arctanh",
-    "Array", "BitwiseInvert", "BitwiseNot", "Cast", "Cbrt", "Ceil", "Clip", "Conjugate",
-    "ConvertToTensor", "Copy", "Cos", "Cosh", "Deg2rad", "Rad2deg", "Erf", "Erfc", "Erfinv",
-    "Exp", "Exp2", "Expm1", "Floor", "I0", "Imag", "Isfinite", "Isinf", "Isnan", "Isneginf",
-    "Isposinf", "Isreal", "Log", "Log10", "Log1p", "Log2", "LogicalNot", "NanToNum", "Negative",
-    "OnesLike", "Real", "Reciprocal", "Round", "Rsqrt", "SaturateCast", "Sign", "Signbit", "Sin",
-    "Sinc", "Sinh", "Sqrt", "Square", "StopGradient", "Tan", "Tanh", "Trunc", "ZerosLike",
-    "Add", "Arctan2", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Divide", "DivideNoNan", "Equal",
-    "FloorDivide", "Fmax", "Fmin", "Fmod", "FullLike", "Greater", "GreaterEqual", "Heaviside",
-    "Hypot", "Isclose", "Ldexp", "Less", "LessEqual", "LogicalAnd", "LogicalOr", "LogicalXor",
-    "Logaddexp", "Logaddexp2", "Maximum", "Minimum", "Mod", "Multiply", "NotEqual", "Power",
-    "Subtract", "TrueDivide", "Where",
-    "Celu", "Elu", "Gelu", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu",
-    "LogSigmoid", "Relu", "Relu6", "Selu", "Sigmoid", "Silu", "SoftShrink", "Softplus",
-    "Softsign", "SparsePlus", "SparseSigmoid", "Squareplus", "TanhShrink", "Threshold",
-)  # fmt: skip
+@operation_rule(*sorted(select_classes("entrywise")))
 def entrywise(call: LayerCall) -> Slots:
     """Ties broadcast operands; what removed entries hold is computed where it is known."""
     values = list(arguments(call).values())

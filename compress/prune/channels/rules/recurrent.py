@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from compress.model import walk
+from compress.model.internals import is_graph
 from compress.prune.channels.coupling.slots import Ids, LayerCall, Slots
 from compress.prune.channels.rules._base import (
     apply,
@@ -176,7 +176,7 @@ def time_distributed(call: LayerCall) -> list[Slots]:
     call.freeze(x.axes[1], "a layer is distributed over it")
     step = Slots((x.shape[0], *x.shape[2:]), (None, *x.axes[2:]), x.zero, x.origin)
     steps = x.shape[1] or 1
-    if walk.is_graph(layer.layer):
+    if is_graph(layer.layer):
         result = call.model(layer.layer, [step], "layer", steps)[0]
     else:
         shapes, path = [(shape[0], *shape[2:])], ("layer", "config")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from compress.model.layers import select_classes
 from compress.prune.channels.coupling.slots import LayerCall, Slots
 from compress.prune.channels.rules._base import channel_axis, channels_only, layer_rule
 
@@ -35,9 +36,8 @@ def global_pooling(call: LayerCall) -> Slots:
 
 
 @layer_rule(
-    "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianDropout",
-    "GaussianNoise", "AlphaDropout", "ActivityRegularization", "Identity", "Masking",
-    "StochasticDepth",
+    *sorted(select_classes("inert") - select_classes("left_out", "entrywise")),
+    "GaussianNoise", "Masking", "StochasticDepth",
 )  # fmt: skip
 def unchanged(call: LayerCall) -> Slots:
     """The same entries in inference."""

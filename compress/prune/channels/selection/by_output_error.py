@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from compress.core.progress import OnProgress
+from compress.core.summary import OnProgress
 from compress.plan import ChannelOptions
 from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.coupling.groups import Coupling

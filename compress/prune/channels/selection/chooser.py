@@ -9,7 +9,7 @@ import numpy as np
 
 from compress.core.errors import FeasibleError
 from compress.core.memory_budget import current_budget, gigabytes
-from compress.core.progress import OnProgress
+from compress.core.summary import OnProgress
 from compress.model.program import Program
 from compress.plan import ChannelOptions
 from compress.plugins import CRITERIA

@@ -14,16 +14,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.columns import taken
+from compress.core.arrays import taken
 from compress.core.errors import InputError
 from compress.core.memory_budget import current_budget
-from compress.core.progress import OnProgress, silent
+from compress.core.summary import OnProgress, silent
 from compress.data import drawn_inputs
 from compress.measure.quality import distance, divergence, spread
 from compress.model.activations import OVERHEAD, activation_bytes, outputs_of
-from compress.model.flattening import flat
 from compress.model.ports import listed
-from compress.model.program import Node, Program
+from compress.model.program import Node, Program, flat
 from compress.model.recording import record
 from compress.prune.channels.coupling.blocks import Block, blocks_of
 from compress.prune.channels.coupling.groups import Coupling, Group, Mask

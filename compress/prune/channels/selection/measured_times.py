@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import RunFailed
-from compress.core.progress import OnProgress, silent
+from compress.core.summary import OnProgress, silent
 from compress.measure.counting import Walk
 from compress.measure.latency import Entry, time_entries
 from compress.measure.latency_table import CallKey, LatencyTable, measure_calls

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.arrays import named
 from compress.core.atomic_files import read_json, write_json
-from compress.core.columns import named
 from compress.core.errors import InputError
 from compress.core.summary import Readable, Summary
-from compress.model.walk import weights_hash
+from compress.model.internals import weights_hash
 from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.coupling.groups import Coupling
 from compress.prune.channels.coupling.slots import Numbers

@@ -25,8 +25,8 @@ from compress.measure.latency_table.prediction import (
     spreading,
     thinned,
 )
+from compress.model.internals import weights_changed
 from compress.model.program import replaced
-from compress.model.walk import weights_changed
 from compress.prune.channels.coupling.groups import Coupling
 from compress.prune.channels.coupling.slots import Ids, Numbers
 from compress.prune.channels.selection.allowed import Allowed, Counts

@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.measure import count_macs
-from compress.model import walk
+from compress.model.internals import is_graph, variable_paths, weights_changed
 from compress.model.program import Node, Program
 from compress.model.recording import record
-from compress.model.walk import variable_paths
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.coupling.blocks import Block, blocks_of
 from compress.prune.channels.coupling.groups import Coupling, Mask
@@ -93,7 +92,7 @@ def randomize(model: Any, rng: np.random.Generator) -> None:
         else:
             value = 0.3 * rng.normal(size=shape)
         weight.assign(value)
-    walk.weights_changed(model)
+    weights_changed(model)
 
 
 def random_mask(coupling: Coupling, rng: np.random.Generator, keep: float | None = None) -> Mask:
@@ -206,14 +205,14 @@ def reference(
     try:
         for path, variable in variable_paths(model):
             variable.assign(zeroed(originals[path], indices[path]))
-        walk.weights_changed(model)
+        weights_changed(model)
         if not coupling.graph.statistics and not dropped:
             return outputs_of(model, inputs)
         return _Interpreter(coupling, mask, dropped).run(coupling.program, _flat(inputs))
     finally:
         for path, variable in variable_paths(model):
             variable.assign(originals[path])
-        walk.weights_changed(model)
+        weights_changed(model)
 
 
 def zeroed(value: Array, kept: tuple[Array | None, ...]) -> Array:
@@ -364,7 +363,7 @@ class _Interpreter:
 
 
 def _holds_graph(operation: Any) -> bool:
-    return type(operation).__name__ == "TimeDistributed" and walk.is_graph(operation.layer)
+    return type(operation).__name__ == "TimeDistributed" and is_graph(operation.layer)
 
 
 def _softmax(x: Array, axes: tuple[int, ...]) -> Array:

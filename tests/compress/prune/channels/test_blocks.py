@@ -12,7 +12,7 @@ from keras import layers
 
 from benchmarks.resnet20 import build
 from compress.measure import count_macs
-from compress.model import walk
+from compress.model.internals import named_layers
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.report import _mask_of
@@ -65,7 +65,7 @@ def test_law(name: str) -> None:
     for seed, dropped in enumerate((some[: count - 1], range(count))):
         coupling, sliced, _ = check(model, seed=seed, dropped=list(dropped))
         gone = {layer for index in dropped for layer in blocks_of(coupling)[index].layers}
-        left = {layer for layer, _ in walk.named_layers(sliced)}
+        left = {layer for layer, _ in named_layers(sliced)}
         assert not gone & left
         again = blocks_of(coupling_of(sliced))
         inner = {at for index in dropped for at in blocks_of(coupling)[index].inner}

@@ -1,0 +1,30 @@
+"""Keras and TensorFlow, imported when something of them is first used.
+
+Importing them takes seconds, which a command that refuses bad input must not. So modules take them
+from here: `from compress.core.lazy_modules import keras, tf`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras as keras
+    import tensorflow as tf
+
+
+class LazyModule(ModuleType):
+    """Stands for a module, and imports it when it is first asked for an attribute."""
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(importlib.import_module(self.__name__), name)
+        setattr(self, name, value)  # so that it is asked once a name
+        return value
+
+
+if not TYPE_CHECKING:
+    keras, tf = LazyModule("keras"), LazyModule("tensorflow")
+
+__all__ = ["keras", "tf"]
