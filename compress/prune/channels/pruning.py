@@ -29,7 +29,7 @@ from compress.prune.channels.criteria import (
     Criterion,
     named,
 )
-from compress.prune.channels.report import ChannelReport, report_on
+from compress.prune.channels.report import ChannelReport, make_report
 from compress.prune.channels.selection.allowed import Selection
 from compress.prune.channels.selection.by_rank import select_by_rank
 from compress.prune.channels.selection.sensitivity import SensitivityMap, describe_origin
@@ -256,7 +256,7 @@ def prune_channels(
     notes = (*chosen.notes, *dict.fromkeys(context.notes), *_copied(original, coupling))
     if data is not None and repair is None and not count:
         notes += (f"nothing was repaired: that takes at least {FEWEST} examples",)
-    report = report_on(
+    report = make_report(
         original,
         whole.kept,
         options,
@@ -390,7 +390,7 @@ class _Lineage:
 
     def follow(self, surgeon: Surgeon) -> None:
         """Note what a surgery kept."""
-        indices, new = surgeon.indices(), surgeon.weights
+        indices, new = surgeon.list_kept_indices(), surgeon.weights
         for path, variable in list(self._now.items()):
             if id(variable) in new:
                 self._now[path] = new[id(variable)]

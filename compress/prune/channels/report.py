@@ -249,7 +249,7 @@ def coupled_groups(model: keras.Model | str | Path, *, input_shape: Any = None) 
     )
 
 
-def report_on(
+def make_report(
     coupling: Coupling,
     kept: KeptIndices,
     options: ChannelOptions,

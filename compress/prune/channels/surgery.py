@@ -94,7 +94,7 @@ def kept_indices(coupling: Coupling, mask: Mask, dropped: Collection[Block] = ()
     leaves with a dropped block has an empty array for every axis: none of its indices is kept
     (a scalar has no axis that could say so).
     """
-    indices = Surgeon(coupling, mask, dropped).indices()
+    indices = Surgeon(coupling, mask, dropped).list_kept_indices()
     return {
         path: indices[id(variable)] for path, variable in variable_paths(coupling.program.model)
     }
@@ -129,7 +129,7 @@ class Surgeon:
         self._copier = Copier()
         self._copied: set[int] = set()
 
-    def indices(self) -> dict[int, tuple[Ids | None, ...]]:
+    def list_kept_indices(self) -> dict[int, tuple[Ids | None, ...]]:
         """Returns what `kept_indices` does by id(weight)."""
         found: dict[int, tuple[Ids | None, ...]] = {}
         for weight in self.coupling.program.model.weights:

@@ -156,7 +156,7 @@ class Coupling:
         """The blocks of the model, with what they carry and what is held."""
         return Depth(self.program, self.graph)
 
-    def first_units(self, kept: Ids) -> Mask:
+    def keep_first_units(self, kept: Ids) -> Mask:
         """Return the mask that keeps the first units of each group, so many as `kept` says."""
         mask = np.ones(self.units, bool)
         for group, count in zip(self.groups, kept, strict=True):

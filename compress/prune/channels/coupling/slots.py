@@ -53,7 +53,7 @@ class Slots:
         """Tracked axes."""
         return tuple(axis for axis, ids in enumerate(self.axes) if ids is not None)
 
-    def factor(self, axis: int) -> Ids | int:
+    def get_factor(self, axis: int) -> Ids | int:
         """Return an axis as `LayerCall.macs` takes it: its ids, or its size where untracked."""
         ids = self.axes[axis]
         return int(self.shape[axis] or 1) if ids is None else ids

@@ -68,12 +68,12 @@ def _all_units(context: Context) -> Scores:
             sums = np.zeros(coupling.units)
             for start in range(0, len(index), size):
                 part = index[start : start + size]
-                sums += len(part) / len(index) * _products(context, variables, gradients(part))
+                sums += len(part) / len(index) * _multiply(context, variables, gradients(part))
             scores += sums**2
     return scores / len(batches)
 
 
-def _products(context: Context, variables: list[Any], gradients: list[Any]) -> Scores:
+def _multiply(context: Context, variables: list[Any], gradients: list[Any]) -> Scores:
     coupling = context.coupling
     products = {
         id(variable): variable.numpy() * np.asarray(gradient)

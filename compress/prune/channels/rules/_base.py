@@ -185,10 +185,10 @@ def tensors(call: LayerCall, first: str, rest: str = "") -> dict[str, list[Slots
 
 def tied(call: LayerCall, inputs: Sequence[Slots]) -> dict[int, Ids | None]:
     """Ties the axes of tensors that are broadcast to the first output; returns its axes."""
-    return {axis: _tied(call, inputs, axis) for axis in range(len(call.shapes[0]))}
+    return {axis: _tie_axis(call, inputs, axis) for axis in range(len(call.shapes[0]))}
 
 
-def _tied(call: LayerCall, inputs: Sequence[Slots], axis: int) -> Ids | None:
+def _tie_axis(call: LayerCall, inputs: Sequence[Slots], axis: int) -> Ids | None:
     ids: Ids | None = None
     fixed, shape = "", call.shapes[0]
     for slots in inputs:

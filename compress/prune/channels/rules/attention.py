@@ -102,10 +102,10 @@ def _inputs(call: LayerCall) -> tuple[Slots, Slots, Slots]:
     call.follows_weights()
     given = tensors(call, "query", "value")
     query, value = given["query"][0], given["value"][0]
-    return _widths_only(call, query, value, (given.get("key") or [value])[0])
+    return _hold_other_axes(call, query, value, (given.get("key") or [value])[0])
 
 
-def _widths_only(call: LayerCall, *given: Slots) -> tuple[Slots, Slots, Slots]:
+def _hold_other_axes(call: LayerCall, *given: Slots) -> tuple[Slots, Slots, Slots]:
     for slots in given:
         channels_only(call, slots, len(slots.shape) - 1, "an attention")
     query, value, key = given
@@ -160,29 +160,29 @@ def _results(call: LayerCall, axes: Mapping[int, Ids | None], heads: Ids) -> lis
 @layer_rule("Attention")
 def attention(call: LayerCall) -> list[Slots]:
     """Scores are sums over the width of query and key: products, or tanh of sums."""
-    query, value, key = _given(call)
+    query, value, key = _read_inputs(call)
     if call.layer.score_mode == "dot":
         contracted(call, query, len(query.shape) - 1, key, len(key.shape) - 1)
         ids = query.axes[-1] if key.axes[-1] is not None else None
         call.macs(_pairs(query, key), int(query.shape[-1] or 1) if ids is None else ids)
     else:
         _summed(call, query, key, exact=query.zero and key.zero)
-    return _weighted(call, query, value, key)
+    return _weigh_values(call, query, value, key)
 
 
 @layer_rule("AdditiveAttention")
 def additive_attention(call: LayerCall) -> list[Slots]:
     """Scores are sums of scale x tanh(query + key); the scale has one entry a channel."""
-    query, value, key = _given(call)
+    query, value, key = _read_inputs(call)
     scale = call.layer.scale
     ids = _summed(call, query, key, exact=scale is not None or (query.zero and key.zero))
     call.bind(scale, 0, ids)
-    return _weighted(call, query, value, key)
+    return _weigh_values(call, query, value, key)
 
 
-def _given(call: LayerCall) -> tuple[Slots, Slots, Slots]:
+def _read_inputs(call: LayerCall) -> tuple[Slots, Slots, Slots]:
     query, value, *rest = tensors(call, "inputs")["inputs"]
-    return _widths_only(call, query, value, rest[0] if rest else value)
+    return _hold_other_axes(call, query, value, rest[0] if rest else value)
 
 
 def _summed(call: LayerCall, query: Slots, key: Slots, *, exact: bool) -> Ids | None:
@@ -197,9 +197,9 @@ def _pairs(query: Slots, key: Slots) -> int:
     return sizes(query.shape[1:-1]) * int(key.shape[-2] or 1)
 
 
-def _weighted(call: LayerCall, query: Slots, value: Slots, key: Slots) -> list[Slots]:
+def _weigh_values(call: LayerCall, query: Slots, value: Slots, key: Slots) -> list[Slots]:
     """Weighted sums of values; sums of tanh are elementwise work, not counted in MACs."""
-    call.macs(_pairs(query, key), value.factor(-1))
+    call.macs(_pairs(query, key), value.get_factor(-1))
     axes = {len(call.shapes[0]) - 1: value.axes[-1]}
     out = call.out(axes, zero=value.zero, origin=value.origin)
     return [out, *(call.out({}, index=index) for index in range(1, len(call.shapes)))]

@@ -49,7 +49,7 @@ def joined(call: LayerCall, inputs: list[Slots], axis: int) -> Slots:
     """Slots of tensors concatenated along an axis."""
     rank = len(call.shapes[0])
     axis = axis % rank
-    axes = {other: _linked(call, inputs, other) for other in range(rank) if other != axis}
+    axes = {other: _link_axis(call, inputs, other) for other in range(rank) if other != axis}
     if any(slots.axes[axis] is not None for slots in inputs):
         parts = []
         for slots in inputs:
@@ -64,7 +64,7 @@ def joined(call: LayerCall, inputs: list[Slots], axis: int) -> Slots:
     return call.out(axes, zero=all(slots.zero or not slots.tracked for slots in inputs))
 
 
-def _linked(call: LayerCall, inputs: list[Slots], axis: int) -> Ids | None:
+def _link_axis(call: LayerCall, inputs: list[Slots], axis: int) -> Ids | None:
     ids = inputs[0].axes[axis]
     for slots in inputs[1:]:
         ids = call.link(ids, slots.axes[axis], slots.origin or inputs[0].origin)
@@ -80,8 +80,8 @@ def dot(call: LayerCall) -> Slots:
     contracted(call, first, one, second, two)
     call.macs(
         1,
-        *[first.factor(axis) for axis in range(1, len(first.shape))],
-        *[second.factor(axis) for axis in range(1, len(second.shape)) if axis != two],
+        *[first.get_factor(axis) for axis in range(1, len(first.shape))],
+        *[second.get_factor(axis) for axis in range(1, len(second.shape)) if axis != two],
     )
     left = [first.axes[axis] for axis in range(1, len(first.shape)) if axis != one]
     right = [second.axes[axis] for axis in range(1, len(second.shape)) if axis != two]
@@ -121,7 +121,7 @@ def append(call: LayerCall) -> Slots:
 def stack(call: LayerCall) -> Slots:
     """Adds an axis; all other axes are tied."""
     inputs = operands(call, arguments(call)["x"])
-    axes = [_linked(call, inputs, axis) for axis in range(len(inputs[0].shape))]
+    axes = [_link_axis(call, inputs, axis) for axis in range(len(inputs[0].shape))]
     axes.insert(call.layer.axis % len(call.shapes[0]), None)
     return call.out(dict(enumerate(axes)), zero=all(slots.zero for slots in inputs))
 

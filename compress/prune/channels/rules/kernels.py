@@ -23,26 +23,26 @@ from compress.prune.channels.rules.contraction import spelled_out
 def convolution(call: LayerCall) -> Slots:
     """Kernel (*size, in / groups, out)."""
     layer = call.layer
-    axis, x = _channels(call)
+    axis, x = _find_channels(call)
     positions = spatial_positions(call.shapes[0], axis) * math.prod(layer.kernel_size)
     if layer.groups > 1:
         out = _grouped(call, x, axis, positions)
     else:
         out = call.new(layer.filters)
         call.bind(layer.kernel, -2, x.axes[axis])
-        call.macs(positions, x.factor(axis), out)
+        call.macs(positions, x.get_factor(axis), out)
     call.bind(layer.kernel, -1, out)
     call.config("filters", out)
-    return _biased(call, axis, out)
+    return _add_bias(call, axis, out)
 
 
-def _channels(call: LayerCall) -> tuple[int, Slots]:
+def _find_channels(call: LayerCall) -> tuple[int, Slots]:
     """Returns the channel axis, and the input of which only that axis is tracked."""
     axis = channel_axis(call.layer, len(call.shapes[0]))
     return axis, channels_only(call, call.inputs[0], axis, "a convolution")
 
 
-def _biased(call: LayerCall, axis: int, out: Ids | None) -> Slots:
+def _add_bias(call: LayerCall, axis: int, out: Ids | None) -> Slots:
     """Returns the output: a bias, if any, and the activation behind the kernels."""
     call.bind(call.layer.bias, 0, out)
     return activated(call, call.out({axis: out}, zero=True), call.layer.activation)
@@ -76,28 +76,28 @@ def _grouped(call: LayerCall, x: Slots, axis: int, positions: int) -> Ids:
 def transposed(call: LayerCall) -> Slots:
     """Kernel (*size, out, in); every input position meets the kernel."""
     layer = call.layer
-    axis, x = _channels(call)
+    axis, x = _find_channels(call)
     out = call.new(layer.filters)
     call.bind(layer.kernel, -1, x.axes[axis])
     call.bind(layer.kernel, -2, out)
     call.config("filters", out)
     positions = spatial_positions(x.shape, axis) * math.prod(layer.kernel_size)
-    call.macs(positions, x.factor(axis), out)
-    return _biased(call, axis, out)
+    call.macs(positions, x.get_factor(axis), out)
+    return _add_bias(call, axis, out)
 
 
 @layer_rule("DepthwiseConv1D", "DepthwiseConv2D")
 def depthwise(call: LayerCall) -> Slots:
     """Kernel (*size, channels, multiplier): filters leave with their channel."""
-    axis, x = _channels(call)
-    return _biased(call, axis, _depthwise(call, x, axis, call.layer.kernel))
+    axis, x = _find_channels(call)
+    return _add_bias(call, axis, _depthwise(call, x, axis, call.layer.kernel))
 
 
 @layer_rule("SeparableConv1D", "SeparableConv2D")
 def separable(call: LayerCall) -> Slots:
     """A depthwise kernel, then a pointwise one (*ones, channels x multiplier, out)."""
     layer = call.layer
-    axis, x = _channels(call)
+    axis, x = _find_channels(call)
     between = _depthwise(call, x, axis, layer.depthwise_kernel)
     out = call.new(layer.filters)
     call.bind(layer.pointwise_kernel, -2, between)
@@ -105,14 +105,14 @@ def separable(call: LayerCall) -> Slots:
     call.config("filters", out)
     width = layer.pointwise_kernel.shape[-2] if between is None else between
     call.macs(spatial_positions(call.shapes[0], axis), width, out)
-    return _biased(call, axis, out)
+    return _add_bias(call, axis, out)
 
 
 def _depthwise(call: LayerCall, x: Slots, axis: int, kernel: object) -> Ids | None:
     layer, ids = call.layer, x.axes[axis]
     call.bind(kernel, -2, ids)
     positions = spatial_positions(call.shapes[0], axis) * math.prod(layer.kernel_size)
-    call.macs(positions, layer.depth_multiplier, x.factor(axis))
+    call.macs(positions, layer.depth_multiplier, x.get_factor(axis))
     return None if ids is None else np.repeat(ids, layer.depth_multiplier)
 
 
@@ -128,7 +128,7 @@ def dense(call: LayerCall) -> Slots:
     last = len(x.shape) - 1
     others = [x.axes[axis] for axis in x.tracked if axis != last]
     positions = sizes(tuple(x.shape[axis] for axis in range(1, last) if x.axes[axis] is None))
-    call.macs(positions, *others, x.factor(last), out)
+    call.macs(positions, *others, x.get_factor(last), out)
     axes = {**{axis: x.axes[axis] for axis in x.tracked}, last: out}
     # a removed entry of another tracked axis leaves the bias
     zero = not others or (x.zero and layer.bias is None)

@@ -76,7 +76,7 @@ def recurrent_cell(call: LayerCall) -> list[Slots]:
         call.link(units, state.axes[axis], f"its initial state is fixed ({state.origin})")
     zero = _entry_by_entry(call, units) and all(state.zero for state in given)
     positions = spatial_positions(shape, axis) * math.prod(getattr(layer, "kernel_size", ()))
-    call.macs(positions, x.factor(axis), gated)
+    call.macs(positions, x.get_factor(axis), gated)
     call.macs(positions, units, gated)
     axes = tuple(units if index == axis else None for index in range(len(shape)))
     # an LSTM, of four gates, has two states

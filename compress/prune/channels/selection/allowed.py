@@ -166,7 +166,7 @@ class Choice:
         return abs(self.error) <= TOLERANCE
 
 
-def nearest_choice(options: ChannelOptions, choose: Callable[[int], Choice]) -> tuple[Choice, int]:
+def choose_nearest(options: ChannelOptions, choose: Callable[[int], Choice]) -> tuple[Choice, int]:
     """Return the choice by the coarsest step that meets the target, else the nearest to it.
 
     Args:

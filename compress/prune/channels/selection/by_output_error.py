@@ -21,7 +21,7 @@ from compress.prune.channels.selection.allowed import (
     Counts,
     Selection,
     allowed_for,
-    nearest_choice,
+    choose_nearest,
     step_text,
 )
 from compress.prune.channels.selection.by_rank import keep_best
@@ -66,7 +66,7 @@ def by_damage(
     def choose(round_to: int) -> Choice:
         return allocated(losses, allowed_for(coupling, options, round_to), priced, target)
 
-    choice, round_to = nearest_choice(options, choose)
+    choice, round_to = choose_nearest(options, choose)
     fixed = allowed_for(coupling, options, round_to).fixed
     scores = [np.array(group.scores) for group in sensitivity.groups]
     gone = np.flatnonzero(choice.present == 0)

@@ -18,7 +18,7 @@ from compress.prune.channels.selection.allowed import (
     Counts,
     Selection,
     allowed_for,
-    nearest_choice,
+    choose_nearest,
     step_text,
 )
 from compress.prune.channels.selection.target import Priced, cost_of, notes_on, nothing_removable
@@ -71,7 +71,7 @@ def select_by_rank(
             allowed = allowed_for(coupling, options, step)
             return by_rank(ranks, allowed, cost, target, uniform=uniform)
 
-        choice, round_to = nearest_choice(options, choose)
+        choice, round_to = choose_nearest(options, choose)
     mask = keep_best(coupling, scores, choice.totals - whole.fixed)
     found = Selection(mask, choice, step_text(round_to))
     if options.target_metric == "amount":
@@ -192,7 +192,7 @@ def _refined(
         error = abs(float(priced(totals)) - target) / target
         if error <= AIM:
             break
-        for moves in _moves(allowed, priced, target, totals):
+        for moves in _list_moves(allowed, priced, target, totals):
             errors = np.abs(priced(moves) - target) / target
             arrived = np.flatnonzero(errors <= AIM)
             best = int(np.argmin(errors))
@@ -210,7 +210,7 @@ def _refined(
     return totals
 
 
-def _moves(
+def _list_moves(
     allowed: Allowed, priced: Callable[[Counts], Scores], target: float, totals: Counts
 ) -> Iterator[Counts]:
     """Yields totals nearby, (moves, groups): of one group, of two, of a few at once."""

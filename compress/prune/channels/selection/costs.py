@@ -43,7 +43,7 @@ class CostModel:
         self.variables = Products(
             columns, [(1.0, (), needs, layer) for (_, _, needs, layer), _ in weights]
         )
-        self._macs = _macs_of(coupling, columns)
+        self._macs = _collect_macs(coupling, columns)
 
     @classmethod
     def of(cls, coupling: Coupling) -> CostModel:
@@ -169,7 +169,7 @@ class _Columns:
         return [*axes, first + self._blocks + self._either.index(needs)]
 
 
-def _macs_of(coupling: Coupling, columns: _Columns) -> Products | str:
+def _collect_macs(coupling: Coupling, columns: _Columns) -> Products | str:
     """Returns the MACs, or why they cannot be counted."""
     program, given = coupling.program, coupling.input_shape
     if program.open_sizes and given is None:

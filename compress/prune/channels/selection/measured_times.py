@@ -215,7 +215,7 @@ def thinner_nets(
         dropped: The blocks that leave each; default: none of any.
     """
     return [
-        sliced_model(coupling, coupling.first_units(row), blocks)
+        sliced_model(coupling, coupling.keep_first_units(row), blocks)
         for row, blocks in zip(kept, dropped or [()] * len(kept), strict=True)
     ]
 

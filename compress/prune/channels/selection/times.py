@@ -297,7 +297,7 @@ class CallGrid:
 
     def call_at(self, unit: Unit, kept: Counts) -> tuple[CallKey, Callable[[], Any]]:
         """Returns a unit's call where groups keep so many removable units, (groups,)."""
-        smaller = Surgeon(self._coupling, self._coupling.first_units(kept))
+        smaller = Surgeon(self._coupling, self._coupling.keep_first_units(kept))
         return self._key(unit, smaller), partial(self._model, unit, smaller)
 
     # -- widths --------------------------------------------------------------------------

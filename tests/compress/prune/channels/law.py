@@ -150,7 +150,7 @@ def check_slices(
     The one exception is written down in docs/methods.md: a query projection is multiplied
     by the root of (new / old key width).
     """
-    indices = Surgeon(coupling, mask, dropped).indices()
+    indices = Surgeon(coupling, mask, dropped).list_kept_indices()
     scaled = {id(variable) for scales in coupling.graph.scales.values() for variable, _ in scales}
     compared = 0
     for weight in coupling.program.model.weights:
