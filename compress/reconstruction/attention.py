@@ -296,7 +296,8 @@ def _scores(
     made = []
     for side, (kernel, bias), value, most in zip(sides, weights, x, (QUERIES, KEYS), strict=True):
         part = side.twin if dense else side.part
-        count, positions = len(value.blank), part.positions(value.blank, value.blank)
+        count = len(value.blank)
+        positions = part.positions(part.blank_output(value.blank.shape))
         chosen = np.unique(np.linspace(0, positions - 1, min(positions, most)).astype(int))
         where = np.repeat(np.arange(count), len(chosen)), np.tile(chosen, count)
         rows = part.rows(value.array, value.blank, where)[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from compress.model.program import Node
 from compress.reconstruction.attention import Scores
 from compress.reconstruction.between import Between, between
 from compress.reconstruction.joint import STEPS, Joint, Kernels, Pair, Places, jointly
-from compress.reconstruction.kinds import Part, channel_rows, parts_of
+from compress.reconstruction.kinds import Part, parts_of
 from compress.reconstruction.matching import Match
 from compress.reconstruction.paths import Graph, Way
 from compress.reconstruction.samples import Sample
@@ -128,7 +127,7 @@ class InARow:
         second = None if node is None else matches[id(node.operation)]
         if node is None or second is None or _only_part(second) is None:
             return
-        found = between(self.graph, match.calls[0], node, channel_rows(part), _width(part))
+        found = between(self.graph, match.calls[0], node, part.channel_rows, part.width)
         if found is not None:
             self._found[id(second.layer)] = Found(match, found.nodes)
 
@@ -181,13 +180,13 @@ class InARow:
         if reads is None or first.neighbours(x, made[0]) is None:
             return None
         most = _most(first, second, _shared(reads, second.grid(made[1])))
-        channels = _width(second)
+        channels = second.width
         unknown = first.weights().size + second.weights().size
         count = self.sampler.batches.count
         if most < count or most * channels < unknown:
             return None  # so few positions would fit anything
         way_between = between(
-            self.graph, found.first.calls[0], match.calls[0], channel_rows(first), _width(first)
+            self.graph, found.first.calls[0], match.calls[0], first.channel_rows, first.width
         )
         if way_between is None:
             return None
@@ -220,7 +219,7 @@ class InARow:
             where = self.sampler.windows(parts[1].grid(made[1]), len(made[1]), most, WINDOW)
         if not len(where[0]):
             return None
-        local, positions = table[where[1]], parts[0].positions(x.blank, made[0])
+        local, positions = table[where[1]], parts[0].positions(made[0])
         number = where[0][:, None] * positions + local
         hidden, place = np.unique(number[local >= 0], return_inverse=True)
         reads = np.full(local.shape, len(hidden))
@@ -252,7 +251,7 @@ class InARow:
         """Puts the solution of the first kernel back."""
         first, way = task.parts[0], task.between.way
         rows = np.concatenate([places.rows for places in (*task.train, task.held)], 1)
-        targets = np.zeros((rows.shape[1], _width(first)), np.float32)
+        targets = np.zeros((rows.shape[1], first.width), np.float32)
         settle(
             first, way, kernels.first, kernels.shifts[0] - way.offset, Sample(rows, targets).sums(),
             None,
@@ -280,10 +279,6 @@ def _only_part(match: Match) -> Part | None:
     if len(parts) != 1 or parts[0].guided or parts[0].adds_more:
         return None
     return parts[0]
-
-
-def _width(part: Part) -> int:
-    return math.prod(part.kernel.shape[axis] for axis in part.features)
 
 
 def _shared(reads: npt.NDArray[np.int64], grid: tuple[int, ...]) -> float:

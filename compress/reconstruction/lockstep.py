@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from compress.core.memory_budget import current_budget
 from compress.model.program import Node, Program
 from compress.reconstruction.attention import Scores, solved
 from compress.reconstruction.in_a_row import InARow
-from compress.reconstruction.kinds import Kept, Part, channel_rows, parts_of
+from compress.reconstruction.kinds import Kept, Part, parts_of
 from compress.reconstruction.least_squares import Problem, fitted
 from compress.reconstruction.matching import Match, Order, left
 from compress.reconstruction.paths import Absorber, Graph, Way, absorbers, way_from
@@ -167,8 +166,8 @@ class Lockstep:
                 return self.order.before(tensor, node)
 
             kept = twins[-1].channels(self.kept)
-            way = way_from(self.graphs, (node, twin), kept, channel_rows(part), before)
-            ways[id(match.layer)] = way if _invertible(way) else Way.plain(len(part.bias_vector()))
+            way = way_from(self.graphs, (node, twin), kept, part.channel_rows, before)
+            ways[id(match.layer)] = way if _invertible(way) else Way.plain(part.width)
         return ways
 
     def _release(self, match: Match) -> None:
@@ -235,7 +234,7 @@ class Lockstep:
                 # measured at other positions: what the solution before was there is the unit
                 after = joint.gain * (after if fit.better else before)
             if sums is not None and (fit.better or joint is not None):
-                plain = Way.plain(len(part.bias_vector())) if way is None else way
+                plain = Way.plain(part.width) if way is None else way
                 settle(part, plain, *start, sums, self._absorbers(match, part))
             better = fit.better or joint is not None
             self.rows.append(LayerRepair(
@@ -253,7 +252,7 @@ class Lockstep:
         if not found.better:
             part.assign(nearest(part.weights(), most))
             return
-        plain = Way.plain(len(part.bias_vector())) if way is None else way
+        plain = Way.plain(part.width) if way is None else way
         settle(part, plain, found.weights, found.shift, found.sums, self._absorbers(match, part))
 
     def _as_it_was(
@@ -313,15 +312,13 @@ class Lockstep:
 def _columns(match: Match) -> int:
     """Returns the number of inputs that an output of the layer is made of."""
     parts, _ = parts_of(match.layer, len(match.calls[0].inputs[0].shape))
-    kernel = parts[-1].kernel
-    outputs = math.prod(kernel.shape[axis] for axis in parts[-1].features)
-    return int(math.prod(kernel.shape) // outputs)
+    return parts[-1].columns
 
 
 def _positions(part: Part, value: Value) -> int:
     shape = value.blank.shape
     made = value.blank if part.guided else part.blank_output(shape)
-    return len(value.blank) * part.positions(value.blank, made)
+    return len(value.blank) * part.positions(made)
 
 
 def _same(mine: Value, other: Value) -> bool:

@@ -135,7 +135,7 @@ class Sampler:
 
     def places(self, part: Part, x: Value, made: npt.NDArray[Any], most: int) -> Places:
         """Draws positions of every example of a chunk; those that a mask leaves out are none."""
-        positions = part.positions(x.blank, made)
+        positions = part.positions(made)
         samples = min(self.samples, most)
         count, each = len(made), min(positions, max(1, -(-samples // self.batches.count)))
         examples = np.repeat(np.arange(count), each)

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.reconstruction.kinds._base import Array, OwnKernel, Part, Places, at, parts_for
+from compress.reconstruction.kinds._base import Array, Part, Places, parts_for
 
 
-class DensePart(OwnKernel):
+class DensePart(Part):
     """A kernel (in, out), applied to the last axis."""
 
-    @property
-    def features(self) -> tuple[int, ...]:
-        """The last axis."""
-        return (1,)
-
-    def matrix(self, kernel: Array) -> Array:
-        """Adds the axis of systems."""
-        return kernel[None]
-
-    def array(self, matrix: Array) -> Array:
-        """Takes it off."""
-        return np.asarray(matrix[0])
-
-    def positions(self, x: Array, y: Array) -> int:
-        """All but the batch and the last axis."""
-        return int(np.prod(x.shape[1:-1], dtype=np.int64))
+    def grid(self, y: Array) -> tuple[int, ...]:
+        """All but the batch and the last axis, in a row."""
+        return (math.prod(y.shape[1:-1]),)
 
     def rows(self, x: Array, y: Array, places: Places) -> Array:
         """Inputs at the places, (1, rows, in)."""
@@ -36,24 +24,12 @@ class DensePart(OwnKernel):
 
     def neighbours(self, x: Array, y: Array) -> npt.NDArray[np.int64] | None:
         """Each position reads itself."""
-        return np.arange(self.positions(x, y))[:, None]
-
-    def arranged(self, found: Array) -> Array:
-        """Takes the only offset off, and adds the axis of systems."""
-        return found[:, 0][None]
-
-    def scattered(self, rows: Array) -> Array:
-        """Does it back."""
-        return np.asarray(rows[0][:, None])
-
-    def outputs(self, y: Array, places: Places) -> Array:
-        """Rows of the last axis."""
-        return at(y.reshape(len(y), -1, y.shape[-1]), places)
+        return np.arange(self.positions(y))[:, None]
 
 
 @parts_for("Dense")
 def _dense(layer: Any, _: int) -> list[Part]:
-    return [DensePart(layer)]
+    return [DensePart(layer, layer.kernel, layer.bias)]
 
 
 class EinsumPart(Part):
@@ -68,37 +44,19 @@ class EinsumPart(Part):
     """
 
     def __init__(self, layer: Any, given: str, own: str, made: str) -> None:
-        super().__init__(layer)
         self.given, self.own, self.made = given, own, made
         self.shared = [x for x in own if x in given and x in made]
         self.new = [x for x in own if x not in given]
         self.summed = [x for x in own if x in given and x not in made]
         self.free = [x for x in given if x not in own]
-
-    @property
-    def kernel(self) -> Any:
-        """The layer's kernel."""
-        return self.layer.kernel
-
-    @property
-    def bias(self) -> Any:
-        """The layer's bias, where it holds one number for every channel."""
-        bias = self.layer.bias
-        channels = [self.kernel.shape[axis] for axis in self.features]
-        fits = bias is not None and [size for size in bias.shape if size != 1] == [
-            size for size in channels if size != 1
-        ]
-        return bias if fits else None
-
-    @property
-    def adds_more(self) -> bool:
-        """Whether its bias has an axis of positions."""
-        return self.layer.bias is not None and self.bias is None
-
-    @property
-    def features(self) -> tuple[int, ...]:
-        """Axes of shared labels, then of new ones, in the output's order."""
-        return tuple(self.own.index(x) for x in (*self.shared, *self.new))
+        features = [own.index(x) for x in (*self.shared, *self.new)]
+        sizes = [layer.kernel.shape[axis] for axis in features]
+        channels = [size for size in sizes if size != 1]
+        bias = layer.bias
+        # a bias of which an axis is that of positions stays
+        self.adds_more = bias is not None and [n for n in bias.shape if n != 1] != channels
+        systems = math.prod(sizes[: len(self.shared)])
+        super().__init__(layer, layer.kernel, None if self.adds_more else bias, features, systems)
 
     def blank_output(self, shape: tuple[int, ...]) -> Array:
         """By labels: the layer knows no size that it was not told."""
@@ -111,10 +69,7 @@ class EinsumPart(Part):
     def matrix(self, kernel: Array) -> Array:
         """Orders axes: shared, summed, new."""
         moved = kernel.transpose(self._order())
-        shared, new = len(self.shared), len(self.new)
-        systems = int(np.prod(moved.shape[:shared], dtype=np.int64))
-        outputs = int(np.prod(moved.shape[moved.ndim - new :], dtype=np.int64))
-        return moved.reshape(systems, -1, outputs)
+        return moved.reshape(self.systems, -1, self.width // self.systems)
 
     def array(self, matrix: Array) -> Array:
         """Puts axes back."""
@@ -122,25 +77,17 @@ class EinsumPart(Part):
         shape = [self.kernel.shape[axis] for axis in order]
         return matrix.reshape(shape).transpose(np.argsort(order))
 
-    def positions(self, x: Array, y: Array) -> int:
-        """The axes that the kernel does not know, the batch apart."""
-        return int(np.prod([x.shape[self.given.index(label)] for label in self.free[1:]] or [1]))
+    def last(self, y: Array) -> Array:
+        """Axes that the kernel does not know, then channels in a row."""
+        moved = y.transpose([self.made.index(x) for x in (*self.free, *self.shared, *self.new)])
+        return moved.reshape(*moved.shape[: len(self.free)], -1)
 
     def rows(self, x: Array, y: Array, places: Places) -> Array:
         """Inputs at the places, summed axes in a row."""
-        order = [self.given.index(label) for label in (*self.free, *self.shared, *self.summed)]
-        moved = x.transpose(order)
-        free, shared = len(self.free), len(self.shared)
-        systems = int(np.prod(moved.shape[free : free + shared], dtype=np.int64))
-        flat = moved.reshape(len(x), self.positions(x, y), systems, -1)
-        return at(flat, places).transpose(1, 0, 2)
-
-    def outputs(self, y: Array, places: Places) -> Array:
-        """Outputs at the places, channels in a row."""
-        order = [self.made.index(label) for label in (*self.free, *self.shared, *self.new)]
-        moved = y.transpose(order)
-        positions = int(np.prod(moved.shape[1 : len(self.free)], dtype=np.int64))
-        return at(moved.reshape(len(y), positions, -1), places)
+        moved = x.transpose([self.given.index(x) for x in (*self.free, *self.shared, *self.summed)])
+        columns = math.prod(moved.shape[len(self.free) + len(self.shared) :])
+        flat = moved.reshape(len(x), -1, self.systems, columns)
+        return np.asarray(flat[places].transpose(1, 0, 2))
 
 
 @parts_for("EinsumDense")

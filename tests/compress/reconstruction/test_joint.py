@@ -82,22 +82,17 @@ def paired(model: Any, x: npt.NDArray[np.float32], clip: Clip | None = None) -> 
     parts = tuple(parts_of(node.operation, len(node.inputs[0].shape))[0][0]
                   for node in (first, second))  # fmt: skip
 
-    def rows(y: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        where = np.arange(parts[0].positions(y, y))
-        return parts[0].outputs(y, (np.zeros_like(where), where))
-
-    width = int(np.prod([parts[0].kernel.shape[axis] for axis in parts[0].features]))
-    found = between(Graph(program), first, second, rows, width)
+    found = between(Graph(program), first, second, parts[0].channel_rows, parts[0].width)
     assert found is not None
     hidden = keras.Model(model.input, second.inputs[0])(x).numpy()
     made = model(x).numpy()
     table = parts[1].neighbours(hidden, made)
-    each, count = parts[0].positions(x, hidden), len(x)
+    each, count = parts[0].positions(hidden), len(x)
     reads = table[None] + each * np.arange(count)[:, None, None]
     reads = np.where(table[None] < 0, each * count, reads).reshape(-1, table.shape[1])
 
     def everywhere(part: Any, y: npt.NDArray[Any]) -> Any:
-        positions = part.positions(y, y)
+        positions = part.positions(y)
         return np.repeat(np.arange(count), positions), np.tile(np.arange(positions), count)
 
     own = parts[0].rows(x, parts[0].blank_output(x.shape), everywhere(parts[0], hidden))
