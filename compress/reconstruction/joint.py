@@ -26,11 +26,21 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.blas import all_blas_threads
-from compress.reconstruction.between import Between
+from compress.model.program import Node
 from compress.reconstruction.kinds import Part
 from compress.reconstruction.least_squares import Flags
-from compress.reconstruction.samples import Clip, Sample, rounding_noise
-from compress.reconstruction.sums import Numbers, Singles, across, back, gram, products
+from compress.reconstruction.paths import Way
+from compress.reconstruction.sums import (
+    Clip,
+    Numbers,
+    Sample,
+    Singles,
+    across,
+    back,
+    gram,
+    products,
+    rounding_noise,
+)
 
 STEPS = 2
 """Of Gauss-Newton, at most; each on positions of its own."""
@@ -43,6 +53,8 @@ DAMPING = 1e-2
 ENOUGH = 0.01
 """Relative gain below which a step is the last."""
 _Change = Callable[[Numbers, Numbers], tuple[Numbers, Numbers]]
+STEP = 1e-2
+"""Of the differences that slopes of activations are told by."""
 LEAST = 1e-6
 """Added to the diagonal, relative to its mean: what no row holds stays where it is."""
 
@@ -120,6 +132,37 @@ class Places:
         ones = np.ones(count, np.float32)
         where = self.reads.ravel(), np.arange(count)
         return csr_matrix((ones, where), (hidden + 1, count))[:hidden]
+
+
+@dataclass(frozen=True, eq=False)
+class Between:
+    """From the output z of a kernel to the input of the next: gain * f(way(z)) + offset.
+
+    Attributes:
+        nodes: The calls on it, in their order; the kernel's own call is not among them.
+        way: From z to the activation; nothing is added there.
+        apply: The activation on arrays of any shape, or None: there is none.
+        gain, offset: Behind it, by channel.
+    """
+
+    nodes: tuple[Node, ...]
+    way: Way
+    apply: Callable[[Singles], Singles] | None
+    gain: Numbers
+    offset: Numbers
+
+    def __call__(self, z: Singles) -> tuple[Singles, Singles]:
+        """Returns the next kernel's input for (rows, channels) behind the way, and its slope."""
+        gain = self.gain.astype(np.float32)
+        if self.apply is None:
+            value, slope = z, np.ones_like(z)
+        elif self.way.clip is not None:
+            value = np.clip(z, self.way.clip.low, self.way.clip.high)
+            slope = (value == z).astype(np.float32)
+        else:
+            value = self.apply(z)
+            slope = (self.apply(z + STEP) - self.apply(z - STEP)) / (2 * STEP)
+        return value * gain + self.offset.astype(np.float32), slope * gain
 
 
 @dataclass(eq=False)

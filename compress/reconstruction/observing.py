@@ -117,13 +117,13 @@ def observe(
             drawn = np.stack([rng.permutation(positions)[:each] for _ in range(len(x))])
             places = np.repeat(np.arange(len(x)), each), drawn.ravel()
             rows = part.rows(x, made, places)
-            nothing = np.zeros((1, rows.shape[1], 1))
             if id(part.kernel) not in found:
-                moments = Moments.empty(rows.astype(np.float64), nothing)
+                offsets = rows.astype(np.float64).mean(1), np.zeros((1, 1))
+                moments = Moments.empty(offsets)
                 ends = absorbers(graph, node.outputs[0]) if part is parts[-1] else None
                 place = graph.place[id(node)]
                 found[id(part.kernel)] = Observed(node.name, place, part, moments, ends)
-            found[id(part.kernel)].moments.add(rows, nothing)
+            found[id(part.kernel)].moments.add(rows, np.zeros((1, rows.shape[1], 1)))
 
     size = chunk_size([program])
     for start in range(0, count, size):

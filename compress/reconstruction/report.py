@@ -116,6 +116,13 @@ class RepairReport(Readable):
         return asdict(self)
 
 
+def explain_kept(before: float, after: float) -> str:
+    """Return why a layer kept its weights, of its errors on examples held back."""
+    if before == 0:
+        return "nothing is broken in front of it"
+    return f"solved, its error on examples held back would be {after:.3g} instead of {before:.3g}"
+
+
 def repair_of(record: dict[str, Any]) -> RepairReport:
     """Returns the report that `to_json` wrote."""
     return RepairReport(

@@ -13,13 +13,13 @@ import pytest
 from compress.model.flattening import flat
 from compress.model.recording import record
 from compress.prune.channels import prune_channels
-from compress.reconstruction import joint, repair, samples
-from compress.reconstruction.between import between
+from compress.reconstruction import joint, repair, sums
+from compress.reconstruction.in_a_row import between
 from compress.reconstruction.joint import Kernels, Pair, Places
 from compress.reconstruction.kinds import parts_of
 from compress.reconstruction.matching import opens
 from compress.reconstruction.paths import Graph
-from compress.reconstruction.samples import Clip
+from compress.reconstruction.sums import Clip
 
 pytestmark = pytest.mark.usefixtures("unrounded")
 
@@ -142,7 +142,7 @@ def test_slopes_are_those_of_differences_and_products_are_each_others_transposes
 def test_a_step_solves_the_damped_normal_equations(
     monkeypatch: pytest.MonkeyPatch, steps: float
 ) -> None:
-    monkeypatch.setattr(samples, "STEPS", steps)
+    monkeypatch.setattr(sums, "STEPS", steps)
     monkeypatch.setattr(joint, "PRODUCTS", 400)
     monkeypatch.setattr(joint, "NEAR", 1e-16)
     pair, places, kernels = paired(*built("dense", 40))
@@ -161,7 +161,7 @@ def test_a_step_solves_the_damped_normal_equations(
     # noise in the rows of each kernel, by the mean over rows of what its outputs weigh
     hidden = (active @ (kernels.second[0] ** 2).T) * made.slope**2
     pulls = [
-        len(rows) * samples.rounding_noise(rows) * np.tile(weigh.mean(0), (rows.shape[1], 1))
+        len(rows) * sums.rounding_noise(rows) * np.tile(weigh.mean(0), (rows.shape[1], 1))
         for rows, weigh in ((places.rows[0], hidden), (made.rows[0], active))
     ]
     noise = Kernels(pulls[0][None], pulls[1][None], tuple(0 * part for part in start.shifts)).flat()

@@ -121,7 +121,7 @@ def test_inputs_that_are_always_zero_take_nothing() -> None:
 @pytest.mark.parametrize("free", [True, False])
 def test_products_are_numpys(free: bool) -> None:
     rows, targets = correlated(50, 6)[None] + 3, RNG.normal(size=(1, 50, 2))
-    moments = Moments.empty(rows, targets)
+    moments = Moments.empty((rows.mean(1), targets.mean(1)))
     moments.add(rows, targets)
     few = Rows()
     few.add(rows, targets)
