@@ -111,9 +111,9 @@ def our_steps(data: Dataset, stack: ExitStack) -> dict[str, Callable[[], Any]]:
     for name, options in plans.items():
         student, objective = build(HALF), LabelObjective(data.task)
         if options is not None:
-            objective = stack.enter_context(
+            objective, *_ = stack.enter_context(
                 teaching(student, [build()], data, options, SETTINGS)
-            ).objective
+            )
         context = TrainContext(data, SETTINGS, objective, (), device, 0, "accuracy")
         training = Training(student, context)
         view = stack.enter_context(logits_view(student, data.task, objective.feature_layers))

@@ -172,7 +172,7 @@ def solved(match: Scores, given: Sequence[Chunks], sampler: Sampler) -> LayerRep
         sampler: Draws positions.
     """
     began = time.perf_counter()
-    theirs = [sampler.known.given[id(node)][0] for node in match.twin_calls]
+    theirs = [sampler.given[id(node)][0] for node in match.twin_calls]
     sides = [
         _Side(*side, sampler) for side in zip(match.parts, match.twins, given, theirs, strict=True)
     ]

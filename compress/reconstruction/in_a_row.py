@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import partial
 from typing import Any
 
@@ -57,20 +57,16 @@ class InARow:
         self.graph, self.sampler, self.mask, self.call = graph, sampler, mask, call
         self._first: dict[int, Match] = {}  # the layer in front, by id of the second one
         self._given: dict[int, Chunks] = {}  # what it was given, likewise
+        self._ends = {id(node) for match in matches.values() for node in match.calls}
         for first in filter(_is_single, matches.values()):
-            # the layer that alone reads it
-            node = graph.only_user(first.calls[0].outputs[0])
-            while node is not None and id(node.operation) not in matches:
-                node = graph.only_user(node.outputs[0]) if len(node.outputs) == 1 else None
-            second = None if node is None else matches[id(node.operation)]
-            if second is None or not _is_single(second):
-                continue
-            if self._between(first, second) is not None:
+            path = self._between(first)
+            second = None if path is None else matches.get(id(path.second.operation))
+            if second is not None and _is_single(second):
                 self._first[id(second.layer)] = first
 
-    def _between(self, first: Match, second: Match) -> Between | None:
+    def _between(self, first: Match) -> Between | None:
         part = first.parts[0]
-        return between(self.graph, first.calls[0], second.calls[0], part.channel_rows, part.width)
+        return between(self.graph, first.calls[0], self._ends, part.channel_rows, part.width)
 
     def remember(self, match: Match, given: Chunks) -> None:
         """Keeps what a layer is given until the next one is solved, where both are a pair."""
@@ -105,7 +101,7 @@ class InARow:
             return None
         first, before = self._first[id(match.layer)], self._given[id(match.layer)]
         places = self._drawn(first, match, (before, given), way)
-        path = self._between(first, match)
+        path = self._between(first)
         if places is None or path is None:
             return None
         one, two = first.parts[0], match.parts[0]
@@ -193,31 +189,34 @@ def _is_single(match: Match) -> bool:
 
 
 def between(
-    graph: Graph, first: Node, second: Node, rows: Callable[[Array], Array], width: int
+    graph: Graph, first: Node, ends: Set[int], rows: Callable[[Array], Array], width: int
 ) -> Between | None:
     """Follows a kernel's output to the next kernel; None where more happens, or it branches off.
 
     Args:
         graph: Of the pruned model.
-        first, second: The calls of both kernels.
+        first: The call of the kernel.
+        ends: Calls of kernels, by id of the node.
         rows: Brings tensors of the first one's output into rows of channels.
         width: Its channels.
     """
     way, gain, offset, apply = Way(width), np.ones(width), np.zeros(width), None
     own = getattr(first.operation, "activation", None)
     if own is not None and not is_linear(own):
-        apply, way.clip = _elementwise(own), clip_of(own)
+        apply, way.clip = _elementwise(lambda tensors: own(*tensors)), clip_of(own)
         if apply is None:
             return None
     nodes: list[Node] = []
     tensor = first.outputs[0]
     while True:
         node = graph.only_user(tensor)
-        if node is None or (node is not second and len(node.outputs) != 1):
+        if node is None:
             return None
-        if node is second:
+        if id(node) in ends:
             whole = tensor is node.inputs[0]
-            return Between(tuple(nodes), way, apply, gain, offset) if whole else None
+            return Between(tuple(nodes), node, way, apply, gain, offset) if whole else None
+        if len(node.outputs) != 1:
+            return None
         if tuple(node.outputs[0].shape)[1:] != tuple(tensor.shape)[1:]:
             return None
         found = affine(node, rows)
@@ -226,7 +225,7 @@ def between(
                 return None
             if getattr(node.operation, "weights", None):
                 return None
-            apply, way.clip = _elementwise(partial(_call, node)), clip_of(node.operation)
+            apply, way.clip = _elementwise(partial(make_call, node)), clip_of(node.operation)
             if apply is None:
                 return None
         elif apply is not None:
@@ -237,16 +236,12 @@ def between(
         tensor = node.outputs[0]
 
 
-def _call(node: Node, x: Any) -> Any:
-    return make_call(node, [x])
-
-
 def _elementwise(function: Callable[[Any], Any]) -> Callable[[Singles], Singles] | None:
-    """Returns a function as one of arrays; None where an element depends on others, by trial."""
+    """Returns a function of tensors as one of arrays; None: elements depend on others, by trial."""
     import keras
 
     def apply(x: Singles) -> Singles:
-        made = function(keras.ops.convert_to_tensor(x))
+        made = function([keras.ops.convert_to_tensor(x)])
         return np.asarray(keras.ops.convert_to_numpy(made), np.float32)
 
     x = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)

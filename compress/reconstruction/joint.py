@@ -18,7 +18,7 @@ of rows p, sum_n a_no p_n p_n' is taken for mean_n(a_no) sum_n p_n p_n'.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -139,13 +139,15 @@ class Between:
     """From the output z of a kernel to the input of the next: gain * f(way(z)) + offset.
 
     Attributes:
-        nodes: The calls on it, in their order; the kernel's own call is not among them.
+        nodes: The calls on it, in their order; those of the kernels are not among them.
+        second: The call of the next kernel.
         way: From z to the activation; nothing is added there.
         apply: The activation on arrays of any shape, or None: there is none.
         gain, offset: Behind it, by channel.
     """
 
     nodes: tuple[Node, ...]
+    second: Node
     way: Way
     apply: Callable[[Singles], Singles] | None
     gain: Numbers
@@ -241,8 +243,8 @@ class Pair:
         """Returns the curvature of both kernels, each alone, as if offsets did not overlap."""
         hidden = self._back(places, kernels.second**2, active)
         return (
-            Curvature.of(places.rows, hidden * made.slope**2, damping, rounding_noise(places.rows)),
-            Curvature.of(made.rows, active, damping, rounding_noise(made.rows)),
+            Curvature(places.rows, hidden * made.slope**2, damping, rounding_noise(places.rows)),
+            Curvature(made.rows, active, damping, rounding_noise(made.rows)),
         )
 
     def _back(self, places: Places, kernel: Numbers, u: Singles) -> Singles:
@@ -263,7 +265,6 @@ class Pair:
         return Kernels(first, second, (shifts[0], shifts[1])).flat()
 
 
-@dataclass(frozen=True, eq=False)
 class Curvature:
     """The moments of a kernel's rows and of a constant behind them, damped and inverted.
 
@@ -273,26 +274,18 @@ class Curvature:
         weights: Of the outputs, (systems, outputs).
         noise: Sum over rows of the variance of noise in each of their numbers.
 
+    Args:
+        rows: (systems, rows, columns).
+        weights: Of each row in each output, (rows, channels), at least 0.
+        damping: Share of the diagonal that is added to it.
+        noise: Variance of independent noise in each number of the rows.
+
     Reference:
         Martens & Grosse 2015, "Optimizing Neural Networks with Kronecker-factored Approximate
         Curvature", section 3; here it only preconditions.
     """
 
-    inverse: Numbers
-    diagonal: Numbers
-    weights: Numbers
-    noise: float
-
-    @classmethod
-    def of(cls, rows: Singles, weights: Singles, damping: float, noise: float) -> Curvature:
-        """Measure it.
-
-        Args:
-            rows: (systems, rows, columns).
-            weights: Of each row in each output, (rows, channels), at least 0.
-            damping: Share of the diagonal that is added to it.
-            noise: Variance of independent noise in each number of the rows.
-        """
+    def __init__(self, rows: Singles, weights: Singles, damping: float, noise: float) -> None:
         systems, count, columns = rows.shape
         moments = np.empty((systems, columns + 1, columns + 1))
         moments[:, :-1, :-1] = gram(rows)
@@ -303,8 +296,8 @@ class Curvature:
         diagonal += LEAST * diagonal.mean() + 1e-30
         np.einsum("sdd->sd", moments)[:] = (1 + damping) * diagonal
         each = weights.mean(0, dtype=np.float64).reshape(systems, -1)
-        each = np.maximum(each, 1e-3 * each.mean() + 1e-30)
-        return cls(np.linalg.inv(moments), diagonal, each, count * noise)
+        self.weights = np.maximum(each, 1e-3 * each.mean() + 1e-30)
+        self.inverse, self.diagonal, self.noise = np.linalg.inv(moments), diagonal, count * noise
 
     def solved(self, kernel: Numbers, shift: Numbers) -> tuple[Numbers, Numbers]:
         """Returns what curvature makes these of: kernel (systems, columns, outputs), shift."""
@@ -322,8 +315,7 @@ class Curvature:
         return self.noise * kernel * self.weights[:, None], np.zeros_like(shift)
 
 
-@dataclass(frozen=True, eq=False)
-class Joint:
+class Joint(NamedTuple):
     """What came of solving two kernels together.
 
     Attributes:
@@ -335,7 +327,7 @@ class Joint:
     kernels: Kernels
     before: float
     after: float
-    steps: int = field(default=0)
+    steps: int
 
 
 @np.errstate(over="ignore", invalid="ignore")  # a step that goes astray is taken back
@@ -364,8 +356,7 @@ def jointly(pair: Pair, train: Sequence[Places], held: Places, start: Kernels) -
     return Joint(kernels, before, error, steps)
 
 
-@dataclass(frozen=True, eq=False)
-class _Made:
+class _Made(NamedTuple):
     """Rows of the second kernel, slopes between the kernels, and outputs of the second."""
 
     rows: Singles

@@ -58,17 +58,6 @@ class Problem:
 
     def solved(self, sums: Sums, ridge: float) -> tuple[Numbers, Numbers]:
         """Returns weights and shift for a ridge relative to the diagonal."""
-        weights = self._weights(sums, ridge)
-        return weights, self.shift_of(sums, weights)
-
-    def shift_of(self, sums: Sums, weights: Numbers) -> Numbers:
-        """Returns the shift with which weights make the targets' means, or the one that stays."""
-        if self.shift is not None:
-            return self.shift
-        p, t = sums.means
-        return np.asarray(t - np.einsum("sd,sdm->sm", p, weights))
-
-    def _weights(self, sums: Sums, ridge: float) -> Numbers:
         if isinstance(sums, Rows):
             rows, targets = sums.stacked
             if self.shift is None:
@@ -81,14 +70,24 @@ class Problem:
                 _by_rows(p, t, ridge, noise, None if self.support is None else self.support[system])
                 for system, (p, t) in enumerate(zip(rows, left, strict=True))
             ]
-            return self.before + np.stack(change)
-        a, b, _ = sums.centred() if self.shift is None else sums.raw(self.shift)
-        left = b - a @ self.before + sums.count * sums.noise * self.before
-        regular = _regular(a, ridge)
-        if self.support is None:
-            return self.before + _solve(regular, left)
-        change = [_on_support(*system) for system in zip(regular, left, self.support, strict=True)]
-        return self.before + np.stack(change)
+        else:
+            a, b, _ = sums.centred() if self.shift is None else sums.raw(self.shift)
+            left = b - a @ self.before + sums.count * sums.noise * self.before
+            regular = _regular(a, ridge)
+            if self.support is None:
+                change = [*_solve(regular, left)]
+            else:
+                parts = zip(regular, left, self.support, strict=True)
+                change = [_on_support(*system) for system in parts]
+        weights = self.before + np.stack(change)
+        return weights, self.shift_of(sums, weights)
+
+    def shift_of(self, sums: Sums, weights: Numbers) -> Numbers:
+        """Returns the shift with which weights make the targets' means, or the one that stays."""
+        if self.shift is not None:
+            return self.shift
+        p, t = sums.means
+        return np.asarray(t - np.einsum("sd,sdm->sm", p, weights))
 
 
 @dataclass(frozen=True, eq=False)

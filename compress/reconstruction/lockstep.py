@@ -60,7 +60,7 @@ class Lockstep:
     ) -> None:
         self.graphs = Graph(programs[0]), Graph(programs[1])
         self.matches, self.order, self.sampler = matches, order, sampler
-        self.known, self.batches = sampler.known, sampler.batches
+        self.batches = sampler.batches
         self.mask, self.grid, self.on_layer = mask, grid, on_layer
         self.rows: list[LayerRepair] = []
         self.store = Store()
@@ -98,9 +98,9 @@ class Lockstep:
         self.wanted = Counter(id(tensor) for way in self.ways.values() for tensor in _added(way))
         wanted = set(self.wanted)
         calls = {id(node) for match in self.matches.values() for node in match.twin_calls}
-        dense = Run(self.graphs[1], inputs, self.known, wanted, self._called, calls=calls)
+        dense = Run(self.graphs[1], inputs, self.sampler, wanted, self._called, calls=calls)
         pruned = Run(
-            self.graphs[0], inputs, self.known, wanted, self._called, order=self.order.sorted()
+            self.graphs[0], inputs, self.sampler, wanted, self._called, order=self.order.sorted()
         )
         solved_layers: set[int] = set()
         while pruned.asked is not None:
@@ -136,13 +136,13 @@ class Lockstep:
     def _release(self, match: Match) -> None:
         """Lets go of what only this layer's solution needed."""
         for node in match.twin_calls:
-            self.known.given.pop(id(node), None)
-            self.known.made.pop(id(node), None)
+            self.sampler.given.pop(id(node), None)
+            self.sampler.made.pop(id(node), None)
         way = self.ways.get(id(match.layer))
         for tensor in () if way is None else _added(way):
             self.wanted[id(tensor)] -= 1
             if not self.wanted[id(tensor)]:
-                self.known.seen.pop(id(tensor), None)
+                self.sampler.seen.pop(id(tensor), None)
         self.in_a_row.forget(match)
 
     def _solve(self, match: Match, given: list[list[Chunks]]) -> Chunks | None:
@@ -217,8 +217,8 @@ class Lockstep:
         if not all(np.array_equal(mine, other) for mine, other in ends):
             return False
         pairs = [pair for mine, node in zip(given, match.twin_calls, strict=True)
-                 for pair in zip(mine, self.known.given[id(node)], strict=True)]  # fmt: skip
-        pairs += [(self.known.seen[id(other.pruned)], self.known.seen[id(other.dense)])
+                 for pair in zip(mine, self.sampler.given[id(node)], strict=True)]  # fmt: skip
+        pairs += [(self.sampler.seen[id(other.pruned)], self.sampler.seen[id(other.dense)])
                   for other in way.others]  # fmt: skip
         return all(
             _same(mine, other)

@@ -42,9 +42,8 @@ def left(name: str, layer: Any, reason: str) -> LayerRepair:
 
 def opens(layer: Any) -> bool:
     """Tells of a layer that is no model whether it is opened: it is made of others."""
-    if has_parts(layer) or type(layer).__name__ == "RNN":
-        return False
-    if not layers_inside(layer, include_self=False) or not layer.weights:
+    made_of_others = not has_parts(layer) and layers_inside(layer, include_self=False)
+    if type(layer).__name__ == "RNN" or not made_of_others or not layer.weights:
         return False
     # a trace has no masks but those among the arguments: it would do something else
     return not has_silent_masks(layer)

@@ -81,8 +81,13 @@ def rounded(
     """
     found = np.empty_like(weights)
     for system, (square, values) in enumerate(zip(products, weights, strict=True)):
+        damped, diagonal = square.copy(), np.diag(square)
+        # relative to the mean as well: a column of hardly any input would make up for everything
+        extra = DAMPING * np.maximum(diagonal, diagonal.mean())
+        # a column that is always zero is alone, and worth nothing
+        damped[np.diag_indices_from(damped)] += np.where(extra > 0, extra, 1.0)
         mask = None if support is None else support[system]
-        found[system] = _rounded(_damped(square), values, most, mask)
+        found[system] = _rounded(damped, values, most, mask)
     return found
 
 
@@ -189,16 +194,6 @@ def _factored(products: Numbers) -> tuple[Numbers, npt.NDArray[np.int64]]:
         lower, np.eye(len(lower)), lower=True, check_finite=False
     )
     return np.ascontiguousarray(inverse[::-1, ::-1]), order
-
-
-def _damped(products: Numbers) -> Numbers:
-    """Adds to the diagonal; a column that is always zero is alone, and worth nothing."""
-    found = products.copy()
-    diagonal = np.diag(products)
-    # relative to the mean as well: a column of hardly any input would make up for everything
-    extra = DAMPING * np.maximum(diagonal, diagonal.mean())
-    found[np.diag_indices_from(found)] += np.where(extra > 0, extra, 1.0)
-    return found
 
 
 def _widest(weights: Numbers, most: int) -> Numbers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -45,21 +45,6 @@ class Batches:
         return self.bounds[-1][1]
 
 
-@dataclass(eq=False)
-class Known:
-    """What tensors hold that are needed later.
-
-    Attributes:
-        seen: By id of the tensor, of both models.
-        given: Inputs of calls of the dense model, by id of the node.
-        made: Outputs of those that are linear up to there.
-    """
-
-    seen: dict[int, Chunks] = field(default_factory=dict)
-    given: dict[int, list[Chunks]] = field(default_factory=dict)
-    made: dict[int, Chunks] = field(default_factory=dict)
-
-
 class Sampler:
     """Draws positions, and gives what is to be made of what there.
 
@@ -70,11 +55,15 @@ class Sampler:
         samples: Of them, of all examples together, for one layer.
 
     Attributes:
-        known: What both models hold.
+        seen: What tensors of both models hold that are needed later, by id.
+        given: Inputs of calls of the dense model, by id of the node.
+        made: Outputs of those that are linear up to there.
     """
 
     def __init__(self, kept: Kept, batches: Batches, seed: int, samples: int = SAMPLES) -> None:
-        self.known = Known()
+        self.seen: dict[int, Chunks] = {}
+        self.given: dict[int, list[Chunks]] = {}
+        self.made: dict[int, Chunks] = {}
         self.kept, self.batches, self.samples = kept, batches, samples
         self.rng = np.random.default_rng(seed)
         self.bytes = current_budget().share(HELD, BYTES)
@@ -97,7 +86,7 @@ class Sampler:
                 if not len(places[0]):
                     continue
                 if part.guided:
-                    theirs = sequence(self.known.given[id(node)], index)
+                    theirs = sequence(self.given[id(node)], index)
                     rows, wanted = part.pairs(twin, x, theirs, places, self.kept)
                     rows = rows.astype(np.float32, copy=False)
                     sample = Sample(rows, *self._folded(way, part, wanted, index, places))
@@ -122,11 +111,11 @@ class Sampler:
             places: In it.
             way: What follows; None: it was not followed.
         """
-        kept, known = twin.channels(self.kept), self.known.made.get(id(node))
+        kept, known = twin.channels(self.kept), self.made.get(id(node))
         if known is not None and part.name != "depthwise" and not twin.adds_more:
             made = twin.outputs(known[index].array, places)[:, kept]
         else:
-            value = self.known.given[id(node)][0][index]
+            value = self.given[id(node)][0][index]
             rows = twin.rows(value.array, twin.blank_output(value.blank.shape), places)
             made = products(rows, twin.weights())[:, kept]
             made = made + twin.bias_vector()[kept].astype(np.float32)
@@ -146,8 +135,8 @@ class Sampler:
         base = np.broadcast_to(way.offset, wanted.shape)
         width = len(way.gain)
         for other in way.others:
-            theirs = part.outputs(self.known.seen[id(other.dense)][index].array, places)
-            mine = part.outputs(self.known.seen[id(other.pruned)][index].array, places)
+            theirs = part.outputs(self.seen[id(other.dense)][index].array, places)
+            mine = part.outputs(self.seen[id(other.pruned)][index].array, places)
             wanted = wanted + other.gains[1] * theirs[:, other.kept]
             base = base + other.gains[0] * mine[:, other.begin : other.begin + width]
         return (wanted - base).astype(np.float32), base.astype(np.float32)
@@ -203,7 +192,7 @@ class Run:
     Args:
         graph: Of the program.
         inputs: Of the model.
-        known: Where it is kept what tensors hold that are needed later.
+        sampler: Keeps what tensors hold that are needed later.
         wanted: These tensors, by id.
         call: Makes a call for every chunk.
         calls: Calls of the dense model whose inputs are needed later, by id of the node.
@@ -216,11 +205,11 @@ class Run:
     """
 
     def __init__(
-        self, graph: Graph, inputs: list[Chunks], known: Known, wanted: set[int],
+        self, graph: Graph, inputs: list[Chunks], sampler: Sampler, wanted: set[int],
         call: Callable[[Node, list[Chunks]], list[Chunks]], *, calls: Set[int] = frozenset(),
         order: Sequence[Sequence[Node]] | None = None,
     ) -> None:  # fmt: skip
-        self.graph, self.known, self.wanted = graph, known, wanted
+        self.graph, self.sampler, self.wanted = graph, sampler, wanted
         self.call, self.calls = call, calls
         self.done = 0
         self.outputs: list[Chunks] = []
@@ -231,7 +220,7 @@ class Run:
     def _note(self, tensors: Sequence[Any], values: Sequence[Any]) -> None:
         for tensor, value in zip(tensors, values, strict=True):
             if id(tensor) in self.wanted:
-                self.known.seen[id(tensor)] = value
+                self.sampler.seen[id(tensor)] = value
 
     def step(self) -> None:
         """Makes the calls of a step."""
@@ -239,9 +228,9 @@ class Run:
         results: list[Sequence[Any]] = [self.call(node, given) for node, given in asked]
         for (node, given), made in zip(asked, results, strict=True):
             if id(node) in self.calls:
-                self.known.given[id(node)] = given
+                self.sampler.given[id(node)] = given
                 if is_linear(getattr(node.operation, "activation", None)):
-                    self.known.made[id(node)] = made[0]
+                    self.sampler.made[id(node)] = made[0]
             self._note(node.outputs, made)
         self.done += len(asked)
         del asked, given

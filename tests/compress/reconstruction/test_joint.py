@@ -82,7 +82,7 @@ def paired(model: Any, x: npt.NDArray[np.float32], clip: Clip | None = None) -> 
     parts = tuple(parts_of(node.operation, len(node.inputs[0].shape))[0][0]
                   for node in (first, second))  # fmt: skip
 
-    found = between(Graph(program), first, second, parts[0].channel_rows, parts[0].width)
+    found = between(Graph(program), first, {id(second)}, parts[0].channel_rows, parts[0].width)
     assert found is not None
     hidden = keras.Model(model.input, second.inputs[0])(x).numpy()
     made = model(x).numpy()
