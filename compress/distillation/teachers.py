@@ -51,7 +51,6 @@ NOTE_EVERY = 64
 
 Arrays = dict[str, npt.NDArray[Any]]
 Shapes = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
-OnProgress = Callable[[float], None]
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -295,7 +294,7 @@ def teacher_cache(
     where: str = "auto",
     limit: int = 1024,
     folder: Path | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> Iterator[Cached]:
     """Gives the teachers' outputs for the training examples as they are, not augmented.
 
@@ -346,7 +345,7 @@ def _fill(
     data: Dataset,
     arrays: Arrays,
     start: int,
-    on_progress: OnProgress | None,
+    on_progress: Callable[[float], None] | None,
     home: Path | None,
 ) -> None:
     """Computes the rows from `start` on."""

@@ -142,11 +142,6 @@ class _Side:
             parts[hold].append(Sample(rows.astype(np.float32, copy=False), targets))
         self.train, self.held = (Sample.joined(some) for some in parts)
 
-    def own(self) -> Weights:
-        """Returns the pruned kernel, (in, heads, width), and its bias."""
-        kernel = np.asarray(self.part.kernel.numpy(), np.float64)
-        return kernel, self.part.bias_vector().reshape(kernel.shape[1:])
-
     def fit(self) -> tuple[Weights, Weights, float]:
         """Returns weights and bias without and with the rows held back, and the ridge."""
         kernel, bias = self.dense
@@ -180,7 +175,10 @@ def solved(match: Scores, given: Sequence[Chunks], sampler: Sampler) -> LayerRep
     width = match.layer.kernel.shape[2]
     trial, whole = _projected(sides, trials, width), _projected(sides, wholes, width)
     dense = [side.whole for side in sides]
-    now = [side.own() for side in sides]
+    now = [
+        (part.kernel.numpy().astype(np.float64), part.bias_vector().reshape(part.kernel.shape[1:]))
+        for part in match.parts
+    ]
     before = after = unit = 0.0
     for index in np.flatnonzero(sampler.batches.held):
         wanted = _scores(match.twins, dense, [chunks[index] for chunks in theirs])

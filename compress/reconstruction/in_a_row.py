@@ -44,6 +44,9 @@ class InARow:
         sampler: Draws positions.
         mask: Where a kernel may differ from zero.
         call: Makes a call for every chunk.
+
+    Attributes:
+        given: What the layer in front was given, by id of the second one.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class InARow:
     ) -> None:
         self.graph, self.sampler, self.mask, self.call = graph, sampler, mask, call
         self._first: dict[int, Match] = {}  # the layer in front, by id of the second one
-        self._given: dict[int, Chunks] = {}  # what it was given, likewise
+        self.given: dict[int, Chunks] = {}
         self._ends = {id(node) for match in matches.values() for node in match.calls}
         for first in filter(_is_single, matches.values()):
             path = self._between(first)
@@ -72,11 +75,7 @@ class InARow:
         """Keeps what a layer is given until the next one is solved, where both are a pair."""
         for second, first in self._first.items():
             if first is match:
-                self._given[second] = given
-
-    def forget(self, match: Match) -> None:
-        """Lets go of what the layer in front of one was given."""
-        self._given.pop(id(match.layer), None)
+                self.given[second] = given
 
     def together(
         self, match: Match, given: Chunks, way: Way, start: tuple[Numbers, Numbers], movable: bool
@@ -99,7 +98,7 @@ class InARow:
 
         if id(match.layer) not in self._first:
             return None
-        first, before = self._first[id(match.layer)], self._given[id(match.layer)]
+        first, before = self._first[id(match.layer)], self.given[id(match.layer)]
         places = self._drawn(first, match, (before, given), way)
         path = self._between(first)
         if places is None or path is None:

@@ -77,11 +77,10 @@ class Kernels(NamedTuple):
 
     def like(self, flat: Numbers) -> Kernels:
         """Returns numbers in a row as kernels of these shapes."""
-        parts, start = [], 0
-        for part in (self.first, self.second, *self.shifts):
-            parts.append(flat[start : start + part.size].reshape(part.shape))
-            start += part.size
-        return Kernels(parts[0], parts[1], (parts[2], parts[3]))
+        parts = (self.first, self.second, *self.shifts)
+        pieces = np.split(flat, np.cumsum([part.size for part in parts])[:-1])
+        first, second, *shifts = (x.reshape(y.shape) for x, y in zip(pieces, parts, strict=True))
+        return Kernels(first, second, (shifts[0], shifts[1]))
 
     def plus(self, change: Numbers) -> Kernels:
         """Returns kernels that are changed by numbers in a row."""
@@ -402,7 +401,6 @@ def _step(pair: Pair, places: Places, kernels: Kernels, start: Kernels, damping:
 
 
 def _by_kernel(first: _Change, second: _Change, change: Kernels) -> Kernels:
-    """Applies something to each kernel and its shift."""
     one, shift = first(change.first, change.shifts[0])
     two, other = second(change.second, change.shifts[1])
     return Kernels(one, two, (shift, other))

@@ -116,7 +116,9 @@ class Lockstep:
                     pruned.asked = [(node, [again])]
                 self.in_a_row.remember(match, pruned.asked[0][1][0])
             pruned.step()
-        return pruned.outputs, dense.finish()
+        while dense.asked is not None:
+            dense.step()
+        return pruned.outputs, dense.outputs
 
     def _planned(self) -> dict[int, Way]:
         """Follows every layer's output once, before anything runs."""
@@ -143,7 +145,7 @@ class Lockstep:
             self.wanted[id(tensor)] -= 1
             if not self.wanted[id(tensor)]:
                 self.sampler.seen.pop(id(tensor), None)
-        self.in_a_row.forget(match)
+        self.in_a_row.given.pop(id(match.layer), None)
 
     def _solve(self, match: Match, given: list[list[Chunks]]) -> Chunks | None:
         """Solves for a layer's kernels, one after the other.
@@ -260,9 +262,8 @@ def _positions(part: Part, value: Value) -> int:
 
 def _same(mine: Value, other: Value) -> bool:
     """Tells whether two values are equal, and no position of them is padding."""
-    if mine.mask is not None or mine.blank.shape != other.blank.shape:
-        return False
-    return np.array_equal(mine.array, other.array)
+    alike = mine.mask is None and mine.blank.shape == other.blank.shape
+    return alike and np.array_equal(mine.array, other.array)
 
 
 def _added(way: Way) -> list[Any]:

@@ -335,15 +335,10 @@ def absorbers(graph: Graph, tensor: Any, start: int = 0) -> list[Absorber] | Non
                 return None
             found.append(Absorber(node.operation, start))
             continue
+        begin = 0 if kind.startswith((*POOLS, *SAME)) else None
         if kind == "Concatenate":
             begin = _start(node, tensor)
-            if begin is None:
-                return None
-            more = absorbers(graph, node.outputs[0], start + begin)
-        elif any(kind.startswith(name) for name in (*POOLS, *SAME)):
-            more = absorbers(graph, node.outputs[0], start)
-        else:
-            return None
+        more = None if begin is None else absorbers(graph, node.outputs[0], start + begin)
         if more is None:
             return None
         found += more

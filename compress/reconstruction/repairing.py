@@ -340,7 +340,7 @@ def _batches(arrays: Sequence[npt.NDArray[Any]], programs: Sequence[Program]) ->
         for begin in range(start, stop, size):
             bounds.append((begin, min(begin + size, stop)))
             flags.append(hold)
-    return Batches(tuple(arrays), tuple(bounds), tuple(flags))
+    return Batches(tuple(arrays), tuple(bounds), tuple(flags), count)
 
 
 def _outputs_of(program: Program, batches: Batches) -> list[npt.NDArray[Any]]:

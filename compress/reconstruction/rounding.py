@@ -178,7 +178,6 @@ def _in_turn(
 
 
 def _take(left: Numbers, rows: slice, change: Numbers, free: Flags | None) -> None:
-    """Takes a change off weights that may change."""
     left[rows] -= change if free is None else change * free[rows]
 
 

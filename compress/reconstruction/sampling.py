@@ -33,16 +33,13 @@ class Batches:
         inputs: One array an input, (examples, ...), in random order.
         bounds: First and behind-last example of each chunk.
         held: Whether a chunk is held back.
+        count: Examples in all.
     """
 
     inputs: tuple[npt.NDArray[Any], ...]
     bounds: tuple[tuple[int, int], ...]
     held: tuple[bool, ...]
-
-    @property
-    def count(self) -> int:
-        """Examples in all."""
-        return self.bounds[-1][1]
+    count: int
 
 
 class Sampler:
@@ -87,9 +84,9 @@ class Sampler:
                     continue
                 if part.guided:
                     theirs = sequence(self.given[id(node)], index)
-                    rows, wanted = part.pairs(twin, x, theirs, places, self.kept)
-                    rows = rows.astype(np.float32, copy=False)
-                    sample = Sample(rows, *self._folded(way, part, wanted, index, places))
+                    pair = part.pairs(twin, x, theirs, places, self.kept)
+                    rows, wanted = (side.astype(np.float32, copy=False) for side in pair)
+                    sample = Sample(rows, wanted)
                 else:
                     rows = part.rows(x.array, made, places).astype(np.float32, copy=False)
                     targets = self.targets(node, part, twin, index, places, way)
@@ -140,10 +137,6 @@ class Sampler:
             wanted = wanted + other.gains[1] * theirs[:, other.kept]
             base = base + other.gains[0] * mine[:, other.begin : other.begin + width]
         return (wanted - base).astype(np.float32), base.astype(np.float32)
-
-    def drawn(self, part: Part, x: Value, made: npt.NDArray[Any]) -> Places:
-        """Draws as many positions as a layer of one system is looked at."""
-        return self.places(part, x, made, max(1, self.bytes // (4 * part.weights().shape[1])))
 
     def places(self, part: Part, x: Value, made: npt.NDArray[Any], most: int) -> Places:
         """Draws positions of every example of a chunk; those that a mask leaves out are none."""
@@ -245,12 +238,6 @@ class Run:
         places += [self.graph.made[id(other.dense)] for other in (way.others if way else ())]
         while self.asked is not None and self.done <= max(places):
             self.step()
-
-    def finish(self) -> list[Chunks]:
-        """Goes to the end and returns the outputs."""
-        while self.asked is not None:
-            self.step()
-        return self.outputs
 
 
 def sequence(values: list[Chunks], index: int) -> Value:

@@ -35,6 +35,7 @@ class Part(ABC):
         systems: Their number.
 
     Attributes:
+        variables: All that is solved for, the bias apart: the kernel, and what it shares rows with.
         width: Channels of the output.
         offsets: Positions of an input that a row of a call is made of.
         name: What is said of it where a layer has several parts: "depthwise"; else "".
@@ -45,19 +46,15 @@ class Part(ABC):
     """Whether rows and targets come from `pairs`: both need what the dense layer makes."""
     adds_more = False
     """Whether the layer adds something that is no bias by channel; it stays as it is."""
-    offsets = 1
 
     def __init__(
         self, layer: Any, kernel: Any, bias: Any, features: Sequence[int] = (-1,), systems: int = 1
     ) -> None:
         self.layer, self.kernel, self.bias, self.systems = layer, kernel, bias, systems
+        self.variables: tuple[Any, ...] = (kernel,)
         self.features = tuple(axis % len(kernel.shape) for axis in features)
         self.width = math.prod(kernel.shape[axis] for axis in self.features)
-
-    @property
-    def variables(self) -> tuple[Any, ...]:
-        """All that is solved for, the bias apart: the kernel, and what it shares rows with."""
-        return (self.kernel,)
+        self.offsets = math.prod(getattr(layer, "kernel_size", ()))
 
     @property
     def columns(self) -> int:
@@ -265,6 +262,7 @@ class EinsumPart(Part):
         self.new = [x for x in own if x not in given]
         self.summed = [x for x in own if x in given and x not in made]
         self.free = [x for x in given if x not in own]
+        self.order = [own.index(x) for x in (*self.shared, *self.summed, *self.new)]
         features = [own.index(x) for x in (*self.shared, *self.new)]
         sizes = [layer.kernel.shape[axis] for axis in features]
         channels = [size for size in sizes if size != 1]
@@ -279,19 +277,15 @@ class EinsumPart(Part):
         sizes = dict(zip((*self.own, *self.given), (*self.kernel.shape, *shape), strict=True))
         return np.broadcast_to(np.float32(0), tuple(sizes[label] for label in self.made))
 
-    def _order(self) -> list[int]:
-        return [self.own.index(x) for x in (*self.shared, *self.summed, *self.new)]
-
     def matrix(self, kernel: Array) -> Array:
         """Orders axes: shared, summed, new."""
-        moved = kernel.transpose(self._order())
+        moved = kernel.transpose(self.order)
         return moved.reshape(self.systems, -1, self.width // self.systems)
 
     def array(self, matrix: Array) -> Array:
         """Puts axes back."""
-        order = self._order()
-        shape = [self.kernel.shape[axis] for axis in order]
-        return matrix.reshape(shape).transpose(np.argsort(order))
+        shape = [self.kernel.shape[axis] for axis in self.order]
+        return matrix.reshape(shape).transpose(np.argsort(self.order))
 
     def last(self, y: Array) -> Array:
         """Axes that the kernel does not know, then channels in a row."""

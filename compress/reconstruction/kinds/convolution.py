@@ -19,12 +19,6 @@ class ConvolutionPart(Part):
     transposed = False
     """Whether strides spread the input instead of skipping it."""
 
-    def __init__(
-        self, layer: Any, kernel: Any, bias: Any, features: Sequence[int] = (-1,), systems: int = 1
-    ) -> None:
-        super().__init__(layer, kernel, bias, features, systems)
-        self.offsets = math.prod(layer.kernel_size)
-
     def last(self, y: Array) -> Array:
         """Returns a tensor with its channels on the last axis."""
         return np.moveaxis(y, 1, -1) if self.layer.data_format == "channels_first" else y

@@ -37,11 +37,6 @@ class _Recurrent(Part):
         self.cell = layer.cell
         self.units = int(self.cell.units)
 
-    @property
-    def variables(self) -> tuple[Any, ...]:
-        """Both kernels."""
-        return self.cell.kernel, self.cell.recurrent_kernel
-
     def kept_units(self, kept: Kept) -> npt.NDArray[np.int64]:
         """Returns the kept units of this, the dense layer's part."""
         found = kept(self.cell.recurrent_kernel, 0)
@@ -77,6 +72,7 @@ class GatesPart(_Recurrent):
     def __init__(self, layer: Any) -> None:
         gates = layer.cell.kernel.shape[1] // layer.cell.units
         super().__init__(layer, layer.cell.kernel, 3 if gates == 3 else 1)
+        self.variables = self.cell.kernel, self.cell.recurrent_kernel
         self.after = gates == 3 and bool(self.cell.reset_after)
 
     def assign(self, matrix: Array) -> None:
@@ -167,11 +163,6 @@ class CandidatePart(_Recurrent):
     def __init__(self, layer: Any) -> None:
         super().__init__(layer, layer.cell.recurrent_kernel)
         self.width = self.units
-
-    @property
-    def variables(self) -> tuple[Any, ...]:
-        """The recurrent kernel."""
-        return (self.kernel,)
 
     def channels(self, kept: Kept) -> npt.NDArray[np.int64]:
         """Kept units."""

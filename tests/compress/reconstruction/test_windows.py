@@ -9,7 +9,7 @@ from compress.reconstruction.sampling import Batches, Sampler, window_of
 
 
 def sampler(count: int) -> Sampler:
-    batches = Batches((np.zeros((count, 1)),), ((0, count),), (False,))
+    batches = Batches((np.zeros((count, 1)),), ((0, count),), (False,), count)
     return Sampler(lambda *_: None, batches, seed=0)
 
 
