@@ -189,8 +189,7 @@ def _by_stage(ours: list[_Output], theirs: list[_Output]) -> list[Pair]:
         ]
         if pairs:
             return pairs
-    pairs = []
-    free = list(theirs)
+    pairs, free = [], list(theirs)
     for output in ours:
         if not free:
             break

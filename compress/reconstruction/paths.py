@@ -232,8 +232,9 @@ def _added(node: Node, twin_node: Node, tensor: Any, twin: Any) -> list[tuple[An
     mine = [x for x in node.inputs if x is not tensor]
     theirs = [x for x in twin_node.inputs if x is not twin]
     same = len(mine) == len(theirs) == len(node.inputs) - 1
-    shaped = all(_alike(x.shape, tensor.shape) for x in mine)
-    shaped = shaped and all(_alike(x.shape, twin.shape) for x in theirs)
+    shaped = all(_alike(x.shape, tensor.shape) for x in mine) and all(
+        _alike(x.shape, twin.shape) for x in theirs
+    )
     return list(zip(mine, theirs, strict=True)) if same and shaped else None
 
 
