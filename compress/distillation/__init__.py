@@ -1,7 +1,5 @@
 """Distillation: `distill` trains a small model from a big one's outputs."""
 
-from __future__ import annotations
-
 from compress.distillation.hints import make_hints
 from compress.distillation.trainer import DistillResult, distill
 

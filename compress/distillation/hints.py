@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,7 @@ def make_hints(
     hints = []
     for name in options.hints:
         make = HINTS[name]
-        pairs: Sequence[Pair] = (
+        pairs = (
             named_pairs(student, teacher, named)
             if named
             else chosen_pairs(student, teacher, make(), task)
@@ -152,9 +153,7 @@ def _pair(ours: _Output, theirs: _Output) -> Pair:
 def _outputs(model: keras.Model) -> list[_Output]:
     """Returns all outputs of layers that are called once, in order, nested ones too."""
     nodes = [(path, node) for path, node in record(model).named() if node.body is None]
-    counts: dict[str, int] = {}
-    for path, _ in nodes:
-        counts[path] = counts.get(path, 0) + 1
+    counts = Counter(path for path, _ in nodes)
     return [
         _Output(path, tuple(node.outputs[0].shape), (place + 1) / len(nodes))
         for place, (path, node) in enumerate(nodes)
@@ -213,9 +212,7 @@ def _embedding(model: keras.Model, task: Task) -> _Output | None:
     if head is None:
         return None
     made = {id(tensor): (path, node) for path, node in nodes for tensor in node.outputs}
-    source = made.get(id(head.inputs[0]))
-    if source is None:
+    path, node = made.get(id(head.inputs[0]), ("", None))
+    if node is None or None in node.outputs[0].shape[1:]:
         return None
-    path, node = source
-    shape = tuple(node.outputs[0].shape)
-    return None if None in shape[1:] else _Output(path, shape, 1.0)
+    return _Output(path, tuple(node.outputs[0].shape), 1.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +13,18 @@ import numpy.typing as npt
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing
 from compress.data.tasks import VOID, Several, Task
-from compress.distillation.cache import Cached, cache_key, teacher_cache
 from compress.distillation.hints import Hint, make_hints
 from compress.distillation.losses import LogitLoss, by_position
 from compress.distillation.losses.hinton import HintonKD
-from compress.distillation.teachers import Teachers, blended, class_order, logits_of
+from compress.distillation.teachers import (
+    Cached,
+    Teachers,
+    blended,
+    cache_key,
+    class_order,
+    logits_of,
+    teacher_cache,
+)
 from compress.model.heads import check_head
 from compress.model.internals import layers_inside
 from compress.plan import DistillOptions, Ramp, TrainSettings
@@ -26,29 +32,9 @@ from compress.plan.fields import to_nested
 from compress.plan.forms import text_of
 from compress.plugins import LOGIT_LOSSES
 from compress.train import Batch, LabelObjective
-from compress.train.objective import Step
 
 if TYPE_CHECKING:
     import keras
-
-
-@dataclass(frozen=True)
-class DistillationSetup:
-    """What a training needs to be taught.
-
-    Attributes:
-        objective: For `compress.train.train`.
-        hints: Losses on features with their layers.
-        cached: The teachers' outputs; None where they run at every step.
-        teacher_val: Validation quality of the teachers together.
-        notes: Warnings.
-    """
-
-    objective: DistillObjective
-    hints: Sequence[Hint]
-    cached: Cached | None
-    teacher_val: dict[str, float]
-    notes: tuple[str, ...]
 
 
 @contextlib.contextmanager
@@ -64,10 +50,14 @@ def teaching(
     teacher_scalings: Sequence[Preprocessing | None] | None = None,
     cache_folder: Path | None = None,
     on_progress: Callable[[str, float], None] | None = None,
-) -> Iterator[DistillationSetup]:
+) -> Iterator[tuple[DistillObjective, Cached | None, dict[str, float], list[str]]]:
     """Gives the objective that teaches a student, with its teachers ready or cached.
 
     Args, Raises: see `distill`.
+
+    Yields:
+        The objective, the teachers' outputs (None: they run at every step), the validation quality
+        of the teachers together, and warnings.
     """
     weights = teacher_shares(options, len(models))
     check_head(student, data)
@@ -77,64 +67,39 @@ def teaching(
             "twice. Teach a copy (keras.models.clone_model and set_weights)."
         )
     losses = logit_losses(options.loss, data.task)
-    names = list(teacher_classes or [None] * len(models))
-    if len(names) != len(models):
-        raise InputError(
-            f"teacher_classes must have one entry a teacher. Received: {len(names)} for "
-            f"{len(models)}."
-        )
+    names = teacher_classes or [None] * len(models)
+    scalings = teacher_scalings or [None] * len(models)
+    for keyword, entries in (("teacher_classes", names), ("teacher_scalings", scalings)):
+        if len(entries) != len(models):
+            raise InputError(
+                f"{keyword} must have one entry a teacher. Received: {len(entries)} for "
+                f"{len(models)}."
+            )
     orders = [class_order(m, data, n) for m, n in zip(models, names, strict=True)]
     hints = make_hints(student, models[0], options, data.task, seed)
-    scalings = list(teacher_scalings or [None] * len(models))
-    if len(scalings) != len(models):
-        raise InputError(
-            f"teacher_scalings must have one entry a teacher. Received: {len(scalings)} for "
-            f"{len(models)}."
-        )
     own = data.preprocess
-    teachers = Teachers(
-        models,
-        data.task,
-        hints,
-        orders,
-        [None if of is None or of.same_as(own) else of.from_inputs(own) for of in scalings],
-    )
+    fed = [None if of is None or of.same_as(own) else of.from_inputs(own) for of in scalings]
+    teachers = Teachers(models, data.task, hints, orders, fed)
     teacher_val, notes = _judged(teachers, models, data, weights)
     live = bool(settings.augment) or options.cache == "off"
-    with contextlib.ExitStack() as stack:
-        cached: Cached | None = None
-        if live:
-            stack.enter_context(teachers.running())
-        else:
-            told = (
-                None
-                if on_progress is None
-                else partial(on_progress, "computing the teacher's outputs")
-            )
-            cached = stack.enter_context(
-                teacher_cache(
-                    teachers,
-                    data,
-                    where=options.cache,
-                    limit=options.cache_limit,
-                    folder=cache_folder,
-                    on_progress=told,
-                )
-            )
+    told = on_progress and partial(on_progress, "computing the teacher's outputs")
+    ready: Any = teachers.running() if live else teacher_cache(
+        teachers, data, where=options.cache, limit=options.cache_limit, folder=cache_folder,
+        on_progress=told,
+    )  # fmt: skip
+    with ready as cached:
         objective = DistillObjective(
-            LabelObjective(data.task, settings.label_smoothing),
+            data.task,
+            settings.label_smoothing,
+            options,
             losses,
             hints,
+            weights,
             teachers=teachers if live else None,
             arrays=cached.arrays if cached else {},
-            teacher_weights=weights,
-            temperature=options.temperature,
-            weight=options.weight,
-            hint_weight=options.hint_weight,
             identity=f"teachers {cache_key(teachers, data)}, {_taught(options)}",
         )
-        notes += _random_layers(student)
-        yield DistillationSetup(objective, hints, cached, teacher_val, tuple(notes))
+        yield objective, cached, teacher_val, notes + _random_layers(student)
 
 
 def logit_losses(name: str, task: Task) -> dict[str, LogitLoss]:
@@ -177,47 +142,41 @@ def teacher_shares(options: DistillOptions, count: int) -> list[float]:
     return [weight / sum(given) for weight in given]
 
 
-class DistillObjective:
+class DistillObjective(LabelObjective):
     """(1 - w) * label loss + w * loss on logits + h * sum of hints, each with its weight.
 
     Args:
-        labels: The label loss.
+        task, label_smoothing: Of the label loss.
+        options: T, w and h: temperature, weight and hint_weight.
         losses: On the logits of each output, by its name; none: w is taken as 0.
         hints: On features.
+        shares: Of the teachers; sum 1.
         teachers: Where they run at every step; None: `arrays` holds their outputs.
         arrays: The teachers' outputs, one row a training example; empty where they run.
-        teacher_weights: Sum 1.
-        temperature: T, above 0.
-        weight: w, in [0, 1].
-        hint_weight: h, at least 0.
-        identity: What a training that goes on must agree in.
+        identity: What a training that goes on must agree in, the label loss apart.
     """
 
     def __init__(
         self,
-        labels: LabelObjective,
+        task: Task,
+        label_smoothing: float,
+        options: DistillOptions,
         losses: Mapping[str, LogitLoss],
         hints: Sequence[Hint],
+        shares: Sequence[float],
         *,
         teachers: Teachers | None,
         arrays: Mapping[str, npt.NDArray[Any]],
-        teacher_weights: Sequence[float],
-        temperature: Ramp,
-        weight: Ramp,
-        hint_weight: Ramp,
-        identity: str = "",
+        identity: str,
     ) -> None:
-        self._labels, self._losses, self._hints = labels, losses, hints
+        super().__init__(task, label_smoothing)
+        self.hints, self._losses, self._shares = hints, losses, shares
         self._teachers, self._arrays = teachers, arrays
-        self._teacher_weights = teacher_weights
-        self._temperature, self._hint_weight = temperature, hint_weight
-        self._weight = weight if losses else Ramp(0.0, 0.0)
-        task = labels.task
-        self._shares = task.loss_weights if isinstance(task, Several) else {"": 1.0}
-        self.feature_layers: Sequence[str] = tuple(
-            dict.fromkeys(hint.pair.student for hint in hints)
-        )
-        self.identity = f"{labels.identity}, {identity}"
+        self._temperature, self._hint_weight = options.temperature, options.hint_weight
+        self._weight = options.weight if losses else Ramp(0.0, 0.0)
+        self._outputs = task.loss_weights if isinstance(task, Several) else {"": 1.0}
+        self.feature_layers = tuple(dict.fromkeys(hint.pair.student for hint in hints))
+        self.identity = f"{self.identity}, {identity}"
 
     @property
     def models(self) -> Sequence[Any]:
@@ -226,7 +185,7 @@ class DistillObjective:
 
     def variables(self) -> list[Any]:
         """Returns the hints' projections."""
-        return [variable for hint in self._hints for variable in hint.variables]
+        return [variable for hint in self.hints for variable in hint.variables]
 
     def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
         """Returns the cached outputs of the teachers."""
@@ -238,9 +197,9 @@ class DistillObjective:
 
     def chance_loss(self) -> float:
         """Returns the most that a guess costs at any time; what hints cost shows at the start."""
-        labels, parts = self._labels.chance_loss(), self._labels.task.parts
+        labels, parts = super().chance_loss(), self.task.parts
         taught = sum(
-            self._shares[name] * loss.chance_loss(parts[name].outputs, self._temperature.largest)
+            self._outputs[name] * loss.chance_loss(parts[name].outputs, self._temperature.largest)
             for name, loss in self._losses.items()
         )
         return max(
@@ -250,16 +209,12 @@ class DistillObjective:
     def loss(self, batch: Batch) -> Any:
         """Returns the mixed loss per example, (batch,)."""
         w, h = self._weight.at(batch.progress), self._hint_weight.at(batch.progress)
-        total = (1.0 - w) * self._labels.loss(batch)
+        total = (1.0 - w) * super().loss(batch)
         for name, loss in self._losses.items():
-            total += w * self._shares[name] * self._taught(name, loss, batch)
-        if self._hints:
+            total += w * self._outputs[name] * self._taught(name, loss, batch)
+        if self.hints:
             total += h * self._hinted(batch)
         return total
-
-    def step(self, model: keras.Model, optimizer: Any) -> Step | None:
-        """Leaves steps to the loop."""
-        return None
 
     def _taught(self, name: str, loss: LogitLoss, batch: Batch) -> Any:
         """Returns the loss on the logits of one output, (batch,)."""
@@ -267,12 +222,12 @@ class DistillObjective:
 
         temperature = self._temperature.at(batch.progress)
         logits = tf.cast(batch.given[logits_of(name)], tf.float32)
-        task = self._labels.task.parts[name]
+        task = self.task.parts[name]
         labels = batch.labels[name] if name else batch.labels
         return by_position(
             loss,
             batch.logits[name] if name else batch.logits,
-            blended(logits, self._teacher_weights, task.activation, temperature),
+            blended(logits, self._shares, task.activation, temperature),
             temperature=temperature,
             labels=labels,
             weights=batch.weights,
@@ -289,7 +244,7 @@ class DistillObjective:
                 batch.given[f"teacher_hint{place}"],
                 weights=batch.weights,
             )
-            for place, hint in enumerate(self._hints)
+            for place, hint in enumerate(self.hints)
         )
 
 
@@ -338,11 +293,10 @@ def _random_layers(student: keras.Model) -> list[str]:
         and type(layer).__name__.startswith("Random")
         and type(layer).__module__.startswith("keras")
     ]
-    if not found:
-        return []
     return [
-        f"the student changes its inputs at random (layer '{found[0]}'), the teacher sees them "
+        f"the student changes its inputs at random (layer '{name}'), the teacher sees them "
         "unchanged: use augment instead, which both see"
+        for name in found[:1]
     ]
 
 

@@ -1,21 +1,35 @@
-"""The teachers: frozen, in inference mode, and what of their outputs the losses need."""
+"""The teachers: frozen, in inference mode, and what of their outputs the losses need.
+
+These outputs for all training examples are computed once, on disk where they are large. A cache is
+known by a hash of the teachers, of what is taken from them and of the examples, so a stale one is
+not used. On disk it grows batch by batch and goes on after an interruption.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import math
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from compress.core.arrays import named
+from compress.core.arguments import conform
+from compress.core.arrays import arrays as arrays_of
+from compress.core.arrays import named, taken
+from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing
 from compress.data.tasks import UNLABELLED, Task
+from compress.model.activations import examples_at_once
 from compress.model.heads import check_head, check_shapes
 from compress.model.inference import fused_normalization
 from compress.model.logits import logits_view
@@ -28,6 +42,15 @@ if TYPE_CHECKING:
 
     from compress.distillation.hints import Hint
 
+BATCH = 256
+"""Examples at a time, where the memory budget allows."""
+META = "cache.json"
+MIB = 1 << 20
+NOTE_EVERY = 64
+"""Batches between two notes on disk of how far a cache is."""
+
+Arrays = dict[str, npt.NDArray[Any]]
+Shapes = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -55,11 +78,11 @@ class Teachers:
         self._scalings = scalings or [None] * len(models)
         self._views: list[Any] = []
 
-    @contextmanager
+    @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Makes `outputs` usable: heads are found, normalization is fused."""
         feature_layers = tuple(dict.fromkeys(hint.pair.teacher for hint in self._hints))
-        with ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
             for place, model in enumerate(self.models):
                 wanted = feature_layers if place == 0 else ()
                 stack.enter_context(fused_normalization(model))
@@ -234,3 +257,157 @@ def class_order(
     order = np.array([list(names).index(name) for name in data.class_names])
     same = len(names) == data.num_classes and (order == np.arange(len(order))).all()
     return None if same else order
+
+
+@dataclass(frozen=True)
+class Cached:
+    """The teachers' outputs.
+
+    Attributes:
+        arrays: By name, one row a training example; on disk they are memory-mapped.
+        where: "memory" or the folder.
+        size_bytes: Of all arrays.
+        computed: Rows that were computed now; the others were there already.
+    """
+
+    arrays: Arrays
+    where: str
+    size_bytes: int
+    computed: int
+
+
+def cache_key(teachers: Teachers, data: Dataset) -> str:
+    """Returns what a cache is known by: teachers, what is taken of them, and examples."""
+    digest = hashlib.sha256(teachers.fingerprint().encode())
+    digest.update(data.preprocess.identity.encode())
+    for name, values in named(data.train.x):
+        digest.update(f"{name}{values.shape} {values.dtype}".encode())
+        digest.update(np.ascontiguousarray(values).view(np.uint8).data)
+    return digest.hexdigest()[:32]
+
+
+@contextlib.contextmanager
+def teacher_cache(
+    teachers: Teachers,
+    data: Dataset,
+    *,
+    where: str = "auto",
+    limit: int = 1024,
+    folder: Path | None = None,
+    on_progress: Callable[[float], None] | None = None,
+) -> Iterator[Cached]:
+    """Gives the teachers' outputs for the training examples as they are, not augmented.
+
+    Args:
+        teachers: In inference mode.
+        data: Its training part.
+        where: "memory", "disk", or "auto": memory up to `limit`, disk above.
+        limit: MiB.
+        folder: Of caches on disk, one sub-folder a key, which stay there; default: a
+            temporary one that is removed on leaving.
+        on_progress: Called with the share that is done.
+
+    Yields:
+        The cache.
+
+    Raises:
+        InputError: A cache in the folder is not what its name says, or the disk is too small.
+    """
+    examples = len(data.train)
+    with teachers.running():
+        row = teachers.outputs(data.preprocess(taken(data.train.x, slice(0, 1))))
+    shapes: Shapes = {
+        name: ((examples, *value.shape[1:]), np.dtype(value.dtype.as_numpy_dtype))
+        for name, value in row.items()
+    }
+    size = sum(math.prod(shape) * dtype.itemsize for shape, dtype in shapes.values())
+    if where == "auto":
+        where = "memory" if size <= limit * MIB else "disk"
+    if where == "memory":
+        arrays = {name: np.empty(shape, dtype) for name, (shape, dtype) in shapes.items()}
+        _fill(teachers, data, arrays, 0, on_progress, None)
+        yield Cached(arrays, "memory", size, examples)
+        return
+    key = cache_key(teachers, data)
+    with contextlib.ExitStack() as stack:
+        home = (folder or Path(stack.enter_context(_temporary()))) / key
+        arrays, there = _open(home, key, shapes, size)
+        _fill(teachers, data, arrays, there, on_progress, home)
+        yield Cached(arrays, str(home), size, examples - there)
+
+
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="paretune-teacher-", ignore_cleanup_errors=True)
+
+
+def _fill(
+    teachers: Teachers,
+    data: Dataset,
+    arrays: Arrays,
+    start: int,
+    on_progress: Callable[[float], None] | None,
+    home: Path | None,
+) -> None:
+    """Computes the rows from `start` on."""
+    import tensorflow as tf
+
+    total = len(data.train)
+    sizes = [values.shape[1:] for values in arrays_of(data.train.x)]
+    size = min(examples_at_once(teachers.models, BATCH, sizes=sizes), total)
+    scaled = data.preprocess.in_graph()
+    with teachers.running():
+        outputs = tf.function(lambda x: teachers.outputs(scaled(x)), autograph=False)
+        for batch, first in enumerate(range(start, total, size), start=1):
+            # the last batch overlaps: another size would trace the teachers again
+            low = min(first, total - size)
+            for name, value in outputs(taken(data.train.x, slice(low, low + size))).items():
+                arrays[name][low : low + size] = value.numpy()
+            if batch % NOTE_EVERY == 0 or low + size == total:
+                if home is not None:
+                    _note(home, arrays, low + size)
+                if on_progress is not None:
+                    on_progress((low + size) / total)
+
+
+def _open(home: Path, key: str, shapes: Shapes, size: int) -> tuple[Arrays, int]:
+    """Opens or creates the files of a cache; returns them and how many rows are there."""
+    meta = {
+        "key": key,
+        "examples": next(iter(shapes.values()))[0][0],
+        "arrays": {name: [list(shape[1:]), dtype.str] for name, (shape, dtype) in shapes.items()},
+    }
+    done = 0
+    if (home / META).exists():
+        found = read_json(home / META)
+        done = conform(found.pop("done", 0), int, f"'{home / META}': done")
+        if found != meta:
+            raise InputError(
+                f"A teacher cache must be of this teacher and these examples. Received: '{home}', "
+                f"of key {found.get('key')} instead of {key}. Remove it."
+            )
+    home.mkdir(parents=True, exist_ok=True)
+    missing = [name for name in shapes if not (home / f"{name}.npy").exists()]
+    if missing:
+        done = 0
+        free = shutil.disk_usage(home).free
+        if size > free:
+            raise InputError(
+                f"The disk of '{home}' must have room for the teacher's outputs: "
+                f"{size / MIB:,.0f} MiB. Received: {free / MIB:,.0f} MiB free. Use another "
+                "folder, or cache 'off'."
+            )
+    arrays: Arrays = {}
+    for name, (shape, dtype) in shapes.items():
+        mode: Any = "w+" if name in missing else "r+"
+        path = home / f"{name}.npy"
+        arrays[name] = np.lib.format.open_memmap(path, mode=mode, dtype=dtype, shape=shape)
+    if done == 0:
+        write_json(home / META, {**meta, "done": 0})
+    return arrays, done
+
+
+def _note(home: Path, arrays: dict[str, Any], done: int) -> None:
+    """Notes on disk that the first `done` rows are there, after they are."""
+    for array in arrays.values():
+        array.flush()
+    write_json(home / META, {**read_json(home / META), "done": done})

@@ -185,27 +185,26 @@ def distill(
         teacher_scalings=teacher_scalings,
         cache_folder=cache_folder,
         on_progress=on_progress,
-    ) as arranged:
+    ) as (objective, cached, teacher_val, notes):
         training = train(
             student,
             data,
             recipe,
             device=device,
             seed=seed,
-            objective=arranged.objective,
+            objective=objective,
             hooks=hooks,
             select_by=select_by,
             checkpoint=checkpoint,
             on_epoch=on_epoch,
         )
-    cached = arranged.cached
     place = "off" if cached is None else "memory" if cached.where == "memory" else "disk"
     return DistillResult(
         student,
         training,
-        arranged.teacher_val,
-        tuple(str(hint) for hint in arranged.hints),
+        teacher_val,
+        tuple(str(hint) for hint in objective.hints),
         place,
         cached.size_bytes if cached else 0,
-        arranged.notes,
+        tuple(notes),
     )

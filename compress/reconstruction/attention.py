@@ -22,20 +22,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from compress.model.internals import attends_as, attention_part, layers_inside
-from compress.reconstruction.kinds import Array, Kept, Part, Places, parts_of
+from compress.reconstruction.kinds import Array, Kept, Part
 from compress.reconstruction.least_squares import Problem, fitted
 from compress.reconstruction.matching import Match, Order, left
-from compress.reconstruction.report import KEPT, REPAIRED, LayerRepair
-from compress.reconstruction.samples import Sample
-from compress.reconstruction.sums import Numbers
-from compress.reconstruction.values import Value
+from compress.reconstruction.report import KEPT, REPAIRED, LayerRepair, explain_kept
+from compress.reconstruction.sampling import Sampler
+from compress.reconstruction.sums import Numbers, Sample
+from compress.reconstruction.values import Chunks, Value
 
 QUERIES, KEYS = 64, 256
 """Positions of an example at which scores are judged, at most."""
@@ -51,16 +49,8 @@ Weights = tuple[Numbers, Numbers]
 """Kernel (in, heads, width) and bias (heads, width)."""
 
 
-@dataclass(frozen=True, eq=False)
 class Scores(Match):
-    """A query projection, and that of the keys that it meets: calls are one of each.
-
-    Attributes:
-        key, key_twin: The other projection, in the pruned and in the dense model.
-    """
-
-    key: Any
-    key_twin: Any
+    """A query projection, and that of the keys that it meets: calls and parts are one of each."""
 
 
 def narrowed(
@@ -87,163 +77,128 @@ def narrowed(
         kind = KINDS.get(type(layer).__name__)
         if kind is None or not attends_as(layer, kind):
             continue
-        query, key = (matches.get(id(attention_part(layer, name))) for name in ("query", "key"))
-        narrow = [m for m in (query, key) if m is not None and kept(m.twin.kernel, 2) is not None]
+        both = [matches.get(id(attention_part(layer, name))) for name in ("query", "key")]
+        pair = [match for match in both if match is not None]
+        narrow = [match for match in pair if kept(match.twin.kernel, 2) is not None]
         if not narrow:
             continue
         for match in narrow:
             del matches[id(match.layer)]
-        reason = "the attention's other projection cannot be solved for"
-        if query is not None and key is not None:
-            reason = ""
-            if len(query.calls) > 1 or len(key.calls) > 1:
-                reason = "its heads became narrower and it is called several times"
-            elif mask(query.layer.kernel) is not None or mask(key.layer.kernel) is not None:
-                reason = "its heads became narrower and its weights are masked"
-            elif not order.together((query.calls[0], key.calls[0])):
-                reason = "its keys depend on its queries"
-        if reason or query is None or key is None:
+        reason = ""
+        if len(pair) < 2:
+            reason = "the attention's other projection cannot be solved for"
+        elif any(len(match.calls) > 1 for match in pair):
+            reason = "its heads became narrower and it is called several times"
+        elif any(mask(match.layer.kernel) is not None for match in pair):
+            reason = "its heads became narrower and its weights are masked"
+        elif not order.together([match.calls[0] for match in pair]):
+            reason = "its keys depend on its queries"
+        if reason:
             rest += [left(match.name, match.layer, reason) for match in narrow]
             continue
+        query, key = pair
         matches[id(query.layer)] = Scores(
-            query.name, query.layer, query.twin, (*query.calls, *key.calls),
-            (*query.twin_calls, *key.twin_calls), key.layer, key.twin,
+            query.name, query.layer, query.twin, query.calls + key.calls,
+            query.twin_calls + key.twin_calls, query.parts + key.parts, query.twins + key.twins,
         )  # fmt: skip
     return rest
 
 
-@dataclass(eq=False)
 class _Side:
     """Queries or keys: how the dense model's are made of the pruned model's inputs.
 
-    Attributes:
+    Args:
         part, twin: Of the pruned and of the dense projection.
-        heads, inputs: Kept heads and inputs of the dense one.
+        given, theirs: What they are given.
+        sampler: Draws positions.
+
+    Attributes:
+        whole: The dense kernel at kept heads (in, heads, D), of all inputs, and its bias.
+        dense: The same at kept inputs.
         train, held: Rows of inputs, and what the dense one makes at kept heads.
     """
 
-    part: Part
-    twin: Part
-    heads: npt.NDArray[np.int64]
-    inputs: npt.NDArray[np.int64]
-    train: Sample
-    held: Sample
+    def __init__(
+        self, part: Part, twin: Part, given: Chunks, theirs: Chunks, sampler: Sampler
+    ) -> None:
+        self.part = part
+        inputs, heads = (
+            np.arange(twin.kernel.shape[axis]) if found is None else found
+            for axis, found in ((axis, sampler.kept(twin.kernel, axis)) for axis in (0, 1))
+        )
+        kernel = np.asarray(twin.kernel.numpy(), np.float64)[:, heads]
+        bias = twin.bias_vector().reshape(twin.kernel.shape[1:])[heads]
+        self.whole: Weights = kernel, bias
+        self.dense: Weights = kernel[inputs], bias
+        flat = kernel.reshape(len(kernel), -1).astype(np.float32)
+        most = max(1, sampler.bytes // (4 * part.columns))
+        parts: tuple[list[Sample], list[Sample]] = [], []
+        for mine, other, hold in zip(given, theirs, sampler.batches.held, strict=True):
+            made = part.blank_output(mine.blank.shape)
+            where = sampler.places(part, mine, made, most)
+            rows = part.rows(mine.array, made, where)
+            targets = twin.rows(other.array, made, where)[0] @ flat
+            targets = targets + bias.reshape(-1).astype(np.float32)
+            parts[hold].append(Sample(rows.astype(np.float32, copy=False), targets))
+        self.train, self.held = (Sample.joined(some) for some in parts)
 
-    def dense(self) -> Weights:
-        """Returns the dense kernel at kept inputs and heads (in, heads, D), and its bias."""
-        kernel, bias = self.at_heads()
-        return kernel[self.inputs], bias
-
-    def at_heads(self) -> Weights:
-        """Returns the dense kernel at kept heads, of all inputs, and its bias."""
-        kernel = np.asarray(self.twin.kernel.numpy(), np.float64)
-        bias = self.twin.bias_vector().reshape(kernel.shape[1:])
-        return kernel[:, self.heads], bias[self.heads]
-
-    def own(self) -> Weights:
-        """Returns the pruned kernel, (in, heads, width), and its bias."""
-        kernel = np.asarray(self.part.kernel.numpy(), np.float64)
-        return kernel, self.part.bias_vector().reshape(kernel.shape[1:])
-
-    def fit(self) -> tuple[tuple[Weights, Weights], float]:
+    def fit(self) -> tuple[Weights, Weights, float]:
         """Returns weights and bias without and with the rows held back, and the ridge."""
-        kernel, bias = self.dense()
+        kernel, bias = self.dense
         flat, shift = kernel.reshape(1, len(kernel), -1), bias.reshape(1, -1)
-        free = self.part.bias is not None
-        problem = Problem(flat, None, None if free else shift)
-        found, _ = fitted(problem, self.train, [self.held], shift, None)
+        problem = Problem(flat, None, None if self.part.bias is not None else shift)
+        found = fitted(problem, self.train, [self.held], shift, None)
         if not found.better:
-            return ((kernel, bias), (kernel, bias)), found.ridge
-        trial = problem.solved(self.train.sums(), found.ridge)
-        whole = found.weights, found.shift
-        return (_shaped(trial, kernel.shape), _shaped(whole, kernel.shape)), found.ridge
-
-    def assign(self, kernel: Numbers, bias: Numbers) -> None:
-        """Assigns both."""
-        self.part.kernel.assign(kernel)
-        if self.part.bias is not None:
-            self.part.set_bias(bias)
+            return self.dense, self.dense, found.ridge
+        trial, constant = problem.solved(self.train.sums(), found.ridge)
+        return (
+            (trial.reshape(kernel.shape), constant.reshape(bias.shape)),
+            (found.weights.reshape(kernel.shape), found.shift.reshape(bias.shape)),
+            found.ridge,
+        )
 
 
-def solved(
-    match: Scores,
-    given: Sequence[Sequence[Value]],
-    theirs: Sequence[Sequence[Value]],
-    held: Sequence[bool],
-    kept: Kept,
-    places: Callable[[Part, Value, Array], Places],
-) -> LayerRepair:
+def solved(match: Scores, given: Sequence[Chunks], sampler: Sampler) -> LayerRepair:
     """Solves for queries and keys of narrower heads.
 
     Args:
         match: Both projections.
-        given: Inputs of both in the pruned model, chunk by chunk.
-        theirs: The same in the dense model.
-        held: Whether a chunk is held back.
-        kept: Of the dense model's weights.
-        places: Draws positions of a chunk.
+        given: Inputs of both in the pruned model.
+        sampler: Draws positions.
     """
     began = time.perf_counter()
-    layers = (match.layer, match.twin), (match.key, match.key_twin)
+    theirs = [sampler.given[id(node)][0] for node in match.twin_calls]
     sides = [
-        _side(pair, mine, other, held, kept, places)
-        for pair, mine, other in zip(layers, given, theirs, strict=True)
+        _Side(*side, sampler) for side in zip(match.parts, match.twins, given, theirs, strict=True)
     ]
-    fits = [side.fit() for side in sides]
-    trial, whole = (
-        _projected(sides, [both[place] for both, _ in fits], match.layer.kernel.shape[2])
-        for place in (0, 1)
-    )
-    before, after = 0.0, 0.0
-    unit = 0.0
-    dense = [side.at_heads() for side in sides]
-    now = [side.own() for side in sides]
-    for index, hold in enumerate(held):
-        if hold:
-            wanted = _scores(sides, dense, [part[index] for part in theirs], dense=True)
-            x = [part[index] for part in given]
-            unit += float((wanted**2).sum())
-            before += float(((_scores(sides, now, x) - wanted) ** 2).sum())
-            after += float(((_scores(sides, trial, x) - wanted) ** 2).sum())
+    trials, wholes, ridges = zip(*(side.fit() for side in sides), strict=True)
+    width = match.layer.kernel.shape[2]
+    trial, whole = _projected(sides, trials, width), _projected(sides, wholes, width)
+    dense = [side.whole for side in sides]
+    now = [
+        (part.kernel.numpy().astype(np.float64), part.bias_vector().reshape(part.kernel.shape[1:]))
+        for part in match.parts
+    ]
+    before = after = unit = 0.0
+    for index in np.flatnonzero(sampler.batches.held):
+        wanted = _scores(match.twins, dense, [chunks[index] for chunks in theirs])
+        x = [chunks[index] for chunks in given]
+        unit += float((wanted**2).sum())
+        before += float(((_scores(match.parts, now, x) - wanted) ** 2).sum())
+        after += float(((_scores(match.parts, trial, x) - wanted) ** 2).sum())
     before, after = before / (unit or 1.0), after / (unit or 1.0)
     better = after < before
     if better:
-        for side, (kernel, bias) in zip(sides, whole, strict=True):
-            side.assign(kernel, bias)
-    reason = f"solved, its error on examples held back would be {after:.3g}, not {before:.3g}"
+        for part, (kernel, bias) in zip(match.parts, whole, strict=True):
+            part.kernel.assign(kernel)
+            if part.bias is not None:
+                part.set_bias(bias)
     return LayerRepair(
         match.name, type(match.layer).__name__, REPAIRED if better else KEPT,
-        before, after if better else before, "scores", max(ridge for _, ridge in fits),
+        before, after if better else before, "scores", max(ridges),
         len(sides[0].train) + len(sides[0].held), time.perf_counter() - began,
-        "" if better else reason,
+        "" if better else explain_kept(before, after),
     )  # fmt: skip
-
-
-def _side(
-    layers: tuple[Any, Any],
-    given: Sequence[Value],
-    theirs: Sequence[Value],
-    held: Sequence[bool],
-    kept: Kept,
-    places: Callable[[Part, Value, Array], Places],
-) -> _Side:
-    rank = len(given[0].blank.shape)
-    (part,), (twin,) = (parts_of(layer, rank)[0] for layer in layers)
-    inputs, heads = (
-        np.arange(twin.kernel.shape[axis]) if found is None else found
-        for axis, found in ((axis, kept(twin.kernel, axis)) for axis in (0, 1))
-    )
-    kernel = twin.kernel.numpy()[:, heads]
-    bias = twin.bias_vector().reshape(twin.kernel.shape[1:])[heads].reshape(-1)
-    parts: tuple[list[Sample], list[Sample]] = [], []
-    for mine, other, hold in zip(given, theirs, held, strict=True):
-        where = places(part, mine, part.blank_output(mine.blank.shape))
-        rows = part.rows(mine.array, mine.blank, where)
-        targets = twin.rows(other.array, other.blank, where)[0] @ kernel.reshape(len(kernel), -1)
-        targets = targets + bias.astype(np.float32)
-        parts[hold].append(Sample(rows.astype(np.float32, copy=False), targets))
-    train, judge = (Sample.joined(some) for some in parts)
-    return _Side(part, twin, heads, inputs, train, judge)
 
 
 def _projected(sides: Sequence[_Side], fits: Sequence[Weights], width: int) -> list[Weights]:
@@ -285,21 +240,15 @@ def _root(gram: Numbers) -> tuple[Numbers, Numbers]:
     return root[:, None] * vectors.T, vectors * np.where(alive, 1 / np.where(alive, root, 1), 0)
 
 
-def _scores(
-    sides: Sequence[_Side],
-    weights: Sequence[Weights],
-    x: Sequence[Value],
-    *,
-    dense: bool = False,
-) -> Array:
+def _scores(parts: Sequence[Part], weights: Sequence[Weights], x: Sequence[Value]) -> Array:
     """Returns scores less their means over keys, (examples, heads, queries, keys)."""
     made = []
-    for side, (kernel, bias), value, most in zip(sides, weights, x, (QUERIES, KEYS), strict=True):
-        part = side.twin if dense else side.part
-        count, positions = len(value.blank), part.positions(value.blank, value.blank)
+    for part, (kernel, bias), value, most in zip(parts, weights, x, (QUERIES, KEYS), strict=True):
+        count, y = len(value.blank), part.blank_output(value.blank.shape)
+        positions = part.positions(y)
         chosen = np.unique(np.linspace(0, positions - 1, min(positions, most)).astype(int))
         where = np.repeat(np.arange(count), len(chosen)), np.tile(chosen, count)
-        rows = part.rows(value.array, value.blank, where)[0]
+        rows = part.rows(value.array, y, where)[0]
         flat = rows @ kernel.reshape(len(kernel), -1).astype(np.float32)
         flat = flat + bias.reshape(-1).astype(np.float32)
         made.append(flat.reshape(count, len(chosen), *kernel.shape[1:]).transpose(0, 2, 1, 3))
@@ -307,7 +256,3 @@ def _scores(
     keys = np.repeat(keys, queries.shape[1] // keys.shape[1], 1)
     scores = queries @ keys.transpose(0, 1, 3, 2) / np.sqrt(queries.shape[3])
     return np.asarray(scores - scores.mean(-1, keepdims=True))
-
-
-def _shaped(both: Weights, shape: tuple[int, ...]) -> Weights:
-    return both[0].reshape(shape), both[1].reshape(shape[1:])

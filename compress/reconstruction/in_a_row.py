@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Set
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,16 +12,14 @@ import numpy.typing as npt
 from compress.core.memory_budget import current_budget
 from compress.model.program import Node
 from compress.reconstruction.attention import Scores
-from compress.reconstruction.between import Between, between
-from compress.reconstruction.joint import STEPS, Joint, Kernels, Pair, Places, jointly
-from compress.reconstruction.kinds import Part, channel_rows, parts_of
+from compress.reconstruction.joint import STEPS, Between, Kernels, Pair, Places, jointly
+from compress.reconstruction.kinds import Array, Part
 from compress.reconstruction.matching import Match
-from compress.reconstruction.paths import Graph, Way
-from compress.reconstruction.samples import Sample
+from compress.reconstruction.paths import Graph, Way, affine, clip_of, is_linear, own_scale
 from compress.reconstruction.sampling import Sampler, window_of
 from compress.reconstruction.settling import settle
-from compress.reconstruction.sums import Numbers, Sums
-from compress.reconstruction.values import Chunks
+from compress.reconstruction.sums import Numbers, Sample, Singles, Sums
+from compress.reconstruction.values import Chunks, make_call
 
 SAMPLES = 16_000
 """Positions of the second kernel, of all examples together, in a step."""
@@ -35,61 +32,7 @@ BYTES = 96 * 2**20
 HELD = 1 / 20
 """Share of what is free that these rows may take: some of them are held in several forms."""
 
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """Two layers in a row.
-
-    Attributes:
-        first: The one in front.
-        nodes: The calls between them.
-    """
-
-    first: Match
-    nodes: tuple[Node, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """What is solved together.
-
-    Attributes:
-        found: The layers.
-        parts: Their kernels.
-        between: What lies between them now.
-        train: Places, others for each step.
-        held: Places held back.
-    """
-
-    found: Found
-    parts: tuple[Part, Part]
-    between: Between
-    train: tuple[Places, ...]
-    held: Places
-
-    def second(self, kernels: Kernels) -> Sample:
-        """Returns all places as rows and targets of the second kernel."""
-        pair = Pair(self.parts, self.between, None)
-        return Sample.joined([pair.sample(places, kernels) for places in (*self.train, self.held)])
-
-
-@dataclass(frozen=True, eq=False)
-class Together:
-    """What came of solving a kernel together with the one in front.
-
-    Attributes:
-        start: Weights and shift of the second.
-        sums: Of the rows that it reads now.
-        gain: Error on examples held back over that of the solution before.
-        given: What the second layer is given now.
-        first: Name of the layer in front.
-    """
-
-    start: tuple[Numbers, Numbers]
-    sums: Sums
-    gain: float
-    given: Chunks
-    first: str
+Together = tuple[tuple[Numbers, Numbers], Sums, float, Chunks, str]
 
 
 class InARow:
@@ -101,6 +44,9 @@ class InARow:
         sampler: Draws positions.
         mask: Where a kernel may differ from zero.
         call: Makes a call for every chunk.
+
+    Attributes:
+        given: What the layer in front was given, by id of the second one.
     """
 
     def __init__(
@@ -112,178 +58,203 @@ class InARow:
         call: Callable[[Node, list[Chunks]], list[Chunks]],
     ) -> None:
         self.graph, self.sampler, self.mask, self.call = graph, sampler, mask, call
-        self._found: dict[int, Found] = {}
-        self._given: dict[int, Chunks] = {}
-        for match in matches.values():
-            part = _only_part(match)
-            if part is not None:
-                self._look_behind(match, part, matches)
-        self._firsts = {id(found.first.layer) for found in self._found.values()}
+        self._first: dict[int, Match] = {}  # the layer in front, by id of the second one
+        self.given: dict[int, Chunks] = {}
+        self._ends = {id(node) for match in matches.values() for node in match.calls}
+        for first in filter(_is_single, matches.values()):
+            path = self._between(first)
+            second = None if path is None else matches.get(id(path.second.operation))
+            if second is not None and _is_single(second):
+                self._first[id(second.layer)] = first
 
-    def _look_behind(self, match: Match, part: Part, matches: dict[int, Match]) -> None:
-        """Notes which layer reads this one alone, and only elements of it."""
-        node = self.graph.only_user(match.calls[0].outputs[0])
-        while node is not None and id(node.operation) not in matches:
-            node = self.graph.only_user(node.outputs[0]) if len(node.outputs) == 1 else None
-        second = None if node is None else matches[id(node.operation)]
-        if node is None or second is None or _only_part(second) is None:
-            return
-        found = between(self.graph, match.calls[0], node, channel_rows(part), _width(part))
-        if found is not None:
-            self._found[id(second.layer)] = Found(match, found.nodes)
+    def _between(self, first: Match) -> Between | None:
+        part = first.parts[0]
+        return between(self.graph, first.calls[0], self._ends, part.channel_rows, part.width)
 
     def remember(self, match: Match, given: Chunks) -> None:
         """Keeps what a layer is given until the next one is solved, where both are a pair."""
-        if id(match.layer) in self._firsts:
-            self._given[id(match.layer)] = given
+        for second, first in self._first.items():
+            if first is match:
+                self.given[second] = given
 
     def together(
-        self, match: Match, given: Chunks, twin: Part, way: Way | None,
-        start: tuple[Numbers, Numbers], movable: bool,
-    ) -> Together | None:  # fmt: skip
+        self, match: Match, given: Chunks, way: Way, start: tuple[Numbers, Numbers], movable: bool
+    ) -> Together | None:
         """Solves a layer together with the one in front, which is put back.
 
         Args:
             match: The second layer.
             given: Its inputs.
-            twin: Its kernel in the dense model.
             way: What follows it.
             start: Its weights (systems, columns, outputs) and shift, behind its way.
             movable: Whether something takes up a shift of it.
 
         Returns:
-            What comes of it; None: there is no pair, it is too large, or nothing helped.
+            Weights and shift of the second, the sums of the rows that it reads now, its error on
+            examples held back over that of the solution before, its inputs now, and the name of
+            the layer in front. None: there is no pair, it is too large, or nothing helped.
         """
-        task = self._task(match, given, twin, way)
-        if task is None:
+        import keras
+
+        if id(match.layer) not in self._first:
             return None
-        found = self._solved(task, way, start, movable)
+        first, before = self._first[id(match.layer)], self.given[id(match.layer)]
+        places = self._drawn(first, match, (before, given), way)
+        path = self._between(first)
+        if places is None or path is None:
+            return None
+        one, two = first.parts[0], match.parts[0]
+        normalized = isinstance(path.way.first, keras.layers.BatchNormalization)
+        pair = Pair(
+            (one, two), path, way.clip, (one.support(self.mask), two.support(self.mask)),
+            (one.bias is not None or normalized, movable),
+        )  # fmt: skip
+        kernel = one.weights()
+        gain = path.way.gain.reshape(len(kernel), 1, -1)
+        shift = path.way.gain * one.bias_vector() + path.way.offset
+        kernels = Kernels(kernel * gain, start[0], (shift, start[1].reshape(-1)))
+        found = jointly(pair, places[:-1], places[-1], kernels)
         if not found.steps:
             return None
-        sums = task.second(found.kernels).sums()
-        self._settle_first(task, found.kernels)
-        kernels = found.kernels.second, found.kernels.shifts[1]
-        again = self._given_again(task)
-        return Together(kernels, sums, found.after / found.before, again, task.found.first.name)
+        kernels = found.kernels
+        sums = Sample.joined([pair.sample(part, kernels) for part in places]).sums()
+        rows = np.concatenate([part.rows for part in places], 1)
+        # of the targets nothing is used
+        read = Sample(rows, np.zeros((rows.shape[1], one.width), np.float32)).sums()
+        settle(one, path.way, kernels.first, kernels.shifts[0] - path.way.offset, read, None)
+        again = before
+        for node in (first.calls[0], *path.nodes):
+            (again,) = self.call(node, [again])
+        start = kernels.second, kernels.shifts[1]
+        return start, sums, found.after / found.before, again, first.name
 
-    def _task(self, match: Match, given: Chunks, twin: Part, way: Way | None) -> Task | None:
-        """Returns what is to be solved together with a layer; None: nothing, or it is too large."""
-        found = self._found.get(id(match.layer))
-        before = None if found is None else self._given.get(id(found.first.layer))
-        if found is None or before is None:
+    def _drawn(
+        self, first: Match, match: Match, given: tuple[Chunks, Chunks], way: Way
+    ) -> list[Places] | None:
+        """Draws places for each step, and those held back; None: there are too few or too many."""
+        parts = first.parts[0], match.parts[0]
+        x, y = given[0][0].blank, given[1][0].blank
+        made = parts[0].blank_output(x.shape), parts[1].blank_output(y.shape)
+        reads = parts[1].neighbours(y, made[1])
+        if reads is None or parts[0].neighbours(x, made[0]) is None:
             return None
-        first, second = _only_part(found.first), _only_part(match)
-        assert first is not None
-        assert second is not None
-        x, y = before[0].blank, given[0].blank
-        made = first.blank_output(x.shape), second.blank_output(y.shape)
-        reads = second.neighbours(y, made[1])
-        if reads is None or first.neighbours(x, made[0]) is None:
-            return None
-        most = _most(first, second, _shared(reads, second.grid(made[1])))
-        channels = _width(second)
-        unknown = first.weights().size + second.weights().size
-        count = self.sampler.batches.count
-        if most < count or most * channels < unknown:
+        most = _most(*parts, _shared(reads, parts[1].grid(made[1])))
+        unknown = sum(part.weights().size for part in parts)
+        if most < self.sampler.batches.count or most * parts[1].width < unknown:
             return None  # so few positions would fit anything
-        way_between = between(
-            self.graph, found.first.calls[0], match.calls[0], channel_rows(first), _width(first)
-        )
-        if way_between is None:
-            return None
-
-        def drawn(hold: bool) -> Places | None:
-            found = [
-                self._places(match, (first, second), twin, way, (before, given), index, reads, most)
+        drawn = []
+        # every step sees other positions: what it fits is no chance
+        for hold in (*[False] * STEPS, True):
+            chunks = [
+                self._places(first, match, given, way, index, reads, most)
                 for index, held in enumerate(self.sampler.batches.held) if held == hold
             ]  # fmt: skip
-            some = [places for places in found if places is not None]
-            return Places.joined(some) if some else None
-
-        # every step sees other positions: what it fits is no chance
-        train, held = [drawn(False) for _ in range(STEPS)], drawn(True)
-        whole = [places for places in train if places is not None]
-        if len(whole) < STEPS or held is None:
-            return None
-        return Task(found, (first, second), way_between, tuple(whole), held)
+            some = [places for places in chunks if places is not None]
+            if not some:
+                return None
+            drawn.append(Places.joined(some))
+        return drawn
 
     def _places(
-        self, match: Match, parts: tuple[Part, Part], twin: Part, way: Way | None,
-        given: tuple[Chunks, Chunks], index: int, table: npt.NDArray[np.int64], most: int,
+        self, first: Match, match: Match, given: tuple[Chunks, Chunks], way: Way, index: int,
+        table: npt.NDArray[np.int64], most: int,
     ) -> Places | None:  # fmt: skip
         """Draws positions of one chunk."""
+        one, two = first.parts[0], match.parts[0]
         x, y = given[0][index], given[1][index]
-        made = parts[0].blank_output(x.blank.shape), parts[1].blank_output(y.blank.shape)
+        made = one.blank_output(x.blank.shape), two.blank_output(y.blank.shape)
         if table.shape[1] == 1 or y.mask is not None:
-            where = self.sampler.places(parts[1], y, made[1], most)
+            where = self.sampler.places(two, y, made[1], most)
         else:
-            where = self.sampler.windows(parts[1].grid(made[1]), len(made[1]), most, WINDOW)
+            where = self.sampler.windows(two.grid(made[1]), len(made[1]), most, WINDOW)
         if not len(where[0]):
             return None
-        local, positions = table[where[1]], parts[0].positions(x.blank, made[0])
+        local, positions = table[where[1]], one.positions(made[0])
         number = where[0][:, None] * positions + local
         hidden, place = np.unique(number[local >= 0], return_inverse=True)
         reads = np.full(local.shape, len(hidden))
         reads[local >= 0] = place.ravel()
-        rows = parts[0].rows(x.array, made[0], (hidden // positions, hidden % positions))
-        targets, base = self.sampler.targets(match, parts[1], twin, index, where, way)
-        return Places(rows.astype(np.float32, copy=False), reads, targets, base)
-
-    def _solved(
-        self, task: Task, way: Way | None, start: tuple[Numbers, Numbers], movable: bool
-    ) -> Joint:
-        """Solves both kernels from where they are."""
-        import keras
-
-        first, second = task.parts
-        normalized = isinstance(task.between.way.first, keras.layers.BatchNormalization)
-        kernel = first.weights()
-        gain = task.between.way.gain.reshape(kernel.shape[0], 1, kernel.shape[2])
-        shift = task.between.way.gain * first.bias_vector() + task.between.way.offset
-        supports = first.support(self.mask), second.support(self.mask)
-        pair = Pair(
-            task.parts, task.between, None if way is None else way.clip, supports,
-            (first.bias is not None or normalized, movable),
-        )  # fmt: skip
-        kernels = Kernels(kernel * gain, start[0], (shift, start[1].reshape(-1)))
-        return jointly(pair, task.train, task.held, kernels)
-
-    def _settle_first(self, task: Task, kernels: Kernels) -> None:
-        """Puts the solution of the first kernel back."""
-        first, way = task.parts[0], task.between.way
-        rows = np.concatenate([places.rows for places in (*task.train, task.held)], 1)
-        targets = np.zeros((rows.shape[1], _width(first)), np.float32)
-        settle(
-            first, way, kernels.first, kernels.shifts[0] - way.offset, Sample(rows, targets).sums(),
-            None,
-        )  # fmt: skip
-
-    def _given_again(self, task: Task) -> Chunks:
-        """Returns what the second layer is given, now that the first one's kernel is another."""
-        value = self._given[id(task.found.first.layer)]
-        for node in (task.found.first.calls[0], *task.found.nodes):
-            (value,) = self.call(node, [value])
-        return value
-
-    def forget(self, match: Match) -> None:
-        """Lets go of what the layer in front of one was given."""
-        found = self._found.get(id(match.layer))
-        if found is not None:
-            self._given.pop(id(found.first.layer), None)
+        rows = one.rows(x.array, made[0], (hidden // positions, hidden % positions))
+        twin = match.twin_calls[0], two, match.twins[0]
+        targets = self.sampler.targets(*twin, index, where, way)
+        return Places(rows.astype(np.float32, copy=False), reads, *targets)
 
 
-def _only_part(match: Match) -> Part | None:
-    """Returns the kernel of a layer that has one and is called once."""
+def _is_single(match: Match) -> bool:
+    """Tells whether a layer has one kernel, which alone makes its output, and is called once."""
     if isinstance(match, Scores) or len(match.calls) != 1 or len(match.calls[0].inputs) != 1:
-        return None
-    parts, _ = parts_of(match.layer, len(match.calls[0].inputs[0].shape))
-    if len(parts) != 1 or parts[0].guided or parts[0].adds_more:
-        return None
-    return parts[0]
+        return False
+    return len(match.parts) == 1 and not match.parts[0].guided and not match.parts[0].adds_more
 
 
-def _width(part: Part) -> int:
-    return math.prod(part.kernel.shape[axis] for axis in part.features)
+def between(
+    graph: Graph, first: Node, ends: Set[int], rows: Callable[[Array], Array], width: int
+) -> Between | None:
+    """Follows a kernel's output to the next kernel; None where more happens, or it branches off.
+
+    Args:
+        graph: Of the pruned model.
+        first: The call of the kernel.
+        ends: Calls of kernels, by id of the node.
+        rows: Brings tensors of the first one's output into rows of channels.
+        width: Its channels.
+    """
+    way, gain, offset, apply = Way(width), np.ones(width), np.zeros(width), None
+    own = getattr(first.operation, "activation", None)
+    if own is not None and not is_linear(own):
+        apply, way.clip = _elementwise(lambda tensors: own(*tensors)), clip_of(own)
+        if apply is None:
+            return None
+    nodes: list[Node] = []
+    tensor = first.outputs[0]
+    while True:
+        node = graph.only_user(tensor)
+        if node is None:
+            return None
+        if id(node) in ends:
+            whole = tensor is node.inputs[0]
+            return Between(tuple(nodes), node, way, apply, gain, offset) if whole else None
+        if len(node.outputs) != 1:
+            return None
+        if tuple(node.outputs[0].shape)[1:] != tuple(tensor.shape)[1:]:
+            return None
+        found = affine(node, rows)
+        if found is None:
+            if apply is not None or len(node.inputs) != 1:
+                return None
+            if getattr(node.operation, "weights", None):
+                return None
+            apply, way.clip = _elementwise(partial(make_call, node)), clip_of(node.operation)
+            if apply is None:
+                return None
+        elif apply is not None:
+            gain, offset = found[0] * gain, found[0] * offset + found[1]
+        else:
+            way.scale(*found, None if nodes else own_scale(graph, node))
+        nodes.append(node)
+        tensor = node.outputs[0]
+
+
+def _elementwise(function: Callable[[Any], Any]) -> Callable[[Singles], Singles] | None:
+    """Returns a function of tensors as one of arrays; None: elements depend on others, by trial."""
+    import keras
+
+    def apply(x: Singles) -> Singles:
+        made = function([keras.ops.convert_to_tensor(x)])
+        return np.asarray(keras.ops.convert_to_numpy(made), np.float32)
+
+    x = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)
+    changed = x.copy()
+    changed[:3, :4] = 3.0 * changed[3:, 4:]
+    try:
+        made, other = apply(x), apply(changed)
+    except Exception:  # what takes no array of this shape is no function of elements
+        return None
+    if made.shape != x.shape or not np.isfinite(made).all():
+        return None
+    same = np.ones(x.shape, bool)
+    same[:3, :4] = False
+    return apply if np.array_equal(made[same], other[same]) else None
 
 
 def _shared(reads: npt.NDArray[np.int64], grid: tuple[int, ...]) -> float:

@@ -18,7 +18,7 @@ of rows p, sum_n a_no p_n p_n' is taken for mean_n(a_no) sum_n p_n p_n'.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -26,11 +26,21 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.device import all_blas_threads
-from compress.reconstruction.between import Between
+from compress.model.program import Node
 from compress.reconstruction.kinds import Part
 from compress.reconstruction.least_squares import Flags
-from compress.reconstruction.samples import Clip, Sample, rounding_noise
-from compress.reconstruction.sums import Numbers, Singles, across, back, gram, products
+from compress.reconstruction.paths import Way
+from compress.reconstruction.sums import (
+    Clip,
+    Numbers,
+    Sample,
+    Singles,
+    across,
+    back,
+    gram,
+    products,
+    rounding_noise,
+)
 
 STEPS = 2
 """Of Gauss-Newton, at most; each on positions of its own."""
@@ -43,6 +53,8 @@ DAMPING = 1e-2
 ENOUGH = 0.01
 """Relative gain below which a step is the last."""
 _Change = Callable[[Numbers, Numbers], tuple[Numbers, Numbers]]
+STEP = 1e-2
+"""Of the differences that slopes of activations are told by."""
 LEAST = 1e-6
 """Added to the diagonal, relative to its mean: what no row holds stays where it is."""
 
@@ -65,11 +77,10 @@ class Kernels(NamedTuple):
 
     def like(self, flat: Numbers) -> Kernels:
         """Returns numbers in a row as kernels of these shapes."""
-        parts, start = [], 0
-        for part in (self.first, self.second, *self.shifts):
-            parts.append(flat[start : start + part.size].reshape(part.shape))
-            start += part.size
-        return Kernels(parts[0], parts[1], (parts[2], parts[3]))
+        parts = (self.first, self.second, *self.shifts)
+        pieces = np.split(flat, np.cumsum([part.size for part in parts])[:-1])
+        first, second, *shifts = (x.reshape(y.shape) for x, y in zip(pieces, parts, strict=True))
+        return Kernels(first, second, (shifts[0], shifts[1]))
 
     def plus(self, change: Numbers) -> Kernels:
         """Returns kernels that are changed by numbers in a row."""
@@ -120,6 +131,39 @@ class Places:
         ones = np.ones(count, np.float32)
         where = self.reads.ravel(), np.arange(count)
         return csr_matrix((ones, where), (hidden + 1, count))[:hidden]
+
+
+@dataclass(frozen=True, eq=False)
+class Between:
+    """From the output z of a kernel to the input of the next: gain * f(way(z)) + offset.
+
+    Attributes:
+        nodes: The calls on it, in their order; those of the kernels are not among them.
+        second: The call of the next kernel.
+        way: From z to the activation; nothing is added there.
+        apply: The activation on arrays of any shape, or None: there is none.
+        gain, offset: Behind it, by channel.
+    """
+
+    nodes: tuple[Node, ...]
+    second: Node
+    way: Way
+    apply: Callable[[Singles], Singles] | None
+    gain: Numbers
+    offset: Numbers
+
+    def __call__(self, z: Singles) -> tuple[Singles, Singles]:
+        """Returns the next kernel's input for (rows, channels) behind the way, and its slope."""
+        gain = self.gain.astype(np.float32)
+        if self.apply is None:
+            value, slope = z, np.ones_like(z)
+        elif self.way.clip is not None:
+            value = np.clip(z, self.way.clip.low, self.way.clip.high)
+            slope = (value == z).astype(np.float32)
+        else:
+            value = self.apply(z)
+            slope = (self.apply(z + STEP) - self.apply(z - STEP)) / (2 * STEP)
+        return value * gain + self.offset.astype(np.float32), slope * gain
 
 
 @dataclass(eq=False)
@@ -198,8 +242,8 @@ class Pair:
         """Returns the curvature of both kernels, each alone, as if offsets did not overlap."""
         hidden = self._back(places, kernels.second**2, active)
         return (
-            Curvature.of(places.rows, hidden * made.slope**2, damping, rounding_noise(places.rows)),
-            Curvature.of(made.rows, active, damping, rounding_noise(made.rows)),
+            Curvature(places.rows, hidden * made.slope**2, damping, rounding_noise(places.rows)),
+            Curvature(made.rows, active, damping, rounding_noise(made.rows)),
         )
 
     def _back(self, places: Places, kernel: Numbers, u: Singles) -> Singles:
@@ -220,7 +264,6 @@ class Pair:
         return Kernels(first, second, (shifts[0], shifts[1])).flat()
 
 
-@dataclass(frozen=True, eq=False)
 class Curvature:
     """The moments of a kernel's rows and of a constant behind them, damped and inverted.
 
@@ -230,26 +273,18 @@ class Curvature:
         weights: Of the outputs, (systems, outputs).
         noise: Sum over rows of the variance of noise in each of their numbers.
 
+    Args:
+        rows: (systems, rows, columns).
+        weights: Of each row in each output, (rows, channels), at least 0.
+        damping: Share of the diagonal that is added to it.
+        noise: Variance of independent noise in each number of the rows.
+
     Reference:
         Martens & Grosse 2015, "Optimizing Neural Networks with Kronecker-factored Approximate
         Curvature", section 3; here it only preconditions.
     """
 
-    inverse: Numbers
-    diagonal: Numbers
-    weights: Numbers
-    noise: float
-
-    @classmethod
-    def of(cls, rows: Singles, weights: Singles, damping: float, noise: float) -> Curvature:
-        """Measure it.
-
-        Args:
-            rows: (systems, rows, columns).
-            weights: Of each row in each output, (rows, channels), at least 0.
-            damping: Share of the diagonal that is added to it.
-            noise: Variance of independent noise in each number of the rows.
-        """
+    def __init__(self, rows: Singles, weights: Singles, damping: float, noise: float) -> None:
         systems, count, columns = rows.shape
         moments = np.empty((systems, columns + 1, columns + 1))
         moments[:, :-1, :-1] = gram(rows)
@@ -260,8 +295,8 @@ class Curvature:
         diagonal += LEAST * diagonal.mean() + 1e-30
         np.einsum("sdd->sd", moments)[:] = (1 + damping) * diagonal
         each = weights.mean(0, dtype=np.float64).reshape(systems, -1)
-        each = np.maximum(each, 1e-3 * each.mean() + 1e-30)
-        return cls(np.linalg.inv(moments), diagonal, each, count * noise)
+        self.weights = np.maximum(each, 1e-3 * each.mean() + 1e-30)
+        self.inverse, self.diagonal, self.noise = np.linalg.inv(moments), diagonal, count * noise
 
     def solved(self, kernel: Numbers, shift: Numbers) -> tuple[Numbers, Numbers]:
         """Returns what curvature makes these of: kernel (systems, columns, outputs), shift."""
@@ -279,8 +314,7 @@ class Curvature:
         return self.noise * kernel * self.weights[:, None], np.zeros_like(shift)
 
 
-@dataclass(frozen=True, eq=False)
-class Joint:
+class Joint(NamedTuple):
     """What came of solving two kernels together.
 
     Attributes:
@@ -292,7 +326,7 @@ class Joint:
     kernels: Kernels
     before: float
     after: float
-    steps: int = field(default=0)
+    steps: int
 
 
 @np.errstate(over="ignore", invalid="ignore")  # a step that goes astray is taken back
@@ -321,8 +355,7 @@ def jointly(pair: Pair, train: Sequence[Places], held: Places, start: Kernels) -
     return Joint(kernels, before, error, steps)
 
 
-@dataclass(frozen=True, eq=False)
-class _Made:
+class _Made(NamedTuple):
     """Rows of the second kernel, slopes between the kernels, and outputs of the second."""
 
     rows: Singles
@@ -368,7 +401,6 @@ def _step(pair: Pair, places: Places, kernels: Kernels, start: Kernels, damping:
 
 
 def _by_kernel(first: _Change, second: _Change, change: Kernels) -> Kernels:
-    """Applies something to each kernel and its shift."""
     one, shift = first(change.first, change.shifts[0])
     two, other = second(change.second, change.shifts[1])
     return Kernels(one, two, (shift, other))

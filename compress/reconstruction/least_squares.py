@@ -13,15 +13,15 @@ The ridge is chosen on examples held back, which tell too whether the solution i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.reconstruction.samples import Clip, Sample
-from compress.reconstruction.sums import Moments, Numbers, Rows, Sums, across
+from compress.reconstruction.sums import Clip, Moments, Numbers, Rows, Sample, Sums, across
 
 Flags = npt.NDArray[np.bool_]
 RIDGES = tuple(10.0**-power for power in range(1, 9))
@@ -58,17 +58,6 @@ class Problem:
 
     def solved(self, sums: Sums, ridge: float) -> tuple[Numbers, Numbers]:
         """Returns weights and shift for a ridge relative to the diagonal."""
-        weights = self._weights(sums, ridge)
-        return weights, self.shift_of(sums, weights)
-
-    def shift_of(self, sums: Sums, weights: Numbers) -> Numbers:
-        """Returns the shift with which weights make the targets' means, or the one that stays."""
-        if self.shift is not None:
-            return self.shift
-        p, t = sums.means
-        return np.asarray(t - np.einsum("sd,sdm->sm", p, weights))
-
-    def _weights(self, sums: Sums, ridge: float) -> Numbers:
         if isinstance(sums, Rows):
             rows, targets = sums.stacked
             if self.shift is None:
@@ -81,45 +70,24 @@ class Problem:
                 _by_rows(p, t, ridge, noise, None if self.support is None else self.support[system])
                 for system, (p, t) in enumerate(zip(rows, left, strict=True))
             ]
-            return self.before + np.stack(change)
-        a, b, _ = sums.centred() if self.shift is None else sums.raw(self.shift)
-        left = b - a @ self.before + sums.count * sums.noise * self.before
-        regular = _regular(a, ridge)
-        if self.support is None:
-            return self.before + _solve(regular, left)
-        change = [_on_support(*system) for system in zip(regular, left, self.support, strict=True)]
-        return self.before + np.stack(change)
+        else:
+            a, b, _ = sums.centred() if self.shift is None else sums.raw(self.shift)
+            left = b - a @ self.before + sums.count * sums.noise * self.before
+            regular = _regular(a, ridge)
+            if self.support is None:
+                change = [*_solve(regular, left)]
+            else:
+                parts = zip(regular, left, self.support, strict=True)
+                change = [_on_support(*system) for system in parts]
+        weights = self.before + np.stack(change)
+        return weights, self.shift_of(sums, weights)
 
-
-def fitted(
-    problem: Problem, train: Sample, held: Sequence[Sample], now: Numbers, clip: Clip | None
-) -> tuple[Fit, Sums | None]:
-    """Solves a problem with the ridge that is best on rows held back.
-
-    Args:
-        problem: What is solved.
-        train: Rows that are solved on, of all calls.
-        held: Rows held back, call by call.
-        now: The shift as it is, (systems, outputs).
-        clip: The activation behind the layer, where it cuts off: what it hides is no error.
-
-    Returns:
-        The fit, and the sums over all rows; None where nothing is broken.
-    """
-    if _whole(problem, held, now, clip):
-        zeros = (0.0,) * len(held)
-        return Fit(problem.before, now, 0.0, zeros, zeros), None
-    sums = train.sums()
-    judges = Judges(held, sums)
-    ridge, after = best_ridge(problem, sums, judges)
-    everything: Any = sums
-    for part in judges.sums:
-        everything = everything + part
-    if clip is None:
-        weights, shift = problem.solved(everything, ridge)
-        before = judges.errors(problem.before, now)
-        return Fit(weights, shift, ridge, before, after), everything
-    return _clipped(problem, train, held, now, clip, ridge, sums, everything), everything
+    def shift_of(self, sums: Sums, weights: Numbers) -> Numbers:
+        """Returns the shift with which weights make the targets' means, or the one that stays."""
+        if self.shift is not None:
+            return self.shift
+        p, t = sums.means
+        return np.asarray(t - np.einsum("sd,sdm->sm", p, weights))
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +99,7 @@ class Fit:
         ridge: Relative to the diagonal.
         before, after: Errors on the rows held back, relative to the targets' spread: one a
             call; `after` of the solution without these rows.
+        sums: Over all rows that it was solved on; None: nothing is broken.
     """
 
     weights: Numbers
@@ -138,12 +107,55 @@ class Fit:
     ridge: float
     before: tuple[float, ...]
     after: tuple[float, ...]
+    sums: Sums | None = None
 
     @property
     def better(self) -> bool:
         """No call became worse, and one better."""
         worse = any(a > b for b, a in zip(self.before, self.after, strict=True))
         return not worse and sum(self.after) < sum(self.before)
+
+
+def fitted(
+    problem: Problem, train: Sample, held: Sequence[Sample], now: Numbers, clip: Clip | None
+) -> Fit:
+    """Solves a problem with the ridge that is best on rows held back.
+
+    Where an activation cuts off, targets are free: from the linear solution it goes on as long as
+    the error behind the activation falls on rows held back.
+
+    Args:
+        problem: What is solved.
+        train: Rows that are solved on, of all calls.
+        held: Rows held back, call by call.
+        now: The shift as it is, (systems, outputs).
+        clip: The activation behind the layer, where it cuts off: what it hides is no error.
+    """
+    whole = clip or Clip(-np.inf, np.inf)
+    if all(whole.error(replace(part, noise=0.0), problem.before, now) < EXACT for part in held):
+        zeros = (0.0,) * len(held)
+        return Fit(problem.before, now, 0.0, zeros, zeros)
+    sums = train.sums()
+    judges = Judges(held, sums, clip)
+    ridge, after = best_ridge(problem, sums, judges)
+    everything: Any = sums
+    for part in judges.sums:
+        everything = everything + part
+    before, found = judges.behind(problem.before, now), problem.solved(everything, ridge)
+    if clip is not None:
+        trial, rounds = problem.solved(sums, ridge), 0
+        after = judges.behind(*trial)
+        if isinstance(sums, Moments):
+            for further in islice(_freed(problem, train, sums, ridge, clip, trial), ROUNDS):
+                errors = judges.behind(*further)
+                if not sum(errors) < sum(after) * (1 - ENOUGH):
+                    break
+                after, rounds = errors, rounds + 1
+        if rounds:
+            sample = Sample.joined([train, *held])
+            steps = _freed(problem, sample, everything, ridge, clip, found)
+            *_, found = islice(steps, rounds)
+    return Fit(*found, ridge, before, after, everything)
 
 
 def best_ridge(problem: Problem, sums: Sums, judges: Judges) -> tuple[float, tuple[float, ...]]:
@@ -169,12 +181,14 @@ class Judges:
     Args:
         held: Call by call.
         like: Sums of the rows that are solved on.
+        clip: The activation behind the layer, where it cuts off.
 
     Attributes:
         sums: Of the rows held back, call by call.
     """
 
-    def __init__(self, held: Sequence[Sample], like: Sums) -> None:
+    def __init__(self, held: Sequence[Sample], like: Sums, clip: Clip | None) -> None:
+        self.held, self.clip = held, clip
         self.sums = [part.sums(like) for part in held]
         self._units = [float(part.spread().sum()) or 1.0 for part in self.sums]
 
@@ -184,6 +198,12 @@ class Judges:
             float(part.errors(weights, shift).sum()) / unit
             for part, unit in zip(self.sums, self._units, strict=True)
         )
+
+    def behind(self, weights: Numbers, shift: Numbers) -> tuple[float, ...]:
+        """Returns the same behind the activation."""
+        if self.clip is None:
+            return self.errors(weights, shift)
+        return tuple(self.clip.error(part, weights, shift) for part in self.held)
 
 
 class Factored:
@@ -211,11 +231,9 @@ class Factored:
         self.a = (sums.centred() if free else sums.raw(np.zeros_like(sums.sums[1])))[0]
         regular = _regular(self.a, ridge)
         self.scale = 1 / np.sqrt(np.einsum("sdd->sd", regular))
-        scaled = regular * self.scale[:, :, None] * self.scale[:, None]
-        self.scaled = scaled
-        self.factors: list[Any] = []
+        self.scaled = regular * self.scale[:, :, None] * self.scale[:, None]
         if problem.support is None:
-            self.factors = [scipy.linalg.cho_factor(part, lower=True) for part in scaled]
+            self.factors = [scipy.linalg.cho_factor(part, lower=True) for part in self.scaled]
 
     def solved(self, targets: npt.NDArray[Any], current: Numbers) -> tuple[Numbers, Numbers]:
         """Returns weights and shift.
@@ -240,68 +258,27 @@ class Factored:
         left *= self.scale[:, :, None]
         support = self.problem.support
         if support is None:
-            found = np.stack(
-                [
-                    scipy.linalg.cho_solve(factor, part)
-                    for factor, part in zip(self.factors, left, strict=True)
-                ]
-            )
+            pairs = zip(self.factors, left, strict=True)
+            found = [scipy.linalg.cho_solve(factor, part) for factor, part in pairs]
         else:
             start = (current - before) / self.scale[:, :, None]
-            found = np.stack(
-                [_descended(*system) for system in zip(self.scaled, left, support, start,
-                                                       strict=True)]
-            )  # fmt: skip
-        weights = before + found * self.scale[:, :, None]
+            parts = zip(self.scaled, left, support, start, strict=True)
+            found = [_descended(*system) for system in parts]
+        weights = before + np.stack(found) * self.scale[:, :, None]
         if shift is not None:
             return weights, shift
         return weights, mean - np.einsum("sd,sdm->sm", self.means, weights)
 
 
-def _whole(problem: Problem, held: Sequence[Sample], now: Numbers, clip: Clip | None) -> bool:
-    """Tells whether nothing is broken: on rows held back the layer makes what it should."""
-    judge = clip or Clip(-np.inf, np.inf)
-    exact = [replace(part, noise=0.0) for part in held]
-    return all(judge.error(part, problem.before, now) < EXACT for part in exact)
-
-
-def _clipped(
-    problem: Problem,
-    train: Sample,
-    held: Sequence[Sample],
-    now: Numbers,
-    clip: Clip,
-    ridge: float,
-    sums: Sums,
-    everything: Sums,
-) -> Fit:
-    """Goes on from the linear solution: where the activation cuts off, targets are free.
-
-    As long as the error behind the activation falls on rows held back.
-    """
-
-    def errors(weights: Numbers, shift: Numbers) -> tuple[float, ...]:
-        return tuple(clip.error(part, weights, shift) for part in held)
-
-    before = errors(problem.before, now)
-    weights, shift = problem.solved(sums, ridge)
-    after, rounds = errors(weights, shift), 0
-    if isinstance(sums, Moments):
-        factored = Factored(train.rows, sums, problem, ridge)
-        for _ in range(ROUNDS):
-            trial = factored.solved(clip.targets(train, weights, shift), weights)
-            found = errors(*trial)
-            if not sum(found) < sum(after) * (1 - ENOUGH):
-                break
-            (weights, shift), after, rounds = trial, found, rounds + 1
-    weights, shift = problem.solved(everything, ridge)
-    if rounds and isinstance(everything, Moments):
-        whole = Sample.joined([train, *held])
-        factored = Factored(whole.rows, everything, problem, ridge)
-        for _ in range(rounds):
-            targets = clip.targets(whole, weights, shift)
-            weights, shift = factored.solved(targets, weights)
-    return Fit(weights, shift, ridge, before, after)
+def _freed(
+    problem: Problem, sample: Sample, sums: Moments, ridge: float, clip: Clip,
+    found: tuple[Numbers, Numbers],
+) -> Iterator[tuple[Numbers, Numbers]]:  # fmt: skip
+    """Yields solutions, each for the targets that the one before leaves free."""
+    factored = Factored(sample.rows, sums, problem, ridge)
+    while True:
+        found = factored.solved(clip.targets(sample, *found), found[0])
+        yield found
 
 
 def _descended(a: Numbers, b: Numbers, support: Flags, start: Numbers) -> Numbers:

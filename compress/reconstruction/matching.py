@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from typing import Any
 
 from compress.core.errors import InputError
 from compress.model.internals import has_silent_masks, layers_inside
 from compress.model.program import Node, Program, Readers
-from compress.reconstruction.kinds import has_parts, parts_of
+from compress.reconstruction.kinds import Part, has_parts, parts_of
 from compress.reconstruction.report import LEFT, LayerRepair
 
 
@@ -21,6 +23,7 @@ class Match:
         name: Of both.
         layer, twin: In the pruned and in the dense model.
         calls, twin_calls: Their calls, in the order of the programs.
+        parts, twins: Their kernels, in the order in which they are solved.
     """
 
     name: str
@@ -28,6 +31,8 @@ class Match:
     twin: Any
     calls: tuple[Node, ...]
     twin_calls: tuple[Node, ...]
+    parts: list[Part]
+    twins: list[Part]
 
 
 def left(name: str, layer: Any, reason: str) -> LayerRepair:
@@ -37,9 +42,8 @@ def left(name: str, layer: Any, reason: str) -> LayerRepair:
 
 def opens(layer: Any) -> bool:
     """Tells of a layer that is no model whether it is opened: it is made of others."""
-    if has_parts(layer) or type(layer).__name__ == "RNN":
-        return False
-    if not layers_inside(layer, include_self=False) or not layer.weights:
+    made_of_others = not has_parts(layer) and layers_inside(layer, include_self=False)
+    if type(layer).__name__ == "RNN" or not made_of_others or not layer.weights:
         return False
     # a trace has no masks but those among the arguments: it would do something else
     return not has_silent_masks(layer)
@@ -62,26 +66,29 @@ def matched(pruned: Program, dense: Program) -> tuple[dict[int, Match], list[Lay
         layer = calls[0].operation
         if not _has_kernel(layer):
             continue
-        twins = theirs.get(name)
-        parts, reason = parts_of(layer, len(calls[0].inputs[0].shape))
+        twins, rank = theirs.get(name, []), len(calls[0].inputs[0].shape)
+        parts, reason = parts_of(layer, rank)
         if not parts and not has_parts(layer) and has_silent_masks(layer):
             reason = "it is made of layers and given a mask that its call does not take"
         if any(part.guided for part in parts) and not all(map(_from_zero, calls)):
             reason = "it is given an initial state"
-        if twins is None:
+        if not twins:
             reason = "the dense model has no layer of this name"
         elif type(twins[0].operation) is not type(layer) or len(twins) != len(calls):
             reason = "in the dense model it is of another class or called another number of times"
-        if reason or twins is None:
+        if reason:
             rest.append(left(name, layer, reason))
             continue
-        matches[id(layer)] = Match(name, layer, twins[0].operation, tuple(calls), tuple(twins))
+        twin = twins[0].operation
+        matches[id(layer)] = Match(
+            name, layer, twin, tuple(calls), tuple(twins), parts, parts_of(twin, rank)[0]
+        )
     if not matches:
-        kernels = [name for name, calls in own.items() if _has_kernel(calls[0].operation)]
-        names = ", ".join(kernels[:5])
+        names = [name for name, calls in own.items() if _has_kernel(calls[0].operation)]
         raise InputError(
             "The pruned model must have layers with kernels that bear the names of the dense "
-            f"model's. Received: {names or 'no layers'}. Give the model that it was pruned from."
+            f"model's. Received: {', '.join(names[:5]) or 'no layers'}. Give the model that it was "
+            "pruned from."
         )
     return matches, rest
 
@@ -97,13 +104,11 @@ def _has_kernel(layer: Any) -> bool:
 
 
 def _calls(program: Program) -> dict[str, list[Node]]:
-    found: dict[str, list[Node]] = {}
-    names: dict[int, str] = {}
+    calls: dict[int, list[Node]] = {}
     for node in program.nodes:
         if hasattr(node.operation, "weights"):
-            name = names.setdefault(id(node.operation), node.name)
-            found.setdefault(name, []).append(node)
-    return found
+            calls.setdefault(id(node.operation), []).append(node)
+    return {nodes[0].name: nodes for nodes in calls.values()}
 
 
 class Order:
@@ -156,22 +161,19 @@ class Order:
 
     def sorted(self) -> list[list[Node]]:
         """Returns the steps, those first that came first in the program."""
-        import heapq
-
-        waiting = [0] * len(self.steps)
-        for users in self._users:
+        sorter = TopologicalSorter({place: set[int]() for place in range(len(self.steps))})
+        for place, users in enumerate(self._users):
             for user in users:
-                waiting[user] += 1
-        ready = [place for place, count in enumerate(waiting) if count == 0]
-        order = []
-        while ready:
-            place = heapq.heappop(ready)
-            order.append(self.steps[place])
-            for user in self._users[place]:
-                waiting[user] -= 1
-                if waiting[user] == 0:
-                    heapq.heappush(ready, user)
-        return [step for step in order if step]
+                sorter.add(user, place)
+        sorter.prepare()
+        ready: list[int] = []
+        order: list[int] = []
+        while sorter.is_active():
+            for place in sorter.get_ready():
+                heapq.heappush(ready, place)
+            order.append(heapq.heappop(ready))
+            sorter.done(order[-1])
+        return [self.steps[place] for place in order if self.steps[place]]
 
     def _reached(self, start: int) -> set[int]:
         """Returns the steps that need a step's results, itself among them."""

@@ -106,24 +106,24 @@ def observe(
             return
         for part in parts:
             made = part.blank_output(x.shape)
-            systems, columns, _ = part.matrix(np.empty(part.kernel.shape, np.int8)).shape
-            if systems != 1 or columns > WIDEST:
+            columns = part.columns
+            if part.systems != 1 or columns > WIDEST:
                 continue
             if id(part.kernel) not in found and not current_budget().holds(8 * columns**2, HELD):
                 continue
-            positions = part.positions(x, made)
+            positions = part.positions(made)
             share = -(-samples // (count * graph.calls[id(node.operation)]))
             each = min(positions, max(1, share))
             drawn = np.stack([rng.permutation(positions)[:each] for _ in range(len(x))])
             places = np.repeat(np.arange(len(x)), each), drawn.ravel()
             rows = part.rows(x, made, places)
-            nothing = np.zeros((1, rows.shape[1], 1))
             if id(part.kernel) not in found:
-                moments = Moments.empty(rows.astype(np.float64), nothing)
+                offsets = rows.astype(np.float64).mean(1), np.zeros((1, 1))
+                moments = Moments.empty(offsets)
                 ends = absorbers(graph, node.outputs[0]) if part is parts[-1] else None
                 place = graph.place[id(node)]
                 found[id(part.kernel)] = Observed(node.name, place, part, moments, ends)
-            found[id(part.kernel)].moments.add(rows, nothing)
+            found[id(part.kernel)].moments.add(rows, np.zeros((1, rows.shape[1], 1)))
 
     size = chunk_size([program])
     for start in range(0, count, size):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from compress.model.layers import class_of
 from compress.model.program import Node, Program, Readers
-from compress.reconstruction.samples import Clip
+from compress.reconstruction.sums import Clip
 from compress.reconstruction.values import make_call
 
 Numbers = npt.NDArray[np.float64]
@@ -55,11 +56,13 @@ class Other:
     gains: tuple[Numbers, Numbers]
 
 
-@dataclass(eq=False)
 class Way:
     """From a layer's output z to the end of what is linear: gain * z + offset + others.
 
     All arrays are (channels,) of the pruned layer; of the dense model those that were kept.
+
+    Args:
+        width: Channels; nothing happens to them at first.
 
     Attributes:
         gain, offset: In the pruned model.
@@ -71,21 +74,25 @@ class Way:
         clip: The activation at its end, where that cuts values off; None: it is another one.
     """
 
-    gain: Numbers
-    offset: Numbers
-    dense_gain: Numbers
-    dense_offset: Numbers
-    others: list[Other] = field(default_factory=list)
-    first: Any = None
-    rest: Numbers = field(default_factory=lambda: np.ones(1))
-    tail: Numbers = field(default_factory=lambda: np.zeros(1))
-    clip: Clip | None = None
+    def __init__(self, width: int) -> None:
+        self.gain = self.dense_gain = self.rest = np.ones(width)
+        self.offset = self.dense_offset = self.tail = np.zeros(width)
+        self.others: list[Other] = []
+        self.first: Any = None
+        self.clip: Clip | None = None
 
-    @classmethod
-    def plain(cls, width: int) -> Way:
-        """Return the way of so many channels on which nothing happens."""
-        one, zero = np.ones(width), np.zeros(width)
-        return cls(one, zero, one, zero, rest=one, tail=zero)
+    def scale(self, gain: Numbers, offset: Numbers, first: Any) -> None:
+        """Goes on through gain * z + offset in the pruned model.
+
+        Args:
+            gain, offset: By channel.
+            first: The layer that does it, where it is `first`; else None.
+        """
+        if first is not None:
+            self.first = first
+        else:
+            self.rest, self.tail = self.rest * gain, self.tail * gain + offset
+        self.gain, self.offset = gain * self.gain, gain * self.offset + offset
 
 
 Rows = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
@@ -111,9 +118,8 @@ def way_from(
     """
     pruned, dense = graphs
     tensor, twin = nodes[0].outputs[0], nodes[1].outputs[0]
-    width = len(kept)
-    one, way = np.ones(width), Way.plain(width)
-    begin, chosen = 0, kept
+    width, begin, chosen = len(kept), 0, kept
+    one, way = np.ones(width), Way(width)
     own = getattr(nodes[0].operation, "activation", None)
     if not is_linear(own):
         way.clip = clip_of(own)
@@ -141,12 +147,7 @@ def way_from(
                 break
             gain, offset = (part[begin : begin + width] for part in here)
             dense_gain, dense_offset = (part[chosen] for part in there)
-            if count == 0 and scales(node.operation) and pruned.calls[id(node.operation)] == 1:
-                way.first = node.operation
-            else:
-                way.rest = way.rest * gain
-                way.tail = way.tail * gain + offset
-            way.gain, way.offset = gain * way.gain, gain * way.offset + offset
+            way.scale(gain, offset, own_scale(pruned, node) if count == 0 else None)
             way.dense_gain = dense_gain * way.dense_gain
             way.dense_offset = dense_gain * way.dense_offset + dense_offset
             for other in way.others:
@@ -180,14 +181,17 @@ def clip_of(operation: Any) -> Clip | None:
     return None
 
 
-def scales(layer: Any) -> bool:
-    """Tells whether a layer's own scale may be set by channel."""
+def own_scale(graph: Graph, node: Node) -> Any:
+    """Returns the layer that is called where its own scale may be set by channel; else None."""
     import keras
 
-    if isinstance(layer, keras.layers.BatchNormalization):
-        return layer.gamma is not None and layer.beta is not None
+    layer = node.operation
     gamma = getattr(layer, "gamma", None)
-    return type(layer).__name__ == "LayerScale" and len(getattr(gamma, "shape", ())) == 1
+    if isinstance(layer, keras.layers.BatchNormalization):
+        fits = gamma is not None and layer.beta is not None
+    else:
+        fits = type(layer).__name__ == "LayerScale" and len(getattr(gamma, "shape", ())) == 1
+    return layer if fits and graph.calls[id(layer)] == 1 else None
 
 
 def _counterpart(node: Node, candidates: list[Node]) -> Node | None:
@@ -208,8 +212,9 @@ def _added(node: Node, twin_node: Node, tensor: Any, twin: Any) -> list[tuple[An
     mine = [x for x in node.inputs if x is not tensor]
     theirs = [x for x in twin_node.inputs if x is not twin]
     same = len(mine) == len(theirs) == len(node.inputs) - 1
-    shaped = all(_alike(x.shape, tensor.shape) for x in mine)
-    shaped = shaped and all(_alike(x.shape, twin.shape) for x in theirs)
+    shaped = all(_alike(x.shape, tensor.shape) for x in mine) and all(
+        _alike(x.shape, twin.shape) for x in theirs
+    )
     return list(zip(mine, theirs, strict=True)) if same and shaped else None
 
 
@@ -225,12 +230,8 @@ def _start(node: Node, tensor: Any) -> int | None:
     rank = len(tensor.shape)
     if node.operation.axis % rank != rank - 1 or sum(x is tensor for x in node.inputs) != 1:
         return None
-    start = 0
-    for other in node.inputs:
-        if other is tensor:
-            return start
-        start += other.shape[-1]
-    return None
+    before = takewhile(lambda other: other is not tensor, node.inputs)
+    return int(sum(other.shape[-1] for other in before))
 
 
 def affine(node: Node, rows: Rows) -> tuple[Numbers, Numbers] | None:
@@ -239,14 +240,14 @@ def affine(node: Node, rows: Rows) -> tuple[Numbers, Numbers] | None:
 
     operation = node.operation
     weights = getattr(operation, "weights", [])
-    if len(node.inputs) != 1 or any(len(weight.shape) > 1 for weight in weights):
+    if (
+        len(node.inputs) != 1
+        or any(len(weight.shape) > 1 for weight in weights)
+        or tuple(node.outputs[0].shape)[1:] != tuple(node.inputs[0].shape)[1:]
+        or clip_of(operation) is not None
+    ):
         return None
     shape = [1, *(2 if size is None else size for size in tuple(node.inputs[0].shape)[1:])]
-    if tuple(node.outputs[0].shape)[1:] != tuple(node.inputs[0].shape)[1:]:
-        return None
-
-    if clip_of(operation) is not None:
-        return None
     if type(operation) is keras.layers.BatchNormalization:  # a subclass may do otherwise
         known = _normalization(operation, shape, rows)
         if known is not None:
@@ -315,15 +316,11 @@ def absorbers(graph: Graph, tensor: Any, start: int = 0) -> list[Absorber] | Non
                 return None
             found.append(Absorber(node.operation, start))
             continue
+        kept = class_of(node.operation).traits & {"inert", "keeps_shifts"}
+        begin = 0 if kept else None
         if kind == "Concatenate":
             begin = _start(node, tensor)
-            if begin is None:
-                return None
-            more = absorbers(graph, node.outputs[0], start + begin)
-        elif class_of(node.operation).traits & {"inert", "keeps_shifts"}:
-            more = absorbers(graph, node.outputs[0], start)
-        else:
-            return None
+        more = None if begin is None else absorbers(graph, node.outputs[0], start + begin)
         if more is None:
             return None
         found += more

@@ -20,9 +20,9 @@ from compress.model.program import Program, flat
 from compress.model.recording import record
 from compress.reconstruction.attention import narrowed
 from compress.reconstruction.lockstep import Lockstep
-from compress.reconstruction.matching import Order, joined, matched, opens
+from compress.reconstruction.matching import Match, Order, joined, matched, opens
 from compress.reconstruction.report import RepairReport
-from compress.reconstruction.sampling import SAMPLES, Batches
+from compress.reconstruction.sampling import SAMPLES, Batches, Sampler
 from compress.reconstruction.values import chunk_size
 
 if TYPE_CHECKING:
@@ -115,14 +115,14 @@ def repair(
         if value < least:
             raise InputError(f"{name} must be at least {least}. Received: {value}.")
     programs = flat(record(pruned, opens)), flat(record(dense, opens))
-    _check_inputs(*programs)
-    arrays = _checked(x, programs[1], examples, seed)
+    arrays = _checked(x, *programs, examples, seed)
     matches, left_out = matched(*programs)
     order = Order(programs[0])
-    dependent = joined(order, matches)
+    left_out += joined(order, matches)
     kept_of, mask_of, grid_of = _indices(dense, kept), _masks(pruned, masks), _grids(pruned, grids)
-    _check_shapes(matches.values(), kept_of)
-    narrow = narrowed(pruned, order, matches, kept_of, mask_of)
+    for match in matches.values():
+        _check_shapes(match, kept_of)
+    left_out += narrowed(pruned, order, matches, kept_of, mask_of)
     batches = _batches(arrays, programs)
     saved = [(weight, weight.numpy()) for weight in pruned.weights]
 
@@ -131,8 +131,8 @@ def repair(
             on_progress(f"repairing {name}", share)
 
     lockstep = Lockstep(
-        *programs, matches, order, kept=kept_of, mask=mask_of, grid=grid_of, batches=batches,
-        seed=seed, samples=samples, joint=joint and not grids, on_layer=told,
+        programs, matches, order, Sampler(kept_of, batches, seed, samples),
+        mask=mask_of, grid=grid_of, joint=joint and not grids, on_layer=told,
     )  # fmt: skip
     try:
         for weight, value in saved:
@@ -156,7 +156,7 @@ def repair(
     count = sum(stop - start for (start, stop), hold in zip(batches.bounds, batches.held,
                                                             strict=True) if hold)  # fmt: skip
     return RepairReport(
-        (*lockstep.rows, *left_out, *dependent, *narrow),
+        (*lockstep.rows, *left_out),
         batches.count,
         count,
         time.perf_counter() - began,
@@ -178,19 +178,18 @@ def repaired_on(asked: bool | int, data: Any) -> int:
     return count
 
 
-def _check_inputs(pruned: Program, dense: Program) -> None:
+def _checked(
+    x: Any, pruned: Program, dense: Program, examples: int, seed: int
+) -> tuple[npt.NDArray[Any], ...]:
+    """Returns arrays of a random selection of examples, in random order."""
+    import keras
+
     shapes = [[tuple(tensor.shape)[1:] for tensor in program.inputs] for program in (dense, pruned)]
     if shapes[0] != shapes[1]:
         raise InputError(
             f"The pruned model must have the inputs of the dense one, {shapes[0]}. Received: "
             f"{shapes[1]}. Give the model that it was pruned from."
         )
-
-
-def _checked(x: Any, dense: Program, examples: int, seed: int) -> tuple[npt.NDArray[Any], ...]:
-    """Returns arrays of a random selection of examples, in random order."""
-    import keras
-
     # by name where there are names: flattening would sort them
     named = isinstance(x, Mapping) and set(x) == set(input_names(dense.model))
     parts = listed(dense.model, x) if named else keras.tree.flatten(x)
@@ -207,8 +206,8 @@ def _checked(x: Any, dense: Program, examples: int, seed: int) -> tuple[npt.NDAr
             f"{', '.join(map(str, sorted(counts)))}"
             + (f" (examples={examples})." if examples < FEWEST else ".")
         )
-    for part, tensor in zip(arrays, dense.inputs, strict=True):
-        wanted, given = tuple(tensor.shape)[1:], part.shape[1:]
+    for part, tensor, wanted in zip(arrays, dense.inputs, shapes[0], strict=True):
+        given = part.shape[1:]
         fits = len(wanted) == len(given) and all(
             size in (None, other) for size, other in zip(wanted, given, strict=True)
         )
@@ -235,6 +234,7 @@ def _indices(
 ) -> Callable[[Any, int], npt.NDArray[np.int64] | None]:
     if kept is None:
         return lambda *_: None
+    paths = {id(variable): path for path, variable in variable_paths(dense)}
     shapes = {path: tuple(variable.shape) for path, variable in variable_paths(dense)}
     remedy = "Give the model that was pruned, and its PruneResult.kept."
     for path, axes in kept.items():
@@ -257,7 +257,6 @@ def _indices(
                 raise InputError(
                     f"kept indices of '{path}' must be in [0, {size}). Received: {wrong}. {remedy}"
                 )
-    paths = {id(variable): path for path, variable in variable_paths(dense)}
 
     def found(variable: Any, axis: int) -> npt.NDArray[np.int64] | None:
         axes = kept.get(paths[id(variable)])
@@ -269,9 +268,8 @@ def _indices(
 def _masks(
     pruned: keras.Model, masks: Masks | None
 ) -> Callable[[Any], npt.NDArray[np.bool_] | None]:
-    if not masks:
-        return lambda _: None
-    by_path = dict(variable_paths(pruned))
+    masks = masks or {}
+    by_path = dict(variable_paths(pruned)) if masks else {}
     for path, mask in masks.items():
         if path not in by_path or tuple(by_path[path].shape) != np.shape(mask):
             raise InputError(
@@ -285,48 +283,40 @@ def _masks(
 
 
 def _grids(pruned: keras.Model, grids: Grids | None) -> Callable[[Any], int]:
+    grids = grids or {}
     by_path = dict(variable_paths(pruned)) if grids else {}
-    for path, most in (grids or {}).items():
+    for path, most in grids.items():
         if path not in by_path or len(by_path[path].shape) < 2 or most < 1:
             raise InputError(
                 "A grid must name a kernel of the pruned model, and its largest whole number be "
                 f"at least 1. Received: '{path}', {most}."
             )
-    by_id = {id(by_path[path]): most for path, most in (grids or {}).items()}
+    by_id = {id(by_path[path]): most for path, most in grids.items()}
     return lambda variable: by_id.get(id(variable), 0)
 
 
-def _check_shapes(matches: Any, kept_of: Any) -> None:
-    """Checks that every matched layer's kernels are what is kept of the dense one's.
-
-    Raises:
-        InputError: They are not.
-    """
-    from compress.reconstruction.kinds import parts_of
-
-    for match in matches:
-        rank = len(match.calls[0].inputs[0].shape)
-        pairs = zip(parts_of(match.layer, rank)[0], parts_of(match.twin, rank)[0], strict=True)
-        for part, twin in pairs:
-            for own, theirs in zip(part.variables, twin.variables, strict=True):
-                _check_shape(match.name, own, theirs, kept_of)
-
-
-def _check_shape(name: str, own: Any, theirs: Any, kept_of: Any) -> None:
-    wanted = []
-    for axis, size in enumerate(theirs.shape):
-        indices = kept_of(theirs, axis)
-        wanted.append(size if indices is None else len(indices))
-    shape = tuple(own.shape)
-    if 0 in shape or 0 in wanted:
-        raise InputError(
-            f"Layer '{name}' must keep at least one channel. Received: {tuple(wanted)}."
+def _check_shapes(match: Match, kept_of: Callable[[Any, int], Any]) -> None:
+    """Checks that a matched layer's kernels are what is kept of the dense one's."""
+    mine, dense = (
+        [variable for part in parts for variable in part.variables]
+        for parts in (match.parts, match.twins)
+    )
+    for own, theirs in zip(mine, dense, strict=True):
+        kept = [kept_of(theirs, axis) for axis in range(len(theirs.shape))]
+        wanted = tuple(
+            size if indices is None else len(indices)
+            for size, indices in zip(theirs.shape, kept, strict=True)
         )
-    if tuple(wanted) != shape:
-        raise InputError(
-            f"Layer '{name}' must have the kept part of the dense layer's kernel, "
-            f"{tuple(wanted)}. Received: {shape}. Give kept= of the pruning that made it."
-        )
+        shape = tuple(own.shape)
+        if 0 in shape or 0 in wanted:
+            raise InputError(
+                f"Layer '{match.name}' must keep at least one channel. Received: {wanted}."
+            )
+        if wanted != shape:
+            raise InputError(
+                f"Layer '{match.name}' must have the kept part of the dense layer's kernel, "
+                f"{wanted}. Received: {shape}. Give kept= of the pruning that made it."
+            )
 
 
 def _batches(arrays: Sequence[npt.NDArray[Any]], programs: Sequence[Program]) -> Batches:
@@ -349,7 +339,7 @@ def _batches(arrays: Sequence[npt.NDArray[Any]], programs: Sequence[Program]) ->
         for begin in range(start, stop, size):
             bounds.append((begin, min(begin + size, stop)))
             flags.append(hold)
-    return Batches(tuple(arrays), tuple(bounds), tuple(flags))
+    return Batches(tuple(arrays), tuple(bounds), tuple(flags), count)
 
 
 def _outputs_of(program: Program, batches: Batches) -> list[npt.NDArray[Any]]:

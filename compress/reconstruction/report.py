@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -116,22 +115,26 @@ class RepairReport(Readable):
         return asdict(self)
 
 
+def explain_kept(before: float, after: float) -> str:
+    """Return why a layer kept its weights, of its errors on examples held back."""
+    if before == 0:
+        return "nothing is broken in front of it"
+    return f"solved, its error on examples held back would be {after:.3g} instead of {before:.3g}"
+
+
 def repair_of(record: dict[str, Any]) -> RepairReport:
     """Returns the report that `to_json` wrote."""
+    # keys of other versions are left out
+    names = {item.name for item in fields(LayerRepair)}
+    layers = ({name: layer[name] for name in layer if name in names} for layer in record["layers"])
     return RepairReport(
-        tuple(LayerRepair(**_known(layer)) for layer in record["layers"]),
+        tuple(LayerRepair(**layer) for layer in layers),
         record["examples"],
         record["held_back"],
         record["seconds"],
         tuple((before, after) for before, after in record["output_error"]),
         tuple(record["notes"]),
     )
-
-
-def _known(layer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what today's record has of a layer's; keys of other versions are left out."""
-    names = {item.name for item in fields(LayerRepair)}
-    return {name: value for name, value in layer.items() if name in names}
 
 
 def _error(value: float | None) -> str:

@@ -7,16 +7,13 @@ nearest value.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.reconstruction.least_squares import Fit, Judges, Problem, best_ridge
-from compress.reconstruction.samples import Clip, Sample
-from compress.reconstruction.sums import Moments, Numbers, Sums
+from compress.reconstruction.least_squares import Fit, Flags, Judges, Problem, best_ridge
+from compress.reconstruction.sums import Clip, Moments, Numbers, Sample, Sums
 
-Flags = npt.NDArray[np.bool_]
 BLOCK = 128
 """Columns that are rounded before what they leave goes into all others."""
 DAMPING = 1e-2
@@ -34,7 +31,7 @@ def on_grid(
     now: Numbers,
     clip: Clip | None,
     most: int,
-) -> GridFit:
+) -> Fit:
     """Solves for a layer's weights and rounds them.
 
     Args:
@@ -44,32 +41,18 @@ def on_grid(
         now: The shift as it is, (systems, outputs).
         clip: The activation behind the layer, where it cuts off: what it hides is no error.
         most: The largest whole number of the grid.
+
+    Returns:
+        The fit; `before` is of the nearest values.
     """
     sums = train.sums()
-    judges = Judges(held, sums)
+    judges = Judges(held, sums, clip)
     ridge, _ = best_ridge(problem, sums, judges)
     solved = problem.solved(sums, ridge)[0]
     weights = rounded(products_of(sums, problem.shift is None), solved, most, problem.support)
     shift = problem.shift_of(sums, weights)
-
-    def errors(values: Numbers, constant: Numbers) -> tuple[float, ...]:
-        if clip is None:
-            return judges.errors(values, constant)
-        return tuple(clip.error(part, values, constant) for part in held)
-
-    before = errors(nearest(problem.before, most), now)
-    return GridFit(weights, shift, ridge, before, errors(weights, shift), sums)
-
-
-@dataclass(frozen=True, eq=False)
-class GridFit(Fit):
-    """Weights on a grid, and what they are worth: `before` is of the nearest values.
-
-    Attributes:
-        sums: Of the rows on which they were solved.
-    """
-
-    sums: Sums
+    before = judges.behind(nearest(problem.before, most), now)
+    return Fit(weights, shift, ridge, before, judges.behind(weights, shift), sums)
 
 
 def rounded(
@@ -98,8 +81,13 @@ def rounded(
     """
     found = np.empty_like(weights)
     for system, (square, values) in enumerate(zip(products, weights, strict=True)):
+        damped, diagonal = square.copy(), np.diag(square)
+        # relative to the mean as well: a column of hardly any input would make up for everything
+        extra = DAMPING * np.maximum(diagonal, diagonal.mean())
+        # a column that is always zero is alone, and worth nothing
+        damped[np.diag_indices_from(damped)] += np.where(extra > 0, extra, 1.0)
         mask = None if support is None else support[system]
-        found[system] = _rounded(_damped(square), values, most, mask)
+        found[system] = _rounded(damped, values, most, mask)
     return found
 
 
@@ -190,7 +178,6 @@ def _in_turn(
 
 
 def _take(left: Numbers, rows: slice, change: Numbers, free: Flags | None) -> None:
-    """Takes a change off weights that may change."""
     left[rows] -= change if free is None else change * free[rows]
 
 
@@ -206,16 +193,6 @@ def _factored(products: Numbers) -> tuple[Numbers, npt.NDArray[np.int64]]:
         lower, np.eye(len(lower)), lower=True, check_finite=False
     )
     return np.ascontiguousarray(inverse[::-1, ::-1]), order
-
-
-def _damped(products: Numbers) -> Numbers:
-    """Adds to the diagonal; a column that is always zero is alone, and worth nothing."""
-    found = products.copy()
-    diagonal = np.diag(products)
-    # relative to the mean as well: a column of hardly any input would make up for everything
-    extra = DAMPING * np.maximum(diagonal, diagonal.mean())
-    found[np.diag_indices_from(found)] += np.where(extra > 0, extra, 1.0)
-    return found
 
 
 def _widest(weights: Numbers, most: int) -> Numbers:

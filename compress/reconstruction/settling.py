@@ -11,11 +11,6 @@ from compress.reconstruction.paths import Absorber, Way
 from compress.reconstruction.sums import Moments, Numbers, Sums
 
 
-def by_channel(values: Numbers) -> Numbers:
-    """Returns (systems, outputs) by channel."""
-    return values.reshape(-1)
-
-
 def settle(
     part: Part,
     way: Way,
@@ -45,7 +40,7 @@ def settle(
     gain = way.gain.reshape(systems, outputs)
     norm = isinstance(way.first, keras.layers.BatchNormalization)
     bias = part.bias_vector()
-    wanted = by_channel(shift)
+    wanted = shift.reshape(-1)
     if way.first is not None:
         # a normalization takes constants itself; a layer scale multiplies them
         scaled = part.bias is not None and not norm
@@ -55,13 +50,12 @@ def settle(
     kernel = np.where(gain[:, None] == 0, old, weights / np.where(gain == 0, 1, gain)[:, None])
     part.assign(kernel)
     if norm:
-        _normalize(way, kernel, bias, by_channel(gain), wanted, sums)
+        _normalize(way, kernel, bias, gain.reshape(-1), wanted, sums)
         return
+    flat = gain.reshape(-1)
     if way.first is not None:
-        scale = by_channel(gain) / way.rest
-        _assign(way.first.gamma, scale)
-    gain = by_channel(gain)
-    constant = np.where(gain == 0, bias, wanted / np.where(gain == 0, 1, gain))
+        _assign(way.first.gamma, flat / way.rest)
+    constant = np.where(flat == 0, bias, wanted / np.where(flat == 0, 1, flat))
     if part.bias is not None:
         part.set_bias(constant)
     for absorber in absorbers or ():
@@ -103,12 +97,11 @@ def _normalize(
     means, spread = _statistics(sums, kernel)
     means = means + bias
     own = gain / way.rest  # what the normalization multiplies by
-    epsilon = layer.epsilon
     # wanted: rest * (own * (z + bias) + constant) + tail = folded output + offset
     constant = (shift + way.offset - way.tail) / way.rest - own * bias
     _assign(layer.moving_mean, means)
     _assign(layer.moving_variance, spread)
-    _assign(layer.gamma, own * np.sqrt(spread + epsilon))
+    _assign(layer.gamma, own * np.sqrt(spread + layer.epsilon))
     _assign(layer.beta, constant + own * means)
 
 
@@ -123,7 +116,7 @@ def _statistics(sums: Sums, kernel: Numbers) -> tuple[Numbers, Numbers]:
     else:
         rows = sums.stacked[0]
         square = (((rows - p[:, None]) @ kernel) ** 2).sum(1)
-    return by_channel(mean), by_channel(np.maximum(square, 0) / max(1, sums.count))
+    return mean.reshape(-1), (np.maximum(square, 0) / max(1, sums.count)).reshape(-1)
 
 
 def _assign(variable: Any, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Sums over rows and targets, all that least squares need of them, or the rows themselves.
+"""Rows and targets of a layer, and sums over them: all that least squares need of them.
 
 Rows are (systems, rows, columns), in whichever order they lie in memory. Those of a depthwise
 kernel are patches whose channels lie last, seen with the channels in front: a matrix product of
@@ -8,6 +8,7 @@ times as fast (240 channels, 3 x 3).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,11 @@ Floats = npt.NDArray[np.floating[Any]]
 """Of single or double precision."""
 BLOCK = 512
 """Rows that are summed up in their own precision; sums of blocks are of double precision."""
+
+FIRST = 8192
+"""Rows whose mean is the offset of all."""
+STEPS = 255
+"""Between the least and the largest number of an int8 tensor."""
 
 
 @dataclass(eq=False)
@@ -49,26 +55,11 @@ class Moments:
     noise: float = 0.0
 
     @classmethod
-    def empty(cls, rows: Numbers, targets: Numbers, noise: float = 0.0) -> Moments:
-        """Return sums over nothing, with offsets from some rows and targets."""
-        systems, _, columns = rows.shape
-        outputs = targets.shape[2]
-        zeros = np.zeros
-        return cls(
-            0,
-            (rows.mean(1), targets.mean(1)),
-            (zeros((systems, columns)), zeros((systems, outputs))),
-            zeros((systems, columns, columns)),
-            zeros((systems, columns, outputs)),
-            zeros((systems, outputs)),
-            noise,
-        )
-
-    def fresh(self) -> Moments:
-        """Returns sums over nothing with the same offsets."""
-        arrays = [np.zeros_like(part) for part in (*self.sums, self.pp, self.pt, self.tt)]
-        pp, pt, tt = arrays[2:]
-        return Moments(0, self.offsets, (arrays[0], arrays[1]), pp, pt, tt, self.noise)
+    def empty(cls, offsets: tuple[Numbers, Numbers], noise: float = 0.0) -> Moments:
+        """Return sums over nothing."""
+        p, t, tt = (np.zeros(part.shape) for part in (*offsets, offsets[1]))
+        pp, pt = (np.zeros((*p.shape, part.shape[1])) for part in offsets)
+        return cls(0, offsets, (p, t), pp, pt, tt, noise)
 
     def add(self, rows: npt.NDArray[Any], targets: npt.NDArray[Any]) -> None:
         """Adds rows (systems, rows, columns) and targets (systems, rows, outputs)."""
@@ -147,10 +138,6 @@ class Rows:
     parts: list[tuple[Numbers, Numbers]] = field(default_factory=list)
     noise: float = 0.0
 
-    def fresh(self) -> Rows:
-        """Return no rows."""
-        return Rows(noise=self.noise)
-
     def add(self, rows: npt.NDArray[Any], targets: npt.NDArray[Any]) -> None:
         """Adds rows (systems, rows, columns) and targets (systems, rows, outputs)."""
         self.parts.append((rows.astype(np.float64), targets.astype(np.float64)))
@@ -187,6 +174,136 @@ class Rows:
         """Returns the sum of squares of targets about their means, by output."""
         targets = self.stacked[1]
         return np.asarray(((targets - targets.mean(1, keepdims=True)) ** 2).sum(1))
+
+
+Sums = Moments | Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """What a layer's kernel is multiplied with, and what that should be.
+
+    Attributes:
+        rows: (systems, rows, columns).
+        targets: (rows, channels).
+        base: What is added before the activation, (rows, channels); None: nothing.
+        noise: Variance of the error that int8 files make in each number of the rows.
+    """
+
+    rows: Singles
+    targets: Singles
+    base: Singles | None = None
+    noise: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Sample]) -> Sample:
+        """Puts samples behind each other."""
+        if len(parts) == 1:
+            return parts[0]
+        bases = [part.base for part in parts if part.base is not None]
+        return cls(
+            np.concatenate([part.rows for part in parts], 1),
+            np.concatenate([part.targets for part in parts]),
+            np.concatenate(bases) if bases else None,
+            max(part.noise for part in parts),
+        )
+
+    def sums(self, like: Sums | None = None) -> Sums:
+        """Returns moments, or the rows themselves where they are fewer than columns.
+
+        Args:
+            like: What the sums are to be added to; default: nothing.
+        """
+        systems, count, columns = self.rows.shape
+        shaped = self.targets.reshape(count, systems, -1).transpose(1, 0, 2)
+        noise = self.noise if like is None else like.noise
+        if isinstance(like, Rows) or (like is None and systems == 1 and count <= columns):
+            sums: Sums = Rows(noise=noise)
+        elif like is not None:
+            sums = Moments.empty(like.offsets, noise)
+        else:
+            first, wanted = (part[:, :FIRST].astype(np.float64) for part in (self.rows, shaped))
+            sums = Moments.empty((first.mean(1), wanted.mean(1)), noise)
+        sums.add(self.rows, shaped)
+        return sums
+
+    def predicted(self, weights: Numbers, shift: Numbers) -> Singles:
+        """Returns rows x weights + shift, (rows, channels)."""
+        return products(self.rows, weights) + shift.reshape(-1).astype(np.float32)
+
+
+def rounding_noise(rows: Singles) -> float:
+    """Return the variance of the error that rounding to int8 makes in each number.
+
+    Args:
+        rows: Numbers of one tensor; their steps reach from the least to the largest, and to 0.
+
+    Example:
+        >>> rounding_noise(np.float32([0, 255])) * 12
+        1.0
+    """
+    step = (max(0.0, float(rows.max())) - min(0.0, float(rows.min()))) / STEPS
+    return step**2 / 12
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An activation that cuts values off: ReLU from below, ReLU6 from both sides."""
+
+    low: float
+    high: float
+
+    def error(
+        self, sample: Sample, weights: Numbers, shift: Numbers, variance: Singles | float = 0.0
+    ) -> float:
+        """Return the squared error behind the activation relative to the targets' spread.
+
+        Args:
+            sample: Rows and targets; the noise of the rows adds to the error.
+            weights: (systems, columns, outputs).
+            shift: By output.
+            variance: Of other noise in what is made, (rows, channels).
+        """
+        made, wanted = sample.predicted(weights, shift), sample.targets
+        if sample.base is not None:
+            made, wanted = made + sample.base, wanted + sample.base
+        made, wanted = (np.clip(part, self.low, self.high) for part in (made, wanted))
+        spread = float(((wanted - wanted.mean(0)) ** 2).sum(dtype=np.float64))
+        error = float(((made - wanted) ** 2).sum(dtype=np.float64))
+        if sample.noise or np.any(variance):
+            own = sample.noise * np.square(weights).sum(1).ravel()
+            # what is cut off passes no noise on
+            open_rows = (made > self.low) & (made < self.high)
+            error += float(((own + variance) * open_rows).sum(dtype=np.float64))
+        return error / (spread or 1.0)
+
+    def targets(self, sample: Sample, weights: Numbers, shift: Numbers) -> Singles:
+        """Returns the targets nearest to what weights make that look the same when cut off."""
+        made = sample.predicted(weights, shift)
+        off, _ = self.residual(made, sample.targets, sample.base)
+        return made - off
+
+    def residual(
+        self, made: Singles, wanted: Singles, base: Singles | None
+    ) -> tuple[Singles, Singles]:
+        """Returns what is made less the nearest that looks as wanted when cut off.
+
+        Args:
+            made, wanted: (rows, channels).
+            base: What is added to both before the activation.
+
+        Returns:
+            The difference, and 1 where it counts, 0 where both are cut off alike; (rows, channels).
+        """
+        if base is not None:
+            made, wanted = made + base, wanted + base
+        low, high = np.float32(self.low), np.float32(self.high)
+        alike = ((wanted <= low) & (made <= low)) | ((wanted >= high) & (made >= high))
+        off = np.where(alike, np.float32(0), made - np.clip(wanted, low, high))
+        return off, (~alike).astype(np.float32)
 
 
 def products(rows: Singles, weights: Numbers) -> Singles:
@@ -269,9 +386,6 @@ def gram(rows: Floats) -> Numbers:
         half = _summed(patches[:, : column + 1], patches[:, column])
         found[:, column, : column + 1] = found[:, : column + 1, column] = half.T
     return found
-
-
-Sums = Moments | Rows
 
 
 def _channels_last(rows: Floats) -> Floats | None:

@@ -43,19 +43,16 @@ class FitNets(FeatureLoss):
         return [self.kernel, self.bias]
 
     def reduced(self, teacher: Any) -> Any:
-        """Returns the teacher's features at the common resolution."""
-        return self._common(teacher)
-
-    def _common(self, features: Any) -> Any:
+        """Returns features, the teacher's or the student's, at the common resolution."""
         if self._sizes is None:
-            return _average_positions(features)
-        return pool_features(features, self._sizes)
+            return _average_positions(teacher)
+        return pool_features(teacher, self._sizes)
 
     def __call__(self, student: Any, teacher: Any, *, weights: Any = None) -> Any:
         """Returns the loss per example; see `FeatureLoss`."""
         import tensorflow as tf
 
-        projected = tf.matmul(_rows(self._common(student)), self.kernel.value) + self.bias.value
+        projected = tf.matmul(_rows(self.reduced(student)), self.kernel.value) + self.bias.value
         wanted = _rows(tf.cast(teacher, tf.float32))
         squares = tf.reduce_mean(tf.math.squared_difference(projected, wanted), axis=-1)
         positions = int(np.prod(teacher.shape[1:-1]))

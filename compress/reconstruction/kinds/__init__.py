@@ -1,17 +1,8 @@
 """Layers that are solved for, a file each family: what of them is linear in their kernels."""
 
-from compress.reconstruction.kinds import convolution, dense, recurrent
-from compress.reconstruction.kinds._base import (
-    Array,
-    Kept,
-    Part,
-    Places,
-    channel_rows,
-    has_parts,
-    parts_of,
-)
+from compress.reconstruction.kinds import convolution, recurrent
+from compress.reconstruction.kinds._base import Array, Kept, Part, Places, has_parts, parts_of
 
 __all__ = [
-    "Array", "Kept", "Part", "Places", "channel_rows", "convolution", "dense", "has_parts",
-    "parts_of", "recurrent",
+    "Array", "Kept", "Part", "Places", "convolution", "has_parts", "parts_of", "recurrent",
 ]  # fmt: skip

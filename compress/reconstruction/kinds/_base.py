@@ -8,8 +8,9 @@ axis of systems; their columns in a row, system by system, are the output's chan
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,50 +31,57 @@ class Part(ABC):
 
     Args:
         layer: A built layer.
+        kernel: The variable that is solved for.
+        bias: The variable that is added to the output's channels; None: there is none.
+        features: Axes of the kernel that are the output's channels, those of the systems first.
+        systems: Their number.
 
     Attributes:
-        layer: That layer.
+        variables: All that is solved for, the bias apart: the kernel, and what it shares rows with.
+        width: Channels of the output.
+        offsets: Positions of an input that a row of a call is made of.
         name: What is said of it where a layer has several parts: "depthwise"; else "".
     """
 
     name = ""
     guided = False
     """Whether rows and targets come from `pairs`: both need what the dense layer makes."""
+    adds_more = False
+    """Whether the layer adds something that is no bias by channel; it stays as it is."""
 
-    def __init__(self, layer: Any) -> None:
-        self.layer = layer
-
-    @property
-    @abstractmethod
-    def kernel(self) -> Any:
-        """The variable that is solved for."""
-
-    @property
-    def bias(self) -> Any:
-        """The variable that is added to the output's channels; None: there is none."""
-        return None
+    def __init__(
+        self, layer: Any, kernel: Any, bias: Any, features: Sequence[int] = (-1,), systems: int = 1
+    ) -> None:
+        self.layer, self.kernel, self.bias, self.systems = layer, kernel, bias, systems
+        self.variables: tuple[Any, ...] = (kernel,)
+        self.features = tuple(axis % len(kernel.shape) for axis in features)
+        self.width = math.prod(kernel.shape[axis] for axis in self.features)
+        self.offsets = math.prod(getattr(layer, "kernel_size", ()))
 
     @property
-    def adds_more(self) -> bool:
-        """Whether the layer adds something that is no bias by channel; it stays as it is."""
-        return False
+    def columns(self) -> int:
+        """Weights of the kernel that make one channel of the output."""
+        return int(math.prod(self.kernel.shape) // self.width)
 
-    @property
-    @abstractmethod
-    def features(self) -> tuple[int, ...]:
-        """Axes of the kernel that are the output's channels, those of the systems first."""
-
-    @abstractmethod
     def matrix(self, kernel: Array) -> Array:
         """Returns a kernel, or a mask of its shape, as (systems, columns of rows, outputs)."""
+        return kernel.reshape(-1, self.systems, self.width // self.systems).transpose(1, 0, 2)
 
-    @abstractmethod
     def array(self, matrix: Array) -> Array:
         """Returns what `matrix` does, in the kernel's own shape."""
+        return matrix.transpose(1, 0, 2).reshape(-1, *self.kernel.shape[1:])
 
-    @abstractmethod
-    def positions(self, x: Array, y: Array) -> int:
-        """Returns the positions of one example, for the inputs and outputs of a call."""
+    def last(self, y: Array) -> Array:
+        """Returns a tensor of the output's layout with its channels on the last axis."""
+        return y
+
+    def grid(self, y: Array) -> tuple[int, ...]:
+        """Returns how the positions of an output lie, by axes; only its shape matters."""
+        return tuple(self.last(y).shape[1:-1])
+
+    def positions(self, y: Array) -> int:
+        """Returns the positions of one example of an output; only its shape matters."""
+        return math.prod(self.grid(y))
 
     @abstractmethod
     def rows(self, x: Array, y: Array, places: Places) -> Array:
@@ -85,9 +93,15 @@ class Part(ABC):
             places: What is looked at.
         """
 
-    @abstractmethod
     def outputs(self, y: Array, places: Places) -> Array:
-        """Returns rows of a tensor of the output's shape, (rows, channels)."""
+        """Returns rows of a tensor of the output's layout, (rows, channels)."""
+        y = self.last(y)
+        return np.asarray(y.reshape(len(y), -1, y.shape[-1])[places])
+
+    def channel_rows(self, y: Array) -> Array:
+        """Returns all rows of a tensor of the output's layout, of one example."""
+        where = np.arange(self.positions(y))
+        return self.outputs(y, (np.zeros_like(where), where))
 
     def blank_output(self, shape: tuple[int, ...]) -> Array:
         """Returns an array of the output's shape, for an input's, that takes no memory."""
@@ -105,26 +119,22 @@ class Part(ABC):
         """
         return None
 
-    def grid(self, y: Array) -> tuple[int, ...]:
-        """Returns how the positions of an output lie, by axes; only its shape matters."""
-        return (self.positions(y, y),)
-
     def arranged(self, found: Array) -> Array:
         """Returns what positions read, (rows, offsets, channels), as `rows` does."""
-        raise NotImplementedError
+        count, offsets, channels = found.shape
+        split = found.reshape(count, offsets, self.systems, channels // self.systems)
+        return split.transpose(2, 0, 1, 3).reshape(self.systems, count, -1)
 
     def scattered(self, rows: Array) -> Array:
         """Returns what `arranged` does back, (rows, offsets, channels)."""
-        raise NotImplementedError
-
-    @property
-    def variables(self) -> tuple[Any, ...]:
-        """All that is solved for, the bias apart: the kernel, and what it shares rows with."""
-        return (self.kernel,)
+        count = rows.shape[1]
+        split = rows.reshape(self.systems, count, self.offsets, -1)
+        return split.transpose(1, 2, 0, 3).reshape(count, self.offsets, -1)
 
     def weights(self) -> npt.NDArray[np.float64]:
         """Returns what is solved for as it is now, (systems, columns of rows, outputs)."""
-        return self.matrix(np.asarray(self.kernel.numpy(), np.float64))
+        values = [variable.numpy() for variable in self.variables]
+        return self.matrix(np.concatenate(values).astype(np.float64))
 
     def assign(self, matrix: Array) -> None:
         """Assigns what `weights` returns."""
@@ -136,8 +146,14 @@ class Part(ABC):
         Args:
             mask_of: Variable -> mask of its shape, or None.
         """
-        mask = mask_of(self.kernel)
-        return None if mask is None else self.matrix(mask).astype(bool)
+        masks = [mask_of(variable) for variable in self.variables]
+        if all(mask is None for mask in masks):
+            return None
+        filled = [
+            np.ones(variable.shape, bool) if mask is None else mask
+            for mask, variable in zip(masks, self.variables, strict=True)
+        ]
+        return self.matrix(np.concatenate(filled)).astype(bool)
 
     def channels(self, kept: Kept) -> npt.NDArray[np.int64]:
         """Returns the output channels that are kept of this, the dense layer's part."""
@@ -165,26 +181,12 @@ class Part(ABC):
     def bias_vector(self) -> npt.NDArray[np.float64]:
         """Returns the bias by channel, (channels,); zeros where there is none."""
         if self.bias is None:
-            return np.zeros(int(np.prod([self.kernel.shape[axis] for axis in self.features])))
+            return np.zeros(self.width)
         return np.asarray(self.bias.numpy(), np.float64).reshape(-1)
 
     def set_bias(self, value: npt.NDArray[np.float64]) -> None:
         """Assigns the bias by channel."""
         self.bias.assign(value.reshape(self.bias.shape).astype(self.bias.dtype))
-
-
-class OwnKernel(Part):
-    """A part whose kernel and bias are the layer's own."""
-
-    @property
-    def kernel(self) -> Any:
-        """The layer's kernel."""
-        return self.layer.kernel
-
-    @property
-    def bias(self) -> Any:
-        """The layer's bias."""
-        return self.layer.bias if self.layer.use_bias else None
 
 
 PartMaker = Callable[[Any, int], list[Part]]
@@ -196,8 +198,7 @@ def parts_for(*names: str) -> Callable[[PartMaker], PartMaker]:
     """Registers what makes the parts of Keras's layers of these classes."""
 
     def register(maker: PartMaker) -> PartMaker:
-        for name in names:
-            _MAKERS[name] = maker
+        _MAKERS.update(dict.fromkeys(names, maker))
         return maker
 
     return register
@@ -225,16 +226,96 @@ def parts_of(layer: Any, rank: int) -> tuple[list[Part], str]:
     return parts, "" if parts else "its equation is not a product of rows and a matrix"
 
 
-def channel_rows(part: Part) -> Callable[[Array], Array]:
-    """Returns what brings a tensor of a part's output, of one example, into rows of channels."""
+class DensePart(Part):
+    """A kernel (in, out), applied to the last axis."""
 
-    def rows(y: Array) -> Array:
-        where = np.arange(part.positions(y, y))
-        return part.outputs(y, (np.zeros_like(where), where))
+    def grid(self, y: Array) -> tuple[int, ...]:
+        """All but the batch and the last axis, in a row."""
+        return (math.prod(y.shape[1:-1]),)
 
-    return rows
+    def rows(self, x: Array, y: Array, places: Places) -> Array:
+        """Inputs at the places, (1, rows, in)."""
+        return self.outputs(x, places)[None]
+
+    def neighbours(self, x: Array, y: Array) -> npt.NDArray[np.int64] | None:
+        """Each position reads itself."""
+        return np.arange(self.positions(y))[:, None]
 
 
-def at(x: Array, places: Places) -> Array:
-    """Returns rows of (examples, positions, ...)."""
-    return np.asarray(x[places[0], places[1]])
+@parts_for("Dense")
+def _dense(layer: Any, _: int) -> list[Part]:
+    return [DensePart(layer, layer.kernel, layer.bias)]
+
+
+class EinsumPart(Part):
+    """A kernel multiplied by an equation: "abc,cde->abde".
+
+    Labels of the kernel are summed over (also the input's), new (the output's alone), or shared
+    by all three: these count systems that share no weights.
+
+    Args:
+        layer: `EinsumDense`.
+        given, own, made: Labels of input, kernel and output, one letter an axis.
+    """
+
+    def __init__(self, layer: Any, given: str, own: str, made: str) -> None:
+        self.given, self.own, self.made = given, own, made
+        self.shared = [x for x in own if x in given and x in made]
+        self.new = [x for x in own if x not in given]
+        self.summed = [x for x in own if x in given and x not in made]
+        self.free = [x for x in given if x not in own]
+        self.order = [own.index(x) for x in (*self.shared, *self.summed, *self.new)]
+        features = [own.index(x) for x in (*self.shared, *self.new)]
+        sizes = [layer.kernel.shape[axis] for axis in features]
+        channels = [size for size in sizes if size != 1]
+        bias = layer.bias
+        # a bias of which an axis is that of positions stays
+        self.adds_more = bias is not None and [n for n in bias.shape if n != 1] != channels
+        systems = math.prod(sizes[: len(self.shared)])
+        super().__init__(layer, layer.kernel, None if self.adds_more else bias, features, systems)
+
+    def blank_output(self, shape: tuple[int, ...]) -> Array:
+        """By labels: the layer knows no size that it was not told."""
+        sizes = dict(zip((*self.own, *self.given), (*self.kernel.shape, *shape), strict=True))
+        return np.broadcast_to(np.float32(0), tuple(sizes[label] for label in self.made))
+
+    def matrix(self, kernel: Array) -> Array:
+        """Orders axes: shared, summed, new."""
+        moved = kernel.transpose(self.order)
+        return moved.reshape(self.systems, -1, self.width // self.systems)
+
+    def array(self, matrix: Array) -> Array:
+        """Puts axes back."""
+        shape = [self.kernel.shape[axis] for axis in self.order]
+        return matrix.reshape(shape).transpose(np.argsort(self.order))
+
+    def last(self, y: Array) -> Array:
+        """Axes that the kernel does not know, then channels in a row."""
+        moved = y.transpose([self.made.index(x) for x in (*self.free, *self.shared, *self.new)])
+        return moved.reshape(*moved.shape[: len(self.free)], -1)
+
+    def rows(self, x: Array, y: Array, places: Places) -> Array:
+        """Inputs at the places, summed axes in a row."""
+        moved = x.transpose([self.given.index(x) for x in (*self.free, *self.shared, *self.summed)])
+        columns = math.prod(moved.shape[len(self.free) + len(self.shared) :])
+        flat = moved.reshape(len(x), -1, self.systems, columns)
+        return np.asarray(flat[places].transpose(1, 0, 2))
+
+
+@parts_for("EinsumDense")
+def _einsum(layer: Any, rank: int) -> list[Part]:
+    given, rest = layer.equation.replace(" ", "").split(",")
+    own, made = rest.split("->")
+    if "..." in given:
+        spare = [x for x in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if x not in layer.equation]
+        dots = "".join(spare[: rank - len(given.replace("...", ""))])
+        given, made = given.replace("...", dots), made.replace("...", dots)
+    plain = (
+        len(set(given)) == len(given)
+        and len(set(own)) == len(own)
+        and set(made) == (set(given) | set(own)) - {x for x in own if x in given and x not in made}
+        and given[0] not in own
+        and made[0] == given[0]
+        and all(x in made for x in given if x not in own)
+    )
+    return [EinsumPart(layer, given, own, made)] if plain else []

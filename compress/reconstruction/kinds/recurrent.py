@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.reconstruction.kinds._base import Array, Kept, Pair, Part, Places, at, parts_for
+from compress.reconstruction.kinds._base import Array, Kept, Pair, Part, Places, parts_for
 
 
 class _Recurrent(Part):
@@ -26,42 +26,16 @@ class _Recurrent(Part):
 
     Args:
         layer: `LSTM`, `GRU` or `SimpleRNN`, built.
+        kernel: Of its cell.
+        systems: Gates with rows of their own.
     """
 
     guided = True
 
-    def __init__(self, layer: Any) -> None:
-        super().__init__(layer)
+    def __init__(self, layer: Any, kernel: Any, systems: int = 1) -> None:
+        super().__init__(layer, kernel, layer.cell.bias, systems=systems)
         self.cell = layer.cell
         self.units = int(self.cell.units)
-
-    @property
-    def kernel(self) -> Any:
-        """The cell's input kernel."""
-        return self.cell.kernel
-
-    @property
-    def variables(self) -> tuple[Any, ...]:
-        """Both kernels."""
-        return self.cell.kernel, self.cell.recurrent_kernel
-
-    @property
-    def bias(self) -> Any:
-        """The cell's bias."""
-        return self.cell.bias if self.cell.use_bias else None
-
-    @property
-    def features(self) -> tuple[int, ...]:
-        """The last axis: units, gate by gate."""
-        return (1,)
-
-    def positions(self, x: Array, y: Array) -> int:
-        """Steps of the input."""
-        return int(x.shape[1])
-
-    def outputs(self, y: Array, places: Places) -> Array:
-        """States at the places, where the layer returns all."""
-        return at(y, places)
 
     def kept_units(self, kept: Kept) -> npt.NDArray[np.int64]:
         """Returns the kept units of this, the dense layer's part."""
@@ -96,23 +70,10 @@ class GatesPart(_Recurrent):
     """
 
     def __init__(self, layer: Any) -> None:
-        super().__init__(layer)
-        gates = self.kernel.shape[1] // self.units
-        self.systems = 3 if gates == 3 else 1
-        self.after = self.systems == 3 and bool(self.cell.reset_after)
-
-    def matrix(self, kernel: Array) -> Array:
-        """Both kernels, one over the other, system by system."""
-        return kernel.reshape(len(kernel), self.systems, -1).transpose(1, 0, 2)
-
-    def array(self, matrix: Array) -> Array:
-        """Puts systems side by side."""
-        return matrix.transpose(1, 0, 2).reshape(matrix.shape[1], -1)
-
-    def weights(self) -> npt.NDArray[np.float64]:
-        """Both kernels."""
-        both = [variable.numpy() for variable in self.variables]
-        return self.matrix(np.concatenate(both).astype(np.float64))
+        gates = layer.cell.kernel.shape[1] // layer.cell.units
+        super().__init__(layer, layer.cell.kernel, 3 if gates == 3 else 1)
+        self.variables = self.cell.kernel, self.cell.recurrent_kernel
+        self.after = gates == 3 and bool(self.cell.reset_after)
 
     def assign(self, matrix: Array) -> None:
         """Assigns both."""
@@ -122,43 +83,26 @@ class GatesPart(_Recurrent):
         for variable, value in zip(self.variables, both, strict=True):
             variable.assign(value)
 
-    def support(self, mask_of: Any) -> Array | None:
-        """Masks of both."""
-        masks = [mask_of(variable) for variable in self.variables]
-        if all(mask is None for mask in masks):
-            return None
-        filled = [
-            np.ones(variable.shape, bool) if mask is None else mask
-            for mask, variable in zip(masks, self.variables, strict=True)
-        ]
-        return self.matrix(np.concatenate(filled)).astype(bool)
+    def _beside(self) -> npt.NDArray[np.float64]:
+        """Returns a GRU's second bias, which is added to the state; zero for the candidate."""
+        bias = np.array(self.bias.numpy()[1], np.float64)
+        bias[2 * self.units :] = 0
+        return bias
 
     def bias_vector(self) -> npt.NDArray[np.float64]:
         """What is added to each gate, outside the reset gate's reach."""
-        return super().bias_vector() if not self._double else self._input_bias() + self._beside()
+        if self.bias is None or not self.after:
+            return super().bias_vector()
+        return np.asarray(self.bias.numpy()[0], np.float64) + self._beside()
 
     def set_bias(self, value: npt.NDArray[np.float64]) -> None:
         """Assigns it; of a GRU's two biases the recurrent one stays."""
-        if not self._double:
+        if not self.after:
             super().set_bias(value)
             return
         biases = self.bias.numpy()
         biases[0] = value - self._beside()
         self.bias.assign(biases)
-
-    @property
-    def _double(self) -> bool:
-        """Whether there are two biases, one with the state."""
-        return self.bias is not None and len(self.bias.shape) == 2
-
-    def _input_bias(self) -> npt.NDArray[np.float64]:
-        return np.asarray(self.bias.numpy()[0], np.float64)
-
-    def _beside(self) -> npt.NDArray[np.float64]:
-        """Returns the recurrent bias, zero for the candidate."""
-        bias = np.array(self.bias.numpy()[1], np.float64)
-        bias[2 * self.units :] = 0
-        return bias
 
     def rows(self, x: Array, y: Array, places: Places) -> Array:
         """Inputs and states at the places.
@@ -169,7 +113,7 @@ class GatesPart(_Recurrent):
                 behind them, (examples, steps, 2 x units).
             places: Examples and steps.
         """
-        x, y = at(x, places), at(y, places)
+        x, y = x[places], y[places]
         state = y[:, : self.units]
         first = np.concatenate([x, state], 1)
         if self.systems == 1:
@@ -204,19 +148,21 @@ class GatesPart(_Recurrent):
             mine, theirs = CandidatePart(self.layer), CandidatePart(twin.layer)
             rows, state = mine.toward(theirs, y[:, :, : twin.units], units, places)
             left = state - mine.bias_vector() - (rows @ mine.weights())[0]
-            wanted[:, 2 * self.units :] += left * at(seen, places)[:, self.units :]
+            wanted[:, 2 * self.units :] += left * seen[places][:, self.units :]
         return self.rows(x.array, seen, places), wanted
 
 
 class CandidatePart(_Recurrent):
-    """What a GRU's reset gate is multiplied by: h_(t-1) U + c."""
+    """What a GRU's reset gate is multiplied by: h_(t-1) U + c.
+
+    Of the cell's recurrent kernel only the last third is solved for.
+    """
 
     name = "candidate"
 
-    @property
-    def kernel(self) -> Any:
-        """The cell's recurrent kernel; only its last third is solved for."""
-        return self.cell.recurrent_kernel
+    def __init__(self, layer: Any) -> None:
+        super().__init__(layer, layer.cell.recurrent_kernel)
+        self.width = self.units
 
     def channels(self, kept: Kept) -> npt.NDArray[np.int64]:
         """Kept units."""
@@ -244,7 +190,7 @@ class CandidatePart(_Recurrent):
 
     def rows(self, x: Array, y: Array, places: Places) -> Array:
         """States at the places."""
-        return at(y, places)[None]
+        return y[places][None]
 
     def pairs(self, twin: Any, x: Any, given: Any, places: Places, kept: Kept) -> Pair:
         """The dense layer's states, and what it makes of them."""
@@ -252,8 +198,8 @@ class CandidatePart(_Recurrent):
 
     def toward(self, twin: Any, h: Array, units: npt.NDArray[np.int64], places: Places) -> Pair:
         """Returns the same for states that are known, (examples, steps, units)."""
-        wanted = at(h, places) @ twin.matrix(twin.kernel.numpy())[0] + twin.bias_vector()
-        return at(h[:, :, units], places)[None], np.asarray(wanted[:, units])
+        wanted = h[places] @ twin.matrix(twin.kernel.numpy())[0] + twin.bias_vector()
+        return h[:, :, units][places][None], np.asarray(wanted[:, units])
 
 
 @parts_for("LSTM", "SimpleRNN")

@@ -15,10 +15,9 @@ from compress import distill
 from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.distillation import cache as caches
-from compress.distillation.cache import cache_key, teacher_cache
+from compress.distillation import teachers as caches
 from compress.distillation.hints import make_hints
-from compress.distillation.teachers import Teachers
+from compress.distillation.teachers import Teachers, cache_key, teacher_cache
 from compress.plan import DistillOptions, TrainSettings
 from tests.compress.distillation.test_trainer import OWN_HINT
 from tests.same import same_arrays

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from compress.reconstruction import samples
+from compress.reconstruction import sums
 
 
 @pytest.fixture
 def unrounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Solve without the noise of int8 rounding, as if its steps were infinitely small."""
-    monkeypatch.setattr(samples, "STEPS", float("inf"))
+    monkeypatch.setattr(sums, "STEPS", float("inf"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from compress.reconstruction.least_squares import Problem, fitted
-from compress.reconstruction.samples import Clip, Sample
+from compress.reconstruction.sums import Clip, Sample
 
 pytestmark = pytest.mark.usefixtures("unrounded")
 
@@ -49,8 +49,8 @@ def test_rounds_lower_the_error_behind_the_activation(base: bool, clip: Clip, fr
     train, held, before = drawn(base)
     now = np.full((1, 5), -1.0)
     problem = Problem(before, shift=None if free else now)
-    linear, _ = fitted(problem, train, [held], now, None)
-    fit, _ = fitted(problem, train, [held], now, clip)
+    linear = fitted(problem, train, [held], now, None)
+    fit = fitted(problem, train, [held], now, clip)
     errors = [behind(clip, held, side.weights, side.shift) for side in (linear, fit)]
     # without a shift inputs about zero leave hardly anything to gain
     assert errors[1] <= (0.97 if free else 1.0) * errors[0]
@@ -81,7 +81,7 @@ def test_what_is_cut_off_is_not_broken() -> None:
     rows = np.abs(rng.normal(size=(1, 100, 3))).astype(np.float32)
     sample = Sample(rows, (-rows.sum(2).T - 1).astype(np.float32))
     weights, shift = np.full((1, 3, 1), -3.0), np.zeros((1, 1))
-    fit, _ = fitted(Problem(weights), sample, [sample], shift, RELU)
+    fit = fitted(Problem(weights), sample, [sample], shift, RELU)
     assert fit.before == (0.0,)
     assert not fit.better
     assert fit.weights is weights

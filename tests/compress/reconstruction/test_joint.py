@@ -13,13 +13,13 @@ import pytest
 from compress.model.program import flat
 from compress.model.recording import record
 from compress.prune.channels import prune_channels
-from compress.reconstruction import joint, repair, samples
-from compress.reconstruction.between import between
+from compress.reconstruction import joint, repair, sums
+from compress.reconstruction.in_a_row import between
 from compress.reconstruction.joint import Kernels, Pair, Places
 from compress.reconstruction.kinds import parts_of
 from compress.reconstruction.matching import opens
 from compress.reconstruction.paths import Graph
-from compress.reconstruction.samples import Clip
+from compress.reconstruction.sums import Clip
 
 pytestmark = pytest.mark.usefixtures("unrounded")
 
@@ -82,22 +82,17 @@ def paired(model: Any, x: npt.NDArray[np.float32], clip: Clip | None = None) -> 
     parts = tuple(parts_of(node.operation, len(node.inputs[0].shape))[0][0]
                   for node in (first, second))  # fmt: skip
 
-    def rows(y: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        where = np.arange(parts[0].positions(y, y))
-        return parts[0].outputs(y, (np.zeros_like(where), where))
-
-    width = int(np.prod([parts[0].kernel.shape[axis] for axis in parts[0].features]))
-    found = between(Graph(program), first, second, rows, width)
+    found = between(Graph(program), first, {id(second)}, parts[0].channel_rows, parts[0].width)
     assert found is not None
     hidden = keras.Model(model.input, second.inputs[0])(x).numpy()
     made = model(x).numpy()
     table = parts[1].neighbours(hidden, made)
-    each, count = parts[0].positions(x, hidden), len(x)
+    each, count = parts[0].positions(hidden), len(x)
     reads = table[None] + each * np.arange(count)[:, None, None]
     reads = np.where(table[None] < 0, each * count, reads).reshape(-1, table.shape[1])
 
     def everywhere(part: Any, y: npt.NDArray[Any]) -> Any:
-        positions = part.positions(y, y)
+        positions = part.positions(y)
         return np.repeat(np.arange(count), positions), np.tile(np.arange(positions), count)
 
     own = parts[0].rows(x, parts[0].blank_output(x.shape), everywhere(parts[0], hidden))
@@ -147,7 +142,7 @@ def test_slopes_are_those_of_differences_and_products_are_each_others_transposes
 def test_a_step_solves_the_damped_normal_equations(
     monkeypatch: pytest.MonkeyPatch, steps: float
 ) -> None:
-    monkeypatch.setattr(samples, "STEPS", steps)
+    monkeypatch.setattr(sums, "STEPS", steps)
     monkeypatch.setattr(joint, "PRODUCTS", 400)
     monkeypatch.setattr(joint, "NEAR", 1e-16)
     pair, places, kernels = paired(*built("dense", 40))
@@ -166,7 +161,7 @@ def test_a_step_solves_the_damped_normal_equations(
     # noise in the rows of each kernel, by the mean over rows of what its outputs weigh
     hidden = (active @ (kernels.second[0] ** 2).T) * made.slope**2
     pulls = [
-        len(rows) * samples.rounding_noise(rows) * np.tile(weigh.mean(0), (rows.shape[1], 1))
+        len(rows) * sums.rounding_noise(rows) * np.tile(weigh.mean(0), (rows.shape[1], 1))
         for rows, weigh in ((places.rows[0], hidden), (made.rows[0], active))
     ]
     noise = Kernels(pulls[0][None], pulls[1][None], tuple(0 * part for part in start.shifts)).flat()

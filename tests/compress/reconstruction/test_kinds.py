@@ -58,7 +58,7 @@ def test_rows_times_kernel(name: str, make: Any, shape: tuple[int, ...]) -> None
     parts, reason = parts_of(layer, x.ndim)
     assert not reason
     part = parts[-1]
-    positions = part.positions(x, y)
+    positions = part.positions(y)
     places = np.repeat(np.arange(3), positions), np.tile(np.arange(positions), 3)
     rows = part.rows(x, y, places)
     kernel = part.matrix(part.kernel.numpy())

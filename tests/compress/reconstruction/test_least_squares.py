@@ -47,7 +47,9 @@ def solved(p: Numbers, t: Numbers, w0: Numbers, ridge: float, shift: Any, suppor
 
 
 def sums_of(p: Numbers, t: Numbers, kind: str = "moments") -> Sums:
-    sums: Sums = Moments.empty(p[:, :3], t[:, :3]) if kind == "moments" else Rows()
+    sums: Sums = (
+        Moments.empty((p[:, :3].mean(1), t[:, :3].mean(1))) if kind == "moments" else Rows()
+    )
     sums.add(p, t)
     return sums
 
@@ -135,10 +137,10 @@ def test_inputs_of_mixed_scale_lose_nothing(kind: str) -> None:
 def test_added_in_pieces_is_the_same_as_at_once() -> None:
     p, t, w0 = drawn(90, 6, 4, systems=3)
     at_once = sums_of(p, t)
-    pieces = at_once.fresh()
+    pieces = Moments.empty(at_once.offsets)
     for start, stop in ((0, 1), (1, 50), (50, 90)):
         pieces.add(p[:, start:stop].astype(np.float64), t[:, start:stop])
-    halves = at_once.fresh(), at_once.fresh()
+    halves = Moments.empty(at_once.offsets), Moments.empty(at_once.offsets)
     halves[0].add(p[:, :30], t[:, :30])
     halves[1].add(p[:, 30:], t[:, 30:])
     for other in (pieces, halves[0] + halves[1]):
@@ -166,7 +168,7 @@ def test_large_means_eat_no_small_spreads(solver: str) -> None:
     t = (p.astype(np.float64) @ true - 1000.0 * true.sum(1)[:, None] + 50.0).astype(np.float32)
     problem = Problem(w0)
     if solver == "factored":
-        moments = Moments.empty(p[:, :3].astype(np.float64), t[:, :3].astype(np.float64))
+        moments = Moments.empty(tuple(x[:, :3].astype(np.float64).mean(1) for x in (p, t)))
         moments.add(p, t)
         weights, shift = Factored(p, moments, problem, 1e-8).solved(t[0], w0)
     else:

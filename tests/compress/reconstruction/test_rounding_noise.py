@@ -10,8 +10,7 @@ import pytest
 
 from compress.reconstruction import repair
 from compress.reconstruction.least_squares import Problem
-from compress.reconstruction.samples import Sample, rounding_noise
-from compress.reconstruction.sums import Moments, Rows
+from compress.reconstruction.sums import Moments, Rows, Sample, rounding_noise
 
 UNITS = 12
 KEPT = np.array([0, 1, 2, 3, 4, UNITS - 1])

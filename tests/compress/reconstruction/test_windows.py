@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compress.reconstruction.sampling import Batches, Known, Sampler, window_of
+from compress.reconstruction.sampling import Batches, Sampler, window_of
 
 
 def sampler(count: int) -> Sampler:
-    batches = Batches((np.zeros((count, 1)),), ((0, count),), (False,))
-    return Sampler(Known(), lambda *_: None, batches, seed=0)
+    batches = Batches((np.zeros((count, 1)),), ((0, count),), (False,), count)
+    return Sampler(lambda *_: None, batches, seed=0)
 
 
 @pytest.mark.parametrize(
