@@ -118,7 +118,7 @@ def quantized_steps(case: Case) -> dict[str, Callable[[], Any]]:
     import keras
 
     from benchmarks.resnet20 import build
-    from compress.quantization.calibration import calibrate
+    from compress.quantization.ranges import calibrate
     from compress.quantization.twin import twin_of
 
     examples = np.random.default_rng(0).normal(size=(64, *case.shape)).astype(np.float32)

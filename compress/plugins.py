@@ -143,12 +143,11 @@ STEPS: Registry[Any] = Registry(
     {
         "litert": "compress.exporting.litert:convert_litert",
         "litert_graph": "compress.exporting.side_by_side:convert_litert_graph",
-        "mixed": "compress.exporting.mixed.engine:convert_mixed",
-        "mixed_ranges": "compress.exporting.mixed.engine:observe_ranges",
+        "mixed": "compress.exporting.mixed.units:convert_mixed",
+        "mixed_ranges": "compress.exporting.mixed.units:observe_ranges",
         "onnx": "compress.exporting.onnx:convert_onnx",
         "onnx_graph": "compress.exporting.side_by_side:convert_onnx_graph",
         "onnx_int8": "compress.exporting.onnx:convert_onnx_int8",
-        "onnx_qat": "compress.exporting.onnx:convert_onnx_qat",
     },
 )
 """What the process that converts can do: `compress.exporting.converter`."""

@@ -33,7 +33,7 @@ from compress.benchmarking.result import BenchResult, Timed, key_of, write_resul
 from compress.core.arguments import check_arguments
 from compress.core.atomic_files import new_folder
 from compress.core.errors import InputError
-from compress.exporting.traced import layer_of
+from compress.exporting.traced import path_of
 from compress.measure import Entry, time_entries
 from compress.measure.rules import rule_of
 from compress.measure.runtimes.onnx import RUNTIME
@@ -201,7 +201,7 @@ def _by_layer(events: list[dict[str, Any]], layers: Mapping[str, str]) -> dict[s
             kinds[name] = str(event.get("args", {}).get("op_name", ""))
     found: dict[str, float] = {}
     for name, seconds in nodes.items():
-        layer = layer_of(name, layers)
+        layer = path_of(name, layers)
         if any(product in kinds[name] for product in _PRODUCTS):
             layer = layers.get(layer, layer)
         found[layer] = found.get(layer, 0.0) + float(np.median(seconds[WARMUP:]))

@@ -12,10 +12,9 @@ from compress.core.atomic_files import write_bytes
 from compress.core.errors import InputError, MissingDependency, RunFailed
 from compress.core.memory_budget import require_room
 from compress.core.registry import loaded
-from compress.exporting.saved_model import TracedSavedModel
 from compress.exporting.side_by_side import random_examples
 from compress.exporting.tflite_editing import resized
-from compress.exporting.traced import Convertible, Traced
+from compress.exporting.traced import Convertible, Traced, TracedSavedModel
 from compress.measure import Analysis, count_macs
 from compress.measure.graph_files import read_graph_file
 from compress.measure.runtimes import runtimes, suffixes
@@ -224,6 +223,7 @@ def of_file(path: Path, shape: InputShape | None, copy: Path) -> tuple[Analysis 
     Raises:
         InputError: A size of a LiteRT file is open and not given, or what is given does not fit.
     """
+
     if foreign(path) is None:
         return None, path
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +15,18 @@ from compress.core.errors import InputError, one_line
 from compress.core.memory_budget import current_budget
 from compress.core.statistics import compare_examples
 from compress.data import Dataset, Preprocessing, Unlabelled, draw_stratified
-from compress.data.tasks import Answers, Task
+from compress.data.meaning import Head, Heads
+from compress.data.tasks import Several, Task, make_task
+from compress.data.tasks.model_tasks import Answers
+from compress.exporting.conversions import ConversionFailed
+from compress.measure.quality import outputs_of
 from compress.measure.runtimes import Session, session_for
-from compress.model.heads import decides_at
-from compress.model.ports import listed, output_names
+from compress.model.heads import decides_at, head_of
+from compress.model.ports import answers_of, listed, output_names
+from compress.train.predict import Predictor
 
 if TYPE_CHECKING:
     import keras
-
-    from compress.measure.runtimes import Session
 
 AT_A_TIME = 2000
 """Examples whose inputs are in memory at a time while a file is judged."""
@@ -48,8 +51,6 @@ def answered_by_file(
     Returns:
         (n, ...), or such arrays by the outputs' names.
     """
-    from compress.measure.quality import outputs_of
-
     made = outputs_of(session, listed(model, x), on_progress)
     shaped = [
         # sizes that the model leaves open are the file's
@@ -95,11 +96,54 @@ def _answered(
     return joined(found)
 
 
-@dataclass(frozen=True, eq=False)
-class HeldBack:
-    """Examples on which files of a model are compared: they neither set ranges nor chose any.
+def predict_answers(model: keras.Model, probe: Any) -> Any:
+    """Returns what a model answers to model inputs now."""
+    return Predictor(partial(answers_of, model), Preprocessing(), model)(probe)
 
-    Attributes:
+
+def find_task(model: keras.Model, data: Dataset | Unlabelled) -> tuple[Task, Sequence[str]]:
+    """Returns by what outputs are compared, and what they are called; without labels by the head.
+
+    A head without an activation may give logits or numbers: its outputs are compared as numbers.
+    """
+    if isinstance(data, Dataset):
+        return data.task, data.class_names
+    head = head_of(model)
+    if isinstance(head, Heads):
+        each = {name: _by_head(part) for name, part in head.outputs.items()}
+        task = Several(tuple(each.items())) if len(each) > 1 else next(iter(each.values()))
+        return task, list(each)
+    task = _by_head(head, data.kind)
+    names = 2 if task.name == "binary" else 1 if head is None else head.outputs
+    return task, [str(name) for name in range(names)]
+
+
+def _by_head(head: Head | None, kind: str | None = None) -> Task:
+    """Returns by what an output is compared, by its head alone unless its kind is known."""
+    ends, width = ("linear", 1) if head is None else (head.activation, head.outputs)
+    kind = kind or {"softmax": "multiclass", "sigmoid": "multilabel"}.get(ends, "regression")
+    return make_task(kind, 2 if kind == "binary" else width)
+
+
+def confirm_as_good(
+    cheaper: Path,
+    dearer: Path,
+    original: Path,
+    *,
+    model: keras.Model,
+    data: Dataset | Unlabelled,
+    task: Task,
+    used: Any,
+    seed: int,
+) -> str:
+    """Return the figures by which a file is as good as another one; "": it is not, or unknown.
+
+    Files are compared on examples that neither set ranges nor chose any.
+
+    Args:
+        cheaper: The file that would be taken.
+        dearer: The file that would be left.
+        original: The float32 file.
         model: Of the files.
         data: Validation examples are taken, of every class; of examples without labels those
             that did not calibrate, and the float file's answers are the labels.
@@ -107,59 +151,41 @@ class HeldBack:
         used: Indices of the training examples that calibrated.
         seed: Of the draw.
     """
+    if isinstance(data, Dataset):
+        part = data.split("val")
+        part = part.take(draw_stratified(part, MOST, seed))
+    else:
+        unused = np.setdiff1d(np.arange(len(data.train)), used)
+        part = data.train.take(unused[:MOST])
+    if len(part) < FEWEST:
+        return ""
 
-    model: keras.Model
-    data: Dataset | Unlabelled
-    task: Task
-    used: Any
-    seed: int
+    def answers(path: Path) -> Any:
+        return _answered(model, session_for(path), part.x, data.preprocess)
 
-    def confirm_as_good(self, cheaper: Path, dearer: Path, original: Path) -> str:
-        """Return the figures by which a file is as good as another one; "": it is not, or unknown.
-
-        Args:
-            cheaper: The file that would be taken.
-            dearer: The file that would be left.
-            original: The float32 file.
-        """
-        from compress.measure.runtimes import session_for
-
-        data = self.data
-        if isinstance(data, Dataset):
-            part = data.split("val")
-            part = part.take(draw_stratified(part, MOST, self.seed))
-        else:
-            unused = np.setdiff1d(np.arange(len(data.train)), self.used)
-            part = data.train.take(unused[:MOST])
-        if len(part) < FEWEST:
-            return ""
-
-        def answers(path: Path) -> Any:
-            return _answered(self.model, session_for(path), part.x, data.preprocess)
-
-        if isinstance(data, Dataset):
-            task, labels = self.task, data.labels(part)
-        elif len(self.model.outputs) > 1:
-            return ""
-        else:
-            labels = answers(original)
-            task = Answers.for_labels(labels.shape[-1], labels)
-        threshold = decides_at(self.model, task)
-        new, old = (
-            task.example_values(labels, answers(path), threshold=threshold)
-            for path in (cheaper, dearer)
-        )
-        change = compare_examples(new, old)
-        if change.high < 0:
-            return ""
-        return (
-            f"{task.qualities[0]} on {len(part):,} held-back examples {change.estimate:+.4f} "
-            f"({change.low:+.4f} to {change.high:+.4f})"
-        )
+    if isinstance(data, Dataset):
+        labels = data.labels(part)
+    elif len(model.outputs) > 1:
+        return ""
+    else:
+        labels = answers(original)
+        task = Answers.for_labels(labels.shape[-1], labels)
+    threshold = decides_at(model, task)
+    new, old = (
+        task.example_values(labels, answers(path), threshold=threshold)
+        for path in (cheaper, dearer)
+    )
+    change = compare_examples(new, old)
+    if change.high < 0:
+        return ""
+    return (
+        f"{task.qualities[0]} on {len(part):,} held-back examples {change.estimate:+.4f} "
+        f"({change.low:+.4f} to {change.high:+.4f})"
+    )
 
 
 def runnable(path: Path, inputs: Sequence[npt.NDArray[Any]]) -> Session:
-    """Prepares a file and runs it once, on the first of some examples.
+    """Prepares a file and runs it once, on the first of some examples; else it is removed.
 
     Kernels may refuse a type when they are run, and not before: LiteRT's of int16 do. Others refuse
     values: its division of integers ends where the divisor is zero, as the contrast of an image
@@ -170,15 +196,19 @@ def runnable(path: Path, inputs: Sequence[npt.NDArray[Any]]) -> Session:
         inputs: As the model takes them, an array (n >= 1, ...) each, in the model's order.
 
     Raises:
-        InputError: It cannot be prepared, or not be run.
+        ConversionFailed: It cannot be prepared, or not be run.
     """
-    session = session_for(path)
-    session.set_inputs([values[:1] for values in inputs])
     try:
+        session = session_for(path)
+        session.set_inputs([values[:1] for values in inputs])
         session.invoke()
+        return session
+    except InputError as error:
+        reason = str(error)
     except RuntimeError as error:
-        raise InputError(
+        reason = (
             f"'{path.name}' must be a file that its runtime can run. Received: one that it refuses "
             f"({one_line(error)})."
-        ) from None
-    return session
+        )
+    path.unlink()
+    raise ConversionFailed("made no file that runs of", reason)

@@ -14,9 +14,10 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from compress.core.errors import MissingDependency, RunFailed
+from compress.core.errors import RunFailed
 from compress.core.processes import ProcessEnded, ProcessOverdue, Server
 from compress.exporting.traced import UNNAMED, path_of, without_calls
 from compress.model.internals import named_layers
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 HANG_SECONDS = 3600.0
 """A conversion that takes longer hangs: large networks calibrated on 200 images take minutes."""
-DONE, MISSING, REFUSED, CRASHED = "done", "missing", "refused", "crashed"
-NO_SPACE = "no space"
-"""The disk is full, say: no fault of the converter or the model."""
 SHOWN = 3
 LONGEST = 300
 # LiteRT: error: loc(callsite(fused["Svd:", "functional_1/my_svd_1/Svd@__inference..."
@@ -57,17 +55,13 @@ def convert(step: str, **given: Any) -> None:
         OSError: The machine has no space left, or no more files.
     """
     try:
-        answer, text = _CONVERTER.ask(step, given)
+        failure = _CONVERTER.ask(step, given)
     except ProcessOverdue:
         raise hung() from None
     except ProcessEnded as error:
         raise ConversionFailed("crashed on", str(error)) from None
-    if answer == MISSING:
-        raise MissingDependency(text)
-    if answer == NO_SPACE:
-        raise OSError(text)
-    if answer in (REFUSED, CRASHED):
-        raise ConversionFailed("refused" if answer == REFUSED else "crashed on", text)
+    if failure is not None:
+        raise failure
 
 
 @contextmanager
@@ -86,9 +80,7 @@ def explained(converter: str, kind: str, model: keras.Model | str) -> Iterator[N
         yield
     except ConversionFailed as error:
         name = f"'{model}'" if isinstance(model, str) else f"model '{model.name}'"
-        why = error.reason
-        if error.verb == "refused":
-            why = _refusal(why) if isinstance(model, str) else _refusal(why, model)
+        why = _refusal(error.reason, model) if error.verb == "refused" else error.reason
         text = f"{converter[0].upper()}{converter[1:]} {error.verb} {name} ({kind}): {why}"
         raise RunFailed(text) from None
 
@@ -124,12 +116,12 @@ class _Converter:
         self._server: Server | None = None
         self._owner = 0
 
-    def ask(self, step: str, given: dict[str, Any]) -> tuple[str, str]:
-        """Returns the answer of `compress.exporting.converter`."""
+    def ask(self, step: str, given: dict[str, Any]) -> Any:
+        """Returns the answer of `compress.exporting.converter`: None, or why there is no file."""
         with self._lock:
             if self._server is not None and self._owner == os.getpid():
                 try:
-                    return self._answer(self._server, step, given)
+                    return self._server.ask(step, given, seconds=HANG_SECONDS)
                 except ProcessEnded:
                     pass  # idle for long, or killed: a conversion's own end is an answer
             quiet = {
@@ -137,14 +129,9 @@ class _Converter:
                 "KERAS_BACKEND": "tensorflow",
                 "CUDA_VISIBLE_DEVICES": "-1",
             }
-            self.keep(Server.started("compress.exporting.converter", environment=quiet))
-            assert self._server is not None
-            return self._answer(self._server, step, given)
-
-    @staticmethod
-    def _answer(server: Server, step: str, given: dict[str, Any]) -> tuple[str, str]:
-        kind, text = server.ask(step, given, seconds=HANG_SECONDS)
-        return str(kind), str(text)
+            server = Server.started("compress.exporting.converter", environment=quiet)
+            self.keep(server)
+            return server.ask(step, given, seconds=HANG_SECONDS)
 
     def keep(self, server: Server) -> None:
         """Takes a process for this one's conversions."""
@@ -164,27 +151,23 @@ _CONVERTER = _Converter()
 atexit.register(_CONVERTER.close)
 
 
-def _refusal(text: str, model: keras.Model | None = None) -> str:
+def _refusal(text: str, model: keras.Model | str) -> str:
     """Returns a converter's reason in words: which layers need what it does not know."""
-    found: dict[str, list[str]] = {}
-    paths = {path for path, _ in named_layers(model)} if model is not None else set()
-    for pattern in _NODES:
-        for match in pattern.finditer(text):
-            path = path_of(without_calls(match["node"]), paths)
-            layer = "an operation" if path == UNNAMED else f"layer '{path}'"
-            kinds = found.setdefault(layer, [])
-            if match["kind"] not in kinds:
-                kinds.append(match["kind"])
-    unseen = _NO_RANGE.search(text)
-    if unseen is not None and not found:
-        return (
-            f"calibration gives no range for tensor '{unseen[1]}', and this format quantizes all: "
-            "integers such as indices of tokens have none"
-        )
+    found: dict[str, dict[str, None]] = {}
+    paths = set() if isinstance(model, str) else {path for path, _ in named_layers(model)}
+    for match in chain.from_iterable(pattern.finditer(text) for pattern in _NODES):
+        path = path_of(without_calls(match["node"]), paths)
+        layer = "an operation" if path == UNNAMED else f"layer '{path}'"
+        found.setdefault(layer, {})[match["kind"]] = None
     if not found:
+        unseen, broken = _NO_RANGE.search(text), _RULE.search(text)
+        if unseen is not None:
+            return (
+                f"calibration gives no range for tensor '{unseen[1]}', and this format quantizes "
+                "all: integers such as indices of tokens have none"
+            )
         lines = _MLIR.sub("", text).strip().splitlines()
-        broken = _RULE.search(text)
         return (lines or [broken[0] if broken else "no reason given"])[0][:LONGEST]
-    parts = [f"{layer} needs {', '.join(kinds[:SHOWN])}" for layer, kinds in found.items()]
+    parts = [f"{layer} needs {', '.join([*kinds][:SHOWN])}" for layer, kinds in found.items()]
     more = f" and {len(parts) - SHOWN} more" if len(parts) > SHOWN else ""
     return f"{'; '.join(parts[:SHOWN])}{more}, which cannot be converted"

@@ -25,7 +25,7 @@ from compress.core.processes import (
     send,
     serving,
 )
-from compress.exporting.conversions import CRASHED, DONE, MISSING, NO_SPACE, REFUSED, use
+from compress.exporting.conversions import ConversionFailed, use
 from compress.plugins import STEPS
 
 IDLE_SECONDS = 600.0
@@ -38,7 +38,7 @@ _RENEW = 75
 
 
 def serve(questions: int, answers: int) -> None:
-    """Answers (step, arguments) with (DONE, MISSING, ..., text) until told to end.
+    """Answers (step, arguments) with None, or why there is no file, until told to end.
 
     Args:
         questions: Where they come from; its end is the asking process's end.
@@ -54,7 +54,7 @@ def serve(questions: int, answers: int) -> None:
                 busy[0] = 0
                 words = last_line(said)
                 how = how_it_ended(code) + (f"; its last words: {words}" if words else "")
-                send(answers, (CRASHED, how))
+                send(answers, ConversionFailed("crashed on", how))
 
 
 def _answer(questions: int, answers: int, said: IO[bytes], busy: mmap.mmap) -> int:
@@ -84,18 +84,18 @@ def _answer(questions: int, answers: int, said: IO[bytes], busy: mmap.mmap) -> i
     return _RENEW
 
 
-def _run(step: str, given: dict[str, Any], said: IO[bytes]) -> tuple[str, str]:
+def _run(step: str, given: dict[str, Any], said: IO[bytes]) -> Exception | None:
     try:
         STEPS[step](**given)
     except MissingDependency as error:
-        return MISSING, str(error)
+        return MissingDependency(str(error))
     except Exception as error:  # converters raise many kinds, bare ones from C++ among them
         fault = fault_of(error)
         if fault is not None and fault.kind == SPACE:
-            return NO_SPACE, str(error)
+            return OSError(str(error))  # no fault of the converter or the model
         reason = str(error).strip() or last_line(said) or repr(error)
-        return REFUSED, reason[:LONGEST]
-    return DONE, ""
+        return ConversionFailed("refused", reason[:LONGEST])
+    return None
 
 
 def fork_ahead() -> None:
@@ -109,8 +109,7 @@ def fork_ahead() -> None:
 
 def main() -> None:
     """Runs the process."""
-    questions, answers = serving()
-    serve(questions, answers)
+    serve(*serving())
 
 
 if __name__ == "__main__":

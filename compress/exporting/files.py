@@ -1,42 +1,63 @@
-"""Writes the files of a model and checks them against the Keras model."""
+"""`export`: a model's files, and how they agree with the Keras model."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.arguments import check_arguments
 from compress.core.arrays import arrays, count, taken
 from compress.core.atomic_files import read_json, write_bytes, write_json
 from compress.core.errors import InputError, RunFailed
 from compress.core.memory_budget import current_budget
-from compress.data import Dataset, Preprocessing, Unlabelled, draw_stratified
-from compress.data.meaning import Head, Heads
-from compress.data.tasks import Several, Task, make_task
-from compress.exporting.answering import HeldBack, answered_by_file
+from compress.core.summary import Readable, Summary
+from compress.data import Dataset, Unlabelled, draw_stratified
+from compress.exporting.answering import (
+    answered_by_file,
+    confirm_as_good,
+    find_task,
+    predict_answers,
+    runnable,
+)
+from compress.exporting.conversions import ConversionFailed
+from compress.exporting.litert import CALIBRATED as CONVERTED
+from compress.exporting.litert import write_int8, write_litert
+from compress.exporting.onnx import plain_file, quantize_onnx, write_onnx
+from compress.exporting.traced import Traced
+from compress.measure import formats as figures
 from compress.measure.quality import describe_low_agreement
-from compress.model.copies import sized_model
-from compress.model.heads import check_shapes, decides_at, head_of, sizes_for
-from compress.model.inference import left_out, reduce_range
-from compress.model.ports import answers_of, input_names, listed, output_names
-from compress.plan import ONNX_FORMATS, ExportOptions
-from compress.plan.output import INT4, MIXED, ONNX_QAT
+from compress.model.copies import read_by_embeddings, sized_model
+from compress.model.heads import check_shapes, decides_at, sizes_for
+from compress.model.inference import left_out, reduce_range, rounds_itself
+from compress.model.io import as_model
+from compress.model.ports import BYTES, input_names, is_index, listed, output_names
+from compress.plan import ExportOptions
+from compress.plan.fields import require_choice
+from compress.plan.keywords import EXPORT
+from compress.plan.output import FORMATS, INT4, MIXED, ONNX_QAT, TRAINED
+from compress.train.given import as_examples
 
 if TYPE_CHECKING:
     import keras
 
+    from compress.exporting.mixed.search import AsGood
     from compress.exporting.mixed.writing import LayerPrecision
-    from compress.exporting.traced import Traced
     from compress.measure.runtimes import Session
+    from compress.plan.settings import ExportSettings
 
+RANDOM_EXAMPLES = 32
+"""Inputs that check a file where no examples are given."""
 CHECKED_EXAMPLES = 200
 """Validation examples on which a file is compared with its model, every class among them."""
+CALIBRATED = (*CONVERTED, MIXED, "onnx_int8")
+"""Formats whose ranges are taken from examples."""
 REDUCED = (
     f"the weights of {ONNX_QAT} files have 7 bits, and these were quantized with 8 before: "
     f'quantize(..., format="{ONNX_QAT}") trains them for 7'
@@ -75,80 +96,189 @@ class Exported:
         return describe_low_agreement(self.path.name, self.task, self.agreement, self.checked)
 
 
-def write_files(
+class ExportedFiles(Readable, tuple[Exported, ...]):
+    """What `export` wrote, one record a file."""
+
+    __slots__ = ()
+
+    def screen(self) -> Summary:
+        """Returns what is worth a screen: files, sizes, and how far they agree with the model."""
+        if not self:
+            return Summary("no file was made")
+        return Summary(
+            f"{len(self)} file{'s' if len(self) > 1 else ''}, checked on "
+            f"{self[0].checked} examples against the Keras model",
+            (),
+            ("File", "format", "size", "agreement", "largest difference"),
+            tuple(
+                (
+                    str(item.path),
+                    item.format,
+                    figures.size(item.path.stat().st_size) if item.path.is_file() else "gone",
+                    figures.share(item.agreement),
+                    f"{item.max_difference:.3g}",
+                )
+                for item in self
+            ),
+            (
+                f"how to feed them: {self[0].about}",
+                *(note for item in self for note in item.notes),
+            ),
+            "files",
+            tuple(item.warning for item in self if item.warning),
+        )
+
+
+@check_arguments(options=EXPORT)
+def export(
+    model: keras.Model | str | Path,
+    path: str | Path,
+    *,
+    format: str | None = None,
+    data: Any = None,
+    options: ExportOptions | None = None,
+    seed: int = 0,
+    on_refusal: Callable[[str, str], None] | None = None,
+    on_progress: Callable[[str, float], None] | None = None,
+    **settings: Unpack[ExportSettings],
+) -> ExportedFiles:
+    """Writes a model as LiteRT or ONNX files and checks each of them against the Keras model.
+
+    How to feed a file (shapes, scaling, quantization of inputs and outputs) stands in a .json
+    beside it, with notes: layers that work in training alone (random augmentation) are left out.
+    Converters run in a process of their own; where one refuses a format or crashes, the other
+    formats are written all the same.
+
+    Args:
+        model: A Keras model or the path of its file; open sizes become the data's.
+        path: Of the file, ending in .tflite or .onnx, for one format; without such a suffix a
+            stem: `<path>.<format>.tflite` is written for each format, and `<path>.json`.
+        format: "float32", "float16", "dynamic" (int8 weights), "int8", "int8-qat" (of what
+            `quantize` returns), "int16x8" (int8 weights, 16 bits for what passes), "int8-mixed"
+            (a precision a layer), "int4-weights", "sparse" (float32 without the zeros), "onnx",
+            "onnx_int8" or "onnx_int8-qat"; default: `formats`, or what the suffix says.
+        data: Examples that calibrate int8 and check the files: x alone is enough; of a data set
+            training examples calibrate and validation examples, of every class, check. None:
+            files that need no calibration are checked on random inputs.
+        options: The plan's section; keywords go over it.
+        seed: Of the choice of calibration examples, and of those that check.
+        on_refusal: Called with (format, reason) where a format cannot be had; default: an error
+            tells of all of them when the other files are written.
+        on_progress: Called with (text, share that is done) while precisions are chosen.
+        **settings: `formats`, `calibration`, `opset`, and how int8-mixed chooses (`mixed_levels`,
+            `mixed_loss`, `mixed_size`, `mixed_latency`): see `ExportOptions`.
+
+    Shapes:
+        x: (n, ...), as the model takes them.
+
+    Returns:
+        One record a file: path, format, agreement with the Keras model in [0, 1], largest
+        difference of an output. What is printed of them begins with a warning where a file agrees
+        too little with the model (`warning` of the record).
+
+    Raises:
+        InputError: An input size is unknown, a format does not go with the suffix, or int8
+            without data.
+        MissingDependency: ONNX's packages are not installed.
+        RunFailed: A converter refused the model, crashed or hung, and there is no `on_refusal`.
+
+    Example:
+        >>> files = export(model, folder / "m.tflite", format="int8", data=x)
+        >>> files[0].path.name, files[0].agreement > 0.9
+        ('m.tflite', True)
+
+    Reference:
+        Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
+        Integer-Arithmetic-Only Inference" (int8).
+    """
+    chosen = EXPORT.section("export", options, ExportOptions, settings)
+    if format is not None and "formats" in settings and chosen.formats != (format,):
+        raise InputError(
+            f"format and formats must agree. Received: {format} and "
+            f"{', '.join(chosen.formats)}. Give one of them."
+        )
+    given = options is not None or "formats" in settings
+    wanted = (format,) if format is not None else chosen.formats if given else None
+    paths, about = _paths(Path(path), wanted)
+    chosen = replace(chosen, formats=tuple(paths))
+    source = Path(model) if isinstance(model, (str, Path)) else None
+    if data is None:
+        needing = [name for name in paths if name in CALIBRATED]
+        if needing:
+            raise InputError(
+                f"{needing[0]} must have examples to calibrate on. Received: no data. Give data=, "
+                "x alone is enough."
+            )
+    loaded = as_model(model)
+    learnt = next((name for name in paths if name in TRAINED), None)
+    if learnt and not rounds_itself(loaded):
+        raise InputError(
+            f"{learnt} must be of a model that learnt to compute in whole numbers. Received: the "
+            f"plain model '{loaded.name}'. Call quantize(model, data).export(path), or take int8."
+        )
+    examples = (
+        _random(loaded, seed)
+        if data is None
+        else as_examples(data, model=loaded, path=source, seed=seed)
+    )
+    return _write_files(loaded, examples, paths, about, chosen, seed, on_refusal, on_progress)
+
+
+def file_of(stem: Path, format: str) -> Path:
+    """Returns where the file of a format lies whose path begins with a stem."""
+    return Path(f"{stem}.{format}{_suffix(format)}")
+
+
+def _write_files(
     model: keras.Model,
     data: Dataset | Unlabelled,
     paths: Mapping[str, Path],
     about: Path,
     options: ExportOptions,
-    *,
-    seed: int = 0,
-    on_refusal: Callable[[str, str], None] | None = None,
-    on_progress: Callable[[str, float], None] | None = None,
-) -> list[Exported]:
-    """Writes a file for each format, and how to feed them.
-
-    How to feed them stands in `about`, with notes: layers that work in training alone
-    (random augmentation) are left out. Converters run in a process of their own; where one
-    refuses a format or crashes, the other formats are written all the same.
-
-    Args:
-        model: For this data; open sizes become the data's.
-        data: Training examples calibrate whole numbers, validation examples, drawn from each class
-            in proportion, check the files.
-        paths: Of the file of each format.
-        about: Of the record of how to feed them.
-        options: Number of calibration examples, opset.
-        seed: Seed of the choice of calibration examples, and of those that check.
-        on_refusal: Called with (format, reason) where a format cannot be had; default: an error
-            tells of all of them when the other files are written.
-        on_progress: Called with (text, share that is done) while precisions are chosen.
-
-    Returns:
-        One record a file.
-
-    Raises:
-        InputError: An input size is unknown.
-        MissingDependency: ONNX's packages are not installed.
-        RunFailed: A converter refused the model, crashed or hung, and there is no `on_refusal`.
-    """
-    from compress.exporting.traced import Traced
-
+    seed: int,
+    on_refusal: Callable[[str, str], None] | None,
+    on_progress: Callable[[str, float], None] | None,
+) -> ExportedFiles:
+    """Write the file of each format, and how to feed them into the record `about`; see `export`."""
     check_shapes(model, data)
     model = sized_model(model, sizes_for(model, data.input_shapes))
     picks = np.random.default_rng(seed).permutation(len(data.train))[: options.calibration]
     representative = listed(model, data.preprocess(taken(data.train.x, picks)))
     probed = draw_stratified(data.val, CHECKED_EXAMPLES, seed)
     probe = data.preprocess(taken(data.val.x, probed))
-    expected = _answers(model, probe)
-    task, names = _task(model, data)
+    expected = predict_answers(model, probe)
+    task, names = find_task(model, data)
     threshold = decides_at(model, task)
-    held_back = HeldBack(model, data, task, picks, seed)
+    as_good = partial(confirm_as_good, model=model, data=data, task=task, used=picks, seed=seed)
     results, feeding, refused = [], {}, []
     current_budget().give_back()
     with Traced(model) as traced:
         for name, path in paths.items():
             try:
                 layers, notes = _write(
-                    traced, path, name, representative, options, held_back, on_progress
+                    traced, path, name, representative, options, as_good, on_progress
                 )
-                session = _run(path, name, representative)
-            except RunFailed as error:
-                refused.append(str(error))
+                session = runnable(path, representative)
+            except (RunFailed, ConversionFailed) as error:
+                reason = str(error)
+                if isinstance(error, ConversionFailed):
+                    reason = f"The {name} file cannot be run: {error.reason}"
+                refused.append(reason)
                 if on_refusal is not None:
-                    on_refusal(name, str(error))
+                    on_refusal(name, reason)
                 continue
             wanted = expected
             if name == ONNX_QAT:
                 with reduce_range(model) as changed:
                     if changed:
-                        wanted, notes = _answers(model, probe), (*notes, REDUCED)
+                        wanted, notes = predict_answers(model, probe), (*notes, REDUCED)
             got = answered_by_file(model, session, probe)
+            pairs = zip(arrays(got), arrays(wanted), strict=True)
             results.append(
                 Exported(
                     name,
                     path,
-                    _furthest(got, wanted),
+                    max(float(np.abs(one - other).max()) for one, other in pairs),
                     task.agreement(got, wanted, threshold=threshold),
                     count(probe),
                     about,
@@ -163,11 +293,12 @@ def write_files(
             if layers:
                 feeding[path.name]["precisions"] = [asdict(layer) for layer in layers]
     shapes = data.input_shapes
+    names_of_ports = {"inputs": input_names(model), "outputs": output_names(model)}
     fed = {
         "input_shape": [1, *data.input_shape]
         if len(shapes) == 1
         else {name: [1, *shape] for name, shape in shapes.items()},
-        **_order(model),
+        **(names_of_ports if max(map(len, names_of_ports.values())) > 1 else {}),
         "preprocess": data.preprocess.to_json(),
         "class_names": list(names),
     }
@@ -175,14 +306,48 @@ def write_files(
     write_json(about, {**fed, "files": files, "notes": [*left_out(model), *refused]})
     if refused and on_refusal is None:
         raise RunFailed(" ".join(refused))
-    return results
+    return ExportedFiles(results)
 
 
-def _answers(model: keras.Model, probe: Any) -> Any:
-    """Returns what a model answers to model inputs now."""
-    from compress.train.predict import Predictor
+def _write(
+    traced: Traced,
+    path: Path,
+    name: str,
+    representative: list[npt.NDArray[np.float32]],
+    options: ExportOptions,
+    as_good: AsGood,
+    on_progress: Callable[[str, float], None] | None,
+) -> tuple[tuple[LayerPrecision, ...], tuple[str, ...]]:
+    """Writes one file.
 
-    return Predictor(partial(answers_of, model), Preprocessing(), model)(probe)
+    Returns:
+        The precision of each layer where layers differ, and what is worth a note.
+
+    Raises:
+        RunFailed: The converter made none.
+    """
+    from compress.exporting.mixed.writing import write_int4, write_mixed
+
+    def told(share: float) -> None:
+        if on_progress is not None:
+            on_progress(f"choosing precisions of {path.name}", share)
+
+    notes: tuple[str, ...] = ()
+    if name == MIXED:
+        return write_mixed(traced, path, representative, options, told, as_good)
+    if name == INT4:
+        notes = write_int4(traced, path, representative)
+    elif name == "int8":
+        notes = write_int8(traced, path, representative)
+    elif name == ONNX_QAT:
+        write_onnx(traced, path, opset=options.opset, whole_numbers=True)
+    elif name == "onnx":
+        write_bytes(path, plain_file(traced, opset=options.opset).read_bytes())
+    elif name == "onnx_int8":
+        quantize_onnx(plain_file(traced, opset=options.opset), path, representative)
+    else:
+        write_litert(traced, path, name, representative=representative)
+    return (), notes
 
 
 def _made_before(about: Path, fed: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,11 +369,6 @@ def _made_before(about: Path, fed: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _furthest(got: Any, expected: Any) -> float:
-    pairs = zip(arrays(got), arrays(expected), strict=True)
-    return max(float(np.abs(one - other).max()) for one, other in pairs)
-
-
 def _feeding(session: Session) -> dict[str, Any]:
     """Returns the types of a file's inputs and outputs, and their scales where it has integers."""
     inputs, outputs = session.inputs, session.outputs
@@ -220,93 +380,59 @@ def _feeding(session: Session) -> dict[str, Any]:
     }
 
 
-def _order(model: keras.Model) -> dict[str, Any]:
-    """Returns the names of several inputs and outputs, in the files' order."""
-    names = {"inputs": input_names(model), "outputs": output_names(model)}
-    return names if max(map(len, names.values())) > 1 else {}
-
-
-def _task(model: keras.Model, data: Dataset | Unlabelled) -> tuple[Task, Sequence[str]]:
-    """Returns by what outputs are compared, and what they are called; without labels by the head.
-
-    A head without an activation may give logits or numbers: its outputs are compared as numbers.
-    """
-    if isinstance(data, Dataset):
-        return data.task, data.class_names
-    head = head_of(model)
-    if isinstance(head, Heads):
-        each = {name: _by_head(part) for name, part in head.outputs.items()}
-        if len(each) == 1:
-            return next(iter(each.values())), list(each)
-        return Several(tuple(each.items())), list(each)
-    width = 1 if head is None else head.outputs
-    ends = "linear" if head is None else head.activation
-    kind = data.kind or {"softmax": "multiclass", "sigmoid": "multilabel"}.get(ends, "regression")
-    names = 2 if kind == "binary" else width
-    return make_task(kind, names), [str(name) for name in range(names)]
-
-
-def _by_head(head: Head | None) -> Task:
-    """Returns by what an output is compared, by its head alone."""
-    ends = "linear" if head is None else head.activation
-    kind = {"softmax": "multiclass", "sigmoid": "multilabel"}.get(ends, "regression")
-    return make_task(kind, 1 if head is None else head.outputs)
-
-
-def _write(
-    traced: Traced,
-    path: Path,
-    name: str,
-    representative: list[npt.NDArray[np.float32]],
-    options: ExportOptions,
-    held_back: HeldBack,
-    on_progress: Callable[[str, float], None] | None,
-) -> tuple[tuple[LayerPrecision, ...], tuple[str, ...]]:
-    """Writes one file.
-
-    Returns:
-        The precision of each layer where layers differ, and what is worth a note.
+def _paths(path: Path, wanted: tuple[str, ...] | None) -> tuple[dict[str, Path], Path]:
+    """Returns the file of each format, and that of the record beside.
 
     Raises:
-        RunFailed: The converter made none.
+        InputError: A format is unknown, or does not go with the path's suffix.
     """
-    from compress.exporting.litert import write_int8, write_litert
-    from compress.exporting.mixed.writing import write_int4, write_mixed
-    from compress.exporting.onnx import plain_file, quantize_onnx, write_onnx
+    for name in wanted or ():
+        require_choice("export format", name, FORMATS)
+    if path.suffix not in (".tflite", ".onnx"):
+        wanted = wanted or ExportOptions().formats
+        files = {name: file_of(path, name) for name in wanted}
+        return files, Path(f"{path}.json")
+    wanted = wanted or ("onnx" if path.suffix == ".onnx" else "float32",)
+    if len(wanted) > 1:
+        raise InputError(
+            f"path must have no suffix for several formats: each has a file of its own. Received: "
+            f"'{path}' for {', '.join(wanted)}."
+        )
+    if _suffix(wanted[0]) != path.suffix:
+        raise InputError(
+            f"A file of format {wanted[0]} must end in {_suffix(wanted[0])}. Received: '{path}'."
+        )
+    return {wanted[0]: path}, path.with_suffix(".json")
 
-    def told(share: float) -> None:
-        if on_progress is not None:
-            on_progress(f"choosing precisions of {path.name}", share)
 
-    if name == MIXED:
-        return write_mixed(traced, path, representative, options, told, held_back.confirm_as_good)
-    if name == INT4:
-        return (), write_int4(traced, path, representative)
-    if name == ONNX_QAT:
-        write_onnx(traced, path, opset=options.opset, whole_numbers=True)
-    elif name in ONNX_FORMATS:
-        plain = plain_file(traced, opset=options.opset)
-        if name == "onnx":
-            write_bytes(path, plain.read_bytes())
+def _suffix(name: str) -> str:
+    return ".onnx" if name.startswith("onnx") else ".tflite"
+
+
+def _random(model: keras.Model, seed: int) -> Unlabelled:
+    """Returns random inputs: enough to see that a file computes what the model does.
+
+    Raises:
+        InputError: A size is open.
+    """
+    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs or []]
+    if not shapes or any(None in shape for shape in shapes):
+        raise InputError(
+            f"Model '{model.name}' must have inputs of known size to be checked without data. "
+            f"Received: {shapes}. Give data=, x alone is enough."
+        )
+    random = np.random.default_rng(seed)
+    indices = read_by_embeddings(model)
+    drawn: dict[str, Any] = {}
+    for place, (name, tensor) in enumerate(zip(input_names(model), model.inputs, strict=True)):
+        size, kind = (RANDOM_EXAMPLES, *shapes[place]), str(tensor.dtype)
+        if place in indices or (kind not in BYTES and is_index(tensor)):
+            # whatever the indices are of has two entries at least
+            drawn[name] = random.integers(2, size=size)
+        elif kind in BYTES:
+            drawn[name] = random.integers(*BYTES[kind], size=size, endpoint=True)
         else:
-            quantize_onnx(plain, path, representative)
-    elif name == "int8":
-        return (), write_int8(traced, path, representative)
-    else:
-        write_litert(traced, path, name, representative=representative)
-    return (), ()
-
-
-def _run(path: Path, name: str, inputs: list[npt.NDArray[np.float32]]) -> Session:
-    """Prepares a file and runs it once.
-
-    Raises:
-        RunFailed: Its runtime cannot run it (it is removed then).
-    """
-    from compress.exporting.answering import runnable
-
-    try:
-        return runnable(path, inputs)
-    except InputError as error:
-        path.unlink()
-        raise RunFailed(f"The {name} file cannot be run: {error}") from None
+            drawn[name] = random.normal(size=size)
+        drawn[name] = drawn[name].astype(np.float32)
+    x = drawn if len(drawn) > 1 else next(iter(drawn.values()))
+    return Unlabelled.of("random inputs", x)

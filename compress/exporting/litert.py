@@ -12,8 +12,14 @@ from compress.core.atomic_files import replacing
 from compress.core.errors import InputError, RunFailed
 from compress.exporting.conversions import convert, explained
 from compress.exporting.recurrent import FUSED
-from compress.exporting.tflite_editing import with_byte_inputs, with_whole_lstms
-from compress.exporting.traced import Convertible, Examples, Traced, read_examples
+from compress.exporting.traced import (
+    SERVED,
+    WITH_LSTMS,
+    Convertible,
+    Examples,
+    Traced,
+    read_examples,
+)
 from compress.plan.output import INT16, QAT
 from compress.plugins import CALIBRATORS
 
@@ -70,18 +76,19 @@ def write_litert(
         path, kind, representative: See there.
         plain: Whether LSTMs stay loops, for whoever reads the file and knows no others.
     """
-    needed = kind in CALIBRATED
-    if needed and (representative is None or not len(representative)):
-        raise InputError(f"{kind} export must have representative inputs. Received: none.")
-    calibration = traced.given(representative) if needed and representative is not None else None
-    saved = traced.saved_fused() if kind in FUSED and not plain else traced.saved()
+    calibration = None
+    if kind in CALIBRATED:
+        if representative is None or not len(representative):
+            raise InputError(f"{kind} export must have representative inputs. Received: none.")
+        calibration = str(traced.given(representative))
+    saved = traced.saved(WITH_LSTMS if kind in FUSED and not plain else SERVED)
     with replacing(path) as temporary, explained(CONVERTER, kind, traced.model):
         convert(
             "litert",
             saved=str(saved),
             path=str(temporary),
             kind=kind,
-            calibration=None if calibration is None else str(calibration),
+            calibration=calibration,
         )
 
 
@@ -167,6 +174,8 @@ def convert_litert(saved: str, path: str, kind: str, calibration: str | None) ->
     """
     import tensorflow as tf
 
+    from compress.exporting.tflite_editing import with_byte_inputs, with_whole_lstms
+
     converter: Any = tf.lite.TFLiteConverter.from_saved_model(saved)
     examples: list[Any] = [] if calibration is None else read_examples(calibration)
     if examples and len(examples[0]) == 1:
@@ -187,29 +196,22 @@ def configured(converter: Any, kind: str, examples: Sequence[Any]) -> Any:
     """
     import tensorflow as tf
 
-    if kind in ("float16", "dynamic"):
+    sets = tf.lite.OpsSet
+    if kind == "sparse":
+        converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
+    elif kind != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if kind == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if kind == QAT:
-        # ranges stand in the graph: nothing is calibrated, what has none stays in floats
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.inference_input_type = tf.int8
-        converter.inference_output_type = tf.int8
+    if kind in CALIBRATED:
+        converter.representative_dataset = lambda: examples
     if kind == "int8":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: examples
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = tf.int8
-        converter.inference_output_type = tf.int8
+        converter.target_spec.supported_ops = [sets.TFLITE_BUILTINS_INT8]
     if kind == INT16:
-        sets = tf.lite.OpsSet
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: examples
         # what has no kernel of these types stays in floats
         converter.target_spec.supported_ops = [
             sets.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8, sets.TFLITE_BUILTINS,
         ]  # fmt: skip
-    if kind == "sparse":
-        converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
+    if kind in ("int8", QAT):  # of QAT the ranges stand in the graph: nothing is calibrated
+        converter.inference_input_type = converter.inference_output_type = tf.int8
     return converter

@@ -1,4 +1,16 @@
-"""Keras -> ONNX: float32, and int8 with quantization nodes calibrated on representative data."""
+"""Keras -> ONNX: float32, and int8 with quantization nodes.
+
+Ranges are calibrated on representative data, or are those of a model that rounds its values itself.
+tf2onnx turns these into quantize/dequantize nodes; kernels come as floats that lie on their grids:
+here they become int8 with a scale a channel, and biases int32 in steps of both scales, as ONNX
+Runtime and OpenVINO want them for integer arithmetic.
+
+Kernels have 64 steps on either side of 0, 7 bits, those of depthwise convolutions 127. Without VNNI
+both runtimes add two products of uint8 and int8 in 16 bits that saturate: 2 x 255 x 64 fits, and a
+depthwise convolution has no two products to add there (MLAS computes them in 32 bits). uint8
+kernels would be exact with 8 bits too, but have no VNNI instruction in MLAS: ResNet-20 takes
+twice as long.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +30,8 @@ from compress.core.errors import InputError
 from compress.core.interpreter import FORMATS, MAKING_ONNX, require_packages
 from compress.exporting.conversions import convert, explained
 from compress.exporting.traced import (
+    PLAIN,
+    REDUCED,
     Convertible,
     Examples,
     Port,
@@ -25,7 +39,6 @@ from compress.exporting.traced import (
     numbered,
     read_examples,
     without_calls,
-    write_examples,
 )
 from compress.model.internals import prepare_tf2onnx
 from compress.plan.output import ONNX_QAT
@@ -36,6 +49,13 @@ if TYPE_CHECKING:
 _NUMBER = re.compile(r"__\d+")
 CONVERTER = "the ONNX converter"
 QUANTIZER = "ONNX Runtime's quantizer"
+LEVELS, DEPTHWISE_LEVELS = 64, 127
+OFF_GRID = 0.02
+"""Steps by which a weight may lie beside its grid: they were computed in float32."""
+MOVED = ("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators that leave values as they are."""
+KERNELS = {"Conv": 0, "ConvTranspose": None, "MatMul": -1, "Gemm": -1}
+"""Operators with kernels, and the axis of these that has a scale each; None: one for all."""
 
 
 def export_onnx(model: keras.Model, path: Path, *, opset: int | None = None) -> None:
@@ -68,12 +88,15 @@ def write_onnx(
         opset: See `export_onnx`.
         whole_numbers: The model rounds its values itself: kernels and biases become integers.
     """
-    kind, step = (ONNX_QAT, "onnx_qat") if whole_numbers else ("onnx", "onnx")
+    kind = ONNX_QAT if whole_numbers else "onnx"
     require_packages(MAKING_ONNX, f"format {kind}")
     _check_opset(opset)
-    saved = traced.saved_reduced() if whole_numbers else traced.saved_plain()
+    saved = traced.saved(REDUCED if whole_numbers else PLAIN)
     with replacing(path) as temporary, explained(CONVERTER, kind, traced.model):
-        convert(step, saved=str(saved), path=str(temporary), ports=traced.ports, opset=opset)
+        convert(
+            "onnx", saved=str(saved), path=str(temporary), ports=traced.ports, opset=opset,
+            whole_numbers=whole_numbers,
+        )  # fmt: skip
 
 
 def quantize_onnx(source: Path, path: Path, representative: Examples) -> None:
@@ -93,13 +116,12 @@ def quantize_onnx(source: Path, path: Path, representative: Examples) -> None:
         RunFailed: The quantizer refused the file, crashed or hung; the message says which.
     """
     require_packages(FORMATS["onnx_int8"], "format onnx_int8")
+    given = [representative] if isinstance(representative, np.ndarray) else representative
+    names = numbered("input", len(given))
     with tempfile.TemporaryDirectory() as folder, replacing(path) as temporary:
         examples = Path(folder) / "examples.npz"
-        given = [representative] if isinstance(representative, np.ndarray) else representative
-        write_examples(
-            examples, given, [(name, (), str(array.dtype)) for name, array in
-                              zip(numbered("input", len(given)), given, strict=True)]
-        )  # fmt: skip
+        arrays: dict[str, Any] = dict(zip(names, given, strict=True))
+        np.savez(examples, **arrays)
         with explained(QUANTIZER, "onnx_int8", source.name):
             convert("onnx_int8", source=str(source), path=str(temporary), examples=str(examples))
 
@@ -122,7 +144,9 @@ def file_for(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Pa
     return path
 
 
-def convert_onnx(saved: str, path: str, ports: list[Port], opset: int | None) -> None:
+def convert_onnx(
+    saved: str, path: str, ports: list[Port], opset: int | None, whole_numbers: bool
+) -> None:
     """Converts a SavedModel, in the converter's process.
 
     Args:
@@ -130,6 +154,7 @@ def convert_onnx(saved: str, path: str, ports: list[Port], opset: int | None) ->
         path: The file to write.
         ports: Name, shape (batch axis included) and type of each input.
         opset: See `export_onnx`.
+        whole_numbers: See `write_onnx`.
     """
     import tensorflow as tf
     import tf2onnx
@@ -145,18 +170,8 @@ def convert_onnx(saved: str, path: str, ports: list[Port], opset: int | None) ->
             if problems:
                 raise RuntimeError(problems[0]) from error
             raise
-
-
-def convert_onnx_qat(saved: str, path: str, ports: list[Port], opset: int | None) -> None:
-    """Converts a SavedModel that rounds its values, in the converter's process.
-
-    Args:
-        saved, path, ports, opset: See `convert_onnx`.
-    """
-    from compress.exporting.onnx_ranges import whole_number_kernels
-
-    convert_onnx(saved, path, ports, opset)
-    whole_number_kernels(path)
+    if whole_numbers:
+        whole_number_kernels(path)
 
 
 def convert_onnx_int8(source: str, path: str, examples: str) -> None:
@@ -170,19 +185,19 @@ def convert_onnx_int8(source: str, path: str, examples: str) -> None:
     import onnx
     from onnxruntime import quantization
 
-    rows = iter(read_examples(examples))
     inputs = [
         (item.name, onnx.helper.tensor_dtype_to_np_dtype(item.type.tensor_type.elem_type))
         for item in onnx.load(source).graph.input
     ]
 
+    rows = (
+        {name: part.astype(kind) for (name, kind), part in zip(inputs, row.values(), strict=True)}
+        for row in read_examples(examples)
+    )
+
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
-            row = next(rows, None)
-            if row is None:
-                return None
-            parts = zip(inputs, row.values(), strict=True)
-            return {name: part.astype(kind) for (name, kind), part in parts}
+            return next(rows, None)
 
     quantization.quantize_static(
         source,
@@ -197,6 +212,68 @@ def convert_onnx_int8(source: str, path: str, examples: str) -> None:
         # overflow there; a file is for all machines
         reduce_range=True,
     )
+
+
+def whole_number_kernels(path: str) -> None:
+    """Rewrites an `.onnx` file whose values are rounded: kernels and biases become integers.
+
+    Args:
+        path: The file; it is changed in place.
+
+    Raises:
+        ValueError: A kernel does not lie on a grid.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    graph = model.graph
+    constants = {item.name: item for item in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    made: dict[str, str] = {}
+    nodes: list[Any] = []
+    for node in graph.node:
+        if node.op_type in KERNELS and node.input[1] in constants:
+            scale = _input_scale(makers.get(node.input[0]), makers, constants)
+            if scale is not None:
+                nodes += _rewritten(node, scale, graph, constants, made)
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    used = {name for node in graph.node for name in node.input}
+    kept = [item for item in graph.initializer if item.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    onnx.checker.check_model(model, full_check=True)
+    Path(path).write_bytes(model.SerializeToString(deterministic=True))
+
+
+def on_grid(
+    kernel: npt.NDArray[Any], axis: int | None, name: str, levels: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int8]]:
+    """Returns the steps of a kernel and its whole numbers.
+
+    Args:
+        kernel: Floats that were rounded to steps.
+        axis: That has a step each; None: one for all.
+        name: Of the kernel, for the error.
+        levels: How many steps its largest value is.
+
+    Returns:
+        (channels,) or (), and the kernel's shape.
+
+    Raises:
+        ValueError: It does not lie on such a grid.
+    """
+    others = tuple(at for at in range(kernel.ndim) if at != axis)
+    largest = np.abs(kernel).max(axis=others if axis is not None else None)
+    steps = np.maximum(np.asarray(largest, np.float64) / levels, np.finfo(np.float32).tiny)
+    shape = [-1 if at == axis else 1 for at in range(kernel.ndim)]
+    parts = kernel / (steps.reshape(shape) if axis is not None else steps)
+    whole = np.round(parts)
+    beside = float(np.abs(parts - whole).max())
+    if beside > OFF_GRID:
+        raise ValueError(f"the kernel '{name}' lies {beside:.2g} steps beside its grid")
+    return steps.astype(np.float32), whole.astype(np.int8)
 
 
 def _check_opset(opset: int | None) -> None:
@@ -232,9 +309,8 @@ def _check(path: Path, inputs: Sequence[str]) -> None:
             node.name = renamed(node.name)
             node.input[:] = [renamed(name) for name in node.input]
             node.output[:] = [renamed(name) for name in node.output]
-            for attribute in node.attribute:  # loops and branches hold graphs of their own
-                for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                    rename(inner)
+            for inner in _list_inner_graphs(node):
+                rename(inner)
         for item in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
             item.name = renamed(item.name)
         graph.doc_string = ""
@@ -247,12 +323,9 @@ def _check(path: Path, inputs: Sequence[str]) -> None:
 def _drop_unread_inputs(graph: Any, inputs: Sequence[str]) -> None:
     """Remove inputs that are not the model's: constants that were folded into what read them."""
     read = _names_read(graph)
-    for item in list(graph.input):
-        name = item.name
-        if name.partition(":")[0] in inputs:
-            continue
-        if name in read:
-            raise RuntimeError(f"the graph reads a tensor that no input gives: {name}")
+    for item in [item for item in graph.input if item.name.partition(":")[0] not in inputs]:
+        if item.name in read:
+            raise RuntimeError(f"the graph reads a tensor that no input gives: {item.name}")
         graph.input.remove(item)
 
 
@@ -261,10 +334,17 @@ def _names_read(graph: Any) -> set[str]:
     found = {item.name for item in graph.output}
     for node in graph.node:
         found.update(node.input)
-        for attribute in node.attribute:
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                found |= _names_read(inner)
+        found.update(*map(_names_read, _list_inner_graphs(node)))
     return found
+
+
+def _list_inner_graphs(node: Any) -> list[Any]:
+    """Return the graphs that a node holds: loops and branches have some of their own."""
+    return [
+        inner
+        for attribute in node.attribute
+        for inner in ([attribute.g] if attribute.HasField("g") else attribute.graphs)
+    ]
 
 
 @contextmanager
@@ -274,13 +354,67 @@ def _problems() -> Iterator[list[str]]:
 
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if record.levelno >= logging.ERROR:
-                problems.append(record.getMessage())
+            problems.append(record.getMessage())
 
     # tf2onnx makes a logger a module; all hang on this one
-    logger, keep = logging.getLogger("tf2onnx"), Keep()
+    logger, keep = logging.getLogger("tf2onnx"), Keep(logging.ERROR)
     logger.addHandler(keep)
     try:
         yield problems
     finally:
         logger.removeHandler(keep)
+
+
+def _input_scale(maker: Any, makers: dict[str, Any], constants: dict[str, Any]) -> float | None:
+    """Returns the step of what an operator is fed; None: it is fed floats."""
+    from onnx import numpy_helper
+
+    while maker is not None and maker.op_type in MOVED:
+        maker = makers.get(maker.input[0])
+    if maker is None or maker.op_type != "DequantizeLinear" or maker.input[1] not in constants:
+        return None
+    return float(numpy_helper.to_array(constants[maker.input[1]]))
+
+
+def _rewritten(
+    node: Any, scale: float, graph: Any, constants: dict[str, Any], made: dict[str, str]
+) -> list[Any]:
+    """Gives an operator integers for its kernel and its bias; returns what dequantizes them."""
+    from onnx import numpy_helper
+
+    name, axis = node.input[1], KERNELS[node.op_type]
+    kernel = numpy_helper.to_array(constants[name])
+    attributes = {item.name: item.i for item in node.attribute}
+    if axis == -1:  # the axis of a matrix that has the outputs
+        axis = 0 if attributes.get("transB") else kernel.ndim - 1
+    groups = attributes.get("group", 1)
+    depthwise = node.op_type == "Conv" and kernel.shape[1] == 1 and kernel.shape[0] == groups
+    steps, whole = on_grid(kernel, axis, name, DEPTHWISE_LEVELS if depthwise else LEVELS)
+    nodes = []
+    key = f"{name}:{axis}"
+    if key not in made:
+        made[key] = f"{name}_dequantized"
+        nodes.append(_dequantized(graph, made[key], whole, steps, axis))
+    node.input[1] = made[key]
+    if len(node.input) > 2 and node.input[2] in constants:
+        bias = numpy_helper.to_array(constants[node.input[2]])
+        step = (scale * steps).astype(np.float32)
+        rounded = np.round(bias / step).astype(np.int32)
+        label = f"{node.name or node.output[0]}_bias"
+        nodes.append(_dequantized(graph, label, rounded, np.broadcast_to(step, bias.shape), 0))
+        node.input[2] = label
+    return nodes
+
+
+def _dequantized(
+    graph: Any, name: str, whole: npt.NDArray[Any], steps: npt.NDArray[Any], axis: int | None
+) -> Any:
+    from onnx import helper, numpy_helper
+
+    zeros = np.zeros(np.shape(steps), whole.dtype)
+    parts = {"whole": whole, "step": np.asarray(steps, np.float32), "zero": zeros}
+    for ending, values in parts.items():
+        graph.initializer.append(numpy_helper.from_array(values, f"{name}_{ending}"))
+    inputs = [f"{name}_{ending}" for ending in parts]
+    axes = {} if axis is None or not np.ndim(steps) else {"axis": axis}
+    return helper.make_node("DequantizeLinear", inputs, [name], name, **axes)

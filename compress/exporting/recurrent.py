@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -53,35 +54,16 @@ class Weights(NamedTuple):
     bias: Any
 
 
-class LayerWeights:
+class LayerWeights(NamedTuple):
     """The weights of a layer, in both forms.
-
-    Args:
-        layer: An LSTM or a GRU, built.
 
     Attributes:
         values: As arrays: while a model is traced its variables may stand for tensors.
+        traced: Returns them as tensors of the graph that is traced now.
     """
 
-    def __init__(self, layer: Any) -> None:
-        self._layer = layer
-        self.values = self._read(np.asarray)
-
-    def traced(self) -> Weights:
-        """Returns them as tensors of the graph that is traced now."""
-        import keras
-
-        return self._read(keras.ops.convert_to_tensor)
-
-    def _read(self, read: Callable[[Any], Any]) -> Weights:
-        cell = self._layer.cell
-        kernel, recurrent = read(cell.kernel), read(cell.recurrent_kernel)
-        if self._layer.use_bias:
-            return Weights(kernel, recurrent, read(cell.bias))
-        size = int(kernel.shape[1])
-        # a GRU of this kind has one for the inputs and one for the state
-        gru = type(self._layer).__name__ == "GRU"
-        return Weights(kernel, recurrent, read(np.zeros((2, size) if gru else size, np.float32)))
+    values: Weights
+    traced: Callable[[], Weights]
 
 
 @contextmanager
@@ -111,23 +93,8 @@ def recurrent_as(model: keras.Model, made: Mapping[str, Computed]) -> Iterator[N
 
 
 def has_lstms(model: keras.Model) -> bool:
-    """Tells whether `fused_lstms` would do anything to a model."""
+    """Tells whether `FUSED_LSTMS` would change anything of a model."""
     return any(kind == "LSTM" for _, kind in _plain(model))
-
-
-def fused_lstms(model: keras.Model) -> AbstractContextManager[None]:
-    """Lets the LSTMs of a model become one operation each, while it is traced for LiteRT.
-
-    Args:
-        model: See `compress.exporting.recurrent.recurrent_as`.
-    """
-    return recurrent_as(model, {"LSTM": _fused})
-
-
-def lstm_loop(sequences: Any, weights: LayerWeights) -> tuple[Any, Any]:
-    """Computes an LSTM; see `Computed`."""
-    # from outside the loop: constants in it would not be found
-    return lstm_of(sequences, weights.traced())
 
 
 def lstm_of(sequences: Any, weights: Weights) -> tuple[Any, Any]:
@@ -179,24 +146,16 @@ def gru_loop(sequences: Any, weights: LayerWeights) -> tuple[Any, Any]:
     return _loop(sequences, step, recurrent.shape[0], states=1)
 
 
-LOOPS: Mapping[str, Computed] = {"LSTM": lstm_loop, "GRU": gru_loop}
+LOOPS: Mapping[str, Computed] = {
+    # weights from outside the loop: constants in it would not be found
+    "LSTM": lambda sequences, weights: lstm_of(sequences, weights.traced()),
+    "GRU": gru_loop,
+}
 """What tf2onnx takes for one operation each."""
 
 
-class Shutting(NamedTuple):
-    """What shuts the gates before the first step.
-
-    Attributes:
-        value: Of the added feature in that step.
-        weights: Of the added feature, (1, 4 * units): none larger than what the gate has.
-    """
-
-    value: float
-    weights: Array
-
-
-def shutting(kernel: Array, recurrent: Array, bias: Array) -> Shutting:
-    """Returns a feature that shuts the gates, whatever the state is.
+def shutting(kernel: Array, recurrent: Array, bias: Array) -> tuple[float, Array]:
+    """Returns a feature that shuts the gates before the first step, whatever the state is.
 
     The state is within [-1, 1], so that it adds at most the sum of its weights. Weights are no
     larger than those of the gate beside them, so that int8 weights lose nothing by them: the
@@ -207,10 +166,14 @@ def shutting(kernel: Array, recurrent: Array, bias: Array) -> Shutting:
         recurrent: (units, 4 * units).
         bias: (4 * units,).
 
+    Returns:
+        The feature's value in that step, and its weights, (1, 4 * units): none is larger than what
+        the gate has.
+
     Example:
         >>> import numpy as np
-        >>> shut = shutting(np.full((3, 8), 0.5), np.zeros((2, 8)), np.zeros(8))
-        >>> shut.value, shut.weights.tolist()
+        >>> value, weights = shutting(np.full((3, 8), 0.5), np.zeros((2, 8)), np.zeros(8))
+        >>> value, weights.tolist()
         (80.0, [[-0.5, -0.5, -0.5, -0.5, 0.0, 0.0, -0.5, -0.5]])
     """
     units = len(recurrent)
@@ -222,7 +185,7 @@ def shutting(kernel: Array, recurrent: Array, bias: Array) -> Shutting:
     value = float((needed[gates] / largest[gates]).max())
     weights = np.zeros((4, units), np.float32)
     weights[gates] = -largest[gates, None]
-    return Shutting(value, weights.reshape(1, -1))
+    return value, weights.reshape(1, -1)
 
 
 Computed = Callable[[Any, LayerWeights], tuple[Any, Any]]
@@ -269,7 +232,10 @@ def _plain(model: keras.Model) -> Iterator[tuple[Any, str]]:
 
 
 def _call(layer: Any, own: Any, computed: Computed) -> Any:
-    weights = LayerWeights(layer)
+    import keras
+
+    traced = partial(_read_weights, layer, keras.ops.convert_to_tensor)
+    weights = LayerWeights(_read_weights(layer, np.asarray), traced)
 
     def call(
         sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False
@@ -287,21 +253,32 @@ def _call(layer: Any, own: Any, computed: Computed) -> Any:
     return call
 
 
+def _read_weights(layer: Any, read: Callable[[Any], Any]) -> Weights:
+    """Return the weights of an LSTM or a GRU as what `read` makes of them."""
+    kernel, recurrent = read(layer.cell.kernel), read(layer.cell.recurrent_kernel)
+    if layer.use_bias:
+        return Weights(kernel, recurrent, read(layer.cell.bias))
+    size = int(kernel.shape[1])
+    # a GRU of this kind has one for the inputs and one for the state
+    gru = type(layer).__name__ == "GRU"
+    return Weights(kernel, recurrent, read(np.zeros((2, size) if gru else size, np.float32)))
+
+
 def _fused(sequences: Any, weights: LayerWeights) -> tuple[Any, Any]:
     """See `compress.exporting.recurrent.Computed`."""
     import tensorflow as tf
 
     kernel, recurrent, bias = weights.values
-    shut = shutting(kernel, recurrent, bias)
+    shut, shut_weights = shutting(kernel, recurrent, bias)
     count, _, features = sequences.shape
     first = np.zeros((count, 1, features + 1), np.float32)
-    first[..., -1] = shut.value
+    first[..., -1] = shut
     zeros = tf.zeros([count, len(recurrent)])
     last, outputs, *_ = _taken_for_lstm()(
         tf.concat([first, tf.pad(sequences, [[0, 0], [0, 0], [0, 1]])], axis=1),
         zeros,
         zeros,
-        tf.constant(np.concatenate([kernel, shut.weights])),
+        tf.constant(np.concatenate([kernel, shut_weights])),
         tf.constant(recurrent),
         tf.constant(bias),
     )
@@ -334,3 +311,7 @@ def _taken_for_lstm() -> Any:
             "go_backwards": False,
         },
     )
+
+
+FUSED_LSTMS: Mapping[str, Computed] = {"LSTM": _fused}
+"""What LiteRT's converter takes for one operation each."""

@@ -15,7 +15,9 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+import flatbuffers
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 _IDENTIFIER = b"TFL3"
 _WEIGHTS = slice(1, 9)
@@ -23,6 +25,7 @@ _WEIGHTS = slice(1, 9)
 _LARGEST = 127
 _VERSION = 3
 """From this on the operation may round what passes around another zero."""
+_LSTM = schema.BuiltinOperator.UNIDIRECTIONAL_SEQUENCE_LSTM
 
 
 def parts_of(content: bytes, sizes: Sequence[tuple[int, int]]) -> Iterator[bytes]:
@@ -32,16 +35,14 @@ def parts_of(content: bytes, sizes: Sequence[tuple[int, int]]) -> Iterator[bytes
         content: A `.tflite` file; its parts share no inputs and no operations.
         sizes: How many of the file's inputs and outputs belong to each part, in their order.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
     whole = schema.ModelT.InitFromPackedBuf(content, 0)
     graph = whole.subgraphs[0]
     makers = {int(tensor): operator for operator in graph.operators for tensor in operator.outputs}
-    order = {id(operator): place for place, operator in enumerate(graph.operators)}
     inputs, outputs = iter(graph.inputs), iter(graph.outputs)
     for taken, made in sizes:
         results = [int(tensor) for tensor in islice(outputs, made)]
-        operators = sorted(_behind(results, makers), key=lambda item: order[id(item)])
+        behind = _behind(results, makers)
+        operators = [operator for operator in graph.operators if id(operator) in behind]
         yield packed(_part(whole, operators, list(islice(inputs, taken)), results))
 
 
@@ -54,8 +55,6 @@ def resized(content: bytes, shapes: Sequence[Sequence[int]]) -> bytes:
         content: A `.tflite` file.
         shapes: The batch axis included, an input each, in the order of its first graph.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     graph = model.subgraphs[0]
     for number, shape in zip(graph.inputs, shapes, strict=True):
@@ -73,8 +72,6 @@ def with_byte_inputs(content: bytes) -> bytes:
     Args:
         content: A `.tflite` file; one without such inputs is returned as it is.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
     codes, kinds = schema.BuiltinOperator, (schema.TensorType.UINT8, schema.TensorType.INT8)
     told = schema.Model.GetRootAsModel(content, 0).Subgraphs(0)
     inputs = [told.Tensors(told.Inputs(place)) for place in range(told.InputsLength())]
@@ -91,17 +88,13 @@ def with_byte_inputs(content: bytes) -> bytes:
 
     changed = False
     for place in map(int, graph.inputs):
-        casts = readers(place, codes.CAST)
+        casts = readers(place, codes.CAST) if graph.tensors[place].type in kinds else []
         quantized = [readers(int(cast.outputs[0]), codes.QUANTIZE) for cast in casts]
-        results = [graph.tensors[item.outputs[0]] for part in quantized for item in part]
-        if (
-            graph.tensors[place].type not in kinds
-            or not casts
-            or not all(quantized)
-            or any(tensor.type not in kinds for tensor in results)
-        ):
+        operators = [item for part in quantized for item in part]
+        results = [graph.tensors[item.outputs[0]] for item in operators]
+        if not casts or not all(quantized) or any(item.type not in kinds for item in results):
             continue
-        for operator in (item for part in quantized for item in part):
+        for operator in operators:
             operator.inputs = np.array([place], np.int32)
         graph.operators = [item for item in graph.operators if item not in casts]
         known = schema.QuantizationParametersT()
@@ -120,18 +113,16 @@ def with_whole_lstms(content: bytes) -> bytes:
     Args:
         content: A `.tflite` file; one without LSTMs of constant weights is returned as it is.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
     told = schema.Model.GetRootAsModel(content, 0)
     codes = map(told.OperatorCodes, range(told.OperatorCodesLength()))
-    if all(code.BuiltinCode() != _lstm() for code in codes):
+    if all(code.BuiltinCode() != _LSTM for code in codes):
         return content  # unpacked, a large file takes its time
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     found = [
         (graph, operator)
         for graph in model.subgraphs
         for operator in graph.operators
-        if model.operatorCodes[operator.opcodeIndex].builtinCode == _lstm()
+        if model.operatorCodes[operator.opcodeIndex].builtinCode == _LSTM
         and _has_constant_weights(model, graph, operator)
     ]
     if not found:
@@ -154,23 +145,21 @@ def with_whole_lstms(content: bytes) -> bytes:
 
 def packed(model: Any) -> bytes:
     """Returns the bytes of a file of a model in flatbuffers' objects."""
-    import flatbuffers
-
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
     return bytes(builder.Output())
 
 
-def _behind(outputs: list[int], makers: dict[int, Any]) -> list[Any]:
-    """Returns the operations that tensors are computed by."""
-    found: dict[int, Any] = {}
+def _behind(outputs: list[int], makers: dict[int, Any]) -> set[int]:
+    """Returns the ids of the operations that tensors are computed by."""
+    found = set[int]()
     waiting = list(outputs)
     while waiting:
         operator = makers.get(waiting.pop())
         if operator is not None and id(operator) not in found:
-            found[id(operator)] = operator
+            found.add(id(operator))
             waiting.extend(int(tensor) for tensor in operator.inputs)
-    return list(found.values())
+    return found
 
 
 def _part(whole: Any, operators: list[Any], inputs: list[int], outputs: list[int]) -> Any:
@@ -200,22 +189,10 @@ def _part(whole: Any, operators: list[Any], inputs: list[int], outputs: list[int
     model.subgraphs = [part, *whole.subgraphs[1:]]
     held = {tensor.buffer for subgraph in model.subgraphs for tensor in subgraph.tensors}
     model.buffers = [
-        buffer if place in held else _empty(buffer) for place, buffer in enumerate(whole.buffers)
+        buffer if place in held else schema.BufferT() for place, buffer in enumerate(whole.buffers)
     ]
     model.signatureDefs, model.metadata, model.metadataBuffer = [], [], []
     return model
-
-
-def _empty(buffer: Any) -> Any:
-    made = copy.copy(buffer)
-    made.data = None
-    return made
-
-
-def _lstm() -> int:
-    from ai_edge_litert import schema_py_generated as schema
-
-    return int(schema.BuiltinOperator.UNIDIRECTIONAL_SEQUENCE_LSTM)
 
 
 def _has_constant_weights(model: Any, graph: Any, operator: Any) -> bool:
@@ -238,8 +215,6 @@ def _code(model: Any, place: int, numbers: dict[int, int]) -> int:
 
 def _round(model: Any, tensor: Any) -> None:
     """Rounds the weights of a tensor; others may share its buffer, so it gets one of its own."""
-    from ai_edge_litert import schema_py_generated as schema
-
     weights = np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32)
     scale = np.float32(np.abs(weights).max(initial=0.0) / _LARGEST) or np.float32(1.0)
     buffer = schema.BufferT()

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
@@ -20,10 +20,12 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError, RunFailed
 from compress.core.native_output import captured_stderr, quiet_logger
-from compress.exporting.recurrent import LOOPS, fused_lstms, has_lstms, recurrent_as
+from compress.exporting.recurrent import FUSED_LSTMS, LOOPS, has_lstms, recurrent_as
 from compress.model.copies import float32_model, with_indices
 from compress.model.inference import inference_alone, reduce_range
 from compress.model.internals import layers_inside
+from compress.model.io import save_model
+from compress.model.kinds import SavedModel
 from compress.model.ports import packed
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 Port = tuple[str, tuple[int, ...], str]
 Examples: TypeAlias = npt.NDArray[Any] | Sequence[npt.NDArray[Any]]
 """Inputs of a model (n, ...), one array an input in its order; of one input the array itself."""
+SERVED, WITH_LSTMS, PLAIN, REDUCED = "served", "lstms", "plain", "reduced"
+"""Forms of a SavedModel: as it is; LSTMs as those of LiteRT; of plain operations, which tf2onnx
+knows; and of these with kernels on the grids of ONNX files (7 bits)."""
 UNNAMED = "(no layer)"
 """Nodes that a runtime or a converter put in, such as changes of layout."""
 _CALLS = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
@@ -47,6 +52,7 @@ class Convertible:
         model: A Keras model; of another its name.
         ports: Name, shape (1, ...) and type of each input of the SavedModels. Names are numbered,
             so that files, which sort them, keep their order.
+        place: A folder for what goes to a converter and comes from it.
     """
 
     model: keras.Model | str
@@ -54,55 +60,32 @@ class Convertible:
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
-        self._made: dict[str, Path] = {}
+        self.place = Path(self._folder.name)
+        self._made = set[str]()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *ended: object) -> None:
         self._folder.cleanup()
 
-    @property
-    def place(self) -> Path:
-        """A folder for what goes to a converter and comes from it."""
-        return Path(self._folder.name)
+    def saved(self, form: str = SERVED) -> Path:
+        """Returns the folder of a SavedModel, whose function is `serve`.
 
-    def saved(self) -> Path:
-        """Returns the folder of the SavedModel, whose function is `serve`.
+        Args:
+            form: `SERVED`, `WITH_LSTMS`, `PLAIN` or `REDUCED`.
 
         Raises:
             RunFailed: The model cannot be traced.
         """
+        folder = self.place / form
+        if form not in self._made:
+            self._write(form, folder)
+            self._made.add(form)
+        return folder
+
+    def _write(self, form: str, folder: Path) -> None:
         raise NotImplementedError
-
-    def saved_plain(self) -> Path:
-        """Returns the folder of a SavedModel of plain operations, which tf2onnx knows.
-
-        Raises:
-            RunFailed: The model cannot be traced.
-        """
-        raise NotImplementedError
-
-    def saved_reduced(self) -> Path:
-        """Returns the folder of such a SavedModel whose kernels lie on the grids of ONNX files.
-
-        Raises:
-            RunFailed: The model cannot be traced.
-        """
-        return self.saved_plain()
-
-    def saved_fused(self) -> Path:
-        """Returns the folder of a SavedModel whose LSTMs are those of LiteRT.
-
-        Raises:
-            RunFailed: The model cannot be traced.
-        """
-        return self.saved()
 
     def given(self, examples: Examples) -> Path:
         """Returns the file of examples for a converter: an array an input, by its name."""
@@ -154,59 +137,117 @@ class Traced(Convertible):
         kinds = ["float32" if "float" in str(t.dtype) else str(t.dtype) for t in inputs]
         return list(zip(names, self.shapes, kinds, strict=True))
 
-    def saved(self) -> Path:
-        """Returns the folder of the SavedModel; see `Convertible`."""
-        if "saved" not in self._made:
-            self._made["saved"] = self._export("saved")
-        return self._made["saved"]
+    def saved(self, form: str = SERVED) -> Path:
+        """Returns the folder of a SavedModel; see `Convertible`."""
+        if form == WITH_LSTMS and not has_lstms(self._float32):
+            form = SERVED
+        return super().saved(form)
 
-    def saved_plain(self) -> Path:
-        """Returns the folder of a SavedModel of plain operations; see `Convertible`."""
-        return self._plain("plain")
-
-    def saved_reduced(self) -> Path:
-        """Returns the folder of one with kernels of 7 bits; see `Convertible`."""
-        with reduce_range(self._float32):
-            return self._plain("reduced")
-
-    def _plain(self, name: str) -> Path:
-        if name not in self._made:
-            with _plain_operations(self._float32), recurrent_as(self._float32, LOOPS):
-                self._made[name] = self._export(name)
-        return self._made[name]
-
-    def saved_fused(self) -> Path:
-        """Returns the folder of a SavedModel for LiteRT's converter; see `Convertible`."""
-        if not has_lstms(self._float32):
-            return self.saved()
-        if "fused" not in self._made:
-            with fused_lstms(self._float32):
-                self._made["fused"] = self._export("fused")
-        return self._made["fused"]
-
-    def _export(self, name: str) -> Path:
+    def _write(self, form: str, folder: Path) -> None:
         import keras
 
-        folder = self.place / name
         model = self._float32
         signature = [
             keras.InputSpec(shape=shape, dtype=kind, name=name) for name, shape, kind in self.ports
         ]
         made = numbered("output", len(model.outputs))
+
+        def serve(*given: Any) -> Any:
+            outputs = keras.tree.flatten(model(packed(model, list(given)), training=False))
+            # one output keeps the name that files had when there could be no other
+            return outputs[0] if len(outputs) == 1 else dict(zip(made, outputs, strict=True))
+
         # not Model.export: it leaves `training` open, and a layer whose own default is training
         # (a random one's is) then puts itself and what is behind it into training mode
         archive = keras.export.ExportArchive()
         archive.track(model)
-        with captured_stderr() as written, quiet_logger("tensorflow"), inference_alone(model):
-            try:
-                archive.add_endpoint("serve", _serving(model, made), signature)
+        with ExitStack() as stack:
+            if form == REDUCED:
+                stack.enter_context(reduce_range(model))
+            if form in (PLAIN, REDUCED):
+                stack.enter_context(_plain_operations(model))
+                stack.enter_context(recurrent_as(model, LOOPS))
+            if form == WITH_LSTMS:
+                stack.enter_context(recurrent_as(model, FUSED_LSTMS))
+            with trace_quietly(f"Model '{self.model.name}'", [model]):
+                archive.add_endpoint("serve", serve, signature)
                 archive.write_out(str(folder), verbose=False)
-            except Exception as error:  # a model's own code raises what it likes
-                lines = (str(error).strip() or written().strip() or repr(error)).splitlines()
-                raise RunFailed(
-                    f"Model '{self.model.name}' could not be traced for export: {lines[0]}"
-                ) from error
-        return folder
+
+
+class TracedSavedModel(Convertible):
+    """A SavedModel's: one of its signatures, written anew; its operations are what they are.
+
+    Args:
+        source: The loaded SavedModel.
+        sizes: Of one example, an input each; see `SavedModel.sizes`.
+    """
+
+    def __init__(self, source: SavedModel, sizes: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        self.model = source.path.name
+        self._source, self._function = source, source.at(sizes)
+        taken = source.shapes_at(sizes)
+        names = numbered("input", len(taken))
+        self.ports = [
+            (name, shape, kind)
+            for name, shape, (_, _, kind) in zip(names, taken, source.inputs, strict=True)
+        ]
+
+    def saved(self, form: str = SERVED) -> Path:
+        """Returns the folder of the SavedModel, of whatever form; see `Convertible`."""
+        return super().saved()
+
+    def _write(self, form: str, folder: Path) -> None:
+        import tensorflow as tf
+
+        names = [name for name, _, _ in self._source.inputs]
+        outputs = [name for name, _, _ in self._source.outputs]
+        numbers = numbered("output", len(outputs))
+
+        def serve(*given: Any) -> Any:
+            made = self._function(**dict(zip(names, given, strict=True)))
+            return {new: made[name] for new, name in zip(numbers, outputs, strict=True)}
+
+        module = tf.Module()
+        module.source = self._source.loaded  # its variables and tables go along
+        signature = [tf.TensorSpec(shape, kind, name) for name, shape, kind in self.ports]
+        module.serve = tf.function(serve, input_signature=signature)
+        with trace_quietly(f"SavedModel '{self.model}'", []):
+            tf.saved_model.save(module, str(folder), signatures=module.serve)
+
+
+def file_for(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Path:
+    """Writes what TensorFlow is given of a model; see `Runtime.maker`."""
+    if isinstance(traced.model, str):
+        path = Path(f"{stem}.saved_model")
+        shutil.copytree(traced.saved(), path)
+        return path
+    path = Path(f"{stem}.keras")
+    save_model(float32_model(traced.model), path)
+    return path
+
+
+@contextmanager
+def trace_quietly(what: str, models: Sequence[keras.Model]) -> Iterator[None]:
+    """Lets models be traced for files, in silence.
+
+    Args:
+        what: Names them in the error: "Model 'mine'".
+        models: What they compute in training alone is left out meanwhile.
+
+    Raises:
+        RunFailed: In place of any error.
+    """
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(inference_alone(model))
+        written = stack.enter_context(captured_stderr())
+        stack.enter_context(quiet_logger("tensorflow"))
+        try:
+            yield
+        except Exception as error:  # a model's own code raises what it likes
+            lines = (str(error).strip() or written().strip() or repr(error)).splitlines()
+            raise RunFailed(f"{what} could not be traced for export: {lines[0]}") from error
 
 
 def numbered(word: str, count: int) -> list[str]:
@@ -234,18 +275,6 @@ def read_examples(path: str) -> list[dict[str, npt.NDArray[Any]]]:
     return [{name: values[at : at + 1] for name, values in arrays.items()} for at in range(total)]
 
 
-def _serving(model: keras.Model, made: list[str]) -> Any:
-    """Returns a function of the inputs, in their order, to outputs by their numbered names."""
-    import keras
-
-    def serve(*given: Any) -> Any:
-        outputs = keras.tree.flatten(model(packed(model, list(given)), training=False))
-        # one output keeps the name that files had when there could be no other
-        return outputs[0] if len(outputs) == 1 else dict(zip(made, outputs, strict=True))
-
-    return serve
-
-
 @contextmanager
 def _plain_operations(model: keras.Model) -> Iterator[None]:
     """Lets a model use operations that tf2onnx knows, with the same results, while it is traced.
@@ -265,7 +294,7 @@ def _plain_operations(model: keras.Model) -> Iterator[None]:
         and layer.padding in ("same", "valid")
     ]
     for layer in grouped:
-        layer.call = _grouped_call(layer)
+        layer.call = lambda inputs, layer=layer: _grouped_call(layer, inputs)
     own = tf.nn.gelu
 
     def gelu(features: Any, approximate: bool = False, name: str | None = None) -> Any:
@@ -282,22 +311,19 @@ def _plain_operations(model: keras.Model) -> Iterator[None]:
             del layer.call
 
 
-def _grouped_call(layer: Any) -> Any:
+def _grouped_call(layer: Any, inputs: Any) -> Any:
     import tensorflow as tf
 
-    def call(inputs: Any) -> Any:
-        x = tf.nn.convolution(
-            inputs,
-            tf.convert_to_tensor(layer.kernel.value),
-            strides=list(layer.strides),
-            padding=layer.padding.upper(),
-            dilations=list(layer.dilation_rate),
-        )
-        if layer.use_bias:
-            x = x + tf.convert_to_tensor(layer.bias.value)
-        return x if layer.activation is None else layer.activation(x)
-
-    return call
+    x = tf.nn.convolution(
+        inputs,
+        tf.convert_to_tensor(layer.kernel.value),
+        strides=list(layer.strides),
+        padding=layer.padding.upper(),
+        dilations=list(layer.dilation_rate),
+    )
+    if layer.use_bias:
+        x = x + tf.convert_to_tensor(layer.bias.value)
+    return x if layer.activation is None else layer.activation(x)
 
 
 def without_calls(node: str) -> str:
@@ -305,40 +331,21 @@ def without_calls(node: str) -> str:
     return _CALLS.sub("", node)
 
 
-def layer_of(node: str, layers: Collection[str]) -> str:
-    """Returns the layer whose scope a node's name lies in.
+def path_of(node: str, paths: Collection[str]) -> str:
+    """Returns the innermost layer whose scope a node's name lies in, behind what holds it.
 
     TensorFlow writes "model_1/conv_1/convolution" for layer "conv" that is traced again, so a
     scope is looked up with its last number taken off first, then as it is.
 
     Args:
         node: The node's name.
-        layers: Names of layers that hold no others.
-    """
-    for scope in _scopes(node):
-        for name in scope:
-            if name in layers:
-                return name
-    return UNNAMED
-
-
-def path_of(node: str, paths: Collection[str]) -> str:
-    """Returns the innermost layer whose scope a node's name lies in, behind what holds it.
-
-    Args:
-        node: The node's name.
-        paths: Of `compress.model.internals.named_layers`.
+        paths: Of `compress.model.internals.named_layers`; or names of layers that hold no others.
     """
     found = ""
-    for scope in _scopes(node):
-        for name in scope:
+    for scope in node.split("/")[1:]:  # the first is the model's
+        for name in (_NUMBERED.sub("", scope), scope):
             path = f"{found}/{name}" if found else name
             if path in paths:
                 found = path
                 break
     return found or UNNAMED
-
-
-def _scopes(node: str) -> list[tuple[str, str]]:
-    """Returns the scopes of a node behind the model's, each without and with its last number."""
-    return [(_NUMBERED.sub("", scope), scope) for scope in node.split("/")[1:]]

@@ -1,18 +1,22 @@
-"""One call of a layer, as its rule sees it: what it may do with values.
+"""One call of a layer, as its rule sees it: its values, and what it may do with them.
 
 Products of activations may be computed in floats, and with them what lies between two of them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import tensorflow as tf
 
 from compress.model.layers import class_of
 from compress.model.ports import BYTES
-from compress.quantization.kernels import Affine, AffineKernel
+from compress.model.program import Node
+from compress.quantization.kernels import Affine, Kernel
 from compress.quantization.layers import (
     Applied,
     Inside,
@@ -21,17 +25,134 @@ from compress.quantization.layers import (
     QuantizedKernel,
     WithConstant,
 )
-from compress.quantization.values import Sum, Value
-
-if TYPE_CHECKING:
-    from compress.model.program import Node
-    from compress.quantization.kernels import Kernel
-    from compress.quantization.values import Building
+from compress.quantization.ranges import FakeQuant, State
 
 Function = Callable[..., Any]
-Shaped = Callable[..., "tuple[int | None, ...]"]
 FASTER = "CPUs multiply activations far faster in floats (integer_products: in whole numbers)"
 READS_ONE = "it reads the product of activations that is computed in floats"
+_NOT_IN_SCOPES = re.compile(r"[^A-Za-z0-9_.-]")
+
+
+@dataclass(eq=False)
+class Value:
+    """A tensor of the fake-quantized model.
+
+    Attributes:
+        name: Of the call that made it.
+        tensor: Symbolic; None as long as it is a sum.
+        range: The layer that brought it to its grid; None: it is a float, or no real number.
+        sum: What it is before it is brought to a grid.
+        plain: The tensor before a range that the runtime prescribes; None: it has no such.
+        loose: A float behind a product of activations, that stays one where no kernel reads it.
+        whole: Whole numbers or booleans, such as indices: never on a grid.
+        real: Of whole numbers that some call reads as real ones: the same on a grid.
+        users: How many calls read it, each of the model's outputs counted as one: with what one
+            alone reads that one may be fused. What a call makes on its way it reads itself, once.
+    """
+
+    name: str
+    tensor: Any = None
+    range: FakeQuant | None = None
+    sum: Sum | None = None
+    plain: Any = None
+    loose: bool = False
+    whole: bool = False
+    real: Value | None = None
+    users: int = 1
+
+    @property
+    def grid(self) -> FakeQuant:
+        """The range of a value that is on a grid."""
+        assert self.range is not None
+        return self.range
+
+
+@dataclass(frozen=True, eq=False)
+class Sum:
+    """What integer arithmetic makes before it is brought to a grid: more may be fused with it.
+
+    Attributes:
+        make: Returns the symbolic tensor; called once.
+        fuses: A ReLU behind it is part of it.
+        folds: Takes a scale and an offset by channel and returns the sum with them in its kernel;
+            None: it has none.
+        fixed: Range that the runtime prescribes.
+        cap: Where its range ends at most.
+    """
+
+    make: Callable[[], Any]
+    fuses: bool = True
+    folds: Callable[[Affine], Sum] | None = None
+    fixed: tuple[float, float] | None = None
+    cap: float | None = None
+
+
+@dataclass(eq=False)
+class Building:
+    """Shared by all calls.
+
+    Attributes:
+        state: Of the model's layers.
+        learned: Ranges are trained.
+        integer_products: Activations are multiplied by each other in whole numbers too.
+        reduced_range: Weights have 7 bits; see `QuantizedKernel`.
+        placed: One record a call, in their order.
+        ranges: All layers of ranges, in the order in which they were made.
+    """
+
+    state: State
+    learned: bool = False
+    integer_products: bool = False
+    reduced_range: bool = False
+    placed: list[Placed] = field(default_factory=list)
+    ranges: list[FakeQuant] = field(default_factory=list)
+    _names: set[str] = field(default_factory=set)
+
+    def name(self, wanted: str) -> str:
+        """Return a layer name that no other layer has, and that TensorFlow takes as a scope.
+
+        Names come from users' layers and functions: "<lambda>" or "größe" are no scopes.
+        """
+        found = wanted = _NOT_IN_SCOPES.sub("_", wanted).lstrip("_-") or "call"
+        number = 0
+        while found in self._names:
+            number += 1
+            found = f"{wanted}_{number}"
+        self._names.add(found)
+        return found
+
+    def range(
+        self, name: str, fixed: tuple[float, float] | None = None, **settings: Any
+    ) -> FakeQuant:
+        """Makes the layer of a range; see `FakeQuant` for the settings."""
+        made = FakeQuant(
+            self.state,
+            fixed=fixed,
+            learned=self.learned,
+            name=self.name(f"{name}_range"),
+            **settings,
+        )
+        self.ranges.append(made)
+        return made
+
+    def note(self, layer: str, operation: Any, reason: str = "") -> None:
+        """Takes down how a call is computed."""
+        self.placed.append(Placed(layer, type(operation).__name__, reason))
+
+
+@dataclass(frozen=True)
+class Placed:
+    """How one call is computed.
+
+    Attributes:
+        layer: Its name, behind those of the models that it is nested in.
+        kind: Class of the layer or operation.
+        reason: Why it is computed in floats; "": it is computed in whole numbers.
+    """
+
+    layer: str
+    kind: str
+    reason: str = ""
 
 
 @dataclass(eq=False)
@@ -91,15 +212,15 @@ class Call:
         def summed(behind: tuple[Affine, ...]) -> Sum:
             return Sum(lambda: made(behind), folds=lambda affine: summed((*behind, affine)))
 
-        return self._made(summed(()))
+        return Value(self.path, sum=summed(()))
 
     def scaled(self, value: Value, affine: Affine) -> Value:
         """Returns a value scaled and shifted by channel: in the kernel before, if it can be."""
-        if value.sum is not None and value.sum.folds is not None and value.alone:
-            return self._made(value.sum.folds(affine))
+        if value.sum is not None and value.sum.folds is not None and value.users == 1:
+            return Value(self.path, sum=value.sum.folds(affine))
         if None in self.on_grid(value).tensor.shape[1:]:
             return self.step_in_float(self.applied(affine.of), value, "a size is open")
-        return self.kernel(AffineKernel(affine), value)
+        return self.kernel(affine, value)
 
     def rectified(self, value: Value, function: Function, cap: float | None = None) -> Value:
         """Returns what a ReLU makes of a value: fused with what comes before, or on its grid.
@@ -110,23 +231,26 @@ class Call:
             cap: Where it ends: the range ends there, and the function need not.
         """
         before = value.sum
-        if before is not None and before.fuses and value.alone:
-            return self._made(Sum(lambda: function(before.make()), fuses=False, cap=cap))
+        if before is not None and before.fuses and value.users == 1:
+            fused = Sum(lambda: function(before.make()), fuses=False, cap=cap)
+            return Value(self.path, sum=fused)
         if cap is not None:
-            tensor = self.on_grid(value).tensor
-            return self._made(Sum(lambda: function(tensor), fuses=False, cap=cap))
+            return self.summed(function, value, fuses=False, cap=cap)
         return self.same(function, value)[0]
 
-    def summed(self, function: Function, *values: Value, fuses: bool = True) -> Value:
+    def summed(
+        self, function: Function, *values: Value, fuses: bool = True, **settings: Any
+    ) -> Value:
         """Returns what integer arithmetic makes of values: it has a range of its own.
 
         Args:
             function: Of symbolic tensors.
             values: Brought to their grids first.
             fuses: A ReLU behind it is part of it.
+            settings: Of its range, see `Sum`.
         """
         tensors = [self.on_grid(value).tensor for value in values]
-        return self._made(Sum(lambda: function(*tensors), fuses=fuses))
+        return Value(self.path, sum=Sum(lambda: function(*tensors), fuses=fuses, **settings))
 
     def with_constant(
         self, function: Function, value: Value, constant: Callable[[], Any], layer: Any = None
@@ -145,8 +269,7 @@ class Call:
 
     def prescribed(self, function: Function, value: Value, low: float, high: float) -> Value:
         """Returns what a function makes of a value, whose range the runtime prescribes."""
-        tensor = self.on_grid(value).tensor
-        return self._made(Sum(lambda: function(tensor), fuses=False, fixed=(low, high)))
+        return self.summed(function, value, fuses=False, fixed=(low, high))
 
     def leaky(self, value: Value, slope: float) -> Value:
         """Returns what a leaky ReLU makes of a value, with a range of its own."""
@@ -173,27 +296,21 @@ class Call:
             settled = [self._own_range(value) for value in settled]
         first = settled[0].grid
         for other in settled[1:]:
-            if first.fixed is None:
-                first.tie(other.grid)
-        made = function(*[value.tensor for value in settled])
-        results = list(made) if isinstance(made, (list, tuple)) else [made]
-        found = []
-        for tensor in results:
+            first.tie(other.grid)
+        results = []
+        for tensor in keras.tree.flatten(function(*[value.tensor for value in settled])):
             layer = self.building.range(self.path, first.fixed, rounds=rounds, away=away)
-            if first.fixed is None:
-                first.tie(layer)
-            found.append(Value(self.path, layer(tensor), layer))
-        return found
+            first.tie(layer)
+            results.append(Value(self.path, layer(tensor), layer))
+        return results
 
-    def passed(self, value: Value, function: Function | None = None) -> Value:
+    def passed(self, value: Value, function: Function) -> Value:
         """Returns a value that inference leaves as it is.
 
         Args:
             value: Of an input.
-            function: What training does with it; default: nothing.
+            function: What training does with it.
         """
-        if function is None:
-            return value
         if value.sum is not None or value.whole:
             value = self.on_grid(value)
         return Value(self.path, function(value.tensor), value.range, loose=value.loose)
@@ -211,11 +328,10 @@ class Call:
 
     def in_float(self, reason: str) -> list[Value]:
         """Makes the call as it is, in floats, and says why."""
-        import keras
-
         self.building.note(self.path, self.layer, reason)
         made = keras.tree.flatten(self.itself(*map(self._off_grid, self.inputs)))
-        loose = made_loose(self)
+        loose = "multiplies" in class_of(self.layer).traits or reads_loose(self)
+        loose = loose and not self.building.integer_products
         return [
             Value(self.path, tensor, loose=loose and _is_real(tensor), whole=not _is_real(tensor))
             for tensor in made
@@ -223,8 +339,6 @@ class Call:
 
     def whole_numbers(self) -> list[Value]:
         """Makes the call as it is: it computes shapes, indices or booleans."""
-        import keras
-
         made = keras.tree.flatten(self.itself(*[self.settled(v).tensor for v in self.inputs]))
         return [Value(self.path, tensor, whole=True) for tensor in made]
 
@@ -239,7 +353,9 @@ class Call:
             operation = Inside(operation, name=name)
         return operation(*args, **kwargs)
 
-    def applied(self, function: Function, shape: Shaped | None = None, what: str = "") -> Function:
+    def applied(
+        self, function: Function, shape: Function | None = None, what: str = ""
+    ) -> Function:
         """Returns a function of tensors as a layer.
 
         Args:
@@ -248,7 +364,7 @@ class Call:
             what: Ends the layer's name.
         """
         name = self.building.name(f"{self.path}_{what}" if what else self.path)
-        return Applied(function, shape, name=name)
+        return Applied(function, shape=shape, name=name)
 
     # -- grids ---------------------------------------------------------------------------------
 
@@ -258,8 +374,6 @@ class Call:
 
     def _off_grid(self, value: Value) -> Any:
         """Returns the tensor of a value that operations in floats read."""
-        if value.whole:
-            return value.tensor
         settled = self.settled(value)
         if settled.range is None:
             return settled.tensor
@@ -284,11 +398,9 @@ class Call:
         """
         if value.grid.fixed is None:
             return value
-        kernel = AffineKernel(Affine(None, partial(_unchanged, int(value.tensor.shape[-1]))))
+        channels = int(value.tensor.shape[-1])
+        kernel = Affine(None, lambda: (tf.ones((channels,)), None))
         return self.on_grid(self.kernel(kernel, value, f"{value.name}_copied"))
-
-    def _made(self, sum: Sum) -> Value:
-        return Value(self.path, sum=sum)
 
 
 def brought(building: Building, value: Value) -> Value:
@@ -303,24 +415,10 @@ def brought(building: Building, value: Value) -> Value:
     return value
 
 
-def made_loose(call: Call) -> bool:
-    """Tells whether what a call makes in floats stays one where a kernel does not read it."""
-    if call.building.integer_products:
-        return False
-    return "multiplies" in class_of(call.layer).traits or reads_loose(call)
-
-
 def reads_loose(call: Call) -> bool:
     """Tells whether a call lies behind a product in floats, and is made in floats as well."""
     loose = "loose" in class_of(call.layer).traits
     return loose and any(value.loose for value in call.inputs)
-
-
-def _unchanged(channels: int) -> tuple[Any, Any]:
-    """Returns a scale and an offset that change nothing."""
-    import tensorflow as tf
-
-    return tf.ones((channels,)), None
 
 
 def _is_real(tensor: Any) -> bool:

@@ -3,8 +3,7 @@
 LiteRT has scales by channel for convolutions, and its converter finds them only where the kernel
 that is rounded is the one that is convolved: nothing may be transposed or reshaped in between.
 So a dense layer is a 1 x 1 convolution and a convolution over time one of images of height 1, and
-kernels are brought into that shape before they are rounded. Those of convolutions are in
-`image_kernels.py`.
+kernels are brought into that shape before they are rounded.
 """
 
 from __future__ import annotations
@@ -12,45 +11,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import keras
+import tensorflow as tf
+
 Shape = tuple[int | None, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Affine:
-    """A scale and an offset by channel.
-
-    Attributes:
-        layer: Whose weights they are; None: of none.
-        terms: Returns scale and offset, (channels,) each; no offset is None (graph code).
-        offset: The weight that is added; None: none is.
-    """
-
-    layer: Any
-    terms: Callable[[], tuple[Any, Any]]
-    offset: Any = None
-
-    def of(self, x: Any) -> Any:
-        """Returns values scaled and shifted, in floats."""
-        scale, offset = self.terms()
-        return x * scale if offset is None else x * scale + offset
-
-
-def normalization(layer: Any) -> Affine:
-    """Returns a batch normalization by its moving statistics."""
-
-    def terms() -> tuple[Any, Any]:
-        import tensorflow as tf
-
-        scale = tf.math.rsqrt(tensor_of(layer.moving_variance) + layer.epsilon)
-        if layer.scale:
-            scale *= tensor_of(layer.gamma)
-        offset = -tensor_of(layer.moving_mean) * scale
-        return scale, offset + tensor_of(layer.beta) if layer.center else offset
-
-    return Affine(layer, terms, layer.beta if layer.center else None)
 
 
 class Kernel(ABC):
@@ -67,14 +33,11 @@ class Kernel(ABC):
 
     scale_by_channel = True
     """Whether each channel has a scale of its own."""
+    by_channel: tuple[int, ...] = (-1,)
+    """Shape in which values of channels multiply the kernel."""
 
     def __init__(self, layer: Any) -> None:
         self.layer = layer
-
-    @property
-    def channels(self) -> int:
-        """How many channels its output has."""
-        return int(self.value().shape[-1])
 
     @property
     def is_depthwise(self) -> bool:
@@ -87,24 +50,12 @@ class Kernel(ABC):
 
     def bias(self) -> Any:
         """Returns the bias, (channels,), or None."""
-        import tensorflow as tf
+        bias = self.layer.bias
+        return None if bias is None else tf.reshape(tensor_of(bias), (-1,))
 
-        if not self.layer.use_bias or self.layer.bias is None:
-            return None
-        return tf.reshape(tensor_of(self.layer.bias), (-1,))
-
-    @property
-    def offset(self) -> Any:
-        """The bias as a weight; None: it has none of its own."""
-        return self.layer.bias if self.layer.use_bias else None
-
-    def by_channel(self, values: Any) -> Any:
-        """Returns values of channels, (channels,), in a shape that multiplies the kernel."""
-        return values
-
-    @abstractmethod
     def image(self, x: Any) -> Any:
         """Returns an input of the layer as images, (batch, height, width, inputs)."""
+        return x
 
     @abstractmethod
     def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
@@ -116,7 +67,6 @@ class Kernel(ABC):
             for_file: It is traced for a converter, not for a training.
         """
 
-    @abstractmethod
     def restored(self, made: Any, x: Any) -> Any:
         """Returns images in the shape of the layer's output.
 
@@ -124,29 +74,34 @@ class Kernel(ABC):
             made: Of `convolved`.
             x: Input of the layer.
         """
+        return made
 
     def output_shape(self, shape: Shape) -> Shape:
         """Returns the shape of the layer's output for one of its input."""
-        made: Shape = tuple(self.layer.compute_output_shape(shape))
-        return made
+        return tuple(self.layer.compute_output_shape(shape))
 
 
-def tensor_of(variable: Any) -> Any:
-    """Return a variable as a tensor (graph code)."""
-    import tensorflow as tf
+class PositionKernel(Kernel):
+    """Of a layer that computes the same at each position: positions are those of an image.
 
-    return tf.convert_to_tensor(variable.value)
+    Attributes:
+        axes: How many of the input's last axes are summed over.
+    """
+
+    axes = 1
+
+    def image(self, x: Any) -> Any:
+        """Returns the input's positions as those of an image."""
+        shape = tuple(x.shape)
+        kept = len(shape) - self.axes
+        return tf.reshape(x, (-1, *_to_image_size(shape[1:kept]), math.prod(shape[kept:])))
+
+    def restored(self, made: Any, x: Any) -> Any:
+        """Returns positions and axes of outputs as the layer has them."""
+        return tf.reshape(made, (-1, *self.output_shape(tuple(x.shape))[1:]))
 
 
-def spatial(positions: Sequence[int | None]) -> tuple[int, int]:
-    """Returns positions as height and width; more than two axes as one."""
-    known = [size for size in positions if size is not None]
-    if len(known) != len(positions):
-        raise ValueError("positions must be known")
-    return (known[0], known[1]) if len(known) == 2 else (math.prod(known), 1)
-
-
-class MatrixKernel(Kernel):
+class MatrixKernel(PositionKernel):
     """Of `Dense`, and of an `EinsumDense` that multiplies the last axes of its input.
 
     Args:
@@ -160,111 +115,221 @@ class MatrixKernel(Kernel):
         self.axes = inputs
 
     @property
-    def offset(self) -> Any:
-        """The bias as a weight; None: it has none, or one by position."""
-        return None if self.bias_by_position else getattr(self.layer, "bias", None)
-
-    @property
     def bias_by_position(self) -> bool:
         """Whether the bias differs from position to position: it is no part of the kernel then."""
-        bias = getattr(self.layer, "bias", None)
+        bias = self.layer.bias
         return bias is not None and len(bias.shape) > len(self.layer.kernel.shape) - self.axes
 
     def value(self) -> Any:
         """Returns the kernel, (1, 1, inputs, channels)."""
-        import tensorflow as tf
-
         kernel = tensor_of(self.layer.kernel)
-        rows = math.prod(kernel.shape[: self.axes])
-        return tf.reshape(kernel, (1, 1, rows, -1))
+        return tf.reshape(kernel, (1, 1, math.prod(kernel.shape[: self.axes]), -1))
 
     def bias(self) -> Any:
         """Returns the bias, (channels,), or None."""
-        import tensorflow as tf
-
-        bias = getattr(self.layer, "bias", None)
-        if bias is None or self.bias_by_position:
+        if self.layer.bias is None or self.bias_by_position:
             return None
         channels = tuple(self.layer.kernel.shape)[self.axes :]
-        return tf.reshape(tf.broadcast_to(tensor_of(bias), channels), (-1,))
-
-    def image(self, x: Any) -> Any:
-        """Returns the input's positions as those of an image."""
-        import tensorflow as tf
-
-        shape = tuple(x.shape)
-        rows = math.prod(self.layer.kernel.shape[: self.axes])
-        return tf.reshape(x, (-1, *spatial(shape[1 : len(shape) - self.axes]), rows))
+        return tf.reshape(tf.broadcast_to(tensor_of(self.layer.bias), channels), (-1,))
 
     def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
         """Multiplies, as a 1 x 1 convolution."""
-        import tensorflow as tf
-
         return tf.nn.conv2d(image, kernel, 1, "VALID")
-
-    def restored(self, made: Any, x: Any) -> Any:
-        """Returns positions and axes of outputs as the layer has them."""
-        import tensorflow as tf
-
-        return tf.reshape(made, (-1, *self.output_shape(tuple(x.shape))[1:]))
 
     def output_shape(self, shape: Shape) -> Shape:
         """Returns the shape of the output: Keras leaves some of it open."""
         return (*shape[: len(shape) - self.axes], *tuple(self.layer.kernel.shape)[self.axes :])
 
 
-class AffineKernel(Kernel):
-    """A scale and an offset by channel as a convolution by channels: exact in whole numbers.
+class Affine(PositionKernel):
+    """A scale and an offset by channel: of the kernel before, or a convolution by channels.
+
+    That is exact in whole numbers.
 
     Args:
-        affine: Both.
+        layer: Whose weights they are; None: of none.
+        terms: Returns scale and offset, (channels,) each; no offset is None (graph code).
     """
 
-    def __init__(self, affine: Affine) -> None:
-        super().__init__(affine.layer)
-        self.terms = affine.terms
-        self._offset = affine.offset
+    is_depthwise = True
 
-    @property
-    def is_depthwise(self) -> bool:
-        """Always."""
-        return True
+    def __init__(self, layer: Any, terms: Callable[[], tuple[Any, Any]]) -> None:
+        super().__init__(layer)
+        self.terms = terms
 
-    @property
-    def offset(self) -> Any:
-        """The offset as a weight, or None."""
-        return self._offset
+    def of(self, x: Any) -> Any:
+        """Returns values scaled and shifted, in floats."""
+        scale, offset = self.terms()
+        return x * scale if offset is None else x * scale + offset
 
     def value(self) -> Any:
         """Returns the scales, (1, 1, 1, channels)."""
-        import tensorflow as tf
-
         return tf.reshape(self.terms()[0], (1, 1, 1, -1))
 
     def bias(self) -> Any:
         """Returns the offsets."""
         return self.terms()[1]
 
-    def image(self, x: Any) -> Any:
-        """Returns the input's positions as those of an image."""
-        import tensorflow as tf
-
-        shape = tuple(x.shape)
-        return tf.reshape(x, (-1, *spatial(shape[1:-1]), shape[-1]))
-
     def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
         """Scales each channel."""
-        import tensorflow as tf
-
         scales = tf.reshape(kernel, (1, 1, int(image.shape[-1]), 1))
         return tf.nn.depthwise_conv2d(image, scales, (1, 1, 1, 1), "VALID")
-
-    def restored(self, made: Any, x: Any) -> Any:
-        """Returns what was made in the input's shape."""
-        import tensorflow as tf
-
-        return tf.reshape(made, (-1, *tuple(x.shape)[1:]))
 
     def output_shape(self, shape: Shape) -> Shape:
         """Returns the same shape."""
         return shape
+
+
+class ImageKernel(Kernel):
+    """Of `Conv1D` and `Conv2D`, grouped ones too; over time: of images of height 1.
+
+    Args:
+        layer: Built, channels last.
+        name: Of its weight.
+    """
+
+    def __init__(self, layer: Any, name: str = "kernel") -> None:
+        super().__init__(layer)
+        self.name = name
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether its groups have a channel each."""
+        inputs, channels = tuple(self.layer.kernel.shape)[-2:]
+        return bool(inputs == 1 and channels == self.layer.groups)
+
+    def value(self) -> Any:
+        """Returns the kernel, as one of images."""
+        kernel = tensor_of(getattr(self.layer, self.name))
+        return tf.expand_dims(kernel, 0) if self.layer.rank == 1 else kernel
+
+    def image(self, x: Any) -> Any:
+        """Returns the input, padded where no convolution does that."""
+        layer = self.layer
+        if layer.padding == "causal":
+            before = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
+            x = tf.pad(x, ((0, 0), (before, 0), (0, 0)))
+        return tf.expand_dims(x, 1) if layer.rank == 1 else x
+
+    def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
+        """Convolves."""
+        layer = self.layer
+        strides, dilations = _both_sizes(layer.strides), _both_sizes(layer.dilation_rate)
+        if layer.groups > 1 and not for_file:
+            # a function that XLA compiles: TensorFlow's own has no gradients on a CPU
+            padding = self.padding.lower()
+            return keras.ops.conv(image, kernel, strides, padding, None, dilations)
+        return tf.nn.convolution(
+            image, kernel, strides=strides, padding=self.padding, dilations=dilations
+        )
+
+    def restored(self, made: Any, x: Any) -> Any:
+        """Returns what was made."""
+        return tf.squeeze(made, 1) if self.layer.rank == 1 else made
+
+    @property
+    def padding(self) -> str:
+        """As TensorFlow calls it."""
+        padding = self.layer.padding
+        return "VALID" if padding == "causal" else str(padding).upper()
+
+
+class DepthwiseKernel(ImageKernel):
+    """Of `DepthwiseConv1D` and `DepthwiseConv2D`, and the first of separable convolutions."""
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether each input channel makes one output channel."""
+        return bool(self.layer.depth_multiplier == 1)
+
+    def value(self) -> Any:
+        """Returns the kernel, (height, width, 1, channels)."""
+        kernel = super().value()
+        height, width, inputs, multiplier = kernel.shape
+        return tf.reshape(kernel, (height, width, 1, inputs * multiplier))
+
+    def bias(self) -> Any:
+        """Returns the bias; of a separable convolution it is the second kernel's."""
+        return super().bias() if self.name == "kernel" else None
+
+    def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
+        """Convolves each channel."""
+        dilations = _both_sizes(self.layer.dilation_rate)
+        # TensorFlow knows one stride for both axes: of a row of time the height is 1 anyway
+        stride = max(_both_sizes(self.layer.strides))
+        height, width, _, channels = kernel.shape
+        inputs = int(image.shape[-1])
+        return tf.nn.depthwise_conv2d(
+            image,
+            tf.reshape(kernel, (height, width, inputs, channels // inputs)),
+            strides=(1, stride, stride, 1),
+            padding=self.padding,
+            dilations=dilations if max(dilations) > 1 else None,
+        )
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Returns the shape of what the convolution by channels makes."""
+        made = super().output_shape(shape)
+        if self.name == "kernel":
+            return made
+        assert shape[-1] is not None
+        return (*made[:-1], shape[-1] * self.layer.depth_multiplier)
+
+
+class PointwiseKernel(ImageKernel):
+    """Of the second convolution of `SeparableConv1D` and `SeparableConv2D`."""
+
+    is_depthwise = False
+
+    def image(self, x: Any) -> Any:
+        """Returns the input: the first convolution has looked beyond the edges."""
+        return tf.expand_dims(x, 1) if self.layer.rank == 1 else x
+
+    def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
+        """Convolves."""
+        return tf.nn.conv2d(image, kernel, 1, "VALID")
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Returns the shape of the output for that of its input."""
+        return (*shape[:-1], self.layer.filters)
+
+
+class TransposedKernel(Kernel):
+    """Of `Conv2DTranspose`: one scale for all channels, the converter knows no other."""
+
+    scale_by_channel = False
+    by_channel = (-1, 1)
+
+    def value(self) -> Any:
+        """Returns the kernel as it is, (height, width, channels, inputs)."""
+        return tensor_of(self.layer.kernel)
+
+    def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
+        """Convolves."""
+        layer = self.layer
+        shape = self.output_shape(tuple(image.shape))
+        batch = tf.shape(image)[0] if shape[0] is None else shape[0]
+        return tf.nn.conv2d_transpose(
+            image,
+            kernel,
+            (batch, *shape[1:]),
+            strides=layer.strides,
+            padding=layer.padding.upper(),
+        )
+
+
+def tensor_of(variable: Any) -> Any:
+    """Return a variable as a tensor (graph code)."""
+    return tf.convert_to_tensor(variable.value)
+
+
+def _to_image_size(positions: Sequence[Any]) -> Sequence[int]:
+    """Return positions as height and width; more than two axes as one."""
+    if None in positions:
+        raise ValueError("positions must be known")
+    return positions if len(positions) == 2 else (math.prod(positions), 1)
+
+
+def _both_sizes(sizes: Sequence[int]) -> tuple[int, int]:
+    """Return sizes of an image: of a row of time the height's is 1."""
+    return (1, int(sizes[0])) if len(sizes) == 1 else (int(sizes[0]), int(sizes[1]))

@@ -5,42 +5,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
+import keras
+import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 from compress.core.arguments import check_arguments
+from compress.core.device import Device, as_device
 from compress.core.errors import InputError
 from compress.core.memory_budget import use_budget
 from compress.core.quantities import parse_whole_number
 from compress.core.summary import Readable, Summary
 from compress.data import Dataset, Unlabelled
 from compress.data.splitting import drawn_inputs
+from compress.distillation import distill
+from compress.exporting import ExportedFiles, export
+from compress.model.copies import copy_model, float32_model, sized_model, with_indices
+from compress.model.heads import check_shapes, sizes_for
+from compress.model.inference import rounds_itself
 from compress.model.io import as_model
-from compress.model.ports import input_names
+from compress.model.ports import input_names, listed
 from compress.plan import DistillOptions, TrainSettings
 from compress.plan.fields import require_choice
 from compress.plan.keywords import QUANTIZE
 from compress.plan.output import ONNX_QAT, QAT, TRAINED
 from compress.plan.quantize import QuantizeOptions
-from compress.quantization import report
-from compress.quantization.values import Placed
+from compress.plan.settings import QuantizeSettings
+from compress.prune.weights.pruner import BEGUN
+from compress.prune.weights.targets import find_targets
+from compress.quantization.call import Placed
+from compress.quantization.ranges import calibrate
+from compress.quantization.twin import LayerError, layer_errors, reasons, twin_of
+from compress.train import TrainResult, train
 from compress.train.given import as_examples, dataset_for
 
-if TYPE_CHECKING:
-    from typing import Unpack
-
-    import keras
-
-    from compress.core.device import Device
-    from compress.exporting import ExportedFiles
-    from compress.plan.settings import QuantizeSettings
-    from compress.quantization.report import LayerError
-    from compress.quantization.twin import Twin
-    from compress.train import TrainResult
+WORST = 5
+"""Layers that a screen names."""
 
 
 @check_arguments(keywords=("epochs", "examples"), labels="options", options=QUANTIZE)
@@ -112,8 +119,6 @@ def quantize(
         Integer-Arithmetic-Only Inference"; folding: Krishnamoorthi 2018, "Quantizing deep
         convolutional networks for efficient inference", section 3.2.2, with moving statistics.
     """
-    from compress.core.device import as_device
-
     require_choice("quantization format", format, TRAINED)
     options = QUANTIZE.section("quantize", options, QuantizeOptions, settings)
     recipe = QUANTIZE.section("finetune", finetune, TrainSettings, settings)
@@ -172,22 +177,28 @@ class QuantizeResult(Readable):
         Raises:
             RunFailed: The converter refused the model or crashed.
         """
-        from compress.exporting import export
-
         format = ONNX_QAT if Path(path).suffix == ".onnx" else QAT
         return export(self.quantized, path, format=format, data=self.data)
 
     def screen(self) -> Summary:
         """Returns what is worth a screen."""
-        lines = [report.told(self.placed), f"ranges from examples ({self.calibration})"]
+        count, whole = len(self.placed), sum(not call.reason for call in self.placed)
+        share = "all" if whole == count else f"{whole} of"
+        lines = [
+            f"{share} {count} calls are computed in whole numbers",
+            f"ranges from examples ({self.calibration})",
+        ]
         if self.training is not None:
             lines.append(self.training.told())
         return Summary(
             f"'{self.model.name}' in whole numbers",
             tuple(lines),
             ("Most is lost behind", "by its own rounding", "by all before it, too"),
-            report.worst(self.errors),
-            (*report.reasons(self.placed), *self.notes),
+            tuple(
+                (error.layer, f"{error.own:.2%}", f"{error.total:.2%}")
+                for error in sorted(self.errors, key=lambda error: -error.own)[:WORST]
+            ),
+            (*reasons(self.placed), *self.notes),
         )
 
 
@@ -216,32 +227,26 @@ class Quantizing:
         seed: int = 0,
         on_progress: Callable[[str, float], None] | None = None,
     ) -> None:
-        from compress.model.copies import copy_model, float32_model, sized_model, with_indices
-        from compress.model.heads import check_shapes, sizes_for
-        from compress.model.ports import listed
-        from compress.quantization.calibration import calibrate
-        from compress.quantization.twin import twin_of
-
         check_shapes(dense, data)
-        _check_plain(dense)
+        if rounds_itself(dense):
+            raise InputError(
+                f"Model '{dense.name}' must be plain to be quantized. Received: one that rounds "
+                "its values already. Give the model that it was made of."
+            )
         self.dense, self.data, self.options, self.seed = dense, data, options, seed
         sized = sized_model(float32_model(dense), sizes_for(dense, data.input_shapes))
         self.student = with_indices(copy_model(sized))
         self.training: TrainResult | None = None
         self.notes: list[str] = []
         inputs = self._inputs = listed(self.student, drawn_inputs(data, options.examples, seed))
-
-        def told(share: float) -> None:
-            if on_progress is not None:
-                on_progress("calibrating ranges", share)
-
-        self.twin: Twin = twin_of(
+        self.twin = twin_of(
             self.student,
             learned=options.learned_ranges,
             integer_products=options.integer_products,
             # LiteRT's files hold the same weights then: rounded to 8 bits they would lose the most
             reduced_range=ONNX_QAT in formats,
         )
+        told = None if on_progress is None else partial(on_progress, "calibrating ranges")
         calibrate(self.twin, inputs, options.calibration, told)
 
     def train(self, recipe: TrainSettings, teaching: DistillOptions | None, device: Device) -> None:
@@ -252,25 +257,19 @@ class Quantizing:
             teaching: How the dense model teaches; None: labels alone.
             device: From `compress.core.device.setup`.
         """
-        from compress.distillation import distill
-        from compress.quantization.zeros import held_zeros
-        from compress.train import train
-
         assert isinstance(self.data, Dataset)
         model, recipe = self.twin.model, self.options.recipe(recipe)
-        with held_zeros(self.student) as zeros:
+        with HeldZeros(self.student) as zeros:
             common: dict[str, Any] = {"device": device, "seed": self.seed, "hooks": [zeros]}
             if teaching is None:
                 self.training = train(model, self.data, recipe, **common)
-                return
-            taught = distill(model, self.dense, self.data, teaching, finetune=recipe, **common)
-        self.training = taught.training
-        self.notes += taught.notes
+            else:
+                taught = distill(model, self.dense, self.data, teaching, finetune=recipe, **common)
+                self.training = taught.training
+                self.notes += taught.notes
 
     def result(self) -> QuantizeResult:
         """Returns the models as they are now."""
-        from compress.model.copies import copy_model
-
         return QuantizeResult(
             copy_model(self.student),
             self.twin.served,
@@ -284,7 +283,7 @@ class Quantizing:
 
     def errors(self) -> tuple[LayerError, ...]:
         """Returns what rounding costs behind each layer now, on training examples."""
-        return report.layer_errors(self.twin, self._inputs)
+        return layer_errors(self.twin, self._inputs)
 
 
 def calibrate_for_file(
@@ -305,21 +304,60 @@ def calibrate_for_file(
     x = dict(zip(input_names(model), inputs, strict=True)) if len(inputs) > 1 else inputs[0]
     options = QuantizeOptions(epochs=0, examples=len(inputs[0]))
     made = Quantizing(model, Unlabelled.of("calibration examples", x), options)
-    reasons = report.reasons(made.twin.placed)
+    why = reasons(made.twin.placed)
     if all(call.reason for call in made.twin.placed):
         raise InputError(
             f"Model '{model.name}' must have a layer that is computed in integers to become an "
-            f"int8 file. Received: {'; '.join(reasons)}. Take dynamic or float16."
+            f"int8 file. Received: {'; '.join(why)}. Take dynamic or float16."
         )
-    return made.twin.served, reasons
+    return made.twin.served, why
 
 
-def _check_plain(model: keras.Model) -> None:
-    """Refuses a model that rounds its values already."""
-    from compress.model.inference import rounds_itself
+class HeldZeros(ExitStack):
+    """A hook that holds the zeros of pruned kernels in a training, by the kernels' constraints.
 
-    if rounds_itself(model):
-        raise InputError(
-            f"Model '{model.name}' must be plain to be quantized. Received: one that rounds its "
-            "values already. Give the model that it was made of."
-        )
+    When the context ends it gives the constraints back.
+
+    Args:
+        model: Whose weights are trained.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__()
+        self._model = model
+
+    def start(
+        self,
+        model: keras.Model,
+        step: Any,
+        total_steps: int,
+        steps_per_epoch: int,
+        *,
+        jit: bool,
+        state: Mapping[str, npt.NDArray[Any]] | None = None,
+    ) -> None:
+        """Sets the constraints; one that the user set acts first."""
+        for target in find_targets(self._model, include=("ends", "depthwise"))[0]:
+            variable = target.variable
+            zero = variable.numpy() == 0
+            if BEGUN < float(np.mean(zero)) < 1:
+                self.callback(setattr, variable, "constraint", variable.constraint)
+                variable.constraint = _held(~zero, variable.constraint)
+
+    def may_select(self, step: int) -> bool:
+        """Allows the weights of any epoch."""
+        return True
+
+    def state(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Needs nothing to go on: zeros are where they were."""
+        return {}
+
+
+def _held(mask: npt.NDArray[np.bool_], own: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    held = tf.constant(mask.astype(np.float32))
+
+    def constraint(weight: Any) -> Any:
+        value = tf.convert_to_tensor(weight if own is None else own(weight))
+        return value * tf.cast(held, value.dtype)
+
+    return constraint

@@ -1,15 +1,38 @@
-"""Ranges of activations, rounded to a grid of 256 whole numbers, and whether a model rounds now."""
+"""Ranges of activations, rounded to a grid of 256 whole numbers, and how examples set them.
+
+Examples set a range by their extremes, a percentile, or what loses least to rounding.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
+from compress.core.arrays import count, taken
+from compress.core.errors import InputError
+from compress.model.activations import examples_at_once
+from compress.model.ports import packed
+
+if TYPE_CHECKING:
+    from compress.quantization.twin import Twin
+
+Floats = npt.NDArray[np.float64]
+BATCH = 32
+"""Examples at a time, where the memory budget allows."""
+BINS = 2048
+CANDIDATES = 64
+"""Ends of a range that are tried on each side, from the extreme inwards."""
+NARROWEST = 0.2
+"""Share of the extreme that a range is narrowed to at most."""
+PERCENTILE = 99.99
+STEPS = 255
 MOMENTUM = 0.99
 """Share of a moving range that stays at each step."""
 TIE = 1e-3
@@ -18,7 +41,29 @@ SMALLEST = 1e-6
 """Width of the narrowest range: a scale must be a number that files can hold."""
 
 
-class FakeQuant(keras.layers.Layer):  # type: ignore[misc]
+class BuiltLayer(keras.layers.Layer):  # type: ignore[misc]
+    """A layer that has its weights from the start.
+
+    Args:
+        shape: Of its output for the shapes of its inputs; default: that of the first input.
+    """
+
+    def __init__(
+        self, *, shape: Callable[..., tuple[int | None, ...]] | None = None, **settings: Any
+    ) -> None:
+        super().__init__(**settings)
+        self.shape = shape
+        self.for_file = False
+        self.built = True
+
+    def compute_output_spec(self, *inputs: Any, **settings: Any) -> Any:
+        """Says what shape comes of it: nothing is computed when a model is built."""
+        shapes = [tuple(tensor.shape) for tensor in inputs]
+        made = shapes[0] if self.shape is None else self.shape(*shapes)
+        return keras.KerasTensor(made, self.compute_dtype)
+
+
+class FakeQuant(BuiltLayer):
     """Rounds values to 256 steps between a minimum and a maximum, as integers would hold them.
 
     Integers, such as pixels, become floats first.
@@ -62,7 +107,6 @@ class FakeQuant(keras.layers.Layer):  # type: ignore[misc]
         super().__init__(**settings)
         self.state, self.fixed, self.rounds = state, fixed, rounds
         self.cap, self.away = cap, away
-        self.for_file = False
         self.moving = not learned
         self.ties = _Tie([self])
         if fixed is None:
@@ -71,8 +115,8 @@ class FakeQuant(keras.layers.Layer):  # type: ignore[misc]
             self.high = self.add_weight(name="high", initializer="zeros", **kept)
 
     def tie(self, other: FakeQuant) -> None:
-        """Makes two ranges one; neither may be fixed."""
-        if self.ties is not other.ties:
+        """Makes two ranges one, unless they are fixed."""
+        if self.fixed is None and self.ties is not other.ties:
             self.ties.layers += other.ties.layers
             for layer in other.ties.layers:
                 layer.ties = self.ties
@@ -89,6 +133,11 @@ class FakeQuant(keras.layers.Layer):  # type: ignore[misc]
             high = tf.minimum(high, self.cap)
         return low, tf.maximum(high, low + SMALLEST)
 
+    def step(self) -> Any:
+        """Returns the distance of two neighbours on the grid."""
+        low, high = self.bounds()
+        return (high - low) / STEPS
+
     def set(self, low: float, high: float) -> None:
         """Assigns a range."""
         self.low.assign(min(low, 0.0))
@@ -97,9 +146,8 @@ class FakeQuant(keras.layers.Layer):  # type: ignore[misc]
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Rounds; in training the range moves with what passes."""
         inputs = tf.cast(inputs, self.compute_dtype)
-        watch = self.state.watch
-        if watch is not None and self.rounds and self.fixed is None:
-            watch(self, inputs)
+        if self.state.watch is not None and self.rounds and self.fixed is None:
+            self.state.watch(self, inputs)
         if not self.state.quantizes:
             return inputs if self.cap is None else tf.minimum(inputs, self.cap)
         if training and not self.rounds:
@@ -110,10 +158,6 @@ class FakeQuant(keras.layers.Layer):  # type: ignore[misc]
         if self.away and not self.for_file:
             inputs = _ties_away(inputs, low, high)
         return tf.quantization.fake_quant_with_min_max_vars(inputs, low, high)
-
-    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
-        """Says that shapes stay; nothing is observed when a model is built."""
-        return keras.KerasTensor(inputs.shape, self.compute_dtype)
 
     def _follow(self, inputs: Any) -> None:
         for bound, seen in (
@@ -136,23 +180,14 @@ class State:
     watch: Callable[[Any, Any], None] | None = None
 
     @contextmanager
-    def watched(self, watch: Callable[[Any, Any], None]) -> Iterator[None]:
-        """Lets the model compute in floats and shows what its ranges are of."""
+    def in_floats(self, watch: Callable[[Any, Any], None] | None = None) -> Iterator[None]:
+        """Lets the model compute in floats; `watch` is shown what its ranges are of."""
         before = self.quantizes, self.watch
         self.quantizes, self.watch = False, watch
         try:
             yield
         finally:
             self.quantizes, self.watch = before
-
-    @contextmanager
-    def in_floats(self) -> Iterator[None]:
-        """Lets the model compute in floats."""
-        before, self.quantizes = self.quantizes, False
-        try:
-            yield
-        finally:
-            self.quantizes = before
 
 
 @dataclass(eq=False)
@@ -162,12 +197,135 @@ class _Tie:
     layers: list[FakeQuant]
 
 
+@dataclass(eq=False)
+class _Seen:
+    """What passed through a range: extremes first, then how often each value."""
+
+    low: float = 0.0
+    high: float = 0.0
+    counts: Floats = field(default_factory=lambda: np.zeros(BINS))
+
+    def extend(self, values: npt.NDArray[Any]) -> None:
+        self.low = min(self.low, float(values.min()))
+        self.high = max(self.high, float(values.max()))
+
+    def add(self, values: npt.NDArray[Any]) -> None:
+        # zeros are steps of every grid: they cost nothing
+        found, _ = np.histogram(values[values != 0], BINS, self._ends)
+        self.counts = self.counts + found
+
+    @property
+    def centres(self) -> Floats:
+        edges = np.linspace(*self._ends, BINS + 1)
+        centres: Floats = (edges[:-1] + edges[1:]) / 2
+        return centres
+
+    @property
+    def _ends(self) -> tuple[float, float]:
+        return self.low, max(self.high, self.low + 1e-12)
+
+
+def calibrate(
+    twin: Twin,
+    inputs: Sequence[npt.NDArray[Any]],
+    method: str = "mse",
+    on_progress: Callable[[float], None] | None = None,
+) -> None:
+    """Sets a twin's ranges by what passes through them, computed in floats.
+
+    Args:
+        twin: Its ranges are set.
+        inputs: Of the model (n, ...), one array an input, in its order.
+        method: "minmax", "percentile" or "mse".
+        on_progress: Called with the share that is done.
+
+    Raises:
+        InputError: A layer makes NaN or infinity of the examples.
+    """
+    seen = {id(layer): _Seen() for layer in twin.ranges}
+
+    def extend(layer: FakeQuant, values: Any) -> None:
+        array = np.asarray(values)
+        if not np.isfinite(array).all():
+            raise InputError(
+                "Examples that calibrate must give finite values everywhere. Received: NaN or "
+                f"infinity at '{layer.name.removesuffix('_range')}'. Look for it in the "
+                "examples, or in the weights before."
+            )
+        seen[id(layer)].extend(array)
+
+    def add(layer: FakeQuant, values: Any) -> None:
+        seen[id(layer)].add(np.asarray(values))
+
+    rounds = (extend,) if method == "minmax" else (extend, add)
+    total = count(inputs[0])
+    size = examples_at_once(twin.served, BATCH, holds_all=True)
+    for done, watch in enumerate(rounds):
+        with twin.state.in_floats(watch):
+            for start in range(0, total, size):
+                batch = [taken(part, slice(start, start + size)) for part in inputs]
+                twin.served(packed(twin.served, batch), training=False)
+                if on_progress is not None:
+                    on_progress((done + min(start + size, total) / total) / len(rounds))
+    for layer in twin.ranges:
+        if layer.rounds:
+            layer.set(*METHODS[method](seen[id(layer)]))
+
+
+def extremes(seen: _Seen) -> tuple[float, float]:
+    """Returns the smallest and the largest value: nothing is cut off."""
+    return seen.low, seen.high
+
+
+def percentile(seen: _Seen) -> tuple[float, float]:
+    """Returns a range that cuts 0.01 % of the values but zeros off on each side."""
+    if not seen.counts.any():
+        return extremes(seen)
+    share = np.cumsum(seen.counts) / seen.counts.sum()
+    out = 1 - PERCENTILE / 100
+    low = seen.centres[int(np.searchsorted(share, out))]
+    high = seen.centres[min(int(np.searchsorted(share, 1 - out)), BINS - 1)]
+    return min(float(low), 0.0), max(float(high), 0.0)
+
+
+def least_error(seen: _Seen) -> tuple[float, float]:
+    """Returns the range with the least mean squared error of rounding and cutting off.
+
+    One end after the other: candidates go from the extreme inwards.
+
+    Reference:
+        Nagel et al. 2021, "A White Paper on Neural Network Quantization", section 3.1, equation 7.
+    """
+    low, high = seen.low, seen.high
+    for _ in range(2):
+        if high > 0:
+            ends = high * np.linspace(1.0, NARROWEST, CANDIDATES)
+            high = float(min(ends, key=lambda end: _error(seen, low, float(end))))
+        if low < 0:
+            ends = low * np.linspace(1.0, NARROWEST, CANDIDATES)
+            low = float(min(ends, key=lambda end: _error(seen, float(end), high)))
+    return low, high
+
+
+METHODS = {"minmax": extremes, "percentile": percentile, "mse": least_error}
+
+
+def _error(seen: _Seen, low: float, high: float) -> float:
+    """Returns the squared error of a range, summed over all values."""
+    scale = max(high - low, 1e-12) / STEPS
+    values = seen.centres
+    kept = np.clip(values, low, high)
+    # values lie anywhere between two steps; what is cut off becomes the last one
+    cost = np.where(values == kept, scale**2 / 12, (values - kept) ** 2)
+    return float((seen.counts * cost).sum())
+
+
 def _ties_away(values: Any, low: Any, high: Any) -> Any:
     """Moves values a little, so that ties are rounded away from the whole number 0.
 
     The operation rounds them up, or down where a float happens to lie below its tie.
     """
-    scale = (high - low) / 255.0
+    scale = (high - low) / STEPS
     zero = tf.round(-low / scale) - 128.0
     little = TIE * scale
     return values + tf.where(values / scale + zero < 0, -little, little)

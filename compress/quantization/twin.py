@@ -1,30 +1,61 @@
 """A model's twin that computes as a file of integers does, with the model's own weights.
 
 The model's program is gone through call by call; each call's rule says how it is computed in whole
-numbers. Where no rule speaks for a call it is made in floats, and the reason is taken down.
+numbers. Where no rule speaks for a call it is made in floats, and the reason is taken down. What
+became of the layers, and what rounding costs behind each, is told here too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import Any
 
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from compress.model.activations import examples_at_once
 from compress.model.internals import maker_of
 from compress.model.ports import packed, stand_for
 from compress.model.program import Node, Program, Readers, flat, replaced
 from compress.model.recording import record
-from compress.quantization.call import READS_ONE, Call, brought, reads_loose
+from compress.quantization.call import (
+    READS_ONE,
+    Building,
+    Call,
+    Placed,
+    Value,
+    brought,
+    reads_loose,
+)
 from compress.quantization.ranges import FakeQuant, State
 from compress.quantization.rules import rule_for
 from compress.quantization.rules._base import KeptInFloats
-from compress.quantization.values import Building, Placed, Value
 from compress.reconstruction.matching import opens
-
-if TYPE_CHECKING:
-    import keras
+from compress.reconstruction.values import Chunks, Store, make_in_chunks
+from compress.run.compressed import LayerRow
 
 NO_RULE = "no rule says how it is computed in whole numbers"
+EXAMPLES = 64
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """What rounding did to the values behind a layer.
+
+    Attributes:
+        layer: Its name.
+        own: Squared error of its own rounding (kernel, bias and values), where it is fed floats;
+            over the squares of the values about their mean.
+        total: The same with all rounding before it.
+    """
+
+    layer: str
+    own: float
+    total: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +94,6 @@ def twin_of(
         integer_products: Activations are multiplied by each other in whole numbers too.
         reduced_range: Weights have 7 bits, as `.onnx` files hold them; see `QuantizedKernel`.
     """
-    import keras
-
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")  # a training's may be of half floats
     try:
@@ -73,9 +102,83 @@ def twin_of(
         keras.config.set_dtype_policy(before)
 
 
-def _built(model: keras.Model, building: Building) -> Twin:
-    import keras
+def layer_errors(twin: Twin, inputs: Sequence[npt.NDArray[Any]]) -> tuple[LayerError, ...]:
+    """Returns what rounding costs behind each layer, in the model's order.
 
+    The calls are gone through once, with three values side by side: in floats, in whole numbers,
+    and in whole numbers from floats.
+
+    Args:
+        twin: Its ranges are set.
+        inputs: Of the model (n, ...), one array an input, in its order; 64 are looked at.
+    """
+    found: list[LayerError] = []
+    store = Store()
+    make = partial(make_in_chunks, store=store)
+
+    def thrice(node: Node, values: list[Any]) -> list[tuple[Chunks, Chunks, Chunks]]:
+        with twin.state.in_floats():
+            plain = make(node, [value[0] for value in values])
+        whole = make(node, [value[1] for value in values])
+        own = make(node, [value[2] for value in values])
+        layer = node.operation
+        if isinstance(layer, FakeQuant):
+            if layer.rounds:
+                errors = (_rounding_error(side[0], plain[0]) for side in (own, whole))
+                found.append(LayerError(layer.name.removesuffix("_range"), *errors))
+            own = plain  # what comes next begins anew
+        return list(zip(plain, whole, own, strict=True))
+
+    program = record(twin.served)
+    size = examples_at_once(program, EXAMPLES, copies=3)
+    given = [
+        [store.keep(tf.convert_to_tensor(part[at : at + size])) for at in range(0, len(part), size)]
+        for part in (values[:EXAMPLES] for values in inputs)
+    ]
+    try:
+        program.interpret(thrice, [(part, part, part) for part in given])
+    finally:
+        store.close()
+    return tuple(found)
+
+
+def reasons(placed: Sequence[Placed]) -> tuple[str, ...]:
+    """Returns a line a reason: "2 x LayerNormalization (norm_1, norm_2): it normalizes by ..."."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for call in placed:
+        if call.reason:
+            found.setdefault((call.kind, call.reason), []).append(call.layer)
+    lines = []
+    for (kind, reason), layers in found.items():
+        names = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
+        lines.append(f"in floats: {len(layers)} x {kind} ({names}): {reason}")
+    return tuple(lines)
+
+
+def rows(placed: Sequence[Placed], errors: Sequence[LayerError]) -> tuple[LayerRow, ...]:
+    """Returns what a record holds of each layer: what rounding costs behind it, or why it has none.
+
+    Args:
+        placed: How calls are computed.
+        errors: Of the layers in whole numbers.
+    """
+    whole: list[LayerRow] = [
+        {
+            "layer": error.layer,
+            "precision": "int8",
+            "losses": {"by its own rounding": error.own, "by all before it, too": error.total},
+            "why": "",
+        }
+        for error in errors
+    ]
+    floats: list[LayerRow] = [
+        {"layer": call.layer, "precision": "float32", "losses": {}, "why": call.reason}
+        for call in placed if call.reason
+    ]  # fmt: skip
+    return (*whole, *floats)
+
+
+def _built(model: keras.Model, building: Building) -> Twin:
     program = record(model, opens)
     inputs = [
         keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=maker_of(own).name)
@@ -136,8 +239,7 @@ def _gone_through(
 
 def _called(call: Call) -> list[Value]:
     """Makes one call by its rule."""
-    real = any("float" in str(tensor.dtype) for tensor in call.node.outputs)
-    if not real:
+    if not any("float" in str(tensor.dtype) for tensor in call.node.outputs):
         return call.whole_numbers()
     if reads_loose(call):
         return call.in_float(READS_ONE)
@@ -160,3 +262,14 @@ def _users(program: Program) -> list[list[int]]:
     graph = Readers(calls.nodes, calls.outputs)
     made = (program.inputs, *(node.outputs for node in calls.nodes))
     return [list(map(graph.count_reads, tensors)) for tensors in made]
+
+
+def _rounding_error(made: Chunks, wanted: Chunks) -> float:
+    targets = [np.asarray(value.array, np.float64) for value in wanted]
+    mean = sum(target.sum() for target in targets) / sum(target.size for target in targets)
+    spread = sum(float(np.square(target - mean).sum()) for target in targets)
+    error = sum(
+        float(np.square(np.asarray(value.array, np.float64) - target).sum())
+        for value, target in zip(made, targets, strict=True)
+    )
+    return error / (spread or 1.0)

@@ -236,9 +236,8 @@ def quantized_files(
         The file, and what is worth a note: how it was trained, what stays in floats and why, or why
         there is none.
     """
-    from compress.quantization.quantizing import Quantizing
-    from compress.quantization.report import reasons, rows
-    from compress.quantization.zeros import held_zeros
+    from compress.quantization.quantizing import HeldZeros, Quantizing
+    from compress.quantization.twin import reasons, rows
 
     work, plan, options = tuner.work, tuner.work.plan, tuner.work.plan.quantize
     wanted = plan.trained_formats
@@ -252,7 +251,7 @@ def quantized_files(
         if options.epochs:
             own = replace(plan, finetune=options.recipe(plan.finetune))
             tuner = replace(tuner, work=replace(work, plan=own, own_step=None))
-            with held_zeros(made.student) as zeros:
+            with HeldZeros(made.student) as zeros:
                 training, _, _ = tuner.tune(made.twin.model, "training whole numbers", [zeros])
             how = f"was trained for {len(training.history)} more epochs as the file computes"
     except (InputError, TrainingDiverged) as error:

@@ -6,9 +6,11 @@ costs in time comes from a few files that are timed against each other.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import RunFailed
-from compress.exporting.conversions import ConversionFailed
-from compress.exporting.mixed.candidates import Files
-from compress.exporting.mixed.units import BITS, FLOAT32, IN_LOOPS, INT8, Unit
+from compress.exporting.answering import runnable
+from compress.exporting.conversions import ConversionFailed, convert
+from compress.exporting.mixed.units import BITS, FLOAT32, IN_LOOPS, INT8, Unit, recipe_of
+from compress.exporting.traced import Port, write_examples
 from compress.measure.latency import measure_latency
+from compress.measure.quality import divergence, outputs_of
+from compress.measure.runtimes import Session, session_for
 from compress.plan import LatencyOptions
 from compress.plan.output import MIXED, ExportOptions
 
@@ -27,7 +32,6 @@ NEGLIGIBLE = 1e-4
 """A loss that is always allowed, unless none is: it hardly changes an answer of a classifier."""
 TINY = 1e-6
 """What time counts beside bytes, where bytes are what is short."""
-Told = Callable[[float], None]
 AsGood = Callable[[Path, Path, Path], str]
 """Called with a cheaper file, a dearer one and the float32 file: the figures by which the first is
 as good as the second; "": it is not."""
@@ -36,6 +40,117 @@ Choice = tuple[int, ...]
 """The place of each unit's level."""
 TIMING = LatencyOptions(precision=0.05, budget=4.0)
 """Of whole files against each other, one thread."""
+
+
+def observe(
+    source: Path,
+    path: Path,
+    inputs: Sequence[npt.NDArray[Any]],
+    ports: Sequence[Port],
+    units: Sequence[Unit],
+) -> None:
+    """Writes the smallest and the largest value of what passes, where it may be whole numbers.
+
+    Args:
+        source: A float32 file.
+        path: The file to write.
+        inputs: Examples (n, ...), an array an input.
+        ports: Of the file.
+        units: Of the file.
+
+    Raises:
+        ConversionFailed: LiteRT Quantizer refuses the file.
+    """
+    examples = path.with_suffix(".npz")
+    write_examples(examples, inputs, ports)
+    convert(
+        "mixed_ranges", source=str(source), path=str(path), examples=str(examples),
+        recipe=recipe_of({unit: INT8 for unit in units if not unit.loops}),
+    )  # fmt: skip
+
+
+class Files:
+    """Makes files of one float32 file, each once, and tells how far they move the outputs.
+
+    Args:
+        source: The float32 file.
+        folder: Where files go.
+        inputs: An array (n, ...) an input.
+        ports: Of the file.
+        units: Of the file.
+        sensed: Number of examples, the first ones, on which losses are measured.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        folder: Path,
+        inputs: Sequence[npt.NDArray[Any]],
+        ports: Sequence[Port],
+        units: Sequence[Unit],
+        sensed: int,
+    ) -> None:
+        self.source, self.units = source, tuple(units)
+        self._folder, self._ranges = folder, folder / "ranges.json"
+        self._made = {(FLOAT32,) * len(self.units): source}
+        self._numbers = count()
+        self._losses: dict[Path, float] = {source: 0.0}
+        self._inputs = [array[:sensed] for array in inputs]
+        self._wanted = outputs_of(session_for(source), self._inputs)
+        observe(source, self._ranges, inputs, ports, units)
+
+    def made(self, levels: Mapping[Unit, str]) -> Path:
+        """Returns the file whose units have these levels; those that are not named are float32.
+
+        Raises:
+            ConversionFailed: It cannot be made, or LiteRT cannot run it.
+        """
+        key = tuple(levels.get(unit, FLOAT32) for unit in self.units)
+        if key not in self._made:
+            self._made[key], _ = self._new(dict(zip(self.units, key, strict=True)))
+        return self._made[key]
+
+    def throughout(self, level: str, had: npt.NDArray[np.bool_]) -> dict[Unit, str]:
+        """Returns one level of all units that can have it.
+
+        Args:
+            level: The level.
+            had: Whether each unit can, (units,).
+        """
+        return {unit: level for unit, ok in zip(self.units, had, strict=True) if ok}
+
+    def alone(self, unit: Unit, level: str) -> float:
+        """Returns how far the outputs move where one unit alone has a level.
+
+        The file is not kept: of a large model there are hundreds.
+
+        Raises:
+            ConversionFailed: See `made`.
+        """
+        if level == FLOAT32:
+            return 0.0
+        path, session = self._new({unit: level})
+        try:
+            return self._measured(session)
+        finally:
+            path.unlink()
+
+    def _new(self, levels: Mapping[Unit, str]) -> tuple[Path, Session]:
+        path = self._folder / f"mixed_{next(self._numbers)}.tflite"
+        convert(
+            "mixed", source=str(self.source), path=str(path), ranges=str(self._ranges),
+            recipe=recipe_of(levels),
+        )  # fmt: skip
+        return path, runnable(path, self._inputs)
+
+    def _measured(self, session: Session) -> float:
+        return max(0.0, divergence(self._wanted, outputs_of(session, self._inputs)))
+
+    def loss(self, path: Path) -> float:
+        """Returns how far a file's outputs are from the float32 file's; see `divergence`."""
+        if path not in self._losses:
+            self._losses[path] = self._measured(session_for(path))
+        return self._losses[path]
 
 
 @dataclass(frozen=True)
@@ -76,12 +191,9 @@ class Search:
 
     files: Files
     options: ExportOptions
-    told: Told
+    told: Callable[[float], None]
     as_good: AsGood | None = None
     notes: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.levels = self.options.mixed_levels
 
     def found(self) -> Found:
         """Returns the file that was chosen.
@@ -89,46 +201,38 @@ class Search:
         Raises:
             RunFailed: No file is within the limits.
         """
-        levels, units = self.levels, self.files.units
-        losses = self._alone(levels)
+        self.levels, units = self.options.mixed_levels, self.files.units
+        losses = self._alone()
         had = np.isfinite(losses)
         if not had.any(axis=1).all():  # what can have none of the levels stays as it is
-            self.levels = levels = (*levels, FLOAT32)
+            self.levels = (*self.levels, FLOAT32)
             losses = np.c_[losses, np.where(had.any(axis=1), np.inf, 0.0)]
             had = np.isfinite(losses)
-        sizes, times = self._sizes(levels), unit_times(self.files, levels, had)
+        sizes, times = self._sizes(), unit_times(self.files, self.levels, had)
         costs = np.where(had, sizes + times, np.inf)
         choices = path_of_choices(losses, costs)
-        if self._too_large(choices[0]):
+        if self._too_large(self._file(choices[0])):
             costs = np.where(had, sizes + TINY * times, np.inf)
             choices = path_of_choices(losses, costs)
         self.told(0.8)
-        most = self._within(choices)
-        reference = self.files.loss(self._lowest(had[:, 0]) or self._path(choices, 0))
+        choices = choices[: 1 + self._last_within(choices)]
+        most = self.files.loss(self._lowest(had[:, 0]) or self._file(choices[0]))
         share = self.options.mixed_loss
-        allowed = max(share * reference, NEGLIGIBLE) if share else 0.0
-        place = self._reaching(choices[: most + 1], allowed)
-        choice = self._or_int8(choices[place], costs) if share else choices[place]
-        chosen = self._levels_of(choice)
-        path = self.files.made(chosen)
+        choice = self._reaching(choices, max(share * most, NEGLIGIBLE) if share else 0.0)
+        if share:
+            choice = self._or_int8(choice, costs)
+        path = self._file(choice)
+        alone = {
+            unit: {level: float(loss) for level, loss in zip(self.levels, row, strict=True)
+                   if np.isfinite(loss)}
+            for unit, row in zip(units, losses, strict=True)
+        }  # fmt: skip
         return Found(
-            path,
-            chosen,
-            {
-                unit: {
-                    level: float(loss)
-                    for level, loss in zip(levels, row, strict=True)
-                    if np.isfinite(loss)
-                }
-                for unit, row in zip(units, losses, strict=True)
-            },
-            self.files.loss(path),
-            levels[0],
-            reference,
+            path, self._levels_of(choice), alone, self.files.loss(path), self.levels[0], most,
             tuple(self.notes),
-        )
+        )  # fmt: skip
 
-    def _or_int8(self, choice: Choice, costs: npt.NDArray[np.float64]) -> Choice:
+    def _or_int8(self, choice: Choice, costs: Numbers) -> Choice:
         """Returns int8 throughout where that is cheaper and as good, else the choice."""
         if self.as_good is None or INT8 not in self.levels:
             return choice
@@ -137,13 +241,11 @@ class Search:
         if not costs[units, plain].sum() < costs[units, choice].sum():
             return choice
         try:
-            fits = self._fits([plain], 0)
+            cheaper = self._file(plain)
         except ConversionFailed:  # its units have int8 one by one, not together
             return choice
-        if not fits:
-            return choice
-        cheaper, dearer = (self.files.made(self._levels_of(one)) for one in (plain, choice))
-        figures = self.as_good(cheaper, dearer, self.files.source)
+        dearer, source = self._file(choice), self.files.source
+        figures = self._fits(plain) and self.as_good(cheaper, dearer, source)
         if not figures:
             return choice
         raised = sum(level != plain[0] for level in choice)
@@ -153,28 +255,26 @@ class Search:
         )
         return plain
 
-    def _alone(self, levels: Sequence[str]) -> Any:
+    def _alone(self) -> Any:
         """Returns the loss of each unit at each level, the others in float32."""
-        losses = np.zeros((len(self.files.units), len(levels)))
+        losses = np.full((len(self.files.units), len(self.levels)), np.inf)
         failed = dict[str, str]()
         for row, unit in enumerate(self.files.units):
-            for column, level in enumerate(levels):
+            for column, level in enumerate(self.levels):
                 if unit.loops and level not in IN_LOOPS:
-                    losses[row, column] = np.inf
                     continue
                 try:
                     losses[row, column] = self.files.alone(unit, level)
                 except ConversionFailed as error:
-                    losses[row, column] = np.inf
                     failed.setdefault(f"{unit.name} was not tried in {level}", error.reason)
             self.told(0.7 * (row + 1) / len(self.files.units))
         self.notes += [f"{what}: {why}" for what, why in failed.items()]
         return losses
 
-    def _sizes(self, levels: Sequence[str]) -> Any:
+    def _sizes(self) -> Any:
         """Returns the bytes of each unit's kernel at each level, as a share of all in float32."""
         counted = np.array([unit.weights for unit in self.files.units], float)
-        bits = np.array([BITS[level] for level in levels]) / BITS[FLOAT32]
+        bits = np.array([BITS[level] for level in self.levels]) / BITS[FLOAT32]
         return counted[:, None] / max(1.0, counted.sum()) * bits[None, :]
 
     def _lowest(self, had: npt.NDArray[np.bool_]) -> Path | None:
@@ -189,63 +289,63 @@ class Search:
     def _levels_of(self, choice: Choice) -> dict[Unit, str]:
         return {unit: self.levels[at] for unit, at in zip(self.files.units, choice, strict=True)}
 
-    def _path(self, choices: Sequence[Choice], place: int) -> Path:
-        return self.files.made(self._levels_of(choices[place]))
+    def _file(self, choice: Choice) -> Path:
+        return self.files.made(self._levels_of(choice))
 
-    def _loss_at(self, choices: Sequence[Choice], place: int) -> float:
-        return self.files.loss(self._path(choices, place))
-
-    def _within(self, choices: Sequence[Choice]) -> int:
+    def _last_within(self, choices: Sequence[Choice]) -> int:
         """Returns the place of the dearest choice that is within the limits.
 
         Raises:
             RunFailed: The cheapest is not.
         """
-        if self._fits(choices, len(choices) - 1):
-            return len(choices) - 1
-        if not self._fits(choices, 0):
-            limits = " and ".join(self._limits())
-            size = self._path(choices, 0).stat().st_size
+        last = len(choices) - 1
+        if self._fits(choices[last]):
+            return last
+        if not self._fits(choices[0]):
+            size = self._file(choices[0]).stat().st_size
             raise RunFailed(
-                f"The int8-mixed file must be within {limits}. Received: {size:,} bytes where "
-                "every layer is as cheap as can be. Allow more, or allow int4 (--mixed-levels)."
+                f"The int8-mixed file must be within {self._limits()}. Received: {size:,} bytes "
+                "where every layer is as cheap as can be. Allow more, or allow int4 "
+                "(--mixed-levels)."
             )
-        return _last(len(choices) - 1, lambda place: self._fits(choices, place))
+        return _last(last, lambda place: self._fits(choices[place]))
 
-    def _too_large(self, choice: Choice) -> bool:
-        """Tells whether a choice's file is beyond the limit of size, if there is one."""
+    def _too_large(self, path: Path) -> bool:
+        """Tells whether a file is beyond the limit of size, if there is one."""
         size = self.options.mixed_size
         if size is None:
             return False
         whole = self.files.source.stat().st_size if size.relative else 1
-        return self.files.made(self._levels_of(choice)).stat().st_size > size.amount * whole
+        return path.stat().st_size > size.amount * whole
 
-    def _limits(self) -> list[str]:
-        given = {"size": self.options.mixed_size, "latency": self.options.mixed_latency}
-        return [f"a {name} of {limit}" for name, limit in given.items() if limit is not None]
+    def _limits(self) -> str:
+        limits = {"size": self.options.mixed_size, "latency": self.options.mixed_latency}
+        told = [f"a {name} of {limit}" for name, limit in limits.items() if limit is not None]
+        return " and ".join(told)
 
-    def _fits(self, choices: Sequence[Choice], place: int) -> bool:
-        latency, whole = self.options.mixed_latency, self.files.source
-        path = self._path(choices, place)
-        if self._too_large(choices[place]):
+    def _fits(self, choice: Choice) -> bool:
+        path, latency = self._file(choice), self.options.mixed_latency
+        if self._too_large(path):
             return False
         if latency is None:
             return True
-        timed = measure_latency({FLOAT32: whole, "mixed": path}, TIMING)
+        timed = measure_latency({FLOAT32: self.files.source, "mixed": path}, TIMING)
         limit = latency.amount * (timed[FLOAT32].median_ms if latency.relative else 1)
         return timed["mixed"].median_ms <= limit
 
-    def _reaching(self, choices: Sequence[Choice], loss: float) -> int:
-        """Returns the place of the cheapest choice whose file moves the outputs no further."""
+    def _reaching(self, choices: Sequence[Choice], most: float) -> Choice:
+        """Returns the cheapest choice whose file moves the outputs no further."""
+
+        def loses_more(place: int) -> bool:
+            return self.files.loss(self._file(choices[place])) > most
+
         last = len(choices) - 1
-        if self._loss_at(choices, last) > loss:
+        if loses_more(last):
             limits = self._limits()
-            why = f"within {' and '.join(limits)}" if limits else "with these levels"
+            why = f"within {limits}" if limits else "with these levels"
             self.notes.append(f"int8-mixed cannot lose as little as was asked for {why}")
-            return last
-        if self._loss_at(choices, 0) <= loss:
-            return 0
-        return 1 + _last(last, lambda place: self._loss_at(choices, place) > loss)
+            return choices[last]
+        return choices[1 + _last(last, loses_more)] if loses_more(0) else choices[0]
 
 
 def path_of_choices(losses: Numbers, costs: Numbers) -> list[Choice]:
@@ -269,7 +369,10 @@ def path_of_choices(losses: Numbers, costs: Numbers) -> list[Choice]:
         where losses are estimated by Hessians and not measured.
     """
     units = len(losses)
-    now = [_cheapest(losses[unit], costs[unit]) for unit in range(units)]
+    now = [
+        min(range(len(costs[unit])), key=lambda level: (costs[unit, level], losses[unit, level]))
+        for unit in range(units)
+    ]
     found = [tuple(now)]
     while True:
         best, step = 0.0, None
@@ -327,16 +430,7 @@ def unit_times(files: Files, levels: Sequence[str], had: npt.NDArray[np.bool_]) 
 
 def _last(end: int, holds: Callable[[int], bool]) -> int:
     """Returns the last place at which something holds that holds at 0, not at `end`, by halving."""
-    low, high = 0, end
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
-    return low
-
-
-def _cheapest(losses: Sequence[float] | Numbers, costs: Sequence[float] | Numbers) -> int:
-    """Returns the level of the smallest cost, of equal ones that of the smallest loss."""
-    return min(range(len(losses)), key=lambda level: (costs[level], losses[level]))
+    return end - 1 - bisect_left(range(end - 1, 0, -1), True, key=holds)
 
 
 def _times(files: Files, wanted: Mapping[str, Mapping[Unit, str]]) -> dict[str, float]:

@@ -1,4 +1,7 @@
-"""Which operations of a `.tflite` file share a precision, and LiteRT Quantizer's recipes."""
+"""Which operations of a `.tflite` file share a precision, and LiteRT Quantizer's recipes.
+
+LiteRT Quantizer (formerly ai-edge-quantizer) makes the files, in the converter's process.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.exporting.traced import UNNAMED, path_of, without_calls
+import numpy as np
+
+from compress.core.atomic_files import read_json, write_bytes, write_json
+from compress.exporting.traced import UNNAMED, path_of, read_examples, without_calls
 from compress.measure.graph_files.records import Graph, Operator, Tensor
 from compress.measure.graph_files.tables import TFLITE
 from compress.measure.graph_files.tflite import TFLiteReader
@@ -111,10 +117,8 @@ def units_of(graph: Graph, layers: Mapping[str, bool]) -> tuple[Unit, ...]:
 
 def kernel_of(operator: Operator) -> Tensor | None:
     """Returns the constant of real numbers with two axes or more that an operation reads."""
-    for tensor in operator.given:
-        if tensor.is_weight and sum(size > 1 for size in tensor.known or ()) > 1:
-            return tensor
-    return None
+    weights = (tensor for tensor in operator.given if tensor.is_weight)
+    return next((item for item in weights if sum(size > 1 for size in item.known or ()) > 1), None)
 
 
 def scope_of(operator: Operator) -> str:
@@ -139,7 +143,6 @@ def _unit(operators: list[Operator], layers: Mapping[str, bool]) -> Unit:
 
 def _slow(operators: Sequence[Operator]) -> list[Operator]:
     """Returns the operations of a unit that stay in floats: `IN_FLOATS`, and what reads them."""
-    seeds = {id(item) for item in operators if item.kind in IN_FLOATS}
     squared = {id(tensor) for item in operators if item.kind == "SQUARED_DIFFERENCE"
                for tensor in item.given}  # fmt: skip
     made: set[int] = set()
@@ -147,7 +150,7 @@ def _slow(operators: Sequence[Operator]) -> list[Operator]:
     for item in operators:
         outputs = set(map(id, item.outputs))
         centre = item.kind == "MEAN" and outputs & squared
-        if id(item) in seeds or centre or any(id(tensor) in made for tensor in item.given):
+        if item.kind in IN_FLOATS or centre or any(id(tensor) in made for tensor in item.given):
             found.append(item)
             made |= outputs
     return found
@@ -267,5 +270,68 @@ def recipe_of(levels: Mapping[Unit, str]) -> Recipe:
     return recipe
 
 
+def observe_ranges(source: str, path: str, examples: str, recipe: Recipe) -> None:
+    """Writes the smallest and the largest value of every tensor over examples.
+
+    Args:
+        source: A float32 `.tflite` file.
+        path: The JSON file to write.
+        examples: See `compress.exporting.traced.read_examples`.
+        recipe: Whose whole numbers need ranges.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+    from litert_quantizer.calibrator import CalibrationMode, Calibrator
+    from litert_quantizer.recipe_manager import RecipeManager
+
+    recipes = RecipeManager()
+    recipes.load_quantization_recipe(recipe)
+    observed = Calibrator(
+        source,
+        num_threads=1,
+        # the other way, by tensors that the interpreter keeps, knows none inside loops
+        mode=CalibrationMode.CALIBRATION_PROFILER_BASED,
+        # its own is a moving average of each example's ends, which cuts off what few have
+        qsv_update_func=_widest,
+    )
+    signature = str(next(iter(Interpreter(model_path=source).get_signature_list())))
+    observed.calibrate({signature: read_examples(examples)}, recipes)
+    write_json(
+        Path(path),
+        {
+            name: {end: np.asarray(value).tolist() for end, value in found.items()}
+            for name, found in observed.get_model_qsvs().items()
+        },
+    )
+
+
+def convert_mixed(source: str, path: str, ranges: str | None, recipe: Recipe) -> None:
+    """Writes a file whose operations have the precisions of a recipe.
+
+    Args:
+        source: A float32 `.tflite` file.
+        path: The file to write.
+        ranges: The file of `observe_ranges`; None: the recipe needs none.
+        recipe: See `recipe_of`.
+    """
+    from litert_quantizer import quantizer
+
+    from compress.exporting.tflite_editing import with_byte_inputs
+
+    held = {
+        name: {end: np.asarray(value, np.float32) for end, value in found.items()}
+        for name, found in (read_json(Path(ranges)) if ranges else {}).items()
+    }
+    made = quantizer.Quantizer(source, recipe).quantize(held).quantized_model
+    write_bytes(Path(path), with_byte_inputs(bytes(made)))
+
+
 def _any_of(scopes: Sequence[str], place: int) -> str:
     return f"^(?:{'|'.join(map(re.escape, scopes))}){'$' if place == 0 else '(?=$)'}"
+
+
+def _widest(held: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Returns the range of a tensor over the examples so far and the next: "min" and "max"."""
+    return {
+        "min": np.minimum(held["min"], other["min"]),
+        "max": np.maximum(held["max"], other["max"]),
+    }

@@ -18,10 +18,10 @@ from compress.core.arrays import taken
 from compress.core.atomic_files import replacing, write_bytes
 from compress.core.errors import InputError, RunFailed
 from compress.core.interpreter import FORMATS, require_packages
+from compress.exporting.answering import runnable
 from compress.exporting.conversions import ConversionFailed, convert, explained
 from compress.exporting.litert import plain_file
-from compress.exporting.mixed.candidates import Files, observe, running
-from compress.exporting.mixed.search import AsGood, Found, Search
+from compress.exporting.mixed.search import AsGood, Files, Found, Search, observe
 from compress.exporting.mixed.units import (
     INT4_WEIGHTS,
     WHOLE,
@@ -52,10 +52,6 @@ ENGINE = "LiteRT Quantizer"
 SENSED = 64
 """Examples on which losses are measured."""
 SHOWN = 5
-Make = Callable[[Traced, Sequence[Unit], Path], None]
-"""Writes the file of a model whose float32 file has these units."""
-LARGEST = 7
-"""Whole number of four bits, as many on both sides of zero."""
 
 
 def write_mixed(
@@ -91,8 +87,7 @@ def write_mixed(
         RunFailed: The model cannot be converted, or no file is within the limits.
     """
     require_packages(FORMATS[MIXED], f"format {MIXED}")
-    source = plain_file(traced)
-    units = units_of(file_graph(source), kernels_of(traced.model))
+    source, units = plain_file(traced), _find_units(traced)
     if not units:
         raise RunFailed(f"Model '{traced.model.name}' has no operation that could be {MIXED}.")
     folder = traced.place / "mixed"
@@ -102,19 +97,20 @@ def write_mixed(
         found = Search(files, options, on_progress, as_good).found()
         write_bytes(path, found.path.read_bytes())
 
-        def again(other: Traced, units: Sequence[Unit], path: Path) -> None:
+        def again(other: Traced, path: Path) -> None:
             # names in the file are others where other constants are folded
-            levels = dict(zip(units, found.levels.values(), strict=True))
+            source, units = plain_file(other), _find_units(other)
             ranges = other.place / "ranges.json"
-            observe(plain_file(other), ranges, inputs, other.ports, units)
+            levels = dict(zip(units, found.levels.values(), strict=True))
+            observe(source, ranges, inputs, other.ports, units)
             convert(
-                "mixed", source=str(plain_file(other)), path=str(path), ranges=str(ranges),
+                "mixed", source=str(source), path=str(path), ranges=str(ranges),
                 recipe=recipe_of(levels),
             )  # fmt: skip
 
-        rounded = round_together(traced, path, inputs, again, SENSED)
-    layers = layers_of(found)
-    notes = told(layers, found, min(SENSED, len(inputs[0])))
+        rounded = round_together(traced, path, inputs, again)
+    layers = _layers_of(found)
+    notes = _describe_layers(layers, found, min(SENSED, len(inputs[0])))
     return layers, (*notes, f"{MIXED}: {rounded}") if rounded else notes
 
 
@@ -141,9 +137,9 @@ def write_int4(traced: Traced, path: Path, inputs: Sequence[npt.NDArray[Any]]) -
     require_packages(FORMATS[INT4], f"format {INT4}")
     with explained(ENGINE, INT4, traced.model):
         with replacing(path) as temporary:
-            _int4(traced, (), temporary)
-            running(temporary, inputs)
-        told = round_together(traced, path, inputs, _int4, SENSED)
+            _int4(traced, temporary)
+            runnable(temporary, inputs)
+        told = round_together(traced, path, inputs, _int4)
     return (f"{INT4}: {told or 'no kernel has four bits'}",)
 
 
@@ -168,20 +164,24 @@ class LayerPrecision:
     floats: tuple[str, ...] = ()
 
 
-def layers_of(found: Found) -> tuple[LayerPrecision, ...]:
+def _layers_of(found: Found) -> tuple[LayerPrecision, ...]:
     """Returns the precision of each layer in the file that was chosen, in the model's order."""
     floats = {
         scope_of(item): item.kind.lower()
         for item in file_graph(found.path).operators
         if not any(tensor.quantized for tensor in item.outputs)
     }
-    return tuple(
-        LayerPrecision(unit.name, level, dict(found.alone[unit]), _floats(unit, level, floats))
-        for unit, level in found.levels.items()
-    )
+    layers = []
+    for unit, level in found.levels.items():
+        kinds = {floats[scope] for scope in unit.scopes if scope in floats and level in WHOLE}
+        alone = dict(found.alone[unit])
+        layers.append(LayerPrecision(unit.name, level, alone, tuple(sorted(kinds))))
+    return tuple(layers)
 
 
-def told(layers: Sequence[LayerPrecision], found: Found, examples: int) -> tuple[str, ...]:
+def _describe_layers(
+    layers: Sequence[LayerPrecision], found: Found, examples: int
+) -> tuple[str, ...]:
     """Returns lines on which layers have which precision, and why.
 
     Args:
@@ -221,8 +221,7 @@ def round_together(
     traced: Traced,
     path: Path,
     inputs: Sequence[npt.NDArray[Any]],
-    make: Make,
-    judges: int,
+    make: Callable[[Traced, Path], None],
 ) -> str:
     """Makes a file anew with kernels of four bits rounded so that their layers' outputs stay.
 
@@ -231,9 +230,9 @@ def round_together(
     Args:
         traced: The model.
         path: A file that was made of it and runs; its weights have the nearest values.
-        inputs: Examples (n, ...), an array an input.
+        inputs: Examples (n, ...), an array an input: the first `SENSED` judge, the others are
+            rounded on.
         make: Makes the same file of another model of the same layers.
-        judges: So many examples, the first ones, judge; the others are rounded on.
 
     Returns:
         What was done, or why not; nothing where no kernel has four bits.
@@ -242,15 +241,15 @@ def round_together(
     if not kernels:
         return ""
     judging, rest = ([taken(part, rows) for part in inputs]
-                     for rows in (slice(judges), slice(judges, None)))  # fmt: skip
+                     for rows in (slice(SENSED), slice(SENSED, None)))  # fmt: skip
     wanted = outputs_of(session_for(plain_file(traced)), judging)
     before = divergence(wanted, outputs_of(session_for(path), judging))
     try:
         model, report = rounded_model(traced.model, rest, kernels)
         with Traced(model) as again:
             file = again.place / "rounded.tflite"
-            make(again, units_of(file_graph(plain_file(again)), kernels_of(model)), file)
-            after = divergence(wanted, outputs_of(running(file, judging), judging))
+            make(again, file)
+            after = divergence(wanted, outputs_of(runnable(file, judging), judging))
             if after < before:
                 write_bytes(path, file.read_bytes())
     except (InputError, ConversionFailed) as error:  # the file that is there is as good as any
@@ -283,7 +282,7 @@ def four_bit_kernels(path: Path, model: keras.Model) -> dict[str, int]:
             continue
         for weight in layer.weights:
             if len(weight.shape) > 1 and int(np.prod(weight.shape)) == kernel.elements:
-                found[paths[id(weight)]] = LARGEST
+                found[paths[id(weight)]] = 7  # of four bits, as many on both sides of zero
     return found
 
 
@@ -301,20 +300,18 @@ def rounded_model(
         InputError: Fewer than 20 examples, or no layer that can be solved for.
     """
     made = copy_model(model)
-    masks = {}
-    for path, variable in variable_paths(made):
-        full = np.asarray(variable.numpy()) != 0 if path in kernels else None
-        if full is not None and full.any() and not full.all():
-            masks[path] = full
+    full = {
+        path: np.asarray(variable.numpy()) != 0
+        for path, variable in variable_paths(made) if path in kernels
+    }  # fmt: skip
+    masks = {path: mask for path, mask in full.items() if mask.any() and not mask.all()}
     return made, repair(made, model, list(inputs), grids=kernels, masks=masks)
 
 
-def _int4(traced: Traced, _: Sequence[Unit], path: Path) -> None:
+def _int4(traced: Traced, path: Path) -> None:
     source = str(plain_file(traced))
     convert("mixed", source=source, path=str(path), ranges=None, recipe=INT4_WEIGHTS)
 
 
-def _floats(unit: Unit, level: str, floats: dict[str, str]) -> tuple[str, ...]:
-    if level not in WHOLE:
-        return ()
-    return tuple(sorted({floats[scope] for scope in unit.scopes if scope in floats}))
+def _find_units(traced: Traced) -> tuple[Unit, ...]:
+    return units_of(file_graph(plain_file(traced)), kernels_of(traced.model))

@@ -210,7 +210,7 @@ RUNTIME = Runtime(
     prepare=TensorFlowSession,
     suffixes=(".keras", ".h5"),
     formats=("float32",),
-    maker="compress.exporting.saved_model:file_for",
+    maker="compress.exporting.traced:file_for",
 )
 
 if __name__ == "__main__":

@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING, Any
 from compress.model.layers import RuleTable
 
 if TYPE_CHECKING:
-    from compress.quantization.call import Call
-    from compress.quantization.values import Value
+    from compress.quantization.call import Call, Value
 
 Rule = Callable[["Call"], "Value | list[Value]"]
 TABLE: RuleTable[Any] = RuleTable()
 """`rule(call) -> Value`, of several outputs a list; raises `KeptInFloats` with a reason."""
 layer_rule, operation_rule = TABLE.layer, TABLE.operation
 rule_for, names = TABLE.of, TABLE.names
-
-
-CHANNELS_FIRST = "channels come first: integer kernels want them last"
 OPEN_SIZE = "a size is open"
 
 
@@ -46,3 +42,21 @@ def register_quantization(layer_class: type, rule: Rule | None = None) -> Any:
         ...     return call.rectified(call.inputs[0], call.itself)
     """
     return TABLE.register(layer_class, rule)
+
+
+def refuse_mask(call: Call) -> None:
+    """Keep a call in floats that is given more than its values."""
+    if len(call.inputs) > 1:
+        raise KeptInFloats("it is called with a mask")
+
+
+def refuse_channels_first(call: Call) -> None:
+    """Keep a call in floats whose channels are not the last axis."""
+    if getattr(call.layer, "data_format", "channels_last") != "channels_last":
+        raise KeptInFloats("channels come first: integer kernels want them last")
+
+
+def refuse_whole_numbers(call: Call) -> None:
+    """Keep a call in floats that combines values with indices or booleans."""
+    if any(value.whole for value in call.inputs):
+        raise KeptInFloats("it merges what is no real number")

@@ -1,22 +1,29 @@
-"""Activations, of layers and alone: fused with what comes before, prescribed, or of a range."""
+"""Activations, of layers and alone, and attention: fused with what comes before, prescribed, or of
+a range."""
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
-from compress.quantization.call import Call
-from compress.quantization.rules._base import KeptInFloats, layer_rule, operation_rule
-from compress.quantization.values import Value
+import keras
+import tensorflow as tf
+
+from compress.quantization.call import FASTER, Call, Value
+from compress.quantization.kernels import Affine
+from compress.quantization.rules._base import (
+    KeptInFloats,
+    layer_rule,
+    operation_rule,
+    refuse_mask,
+)
 
 UNIT = (0.0, 255 / 256)
 """Range of a softmax or sigmoid in LiteRT: steps of 1/256 from 0 on."""
-SYMMETRIC = (-1.0, 127 / 128)
-"""Range of a tanh in LiteRT: steps of 1/128 on both sides of 0."""
-TABLES = ("gelu",)
-
-"""What LiteRT's integer kernels look up, or compute from a step's number alone."""
-RECTIFIERS = ("relu", "relu6")
+PRESCRIBED = {"sigmoid": UNIT, "softmax": UNIT, "tanh": (-1.0, 127 / 128)}
+"""Ranges in LiteRT; that of a tanh has steps of 1/128 on both sides of 0."""
 
 
 def activated(call: Call, value: Value, activation: Any) -> Value:
@@ -27,8 +34,6 @@ def activated(call: Call, value: Value, activation: Any) -> Value:
         value: What comes before its activation.
         activation: Of `keras.activations`; None: nothing is done.
     """
-    import keras
-
     name = name_of(activation)
     if name == "linear":
         return value
@@ -37,34 +42,11 @@ def activated(call: Call, value: Value, activation: Any) -> Value:
         made = keras.layers.Activation(activation, name=call.building.name(f"{call.path}_{name}"))
         return made(tensor)
 
-    if name in RECTIFIERS:
-        return call.rectified(value, layer)
-    if name in ("softmax", "sigmoid"):
-        return call.prescribed(layer, value, *UNIT)
-    if name == "tanh":
-        return call.prescribed(layer, value, *SYMMETRIC)
-    if name == "silu":
-        return gated(call, value, keras.activations.sigmoid)
-    if name == "leaky_relu":
-        return call.leaky(value, 0.2)  # Keras's default slope of the function
-    if name in TABLES:
-        return call.summed(layer, value, fuses=False)
-    return call.step_in_float(layer, value, f"activation {name} has no integer kernel")
-
-
-def gated(call: Call, value: Value, gate: Callable[[Any], Any]) -> Value:
-    """Returns a value times its own gate, a sigmoid."""
-    import keras
-
-    settled = call.on_grid(value)
-    opened = call.prescribed(call.applied(gate, what="gate"), settled, *UNIT)
-    return call.summed(call.applied(keras.ops.multiply, what="gated"), settled, opened, fuses=False)
+    return _apply_activation(call, value, name, layer)
 
 
 def name_of(activation: Any) -> str:
     """Returns the name of an activation as Keras calls it."""
-    import keras
-
     if activation is None:
         return "linear"
     found = getattr(activation, "__name__", type(activation).__name__)
@@ -72,31 +54,58 @@ def name_of(activation: Any) -> str:
     return str(found) if known is activation else f"'{found}'"
 
 
+def _apply_activation(call: Call, value: Value, name: str, function: Callable[[Any], Any]) -> Value:
+    """Return what an activation of a name makes of a value.
+
+    Args:
+        call: Of the activation, or of the layer that it ends.
+        value: What comes before it.
+        name: As Keras calls it.
+        function: Computes it (of a symbolic tensor).
+    """
+    if name in ("relu", "relu6"):
+        return call.rectified(value, function)
+    if name in PRESCRIBED:
+        return call.prescribed(function, value, *PRESCRIBED[name])
+    if name == "silu":  # times its own gate
+        settled = call.on_grid(value)
+        gate = call.applied(keras.activations.sigmoid, what="gate")
+        opened = call.prescribed(gate, settled, *UNIT)
+        gated = call.applied(keras.ops.multiply, what="gated")
+        return call.summed(gated, settled, opened, fuses=False)
+    if name == "leaky_relu":
+        return call.leaky(value, 0.2)  # Keras's default slope of the function
+    if name == "gelu":  # looked up, step by step
+        return call.summed(function, value, fuses=False)
+    return call.step_in_float(function, value, f"activation {name} has no integer kernel")
+
+
 @layer_rule("Activation")
 def activation(call: Call) -> Value:
     """The function that it was given."""
-    if len(call.inputs) == 1:
-        return activated(call, call.inputs[0], call.layer.activation)
-    raise KeptInFloats("it is called with a mask")
+    refuse_mask(call)
+    return activated(call, call.inputs[0], call.layer.activation)
+
+
+@operation_rule("Relu", "Relu6", "Sigmoid", "Tanh", "Silu", "Gelu")
+def activation_operation(call: Call) -> Value:
+    """The function of its name."""
+    return _apply_activation(call, call.inputs[0], type(call.layer).__name__.lower(), call.itself)
 
 
 @layer_rule("ReLU")
 def rectifier(call: Call) -> Value | list[Value]:
     """Fused; a limit is where the range ends."""
-    import keras
-
-    layer = call.layer
+    layer, value = call.layer, call.inputs[0]
     if layer.threshold:
         raise KeptInFloats("a ReLU with a threshold has no integer kernel")
     if layer.negative_slope and layer.max_value is not None:
         raise KeptInFloats("a leaky ReLU with a limit has no integer kernel")
     if layer.negative_slope:
-        return call.leaky(call.inputs[0], float(layer.negative_slope))
+        return call.leaky(value, float(layer.negative_slope))
     if layer.max_value in (None, 6.0):
-        return call.rectified(call.inputs[0], call.itself)
-    return call.rectified(
-        call.inputs[0], call.applied(keras.activations.relu), float(layer.max_value)
-    )
+        return call.rectified(value, call.itself)
+    return call.rectified(value, call.applied(keras.activations.relu), float(layer.max_value))
 
 
 @layer_rule("LeakyReLU")
@@ -106,50 +115,44 @@ def leaky(call: Call) -> Value:
     return call.leaky(call.inputs[0], float(call.layer.negative_slope))
 
 
-@layer_rule("ELU")
-def exponential(call: Call) -> list[Value]:
-    """In floats."""
-    return call.in_float("the converter makes no integer operation of it")
-
-
 @layer_rule("Softmax")
 @operation_rule("Softmax")
 def softmax(call: Call) -> Value | list[Value]:
     """Its steps are prescribed."""
-    if len(call.inputs) > 1:
-        raise KeptInFloats("it is called with a mask")
+    refuse_mask(call)
     if call.layer.axis not in (-1, len(call.shape) - 1):
         raise KeptInFloats("a softmax over another axis than the last has no integer kernel")
     return call.prescribed(call.itself, call.inputs[0], *UNIT)
 
 
-@operation_rule("Relu", "Relu6")
-def relu_operation(call: Call) -> Value:
-    """Fused with what comes before."""
-    return call.rectified(call.inputs[0], call.itself)
+@operation_rule("DotProductAttention")
+def dot_product(call: Call) -> Value | list[Value]:
+    """Scores, their softmax, and what it weighs; the scale of the scores is the queries'."""
+    layer = call.layer
+    names = inspect.signature(layer.call).parameters
+    given = {**dict(zip(names, call.node.args, strict=False)), **call.node.kwargs}
+    if given.get("mask") is not None or given.get("bias") is not None or layer.is_causal:
+        raise KeptInFloats("scores with a mask or a bias have no integer kernel")
+    if layer.attn_logits_soft_cap:
+        raise KeptInFloats("capped scores have no integer kernel")
+    if not call.building.integer_products:
+        raise KeptInFloats(FASTER)
+    query, key, value = call.inputs
+    width = call.node.inputs[0].shape[-1]
+    scale = given.get("scale")
+    factor = 1 / math.sqrt(width) if scale is None else float(scale)
+    queries = call.scaled(query, Affine(None, lambda: (tf.fill((width,), factor), None)))
 
+    def scores(one: Any, two: Any) -> Any:
+        return tf.matmul(tf.transpose(one, (0, 2, 1, 3)), tf.transpose(two, (0, 2, 3, 1)))
 
-@operation_rule("Sigmoid")
-def sigmoid_operation(call: Call) -> Value:
-    """Its steps are prescribed."""
-    return call.prescribed(call.itself, call.inputs[0], *UNIT)
+    scored = call.applied(scores, lambda one, two: (one[0], one[2], one[1], two[1]), "scores")
+    found = call.summed(scored, queries, key, fuses=False)
+    shares = call.prescribed(call.applied(keras.activations.softmax, what="shares"), found, *UNIT)
 
+    def weighed(one: Any, two: Any) -> Any:
+        made = tf.matmul(one, tf.transpose(two, (0, 2, 1, 3)))
+        return tf.transpose(made, (0, 2, 1, 3))
 
-@operation_rule("Tanh")
-def tanh_operation(call: Call) -> Value:
-    """Its steps are prescribed."""
-    return call.prescribed(call.itself, call.inputs[0], *SYMMETRIC)
-
-
-@operation_rule("Silu")
-def silu_operation(call: Call) -> Value:
-    """Its input times a sigmoid of it."""
-    import keras
-
-    return gated(call, call.inputs[0], keras.activations.sigmoid)
-
-
-@operation_rule("Gelu")
-def table_operation(call: Call) -> Value:
-    """Looked up, step by step."""
-    return call.summed(call.itself, call.inputs[0], fuses=False)
+    mixed = call.applied(weighed, lambda one, two: (one[0], one[2], one[1], two[3]), "weighed")
+    return call.summed(mixed, shares, value, fuses=False)

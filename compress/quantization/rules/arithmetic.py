@@ -1,34 +1,53 @@
-"""Raw arithmetic between tensors."""
+"""Sums, products, and scales by channel: of layers and of raw operations."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import keras
+import numpy as np
+import tensorflow as tf
+
 from compress.model.ports import BYTES
-from compress.quantization.call import FASTER, Call
-from compress.quantization.kernels import Affine
-from compress.quantization.rules._base import KeptInFloats, operation_rule
-from compress.quantization.values import Value
+from compress.quantization.call import FASTER, Call, Value
+from compress.quantization.kernels import Affine, tensor_of
+from compress.quantization.rules._base import (
+    OPEN_SIZE,
+    KeptInFloats,
+    layer_rule,
+    operation_rule,
+    refuse_mask,
+    refuse_whole_numbers,
+)
 
-Made = Value | list[Value]
+OTHER_AXIS = "it normalizes another axis than the last"
 
 
+@layer_rule("Add", "Multiply")
+def chained(call: Call) -> Value:
+    """Two at a time, each time with a range of its own; a ReLU behind the last is fused."""
+    refuse_whole_numbers(call)
+    adds = isinstance(call.layer, keras.layers.Add)
+    operation = keras.layers.Add if adds else keras.layers.Multiply
+    made, *rest = call.inputs
+    for value in rest:
+        layer = operation(name=call.building.name(call.path))
+        made = call.summed(lambda *tensors, layer=layer: layer(list(tensors)), made, value)
+    return made
+
+
+@layer_rule("Subtract")
 @operation_rule("Add", "Subtract", "Multiply")
-def between_tensors(call: Call) -> Made:
+def between_tensors(call: Call) -> Value:
     """With a range of its own; of a constant operand, too."""
-    if any(value.whole for value in call.inputs):
-        raise KeptInFloats("one operand is no real number")
+    refuse_whole_numbers(call)
     if len(call.inputs) == 2:
         return call.summed(call.itself, *call.inputs)
     return with_constant(call)
 
 
-def with_constant(call: Call) -> Made:
+def with_constant(call: Call) -> Value:
     """Combines a tensor with a number or an array of numbers, no larger than itself."""
-    import keras
-    import numpy as np
-    import tensorflow as tf
-
     operands = list(call.node.args[:2])
     place = next(
         (at for at, item in enumerate(operands) if not isinstance(item, keras.KerasTensor)), None
@@ -60,7 +79,7 @@ def with_constant(call: Call) -> Made:
 
 
 @operation_rule("Divide", "TrueDivide")
-def quotient(call: Call) -> Made:
+def quotient(call: Call) -> Value:
     """By a constant: times its reciprocal."""
     if len(call.inputs) > 1:
         raise KeptInFloats("a quotient of two tensors has no integer kernel")
@@ -77,7 +96,7 @@ def cast(call: Call) -> Value:
 
 
 @operation_rule("Matmul")
-def product(call: Call) -> Made:
+def product(call: Call) -> Value:
     """Two activations multiplied; in whole numbers with a range of their own."""
     if len(call.inputs) != 2 or any(value.whole for value in call.inputs):
         raise KeptInFloats("one operand is a constant")
@@ -86,7 +105,81 @@ def product(call: Call) -> Made:
     return call.summed(call.itself, *call.inputs, fuses=False)
 
 
+@layer_rule("GlobalAveragePooling1D", "GlobalAveragePooling2D")
 @operation_rule("Mean")
-def mean(call: Call) -> Made:
+def mean(call: Call) -> Value:
     """With a range of its own."""
+    refuse_mask(call)
     return call.summed(call.itself, call.inputs[0], fuses=False)
+
+
+@layer_rule("BatchNormalization")
+def batch_normalization(call: Call) -> Value:
+    """By its moving statistics: folded; behind anything but a kernel a convolution by channels."""
+    layer = call.layer
+    refuse_mask(call)
+    if layer.axis not in (-1, len(call.shape) - 1):
+        raise KeptInFloats(OTHER_AXIS)
+
+    def terms() -> tuple[Any, Any]:
+        scale = tf.math.rsqrt(tensor_of(layer.moving_variance) + layer.epsilon)
+        if layer.scale:
+            scale *= tensor_of(layer.gamma)
+        offset = -tensor_of(layer.moving_mean) * scale
+        return scale, offset + tensor_of(layer.beta) if layer.center else offset
+
+    return call.scaled(call.inputs[0], Affine(layer, terms))
+
+
+@layer_rule("LayerScale")
+def branch_scale(call: Call) -> Value:
+    """Folded; behind anything but a kernel a convolution by channels."""
+    layer = call.layer
+    return call.scaled(call.inputs[0], Affine(layer, lambda: (tensor_of(layer.gamma), None)))
+
+
+@layer_rule("Rescaling")
+def rescaling(call: Call) -> Value:
+    """A scale and an offset, a channel like the other unless they differ."""
+    layer, channels = call.layer, call.shape[-1]
+    if channels is None:
+        raise KeptInFloats(OPEN_SIZE)
+
+    def terms() -> tuple[Any, Any]:
+        return tuple(
+            tf.broadcast_to(tf.constant(value, tf.float32), (channels,))
+            for value in (layer.scale, layer.offset)
+        )
+
+    return call.scaled(call.inputs[0], Affine(layer, terms))
+
+
+@layer_rule("Normalization")
+def standardization(call: Call) -> Value:
+    """By the mean and the variance of each channel, where they are the last axis's."""
+    layer, channels = call.layer, call.shape[-1]
+    if channels is None:
+        raise KeptInFloats(OPEN_SIZE)
+    if layer.invert or not {-1, len(call.shape) - 1}.issuperset(layer.axis):
+        raise KeptInFloats(OTHER_AXIS)
+
+    def terms() -> tuple[Any, Any]:
+        mean, variance = (
+            tf.reshape(tf.convert_to_tensor(part), (-1,)) for part in (layer.mean, layer.variance)
+        )
+        deviation = tf.maximum(tf.sqrt(variance), 1e-7)
+        return tuple(tf.broadcast_to(part / deviation, (channels,)) for part in (1.0, -mean))
+
+    return call.scaled(call.inputs[0], Affine(layer, terms))
+
+
+@layer_rule("LayerNormalization", "GroupNormalization", "RMSNormalization", "UnitNormalization")
+def by_example(call: Call) -> list[Value]:
+    """Statistics of each example: in floats."""
+    return call.in_float("it normalizes by each example's own statistics, in many float operations")
+
+
+@layer_rule("ELU", "Maximum", "Minimum", "Average", "Dot")
+def in_floats(call: Call) -> list[Value]:
+    """What the converter has no integer kernel for."""
+    return call.in_float("the converter makes no integer operation of it")

@@ -1,36 +1,42 @@
-"""Layers with kernels."""
+"""Layers with kernels, or tables."""
 
 from __future__ import annotations
 
-from typing import Any
+import tensorflow as tf
 
-from compress.quantization.call import Call
-from compress.quantization.image_kernels import (
+from compress.quantization.call import Call, Value
+from compress.quantization.kernels import (
     DepthwiseKernel,
     ImageKernel,
+    Kernel,
+    MatrixKernel,
     PointwiseKernel,
     TransposedKernel,
+    tensor_of,
 )
-from compress.quantization.kernels import MatrixKernel
-from compress.quantization.rules._base import CHANNELS_FIRST, OPEN_SIZE, KeptInFloats, layer_rule
+from compress.quantization.layers import WithConstant
+from compress.quantization.rules._base import (
+    OPEN_SIZE,
+    KeptInFloats,
+    layer_rule,
+    refuse_channels_first,
+    refuse_mask,
+)
 from compress.quantization.rules.activations import activated
-from compress.quantization.values import Value
 
 
 @layer_rule("Conv1D", "Conv2D")
 def convolution(call: Call) -> Value:
     """A kernel by channel, then the activation."""
     _check_convolution(call)
-    made = call.kernel(ImageKernel(call.layer), call.inputs[0])
-    return activated(call, made, call.layer.activation)
+    return _apply_kernel(call, ImageKernel(call.layer), call.inputs[0])
 
 
 @layer_rule("DepthwiseConv1D", "DepthwiseConv2D")
 def depthwise(call: Call) -> Value:
     """A kernel a channel, then the activation."""
     _check_convolution(call, one_stride=True)
-    made = call.kernel(DepthwiseKernel(call.layer), call.inputs[0])
-    return activated(call, made, call.layer.activation)
+    return _apply_kernel(call, DepthwiseKernel(call.layer), call.inputs[0])
 
 
 @layer_rule("SeparableConv1D", "SeparableConv2D")
@@ -38,33 +44,28 @@ def separable(call: Call) -> Value:
     """Both of its kernels, with a range in between."""
     _check_convolution(call, one_stride=True)
     middle = call.kernel(DepthwiseKernel(call.layer, "depthwise_kernel"), call.inputs[0])
-    made = call.kernel(PointwiseKernel(call.layer), middle)
-    return activated(call, made, call.layer.activation)
+    return _apply_kernel(call, PointwiseKernel(call.layer, "pointwise_kernel"), middle)
 
 
 @layer_rule("Conv2DTranspose")
 def transposed(call: Call) -> Value:
     """A kernel for all channels, then the activation."""
-    layer = call.layer
     _check_convolution(call)
-    if layer.output_padding is not None or max(layer.dilation_rate) > 1:
+    if call.layer.output_padding is not None or max(call.layer.dilation_rate) > 1:
         raise KeptInFloats("padding of its outputs and dilation have no integer kernel")
-    return activated(call, call.kernel(TransposedKernel(layer), call.inputs[0]), layer.activation)
+    return _apply_kernel(call, TransposedKernel(call.layer), call.inputs[0])
 
 
 @layer_rule("Dense")
 def dense(call: Call) -> Value:
     """A matrix as a 1 x 1 convolution, then the activation."""
     _check(call)
-    made = call.kernel(MatrixKernel(call.layer), call.inputs[0])
-    return activated(call, made, call.layer.activation)
+    return _apply_kernel(call, MatrixKernel(call.layer), call.inputs[0])
 
 
 @layer_rule("EinsumDense")
 def einsum(call: Call) -> Value:
     """A matrix, where its equation multiplies the last axes of the input."""
-    import tensorflow as tf
-
     layer = call.layer
     _check(call)
     summed = axes_summed(layer.equation)
@@ -75,12 +76,32 @@ def einsum(call: Call) -> Value:
     kernel = MatrixKernel(layer, summed)
     made = call.kernel(kernel, call.inputs[0])
     if kernel.bias_by_position:
-
-        def bias() -> Any:
-            return tf.convert_to_tensor(layer.bias.value)
-
-        made = call.with_constant(tf.add, made, bias, layer)
+        made = call.with_constant(tf.add, made, lambda: tensor_of(layer.bias), layer)
     return activated(call, made, layer.activation)
+
+
+@layer_rule("Embedding")
+def embedding(call: Call) -> Value:
+    """A table of whole numbers, looked up."""
+    if call.layer.mask_zero:
+        raise KeptInFloats("it masks: what is masked is no whole number")
+    _refuse_changed_by_keras(call)
+    layer, table = call.layer, call.building.range(f"{call.path}_table")
+    look_up = WithConstant(
+        lambda indices, rows: tf.gather(rows, tf.cast(indices, tf.int32)),
+        lambda: tensor_of(layer.embeddings), table, layer,
+        shape=lambda shape: (*shape, layer.output_dim), name=call.building.name(call.path),
+    )  # fmt: skip
+    return Value(call.path, look_up(call.inputs[0].tensor), table)
+
+
+@layer_rule("LSTM", "GRU", "SimpleRNN", "Bidirectional", "RNN", "ConvLSTM1D", "ConvLSTM2D")
+def recurrent(call: Call) -> list[Value]:
+    """Steps that feed each other: in floats."""
+    why = "its steps feed each other: the converter has no integer kernel for it"
+    if type(call.layer).__name__ == "LSTM":
+        why += " (where LiteRT has one operation for it, its weights have 8 bits in the file)"
+    return call.in_float(why)
 
 
 def axes_summed(equation: str) -> int:
@@ -101,6 +122,11 @@ def axes_summed(equation: str) -> int:
     return 0
 
 
+def _apply_kernel(call: Call, kernel: Kernel, value: Value) -> Value:
+    """Return what a kernel makes of a value, with the layer's activation behind it."""
+    return activated(call, call.kernel(kernel, value), call.layer.activation)
+
+
 def _check_convolution(call: Call, *, one_stride: bool = False) -> None:
     """Refuses convolutions that have no integer kernel.
 
@@ -111,20 +137,21 @@ def _check_convolution(call: Call, *, one_stride: bool = False) -> None:
     Raises:
         KeptInFloats: It has none.
     """
-    layer = call.layer
-    if layer.data_format != "channels_last":
-        raise KeptInFloats(CHANNELS_FIRST)
-    if one_stride and len(set(layer.strides)) > 1:
+    refuse_channels_first(call)
+    if one_stride and len(set(call.layer.strides)) > 1:
         raise KeptInFloats("strides that differ by axis have no integer kernel")
     _check(call)
 
 
 def _check(call: Call) -> None:
-    layer = call.layer
-    if len(call.inputs) > 1:
-        raise KeptInFloats("it is called with a mask")
-    if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
-        raise KeptInFloats("LoRA and kernels that Keras has quantized are left as they are")
+    refuse_mask(call)
+    _refuse_changed_by_keras(call)
     call.settled(call.inputs[0])  # its size is known then
     if None in call.shape_of(0)[1:]:
         raise KeptInFloats(OPEN_SIZE)
+
+
+def _refuse_changed_by_keras(call: Call) -> None:
+    layer = call.layer
+    if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
+        raise KeptInFloats("LoRA and weights that Keras has quantized are left as they are")

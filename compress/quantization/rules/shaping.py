@@ -1,37 +1,77 @@
-"""Layers that move or repeat values, or leave them as they are."""
+"""Layers and operations that move, repeat or pool values, or leave them as they are."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from compress.model.layers import select_classes
-from compress.quantization.call import Call
-from compress.quantization.rules._base import KeptInFloats, layer_rule, operation_rule
-from compress.quantization.values import Value
+import tensorflow as tf
 
-Made = Value | list[Value]
+from compress.model.layers import select_classes
+from compress.quantization.call import Call, Value
+from compress.quantization.rules._base import (
+    OPEN_SIZE,
+    KeptInFloats,
+    layer_rule,
+    operation_rule,
+    refuse_channels_first,
+    refuse_whole_numbers,
+)
 
 
 @layer_rule(
-    "Flatten", "Reshape", "Permute", "RepeatVector", "Cropping1D", "Cropping2D", "ZeroPadding1D",
+    "Flatten",
+    "Reshape",
+    "Permute",
+    "RepeatVector",
+    "Cropping1D",
+    "Cropping2D",
+    "ZeroPadding1D",
     "ZeroPadding2D",
+    "GlobalMaxPooling1D",
+    "GlobalMaxPooling2D",
+)
+@operation_rule(
+    "ExpandDims", "Flip", "GetItem", "Reshape", "Squeeze", "Transpose", "Moveaxis", "Swapaxes",
 )  # fmt: skip
-def moved(call: Call) -> Made:
+def moved(call: Call) -> list[Value]:
     """On the same grid."""
+    if len(call.inputs) > 1:
+        raise KeptInFloats("it is told by a tensor what to move")
     return call.same(call.itself, call.inputs[0])
 
 
-@layer_rule("UpSampling1D", "UpSampling2D")
-def repeated(call: Call) -> Made:
-    """On the same grid; what is interpolated is rounded to it."""
-    import tensorflow as tf
+@layer_rule("Concatenate")
+@operation_rule("Concatenate")
+def concatenated(call: Call) -> list[Value]:
+    """On one grid."""
+    refuse_whole_numbers(call)
+    return call.same(call.itself, *call.inputs)
 
-    layer, size = call.layer, call.shape
-    kind = getattr(layer, "interpolation", "nearest")
+
+@layer_rule("MaxPooling1D", "MaxPooling2D")
+def largest(call: Call) -> list[Value]:
+    """On the same grid."""
+    refuse_channels_first(call)
+    return call.same(call.itself, call.inputs[0])
+
+
+@layer_rule("AveragePooling1D", "AveragePooling2D")
+def pooled_mean(call: Call) -> list[Value]:
+    """Rounded to the same grid."""
+    refuse_channels_first(call)
+    return call.same(call.itself, call.inputs[0], rounds=True, away=True)
+
+
+@layer_rule("UpSampling1D", "UpSampling2D")
+def repeated(call: Call) -> list[Value]:
+    """On the same grid; what is interpolated is rounded to it."""
+    size = call.shape
+    kind = getattr(call.layer, "interpolation", "nearest")
     if kind not in ("nearest", "bilinear"):
         raise KeptInFloats(f"{kind} interpolation has no integer kernel")
-    if getattr(layer, "data_format", "channels_last") != "channels_last" or None in size[1:]:
-        raise KeptInFloats("channels come first, or a size is open")
+    refuse_channels_first(call)
+    if None in size[1:]:
+        raise KeptInFloats(OPEN_SIZE)
     if kind == "bilinear":
         return call.same(call.itself, call.inputs[0], rounds=True)
     pixels = size[1:3] if len(size) == 4 else (size[1], 1)
@@ -53,24 +93,4 @@ def in_training_alone(call: Call) -> Value:
 @layer_rule("Identity")
 def identity(call: Call) -> Value:
     """Nothing is done."""
-    return call.passed(call.inputs[0])
-
-
-@operation_rule(
-    "ExpandDims", "Flip", "GetItem", "Reshape", "Squeeze", "Transpose", "Moveaxis", "Swapaxes",
-)  # fmt: skip
-def moved_operation(call: Call) -> Made:
-    """On the same grid."""
-    if len(call.inputs) > 1:
-        raise KeptInFloats("it is told by a tensor what to move")
-
-    return call.same(call.itself, call.inputs[0])
-
-
-@operation_rule("Concatenate")
-def joined_operation(call: Call) -> Made:
-    """On one grid."""
-
-    if any(value.whole for value in call.inputs):
-        raise KeptInFloats("it joins what is no real number")
-    return call.same(call.itself, *call.inputs)
+    return call.inputs[0]

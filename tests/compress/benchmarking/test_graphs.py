@@ -14,8 +14,8 @@ from compress import BenchPlan, bench
 from compress.benchmarking.models import models_of
 from compress.core.errors import InputError
 from compress.exporting.litert import convert_litert
-from compress.exporting.saved_model import TracedSavedModel
 from compress.exporting.tflite_editing import resized
+from compress.exporting.traced import TracedSavedModel
 from compress.measure.runtimes import RUNTIMES
 from compress.model.kinds import SavedModel
 

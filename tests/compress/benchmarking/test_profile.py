@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from compress.benchmarking import _by_layer, multipliers, profiled
-from compress.exporting.traced import UNNAMED, layer_of
+from compress.exporting.traced import UNNAMED, path_of
 
 
 def test_names_lead_to_layers() -> None:
     layers = {"conv2d", "conv2d_1", "stem_relu"}
     # traced once more, a scope gets a number
-    assert layer_of("net_1/conv2d_1/convolution", layers) == "conv2d"
-    assert layer_of("net_1/conv2d_1_2/convolution", layers) == "conv2d_1"
-    assert layer_of("net/stem_relu/Relu", layers) == "stem_relu"
-    assert layer_of("Reshape__12", layers) == UNNAMED
+    assert path_of("net_1/conv2d_1/convolution", layers) == "conv2d"
+    assert path_of("net_1/conv2d_1_2/convolution", layers) == "conv2d_1"
+    assert path_of("net/stem_relu/Relu", layers) == "stem_relu"
+    assert path_of("Reshape__12", layers) == UNNAMED
 
 
 def test_times_add_up_by_hand() -> None:

@@ -201,7 +201,7 @@ def test_what_is_no_pixel_is_refused(learnt: Any, tmp_path: Path) -> None:
 
 
 def test_random_inputs_are_pixels_of_the_whole_range(learnt: Any, tmp_path: Path) -> None:
-    from compress.exporting import _random
+    from compress.exporting.files import _random
 
     drawn = np.asarray(_random(learnt, 0).train.x)
     assert (drawn.min(), drawn.max()) == (0.0, 255.0)

@@ -12,7 +12,7 @@ import pytest
 from compress.data import Dataset, Unlabelled
 from compress.data.tasks import make_task
 from compress.exporting import answering
-from compress.exporting.answering import HeldBack
+from compress.exporting.answering import confirm_as_good
 from compress.train.given import dataset_for
 
 L = keras.layers
@@ -47,9 +47,11 @@ def confirmed(
 ) -> tuple[str, list[int]]:
     files = Files({"original": 0, **wrong})
     monkeypatch.setattr(answering, "_answered", files)
-    monkeypatch.setattr("compress.measure.runtimes.session_for", lambda path: path.name)
-    held = HeldBack(model, data, make_task("multiclass", 3), np.asarray(used, int), 0)
-    text = held.confirm_as_good(*map(Path, ("int8", "mixed", "original")))
+    monkeypatch.setattr(answering, "session_for", lambda path: path.name)
+    text = confirm_as_good(
+        *map(Path, ("int8", "mixed", "original")), model=model, data=data,
+        task=make_task("multiclass", 3), used=np.asarray(used, int), seed=0,
+    )  # fmt: skip
     return text, files.seen
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from compress.exporting.litert import write_litert
 from compress.exporting.traced import Traced
 from compress.model.copies import copy_model, with_indices
-from compress.quantization.calibration import calibrate
+from compress.quantization.ranges import calibrate
 from compress.quantization.twin import Twin, twin_of
 
 INTEGERS = ("int8", "int32", "int16", "int64", "bool")

@@ -6,9 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from compress.quantization.calibration import calibrate
-from compress.quantization.report import layer_errors
-from compress.quantization.twin import twin_of
+from compress.quantization.ranges import calibrate
+from compress.quantization.twin import layer_errors, twin_of
 
 
 def test_own_and_total_errors() -> None:

@@ -14,7 +14,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("tf2onnx")
 
 from compress import InputError, export, quantize
-from compress.exporting.onnx_ranges import on_grid
+from compress.exporting.onnx import on_grid
 from compress.measure.runtimes import session_for
 from tests.compress.quantization.graphs import scatter
 from tests.compress.quantization.saturating import INT16, exact, kernels_of, saturated, worst_pairs

@@ -10,8 +10,15 @@ import pytest
 import tensorflow as tf
 
 from compress.core.errors import InputError
-from compress.quantization.calibration import BINS, METHODS, _Seen, calibrate
-from compress.quantization.ranges import MOMENTUM, FakeQuant, State
+from compress.quantization.ranges import (
+    BINS,
+    METHODS,
+    MOMENTUM,
+    FakeQuant,
+    State,
+    _Seen,
+    calibrate,
+)
 from compress.quantization.twin import twin_of
 
 

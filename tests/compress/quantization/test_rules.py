@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from compress.core.errors import RunFailed
-from compress.quantization.rules import activations, floats, merging, names, rule_for
+from compress.quantization.rules import arithmetic, kernels, names, rule_for
 from compress.quantization.rules._base import register_quantization
 from compress.quantization.rules.kernels import axes_summed
 from compress.quantization.rules.shaping import in_training_alone
@@ -120,9 +120,7 @@ MORE: dict[str, tuple[tuple[int, ...], Made]] = {
         L.Conv2D(4, 1)(x))),
 }  # fmt: skip
 
-FLOATS = (
-    activations.exponential, floats.recurrent, floats.by_example, merging.in_floats,
-)  # fmt: skip
+FLOATS = (kernels.recurrent, arithmetic.by_example, arithmetic.in_floats)
 TIES = {"ops.Matmul": 0.02, "bilinear": 0.02}
 """Share of outputs that may be a step away, where the runtime rounds in a way of its own."""
 
@@ -142,13 +140,13 @@ def checked(
     twin, inputs = made_twin(built(rules))
     assert [call.reason for call in twin.placed if call.reason] == []
     found = compared(twin, inputs, folder, reference=reference)
-    for kernels, result in found.items():
-        assert result.floats == [], kernels
+    for engine, result in found.items():
+        assert result.floats == [], engine
         assert len(result.parts) == len(rules)
         for name, steps in zip(rules, result.parts, strict=True):
             # default kernels: to the bit, but for sums that lie on a tie
             most = 1 if name in RULES else 2
-            if kernels == "default":
+            if engine == "default":
                 assert np.abs(steps).max() <= most, name
                 # which sums lie on one depends on the order in which threads add
                 most = max(2.0, TIES.get(name, 5e-4) * steps.size)

@@ -13,7 +13,7 @@ import pytest
 from compress import export
 from compress.core.errors import InputError, RunFailed
 from compress.exporting.litert import export_litert, plain_file
-from compress.exporting.mixed.candidates import Files
+from compress.exporting.mixed.search import Files
 from compress.exporting.mixed.units import (
     BITS,
     ENTRIES,

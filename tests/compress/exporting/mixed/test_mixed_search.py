@@ -11,8 +11,7 @@ import pytest
 from compress.core.errors import RunFailed
 from compress.exporting.conversions import ConversionFailed
 from compress.exporting.mixed import search
-from compress.exporting.mixed.candidates import Files
-from compress.exporting.mixed.search import Search
+from compress.exporting.mixed.search import Files, Search
 from compress.exporting.mixed.units import Unit
 from compress.plan import ExportOptions
 
