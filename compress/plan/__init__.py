@@ -15,12 +15,12 @@ from compress.plan.channels import (
     CHANNEL_SCOPES,
     SCORE_SCALES,
     ChannelOptions,
+    LayerShare,
 )
 from compress.plan.data import NORMALIZATIONS, DataOptions
-from compress.plan.distill import CACHES, DistillOptions
+from compress.plan.distill import AUTO, CACHES, DistillOptions, LayerPair, Ramp, TeacherChoice
 from compress.plan.fields import option, require, require_choice, settle
 from compress.plan.forms import Names, Place
-from compress.plan.layers import LayerPair, LayerShare
 from compress.plan.output import (
     FORMATS,
     LEVELS,
@@ -30,12 +30,7 @@ from compress.plan.output import (
     ExportOptions,
     LatencyOptions,
 )
-from compress.plan.pattern import PatternSpec
-from compress.plan.quantize import QuantizeOptions
-from compress.plan.ramp import Ramp
 from compress.plan.target import Target
-from compress.plan.teacher import AUTO, TeacherChoice
-from compress.plan.train_time import TrainTime
 from compress.plan.training import (
     AUGMENTATIONS,
     CLASS_WEIGHTS,
@@ -43,6 +38,7 @@ from compress.plan.training import (
     MIN_FINETUNE_EPOCHS,
     OPTIMIZERS,
     SCHEDULES,
+    QuantizeOptions,
     TrainSettings,
 )
 from compress.plan.weights import (
@@ -50,6 +46,8 @@ from compress.plan.weights import (
     PRUNED_TOO,
     WEIGHT_SCHEDULES,
     WEIGHT_SCOPES,
+    PatternSpec,
+    TrainTime,
     WeightOptions,
 )
 from compress.plugins import LOGS

@@ -4,14 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
+from compress.core.errors import InputError, one_line
+from compress.core.quantities import number_text, parse_number
 from compress.plan.data import AUTO
 from compress.plan.fields import RemovedOption, option, require, require_choice, settle
-from compress.plan.forms import Given, Names
-from compress.plan.layers import LayerShare
+from compress.plan.forms import Given, Names, Written
 from compress.plan.target import Target
 from compress.plugins import CRITERIA
+
+
+@dataclass(frozen=True)
+class LayerShare(Written):
+    """A share for the layers that a pattern names.
+
+    Attributes:
+        pattern: Of layer names, as the shell matches them ("conv1*").
+        share: In [0, 1].
+
+    Example:
+        >>> LayerShare.parse("conv1*=0.3")
+        LayerShare(pattern='conv1*', share=0.3)
+    """
+
+    pattern: str
+    share: float
+
+    @classmethod
+    def parse(cls, text: str, name: str = "a share of layers") -> Self:
+        """Reads "pattern=0.3" or "pattern=30%".
+
+        Raises:
+            InputError: There is no pattern, or the share is not in [0, 1].
+        """
+        pattern, _, digits = text.rpartition("=")
+        share = parse_number(digits, "share")
+        if not pattern or share is None or not 0 <= share <= 1:
+            raise InputError(
+                f"{name} must be pattern=share, a share in [0, 1], like conv1*=0.3. "
+                f"Received: {one_line(text)}."
+            )
+        return cls(pattern, share)
+
+    @classmethod
+    def of(cls, value: object, name: str = "a share of layers") -> Self:
+        """Takes a pair (pattern, share) too, as a dictionary's items are."""
+        if isinstance(value, tuple | list) and len(value) == 2 and isinstance(value[0], str):
+            value = f"{value[0]}={one_line(value[1])}"
+        return super().of(value, name)
+
+    def __str__(self) -> str:
+        """Returns "conv1*=0.3"."""
+        return f"{self.pattern}={number_text(self.share)}"
+
 
 CHANNEL_COSTS = ("macs", "params", "amount")
 CHANNEL_SCOPES = (AUTO, "global", "layer", "damage")

@@ -17,14 +17,13 @@ from compress.core.device import DEVICES
 from compress.core.errors import InputError, one_line
 from compress.data.tasks import qualities
 from compress.plan import Plan
-from compress.plan.bench import BENCH_FORMATS, BenchPlan
+from compress.plan.bench import BENCH_FORMATS, BenchPlan, InputShape
 from compress.plan.data import AUTO
 from compress.plan.distill import NO_LOSS
 from compress.plan.fields import PlanField, from_nested, nest, overlay, plan_fields
 from compress.plan.forms import kind_of
-from compress.plan.input_shape import InputShape
-from compress.plan.quantize import CALIBRATIONS
-from compress.plan.shrink_to import explain_bare_latencies
+from compress.plan.shrink import explain_bare_latencies
+from compress.plan.training import CALIBRATIONS
 from compress.plugins import CRITERIA, HINTS, LOGIT_LOSSES, LOGS, RUNTIMES, SOURCES, TASKS
 from search.cli._console import note, reporting_errors
 from search.cli._help import GENERAL, SECTIONS

@@ -64,10 +64,9 @@ def inspect(
     from compress.model.inference import left_out
     from compress.model.io import load_model
     from compress.model.kinds import require_inspectable
-    from compress.plan.bench import BenchPlan
+    from compress.plan.bench import BenchPlan, given
     from compress.plan.fields import require
     from compress.plan.forms import listed
-    from compress.plan.input_shape import given
     from compress.prune.channels import coupled_groups
     from compress.report.terminal import costs_json, render_costs, render_coupling
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from compress.plan.bench import InputShape
 from compress.plan.forms import listed
-from compress.plan.input_shape import InputShape
 from compress.plan.shrink import ShrinkChannels
 from search.cli._console import display, reporting_errors, show, written
 from search.cli._help import add_command, command_group

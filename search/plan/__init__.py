@@ -9,12 +9,17 @@ from pathlib import Path
 from compress.plan import ChannelOptions, DataOptions, Plan, TeacherChoice
 from compress.plan.fields import option, require
 from compress.plan.forms import Given
-from compress.plan.shrink import ShrinkChannels, ShrinkPlan, ShrinkTraining, ShrinkWeights
-from compress.plan.shrink_to import ShrinkTo
-from search.plan.conditions import COSTS, Condition
-from search.plan.engine import EngineOptions
-from search.plan.search import SearchOptions
-from search.plan.stopping import BudgetOptions, FinalOptions, StoppingOptions, rungs
+from compress.plan.keywords import FUNCTIONS, Keywords
+from compress.plan.shrink import ShrinkChannels, ShrinkPlan, ShrinkTo, ShrinkTraining, ShrinkWeights
+from search.plan.search import EngineOptions, SearchOptions
+from search.plan.stopping import (
+    COSTS,
+    BudgetOptions,
+    Condition,
+    FinalOptions,
+    StoppingOptions,
+    rungs,
+)
 
 __all__ = [
     "COSTS",
@@ -165,3 +170,9 @@ class SearchPlan(Plan):
             InputError: A rung is not below the epochs.
         """
         return rungs(self.stopping.rule, self.search.epochs, self.stopping.rungs)
+
+
+RUN = Keywords("run", SearchPlan, without=frozenset({"data.source"}))
+RUN_SEARCH = Keywords("run_search", SearchPlan, without=frozenset({"data.source"}))
+
+FUNCTIONS.extend((RUN, RUN_SEARCH))

@@ -9,10 +9,9 @@ import numpy as np
 from compress.core.pareto import log_costs
 from compress.measure import formats
 from compress.report.live.charts import Chart, line
-from search.report.candidates import FRONT, GONE
-from search.report.course import SearchFacts
+from search.report.front import FRONT, GONE
 from search.report.importance import REPEATS, Floats, Parameter, parameters, rank_parameters
-from search.report.searched import SearchReport
+from search.report.searched import SearchFacts, SearchReport
 from search.study.directory import STOPPED, Candidate
 from search.study.front import Progress, is_finite, losses_of
 

@@ -22,8 +22,8 @@ from compress.report.markup import filled, style_sheet, templates
 from compress.run.compressed import read_example_values
 from compress.run.directory import RunFolder
 from search.report import SearchReport, load_report
-from search.report.candidates import candidate_points
 from search.report.compare_fronts import Compare, Duel, Stretch, duel
+from search.report.front import candidate_points
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x")

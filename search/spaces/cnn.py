@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.data import Dataset
-from search.spaces._base import DrawnSpace
+from search.spaces._base import Choice, Chosen, DrawnSpace, pick, steps, whole
 from search.spaces._blocks import (
     STRIDE_FROM,
     activate,
@@ -17,7 +17,6 @@ from search.spaces._blocks import (
     depthwise,
     stages_within,
 )
-from search.spaces._choices import Choice, Chosen, pick, steps, whole
 
 MAX_STAGES = 3
 STEM_WIDTHS = (8, 16, 24)

@@ -21,8 +21,7 @@ from compress.core.quantities import MOST_SEED, SEED_BITS, parse_whole_number
 from compress.data import Dataset
 from compress.measure import count_macs
 from search.samplers._base import deciding, value_count
-from search.spaces._base import DeclaredSpace, Space
-from search.spaces._choices import Choice, Chosen, count
+from search.spaces._base import Choice, Chosen, DeclaredSpace, Space, count
 
 SAMPLES = 32
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from compress.core.errors import InputError
 from compress.data import Dataset
-from search.spaces._base import DrawnSpace, Sketch, head
+from search.spaces._base import Choice, Chosen, DrawnSpace, Sketch, head, pick, steps, whole
 from search.spaces._blocks import normalize
-from search.spaces._choices import Choice, Chosen, pick, steps, whole
 
 MAX_LAYERS = 4
 WIDTHS = (16, 32, 64, 128, 256, 512)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.data import Dataset
-from search.spaces._base import DrawnSpace, Sketch
+from search.spaces._base import Choice, Chosen, DrawnSpace, Sketch, pick, steps, whole
 from search.spaces._blocks import (
     STRIDE_FROM,
     add,
@@ -17,7 +17,6 @@ from search.spaces._blocks import (
     multiple_of_8,
     stages_within,
 )
-from search.spaces._choices import Choice, Chosen, pick, steps, whole
 
 WIDTHS = (16, 24, 40, 80, 160)
 """Channels of each stage at width 1, as in MobileNetV3."""

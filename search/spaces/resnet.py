@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from compress.data import Dataset
-from search.spaces._base import DrawnSpace, Sketch
+from search.spaces._base import Choice, Chosen, DrawnSpace, Sketch, pick, steps, whole
 from search.spaces._blocks import (
     STRIDE_FROM,
     activate,
@@ -18,7 +18,6 @@ from search.spaces._blocks import (
     normalize,
     stages_within,
 )
-from search.spaces._choices import Choice, Chosen, pick, steps, whole
 
 MAX_STAGES = 4
 MAX_BLOCKS = 4

@@ -17,9 +17,8 @@ from compress.data.tasks import MultiClass
 from compress.plan import ChannelOptions, LatencyOptions, Plan, Target, TrainSettings
 from compress.plan.bench import BenchPlan
 from compress.plan.fields import from_flat, from_nested, plan_fields, to_nested, value_of
-from compress.plan.goal import GoalOptions
 from compress.plan.keywords import SHRINK
-from compress.plan.shrink import ShrinkPlan
+from compress.plan.shrink import GoalOptions, ShrinkPlan
 from compress.plan.target import SizeTarget, TimeTarget
 from search.cli._options import plan_command
 from search.plan import SearchPlan
