@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from compress.data import Dataset
 from compress.data.tasks import Regression, Task
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     import keras
     from optuna.distributions import BaseDistribution
     from optuna.trial import BaseTrial
+Chosen = dict[str, Any]
+"""Complete choices: name -> value, without those whose condition does not hold."""
 
 
-class Space(Protocol):
+class Space(ABC):
     """A search space.
 
     Attributes:
@@ -26,22 +28,15 @@ class Space(Protocol):
         trained: Whether models come with trained weights: training goes on from there.
     """
 
-    @property
-    def name(self) -> str:
-        """As users type it."""
-        ...
-
-    @property
-    def trained(self) -> bool:
-        """Whether models come with trained weights: training goes on from there."""
-        ...
+    name: str
+    trained = False
 
     def facts(self) -> dict[str, str]:
         """Returns, by name, what the space follows from beside its name; {}: nothing.
 
         A run goes on only where it is the same. Called behind `check`.
         """
-        ...
+        return {}
 
     def whole(self) -> tuple[Path, keras.Model] | None:
         """Returns the trained model, and its file, that the space's models are parts of, or None.
@@ -49,23 +44,23 @@ class Space(Protocol):
         Raises:
             InputError: It cannot be read.
         """
-        ...
+        return None
 
+    @abstractmethod
     def check(self, data: Dataset) -> None:
         """Raises InputError where the space cannot serve this data."""
-        ...
 
+    @abstractmethod
     def baseline(self, data: Dataset) -> dict[str, Any]:
         """Returns sensible choices, tried first: what a search has to beat; {}: unknown."""
-        ...
 
     def smallest(self, data: Dataset) -> dict[str, Any] | None:
         """Returns the complete choices of fewest MACs, or None where they are not known."""
-        ...
+        return None
 
     def largest(self, data: Dataset) -> dict[str, Any] | None:
         """Returns the complete choices of most MACs, or None where they are not known."""
-        ...
+        return None
 
     def ladder(self, data: Dataset, steps: int) -> list[dict[str, Any]]:
         """Returns complete choices from the smallest model's on towards the baseline.
@@ -78,20 +73,20 @@ class Space(Protocol):
             Choices of rising costs, without the baseline, each once; [] where the smallest
             are not known.
         """
-        ...
+        return []
 
+    @abstractmethod
     def build(self, trial: BaseTrial, data: Dataset) -> keras.Model:
         """Asks `trial` for all choices and builds the model, untrained unless `trained`.
 
         The model takes `data.input_shape` and ends in `head`.
         """
-        ...
 
     def count(self, chosen: dict[str, Any], data: Dataset) -> tuple[int, int] | None:
         """Returns MACs and parameters of complete choices without building them; None: unknown."""
-        ...
+        return None
 
-    def prepare(
+    def prepare(  # noqa: B027
         self, model: keras.Model, chosen: dict[str, Any], data: Dataset, *, quickly: bool = False
     ) -> None:
         """Readies a model of `build` for its training, in place.
@@ -104,34 +99,14 @@ class Space(Protocol):
             data: What it will be trained on.
             quickly: It is one of hundreds, to be told from the others in seconds.
         """
-        ...
 
 
-class DeclaredSpace(ABC):
+class DeclaredSpace(Space):
     """A space whose choices are data, so that they are counted and bounded without Keras.
 
     The choices of fewest and of most MACs are also those of fewest and of most parameters
     (some parameters, as of normalization, may be the same elsewhere): subclasses keep to it.
     """
-
-    name: str
-    trained = False
-
-    def facts(self) -> dict[str, str]:
-        """See `Space.facts`."""
-        return {}
-
-    def whole(self) -> tuple[Path, keras.Model] | None:
-        """See `Space.whole`."""
-        return None
-
-    @abstractmethod
-    def check(self, data: Dataset) -> None:
-        """See `Space.check`."""
-
-    @abstractmethod
-    def baseline(self, data: Dataset) -> dict[str, Any]:
-        """See `Space.baseline`."""
 
     @abstractmethod
     def choices(self, data: Dataset) -> tuple[Choice, ...]:
@@ -143,11 +118,11 @@ class DeclaredSpace(ABC):
 
     def smallest(self, data: Dataset) -> dict[str, Any]:
         """Returns the complete choices of fewest MACs and parameters."""
-        return extreme(self.choices(data), most=False)
+        return complete(self.choices(data), lambda choice: choice.least)
 
     def largest(self, data: Dataset) -> dict[str, Any]:
         """Returns the complete choices of most MACs and parameters."""
-        return extreme(self.choices(data), most=True)
+        return complete(self.choices(data), lambda choice: choice.most)
 
     def ladder(self, data: Dataset, steps: int) -> list[dict[str, Any]]:
         """See `Space.ladder`; each choice goes through its values in equal parts."""
@@ -162,15 +137,6 @@ class DeclaredSpace(ABC):
     def build(self, trial: BaseTrial, data: Dataset) -> keras.Model:
         """See `Space.build`."""
         return self.assemble(choose(trial, self.choices(data)), data)
-
-    def count(self, chosen: Chosen, data: Dataset) -> tuple[int, int] | None:
-        """See `Space.count`; unknown unless a subclass says it."""
-        return None
-
-    def prepare(  # noqa: B027
-        self, model: keras.Model, chosen: dict[str, Any], data: Dataset, *, quickly: bool = False
-    ) -> None:
-        """See `Space.prepare`; nothing is left to do unless a subclass says so."""
 
 
 class DrawnSpace(DeclaredSpace):
@@ -292,10 +258,6 @@ def head(features: Any, task: Task) -> Any:
     return keras.layers.Activation("sigmoid", name="probabilities", dtype="float32")(logits)
 
 
-Chosen = dict[str, Any]
-"""Complete choices: name -> value, without those whose condition does not hold."""
-
-
 @dataclass(frozen=True)
 class Choice:
     """One question to a trial; see `pick`, `whole` and `steps`.
@@ -381,22 +343,18 @@ def steps(name: str, high: float, step: float) -> Choice:
     return Choice(name, (*below, high), "float", None, 0.0, 0.0)
 
 
+def complete(choices: Sequence[Choice], decide: Callable[[Choice], Any]) -> Chosen:
+    """Decides every choice whose condition holds, in order."""
+    chosen: Chosen = {}
+    for choice in choices:
+        if choice.asked(chosen):
+            chosen[choice.name] = decide(choice)
+    return chosen
+
+
 def choose(trial: BaseTrial, choices: Sequence[Choice]) -> Chosen:
     """Asks a trial for every choice whose condition holds, in order."""
-    chosen: Chosen = {}
-    for choice in choices:
-        if choice.asked(chosen):
-            chosen[choice.name] = choice.ask(trial)
-    return chosen
-
-
-def extreme(choices: Sequence[Choice], most: bool) -> Chosen:
-    """Returns the complete choices of most (or fewest) MACs."""
-    chosen: Chosen = {}
-    for choice in choices:
-        if choice.asked(chosen):
-            chosen[choice.name] = choice.most if most else choice.least
-    return chosen
+    return complete(choices, lambda choice: choice.ask(trial))
 
 
 def between(choices: Sequence[Choice], other: Chosen, share: float) -> Chosen:
@@ -411,14 +369,14 @@ def between(choices: Sequence[Choice], other: Chosen, share: float) -> Chosen:
         other: Complete choices; what they do not have stays at `least`.
         share: In [0, 1]. 0: the fewest MACs; 1: the others.
     """
-    chosen: Chosen = {}
-    for choice in choices:
-        if choice.asked(chosen):
-            low = choice.values.index(choice.least)
-            high = choice.values.index(other.get(choice.name, choice.least))
-            way = share if choice.counts else math.floor(share)
-            chosen[choice.name] = choice.values[low + round(way * (high - low))]
-    return chosen
+
+    def decide(choice: Choice) -> Any:
+        low = choice.values.index(choice.least)
+        high = choice.values.index(other.get(choice.name, choice.least))
+        way = share if choice.counts else math.floor(share)
+        return choice.values[low + round(way * (high - low))]
+
+    return complete(choices, decide)
 
 
 def count(choices: Sequence[Choice]) -> int:

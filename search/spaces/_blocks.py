@@ -7,7 +7,7 @@ from typing import Any
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.data.tasks import Task
-from search.spaces._base import Sketch, head
+from search.spaces._base import DrawnSpace, Sketch, head
 
 MIN_SIZE = 4
 """A stage halves the resolution; no stage goes below this many pixels a side."""
@@ -17,18 +17,21 @@ STRIDE_FROM = 20
 BN_MOMENTUM = 0.9
 
 
-def check_images(space: str, data: Dataset) -> None:
-    """Requires images of at least 4 x 4 pixels.
+class ImageSpace(DrawnSpace):
+    """A space of networks for images."""
 
-    Raises:
-        InputError: Other examples.
-    """
-    shape = data.input_shape
-    if len(shape) != 3 or min(shape[:2]) < MIN_SIZE:
-        raise InputError(
-            f"Space '{space}' must have images of at least {MIN_SIZE} x {MIN_SIZE} pixels. "
-            f"Received: examples of shape {shape} ('{data.name}')."
-        )
+    def check(self, data: Dataset) -> None:
+        """Requires images of at least 4 x 4 pixels.
+
+        Raises:
+            InputError: Other examples.
+        """
+        shape = data.input_shape
+        if len(shape) != 3 or min(shape[:2]) < MIN_SIZE:
+            raise InputError(
+                f"Space '{self.name}' must have images of at least {MIN_SIZE} x {MIN_SIZE} pixels. "
+                f"Received: examples of shape {shape} ('{data.name}')."
+            )
 
 
 def stages_within(data: Dataset, reduction: int, limit: int) -> int:

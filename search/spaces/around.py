@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from compress.core.summary import OnProgress
     from compress.measure.latency_table.measuring import Convert
-    from compress.prune.channels.selection.measured_times import Timed
 
 PREFIX = "around:"
 KEEP = "keep."
@@ -46,6 +45,11 @@ RUNTIME, FORMAT, THREADS = "litert", "float32", 1
 """What a search's latency is of."""
 BATCHES = 8
 """Batches of training examples that re-estimate statistics where these are too few."""
+SHARES = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
+MAX_WIDTHS = 24
+"""Above this many widths groups are tied: tens of trials say nothing of more."""
+OPTIONS = ChannelOptions().without_comparison()
+"""The engine's defaults: what ranks channels, and which numbers of them may be kept."""
 
 
 class Around(DeclaredSpace):
@@ -53,10 +57,9 @@ class Around(DeclaredSpace):
 
     Choices: for each group of channels that must be kept or removed together the share that
     is kept, of 0.25, 0.375, ... 1, as far as the engine's rounding tells them apart. Where
-    there are more than 24 such groups, those of one resolution and width share one choice;
-    see `search.spaces.around`. Which channels stay is decided by the engine's default
-    criterion on the model's own weights, once a process. A sub-network's weights are slices
-    of the model's; `prepare` solves for them on training examples, so that its layers compute
+    there are more than 24 such groups, those of one resolution and width share one choice.
+    Which channels stay is decided by the engine's default criterion on the model's own weights,
+    once a process. A sub-network's weights are slices of the model's; `prepare` solves for them on training examples, so that its layers compute
     what the model's do (`compress.reconstruction.repair`): what it is worth before fine-tuning
     is what it is worth repaired.
 
@@ -227,13 +230,6 @@ def _read(path: str, stamp: int) -> Subnetworks:  # noqa: ARG001 - stamp tells f
     # half of every layer is a target that only a model without removable channels misses
     check_channels(coupling, replace(OPTIONS, target_metric="amount", target=0.5))
     return Subnetworks(coupling)
-
-
-SHARES = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
-MAX_WIDTHS = 24
-"""Above this many widths groups are tied: tens of trials say nothing of more."""
-OPTIONS = ChannelOptions().without_comparison()
-"""The engine's defaults: what ranks channels, and which numbers of them may be kept."""
 
 
 @dataclass(frozen=True)

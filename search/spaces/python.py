@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from compress.core.errors import InputError
 from compress.core.interpreter import resolve
 from compress.data import Dataset
+from search.spaces._base import Space
 
 if TYPE_CHECKING:
     import keras
     from optuna.trial import BaseTrial
 
 
-class PythonSpace:
+class PythonSpace(Space):
     """A space that is the user's function `build(trial, data) -> keras.Model`.
 
     The function asks `trial` (an Optuna trial) for whatever it wants to be searched, and
@@ -35,8 +36,6 @@ class PythonSpace:
             does not take (trial, data).
     """
 
-    trained = False
-
     def __init__(self, target: str) -> None:
         self.name = target
         self._function = resolve(target, "Space")
@@ -49,13 +48,6 @@ class PythonSpace:
             ) from None
         except ValueError:
             pass  # some callables have no signature to look at; the first trial will tell
-
-    def facts(self) -> dict[str, str]:
-        """Returns nothing: what the function hangs on is the user's."""
-        return {}
-
-    def whole(self) -> None:
-        """Returns None: its models are not parts of a trained one."""
 
     def check(self, data: Dataset) -> None:
         """Accepts all data: only the function knows, and its error fails the trial."""
@@ -77,24 +69,6 @@ class PythonSpace:
                 f"function of the data set that returns one. Received: {found!r}."
             )
         return dict(found)
-
-    def smallest(self, data: Dataset) -> None:
-        """Returns None: what the function would do with which choices is not known."""
-
-    def largest(self, data: Dataset) -> None:
-        """Returns None: see `smallest`."""
-
-    def ladder(self, data: Dataset, steps: int) -> list[dict[str, Any]]:
-        """Returns nothing: see `smallest`."""
-        return []
-
-    def count(self, chosen: dict[str, Any], data: Dataset) -> None:
-        """Returns None: only building tells."""
-
-    def prepare(
-        self, model: keras.Model, chosen: dict[str, Any], data: Dataset, *, quickly: bool = False
-    ) -> None:
-        """Does nothing: the function has done all."""
 
     def build(self, trial: BaseTrial, data: Dataset) -> keras.Model:
         """Calls the function and checks what it returns.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from compress.data import Dataset
-from search.spaces._base import Choice, Chosen, DrawnSpace, Sketch, pick, steps, whole
+from search.spaces._base import Choice, Chosen, Sketch, pick, steps, whole
 from search.spaces._blocks import (
     STRIDE_FROM,
+    ImageSpace,
     activate,
     add,
     bare_conv,
-    check_images,
     classify,
     conv,
     multiple_of_8,
@@ -32,7 +32,7 @@ REDUCTIONS = {"plain": 1, "strided": 2, "pooled": 4}
 """By how much each stem divides the resolution."""
 
 
-class ResNet(DrawnSpace):
+class ResNet(ImageSpace):
     """stem -> stages (each halves the resolution, but the first) -> global average -> softmax.
 
     Choices: number of stages; kind of block (basic: two 3 x 3 convolutions; bottleneck:
@@ -49,10 +49,6 @@ class ResNet(DrawnSpace):
     """
 
     name = "resnet"
-
-    def check(self, data: Dataset) -> None:
-        """Requires images of at least 4 x 4 pixels."""
-        check_images(self.name, data)
 
     def stems(self, data: Dataset) -> tuple[str, ...]:
         """Returns the stems that make sense at this resolution, least reduction first."""
