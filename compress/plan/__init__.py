@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from compress.core.device import DEVICES
-from compress.core.interpreter import import_plugins
 from compress.core.memory_budget import LEAST
 from compress.core.quantities import MORE_THREADS, MOST_SEED, MOST_THREADS, SEED_BITS
 from compress.plan.channels import (
@@ -19,7 +18,7 @@ from compress.plan.channels import (
 )
 from compress.plan.data import NORMALIZATIONS, DataOptions
 from compress.plan.distill import AUTO, CACHES, DistillOptions, LayerPair, Ramp, TeacherChoice
-from compress.plan.fields import option, require, require_choice, settle
+from compress.plan.fields import Choices, option, require, settle
 from compress.plan.forms import Names, Place
 from compress.plan.output import (
     FORMATS,
@@ -114,7 +113,13 @@ class Plan:
         0, "--seed", "seeds splits, initial weights, shuffling and sampling", least=0,
         most=MOST_SEED, why=SEED_BITS, like="a whole number, like 0",
     )  # fmt: skip
-    device: str = option("auto", "--device", "auto, cpu or gpu", extendable=True)
+    device: str = option(
+        "auto",
+        "--device",
+        "auto, cpu or gpu",
+        extendable=True,
+        choices=Choices("device", DEVICES),
+    )
     threads: int | None = option(
         None,
         "--threads",
@@ -154,6 +159,7 @@ class Plan:
         "where epochs, candidates and files are logged beside the run's folder, with commas: "
         "tensorboard, mlflow, wandb",
         extendable=True,
+        choices=LOGS,
     )
     plugins: Names = option(
         (), "--plugins", "modules to import first, with commas: they register plug-ins of yours"
@@ -171,10 +177,6 @@ class Plan:
 
     def __post_init__(self) -> None:
         settle(self)
-        import_plugins(self.plugins)
-        for name in self.log:
-            LOGS.require(name)
-        require_choice("device", self.device, DEVICES)
         require(
             not (self.finetune.own_train_step and self.distill.teacher.files),
             "teacher",

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from compress.core.errors import InputError, one_line
-from compress.core.interpreter import import_plugins
 from compress.core.quantities import (
     MORE_THREADS,
     MOST_SEED,
@@ -16,7 +15,7 @@ from compress.core.quantities import (
     SEED_BITS,
     parse_whole_number,
 )
-from compress.plan.fields import option, require, require_choice, settle
+from compress.plan.fields import Choices, option, require, settle
 from compress.plan.forms import Given, Names, Place, Written
 from compress.plugins import RUNTIMES
 
@@ -27,11 +26,17 @@ BENCH_FORMATS = ("float32", "float16", "dynamic", "int8")
 class BenchPlan:
     """What `paretune bench` and `compress.bench` do."""
 
-    runtimes: Names = option(("litert",), "--runtimes", "with commas: " + ", ".join(RUNTIMES))
+    runtimes: Names = option(
+        ("litert",),
+        "--runtimes",
+        "with commas: " + ", ".join(RUNTIMES),
+        choices=RUNTIMES,
+    )
     formats: Names = option(
         ("float32",),
         "--formats",
         "formats of Keras models, where the runtime has them: " + ", ".join(BENCH_FORMATS),
+        choices=Choices("format", BENCH_FORMATS),
     )
     threads: Given[tuple[int, ...], Iterable[int] | int | str] = option(
         (1,), "--threads", "numbers of CPU threads, with commas: 1,2", least=1, most=MOST_THREADS,
@@ -76,13 +81,8 @@ class BenchPlan:
 
     def __post_init__(self) -> None:
         settle(self)
-        import_plugins(self.plugins)
         require(bool(self.runtimes), "runtimes", "name at least one runtime", self.runtimes)
         require(bool(self.formats), "formats", "name at least one format", self.formats)
-        for name in self.runtimes:
-            RUNTIMES.require(name)
-        for name in self.formats:
-            require_choice("format", name, BENCH_FORMATS)
         require(bool(self.threads), "threads", "name at least one number", self.threads)
         require(self.precision > 0, "precision", "be above 0", self.precision)
         require(self.budget > 0, "budget", "be above 0", self.budget)

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 from compress.core.errors import InputError, one_line
 from compress.core.quantities import number_text, parse_number
 from compress.plan.data import AUTO
-from compress.plan.fields import RemovedOption, option, require, require_choice, settle
+from compress.plan.fields import Choices, RemovedOption, option, require, settle
 from compress.plan.forms import Given, Names, Written
 from compress.plan.target import Target
 from compress.plugins import CRITERIA
@@ -106,6 +106,7 @@ class ChannelOptions:
         "--channels-of",
         "what --channels counts: macs, params, or amount (the share of each layer to remove: 0.5)",
         was="of",
+        choices=Choices("channel target", CHANNEL_COSTS),
     )
     criterion: str = option(
         AUTO,
@@ -114,6 +115,8 @@ class ChannelOptions:
         + ", ".join(CRITERIA)
         + ", or your own package.module:function",
         left_open=AUTO,
+        choices=CRITERIA,
+        beside=(AUTO,),
     )
     scope: str = option(
         AUTO,
@@ -121,16 +124,19 @@ class ChannelOptions:
         "how channel counts are chosen: global (one ranking), layer (the same share of each), "
         "damage (measured output error) or auto (with data the best of the three, else global)",
         left_open=AUTO,
+        choices=Choices("channel scope", CHANNEL_SCOPES),
     )
     aggregate: str = option(
         "mean",
         "--channel-aggregate",
         "how the scores of a channel's weights are combined: " + ", ".join(AGGREGATES),
+        choices=Choices("channel aggregation", AGGREGATES),
     )
     normalize: str = option(
         "mean",
         "--channel-normalize",
         "what the scores of a group are divided by: " + ", ".join(SCORE_SCALES),
+        choices=Choices("channel normalization", SCORE_SCALES),
     )
     round_to: int = option(
         0,
@@ -176,11 +182,6 @@ class ChannelOptions:
 
     def __post_init__(self) -> None:
         settle(self)
-        require_choice("channel target", self.target_metric, CHANNEL_COSTS)
-        CRITERIA.require(self.criterion, (AUTO,))
-        require_choice("channel scope", self.scope, CHANNEL_SCOPES)
-        require_choice("channel aggregation", self.aggregate, AGGREGATES)
-        require_choice("channel normalization", self.normalize, SCORE_SCALES)
         require(0 <= self.min_kept <= 1, "min_kept", "be in [0, 1]", self.min_kept)
         if self.target is not None:
             object.__setattr__(self, "target", self._checked(self.target))

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from compress.core.errors import InputError, one_line
 from compress.core.quantities import number_text, parse_number
-from compress.plan.fields import option, require, require_choice, settle
+from compress.plan.fields import Choices, option, require, settle
 from compress.plan.forms import Given, Names, Written, joined, listed, real, text_of
 from compress.plan.weights import percent_text
 from compress.plugins import HINTS, LOGIT_LOSSES
@@ -246,6 +246,8 @@ class DistillOptions:
         "kd",
         "--distill-loss",
         "distillation loss on logits: " + ", ".join((*LOGIT_LOSSES, NO_LOSS)),
+        choices=LOGIT_LOSSES,
+        beside=(NO_LOSS,),
     )
     temperature: Changing = option(
         Ramp.constant(4.0),
@@ -257,7 +259,12 @@ class DistillOptions:
         "--distill-weight",
         "share of the teacher's term in the loss, in [0, 1]; 0:0.7@20% reaches 0.7 after a fifth",
     )
-    hints: Names = option((), "--hints", "distillation losses on features: " + ", ".join(HINTS))
+    hints: Names = option(
+        (),
+        "--hints",
+        "distillation losses on features: " + ", ".join(HINTS),
+        choices=HINTS,
+    )
     hint_weight: Changing = option(
         Ramp.constant(1.0), "--hint-weight", "factor on each hint's own usual weight"
     )
@@ -272,6 +279,7 @@ class DistillOptions:
         "--teacher-cache",
         "where the teacher's outputs are kept: memory, disk, off (it runs at every step), or "
         "auto: memory up to --cache-limit, disk above; always off under --augment",
+        choices=Choices("teacher cache", CACHES),
     )
     cache_limit: int = option(
         1024, "--cache-limit", "MiB of teacher outputs to keep in memory; or 2GB, 2GiB", least=0,
@@ -280,10 +288,6 @@ class DistillOptions:
 
     def __post_init__(self) -> None:
         settle(self)
-        LOGIT_LOSSES.require(self.loss, (NO_LOSS,))
-        for name in self.hints:
-            HINTS.require(name)
-        require_choice("teacher cache", self.cache, CACHES)
         require(self.temperature.smallest > 0, "temperature", "be above 0", self.temperature)
         within = self.weight.smallest >= 0 and self.weight.largest <= 1
         require(within, "distill_weight", "be in [0, 1]", self.weight)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from compress.plan.fields import RemovedOption, option, require, require_choice, settle
+from compress.plan.fields import Choices, RemovedOption, option, require, settle
 from compress.plan.forms import Names
 
 SCHEDULES = ("constant", "cosine", "exponential")
@@ -59,12 +59,14 @@ class TrainSettings:
         "adam",
         "--finetune-optimizer --optimizer",
         "optimizer of fine-tuning: " + ", ".join(OPTIMIZERS),
+        choices=Choices("optimizer", OPTIMIZERS),
     )
     learning_rate: float = option(1e-3, "--learning-rate", "peak learning rate of fine-tuning")
     schedule: str = option(
         "cosine",
         "--schedule",
         "how the learning rate of fine-tuning falls: " + ", ".join(SCHEDULES),
+        choices=Choices("learning-rate schedule", SCHEDULES),
     )
     batch_size: int = option(
         128, "--batch-size", "examples per step of fine-tuning", least=1, most=1_000_000,
@@ -80,13 +82,17 @@ class TrainSettings:
         unit="share",
     )
     class_weights: str = option(
-        "none", "--class-weights", "none, or balanced: rare classes weigh more, in every training"
+        "none",
+        "--class-weights",
+        "none, or balanced: rare classes weigh more, in every training",
+        choices=Choices("class weighting", CLASS_WEIGHTS),
     )
     augment: Names = option(
         (),
         "--augment",
         "random changes of training images, in every training: flip (left to right), shift (by up "
         "to an eighth); a teacher sees the same changed images",
+        choices=Choices("augmentation", AUGMENTATIONS),
     )
     own_train_step: bool = option(
         False,
@@ -96,11 +102,6 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         settle(self)
-        require_choice("optimizer", self.optimizer, OPTIMIZERS)
-        require_choice("learning-rate schedule", self.schedule, SCHEDULES)
-        require_choice("class weighting", self.class_weights, CLASS_WEIGHTS)
-        for name in self.augment:
-            require_choice("augmentation", name, AUGMENTATIONS)
         require(self.learning_rate > 0, "learning_rate", "be above 0", self.learning_rate)
         require(
             not (self.as_long and self.epochs == 0),
@@ -170,6 +171,7 @@ class QuantizeOptions:
         "--qat-calibration",
         "where ranges begin: mse (what rounding and cutting off lose least by), minmax or "
         "percentile (99.99 %)",
+        choices=Choices("calibration of ranges", CALIBRATIONS),
     )
     examples: int = option(
         512, "--qat-examples", "training examples that ranges begin with", least=1, most=1_000_000,
@@ -194,5 +196,4 @@ class QuantizeOptions:
 
     def __post_init__(self) -> None:
         settle(self)
-        require_choice("calibration of ranges", self.calibration, CALIBRATIONS)
         require(self.learning_rate > 0, "qat_learning_rate", "be above 0", self.learning_rate)

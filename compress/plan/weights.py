@@ -11,7 +11,7 @@ from compress.core.errors import InputError, one_line
 from compress.core.quantities import number_text, parse_number, show_received
 from compress.plan.channels import Shares
 from compress.plan.data import AUTO
-from compress.plan.fields import RemovedOption, option, require, require_choice, settle
+from compress.plan.fields import Choices, RemovedOption, option, require, settle
 from compress.plan.forms import Given, Names, Written, real
 
 Unit = Literal["share", "epochs", "steps"]
@@ -157,7 +157,10 @@ class WeightOptions:
         "outputs; any size)",
     )
     pooling: str = option(
-        "avg", "--prune-pooling", "how the weights of a block are combined: avg or max"
+        "avg",
+        "--prune-pooling",
+        "how the weights of a block are combined: avg or max",
+        choices=Choices("block pooling", POOLINGS),
     )
     scope: str = option(
         AUTO,
@@ -165,6 +168,7 @@ class WeightOptions:
         "global: one ranking of all kernels; layer: the same sparsity everywhere; erk: by shape; "
         "auto: global of single weights, layer of N:M and blocks",
         left_open=AUTO,
+        choices=Choices("pruning scope", (AUTO, *WEIGHT_SCOPES)),
     )
     overrides: Shares = option(
         (),
@@ -176,9 +180,13 @@ class WeightOptions:
         "--prune-also",
         "prune these too: " + ", ".join(PRUNED_TOO) + " (ends: first and last layer)",
         was="also",
+        choices=Choices("kind of weights to prune too", PRUNED_TOO),
     )
     schedule: str = option(
-        "polynomial", "--prune-schedule", "how sparsity grows: " + ", ".join(WEIGHT_SCHEDULES)
+        "polynomial",
+        "--prune-schedule",
+        "how sparsity grows: " + ", ".join(WEIGHT_SCHEDULES),
+        choices=Choices("pruning schedule", WEIGHT_SCHEDULES),
     )
     initial_sparsity: float = option(
         0.0, "--initial-sparsity", "sparsity at the first update", unit="share"
@@ -226,17 +234,12 @@ class WeightOptions:
             f"be at most sparsity ({self.sparsity})",
             self.initial_sparsity,
         )
-        require_choice("pruning scope", self.scope, (AUTO, *WEIGHT_SCOPES))
         require(
             self.pattern.kind != "n:m" or self.ranking == "layer",
             "pruning scope",
             "be layer for an N:M pattern, which fixes the sparsity of every layer",
             self.scope,
         )
-        require_choice("block pooling", self.pooling, POOLINGS)
-        require_choice("pruning schedule", self.schedule, WEIGHT_SCHEDULES)
-        for item in self.include:
-            require_choice("kind of weights to prune too", item, PRUNED_TOO)
         require(
             self.begin.unit != self.end.unit or self.begin.value < self.end.value,
             "prune_begin, prune_end",

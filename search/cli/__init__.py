@@ -20,7 +20,7 @@ from compress.plan.shrink import ShrinkPlan
 from search.cli import bench, dashboard, inspect, report, run, space
 from search.cli._console import delivering
 from search.cli._help import WIDEST, Commands, add_command
-from search.cli._options import BENCH_VALUES, VALUES, plan_command
+from search.cli._options import plan_command
 from search.cli.latency_table import latency_table
 from search.cli.storage import storage
 from search.plan import SearchPlan
@@ -75,24 +75,23 @@ _MODELS = signatures.Parameter(
 )
 
 for _name, _command in {
-    "run": plan_command(SearchPlan, run.run, values=VALUES, refused=run.SEARCH_REFUSED),
-    "search": plan_command(SearchPlan, run.search, values=VALUES, refused=run.SEARCH_REFUSED),
+    "run": plan_command(SearchPlan, run.run, refused=run.SEARCH_REFUSED),
+    "search": plan_command(SearchPlan, run.search, refused=run.SEARCH_REFUSED),
     "shrink": plan_command(
         ShrinkPlan,
         run.shrink,
         _MODEL,
         *run.OWN,
-        values=VALUES,
         refused=run.SHRINK_REFUSED,
         under=run.under,
     ),
-    "compress": plan_command(Plan, run.compress, _MODEL, values=VALUES, old=run.OLD),
+    "compress": plan_command(Plan, run.compress, _MODEL, old=run.OLD),
 }.items():
     add_command(app, _name, _command, run.BASIC[_name])
 add_command(
     app,
     "bench",
-    plan_command(BenchPlan, bench.bench, _MODELS, values=BENCH_VALUES, groups=bench.GROUPS),
+    plan_command(BenchPlan, bench.bench, _MODELS, groups=bench.GROUPS),
     bench.BASIC,
 )
 add_command(app, "inspect", inspect.inspect)

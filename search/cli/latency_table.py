@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from compress.plan.bench import InputShape
+from compress.plan.bench import BENCH_FORMATS, InputShape
 from compress.plan.forms import listed
 from compress.plan.shrink import ShrinkChannels
 from search.cli._console import display, reporting_errors, show, written
 from search.cli._help import add_command, command_group
-from search.cli._options import BENCH_VALUES, completer
+from search.cli._options import completer
 
 latency_table = command_group(
     "latency-table", "Time a phone or a board, so that a goal can be its."
@@ -28,7 +28,7 @@ def export(
             "--formats",
             metavar="LIST",
             help="of the files beside float32, with commas",
-            autocompletion=completer(BENCH_VALUES["formats"], several=True),
+            autocompletion=completer(lambda: BENCH_FORMATS, several=True),
         ),
     ] = "int8",
     threads: Annotated[

@@ -13,7 +13,7 @@ from compress.core.errors import InputError
 from compress.data.tasks import qualities
 from compress.plan import OPTIMIZERS
 from compress.plan.data import AUTO
-from compress.plan.fields import RemovedOption, option, require, require_choice, settle
+from compress.plan.fields import Choices, RemovedOption, option, require, require_choice, settle
 from compress.plan.forms import Given, Names, Place
 from compress.plan.training import EPOCHS_WHY, MOST_EPOCHS
 from search.plan.stopping import COSTS, Conditions
@@ -63,9 +63,14 @@ class SearchOptions:
         + ", ".join(sorted(SAMPLERS))
         + ", or your own package.module:function(seed)",
         left_open=AUTO,
+        choices=SAMPLERS,
+        beside=(AUTO,),
     )
     optimizers: Names = option(
-        OPTIMIZERS, "--optimizers", "optimizers of candidates to sample from, with commas"
+        OPTIMIZERS,
+        "--optimizers",
+        "optimizers of candidates to sample from, with commas",
+        choices=Choices("optimizer", OPTIMIZERS),
     )
     objectives: Names = option(
         DEFAULT_OBJECTIVES,
@@ -138,10 +143,7 @@ class SearchOptions:
     def __post_init__(self) -> None:
         settle(self)
         _ = self.made_space
-        SAMPLERS.require(self.sampler, (AUTO,))
         require(bool(self.optimizers), "optimizers", "name at least one", self.optimizers)
-        for name in self.optimizers:
-            require_choice("optimizer", name, OPTIMIZERS)
         if len(self.objectives) < 2:
             raise InputError(
                 "objectives must be one quality and at least one cost. "
@@ -220,6 +222,7 @@ class EngineOptions:
         "--engine",
         "where workers run. local: processes of this machine; ray: actors of a Ray cluster",
         extendable=True,
+        choices=ENGINES,
     )
     address: str = option(
         "auto",
@@ -252,7 +255,6 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         settle(self)
-        ENGINES.require(self.name)
         require(
             self.gpus is None or 0 <= self.gpus <= 1,
             "gpus_per_worker", "be in [0, 1]: a trial computes on one GPU at most", self.gpus,

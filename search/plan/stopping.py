@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, Self
 from compress.core.errors import InputError, one_line
 from compress.core.quantities import amount_text, describe_quantity, parse_number
 from compress.data.tasks import qualities
-from compress.plan.fields import RemovedOption, option, require, require_choice, settle
+from compress.plan.fields import Choices, RemovedOption, option, require, require_choice, settle
 from compress.plan.forms import Given, Written
 from compress.plan.training import EPOCHS_WHY, MOST_EPOCHS
 
@@ -42,6 +42,7 @@ class StoppingOptions:
         "--stopping",
         "early-stopping rule: dominance (stop a trial when another is better at no more cost) or "
         "none",
+        choices=Choices("stopping rule", RULES, REMOVED_RULES),
     )
     margin: float = option(
         0.02, "--stop-margin", "dominance: by how much the other trial's quality must be higher"
@@ -57,7 +58,6 @@ class StoppingOptions:
 
     def __post_init__(self) -> None:
         settle(self)
-        require_choice("stopping rule", self.rule, RULES, REMOVED_RULES)
         require(self.margin >= 0, "stop_margin", "be at least 0", self.margin)
 
 

@@ -59,9 +59,10 @@ class Around(DeclaredSpace):
     is kept, of 0.25, 0.375, ... 1, as far as the engine's rounding tells them apart. Where
     there are more than 24 such groups, those of one resolution and width share one choice.
     Which channels stay is decided by the engine's default criterion on the model's own weights,
-    once a process. A sub-network's weights are slices of the model's; `prepare` solves for them on training examples, so that its layers compute
-    what the model's do (`compress.reconstruction.repair`): what it is worth before fine-tuning
-    is what it is worth repaired.
+    once a process. A sub-network's weights are slices of the model's; `prepare` solves for them
+    on training examples, so that its layers compute what the model's do
+    (`compress.reconstruction.repair`): what it is worth before fine-tuning is what it is worth
+    repaired.
 
     Args:
         name: "around:" and a `.keras` or `.h5` file; it is not read before `check`.

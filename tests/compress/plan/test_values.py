@@ -134,7 +134,7 @@ def made(plan: type[Any], *words: str) -> Any:
         """Notes the plan."""
         seen.append(plan)
 
-    app.command("it")(plan_command(plan, noted, values={}))
+    app.command("it")(plan_command(plan, noted))
     done = CliRunner().invoke(app, list(words))
     assert done.exit_code == 0, done.output
     return seen[0]
