@@ -17,12 +17,10 @@ from compress.core.native_output import quiet_tensorflow_here
 from compress.plan import Plan
 from compress.plan.bench import BenchPlan
 from compress.plan.shrink import ShrinkPlan
-from search.cli import bench, dashboard, inspect, report, run, space
+from search.cli import bench, dashboard, run, space
 from search.cli._console import delivering
 from search.cli._help import WIDEST, Commands, add_command
 from search.cli._options import plan_command
-from search.cli.latency_table import latency_table
-from search.cli.storage import storage
 from search.plan import SearchPlan
 
 __all__ = ["app", "main"]
@@ -94,12 +92,12 @@ add_command(
     plan_command(BenchPlan, bench.bench, _MODELS, groups=bench.GROUPS),
     bench.BASIC,
 )
-add_command(app, "inspect", inspect.inspect)
-add_command(app, "report", report.report)
+add_command(app, "inspect", bench.inspect)
+add_command(app, "report", run.report)
 add_command(app, "dashboard", dashboard.dashboard)
 app.add_typer(space.space)
-app.add_typer(latency_table)
-app.add_typer(storage)
+app.add_typer(bench.latency_table)
+app.add_typer(dashboard.storage)
 
 
 def main() -> None:
