@@ -10,20 +10,16 @@ from compress.core.memory_budget import LEAST
 from compress.core.quantities import MORE_THREADS, MOST_SEED, MOST_THREADS, SEED_BITS
 from compress.plan.channels import (
     AGGREGATES,
-    CHANNEL_COSTS,
-    CHANNEL_SCOPES,
-    SCORE_SCALES,
     ChannelOptions,
     LayerShare,
 )
-from compress.plan.data import NORMALIZATIONS, DataOptions
-from compress.plan.distill import AUTO, CACHES, DistillOptions, LayerPair, Ramp, TeacherChoice
+from compress.plan.data import DataOptions
+from compress.plan.distill import AUTO, DistillOptions, LayerPair, Ramp, TeacherChoice
 from compress.plan.fields import Choices, option, require, settle
 from compress.plan.forms import Names, Place
 from compress.plan.output import (
     FORMATS,
     LEVELS,
-    LITERT_FORMATS,
     ONNX_FORMATS,
     QAT,
     ExportOptions,
@@ -31,20 +27,12 @@ from compress.plan.output import (
 )
 from compress.plan.target import Target
 from compress.plan.training import (
-    AUGMENTATIONS,
-    CLASS_WEIGHTS,
-    FINETUNE_STEPS,
-    MIN_FINETUNE_EPOCHS,
     OPTIMIZERS,
     SCHEDULES,
     QuantizeOptions,
     TrainSettings,
 )
 from compress.plan.weights import (
-    POOLINGS,
-    PRUNED_TOO,
-    WEIGHT_SCHEDULES,
-    WEIGHT_SCOPES,
     PatternSpec,
     TrainTime,
     WeightOptions,
@@ -53,43 +41,28 @@ from compress.plugins import LOGS
 
 __all__ = [
     "AGGREGATES",
-    "AUGMENTATIONS",
     "AUTO",
-    "CACHES",
-    "CHANNEL_COSTS",
-    "CHANNEL_SCOPES",
-    "CLASS_WEIGHTS",
     "ChannelOptions",
-    "DEVICES",
     "DataOptions",
     "DistillOptions",
     "ExportOptions",
-    "FINETUNE_STEPS",
     "FORMATS",
     "LEVELS",
-    "LITERT_FORMATS",
     "LatencyOptions",
     "LayerPair",
     "LayerShare",
-    "MIN_FINETUNE_EPOCHS",
-    "NORMALIZATIONS",
     "ONNX_FORMATS",
     "OPTIMIZERS",
-    "POOLINGS",
-    "PRUNED_TOO",
     "PatternSpec",
     "QAT",
     "Plan",
     "QuantizeOptions",
     "Ramp",
     "SCHEDULES",
-    "SCORE_SCALES",
     "Target",
     "TeacherChoice",
     "TrainSettings",
     "TrainTime",
-    "WEIGHT_SCHEDULES",
-    "WEIGHT_SCOPES",
     "WeightOptions",
 ]
 

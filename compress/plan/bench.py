@@ -1,4 +1,4 @@
-"""The plan of `paretune bench`: what is timed, how, and until when."""
+"""The plan of `paretune bench`: what is timed, how, and until when; sizes of a model's inputs."""
 
 from __future__ import annotations
 
@@ -178,7 +178,6 @@ class InputShape(Written):
         return list(self.sizes[0][1])
 
     def __str__(self) -> str:
-        """Returns "224,224,3" or "image=96,96,3,table=12"."""
         return ",".join(
             (f"{name}=" if name else "") + ",".join(map(str, sizes)) for name, sizes in self.sizes
         )

@@ -1,4 +1,4 @@
-"""Plan section: removal of whole channels."""
+"""Plan section: removal of whole channels, and shares by layer."""
 
 from __future__ import annotations
 
@@ -55,16 +55,11 @@ class LayerShare(Written):
         return super().of(value, name)
 
     def __str__(self) -> str:
-        """Returns "conv1*=0.3"."""
         return f"{self.pattern}={number_text(self.share)}"
 
 
-CHANNEL_COSTS = ("macs", "params", "amount")
-CHANNEL_SCOPES = (AUTO, "global", "layer", "damage")
 AGGREGATES = ("mean", "sum", "max", "norm")
 SCORE_SCALES = ("mean", "max", "none")
-MOST_STEPS = 10_000
-MOST_ROUND_TO = 2**16
 
 
 Shares = Given[tuple[LayerShare, ...], Iterable[str | LayerShare] | Mapping[str, float]]
@@ -106,7 +101,7 @@ class ChannelOptions:
         "--channels-of",
         "what --channels counts: macs, params, or amount (the share of each layer to remove: 0.5)",
         was="of",
-        choices=Choices("channel target", CHANNEL_COSTS),
+        choices=Choices("channel target", ("macs", "params", "amount")),
     )
     criterion: str = option(
         AUTO,
@@ -124,7 +119,7 @@ class ChannelOptions:
         "how channel counts are chosen: global (one ranking), layer (the same share of each), "
         "damage (measured output error) or auto (with data the best of the three, else global)",
         left_open=AUTO,
-        choices=Choices("channel scope", CHANNEL_SCOPES),
+        choices=Choices("channel scope", (AUTO, "global", "layer", "damage")),
     )
     aggregate: str = option(
         "mean",
@@ -143,7 +138,7 @@ class ChannelOptions:
         "--round-to",
         "keep a multiple of this many channels; 0: of 16 from 32 channels on, 8 below, else 4",
         least=0,
-        most=MOST_ROUND_TO,
+        most=2**16,
         why="no layer has as many channels",
     )
     min_kept: float = option(
@@ -173,7 +168,7 @@ class ChannelOptions:
     )
     steps: int = option(
         1, "--channel-steps", "prune in this many steps, with fine-tuning after each", least=1,
-        most=MOST_STEPS, why="each prunes and trains",
+        most=10_000, why="each prunes and trains",
     )  # fmt: skip
     recalibrate: int = option(
         0, "--recalibrate", "batches that re-estimate normalization statistics after pruning",

@@ -1,4 +1,4 @@
-"""Plan section: who teaches during fine-tuning, what, and how much."""
+"""Plan section: who teaches during fine-tuning, what, and how much; the values that say so."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from compress.core.errors import InputError, one_line
+from compress.core.lazy_modules import tf
 from compress.core.quantities import number_text, parse_number
 from compress.plan.fields import Choices, option, require, settle
 from compress.plan.forms import Given, Names, Written, joined, listed, real, text_of
@@ -80,7 +81,6 @@ class Ramp(Written):
         """Returns the value when a share of the training is done (a number or a tensor)."""
         if self.start == self.end:
             return self.start
-        import tensorflow as tf
 
         return self.start + (self.end - self.start) * tf.minimum(progress / self.until, 1.0)
 
@@ -89,7 +89,6 @@ class Ramp(Written):
         return self.start if self == self.constant(self.start) else str(self)
 
     def __str__(self) -> str:
-        """Returns "4", "8:2" or "0:0.7@20%"."""
         if self == self.constant(self.start):
             return number_text(self.start)
         text = f"{number_text(self.start)}:{number_text(self.end)}"
@@ -162,7 +161,6 @@ class TeacherChoice(Written):
         return [AUTOMATIC if self.automatic else NOBODY]
 
     def __str__(self) -> str:
-        """Returns what the command line takes."""
         return joined(self.plain())
 
 
@@ -170,7 +168,6 @@ AUTO = TeacherChoice(automatic=True)
 
 
 NO_LOSS = "none"
-CACHES = ("auto", "memory", "disk", "off")
 
 
 @dataclass(frozen=True)
@@ -214,7 +211,6 @@ class LayerPair(Written):
         return super().of(value, name)
 
     def __str__(self) -> str:
-        """Returns "student=teacher"."""
         return f"{self.student}={self.teacher}"
 
 
@@ -279,7 +275,7 @@ class DistillOptions:
         "--teacher-cache",
         "where the teacher's outputs are kept: memory, disk, off (it runs at every step), or "
         "auto: memory up to --cache-limit, disk above; always off under --augment",
-        choices=Choices("teacher cache", CACHES),
+        choices=Choices("teacher cache", ("auto", "memory", "disk", "off")),
     )
     cache_limit: int = option(
         1024, "--cache-limit", "MiB of teacher outputs to keep in memory; or 2GB, 2GiB", least=0,

@@ -398,11 +398,5 @@ def require_choice(kind: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _no_table(key: str, value: object) -> InputError:
-    return InputError(
-        f"Plan section '{one_line(key)}' must be a table. Received: {_quoted(value)}."
-    )
-
-
-def _quoted(value: object) -> str:
-    """Renders a value so that its type can be seen: texts in quotes."""
-    return one_line(repr(value) if isinstance(value, str) else value)
+    shown = one_line(repr(value) if isinstance(value, str) else value)
+    return InputError(f"Plan section '{one_line(key)}' must be a table. Received: {shown}.")

@@ -1,4 +1,4 @@
-"""The plan of `shrink`: a goal, and defaults that a goal needs no words for."""
+"""The plan of `shrink`: its goal, defaults that a goal needs no words for, a goal in one text."""
 
 from __future__ import annotations
 
@@ -125,18 +125,15 @@ class GoalOptions:
         return self.max_drop is not None or self.min_quality is not None
 
 
-_OF_CHANNELS = {item.name: item for item in fields(ChannelOptions)}
-_OF_TRAINING = {item.name: item for item in fields(TrainSettings)}
-_OF_WEIGHTS = {item.name: item for item in fields(WeightOptions)}
-
-
 @dataclass(frozen=True)
 class ShrinkChannels(ChannelOptions):
     """How channels are removed on the way to a goal: by the best method, whole blocks too."""
 
-    blocks: bool = field(default=True, metadata=_OF_CHANNELS["blocks"].metadata)
+    blocks: bool = field(
+        default=True, metadata=ChannelOptions.__dataclass_fields__["blocks"].metadata
+    )
     # half of what a single pruning tries: the files of several choices are measured here
-    tries: int = field(default=8, metadata=_OF_CHANNELS["tries"].metadata)
+    tries: int = field(default=8, metadata=ChannelOptions.__dataclass_fields__["tries"].metadata)
 
 
 @dataclass(frozen=True)
@@ -146,7 +143,7 @@ class ShrinkTraining(TrainSettings):
     epochs: int | None = field(
         default=None,
         metadata={
-            **_OF_TRAINING["epochs"].metadata,
+            **TrainSettings.__dataclass_fields__["epochs"].metadata,
             "help": "epochs of fine-tuning; default: enough for 1,000 steps, at least 2; 0: none",
         },
     )
@@ -157,7 +154,9 @@ class ShrinkTraining(TrainSettings):
 class ShrinkWeights(WeightOptions):
     """Single weights stay: zeros alone save no time."""
 
-    sparsity: float = field(default=0.0, metadata=_OF_WEIGHTS["sparsity"].metadata)
+    sparsity: float = field(
+        default=0.0, metadata=WeightOptions.__dataclass_fields__["sparsity"].metadata
+    )
 
 
 @dataclass(frozen=True)
@@ -201,9 +200,6 @@ class ShrinkPlan(Plan):
         require(
             not self.finetune.own_train_step, "own_train_step", "go with paretune compress", True
         )
-        self._check_files()
-
-    def _check_files(self) -> None:
         formats, goal = self.export.steering, self.goal
         kinds = tuple(dict.fromkeys(GOAL_RUNTIMES.values()))
         require(
@@ -333,7 +329,6 @@ class ShrinkTo(Written):
         return cls(goal)
 
     def __str__(self) -> str:
-        """Returns the text."""
         parts = []
         for item in fields(GoalOptions):
             value = getattr(self.goal, item.name)

@@ -1,4 +1,4 @@
-"""Plan sections: how models are trained, and who teaches."""
+"""Plan sections: how models are trained, also for files of whole numbers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from compress.plan.forms import Names
 
 SCHEDULES = ("constant", "cosine", "exponential")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
-CLASS_WEIGHTS = ("none", "balanced")
-AUGMENTATIONS = ("flip", "shift")
 
 MIN_FINETUNE_EPOCHS = 4
 FINETUNE_STEPS = 1000
@@ -85,14 +83,14 @@ class TrainSettings:
         "none",
         "--class-weights",
         "none, or balanced: rare classes weigh more, in every training",
-        choices=Choices("class weighting", CLASS_WEIGHTS),
+        choices=Choices("class weighting", ("none", "balanced")),
     )
     augment: Names = option(
         (),
         "--augment",
         "random changes of training images, in every training: flip (left to right), shift (by up "
         "to an eighth); a teacher sees the same changed images",
-        choices=Choices("augmentation", AUGMENTATIONS),
+        choices=Choices("augmentation", ("flip", "shift")),
     )
     own_train_step: bool = option(
         False,
@@ -135,9 +133,6 @@ class TrainSettings:
         return max(self.least_epochs, -(-FINETUNE_STEPS // steps_per_epoch))
 
 
-CALIBRATIONS = ("mse", "minmax", "percentile")
-
-
 @dataclass(frozen=True)
 class QuantizeOptions:
     """How a model learns to compute in whole numbers, and where its ranges begin."""
@@ -171,7 +166,7 @@ class QuantizeOptions:
         "--qat-calibration",
         "where ranges begin: mse (what rounding and cutting off lose least by), minmax or "
         "percentile (99.99 %)",
-        choices=Choices("calibration of ranges", CALIBRATIONS),
+        choices=Choices("calibration of ranges", ("mse", "minmax", "percentile")),
     )
     examples: int = option(
         512, "--qat-examples", "training examples that ranges begin with", least=1, most=1_000_000,

@@ -1,4 +1,4 @@
-"""Plan section: pruning of single weights, N:M groups and blocks."""
+"""Plan section: pruning of single weights, N:M groups and blocks; patterns and times of it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,6 @@ class TrainTime(Written):
         return cls.parse(number_text(number), name)
 
     def __str__(self) -> str:
-        """Returns "50%", "2e" or "400"."""
         if self.unit != "share":
             return f"{number_text(self.value)}{_SIGNS[self.unit]}"
         return percent_text(self.value) or f"{number_text(self.value)}x"
@@ -120,14 +119,12 @@ class PatternSpec(Written):
         raise InputError(f"{name} must {_RULE}. Received: {one_line(text)}.")
 
     def __str__(self) -> str:
-        """Returns "unstructured", "2:4" or "1x4"."""
         if self.kind == "unstructured":
             return self.kind
         return f"{self.first}{':' if self.kind == 'n:m' else 'x'}{self.second}"
 
 
 WEIGHT_SCHEDULES = ("polynomial", "constant")
-POOLINGS = ("avg", "max")
 WEIGHT_SCOPES = ("layer", "global", "erk")
 PRUNED_TOO = ("ends", "biases", "normalization", "embeddings", "depthwise")
 Time = Given[TrainTime, TrainTime | str | float]
@@ -160,7 +157,7 @@ class WeightOptions:
         "avg",
         "--prune-pooling",
         "how the weights of a block are combined: avg or max",
-        choices=Choices("block pooling", POOLINGS),
+        choices=Choices("block pooling", ("avg", "max")),
     )
     scope: str = option(
         AUTO,

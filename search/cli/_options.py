@@ -128,7 +128,7 @@ def plan_command(
     leaves = plan_fields(plan)
     parameters = [
         *arguments,
-        *(_parameter(leaf, _group(leaf, groups or {})) for leaf in leaves),
+        *(_parameter(leaf, groups or {}) for leaf in leaves),
         *(_hidden(name) for name in (*old, *refused)),
         _PLAN_FILE,
     ]
@@ -195,13 +195,7 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _group(leaf: PlanField, groups: Mapping[str, str]) -> str:
-    """Returns the title under which help shows an option."""
-    return groups.get(leaf.flat) or SECTIONS.get(leaf.section or "", GENERAL)
-
-
 def _hidden(name: str) -> inspect.Parameter:
-    """Returns an option that is taken and not shown."""
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -210,7 +204,7 @@ def _hidden(name: str) -> inspect.Parameter:
     )
 
 
-def _parameter(leaf: PlanField, group: str) -> inspect.Parameter:
+def _parameter(leaf: PlanField, groups: Mapping[str, str]) -> inspect.Parameter:
     """Returns the option of one field; None stands for "not given"."""
     kind, names = kind_of(leaf.hint)[0], list_words(leaf)
     several = typing.get_origin(kind) is tuple
@@ -224,7 +218,7 @@ def _parameter(leaf: PlanField, group: str) -> inspect.Parameter:
         help=text,
         show_default=False,
         metavar=metavar,
-        rich_help_panel=group,
+        rich_help_panel=groups.get(leaf.flat) or SECTIONS.get(leaf.section or "", GENERAL),
         autocompletion=completer(names, several) if names else None,
     )
     return inspect.Parameter(

@@ -1,4 +1,4 @@
-"""`paretune bench MODEL...`: time models and files against each other."""
+"""`paretune bench`, `inspect` and `latency-table`: what models cost, here and on other devices."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import Annotated
 import typer
 from rich.console import Group, RenderableType
 
-from compress.model import ports
-from compress.plan.bench import BENCH_FORMATS, BenchPlan, InputShape
+from compress.core.atomic_files import write_json
+from compress.core.interpreter import FORMATS, import_plugins, require_packages
+from compress.core.quantities import MORE_THREADS, MOST_THREADS, parse_whole_number, threads_text
+from compress.measure import formats
+from compress.plan.bench import BENCH_FORMATS, BenchPlan, InputShape, given
+from compress.plan.fields import require
 from compress.plan.forms import listed
 from compress.plan.shrink import ShrinkChannels
 from search.cli._console import display, reporting_errors, show, written
@@ -48,7 +52,6 @@ def bench(models: list[Path], plan: BenchPlan) -> None:
 def render_bench(result: object) -> RenderableType:
     """Returns the table, what was skipped, the verdicts and the conditions."""
     from compress.benchmarking import BenchResult
-    from compress.measure import formats
     from compress.report.terminal import Grid, said
 
     assert isinstance(result, BenchResult)
@@ -136,31 +139,31 @@ def inspect(
     """
     from compress.benchmarking import profiled
     from compress.benchmarking.models import fixed
-    from compress.core.atomic_files import write_json
-    from compress.core.interpreter import FORMATS, import_plugins, require_packages
-    from compress.core.quantities import (
-        MORE_THREADS,
-        MOST_THREADS,
-        parse_whole_number,
-        threads_text,
-    )
     from compress.measure import count_macs
+    from compress.measure.graph_files import read_graph_file
     from compress.model.inference import left_out
     from compress.model.io import load_model
     from compress.model.kinds import require_inspectable
-    from compress.plan.bench import BenchPlan, given
-    from compress.plan.fields import require
-    from compress.plan.forms import listed
     from compress.prune.channels import coupled_groups
-    from compress.report.terminal import costs_json, render_costs, render_coupling
+    from compress.report.terminal import (
+        costs_json,
+        render_costs,
+        render_coupling,
+        render_graph_file,
+    )
 
     with reporting_errors("The same command starts again."):
         import_plugins(listed(plugins))
         shape = given(BenchPlan(input_shape=input_shape).input_shape)
         count = parse_whole_number(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
         graph = require_inspectable(model, profile=profile)
+        files = [json] if json is not None else []
         if graph is not None:
-            _inspect_graph(model, json, shape, signature)
+            of_graph = read_graph_file(model, shape, signature=signature)
+            if json is not None:
+                record = {**of_graph.to_json(), "costs": costs_json(of_graph.costs, {}, "")}
+                write_json(json, record)
+            show(render_graph_file(of_graph), saved=json or "", last=written(files))
             return
         require(not signature, "signature", "be of a SavedModel or a .tflite file", f"'{model}'")
         if profile:
@@ -181,22 +184,8 @@ def inspect(
         render_costs(loaded.name, analysis, shares, how),
         render_coupling(coupled),
         saved=json or "",
-        last=written([json] if json else []),
+        last=written(files),
     )
-
-
-def _inspect_graph(
-    model: Path, json: Path | None, shape: ports.InputShape | None, name: str
-) -> None:
-    """Shows what is no Keras model."""
-    from compress.core.atomic_files import write_json
-    from compress.measure.graph_files import read_graph_file
-    from compress.report.terminal import costs_json, render_graph_file
-
-    found = read_graph_file(model, shape, signature=name)
-    if json is not None:
-        write_json(json, {**found.to_json(), "costs": costs_json(found.costs, {}, "")})
-    show(render_graph_file(found), saved=json or "", last=written([json] if json else []))
 
 
 latency_table = command_group(
@@ -272,7 +261,6 @@ def read(
 ) -> None:
     """Read what was timed on a device: `shrink --latency-table FILE` takes it."""
     from compress.devices import import_latency_table
-    from compress.measure import formats
 
     with reporting_errors("Nothing was written."):
         found = import_latency_table(folder, device, out)

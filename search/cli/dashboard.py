@@ -1,4 +1,4 @@
-"""`paretune dashboard RUN`: the run's study in optuna-dashboard, while it runs or after."""
+"""`paretune dashboard` and `storage`: servers of a run's study, to look at and to write to."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ HOST = "127.0.0.1"
 HOSTS = (HOST, "localhost")
 MOST_READ = 2**20
 """Bytes of a refused request's body that are read."""
-INSTALL = "optuna-dashboard is not installed. Install it with: pip install 'paretune[dashboard]'"
-READING = ("GET", "HEAD")
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -83,7 +81,9 @@ def make_dashboard(path: Path, port: int) -> Server:
         from optuna.artifacts import FileSystemArtifactStore
         from optuna_dashboard import wsgi
     except ImportError:
-        raise MissingDependency(INSTALL) from None
+        raise MissingDependency(
+            "optuna-dashboard is not installed. Install it with: pip install 'paretune[dashboard]'"
+        ) from None
     storage, number = _study(folder, search.get("storage", ""))
     artifacts = folder.path / PLACE
     more: dict[str, Any] = {}
@@ -101,7 +101,6 @@ def make_dashboard(path: Path, port: int) -> Server:
 
 
 def _study(folder: SearchFolder, url: str) -> tuple[Any, int]:
-    """Returns the run's storage and the number of its study there."""
     import optuna
 
     from search.study.storage import open_storage, study_name
@@ -121,8 +120,10 @@ def _study(folder: SearchFolder, url: str) -> tuple[Any, int]:
         raise missing from None
 
 
-def _refused(start: Callable[..., Any], status: str, reason: str) -> Iterable[bytes]:
-    start(status, [("Content-Type", "application/json")])
+def _refused(
+    start: Callable[..., Any], status: str, reason: str, *headers: tuple[str, str]
+) -> Iterable[bytes]:
+    start(status, [("Content-Type", "application/json"), *headers])
     return [json.dumps({"reason": reason}).encode()]
 
 
@@ -143,15 +144,15 @@ def read_only(application: App) -> App:
     """Refuses every request that could change the study: a run may be writing to it."""
 
     def guarded(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] in READING:
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
             return application(environ, start)
         length = environ.get("CONTENT_LENGTH") or "0"
         if not length.isascii() or not length.isdigit():
             return _refused(start, "400 Bad Request", "Content-Length must be a number")
         # the body is read: a connection closed before would hide the answer
         environ["wsgi.input"].read(min(int(length), MOST_READ))
-        start("405 Method Not Allowed", [("Content-Type", "application/json"), ("Allow", "GET")])
-        return [b'{"reason": "paretune shows this study read-only"}']
+        reason = "paretune shows this study read-only"
+        return _refused(start, "405 Method Not Allowed", reason, ("Allow", "GET"))
 
     return guarded
 

@@ -1,4 +1,4 @@
-"""`paretune run`, `search`, `shrink` and `compress`: the commands that make models."""
+"""`paretune run`, `search`, `shrink`, `compress` and `report`: making models, and their report."""
 
 from __future__ import annotations
 
@@ -95,6 +95,7 @@ OWN = (
     ),
 )
 """Options that are no fields of the plan."""
+COMPARISON = Path("compare.html")
 
 
 def run(plan: SearchPlan) -> None:
@@ -159,6 +160,62 @@ def shrink(
     print_report(result.report)
 
 
+def report(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN", help="a run's --out folder; several: compare"),
+    ],
+    light: Annotated[
+        bool, typer.Option("--light", help="a page without scripts, and of far fewer bytes")
+    ] = False,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help=f"the page of a comparison  [default: {COMPARISON}]"
+        ),
+    ] = None,
+    explorer: Annotated[
+        Path | None,
+        typer.Option(
+            "--model-explorer",
+            metavar="FOLDER",
+            help="write the graphs of compressed models for Google's Model Explorer there",
+        ),
+    ] = None,
+    plugins: Plugins = "",
+) -> None:
+    """Render a run's report again from its folder, or compare runs; nothing is measured."""
+    from compress.core.interpreter import import_plugins
+    from compress.plan.forms import listed
+    from compress.report.live.graphs import export_graphs
+    from search.report import render
+    from search.report.compare import compare_runs
+
+    with reporting_errors("The same command renders it again."):
+        import_plugins(listed(plugins))
+        if len(folders) > 1:
+            if light or explorer is not None:
+                raise InputError(
+                    "--light and --model-explorer must go with one run. Received: several to "
+                    "compare."
+                )
+            made = compare_runs(folders, page or COMPARISON)
+            rendered = None
+        else:
+            if page is not None:
+                raise InputError(
+                    "--out must go with several runs: the report of one lies in its folder. "
+                    f"Received: {page} and one run."
+                )
+            rendered = render(folders[0], light=light)
+            if explorer is not None:
+                export_graphs(rendered, explorer)
+    if rendered is not None:
+        print_report(rendered)
+    else:
+        show(saved=made, last=f"report: {made}")
+
+
 def under(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the sections of the recipe that was named.
 
@@ -189,68 +246,11 @@ def _crew(where: Sequence[Any], shown: RichDisplay) -> Workers | None:
         shown: Shows what they do.
     """
     count, *options = where
-    names = [name for _, name, _, _ in _OF_ENGINE]
-    given = {name: value for name, value in zip(names, options, strict=True) if value is not None}
+    given = {
+        name: value
+        for (_, name, _, _), value in zip(_OF_ENGINE, options, strict=True)
+        if value is not None
+    }
     if count is None and not given:
         return None
     return Workers(count, **given, display=shown)
-
-
-COMPARISON = Path("compare.html")
-
-
-def report(
-    folders: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUN", help="a run's --out folder; several: compare"),
-    ],
-    light: Annotated[
-        bool, typer.Option("--light", help="a page without scripts, and of far fewer bytes")
-    ] = False,
-    page: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", metavar="FILE", help=f"the page of a comparison  [default: {COMPARISON}]"
-        ),
-    ] = None,
-    explorer: Annotated[
-        Path | None,
-        typer.Option(
-            "--model-explorer",
-            metavar="FOLDER",
-            help="write the graphs of compressed models for Google's Model Explorer there",
-        ),
-    ] = None,
-    plugins: Plugins = "",
-) -> None:
-    """Render a run's report again from its folder, or compare runs; nothing is measured."""
-    from compress.core.errors import InputError
-    from compress.core.interpreter import import_plugins
-    from compress.plan.forms import listed
-    from compress.report.live.graphs import export_graphs
-    from search.report import render
-    from search.report.compare import compare_runs
-
-    with reporting_errors("The same command renders it again."):
-        import_plugins(listed(plugins))
-        if len(folders) > 1:
-            if light or explorer is not None:
-                raise InputError(
-                    "--light and --model-explorer must go with one run. Received: several to "
-                    "compare."
-                )
-            made = compare_runs(folders, page or COMPARISON)
-            rendered = None
-        else:
-            if page is not None:
-                raise InputError(
-                    "--out must go with several runs: the report of one lies in its folder. "
-                    f"Received: {page} and one run."
-                )
-            rendered = render(folders[0], light=light)
-            if explorer is not None:
-                export_graphs(rendered, explorer)
-    if rendered is not None:
-        print_report(rendered)
-    else:
-        show(saved=made, last=f"report: {made}")

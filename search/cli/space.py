@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Group, RenderableType
 
 from compress.measure import formats
 from compress.plan import DataOptions
-from compress.report.terminal import ELSEWHERE, Grid, said
 from search.cli._console import reporting_errors, show, written
 from search.cli._help import add_command, command_group
 from search.cli._options import VALUES, Plugins, completer
 from search.plan import SearchData
-from search.spaces.describe import Description
+
+if TYPE_CHECKING:
+    from search.spaces.describe import Description
 
 space = command_group("space", "Describe search spaces.")
 
@@ -89,46 +90,36 @@ def describe(
     show(render_description(found), saved=json or "", last=written([json] if json else []))
 
 
-add_command(space, "describe", describe)
-
-
 def render_description(found: Description) -> RenderableType:
     """Returns the table of parameters, the size of the space, and what its models cost."""
+    from compress.report.terminal import ELSEWHERE, Grid, said
+
     shape = " x ".join(str(size) for size in found.input_shape)
     of = f" (of {found.bounds_of} samples)" if found.bounds_of else ""
     example = "baseline" if found.is_baseline else "a sample"
+    chosen = found.example.chosen
+    told = [item.name for item in found.parameters if item.name in chosen]
     lines = [
         f"Architectures: {_architectures(found)}",
         f"MACs: {_span(found.macs)}{of}",
         f"Parameters: {_span(found.params)}{of}",
         f"Example ({example}): {formats.count(found.example.macs)} MACs, "
         f"{formats.count(found.example.params)} parameters",
-        "  " + ", ".join(f"{key}={formats.plain(value)}" for key, value in _chosen(found)),
+        "  " + ", ".join(f"{name}={formats.plain(chosen[name])}" for name in told),
     ]
     if found.failures:
         lines.append(f"{len(found.failures)} samples gave no model; first {found.failures[0]}")
-    title = said(f"Space {found.space}, for {found.data} ({shape})", "bold")
-    return Group(title, _table(found), *map(said, lines))
-
-
-def _chosen(found: Description) -> list[tuple[str, object]]:
-    """Returns the example's choices in the table's order."""
-    chosen = found.example.chosen
-    return [(item.name, chosen[item.name]) for item in found.parameters if item.name in chosen]
-
-
-def _table(found: Description) -> Grid:
     heads = ("Parameter", "Values", "Asked if")
     table = Grid(
         "", heads, heads, wrap=("Values", "Asked if"), drop=("Asked if",), elsewhere=ELSEWHERE
     )
     for parameter in found.parameters:
         table.put((parameter.name, _values(parameter.distribution), parameter.condition))
-    return table
+    title = said(f"Space {found.space}, for {found.data} ({shape})", "bold")
+    return Group(title, table, *map(said, lines))
 
 
 def _values(distribution: object) -> str:
-    """Returns a distribution in words."""
     from optuna import distributions
 
     if isinstance(distribution, distributions.CategoricalDistribution):
@@ -156,3 +147,6 @@ def _architectures(found: Description) -> str:
         f"about {found.architectures:,} (complete choices, estimated from samples, "
         f"standard error {found.error:,.0f})"
     )
+
+
+add_command(space, "describe", describe)

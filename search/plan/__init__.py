@@ -36,14 +36,15 @@ __all__ = [
 
 FINAL_MODELS = 8
 """Of the front go on at most where sub-networks were judged untrained: there are many of them."""
-_SOURCE = next(item for item in fields(DataOptions) if item.name == "source")
 
 
 @dataclass(frozen=True)
 class SearchData(DataOptions):
     """Where the examples of a search come from: a first try needs no data of its own."""
 
-    source: str = field(default="digits", metadata=_SOURCE.metadata)
+    source: str = field(
+        default="digits", metadata=DataOptions.__dataclass_fields__["source"].metadata
+    )
 
 
 @dataclass(frozen=True)

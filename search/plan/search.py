@@ -1,4 +1,4 @@
-"""Plan section: what is searched, how, and within which limits."""
+"""Plan sections: what is searched, how, where, and within which limits."""
 
 from __future__ import annotations
 

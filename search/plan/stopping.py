@@ -1,4 +1,4 @@
-"""Plan sections: when trials and the whole search end, and what is trained after it."""
+"""Plan sections: when trials and the search end, and what is trained after it; conditions."""
 
 from __future__ import annotations
 
@@ -215,7 +215,6 @@ class Condition(Written):
         return self.violation(value) <= 0
 
     def __str__(self) -> str:
-        """Returns "macs<=2M"."""
         return f"{self.name}{self.symbol}{amount_text(self.number)}"
 
 

@@ -57,7 +57,6 @@ def _class(function: Keywords, used: set[tuple[str, str]]) -> str:
 
 
 def _form(plan: type[Any], leaf: PlanField) -> Any:
-    """Returns what a field may be given as."""
     owner = typing.get_type_hints(plan)[leaf.section] if leaf.section else plan
     hint = typing.get_type_hints(owner)[leaf.name]
     return typing.get_args(hint)[1] if typing.get_origin(hint) is Given else hint
@@ -82,7 +81,6 @@ def source_of(hint: Any, used: set[tuple[str, str]]) -> str:
 
 
 def _help(leaf: PlanField, same_as: str) -> list[str]:
-    """Returns the docstring of a keyword."""
     if same_as:
         return [f'    """The same as `{same_as}`."""']
     text = f"{leaf.help}."

@@ -1,4 +1,4 @@
-"""The report of a run: its search beside its compression."""
+"""The report of a run: its search, as one section, beside its compression."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from search.report.front import (
     candidate_points,
     candidates_section,
     choices_of,
-    csv_rows,
     final_section,
     final_table,
     front_panel,
@@ -40,7 +39,6 @@ from search.report.searched import (
 from search.study.directory import COMPLETE, SearchFolder
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
     from matplotlib.axes import Axes
 
     from compress.report.live.charts import Chart, Points
@@ -133,8 +131,23 @@ class SearchSection(Section):
         }
 
     def csv_rows(self, quality: str) -> list[dict[str, Any]]:
-        """See `Section.csv_rows`."""
-        return csv_rows(self._report, quality)
+        """See `Section.csv_rows`: the candidates' lines of candidates.csv."""
+        return [
+            {
+                "record": "candidate",
+                "id": item.id,
+                "model": item.id,
+                "state": item.state,
+                "reason": item.reason,
+                "on_front": item.id in self._report.front,
+                f"val_{quality}": item.val.get(quality, ""),
+                "macs": "" if item.macs is None else item.macs,
+                "params": "" if item.params is None else item.params,
+                "device": item.device,
+                "choices": "; ".join(f"{key}={value}" for key, value in item.choices.items()),
+            }
+            for item in self._report.candidates
+        ]
 
     def tables(self) -> list[RenderableType]:
         """See `Section.tables`: the front and its final trainings."""
@@ -167,7 +180,7 @@ class SearchSection(Section):
     def above(self) -> Markup:
         """See `Section.above`: the front and its final trainings."""
         return filled(
-            _templates(),
+            templates(search="search.report"),
             "search/front.html.j2",
             front=front_section(self._report),
             final=final_section(self._report),
@@ -178,13 +191,9 @@ class SearchSection(Section):
         if not self._report.candidates:
             return Markup()
         return filled(
-            _templates(),
+            templates(search="search.report"),
             "search/search.html.j2",
             course=course_section(self._report, self._facts),
             importance=importance_section(self._facts.importances),
             candidates=candidates_section(self._report),
         )
-
-
-def _templates() -> Environment:
-    return templates(search="search.report")

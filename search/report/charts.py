@@ -329,12 +329,9 @@ def crossings(
 
 def _numbers(item: Parameter) -> Floats:
     """Returns the values as they are spaced on the axis."""
-    return np.log10(item.values) if _is_log(item) else item.values
-
-
-def _is_log(item: Parameter) -> bool:
     low, high = np.nanmin(item.values), np.nanmax(item.values)
-    return not item.categories and bool(low > 0) and bool(high / low >= LOG_FROM)
+    is_log = not item.categories and low > 0 and high / low >= LOG_FROM
+    return np.log10(item.values) if is_log else item.values
 
 
 def _scaled(values: Floats) -> Floats:

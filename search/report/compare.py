@@ -187,7 +187,10 @@ def _timed(report: SearchReport) -> str:
 
 def _joined(runs: Sequence[_Run], kind: str) -> Points | None:
     """Returns the points of all runs, each under its label; None where one has none."""
-    each = [_points(run.report, kind) for run in runs]
+    if kind == "files":
+        each = [file_points(run.report) for run in runs]
+    else:
+        each = [candidate_points(run.report) if run.report.candidates else None for run in runs]
     if any(item is None for item in each):
         return None
     known = [item for item in each if item is not None]
@@ -209,12 +212,6 @@ def _joined(runs: Sequence[_Run], kind: str) -> Points | None:
     costs = [axis.key for axis in axes if axis.role == COST]
     cost = next((item.x for item in known if item.x in costs), costs[0])
     return replace(known[0], lead="", axes=axes, rows=rows, groups=groups, x=cost, y=quality)
-
-
-def _points(report: SearchReport, kind: str) -> Points | None:
-    if kind == "files":
-        return file_points(report)
-    return candidate_points(report) if report.candidates else None
 
 
 def _verdicts(runs: Sequence[_Run], sets: Sequence[Points]) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The front in the report, on the page, the terminal and the plot, and its final trainings."""
+"""Candidates and their front in the report: page, terminal, plot; the final trainings."""
 
 from __future__ import annotations
 
@@ -243,46 +243,13 @@ def candidates_section(report: SearchReport) -> dict[str, Any]:
         "line": f"{search_line(report)}.",
         "heads": ["Model", "Outcome", f"validation {quality}", "MACs", "Parameters", "seconds",
                   "Choices"],
-        "rows": [_candidate_cells(item, quality) for item in report.candidates],
+        "rows": [
+            [item.id, "; ".join([describe_ending(item), *item.notes]),
+             formats.quality(quality, item.val.get(quality)), formats.count(item.macs),
+             formats.count(item.params), f"{item.seconds:.1f}", choices_of(item)]
+            for item in report.candidates
+        ],
     }  # fmt: skip
-
-
-def _candidate_cells(item: Candidate, quality: str) -> list[str]:
-    ending = f"{item.state}: {item.reason}" if item.reason else item.state
-    return [
-        item.id,
-        "; ".join([ending, *item.notes]),
-        formats.quality(quality, item.val.get(quality)),
-        formats.count(item.macs),
-        formats.count(item.params),
-        f"{item.seconds:.1f}",
-        choices_of(item),
-    ]
-
-
-def csv_rows(report: SearchReport, quality: str) -> list[dict[str, Any]]:
-    """Returns the candidates' lines of candidates.csv.
-
-    Args:
-        report: Of the search.
-        quality: Whose validation figure has a column.
-    """
-    return [
-        {
-            "record": "candidate",
-            "id": item.id,
-            "model": item.id,
-            "state": item.state,
-            "reason": item.reason,
-            "on_front": item.id in report.front,
-            f"val_{quality}": item.val.get(quality, ""),
-            "macs": "" if item.macs is None else item.macs,
-            "params": "" if item.params is None else item.params,
-            "device": item.device,
-            "choices": "; ".join(f"{key}={value}" for key, value in item.choices.items()),
-        }
-        for item in report.candidates
-    ]
 
 
 def candidate_points(report: SearchReport) -> Points:
@@ -322,7 +289,6 @@ def candidate_points(report: SearchReport) -> Points:
 
 def _row(report: SearchReport, item: Candidate) -> dict[str, Any]:
     quality = report.objectives[0]
-    ending = f"{item.state}: {item.reason}" if item.reason else item.state
     group = {COMPLETE: report.done, STOPPED: "stopped early"}.get(item.state, item.state)
     front = item.id in report.front
     value = item.val.get(quality)
@@ -339,12 +305,18 @@ def _row(report: SearchReport, item: Candidate) -> dict[str, Any]:
             f"val_{quality}": value, **costs, "seconds": item.seconds, "epochs": len(item.history),
         },
         "texts": {
-            "state": ending, f"val_{quality}": formats.quality(quality, value), **texts,
+            "state": describe_ending(item), **texts,
+            f"val_{quality}": formats.quality(quality, value),
             "seconds": f"{item.seconds:.1f}", "epochs": f"{len(item.history)}",
             "choices": choices_of(item),
         },
         "told": [text for text in told if text],
     }  # fmt: skip
+
+
+def describe_ending(candidate: Candidate) -> str:
+    """Returns how a candidate ended, and why where that is known."""
+    return f"{candidate.state}: {candidate.reason}" if candidate.reason else candidate.state
 
 
 def search_line(report: SearchReport) -> str:

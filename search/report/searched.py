@@ -1,4 +1,4 @@
-"""What the report of a search shows, read from the run's folder alone."""
+"""What the report of a search shows, from the run's folder alone, and how the search went."""
 
 from __future__ import annotations
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.core.lazy_modules import keras
 from compress.data import Dataset
 from compress.data.tasks import Regression, Task
 
 if TYPE_CHECKING:
-    import keras
     from optuna.distributions import BaseDistribution
     from optuna.trial import BaseTrial
 Chosen = dict[str, Any]
@@ -157,8 +157,6 @@ class DrawnSpace(DeclaredSpace):
 
     def assemble(self, chosen: Chosen, data: Dataset) -> keras.Model:
         """See `DeclaredSpace.assemble`."""
-        import keras
-
         inputs = keras.Input(data.input_shape, name=self.input_name)
         return keras.Model(inputs, self.net(inputs, chosen, data), name=self.name)
 
@@ -245,7 +243,6 @@ def head(features: Any, task: Task) -> Any:
     """
     if isinstance(features, Sketch):
         return features.dense(task.outputs, bias=True)
-    import keras
 
     means = task.means if isinstance(task, Regression) else ()
     bias = keras.initializers.Constant(list(means)) if means else "zeros"

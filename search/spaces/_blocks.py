@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from compress.core.errors import InputError
+from compress.core.lazy_modules import keras
 from compress.data import Dataset
 from compress.data.tasks import Task
 from search.spaces._base import DrawnSpace, Sketch, head
@@ -71,7 +72,6 @@ def bare_conv(x: Any, name: str, width: int, kernel: int, stride: int) -> Any:
     """Applies a convolution without a bias, and nothing behind it."""
     if isinstance(x, Sketch):
         return x.conv(width, kernel, stride, bias=False)
-    import keras
 
     return keras.layers.Conv2D(
         width, kernel, stride, "same", use_bias=False, kernel_initializer="he_normal", name=name
@@ -82,7 +82,6 @@ def depthwise(x: Any, name: str, kernel: int, stride: int, activation: str = "re
     """Applies depthwise convolution, normalization and activation."""
     if isinstance(x, Sketch):
         return normalize(x.depthwise(kernel, stride), name)
-    import keras
 
     x = keras.layers.DepthwiseConv2D(kernel, stride, "same", use_bias=False, name=name)(x)
     return activate(normalize(x, name), name, activation)
@@ -92,7 +91,6 @@ def normalize(x: Any, name: str) -> Any:
     """Applies batch normalization, called `<name>_bn`."""
     if isinstance(x, Sketch):
         return x.normalize(4)
-    import keras
 
     return keras.layers.BatchNormalization(momentum=BN_MOMENTUM, name=f"{name}_bn")(x)
 
@@ -101,7 +99,6 @@ def activate(x: Any, name: str, activation: str) -> Any:
     """Applies "relu", "relu6" or "hard_swish", called `<name>_<activation>`."""
     if isinstance(x, Sketch):
         return x
-    import keras
 
     name = f"{name}_{activation}"
     if activation == "hard_swish":
@@ -113,7 +110,6 @@ def add(x: Any, y: Any, name: str) -> Any:
     """Applies a shortcut: the sum, called `<name>_add`."""
     if isinstance(y, Sketch):
         return y
-    import keras
 
     return keras.layers.Add(name=f"{name}_add")([x, y])
 
@@ -122,7 +118,6 @@ def classify(x: Any, dropout: float, task: Task) -> Any:
     """Ends a network: global average, dropout, the head of the task."""
     if isinstance(x, Sketch):
         return head(x.mean(), task)
-    import keras
 
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     if dropout:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.core.errors import InputError
+from compress.core.lazy_modules import keras
 from compress.data import Dataset, drawn_inputs
 from compress.model.io import load_model
 from compress.plan import ChannelOptions
@@ -22,14 +23,11 @@ from compress.prune.channels.selection.allowed import Allowed, Counts, allowed_f
 from compress.prune.channels.selection.by_rank import keep_best
 from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.selection.measured_times import Timed, TimedCalls, timed_here
-from compress.prune.channels.selection.times import TimeModel
 from compress.prune.channels.surgery import KeptIndices, kept_indices, sliced_model
 from compress.reconstruction import FEWEST
 from search.spaces._base import Choice, Chosen, DeclaredSpace, pick
 
 if TYPE_CHECKING:
-    import keras
-
     from compress.core.summary import OnProgress
     from compress.measure.latency_table.measuring import Convert
 
@@ -131,17 +129,15 @@ class Around(DeclaredSpace):
 
     def choices(self, data: Dataset) -> tuple[Choice, ...]:
         """See `DeclaredSpace.choices`."""
-        return tuple(
-            pick(f"{KEEP}{width.name}", width.shares) for width in self._subnetworks().widths
-        )
+        return tuple(pick(width.name, width.shares) for width in self._subnetworks().widths)
 
     def assemble(self, chosen: Chosen, data: Dataset) -> keras.Model:
         """Cuts the sub-network of complete choices, with the statistics of the whole model."""
-        return self._subnetworks().cut(_shares(chosen))
+        return self._subnetworks().cut(chosen)
 
     def count(self, chosen: Chosen, data: Dataset) -> tuple[int, int]:
         """See `Space.count`."""
-        return self._subnetworks().count(_shares(chosen))
+        return self._subnetworks().count(chosen)
 
     def timed(self, on_progress: OnProgress) -> Timed:
         """Times the model's calls, and some whole sub-networks, for `latency`.
@@ -168,8 +164,8 @@ class Around(DeclaredSpace):
             found: What `timed` returned.
         """
         parts = self._subnetworks()
-        times = parts.times(found)
-        return lambda chosen: parts.latency(_shares(chosen), times)
+        times = found.times(parts.calls)
+        return lambda chosen: float(times(parts.count_kept(chosen)))
 
     def prepare(
         self, model: keras.Model, chosen: dict[str, Any], data: Dataset, *, quickly: bool = False
@@ -182,19 +178,18 @@ class Around(DeclaredSpace):
         from compress.prune.recalibrate import recalibrate
         from compress.reconstruction import repair
 
-        shares = _shares(chosen)
-        if all(share >= 1 for share in shares.values()):
+        found = self._subnetworks()
+        if all(chosen.get(width.name, 1.0) >= 1 for width in found.widths):
             return
         if len(data.train) < FEWEST:
             recalibrate(model, data, BATCHES)
             return
-        found = self._subnetworks()
         count = FEW_EXAMPLES if quickly else EXAMPLES
         repair(
             model,
             found.coupling.program.model,
             drawn_inputs(data, count, 0),
-            kept=found.kept(shares),
+            kept=found.kept(chosen),
             examples=count,
             joint=not quickly,
         )
@@ -214,13 +209,6 @@ class Around(DeclaredSpace):
             raise InputError(f"Space '{self.name}' {rule} {error}") from None
 
 
-def _shares(chosen: Chosen) -> dict[str, float]:
-    """Returns the shares that widths keep; settings of the optimizer may be among the choices."""
-    return {
-        name.removeprefix(KEEP): share for name, share in chosen.items() if name.startswith(KEEP)
-    }
-
-
 @lru_cache(maxsize=2)
 def _read(path: str, stamp: int) -> Subnetworks:  # noqa: ARG001 - stamp tells files apart
     """Loads and ranks a model; kept, as each trial asks for it."""
@@ -238,7 +226,7 @@ class Width:
     """One number that is searched: the share of channels that one group, or several, keep.
 
     Attributes:
-        name: Of its first group; "+2" behind it: two groups more are tied to it.
+        name: "keep." and that of its first group; "+2" behind it: two groups more are tied to it.
         groups: Places in `Coupling.groups`.
         shares: Those of `SHARES` that lead to different numbers of channels, rising, at least
             two; of shares that lead to the same number the one nearest to it. The last is 1.
@@ -269,33 +257,35 @@ class Subnetworks:
         self._allowed = allowed_for(self.coupling, OPTIONS, OPTIONS.round_to)
         self.widths = _widths(self.coupling, self._allowed)
 
-    def cut(self, shares: Mapping[str, float]) -> keras.Model:
+    def cut(self, chosen: Mapping[str, float]) -> keras.Model:
         """Builds a sub-network: the same layers, thinner, with their weights.
 
         Args:
-            shares: Of the channels to keep, by the widths' names; others stay whole.
+            chosen: Shares of the channels to keep, by the widths' names; others stay whole, and
+                settings of the optimizer may be among them.
         """
-        return sliced_model(self.coupling, self._mask(shares))
+        return sliced_model(self.coupling, self._mask(chosen))
 
-    def kept(self, shares: Mapping[str, float]) -> KeptIndices:
-        """Returns the kept indices of the model's weights for the same shares as `cut`."""
-        return kept_indices(self.coupling, self._mask(shares))
+    def kept(self, chosen: Mapping[str, float]) -> KeptIndices:
+        """Returns the kept indices of the model's weights for the same choices as `cut`."""
+        return kept_indices(self.coupling, self._mask(chosen))
 
-    def count(self, shares: Mapping[str, float]) -> tuple[int, int]:
+    def count(self, chosen: Mapping[str, float]) -> tuple[int, int]:
         """Returns MACs and parameters of what `cut` builds, without building it.
 
         Raises:
             InputError: An input's size is open.
         """
-        costs, kept = CostModel.of(self.coupling), self._kept(shares)
+        costs, kept = CostModel.of(self.coupling), self.count_kept(chosen)
         return int(costs.macs(kept)), int(costs.params(kept))
 
-    def latency(self, shares: Mapping[str, float], times: TimeModel) -> float:
-        """Returns milliseconds of what `cut` builds, estimated from what was timed."""
-        return float(times(self._kept(shares)))
+    @cached_property
+    def calls(self) -> TimedCalls:
+        """The model's calls at the widths that may be chosen."""
+        return TimedCalls(self.coupling, self._allowed)
 
     def timed(self, convert: Convert, **how: Any) -> Timed:
-        """Times the model's calls at widths that may be chosen, and some whole sub-networks.
+        """Times these calls, and some whole sub-networks.
 
         Args:
             convert: See `compress.prune.channels.selection.measured_times.timed_here`.
@@ -304,48 +294,36 @@ class Subnetworks:
         Returns:
             What was timed, without the calls of other models that are known.
         """
-        found = timed_here(self._calls, self.coupling, self._allowed, convert, **how)
-        return Timed(found.table.only(self._calls.models()), found.kept, found.whole)
+        found = timed_here(self.calls, self.coupling, self._allowed, convert, **how)
+        return Timed(found.table.only(self.calls.models()), found.kept, found.whole)
 
-    def times(self, found: Timed) -> TimeModel:
-        """Returns how the time of sub-networks follows from their widths.
-
-        Raises:
-            InputError: Calls of this model were not timed.
-        """
-        return found.times(self._calls)
-
-    @cached_property
-    def _calls(self) -> TimedCalls:
-        return TimedCalls(self.coupling, self._allowed)
-
-    def _mask(self, shares: Mapping[str, float]) -> Mask:
-        return keep_best(self.coupling, self._scores, self._kept(shares))
-
-    def _kept(self, shares: Mapping[str, float]) -> Counts:
+    def count_kept(self, chosen: Mapping[str, float]) -> Counts:
         """Returns how many removable units each group keeps."""
         wanted = np.ones(len(self.coupling.groups))
         for width in self.widths:
-            wanted[list(width.groups)] = shares.get(width.name, 1.0)
+            wanted[list(width.groups)] = chosen.get(width.name, 1.0)
         totals = self._allowed.nearest(self._allowed.total * wanted)
         return totals - self._allowed.fixed
 
+    def _mask(self, chosen: Mapping[str, float]) -> Mask:
+        return keep_best(self.coupling, self._scores, self.count_kept(chosen))
+
 
 def _widths(coupling: Coupling, allowed: Allowed) -> tuple[Width, ...]:
-    free = [group for group in coupling.groups if len(_find_shares(allowed, (group.index,))) > 1]
+    free = [group for group in coupling.groups if len(_shares(allowed, (group.index,))) > 1]
     found: list[Width] = []
     names: dict[str, int] = {}
     for tie in _ties(coupling, free):
         places = tuple(group.index for group in tie)
-        name = tie[0].name + (f"+{len(tie) - 1}" if len(tie) > 1 else "")
+        name = KEEP + tie[0].name + (f"+{len(tie) - 1}" if len(tie) > 1 else "")
         # one layer may make several groups: heads and their widths, parts of a split
         number = names[name] = names.get(name, 0) + 1
         name = name if number == 1 else f"{name}.{number}"
-        found.append(Width(name, places, _find_shares(allowed, places)))
+        found.append(Width(name, places, _shares(allowed, places)))
     return tuple(found)
 
 
-def _find_shares(allowed: Allowed, groups: tuple[int, ...]) -> tuple[float, ...]:
+def _shares(allowed: Allowed, groups: tuple[int, ...]) -> tuple[float, ...]:
     """Returns the shares that lead to different numbers; see `Width.shares`."""
     places = list(groups)
     total: Counts = allowed.total[places]

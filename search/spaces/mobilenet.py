@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from compress.core.lazy_modules import keras
 from compress.data import Dataset
 from search.spaces._base import Choice, Chosen, Sketch, pick, steps, whole
 from search.spaces._blocks import (
@@ -141,7 +142,6 @@ def _squeeze_excite(x: Any, name: str) -> Any:
         squeezed = x.mean(keep=True).conv(multiple_of_8(channels / SQUEEZE), 1, 1, bias=True)
         squeezed.conv(channels, 1, 1, bias=True)
         return x
-    import keras
 
     y = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_pool")(x)  # (B, 1, 1, C)
     y = keras.layers.Conv2D(multiple_of_8(channels / SQUEEZE), 1, name=f"{name}_reduce")(y)

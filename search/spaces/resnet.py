@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from compress.core.lazy_modules import keras
 from compress.data import Dataset
 from search.spaces._base import Choice, Chosen, Sketch, pick, steps, whole
 from search.spaces._blocks import (
@@ -116,7 +117,6 @@ def _stem(inputs: Any, stem: str, width: int, early: bool) -> Any:
     if stem == "pooled":
         if isinstance(x, Sketch):
             return x.pool(2)
-        import keras
 
         x = keras.layers.MaxPooling2D(3, 2, "same", name="stem_pool")(x)
     return x
