@@ -27,6 +27,7 @@ DEFAULT_SAMPLER = "pareto"
 
 
 DEFAULT_OBJECTIVES = ("accuracy", "macs")
+LOCAL = "local"
 
 
 @dataclass(frozen=True)
@@ -205,9 +206,6 @@ class SearchOptions:
         limit = {"size_bytes": self.max_size, "latency_ms": self.max_latency}.get(cost)
         soft = any(condition.name == cost for condition in self.prefer)
         return limit is not None or cost in self.costs or soft
-
-
-LOCAL = "local"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from search.study.front import epochs_trained
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+FRONT, GONE = "#0072B2", "#D55E00"
 _MEASURED = {"size_bytes": "File", "latency_ms": "Latency"}
 """Headings of costs that not every search has."""
 _SHOWN = (("dense", "float32"), ("pruned", "float32"), ("pruned", "int8"))
@@ -33,6 +34,20 @@ FINAL_HOW = (
     "Trained again after the search; mean and sample standard deviation over seeds; the test "
     "part is read once per training. Validation data choose which training is compressed."
 )
+GROUPS = {
+    "front": (FRONT, "circle"),
+    "trained": ("#8A8F99", "circle-open"),
+    "judged": ("#8A8F99", "circle-open"),
+    "stopped early": (GONE, "x"),
+}
+"""Marks of candidates by how they ended; others have no quality, and stand in the table alone."""
+_COSTS = (
+    ("macs", "MACs", "counted at batch 1, before training", "~s", ""),
+    ("params", "Parameters", "counted, before training", "~s", ""),
+    ("size_bytes", "File", "counted: bytes of its float32 .tflite file", "~s", " B"),
+    ("latency_ms", "Latency", "measured: median of that file on LiteRT, one thread", "~s", " ms"),
+)
+ESTIMATED = "estimated from times of single layers, measured before the search"
 
 
 def front_section(report: SearchReport) -> dict[str, Any]:
@@ -217,23 +232,6 @@ def _spread(model: str, records: Sequence[Final], quality: str) -> Spread:
 def _mean(values: Sequence[float]) -> tuple[float, float]:
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
     return float(np.mean(values)), deviation
-
-
-FRONT, GONE = "#0072B2", "#D55E00"
-GROUPS = {
-    "front": (FRONT, "circle"),
-    "trained": ("#8A8F99", "circle-open"),
-    "judged": ("#8A8F99", "circle-open"),
-    "stopped early": (GONE, "x"),
-}
-"""Marks of candidates by how they ended; others have no quality, and stand in the table alone."""
-_COSTS = (
-    ("macs", "MACs", "counted at batch 1, before training", "~s", ""),
-    ("params", "Parameters", "counted, before training", "~s", ""),
-    ("size_bytes", "File", "counted: bytes of its float32 .tflite file", "~s", " B"),
-    ("latency_ms", "Latency", "measured: median of that file on LiteRT, one thread", "~s", " ms"),
-)
-ESTIMATED = "estimated from times of single layers, measured before the search"
 
 
 def candidates_section(report: SearchReport) -> dict[str, Any]:

@@ -25,6 +25,19 @@ from search.study.directory import (
 )
 from search.study.front import Progress, epochs_trained, front_of, progress
 
+_NOUNS = {"macs": "MACs", "params": "parameters", "size_bytes": "of file", "latency_ms": "latency"}
+_METHOD = (
+    f"A random forest of {TREES} trees learns the target from the choices of four fifths of the "
+    "trials and predicts the rest, each fifth in turn. A parameter's share is by how much the "
+    "squared error grows when its values are exchanged at random among the trials that were asked "
+    "for it, over twice the variance (Breiman 2001; Gregorutti, Michel & Saint-Pierre 2017). "
+    "Quality enters as ranks and costs as logarithms. Shares need not add up to 100 %: what the "
+    "forest does not predict is missing, and what works together counts for each. Around zero, "
+    "also below it, means no influence that these trials show. The spread is of the method "
+    "alone; other trials would differ by more. A sampler that looks for good candidates tries few "
+    "bad values, so this speaks of the trials of this search, not of the whole space."
+)
+
 
 @dataclass(frozen=True, repr=False)
 class SearchReport(Report):
@@ -131,20 +144,6 @@ def read_search(folder: SearchFolder) -> SearchReport:
         )
     front = front_of(report.candidates, report.objectives)
     return replace(report, front=tuple(item.id for item in front))
-
-
-_NOUNS = {"macs": "MACs", "params": "parameters", "size_bytes": "of file", "latency_ms": "latency"}
-_METHOD = (
-    f"A random forest of {TREES} trees learns the target from the choices of four fifths of the "
-    "trials and predicts the rest, each fifth in turn. A parameter's share is by how much the "
-    "squared error grows when its values are exchanged at random among the trials that were asked "
-    "for it, over twice the variance (Breiman 2001; Gregorutti, Michel & Saint-Pierre 2017). "
-    "Quality enters as ranks and costs as logarithms. Shares need not add up to 100 %: what the "
-    "forest does not predict is missing, and what works together counts for each. Around zero, "
-    "also below it, means no influence that these trials show. The spread is of the method "
-    "alone; other trials would differ by more. A sampler that looks for good candidates tries few "
-    "bad values, so this speaks of the trials of this search, not of the whole space."
-)
 
 
 @dataclass(frozen=True)
