@@ -23,6 +23,7 @@ HOST = "127.0.0.1"
 HOSTS = (HOST, "localhost")
 MOST_READ = 2**20
 """Bytes of a refused request's body that are read."""
+INSTALL = "optuna-dashboard is not installed. Install it with: pip install 'paretune[dashboard]'"
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -81,9 +82,7 @@ def make_dashboard(path: Path, port: int) -> Server:
         from optuna.artifacts import FileSystemArtifactStore
         from optuna_dashboard import wsgi
     except ImportError:
-        raise MissingDependency(
-            "optuna-dashboard is not installed. Install it with: pip install 'paretune[dashboard]'"
-        ) from None
+        raise MissingDependency(INSTALL) from None
     storage, number = _study(folder, search.get("storage", ""))
     artifacts = folder.path / PLACE
     more: dict[str, Any] = {}
