@@ -25,7 +25,7 @@ from compress.data import Dataset, load_data
 from compress.plan import DataOptions
 from search.plan import SearchPlan
 from search.spaces import SPACES
-from search.spaces._choices import choose
+from search.spaces._base import choose
 from search.study import optimizers
 from search.study import study as studies
 from search.study.directory import COMPLETE, Candidate, SearchFolder

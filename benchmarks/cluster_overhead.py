@@ -168,7 +168,7 @@ def sampling(place: str, url: str, count: int) -> dict[str, Any]:
     from compress.plan import DataOptions
     from search.plan import SearchPlan
     from search.spaces import SPACES
-    from search.spaces._choices import choose
+    from search.spaces._base import choose
     from search.study import optimizers
     from search.study import study as studies
     from search.study.directory import SearchFolder

@@ -39,8 +39,7 @@ if TYPE_CHECKING:
         TrainSettings,
         WeightOptions,
     )
-    from compress.plan.goal import GoalOptions
-    from compress.plan.shrink import ShrinkPlan
+    from compress.plan.shrink import GoalOptions, ShrinkPlan
     from compress.prune.channels import (
         PruneResult,
         SensitivityMap,
@@ -77,7 +76,7 @@ _PLACES = {
     "ExportOptions": "compress.plan:ExportOptions",
     "Exported": "compress.exporting:Exported",
     "FeasibleError": "compress.core.errors:FeasibleError",
-    "GoalOptions": "compress.plan.goal:GoalOptions",
+    "GoalOptions": "compress.plan.shrink:GoalOptions",
     "InputError": "compress.core.errors:InputError",
     "LatencyOptions": "compress.plan:LatencyOptions",
     "MissingDependency": "compress.core.errors:MissingDependency",

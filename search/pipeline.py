@@ -33,8 +33,7 @@ from compress.shrinking.job import check_training, logged, preflight, refuse_lea
 from search.engines import Demand, Display, Engine, Order
 from search.engines.jobs import compress_front, search_front, train_finally
 from search.engines.worker import WORKERS_LOCK
-from search.plan import BudgetOptions, FinalOptions, SearchPlan
-from search.plan.keywords import RUN, RUN_SEARCH
+from search.plan import RUN, RUN_SEARCH, BudgetOptions, FinalOptions, SearchPlan
 from search.plan.search import DEFAULT_OBJECTIVES
 from search.plugins import ENGINES, SAMPLERS
 from search.report import SearchReport, render

@@ -17,7 +17,7 @@ from compress.shrinking.case import Case
 from compress.shrinking.net import ShrinkFolder
 from search.engines import Crew, Demand, Display, Engine, Job, JobQueue, Order, messages
 from search.engines.pool import Pool
-from search.plan.engine import LOCAL, EngineOptions
+from search.plan.search import LOCAL, EngineOptions
 from search.plugins import ENGINES
 from search.study.directory import SearchFolder
 

@@ -25,8 +25,7 @@ from compress.model.io import as_model, load_model, save_model
 from compress.model.kinds import SUFFIXES, SavedModel, check_graph_file, foreign
 from compress.model.ports import InputShape, input_names, require_known, sizes_of
 from compress.model.recording import record
-from compress.plan.bench import BenchPlan
-from compress.plan.input_shape import given
+from compress.plan.bench import BenchPlan, given
 from compress.plugins import RUNTIMES
 
 if TYPE_CHECKING:

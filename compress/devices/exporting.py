@@ -17,8 +17,7 @@ from compress.exporting.side_by_side import litert_files
 from compress.measure.latency_table.measuring import CallItem, batches, empty_model
 from compress.model.io import as_model
 from compress.plan.fields import require, require_choice
-from compress.plan.goal import TIMED
-from compress.plan.shrink import ShrinkChannels
+from compress.plan.shrink import TIMED, ShrinkChannels
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.selection.allowed import allowed_for, ladder

@@ -14,7 +14,7 @@ import numpy as np
 from compress.core.errors import InputError, one_line
 from compress.core.lazy_modules import keras
 from compress.model.internals import maker_of
-from compress.plan import input_shape as shapes
+from compress.plan import bench as shapes
 
 NAMES = "paretune_output_names"
 BYTES = {"uint8": (0, 255), "int8": (-128, 127)}

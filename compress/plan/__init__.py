@@ -6,93 +6,63 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from compress.core.device import DEVICES
-from compress.core.interpreter import import_plugins
 from compress.core.memory_budget import LEAST
 from compress.core.quantities import MORE_THREADS, MOST_SEED, MOST_THREADS, SEED_BITS
 from compress.plan.channels import (
     AGGREGATES,
-    CHANNEL_COSTS,
-    CHANNEL_SCOPES,
-    SCORE_SCALES,
     ChannelOptions,
+    LayerShare,
 )
-from compress.plan.data import NORMALIZATIONS, DataOptions
-from compress.plan.distill import CACHES, DistillOptions
-from compress.plan.fields import option, require, require_choice, settle
+from compress.plan.data import DataOptions
+from compress.plan.distill import AUTO, DistillOptions, LayerPair, Ramp, TeacherChoice
+from compress.plan.fields import Choices, option, require, settle
 from compress.plan.forms import Names, Place
-from compress.plan.layers import LayerPair, LayerShare
 from compress.plan.output import (
     FORMATS,
     LEVELS,
-    LITERT_FORMATS,
     ONNX_FORMATS,
     QAT,
     ExportOptions,
     LatencyOptions,
 )
-from compress.plan.pattern import PatternSpec
-from compress.plan.quantize import QuantizeOptions
-from compress.plan.ramp import Ramp
 from compress.plan.target import Target
-from compress.plan.teacher import AUTO, TeacherChoice
-from compress.plan.train_time import TrainTime
 from compress.plan.training import (
-    AUGMENTATIONS,
-    CLASS_WEIGHTS,
-    FINETUNE_STEPS,
-    MIN_FINETUNE_EPOCHS,
     OPTIMIZERS,
     SCHEDULES,
+    QuantizeOptions,
     TrainSettings,
 )
 from compress.plan.weights import (
-    POOLINGS,
-    PRUNED_TOO,
-    WEIGHT_SCHEDULES,
-    WEIGHT_SCOPES,
+    PatternSpec,
+    TrainTime,
     WeightOptions,
 )
 from compress.plugins import LOGS
 
 __all__ = [
     "AGGREGATES",
-    "AUGMENTATIONS",
     "AUTO",
-    "CACHES",
-    "CHANNEL_COSTS",
-    "CHANNEL_SCOPES",
-    "CLASS_WEIGHTS",
     "ChannelOptions",
-    "DEVICES",
     "DataOptions",
     "DistillOptions",
     "ExportOptions",
-    "FINETUNE_STEPS",
     "FORMATS",
     "LEVELS",
-    "LITERT_FORMATS",
     "LatencyOptions",
     "LayerPair",
     "LayerShare",
-    "MIN_FINETUNE_EPOCHS",
-    "NORMALIZATIONS",
     "ONNX_FORMATS",
     "OPTIMIZERS",
-    "POOLINGS",
-    "PRUNED_TOO",
     "PatternSpec",
     "QAT",
     "Plan",
     "QuantizeOptions",
     "Ramp",
     "SCHEDULES",
-    "SCORE_SCALES",
     "Target",
     "TeacherChoice",
     "TrainSettings",
     "TrainTime",
-    "WEIGHT_SCHEDULES",
-    "WEIGHT_SCOPES",
     "WeightOptions",
 ]
 
@@ -116,7 +86,13 @@ class Plan:
         0, "--seed", "seeds splits, initial weights, shuffling and sampling", least=0,
         most=MOST_SEED, why=SEED_BITS, like="a whole number, like 0",
     )  # fmt: skip
-    device: str = option("auto", "--device", "auto, cpu or gpu", extendable=True)
+    device: str = option(
+        "auto",
+        "--device",
+        "auto, cpu or gpu",
+        extendable=True,
+        choices=Choices("device", DEVICES),
+    )
     threads: int | None = option(
         None,
         "--threads",
@@ -156,6 +132,7 @@ class Plan:
         "where epochs, candidates and files are logged beside the run's folder, with commas: "
         "tensorboard, mlflow, wandb",
         extendable=True,
+        choices=LOGS,
     )
     plugins: Names = option(
         (), "--plugins", "modules to import first, with commas: they register plug-ins of yours"
@@ -173,10 +150,6 @@ class Plan:
 
     def __post_init__(self) -> None:
         settle(self)
-        import_plugins(self.plugins)
-        for name in self.log:
-            LOGS.require(name)
-        require_choice("device", self.device, DEVICES)
         require(
             not (self.finetune.own_train_step and self.distill.teacher.files),
             "teacher",

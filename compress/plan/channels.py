@@ -1,24 +1,65 @@
-"""Plan section: removal of whole channels."""
+"""Plan section: removal of whole channels, and shares by layer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
+from compress.core.errors import InputError, one_line
+from compress.core.quantities import number_text, parse_number
 from compress.plan.data import AUTO
-from compress.plan.fields import RemovedOption, option, require, require_choice, settle
-from compress.plan.forms import Given, Names
-from compress.plan.layers import LayerShare
+from compress.plan.fields import Choices, RemovedOption, option, require, settle
+from compress.plan.forms import Given, Names, Written
 from compress.plan.target import Target
 from compress.plugins import CRITERIA
 
-CHANNEL_COSTS = ("macs", "params", "amount")
-CHANNEL_SCOPES = (AUTO, "global", "layer", "damage")
+
+@dataclass(frozen=True)
+class LayerShare(Written):
+    """A share for the layers that a pattern names.
+
+    Attributes:
+        pattern: Of layer names, as the shell matches them ("conv1*").
+        share: In [0, 1].
+
+    Example:
+        >>> LayerShare.parse("conv1*=0.3")
+        LayerShare(pattern='conv1*', share=0.3)
+    """
+
+    pattern: str
+    share: float
+
+    @classmethod
+    def parse(cls, text: str, name: str = "a share of layers") -> Self:
+        """Reads "pattern=0.3" or "pattern=30%".
+
+        Raises:
+            InputError: There is no pattern, or the share is not in [0, 1].
+        """
+        pattern, _, digits = text.rpartition("=")
+        share = parse_number(digits, "share")
+        if not pattern or share is None or not 0 <= share <= 1:
+            raise InputError(
+                f"{name} must be pattern=share, a share in [0, 1], like conv1*=0.3. "
+                f"Received: {one_line(text)}."
+            )
+        return cls(pattern, share)
+
+    @classmethod
+    def of(cls, value: object, name: str = "a share of layers") -> Self:
+        """Takes a pair (pattern, share) too, as a dictionary's items are."""
+        if isinstance(value, tuple | list) and len(value) == 2 and isinstance(value[0], str):
+            value = f"{value[0]}={one_line(value[1])}"
+        return super().of(value, name)
+
+    def __str__(self) -> str:
+        return f"{self.pattern}={number_text(self.share)}"
+
+
 AGGREGATES = ("mean", "sum", "max", "norm")
 SCORE_SCALES = ("mean", "max", "none")
-MOST_STEPS = 10_000
-MOST_ROUND_TO = 2**16
 
 
 Shares = Given[tuple[LayerShare, ...], Iterable[str | LayerShare] | Mapping[str, float]]
@@ -60,6 +101,7 @@ class ChannelOptions:
         "--channels-of",
         "what --channels counts: macs, params, or amount (the share of each layer to remove: 0.5)",
         was="of",
+        choices=Choices("channel target", ("macs", "params", "amount")),
     )
     criterion: str = option(
         AUTO,
@@ -68,6 +110,8 @@ class ChannelOptions:
         + ", ".join(CRITERIA)
         + ", or your own package.module:function",
         left_open=AUTO,
+        choices=CRITERIA,
+        beside=(AUTO,),
     )
     scope: str = option(
         AUTO,
@@ -75,23 +119,26 @@ class ChannelOptions:
         "how channel counts are chosen: global (one ranking), layer (the same share of each), "
         "damage (measured output error) or auto (with data the best of the three, else global)",
         left_open=AUTO,
+        choices=Choices("channel scope", (AUTO, "global", "layer", "damage")),
     )
     aggregate: str = option(
         "mean",
         "--channel-aggregate",
         "how the scores of a channel's weights are combined: " + ", ".join(AGGREGATES),
+        choices=Choices("channel aggregation", AGGREGATES),
     )
     normalize: str = option(
         "mean",
         "--channel-normalize",
         "what the scores of a group are divided by: " + ", ".join(SCORE_SCALES),
+        choices=Choices("channel normalization", SCORE_SCALES),
     )
     round_to: int = option(
         0,
         "--round-to",
         "keep a multiple of this many channels; 0: of 16 from 32 channels on, 8 below, else 4",
         least=0,
-        most=MOST_ROUND_TO,
+        most=2**16,
         why="no layer has as many channels",
     )
     min_kept: float = option(
@@ -121,7 +168,7 @@ class ChannelOptions:
     )
     steps: int = option(
         1, "--channel-steps", "prune in this many steps, with fine-tuning after each", least=1,
-        most=MOST_STEPS, why="each prunes and trains",
+        most=10_000, why="each prunes and trains",
     )  # fmt: skip
     recalibrate: int = option(
         0, "--recalibrate", "batches that re-estimate normalization statistics after pruning",
@@ -130,11 +177,6 @@ class ChannelOptions:
 
     def __post_init__(self) -> None:
         settle(self)
-        require_choice("channel target", self.target_metric, CHANNEL_COSTS)
-        CRITERIA.require(self.criterion, (AUTO,))
-        require_choice("channel scope", self.scope, CHANNEL_SCOPES)
-        require_choice("channel aggregation", self.aggregate, AGGREGATES)
-        require_choice("channel normalization", self.normalize, SCORE_SCALES)
         require(0 <= self.min_kept <= 1, "min_kept", "be in [0, 1]", self.min_kept)
         if self.target is not None:
             object.__setattr__(self, "target", self._checked(self.target))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compress.plan.fields import option, require, require_choice, settle
+from compress.plan.fields import Choices, option, require, settle
 from compress.plan.forms import Names
 from compress.plugins import TASKS
 
@@ -48,6 +48,7 @@ class DataOptions:
         "to [0, 1]), symmetric (to [-1, 1]), center (minus the mean per channel), caffe or torch "
         "(ImageNet's means, as in keras.applications), none; auto: standardize for new models; "
         "for a model that exists what its run stored, else what scores best on validation data",
+        choices=Choices("normalization", NORMALIZATIONS),
     )
     val_fraction: float = option(
         0.15,
@@ -102,7 +103,6 @@ class DataOptions:
         for kind in self.tasks:
             if kind != AUTO:
                 TASKS.require(kind)
-        require_choice("normalization", self.normalize, NORMALIZATIONS)
         if self.resize is not None:
             sizes = all(size >= 1 for size in self.resize)
             require(len(self.resize) == 2 and sizes, "resize", "be height,width", self.resize)

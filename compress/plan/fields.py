@@ -11,12 +11,14 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from compress.core.errors import InputError, one_line, removed_name, unknown_name
 from compress.core.interpreter import import_plugins
 from compress.plan.forms import hints_of, plain, text_of, typed
+
+if TYPE_CHECKING:
+    from compress.core.registry import Registry
 
 PlanT = TypeVar("PlanT")
 
@@ -34,6 +36,8 @@ def option(
     like: str = "",
     was: str = "",
     left_open: Any = None,
+    choices: Choices | Registry[Any] | None = None,
+    beside: tuple[str, ...] = (),
 ) -> Any:
     """Declares a field of a plan section.
 
@@ -49,6 +53,8 @@ def option(
         like: What errors say that a whole number must be, where examples help.
         was: The field's name in plans of earlier versions, as TOML and run folders hold them.
         left_open: A value that leaves it to the data and the model: no other than what they tell.
+        choices: Words that it takes, or that each of several is; `settle` checks them.
+        beside: Words that it takes beside these.
 
     Returns:
         The dataclass field.
@@ -56,9 +62,34 @@ def option(
     count = {"least": least, "most": most, "why": why, "unit": unit, "like": like}
     metadata = {
         "flags": tuple(flags.split()), "help": text, "extendable": extendable, "was": was,
-        "count": count, "left_open": left_open,
+        "count": count, "left_open": left_open, "choices": choices, "beside": beside,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """The words that an option takes, where no table of plug-ins has them.
+
+    Attributes:
+        kind: What is chosen, as errors name it.
+        words: What it may be.
+        removed: Word of an earlier version -> a sentence that says what to use instead.
+    """
+
+    kind: str
+    words: tuple[str, ...]
+    removed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def names(self) -> tuple[str, ...]:
+        """Return all words."""
+        return self.words
+
+    def require(self, word: str, beside: tuple[str, ...] = ()) -> None:
+        """Raise an error that lists the words unless `word` is one of them, or stands beside."""
+        if word in self.removed:
+            raise removed_name(self.kind, word, self.removed[word])
+        require_choice(self.kind, word, (*self.words, *beside))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +127,9 @@ class PlanField:
     default: Any
     help: str
     extendable: bool
-    left_open: Any = None
+    left_open: Any
+    choices: Choices | Registry[Any] | None
+    beside: tuple[str, ...]
 
     @property
     def flat(self) -> str:
@@ -159,7 +192,7 @@ def _leaf(section: str | None, field: dataclasses.Field[Any], hint: Any) -> Plan
     meta = field.metadata
     return PlanField(
         section, field.name, meta["flags"], hint, field.default, meta["help"], meta["extendable"],
-        meta["left_open"],
+        meta["left_open"], meta["choices"], meta["beside"],
     )  # fmt: skip
 
 
@@ -167,7 +200,8 @@ def settle(section: Any) -> None:
     """Turns what a section's fields were given into values of their types; for `__post_init__`.
 
     Raises:
-        InputError: One is given as nothing that its type takes, or is out of its bounds.
+        InputError: One is given as nothing that its type takes, is out of its bounds, or is none
+            of its choices.
     """
     hints = hints_of(type(section))
     for field in dataclasses.fields(section):
@@ -176,6 +210,13 @@ def settle(section: Any) -> None:
             given = getattr(section, field.name)
             value = typed(given, hints[field.name], name, **field.metadata["count"])
             object.__setattr__(section, field.name, value)
+    # what they register may be chosen
+    import_plugins(getattr(section, "plugins", ()))
+    for field in dataclasses.fields(section):
+        choices, value = field.metadata.get("choices"), getattr(section, field.name)
+        if choices is not None:
+            for word in value if isinstance(value, tuple) else (value,):
+                choices.require(word, field.metadata["beside"])
 
 
 def from_flat(plan: type[PlanT], values: Mapping[str, Any]) -> PlanT:
@@ -344,32 +385,18 @@ def require(holds: bool, name: str, rule: str, received: object, remedy: str = "
         )
 
 
-def require_choice(
-    kind: str,
-    value: str,
-    choices: tuple[str, ...],
-    removed: Mapping[str, str] = MappingProxyType({}),
-) -> None:
+def require_choice(kind: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise an error that lists `choices` unless `value` is one of them.
 
     Args:
         kind: What is chosen, as errors name it.
         value: What was given.
         choices: What it may be.
-        removed: Choice of an earlier version -> a sentence that says what to use instead.
     """
-    if value in removed:
-        raise removed_name(kind, value, removed[value])
     if value not in choices:
         raise unknown_name(kind, value, choices)
 
 
 def _no_table(key: str, value: object) -> InputError:
-    return InputError(
-        f"Plan section '{one_line(key)}' must be a table. Received: {_quoted(value)}."
-    )
-
-
-def _quoted(value: object) -> str:
-    """Renders a value so that its type can be seen: texts in quotes."""
-    return one_line(repr(value) if isinstance(value, str) else value)
+    shown = one_line(repr(value) if isinstance(value, str) else value)
+    return InputError(f"Plan section '{one_line(key)}' must be a table. Received: {shown}.")

@@ -101,14 +101,12 @@ def real(value: object) -> float | None:
         return math.inf
 
 
-def declared(hint: Any) -> Any:
-    """Returns the type that a field is read as."""
-    return typing.get_args(hint)[0] if typing.get_origin(hint) is Given else hint
-
-
 def hints_of(section: type[Any]) -> Mapping[str, Any]:
     """Returns the types of a dataclass's fields, as they are read."""
-    return {name: declared(hint) for name, hint in typing.get_type_hints(section).items()}
+    return {
+        name: typing.get_args(hint)[0] if typing.get_origin(hint) is Given else hint
+        for name, hint in typing.get_type_hints(section).items()
+    }
 
 
 def kind_of(hint: Any) -> tuple[Any, bool]:
@@ -167,7 +165,6 @@ def _is_empty(value: object) -> bool:
 
 
 def _items(value: Any, item: Any, name: str) -> list[Any]:
-    """Returns the items of what was given for a tuple."""
     if isinstance(value, str):
         return list(listed(value))
     if isinstance(value, Mapping):

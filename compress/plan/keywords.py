@@ -218,4 +218,4 @@ FUNCTIONS = [
     PRUNE_CHANNELS, PRUNE_WEIGHTS, WEIGHT_PRUNER, DISTILL, QUANTIZE, EXPORT, COMPRESS_MODEL, BENCH,
     SHRINK,
 ]  # fmt: skip
-"""All of them; `search.plan.keywords` adds those of a search."""
+"""All of them; `search.plan` adds those of a search."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compress.core.quantities import MORE_THREADS, MOST_THREADS
-from compress.plan.fields import option, require, require_choice, settle
+from compress.plan.fields import Choices, option, require, settle
 from compress.plan.forms import Given, Names
 from compress.plan.target import SizeTarget, TimeTarget
 from compress.plugins import RUNTIMES
@@ -32,6 +32,7 @@ class ExportOptions:
         "--formats",
         "LiteRT: float32, float16, dynamic, int8, int8-qat, int16x8, int8-mixed, int4-weights, "
         "sparse; ONNX: onnx, onnx_int8, onnx_int8-qat (pip install 'paretune[mixed,onnx]')",
+        choices=Choices("export format", FORMATS),
     )
     calibration: int = option(
         200, "--calibration", "training examples that calibrate int8", least=1, most=1_000_000,
@@ -47,6 +48,7 @@ class ExportOptions:
         "precisions among which int8-mixed chooses for each layer: int4 (weights; what passes in "
         "8 bits), int8, dynamic4 and dynamic (the same weights, what passes is rounded as it "
         "comes), int16 (what passes), float16 (weights, computed in floats), float32",
+        choices=Choices("precision of a layer", LEVELS),
     )
     mixed_loss: float = option(
         0.25,
@@ -67,10 +69,6 @@ class ExportOptions:
     def __post_init__(self) -> None:
         settle(self)
         require(bool(self.formats), "formats", "name at least one format", self.formats)
-        for name in self.formats:
-            require_choice("export format", name, FORMATS)
-        for name in self.mixed_levels:
-            require_choice("precision of a layer", name, LEVELS)
         require(bool(self.mixed_levels), "mixed_levels", "name one at least", self.mixed_levels)
         ordered = tuple(level for level in LEVELS if level in self.mixed_levels)
         object.__setattr__(self, "mixed_levels", ordered)
@@ -118,12 +116,11 @@ class LatencyOptions:
         "what times the files: litert; mnn (whose kernels skip zeros; float32 files; pip install "
         "'paretune[mnn]'); onnx and openvino (the ONNX files among --formats; pip install "
         "'paretune[onnx,openvino]')",
+        choices=RUNTIMES,
     )
 
     def __post_init__(self) -> None:
         settle(self)
-        for name in self.runtimes:
-            RUNTIMES.require(name)
         require(bool(self.runtimes), "runtimes", "name at least one runtime", self.runtimes)
         require(self.precision > 0, "latency_precision", "be above 0", self.precision)
         require(self.budget > 0, "latency_budget", "be above 0", self.budget)

@@ -1,27 +1,139 @@
-"""The plan of `shrink`: a goal, and defaults that a goal needs no words for."""
+"""The plan of `shrink`: its goal, defaults that a goal needs no words for, a goal in one text."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
+from compress.core.errors import InputError, one_line, unknown_name
+from compress.core.quantities import number_text
 from compress.plan import ChannelOptions, Plan, TrainSettings, WeightOptions
-from compress.plan.fields import require
-from compress.plan.goal import GOAL_RUNTIMES, GoalOptions
-from compress.plan.output import MIXED
+from compress.plan.fields import option, plan_fields, require, settle, value_of
+from compress.plan.forms import Given, Place, Written, listed, text_of
+from compress.plan.output import MIXED, ONNX_FORMATS
+from compress.plan.target import SizeTarget, Target, TimeTarget
 
-_OF_CHANNELS = {item.name: item for item in fields(ChannelOptions)}
-_OF_TRAINING = {item.name: item for item in fields(TrainSettings)}
-_OF_WEIGHTS = {item.name: item for item in fields(WeightOptions)}
+TIMED = ("float32", "float16", "dynamic", "int8")
+"""LiteRT's formats of files that are made and timed on the way to a goal."""
+GOAL_RUNTIMES: dict[str, tuple[str, ...]] = {
+    "litert": TIMED,
+    "onnx": ONNX_FORMATS,
+    "openvino": ONNX_FORMATS,
+}
+"""Runtimes whose time may be a goal, with the formats of their files; the first one of a goal
+without rounding, of which shares are."""
+COSTS = ("latency", "size", "peak_memory", "macs", "params")
+"""Goals of cost, as fields of `GoalOptions`."""
+
+
+@dataclass(frozen=True)
+class GoalOptions:
+    """What to come to: costs, quality, both, or neither (a front from 1x to 0.1x)."""
+
+    latency: Given[TimeTarget | None, TimeTarget | str | float | None] = option(
+        None,
+        "--latency",
+        "time of one inference: 0.5x (of the model's float32 file; also: 2x faster) or 3ms; "
+        "measured with the first of --runtimes (litert, onnx or openvino) and --latency-threads",
+    )
+    latency_table: Place = option(
+        None,
+        "--latency-table",
+        "times of another device, which the latency is of: a file of paretune latency-table import",
+    )
+    size: Given[SizeTarget | None, SizeTarget | str | float | None] = option(
+        None, "--size", "size of the file: 0.25x (of the model's float32 file) or 200KB"
+    )
+    peak_memory: Given[SizeTarget | None, SizeTarget | str | float | None] = option(
+        None,
+        "--peak-memory",
+        "memory for what flows through one inference, LiteRT's arena: 0.5x (of the model's float32 "
+        "file) or 64KB",
+    )
+    macs: Given[Target | None, Target | str | float | None] = option(
+        None, "--macs", "multiply-accumulates of one inference: 0.5x or 12M"
+    )
+    params: Given[Target | None, Target | str | float | None] = option(
+        None, "--params", "parameters: 0.5x or 200k"
+    )
+    max_drop: float | None = option(
+        None,
+        "--max-drop",
+        "maximum drop of the metric, in percentage points, at least 0: 1 is from 93 % to 92 %",
+    )
+    min_quality: float | None = option(
+        None,
+        "--min-quality",
+        "least value of the metric, as the metric counts: 0.92",
+    )
+    budget: Given[float | None, float | str | None] = option(
+        None,
+        "--budget",
+        "seconds (or 30m) within which all is to be done; default: as long as it takes",
+        unit="seconds",
+    )
+    no_train: bool = option(
+        False, "--no-train", "repair alone, no fine-tuning: minutes, and no labels are needed"
+    )
+
+    def __post_init__(self) -> None:
+        settle(self)
+        for name in COSTS:
+            target = getattr(self, name)
+            if target is None:
+                continue
+            rule = "be above 0; a share at most 1"
+            ok = target.amount > 0 and (target.amount <= 1 or not target.relative)
+            require(ok, name, rule, target)
+        require(
+            self.latency_table is None or self.latency is not None,
+            "latency_table", "stand beside a latency, which it is of", f"'{self.latency_table}'",
+            "Give --latency.",
+        )  # fmt: skip
+        require(
+            self.max_drop is None or self.min_quality is None,
+            "max_drop",
+            "be left out beside min_quality: each says how good the model must stay",
+            self.max_drop,
+        )
+        if self.max_drop is not None:
+            require(self.max_drop >= 0, "max_drop", "be at least 0 points", self.max_drop)
+        if self.budget is not None:
+            require(self.budget > 0, "budget", "be above 0 seconds", self.budget)
+
+    @property
+    def costs(self) -> dict[str, Target]:
+        """The goals of cost that were given, by name."""
+        found = {name: getattr(self, name) for name in COSTS}
+        return {name: target for name, target in found.items() if target is not None}
+
+    @property
+    def label(self) -> str:
+        """What was asked for, as names of files tell it: "latency0_5x-drop1", "front"."""
+        parts = [f"{name.partition('_')[2] or name}{target}" for name, target in self.costs.items()]
+        if self.max_drop is not None:
+            parts.append(f"drop{number_text(self.max_drop)}")
+        if self.min_quality is not None:
+            parts.append(f"quality{number_text(self.min_quality)}")
+        parts += ["untrained"] if self.no_train else []
+        return "-".join(parts or ["front"]).replace(".", "_")
+
+    @property
+    def judged(self) -> bool:
+        """Whether a quality is asked for."""
+        return self.max_drop is not None or self.min_quality is not None
 
 
 @dataclass(frozen=True)
 class ShrinkChannels(ChannelOptions):
     """How channels are removed on the way to a goal: by the best method, whole blocks too."""
 
-    blocks: bool = field(default=True, metadata=_OF_CHANNELS["blocks"].metadata)
+    blocks: bool = field(
+        default=True, metadata=ChannelOptions.__dataclass_fields__["blocks"].metadata
+    )
     # half of what a single pruning tries: the files of several choices are measured here
-    tries: int = field(default=8, metadata=_OF_CHANNELS["tries"].metadata)
+    tries: int = field(default=8, metadata=ChannelOptions.__dataclass_fields__["tries"].metadata)
 
 
 @dataclass(frozen=True)
@@ -31,7 +143,7 @@ class ShrinkTraining(TrainSettings):
     epochs: int | None = field(
         default=None,
         metadata={
-            **_OF_TRAINING["epochs"].metadata,
+            **TrainSettings.__dataclass_fields__["epochs"].metadata,
             "help": "epochs of fine-tuning; default: enough for 1,000 steps, at least 2; 0: none",
         },
     )
@@ -42,7 +154,9 @@ class ShrinkTraining(TrainSettings):
 class ShrinkWeights(WeightOptions):
     """Single weights stay: zeros alone save no time."""
 
-    sparsity: float = field(default=0.0, metadata=_OF_WEIGHTS["sparsity"].metadata)
+    sparsity: float = field(
+        default=0.0, metadata=WeightOptions.__dataclass_fields__["sparsity"].metadata
+    )
 
 
 @dataclass(frozen=True)
@@ -86,9 +200,6 @@ class ShrinkPlan(Plan):
         require(
             not self.finetune.own_train_step, "own_train_step", "go with paretune compress", True
         )
-        self._check_files()
-
-    def _check_files(self) -> None:
         formats, goal = self.export.steering, self.goal
         kinds = tuple(dict.fromkeys(GOAL_RUNTIMES.values()))
         require(
@@ -139,3 +250,105 @@ class ShrinkPlan(Plan):
     def first(self) -> str:
         """The format that goals which are shares are shares of: the one without rounding."""
         return GOAL_RUNTIMES[self.runtime][0]
+
+
+NAMES = tuple(item.name for item in fields(GoalOptions))
+
+
+@dataclass(frozen=True)
+class ShrinkTo(Written):
+    """A goal: "latency=0.5x,max_drop=1".
+
+    Attributes:
+        goal: The goal.
+
+    Example:
+        >>> ShrinkTo.parse("macs=0.25x,no_train").goal.no_train
+        True
+        >>> str(ShrinkTo.parse("macs = 0.25x, no-train"))
+        'macs=0.25x,no_train'
+    """
+
+    goal: GoalOptions
+
+    @classmethod
+    def parse(cls, text: str, name: str = "shrink_to") -> Self:
+        """Reads names and values as `paretune shrink` calls them, with commas between.
+
+        Raises:
+            InputError: A name is unknown, a value breaks a rule, or nothing is asked for.
+        """
+        values: dict[str, Any] = {}
+        for item in listed(text):
+            key, sign, value = (part.strip() for part in item.partition("="))
+            key = key.replace("-", "_")
+            if key not in NAMES:
+                raise unknown_name(f"goal of {name}", key, NAMES)
+            if not sign and key != "no_train":
+                raise InputError(f"{name} must give {key} a value. Received: {one_line(text)}.")
+            if key == "no_train" and sign:
+                if value.lower() not in ("true", "false"):
+                    raise InputError(
+                        f"{name} must hold no_train alone, without a value. Received: "
+                        f"{one_line(item)}."
+                    )
+                if value.lower() == "false":
+                    continue
+            values[key] = True if key == "no_train" else value
+        return cls._checked(values, name)
+
+    @classmethod
+    def of(cls, value: object, name: str = "shrink_to") -> Self:
+        """Takes a dictionary of goals, or the goals themselves, too.
+
+        Raises:
+            InputError: See `parse`.
+        """
+        if isinstance(value, GoalOptions):
+            return cls(value)
+        if isinstance(value, Mapping):
+            for key in value:
+                if key not in NAMES:
+                    raise unknown_name(f"goal of {name}", str(key), NAMES)
+            return cls._checked(dict(value), name)
+        return super().of(value, name)
+
+    @classmethod
+    def _checked(cls, values: dict[str, Any], name: str) -> Self:
+        goal = GoalOptions(**values)
+        if goal.latency_table is not None:
+            raise InputError(
+                f"{name} must be good for each model of a run. Received: latency_table, which is "
+                "of one. Give it to paretune shrink."
+            )
+        if not goal.costs and not goal.judged:
+            raise InputError(
+                f"{name} must name a cost or a quality, like latency=0.5x or max_drop=1. Received: "
+                f"{', '.join(values) or 'nothing'}."
+            )
+        return cls(goal)
+
+    def __str__(self) -> str:
+        parts = []
+        for item in fields(GoalOptions):
+            value = getattr(self.goal, item.name)
+            if value != item.default:
+                parts.append(item.name if value is True else f"{item.name}={text_of(value)}")
+        return ",".join(parts)
+
+
+def explain_bare_latencies(plan: Any) -> tuple[str, ...]:
+    """Return a sentence for each latency that was given as a text without a unit.
+
+    Such a text was milliseconds before; a share of the original's latency is meant today.
+    """
+    values = {leaf.flags[0]: value_of(plan, leaf) for leaf in plan_fields(type(plan))}
+    for flag, value in tuple(values.items()):
+        if isinstance(value, ShrinkTo):
+            values[f"latency of {flag}"] = value.goal.latency
+    return tuple(
+        f"{name} {number_text(value.amount)} is read as {value}, a share of the original's "
+        f"latency. It meant milliseconds before: write {number_text(value.amount)}ms for these."
+        for name, value in values.items()
+        if isinstance(value, TimeTarget) and value.bare
+    )

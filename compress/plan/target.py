@@ -124,7 +124,6 @@ class Target(Written):
         )
 
     def __str__(self) -> str:
-        """Return "0.5x" or "12M"."""
         if self.relative:
             return f"{number_text(self.amount)}x"
         return amount_text(self.amount)
@@ -150,7 +149,6 @@ class TimeTarget(Target):
     unit: ClassVar[str] = "ms"
 
     def __str__(self) -> str:
-        """Return "0.5x" or "3ms"."""
         return super().__str__() if self.relative else f"{number_text(self.amount)}ms"
 
 
@@ -173,5 +171,4 @@ class SizeTarget(Target):
     unit: ClassVar[str] = "B"
 
     def __str__(self) -> str:
-        """Return "0.5x" or "200kB"."""
         return super().__str__() + ("" if self.relative else "B")

@@ -1,17 +1,15 @@
-"""Plan sections: how models are trained, and who teaches."""
+"""Plan sections: how models are trained, also for files of whole numbers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from compress.plan.fields import RemovedOption, option, require, require_choice, settle
+from compress.plan.fields import Choices, RemovedOption, option, require, settle
 from compress.plan.forms import Names
 
 SCHEDULES = ("constant", "cosine", "exponential")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
-CLASS_WEIGHTS = ("none", "balanced")
-AUGMENTATIONS = ("flip", "shift")
 
 MIN_FINETUNE_EPOCHS = 4
 FINETUNE_STEPS = 1000
@@ -59,12 +57,14 @@ class TrainSettings:
         "adam",
         "--finetune-optimizer --optimizer",
         "optimizer of fine-tuning: " + ", ".join(OPTIMIZERS),
+        choices=Choices("optimizer", OPTIMIZERS),
     )
     learning_rate: float = option(1e-3, "--learning-rate", "peak learning rate of fine-tuning")
     schedule: str = option(
         "cosine",
         "--schedule",
         "how the learning rate of fine-tuning falls: " + ", ".join(SCHEDULES),
+        choices=Choices("learning-rate schedule", SCHEDULES),
     )
     batch_size: int = option(
         128, "--batch-size", "examples per step of fine-tuning", least=1, most=1_000_000,
@@ -80,13 +80,17 @@ class TrainSettings:
         unit="share",
     )
     class_weights: str = option(
-        "none", "--class-weights", "none, or balanced: rare classes weigh more, in every training"
+        "none",
+        "--class-weights",
+        "none, or balanced: rare classes weigh more, in every training",
+        choices=Choices("class weighting", ("none", "balanced")),
     )
     augment: Names = option(
         (),
         "--augment",
         "random changes of training images, in every training: flip (left to right), shift (by up "
         "to an eighth); a teacher sees the same changed images",
+        choices=Choices("augmentation", ("flip", "shift")),
     )
     own_train_step: bool = option(
         False,
@@ -96,11 +100,6 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         settle(self)
-        require_choice("optimizer", self.optimizer, OPTIMIZERS)
-        require_choice("learning-rate schedule", self.schedule, SCHEDULES)
-        require_choice("class weighting", self.class_weights, CLASS_WEIGHTS)
-        for name in self.augment:
-            require_choice("augmentation", name, AUGMENTATIONS)
         require(self.learning_rate > 0, "learning_rate", "be above 0", self.learning_rate)
         require(
             not (self.as_long and self.epochs == 0),
@@ -132,3 +131,64 @@ class TrainSettings:
         if self.epochs is not None:
             return self.epochs
         return max(self.least_epochs, -(-FINETUNE_STEPS // steps_per_epoch))
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """How a model learns to compute in whole numbers, and where its ranges begin."""
+
+    REMOVED: ClassVar[dict[str, RemovedOption]] = {
+        "equalize": RemovedOption(
+            "--qat-equalize",
+            "Cross-layer equalization changed no int8 file by more than noise (-0.10 to +0.04 pp "
+            "on 17 models). Leave it out.",
+            off=(False,),
+        ),
+        "correct_biases": RemovedOption(
+            "--qat-correct-biases",
+            "No figure showed that correcting biases before training gains anything. Leave it out.",
+            off=(False,),
+        ),
+    }
+
+    qat: bool = option(
+        False,
+        "--qat",
+        "train the smaller model on as its file of whole numbers computes (format int8-qat)",
+    )
+    epochs: int = option(
+        2, "--qat-epochs", "epochs of that training; 0: ranges and kernels are calibrated alone",
+        least=0, most=MOST_EPOCHS, why=EPOCHS_WHY,
+    )  # fmt: skip
+    learning_rate: float = option(1e-4, "--qat-learning-rate", "its peak learning rate")
+    calibration: str = option(
+        "mse",
+        "--qat-calibration",
+        "where ranges begin: mse (what rounding and cutting off lose least by), minmax or "
+        "percentile (99.99 %)",
+        choices=Choices("calibration of ranges", ("mse", "minmax", "percentile")),
+    )
+    examples: int = option(
+        512, "--qat-examples", "training examples that ranges begin with", least=1, most=1_000_000,
+        why="a few hundred tell the ranges",
+    )  # fmt: skip
+    learned_ranges: bool = option(
+        False,
+        "--qat-learned-ranges",
+        "ranges are trained with the weights; else they move with what passes",
+    )
+    integer_products: bool = option(
+        False,
+        "--qat-integer-products",
+        "multiply activations (attention) in whole numbers too, for hardware that has no others",
+    )
+
+    def recipe(self, finetune: TrainSettings) -> TrainSettings:
+        """Returns how a model is trained: as it was fine-tuned, with epochs and rate of its own."""
+        return replace(
+            finetune, epochs=self.epochs, learning_rate=self.learning_rate, own_train_step=False
+        )
+
+    def __post_init__(self) -> None:
+        settle(self)
+        require(self.learning_rate > 0, "qat_learning_rate", "be above 0", self.learning_rate)

@@ -1,19 +1,130 @@
-"""Plan section: pruning of single weights, N:M groups and blocks."""
+"""Plan section: pruning of single weights, N:M groups and blocks; patterns and times of it."""
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, Self
 
+from compress.core.errors import InputError, one_line
+from compress.core.quantities import number_text, parse_number, show_received
 from compress.plan.channels import Shares
 from compress.plan.data import AUTO
-from compress.plan.fields import RemovedOption, option, require, require_choice, settle
-from compress.plan.forms import Given, Names
-from compress.plan.pattern import PatternSpec
-from compress.plan.train_time import TrainTime
+from compress.plan.fields import Choices, RemovedOption, option, require, settle
+from compress.plan.forms import Given, Names, Written, real
+
+Unit = Literal["share", "epochs", "steps"]
+MOST_TIME = 1e9
+_SIGNS: dict[Unit, str] = {"share": "%", "epochs": "e", "steps": ""}
+
+
+@dataclass(frozen=True)
+class TrainTime(Written):
+    """When something happens in a training: "50%" of it, after "2e" epochs or "400" steps.
+
+    Attributes:
+        value: Of a share in [0, 1]; else at least 0.
+        unit: "share", "epochs" or "steps".
+
+    Example:
+        >>> TrainTime.parse("50%")
+        TrainTime(value=0.5, unit='share')
+    """
+
+    value: float
+    unit: Unit
+
+    @classmethod
+    def parse(cls, text: str, name: str = "a pruning time") -> Self:
+        """Read a share of training ("50%", "0.5" or "0.5x"), epochs ("2e") or steps ("400").
+
+        Raises:
+            InputError: It is none of these, or out of range.
+        """
+        words = text.strip()
+        unit: Unit = "epochs" if words.endswith("e") else "steps"
+        value = parse_number(words.removesuffix(_SIGNS[unit]), "share")
+        if unit == "steps" and value is not None and (words[-1:] in "%xX" or 0 < value < 1):
+            unit = "share"
+        if value is None or not 0 <= value <= (1 if unit == "share" else MOST_TIME):
+            raise InputError(
+                f"{name} must be a share of training (50%), epochs (2e) or steps (400). "
+                f"Received: {show_received(text)}."
+            )
+        return cls(value, unit)
+
+    @classmethod
+    def of(cls, value: object, name: str = "a pruning time") -> Self:
+        """Takes a number too: a whole one counts steps, another below 1 is a share."""
+        number = real(value)
+        if number is None:
+            return super().of(value, name)
+        return cls.parse(number_text(number), name)
+
+    def __str__(self) -> str:
+        if self.unit != "share":
+            return f"{number_text(self.value)}{_SIGNS[self.unit]}"
+        return percent_text(self.value) or f"{number_text(self.value)}x"
+
+
+def percent_text(share: float) -> str:
+    """Return the shortest percentage that is read as exactly this share, of 0.07 "7%"; "": none."""
+    percent = share * 100
+    near = (round(percent, 9), percent, math.nextafter(percent, 0), math.nextafter(percent, 101))
+    texts = (f"{number_text(number)}%" for number in near)
+    return next((text for text in texts if parse_number(text, "share") == share), "")
+
+
+MOST_PATTERN = 2**16
+_RULE = (
+    "be unstructured, N:M with N < M (2:4), or ROWSxCOLUMNS (1x4), of numbers up to "
+    f"{MOST_PATTERN:,}"
+)
+
+
+@dataclass(frozen=True)
+class PatternSpec(Written):
+    """The pattern that a plan names; `compress.prune.weights.patterns.pattern_of` makes it.
+
+    Attributes:
+        kind: "unstructured", "n:m" (N of M along the inputs are kept) or "block".
+        first, second: N and M, or rows (inputs) and columns (outputs) of a block; else 0.
+
+    Example:
+        >>> PatternSpec.parse("2:4")
+        PatternSpec(kind='n:m', first=2, second=4)
+    """
+
+    kind: Literal["unstructured", "n:m", "block"] = "unstructured"
+    first: int = 0
+    second: int = 0
+
+    @classmethod
+    def parse(cls, text: str, name: str = "a pattern") -> Self:
+        """Reads "unstructured", "2:4" or "1x4".
+
+        Raises:
+            InputError: It is none of these, or N is not below M.
+        """
+        if text == "unstructured":
+            return cls()
+        found = re.fullmatch(r"(\d{1,9})([:x])(\d{1,9})", text, re.ASCII)
+        if found:
+            first, second = int(found[1]), int(found[3])
+            between = found[2] == ":"
+            valid = 1 <= first < second if between else min(first, second) >= 1
+            if valid and max(first, second) <= MOST_PATTERN:
+                return cls("n:m" if between else "block", first, second)
+        raise InputError(f"{name} must {_RULE}. Received: {one_line(text)}.")
+
+    def __str__(self) -> str:
+        if self.kind == "unstructured":
+            return self.kind
+        return f"{self.first}{':' if self.kind == 'n:m' else 'x'}{self.second}"
+
 
 WEIGHT_SCHEDULES = ("polynomial", "constant")
-POOLINGS = ("avg", "max")
 WEIGHT_SCOPES = ("layer", "global", "erk")
 PRUNED_TOO = ("ends", "biases", "normalization", "embeddings", "depthwise")
 Time = Given[TrainTime, TrainTime | str | float]
@@ -43,7 +154,10 @@ class WeightOptions:
         "outputs; any size)",
     )
     pooling: str = option(
-        "avg", "--prune-pooling", "how the weights of a block are combined: avg or max"
+        "avg",
+        "--prune-pooling",
+        "how the weights of a block are combined: avg or max",
+        choices=Choices("block pooling", ("avg", "max")),
     )
     scope: str = option(
         AUTO,
@@ -51,6 +165,7 @@ class WeightOptions:
         "global: one ranking of all kernels; layer: the same sparsity everywhere; erk: by shape; "
         "auto: global of single weights, layer of N:M and blocks",
         left_open=AUTO,
+        choices=Choices("pruning scope", (AUTO, *WEIGHT_SCOPES)),
     )
     overrides: Shares = option(
         (),
@@ -62,9 +177,13 @@ class WeightOptions:
         "--prune-also",
         "prune these too: " + ", ".join(PRUNED_TOO) + " (ends: first and last layer)",
         was="also",
+        choices=Choices("kind of weights to prune too", PRUNED_TOO),
     )
     schedule: str = option(
-        "polynomial", "--prune-schedule", "how sparsity grows: " + ", ".join(WEIGHT_SCHEDULES)
+        "polynomial",
+        "--prune-schedule",
+        "how sparsity grows: " + ", ".join(WEIGHT_SCHEDULES),
+        choices=Choices("pruning schedule", WEIGHT_SCHEDULES),
     )
     initial_sparsity: float = option(
         0.0, "--initial-sparsity", "sparsity at the first update", unit="share"
@@ -112,17 +231,12 @@ class WeightOptions:
             f"be at most sparsity ({self.sparsity})",
             self.initial_sparsity,
         )
-        require_choice("pruning scope", self.scope, (AUTO, *WEIGHT_SCOPES))
         require(
             self.pattern.kind != "n:m" or self.ranking == "layer",
             "pruning scope",
             "be layer for an N:M pattern, which fixes the sparsity of every layer",
             self.scope,
         )
-        require_choice("block pooling", self.pooling, POOLINGS)
-        require_choice("pruning schedule", self.schedule, WEIGHT_SCHEDULES)
-        for item in self.include:
-            require_choice("kind of weights to prune too", item, PRUNED_TOO)
         require(
             self.begin.unit != self.end.unit or self.begin.value < self.end.value,
             "prune_begin, prune_end",

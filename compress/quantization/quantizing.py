@@ -36,8 +36,8 @@ from compress.plan import DistillOptions, TrainSettings
 from compress.plan.fields import require_choice
 from compress.plan.keywords import QUANTIZE
 from compress.plan.output import ONNX_QAT, QAT, TRAINED
-from compress.plan.quantize import QuantizeOptions
 from compress.plan.settings import QuantizeSettings
+from compress.plan.training import QuantizeOptions
 from compress.prune.weights.pruner import BEGUN
 from compress.prune.weights.targets import find_targets
 from compress.quantization.call import Placed

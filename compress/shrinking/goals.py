@@ -23,7 +23,7 @@ from compress.measure.verdict import (
     worst_state,
 )
 from compress.plan import ChannelOptions
-from compress.plan.goal import GoalOptions
+from compress.plan.shrink import GoalOptions
 from compress.prune.channels.selection.allowed import ladder
 from compress.run.compressed import Artifact
 from compress.shrinking.net import DenseFiles

@@ -33,6 +33,7 @@ from compress.core.credentials import hidden
 from compress.core.errors import LONGEST, ParetuneError, one_line
 from compress.core.faults import SPACE, explain_fault, fault_of
 from compress.core.summary import line
+from compress.measure import formats
 from compress.run.directory import LOG, RunFolder
 from search.engines import Display
 
@@ -201,7 +202,6 @@ def outcome(report: Report) -> str:
 
 
 def _file(report: Report) -> str:
-    from compress.measure import formats
     from compress.report.standouts import GOAL, standouts
 
     found = standouts(report)
@@ -223,7 +223,6 @@ def _file(report: Report) -> str:
 
 
 def _model(report: SearchReport) -> str:
-    from compress.measure import formats
     from search.study.directory import SearchFolder
 
     folder, quality = SearchFolder(report.folder), report.objectives[0]

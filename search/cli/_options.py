@@ -11,26 +11,19 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from compress import plan as plans
 from compress.core.atomic_files import read_file
-from compress.core.device import DEVICES
 from compress.core.errors import InputError, one_line
 from compress.data.tasks import qualities
 from compress.plan import Plan
-from compress.plan.bench import BENCH_FORMATS, BenchPlan
-from compress.plan.data import AUTO
-from compress.plan.distill import NO_LOSS
+from compress.plan.bench import BenchPlan, InputShape
 from compress.plan.fields import PlanField, from_nested, nest, overlay, plan_fields
 from compress.plan.forms import kind_of
-from compress.plan.input_shape import InputShape
-from compress.plan.quantize import CALIBRATIONS
-from compress.plan.shrink_to import explain_bare_latencies
-from compress.plugins import CRITERIA, HINTS, LOGIT_LOSSES, LOGS, RUNTIMES, SOURCES, TASKS
+from compress.plan.shrink import explain_bare_latencies
+from compress.plugins import SOURCES, TASKS
 from search.cli._console import note, reporting_errors
 from search.cli._help import GENERAL, SECTIONS
 from search.plan import COSTS
-from search.plan.stopping import RULES
-from search.plugins import ENGINES, SAMPLERS, SPACES
+from search.plugins import SPACES
 
 PlanT = TypeVar("PlanT", bound=Plan | BenchPlan)
 Plugins = Annotated[
@@ -44,45 +37,26 @@ Plugins = Annotated[
 """The option of commands without a plan."""
 _METAVARS = {int: "N", float: "NUMBER", bool: None, Path: "PATH", InputShape: "LIST"}
 Names = Callable[[], Iterable[str]]
-# a table is asked when the shell asks: it may have got new names since this was imported
 VALUES: dict[str, Names] = {
     "data": SOURCES.names,
     "task": TASKS.names,
-    "normalize": lambda: plans.NORMALIZATIONS,
     "space": lambda: (*SPACES.names(), "around:"),
-    "sampler": lambda: (AUTO, *SAMPLERS.names()),
-    "engine": ENGINES.names,
-    "optimizers": lambda: plans.OPTIMIZERS,
     "objectives": lambda: (*qualities(), *COSTS),
-    "stopping": lambda: RULES,
-    "channels_of": lambda: plans.CHANNEL_COSTS,
-    "channel_criterion": lambda: (AUTO, *CRITERIA.names()),
-    "channel_scope": lambda: plans.CHANNEL_SCOPES,
-    "channel_aggregate": lambda: plans.AGGREGATES,
-    "channel_normalize": lambda: plans.SCORE_SCALES,
     "prune_pattern": lambda: ("unstructured", "2:4", "1x4"),
-    "prune_pooling": lambda: plans.POOLINGS,
-    "prune_scope": lambda: (AUTO, *plans.WEIGHT_SCOPES),
-    "prune_also": lambda: plans.PRUNED_TOO,
-    "prune_schedule": lambda: plans.WEIGHT_SCHEDULES,
-    "finetune_optimizer": lambda: plans.OPTIMIZERS,
-    "schedule": lambda: plans.SCHEDULES,
-    "class_weights": lambda: plans.CLASS_WEIGHTS,
-    "augment": lambda: plans.AUGMENTATIONS,
     "teacher": lambda: ("auto", "none"),
-    "distill_loss": lambda: (*LOGIT_LOSSES, NO_LOSS),
-    "hints": HINTS.names,
-    "teacher_cache": lambda: plans.CACHES,
-    "qat_calibration": lambda: CALIBRATIONS,
-    "formats": lambda: plans.FORMATS,
-    "mixed_levels": lambda: plans.LEVELS,
-    "runtimes": RUNTIMES.names,
-    "log": LOGS.names,
-    "device": lambda: DEVICES,
 }
-"""What each option takes, by its name in Python; options that take anything are not here."""
-BENCH_VALUES: dict[str, Names] = {**VALUES, "formats": lambda: BENCH_FORMATS}
-"""The same for `bench`, whose formats are those of Keras models that it converts."""
+"""What options take that are not declared with all their choices, by their names in Python."""
+
+
+def list_words(leaf: PlanField) -> Names | None:
+    """Return what lists the words that an option takes; None: it takes anything.
+
+    A table of plug-ins is asked when the shell asks: it may have got new names since.
+    """
+    choices = leaf.choices
+    if choices is None:
+        return VALUES.get(leaf.flat)
+    return lambda: (*leaf.beside, *choices.names())
 
 
 def own_option(
@@ -111,7 +85,6 @@ def plan_command(
     plan: type[PlanT],
     body: Callable[..., None],
     *arguments: inspect.Parameter,
-    values: Mapping[str, Names],
     groups: Mapping[str, str] | None = None,
     old: Mapping[str, str] | None = None,
     refused: Mapping[str, str] | None = None,
@@ -125,7 +98,6 @@ def plan_command(
         plan: The plan class.
         body: Called with the positional arguments' values, then `plan=`.
         arguments: Further parameters, annotated for typer, put first.
-        values: What the shell completes, by option.
         groups: Titles in help of options that no section gives one, by option.
         old: Names of options in earlier releases, with what they are called now: taken, and told.
         refused: Names that meant another thing here than elsewhere, with what to do instead.
@@ -156,7 +128,7 @@ def plan_command(
     leaves = plan_fields(plan)
     parameters = [
         *arguments,
-        *(_parameter(leaf, values.get(leaf.flat), _group(leaf, groups or {})) for leaf in leaves),
+        *(_parameter(leaf, groups or {}) for leaf in leaves),
         *(_hidden(name) for name in (*old, *refused)),
         _PLAN_FILE,
     ]
@@ -223,13 +195,7 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _group(leaf: PlanField, groups: Mapping[str, str]) -> str:
-    """Returns the title under which help shows an option."""
-    return groups.get(leaf.flat) or SECTIONS.get(leaf.section or "", GENERAL)
-
-
 def _hidden(name: str) -> inspect.Parameter:
-    """Returns an option that is taken and not shown."""
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -238,9 +204,9 @@ def _hidden(name: str) -> inspect.Parameter:
     )
 
 
-def _parameter(leaf: PlanField, names: Names | None, group: str) -> inspect.Parameter:
+def _parameter(leaf: PlanField, groups: Mapping[str, str]) -> inspect.Parameter:
     """Returns the option of one field; None stands for "not given"."""
-    kind = kind_of(leaf.hint)[0]
+    kind, names = kind_of(leaf.hint)[0], list_words(leaf)
     several = typing.get_origin(kind) is tuple
     metavar = "LIST" if several else _METAVARS.get(kind, "TEXT")
     if kind is not bool:
@@ -252,7 +218,7 @@ def _parameter(leaf: PlanField, names: Names | None, group: str) -> inspect.Para
         help=text,
         show_default=False,
         metavar=metavar,
-        rich_help_panel=group,
+        rich_help_panel=groups.get(leaf.flat) or SECTIONS.get(leaf.section or "", GENERAL),
         autocompletion=completer(names, several) if names else None,
     )
     return inspect.Parameter(

@@ -1,13 +1,24 @@
-"""`paretune bench MODEL...`: time models and files against each other."""
+"""`paretune bench`, `inspect` and `latency-table`: what models cost, here and on other devices."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Group, RenderableType
 
-from compress.plan.bench import BenchPlan
+from compress.core.atomic_files import write_json
+from compress.core.interpreter import FORMATS, import_plugins, require_packages
+from compress.core.quantities import MORE_THREADS, MOST_THREADS, parse_whole_number, threads_text
+from compress.measure import formats
+from compress.plan.bench import BENCH_FORMATS, BenchPlan, InputShape, given
+from compress.plan.fields import require
+from compress.plan.forms import listed
+from compress.plan.shrink import ShrinkChannels
 from search.cli._console import display, reporting_errors, show, written
+from search.cli._help import add_command, command_group
+from search.cli._options import Plugins, completer
 
 BASIC = ("compare", "runtimes", "formats", "threads", "input_shape", "budget", "out")
 """The options that `paretune bench --help` shows."""
@@ -41,7 +52,6 @@ def bench(models: list[Path], plan: BenchPlan) -> None:
 def render_bench(result: object) -> RenderableType:
     """Returns the table, what was skipped, the verdicts and the conditions."""
     from compress.benchmarking import BenchResult
-    from compress.measure import formats
     from compress.report.terminal import Grid, said
 
     assert isinstance(result, BenchResult)
@@ -87,3 +97,181 @@ def render_bench(result: object) -> RenderableType:
         parts += [said(f"{model.name}: {note}") for note in model.notes]
     parts += [said(line, "bold") for line in result.verdicts()]
     return Group(*parts)
+
+
+def inspect(
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="a .keras or .h5 file, a .tflite file, or a SavedModel's folder"
+        ),
+    ],
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="also write the tables as JSON")
+    ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="measure each layer's share of the time")
+    ] = False,
+    threads: Annotated[
+        str, typer.Option("--threads", metavar="N", help="CPU threads of --profile")
+    ] = "1",
+    input_shape: Annotated[
+        str,
+        typer.Option(
+            "--input-shape",
+            metavar="LIST",
+            help="sizes of one example, where the model leaves them open: 224,224,3; of several "
+            "inputs by name: image=96,96,3,table=12",
+        ),
+    ] = "",
+    signature: Annotated[
+        str,
+        typer.Option(
+            "--signature", metavar="NAME", help="of a SavedModel or .tflite file that has several"
+        ),
+    ] = "",
+    plugins: Plugins = "",
+) -> None:
+    """Show what a model costs by layer, and which channels and residual branches can be removed.
+
+    Channels that belong together stand in one group; for those that must stay it says why. Of
+    a .tflite file or a SavedModel it shows inputs, outputs and the costs of its operators.
+    """
+    from compress.benchmarking import profiled
+    from compress.benchmarking.models import fixed
+    from compress.measure import count_macs
+    from compress.measure.graph_files import read_graph_file
+    from compress.model.inference import left_out
+    from compress.model.io import load_model
+    from compress.model.kinds import require_inspectable
+    from compress.prune.channels import coupled_groups
+    from compress.report.terminal import (
+        costs_json,
+        render_costs,
+        render_coupling,
+        render_graph_file,
+    )
+
+    with reporting_errors("The same command starts again."):
+        import_plugins(listed(plugins))
+        shape = given(BenchPlan(input_shape=input_shape).input_shape)
+        count = parse_whole_number(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
+        graph = require_inspectable(model, profile=profile)
+        files = [json] if json is not None else []
+        if graph is not None:
+            of_graph = read_graph_file(model, shape, signature=signature)
+            if json is not None:
+                record = {**of_graph.to_json(), "costs": costs_json(of_graph.costs, {}, "")}
+                write_json(json, record)
+            show(render_graph_file(of_graph), saved=json or "", last=written(files))
+            return
+        require(not signature, "signature", "be of a SavedModel or a .tflite file", f"'{model}'")
+        if profile:
+            require_packages(FORMATS["onnx"], "--profile")
+        loaded = load_model(model)
+        analysis = count_macs(loaded, shape)
+        shares: dict[str, float] = {}
+        how = ""
+        if profile:
+            found = profiled(fixed(loaded, shape), threads=count)
+            shares = {name: found.share(name) for name in found.seconds}
+            how = f"{found.runtime}, {threads_text(count)}, medians of {found.runs} runs"
+            how = "; ".join([how, *left_out(loaded)])
+        coupled = coupled_groups(loaded, input_shape=shape)
+        if json is not None:
+            write_json(json, {**coupled.to_json(), "costs": costs_json(analysis, shares, how)})
+    show(
+        render_costs(loaded.name, analysis, shares, how),
+        render_coupling(coupled),
+        saved=json or "",
+        last=written(files),
+    )
+
+
+latency_table = command_group(
+    "latency-table", "Time a phone or a board, so that a goal can be its."
+)
+
+
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="a .keras or .h5 file")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="a new folder for the files")],
+    formats: Annotated[
+        str,
+        typer.Option(
+            "--formats",
+            metavar="LIST",
+            help="of the files beside float32, with commas",
+            autocompletion=completer(lambda: BENCH_FORMATS, several=True),
+        ),
+    ] = "int8",
+    threads: Annotated[
+        int, typer.Option("--threads", metavar="N", help="CPU threads to time with")
+    ] = 1,
+    round_to: Annotated[
+        int, typer.Option("--round-to", metavar="N", help="as in `shrink`, which must be told it")
+    ] = ShrinkChannels.round_to,
+    min_kept: Annotated[
+        float,
+        typer.Option("--min-kept", metavar="NUMBER", help="as in `shrink`, which must be told it"),
+    ] = ShrinkChannels.min_kept,
+    input_shape: Annotated[
+        str | None,
+        typer.Option(
+            "--input-shape",
+            metavar="LIST",
+            help="sizes of one example, where the model leaves them open",
+        ),
+    ] = None,
+) -> None:
+    """Write files of single calls and whole nets, and the scripts that time them on a device."""
+    from compress.devices.exporting import SCRIPTS, export_latency_table
+
+    with reporting_errors("The same command starts again."), display() as shown:
+        shown.phase(f"Writing what {model.name} is made of", 0, 1, steps=True)
+        made = export_latency_table(
+            model,
+            folder,
+            formats=listed(formats),
+            threads=threads,
+            round_to=round_to,
+            min_kept=min_kept,
+            input_shape=None if input_shape is None else InputShape.parse(input_shape).given,
+            on_progress=lambda text, share: shown.worker(0, text, share),
+        )
+    scripts = " or ".join(SCRIPTS)
+    show(
+        f"Time them on the device with {scripts} (their first lines say how), then: "
+        f"paretune latency-table import {made} --device NAME",
+        saved=made,
+        last=written([made]),
+    )
+
+
+def read(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="of `export`, with the device's results/ in it")
+    ],
+    device: Annotated[
+        str, typer.Option("--device", metavar="TEXT", help="what to call it: 'Pixel 8, 1 big core'")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="the table, ending in .json")
+    ] = Path("latency-table.json"),
+) -> None:
+    """Read what was timed on a device: `shrink --latency-table FILE` takes it."""
+    from compress.devices import import_latency_table
+
+    with reporting_errors("Nothing was written."):
+        found = import_latency_table(folder, device, out)
+    for name in found.formats:
+        show(f"{found.model}, {name}: {formats.time(found.own_ms(name))} on {device}, measured")
+    show(
+        f"Then: paretune shrink MODEL --latency 0.5x --latency-table {out}",
+        saved=out,
+        last=written([out]),
+    )
+
+
+add_command(latency_table, "export", export)
+add_command(latency_table, "import", read)

@@ -1,4 +1,4 @@
-"""`paretune dashboard RUN`: the run's study in optuna-dashboard, while it runs or after."""
+"""`paretune dashboard` and `storage`: servers of a run's study, to look at and to write to."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from compress.core.errors import InputError, MissingDependency
 from compress.core.quantities import parse_whole_number
 from compress.plan.fields import require
 from search.cli._console import reporting_errors, show
+from search.cli._help import add_command, command_group
 from search.study.directory import SearchFolder
 from search.study.events import PLACE
 
@@ -23,7 +24,6 @@ HOSTS = (HOST, "localhost")
 MOST_READ = 2**20
 """Bytes of a refused request's body that are read."""
 INSTALL = "optuna-dashboard is not installed. Install it with: pip install 'paretune[dashboard]'"
-READING = ("GET", "HEAD")
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -100,7 +100,6 @@ def make_dashboard(path: Path, port: int) -> Server:
 
 
 def _study(folder: SearchFolder, url: str) -> tuple[Any, int]:
-    """Returns the run's storage and the number of its study there."""
     import optuna
 
     from search.study.storage import open_storage, study_name
@@ -120,8 +119,10 @@ def _study(folder: SearchFolder, url: str) -> tuple[Any, int]:
         raise missing from None
 
 
-def _refused(start: Callable[..., Any], status: str, reason: str) -> Iterable[bytes]:
-    start(status, [("Content-Type", "application/json")])
+def _refused(
+    start: Callable[..., Any], status: str, reason: str, *headers: tuple[str, str]
+) -> Iterable[bytes]:
+    start(status, [("Content-Type", "application/json"), *headers])
     return [json.dumps({"reason": reason}).encode()]
 
 
@@ -142,15 +143,15 @@ def read_only(application: App) -> App:
     """Refuses every request that could change the study: a run may be writing to it."""
 
     def guarded(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] in READING:
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
             return application(environ, start)
         length = environ.get("CONTENT_LENGTH") or "0"
         if not length.isascii() or not length.isdigit():
             return _refused(start, "400 Bad Request", "Content-Length must be a number")
         # the body is read: a connection closed before would hide the answer
         environ["wsgi.input"].read(min(int(length), MOST_READ))
-        start("405 Method Not Allowed", [("Content-Type", "application/json"), ("Allow", "GET")])
-        return [b'{"reason": "paretune shows this study read-only"}']
+        reason = "paretune shows this study read-only"
+        return _refused(start, "405 Method Not Allowed", reason, ("Allow", "GET"))
 
     return guarded
 
@@ -160,3 +161,41 @@ class _Quiet(WSGIRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Does nothing."""
+
+
+storage = command_group("storage", "Serve a study's database to many workers.")
+
+
+def serve(
+    url: Annotated[
+        str,
+        typer.Option(
+            "--storage",
+            metavar="URL",
+            help="the database, as --storage of `run` takes it; its password: in "
+            "PARETUNE_STORAGE_PASSWORD",
+        ),
+    ],
+    port: Annotated[
+        str, typer.Option("--port", metavar="N", help="where it listens; 0: any free port")
+    ] = "13000",
+) -> None:
+    """Serve a database by Optuna's gRPC proxy, to this machine alone.
+
+    Nothing that goes through it is encrypted, and nobody is asked who he is: other machines come
+    by a tunnel (ssh -N -L 13000:127.0.0.1:13000 HOST).
+    """
+    from search.study.storage import make_proxy, serve_only
+
+    with reporting_errors("The same command starts it again: the database has everything."):
+        proxy = make_proxy(url, parse_whole_number(port, "port"))
+        serve_only()
+        show(f"--storage {proxy.url} (Ctrl-C ends it)")
+        try:
+            proxy.wait()
+        except KeyboardInterrupt:
+            # the one way in which this command ends
+            proxy.close()
+
+
+add_command(storage, "serve", serve)

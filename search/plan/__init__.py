@@ -9,12 +9,17 @@ from pathlib import Path
 from compress.plan import ChannelOptions, DataOptions, Plan, TeacherChoice
 from compress.plan.fields import option, require
 from compress.plan.forms import Given
-from compress.plan.shrink import ShrinkChannels, ShrinkPlan, ShrinkTraining, ShrinkWeights
-from compress.plan.shrink_to import ShrinkTo
-from search.plan.conditions import COSTS, Condition
-from search.plan.engine import EngineOptions
-from search.plan.search import SearchOptions
-from search.plan.stopping import BudgetOptions, FinalOptions, StoppingOptions, rungs
+from compress.plan.keywords import FUNCTIONS, Keywords
+from compress.plan.shrink import ShrinkChannels, ShrinkPlan, ShrinkTo, ShrinkTraining, ShrinkWeights
+from search.plan.search import EngineOptions, SearchOptions
+from search.plan.stopping import (
+    COSTS,
+    BudgetOptions,
+    Condition,
+    FinalOptions,
+    StoppingOptions,
+    rungs,
+)
 
 __all__ = [
     "COSTS",
@@ -31,14 +36,15 @@ __all__ = [
 
 FINAL_MODELS = 8
 """Of the front go on at most where sub-networks were judged untrained: there are many of them."""
-_SOURCE = next(item for item in fields(DataOptions) if item.name == "source")
 
 
 @dataclass(frozen=True)
 class SearchData(DataOptions):
     """Where the examples of a search come from: a first try needs no data of its own."""
 
-    source: str = field(default="digits", metadata=_SOURCE.metadata)
+    source: str = field(
+        default="digits", metadata=DataOptions.__dataclass_fields__["source"].metadata
+    )
 
 
 @dataclass(frozen=True)
@@ -165,3 +171,9 @@ class SearchPlan(Plan):
             InputError: A rung is not below the epochs.
         """
         return rungs(self.stopping.rule, self.search.epochs, self.stopping.rungs)
+
+
+RUN = Keywords("run", SearchPlan, without=frozenset({"data.source"}))
+RUN_SEARCH = Keywords("run_search", SearchPlan, without=frozenset({"data.source"}))
+
+FUNCTIONS.extend((RUN, RUN_SEARCH))

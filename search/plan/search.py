@@ -1,4 +1,4 @@
-"""Plan section: what is searched, how, and within which limits."""
+"""Plan sections: what is searched, how, where, and within which limits."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from compress.core.errors import InputError
 from compress.data.tasks import qualities
 from compress.plan import OPTIMIZERS
 from compress.plan.data import AUTO
-from compress.plan.fields import RemovedOption, option, require, require_choice, settle
+from compress.plan.fields import Choices, RemovedOption, option, require, require_choice, settle
 from compress.plan.forms import Given, Names, Place
 from compress.plan.training import EPOCHS_WHY, MOST_EPOCHS
-from search.plan.conditions import COSTS, Conditions
-from search.plugins import SAMPLERS
+from search.plan.stopping import COSTS, Conditions
+from search.plugins import ENGINES, SAMPLERS
 
 if TYPE_CHECKING:
     from search.spaces import Space
@@ -27,6 +27,7 @@ DEFAULT_SAMPLER = "pareto"
 
 
 DEFAULT_OBJECTIVES = ("accuracy", "macs")
+LOCAL = "local"
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,14 @@ class SearchOptions:
         + ", ".join(sorted(SAMPLERS))
         + ", or your own package.module:function(seed)",
         left_open=AUTO,
+        choices=SAMPLERS,
+        beside=(AUTO,),
     )
     optimizers: Names = option(
-        OPTIMIZERS, "--optimizers", "optimizers of candidates to sample from, with commas"
+        OPTIMIZERS,
+        "--optimizers",
+        "optimizers of candidates to sample from, with commas",
+        choices=Choices("optimizer", OPTIMIZERS),
     )
     objectives: Names = option(
         DEFAULT_OBJECTIVES,
@@ -138,10 +144,7 @@ class SearchOptions:
     def __post_init__(self) -> None:
         settle(self)
         _ = self.made_space
-        SAMPLERS.require(self.sampler, (AUTO,))
         require(bool(self.optimizers), "optimizers", "name at least one", self.optimizers)
-        for name in self.optimizers:
-            require_choice("optimizer", name, OPTIMIZERS)
         if len(self.objectives) < 2:
             raise InputError(
                 "objectives must be one quality and at least one cost. "
@@ -203,3 +206,62 @@ class SearchOptions:
         limit = {"size_bytes": self.max_size, "latency_ms": self.max_latency}.get(cost)
         soft = any(condition.name == cost for condition in self.prefer)
         return limit is not None or cost in self.costs or soft
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Where workers run, and what each of them takes of a cluster.
+
+    All of it may differ when a run goes on: it may begin on one machine and end on many.
+    """
+
+    name: str = option(
+        LOCAL,
+        "--engine",
+        "where workers run. local: processes of this machine; ray: actors of a Ray cluster",
+        extendable=True,
+        choices=ENGINES,
+    )
+    address: str = option(
+        "auto",
+        "--address",
+        "of the Ray cluster: host:port or ray://host:port; auto: the one that runs on this "
+        "machine, or of RAY_ADDRESS; local: a new one, of this machine alone",
+        extendable=True,
+    )
+    cpus: int | None = option(
+        None, "--cpus-per-worker",
+        "cores that a worker takes of the cluster; default: --threads, or 1",
+        extendable=True, least=1, most=4096,
+        why="no node has more",
+    )  # fmt: skip
+    gpus: float | None = option(
+        None,
+        "--gpus-per-worker",
+        "GPUs that a worker takes of the cluster, in [0, 1]: 0.25 puts four on a card, each with a "
+        "quarter of its memory; default: 1 where the cluster has GPUs, else 0",
+        extendable=True,
+    )
+
+    files: str = option(
+        "",
+        "--files",
+        "where workers put what they make, if they do not see --out: s3://bucket/path, or another "
+        "place that fsspec opens",
+        extendable=True,
+    )
+
+    def __post_init__(self) -> None:
+        settle(self)
+        require(
+            self.gpus is None or 0 <= self.gpus <= 1,
+            "gpus_per_worker", "be in [0, 1]: a trial computes on one GPU at most", self.gpus,
+        )  # fmt: skip
+        given = {"address": self.address != "auto", "cpus_per_worker": self.cpus is not None,
+                 "gpus_per_worker": self.gpus is not None, "files": bool(self.files)}  # fmt: skip
+        unused = [name for name, is_given in given.items() if is_given]
+        if self.name == LOCAL and unused:
+            raise InputError(
+                f"{unused[0]} must come with the engine of a cluster. Received: engine {LOCAL}. "
+                "Give --engine ray."
+            )

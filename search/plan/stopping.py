@@ -1,17 +1,19 @@
-"""Plan sections: when trials and the whole search end, and what is trained after it."""
+"""Plan sections: when trials and the search end, and what is trained after it; conditions."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, Self
 
-from compress.core.errors import InputError
-from compress.plan.fields import RemovedOption, option, require, require_choice, settle
-from compress.plan.forms import Given
+from compress.core.errors import InputError, one_line
+from compress.core.quantities import amount_text, describe_quantity, parse_number
+from compress.data.tasks import qualities
+from compress.plan.fields import Choices, RemovedOption, option, require, require_choice, settle
+from compress.plan.forms import Given, Written
 from compress.plan.training import EPOCHS_WHY, MOST_EPOCHS
-from search.plan.conditions import Conditions
 
 RULES = ("dominance", "none")
 REMOVED_RULES = {
@@ -21,6 +23,74 @@ REMOVED_RULES = {
 }
 Minutes = Given[float | None, float | str | None]
 """Minutes as a number, or a text: "30m", "1h", "90s"."""
+
+
+COSTS = {
+    "macs": ("count", "a count like 2M"),
+    "params": ("count", "a count like 200k"),
+    "size_bytes": ("bytes", "a size like 200KB"),
+    "latency_ms": ("ms", "a latency like 3ms"),
+}
+"""What a bare number counts, and what errors say of one, by cost."""
+_QUALITY = ("share", "a number like 0.92")
+
+
+@dataclass(frozen=True)
+class Condition(Written):
+    """One comparison.
+
+    Attributes:
+        name: A quality or a cost.
+        symbol: ">=" or "<=".
+        number: What it is held against.
+
+    Example:
+        >>> str(Condition.parse("macs <= 2e6"))
+        'macs<=2M'
+    """
+
+    name: str
+    symbol: Literal[">=", "<="]
+    number: float
+
+    @classmethod
+    def parse(cls, text: str, name: str = "a condition") -> Self:
+        """Reads "accuracy>=0.92" or "macs<=2M".
+
+        Raises:
+            InputError: It is no comparison of a quality or cost with a number.
+        """
+        parts = re.fullmatch(r"\s*(\w+)\s*(>=|<=)\s*(\S+)\s*", text)
+        if parts is None:
+            raise InputError(
+                f"{name} must be comparisons like accuracy>=0.92,macs<=2M. "
+                f"Received: '{one_line(text)}'."
+            )
+        require_choice("quality or cost", parts[1], (*qualities(), *COSTS))
+        unit, like = COSTS.get(parts[1], _QUALITY)
+        number = parse_number(parts[3], unit)
+        if number is None:
+            kind = describe_quantity(parts[3])
+            raise InputError(
+                f"{name} must compare {parts[1]} with {like}. "
+                f"Received: '{one_line(text)}'{f', with {kind}' if kind else ''}."
+            )
+        return cls(parts[1], ">=" if parts[2] == ">=" else "<=", number)
+
+    def violation(self, value: float) -> float:
+        """Returns by how much it is broken, as a share of the number; at most 0 where it holds."""
+        gap = self.number - value if self.symbol == ">=" else value - self.number
+        return gap / (abs(self.number) or 1.0)
+
+    def holds(self, value: float) -> bool:
+        """Tells whether it holds."""
+        return self.violation(value) <= 0
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.symbol}{amount_text(self.number)}"
+
+
+Conditions = Given[tuple[Condition, ...], Iterable[str | Condition]]
 
 
 @dataclass(frozen=True)
@@ -40,6 +110,7 @@ class StoppingOptions:
         "--stopping",
         "early-stopping rule: dominance (stop a trial when another is better at no more cost) or "
         "none",
+        choices=Choices("stopping rule", RULES, REMOVED_RULES),
     )
     margin: float = option(
         0.02, "--stop-margin", "dominance: by how much the other trial's quality must be higher"
@@ -55,7 +126,6 @@ class StoppingOptions:
 
     def __post_init__(self) -> None:
         settle(self)
-        require_choice("stopping rule", self.rule, RULES, REMOVED_RULES)
         require(self.margin >= 0, "stop_margin", "be at least 0", self.margin)
 
 

@@ -2,11 +2,109 @@
 
 from __future__ import annotations
 
+import textwrap
+import types
+import typing
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from compress.plan import keywords
-from compress.plan.write_settings import write_settings
-from search.plan.keywords import RUN, RUN_SEARCH
+from compress.plan.fields import PlanField
+from compress.plan.forms import Given
+from compress.plan.keywords import Keywords
+from search.plan import RUN, RUN_SEARCH
+
+WIDTH = 100
+NAMES = {int: "Count", types.NoneType: "None", Any: "Any"}
+_HEAD = '''"""Keywords of public functions, built by `python -m search.plan.write_settings`."""
+
+from __future__ import annotations
+
+{imports}
+
+Count = int | float | str
+"""A whole number as people write it: 200_000, 2e6 or "2M"."""
+'''
+
+
+def write_settings(functions: Sequence[Keywords], path: Path) -> None:
+    """Write a module with a class of keywords for each function.
+
+    Args:
+        functions: Functions that take options as keywords.
+        path: File of the module; it is left alone where it holds the same text.
+    """
+    used: set[tuple[str, str]] = {("typing", "TypedDict")}
+    classes = [_class(function, used) for function in functions]
+    text = _HEAD.format(imports=_imports(used)) + "".join(classes)
+    if not path.is_file() or path.read_text("utf-8") != text:
+        path.write_text(text, "utf-8")
+
+
+def _class(function: Keywords, used: set[tuple[str, str]]) -> str:
+    title = "".join(word.capitalize() for word in function.function.split("_"))
+    if not function.function.islower():
+        title = function.function
+    lines = ["", "", f"class {title}Settings(TypedDict, total=False):"]
+    lines.append(f'    """Keywords of `{function.function}`."""')
+    first: dict[str, str] = {}
+    for name, leaf in function.leaves().items():
+        also = first.setdefault(leaf.path, name)
+        hint = source_of(_form(function.plan, leaf), used)
+        lines += ["", f"    {name}: {hint}", *_help(leaf, "" if also == name else also)]
+    return "\n".join([*lines, ""])
+
+
+def _form(plan: type[Any], leaf: PlanField) -> Any:
+    owner = typing.get_type_hints(plan)[leaf.section] if leaf.section else plan
+    hint = typing.get_type_hints(owner)[leaf.name]
+    return typing.get_args(hint)[1] if typing.get_origin(hint) is Given else hint
+
+
+def source_of(hint: Any, used: set[tuple[str, str]]) -> str:
+    """Writes a type as source, and notes what has to be imported for it."""
+    if hint in NAMES:
+        return NAMES[hint]
+    if hint is Ellipsis:
+        return "..."
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        members = [source_of(member, used) for member in arguments]
+        return " | ".join(sorted(dict.fromkeys(members), key=lambda text: text == "None"))
+    kind = origin or hint
+    if kind.__module__ != "builtins":
+        used.add((kind.__module__ if kind is not Path else "pathlib", kind.__name__))
+    if not arguments:
+        return str(kind.__name__)
+    return f"{kind.__name__}[{', '.join(source_of(item, used) for item in arguments)}]"
+
+
+def _help(leaf: PlanField, same_as: str) -> list[str]:
+    if same_as:
+        return [f'    """The same as `{same_as}`."""']
+    text = f"{leaf.help}."
+    if leaf.default_text:
+        text += f" Default: {leaf.default_text}."
+    text = text.replace("\\", "\\\\").replace('"""', "'''")
+    wrapped = textwrap.wrap(f'"""{text}"""', WIDTH - 4, break_long_words=False)
+    return [f"    {line}" for line in wrapped]
+
+
+def _imports(used: set[tuple[str, str]]) -> str:
+    """Returns import lines: Python's own, then ours, in order."""
+    modules: dict[str, list[str]] = {}
+    for module, name in sorted(used):
+        modules.setdefault(module, []).append(name)
+    lines = {
+        module: f"from {module} import {', '.join(names)}" for module, names in modules.items()
+    }
+    ours = [
+        line for module, line in lines.items() if module.split(".")[0] in ("compress", "search")
+    ]
+    others = [line for line in lines.values() if line not in ours]
+    return "\n".join([*others, *([""] if ours else []), *ours])
+
 
 if __name__ == "__main__":
     compressing = [item for item in keywords.FUNCTIONS if item not in (RUN, RUN_SEARCH)]

@@ -9,10 +9,9 @@ import numpy as np
 from compress.core.pareto import log_costs
 from compress.measure import formats
 from compress.report.live.charts import Chart, line
-from search.report.candidates import FRONT, GONE
-from search.report.course import SearchFacts
+from search.report.front import FRONT, GONE
 from search.report.importance import REPEATS, Floats, Parameter, parameters, rank_parameters
-from search.report.searched import SearchReport
+from search.report.searched import SearchFacts, SearchReport
 from search.study.directory import STOPPED, Candidate
 from search.study.front import Progress, is_finite, losses_of
 
@@ -330,12 +329,9 @@ def crossings(
 
 def _numbers(item: Parameter) -> Floats:
     """Returns the values as they are spaced on the axis."""
-    return np.log10(item.values) if _is_log(item) else item.values
-
-
-def _is_log(item: Parameter) -> bool:
     low, high = np.nanmin(item.values), np.nanmax(item.values)
-    return not item.categories and bool(low > 0) and bool(high / low >= LOG_FROM)
+    is_log = not item.categories and low > 0 and high / low >= LOG_FROM
+    return np.log10(item.values) if is_log else item.values
 
 
 def _scaled(values: Floats) -> Floats:

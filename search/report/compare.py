@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from compress.core.atomic_files import write_text
 from compress.core.errors import InputError
+from compress.core.pareto import Losses, front_mask, hypervolume, log_costs
 from compress.core.statistics import Difference, compare_examples, compare_shares
 from compress.data.tasks import TASKS, is_share
 from compress.measure import formats
@@ -22,8 +25,8 @@ from compress.report.markup import filled, style_sheet, templates
 from compress.run.compressed import read_example_values
 from compress.run.directory import RunFolder
 from search.report import SearchReport, load_report
-from search.report.candidates import candidate_points
-from search.report.compare_fronts import Compare, Duel, Stretch, duel
+from search.report.front import candidate_points
+from search.study.front import MARGIN
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x")
@@ -35,6 +38,59 @@ DRAWN = ("macs", "params", "gzip_bytes", "size_bytes", "latency_ms")
 class _Run:
     label: str
     report: SearchReport
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Part of a cost in which the same run is better, or neither.
+
+    Attributes:
+        low, high: Of the cost, in its unit; `high` is infinity at the end.
+        better: Place of the run, 0 or 1; None: neither is told apart from the other.
+        most: By how much at most, in the quality's unit; infinity where the other has nothing
+            that costs so little.
+    """
+
+    low: float
+    high: float
+    better: int | None
+    most: float
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Two runs in one cost.
+
+    Attributes:
+        quality, cost: Axes.
+        shares: Hypervolume of each front, as a share of the box that holds both.
+        stretches: By rising cost.
+    """
+
+    quality: Axis
+    cost: Axis
+    shares: tuple[float, float]
+    stretches: tuple[Stretch, ...]
+
+
+Compare = Callable[[str, str, int], Difference | None]
+"""(id of a point of the first run, of the second, how many pairs are compared) -> the difference of
+their qualities, first minus second; None: its error is not known."""
+
+
+@dataclass(frozen=True, order=True)
+class Point:
+    """A point of a front.
+
+    Attributes:
+        cost: Above 0.
+        quality: By which it is on the front.
+        id: Of the file or candidate.
+    """
+
+    cost: float
+    quality: float
+    id: str = ""
 
 
 def compare_runs(paths: Sequence[str | Path], out: str | Path) -> Path:
@@ -131,7 +187,10 @@ def _timed(report: SearchReport) -> str:
 
 def _joined(runs: Sequence[_Run], kind: str) -> Points | None:
     """Returns the points of all runs, each under its label; None where one has none."""
-    each = [_points(run.report, kind) for run in runs]
+    if kind == "files":
+        each = [file_points(run.report) for run in runs]
+    else:
+        each = [candidate_points(run.report) if run.report.candidates else None for run in runs]
     if any(item is None for item in each):
         return None
     known = [item for item in each if item is not None]
@@ -153,12 +212,6 @@ def _joined(runs: Sequence[_Run], kind: str) -> Points | None:
     costs = [axis.key for axis in axes if axis.role == COST]
     cost = next((item.x for item in known if item.x in costs), costs[0])
     return replace(known[0], lead="", axes=axes, rows=rows, groups=groups, x=cost, y=quality)
-
-
-def _points(report: SearchReport, kind: str) -> Points | None:
-    if kind == "files":
-        return file_points(report)
-    return candidate_points(report) if report.candidates else None
 
 
 def _verdicts(runs: Sequence[_Run], sets: Sequence[Points]) -> Iterator[dict[str, Any]]:
@@ -192,41 +245,35 @@ def _duel(points: Points, pair: tuple[_Run, _Run], quality: Axis, cost: Axis) ->
         ]
         for run in pair
     )
-    compare = _Files(pair) if points.id == "files" else _candidates(pair, quality.key, rows)
+    compare = _compare_files(pair) if points.id == "files" else _candidates(pair, quality.key, rows)
     return duel((rows[0], rows[1]), quality, cost, compare)
 
 
-class _Files:
-    """Comparison of files by test data, which put none of them on a front.
+def _compare_files(pair: tuple[_Run, _Run]) -> Compare:
+    """Return what compares files by test data, which put none of them on a front."""
+    reports = [run.report for run in pair]
+    rows = [{row.artifact.id: row for row in report.rows} for report in reports]
+    facts = [report.record["facts"].get("data") for report in reports]
+    main, paired = reports[0].main, facts[0] is not None and facts[0] == facts[1]
 
-    Args:
-        pair: Both runs.
-    """
-
-    def __init__(self, pair: tuple[_Run, _Run]) -> None:
-        self._reports = [run.report for run in pair]
-        self._rows = [{row.artifact.id: row for row in report.rows} for report in self._reports]
-        facts = [report.record["facts"].get("data") for report in self._reports]
-        self._paired = facts[0] is not None and facts[0] == facts[1]
-
-    def __call__(self, first: str, second: str, comparisons: int) -> Difference | None:
-        """Compare a file of either run; see `compress.core.statistics`."""
-        if self._paired:
+    def compare(first: str, second: str, comparisons: int) -> Difference | None:
+        if paired:
             one, other = (
                 read_example_values(RunFolder(report.folder), name, TEST)
-                for report, name in zip(self._reports, (first, second), strict=True)
+                for report, name in zip(reports, (first, second), strict=True)
             )
             if one is not None and other is not None and one.shape == other.shape:
                 return compare_examples(one, other, comparisons=comparisons)
-        main = self._reports[0].main
-        rows = [known[name] for known, name in zip(self._rows, (first, second), strict=True)]
-        counts = [report.tested(row) for report, row in zip(self._reports, rows, strict=True)]
-        if main not in TASKS[self._reports[0].kind].shares or not all(counts):
+        a, b = rows[0][first], rows[1][second]
+        counts = reports[0].tested(a), reports[1].tested(b)
+        if main not in TASKS[reports[0].kind].shares or not all(counts):
             return None
         return compare_shares(
-            rows[0].artifact.test[main], counts[0] or 0, rows[1].artifact.test[main],
-            counts[1] or 0, comparisons=comparisons,
+            a.artifact.test[main], counts[0] or 0, b.artifact.test[main], counts[1] or 0,
+            comparisons=comparisons,
         )  # fmt: skip
+
+    return compare
 
 
 def _candidates(
@@ -298,3 +345,101 @@ def _stretch(part: Stretch, item: Duel, labels: tuple[str, str]) -> str:
     name_of = item.quality.key.removeprefix("val_")
     gap = f"{part.most * 100:.2f} pp" if is_share(name_of) else f"{part.most:.4g}"
     return f"{where}: {name}, by up to {gap}"
+
+
+def duel(
+    rows: tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]],
+    quality: Axis,
+    cost: Axis,
+    compare: Compare | None = None,
+) -> Duel | None:
+    """Compare two runs.
+
+    Args:
+        rows: `values` of the points of each run, and "id" of each.
+        quality: What is better the higher it is.
+        cost: What is better the lower it is, above 0.
+        compare: Compares two points; what it cannot tell apart is a tie. None: only equal
+            qualities are.
+
+    Returns:
+        The comparison; None where one of them has no point with both figures.
+
+    Reference:
+        Zitzler & Thiele 1999, "Multiobjective Evolutionary Algorithms" (hypervolume). Costs count
+        as logarithms; the reference lies a tenth of the range beyond the worst of both fronts.
+    """
+    first, second = (_select_front(part, quality.key, cost.key) for part in rows)
+    if not first or not second:
+        return None
+    shares = _measure_shares(first, second)
+    return Duel(quality, cost, shares, _find_stretches(first, second, compare))
+
+
+def _select_front(rows: Sequence[Mapping[str, Any]], quality: str, cost: str) -> tuple[Point, ...]:
+    known = {
+        Point(float(row[cost]), float(row[quality]), str(row.get("id", "")))
+        for row in rows
+        if row.get(cost) is not None and row.get(quality) is not None and row[cost] > 0
+    }
+    if not known:
+        return ()
+    points = sorted(known)
+    kept = front_mask(np.array([(point.cost, -point.quality) for point in points]))
+    front, seen = [], set()
+    for point, keep in zip(points, kept, strict=True):
+        if keep and (point.cost, point.quality) not in seen:  # of equal ones one is enough
+            seen.add((point.cost, point.quality))
+            front.append(point)
+    return tuple(front)
+
+
+def _measure_shares(first: Sequence[Point], second: Sequence[Point]) -> tuple[float, float]:
+    each = [_losses(part) for part in (first, second)]
+    both = np.concatenate(each)
+    best, spread = both.min(0), np.ptp(both, axis=0)
+    scale = np.where(spread > 0, spread, 1.0)
+    edge = np.full(2, 1 + MARGIN)
+    found = [hypervolume((part - best) / scale, edge) / float(edge.prod()) for part in each]
+    return found[0], found[1]
+
+
+def _losses(front: Sequence[Point]) -> Losses:
+    costs = log_costs([point.cost for point in front])
+    return np.stack([costs, [-point.quality for point in front]], axis=1)
+
+
+def _find_stretches(
+    first: Sequence[Point], second: Sequence[Point], compare: Compare | None
+) -> tuple[Stretch, ...]:
+    edges = sorted({point.cost for point in (*first, *second)})
+    pairs = [(_find_best(first, low), _find_best(second, low)) for low in edges]
+    comparisons = len({pair for pair in pairs if None not in pair})
+    found: list[Stretch] = []
+    for low, high, (a, b) in zip(edges, [*edges[1:], math.inf], pairs, strict=True):
+        better, most = _find_better(a, b, compare, comparisons)
+        if found and (found[-1].better, math.isinf(found[-1].most)) == (better, math.isinf(most)):
+            found[-1] = Stretch(found[-1].low, high, better, max(found[-1].most, most))
+        else:
+            found.append(Stretch(low, high, better, most))
+    return tuple(found)
+
+
+def _find_best(front: Sequence[Point], cost: float) -> Point | None:
+    """Return the best point for a cost; None where nothing costs so little."""
+    reached = [point for point in front if point.cost <= cost]
+    return max(reached, key=lambda point: point.quality, default=None)
+
+
+def _find_better(
+    a: Point | None, b: Point | None, compare: Compare | None, comparisons: int
+) -> tuple[int | None, float]:
+    if a is None or b is None:
+        return (1 if a is None else 0), math.inf
+    found = compare(a.id, b.id, comparisons) if compare is not None else None
+    if found is None:
+        gap = a.quality - b.quality
+        found = Difference(gap, gap, gap)
+    if found.is_tie:
+        return None, abs(found.estimate)
+    return (0 if found.low > 0 else 1), abs(found.estimate)

@@ -8,7 +8,7 @@ no study either, only the candidates' records.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,19 +84,17 @@ def importances(candidates: Sequence[Candidate], objectives: Sequence[str]) -> l
     from scipy.stats import rankdata
 
     quality, *costs = objectives
-    trained = [
+    trained = _distinct(
         item for item in candidates if item.state == COMPLETE and is_finite(item.val.get(quality))
-    ]
-    trained = _distinct(trained)
+    )
     ranks = rankdata([item.val[quality] for item in trained]) if trained else np.zeros(0)
     found = [_importance(quality, trained, np.asarray(ranks, float))]
     for cost in costs:
-        known = [
+        known = _distinct(
             item
             for item in candidates
             if item.state != DUPLICATE and is_finite(getattr(item, cost, None))
-        ]
-        known = _distinct(known)
+        )
         logs = log_costs([getattr(item, cost) for item in known])
         found.append(_importance(cost, known, logs))
     return found
@@ -200,7 +198,7 @@ def _importance(target: str, trials: list[Candidate], values: Floats) -> Importa
     return Importance(target, len(trials), explained, shares)
 
 
-def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
+def _distinct(candidates: Iterable[Candidate]) -> list[Candidate]:
     """Drops later candidates with the same choices: the held-out part must be new."""
     first: dict[str, Candidate] = {}
     for item in candidates:

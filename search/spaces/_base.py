@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from compress.core.lazy_modules import keras
 from compress.data import Dataset
 from compress.data.tasks import Regression, Task
-from search.spaces._choices import Choice, Chosen, between, choose, extreme
 
 if TYPE_CHECKING:
-    import keras
+    from optuna.distributions import BaseDistribution
     from optuna.trial import BaseTrial
+Chosen = dict[str, Any]
+"""Complete choices: name -> value, without those whose condition does not hold."""
 
 
-class Space(Protocol):
+class Space(ABC):
     """A search space.
 
     Attributes:
@@ -25,22 +28,15 @@ class Space(Protocol):
         trained: Whether models come with trained weights: training goes on from there.
     """
 
-    @property
-    def name(self) -> str:
-        """As users type it."""
-        ...
-
-    @property
-    def trained(self) -> bool:
-        """Whether models come with trained weights: training goes on from there."""
-        ...
+    name: str
+    trained = False
 
     def facts(self) -> dict[str, str]:
         """Returns, by name, what the space follows from beside its name; {}: nothing.
 
         A run goes on only where it is the same. Called behind `check`.
         """
-        ...
+        return {}
 
     def whole(self) -> tuple[Path, keras.Model] | None:
         """Returns the trained model, and its file, that the space's models are parts of, or None.
@@ -48,23 +44,23 @@ class Space(Protocol):
         Raises:
             InputError: It cannot be read.
         """
-        ...
+        return None
 
+    @abstractmethod
     def check(self, data: Dataset) -> None:
         """Raises InputError where the space cannot serve this data."""
-        ...
 
+    @abstractmethod
     def baseline(self, data: Dataset) -> dict[str, Any]:
         """Returns sensible choices, tried first: what a search has to beat; {}: unknown."""
-        ...
 
     def smallest(self, data: Dataset) -> dict[str, Any] | None:
         """Returns the complete choices of fewest MACs, or None where they are not known."""
-        ...
+        return None
 
     def largest(self, data: Dataset) -> dict[str, Any] | None:
         """Returns the complete choices of most MACs, or None where they are not known."""
-        ...
+        return None
 
     def ladder(self, data: Dataset, steps: int) -> list[dict[str, Any]]:
         """Returns complete choices from the smallest model's on towards the baseline.
@@ -77,20 +73,20 @@ class Space(Protocol):
             Choices of rising costs, without the baseline, each once; [] where the smallest
             are not known.
         """
-        ...
+        return []
 
+    @abstractmethod
     def build(self, trial: BaseTrial, data: Dataset) -> keras.Model:
         """Asks `trial` for all choices and builds the model, untrained unless `trained`.
 
         The model takes `data.input_shape` and ends in `head`.
         """
-        ...
 
     def count(self, chosen: dict[str, Any], data: Dataset) -> tuple[int, int] | None:
         """Returns MACs and parameters of complete choices without building them; None: unknown."""
-        ...
+        return None
 
-    def prepare(
+    def prepare(  # noqa: B027
         self, model: keras.Model, chosen: dict[str, Any], data: Dataset, *, quickly: bool = False
     ) -> None:
         """Readies a model of `build` for its training, in place.
@@ -103,34 +99,14 @@ class Space(Protocol):
             data: What it will be trained on.
             quickly: It is one of hundreds, to be told from the others in seconds.
         """
-        ...
 
 
-class DeclaredSpace(ABC):
+class DeclaredSpace(Space):
     """A space whose choices are data, so that they are counted and bounded without Keras.
 
     The choices of fewest and of most MACs are also those of fewest and of most parameters
     (some parameters, as of normalization, may be the same elsewhere): subclasses keep to it.
     """
-
-    name: str
-    trained = False
-
-    def facts(self) -> dict[str, str]:
-        """See `Space.facts`."""
-        return {}
-
-    def whole(self) -> tuple[Path, keras.Model] | None:
-        """See `Space.whole`."""
-        return None
-
-    @abstractmethod
-    def check(self, data: Dataset) -> None:
-        """See `Space.check`."""
-
-    @abstractmethod
-    def baseline(self, data: Dataset) -> dict[str, Any]:
-        """See `Space.baseline`."""
 
     @abstractmethod
     def choices(self, data: Dataset) -> tuple[Choice, ...]:
@@ -142,11 +118,11 @@ class DeclaredSpace(ABC):
 
     def smallest(self, data: Dataset) -> dict[str, Any]:
         """Returns the complete choices of fewest MACs and parameters."""
-        return extreme(self.choices(data), most=False)
+        return complete(self.choices(data), lambda choice: choice.least)
 
     def largest(self, data: Dataset) -> dict[str, Any]:
         """Returns the complete choices of most MACs and parameters."""
-        return extreme(self.choices(data), most=True)
+        return complete(self.choices(data), lambda choice: choice.most)
 
     def ladder(self, data: Dataset, steps: int) -> list[dict[str, Any]]:
         """See `Space.ladder`; each choice goes through its values in equal parts."""
@@ -161,15 +137,6 @@ class DeclaredSpace(ABC):
     def build(self, trial: BaseTrial, data: Dataset) -> keras.Model:
         """See `Space.build`."""
         return self.assemble(choose(trial, self.choices(data)), data)
-
-    def count(self, chosen: Chosen, data: Dataset) -> tuple[int, int] | None:
-        """See `Space.count`; unknown unless a subclass says it."""
-        return None
-
-    def prepare(  # noqa: B027
-        self, model: keras.Model, chosen: dict[str, Any], data: Dataset, *, quickly: bool = False
-    ) -> None:
-        """See `Space.prepare`; nothing is left to do unless a subclass says so."""
 
 
 class DrawnSpace(DeclaredSpace):
@@ -190,8 +157,6 @@ class DrawnSpace(DeclaredSpace):
 
     def assemble(self, chosen: Chosen, data: Dataset) -> keras.Model:
         """See `DeclaredSpace.assemble`."""
-        import keras
-
         inputs = keras.Input(data.input_shape, name=self.input_name)
         return keras.Model(inputs, self.net(inputs, chosen, data), name=self.name)
 
@@ -278,7 +243,6 @@ def head(features: Any, task: Task) -> Any:
     """
     if isinstance(features, Sketch):
         return features.dense(task.outputs, bias=True)
-    import keras
 
     means = task.means if isinstance(task, Regression) else ()
     bias = keras.initializers.Constant(list(means)) if means else "zeros"
@@ -289,3 +253,144 @@ def head(features: Any, task: Task) -> Any:
     if task.activation == "softmax":
         return keras.layers.Softmax(name="probabilities", dtype="float32")(logits)
     return keras.layers.Activation("sigmoid", name="probabilities", dtype="float32")(logits)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One question to a trial; see `pick`, `whole` and `steps`.
+
+    Attributes:
+        name: Of the parameter, unique in its space.
+        values: All there are, in the order in which the sampler knows them.
+        kind: "categorical", "int" (consecutive) or "float" (equally spaced).
+        when: Name of an earlier choice and its values at which this one is asked; None: always.
+        least: The value of fewest MACs, whatever else is chosen.
+        most: The value of most MACs.
+    """
+
+    name: str
+    values: tuple[Any, ...]
+    kind: str
+    when: tuple[str, tuple[Any, ...]] | None
+    least: Any
+    most: Any
+
+    @property
+    def counts(self) -> bool:
+        """Whether the values are numbers in rising order."""
+        numbers = [value for value in self.values if type(value) in (int, float)]
+        return len(numbers) == len(self.values) and numbers == sorted(numbers)
+
+    def asked(self, chosen: Chosen) -> bool:
+        """Tells whether the condition holds, given the earlier choices."""
+        return self.when is None or chosen.get(self.when[0]) in self.when[1]
+
+    def distribution(self) -> BaseDistribution:
+        """Returns what a trial samples from."""
+        from optuna import distributions
+
+        low, high = self.values[0], self.values[-1]
+        if self.kind == "int":
+            return distributions.IntDistribution(low, high)
+        if self.kind == "float":
+            step = (high - low) / (len(self.values) - 1)
+            return distributions.FloatDistribution(low, high, step=step)
+        return distributions.CategoricalDistribution(self.values)
+
+    def ask(self, trial: BaseTrial) -> Any:
+        """Asks the trial."""
+        low, high = self.values[0], self.values[-1]
+        if self.kind == "int":
+            return trial.suggest_int(self.name, low, high)
+        if self.kind == "float":
+            step = (high - low) / (len(self.values) - 1)
+            return trial.suggest_float(self.name, low, high, step=step)
+        return trial.suggest_categorical(self.name, self.values)
+
+
+def pick(
+    name: str,
+    values: Sequence[Any],
+    when: tuple[str, tuple[Any, ...]] | None = None,
+    *,
+    least: Any = None,
+    most: Any = None,
+) -> Choice:
+    """Declares a choice among `values`; the smallest has fewest MACs unless told otherwise."""
+    return Choice(
+        name,
+        tuple(values),
+        "categorical",
+        when,
+        min(values) if least is None else least,
+        max(values) if most is None else most,
+    )
+
+
+def whole(
+    name: str, low: int, high: int, when: tuple[str, tuple[Any, ...]] | None = None
+) -> Choice:
+    """Declares a whole number from `low` to `high`, both included; more means more MACs."""
+    return Choice(name, tuple(range(low, high + 1)), "int", when, low, high)
+
+
+def steps(name: str, high: float, step: float) -> Choice:
+    """Declares a number from 0 to `high` in steps; it costs no MACs, and 0 stands for it."""
+    below = (index * step for index in range(round(high / step)))
+    return Choice(name, (*below, high), "float", None, 0.0, 0.0)
+
+
+def complete(choices: Sequence[Choice], decide: Callable[[Choice], Any]) -> Chosen:
+    """Decides every choice whose condition holds, in order."""
+    chosen: Chosen = {}
+    for choice in choices:
+        if choice.asked(chosen):
+            chosen[choice.name] = decide(choice)
+    return chosen
+
+
+def choose(trial: BaseTrial, choices: Sequence[Choice]) -> Chosen:
+    """Asks a trial for every choice whose condition holds, in order."""
+    return complete(choices, lambda choice: choice.ask(trial))
+
+
+def between(choices: Sequence[Choice], other: Chosen, share: float) -> Chosen:
+    """Returns complete choices that lie between those of fewest MACs and others.
+
+    Each number goes a share of the way through its values, from `least` to the other's;
+    what is no number (a kind of layer, a path that is there or not) changes at the end of the
+    way, as it may well cost more than all the rest.
+
+    Args:
+        choices: All of a space.
+        other: Complete choices; what they do not have stays at `least`.
+        share: In [0, 1]. 0: the fewest MACs; 1: the others.
+    """
+
+    def decide(choice: Choice) -> Any:
+        low = choice.values.index(choice.least)
+        high = choice.values.index(other.get(choice.name, choice.least))
+        way = share if choice.counts else math.floor(share)
+        return choice.values[low + round(way * (high - low))]
+
+    return complete(choices, decide)
+
+
+def count(choices: Sequence[Choice]) -> int:
+    """Returns the exact number of complete choices.
+
+    Each choice has one condition at most, so the conditions form a forest: a choice offers
+    the sum over its values of the product over the choices asked at that value.
+    """
+    followers: dict[str, list[tuple[Choice, tuple[Any, ...]]]] = {}
+    for choice in choices:
+        if choice.when is not None:
+            followers.setdefault(choice.when[0], []).append((choice, choice.when[1]))
+
+    def ways(choice: Choice) -> int:
+        return sum(
+            math.prod(ways(after) for after, at in followers.get(choice.name, ()) if value in at)
+            for value in choice.values
+        )
+
+    return math.prod(ways(choice) for choice in choices if choice.when is None)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from compress.core.errors import InputError
+from compress.core.lazy_modules import keras
 from compress.data import Dataset
 from compress.data.tasks import Task
-from search.spaces._base import Sketch, head
+from search.spaces._base import DrawnSpace, Sketch, head
 
 MIN_SIZE = 4
 """A stage halves the resolution; no stage goes below this many pixels a side."""
@@ -17,18 +18,21 @@ STRIDE_FROM = 20
 BN_MOMENTUM = 0.9
 
 
-def check_images(space: str, data: Dataset) -> None:
-    """Requires images of at least 4 x 4 pixels.
+class ImageSpace(DrawnSpace):
+    """A space of networks for images."""
 
-    Raises:
-        InputError: Other examples.
-    """
-    shape = data.input_shape
-    if len(shape) != 3 or min(shape[:2]) < MIN_SIZE:
-        raise InputError(
-            f"Space '{space}' must have images of at least {MIN_SIZE} x {MIN_SIZE} pixels. "
-            f"Received: examples of shape {shape} ('{data.name}')."
-        )
+    def check(self, data: Dataset) -> None:
+        """Requires images of at least 4 x 4 pixels.
+
+        Raises:
+            InputError: Other examples.
+        """
+        shape = data.input_shape
+        if len(shape) != 3 or min(shape[:2]) < MIN_SIZE:
+            raise InputError(
+                f"Space '{self.name}' must have images of at least {MIN_SIZE} x {MIN_SIZE} pixels. "
+                f"Received: examples of shape {shape} ('{data.name}')."
+            )
 
 
 def stages_within(data: Dataset, reduction: int, limit: int) -> int:
@@ -68,7 +72,6 @@ def bare_conv(x: Any, name: str, width: int, kernel: int, stride: int) -> Any:
     """Applies a convolution without a bias, and nothing behind it."""
     if isinstance(x, Sketch):
         return x.conv(width, kernel, stride, bias=False)
-    import keras
 
     return keras.layers.Conv2D(
         width, kernel, stride, "same", use_bias=False, kernel_initializer="he_normal", name=name
@@ -79,7 +82,6 @@ def depthwise(x: Any, name: str, kernel: int, stride: int, activation: str = "re
     """Applies depthwise convolution, normalization and activation."""
     if isinstance(x, Sketch):
         return normalize(x.depthwise(kernel, stride), name)
-    import keras
 
     x = keras.layers.DepthwiseConv2D(kernel, stride, "same", use_bias=False, name=name)(x)
     return activate(normalize(x, name), name, activation)
@@ -89,7 +91,6 @@ def normalize(x: Any, name: str) -> Any:
     """Applies batch normalization, called `<name>_bn`."""
     if isinstance(x, Sketch):
         return x.normalize(4)
-    import keras
 
     return keras.layers.BatchNormalization(momentum=BN_MOMENTUM, name=f"{name}_bn")(x)
 
@@ -98,7 +99,6 @@ def activate(x: Any, name: str, activation: str) -> Any:
     """Applies "relu", "relu6" or "hard_swish", called `<name>_<activation>`."""
     if isinstance(x, Sketch):
         return x
-    import keras
 
     name = f"{name}_{activation}"
     if activation == "hard_swish":
@@ -110,7 +110,6 @@ def add(x: Any, y: Any, name: str) -> Any:
     """Applies a shortcut: the sum, called `<name>_add`."""
     if isinstance(y, Sketch):
         return y
-    import keras
 
     return keras.layers.Add(name=f"{name}_add")([x, y])
 
@@ -119,7 +118,6 @@ def classify(x: Any, dropout: float, task: Task) -> Any:
     """Ends a network: global average, dropout, the head of the task."""
     if isinstance(x, Sketch):
         return head(x.mean(), task)
-    import keras
 
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     if dropout:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from compress.data import Dataset
-from search.spaces._base import DrawnSpace
+from search.spaces._base import Choice, Chosen, pick, steps, whole
 from search.spaces._blocks import (
     STRIDE_FROM,
+    ImageSpace,
     activate,
     add,
-    check_images,
     classify,
     conv,
     depthwise,
     stages_within,
 )
-from search.spaces._choices import Choice, Chosen, pick, steps, whole
 
 MAX_STAGES = 3
 STEM_WIDTHS = (8, 16, 24)
@@ -27,19 +25,7 @@ PLAIN_KERNEL = 3
 """Plain convolutions stay at 3 x 3: two of them see as much as 5 x 5 for fewer MACs."""
 
 
-@dataclass(frozen=True)
-class _Block:
-    """One convolution block's choices."""
-
-    name: str
-    kind: str
-    width: int
-    kernel: int
-    stride: int
-    residual: bool
-
-
-class CNN(DrawnSpace):
+class CNN(ImageSpace):
     """stem -> stages (each halves the resolution, but the first) -> global average -> softmax.
 
     Choices: number of stages; width and stride of the stem; per stage its width, number
@@ -48,10 +34,6 @@ class CNN(DrawnSpace):
     """
 
     name = "cnn"
-
-    def check(self, data: Dataset) -> None:
-        """Requires images of at least 4 x 4 pixels."""
-        check_images(self.name, data)
 
     def max_stages(self, data: Dataset) -> int:
         """Returns how many stages the resolution after the stem allows, 1 to 3."""
@@ -103,38 +85,27 @@ class CNN(DrawnSpace):
         """See `DrawnSpace.net`."""
         x = conv(x, "stem", chosen["stem.width"], PLAIN_KERNEL, chosen["stem.stride"])
         for stage in range(1, chosen["stages"] + 1):
-            for block in _stage(chosen, stage):
-                x = _block(x, block)
+            for index in range(chosen[f"stage{stage}.blocks"]):
+                x = _block(x, stage, index, chosen)
         return classify(x, chosen["dropout"], data.task)
 
 
-def _stage(chosen: Chosen, stage: int) -> list[_Block]:
-    return [
-        _Block(
-            f"stage{stage}_block{index + 1}",
-            chosen[f"stage{stage}.kind"],
-            chosen[f"stage{stage}.width"],
-            chosen.get(f"stage{stage}.kernel", PLAIN_KERNEL),
-            2 if stage > 1 and index == 0 else 1,
-            chosen["residual"],
-        )
-        for index in range(chosen[f"stage{stage}.blocks"])
-    ]
-
-
-def _block(x: Any, block: _Block) -> Any:
+def _block(x: Any, stage: int, index: int, chosen: Chosen) -> Any:
     """Applies a block: convolution(s), normalization, the shortcut, ReLU."""
+    name, width = f"stage{stage}_block{index + 1}", chosen[f"stage{stage}.width"]
+    kernel = chosen.get(f"stage{stage}.kernel", PLAIN_KERNEL)
+    stride = 2 if stage > 1 and index == 0 else 1
     y = x
-    if block.kind == "separable":
-        y = depthwise(y, f"{block.name}_depthwise", block.kernel, block.stride)
-        y = conv(y, block.name, block.width, 1, activation="")
+    if chosen[f"stage{stage}.kind"] == "separable":
+        y = depthwise(y, f"{name}_depthwise", kernel, stride)
+        y = conv(y, name, width, 1, activation="")
     else:
-        y = conv(y, block.name, block.width, block.kernel, block.stride, activation="")
-    if block.residual:
-        if x.shape[-1] != block.width or block.stride != 1:
-            x = conv(x, f"{block.name}_shortcut", block.width, 1, block.stride, activation="")
-        y = add(x, y, block.name)
-    return activate(y, block.name, "relu")
+        y = conv(y, name, width, kernel, stride, activation="")
+    if chosen["residual"]:
+        if x.shape[-1] != width or stride != 1:
+            x = conv(x, f"{name}_shortcut", width, 1, stride, activation="")
+        y = add(x, y, name)
+    return activate(y, name, "relu")
 
 
 SPACE = CNN()

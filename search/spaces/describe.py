@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
 from optuna import distributions
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.trial import FixedTrial
 
 from compress.core.errors import InputError
 from compress.core.quantities import MOST_SEED, SEED_BITS, parse_whole_number
 from compress.data import Dataset
 from compress.measure import count_macs
 from search.samplers._base import deciding, value_count
-from search.spaces._base import DeclaredSpace, Space
-from search.spaces._choices import Choice, Chosen, count
+from search.spaces._base import Choice, Chosen, DeclaredSpace, Space, count
 
 SAMPLES = 32
 
@@ -86,8 +85,6 @@ class Description:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the same as JSON; distributions as Optuna writes them."""
-        from optuna.distributions import distribution_to_json
-
         record = asdict(self)
         record["parameters"] = [
             {
@@ -126,8 +123,6 @@ class Costs:
 
 def measured(space: Space, chosen: Chosen, data: Dataset) -> Costs:
     """Builds the model of complete choices and counts its costs."""
-    from optuna.trial import FixedTrial
-
     analysis = count_macs(space.build(FixedTrial(chosen), data))
     return Costs(dict(chosen), analysis.macs, analysis.params)
 
@@ -239,14 +234,14 @@ def sample(
     Raises:
         InputError: No trial gives a model.
     """
-    with _quiet():
-        study = optuna.create_study(sampler=_Uniform(seed=seed))
-        if first:
-            study.enqueue_trial(first)
-        found = [
-            _call(space, data, study.ask(), fixed=bool(first) and index == 0)
-            for index in range(samples + bool(first))
-        ]
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=_Uniform(seed=seed))
+    if first:
+        study.enqueue_trial(first)
+    found = [
+        _call(space, data, study.ask(), fixed=bool(first) and index == 0)
+        for index in range(samples + bool(first))
+    ]
     if all(item.failure for item in found):
         raise InputError(
             f"Space '{space.name}' must give models. Received: an error in each of "
@@ -266,17 +261,6 @@ class _Uniform(optuna.samplers.RandomSampler):
             low, high, step = (getattr(param_distribution, at) for at in ("low", "high", "step"))
             param_distribution = distributions.IntDistribution(low, high, step=step)
         return super().sample_independent(study, trial, param_name, param_distribution)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences Optuna's lines about studies that nobody will see."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)
 
 
 def _call(space: Space, data: Dataset, trial: Any, fixed: bool) -> Sample:

@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 from compress.core.errors import InputError
+from compress.core.lazy_modules import keras
 from compress.data import Dataset
-from search.spaces._base import DrawnSpace, Sketch, head
+from search.spaces._base import Choice, Chosen, DrawnSpace, Sketch, head, pick, steps, whole
 from search.spaces._blocks import normalize
-from search.spaces._choices import Choice, Chosen, pick, steps, whole
 
 MAX_LAYERS = 4
 WIDTHS = (16, 32, 64, 128, 256, 512)
@@ -80,7 +80,6 @@ class MLP(DrawnSpace):
 def _flat(x: Any) -> Any:
     if isinstance(x, Sketch):
         return x.flat()
-    import keras
 
     return keras.layers.Flatten(name="flatten")(x)
 
@@ -91,7 +90,6 @@ def _hidden(x: Any, index: int, chosen: Chosen) -> Any:
     if isinstance(x, Sketch):
         made = x.dense(width, bias=norm == "none")
         return made if norm == "none" else made.normalize(4 if norm == "batch" else 2)
-    import keras
 
     y = keras.layers.Dense(
         width, use_bias=norm == "none", kernel_initializer="he_normal", name=name

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from compress.core.lazy_modules import keras
 from compress.data import Dataset
-from search.spaces._base import DrawnSpace, Sketch
+from search.spaces._base import Choice, Chosen, Sketch, pick, steps, whole
 from search.spaces._blocks import (
     STRIDE_FROM,
+    ImageSpace,
     add,
-    check_images,
     classify,
     conv,
     depthwise,
     multiple_of_8,
     stages_within,
 )
-from search.spaces._choices import Choice, Chosen, pick, steps, whole
 
 WIDTHS = (16, 24, 40, 80, 160)
 """Channels of each stage at width 1, as in MobileNetV3."""
@@ -33,20 +32,7 @@ STRIDED_FROM = 64
 """Images of at least this many pixels a side are always halved by the stem."""
 
 
-@dataclass(frozen=True)
-class _Block:
-    """One inverted residual's choices."""
-
-    name: str
-    width: int
-    expansion: int
-    kernel: int
-    stride: int
-    squeeze: bool
-    activation: str
-
-
-class MobileNet(DrawnSpace):
+class MobileNet(ImageSpace):
     """stem -> stages of inverted residuals -> 1 x 1 convolution -> global average -> softmax.
 
     Each stage but the first halves the resolution. Choices: number of stages; width of
@@ -62,10 +48,6 @@ class MobileNet(DrawnSpace):
     """
 
     name = "mobilenet"
-
-    def check(self, data: Dataset) -> None:
-        """Requires images of at least 4 x 4 pixels."""
-        check_images(self.name, data)
 
     def stem_strides(self, data: Dataset) -> tuple[int, ...]:
         """Returns the strides that the stem may have at this resolution."""
@@ -124,39 +106,28 @@ class MobileNet(DrawnSpace):
         stem = multiple_of_8(WIDTHS[0] * chosen["width"])
         x = conv(x, "stem", stem, 3, chosen["stem.stride"], activation)
         for stage in range(1, chosen["stages"] + 1):
-            for block in _stage(chosen, stage):
-                x = _block(x, block)
+            for index in range(chosen[f"stage{stage}.blocks"]):
+                x = _block(x, stage, index, chosen)
         if chosen["top.width"]:
             x = conv(x, "top", chosen["top.width"], 1, activation=activation)
         return classify(x, chosen["dropout"], data.task)
 
 
-def _stage(chosen: Chosen, stage: int) -> list[_Block]:
-    return [
-        _Block(
-            f"stage{stage}_block{index + 1}",
-            multiple_of_8(WIDTHS[stage - 1] * chosen["width"]),
-            chosen[f"stage{stage}.expansion"],
-            chosen[f"stage{stage}.kernel"],
-            2 if stage > 1 and index == 0 else 1,
-            chosen["squeeze"],
-            chosen["activation"],
-        )
-        for index in range(chosen[f"stage{stage}.blocks"])
-    ]
-
-
-def _block(x: Any, block: _Block) -> Any:
+def _block(x: Any, stage: int, index: int, chosen: Chosen) -> Any:
     """Applies an inverted residual: expand, depthwise, squeeze-excite, project, add."""
-    y, wide = x, x.shape[-1] * block.expansion
-    if block.expansion > 1:
-        y = conv(y, f"{block.name}_expand", wide, 1, activation=block.activation)
-    y = depthwise(y, f"{block.name}_depthwise", block.kernel, block.stride, block.activation)
-    if block.squeeze:
-        y = _squeeze_excite(y, block.name)
-    y = conv(y, block.name, block.width, 1, activation="")
-    if block.stride == 1 and x.shape[-1] == block.width:
-        y = add(x, y, block.name)
+    name, activation = f"stage{stage}_block{index + 1}", chosen["activation"]
+    width = multiple_of_8(WIDTHS[stage - 1] * chosen["width"])
+    expansion, kernel = chosen[f"stage{stage}.expansion"], chosen[f"stage{stage}.kernel"]
+    stride = 2 if stage > 1 and index == 0 else 1
+    y = x
+    if expansion > 1:
+        y = conv(y, f"{name}_expand", x.shape[-1] * expansion, 1, activation=activation)
+    y = depthwise(y, f"{name}_depthwise", kernel, stride, activation)
+    if chosen["squeeze"]:
+        y = _squeeze_excite(y, name)
+    y = conv(y, name, width, 1, activation="")
+    if stride == 1 and x.shape[-1] == width:
+        y = add(x, y, name)
     return y
 
 
@@ -171,7 +142,6 @@ def _squeeze_excite(x: Any, name: str) -> Any:
         squeezed = x.mean(keep=True).conv(multiple_of_8(channels / SQUEEZE), 1, 1, bias=True)
         squeezed.conv(channels, 1, 1, bias=True)
         return x
-    import keras
 
     y = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_pool")(x)  # (B, 1, 1, C)
     y = keras.layers.Conv2D(multiple_of_8(channels / SQUEEZE), 1, name=f"{name}_reduce")(y)

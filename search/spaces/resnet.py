@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from compress.core.lazy_modules import keras
 from compress.data import Dataset
-from search.spaces._base import DrawnSpace, Sketch
+from search.spaces._base import Choice, Chosen, Sketch, pick, steps, whole
 from search.spaces._blocks import (
     STRIDE_FROM,
+    ImageSpace,
     activate,
     add,
     bare_conv,
-    check_images,
     classify,
     conv,
     multiple_of_8,
     normalize,
     stages_within,
 )
-from search.spaces._choices import Choice, Chosen, pick, steps, whole
 
 MAX_STAGES = 4
 MAX_BLOCKS = 4
@@ -33,7 +33,7 @@ REDUCTIONS = {"plain": 1, "strided": 2, "pooled": 4}
 """By how much each stem divides the resolution."""
 
 
-class ResNet(DrawnSpace):
+class ResNet(ImageSpace):
     """stem -> stages (each halves the resolution, but the first) -> global average -> softmax.
 
     Choices: number of stages; kind of block (basic: two 3 x 3 convolutions; bottleneck:
@@ -50,10 +50,6 @@ class ResNet(DrawnSpace):
     """
 
     name = "resnet"
-
-    def check(self, data: Dataset) -> None:
-        """Requires images of at least 4 x 4 pixels."""
-        check_images(self.name, data)
 
     def stems(self, data: Dataset) -> tuple[str, ...]:
         """Returns the stems that make sense at this resolution, least reduction first."""
@@ -121,7 +117,6 @@ def _stem(inputs: Any, stem: str, width: int, early: bool) -> Any:
     if stem == "pooled":
         if isinstance(x, Sketch):
             return x.pool(2)
-        import keras
 
         x = keras.layers.MaxPooling2D(3, 2, "same", name="stem_pool")(x)
     return x

@@ -31,7 +31,7 @@ from search.samplers._base import (
 )
 
 if TYPE_CHECKING:
-    from search.spaces._choices import Choice
+    from search.spaces._base import Choice
 
 Curves = Callable[[FrozenTrial], Mapping[int, float]]
 """What is known of a trial's quality on the way: epoch -> quality."""

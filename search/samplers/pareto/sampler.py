@@ -26,7 +26,7 @@ from search.samplers.pareto.history import (
 from search.samplers.pareto.predictor import Encoding, Priced, promise
 
 if TYPE_CHECKING:
-    from search.spaces._choices import Choice
+    from search.spaces._base import Choice
 
 Costs = Callable[[Choices], Sequence[float] | None]
 """Complete choices -> what they cost, by objective behind the first, NaN where that is not known

@@ -17,9 +17,8 @@ from compress.data.tasks import MultiClass
 from compress.plan import ChannelOptions, LatencyOptions, Plan, Target, TrainSettings
 from compress.plan.bench import BenchPlan
 from compress.plan.fields import from_flat, from_nested, plan_fields, to_nested, value_of
-from compress.plan.goal import GoalOptions
 from compress.plan.keywords import SHRINK
-from compress.plan.shrink import ShrinkPlan
+from compress.plan.shrink import GoalOptions, ShrinkPlan
 from compress.plan.target import SizeTarget, TimeTarget
 from search.cli._options import plan_command
 from search.plan import SearchPlan
@@ -129,7 +128,7 @@ def goal_of(way: str, name: str, text: str, folder: Path) -> Any:
         seen.append(plan)
 
     app = typer.Typer()
-    app.command("shrink")(plan_command(ShrinkPlan, noted, values={}))
+    app.command("shrink")(plan_command(ShrinkPlan, noted))
     words = [f"--{name.replace('_', '-')}", text]
     if way == "toml":
         (folder / "plan.toml").write_text(f'[goal]\n{name} = "{text}"\n')
@@ -208,13 +207,13 @@ def test_conditions_take_units() -> None:
 
 def test_a_latency_that_changed_its_meaning_is_told() -> None:
     app = typer.Typer()
-    app.command("shrink")(plan_command(ShrinkPlan, lambda plan: None, values={}))
+    app.command("shrink")(plan_command(ShrinkPlan, lambda plan: None))
     done = CliRunner().invoke(app, ["--latency", "0.5"])
     assert done.exit_code == 0
     assert "--latency 0.5 is read as 0.5x, a share" in done.stderr
     assert "write 0.5ms" in done.stderr
     app = typer.Typer()
-    app.command("run")(plan_command(SearchPlan, lambda plan: None, values={}))
+    app.command("run")(plan_command(SearchPlan, lambda plan: None))
     done = CliRunner().invoke(app, ["--shrink-to", "latency=0.5"])
     assert "latency of --shrink-to 0.5 is read as 0.5x" in done.stderr
     done = CliRunner().invoke(app, ["--shrink-to", "latency=0.5x"])
@@ -239,7 +238,7 @@ def test_counts_are_the_same_from_command_line_toml_and_python(tmp_path: Path) -
         seen.append(plan)
 
     app = typer.Typer()
-    app.command("search")(plan_command(SearchPlan, noted, values={}))
+    app.command("search")(plan_command(SearchPlan, noted))
     words = [word for name, text in COUNTS.items()
              for word in (f"--{name.replace('_', '-')}", text)]  # fmt: skip
     CliRunner().invoke(app, ["--data", "digits", *words])

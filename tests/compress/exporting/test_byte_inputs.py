@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import compress
 from compress.core.errors import InputError
 from compress.measure.runtimes import session_for
-from search.cli.main import app
+from search.cli import app
 
 L = keras.layers
 LITERT = [

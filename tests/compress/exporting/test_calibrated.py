@@ -16,7 +16,7 @@ from compress.core.errors import RunFailed
 from compress.exporting.side_by_side import litert_files
 from compress.measure.runtimes import session_for
 from compress.report import load_report
-from search.cli.main import app
+from search.cli import app
 
 L = keras.layers
 

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from compress.core.errors import InputError
-from compress.plan.bench import BenchPlan
+from compress.plan.bench import BenchPlan, InputShape, given
 from compress.plan.fields import command_words, from_nested, to_nested
-from compress.plan.input_shape import InputShape, given
 
 BOTH = {"image": (96, 96, 3), "table": (12,)}
 

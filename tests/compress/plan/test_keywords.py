@@ -17,9 +17,8 @@ from compress.core.errors import InputError
 from compress.plan import Plan, TrainSettings, WeightOptions, keywords
 from compress.plan.bench import BenchPlan
 from compress.plan.keywords import BENCH, COMPRESS_MODEL, PRUNE_CHANNELS, PRUNE_WEIGHTS, Keywords
-from compress.plan.write_settings import write_settings
-from search.plan import SearchPlan
-from search.plan.keywords import RUN, RUN_SEARCH
+from search.plan import RUN, RUN_SEARCH, SearchPlan
+from search.plan.write_settings import write_settings
 
 COMPRESS = [item for item in keywords.FUNCTIONS if item not in (RUN, RUN_SEARCH)]
 

@@ -8,8 +8,7 @@ import pytest
 
 from compress.core.errors import InputError
 from compress.plan.fields import from_flat, from_nested, to_nested
-from compress.plan.goal import GoalOptions
-from compress.plan.shrink_to import ShrinkTo
+from compress.plan.shrink import GoalOptions, ShrinkTo
 from search.plan import SearchPlan
 
 

@@ -34,10 +34,9 @@ from compress.plan import (
     TrainTime,
     WeightOptions,
 )
-from compress.plan.bench import BenchPlan
+from compress.plan.bench import BenchPlan, InputShape
 from compress.plan.fields import command_words, from_flat, from_nested, nest, to_nested
 from compress.plan.forms import Written
-from compress.plan.input_shape import InputShape
 from search.cli._options import plan_command
 from search.plan import BudgetOptions, Condition, SearchPlan, StoppingOptions
 
@@ -135,7 +134,7 @@ def made(plan: type[Any], *words: str) -> Any:
         """Notes the plan."""
         seen.append(plan)
 
-    app.command("it")(plan_command(plan, noted, values={}))
+    app.command("it")(plan_command(plan, noted))
     done = CliRunner().invoke(app, list(words))
     assert done.exit_code == 0, done.output
     return seen[0]

@@ -31,7 +31,7 @@ from compress.report.markup import embedded, scripts, style_sheet, templates
 from compress.report.terminal import Grid
 from search.cli._console import RichDisplay
 from search.report import load_report, render
-from search.report.candidates import replay_command
+from search.report.front import replay_command
 from search.study.directory import Candidate, Final, SearchFolder
 from tests.compress.report.test_report import (
     folder,  # noqa: F401

@@ -15,8 +15,7 @@ from compress.devices import import_latency_table
 from compress.devices.exporting import export_latency_table, read_manifest
 from compress.measure import count_macs
 from compress.measure.runtimes import session_for
-from compress.plan.goal import GoalOptions
-from compress.plan.shrink_to import ShrinkTo
+from compress.plan.shrink import GoalOptions, ShrinkTo
 from compress.shrinking.shrink import shrink
 from tests.compress.shrinking.test_shrink import QUICK, told_by_feeding
 

@@ -13,8 +13,7 @@ from compress.core.errors import FeasibleError, InputError
 from compress.data import Dataset, Preprocessing, Split
 from compress.measure.latency_record import Latency
 from compress.measure.verdict import MET, MISSED, WITHIN_NOISE
-from compress.plan.goal import GoalOptions
-from compress.plan.shrink import ShrinkPlan
+from compress.plan.shrink import GoalOptions, ShrinkPlan
 from compress.run.compressed import Artifact
 from compress.shrinking.goals import (
     Bar,

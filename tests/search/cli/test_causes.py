@@ -8,7 +8,7 @@ import pytest
 
 from compress.core.errors import InputError
 from compress.data import load_data
-from compress.plan.shrink_to import ShrinkTo
+from compress.plan.shrink import ShrinkTo
 
 
 def test_names_with_another_dash_are_offered() -> None:

@@ -14,10 +14,10 @@ from compress.core.interpreter import module_environment
 from compress.plan.bench import BenchPlan
 from compress.plan.fields import from_flat, plan_fields
 from compress.plugins import CRITERIA
-from search.cli._options import BENCH_VALUES, VALUES, completer
+from search.cli._options import completer, list_words
 from search.plan import SearchPlan
 
-PLANS: list[tuple[Any, dict[str, Any]]] = [(SearchPlan, VALUES), (BenchPlan, BENCH_VALUES)]
+PLANS: list[Any] = [SearchPlan, BenchPlan]
 NO_LIST = {"data", "space", "teacher", "prune_pattern", "shrink_to"}
 """Options that take files or forms too: their errors do not list plain choices."""
 
@@ -30,8 +30,8 @@ def refused(plan: Any, name: str, value: str) -> str:
     return ""
 
 
-@pytest.mark.parametrize(("plan", "values"), PLANS)
-def test_the_shell_offers_what_an_error_would_list(plan: Any, values: dict[str, Any]) -> None:
+@pytest.mark.parametrize("plan", PLANS)
+def test_the_shell_offers_what_an_error_would_list(plan: Any) -> None:
     """Each option that refuses a name is completed, with all the choices of its error."""
     checked = set()
     for leaf in plan_fields(plan):
@@ -41,7 +41,9 @@ def test_the_shell_offers_what_an_error_would_list(plan: Any, values: dict[str, 
             continue
         checked.add(leaf.flat)
         listed = said.partition("Choices: ")[2].partition(". ")[0].rstrip(".").split(", ")
-        offered = set(values[leaf.flat]())
+        words = list_words(leaf)
+        assert words is not None, leaf.flat
+        offered = set(words())
         assert set(listed) == (offered & set(listed)), leaf.flat
         if leaf.flat != "objectives":
             assert offered == set(listed), leaf.flat
@@ -49,12 +51,11 @@ def test_the_shell_offers_what_an_error_would_list(plan: Any, values: dict[str, 
     assert len(checked) >= (2 if plan is BenchPlan else 18)
 
 
-@pytest.mark.parametrize(("plan", "values"), PLANS)
-def test_every_word_that_is_offered_is_taken(plan: Any, values: dict[str, Any]) -> None:
-    names = {leaf.flat for leaf in plan_fields(plan)}
-    assert set(VALUES) <= {leaf.flat for leaf in plan_fields(SearchPlan)}
-    for name in names & set(values):
-        for word in values[name]():
+@pytest.mark.parametrize("plan", PLANS)
+def test_every_word_that_is_offered_is_taken(plan: Any) -> None:
+    for leaf in plan_fields(plan):
+        name, words = leaf.flat, list_words(leaf) or tuple
+        for word in words():
             if word == "around:":  # a file follows
                 continue
             value = {"objectives": f"accuracy,{word}" if word in ("macs", "params", "size_bytes",
@@ -73,7 +74,8 @@ def test_the_last_of_several_words_is_completed() -> None:
 def test_plug_ins_of_the_user_are_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CRITERIA, "_entries", dict(CRITERIA._entries))
     CRITERIA.add("mine", "my.module:score")
-    assert completer(VALUES["channel_criterion"], several=False)("mi") == ["mine"]
+    words = next(list_words(leaf) for leaf in plan_fields(SearchPlan) if leaf.name == "criterion")
+    assert completer(words, several=False)("mi") == ["mine"]
 
 
 SCRIPT = """

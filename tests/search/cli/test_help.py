@@ -12,7 +12,7 @@ from compress._version import __version__
 from compress.plan import Plan
 from compress.plan.bench import BenchPlan
 from compress.plan.fields import plan_fields
-from search.cli import app, bench, compress, run, search
+from search.cli import app, bench, run
 from search.cli._help import SECTIONS, SYNONYMS
 from search.plan import SearchPlan
 from tests.search.cli.terminal import on_terminal
@@ -21,7 +21,7 @@ PLANS: dict[str, Any] = {
     "run": SearchPlan, "search": SearchPlan, "compress": Plan, "bench": BenchPlan,
 }  # fmt: skip
 BASIC = {
-    "run": run.BASIC, "search": search.BASIC, "compress": compress.BASIC, "bench": bench.BASIC,
+    **run.BASIC, "bench": bench.BASIC,
 }  # fmt: skip
 OTHERS = ("inspect", "report", "dashboard")
 

@@ -116,7 +116,7 @@ def coupling_tables(path: Path) -> tuple[RenderableType, list[str]]:
 def space_tables(path: Path) -> tuple[RenderableType, list[str]]:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    from search.cli._description import render_description
+    from search.cli.space import render_description
     from search.spaces.describe import Costs, Description, Parameter
 
     name = "stage_2_squeeze_and_excite_ratio"

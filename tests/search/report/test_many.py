@@ -9,8 +9,8 @@ import pytest
 
 from search.report import SearchReport, importance
 from search.report.charts import search_charts, some_of
-from search.report.course import SearchFacts
 from search.report.importance import importances
+from search.report.searched import SearchFacts
 from search.study.directory import COMPLETE, STOPPED, Candidate
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import optuna
 
 from compress.core.pareto import hypervolume
-from search.spaces._choices import Choice, pick, whole
+from search.spaces._base import Choice, pick, whole
 
 WIDTHS = ((8, 16, 24, 32), (16, 24, 32, 48, 64), (32, 48, 64, 96))
 RATES = {"sgd": 0.1, "momentum": 0.05, "adam": 3e-3, "rmsprop": 1e-3}

@@ -12,7 +12,7 @@ from optuna.trial import FixedTrial
 from compress.data import Dataset
 from compress.measure import count_macs
 from compress.model.io import save_model
-from search.spaces import Around, Space, _subnetworks
+from search.spaces import Around, Space, around
 from tests.contracts.space import SpaceContract
 from tests.same import same_arrays
 
@@ -49,7 +49,7 @@ def test_of_equal_numbers_the_nearest_share_stands(digits: Dataset, tmp_path: Pa
     space = Around(f"around:{tmp_path / 'net.keras'}")
     values = {choice.name: choice.values for choice in space.choices(digits)}
     # 8, 16 or 24 of 24; multiples of 16 of 128
-    assert values == {"keep.odd": (0.375, 0.625, 1.0), "keep.wide": _subnetworks.SHARES}
+    assert values == {"keep.odd": (0.375, 0.625, 1.0), "keep.wide": around.SHARES}
     built = space.build(FixedTrial({"keep.odd": 0.375, "keep.wide": 0.875}), digits)
     assert built.get_layer("odd").kernel.shape == (3, 3, 1, 8)
     assert built.get_layer("wide").kernel.shape == (3, 3, 8, 112)
@@ -135,7 +135,7 @@ def save_chain(path: Path) -> None:
 def test_many_groups_are_tied_by_stage(
     most: int, names: list[str], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_subnetworks, "MAX_WIDTHS", most)
+    monkeypatch.setattr(around, "MAX_WIDTHS", most)
     save_chain(tmp_path / "chain.keras")
     space = Around(f"around:{tmp_path / 'chain.keras'}")
     choices = space.choices(digits)

@@ -20,7 +20,7 @@ from compress.plan.fields import from_flat
 from compress.train import TrainResult, train
 from compress.train.predict import predict_logits
 from compress.train.records import StartingPoint
-from search.cli.main import app
+from search.cli import app
 from search.pipeline import default_folder, run_search
 from search.plan import SearchPlan
 from search.spaces import Around, space_for

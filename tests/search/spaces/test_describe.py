@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.measure import count_macs
-from search.cli.main import app
+from search.cli import app
 from search.samplers._base import value_count
 from search.spaces import CNN, SPACES, DeclaredSpace, space_for
-from search.spaces._choices import Choice, between, choose, count, pick, steps, whole
+from search.spaces._base import Choice, between, choose, count, pick, steps, whole
 from search.spaces.describe import Sample, describe, estimate
 from tests.contracts.space import ask, few, with_shape
 

@@ -24,7 +24,7 @@ from compress.prune.channels.selection.measured_times import TimedCalls
 from search.pipeline import run_search
 from search.plan import SearchPlan
 from search.spaces import Around
-from search.spaces._subnetworks import OPTIONS
+from search.spaces.around import OPTIONS
 from search.study.costs import PartTimes, latency_of, measure_parts
 from search.study.directory import COMPLETE, REJECTED, SearchFolder
 from search.study.objective import evaluate

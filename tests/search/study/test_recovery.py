@@ -23,7 +23,7 @@ from search.engines.run_jobs import RunWorker
 from search.optuna_internals import FIXED
 from search.plan import SearchPlan
 from search.spaces import SPACES, space_for
-from search.spaces._choices import choose
+from search.spaces._base import choose
 from search.study import optimizers
 from search.study import study as studies
 from search.study.costs import Costs, report_excess, report_preferences
