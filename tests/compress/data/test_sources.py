@@ -333,7 +333,6 @@ def test_a_kind_of_file_of_the_users_own(tmp_path: Path, monkeypatch: pytest.Mon
 
     for table in (FILES, FOLDERS):
         monkeypatch.setattr(table, "_entries", dict(table._entries))
-        monkeypatch.setattr(table, "_loaded", dict(table._loaded))
     FILES.add("dat", Kind(load))
     values = np.column_stack([np.arange(60) % 3, np.arange(60), np.ones(60)])
     np.savetxt(tmp_path / "a.dat", values)
