@@ -1,9 +1,16 @@
 """Measurement: MACs and parameters, file sizes, quality of files, latency."""
 
-from compress.measure.counting import count_macs
-from compress.measure.latency import Entry, measure_latency, time_entries
-from compress.measure.latency_record import Latency
-from compress.measure.layer_costs import Analysis, LayerCost
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compress.core.registry import lazily
+
+if TYPE_CHECKING:
+    from compress.measure.counting import count_macs
+    from compress.measure.latency import Entry, measure_latency, time_entries
+    from compress.measure.latency_record import Latency
+    from compress.measure.layer_costs import Analysis, LayerCost
 
 __all__ = [
     "Analysis",
@@ -14,3 +21,18 @@ __all__ = [
     "measure_latency",
     "time_entries",
 ]
+
+if not TYPE_CHECKING:
+    # counting needs none of the runtimes
+    __getattr__ = lazily(
+        __name__,
+        {
+            "Analysis": "compress.measure.layer_costs:Analysis",
+            "Entry": "compress.measure.latency:Entry",
+            "Latency": "compress.measure.latency_record:Latency",
+            "LayerCost": "compress.measure.layer_costs:LayerCost",
+            "count_macs": "compress.measure.counting:count_macs",
+            "measure_latency": "compress.measure.latency:measure_latency",
+            "time_entries": "compress.measure.latency:time_entries",
+        },
+    )

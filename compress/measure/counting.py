@@ -17,7 +17,6 @@ import numpy as np
 
 from compress.core.arguments import check_arguments
 from compress.core.errors import InputError, is_too_small, reason_of
-from compress.measure.graph_files import read_graph_file
 from compress.measure.layer_costs import Analysis, LayerCost, peak_bytes
 from compress.measure.rules import CallShapes, Shape, Sized, Uncountable, other_ops, rule_of
 from compress.model.io import as_model
@@ -26,10 +25,11 @@ from compress.model.layers import UNCOUNTED, class_of
 from compress.model.ports import InputShape, sizes_of
 from compress.model.program import Node, Program
 from compress.model.recording import record
-from compress.run.compressed import CallNode
 
 if TYPE_CHECKING:
     import keras
+
+    from compress.run.compressed import CallNode
 
 NO_RULE = "no counting rule for this class"
 UNKNOWN = "an input size is unknown; give input_shape (--input-shape), or build the model with it"
@@ -63,6 +63,8 @@ def count_macs(model: keras.Model | str | Path, input_shape: InputShape | None =
         One multiply-accumulate as one MAC, FLOPs = 2 x MACs: docs/macs.md has the formulas.
     """
     if isinstance(model, (str, Path)) and foreign(Path(model)) is not None:
+        from compress.measure.graph_files import read_graph_file
+
         return read_graph_file(model, input_shape).costs
     walk = Walk(record(as_model(model), _opens), input_shape)
     seen: set[int] = set()
@@ -83,6 +85,8 @@ def graph_of(model: keras.Model | str | Path, input_shape: Any = None) -> tuple[
         >>> [(node.kind, node.sources) for node in nodes][:2]
         [('Dense', ()), ('Dense', (0,))]
     """
+    from compress.run.compressed import CallNode
+
     maker: dict[int, int] = {}
     seen: set[int] = set()
     found = []
