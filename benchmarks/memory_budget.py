@@ -111,6 +111,8 @@ def _prepare(folder: Path, model: str) -> None:
     """Write a model with random weights and a fitted head, and the images."""
     import keras
 
+    import paretune
+
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     # patterns of seven by seven fields: pure noise gives all images the same features
@@ -118,6 +120,9 @@ def _prepare(folder: Path, model: str) -> None:
     x = fields.repeat(SIZE // 7, 1).repeat(SIZE // 7, 2)
     y = rng.permutation(IMAGES) % CLASSES
     network = MODELS[model]()
+    # at their initial statistics, normalization layers let signals of random weights die out, and
+    # a head fitted to such features diverges as soon as the model is changed
+    paretune.recalibrate(network, x.astype(np.float32) / 127.5 - 1, 4)
     _fit_head(network, x, y)
     network.save(folder / f"{model}.keras")
     np.savez(folder / "images.npz", x_train=x, y_train=y)
