@@ -155,4 +155,4 @@ def test_random_graphs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 # rules that the networks of keras.applications alone have layers for
-ELSEWHERE = {"applications.layer_scale"}
+ELSEWHERE = {"normalization.layer_scale"}
