@@ -301,6 +301,15 @@ def test_nothing_removable() -> None:
         prune_channels(model, macs=0.5)
 
 
+def test_a_model_without_a_kernel_has_nothing_to_remove() -> None:
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, layers.ReLU()(layers.MaxPooling2D()(inputs)))
+    coupled = compress.coupled_groups(model)
+    assert (coupled.groups, coupled.frozen, coupled.macs) == ((), (), 0)
+    with pytest.raises(InputError, match="Received: none; held are no units"):
+        prune_channels(model, macs=0.5)
+
+
 def test_public_names() -> None:
     coupled = compress.coupled_groups(cnn())
     assert [row.makers for row in coupled.groups] == [("stem", "back"), ("inner",), ("hidden",)]
