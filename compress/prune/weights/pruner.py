@@ -43,7 +43,7 @@ BEGUN = 0.01
 
 
 class WeightPruner:
-    """Prunes weights while something trains them, and holds them at zero.
+    """Pruner of weights during any training, which holds them at zero.
 
     A Keras optimizer applies a variable's constraint after each step. The constraints set
     here multiply by the masks; the first of them in a step also counts the step and, where
@@ -111,7 +111,7 @@ class WeightPruner:
         epochs: int | None = None,
         state: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> WeightPruner:
-        """Sets the constraints; whatever trains the model then prunes it, until `strip`.
+        """Set the constraints; whatever trains the model then prunes it, until `strip`.
 
         Used as `with pruner.attach(...):` it is stripped where the block ends, by an error too.
 
@@ -181,7 +181,7 @@ class WeightPruner:
         jit: bool,
         state: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> None:
-        """Does what `attach` does, for the training loop of `compress.train`."""
+        """Attach the pruner, for the training loop of `compress.train`."""
         self._jit = jit
         self._begin(model, total_steps, steps_per_epoch, state)
 
@@ -191,11 +191,11 @@ class WeightPruner:
         return self._model is not None
 
     def may_select(self, step: int) -> bool:
-        """Allows weights only after the last mask update."""
+        """Allow weights only after the last mask update."""
         return not self.targets or self._last_update is None or step >= self._last_update
 
     def once(self, model: keras.Model) -> WeightReport:
-        """Prunes to the final sparsity now, without training; holds nothing afterwards.
+        """Prune to the final sparsity now, without training; holds nothing afterwards.
 
         Args:
             model: Its weights are changed in place.
@@ -206,7 +206,7 @@ class WeightPruner:
         return self.report
 
     def __enter__(self) -> WeightPruner:
-        """Begins a block that is pruned; `attach` comes before."""
+        """Begin a block that is pruned; `attach` comes before."""
         if self._model is None:
             raise InputError(
                 "A WeightPruner must be attached to a model. Received: none. Write "
@@ -215,11 +215,11 @@ class WeightPruner:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Strips the model, whatever has happened."""
+        """Strip the model, whatever has happened."""
         self.strip()
 
     def strip(self) -> WeightReport:
-        """Takes masks and constraints off, leaving an ordinary model with exact zeros.
+        """Take masks and constraints off, leaving an ordinary model with exact zeros.
 
         To be called after training, failed training too; a second call changes nothing.
         """
@@ -234,7 +234,7 @@ class WeightPruner:
         return self.report
 
     def state(self) -> State:
-        """Returns what a training needs to go on: the step and the masks, as bits."""
+        """Return the state to resume a training from: the step and the masks, as bits."""
         state: State = {
             "step": self._step.numpy(),
             "updated": self._updated.numpy(),
@@ -319,7 +319,7 @@ class WeightPruner:
             target.variable.assign(target.variable.value * self._masks[place])
 
     def _holding(self, place: int, own: Constraint | None) -> Constraint:
-        """Returns the constraint of one weight: the user's, the count, the mask."""
+        """Return the constraint of one weight: the user's, the count, the mask."""
         import tensorflow as tf
 
         def constraint(weight: Any) -> Any:
@@ -377,7 +377,7 @@ class WeightPruner:
 
     @property
     def report(self) -> WeightReport:
-        """What is pruned by now, and what is kept and why."""
+        """The pruned weights so far, and the kept layers with reasons."""
         pruned = tuple(
             PrunedLayer(
                 target.layer,
@@ -393,7 +393,7 @@ class WeightPruner:
 
 
 def _traced_anew(model: Any) -> None:
-    """Lets the next `fit` trace its step: one that was traced has the constraints of its time."""
+    """Make the next `fit` trace its step anew: a traced step keeps its constraints."""
     if getattr(model, "train_function", None) is not None:
         model.train_function = None
 

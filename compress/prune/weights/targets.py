@@ -1,4 +1,4 @@
-"""Which weights of a model are pruned, why the others are not, and the report of both."""
+"""Weights to prune, kept layers with reasons, and the report of both."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class View:
     swapped: bool = False
 
     def matrices(self, weight: Any) -> Any:
-        """Returns a tensor of the weight's shape as (positions, inputs, outputs)."""
+        """Return a tensor of the weight's shape as (positions, inputs, outputs)."""
         import tensorflow as tf
 
         if self.swapped:
@@ -57,7 +57,7 @@ class View:
         return tf.reshape(weight, (self.positions, self.inputs, self.outputs))
 
     def weight(self, matrices: Any) -> Any:
-        """Returns (positions, inputs, outputs) in the weight's shape."""
+        """Return (positions, inputs, outputs) in the weight's shape."""
         import tensorflow as tf
 
         return tf.reshape(tf.transpose(matrices, (0, 2, 1)) if self.swapped else matrices,
@@ -125,7 +125,7 @@ class PrunedLayer:
 
 @dataclass(frozen=True, repr=False)
 class WeightReport(Readable):
-    """What was pruned, what was kept and why.
+    """Report of a weight pruning: pruned weights, and kept layers with reasons.
 
     Attributes:
         pruned: The pruned weights, in the order of the model.
@@ -150,7 +150,7 @@ class WeightReport(Readable):
         return sum(layer.zeros for layer in self.pruned) / total if total else 0.0
 
     def screen(self) -> Summary:
-        """Returns what is worth a screen: the share of zeros, by layer, and what was kept."""
+        """Return a summary for the screen: the share of zeros by layer, and the kept layers."""
         total = sum(layer.size for layer in self.pruned)
         return Summary(
             f"{self.sparsity:.1%} zeros among {formats.count(total)} pruned weights "
@@ -166,7 +166,7 @@ class WeightReport(Readable):
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the record as JSON."""
+        """Return the record as JSON."""
         return {**asdict(self), "sparsity": self.sparsity}
 
 
@@ -176,7 +176,7 @@ def find_targets(
     include: Sequence[str] = (),
     overrides: Sequence[LayerShare] = (),
 ) -> tuple[list[Target], list[SkippedLayer]]:
-    """Sorts the layers that have weights into those to prune and those to keep.
+    """Sort the layers that have weights into those to prune and those to keep.
 
     Layers inside layers (cells, attention's projections, wrapped and composite layers) are
     looked at one by one. A custom layer says what to prune by `get_prunable_weights()`, as
@@ -222,7 +222,7 @@ def _layers(model: keras.Model) -> Iterator[tuple[str, Any]]:
 
 
 def _of_layer(name: str, layer: Any, include: Sequence[str]) -> tuple[list[Target], str]:
-    """Returns the targets of a layer, and why it has none."""
+    """Return the targets of a layer, and why it has none."""
     import keras
 
     kind = type(layer).__name__
@@ -249,7 +249,7 @@ def _of_layer(name: str, layer: Any, include: Sequence[str]) -> tuple[list[Targe
 
 
 def _view(layer: Any, variable: Any, role: str) -> View | None:
-    """Returns a kernel as matrices, or None where it has no input and output axes."""
+    """Return a kernel as matrices, or None where it has no input and output axes."""
     shape, work = tuple(variable.shape), class_of(layer).work
     if role not in (KERNEL, EMBEDDING) or len(shape) < 2:
         return None

@@ -84,7 +84,7 @@ def recurrent_cell(call: LayerCall) -> list[Slots]:
 
 
 def _entry_by_entry(call: LayerCall, units: Ids) -> bool:
-    """Freezes units that an activation mixes; tells whether the activation maps 0 to 0."""
+    """Freeze units that an activation mixes; tells whether the activation maps 0 to 0."""
     zero = True
     for name in ("activation", "recurrent_activation"):
         function = getattr(call.layer, name, None)
