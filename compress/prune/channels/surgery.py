@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from compress.core.errors import InputError, RunFailed, reason_of
+from compress.core.lazy_modules import keras
 from compress.measure.counting import given_shapes
 from compress.model.copies import Copier
 from compress.model.internals import (
@@ -24,9 +25,6 @@ from compress.prune.channels.coupling.blocks import Block, blocks_of, met
 from compress.prune.channels.coupling.groups import Coupling, Mask
 from compress.prune.channels.coupling.slots import Ids, InnerModel
 from compress.prune.channels.rules import known
-
-if TYPE_CHECKING:
-    import keras
 
 KeptIndices = dict[str, tuple[Ids | None, ...]]
 
@@ -64,8 +62,6 @@ def call_once(small: keras.Model, coupling: Coupling) -> None:
     Raises:
         RunFailed: The original can be called, and the smaller model cannot.
     """
-    import keras
-
     program = coupling.program
     sizes = given_shapes(program, coupling.input_shape)
     zeros = [
@@ -147,8 +143,6 @@ class Surgeon:
 
     def build(self, program: Program) -> Any:
         """Rebuild a program as a model."""
-        import keras
-
         if isinstance(program.model, keras.Sequential):
             return self._sequential(program)
         made = [self._input(tensor) for tensor in program.inputs]
@@ -176,8 +170,6 @@ class Surgeon:
         return model
 
     def _sequential(self, program: Program) -> Any:
-        import keras
-
         model = keras.Sequential(name=program.model.name)
         model.add(self._input(program.inputs[0]))
         for node in program.nodes:
@@ -189,8 +181,6 @@ class Surgeon:
         return model
 
     def _input(self, tensor: Any) -> Any:
-        import keras
-
         slots = self.graph.tensors[id(tensor)]
         shape = tuple(
             size if ids is None else self.kept.count(ids)
@@ -214,8 +204,6 @@ class Surgeon:
         Raises:
             InputError: It cannot be rebuilt from its config.
         """
-        import keras
-
         args, kwargs = replaced(self.arguments(node), node.inputs, given)
         operation, old = self._operation(node), id(node.operation)
         try:
@@ -259,8 +247,6 @@ class Surgeon:
 
     def config(self, node: Node) -> dict[str, Any]:
         """Return the config of the new layer of a node."""
-        import keras
-
         config = config_of(node.operation)
         for path, change in self.graph.config_edits[id(node.operation)]:
             place: Any = config
@@ -306,8 +292,6 @@ class Surgeon:
 
     def _copy(self, operation: Any) -> None:
         """Copy the kept slices of a layer's weights, once."""
-        import keras
-
         new = self._made[id(operation)]
         if id(new) in self._copied or not getattr(operation, "weights", None):
             return

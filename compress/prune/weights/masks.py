@@ -1,7 +1,4 @@
-"""Masks of kept weights, from their ranking and the share of each layer.
-
-Imported where a model is pruned: this module imports TensorFlow.
-"""
+"""Masks of kept weights, from their ranking and the share of each layer."""
 
 from __future__ import annotations
 
@@ -10,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
+from compress.core.lazy_modules import tf
 from compress.prune.weights.patterns import Pattern
 from compress.prune.weights.targets import Target
 

@@ -1,7 +1,4 @@
-"""Patterns of weight pruning: units of weights that are kept or pruned together.
-
-Imported where a model is pruned: this module imports TensorFlow.
-"""
+"""Patterns of weight pruning: units of weights that are kept or pruned together."""
 
 from __future__ import annotations
 
@@ -10,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import tensorflow as tf
 
 from compress.core.errors import InputError
+from compress.core.lazy_modules import tf
 from compress.plan import WeightOptions
 from compress.prune.weights.targets import Target
 

@@ -11,9 +11,12 @@ import numpy.typing as npt
 
 from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
+from compress.core.lazy_modules import tf
 from compress.model.layers import BIAS, NORMALIZATION
 from compress.plan import WeightOptions
 from compress.plan.keywords import WEIGHT_PRUNER
+from compress.prune.weights.masks import Ranking
+from compress.prune.weights.patterns import pattern_of
 from compress.prune.weights.schedules import (
     checked,
     final_sparsity,
@@ -84,8 +87,6 @@ class WeightPruner:
         schedule: Any = None,
         **settings: Unpack[WeightPrunerSettings],
     ) -> None:
-        from compress.prune.weights.patterns import pattern_of
-
         self.options = WEIGHT_PRUNER.section("weights", options, WeightOptions, settings)
         if isinstance(schedule, str):
             self.options, schedule = replace(self.options, schedule=schedule), None
@@ -247,8 +248,6 @@ class WeightPruner:
     # -- inside ----------------------------------------------------------------------------
 
     def _find(self, model: keras.Model, floors: Sequence[float] | None = None) -> None:
-        from compress.prune.weights.masks import Ranking
-
         found, self.kept = find_targets(
             model, include=self.options.include, overrides=self.options.overrides
         )
@@ -287,8 +286,6 @@ class WeightPruner:
         steps_per_epoch: int | None,
         state: Mapping[str, npt.NDArray[Any]] | None,
     ) -> None:
-        import tensorflow as tf
-
         if self._model is not None:
             raise InputError("A WeightPruner must be used for one training. Make a new one.")
         if self.schedule is not None:
@@ -320,7 +317,6 @@ class WeightPruner:
 
     def _holding(self, place: int, own: Constraint | None) -> Constraint:
         """Return the constraint of one weight: the user's, the count, the mask."""
-        import tensorflow as tf
 
         def constraint(weight: Any) -> Any:
             # the first call of a pass over the weights, in every trace: this is a step
@@ -335,8 +331,6 @@ class WeightPruner:
         return constraint
 
     def _maybe_update(self, step: Any) -> None:
-        import tensorflow as tf
-
         step = tf.cast(step, tf.int64)
         due, sparsity = self.schedule(step)
         if self.pattern.decides and self.options.freeze:
@@ -351,8 +345,6 @@ class WeightPruner:
         tf.cond(due, update, lambda: tf.constant(False))
 
     def _new_masks(self, sparsity: Any) -> list[Any]:
-        import tensorflow as tf
-
         own = {id(variable): constraint for variable, constraint in self._given_back}
         values = []
         for target in self.targets:
@@ -399,6 +391,4 @@ def _traced_anew(model: Any) -> None:
 
 
 def _as(flags: Any, like: Any) -> Any:
-    import tensorflow as tf
-
     return tf.cast(flags, like.dtype)

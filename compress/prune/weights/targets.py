@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from compress.core.errors import unknown_name
+from compress.core.lazy_modules import keras, tf
 from compress.core.summary import Readable, Summary
 from compress.measure import formats
 from compress.model.internals import calls, is_graph, layers_inside, own_variables
 from compress.model.layers import BIAS, DEPTHWISE, EMBEDDING, KERNEL, NORMALIZATION, class_of
 from compress.plan import LayerShare
 from compress.reconstruction import RepairReport
-
-if TYPE_CHECKING:
-    import keras
 
 ENDS = "ends"
 _NOT_ASKED = {
@@ -49,8 +47,6 @@ class View:
 
     def matrices(self, weight: Any) -> Any:
         """Return a tensor of the weight's shape as (positions, inputs, outputs)."""
-        import tensorflow as tf
-
         if self.swapped:
             stored = tf.reshape(weight, (self.positions, self.outputs, self.inputs))
             return tf.transpose(stored, (0, 2, 1))
@@ -58,8 +54,6 @@ class View:
 
     def weight(self, matrices: Any) -> Any:
         """Return (positions, inputs, outputs) in the weight's shape."""
-        import tensorflow as tf
-
         return tf.reshape(tf.transpose(matrices, (0, 2, 1)) if self.swapped else matrices,
                           self.shape)  # fmt: skip
 
@@ -213,8 +207,6 @@ def _layers(model: keras.Model) -> Iterator[tuple[str, Any]]:
         for layer in layers_inside(model, include_self=False):
             yield layer.path.partition("/")[2] or layer.name, layer
         return
-    import keras
-
     for name, operation in calls(model):
         if isinstance(operation, keras.layers.Layer):
             for layer in layers_inside(operation):
@@ -223,8 +215,6 @@ def _layers(model: keras.Model) -> Iterator[tuple[str, Any]]:
 
 def _of_layer(name: str, layer: Any, include: Sequence[str]) -> tuple[list[Target], str]:
     """Return the targets of a layer, and why it has none."""
-    import keras
-
     kind = type(layer).__name__
     if not own_variables(layer) or isinstance(layer, keras.Model):
         return [], ""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.lazy_modules import keras
 from compress.model.layers import RuleTable
 from compress.prune.channels.coupling.slots import Ids, Kept, LayerCall, Shape, Slots, sizes
 
@@ -86,7 +87,7 @@ def apply(call: LayerCall) -> list[Slots]:
     rule = rule_for(call.layer)
     if rule is None:
         return call.unknown("no rule for this class")
-    if is_adapted(call.layer):
+    if is_adapted(call.layer) and rule in all_rules():  # a rule of the user's may know it
         return call.unknown(ADAPTED)
     result = rule(call)
     return result if isinstance(result, list) else [result]
@@ -119,15 +120,11 @@ def _slots_by_tensor(call: LayerCall) -> dict[int, Slots]:
 
 def symbolic(value: Any) -> bool:
     """Return whether an argument is a tensor of the graph."""
-    import keras
-
     return isinstance(value, keras.KerasTensor)
 
 
 def holds_variable(call: LayerCall) -> bool:
     """Return whether a variable that no layer owns is among the arguments."""
-    import keras
-
     flat = keras.tree.flatten((call.args, call.kwargs))
     return any(isinstance(value, keras.Variable) for value in flat)
 
@@ -168,8 +165,6 @@ def tensors(call: LayerCall, first: str, rest: str = "") -> dict[str, list[Slots
         first: The argument that the first input is then taken for.
         rest: The argument that all further inputs are then taken for.
     """
-    import keras
-
     if not call.args and not call.kwargs:
         return {first: call.inputs[:1], rest: call.inputs[1:]}
     by_tensor = _slots_by_tensor(call)
@@ -258,8 +253,6 @@ def alike(value: Any, array: npt.NDArray[Any]) -> Any:
         return array.tolist()
     if isinstance(value, np.ndarray):
         return array
-    import keras
-
     return keras.ops.convert_to_tensor(array)
 
 
@@ -320,8 +313,6 @@ def over_axes(call: LayerCall, slots: Slots, axes: Sequence[int], *, exact: bool
 
 def probe(function: Any) -> tuple[bool, bool]:
     """Find by trial whether a function acts entry by entry and maps 0 to 0."""
-    import keras
-
     x = np.linspace(-2.0, 2.0, 10, dtype=np.float32).reshape(2, 5)
     try:
         whole = np.asarray(keras.ops.convert_to_numpy(function(keras.ops.array(x))))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.lazy_modules import keras
 from compress.model.layers import select_classes
 from compress.prune.channels.coupling.slots import LayerCall, Slots
 from compress.prune.channels.rules._base import (
@@ -84,8 +85,6 @@ def _held(slots: Slots, whole: bool) -> float | None:
 
 def _computed(call: LayerCall) -> npt.NDArray[Any]:
     """Applies the operation to what the removed entries of its operands hold."""
-    import keras
-
     numbers = [
         keras.ops.full((1,), _held(own, True), dtype=tensor.dtype)
         for tensor, own in zip(call.node.inputs, call.inputs, strict=True)

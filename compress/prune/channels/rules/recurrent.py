@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from compress.core.lazy_modules import keras
 from compress.model.internals import is_graph
 from compress.prune.channels.coupling.slots import Ids, LayerCall, Slots
 from compress.prune.channels.rules._base import (
@@ -101,8 +102,6 @@ def _entry_by_entry(call: LayerCall, units: Ids) -> bool:
 @layer_rule("StackedRNNCells")
 def stacked_cells(call: LayerCall) -> list[Slots]:
     """Each cell feeds the next one at the same step."""
-    import keras
-
     x, *given = call.inputs
     states: list[Slots] = []
     for index, cell in enumerate(call.layer.cells):
