@@ -1,9 +1,9 @@
 """Benchmarks: `bench` times models and files against each other, runtime by runtime.
 
-`profiled` tells which layer takes how much of an inference, by ONNX Runtime's own profiler:
-LiteRT's Python package has none. It runs a convolution or dense layer with the normalization and
-activation behind it as one kernel, named by the last of them: its time counts for the layer that
-multiplies.
+`profiled` measures each layer's share of an inference by ONNX Runtime's own profiler: LiteRT's
+Python package has none. ONNX Runtime runs a convolution or dense layer with the normalization and
+activation behind it as one kernel, named by the last of them. Its time counts for the layer with
+the weights.
 """
 
 from __future__ import annotations
@@ -51,10 +51,6 @@ if TYPE_CHECKING:
 __all__ = ["BenchPlan", "BenchResult", "Skipped", "BenchModel", "Timed", "bench"]
 
 
-WARMUP = 5
-_PRODUCTS = ("Conv", "Gemm", "MatMul")
-
-
 @check_arguments(options=BENCH)
 def bench(
     *models: ModelOrFile | Sequence[ModelOrFile] | BenchPlan,
@@ -62,7 +58,7 @@ def bench(
     on_progress: Callable[[str, float], None] | None = None,
     **settings: Unpack[BenchSettings],
 ) -> BenchResult:
-    """Times models and files against each other, everything in one run of blocks.
+    """Time models and files against each other, everything in one run of blocks.
 
     Keras models and SavedModels are converted for each runtime and format; a `.tflite`, `.onnx`
     or `.mnn` file is timed as it is. Each ratio is against the first model (the first of
@@ -150,14 +146,14 @@ def bench(
 
 
 def _remedy(given: Sequence[BenchModel], plan: BenchPlan) -> str:
-    """Says what runs a SavedModel that no converter takes."""
+    """Return the hint to run a SavedModel by TensorFlow, or ""."""
     if "tensorflow" in plan.runtimes or not any(model.path.is_dir() for model in given):
         return ""
     return " Give --runtimes tensorflow, which runs a SavedModel as it is."
 
 
 def _baselines(keyed: dict[str, tuple[Prepared, int]], plan: BenchPlan) -> dict[str, str]:
-    """Returns for each entry what its ratio is against: see `bench`."""
+    """Return the baseline of each entry, see `bench`."""
     if len({item.model for item, _ in keyed.values()}) == 1:
         return dict.fromkeys(keyed, next(iter(keyed)))
     ahead = sorted(keyed, key=lambda key: keyed[key][0].model != (*plan.compare, "")[0])
@@ -168,6 +164,11 @@ def _baselines(keyed: dict[str, tuple[Prepared, int]], plan: BenchPlan) -> dict[
         return same and (a.runtime, a_threads) == (b.runtime, b_threads)
 
     return {key: next(other for other in ahead if alike(key, other)) for key in keyed}
+
+
+WARMUP = 5
+"""Inferences that come before those that count."""
+_PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
@@ -185,13 +186,13 @@ class Profile:
     runs: int
 
     def share(self, layer: str) -> float:
-        """Returns a layer's share of the time in all nodes, in [0, 1]."""
+        """Return a layer's share of the time in all nodes, in [0, 1]."""
         total = sum(self.seconds.values())
         return self.seconds.get(layer, 0.0) / total if total else 0.0
 
 
 def _by_layer(events: list[dict[str, Any]], layers: Mapping[str, str]) -> dict[str, float]:
-    """Returns the median seconds of each layer; an event is one node in one run."""
+    """Return the median seconds of each layer; an event is one node in one run."""
     nodes: dict[str, list[float]] = {}
     kinds: dict[str, str] = {}
     for event in events:
@@ -209,7 +210,7 @@ def _by_layer(events: list[dict[str, Any]], layers: Mapping[str, str]) -> dict[s
 
 
 def multipliers(model: keras.Model) -> dict[str, str]:
-    """Returns for each layer the one that multiplies what it is fed: itself, or before it.
+    """Return the layer with a kernel that each layer's time counts for: itself, or one before it.
 
     From an activation back through layers of one input to the nearest one with a counting
     rule; a layer behind a merge stands for itself.
@@ -228,12 +229,12 @@ def multipliers(model: keras.Model) -> dict[str, str]:
 
 
 def profiled(model: keras.Model, *, threads: int = 1, runs: int = 50) -> Profile:
-    """Exports a model to ONNX in a temporary file and runs it with the profiler on.
+    """Export a model to ONNX in a temporary file and measure the time in each layer.
 
     Args:
         model: Of one input.
         threads: CPU threads.
-        runs: Inferences that count; a few more come first.
+        runs: Inferences that count; `WARMUP` more come first.
 
     Raises:
         MissingDependency: ONNX's packages are not installed.

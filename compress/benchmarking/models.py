@@ -1,4 +1,4 @@
-"""What is benchmarked: Keras models converted for each runtime, and files as they are."""
+"""Subjects of a benchmark: Keras models converted for each runtime, and files as they are."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ from compress.plugins import RUNTIMES
 
 if TYPE_CHECKING:
     import keras
-
 
 ModelOrFile: TypeAlias = "keras.Model | str | Path"
 CALIBRATION = 32
@@ -88,7 +87,7 @@ class Prepared:
 def models_of(
     models: ModelOrFile | Sequence[ModelOrFile], folder: Path | None = None
 ) -> list[BenchModel]:
-    """Checks models and files, and names them: files by their stems, models as Keras does.
+    """Check models and files, and names them: files by their stems, models as Keras does.
 
     Args:
         models: Keras models and paths, or one.
@@ -120,7 +119,7 @@ def models_of(
 
 
 def require_a_runtime(plan: BenchPlan) -> None:
-    """Checks that one of the plan's runtimes at least is installed; others are skipped.
+    """Check that one of the plan's runtimes at least is installed; others are skipped.
 
     Raises:
         MissingDependency: None is.
@@ -138,7 +137,7 @@ def require_a_runtime(plan: BenchPlan) -> None:
 def prepare(
     models: Sequence[BenchModel], plan: BenchPlan, folder: Path
 ) -> tuple[list[BenchModel], list[Prepared], list[Skipped]]:
-    """Counts Keras models and converts them for each runtime and format of the plan.
+    """Count Keras models and converts them for each runtime and format of the plan.
 
     int8 files are calibrated on random inputs: they are for timing, not for use.
 
@@ -158,10 +157,10 @@ def prepare(
     for model in models:
         shape = given(plan.input_shape)
         if model.path.is_dir():
-            source = SavedModel(model.path, plan.signature)
-            sizes = source.sizes(shape, "to be timed")
             from compress.measure.graph_files.tf_builder import count_saved_model
 
+            source = SavedModel(model.path, plan.signature)
+            sizes = source.sizes(shape, "to be timed")
             try:
                 counted.append(_counted(model, count_saved_model(source, sizes)))
             except InputError as error:  # it can be timed all the same
@@ -182,7 +181,7 @@ def prepare(
 
 
 def fixed(model: keras.Model, shape: InputShape | None) -> keras.Model:
-    """Returns the model with inputs of known sizes.
+    """Return the model with inputs of known sizes.
 
     Args:
         model: Functional or Sequential.
@@ -208,7 +207,7 @@ def fixed(model: keras.Model, shape: InputShape | None) -> keras.Model:
 
 
 def of_file(path: Path, shape: InputShape | None, copy: Path) -> tuple[Analysis | None, Path]:
-    """Returns what a file costs, and the file that is timed.
+    """Return the costs of a file, and the file to time.
 
     Args:
         path: Of any kind.
@@ -222,7 +221,6 @@ def of_file(path: Path, shape: InputShape | None, copy: Path) -> tuple[Analysis 
     Raises:
         InputError: A size of a LiteRT file is open and not given, or what is given does not fit.
     """
-
     if foreign(path) is None:
         return None, path
     try:
@@ -245,7 +243,7 @@ def of_file(path: Path, shape: InputShape | None, copy: Path) -> tuple[Analysis 
 
 
 def _check_path(path: Path, known: Sequence[str]) -> None:
-    """Refuses what is neither a file that a runtime runs nor a SavedModel's folder."""
+    """Check that a path is a file of a known runtime or a SavedModel's folder."""
     if path.is_dir():
         check_graph_file(path)
     elif path.suffix not in known:
@@ -272,7 +270,7 @@ def _counted(model: BenchModel, analysis: Analysis, notes: tuple[str, ...] = ())
 
 
 def _runnable(model: keras.Model) -> keras.Model:
-    """Refuses a model whose largest tensor of one example does not fit into memory.
+    """Check that the largest tensor of one example fits into memory.
 
     Runtimes do not say so: some crash.
     """
@@ -285,7 +283,7 @@ def _runnable(model: keras.Model) -> keras.Model:
 
 
 def _as_it_is(model: BenchModel, plan: BenchPlan, path: Path) -> list[Prepared | Skipped]:
-    """Gives a file to those of the plan's runtimes that run its kind."""
+    """Pair a file with the plan's runtimes for its kind."""
     fitting = [item.name for item in runtimes() if model.path.suffix in item.suffixes]
     chosen = [name for name in plan.runtimes if name in fitting]
     if not chosen:
@@ -297,7 +295,7 @@ def _as_it_is(model: BenchModel, plan: BenchPlan, path: Path) -> list[Prepared |
 
 
 def _tried(item: Prepared) -> Prepared | Skipped:
-    """Returns the file, or why its runtime is missing; a broken file is an error."""
+    """Return the file, or the reason where its runtime is missing; a broken file is an error."""
     try:
         RUNTIMES[item.runtime].describe()
     except MissingDependency as error:

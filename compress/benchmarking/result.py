@@ -1,4 +1,4 @@
-"""What a bench found: verdicts, JSON, CSV and the plot."""
+"""Results of a benchmark: verdicts, JSON, CSV and the plot."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ class Timed:
 
     @property
     def configuration(self) -> str:
-        """Returns "litert float32, 1 thread"."""
+        """The configuration in words: "litert float32, 1 thread"."""
         return f"{self.runtime} {self.format}, {threads_text(self.latency.threads)}"
 
 
 def key_of(model: str, runtime: str, format: str, threads: int) -> str:
-    """Returns the name under which one model in one configuration is timed."""
+    """Return the name under which one model in one configuration is timed."""
     return f"{model} {runtime} {format} {threads}"
 
 
 @dataclass(frozen=True, repr=False)
 class BenchResult(Readable):
-    """What `bench` measured.
+    """Result of `bench`.
 
     Attributes:
         models: The models, with MACs and parameters where they are Keras models.
@@ -77,7 +77,7 @@ class BenchResult(Readable):
     plan: BenchPlan
 
     def screen(self) -> Summary:
-        """Returns what is worth a screen: every time, verdicts, and how it was measured."""
+        """Return a summary for the screen: all times, verdicts and conditions."""
         names = ", ".join(f"'{model.name}'" for model in self.models)
         return Summary(
             f"{len(self.timed)} timings of {names}",
@@ -96,7 +96,7 @@ class BenchResult(Readable):
         )  # fmt: skip
 
     def verdicts(self) -> list[str]:
-        """Returns for `compare` A, B one sentence a configuration: is B faster than A?"""
+        """Return one sentence a configuration of `compare` A, B: is B faster than A?"""
         if not self.plan.compare:
             return []
         a, b = self.plan.compare
@@ -107,7 +107,7 @@ class BenchResult(Readable):
         ]
 
     def _pairs(self) -> Iterator[tuple[Timed, Timed]]:
-        """Yields what each ratio is against, and whose it is."""
+        """Yield the baseline of each ratio, and the row with the ratio."""
         rows = {
             key_of(row.model, row.runtime, row.format, row.latency.threads): row
             for row in self.timed
@@ -117,7 +117,7 @@ class BenchResult(Readable):
                 yield rows[row.latency.baseline], row
 
     def conditions(self) -> str:
-        """Says on what, how often and until when it was timed."""
+        """Return the conditions in words: device, runtimes, rounds, stopping."""
         first = self.timed[0].latency
         why = {
             "precision": "every interval was narrow enough",
@@ -135,7 +135,7 @@ class BenchResult(Readable):
         return " ".join([text, *(f"Warning: {warning}." for warning in first.warnings)])
 
     def to_json(self) -> dict[str, Any]:
-        """Returns everything, with versions."""
+        """Return everything, with versions."""
         return {
             "device": cpu_name(),
             "cores": linux.cores(),
@@ -159,13 +159,13 @@ class BenchResult(Readable):
 
 
 def _compared(old: Timed, new: Timed) -> str:
-    """Returns "litert file, 1 thread", and of what else it is compared with the format."""
+    """Return the configuration of a comparison: "litert file, 1 thread"."""
     against = "" if old.format == new.format else f" against {old.format}"
     return new.configuration + against
 
 
 def verdict(old: Timed, new: Timed) -> str:
-    """Says whether `new` is faster than `old`, the baseline of its ratio."""
+    """Return in words whether `new` is faster than `old`, the baseline of its ratio."""
     ratio, low, high = new.latency.ratio, new.latency.ratio_low, new.latency.ratio_high
     if low <= 1.0 <= high:
         return (
@@ -180,7 +180,7 @@ def verdict(old: Timed, new: Timed) -> str:
 
 
 def write_result(result: BenchResult, folder: Path) -> None:
-    """Writes bench.json, bench.csv and, where a model's MACs are known, bench.png."""
+    """Write bench.json, bench.csv and, where a model's MACs are known, bench.png."""
     write_json(folder / "bench.json", result.to_json())
     write_text(folder / "bench.csv", _csv(result))
     if any(model.macs for model in result.models):

@@ -1,7 +1,7 @@
-"""Times that goals go by: of devices that are not at hand, and of this machine.
+"""Latencies for targets: measured on other devices, and on this machine.
 
-What files took on a device is read by `import_latency_table`; `channel_times` measures here how the
-time of a model follows from its channel counts and blocks.
+`import_latency_table` reads the times of files that were run on a device; `channel_times` measures
+the latency on this machine as a function of channel counts and blocks.
 """
 
 from __future__ import annotations
@@ -40,10 +40,6 @@ if TYPE_CHECKING:
     import keras
 
     from compress.plan.settings import PruneChannelsSettings
-    from compress.prune.channels.coupling.blocks import Block
-    from compress.prune.channels.coupling.groups import Coupling
-    from compress.prune.channels.selection.allowed import Allowed
-    from compress.prune.channels.selection.times import TimeModel
 
 
 @dataclass(frozen=True)
@@ -92,7 +88,7 @@ class DeviceTimes(Record):
         return tuple(self.nets)
 
     def own_ms(self, format: str) -> float:
-        """Returns the time of the model's own file in ms, measured on the device.
+        """Return the time of the model's own file in ms, measured on the device.
 
         Raises:
             InputError: No file of this format was timed.
@@ -103,7 +99,7 @@ class DeviceTimes(Record):
     def times(
         self, coupling: Coupling, allowed: Allowed, blocks: Sequence[Block], format: str
     ) -> TimeModel:
-        """Returns how the model's time on the device follows from its widths and blocks.
+        """Return the model's latency on the device as a function of its channel counts and blocks.
 
         Args:
             coupling: Of the model.
@@ -140,12 +136,12 @@ class DeviceTimes(Record):
         return {name: LatencyTable.from_json(table) for name, table in self.tables.items()}
 
     def save(self, path: str | Path) -> None:
-        """Writes the times as JSON, atomically."""
+        """Write the times as JSON, atomically."""
         write_json(Path(path), self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> DeviceTimes:
-        """Reads what `save` wrote.
+        """Read a file of `save`.
 
         Raises:
             InputError: No such file, or it holds something else.
@@ -167,7 +163,7 @@ _BETWEEN = "~"
 def import_latency_table(
     folder: str | Path, device: str, out: str | Path | None = None
 ) -> DeviceTimes:
-    """Reads what was timed on a device.
+    """Read the times that were measured on a device.
 
     Args:
         folder: That `export_latency_table` wrote, with results/ of the device in it.
@@ -269,7 +265,7 @@ class Results:
     refused: dict[str, str] = field(default_factory=dict)
 
     def time(self, file: str) -> tuple[float, float]:
-        """Returns a file's time in ms, that of its quiet rounds, and the standard error.
+        """Return a file's time in ms, that of its quiet rounds, and the standard error.
 
         Raises:
             RunFailed: The device could not run it.
@@ -280,7 +276,7 @@ class Results:
 
 
 def read_results(folder: Path) -> Results:
-    """Reads results/ of a folder that `export_latency_table` wrote.
+    """Read results/ of a folder that `export_latency_table` wrote.
 
     Raises:
         InputError: There are none, of both tools, or a file holds something else.
@@ -344,7 +340,7 @@ def channel_times(
     on_progress: Callable[[str, float], None] | None = None,
     **settings: Unpack[PruneChannelsSettings],
 ) -> TimeModel:
-    """Measures what every choice of widths and blocks takes: LiteRT, on this machine, now.
+    """Measure the latency of any channel counts and blocks: LiteRT, on this machine, now.
 
     Each call of the model is timed by itself at some widths; a few whole nets put the sum right.
     What comes out is the `cost` of `prune_channels`: channels leave where they take time.

@@ -1,4 +1,4 @@
-"""Writes what is to be timed on another device: calls, whole nets, scripts and a manifest."""
+"""Export for timing on another device: calls, whole models, scripts and a manifest."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def export_latency_table(
     seed: int = 0,
     on_progress: OnProgress = silent,
 ) -> Path:
-    """Writes what tells the time of every choice of widths and blocks on a device.
+    """Write the files and scripts that measure the latency of any channel counts on a device.
 
     One file of each call alone at some widths, one of next to nothing, some whole nets, and two
     scripts that time them: `measure.sh` with LiteRT's `benchmark_model` (over adb too),
@@ -172,11 +172,11 @@ class Manifest(Record):
         return too_low(self, 1, "threads")
 
     def calls_of(self, format: str) -> list[CallFile]:
-        """Returns the calls of a format."""
+        """Return the calls of a format."""
         return [CallFile.from_json(row) for row in self.calls[format]]
 
     def files(self) -> list[str]:
-        """Returns all files that are to be timed, below files/."""
+        """Return all files that are to be timed, below files/."""
         found = []
         for format, nets in self.nets.items():
             found += [f"{format}/{EMPTY}", *nets]
@@ -204,7 +204,7 @@ class CallFile(Record):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Reads what `export_latency_table` wrote.
+    """Read the manifest of a folder of `export_latency_table`.
 
     Raises:
         InputError: The folder holds something else.
@@ -217,7 +217,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _calls(batch: Sequence[CallItem], folder: Path, first: int) -> list[dict[str, Any]]:
-    """Writes a file of each call, numbered from `first`; returns the rows of the manifest."""
+    """Write a file of each call, numbered from `first`; returns the rows of the manifest."""
     rows = []
     with tempfile.TemporaryDirectory(dir=folder) as hidden:
         models = [item.model for item in batch if item.model is not None]
@@ -235,7 +235,7 @@ def _calls(batch: Sequence[CallItem], folder: Path, first: int) -> list[dict[str
 
 
 def _nets(models: Sequence[keras.Model], folder: Path, name: str) -> tuple[str, ...]:
-    """Writes the empty file and those of whole nets; returns the latter.
+    """Write the empty file and those of whole nets; returns the latter.
 
     Raises:
         RunFailed: One could not be converted.

@@ -21,7 +21,7 @@ BATCH = 256
 
 @check_arguments()
 def recalibrate(model: keras.Model, data: Any, batches: int, *, seed: int = 0) -> None:
-    """Sets moving means and variances to those of training batches, in place.
+    """Set moving means and variances to those of training batches, in place.
 
     Every layer runs in inference mode but batch normalization, which normalizes by the
     batch; its statistics become the plain average over the batches. Weights stay.

@@ -1,4 +1,4 @@
-"""From a model to its coupling: every call is asked which of its channels belong together."""
+"""Analysis of a model: the rule of every call tells which channels belong together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def coupling_of(model: keras.Model, input_shape: Any = None) -> Coupling:
-    """Analyses a model.
+    """Analyse a model.
 
     Args:
         model: Any Keras model; a subclassed one is traced.
@@ -47,7 +47,7 @@ def coupling_of(model: keras.Model, input_shape: Any = None) -> Coupling:
 
 
 def input_slots(program: Program, shapes: Sequence[Shape] | None = None) -> list[Slots]:
-    """Returns the slots of a model's inputs: none of their axes is tracked."""
+    """Return the slots of a model's inputs: none of their axes is tracked."""
     sizes = [tuple(tensor.shape) for tensor in program.inputs] if shapes is None else shapes
     return [
         Slots(shape, (None,) * len(shape), origin=f"model input '{tensor.name}'")
@@ -61,7 +61,7 @@ def run(
     graph: CouplingGraph,
     sized: Iterator[list[Shape]] | None = None,
 ) -> list[Slots]:
-    """Follows slots through a program; nested programs are run at every call.
+    """Follow slots through a program; nested programs are run at every call.
 
     Args:
         program: The recorded model.
@@ -84,7 +84,7 @@ def run(
 
 
 def _note(graph: CouplingGraph, tensors: Sequence[Any], found: Sequence[Slots]) -> None:
-    """Notes the slots of tensors; of a program that runs several times those of the first."""
+    """Note the slots of tensors; of a program that runs several times those of the first."""
     for tensor, slots in zip(tensors, found, strict=True):
         graph.tensors.setdefault(id(tensor), slots)
 
@@ -137,7 +137,7 @@ def _inside(
 
 
 def _held(call: LayerCall, results: list[Slots], calls: int) -> None:
-    """Keeps the channels of a layer that surgery can only copy as it is, if it would change."""
+    """Keep the channels of a layer that surgery can only copy as it is, if it would change."""
     graph, layer = call.graph, call.layer
     weights = {id(weight) for weight in layer.weights}
     bound = [item for (weight, _), item in graph.bindings.items() if weight in weights and item]

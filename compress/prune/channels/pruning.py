@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PruneResult(Readable):
-    """A smaller model and how it came about.
+    """A smaller model, its report and the kept indices.
 
     Attributes:
         model: An ordinary Keras model with the same layer names.
@@ -71,7 +71,7 @@ class PruneResult(Readable):
     kept: KeptIndices
 
     def screen(self) -> Summary:
-        """Returns what is worth a screen."""
+        """Return a summary for the screen."""
         found = self.report.screen()
         return replace(found, title=f"'{self.model.name}': {found.title}")
 
@@ -99,7 +99,7 @@ def prune_channels(
     selection: Selection | None = None,
     **settings: Unpack[PruneChannelsSettings],
 ) -> PruneResult:
-    """Removes whole channels, neurons and attention heads from a model.
+    """Remove whole channels, neurons and attention heads from a model.
 
     Args:
         model: Any Keras model, or the path of its file; it stays as it is. Subclassed models and
@@ -334,7 +334,7 @@ def sensitivity_map(
 
 
 def check_channels(coupling: Coupling, options: ChannelOptions) -> None:
-    """Checks a model against the options before any work is done or file is written.
+    """Check a model against the options before any work is done or file is written.
 
     Args:
         coupling: Of the model to be pruned.
@@ -354,7 +354,7 @@ def check_channels(coupling: Coupling, options: ChannelOptions) -> None:
 def examples_for(
     data: Any, criterion: str | Criterion, model: keras.Model, path: Path | None, seed: int
 ) -> Dataset | Unlabelled:
-    """Returns what a criterion looks at: labels where it may need them, and they are there."""
+    """Return the examples for a criterion, with labels where there are any and it may need them."""
     from compress.data.streams import is_stream
     from compress.train.given import as_examples, dataset_for
 
@@ -376,7 +376,7 @@ def check_weights(model: keras.Model) -> None:
 
 
 class _Lineage:
-    """What is left of a model's weights.
+    """Kept indices of a model's weights over several surgeries.
 
     Attributes:
         kept: Path of each weight -> kept indices for each of its axes (None: the axis is whole).
@@ -389,7 +389,7 @@ class _Lineage:
         }
 
     def follow(self, surgeon: Surgeon) -> None:
-        """Note what a surgery kept."""
+        """Note the weights that a surgery kept."""
         indices, new = surgeon.list_kept_indices(), surgeon.weights
         for path, variable in list(self._now.items()):
             if id(variable) in new:
@@ -404,7 +404,7 @@ class _Lineage:
 
 
 def _copied(*couplings: Coupling) -> list[str]:
-    """Says which layers are copies of objects, and what that means for the model's file."""
+    """Return a note for each layer that is a copy of an object: the model's file lacks it."""
     found = {name: told for item in couplings for name, *told in item.graph.copied.values()}
     return [
         f"layer '{name}' ({kind}) was copied as it is, because its config does not make it again "

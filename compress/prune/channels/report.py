@@ -113,7 +113,7 @@ class ChannelReport:
 
     @property
     def label(self) -> str:
-        """What was kept, as names of files tell it: "0.5x", "60kparams", "0.5amount".
+        """The target as a part of file names: "0.5x", "60kparams", "0.5amount".
 
         The target; what was reached, as a share, where that is off by more than 2 %.
         """
@@ -125,7 +125,7 @@ class ChannelReport:
         return target if of == "macs" else f"{target}{of}"
 
     def screen(self) -> Summary:
-        """Returns what is worth a screen: costs, and what each group lost."""
+        """Return a summary for the screen: costs, and the kept units of each group."""
         counts = [] if self.macs is None else [f"{_change(self.macs)} MACs"]
         lines = [f"asked for {self.target}; ranked by {self.criterion}; kept {self.round_to}"]
         held = sum(row.kept == row.total for row in self.groups)
@@ -149,13 +149,13 @@ class ChannelReport:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the record as JSON."""
+        """Return the record as JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Coupled:
-    """Which channels belong together, for reading; see `coupled_groups`.
+    """Groups, frozen units and blocks of a model; see `coupled_groups`.
 
     Attributes:
         groups: The groups, all units kept.
@@ -191,13 +191,13 @@ class Coupled:
     held_blocks: tuple[HeldBlock, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the record as JSON."""
+        """Return the record as JSON."""
         return asdict(self)
 
 
 @check_arguments()
 def coupled_groups(model: keras.Model | str | Path, *, input_shape: Any = None) -> Coupled:
-    """Analyses which channels of a model must be kept or removed together.
+    """Analyse which channels of a model must be kept or removed together.
 
     Args:
         model: Any Keras model, or the path of its file; it stays as it is.
@@ -272,9 +272,9 @@ def make_report(
     present, costs = _present(coupling, kept), CostModel.of(coupling)
     macs = costs.macs(counts, present) if costs.has_macs else None
     params = costs.params(counts, present)
-    reached = float(cost_of(coupling, options)(counts, present))
-    if goal.metric == "cost":
-        reached = selection.choice.cost
+    # a cost of the user's is of the units that were chosen: nothing else is counted for it
+    own = goal.metric == "cost"
+    reached = selection.choice.cost if own else float(cost_of(coupling, options)(counts, present))
     return ChannelReport(
         tuple(
             row_of(coupling, group, int(count) + group.fixed)
@@ -295,7 +295,7 @@ def make_report(
 
 
 def row_of(coupling: Coupling, group: Group, kept: int) -> GroupRow:
-    """Describes a group of which `kept` units stay, frozen ones included."""
+    """Describe a group of which `kept` units stay, frozen ones included."""
     return GroupRow(
         group.name,
         group.kind,
@@ -308,7 +308,7 @@ def row_of(coupling: Coupling, group: Group, kept: int) -> GroupRow:
 
 
 def block_rows(coupling: Coupling) -> tuple[BlockRow, ...]:
-    """Describes the blocks of a model with what each of them costs."""
+    """Describe the blocks of a model with what each of them costs."""
     blocks, costs = blocks_of(coupling), CostModel.of(coupling)
     without = 1 - np.eye(len(blocks))
 
@@ -324,12 +324,12 @@ def block_rows(coupling: Coupling) -> tuple[BlockRow, ...]:
 
 
 def unknown_layers(coupling: Coupling) -> tuple[tuple[str, str, str], ...]:
-    """Lists the layers without a rule."""
+    """List the layers without a rule."""
     return tuple((name, kind, reason) for name, (kind, reason) in coupling.graph.unknown.items())
 
 
 def _mask_of(coupling: Coupling, kept: KeptIndices) -> Mask:
-    """Returns the kept units of the original from the kept indices of its weights."""
+    """Return the kept units of the original from the kept indices of its weights."""
     mask = np.ones(coupling.units, bool)
     paths = {id(variable): path for path, variable in variable_paths(coupling.program.model)}
     for binding in coupling.bindings:
@@ -341,7 +341,7 @@ def _mask_of(coupling: Coupling, kept: KeptIndices) -> Mask:
 
 
 def _present(coupling: Coupling, kept: KeptIndices) -> Ids:
-    """Returns 1 for blocks of which a weight is left, (blocks,)."""
+    """Return 1 for blocks of which a weight is left, (blocks,)."""
     gone = {
         id(variable)
         for path, variable in variable_paths(coupling.program.model)
@@ -359,7 +359,7 @@ def _present(coupling: Coupling, kept: KeptIndices) -> Ids:
 
 
 def _change(ends: tuple[int, int]) -> str:
-    """Returns "40.8 M -> 20.4 M (2.00x fewer)"."""
+    """Return "40.8 M -> 20.4 M (2.00x fewer)"."""
     before, after = ends
     fewer = f" ({before / max(1, after):.2f}x fewer)" if after < before else ""
     return f"{formats.count(before)} -> {formats.count(after)}{fewer}"

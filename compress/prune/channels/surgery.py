@@ -1,13 +1,14 @@
-"""Builds the smaller model: edited configs, sliced weights, the same names, blocks left out."""
+"""Surgery: the smaller model of edited configs and sliced weights, with the same names."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from compress.core.errors import InputError, RunFailed, reason_of
+from compress.core.lazy_modules import keras
 from compress.measure.counting import given_shapes
 from compress.model.copies import Copier
 from compress.model.internals import (
@@ -25,14 +26,11 @@ from compress.prune.channels.coupling.groups import Coupling, Mask
 from compress.prune.channels.coupling.slots import Ids, InnerModel
 from compress.prune.channels.rules import known
 
-if TYPE_CHECKING:
-    import keras
-
 KeptIndices = dict[str, tuple[Ids | None, ...]]
 
 
 def sliced_model(coupling: Coupling, mask: Mask, dropped: Collection[Block] = ()) -> keras.Model:
-    """Builds a model of the kept units alone, without the dropped blocks.
+    """Build a model of the kept units alone, without the dropped blocks.
 
     The sum of a dropped block passes on what else it sums: of two operands the other one, of
     more a sum of the rest. The block's layers are gone, and with them what served nothing but
@@ -64,8 +62,6 @@ def call_once(small: keras.Model, coupling: Coupling) -> None:
     Raises:
         RunFailed: The original can be called, and the smaller model cannot.
     """
-    import keras
-
     program = coupling.program
     sizes = given_shapes(program, coupling.input_shape)
     zeros = [
@@ -87,7 +83,7 @@ def call_once(small: keras.Model, coupling: Coupling) -> None:
 
 
 def kept_indices(coupling: Coupling, mask: Mask, dropped: Collection[Block] = ()) -> KeptIndices:
-    """Returns for every weight the kept indices of each axis; None: the axis is whole.
+    """Return the kept indices of each axis of each weight; None: the axis is whole.
 
     Keys are the variables' paths in the original model; of several variables with one
     path, later ones get ":1", ":2" behind it, in the order of `model.weights`. A weight that
@@ -101,7 +97,7 @@ def kept_indices(coupling: Coupling, mask: Mask, dropped: Collection[Block] = ()
 
 
 class Surgeon:
-    """Makes smaller models, and single calls of them.
+    """Builder of smaller models, and of single calls of them.
 
     Args:
         coupling: Of the original model.
@@ -130,7 +126,7 @@ class Surgeon:
         self._copied: set[int] = set()
 
     def list_kept_indices(self) -> dict[int, tuple[Ids | None, ...]]:
-        """Returns what `kept_indices` does by id(weight)."""
+        """Return the kept indices of the axes of each weight, by id; see `kept_indices`."""
         found: dict[int, tuple[Ids | None, ...]] = {}
         for weight in self.coupling.program.model.weights:
             if met(self.depth.needs_of(weight), self.dropped):
@@ -146,9 +142,7 @@ class Surgeon:
         return found
 
     def build(self, program: Program) -> Any:
-        """Rebuilds a program as a model."""
-        import keras
-
+        """Rebuild a program as a model."""
         if isinstance(program.model, keras.Sequential):
             return self._sequential(program)
         made = [self._input(tensor) for tensor in program.inputs]
@@ -176,8 +170,6 @@ class Surgeon:
         return model
 
     def _sequential(self, program: Program) -> Any:
-        import keras
-
         model = keras.Sequential(name=program.model.name)
         model.add(self._input(program.inputs[0]))
         for node in program.nodes:
@@ -189,8 +181,6 @@ class Surgeon:
         return model
 
     def _input(self, tensor: Any) -> Any:
-        import keras
-
         slots = self.graph.tensors[id(tensor)]
         shape = tuple(
             size if ids is None else self.kept.count(ids)
@@ -205,7 +195,7 @@ class Surgeon:
         )
 
     def results(self, node: Node, given: list[Any]) -> list[Any]:
-        """Makes the smaller layer of a call, once, and calls it.
+        """Make the smaller layer of a call, once, and calls it.
 
         Args:
             node: The call.
@@ -214,8 +204,6 @@ class Surgeon:
         Raises:
             InputError: It cannot be rebuilt from its config.
         """
-        import keras
-
         args, kwargs = replaced(self.arguments(node), node.inputs, given)
         operation, old = self._operation(node), id(node.operation)
         try:
@@ -231,7 +219,7 @@ class Surgeon:
         return results
 
     def _operation(self, node: Node) -> Any:
-        """Returns the new layer for a node; a shared layer is made once."""
+        """Return the new layer for a node; a shared layer is made once."""
         operation = node.operation
         if id(operation) not in self._made:
             if node.body is not None:
@@ -258,9 +246,7 @@ class Surgeon:
             return self._otherwise(node, error)
 
     def config(self, node: Node) -> dict[str, Any]:
-        """Returns the config of the new layer of a node."""
-        import keras
-
+        """Return the config of the new layer of a node."""
         config = config_of(node.operation)
         for path, change in self.graph.config_edits[id(node.operation)]:
             place: Any = config
@@ -274,14 +260,14 @@ class Surgeon:
         return config
 
     def arguments(self, node: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Returns what the new layer of a node is called with, old tensors among it."""
+        """Return the arguments of the new layer of a node, old tensors among them."""
         args, kwargs = node.args, node.kwargs
         for edit in self.graph.call_edits[id(node)]:
             args, kwargs = edit(args, kwargs, self.kept)
         return args, kwargs
 
     def _otherwise(self, node: Node, error: Exception) -> Any:
-        """Copies a layer whose config fails, if nothing of it changes.
+        """Copy a layer whose config fails, if nothing of it changes.
 
         Raises:
             InputError: It would change.
@@ -305,9 +291,7 @@ class Surgeon:
         return made
 
     def _copy(self, operation: Any) -> None:
-        """Copies the kept slices of a layer's weights, once."""
-        import keras
-
+        """Copy the kept slices of a layer's weights, once."""
         new = self._made[id(operation)]
         if id(new) in self._copied or not getattr(operation, "weights", None):
             return
@@ -330,7 +314,7 @@ class Surgeon:
 
 
 def _unbuild(config: Any) -> None:
-    """Takes the shapes that inner layers were built with out of a config; calls tell new ones."""
+    """Remove the shapes that inner layers were built with from a config."""
     if isinstance(config, dict):
         config.pop("build_config", None)
         for value in config.values():

@@ -71,14 +71,14 @@ FEWEST_STEPS = 2
 
 @dataclass(frozen=True, repr=False)
 class PruneWeightsResult(Readable):
-    """A pruned model, what was pruned and how its training went (None: one-shot)."""
+    """A pruned model, its report and its training (None: one-shot)."""
 
     model: keras.Model
     report: WeightReport
     training: TrainResult | None
 
     def screen(self) -> Summary:
-        """Returns what is worth a screen."""
+        """Return a summary for the screen."""
         found = self.report.screen()
         told = () if self.training is None else (self.training.told(),)
         title = f"'{self.model.name}': {found.title}"
@@ -104,7 +104,7 @@ def prune_weights(
     seed: int = 0,
     **settings: Unpack[PruneWeightsSettings],
 ) -> PruneWeightsResult:
-    """Prunes weights by magnitude, while training on labels or at once.
+    """Prune weights by magnitude, while training on labels or at once.
 
     For pruning in a training of your own (`fit`, a custom loop) see `WeightPruner.attach`.
 
@@ -212,7 +212,7 @@ def pruned_at_once(
     seed: int = 0,
     on_progress: Callable[[str, float], None] | None = None,
 ) -> tuple[keras.Model, WeightReport]:
-    """Prunes a copy of a model without training and repairs it.
+    """Prune a copy of a model without training and repairs it.
 
     Args:
         dense: It stays as it is.
@@ -254,7 +254,7 @@ def pruned_at_once(
 
 
 def _steps(options: WeightOptions, repaired: bool) -> list[WeightOptions]:
-    """Returns what is zeroed step by step, each repaired: what is left is then ranked anew.
+    """Return the options of each step; after each one the model is repaired and ranked anew.
 
     Each keeps the same share, about 1/e, of what the one before left. An N:M pattern fixes the
     sparsity, and overrides grow with it: these take one step.
@@ -269,7 +269,7 @@ def _steps(options: WeightOptions, repaired: bool) -> list[WeightOptions]:
 
 @check_arguments()
 def save_pruning(model: keras.Model, pruner: WeightPruner, path: str | Path) -> None:
-    """Saves a training in the middle: an ordinary `.keras` file with the masks beside.
+    """Save a training in the middle: an ordinary `.keras` file with the masks beside.
 
     Keras itself loads the file too, without the masks.
 
@@ -311,7 +311,7 @@ def save_pruning(model: keras.Model, pruner: WeightPruner, path: str | Path) -> 
 def resume_pruning(
     path: str | Path, *, schedule: Any = None, custom_objects: dict[str, Any] | None = None
 ) -> tuple[keras.Model, WeightPruner]:
-    """Loads what `save_pruning` wrote, ready for `fit` to go on.
+    """Load a file of `save_pruning`, ready for `fit` to go on.
 
     Args:
         path: The file.

@@ -1,7 +1,4 @@
-"""Which weights stay: their ranking, the share of each layer, and the masks made of both.
-
-Imported where a model is pruned: this module imports TensorFlow.
-"""
+"""Masks of kept weights, from their ranking and the share of each layer."""
 
 from __future__ import annotations
 
@@ -10,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
+from compress.core.lazy_modules import tf
 from compress.prune.weights.patterns import Pattern
 from compress.prune.weights.targets import Target
 
@@ -22,7 +19,7 @@ _ROW = 256
 
 
 def keep_count(size: int, sparsity: Any) -> Any:
-    """Returns how many of `size` units stay, at least one, int32.
+    """Return the number of `size` units that are kept, at least one, int32.
 
     In float32 and with ties to even, as tfmot's `Pruning._update_mask` counts.
     """
@@ -31,7 +28,7 @@ def keep_count(size: int, sparsity: Any) -> Any:
 
 
 def kth_largest(magnitudes: Any, count: Any, *, jit: bool = False) -> Any:
-    """Returns the `count`-th largest entry, exactly.
+    """Return the `count`-th largest entry, exactly.
 
     Args:
         magnitudes: (n,), at least 0, float32 where n is large.
@@ -52,7 +49,7 @@ def kth_largest(magnitudes: Any, count: Any, *, jit: bool = False) -> Any:
 
 
 def _bin(counts: Any, rank: Any) -> tuple[Any, Any]:
-    """Returns the bin that holds the `rank`-th largest, and how many lie in bins above.
+    """Return the bin that holds the `rank`-th largest, and how many lie in bins above.
 
     First the row of 256 bins, then the bin: XLA fuses long cumulative sums into everything
     behind them.
@@ -64,14 +61,14 @@ def _bin(counts: Any, rank: Any) -> tuple[Any, Any]:
 
 
 def _last_reaching(counts: Any, rank: Any, above: Any) -> tuple[Any, Any]:
-    """Returns the last place at and behind which (with `above` more) `rank` entries lie."""
+    """Return the last place at and behind which (with `above` more) `rank` entries lie."""
     from_top = tf.cumsum(counts, reverse=True) + above
     chosen = tf.reduce_sum(tf.cast(from_top >= rank, tf.int32)) - 1
     return chosen, from_top[chosen] - counts[chosen]
 
 
 def running_sum(values: Any) -> Any:
-    """Returns the sums of the first 1, 2, ... n entries, (n,).
+    """Return the sums of the first 1, 2, ... n entries, (n,).
 
     In rows, and the rows' totals likewise: XLA's cumulative sum on a CPU takes quadratic time.
     """
@@ -86,7 +83,7 @@ def running_sum(values: Any) -> Any:
 
 
 def of_layer(magnitudes: Any, sparsity: Any, *, jit: bool = False) -> Any:
-    """Returns which units of one layer stay: those at least as large as the k-th largest.
+    """Return the mask of one layer's kept units: those at least as large as the k-th largest.
 
     Units that tie with the k-th largest all stay.
 
@@ -107,7 +104,7 @@ def of_layer(magnitudes: Any, sparsity: Any, *, jit: bool = False) -> Any:
 
 
 def exactly(magnitudes: Sequence[Any], count: Any, *, jit: bool = False) -> list[Any]:
-    """Returns which units of several layers stay: the `count` largest of all together.
+    """Return the masks of several layers' kept units: the `count` largest of all together.
 
     Of units that tie with the smallest that stays, the first stay: in the order of the
     layers, then in the order in which a weight's entries lie in memory.
@@ -130,7 +127,7 @@ def exactly(magnitudes: Sequence[Any], count: Any, *, jit: bool = False) -> list
 
 
 class Ranking:
-    """Chooses which weights stay.
+    """Ranking of weights, and the masks of those that are kept.
 
     Args:
         targets: What is pruned.
@@ -159,7 +156,7 @@ class Ranking:
         self.final = own
 
     def masks(self, weights: Sequence[Any], sparsity: Any, *, jit: bool = False) -> list[Any]:
-        """Returns booleans of the weights' shapes: True stays (graph code).
+        """Return booleans of the weights' shapes: True stays (graph code).
 
         Args:
             weights: Current values, in the order of the targets.
@@ -205,7 +202,7 @@ class Ranking:
         return kept
 
     def _share(self, place: int, sparsity: Any) -> Any:
-        """Returns a target's own sparsity when the schedule's is `sparsity`."""
+        """Return a target's own sparsity when the schedule's is `sparsity`."""
         own, floor = float(self.final[place]), self._floors[place]
         # no factor where there is none: s * f / f is not always s
         share = sparsity if own == self._final else sparsity * np.float32(own / self._final)

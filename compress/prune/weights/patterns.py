@@ -1,7 +1,4 @@
-"""Patterns of weight pruning: which weights of a kernel are kept or pruned together.
-
-Imported where a model is pruned: this module imports TensorFlow.
-"""
+"""Patterns of weight pruning: units of weights that are kept or pruned together."""
 
 from __future__ import annotations
 
@@ -10,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import tensorflow as tf
 
 from compress.core.errors import InputError
+from compress.core.lazy_modules import tf
 from compress.plan import WeightOptions
 from compress.prune.weights.targets import Target
 
 
 def pattern_of(options: WeightOptions) -> Pattern:
-    """Returns the pattern that a plan names."""
+    """Return the pattern that a plan names."""
     named = options.pattern
     if named.kind == "n:m":
         return NM(named.first, named.second)
@@ -39,7 +36,7 @@ class Pattern(ABC):
         """As in a plan: "unstructured", "2:4", "1x4"."""
 
     def check(self, target: Target) -> str:
-        """Returns why a weight cannot have this pattern; empty where it can.
+        """Return the reason why a weight cannot have this pattern; "" where it can.
 
         Raises:
             InputError: The pattern is too large for the weight.
@@ -48,14 +45,14 @@ class Pattern(ABC):
 
     @abstractmethod
     def magnitudes(self, weight: Any, target: Target) -> Any:
-        """Returns one magnitude for each unit (weight, block or position), any shape."""
+        """Return one magnitude for each unit (weight, block or position), any shape."""
 
     def spread(self, kept: Any, target: Target) -> Any:
-        """Turns kept units, booleans shaped as `magnitudes`, into a mask of the weight's shape."""
+        """Turn kept units, booleans shaped as `magnitudes`, into a mask of the weight's shape."""
         return kept
 
     def kept(self, magnitudes: Any) -> Any:
-        """Returns which units stay, booleans of the magnitudes' shape; where it `decides`."""
+        """Return the mask of kept units, in the magnitudes' shape, for a pattern that `decides`."""
         raise NotImplementedError
 
 
@@ -65,7 +62,7 @@ class Unstructured(Pattern):
     name = "unstructured"
 
     def magnitudes(self, weight: Any, target: Target) -> Any:
-        """Returns |w|, in the weight's shape."""
+        """Return |w|, in the weight's shape."""
         return tf.abs(weight)
 
 
@@ -95,7 +92,7 @@ class NM(Pattern):
         return f"{self.n}:{self.m}"
 
     def check(self, target: Target) -> str:
-        """Needs an input axis of at least M."""
+        """Return the reason where a kernel has no input axis of at least M, else ""."""
         if target.view is None:
             return f"its kernel has no single input axis for {self.name}"
         inputs = target.view.inputs
@@ -104,19 +101,19 @@ class NM(Pattern):
         return ""
 
     def magnitudes(self, weight: Any, target: Target) -> Any:
-        """Returns |w| in runs of M, (runs, M); missing ones count as zero."""
+        """Return |w| in runs of M, (runs, M); missing ones count as zero."""
         rows = target.matrix.matrices(tf.abs(weight))  # (positions, inputs, outputs)
         rows = tf.transpose(rows, (2, 0, 1))  # (outputs, positions, inputs)
         short = -target.matrix.inputs % self.m
         return tf.reshape(tf.pad(rows, ((0, 0), (0, 0), (0, short))), (-1, self.m))
 
     def kept(self, magnitudes: Any) -> Any:
-        """Returns the N largest of each run as booleans, (runs, M)."""
+        """Return the N largest of each run as booleans, (runs, M)."""
         _, places = tf.math.top_k(magnitudes, k=self.n, sorted=False)
         return tf.reduce_any(tf.one_hot(places, self.m, True, False, dtype=tf.bool), axis=1)
 
     def spread(self, kept: Any, target: Target) -> Any:
-        """Returns runs as a mask of the weight's shape."""
+        """Return runs as a mask of the weight's shape."""
         view = target.matrix
         runs = tf.reshape(kept, (view.outputs, view.positions, -1))[:, :, : view.inputs]
         return view.weight(tf.transpose(runs, (1, 2, 0)))
@@ -151,7 +148,11 @@ class Block(Pattern):
         return f"{self.rows}x{self.columns}"
 
     def check(self, target: Target) -> str:
-        """Needs a kernel that is a matrix at every position, at least as large as a block."""
+        """Return the reason where a kernel is no matrix at every position, else "".
+
+        Raises:
+            InputError: A block is larger than the matrix.
+        """
         if target.view is None:
             return f"its kernel is no matrix for blocks of {self.name}"
         size = (target.view.inputs, target.view.outputs)
@@ -164,7 +165,7 @@ class Block(Pattern):
         return ""
 
     def magnitudes(self, weight: Any, target: Target) -> Any:
-        """Returns one magnitude a block, (positions, block rows, block columns)."""
+        """Return one magnitude a block, (positions, block rows, block columns)."""
         view = target.matrix
         matrices = view.matrices(tf.abs(weight))  # (positions, inputs, outputs)
         if target.kind == "Dense":
@@ -179,13 +180,13 @@ class Block(Pattern):
         return tf.reduce_sum(blocks, axis=(2, 4)) / members.reshape(grid).sum((2, 4))
 
     def spread(self, kept: Any, target: Target) -> Any:
-        """Repeats blocks over the weights that they hold."""
+        """Repeat blocks over the weights that they hold."""
         view = target.matrix
         wide = tf.repeat(tf.repeat(kept, self.rows, axis=1), self.columns, axis=2)
         return view.weight(wide[:, : view.inputs, : view.outputs])
 
     def _pooled_as_tfmot(self, matrices: Any) -> Any:
-        """Pools heights, then widths, as `pruning_utils.factorized_pool` does: same rounding."""
+        """Pool heights, then widths, as `pruning_utils.factorized_pool` does: same rounding."""
         pooled = matrices[:, tf.newaxis]  # (positions, 1, inputs, outputs)
         for size in (self.rows, self.columns):
             pooled = tf.nn.pool(

@@ -11,9 +11,12 @@ import numpy.typing as npt
 
 from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
+from compress.core.lazy_modules import tf
 from compress.model.layers import BIAS, NORMALIZATION
 from compress.plan import WeightOptions
 from compress.plan.keywords import WEIGHT_PRUNER
+from compress.prune.weights.masks import Ranking
+from compress.prune.weights.patterns import pattern_of
 from compress.prune.weights.schedules import (
     checked,
     final_sparsity,
@@ -43,7 +46,7 @@ BEGUN = 0.01
 
 
 class WeightPruner:
-    """Prunes weights while something trains them, and holds them at zero.
+    """Pruner of weights during any training, which holds them at zero.
 
     A Keras optimizer applies a variable's constraint after each step. The constraints set
     here multiply by the masks; the first of them in a step also counts the step and, where
@@ -84,8 +87,6 @@ class WeightPruner:
         schedule: Any = None,
         **settings: Unpack[WeightPrunerSettings],
     ) -> None:
-        from compress.prune.weights.patterns import pattern_of
-
         self.options = WEIGHT_PRUNER.section("weights", options, WeightOptions, settings)
         if isinstance(schedule, str):
             self.options, schedule = replace(self.options, schedule=schedule), None
@@ -111,7 +112,7 @@ class WeightPruner:
         epochs: int | None = None,
         state: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> WeightPruner:
-        """Sets the constraints; whatever trains the model then prunes it, until `strip`.
+        """Set the constraints; whatever trains the model then prunes it, until `strip`.
 
         Used as `with pruner.attach(...):` it is stripped where the block ends, by an error too.
 
@@ -181,7 +182,7 @@ class WeightPruner:
         jit: bool,
         state: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> None:
-        """Does what `attach` does, for the training loop of `compress.train`."""
+        """Attach the pruner, for the training loop of `compress.train`."""
         self._jit = jit
         self._begin(model, total_steps, steps_per_epoch, state)
 
@@ -191,11 +192,11 @@ class WeightPruner:
         return self._model is not None
 
     def may_select(self, step: int) -> bool:
-        """Allows weights only after the last mask update."""
+        """Allow weights only after the last mask update."""
         return not self.targets or self._last_update is None or step >= self._last_update
 
     def once(self, model: keras.Model) -> WeightReport:
-        """Prunes to the final sparsity now, without training; holds nothing afterwards.
+        """Prune to the final sparsity now, without training; holds nothing afterwards.
 
         Args:
             model: Its weights are changed in place.
@@ -206,7 +207,7 @@ class WeightPruner:
         return self.report
 
     def __enter__(self) -> WeightPruner:
-        """Begins a block that is pruned; `attach` comes before."""
+        """Begin a block that is pruned; `attach` comes before."""
         if self._model is None:
             raise InputError(
                 "A WeightPruner must be attached to a model. Received: none. Write "
@@ -215,11 +216,11 @@ class WeightPruner:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Strips the model, whatever has happened."""
+        """Strip the model, whatever has happened."""
         self.strip()
 
     def strip(self) -> WeightReport:
-        """Takes masks and constraints off, leaving an ordinary model with exact zeros.
+        """Take masks and constraints off, leaving an ordinary model with exact zeros.
 
         To be called after training, failed training too; a second call changes nothing.
         """
@@ -234,7 +235,7 @@ class WeightPruner:
         return self.report
 
     def state(self) -> State:
-        """Returns what a training needs to go on: the step and the masks, as bits."""
+        """Return the state to resume a training from: the step and the masks, as bits."""
         state: State = {
             "step": self._step.numpy(),
             "updated": self._updated.numpy(),
@@ -247,8 +248,6 @@ class WeightPruner:
     # -- inside ----------------------------------------------------------------------------
 
     def _find(self, model: keras.Model, floors: Sequence[float] | None = None) -> None:
-        from compress.prune.weights.masks import Ranking
-
         found, self.kept = find_targets(
             model, include=self.options.include, overrides=self.options.overrides
         )
@@ -287,8 +286,6 @@ class WeightPruner:
         steps_per_epoch: int | None,
         state: Mapping[str, npt.NDArray[Any]] | None,
     ) -> None:
-        import tensorflow as tf
-
         if self._model is not None:
             raise InputError("A WeightPruner must be used for one training. Make a new one.")
         if self.schedule is not None:
@@ -319,8 +316,7 @@ class WeightPruner:
             target.variable.assign(target.variable.value * self._masks[place])
 
     def _holding(self, place: int, own: Constraint | None) -> Constraint:
-        """Returns the constraint of one weight: the user's, the count, the mask."""
-        import tensorflow as tf
+        """Return the constraint of one weight: the user's, the count, the mask."""
 
         def constraint(weight: Any) -> Any:
             # the first call of a pass over the weights, in every trace: this is a step
@@ -335,8 +331,6 @@ class WeightPruner:
         return constraint
 
     def _maybe_update(self, step: Any) -> None:
-        import tensorflow as tf
-
         step = tf.cast(step, tf.int64)
         due, sparsity = self.schedule(step)
         if self.pattern.decides and self.options.freeze:
@@ -351,8 +345,6 @@ class WeightPruner:
         tf.cond(due, update, lambda: tf.constant(False))
 
     def _new_masks(self, sparsity: Any) -> list[Any]:
-        import tensorflow as tf
-
         own = {id(variable): constraint for variable, constraint in self._given_back}
         values = []
         for target in self.targets:
@@ -377,7 +369,7 @@ class WeightPruner:
 
     @property
     def report(self) -> WeightReport:
-        """What is pruned by now, and what is kept and why."""
+        """The pruned weights so far, and the kept layers with reasons."""
         pruned = tuple(
             PrunedLayer(
                 target.layer,
@@ -393,12 +385,10 @@ class WeightPruner:
 
 
 def _traced_anew(model: Any) -> None:
-    """Lets the next `fit` trace its step: one that was traced has the constraints of its time."""
+    """Make the next `fit` trace its step anew: a traced step keeps its constraints."""
     if getattr(model, "train_function", None) is not None:
         model.train_function = None
 
 
 def _as(flags: Any, like: Any) -> Any:
-    import tensorflow as tf
-
     return tf.cast(flags, like.dtype)

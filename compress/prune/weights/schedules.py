@@ -1,4 +1,4 @@
-"""When masks are updated and to which sparsity: the plan's times, or a tfmot schedule.
+"""Schedules of mask updates and sparsity: the plan's times, or a tfmot schedule.
 
 A schedule is a function step -> (update now, sparsity), as tfmot's are; the first step of training
 is 1. This module alone imports tfmot.
@@ -34,7 +34,7 @@ class Times:
 def update_times(
     options: WeightOptions, total_steps: int, steps_per_epoch: int | None = None
 ) -> Times:
-    """Turns the plan's times into steps, such that the last update has full sparsity.
+    """Turn the plan's times into steps, such that the last update has full sparsity.
 
     A schedule updates when (step - begin) is a multiple of the frequency: the end is moved
     back to the last such step, else the final sparsity would never be reached.
@@ -86,7 +86,7 @@ def _outside(options: WeightOptions, total: int, rule: str) -> InputError:
 
 
 def planned(options: WeightOptions, times: Times) -> Any:
-    """Returns the plan's schedule, a tfmot object.
+    """Return the plan's schedule, a tfmot object.
 
     Reference:
         Zhu & Gupta 2017, "To prune, or not to prune", equation 1.
@@ -101,7 +101,7 @@ def planned(options: WeightOptions, times: Times) -> Any:
 
 
 def checked(schedule: Any, total_steps: int | None) -> Any:
-    """Checks a schedule that a user made.
+    """Check a schedule that a user made.
 
     Args:
         schedule: tfmot's `ConstantSparsity` or `PolynomialDecay`, or any function from a step
@@ -126,7 +126,7 @@ def checked(schedule: Any, total_steps: int | None) -> Any:
 
 
 def final_sparsity(schedule: Any, options: WeightOptions) -> float:
-    """Returns the sparsity that a schedule comes to."""
+    """Return the sparsity that a schedule comes to."""
     for name in ("final_sparsity", "target_sparsity"):
         value = getattr(schedule, name, None)
         if value is not None:
@@ -135,7 +135,7 @@ def final_sparsity(schedule: Any, options: WeightOptions) -> float:
 
 
 def last_update(schedule: Any, total_steps: int | None) -> int | None:
-    """Returns the step of the last mask update; None: it never ends or nobody knows."""
+    """Return the step of the last mask update; None: it never ends or nobody knows."""
     end, begin = getattr(schedule, "end_step", None), getattr(schedule, "begin_step", None)
     frequency = getattr(schedule, "frequency", 1)
     if end == -1:
@@ -146,7 +146,7 @@ def last_update(schedule: Any, total_steps: int | None) -> int | None:
 
 
 def schedule_from(config: Mapping[str, Any]) -> Any:
-    """Returns the schedule that `get_config()` of a tfmot schedule describes.
+    """Return the schedule that `get_config()` of a tfmot schedule describes.
 
     Raises:
         InputError: Its class is none of tfmot's.

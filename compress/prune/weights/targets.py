@@ -1,24 +1,22 @@
-"""Which weights of a model are pruned, why the others are not, and the report of both."""
+"""Weights to prune, kept layers with reasons, and the report of both."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from compress.core.errors import unknown_name
+from compress.core.lazy_modules import keras, tf
 from compress.core.summary import Readable, Summary
 from compress.measure import formats
 from compress.model.internals import calls, is_graph, layers_inside, own_variables
 from compress.model.layers import BIAS, DEPTHWISE, EMBEDDING, KERNEL, NORMALIZATION, class_of
 from compress.plan import LayerShare
 from compress.reconstruction import RepairReport
-
-if TYPE_CHECKING:
-    import keras
 
 ENDS = "ends"
 _NOT_ASKED = {
@@ -48,18 +46,14 @@ class View:
     swapped: bool = False
 
     def matrices(self, weight: Any) -> Any:
-        """Returns a tensor of the weight's shape as (positions, inputs, outputs)."""
-        import tensorflow as tf
-
+        """Return a tensor of the weight's shape as (positions, inputs, outputs)."""
         if self.swapped:
             stored = tf.reshape(weight, (self.positions, self.outputs, self.inputs))
             return tf.transpose(stored, (0, 2, 1))
         return tf.reshape(weight, (self.positions, self.inputs, self.outputs))
 
     def weight(self, matrices: Any) -> Any:
-        """Returns (positions, inputs, outputs) in the weight's shape."""
-        import tensorflow as tf
-
+        """Return (positions, inputs, outputs) in the weight's shape."""
         return tf.reshape(tf.transpose(matrices, (0, 2, 1)) if self.swapped else matrices,
                           self.shape)  # fmt: skip
 
@@ -125,7 +119,7 @@ class PrunedLayer:
 
 @dataclass(frozen=True, repr=False)
 class WeightReport(Readable):
-    """What was pruned, what was kept and why.
+    """Report of a weight pruning: pruned weights, and kept layers with reasons.
 
     Attributes:
         pruned: The pruned weights, in the order of the model.
@@ -150,7 +144,7 @@ class WeightReport(Readable):
         return sum(layer.zeros for layer in self.pruned) / total if total else 0.0
 
     def screen(self) -> Summary:
-        """Returns what is worth a screen: the share of zeros, by layer, and what was kept."""
+        """Return a summary for the screen: the share of zeros by layer, and the kept layers."""
         total = sum(layer.size for layer in self.pruned)
         return Summary(
             f"{self.sparsity:.1%} zeros among {formats.count(total)} pruned weights "
@@ -166,7 +160,7 @@ class WeightReport(Readable):
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the record as JSON."""
+        """Return the record as JSON."""
         return {**asdict(self), "sparsity": self.sparsity}
 
 
@@ -176,7 +170,7 @@ def find_targets(
     include: Sequence[str] = (),
     overrides: Sequence[LayerShare] = (),
 ) -> tuple[list[Target], list[SkippedLayer]]:
-    """Sorts the layers that have weights into those to prune and those to keep.
+    """Sort the layers that have weights into those to prune and those to keep.
 
     Layers inside layers (cells, attention's projections, wrapped and composite layers) are
     looked at one by one. A custom layer says what to prune by `get_prunable_weights()`, as
@@ -213,8 +207,6 @@ def _layers(model: keras.Model) -> Iterator[tuple[str, Any]]:
         for layer in layers_inside(model, include_self=False):
             yield layer.path.partition("/")[2] or layer.name, layer
         return
-    import keras
-
     for name, operation in calls(model):
         if isinstance(operation, keras.layers.Layer):
             for layer in layers_inside(operation):
@@ -222,9 +214,7 @@ def _layers(model: keras.Model) -> Iterator[tuple[str, Any]]:
 
 
 def _of_layer(name: str, layer: Any, include: Sequence[str]) -> tuple[list[Target], str]:
-    """Returns the targets of a layer, and why it has none."""
-    import keras
-
+    """Return the targets of a layer, and why it has none."""
     kind = type(layer).__name__
     if not own_variables(layer) or isinstance(layer, keras.Model):
         return [], ""
@@ -249,7 +239,7 @@ def _of_layer(name: str, layer: Any, include: Sequence[str]) -> tuple[list[Targe
 
 
 def _view(layer: Any, variable: Any, role: str) -> View | None:
-    """Returns a kernel as matrices, or None where it has no input and output axes."""
+    """Return a kernel as matrices, or None where it has no input and output axes."""
     shape, work = tuple(variable.shape), class_of(layer).work
     if role not in (KERNEL, EMBEDDING) or len(shape) < 2:
         return None

@@ -1,1 +1,1 @@
-"""Which channels belong together: slots, what rules say of calls, units and groups."""
+"""Coupling of channels: slots, calls as rules see them, units, groups and blocks."""

@@ -1,4 +1,4 @@
-"""Blocks: residual branches that can leave as a whole, so that depth can be chosen like widths.
+"""Blocks: residual branches that can be removed as a whole (depth pruning).
 
 Exact as for channels: a model without a block equals the original with the block's operand of its
 sum set to zero.
@@ -32,7 +32,7 @@ ALWAYS: Needs = frozenset([frozenset()])
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """A branch that can leave.
+    """A residual branch that can be removed.
 
     Attributes:
         index: Place in `blocks_of`.
@@ -57,7 +57,7 @@ class Block:
 
 @dataclass(frozen=True)
 class HeldBlock:
-    """A sum with a branch that cannot leave.
+    """A sum with a branch that cannot be removed.
 
     Attributes:
         name: Of the sum, likewise.
@@ -71,7 +71,7 @@ class HeldBlock:
 
 
 class Depth:
-    """The blocks of a model, and what of it each of them carries.
+    """The blocks of a model, with the calls and weights that depend on them.
 
     Args:
         program: The recorded model.
@@ -95,22 +95,22 @@ class Depth:
         self._operands = operands
 
     def needs(self, calls: Sequence[Node]) -> Needs:
-        """Returns what a call needs, given with the nested models around it, outer ones first."""
+        """Return the needs of a call, given with the nested models around it, outer ones first."""
         found = ALWAYS
         for node in calls:
             found = both(found, self._calls.get(id(node), ALWAYS))
         return found
 
     def needs_of(self, weight: Any) -> Needs:
-        """Returns what a weight needs."""
+        """Return the needs of a weight."""
         return self._weights.get(id(weight), ALWAYS)
 
     def stays(self, node: Node, dropped: Collection[int]) -> bool:
-        """Tells whether a call of the program, or of a nested one that stays, is still made."""
+        """Return whether a call of the program, or of a nested one that stays, is still made."""
         return met(self._calls.get(id(node), ALWAYS), dropped)
 
     def staying(self, node: Node, dropped: Collection[int]) -> list[int]:
-        """Returns the places of the inputs of a call that do not leave."""
+        """Return the places of the inputs of a call that do not leave."""
         return [
             at
             for at in range(len(node.inputs))
@@ -119,7 +119,7 @@ class Depth:
 
 
 def blocks_of(coupling: Coupling) -> tuple[Block, ...]:
-    """Returns the blocks of a model in its order.
+    """Return the blocks of a model in its order.
 
     An operand of a sum (keras.layers.Add, keras.ops.add, `x + y`) is a block where layers with
     kernels lead to it alone, whose weights nothing else uses, and where another operand of the
@@ -131,7 +131,7 @@ def blocks_of(coupling: Coupling) -> tuple[Block, ...]:
 
 
 class _Finder:
-    """Goes through the sums of a model in its order, those of nested models in place of it.
+    """Search for blocks, sum by sum in the order of the model, nested models in their place.
 
     Attributes:
         programs: Of the model and of those nested in it.
@@ -158,7 +158,7 @@ class _Finder:
         self._inside_layers()
 
     def blocks(self) -> tuple[Block, ...]:
-        """Returns the branches that may leave as blocks."""
+        """Return the branches that may leave as blocks."""
         sums = Counter(id(branch.merge) for branch in self._found)
         blocks: list[Block] = []
         for index, branch in enumerate(self._found):
@@ -178,7 +178,7 @@ class _Finder:
         return tuple(blocks)
 
     def _list(self, program: Program, prefix: str) -> None:
-        """Notes programs and the names of calls, and who uses weights and nested programs."""
+        """Note programs, the names of calls, and the users of weights and nested programs."""
         if program in self.programs:
             return
         self.programs.append(program)
@@ -190,7 +190,7 @@ class _Finder:
                 self._list(node.body, f"{prefix}{node.name}/")
 
     def _sums(self, program: Program) -> Iterator[tuple[Flow, Node]]:
-        """Yields the sums, each with the flow of its program; those of a shared model once."""
+        """Yield the sums, each with the flow of its program; those of a shared model once."""
         seen: set[int] = set()
 
         def visit(own: Program) -> Iterator[tuple[Flow, Node]]:
@@ -205,7 +205,7 @@ class _Finder:
         return visit(program)
 
     def _leaving(self, flow: Flow, merge: Node) -> Iterator[Branch]:
-        """Yields the branches of a sum that may leave; notes those that stay."""
+        """Yield the branches of a sum that may leave; notes those that stay."""
         name, none = self._names[id(merge)], True
         for branch, reason in judged(flow, merge, self._why_not):
             none = False
@@ -231,7 +231,7 @@ class _Finder:
         return ""
 
     def _inside_layers(self) -> None:
-        """Notes the blocks of models that layers hold: they lie in these layers' configs."""
+        """Note the blocks of models that layers hold: they lie in these layers' configs."""
         names = {
             id(node.operation): self._names[id(node)]
             for program in self.programs
@@ -260,7 +260,7 @@ class _Finder:
 
 
 def _all_calls(nodes: Sequence[Node]) -> Iterator[Node]:
-    """Yields calls, and behind a nested model those inside."""
+    """Yield calls, and behind a nested model those inside."""
     for node in nodes:
         yield node
         if node.body is not None:
@@ -268,30 +268,34 @@ def _all_calls(nodes: Sequence[Node]) -> Iterator[Node]:
 
 
 def _held_by(node: Node) -> Sequence[Any]:
-    """Returns what a call may share with others: a nested model's program, a layer's weights."""
+    """Return a nested model's program, or a layer's weights: other calls may use them too."""
     return [node.body] if node.body is not None else getattr(node.operation, "weights", ())
 
 
 def either(needs: Iterable[Needs]) -> Needs:
-    """Returns what is met where one of several is."""
+    """Return needs that are met where those of one of several are."""
     sets = frozenset().union(*needs)
     return frozenset(one for one in sets if not any(other < one for other in sets))
 
 
 def both(first: Needs, second: Needs) -> Needs:
-    """Returns what is met where both are."""
+    """Return needs that are met where both are."""
     if first == ALWAYS:
         return second
     return either([frozenset(one | two for one in first for two in second)])
 
 
 def met(needs: Needs, dropped: Collection[int]) -> bool:
-    """Tells whether something stays when blocks leave."""
+    """Return whether needs are met without the dropped blocks."""
     return any(one.isdisjoint(dropped) for one in needs)
 
 
 def needs_of_calls(program: Program, operands: Mapping[tuple[int, int], int]) -> dict[int, Needs]:
-    """Returns what each call of a program needs, by id, those of nested models apart.
+    """Return the blocks that each call of a program needs, by id; nested models apart.
+
+    A call is made as long as something that is left takes its results. So its needs are an "or" of
+    "and"s: a layer in a block needs the block, one in a block within a block needs both, and a
+    normalization that two blocks share needs either.
 
     Args:
         program: The recorded model, or a nested one.
@@ -312,7 +316,7 @@ def needs_of_calls(program: Program, operands: Mapping[tuple[int, int], int]) ->
 
 
 def needs_of_weights(program: Program, calls: Mapping[int, Needs]) -> dict[int, Needs]:
-    """Returns what each weight needs, by id: one of the calls that it takes part in.
+    """Return the blocks that each weight needs, by id: those of one of its calls.
 
     Args:
         program: The recorded model.

@@ -1,4 +1,4 @@
-"""Operands of sums as branches: the calls that only they need, and which of them may leave.
+"""Branches: operands of sums with the calls that nothing else needs.
 
 A sum of a branch and a shortcut is the shortcut where the branch is zero. An operand may leave
 where another one stays that leads straight back, without a nonlinearity, to something that the
@@ -27,7 +27,7 @@ MASK = "it ends a Keras mask, which would pass through the sum without it"
 
 
 def is_linear(node: Node) -> bool:
-    """Tells whether a call, or every call of a nested model, has no nonlinearity.
+    """Return whether a call, or every call of a nested model, has no nonlinearity.
 
     Pooling and normalization count as linear: shortcuts are made of them.
     """
@@ -41,7 +41,7 @@ def is_linear(node: Node) -> bool:
 
 
 def has_kernel(node: Node) -> bool:
-    """Tells whether a layer, or one of a nested model, has a weight that products are made of."""
+    """Return whether a layer, or one of a nested model, has a weight that products are made of."""
     if node.body is not None:
         return any(map(has_kernel, node.body.walk()))
     return class_of(node.operation).work not in UNCOUNTED and any(
@@ -50,7 +50,7 @@ def has_kernel(node: Node) -> bool:
 
 
 def operands_of(node: Node) -> Sequence[int]:
-    """Returns the places of a sum's operands that could leave it; (): it is no sum of tensors."""
+    """Return the places of a sum's operands that could leave it; (): it is no sum of tensors."""
     kind = type(node.operation).__name__ if is_keras(node.operation) else ""
     if kind == "Add" and len(node.inputs) > 1:
         return range(len(node.inputs))
@@ -80,14 +80,14 @@ class Branch:
     macs: float
 
     def passes_by(self, other: Branch) -> bool:
-        """Tells whether this operand is a way past another one of the same sum."""
+        """Return whether this operand is a way past another one of the same sum."""
         if self.straight & other.sources:
             return True
         return bool(self.begins & other.begins) and not other.straight & self.sources
 
 
 class Flow:
-    """Which calls of one program take what, and what comes of what.
+    """Dependencies between the tensors of one program.
 
     Args:
         program: The recorded model, or a nested one.
@@ -117,7 +117,7 @@ class Flow:
         self._straight[id(tensor)] = bit | straight
 
     def branch(self, merge: Node, place: int) -> Branch:
-        """Returns an operand with the calls whose every output leads to it alone."""
+        """Return an operand with the calls whose every output leads to it alone."""
         found: dict[int, Node] = {}
         if self._graph.count_reads(merge.inputs[place]) == 1:
             uses: Counter[int] = Counter()
@@ -151,7 +151,7 @@ class Flow:
 def judged(
     flow: Flow, merge: Node, why_not: Callable[[Branch], str]
 ) -> Iterator[tuple[Branch, str]]:
-    """Yields the branches of a sum that have kernels, each with why it stays; "": it may leave.
+    """Yield the branches of a sum that have kernels, each with the reason to keep it, or "".
 
     All that may leave may leave together: a side that passes by them stays.
 
@@ -202,7 +202,7 @@ def judged(
 
 
 def _whole(merge: Node, branch: Branch) -> bool:
-    """Tells whether an operand has the shape and the type of the sum."""
+    """Return whether an operand has the shape and the type of the sum."""
     own, result = merge.inputs[branch.place], merge.outputs[0]
     return (tuple(own.shape), own.dtype) == (tuple(result.shape), result.dtype)
 

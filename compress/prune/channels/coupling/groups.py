@@ -1,4 +1,4 @@
-"""The coupling of a model: units, groups, what is frozen and why."""
+"""The coupling of a model: units, groups, and frozen units with reasons."""
 
 from __future__ import annotations
 
@@ -74,20 +74,20 @@ class KeptSlots:
         self._mask = mask
 
     def __call__(self, ids: Ids) -> Ids:
-        """Returns the kept indices of an axis."""
+        """Return the kept indices of an axis."""
         return np.flatnonzero(self.flags(ids))
 
     def flags(self, ids: Ids) -> Mask:
-        """Returns for every index of an axis whether it is kept."""
+        """Return a boolean for each index of an axis: True where it is kept."""
         return np.asarray(self._mask[self._unit[ids]])
 
     def count(self, ids: Ids) -> int:
-        """Returns the number of kept indices."""
+        """Return the number of kept indices."""
         return int(np.count_nonzero(self.flags(ids)))
 
 
 class Coupling:
-    """What belongs together in a model.
+    """Units and groups of a model: channels that must be kept or removed together.
 
     Args:
         program: From `compress.model.recording.record`.
@@ -130,7 +130,7 @@ class Coupling:
         self.began = self.whole + np.array([group.fixed for group in self.groups], np.int64)
 
     def kept(self, mask: Mask) -> KeptSlots:
-        """Turns a mask over units into a kept set; frozen units must be in it.
+        """Turn a mask over units into a kept set; frozen units must be in it.
 
         Raises:
             ValueError: A frozen unit is not kept.
@@ -140,7 +140,7 @@ class Coupling:
         return KeptSlots(self.unit, mask)
 
     def continues(self, original: Coupling) -> None:
-        """Says that this model is what earlier steps left of another.
+        """Take the channel counts of the unpruned original for rounding and floors.
 
         Steps of kept numbers and floors are those of the original's widths: a layer of 16
         channels that lost 8 is not one of 8, which might be thinned to 4.
@@ -157,14 +157,14 @@ class Coupling:
         return Depth(self.program, self.graph)
 
     def keep_first_units(self, kept: Ids) -> Mask:
-        """Return the mask that keeps the first units of each group, so many as `kept` says."""
+        """Return the mask that keeps the first `kept` units of each group."""
         mask = np.ones(self.units, bool)
         for group, count in zip(self.groups, kept, strict=True):
             mask[group.units[count:]] = False
         return mask
 
     def frozen_report(self) -> tuple[Frozen, ...]:
-        """Lists frozen units by reason, in the order in which the reasons arose."""
+        """List frozen units by reason, in the order in which the reasons arose."""
         makers = self._makers_by(self._reason, len(self.graph.freezes))
         counts = np.bincount(self._reason[self.frozen], minlength=len(makers)).tolist()
         return tuple(
@@ -174,7 +174,7 @@ class Coupling:
         )
 
     def reasons_of(self, group: Group) -> tuple[str, ...]:
-        """Says why units on the axes of a group are frozen."""
+        """Return the reasons why units on the axes of a group are frozen."""
         units = np.flatnonzero((self._signature == self._signature[group.units[0]]) & self.frozen)
         indices = dict.fromkeys(self._reason[units].tolist())
         return tuple(self.graph.freezes[index].reason for index in indices)
@@ -225,10 +225,10 @@ class Coupling:
         return tuple(groups), group_of
 
     def _makers_by(self, label: Ids, count: int) -> list[tuple[str, ...]]:
-        """Names the layers that made the units of each label, in the order of the model."""
+        """Return the layers that made the units of each label, in the order of the model."""
         names: list[dict[str, None]] = [{} for _ in range(count)]
-        stops = [*[start for start, _ in self.graph.makers[1:]], self.graph.count]
-        for (start, layer), stop in zip(self.graph.makers, stops, strict=True):
+        bounds = [*(start for start, _ in self.graph.makers), self.graph.count]
+        for (start, layer), stop in zip(self.graph.makers, bounds[1:], strict=True):
             for place in np.unique(label[self.unit[start:stop]]):
                 if place >= 0:
                     names[place][layer] = None
@@ -236,7 +236,7 @@ class Coupling:
 
 
 def _keyed(groups: tuple[Group, ...]) -> list[tuple[tuple[str, str, int], Group]]:
-    """Pairs groups with what names them in every step: maker, kind and place among equals."""
+    """Pair groups with a key that is the same in every step: maker, kind, place among equals."""
     seen: dict[tuple[str, str], int] = {}
     found = []
     for group in groups:
@@ -261,7 +261,7 @@ def _components(graph: CouplingGraph) -> tuple[Ids, int]:
 
 
 def _incidence(axes: list[Ids], unit: Ids, units: int) -> scipy.sparse.csr_array:
-    """Counts the entries of each unit on each axis, (axes, units)."""
+    """Count the entries of each unit on each axis, (axes, units)."""
     from scipy.sparse import coo_array
 
     columns = unit[np.concatenate(axes)] if axes else np.zeros(0, np.int64)

@@ -1,4 +1,4 @@
-"""Slots: which indices of tensor and weight axes belong together, and what rules say of calls.
+"""Slots, the indices of tensor and weight axes that belong together, and calls as rules see them.
 
 Every index on a *tracked* axis of a tensor has a slot id. Rules make ids, pass them on, link
 them and freeze them; connected components of the links are the units. An untracked axis
@@ -54,7 +54,7 @@ class Slots:
         return tuple(axis for axis, ids in enumerate(self.axes) if ids is not None)
 
     def get_factor(self, axis: int) -> Ids | int:
-        """Return an axis as `LayerCall.macs` takes it: its ids, or its size where untracked."""
+        """Return an axis as a factor for `LayerCall.macs`: its ids, or its size where untracked."""
         ids = self.axes[axis]
         return int(self.shape[axis] or 1) if ids is None else ids
 
@@ -106,7 +106,7 @@ class InnerModel:
 
 
 class CouplingGraph:
-    """Everything the rules find out about a model."""
+    """Slots, links, weights and costs of a model, as the rules state them."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -129,7 +129,7 @@ class CouplingGraph:
         self.first_inputs: dict[int, list[Slots]] = {}  # operation -> those of its first call
 
     def new(self, size: int, layer: str, kind: str = CHANNELS) -> Ids:
-        """Makes `size` slots that are linked to nothing."""
+        """Make `size` slots that are linked to nothing."""
         start, self.count = self.count, self.count + size
         self.makers.append((start, layer))
         if kind == HEADS:
@@ -137,17 +137,17 @@ class CouplingGraph:
         return np.arange(start, self.count)
 
     def link(self, first: Ids, second: Ids) -> None:
-        """Ties `first[i]` to `second[i]`; the shapes are broadcast."""
+        """Tie `first[i]` to `second[i]`; the shapes are broadcast."""
         if first is not second:
             self.pairs.append((first, second))
 
     def freeze(self, ids: Ids | None, reason: str, layer: str) -> None:
-        """Keeps slots, for a reason that names a layer."""
+        """Keep slots, for a reason that names a layer."""
         if ids is not None and ids.size:
             self.freezes.append(Freeze(ids, reason, layer))
 
     def bind(self, variable: Any, axis: int, ids: Ids | None, layer: str) -> None:
-        """Says which slots index an axis of a variable; None: the axis stays whole.
+        """Bind slots to an axis of a variable; None: the axis stays whole.
 
         A shared variable's second binding is linked to its first.
         """
@@ -164,12 +164,12 @@ class CouplingGraph:
 
 
 def sizes(shape: Shape) -> int:
-    """Returns the number of entries; unknown sizes count as one."""
+    """Return the number of entries; unknown sizes count as one."""
     return math.prod(1 if size is None else size for size in shape)
 
 
 Follow = Callable[[Any, Sequence[Slots], CouplingGraph], "tuple[Program, list[Slots]]"]
-"""What the engine hands to rules: follows slots through a model inside a layer."""
+"""(model, slots of its inputs, graph) -> its program and the slots of its outputs; for rules."""
 
 
 @dataclass(eq=False)
@@ -205,11 +205,11 @@ class LayerCall:
     # -- slots ---------------------------------------------------------------------------
 
     def new(self, size: int, kind: str = CHANNELS) -> Ids:
-        """Makes slots for a new axis; heads are never rounded to multiples."""
+        """Make slots for a new axis; heads are never rounded to multiples."""
         return self.graph.new(size, self.name, kind)
 
     def link(self, first: Ids | None, second: Ids | None, why: str = "") -> Ids | None:
-        """Ties two axes entry by entry; where one is untracked the other is frozen.
+        """Tie two axes entry by entry; where one is untracked the other is frozen.
 
         Returns:
             The ids of the common axis; None if both are untracked.
@@ -222,28 +222,28 @@ class LayerCall:
         return ids
 
     def freeze(self, ids: Ids | None, reason: str) -> None:
-        """Keeps these slots and reports the reason under this layer's name."""
+        """Keep these slots and reports the reason under this layer's name."""
         self.graph.freeze(ids, reason, self.name)
 
     def barrier(self, slots: Slots, reason: str, axes: Sequence[int] | None = None) -> None:
-        """Freezes all tracked axes (or some axes) of a tensor."""
+        """Freeze all tracked axes (or some axes) of a tensor."""
         for axis in slots.tracked if axes is None else axes:
             self.freeze(slots.axes[axis], reason)
 
     def fixed(self, size: int, reason: str) -> Ids:
-        """Makes slots that are kept from the start: a part of a tracked axis is fixed."""
+        """Make slots that are kept from the start: a part of a tracked axis is fixed."""
         ids = self.new(size)
         self.freeze(ids, reason)
         return ids
 
     def columns(self, ids: Ids, rows: int) -> Ids:
-        """Ties entries at equal positions of `rows` equal runs; returns the first run."""
+        """Tie entries at equal positions of `rows` equal runs; returns the first run."""
         table = ids.reshape(rows, -1)
         self.graph.link(table[1:], np.broadcast_to(table[:1], table[1:].shape))
         return np.asarray(table[0])
 
     def rows(self, ids: Ids, rows: int) -> Ids:
-        """Ties all entries within each of `rows` equal runs; returns one of each run."""
+        """Tie all entries within each of `rows` equal runs; returns one of each run."""
         table = ids.reshape(rows, -1)
         self.graph.link(table[:, 1:], np.broadcast_to(table[:, :1], table[:, 1:].shape))
         return np.asarray(table[:, 0])
@@ -251,13 +251,13 @@ class LayerCall:
     # -- weights, costs, edits -----------------------------------------------------------
 
     def bind(self, variable: Any, axis: int, ids: Ids | None) -> None:
-        """Says which slots index an axis of a weight; a missing weight (None) is skipped."""
+        """Bind slots to an axis of a weight; a missing weight (None) is skipped."""
         if variable is not None:
             axis = axis % len(variable.shape)
             self.graph.bind(variable, axis, ids, self.name)
 
     def macs(self, positions: float, *axes: Ids | int | None) -> None:
-        """Adds MACs: positions x the sizes of the axes (ids shrink, numbers do not)."""
+        """Add MACs: positions x the sizes of the axes (ids shrink, numbers do not)."""
         coefficient = float(positions) * self.positions
         factors = []
         for axis in axes:
@@ -269,20 +269,20 @@ class LayerCall:
             self.graph.terms.append(Term(coefficient, tuple(factors), self.name, (self.node,)))
 
     def config(self, key: str, ids: Ids | None) -> None:
-        """Sets config[key] to the number of kept entries; untracked: left as it is."""
+        """Set config[key] to the number of kept entries; untracked: left as it is."""
         if ids is not None:
             self.edit(lambda config, kept: config.__setitem__(key, kept.count(ids)))
 
     def edit(self, change: ConfigEdit) -> None:
-        """Adds a change of the layer's config: `change(config, kept)`."""
+        """Add a change of the layer's config: `change(config, kept)`."""
         self.graph.config_edits[id(self.node.operation)].append((self.path, change))
 
     def edit_call(self, change: CallEdit) -> None:
-        """Adds a change of this call's arguments: (args, kwargs, kept) -> (args, kwargs)."""
+        """Add a change of this call's arguments: (args, kwargs, kept) -> (args, kwargs)."""
         self.graph.call_edits[id(self.node)].append(change)
 
     def follows_weights(self) -> None:
-        """Says that the config follows from the axes of the layer's weights alone.
+        """State that the config follows from the axes of the layer's weights alone.
 
         Calls of one layer are then tied by its weights, not input by input: they may take
         tensors of other kinds (a tied embedding) or numbers (an initial state).
@@ -290,17 +290,17 @@ class LayerCall:
         self.graph.by_weights.add(id(self.layer))
 
     def scale(self, variable: Any, factor: Callable[[Kept], float]) -> None:
-        """Multiplies a weight by `factor(kept)` after slicing."""
+        """Multiply a weight by `factor(kept)` after slicing."""
         if variable is not None:
             self.graph.scales[id(self.node.operation)].append((variable, factor))
 
     def statistics(self, ids: Ids | None) -> None:
-        """Notes that the layer reduces over this axis: its statistics are of kept entries."""
+        """Note that the layer reduces over this axis: its statistics are of kept entries."""
         if ids is not None:
             self.graph.statistics.append((self.name, ids))
 
     def unknown(self, reason: str) -> list[Slots]:
-        """Treats the call as opaque: inputs frozen, outputs fixed, reported by name."""
+        """Treat the call as opaque: inputs frozen, outputs fixed, reported by name."""
         kind = type(self.layer).__name__
         self.graph.unknown.setdefault(self.name, (kind, reason))
         text = f"layer '{self.name}' ({kind}): {reason}"
@@ -320,7 +320,7 @@ class LayerCall:
         positions: int = 1,
         **kwargs: Any,
     ) -> LayerCall:
-        """Returns the call of a layer inside this one; `rules.apply` applies its rule.
+        """Return the call of a layer inside this one; `rules.apply` applies its rule.
 
         Args:
             layer: The inner layer.
@@ -342,7 +342,7 @@ class LayerCall:
         )
 
     def model(self, model: Any, inputs: Sequence[Slots], key: str, steps: int) -> list[Slots]:
-        """Follows slots through a model inside this layer.
+        """Follow slots through a model inside this layer.
 
         Args:
             model: A graph of layers.
@@ -368,7 +368,7 @@ class LayerCall:
     def out(
         self, axes: dict[int, Ids | None], *, zero: bool = False, index: int = 0, origin: str = ""
     ) -> Slots:
-        """Makes the slots of an output from the ids of its tracked axes."""
+        """Make the slots of an output from the ids of its tracked axes."""
         shape = self.shapes[index]
         ids: list[Ids | None] = [None] * len(shape)
         for axis, value in axes.items():
@@ -377,7 +377,7 @@ class LayerCall:
         return Slots(shape, tuple(ids), zero, origin)
 
     def passed(self, slots: Slots, *, zero: bool | None = None, index: int = 0) -> Slots:
-        """Makes an output whose tracked axes are those of an input of equal rank."""
+        """Make an output whose tracked axes are those of an input of equal rank."""
         return Slots(
             self.shapes[index], slots.axes, slots.zero if zero is None else zero, slots.origin
         )

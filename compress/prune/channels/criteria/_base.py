@@ -1,4 +1,4 @@
-"""What a criterion sees: the weights that units own, and data where it needs them."""
+"""Context of a criterion: the weights of units, and data where it needs them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BATCH = 128
 
 
 def named(criterion: str | Criterion) -> tuple[str, Criterion]:
-    """Returns a criterion with the name that reports and maps know it by.
+    """Return a criterion with the name that reports and maps know it by.
 
     Raises:
         InputError: There is none of this name.
@@ -91,7 +91,7 @@ class Context:
         self._sums: dict[tuple[int, float], Scores] = {}
 
     def of_all(self, compute: Callable[[Context], T]) -> T:
-        """Returns what a criterion computes for all groups at once: `compute(self)`, run once."""
+        """Return `compute(self)`, for criteria that compute all groups at once; it is run once."""
         if compute not in self._of_all:
             self._of_all[compute] = compute(self)
         found: T = self._of_all[compute]
@@ -102,7 +102,7 @@ class Context:
         self._scored |= {(id(criterion), index): part for index, part in enumerate(scores)}
 
     def scored(self, criterion: Criterion, group: Group) -> Scores:
-        """Return what a criterion says of a group's units, (units,); higher = keep; asked once.
+        """Return a criterion's scores of a group's units, (units,), higher = keep; computed once.
 
         Where there are examples, units that are zero on all of them have the least of all, so
         that they leave first: nothing reads anything in them, however large their weights are.
@@ -138,25 +138,25 @@ class Context:
         return np.where(dead, min(0.0, float(scores.min())), scores)
 
     def slices(self, group: Group) -> list[Slice]:
-        """Returns all weight slices that the group's units own."""
+        """Return all weight slices that the group's units own."""
         return self._slices[group.index]
 
     def kernels(self, group: Group) -> list[Slice]:
-        """Returns the slices of kernels and tables: weights with two axes or more."""
+        """Return the slices of kernels and tables: weights with two axes or more."""
         return [part for part in self.slices(group) if len(part.variable.shape) > 1]
 
     def scales(self, group: Group) -> list[Slice]:
-        """Returns the slices of normalization scales."""
+        """Return the slices of normalization scales."""
         return [part for part in self.slices(group) if id(part.variable) in self._scales]
 
     def value(self, variable: Any) -> npt.NDArray[Any]:
-        """Returns a weight as an array."""
+        """Return a weight as an array."""
         if id(variable) not in self._values:
             self._values[id(variable)] = _array(variable)
         return self._values[id(variable)]
 
     def power_sums(self, part: Slice, power: float) -> Scores:
-        """Returns for every unit of a slice the sum of |w|^power over its entries."""
+        """Return the sum of |w|^power over the entries of each unit of a slice, (units,)."""
         sums = self._axis_sums(part, power)[part.entries]
         count = int(part.local.max()) + 1
         if len(sums) == count:  # one entry a unit, in the order of the units
@@ -164,7 +164,7 @@ class Context:
         return np.asarray(np.bincount(part.local, sums, count), np.float64)
 
     def combined(self, parts: list[Scores]) -> Scores:
-        """Puts the norms of a unit's slices together, (slices, units) -> (units,)."""
+        """Combine the norms of a unit's slices, (slices, units) -> (units,)."""
         table = np.stack(parts)
         if self.aggregate == "norm":
             return np.asarray(np.sqrt((table**2).sum(0)))
@@ -219,7 +219,7 @@ class Context:
 
 
 def _array(variable: Any) -> npt.NDArray[Any]:
-    """Returns a weight for reading; where TensorFlow lends its buffer, without a copy."""
+    """Return a weight for reading; where TensorFlow lends its buffer, without a copy."""
     try:
         return np.asarray(memoryview(variable.value.read_value()))
     except (AttributeError, TypeError, ValueError, BufferError):
@@ -242,7 +242,7 @@ def _by_group(coupling: Coupling, ids: Ids, place: Ids) -> list[tuple[int, Ids, 
 
 
 def magnitudes(context: Context) -> tuple[Scores, Scores]:
-    """Returns mean magnitudes by unit, summed over all read tensors, and how often each is read.
+    """Return mean magnitudes by unit, summed over all read tensors, and how often each is read.
 
     Tensors that layers with weights read are looked at, normalizations apart: there a unit may be
     alive that an activation behind them silences.

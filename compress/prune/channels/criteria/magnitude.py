@@ -10,7 +10,7 @@ from compress.prune.channels.criteria._base import Context, Scores, magnitudes
 
 
 def l1(group: Group, context: Context) -> Scores:
-    """Scores units by l1 norms of their kernel slices and normalization scales, (units,).
+    """Score units by l1 norms of their kernel slices and normalization scales, (units,).
 
     Reference:
         Li et al. 2017, "Pruning Filters for Efficient ConvNets"; over all coupled slices as
@@ -20,7 +20,7 @@ def l1(group: Group, context: Context) -> Scores:
 
 
 def l2(group: Group, context: Context) -> Scores:
-    """Scores units by l2 norms of their kernel slices and normalization scales, (units,).
+    """Score units by l2 norms of their kernel slices and normalization scales, (units,).
 
     Reference:
         Fang et al. 2023, "DepGraph", eq. 5, with norms instead of their squares.
@@ -36,7 +36,7 @@ def _norms(group: Group, context: Context, power: float) -> Scores:
 
 
 def bn_scale(group: Group, context: Context) -> Scores:
-    """Scores units by |gamma| of the normalization layers they pass, (units,).
+    """Score units by |gamma| of the normalization layers they pass, (units,).
 
     A group that passes none is scored by l2; the report says so.
 
@@ -51,7 +51,7 @@ def bn_scale(group: Group, context: Context) -> Scores:
 
 
 def fpgm(group: Group, context: Context) -> Scores:
-    """Scores units by the summed distance of their kernel slices to all others', (units,).
+    """Score units by the summed distance of their kernel slices to all others', (units,).
 
     Reference:
         He et al. 2019, "Filter Pruning via Geometric Median", eq. 4; over all kernels that a
@@ -72,12 +72,12 @@ def fpgm(group: Group, context: Context) -> Scores:
 
 
 def random(group: Group, context: Context) -> Scores:
-    """Draws scores from [0.5, 1.5), by the context's seed and the group's place, (units,)."""
+    """Draw scores from [0.5, 1.5), by the context's seed and the group's place, (units,)."""
     return 0.5 + np.random.default_rng((context.seed, group.index)).random(len(group.units))
 
 
 def activation(group: Group, context: Context) -> Scores:
-    """Scores units by the mean |activation| of their channels on training examples, (units,).
+    """Score units by the mean |activation| of their channels on training examples, (units,).
 
     Meant are the tensors that layers with weights read (behind the activation function); a
     group without such a tensor (heads inside an attention layer) is scored by l2, and the

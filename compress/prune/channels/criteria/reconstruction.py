@@ -1,4 +1,4 @@
-"""Reconstruction: units leave first that the others can stand in for."""
+"""Criterion by reconstruction: units that the others can replace are removed first."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Numbers = npt.NDArray[np.float64]
 
 
 def reconstruction(group: Group, context: Context) -> Scores:
-    """Scores units by what least squares cannot make good when they leave, (units,).
+    """Score units by the error that remains after least squares without them, (units,).
 
     All layers that read the group are looked at together. Of what is left, the unit leaves next
     whose removal adds least to the sum of their relative errors, all remaining weights being
@@ -67,7 +67,7 @@ class Reader:
 
 @dataclass(frozen=True, eq=False)
 class Elimination:
-    """How units left one after the other.
+    """The order in which units were removed, and the errors.
 
     Attributes:
         scores: Error that each added when it left, (units,); it never falls.
@@ -88,7 +88,7 @@ def eliminated(
     asked: Sequence[int] = (),
     given: npt.NDArray[np.int64] | None = None,
 ) -> Elimination:
-    """Lets units leave one after the other, those first that cost least.
+    """Remove units one after the other, those first that cost least.
 
     Args:
         readers: What reads them.
@@ -136,7 +136,7 @@ def _losses(reader: Reader, units: npt.NDArray[np.int64]) -> Numbers:
 
 
 def _remove(reader: Reader, columns: npt.NDArray[np.int64]) -> None:
-    """Takes columns out: the other weights make good what they can."""
+    """Remove columns; the other weights are solved for anew."""
     block = reader.inverse[np.ix_(columns, columns)]
     across = reader.inverse[:, columns]
     reader.kernel -= across @ np.linalg.solve(block, reader.kernel[columns])
@@ -149,7 +149,7 @@ def _remove(reader: Reader, columns: npt.NDArray[np.int64]) -> None:
 
 
 def all_readers(context: Context) -> list[list[Reader]]:
-    """Returns the readers of every group, from one pass over the examples."""
+    """Return the readers of every group, from one pass over the examples."""
     data = context.data
     if data is None:
         raise InputError("Criterion 'reconstruction' must have data to look at. Give data=.")
@@ -160,7 +160,7 @@ def all_readers(context: Context) -> list[list[Reader]]:
 
 @one_blas_thread()
 def readers_of(context: Context, seen: dict[int, Observed]) -> list[list[Reader]]:
-    """Returns the readers of every group.
+    """Return the readers of every group.
 
     Args:
         context: Weights by unit.

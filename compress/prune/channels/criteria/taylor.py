@@ -1,4 +1,4 @@
-"""Taylor: what the loss would change by, to first order, if a unit were zero."""
+"""Taylor criterion: the first-order change of the loss if a unit were zero."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BACKWARD = 1.3
 
 
 def taylor(group: Group, context: Context) -> Scores:
-    """Scores units by the mean over batches of (sum of gradient x weight)^2, (units,).
+    """Score units by the mean over batches of (sum of gradient x weight)^2, (units,).
 
     Needs data: labels of the training part. Statistics of normalization are no parameters
     of the loss and are left out.

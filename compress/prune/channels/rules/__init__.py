@@ -1,4 +1,4 @@
-"""Rules: what each layer does to slots. One file a family; `register_rule` adds yours."""
+"""Rules, which follow slots through each layer. One file a family; `register_rule` adds yours."""
 
 from compress.prune.channels.rules import (
     arithmetic,

@@ -1,4 +1,4 @@
-"""The table of rules, and what several families of rules need."""
+"""The table of rules, and functions for several families of rules."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.lazy_modules import keras
 from compress.model.layers import RuleTable
 from compress.prune.channels.coupling.slots import Ids, Kept, LayerCall, Shape, Slots, sizes
 
@@ -64,7 +65,7 @@ _OVER_LAST_AXIS = frozenset(["softmax", "log_softmax", "sparsemax"])
 
 
 def register_rule(layer_class: type, rule: Rule | None = None) -> Any:
-    """Teaches channel pruning a custom layer; usable as a decorator.
+    """Teach channel pruning a custom layer; usable as a decorator.
 
     Args:
         layer_class: The layer's class; subclasses that keep its `call` are meant too.
@@ -77,16 +78,16 @@ def register_rule(layer_class: type, rule: Rule | None = None) -> Any:
 
 
 def known(operation: Any) -> bool:
-    """Tells whether there is a rule."""
+    """Return whether there is a rule."""
     return rule_for(operation) is not None
 
 
 def apply(call: LayerCall) -> list[Slots]:
-    """Runs the rule of a call; a call without one is opaque."""
+    """Run the rule of a call; a call without one is opaque."""
     rule = rule_for(call.layer)
     if rule is None:
         return call.unknown("no rule for this class")
-    if is_adapted(call.layer):
+    if is_adapted(call.layer) and rule in all_rules():  # a rule of the user's may know it
         return call.unknown(ADAPTED)
     result = rule(call)
     return result if isinstance(result, list) else [result]
@@ -98,13 +99,13 @@ def is_adapted(layer: Any) -> bool:
 
 
 def arguments(call: LayerCall) -> dict[str, Any]:
-    """Returns the arguments of a call by name, in the order of the layer's signature."""
+    """Return the arguments of a call by name, in the order of the layer's signature."""
     signature = inspect.signature(call.layer.call)
     return dict(signature.bind_partial(*call.args, **call.kwargs).arguments)
 
 
 def operands(call: LayerCall, values: Any) -> list[Slots]:
-    """Returns the slots of tensors and constants; those of constants are untracked."""
+    """Return the slots of tensors and constants; those of constants are untracked."""
     by_tensor = _slots_by_tensor(call)
     found = []
     for value in values:
@@ -118,22 +119,18 @@ def _slots_by_tensor(call: LayerCall) -> dict[int, Slots]:
 
 
 def symbolic(value: Any) -> bool:
-    """Tells whether an argument is a tensor of the graph."""
-    import keras
-
+    """Return whether an argument is a tensor of the graph."""
     return isinstance(value, keras.KerasTensor)
 
 
 def holds_variable(call: LayerCall) -> bool:
-    """Tells whether a variable that no layer owns is among the arguments."""
-    import keras
-
+    """Return whether a variable that no layer owns is among the arguments."""
     flat = keras.tree.flatten((call.args, call.kwargs))
     return any(isinstance(value, keras.Variable) for value in flat)
 
 
 def edit_argument(call: LayerCall, name: str, change: Callable[[Any, Kept], Any]) -> None:
-    """Changes one argument of this call; one that was left out is None before."""
+    """Change one argument of this call; one that was left out is None before."""
     place = list(inspect.signature(call.layer.call).parameters).index(name)
 
     def edit(
@@ -147,7 +144,7 @@ def edit_argument(call: LayerCall, name: str, change: Callable[[Any, Kept], Any]
 
 
 def axes_of(axis: Any, rank: int) -> tuple[int, ...]:
-    """Returns the axes that an `axis` argument means, counted from the front; None: all."""
+    """Return the axes that an `axis` argument means, counted from the front; None: all."""
     if axis is None:
         return tuple(range(rank))
     each = axis if isinstance(axis, (list, tuple)) else (axis,)
@@ -155,21 +152,19 @@ def axes_of(axis: Any, rank: int) -> tuple[int, ...]:
 
 
 def arranged(call: LayerCall, x: Slots, sources: list[int | None]) -> Slots:
-    """Returns an output whose axis i is axis `sources[i]` of x; None: a new one."""
+    """Return an output whose axis i is axis `sources[i]` of x; None: a new one."""
     axes: list[Ids | None] = [None if source is None else x.axes[source] for source in sources]
     return replace(x, shape=call.shapes[0], axes=tuple(axes))
 
 
 def tensors(call: LayerCall, first: str, rest: str = "") -> dict[str, list[Slots]]:
-    """Returns the slots of the tensors in each argument, and freezes those that are masks.
+    """Return the slots of the tensors in each argument, and freezes those that are masks.
 
     Args:
         call: The call. Inside another layer it has no arguments, only inputs.
         first: The argument that the first input is then taken for.
         rest: The argument that all further inputs are then taken for.
     """
-    import keras
-
     if not call.args and not call.kwargs:
         return {first: call.inputs[:1], rest: call.inputs[1:]}
     by_tensor = _slots_by_tensor(call)
@@ -184,7 +179,7 @@ def tensors(call: LayerCall, first: str, rest: str = "") -> dict[str, list[Slots
 
 
 def tied(call: LayerCall, inputs: Sequence[Slots]) -> dict[int, Ids | None]:
-    """Ties the axes of tensors that are broadcast to the first output; returns its axes."""
+    """Tie the axes of tensors that are broadcast to the first output; returns its axes."""
     return {axis: _tie_axis(call, inputs, axis) for axis in range(len(call.shapes[0]))}
 
 
@@ -208,20 +203,20 @@ def _tie_axis(call: LayerCall, inputs: Sequence[Slots], axis: int) -> Ids | None
 
 
 def spans(call: LayerCall, slots: Slots, axis: int) -> bool:
-    """Tells whether a tensor has slots of its own on an axis of the first output."""
+    """Return whether a tensor has slots of its own on an axis of the first output."""
     shape = call.shapes[0]
     place = axis - (len(shape) - len(slots.shape))
     return place >= 0 and slots.shape[place] == shape[axis] and slots.axes[place] is not None
 
 
 def vanishes(call: LayerCall, inputs: Sequence[Slots], tracked: Sequence[int]) -> bool:
-    """Tells whether a product is zero at all removed entries of the tracked axes."""
+    """Return whether a product is zero at all removed entries of the tracked axes."""
     zeros = [slots for slots in inputs if slots.zero]
     return all(any(spans(call, slots, axis) for slots in zeros) for axis in tracked)
 
 
 def slice_constants(call: LayerCall, axes: dict[int, Sequence[Ids | None]]) -> None:
-    """Lets surgery slice constants among the arguments.
+    """Let surgery slice constants among the arguments.
 
     Args:
         call: Takes them.
@@ -241,7 +236,7 @@ def slice_constants(call: LayerCall, axes: dict[int, Sequence[Ids | None]]) -> N
 
 
 def sliced_constant(value: Any, axes: Sequence[Ids | None], kept: Kept) -> Any:
-    """Returns a constant without the removed entries of the axes that it is broadcast to."""
+    """Return a constant without the removed entries of the axes that it is broadcast to."""
     array = np.asarray(value)
     for place in range(-array.ndim, 0):
         ids = axes[place] if place >= -len(axes) else None
@@ -251,30 +246,28 @@ def sliced_constant(value: Any, axes: Sequence[Ids | None], kept: Kept) -> Any:
 
 
 def alike(value: Any, array: npt.NDArray[Any]) -> Any:
-    """Returns an array in the form (number, list, array, tensor) that a constant had."""
+    """Return an array in the form (number, list, array, tensor) that a constant had."""
     if array.shape == np.shape(value):
         return value
     if isinstance(value, (list, tuple)):  # numbers in lists take the dtype of the tensor
         return array.tolist()
     if isinstance(value, np.ndarray):
         return array
-    import keras
-
     return keras.ops.convert_to_tensor(array)
 
 
 def channel_axis(layer: Any, rank: int) -> int:
-    """Returns the axis of the channels in the layer's data format."""
+    """Return the axis of the channels in the layer's data format."""
     return 1 if getattr(layer, "data_format", None) == "channels_first" else rank - 1
 
 
 def spatial_positions(shape: Shape, axis: int) -> int:
-    """Returns the number of positions: every size but the batch and `axis`."""
+    """Return the number of positions: every size but the batch and `axis`."""
     return sizes(tuple(size for index, size in enumerate(shape) if index not in (0, axis)))
 
 
 def channels_only(call: LayerCall, slots: Slots, axis: int, what: str) -> Slots:
-    """Freezes what is tracked beside the channel axis and the batch."""
+    """Freeze what is tracked beside the channel axis and the batch."""
     others = [other for other in slots.tracked if other != axis]
     if not others:
         return slots
@@ -284,7 +277,7 @@ def channels_only(call: LayerCall, slots: Slots, axis: int, what: str) -> Slots:
 
 
 def activated(call: LayerCall, slots: Slots, function: Any) -> Slots:
-    """Returns the slots behind an activation function."""
+    """Return the slots behind an activation function."""
     if function is None:
         return slots
     name = getattr(function, "__name__", type(function).__name__)
@@ -319,9 +312,7 @@ def over_axes(call: LayerCall, slots: Slots, axes: Sequence[int], *, exact: bool
 
 
 def probe(function: Any) -> tuple[bool, bool]:
-    """Finds by trial whether a function acts entry by entry and maps 0 to 0."""
-    import keras
-
+    """Find by trial whether a function acts entry by entry and maps 0 to 0."""
     x = np.linspace(-2.0, 2.0, 10, dtype=np.float32).reshape(2, 5)
     try:
         whole = np.asarray(keras.ops.convert_to_numpy(function(keras.ops.array(x))))

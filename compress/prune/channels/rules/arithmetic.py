@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.lazy_modules import keras
 from compress.model.layers import select_classes
 from compress.prune.channels.coupling.slots import LayerCall, Slots
 from compress.prune.channels.rules._base import (
@@ -46,7 +47,7 @@ NOT_FINITE = "its removed entries might not be finite numbers"
 
 @operation_rule(*sorted(select_classes("entrywise")))
 def entrywise(call: LayerCall) -> Slots:
-    """Ties broadcast operands; what removed entries hold is computed where it is known."""
+    """Tie broadcast operands; what removed entries hold is computed where it is known."""
     values = list(arguments(call).values())
     if holds_variable(call):
         return call.unknown("a variable outside of layers is an operand")[0]
@@ -76,7 +77,7 @@ def entrywise(call: LayerCall) -> Slots:
 
 
 def _held(slots: Slots, whole: bool) -> float | None:
-    """Returns the number that removed entries hold; None: unknown."""
+    """Return the number that removed entries hold; None: unknown."""
     if not whole:
         return None
     return 0.0 if slots.zero else slots.value
@@ -84,8 +85,6 @@ def _held(slots: Slots, whole: bool) -> float | None:
 
 def _computed(call: LayerCall) -> npt.NDArray[Any]:
     """Applies the operation to what the removed entries of its operands hold."""
-    import keras
-
     numbers = [
         keras.ops.full((1,), _held(own, True), dtype=tensor.dtype)
         for tensor, own in zip(call.node.inputs, call.inputs, strict=True)
@@ -148,7 +147,7 @@ def softmax(call: LayerCall) -> Slots:
 
 @operation_rule("Glu")
 def glu(call: LayerCall) -> Slots:
-    """Multiplies the first half of an axis by a gate of the second."""
+    """Multiply the first half of an axis by a gate of the second."""
     x = call.inputs[0]
     axis = call.layer.axis % len(x.shape)
     ids = x.axes[axis]
@@ -195,7 +194,7 @@ def _reduced(call: LayerCall, axes: tuple[int, ...], keepdims: bool) -> Slots:
 
 
 def _adds_up(call: LayerCall, axes: tuple[int, ...]) -> bool:
-    """Tells whether zeros on the reduced axes change nothing."""
+    """Return whether zeros on the reduced axes change nothing."""
     op = call.layer
     if type(op).__name__ == "Norm":
         vector = op.axis is None or len(axes) == 1
@@ -206,7 +205,7 @@ def _adds_up(call: LayerCall, axes: tuple[int, ...]) -> bool:
 @operation_rule("Argsort")
 @operation_rule("Cumsum", "Cumprod", "Nancumsum", "Nancumprod", "Sort", "Diff")
 def along(call: LayerCall) -> Slots:
-    """Runs along one axis, which stays whole."""
+    """Run along one axis, which stays whole."""
     x, kind = call.inputs[0], type(call.layer).__name__.lower()
     if call.layer.axis is None:
         return call.unknown(f"{kind} without an axis folds all axes")[0]
@@ -227,7 +226,7 @@ def top_k(call: LayerCall) -> list[Slots]:
 
 @operation_rule("Tril", "Triu")
 def triangle(call: LayerCall) -> Slots:
-    """Sets a triangle of the last two axes, which stay whole, to zero."""
+    """Set a triangle of the last two axes, which stay whole, to zero."""
     x = call.inputs[0]
     call.barrier(x, f"{type(call.layer).__name__.lower()} depends on its positions", [-2, -1])
     return replace(x, value=None)

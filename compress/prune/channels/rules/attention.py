@@ -90,7 +90,7 @@ def grouped_query_attention(call: LayerCall) -> list[Slots]:
 
 
 def _opaque(layer: Any, kind: str) -> str:
-    """Says why a layer cannot be followed; empty: it can."""
+    """Return the reason why a layer cannot be followed, or ""."""
     if not attends_as(layer, kind):
         return "its class computes attention in its own way"
     parts = (attention_part(layer, name) for name in ("query", "key", "value", "gate", "output"))
@@ -98,7 +98,7 @@ def _opaque(layer: Any, kind: str) -> str:
 
 
 def _inputs(call: LayerCall) -> tuple[Slots, Slots, Slots]:
-    """Returns query, value and key; only their last axes may be tracked."""
+    """Return query, value and key; only their last axes may be tracked."""
     call.follows_weights()
     given = tensors(call, "query", "value")
     query, value = given["query"][0], given["value"][0]
@@ -134,7 +134,7 @@ def _project(
 def _attend(
     call: LayerCall, query: Slots, key: Slots, over: Any, heads: Ids, keys: Ids, values: Ids
 ) -> None:
-    """Scores, which stay what they were, and weighted sums.
+    """Score, which stay what they were, and weighted sums.
 
     Axes that attention does not run over are batch axes.
     """
@@ -159,7 +159,7 @@ def _results(call: LayerCall, axes: Mapping[int, Ids | None], heads: Ids) -> lis
 
 @layer_rule("Attention")
 def attention(call: LayerCall) -> list[Slots]:
-    """Scores are sums over the width of query and key: products, or tanh of sums."""
+    """Score are sums over the width of query and key: products, or tanh of sums."""
     query, value, key = _read_inputs(call)
     if call.layer.score_mode == "dot":
         contracted(call, query, len(query.shape) - 1, key, len(key.shape) - 1)
@@ -172,7 +172,7 @@ def attention(call: LayerCall) -> list[Slots]:
 
 @layer_rule("AdditiveAttention")
 def additive_attention(call: LayerCall) -> list[Slots]:
-    """Scores are sums of scale x tanh(query + key); the scale has one entry a channel."""
+    """Score are sums of scale x tanh(query + key); the scale has one entry a channel."""
     query, value, key = _read_inputs(call)
     scale = call.layer.scale
     ids = _summed(call, query, key, exact=scale is not None or (query.zero and key.zero))
@@ -186,7 +186,7 @@ def _read_inputs(call: LayerCall) -> tuple[Slots, Slots, Slots]:
 
 
 def _summed(call: LayerCall, query: Slots, key: Slots, *, exact: bool) -> Ids | None:
-    """Ties query and key; freezes them where removed entries would add to the sum."""
+    """Tie query and key; freezes them where removed entries would add to the sum."""
     ids = call.link(query.axes[-1], key.axes[-1], "query and key have one width")
     if not exact:
         call.freeze(ids, "attention sums over it and its entries are not zero")

@@ -82,7 +82,7 @@ def _values(call: LayerCall) -> list[Any]:
 
 
 def spelled_out(subscripts: str, ranks: Sequence[int]) -> tuple[list[str], str]:
-    """Writes out ellipses and the implied output of an einsum."""
+    """Write out ellipses and the implied output of an einsum."""
     left, arrow, target = subscripts.replace(" ", "").partition("->")
     parts = left.split(",")
     spare = [letter for letter in _LETTERS if letter not in subscripts]
@@ -183,7 +183,7 @@ def attention(call: LayerCall) -> Slots:
 
 
 def _heads(call: LayerCall, query: Slots, key: Slots, value: Slots) -> Ids | None:
-    """Ties heads; those that serve several query heads stay."""
+    """Tie heads; those that serve several query heads stay."""
     if key.shape[2] == query.shape[2]:
         return call.link(query.axes[2], call.link(key.axes[2], value.axes[2]))
     for slots in (query, key, value):

@@ -90,7 +90,7 @@ def dot(call: LayerCall) -> Slots:
 
 
 def contracted(call: LayerCall, first: Slots, one: int, second: Slots, two: int) -> None:
-    """Ties two axes that are multiplied and summed, or freezes them.
+    """Tie two axes that are multiplied and summed, or freezes them.
 
     Removed entries add nothing to the sum where one factor is zero there.
     """
@@ -119,7 +119,7 @@ def append(call: LayerCall) -> Slots:
 
 @operation_rule("Stack")
 def stack(call: LayerCall) -> Slots:
-    """Adds an axis; all other axes are tied."""
+    """Add an axis; all other axes are tied."""
     inputs = operands(call, arguments(call)["x"])
     axes = [_link_axis(call, inputs, axis) for axis in range(len(inputs[0].shape))]
     axes.insert(call.layer.axis % len(call.shapes[0]), None)
@@ -128,7 +128,7 @@ def stack(call: LayerCall) -> Slots:
 
 @operation_rule("Unstack")
 def unstack(call: LayerCall) -> list[Slots]:
-    """Makes every entry of an axis a tensor."""
+    """Make every entry of an axis a tensor."""
     x = call.inputs[0]
     place = call.layer.axis % len(x.shape)
     call.freeze(x.axes[place], "its entries become tensors")
@@ -219,7 +219,7 @@ def get_item(call: LayerCall) -> Slots:
 
 
 def _parts(key: Any, rank: int) -> list[tuple[int | None, Any]] | None:
-    """Pairs every part of a key with the axis that it reads; a new axis with None."""
+    """Pair every part of a key with the axis that it reads; a new axis with None."""
     parts = list(key) if isinstance(key, (tuple, list)) else [key]
     numbers = [
         number
@@ -304,7 +304,7 @@ def _new_indices(value: Any, ids: Ids, places: Ids, kept: Kept) -> Any:
 
 @operation_rule("Repeat")
 def repeat(call: LayerCall) -> Slots:
-    """Repeats every entry of an axis."""
+    """Repeat every entry of an axis."""
     op, x = call.layer, call.inputs[0]
     times = op.repeats if isinstance(op.repeats, (list, tuple)) else [op.repeats]
     if op.axis is None:
@@ -320,7 +320,7 @@ def repeat(call: LayerCall) -> Slots:
 
 @operation_rule("Tile")
 def tile(call: LayerCall) -> Slots:
-    """Repeats whole axes; missing ones are added in front."""
+    """Repeat whole axes; missing ones are added in front."""
     x, repeats = call.inputs[0], call.layer.repeats
     times = [repeats] if isinstance(repeats, int) else list(repeats)
     rank = len(call.shapes[0])
@@ -335,7 +335,7 @@ def tile(call: LayerCall) -> Slots:
 
 @operation_rule("BroadcastTo")
 def broadcast_to(call: LayerCall) -> Slots:
-    """Repeats axes of size 1; the config's shape follows the kept numbers."""
+    """Repeat axes of size 1; the config's shape follows the kept numbers."""
     x = call.inputs[0]
     axes = tied(call, [x])
 

@@ -37,13 +37,13 @@ def convolution(call: LayerCall) -> Slots:
 
 
 def _find_channels(call: LayerCall) -> tuple[int, Slots]:
-    """Returns the channel axis, and the input of which only that axis is tracked."""
+    """Return the channel axis, and the input of which only that axis is tracked."""
     axis = channel_axis(call.layer, len(call.shapes[0]))
     return axis, channels_only(call, call.inputs[0], axis, "a convolution")
 
 
 def _add_bias(call: LayerCall, axis: int, out: Ids | None) -> Slots:
-    """Returns the output: a bias, if any, and the activation behind the kernels."""
+    """Return the output: a bias, if any, and the activation behind the kernels."""
     call.bind(call.layer.bias, 0, out)
     return activated(call, call.out({axis: out}, zero=True), call.layer.activation)
 

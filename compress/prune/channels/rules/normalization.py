@@ -1,4 +1,4 @@
-"""Normalization, activation and scaling layers: what they own goes along the channels."""
+"""Normalization, activation and scaling layers, whose weights lie along the channels."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def elementwise(call: LayerCall) -> Slots:
 def relu(call: LayerCall) -> Slots:
     """Entry by entry; a positive threshold with a slope does not map 0 to 0."""
     x, layer = call.inputs[0], call.layer
-    return call.passed(x, zero=(x.zero and not (layer.threshold and layer.negative_slope)))
+    return call.passed(x, zero=x.zero and not (layer.threshold and layer.negative_slope))
 
 
 @layer_rule("PReLU")
@@ -159,4 +159,4 @@ def layer_scale(call: LayerCall) -> Slots:
     x = call.inputs[0]
     call.bind(call.layer.gamma, 0, x.axes[-1])
     call.config("projection_dim", x.axes[-1])
-    return call.passed(x, zero=x.zero or (x.tracked == (len(x.shape) - 1,)))
+    return call.passed(x, zero=x.zero or x.tracked == (len(x.shape) - 1,))

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from compress.core.lazy_modules import keras
 from compress.model.internals import is_graph
 from compress.prune.channels.coupling.slots import Ids, LayerCall, Slots
 from compress.prune.channels.rules._base import (
@@ -84,7 +85,7 @@ def recurrent_cell(call: LayerCall) -> list[Slots]:
 
 
 def _entry_by_entry(call: LayerCall, units: Ids) -> bool:
-    """Freezes units that an activation mixes; tells whether the activation maps 0 to 0."""
+    """Freeze units that an activation mixes; tells whether the activation maps 0 to 0."""
     zero = True
     for name in ("activation", "recurrent_activation"):
         function = getattr(call.layer, name, None)
@@ -101,8 +102,6 @@ def _entry_by_entry(call: LayerCall, units: Ids) -> bool:
 @layer_rule("StackedRNNCells")
 def stacked_cells(call: LayerCall) -> list[Slots]:
     """Each cell feeds the next one at the same step."""
-    import keras
-
     x, *given = call.inputs
     states: list[Slots] = []
     for index, cell in enumerate(call.layer.cells):

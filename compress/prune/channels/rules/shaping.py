@@ -51,7 +51,7 @@ def reshape(call: LayerCall) -> Slots:
 
 @layer_rule("Permute")
 def permute(call: LayerCall) -> Slots:
-    """Moves axes."""
+    """Move axes."""
     return permuted(call.inputs[0], (0, *call.layer.dims))
 
 
@@ -63,7 +63,7 @@ def repeat_vector(call: LayerCall) -> Slots:
 
 
 def permuted(x: Slots, order: Sequence[int]) -> Slots:
-    """Returns the slots with the axes in another order."""
+    """Return the slots with the axes in another order."""
     return Slots(
         tuple(x.shape[axis] for axis in order),
         tuple(x.axes[axis] for axis in order),
@@ -73,7 +73,7 @@ def permuted(x: Slots, order: Sequence[int]) -> Slots:
 
 
 def reshaped(call: LayerCall, x: Slots, shape: Shape) -> Slots:
-    """Follows slots through a row-major reshape.
+    """Follow slots through a row-major reshape.
 
     The axes fall into blocks of equal size on both sides. Within a block that folds or
     splits axes, one axis is followed: its ids are laid out over the block; on the side of
@@ -105,7 +105,7 @@ def reshaped(call: LayerCall, x: Slots, shape: Shape) -> Slots:
 
 
 def _laid_out(call: LayerCall, block: Ids, sizes: list[int]) -> tuple[int, Ids]:
-    """Returns the axis of a block that ids go along, and its ids."""
+    """Return the axis of a block that ids go along, and its ids."""
     table = block.reshape(sizes)
     candidates = [place for place, size in enumerate(sizes) if size > 1] or [0]
     for place in candidates:
@@ -117,7 +117,7 @@ def _laid_out(call: LayerCall, block: Ids, sizes: list[int]) -> tuple[int, Ids]:
 
 
 def _blocks(source: Shape, target: Shape) -> list[tuple[list[int], list[int]]]:
-    """Pairs the smallest runs of axes with equal products, from the last axis on."""
+    """Pair the smallest runs of axes with equal products, from the last axis on."""
     blocks: list[tuple[list[int], list[int]]] = []
     i, j = len(source) - 1, len(target) - 1
     while i >= 0 and j >= 0:
@@ -159,7 +159,7 @@ def ravel(call: LayerCall) -> Slots:
 
 @operation_rule("Transpose", "Swapaxes", "Moveaxis")
 def move_axes(call: LayerCall) -> Slots:
-    """Moves axes; a transpose reverses them by default."""
+    """Move axes; a transpose reverses them by default."""
     op, x = call.layer, call.inputs[0]
     # an empty array whose sizes are the places of its axes
     places = np.empty(range(len(x.shape)))
@@ -187,7 +187,7 @@ def squeeze(call: LayerCall) -> Slots:
 
 @operation_rule("ExpandDims")
 def expand_dims(call: LayerCall) -> Slots:
-    """Adds axes of size 1."""
+    """Add axes of size 1."""
     x = call.inputs[0]
     rank = len(call.shapes[0])
     added = axes_of(call.layer.axis, rank)

@@ -1,4 +1,4 @@
-"""Which units and blocks of a model are kept for a target.
+"""Selection of the units and blocks that are kept for a target.
 
 `prune_channels` asks `by_rank`, or, where output errors are measured, `chooser`: it compares three
 methods where time and memory allow that, and keeps the best.

@@ -1,4 +1,4 @@
-"""Which numbers of units each group may keep, and the record of those that were chosen."""
+"""Allowed numbers of units in each group, and the record of a choice."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DRIFT = 2
 
 @dataclass(frozen=True, eq=False)
 class Allowed:
-    """Which numbers of units groups may keep, all arrays (groups,).
+    """Allowed numbers of units, all arrays (groups,).
 
     Attributes:
         removable: Units that may be removed.
@@ -45,7 +45,7 @@ class Allowed:
     ceiling: Counts | None = None
 
     def near(self, totals: Counts) -> Allowed:
-        """Returns the same steps within a few steps of some totals."""
+        """Return the same steps within a few steps of some totals."""
         least = np.maximum(self.lowest, totals - DRIFT * self.step)
         most = np.minimum(self.total, totals + DRIFT * self.step)
         return replace(self, floor=np.maximum(self.floor, least), ceiling=most)
@@ -67,7 +67,7 @@ class Allowed:
         return np.asarray(np.minimum(-(-least // self.step) * self.step, self.total))
 
     def nearest(self, wanted: npt.NDArray[Any]) -> Counts:
-        """Rounds totals to allowed ones, (..., groups)."""
+        """Round totals to allowed ones, (..., groups)."""
         multiple = np.floor(np.asarray(wanted) / self.step + 0.5).astype(np.int64) * self.step
         under = self.total // self.step * self.step
         near = np.minimum(multiple, under)
@@ -76,18 +76,18 @@ class Allowed:
         return np.clip(np.where(whole, self.total, near), self.lowest, self.total)
 
     def up(self, totals: Counts) -> Counts:
-        """Returns the next larger allowed totals."""
+        """Return the next larger allowed totals."""
         return np.asarray(np.minimum((totals // self.step + 1) * self.step, self.highest))
 
     def down(self, totals: Counts) -> Counts:
-        """Returns the next smaller allowed totals."""
+        """Return the next smaller allowed totals."""
         return np.asarray(np.maximum((-(-totals // self.step) - 1) * self.step, self.lowest))
 
 
 def steps_for(
     channels: Counts, width: Counts, heads: npt.NDArray[np.bool_], round_to: int
 ) -> Counts:
-    """Returns the step of each group, in units.
+    """Return the step of each group, in units.
 
     Args:
         channels: Channels of each group (units x width), frozen ones included.
@@ -108,17 +108,17 @@ def steps_for(
 
 
 def ladder(options: ChannelOptions) -> list[int]:
-    """Returns the steps of kept numbers that are tried, coarse ones first."""
+    """Return the steps of kept numbers that are tried, coarse ones first."""
     return [options.round_to] if options.round_to else [0, 8, 4]
 
 
 def step_text(round_to: int) -> str:
-    """Returns a step of kept numbers in words."""
+    """Return a step of kept numbers in words."""
     return str(round_to) if round_to else "16 from 32 channels on, 8 below, else 4"
 
 
 def allowed_for(coupling: Coupling, options: ChannelOptions, round_to: int) -> Allowed:
-    """Returns which numbers of units each group may keep.
+    """Return the allowed numbers of units of each group.
 
     Raises:
         InputError: A pattern matches no layer whose channels can be removed.
@@ -146,7 +146,7 @@ def allowed_for(coupling: Coupling, options: ChannelOptions, round_to: int) -> A
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """Numbers of units, and what they come to.
+    """Numbers of units, and their cost.
 
     Attributes:
         totals: Of each group, fixed units included, (groups,).
@@ -206,16 +206,16 @@ class Selection:
 
     @property
     def key(self) -> tuple[bytes, tuple[int, ...]]:
-        """What tells it from others of the same coupling."""
+        """A key that differs between the choices of one coupling."""
         return self.mask.tobytes(), tuple(block.index for block in self.dropped)
 
     def summary(self) -> str:
-        """Returns one line: what the choice costs and what there is to know about it."""
+        """Return one line: the kept units, their cost and the notes."""
         kept = np.count_nonzero(self.mask)
         text = f"{kept:,} of {len(self.mask):,} units kept, cost {cost_text(self.choice.cost)}"
         return "; ".join([text, *self.notes])
 
 
 def cost_text(cost: float) -> str:
-    """Returns a count with commas, and small numbers (milliseconds, say) with four digits."""
+    """Return a count with commas, and small numbers (milliseconds, say) with four digits."""
     return f"{cost:,.0f}" if cost >= 1000 else f"{cost:.4g}"

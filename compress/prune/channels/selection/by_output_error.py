@@ -30,7 +30,7 @@ from compress.prune.channels.selection.sensitivity import Losses, SensitivityMap
 from compress.prune.channels.selection.target import Priced, cost_of
 
 OUTPUT_ERROR = "output error"
-"""What reports call this method."""
+"""Name of this method in reports."""
 EXCHANGES = 300
 """Exchanges of steps between two groups or blocks, at most."""
 SPREAD = 0.3
@@ -82,7 +82,7 @@ def by_damage(
 
 
 def allocated(losses: Losses, allowed: Allowed, cost: Priced, target: float) -> Choice:
-    """Chooses widths and blocks: the least sum of damages whose cost comes to a target.
+    """Choose the channel counts and blocks of the least sum of output errors for a target.
 
     From the whole model on, that step is taken (of one group, or of a block) which adds least
     damage for the logarithm of the cost that it saves; then pairs exchange steps as long as that
@@ -115,7 +115,7 @@ def allocated(losses: Losses, allowed: Allowed, cost: Priced, target: float) -> 
 
 @dataclass(frozen=True, eq=False)
 class _State:
-    """What rows of totals of groups and presence of blocks, (..., groups + blocks), come to."""
+    """Costs and damages of rows of totals and presence, (..., groups + blocks)."""
 
     losses: Losses
     allowed: Allowed
@@ -130,7 +130,7 @@ class _State:
         return self.losses(self.allowed.total - state[..., :groups], state[..., groups:])
 
     def steps(self, state: Counts, *, up: bool) -> Counts:
-        """Returns all single steps down, or up, (groups + blocks, groups + blocks)."""
+        """Return all single steps down, or up, (groups + blocks, groups + blocks)."""
         groups = len(self.allowed.total)
         totals = (self.allowed.up if up else self.allowed.down)(state[:groups])
         rows = np.repeat(state[None], len(state), axis=0)
@@ -139,7 +139,7 @@ class _State:
 
 
 def _exchanged(state: _State, now: Counts, target: float) -> Counts:
-    """Gives steps back where the cost allows it, and exchanges steps between two places."""
+    """Give steps back where the cost allows it, and exchanges steps between two places."""
     for _ in range(EXCHANGES):
         up, down = state.steps(now, up=True) - now, state.steps(now, up=False) - now
         both = up[:, None] + down[None]
@@ -173,7 +173,7 @@ class Refined(NamedTuple):
     tried: int
 
     def note(self) -> str:
-        """Returns one line that says what the search came to."""
+        """Return the result of the search in one line."""
         return (
             f"damage of the first choice, all layers repaired: {self.first:.3g}; of the best of "
             f"{self.tried} near it: {self.damage:.3g}"
@@ -188,7 +188,7 @@ def refined(
     seed: int = 0,
     on_progress: OnProgress | None = None,
 ) -> Refined:
-    """Searches around an allocation for one whose outputs are nearer, all layers repaired.
+    """Search around an allocation for one whose outputs are nearer, all layers repaired.
 
     Factors of the damages of groups and blocks are drawn about the best found so far; each set
     leads to the least sum of damages for the same target. What misses it by more than the first

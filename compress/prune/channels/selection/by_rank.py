@@ -87,7 +87,7 @@ def _scale(scores: Scores, normalize: str) -> float:
 
 
 def keep_best(coupling: Coupling, scores: Sequence[Scores], kept: npt.NDArray[np.int64]) -> Mask:
-    """Returns the mask that keeps so many removable units of each group, those of highest score.
+    """Return the mask that keeps so many removable units of each group, those of highest score.
 
     Args:
         coupling: Of the model.
@@ -102,14 +102,14 @@ def keep_best(coupling: Coupling, scores: Sequence[Scores], kept: npt.NDArray[np
 
 
 def by_share(allowed: Allowed, keep: float) -> Counts:
-    """Keeps the same share of every group."""
+    """Keep the same share of every group."""
     return allowed.nearest(allowed.total * keep)
 
 
 def by_rank(
     scores: list[Scores], allowed: Allowed, cost: Priced, target: float, *, uniform: bool = False
 ) -> Choice:
-    """Keeps the best units such that the cost comes to a target.
+    """Keep the best units such that the cost comes to a target.
 
     One threshold over all scores is found by bisection, the kept numbers are rounded, and
     single steps of single groups then close the gap, those first that cost least score.
@@ -183,7 +183,7 @@ def _refined(
     target: float,
     totals: Counts,
 ) -> Counts:
-    """Moves single groups (then pairs, then more) by single steps while that nears the target.
+    """Move single groups (then pairs, then more) by single steps while that nears the target.
 
     Of the moves that arrive the one is taken that keeps most score.
     """
@@ -213,7 +213,7 @@ def _refined(
 def _list_moves(
     allowed: Allowed, priced: Callable[[Counts], Scores], target: float, totals: Counts
 ) -> Iterator[Counts]:
-    """Yields totals nearby, (moves, groups): of one group, of two, of a few at once."""
+    """Yield totals nearby, (moves, groups): of one group, of two, of a few at once."""
     index = np.arange(len(totals))
     down, up = allowed.down(totals), allowed.up(totals)
     singles = np.repeat(totals[None], len(totals), axis=0)

@@ -42,7 +42,7 @@ RATE = 5e9
 FORWARD = 2.5
 """Forward passes that each example of a reconstruction costs: both models, layer by layer."""
 METHODS = 3
-"""Of which one configuration each is reconstructed thoroughly."""
+"""Number of methods; one configuration of each is reconstructed thoroughly."""
 THOROUGH = 4
 """Times as long as a quick reconstruction of as many examples."""
 
@@ -57,7 +57,7 @@ RANKED: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, eq=False)
 class Chooser:
-    """Chooses what of a model is kept.
+    """Chooser of channel counts and blocks, by the method that is best for a model.
 
     Attributes:
         coupling: Of the model.
@@ -234,7 +234,7 @@ class Effort:
     bytes: int
 
     def affordable(self, tries: int) -> int:
-        """Return how many neighbouring configurations the time allows, at most `tries`."""
+        """Return the neighbouring configurations that the time allows, at most `tries`."""
         return max(0, min(tries, int((LONGEST - self.seconds) / max(self.trial_seconds, 1e-9))))
 
     @property

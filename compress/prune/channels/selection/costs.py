@@ -1,4 +1,4 @@
-"""What kept units and present blocks cost, from their numbers alone; no model is built."""
+"""Costs of kept units and present blocks, from their numbers alone; no model is built."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class CostModel:
 
     @classmethod
     def of(cls, coupling: Coupling) -> CostModel:
-        """Returns the costs of a coupling; they are collected once."""
+        """Return the costs of a coupling; they are collected once."""
         if coupling not in _KNOWN:
             _KNOWN[coupling] = cls(coupling)
         return _KNOWN[coupling]
@@ -88,7 +88,7 @@ class Products:
         self._layers = [layer for *_, layer in terms]
 
     def __call__(self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None = None) -> Numbers:
-        """Returns the sum.
+        """Return the sum.
 
         Args:
             kept: Kept units, (..., groups).
@@ -103,7 +103,7 @@ class Products:
     def by_layer(
         self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None = None
     ) -> dict[str, Numbers]:
-        """Returns the sums over each layer's terms, (...); arguments as a call takes them."""
+        """Return the sums over each layer's terms, (...); arguments as a call takes them."""
         terms = np.moveaxis(self._by_term(kept, present), -1, 0)
         found: dict[str, Numbers] = {}
         for layer, value in zip(self._layers, terms, strict=True):
@@ -111,7 +111,7 @@ class Products:
         return found
 
     def scale(self, factors: Mapping[str, float]) -> None:
-        """Multiplies the terms of layers."""
+        """Multiply the terms of layers."""
         self._coefficients *= [factors.get(layer, 1.0) for layer in self._layers]
 
     def _by_term(self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None) -> Numbers:
@@ -144,7 +144,7 @@ class _Columns:
         self._either: list[Needs] = []
 
     def __call__(self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None) -> Numbers:
-        """Returns the numbers, (..., columns)."""
+        """Return the numbers, (..., columns)."""
         present = np.ones(self._blocks) if present is None else np.asarray(present, float)
         if present.shape[-1:] != (self._blocks,):
             raise ValueError(f"present must have a last axis of {self._blocks} blocks.")
@@ -159,7 +159,7 @@ class _Columns:
         )
 
     def places(self, factors: Sequence[Ids], needs: Needs) -> list[int]:
-        """Returns the columns of the counts of some axes and of what is needed."""
+        """Return the columns of the counts of some axes and of what is needed."""
         axes = [1 + self._axis_of[id(ids)] for ids in factors]
         first = 1 + len(self._fixed)
         if len(needs) == 1:
@@ -170,7 +170,7 @@ class _Columns:
 
 
 def _collect_macs(coupling: Coupling, columns: _Columns) -> Products | str:
-    """Returns the MACs, or why they cannot be counted."""
+    """Return the MACs, or why they cannot be counted."""
     program, given = coupling.program, coupling.input_shape
     if program.open_sizes and given is None:
         return _unsized(program)
@@ -191,7 +191,7 @@ def _collect_macs(coupling: Coupling, columns: _Columns) -> Products | str:
 
 
 def _batch_differs(coupling: Coupling) -> bool:
-    """Tells whether the first axis may be more, or less, than one example."""
+    """Return whether the first axis may be more, or less, than one example."""
     program = coupling.program
     return any(tensor.shape[0] not in (None, 1) for tensor in program.inputs) or any(
         type(node.operation).__name__ == "Reshape" and not hasattr(node.operation, "built")
@@ -214,7 +214,7 @@ def _unsized(program: Program) -> str:
 
 
 def _weight_terms(coupling: Coupling) -> list[tuple[_Term, int]]:
-    """Returns the entries of each weight, and the number of its axes."""
+    """Return the entries of each weight, and the number of its axes."""
     depth = coupling.depth
     tracked: dict[int, tuple[Any, dict[int, Ids], str]] = {}
     for binding in coupling.bindings:
@@ -235,7 +235,7 @@ def _weight_terms(coupling: Coupling) -> list[tuple[_Term, int]]:
 
 
 def _sized_terms(coupling: Coupling, steps: Iterable[Step]) -> list[Term]:
-    """Returns a graph's terms with the numbers of positions at known input sizes.
+    """Return a graph's terms with the numbers of positions at known input sizes.
 
     The rules are run again with known shapes. What they say of slots, weights and configs
     stays as they said it of the open ones: the smaller model is as open as the original. The terms
@@ -265,7 +265,7 @@ def _sized_terms(coupling: Coupling, steps: Iterable[Step]) -> list[Term]:
 
 
 def _filled(own: Shape, known: Shape) -> Shape:
-    """Returns a shape with known sizes in place of open ones, the batch apart."""
+    """Return a shape with known sizes in place of open ones, the batch apart."""
     if len(own) != len(known):
         return own
     rest = (
@@ -275,7 +275,7 @@ def _filled(own: Shape, known: Shape) -> Shape:
 
 
 def _alike(one: Term, two: Term) -> bool:
-    """Tells whether two terms are products of the same axes in the same layer."""
+    """Return whether two terms are products of the same axes in the same layer."""
     return (
         one.layer == two.layer
         and len(one.factors) == len(two.factors)

@@ -51,7 +51,7 @@ JUDGED = 500
 FEW_EXAMPLES = 300
 FEW_SAMPLES = 4000
 QUICK: dict[str, Any] = {"examples": FEW_EXAMPLES, "samples": FEW_SAMPLES, "joint": False}
-"""Of a reconstruction that tells what a thinner model is worth."""
+"""Settings of a quick reconstruction, which the output error of a thinner model is judged by."""
 TIMED = 64
 """Examples that a forward pass is timed on."""
 
@@ -70,7 +70,7 @@ def measured(
     trials: Sequence[Trial],
     on_trial: Callable[[float], None],
 ) -> Numbers:
-    """Measures how far each trial moves the outputs: one pass, and a partial one a trial.
+    """Measure the output error of each trial: one pass, and a partial one a trial.
 
     Args:
         program: A flat program; its weights are as before when this returns.
@@ -109,7 +109,7 @@ def measured(
 
 
 def _chunk(program: Program, inputs: Sequence[Any], tails: Sequence[Program]) -> int:
-    """Return how many examples are run at a time: what all tails begin with is held meanwhile."""
+    """Return the number of examples at a time: the inputs of all tails are held meanwhile."""
     held = {id(tensor): tensor for tail in tails for tensor in tail.inputs}
     begin = sum(4 * math.prod(size or 1 for size in tensor.shape[1:]) for tensor in held.values())
     live = activation_bytes(program, [x.shape[1:] for x in inputs]).live
@@ -120,7 +120,7 @@ def _chunk(program: Program, inputs: Sequence[Any], tails: Sequence[Program]) ->
 
 @contextmanager
 def changed(changes: Sequence[Change]) -> Iterator[None]:
-    """Gives weights other values for a time."""
+    """Assign other values to weights for a time."""
     saved = [(variable, variable.numpy()) for variable, _ in changes]
     try:
         for variable, value in changes:
@@ -186,7 +186,7 @@ def measure_sensitivity(
 
 
 def _values_at(program: Program, given: Sequence[Any], tails: dict[int, Program]) -> dict[int, Any]:
-    """Returns what the model holds where trials begin, by id of the tensor."""
+    """Return the tensors that trials begin with, by id."""
     import keras
 
     needed = {id(tensor) for tail in tails.values() for tensor in tail.inputs}
@@ -258,7 +258,7 @@ def _changes(reader: Reader, kernel: Numbers) -> list[Change]:
 def _zeroed(
     coupling: Coupling, program: Program, group: Group, gone: npt.NDArray[np.int64]
 ) -> Trial:
-    """Sets all that units own to zero: what no kernel reads alone cannot be repaired."""
+    """Set all weights of units to zero, where no kernel alone reads them."""
     flags = np.zeros(coupling.units, bool)
     flags[group.units[gone]] = True
     values: dict[int, Change] = {}
@@ -278,7 +278,7 @@ def _zeroed(
 
 
 class Judge:
-    """Reconstructs thinner models on a few examples and compares their outputs on others.
+    """Judge of thinner models: reconstructed on a few examples, compared on others.
 
     Args:
         coupling: Of the model.
@@ -320,7 +320,7 @@ class Judge:
         return (time.perf_counter() - began) / len(few[0])
 
     def damage(self, mask: Mask, blocks: Sequence[Block] = (), *, thorough: bool = False) -> float:
-        """Return how far the outputs are when only this is kept, all layers reconstructed.
+        """Return the output error of a kept set, all layers reconstructed.
 
         Args:
             mask: Kept units.

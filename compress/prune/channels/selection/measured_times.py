@@ -1,4 +1,4 @@
-"""Which calls and whole models tell the time of every choice, and their measurement."""
+"""Measurement of the calls and whole models that the time of any choice follows from."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _CALLS = 0.7
 
 
 class Timed(NamedTuple):
-    """What was timed of a model: all that the times of its choices follow from.
+    """Measured times of a model, from which the times of all its choices follow.
 
     Attributes:
         table: Single calls.
@@ -54,7 +54,7 @@ class Timed(NamedTuple):
     whole: npt.NDArray[np.float64]
 
     def times(self, calls: TimedCalls) -> TimeModel:
-        """Returns how a model's time follows from its widths and blocks.
+        """Return a model's time as a function of its channel counts and blocks.
 
         Args:
             calls: Of the model.
@@ -81,7 +81,7 @@ def measured_times(
     seed: int = 0,
     on_progress: OnProgress | None = None,
 ) -> tuple[TimeModel, LatencyTable]:
-    """Measures how a model's time follows from its widths and blocks.
+    """Measure a model's time as a function of its channel counts and blocks.
 
     Args:
         coupling: Of the model.
@@ -127,7 +127,7 @@ def timed(
     seed: int = 0,
     on_progress: OnProgress | None = None,
 ) -> Timed:
-    """Times calls that are not known yet, and some whole nets; see `measured_times`.
+    """Time calls that are not known yet, and some whole nets; see `measured_times`.
 
     Args:
         calls: Of the model.
@@ -169,7 +169,7 @@ def timed_here(
     seed: int,
     on_progress: OnProgress,
 ) -> Timed:
-    """Times a model on this machine as its own commands do: calls that any timed are read.
+    """Time a model on this machine; times of calls that were measured before are read.
 
     Errors of a call are larger than `timed` leaves them by itself, for files put estimates right.
 
@@ -190,7 +190,7 @@ def timed_here(
 
 
 def some_choices(allowed: Allowed, count: int, seed: int) -> Counts:
-    """Returns kept units of some choices: everything, the least, and random ones of all sizes.
+    """Return the kept units of some choices: all, the least, and random ones of all sizes.
 
     Returns:
         (count, groups).
@@ -207,7 +207,7 @@ def some_choices(allowed: Allowed, count: int, seed: int) -> Counts:
 def thinner_nets(
     coupling: Coupling, kept: Counts, dropped: Sequence[tuple[Block, ...]] = ()
 ) -> list[keras.Model]:
-    """Returns models of some widths, whichever units they keep.
+    """Return models of some widths, whichever units they keep.
 
     Args:
         coupling: Of the original.
@@ -231,7 +231,7 @@ def time_nets(
     budget: float | None = None,
     seed: int = 0,
 ) -> np.ndarray:
-    """Returns the quiet times (`Latency.quiet_ms`) of whole nets in ms, (nets,).
+    """Return the quiet times (`Latency.quiet_ms`) of whole nets in ms, (nets,).
 
     They are timed against each other.
 
@@ -262,7 +262,7 @@ def time_nets(
 
 
 class TimedCalls:
-    """Which calls must be measured to know the time of any choice, and the times made of them.
+    """The calls to measure for the time of any choice, and the times that follow from them.
 
     Args:
         coupling: Of the model.
@@ -285,7 +285,7 @@ class TimedCalls:
         self._parts = list(_parts(coupling, self._blocks))
 
     def models(self) -> dict[CallKey, Callable[[], Any]]:
-        """Returns for each call to measure what makes its model: what `measure_calls` takes.
+        """Return a maker of a model for each call to measure, for `measure_calls`.
 
         Raises:
             InputError: An input size is unknown.
@@ -299,7 +299,7 @@ class TimedCalls:
     def calls_at(
         self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None = None
     ) -> list[tuple[str, CallKey, Callable[[], Any]]]:
-        """Returns the calls of one choice itself: names, keys, and what makes their models.
+        """Return the calls of one choice: names, keys, and makers of their models.
 
         Args:
             kept: Removable units kept in each group, (groups,).
@@ -313,7 +313,7 @@ class TimedCalls:
         ]
 
     def times(self, table: LatencyTable) -> TimeModel:
-        """Returns the times by a table.
+        """Return the times by a table.
 
         Raises:
             InputError: It lacks a call.
@@ -332,7 +332,7 @@ class TimedCalls:
 
 
 def _parts(coupling: Coupling, blocks: Sequence[Block]) -> Iterator[Part]:
-    """Yields the units of a model, with the blocks that they need."""
+    """Yield the units of a model, with the blocks that they need."""
     steps = Walk(coupling.program, coupling.input_shape).steps
     outputs = coupling.program.outputs
     gone = [leaving(steps, block.layers, outputs) for block in blocks]
@@ -355,7 +355,7 @@ def _parts(coupling: Coupling, blocks: Sequence[Block]) -> Iterator[Part]:
 def _joins(
     activation: Step, merge: Step, units: Sequence[Unit], left: Sequence[Step], ends: Sequence[Any]
 ) -> bool:
-    """Tells whether the activation behind a sum that leaves runs with what makes its other side.
+    """Return whether the activation behind a removed sum is fused with the other operand's call.
 
     There it costs nothing: kernels take it in, unless others take what they make too.
     """

@@ -28,12 +28,12 @@ SHARES = (0.25, 0.5, 0.625, 0.75, 0.875)
 
 
 def removed_counts(units: int) -> list[int]:
-    """Return how many of a group's channels are removed where its output error is measured."""
+    """Return the numbers of removed channels at which a group's output error is measured."""
     return [min(units - 1, max(1, round(share * units))) for share in SHARES]
 
 
 class Losses:
-    """The damage of every width of every group, and of every block that leaves.
+    """Output errors of all channel counts of each group, and without each block.
 
     Args:
         by_count: Of each group, by removed units, (units + 1,).
@@ -57,7 +57,7 @@ class Losses:
         self.inside, self.nested = inside, nested
 
     def __call__(self, removed: Counts, present: Counts) -> Numbers:
-        """Returns the sum of damages, (...); what lies in a block that left does none."""
+        """Return the sum of damages, (...); what lies in a block that left does none."""
         gone = present == 0
         hidden = (gone[..., :, None] & self.inside).any(-2)
         widths = np.where(hidden, 0.0, self.table[np.arange(len(self.table)), removed])
@@ -119,7 +119,7 @@ class SensitivityMap(Readable):
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, context: Context, criterion: str, blocks: bool) -> None:
-        """Check that it is what would be measured now.
+        """Check that the map was measured on the same model, examples and options.
 
         Args:
             context: Model, examples, aggregation and seed.
@@ -188,7 +188,7 @@ class SensitivityMap(Readable):
         )
 
     def screen(self) -> Summary:
-        """Return what is worth a screen: the output error of each group at some widths."""
+        """Return a summary for the screen: the output error of each group at some widths."""
         missing = [""] * bool(self.blocks)
         rows = []
         for group in self.groups:
@@ -246,7 +246,7 @@ class SensitivityMap(Readable):
 
 
 def describe_origin(context: Context, criterion: str, blocks: bool) -> dict[str, Any]:
-    """Return all that the numbers of a sensitivity map depend on.
+    """Return a record of the model, examples and options of a sensitivity map.
 
     Args:
         context: Model, examples, aggregation and seed.

@@ -1,4 +1,4 @@
-"""What a target asks for, the least that a model comes to, and the errors of what cannot be met."""
+"""Targets as numbers, the smallest feasible cost, and errors of infeasible targets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROUNDING = 1e-9
 
 
 def aimed(options: ChannelOptions, given: dict[str, Any], cost: Priced | None) -> ChannelOptions:
-    """Returns options with the target of the keywords.
+    """Return options with the target of the keywords.
 
     Raises:
         InputError: A cost without a share of it, or the other way round, or in steps.
@@ -74,7 +74,7 @@ class Goal:
     def of_options(
         cls, options: ChannelOptions, coupling: Coupling, own: Priced | None = None
     ) -> Goal:
-        """Returns the goal of options, for a model.
+        """Return the goal of options, for a model.
 
         Args:
             options: With a target.
@@ -98,7 +98,7 @@ class Goal:
         return cls(metric, goal, before)
 
     def at(self, step: int, steps: int) -> float:
-        """Returns the target of a step: equal factors from step to step."""
+        """Return the target of a step: equal factors from step to step."""
         if self.metric == "amount":
             # each step removes from what the last one left
             return 1.0 - float((1.0 - self.value) ** (1.0 / steps))
@@ -106,7 +106,7 @@ class Goal:
 
 
 def cost_of(coupling: Coupling, options: ChannelOptions, own: Priced | None = None) -> Priced:
-    """Returns the cost function that the target counts; of an amount, MACs where they can be.
+    """Return the cost function that the target counts; of an amount, MACs where they can be.
 
     Args:
         coupling: Of the model.
@@ -125,7 +125,7 @@ def cost_of(coupling: Coupling, options: ChannelOptions, own: Priced | None = No
 
 @dataclass(frozen=True, eq=False)
 class Smallest:
-    """What a model costs when every layer is thinned to its minimum.
+    """Cost of a model when every layer is thinned to its minimum.
 
     Attributes:
         kept: Removable units that stay in each group, (groups,).
@@ -147,7 +147,7 @@ class Smallest:
 
 
 def smallest(coupling: Coupling, options: ChannelOptions, own: Priced | None = None) -> Smallest:
-    """Returns the least that can be asked for; a target below its cost is refused.
+    """Return the smallest feasible cost; a target below it is refused.
 
     Raises:
         InputError: A pattern matches no layer whose channels can be removed, or MACs are
@@ -159,7 +159,7 @@ def smallest(coupling: Coupling, options: ChannelOptions, own: Priced | None = N
 
 
 def check_feasible(coupling: Coupling, options: ChannelOptions, own: Priced | None = None) -> None:
-    """Checks patterns and target before any work is done.
+    """Check patterns and target before any work is done.
 
     Args:
         coupling: Of the model.
@@ -187,7 +187,7 @@ def notes_on(
     target: float,
     own: Priced | None = None,
 ) -> tuple[str, ...]:
-    """Says which steps were taken and what was missed.
+    """Return notes on the steps that were taken and on a target that was missed.
 
     Raises:
         FeasibleError: The target is below what is feasible.
@@ -216,7 +216,7 @@ def infeasible(
     target: float,
     own: Priced | None = None,
 ) -> FeasibleError:
-    """Returns the error of a target below the least: what that is and what holds it."""
+    """Return the error of a target below the least cost, with that and the reasons for it."""
     if own is not None:
         return FeasibleError(
             f"cost must be at least {least.cost:.4g} ({least.share:g}x of {least.full:.4g}): that "
@@ -239,7 +239,7 @@ def infeasible(
 
 
 def nothing_removable(coupling: Coupling) -> FeasibleError:
-    """Returns the error of a model without channels that can be removed."""
+    """Return the error of a model without channels that can be removed."""
     return FeasibleError(
         f"The model must have channels that can be removed. Received: none; {_holders(coupling)}"
     )
@@ -248,7 +248,7 @@ def nothing_removable(coupling: Coupling) -> FeasibleError:
 def _relaxed(
     coupling: Coupling, options: ChannelOptions, least: Smallest, own: Priced | None
 ) -> str:
-    """Return what the user's own limits are worth: "relax *=0, ... (0.2x without), or "; or ""."""
+    """Return the part of an error on the user's own limits, or "": what relaxing them is worth."""
     if not options.limits and not options.exclude:
         return ""
     freer = smallest(coupling, replace(options, limits=(), exclude=()), own)

@@ -53,7 +53,7 @@ class Part:
     absent: tuple[int, ...] = ()
 
     def runs(self, present: Numbers) -> Numbers:
-        """Returns 1 where it runs, else 0; (..., blocks) -> (...)."""
+        """Return 1 where it runs, else 0; (..., blocks) -> (...)."""
         found = present[..., list(self.present)].prod(-1)
         if self.absent:
             found = found * (1.0 - present[..., list(self.absent)].prod(-1))
@@ -107,7 +107,7 @@ class TimeModel:
         measured: npt.NDArray[Any],
         present: npt.NDArray[Any] | None = None,
     ) -> TimeModel:
-        """Returns the model that is right about whole nets on the average.
+        """Return a time model whose mean error on whole models is zero.
 
         Args:
             kept: Removable units kept in each group by some nets, (nets, groups).
@@ -127,7 +127,7 @@ class TimeModel:
         )
 
     def time(self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None = None) -> Numbers:
-        """Returns the time of whole inferences in ms.
+        """Return the time of whole inferences in ms.
 
         Args:
             kept: Removable units kept in each group, (..., groups).
@@ -145,7 +145,7 @@ class TimeModel:
     def by_layer(
         self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None = None
     ) -> dict[str, Numbers]:
-        """Returns the time of each unit in ms, by the name of its kernel layer; see `time`.
+        """Return the time of each unit in ms, by the name of its kernel layer; see `time`.
 
         What a run costs beside them is "(run)"; what weights cost goes by their bytes. The sum
         is that of `time`.
@@ -164,7 +164,7 @@ class TimeModel:
     def _sums(
         self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None
     ) -> tuple[Numbers, Numbers]:
-        """Returns the sums of the units' times, with a run's cost, and of their weights' bytes."""
+        """Return the sums of the units' times, with a run's cost, and of their weights' bytes."""
         total, weight_bytes = np.asarray(self._overhead), np.zeros(())
         for _, time, held in self._each(kept, present):
             total, weight_bytes = total + time, weight_bytes + held
@@ -173,7 +173,7 @@ class TimeModel:
     def _each(
         self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None
     ) -> Iterator[tuple[str, Numbers, Numbers]]:
-        """Yields name, time and bytes of the weights of each unit."""
+        """Yield name, time and bytes of the weights of each unit."""
         counts = np.asarray(kept, np.float64)
         stays = np.ones(self._blocks) if present is None else np.asarray(present, np.float64)
         for name, given, size in (("kept", counts, len(self._coupling.groups)),
@@ -246,7 +246,7 @@ class Widths:
     together: bool = False
 
     def of(self, kept: npt.NDArray[Any]) -> Numbers:
-        """Returns the widths for kept units of all groups, (..., groups) -> (...)."""
+        """Return the widths for kept units of all groups, (..., groups) -> (...)."""
         return np.asarray(kept[..., list(self.groups)] @ self.weights + self.fixed, np.float64)
 
 
@@ -265,7 +265,7 @@ class CallGrid:
         self._widths: dict[tuple[tuple[Row, ...], bool], Widths] = {}
 
     def widths(self, unit: Unit) -> tuple[Widths, ...]:
-        """Returns what the time of a unit depends on; of a unit of fixed channels nothing."""
+        """Return the channel counts that the time of a unit depends on; none of fixed channels."""
         rows = {row for row in map(self._row, self._axes(unit)) if row}
         parts: list[set[Row]] = []
         for row in rows:
@@ -284,7 +284,7 @@ class CallGrid:
         )
 
     def calls(self, unit: Unit) -> Iterator[tuple[CallKey, Callable[[], Any]]]:
-        """Yields a unit's calls at all combinations of measured widths, the last fastest.
+        """Yield a unit's calls at all combinations of measured widths, the last fastest.
 
         With each key comes what makes the call's model.
         """
@@ -296,7 +296,7 @@ class CallGrid:
             yield self.call_at(unit, kept)
 
     def call_at(self, unit: Unit, kept: Counts) -> tuple[CallKey, Callable[[], Any]]:
-        """Returns a unit's call where groups keep so many removable units, (groups,)."""
+        """Return a unit's call where groups keep so many removable units, (groups,)."""
         smaller = Surgeon(self._coupling, self._coupling.keep_first_units(kept))
         return self._key(unit, smaller), partial(self._model, unit, smaller)
 
@@ -352,7 +352,7 @@ class CallGrid:
         )
 
     def _together(self, groups: Sequence[int], rows: tuple[Row, ...]) -> Widths:
-        """Returns the widths of groups that meet on an axis, thinned by one share.
+        """Return the widths of groups that meet on an axis, thinned by one share.
 
         Their width is the sum of the axes that they lie on.
         """
@@ -401,7 +401,7 @@ class CallGrid:
         return key_of(calls, *shapes)
 
     def _model(self, unit: Unit, smaller: Surgeon) -> Any:
-        """Builds a unit alone, with random weights: zeros and ones would be left out of a file."""
+        """Build a unit alone, with random weights: zeros and ones would be left out of a file."""
         import keras
 
         values: dict[int, Any] = {}

@@ -50,6 +50,18 @@ def test_what_saves_nothing_stays() -> None:
     assert found.report.error == 0
 
 
+def test_a_cost_needs_no_input_size() -> None:
+    import keras
+
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(24, 3, name="h0")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(16, 3, name="h1")(x))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="head")(x))
+    found = prune_channels(model, cost=lambda kept, _: kept.sum(-1), share=0.5, round_to=1)
+    assert sum(row.kept for row in found.report.groups) == 20
+    assert (found.report.macs, found.report.error) == (None, 0)
+
+
 def test_a_share_that_cannot_be_met_is_refused_in_its_own_unit() -> None:
     with pytest.raises(FeasibleError, match=r"cost must be at least 0.1781 \(0.509x of 0.35\)"):
         prune_channels(

@@ -301,6 +301,31 @@ def test_nothing_removable() -> None:
         prune_channels(model, macs=0.5)
 
 
+def test_a_model_without_a_kernel_has_nothing_to_remove() -> None:
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, layers.ReLU()(layers.MaxPooling2D()(inputs)))
+    coupled = compress.coupled_groups(model)
+    assert (coupled.groups, coupled.frozen, coupled.macs) == ((), (), 0)
+    with pytest.raises(InputError, match="Received: none; held are no units"):
+        prune_channels(model, macs=0.5)
+
+
+def test_kernels_with_lora_have_no_rule_but_the_users_own() -> None:
+    class Own(layers.Dense):
+        pass
+
+    inputs = keras.Input((6,))
+    x = layers.Dense(8, name="plain")(inputs)
+    model = keras.Model(inputs, layers.Dense(3)(Own(8, name="own")(x)))
+    for name in ("plain", "own"):
+        model.get_layer(name).enable_lora(2)
+    reason = "LoRA and quantized kernels have no rule"
+    unknown = [("plain", "Dense", reason), ("own", "Own", reason)]
+    assert list(compress.coupled_groups(model).unknown) == unknown
+    register_rule(Own, lambda call: call.unknown("in its own words")[0])
+    assert compress.coupled_groups(model).unknown[1] == ("own", "Own", "in its own words")
+
+
 def test_public_names() -> None:
     coupled = compress.coupled_groups(cnn())
     assert [row.makers for row in coupled.groups] == [("stem", "back"), ("inner",), ("hidden",)]
