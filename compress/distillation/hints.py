@@ -36,7 +36,7 @@ class Pair:
     teacher_shape: Shape
 
     def __str__(self) -> str:
-        """Returns "student (14, 14, 8) = teacher (14, 14, 16)"."""
+        """Return "student (14, 14, 8) = teacher (14, 14, 16)"."""
         return f"{self.student} {self.student_shape[1:]} = {self.teacher} {self.teacher_shape[1:]}"
 
 
@@ -50,7 +50,7 @@ class Hint:
     variables: tuple[Any, ...]
 
     def __str__(self) -> str:
-        """Returns "fitnets, weight 1: student = teacher"."""
+        """Return "fitnets, weight 1: student = teacher"."""
         return f"{self.loss.name}, weight {self.weight:g}: {self.pair}"
 
 
@@ -61,7 +61,7 @@ def make_hints(
     task: Task,
     seed: int,
 ) -> list[Hint]:
-    """Binds the plan's hints to layers: each to all of its pairs.
+    """Bind the plan's feature losses to layers: each to all of its pairs.
 
     The weight of a hint is its usual one, shared out evenly among its pairs.
 
@@ -102,7 +102,7 @@ class _Output:
 def named_pairs(
     student: keras.Model, teacher: keras.Model, names: Sequence[tuple[str, str]]
 ) -> list[Pair]:
-    """Returns the pairs that a user named.
+    """Return the layer pairs that a user named.
 
     Raises:
         InputError: A layer that does not exist (the nearest names are offered), or one that
@@ -123,7 +123,7 @@ def named_pairs(
 def chosen_pairs(
     student: keras.Model, teacher: keras.Model, loss: FeatureLoss, task: Task
 ) -> list[Pair]:
-    """Returns the pairs that suit a loss, by depth and resolution.
+    """Return the layer pairs that suit a loss, by depth and resolution.
 
     "stages": the last outputs of each resolution that both networks have, else those that
     are nearest in depth; "middle": the middle one of these; "embedding": what the last layer
@@ -151,7 +151,7 @@ def _pair(ours: _Output, theirs: _Output) -> Pair:
 
 
 def _outputs(model: keras.Model) -> list[_Output]:
-    """Returns all outputs of layers that are called once, in order, nested ones too."""
+    """Return all outputs of layers that are called once, in order, nested ones too."""
     nodes = [(path, node) for path, node in record(model).named() if node.body is None]
     counts = Counter(path for path, _ in nodes)
     return [
@@ -162,7 +162,7 @@ def _outputs(model: keras.Model) -> list[_Output]:
 
 
 def _stages(model: keras.Model) -> list[_Output]:
-    """Returns the last output at each resolution; of vectors the last hidden one."""
+    """Return the last output at each resolution; of vectors the last hidden one."""
     outputs = [output for output in _outputs(model) if None not in output.shape[1:]]
     last: dict[tuple[int | None, ...], _Output] = {}
     for output in outputs:
@@ -178,7 +178,7 @@ def _stages(model: keras.Model) -> list[_Output]:
 
 
 def _by_stage(ours: list[_Output], theirs: list[_Output]) -> list[Pair]:
-    """Pairs equal resolutions; without any, what is nearest in depth, each layer once."""
+    """Pair layers of equal resolution; if there are none, the nearest in depth, each layer once."""
     if not ours or not theirs:
         return []
     if len(ours[0].shape) > 2 and len(theirs[0].shape) > 2:
@@ -201,7 +201,7 @@ def _by_stage(ours: list[_Output], theirs: list[_Output]) -> list[Pair]:
 
 
 def _embedding(model: keras.Model, task: Task) -> _Output | None:
-    """Returns what the last layer with weights is fed, where a layer made it."""
+    """Return the input of the last layer with weights, if a layer made it."""
     last = maker_of(model.outputs[0])
     nodes = [(path, node) for path, node in record(model).named() if node.body is None]
     if is_activation_layer(last, task.activation):

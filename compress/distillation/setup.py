@@ -1,4 +1,4 @@
-"""What a training needs to be taught: its objective, with teachers ready or cached."""
+"""The distillation objective, with the teachers' outputs cached or computed at every step."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from compress.plan.fields import to_nested
 from compress.plan.forms import text_of
 from compress.plugins import LOGIT_LOSSES
 from compress.train import Batch, LabelObjective
+from compress.train.predict import Predictor
 
 if TYPE_CHECKING:
     import keras
@@ -51,7 +52,7 @@ def teaching(
     cache_folder: Path | None = None,
     on_progress: Callable[[str, float], None] | None = None,
 ) -> Iterator[tuple[DistillObjective, Cached | None, dict[str, float], list[str]]]:
-    """Gives the objective that teaches a student, with its teachers ready or cached.
+    """Yield the distillation objective, with its teachers ready or their outputs cached.
 
     Args, Raises: see `distill`.
 
@@ -103,7 +104,7 @@ def teaching(
 
 
 def logit_losses(name: str, task: Task) -> dict[str, LogitLoss]:
-    """Returns the loss of a name on the logits of each output, by the output's name.
+    """Return the named loss on the logits of each output, by the output's name.
 
     Outputs that it is not defined for, beside others that it is, are taught by "kd". Of "none"
     there are none.
@@ -129,7 +130,7 @@ def logit_losses(name: str, task: Task) -> dict[str, LogitLoss]:
 
 
 def teacher_shares(options: DistillOptions, count: int) -> list[float]:
-    """Returns the weights of so many teachers, which sum to 1.
+    """Return the teachers' weights, which sum to 1.
 
     Raises:
         InputError: The plan has weights for another number of them.
@@ -184,19 +185,19 @@ class DistillObjective(LabelObjective):
         return () if self._teachers is None else self._teachers.models
 
     def variables(self) -> list[Any]:
-        """Returns the hints' projections."""
+        """Return the hints' projections."""
         return [variable for hint in self.hints for variable in hint.variables]
 
     def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
-        """Returns the cached outputs of the teachers."""
+        """Return the cached outputs of the teachers."""
         return self._arrays
 
     def live(self, inputs: Any) -> Mapping[str, Any]:
-        """Runs the teachers on the batch that the student sees, unless they are cached."""
+        """Run the teachers on the batch that the student sees, unless they are cached."""
         return {} if self._teachers is None else self._teachers.outputs(inputs)
 
     def chance_loss(self) -> float:
-        """Returns the most that a guess costs at any time; what hints cost shows at the start."""
+        """Return the largest loss of a guess at any time; that of the hints shows at the start."""
         labels, parts = super().chance_loss(), self.task.parts
         taught = sum(
             self._outputs[name] * loss.chance_loss(parts[name].outputs, self._temperature.largest)
@@ -207,7 +208,7 @@ class DistillObjective(LabelObjective):
         )
 
     def loss(self, batch: Batch) -> Any:
-        """Returns the mixed loss per example, (batch,)."""
+        """Return the mixed loss per example, (batch,)."""
         w, h = self._weight.at(batch.progress), self._hint_weight.at(batch.progress)
         total = (1.0 - w) * super().loss(batch)
         for name, loss in self._losses.items():
@@ -217,7 +218,7 @@ class DistillObjective(LabelObjective):
         return total
 
     def _taught(self, name: str, loss: LogitLoss, batch: Batch) -> Any:
-        """Returns the loss on the logits of one output, (batch,)."""
+        """Return the loss on the logits of one output, (batch,)."""
         import tensorflow as tf
 
         temperature = self._temperature.at(batch.progress)
@@ -236,7 +237,7 @@ class DistillObjective(LabelObjective):
         )
 
     def _hinted(self, batch: Batch) -> Any:
-        """Returns the sum of the hints, each with its own weight, (batch,)."""
+        """Return the sum of the hints, each with its own weight, (batch,)."""
         return sum(
             hint.weight
             * hint.loss(
@@ -251,10 +252,8 @@ class DistillObjective(LabelObjective):
 def _judged(
     teachers: Teachers, models: Sequence[keras.Model], data: Dataset, weights: Sequence[float]
 ) -> tuple[dict[str, float], list[str]]:
-    """Returns the teachers' validation quality, and a warning where it is that of chance."""
+    """Return the teachers' validation quality, and a warning where it is that of chance."""
     import tensorflow as tf
-
-    from compress.train.predict import Predictor
 
     task = data.task
     with teachers.running():
@@ -283,7 +282,7 @@ def _judged(
 
 
 def _random_layers(student: keras.Model) -> list[str]:
-    """Returns a note where the student itself changes its inputs at random."""
+    """Return a note if the student itself changes its inputs at random."""
     import keras
 
     found = [
@@ -301,7 +300,7 @@ def _random_layers(student: keras.Model) -> list[str]:
 
 
 def _taught(options: DistillOptions) -> dict[str, Any]:
-    """Returns what decides a training, written as in checkpoints of earlier versions."""
+    """Return the options that identify a training, written as in checkpoints of earlier versions."""
     written = {"teacher_weights": text_of(options.teacher_weights)}
     return {
         name: written.get(name, tuple(value) if isinstance(value, list) else value)

@@ -1,4 +1,4 @@
-"""The teachers: frozen, in inference mode, and what of their outputs the losses need.
+"""Teachers: frozen models in inference mode, and the outputs of theirs that the losses need.
 
 These outputs for all training examples are computed once, on disk where they are large. A cache is
 known by a hash of the teachers, of what is taken from them and of the examples, so a stale one is
@@ -80,7 +80,7 @@ class Teachers:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Makes `outputs` usable: heads are found, normalization is fused."""
+        """Make `outputs` usable: heads are found, normalization is fused."""
         feature_layers = tuple(dict.fromkeys(hint.pair.teacher for hint in self._hints))
         with contextlib.ExitStack() as stack:
             for place, model in enumerate(self.models):
@@ -94,7 +94,7 @@ class Teachers:
                 self._views.clear()
 
     def outputs(self, inputs: Any) -> dict[str, Any]:
-        """Returns what the losses need for a batch of model inputs (graph code).
+        """Return the outputs that the losses need for a batch of model inputs (graph code).
 
         Returns:
             "teacher_logits" (batch, teachers, ..., outputs) and "teacher_hint<i>" for each hint;
@@ -120,7 +120,7 @@ class Teachers:
         return {name: tf.stop_gradient(value) for name, value in outputs.items()}
 
     def fingerprint(self) -> str:
-        """Returns a hash of architectures, weights and of what is taken from them."""
+        """Return a hash of the architectures, the weights and the requested outputs."""
         digest = hashlib.sha256()
         for model, order in zip(self.models, self._orders, strict=True):
             digest.update(structure(record(model)).encode())
@@ -135,12 +135,12 @@ class Teachers:
 
 
 def logits_of(name: str) -> str:
-    """Returns what the teachers' logits of an output are called; "": there is one output."""
+    """Return the name of the teachers' logits of an output; "": there is one output."""
     return f"teacher_logits_{name}" if name else "teacher_logits"
 
 
 def structure(program: Program) -> str:
-    """Returns what a program computes, without the names that Keras numbers anew each time."""
+    """Return a description of a program without the names that Keras numbers anew each time."""
     import keras
 
     lines = []
@@ -174,7 +174,7 @@ def _settings(layer: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, repr=False)
 class _Place:
-    """Stands for a tensor: the how-manieth it is."""
+    """Stand-in for a tensor in a description: its number."""
 
     number: int
 
@@ -183,7 +183,7 @@ class _Place:
 
 
 def blended(logits: Any, weights: Sequence[float], activation: str, temperature: Any) -> Any:
-    """Returns the logits whose softened predictions are the weighted mean of the teachers'.
+    """Return the logits whose softened predictions are the weighted mean of the teachers'.
 
     softmax(z / T) = sum_k w_k softmax(z_k / T), likewise with sigmoid; of numbers the mean.
 
@@ -220,7 +220,7 @@ def blended(logits: Any, weights: Sequence[float], activation: str, temperature:
 def class_order(
     teacher: keras.Model, data: Dataset, names: Sequence[str] | None
 ) -> np.ndarray[Any, Any] | None:
-    """Checks a teacher against the data and maps its classes by name.
+    """Check a teacher against the data and return the order of its classes by name.
 
     Args:
         teacher: Its input must take the data's examples.
@@ -261,7 +261,7 @@ def class_order(
 
 @dataclass(frozen=True)
 class Cached:
-    """The teachers' outputs.
+    """Cache of the teachers' outputs.
 
     Attributes:
         arrays: By name, one row a training example; on disk they are memory-mapped.
@@ -277,7 +277,7 @@ class Cached:
 
 
 def cache_key(teachers: Teachers, data: Dataset) -> str:
-    """Returns what a cache is known by: teachers, what is taken of them, and examples."""
+    """Return the key of a cache: a hash of teachers, requested outputs and examples."""
     digest = hashlib.sha256(teachers.fingerprint().encode())
     digest.update(data.preprocess.identity.encode())
     for name, values in named(data.train.x):
@@ -296,7 +296,7 @@ def teacher_cache(
     folder: Path | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Iterator[Cached]:
-    """Gives the teachers' outputs for the training examples as they are, not augmented.
+    """Yield the teachers' outputs for the training examples, which are not augmented.
 
     Args:
         teachers: In inference mode.
@@ -348,7 +348,7 @@ def _fill(
     on_progress: Callable[[float], None] | None,
     home: Path | None,
 ) -> None:
-    """Computes the rows from `start` on."""
+    """Compute the rows from `start` on."""
     import tensorflow as tf
 
     total = len(data.train)
@@ -370,7 +370,7 @@ def _fill(
 
 
 def _open(home: Path, key: str, shapes: Shapes, size: int) -> tuple[Arrays, int]:
-    """Opens or creates the files of a cache; returns them and how many rows are there."""
+    """Open or create the files of a cache; return them and the number of rows that they hold."""
     meta = {
         "key": key,
         "examples": next(iter(shapes.values()))[0][0],
@@ -407,7 +407,7 @@ def _open(home: Path, key: str, shapes: Shapes, size: int) -> tuple[Arrays, int]
 
 
 def _note(home: Path, arrays: dict[str, Any], done: int) -> None:
-    """Notes on disk that the first `done` rows are there, after they are."""
+    """Record on disk that the first `done` rows are written, after flushing them."""
     for array in arrays.values():
         array.flush()
     write_json(home / META, {**read_json(home / META), "done": done})

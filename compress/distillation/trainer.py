@@ -1,4 +1,4 @@
-"""`distill`: one student forward a step, whatever the losses; the teacher runs once or live."""
+"""Distillation with one forward pass of the student a step; teachers run once or at every step."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.arguments import check_arguments
+from compress.core.device import Device, as_device
 from compress.core.summary import Readable, Summary
 from compress.data import Preprocessing
 from compress.distillation.setup import teaching
@@ -24,14 +25,13 @@ if TYPE_CHECKING:
 
     import keras
 
-    from compress.core.device import Device
     from compress.plan.settings import DistillSettings
     from compress.train import EpochRecord, Hook, TrainResult
 
 
 @dataclass(frozen=True, repr=False)
 class DistillResult(Readable):
-    """The student with its best epoch's weights, and what taught it.
+    """The student with its best epoch's weights, and the record of its distillation.
 
     Attributes:
         model: The student that was passed in, the plain model that it was.
@@ -52,7 +52,7 @@ class DistillResult(Readable):
     notes: tuple[str, ...]
 
     def screen(self) -> Summary:
-        """Returns what is worth a screen: the student's qualities beside the teacher's."""
+        """Return a summary for the screen: the qualities of student and teacher."""
         val = self.training.val
         rows = tuple(
             (name, f"{value:.4f}", f"{self.teacher_val[name]:.4f}" if name in self.teacher_val
@@ -99,7 +99,7 @@ def distill(
     on_progress: Callable[[str, float], None] | None = None,
     **settings: Unpack[DistillSettings],
 ) -> DistillResult:
-    """Trains a student in place from labels and from teachers' outputs.
+    """Train a student in place from labels and from teachers' outputs.
 
     Where inputs are not augmented, the teachers' outputs are computed once; where they are,
     the teachers see the same augmented batch as the student.
@@ -154,8 +154,6 @@ def distill(
         Live teachers on augmented batches: Beyer et al. 2022, "Knowledge distillation: A good
         teacher is patient and consistent".
     """
-    from compress.core.device import as_device
-
     options = DISTILL.section("distill", options, DistillOptions, settings)
     recipe = DISTILL.section("finetune", finetune, TrainSettings, settings)
     recipe.require_epochs()

@@ -114,12 +114,13 @@ CLASSES = {
     **_row("GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D", REDUCES, "keeps_shifts"),
     # what does nothing in inference
     **_row("""
-        ActivityRegularization AlphaDropout Dropout GaussianDropout Identity SpatialDropout1D
-        SpatialDropout2D SpatialDropout3D
-        """, MOVES, "linear inert"),
+        Dropout GaussianDropout Identity SpatialDropout1D SpatialDropout2D SpatialDropout3D
+        """, MOVES, "linear inert keeps_shifts"),
+    **_row("GaussianNoise", MOVES, "linear inert left_out keeps_shifts"),
+    **_row("ActivityRegularization AlphaDropout", MOVES, "linear inert"),
     **_row("StopGradient", MOVES, "linear inert entrywise"),
     **_row("""
-        AugMix CutMix GaussianNoise MixUp RandAugment RandomBrightness RandomColorDegeneration
+        AugMix CutMix MixUp RandAugment RandomBrightness RandomColorDegeneration
         RandomColorJitter RandomContrast RandomCrop RandomElasticTransform RandomErasing RandomFlip
         RandomGaussianBlur RandomGrayscale RandomHue RandomInvert RandomPerspective
         RandomPosterization RandomRotation RandomSaturation RandomSharpness RandomShear

@@ -43,7 +43,7 @@ from compress.prune.weights.targets import find_targets
 from compress.quantization.call import Placed
 from compress.quantization.ranges import calibrate
 from compress.quantization.twin import LayerError, layer_errors, reasons, twin_of
-from compress.train import TrainResult, train
+from compress.train import Hook, TrainResult, train
 from compress.train.given import as_examples, dataset_for
 
 WORST = 5
@@ -313,7 +313,7 @@ def calibrate_for_file(
     return made.twin.served, why
 
 
-class HeldZeros(ExitStack):
+class HeldZeros(ExitStack, Hook):
     """A hook that holds the zeros of pruned kernels in a training, by the kernels' constraints.
 
     When the context ends it gives the constraints back.
@@ -343,14 +343,6 @@ class HeldZeros(ExitStack):
             if BEGUN < float(np.mean(zero)) < 1:
                 self.callback(setattr, variable, "constraint", variable.constraint)
                 variable.constraint = _held(~zero, variable.constraint)
-
-    def may_select(self, step: int) -> bool:
-        """Allows the weights of any epoch."""
-        return True
-
-    def state(self) -> Mapping[str, npt.NDArray[Any]]:
-        """Needs nothing to go on: zeros are where they were."""
-        return {}
 
 
 def _held(mask: npt.NDArray[np.bool_], own: Callable[[Any], Any] | None) -> Callable[[Any], Any]:

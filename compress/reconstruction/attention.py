@@ -60,7 +60,7 @@ def narrowed(
     kept: Kept,
     mask: Callable[[Any], Any],
 ) -> list[LayerRepair]:
-    """Puts queries and keys of narrower heads together, in `matches` and in `order`.
+    """Put queries and keys of narrower heads together, in `matches` and in `order`.
 
     Args:
         model: The pruned one.
@@ -143,7 +143,7 @@ class _Side:
         self.train, self.held = (Sample.joined(some) for some in parts)
 
     def fit(self) -> tuple[Weights, Weights, float]:
-        """Returns weights and bias without and with the rows held back, and the ridge."""
+        """Return weights and bias without and with the rows held back, and the ridge."""
         kernel, bias = self.dense
         flat, shift = kernel.reshape(1, len(kernel), -1), bias.reshape(1, -1)
         problem = Problem(flat, None, None if self.part.bias is not None else shift)
@@ -159,7 +159,7 @@ class _Side:
 
 
 def solved(match: Scores, given: Sequence[Chunks], sampler: Sampler) -> LayerRepair:
-    """Solves for queries and keys of narrower heads.
+    """Solve for queries and keys of narrower heads.
 
     Args:
         match: Both projections.
@@ -202,7 +202,7 @@ def solved(match: Scores, given: Sequence[Chunks], sampler: Sampler) -> LayerRep
 
 
 def _projected(sides: Sequence[_Side], fits: Sequence[Weights], width: int) -> list[Weights]:
-    """Returns kernels and biases of `width` columns a head whose products are the nearest."""
+    """Return kernels and biases of `width` columns a head whose products are the nearest."""
     (query, query_bias), (key, key_bias) = fits
     groups, each = key.shape[1], query.shape[1] // key.shape[1]
     full = query.shape[2]
@@ -225,7 +225,7 @@ def _projected(sides: Sequence[_Side], fits: Sequence[Weights], width: int) -> l
 
 
 def _bases(queries: Numbers, keys: Numbers, width: int) -> tuple[Numbers, Numbers]:
-    """Returns what queries and keys are multiplied by, (D, width), of their products."""
+    """Return what queries and keys are multiplied by, (D, width), of their products."""
     (r, r_inverse), (s, s_inverse) = _root(queries), _root(keys)
     u, sizes, v = np.linalg.svd(r @ s.T)
     scale = np.sqrt(sizes[:width])
@@ -233,7 +233,7 @@ def _bases(queries: Numbers, keys: Numbers, width: int) -> tuple[Numbers, Number
 
 
 def _root(gram: Numbers) -> tuple[Numbers, Numbers]:
-    """Returns R with R'R = gram, and its inverse where that says anything."""
+    """Return R with R'R = gram, and its inverse where that says anything."""
     sizes, vectors = np.linalg.eigh(gram)
     alive = sizes > 1e-10 * max(float(sizes.max()), 1e-300)
     root = np.sqrt(np.where(alive, sizes, 0.0))
@@ -241,7 +241,7 @@ def _root(gram: Numbers) -> tuple[Numbers, Numbers]:
 
 
 def _scores(parts: Sequence[Part], weights: Sequence[Weights], x: Sequence[Value]) -> Array:
-    """Returns scores less their means over keys, (examples, heads, queries, keys)."""
+    """Return scores less their means over keys, (examples, heads, queries, keys)."""
     made = []
     for part, (kernel, bias), value, most in zip(parts, weights, x, (QUERIES, KEYS), strict=True):
         count, y = len(value.blank), part.blank_output(value.blank.shape)

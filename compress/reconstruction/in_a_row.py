@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Set
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from compress.reconstruction.paths import Graph, Way, affine, clip_of, is_linear
 from compress.reconstruction.sampling import Sampler, window_of
 from compress.reconstruction.settling import settle
 from compress.reconstruction.sums import Numbers, Sample, Singles, Sums
-from compress.reconstruction.values import Chunks, make_call
+from compress.reconstruction.values import Chunks
 
 SAMPLES = 16_000
 """Positions of the second kernel, of all examples together, in a step."""
@@ -72,7 +71,7 @@ class InARow:
         return between(self.graph, first.calls[0], self._ends, part.channel_rows, part.width)
 
     def remember(self, match: Match, given: Chunks) -> None:
-        """Keeps what a layer is given until the next one is solved, where both are a pair."""
+        """Keep what a layer is given until the next one is solved, where both are a pair."""
         for second, first in self._first.items():
             if first is match:
                 self.given[second] = given
@@ -80,7 +79,7 @@ class InARow:
     def together(
         self, match: Match, given: Chunks, way: Way, start: tuple[Numbers, Numbers], movable: bool
     ) -> Together | None:
-        """Solves a layer together with the one in front, which is put back.
+        """Solve a layer together with the one in front, which is put back.
 
         Args:
             match: The second layer.
@@ -131,7 +130,7 @@ class InARow:
     def _drawn(
         self, first: Match, match: Match, given: tuple[Chunks, Chunks], way: Way
     ) -> list[Places] | None:
-        """Draws places for each step, and those held back; None: there are too few or too many."""
+        """Draw places for each step, and those held back; None: there are too few or too many."""
         parts = first.parts[0], match.parts[0]
         x, y = given[0][0].blank, given[1][0].blank
         made = parts[0].blank_output(x.shape), parts[1].blank_output(y.shape)
@@ -159,7 +158,7 @@ class InARow:
         self, first: Match, match: Match, given: tuple[Chunks, Chunks], way: Way, index: int,
         table: npt.NDArray[np.int64], most: int,
     ) -> Places | None:  # fmt: skip
-        """Draws positions of one chunk."""
+        """Draw positions of one chunk."""
         one, two = first.parts[0], match.parts[0]
         x, y = given[0][index], given[1][index]
         made = one.blank_output(x.blank.shape), two.blank_output(y.blank.shape)
@@ -181,7 +180,7 @@ class InARow:
 
 
 def _is_single(match: Match) -> bool:
-    """Tells whether a layer has one kernel, which alone makes its output, and is called once."""
+    """Tell whether a layer has one kernel, which alone makes its output, and is called once."""
     if isinstance(match, Scores) or len(match.calls) != 1 or len(match.calls[0].inputs) != 1:
         return False
     return len(match.parts) == 1 and not match.parts[0].guided and not match.parts[0].adds_more
@@ -190,7 +189,7 @@ def _is_single(match: Match) -> bool:
 def between(
     graph: Graph, first: Node, ends: Set[int], rows: Callable[[Array], Array], width: int
 ) -> Between | None:
-    """Follows a kernel's output to the next kernel; None where more happens, or it branches off.
+    """Follow a kernel's output to the next kernel; None where more happens, or it branches off.
 
     Args:
         graph: Of the pruned model.
@@ -224,7 +223,7 @@ def between(
                 return None
             if getattr(node.operation, "weights", None):
                 return None
-            apply, way.clip = _elementwise(partial(make_call, node)), clip_of(node.operation)
+            apply, way.clip = _elementwise(node.call), clip_of(node.operation)
             if apply is None:
                 return None
         elif apply is not None:
@@ -236,7 +235,7 @@ def between(
 
 
 def _elementwise(function: Callable[[Any], Any]) -> Callable[[Singles], Singles] | None:
-    """Returns a function of tensors as one of arrays; None: elements depend on others, by trial."""
+    """Return a function of tensors as one of arrays; None: elements depend on others, by trial."""
     import keras
 
     def apply(x: Singles) -> Singles:
@@ -258,7 +257,7 @@ def _elementwise(function: Callable[[Any], Any]) -> Callable[[Singles], Singles]
 
 
 def _shared(reads: npt.NDArray[np.int64], grid: tuple[int, ...]) -> float:
-    """Returns how many positions of the first kernel one of the second needs, within a window."""
+    """Return how many positions of the first kernel one of the second needs, within a window."""
     size = window_of(grid, WINDOW)
     inside = np.zeros(grid, bool)
     inside[
@@ -269,7 +268,7 @@ def _shared(reads: npt.NDArray[np.int64], grid: tuple[int, ...]) -> float:
 
 
 def _most(first: Part, second: Part, shared: float) -> int:
-    """Returns how many positions of the second kernel are looked at."""
+    """Return how many positions of the second kernel are looked at."""
     one, two = first.weights(), second.weights()
     products = shared * one.size + two.size
     held = 4 * shared * one.shape[0] * one.shape[1]

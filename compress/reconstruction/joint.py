@@ -52,11 +52,11 @@ DAMPING = 1e-2
 """Of the first step, relative to the diagonal."""
 ENOUGH = 0.01
 """Relative gain below which a step is the last."""
-_Change = Callable[[Numbers, Numbers], tuple[Numbers, Numbers]]
 STEP = 1e-2
-"""Of the differences that slopes of activations are told by."""
+"""Half the width of the central differences that estimate slopes of activations."""
 LEAST = 1e-6
 """Added to the diagonal, relative to its mean: what no row holds stays where it is."""
+_Change = Callable[[Numbers, Numbers], tuple[Numbers, Numbers]]
 
 
 class Kernels(NamedTuple):
@@ -72,18 +72,18 @@ class Kernels(NamedTuple):
     shifts: tuple[Numbers, Numbers]
 
     def flat(self) -> Numbers:
-        """Returns all numbers in a row."""
+        """Return all numbers in a row."""
         return np.concatenate([part.ravel() for part in (self.first, self.second, *self.shifts)])
 
     def like(self, flat: Numbers) -> Kernels:
-        """Returns numbers in a row as kernels of these shapes."""
+        """Return numbers in a row as kernels of these shapes."""
         parts = (self.first, self.second, *self.shifts)
         pieces = np.split(flat, np.cumsum([part.size for part in parts])[:-1])
         first, second, *shifts = (x.reshape(y.shape) for x, y in zip(pieces, parts, strict=True))
         return Kernels(first, second, (shifts[0], shifts[1]))
 
     def plus(self, change: Numbers) -> Kernels:
-        """Returns kernels that are changed by numbers in a row."""
+        """Return kernels that are changed by numbers in a row."""
         return self.like(self.flat() + change)
 
 
@@ -107,7 +107,7 @@ class Places:
 
     @classmethod
     def joined(cls, parts: Sequence[Places]) -> Places:
-        """Puts places of several chunks behind each other."""
+        """Put places of several chunks behind each other."""
         hidden = [part.rows.shape[1] for part in parts]
         starts, total = np.cumsum([0, *hidden])[:-1], sum(hidden)
         reads = [
@@ -153,7 +153,7 @@ class Between:
     offset: Numbers
 
     def __call__(self, z: Singles) -> tuple[Singles, Singles]:
-        """Returns the next kernel's input for (rows, channels) behind the way, and its slope."""
+        """Return the next kernel's input for (rows, channels) behind the way, and its slope."""
         gain = self.gain.astype(np.float32)
         if self.apply is None:
             value, slope = z, np.ones_like(z)
@@ -185,7 +185,7 @@ class Pair:
     movable: tuple[bool, bool] = (True, True)
 
     def made(self, places: Places, kernels: Kernels) -> _Made:
-        """Returns what kernels make at places."""
+        """Return what kernels make at places."""
         z = products(places.rows, kernels.first) + kernels.shifts[0].astype(np.float32)
         hidden, slope = self.between(z)
         rows = self._read(places, hidden)
@@ -193,12 +193,12 @@ class Pair:
         return _Made(rows, slope, outputs)
 
     def _read(self, places: Places, hidden: Singles) -> Singles:
-        """Returns the rows of the second kernel out of hidden positions; padding is zero."""
+        """Return the rows of the second kernel out of hidden positions; padding is zero."""
         padded = np.concatenate([hidden, np.zeros((1, hidden.shape[1]), np.float32)])
         return np.asarray(self.parts[1].arranged(padded[places.reads]), np.float32)
 
     def sample(self, places: Places, kernels: Kernels) -> Sample:
-        """Returns places as the second kernel's rows and targets."""
+        """Return places as the second kernel's rows and targets."""
         rows = self.made(places, kernels).rows
         return Sample(rows, places.targets, places.base, rounding_noise(rows))
 
@@ -216,21 +216,21 @@ class Pair:
         return clip.error(sample, kernels.second, kernels.shifts[1], variance)
 
     def residual(self, places: Places, made: _Made) -> tuple[Singles, Singles]:
-        """Returns what outputs are off by, and where they count: 0 where that is cut off."""
+        """Return what outputs are off by, and where they count: 0 where that is cut off."""
         outputs = made.outputs
         if self.clip is None:
             return outputs - places.targets, np.ones_like(outputs)
         return self.clip.residual(outputs, places.targets, places.base)
 
     def forward(self, places: Places, made: _Made, kernels: Kernels, change: Kernels) -> Singles:
-        """Returns J v, by rows and channels."""
+        """Return J v, by rows and channels."""
         moved = products(places.rows, change.first) + change.shifts[0].astype(np.float32)
         rows = self._read(places, moved * made.slope)
         found = products(rows, kernels.second) + products(made.rows, change.second)
         return np.asarray(found + change.shifts[1].astype(np.float32))
 
     def backward(self, places: Places, made: _Made, kernels: Kernels, u: Singles) -> Numbers:
-        """Returns J'u, all numbers in a row."""
+        """Return J'u, all numbers in a row."""
         hidden = self._back(places, kernels.second, u) * made.slope
         first, own = across(places.rows, hidden), across(made.rows, u)
         sums = hidden.sum(0, dtype=np.float64), u.sum(0, dtype=np.float64)
@@ -239,7 +239,7 @@ class Pair:
     def curvature(
         self, places: Places, made: _Made, kernels: Kernels, active: Singles, damping: float
     ) -> tuple[Curvature, Curvature]:
-        """Returns the curvature of both kernels, each alone, as if offsets did not overlap."""
+        """Return the curvature of both kernels, each alone, as if offsets did not overlap."""
         hidden = self._back(places, kernels.second**2, active)
         return (
             Curvature(places.rows, hidden * made.slope**2, damping, rounding_noise(places.rows)),
@@ -247,12 +247,12 @@ class Pair:
         )
 
     def _back(self, places: Places, kernel: Numbers, u: Singles) -> Singles:
-        """Returns u brought to hidden positions, (hidden, channels)."""
+        """Return u brought to hidden positions, (hidden, channels)."""
         read = self.parts[1].scattered(back(u, kernel))
         return np.asarray(places.gathered @ read.reshape(-1, read.shape[2]))
 
     def held(self, change: Kernels) -> Numbers:
-        """Returns a change without what may not change."""
+        """Return a change without what may not change."""
         first, second = (
             part if support is None else part * support
             for part, support in zip((change.first, change.second), self.supports, strict=True)
@@ -299,13 +299,13 @@ class Curvature:
         self.inverse, self.diagonal, self.noise = np.linalg.inv(moments), diagonal, count * noise
 
     def solved(self, kernel: Numbers, shift: Numbers) -> tuple[Numbers, Numbers]:
-        """Returns what curvature makes these of: kernel (systems, columns, outputs), shift."""
+        """Return what curvature makes these of: kernel (systems, columns, outputs), shift."""
         both = np.concatenate([kernel, shift.reshape(len(kernel), 1, -1)], 1)
         found = self.inverse @ both / self.weights[:, None]
         return found[:, :-1], found[:, -1].reshape(-1)
 
     def scaled(self, kernel: Numbers, shift: Numbers) -> tuple[Numbers, Numbers]:
-        """Returns them times the diagonal of the curvature."""
+        """Return them times the diagonal of the curvature."""
         by = self.diagonal[:, :, None] * self.weights[:, None]
         return kernel * by[:, :-1], shift * by[:, -1].reshape(-1)
 
@@ -332,7 +332,7 @@ class Joint(NamedTuple):
 @np.errstate(over="ignore", invalid="ignore")  # a step that goes astray is taken back
 @all_blas_threads()
 def jointly(pair: Pair, train: Sequence[Places], held: Places, start: Kernels) -> Joint:
-    """Goes from kernels to better ones, as long as that helps on what is held back.
+    """Go from kernels to better ones, as long as that helps on what is held back.
 
     Args:
         pair: What is solved.
@@ -364,7 +364,7 @@ class _Made(NamedTuple):
 
 
 def _step(pair: Pair, places: Places, kernels: Kernels, start: Kernels, damping: float) -> Numbers:
-    """Returns the change that one damped step makes."""
+    """Return the change that one damped step makes."""
     made = pair.made(places, kernels)
     residual, active = pair.residual(places, made)
     first, second = pair.curvature(places, made, kernels, active, damping)

@@ -57,7 +57,7 @@ class Problem:
     shift: Numbers | None = None
 
     def solved(self, sums: Sums, ridge: float) -> tuple[Numbers, Numbers]:
-        """Returns weights and shift for a ridge relative to the diagonal."""
+        """Return weights and shift for a ridge relative to the diagonal."""
         if isinstance(sums, Rows):
             rows, targets = sums.stacked
             if self.shift is None:
@@ -83,7 +83,7 @@ class Problem:
         return weights, self.shift_of(sums, weights)
 
     def shift_of(self, sums: Sums, weights: Numbers) -> Numbers:
-        """Returns the shift with which weights make the targets' means, or the one that stays."""
+        """Return the shift with which weights make the targets' means, or the one that stays."""
         if self.shift is not None:
             return self.shift
         p, t = sums.means
@@ -119,7 +119,7 @@ class Fit:
 def fitted(
     problem: Problem, train: Sample, held: Sequence[Sample], now: Numbers, clip: Clip | None
 ) -> Fit:
-    """Solves a problem with the ridge that is best on rows held back.
+    """Solve a problem with the ridge that is best on rows held back.
 
     Where an activation cuts off, targets are free: from the linear solution it goes on as long as
     the error behind the activation falls on rows held back.
@@ -159,7 +159,7 @@ def fitted(
 
 
 def best_ridge(problem: Problem, sums: Sums, judges: Judges) -> tuple[float, tuple[float, ...]]:
-    """Returns the ridge whose solution is best on rows held back, and its errors there."""
+    """Return the ridge whose solution is best on rows held back, and its errors there."""
     tried: dict[int, tuple[float, ...]] = {}
     best = FIRST
 
@@ -193,14 +193,14 @@ class Judges:
         self._units = [float(part.spread().sum()) or 1.0 for part in self.sums]
 
     def errors(self, weights: Numbers, shift: Numbers) -> tuple[float, ...]:
-        """Returns squared errors relative to the targets' spread, one a call."""
+        """Return squared errors relative to the targets' spread, one a call."""
         return tuple(
             float(part.errors(weights, shift).sum()) / unit
             for part, unit in zip(self.sums, self._units, strict=True)
         )
 
     def behind(self, weights: Numbers, shift: Numbers) -> tuple[float, ...]:
-        """Returns the same behind the activation."""
+        """Return the same behind the activation."""
         if self.clip is None:
             return self.errors(weights, shift)
         return tuple(self.clip.error(part, weights, shift) for part in self.held)
@@ -236,7 +236,7 @@ class Factored:
             self.factors = [scipy.linalg.cho_factor(part, lower=True) for part in self.scaled]
 
     def solved(self, targets: npt.NDArray[Any], current: Numbers) -> tuple[Numbers, Numbers]:
-        """Returns weights and shift.
+        """Return weights and shift.
 
         Args:
             targets: (rows, channels).
@@ -274,7 +274,7 @@ def _freed(
     problem: Problem, sample: Sample, sums: Moments, ridge: float, clip: Clip,
     found: tuple[Numbers, Numbers],
 ) -> Iterator[tuple[Numbers, Numbers]]:  # fmt: skip
-    """Yields solutions, each for the targets that the one before leaves free."""
+    """Yield solutions, each for the targets that the one before leaves free."""
     factored = Factored(sample.rows, sums, problem, ridge)
     while True:
         found = factored.solved(clip.targets(sample, *found), found[0])
@@ -282,7 +282,7 @@ def _freed(
 
 
 def _descended(a: Numbers, b: Numbers, support: Flags, start: Numbers) -> Numbers:
-    """Solves a x = b on supports, all outputs at once, by conjugate gradients from a start."""
+    """Solve a x = b on supports, all outputs at once, by conjugate gradients from a start."""
 
     def product(x: Numbers) -> Numbers:
         return np.asarray((a @ x) * support)
@@ -291,7 +291,7 @@ def _descended(a: Numbers, b: Numbers, support: Flags, start: Numbers) -> Number
 
 
 def _regular(a: Numbers, ridge: float) -> Numbers:
-    """Adds the ridge; columns that never differ from zero get 1 and keep their weights."""
+    """Add the ridge; columns that never differ from zero get 1 and keep their weights."""
     diagonal = np.einsum("sdd->sd", a)
     dead = diagonal <= DEAD**2 * np.maximum(diagonal.max(1, keepdims=True), 1e-280)
     regular = a.copy()
@@ -303,7 +303,7 @@ def _regular(a: Numbers, ridge: float) -> Numbers:
 
 
 def _solve(regular: Numbers, left: Numbers) -> Numbers:
-    """Solves positive definite systems; by Cholesky, of badly conditioned ones by eigenvalues."""
+    """Solve positive definite systems; by Cholesky, of badly conditioned ones by eigenvalues."""
     import scipy.linalg
 
     # scaled to a unit diagonal, inputs of mixed scale lose no digits
@@ -326,7 +326,7 @@ def _solve(regular: Numbers, left: Numbers) -> Numbers:
 
 
 def _on_support(regular: Numbers, left: Numbers, support: Flags) -> Numbers:
-    """Solves each output on its own support; outputs of one support share the factor."""
+    """Solve each output on its own support; outputs of one support share the factor."""
     found = np.zeros_like(left)
     patterns, which = np.unique(support.T, axis=0, return_inverse=True)
     order = np.argsort(which.ravel(), kind="stable")
@@ -362,7 +362,7 @@ def _by_rows(
 
 
 def _conjugate(product: Callable[[Numbers], Numbers], residual: Numbers, most: int) -> Numbers:
-    """Solves product(x) = residual for all outputs at once, by conjugate gradients from zero."""
+    """Solve product(x) = residual for all outputs at once, by conjugate gradients from zero."""
     found = np.zeros_like(residual)
     direction = residual.copy()
     size = (residual**2).sum(0)

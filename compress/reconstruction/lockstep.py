@@ -71,7 +71,7 @@ class Lockstep:
 
     @one_blas_thread()
     def run(self) -> tuple[list[npt.NDArray[Any]], list[npt.NDArray[Any]]]:
-        """Solves layer by layer; returns both models' outputs of what is held back."""
+        """Solve layer by layer; returns both models' outputs of what is held back."""
         try:
             mine, theirs = self._run()
             return [self._held(made) for made in mine], [self._held(made) for made in theirs]
@@ -121,7 +121,7 @@ class Lockstep:
         return pruned.outputs, dense.outputs
 
     def _planned(self) -> dict[int, Way]:
-        """Follows every layer's output once, before anything runs."""
+        """Follow every layer's output once, before anything runs."""
         ways = {}
         # of two layers that feed one addition the larger takes the error of both: it can do more
         for match in sorted(self.matches.values(), key=lambda m: m.parts[-1].columns, reverse=True):
@@ -136,7 +136,7 @@ class Lockstep:
         return ways
 
     def _release(self, match: Match) -> None:
-        """Lets go of what only this layer's solution needed."""
+        """Let go of what only this layer's solution needed."""
         for node in match.twin_calls:
             self.sampler.given.pop(id(node), None)
             self.sampler.made.pop(id(node), None)
@@ -148,7 +148,7 @@ class Lockstep:
         self.in_a_row.given.pop(id(match.layer), None)
 
     def _solve(self, match: Match, given: list[list[Chunks]]) -> Chunks | None:
-        """Solves for a layer's kernels, one after the other.
+        """Solve for a layer's kernels, one after the other.
 
         Returns:
             What the layer is given now, where the one in front was solved again with it.
@@ -165,7 +165,7 @@ class Lockstep:
     def _solve_part(
         self, match: Match, part: Part, twin: Part, given: list[list[Chunks]]
     ) -> tuple[LayerRepair, Chunks | None]:
-        """Solves for one kernel; returns what was done, and the same as `_solve`."""
+        """Solve for one kernel; returns what was done, and the same as `_solve`."""
         began = time.perf_counter()
         name = f"{match.name}:{part.name}" if part.name else match.name
         row = partial(LayerRepair, name, type(match.layer).__name__)
@@ -210,7 +210,7 @@ class Lockstep:
     def _as_it_was(
         self, match: Match, part: Part, twin: Part, given: list[list[Chunks]], way: Way
     ) -> bool:
-        """Tells whether a layer is the dense one and is given the same: nothing need be drawn."""
+        """Tell whether a layer is the dense one and is given the same: nothing need be drawn."""
         for own, theirs in zip(part.variables, twin.variables, strict=True):
             if self.mask(own) is not None or not np.array_equal(own.numpy(), theirs.numpy()):
                 return False
@@ -229,7 +229,7 @@ class Lockstep:
         )
 
     def _problem(self, match: Match, part: Part, way: Way) -> tuple[Problem, Numbers]:
-        """Returns what is to be solved behind the way, and the shift as it is there."""
+        """Return what is to be solved behind the way, and the shift as it is there."""
         import keras
 
         kernel = part.weights()
@@ -248,7 +248,7 @@ class Lockstep:
         return Problem(before, support, None if movable else bias), bias
 
     def _absorbers(self, match: Match, part: Part) -> list[Absorber] | None:
-        """Returns the normalizations that take up a shift where there is no bias."""
+        """Return the normalizations that take up a shift where there is no bias."""
         inner = part.name == "depthwise" or part.guided
         if part.bias is not None or inner or len(match.calls) != 1:
             return None
@@ -261,17 +261,17 @@ def _positions(part: Part, value: Value) -> int:
 
 
 def _same(mine: Value, other: Value) -> bool:
-    """Tells whether two values are equal, and no position of them is padding."""
+    """Tell whether two values are equal, and no position of them is padding."""
     alike = mine.mask is None and mine.blank.shape == other.blank.shape
     return alike and np.array_equal(mine.array, other.array)
 
 
 def _added(way: Way) -> list[Any]:
-    """Returns the tensors that are added on a way, of both models."""
+    """Return the tensors that are added on a way, of both models."""
     return [tensor for other in way.others for tensor in (other.pruned, other.dense)]
 
 
 def _invertible(way: Way) -> bool:
-    """Tells whether gains can be divided by: nothing near zero among them."""
+    """Tell whether gains can be divided by: nothing near zero among them."""
     size = np.abs(way.gain if way.first is None else way.rest)
     return bool(size.min() > 1e-4 * size.max())

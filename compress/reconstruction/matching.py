@@ -36,12 +36,12 @@ class Match:
 
 
 def left(name: str, layer: Any, reason: str) -> LayerRepair:
-    """Returns the row of a layer that is not solved for."""
+    """Return the row of a layer that is not solved for."""
     return LayerRepair(name, type(layer).__name__, LEFT, reason=reason)
 
 
 def opens(layer: Any) -> bool:
-    """Tells of a layer that is no model whether it is opened: it is made of others."""
+    """Tell of a layer that is no model whether it is opened: it is made of others."""
     made_of_others = not has_parts(layer) and layers_inside(layer, include_self=False)
     if type(layer).__name__ == "RNN" or not made_of_others or not layer.weights:
         return False
@@ -50,7 +50,7 @@ def opens(layer: Any) -> bool:
 
 
 def matched(pruned: Program, dense: Program) -> tuple[dict[int, Match], list[LayerRepair]]:
-    """Pairs the layers of two flat programs that have kernels, by name.
+    """Pair the layers of two flat programs that have kernels, by name.
 
     Returns:
         Matches by id of the pruned model's layer, and rows of those that are left.
@@ -94,7 +94,7 @@ def matched(pruned: Program, dense: Program) -> tuple[dict[int, Match], list[Lay
 
 
 def _from_zero(node: Node) -> bool:
-    """Tells whether a recurrence is given a sequence, and at most its mask."""
+    """Tell whether a recurrence is given a sequence, and at most its mask."""
     first = node.args[:1] == (node.inputs[0],)
     return first and all(x is node.kwargs.get("mask") for x in node.inputs[1:])
 
@@ -129,7 +129,7 @@ class Order:
         ]
 
     def before(self, tensor: Any, node: Node) -> bool:
-        """Asks that a tensor is made before a call; returns whether that can be."""
+        """Ask that a tensor is made before a call; returns whether that can be."""
         if id(tensor) not in self._maker:
             return True  # an input of the model
         first, second = self._maker[id(tensor)], self._step[id(node)]
@@ -139,7 +139,7 @@ class Order:
         return True
 
     def together(self, nodes: Sequence[Node]) -> bool:
-        """Asks that calls are made in one step; returns whether that can be."""
+        """Ask that calls are made in one step; returns whether that can be."""
         places = [self._step[id(node)] for node in nodes]
         if any(place in self._reached(other) - {other} for other in places for place in places):
             return False
@@ -160,7 +160,7 @@ class Order:
         return True
 
     def sorted(self) -> list[list[Node]]:
-        """Returns the steps, those first that came first in the program."""
+        """Return the steps, those first that came first in the program."""
         sorter = TopologicalSorter({place: set[int]() for place in range(len(self.steps))})
         for place, users in enumerate(self._users):
             for user in users:
@@ -176,7 +176,7 @@ class Order:
         return [self.steps[place] for place in order if self.steps[place]]
 
     def _reached(self, start: int) -> set[int]:
-        """Returns the steps that need a step's results, itself among them."""
+        """Return the steps that need a step's results, itself among them."""
         found, stack = {start}, [start]
         while stack:
             for user in self._users[stack.pop()] - found:
@@ -186,7 +186,7 @@ class Order:
 
 
 def joined(order: Order, matches: dict[int, Match]) -> list[LayerRepair]:
-    """Brings the calls of each layer that is solved for into one step.
+    """Bring the calls of each layer that is solved for into one step.
 
     Layers of which one call needs the result of another are taken out of `matches`.
 

@@ -49,7 +49,7 @@ class Observed:
         return self.part.bias is not None or self.absorbers is not None
 
     def covariance(self) -> Numbers:
-        """Returns the mean products of rows, (columns, columns).
+        """Return the mean products of rows, (columns, columns).
 
         About their means where outputs can be shifted, else about zero.
         """
@@ -57,11 +57,11 @@ class Observed:
         return np.asarray(sums[0][0] / max(1, self.moments.count))
 
     def kernel(self) -> Numbers:
-        """Returns the kernel, (columns, outputs)."""
+        """Return the kernel, (columns, outputs)."""
         return np.asarray(self.part.matrix(np.asarray(self.part.kernel.numpy(), np.float64))[0])
 
     def columns_of(self, axis: int) -> npt.NDArray[np.int64]:
-        """Returns for every index of a kernel's axis the columns of rows that belong to it.
+        """Return for every index of a kernel's axis the columns of rows that belong to it.
 
         Shape: (size of the axis, columns each).
         """
@@ -82,7 +82,7 @@ def observe(
     seed: int = 0,
     samples: int = SAMPLES,
 ) -> dict[int, Observed]:
-    """Runs a model once and returns what its kernel layers read, by id of the kernel.
+    """Run a model once and returns what its kernel layers read, by id of the kernel.
 
     Left out are kernels of several systems (depthwise, grouped): their inputs leave with outputs.
 

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from compress.model.layers import class_of
 from compress.model.program import Node, Program, Readers
 from compress.reconstruction.sums import Clip
-from compress.reconstruction.values import make_call
 
 Numbers = npt.NDArray[np.float64]
 
@@ -82,7 +81,7 @@ class Way:
         self.clip: Clip | None = None
 
     def scale(self, gain: Numbers, offset: Numbers, first: Any) -> None:
-        """Goes on through gain * z + offset in the pruned model.
+        """Go on through gain * z + offset in the pruned model.
 
         Args:
             gain, offset: By channel.
@@ -106,7 +105,7 @@ def way_from(
     rows: Rows,
     before: Callable[[Any], bool],
 ) -> Way:
-    """Follows a kernel layer's output as long as all that happens is per-channel and linear.
+    """Follow a kernel layer's output as long as all that happens is per-channel and linear.
 
     Args:
         graphs: Of the pruned and of the dense model.
@@ -157,14 +156,14 @@ def way_from(
 
 
 def is_linear(activation: Any) -> bool:
-    """Tells whether an activation function changes nothing."""
+    """Tell whether an activation function changes nothing."""
     import keras
 
     return activation is None or activation is keras.activations.linear
 
 
 def clip_of(operation: Any) -> Clip | None:
-    """Returns how a layer, raw operation or function cuts values off, if that is all it does."""
+    """Return how a layer, raw operation or function cuts values off, if that is all it does."""
     import keras
 
     kind = type(operation).__name__
@@ -182,7 +181,7 @@ def clip_of(operation: Any) -> Clip | None:
 
 
 def own_scale(graph: Graph, node: Node) -> Any:
-    """Returns the layer that is called where its own scale may be set by channel; else None."""
+    """Return the layer that is called where its own scale may be set by channel; else None."""
     import keras
 
     layer = node.operation
@@ -195,7 +194,7 @@ def own_scale(graph: Graph, node: Node) -> Any:
 
 
 def _counterpart(node: Node, candidates: list[Node]) -> Node | None:
-    """Returns the dense model's call of the same name; of raw operations, of the same class."""
+    """Return the dense model's call of the same name; of raw operations, of the same class."""
     import keras
 
     layer = isinstance(node.operation, keras.layers.Layer)
@@ -208,7 +207,7 @@ def _counterpart(node: Node, candidates: list[Node]) -> Node | None:
 
 
 def _added(node: Node, twin_node: Node, tensor: Any, twin: Any) -> list[tuple[Any, Any]] | None:
-    """Pairs the other operands of an addition; None where they do not pair."""
+    """Pair the other operands of an addition; None where they do not pair."""
     mine = [x for x in node.inputs if x is not tensor]
     theirs = [x for x in twin_node.inputs if x is not twin]
     same = len(mine) == len(theirs) == len(node.inputs) - 1
@@ -219,14 +218,14 @@ def _added(node: Node, twin_node: Node, tensor: Any, twin: Any) -> list[tuple[An
 
 
 def _alike(shape: Any, other: Any) -> bool:
-    """Tells whether shapes are the same as far as they are known, and nothing is repeated."""
+    """Tell whether shapes are the same as far as they are known, and nothing is repeated."""
     return len(shape) == len(other) and all(
         a == b or (None in (a, b) and 1 not in (a, b)) for a, b in zip(shape, other, strict=True)
     )
 
 
 def _start(node: Node, tensor: Any) -> int | None:
-    """Returns where a tensor's channels begin in a concatenation of channels."""
+    """Return where a tensor's channels begin in a concatenation of channels."""
     rank = len(tensor.shape)
     if node.operation.axis % rank != rank - 1 or sum(x is tensor for x in node.inputs) != 1:
         return None
@@ -235,7 +234,7 @@ def _start(node: Node, tensor: Any) -> int | None:
 
 
 def affine(node: Node, rows: Rows) -> tuple[Numbers, Numbers] | None:
-    """Returns gain and offset by channel of a call that is affine by channel, found by trial."""
+    """Return gain and offset by channel of a call that is affine by channel, found by trial."""
     import keras
 
     operation = node.operation
@@ -254,7 +253,7 @@ def affine(node: Node, rows: Rows) -> tuple[Numbers, Numbers] | None:
             return known
 
     def called(x: Any) -> npt.NDArray[Any] | None:
-        made = make_call(node, [keras.ops.convert_to_tensor(x.astype(np.float32))])
+        made = node.call([keras.ops.convert_to_tensor(x.astype(np.float32))])
         y = np.asarray(keras.ops.convert_to_numpy(made), np.float64)
         return rows(y) if y.shape == x.shape else None
 
@@ -274,7 +273,7 @@ def affine(node: Node, rows: Rows) -> tuple[Numbers, Numbers] | None:
 
 
 def _normalization(layer: Any, shape: list[int], rows: Rows) -> tuple[Numbers, Numbers] | None:
-    """Returns gain and offset of a batch normalization over the channels that rows have."""
+    """Return gain and offset of a batch normalization over the channels that rows have."""
     axis = layer.axis % len(shape)
     along = [-1 if place == axis else 1 for place in range(len(shape))]
     numbers = np.broadcast_to(np.arange(shape[axis]).reshape(along), shape)
@@ -298,7 +297,7 @@ class Absorber:
 
 
 def absorbers(graph: Graph, tensor: Any, start: int = 0) -> list[Absorber] | None:
-    """Finds normalizations whose moving means can take up a constant that is added to a tensor.
+    """Find normalizations whose moving means can take up a constant that is added to a tensor.
 
     Returns:
         All that the constant reaches; None where some of it reaches something else.
@@ -309,17 +308,16 @@ def absorbers(graph: Graph, tensor: Any, start: int = 0) -> list[Absorber] | Non
         return None
     found: list[Absorber] = []
     for node in graph.users(tensor):
-        kind = type(node.operation).__name__
         if isinstance(node.operation, keras.layers.BatchNormalization):
             last = node.operation.axis in (-1, len(tensor.shape) - 1)
             if not last or graph.calls[id(node.operation)] != 1:
                 return None
             found.append(Absorber(node.operation, start))
             continue
-        kept = class_of(node.operation).traits & {"inert", "keeps_shifts"}
-        begin = 0 if kept else None
-        if kind == "Concatenate":
+        if type(node.operation).__name__ == "Concatenate":
             begin = _start(node, tensor)
+        else:
+            begin = 0 if "keeps_shifts" in class_of(node.operation).traits else None
         more = None if begin is None else absorbers(graph, node.outputs[0], start + begin)
         if more is None:
             return None

@@ -53,7 +53,7 @@ def repair(
     seed: int = 0,
     on_progress: Callable[[str, float], None] | None = None,
 ) -> RepairReport:
-    """Refits a pruned model's kernels so that its layers compute what the dense model's did.
+    """Refit a pruned model's kernels so that its layers compute what the dense model's did.
 
     Both models run side by side on unlabelled examples. Before a layer of the pruned model is
     called, its kernel is solved for by ridge regression: its inputs are those that the pruned
@@ -165,7 +165,7 @@ def repair(
 
 
 def repaired_on(asked: bool | int, data: Any) -> int:
-    """Returns on how many examples a repair is made that a keyword asks for; 0: none is.
+    """Return on how many examples a repair is made that a keyword asks for; 0: none is.
 
     Raises:
         InputError: It is asked for without data, or on too few.
@@ -181,7 +181,7 @@ def repaired_on(asked: bool | int, data: Any) -> int:
 def _checked(
     x: Any, pruned: Program, dense: Program, examples: int, seed: int
 ) -> tuple[npt.NDArray[Any], ...]:
-    """Returns arrays of a random selection of examples, in random order."""
+    """Return arrays of a random selection of examples, in random order."""
     import keras
 
     shapes = [[tuple(tensor.shape)[1:] for tensor in program.inputs] for program in (dense, pruned)]
@@ -296,7 +296,7 @@ def _grids(pruned: keras.Model, grids: Grids | None) -> Callable[[Any], int]:
 
 
 def _check_shapes(match: Match, kept_of: Callable[[Any, int], Any]) -> None:
-    """Checks that a matched layer's kernels are what is kept of the dense one's."""
+    """Check that a matched layer's kernels are what is kept of the dense one's."""
     mine, dense = (
         [variable for part in parts for variable in part.variables]
         for parts in (match.parts, match.twins)
@@ -320,7 +320,7 @@ def _check_shapes(match: Match, kept_of: Callable[[Any, int], Any]) -> None:
 
 
 def _batches(arrays: Sequence[npt.NDArray[Any]], programs: Sequence[Program]) -> Batches:
-    """Cuts examples into chunks whose largest tensor stays small; the last part is held back."""
+    """Cut examples into chunks whose largest tensor stays small; the last part is held back."""
     count = len(arrays[0])
     size = chunk_size(programs)
     held = max(2, round(count * HELD))
@@ -343,7 +343,7 @@ def _batches(arrays: Sequence[npt.NDArray[Any]], programs: Sequence[Program]) ->
 
 
 def _outputs_of(program: Program, batches: Batches) -> list[npt.NDArray[Any]]:
-    """Returns what a model makes of the examples held back, output by output."""
+    """Return what a model makes of the examples held back, output by output."""
     parts = [
         program.run([x[start:stop] for x in batches.inputs])
         for (start, stop), hold in zip(batches.bounds, batches.held, strict=True)

@@ -73,7 +73,7 @@ class RepairReport(Readable):
         return sum(layer.state == REPAIRED for layer in self.layers)
 
     def line(self) -> str:
-        """Returns the result in one line."""
+        """Return the result in one line."""
         ends = ", ".join(f"{_error(a)} -> {_error(b)}" for a, b in self.output_error)
         return (
             f"{self.repaired} of {len(self.layers)} layers repaired on {self.examples:,} examples "
@@ -81,7 +81,7 @@ class RepairReport(Readable):
         )
 
     def screen(self) -> Summary:
-        """Returns what is worth a screen."""
+        """Return what is worth a screen."""
         rows = [
             (
                 layer.name,
@@ -111,7 +111,7 @@ class RepairReport(Readable):
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the record as JSON."""
+        """Return the record as JSON."""
         return asdict(self)
 
 
@@ -123,7 +123,7 @@ def explain_kept(before: float, after: float) -> str:
 
 
 def repair_of(record: dict[str, Any]) -> RepairReport:
-    """Returns the report that `to_json` wrote."""
+    """Return the report that `to_json` wrote."""
     # keys of other versions are left out
     names = {item.name for item in fields(LayerRepair)}
     layers = ({name: layer[name] for name in layer if name in names} for layer in record["layers"])

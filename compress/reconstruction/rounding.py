@@ -32,7 +32,7 @@ def on_grid(
     clip: Clip | None,
     most: int,
 ) -> Fit:
-    """Solves for a layer's weights and rounds them.
+    """Solve for a layer's weights and rounds them.
 
     Args:
         problem: What is solved.
@@ -58,7 +58,7 @@ def on_grid(
 def rounded(
     products: Numbers, weights: Numbers, most: int, support: Flags | None = None
 ) -> Numbers:
-    """Returns weights on a grid of each output's own whose outputs are near those of weights.
+    """Return weights on a grid of each output's own whose outputs are near those of weights.
 
     The step is the one that loses least to rounding and to cutting off, each column counted by
     what its inputs are. Then columns are rounded in turn, those of the largest inputs first, and
@@ -92,7 +92,7 @@ def rounded(
 
 
 def nearest(weights: Numbers, most: int) -> Numbers:
-    """Returns the nearest values of the grid that reaches to each output's largest weight.
+    """Return the nearest values of the grid that reaches to each output's largest weight.
 
     What quantizers do that look at nothing but the weights.
 
@@ -105,7 +105,7 @@ def nearest(weights: Numbers, most: int) -> Numbers:
 
 
 def products_of(sums: Sums, free: bool) -> Numbers:
-    """Returns the products of rows, (systems, columns, columns).
+    """Return the products of rows, (systems, columns, columns).
 
     Args:
         sums: Of rows and targets.
@@ -121,7 +121,7 @@ def products_of(sums: Sums, free: bool) -> Numbers:
 
 
 def _rounded(products: Numbers, weights: Numbers, most: int, support: Flags | None) -> Numbers:
-    """Rounds one system's weights, (columns, outputs)."""
+    """Round one system's weights, (columns, outputs)."""
     factor, order = _factored(products)
     step = _fitted(np.diag(products), weights, most)
     whole = np.zeros_like(weights)
@@ -148,7 +148,7 @@ def _in_turn(
     most: int,
     support: Flags | None,
 ) -> Numbers:
-    """Returns whole numbers, (columns, outputs).
+    """Return whole numbers, (columns, outputs).
 
     Args:
         factor: Upper triangle of the inverse's Cholesky factor, its columns in order.
@@ -182,7 +182,7 @@ def _take(left: Numbers, rows: slice, change: Numbers, free: Flags | None) -> No
 
 
 def _factored(products: Numbers) -> tuple[Numbers, npt.NDArray[np.int64]]:
-    """Returns U of (P'P)^-1 = U'U with columns in the order of the diagonal, and that order."""
+    """Return U of (P'P)^-1 = U'U with columns in the order of the diagonal, and that order."""
     import scipy.linalg
 
     order = np.argsort(-np.diag(products), kind="stable")
@@ -196,7 +196,7 @@ def _factored(products: Numbers) -> tuple[Numbers, npt.NDArray[np.int64]]:
 
 
 def _widest(weights: Numbers, most: int) -> Numbers:
-    """Returns the step of the grid that ends at the largest weight, (..., 1, outputs)."""
+    """Return the step of the grid that ends at the largest weight, (..., 1, outputs)."""
     largest = np.abs(weights).max(-2, keepdims=True)
     return np.asarray(np.where(largest > 0, largest, 1.0) / most)
 
@@ -206,7 +206,7 @@ def _whole(weights: Numbers, step: Numbers, most: int) -> Numbers:
 
 
 def _fitted(inputs: Numbers, weights: Numbers, most: int) -> Numbers:
-    """Returns each output's step with the least error of rounding and cutting off, (outputs,).
+    """Return each output's step with the least error of rounding and cutting off, (outputs,).
 
     Args:
         inputs: How much each column counts, (columns,).

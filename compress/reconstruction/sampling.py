@@ -68,7 +68,7 @@ class Sampler:
     def of_layer(
         self, match: Match, part: Part, twin: Part, given: list[list[Chunks]], way: Way | None
     ) -> tuple[list[Sample], list[Sample]]:
-        """Samples rows and targets of all calls; those held back call by call."""
+        """Sample rows and targets of all calls; those held back call by call."""
         systems, columns, _ = part.weights().shape
         most = max(1, int(self.bytes // (4 * systems * columns))) // len(match.calls)
         train: list[Sample] = []
@@ -99,7 +99,7 @@ class Sampler:
     def targets(
         self, node: Node, part: Part, twin: Part, index: int, places: Places, way: Way | None
     ) -> tuple[Singles, Singles | None]:
-        """Returns what a layer is to make, and what is added to it behind it, by rows.
+        """Return what a layer is to make, and what is added to it behind it, by rows.
 
         Args:
             node: Its call in the dense model.
@@ -121,7 +121,7 @@ class Sampler:
     def _folded(
         self, way: Way | None, part: Part, made: npt.NDArray[Any], index: int, places: Places
     ) -> tuple[Singles, Singles | None]:
-        """Returns what is wanted behind a layer's way, and what is added there, by rows.
+        """Return what is wanted behind a layer's way, and what is added there, by rows.
 
         The first is what the kernel is to make: offset and others are taken off.
         """
@@ -139,7 +139,7 @@ class Sampler:
         return (wanted - base).astype(np.float32), base.astype(np.float32)
 
     def places(self, part: Part, x: Value, made: npt.NDArray[Any], most: int) -> Places:
-        """Draws positions of every example of a chunk; those that a mask leaves out are none."""
+        """Draw positions of every example of a chunk; those that a mask leaves out are none."""
         positions = part.positions(made)
         samples = min(self.samples, most)
         count, each = len(made), min(positions, max(1, -(-samples // self.batches.count)))
@@ -157,7 +157,7 @@ class Sampler:
         return examples, drawn
 
     def windows(self, grid: tuple[int, ...], count: int, samples: int, size: int) -> Places:
-        """Draws positions of every example of a chunk that lie together.
+        """Draw positions of every example of a chunk that lie together.
 
         Args:
             grid: How positions lie.
@@ -216,7 +216,7 @@ class Run:
                 self.sampler.seen[id(tensor)] = value
 
     def step(self) -> None:
-        """Makes the calls of a step."""
+        """Make the calls of a step."""
         asked, self.asked = self.asked or [], None
         results: list[Sequence[Any]] = [self.call(node, given) for node, given in asked]
         for (node, given), made in zip(asked, results, strict=True):
@@ -233,7 +233,7 @@ class Run:
             self.outputs = list(end.value)
 
     def until(self, match: Match, way: Way | None) -> None:
-        """Goes on in the dense model until a layer's inputs and what is added behind are known."""
+        """Go on in the dense model until a layer's inputs and what is added behind are known."""
         places = [self.graph.place[id(node)] for node in match.twin_calls]
         places += [self.graph.made[id(other.dense)] for other in (way.others if way else ())]
         while self.asked is not None and self.done <= max(places):
@@ -241,12 +241,12 @@ class Run:
 
 
 def sequence(values: list[Chunks], index: int) -> Value:
-    """Returns the sequences that a recurrence is given, with the mask that it is given."""
+    """Return the sequences that a recurrence is given, with the mask that it is given."""
     x = values[0][index]
     return x.masked(values[1][index].tensor) if len(values) > 1 else x
 
 
 def window_of(grid: tuple[int, ...], size: int) -> tuple[int, ...]:
-    """Returns the sizes of a window of about so many positions, equal on all axes."""
+    """Return the sizes of a window of about so many positions, equal on all axes."""
     each = max(1, round(size ** (1 / len(grid))))
     return tuple(min(each, axis) for axis in grid)

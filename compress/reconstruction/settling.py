@@ -19,7 +19,7 @@ def settle(
     sums: Sums,
     absorbers: list[Absorber] | None,
 ) -> None:
-    """Assigns a solution in folded coordinates: rows x weights + shift is wanted behind the way.
+    """Assign a solution in folded coordinates: rows x weights + shift is wanted behind the way.
 
     The gain behind the layer is divided out of the kernel. Where a normalization or a layer scale
     right behind it has a scale of its own, the kernel keeps its norms and that scale takes the
@@ -68,7 +68,7 @@ def settle(
 def _gain(
     way: Way, kernels: tuple[Numbers, Numbers], constants: tuple[Numbers, Numbers]
 ) -> Numbers:
-    """Returns the gain by channel with which weights keep their norms.
+    """Return the gain by channel with which weights keep their norms.
 
     Args:
         way: What follows the layer.
@@ -92,7 +92,7 @@ def _normalize(
     shift: Numbers,
     sums: Sums,
 ) -> None:
-    """Sets statistics to those of the new output, and scale and shift to what is wanted."""
+    """Set statistics to those of the new output, and scale and shift to what is wanted."""
     layer = way.first
     means, spread = _statistics(sums, kernel)
     means = means + bias
@@ -106,7 +106,7 @@ def _normalize(
 
 
 def _statistics(sums: Sums, kernel: Numbers) -> tuple[Numbers, Numbers]:
-    """Returns mean and variance by channel of rows x kernel."""
+    """Return mean and variance by channel of rows x kernel."""
     p = sums.means[0]
     mean = np.einsum("sd,sdm->sm", p, kernel)
     if isinstance(sums, Moments):

@@ -62,7 +62,7 @@ class Moments:
         return cls(0, offsets, (p, t), pp, pt, tt, noise)
 
     def add(self, rows: npt.NDArray[Any], targets: npt.NDArray[Any]) -> None:
-        """Adds rows (systems, rows, columns) and targets (systems, rows, outputs)."""
+        """Add rows (systems, rows, columns) and targets (systems, rows, outputs)."""
         systems, count, columns = rows.shape
         block = max(LEAST, NUMBERS // (systems * columns))
         for start in range(0, count, block):
@@ -97,7 +97,7 @@ class Moments:
         return self.offsets[0] + self.sums[0] / count, self.offsets[1] + self.sums[1] / count
 
     def centred(self) -> tuple[Numbers, Numbers, Numbers]:
-        """Returns products about the means: of rows, of rows and targets, squares of targets."""
+        """Return products about the means: of rows, of rows and targets, squares of targets."""
         count = max(1, self.count)
         p, t = self.sums
         return (
@@ -107,7 +107,7 @@ class Moments:
         )
 
     def raw(self, shift: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-        """Returns products about zero, of targets less a shift (systems, outputs)."""
+        """Return products about zero, of targets less a shift (systems, outputs)."""
         a, b, c = self.centred()
         p, t = self.means
         t = t - shift
@@ -119,7 +119,7 @@ class Moments:
         )
 
     def errors(self, weights: Numbers, shift: Numbers) -> Numbers:
-        """Returns the sum over rows of (rows x weights + shift - targets)^2, by output."""
+        """Return the sum over rows of (rows x weights + shift - targets)^2, by output."""
         a, b, c = self.centred()
         p, t = self.means
         inner = np.einsum("sdm,sdm->sm", weights, a @ weights - 2 * b) + c
@@ -127,7 +127,7 @@ class Moments:
         return np.asarray(np.maximum(inner, 0.0) + self.count * off**2)
 
     def spread(self) -> Numbers:
-        """Returns the sum of squares of targets about their means, by output."""
+        """Return the sum of squares of targets about their means, by output."""
         return np.asarray(self.centred()[2])
 
 
@@ -139,7 +139,7 @@ class Rows:
     noise: float = 0.0
 
     def add(self, rows: npt.NDArray[Any], targets: npt.NDArray[Any]) -> None:
-        """Adds rows (systems, rows, columns) and targets (systems, rows, outputs)."""
+        """Add rows (systems, rows, columns) and targets (systems, rows, outputs)."""
         self.parts.append((rows.astype(np.float64), targets.astype(np.float64)))
 
     def __add__(self, other: Rows) -> Rows:
@@ -165,13 +165,13 @@ class Rows:
         return rows.mean(1), targets.mean(1)
 
     def errors(self, weights: Numbers, shift: Numbers) -> Numbers:
-        """Returns the sum over rows of (rows x weights + shift - targets)^2, by output."""
+        """Return the sum over rows of (rows x weights + shift - targets)^2, by output."""
         rows, targets = self.stacked
         squares = ((rows @ weights + shift[:, None] - targets) ** 2).sum(1)
         return np.asarray(squares + self.count * self.noise * (weights**2).sum(1))
 
     def spread(self) -> Numbers:
-        """Returns the sum of squares of targets about their means, by output."""
+        """Return the sum of squares of targets about their means, by output."""
         targets = self.stacked[1]
         return np.asarray(((targets - targets.mean(1, keepdims=True)) ** 2).sum(1))
 
@@ -200,7 +200,7 @@ class Sample:
 
     @classmethod
     def joined(cls, parts: Sequence[Sample]) -> Sample:
-        """Puts samples behind each other."""
+        """Put samples behind each other."""
         if len(parts) == 1:
             return parts[0]
         bases = [part.base for part in parts if part.base is not None]
@@ -212,7 +212,7 @@ class Sample:
         )
 
     def sums(self, like: Sums | None = None) -> Sums:
-        """Returns moments, or the rows themselves where they are fewer than columns.
+        """Return moments, or the rows themselves where they are fewer than columns.
 
         Args:
             like: What the sums are to be added to; default: nothing.
@@ -231,7 +231,7 @@ class Sample:
         return sums
 
     def predicted(self, weights: Numbers, shift: Numbers) -> Singles:
-        """Returns rows x weights + shift, (rows, channels)."""
+        """Return rows x weights + shift, (rows, channels)."""
         return products(self.rows, weights) + shift.reshape(-1).astype(np.float32)
 
 
@@ -281,7 +281,7 @@ class Clip:
         return error / (spread or 1.0)
 
     def targets(self, sample: Sample, weights: Numbers, shift: Numbers) -> Singles:
-        """Returns the targets nearest to what weights make that look the same when cut off."""
+        """Return the targets nearest to what weights make that look the same when cut off."""
         made = sample.predicted(weights, shift)
         off, _ = self.residual(made, sample.targets, sample.base)
         return made - off
@@ -289,7 +289,7 @@ class Clip:
     def residual(
         self, made: Singles, wanted: Singles, base: Singles | None
     ) -> tuple[Singles, Singles]:
-        """Returns what is made less the nearest that looks as wanted when cut off.
+        """Return what is made less the nearest that looks as wanted when cut off.
 
         Args:
             made, wanted: (rows, channels).
@@ -307,7 +307,7 @@ class Clip:
 
 
 def products(rows: Singles, weights: Numbers) -> Singles:
-    """Returns rows x weights.
+    """Return rows x weights.
 
     Args:
         rows: (systems, rows, columns).
@@ -331,7 +331,7 @@ def products(rows: Singles, weights: Numbers) -> Singles:
 
 
 def across(rows: Floats, u: Floats) -> Numbers:
-    """Returns rows' x u, the sums over rows.
+    """Return rows' x u, the sums over rows.
 
     Args:
         rows: (systems, rows, columns).
@@ -355,7 +355,7 @@ def across(rows: Floats, u: Floats) -> Numbers:
 
 
 def back(u: Singles, weights: Numbers) -> Singles:
-    """Returns u x weights', by rows.
+    """Return u x weights', by rows.
 
     Args:
         u: (rows, channels).
@@ -373,7 +373,7 @@ def back(u: Singles, weights: Numbers) -> Singles:
 
 
 def gram(rows: Floats) -> Numbers:
-    """Returns rows' x rows, (systems, columns, columns); sums are of the rows' own precision.
+    """Return rows' x rows, (systems, columns, columns); sums are of the rows' own precision.
 
     Where systems lie last in memory, within a block.
     """
@@ -389,13 +389,13 @@ def gram(rows: Floats) -> Numbers:
 
 
 def _channels_last(rows: Floats) -> Floats | None:
-    """Returns rows as they lie, (rows, columns, systems), where systems lie last."""
+    """Return rows as they lie, (rows, columns, systems), where systems lie last."""
     last = len(rows) > 1 and rows.strides[0] == rows.itemsize
     return rows.transpose(1, 2, 0) if last else None
 
 
 def _summed(patches: Floats, u: Floats) -> Numbers:
-    """Returns the sums over rows of patches (rows, columns, systems) x u (rows, systems)."""
+    """Return the sums over rows of patches (rows, columns, systems) x u (rows, systems)."""
     found = np.zeros(patches.shape[1:])
     for start in range(0, len(patches), BLOCK):
         part = slice(start, start + BLOCK)

@@ -55,7 +55,7 @@ class Store:
         self._files = 0
 
     def keep(self, tensor: Any) -> Value:
-        """Returns a tensor as something that is held."""
+        """Return a tensor as something that is held."""
         mask = mask_of(tensor)
         size = int(np.prod(tensor.shape)) * tensor.dtype.size
         if self.used + size <= self.limit or size < 2**20:
@@ -78,7 +78,7 @@ class Store:
         self.used -= size
 
     def close(self) -> None:
-        """Removes the files."""
+        """Remove the files."""
         if self._folder is not None:
             self._folder.cleanup()
 
@@ -116,7 +116,7 @@ class Value:
         return found
 
     def masked(self, mask: Any) -> Value:
-        """Returns the same with another mask, for as long as this one is held."""
+        """Return the same with another mask, for as long as this one is held."""
         return Value(self._tensor, self._file, mask, self.blank.shape)
 
     @property
@@ -133,18 +133,13 @@ Chunks = list[Value]
 """A tensor for all examples, chunk by chunk."""
 
 
-def make_call(node: Node, tensors: Sequence[Any]) -> Any:
-    """Make a call in inference, of other tensors than the program's."""
-    return node.call(tensors)
-
-
 def make_in_chunks(node: Node, given: Sequence[Chunks], *, store: Store) -> list[Chunks]:
     """Make a call of a program for every chunk, and return what it makes, output by output."""
     import keras
 
     made: list[Chunks] = [[] for _ in node.outputs]
     for parts in zip(*given, strict=True):
-        results = keras.tree.flatten(make_call(node, [part.tensor for part in parts]))
+        results = keras.tree.flatten(node.call([part.tensor for part in parts]))
         for chunks, result in zip(made, results, strict=True):
             chunks.append(store.keep(result))
     return made

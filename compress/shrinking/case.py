@@ -181,7 +181,7 @@ def prepare(
     *,
     val_learnt: bool = False,
 ) -> Case:
-    """Loads the teachers and analyses the model, as far as the plan needs it.
+    """Load the teachers and analyses the model, as far as the plan needs it.
 
     Args:
         model: The dense model, a graph; it stays as it is.
@@ -206,7 +206,7 @@ def prepare(
 
 
 def seeded_teachers(paths: Sequence[Path], data: Dataset, plan: Plan) -> LoadedTeachers:
-    """Loads teachers once, for the checks and for the work.
+    """Load teachers once, for the checks and for the work.
 
     Python's, NumPy's and TensorFlow's global random generators are seeded by `plan.seed`.
 
@@ -219,7 +219,7 @@ def seeded_teachers(paths: Sequence[Path], data: Dataset, plan: Plan) -> LoadedT
 
 
 def load_teachers(paths: Sequence[Path], data: Dataset, plan: Plan) -> list[Teacher]:
-    """Loads teachers and checks them.
+    """Load teachers and checks them.
 
     Args:
         paths: Their files; none where none teaches, or where the pipeline chooses later.
@@ -239,7 +239,7 @@ def load_teachers(paths: Sequence[Path], data: Dataset, plan: Plan) -> list[Teac
 
 
 def load_teacher(path: Path, data: Dataset, plan: Plan) -> Teacher:
-    """Loads a teacher; its run's class names and scaling come with it.
+    """Load a teacher; its run's class names and scaling come with it.
 
     The scaling of one from elsewhere is found on validation examples, as `--normalize` does
     of a model to compress; one that is given is for the teachers too.
@@ -265,7 +265,7 @@ Item = tuple[str, str, Any]
 def checks_of(
     plan: Plan, data: Dataset, teachers: Sequence[keras.Model | None]
 ) -> Iterator[tuple[str, Run, Item | None]]:
-    """Yields what a plan asks of each model.
+    """Yield what a plan asks of each model.
 
     Args:
         plan: Sections channels, weights and distill.
@@ -308,7 +308,7 @@ def check_by_models(
     subjects: Sequence[Subject],
     teachers: Sequence[keras.Model] = (),
 ) -> None:
-    """Checks that of what the plan asks each thing can be done by one of the models.
+    """Check that of what the plan asks each thing can be done by one of the models.
 
     Args:
         plan: Sections channels, weights and distill.
@@ -329,7 +329,7 @@ def check_by_models(
 def fitting(
     plan: PlanT, data: Dataset, subject: Subject, teacher: keras.Model | None
 ) -> tuple[PlanT, list[str]]:
-    """Leaves out of a plan for many models what one of them cannot do.
+    """Leave out of a plan for many models what one of them cannot do.
 
     Targets stay: a model that cannot meet one is a case of its own (`FeasibleError`).
 
@@ -346,7 +346,7 @@ def fitting(
 
 
 def _without(plan: PlanT, section: str, field: str, item: object) -> PlanT:
-    """Returns a plan without one item of a list; hints go with the last of their pairs."""
+    """Return a plan without one item of a list; hints go with the last of their pairs."""
     options = getattr(plan, section)
     kept = tuple(other for other in getattr(options, field) if other != item)
     more = {"hints": ()} if field == "pairs" and not kept else {}

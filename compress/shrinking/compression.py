@@ -27,6 +27,7 @@ from compress.core.errors import InputError, RunFailed
 from compress.core.summary import OnProgress, Readable, Summary, silent
 from compress.data import Dataset
 from compress.data.tasks import CUSTOM
+from compress.measure.counting import graph_of
 from compress.model.copies import float32_model
 from compress.model.heads import counted_at
 from compress.model.inference import left_out
@@ -50,8 +51,8 @@ if TYPE_CHECKING:
     from compress.plan.settings import CompressModelSettings
     from compress.report import Report
 
-
 EXAMPLES = 12
+"""Examples that a file decides otherwise than its baseline, shown at most."""
 SIDE = 112
 """Pixels of a picture at most."""
 Indices = npt.NDArray[np.int64]
@@ -74,7 +75,7 @@ class CompressResult(Readable):
     files: dict[str, Path]
 
     def screen(self) -> Summary:
-        """Returns what is worth a screen: every file, dense and compressed, and what it costs."""
+        """Return what is worth a screen: every file, dense and compressed, and what it costs."""
         return self.report.screen()
 
 
@@ -91,7 +92,7 @@ def compress_model(
     on_progress: OnProgress = silent,
     **settings: Unpack[CompressModelSettings],
 ) -> CompressResult:
-    """Prunes, distils, exports and measures a model that the user brings.
+    """Prune, distils, exports and measures a model that the user brings.
 
     Args:
         model: A Keras model (named as it is in Keras), or a `.keras` or `.h5` file. The scaling
@@ -158,7 +159,7 @@ def compress_model(
 
 
 def _by_own_step(plan: Plan) -> Plan:
-    """Returns a plan that says what follows of a `train_step` of the user's: task, no teacher.
+    """Return a plan that says what follows of a `train_step` of the user's: task, no teacher.
 
     Raises:
         InputError: Hints are asked for, which a teacher gives.
@@ -173,7 +174,7 @@ def _by_own_step(plan: Plan) -> Plan:
 
 
 def compress_stage(case: Case, folder: RunFolder, command: str) -> Compressed:
-    """Compresses one model and records files and qualities; latency comes later.
+    """Compress one model and records files and qualities; latency comes later.
 
     Python's, NumPy's and TensorFlow's global random generators are seeded by `plan.seed`.
     An interrupted training goes on when the same call is made again. Latency is left to
@@ -251,7 +252,7 @@ def compress_stage(case: Case, folder: RunFolder, command: str) -> Compressed:
 
 
 def write_decisions(folder: RunFolder, artifacts: Sequence[Artifact], data: Dataset) -> None:
-    """Writes confusion matrices of a model's files, and where they differ from its own file.
+    """Write confusion matrices of a model's files, and where they differ from its own file.
 
     Args:
         folder: The run's.
@@ -288,7 +289,7 @@ def write_decisions(folder: RunFolder, artifacts: Sequence[Artifact], data: Data
 
 
 def confusion(labels: Indices, decided: Indices, classes: int) -> Indices:
-    """Returns how often an example of a class (row) is taken for a class (column).
+    """Return how often an example of a class (row) is taken for a class (column).
 
     Example:
         >>> confusion(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
@@ -300,7 +301,7 @@ def confusion(labels: Indices, decided: Indices, classes: int) -> Indices:
 
 
 def _differing(labels: Indices, base: Indices, own: Indices) -> Iterator[int]:
-    """Yields examples that are decided otherwise: what was lost first, then what was won."""
+    """Yield examples that are decided otherwise: what was lost first, then what was won."""
     other = base != own
     lost = np.flatnonzero(other & (base == labels))
     won = np.flatnonzero(other & (own == labels))
@@ -309,7 +310,7 @@ def _differing(labels: Indices, base: Indices, own: Indices) -> Iterator[int]:
 
 
 def _picture(data: Dataset, place: int) -> str:
-    """Returns an example as an image in a page; empty where it is none."""
+    """Return an example as an image in a page; empty where it is none."""
     from PIL import Image
 
     parts = named(taken(data.test.x, slice(place, place + 1)))
@@ -336,7 +337,7 @@ def keep_graphs(
     folder: RunFolder, name: str, before: keras.Model, after: keras.Model, data: Dataset,
     times: Mapping[str, Mapping[str, float]] | None = None,
 ) -> None:  # fmt: skip
-    """Writes the graphs of a model; one that cannot be recorded is told, and has none.
+    """Write the graphs of a model; one that cannot be recorded is told, and has none.
 
     Args:
         folder: The run's.
@@ -345,8 +346,6 @@ def keep_graphs(
         data: Their inputs.
         times: Milliseconds by layer, "before" and "after"; None: they are not known.
     """
-    from compress.measure.counting import graph_of
-
     try:
         each = [graph_of(item, counted_at(item, data.input_shapes)) for item in (before, after)]
     except InputError as error:

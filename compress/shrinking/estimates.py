@@ -26,7 +26,6 @@ from compress.prune.channels.selection.measured_times import TimedCalls, some_ch
 from compress.prune.channels.selection.target import Priced
 
 if TYPE_CHECKING:
-    from compress.prune.channels.coupling.blocks import Block
     from compress.prune.channels.coupling.groups import Coupling, Mask
     from compress.prune.channels.selection.allowed import Allowed
     from compress.prune.channels.selection.times import TimeModel
@@ -56,13 +55,13 @@ class Choice:
 
     @classmethod
     def of(cls, coupling: Coupling, mask: Mask, dropped: tuple[Block, ...] = ()) -> Choice:
-        """Counts kept units; what lies in a block that leaves is gone with it."""
+        """Count kept units; what lies in a block that leaves is gone with it."""
         kept = np.array([np.count_nonzero(mask[group.units]) for group in coupling.groups])
         return cls(kept, presence(coupling, dropped) if dropped else None)
 
 
 def presence(coupling: Coupling, dropped: Sequence[Block]) -> npt.NDArray[np.int64]:
-    """Returns 1 for each block that stays, (blocks,); what lies in one that leaves is gone too."""
+    """Return 1 for each block that stays, (blocks,); what lies in one that leaves is gone too."""
     present = np.ones(len(blocks_of(coupling)), np.int64)
     for block in dropped:
         present[[block.index, *block.inner]] = 0
@@ -82,14 +81,14 @@ class Estimates:
     factors: Mapping[str, float] = field(default_factory=dict)
 
     def at(self, choice: Choice) -> dict[str, float]:
-        """Returns what a choice costs, by name."""
+        """Return what a choice costs, by name."""
         return {
             name: self.factors.get(name, 1.0) * float(cost(choice.kept, choice.present))
             for name, cost in self.of.items()
         }
 
     def share_of(self, goals: Mapping[str, float]) -> Priced:
-        """Returns the cost that several goals come to: the largest share of one that is used.
+        """Return the cost that several goals come to: the largest share of one that is used.
 
         Args:
             goals: What must not be passed, by name.
@@ -107,7 +106,7 @@ class Estimates:
         return share
 
     def put_right(self, choice: Choice, measured: Mapping[str, float]) -> Estimates:
-        """Returns estimates that are right about one choice; what is counted stays."""
+        """Return estimates that are right about one choice; what is counted stays."""
         own = {
             name: measured[name] / float(self.of[name](choice.kept, choice.present))
             for name in measured
@@ -125,7 +124,7 @@ def file_sizes_of(
     dense: DenseFiles,
     seed: int,
 ) -> Priced:
-    """Fits the bytes of a file: so many, and a share of each parameter, channel and weight tensor.
+    """Fit the bytes of a file: so many, and a share of each parameter, channel and weight tensor.
 
     Channels are counted by the weights that have one entry each (biases, normalizations); tensors
     because each has a record in the file, however small it becomes, until its block leaves.
@@ -183,7 +182,7 @@ def file_sizes_of(
 
 
 def working_sets(coupling: Coupling, allowed: Allowed, blocks: Sequence[Block]) -> Priced:
-    """Returns what grows with the arena: the most numbers that one call reads and makes.
+    """Return what grows with the arena: the most numbers that one call reads and makes.
 
     Inputs and outputs of a call are in memory together, so no arena is smaller. What waits
     meanwhile (the other side of a sum) and what kernels need beside is not in it: the arena of a
@@ -220,7 +219,7 @@ def _largest(values: Iterable[Any]) -> Numbers:
 
 
 def device_times(case: Case) -> DeviceTimes | None:
-    """Returns the times of the device that a latency is of; None: it is of this machine.
+    """Return the times of the device that a latency is of; None: it is of this machine.
 
     Args:
         case: The model, and the plan that names the table.
@@ -238,7 +237,7 @@ def device_times(case: Case) -> DeviceTimes | None:
 
 
 def time_model(device: DeviceTimes, case: Case, format: str) -> TimeModel:
-    """Returns how a model's time on a device follows from what stays of it.
+    """Return how a model's time on a device follows from what stays of it.
 
     Args:
         device: What was timed there.

@@ -92,7 +92,7 @@ class Judged:
 def judged_files(
     variant: Variant, work: Work, folder: RunFolder, formats: tuple[str, ...] = ()
 ) -> tuple[list[Artifact], list[str]]:
-    """Exports a model and judges every file: validation data may choose among them, test data
+    """Export a model and judges every file: validation data may choose among them, test data
     say how good they are.
 
     Args:
@@ -120,7 +120,7 @@ def judged_files(
 def judged(
     model: keras.Model, name: str, work: Work, folder: RunFolder, formats: tuple[str, ...]
 ) -> Judged:
-    """Exports a model and judges each file.
+    """Export a model and judges each file.
 
     Args:
         model: Any Keras model.
@@ -140,7 +140,7 @@ def judged(
 
 
 def exported(stem: str, checks: Checks, folder: RunFolder) -> list[Exported]:
-    """Returns files that were made before.
+    """Return files that were made before.
 
     Args:
         stem: Begins their names.
@@ -164,7 +164,7 @@ def exported(stem: str, checks: Checks, folder: RunFolder) -> list[Exported]:
 def made_files(
     model: keras.Model, stem: str, work: Work, folder: RunFolder, formats: tuple[str, ...]
 ) -> tuple[Sequence[Exported], dict[str, str]]:
-    """Exports a model into a run's folder; formats that cannot be had are logged.
+    """Export a model into a run's folder; formats that cannot be had are logged.
 
     Args:
         model: Any Keras model.
@@ -197,7 +197,7 @@ def made_files(
 def artifacts_of(
     variant: Variant, files: Iterable[Exported], work: Work, folder: RunFolder
 ) -> list[Artifact]:
-    """Judges files that were exported; see `judged_files`.
+    """Evaluate files that were exported; see `judged_files`.
 
     Args:
         variant: Of which they are.
@@ -250,7 +250,7 @@ def artifacts_of(
 
 
 def with_baseline(artifacts: list[Artifact], plan: Plan) -> list[Artifact]:
-    """Names what each file is held against: the dense file of the first format that was made."""
+    """Name what each file is held against: the dense file of the first format that was made."""
     formats = ("float32", *plan.export.formats, *TRAINED)
     dense = [item for item in artifacts if item.variant == "dense"]
     baseline = min(dense, key=lambda item: formats.index(item.format))
@@ -294,7 +294,7 @@ def evaluate_file(
 
 
 def _row(layer: LayerPrecision) -> LayerRow:
-    """Returns what a record holds of a layer whose precision was chosen."""
+    """Return what a record holds of a layer whose precision was chosen."""
     losses = {f"alone in {level}": loss for level, loss in layer.alone.items()}
     floats = f"{', '.join(layer.floats)} in floats" if layer.floats else ""
     return {"layer": layer.layer, "precision": layer.precision, "losses": losses, "why": floats}
@@ -353,7 +353,7 @@ def _timed(name: str, folder: RunFolder, plan: Plan, on_progress: OnProgress) ->
 
 
 def _baseline(item: Artifact, among: list[Artifact]) -> str:
-    """Returns the same model's first dense file among those that are timed."""
+    """Return the same model's first dense file among those that are timed."""
     return next(
         other.id
         for other in (*among, item)
@@ -364,7 +364,7 @@ def _baseline(item: Artifact, among: list[Artifact]) -> str:
 def _files(
     runtime: Runtime, artifacts: list[Artifact], folder: RunFolder, on_progress: OnProgress
 ) -> dict[str, Path]:
-    """Returns the files that a runtime is given, converted to its own kind where it needs that."""
+    """Return the files that a runtime is given, converted to its own kind where it needs that."""
     if not runtime.converter:
         return {item.id: folder.path / item.file for item in artifacts}
     convert, files = loaded(runtime.converter), {}
@@ -376,7 +376,7 @@ def _files(
 
 
 def keep_scores(folder: RunFolder, artifact: str, scores: Any, data: Dataset, bound: Any) -> None:
-    """Keeps the decisions of one file until all of its model's are known.
+    """Keep the decisions of one file until all of its model's are known.
 
     Args:
         folder: The run's.

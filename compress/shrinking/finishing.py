@@ -47,7 +47,7 @@ STARTS_FROM = "int8"
 
 
 def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) -> None:
-    """Judges all files by test data, times them, chooses one by validation data, and ships it.
+    """Evaluate all files by test data, times them, chooses one by validation data, and ships it.
 
     Args:
         planner: That made the nets.
@@ -129,7 +129,7 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
 def recorded(
     planner: Planner, nets: Sequence[Net], folder: RunFolder, command: str, began: float
 ) -> Compressed:
-    """Judges all files by test data, once, and writes the record of them.
+    """Evaluate all files by test data, once, and writes the record of them.
 
     Args:
         planner: That made the nets.
@@ -167,7 +167,7 @@ def recorded(
 
 
 def of_net(record: Compressed, net: Net, planner: Planner) -> Compressed:
-    """Returns the record with what was done to one of the nets: that which it is the record of.
+    """Return the record with what was done to one of the nets: that which it is the record of.
 
     Args:
         record: Of the model and all files.
@@ -189,7 +189,7 @@ def of_net(record: Compressed, net: Net, planner: Planner) -> Compressed:
 
 
 def _artifacts(planner: Planner, nets: Sequence[Net], folder: RunFolder) -> list[Artifact]:
-    """Judges the files by test data; they were made and judged by validation data before."""
+    """Evaluate the files by test data; they were made and judged by validation data before."""
     shop, dense = planner.shop, planner.shop.dense
     case, work = shop.case, shop.case.work
     whole = Variant(case.model, case.name, case.name, "dense", val=dense.val)
@@ -211,7 +211,7 @@ def _artifacts(planner: Planner, nets: Sequence[Net], folder: RunFolder) -> list
 
 
 def _measured(planner: Planner, files: Sequence[Artifact], nets: Sequence[Net]) -> Measured:
-    """Reads times off the folder, memory off the files, and times elsewhere off the nets."""
+    """Read times off the folder, memory off the files, and times elsewhere off the nets."""
     folder, plan = planner.shop.folder, planner.shop.case.plan
     path = folder.latency_of(plan.runtime)
     timed = read_json(path)
@@ -229,7 +229,7 @@ def _measured(planner: Planner, files: Sequence[Artifact], nets: Sequence[Net]) 
 
 
 def _elsewhere(planner: Planner, nets: Sequence[Net]) -> Elsewhere | None:
-    """Returns what files take on the device that a latency is of; None: it is of this machine."""
+    """Return what files take on the device that a latency is of; None: it is of this machine."""
     case, dense = planner.shop.case, planner.shop.dense
     if case.device is None:
         return None
@@ -287,7 +287,7 @@ def _steps(planner: Planner, chosen: Artifact, net: Net | None) -> list[str]:
 
 
 def whole_number_files(planner: Planner, nets: Sequence[Net], folder: RunFolder) -> list[Artifact]:
-    """Trains nets as their files of whole numbers compute, chooses precisions, judges the files.
+    """Train nets as their files of whole numbers compute, chooses precisions, judges the files.
 
     Where a goal says what one file must come to it is the net whose int8 file is the best; without
     a goal it is every net of the front.
@@ -327,7 +327,7 @@ def whole_number_files(planner: Planner, nets: Sequence[Net], folder: RunFolder)
 
 
 def lost_to_rounding(bar: Bar, nets: Sequence[Net], first: str) -> str:
-    """Says of which nets rounding alone takes more than a point, and what can be done; or nothing.
+    """Say of which nets rounding alone takes more than a point, and what can be done; or nothing.
 
     Args:
         bar: By what nets are judged.
@@ -352,7 +352,7 @@ def lost_to_rounding(bar: Bar, nets: Sequence[Net], first: str) -> str:
 
 
 def _worth_it(planner: Planner, nets: Sequence[Net], format: str) -> list[Net]:
-    """Returns the nets of which files of a format are made; none: the planner is told why."""
+    """Return the nets of which files of a format are made; none: the planner is told why."""
     shop, metric = planner.shop, planner.bar.metric
     goal = shop.case.plan.goal
     if shop.case.device is not None:

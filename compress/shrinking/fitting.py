@@ -59,7 +59,7 @@ ONNX_SPREAD = 0.005
 
 
 def _aim(missed: int) -> float:
-    """Returns the share of a goal that is aimed at after so many files above it.
+    """Return the share of a goal that is aimed at after so many files above it.
 
     Estimates that are put right by a factor come near too slowly where much of a cost does not
     leave with the widths: each further miss asks for less.
@@ -103,7 +103,7 @@ class Fitter:
     _choosers: dict[str, Chooser] = field(default_factory=dict)
 
     def estimates(self, format: str) -> Estimates:
-        """Returns what choices cost in files of a format; times and sizes are measured once."""
+        """Return what choices cost in files of a format; times and sizes are measured once."""
         if format not in self._estimates:
             case, plan, coupling = self.case, self.case.plan, self.case.coupling
             costs = CostModel.of(coupling)
@@ -141,7 +141,7 @@ class Fitter:
         return self._estimates[format]
 
     def device_ms(self, selection: Selection, formats: Sequence[str]) -> dict[str, float]:
-        """Returns what a choice takes on the device of a table of times, by format; {}: none."""
+        """Return what a choice takes on the device of a table of times, by format; {}: none."""
         if self.case.device is None:
             return {}
         choice = self._choice(selection)
@@ -151,7 +151,7 @@ class Fitter:
         return Choice.of(self.case.coupling, selection.mask, selection.dropped)
 
     def layer_ms(self, selection: Selection, format: str) -> dict[str, dict[str, float]]:
-        """Returns the milliseconds of each layer before and after; {} where none were timed."""
+        """Return the milliseconds of each layer before and after; {} where none were timed."""
         times = self.estimates(format).of.get("latency")
         if not isinstance(times, TimeModel):
             return {}
@@ -165,7 +165,7 @@ class Fitter:
     def chooser(
         self, goals: Mapping[str, float], estimates: Estimates, variation: Variation
     ) -> Chooser:
-        """Returns what chooses; choices near the first one that is asked for are judged whole.
+        """Return what chooses; choices near the first one that is asked for are judged whole.
 
         A variation by another criterion takes its choice as it comes: its net tells its worth.
         """
@@ -188,7 +188,7 @@ class Fitter:
     def fitted(
         self, format: str, goals: Mapping[str, float], variation: Variation = RECIPE
     ) -> Fitted:
-        """Chooses widths and blocks, measures their file, and corrects until it is near the goal.
+        """Choose widths and blocks, measures their file, and corrects until it is near the goal.
 
         Args:
             format: Of the file that must meet the goals.
@@ -285,7 +285,7 @@ class Fitter:
     def _file_costs(
         self, model: keras.Model, format: str, names: Collection[str]
     ) -> dict[str, float]:
-        """Returns costs of a net: counted, and measured on a file of a format.
+        """Return costs of a net: counted, and measured on a file of a format.
 
         Args:
             model: Of any weights: they do not matter to costs.
@@ -312,7 +312,7 @@ class Fitter:
         return {name: found[name] for name in names}
 
     def _ratio(self, file: Path) -> float:
-        """Returns the time of the model's own float32 file over that of a file."""
+        """Return the time of the model's own float32 file over that of a file."""
         plan = self.case.plan
         found = time_entries(
             {

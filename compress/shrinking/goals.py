@@ -70,7 +70,7 @@ def cost_limits(
 
 
 def cost_text(name: str, value: float) -> str:
-    """Returns a cost as people read it: "0.81 ms", "61.2 kB", "10.2 M MACs"."""
+    """Return a cost as people read it: "0.81 ms", "61.2 kB", "10.2 M MACs"."""
     if name == "latency":
         return formats.time(value)
     if name in ("size", "peak_memory"):
@@ -96,7 +96,7 @@ class Bar:
 
     @classmethod
     def of(cls, goal: GoalOptions, dense: DenseFiles, data: Dataset) -> Bar:
-        """Returns the bar of a goal, and checks that the model itself passes it.
+        """Return the bar of a goal, and checks that the model itself passes it.
 
         Raises:
             FeasibleError: The model is no better than guessing, or below the quality asked for.
@@ -115,11 +115,11 @@ class Bar:
 
     @staticmethod
     def point_of(metric: str) -> float:
-        """Returns what a point is: a hundredth, or one where the metric has a unit of its own."""
+        """Return what a point is: a hundredth, or one where the metric has a unit of its own."""
         return 1.0 if in_units(metric) else 0.01
 
     def drop(self, quality: float) -> float:
-        """Returns how many points of the model's own quality are lost."""
+        """Return how many points of the model's own quality are lost."""
         return (self.dense - quality) / self.point_of(self.metric)
 
     @property
@@ -137,7 +137,7 @@ class Bar:
         return None if self.floor is None else self.drop(self.floor)
 
     def holds(self, quality: float) -> bool:
-        """Tells whether a quality is good enough."""
+        """Tell whether a quality is good enough."""
         return self.floor is None or quality >= self.floor - 1e-9
 
 
@@ -170,7 +170,7 @@ def _check_learnt(metric: str, own: float, data: Dataset) -> None:
 
 
 def goals_text(goal: GoalOptions, limits: Mapping[str, float], bar: Bar) -> str:
-    """Returns what was asked for in one line."""
+    """Return what was asked for in one line."""
     parts = []
     for name, limit in limits.items():
         target = goal.costs[name]
@@ -205,7 +205,7 @@ def out_of_reach(
     tried: int | None = None,
     others: Mapping[str, Mapping[str, float]] | None = None,
 ) -> OutOfReach:
-    """Returns the error of goals that no choice came to.
+    """Return the error of goals that no choice came to.
 
     Args:
         format: Of the files.
@@ -330,7 +330,7 @@ class Measured:
     values: Mapping[str, Floats] = field(default_factory=dict)
 
     def costs(self, artifact: Artifact) -> dict[str, float]:
-        """Returns what a file costs: milliseconds (or the share of them), bytes, counts."""
+        """Return what a file costs: milliseconds (or the share of them), bytes, counts."""
         found = {
             "size": float(artifact.size_bytes),
             "macs": float(artifact.macs),

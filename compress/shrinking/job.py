@@ -82,7 +82,7 @@ class Given:
         return compiled_model(self.path) if self.model is None else self.model
 
     def keep(self) -> None:
-        """Puts a model that lies in no file beside its results: the command shown names it."""
+        """Put a model that lies in no file beside its results: the command shown names it."""
         if self.file != self.path:
             self.path.parent.mkdir(exist_ok=True)
             write_bytes(self.path, self.file.read_bytes())
@@ -107,7 +107,7 @@ class UserData:
     time: Any = None
 
     def dataset(self, given: Given, original: keras.Model, plan: Plan) -> Dataset:
-        """Returns the data set for a model.
+        """Return the data set for a model.
 
         Args:
             given: The model as it was given.
@@ -201,12 +201,12 @@ def run_on_model(
 
 
 def command_line(plan: Plan, model: Path) -> str:
-    """Returns the command that does to `model` what `plan` says."""
+    """Return the command that does to `model` what `plan` says."""
     return shlex.join(["paretune", plan.command, str(model), *command_words(plan)])
 
 
 def given_model(model: keras.Model | str | Path, folder: RunFolder, place: Path) -> Given:
-    """Takes a model as users hand it over.
+    """Take a model as users hand it over.
 
     Args:
         model: A Keras model, or a path.
@@ -235,7 +235,7 @@ def given_model(model: keras.Model | str | Path, folder: RunFolder, place: Path)
 def opened(
     given: Given, folder: RunFolder, data: UserData, plan: Plan, on_progress: OnProgress
 ) -> Case:
-    """Loads what a job needs, and checks all that can be checked.
+    """Load what a job needs, and checks all that can be checked.
 
     Args:
         given: The model.
@@ -281,7 +281,7 @@ def opened(
 
 
 def told(plan: PlanT, data: Dataset) -> PlanT:
-    """Returns a plan that says of which task its data are, so that it is told once."""
+    """Return a plan that says of which task its data are, so that it is told once."""
     if not plan.data.told:
         return plan
     each = ",".join(f"{item.name}={item.kind}" for item in data.outputs)
@@ -291,7 +291,7 @@ def told(plan: PlanT, data: Dataset) -> PlanT:
 def preflight(
     plan: Plan, folder: RunFolder, models: Iterable[Path] = (), *, data: bool, files: bool
 ) -> None:
-    """Checks files, packages, the device and the output folder that a plan names.
+    """Check files, packages, the device and the output folder that a plan names.
 
     Args:
         plan: Of a compression, or of a run that does more.
@@ -326,7 +326,7 @@ def preflight(
 
 
 def check_training(plan: Plan, data: Dataset) -> None:
-    """Checks what every training of a plan asks of the data.
+    """Check what every training of a plan asks of the data.
 
     Raises:
         InputError: Augmentation or class weights do not suit them.
@@ -336,7 +336,7 @@ def check_training(plan: Plan, data: Dataset) -> None:
 
 
 def check_by_data(plan: Plan, data: Dataset) -> None:
-    """Checks what compression needs, as far as no model is needed for it.
+    """Check what compression needs, as far as no model is needed for it.
 
     Raises:
         InputError: A name is unknown, or an option does not suit the data or another option.
@@ -369,7 +369,7 @@ def check_memory(plan: Plan, data: Dataset, model: keras.Model) -> None:
 
 
 def unlearnt_teachers(plan: Plan, data: Dataset) -> list[Judged]:
-    """Checks that the teachers that the plan names have not learnt what would judge a student.
+    """Check that the teachers that the plan names have not learnt what would judge a student.
 
     Returns:
         What their pasts mean for figures on the data.
@@ -381,7 +381,7 @@ def unlearnt_teachers(plan: Plan, data: Dataset) -> list[Judged]:
 
 
 def refuse_learnt(learnt: bool) -> None:
-    """Refuses validation data that have been learnt: by them nets and files are chosen.
+    """Refuse validation data that have been learnt: by them nets and files are chosen.
 
     Raises:
         InputError: They have.
@@ -397,7 +397,7 @@ def refuse_learnt(learnt: bool) -> None:
 def logged(
     plan: Plan, folder: RunFolder, others: Sequence[Source] = ()
 ) -> AbstractContextManager[None]:
-    """Tells the logs that a plan names of epochs and files while the context lasts.
+    """Tell the logs that a plan names of epochs and files while the context lasts.
 
     Args:
         plan: Its `log`.

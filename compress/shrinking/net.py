@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 REPAIRED, TRAINED = "repaired", "trained"
 STAGES = (REPAIRED, TRAINED)
-
-
 PRECISION, SECONDS = 0.01, 20.0
 
 
@@ -97,15 +95,15 @@ class Net(Record):
         )
 
     def quality(self, format: str, name: str) -> float:
-        """Returns the validation quality of its file of a format, at its last stage."""
+        """Return the validation quality of its file of a format, at its last stage."""
         return self.val[format][name]
 
     def repaired_best(self, name: str) -> float:
-        """Returns the best validation quality of its files before training."""
+        """Return the best validation quality of its files before training."""
         return max(values[name] for values in self.repaired.values())
 
     def best(self, name: str) -> float:
-        """Returns the best validation quality of its files, at its last stage."""
+        """Return the best validation quality of its files, at its last stage."""
         return max(values[name] for values in self.val.values())
 
 
@@ -138,12 +136,12 @@ class ShrinkFolder(RunFolder):
         return self.nets / f"{name}.json"
 
     def read_net(self, name: str) -> Net | None:
-        """Returns a net that was made; None: it was not."""
+        """Return a net that was made; None: it was not."""
         path = self.net_file(name)
         return read_record(path, Net) if path.exists() else None
 
     def known_net(self, name: str) -> Net:
-        """Returns a net that is there."""
+        """Return a net that is there."""
         return read_record(self.net_file(name), Net)
 
 
@@ -179,7 +177,7 @@ class DenseFiles(Record):
     notes: tuple[str, ...] = ()
 
     def beside_of(self, format: str, weights: int) -> float:
-        """Returns by how many bytes a net's shipped file is larger than its file for timing.
+        """Return by how many bytes a net's shipped file is larger than its file for timing.
 
         Names are as many as tensors.
 
@@ -191,7 +189,7 @@ class DenseFiles(Record):
         return share * self.beside.get(format, 0)
 
     def costs(self, format: str, counted: Analysis) -> dict[str, float]:
-        """Returns what the file of a format costs: milliseconds, bytes, counts.
+        """Return what the file of a format costs: milliseconds, bytes, counts.
 
         Args:
             format: That was made.
@@ -214,7 +212,7 @@ class DenseFiles(Record):
 
 
 def dense_files(case: Case, folder: ShrinkFolder) -> DenseFiles:
-    """Exports, judges and times the model as it is; what is in the folder is read.
+    """Export, judges and times the model as it is; what is in the folder is read.
 
     Raises:
         RunFailed: There is no file without rounding.
@@ -263,12 +261,12 @@ def dense_files(case: Case, folder: ShrinkFolder) -> DenseFiles:
 
 
 def convert_for(format: str) -> Convert:
-    """Returns what writes files of models for timing, in a format; see `Convert`."""
+    """Return what writes files of models for timing, in a format; see `Convert`."""
     return onnx_files if format in ONNX_FORMATS else litert_files
 
 
 def file_for(model: keras.Model, format: str, folder: Path, *, shipped: bool) -> Path:
-    """Writes the file of a net.
+    """Write the file of a net.
 
     Args:
         model: Of any weights; its sizes are known.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compress.core.arguments import conform
 from compress.core.arrays import taken
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import FeasibleError, ParetuneError
@@ -57,7 +58,7 @@ BACKWARD = 3.0
 def planner_for(
     case: Case, folder: ShrinkFolder, pace: Pace, trainers: Trainers | None = None
 ) -> Planner:
-    """Makes and measures the model's own files, and returns what plans its nets.
+    """Make and measures the model's own files, and returns what plans its nets.
 
     Args:
         case: The model.
@@ -107,7 +108,7 @@ class Planner:
         return tuple(name for name in wanted if name in self.shop.dense.val)
 
     def run(self) -> list[Net]:
-        """Returns the nets that were made.
+        """Return the nets that were made.
 
         Raises:
             FeasibleError: No format comes to the goals.
@@ -119,7 +120,7 @@ class Planner:
         return self.front()
 
     def to_costs(self) -> list[Net]:
-        """Makes the best net for each format whose files differ in what they cost."""
+        """Make the best net for each format whose files differ in what they cost."""
         apart, asked = FILES & set(self.limits), self.shop.case.plan.goal.costs
         formats = self._worthwhile()
         label = "-".join(f"{name.partition('_')[2] or name}{asked[name]}" for name in self.limits)
@@ -141,7 +142,7 @@ class Planner:
         return [*found, *varied(self, found, label, formats if apart else formats[:1])]
 
     def _worthwhile(self) -> tuple[str, ...]:
-        """Returns the formats that may be the best for a time: none that is slower as it is.
+        """Return the formats that may be the best for a time: none that is slower as it is.
 
         Where a format's own file takes longer than the float32 file, more channels would have to
         leave for the same time, and rounding costs besides. With bytes to be met all are tried.
@@ -160,7 +161,7 @@ class Planner:
         return tuple(name for name in self.formats if name not in slower)
 
     def to_quality(self) -> list[Net]:
-        """Looks for the fastest net that is good enough, between the model's time and a tenth."""
+        """Look for the fastest net that is good enough, between the model's time and a tenth."""
         low, high, nets = FRONT[-1], 1.0, list[Net]()
         for _ in range(MOST_TRIED):
             share = (low * high) ** 0.5
@@ -190,7 +191,7 @@ class Planner:
         return any(is_inside(file, original, limit) for file in files)
 
     def front(self) -> list[Net]:
-        """Makes nets from the model's own time to a tenth of it."""
+        """Make nets from the model's own time to a tenth of it."""
         smaller = [self._at(share) for share in FRONT if share < 1.0]
         return self.trained([self._whole(), *(net for net in smaller if net is not None)])
 
@@ -198,7 +199,7 @@ class Planner:
         return self.shop.whole(self.name("whole"), self.formats)
 
     def _at(self, share: float) -> Net | None:
-        """Returns the net that takes a share of the time, as float32 file; None: none does."""
+        """Return the net that takes a share of the time, as float32 file; None: none does."""
         limits = {"latency": share * self.shop.dense.ms}
         name = self.name(f"latency{share:.3g}x")
         try:
@@ -215,7 +216,7 @@ class Planner:
         return 0 if plan.goal.no_train else plan.finetune.epochs_for(steps)
 
     def trained(self, nets: Sequence[Net], *, nearest: bool = False) -> list[Net]:
-        """Trains nets as far as they are worth it and the time allows it.
+        """Train nets as far as they are worth it and the time allows it.
 
         Args:
             nets: Repaired.
@@ -233,7 +234,7 @@ class Planner:
         return found
 
     def tried(self, nets: Sequence[Net], *, nearest: bool = False) -> list[Net | ParetuneError]:
-        """Trains nets, as many at a time as there are places.
+        """Train nets, as many at a time as there are places.
 
         Args:
             nets, nearest: See `trained`.
@@ -278,7 +279,7 @@ class Planner:
         return False
 
     def _affordable(self, net: Net, waves: int) -> int:
-        """Returns the epochs that the budget has for a net; what is left out is noted."""
+        """Return the epochs that the budget has for a net; what is left out is noted."""
         wanted = self.epochs
         epochs = self.pace.epochs_within(net.share, wanted, waves)
         if epochs == 0:
@@ -292,12 +293,12 @@ class Planner:
         return epochs
 
     def name(self, label: str) -> str:
-        """Returns what a net is called, in names of files."""
+        """Return what a net is called, in names of files."""
         return f"{self.shop.case.name}-{label.replace('.', '_')}"
 
 
 def trained_longer(planner: Planner, nets: Sequence[Net]) -> list[Net]:
-    """Trains the best net again from where repair left it, if none is good enough and it is near.
+    """Train the best net again from where repair left it, if none is good enough and it is near.
 
     A training is cut short where it is known to reach the goal, and goes on where it does not: the
     learning rate falls once over all epochs, so it begins anew, and again while that helps, is not
@@ -378,17 +379,22 @@ class Pace:
 
     @classmethod
     def resumed(cls, budget: float | None, path: Path) -> Pace:
-        """Returns the pace of work that may have begun before.
+        """Return the pace of work that may have begun before.
 
         Args:
             budget: Seconds for everything; None: no limit.
             path: Where `noting` wrote what was spent; it need not be there.
+
+        Raises:
+            InputError: The file holds something else.
         """
-        before = float(read_json(path)["seconds"]) if path.exists() else 0.0
+        before = 0.0
+        if path.exists():
+            before = conform(read_json(path).get("seconds"), float, f"'{path}': seconds")
         return cls(budget, before, time.monotonic())
 
     def noting(self, path: Path, progress: OnProgress) -> OnProgress:
-        """Returns a progress that also writes what was spent, every few seconds.
+        """Return a progress that also writes what was spent, every few seconds.
 
         A process that is killed leaves it there, so that its successor has no more time than is
         left.
@@ -405,7 +411,7 @@ class Pace:
         return told
 
     def probe(self, model: keras.Model, work: Work) -> None:
-        """Measures what a forward pass over the training part takes with the model as it is."""
+        """Measure what a forward pass over the training part takes with the model as it is."""
         few = taken(work.data.val.x, slice(PROBED))
         with logits_view(model, work.data.task) as view:
             run = Predictor(view, work.data.preprocess, model)
@@ -416,17 +422,17 @@ class Pace:
         self._forward = each * len(work.data.train)
 
     def epoch(self, share: float) -> float:
-        """Estimates the seconds of an epoch of a net with a share of the model's MACs."""
+        """Estimate the seconds of an epoch of a net with a share of the model's MACs."""
         return self._factor * self._forward * share
 
     def learn(self, share: float, epochs: int, seconds: float) -> None:
-        """Takes what a training took."""
+        """Take what a training took."""
         if epochs and self._forward:
             measured = seconds / epochs / (self._forward * share)
             self._factor = float(np.mean([self._factor, measured]))
 
     def epochs_within(self, share: float, wanted: int, after: int = 1) -> int:
-        """Returns how many of some epochs fit into what is left.
+        """Return how many of some epochs fit into what is left.
 
         Args:
             share: Of the model's MACs.

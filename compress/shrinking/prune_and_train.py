@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def prune_and_train(case: Case, tuner: Tuner) -> Pruned:
-    """Removes channels, then prunes weights and distils; the dense model stays as it is.
+    """Remove channels, then prunes weights and distils; the dense model stays as it is.
 
     Args:
         case: The model and, where channels leave, its coupling; data and plan (sections channels
@@ -170,7 +170,7 @@ class Tuner:
     def tune(
         self, student: keras.Model, text: str, hooks: Sequence[Hook]
     ) -> tuple[TrainResult, float, list[str]]:
-        """Returns the training, the teachers' main validation quality and notes.
+        """Return the training, the teachers' main validation quality and notes.
 
         Where no epoch is better than the student as it comes, it stays so: unless hooks change
         what it is on the way, or the last epoch is kept whatever it is.
@@ -225,7 +225,7 @@ class Tuner:
 def quantized_files(
     variant: Variant, tuner: Tuner, folder: RunFolder
 ) -> tuple[list[Artifact], list[str]]:
-    """Trains a model with its integer arithmetic simulated, and exports and evaluates that file.
+    """Train a model with its integer arithmetic simulated, and exports and evaluates that file.
 
     Args:
         variant: The model in floats; it stays as it is.

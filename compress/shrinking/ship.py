@@ -65,7 +65,7 @@ def ship(
     case: Case,
     told: Mapping[str, Any],
 ) -> Path:
-    """Writes ship/ anew, whole or not at all.
+    """Write ship/ anew, whole or not at all.
 
     Args:
         folder: Of the files.
@@ -110,7 +110,7 @@ def ship(
 
 
 def _example(path: Path, file: Path, model: keras.Model, data: Dataset) -> dict[str, Any]:
-    """Stores a validation example by the names of the file's inputs.
+    """Store a validation example by the names of the file's inputs.
 
     Returns:
         Gain and offset of each.
@@ -134,7 +134,7 @@ def _example(path: Path, file: Path, model: keras.Model, data: Dataset) -> dict[
 def _figures(
     folder: ShrinkFolder, files: tuple[Artifact, Artifact], measured: Measured, case: Case
 ) -> dict[str, Any]:
-    """Returns the rows of the card's table, and how they were measured."""
+    """Return the rows of the card's table, and how they were measured."""
     dense, small = files
     plan, data = case.plan, case.work.data
     rows: list[tuple[str, ...]] = []
@@ -180,7 +180,7 @@ def _figures(
 
 
 def _quality(metric: str, item: Artifact, data: Dataset) -> str:
-    """Returns a test quality with its 95 % interval, where it has one."""
+    """Return a test quality with its 95 % interval, where it has one."""
     text = formats.quality(metric, item.test[metric])
     ends = None
     if metric in data.task.shares and item.tested:
@@ -191,7 +191,7 @@ def _quality(metric: str, item: Artifact, data: Dataset) -> str:
 
 
 def metadata(file: str, library: str, small: Artifact, data: Dataset) -> dict[str, Any]:
-    """Returns what stands between the lines of dashes that a card begins with.
+    """Return what stands between the lines of dashes that a card begins with.
 
     Args:
         file: The file's name.
@@ -232,7 +232,7 @@ def metadata(file: str, library: str, small: Artifact, data: Dataset) -> dict[st
 
 
 def front_matter(values: dict[str, Any]) -> str:
-    """Returns it as YAML: JSON a key, which YAML takes, so that no name can break out of it.
+    """Return it as YAML: JSON a key, which YAML takes, so that no name can break out of it.
 
     Example:
         >>> print(front_matter({"tags": ["a: b"], "license": "unknown"}))

@@ -57,7 +57,7 @@ def shrink(
     on_progress: OnProgress = silent,
     **settings: Unpack[ShrinkSettings],
 ) -> ShrinkResult:
-    """Makes a model small or fast enough, and says which file to ship.
+    """Make a model small or fast enough, and says which file to ship.
 
     Measures where the time goes, chooses widths and blocks by what the outputs lose for what is
     saved, repairs, fine-tunes with the original as teacher, and measures every file that it makes.
@@ -186,7 +186,7 @@ class ShrinkResult(Readable):
     plan: ShrinkPlan
 
     def screen(self) -> Summary:
-        """Returns what is worth a screen: the goal, what came of it, every file."""
+        """Return what is worth a screen: the goal, what came of it, every file."""
         found = self.report.screen()
         return replace(
             found,
@@ -195,7 +195,7 @@ class ShrinkResult(Readable):
         )
 
     def save_recipe(self, path: str | Path) -> None:
-        """Writes what led here as a recipe for other models: goal, options, the format shipped.
+        """Write what led here as a recipe for other models: goal, options, the format shipped.
 
         Args:
             path: A file ending in .toml; `recipe=` and `paretune shrink --recipe` take it.
@@ -203,7 +203,7 @@ class ShrinkResult(Readable):
         save_recipe(self.plan, path, (self.outcome.chosen.rpartition(".")[2],))
 
     def save(self, path: str | Path) -> Path:
-        """Copies what is in ship/ to another folder, and returns the file in it.
+        """Copy what is in ship/ to another folder, and returns the file in it.
 
         Args:
             path: The folder; files of these names in it are replaced.
@@ -216,7 +216,7 @@ class ShrinkResult(Readable):
 
 
 def goal_stage(case: Case, folder: RunFolder, command: str) -> Compressed:
-    """Shrinks one model to its plan's goal, and records files and qualities in a run's folder.
+    """Shrink one model to its plan's goal, and records files and qualities in a run's folder.
 
     Its nets and files lie in shrunk/<name>/ there; an interrupted one goes on when the same call
     is made again. A model that cannot come to the goal is recorded as it is, with the reason.

@@ -56,7 +56,7 @@ class Variation(Record):
         return too_low(self, 0, "temperature", "learning_rate")
 
     def __str__(self) -> str:
-        """Returns it in words."""
+        """Return it in words."""
         return (
             f"criterion {self.criterion}, damages to the power of {self.temperature:.2f}, "
             f"learning rate times {self.learning_rate:.2f}"
@@ -95,16 +95,16 @@ class Sampler:
         )
 
     def began(self, format: str, quality: float) -> None:
-        """Takes what came of the fixed recipe, in a format."""
+        """Take what came of the fixed recipe, in a format."""
         self.tell(self.ask_for(Variation(self._criteria[0], format=format))[1], quality)
 
     def ask_for(self, variation: Variation) -> tuple[Variation, Trial]:
-        """Returns a variation of one's own choice, to tell what came of it."""
+        """Return a variation of one's own choice, to tell what came of it."""
         self._study.enqueue_trial(variation.to_json())
         return self.ask()
 
     def ask(self) -> tuple[Variation, Trial]:
-        """Returns the next variation, and the trial to tell what came of it."""
+        """Return the next variation, and the trial to tell what came of it."""
         trial = self._study.ask()
         rate = trial.suggest_float("learning_rate", *RATES, log=True) if self._trains else 1.0
         several = len(self._formats) > 1
@@ -117,7 +117,7 @@ class Sampler:
         return drawn, trial
 
     def tell(self, trial: Trial, quality: float | None, repaired: float | None = None) -> None:
-        """Takes what came of a variation.
+        """Take what came of a variation.
 
         Args:
             trial: Of the variation.
@@ -137,7 +137,7 @@ class Sampler:
 
 
 def varied(planner: Planner, nets: Sequence[Net], label: str, formats: Sequence[str]) -> list[Net]:
-    """Makes nets by other recipes for the same costs, while the budget lasts.
+    """Make nets by other recipes for the same costs, while the budget lasts.
 
     Which units leave, how damages weigh, the learning rate and (where files differ in what they
     cost) the format are drawn by Optuna's TPE, which learns from what came of them; a net that
@@ -215,7 +215,7 @@ class _Series:
     _count: int = 0
 
     def goes_on(self) -> bool:
-        """Makes the next ones; False: there is no time for more."""
+        """Make the next ones; False: there is no time for more."""
         made: list[tuple[Trial, Net]] = []
         over = False
         for _ in range(self.planner.shop.places):
@@ -229,7 +229,7 @@ class _Series:
         return not over
 
     def _in_time(self, name: str) -> bool:
-        """Tells whether the budget has time for a net, or whether it is there."""
+        """Tell whether the budget has time for a net, or whether it is there."""
         shop, pace = self.planner.shop, self.planner.pace
         known = shop.folder.read_net(name)
         if known is not None and not self._unfinished(known):
@@ -238,7 +238,7 @@ class _Series:
         return pace.left - FINISHING - shop.case.plan.latency.budget >= SLACK * longest
 
     def _made(self, name: str, variation: Variation, trial: Trial) -> list[tuple[Trial, Net]]:
-        """Makes a net; none where that fails, or where it is another one and was trained here."""
+        """Make a net; none where that fails, or where it is another one and was trained here."""
         planner = self.planner
         formats = (variation.format,) if self.apart else planner.formats
         try:
@@ -255,7 +255,7 @@ class _Series:
         return []
 
     def _train(self, made: Sequence[tuple[Trial, Net]]) -> None:
-        """Trains those that are not far behind, and tells what came of all."""
+        """Train those that are not far behind, and tells what came of all."""
         planner, metric = self.planner, self.planner.bar.metric
         everyone = [*self.recipe, *self.found, *(net for _, net in made)]
         nearest = max((net.repaired_best(metric) for net in everyone), default=0.0)
@@ -276,7 +276,7 @@ class _Series:
                 self._failed(net.name, Variation.from_json(net.variation), trial, end)
 
     def _failed(self, name: str, tried: Variation, trial: Trial, error: Exception) -> None:
-        """Goes on without one: the recipe's nets are there, it costs its time alone."""
+        """Go on without one: the recipe's nets are there, it costs its time alone."""
         LOG.info("note: %s (%s): %s", name, tried, error)
         self.sampler.tell(trial, None)
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 def workshop_for(
     case: Case, folder: ShrinkFolder, trainers: Trainers | None = None, *, alone: bool = True
 ) -> Workshop:
-    """Makes and measures the model's own files, and returns what makes its nets.
+    """Make and measures the model's own files, and returns what makes its nets.
 
     Args:
         case: The model.
@@ -79,7 +79,7 @@ class Workshop:
 
     @cached_property
     def fitter(self) -> Fitter:
-        """Chooses what stays for a goal."""
+        """Choose what stays for a goal."""
         return Fitter(self.case, self.dense, self.folder.path)
 
     @cached_property
@@ -91,7 +91,7 @@ class Workshop:
         self, name: str, format: str, goals: Mapping[str, float], formats: tuple[str, ...],
         variation: Variation = RECIPE,
     ) -> Net:  # fmt: skip
-        """Returns a net that was chosen for a format and goals, repaired and judged.
+        """Return a net that was chosen for a format and goals, repaired and judged.
 
         Args:
             name: In names of files.
@@ -156,7 +156,7 @@ class Workshop:
         return self._write(net)
 
     def repaired_again(self, net: Net, name: str) -> Net:
-        """Returns a net as repair left it, to be trained in another way.
+        """Return a net as repair left it, to be trained in another way.
 
         Args:
             net: At any stage.
@@ -176,7 +176,7 @@ class Workshop:
         return 1 if self.trainers is None else self.trainers.places
 
     def all_trained(self, wanted: Sequence[tuple[Net, int]]) -> list[Net | ParetuneError]:
-        """Fine-tunes nets, beside each other where others do it; see `trained`.
+        """Fine-tune nets, beside each other where others do it; see `trained`.
 
         Args:
             wanted: Nets and epochs.
@@ -196,7 +196,7 @@ class Workshop:
         return [errors.get(net.name) or self.folder.known_net(net.name) for net, _ in wanted]
 
     def trained(self, net: Net, epochs: int) -> Net:
-        """Fine-tunes a net with the plan's teachers, and judges its files.
+        """Fine-tune a net with the plan's teachers, and judges its files.
 
         Args:
             net: Repaired.
@@ -234,7 +234,7 @@ class Workshop:
         return self._write(net)
 
     def model_of(self, net: Net) -> keras.Model:
-        """Returns a net's model at its last stage."""
+        """Return a net's model at its last stage."""
         return load_model(self._file(net.name, net.stage) if not net.whole else self.case.path)
 
     def example_values(self, net: Net, format: str) -> Floats | None:
@@ -257,7 +257,7 @@ class Workshop:
         self, name: str, formats: tuple[str, ...], format: str = "",
         goals: Mapping[str, float] | None = None,
     ) -> Net:  # fmt: skip
-        """Returns the model itself as a net.
+        """Return the model itself as a net.
 
         Args:
             name: In names of files.
@@ -296,7 +296,7 @@ class Trainers(Protocol):
         """How many nets are trained at the same time, at least 1."""
 
     def trained(self, wanted: Mapping[str, int]) -> Mapping[str, ParetuneError]:
-        """Trains nets; their records say so afterwards.
+        """Train nets; their records say so afterwards.
 
         Args:
             wanted: Epochs by the net's name; its record and its model are in the folder.
@@ -310,7 +310,7 @@ class Crew(Protocol):
     """Opens trainers; `search.Workers` is one."""
 
     def check(self, plan: ShrinkPlan) -> None:
-        """Checks that they can be had; nothing has been written yet, TensorFlow has not started.
+        """Check that they can be had; nothing has been written yet, TensorFlow has not started.
 
         Raises:
             InputError: They cannot.
@@ -319,7 +319,7 @@ class Crew(Protocol):
     def at_work(
         self, case: Case, folder: ShrinkFolder, handed_over: bool
     ) -> AbstractContextManager[Trainers]:
-        """Returns trainers for one model, which end with the context.
+        """Return trainers for one model, which end with the context.
 
         Args:
             case: The model; its file is there.

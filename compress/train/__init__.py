@@ -1,4 +1,4 @@
-"""The one training loop: whatever is trained goes through it.
+"""The training loop that every training goes through.
 
 The data live in memory as TensorFlow tensors and many steps run in one compiled
 function, so no core waits for Python or for an input pipeline between steps.

@@ -57,7 +57,7 @@ def as_dataset(
     seed: int = 0,
     testing: bool = False,
 ) -> Dataset:
-    """Makes a `Dataset` of whatever holds examples and labels.
+    """Return the `Dataset` of anything that holds examples and labels.
 
     Arrays and streams are fed as they are; their task is inferred from labels and the model's
     head, and said in the notes. A stream is read once into memory.
@@ -148,7 +148,7 @@ def dataset_for(
     time: Any = None,
     **options: Any,
 ) -> Dataset:
-    """Does what `as_dataset` does, for a model that is loaded.
+    """Return the data set for a loaded model; see `as_dataset`.
 
     Args:
         model: What the data are for, or None.
@@ -218,7 +218,7 @@ def dataset_for(
 def _seen(
     model: keras.Model, compiled: Mapping[str, CompiledOutput] | None
 ) -> tuple[keras.Model, Mapping[str, CompiledOutput]]:
-    """Returns a model as a graph, and what it was compiled with."""
+    """Return a model as a graph, and the settings that it was compiled with."""
     try:
         graph = as_graph(model)
     except InputError:  # one that cannot be traced says little of its data
@@ -229,7 +229,7 @@ def _seen(
 def as_examples(
     data: Any, *, model: keras.Model, path: Path | None = None, seed: int = 0
 ) -> Dataset | Unlabelled:
-    """Makes examples of whatever holds them; labels are not needed.
+    """Return the examples of anything that holds some; labels are not needed.
 
     Args:
         data: What `as_dataset` takes, or x alone.
@@ -257,7 +257,7 @@ def load_for_model(
     seed: int = 0,
     compiled: Mapping[str, CompiledOutput] | None = None,
 ) -> Dataset:
-    """Loads data, scaled as the model was trained with where that is left open.
+    """Load data with the input scaling that a model was trained with, unless `normalize` names one.
 
     Args:
         path: The model's file; None: it comes from none. Of one from a run's folder the run
@@ -318,7 +318,7 @@ def refuse_marks(groups: Any, time: Any) -> None:
 
 
 def _alone(what: str, **others: Any) -> None:
-    """Refuses what goes with arrays and streams alone."""
+    """Refuse arguments that go with arrays and streams only."""
     given = [name for name, value in others.items() if value is not None]
     if given:
         raise InputError(f"{given[0]} goes with arrays and streams. Received: {given[0]} {what}.")
@@ -327,7 +327,7 @@ def _alone(what: str, **others: Any) -> None:
 def with_compiled(
     data: Dataset, model: keras.Model, compiled: Mapping[str, CompiledOutput]
 ) -> Dataset:
-    """Returns the data with what a model was compiled with: loss weights, and custom tasks.
+    """Return the data with the loss weights and custom tasks that a model was compiled with.
 
     What a guess costs is what the model's answers to other examples do.
 
@@ -364,7 +364,7 @@ def with_compiled(
 
 
 def _weighted(data: Dataset, compiled: Mapping[str, CompiledOutput]) -> Dataset:
-    """Returns the data with the loss weights of several outputs, where `compile` was told some."""
+    """Return the data with the loss weights of several outputs, if `compile` was given some."""
     given = [compiled[item.name].weight for item in data.outputs if item.name in compiled]
     if all(weight is None for weight in given):
         return data
@@ -396,7 +396,7 @@ def _custom_task(given: CompiledOutput, shape: tuple[int, ...], labels: Any, sco
 
 
 def judged_by(data: Dataset, metric: str) -> Dataset:
-    """Returns the data judged by another of their task's qualities.
+    """Return the data with another selection metric of their task.
 
     Args:
         data: Any.

@@ -70,7 +70,7 @@ def train(
     on_epoch: Callable[[int, int, EpochRecord], None] | None = None,
     should_stop: Callable[[EpochRecord], bool] | None = None,
 ) -> TrainResult:
-    """Trains a model in place and leaves it with its best epoch's weights.
+    """Train a model in place and leaves it with its best epoch's weights.
 
     The best epoch is the one with the highest validation quality, ties broken by the
     lower validation loss, among those that every hook allows. Batches are drawn without
@@ -144,7 +144,7 @@ def train(
 
 @dataclass(eq=False)
 class Training:
-    """One training: how it goes, what it has so far, and how it takes one epoch more.
+    """One training: its settings, its progress, and the step to the next epoch.
 
     Attributes:
         model: What is trained.
@@ -200,7 +200,7 @@ class Training:
         return self.epochs * self.steps_per_epoch
 
     def start(self, view: Any, checkpoint: Path | None) -> None:
-        """Builds optimizer and compiled steps; goes on from a checkpoint where there is one."""
+        """Build the optimizer and the compiled steps, and resume from a checkpoint if there is one."""
         import keras
         import tensorflow as tf
 
@@ -243,7 +243,8 @@ class Training:
         self.predict = Predictor(logits, self.data.preprocess, self.model)
 
     def _yardstick(self, stored: Checkpoint | None) -> float:
-        """Returns what a training that has learnt nothing costs: the start's, where it goes on.
+        """Return the loss of a training that has learnt nothing: that of the start, if it is
+        resumed.
 
         Guessing alone is no measure: inputs may be large, penalties too.
         """
@@ -256,7 +257,7 @@ class Training:
         return max(chance, first if math.isfinite(first) else 0.0)
 
     def epoch(self, epoch: int) -> EpochRecord:
-        """Trains and validates once."""
+        """Train and validate for one epoch."""
         import tensorflow as tf
 
         began = time.perf_counter()
@@ -294,7 +295,7 @@ class Training:
         return record
 
     def result(self) -> TrainResult:
-        """Puts the best epoch's weights back and tells how it went."""
+        """Restore the weights of the best epoch and return the record of the training."""
         if self.best is None:
             raise InputError(
                 "Training must be long enough for its schedule to end. "
@@ -311,7 +312,7 @@ class Training:
         )
 
     def _rank(self, record: EpochRecord) -> tuple[float, float]:
-        """Returns what selects the best epoch, the more the better."""
+        """Return the key that selects the best epoch; larger is better."""
         return record.val[self.select_by], -record.val_loss
 
     # -- going on ---------------------------------------------------------------------------
@@ -330,7 +331,7 @@ class Training:
         )
 
     def saved(self) -> Checkpoint:
-        """Returns everything that a training needs to go on after the last epoch."""
+        """Return the checkpoint after the last epoch."""
         about: dict[str, Any] = {
             "history": [asdict(record) for record in self.history],
             "best": self.best[1] if self.best else None,
@@ -364,7 +365,7 @@ def parts_of_a_batch(
     sizes: Sequence[tuple[int, ...]] | None = None,
     teachers: Sequence[keras.Model] = (),
 ) -> int:
-    """Return into how many parts a batch is cut, so that a part fits into memory.
+    """Return the number of parts that a batch is split into so that each part fits into memory.
 
     The gradients of the parts are averaged into one step of the optimizer. Batch normalization sees
     the parts; everything else computes the same.

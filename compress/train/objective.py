@@ -1,4 +1,4 @@
-"""What training minimises: a loss per example, so that example weights apply; or an own step."""
+"""Training objectives: a loss per example, so that example weights apply, or a step of one's own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Step = Callable[[Any, Any, Any], Any]
 
 @dataclass(frozen=True)
 class Batch:
-    """What a loss may look at, in one step (graph code).
+    """The inputs of a loss in one step (graph code).
 
     Attributes:
         labels: As the data set holds them.
@@ -51,7 +51,7 @@ class Batch:
 
 
 class Objective(Protocol):
-    """What the training loop asks for.
+    """Interface of what the training loop minimises.
 
     Attributes:
         feature_layers: Names of the student's layers whose outputs the loss needs.
@@ -62,26 +62,28 @@ class Objective(Protocol):
     identity: str
 
     def variables(self) -> list[Any]:
-        """Returns Keras variables that are trained with the student and then thrown away."""
+        """Return Keras variables that are trained with the student and then thrown away."""
         return []
 
     def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
-        """Returns arrays over the training examples, gathered with each batch."""
+        """Return arrays over the training examples, gathered with each batch."""
         return {}
 
     def live(self, inputs: Any) -> Mapping[str, Any]:
-        """Returns what is computed from a batch's inputs (graph code)."""
+        """Return tensors that are computed from a batch's inputs (graph code)."""
         return {}
 
     def chance_loss(self) -> float:
-        """Returns the most that a guess costs; far above it, and above what the training began
-        with, it has diverged."""
+        """Return the largest loss of a guess; far above it and above the first loss it has
+        diverged.
+        """
 
     def loss(self, batch: Batch) -> Any:
-        """Returns the loss per example, (batch,), float32."""
+        """Return the loss per example, (batch,), float32."""
 
     def step(self, model: keras.Model, optimizer: Any) -> Step | None:
-        """Returns what makes whole steps of a model; None: the loop does, by the loss.
+        """Return a function that makes a whole step of a model; None: the loop makes it from the
+        loss.
 
         Args:
             model: What is trained.
@@ -103,16 +105,16 @@ class LabelObjective(Objective):
         self.identity = f"labels {self.task!r}"
 
     def chance_loss(self) -> float:
-        """Returns the task's."""
+        """Return the chance loss of the task."""
         return float(self.task.chance_loss())
 
     def loss(self, batch: Batch) -> Any:
-        """Returns the task's loss, (batch,)."""
+        """Return the task's loss, (batch,)."""
         return self.task.loss(batch.labels, batch.logits)
 
 
 class OwnStepObjective(LabelObjective):
-    """Leaves each step to the `train_step` of the user's class.
+    """Objective that leaves each step to the `train_step` of the user's class.
 
     Our optimizer, schedule, batches, augmentation and masks are those of any training; losses,
     gradients and what is made of inputs and labels are the class's.
@@ -128,11 +130,11 @@ class OwnStepObjective(LabelObjective):
         self.identity = f"train_step of {own.name}, {task!r}"
 
     def chance_loss(self) -> float:
-        """Returns infinity: what guessing costs in a loss of any kind is not known."""
+        """Return infinity: the loss of a guess is unknown for an arbitrary loss."""
         return math.inf
 
     def step(self, model: keras.Model, optimizer: Any) -> Step:
-        """Returns what makes a step of a model, a graph, with an optimizer built for it."""
+        """Return a function that makes a step of a graph with an optimizer built for it."""
         worker = self.own.on(model, optimizer)
 
         def run(inputs: Any, labels: Any, weights: Any) -> Any:
@@ -142,7 +144,7 @@ class OwnStepObjective(LabelObjective):
 
 
 def own_objective(own: OwnStep | None, data: Dataset, name: str) -> OwnStepObjective:
-    """Returns the objective of a training by a model's own `train_step`.
+    """Return the objective of a training by a model's own `train_step`.
 
     Raises:
         InputError: There is none, or labels are not read as they are.
@@ -165,7 +167,7 @@ def own_objective(own: OwnStep | None, data: Dataset, name: str) -> OwnStepObjec
 def check_own_step(
     objective: OwnStepObjective, model: keras.Model, data: Dataset, settings: TrainSettings
 ) -> None:
-    """Traces a step of a copy of a model: what is wrong shows before any work.
+    """Trace a step on a copy of a model, so that errors show before any work.
 
     Args:
         objective: Of the training.
@@ -189,7 +191,7 @@ def check_own_step(
 
 
 def _answers(model: keras.Model, labels: Any) -> Any:
-    """Returns labels in the structure of the model's outputs."""
+    """Return labels in the structure of the model's outputs."""
     import keras
 
     if not isinstance(labels, Mapping):
@@ -199,7 +201,7 @@ def _answers(model: keras.Model, labels: Any) -> Any:
 
 
 def learning_rate(settings: TrainSettings, total_steps: int) -> Any:
-    """Returns the learning rate as a number or a Keras schedule over `total_steps`."""
+    """Return the learning rate as a number or a Keras schedule over `total_steps`."""
     import keras
 
     if settings.schedule == "cosine":
@@ -214,7 +216,7 @@ def learning_rate(settings: TrainSettings, total_steps: int) -> Any:
 def build_optimizer(
     settings: TrainSettings, total_steps: int, variables: list[Any], parts: int = 1
 ) -> keras.optimizers.Optimizer:
-    """Builds the optimizer for `variables`.
+    """Build the optimizer for `variables`.
 
     Weight decay is decoupled for every optimizer (Loshchilov & Hutter 2019) and spares
     vectors (biases, normalization scales), which it would only push towards zero.

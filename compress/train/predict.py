@@ -1,6 +1,6 @@
-"""Logits of a model for many examples, in inference mode.
+"""Logits of a model in inference mode, and the input scaling that it was trained with.
 
-By how well they answer, the scaling that a model was trained with is found.
+The scaling is inferred: each usual one is tried, and the one whose answers fit the labels is taken.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 EVALUATION_BATCH = 1024
 """Examples at a time, where the memory budget allows."""
-
-
 FIRST_LOOK = 512
 """Validation examples that every scaling is tried on; what is left is tried on all of them."""
 MORE = 4096
@@ -67,7 +65,7 @@ class Predictor:
         self._call = tf.function(lambda x: view(scaled(x), training=False), autograph=False)
 
     def __call__(self, x: Columns) -> Any:
-        """Returns logits (n, *output_shape) for raw examples (n, ...).
+        """Return logits (n, *output_shape) for raw examples (n, ...).
 
         Of several inputs arrays by name, and likewise of several outputs.
         """
@@ -87,7 +85,7 @@ class Predictor:
         return joined(outputs)
 
     def most(self, x: Columns) -> int:
-        """Return how many examples like these are run at a time.
+        """Return how many of such examples are run at a time.
 
         It is found once: another number would trace the model again.
         """
@@ -111,7 +109,7 @@ def _padded(size: int, part: npt.NDArray[Any]) -> Any:
 
 
 def predict_logits(model: keras.Model, data: Dataset, part: str) -> Any:
-    """Returns a model's logits for a part of the data, in inference mode.
+    """Return a model's logits for a part of the data, in inference mode.
 
     Shapes:
         (n, *data.task.output_shape); of several outputs such arrays by name.
@@ -125,7 +123,7 @@ def predict_logits(model: keras.Model, data: Dataset, part: str) -> Any:
 
 
 def quality_of(model: keras.Model, data: Dataset, part: str) -> dict[str, float]:
-    """Returns the qualities of a model on a part of the data, by name.
+    """Return the qualities of a model on a part of the data, by name.
 
     Raises:
         InputError: The model does not fit the data.
@@ -135,7 +133,7 @@ def quality_of(model: keras.Model, data: Dataset, part: str) -> dict[str, float]
 
 @dataclass(frozen=True)
 class FoundScaling:
-    """A scaling, and how it was found.
+    """An input scaling and the note on how it was found.
 
     Attributes:
         name: As `--normalize` calls it.
@@ -150,7 +148,7 @@ class FoundScaling:
 
 @dataclass(frozen=True)
 class Tried:
-    """One scaling's answers.
+    """Answers of a model to examples in one scaling, and how good they are.
 
     Attributes:
         name: The scaling.
@@ -172,12 +170,12 @@ class Tried:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """The more the better."""
+        """Rank of the scaling; larger is better."""
         return float(self.right.mean()), float(self.fit.mean())
 
 
 def find_scaling(model: keras.Model, data: Dataset, what: str) -> FoundScaling:
-    """Tries the usual scalings on validation examples and returns the best.
+    """Try the usual input scalings on validation examples and return the best.
 
     Two scalings are compared on the same examples, see `beats`. Where validation examples do
     not tell them apart training examples are asked too: nothing is judged here.
@@ -241,7 +239,7 @@ def find_scaling(model: keras.Model, data: Dataset, what: str) -> FoundScaling:
 
 
 def _looks(data: Dataset) -> Iterator[tuple[Split, str]]:
-    """Gives more and more examples, and what they are."""
+    """Yield more and more examples, each with a description."""
     order = np.random.default_rng(0).permutation(len(data.val))
     for size in sorted({min(FIRST_LOOK, len(order)), len(order)}):
         yield data.val.take(np.sort(order[:size])), f"{size:,} validation examples"
@@ -276,7 +274,7 @@ def _tried(
 
 
 def _right(data: Dataset, y: npt.NDArray[Any], logits: npt.NDArray[Any]) -> Floats:
-    """Returns for each example the share of right decisions, or minus the squared error.
+    """Return for each example the share of right decisions, or minus the squared error.
 
     The error of an input that is given back is that over the inputs' variance: each scaling has
     its own.
@@ -298,7 +296,7 @@ def _variance(y: npt.NDArray[Any]) -> float:
 
 
 def _fit(data: Dataset, y: npt.NDArray[Any], logits: npt.NDArray[Any], exponent: float) -> Floats:
-    """Returns minus the loss of each example at the temperature 10^exponent."""
+    """Return minus the loss of each example at the temperature 10^exponent."""
     loss = np.asarray(
         data.task.loss(y, (logits.astype(np.float64) / 10.0**exponent).astype(np.float32)),
         np.float64,
@@ -307,7 +305,7 @@ def _fit(data: Dataset, y: npt.NDArray[Any], logits: npt.NDArray[Any], exponent:
 
 
 def _exponent(data: Dataset, y: npt.NDArray[Any], logits: npt.NDArray[Any]) -> float:
-    """Returns the logarithm of the temperature at which the mean loss is least, within 0.06.
+    """Return the logarithm of the temperature at which the mean loss is least, within 0.06.
 
     Another scaling of the inputs makes answers bolder or shyer, and a little bolder or shyer
     than the model was trained to be is often better on new examples.
@@ -329,7 +327,7 @@ def _exponent(data: Dataset, y: npt.NDArray[Any], logits: npt.NDArray[Any]) -> f
 
 
 def beats(one: Tried, two: Tried) -> bool:
-    """Tells whether one scaling is better than another beyond noise.
+    """Tell whether one scaling is better than another beyond noise.
 
     By the share of right decisions (squared error in a regression); where that does not tell,
     by the loss at the best temperature of each; where neither does, by how far that temperature
@@ -344,12 +342,12 @@ def beats(one: Tried, two: Tried) -> bool:
 
 
 def differs(one: Tried, two: Tried, data: Dataset) -> bool:
-    """Tells whether the answers in two scalings are other ones."""
+    """Tell whether two scalings give different answers."""
     return data.task.agreement(one.logits, two.logits) < ALIKE
 
 
 def require_sense(best: Tried, data: Dataset, what: str, examples: str) -> None:
-    """Requires more than what a constant answer reaches.
+    """Require an accuracy or loss better than that of a constant answer.
 
     In decisions, in decisions with every class counting alike, or in the loss: of rare classes
     a good model may win in one of them alone.
@@ -371,7 +369,7 @@ def require_sense(best: Tried, data: Dataset, what: str, examples: str) -> None:
 
 
 def _constant(data: Dataset, y: npt.NDArray[Any]) -> tuple[Floats, Floats]:
-    """Returns rightness and minus the loss of the best answer that looks at no input."""
+    """Return rightness and minus the loss of the best constant answer."""
     train, width = data.train.y, data.task.outputs
     if data.gives_back:  # each scaling has a mean of its own
         row = y.mean(axis=0, dtype=np.float64)
@@ -388,13 +386,13 @@ def _constant(data: Dataset, y: npt.NDArray[Any]) -> tuple[Floats, Floats]:
 
 
 def said(tried: Tried, data: Dataset) -> str:
-    """Returns "unit (accuracy 0.8670)"."""
+    """Return a scaling with its quality: "unit (accuracy 0.8670)"."""
     name = data.task.qualities[0]
     return f"{tried.name} ({name} {data.task.quality(tried.y, tried.logits)[name]:.4f})"
 
 
 def _beyond_noise(differences: Floats, errors: float) -> bool:
-    """Tells whether paired differences are above 0 by so many standard errors.
+    """Tell whether paired differences are above 0 by so many standard errors.
 
     Their sum against the root of the sum of their squares; where they are -1, 0 or 1 that is
     McNemar's test.

@@ -1,4 +1,5 @@
-"""Hooks, context, results and checkpoints of a training, and which weights a fine-tuning keeps."""
+"""Hooks, results and checkpoints of a training, and which weights fine-tuning keeps.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +16,24 @@ from compress.core.arrays import opened
 from compress.core.atomic_files import replacing
 from compress.core.errors import InputError
 from compress.data import Dataset
+from compress.plan import TrainSettings
 from compress.train.predict import quality_of
 
 if TYPE_CHECKING:
     import keras
 
-
 Arrays = dict[str, npt.NDArray[Any]]
+REMOVED = frozenset(
+    f"{name} {value!r}" for name, option in TrainSettings.REMOVED.items() for value in option.off
+)
+"""Lines of identities that earlier versions wrote for removed options that were off."""
 
 
 class Hook(Protocol):
-    """Something that acts during training, such as a pruner."""
+    """Something that acts during training, such as a pruner.
+
+    A class that inherits from it has no state, and any epoch may be selected.
+    """
 
     def start(
         self,
@@ -37,17 +45,23 @@ class Hook(Protocol):
         jit: bool,
         state: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> None:
-        """Called once, before tracing; `step` is the int64 variable that counts steps.
+        """Begin a training, before its steps are traced.
 
-        `jit` tells whether XLA compiles the steps. `state` is what `state` returned, where a
-        training goes on.
+        Args:
+            model: The model that is trained.
+            step: The int64 variable that counts steps.
+            total_steps: Steps of the training.
+            steps_per_epoch: Steps of an epoch.
+            jit: Whether XLA compiles the steps.
+            state: Where a training is resumed, what `state` returned; else None.
         """
 
     def may_select(self, step: int) -> bool:
-        """Tells whether the weights after `step` steps are a legitimate result."""
+        """Tell whether the weights after `step` steps are a legitimate result."""
+        return True
 
     def state(self) -> Mapping[str, npt.NDArray[Any]]:
-        """Returns what a training needs to go on."""
+        """Return the arrays that are needed to resume, by name."""
         return {}
 
 
@@ -68,7 +82,7 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What training did; the model holds the weights of `best_epoch`.
+    """Result of a training; the model holds the weights of `best_epoch`.
 
     Attributes:
         history: One record an epoch.
@@ -85,7 +99,7 @@ class TrainResult:
     notes: tuple[str, ...] = ()
 
     def told(self) -> str:
-        """Returns one line on how it went: epochs, steps and what was reached."""
+        """Return a summary in one line: epochs, steps and the validation quality."""
         reached = ", ".join(f"{name} {value:.4f}" for name, value in self.val.items())
         return (
             f"trained for {len(self.history)} epochs ({self.steps:,} steps), epoch "
@@ -94,7 +108,7 @@ class TrainResult:
 
 
 class StartingPoint:
-    """A model as it comes to a fine-tuning, and its validation quality.
+    """The weights and the validation quality of a model before its fine-tuning.
 
     Args:
         model: Trained, or cut and repaired; it is trained in place afterwards.
@@ -108,7 +122,7 @@ class StartingPoint:
         self._weights = model.get_weights()
 
     def settled(self, model: keras.Model, result: TrainResult) -> TrainResult:
-        """Returns the training's result; where no epoch was as good, the model is as it came."""
+        """Return the training's result; if no epoch was as good, restore the first weights."""
         before = self._val[self._quality]
         notes = [f"validation {self._quality} before fine-tuning {before:.4f}"]
         if before > result.val[self._quality]:
@@ -119,7 +133,7 @@ class StartingPoint:
 
 
 class LastEpoch(Hook):
-    """A training hook that lets only the last epoch's weights stand."""
+    """A training hook that allows only the weights of the last epoch."""
 
     def start(
         self,
@@ -135,13 +149,13 @@ class LastEpoch(Hook):
         self._total = total_steps
 
     def may_select(self, step: int) -> bool:
-        """Tells whether training is over."""
+        """Tell whether the training is over."""
         return step >= self._total
 
 
 @dataclass
 class Checkpoint:
-    """What a training has after some epochs.
+    """State of a training after some epochs.
 
     Attributes:
         identity: What the training is; another one must not go on from here.
@@ -154,29 +168,29 @@ class Checkpoint:
     arrays: Arrays = field(default_factory=dict)
 
     def put(self, part: str, values: Sequence[Any]) -> None:
-        """Stores the values of variables (or arrays) under a part's name."""
+        """Store the values of variables or arrays under a part's name."""
         for place, value in enumerate(values):
             array = value.numpy() if hasattr(value, "numpy") else np.asarray(value)
             self.arrays[f"{part}/{place}"] = array
 
     def get(self, part: str) -> list[npt.NDArray[Any]]:
-        """Returns a part's arrays in their order."""
+        """Return a part's arrays in their order."""
         count = sum(key.rpartition("/")[0] == part for key in self.arrays)
         return [self.arrays[f"{part}/{place}"] for place in range(count)]
 
     def state(self, part: str) -> Arrays:
-        """Returns the arrays that were put under "part/name"."""
+        """Return the arrays that are stored under "part/name", by name."""
         named = ((key.partition("/"), value) for key, value in self.arrays.items())
         return {name: value for (head, _, name), value in named if head == part}
 
     def assign(self, part: str, variables: Sequence[Any]) -> None:
-        """Gives a part's values to variables."""
+        """Assign a part's values to variables."""
         for variable, value in zip(variables, self.get(part), strict=True):
             variable.assign(value)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Writes a checkpoint in one atomic step; floats of 16 bits that NumPy lacks become bytes."""
+    """Write a checkpoint in one atomic step; floats of 16 bits that NumPy lacks become bytes."""
     about = json.dumps({"identity": checkpoint.identity, **checkpoint.about})
     arrays: dict[str, Any] = {  # bfloat16 would need pickling
         name: array.astype(np.float32) if array.dtype.kind == "V" else array
@@ -187,7 +201,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def load_checkpoint(path: Path, identity: str) -> Checkpoint | None:
-    """Reads what `save_checkpoint` wrote; None where there is no file.
+    """Return the checkpoint that `save_checkpoint` wrote, or None if there is no file.
 
     Raises:
         InputError: The file is of another training, or no checkpoint.
@@ -196,7 +210,7 @@ def load_checkpoint(path: Path, identity: str) -> Checkpoint | None:
     if not path.exists():
         return None
     arrays, about = _read(path)
-    found = about.pop("identity")
+    found = "\n".join(line for line in about.pop("identity").splitlines() if line not in REMOVED)
     if found != identity:
         raise InputError(
             f"A checkpoint must belong to the training that is continued. Received: '{path}', of a "
@@ -206,7 +220,7 @@ def load_checkpoint(path: Path, identity: str) -> Checkpoint | None:
 
 
 def parts_of_checkpoint(path: Path) -> int | None:
-    """Return into how many parts a training cuts its batches; None: it has not begun.
+    """Return the number of parts that a training splits its batches into; None: it has not begun.
 
     Raises:
         InputError: The file is no checkpoint.
@@ -216,7 +230,7 @@ def parts_of_checkpoint(path: Path) -> int | None:
 
 
 def _read(path: Path, names: Sequence[str] | None = None) -> tuple[Arrays, dict[str, Any]]:
-    """Return a checkpoint's arrays and what it says of the training."""
+    """Return a checkpoint's arrays and its plain values."""
     try:
         with opened(path) as archive:
             arrays = archive.read(archive.names if names is None else names)
@@ -230,7 +244,7 @@ def _read(path: Path, names: Sequence[str] | None = None) -> tuple[Arrays, dict[
 
 
 def _difference(old: str, new: str) -> str:
-    """Returns the first line in which two identities differ."""
+    """Return the first line that differs between two identities."""
     for before, after in zip(old.splitlines(), new.splitlines(), strict=False):
         if before != after:
             return f"'{before}' instead of '{after}'"

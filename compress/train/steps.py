@@ -25,14 +25,13 @@ PROBE = 256
 """Training examples on which the loss before training is taken, at most."""
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the training at which it is taken: temperature and weights may change."""
-
-
 REACH = 8
 """Images are shifted by up to 1 / REACH of their height and width."""
 
 
 class Steps:
-    """Runs steps of (steps, batch) indices in one call and returns the sum of their losses.
+    """Compiled function that runs steps of (steps, batch) indices and returns the sum of their
+    losses.
 
     A step's loss is the objective's and what the model adds itself (regularizers, `add_loss`).
 
@@ -144,7 +143,7 @@ class Steps:
         return traced
 
     def first_loss(self, count: int) -> float:
-        """Returns the loss of the model as it is, in inference mode.
+        """Return the loss of the untrained model, in inference mode.
 
         Args:
             count: How many training examples there are: some of them are taken.
@@ -160,7 +159,7 @@ class Steps:
         return float(np.max(total / len(chosen)))
 
     def __call__(self, index: Any) -> Any:
-        """Runs the steps; without XLA from now on where it cannot compile them."""
+        """Run the steps; if XLA cannot compile them, without it from then on."""
         import tensorflow as tf
 
         try:
@@ -176,7 +175,7 @@ class Steps:
 
 
 def _held(array: npt.NDArray[Any], device: Device) -> Any:
-    """Returns examples as a tensor on the device; on the CPU a mapped file is not copied."""
+    """Return examples as a tensor on the device; a memory-mapped file is not copied on the CPU."""
     import tensorflow as tf
 
     if isinstance(array, np.memmap) and device.kind == "cpu":
@@ -187,7 +186,7 @@ def _held(array: npt.NDArray[Any], device: Device) -> Any:
 
 
 def _reader(array: npt.NDArray[Any]) -> Callable[[Any], Any]:
-    """Returns a function from indices to rows; an array on disk stays there."""
+    """Return a function from indices to rows; an array on disk is read row by row."""
     import tensorflow as tf
 
     if not isinstance(array, np.memmap):
@@ -204,7 +203,7 @@ def _reader(array: npt.NDArray[Any]) -> Callable[[Any], Any]:
 
 
 def example_weights(data: Dataset, mode: str) -> npt.NDArray[np.float32]:
-    """Returns how many examples each training example counts for, (n,).
+    """Return the weight of each training example, (n,).
 
     The data's own weights times those of the classes.
 
@@ -220,7 +219,7 @@ def example_weights(data: Dataset, mode: str) -> npt.NDArray[np.float32]:
 
 
 def class_weights(data: Dataset, mode: str) -> npt.NDArray[np.float32]:
-    """Returns the weight of each class's examples, (classes,), mean 1 over the examples.
+    """Return the weight of each class's examples, (classes,), mean 1 over the examples.
 
     Args:
         data: Counts come from the training part.
@@ -241,7 +240,7 @@ def class_weights(data: Dataset, mode: str) -> npt.NDArray[np.float32]:
 
 
 def check_augment(names: Sequence[str], data: Dataset) -> None:
-    """Checks that there are images to augment, and labels that can be moved with them.
+    """Check that there are images to augment, and labels that can be transformed with them.
 
     Raises:
         InputError: Augmentation is asked for and examples are no (H, W, C), or labels by position
@@ -270,7 +269,7 @@ def check_augment(names: Sequence[str], data: Dataset) -> None:
 
 
 def moved(labels: Any, data: Dataset, names: Sequence[str], seed: int, step: Any) -> Any:
-    """Returns labels by position changed as `augmented` changes their images; others stay.
+    """Return labels by position transformed like their images; other labels are unchanged.
 
     Args:
         labels: (batch, ...), as the data set holds them; what comes in at the edges is void.
@@ -285,7 +284,7 @@ def moved(labels: Any, data: Dataset, names: Sequence[str], seed: int, step: Any
 
 
 def augmented(images: Any, names: Sequence[str], seed: int, step: Any, *, fill: int = 0) -> Any:
-    """Returns the batch, randomly changed; equal seeds and steps give equal changes.
+    """Return the randomly augmented batch; equal seeds and steps give equal changes.
 
     Args:
         images: (batch, H, W, C), as stored, any type.

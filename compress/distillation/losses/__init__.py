@@ -1,4 +1,5 @@
-"""What a distillation loss is: on logits, or on features. One file each beside this one."""
+"""Interfaces of distillation losses on logits and on features; the losses are files beside it.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +26,14 @@ class LogitLoss(ABC):
 
     @classmethod
     def of(cls, task: Task) -> LogitLoss:
-        """Returns the loss for a task."""
+        """Return the loss for a task."""
         return cls()
 
     @abstractmethod
     def __call__(
         self, student: Any, teacher: Any, *, temperature: Any, labels: Any, weights: Any
     ) -> Any:
-        """Returns the loss per example (graph code).
+        """Return the loss per example (graph code).
 
         Losses over pairs of examples or over a whole batch use `weights`, so that an
         example of weight 2 counts like two; the mean over examples, by weight, is the loss.
@@ -50,7 +51,7 @@ class LogitLoss(ABC):
 
     @abstractmethod
     def chance_loss(self, outputs: int, temperature: float) -> float:
-        """Returns the most that a student costs whose outputs look at no input."""
+        """Return the largest loss of a student with constant outputs."""
 
 
 def by_position(
@@ -63,7 +64,7 @@ def by_position(
     weights: Any,
     known: Any = None,
 ) -> Any:
-    """Returns a loss on logits where each position of an example has its own, (batch,).
+    """Return a loss on logits where each position of an example has its own, (batch,).
 
     Every position is an example to the loss; of an example the mean over its known positions
     counts, 0 where there are none.
@@ -111,7 +112,7 @@ class FeatureLoss(ABC):
     where: str
 
     def build(self, student: Shape, teacher: Shape, rng: np.random.Generator) -> list[Any]:
-        """Fits the loss to a pair and returns the variables to be trained with the student.
+        """Fit the loss to a pair and return the variables that are trained with the student.
 
         Args:
             student: Shape of the student's output, the batch axis first.
@@ -121,12 +122,13 @@ class FeatureLoss(ABC):
         return []
 
     def reduced(self, teacher: Any) -> Any:
-        """Returns what of the teacher's output the loss needs: what is cached (graph code)."""
+        """Return the part of the teacher's output that the loss needs: it is cached (graph code).
+        """
         return teacher
 
     @abstractmethod
     def __call__(self, student: Any, teacher: Any, *, weights: Any) -> Any:
-        """Returns the loss per example (graph code).
+        """Return the loss per example (graph code).
 
         Args:
             student: The layer's output, (batch, ...), any float type.

@@ -37,14 +37,14 @@ class DKD(LogitLoss):
         self.alpha, self.beta = alpha, beta
 
     def chance_loss(self, outputs: int, temperature: float) -> float:
-        """Returns what a uniform student costs at most: log K and log(K - 1)."""
+        """Return the largest loss of a uniform student: from log K and log(K - 1)."""
         others = math.log(outputs - 1) if outputs > 2 else 0.0
         return temperature**2 * (self.alpha * math.log(outputs) + self.beta * others)
 
     def __call__(
         self, student: Any, teacher: Any, *, temperature: Any, labels: Any, weights: Any = None
     ) -> Any:
-        """Returns the loss per example; see `LogitLoss`."""
+        """Return the loss per example; see `LogitLoss`."""
         import tensorflow as tf
 
         student = tf.cast(student, tf.float32) / temperature
@@ -56,7 +56,7 @@ class DKD(LogitLoss):
 
 
 def _target_and_others(logits: Any, target: Any) -> Any:
-    """Returns the logits of (target, any other class), (batch, 2).
+    """Return the logits of (target, any other class), (batch, 2).
 
     In logarithms: 1 - p_target would be 0 in float32 for a confident model.
     """

@@ -31,7 +31,7 @@ class FitNets(FeatureLoss):
     where = "middle"
 
     def build(self, student: Shape, teacher: Shape, rng: np.random.Generator) -> list[Any]:
-        """Makes the projection: Glorot uniform, no bias at the start."""
+        """Make the projection: Glorot uniform, no bias at the start."""
         import keras
 
         self._sizes = _find_common_sizes(student, teacher)
@@ -43,13 +43,13 @@ class FitNets(FeatureLoss):
         return [self.kernel, self.bias]
 
     def reduced(self, teacher: Any) -> Any:
-        """Returns features, the teacher's or the student's, at the common resolution."""
+        """Return features of the teacher or the student at the common resolution."""
         if self._sizes is None:
             return _average_positions(teacher)
         return pool_features(teacher, self._sizes)
 
     def __call__(self, student: Any, teacher: Any, *, weights: Any = None) -> Any:
-        """Returns the loss per example; see `FeatureLoss`."""
+        """Return the loss per example; see `FeatureLoss`."""
         import tensorflow as tf
 
         projected = tf.matmul(_rows(self.reduced(student)), self.kernel.value) + self.bias.value
@@ -60,7 +60,7 @@ class FitNets(FeatureLoss):
 
 
 def _rows(features: Any) -> Any:
-    """Returns (batch x positions, channels)."""
+    """Return (batch x positions, channels)."""
     import tensorflow as tf
 
     return tf.reshape(features, (-1, features.shape[-1]))

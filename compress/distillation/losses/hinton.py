@@ -39,13 +39,13 @@ class HintonKD(LogitLoss):
 
     @classmethod
     def of(cls, task: Task) -> HintonKD:
-        """Returns the loss for a task: on its activation."""
+        """Return the loss for a task: on its activation."""
         if isinstance(task, Custom):
             return cls(task.activation, task.guess, task.guess / task.spread)
         return cls(task.activation, task.chance_loss() if isinstance(task, Regression) else 1.0)
 
     def chance_loss(self, outputs: int, temperature: float) -> float:
-        """Returns T^2 log K, T^2 log 2 or what a guess costs in a regression."""
+        """Return T^2 log K, T^2 log 2 or the loss of a guess in a regression."""
         if self.activation == "linear":
             return self.guess
         classes = outputs if self.activation == "softmax" else 2
@@ -60,7 +60,7 @@ class HintonKD(LogitLoss):
         labels: Any = None,
         weights: Any = None,
     ) -> Any:
-        """Returns the loss per example, at least 0 up to rounding; see `LogitLoss`."""
+        """Return the loss per example, at least 0 up to rounding; see `LogitLoss`."""
         import tensorflow as tf
 
         student, teacher = tf.cast(student, tf.float32), tf.cast(teacher, tf.float32)
@@ -74,7 +74,7 @@ class HintonKD(LogitLoss):
 
 
 def divergence(teacher: Any, student: Any) -> Any:
-    """Returns KL(softmax(teacher) || softmax(student)) over the last axis."""
+    """Return KL(softmax(teacher) || softmax(student)) over the last axis."""
     import tensorflow as tf
 
     log_teacher, log_student = tf.nn.log_softmax(teacher), tf.nn.log_softmax(student)
@@ -82,7 +82,7 @@ def divergence(teacher: Any, student: Any) -> Any:
 
 
 def bernoulli_divergence(teacher: Any, student: Any) -> Any:
-    """Returns KL between Bernoulli distributions with the log-odds `teacher` and `student`."""
+    """Return KL between Bernoulli distributions with the log-odds `teacher` and `student`."""
     import tensorflow as tf
 
     yes = tf.sigmoid(teacher) * (tf.math.log_sigmoid(teacher) - tf.math.log_sigmoid(student))

@@ -64,28 +64,28 @@ class Part(ABC):
         return int(math.prod(self.kernel.shape) // self.width)
 
     def matrix(self, kernel: Array) -> Array:
-        """Returns a kernel, or a mask of its shape, as (systems, columns of rows, outputs)."""
+        """Return a kernel, or a mask of its shape, as (systems, columns of rows, outputs)."""
         return kernel.reshape(-1, self.systems, self.width // self.systems).transpose(1, 0, 2)
 
     def array(self, matrix: Array) -> Array:
-        """Returns what `matrix` does, in the kernel's own shape."""
+        """Return what `matrix` does, in the kernel's own shape."""
         return matrix.transpose(1, 0, 2).reshape(-1, *self.kernel.shape[1:])
 
     def last(self, y: Array) -> Array:
-        """Returns a tensor of the output's layout with its channels on the last axis."""
+        """Return a tensor of the output's layout with its channels on the last axis."""
         return y
 
     def grid(self, y: Array) -> tuple[int, ...]:
-        """Returns how the positions of an output lie, by axes; only its shape matters."""
+        """Return how the positions of an output lie, by axes; only its shape matters."""
         return tuple(self.last(y).shape[1:-1])
 
     def positions(self, y: Array) -> int:
-        """Returns the positions of one example of an output; only its shape matters."""
+        """Return the positions of one example of an output; only its shape matters."""
         return math.prod(self.grid(y))
 
     @abstractmethod
     def rows(self, x: Array, y: Array, places: Places) -> Array:
-        """Returns the rows that the kernel is multiplied with, (systems, rows, columns).
+        """Return the rows that the kernel is multiplied with, (systems, rows, columns).
 
         Args:
             x: Inputs of a call, (examples, ...).
@@ -94,21 +94,21 @@ class Part(ABC):
         """
 
     def outputs(self, y: Array, places: Places) -> Array:
-        """Returns rows of a tensor of the output's layout, (rows, channels)."""
+        """Return rows of a tensor of the output's layout, (rows, channels)."""
         y = self.last(y)
         return np.asarray(y.reshape(len(y), -1, y.shape[-1])[places])
 
     def channel_rows(self, y: Array) -> Array:
-        """Returns all rows of a tensor of the output's layout, of one example."""
+        """Return all rows of a tensor of the output's layout, of one example."""
         where = np.arange(self.positions(y))
         return self.outputs(y, (np.zeros_like(where), where))
 
     def blank_output(self, shape: tuple[int, ...]) -> Array:
-        """Returns an array of the output's shape, for an input's, that takes no memory."""
+        """Return an array of the output's shape, for an input's, that takes no memory."""
         return np.broadcast_to(np.float32(0), tuple(self.layer.compute_output_shape(shape)))
 
     def neighbours(self, x: Array, y: Array) -> npt.NDArray[np.int64] | None:
-        """Returns which positions of an input each position of the output reads.
+        """Return which positions of an input each position of the output reads.
 
         Args:
             x: Inputs of a call; only their shape matters.
@@ -120,28 +120,28 @@ class Part(ABC):
         return None
 
     def arranged(self, found: Array) -> Array:
-        """Returns what positions read, (rows, offsets, channels), as `rows` does."""
+        """Return what positions read, (rows, offsets, channels), as `rows` does."""
         count, offsets, channels = found.shape
         split = found.reshape(count, offsets, self.systems, channels // self.systems)
         return split.transpose(2, 0, 1, 3).reshape(self.systems, count, -1)
 
     def scattered(self, rows: Array) -> Array:
-        """Returns what `arranged` does back, (rows, offsets, channels)."""
+        """Return what `arranged` does back, (rows, offsets, channels)."""
         count = rows.shape[1]
         split = rows.reshape(self.systems, count, self.offsets, -1)
         return split.transpose(1, 2, 0, 3).reshape(count, self.offsets, -1)
 
     def weights(self) -> npt.NDArray[np.float64]:
-        """Returns what is solved for as it is now, (systems, columns of rows, outputs)."""
+        """Return what is solved for as it is now, (systems, columns of rows, outputs)."""
         values = [variable.numpy() for variable in self.variables]
         return self.matrix(np.concatenate(values).astype(np.float64))
 
     def assign(self, matrix: Array) -> None:
-        """Assigns what `weights` returns."""
+        """Assign what `weights` returns."""
         self.kernel.assign(self.array(matrix))
 
     def support(self, mask_of: Callable[[Any], Array | None]) -> Array | None:
-        """Returns where weights may differ from zero, shaped as they are; None: everywhere.
+        """Return where weights may differ from zero, shaped as they are; None: everywhere.
 
         Args:
             mask_of: Variable -> mask of its shape, or None.
@@ -156,7 +156,7 @@ class Part(ABC):
         return self.matrix(np.concatenate(filled)).astype(bool)
 
     def channels(self, kept: Kept) -> npt.NDArray[np.int64]:
-        """Returns the output channels that are kept of this, the dense layer's part."""
+        """Return the output channels that are kept of this, the dense layer's part."""
         sizes = [self.kernel.shape[axis] for axis in self.features]
         axes = []
         for axis, size in zip(self.features, sizes, strict=True):
@@ -165,7 +165,7 @@ class Part(ABC):
         return np.ravel_multi_index(np.meshgrid(*axes, indexing="ij"), sizes).ravel()
 
     def pairs(self, twin: Any, x: Any, given: Any, places: Places, kept: Kept) -> Pair:
-        """Returns rows (systems, rows, columns) and targets (rows, kept channels).
+        """Return rows (systems, rows, columns) and targets (rows, kept channels).
 
         Only of parts that are `guided`.
 
@@ -179,13 +179,13 @@ class Part(ABC):
         raise NotImplementedError
 
     def bias_vector(self) -> npt.NDArray[np.float64]:
-        """Returns the bias by channel, (channels,); zeros where there is none."""
+        """Return the bias by channel, (channels,); zeros where there is none."""
         if self.bias is None:
             return np.zeros(self.width)
         return np.asarray(self.bias.numpy(), np.float64).reshape(-1)
 
     def set_bias(self, value: npt.NDArray[np.float64]) -> None:
-        """Assigns the bias by channel."""
+        """Assign the bias by channel."""
         self.bias.assign(value.reshape(self.bias.shape).astype(self.bias.dtype))
 
 
@@ -195,7 +195,7 @@ _MAKERS: dict[str, PartMaker] = {}
 
 
 def parts_for(*names: str) -> Callable[[PartMaker], PartMaker]:
-    """Registers what makes the parts of Keras's layers of these classes."""
+    """Register what makes the parts of Keras's layers of these classes."""
 
     def register(maker: PartMaker) -> PartMaker:
         _MAKERS.update(dict.fromkeys(names, maker))
@@ -205,12 +205,12 @@ def parts_for(*names: str) -> Callable[[PartMaker], PartMaker]:
 
 
 def has_parts(layer: Any) -> bool:
-    """Tells whether a layer is of a class of Keras that has parts to solve for."""
+    """Tell whether a layer is of a class of Keras that has parts to solve for."""
     return is_keras(layer) and type(layer).__name__ in _MAKERS
 
 
 def parts_of(layer: Any, rank: int) -> tuple[list[Part], str]:
-    """Returns a layer's parts in the order in which they are solved, or why it has none.
+    """Return a layer's parts in the order in which they are solved, or why it has none.
 
     Args:
         layer: Built.
@@ -280,12 +280,12 @@ class EinsumPart(Part):
         return np.broadcast_to(np.float32(0), tuple(sizes[label] for label in self.made))
 
     def matrix(self, kernel: Array) -> Array:
-        """Orders axes: shared, summed, new."""
+        """Order axes: shared, summed, new."""
         moved = kernel.transpose(self.order)
         return moved.reshape(self.systems, -1, self.width // self.systems)
 
     def array(self, matrix: Array) -> Array:
-        """Puts axes back."""
+        """Put axes back."""
         shape = [self.kernel.shape[axis] for axis in self.order]
         return matrix.reshape(shape).transpose(np.argsort(self.order))
 

@@ -20,7 +20,7 @@ class ConvolutionPart(Part):
     """Whether strides spread the input instead of skipping it."""
 
     def last(self, y: Array) -> Array:
-        """Returns a tensor with its channels on the last axis."""
+        """Return a tensor with its channels on the last axis."""
         return np.moveaxis(y, 1, -1) if self.layer.data_format == "channels_first" else y
 
     def neighbours(self, x: Array, y: Array) -> npt.NDArray[np.int64] | None:
@@ -36,7 +36,7 @@ class ConvolutionPart(Part):
         return self.arranged(self._patches(self.last(x), self.last(y), places))
 
     def _patches(self, x: Array, y: Array, places: Places) -> Array:
-        """Returns what the kernel sees of x at places of y, (rows, offsets, channels)."""
+        """Return what the kernel sees of x at places of y, (rows, offsets, channels)."""
         shape, strides = y.shape[1:-1], self.layer.strides
         before = self._before(x.shape[1:-1], shape)
         where = np.unravel_index(places[1], shape)
@@ -61,7 +61,7 @@ class ConvolutionPart(Part):
         return found
 
     def _before(self, given: Sequence[int], made: Sequence[int]) -> list[int]:
-        """Returns the padding in front of each axis, as TensorFlow pads."""
+        """Return the padding in front of each axis, as TensorFlow pads."""
         layer = self.layer
         if layer.padding == "valid":
             return [0] * len(given)
@@ -86,7 +86,7 @@ class TransposedPart(ConvolutionPart):
         return np.swapaxes(kernel, -1, -2).reshape(-1, kernel.shape[-2])[None]
 
     def array(self, matrix: Array) -> Array:
-        """Puts them back."""
+        """Put them back."""
         *size, out, given = self.kernel.shape
         return np.asarray(np.swapaxes(matrix[0].reshape(*size, given, out), -1, -2))
 
@@ -112,7 +112,7 @@ class _MixingPart(ConvolutionPart):
 
 
 def _spread(layer: Any) -> Part:
-    """Returns the first kernel of a separable convolution: the second alone sees its output."""
+    """Return the first kernel of a separable convolution: the second alone sees its output."""
     return DepthwisePart(layer, layer.depthwise_kernel, None, "depthwise")
 
 

@@ -38,12 +38,12 @@ class _Recurrent(Part):
         self.units = int(self.cell.units)
 
     def kept_units(self, kept: Kept) -> npt.NDArray[np.int64]:
-        """Returns the kept units of this, the dense layer's part."""
+        """Return the kept units of this, the dense layer's part."""
         found = kept(self.cell.recurrent_kernel, 0)
         return np.arange(self.units) if found is None else found
 
     def before(self, given: Any) -> Array:
-        """Returns the state in front of every step, (examples, steps, units).
+        """Return the state in front of every step, (examples, steps, units).
 
         Args:
             given: Sequences and their mask; padding leaves the state as it is.
@@ -76,7 +76,7 @@ class GatesPart(_Recurrent):
         self.after = gates == 3 and bool(self.cell.reset_after)
 
     def assign(self, matrix: Array) -> None:
-        """Assigns both."""
+        """Assign both."""
         both = np.split(self.array(matrix), [self.kernel.shape[0]])
         if self.after:  # where rows are zero: the candidate's recurrent kernel is no part of this
             both[1][:, 2 * self.units :] = self.cell.recurrent_kernel.numpy()[:, 2 * self.units :]
@@ -84,7 +84,7 @@ class GatesPart(_Recurrent):
             variable.assign(value)
 
     def _beside(self) -> npt.NDArray[np.float64]:
-        """Returns a GRU's second bias, which is added to the state; zero for the candidate."""
+        """Return a GRU's second bias, which is added to the state; zero for the candidate."""
         bias = np.array(self.bias.numpy()[1], np.float64)
         bias[2 * self.units :] = 0
         return bias
@@ -96,7 +96,7 @@ class GatesPart(_Recurrent):
         return np.asarray(self.bias.numpy()[0], np.float64) + self._beside()
 
     def set_bias(self, value: npt.NDArray[np.float64]) -> None:
-        """Assigns it; of a GRU's two biases the recurrent one stays."""
+        """Assign it; of a GRU's two biases the recurrent one stays."""
         if not self.after:
             super().set_bias(value)
             return
@@ -122,7 +122,7 @@ class GatesPart(_Recurrent):
         return np.stack([first, first, np.concatenate([x, seen], 1)])
 
     def guide(self, given: Any) -> Array:
-        """Returns the `y` that `rows` takes, of this, the dense layer's part."""
+        """Return the `y` that `rows` takes, of this, the dense layer's part."""
         h = self.before(given)
         if self.systems == 1:
             return h
@@ -173,7 +173,7 @@ class CandidatePart(_Recurrent):
         return kernel[None, :, 2 * self.units :]
 
     def array(self, matrix: Array) -> Array:
-        """Puts it behind the other two, as they are."""
+        """Put it behind the other two, as they are."""
         return np.concatenate([self.kernel.numpy()[:, : 2 * self.units], matrix[0]], 1)
 
     def bias_vector(self) -> npt.NDArray[np.float64]:
@@ -183,7 +183,7 @@ class CandidatePart(_Recurrent):
         return np.asarray(self.bias.numpy()[1, 2 * self.units :], np.float64)
 
     def set_bias(self, value: npt.NDArray[np.float64]) -> None:
-        """Assigns it."""
+        """Assign it."""
         biases = self.bias.numpy()
         biases[1, 2 * self.units :] = value
         self.bias.assign(biases)
@@ -197,7 +197,7 @@ class CandidatePart(_Recurrent):
         return self.toward(twin, twin.before(given), twin.kept_units(kept), places)
 
     def toward(self, twin: Any, h: Array, units: npt.NDArray[np.int64], places: Places) -> Pair:
-        """Returns the same for states that are known, (examples, steps, units)."""
+        """Return the same for states that are known, (examples, steps, units)."""
         wanted = h[places] @ twin.matrix(twin.kernel.numpy())[0] + twin.bias_vector()
         return h[:, :, units][places][None], np.asarray(wanted[:, units])
 

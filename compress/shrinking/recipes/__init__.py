@@ -22,12 +22,12 @@ PLACES = frozenset(
 
 
 def names() -> tuple[str, ...]:
-    """Returns the recipes that paretune brings."""
+    """Return the recipes that paretune brings."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
 
 
 def read_recipe(name: str | Path) -> dict[str, Any]:
-    """Reads a recipe's sections.
+    """Read a recipe's sections.
 
     Args:
         name: Of a recipe that paretune brings, or the path of a TOML file.
@@ -62,7 +62,7 @@ def read_recipe(name: str | Path) -> dict[str, Any]:
 
 
 def save_recipe(plan: ShrinkPlan, path: str | Path, formats: tuple[str, ...] = ()) -> None:
-    """Writes what a plan says beside model, data and machine, as TOML.
+    """Write what a plan says beside model, data and machine, as TOML.
 
     Args:
         plan: The plan.

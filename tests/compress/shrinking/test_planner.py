@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.core.errors import FeasibleError, TrainingDiverged
+from compress.core.errors import FeasibleError, InputError, TrainingDiverged
 from compress.shrinking.goals import OutOfReach
 from compress.shrinking.net import REPAIRED, TRAINED, Net
 from compress.shrinking.planner import FRONT, Pace, Planner
@@ -142,6 +142,17 @@ def varied_within(
     made.pace = Pace(budget, 0.0, 0.0)
     made.pace._forward, made.pace._factor = 6.0, 3.0
     return made, shop, made.run()
+
+
+@pytest.mark.parametrize("content", ['{"seconds": "long"}', "{}", "[]", "{"])
+def test_a_damaged_note_of_the_time_spent_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "spent.json"
+    assert Pace.resumed(10.0, path).before == 0.0
+    path.write_text('{"seconds": 4}')
+    assert Pace.resumed(10.0, path).before == 4.0
+    path.write_text(content)
+    with pytest.raises(InputError, match="spent.json"):
+        Pace.resumed(10.0, path)
 
 
 def test_without_a_budget_the_recipe_is_all(monkeypatch: pytest.MonkeyPatch) -> None:

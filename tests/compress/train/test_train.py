@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -311,6 +312,36 @@ def test_an_interrupted_training_goes_on(
     file.write_bytes(b"torn")
     with pytest.raises(InputError, match="must be written by train"):
         train(small_cnn(), digits, settings, device=cpu, seed=2, checkpoint=file)
+
+
+@pytest.mark.parametrize("value", [1, 2])
+def test_a_training_of_a_version_with_accumulate_goes_on_where_it_was_off(
+    blobs: Dataset, cpu: Device, tmp_path: Path, value: int
+) -> None:
+    file, model = tmp_path / "training.npz", linear(blobs)
+    train(
+        model, blobs, SGD, device=cpu, checkpoint=file,
+        should_stop=lambda record: record.epoch == 1,
+    )  # fmt: skip
+    with np.load(file) as archive:
+        arrays = dict(archive)
+    about = json.loads(str(arrays["about"]))
+    about["identity"] += f"\naccumulate {value}"
+    np.savez(file, **{**arrays, "about": np.array(json.dumps(about))})
+    seen: list[int] = []
+
+    def resume() -> None:
+        train(
+            model, blobs, SGD, device=cpu, checkpoint=file,
+            on_epoch=lambda epoch, *_: seen.append(epoch),
+        )  # fmt: skip
+
+    if value == 1:
+        resume()
+        assert seen == [2]
+        return
+    with pytest.raises(InputError, match="A checkpoint must belong to the training"):
+        resume()
 
 
 def test_augmentation_flips_and_shifts_by_the_step(digits: Dataset) -> None:
