@@ -314,6 +314,9 @@ def _with_article(name: str) -> str:
     return f"{'an' if name[:1] in 'AEIOUaeiou' else 'a'} {name}"
 
 
+# -- JSON ------------------------------------------------------------------------------------
+
+
 def conform(value: Any, hint: Any, name: str) -> Any:
     """Returns a value as the type that is declared for it.
 

@@ -259,6 +259,53 @@ def rows_of(values: npt.NDArray[Any], index: npt.NDArray[Any]) -> npt.NDArray[An
     return _grown((values[index[start : start + step]] for start in starts), "examples")
 
 
+def mapped(function: Callable[[Any], Any], columns: Any) -> Any:
+    """Returns what a function makes of the array, or of each array by its name."""
+    if isinstance(columns, Mapping):
+        return {name: function(values) for name, values in columns.items()}
+    return function(columns)
+
+
+def taken(columns: Any, index: Any) -> Any:
+    """Returns the examples at an index or in a slice; what lies in files stays there."""
+    if isinstance(index, np.ndarray) and index.dtype.kind in "iu":
+        return mapped(lambda values: rows_of(values, index), columns)
+    return mapped(lambda values: values[index], columns)
+
+
+def arrays(columns: Any) -> list[Any]:
+    """Returns the arrays, in their order."""
+    return list(columns.values()) if isinstance(columns, Mapping) else [columns]
+
+
+def named(columns: Any, name: str = "") -> list[tuple[str, Any]]:
+    """Returns the arrays with their names; the only one has the name that is given."""
+    return list(columns.items()) if isinstance(columns, Mapping) else [(name, columns)]
+
+
+def unnamed(arrays: Mapping[str, Any]) -> Any:
+    """Returns arrays by name; the only one, where it has the name "", alone. See `named`."""
+    return arrays[""] if list(arrays) == [""] else arrays
+
+
+def count(columns: Any) -> int:
+    """Returns how many examples there are."""
+    return len(arrays(columns)[0])
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Returns the examples of several parts, one after the other."""
+    if isinstance(parts[0], Mapping):
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return np.concatenate(parts)
+
+
+def in_batches(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
+    """Yield so many items at a time, of the last ones fewer."""
+    iterator = iter(items)
+    yield from iter(lambda: list(islice(iterator, size)), [])
+
+
 def _grown(batches: Iterable[Array], what: str) -> Array:
     made = Growing(what)
     try:
@@ -351,50 +398,3 @@ def _content(stream: IO[bytes], size: int, name: str) -> npt.NDArray[np.uint8]:
         done += len(part)
     stream.read(1)  # the end, at which the checksum is looked at
     return content
-
-
-def mapped(function: Callable[[Any], Any], columns: Any) -> Any:
-    """Returns what a function makes of the array, or of each array by its name."""
-    if isinstance(columns, Mapping):
-        return {name: function(values) for name, values in columns.items()}
-    return function(columns)
-
-
-def taken(columns: Any, index: Any) -> Any:
-    """Returns the examples at an index or in a slice; what lies in files stays there."""
-    if isinstance(index, np.ndarray) and index.dtype.kind in "iu":
-        return mapped(lambda values: rows_of(values, index), columns)
-    return mapped(lambda values: values[index], columns)
-
-
-def arrays(columns: Any) -> list[Any]:
-    """Returns the arrays, in their order."""
-    return list(columns.values()) if isinstance(columns, Mapping) else [columns]
-
-
-def named(columns: Any, name: str = "") -> list[tuple[str, Any]]:
-    """Returns the arrays with their names; the only one has the name that is given."""
-    return list(columns.items()) if isinstance(columns, Mapping) else [(name, columns)]
-
-
-def unnamed(arrays: Mapping[str, Any]) -> Any:
-    """Returns arrays by name; the only one, where it has the name "", alone. See `named`."""
-    return arrays[""] if list(arrays) == [""] else arrays
-
-
-def count(columns: Any) -> int:
-    """Returns how many examples there are."""
-    return len(arrays(columns)[0])
-
-
-def joined(parts: Sequence[Any]) -> Any:
-    """Returns the examples of several parts, one after the other."""
-    if isinstance(parts[0], Mapping):
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return np.concatenate(parts)
-
-
-def in_batches(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
-    """Yield so many items at a time, of the last ones fewer."""
-    iterator = iter(items)
-    yield from iter(lambda: list(islice(iterator, size)), [])

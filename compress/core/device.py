@@ -256,8 +256,6 @@ def all_blas_threads() -> Iterator[None]:
     """Lets linear algebra take TensorFlow's threads for a time in which that has nothing to do."""
     from threadpoolctl import threadpool_limits
 
-    from compress.core import linux
-
     # what the user, or a search with several workers, has set; 0: every core
     threads = tf.config.threading.get_intra_op_parallelism_threads() or linux.cores()
     with threadpool_limits(limits=threads, user_api="blas"):

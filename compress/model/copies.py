@@ -144,12 +144,13 @@ def with_indices(model: keras.Model) -> keras.Model:
 def read_by_embeddings(model: keras.Model) -> set[int]:
     """Return the places of the inputs that embeddings read, and nothing else."""
     program = record(model)
-    users = [Readers(program.nodes).users(tensor) for tensor in program.inputs]
-    return {
-        place
-        for place, calls in enumerate(users)
-        if calls and all(isinstance(call.operation, keras.layers.Embedding) for call in calls)
-    }
+    readers = Readers(program.nodes)
+    found = set()
+    for place, tensor in enumerate(program.inputs):
+        calls = readers.users(tensor)
+        if calls and all(isinstance(call.operation, keras.layers.Embedding) for call in calls):
+            found.add(place)
+    return found
 
 
 def _cloned(model: keras.Model, dtype: str | None) -> keras.Model:

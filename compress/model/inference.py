@@ -21,7 +21,7 @@ from compress.model.layers import class_of, select_classes
 
 TRAINING_ONLY = select_classes("left_out")
 """Keras's layers of which inference computes nothing; what Dropout leaves behind converts."""
-_MIN_EPSILON = 1.001e-5  # cuDNN\'s limit
+_MIN_EPSILON = 1.001e-5  # cuDNN's limit
 
 
 def training_only(model: keras.Model) -> dict[str, Any]:

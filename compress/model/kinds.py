@@ -33,10 +33,6 @@ _PYTORCH = (".pt", ".pth")
 _GRAPH = "a graph of operations in which no layers are left"
 _ORIGINAL = "Give the Keras model that it was made of (model.save('model.keras'))."
 
-DEFAULT = "serving_default"
-Spec = tuple[str, tuple[int | None, ...] | None, str]
-"""Name, shape with the batch axis (None: any rank) and type of an input or output."""
-
 
 @dataclass(frozen=True)
 class Foreign:
@@ -195,6 +191,11 @@ def _not_a_folder(path: Path) -> str:
     )
 
 
+DEFAULT = "serving_default"
+Spec = tuple[str, tuple[int | None, ...] | None, str]
+"""Name, shape with the batch axis (None: any rank) and type of an input or output."""
+
+
 class SavedModel:
     """A loaded SavedModel and one of its signatures.
 
@@ -271,13 +272,11 @@ class SavedModel:
         Raises:
             InputError: One is open and not given, or what is given does not fit.
         """
-        what, own = (
-            f"'{self.path}'",
-            [
-                (name, (None,) * _rank(name, given) if shape is None else shape[1:])
-                for name, shape, _ in self.inputs
-            ],
-        )
+        what = f"'{self.path}'"
+        own = [
+            (name, (None,) * _rank(name, given) if shape is None else shape[1:])
+            for name, shape, _ in self.inputs
+        ]
         found = sizes_of(what, own, given)
         require_known(what, [name for name, _ in own], found, purpose)
         return [tuple(size for size in sizes if size is not None) for sizes in found]

@@ -139,8 +139,9 @@ def read_report(folder: RunFolder) -> Report:
     times = {
         name: _read_latency(folder, name) for name in RUNTIMES if folder.latency_of(name).exists()
     }
-    timed = times.pop(main, {})
+    timed = times.get(main)
     latency = timed if isinstance(timed, dict) else {}
+    others = {name: found for name, found in times.items() if found is not latency}
     rows = [
         Row(artifact, latency.get(artifact.id)) for item in compressed for artifact in item.files()
     ]
@@ -151,7 +152,7 @@ def read_report(folder: RunFolder) -> Report:
         folder.read_data_record(),
         compressed,
         tuple(rows),
-        times,
+        others,
         (GoalSection(read_record(folder.outcome, Outcome)),) if folder.outcome.exists() else (),
     )
     for item in compressed:

@@ -226,7 +226,5 @@ def _formats(report: Report) -> tuple[str, ...]:
     """Return the formats that the plan asks for; () where the record does not say it."""
     name = f"'{report.folder / 'plan.json'}': plan.export"
     export = conform(report.record["plan"].get("export", {}), dict[str, Any], name)
-    formats: tuple[str, ...] = conform(
-        export.get("formats", ()), tuple[str, ...], f"{name}.formats"
-    )
-    return formats
+    asked: tuple[str, ...] = conform(export.get("formats", ()), tuple[str, ...], f"{name}.formats")
+    return asked

@@ -198,7 +198,7 @@ class TFLiteReader:
                 tensors[item.outputs[0]] = inputs[0]  # the constant itself, however it is stored
                 continue
             made = [int(place) for place in item.outputs]
-            name = made and (_stand_of(tensors[made[0]].name) or outputs.get(made[0]))
+            name = (_stand_of(tensors[made[0]].name) or outputs.get(made[0])) if made else ""
             operators.append(
                 Operator(
                     _text(code.customCode) if kind == "CUSTOM" and code.customCode else kind,
