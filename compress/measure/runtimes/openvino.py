@@ -45,7 +45,7 @@ class OpenVinoSession(Session):
         )
 
     def invoke(self) -> None:
-        """Runs one inference."""
+        """Run one inference."""
         self._request.infer()
 
     def _put(self, place: int, values: npt.NDArray[Any]) -> None:
