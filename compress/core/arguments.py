@@ -1,4 +1,4 @@
-"""Checks what the public functions are called with, before any work.
+"""Type checks of the arguments of public functions, before any work.
 
 The annotations of a function say what its arguments may be. `check_arguments` refuses everything
 else with one clear error, and understands two shorter calls: labels behind examples, and one
@@ -314,8 +314,11 @@ def _with_article(name: str) -> str:
     return f"{'an' if name[:1] in 'AEIOUaeiou' else 'a'} {name}"
 
 
+# -- JSON ------------------------------------------------------------------------------------
+
+
 def conform(value: Any, hint: Any, name: str) -> Any:
-    """Returns a value as the type that is declared for it.
+    """Return a value as the type that is declared for it.
 
     Lists become tuples where a tuple is declared, whole numbers become floats where a float is.
 
@@ -379,7 +382,7 @@ def _conform_keys(value: Any, hint: Any, name: str) -> dict[str, Any]:
 
 @cache
 def _keys_of(hint: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Returns what a TypedDict's keys hold, and which there must be."""
+    """Return a TypedDict's types by key, and its required keys."""
     hints = typing.get_type_hints(hint)
     # __required_keys__ does not see what postponed annotations say
     marked = typing.get_type_hints(hint, include_extras=True)

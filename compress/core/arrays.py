@@ -65,7 +65,7 @@ Columns: TypeAlias = "npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]"
 
 @contextmanager
 def opened(source: Path | bytes, name: str = "") -> Iterator[Archive]:
-    """Opens an .npz file.
+    """Open an .npz file.
 
     Args:
         source: The file, or its content.
@@ -112,7 +112,7 @@ class Archive:
         return tuple(self._members)
 
     def read(self, names: Iterable[str]) -> dict[str, Array]:
-        """Reads those of `names` that are there.
+        """Read those of `names` that are there.
 
         Raises:
             InputError: One is no plain array, or together they do not fit into memory.
@@ -126,7 +126,7 @@ class Archive:
         return {name: self._read(name) for name in wanted}
 
     def _mappable(self, info: zipfile.ZipInfo) -> bool:
-        """Tells whether an array is large, and lies in the file as it is."""
+        """Return whether an array is large, and lies in the file as it is."""
         plain = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
         return plain and self._path.is_file() and is_large(info.file_size)
 
@@ -152,12 +152,12 @@ class Archive:
 
 
 def is_mapped(array: Any) -> bool:
-    """Tells whether an array lies in a file."""
+    """Return whether an array lies in a file."""
     return isinstance(array, np.memmap)
 
 
 def folder() -> Path:
-    """Returns where large arrays go: a folder on a disk, not in memory."""
+    """Return where large arrays go: a folder on a disk, not in memory."""
     named = os.environ.get(FOLDER)
     if named:
         return Path(named)
@@ -186,7 +186,7 @@ class Growing:
         self.bytes = 0
 
     def add(self, batch: npt.NDArray[Any]) -> None:
-        """Appends the rows of a batch, of the same shape and type as those before.
+        """Append the rows of a batch, of the same shape and type as those before.
 
         Raises:
             InputError: The disk is full.
@@ -201,7 +201,7 @@ class Growing:
             self._flush()
 
     def whole(self) -> npt.NDArray[Any]:
-        """Returns all rows; nothing can be added then."""
+        """Return all rows; nothing can be added then."""
         if self._file is None:
             return self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts)
         self._file.flush()
@@ -226,7 +226,7 @@ class Growing:
         self._parts.clear()
 
     def close(self) -> None:
-        """Lets the file go; it stays for as long as an array is mapped to it."""
+        """Let the file go; it stays for as long as an array is mapped to it."""
         if self._file is not None:
             self._file.close()
 
@@ -236,7 +236,7 @@ def converted(
     function: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
     what: str = "examples",
 ) -> npt.NDArray[Any]:
-    """Returns what a function makes of an array row by row; of a mapped one mapped too.
+    """Return a function's result for an array; mapped arrays are converted in chunks.
 
     Args:
         values: (n, ...).
@@ -249,7 +249,7 @@ def converted(
 
 
 def rows_of(values: npt.NDArray[Any], index: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Returns the rows at an index; many of a mapped array become a mapped one."""
+    """Return the rows at an index; many of a mapped array become a mapped one."""
     size = int(np.prod(values.shape[1:])) * values.dtype.itemsize
     if not is_mapped(values) or not is_large(size * len(index)):
         found: npt.NDArray[Any] = values[index]
@@ -257,6 +257,53 @@ def rows_of(values: npt.NDArray[Any], index: npt.NDArray[Any]) -> npt.NDArray[An
     step = max(1, CHUNK // max(1, size))
     starts = range(0, len(index), step)
     return _grown((values[index[start : start + step]] for start in starts), "examples")
+
+
+def mapped(function: Callable[[Any], Any], columns: Any) -> Any:
+    """Return a function's result for the array, or for each array by its name."""
+    if isinstance(columns, Mapping):
+        return {name: function(values) for name, values in columns.items()}
+    return function(columns)
+
+
+def taken(columns: Any, index: Any) -> Any:
+    """Return the examples at an index or in a slice; mapped arrays stay mapped."""
+    if isinstance(index, np.ndarray) and index.dtype.kind in "iu":
+        return mapped(lambda values: rows_of(values, index), columns)
+    return mapped(lambda values: values[index], columns)
+
+
+def arrays(columns: Any) -> list[Any]:
+    """Return the arrays, in their order."""
+    return list(columns.values()) if isinstance(columns, Mapping) else [columns]
+
+
+def named(columns: Any, name: str = "") -> list[tuple[str, Any]]:
+    """Return the arrays with their names; the only one has the name that is given."""
+    return list(columns.items()) if isinstance(columns, Mapping) else [(name, columns)]
+
+
+def unnamed(arrays: Mapping[str, Any]) -> Any:
+    """Return arrays by name; the only one, where it has the name "", alone. See `named`."""
+    return arrays[""] if list(arrays) == [""] else arrays
+
+
+def count(columns: Any) -> int:
+    """Return the number of examples."""
+    return len(arrays(columns)[0])
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Return the examples of several parts, one after the other."""
+    if isinstance(parts[0], Mapping):
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return np.concatenate(parts)
+
+
+def in_batches(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
+    """Yield lists of `size` items; the last may be shorter."""
+    iterator = iter(items)
+    yield from iter(lambda: list(islice(iterator, size)), [])
 
 
 def _grown(batches: Iterable[Array], what: str) -> Array:
@@ -270,7 +317,7 @@ def _grown(batches: Iterable[Array], what: str) -> Array:
 
 
 def chunks(values: npt.NDArray[Any]) -> list[slice]:
-    """Returns slices of rows that take `CHUNK` bytes each."""
+    """Return slices of rows that take `CHUNK` bytes each."""
     size = int(np.prod(values.shape[1:])) * values.dtype.itemsize
     step = max(1, CHUNK // max(1, size))
     return [slice(start, start + step) for start in range(0, len(values), step)]
@@ -279,7 +326,7 @@ def chunks(values: npt.NDArray[Any]) -> list[slice]:
 def mapped_file(
     file: Any, dtype: Any, shape: tuple[int, ...], *, offset: int = 0, order: Any = "C"
 ) -> npt.NDArray[Any]:
-    """Maps a file that holds an array.
+    """Map a file that holds an array.
 
     Args:
         file: Its path, or the open file.
@@ -293,7 +340,7 @@ def mapped_file(
 
 
 def require_disk(place: Path, needed: int, what: str, *, written: int = 0) -> None:
-    """Refuses what does not fit onto the disk.
+    """Refuse what does not fit onto the disk.
 
     Args:
         place: Folder of the file.
@@ -314,7 +361,7 @@ def require_disk(place: Path, needed: int, what: str, *, written: int = 0) -> No
 
 
 def _begin(path: Path, info: zipfile.ZipInfo) -> int:
-    """Returns where a member's content begins, behind its own header."""
+    """Return where a member's content begins, behind its own header."""
     with open(path, "rb") as stream:
         stream.seek(info.header_offset)
         fixed = struct.unpack("<4s22xHH", stream.read(30))
@@ -351,50 +398,3 @@ def _content(stream: IO[bytes], size: int, name: str) -> npt.NDArray[np.uint8]:
         done += len(part)
     stream.read(1)  # the end, at which the checksum is looked at
     return content
-
-
-def mapped(function: Callable[[Any], Any], columns: Any) -> Any:
-    """Returns what a function makes of the array, or of each array by its name."""
-    if isinstance(columns, Mapping):
-        return {name: function(values) for name, values in columns.items()}
-    return function(columns)
-
-
-def taken(columns: Any, index: Any) -> Any:
-    """Returns the examples at an index or in a slice; what lies in files stays there."""
-    if isinstance(index, np.ndarray) and index.dtype.kind in "iu":
-        return mapped(lambda values: rows_of(values, index), columns)
-    return mapped(lambda values: values[index], columns)
-
-
-def arrays(columns: Any) -> list[Any]:
-    """Returns the arrays, in their order."""
-    return list(columns.values()) if isinstance(columns, Mapping) else [columns]
-
-
-def named(columns: Any, name: str = "") -> list[tuple[str, Any]]:
-    """Returns the arrays with their names; the only one has the name that is given."""
-    return list(columns.items()) if isinstance(columns, Mapping) else [(name, columns)]
-
-
-def unnamed(arrays: Mapping[str, Any]) -> Any:
-    """Returns arrays by name; the only one, where it has the name "", alone. See `named`."""
-    return arrays[""] if list(arrays) == [""] else arrays
-
-
-def count(columns: Any) -> int:
-    """Returns how many examples there are."""
-    return len(arrays(columns)[0])
-
-
-def joined(parts: Sequence[Any]) -> Any:
-    """Returns the examples of several parts, one after the other."""
-    if isinstance(parts[0], Mapping):
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return np.concatenate(parts)
-
-
-def in_batches(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
-    """Yield so many items at a time, of the last ones fewer."""
-    iterator = iter(items)
-    yield from iter(lambda: list(islice(iterator, size)), [])

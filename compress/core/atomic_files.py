@@ -23,7 +23,7 @@ LARGEST = 2**27
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary name beside `path`; on success the file there takes its place.
+    """Give a temporary name beside `path`; on success the file there takes its place.
 
     The temporary name keeps the suffix, since Keras chooses a format by it. On an
     exception the temporary file is removed and what stood at `path` stays as it was.
@@ -42,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """Gives a temporary name beside `path`, and removes what is left of it."""
+    """Give a temporary name beside `path`, and remove what is left of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.stem}-", suffix=f".part{path.suffix}"
@@ -56,7 +56,7 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 def _readable(temporary: Path) -> None:
-    """Makes a file as readable as any of its user; mkstemp makes private ones."""
+    """Make a file as readable as any of its user; mkstemp makes private ones."""
     umask = os.umask(0)
     os.umask(umask)
     temporary.chmod(0o666 & ~umask)
@@ -67,7 +67,7 @@ def _json(content: Mapping[str, Any]) -> str:
 
 
 def whole_files(folder: Path, suffix: str) -> list[Path]:
-    """Returns the files of a folder that end in `suffix`, sorted; no temporary ones.
+    """Return the files of a folder that end in `suffix`, sorted; no temporary ones.
 
     A writer that is killed leaves its temporary file behind, and `glob` finds hidden files too.
     """
@@ -75,7 +75,7 @@ def whole_files(folder: Path, suffix: str) -> list[Path]:
 
 
 def remove_unfinished(folder: Path) -> int:
-    """Removes what killed writers left in a folder and those below it.
+    """Remove what killed writers left in a folder and those below it.
 
     Args:
         folder: One that nobody writes to.
@@ -90,13 +90,13 @@ def remove_unfinished(folder: Path) -> int:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes `content` to `path` in one atomic step."""
+    """Write `content` to `path` in one atomic step."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:
-    """Writes `content` as UTF-8 to `path` in one atomic step.
+    """Write `content` as UTF-8 to `path` in one atomic step.
 
     What UTF-8 cannot hold (of file names in another encoding) is written as escapes.
     """
@@ -104,12 +104,12 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes `content` as indented JSON; NaN and infinity are refused (not JSON)."""
+    """Write `content` as indented JSON; NaN and infinity are refused (not JSON)."""
     write_text(path, _json(content))
 
 
 def write_new_json(path: Path, content: Mapping[str, Any]) -> bool:
-    """Writes JSON as `write_json` does, but only where nothing stands yet.
+    """Write JSON as `write_json` does, but only where nothing stands yet.
 
     Returns:
         See `write_new_bytes`.
@@ -118,7 +118,7 @@ def write_new_json(path: Path, content: Mapping[str, Any]) -> bool:
 
 
 def write_new_bytes(path: Path, content: bytes) -> bool:
-    """Writes a file in one step, but only where nothing stands yet.
+    """Write a file in one step, but only where nothing stands yet.
 
     Of several processes, on several machines too, one alone succeeds. On a file system without
     hard links two that write within the same moment may both succeed; the last one's stays.
@@ -141,7 +141,7 @@ def write_new_bytes(path: Path, content: bytes) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
+    """Read a JSON object.
 
     Raises:
         InputError: The file is missing or holds no JSON object.
@@ -160,7 +160,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_file(path: Path) -> bytes:
-    """Reads a plan or a record; what would keep a reader busy for ever is refused.
+    """Read a plan or a record; what would keep a reader busy for ever is refused.
 
     Raises:
         OSError: It is missing, unreadable, a named pipe that lies in a folder, or has no end
@@ -182,7 +182,7 @@ def _no_number(name: str) -> float:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Gives a folder to write to; where nothing was written and an error ends it, none is left.
+    """Give a folder to write to; where nothing was written and an error ends it, none is left.
 
     Args:
         path: The folder; it and its parents are made where they are missing.
@@ -201,7 +201,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def writable_folder(path: Path) -> Path:
-    """Makes sure that `path` is a folder that files can be written to.
+    """Make sure that `path` is a folder that files can be written to.
 
     Returns:
         `path`, created where it did not exist.

@@ -34,14 +34,14 @@ _known: dict[str, str] = {}
 
 
 def without_password(url: str) -> str:
-    """Returns a URL without its password and what else in it is secret."""
+    """Return a URL without its password and what else in it is secret."""
     if url.startswith("sqlite"):  # a file's name holds none
         return url
     return _without_secrets(_USER.sub(r"\1@", url))
 
 
 def hidden(text: str, url: str = "") -> str:
-    """Returns a text with the passwords of all URLs in it left out.
+    """Return a text with the passwords of all URLs in it left out.
 
     Args:
         text: A message, say.
@@ -55,7 +55,7 @@ def hidden(text: str, url: str = "") -> str:
 
 
 def hidden_in(content: Any) -> Any:
-    """Returns what JSON holds, with the passwords of all URLs in its texts left out."""
+    """Return what JSON holds, with the passwords of all URLs in its texts left out."""
     if isinstance(content, str):
         return hidden(content)
     if isinstance(content, dict):
@@ -76,7 +76,7 @@ def _without_secrets(query: str) -> str:
 
 
 def keep(url: str) -> str:
-    """Remembers a URL's password in this process and returns the URL without it."""
+    """Remember a URL's password in this process and return the URL without it."""
     short = without_password(url)
     if short != url:
         _known[short] = url
@@ -84,7 +84,7 @@ def keep(url: str) -> str:
 
 
 def whole(url: str) -> str:
-    """Returns a URL with its password, where one is known.
+    """Return a URL with its password, where one is known.
 
     In this order: what the URL held when it was given, `URL`, `PASSWORD` and
     `PASSWORD_FILE`. None of them: the URL as it is, and the database's driver looks further.
@@ -103,7 +103,7 @@ def whole(url: str) -> str:
 
 
 def environment(url: str) -> dict[str, str]:
-    """Returns what a child process needs in its environment to know a URL's password."""
+    """Return what a child process needs in its environment to know a URL's password."""
     full = whole(url)
     return {} if full == url else {URL: full}
 

@@ -1,4 +1,4 @@
-"""What training runs on: every GPU that TensorFlow sees, else the CPU; threads of BLAS."""
+"""The device of training (all visible GPUs, else the CPU), and BLAS threads."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Device:
     memory_mib: int | None = None
 
     def describe(self) -> str:
-        """Returns one line for logs and reports."""
+        """Return one line for logs and reports."""
         if self.kind == "gpu":
             xla = "on" if self.jit else "off"
             text = f"{self.count} x GPU {self.name}, {self.policy}, XLA {xla}"
@@ -63,18 +63,18 @@ class Device:
 
 
 def cpu_name() -> str:
-    """Returns the processor's model name."""
+    """Return the processor's model name."""
     return linux.cpu_name() or platform.machine()
 
 
 def lacks_vnni() -> bool:
-    """Tells whether this is an x86 processor known to have no instruction for int8 products."""
+    """Return whether this is an x86 processor known to have no instruction for int8 products."""
     instructions = linux.x86_instructions()
     return instructions is not None and not instructions & {"avx_vnni", "avx512_vnni"}
 
 
 def setup(choice: str = "auto", threads: int | None = None, sharers: int = 1) -> Device:
-    """Prepares TensorFlow for a device; call it before anything is computed.
+    """Prepare TensorFlow for a device; call it before anything is computed.
 
     Args:
         choice: "auto" (GPU where there is one), "cpu" or "gpu".
@@ -126,7 +126,7 @@ def setup(choice: str = "auto", threads: int | None = None, sharers: int = 1) ->
 
 
 def as_device(device: Any) -> Device:
-    """Returns a device that is given as it is, by name ("cpu"), or not at all ("auto").
+    """Return a device that is given as it is, by name ("cpu"), or not at all ("auto").
 
     Raises:
         InputError: It is something else, or there is none.
@@ -157,7 +157,7 @@ def _no_gpu() -> InputError:
 
 
 def memory_share(sharers: int) -> int | None:
-    """Returns how many MiB of a card's memory each of several processes may take.
+    """Return how many MiB of a card's memory each of several processes may take.
 
     TensorFlow does not tell how much memory a card has; the driver's `nvidia-smi` does. Where
     cards differ the smallest counts, as CUDA numbers them in another order.
@@ -206,7 +206,7 @@ def _card_bound() -> int | None:
 
 
 def quiet_tensorflow() -> None:
-    """Imports TensorFlow in a process that is ours, without what it says of itself."""
+    """Import TensorFlow in a process of ours, without its log messages."""
     quiet_tensorflow_here()
     import keras  # noqa: F401
 
@@ -215,7 +215,7 @@ def quiet_tensorflow() -> None:
 
 
 def gpu_count(choice: str) -> int:
-    """Returns the number of GPUs that `choice` would use, without TensorFlow where it can.
+    """Return the number of GPUs that `choice` would use, without TensorFlow where it can.
 
     Raises:
         InputError: "gpu" without a GPU.
@@ -228,7 +228,7 @@ def gpu_count(choice: str) -> int:
 
 
 def policy_for(compute_capability: tuple[int, int] | None) -> str:
-    """Returns the dtype policy for a card.
+    """Return the dtype policy for a card.
 
     bfloat16 needs no loss scaling and has had tensor cores since compute capability
     8.0; float16 since 7.0; older cards gain nothing from either.
@@ -240,7 +240,7 @@ def policy_for(compute_capability: tuple[int, int] | None) -> str:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Lets NumPy's and SciPy's linear algebra run on one thread for a time.
+    """Let NumPy's and SciPy's linear algebra run on one thread for a time.
 
     TensorFlow's threads and those of BLAS wait actively for work: where both are as many as
     there are cores, factoring one matrix of 576 columns takes eight times as long.
@@ -253,10 +253,8 @@ def one_blas_thread() -> Iterator[None]:
 
 @contextmanager
 def all_blas_threads() -> Iterator[None]:
-    """Lets linear algebra take TensorFlow's threads for a time in which that has nothing to do."""
+    """Give linear algebra all threads while TensorFlow is idle."""
     from threadpoolctl import threadpool_limits
-
-    from compress.core import linux
 
     # what the user, or a search with several workers, has set; 0: every core
     threads = tf.config.threading.get_intra_op_parallelism_threads() or linux.cores()

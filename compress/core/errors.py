@@ -85,7 +85,7 @@ SYNONYMS = {
 
 
 def unknown_name(kind: str, name: object, choices: Iterable[str]) -> InputError:
-    """Builds the error for a name that is not among `choices`, nearest spelling first.
+    """Build the error for a name that is not among `choices`, nearest spelling first.
 
     Args:
         kind: What the name stands for, as the user knows it ("sampler").
@@ -120,7 +120,7 @@ def nearest(name: str, names: Iterable[str]) -> list[str]:
 
 
 def one_line(value: object, limit: int = LONGEST_VALUE) -> str:
-    """Renders a value on one line of printable characters, cut in the middle where it is long.
+    """Render a value on one line of printable characters, cut in the middle where it is long.
 
     Args:
         value: Anything; of a text its characters, not its quotes.
@@ -160,7 +160,7 @@ def is_too_small(error: BaseException) -> bool:
 
 
 def printable(text: str) -> str:
-    """Spells out every character that would not be seen as itself: `\\n`, `\\x1b`, `\\u202e`.
+    """Spell out every character that would not be seen as itself: `\\n`, `\\x1b`, `\\u202e`.
 
     A control character would steer a terminal, a mark of direction turn a line round, and half
     of a surrogate pair cannot be written at all. Letters of all scripts stay.

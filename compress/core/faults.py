@@ -55,7 +55,7 @@ class Fault:
 
 
 def fault_of(error: BaseException) -> Fault | None:
-    """Returns what of the machine an error comes from; None: of the candidate.
+    """Return the machine's fault behind an error; None: the candidate's own error.
 
     Args:
         error: What it was raised from counts too.
@@ -86,7 +86,7 @@ def explain_fault(fault: Fault, place: str = "") -> RunFailed:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turns errors of the machine into one that says how to go on.
+    """Turn errors of the machine into one that says how to go on.
 
     Raises:
         RunFailed: In place of an `OSError` or `MemoryError` of the machine's.
@@ -110,7 +110,7 @@ def patiently(
     passing: Callable[[BaseException], bool],
     seconds: float = PATIENCE,
 ) -> T:
-    """Returns what a call returns, tried again while its error is a passing one.
+    """Return what a call returns, tried again while its error is a passing one.
 
     Args:
         call: What is tried.

@@ -48,7 +48,7 @@ EXTRAS = {
 
 
 def drop_current_folder() -> None:
-    """Takes off the path what `python -m` and `python -c` put first: the current folder.
+    """Take off the path what `python -m` and `python -c` put first: the current folder.
 
     A folder that PYTHONPATH names stays: it was asked for. Where our own packages are used from
     the current folder, it goes to the end instead.
@@ -62,14 +62,14 @@ def drop_current_folder() -> None:
 
 
 def add_current_folder() -> None:
-    """Lets `module:function` be found in the current folder where it is nowhere else."""
+    """Let `module:function` be found in the current folder where it is nowhere else."""
     here = current_folder()
     if here and here not in sys.path and "" not in sys.path:
         sys.path.append(here)
 
 
 def current_folder() -> str:
-    """Returns the current folder; empty where it has been deleted."""
+    """Return the current folder; empty where it has been deleted."""
     try:
         return os.getcwd()
     except OSError:
@@ -77,7 +77,7 @@ def current_folder() -> str:
 
 
 def module_command(module: str, *words: str) -> list[str]:
-    """Returns the command that runs a module in a child process of this one.
+    """Return the command that runs a module in a child process of this one.
 
     To be called by the thread that starts it, for one process: it ends when this one does, from
     its first line on (see `compress.core.lifeline`).
@@ -92,7 +92,7 @@ def module_command(module: str, *words: str) -> list[str]:
 
 
 def module_environment() -> dict[str, str]:
-    """Returns an environment in which such a process finds the modules that this one finds."""
+    """Return an environment in which such a process finds the modules that this one finds."""
     here = current_folder()
     paths = [path or here for path in sys.path]
     own = [PathFinder.find_spec(name, paths) for name in ("compress", "search")]
@@ -102,7 +102,7 @@ def module_environment() -> dict[str, str]:
 
 
 def resolve(target: str, what: str = "") -> Callable[..., Any]:
-    """Imports `package.module:function` and returns the function.
+    """Import `package.module:function` and return the function.
 
     A module that is not installed is looked for in the current folder.
 
@@ -128,7 +128,7 @@ def resolve(target: str, what: str = "") -> Callable[..., Any]:
 
 
 def import_plugins(names: Iterable[str]) -> None:
-    """Imports modules of the user's, which register plug-ins under names of their own.
+    """Import modules of the user's, which register plug-ins under names of their own.
 
     Args:
         names: Dotted names; found as `resolve` finds them.
@@ -145,7 +145,7 @@ def import_plugins(names: Iterable[str]) -> None:
 
 
 def _imported(name: str, shown: str) -> ModuleType:
-    """Imports a module of the user's; one that is not installed lies in the current folder.
+    """Import a module of the user's; one that is not installed lies in the current folder.
 
     Args:
         name: Dotted.
@@ -168,14 +168,14 @@ def _imported(name: str, shown: str) -> ModuleType:
 
 
 def told(error: BaseException) -> str:
-    """Returns an error's kind, text and place: where the user's own code has to be mended."""
+    """Return an error's kind, text and place: where the user's own code has to be mended."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f", {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}: {error}{place}"
 
 
 def require_packages(packages: Iterable[str], what: str) -> None:
-    """Checks that packages are installed.
+    """Check that packages are installed.
 
     Args:
         packages: Names that are imported, of `EXTRAS`.

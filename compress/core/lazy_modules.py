@@ -1,4 +1,4 @@
-"""Keras and TensorFlow, imported when something of them is first used.
+"""Keras and TensorFlow, imported at their first use.
 
 Importing them takes seconds, which a command that refuses bad input must not. So modules take them
 from here: `from compress.core.lazy_modules import keras, tf`.
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class LazyModule(ModuleType):
-    """Stands for a module, and imports it when it is first asked for an attribute."""
+    """Stand-in for a module that imports it at the first access to an attribute."""
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(importlib.import_module(self.__name__), name)

@@ -19,7 +19,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent(parent: int, how: str) -> None:
-    """Ends this process when the one that started it does; at once where it has already.
+    """End this process when the one that started it does; at once where it has already.
 
     Args:
         parent: The id of the process that started this one.
@@ -48,7 +48,7 @@ def _watch(parent: int) -> None:
 
 
 def main() -> None:
-    """Ties this process to its parent, then runs a module as `python -m` does."""
+    """Tie this process to its parent, then run a module as `python -m` does."""
     parent, how, module = sys.argv[1:4]
     end_with_parent(int(parent), how)
     import runpy

@@ -166,7 +166,7 @@ def available_bytes() -> int | None:
 
 
 def _groups(root: Path, controller: str) -> list[Path]:
-    """Returns the control group of this process and those around it, up to the root.
+    """Return the control group of this process and those around it, up to the root.
 
     Each of them may have a limit. In a container the root is often the process's own group, and
     the path that the kernel tells is not there.
@@ -210,7 +210,7 @@ def family_bytes() -> int:
 
 
 def _occupied(process: int) -> int:
-    """Returns the bytes that a process occupies; 0 where it has just ended."""
+    """Return the bytes that a process occupies; 0 where it has just ended."""
     sizes = {
         words[0]: 1024 * int(words[1])
         for line in _lines(_PROC / str(process) / "smaps_rollup")
@@ -278,7 +278,7 @@ def x86_instructions() -> frozenset[str] | None:
 
 
 def _first_processor() -> dict[str, str]:
-    """Returns what the kernel tells of the first processor, by name."""
+    """Return what the kernel tells of the first processor, by name."""
     fields: dict[str, str] = {}
     for line in _lines(_PROC / "cpuinfo"):
         name, colon, value = line.partition(":")
@@ -299,7 +299,7 @@ def has_gpu_driver() -> bool:
 
 
 def _lines(path: Path) -> list[str]:
-    """Returns a file's lines; none where it cannot be read."""
+    """Return a file's lines; none where it cannot be read."""
     try:
         return path.read_text("utf-8", errors="replace").splitlines()
     except OSError:

@@ -20,7 +20,7 @@ from compress.core import linux
 
 @contextmanager
 def captured_stderr() -> Iterator[Callable[[], str]]:
-    """Redirects the process's standard error to a file while the context lasts.
+    """Redirect the process's standard error to a file while the context lasts.
 
     TFLite's converter and interpreter write from C++, past Python's `sys.stderr`, so
     the file descriptor itself is redirected. Python warnings are ignored meanwhile:
@@ -42,7 +42,7 @@ def captured_stderr() -> Iterator[Callable[[], str]]:
 
 @contextmanager
 def silenced_stdout() -> Iterator[None]:
-    """Drops what C and C++ code writes to standard output while the context lasts.
+    """Drop what C and C++ code writes to standard output while the context lasts.
 
     The C library's buffers are flushed on both sides, so that nothing shows up later.
     """
@@ -68,7 +68,7 @@ def _redirected(descriptor: int, sink: IO[bytes]) -> Iterator[None]:
 
 @contextmanager
 def quiet_logger(name: str) -> Iterator[None]:
-    """Lets a library's logger tell of errors alone while the context lasts."""
+    """Let a library's logger tell of errors alone while the context lasts."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -79,7 +79,7 @@ def quiet_logger(name: str) -> Iterator[None]:
 
 
 def quiet_tensorflow_here() -> None:
-    """Keeps what TensorFlow says of itself out of the terminal, in a process that is ours.
+    """Keep what TensorFlow says of itself out of the terminal, in a process that is ours.
 
     It writes about its build while it is imported, before any log level counts, and it warns of
     many traces when many models are traced, which is what we do. TensorFlow is not imported by
@@ -97,7 +97,7 @@ class _Catch(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: object = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Finds TensorFlow as Python does, once; see `MetaPathFinder`."""
+        """Find TensorFlow as Python does, once; see `MetaPathFinder`."""
         if fullname != "tensorflow":
             return None
         sys.meta_path.remove(self)

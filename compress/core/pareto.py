@@ -13,7 +13,7 @@ Losses = npt.NDArray[np.float64]
 
 
 def log_costs(costs: npt.ArrayLike) -> Losses:
-    """Returns decimal logarithms of costs, which span orders of magnitude.
+    """Return decimal logarithms of costs, which span orders of magnitude.
 
     Args:
         costs: Any shape, at least 0; what is below 0.001 counts as 0.001.
@@ -22,7 +22,7 @@ def log_costs(costs: npt.ArrayLike) -> Losses:
 
 
 def front_mask(losses: Losses) -> npt.NDArray[np.bool_]:
-    """Marks the rows that no other row dominates.
+    """Mark the rows that no other row dominates.
 
     Of equal rows all are marked.
 
@@ -52,7 +52,7 @@ def front_mask(losses: Losses) -> npt.NDArray[np.bool_]:
 
 
 def nondominated_ranks(losses: Losses) -> npt.NDArray[np.int64]:
-    """Ranks rows by the front they are on: 0 is the front, 1 the front without it, ...
+    """Rank rows by the front they are on: 0 is the front, 1 the front without it, ...
 
     Equal rows have the same rank.
 
@@ -79,7 +79,7 @@ def nondominated_ranks(losses: Losses) -> npt.NDArray[np.int64]:
 
 
 def crowding_distance(losses: Losses) -> Losses:
-    """Measures how far each row's neighbours are, objective by objective.
+    """Measure how far each row's neighbours are, objective by objective.
 
     The rows are meant to be of one front. The outermost rows of an objective get infinity;
     an objective in which all rows are equal adds nothing and has no outermost rows.
@@ -106,7 +106,7 @@ def crowding_distance(losses: Losses) -> Losses:
 
 
 def hypervolume(losses: Losses, reference: npt.ArrayLike) -> float:
-    """Measures the space that the rows dominate, up to the reference point; exact.
+    """Measure the space that the rows dominate, up to the reference point; exact.
 
     Rows that are not better than the reference in every objective add nothing.
 
@@ -154,7 +154,7 @@ class Frontier:
         self.volume = 0.0
 
     def add(self, row: npt.ArrayLike) -> None:
-        """Adds a row.
+        """Add a row.
 
         Args:
             row: (objectives,), lower is better.
@@ -170,14 +170,14 @@ class Frontier:
 
 
 def _domination(losses: Losses) -> npt.NDArray[np.bool_]:
-    """Returns (n, n): does row i dominate row j?"""
+    """Return (n, n): does row i dominate row j?"""
     no_worse = (losses[:, np.newaxis, :] <= losses[np.newaxis, :, :]).all(axis=-1)
     better = (losses[:, np.newaxis, :] < losses[np.newaxis, :, :]).any(axis=-1)
     return np.asarray(no_worse & better, np.bool_)
 
 
 def _volume(losses: Losses, reference: Losses) -> float:
-    """Returns the hypervolume of rows none of which is worse than the reference."""
+    """Return the hypervolume of rows none of which is worse than the reference."""
     if len(losses) == 0:
         return 0.0
     if len(reference) == 1:

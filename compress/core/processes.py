@@ -1,4 +1,4 @@
-"""Processes of ours: forks, and servers that answer questions; none outlives who started it."""
+"""Forks and server processes; none outlives the process that started it."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class ProcessOverdue(Exception):
 
 
 def how_it_ended(code: int) -> str:
-    """Returns "segmentation fault (signal 11)" or "exit code 1" for an exit status."""
+    """Return "segmentation fault (signal 11)" or "exit code 1" for an exit status."""
     if code >= 0:
         return f"exit code {code}"
     return f"{(signal.strsignal(-code) or 'unknown').lower()} (signal {-code})"
 
 
 def last_line(errors: IO[bytes]) -> str:
-    """Returns the last line of a file that a process wrote to, 300 characters at most."""
+    """Return the last line of a file that a process wrote to, 300 characters at most."""
     size = errors.seek(0, os.SEEK_END)
     errors.seek(max(0, size - 4096))
     lines = errors.read().decode("utf-8", errors="replace").split("\n")
@@ -47,7 +47,7 @@ def last_line(errors: IO[bytes]) -> str:
 
 
 def send(stream: int, content: Any) -> None:
-    """Writes one pickled object to a file descriptor."""
+    """Write one pickled object to a file descriptor."""
     data = pickle.dumps(content)
     left = memoryview(struct.pack("<Q", len(data)) + data)
     while left:
@@ -55,7 +55,7 @@ def send(stream: int, content: Any) -> None:
 
 
 def receive(stream: int, seconds: float | None = None) -> Any:
-    """Reads one pickled object from a file descriptor.
+    """Read one pickled object from a file descriptor.
 
     Args:
         stream: Of a pipe from a process of ours.
@@ -105,7 +105,7 @@ class Server:
         *words: str,
         environment: Mapping[str, str] | None = None,
     ) -> Server:
-        """Starts `python -m module words`, which calls `serving`.
+        """Start `python -m module words`, which calls `serving`.
 
         Args:
             module: Its dotted name.
@@ -159,7 +159,7 @@ class Server:
         return self._process.pid
 
     def ask(self, *question: Any, seconds: float | None = None) -> Any:
-        """Returns the answer to a question.
+        """Return the answer to a question.
 
         Args:
             question: Anything that can be pickled.
@@ -193,7 +193,7 @@ class Server:
         return not self._closed and self._process.poll() is None
 
     def close(self) -> int:
-        """Ends the process, whatever it does, and returns its exit status."""
+        """Kill the process and all that it has started, and return its exit status."""
         try:
             if self._process.poll() is None:
                 linux.kill_group(self._process.pid)
@@ -208,7 +208,7 @@ class Server:
 
 
 def serving() -> tuple[int, int]:
-    """Makes this process a server.
+    """Make this process a server.
 
     Returns:
         Where questions come from and where answers go. Standard output goes to standard
@@ -221,7 +221,7 @@ def serving() -> tuple[int, int]:
 
 
 def fork() -> int:
-    """Forks as `os.fork` does; the fork ends with this process."""
+    """Fork as `os.fork` does; the fork ends with this process."""
     sys.stdout.flush()
     sys.stderr.flush()
     own, how = os.getpid(), linux.tie()
@@ -235,7 +235,7 @@ def fork() -> int:
 
 
 def run_in_fork(work: Callable[[], int], asking: int | None = None) -> int:
-    """Runs `work` in a fork.
+    """Run `work` in a fork.
 
     Args:
         work: Returns an exit status; 1 where it raises.
@@ -271,14 +271,14 @@ class Fork:
         self._code: int | None = None
 
     def poll(self) -> int | None:
-        """Returns the exit status, or None while it runs."""
+        """Return the exit status, or None while it runs."""
         if self._code is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             self._code = os.waitstatus_to_exitcode(status) if pid else None
         return self._code
 
     def wait(self, timeout: float | None = None) -> int:
-        """Waits for its end."""
+        """Wait for its end."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while (code := self.poll()) is None:
             if deadline is not None and time.monotonic() > deadline:
@@ -288,7 +288,7 @@ class Fork:
 
 
 def _end_with(work: Callable[[], int]) -> NoReturn:
-    """Ends this process, a fork, with what `work` returns."""
+    """End this process, a fork, with what `work` returns."""
     code = 1
     try:
         code = work()
@@ -301,7 +301,7 @@ def _end_with(work: Callable[[], int]) -> NoReturn:
 
 
 def _keep_open(wanted: set[int]) -> None:
-    """Closes what a fork has inherited: locks and pipes of others would stay with it."""
+    """Close inherited file descriptors: a fork would keep others' locks and pipes open."""
     last = 0
     for number in sorted(wanted):
         os.closerange(last, number)

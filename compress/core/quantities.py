@@ -172,12 +172,12 @@ def parse_whole_number(
 
 
 def number_text(number: float) -> str:
-    """Returns the shortest plain text of a number: "8", "0.7", "1e-05"."""
+    """Return the shortest plain text of a number: "8", "0.7", "1e-05"."""
     return repr(float(number)).removesuffix(".0")
 
 
 def amount_text(number: float) -> str:
-    """Returns the shortest text of a count: "0.5", "12M", "1234567"."""
+    """Return the shortest text of a count: "0.5", "12M", "1234567"."""
     if not number.is_integer() or abs(number) >= _LIMIT:
         return number_text(number)
     texts = [str(int(number))]
@@ -189,7 +189,7 @@ def amount_text(number: float) -> str:
 
 
 def threads_text(count: int) -> str:
-    """Returns "1 thread", "4 threads"."""
+    """Return "1 thread", "4 threads"."""
     return f"{count} thread{'' if count == 1 else 's'}"
 
 

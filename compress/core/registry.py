@@ -64,7 +64,7 @@ class Registry(Generic[T]):
         }
 
     def add(self, name: str, member: T | str, *, packages: tuple[str, ...] = ()) -> None:
-        """Registers `member`, or the place of one, under `name`.
+        """Register `member`, or the place of one, under `name`.
 
         Args:
             name: As users type it; without a colon.
@@ -82,11 +82,11 @@ class Registry(Generic[T]):
         self._entries[name] = Entry(member, packages)
 
     def remove(self, name: str) -> None:
-        """Takes a member off, so that another can be registered under its name."""
+        """Take a member off, so that another can be registered under its name."""
         self._entries.pop(name, None)
 
     def __getitem__(self, name: str) -> T:
-        """Returns the member called `name`.
+        """Return the member called `name`.
 
         Raises:
             InputError: No member has this name; the message lists the choices.
@@ -99,19 +99,19 @@ class Registry(Generic[T]):
         return cast("T", loaded(place) if isinstance(place, str) else place)
 
     def __contains__(self, name: object) -> bool:
-        """Tells whether a name is registered."""
+        """Return whether a name is registered."""
         return name in self._entries
 
     def __iter__(self) -> Iterator[str]:
-        """Goes through the names in the order of registration."""
+        """Go through the names in the order of registration."""
         return iter(self._entries)
 
     def names(self) -> tuple[str, ...]:
-        """Returns all names in the order of registration."""
+        """Return all names in the order of registration."""
         return tuple(self._entries)
 
     def require(self, name: str, choices: tuple[str, ...] = ()) -> None:
-        """Checks a name without importing what it stands for.
+        """Check a name without importing what it stands for.
 
         Args:
             name: A registered name, one of `choices`, or a place.
@@ -124,7 +124,7 @@ class Registry(Generic[T]):
             raise self._build_unknown_error(name, choices)
 
     def require_installed(self, name: str) -> None:
-        """Checks that the packages which a member needs are installed.
+        """Check that the packages which a member needs are installed.
 
         Raises:
             MissingDependency: One is not; the message ends in the install line.
@@ -144,19 +144,19 @@ class Registry(Generic[T]):
 
 
 def is_place(name: str) -> bool:
-    """Tells whether a name is a place: "package.module:object"."""
+    """Return whether a name is a place: "package.module:object"."""
     module, _, item = name.partition(":")
     return bool(module) and item.isidentifier() and all(map(str.isidentifier, module.split(".")))
 
 
 def loaded(place: str) -> Any:
-    """Imports what a table of ours names: "package.module:object"."""
+    """Import what a table of ours names: "package.module:object"."""
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
 def lazily(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
-    """Returns a package's `__getattr__`: importing the package then imports nothing else.
+    """Return a package's `__getattr__`: importing the package then imports nothing else.
 
     Args:
         package: Its name.

@@ -1,4 +1,4 @@
-"""How results and work show themselves: a readable screen, a table in a notebook, progress, files.
+"""Presentation of results: text screens, notebook tables, progress callbacks, templates.
 
 Text that is not ours (names, notes, choices, paths) is made fit to be shown.
 """
@@ -73,7 +73,7 @@ class Summary:
     warnings: tuple[str, ...] = ()
 
     def text(self) -> str:
-        """Returns at most a screen of text, `WIDTH` columns wide; no name is cut.
+        """Return at most a screen of text, `WIDTH` columns wide; no name is cut.
 
         Warnings, what stands above the table, one row and one note are always there: only names
         of many lines make them more than `LINES`.
@@ -87,7 +87,7 @@ class Summary:
         return "\n".join(text)
 
     def _of(self, rows: int, notes: int) -> list[str]:
-        """Returns the lines of a text with so many of the first rows and notes."""
+        """Return the lines of a text with so many of the first rows and notes."""
         from rich import box
         from rich.console import Console
         from rich.table import Table
@@ -118,7 +118,7 @@ class Summary:
         return [text.rstrip() for text in sink.getvalue().rstrip().splitlines()]
 
     def html(self) -> str:
-        """Returns the whole table as HTML; what users named is text, not markup."""
+        """Return the whole table as HTML; what users named is text, not markup."""
         import jinja2
 
         page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
@@ -139,7 +139,7 @@ class Readable:
     """
 
     def screen(self) -> Summary:
-        """Returns what is worth a screen."""
+        """Return the summary of one screen."""
         raise NotImplementedError
 
     def __str__(self) -> str:
@@ -155,7 +155,7 @@ class Readable:
 
 
 def visible(text: object) -> str:
-    """Returns text with every character spelled out that would not be seen as itself.
+    """Return text with every character spelled out that would not be seen as itself.
 
     Tabs and line feeds stay: a page shows them as spaces, or as they are in a command.
 
@@ -169,7 +169,7 @@ def visible(text: object) -> str:
 
 
 def line(text: object) -> str:
-    """Returns the same on one line: line feeds and tabs are spelled out too.
+    """Return the same on one line: line feeds and tabs are spelled out too.
 
     Args:
         text: Anything; `str` makes text of it.
@@ -178,23 +178,23 @@ def line(text: object) -> str:
 
 
 def tail(text: object, letters: int) -> str:
-    """Returns the end of one line, of at most so many letters: by it the layers of a net differ."""
+    """Return the end of one line, of at most so many letters: by it the layers of a net differ."""
     whole = line(text)
     return whole if len(whole) <= letters else f"…{whole[1 - letters :]}"
 
 
 def short(text: object, letters: int) -> str:
-    """Returns one line of at most so many letters; what is cut off shows as "…"."""
+    """Return one line of at most so many letters; "…" marks the cut."""
     whole = line(text)
     return whole if len(whole) <= letters else f"{whole[: letters - 1]}…"
 
 
 def silent(text: str, share: float) -> None:
-    """Ignores progress."""
+    """Ignore progress."""
 
 
 def filled(folder: Path, template: str, **values: Any) -> str:
-    """Returns a template's text; it is no HTML, so nothing is escaped.
+    """Return a template's text; it is no HTML, so nothing is escaped.
 
     Args:
         folder: Of the templates.

@@ -1,4 +1,4 @@
-"""Counts what a forward pass at batch size 1 costs, call by call, from shapes alone.
+"""Costs of a forward pass at batch size 1, call by call, from shapes alone.
 
 `graph_of` adds to each call those that it reads: what a picture of the
 model, or another tool, needs.
@@ -37,7 +37,7 @@ UNKNOWN = "an input size is unknown; give input_shape (--input-shape), or build 
 
 @check_arguments()
 def count_macs(model: keras.Model | str | Path, input_shape: InputShape | None = None) -> Analysis:
-    """Counts the costs of one forward pass at batch size 1; nothing is run.
+    """Count the costs of one forward pass at batch size 1; nothing is run.
 
     One fused multiply-add is one MAC; elementwise work is counted apart.
 
@@ -72,7 +72,7 @@ def count_macs(model: keras.Model | str | Path, input_shape: InputShape | None =
 
 
 def graph_of(model: keras.Model | str | Path, input_shape: Any = None) -> tuple[CallNode, ...]:
-    """Returns the calls of a model, each with its costs and the calls that it reads.
+    """Return the calls of a model, each with its costs and the calls that it reads.
 
     Args:
         model, input_shape: See `count_macs`.
@@ -104,7 +104,7 @@ def graph_of(model: keras.Model | str | Path, input_shape: Any = None) -> tuple[
 
 
 def count_calls(steps: Iterable[Step]) -> dict[str, int]:
-    """Returns the MACs of calls by the names of their nodes; uncountable ones lack."""
+    """Return the MACs of calls by the names of their nodes; uncountable ones lack."""
     found: dict[str, int] = {}
     for step in steps:
         count, _ = _macs(step)
@@ -114,7 +114,7 @@ def count_calls(steps: Iterable[Step]) -> dict[str, int]:
 
 
 def given_shapes(program: Program, input_shape: InputShape | None) -> list[tuple[int | None, ...]]:
-    """Returns the shapes of a model's inputs at batch 1, open sizes as given.
+    """Return the shapes of a model's inputs at batch 1, open sizes as given.
 
     Args:
         program: The recorded model.
@@ -132,7 +132,7 @@ def given_shapes(program: Program, input_shape: InputShape | None) -> list[tuple
 
 
 def _opens(layer: Any) -> bool:
-    """Opens layers made of layers that have no rule of their own."""
+    """Open layers made of layers that have no rule of their own."""
     return not class_of(layer).work
 
 
@@ -187,7 +187,7 @@ def _macs(step: Step) -> tuple[int | None, str]:
 
 
 def _sparse(layer: Any, count: int) -> int:
-    """Returns the MACs with non-zero weights: every weight of a kernel is used as often."""
+    """Return the MACs with non-zero weights: every weight of a kernel is used as often."""
     kernels = [getattr(layer, name, None) for name in ("depthwise_kernel", "pointwise_kernel")]
     if kernels[0] is None or kernels[1] is None:
         kernel = getattr(layer, "kernel", None) if count else None
@@ -209,7 +209,7 @@ def _density(kernel: Any) -> float:
 
 @dataclass(frozen=True)
 class SizedTensor:
-    """A tensor of the walk: what it is known by, its shape at batch 1, its type."""
+    """A tensor of the walk: its key, its shape at batch 1, its type."""
 
     key: int
     shape: tuple[int | None, ...]
@@ -238,7 +238,7 @@ class Step:
 
 
 class Walk:
-    """A program gone through with shapes in place of values.
+    """A walk through a program with shapes in place of values.
 
     Args:
         program: The recorded model.
@@ -273,7 +273,7 @@ class Walk:
         return SizedTensor(next(self._keys), sizes, str(dtype))
 
     def _stored(self, tensor: Any) -> SizedTensor:
-        """Takes a shape from the graph, whose batch may be fixed."""
+        """Take a shape from the graph, whose batch may be fixed."""
         shape = tuple(tensor.shape)
         fixed = shape[:1] == (self._batch,) and shape
         return self._tensor((1, *shape[1:]) if fixed else shape, tensor.dtype)
@@ -300,7 +300,7 @@ class Walk:
         return program.interpret(call, given, nested)
 
     def peak(self) -> int | None:
-        """Returns the most bytes alive at one time."""
+        """Return the most bytes alive at one time."""
         calls = [
             ({tensor.key: tensor.bytes for tensor in (*step.inputs, *step.outputs)}, 0)
             for step in self.steps
@@ -309,7 +309,7 @@ class Walk:
 
 
 def _folded(node: Node, inputs: Sequence[SizedTensor]) -> bool:
-    """Tells whether the open first axis may hold more than the batch: positions folded in."""
+    """Return whether the open first axis may hold more than the batch: positions folded in."""
     if all(tuple(tensor.shape)[:1] != (None,) for tensor in node.outputs):
         return False
     return type(node.operation).__name__ == "Reshape" or any(
@@ -319,7 +319,7 @@ def _folded(node: Node, inputs: Sequence[SizedTensor]) -> bool:
 
 
 def _specs(name: str, node: Node, inputs: Sequence[SizedTensor]) -> list[Any]:
-    """Returns symbolic outputs of a call for inputs of the shapes known by now."""
+    """Return symbolic outputs of a call for inputs of the shapes known by now."""
     try:
         return node.output_specs(inputs)
     except ValueError as error:
@@ -337,7 +337,7 @@ def _specs(name: str, node: Node, inputs: Sequence[SizedTensor]) -> list[Any]:
 
 
 def width(dtype: str) -> int:
-    """Returns the bytes of one number."""
+    """Return the bytes of one number."""
     if dtype in ("bool", "string"):
         return 1
     digits = "".join(c for c in dtype if c.isdigit())

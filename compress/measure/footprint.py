@@ -31,7 +31,7 @@ class FileSizes:
 
 
 def file_sizes(path: Path) -> FileSizes:
-    """Compresses a file in memory and returns its sizes."""
+    """Compress a file in memory and return its sizes."""
     import zstandard
 
     content = path.read_bytes()
@@ -43,7 +43,7 @@ def file_sizes(path: Path) -> FileSizes:
 
 
 def arena_bytes(path: str | Path) -> int:
-    """Returns the bytes that LiteRT's arenas hold for a file's activations, at batch 1.
+    """Return the bytes that LiteRT's arenas hold for a file's activations, at batch 1.
 
     Measured, not estimated: the file's tensors are allocated by LiteRT's own planner, without
     delegates (XNNPACK plans its own memory), and their addresses are read off: every byte that a
@@ -87,7 +87,7 @@ def arena_bytes(path: str | Path) -> int:
 
 
 def known_arena(path: str | Path) -> int | None:
-    """Returns what `arena_bytes` does; None where it cannot be read off (the log says why).
+    """Return the result of `arena_bytes`; None where it fails (the log has the reason).
 
     None too of files of other runtimes.
     """
@@ -101,7 +101,7 @@ def known_arena(path: str | Path) -> int | None:
 
 
 def resident_bytes(path: str | Path, runtime: str = "litert", threads: int = 1) -> int:
-    """Returns the bytes that become resident when a process loads a file and runs it.
+    """Return the bytes that become resident when a process loads a file and runs it.
 
     Measured in a process of its own, at batch 1, with the runtime as it ships (its delegates
     included): after some runs less before the file was loaded, when the runtime was imported and
@@ -133,7 +133,7 @@ def resident_bytes(path: str | Path, runtime: str = "litert", threads: int = 1) 
 
 
 def known_resident(path: str | Path, runtime: str = "litert", threads: int = 1) -> int | None:
-    """Returns what `resident_bytes` does; None where it cannot be had (the log says why)."""
+    """Return the result of `resident_bytes`; None where it fails (the log has the reason)."""
     try:
         return resident_bytes(path, runtime, threads)
     except (InputError, MissingDependency) as error:
@@ -142,7 +142,7 @@ def known_resident(path: str | Path, runtime: str = "litert", threads: int = 1) 
 
 
 def _span(interpreter: Any, index: int) -> tuple[int, int] | None:
-    """Returns where a tensor lies; None: nowhere yet."""
+    """Return where a tensor lies; None: nowhere yet."""
     try:
         values = interpreter.tensor(index)()
     except ValueError:
@@ -154,7 +154,7 @@ def _span(interpreter: Any, index: int) -> tuple[int, int] | None:
 
 
 def main() -> None:
-    """Answers one question; see `resident_bytes`."""
+    """Answer one question; see `resident_bytes`."""
     questions, answers = serving()
     path, runtime, threads = receive(questions, SECONDS)
     try:

@@ -7,7 +7,7 @@ from compress.measure.latency_record import FEWEST, INTERVAL, Latency
 
 
 def count(value: float | None) -> str:
-    """Returns a count in three significant digits: 950, 12.3 k, 4.56 M."""
+    """Return a count in three significant digits: 950, 12.3 k, 4.56 M."""
     if value is None:
         return "-"
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -17,14 +17,14 @@ def count(value: float | None) -> str:
 
 
 def size(value: float | None) -> str:
-    """Returns bytes in kB or MB (powers of 1000)."""
+    """Return bytes in kB or MB (powers of 1000)."""
     if value is None:
         return "-"
     return f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB"
 
 
 def share(value: float | None) -> str:
-    """Returns a quality in [0, 1] as a percentage with two decimals."""
+    """Return a quality in [0, 1] as a percentage with two decimals."""
     return "-" if value is None else f"{value * 100:.2f} %"
 
 
@@ -50,12 +50,12 @@ def change(name: str, value: float, *, unit: bool = True, short: bool = False) -
 
 
 def percent(value: float) -> str:
-    """Returns a share as whole per cent, below 1 % with one decimal: "80 %", "0.4 %"."""
+    """Return a share as whole per cent, below 1 % with one decimal: "80 %", "0.4 %"."""
     return f"{value * 100:.0f} %" if value == 0 or value >= 0.00995 else f"{value * 100:.1f} %"
 
 
 def interval(name: str, ends: tuple[float, float] | None) -> str:
-    """Returns a quality's interval, "[91.05, 96.01]" in per cent; empty where there is none."""
+    """Return a quality's interval, "[91.05, 96.01]" in per cent; empty where there is none."""
     if ends is None:
         return ""
     low, high = (f"{end * 100:.2f}" if is_share(name) else f"{end:.4g}" for end in ends)
@@ -63,13 +63,13 @@ def interval(name: str, ends: tuple[float, float] | None) -> str:
 
 
 def time(milliseconds: float) -> str:
-    """Returns a time with three significant digits, in ms or, below 1 ms, in us."""
+    """Return a time with three significant digits, in ms or, below 1 ms, in us."""
     value, unit = (milliseconds, "ms") if milliseconds >= 1 else (milliseconds * 1e3, "us")
     return f"{_three(value)} {unit}"
 
 
 def latency(value: Latency | None) -> str:
-    """Returns the median with its 95 % interval or range: `123 us [121, 125]`."""
+    """Return the median with its 95 % interval or range: `123 us [121, 125]`."""
     if value is None:
         return "not timed"
     factor = 1 if value.median_ms >= 1 else 1e3
@@ -78,12 +78,12 @@ def latency(value: Latency | None) -> str:
 
 
 def bounds(value: Latency, low: str, high: str) -> str:
-    """Returns the ends of an interval as `[1, 2]`; a range, which is none, as `[range 1 to 2]`."""
+    """Return the ends of an interval as `[1, 2]`; a range, which is none, as `[range 1 to 2]`."""
     return f"[{low}, {high}]" if value.spread == INTERVAL else f"[range {low} to {high}]"
 
 
 def rounds(value: Latency) -> str:
-    """Says how much was measured, and what follows from it: a 95 % interval, or a range."""
+    """Return a phrase about rounds and the bounds that follow: a 95 % interval, or a range."""
     counts = f"{value.rounds} rounds, {value.instances} instances a file"
     if value.spread == INTERVAL:
         return f"95 % interval of {counts}"
@@ -91,14 +91,14 @@ def rounds(value: Latency) -> str:
 
 
 def _three(value: float) -> str:
-    """Returns a number in three significant digits, trailing zeros kept (5.50)."""
+    """Return a number in three significant digits, trailing zeros kept (5.50)."""
     if value >= 100:
         return f"{value:.0f}"
     return f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
 def speedup(value: Latency | None) -> str:
-    """Returns the ratio to the baseline with its interval or range: `1.52x [1.49, 1.55]`."""
+    """Return the ratio to the baseline with its interval or range: `1.52x [1.49, 1.55]`."""
     if value is None:
         return "-"
     ends = bounds(value, f"{value.ratio_low:.2f}", f"{value.ratio_high:.2f}")
@@ -106,10 +106,10 @@ def speedup(value: Latency | None) -> str:
 
 
 def cost(name: str, value: float) -> str:
-    """Returns a cost by its field's name, in its unit where it has one."""
+    """Return a cost by its field's name, in its unit where it has one."""
     return {"size_bytes": size, "latency_ms": time}.get(name, count)(value)
 
 
 def plain(value: object) -> str:
-    """Returns a sampled choice as text; floats in three significant digits."""
+    """Return a sampled choice as text; floats in three significant digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -64,7 +64,7 @@ def measure_latency(
     seed: int = 0,
     on_progress: Callable[[float], None] | None = None,
 ) -> dict[str, Latency]:
-    """Times model files against each other by the block protocol, with one runtime.
+    """Time model files against each other by the block protocol, with one runtime.
 
     Args:
         files: Name -> path of a file that the runtime can run.
@@ -112,7 +112,7 @@ def time_entries(
     seed: int = 0,
     on_progress: Callable[[float], None] | None = None,
 ) -> dict[str, Latency]:
-    """Times files, runtimes and thread counts against each other by the block protocol.
+    """Time files, runtimes and thread counts against each other by the block protocol.
 
     In each round, in random order, every entry runs a short block. Files are prepared
     anew every few rounds. Timing stops when every ratio's 95 % half-width is within the
@@ -181,7 +181,7 @@ def time_entries(
 
 
 def _widest(timers: Mapping[str, Timer], against: Mapping[str, str], seed: int) -> float:
-    """Returns the largest relative half-width of all ratios.
+    """Return the largest relative half-width of all ratios.
 
     Files that are only compared with themselves have none; of them the times count,
     where there is no other file. (Times drift with the machine, paired ratios do not.)
@@ -265,14 +265,14 @@ class Timer:
         self._block = min(60, max(MIN_RUNS, math.ceil(0.003 / max(once, 1e-9))))
 
     def renew(self) -> None:
-        """Prepares the file anew and feeds it fixed random inputs."""
+        """Prepare the file anew and feed it fixed random inputs."""
         self._session: Session = self._runtime.prepare(self._path, self._threads)
         random = np.random.default_rng(self._seed)
         self._session.set_inputs([drawn(info, random) for info in self._session.inputs])
         self.instances += 1
 
     def block(self) -> None:
-        """Times one block and drops its first run."""
+        """Time one block and drop its first run."""
         kept = np.asarray(self._session.timed(self._block)[1:])
         self.runs.append(kept)
         self.medians.append(float(np.median(kept)))
@@ -280,14 +280,14 @@ class Timer:
 
 
 def drawn(info: TensorInfo, random: np.random.Generator) -> npt.NDArray[Any]:
-    """Returns random numbers for an input: normal; 0 and 1 where indices are taken."""
+    """Return random numbers for an input: normal; 0 and 1 where indices are taken."""
     if info.indices:
         return random.integers(2, size=info.shape)
     return random.normal(size=info.shape).astype(np.float32)
 
 
 def spread_of(timer: Timer, seed: int, base: Timer | None = None) -> Spread:
-    """Returns the spread of a file's times, or of the ratios of a base's to them.
+    """Return the spread of a file's times, or of the ratios of a base's to them.
 
     All files are prepared anew together, so their rounds have the same groups.
     """
@@ -304,7 +304,7 @@ class LoadMeter:
     """
 
     def __init__(self, children: Callable[[], Sequence[int]] = lambda: ()) -> None:
-        """Starts to count.
+        """Start to count.
 
         Args:
             children: Returns the ids of processes that work for us.
@@ -317,7 +317,7 @@ class LoadMeter:
         return time.process_time() + sum(map(linux.process_seconds, self._children()))
 
     def others(self) -> float | None:
-        """Returns the mean number of cores busy with others; None where it is unknown."""
+        """Return the mean number of cores busy with others; None where it is unknown."""
         busy, total = linux.core_seconds()
         passed = (total - self._total) / (os.cpu_count() or 1)  # the seconds are of all cores
         if passed <= 0:

@@ -104,7 +104,7 @@ def median_spread(
     *,
     groups: Sequence[int] | None = None,
 ) -> Spread:
-    """Returns the median of a sample with its bootstrap 95 % interval.
+    """Return the median of a sample with its bootstrap 95 % interval.
 
     Values of one group (rounds that share an instance of a file) err alike, so groups are what
     is independent: they are resampled first, then the values within each. The percentiles are
@@ -139,7 +139,7 @@ def median_spread(
 
 
 def quantile_and_error(values: Sequence[float] | Floats, share: float) -> tuple[float, float]:
-    """Returns a quantile of a sample, and its standard error; 0 where there is one value alone.
+    """Return a quantile of a sample, and its standard error; 0 where there is one value alone.
 
     The error is half the way from the quantile one standard deviation of a rank below to that
     above, whatever the distribution.
@@ -162,7 +162,7 @@ def _resampled_medians(
     sizes: npt.NDArray[np.int64],
     rng: np.random.Generator,
 ) -> Floats:
-    """Returns the medians of `RESAMPLES` samples: groups drawn, then values in each."""
+    """Return the medians of `RESAMPLES` samples: groups drawn, then values in each."""
     count, largest = len(starts), int(sizes.max())
     # so many values are in memory at one time
     step = max(1, 2_000_000 // (count * largest))

@@ -67,7 +67,7 @@ class LayerCost:
 
 @dataclass(frozen=True, repr=False)
 class Analysis(Readable):
-    """The costs of a model, call by call; what could not be counted is named.
+    """The costs of a model, call by call, with the calls that are not counted.
 
     Attributes:
         layers: In the order in which they run.
@@ -118,7 +118,7 @@ class Analysis(Readable):
         )
 
     def screen(self) -> Summary:
-        """Returns what is worth a screen: the totals, and the costliest layers first."""
+        """Return the summary of one screen: the totals, and the costliest layers first."""
         macs, total = formats.count, max(1, self.macs)
         lines = [
             f"{macs(self.params)} parameters ({macs(self.nonzero)} not zero), "
@@ -144,7 +144,7 @@ class Analysis(Readable):
         )  # fmt: skip
 
     def by_class(self) -> dict[str, int]:
-        """Returns the MACs of each class that has any, most first."""
+        """Return the MACs of each class that has any, most first."""
         found: dict[str, int] = {}
         for layer in self.layers:
             if layer.macs:

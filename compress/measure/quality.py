@@ -35,7 +35,7 @@ LARGE = 32_000_000
 
 
 def sessions_for(path: Path, threads: int) -> tuple[Session, ...]:
-    """Prepares a file as often as there are threads to run it on, up to four times.
+    """Prepare a file as often as there are threads to run it on, up to four times.
 
     Args:
         path: Of a kind that some runtime runs. A large file is prepared once: each session holds
@@ -55,7 +55,7 @@ def outputs_of(
     inputs: Sequence[npt.NDArray[Any]],
     on_progress: Callable[[float], None] | None = None,
 ) -> list[npt.NDArray[np.float32]]:
-    """Runs every example through sessions of batch size 1.
+    """Run every example through sessions of batch size 1.
 
     Args:
         session: From `Runtime.prepare`; several of one file share the examples, each in a thread
@@ -92,7 +92,7 @@ def _answers(
     on_progress: Callable[[float], None] | None = None,
     every: int = REPORT_EVERY,
 ) -> list[npt.NDArray[np.float32]]:
-    """Returns what a session answers to some rows, an array (rows, ...) an output."""
+    """Return a session's outputs for some rows, an array (rows, ...) each."""
     found = [np.empty((0, *info.shape[1:]), np.float32) for info in session.outputs]
     for place, row in enumerate(rows):
         if stop.is_set():
@@ -185,7 +185,7 @@ _TINY = 1e-9
 
 
 def divergence(wanted: Sequence[Any], made: Sequence[Any]) -> float:
-    """Returns how far outputs are from those wanted, all outputs together.
+    """Return the distance between outputs and wanted ones, over all outputs.
 
     Of class probabilities it is their mean Kullback-Leibler divergence, of other outputs the
     squared error relative to their spread over the examples.
@@ -214,7 +214,7 @@ def divergence(wanted: Sequence[Any], made: Sequence[Any]) -> float:
 
 
 def spread(y: npt.NDArray[Any]) -> float:
-    """Returns what distances are divided by: examples, or the spread of numbers."""
+    """Return the divisor of distances: the examples, or the spread of numbers."""
     if _probabilities(y):
         return float(y.size // y.shape[-1])
     y = y.astype(np.float64)
@@ -222,7 +222,7 @@ def spread(y: npt.NDArray[Any]) -> float:
 
 
 def distance(wanted: npt.NDArray[Any], made: npt.NDArray[Any]) -> float:
-    """Returns the sum over examples that `divergence` divides by `spread`."""
+    """Return the sum over examples that `divergence` divides by `spread`."""
     wanted, made = wanted.astype(np.float64), made.astype(np.float64)
     if _probabilities(wanted):
         ratio = np.log(np.maximum(wanted, _TINY)) - np.log(np.maximum(made, _TINY))

@@ -1,4 +1,4 @@
-"""Counting rules of layers and of raw operations (`keras.ops`), and what they are given.
+"""Counting rules of layers and of raw operations (`keras.ops`), and their arguments.
 
 A rule returns the multiply-accumulates (MACs) of one call; those of layers for one entry of the
 first axis. One fused multiply-add is one MAC; FLOPs = 2 x MACs. Additions of a bias, activations,
@@ -58,7 +58,7 @@ class CallShapes:
         return self.outputs[0][1:]
 
     def shape_of(self, place: int, name: str) -> Shape:
-        """Returns the shape of an argument: a tensor, a variable or a constant."""
+        """Return the shape of an argument: a tensor, a variable or a constant."""
         value = self.args[place] if place < len(self.args) else self.kwargs.get(name)
         if isinstance(value, Sized):
             return value.shape
@@ -80,7 +80,7 @@ class Uncountable(Exception):
 
 
 def rule_of(operation: Any) -> Rule | None:
-    """Returns the rule of a layer or raw operation; two classes of Keras are called Dot.
+    """Return the rule of a layer or raw operation; two classes of Keras are called Dot.
 
     The first axis of a layer's input is its batch: 1, or more where positions were folded in.
     """
@@ -90,7 +90,7 @@ def rule_of(operation: Any) -> Rule | None:
 
 
 def other_ops(kind: str, source: int, target: int, window: int) -> int:
-    """Returns the elementwise operations of a call, by the convention of `UNCOUNTED`.
+    """Return the elementwise operations of a call, by the convention of `UNCOUNTED`.
 
     Args:
         kind: Class name.
@@ -103,17 +103,17 @@ def other_ops(kind: str, source: int, target: int, window: int) -> int:
 
 
 def _positions(layer: Any, shape: Shape) -> int:
-    """Returns the positions of a shape without batch axis, in the layer's data format."""
+    """Return the positions of a shape without batch axis, in the layer's data format."""
     return math.prod(shape[1:] if layer.data_format == "channels_first" else shape[:-1])
 
 
 def _kernels(layer: Any, *names: str) -> int:
-    """Returns the numbers of kernels: a position meets each of them once."""
+    """Return the number of weights in kernels: each position meets every one once."""
     return sum(math.prod(getattr(layer, name).shape) for name in names)
 
 
 def _convolution(*names: str, of: str = "target") -> Rule:
-    """Make the rule of a convolution, by the names of its kernels and what they meet."""
+    """Make the rule of a convolution by its kernels' names and the tensor that they slide over."""
     return lambda call: (
         _positions(call.operation, getattr(call, of)) * _kernels(call.operation, *names)
     )
@@ -135,7 +135,7 @@ def _einsum_dense(call: CallShapes) -> int:
 
 
 def _reversible(call: CallShapes) -> int:
-    """Looks up, or (reverse=True) multiplies by the transposed table."""
+    """Look up, or (reverse=True) multiplies by the transposed table."""
     if not call.kwargs.get("reverse", False) and True not in call.args[1:]:
         return 0
     table: tuple[int, ...] = tuple(call.operation.embeddings.shape)
@@ -143,7 +143,7 @@ def _reversible(call: CallShapes) -> int:
 
 
 def _cell_macs(cell: Any) -> int:
-    """Returns the MACs of one step: kernels of all gates meet the input and the state."""
+    """Return the MACs of one step: kernels of all gates meet the input and the state."""
     kind = type(cell).__name__
     if kind == "StackedRNNCells":
         return sum(map(_cell_macs, cell.cells))
@@ -281,7 +281,7 @@ def _matmul(call: CallShapes) -> int:
 
 
 def dot(call: CallShapes) -> int:
-    """Counts `keras.ops.dot`: the last axis of the first meets one of the second."""
+    """Count `keras.ops.dot`: the last axis of the first meets one of the second."""
     left, right = call.shape_of(0, "x1"), call.shape_of(1, "x2")
     if not left or not right:
         return 0
@@ -349,12 +349,12 @@ OPERATION_RULES: dict[str, Rule] = {
 
 
 def attention(queries: int, keys: int, heads: int, key_size: int, value_size: int) -> int:
-    """Returns the MACs of scores and of the weighted sums of values, projections apart."""
+    """Return the MACs of scores and of the weighted sums of values, projections apart."""
     return heads * queries * keys * (key_size + value_size)
 
 
 def einsum(equation: str, *shapes: Sequence[int]) -> int:
-    """Returns the MACs of a two-operand einsum: the product of all distinct index sizes.
+    """Return the MACs of a two-operand einsum: the product of all distinct index sizes.
 
     Args:
         equation: Such as "abc,cd->abd"; an ellipsis stands for the axes that letters leave.
@@ -374,7 +374,7 @@ def einsum(equation: str, *shapes: Sequence[int]) -> int:
 
 
 def _expanded(label: str, rank: int) -> list[str | int]:
-    """Returns a label's letters; the axes of an ellipsis are numbered from the last."""
+    """Return a label's letters; the axes of an ellipsis are numbered from the last."""
     before, dots, after = label.partition("...")
     hidden = rank - len(before) - len(after)
     if not dots or hidden < 0:
@@ -383,7 +383,7 @@ def _expanded(label: str, rank: int) -> list[str | int]:
 
 
 def matmul(left: Sequence[int], right: Sequence[int]) -> int:
-    """Returns the MACs of a matrix product of stacks, broadcast as NumPy does.
+    """Return the MACs of a matrix product of stacks, broadcast as NumPy does.
 
     Args:
         left: (..., m, k), or (k,).

@@ -63,7 +63,7 @@ def examples_at_once(
     holds_all: bool = False,
     what: str = "",
 ) -> int:
-    """Return how many examples a model may be run on at a time within the memory budget.
+    """Return the number of examples that fit into the memory budget in one forward pass.
 
     Args:
         model: See `activation_bytes`; of several that run together a list.
@@ -166,7 +166,7 @@ def _given(program: Program, sizes: Sequence[Shape] | None) -> list[Shape]:
 
 
 def _known(shape: Sequence[int | None], given: Sequence[_Tensor]) -> Shape:
-    """Return a shape with known sizes: the batch that goes in, and 1 for what is open."""
+    """Return a shape with known sizes: the inputs' batch size, and 1 for open sizes."""
     batch = given[0].shape[0] if given and given[0].shape else 1
     return tuple(
         int(size) if size is not None else (1 if place else batch)
@@ -175,7 +175,7 @@ def _known(shape: Sequence[int | None], given: Sequence[_Tensor]) -> Shape:
 
 
 def _shapes(node: Node, given: Sequence[_Tensor]) -> list[Shape] | None:
-    """Return the shapes of a call's outputs, by what goes in; None: the call does not tell."""
+    """Return the shapes of a call's outputs for given inputs; None: unknown."""
     try:
         specs = node.output_specs(given)
     except Exception:  # a layer of the user's may raise anything

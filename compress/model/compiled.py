@@ -48,7 +48,7 @@ class CompiledOutput:
 def compiled_outputs(
     model: keras.Model, graph: keras.Model | None = None
 ) -> dict[str, CompiledOutput]:
-    """Returns what a model's outputs were compiled with, by their names; {}: it was not compiled.
+    """Return the loss and metrics of each output of a compiled model, by name; {}: not compiled.
 
     Args:
         model: Any.
@@ -79,7 +79,7 @@ def compiled_outputs(
 
 
 def compiled_of(path: Path) -> dict[str, CompiledOutput]:
-    """Returns what the model in a file was compiled with; see `compiled_outputs`.
+    """Return the loss and metrics of each output of a saved model; see `compiled_outputs`.
 
     Raises:
         InputError: See `compiled_model`.
@@ -88,7 +88,7 @@ def compiled_of(path: Path) -> dict[str, CompiledOutput]:
 
 
 def compiled_model(path: Path) -> keras.Model:
-    """Loads a model as it was: of the user's class, with its losses and metrics.
+    """Load a model as it was: of the user's class, with its losses and metrics.
 
     What is the user's own is found again where it is registered, or where its module can be
     imported.
@@ -110,7 +110,7 @@ def compiled_model(path: Path) -> keras.Model:
 
 
 def less_is_better(metric: Any) -> bool:
-    """Tells whether a metric is an error or a loss, by its name and its function's."""
+    """Return whether a metric is an error or a loss, by its name and its function's."""
     function = function_of(metric)
     words = f"{type(metric).__name__} {metric.name} {getattr(function, '__module__', '')}".lower()
     less = ("error", "loss", "crossentropy", "divergence", "hinge", "log_cosh", "poisson", "mae",
@@ -120,7 +120,7 @@ def less_is_better(metric: Any) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class OwnStep:
-    """The `train_step` of a user's class, and what it finds in `self`.
+    """The `train_step` of a user's model class, and the attributes that it reads from `self`.
 
     Of the model's attributes numbers, functions and counters are shared, metrics are made anew.
     Layers and trainable weights belong to the larger model: `train_step` has to reach those of
@@ -138,7 +138,7 @@ class OwnStep:
         return type(self.model).__name__
 
     def on(self, student: keras.Model, optimizer: Any) -> keras.Model:
-        """Returns a model of the user's class with the layers of a graph.
+        """Return a model of the user's class with the layers of a graph.
 
         It is compiled as the user's model is, with another optimizer.
 
@@ -162,13 +162,13 @@ class OwnStep:
 
 
 def own_step_of(model: keras.Model) -> OwnStep | None:
-    """Returns a model's own `train_step`; None: it is trained as Keras trains any."""
+    """Return a model's own `train_step`; None: it is trained as Keras trains any."""
     own = type(model).train_step is not keras.Model.train_step
     return OwnStep(model) if own else None
 
 
 def step_on(model: keras.Model, batch: tuple[Any, Any, Any]) -> Any:
-    """Makes one call of a compiled model's `train_step` (graph code).
+    """Make one call of a compiled model's `train_step` (graph code).
 
     Args:
         model: From `OwnStep.on`.
@@ -207,7 +207,7 @@ def step_on(model: keras.Model, batch: tuple[Any, Any, Any]) -> Any:
 
 
 def _hand_over(made: Any, name: str, value: Any) -> None:
-    """Gives an attribute of the user's model to the smaller one."""
+    """Give an attribute of the user's model to the smaller one."""
     parts = keras.tree.flatten(value) if isinstance(value, (list, tuple, dict)) else [value]
     if any(isinstance(part, keras.Metric) for part in parts):
         setattr(made, name, _anew(value))
@@ -219,7 +219,7 @@ def _hand_over(made: Any, name: str, value: Any) -> None:
 
 
 def _anew(structure: Any) -> Any:
-    """Returns metrics that count for themselves; what else there is stays."""
+    """Return a structure with fresh copies of its metrics; other values stay as they are."""
     if isinstance(structure, dict):
         return {name: _anew(item) for name, item in structure.items()}
     if isinstance(structure, (list, tuple)):
@@ -230,7 +230,7 @@ def _anew(structure: Any) -> Any:
 
 
 def _by_output(given: Any, names: list[str], what: str, *, several: bool) -> dict[str, Any]:
-    """Returns what is said of each output.
+    """Return the setting of each output.
 
     Args:
         given: As `compile` takes it: one for all, a list in the outputs' order, or by name.

@@ -42,7 +42,7 @@ CONTAINERS = (list, dict, set, OrderedDict)
 
 
 def float32_model(model: keras.Model) -> keras.Model:
-    """Returns the model with every layer computing in float32.
+    """Return the model with every layer computing in float32.
 
     A model trained in mixed precision keeps float32 weights; exports and files should
     not carry the training card's compute type. Nor that of a constant: `x / np.sqrt(8)` is
@@ -77,7 +77,7 @@ def _called_in_single(operation: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def copy_model(model: keras.Model) -> keras.Model:
-    """Returns a model of the same layers and names with its own copies of the weights.
+    """Return a model of the same layers and names with its own copies of the weights.
 
     Layers that their configs do not make again are copied as objects.
 
@@ -91,7 +91,7 @@ def copy_model(model: keras.Model) -> keras.Model:
 
 
 def sized_model(model: keras.Model, shapes: Sequence[Sequence[int]]) -> keras.Model:
-    """Returns a model for examples of known shapes.
+    """Return a model for examples of known shapes.
 
     Args:
         model: Functional or Sequential.
@@ -124,7 +124,7 @@ def sized_model(model: keras.Model, shapes: Sequence[Sequence[int]]) -> keras.Mo
 
 
 def with_indices(model: keras.Model) -> keras.Model:
-    """Returns a model whose inputs are whole numbers where only embeddings read them.
+    """Return a model with integer inputs in place of those that only embeddings read.
 
     Keras feeds real numbers unless it is told otherwise, and an embedding makes indices of them.
     In a file of integers such an input would be quantized, and other indices come of it.
@@ -144,12 +144,13 @@ def with_indices(model: keras.Model) -> keras.Model:
 def read_by_embeddings(model: keras.Model) -> set[int]:
     """Return the places of the inputs that embeddings read, and nothing else."""
     program = record(model)
-    users = [Readers(program.nodes).users(tensor) for tensor in program.inputs]
-    return {
-        place
-        for place, calls in enumerate(users)
-        if calls and all(isinstance(call.operation, keras.layers.Embedding) for call in calls)
-    }
+    readers = Readers(program.nodes)
+    found = set()
+    for place, tensor in enumerate(program.inputs):
+        calls = readers.users(tensor)
+        if calls and all(isinstance(call.operation, keras.layers.Embedding) for call in calls):
+            found.add(place)
+    return found
 
 
 def _cloned(model: keras.Model, dtype: str | None) -> keras.Model:
@@ -169,7 +170,7 @@ def clone(
     by_config: bool = True,
     indices: Collection[int] = (),
 ) -> keras.Model:
-    """Makes a model of the same layers, nested ones too, with equal weights.
+    """Make a model of the same layers, nested ones too, with equal weights.
 
     Args:
         model: A functional or Sequential model.
@@ -229,7 +230,7 @@ def clone(
 
 
 class Copier:
-    """Copies layers object by object; what two of them share is shared by their copies too.
+    """Copier of layers, object by object, that keeps shared objects shared.
 
     Attributes:
         made: id(original) -> copy. Put a layer's successor here before others that hold it
@@ -243,7 +244,7 @@ class Copier:
         self._alive: list[Any] = []  # originals, whose ids stand in `made`
 
     def layer(self, layer: Any) -> Any:
-        """Returns a copy of a layer or raw operation with copies of its weights.
+        """Return a copy of a layer or raw operation with copies of its weights.
 
         It was never called: it belongs to no graph.
 
@@ -266,7 +267,7 @@ class Copier:
         return made
 
     def keep(self, original: Any, made: Any) -> None:
-        """Says that `made` stands for `original` from now on."""
+        """Record that `made` stands for `original` from now on."""
         self._alive.append(original)
         self.made[id(original)] = made
 
@@ -301,7 +302,7 @@ class Copier:
         return copy.deepcopy(value, self.made)
 
     def _function(self, function: types.FunctionType) -> Any:
-        """Copies a function where it holds a layer or weight, else shares it."""
+        """Copy a function where it holds a layer or weight, else shares it."""
         cells = function.__closure__ or ()
         held = [cell.cell_contents for cell in cells if _filled(cell)]
         live = keras.Operation | keras.Variable
@@ -368,7 +369,7 @@ def _filled(cell: types.CellType) -> bool:
 
 
 def _plain_object(value: Any) -> bool:
-    """Tells whether an object is all in its attributes: nothing says how to copy it otherwise."""
+    """Return whether an object consists of its attributes and defines no way of copying."""
     hooks = (
         "__reduce__", "__reduce_ex__", "__deepcopy__", "__getstate__", "__setstate__", "__slots__"
     )  # fmt: skip

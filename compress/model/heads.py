@@ -1,4 +1,4 @@
-"""Heads: what a model must look like for a task, and what its last layer does."""
+"""Heads: checks of a model's outputs against a task, and the activation of its last layer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ANSWERED = 1024
 
 
 def check_head(model: keras.Model, data: Dataset) -> None:
-    """Checks that a model takes the data's examples and answers the data's task.
+    """Check that a model takes the data's examples and answers the data's task.
 
     Raises:
         InputError: Other inputs or outputs, another shape of one of them.
@@ -63,12 +63,12 @@ def _check_output(model: keras.Model, output: Any, task: Task, data: Dataset) ->
 
 
 def output_of(model: keras.Model, name: str) -> Any:
-    """Returns the symbolic tensor of an output; "" is the only one."""
+    """Return the symbolic tensor of an output; "" is the only one."""
     return model.outputs[output_names(model).index(name) if name else 0]
 
 
 def _other_task(output: Any, task: Task) -> str:
-    """Returns which task a head that does not fit is likely to be for, as a hint."""
+    """Return which task a head that does not fit is likely to be for, as a hint."""
     last, (*positions, width) = maker_of(output), output.shape[1:]
 
     if positions and task.output_shape[:-1] == ():
@@ -85,7 +85,7 @@ def _other_task(output: Any, task: Task) -> str:
 
 
 def check_shapes(model: keras.Model, data: Dataset | Unlabelled) -> None:
-    """Checks that a model takes the data's examples.
+    """Check that a model takes the data's examples.
 
     Raises:
         InputError: It does not.
@@ -125,7 +125,7 @@ def check_input_shapes(model: keras.Model, shapes: Mapping[str, tuple[int, ...]]
 
 
 def sizes_for(model: keras.Model, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """Returns the shapes of data's examples in the order of a model's inputs; see `check_shapes`.
+    """Return the shapes of data's examples in the order of a model's inputs; see `check_shapes`.
 
     Args:
         model: That takes them.
@@ -137,7 +137,7 @@ def sizes_for(model: keras.Model, shapes: Mapping[str, tuple[int, ...]]) -> list
 
 
 def counted_at(model: keras.Model, shapes: Mapping[str, tuple[int, ...]]) -> Any:
-    """Returns what MACs are counted at, as `count_macs` takes it: a shape, or one an input.
+    """Return the input sizes at which `count_macs` counts: one shape, or one an input.
 
     Args:
         model: That takes the data's examples.
@@ -148,7 +148,7 @@ def counted_at(model: keras.Model, shapes: Mapping[str, tuple[int, ...]]) -> Any
 
 
 def answering(model: keras.Model) -> Answering:
-    """Return what a model answers in inference mode.
+    """Return a function from raw examples to a model's outputs in inference mode.
 
     Raises:
         InputError: An output has no axis of outputs; or, when it is called, the model takes inputs
@@ -178,7 +178,7 @@ def _answer(model: keras.Model, x: Any, preprocess: Preprocessing) -> Any:
 def head_of(
     model: keras.Model, compiled: Mapping[str, CompiledOutput] | None = None
 ) -> Head | Heads | None:
-    """Returns what a model says of its inputs and labels; None: it is not built, or of open width.
+    """Return the head that a model's outputs imply; None: not built, or an open width.
 
     Of several inputs or outputs all of them, by name.
 
@@ -213,7 +213,7 @@ def _head(output: Any, input_shape: tuple[int | None, ...], own_loss: bool) -> H
 
 
 def _innermost(output: Any) -> Any:
-    """Returns the layer that makes an output, in nested models too."""
+    """Return the layer that makes an output, in nested models too."""
     last = maker_of(output)
     while is_graph(last) and len(last.outputs) == 1:  # a nested model
         last = maker_of(last.outputs[0])
@@ -221,26 +221,26 @@ def _innermost(output: Any) -> Any:
 
 
 def is_activation_layer(layer: Any, activation: str) -> bool:
-    """Tells whether a layer does nothing but softmax over the last axis, or sigmoid."""
+    """Return whether a layer does nothing but softmax over the last axis, or sigmoid."""
     if isinstance(layer, keras.layers.Softmax):
         return activation == "softmax" and layer.axis == -1
     return isinstance(layer, keras.layers.Activation) and ends_in(layer, activation)
 
 
 def ends_in(layer: Any, activation: str) -> bool:
-    """Tells whether a layer applies softmax or sigmoid to what it computes."""
+    """Return whether a layer applies softmax or sigmoid to its result."""
     if activation == "linear":
         return False
     return getattr(layer, "activation", None) is getattr(keras.activations, activation)
 
 
 def _applies(layer: Any, activation: str) -> bool:
-    """Tells whether a layer ends in an activation, whatever else it does."""
+    """Return whether a layer ends in an activation, whatever else it does."""
     return is_activation_layer(layer, activation) or ends_in(layer, activation)
 
 
 def outputs_probabilities(model: keras.Model, task: Task, name: str = "") -> bool:
-    """Tells whether an output is of probabilities, judged on random inputs.
+    """Return whether an output is of probabilities, judged on random inputs.
 
     Softmax tasks: rows of at least 0 that sum to 1; sigmoid tasks: all within [0, 1].
     """
@@ -269,7 +269,7 @@ def outputs_probabilities(model: keras.Model, task: Task, name: str = "") -> boo
 
 
 def decides_at(model: keras.Model, task: Task) -> Any:
-    """Returns the output above which a model of a sigmoid task says yes: 0 for logits.
+    """Return the output above which a model of a sigmoid task says yes: 0 for logits.
 
     Of several outputs a number each, by name.
     """

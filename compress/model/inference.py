@@ -1,4 +1,4 @@
-"""Layers that are computed otherwise for a time.
+"""Temporary replacements of a model's layers.
 
 Those that work in training alone, such as augmentation, are no part of what is exported or timed:
 Keras leaves such a layer's input as it is in inference, but still draws its random numbers, which
@@ -20,12 +20,12 @@ from compress.model.internals import layers_inside, named_layers
 from compress.model.layers import class_of, select_classes
 
 TRAINING_ONLY = select_classes("left_out")
-"""Keras's layers of which inference computes nothing; what Dropout leaves behind converts."""
-_MIN_EPSILON = 1.001e-5  # cuDNN\'s limit
+"""Keras's layers without any effect in inference. Dropout converts and is not among them."""
+_MIN_EPSILON = 1.001e-5  # cuDNN's limit
 
 
 def training_only(model: keras.Model) -> dict[str, Any]:
-    """Returns the layers of a model that work in training alone, by name.
+    """Return the layers of a model that work in training alone, by name.
 
     Args:
         model: Any model; models, pipelines and wrappers inside it are looked into.
@@ -41,7 +41,7 @@ def training_only(model: keras.Model) -> dict[str, Any]:
 
 @contextmanager
 def inference_alone(model: keras.Model) -> Iterator[None]:
-    """Lets layers that work in training alone pass their input on, while the context lasts.
+    """Let layers that work in training alone pass their input on, while the context lasts.
 
     Layers that do for a file something else than for a model (`for_file`) do so.
     """
@@ -61,7 +61,7 @@ def inference_alone(model: keras.Model) -> Iterator[None]:
 
 
 def rounds_itself(model: keras.Model) -> bool:
-    """Tells whether a model rounds its values as integers do; see `compress.quantization`."""
+    """Return whether a model rounds its values as integers do; see `compress.quantization`."""
     return any(getattr(layer, "is_range", False) for layer in layers_inside(model))
 
 
@@ -87,7 +87,7 @@ def reduce_range(model: keras.Model) -> Iterator[bool]:
 
 
 def left_out(model: keras.Model) -> tuple[str, ...]:
-    """Returns a note on the layers that are no part of exported files, where there are any."""
+    """Return a note on the layers that are no part of exported files, where there are any."""
     names = ", ".join(
         f"{path} ({type(layer).__name__})" for path, layer in training_only(model).items()
     )
@@ -96,7 +96,7 @@ def left_out(model: keras.Model) -> tuple[str, ...]:
 
 @contextmanager
 def fused_normalization(model: keras.Model) -> Iterator[int]:
-    """Lets a model's image batch normalizations run TensorFlow's fused kernel.
+    """Let a model's image batch normalizations run TensorFlow's fused kernel.
 
     The layers stay what they are: the same variables, the same moving averages, the same
     result to float tolerance (the kernel's variance is unbiased; the bias that Keras
@@ -123,7 +123,7 @@ def fused_normalization(model: keras.Model) -> Iterator[int]:
 
 
 def _fits(layer: Any) -> bool:
-    """Tells whether the kernel does what the layer does: rank 4, channels last, affine."""
+    """Return whether the fused kernel can replace the layer: rank 4, channels last, affine."""
     return (
         layer.built
         and not layer.synchronized
@@ -136,7 +136,7 @@ def _fits(layer: Any) -> bool:
 
 
 def _fused_call(layer: Any) -> Any:
-    """Returns a `call` for one layer; the plain one where there is a mask or another type."""
+    """Return a `call` for one layer; the plain one where there is a mask or another type."""
     plain = layer.call
 
     def call(inputs: Any, training: bool | None = None, mask: Any = None) -> Any:

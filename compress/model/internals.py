@@ -1,4 +1,4 @@
-"""What Keras does not offer publicly, behind functions of ours: the one place to mend.
+"""Wrappers of Keras's private API: the one place to adapt to a new version of Keras.
 
 Nothing else touches names of Keras that begin with an underscore, or `keras.src`.
 """
@@ -18,7 +18,7 @@ from compress.core.lazy_modules import keras
 
 
 def layers_inside(layer: Any, *, include_self: bool = True, nested: bool = True) -> list[Any]:
-    """Returns all layers that a model or layer is made of, at any depth, outer ones first.
+    """Return all layers that a model or layer is made of, at any depth, outer ones first.
 
     The public `layers` stops at nested models, and layers made of layers have none.
 
@@ -31,12 +31,12 @@ def layers_inside(layer: Any, *, include_self: bool = True, nested: bool = True)
 
 
 def own_variables(layer: Any) -> list[Any]:
-    """Returns the variables that a layer holds itself, not in a layer inside."""
+    """Return the variables that a layer holds itself, not in a layer inside."""
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
 def maker_of(tensor: Any) -> Any:
-    """Returns the layer or operation that a symbolic tensor comes from; None: it tells of none."""
+    """Return the layer or operation that a symbolic tensor comes from; None: it tells of none."""
     history = getattr(tensor, "_keras_history", None)
     return history.operation if history is not None else None
 
@@ -48,22 +48,22 @@ def node_of(tensor: Any) -> Any:
 
 
 def takes_training(operation: Any) -> bool:
-    """Tells whether a layer's call has an argument `training`."""
+    """Return whether a layer's call has an argument `training`."""
     return bool(getattr(operation, "_call_has_training_arg", False))
 
 
 def mask_of(tensor: Any) -> Any:
-    """Returns Keras's mask of a sequence: False at positions that are padding; None: no mask."""
+    """Return Keras's mask of a sequence: False at positions that are padding; None: no mask."""
     return getattr(tensor, "_keras_mask", None)
 
 
 def set_mask(tensor: Any, mask: Any) -> None:
-    """Gives a tensor a mask, as layers like `Masking` do."""
+    """Give a tensor a mask, as layers like `Masking` do."""
     tensor._keras_mask = mask
 
 
 def has_silent_masks(layer: Any) -> bool:
-    """Tells whether a layer is called on sequences with a mask that is none of its arguments.
+    """Return whether a layer is called on sequences with a mask that is none of its arguments.
 
     Where a call takes `mask`, Keras's graphs hold it as a tensor like any other.
     """
@@ -75,7 +75,7 @@ def has_silent_masks(layer: Any) -> bool:
 
 
 def freeze_as(model: Any, other: Any) -> None:
-    """Makes a model trainable or not as another is; its layers stay as they are.
+    """Make a model trainable or not as another is; its layers stay as they are.
 
     The public `trainable` sets all layers inside, too.
     """
@@ -83,7 +83,7 @@ def freeze_as(model: Any, other: Any) -> None:
 
 
 def attention_part(layer: Any, name: str) -> Any:
-    """Returns a projection of an attention layer; None: it has no such part.
+    """Return a projection of an attention layer; None: it has no such part.
 
     Args:
         layer: `MultiHeadAttention` or `GroupedQueryAttention`.
@@ -99,20 +99,20 @@ def head_count(layer: Any) -> int:
 
 
 def attends_as(layer: Any, kind: str) -> bool:
-    """Tells whether a layer computes attention as Keras's class of a name does."""
+    """Return whether a layer computes attention as Keras's class of a name does."""
     own = getattr(type(layer), "_compute_attention", None)
     return own is getattr(keras.layers, kind)._compute_attention
 
 
 def prepare_tf2onnx() -> None:
-    """Lets tf2onnx run with this NumPy and TensorFlow, as `keras.Model.export` does."""
+    """Let tf2onnx run with this NumPy and TensorFlow, as `keras.Model.export` does."""
     from keras.src.export.tf2onnx_lib import patch_tf2onnx
 
     patch_tf2onnx()
 
 
 def compile_arguments(model: Any) -> dict[str, Any] | None:
-    """Returns losses, metrics and loss weights as `compile` was given them; None: it was not."""
+    """Return losses, metrics and loss weights as `compile` was given them; None: it was not."""
     loss = getattr(model, "_compile_loss", None)
     metrics = getattr(model, "_compile_metrics", None)
     if loss is None and metrics is None:
@@ -126,7 +126,7 @@ def compile_arguments(model: Any) -> dict[str, Any] | None:
 
 
 def graph_of_class(model: Any, kind: type) -> Any:
-    """Returns a graph of the same layers whose class is, or comes of, a user's.
+    """Return a graph of the same layers as an instance of a user's model class.
 
     The user's constructor is not called: it may take anything.
 
@@ -143,7 +143,7 @@ def graph_of_class(model: Any, kind: type) -> Any:
 
 
 def prepare_compiled(model: Any, batch: tuple[Any, Any, Any]) -> None:
-    """Makes the variables of a compiled model's losses and metrics, as `fit` does before it runs.
+    """Make the variables of a compiled model's losses and metrics, as `fit` does before it runs.
 
     Args:
         model: Compiled.
@@ -154,7 +154,7 @@ def prepare_compiled(model: Any, batch: tuple[Any, Any, Any]) -> None:
 
 @contextmanager
 def uncompiled(model: Any) -> Iterator[None]:
-    """Lets a model say that it was not compiled, while the context lasts."""
+    """Let a model say that it was not compiled, while the context lasts."""
     compiled = model.compiled
     model.compiled = False
     try:
@@ -177,7 +177,7 @@ def make_from_legacy_config(config: dict[str, Any]) -> Any:
 
 @contextmanager
 def nodes_restored(layer: Any) -> Iterator[None]:
-    """Takes off the nodes that a trace hangs on a layer's inner layers."""
+    """Take off the nodes that a trace hangs on a layer's inner layers."""
     inner = [part for part in layers_inside(layer) if isinstance(part, keras.Operation)]
     lengths = [(part, len(part._inbound_nodes), len(part._outbound_nodes)) for part in inner]
     # Bidirectional would try kernels that do both directions at once, and has none for symbols
@@ -196,7 +196,7 @@ def nodes_restored(layer: Any) -> Iterator[None]:
 
 @contextmanager
 def added_losses(model: keras.Model, training: bool) -> Iterator[Callable[[], Any]]:
-    """Collects the losses that a model adds while it is called, as `fit` does.
+    """Collect the losses that a model adds while it is called, as `fit` does.
 
     Whatever is called meanwhile counts, the model as a whole or its layers one by one: Keras
     itself forgets a layer's losses when a call begins that is inside no other.
@@ -230,12 +230,12 @@ def added_losses(model: keras.Model, training: bool) -> Iterator[Callable[[], An
 
 
 def forget_losses(model: keras.Model) -> None:
-    """Removes the losses of a model's last calls: of traced ones no value can be read."""
+    """Remove the losses of a model's last calls: of traced ones no value can be read."""
     model._clear_losses()
 
 
 def new_operation(original: Any) -> tuple[Any, dict[str, Any]]:
-    """Return an empty layer or operation of a class, and what it does not take from the original.
+    """Return an empty copy of a layer or operation, and the state that it must not share.
 
     It belongs to no graph, is not compiled, and has nothing but what Keras wraps for each object.
     """
@@ -259,7 +259,7 @@ def renew_state(copied: Any, fresh: dict[str, Any]) -> None:
 
 
 def variable_state(variable: Any) -> dict[str, Any]:
-    """Return what a variable's copy has: a value of its own, and what it shares."""
+    """Return the attributes of a variable's copy: its own value, and the shared ones."""
     names = ("_initializer", "_regularizer", "_constraint")
     shared = {name: vars(variable)[name] for name in names if name in vars(variable)}
     return {**shared, "_value": copy.deepcopy(variable._value)}
@@ -272,7 +272,7 @@ def is_tracked(value: Any) -> bool:
 
 
 def function_of(metric: Any) -> Any:
-    """Return the function that a metric takes the mean of; None: it is of another kind."""
+    """Return the function of a metric that averages one; None: another kind of metric."""
     return getattr(metric, "_fn", None)
 
 
@@ -282,7 +282,7 @@ def set_shape(tensor: Any, shape: Any) -> None:
 
 
 def calls(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the layers and raw operations in the order of their calls.
+    """Yield the layers and raw operations in the order of their calls.
 
     One that is called twice is yielded twice.
 
@@ -306,7 +306,7 @@ def calls(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def named_layers(layer: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields every layer inside a model or layer, each once, behind what it is nested in.
+    """Yield every layer inside a model or layer once, with the names of its parents.
 
     Args:
         layer: A model, or a layer made of layers.
@@ -328,7 +328,7 @@ def named_layers(layer: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def weights_changed(layer: Any) -> None:
-    """Lets layers whose constants follow from their weights (Normalization) take them anew.
+    """Update constants that layers derive from their weights (Normalization).
 
     To be called after weights were assigned one by one; Keras does so itself when it loads.
 
@@ -341,7 +341,7 @@ def weights_changed(layer: Any) -> None:
 
 
 def weights_hash(model: keras.Model) -> str:
-    """Returns a hash of all weights: shapes, types and values, in the model's order.
+    """Return a hash of all weights: shapes, types and values, in the model's order.
 
     Names do not matter: they may change when a model is loaded beside others.
     """
@@ -353,7 +353,7 @@ def weights_hash(model: keras.Model) -> str:
 
 
 def variable_paths(model: Any) -> list[tuple[str, Any]]:
-    """Returns all weights under unique names."""
+    """Return all weights under unique names."""
     seen: dict[str, int] = {}
     named = []
     for variable in model.weights:
@@ -363,14 +363,14 @@ def variable_paths(model: Any) -> list[tuple[str, Any]]:
 
 
 def is_graph(model: keras.Model) -> bool:
-    """Tells whether a model is functional, or a Sequential that was built."""
+    """Return whether a model is functional, or a Sequential that was built."""
     return isinstance(model, keras.models.Sequential | keras.Model) and (
         hasattr(model, "_nodes_by_depth") or getattr(model, "_functional", None) is not None
     )
 
 
 def functional(model: keras.Model) -> Any:
-    """Returns the functional model behind `model`.
+    """Return the functional model behind `model`.
 
     Raises:
         InputError: There is none.

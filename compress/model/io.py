@@ -23,7 +23,7 @@ LOG = logging.getLogger("paretune")
 
 
 def as_model(model: keras.Model | str | Path) -> keras.Model:
-    """Returns a model that is given as it is, or as the path of its file.
+    """Return a model that is given as it is, or as the path of its file.
 
     Args:
         model: A Keras model, which is returned as it is, or what `load_model` takes.
@@ -49,7 +49,7 @@ def as_model(model: keras.Model | str | Path) -> keras.Model:
 
 @check_arguments()
 def load_model(path: str | Path) -> keras.Model:
-    """Loads a model from a `.keras` or `.h5` file, without its training state.
+    """Load a model from a `.keras` or `.h5` file, without its training state.
 
     Files of Keras 2 are read too, where Keras 3 has their layers
     (see `compress.model.keras2_files`).
@@ -89,7 +89,7 @@ def load_model(path: str | Path) -> keras.Model:
 
 
 def _read(file: Path) -> keras.Model:
-    """Reads a file as Keras does, or else with layers of others made of a part of their configs."""
+    """Read a file as Keras does, or else with layers of others made of a part of their configs."""
     try:
         return keras.saving.load_model(file, compile=False)
     except Exception:
@@ -100,7 +100,7 @@ def _read(file: Path) -> keras.Model:
 
 
 def _check_inputs(model: keras.Model, path: Path) -> None:
-    """Refuses models that nothing can be fed to."""
+    """Refuse models that nothing can be fed to."""
     if isinstance(model, keras.Sequential) and not model.built:
         raise InputError(
             f"Model '{path}' must have inputs. Received: a Sequential that was not built. Begin "
@@ -115,7 +115,7 @@ def _check_inputs(model: keras.Model, path: Path) -> None:
 
 
 def _check_weights(model: keras.Model, path: Path) -> None:
-    """Refuses weights that turn every output into NaN, by the name of the layer."""
+    """Refuse weights that turn every output into NaN, by the name of the layer."""
     for layer in layers_inside(model):
         if layer.variables and layer is not model:
             for variable in own_variables(layer):
@@ -140,7 +140,7 @@ def _check_variable(variable: Any, layer: str, path: Path) -> None:
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Saves a model as a `.keras` file in one atomic step.
+    """Save a model as a `.keras` file in one atomic step.
 
     Args:
         model: Any Keras model.
@@ -155,7 +155,7 @@ def save_model(model: keras.Model, path: Path) -> None:
 
 
 def check_saveable(layer: keras.layers.Layer) -> None:
-    """Checks that a model comes back from its file; warns where a config loses something.
+    """Check that a model comes back from its file; warns where a config loses something.
 
     Args:
         layer: A model; of a graph each layer is checked.

@@ -62,7 +62,7 @@ _OTHER_FUNCTIONS = {
 
 
 def keras_version(path: Path) -> str:
-    """Returns the version of Keras that wrote a model file; empty where it does not say."""
+    """Return the version of Keras that wrote a model file; empty where it does not say."""
     if path.suffix == ".keras":
         try:
             with zipfile.ZipFile(path) as archive:
@@ -74,7 +74,7 @@ def keras_version(path: Path) -> str:
 
 @contextmanager
 def readable(path: Path) -> Iterator[Path]:
-    """Yields the file, or a copy of it whose config Keras 3 understands.
+    """Yield the file, or a converted copy with a config of Keras 3.
 
     Args:
         path: A model file.
@@ -198,7 +198,7 @@ def _is_registered(layer: dict[str, Any]) -> bool:
 
 
 def _layers(config: Any) -> Iterator[dict[str, Any]]:
-    """Yields the configs of all layers, those of nested models and wrapped layers too."""
+    """Yield the configs of all layers, those of nested models and wrapped layers too."""
     if isinstance(config, dict):
         own = config.get("config")
         named = isinstance(config.get("class_name"), str)
@@ -249,7 +249,7 @@ def _modernize(layer: dict[str, Any]) -> None:
 
 
 def _rename(config: Any) -> None:
-    """Replaces slashes in layer names, in configs and where calls refer to them."""
+    """Replace slashes in layer names, in configs and where calls refer to them."""
     if isinstance(config, dict):
         for key, value in config.items():
             if key == "name" and isinstance(value, str):
@@ -264,7 +264,7 @@ def _rename(config: Any) -> None:
 
 
 def _referred(value: Any) -> Any:
-    """Renames in a call's references: ["Conv/BatchNorm", 0, 0, {...}]."""
+    """Rename in a call's references: ["Conv/BatchNorm", 0, 0, {...}]."""
     if isinstance(value, dict):
         return {key: _referred(item) for key, item in value.items()}
     if not isinstance(value, list):

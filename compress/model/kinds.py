@@ -1,4 +1,4 @@
-"""What lies at a path: a Keras model, or a graph that can be measured and not pruned.
+"""Kinds of model files: Keras models, and graphs that can be measured but not pruned.
 
 Only names and first bytes are looked at: nothing is loaded, and TensorFlow not imported, until a
 `SavedModel` is made.
@@ -33,10 +33,6 @@ _PYTORCH = (".pt", ".pth")
 _GRAPH = "a graph of operations in which no layers are left"
 _ORIGINAL = "Give the Keras model that it was made of (model.save('model.keras'))."
 
-DEFAULT = "serving_default"
-Spec = tuple[str, tuple[int | None, ...] | None, str]
-"""Name, shape with the batch axis (None: any rank) and type of an input or output."""
-
 
 @dataclass(frozen=True)
 class Foreign:
@@ -63,7 +59,7 @@ class Foreign:
 
 
 def foreign(path: Path) -> Foreign | None:
-    """Returns what a path is if it is a SavedModel's folder or a LiteRT file, else None.
+    """Return the kind of a SavedModel's folder or a LiteRT file; None: the path is neither.
 
     Args:
         path: Of a file or folder; a `.tflite` file need not exist.
@@ -89,7 +85,7 @@ def _is_saved_model(folder: Path) -> bool:
 
 
 def check_model_file(path: Path) -> None:
-    """Checks what shows of a Keras model without reading its file.
+    """Check a Keras model's path by name and first bytes, without reading the file.
 
     Raises:
         InputError: No such file, or another suffix; see `refuse_graphs`.
@@ -102,7 +98,7 @@ def check_model_file(path: Path) -> None:
 
 
 def refuse_graphs(path: Path) -> None:
-    """Refuses what is no Keras model, as far as its name says or it is a folder.
+    """Refuse folders and files whose names say that they are no Keras models.
 
     Raises:
         InputError: It is a graph without layers (LiteRT, a SavedModel, ONNX, ...), or of PyTorch;
@@ -122,7 +118,7 @@ def refuse_graphs(path: Path) -> None:
 
 
 def require_inspectable(path: Path, *, profile: bool = False) -> Foreign | None:
-    """Checks what shows of a model that is looked at: a Keras model, or a graph.
+    """Check the path of a model to inspect, a Keras model or a graph, without reading it.
 
     Args:
         path: Of a file or folder.
@@ -155,7 +151,7 @@ def require_inspectable(path: Path, *, profile: bool = False) -> Foreign | None:
 
 
 def check_graph_file(path: Path) -> None:
-    """Checks what shows of a LiteRT file or a SavedModel's folder without reading it.
+    """Check the path of a LiteRT file or a SavedModel, without reading it.
 
     Raises:
         InputError: There is none, it is empty, or its first bytes are not a LiteRT file's.
@@ -193,6 +189,11 @@ def _not_a_folder(path: Path) -> str:
         f"A model must be a file, or a folder that holds saved_model.pb. Received: folder '{path}' "
         "without it."
     )
+
+
+DEFAULT = "serving_default"
+Spec = tuple[str, tuple[int | None, ...] | None, str]
+"""Name, shape with the batch axis (None: any rank) and type of an input or output."""
 
 
 class SavedModel:
@@ -262,7 +263,7 @@ class SavedModel:
         )
 
     def sizes(self, given: InputShape | None, purpose: str) -> list[tuple[int, ...]]:
-        """Returns the sizes of one example of each input.
+        """Return the sizes of one example of each input.
 
         Args:
             given: See `compress.model.ports`.
@@ -271,25 +272,23 @@ class SavedModel:
         Raises:
             InputError: One is open and not given, or what is given does not fit.
         """
-        what, own = (
-            f"'{self.path}'",
-            [
-                (name, (None,) * _rank(name, given) if shape is None else shape[1:])
-                for name, shape, _ in self.inputs
-            ],
-        )
+        what = f"'{self.path}'"
+        own = [
+            (name, (None,) * _rank(name, given) if shape is None else shape[1:])
+            for name, shape, _ in self.inputs
+        ]
         found = sizes_of(what, own, given)
         require_known(what, [name for name, _ in own], found, purpose)
         return [tuple(size for size in sizes if size is not None) for sizes in found]
 
     def shapes_at(self, sizes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-        """Returns the shapes of the inputs with their batch axis: as it is fixed, else 1."""
+        """Return the shapes of the inputs with their batch axis: as it is fixed, else 1."""
         return [
             _batched(shape, size) for (_, shape, _), size in zip(self.inputs, sizes, strict=True)
         ]
 
     def at(self, sizes: Sequence[Sequence[int]]) -> Any:
-        """Returns the signature as a concrete function of known sizes at batch 1.
+        """Return the signature as a concrete function of known sizes at batch 1.
 
         A batch that the signature fixes stays what it is.
 
@@ -314,20 +313,20 @@ class SavedModel:
 
 
 def _rank(name: str, given: InputShape | None) -> int:
-    """Returns how many sizes are given for an input of any rank; 1: none are, and one is asked."""
+    """Return the number of sizes given for an input of any rank; 1 where none is given."""
     sizes: Any = given.get(name) if isinstance(given, Mapping) else given
     return len(sizes) if sizes and not isinstance(sizes[0], (list, tuple)) else 1
 
 
 def _batched(shape: tuple[int | None, ...] | None, size: Sequence[int]) -> tuple[int, ...]:
-    """Returns a shape with its batch axis: what it is fixed to, else 1."""
+    """Return a shape with its batch axis, which is 1 unless the signature fixes it."""
     if shape == ():
         return ()
     return ((shape[0] if shape else None) or 1, *size)
 
 
 def bytes_of(path: Path) -> int:
-    """Returns the bytes of a file, or of all files in a folder."""
+    """Return the bytes of a file, or of all files in a folder."""
     if not path.is_dir():
         return path.stat().st_size
     return sum(

@@ -1,4 +1,4 @@
-"""What each class of Keras is, in one table, and tables of rules by class.
+"""One table of Keras's layer and operation classes, and tables of rules by class.
 
 Layers and raw operations share the table: `keras.layers.ReLU` and `keras.ops.relu` do the same
 work. A new class is a name in the row of classes like it, or a row of its own. The names are
@@ -36,12 +36,12 @@ TRAITS = {
     "inert": "passes values on unchanged in inference",
     "left_out": "inert, but draws random numbers that no converter knows: no part of a file",
 }
-"""What may be said of a class."""
+"""Names and meanings of the traits of a class."""
 
 
 @dataclass(frozen=True)
 class LayerClass:
-    """What is known of a class of Keras.
+    """The table's row of a Keras class.
 
     Attributes:
         work: One of `UNCOUNTED`; the name of the rule in `compress.measure.rules` that counts its
@@ -203,12 +203,12 @@ _UNKNOWN = LayerClass()
 
 
 def class_named(name: str) -> LayerClass:
-    """Return what is known of the class of a name, of Keras's or another's that bears its name."""
+    """Return the row of a class name, whether Keras's class or another of the same name."""
     return CLASSES.get(name, _UNKNOWN)
 
 
 def class_of(operation: Any, *, keras_only: bool = False) -> LayerClass:
-    """Return what is known of the class of a layer or raw operation, by its name.
+    """Return the row of a layer's or raw operation's class, by the class's name.
 
     Args:
         operation: Any.
@@ -220,12 +220,12 @@ def class_of(operation: Any, *, keras_only: bool = False) -> LayerClass:
 
 
 def is_keras(operation: Any) -> bool:
-    """Tell whether a layer or raw operation is of a class that Keras brings."""
+    """Return whether the class of a layer or raw operation is Keras's own."""
     return type(operation).__module__.startswith("keras.")
 
 
 def select_classes(*terms: str) -> frozenset[str]:
-    """Return the names of the classes whose work or traits are among some.
+    """Return the names of all classes that have one of the given works or traits.
 
     Example:
         >>> sorted(select_classes("dense", "separable"))
@@ -249,15 +249,15 @@ class RuleTable(Generic[Rule]):
         self._custom: dict[type, Rule] = {}
 
     def layer(self, *names: str) -> Callable[[R], R]:
-        """Registers a rule for Keras's own layers of these class names."""
+        """Register a rule for Keras's own layers of these class names."""
         return self._registering(self._layers, names)
 
     def operation(self, *names: str) -> Callable[[R], R]:
-        """Registers a rule for raw operations of these class names."""
+        """Register a rule for raw operations of these class names."""
         return self._registering(self._operations, names)
 
     def register(self, layer_class: type, rule: Rule | None = None) -> Any:
-        """Registers a rule for a layer of the user's; usable as a decorator.
+        """Register a rule for a layer of the user's; usable as a decorator.
 
         Args:
             layer_class: The layer's class; subclasses that keep its `call` are meant too.
@@ -272,7 +272,7 @@ class RuleTable(Generic[Rule]):
         return rule
 
     def of(self, operation: Any) -> Rule | None:
-        """Returns the rule that speaks for an operation; None: nobody knows it.
+        """Return the rule for a layer or raw operation; None: there is none.
 
         A subclass of a known layer is known too as long as it does not change `call`.
         """
@@ -288,11 +288,11 @@ class RuleTable(Generic[Rule]):
         return None
 
     def names(self) -> tuple[str, ...]:
-        """Returns all names with a rule: "Conv2D", "ops.Add"."""
+        """Return all names with a rule: "Conv2D", "ops.Add"."""
         return (*sorted(self._layers), *(f"ops.{name}" for name in sorted(self._operations)))
 
     def rules(self) -> tuple[Rule, ...]:
-        """Returns every rule for a class of Keras once."""
+        """Return every rule for a class of Keras once."""
         return tuple(dict.fromkeys([*self._layers.values(), *self._operations.values()]))
 
     @staticmethod

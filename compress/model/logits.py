@@ -29,14 +29,14 @@ class LogitsView:
         self._feature_layers = feature_layers
 
     def __call__(self, x: Any, training: bool) -> Any:
-        """Returns logits (batch, *output_shape), float32; of several outputs by their names.
+        """Return logits (batch, *output_shape), float32; of several outputs by their names.
 
         With feature layers a pair: these, features.
         """
         return self._answer(*self._run(x, training))
 
     def with_losses(self, x: Any, training: bool) -> tuple[Any, Any]:
-        """Returns the answer, and the sum of the losses that the model adds itself.
+        """Return the answer, and the sum of the losses that the model adds itself.
 
         Those of regularizers, of activities and of `add_loss`: a float32 scalar, what `fit`
         adds to the loss. An activity of the last layer is that of its outputs as they are,
@@ -60,7 +60,7 @@ class LogitsView:
 
 @dataclass(frozen=True, eq=False)
 class End:
-    """How one output ends, and what makes logits of it.
+    """The end of one output, and the function that turns it into logits.
 
     Attributes:
         name: Of the output; "": the only one.
@@ -83,7 +83,7 @@ class End:
 def logits_view(
     model: keras.Model, task: Task, feature_layers: Sequence[str] = ()
 ) -> Iterator[LogitsView]:
-    """Gives the model as a function to logits, whatever its heads.
+    """Return the model as a function to logits, for heads with or without an activation.
 
     A final layer that only applies the task's activation (softmax, sigmoid) is left out; an
     activation inside the last layer is switched off while the context lasts; a head that
@@ -123,7 +123,7 @@ def logits_view(
 
 
 def feature_calls(program: Program, feature_layers: Sequence[str]) -> dict[int, list[str]]:
-    """Returns the ids of the calls that have the feature_layers' names, with these names.
+    """Return the ids of the calls that have the feature_layers' names, with these names.
 
     Raises:
         InputError: A name that no layer has, or a layer that is called more than once.
@@ -158,7 +158,7 @@ def _end(model: keras.Model, name: str, part: Task) -> End:
 
 
 def _activity(last: Any) -> Any:
-    """Returns the loss of the last layer's activity, from what goes into its activation.
+    """Return the last layer's activity loss as a function of its pre-activations.
 
     None where it has none. Keras divides by the batch, so that its size does not matter.
     """
@@ -176,7 +176,7 @@ def _activity(last: Any) -> Any:
 
 
 def _runner(model: Any, ends: Sequence[End], feature_layers: Sequence[str]) -> Any:
-    """Returns (x, training) -> (outputs before dropped layers, outputs of the feature_layers)."""
+    """Return (x, training) -> (outputs before dropped layers, outputs of the feature_layers)."""
     if feature_layers:
         return _watching(model, ends, feature_layers)
     body, places = model, _places(model, ends)
@@ -196,7 +196,7 @@ def _runner(model: Any, ends: Sequence[End], feature_layers: Sequence[str]) -> A
 
 
 def _watching(model: Any, ends: Sequence[End], feature_layers: Sequence[str]) -> Any:
-    """Returns what `_runner` does, of a model whose calls are made one by one."""
+    """Return the function of `_runner` for a model that is run call by call."""
     program = record(model)
     wanted, places = feature_calls(program, feature_layers), _places(model, ends)
 

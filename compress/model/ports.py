@@ -1,4 +1,4 @@
-"""A model's inputs and outputs by name, what is fed to it in their order, and sizes of one example.
+"""A model's inputs and outputs by name and in order, and the sizes of one example.
 
 Sizes are given for inputs in whatever form: by name, in a list, alone.
 """
@@ -28,7 +28,7 @@ _FORM = "Give sizes by name, like image=96,96,3,table=12 (in Python a dictionary
 
 
 def input_names(model: keras.Model) -> list[str]:
-    """Returns the names of a model's inputs, as Keras takes them in dictionaries, in its order.
+    """Return the names of a model's inputs, as Keras takes them in dictionaries, in its order.
 
     A class of the user's own has none.
     """
@@ -36,7 +36,7 @@ def input_names(model: keras.Model) -> list[str]:
 
 
 def output_names(model: keras.Model) -> list[str]:
-    """Returns the names of a model's outputs: a dictionary's keys, else those of their layers.
+    """Return the names of a model's outputs: a dictionary's keys, else those of their layers.
 
     Of two outputs of one layer the second is called `name_1`. A model that stands for another
     says so by `stand_for`.
@@ -59,7 +59,7 @@ def output_names(model: keras.Model) -> list[str]:
 
 
 def stand_for(model: keras.Model, other: keras.Model) -> None:
-    """Lets a model's outputs have the names of another's, in the same order.
+    """Let a model's outputs have the names of another's, in the same order.
 
     Args:
         model: Made of other layers.
@@ -69,12 +69,12 @@ def stand_for(model: keras.Model, other: keras.Model) -> None:
 
 
 def is_index(tensor: Any) -> bool:
-    """Tells whether an input takes whole numbers."""
+    """Return whether an input takes whole numbers."""
     return "float" not in str(tensor.dtype)
 
 
 def listed(model: keras.Model, values: Any) -> list[Any]:
-    """Returns what a model is fed, one item an input, in its order.
+    """Return input values as a list in the order of the model's inputs.
 
     Args:
         model: Any.
@@ -106,7 +106,7 @@ def listed(model: keras.Model, values: Any) -> list[Any]:
 
 
 def _whole(value: Any, tensor: Any) -> Any:
-    """Returns what an input takes: whole numbers where it takes them, and real ones come."""
+    """Return a value in the dtype of an input; real numbers become integers where it takes them."""
     kind, wanted = str(getattr(value, "dtype", "")), str(tensor.dtype)
     if not is_index(tensor) or "float" not in kind or wanted == "string":
         return value
@@ -123,7 +123,7 @@ def _whole(value: Any, tensor: Any) -> Any:
 
 
 def packed(model: keras.Model, values: Any) -> Any:
-    """Returns what a model is fed in the structure that it takes; see `listed`."""
+    """Return input values in the structure that the model takes; see `listed`."""
     given = listed(model, values)
     if isinstance(model, keras.Sequential):
         return given[0]
@@ -131,13 +131,13 @@ def packed(model: keras.Model, values: Any) -> Any:
 
 
 def answers_of(model: keras.Model, x: Any, training: bool = False) -> Any:
-    """Returns a model's outputs as they are, several by their names (graph code)."""
+    """Return a model's outputs as they are, several by their names (graph code)."""
     made = keras.tree.flatten(model(packed(model, x), training=training))
     return made[0] if len(made) == 1 else dict(zip(output_names(model), made, strict=True))
 
 
 def described(model: keras.Model) -> tuple[Described, Described]:
-    """Returns name, shape for one example (0 where a size is open) and type of every port."""
+    """Return name, shape for one example (0 where a size is open) and type of every port."""
 
     def told(names: Sequence[str], tensors: Sequence[Any]) -> Described:
         return [
@@ -149,7 +149,7 @@ def described(model: keras.Model) -> tuple[Described, Described]:
 
 
 def sizes_of(what: str, own: Sequence[tuple[str, Sizes]], given: InputShape | None) -> list[Sizes]:
-    """Returns the sizes of one example of each input, what is given in place of open ones.
+    """Return the sizes of one example of each input, with open sizes filled in.
 
     Args:
         what: Whose inputs they are, for errors: "model 'm'".
@@ -242,7 +242,7 @@ def _fitted(what: str, own: tuple[str, Sizes], given: Any, several: bool) -> Siz
 
 
 def require_known(what: str, names: Sequence[str], sizes: Sequence[Sizes], purpose: str) -> None:
-    """Refuses open sizes.
+    """Refuse open sizes.
 
     Args:
         what: See `sizes_of`.
@@ -271,5 +271,5 @@ def require_known(what: str, names: Sequence[str], sizes: Sequence[Sizes], purpo
 
 
 def _describe_sizes(ports: Sequence[tuple[str, Sizes]]) -> str:
-    """Returns "image (None, None, 3), table (12,)"."""
+    """Return "image (None, None, 3), table (12,)"."""
     return ", ".join(f"{name} {sizes}" for name, sizes in ports)

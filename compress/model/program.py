@@ -45,7 +45,7 @@ class Node:
     closed: str = ""
 
     def arguments(self, values: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Returns `args` and `kwargs` with values in place of `inputs`."""
+        """Return `args` and `kwargs` with values in place of `inputs`."""
         filled: tuple[tuple[Any, ...], dict[str, Any]] = replaced(
             (self.args, self.kwargs), self.inputs, values
         )
@@ -76,7 +76,7 @@ class Node:
 
 
 def replaced(structure: Any, tensors: Sequence[Any], values: Sequence[Any]) -> Any:
-    """Returns a structure with values in place of symbolic tensors; what else it holds stays."""
+    """Return a structure with values in place of symbolic tensors; other leaves stay."""
     return substituted(structure, dict(zip(map(id, tensors), values, strict=True)))
 
 
@@ -120,7 +120,7 @@ class Program:
         return any(None in tuple(tensor.shape)[1:] for tensor in self.inputs)
 
     def walk(self) -> Iterator[Node]:
-        """Yields all calls, those of nested models in place of the model's call."""
+        """Yield all calls, those of nested models in place of the model's call."""
         for node in self.nodes:
             if node.body is None:
                 yield node
@@ -128,7 +128,7 @@ class Program:
                 yield from node.body.walk()
 
     def named(self, prefix: str = "") -> Iterator[tuple[str, Node]]:
-        """Yields every call with its name, "nested/layer" inside a nested model."""
+        """Yield every call with its name, "nested/layer" inside a nested model."""
         for node in self.nodes:
             path = f"{prefix}{node.name}"
             yield path, node
@@ -138,7 +138,7 @@ class Program:
     def interpret(
         self, handler: Handler, inputs: Sequence[Any], nested: Handler | None = None
     ) -> list[Any]:
-        """Goes through the calls with values of any kind in place of tensors.
+        """Go through the calls with values of any kind in place of tensors.
 
         The values are whatever the handler makes of them: arrays, shapes, channel slots, pairs
         of what two models make. Each is held from where it is made to its last use; what a
@@ -173,7 +173,7 @@ class Program:
     def stepwise(
         self, inputs: Sequence[Any], steps: Sequence[Sequence[Node]] | None = None
     ) -> Steps:
-        """Goes through the calls as a generator, for who runs several programs side by side.
+        """Run the calls as a generator, so that several programs can run side by side.
 
         Args:
             inputs: Values of `inputs`.
@@ -214,7 +214,7 @@ class Program:
         return [values[id(tensor)] for tensor in self.outputs]
 
     def tail(self, place: int) -> Program:
-        """Returns the program of the calls from a place on.
+        """Return the program of the calls from a place on.
 
         Its inputs are what these take, or the model returns, of what was made before.
         """
@@ -231,7 +231,7 @@ class Program:
         training: Callable[[Any], bool] | None = None,
         tell: Watch | None = None,
     ) -> list[Any]:
-        """Runs the calls one by one: interprets them with the layers themselves.
+        """Run the calls one by one: interprets them with the layers themselves.
 
         Args:
             inputs: Arrays or tensors for `inputs`.
@@ -259,7 +259,7 @@ class Program:
 
 
 class Readers(Generic[C]):
-    """Which call makes a tensor, and which calls read it.
+    """The producer and the consumers of each tensor.
 
     Args:
         calls: In their order; each has `inputs` and `outputs`.
@@ -296,19 +296,19 @@ class Readers(Generic[C]):
         return self._key(tensor) in self._ends
 
     def count_reads(self, tensor: Any) -> int:
-        """Return how often a tensor is read, by calls and at the end."""
+        """Return the number of reads of a tensor, by calls and as an output."""
         return len(self.users(tensor)) + self._ends[self._key(tensor)]
 
 
 def substituted(structure: Any, aliases: Mapping[int, Any]) -> Any:
-    """Returns a structure with what stands in `aliases`, by id, in place of its leaves."""
+    """Return a structure with its leaves replaced by their `aliases`, by id."""
     if not aliases:
         return structure
     return keras.tree.map_structure(lambda value: aliases.get(id(value), value), structure)
 
 
 def flat(program: Program) -> Program:
-    """Returns a program of the same calls with those of nested models in place of theirs.
+    """Return a program of the same calls with those of nested models in place of theirs.
 
     Calls of nested models have tensors of their own at each call of the model, and names behind
     the model's: "backbone/conv1". What is nested in nothing stays as it is.
@@ -322,7 +322,7 @@ def flat(program: Program) -> Program:
 
 
 def _inlined(program: Program, prefix: str, given: Sequence[Any], nodes: list[Node]) -> list[Any]:
-    """Appends a program's calls, made on the tensors `given`; returns its outputs."""
+    """Append a program's calls, made on the tensors `given`; returns its outputs."""
     aliases = {id(own): tensor for own, tensor in zip(program.inputs, given, strict=True)}
     for node in program.nodes:
         args, kwargs = substituted((node.args, node.kwargs), aliases)

@@ -26,7 +26,7 @@ _OF_ANY = ("name", "trainable", "dtype", "activity_regularizer", "autocast")
 
 
 def why_not_rebuildable(layer: Any, *, attributes: bool = True) -> str:
-    """Says why a layer's config does not make it again; empty: it does.
+    """Return the reason that a layer cannot be rebuilt from its config; empty: it can.
 
     Keras's own layers are taken at their word. Of others the config is tried: whether a layer
     comes of it at all, and whether its plain attributes are those of the original.
@@ -67,7 +67,7 @@ def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def config_of(operation: Any) -> dict[str, Any]:
-    """Returns a config; that of a raw operation may hold what cannot be serialized.
+    """Return a config; a raw operation's may hold values that cannot be serialized.
 
     Keras makes none for a layer that defines none and was given an object, as KerasHub gives its
     `Identity` layers a policy as their dtype.
@@ -94,13 +94,13 @@ def config_of(operation: Any) -> dict[str, Any]:
 
 
 def from_config(operation: Any, config: dict[str, Any]) -> Any:
-    """Makes a layer of the class of `operation`; functions and classes in it need no registry."""
+    """Make a layer of the class of `operation`; functions and classes in it need no registry."""
     with keras.saving.custom_object_scope(_own_objects(operation)):
         return of_class(type(operation), config)
 
 
 def needs_leave(layer: Any) -> bool:
-    """Tells whether a layer comes of its config only where a part of that is left out.
+    """Return whether a layer comes of its config only where a part of that is left out.
 
     Keras itself does not read it from a file then; `compress.model.io.load_model` does.
     """
@@ -113,7 +113,7 @@ def needs_leave(layer: Any) -> bool:
 
 
 def of_class(kind: Any, config: dict[str, Any]) -> Any:
-    """Makes a layer of a class, of a config that may tell more than its constructor takes.
+    """Make a layer of a class, of a config that may tell more than its constructor takes.
 
     Some classes of others put what they have computed into their configs. It is left out where
     the constructor refuses it; that the layer is the same is for who asks to find out.
@@ -135,7 +135,7 @@ def of_class(kind: Any, config: dict[str, Any]) -> Any:
 
 
 def _own_objects(operation: Any) -> dict[str, Any]:
-    """Returns a user's functions and classes that a layer's config names, by name."""
+    """Return a user's functions and classes that a layer's config names, by name."""
     found: dict[str, Any] = {}
     parts = layers_inside(operation) if isinstance(operation, keras.layers.Layer) else []
     for part in parts:
@@ -148,7 +148,7 @@ def _own_objects(operation: Any) -> dict[str, Any]:
 
 
 def stand_ins(path: Path) -> dict[str, Any]:
-    """Returns what stands for each class of others in a file, by its registered name.
+    """Return a lenient stand-in for each user's class in a file, by its registered name.
 
     Within a scope of these Keras makes layers of others of configs with more in them than their
     constructors take.
@@ -173,7 +173,7 @@ def stand_ins(path: Path) -> dict[str, Any]:
 
 
 def _classes(config: Any) -> set[tuple[str, str, str]]:
-    """Returns registered name, module and name of the classes in a config that are not Keras's."""
+    """Return registered name, module and name of the classes in a config that are not Keras's."""
     if isinstance(config, list):
         return {item for part in config for item in _classes(part)}
     if not isinstance(config, dict):
@@ -187,7 +187,7 @@ def _classes(config: Any) -> set[tuple[str, str, str]]:
 
 
 def as_graph(model: keras.Model) -> keras.Model:
-    """Returns a model as a functional or Sequential one of Keras's own classes.
+    """Return a model as a functional or Sequential one of Keras's own classes.
 
     Layers and weights are shared with the given model, not copied. What the user's class does
     beside answering, its `train_step` say, is not part of it.
@@ -240,7 +240,7 @@ def as_graph(model: keras.Model) -> keras.Model:
 
 
 def _opened(model: keras.Model) -> bool:
-    """Tells whether a graph holds what its file would not: foreign models, layers of no config."""
+    """Return whether a graph has parts that a file would lose: foreign models, lost configs."""
     parts = layers_inside(model, include_self=False)
     return any(
         # a layer that holds no weights itself: its call may be read

@@ -35,11 +35,11 @@ Opener = Callable[[Any], object]
 
 
 class Untraceable(Exception):
-    """Says why a layer cannot be opened."""
+    """A layer cannot be opened; the message is the reason."""
 
 
 def record(model: keras.Model, opens: Opener | None = None, inputs: Any = None) -> Program:
-    """Records a model's calls.
+    """Record a model's calls.
 
     Args:
         model: Any model; a subclassed one is traced.
@@ -55,7 +55,7 @@ def record(model: keras.Model, opens: Opener | None = None, inputs: Any = None) 
 
 
 def trace(layer: Any, args: Any, kwargs: Any) -> tuple[Any, list[Any]]:
-    """Runs a layer's `call` on symbolic tensors and returns what it did.
+    """Trace a layer's `call` on symbolic tensors.
 
     Args:
         layer: Built; its inner layers too.
@@ -173,7 +173,7 @@ class _Recorder:
             program.nodes.append(node)
 
     def _open(self, program: Program, node: Node, aliases: dict[int, Any]) -> str:
-        """Puts the calls inside a layer in place of its own; else returns why not."""
+        """Put the calls inside a layer in place of its own; else returns why not."""
         fresh: dict[int, Any] = {}
         outer: dict[int, Any] = {}
 
@@ -208,7 +208,7 @@ def _resolved(arguments: Any, aliases: dict[int, Any]) -> tuple[Any, Any, list[A
 
 
 def _name_uniquely(nodes: list[Node]) -> None:
-    """Numbers repeated names ("dense", "dense_1"); a shared layer keeps one name."""
+    """Number repeated names ("dense", "dense_1"); a shared layer keeps one name."""
     owners: dict[str, Any] = {}
     names: dict[int, str] = {}
     for node in nodes:
@@ -222,7 +222,7 @@ def _name_uniquely(nodes: list[Node]) -> None:
 
 
 def _traced_shapes(model: Any, given: Any) -> Any:
-    """Returns the shapes to trace a model with: those given, else those it was built with."""
+    """Return the shapes to trace a model with: those given, else those it was built with."""
     shapes = list(built_shapes(model).values())
     built = _untracked(shapes[0]) if len(shapes) == 1 else None
     if isinstance(given, dict) and isinstance(built, dict):
@@ -235,7 +235,7 @@ def _traced_shapes(model: Any, given: Any) -> Any:
 
 
 def _untracked(structure: Any) -> Any:
-    """Returns plain containers for those in which Keras tracks attributes."""
+    """Return plain containers for those in which Keras tracks attributes."""
     if isinstance(structure, dict):
         return {name: _untracked(item) for name, item in structure.items()}
     if isinstance(structure, list):
@@ -291,7 +291,7 @@ def _calling_through(kinds: set[type]) -> Iterator[None]:
 
 
 def _between(sources: list[Any], outputs: list[Any]) -> list[Any]:
-    """Returns the nodes from `sources` to `outputs`, producers first."""
+    """Return the nodes from `sources` to `outputs`, producers first."""
     ready = {id(tensor) for tensor in sources}
     done: set[int] = set()
     order: list[Any] = []
@@ -356,7 +356,7 @@ def _with_open_batch(reshape: Any, shape: tuple[int | None, ...]) -> Any:
 
 
 def _identity(node: Any) -> Any:
-    """What a node does, comparable between two traces of one layer."""
+    """Return a node's identity, comparable between two traces of one layer."""
     if isinstance(node.operation, keras.layers.Layer):
         return id(node.operation)
     arguments = [

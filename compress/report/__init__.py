@@ -15,7 +15,7 @@ __all__ = ["Report", "Row", "Section", "load_report", "render", "render_tables",
 
 
 def render(path: str | Path, *, light: bool = False) -> Report:
-    """Writes report.html, report.json, candidates.csv and pareto.png into a run's folder.
+    """Write report.html, report.json, candidates.csv and pareto.png into a run's folder.
 
     Args:
         path: The `--out` folder of `paretune compress`; of other runs the compression is shown.
@@ -33,7 +33,7 @@ def render(path: str | Path, *, light: bool = False) -> Report:
 
 
 def write_report(report: Report, *, light: bool = False) -> None:
-    """Writes report.html, report.json, candidates.csv and pareto.png into the report's folder.
+    """Write report.html, report.json, candidates.csv and pareto.png into the report's folder.
 
     Args:
         report: With all sections that it has to show.

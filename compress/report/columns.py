@@ -44,7 +44,7 @@ class Column:
 
 
 def columns(report: Report) -> tuple[Column, ...]:
-    """Returns all figures of a file: qualities, then costs."""
+    """Return all figures of a file: qualities, then costs."""
     made = [
         Column(name, meaning(name)[0], "", "measured",
                f"{meaning(name)[1]}, of the exported file itself, on the test part.",
@@ -55,12 +55,12 @@ def columns(report: Report) -> tuple[Column, ...]:
 
 
 def values(report: Report, row: Row) -> dict[str, float | None]:
-    """Returns all figures of a row by column key."""
+    """Return all figures of a row by column key."""
     return {column.key: column.get(row) for column in columns(report)}
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """Returns the content of report.json."""
+    """Return the content of report.json."""
     made: dict[str, Any] = {
         **report.record,
         "data": report.data,
@@ -90,7 +90,7 @@ def as_json(report: Report) -> dict[str, Any]:
 
 
 def as_csv(report: Report) -> str:
-    """Returns the content of candidates.csv: `record` says what a line is of."""
+    """Return the content of candidates.csv; `record` is the kind of each line."""
     keys = [column.key for column in columns(report)]
     names = ["record", "id", "model", "variant", "format", "state", "reason", "on_front",
              f"val_{report.main}", *keys, "spread", "runtime", "threads", "device",
@@ -107,7 +107,7 @@ def as_csv(report: Report) -> str:
 
 
 def precisions(item: Artifact) -> dict[str, Any]:
-    """Returns the table of one file: a row a layer, in the model's order.
+    """Return the table of one file: a row a layer, in the model's order.
 
     Args:
         item: With layers.
@@ -206,7 +206,7 @@ def _file(report: Report, row: Row, on_front: bool) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> Any:
-    """Returns a cell; a text of the folder's that would begin a formula is quoted."""
+    """Return a cell; a text of the folder's that would begin a formula is quoted."""
     if not isinstance(value, str):
         return value
     text = visible(value)

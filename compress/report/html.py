@@ -34,7 +34,7 @@ from compress.run.compressed import Compressed
 
 
 def render_html(report: Report, *, light: bool = False) -> str:
-    """Returns the page.
+    """Return the page.
 
     Args:
         report: With all sections that it has to show.
@@ -65,7 +65,7 @@ def render_html(report: Report, *, light: bool = False) -> str:
 
 
 def policy(style: str, scripts: str = "") -> str:
-    """Returns the page's Content-Security-Policy: what is in it, and nothing else at all.
+    """Return the page's Content-Security-Policy, which allows only its own style and scripts.
 
     Args:
         style: The text of the page's `<style>`.
@@ -81,7 +81,7 @@ def policy(style: str, scripts: str = "") -> str:
 
 
 def files_section(report: Report) -> dict[str, Any] | None:
-    """Returns what files.html.j2 shows; None where there are no files."""
+    """Return the values of files.html.j2; None where there are no files."""
     if not report.rows:
         return None
     models = [row.artifact.model for row in report.rows]
@@ -100,7 +100,7 @@ def files_section(report: Report) -> dict[str, Any] | None:
 
 
 def _head(report: Report) -> dict[str, Any]:
-    """Returns what head.html.j2 shows: what was run on which data, and what stands out."""
+    """Return the values of head.html.j2: run, data, and the files that stand out."""
     data, kind = report.data, report.kind
     noun = TASKS[kind].noun if kind in TASKS else "outputs"
     sizes = data.get("examples", {})
@@ -136,7 +136,7 @@ def _head(report: Report) -> dict[str, Any]:
 
 
 def _examples(counts: list[int], kind: str) -> str:
-    """Returns the number of examples of a part as older records tell it: of several labels, the
+    """Return the number of examples of a part as older records tell it: of several labels, the
     numbers that have each."""
     total = TASKS[kind].counted(counts)
     return "/".join(str(count) for count in counts) if total is None else f"{total:,}"
@@ -153,7 +153,7 @@ def _tile(report: Report, found: Standouts, item: Standout) -> Tile:
 
 
 def _answer(report: Report, found: Standouts) -> str:
-    """Says which file to ship, how good it is, and what is gained; nothing where none is chosen."""
+    """Return a sentence on the file to ship, its quality and gain; empty where none is chosen."""
     if found.to_ship is None:
         return ""
     row = found.to_ship.row
@@ -172,7 +172,7 @@ def _answer(report: Report, found: Standouts) -> str:
 
 
 def _method(report: Report) -> dict[str, Any]:
-    """Returns what method.html.j2 shows: the meaning of the columns, versions, the command."""
+    """Return the values of method.html.j2: the meaning of columns, versions, the command."""
     trained_on = [device for section in report.sections for device in section.devices]
     trained_on += [item.device for item in report.compressed]
     devices = sorted({device for device in trained_on if device})
@@ -266,7 +266,7 @@ def _card(report: Report, record: Compressed) -> dict[str, Any]:
 
 
 def _layers(record: Compressed) -> list[str]:
-    """Lists what became of channels and weights, what was held, and layers without a rule."""
+    """List removed channels and weights, held ones, and layers without a rule."""
     found = []
     if record.channels is not None:
         found += [

@@ -28,7 +28,7 @@ ROOM = "compress.report"
 
 @cache
 def templates(**rooms: str) -> Environment:
-    """Returns the templates of this package, and of others that add to its page.
+    """Return the templates of this package, and of others that add to its page.
 
     Args:
         rooms: Packages by the name that their templates have: "own/part.html.j2" is in the
@@ -53,7 +53,7 @@ def templates(**rooms: str) -> Environment:
 
 
 def filled(environment: Environment, name: str, **values: Any) -> Markup:
-    """Returns a template, filled.
+    """Return a template, filled.
 
     Args:
         environment: From `templates`.
@@ -64,13 +64,13 @@ def filled(environment: Environment, name: str, **values: Any) -> Markup:
 
 
 def style_sheet() -> Markup:
-    """Returns the page's style sheet: ours, and so not escaped."""
+    """Return the page's style sheet: ours, and so not escaped."""
     return Markup(resources.files(ROOM).joinpath("templates", "style.css").read_text("utf-8"))
 
 
 @cache
 def scripts(room: str, library: str, ours: tuple[str, ...]) -> tuple[Markup, ...]:
-    """Returns the scripts of a live page: files of a package, and so not escaped.
+    """Return the scripts of a live page: files of a package, and so not escaped.
 
     Args:
         room: The package.
@@ -87,13 +87,13 @@ def scripts(room: str, library: str, ours: tuple[str, ...]) -> tuple[Markup, ...
 
 
 def digest(text: str) -> str:
-    """Returns a text's hash as a Content-Security-Policy names it."""
+    """Return a text's hash as a Content-Security-Policy names it."""
     found = base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
     return f"'sha256-{found}'"
 
 
 def embedded(value: Any) -> Markup:
-    """Returns JSON that holds no markup, whatever its texts say.
+    """Return JSON that holds no markup.
 
     Characters that would not be seen are spelled out; numbers that JSON has none for are null.
 
@@ -123,7 +123,7 @@ def _clean(value: Any) -> Any:
 
 
 def _shown(value: object) -> object:
-    """Returns what a template shows of a value, before it is escaped."""
+    """Return a value as a template shows it, before it is escaped."""
     if value is None:
         raise TypeError("A page must show texts and numbers. Received: None.")
     return value if isinstance(value, Markup) else visible(value)
@@ -145,6 +145,6 @@ class Cell:
 
 
 def two_lines(text: str) -> Cell:
-    """Returns "1.5 ms [1.4, 1.6]" with the interval under its value."""
+    """Return "1.5 ms [1.4, 1.6]" with the interval under its value."""
     value, bracket, interval = text.partition(" [")
     return Cell(value, f"[{interval}" if bracket else "")

@@ -31,7 +31,7 @@ AXES = {
     "size": ("Exported files: size", "gzipped file (counted)"),
     "latency": ("Exported files: latency", "one inference (measured, {}, {})"),
 }
-"""Titles of the panels of files, and what their costs are."""
+"""Titles of the panels of files, and labels of their costs."""
 LOG_FROM = 4.0
 """Ratio of the largest to the smallest value from which an axis is logarithmic."""
 LETTERS = 14
@@ -116,7 +116,7 @@ def _styled(axes: Axes, panel: Callable[[Axes], None]) -> None:
 
 
 def scale_costs(axes: Axes, xs: Sequence[float], unit: str = "") -> None:
-    """Sets a log axis where the values span a range, and readable ticks either way.
+    """Set a log axis where the values span a range, and readable ticks either way.
 
     Args:
         axes: What is drawn on.
@@ -133,7 +133,7 @@ def scale_costs(axes: Axes, xs: Sequence[float], unit: str = "") -> None:
 
 
 def cut_floor(axes: Axes, heights: list[float], shown: list[float]) -> None:
-    """Cuts failures near chance off the picture, and says how many.
+    """Cut failures near chance off the picture and write their number into it.
 
     Args:
         axes: What is drawn on.

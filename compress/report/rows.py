@@ -1,4 +1,4 @@
-"""What a report shows of a compression, read from the run's folder alone, and sections beside it.
+"""Contents of a compression's report, read from the run's folder, and further sections.
 
 Sections are handed in by whoever knows of more.
 """
@@ -65,7 +65,7 @@ class Report(Readable):
     sections: tuple[Section, ...] = ()
 
     def screen(self) -> Summary:
-        """Returns what is worth a screen."""
+        """Return the summary of one screen."""
         from compress.report.words import files_screen
 
         return files_screen(self)
@@ -96,7 +96,7 @@ class Report(Readable):
         )
 
     def tested(self, row: Row) -> int | None:
-        """Returns how many test examples judged a file; None where it is not on record."""
+        """Return the number of test examples of a file's quality; None: not on record."""
         counts = self.data.get("counts", {}).get("test")
         if row.artifact.tested is not None or not counts:
             return row.artifact.tested
@@ -104,7 +104,7 @@ class Report(Readable):
         return total
 
     def interval(self, row: Row, quality: str) -> tuple[float, float] | None:
-        """Returns the 95 % interval of a file's test quality; None where it is not known."""
+        """Return the 95 % interval of a file's test quality; None where it is not known."""
         count, value = self.tested(row), row.artifact.test.get(quality)
         if count and value is not None and quality in TASKS[self.kind].shares:
             return wilson(value, count)
@@ -113,7 +113,7 @@ class Report(Readable):
 
 
 def load_report(path: str | Path) -> Report:
-    """Reads a run's folder; nothing is measured or trained.
+    """Read a run's folder; nothing is measured or trained.
 
     Args:
         path: The `--out` folder of `paretune compress`.
@@ -125,7 +125,7 @@ def load_report(path: str | Path) -> Report:
 
 
 def read_report(folder: RunFolder) -> Report:
-    """Reads what the report of any run says about its compression.
+    """Read the compression's part of the report of any run.
 
     Args:
         folder: The run's.
@@ -139,8 +139,9 @@ def read_report(folder: RunFolder) -> Report:
     times = {
         name: _read_latency(folder, name) for name in RUNTIMES if folder.latency_of(name).exists()
     }
-    timed = times.pop(main, {})
+    timed = times.get(main)
     latency = timed if isinstance(timed, dict) else {}
+    others = {name: found for name, found in times.items() if found is not latency}
     rows = [
         Row(artifact, latency.get(artifact.id)) for item in compressed for artifact in item.files()
     ]
@@ -151,7 +152,7 @@ def read_report(folder: RunFolder) -> Report:
         folder.read_data_record(),
         compressed,
         tuple(rows),
-        times,
+        others,
         (GoalSection(read_record(folder.outcome, Outcome)),) if folder.outcome.exists() else (),
     )
     for item in compressed:
@@ -166,7 +167,7 @@ def read_report(folder: RunFolder) -> Report:
 
 
 def _read_latency(folder: RunFolder, runtime: str) -> dict[str, Latency] | str:
-    """Returns the times of a runtime by artifact, or why it was skipped."""
+    """Return the times of a runtime by artifact, or why it was skipped."""
     path = folder.latency_of(runtime)
     content = read_json(path)
     if "skipped" in content:
@@ -190,7 +191,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Known:
-    """What a section knows of a model that was compressed.
+    """A section's knowledge of a compressed model.
 
     Attributes:
         epochs: For how many it was trained before; None: it does not know.
@@ -204,7 +205,7 @@ class Known:
 
 
 class Section:
-    """One part of a report beside the compression; what is not overridden adds nothing.
+    """One part of a report beside the compression; methods not overridden add nothing.
 
     Attributes:
         front: Names of the models that no other is better than, in order: their files are marked.
@@ -225,19 +226,19 @@ class Section:
     verdict: Verdict | None = None
 
     def known(self, model: str) -> Known:
-        """Returns what is known of a model that was compressed."""
+        """Return the section's knowledge of a compressed model."""
         return Known()
 
     def warnings(self) -> list[str]:
-        """Returns what nobody may overlook, in sentences."""
+        """Return warnings, in sentences."""
         return []
 
     def to_json(self) -> dict[str, Any]:
-        """Returns keys of report.json."""
+        """Return keys of report.json."""
         return {}
 
     def csv_rows(self, quality: str) -> list[dict[str, Any]]:
-        """Returns lines of candidates.csv; see `compress.report.columns`.
+        """Return lines of candidates.csv; see `compress.report.columns`.
 
         Args:
             quality: The main one.
@@ -245,15 +246,15 @@ class Section:
         return []
 
     def tables(self) -> list[RenderableType]:
-        """Returns what stands on the terminal before the files."""
+        """Return tables and lines of the terminal, shown before the files."""
         return []
 
     def tiles(self) -> list[Tile]:
-        """Returns tiles, which stand first."""
+        """Return tiles, which stand first."""
         return []
 
     def points(self) -> Sequence[Points]:
-        """Returns sets of points that the live page explores, beside the files."""
+        """Return sets of points that the live page explores, beside the files."""
         return ()
 
     def charts(self) -> Sequence[Chart]:
@@ -261,15 +262,15 @@ class Section:
         return ()
 
     def panels(self) -> Sequence[Callable[[Axes], None]]:
-        """Return what draws panels of `pareto.png`, which stand first."""
+        """Return functions that draw panels of `pareto.png`, shown first."""
         return ()
 
     def above(self) -> Markup:
-        """Returns what stands on the page before the files."""
+        """Return the page's HTML before the files."""
         return Markup()
 
     def below(self) -> Markup:
-        """Returns what stands on the page behind the models."""
+        """Return the page's HTML after the models."""
         return Markup()
 
 

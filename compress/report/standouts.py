@@ -51,7 +51,7 @@ class Standout:
 
 @dataclass(frozen=True)
 class Standouts:
-    """What was chosen, and by what.
+    """The chosen files, and the quality that chose them.
 
     Attributes:
         quality: Name of the quality.
@@ -79,7 +79,7 @@ class Standouts:
         return next(item for item in self.chosen if item.what == BEST)
 
     def to_json(self, report: Report) -> dict[str, Any]:
-        """Returns the record as dictionaries, lists and numbers."""
+        """Return the record as dictionaries, lists and numbers."""
         if self.missing:
             return {"missing": self.missing}
         made: dict[str, Any] = {
@@ -208,7 +208,7 @@ def _select(report: Report, rows: list[Row], values: Mapping[str, float]) -> Row
 
 
 def _values(report: Report, quality: str) -> tuple[str, Mapping[str, float]]:
-    """Returns whose validation quality it is, and that of each file which has one."""
+    """Return the source of validation qualities, and the quality by file."""
     if all(quality in row.artifact.val for row in report.rows):
         return "the exported files", {
             row.artifact.id: row.artifact.val[quality] for row in report.rows
@@ -226,7 +226,5 @@ def _formats(report: Report) -> tuple[str, ...]:
     """Return the formats that the plan asks for; () where the record does not say it."""
     name = f"'{report.folder / 'plan.json'}': plan.export"
     export = conform(report.record["plan"].get("export", {}), dict[str, Any], name)
-    formats: tuple[str, ...] = conform(
-        export.get("formats", ()), tuple[str, ...], f"{name}.formats"
-    )
-    return formats
+    asked: tuple[str, ...] = conform(export.get("formats", ()), tuple[str, ...], f"{name}.formats")
+    return asked

@@ -34,7 +34,7 @@ NARROWEST = 12
 
 
 def said(text: object, style: str = "") -> Text:
-    """Returns one line as it is: brackets are no markup, control characters are spelled out.
+    """Return one line as it is: brackets are no markup, control characters are spelled out.
 
     Args:
         text: Whatever is to be read.
@@ -74,15 +74,15 @@ class Grid:
     _sections: set[int] = field(default_factory=set, init=False)
 
     def put(self, cells: Sequence[object]) -> None:
-        """Adds a row of plain texts."""
+        """Add a row of plain texts."""
         self._rows.append(tuple(line(cell) for cell in cells))
 
     def add_section(self) -> None:
-        """Puts space behind the last row."""
+        """Put space behind the last row."""
         self._sections.add(len(self._rows) - 1)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draws the table in the width that there is."""
+        """Draw the table in the width that there is."""
         widths, stacked = self._fitted(options.max_width)
         table = Table(
             title=said(self.title) if self.title else None,
@@ -109,7 +109,7 @@ class Grid:
             yield said(text.rstrip(), "dim")
 
     def _fitted(self, room: int) -> tuple[dict[int, int], bool]:
-        """Chooses the columns that are shown, their widths, and whether figures are stacked."""
+        """Choose the columns that are shown, their widths, and whether figures are stacked."""
         every = [*range(len(self.heads))]
         order = [self.heads.index(name) for name in self.drop]
         order += [
@@ -140,7 +140,7 @@ class Grid:
         return widths, stacked
 
     def _widen(self, widths: dict[int, int], room: int, stacked: bool) -> None:
-        """Gives what is left over to the heads, then to columns of several words."""
+        """Give spare room to the heads, then to columns of several words."""
         texts = [place for place in widths if self.heads[place] in self.wrap]
         for places in ([place for place in widths if place not in texts], texts):
             wanted = {place: self._widths(place, stacked)[1] - widths[place] for place in places}
@@ -151,7 +151,7 @@ class Grid:
                     widths[place] += min(more, spare * more // every)
 
     def _widths(self, place: int, stacked: bool) -> tuple[int, int]:
-        """Returns the least width of a column, and the one in which nothing is wrapped."""
+        """Return the least width of a column, and the one in which nothing is wrapped."""
         head = self.heads[place]
         cells = [self._cell(row, place, stacked) for row in self._rows]
         full = max([cell_len(part) for cell in cells for part in cell.split("\n")], default=0)
@@ -160,7 +160,7 @@ class Grid:
         return max(least, *map(cell_len, head.split() or [""])), max(full, cell_len(head))
 
     def _cell(self, row: tuple[str, ...], place: int, stacked: bool) -> str:
-        """Returns a cell; "123 us [121, 125]" in two lines where figures are stacked."""
+        """Return a cell; "123 us [121, 125]" in two lines where figures are stacked."""
         cell = row[place]
         if stacked and self.heads[place] not in self.left:
             for sign in (" [", " ("):
@@ -174,14 +174,14 @@ class Grid:
 
 
 def _total(widths: dict[int, int], places: set[int] | dict[int, int]) -> int:
-    """Returns the width of a table of these columns."""
+    """Return the width of a table of these columns."""
     return sum(widths[place] for place in places) + GAP * (len(places) - 1)
 
 
 def render_costs(
     name: str, analysis: Analysis, shares: dict[str, float], how: str, rows: str = "Layer"
 ) -> RenderableType:
-    """Returns the table of layers and the totals.
+    """Return the table of layers and the totals.
 
     Args:
         name: Of the model.
@@ -213,7 +213,7 @@ def render_costs(
 
 
 def costs_json(analysis: Analysis, shares: dict[str, float], how: str) -> dict[str, Any]:
-    """Returns the same as JSON."""
+    """Return the same as JSON."""
     return {
         "macs": analysis.macs,
         "flops": 2 * analysis.macs,
@@ -263,7 +263,7 @@ def _table(analysis: Analysis, shares: dict[str, float], rows: str) -> Grid:
 
 
 def render_graph_file(found: GraphFile) -> RenderableType:
-    """Returns inputs and outputs, the table of operators, and what cannot be done with the file.
+    """Return tables of inputs, outputs and operators, and the steps that the file rules out.
 
     Args:
         found: From `compress.measure.graph_files.read_graph_file`.
@@ -297,7 +297,7 @@ def _ports(found: GraphFile) -> Grid:
 
 
 def render_coupling(coupled: Coupled) -> RenderableType:
-    """Returns the tables of channels and residual blocks of `paretune inspect`.
+    """Return the tables of channels and residual blocks of `paretune inspect`.
 
     Args:
         coupled: From `compress.coupled_groups`.
@@ -367,7 +367,7 @@ def _blocks(coupled: Coupled) -> Grid:
 
 
 def _held_blocks(coupled: Coupled) -> Grid:
-    """Shows sums and branches that stay, those of one reason together."""
+    """Show sums and branches that stay, those of one reason together."""
     by_reason: dict[str, list[str]] = {}
     for row in coupled.held_blocks:
         by_reason.setdefault(row.reason, []).append(row.name)

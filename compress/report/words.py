@@ -1,4 +1,4 @@
-"""The report on the terminal, and its sentences.
+"""The report on the terminal, and its sentences about trades, measurement and choice.
 
 They say what was traded, and how files were measured, judged and chosen.
 """
@@ -29,7 +29,7 @@ NEGLIGIBLE = 0.02
 
 
 def render_tables(report: Report) -> RenderableType:
-    """Returns the terminal's report: sections, the exported files, how they were measured."""
+    """Return the terminal's report: sections, exported files, measurement conditions."""
     parts: list[RenderableType] = [said(line, "bold") for line in agreement_lines(report)]
     for section in report.sections:
         parts += section.tables()
@@ -53,7 +53,7 @@ def render_tables(report: Report) -> RenderableType:
 
 
 def files_screen(report: Report) -> Summary:
-    """Returns one row a file, dense and compressed, with its qualities and costs."""
+    """Return one row a file, dense and compressed, with its qualities and costs."""
     main = report.main
     verdict = standouts(report).verdict
     models = ", ".join(f"'{record.model}'" for record in report.compressed)
@@ -82,7 +82,7 @@ def files_screen(report: Report) -> Summary:
 
 
 def outputs_table(report: Report) -> tuple[list[str], list[list[str]]] | None:
-    """Return heads and a row for each output of what is chosen; None: there are not several.
+    """Return heads and a row for each output of the chosen file; None: it has only one.
 
     A metric that an output does not have is "-".
     """
@@ -154,7 +154,7 @@ def _change(name: str, original: Row | None, chosen: Row) -> str:
 
 
 def verdict(report: Report, model: str) -> str:
-    """Says what compression changed: accuracy, bytes, time; dense against pruned files."""
+    """Return a sentence on compression's effect: accuracy, bytes, time, dense against pruned."""
     rows = [row for row in report.rows if row.artifact.model == model]
     record = next(item for item in report.compressed if item.model == model)
     dense = [row for row in rows if row.artifact.variant == "dense"]
@@ -169,7 +169,7 @@ def verdict(report: Report, model: str) -> str:
 
 
 def training(report: Report, record: Compressed) -> str:
-    """Says how long the dense and the compressed model were trained, and what that means.
+    """Return a sentence on the training of the dense and the compressed model.
 
     What a compressed model gains over one that was trained for less long, or without its
     teacher, is not compression's.
@@ -204,7 +204,7 @@ def training(report: Report, record: Compressed) -> str:
 
 
 def time_traded(row: Row) -> str:
-    """Says how much faster or slower a file is than its baseline, where this run can tell."""
+    """Return a file's gain or loss of time against its baseline, in words."""
     latency = row.latency
     if latency is None:
         return "not timed"
@@ -218,7 +218,7 @@ def time_traded(row: Row) -> str:
 
 
 def conditions(report: Report) -> str:
-    """Says on what, by what and how often latency was measured."""
+    """Return a sentence on the conditions of the latency measurement."""
     timed = next((row.latency for row in report.rows if row.latency), None)
     if timed is None:
         return "Latency was not measured."
@@ -236,7 +236,7 @@ def conditions(report: Report) -> str:
 
 
 def tested(report: Report, row: Row) -> str:
-    """Says how good a file is on the test part: "94.00 % [91.05, 96.01], n = 360"."""
+    """Return a file's test quality: "94.00 % [91.05, 96.01], n = 360"."""
     text = formats.quality(report.main, row.artifact.test.get(report.main))
     ends = formats.interval(report.main, report.interval(row, report.main))
     count = report.tested(row)
@@ -246,7 +246,7 @@ def tested(report: Report, row: Row) -> str:
 
 
 def judged(report: Report) -> str:
-    """Says what the qualities of exported files are of, and what the brackets mean."""
+    """Return a sentence on the origin of files' qualities and the meaning of brackets."""
     if not report.rows:
         return ""
     first = report.rows[0]
@@ -264,7 +264,7 @@ def judged(report: Report) -> str:
 
 
 def chosen_lines(report: Report, found: Standouts) -> list[str]:
-    """Says which files stand out, and how good they are on the test part."""
+    """Return sentences on the files that stand out, with their test qualities."""
     if found.to_ship is None:
         return [f"No file is chosen to ship: {found.missing}."]
     ship, best = found.to_ship, found.best
@@ -280,13 +280,13 @@ def chosen_lines(report: Report, found: Standouts) -> list[str]:
 
 
 def learnt_lines(report: Report) -> list[str]:
-    """Says which models have learnt the validation part, and what that means."""
+    """Return warnings about models that were trained on the validation part."""
     found = [text for section in report.sections for text in section.warnings()]
     return found + [learnt_line(record) for record in report.compressed if record.val_learnt]
 
 
 def learnt_line(record: Compressed) -> str:
-    """Says that a model's compression was not selected by validation data, and why."""
+    """Return the warning that a model or its teacher was trained on the validation part."""
     return (
         f"{record.model}: the model or its teacher has learnt the validation part. It selected "
         "nothing (the last epoch was kept), and its figures are too good."
@@ -294,7 +294,7 @@ def learnt_line(record: Compressed) -> str:
 
 
 def other_runtimes(report: Report) -> list[str]:
-    """Says for each runtime beside LiteRT what it measured, or why it did not."""
+    """Return a line for each further runtime: its times, or the reason that it was skipped."""
     lines = []
     for runtime, found in report.others.items():
         if isinstance(found, str):
@@ -314,7 +314,7 @@ def other_runtimes(report: Report) -> list[str]:
 
 
 def _finetuned(record: Compressed, file: str = "") -> int | None:
-    """Returns the epochs of the fine-tuning of a file's net, or the most of any net's.
+    """Return the epochs of the fine-tuning of a file's net, or the most of any net's.
 
     Args:
         record: Of the model.
@@ -331,7 +331,7 @@ def _finetuned(record: Compressed, file: str = "") -> int | None:
 
 
 def _more(record: Compressed, file: str = "") -> str:
-    """Returns how many epochs compression trained; see `_finetuned`."""
+    """Return the number of compression's epochs in words; see `_finetuned`."""
     count, least = _finetuned(record, file), ""
     if count is not None and not file and len(set(record.each.values())) > 1:
         least = "up to "
@@ -342,7 +342,7 @@ def _more(record: Compressed, file: str = "") -> str:
 
 
 def _trade(old: Row, new: Row, unpruned: Row | None, main: str, record: Compressed) -> str:
-    """Compares a pruned file with the dense baseline; says what the format alone gives."""
+    """Compare a pruned file with the dense baseline and say what the format alone gives."""
     gained = formats.change(main, new.artifact.test[main] - old.artifact.test[main])
     quality = main if main == "accuracy" else meaning(main)[0]
     smaller = old.artifact.gzip_bytes / new.artifact.gzip_bytes

@@ -15,7 +15,7 @@ __all__ = ["GraphFile", "Port", "read_graph_file"]
 def read_graph_file(
     path: str | Path, input_shape: InputShape | None = None, *, signature: str = ""
 ) -> GraphFile:
-    """Reads a SavedModel or a LiteRT file, and counts its operators at batch 1.
+    """Read a SavedModel or a LiteRT file, and count its operators at batch 1.
 
     A `.tflite` file is read and nothing of it is run. A SavedModel is a program: TensorFlow loads
     it, which fills its tables, so look at folders only that you trust.

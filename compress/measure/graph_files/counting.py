@@ -1,4 +1,4 @@
-"""Counts a graph of operations, whatever file it comes from: a row an operator.
+"""Costs of a graph of operations, a row an operator.
 
 What a loop holds counts as often as it runs, where the graph says that: counters up to a limit.
 """
@@ -15,7 +15,7 @@ from compress.measure.layer_costs import Analysis, LayerCost, peak_bytes
 
 
 def count_graph(graph: Graph, table: Table) -> Analysis:
-    """Counts the costs of one inference at the sizes that a graph has.
+    """Count the costs of one inference at the sizes that a graph has.
 
     Constants are counted as parameters at the operator that reads them first. What loops hold
     is multiplied by their rounds; where these are not known it is not counted.
@@ -44,7 +44,7 @@ class _Place:
     reason: str = ""
 
     def named(self, name: str) -> str:
-        """Returns a name with where it stands; what a converter wrote may say that itself."""
+        """Return a name behind its scope, unless the converter's name holds the scope already."""
         return name if name.startswith(self.prefix) else f"{self.prefix}{name}"
 
 
@@ -57,7 +57,7 @@ class _Counter:
         self._told: set[int] = set()  # ids of constants that are counted
 
     def run(self, graph: Graph, place: _Place) -> int | None:
-        """Counts a graph's operators and returns its peak of bytes."""
+        """Count a graph's operators and return its peak of bytes."""
         inner: dict[int, int | None] = {}
         for operator in graph.operators:
             for tensor in operator.given:
@@ -90,7 +90,7 @@ class _Counter:
     # -- graphs inside ----------------------------------------------------------------------
 
     def _inside(self, operator: Operator, place: _Place) -> int | None:
-        """Counts what an operator runs, and returns the largest peak."""
+        """Count what an operator runs, and return the largest peak."""
         kind, given = operator.kind, operator.inputs
         times, reason = place.times, place.reason
         carried: Sequence[bool] | None = None
@@ -154,7 +154,7 @@ class _Counter:
 
 
 def _density(weights: Sequence[Tensor]) -> float:
-    """Returns the share of a kernel that is not zero; 1 where there is no kernel, or several."""
+    """Return the share of a kernel that is not zero; 1 where there is no kernel, or several."""
     kernels = [weight for weight in weights if len(weight.shape or ()) > 1]
     if len(kernels) != 1:
         return 1.0
@@ -162,7 +162,7 @@ def _density(weights: Sequence[Tensor]) -> float:
 
 
 def rounds(loop: Operator) -> int | None:
-    """Returns how many rounds a loop takes; None: that depends on values.
+    """Return the number of rounds of a loop; None: it depends on values.
 
     Known is a condition "counter < limit", or several of them joined by "and", whose counters
     begin at constants, grow by constants, and whose limits are constants.
@@ -176,13 +176,13 @@ def rounds(loop: Operator) -> int | None:
 
 
 def is_carried(body: Graph, place: int) -> bool:
-    """Tells whether a loop's body hands an input on as it is."""
+    """Return whether a loop's body hands an input on as it is."""
     makers = body.makers()
     return _source(body.outputs[place], makers) is body.inputs[place]
 
 
 def _source(tensor: Tensor, makers: dict[int, Operator]) -> Tensor:
-    """Returns what a tensor is a copy of."""
+    """Return the tensor behind copies and casts."""
     passes = ("identity", "dequantize", "cast")
     while (maker := makers.get(id(tensor))) is not None and _word(maker) in passes:
         (tensor,) = maker.given[:1]
@@ -190,7 +190,7 @@ def _source(tensor: Tensor, makers: dict[int, Operator]) -> Tensor:
 
 
 def _word(operator: Operator) -> str:
-    """Returns one spelling for LOGICAL_AND and LogicalAnd."""
+    """Return one spelling for LOGICAL_AND and LogicalAnd."""
     return operator.kind.replace("_", "").lower()
 
 
@@ -229,7 +229,7 @@ class _Loop:
         return None if given is None else given.number
 
     def _number(self, tensor: Tensor) -> float | None:
-        """Returns a limit: a constant, or an input that stays what it was at first."""
+        """Return a limit: a constant, or an input that no round changes."""
         source = _source(tensor, self._makers)
         if source.number is not None:
             return source.number
@@ -239,7 +239,7 @@ class _Loop:
         return self._first(place)
 
     def _step(self, place: int) -> float | None:
-        """Returns what each round adds to a counter."""
+        """Return the step of a counter."""
         maker = self._made.get(id(_source(self._body.outputs[place], self._made)))
         if maker is None or _word(maker) not in ("add", "addv2") or len(maker.given) != 2:
             return None

@@ -1,4 +1,4 @@
-"""A model that is no Keras model, and its graph of operations, whatever file it comes from."""
+"""Records of graph files (LiteRT, SavedModel) and of their operations."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Graph:
     operators: tuple[Operator, ...]
 
     def makers(self) -> dict[int, Operator]:
-        """Returns the operator that makes each tensor, by the tensor's id."""
+        """Return the operator that makes each tensor, by the tensor's id."""
         return {id(tensor): item for item in self.operators for tensor in item.outputs}
 
 
@@ -144,7 +144,7 @@ class Port:
 
 
 def shape_text(port: Port) -> str:
-    """Returns "1 x ? x 3", or "any" where the rank is open."""
+    """Return "1 x ? x 3", or "any" where the rank is open."""
     if port.shape is None:
         return "any"
     return " x ".join("?" if size is None else str(size) for size in port.shape) or "a scalar"
@@ -186,7 +186,7 @@ class GraphFile(Readable):
         return None if size == 1 else size
 
     def screen(self) -> Summary:
-        """Returns what is worth a screen: the totals, the costliest operators, what it is."""
+        """Return the summary of one screen: totals, costliest operators, kind of file."""
         found = self.costs.screen()
         lines = [f"takes {_ports(self.inputs)}", f"gives {_ports(self.outputs)}"]
         if self.batch:
@@ -204,7 +204,7 @@ class GraphFile(Readable):
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Returns everything but the costs."""
+        """Return everything but the costs."""
         return {
             "file": str(self.path),
             "kind": self.what.kind,
@@ -219,7 +219,7 @@ class GraphFile(Readable):
 
 
 def _ports(ports: tuple[Port, ...]) -> str:
-    """Returns "x 1 x 28 float32; y 1 x 2 int8 (scale 0.0039, zero point -128)"."""
+    """Return "x 1 x 28 float32; y 1 x 2 int8 (scale 0.0039, zero point -128)"."""
     return "; ".join(
         f"{port.name} {shape_text(port)} {port.dtype}"
         + (f" (scale {port.scale:.6g}, zero point {port.zero_point})" if port.scale else "")

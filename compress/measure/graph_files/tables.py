@@ -1,4 +1,4 @@
-"""What operations of LiteRT and TensorFlow cost: what is counted, what is no MAC, and why not."""
+"""Cost tables of LiteRT's and TensorFlow's operations: rules, kinds without MACs, reasons."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Table:
     unknown: str = "no counting rule for this operation"
 
     def macs(self, operator: Operator) -> tuple[int | None, str]:
-        """Returns multiply-accumulates, or None and why they are not counted."""
+        """Return multiply-accumulates, or None and why they are not counted."""
         kind = operator.kind
         if kind in self.rules:
             try:
@@ -57,7 +57,7 @@ class Table:
         return None, self.reasons.get(kind, self.unknown)
 
     def others(self, operator: Operator) -> int | None:
-        """Returns elementwise operations; None where a size is unknown."""
+        """Return elementwise operations; None where a size is unknown."""
         kind = self.alike.get(operator.kind)
         if kind is None:
             return 0
@@ -74,7 +74,7 @@ class Table:
 
 
 def shape_of(operator: Operator, place: int | None) -> Shape:
-    """Returns the shape of an input, or (None) of the first output.
+    """Return the shape of an input, or (None) of the first output.
 
     Raises:
         Uncountable: A size is unknown, or the input is missing.
@@ -112,7 +112,7 @@ def matmul(operator: Operator, *turned: bool) -> int:
 
 
 def names(text: str, value: str) -> dict[str, str]:
-    """Returns a table in which every kind of a text has the same value."""
+    """Return a table in which every kind of a text has the same value."""
     return dict.fromkeys(text.split(), value)
 
 

@@ -34,7 +34,7 @@ _CALLS = re.compile(r"(?:^|(?<=/))(?:Stateful)?PartitionedCall(?:_\d+)?/")
 
 
 def count_saved_model(model: SavedModel, sizes: Sequence[tuple[int, ...]]) -> Analysis:
-    """Counts a loaded SavedModel, with constants in place of its variables.
+    """Count a loaded SavedModel, with constants in place of its variables.
 
     Args:
         model: With the signature that is counted.
@@ -72,7 +72,7 @@ class Library:
         self._functions = {item.signature.name: item for item in graph_def.library.function}
 
     def flat(self, name: str) -> tuple[list[Any], list[str], list[str]]:
-        """Returns a function's nodes, the names of its arguments and those of its results.
+        """Return a function's nodes, the names of its arguments and those of its results.
 
         Nodes are in an order in which they can be made; calls are opened.
         """
@@ -88,7 +88,7 @@ class Library:
         return graph_def.node, arguments, [flat_names[name] for name in made]
 
     def flattened(self, nodes: Sequence[Any]) -> tuple[list[Any], dict[str, str]]:
-        """Returns nodes without calls, in order, and what took the place of calls' results."""
+        """Return nodes in order with calls inlined, and the aliases of calls' results."""
         made: list[Any] = []
         aliases: dict[str, str] = {}
         self._open(nodes, "", made, aliases)
@@ -126,12 +126,12 @@ class Library:
 
 
 def tensor_name(name: str) -> str:
-    """Returns "node:0" for "node"."""
+    """Return "node:0" for "node"."""
     return name if ":" in name else f"{name}:0"
 
 
 def resolved(name: str, aliases: Mapping[str, str]) -> str:
-    """Returns the tensor that stands behind calls and arguments."""
+    """Return the tensor that stands behind calls and arguments."""
     name = tensor_name(name)
     while name in aliases:
         name = tensor_name(aliases[name])
@@ -139,7 +139,7 @@ def resolved(name: str, aliases: Mapping[str, str]) -> str:
 
 
 def _ordered(nodes: Sequence[Any]) -> list[Any]:
-    """Returns nodes behind what they read; calls' arguments may have been made later.
+    """Return nodes behind what they read; calls' arguments may have been made later.
 
     Raises:
         InputError: Nodes read each other in a circle, as loops of TensorFlow 1 do.
@@ -209,7 +209,7 @@ class _Builder:
     # -- ordinary nodes -----------------------------------------------------------------------
 
     def _import(self, nodes: Sequence[Any]) -> None:
-        """Adds nodes to TensorFlow's graph, which infers their sizes, and records them."""
+        """Add nodes to TensorFlow's graph, which infers their sizes, and record them."""
         if not nodes:
             return
         graph_def = tf.compat.v1.GraphDef()
@@ -227,7 +227,7 @@ class _Builder:
             self._record(node, self.graph.get_operation_by_name(node.name))
 
     def _tell_elements(self, node: Any) -> None:
-        """Puts the shape of what a list holds in place of the open one that a reader was given."""
+        """Give readers of a tensor list the known shape of its elements."""
         shape = self.elements.get(node.input[0]) if node.op in _READERS else None
         if shape is None or None in shape:
             return
@@ -237,7 +237,7 @@ class _Builder:
         node.input[_READERS[node.op]] = constant.name
 
     def _record(self, node: Any, operation: Any) -> None:
-        """Records an operation and its results, and of lists the shape of what they hold."""
+        """Record an operation and its results, and the element shapes of tensor lists."""
         self._made.update((tensor.name, tensor) for tensor in operation.outputs)
         name = f"{node.name}:0"
         if node.op == "TensorListFromTensor":
@@ -316,7 +316,7 @@ class _Builder:
         bodies: tuple[Graph, ...],
         condition: Graph | None,
     ) -> None:
-        """Adds a stand-in of known sizes for what has graphs of its own, and records it."""
+        """Add a stand-in of known sizes for what has graphs of its own, and record it."""
         types = node.attr["T" if node.op in LOOPS else "Tout"].list.type
         outputs = []
         with self.graph.as_default():
@@ -334,7 +334,7 @@ class _Builder:
     def _function(
         self, name: str, shapes: Sequence[Shape], elements: Sequence[Shape]
     ) -> tuple[Graph, list[Shape]]:
-        """Returns a function at known sizes, and what those of its results hold that are lists."""
+        """Return a function's graph at known sizes, and the element shapes of its lists."""
         nodes, arguments, results = self.library.flat(name)
         by_name = {node.name: node for node in nodes}
         inner = _Builder(self.library)
@@ -351,7 +351,7 @@ def _shape(tensor: Any) -> Shape:
 
 
 def _common(one: Shape, other: Shape) -> Shape:
-    """Returns what two shapes agree in."""
+    """Return the sizes that two shapes share; others are open."""
     if one is None or other is None or len(one) != len(other):
         return None
     return tuple(a if a == b else None for a, b in zip(one, other, strict=True))
@@ -362,7 +362,7 @@ def _merged(shapes: Sequence[Shape], body: Graph) -> list[Shape]:
 
 
 def _value(tensor: Any, left: int = 32) -> Any:
-    """Returns the value of a tensor, by at most so many operations; None: it is not known."""
+    """Return the value of a tensor, by at most so many operations; None: it is not known."""
     size = tensor.shape.num_elements()
     # a tensor of many numbers is no size
     if not left or (size is not None and size > 4096):

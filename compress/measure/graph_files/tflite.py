@@ -33,7 +33,7 @@ _BODIES = (
 def read_tflite(
     path: Path, what: Foreign, input_shape: InputShape | None, signature: str
 ) -> GraphFile:
-    """Reads and counts a `.tflite` file; see `compress.measure.graph_files.read_graph_file`."""
+    """Read and count a `.tflite` file; see `compress.measure.graph_files.read_graph_file`."""
     reader = TFLiteReader(path)
     names = tuple(reader.signatures)
     if signature and signature not in names:
@@ -90,7 +90,7 @@ class TFLiteReader:
 
     @contextmanager
     def doubted(self) -> Iterator[None]:
-        """Takes any error while the file is read for damage: LiteRT does not check everything.
+        """Take any error while the file is read for damage: LiteRT does not check everything.
 
         Raises:
             InputError: In place of the error.
@@ -108,7 +108,7 @@ class TFLiteReader:
         )
 
     def ports(self, signature: str) -> tuple[list[Port], list[Port]]:
-        """Returns inputs and outputs; open sizes are None."""
+        """Return inputs and outputs; open sizes are None."""
         graph = self._model.subgraphs[self._number(signature)]
         taken, given = (
             [self._port(graph.tensors[number], names.get(int(number), "")) for number in numbers]
@@ -119,11 +119,11 @@ class TFLiteReader:
         return taken, given
 
     def _number(self, signature: str) -> int:
-        """Returns the number of the graph behind a signature; of none the first."""
+        """Return the number of the graph behind a signature; of none the first."""
         return int(self.signatures[signature].subgraphIndex) if signature in self.signatures else 0
 
     def _mapped(self, signature: str) -> list[dict[int, str]]:
-        """Returns the names that a signature gives to inputs and outputs."""
+        """Return the names that a signature gives to inputs and outputs."""
         item = self.signatures.get(signature)
         return [
             {int(port.tensorIndex): _text(port.name) for port in getattr(item, part, None) or ()}
@@ -135,7 +135,7 @@ class TFLiteReader:
         return Port(name or _text(tensor.name), _declared(tensor), dtype, scale, zero)
 
     def graph(self, signature: str, sizes: Sequence[Sizes]) -> Graph:
-        """Returns the operators behind a signature, at known sizes of its inputs.
+        """Return the operators behind a signature, at known sizes of its inputs.
 
         Args:
             signature: Its name; empty: the first graph.
@@ -150,7 +150,7 @@ class TFLiteReader:
         return self._graph(number, known, self._mapped(signature)[1])
 
     def _resized(self, shapes: Sequence[Sizes]) -> dict[int, tuple[int, ...]]:
-        """Lets LiteRT work out all shapes of the first graph; nothing is run.
+        """Let LiteRT work out all shapes of the first graph; nothing is run.
 
         Returns:
             The shapes by tensor; those that only running it tells are left out.
@@ -198,7 +198,7 @@ class TFLiteReader:
                 tensors[item.outputs[0]] = inputs[0]  # the constant itself, however it is stored
                 continue
             made = [int(place) for place in item.outputs]
-            name = made and (_stand_of(tensors[made[0]].name) or outputs.get(made[0]))
+            name = (_stand_of(tensors[made[0]].name) or outputs.get(made[0])) if made else ""
             operators.append(
                 Operator(
                     _text(code.customCode) if kind == "CUSTOM" and code.customCode else kind,
@@ -215,7 +215,7 @@ class TFLiteReader:
         )
 
     def _inside(self, item: Any) -> tuple[dict[str, Any], Graph | None, tuple[Graph, ...]]:
-        """Returns an operator's options, and of loops and branches the graphs inside."""
+        """Return an operator's options, and of loops and branches the graphs inside."""
         options: dict[str, Any] = {}
         for part in (item.builtinOptions, item.builtinOptions2):
             options |= vars(part) if part is not None else {}
@@ -247,7 +247,7 @@ class TFLiteReader:
         return np.asarray(buffer.data, np.uint8)
 
     def _scale(self, raw: Any) -> tuple[float, int]:
-        """Returns scale and zero point, the first of them where there is one a channel."""
+        """Return scale and zero point, the first of them where there is one a channel."""
         quantization = raw.quantization
         scales = [] if quantization is None else quantization.scale
         if scales is None or len(scales) == 0 or "int" not in self._types[raw.type]:
@@ -265,13 +265,13 @@ def _text(name: Any) -> str:
 
 
 def _stand_of(name: str) -> str:
-    """Returns where an operator stands, from the name of what it makes."""
+    """Return an operator's scope, from the name of its output."""
     first = _CALLS.sub("", name.split(";")[0])
     return "" if _NAMELESS.match(first) else first
 
 
 def _declared(raw: Any) -> Sizes:
-    """Returns a tensor's shape as the file declares it, open sizes as None."""
+    """Return a tensor's shape as the file declares it, open sizes as None."""
     if raw.shape is None or len(raw.shape) == 0:
         return ()
     signature = raw.shapeSignature
@@ -280,7 +280,7 @@ def _declared(raw: Any) -> Sizes:
 
 
 def _values(data: npt.NDArray[np.uint8], dtype: str) -> npt.NDArray[Any]:
-    """Returns a constant's numbers; of types that share bytes, whole numbers that are as zero."""
+    """Return a constant's numbers; of types that share bytes, whole numbers that are as zero."""
     bits = {"int2": 2, "int4": 4, "uint4": 4}.get(dtype)
     if bits is None:
         # NumPy lacks some types: these show which numbers are zero

@@ -25,7 +25,7 @@ _RELUS = ("relu", "relu6")
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """Calls that a runtime runs as one, in their order; each takes what the one before makes.
+    """Calls that a runtime runs as one, a chain in their order.
 
     Attributes:
         steps: The calls.
@@ -59,12 +59,12 @@ class Unit:
 
 
 def kind_of(step: Step) -> str:
-    """Returns the class name of a call's layer or operation."""
+    """Return the class name of a call's layer or operation."""
     return type(step.node.operation).__name__
 
 
 def units_of(steps: Sequence[Step], outputs: Collection[Any]) -> list[Unit]:
-    """Returns the units of a model; calls that compute nothing in inference belong to none.
+    """Return the units of a model; calls that compute nothing in inference belong to none.
 
     Args:
         steps: All calls, in their order.
@@ -97,12 +97,12 @@ def _readers(steps: Sequence[Step], outputs: Collection[Any]) -> Readers[Step]:
 
 
 def _only_user(step: Step, graph: Readers[Step]) -> Step | None:
-    """Returns the call that alone takes what a call makes."""
+    """Return the only consumer of a call's output; None: there are others, or none."""
     return graph.only_user(step.outputs[0]) if len(step.outputs) == 1 else None
 
 
 def fuses(chain: Sequence[Step], following: Step) -> bool:
-    """Tells whether runtimes run a call together with those before it.
+    """Return whether runtimes run a call together with those before it.
 
     Args:
         chain: Calls in a row, the unit so far.
@@ -124,7 +124,7 @@ def fuses(chain: Sequence[Step], following: Step) -> bool:
 
 
 def _relu(step: Step) -> bool:
-    """Tells whether a call is a ReLU or ReLU6, which kernels take in."""
+    """Return whether a call is a ReLU or ReLU6, which kernels take in."""
     operation, kind = step.node.operation, kind_of(step)
     if kind == "ReLU":
         slope, threshold = operation.negative_slope, operation.threshold
@@ -133,7 +133,7 @@ def _relu(step: Step) -> bool:
 
 
 def _activation(operation: Any) -> str:
-    """Returns the name of the activation that a layer applies; empty: none."""
+    """Return the name of the activation that a layer applies; empty: none."""
     function = getattr(operation, "activation", None)
     if function is None:
         return ""
@@ -148,7 +148,7 @@ def _computes_nothing(step: Step) -> bool:
 
 
 def leaving(steps: Sequence[Step], layers: Collection[str], outputs: Collection[Any]) -> set[int]:
-    """Returns which calls are not made when a residual branch leaves, by id of the step.
+    """Return which calls are not made when a residual branch leaves, by id of the step.
 
     Args:
         steps: All calls, in their order.

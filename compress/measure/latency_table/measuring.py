@@ -51,7 +51,7 @@ def measure_calls(
     seed: int = 0,
     on_progress: OnProgress | None = None,
 ) -> LatencyTable:
-    """Measures how long single calls take on a runtime, at batch size 1.
+    """Measure the latency of single calls on a runtime, at batch size 1.
 
     Many calls are converted at once and timed in one interleaved loop, each in a file of its
     own, beside a file of one operation on one number: its time is what a run costs beside the
@@ -129,7 +129,7 @@ def _timed(
     seed: int,
     told: OnProgress,
 ) -> tuple[list[CallTime], Latency]:
-    """Times the files of a batch and the empty one, until each time's error is small enough."""
+    """Time the files of a batch and the empty one, until each time's error is small enough."""
     files = {"empty": empty} | {
         str(place): item.file for place, item in enumerate(batch) if item.file is not None
     }
@@ -189,7 +189,7 @@ class CallItem:
 
     @classmethod
     def made(cls, key: CallKey, make: Callable[[], Any]) -> CallItem:
-        """Makes the model of a call; one that cannot be timed gets the reason in its place."""
+        """Make the model of a call; one that cannot be timed gets the reason in its place."""
         try:
             model = make()
             costs = count_macs(model)
@@ -206,7 +206,7 @@ class CallItem:
         return found
 
     def place(self, found: Path | str, runtime: str, threads: int) -> None:
-        """Takes the file, if the runtime runs it; the model is needed no more."""
+        """Take the file, if the runtime runs it; the model is needed no more."""
         self.model = None
         if isinstance(found, str):
             self.reason = found
@@ -222,7 +222,7 @@ class CallItem:
 
 
 def batches(models: Mapping[CallKey, Callable[[], Any]]) -> Iterator[list[CallItem]]:
-    """Yields calls with their models, few enough to be in memory together.
+    """Yield calls with their models, few enough to be in memory together.
 
     Args:
         models: Makes a small model of each call alone.
@@ -245,7 +245,7 @@ def batches(models: Mapping[CallKey, Callable[[], Any]]) -> Iterator[list[CallIt
 
 
 def empty_model() -> Any:
-    """Returns the model of one operation on one number."""
+    """Return the model of one operation on one number."""
     import keras
 
     inputs = keras.Input((1,))
@@ -253,7 +253,7 @@ def empty_model() -> Any:
 
 
 def estimated(calls: list[CallTime]) -> tuple[CallTime, ...]:
-    """Fills in the times of calls that were not measured, by their operations.
+    """Fill in the times of calls that were not measured, by their operations.
 
     Raises:
         RunFailed: None was measured.

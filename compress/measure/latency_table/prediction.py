@@ -41,12 +41,12 @@ FEWEST_NETS = 4
 
 
 def alignment(width: int) -> int:
-    """Returns the largest power of two up to `TILE` that divides a width."""
+    """Return the largest power of two up to `TILE` that divides a width."""
     return min(TILE, width & -width)
 
 
 def thinned(widths: Sequence[int], most: int = MOST) -> list[int]:
-    """Returns the places of the widths that are measured.
+    """Return the places of the widths that are measured.
 
     Args:
         widths: All that can be asked for, rising.
@@ -65,12 +65,12 @@ def thinned(widths: Sequence[int], most: int = MOST) -> list[int]:
 
 
 def few(count: int, most: int = FEW) -> list[int]:
-    """Returns so many of the places 0 to count - 1, the first and the last among them."""
+    """Return so many of the places 0 to count - 1, the first and the last among them."""
     return sorted({round(at) for at in np.linspace(0, count - 1, min(count, most))})
 
 
 def spreading(widths: Sequence[int], picked: Sequence[int], *, tiled: bool = True) -> Numbers:
-    """Returns the matrix that interpolates: measured times -> times at all widths.
+    """Return the matrix that interpolates: measured times -> times at all widths.
 
     Args:
         widths: All, rising.
@@ -96,7 +96,7 @@ def spreading(widths: Sequence[int], picked: Sequence[int], *, tiled: bool = Tru
 
 
 def located(values: Numbers, at: Numbers) -> tuple[Places, Numbers]:
-    """Returns between which of some rising numbers others lie: the place below, and the share.
+    """Return between which of some rising numbers others lie: the place below, and the share.
 
     Args:
         values: (...), within `at`.
@@ -109,7 +109,7 @@ def located(values: Numbers, at: Numbers) -> tuple[Places, Numbers]:
 
 
 def multilinear(table: Numbers, where: Sequence[tuple[Places, Numbers]]) -> Numbers:
-    """Returns values between the entries of a table, linear along each axis.
+    """Return values between the entries of a table, linear along each axis.
 
     Args:
         table: One axis for each entry of `where`; of none it is a number.
@@ -149,14 +149,14 @@ class Calibration(Record):
     error: float = 0.0
 
     def weights_ms(self, weight_bytes: npt.NDArray[Any]) -> Numbers:
-        """Returns what weights cost beside the calls in ms, elementwise."""
+        """Return the cost of weights beside the calls in ms, elementwise."""
         return np.asarray(self.per_byte * np.maximum(0.0, weight_bytes - self.beyond))
 
 
 def calibrate(
     sums: npt.NDArray[Any], weight_bytes: npt.NDArray[Any], measured: npt.NDArray[Any]
 ) -> Calibration:
-    """Fits by least squares of relative errors.
+    """Fit by least squares of relative errors.
 
     Args:
         sums: Times of nets by their calls in ms, (nets,), above 0.
@@ -185,7 +185,7 @@ def calibrate(
 
 
 def _fitted(relative: Numbers, held: Numbers, times: Numbers) -> tuple[float, float, float]:
-    """Returns factor, slope and threshold of least error; no slope where no excess grows."""
+    """Return factor, slope and threshold of least error; no slope where no excess grows."""
     factor = float(relative.sum() / (relative @ relative))
     best = (float(((factor * relative - 1.0) ** 2).sum()), factor, 0.0, 0.0)
     # thresholds from no byte to the largest net's

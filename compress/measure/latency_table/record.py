@@ -70,7 +70,7 @@ class LatencyTable(Record):
         return key in self._by_key
 
     def __getitem__(self, key: CallKey) -> CallTime:
-        """Returns the time of a call.
+        """Return the time of a call.
 
         Raises:
             InputError: The table does not hold it.
@@ -86,11 +86,11 @@ class LatencyTable(Record):
         return self._by_key[key]
 
     def missing(self, keys: Iterable[CallKey]) -> list[CallKey]:
-        """Returns those of some keys that the table lacks, each once."""
+        """Return those of some keys that the table lacks, each once."""
         return [key for key in dict.fromkeys(keys) if key not in self._by_key]
 
     def only(self, keys: Iterable[CallKey]) -> LatencyTable:
-        """Returns the table of some of its calls.
+        """Return the table of some of its calls.
 
         Raises:
             InputError: It lacks one.
@@ -103,7 +103,7 @@ class LatencyTable(Record):
         return tuple(call for call in self.calls if not call.measured)
 
     def joined(self, other: LatencyTable) -> LatencyTable:
-        """Returns both tables in one; of calls that both hold the other's times.
+        """Return both tables in one; of calls that both hold the other's times.
 
         Raises:
             InputError: They were not measured alike.
@@ -120,12 +120,12 @@ class LatencyTable(Record):
         return replace(other, calls=tuple(calls.values()), warnings=warnings)
 
     def save(self, path: str | Path) -> None:
-        """Writes the table as JSON, atomically."""
+        """Write the table as JSON, atomically."""
         write_json(Path(path), self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> LatencyTable:
-        """Reads what `save` wrote.
+        """Read a table that `save` wrote.
 
         Raises:
             InputError: No such file, or it holds something else.
@@ -189,7 +189,7 @@ class CallKey(Record):
     config: str
 
     def __str__(self) -> str:
-        """Returns "Conv2D+ReLU 28x28x16 -> 28x28x32"."""
+        """Return "Conv2D+ReLU 28x28x16 -> 28x28x32"."""
         given, made = (
             ", ".join("x".join(map(str, shape[1:])) or "1" for shape in shapes)
             for shapes in (self.inputs, self.outputs)
@@ -202,7 +202,7 @@ def key_of(
     inputs: Sequence[Shape],
     outputs: Sequence[Shape],
 ) -> CallKey:
-    """Returns the key of calls in a row.
+    """Return the key of calls in a row.
 
     Args:
         calls: Class name and config of each; a config may hold anything, arguments of the call
@@ -219,14 +219,14 @@ def key_of(
 
 
 def cache_folder() -> Path:
-    """Returns where tables are kept: `PARETUNE_CACHE`, or paretune/ in the user's cache folder."""
+    """Return where tables are kept: `PARETUNE_CACHE`, or paretune/ in the user's cache folder."""
     if own := os.environ.get("PARETUNE_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paretune"
 
 
 def kept_table(runtime: str, format: str, threads: int) -> LatencyTable | None:
-    """Returns what was measured before on this machine; None: nothing was.
+    """Return the table kept on this machine; None: there is none.
 
     A file that cannot be read is left alone, and a warning tells of it.
 
@@ -246,7 +246,7 @@ def kept_table(runtime: str, format: str, threads: int) -> LatencyTable | None:
 
 
 def keep_table(table: LatencyTable) -> Path | None:
-    """Adds a table to what is kept, and returns its file; None where it is not kept.
+    """Add a table to the kept one and return its file; None where it cannot be kept.
 
     That is where it was measured while other processes worked, or cannot be written; the log
     says so.
@@ -270,7 +270,7 @@ def keep_table(table: LatencyTable) -> Path | None:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a value as JSON holds it, without what time does not depend on."""
+    """Return a value as JSON, without entries that have no effect on time."""
     if isinstance(value, Mapping):
         ends = ("_initializer", "_regularizer", "_constraint")
         return {

@@ -1,4 +1,4 @@
-"""Runtimes: what one is to the timing loop, and those that `compress.plugins` names."""
+"""Runtimes of model files: base classes, and those registered in `compress.plugins`."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ __all__ = [
 
 
 def runtimes() -> tuple[Runtime, ...]:
-    """Returns all runtimes, those that are not installed too."""
+    """Return all runtimes, those that are not installed too."""
     return tuple(RUNTIMES[name] for name in RUNTIMES)
 
 
 def suffixes() -> tuple[str, ...]:
-    """Returns the suffixes of all files that some runtime runs."""
+    """Return the suffixes of all files that some runtime runs."""
     return tuple(dict.fromkeys(suffix for runtime in runtimes() for suffix in runtime.suffixes))
 
 
 def session_for(path: Path, threads: int = 1) -> Session:
-    """Prepares a file with the first runtime that runs files of its suffix.
+    """Prepare a file with the first runtime that runs files of its suffix.
 
     Raises:
         InputError: There is none, or it cannot run the file.
@@ -74,7 +74,7 @@ class TensorInfo:
         return np.dtype(self.dtype).kind in "iub" and not self.scale
 
     def stored(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Returns real numbers as the file takes them: round(x / scale) + zero_point, clipped."""
+        """Return real numbers as the file takes them: round(x / scale) + zero_point, clipped."""
         if not self.scale:
             return np.ascontiguousarray(values, self.dtype)
         limits = np.iinfo(self.dtype)
@@ -82,13 +82,13 @@ class TensorInfo:
         return np.ascontiguousarray(np.clip(levels, limits.min, limits.max), self.dtype)
 
     def real(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Returns what a file gives as real numbers."""
+        """Return an output of a file as real numbers."""
         if not self.scale:
             return np.asarray(stored, np.float32)
         return np.asarray((stored.astype(np.float32) - self.zero_point) * self.scale, np.float32)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what whoever feeds the file must know of it."""
+        """Return the type, scale and zero point, as a file's reader needs them."""
         if not self.scale:
             return {"dtype": self.dtype}
         return {"dtype": self.dtype, "scale": self.scale, "zero_point": self.zero_point}
@@ -109,16 +109,16 @@ class Session:
     outputs: tuple[TensorInfo, ...]
 
     def set_inputs(self, values: Sequence[npt.NDArray[Any]]) -> None:
-        """Copies a batch in, one array of real numbers an input; see `TensorInfo.stored`."""
+        """Copy a batch in, one array of real numbers an input; see `TensorInfo.stored`."""
         for place, (info, value) in enumerate(zip(self.inputs, values, strict=True)):
             self._put(place, info.stored(value))
 
     def invoke(self) -> None:
-        """Runs one inference; this alone is timed."""
+        """Run one inference; this alone is timed."""
         raise NotImplementedError
 
     def timed(self, count: int) -> list[float]:
-        """Runs `count` inferences and returns the seconds of each."""
+        """Run `count` inferences and return the seconds of each."""
         clock = time.perf_counter
         seconds = []
         for _ in range(count):
@@ -128,7 +128,7 @@ class Session:
         return seconds
 
     def results(self) -> list[npt.NDArray[np.float32]]:
-        """Returns one array of real numbers an output; see `TensorInfo.real`."""
+        """Return one array of real numbers an output; see `TensorInfo.real`."""
         return [info.real(self._get(place)) for place, info in enumerate(self.outputs)]
 
     def _put(self, place: int, values: npt.NDArray[Any]) -> None:
@@ -171,7 +171,7 @@ class Runtime:
     converter: str = ""
 
     def describe(self) -> str:
-        """Returns name and version, as reports show it.
+        """Return name and version, as reports show it.
 
         Raises:
             MissingDependency: The runtime is not installed.
@@ -182,7 +182,7 @@ class Runtime:
             raise MissingDependency(self.install) from None
 
     def load_library(self) -> Any:
-        """Imports what runs files.
+        """Import the runtime's library.
 
         Raises:
             MissingDependency: It is not installed.

@@ -14,7 +14,7 @@ from compress.measure.runtimes import Runtime, Session, TensorInfo
 
 
 def allocated(path: str | Path, **how: Any) -> Any:
-    """Returns an interpreter with allocated tensors.
+    """Return an interpreter with allocated tensors.
 
     Args:
         path: For errors.
@@ -65,7 +65,7 @@ class LiteRTSession(Session):
         )
 
     def _named(self) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
-        """Returns inputs and outputs with their names; a signature's, in alphabetical order."""
+        """Return inputs and outputs with their names; a signature's, in alphabetical order."""
         signatures = self._interpreter.get_signature_list()
         if len(signatures) == 1:
             runner = self._interpreter.get_signature_runner(next(iter(signatures)))
@@ -76,7 +76,7 @@ class LiteRTSession(Session):
         return inputs, outputs
 
     def invoke(self) -> None:
-        """Runs one inference."""
+        """Run one inference."""
         self._interpreter.invoke()
 
     def _put(self, place: int, values: npt.NDArray[Any]) -> None:

@@ -44,7 +44,7 @@ class MNNSession(Session):
         )
 
     def invoke(self) -> None:
-        """Runs one inference."""
+        """Run one inference."""
         self._interpreter.runSession(self._session)
 
     def _put(self, place: int, values: npt.NDArray[Any]) -> None:

@@ -41,7 +41,7 @@ class OnnxSession(Session):
         self._fed: dict[str, Any] = {}
 
     def invoke(self) -> None:
-        """Runs one inference."""
+        """Run one inference."""
         self._results = self._session.run([info.name for info in self.outputs], self._fed)
 
     def _put(self, place: int, values: npt.NDArray[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.measure.runtimes import Runtime, Session, TensorInfo
+from compress.measure.runtimes import Session, TensorInfo, onnx
 
 
 class OpenVinoSession(Session):
@@ -44,7 +45,7 @@ class OpenVinoSession(Session):
         )
 
     def invoke(self) -> None:
-        """Runs one inference."""
+        """Run one inference."""
         self._request.infer()
 
     def _put(self, place: int, values: npt.NDArray[Any]) -> None:
@@ -59,15 +60,13 @@ def _info(item: Any) -> TensorInfo:
     return TensorInfo(item.get_any_name(), tuple(int(size) for size in item.shape), dtype)
 
 
-RUNTIME = Runtime(
-    "openvino",
+# it runs the files of ONNX Runtime
+RUNTIME = replace(
+    onnx.RUNTIME,
+    name="openvino",
     text="OpenVINO {} (CPU, float32)",
     package="openvino",
     install="OpenVINO must be installed to be timed: pip install 'paretune[openvino]'",
     library="openvino",
     prepare=OpenVinoSession,
-    suffixes=(".onnx",),
-    formats=("float32", "int8"),
-    maker="compress.exporting.onnx:file_for",
-    exported=("onnx", "onnx_int8", "onnx_int8-qat"),
 )

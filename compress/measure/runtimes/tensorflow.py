@@ -25,7 +25,7 @@ _SERVERS: dict[int, Server] = {}  # by their numbers of threads
 
 
 def server_processes() -> list[int]:
-    """Returns the ids of the processes that run models for this one."""
+    """Return the ids of the processes that run models for this one."""
     return [server.pid for server in _SERVERS.values()]
 
 
@@ -57,7 +57,7 @@ class TensorFlowSession(Session):
             self._ask("drop", self._number)
 
     def _ask(self, *question: Any) -> Any:
-        """Returns the answer of the process.
+        """Return the answer of the process.
 
         Raises:
             InputError: What the process says is wrong with the question, or that it died.
@@ -74,20 +74,20 @@ class TensorFlowSession(Session):
         return answer
 
     def set_inputs(self, values: Sequence[npt.NDArray[Any]]) -> None:
-        """Copies a batch in."""
+        """Copy a batch in."""
         stored = [info.stored(value) for info, value in zip(self.inputs, values, strict=True)]
         self._ask("input", self._number, stored)
 
     def invoke(self) -> None:
-        """Runs one inference."""
+        """Run one inference."""
         self.timed(1)
 
     def timed(self, count: int) -> list[float]:
-        """Runs `count` inferences and returns the seconds of each, as the process itself sees."""
+        """Run `count` inferences and return the seconds of each, as the process itself sees."""
         return list(self._ask("run", self._number, count))
 
     def results(self) -> list[npt.NDArray[Any]]:
-        """Returns the outputs."""
+        """Return the outputs."""
         made = self._ask("output", self._number)
         return [info.real(one) for info, one in zip(self.outputs, made, strict=True)]
 
@@ -130,7 +130,7 @@ class _Models:
 
 
 def _keras_model(path: str) -> tuple[Any, Described, Described]:
-    """Returns a function of a model's inputs, in a list, to its outputs, and what they are."""
+    """Return a function from a list of inputs to outputs, and both described."""
     import keras
     import tensorflow as tf
 
@@ -155,7 +155,7 @@ def _keras_model(path: str) -> tuple[Any, Described, Described]:
 
 
 def _saved_model(path: Path) -> tuple[Any, Described, Described]:
-    """Returns the same of a SavedModel's signature, at batch 1."""
+    """Return the same of a SavedModel's signature, at batch 1."""
     from compress.model.kinds import SavedModel
 
     model = SavedModel(path)

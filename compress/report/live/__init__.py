@@ -1,1 +1,1 @@
-"""What makes the page alive without a network: its data, its scripts, and plotly."""
+"""The page's interactive half, which needs no network: data, scripts, and plotly."""

@@ -50,7 +50,7 @@ class Chart:
 
 
 def line(x: Sequence[Any], y: Sequence[Any], name: str, **more: Any) -> Trace:
-    """Returns a line.
+    """Return a line.
 
     Args:
         x, y: Its points.
@@ -133,7 +133,7 @@ _ENDS = {
 
 
 def file_points(report: Report) -> Points | None:
-    """Returns the files; None where there are none."""
+    """Return the files; None where there are none."""
     if not report.rows:
         return None
     qualities = set(report.qualities)
@@ -225,7 +225,7 @@ def _row(
 
 
 def _text(report: Report, row: Row, column: Column) -> str:
-    """Returns a cell: of what has an interval, with it."""
+    """Return a cell: of what has an interval, with it."""
     value = column.get(row)
     if value is None:
         return "-"

@@ -1,4 +1,4 @@
-"""The picture of a net before and after: one mark a call, coloured by what is asked for.
+"""The graph of a model before and after compression: one mark a call, in chosen colours.
 
 The same graphs and figures are written as files for Google's Model Explorer.
 """
@@ -25,7 +25,7 @@ MACS, PARAMS, TIME, REMOVED = "MACs", "parameters", "latency", "what was removed
 
 
 def graph_chart(model: str, before: Nodes, after: Nodes) -> Chart | None:
-    """Returns the picture; None of nets that are empty, or too large for one.
+    """Return the picture; None of nets that are empty, or too large for one.
 
     Args:
         model: Whose card it stands on.
@@ -70,7 +70,7 @@ def graph_chart(model: str, before: Nodes, after: Nodes) -> Chart | None:
 
 
 def placed(nodes: Sequence[CallNode]) -> tuple[list[float], list[float]]:
-    """Places calls: each below all that it reads, calls of one row beside each other.
+    """Place calls: each below all that it reads, calls of one row beside each other.
 
     Returns:
         Their columns and their rows.
@@ -150,19 +150,19 @@ def _told(node: CallNode, other: CallNode | None, side: str) -> list[str]:
 
 
 def _colours(nodes: Nodes, other: Mapping[str, CallNode], title: str) -> list[float]:
-    """Returns what marks are coloured by: logarithms of costs, or the share that left."""
+    """Return the figures of marks' colours: logarithms of costs, or the share removed."""
     values = figures(nodes, other, title)
     return values if title == REMOVED else [math.log10(1 + value) for value in values]
 
 
 def shown(before: Nodes, after: Nodes) -> tuple[str, ...]:
-    """Returns what calls can be coloured by: by time where one was timed."""
+    """Return the names of figures that can colour calls; time where one was timed."""
     timed = any(node.ms is not None for node in (*before, *after))
     return (MACS, PARAMS, *([TIME] if timed else []), REMOVED)
 
 
 def figures(nodes: Nodes, other: Mapping[str, CallNode], title: str) -> list[float]:
-    """Returns MACs, parameters or microseconds of calls, or the share that left.
+    """Return MACs, parameters or microseconds of calls, or the share that left.
 
     Args:
         nodes: Of one net; 0 is returned of what is not known.
@@ -177,7 +177,7 @@ def figures(nodes: Nodes, other: Mapping[str, CallNode], title: str) -> list[flo
 
 
 def share_left(node: CallNode, other: CallNode | None) -> float:
-    """Returns the share of a call's MACs that left or came; 1 where the other net lacks it."""
+    """Return the share of a call's MACs that left or came; 1 where the other net lacks it."""
     if other is None:
         return 1.0
     most = max(node.macs or 0, other.macs or 0)
@@ -185,7 +185,7 @@ def share_left(node: CallNode, other: CallNode | None) -> float:
 
 
 def export_graphs(report: Report, out: str | Path) -> list[Path]:
-    """Writes the graphs of all compressed models of a run as Model Explorer reads them.
+    """Write the graphs of all compressed models of a run as Model Explorer reads them.
 
     Args:
         report: Of the run.
@@ -221,7 +221,7 @@ def export_graphs(report: Report, out: str | Path) -> list[Path]:
 
 
 def explorer_graphs(model: str, before: Nodes, after: Nodes) -> dict[str, Any]:
-    """Returns both graphs as Google's Model Explorer reads them.
+    """Return both graphs as Google's Model Explorer reads them.
 
     Reference:
         https://github.com/google-ai-edge/model-explorer, graph_builder.py: a collection of graphs,
@@ -257,7 +257,7 @@ def _node(place: int, node: CallNode) -> dict[str, Any]:
 
 
 def explorer_data(before: Nodes, after: Nodes) -> dict[str, dict[str, Any]]:
-    """Returns figures that Model Explorer lays over the graphs, by what they are.
+    """Return figures that Model Explorer lays over the graphs, by name.
 
     Reference:
         node_data_builder.py there: results by node of each graph, coloured from 0 to 1.

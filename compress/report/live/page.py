@@ -1,4 +1,4 @@
-"""The live half of the page: its data as JSON, its scripts, and what the browser may run.
+"""The interactive half of the page: data as JSON, scripts, and the scripts' hashes.
 
 A card shows the model that is selected: words, files, and charts of its own.
 """
@@ -56,7 +56,7 @@ net = keras.saving.load_model({file!r})
 {fed}
 answers = net(fed, training=False)""",
 }
-"""What feeds a file, by its suffix."""
+"""Code that feeds a file, by its suffix."""
 _ONE = {
     ".tflite": "fed = dict.fromkeys(run.get_input_details(), x)",
     ".onnx": "fed = {item.name: x for item in net.get_inputs()}",
@@ -65,7 +65,7 @@ _ONE = {
 
 
 def live(report: Report, told: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Returns what makes a report's page alive; None where there is nothing to draw.
+    """Return the data and scripts of a report's page; None where there is nothing to draw.
 
     Args:
         report: With all sections that it has to show.
@@ -89,7 +89,7 @@ def live(report: Report, told: Sequence[Mapping[str, Any]]) -> dict[str, Any] | 
 def alive(
     *, sets: Sequence[Points], charts: Sequence[Chart], cards: dict[str, Any], selected: str
 ) -> dict[str, Any]:
-    """Returns what makes a page alive: its data as JSON, its scripts, and their hashes.
+    """Return a page's data as JSON, its scripts, and their hashes.
 
     Args:
         sets: At least one.
@@ -132,7 +132,7 @@ def cards(report: Report, told: Sequence[Mapping[str, Any]]) -> dict[str, dict[s
 
 
 def model_charts(report: Report) -> Iterator[Chart]:
-    """Yields the charts of each model: what it lost, and what repair gave back."""
+    """Yield the charts of each model: widths, errors before and after repair, graphs."""
     folder = RunFolder(report.folder)
     for record in report.compressed:
         yield from _widths(record)
@@ -143,7 +143,7 @@ def model_charts(report: Report) -> Iterator[Chart]:
 
 
 def file_panels(decisions: Decisions | None, artifact: str) -> Iterator[dict[str, Any]]:
-    """Yields the panels of a file; none where its decisions are not on record.
+    """Yield the panels of a file; none where its decisions are not on record.
 
     Args:
         decisions: Of the model's files.
@@ -186,7 +186,7 @@ def file_panels(decisions: Decisions | None, artifact: str) -> Iterator[dict[str
 
 
 def feeding(file: str, stem: str, data: dict[str, Any]) -> str:
-    """Returns what feeds a file; empty for kinds that have no short way.
+    """Return code that feeds a file; empty for kinds without a short way.
 
     Args:
         file: Its path, in the run's folder.
@@ -218,7 +218,7 @@ def feeding(file: str, stem: str, data: dict[str, Any]) -> str:
 
 
 def _widths(record: Compressed) -> Iterator[Chart]:
-    """Yields widths before and after along the net; nothing where no channel left."""
+    """Yield widths before and after along the net; nothing where no channel left."""
     groups = (record.channels or {}).get("groups", [])
     if not groups:
         return
@@ -247,7 +247,7 @@ def _widths(record: Compressed) -> Iterator[Chart]:
 
 
 def _errors(record: Compressed) -> Iterator[Chart]:
-    """Yields the errors of layers before and after each repair."""
+    """Yield the errors of layers before and after each repair."""
     for what, report in repairs(record):
         layers = [layer for layer in report.layers if layer.before]
         if len(layers) < 2:
@@ -281,7 +281,7 @@ def _errors(record: Compressed) -> Iterator[Chart]:
 
 
 def repairs(record: Compressed) -> Iterator[tuple[str, RepairReport]]:
-    """Yields what was solved for after channels left, and after weights were zeroed."""
+    """Yield the repair reports of removed channels and of zeroed weights."""
     for what, part in (("channels", record.channels), ("weights", record.weights)):
         if (report := (part or {}).get("repair")) is not None:
             yield what, repair_of(report)
