@@ -102,7 +102,7 @@ def labelled(
     data, val, test = parts_of(data, val, test)
     bare = answers is not None or (kind != AUTO and TASKS[kind].of_inputs)
     marks = marks_by_part(groups, time)
-    held = {"train": _held(data, marks["train"], label, head, bare)}
+    held = {"train": _held("train", data, marks["train"], label, head, bare)}
     for part, given in (("val", val), ("test", test)):
         if isinstance(given, numbers.Number):
             raise InputError(
@@ -112,7 +112,7 @@ def labelled(
         if given is not None:
             # parts beside a data set with columns may be arrays
             own = label if is_hugging_face(given) else ()
-            held[part] = _held(given, marks[part], own, head, bare)
+            held[part] = _held(part, given, marks[part], own, head, bare)
     train, name = held["train"], name_of(data)
     if bare:
         raw = read_parts(held, Meaning(task or UNLABELLED), name, lambda x, _: x)
@@ -318,12 +318,18 @@ def as_array(value: Any, name: str) -> Array:
 
 
 def _held(
-    data: Any, marks: dict[str, Any], label: Sequence[str], head: Head | Heads | None, bare: bool
-) -> Split:
+    part: str, data: Any, marks: dict[str, Any], label: Sequence[str],
+    head: Head | Heads | None, bare: bool,
+) -> Split:  # fmt: skip
     """Returns a part's arrays; where labels are not looked at its examples alone."""
     x, y, weight, _ = arrays_of(data, head, label=label, needed=not bare)
     if bare:
         return Split(x, None, **marks)
+    if y is None and part != "train":
+        raise InputError(
+            f"{part} must hold labels, as the training part does. Received: examples alone. Give "
+            f"{part}=(x, y)."
+        )
     if y is None:
         raise InputError(
             "data must hold labels here. Received: examples alone. Give (x, y), or a stream of "

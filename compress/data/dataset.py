@@ -1,8 +1,8 @@
-"""What every source ends in: a checked Dataset of three parts, or examples without labels.
+"""Checked data sets of three parts, examples without labels, and sharing between processes.
 
-Large data sets are once in memory for all processes of a run, mapped from files: each worker would
-load the source for itself, and hold it. Instead the run's process writes the parts as they are
-after splitting, and every process maps these files: the system holds their pages once.
+A run's process writes the parts of a large data set after splitting, and every worker maps these
+files, so that the system holds their pages once. Otherwise each worker would load and hold the
+source for itself.
 """
 
 from __future__ import annotations
@@ -14,18 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.arrays import (
-    Columns,
-    arrays,
-    named,
-    taken,
-    unnamed,
-)
+from compress.core.arrays import Columns, arrays, named, taken, unnamed
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.data.parts import (
@@ -43,10 +37,8 @@ from compress.data.tasks import TASKS, Several, Task, has_classes, make_task
 LEAST_BYTES = 32 * 2**20
 """Examples that take less are loaded by each process for itself."""
 _ABOUT = "about.json"
-Answering: TypeAlias = "Callable[[Any, Preprocessing], Any]"
-"""What a model answers to raw examples, by how they are scaled for it.
-
-An array (n, ..., outputs), float32; of several outputs by name."""
+Answering = Callable[[Any, Preprocessing], Any]
+"""(raw examples, their scaling) -> a model's outputs, (n, ..., outputs), float32, or by name."""
 _GLANCE = 1000
 """Training examples that tell what guessing costs where they are labels too."""
 

@@ -344,9 +344,9 @@ def _label_fields(
     for name in () if bare else found:
         kind = fields[name].kind
         if kind not in LABEL_KINDS or (len(found) > 1 and kind != NUMBER):
-            several = " where there are several" if len(found) > 1 else ", lists of them or names"
+            others = " where there are several" if len(found) > 1 else ", lists of them or names"
             raise InputError(
-                f"Labels of {layout.where} must be numbers{several}. Received: "
+                f"Labels of {layout.where} must be numbers{others}. Received: "
                 f"{_told(name, layout)}."
             )
     return found

@@ -81,7 +81,6 @@ class Ramp(Written):
         """Returns the value when a share of the training is done (a number or a tensor)."""
         if self.start == self.end:
             return self.start
-
         return self.start + (self.end - self.start) * tf.minimum(progress / self.until, 1.0)
 
     def plain(self) -> float | str:

@@ -209,19 +209,21 @@ def origin_of(path: Path) -> Origin | None:
 
 
 def trained_for(path: Path) -> Trained:
-    """Looks up how long a model was trained.
+    """Return for how many epochs a model was trained.
 
     Args:
         path: Of the model; one that lies in a run's folder has a record there.
 
     Raises:
-        InputError: The record is damaged.
+        InputError: The record is damaged, or the run's plan.json is of another format.
     """
     origin = origin_of(path)
     if origin is None or not origin.folder.plan_path.is_file():
         return UNKNOWN
     file, folder = origin.file, origin.folder
-    beginning = origin.section("search")
+    plan = folder.read_plan_record()["plan"]
+    where = f"'{folder.plan_path}'.plan.search"
+    beginning = conform(plan.get("search", {}), dict[str, Any], where)
     around = str(beginning.get("space")).startswith("around:")
     if file.parent == folder.final:
         for anew in whole_files(folder.final, ".json"):

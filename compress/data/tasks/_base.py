@@ -41,7 +41,6 @@ class Task(ABC):
         agrees_by_r2: Whether `agreement` is R^2 of numbers, not a share of equal decisions.
         label_smoothing: Share of a target that is moved to the other classes, in [0, 1).
         positions: Sizes of the axes of an output before its last one.
-        tally_rows: How many numbers of each output `tallies` have; 0: there are none.
     """
 
     name: str
@@ -56,7 +55,6 @@ class Task(ABC):
     agrees_by_r2: bool = False
     label_smoothing: float = 0.0
     positions: tuple[int, ...] = ()
-    tally_rows: int = 0
 
     @classmethod
     def for_labels(cls, names: int, labels: Array | None) -> Task:
@@ -152,17 +150,15 @@ class Task(ABC):
     def chance_loss(self) -> float:
         """Returns what a guess costs that looks at no input, at most."""
 
+    @abstractmethod
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
-        """Returns the qualities of predictions: here those of the sums of `tallies`.
+        """Return the metrics of predictions by name.
 
         Args:
             labels: As the data set holds them.
             scores: (n, *output_shape): logits or the model's outputs.
             threshold: Of "yes" in a sigmoid task: 0 for logits, 0.5 for probabilities.
         """
-        tallies = self.tallies(labels, scores, threshold=threshold)
-        assert tallies is not None, "a task without tallies says its qualities itself"
-        return self.of_tallies(tallies.sum(0))
 
     def judged_by(self, quality: str) -> Task:
         """Returns the task with another of its qualities first: the one that selects.
@@ -187,7 +183,7 @@ class Task(ABC):
     @property
     def tally_shape(self) -> tuple[int, ...]:
         """The shape of an example's `tallies`; (): there are none."""
-        return (self.tally_rows, self.outputs) if self.tally_rows else ()
+        return ()
 
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0
@@ -300,19 +296,15 @@ class Task(ABC):
         discordant = abs(gain) + 2 * max(0.0, min(1 - quality, chance))
         return math.sqrt(max(0.0, discordant - gain**2) / len(labels))
 
+    @abstractmethod
     def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
-        """Returns how far two outputs for the same examples say the same, at most 1.
-
-        The share of equal decisions; tasks of numbers give R^2 against the reference.
+        """Return the share of equal decisions; of numbers R^2 against the reference, at most 1.
 
         Args:
             scores: (n, *output_shape).
             reference: (n, *output_shape), on the same scale.
             threshold: See `quality`.
         """
-        if self.activation == "softmax":
-            return float((scores.argmax(-1) == reference.argmax(-1)).mean())
-        return float(((scores > threshold) == (reference > threshold)).mean())
 
     def error(self, labels: Array, logits: Floats) -> float:
         """Returns the mean loss without label smoothing, in float64 where NumPy allows."""
@@ -323,6 +315,35 @@ class Task(ABC):
             part = slice(start, start + rows)
             total += float(np.sum(np.asarray(plain.loss(labels[part], logits[part]), np.float64)))
         return total / len(labels)
+
+
+class Tallied(Task):
+    """A task whose metrics are functions of sums over examples.
+
+    Attributes:
+        tally_rows: Numbers that `tallies` have of each output.
+    """
+
+    tally_rows: int
+
+    def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
+        """Return the metrics of the sums of `tallies`; see `Task.quality`."""
+        return self.of_tallies(self.tallies(labels, scores, threshold=threshold).sum(0))
+
+    @property
+    def tally_shape(self) -> tuple[int, ...]:
+        """The shape of an example's `tallies`."""
+        return self.tally_rows, self.outputs
+
+    @abstractmethod
+    def tallies(
+        self, labels: Array, scores: Floats, *, threshold: float = 0.0
+    ) -> npt.NDArray[np.float64]:
+        """Return the summands of each example, (n, tally_rows, outputs); see `Task.tallies`."""
+
+    @abstractmethod
+    def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
+        """Return the metrics of sums over examples of `tallies`."""
 
 
 def check_range(labels: Array, part: str, name: str, classes: int) -> None:

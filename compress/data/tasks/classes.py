@@ -11,7 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.data.tasks._base import Array, Floats, Task, check_range, overlaps, repeat_row
+from compress.data.tasks._base import (
+    Array,
+    Floats,
+    Tallied,
+    Task,
+    check_range,
+    overlaps,
+    repeat_row,
+)
 
 VOID = -1
 """The label of positions that are neither learnt nor judged."""
@@ -36,6 +44,10 @@ class _OneOfSeveral(Task):
     def chance_loss(self) -> float:
         """Returns log K: the cross-entropy of a uniform guess with any target."""
         return math.log(self.num_classes)
+
+    def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
+        """Return the share of examples or positions with the same largest score."""
+        return float((scores.argmax(-1) == reference.argmax(-1)).mean())
 
 
 class OfClasses(Task):
@@ -152,7 +164,7 @@ class MultiClass(OfClasses, _OneOfSeveral):
 
 
 @dataclass(frozen=True)
-class _ByPosition(_OneOfSeveral):
+class _ByPosition(Tallied, _OneOfSeveral):
     positions: tuple[int, ...] = field(default=(), repr=False)
 
     classes = True

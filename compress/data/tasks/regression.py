@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.data.tasks._base import Array, Floats, Task, per_example, repeat_row
+from compress.data.tasks._base import Array, Floats, Tallied, per_example, repeat_row
 
 
 @dataclass(frozen=True)
-class Regression(Task):
+class Regression(Tallied):
     """`num_targets` numbers an example or, at each position, of one: float32.
 
     Labels are (n, num_targets) or (n, positions ..., num_targets).

@@ -14,6 +14,7 @@ from compress.core.errors import InputError
 from compress.data.tasks._base import (
     Array,
     Floats,
+    Tallied,
     Task,
     check_rows,
     overlaps,
@@ -32,6 +33,10 @@ class YesNo(Task):
     def chance_loss(self) -> float:
         """Returns log 2."""
         return math.log(2.0)
+
+    def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
+        """Return the share of equal yes/no decisions."""
+        return float(((scores > threshold) == (reference > threshold)).mean())
 
     @classmethod
     def counted(cls, counts: list[int]) -> int | None:
@@ -200,7 +205,7 @@ class MultiLabel(YesNo):
 
 
 @dataclass(frozen=True)
-class Masks(YesNo):
+class Masks(Tallied, YesNo):
     """`num_masks` masks that may overlap; labels (n, ..., num_masks) are 0 or 1."""
 
     num_masks: int
