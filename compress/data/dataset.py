@@ -167,7 +167,7 @@ class Dataset(_Examples):
         return bool(TASKS[self.kind].of_inputs)
 
     def labels(self, of: Split) -> Any:
-        """Returns what outputs for examples are held against: labels, or inputs as they are fed.
+        """Return what outputs for examples are held against: labels, or inputs as they are fed.
 
         Args:
             of: A part, or some of its examples.
@@ -180,14 +180,14 @@ class Dataset(_Examples):
         return len(self.class_names)
 
     def split(self, part: str) -> Split:
-        """Returns the part named `part` ("train", "val" or "test")."""
+        """Return the part named `part` ("train", "val" or "test")."""
         if part not in SPLITS:
             raise InputError(f"part must be one of {', '.join(SPLITS)}. Received: {part}.")
         chosen: Split = getattr(self, part)
         return chosen
 
     def require_test(self) -> None:
-        """Checks that there are examples to test on.
+        """Check that there are examples to test on.
 
         Raises:
             InputError: There are none.
@@ -199,14 +199,14 @@ class Dataset(_Examples):
             )
 
     def inputs(self, part: str) -> Any:
-        """Returns what a model is fed for a part: float32, scaled and normalised, (n, ...).
+        """Return what a model is fed for a part: float32, scaled and normalised, (n, ...).
 
         Of models with several inputs an array each, by name.
         """
         return self.preprocess(self.split(part).x)
 
     def counts(self) -> dict[str, list[int]]:
-        """Returns the examples of each class, per part, in label order.
+        """Return the examples of each class, per part, in label order.
 
         Of several labels, masks and classes by position those that have it; of numbers all, once
         a target.
@@ -222,7 +222,7 @@ class Dataset(_Examples):
         return {part: self.split(part).keys for part in SPLITS}
 
     def fingerprint(self) -> str:
-        """Returns a hash of all examples, labels and scaling: equal data, equal hash."""
+        """Return a hash of all examples, labels and scaling: equal data, equal hash."""
         return self._fingerprint
 
     @cached_property
@@ -271,7 +271,7 @@ class Unlabelled(_Examples):
 
     @classmethod
     def of(cls, name: str, x: Columns, **others: Any) -> Unlabelled:
-        """Makes one of an array, (n, ...), or of several by name."""
+        """Make one of an array, (n, ...), or of several by name."""
         return cls(name, Split.unlabelled(x), **others)
 
     @property
@@ -284,7 +284,7 @@ class Unlabelled(_Examples):
 def shared(
     data: Dataset, place: Path, *, least_bytes: int | None = None
 ) -> Iterator[tuple[Dataset, str]]:
-    """Shares a large data set with other processes while the context lasts.
+    """Share a large data set with other processes while the context lasts.
 
     Args:
         data: A data set; a subclass's stays as it is.
@@ -314,7 +314,7 @@ def shared(
 
 
 def open_shared(place: Path, fingerprint: str = "") -> Dataset | None:
-    """Opens a data set that another process shares.
+    """Open a data set that another process shares.
 
     Args:
         place: Its folder.
@@ -340,7 +340,7 @@ def open_shared(place: Path, fingerprint: str = "") -> Dataset | None:
 
 
 def files_of(place: Path) -> list[Path]:
-    """Returns the files of a shared data set, none where there is none.
+    """Return the files of a shared data set, none where there is none.
 
     The last one says that all are there: whoever copies them copies it last.
     """

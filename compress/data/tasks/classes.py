@@ -42,7 +42,7 @@ class _OneOfSeveral(Task):
         return self.num_classes
 
     def chance_loss(self) -> float:
-        """Returns log K: the cross-entropy of a uniform guess with any target."""
+        """Return log K: the cross-entropy of a uniform guess with any target."""
         return math.log(self.num_classes)
 
     def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
@@ -51,7 +51,7 @@ class _OneOfSeveral(Task):
 
 
 class OfClasses(Task):
-    """How class indices, (n,), are read and counted."""
+    """Base of tasks whose labels are class indices, (n,)."""
 
     noun = "classes"
     indices = True
@@ -75,17 +75,17 @@ class OfClasses(Task):
 
     @classmethod
     def names_of(cls, labels: Array) -> int:
-        """Returns the number of different classes."""
+        """Return the number of different classes."""
         return len(np.unique(labels))
 
     @classmethod
     def counts(cls, labels: Array, names: int) -> list[int]:
-        """Returns the examples of each class."""
+        """Return the examples of each class."""
         return [int(n) for n in np.bincount(labels, minlength=names)]
 
     @classmethod
     def counted(cls, counts: list[int]) -> int | None:
-        """Returns their sum: an example is of one class."""
+        """Return their sum: an example is of one class."""
         return sum(counts)
 
 
@@ -102,7 +102,7 @@ class MultiClass(OfClasses, _OneOfSeveral):
     shares = ("accuracy",)
 
     def loss(self, labels: Any, logits: Any) -> Any:
-        """Returns -sum_k q_k log softmax(logits)_k, q = (1 - s) onehot + s / K, (batch,)."""
+        """Return -sum_k q_k log softmax(logits)_k, q = (1 - s) onehot + s / K, (batch,)."""
         import tensorflow as tf
 
         target = tf.one_hot(labels, self.num_classes)
@@ -135,7 +135,7 @@ class MultiClass(OfClasses, _OneOfSeveral):
         return max(0.0, float(np.mean(drawn)) - self.chance(labels)) + float(np.std(drawn))
 
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
-        """Returns accuracy, and the unweighted means over classes of precision, recall and F1.
+        """Return accuracy, and the unweighted means over classes of precision, recall and F1.
 
         The largest score wins. The means are over the classes that occur among labels or
         predictions, as scikit-learn's are; one of these that is never predicted counts
@@ -226,7 +226,7 @@ class _ByPosition(Tallied, _OneOfSeveral):
         return None
 
     def loss(self, labels: Any, logits: Any) -> Any:
-        """Returns the mean over positions of the cross-entropy, (batch,).
+        """Return the mean over positions of the cross-entropy, (batch,).
 
         Void positions are left out; an example of nothing else costs 0.
         """
@@ -248,7 +248,7 @@ class _ByPosition(Tallied, _OneOfSeveral):
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0
     ) -> npt.NDArray[np.float64]:
-        """Returns how often each class was right, said and true at the positions of an example.
+        """Return counts of right, predicted and true positions of each class, by example.
 
         Shapes:
             (n, 3, classes). The largest score wins; void positions are left out.
@@ -268,7 +268,7 @@ class _ByPosition(Tallied, _OneOfSeveral):
         return np.stack(found, 1).astype(np.float64)
 
     def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
-        """Returns qualities of sums of `tallies`, (3, classes).
+        """Return qualities of sums of `tallies`, (3, classes).
 
         mean_iou: the mean over classes of right / (said + true - right); dice: of
         2 right / (said + true); both over the classes that are said or true somewhere.
@@ -281,7 +281,7 @@ class _ByPosition(Tallied, _OneOfSeveral):
 
 
 class Segmentation(_ByPosition):
-    """Which of `num_classes` classes each pixel is of; labels (n, H, W) or (n, D, H, W).
+    """Classification of each pixel; labels (n, H, W) or (n, D, H, W).
 
     Labels of -1 are void: neither learnt nor judged.
 
@@ -297,7 +297,7 @@ class Segmentation(_ByPosition):
 
 
 class Tagging(_ByPosition):
-    """Which of `num_classes` classes each place of a sequence is of; labels (n, length).
+    """Classification of each position of a sequence; labels (n, length).
 
     Labels of -1 are void (padding): neither learnt nor judged.
     """
@@ -307,7 +307,7 @@ class Tagging(_ByPosition):
 
 
 def _other_task(labels: Array) -> str:
-    """Returns which task labels that are no class indices are likely to be of, as a hint."""
+    """Return a hint at the likely task of labels that are no class indices."""
     if labels.dtype.kind not in "fiub" or not labels.size:
         return ""
     if labels.ndim == 2 and np.isin(labels, (0, 1)).all():
