@@ -1,4 +1,4 @@
-"""Data sets: `load_data` reads and splits them, with one file for each kind of source."""
+"""Data sets: `load_data` reads and splits them; each kind of source has a module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays, tensors, streams and what functions return, as data: fed as they are.
+"""Data sets from arrays, tensors, streams and Hugging Face data sets, fed unscaled.
 
 Labels are read as the model's head says. Nothing here is scaled: what somebody hands over in Python
 is what their model is fed. Scaling is found for data that are read by name or path alone
@@ -68,7 +68,7 @@ def labelled(
     groups: Any = None,
     time: Any = None,
 ) -> Dataset:
-    """Makes a data set of arrays, a stream or a Hugging Face data set.
+    """Return a data set of arrays, a stream or a Hugging Face data set.
 
     Args:
         data: What `arrays_of` takes, with labels.
@@ -102,7 +102,7 @@ def labelled(
     data, val, test = parts_of(data, val, test)
     bare = answers is not None or (kind != AUTO and TASKS[kind].of_inputs)
     marks = marks_by_part(groups, time)
-    held = {"train": _held(data, marks["train"], label, head, bare)}
+    held = {"train": _held("train", data, marks["train"], label, head, bare)}
     for part, given in (("val", val), ("test", test)):
         if isinstance(given, numbers.Number):
             raise InputError(
@@ -112,7 +112,7 @@ def labelled(
         if given is not None:
             # parts beside a data set with columns may be arrays
             own = label if is_hugging_face(given) else ()
-            held[part] = _held(given, marks[part], own, head, bare)
+            held[part] = _held(part, given, marks[part], own, head, bare)
     train, name = held["train"], name_of(data)
     if bare:
         raw = read_parts(held, Meaning(task or UNLABELLED), name, lambda x, _: x)
@@ -139,7 +139,7 @@ def labelled(
 
 
 def answer_parts(raw: RawData, preprocess: Preprocessing, answers: Answering) -> RawData:
-    """Returns data with a model's answers for labels.
+    """Return data with a model's outputs as labels.
 
     Args:
         raw: Their labels are not looked at.
@@ -161,7 +161,7 @@ def answer_parts(raw: RawData, preprocess: Preprocessing, answers: Answering) ->
 
 
 def make_dataset(raw: RawData, name: str, preprocess: Preprocessing, given: RawData) -> Dataset:
-    """Makes a data set of parts, and compares those that were handed over with the others.
+    """Return a data set of three parts, checked for data leakage.
 
     Args:
         raw: The parts; no test part where nothing is tested.
@@ -180,7 +180,7 @@ def make_dataset(raw: RawData, name: str, preprocess: Preprocessing, given: RawD
 
 
 def unlabelled(data: Any, *, head: Head | Heads | None = None) -> Unlabelled:
-    """Makes examples without labels of arrays or a stream; labels that there are tell the task."""
+    """Return examples of arrays or a stream without labels, which only tell the task."""
     x, y, _, name = arrays_of(parts_of(data, None, None)[0], head)
     kind = "" if y is None or isinstance(y, dict) else meaning_of(y, head, None).kind
     return Unlabelled.of(name, x, kind=kind)
@@ -193,7 +193,7 @@ def arrays_of(
     label: Sequence[str] = (),
     needed: bool = False,
 ) -> tuple[Any, Any, Any, str]:
-    """Returns what was handed over as arrays: examples, labels, weights, and what they are called.
+    """Return examples, labels and weights as arrays, and the data's name.
 
     Args:
         data: `x`; `(x, y)`; `(x, y, weights)`; a `tf.data.Dataset` or a `keras.utils.PyDataset`
@@ -251,20 +251,20 @@ def arrays_of(
 
 
 def _names_in(values: Any, head: Head | Heads | None, side: str) -> list[str]:
-    """Returns the names of several inputs or outputs, the model's where it has some."""
+    """Return the names of several inputs or outputs, the model's where it has some."""
     if isinstance(head, Heads):
         return several(head, side)
     return [str(name) for name in values] if isinstance(values, Mapping) else []
 
 
 def _in_order(part: Any) -> Any:
-    """Returns a list of what a stream gave in a list; what has names stays by them."""
+    """Return a list where a stream holds lists; arrays by name stay as they are."""
     places = isinstance(part, dict) and list(part) == [str(place) for place in range(len(part))]
     return list(part.values()) if places else part
 
 
 def pass_notes(data: Any, x: Any, head: Head | Heads | None) -> tuple[str, ...]:
-    """Returns what a report must say of a stream that does not give the same each time.
+    """Return a note for reports where a stream differs from pass to pass.
 
     Args:
         data: What was handed over.
@@ -281,19 +281,19 @@ def pass_notes(data: Any, x: Any, head: Head | Heads | None) -> tuple[str, ...]:
 
 
 def is_bare(data: Any) -> bool:
-    """Tells whether what was handed over are examples alone; of streams that is not known."""
+    """Return whether data are examples without labels; of streams this is not known."""
     return not (isinstance(data, (tuple, Dataset)) or is_hugging_face(data) or is_stream(data))
 
 
 def name_of(data: Any) -> str:
-    """Returns what data are called that were handed over."""
+    """Return the name of data in messages and records."""
     if isinstance(data, Dataset):
         return data.name
     return NAME if is_hugging_face(data) else stream_name(data) or ARRAYS
 
 
 def as_array(value: Any, name: str) -> Array:
-    """Returns numbers as a NumPy array with an axis of examples.
+    """Return numbers as a NumPy array with an axis of examples.
 
     Raises:
         InputError: They are none: names, objects, rows of unequal lengths.
@@ -318,12 +318,18 @@ def as_array(value: Any, name: str) -> Array:
 
 
 def _held(
-    data: Any, marks: dict[str, Any], label: Sequence[str], head: Head | Heads | None, bare: bool
-) -> Split:
-    """Returns a part's arrays; where labels are not looked at its examples alone."""
+    part: str, data: Any, marks: dict[str, Any], label: Sequence[str],
+    head: Head | Heads | None, bare: bool,
+) -> Split:  # fmt: skip
+    """Return the arrays of one part; its examples alone where labels are not needed."""
     x, y, weight, _ = arrays_of(data, head, label=label, needed=not bare)
     if bare:
         return Split(x, None, **marks)
+    if y is None and part != "train":
+        raise InputError(
+            f"{part} must hold labels, as the training part does. Received: examples alone. Give "
+            f"{part}=(x, y)."
+        )
     if y is None:
         raise InputError(
             "data must hold labels here. Received: examples alone. Give (x, y), or a stream of "
@@ -334,7 +340,7 @@ def _held(
 
 
 def _names(raw: RawData, meaning: Meaning, known: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns names of classes, those that the data set knows where they fit."""
+    """Return the class names, those that the data set knows where they fit."""
     if raw.outputs:
         return tuple(item.name for item in raw.outputs)
     fits = has_classes(meaning.kind) and meaning.names in (0, len(known))
@@ -348,7 +354,7 @@ def _indices(count: int) -> tuple[str, ...]:
 
 
 def _labels(y: Any, name: str = "y") -> Array:
-    """Returns labels as an array: numbers, or names of classes."""
+    """Return labels as an array: numbers, or names of classes."""
     if not isinstance(y, dict):
         with suppress(TypeError, ValueError):
             array = y if is_mapped(y) else np.asarray(y)
@@ -360,7 +366,7 @@ def _labels(y: Any, name: str = "y") -> Array:
 
 
 def _examples(x: Any, count: int | None, head: Head | None) -> Array:
-    """Returns the examples; what several inputs look like is refused as such."""
+    """Return the examples of one input; refuse a list of arrays for several inputs."""
     if isinstance(x, (list, tuple)) and x and all(hasattr(part, "shape") for part in x):
         own = tuple(x[0].shape)
         one_each = len(own) > 1 and (

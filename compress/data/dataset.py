@@ -1,8 +1,8 @@
-"""What every source ends in: a checked Dataset of three parts, or examples without labels.
+"""Checked data sets of three parts, examples without labels, and sharing between processes.
 
-Large data sets are once in memory for all processes of a run, mapped from files: each worker would
-load the source for itself, and hold it. Instead the run's process writes the parts as they are
-after splitting, and every process maps these files: the system holds their pages once.
+A run's process writes the parts of a large data set after splitting, and every worker maps these
+files, so that the system holds their pages once. Otherwise each worker would load and hold the
+source for itself.
 """
 
 from __future__ import annotations
@@ -14,18 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.arrays import (
-    Columns,
-    arrays,
-    named,
-    taken,
-    unnamed,
-)
+from compress.core.arrays import Columns, arrays, named, taken, unnamed
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.data.parts import (
@@ -43,10 +37,8 @@ from compress.data.tasks import TASKS, Several, Task, has_classes, make_task
 LEAST_BYTES = 32 * 2**20
 """Examples that take less are loaded by each process for itself."""
 _ABOUT = "about.json"
-Answering: TypeAlias = "Callable[[Any, Preprocessing], Any]"
-"""What a model answers to raw examples, by how they are scaled for it.
-
-An array (n, ..., outputs), float32; of several outputs by name."""
+Answering = Callable[[Any, Preprocessing], Any]
+"""(raw examples, their scaling) -> a model's outputs, (n, ..., outputs), float32, or by name."""
 _GLANCE = 1000
 """Training examples that tell what guessing costs where they are labels too."""
 
@@ -175,7 +167,7 @@ class Dataset(_Examples):
         return bool(TASKS[self.kind].of_inputs)
 
     def labels(self, of: Split) -> Any:
-        """Returns what outputs for examples are held against: labels, or inputs as they are fed.
+        """Return what outputs for examples are held against: labels, or inputs as they are fed.
 
         Args:
             of: A part, or some of its examples.
@@ -188,14 +180,14 @@ class Dataset(_Examples):
         return len(self.class_names)
 
     def split(self, part: str) -> Split:
-        """Returns the part named `part` ("train", "val" or "test")."""
+        """Return the part named `part` ("train", "val" or "test")."""
         if part not in SPLITS:
             raise InputError(f"part must be one of {', '.join(SPLITS)}. Received: {part}.")
         chosen: Split = getattr(self, part)
         return chosen
 
     def require_test(self) -> None:
-        """Checks that there are examples to test on.
+        """Check that there are examples to test on.
 
         Raises:
             InputError: There are none.
@@ -207,14 +199,14 @@ class Dataset(_Examples):
             )
 
     def inputs(self, part: str) -> Any:
-        """Returns what a model is fed for a part: float32, scaled and normalised, (n, ...).
+        """Return what a model is fed for a part: float32, scaled and normalised, (n, ...).
 
         Of models with several inputs an array each, by name.
         """
         return self.preprocess(self.split(part).x)
 
     def counts(self) -> dict[str, list[int]]:
-        """Returns the examples of each class, per part, in label order.
+        """Return the examples of each class, per part, in label order.
 
         Of several labels, masks and classes by position those that have it; of numbers all, once
         a target.
@@ -230,7 +222,7 @@ class Dataset(_Examples):
         return {part: self.split(part).keys for part in SPLITS}
 
     def fingerprint(self) -> str:
-        """Returns a hash of all examples, labels and scaling: equal data, equal hash."""
+        """Return a hash of all examples, labels and scaling: equal data, equal hash."""
         return self._fingerprint
 
     @cached_property
@@ -279,7 +271,7 @@ class Unlabelled(_Examples):
 
     @classmethod
     def of(cls, name: str, x: Columns, **others: Any) -> Unlabelled:
-        """Makes one of an array, (n, ...), or of several by name."""
+        """Make one of an array, (n, ...), or of several by name."""
         return cls(name, Split.unlabelled(x), **others)
 
     @property
@@ -292,7 +284,7 @@ class Unlabelled(_Examples):
 def shared(
     data: Dataset, place: Path, *, least_bytes: int | None = None
 ) -> Iterator[tuple[Dataset, str]]:
-    """Shares a large data set with other processes while the context lasts.
+    """Share a large data set with other processes while the context lasts.
 
     Args:
         data: A data set; a subclass's stays as it is.
@@ -322,7 +314,7 @@ def shared(
 
 
 def open_shared(place: Path, fingerprint: str = "") -> Dataset | None:
-    """Opens a data set that another process shares.
+    """Open a data set that another process shares.
 
     Args:
         place: Its folder.
@@ -348,7 +340,7 @@ def open_shared(place: Path, fingerprint: str = "") -> Dataset | None:
 
 
 def files_of(place: Path) -> list[Path]:
-    """Returns the files of a shared data set, none where there is none.
+    """Return the files of a shared data set, none where there is none.
 
     The last one says that all are there: whoever copies them copies it last.
     """

@@ -1,4 +1,4 @@
-"""Hugging Face data sets as they are handed over: columns are read batch by batch, as they are.
+"""Hugging Face data sets, read batch by batch without scaling.
 
 The package is not imported here: whoever has such a data set has imported it.
 """
@@ -45,7 +45,7 @@ _DATES = ("timestamp", "date", "time", "duration")
 
 
 def is_hugging_face(data: Any) -> bool:
-    """Tells whether data are a `datasets.Dataset` or `DatasetDict`, streamed or not."""
+    """Return whether data are a `datasets.Dataset` or `DatasetDict`, streamed or not."""
     return isinstance(data, _classes("Dataset", "DatasetDict", *_STREAMED))
 
 
@@ -56,7 +56,7 @@ def _classes(*names: str) -> tuple[type[Any], ...]:
 
 
 def parts_of(data: Any, val: Any, test: Any) -> tuple[Any, Any, Any]:
-    """Returns the training, validation and test part; those that a `DatasetDict` has are its own.
+    """Return the training, validation and test part; a `DatasetDict` has its own.
 
     Raises:
         InputError: It has no training part, or a part is given beside it.
@@ -82,7 +82,7 @@ def parts_of(data: Any, val: Any, test: Any) -> tuple[Any, Any, Any]:
 def read(
     data: Any, label: Sequence[str], head: Head | Heads | None, *, needed: bool
 ) -> tuple[Any, ...]:
-    """Reads a data set to its end; what is large goes to files.
+    """Read a data set to its end; what is large goes to files.
 
     Args:
         data: A `datasets.Dataset`.
@@ -113,7 +113,7 @@ def read(
 def about(
     data: Any, label: Sequence[str], head: Head | Heads | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Returns what a data set with labels tells beside them.
+    """Return class names and notes of a data set with labels.
 
     Args:
         data: Anything: of what is no Hugging Face data set nothing is told.
@@ -199,7 +199,7 @@ def _batches(data: Any, layout: Layout) -> Iterator[tuple[str, Batch, Sequence[s
 
 
 def _values(values: Any, name: str, layout: Layout, rows: Sequence[str]) -> Any:
-    """Returns a column as an array; where a value is missing it is NaN or None."""
+    """Return a column as an array; where a value is missing it is NaN or None."""
     kind = layout.fields[name].kind
     if kind == IMAGE:
         return [

@@ -45,7 +45,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Depth:
-    """How exact the values are, and what "full" is.
+    """Number type of an image's values, and the value of full brightness.
 
     Attributes:
         name: As users know it.
@@ -66,7 +66,7 @@ FLOATS = Depth("floating point", np.float32, 1.0)
 
 @dataclass(frozen=True)
 class Common:
-    """What all images of a data set share.
+    """Size, depth and channels that all images of a data set share.
 
     Attributes:
         size: Width and height, as the images are looked at.
@@ -107,7 +107,7 @@ class Damaged:
 
     @contextmanager
     def skipped(self, path: Path) -> Iterator[None]:
-        """Leaves an image out over which an error is raised.
+        """Leave an image out where reading it raises an error.
 
         Raises:
             InputError: It is one too many.
@@ -126,7 +126,7 @@ class Damaged:
             ) from None
 
     def notes(self) -> tuple[str, ...]:
-        """Returns what a report must say."""
+        """Return notes for the report."""
         if not self.paths:
             return ()
         named = ", ".join(f"'{path}'" for path in self.paths[:_NAMED])
@@ -135,7 +135,7 @@ class Damaged:
 
 
 def load(source: str, asked: Asked) -> RawData:
-    """Reads all images at one size and depth, grey where every image is grey, else RGB.
+    """Read all images at one size and depth, grey where every image is grey, else RGB.
 
     Args:
         source: The folder.
@@ -176,7 +176,7 @@ def load(source: str, asked: Asked) -> RawData:
 
 
 def _common(paths: Sequence[Path], resize: tuple[int, int] | None, damaged: Damaged) -> Common:
-    """Looks at the headers of all images.
+    """Return the common size, depth and channels, read from the headers.
 
     Args:
         paths: Of the images.
@@ -231,7 +231,7 @@ def _common(paths: Sequence[Path], resize: tuple[int, int] | None, damaged: Dama
 def _read(
     listed: Sequence[tuple[Path, int]], form: Common, damaged: Damaged, labelled: bool
 ) -> Split:
-    """Reads images that `_common` has looked at, (n, height, width, channels)."""
+    """Read images of a common form, (n, height, width, channels)."""
     images = np.empty((len(listed), *form.shape), form.depth.dtype)
     labels: list[int] = []
     for path, label in listed:
@@ -251,7 +251,7 @@ def _read(
 
 
 def _sized(image: Image, form: Common) -> Array:
-    """Returns an image's values at the common size; deep ones are rounded as they must be."""
+    """Return an image's values at the common size; deep ones are rounded as they must be."""
     from PIL.Image import Resampling, fromarray
 
     if image.size == form.size:
@@ -266,7 +266,7 @@ def _sized(image: Image, form: Common) -> Array:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image]:
-    """Opens an image; whatever is wrong with the file becomes one line."""
+    """Open an image; whatever is wrong with the file becomes one line."""
     import PIL
     from PIL import Image
 
@@ -317,7 +317,7 @@ def _remarks(image: Image) -> list[str]:
 
 
 def _orientation(image: Image) -> int:
-    """Returns how an image is to be turned, 1 to 8; 1: not at all."""
+    """Return how an image is to be turned, 1 to 8; 1: not at all."""
     if image.format == "PNG" and "exif" not in image.info:
         return 1  # Pillow would read the whole image to look behind it
     try:
@@ -328,7 +328,7 @@ def _orientation(image: Image) -> int:
 
 
 def _plain(image: Image, form: Common) -> Image:
-    """Returns the image in grey or RGB; deeper ones as they are."""
+    """Return the image in grey or RGB; deeper ones as they are."""
     if form.depth is not BYTES:
         image.load()
         return image

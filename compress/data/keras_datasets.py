@@ -1,4 +1,4 @@
-"""Image sets by name (of `keras.datasets`, and digits), and IDX files, as those of MNIST are."""
+"""Image sets of `keras.datasets`, scikit-learn's digits, and IDX files (the format of MNIST)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _PARTS = {
 
 
 def load(source: str) -> RawData:
-    """Returns a data set of `keras.datasets` with its own test part.
+    """Return a data set of `keras.datasets` with its own test part.
 
     `fashion_mnist` is read from the files of Debian's package dataset-fashion-mnist
     where they are installed, which needs no network.
@@ -63,7 +63,7 @@ def load(source: str) -> RawData:
 
 
 def read_digits(_source: str) -> RawData:
-    """Returns the digits, one part, pixel values 0 to 16."""
+    """Return the digits, one part, pixel values 0 to 16."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -72,7 +72,7 @@ def read_digits(_source: str) -> RawData:
 
 
 def holds_idx(folder: Path) -> bool:
-    """Tells whether a folder has IDX files (by name; the content is not read)."""
+    """Return whether a folder has IDX files (by name; the content is not read)."""
     return any(_is_idx(path) for path in folder.iterdir())
 
 
@@ -81,7 +81,7 @@ def _is_idx(path: Path) -> bool:
 
 
 def load_idx(source: str) -> RawData:
-    """Reads a folder of IDX files: training images and labels, a test pair if there is one.
+    """Read a folder of IDX files: training images and labels, a test pair if there is one.
 
     Raises:
         InputError: A file is missing, ambiguous, truncated or not IDX.
@@ -125,7 +125,7 @@ def _find(folder: Path, part: str, role: str) -> Path | None:
 
 
 def read_idx(path: Path) -> Array:
-    """Reads one IDX file.
+    """Read one IDX file.
 
     Args:
         path: The file, gzipped where its name ends in .gz.
@@ -149,7 +149,7 @@ def read_idx(path: Path) -> Array:
 
 
 def _read(stream: IO[bytes] | gzip.GzipFile, path: Path) -> Array:
-    """Reads as many bytes as the header says, and not one more than memory holds."""
+    """Read as many bytes as the header says, where they fit into memory."""
     start = stream.read(4)
     if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in _TYPES:
         raise InputError(f"IDX file '{path}' must begin with an IDX header. Received: {start!r}.")

@@ -1,4 +1,4 @@
-"""Examples known again, whatever file, seed or scaling they come under.
+"""Hashes that recognize examples under other files, seeds and scalings.
 
 An image is recognized by itself, by the hash of its steps. A row of a table is not: nothing of one
 number is left once its scale is unknown. So some rows of one table are searched for in the other;
@@ -54,7 +54,7 @@ _WORK = 5e7
 
 
 def example_keys(x: Columns) -> npt.NDArray[np.uint64]:
-    """Returns one hash an example.
+    """Return one hash an example.
 
     Images that differ by a factor or an offset per channel (bytes, [0, 1], standardized) have
     the same hash; rows of features have it where their float32 values are equal. Different
@@ -96,7 +96,7 @@ def is_among(keys: npt.NDArray[np.uint64], others: npt.NDArray[np.uint64]) -> np
 
 
 def has_steps(shape: tuple[int, ...]) -> bool:
-    """Tell whether examples are recognized in any scale of their channels.
+    """Return whether examples are recognized in any scale of their channels.
 
     Args:
         shape: Of one example.
@@ -119,7 +119,7 @@ def as_rows(x: Columns) -> list[Rows] | None:
 
 @dataclass(frozen=True)
 class RowSketch:
-    """What rows of a table are recognized by under other scales of its columns.
+    """Sketch of a table that recognizes its rows under other scales of the columns.
 
     Attributes:
         rows: Some of them, (m, columns), float32.
@@ -327,13 +327,13 @@ class KnownRows:
 
 
 def is_identity(scale: tuple[Floats, Floats], sketch: RowSketch) -> bool:
-    """Tell whether a scale changes nothing but by rounding."""
+    """Return whether a scale changes nothing but by rounding."""
     moved = np.abs(np.stack([sketch.low, sketch.high]) * (scale[0] - 1) + scale[1])
     return bool((moved[:, sketch.varies] <= 1e-3 * sketch.spread[sketch.varies]).all())
 
 
 def _steps(part: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Returns each value's step between its channel's least and largest value, from 0."""
+    """Return each value's step between its channel's least and largest value, from 0."""
     axes = tuple(range(1, part.ndim - 1))
     low = part.min(axis=axes, keepdims=True)
     span = part.max(axis=axes, keepdims=True) - low

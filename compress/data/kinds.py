@@ -1,4 +1,4 @@
-"""What reads sources: kinds of readers, what becomes of columns and features, labels as data.
+"""Kinds of sources, the roles of their columns and features, and arrays as data.
 
 Columns of tables and features of records are inputs, labels, weights or parts.
 """
@@ -51,7 +51,7 @@ _LISTED = 12
 
 @dataclass(frozen=True)
 class Asked:
-    """What a source is read for.
+    """A request to read a source: options of the plan, and the model's head.
 
     Attributes:
         options: Name the source, and say what its labels mean.
@@ -86,7 +86,7 @@ class Kind:
 
 
 def ending(name: str) -> str:
-    """Returns how a file's name ends, as tables of kinds have it.
+    """Return the ending of a file's name, as tables of kinds have it.
 
     Example:
         >>> ending("a.CSV"), ending("b.tfrecord.gz"), ending("c-train.tfrecord-00000-of-00002")
@@ -98,7 +98,7 @@ def ending(name: str) -> str:
 
 @dataclass(frozen=True)
 class Field:
-    """What a column or a feature holds.
+    """The content of one column or feature.
 
     Attributes:
         kind: One of the kinds above.
@@ -113,7 +113,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a source holds.
+    """The columns or features of a source.
 
     Attributes:
         where: As errors call the source.
@@ -135,13 +135,13 @@ class Layout:
 
     @property
     def begins(self) -> str:
-        """What errors call the source where a sentence begins with it."""
+        """The source's name at the beginning of a sentence."""
         return self.where[:1].upper() + self.where[1:]
 
 
 @dataclass(frozen=True)
 class Roles:
-    """What becomes of the fields.
+    """The roles of fields: inputs, labels, weights, groups, times and parts.
 
     Attributes:
         inputs: Fields by the model's input ("": the only one); several are columns of a matrix.
@@ -175,7 +175,7 @@ def roles_of(
     group: str = "",
     time: str = "",
 ) -> Roles:
-    """Tells what becomes of a source's fields.
+    """Return the roles of a source's fields.
 
     Labels are those that are named, else those by the names of a model's outputs, else the first
     of `layout.defaults`. Inputs are those by the names of a model's inputs where it has several,
@@ -233,7 +233,7 @@ def raw_data(
     class_names: tuple[str, ...] | None = None,
     notes: tuple[str, ...] = (),
 ) -> RawData:
-    """Makes a source's data of arrays.
+    """Return the data of a source from its arrays, checked and with labels read.
 
     Args:
         given: Parts by name: "train", and where they are there "val" and "test"; labels as the
@@ -282,7 +282,7 @@ def read_parts(
     class_names: tuple[str, ...] | None = None,
     notes: tuple[str, ...] = (),
 ) -> RawData:
-    """Makes data of arrays by what their labels mean.
+    """Return data of arrays whose labels are read as `meaning` says.
 
     Args:
         held: Parts by name, "train" among them.
@@ -316,7 +316,7 @@ def read_parts(
 def _label_fields(
     layout: Layout, label: tuple[str, ...], answers: Sequence[str], bare: bool
 ) -> tuple[str, ...]:
-    """Returns the fields that are labels, in the order of a model's outputs."""
+    """Return the fields that are labels, in the order of a model's outputs."""
     fields, noun = layout.fields, layout.noun
     for name in label:
         if name not in fields:
@@ -344,10 +344,9 @@ def _label_fields(
     for name in () if bare else found:
         kind = fields[name].kind
         if kind not in LABEL_KINDS or (len(found) > 1 and kind != NUMBER):
-            several = " where there are several" if len(found) > 1 else ", lists of them or names"
+            rule = " where there are several" if len(found) > 1 else ", lists of them or names"
             raise InputError(
-                f"Labels of {layout.where} must be numbers{several}. Received: "
-                f"{_told(name, layout)}."
+                f"Labels of {layout.where} must be numbers{rule}. Received: {_told(name, layout)}."
             )
     return found
 
@@ -397,7 +396,7 @@ def _told(name: str, layout: Layout) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Returns names with commas; of very many the first."""
+    """Return names with commas; of very many the first."""
     given = list(names)
     more = f", ... ({len(given):,} in all)" if len(given) > _LISTED else ""
     return ", ".join(given[:_LISTED]) + more

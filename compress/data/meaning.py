@@ -1,4 +1,4 @@
-"""What labels mean: the task that they and a model's head tell of, and how they are read then.
+"""Inference of the task from labels and a model's head, and reading of labels.
 
 Models with several inputs or outputs have arrays by name, and a task for each output.
 """
@@ -23,7 +23,7 @@ Read = Callable[[Any, str], Array]
 
 @dataclass(frozen=True)
 class Head:
-    """What of a model says how labels are meant.
+    """The output of a model: activation, shape and input, which tell the task.
 
     Attributes:
         activation: "softmax", "sigmoid" or "linear" (none, so that outputs are logits or numbers).
@@ -55,7 +55,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Heads:
-    """What a model of several inputs or outputs says of its data.
+    """Inputs and outputs of a model that has several, by name.
 
     Attributes:
         inputs: Shapes of one example by the inputs' names, in the model's order.
@@ -73,7 +73,7 @@ def first_shape(head: Head | Heads | None) -> tuple[int | None, ...] | None:
 
 @dataclass(frozen=True)
 class Meaning:
-    """What labels mean.
+    """The task of labels, and how they are read.
 
     Attributes:
         kind: Of the task.
@@ -96,7 +96,7 @@ class Meaning:
     each: Mapping[str, Meaning] = field(default_factory=dict)
 
     def read(self, labels: Any, name: str) -> Any:
-        """Returns labels as a data set holds them.
+        """Return labels as a data set holds them.
 
         Args:
             labels: (n, ...), or such arrays by the outputs' names.
@@ -125,7 +125,7 @@ class Meaning:
 
 
 def meaning_of(y: Any, head: Head | Heads | None, task: str | None) -> Meaning:
-    """Tells what labels mean.
+    """Return the task of labels, inferred where it is not given.
 
     Args:
         y: (n,), (n, 1), (n, columns), or (n, positions ...) with columns or without; of several
@@ -172,7 +172,7 @@ def _note_inferred(kind: str, why: str, head: Head | None, unit: str) -> tuple[s
 
 
 def _by_name(y: Array, head: Head | None, task: str | None, column: bool) -> Meaning:
-    """Reads labels that are names of classes: indices by alphabetical order."""
+    """Read labels that are names of classes: indices by alphabetical order."""
     names = tuple(texts(np.unique(y)))
     one = len(names) == 2 and head is not None and head.outputs == 1
     kind = task or ("binary" if one else "multiclass")
@@ -211,7 +211,7 @@ def _by_position(y: Array, head: Head | None, task: str | None) -> Meaning:
 
 
 def _kind_by_position(y: Array, head: Head | None) -> tuple[str, str]:
-    """Returns the task of an array for each example, and what it shows by."""
+    """Return the task of labels that are an array for each example, and the reason."""
     yes_no = bool(np.isin(y, (0, 1)).all())
     whole = y.dtype.kind in "iub"
     if head is None:
@@ -244,7 +244,7 @@ def _names(kind: str, y: Array, head: Head | None, column: bool) -> int:
 
 
 def _of_column(y: Array, width: int, ends: str) -> tuple[str, str]:
-    """Returns the task of one number an example, and what it shows by."""
+    """Return the task of labels that are one number an example, and the reason."""
     yes_no = bool(np.isin(y, (0, 1)).all())
     if y.dtype.kind == "f":
         if ends == "sigmoid" and width == 1 and yes_no:
@@ -289,7 +289,7 @@ def _is_whole(labels: Array) -> bool:
 
 
 def by_name(values: Any, names: Sequence[str], what: str, read: Read) -> dict[str, Array]:
-    """Returns arrays by name, in the order of the names.
+    """Return arrays by name, in the order of the names.
 
     Args:
         values: A mapping by these names, or a list or tuple in their order.
@@ -336,7 +336,7 @@ def _of_outputs(
 
 
 def _tasks_of(text: str, names: Sequence[str]) -> dict[str, str | None]:
-    """Returns the task that is said of each output; None: labels and head tell.
+    """Return the given task of each output; None: labels and head tell.
 
     Args:
         text: "auto", "custom" (of all), or "box=regression,class=multiclass".
@@ -378,7 +378,7 @@ def class_names_of(meaning: Meaning, labels: Array) -> tuple[str, ...]:
 
 
 def texts(names: Array) -> list[str]:
-    """Returns names as texts, of bytes too."""
+    """Return names as texts, of bytes too."""
     if names.dtype.kind == "S":
         return [name.decode("utf-8", "backslashreplace") for name in names.tolist()]
     return [str(name) for name in names.tolist()]

@@ -1,4 +1,4 @@
-"""An .npz file: x_train, y_train; x, y of val and test, weight_train, class_names if wanted.
+"""Files of NumPy arrays (.npz): x_train and y_train; optional parts, weights and class_names.
 
 Of models with several inputs or outputs an array each, behind a slash: x_train/image, y_train/box.
 """
@@ -21,7 +21,7 @@ _WANTED = (
 
 
 def load(source: str, asked: Asked) -> RawData:
-    """Reads the arrays without unpickling anything; members of other names are not looked at.
+    """Read the arrays of known names without unpickling anything.
 
     Args:
         source: The file.
@@ -100,7 +100,7 @@ def _part(
 
 
 def _columns(arrays: dict[str, Array], name: str) -> Any:
-    """Returns an array, or arrays by what stands behind the slash; None: there are none."""
+    """Return an array, or arrays by what stands behind the slash; None: there are none."""
     if name in arrays:
         return arrays[name]
     found = {key.partition("/")[2]: value for key, value in arrays.items()

@@ -1,4 +1,4 @@
-"""Parts of a data set: examples, labels, groups and times; what is taken for them, and checked."""
+"""Parts of a data set: examples, labels, weights, groups and times, and their checks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Output:
-    """What the labels of one output mean.
+    """The task and class names of one output.
 
     Attributes:
         name: Of the output, as the model calls it.
@@ -70,7 +70,7 @@ class Split:
 
     @classmethod
     def unlabelled(cls, x: Columns) -> Split:
-        """Makes one of examples without labels: rows without columns."""
+        """Make one of examples without labels: rows without columns."""
         return cls(x, np.empty((count(x), 0), np.float32))
 
     def without_labels(self) -> Split:
@@ -78,7 +78,7 @@ class Split:
         return replace(Split.unlabelled(self.x), groups=self.groups, times=self.times)
 
     def take(self, index: npt.NDArray[np.int64]) -> Split:
-        """Returns the examples at `index`, in that order."""
+        """Return the examples at `index`, in that order."""
         weight, groups, times = (
             None if values is None else values[index]
             for values in (self.weight, self.groups, self.times)
@@ -91,7 +91,7 @@ class Split:
 
 @dataclass(frozen=True)
 class RawData:
-    """What a source gives before splitting and scaling; parts it lacks are None.
+    """The content of a source before splitting and scaling; missing parts are None.
 
     Attributes:
         train: The training part (all there is, where the source has one part).
@@ -115,7 +115,7 @@ class RawData:
     outputs: tuple[Output, ...] = ()
 
     def without_labels(self) -> RawData:
-        """Returns the same examples alone; weights are of labels."""
+        """Return the same examples alone; weights are of labels."""
         val, test = (
             None if part is None else part.without_labels() for part in (self.val, self.test)
         )
@@ -132,7 +132,7 @@ def check_split(
     kind: str = "multiclass",
     outputs: Sequence[Output] = (),
 ) -> None:
-    """Checks one part of a data set.
+    """Check one part of a data set.
 
     Raises:
         InputError: See `Dataset`.
@@ -170,12 +170,12 @@ def check_split(
 
 
 def shapes_of(x: Columns) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of one example of each array, by its name."""
+    """Return the shape of one example of each array, by its name."""
     return {name: tuple(values.shape[1:]) for name, values in named(x)}
 
 
 def shapes_text(shapes: dict[str, tuple[int, ...]]) -> str:
-    """Returns shapes with their names, as messages show them."""
+    """Return shapes with their names, as messages show them."""
     return ", ".join(f"{name} {shape}".strip() for name, shape in shapes.items())
 
 
@@ -289,13 +289,13 @@ def _require_all(missing: npt.NDArray[np.bool_], what: str, part: str, name: str
 
 
 def as_float32(examples: Array) -> Array:
-    """Returns numbers as float32; what lies in a file stays in one."""
+    """Return numbers as float32; what lies in a file stays in one."""
     with np.errstate(over="ignore"):  # infinity is refused later, and in words
         return converted(examples, lambda part: part.astype(np.float32))
 
 
 def is_finite(x: Array) -> bool:
-    """Tells whether all numbers are finite, without a mark for every one of them at a time."""
+    """Return whether all numbers are finite, checked some rows at a time."""
     if x.dtype.kind != "f":
         return True
     rows = max(1, 2**24 // max(1, math.prod(x.shape[1:])))
@@ -303,7 +303,7 @@ def is_finite(x: Array) -> bool:
 
 
 def as_examples(examples: Array, name: str, wanted: tuple[int | None, ...] | None = None) -> Array:
-    """Returns `examples` with a channel axis on grey images; numbers only.
+    """Return `examples` with a channel axis on grey images; numbers only.
 
     Args:
         examples: Shape (n, features), (n, H, W), (n, H, W, C) or (n, ...).

@@ -41,7 +41,7 @@ class Preprocessing:
     columns: tuple[tuple[str, Preprocessing], ...] = field(default=(), repr=False)
 
     def __call__(self, x: Any) -> Any:
-        """Applies the map.
+        """Apply the map.
 
         Args:
             x: Raw examples, shape (n, ..., C), or several arrays by name.
@@ -56,14 +56,14 @@ class Preprocessing:
         return (x[..., ::-1] if self.bgr else x).astype(np.float32) * gain + offset
 
     def affine(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Returns gain and offset, shape (C,) or (1,): the map is `x * gain + offset`."""
+        """Return gain and offset, shape (C,) or (1,): the map is `x * gain + offset`."""
         std = np.asarray(self.std, np.float64)
         gain = self.scale / std
         offset = -np.asarray(self.mean, np.float64) / std
         return gain.astype(np.float32), offset.astype(np.float32)
 
     def in_graph(self) -> Callable[[Any], Any]:
-        """Returns the map as a function of TensorFlow tensors, of any number type."""
+        """Return the map as a function of TensorFlow tensors, of any number type."""
         import tensorflow as tf
 
         if self.columns:
@@ -81,7 +81,7 @@ class Preprocessing:
         return scaled
 
     def from_inputs(self, other: Preprocessing) -> Preprocessing:
-        """Returns the map that makes inputs of this scaling from inputs of another one."""
+        """Return the map that makes inputs of this scaling from inputs of another one."""
         if self.columns or other.columns:
             mine, its = dict(self.columns), dict(other.columns)
             return Preprocessing(
@@ -103,13 +103,13 @@ class Preprocessing:
 
     @property
     def identity(self) -> str:
-        """A text that differs where the map does: what hashes of data and caches are made of."""
+        """A text that identifies the map in hashes of data and caches."""
         # plain maps keep the text that they had before there were others
         own = f"{self!r}" + ("bgr" if self.bgr else "")
         return own + "".join(f" {name}: {each.identity}" for name, each in self.columns)
 
     def same_as(self, other: Preprocessing) -> bool:
-        """Tells whether both give the same inputs, up to rounding."""
+        """Return whether both give the same inputs, up to rounding."""
         if self.columns or other.columns:
             mine, its = dict(self.columns), dict(other.columns)
             return all(
@@ -121,7 +121,7 @@ class Preprocessing:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the record that is stored beside exports."""
+        """Return the record that is stored beside exports."""
         record: dict[str, Any] = {
             "formula": "(x * scale - mean) / std, per channel (last axis)",
             "scale": self.scale,
@@ -137,7 +137,7 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Preprocessing:
-        """Reads what `to_json` wrote.
+        """Read what `to_json` wrote.
 
         Raises:
             InputError: A part is missing or not a number.
@@ -163,7 +163,7 @@ _PLAIN = Preprocessing()
 
 
 def fit_preprocessing(x: Columns, max_value: float, normalize: str) -> Preprocessing:
-    """Learns the scaling from training examples.
+    """Learn the scaling from training examples.
 
     Args:
         x: Raw training examples, shape (n, features) or (n, H, W, C), or several such arrays by
@@ -215,7 +215,7 @@ def fit_preprocessing(x: Columns, max_value: float, normalize: str) -> Preproces
 
 
 def _spread(x: npt.NDArray[Any], mean: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Returns the standard deviation of the last axis's entries, some rows at a time."""
+    """Return the standard deviation of the last axis's entries, some rows at a time."""
     total = np.zeros(x.shape[-1])
     for part in chunks(x):
         total += np.square(x[part].reshape(-1, x.shape[-1]) - mean).sum(0)
@@ -223,7 +223,7 @@ def _spread(x: npt.NDArray[Any], mean: npt.NDArray[np.float64]) -> npt.NDArray[n
 
 
 def full_scale(x: npt.NDArray[np.generic], max_value: float) -> float:
-    """Returns what stands for 1 in `x`: `max_value`, or 255 in images of such other numbers.
+    """Return the value of full scale: `max_value`, or 255 where pixels show it.
 
     Pixels in [0, 255] are often kept as float32 or int64; nothing but the values tells.
     """
@@ -233,7 +233,7 @@ def full_scale(x: npt.NDArray[np.generic], max_value: float) -> float:
 
 
 def scalings(x: npt.NDArray[np.generic], max_value: float) -> dict[str, Preprocessing]:
-    """Returns the scalings that a model for such examples may have been trained with.
+    """Return the scalings that a model for such examples may have been trained with.
 
     Args:
         x: Raw training examples.

@@ -1,4 +1,4 @@
-"""Tables and records: rows, batch by batch, become the arrays that a model is fed and judged by.
+"""Conversion of rows of tables and records, batch by batch, to arrays.
 
 What is large goes to files as it comes.
 """
@@ -31,7 +31,7 @@ def parts_of_rows(
     resize: tuple[int, int] | None = None,
     remedy: str = RESIZE,
 ) -> dict[str, Split]:
-    """Reads batches to their end.
+    """Read batches to their end and return the arrays of each part.
 
     Args:
         batches: Part ("train", "val" or "test"), values by field and what errors call each row;
@@ -125,7 +125,7 @@ class _Piece:
         self._grown = Growing(where)
 
     def add(self, batch: Batch, rows: Sequence[str]) -> None:
-        """Appends what a batch holds of it; `rows` is what errors call each row."""
+        """Append the rows of a batch; `rows` are their names in errors."""
         with np.errstate(over="ignore"):  # infinity is refused later, and in words
             values = [np.asarray(batch[name]).astype(np.float32) for name in self._columns]
         self._grown.add(np.stack(values, axis=1))
@@ -134,7 +134,7 @@ class _Piece:
         return self._grown.whole()
 
     def close(self) -> None:
-        """Lets its file go; it stays for as long as an array is mapped to it."""
+        """Let its file go; it stays for as long as an array is mapped to it."""
         self._grown.close()
 
 
@@ -205,7 +205,7 @@ class _Images(_Piece):
         self._grown.add(np.stack([_deep(image, channels) for image in plain]))
 
     def colour(self) -> None:
-        """Makes colour images of the grey ones so far; those to come are in colour too."""
+        """Make colour images of the grey ones so far; those to come are in colour too."""
         if not self.grey:
             return
         self.grey = False
@@ -232,7 +232,7 @@ class _Images(_Piece):
 def _piece(
     layout: Layout, columns: tuple[str, ...], name: str, resize: tuple[int, int] | None, remedy: str
 ) -> _Piece:
-    """Returns what the fields of one input become; the only input has the name ""."""
+    """Return the array to grow for one input; the only input has the name ""."""
     kind = layout.fields[columns[0]].kind
     if kind == IMAGE:
         return _Images(columns, layout.where, resize, remedy)
@@ -242,7 +242,7 @@ def _piece(
 
 
 def _sized(image: Array, size: tuple[int, int]) -> Array:
-    """Returns an image of bytes at another height and width, as those of folders are resized."""
+    """Return an image of bytes at another height and width, as those of folders are resized."""
     from PIL import Image
 
     if image.shape[:2] == size:
@@ -257,7 +257,7 @@ def _deep(image: Array, channels: int) -> Array:
 
 
 def _missing(values: Any) -> int:
-    """Returns in how many rows a value is missing."""
+    """Return in how many rows a value is missing."""
     if isinstance(values, list):
         return sum(item is None for item in values)
     if values.dtype == object:
@@ -278,7 +278,7 @@ def _require_all(missing: Counter[str], layout: Layout) -> None:
 
 
 def _in_one_form(parts: Sequence[_Examples]) -> None:
-    """Makes images of all parts colour images where those of one are."""
+    """Make images of all parts colour images where those of one are."""
     for name in parts[0].inputs:
         images = [piece for part in parts if isinstance(piece := part.inputs[name], _Images)]
         if not all(piece.grey for piece in images):
@@ -287,7 +287,7 @@ def _in_one_form(parts: Sequence[_Examples]) -> None:
 
 
 def _shaped(held: Split, head: Head | Heads | None) -> Split:
-    """Returns examples in the shape of the model's input, where they have as many numbers."""
+    """Return examples in the shape of the model's input, where they have as many numbers."""
     if head is None:
         return held
     if not isinstance(held.x, dict):

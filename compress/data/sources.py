@@ -1,4 +1,4 @@
-"""Data sets by name or path: what reads a source, then parts split off, checked and scaled."""
+"""Data sets by name or path: read, split, checked and scaled."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def load_data(
     answers: Answering | None = None,
     head: Head | Heads | None = None,
 ) -> Dataset:
-    """Loads a data set and gives it a training, a validation and a test part.
+    """Load a data set and give it a training, a validation and a test part.
 
     Parts that the source lacks are split off, stratified by class where there are classes and
     determined by `seed` alone: the test part from everything, the validation part from the rest.
@@ -133,7 +133,7 @@ def _settled(
     preprocess: Preprocessing | None,
     answers: Answering | None,
 ) -> Dataset:
-    """Makes a data set of what a source holds.
+    """Return a data set from the content of a source.
 
     Args:
         raw: What it holds.
@@ -177,7 +177,7 @@ def _settled(
 
 
 def _load_function(asked: Asked, seed: int, answers: Answering | None) -> Dataset:
-    """Makes a data set of what the user's function returns; arrays and streams are fed as is.
+    """Return a data set from the result of the user's function, which is fed unscaled.
 
     Args:
         asked: Names the function, and says what labels mean.
@@ -217,7 +217,7 @@ def _load_function(asked: Asked, seed: int, answers: Answering | None) -> Datase
 
 
 def check_source(options: DataOptions) -> Kind | None:
-    """Finds out what reads a source, without reading it.
+    """Return the kind of a source, without reading it.
 
     Returns:
         The kind of source; None: it is the user's own function.
@@ -247,7 +247,7 @@ def check_source(options: DataOptions) -> Kind | None:
 
 
 def _kind(source: str) -> Kind | None:
-    """Returns what reads a source; None: it is the user's own function."""
+    """Return the kind of a source; None: it is the user's own function."""
     hub, colon, _ = source.partition(":")
     if colon and hub in HUBS:
         HUBS.require_installed(hub)
@@ -287,7 +287,7 @@ def _of_file(path: Path) -> Kind:
 
 
 def _numbered(train: Split, source: str, kind: str, head: Head | Heads | None) -> tuple[str, ...]:
-    """Names the classes by their indices; k distinct labels must be 0 to k-1.
+    """Name the classes by their indices; k distinct labels must be 0 to k-1.
 
     Of classes by position a model may know more than there are labels of.
     """

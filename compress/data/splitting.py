@@ -1,4 +1,4 @@
-"""Parts that a source lacks are split off, and some examples drawn that stand for all.
+"""Splits of data sets, and samples of examples that represent a part.
 
 Both by seed alone, stratified where there are classes. Where groups are known, none is in two
 parts, nor are copies of one example; where times are known, the latest examples leave.
@@ -34,7 +34,7 @@ _FOLDS = 10
 def split_rest(
     raw: RawData, name: str, *, val_fraction: float, test_fraction: float | None, seed: int
 ) -> RawData:
-    """Splits off the parts that are not there: the test part first, then the validation part.
+    """Split off the missing parts: the test part first, then the validation part.
 
     Args:
         raw: The parts that are there, and the kind of task.
@@ -75,7 +75,7 @@ def split_off(
     kind: str,
     outputs: Sequence[Output] = (),
 ) -> tuple[Split, Split]:
-    """Splits a part off.
+    """Split a part off.
 
     Args:
         split: What there is; the order of both parts is that of its examples.
@@ -175,7 +175,7 @@ def draw_stratified(split: Split, count: int, seed: int = 0) -> Indices:
 
 
 def drawn_inputs(data: Dataset | Unlabelled, count: int, seed: int) -> Any:
-    """Returns what a model is fed of training examples drawn without replacement.
+    """Return model inputs of training examples drawn without replacement.
 
     Args:
         data: Labels are not looked at.
@@ -199,7 +199,7 @@ def drawn_inputs(data: Dataset | Unlabelled, count: int, seed: int) -> Any:
 
 
 def find_copies(split: Split) -> npt.NDArray[np.uint64] | None:
-    """Return what equal examples are known by, where copies of them must be kept in one part.
+    """Return keys of equal examples, where copies must be kept in one part.
 
     Returns:
         Keys, (n,); None where at most `TOLERATED` of the examples have a copy, or where equal rows
@@ -214,7 +214,7 @@ def find_copies(split: Split) -> npt.NDArray[np.uint64] | None:
 def _split_few_groups(
     groups: npt.NDArray[Any], fraction: float, seed: int, alike: npt.NDArray[Any] | None
 ) -> tuple[Indices, Indices]:
-    """Return who stays and who leaves: about that share of the examples, of about the same classes.
+    """Return the indices of both parts: about that share, with about the same classes.
 
     Reference:
         scikit-learn's StratifiedGroupKFold makes the folds, of which some are joined.
@@ -255,7 +255,7 @@ def _split_by_time(
 
 
 def _several(y: Any, outputs: Sequence[Output], fraction: float) -> npt.NDArray[Any] | None:
-    """Returns what several outputs' labels are split by; None: by nothing."""
+    """Return the strata of several outputs' labels; None: there are none."""
     labels = [y[item.name].reshape(-1) for item in outputs if has_classes(item.kind)]
     for chosen in (labels, labels[:1]):
         if chosen:

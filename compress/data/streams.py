@@ -22,12 +22,12 @@ AT_A_TIME = 256
 
 
 def is_stream(data: Any) -> bool:
-    """Tells whether data come batch by batch, without importing what they are made with."""
+    """Return whether data come batch by batch, without importing their library."""
     return bool(stream_name(data))
 
 
 def stream_name(data: Any) -> str:
-    """Returns what a stream is called in messages; empty: it is none."""
+    """Return the name of a stream in messages; empty: it is none."""
     if _is_tf_data(data):
         return "tf.data"
     if _is_py_dataset(data):
@@ -38,7 +38,7 @@ def stream_name(data: Any) -> str:
 
 
 def gathered(data: Any, input_shape: tuple[int | None, ...] | None) -> tuple[Any, ...]:
-    """Reads a stream to its end.
+    """Read a stream to its end and return its arrays.
 
     Args:
         data: A stream of x, (x, y) or (x, y, weights): batched, as `fit` takes it, or example by
@@ -89,7 +89,7 @@ def gathered(data: Any, input_shape: tuple[int | None, ...] | None) -> tuple[Any
 
 
 def repeats(data: Any, input_shape: tuple[int | None, ...] | None, x: Any) -> bool:
-    """Tells whether a stream begins as it did when it was read: in one order, without chance.
+    """Return whether a stream begins as it did when it was read: in one order, without chance.
 
     An iterator that a generator has made cannot be asked again; it is taken at its word.
 
@@ -133,7 +133,7 @@ def _is_py_dataset(data: Any) -> bool:
 def _of_generator(
     data: Any, input_shape: tuple[int | None, ...] | None
 ) -> Iterator[tuple[Any, ...]]:
-    """Yields batches; of single examples, which show as those of `tf.data` do, many at a time."""
+    """Yield batches; single examples, recognized as those of `tf.data` are, are joined."""
     items = map(_parts, data() if callable(data) else data)
     first = next(items, None)
     if first is None:
@@ -206,7 +206,7 @@ def _parts(element: Any) -> tuple[Any, ...]:
 
 
 def _complete(batches: Iterator[tuple[Any, ...]], name: str) -> Iterator[tuple[Any, ...]]:
-    """Yields what a stream gives; an error of its own becomes one line."""
+    """Yield the batches of a stream; its own errors become one line."""
     count = 0
     try:
         for batch in batches:
@@ -221,7 +221,7 @@ def _complete(batches: Iterator[tuple[Any, ...]], name: str) -> Iterator[tuple[A
 
 
 def _arrays(part: Any) -> Any:
-    """Returns an array, or arrays by name; those of a list are called by their places."""
+    """Return an array, or arrays by name; those of a list are called by their places."""
     if isinstance(part, Mapping):
         return {str(name): np.asarray(values) for name, values in part.items()}
     if isinstance(part, (list, tuple)):

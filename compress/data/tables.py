@@ -55,7 +55,7 @@ class _Text(Exception):
 
 
 def load_csv(source: str, asked: Asked) -> RawData:
-    """Reads a .csv file some lines at a time.
+    """Read a .csv file some lines at a time.
 
     Args:
         source: The file, gzipped where its name ends in .gz; columns are separated by commas, or
@@ -76,7 +76,7 @@ def load_csv(source: str, asked: Asked) -> RawData:
 
 
 def load_parquet(source: str, asked: Asked) -> RawData:
-    """Reads a .parquet file some rows at a time, and of its columns those that are used.
+    """Read a .parquet file some rows at a time, and of its columns those that are used.
 
     Raises:
         InputError: It is no Parquet file, lists have several lengths, or see
@@ -96,7 +96,7 @@ def load_parquet(source: str, asked: Asked) -> RawData:
 
 
 def read(table: _Table, source: str, asked: Asked) -> RawData:
-    """Reads a table; what is large goes to files as it comes.
+    """Read a table; large arrays grow in files.
 
     Args:
         table: The table.
@@ -133,7 +133,7 @@ class _Table:
         self._path, self._explained = path, explained
 
     def batches(self, columns: Sequence[str]) -> Iterator[Mapping[str, Array]]:
-        """Yields some rows of these columns at a time.
+        """Yield some rows of these columns at a time.
 
         Numbers are (n,), lists (n, ...), NaN where a value is missing; names are (n,) objects,
         texts or None.
@@ -254,7 +254,7 @@ class _Parquet(_Table):
         return _numbers(column) if kind == NUMBER else self._lists(column, name, row, 0)
 
     def _lists(self, column: Any, name: str, row: int, depth: int) -> Array:
-        """Returns lists of one length as an array; a missing one is a row of NaN."""
+        """Return lists of one length as an array; a missing one is a row of NaN."""
         import pyarrow.compute as pc
 
         lengths = pc.list_value_length(column)
@@ -331,7 +331,7 @@ def _separator(path: str) -> str:
 
 
 def _text_in(column: Any, row: int) -> str | None:
-    """Returns the first text in a column and its row; None: it holds numbers, true and false."""
+    """Return the first text in a column and its row; None: it holds numbers, true and false."""
     import pandas as pd
 
     if pd.api.types.is_numeric_dtype(column):
@@ -353,7 +353,7 @@ def _is_date(shown: str) -> bool:
 
 
 def _numbers(column: Any) -> Array:
-    """Returns numbers as an array; where one is missing it is NaN."""
+    """Return numbers as an array; where one is missing it is NaN."""
     kind = str(column.type)
     if column.null_count or kind.startswith(("decimal", "null")):
         column = (column.cast("uint8") if kind == "bool" else column).cast("float64")

@@ -1,4 +1,4 @@
-"""What TensorFlow stores: TFRecord files of `tf.train.Example`, and data sets `tfds:NAME`.
+"""TFRecord files of `tf.train.Example`, and data sets of TensorFlow Datasets (`tfds:NAME`).
 
 What features there are the first record tells; lists of numbers, names and images. Data sets of
 TensorFlow Datasets come as pairs of an example and its label.
@@ -58,12 +58,12 @@ _VERSION = re.compile(r"/(?=\d+\.\d+\.\d+$)")
 
 
 def holds_records(folder: Path) -> bool:
-    """Tells whether a folder has TFRecord files (by name; the content is not read)."""
+    """Return whether a folder has TFRecord files (by name; the content is not read)."""
     return bool(_files(folder))
 
 
 def load_records(source: str, asked: Asked) -> RawData:
-    """Reads the records some at a time.
+    """Read TFRecord files some records at a time.
 
     Args:
         source: A file, or a folder of files: those with train, val or test in their names are
@@ -91,7 +91,7 @@ def load_records(source: str, asked: Asked) -> RawData:
 
 
 def load_tfds(source: str, asked: Asked) -> RawData:
-    """Reads a data set that is prepared on this machine, else prepares it.
+    """Read a data set of TensorFlow Datasets; prepare it first where it is missing.
 
     Args:
         source: "tfds:mnist", "tfds:cifar10:3.0.2" (or "/3.0.2"), "tfds:ucf101/ucf101_1", ...
@@ -133,7 +133,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _parts(source: Path) -> dict[str, list[Path]]:
-    """Returns the files of each part; of names that tell none all are of one."""
+    """Return the files of each part; of names that tell none all are of one."""
     if not source.is_dir():
         return {"train": [source]}
     found: dict[str, list[Path]] = {}
@@ -161,7 +161,7 @@ def _parts(source: Path) -> dict[str, list[Path]]:
 
 
 def _raw(path: Path) -> Iterator[list[bytes]]:
-    """Yields a file's records as they are, some at a time.
+    """Yield a file's records as they are, some at a time.
 
     Raises:
         InputError: A record is damaged.
@@ -188,7 +188,7 @@ def _raw(path: Path) -> Iterator[list[bytes]]:
 
 
 def _check_whole(path: Path, count: int) -> None:
-    """Checks a gzipped file that was read: where it is cut off, TensorFlow takes that for its end.
+    """Check a gzipped file that was read: where it is cut off, TensorFlow takes that for its end.
 
     Raises:
         InputError: It is cut off.
@@ -244,7 +244,7 @@ def _values(feature: Any) -> Any:
 def _batches(
     files: Mapping[str, Sequence[Path]], layout: Layout, roles: Roles
 ) -> Iterator[tuple[str, Batch, Sequence[str]]]:
-    """Yields the records' features with their part and what errors call each record."""
+    """Yield the records' features with their part and the records' names in errors."""
     import tensorflow as tf
 
     forms: dict[str, tuple[int, str]] = {}
@@ -272,7 +272,7 @@ def _batches(
 
 
 def _form(feature: Any) -> tuple[int, str]:
-    """Returns what every record must have of a feature: as many values as the first, of a kind."""
+    """Return the number and kind of a feature's values, equal in every record."""
     return len(_values(feature)), feature.WhichOneof("kind")
 
 
@@ -280,7 +280,7 @@ def _culprit(
     records: Sequence[bytes], rows: Sequence[str], forms: Mapping[str, tuple[int, str]],
     error: Exception,
 ) -> InputError:  # fmt: skip
-    """Returns the error of the first record that is not as the first of all."""
+    """Return the error of the first record that is not as the first of all."""
     for record, row in zip(records, rows, strict=True):
         features = _features(record, row)
         for name, (count, kind) in forms.items():
@@ -319,7 +319,7 @@ def _image(content: bytes, name: str, row: str) -> Array:
 
 
 def _reason(error: Exception) -> str:
-    """Returns what TensorFlow says, without its names of operations and devices."""
+    """Return TensorFlow's message without names of operations and devices."""
     text = _OPERATION.sub("", str(getattr(error, "message", None) or error)).strip()
     return one_line(text.splitlines()[0] if text else type(error).__name__)
 

@@ -1,4 +1,4 @@
-"""The plan: the frozen record that says everything the compress stage does."""
+"""The plan: the frozen record of all options of the compress stage."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that the compress stage does; `paretune compress` and `compress_model` take it."""
+    """All options of the compress stage; `paretune compress` and `compress_model` take them."""
 
     command: ClassVar[str] = "compress"
     """What does all this to one model: `paretune compress`."""

@@ -1,4 +1,4 @@
-"""The plan of `paretune bench`: what is timed, how, and until when; sizes of a model's inputs."""
+"""The plan of `paretune bench`, and sizes of a model's inputs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BETWEEN = re.compile(r"[,;\s]+")
 
 @dataclass(frozen=True)
 class InputShape(Written):
-    """What the open sizes of a model's inputs are.
+    """Values for the open sizes of a model's inputs.
 
     Attributes:
         sizes: (name of the input, sizes of one example), in the order in which they were given;
@@ -44,7 +44,7 @@ class InputShape(Written):
 
     @classmethod
     def parse(cls, text: str, name: str = "input_shape") -> Self:
-        """Reads sizes with commas; a name with "=" begins the sizes of another input.
+        """Read sizes with commas; a name with "=" begins the sizes of another input.
 
         Semicolons and spaces may stand in place of commas.
 
@@ -64,7 +64,7 @@ class InputShape(Written):
 
     @classmethod
     def of(cls, value: object, name: str = "input_shape") -> Self:
-        """Takes sizes, or a mapping from names of inputs to sizes, too."""
+        """Take sizes, or a mapping from names of inputs to sizes, too."""
         if isinstance(value, (cls, str)):
             return super().of(value, name)
         if isinstance(value, Mapping):
@@ -102,7 +102,7 @@ class InputShape(Written):
         return self.sizes[0][1]
 
     def plain(self) -> Any:
-        """Returns a list, or a table of lists."""
+        """Return a list, or a table of lists."""
         if self.sizes[0][0]:
             return {name: list(sizes) for name, sizes in self.sizes}
         return list(self.sizes[0][1])
@@ -115,7 +115,7 @@ class InputShape(Written):
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """What `paretune bench` and `compress.bench` do."""
+    """Options of `paretune bench` and `compress.bench`."""
 
     runtimes: Names = option(
         ("litert",),
@@ -182,7 +182,7 @@ class BenchPlan:
 
 
 def given(shape: InputShape | None) -> tuple[int, ...] | dict[str, tuple[int, ...]] | None:
-    """Returns what functions take as `input_shape`; None: nothing was given."""
+    """Return a shape as functions take `input_shape`; None: nothing was given."""
     return None if shape is None else shape.given
 
 

@@ -33,7 +33,7 @@ class LayerShare(Written):
 
     @classmethod
     def parse(cls, text: str, name: str = "a share of layers") -> Self:
-        """Reads "pattern=0.3" or "pattern=30%".
+        """Read "pattern=0.3" or "pattern=30%".
 
         Raises:
             InputError: There is no pattern, or the share is not in [0, 1].
@@ -49,7 +49,7 @@ class LayerShare(Written):
 
     @classmethod
     def of(cls, value: object, name: str = "a share of layers") -> Self:
-        """Takes a pair (pattern, share) too, as a dictionary's items are."""
+        """Take a pair (pattern, share) too, as a dictionary's items are."""
         if isinstance(value, tuple | list) and len(value) == 2 and isinstance(value[0], str):
             value = f"{value[0]}={one_line(value[1])}"
         return super().of(value, name)
@@ -220,7 +220,7 @@ class ChannelOptions:
         return replace(single, criterion=single.ranking)
 
     def _checked(self, target: Target) -> Target:
-        """Returns a target that is in its range.
+        """Return a target that is in its range.
 
         Raises:
             InputError: It is not.

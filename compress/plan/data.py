@@ -119,7 +119,7 @@ class DataOptions:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The tasks of all outputs: of "box=regression,class=auto" what stands behind the signs."""
+        """The tasks of all outputs: regression and auto of "box=regression,class=auto"."""
         return tuple(item.rpartition("=")[2] for item in self.task.split(","))
 
     @property
@@ -128,7 +128,7 @@ class DataOptions:
         return self.task == AUTO or "=" in self.task
 
     def require_source(self) -> None:
-        """Checks that the data are named.
+        """Check that the data are named.
 
         Raises:
             InputError: They are not.

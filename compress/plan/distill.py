@@ -1,4 +1,4 @@
-"""Plan section: who teaches during fine-tuning, what, and how much; the values that say so."""
+"""Plan section: knowledge distillation; values for ramps, teachers and pairs of layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from compress.plugins import HINTS, LOGIT_LOSSES
 
 @dataclass(frozen=True)
 class Ramp(Written):
-    """Goes from `start` to `end` in a straight line until a share of the training is done.
+    """A value that changes linearly from `start` to `end` over a share of the training.
 
     Attributes:
         start, end: Values before and after.
@@ -36,12 +36,12 @@ class Ramp(Written):
 
     @classmethod
     def constant(cls, value: float) -> Self:
-        """Returns a number that stays."""
+        """Return a number that stays."""
         return cls(float(value), float(value))
 
     @classmethod
     def parse(cls, text: str, name: str = "a number") -> Self:
-        """Reads "4" (constant), "8:2" (over the whole training) or "0:0.7@20%".
+        """Read "4" (constant), "8:2" (over the whole training) or "0:0.7@20%".
 
         Raises:
             InputError: It is none of them.
@@ -62,7 +62,7 @@ class Ramp(Written):
 
     @classmethod
     def of(cls, value: object, name: str = "a number") -> Self:
-        """Takes a number, or a pair (from, to), too."""
+        """Take a number, or a pair (from, to), too."""
         ends = value if isinstance(value, tuple | list) and len(value) == 2 else (value,)
         texts = [number_text(number) for end in ends if (number := real(end)) is not None]
         return super().of(":".join(texts) if len(texts) == len(ends) else value, name)
@@ -78,14 +78,13 @@ class Ramp(Written):
         return min(self.start, self.end)
 
     def at(self, progress: Any) -> Any:
-        """Returns the value when a share of the training is done (a number or a tensor)."""
+        """Return the value when a share of the training is done (a number or a tensor)."""
         if self.start == self.end:
             return self.start
-
         return self.start + (self.end - self.start) * tf.minimum(progress / self.until, 1.0)
 
     def plain(self) -> float | str:
-        """Returns the number where it stays, else the text."""
+        """Return the number where it stays, else the text."""
         return self.start if self == self.constant(self.start) else str(self)
 
     def __str__(self) -> str:
@@ -120,7 +119,7 @@ class TeacherChoice(Written):
 
     @classmethod
     def parse(cls, text: str, name: str = "teacher") -> Self:
-        """Reads "auto", "none" or files with commas between.
+        """Read "auto", "none" or files with commas between.
 
         Raises:
             InputError: Files stand beside "auto" or "none".
@@ -129,7 +128,7 @@ class TeacherChoice(Written):
 
     @classmethod
     def of(cls, value: object, name: str = "teacher") -> Self:
-        """Takes a path or a list of them too; None: nobody."""
+        """Take a path or a list of them too; None: nobody."""
         if value is None:
             return cls()
         if isinstance(value, os.PathLike):
@@ -155,7 +154,7 @@ class TeacherChoice(Written):
         return cls(() if words else tuple(map(Path, names)), automatic=AUTOMATIC in words)
 
     def plain(self) -> list[str]:
-        """Returns the names."""
+        """Return the names."""
         if self.files:
             return [str(path) for path in self.files]
         return [AUTOMATIC if self.automatic else NOBODY]
@@ -187,7 +186,7 @@ class LayerPair(Written):
 
     @classmethod
     def parse(cls, text: str, name: str = "a hint pair") -> Self:
-        """Reads "student=teacher".
+        """Read "student=teacher".
 
         Raises:
             InputError: One of the names is missing.
@@ -201,7 +200,7 @@ class LayerPair(Written):
 
     @classmethod
     def of(cls, value: object, name: str = "a hint pair") -> Self:
-        """Takes a pair of names too, as a dictionary's items are."""
+        """Take a pair of names too, as a dictionary's items are."""
         if (
             isinstance(value, tuple | list)
             and len(value) == 2
@@ -222,7 +221,7 @@ Pair = str | LayerPair | tuple[str, str]
 
 @dataclass(frozen=True)
 class DistillOptions:
-    """Who teaches during fine-tuning, and how much.
+    """Knowledge distillation during fine-tuning: teachers, losses and weights.
 
     The loss is (1 - w) x label loss + w x loss on logits + the hints, each with its weight.
     `temperature`, `weight` and `hint_weight` are numbers, or ramps: "8:2" goes from 8 to 2

@@ -39,7 +39,7 @@ def option(
     choices: Choices | Registry[Any] | None = None,
     beside: tuple[str, ...] = (),
 ) -> Any:
-    """Declares a field of a plan section.
+    """Declare a field of a plan section.
 
     Args:
         default: The one default that every caller gets, of the field's type.
@@ -69,7 +69,7 @@ def option(
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """The words that an option takes, where no table of plug-ins has them.
+    """The values of an option that has no table of plug-ins.
 
     Attributes:
         kind: What is chosen, as errors name it.
@@ -148,7 +148,7 @@ class PlanField:
 
 
 def plan_fields(plan: type[Any]) -> tuple[PlanField, ...]:
-    """Lists the leaves of a plan class, sections flattened.
+    """List the leaves of a plan class, sections flattened.
 
     A flag that two leaves claim belongs to the last section that claims it as its
     *first* flag; the others keep their remaining flags.
@@ -197,7 +197,7 @@ def _leaf(section: str | None, field: dataclasses.Field[Any], hint: Any) -> Plan
 
 
 def settle(section: Any) -> None:
-    """Turns what a section's fields were given into values of their types; for `__post_init__`.
+    """Convert and check the values of a section's fields; for `__post_init__`.
 
     Raises:
         InputError: One is given as nothing that its type takes, is out of its bounds, or is none
@@ -220,7 +220,7 @@ def settle(section: Any) -> None:
 
 
 def from_flat(plan: type[PlanT], values: Mapping[str, Any]) -> PlanT:
-    """Builds a plan from option names (`{"data": "digits", "val_fraction": 0.2}`).
+    """Build a plan from option names (`{"data": "digits", "val_fraction": 0.2}`).
 
     Raises:
         InputError: A name is unknown, or a value breaks a rule.
@@ -229,7 +229,7 @@ def from_flat(plan: type[PlanT], values: Mapping[str, Any]) -> PlanT:
 
 
 def nest(plan: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Sorts option names and values into the plan's sections.
+    """Sort option names and values into the plan's sections.
 
     Raises:
         InputError: A name is unknown.
@@ -253,7 +253,7 @@ def nest(plan: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_nested(plan: type[PlanT], values: Mapping[str, Any]) -> PlanT:
-    """Builds a plan from its nested form, as `to_nested` writes it and TOML holds it.
+    """Build a plan from its nested form, as `to_nested` writes it and TOML holds it.
 
     Names that keys had in earlier versions are taken too.
 
@@ -276,7 +276,7 @@ def from_nested(plan: type[PlanT], values: Mapping[str, Any]) -> PlanT:
 
 
 def _keys(section: type[Any], values: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Returns the values under the names that fields have now.
+    """Return the values under the names that fields have now.
 
     Raises:
         InputError: A key is unknown, stands there under its old name too, or is of an option that
@@ -305,7 +305,7 @@ def _keys(section: type[Any], values: Mapping[str, Any], what: str) -> dict[str,
 
 
 def to_nested(plan: Any) -> dict[str, Any]:
-    """Returns a plan, or a section, as plain dictionaries and lists, ready for JSON and TOML."""
+    """Return a plan, or a section, as plain dictionaries and lists, ready for JSON and TOML."""
     return {
         field.name: (plain if "flags" in field.metadata else to_nested)(getattr(plan, field.name))
         for field in dataclasses.fields(plan)
@@ -313,7 +313,7 @@ def to_nested(plan: Any) -> dict[str, Any]:
 
 
 def overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns nested `base` with every leaf of nested `changes` put over it.
+    """Return nested `base` with every leaf of nested `changes` put over it.
 
     Raises:
         InputError: `base` has a value where `changes` has a section.
@@ -330,7 +330,7 @@ def overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 
 def differing_fields(old: PlanT, new: PlanT) -> list[str]:
-    """Lists the fields, by dotted path and both values, that a going-on run may not change."""
+    """List the fields, by dotted path and both values, that a going-on run may not change."""
     differences = []
     for leaf in plan_fields(type(old)):
         before, after = value_of(old, leaf), value_of(new, leaf)
@@ -351,13 +351,13 @@ def fill_open_fields(plan: PlanT, stored: PlanT) -> PlanT:
 
 
 def value_of(plan: Any, leaf: PlanField) -> Any:
-    """Returns the value that `plan` holds at `leaf`."""
+    """Return the value that `plan` holds at `leaf`."""
     home = getattr(plan, leaf.section) if leaf.section else plan
     return getattr(home, leaf.name)
 
 
 def command_words(plan: Any) -> list[str]:
-    """Returns the command-line words that make `plan`: every value that is no default.
+    """Return the command-line words that make `plan`: every value that is no default.
 
     The output folder is left out: a command that is shown to be repeated should not
     collide with the run that shows it.
@@ -374,7 +374,7 @@ def command_words(plan: Any) -> list[str]:
 
 
 def require(holds: bool, name: str, rule: str, received: object, remedy: str = "") -> None:
-    """Raises the house's error unless `holds`.
+    """Raise the house's error unless `holds`.
 
     Raises:
         InputError: "`name` must `rule`. Received: `received`. `remedy`".

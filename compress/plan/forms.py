@@ -1,4 +1,4 @@
-"""What a field of a plan may be given as, and how its value is written again.
+"""Conversion of values of a plan from and to Python, JSON, TOML and the command line.
 
 A plan holds values of the types that its fields declare. What is given instead (a text from the
 command line or TOML, a list from JSON, a number in Python) is read here, once, when a section is
@@ -61,7 +61,7 @@ class Written:
 
     @classmethod
     def parse(cls, text: str, name: str = "") -> Self:
-        """Reads the text.
+        """Read the text.
 
         Args:
             text: As users write it.
@@ -74,7 +74,7 @@ class Written:
 
     @classmethod
     def of(cls, value: object, name: str = "") -> Self:
-        """Returns the value that is given as itself, as a text or in another form of Python.
+        """Return the value that is given as itself, as a text or in another form of Python.
 
         Raises:
             InputError: It is none.
@@ -84,12 +84,12 @@ class Written:
         return cls.parse(value if isinstance(value, str) else one_line(value), name)
 
     def plain(self) -> Any:
-        """Returns what JSON and TOML hold."""
+        """Return the value as JSON and TOML hold it."""
         return str(self)
 
 
 def real(value: object) -> float | None:
-    """Returns a real number of Python or NumPy as a float; None: it is none.
+    """Return a real number of Python or NumPy as a float; None: it is none.
 
     One beyond the largest float is infinity, which no field takes.
     """
@@ -102,7 +102,7 @@ def real(value: object) -> float | None:
 
 
 def hints_of(section: type[Any]) -> Mapping[str, Any]:
-    """Returns the types of a dataclass's fields, as they are read."""
+    """Return the types of a dataclass's fields, as they are read."""
     return {
         name: typing.get_args(hint)[0] if typing.get_origin(hint) is Given else hint
         for name, hint in typing.get_type_hints(section).items()
@@ -110,7 +110,7 @@ def hints_of(section: type[Any]) -> Mapping[str, Any]:
 
 
 def kind_of(hint: Any) -> tuple[Any, bool]:
-    """Returns a type without None, and whether None may stand for it."""
+    """Return a type without None, and whether None may stand for it."""
     if typing.get_origin(hint) not in (types.UnionType, typing.Union):
         return hint, False
     (kind,) = (member for member in typing.get_args(hint) if member is not types.NoneType)
@@ -118,7 +118,7 @@ def kind_of(hint: Any) -> tuple[Any, bool]:
 
 
 def typed(value: Any, hint: Any, name: str, *, unit: str = "", **bounds: Any) -> Any:
-    """Turns what was given for a field into the field's type.
+    """Return a given value as the field's type.
 
     Args:
         value: The value itself, or a form of it: of tuples a list, one item or a text with
@@ -189,7 +189,7 @@ def _number(value: Any, name: str, unit: str) -> float:
 
 
 def plain(value: Any) -> Any:
-    """Writes a value of a plan for JSON and TOML."""
+    """Write a value of a plan for JSON and TOML."""
     if isinstance(value, Written):
         return value.plain()
     if isinstance(value, Path):
@@ -200,7 +200,7 @@ def plain(value: Any) -> Any:
 
 
 def text_of(value: Any) -> str:
-    """Writes a value of a plan as the command line takes it."""
+    """Write a value of a plan as the command line takes it."""
     if value is None:
         return ""
     if isinstance(value, tuple):
@@ -211,14 +211,14 @@ def text_of(value: Any) -> str:
 
 
 def joined(items: Sequence[str]) -> str:
-    """Writes a list as the command line takes it: commas between, quotes around commas."""
+    """Write a list as the command line takes it: commas between, quotes around commas."""
     return ",".join(
         '"' + item.replace('"', '""') + '"' if set(item) & {",", '"'} else item for item in items
     )
 
 
 def listed(text: str) -> tuple[str, ...]:
-    """Reads what `joined` wrote: "a,b" are two items, '"a,b"' is one; empty ones are left out.
+    """Read what `joined` wrote: "a,b" are two items, '"a,b"' is one; empty ones are left out.
 
     Raises:
         InputError: The text is no such list (too long, a line break within quotes).
@@ -231,5 +231,5 @@ def listed(text: str) -> tuple[str, ...]:
 
 
 def _refused(name: str, rule: str, value: object) -> InputError:
-    """Builds the error; texts are shown in quotes, so that their type can be seen."""
+    """Build the error; texts are shown in quotes, so that their type can be seen."""
     return InputError(f"{name} must {rule}. Received: {show_received(value)}.")

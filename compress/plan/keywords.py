@@ -41,7 +41,7 @@ class Keywords:
     renamed: Mapping[str, str] = field(default_factory=dict)
 
     def leaves(self) -> dict[str, PlanField]:
-        """Returns the option behind each keyword."""
+        """Return the option behind each keyword."""
         found: dict[str, PlanField] = {}
         for leaf in plan_fields(self.plan):
             if leaf.path in self.without or (self.sections and leaf.section not in self.sections):
@@ -53,7 +53,7 @@ class Keywords:
         return found
 
     def sorted(self, settings: Mapping[str, Any]) -> dict[str | None, dict[str, Any]]:
-        """Sorts keywords by section: section -> field -> value; None: of the plan itself.
+        """Sort keywords by section: section -> field -> value; None: of the plan itself.
 
         Raises:
             InputError: One is unknown (the nearest is named), or of another function (which is
@@ -88,7 +88,7 @@ class Keywords:
                 raise self._build_unknown_error(name, (*own, *leaves))
 
     def over(self, plan: PlanT, settings: Mapping[str, Any]) -> PlanT:
-        """Returns a plan with keywords put over it.
+        """Return a plan with keywords put over it.
 
         Raises:
             InputError: See `sorted`; or a value breaks a rule.
@@ -107,7 +107,7 @@ class Keywords:
         kind: type[SectionT],
         settings: Mapping[str, Any],
     ) -> SectionT:
-        """Returns the section called `name` with those keywords put over it that are its own.
+        """Return the section called `name` with those keywords put over it that are its own.
 
         Args:
             name: Of the section.
@@ -129,7 +129,7 @@ class Keywords:
         return tuple(flag.lstrip("-").replace("-", "_") for flag in leaf.flags)
 
     def _list_removed(self) -> dict[str, RemovedOption]:
-        """Lists the options that the function took in earlier versions, by keyword."""
+        """List the options that the function took in earlier versions, by keyword."""
         removed = {}
         for path, item in list_removed(self.plan).items():
             section, _, name = path.rpartition(".")

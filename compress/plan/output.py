@@ -1,4 +1,4 @@
-"""Plan sections: which files are made, and how they are timed."""
+"""Plan sections: formats of exported files, and latency measurement."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LEVELS = ("int4", "dynamic4", "int8", "dynamic", "int16", "float16", "float32")
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Which files are made of a model."""
+    """Formats of exported files, and limits of mixed precision."""
 
     formats: Names = option(
         ("float32", "int8"),

@@ -1,4 +1,4 @@
-"""The plan of `shrink`: its goal, defaults that a goal needs no words for, a goal in one text."""
+"""The plan of `shrink`: goals, its own defaults, and goals written as one text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COSTS = ("latency", "size", "peak_memory", "macs", "params")
 
 @dataclass(frozen=True)
 class GoalOptions:
-    """What to come to: costs, quality, both, or neither (a front from 1x to 0.1x)."""
+    """Goals: limits of costs, of quality, of both, or none (a front from 1x to 0.1x)."""
 
     latency: Given[TimeTarget | None, TimeTarget | str | float | None] = option(
         None,
@@ -110,7 +110,7 @@ class GoalOptions:
 
     @property
     def label(self) -> str:
-        """What was asked for, as names of files tell it: "latency0_5x-drop1", "front"."""
+        """The goal in names of files: "latency0_5x-drop1", "front"."""
         parts = [f"{name.partition('_')[2] or name}{target}" for name, target in self.costs.items()]
         if self.max_drop is not None:
             parts.append(f"drop{number_text(self.max_drop)}")
@@ -161,7 +161,7 @@ class ShrinkWeights(WeightOptions):
 
 @dataclass(frozen=True)
 class ShrinkPlan(Plan):
-    """Everything that `paretune shrink` and `shrink` do."""
+    """All options of `paretune shrink` and `shrink`."""
 
     command: ClassVar[str] = "shrink"
 
@@ -243,12 +243,12 @@ class ShrinkPlan(Plan):
 
     @property
     def runtime(self) -> str:
-        """What times files on the way: the first of the runtimes that runs them."""
+        """The runtime that times files: the first that runs them."""
         return next((name for name in self.latency.runtimes if name in self._able), self._able[0])
 
     @property
     def first(self) -> str:
-        """The format that goals which are shares are shares of: the one without rounding."""
+        """The float format, to which goals given as shares refer."""
         return GOAL_RUNTIMES[self.runtime][0]
 
 
@@ -273,7 +273,7 @@ class ShrinkTo(Written):
 
     @classmethod
     def parse(cls, text: str, name: str = "shrink_to") -> Self:
-        """Reads names and values as `paretune shrink` calls them, with commas between.
+        """Read names and values as `paretune shrink` calls them, with commas between.
 
         Raises:
             InputError: A name is unknown, a value breaks a rule, or nothing is asked for.
@@ -299,7 +299,7 @@ class ShrinkTo(Written):
 
     @classmethod
     def of(cls, value: object, name: str = "shrink_to") -> Self:
-        """Takes a dictionary of goals, or the goals themselves, too.
+        """Take a dictionary of goals, or the goals themselves, too.
 
         Raises:
             InputError: See `parse`.

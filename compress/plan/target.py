@@ -1,4 +1,4 @@
-"""What channel pruning comes to: a share of the model, or a count."""
+"""Targets of pruning, latency and size: shares or absolute values."""
 
 from __future__ import annotations
 

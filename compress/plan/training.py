@@ -1,4 +1,4 @@
-"""Plan sections: how models are trained, also for files of whole numbers."""
+"""Plan sections: training, and quantization-aware training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EPOCHS_WHY = "each is recorded"
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How a model is trained, by the one training loop.
+    """Options of the training loop.
 
     `epochs=None` means enough epochs for 1,000 steps and no fewer than 4: on small
     data an epoch is too short to prune in.
@@ -119,7 +119,7 @@ class TrainSettings:
         )
 
     def require_epochs(self) -> None:
-        """Refuses settings of no training where one is made.
+        """Refuse settings of no training where one is made.
 
         Raises:
             InputError: Epochs are 0.
@@ -127,7 +127,7 @@ class TrainSettings:
         require(self.epochs != 0, "epochs", "be at least 1 to train", 0)
 
     def epochs_for(self, steps_per_epoch: int) -> int:
-        """Returns the number of epochs when an epoch has `steps_per_epoch` steps."""
+        """Return the number of epochs when an epoch has `steps_per_epoch` steps."""
         if self.epochs is not None:
             return self.epochs
         return max(self.least_epochs, -(-FINETUNE_STEPS // steps_per_epoch))
@@ -135,7 +135,7 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class QuantizeOptions:
-    """How a model learns to compute in whole numbers, and where its ranges begin."""
+    """Quantization-aware training, and calibration of its initial ranges."""
 
     REMOVED: ClassVar[dict[str, RemovedOption]] = {
         "equalize": RemovedOption(
@@ -184,7 +184,7 @@ class QuantizeOptions:
     )
 
     def recipe(self, finetune: TrainSettings) -> TrainSettings:
-        """Returns how a model is trained: as it was fine-tuned, with epochs and rate of its own."""
+        """Return how a model is trained: as it was fine-tuned, with epochs and rate of its own."""
         return replace(
             finetune, epochs=self.epochs, learning_rate=self.learning_rate, own_train_step=False
         )

@@ -1,4 +1,4 @@
-"""Plan section: pruning of single weights, N:M groups and blocks; patterns and times of it."""
+"""Plan section: pruning of weights; values for patterns and times of training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SIGNS: dict[Unit, str] = {"share": "%", "epochs": "e", "steps": ""}
 
 @dataclass(frozen=True)
 class TrainTime(Written):
-    """When something happens in a training: "50%" of it, after "2e" epochs or "400" steps.
+    """A time of training: "50%" of it, after "2e" epochs or "400" steps.
 
     Attributes:
         value: Of a share in [0, 1]; else at least 0.
@@ -56,7 +56,7 @@ class TrainTime(Written):
 
     @classmethod
     def of(cls, value: object, name: str = "a pruning time") -> Self:
-        """Takes a number too: a whole one counts steps, another below 1 is a share."""
+        """Take a number too: a whole one counts steps, another below 1 is a share."""
         number = real(value)
         if number is None:
             return super().of(value, name)
@@ -102,7 +102,7 @@ class PatternSpec(Written):
 
     @classmethod
     def parse(cls, text: str, name: str = "a pattern") -> Self:
-        """Reads "unstructured", "2:4" or "1x4".
+        """Read "unstructured", "2:4" or "1x4".
 
         Raises:
             InputError: It is none of these, or N is not below M.
@@ -264,7 +264,7 @@ class WeightOptions:
 
     @property
     def label(self) -> str:
-        """How names of models tell what was done: "p80", "p2_4", "p90_1x4"."""
+        """The pruning in names of models: "p80", "p2_4", "p90_1x4"."""
         pattern = self.pattern
         if pattern.kind == "n:m":
             return f"p{pattern.first}_{pattern.second}"

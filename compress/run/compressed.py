@@ -1,4 +1,4 @@
-"""What a run writes of a compressed model: what was done, the files made of it, what lies beside.
+"""Records of a compressed model: the work done, its files, decisions, graphs and values.
 
 Beside exported files lie decisions, graphs of the models and values by example.
 """
@@ -180,7 +180,7 @@ class Artifact(Record):
 
 @dataclass(frozen=True)
 class Compressed(Record):
-    """What the compress stage did to one model.
+    """The compress stage of one model: steps, files and measurements.
 
     Attributes:
         model: The model's name.
@@ -257,12 +257,12 @@ class Compressed(Record):
         return str(ids[0]).rpartition(".")[0]
 
     def files(self) -> list[Artifact]:
-        """Returns the artifacts as records."""
+        """Return the artifacts as records."""
         return [Artifact.from_json(content) for content in self.artifacts]
 
 
 def read_compressed(path: Path) -> Compressed:
-    """Reads a record's file; the files that it lists are the model's own and lie in the folder.
+    """Read a record's file; the files that it lists are the model's own and lie in the folder.
 
     Raises:
         InputError: It cannot be read, or holds something else.
@@ -314,7 +314,7 @@ class Decisions(TypedDict):
 
 
 def read_decisions(path: Path) -> Decisions | None:
-    """Reads what was written of one model; None where nothing was.
+    """Read the decisions of one model's files; None where there are none.
 
     Raises:
         InputError: The file is damaged.
@@ -369,7 +369,7 @@ SIDES = ("before", "after")
 
 
 def write_graphs(path: Path, before: Nodes, after: Nodes) -> None:
-    """Writes both graphs of a model."""
+    """Write both graphs of a model."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         name: [node.to_json() for node in nodes]
@@ -379,7 +379,7 @@ def write_graphs(path: Path, before: Nodes, after: Nodes) -> None:
 
 
 def read_graphs(path: Path) -> tuple[Nodes, Nodes] | None:
-    """Reads both graphs of a model; None where none were written.
+    """Read both graphs of a model; None where none were written.
 
     Raises:
         InputError: The file is damaged.

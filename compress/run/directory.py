@@ -1,4 +1,4 @@
-"""A run's folder: where everything is, whose plan it follows, and who writes to it."""
+"""The folder of a run: its files, its plan, and the lock of its writer."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class _LogFile(logging.FileHandler):
     """A file of log lines; one that cannot be written ends what it tells of."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - Python's name
-        """Raises the error that `emit` has met, where Python would print a traceback."""
+        """Raise the error that `emit` has met, where Python would print a traceback."""
         raise
 
 
@@ -143,7 +143,7 @@ class RunFolder:
         return self.latency if runtime == MAIN_RUNTIME else self.path / f"latency-{runtime}.json"
 
     def timed_by(self) -> str:
-        """Returns the runtime whose times stand beside files: the main one, where it timed."""
+        """Return the runtime whose times stand beside files: the main one, where it timed."""
         names: tuple[str, ...] = (MAIN_RUNTIME, *RUNTIMES)
         for name in names:
             path = self.latency_of(name)
@@ -160,7 +160,7 @@ class RunFolder:
         untried: Callable[[], bool] | None = None,
         forget: Callable[[], None] | None = None,
     ) -> None:
-        """Makes the folder this plan's, or finds that it is already.
+        """Claim the folder for a plan, or resume where it is that plan's already.
 
         A folder in which nothing was begun may be corrected: it becomes this plan's.
 
@@ -203,7 +203,7 @@ class RunFolder:
         facts: dict[str, Any] | None = None,
         untried: Callable[[], bool] | None = None,
     ) -> bool:
-        """Checks whether a plan may claim the folder; nothing is written.
+        """Check whether a plan may claim the folder; nothing is written.
 
         Args:
             command, plan, facts: See `claim`.
@@ -240,7 +240,7 @@ class RunFolder:
 
     @contextmanager
     def dropping_refused(self) -> Iterator[None]:
-        """Removes what lies in the folder where its work is refused before it has a result.
+        """Remove what lies in the folder where its work is refused before it has a result.
 
         So a target that cannot be met leaves nothing, and the corrected call may take the folder.
         """
@@ -254,7 +254,7 @@ class RunFolder:
             raise
 
     def _holds_work(self, *places: Path) -> bool:
-        """Tells whether something lies in one of these folders, or waits to go on."""
+        """Return whether something lies in one of these folders, or waits to go on."""
         begun = any(place.is_dir() and any(place.iterdir()) for place in places)
         return begun or (self.path / "unfinished").exists()
 
@@ -269,7 +269,7 @@ class RunFolder:
                 folder.rmdir()
 
     def _holds_no_more(self) -> bool:
-        """Tells whether the folder has no other files than a claim and what follows it leave."""
+        """Return whether the folder has no other files than a claim and what follows it leave."""
         own = {self.plan_path, self.data, self.examples, self.log, self.lock}
         return all(
             path in own or path.is_dir() or path.name.startswith(".")
@@ -285,7 +285,7 @@ class RunFolder:
         return self.exports / "graphs" / f"{model}.json"
 
     def unfinished(self, name: str) -> Path:
-        """Returns where a compression that can go on keeps what it has; gone when it is done."""
+        """Return where a compression that can go on keeps what it has; gone when it is done."""
         return self.path / "unfinished" / name
 
     @property
@@ -293,7 +293,7 @@ class RunFolder:
         return (self.models, self.final, self.exports, self.compressed)
 
     def check_usable(self) -> None:
-        """Checks, without writing anything, that results may be written here.
+        """Check, without writing anything, that results may be written here.
 
         Raises:
             InputError: It is not writable, or holds files that are no run's.
@@ -306,7 +306,7 @@ class RunFolder:
             )
 
     def read_plan_record(self) -> dict[str, Any]:
-        """Returns the content of plan.json, without passwords that older versions put there.
+        """Return the content of plan.json, without passwords that older versions put there.
 
         Raises:
             InputError: The folder is no run's, or of another format.
@@ -328,7 +328,7 @@ class RunFolder:
         return checked
 
     def read_data_record(self) -> dict[str, Any]:
-        """Returns the content of data.json; nothing where there is none.
+        """Return the content of data.json; nothing where there is none.
 
         Raises:
             InputError: It holds something else.
@@ -346,7 +346,7 @@ class RunFolder:
 
     @contextmanager
     def locked(self, refusal: type[InputError] = InputError) -> Iterator[None]:
-        """Keeps the folder to one writing process.
+        """Keep the folder to one writing process.
 
         Args:
             refusal: What is raised where another process holds it.
@@ -366,14 +366,14 @@ class RunFolder:
             held.release()
 
     def clear(self) -> None:
-        """Removes the half-written files of writers that were killed; nobody may write here."""
+        """Remove the half-written files of writers that were killed; nobody may write here."""
         count = remove_unfinished(self.path)
         if count:
             LOG.info("removed %d file(s) that a killed process had not finished", count)
 
     @contextmanager
     def logging(self) -> Iterator[None]:
-        """Appends what is logged to log.txt while the context lasts.
+        """Append what is logged to log.txt while the context lasts.
 
         A program of the user's, which set no level, hears of warnings alone.
         """
@@ -396,21 +396,21 @@ class RunFolder:
             handler.close()
 
     def model_file(self, name: str) -> Path:
-        """Returns the `.keras` file of a model."""
+        """Return the `.keras` file of a model."""
         return self.models / f"{name}.keras"
 
     def read_compressed(self) -> list[Compressed]:
-        """Returns what the compress stage has finished, in order of the models' names."""
+        """Return the finished records of the compress stage, in order of the models' names."""
         return [read_compressed(path) for path in whole_files(self.compressed, ".json")]
 
     def write_compressed(self, record: Compressed) -> None:
-        """Records a model whose compress stage is finished."""
+        """Record a model whose compress stage is finished."""
         write_json(self.compressed / f"{record.model}.json", record.to_json())
 
     def is_compressed(self, name: str) -> bool:
-        """Tells whether a model's compress stage is finished."""
+        """Return whether a model's compress stage is finished."""
         return (self.compressed / f"{name}.json").exists()
 
     def relative(self, path: Path) -> str:
-        """Returns a path as it is written in records: relative to the folder."""
+        """Return a path as it is written in records: relative to the folder."""
         return os.path.relpath(path, self.path)

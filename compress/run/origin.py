@@ -1,4 +1,4 @@
-"""Which run a model comes from, what it has learnt there, and for how many epochs.
+"""The run behind a model: the examples it was trained on, and for how many epochs.
 
 Whoever trains models writes records beside them, of which some keys are read.
 """
@@ -90,7 +90,7 @@ class Origin:
         return wanted and (self._compressed or self.file.parent == self.folder.final)
 
     def learnt(self) -> Keys | None:
-        """Returns the keys of all examples that the model has learnt; None: not recorded.
+        """Return the keys of all examples that the model has learnt; None: not recorded.
 
         Raises:
             InputError: The record cannot be read.
@@ -107,7 +107,7 @@ class Origin:
         return ["train", "before", *taught, *(["val"] if self._on_validation else [])]
 
     def learnt_validation(self) -> bool:
-        """Tells whether the model has learnt the run's own validation part.
+        """Return whether the model has learnt the run's own validation part.
 
         Raises:
             InputError: The record cannot be read.
@@ -145,7 +145,7 @@ class Origin:
         ]
 
     def examples(self) -> dict[str, Keys] | None:
-        """Returns what `examples.npz` holds, or None where the run kept none.
+        """Return the content of `examples.npz`; None where the run kept none.
 
         Raises:
             InputError: It cannot be read.
@@ -193,7 +193,7 @@ class _TrainedAnew(TypedDict):
 
 
 def origin_of(path: Path) -> Origin | None:
-    """Returns the run that a model comes from, or None where it lies in no run's folder.
+    """Return the run that a model comes from, or None where it lies in no run's folder.
 
     Args:
         path: Of the model; a link is followed.
@@ -209,19 +209,21 @@ def origin_of(path: Path) -> Origin | None:
 
 
 def trained_for(path: Path) -> Trained:
-    """Looks up how long a model was trained.
+    """Return for how many epochs a model was trained.
 
     Args:
         path: Of the model; one that lies in a run's folder has a record there.
 
     Raises:
-        InputError: The record is damaged.
+        InputError: The record is damaged, or the run's plan.json is of another format.
     """
     origin = origin_of(path)
     if origin is None or not origin.folder.plan_path.is_file():
         return UNKNOWN
     file, folder = origin.file, origin.folder
-    beginning = origin.section("search")
+    plan = folder.read_plan_record()["plan"]
+    where = f"'{folder.plan_path}'.plan.search"
+    beginning = conform(plan.get("search", {}), dict[str, Any], where)
     around = str(beginning.get("space")).startswith("around:")
     if file.parent == folder.final:
         for anew in whole_files(folder.final, ".json"):
@@ -242,7 +244,7 @@ def trained_for(path: Path) -> Trained:
 
 
 def write_data_record(folder: RunFolder, data: Dataset) -> None:
-    """Stores what later uses of the run's models need to know of the data, and logs its notes."""
+    """Write data.json, which later uses of the run's models read, and log the data's notes."""
     for note in data.notes:
         LOG.info("note: %s", note)
     shapes = {name: list(shape) for name, shape in data.input_shapes.items()}
@@ -266,7 +268,7 @@ def write_data_record(folder: RunFolder, data: Dataset) -> None:
 def write_examples(
     folder: RunFolder, data: Dataset, before: Sequence[Path] = (), taught: Sequence[Path] = ()
 ) -> None:
-    """Records by their keys which examples a run's models learn.
+    """Write keys of the examples that a run's models are trained on.
 
     Args:
         folder: The run's.
@@ -286,7 +288,7 @@ def write_examples(
 
 
 def past_of(paths: Sequence[Path]) -> Keys:
-    """Returns the keys of all examples that any of these models is known to have learnt."""
+    """Return the keys of all examples that any of these models is known to have learnt."""
     found: list[Keys] = [np.empty(0, np.uint64)]
     for path in paths:
         origin = origin_of(path)
@@ -297,7 +299,7 @@ def past_of(paths: Sequence[Path]) -> Keys:
 
 
 def _record_rows(data: Dataset, before: Sequence[Path], taught: Sequence[Path]) -> dict[str, Any]:
-    """Return by what rows of tables are recognized in other scales; {}: there are no tables."""
+    """Return sketches that recognize rows of tables in other scales; {}: there are no tables."""
     kinds: dict[str, list[KnownRows]] = {"train": [], "val": []}
     train = as_rows(data.train.x)
     if train is not None:

@@ -21,14 +21,14 @@ class Record:
     """Base of the records: to JSON and back, unknown keys refused."""
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the record as dictionaries, lists and numbers."""
+        """Return the record as dictionaries, lists and numbers."""
         return asdict(self)
 
     @classmethod
     def from_json(
         cls: type[RecordT], content: Mapping[str, Any], where: str | Path = ""
     ) -> RecordT:
-        """Reads what `to_json` wrote.
+        """Read what `to_json` wrote.
 
         Args:
             content: The record.
@@ -64,19 +64,19 @@ class Record:
         return record
 
     def flaw(self) -> str:
-        """Returns what no such record can hold, as "x must ...; Received: y"; else nothing."""
+        """Return a rule that the record breaks, as "x must ...; Received: y"; else ""."""
         return ""
 
 
 @cache
 def _hints(kind: Any) -> dict[str, Any]:
-    """Returns what JSON may hold of each field: its type, or the shape that it declares."""
+    """Return the type of each field in JSON: its own, or the one that it declares."""
     declared = get_type_hints(kind)
     return {item.name: item.metadata.get("shape", declared[item.name]) for item in fields(kind)}
 
 
 def read_record(path: Path, kind: type[RecordT]) -> RecordT:
-    """Reads a record's file.
+    """Read a record's file.
 
     Raises:
         InputError: It cannot be read, or holds no such record.
@@ -85,7 +85,7 @@ def read_record(path: Path, kind: type[RecordT]) -> RecordT:
 
 
 def load_record(path: str | Path, kind: type[RecordT], rule: str) -> RecordT:
-    """Reads a record's file that a user names.
+    """Read a record's file that a user names.
 
     Args:
         path: The file.
@@ -102,7 +102,7 @@ def load_record(path: str | Path, kind: type[RecordT], rule: str) -> RecordT:
 
 
 def check_name(path: Path, name: str) -> None:
-    """Refuses a record that is named otherwise than its file: names become paths again."""
+    """Refuse a record that is named otherwise than its file: names become paths again."""
     if path.stem != name:
         raise InputError(
             f"'{path}' must be named as the record in it. Received: {name!r}. The file was "
@@ -111,14 +111,14 @@ def check_name(path: Path, name: str) -> None:
 
 
 def unknown_value(name: str, value: str, choices: tuple[str, ...]) -> str:
-    """Returns a flaw where a value is none of the choices."""
+    """Return a flaw where a value is none of the choices."""
     if value in choices:
         return ""
     return f"{name} must be one of {', '.join(choices)}; received: {one_line(value)}"
 
 
 def too_low(record: Record, lowest: float, *names: str) -> str:
-    """Returns a flaw where a figure that is known lies below what is possible."""
+    """Return a flaw where a figure that is known lies below what is possible."""
     for name in names:
         value = getattr(record, name)
         if value is not None and value < lowest:
@@ -127,7 +127,7 @@ def too_low(record: Record, lowest: float, *names: str) -> str:
 
 
 class RunRecord(TypedDict):
-    """What stands in plan.json beside the plan."""
+    """The content of plan.json beside the plan."""
 
     command: str
     facts: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Whether data may judge a model: only on what it has not learnt, fed as it was in its run."""
+"""Checks that a model is evaluated on held-out data, scaled as in its run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from compress.run.origin import KINDS, Origin, origin_of
 
 @dataclass(frozen=True)
 class Judged:
-    """What a model's past means for figures of it on some data.
+    """Notes on an evaluation that follow from a model's training.
 
     Attributes:
         validation: It has learnt the validation part: nothing may be selected by that.
@@ -30,7 +30,7 @@ class Judged:
 
 
 def check_unlearnt(path: Path, data: Dataset, what: str) -> Judged:
-    """Checks that data judge a model on what it has not learnt, as far as its past is known.
+    """Check that a model was not trained on the data that evaluate it, where this is known.
 
     The validation part may have been learnt by a model that was trained on it on purpose
     (`--final-on-validation`), which no choice of options could mend; the caller must then
@@ -78,7 +78,7 @@ def check_unlearnt(path: Path, data: Dataset, what: str) -> Judged:
 
 
 def check_choices(folder: RunFolder, data: Dataset, what: str) -> None:
-    """Checks that a run's choices have not been made by what shall test them.
+    """Check that a run's choices were not made on the data that test them.
 
     Choices carry no weights, so the validation part may hold whatever it wants.
 
@@ -120,7 +120,7 @@ def _recognize(tables: Sequence[KnownRows], data: Dataset) -> tuple[dict[str, Ma
 
 
 def check_scaling(path: Path, data: Dataset, what: str) -> tuple[str, ...]:
-    """Checks that a model is fed as it was in its run, where its run is known.
+    """Check that a model is fed as it was in its run, where its run is known.
 
     Args:
         path: The model's file.
@@ -151,7 +151,7 @@ def check_scaling(path: Path, data: Dataset, what: str) -> tuple[str, ...]:
 
 
 def _check_fingerprint(origin: Origin, data: Dataset, what: str) -> None:
-    """Compares with a run of the first release, which kept a hash of everything alone."""
+    """Compare with a run of the first release, which kept a hash of everything alone."""
     stored = origin.data.get("fingerprint")
     if stored is None or not _same_source(str(origin.data.get("source")), data.name):
         return

@@ -40,7 +40,7 @@ FINAL_MODELS = 8
 
 @dataclass(frozen=True)
 class SearchData(DataOptions):
-    """Where the examples of a search come from: a first try needs no data of its own."""
+    """Data of a search; the default is a small built-in data set."""
 
     source: str = field(
         default="digits", metadata=DataOptions.__dataclass_fields__["source"].metadata
@@ -49,7 +49,7 @@ class SearchData(DataOptions):
 
 @dataclass(frozen=True)
 class SearchChannels(ChannelOptions):
-    """Removal of channels of the front's models: of those that gain time by it."""
+    """Channel pruning of the front's models that become faster by it."""
 
     keep_all: bool = option(
         False,
@@ -71,7 +71,7 @@ class SearchChannels(ChannelOptions):
 
 @dataclass(frozen=True)
 class SearchPlan(Plan):
-    """Everything that `paretune run` does; `search.run` and `search.run_search` take it."""
+    """All options of `paretune run`; `search.run` and `search.run_search` take them."""
 
     data: SearchData = field(default_factory=SearchData)
     channels: SearchChannels = field(default_factory=SearchChannels)
@@ -117,7 +117,7 @@ class SearchPlan(Plan):
         self.rungs()
 
     def compression(self, teachers: Sequence[str | Path]) -> Plan:
-        """Returns the part of the plan that compresses one model, with the teachers' files."""
+        """Return the part of the plan that compresses one model, with the teachers' files."""
         own = {field.name: getattr(self, field.name) for field in fields(Plan)}
         files = TeacherChoice(tuple(map(Path, teachers)))
         own["data"] = DataOptions(**vars(self.data))
@@ -127,7 +127,7 @@ class SearchPlan(Plan):
         return Plan(**own | {"distill": replace(self.distill, teacher=files)})
 
     def to_goal(self, teachers: Sequence[str | Path]) -> ShrinkPlan | None:
-        """Returns the plan that shrinks one model to the goal; None: there is none.
+        """Return the plan that shrinks one model to the goal; None: there is none.
 
         Args:
             teachers: Their files.
@@ -165,7 +165,7 @@ class SearchPlan(Plan):
         return self.final.models
 
     def rungs(self) -> tuple[int, ...]:
-        """Returns the epochs after which a trial may be stopped.
+        """Return the epochs after which a trial may be stopped.
 
         Raises:
             InputError: A rung is not below the epochs.

@@ -1,4 +1,4 @@
-"""Plan sections: what is searched, how, where, and within which limits."""
+"""Plan sections: search space, sampler, objectives and limits; the engine of workers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LOCAL = "local"
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What is searched, how, for how long and within which limits."""
+    """Search space, sampler, objectives, number of trials and limits."""
 
     REMOVED: ClassVar[dict[str, RemovedOption]] = {
         "inherit": RemovedOption(
@@ -202,7 +202,7 @@ class SearchOptions:
         return self.objectives[1:]
 
     def needs(self, cost: str) -> bool:
-        """Tells whether a measured cost is asked for, as an objective or by a limit."""
+        """Return whether a measured cost is asked for, as an objective or by a limit."""
         limit = {"size_bytes": self.max_size, "latency_ms": self.max_latency}.get(cost)
         soft = any(condition.name == cost for condition in self.prefer)
         return limit is not None or cost in self.costs or soft
@@ -210,7 +210,7 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Where workers run, and what each of them takes of a cluster.
+    """The engine that runs workers, and each worker's share of a cluster.
 
     All of it may differ when a run goes on: it may begin on one machine and end on many.
     """

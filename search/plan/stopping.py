@@ -1,4 +1,4 @@
-"""Plan sections: when trials and the search end, and what is trained after it; conditions."""
+"""Plan sections: early stopping, the search's budget and final training; conditions."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Condition(Written):
 
     @classmethod
     def parse(cls, text: str, name: str = "a condition") -> Self:
-        """Reads "accuracy>=0.92" or "macs<=2M".
+        """Read "accuracy>=0.92" or "macs<=2M".
 
         Raises:
             InputError: It is no comparison of a quality or cost with a number.
@@ -78,12 +78,12 @@ class Condition(Written):
         return cls(parts[1], ">=" if parts[2] == ">=" else "<=", number)
 
     def violation(self, value: float) -> float:
-        """Returns by how much it is broken, as a share of the number; at most 0 where it holds."""
+        """Return the violation as a share of the number; at most 0 where it holds."""
         gap = self.number - value if self.symbol == ">=" else value - self.number
         return gap / (abs(self.number) or 1.0)
 
     def holds(self, value: float) -> bool:
-        """Tells whether it holds."""
+        """Return whether it holds."""
         return self.violation(value) <= 0
 
     def __str__(self) -> str:
@@ -95,7 +95,7 @@ Conditions = Given[tuple[Condition, ...], Iterable[str | Condition]]
 
 @dataclass(frozen=True)
 class StoppingOptions:
-    """Which trials are given up before their last epoch."""
+    """Early stopping of trials."""
 
     REMOVED: ClassVar[dict[str, RemovedOption]] = {
         "eta": RemovedOption(
@@ -131,7 +131,7 @@ class StoppingOptions:
 
 @dataclass(frozen=True)
 class BudgetOptions:
-    """When the search ends beside its number of trials."""
+    """Limits of the search beside its number of trials."""
 
     minutes: Minutes = option(
         None, "--max-minutes",
@@ -164,7 +164,7 @@ class BudgetOptions:
 
 @dataclass(frozen=True)
 class FinalOptions:
-    """How the front's candidates are trained once more, when the search is over."""
+    """Final training of the front's candidates after the search."""
 
     epochs: int = option(
         0,
@@ -199,7 +199,7 @@ class FinalOptions:
 
 
 def rungs(rule: str, epochs: int, given: Sequence[int] = ()) -> tuple[int, ...]:
-    """Returns the epochs after which a trial may be stopped, all below `epochs`.
+    """Return the epochs after which a trial may be stopped, all below `epochs`.
 
     Args:
         rule: "none": no rungs. Else after an eighth, a quarter and a half of the epochs; much

@@ -63,7 +63,7 @@ def _form(plan: type[Any], leaf: PlanField) -> Any:
 
 
 def source_of(hint: Any, used: set[tuple[str, str]]) -> str:
-    """Writes a type as source, and notes what has to be imported for it."""
+    """Write a type as source, and notes what has to be imported for it."""
     if hint in NAMES:
         return NAMES[hint]
     if hint is Ellipsis:
@@ -92,7 +92,7 @@ def _help(leaf: PlanField, same_as: str) -> list[str]:
 
 
 def _imports(used: set[tuple[str, str]]) -> str:
-    """Returns import lines: Python's own, then ours, in order."""
+    """Return import lines: Python's own, then ours, in order."""
     modules: dict[str, list[str]] = {}
     for module, name in sorted(used):
         modules.setdefault(module, []).append(name)

@@ -1,4 +1,4 @@
-"""Tasks: what labels mean, and how outputs are trained and judged; how qualities are called."""
+"""Tasks: the meaning of labels, losses, metrics and the metrics' names."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ UNBOUNDED = (*ERRORS, "r2", "skill")
 
 
 def has_classes(kind: str) -> bool:
-    """Tells whether the labels of a kind of task are indices of classes.
+    """Return whether the labels of a kind of task are indices of classes.
 
     Raises:
         InputError: Unknown kind.
@@ -87,7 +87,7 @@ def has_classes(kind: str) -> bool:
 
 
 def has_positions(kind: str) -> bool:
-    """Tells whether the labels of a kind of task are arrays of class indices, one a position.
+    """Return whether the labels of a kind of task are arrays of class indices, one a position.
 
     Raises:
         InputError: Unknown kind.
@@ -96,7 +96,7 @@ def has_positions(kind: str) -> bool:
 
 
 def needs_labels(kind: str) -> bool:
-    """Tells whether data of a kind of task must come with labels.
+    """Return whether data of a kind of task must come with labels.
 
     Raises:
         InputError: Unknown kind.
@@ -105,14 +105,14 @@ def needs_labels(kind: str) -> bool:
 
 
 def qualities() -> tuple[str, ...]:
-    """Returns what can be selected by in some task, one that was registered too."""
+    """Return the metrics of all tasks, registered ones too, that can select a model."""
     # those of several outputs and of compiled models have names that only data and models tell
     own = (TASKS[kind].qualities for kind in TASKS if kind not in (Several.name, Custom.name))
     return tuple(dict.fromkeys((*(name for names in own for name in names), MEAN, SKILL)))
 
 
 def make_task(kind: str, names: int, labels: Array | None = None) -> Task:
-    """Returns the task of a kind.
+    """Return the task of a kind.
 
     Args:
         kind: A name in `compress.plugins.TASKS`.
@@ -127,7 +127,7 @@ def make_task(kind: str, names: int, labels: Array | None = None) -> Task:
 
 
 def meaning(name: str) -> tuple[str, str]:
-    """Returns title and sentence of a quality; of an output's ("box.r2") with the output."""
+    """Return title and description of a metric, with its output ("box.r2") where it has one."""
     output, own = output_of(name)
     if own.startswith(COMPILED):
         metric = own.removeprefix(COMPILED)
@@ -149,18 +149,18 @@ def output_of(name: str) -> tuple[str, str]:
 
 
 def is_quality(name: str) -> bool:
-    """Tells whether some task gives a quality of this name, of an output too."""
+    """Return whether some task gives a quality of this name, of an output too."""
     own = output_of(name)[1]
     return own in MEANING or own.startswith(COMPILED)
 
 
 def in_units(name: str) -> bool:
-    """Tells whether a quality has a unit of its own: it is no share to be shown in per cent."""
+    """Return whether a quality has a unit of its own: it is no share to be shown in per cent."""
     own = output_of(name)[1]
     return own in ERRORS or own.startswith(COMPILED)
 
 
 def is_share(name: str) -> bool:
-    """Tells whether a quality lies in [0, 1]."""
+    """Return whether a quality lies in [0, 1]."""
     own = output_of(name)[1]
     return own not in UNBOUNDED and not own.startswith(COMPILED)

@@ -1,4 +1,4 @@
-"""What a task is: its labels, its loss on logits, and its qualities; what kinds of tasks share."""
+"""Base of tasks: labels, loss on logits and metrics; functions that tasks share."""
 
 from __future__ import annotations
 
@@ -41,7 +41,6 @@ class Task(ABC):
         agrees_by_r2: Whether `agreement` is R^2 of numbers, not a share of equal decisions.
         label_smoothing: Share of a target that is moved to the other classes, in [0, 1).
         positions: Sizes of the axes of an output before its last one.
-        tally_rows: How many numbers of each output `tallies` have; 0: there are none.
     """
 
     name: str
@@ -56,11 +55,10 @@ class Task(ABC):
     agrees_by_r2: bool = False
     label_smoothing: float = 0.0
     positions: tuple[int, ...] = ()
-    tally_rows: int = 0
 
     @classmethod
     def for_labels(cls, names: int, labels: Array | None) -> Task:
-        """Returns the task of a data set.
+        """Return the task of a data set.
 
         Args:
             names: How many classes, labels or targets there are.
@@ -72,7 +70,7 @@ class Task(ABC):
 
     @classmethod
     def read(cls, labels: Array, name: str, shape: tuple[int | None, ...] = ()) -> Array:
-        """Returns labels as data sets hold them: here numbers, (n, ..., targets), float32.
+        """Return labels as data sets hold them: here numbers, (n, ..., targets), float32.
 
         Args:
             labels: As the user gives them.
@@ -98,7 +96,7 @@ class Task(ABC):
 
     @classmethod
     def check(cls, labels: Array, part: str, name: str, names: int) -> None:
-        """Checks labels that a data set holds.
+        """Check labels that a data set holds.
 
         Args:
             labels: Of one part.
@@ -113,17 +111,17 @@ class Task(ABC):
 
     @classmethod
     def names_of(cls, labels: Array) -> int:
-        """Returns how many classes, labels or targets labels tell of."""
+        """Return the number of classes, labels or targets in labels."""
         return int(labels.shape[-1])
 
     @classmethod
     def counts(cls, labels: Array, names: int) -> list[int]:
-        """Returns for each class, label or target how many examples have it."""
+        """Return for each class, label or target how many examples have it."""
         return [len(labels)] * names
 
     @classmethod
     def counted(cls, counts: list[int]) -> int | None:
-        """Returns how many examples `counts` are of; None where they do not tell."""
+        """Return the number of examples behind `counts`; None where they do not tell."""
         return counts[0]
 
     @property
@@ -138,7 +136,7 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, labels: Any, logits: Any) -> Any:
-        """Returns the loss per example (graph code).
+        """Return the loss per example (graph code).
 
         Args:
             labels: As the data set holds them.
@@ -150,22 +148,20 @@ class Task(ABC):
 
     @abstractmethod
     def chance_loss(self) -> float:
-        """Returns what a guess costs that looks at no input, at most."""
+        """Return an upper bound of the loss of a guess without inputs."""
 
+    @abstractmethod
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
-        """Returns the qualities of predictions: here those of the sums of `tallies`.
+        """Return the metrics of predictions by name.
 
         Args:
             labels: As the data set holds them.
             scores: (n, *output_shape): logits or the model's outputs.
             threshold: Of "yes" in a sigmoid task: 0 for logits, 0.5 for probabilities.
         """
-        tallies = self.tallies(labels, scores, threshold=threshold)
-        assert tallies is not None, "a task without tallies says its qualities itself"
-        return self.of_tallies(tallies.sum(0))
 
     def judged_by(self, quality: str) -> Task:
-        """Returns the task with another of its qualities first: the one that selects.
+        """Return the task with another of its qualities first: the one that selects.
 
         Args:
             quality: One of `qualities`.
@@ -181,18 +177,18 @@ class Task(ABC):
         return {"": self}
 
     def share(self, found: dict[str, float]) -> float:
-        """Returns of qualities what counts in a mean over outputs, in [0, 1]: 0 is a guess."""
+        """Return the main metric as it counts in a mean over outputs, in [0, 1]: 0 is a guess."""
         return max(0.0, found[self.qualities[0]])
 
     @property
     def tally_shape(self) -> tuple[int, ...]:
         """The shape of an example's `tallies`; (): there are none."""
-        return (self.tally_rows, self.outputs) if self.tally_rows else ()
+        return ()
 
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0
     ) -> npt.NDArray[np.float64] | None:
-        """Returns what of each example adds up to the qualities, (n, ...).
+        """Return summands of each example whose sums give the metrics, (n, ...).
 
         None where qualities are of all examples at once, and no sums tell them.
 
@@ -202,7 +198,7 @@ class Task(ABC):
         return None
 
     def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
-        """Returns the qualities of sums over examples of `tallies`."""
+        """Return the qualities of sums over examples of `tallies`."""
         raise NotImplementedError("this task's qualities are no sums over examples")
 
     def is_right(
@@ -300,22 +296,18 @@ class Task(ABC):
         discordant = abs(gain) + 2 * max(0.0, min(1 - quality, chance))
         return math.sqrt(max(0.0, discordant - gain**2) / len(labels))
 
+    @abstractmethod
     def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
-        """Returns how far two outputs for the same examples say the same, at most 1.
-
-        The share of equal decisions; tasks of numbers give R^2 against the reference.
+        """Return the share of equal decisions; of numbers R^2 against the reference, at most 1.
 
         Args:
             scores: (n, *output_shape).
             reference: (n, *output_shape), on the same scale.
             threshold: See `quality`.
         """
-        if self.activation == "softmax":
-            return float((scores.argmax(-1) == reference.argmax(-1)).mean())
-        return float(((scores > threshold) == (reference > threshold)).mean())
 
     def error(self, labels: Array, logits: Floats) -> float:
-        """Returns the mean loss without label smoothing, in float64 where NumPy allows."""
+        """Return the mean loss without label smoothing, in float64 where NumPy allows."""
         plain: Any = replace(self, label_smoothing=0.0)  # type: ignore[type-var]
         total = 0.0
         rows = max(1, _NUMBERS // max(1, logits[0].size))
@@ -325,8 +317,37 @@ class Task(ABC):
         return total / len(labels)
 
 
+class Tallied(Task):
+    """A task whose metrics are functions of sums over examples.
+
+    Attributes:
+        tally_rows: Numbers that `tallies` have of each output.
+    """
+
+    tally_rows: int
+
+    def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
+        """Return the metrics of the sums of `tallies`; see `Task.quality`."""
+        return self.of_tallies(self.tallies(labels, scores, threshold=threshold).sum(0))
+
+    @property
+    def tally_shape(self) -> tuple[int, ...]:
+        """The shape of an example's `tallies`."""
+        return self.tally_rows, self.outputs
+
+    @abstractmethod
+    def tallies(
+        self, labels: Array, scores: Floats, *, threshold: float = 0.0
+    ) -> npt.NDArray[np.float64]:
+        """Return the summands of each example, (n, tally_rows, outputs); see `Task.tallies`."""
+
+    @abstractmethod
+    def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
+        """Return the metrics of sums over examples of `tallies`."""
+
+
 def check_range(labels: Array, part: str, name: str, classes: int) -> None:
-    """Checks that class indices are of that many classes.
+    """Check that class indices are of that many classes.
 
     Raises:
         InputError: One is not.
@@ -342,7 +363,7 @@ def check_range(labels: Array, part: str, name: str, classes: int) -> None:
 
 
 def check_rows(labels: Array, part: str, name: str, columns: int) -> None:
-    """Checks that labels are finite, with one number a column.
+    """Check that labels are finite, with one number a column.
 
     Raises:
         InputError: They are not.
@@ -363,14 +384,14 @@ def repeat_row(row: Any, labels: Array, positions: tuple[int, ...] = ()) -> Arra
 
 
 def per_example(values: Any) -> Any:
-    """Returns the means over everything but the first axis, (batch,) (graph code)."""
+    """Return the means over everything but the first axis, (batch,) (graph code)."""
     import tensorflow as tf
 
     return tf.reduce_mean(values, axis=list(range(1, len(values.shape))))
 
 
 def overlaps(right: Any, said: Any, true: Any) -> dict[str, float]:
-    """Returns mean IoU and Dice's coefficient over the classes that are said or true somewhere.
+    """Return mean IoU and Dice's coefficient over the classes that are said or true somewhere.
 
     Args:
         right, said, true: How often each class is both, said, and true, (classes,).

@@ -11,7 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.data.tasks._base import Array, Floats, Task, check_range, overlaps, repeat_row
+from compress.data.tasks._base import (
+    Array,
+    Floats,
+    Tallied,
+    Task,
+    check_range,
+    overlaps,
+    repeat_row,
+)
 
 VOID = -1
 """The label of positions that are neither learnt nor judged."""
@@ -34,12 +42,16 @@ class _OneOfSeveral(Task):
         return self.num_classes
 
     def chance_loss(self) -> float:
-        """Returns log K: the cross-entropy of a uniform guess with any target."""
+        """Return log K: the cross-entropy of a uniform guess with any target."""
         return math.log(self.num_classes)
+
+    def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
+        """Return the share of examples or positions with the same largest score."""
+        return float((scores.argmax(-1) == reference.argmax(-1)).mean())
 
 
 class OfClasses(Task):
-    """How class indices, (n,), are read and counted."""
+    """Base of tasks whose labels are class indices, (n,)."""
 
     noun = "classes"
     indices = True
@@ -63,17 +75,17 @@ class OfClasses(Task):
 
     @classmethod
     def names_of(cls, labels: Array) -> int:
-        """Returns the number of different classes."""
+        """Return the number of different classes."""
         return len(np.unique(labels))
 
     @classmethod
     def counts(cls, labels: Array, names: int) -> list[int]:
-        """Returns the examples of each class."""
+        """Return the examples of each class."""
         return [int(n) for n in np.bincount(labels, minlength=names)]
 
     @classmethod
     def counted(cls, counts: list[int]) -> int | None:
-        """Returns their sum: an example is of one class."""
+        """Return their sum: an example is of one class."""
         return sum(counts)
 
 
@@ -90,7 +102,7 @@ class MultiClass(OfClasses, _OneOfSeveral):
     shares = ("accuracy",)
 
     def loss(self, labels: Any, logits: Any) -> Any:
-        """Returns -sum_k q_k log softmax(logits)_k, q = (1 - s) onehot + s / K, (batch,)."""
+        """Return -sum_k q_k log softmax(logits)_k, q = (1 - s) onehot + s / K, (batch,)."""
         import tensorflow as tf
 
         target = tf.one_hot(labels, self.num_classes)
@@ -123,7 +135,7 @@ class MultiClass(OfClasses, _OneOfSeveral):
         return max(0.0, float(np.mean(drawn)) - self.chance(labels)) + float(np.std(drawn))
 
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
-        """Returns accuracy, and the unweighted means over classes of precision, recall and F1.
+        """Return accuracy, and the unweighted means over classes of precision, recall and F1.
 
         The largest score wins. The means are over the classes that occur among labels or
         predictions, as scikit-learn's are; one of these that is never predicted counts
@@ -152,7 +164,7 @@ class MultiClass(OfClasses, _OneOfSeveral):
 
 
 @dataclass(frozen=True)
-class _ByPosition(_OneOfSeveral):
+class _ByPosition(Tallied, _OneOfSeveral):
     positions: tuple[int, ...] = field(default=(), repr=False)
 
     classes = True
@@ -214,7 +226,7 @@ class _ByPosition(_OneOfSeveral):
         return None
 
     def loss(self, labels: Any, logits: Any) -> Any:
-        """Returns the mean over positions of the cross-entropy, (batch,).
+        """Return the mean over positions of the cross-entropy, (batch,).
 
         Void positions are left out; an example of nothing else costs 0.
         """
@@ -236,7 +248,7 @@ class _ByPosition(_OneOfSeveral):
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0
     ) -> npt.NDArray[np.float64]:
-        """Returns how often each class was right, said and true at the positions of an example.
+        """Return counts of right, predicted and true positions of each class, by example.
 
         Shapes:
             (n, 3, classes). The largest score wins; void positions are left out.
@@ -256,7 +268,7 @@ class _ByPosition(_OneOfSeveral):
         return np.stack(found, 1).astype(np.float64)
 
     def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
-        """Returns qualities of sums of `tallies`, (3, classes).
+        """Return qualities of sums of `tallies`, (3, classes).
 
         mean_iou: the mean over classes of right / (said + true - right); dice: of
         2 right / (said + true); both over the classes that are said or true somewhere.
@@ -269,7 +281,7 @@ class _ByPosition(_OneOfSeveral):
 
 
 class Segmentation(_ByPosition):
-    """Which of `num_classes` classes each pixel is of; labels (n, H, W) or (n, D, H, W).
+    """Classification of each pixel; labels (n, H, W) or (n, D, H, W).
 
     Labels of -1 are void: neither learnt nor judged.
 
@@ -285,7 +297,7 @@ class Segmentation(_ByPosition):
 
 
 class Tagging(_ByPosition):
-    """Which of `num_classes` classes each place of a sequence is of; labels (n, length).
+    """Classification of each position of a sequence; labels (n, length).
 
     Labels of -1 are void (padding): neither learnt nor judged.
     """
@@ -295,7 +307,7 @@ class Tagging(_ByPosition):
 
 
 def _other_task(labels: Array) -> str:
-    """Returns which task labels that are no class indices are likely to be of, as a hint."""
+    """Return a hint at the likely task of labels that are no class indices."""
     if labels.dtype.kind not in "fiub" or not labels.size:
         return ""
     if labels.ndim == 2 and np.isin(labels, (0, 1)).all():

@@ -1,4 +1,4 @@
-"""Tasks that a model tells: its answers in place of labels, its own loss, its several outputs."""
+"""Tasks that need a model: its outputs as labels, its compiled loss, several outputs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Answers(Task):
 
     @classmethod
     def for_labels(cls, names: int, labels: Array | None) -> Answers:
-        """Returns the task of so many outputs; answers say what they came out of."""
+        """Return the task of so many outputs; answers say what they came out of."""
         activation = "softmax" if labels is None else _activation(labels)
         plain: Task = MultiClass(names)
         if activation == "sigmoid":
@@ -70,7 +70,7 @@ class Answers(Task):
         return self.num_outputs
 
     def loss(self, labels: Any, logits: Any) -> Any:
-        """Returns the cross-entropy with the answers, or the mean squared error, (batch,)."""
+        """Return the cross-entropy with the answers, or the mean squared error, (batch,)."""
         import tensorflow as tf
 
         target = tf.cast(labels, tf.float32)
@@ -83,7 +83,7 @@ class Answers(Task):
         return per_example(tf.nn.softmax_cross_entropy_with_logits(target, logits))
 
     def chance_loss(self) -> float:
-        """Returns what it is for labels of the plain task."""
+        """Return that of the plain task."""
         return self.plain.chance_loss()
 
     def constants(self, labels: Array) -> Iterator[Array]:
@@ -120,7 +120,7 @@ class Answers(Task):
         return 0.0
 
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
-        """Returns the agreement with the answers, at least 0; see `agreement`."""
+        """Return the agreement with the answers, at least 0; see `agreement`."""
         scores = scores.reshape(labels.shape)
         if self.activation == "sigmoid":
             # answers are probabilities, scores may be logits
@@ -128,7 +128,7 @@ class Answers(Task):
         return {"agreement": max(0.0, self.plain.agreement(scores, labels))}
 
     def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
-        """Returns the share of equal decisions; of numbers R^2 against the reference."""
+        """Return the share of equal decisions; of numbers R^2 against the reference."""
         return self.plain.agreement(scores, reference, threshold=threshold)
 
 
@@ -165,7 +165,7 @@ class Custom(Task):
 
     @classmethod
     def for_labels(cls, names: int, labels: Array | None) -> Custom:
-        """Raises an error: labels do not tell a loss.
+        """Raise an error: labels do not tell a loss.
 
         Raises:
             InputError: Always.
@@ -211,7 +211,7 @@ class Custom(Task):
         return self.shape
 
     def loss(self, labels: Any, logits: Any) -> Any:
-        """Returns the loss, (batch,): the mean of what the function gives for an example."""
+        """Return the loss, (batch,): the mean of what the function gives for an example."""
         import tensorflow as tf
 
         # as Keras hands labels to losses
@@ -223,7 +223,7 @@ class Custom(Task):
         return per_example(values)
 
     def chance_loss(self) -> float:
-        """Returns what answers to other examples cost."""
+        """Return the loss of outputs for other examples."""
         return self.guess
 
     def constants(self, labels: Array) -> Iterator[Array]:
@@ -241,7 +241,7 @@ class Custom(Task):
                 yield repeat_row(np.eye(self.shape[0])[most], labels).astype(np.float32)
 
     def chance(self, labels: Array) -> float:
-        """Return what the best constant answer or answers to other examples reach."""
+        """Return the main metric of the best constant output, or of outputs for other examples."""
         values = [self.quality(labels, scores)[self.qualities[0]]
                   for scores in self.constants(labels)]  # fmt: skip
         return max([self.level, *(value for value in values if np.isfinite(value))])
@@ -251,7 +251,7 @@ class Custom(Task):
         return 0.0
 
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
-        """Returns the metrics and `skill`, the one that selects first."""
+        """Return the metrics and `skill`, the one that selects first."""
         found = {}
         # metrics make a few arrays of the outputs' size
         each = 4 * (labels[:1].nbytes + scores[:1].nbytes)
@@ -273,7 +273,7 @@ class Custom(Task):
         return max(0.0, found[SKILL])
 
     def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
-        """Returns R^2 of the scores against the reference."""
+        """Return R^2 of the scores against the reference."""
         return Regression(scores.shape[-1]).agreement(scores, reference)
 
 
@@ -299,7 +299,7 @@ class Several(Task):
 
     @classmethod
     def for_labels(cls, names: int, labels: Array | None) -> Several:
-        """Raises an error: labels do not tell the tasks of outputs.
+        """Raise an error: labels do not tell the tasks of outputs.
 
         Raises:
             InputError: Always.
@@ -326,12 +326,12 @@ class Several(Task):
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        """What each output's loss is multiplied by."""
+        """Weight of each output's loss, by name."""
         given = self.weights or tuple(1.0 / task.chance_loss() for _, task in self.each)
         return dict(zip(self.parts, given, strict=True))
 
     def loss(self, labels: Mapping[str, Any], logits: Mapping[str, Any]) -> Any:
-        """Returns the weighted sum of the outputs' losses, (batch,)."""
+        """Return the weighted sum of the outputs' losses, (batch,)."""
         total = 0.0
         for name, task in self.each:
             smoothed: Any = replace(task, label_smoothing=self.label_smoothing)  # type: ignore[type-var]
@@ -339,7 +339,7 @@ class Several(Task):
         return total
 
     def chance_loss(self) -> float:
-        """Returns the weighted sum of what guessing costs."""
+        """Return the weighted sum of the outputs' chance losses."""
         return sum(self.loss_weights[name] * task.chance_loss() for name, task in self.each)
 
     def constants(self, labels: Any) -> Iterator[Any]:
@@ -347,7 +347,7 @@ class Several(Task):
         yield from ()
 
     def chance(self, labels: Any) -> float:
-        """Return what the best constant answer of each output reaches together."""
+        """Return the main metric where each output is its best constant."""
         chosen = self._chosen()
         if chosen is not None:
             return chosen[1].chance(labels[chosen[0]])
@@ -373,7 +373,7 @@ class Several(Task):
         return None
 
     def quality(self, labels: Any, scores: Any, *, threshold: Any = 0.0) -> dict[str, float]:
-        """Returns `mean_quality` and the qualities of each output behind its name."""
+        """Return `mean_quality` and the qualities of each output behind its name."""
         found = {
             name: task.quality(labels[name], scores[name], threshold=_of(threshold, name))
             for name, task in self.each
@@ -390,7 +390,7 @@ class Several(Task):
     def tallies(
         self, labels: Any, scores: Any, *, threshold: Any = 0.0
     ) -> npt.NDArray[np.float64] | None:
-        """Returns the tallies of all outputs side by side, (n, ...); None where one has none."""
+        """Return the tallies of all outputs side by side, (n, ...); None where one has none."""
         found = []
         for name, task in self.each:
             own = task.tallies(labels[name], scores[name], threshold=_of(threshold, name))
@@ -400,7 +400,7 @@ class Several(Task):
         return np.concatenate(found, 1)
 
     def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
-        """Returns the qualities of sums over examples of `tallies`."""
+        """Return the qualities of sums over examples of `tallies`."""
         found, start = {}, 0
         for name, task in self.each:
             shape = task.tally_shape
@@ -410,7 +410,7 @@ class Several(Task):
         return self._together(found)
 
     def agreement(self, scores: Any, reference: Any, *, threshold: Any = 0.0) -> float:
-        """Returns the mean over outputs of how far they say the same."""
+        """Return the mean agreement over outputs."""
         found = [
             task.agreement(scores[name], reference[name], threshold=_of(threshold, name))
             for name, task in self.each
@@ -418,7 +418,7 @@ class Several(Task):
         return float(np.mean(found))
 
     def error(self, labels: Any, logits: Any) -> float:
-        """Returns the weighted sum of the outputs' mean losses without label smoothing."""
+        """Return the weighted sum of the outputs' mean losses without label smoothing."""
         return sum(
             self.loss_weights[name] * task.error(labels[name], logits[name])
             for name, task in self.each

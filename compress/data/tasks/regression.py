@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.data.tasks._base import Array, Floats, Task, per_example, repeat_row
+from compress.data.tasks._base import Array, Floats, Tallied, per_example, repeat_row
 
 
 @dataclass(frozen=True)
-class Regression(Task):
+class Regression(Tallied):
     """`num_targets` numbers an example or, at each position, of one: float32.
 
     Labels are (n, num_targets) or (n, positions ..., num_targets).
@@ -41,7 +41,7 @@ class Regression(Task):
 
     @classmethod
     def of(cls, labels: Array) -> Regression:
-        """Returns the task of training labels, (n, ..., targets)."""
+        """Return the task of training labels, (n, ..., targets)."""
         exact = labels.reshape(-1, labels.shape[-1]).astype(np.float64)
         variance = float(exact.var(axis=0).mean())
         means = tuple(float(mean) for mean in exact.mean(axis=0))
@@ -51,7 +51,7 @@ class Regression(Task):
 
     @classmethod
     def for_labels(cls, names: int, labels: Array | None) -> Regression:
-        """Returns the task of so many targets; labels say what guessing costs."""
+        """Return the task of so many targets; labels say what guessing costs."""
         return cls(names) if labels is None else cls.of(labels)
 
     @property
@@ -60,14 +60,14 @@ class Regression(Task):
         return self.num_targets
 
     def loss(self, labels: Any, logits: Any) -> Any:
-        """Returns the mean over positions and targets of the squared error, (batch,)."""
+        """Return the mean over positions and targets of the squared error, (batch,)."""
         import tensorflow as tf
 
         target = tf.reshape(tf.cast(labels, tf.float32), tf.shape(logits))
         return per_example(tf.math.squared_difference(logits, target))
 
     def chance_loss(self) -> float:
-        """Returns the mean square of the labels: the cost of guessing 0, as untrained nets do."""
+        """Return the mean square of the labels: the cost of guessing 0, as untrained nets do."""
         return self.variance + sum(mean**2 for mean in self.means) / self.num_targets
 
     def constants(self, labels: Array) -> Iterator[Array]:
@@ -86,7 +86,7 @@ class Regression(Task):
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0
     ) -> npt.NDArray[np.float64]:
-        """Returns sums over the positions of an example.
+        """Return sums over the positions of an example.
 
         Shapes:
             (n, 4, targets): of squared errors, squares about the mean of all these labels,
@@ -97,7 +97,7 @@ class Regression(Task):
         return _sums_of_examples(scores.reshape(flat) - true, true - true.mean((0, 1)))
 
     def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
-        """Returns R^2 (mean over targets, at most 1), mean absolute and root mean squared error.
+        """Return R^2 (mean over targets, at most 1), mean absolute and root mean squared error.
 
         R^2 of a target is 1 - (sum of squared errors) / (sum of squares about the labels' mean);
         of a target that does not vary 1 where all is right, else 0, as scikit-learn has it.
@@ -116,7 +116,7 @@ class Regression(Task):
         }
 
     def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
-        """Returns R^2 of the scores against the reference."""
+        """Return R^2 of the scores against the reference."""
         return self.quality(reference, scores)["r2"]
 
 
@@ -130,7 +130,7 @@ class Reconstruction(Regression):
 
     @classmethod
     def check(cls, labels: Array, part: str, name: str, names: int) -> None:
-        """Checks nothing: labels are the examples, which are checked."""
+        """Check nothing: labels are the examples, which are checked."""
 
     def constants(self, labels: Array) -> Iterator[Array]:
         """Yield the mean example: its R^2 is 0."""
@@ -145,7 +145,7 @@ class Reconstruction(Regression):
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0
     ) -> npt.NDArray[np.float64]:
-        """Returns sums over the numbers of an example.
+        """Return sums over the numbers of an example.
 
         Shapes:
             (n, 4, 1): of squared errors, squares about the mean of all these examples, absolute

@@ -14,6 +14,7 @@ from compress.core.errors import InputError
 from compress.data.tasks._base import (
     Array,
     Floats,
+    Tallied,
     Task,
     check_rows,
     overlaps,
@@ -24,22 +25,26 @@ from compress.data.tasks.classes import OfClasses
 
 
 class YesNo(Task):
-    """What decisions between yes and no share."""
+    """Base of tasks of yes/no decisions."""
 
     activation = "sigmoid"
     least_agreement = 0.95
 
     def chance_loss(self) -> float:
-        """Returns log 2."""
+        """Return log 2."""
         return math.log(2.0)
+
+    def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
+        """Return the share of equal yes/no decisions."""
+        return float(((scores > threshold) == (reference > threshold)).mean())
 
     @classmethod
     def counted(cls, counts: list[int]) -> int | None:
-        """Returns None: an example has any number of labels."""
+        """Return None: an example has any number of labels."""
         return None
 
     def loss(self, labels: Any, logits: Any) -> Any:
-        """Returns the mean binary cross-entropy of all decisions, (batch,)."""
+        """Return the mean binary cross-entropy of all decisions, (batch,)."""
         return sigmoid_loss(labels, logits, self.label_smoothing)
 
 
@@ -55,7 +60,7 @@ class Binary(OfClasses, YesNo):
 
     @classmethod
     def for_labels(cls, names: int, labels: Array | None) -> Binary:
-        """Returns the task: there is one of it."""
+        """Return the task: there is one of it."""
         return cls()
 
     @property
@@ -82,7 +87,7 @@ class Binary(OfClasses, YesNo):
         return math.sqrt((len(labels) + 1) / (12 * yes * no)) if yes and no else 0.0
 
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
-        """Returns accuracy; precision, recall and F1 of class 1; area under the ROC curve.
+        """Return accuracy; precision, recall and F1 of class 1; area under the ROC curve.
 
         The area is left out where only one class occurs.
         """
@@ -145,7 +150,7 @@ class MultiLabel(YesNo):
 
     @classmethod
     def counts(cls, labels: Array, names: int) -> list[int]:
-        """Returns the examples that have each label."""
+        """Return the examples that have each label."""
         return [int(n) for n in labels.sum(axis=0)]
 
     @property
@@ -169,7 +174,7 @@ class MultiLabel(YesNo):
         yield repeat_row(np.where(rows[times.argmax()] > 0, 1.0, -1.0), labels)
 
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
-        """Returns F1 (mean over labels, and pooled), the share of right yes/no decisions and
+        """Return F1 (mean over labels, and pooled), the share of right yes/no decisions and
         the share of examples whose labels are all right.
 
         The mean is over the labels that an example has or is said to have. scikit-learn's
@@ -200,7 +205,7 @@ class MultiLabel(YesNo):
 
 
 @dataclass(frozen=True)
-class Masks(YesNo):
+class Masks(Tallied, YesNo):
     """`num_masks` masks that may overlap; labels (n, ..., num_masks) are 0 or 1."""
 
     num_masks: int
@@ -214,7 +219,7 @@ class Masks(YesNo):
 
     @classmethod
     def for_labels(cls, names: int, labels: Array | None) -> Masks:
-        """Returns the task of so many masks; labels say of which positions."""
+        """Return the task of so many masks; labels say of which positions."""
         return cls(names, positions=() if labels is None else tuple(labels.shape[1:-1]))
 
     @classmethod
@@ -233,7 +238,7 @@ class Masks(YesNo):
 
     @classmethod
     def counts(cls, labels: Array, names: int) -> list[int]:
-        """Returns the examples in which each mask is anywhere."""
+        """Return the examples in which each mask is anywhere."""
         return [int(n) for n in labels.any(tuple(range(1, labels.ndim - 1))).sum(0)]
 
     @property
@@ -250,7 +255,7 @@ class Masks(YesNo):
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0
     ) -> npt.NDArray[np.float64]:
-        """Returns of each mask the positions of an example.
+        """Return of each mask the positions of an example.
 
         Shapes:
             (n, 4, masks): those that are rightly in it, said to be, in truth, and all.
@@ -261,7 +266,7 @@ class Masks(YesNo):
         return np.stack([(yes & true).sum(1), yes.sum(1), true.sum(1), every], 1).astype(np.float64)
 
     def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
-        """Returns qualities of sums of `tallies`, (4, masks).
+        """Return qualities of sums of `tallies`, (4, masks).
 
         mean_iou: the mean over masks of right / (said + true - right); dice: of
         2 right / (said + true); both over the masks that are said or true somewhere.
@@ -274,7 +279,7 @@ class Masks(YesNo):
 
 
 def sigmoid_loss(labels: Any, logits: Any, label_smoothing: float) -> Any:
-    """Returns the mean over labels of the binary cross-entropy, (batch,).
+    """Return the mean over labels of the binary cross-entropy, (batch,).
 
     Args:
         labels: (batch,) or as the logits, 0 or 1.

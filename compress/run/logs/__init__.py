@@ -69,10 +69,10 @@ class Event:
 
 
 class Source(Protocol):
-    """Where events come from: records of a run's folder."""
+    """A source of events: records of a run's folder."""
 
     def new(self, *, last: bool) -> Iterator[Event]:
-        """Yields what came since the last call.
+        """Yield the events since the last call.
 
         Args:
             last: The run came to its end: nothing comes any more.
@@ -80,21 +80,21 @@ class Source(Protocol):
 
 
 class Log(Protocol):
-    """Where events go; `compress.plugins.LOGS` names those there are.
+    """A destination of events; `compress.plugins.LOGS` names them.
 
     Made as `make(folder, name, plan)`: the run's folder, what the run is called, and its plan as
     flat options. A log that was begun by an earlier start of the same run goes on.
     """
 
     def take(self, event: Event) -> None:
-        """Logs an event.
+        """Log an event.
 
         Raises:
             Exception: It cannot; the run goes on without this log, and says why.
         """
 
     def end(self, files: Sequence[Path], *, finished: bool) -> None:
-        """Ends the log, for now.
+        """End the log, for now.
 
         Args:
             files: Of the report.
@@ -106,7 +106,7 @@ class Log(Protocol):
 def following(
     names: Sequence[str], folder: RunFolder, plan: Mapping[str, Any], sources: Sequence[Source]
 ) -> Iterator[None]:
-    """Tells logs of what comes into a folder while the context lasts.
+    """Send a folder's new events to logs while the context lasts.
 
     All of it is done beside the run, which waits a minute at most at its end. A log that cannot
     take something is left out from then on, with a line that says why: a run does not end
@@ -132,7 +132,7 @@ def following(
 
 
 def note_epoch(folder: Path, model: str, phase: str, record: Mapping[str, Any]) -> None:
-    """Adds an epoch; several processes may at once, as a line is written in one piece.
+    """Add an epoch; several processes may at once, as a line is written in one piece.
 
     Args:
         folder: The run's.

@@ -60,7 +60,7 @@ class MlflowLog:
         self._outer = self._run("", name, {}, plan)
 
     def _run(self, item: str, name: str, tags: dict[str, str], params: Mapping[str, Any]) -> str:
-        """Returns the run of an item: that of an earlier start, or a new one."""
+        """Return the run of an item: that of an earlier start, or a new one."""
         from mlflow.entities import Param
 
         if item not in self._ids:

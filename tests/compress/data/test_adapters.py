@@ -153,6 +153,14 @@ def test_refusals(data: Any, head: Head | None, message: str) -> None:
         labelled(data, head=head)
 
 
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_part_without_labels_is_named(part: str) -> None:
+    parts: dict[str, Any] = {"val": (X, CLASSES), "test": (X, CLASSES), part: X}
+    message = rf"^{part} must hold labels, .* Received: examples alone. Give {part}=\(x, y\)"
+    with pytest.raises(InputError, match=message):
+        labelled((X, CLASSES), **parts)
+
+
 # -- streams -------------------------------------------------------------------------------
 
 

@@ -294,6 +294,11 @@ def test_python_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sys.modules.pop("my_source")
 
 
+def test_answers_must_be_a_function() -> None:
+    with pytest.raises(InputError, match="answers must be a function"):
+        load_data("digits", answers=3)  # type: ignore[arg-type]
+
+
 def test_unknown_sources(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a path that exists, a known name"):
         load_data("no/such/path")

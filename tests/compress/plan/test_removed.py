@@ -53,6 +53,8 @@ def test_a_plan_that_used_a_removed_option_is_refused() -> None:
      "hypervolume at 2 to 4.5 times fewer epochs. Use 'dominance', the default, which lost 0.3 % "
      "at 2.5 times fewer; to save more, use fewer epochs, and final_epochs to train the front "
      "longer."),
+    ({"hints": "attention", "hint_weight": -1}, "Hint 'attention' was removed. No figure showed "
+     "that it gains anything. Use fitnets, or a loss of your own."),
 ])  # fmt: skip
 def test_a_removed_choice_says_what_to_use_instead(values: dict[str, str], message: str) -> None:
     with pytest.raises(pt.InputError) as caught:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from compress.core.errors import InputError
 from compress.plan import Plan
 from compress.run.compressed import Compressed
 from compress.run.origin import UNKNOWN, Trained, trained_for
@@ -64,6 +65,23 @@ def test_weights_that_came_trained_are_told(tmp_path: Path) -> None:
     assert trained_for(inherited.path / "candidates" / "0001.keras") == Trained(3, True)
     # final trainings begin anew
     assert trained_for(inherited.path / "final" / "0001.keras") == Trained(40)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 99}, "plan.json' must have format 1. Received: 99"),
+        ({"plan": {"search": "cnn"}}, "plan.search must be"),
+    ],
+)
+def test_a_plan_of_another_format_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    folder = run_at(tmp_path / "run")
+    stored = json.loads(folder.plan_path.read_text("utf-8"))
+    folder.plan_path.write_text(json.dumps(stored | changes), "utf-8")
+    with pytest.raises(InputError, match=message):
+        trained_for(folder.path / "candidates" / "0001.keras")
 
 
 def test_a_folder_that_was_compressed_into_is_a_run_too(tmp_path: Path) -> None:

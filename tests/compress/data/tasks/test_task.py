@@ -11,7 +11,8 @@ from scipy.special import log_softmax
 
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, Split
-from compress.data.tasks import Binary, MultiClass, MultiLabel, Regression
+from compress.data.tasks import Binary, MultiClass, MultiLabel, Regression, Task
+from compress.data.tasks._base import Tallied
 from compress.model.heads import check_head, decides_at
 from compress.model.logits import logits_view
 
@@ -337,3 +338,20 @@ def test_errors_of_chance_against_repeated_draws() -> None:
     for name, count in beyond.items():
         expected = 0.1 if name == "r2" else 0.05
         assert count / draws < expected + 3 * (expected * (1 - expected) / draws) ** 0.5, name
+
+
+def test_a_task_without_metrics_or_agreement_is_refused_when_it_is_made() -> None:
+    members = {
+        name: lambda self, *args, **kwargs: None
+        for name in ("outputs", "loss", "chance_loss", "constants", "quality", "agreement")
+    }
+    type("Whole", (Task,), members)()
+    for name in ("quality", "agreement"):
+        partial = {key: value for key, value in members.items() if key != name}
+        with pytest.raises(TypeError, match=f"abstract method '?{name}"):
+            type("Partial", (Task,), partial)()
+    for name in ("tallies", "of_tallies"):
+        partial = dict.fromkeys(("tallies", "of_tallies"), members["loss"]) | members
+        del partial[name], partial["quality"]
+        with pytest.raises(TypeError, match=f"abstract method '?{name}"):
+            type("Partial", (Tallied,), partial)()
