@@ -32,6 +32,8 @@ from compress.plan import ONNX_FORMATS
 if TYPE_CHECKING:
     import keras
 
+RECURRENT = {**dict.fromkeys(FUSED, FUSED_LSTMS), **dict.fromkeys(ONNX_FORMATS, LOOPS)}
+"""Computation of recurrent layers in each format; in the others it stays as it is."""
 EXAMPLES = 4
 """Random inputs that calibrate int8: the time of a file does not depend on its ranges."""
 LOWERED = "_lower_using_switch_merge"
@@ -191,10 +193,9 @@ def _joined(models: list[Any], folder: Path, kind: str) -> list[bytes]:
     models = [float32_model(model) for model in models]
     with tempfile.TemporaryDirectory(dir=folder) as place:
         graph, path = Path(place) / "joined.pb", Path(place) / "joined"
-        recurrent = LOOPS if kind in ONNX_FORMATS else FUSED_LSTMS if kind in FUSED else {}
         with ExitStack() as stack:
             for model in models:
-                stack.enter_context(recurrent_as(model, recurrent))
+                stack.enter_context(recurrent_as(model, RECURRENT.get(kind, {})))
             inputs, outputs = _write_graph(models, graph)
         paths = {"graph": str(graph), "path": str(path)}
         if kind not in ONNX_FORMATS:

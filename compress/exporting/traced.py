@@ -211,7 +211,7 @@ class TracedSavedModel(Convertible):
         module = tf.Module()
         module.source = self._source.loaded  # its variables and tables go along
         signature = [tf.TensorSpec(shape, kind, name) for name, shape, kind in self.ports]
-        module.serve = tf.function(serve, input_signature=signature)
+        module.serve = tf.function(serve, input_signature=signature, autograph=False)
         with trace_quietly(f"SavedModel '{self.model}'", []):
             tf.saved_model.save(module, str(folder), signatures=module.serve)
 

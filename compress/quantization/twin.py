@@ -1,8 +1,8 @@
 """Twin of a model that computes as a file of integers does, with the model's own weights.
 
-The model's program is gone through call by call; each call's rule says how it is computed in whole
-numbers. Where no rule speaks for a call it is made in floats, and the reason is taken down. What
-became of the layers, and what rounding costs behind each, is told here too.
+The calls of the model's program are replaced one by one; each call's rule says how it is computed
+in integers. A call without a rule is made in floats, and the reason is recorded. The errors of
+rounding behind each layer are measured here too.
 """
 
 from __future__ import annotations
