@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import keras
 import numpy as np
@@ -36,7 +36,6 @@ from compress.plan import DistillOptions, TrainSettings
 from compress.plan.fields import require_choice
 from compress.plan.keywords import QUANTIZE
 from compress.plan.output import ONNX_QAT, QAT, TRAINED
-from compress.plan.settings import QuantizeSettings
 from compress.plan.training import QuantizeOptions
 from compress.prune.weights.pruner import BEGUN
 from compress.prune.weights.targets import find_targets
@@ -45,6 +44,9 @@ from compress.quantization.ranges import calibrate
 from compress.quantization.twin import LayerError, layer_errors, reasons, twin_of
 from compress.train import TrainResult, train
 from compress.train.given import as_examples, dataset_for
+
+if TYPE_CHECKING:
+    from compress.plan.settings import QuantizeSettings
 
 WORST = 5
 """Layers that a screen names."""
