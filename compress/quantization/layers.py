@@ -173,7 +173,8 @@ class WithConstant(BuiltLayer):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        self.function, self.constant, self.range, self.layer = function, constant, range, layer
+        self.function, self.constant = function, constant
+        self.layer, self.range = layer, range  # checkpoints hold their variables in this order
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Combine them."""
