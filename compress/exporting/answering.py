@@ -1,4 +1,4 @@
-"""Whether a model's files run, what they answer, and whether one is as good as another."""
+"""Checks of a model's files: whether they run, their outputs, and comparisons of two files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def answered_by_file(
     x: Any,
     on_progress: Callable[[float], None] | None = None,
 ) -> Any:
-    """Returns what a model's file answers to inputs, shaped as the model's own answers.
+    """Return a file's outputs for model inputs, in the shapes of the model's own outputs.
 
     Args:
         model: That the file was made of.
@@ -67,7 +67,7 @@ def answered_part(
     part: str,
     on_progress: Callable[[float], None] | None = None,
 ) -> Any:
-    """Returns what a model's file answers to a part of the data; see `answered_by_file`."""
+    """Return a file's outputs for a part of the data; see `answered_by_file`."""
     return _answered(model, session, data.split(part).x, data.preprocess, on_progress)
 
 
@@ -78,7 +78,7 @@ def _answered(
     preprocess: Preprocessing,
     on_progress: Callable[[float], None] | None = None,
 ) -> Any:
-    """Returns what a model's file answers to raw examples.
+    """Return a file's outputs for raw examples.
 
     Inputs are made some at a time: all of them may not fit into memory.
     """
@@ -97,14 +97,15 @@ def _answered(
 
 
 def predict_answers(model: keras.Model, probe: Any) -> Any:
-    """Returns what a model answers to model inputs now."""
+    """Return a model's outputs for model inputs."""
     return Predictor(partial(answers_of, model), Preprocessing(), model)(probe)
 
 
 def find_task(model: keras.Model, data: Dataset | Unlabelled) -> tuple[Task, Sequence[str]]:
-    """Returns by what outputs are compared, and what they are called; without labels by the head.
+    """Return the task by which outputs are compared, and the names of its classes or outputs.
 
-    A head without an activation may give logits or numbers: its outputs are compared as numbers.
+    Without labels the head decides. One without an activation may give logits or numbers: its
+    outputs are compared as numbers.
     """
     if isinstance(data, Dataset):
         return data.task, data.class_names
@@ -119,7 +120,7 @@ def find_task(model: keras.Model, data: Dataset | Unlabelled) -> tuple[Task, Seq
 
 
 def _by_head(head: Head | None, kind: str | None = None) -> Task:
-    """Returns by what an output is compared, by its head alone unless its kind is known."""
+    """Return the task of an output: of a known kind, or else by its head."""
     ends, width = ("linear", 1) if head is None else (head.activation, head.outputs)
     kind = kind or {"softmax": "multiclass", "sigmoid": "multilabel"}.get(ends, "regression")
     return make_task(kind, 2 if kind == "binary" else width)
@@ -136,7 +137,7 @@ def confirm_as_good(
     used: Any,
     seed: int,
 ) -> str:
-    """Return the figures by which a file is as good as another one; "": it is not, or unknown.
+    """Return the figures by which a file is as good as another; "" if it is worse, or unknown.
 
     Files are compared on examples that neither set ranges nor chose any.
 
@@ -185,7 +186,7 @@ def confirm_as_good(
 
 
 def runnable(path: Path, inputs: Sequence[npt.NDArray[Any]]) -> Session:
-    """Prepares a file and runs it once, on the first of some examples; else it is removed.
+    """Prepare a file and run it on the first of some examples; remove it if that fails.
 
     Kernels may refuse a type when they are run, and not before: LiteRT's of int16 do. Others refuse
     values: its division of integers ends where the divisor is zero, as the contrast of an image

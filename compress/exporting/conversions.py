@@ -1,4 +1,4 @@
-"""Conversions run in a child process: a converter that crashes or hangs costs its file alone.
+"""Conversions in a child process: a converter that crashes or hangs costs only its own file.
 
 A process that has imported TensorFlow once, and never uses it, forks for each conversion
 (`compress.exporting.converter`). It is started at the first conversion, or forked from this
@@ -43,7 +43,7 @@ _MLIR = re.compile(r"\s*<?unknown>?:0: error: .*", re.DOTALL)
 
 
 def convert(step: str, **given: Any) -> None:
-    """Runs a step of `compress.exporting.converter.STEPS` in a process of its own.
+    """Run a step of `compress.exporting.converter.STEPS` in a process of its own.
 
     Args:
         step: Its name.
@@ -66,7 +66,7 @@ def convert(step: str, **given: Any) -> None:
 
 @contextmanager
 def explained(converter: str, kind: str, model: keras.Model | str) -> Iterator[None]:
-    """Turns a failed conversion into an error that says what it means.
+    """Turn a failed conversion into an error that names the model, the format and the reason.
 
     Args:
         converter: Who converts, as the user knows it ("LiteRT's converter").
@@ -86,7 +86,7 @@ def explained(converter: str, kind: str, model: keras.Model | str) -> Iterator[N
 
 
 class ConversionFailed(Exception):
-    """No file was made.
+    """Failure of a converter: no file was made.
 
     Attributes:
         verb: What the converter did: "refused", "crashed on" or "hung on".
@@ -99,17 +99,17 @@ class ConversionFailed(Exception):
 
 
 def hung() -> ConversionFailed:
-    """Returns the error of a conversion that was stopped."""
+    """Return the error of a conversion that was stopped."""
     return ConversionFailed("hung on", f"it did not end within {HANG_SECONDS:g} s and was stopped")
 
 
 def use(server: Server) -> None:
-    """Takes a process, of `converter.serve`, for the conversions of this one."""
+    """Use a process of `converter.serve` for the conversions of this one."""
     _CONVERTER.keep(server)
 
 
 class _Converter:
-    """The process that converts for this one, started when it is first needed."""
+    """Process that converts for this one, started when it is first needed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -117,7 +117,7 @@ class _Converter:
         self._owner = 0
 
     def ask(self, step: str, given: dict[str, Any]) -> Any:
-        """Returns the answer of `compress.exporting.converter`: None, or why there is no file."""
+        """Return the reply of `compress.exporting.converter`: None, or the error."""
         with self._lock:
             if self._server is not None and self._owner == os.getpid():
                 try:
@@ -134,12 +134,12 @@ class _Converter:
             return server.ask(step, given, seconds=HANG_SECONDS)
 
     def keep(self, server: Server) -> None:
-        """Takes a process for this one's conversions."""
+        """Use a process for the conversions of this one."""
         self.close()
         self._server, self._owner = server, os.getpid()
 
     def close(self) -> None:
-        """Ends the process; one that a fork has inherited is its parent's to end."""
+        """End the process, unless a fork has inherited it: then its parent ends it."""
         if self._server is not None and self._owner == os.getpid():
             self._server.close()
         self._server = None
@@ -152,7 +152,7 @@ atexit.register(_CONVERTER.close)
 
 
 def _refusal(text: str, model: keras.Model | str) -> str:
-    """Returns a converter's reason in words: which layers need what it does not know."""
+    """Return a converter's reason in words, with the layers that it cannot convert."""
     found: dict[str, dict[str, None]] = {}
     paths = set() if isinstance(model, str) else {path for path, _ in named_layers(model)}
     for match in chain.from_iterable(pattern.finditer(text) for pattern in _NODES):

@@ -1,4 +1,4 @@
-"""The process that converts: a fork of it does the work, and is replaced when it crashes.
+"""Process for conversions: a fork of it does the work, and is replaced when it crashes.
 
 Started as `python -m compress.exporting.converter`, or forked ahead. It imports TensorFlow and
 never uses it: only then may its forks do so. What a conversion writes goes to a file, whose
@@ -38,7 +38,7 @@ _RENEW = 75
 
 
 def serve(questions: int, answers: int) -> None:
-    """Answers (step, arguments) with None, or why there is no file, until told to end.
+    """Answer (step, arguments) with None, or the error, until told to end.
 
     Args:
         questions: Where they come from; its end is the asking process's end.
@@ -58,7 +58,7 @@ def serve(questions: int, answers: int) -> None:
 
 
 def _answer(questions: int, answers: int, said: IO[bytes], busy: mmap.mmap) -> int:
-    """Answers some questions; returns an exit status.
+    """Answer some questions; return an exit status.
 
     Args:
         questions, answers: See `serve`.
@@ -99,7 +99,7 @@ def _run(step: str, given: dict[str, Any], said: IO[bytes]) -> Exception | None:
 
 
 def fork_ahead() -> None:
-    """Makes the process for conversions a fork of this one, which has only imported TensorFlow.
+    """Make the process for conversions a fork of this one, which has only imported TensorFlow.
 
     To be called while TensorFlow has not begun to work and no other thread runs; it spares the
     seconds that another import takes.
@@ -108,7 +108,7 @@ def fork_ahead() -> None:
 
 
 def main() -> None:
-    """Runs the process."""
+    """Run the process."""
     serve(*serving())
 
 

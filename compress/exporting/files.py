@@ -1,4 +1,4 @@
-"""`export`: a model's files, and how they agree with the Keras model."""
+"""`export`: the files of a model, and their agreement with the Keras model."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ REDUCED = (
 
 @dataclass(frozen=True)
 class Exported:
-    """One file that was made of a model, checked on validation examples.
+    """File that was made of a model and checked on validation examples.
 
     Attributes:
         format: One of `compress.plan.FORMATS`.
@@ -92,17 +92,17 @@ class Exported:
 
     @property
     def warning(self) -> str:
-        """That the file agrees too little with its model to ship unasked; "" where it does not."""
+        """Warning that the file agrees too little with its model to ship unasked; else ""."""
         return describe_low_agreement(self.path.name, self.task, self.agreement, self.checked)
 
 
 class ExportedFiles(Readable, tuple[Exported, ...]):
-    """What `export` wrote, one record a file."""
+    """Files that `export` wrote, one record each."""
 
     __slots__ = ()
 
     def screen(self) -> Summary:
-        """Returns what is worth a screen: files, sizes, and how far they agree with the model."""
+        """Return a summary for the console: files, sizes, and agreement with the model."""
         if not self:
             return Summary("no file was made")
         return Summary(
@@ -142,7 +142,7 @@ def export(
     on_progress: Callable[[str, float], None] | None = None,
     **settings: Unpack[ExportSettings],
 ) -> ExportedFiles:
-    """Writes a model as LiteRT or ONNX files and checks each of them against the Keras model.
+    """Write a model as LiteRT or ONNX files and check each of them against the Keras model.
 
     How to feed a file (shapes, scaling, quantization of inputs and outputs) stands in a .json
     beside it, with notes: layers that work in training alone (random augmentation) are left out.
@@ -225,7 +225,7 @@ def export(
 
 
 def file_of(stem: Path, format: str) -> Path:
-    """Returns where the file of a format lies whose path begins with a stem."""
+    """Return the path of a format's file, from the stem that all formats share."""
     return Path(f"{stem}.{format}{_suffix(format)}")
 
 
@@ -239,7 +239,7 @@ def _write_files(
     on_refusal: Callable[[str, str], None] | None,
     on_progress: Callable[[str, float], None] | None,
 ) -> ExportedFiles:
-    """Write the file of each format, and how to feed them into the record `about`; see `export`."""
+    """Write the file of each format, and the record `about` of how to feed them; see `export`."""
     check_shapes(model, data)
     model = sized_model(model, sizes_for(model, data.input_shapes))
     picks = np.random.default_rng(seed).permutation(len(data.train))[: options.calibration]
@@ -318,7 +318,7 @@ def _write(
     as_good: AsGood,
     on_progress: Callable[[str, float], None] | None,
 ) -> tuple[tuple[LayerPrecision, ...], tuple[str, ...]]:
-    """Writes one file.
+    """Write one file.
 
     Returns:
         The precision of each layer where layers differ, and what is worth a note.
@@ -351,7 +351,7 @@ def _write(
 
 
 def _made_before(about: Path, fed: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a record says of files that are fed alike and are there still.
+    """Return the entries of a record for files that still exist and are fed alike.
 
     Files of one model may be made one after the other: each call writes the record of all.
     """
@@ -370,7 +370,7 @@ def _made_before(about: Path, fed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _feeding(session: Session) -> dict[str, Any]:
-    """Returns the types of a file's inputs and outputs, and their scales where it has integers."""
+    """Return the types of a file's inputs and outputs, and the scales of integer ones."""
     inputs, outputs = session.inputs, session.outputs
     if len(inputs) == len(outputs) == 1:
         return {"input": inputs[0].to_json(), "output": outputs[0].to_json()}
@@ -381,7 +381,7 @@ def _feeding(session: Session) -> dict[str, Any]:
 
 
 def _paths(path: Path, wanted: tuple[str, ...] | None) -> tuple[dict[str, Path], Path]:
-    """Returns the file of each format, and that of the record beside.
+    """Return the file of each format, and the path of the record beside them.
 
     Raises:
         InputError: A format is unknown, or does not go with the path's suffix.
@@ -410,7 +410,7 @@ def _suffix(name: str) -> str:
 
 
 def _random(model: keras.Model, seed: int) -> Unlabelled:
-    """Returns random inputs: enough to see that a file computes what the model does.
+    """Return random inputs, enough to compare a file with its model.
 
     Raises:
         InputError: A size is open.

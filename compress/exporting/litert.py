@@ -1,4 +1,4 @@
-"""Keras -> LiteRT: float32, float16, int8 by weights or in all, and sparse float32."""
+"""Keras to LiteRT: float32, float16, int8 (weights alone, or all), and sparse float32."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def export_litert(
     *,
     representative: Examples | None = None,
 ) -> None:
-    """Writes a `.tflite` file for batch size 1, in one atomic step.
+    """Write a `.tflite` file for batch size 1, in one atomic step.
 
     Args:
         model: A functional model or a built Sequential.
@@ -69,7 +69,7 @@ def write_litert(
     representative: Examples | None = None,
     plain: bool = False,
 ) -> None:
-    """Writes a `.tflite` file of a traced model; see `export_litert`.
+    """Write a `.tflite` file of a traced model; see `export_litert`.
 
     Args:
         traced: The model.
@@ -146,7 +146,7 @@ def calibrated_file(model: keras.Model, path: Path, representative: Examples) ->
 
 
 def file_for(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Path:
-    """Writes the file that a runtime of `.tflite` files is given; see `Runtime.maker`."""
+    """Write the file for a runtime of `.tflite` files; see `Runtime.maker`."""
     path = Path(f"{stem}.tflite")
     if kind == "int8":
         write_int8(traced, path, inputs)
@@ -156,7 +156,7 @@ def file_for(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Pa
 
 
 def plain_file(traced: Convertible) -> Path:
-    """Returns the float32 file of a traced model that others start from, written once beside it."""
+    """Return the float32 file of a traced model, written once; other formats start from it."""
     path = traced.place / "float32.tflite"
     if not path.exists():
         write_litert(traced, path, plain=True)
@@ -164,7 +164,7 @@ def plain_file(traced: Convertible) -> Path:
 
 
 def convert_litert(saved: str, path: str, kind: str, calibration: str | None) -> None:
-    """Converts a SavedModel, in the converter's process.
+    """Convert a SavedModel, in the converter's process.
 
     Args:
         saved: Its folder.
@@ -186,7 +186,7 @@ def convert_litert(saved: str, path: str, kind: str, calibration: str | None) ->
 
 
 def configured(converter: Any, kind: str, examples: Sequence[Any]) -> Any:
-    """Returns a converter of TensorFlow's, told what a format asks of it.
+    """Return a converter of TensorFlow's with the settings of a format.
 
     Args:
         converter: Of any source.

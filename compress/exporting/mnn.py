@@ -1,4 +1,4 @@
-"""LiteRT float32 -> MNN, for its kernels that skip zeros."""
+"""LiteRT float32 to MNN, for its kernels that skip zeros."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONVERTER = "MNN's converter"
 
 
 def export_mnn(source: Path, path: Path) -> None:
-    """Converts a float32 `.tflite` file to `.mnn`, in one atomic step.
+    """Convert a float32 `.tflite` file to `.mnn`, in one atomic step.
 
     Kernels with enough zeros (MNN's converter decides, by layer) are encoded sparse.
 
@@ -41,14 +41,14 @@ def export_mnn(source: Path, path: Path) -> None:
 
 
 def file_for(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Path:
-    """Writes the file that MNN is given of a Keras model; see `Runtime.maker`."""
+    """Write the MNN file of a Keras model; see `Runtime.maker`."""
     path = Path(f"{stem}.mnn")
     export_mnn(plain_file(traced), path)
     return path
 
 
 def _convert(source: Path, path: Path) -> None:
-    """Runs the converter in a process of its own: its protobuf and TensorFlow's do not live in one.
+    """Run the converter in a process of its own: its protobuf and TensorFlow's exclude each other.
 
     Raises:
         ConversionFailed: There is no file.
@@ -73,7 +73,7 @@ def _convert(source: Path, path: Path) -> None:
 
 
 def main() -> None:
-    """Converts: MNN's own script would install a package by pip and send usage records."""
+    """Convert without MNN's own script, which would install a package and send usage records."""
     import _tools  # type: ignore[import-not-found]  # MNN's
 
     _tools.mnnconvert(["mnnconvert", *sys.argv[1:]])

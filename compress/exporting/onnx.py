@@ -1,4 +1,4 @@
-"""Keras -> ONNX: float32, and int8 with quantization nodes.
+"""Keras to ONNX: float32, and int8 with quantization nodes.
 
 Ranges are calibrated on representative data, or are those of a model that rounds its values itself.
 tf2onnx turns these into quantize/dequantize nodes; kernels come as floats that lie on their grids:
@@ -59,7 +59,7 @@ KERNELS = {"Conv": 0, "ConvTranspose": None, "MatMul": -1, "Gemm": -1}
 
 
 def export_onnx(model: keras.Model, path: Path, *, opset: int | None = None) -> None:
-    """Writes an `.onnx` file for batch size 1 in float32, in one atomic step.
+    """Write an `.onnx` file for batch size 1 in float32, in one atomic step.
 
     The file is checked by `onnx`; what it computes is the caller's to compare.
 
@@ -80,7 +80,7 @@ def export_onnx(model: keras.Model, path: Path, *, opset: int | None = None) -> 
 def write_onnx(
     traced: Convertible, path: Path, *, opset: int | None = None, whole_numbers: bool = False
 ) -> None:
-    """Writes an `.onnx` file of a traced model; see `export_onnx`.
+    """Write an `.onnx` file of a traced model; see `export_onnx`.
 
     Args:
         traced: The model.
@@ -100,7 +100,7 @@ def write_onnx(
 
 
 def quantize_onnx(source: Path, path: Path, representative: Examples) -> None:
-    """Makes an int8 `.onnx` file of a float32 one, in one atomic step.
+    """Make an int8 `.onnx` file of a float32 one, in one atomic step.
 
     Weights are quantized per channel and symmetric, activations per tensor to uint8, with
     quantize/dequantize nodes (QDQ) that ONNX Runtime and OpenVINO both understand.
@@ -127,7 +127,7 @@ def quantize_onnx(source: Path, path: Path, representative: Examples) -> None:
 
 
 def plain_file(traced: Convertible, *, opset: int | None = None) -> Path:
-    """Returns the float32 file of a traced model, written once beside it."""
+    """Return the float32 file of a traced model, written once beside it."""
     path = traced.place / "float32.onnx"
     if not path.exists():
         write_onnx(traced, path, opset=opset)
@@ -135,7 +135,7 @@ def plain_file(traced: Convertible, *, opset: int | None = None) -> Path:
 
 
 def file_for(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Path:
-    """Writes the file that a runtime of `.onnx` files is given; see `Runtime.maker`."""
+    """Write the file for a runtime of `.onnx` files; see `Runtime.maker`."""
     path, plain = Path(f"{stem}.onnx"), plain_file(traced)
     if kind == "int8":
         quantize_onnx(plain, path, inputs)
@@ -147,7 +147,7 @@ def file_for(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Pa
 def convert_onnx(
     saved: str, path: str, ports: list[Port], opset: int | None, whole_numbers: bool
 ) -> None:
-    """Converts a SavedModel, in the converter's process.
+    """Convert a SavedModel, in the converter's process.
 
     Args:
         saved: Its folder.
@@ -175,7 +175,7 @@ def convert_onnx(
 
 
 def convert_onnx_int8(source: str, path: str, examples: str) -> None:
-    """Quantizes an `.onnx` file, in the converter's process.
+    """Quantize an `.onnx` file, in the converter's process.
 
     Args:
         source: The float32 file.
@@ -215,7 +215,7 @@ def convert_onnx_int8(source: str, path: str, examples: str) -> None:
 
 
 def whole_number_kernels(path: str) -> None:
-    """Rewrites an `.onnx` file whose values are rounded: kernels and biases become integers.
+    """Rewrite an `.onnx` file of rounded values: kernels and biases become integers.
 
     Args:
         path: The file; it is changed in place.
@@ -250,7 +250,7 @@ def whole_number_kernels(path: str) -> None:
 def on_grid(
     kernel: npt.NDArray[Any], axis: int | None, name: str, levels: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int8]]:
-    """Returns the steps of a kernel and its whole numbers.
+    """Return the steps of a kernel and its integers.
 
     Args:
         kernel: Floats that were rounded to steps.
@@ -287,7 +287,7 @@ def _check_opset(opset: int | None) -> None:
 
 
 def _check(path: Path, inputs: Sequence[str]) -> None:
-    """Check a file and take out what differs between two exports of one model.
+    """Check a file and remove differences between two exports of one model.
 
     Args:
         path: Of the file.
@@ -339,7 +339,7 @@ def _names_read(graph: Any) -> set[str]:
 
 
 def _list_inner_graphs(node: Any) -> list[Any]:
-    """Return the graphs that a node holds: loops and branches have some of their own."""
+    """Return the graphs inside a node: bodies of loops and branches."""
     return [
         inner
         for attribute in node.attribute
@@ -349,7 +349,7 @@ def _list_inner_graphs(node: Any) -> list[Any]:
 
 @contextmanager
 def _problems() -> Iterator[list[str]]:
-    """Gives the errors that tf2onnx logs: they say more than what it raises then."""
+    """Collect the errors that tf2onnx logs, which say more than its exceptions."""
     problems: list[str] = []
 
     class Keep(logging.Handler):
@@ -366,7 +366,7 @@ def _problems() -> Iterator[list[str]]:
 
 
 def _input_scale(maker: Any, makers: dict[str, Any], constants: dict[str, Any]) -> float | None:
-    """Returns the step of what an operator is fed; None: it is fed floats."""
+    """Return the step of an operator's input, or None if that is a float."""
     from onnx import numpy_helper
 
     while maker is not None and maker.op_type in MOVED:
@@ -379,7 +379,7 @@ def _input_scale(maker: Any, makers: dict[str, Any], constants: dict[str, Any]) 
 def _rewritten(
     node: Any, scale: float, graph: Any, constants: dict[str, Any], made: dict[str, str]
 ) -> list[Any]:
-    """Gives an operator integers for its kernel and its bias; returns what dequantizes them."""
+    """Give an operator integers for its kernel and bias; return the nodes that dequantize them."""
     from onnx import numpy_helper
 
     name, axis = node.input[1], KERNELS[node.op_type]

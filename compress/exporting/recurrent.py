@@ -1,4 +1,4 @@
-"""LSTMs and GRUs as loops of a form that converters know, and take for one operation.
+"""LSTMs and GRUs as loops in a form that converters take for one operation.
 
 Keras 3 writes a recurrent layer as a loop; each step then calls some ten operations, and the calls
 cost more than what is computed unless the layer is wide. LiteRT and ONNX have operations for whole
@@ -41,7 +41,7 @@ MOST = 1e4
 
 
 class Weights(NamedTuple):
-    """Of a recurrent layer: arrays, or tensors of a graph.
+    """Weights of a recurrent layer: arrays, or tensors of a graph.
 
     Attributes:
         kernel: (features, gates * units).
@@ -55,7 +55,7 @@ class Weights(NamedTuple):
 
 
 class LayerWeights(NamedTuple):
-    """The weights of a layer, in both forms.
+    """Weights of a layer, in both forms.
 
     Attributes:
         values: As arrays: while a model is traced its variables may stand for tensors.
@@ -68,7 +68,7 @@ class LayerWeights(NamedTuple):
 
 @contextmanager
 def recurrent_as(model: keras.Model, made: Mapping[str, Computed]) -> Iterator[None]:
-    """Lets recurrent layers compute in another way while a model is traced.
+    """Replace the computation of recurrent layers while a model is traced.
 
     Those that no converter's operation computes stay as they are: other activations, masks, states
     that are handed over or kept, sequences of unknown length.
@@ -93,12 +93,12 @@ def recurrent_as(model: keras.Model, made: Mapping[str, Computed]) -> Iterator[N
 
 
 def has_lstms(model: keras.Model) -> bool:
-    """Tells whether `FUSED_LSTMS` would change anything of a model."""
+    """Tell whether `FUSED_LSTMS` would change anything of a model."""
     return any(kind == "LSTM" for _, kind in _plain(model))
 
 
 def lstm_of(sequences: Any, weights: Weights) -> tuple[Any, Any]:
-    """Computes an LSTM of tensors, gates in the order of Keras: input, forget, cell, output.
+    """Compute an LSTM of tensors, gates in the order of Keras: input, forget, cell, output.
 
     Shapes:
         sequences: (n, steps, features), all known. Returns (n, units) and (n, steps, units).
@@ -122,7 +122,7 @@ def lstm_of(sequences: Any, weights: Weights) -> tuple[Any, Any]:
 
 
 def gru_loop(sequences: Any, weights: LayerWeights) -> tuple[Any, Any]:
-    """Computes a GRU whose reset gate comes behind the matrix, as Keras's default does.
+    """Compute a GRU with the reset gate behind the matrix, as Keras's default has it.
 
     See `Computed`. Gates in the order of Keras: update, reset, new.
 
@@ -155,7 +155,7 @@ LOOPS: Mapping[str, Computed] = {
 
 
 def shutting(kernel: Array, recurrent: Array, bias: Array) -> tuple[float, Array]:
-    """Returns a feature that shuts the gates before the first step, whatever the state is.
+    """Return a feature that shuts the gates before the first step, for any state.
 
     The state is within [-1, 1], so that it adds at most the sum of its weights. Weights are no
     larger than those of the gate beside them, so that int8 weights lose nothing by them: the
@@ -193,7 +193,7 @@ Computed = Callable[[Any, LayerWeights], tuple[Any, Any]]
 
 
 def _loop(sequences: Any, step: Callable[..., Any], units: int, states: int) -> tuple[Any, Any]:
-    """Runs a step over sequences, from states of zero."""
+    """Run a step over sequences, from states of zero."""
     import tensorflow as tf
 
     count, length, features = sequences.shape
@@ -213,7 +213,7 @@ def _loop(sequences: Any, step: Callable[..., Any], units: int, states: int) -> 
 
 
 def _plain(model: keras.Model) -> Iterator[tuple[Any, str]]:
-    """Yields layers whose like the converters know, with their kinds."""
+    """Yield the layers that converters have an operation for, with their kinds."""
     import keras
 
     kinds = {keras.layers.LSTM: "LSTM", keras.layers.GRU: "GRU"}
@@ -254,7 +254,7 @@ def _call(layer: Any, own: Any, computed: Computed) -> Any:
 
 
 def _read_weights(layer: Any, read: Callable[[Any], Any]) -> Weights:
-    """Return the weights of an LSTM or a GRU as what `read` makes of them."""
+    """Return the weights of an LSTM or a GRU, each converted by `read`."""
     kernel, recurrent = read(layer.cell.kernel), read(layer.cell.recurrent_kernel)
     if layer.use_bias:
         return Weights(kernel, recurrent, read(layer.cell.bias))
@@ -265,7 +265,7 @@ def _read_weights(layer: Any, read: Callable[[Any], Any]) -> Weights:
 
 
 def _fused(sequences: Any, weights: LayerWeights) -> tuple[Any, Any]:
-    """See `compress.exporting.recurrent.Computed`."""
+    """Compute an LSTM as one operation of LiteRT's; see `Computed`."""
     import tensorflow as tf
 
     kernel, recurrent, bias = weights.values
@@ -286,7 +286,7 @@ def _fused(sequences: Any, weights: LayerWeights) -> tuple[Any, Any]:
 
 
 def _taken_for_lstm() -> Any:
-    """Returns a function that LiteRT's converter takes for Keras 2's LSTM, which it knows.
+    """Return a function that LiteRT's converter takes for the LSTM of Keras 2.
 
     It looks at the attributes and the arguments and puts its operation there, whatever the
     function computes. What it does compute here is the same, but for the states that it is given

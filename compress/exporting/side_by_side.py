@@ -1,4 +1,4 @@
-"""Many small models in one conversion: side by side in one graph, then cut into files.
+"""Conversion of many small models at once: side by side in one graph, then cut into files.
 
 A conversion to LiteRT takes a third of a second however small the model is, one to ONNX seconds;
 one of a hundred small models takes hardly longer. That makes tables of layer times
@@ -32,6 +32,8 @@ from compress.plan import ONNX_FORMATS
 if TYPE_CHECKING:
     import keras
 
+RECURRENT = {**dict.fromkeys(FUSED, FUSED_LSTMS), **dict.fromkeys(ONNX_FORMATS, LOOPS)}
+"""Computation of recurrent layers in each format; in the others it stays as it is."""
 EXAMPLES = 4
 """Random inputs that calibrate int8: the time of a file does not depend on its ranges."""
 LOWERED = "_lower_using_switch_merge"
@@ -41,7 +43,7 @@ LOWERED = "_lower_using_switch_merge"
 def litert_files(
     models: Sequence[keras.Model], folder: Path, kind: str = "float32"
 ) -> list[Path | str]:
-    """Writes one `.tflite` file of each model, for timing: int8 is calibrated on random inputs.
+    """Write a `.tflite` file of each model, for timing: int8 is calibrated on random inputs.
 
     Models that the converter refuses are found by halving, so that they cost themselves alone.
 
@@ -57,7 +59,7 @@ def litert_files(
 
 
 def onnx_files(models: Sequence[keras.Model], folder: Path, kind: str = "onnx") -> list[Path | str]:
-    """Writes one `.onnx` file of each model, for timing: int8 is calibrated on random inputs.
+    """Write an `.onnx` file of each model, for timing: int8 is calibrated on random inputs.
 
     Models that the converter refuses are found by halving, so that they cost themselves alone.
 
@@ -79,7 +81,7 @@ def onnx_files(models: Sequence[keras.Model], folder: Path, kind: str = "onnx") 
 def convert_litert_graph(
     graph: str, path: str, inputs: list[Port], outputs: list[str], kind: str
 ) -> None:
-    """Converts a graph without variables, in the converter's process.
+    """Convert a graph without variables, in the converter's process.
 
     Args:
         graph: The file of a serialized GraphDef.
@@ -101,7 +103,7 @@ def convert_litert_graph(
 
 
 def convert_onnx_graph(graph: str, path: str, inputs: list[str], outputs: list[str]) -> None:
-    """Converts a graph without variables, in the converter's process.
+    """Convert a graph without variables, in the converter's process.
 
     Args:
         graph: The file of a serialized GraphDef.
@@ -154,7 +156,7 @@ def _write_each(
 
 
 def _converted(models: list[Any], folder: Path, kind: str) -> list[bytes | str]:
-    """Convert all models at once; those that the converter refuses are found by halving."""
+    """Convert all models at once; halve them to find those that the converter refuses."""
     if not models:
         return []
     try:
@@ -170,7 +172,7 @@ def _converted(models: list[Any], folder: Path, kind: str) -> list[bytes | str]:
 
 
 def _calibrated(model: Any, folder: Path) -> bytes | None:
-    """Return the int8 file of a model that the converter does not calibrate; None: there is none.
+    """Return the int8 file of a model that the converter does not calibrate, or None.
 
     See `compress.exporting.litert.write_int8`.
     """
@@ -191,10 +193,9 @@ def _joined(models: list[Any], folder: Path, kind: str) -> list[bytes]:
     models = [float32_model(model) for model in models]
     with tempfile.TemporaryDirectory(dir=folder) as place:
         graph, path = Path(place) / "joined.pb", Path(place) / "joined"
-        recurrent = LOOPS if kind in ONNX_FORMATS else FUSED_LSTMS if kind in FUSED else {}
         with ExitStack() as stack:
             for model in models:
-                stack.enter_context(recurrent_as(model, recurrent))
+                stack.enter_context(recurrent_as(model, RECURRENT.get(kind, {})))
             inputs, outputs = _write_graph(models, graph)
         paths = {"graph": str(graph), "path": str(path)}
         if kind not in ONNX_FORMATS:
@@ -260,7 +261,7 @@ def _write_graph(models: Sequence[keras.Model], file: Path) -> tuple[list[Port],
 def _onnx_parts(
     path: Path, models: list[Any], inputs: list[str], outputs: list[str]
 ) -> list[bytes]:
-    """Cuts a file into one of each model."""
+    """Cut a file into one for each model."""
     import onnx
     from onnx.utils import Extractor
 

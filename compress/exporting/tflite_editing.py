@@ -29,7 +29,7 @@ _LSTM = schema.BuiltinOperator.UNIDIRECTIONAL_SEQUENCE_LSTM
 
 
 def parts_of(content: bytes, sizes: Sequence[tuple[int, int]]) -> Iterator[bytes]:
-    """Yields the files of a file's parts.
+    """Yield each part of a file as a file of its own.
 
     Args:
         content: A `.tflite` file; its parts share no inputs and no operations.
@@ -47,7 +47,7 @@ def parts_of(content: bytes, sizes: Sequence[tuple[int, int]]) -> Iterator[bytes
 
 
 def resized(content: bytes, shapes: Sequence[Sequence[int]]) -> bytes:
-    """Returns a file for inputs of these shapes.
+    """Return a file for inputs of these shapes.
 
     The inputs alone are told: LiteRT works out all other shapes when it prepares the file.
 
@@ -81,7 +81,7 @@ def with_byte_inputs(content: bytes) -> bytes:
     graph = model.subgraphs[0]
 
     def readers(tensor: int, code: int) -> list[Any]:
-        """Return what reads a tensor; nothing where one of it is another operation."""
+        """Return the operations that read a tensor; none if one is of another kind."""
         found = [operator for operator in graph.operators if tensor in operator.inputs]
         same = all(model.operatorCodes[item.opcodeIndex].builtinCode == code for item in found)
         return found if same and tensor not in graph.outputs else []
@@ -105,7 +105,7 @@ def with_byte_inputs(content: bytes) -> bytes:
 
 
 def with_whole_lstms(content: bytes) -> bytes:
-    """Returns a file whose LSTMs have weights of 8 bits, each matrix with one scale.
+    """Return a file whose LSTMs have weights of 8 bits, each matrix with one scale.
 
     A weight w becomes round(w / s), in [-127, 127], where s is the largest weight of its matrix by
     127: as TensorFlow's converter has them where it is given no examples (`Optimize.DEFAULT`).
@@ -144,14 +144,14 @@ def with_whole_lstms(content: bytes) -> bytes:
 
 
 def packed(model: Any) -> bytes:
-    """Returns the bytes of a file of a model in flatbuffers' objects."""
+    """Return the bytes of a file of a model in flatbuffers' objects."""
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
     return bytes(builder.Output())
 
 
 def _behind(outputs: list[int], makers: dict[int, Any]) -> set[int]:
-    """Returns the ids of the operations that tensors are computed by."""
+    """Return the ids of the operations that compute tensors."""
     found = set[int]()
     waiting = list(outputs)
     while waiting:
@@ -163,7 +163,7 @@ def _behind(outputs: list[int], makers: dict[int, Any]) -> set[int]:
 
 
 def _part(whole: Any, operators: list[Any], inputs: list[int], outputs: list[int]) -> Any:
-    """Returns a model of some operations; tensors are numbered anew, buffers only emptied."""
+    """Return a model of some operations; tensors are numbered anew, buffers only emptied."""
     graph = whole.subgraphs[0]
     used = [
         *inputs,
@@ -204,7 +204,7 @@ def _has_constant_weights(model: Any, graph: Any, operator: Any) -> bool:
 
 
 def _code(model: Any, place: int, numbers: dict[int, int]) -> int:
-    """Returns the place of the same operation's code in the version that rounds."""
+    """Return the index of the same operation's code in the version that rounds."""
     if place not in numbers:
         code = copy.copy(model.operatorCodes[place])
         code.version = max(code.version, _VERSION)
@@ -214,7 +214,7 @@ def _code(model: Any, place: int, numbers: dict[int, int]) -> int:
 
 
 def _round(model: Any, tensor: Any) -> None:
-    """Rounds the weights of a tensor; others may share its buffer, so it gets one of its own."""
+    """Round the weights of a tensor; others may share its buffer, so it gets one of its own."""
     weights = np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32)
     scale = np.float32(np.abs(weights).max(initial=0.0) / _LARGEST) or np.float32(1.0)
     buffer = schema.BufferT()

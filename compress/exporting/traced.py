@@ -1,4 +1,4 @@
-"""A model's inference at batch size 1, traced to disk: what every converter starts from.
+"""Inference of a model at batch size 1, traced to disk: every converter starts from it.
 
 TensorFlow names a graph's nodes by layers: which layer a node stands for is told here too.
 """
@@ -44,7 +44,7 @@ _NUMBERED = re.compile(r"_\d+$")
 
 
 class Convertible:
-    """SavedModels of one model, each made when it is first asked for, gone when the context ends.
+    """SavedModels of one model, each made when first asked for and deleted with the context.
 
     What converters start from, whatever the model is.
 
@@ -70,7 +70,7 @@ class Convertible:
         self._folder.cleanup()
 
     def saved(self, form: str = SERVED) -> Path:
-        """Returns the folder of a SavedModel, whose function is `serve`.
+        """Return the folder of a SavedModel, whose function is `serve`.
 
         Args:
             form: `SERVED`, `WITH_LSTMS`, `PLAIN` or `REDUCED`.
@@ -88,14 +88,14 @@ class Convertible:
         raise NotImplementedError
 
     def given(self, examples: Examples) -> Path:
-        """Returns the file of examples for a converter: an array an input, by its name."""
+        """Return the file of examples for a converter: an array an input, by its name."""
         path = self.place / "examples.npz"
         write_examples(path, examples, self.ports)
         return path
 
 
 class Traced(Convertible):
-    """A Keras model's.
+    """SavedModels of a Keras model.
 
     Layers that work in training alone are left out.
 
@@ -138,7 +138,7 @@ class Traced(Convertible):
         return list(zip(names, self.shapes, kinds, strict=True))
 
     def saved(self, form: str = SERVED) -> Path:
-        """Returns the folder of a SavedModel; see `Convertible`."""
+        """Return the folder of a SavedModel; see `Convertible`."""
         if form == WITH_LSTMS and not has_lstms(self._float32):
             form = SERVED
         return super().saved(form)
@@ -175,7 +175,7 @@ class Traced(Convertible):
 
 
 class TracedSavedModel(Convertible):
-    """A SavedModel's: one of its signatures, written anew; its operations are what they are.
+    """SavedModel of one signature of a SavedModel; its operations are what they are.
 
     Args:
         source: The loaded SavedModel.
@@ -194,7 +194,7 @@ class TracedSavedModel(Convertible):
         ]
 
     def saved(self, form: str = SERVED) -> Path:
-        """Returns the folder of the SavedModel, of whatever form; see `Convertible`."""
+        """Return the folder of the SavedModel, the same for each form; see `Convertible`."""
         return super().saved()
 
     def _write(self, form: str, folder: Path) -> None:
@@ -211,13 +211,13 @@ class TracedSavedModel(Convertible):
         module = tf.Module()
         module.source = self._source.loaded  # its variables and tables go along
         signature = [tf.TensorSpec(shape, kind, name) for name, shape, kind in self.ports]
-        module.serve = tf.function(serve, input_signature=signature)
+        module.serve = tf.function(serve, input_signature=signature, autograph=False)
         with trace_quietly(f"SavedModel '{self.model}'", []):
             tf.saved_model.save(module, str(folder), signatures=module.serve)
 
 
 def file_for(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Path:
-    """Writes what TensorFlow is given of a model; see `Runtime.maker`."""
+    """Write the file of a model for TensorFlow; see `Runtime.maker`."""
     if isinstance(traced.model, str):
         path = Path(f"{stem}.saved_model")
         shutil.copytree(traced.saved(), path)
@@ -229,7 +229,7 @@ def file_for(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Pa
 
 @contextmanager
 def trace_quietly(what: str, models: Sequence[keras.Model]) -> Iterator[None]:
-    """Lets models be traced for files, in silence.
+    """Silence the tracing of models for files, and turn its errors into `RunFailed`.
 
     Args:
         what: Names them in the error: "Model 'mine'".
@@ -251,7 +251,7 @@ def trace_quietly(what: str, models: Sequence[keras.Model]) -> Iterator[None]:
 
 
 def numbered(word: str, count: int) -> list[str]:
-    """Returns names that stand in alphabetical order; of one thing the word itself."""
+    """Return numbered names in alphabetical order, or the word itself if there is one."""
     if count == 1:
         return [word]
     digits = len(str(count - 1))
@@ -259,7 +259,7 @@ def numbered(word: str, count: int) -> list[str]:
 
 
 def write_examples(path: Path, examples: Examples, ports: Sequence[Port]) -> None:
-    """Writes an .npz file of one array an input, by the inputs' names."""
+    """Write an .npz file of one array an input, by the inputs' names."""
     given = [examples] if isinstance(examples, np.ndarray) else list(examples)
     arrays: dict[str, Any] = {
         name: np.asarray(array, kind) for (name, _, kind), array in zip(ports, given, strict=True)
@@ -268,7 +268,7 @@ def write_examples(path: Path, examples: Examples, ports: Sequence[Port]) -> Non
 
 
 def read_examples(path: str) -> list[dict[str, npt.NDArray[Any]]]:
-    """Returns the examples of such a file, each as batches of one by the inputs' names."""
+    """Return the examples of such a file, each as batches of one by the inputs' names."""
     with np.load(path) as archive:
         arrays = {name: archive[name] for name in sorted(archive.files)}
     total = len(next(iter(arrays.values())))
@@ -277,7 +277,7 @@ def read_examples(path: str) -> list[dict[str, npt.NDArray[Any]]]:
 
 @contextmanager
 def _plain_operations(model: keras.Model) -> Iterator[None]:
-    """Lets a model use operations that tf2onnx knows, with the same results, while it is traced.
+    """Let a model use operations that tf2onnx knows, with the same results, while it is traced.
 
     Keras wraps grouped convolutions in a function compiled by XLA, which has gradients on a CPU
     but which tf2onnx does not know; and TensorFlow writes the exact GELU with Erfc.
@@ -327,12 +327,12 @@ def _grouped_call(layer: Any, inputs: Any) -> Any:
 
 
 def without_calls(node: str) -> str:
-    """Returns a node's name without the calls that a SavedModel puts around its model."""
+    """Return a node's name without the calls that a SavedModel puts around its model."""
     return _CALLS.sub("", node)
 
 
 def path_of(node: str, paths: Collection[str]) -> str:
-    """Returns the innermost layer whose scope a node's name lies in, behind what holds it.
+    """Return the path of the innermost layer whose scope contains a node's name.
 
     TensorFlow writes "model_1/conv_1/convolution" for layer "conv" that is traced again, so a
     scope is looked up with its last number taken off first, then as it is.

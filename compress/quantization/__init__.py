@@ -1,4 +1,4 @@
-"""Whole numbers: `quantize` trains a model as its file of integers computes."""
+"""Quantization: `quantize` trains, or calibrates, a model for a file of integers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One call of a layer, as its rule sees it: its values, and what it may do with them.
+"""Call of a layer, as its rule sees it: its values, and the computations that it offers.
 
 Products of activations may be computed in floats, and with them what lies between two of them.
 """
@@ -35,7 +35,7 @@ _NOT_IN_SCOPES = re.compile(r"[^A-Za-z0-9_.-]")
 
 @dataclass(eq=False)
 class Value:
-    """A tensor of the fake-quantized model.
+    """Tensor of the fake-quantized model.
 
     Attributes:
         name: Of the call that made it.
@@ -69,7 +69,7 @@ class Value:
 
 @dataclass(frozen=True, eq=False)
 class Sum:
-    """What integer arithmetic makes before it is brought to a grid: more may be fused with it.
+    """Result of integer arithmetic before it is brought to a grid: more may be fused with it.
 
     Attributes:
         make: Returns the symbolic tensor; called once.
@@ -89,7 +89,7 @@ class Sum:
 
 @dataclass(eq=False)
 class Building:
-    """Shared by all calls.
+    """State that all calls share.
 
     Attributes:
         state: Of the model's layers.
@@ -124,7 +124,7 @@ class Building:
     def range(
         self, name: str, fixed: tuple[float, float] | None = None, **settings: Any
     ) -> FakeQuant:
-        """Makes the layer of a range; see `FakeQuant` for the settings."""
+        """Make the layer of a range; see `FakeQuant` for the settings."""
         made = FakeQuant(
             self.state,
             fixed=fixed,
@@ -136,13 +136,13 @@ class Building:
         return made
 
     def note(self, layer: str, operation: Any, reason: str = "") -> None:
-        """Takes down how a call is computed."""
+        """Record how a call is computed."""
         self.placed.append(Placed(layer, type(operation).__name__, reason))
 
 
 @dataclass(frozen=True)
 class Placed:
-    """How one call is computed.
+    """Computation of one call: in integers, or in floats with a reason.
 
     Attributes:
         layer: Its name, behind those of the models that it is nested in.
@@ -157,7 +157,7 @@ class Placed:
 
 @dataclass(eq=False)
 class Call:
-    """A call and the values of its inputs.
+    """Call of a layer or operation, and the values of its inputs.
 
     Attributes:
         node: In the model's program.
@@ -178,18 +178,18 @@ class Call:
 
     @property
     def shape(self) -> tuple[int | None, ...]:
-        """Of the first output, as the model has it, the batch axis included."""
+        """Shape of the first output, as the model has it, batch axis included."""
         return tuple(self.node.outputs[0].shape)
 
     def shape_of(self, place: int) -> tuple[int | None, ...]:
-        """Returns the shape of an input; sizes that the model leaves open may be known here."""
+        """Return the shape of an input; sizes that the model leaves open may be known here."""
         tensor = self.inputs[place].tensor
         return tuple((self.node.inputs[place] if tensor is None else tensor).shape)
 
     # -- what a call may make of values ---------------------------------------------------------
 
     def kernel(self, kernel: Kernel, value: Value, name: str = "") -> Value:
-        """Returns what a kernel makes of a value, before an activation.
+        """Return the output of a kernel for a value, before an activation.
 
         Args:
             kernel: Of a layer.
@@ -215,7 +215,7 @@ class Call:
         return Value(self.path, sum=summed(()))
 
     def scaled(self, value: Value, affine: Affine) -> Value:
-        """Returns a value scaled and shifted by channel: in the kernel before, if it can be."""
+        """Return a value scaled and shifted by channel: in the kernel before, if it can be."""
         if value.sum is not None and value.sum.folds is not None and value.users == 1:
             return Value(self.path, sum=value.sum.folds(affine))
         if None in self.on_grid(value).tensor.shape[1:]:
@@ -223,7 +223,7 @@ class Call:
         return self.kernel(affine, value)
 
     def rectified(self, value: Value, function: Function, cap: float | None = None) -> Value:
-        """Returns what a ReLU makes of a value: fused with what comes before, or on its grid.
+        """Return a value behind a ReLU: fused with the operation before, or on its grid.
 
         Args:
             value: Its input.
@@ -241,7 +241,7 @@ class Call:
     def summed(
         self, function: Function, *values: Value, fuses: bool = True, **settings: Any
     ) -> Value:
-        """Returns what integer arithmetic makes of values: it has a range of its own.
+        """Return the result of integer arithmetic on values, with a range of its own.
 
         Args:
             function: Of symbolic tensors.
@@ -255,7 +255,7 @@ class Call:
     def with_constant(
         self, function: Function, value: Value, constant: Callable[[], Any], layer: Any = None
     ) -> Value:
-        """Returns what a value and a constant make, with a range of its own.
+        """Return a value combined with a constant, with a range of its own.
 
         Args:
             function: Of both, of the value's shape.
@@ -268,11 +268,11 @@ class Call:
         return self.summed(WithConstant(function, constant, held, layer, name=name), value)
 
     def prescribed(self, function: Function, value: Value, low: float, high: float) -> Value:
-        """Returns what a function makes of a value, whose range the runtime prescribes."""
+        """Return a function of a value, with the range that the runtime prescribes."""
         return self.summed(function, value, fuses=False, fixed=(low, high))
 
     def leaky(self, value: Value, slope: float) -> Value:
-        """Returns what a leaky ReLU makes of a value, with a range of its own."""
+        """Return a value behind a leaky ReLU, with a range of its own."""
         settled, building = self.on_grid(value), self.building
         made = building.range(self.path)
         layer = LeakySlopes(
@@ -283,7 +283,7 @@ class Call:
     def same(
         self, function: Function, *values: Value, rounds: bool = False, away: bool = False
     ) -> list[Value]:
-        """Returns what an operation makes of values that keeps their grid.
+        """Return the outputs of an operation that keeps the grid of its inputs.
 
         Args:
             function: Of symbolic tensors, to one or a list.
@@ -305,7 +305,7 @@ class Call:
         return results
 
     def passed(self, value: Value, function: Function) -> Value:
-        """Returns a value that inference leaves as it is.
+        """Return a value that inference leaves as it is.
 
         Args:
             value: Of an input.
@@ -316,7 +316,7 @@ class Call:
         return Value(self.path, function(value.tensor), value.range, loose=value.loose)
 
     def step_in_float(self, function: Function, value: Value, reason: str) -> Value:
-        """Returns what a function makes of a value in floats, and says why.
+        """Return a function of a value, computed in floats, and record the reason.
 
         Args:
             function: Of a symbolic tensor.
@@ -327,7 +327,7 @@ class Call:
         return Value(self.path, function(self._off_grid(value)))
 
     def in_float(self, reason: str) -> list[Value]:
-        """Makes the call as it is, in floats, and says why."""
+        """Make the call as it is, in floats, and record the reason."""
         self.building.note(self.path, self.layer, reason)
         made = keras.tree.flatten(self.itself(*map(self._off_grid, self.inputs)))
         loose = "multiplies" in class_of(self.layer).traits or reads_loose(self)
@@ -338,14 +338,14 @@ class Call:
         ]
 
     def whole_numbers(self) -> list[Value]:
-        """Makes the call as it is: it computes shapes, indices or booleans."""
+        """Make the call as it is: it computes shapes, indices or booleans."""
         made = keras.tree.flatten(self.itself(*[self.settled(v).tensor for v in self.inputs]))
         return [Value(self.path, tensor, whole=True) for tensor in made]
 
     # -- layers of the new model ---------------------------------------------------------------
 
     def itself(self, *tensors: Any) -> Any:
-        """Makes the call as the model does, with other tensors for its inputs."""
+        """Make the call as the model does, with other tensors for its inputs."""
         args, kwargs = self.node.arguments(tensors)
         operation = self.layer
         name = self.building.name(operation.name)
@@ -356,7 +356,7 @@ class Call:
     def applied(
         self, function: Function, shape: Function | None = None, what: str = ""
     ) -> Function:
-        """Returns a function of tensors as a layer.
+        """Return a function of tensors as a layer.
 
         Args:
             function: Without weights.
@@ -369,18 +369,18 @@ class Call:
     # -- grids ---------------------------------------------------------------------------------
 
     def settled(self, value: Value) -> Value:
-        """Brings a sum to its grid; a float stays one."""
+        """Bring a sum to its grid, and leave a float as it is."""
         return self.on_grid(value) if value.sum is not None else value
 
     def _off_grid(self, value: Value) -> Any:
-        """Returns the tensor of a value that operations in floats read."""
+        """Return the tensor of a value for operations in floats."""
         settled = self.settled(value)
         if settled.range is None:
             return settled.tensor
         return OffGrid(name=self.building.name(f"{self.path}_float"))(settled.tensor)
 
     def on_grid(self, value: Value) -> Value:
-        """Brings a value to a grid of its own, unless it is on one.
+        """Bring a value to a grid of its own, unless it is on one.
 
         Integers that are read as numbers (pixels) are values on a grid from then on.
         """
@@ -392,7 +392,7 @@ class Call:
         return value.real
 
     def _own_range(self, value: Value) -> Value:
-        """Returns a value whose range can be tied: one that is prescribed is brought to another.
+        """Return a value with a range that can be tied; a prescribed one cannot.
 
         By an operation: a second range right behind the first is more than the converter knows.
         """
@@ -404,7 +404,7 @@ class Call:
 
 
 def brought(building: Building, value: Value) -> Value:
-    """Brings a value to a grid of its own, unless it is on one, or of whole numbers."""
+    """Bring a value to a grid of its own, unless it is on one or holds integers."""
     if value.range is not None or value.whole:
         return value
     fixed, cap = (None, None) if value.sum is None else (value.sum.fixed, value.sum.cap)
@@ -416,7 +416,7 @@ def brought(building: Building, value: Value) -> Value:
 
 
 def reads_loose(call: Call) -> bool:
-    """Tells whether a call lies behind a product in floats, and is made in floats as well."""
+    """Tell whether a call lies behind a product in floats, and is made in floats as well."""
     loose = "loose" in class_of(call.layer).traits
     return loose and any(value.loose for value in call.inputs)
 

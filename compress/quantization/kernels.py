@@ -1,4 +1,4 @@
-"""Kernels as integers see them: every layer with one is a convolution of images.
+"""Kernels in integer arithmetic: each is that of a convolution of images.
 
 LiteRT has scales by channel for convolutions, and its converter finds them only where the kernel
 that is rounded is the one that is convolved: nothing may be transposed or reshaped in between.
@@ -20,7 +20,7 @@ Shape = tuple[int | None, ...]
 
 
 class Kernel(ABC):
-    """The kernel of a layer as that of a convolution of images.
+    """Kernel of a layer, as that of a convolution of images.
 
     A call is `restored(convolved(image(x), kernel) + bias, x)`.
 
@@ -46,20 +46,20 @@ class Kernel(ABC):
 
     @abstractmethod
     def value(self) -> Any:
-        """Returns the kernel, (height, width, inputs, channels) (graph code)."""
+        """Return the kernel, (height, width, inputs, channels) (graph code)."""
 
     def bias(self) -> Any:
-        """Returns the bias, (channels,), or None."""
+        """Return the bias, (channels,), or None."""
         bias = self.layer.bias
         return None if bias is None else tf.reshape(tensor_of(bias), (-1,))
 
     def image(self, x: Any) -> Any:
-        """Returns an input of the layer as images, (batch, height, width, inputs)."""
+        """Return an input of the layer as images, (batch, height, width, inputs)."""
         return x
 
     @abstractmethod
     def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
-        """Returns the images that a kernel makes of images.
+        """Return the convolution of images with a kernel.
 
         Args:
             image: Of `image`.
@@ -68,7 +68,7 @@ class Kernel(ABC):
         """
 
     def restored(self, made: Any, x: Any) -> Any:
-        """Returns images in the shape of the layer's output.
+        """Return images in the shape of the layer's output.
 
         Args:
             made: Of `convolved`.
@@ -77,12 +77,12 @@ class Kernel(ABC):
         return made
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Returns the shape of the layer's output for one of its input."""
+        """Return the shape of the layer's output for one of its input."""
         return tuple(self.layer.compute_output_shape(shape))
 
 
 class PositionKernel(Kernel):
-    """Of a layer that computes the same at each position: positions are those of an image.
+    """Kernel of a layer that computes the same at each position: these are an image's.
 
     Attributes:
         axes: How many of the input's last axes are summed over.
@@ -91,18 +91,18 @@ class PositionKernel(Kernel):
     axes = 1
 
     def image(self, x: Any) -> Any:
-        """Returns the input's positions as those of an image."""
+        """Return the input's positions as those of an image."""
         shape = tuple(x.shape)
         kept = len(shape) - self.axes
         return tf.reshape(x, (-1, *_to_image_size(shape[1:kept]), math.prod(shape[kept:])))
 
     def restored(self, made: Any, x: Any) -> Any:
-        """Returns positions and axes of outputs as the layer has them."""
+        """Return positions and axes of outputs as the layer has them."""
         return tf.reshape(made, (-1, *self.output_shape(tuple(x.shape))[1:]))
 
 
 class MatrixKernel(PositionKernel):
-    """Of `Dense`, and of an `EinsumDense` that multiplies the last axes of its input.
+    """Kernel of `Dense`, and of an `EinsumDense` that multiplies the last axes of its input.
 
     Args:
         layer: Built.
@@ -121,28 +121,28 @@ class MatrixKernel(PositionKernel):
         return bias is not None and len(bias.shape) > len(self.layer.kernel.shape) - self.axes
 
     def value(self) -> Any:
-        """Returns the kernel, (1, 1, inputs, channels)."""
+        """Return the kernel, (1, 1, inputs, channels)."""
         kernel = tensor_of(self.layer.kernel)
         return tf.reshape(kernel, (1, 1, math.prod(kernel.shape[: self.axes]), -1))
 
     def bias(self) -> Any:
-        """Returns the bias, (channels,), or None."""
+        """Return the bias, (channels,), or None."""
         if self.layer.bias is None or self.bias_by_position:
             return None
         channels = tuple(self.layer.kernel.shape)[self.axes :]
         return tf.reshape(tf.broadcast_to(tensor_of(self.layer.bias), channels), (-1,))
 
     def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
-        """Multiplies, as a 1 x 1 convolution."""
+        """Multiply, as a 1 x 1 convolution."""
         return tf.nn.conv2d(image, kernel, 1, "VALID")
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Returns the shape of the output: Keras leaves some of it open."""
+        """Return the shape of the output: Keras leaves some of it open."""
         return (*shape[: len(shape) - self.axes], *tuple(self.layer.kernel.shape)[self.axes :])
 
 
 class Affine(PositionKernel):
-    """A scale and an offset by channel: of the kernel before, or a convolution by channels.
+    """Scale and offset by channel: part of the kernel before, or a convolution by channels.
 
     That is exact in whole numbers.
 
@@ -158,30 +158,30 @@ class Affine(PositionKernel):
         self.terms = terms
 
     def of(self, x: Any) -> Any:
-        """Returns values scaled and shifted, in floats."""
+        """Return values scaled and shifted, in floats."""
         scale, offset = self.terms()
         return x * scale if offset is None else x * scale + offset
 
     def value(self) -> Any:
-        """Returns the scales, (1, 1, 1, channels)."""
+        """Return the scales, (1, 1, 1, channels)."""
         return tf.reshape(self.terms()[0], (1, 1, 1, -1))
 
     def bias(self) -> Any:
-        """Returns the offsets."""
+        """Return the offsets."""
         return self.terms()[1]
 
     def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
-        """Scales each channel."""
+        """Scale each channel."""
         scales = tf.reshape(kernel, (1, 1, int(image.shape[-1]), 1))
         return tf.nn.depthwise_conv2d(image, scales, (1, 1, 1, 1), "VALID")
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Returns the same shape."""
+        """Return the same shape."""
         return shape
 
 
 class ImageKernel(Kernel):
-    """Of `Conv1D` and `Conv2D`, grouped ones too; over time: of images of height 1.
+    """Kernel of `Conv1D` and `Conv2D`, grouped ones too; images over time have height 1.
 
     Args:
         layer: Built, channels last.
@@ -199,12 +199,12 @@ class ImageKernel(Kernel):
         return bool(inputs == 1 and channels == self.layer.groups)
 
     def value(self) -> Any:
-        """Returns the kernel, as one of images."""
+        """Return the kernel, as one of images."""
         kernel = tensor_of(getattr(self.layer, self.name))
         return tf.expand_dims(kernel, 0) if self.layer.rank == 1 else kernel
 
     def image(self, x: Any) -> Any:
-        """Returns the input, padded where no convolution does that."""
+        """Return the input, with the causal padding that no convolution adds."""
         layer = self.layer
         if layer.padding == "causal":
             before = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
@@ -212,7 +212,7 @@ class ImageKernel(Kernel):
         return tf.expand_dims(x, 1) if layer.rank == 1 else x
 
     def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
-        """Convolves."""
+        """Convolve."""
         layer = self.layer
         strides, dilations = _both_sizes(layer.strides), _both_sizes(layer.dilation_rate)
         if layer.groups > 1 and not for_file:
@@ -224,18 +224,19 @@ class ImageKernel(Kernel):
         )
 
     def restored(self, made: Any, x: Any) -> Any:
-        """Returns what was made."""
+        """Return images in the shape of the layer's output."""
         return tf.squeeze(made, 1) if self.layer.rank == 1 else made
 
     @property
     def padding(self) -> str:
-        """As TensorFlow calls it."""
+        """Padding as TensorFlow calls it."""
         padding = self.layer.padding
         return "VALID" if padding == "causal" else str(padding).upper()
 
 
 class DepthwiseKernel(ImageKernel):
-    """Of `DepthwiseConv1D` and `DepthwiseConv2D`, and the first of separable convolutions."""
+    """Kernel of `DepthwiseConv1D` and `DepthwiseConv2D`, and the first of separable
+    convolutions."""
 
     @property
     def is_depthwise(self) -> bool:
@@ -243,17 +244,17 @@ class DepthwiseKernel(ImageKernel):
         return bool(self.layer.depth_multiplier == 1)
 
     def value(self) -> Any:
-        """Returns the kernel, (height, width, 1, channels)."""
+        """Return the kernel, (height, width, 1, channels)."""
         kernel = super().value()
         height, width, inputs, multiplier = kernel.shape
         return tf.reshape(kernel, (height, width, 1, inputs * multiplier))
 
     def bias(self) -> Any:
-        """Returns the bias; of a separable convolution it is the second kernel's."""
+        """Return the bias; that of a separable convolution belongs to the second kernel."""
         return super().bias() if self.name == "kernel" else None
 
     def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
-        """Convolves each channel."""
+        """Convolve each channel."""
         dilations = _both_sizes(self.layer.dilation_rate)
         # TensorFlow knows one stride for both axes: of a row of time the height is 1 anyway
         stride = max(_both_sizes(self.layer.strides))
@@ -268,7 +269,7 @@ class DepthwiseKernel(ImageKernel):
         )
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Returns the shape of what the convolution by channels makes."""
+        """Return the output shape of the convolution by channels."""
         made = super().output_shape(shape)
         if self.name == "kernel":
             return made
@@ -277,35 +278,35 @@ class DepthwiseKernel(ImageKernel):
 
 
 class PointwiseKernel(ImageKernel):
-    """Of the second convolution of `SeparableConv1D` and `SeparableConv2D`."""
+    """Kernel of the second convolution of `SeparableConv1D` and `SeparableConv2D`."""
 
     is_depthwise = False
 
     def image(self, x: Any) -> Any:
-        """Returns the input: the first convolution has looked beyond the edges."""
+        """Return the input, which the first convolution has padded."""
         return tf.expand_dims(x, 1) if self.layer.rank == 1 else x
 
     def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
-        """Convolves."""
+        """Convolve."""
         return tf.nn.conv2d(image, kernel, 1, "VALID")
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Returns the shape of the output for that of its input."""
+        """Return the shape of the output for that of its input."""
         return (*shape[:-1], self.layer.filters)
 
 
 class TransposedKernel(Kernel):
-    """Of `Conv2DTranspose`: one scale for all channels, the converter knows no other."""
+    """Kernel of `Conv2DTranspose`: one scale for all channels, as the converter requires."""
 
     scale_by_channel = False
     by_channel = (-1, 1)
 
     def value(self) -> Any:
-        """Returns the kernel as it is, (height, width, channels, inputs)."""
+        """Return the kernel as it is, (height, width, channels, inputs)."""
         return tensor_of(self.layer.kernel)
 
     def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
-        """Convolves."""
+        """Convolve."""
         layer = self.layer
         shape = self.output_shape(tuple(image.shape))
         batch = tf.shape(image)[0] if shape[0] is None else shape[0]
@@ -331,5 +332,5 @@ def _to_image_size(positions: Sequence[Any]) -> Sequence[int]:
 
 
 def _both_sizes(sizes: Sequence[int]) -> tuple[int, int]:
-    """Return sizes of an image: of a row of time the height's is 1."""
+    """Return sizes of an image; those over time have height 1."""
     return (1, int(sizes[0])) if len(sizes) == 1 else (int(sizes[0]), int(sizes[1]))

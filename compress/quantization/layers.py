@@ -1,4 +1,4 @@
-"""Layers that a fake-quantized model computes with as its file of integers will."""
+"""Layers of a fake-quantized model, which computes as its file of integers will."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SMALLEST = 1e-9
 
 
 class QuantizedKernel(BuiltLayer):
-    """Computes what a layer does before its activation, with a kernel of whole numbers.
+    """Layer of another one's kernel, rounded to integers, before its activation.
 
     Batch normalization behind the layer is folded into its kernel and bias first, with the
     statistics that it has: they stay as they are, scale and offset learn.
@@ -64,7 +64,7 @@ class QuantizedKernel(BuiltLayer):
         self.reduced_range = reduced_range
 
     def folded(self) -> tuple[Any, Any]:
-        """Returns kernel and bias (channels,) with what is behind them folded in."""
+        """Return kernel and bias (channels,) with the scales and offsets behind them folded in."""
         kernel, bias = self.kernel_of.value(), self.kernel_of.bias()
         for affine in self.behind:
             scale, offset = affine.terms()
@@ -81,7 +81,7 @@ class QuantizedKernel(BuiltLayer):
         return kernel, bias
 
     def bound(self, kernel: Any) -> Any:
-        """Returns what 127 steps of each channel's grid are, (channels,), or of all, ().
+        """Return the size of 127 steps of each channel's grid, (channels,), or of all, ().
 
         They are the channel's largest weight; of a reduced range 64 steps are.
         """
@@ -93,7 +93,7 @@ class QuantizedKernel(BuiltLayer):
         return sizes
 
     def rounded(self, kernel: Any, bound: Any) -> Any:
-        """Returns a kernel on the grids of its channels; see `bound`."""
+        """Return a kernel on the grids of its channels; see `bound`."""
         fake_quant = (
             tf.quantization.fake_quant_with_min_max_vars_per_channel
             if self.kernel_of.scale_by_channel
@@ -102,7 +102,7 @@ class QuantizedKernel(BuiltLayer):
         return fake_quant(kernel, -bound, bound, narrow_range=True)
 
     def call(self, inputs: Any) -> Any:
-        """Computes with the rounded kernel."""
+        """Compute with the rounded kernel."""
         kernel, bias = self.folded()
         image = self.kernel_of.image(inputs)
         if self.state.quantizes:
@@ -122,7 +122,7 @@ class QuantizedKernel(BuiltLayer):
 
 
 class LeakySlopes(BuiltLayer):
-    """Multiplies what is positive and what is negative by a slope each.
+    """Leaky ReLU: positive and negative values are multiplied by a slope each.
 
     The slopes bring one grid to another, and have few bits: about one output in thirty is a step
     away from what exact slopes would give.
@@ -142,7 +142,7 @@ class LeakySlopes(BuiltLayer):
         self._ranges = (source, target)
 
     def call(self, inputs: Any) -> Any:
-        """Applies the slopes."""
+        """Apply the slopes."""
         if self.for_file or not self.state.quantizes:
             return tf.nn.leaky_relu(inputs, self.slope)
         source, target = (part.step() for part in self._ranges)
@@ -154,7 +154,7 @@ class LeakySlopes(BuiltLayer):
 
 
 class WithConstant(BuiltLayer):
-    """Combines values with a constant, or a weight, that is rounded to a grid of its own.
+    """Combination of values with a constant, or a weight, rounded to a grid of its own.
 
     Args:
         function: Of values and the constant.
@@ -173,15 +173,16 @@ class WithConstant(BuiltLayer):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        self.function, self.constant, self.range, self.layer = function, constant, range, layer
+        self.function, self.constant = function, constant
+        self.layer, self.range = layer, range  # checkpoints hold their variables in this order
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Combines them."""
+        """Combine them."""
         return self.function(inputs, self.range(self.constant(), training=training))
 
 
 class Applied(BuiltLayer):
-    """Applies a function without weights.
+    """Function without weights, as a layer.
 
     Args:
         function: Of tensors.
@@ -193,12 +194,12 @@ class Applied(BuiltLayer):
         self.function = function
 
     def call(self, *inputs: Any) -> Any:
-        """Applies it."""
+        """Apply the function."""
         return self.function(*inputs)
 
 
 class OffGrid(BuiltLayer):
-    """Hands a value of a grid to operations in floats.
+    """Identity between a value on a grid and operations in floats.
 
     The converter computes the mean of a value that lies on a grid in whole numbers, on that same
     grid, whatever reads it: the mean of a layer normalization would be rounded. So a file adds
@@ -206,12 +207,12 @@ class OffGrid(BuiltLayer):
     """
 
     def call(self, inputs: Any) -> Any:
-        """Returns them; for a file, by an operation in floats."""
+        """Return the inputs; for a file, by an operation in floats."""
         return inputs + _NOTHING if self.for_file else inputs
 
 
 class Inside(BuiltLayer):
-    """Calls a layer under another name: nested models may hold layers of equal names.
+    """Layer under another name: nested models may hold layers of equal names.
 
     Args:
         layer: Built.
@@ -222,9 +223,9 @@ class Inside(BuiltLayer):
         self.layer = layer
 
     def call(self, *inputs: Any, **settings: Any) -> Any:
-        """Calls it."""
+        """Call the layer."""
         return self.layer(*inputs, **settings)
 
     def compute_output_spec(self, *inputs: Any, **settings: Any) -> Any:
-        """Says what the layer makes."""
+        """Return the output spec of the layer."""
         return self.layer.compute_output_spec(*inputs, **settings)

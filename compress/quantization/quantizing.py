@@ -1,4 +1,4 @@
-"""`quantize`: from a trained model to one that computes in whole numbers, and its file.
+"""`quantize`: from a trained model to one that computes in integers, and its file.
 
 `calibrate_for_file` does that without training.
 """
@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import keras
 import numpy as np
@@ -36,7 +36,6 @@ from compress.plan import DistillOptions, TrainSettings
 from compress.plan.fields import require_choice
 from compress.plan.keywords import QUANTIZE
 from compress.plan.output import ONNX_QAT, QAT, TRAINED
-from compress.plan.settings import QuantizeSettings
 from compress.plan.training import QuantizeOptions
 from compress.prune.weights.pruner import BEGUN
 from compress.prune.weights.targets import find_targets
@@ -45,6 +44,9 @@ from compress.quantization.ranges import calibrate
 from compress.quantization.twin import LayerError, layer_errors, reasons, twin_of
 from compress.train import Hook, TrainResult, train
 from compress.train.given import as_examples, dataset_for
+
+if TYPE_CHECKING:
+    from compress.plan.settings import QuantizeSettings
 
 WORST = 5
 """Layers that a screen names."""
@@ -68,7 +70,7 @@ def quantize(
     seed: int = 0,
     **settings: Unpack[QuantizeSettings],
 ) -> QuantizeResult:
-    """Trains a model as its file of whole numbers computes, with the model itself as teacher.
+    """Train a model with the integer arithmetic of its file (QAT), with itself as teacher.
 
     Fake quantization is placed by rules over the model's calls: kernels by channel, with the
     batch normalization behind them folded in, activations behind what is fused with them. Zeros
@@ -144,7 +146,7 @@ def quantize(
 
 @dataclass(frozen=True, repr=False)
 class QuantizeResult(Readable):
-    """A model that learnt to compute in whole numbers.
+    """Result of `quantize`: a model that computes in integers.
 
     Attributes:
         model: The plain model with the weights that were learnt, in floats.
@@ -167,7 +169,7 @@ class QuantizeResult(Readable):
     notes: tuple[str, ...] = ()
 
     def export(self, path: str | Path) -> ExportedFiles:
-        """Writes the file of whole numbers and checks it against `quantized`.
+        """Write the file of integers and check it against `quantized`.
 
         Args:
             path: Ends in .tflite, or in .onnx: then kernels are quantize/dequantize nodes with the
@@ -181,7 +183,7 @@ class QuantizeResult(Readable):
         return export(self.quantized, path, format=format, data=self.data)
 
     def screen(self) -> Summary:
-        """Returns what is worth a screen."""
+        """Return a summary for the console."""
         count, whole = len(self.placed), sum(not call.reason for call in self.placed)
         share = "all" if whole == count else f"{whole} of"
         lines = [
@@ -203,7 +205,7 @@ class QuantizeResult(Readable):
 
 
 class Quantizing:
-    """One model on its way to whole numbers.
+    """Quantization of one model.
 
     Args:
         dense: It stays as it is.
@@ -250,7 +252,7 @@ class Quantizing:
         calibrate(self.twin, inputs, options.calibration, told)
 
     def train(self, recipe: TrainSettings, teaching: DistillOptions | None, device: Device) -> None:
-        """Trains the twin, and with it the student.
+        """Train the twin, and with it the student.
 
         Args:
             recipe: How; epochs and learning rate are those of the options.
@@ -269,7 +271,7 @@ class Quantizing:
                 self.notes += taught.notes
 
     def result(self) -> QuantizeResult:
-        """Returns the models as they are now."""
+        """Return the models as they are now."""
         return QuantizeResult(
             copy_model(self.student),
             self.twin.served,
@@ -282,14 +284,14 @@ class Quantizing:
         )
 
     def errors(self) -> tuple[LayerError, ...]:
-        """Returns what rounding costs behind each layer now, on training examples."""
+        """Return the current error of rounding behind each layer, on training examples."""
         return layer_errors(self.twin, self._inputs)
 
 
 def calibrate_for_file(
     model: keras.Model, inputs: Sequence[npt.NDArray[Any]]
 ) -> tuple[keras.Model, tuple[str, ...]]:
-    """Return what `quantize` without training makes of a model, and notes on what stays in floats.
+    """Return a model quantized without training, and notes on its layers in floats.
 
     Args:
         model: Functional or Sequential, of known sizes; not changed.
@@ -314,7 +316,7 @@ def calibrate_for_file(
 
 
 class HeldZeros(ExitStack, Hook):
-    """A hook that holds the zeros of pruned kernels in a training, by the kernels' constraints.
+    """Hook that holds the zeros of pruned kernels in a training, by the kernels' constraints.
 
     When the context ends it gives the constraints back.
 
@@ -336,7 +338,7 @@ class HeldZeros(ExitStack, Hook):
         jit: bool,
         state: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> None:
-        """Sets the constraints; one that the user set acts first."""
+        """Set the constraints; a user's own acts first."""
         for target in find_targets(self._model, include=("ends", "depthwise"))[0]:
             variable = target.variable
             zero = variable.numpy() == 0

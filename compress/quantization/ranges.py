@@ -1,4 +1,4 @@
-"""Ranges of activations, rounded to a grid of 256 whole numbers, and how examples set them.
+"""Ranges of activations, rounded to a grid of 256 integers, and their calibration.
 
 Examples set a range by their extremes, a percentile, or what loses least to rounding.
 """
@@ -42,7 +42,7 @@ SMALLEST = 1e-6
 
 
 class BuiltLayer(keras.layers.Layer):  # type: ignore[misc]
-    """A layer that has its weights from the start.
+    """Layer that needs no building, and whose output shape is known.
 
     Args:
         shape: Of its output for the shapes of its inputs; default: that of the first input.
@@ -57,14 +57,14 @@ class BuiltLayer(keras.layers.Layer):  # type: ignore[misc]
         self.built = True
 
     def compute_output_spec(self, *inputs: Any, **settings: Any) -> Any:
-        """Says what shape comes of it: nothing is computed when a model is built."""
+        """Return the output's shape and type; nothing is computed when a model is built."""
         shapes = [tuple(tensor.shape) for tensor in inputs]
         made = shapes[0] if self.shape is None else self.shape(*shapes)
         return keras.KerasTensor(made, self.compute_dtype)
 
 
 class FakeQuant(BuiltLayer):
-    """Rounds values to 256 steps between a minimum and a maximum, as integers would hold them.
+    """Rounding of values to 256 steps between a minimum and a maximum, as integers hold them.
 
     Integers, such as pixels, become floats first.
 
@@ -115,14 +115,14 @@ class FakeQuant(BuiltLayer):
             self.high = self.add_weight(name="high", initializer="zeros", **kept)
 
     def tie(self, other: FakeQuant) -> None:
-        """Makes two ranges one, unless they are fixed."""
+        """Make two ranges one, unless they are fixed."""
         if self.fixed is None and self.ties is not other.ties:
             self.ties.layers += other.ties.layers
             for layer in other.ties.layers:
                 layer.ties = self.ties
 
     def bounds(self) -> tuple[Any, Any]:
-        """Returns minimum and maximum: at most 0, and at least 0."""
+        """Return the minimum (at most 0) and the maximum (at least 0)."""
         if self.fixed is not None:
             return tf.constant(self.fixed[0], tf.float32), tf.constant(self.fixed[1], tf.float32)
         parts = self.ties.layers
@@ -134,17 +134,17 @@ class FakeQuant(BuiltLayer):
         return low, tf.maximum(high, low + SMALLEST)
 
     def step(self) -> Any:
-        """Returns the distance of two neighbours on the grid."""
+        """Return the distance of two neighbours on the grid."""
         low, high = self.bounds()
         return (high - low) / STEPS
 
     def set(self, low: float, high: float) -> None:
-        """Assigns a range."""
+        """Assign a range."""
         self.low.assign(min(low, 0.0))
         self.high.assign(max(high, 0.0))
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Rounds; in training the range moves with what passes."""
+        """Round; in training the range moves with the values."""
         inputs = tf.cast(inputs, self.compute_dtype)
         if self.state.watch is not None and self.rounds and self.fixed is None:
             self.state.watch(self, inputs)
@@ -169,7 +169,7 @@ class FakeQuant(BuiltLayer):
 
 @dataclass(eq=False)
 class State:
-    """Read when a call is made, or traced.
+    """State that layers read when they are called, or traced.
 
     Attributes:
         quantizes: Whether values are rounded to their grids; else the model computes in floats.
@@ -181,7 +181,7 @@ class State:
 
     @contextmanager
     def in_floats(self, watch: Callable[[Any, Any], None] | None = None) -> Iterator[None]:
-        """Lets the model compute in floats; `watch` is shown what its ranges are of."""
+        """Let the model compute in floats, and show `watch` the values of its ranges."""
         before = self.quantizes, self.watch
         self.quantizes, self.watch = False, watch
         try:
@@ -192,14 +192,14 @@ class State:
 
 @dataclass(eq=False)
 class _Tie:
-    """Layers whose ranges are one; no list of its own, in which Keras would track them."""
+    """Layers of one range; no plain list, in which Keras would track them."""
 
     layers: list[FakeQuant]
 
 
 @dataclass(eq=False)
 class _Seen:
-    """What passed through a range: extremes first, then how often each value."""
+    """Values of a range: extremes first, then their histogram."""
 
     low: float = 0.0
     high: float = 0.0
@@ -231,7 +231,7 @@ def calibrate(
     method: str = "mse",
     on_progress: Callable[[float], None] | None = None,
 ) -> None:
-    """Sets a twin's ranges by what passes through them, computed in floats.
+    """Set a twin's ranges by the values of examples, computed in floats.
 
     Args:
         twin: Its ranges are set.
@@ -273,12 +273,12 @@ def calibrate(
 
 
 def extremes(seen: _Seen) -> tuple[float, float]:
-    """Returns the smallest and the largest value: nothing is cut off."""
+    """Return the smallest and the largest value: nothing is cut off."""
     return seen.low, seen.high
 
 
 def percentile(seen: _Seen) -> tuple[float, float]:
-    """Returns a range that cuts 0.01 % of the values but zeros off on each side."""
+    """Return a range that cuts off 0.01 % of the values other than zero on each side."""
     if not seen.counts.any():
         return extremes(seen)
     share = np.cumsum(seen.counts) / seen.counts.sum()
@@ -289,7 +289,7 @@ def percentile(seen: _Seen) -> tuple[float, float]:
 
 
 def least_error(seen: _Seen) -> tuple[float, float]:
-    """Returns the range with the least mean squared error of rounding and cutting off.
+    """Return the range with the least mean squared error of rounding and cutting off.
 
     One end after the other: candidates go from the extreme inwards.
 
@@ -311,7 +311,7 @@ METHODS = {"minmax": extremes, "percentile": percentile, "mse": least_error}
 
 
 def _error(seen: _Seen, low: float, high: float) -> float:
-    """Returns the squared error of a range, summed over all values."""
+    """Return the squared error of a range, summed over all values."""
     scale = max(high - low, 1e-12) / STEPS
     values = seen.centres
     kept = np.clip(values, low, high)
@@ -321,7 +321,7 @@ def _error(seen: _Seen, low: float, high: float) -> float:
 
 
 def _ties_away(values: Any, low: Any, high: Any) -> Any:
-    """Moves values a little, so that ties are rounded away from the whole number 0.
+    """Move values a little, so that ties are rounded away from the whole number 0.
 
     The operation rounds them up, or down where a float happens to lie below its tie.
     """

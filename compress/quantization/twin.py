@@ -1,8 +1,8 @@
-"""A model's twin that computes as a file of integers does, with the model's own weights.
+"""Twin of a model that computes as a file of integers does, with the model's own weights.
 
-The model's program is gone through call by call; each call's rule says how it is computed in whole
-numbers. Where no rule speaks for a call it is made in floats, and the reason is taken down. What
-became of the layers, and what rounding costs behind each, is told here too.
+The calls of the model's program are replaced one by one; each call's rule says how it is computed
+in integers. A call without a rule is made in floats, and the reason is recorded. The errors of
+rounding behind each layer are measured here too.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ EXAMPLES = 64
 
 @dataclass(frozen=True)
 class LayerError:
-    """What rounding did to the values behind a layer.
+    """Errors of rounding in the values behind a layer.
 
     Attributes:
         layer: Its name.
@@ -60,7 +60,7 @@ class LayerError:
 
 @dataclass(frozen=True, eq=False)
 class Twin:
-    """A model that computes as its file of integers will.
+    """Model that computes as its file of integers will.
 
     Attributes:
         model: To be trained: it ends in the model's own activations, not rounded where a runtime
@@ -85,7 +85,7 @@ def twin_of(
     integer_products: bool = False,
     reduced_range: bool = False,
 ) -> Twin:
-    """Builds the twin of a model.
+    """Build the twin of a model.
 
     Args:
         model: Functional or Sequential, in float32, of known sizes. Its layers are in both: what
@@ -103,7 +103,7 @@ def twin_of(
 
 
 def layer_errors(twin: Twin, inputs: Sequence[npt.NDArray[Any]]) -> tuple[LayerError, ...]:
-    """Returns what rounding costs behind each layer, in the model's order.
+    """Return the errors of rounding behind each layer, in the model's order.
 
     The calls are gone through once, with three values side by side: in floats, in whole numbers,
     and in whole numbers from floats.
@@ -143,7 +143,8 @@ def layer_errors(twin: Twin, inputs: Sequence[npt.NDArray[Any]]) -> tuple[LayerE
 
 
 def reasons(placed: Sequence[Placed]) -> tuple[str, ...]:
-    """Returns a line a reason: "2 x LayerNormalization (norm_1, norm_2): it normalizes by ..."."""
+    """Return a line for each reason: "2 x LayerNormalization (norm_1, norm_2): it normalizes by
+    ..."."""
     found: dict[tuple[str, str], list[str]] = {}
     for call in placed:
         if call.reason:
@@ -156,7 +157,7 @@ def reasons(placed: Sequence[Placed]) -> tuple[str, ...]:
 
 
 def rows(placed: Sequence[Placed], errors: Sequence[LayerError]) -> tuple[LayerRow, ...]:
-    """Returns what a record holds of each layer: what rounding costs behind it, or why it has none.
+    """Return the record of each layer: the errors of rounding behind it, or why it is in floats.
 
     Args:
         placed: How calls are computed.
@@ -213,7 +214,7 @@ def _gone_through(
     building: Building,
     before: str = "",
 ) -> list[Value]:
-    """Applies the rules, call by call.
+    """Apply the rules, call by call.
 
     Args:
         program: Of a model, or of one that is nested in it.
@@ -238,7 +239,7 @@ def _gone_through(
 
 
 def _called(call: Call) -> list[Value]:
-    """Makes one call by its rule."""
+    """Make one call by its rule."""
     if not any("float" in str(tensor.dtype) for tensor in call.node.outputs):
         return call.whole_numbers()
     if reads_loose(call):
@@ -257,7 +258,7 @@ def _called(call: Call) -> list[Value]:
 
 
 def _users(program: Program) -> list[list[int]]:
-    """Returns how often the model's inputs, then each call's outputs are read, in their order."""
+    """Return how often the model's inputs, then each call's outputs are read, in their order."""
     calls = flat(program)
     graph = Readers(calls.nodes, calls.outputs)
     made = (program.inputs, *(node.outputs for node in calls.nodes))

@@ -1,1 +1,1 @@
-"""Files of mixed precision: each layer has the cheapest that the outputs allow."""
+"""Files of mixed precision: each layer has the cheapest precision that the outputs allow."""

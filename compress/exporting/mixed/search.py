@@ -1,4 +1,4 @@
-"""Finds a precision a layer: what each costs alone, then the files on the way between.
+"""Search for a precision of each layer: by its own loss first, then by files in between.
 
 The way goes from the cheapest precisions to the dearest, the best trade first. What a precision
 costs in time comes from a few files that are timed against each other.
@@ -49,7 +49,7 @@ def observe(
     ports: Sequence[Port],
     units: Sequence[Unit],
 ) -> None:
-    """Writes the smallest and the largest value of what passes, where it may be whole numbers.
+    """Write the smallest and largest values of the activations that may become integers.
 
     Args:
         source: A float32 file.
@@ -70,7 +70,7 @@ def observe(
 
 
 class Files:
-    """Makes files of one float32 file, each once, and tells how far they move the outputs.
+    """Files of one float32 file at other precisions, each made once, and their losses.
 
     Args:
         source: The float32 file.
@@ -100,7 +100,7 @@ class Files:
         observe(source, self._ranges, inputs, ports, units)
 
     def made(self, levels: Mapping[Unit, str]) -> Path:
-        """Returns the file whose units have these levels; those that are not named are float32.
+        """Return the file whose units have these levels; units without a level are float32.
 
         Raises:
             ConversionFailed: It cannot be made, or LiteRT cannot run it.
@@ -111,7 +111,7 @@ class Files:
         return self._made[key]
 
     def throughout(self, level: str, had: npt.NDArray[np.bool_]) -> dict[Unit, str]:
-        """Returns one level of all units that can have it.
+        """Return the same level for all units that can have it.
 
         Args:
             level: The level.
@@ -120,7 +120,7 @@ class Files:
         return {unit: level for unit, ok in zip(self.units, had, strict=True) if ok}
 
     def alone(self, unit: Unit, level: str) -> float:
-        """Returns how far the outputs move where one unit alone has a level.
+        """Return the loss of a file in which one unit alone has a level; see `divergence`.
 
         The file is not kept: of a large model there are hundreds.
 
@@ -147,7 +147,7 @@ class Files:
         return max(0.0, divergence(self._wanted, outputs_of(session, self._inputs)))
 
     def loss(self, path: Path) -> float:
-        """Returns how far a file's outputs are from the float32 file's; see `divergence`."""
+        """Return the divergence of a file's outputs from the float32 file's; see `divergence`."""
         if path not in self._losses:
             self._losses[path] = self._measured(session_for(path))
         return self._losses[path]
@@ -155,7 +155,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Found:
-    """The file that was chosen.
+    """File that the search chose.
 
     Attributes:
         path: Of the file.
@@ -179,7 +179,7 @@ class Found:
 
 @dataclass
 class Search:
-    """The search of one file.
+    """Search for the precisions of one file.
 
     Args:
         files: Of one float32 file.
@@ -196,7 +196,7 @@ class Search:
     notes: list[str] = field(default_factory=list)
 
     def found(self) -> Found:
-        """Returns the file that was chosen.
+        """Return the chosen file.
 
         Raises:
             RunFailed: No file is within the limits.
@@ -233,7 +233,7 @@ class Search:
         )  # fmt: skip
 
     def _or_int8(self, choice: Choice, costs: Numbers) -> Choice:
-        """Returns int8 throughout where that is cheaper and as good, else the choice."""
+        """Return int8 for all units where that is cheaper and as good, else the choice."""
         if self.as_good is None or INT8 not in self.levels:
             return choice
         plain = (self.levels.index(INT8),) * len(choice)
@@ -256,7 +256,7 @@ class Search:
         return plain
 
     def _alone(self) -> Any:
-        """Returns the loss of each unit at each level, the others in float32."""
+        """Return the loss of each unit at each level, the others in float32."""
         losses = np.full((len(self.files.units), len(self.levels)), np.inf)
         failed = dict[str, str]()
         for row, unit in enumerate(self.files.units):
@@ -272,13 +272,13 @@ class Search:
         return losses
 
     def _sizes(self) -> Any:
-        """Returns the bytes of each unit's kernel at each level, as a share of all in float32."""
+        """Return the bytes of each unit's kernel at each level, as a share of all in float32."""
         counted = np.array([unit.weights for unit in self.files.units], float)
         bits = np.array([BITS[level] for level in self.levels]) / BITS[FLOAT32]
         return counted[:, None] / max(1.0, counted.sum()) * bits[None, :]
 
     def _lowest(self, had: npt.NDArray[np.bool_]) -> Path | None:
-        """Returns the file of the least precise level; None: it cannot be made."""
+        """Return the file of the least precise level, or None if it cannot be made."""
         level = self.levels[0]
         try:
             return self.files.made(self.files.throughout(level, had))
@@ -293,7 +293,7 @@ class Search:
         return self.files.made(self._levels_of(choice))
 
     def _last_within(self, choices: Sequence[Choice]) -> int:
-        """Returns the place of the dearest choice that is within the limits.
+        """Return the index of the dearest choice that is within the limits.
 
         Raises:
             RunFailed: The cheapest is not.
@@ -311,7 +311,7 @@ class Search:
         return _last(last, lambda place: self._fits(choices[place]))
 
     def _too_large(self, path: Path) -> bool:
-        """Tells whether a file is beyond the limit of size, if there is one."""
+        """Tell whether a file exceeds the size limit, if there is one."""
         size = self.options.mixed_size
         if size is None:
             return False
@@ -334,7 +334,7 @@ class Search:
         return timed["mixed"].median_ms <= limit
 
     def _reaching(self, choices: Sequence[Choice], most: float) -> Choice:
-        """Returns the cheapest choice whose file moves the outputs no further."""
+        """Return the cheapest choice whose file loses no more than `most`."""
 
         def loses_more(place: int) -> bool:
             return self.files.loss(self._file(choices[place])) > most
@@ -349,7 +349,7 @@ class Search:
 
 
 def path_of_choices(losses: Numbers, costs: Numbers) -> list[Choice]:
-    """Returns choices of a level a unit, from the cheapest on, each with a smaller loss.
+    """Return choices of one level per unit, from the cheapest on, each with a smaller loss.
 
     Losses and costs of units add up. Each step raises one unit to the level that saves the most
     loss for its cost. These choices are the corners of the lower convex hull of all (cost, loss):
@@ -391,7 +391,7 @@ def path_of_choices(losses: Numbers, costs: Numbers) -> list[Choice]:
 
 
 def unit_times(files: Files, levels: Sequence[str], had: npt.NDArray[np.bool_]) -> Any:
-    """Returns how much longer a run takes with a unit at each level, than at the fastest one.
+    """Return the extra time of each unit at each level, compared with the fastest level.
 
     Of files of one level each the fastest is taken; then the units of one kind of kernel
     (convolutions by depth, say, which not every level has a fast one of) take each other level
@@ -429,12 +429,13 @@ def unit_times(files: Files, levels: Sequence[str], had: npt.NDArray[np.bool_]) 
 
 
 def _last(end: int, holds: Callable[[int], bool]) -> int:
-    """Returns the last place at which something holds that holds at 0, not at `end`, by halving."""
+    """Return the last index at which a condition holds that holds at 0 and not at `end`, by
+    bisection."""
     return end - 1 - bisect_left(range(end - 1, 0, -1), True, key=holds)
 
 
 def _times(files: Files, wanted: Mapping[str, Mapping[Unit, str]]) -> dict[str, float]:
-    """Returns the times of files by name, as shares of the float32 file's."""
+    """Return the times of files by name, as shares of the float32 file's."""
     paths = {"": files.source}
     for name, levels in wanted.items():
         try:

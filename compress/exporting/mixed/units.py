@@ -1,4 +1,4 @@
-"""Which operations of a `.tflite` file share a precision, and LiteRT Quantizer's recipes.
+"""Units of a `.tflite` file (operations of one precision), and LiteRT Quantizer's recipes.
 
 LiteRT Quantizer (formerly ai-edge-quantizer) makes the files, in the converter's process.
 """
@@ -42,7 +42,7 @@ BITS = {"int4": 4, "dynamic4": 4, INT8: 8, "dynamic": 8, "int16": 8, "float16": 
 
 @dataclass(frozen=True)
 class Unit:
-    """A kernel's operation with those without weights that follow it, up to the next kernel.
+    """Operation with a kernel, and those without weights behind it up to the next kernel.
 
     What passes is converted where the precision changes: so that is once a kernel at most.
 
@@ -68,12 +68,12 @@ class Unit:
 
     @property
     def kind(self) -> str:
-        """Of its first operation: the kernel's, where it has one."""
+        """Kind of its first operation: the one with the kernel, if there is one."""
         return self.kinds[0]
 
 
 def kernels_of(model: keras.Model) -> dict[str, bool]:
-    """Returns the paths of a model's layers, and whether each holds weights of two axes or more."""
+    """Return the paths of a model's layers, and whether each holds a weight of two axes or more."""
     return {
         path: any(len(weight.shape) > 1 for weight in layer.weights)
         for path, layer in named_layers(model)
@@ -81,7 +81,7 @@ def kernels_of(model: keras.Model) -> dict[str, bool]:
 
 
 def file_graph(path: Path) -> Graph:
-    """Returns the operations of a file whose sizes are known."""
+    """Return the operations of a file whose sizes are known."""
     reader = TFLiteReader(path)
     signature = next(iter(reader.signatures), "")
     inputs, _ = reader.ports(signature)
@@ -89,7 +89,7 @@ def file_graph(path: Path) -> Graph:
 
 
 def units_of(graph: Graph, layers: Mapping[str, bool]) -> tuple[Unit, ...]:
-    """Returns the units of a file, in the order in which they are computed.
+    """Return the units of a file, in the order in which they are computed.
 
     A loop with all that it runs is one. The activation of an output (`LAST`) is of none.
 
@@ -116,13 +116,13 @@ def units_of(graph: Graph, layers: Mapping[str, bool]) -> tuple[Unit, ...]:
 
 
 def kernel_of(operator: Operator) -> Tensor | None:
-    """Returns the constant of real numbers with two axes or more that an operation reads."""
+    """Return the first constant of real numbers with two axes or more of an operation."""
     weights = (tensor for tensor in operator.given if tensor.is_weight)
     return next((item for item in weights if sum(size > 1 for size in item.known or ()) > 1), None)
 
 
 def scope_of(operator: Operator) -> str:
-    """Returns the names of what an operation makes, as LiteRT Quantizer joins them."""
+    """Return the names of an operation's outputs, as LiteRT Quantizer joins them."""
     return "".join(f"{tensor.name};" for tensor in operator.outputs)
 
 
@@ -142,7 +142,7 @@ def _unit(operators: list[Operator], layers: Mapping[str, bool]) -> Unit:
 
 
 def _slow(operators: Sequence[Operator]) -> list[Operator]:
-    """Returns the operations of a unit that stay in floats: `IN_FLOATS`, and what reads them."""
+    """Return the operations of a unit that stay in floats: `IN_FLOATS`, and their readers."""
     squared = {id(tensor) for item in operators if item.kind == "SQUARED_DIFFERENCE"
                for tensor in item.given}  # fmt: skip
     made: set[int] = set()
@@ -157,13 +157,13 @@ def _slow(operators: Sequence[Operator]) -> list[Operator]:
 
 
 def _all_of(operator: Operator) -> list[Operator]:
-    """Returns an operation with those that it runs."""
+    """Return an operation and those of its bodies."""
     inner = [item for body in operator.bodies for item in body.operators]
     return [operator, *(found for item in inner for found in _all_of(item))]
 
 
 def owner_of(operator: Operator, layers: Mapping[str, bool]) -> str:
-    """Returns the layer that an operation is of; where several were fused, that with a kernel.
+    """Return the layer of an operation; of several fused ones, that of the kernel.
 
     LiteRT's converter names what it fuses by all its parts.
 
@@ -181,7 +181,7 @@ def owner_of(operator: Operator, layers: Mapping[str, bool]) -> str:
 
 
 def _weights(bits: int, computed: str) -> dict[str, Any]:
-    """Returns what holds weights in whole numbers by channel, activations in floats.
+    """Return the configuration of integer weights by channel and float activations.
 
     Args:
         bits: Of a weight.
@@ -195,7 +195,7 @@ def _weights(bits: int, computed: str) -> dict[str, Any]:
 
 
 def _static(weights: int, activations: int) -> dict[str, Any]:
-    """Returns what computes in whole numbers: weights by channel, what passes by tensor.
+    """Return the configuration of integer weights by channel and integer activations by tensor.
 
     Args:
         weights: Bits, symmetric.
@@ -251,7 +251,7 @@ INT4_WEIGHTS: Recipe = [
 
 
 def recipe_of(levels: Mapping[Unit, str]) -> Recipe:
-    """Returns the recipe of a file whose units have these levels.
+    """Return the recipe of a file whose units have these levels.
 
     Other operations are as given, and those that are slow in whole numbers.
     """
@@ -271,7 +271,7 @@ def recipe_of(levels: Mapping[Unit, str]) -> Recipe:
 
 
 def observe_ranges(source: str, path: str, examples: str, recipe: Recipe) -> None:
-    """Writes the smallest and the largest value of every tensor over examples.
+    """Write the smallest and the largest value of every tensor over examples.
 
     Args:
         source: A float32 `.tflite` file.
@@ -305,7 +305,7 @@ def observe_ranges(source: str, path: str, examples: str, recipe: Recipe) -> Non
 
 
 def convert_mixed(source: str, path: str, ranges: str | None, recipe: Recipe) -> None:
-    """Writes a file whose operations have the precisions of a recipe.
+    """Write a file whose operations have the precisions of a recipe.
 
     Args:
         source: A float32 `.tflite` file.
@@ -330,7 +330,7 @@ def _any_of(scopes: Sequence[str], place: int) -> str:
 
 
 def _widest(held: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Returns the range of a tensor over the examples so far and the next: "min" and "max"."""
+    """Return the range of a tensor over the examples so far and the next: "min" and "max"."""
     return {
         "min": np.minimum(held["min"], other["min"]),
         "max": np.maximum(held["max"], other["max"]),

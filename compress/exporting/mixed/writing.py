@@ -1,4 +1,4 @@
-"""Writes files by LiteRT Quantizer: of mixed precision, and of weights of four bits.
+"""Files by LiteRT Quantizer: of mixed precision, and with weights of four bits.
 
 Kernels of four bits are rounded so that their layers' outputs stay.
 """
@@ -62,7 +62,7 @@ def write_mixed(
     on_progress: Callable[[float], None],
     as_good: AsGood | None = None,
 ) -> tuple[tuple[LayerPrecision, ...], tuple[str, ...]]:
-    """Writes a `.tflite` file whose layers have precisions of their own, in one atomic step.
+    """Write a `.tflite` file whose layers have precisions of their own, in one atomic step.
 
     Each layer is tried alone at each precision, the others in float32; what layers lose and cost
     (bytes, and time by multiply-accumulates) is taken to add up. On the way from the cheapest
@@ -115,7 +115,7 @@ def write_mixed(
 
 
 def write_int4(traced: Traced, path: Path, inputs: Sequence[npt.NDArray[Any]]) -> tuple[str, ...]:
-    """Writes a `.tflite` file of float32 activations whose kernels have four bits a weight.
+    """Write a `.tflite` file of float32 activations whose kernels have four bits a weight.
 
     One scale a channel; kernels that no runtime reads in four bits have eight. Weights are
     rounded so that their layers' outputs stay (see `compress.reconstruction.rounding`) where the
@@ -145,7 +145,7 @@ def write_int4(traced: Traced, path: Path, inputs: Sequence[npt.NDArray[Any]]) -
 
 @dataclass(frozen=True)
 class LayerPrecision:
-    """The precision of one layer in a file.
+    """Precision of one layer in a file.
 
     Attributes:
         layer: Its path in the model.
@@ -165,7 +165,7 @@ class LayerPrecision:
 
 
 def _layers_of(found: Found) -> tuple[LayerPrecision, ...]:
-    """Returns the precision of each layer in the file that was chosen, in the model's order."""
+    """Return the precision of each layer in the chosen file, in the model's order."""
     floats = {
         scope_of(item): item.kind.lower()
         for item in file_graph(found.path).operators
@@ -182,7 +182,7 @@ def _layers_of(found: Found) -> tuple[LayerPrecision, ...]:
 def _describe_layers(
     layers: Sequence[LayerPrecision], found: Found, examples: int
 ) -> tuple[str, ...]:
-    """Returns lines on which layers have which precision, and why.
+    """Return lines on the precisions of layers, with reasons.
 
     Args:
         layers: Of the file.
@@ -223,7 +223,7 @@ def round_together(
     inputs: Sequence[npt.NDArray[Any]],
     make: Callable[[Traced, Path], None],
 ) -> str:
-    """Makes a file anew with kernels of four bits rounded so that their layers' outputs stay.
+    """Make a file anew with four-bit kernels rounded so that their layers' outputs stay.
 
     It takes the place of the file where its outputs are nearer to those of the float32 file.
 
@@ -264,7 +264,7 @@ def round_together(
 
 
 def four_bit_kernels(path: Path, model: keras.Model) -> dict[str, int]:
-    """Returns the kernels of a model that a file holds in four bits, and their largest number.
+    """Return the kernels of a model that a file holds in four bits, with their largest integer.
 
     Only those that can be solved for; others keep the nearest values.
 
@@ -289,7 +289,7 @@ def four_bit_kernels(path: Path, model: keras.Model) -> dict[str, int]:
 def rounded_model(
     model: keras.Model, inputs: Sequence[npt.NDArray[Any]], kernels: Mapping[str, int]
 ) -> tuple[keras.Model, RepairReport]:
-    """Returns a copy of a model whose kernels lie on grids; what was zero stays zero.
+    """Return a copy of a model whose kernels lie on grids; zeros stay zeros.
 
     Args:
         model: Stays as it is.

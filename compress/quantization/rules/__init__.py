@@ -1,4 +1,4 @@
-"""Rules: how each layer is computed in whole numbers. One file a family; add yours by
+"""Rules of integer arithmetic for layers, one file a family; add yours by
 `register_quantization`."""
 
 from compress.quantization.rules import activations, arithmetic, kernels, shaping

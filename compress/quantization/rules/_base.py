@@ -1,4 +1,4 @@
-"""The table of rules: how each layer or raw operation is computed in whole numbers."""
+"""Table of rules: how each layer or raw operation is computed in integers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ OPEN_SIZE = "a size is open"
 
 
 class KeptInFloats(Exception):
-    """Says why a call is not computed in whole numbers; it is made as it is, in floats."""
+    """Refusal of integer arithmetic with a reason; the call is made as it is, in floats."""
 
 
 def register_quantization(layer_class: type, rule: Rule | None = None) -> Any:
-    """Teaches quantization a custom layer; usable as a decorator.
+    """Register the rule of a custom layer for quantization; usable as a decorator.
 
     Args:
         layer_class: The layer's class; subclasses that keep its `call` are meant too.
@@ -45,18 +45,18 @@ def register_quantization(layer_class: type, rule: Rule | None = None) -> Any:
 
 
 def refuse_mask(call: Call) -> None:
-    """Keep a call in floats that is given more than its values."""
+    """Keep a call with a mask in floats."""
     if len(call.inputs) > 1:
         raise KeptInFloats("it is called with a mask")
 
 
 def refuse_channels_first(call: Call) -> None:
-    """Keep a call in floats whose channels are not the last axis."""
+    """Keep a call in floats if channels are not its last axis."""
     if getattr(call.layer, "data_format", "channels_last") != "channels_last":
         raise KeptInFloats("channels come first: integer kernels want them last")
 
 
 def refuse_whole_numbers(call: Call) -> None:
-    """Keep a call in floats that combines values with indices or booleans."""
+    """Keep a call in floats if it combines values with indices or booleans."""
     if any(value.whole for value in call.inputs):
         raise KeptInFloats("it merges what is no real number")

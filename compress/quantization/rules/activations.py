@@ -1,5 +1,4 @@
-"""Activations, of layers and alone, and attention: fused with what comes before, prescribed, or of
-a range."""
+"""Activations, of layers and of raw operations, and attention."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ PRESCRIBED = {"sigmoid": UNIT, "softmax": UNIT, "tanh": (-1.0, 127 / 128)}
 
 
 def activated(call: Call, value: Value, activation: Any) -> Value:
-    """Returns what a layer's activation makes of a value; what cannot be computed so in floats.
+    """Return a value behind a layer's activation, in floats if that has no integer kernel.
 
     Args:
         call: Of the layer.
@@ -46,7 +45,7 @@ def activated(call: Call, value: Value, activation: Any) -> Value:
 
 
 def name_of(activation: Any) -> str:
-    """Returns the name of an activation as Keras calls it."""
+    """Return the name of an activation as Keras calls it."""
     if activation is None:
         return "linear"
     found = getattr(activation, "__name__", type(activation).__name__)
@@ -55,7 +54,7 @@ def name_of(activation: Any) -> str:
 
 
 def _apply_activation(call: Call, value: Value, name: str, function: Callable[[Any], Any]) -> Value:
-    """Return what an activation of a name makes of a value.
+    """Return a value behind the activation of a name.
 
     Args:
         call: Of the activation, or of the layer that it ends.
@@ -82,20 +81,20 @@ def _apply_activation(call: Call, value: Value, name: str, function: Callable[[A
 
 @layer_rule("Activation")
 def activation(call: Call) -> Value:
-    """The function that it was given."""
+    """Apply the function of the layer."""
     refuse_mask(call)
     return activated(call, call.inputs[0], call.layer.activation)
 
 
 @operation_rule("Relu", "Relu6", "Sigmoid", "Tanh", "Silu", "Gelu")
 def activation_operation(call: Call) -> Value:
-    """The function of its name."""
+    """Apply the function of the operation's name."""
     return _apply_activation(call, call.inputs[0], type(call.layer).__name__.lower(), call.itself)
 
 
 @layer_rule("ReLU")
 def rectifier(call: Call) -> Value | list[Value]:
-    """Fused; a limit is where the range ends."""
+    """Fuse a ReLU; its limit is where the range ends."""
     layer, value = call.layer, call.inputs[0]
     if layer.threshold:
         raise KeptInFloats("a ReLU with a threshold has no integer kernel")
@@ -111,14 +110,14 @@ def rectifier(call: Call) -> Value | list[Value]:
 @layer_rule("LeakyReLU")
 @operation_rule("LeakyRelu")
 def leaky(call: Call) -> Value:
-    """Two slopes."""
+    """Apply two slopes."""
     return call.leaky(call.inputs[0], float(call.layer.negative_slope))
 
 
 @layer_rule("Softmax")
 @operation_rule("Softmax")
 def softmax(call: Call) -> Value | list[Value]:
-    """Its steps are prescribed."""
+    """Apply a softmax, whose steps are prescribed."""
     refuse_mask(call)
     if call.layer.axis not in (-1, len(call.shape) - 1):
         raise KeptInFloats("a softmax over another axis than the last has no integer kernel")
@@ -127,7 +126,7 @@ def softmax(call: Call) -> Value | list[Value]:
 
 @operation_rule("DotProductAttention")
 def dot_product(call: Call) -> Value | list[Value]:
-    """Scores, their softmax, and what it weighs; the scale of the scores is the queries'."""
+    """Compute scores, their softmax and the weighted values; the queries are scaled."""
     layer = call.layer
     names = inspect.signature(layer.call).parameters
     given = {**dict(zip(names, call.node.args, strict=False)), **call.node.kwargs}

@@ -25,7 +25,7 @@ OTHER_AXIS = "it normalizes another axis than the last"
 
 @layer_rule("Add", "Multiply")
 def chained(call: Call) -> Value:
-    """Two at a time, each time with a range of its own; a ReLU behind the last is fused."""
+    """Combine two values at a time, each time with a new range; fuse a ReLU behind the last."""
     refuse_whole_numbers(call)
     adds = isinstance(call.layer, keras.layers.Add)
     operation = keras.layers.Add if adds else keras.layers.Multiply
@@ -39,7 +39,7 @@ def chained(call: Call) -> Value:
 @layer_rule("Subtract")
 @operation_rule("Add", "Subtract", "Multiply")
 def between_tensors(call: Call) -> Value:
-    """With a range of its own; of a constant operand, too."""
+    """Combine two values, or a value and a constant, with a range of its own."""
     refuse_whole_numbers(call)
     if len(call.inputs) == 2:
         return call.summed(call.itself, *call.inputs)
@@ -47,7 +47,7 @@ def between_tensors(call: Call) -> Value:
 
 
 def with_constant(call: Call) -> Value:
-    """Combines a tensor with a number or an array of numbers, no larger than itself."""
+    """Combine a tensor with a number or an array of numbers, no larger than itself."""
     operands = list(call.node.args[:2])
     place = next(
         (at for at, item in enumerate(operands) if not isinstance(item, keras.KerasTensor)), None
@@ -80,7 +80,7 @@ def with_constant(call: Call) -> Value:
 
 @operation_rule("Divide", "TrueDivide")
 def quotient(call: Call) -> Value:
-    """By a constant: times its reciprocal."""
+    """Divide by a constant: multiply by its reciprocal."""
     if len(call.inputs) > 1:
         raise KeptInFloats("a quotient of two tensors has no integer kernel")
     return with_constant(call)
@@ -88,7 +88,7 @@ def quotient(call: Call) -> Value:
 
 @operation_rule("Cast")
 def cast(call: Call) -> Value:
-    """Bytes lie on a grid as they are; of what size other integers are nothing tells."""
+    """Keep bytes, which lie on a grid; other integers have no known size."""
     value, made = call.inputs[0], str(call.node.outputs[0].dtype)
     if made != "float32" or str(value.tensor.dtype if value.whole else made) not in (*BYTES, made):
         raise KeptInFloats("what it makes floats of may be of any size")
@@ -97,7 +97,7 @@ def cast(call: Call) -> Value:
 
 @operation_rule("Matmul")
 def product(call: Call) -> Value:
-    """Two activations multiplied; in whole numbers with a range of their own."""
+    """Multiply two activations; in integers with a range of their own."""
     if len(call.inputs) != 2 or any(value.whole for value in call.inputs):
         raise KeptInFloats("one operand is a constant")
     if not call.building.integer_products:
@@ -108,14 +108,14 @@ def product(call: Call) -> Value:
 @layer_rule("GlobalAveragePooling1D", "GlobalAveragePooling2D")
 @operation_rule("Mean")
 def mean(call: Call) -> Value:
-    """With a range of its own."""
+    """Average, with a range of its own."""
     refuse_mask(call)
     return call.summed(call.itself, call.inputs[0], fuses=False)
 
 
 @layer_rule("BatchNormalization")
 def batch_normalization(call: Call) -> Value:
-    """By its moving statistics: folded; behind anything but a kernel a convolution by channels."""
+    """Normalize by moving statistics: folded; else as a convolution by channels."""
     layer = call.layer
     refuse_mask(call)
     if layer.axis not in (-1, len(call.shape) - 1):
@@ -133,14 +133,14 @@ def batch_normalization(call: Call) -> Value:
 
 @layer_rule("LayerScale")
 def branch_scale(call: Call) -> Value:
-    """Folded; behind anything but a kernel a convolution by channels."""
+    """Scale by channel: folded; else as a convolution by channels."""
     layer = call.layer
     return call.scaled(call.inputs[0], Affine(layer, lambda: (tensor_of(layer.gamma), None)))
 
 
 @layer_rule("Rescaling")
 def rescaling(call: Call) -> Value:
-    """A scale and an offset, a channel like the other unless they differ."""
+    """Scale and shift, all channels alike unless they differ."""
     layer, channels = call.layer, call.shape[-1]
     if channels is None:
         raise KeptInFloats(OPEN_SIZE)
@@ -156,7 +156,7 @@ def rescaling(call: Call) -> Value:
 
 @layer_rule("Normalization")
 def standardization(call: Call) -> Value:
-    """By the mean and the variance of each channel, where they are the last axis's."""
+    """Normalize by the mean and variance of each channel, if these are the last axis."""
     layer, channels = call.layer, call.shape[-1]
     if channels is None:
         raise KeptInFloats(OPEN_SIZE)
@@ -175,11 +175,11 @@ def standardization(call: Call) -> Value:
 
 @layer_rule("LayerNormalization", "GroupNormalization", "RMSNormalization", "UnitNormalization")
 def by_example(call: Call) -> list[Value]:
-    """Statistics of each example: in floats."""
+    """Keep a normalization by an example's own statistics in floats."""
     return call.in_float("it normalizes by each example's own statistics, in many float operations")
 
 
 @layer_rule("ELU", "Maximum", "Minimum", "Average", "Dot")
 def in_floats(call: Call) -> list[Value]:
-    """What the converter has no integer kernel for."""
+    """Keep a layer without an integer kernel in floats."""
     return call.in_float("the converter makes no integer operation of it")

@@ -27,21 +27,21 @@ from compress.quantization.rules.activations import activated
 
 @layer_rule("Conv1D", "Conv2D")
 def convolution(call: Call) -> Value:
-    """A kernel by channel, then the activation."""
+    """Apply a kernel with a scale by channel, then the activation."""
     _check_convolution(call)
     return _apply_kernel(call, ImageKernel(call.layer), call.inputs[0])
 
 
 @layer_rule("DepthwiseConv1D", "DepthwiseConv2D")
 def depthwise(call: Call) -> Value:
-    """A kernel a channel, then the activation."""
+    """Apply a kernel for each channel, then the activation."""
     _check_convolution(call, one_stride=True)
     return _apply_kernel(call, DepthwiseKernel(call.layer), call.inputs[0])
 
 
 @layer_rule("SeparableConv1D", "SeparableConv2D")
 def separable(call: Call) -> Value:
-    """Both of its kernels, with a range in between."""
+    """Apply both kernels, with a range in between."""
     _check_convolution(call, one_stride=True)
     middle = call.kernel(DepthwiseKernel(call.layer, "depthwise_kernel"), call.inputs[0])
     return _apply_kernel(call, PointwiseKernel(call.layer, "pointwise_kernel"), middle)
@@ -49,7 +49,7 @@ def separable(call: Call) -> Value:
 
 @layer_rule("Conv2DTranspose")
 def transposed(call: Call) -> Value:
-    """A kernel for all channels, then the activation."""
+    """Apply a kernel with one scale, then the activation."""
     _check_convolution(call)
     if call.layer.output_padding is not None or max(call.layer.dilation_rate) > 1:
         raise KeptInFloats("padding of its outputs and dilation have no integer kernel")
@@ -58,14 +58,14 @@ def transposed(call: Call) -> Value:
 
 @layer_rule("Dense")
 def dense(call: Call) -> Value:
-    """A matrix as a 1 x 1 convolution, then the activation."""
+    """Multiply by a matrix, as a 1 x 1 convolution, then apply the activation."""
     _check(call)
     return _apply_kernel(call, MatrixKernel(call.layer), call.inputs[0])
 
 
 @layer_rule("EinsumDense")
 def einsum(call: Call) -> Value:
-    """A matrix, where its equation multiplies the last axes of the input."""
+    """Multiply by a matrix, if the equation multiplies the last axes of the input."""
     layer = call.layer
     _check(call)
     summed = axes_summed(layer.equation)
@@ -82,7 +82,7 @@ def einsum(call: Call) -> Value:
 
 @layer_rule("Embedding")
 def embedding(call: Call) -> Value:
-    """A table of whole numbers, looked up."""
+    """Look up a table of integers."""
     if call.layer.mask_zero:
         raise KeptInFloats("it masks: what is masked is no whole number")
     _refuse_changed_by_keras(call)
@@ -97,7 +97,7 @@ def embedding(call: Call) -> Value:
 
 @layer_rule("LSTM", "GRU", "SimpleRNN", "Bidirectional", "RNN", "ConvLSTM1D", "ConvLSTM2D")
 def recurrent(call: Call) -> list[Value]:
-    """Steps that feed each other: in floats."""
+    """Keep a recurrent layer in floats: its steps feed each other."""
     why = "its steps feed each other: the converter has no integer kernel for it"
     if type(call.layer).__name__ == "LSTM":
         why += " (where LiteRT has one operation for it, its weights have 8 bits in the file)"
@@ -105,7 +105,7 @@ def recurrent(call: Call) -> list[Value]:
 
 
 def axes_summed(equation: str) -> int:
-    """Returns over how many axes an equation sums, the input's last and the kernel's first.
+    """Return how many axes an equation sums over: the input's last, the kernel's first.
 
     Args:
         equation: Of an `EinsumDense`: "abc,cde->abde" sums over one, "abcd,cde->abe" over two.
@@ -123,12 +123,12 @@ def axes_summed(equation: str) -> int:
 
 
 def _apply_kernel(call: Call, kernel: Kernel, value: Value) -> Value:
-    """Return what a kernel makes of a value, with the layer's activation behind it."""
+    """Return the output of a kernel for a value, with the layer's activation behind it."""
     return activated(call, call.kernel(kernel, value), call.layer.activation)
 
 
 def _check_convolution(call: Call, *, one_stride: bool = False) -> None:
-    """Refuses convolutions that have no integer kernel.
+    """Refuse convolutions that have no integer kernel.
 
     Args:
         call: Of the layer.

@@ -34,7 +34,7 @@ from compress.quantization.rules._base import (
     "ExpandDims", "Flip", "GetItem", "Reshape", "Squeeze", "Transpose", "Moveaxis", "Swapaxes",
 )  # fmt: skip
 def moved(call: Call) -> list[Value]:
-    """On the same grid."""
+    """Move or repeat values, on the same grid."""
     if len(call.inputs) > 1:
         raise KeptInFloats("it is told by a tensor what to move")
     return call.same(call.itself, call.inputs[0])
@@ -43,28 +43,28 @@ def moved(call: Call) -> list[Value]:
 @layer_rule("Concatenate")
 @operation_rule("Concatenate")
 def concatenated(call: Call) -> list[Value]:
-    """On one grid."""
+    """Join values, on one grid."""
     refuse_whole_numbers(call)
     return call.same(call.itself, *call.inputs)
 
 
 @layer_rule("MaxPooling1D", "MaxPooling2D")
 def largest(call: Call) -> list[Value]:
-    """On the same grid."""
+    """Select the largest values, on the same grid."""
     refuse_channels_first(call)
     return call.same(call.itself, call.inputs[0])
 
 
 @layer_rule("AveragePooling1D", "AveragePooling2D")
 def pooled_mean(call: Call) -> list[Value]:
-    """Rounded to the same grid."""
+    """Average values, rounded to the same grid."""
     refuse_channels_first(call)
     return call.same(call.itself, call.inputs[0], rounds=True, away=True)
 
 
 @layer_rule("UpSampling1D", "UpSampling2D")
 def repeated(call: Call) -> list[Value]:
-    """On the same grid; what is interpolated is rounded to it."""
+    """Repeat values, on the same grid; interpolated ones are rounded to it."""
     size = call.shape
     kind = getattr(call.layer, "interpolation", "nearest")
     if kind not in ("nearest", "bilinear"):
@@ -86,11 +86,11 @@ def repeated(call: Call) -> list[Value]:
 
 @layer_rule(*sorted(select_classes("inert") - {"Identity", "StopGradient"}))
 def in_training_alone(call: Call) -> Value:
-    """Inference leaves values as they are."""
+    """Pass values on: inference leaves them as they are."""
     return call.passed(call.inputs[0], call.itself)
 
 
 @layer_rule("Identity")
 def identity(call: Call) -> Value:
-    """Nothing is done."""
+    """Pass values on."""
     return call.inputs[0]

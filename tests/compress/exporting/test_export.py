@@ -16,6 +16,7 @@ from compress.data import Dataset, draw_stratified
 from compress.exporting.litert import export_litert
 from compress.exporting.mnn import export_mnn
 from compress.exporting.onnx import export_onnx, quantize_onnx
+from compress.exporting.traced import TracedSavedModel
 from compress.measure.footprint import file_sizes
 from compress.measure.quality import outputs_of
 from compress.measure.runtimes import RUNTIMES, session_for
@@ -24,6 +25,7 @@ from compress.measure.runtimes.mnn import MNNSession
 from compress.measure.runtimes.onnx import OnnxSession
 from compress.measure.runtimes.openvino import OpenVinoSession
 from compress.measure.runtimes.tensorflow import TensorFlowSession
+from compress.model.kinds import SavedModel
 from compress.plan import ExportOptions
 from tests.compress.exporting.tflite import zeros_in
 from tests.contracts.runtime import RuntimeContract
@@ -92,6 +94,23 @@ class TestMNN(RuntimeContract):
         x = digits.inputs("val")[:20]
         expected = outputs_of(LiteRTSession(path.with_suffix(".tflite"), 1), [x])[0]
         np.testing.assert_allclose(outputs_of(MNNSession(path, 1), [x])[0], expected, atol=1e-5)
+
+
+def test_a_saved_model_that_cannot_be_traced_names_the_reason(
+    small_cnn: Callable[..., Any], tmp_path: Path
+) -> None:
+    small_cnn().export(tmp_path / "saved", verbose=False)
+    source = SavedModel(tmp_path / "saved")
+
+    def fail(**inputs: Any) -> Any:
+        raise ValueError("the table is empty")
+
+    source.at = lambda sizes: fail  # type: ignore[method-assign]
+    with (
+        TracedSavedModel(source, [(8, 8, 1)]) as traced,
+        pytest.raises(RunFailed, match="^SavedModel 'saved' could not be .*: the table is empty$"),
+    ):
+        traced.saved()
 
 
 def test_mnn_refuses_what_it_cannot_read(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from compress.quantization.rules import arithmetic, kernels, names, rule_for
 from compress.quantization.rules._base import register_quantization
 from compress.quantization.rules.kernels import axes_summed
 from compress.quantization.rules.shaping import in_training_alone
+from compress.quantization.twin import twin_of
 from tests.compress.quantization.equal import compared, made_twin
 from tests.compress.quantization.graphs import scatter
 
@@ -270,3 +271,11 @@ def test_every_rule_is_tried() -> None:
 def rule_of(name: str) -> Any:
     kind = getattr(keras.layers, name, None)
     return None if kind is None else rule_for(kind.__new__(kind))
+
+
+def test_the_variables_of_a_table_keep_their_order() -> None:
+    """Checkpoints of a training are read by it: the table first, then its range."""
+    inputs = keras.Input((4,), dtype="int32")
+    model = keras.Model(inputs, L.Embedding(9, 3, name="rows")(inputs))
+    paths = [variable.path for variable in twin_of(model).model.variables]
+    assert paths == ["rows/embeddings", "rows_table_range/low", "rows_table_range/high"]
