@@ -59,9 +59,17 @@ def set_trial_attr(study: optuna.Study, trial: FrozenTrial, name: str, value: An
     study._storage.set_trial_system_attr(trial._trial_id, name, value)
 
 
+def set_study_attr(study: optuna.Study, name: str, value: Any) -> None:
+    """Set a system attribute of a study, which `Study` itself cannot.
+
+    Optuna keeps there what its dashboard shows: artifacts, notes, names of the objectives.
+    """
+    study._storage.set_study_system_attr(study._study_id, name, value)
+
+
 def replay_journal(
     lines: Iterable[bytes], name: str
-) -> tuple[Mapping[str, Any], list[FrozenTrial], int]:
+) -> tuple[Mapping[str, Any], Mapping[str, Any], list[FrozenTrial], int]:
     """Does what the lines of a journal say, but for those that say nothing.
 
     `JournalStorage` stops at the first line that it cannot read.
@@ -71,7 +79,7 @@ def replay_journal(
         name: Of the study.
 
     Returns:
-        The study's own attributes; its trials; how many lines say nothing.
+        The study's user attributes; its system attributes; its trials; how many lines say nothing.
     """
     replay = JournalStorageReplayResult("reader")
 
@@ -86,8 +94,9 @@ def replay_journal(
             dropped += 1
     for study in replay.get_all_studies():
         if study.study_name == name:
-            return study.user_attrs, replay.get_all_trials(study._study_id, None), dropped
-    return {}, [], dropped
+            trials = replay.get_all_trials(study._study_id, None)
+            return study.user_attrs, study.system_attrs, trials, dropped
+    return {}, {}, [], dropped
 
 
 def serve_storage(

@@ -18,8 +18,9 @@ from search.engines._base import LOST, OVERDUE, Job, JobQueue, Order
 MAX_GROWTH = 2**30
 """A worker whose memory has grown by this many bytes is renewed (TensorFlow gives none back)."""
 MAX_JOBS = 40
-KILLED_STARTS = 3
-"""A worker that is killed while it starts is replaced so many times in a row."""
+KILLED_STARTS, LOST_STARTS = 3, 20
+"""A worker that is killed while it starts, or whose node is lost, is replaced so many times in a
+row."""
 
 Tell = Callable[[dict[str, Any] | None], None]
 """Takes a worker's message; None: it has ended."""
@@ -77,11 +78,9 @@ class Pool:
     Attributes:
         AHEAD: Workers are started before there is a job for them, and get one when they are
             ready. A job then never waits for a worker that may not come.
-        LOST_STARTS: So many workers of a slot may be lost in a row before they are ready.
     """
 
     AHEAD: ClassVar[bool] = False
-    LOST_STARTS: ClassVar[int] = KILLED_STARTS
 
     def __init__(self, order: Order) -> None:
         self._order, self._folder = order, order.folder
@@ -214,9 +213,12 @@ class Pool:
         if slot.started:
             self._lost(slot, how, handler)
             return
-        was_killed = how.startswith("signal ")
-        if not (was_killed or how == LOST) or slot.lost_starts == self.LOST_STARTS:
-            remedy = " If memory ran out, give fewer --workers." if was_killed else ""
+        most, remedy = 0, ""
+        if how == LOST:
+            most, remedy = LOST_STARTS, " Nodes were lost one after another: see `ray status`."
+        elif how.startswith("signal "):
+            most, remedy = KILLED_STARTS, " If memory ran out, give fewer --workers."
+        if slot.lost_starts >= most:
             raise RunFailed(
                 f"A worker process could not start ({how}).{remedy} See "
                 f"'{self._log_of(slot.index)}'."

@@ -342,7 +342,7 @@ class Budget:
         """Returns why no further trial begins, or nothing.
 
         Args:
-            candidates: Those that ended; those of the last call first.
+            candidates: Those that ended.
             running: Trials in hand.
         """
         plan, budget = self._plan, self._plan.budget

@@ -27,7 +27,7 @@ from compress.core.atomic_files import replacing, whole_files
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.run.directory import LOG
-from search.optuna_internals import FIXED, replay_journal
+from search.optuna_internals import FIXED, replay_journal, set_study_attr
 from search.plan import SearchPlan
 from search.spaces import DeclaredSpace
 from search.study import optimizers
@@ -100,7 +100,10 @@ def recover(
         storage = open_journal(temporary, folder.journal)
         name = study_name(folder, "")
         study = optuna.create_study(study_name=name, storage=storage, directions=directions(plan))
-        study.set_user_attr(ABOUT_ATTR, subject)
+        for key, value in {**journal.user_attrs, ABOUT_ATTR: subject}.items():
+            study.set_user_attr(key, value)
+        for key, value in journal.system_attrs.items():
+            set_study_attr(study, key, value)
         study.add_trials(trials)
         if folder.journal.exists():
             shutil.copyfile(folder.journal, folder.journal.with_name(folder.journal.name + DAMAGED))
@@ -114,7 +117,7 @@ class Journal:
 
     Attributes:
         trials: Of the study, by number.
-        user_attrs: Of the study.
+        user_attrs, system_attrs: Of the study.
         lines: In the file, the torn last one not counted.
         dropped: Of these, the ones that say nothing.
         size: Bytes of the file.
@@ -123,6 +126,7 @@ class Journal:
 
     trials: Sequence[FrozenTrial] = ()
     user_attrs: Mapping[str, Any] = field(default_factory=dict)
+    system_attrs: Mapping[str, Any] = field(default_factory=dict)
     lines: int = 0
     dropped: int = 0
     size: int = 0
@@ -146,8 +150,9 @@ def read_journal(folder: SearchFolder) -> Journal:
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     lines = content[:whole].splitlines()
-    user_attrs, trials, dropped = replay_journal(lines, study_name(folder, ""))
-    return Journal(trials, user_attrs, len(lines), dropped, len(content), len(content) - whole)
+    user_attrs, system_attrs, trials, dropped = replay_journal(lines, study_name(folder, ""))
+    size = len(content)
+    return Journal(trials, user_attrs, system_attrs, len(lines), dropped, size, size - whole)
 
 
 def untried(folder: SearchFolder) -> bool:

@@ -110,7 +110,6 @@ class RayPool(Pool):
     """
 
     AHEAD = True
-    LOST_STARTS = 20
 
     def __init__(self, order: Order, leave: Callable[[], None]) -> None:
         super().__init__(order)
@@ -214,6 +213,7 @@ class RayPool(Pool):
             LOG.warning("%s It is left out until that is mended.", text)
             self._refused.add(where)
         self._end(slot)
+        slot.lost_starts = 0
         slot.asleep_until = time.monotonic() + 30  # then it asks for another node
 
     def _wait(self, handler: JobQueue) -> None:

@@ -71,24 +71,28 @@ class RayLink:
     def _hear(self, said: list[dict[str, Any]]) -> bool:
         """Hands on messages; tells whether more are to be expected."""
         for message in said:
-            if message["kind"] == ENDED:
-                self._how = message["how"]
-                if not self._over.is_set():
-                    with open(self._log, "a", encoding="utf-8") as stream:
-                        stream.write(message["printed"])
-                    self._tell(None)
+            ended = message["kind"] == ENDED
+            if not self._over.is_set():  # nothing of a worker that was given up may arrive
+                try:
+                    self._keep(message)
+                except Exception as error:  # of this machine's disk, or of the store
+                    self._tell({"kind": messages.FATAL, "reason": _reason(error)})
+                    return False
+                self._tell(None if ended else message)
+            if ended:
                 return False
-            if self._over.is_set():
-                continue  # nothing of a worker that was given up may arrive
-            try:
-                if message.get("files"):
-                    with FETCHING:
-                        self._receive(message["files"])
-            except Exception as error:  # of this machine's disk, or of the store
-                self._tell({"kind": messages.FATAL, "reason": _reason(error)})
-                return False
-            self._tell(message)
         return True
+
+    def _keep(self, message: dict[str, Any]) -> None:
+        """Write to this machine's disk what belongs to a message."""
+        if message["kind"] == ENDED:
+            self._how = message["how"]
+            if message["printed"]:
+                with open(self._log, "a", encoding="utf-8") as stream:
+                    stream.write(message["printed"])
+        elif message.get("files"):
+            with FETCHING:
+                self._receive(message["files"])
 
     def _refuse(self, where: str, reason: str) -> None:
         self._tell({"kind": REFUSED, "node": where, "reason": reason})
