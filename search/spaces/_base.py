@@ -23,6 +23,8 @@ Chosen = dict[str, Any]
 class Space(ABC):
     """A search space.
 
+    Inherit it for a space of one's own: `check`, `baseline` and `build` are all that it must have.
+
     Attributes:
         name: As users type it.
         trained: Whether models come with trained weights: training goes on from there.
