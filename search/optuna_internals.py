@@ -1,4 +1,4 @@
-"""What is used of Optuna beyond its public API, each with the reason; the only module that does.
+"""Uses of Optuna beyond its public API, each with the reason; no other module has any.
 
 Tested with the versions that pyproject.toml allows: another minor version is looked through first.
 """
@@ -21,7 +21,7 @@ public reads it."""
 
 
 def begin_trial(study: optuna.Study, queued: Iterable[FrozenTrial]) -> Trial:
-    """Begins the first of some queued trials that nobody else has taken, else a new one.
+    """Begin the first of some queued trials that nobody else has taken, else a new one.
 
     `Study.ask` would read the queue from the storage once more, and take its trials in their order
     alone.
@@ -41,7 +41,7 @@ def end_trial(
     state: TrialState,
     values: Sequence[float] | None,
 ) -> None:
-    """Ends a trial; one that has ended stays as it is.
+    """End a trial; one that has ended stays as it is.
 
     `Study.tell` reads the trial before, and of a database that costs several times as much.
     """
@@ -52,17 +52,25 @@ def end_trial(
 
 
 def set_trial_attr(study: optuna.Study, trial: FrozenTrial, name: str, value: Any) -> None:
-    """Sets a system attribute of a running trial.
+    """Set a system attribute of a running trial.
 
     Samplers are given a `FrozenTrial`, of which nothing public sets any attribute.
     """
     study._storage.set_trial_system_attr(trial._trial_id, name, value)
 
 
+def set_study_attr(study: optuna.Study, name: str, value: Any) -> None:
+    """Set a system attribute of a study, which `Study` itself cannot.
+
+    Optuna keeps there what its dashboard shows: artifacts, notes, names of the objectives.
+    """
+    study._storage.set_study_system_attr(study._study_id, name, value)
+
+
 def replay_journal(
     lines: Iterable[bytes], name: str
-) -> tuple[Mapping[str, Any], list[FrozenTrial], int]:
-    """Does what the lines of a journal say, but for those that say nothing.
+) -> tuple[Mapping[str, Any], Mapping[str, Any], list[FrozenTrial], int]:
+    """Replay the operations of a journal, and count the lines that hold none.
 
     `JournalStorage` stops at the first line that it cannot read.
 
@@ -71,7 +79,7 @@ def replay_journal(
         name: Of the study.
 
     Returns:
-        The study's own attributes; its trials; how many lines say nothing.
+        The study's user attributes; its system attributes; its trials; how many lines say nothing.
     """
     replay = JournalStorageReplayResult("reader")
 
@@ -86,8 +94,9 @@ def replay_journal(
             dropped += 1
     for study in replay.get_all_studies():
         if study.study_name == name:
-            return study.user_attrs, replay.get_all_trials(study._study_id, None), dropped
-    return {}, [], dropped
+            trials = replay.get_all_trials(study._study_id, None)
+            return study.user_attrs, study.system_attrs, trials, dropped
+    return {}, {}, [], dropped
 
 
 def serve_storage(
@@ -95,7 +104,7 @@ def serve_storage(
     read_trials: Callable[[int], Sequence[FrozenTrial]],
     server: Any,
 ) -> None:
-    """Lets a server of gRPC answer for a storage, and write a trial once for all that ask.
+    """Let a server of gRPC answer for a storage, and write a trial once for all that ask.
 
     `run_grpc_proxy_server` makes a server of its own, tells neither its port nor that another
     listens there, and writes each trial anew for all that ask: a hundred workers ask for the same

@@ -65,7 +65,7 @@ def run_search(
     display: Display | None = None,
     **settings: Unpack[RunSettings],
 ) -> SearchReport:
-    """Searches architectures and reports the front; nothing is compressed.
+    """Search architectures and report the front; nothing is compressed.
 
     Args:
         data: What `--data` takes (a name, a folder, a file, "package.module:function");
@@ -118,7 +118,7 @@ def run(
     display: Display | None = None,
     **settings: Unpack[RunSettings],
 ) -> SearchReport:
-    """Searches, compresses the whole front, measures every file and reports.
+    """Search, compress the whole front, measure every file and report.
 
     Args:
         data: What `--data` takes, arrays, a stream or a `Dataset`; see `run_search`.
@@ -165,7 +165,7 @@ def _run(
     display: Display | None,
     settings: Mapping[str, Any],
 ) -> SearchReport:
-    """Puts a call's data and keywords into a plan, and carries it out."""
+    """Put a call's data and keywords into a plan, and carry it out."""
     if isinstance(data, SearchPlan):
         raise InputError(
             f"{command}() must be given a plan by its keyword. Received: a plan as data. Write "
@@ -358,7 +358,7 @@ def _shown_commands(
 
 
 def _wait_for_orphans(folder: SearchFolder, *, needed: bool) -> None:
-    """Waits until the workers of a killed run have ended (they end with their parent).
+    """Wait until the workers of a killed run have ended (they end with their parent).
 
     Args:
         folder: The run's.

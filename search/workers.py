@@ -27,7 +27,7 @@ MOST_NETS = 8
 
 @dataclass(eq=False)
 class Workers:
-    """Where `shrink` trains its nets: worker processes of this machine, or of a Ray cluster.
+    """Worker processes for the nets of a `shrink`: of this machine, or of a Ray cluster.
 
     Choosing, repairing and timing stay in the process that calls: times of one machine alone can
     be compared. Nets, models and files lie in `out`, which all workers must see.
@@ -147,7 +147,7 @@ class NetTrainers(Display):
 
 
 class NetJobs(JobQueue):
-    """Gives out nets to train, largest first, and says of each why it was not trained.
+    """Nets to train, largest first, and the error of each that was not trained.
 
     Args:
         case: The model.
@@ -179,7 +179,7 @@ class NetJobs(JobQueue):
         super().__init__(display, jobs)
 
     def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Shows progress, of the worker and of all."""
+        """Show progress, of the worker and of all."""
         super().on_message(worker, job, message)
         self._case.work.progress(f"training {self.total} net(s)", self.done / self.total)
 

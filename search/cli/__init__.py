@@ -101,7 +101,7 @@ app.add_typer(dashboard.storage)
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
     # this process is ours: quiet TensorFlow, and no file of the current folder in a package's place
     quiet_tensorflow_here()
     os.environ["KERAS_BACKEND"] = "tensorflow"

@@ -111,12 +111,12 @@ def _raising_terminated() -> Iterator[None]:
 
 
 def complain(what: object) -> None:
-    """Prints an error as one line on standard error."""
+    """Print an error as one line on standard error."""
     _tell(f"paretune: error: {hidden(one_line(what, LONGEST))}")
 
 
 def note(what: object) -> None:
-    """Prints a word of advice as one line on standard error."""
+    """Print a word of advice as one line on standard error."""
     _tell(f"paretune: {hidden(one_line(what, LONGEST))}")
 
 
@@ -126,7 +126,7 @@ def _tell(text: str) -> None:
 
 
 def console() -> Console:
-    """Returns a console on standard output; a file gets wide lines.
+    """Return a console on standard output; a file gets wide lines.
 
     What users named (models, classes, files) is printed as it is: brackets are no markup.
     """
@@ -135,7 +135,7 @@ def console() -> Console:
 
 
 def show(*parts: RenderableType, saved: object = "", last: str = "") -> None:
-    """Prints results on standard output, each on lines of its own.
+    """Print results on standard output, each on lines of its own.
 
     Args:
         parts: Texts and tables.
@@ -155,7 +155,7 @@ def show(*parts: RenderableType, saved: object = "", last: str = "") -> None:
 
 @contextmanager
 def delivering(saved: object = "") -> Iterator[None]:
-    """Says in one line that standard output takes nothing more (its disk is full, say).
+    """Report in one line that standard output cannot be written to (a full disk, say).
 
     Args:
         saved: Where the results are on disk.
@@ -180,13 +180,13 @@ def delivering(saved: object = "") -> Iterator[None]:
 
 
 def written(paths: Iterable[Path]) -> str:
-    """Returns "written: a.json, b.csv" of the files that there are; empty for none."""
+    """Return "written: a.json, b.csv" of the files that there are; empty for none."""
     names = ", ".join(line(path) for path in paths if path.exists())
     return f"written: {names}" if names else ""
 
 
 def outcome(report: Report) -> str:
-    """Says where a run's report lies and which of its files to ship.
+    """Return the place of a run's report, and its file to ship, in one line.
 
     Validation data choose, as `compress.measure.verdict` says. Of a search alone it is the
     best model of the front, which is not compressed yet.
@@ -241,14 +241,14 @@ def _model(report: SearchReport) -> str:
 
 
 class _ConsoleLog(logging.Handler):
-    """Prints log lines above the progress bars."""
+    """A log handler that prints above the progress bars."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Prints one line as it is; one that cannot be printed stands in log.txt."""
+        """Print one line as it is; one that cannot be printed stands in log.txt."""
         with contextlib.suppress(OSError):
             self._console.print(Text(line(record.getMessage())), soft_wrap=True)
 
@@ -259,7 +259,7 @@ class TimeLeft(ProgressColumn):
     max_refresh = 0.5
 
     def render(self, task: Task) -> Text:
-        """Returns "0:01:30 left"."""
+        """Return "0:01:30 left"."""
         seconds = self.seconds(task)
         if seconds is None:
             return Text("")
@@ -267,7 +267,7 @@ class TimeLeft(ProgressColumn):
 
     @staticmethod
     def seconds(task: Task) -> float | None:
-        """Returns the estimate in seconds; None where there is none.
+        """Return the estimate in seconds; None where there is none.
 
         What came in one piece (a finished job of several) says how long the next piece takes: the
         estimate counts down from when it came, and ends when the next one is late.
@@ -292,7 +292,7 @@ class RichDisplay(Display):
         self._steps = False
 
     def phase(self, title: str, done: int, total: int, *, steps: bool = False) -> None:
-        """Begins a phase; see `search.engines.Display`."""
+        """Begin a phase; see `search.engines.Display`."""
         for task in (*self._workers.values(), *([] if self._main is None else [self._main])):
             self._progress.remove_task(task)
         self._workers, self._shares, self._done, self._steps = {}, {}, done, steps
@@ -300,12 +300,12 @@ class RichDisplay(Display):
         self._main = self._progress.add_task(line(title), total=total, completed=done, begun=done)
 
     def advance(self, done: int, total: int) -> None:
-        """Says how many jobs are finished."""
+        """Show how many jobs are finished."""
         self._done = done
         self._refresh()
 
     def worker(self, index: int, text: str, share: float) -> None:
-        """Says what a worker does."""
+        """Show a worker's activity."""
         if index not in self._workers and len(self._workers) < MOST_SHOWN:
             self._workers[index] = self._progress.add_task("", total=1.0)
         task = self._workers.get(index)
@@ -318,13 +318,13 @@ class RichDisplay(Display):
         self._refresh()
 
     def _refresh(self) -> None:
-        """Counts jobs in hand by their share where that is known."""
+        """Count jobs in hand by their share where that is known."""
         if self._main is not None:
             in_hand = 0.0 if self._steps else sum(self._shares.values())
             self._tell(self._main, self._done + in_hand)
 
     def _tell(self, task: TaskID, completed: float) -> None:
-        """Moves a bar, and notes when."""
+        """Move a bar, and note the time."""
         (bar,) = (item for item in self._progress.tasks if item.id == task)
         if bar.completed != completed:
             self._progress.update(task, completed=completed, told=bar.elapsed or 0.0)
@@ -332,7 +332,7 @@ class RichDisplay(Display):
 
 @contextmanager
 def display() -> Iterator[RichDisplay]:
-    """Shows progress and log lines on standard error while the context lasts."""
+    """Show progress and log lines on standard error while the context lasts."""
     # a descriptor of our own: libraries' chatter on 2 is captured now and then
     with os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace") as stream:
         console = Console(file=stream, markup=False, emoji=False)

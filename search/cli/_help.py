@@ -58,7 +58,7 @@ _USAGE: type[Exception] = typer.BadParameter.__bases__[0]
 
 
 def command_group(name: str, text: str) -> typer.Typer:
-    """Returns commands below one name.
+    """Return commands below one name.
 
     Args:
         name: As users type it.
@@ -75,7 +75,7 @@ def command_group(name: str, text: str) -> typer.Typer:
 def add_command(
     app: typer.Typer, name: str, function: Callable[..., None], basic: Sequence[str] = ()
 ) -> None:
-    """Adds a command whose help comes in groups.
+    """Add a command whose help comes in groups.
 
     Args:
         app: Of paretune, or a group of commands in it.
@@ -98,7 +98,7 @@ class _Command(TyperCommand):
     basic: ClassVar[tuple[str, ...]] = ()
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Writes the options that matter first, or all of them by group."""
+        """Write the options that matter first, or all of them by group."""
         params = [item for item in self.get_params(ctx) if not getattr(item, "hidden", False)]
         options = {item.name: item for item in params if item.param_type_name == "option"}
         arguments = [item for item in params if item.param_type_name == "argument"]
@@ -139,14 +139,14 @@ class Commands(TyperGroup):
     """A group of commands; of paretune's own, errors take one line."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Writes each command with its first sentence in full."""
+        """Write each command with its first sentence in full."""
         named = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         rows = [(name, (item.help or "").partition("\n")[0]) for name, item in named if item]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Finds the command that was named.
+        """Find the command that was named.
 
         Raises:
             InputError: There is none of this name.
@@ -165,7 +165,7 @@ class Commands(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        """Runs the command line; words that it cannot take are told in one line."""
+        """Run the command line; words that it cannot take are told in one line."""
 
         def run() -> Any:
             return super(Commands, self).main(
@@ -187,7 +187,7 @@ class Commands(TyperGroup):
 
 
 def _told(error: Any) -> int:
-    """Says in one line what typer does not understand, and returns the exit code."""
+    """Print a usage error in one line, and return the exit code."""
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         return int(error.exit_code)
@@ -214,7 +214,7 @@ def _find_removed(flag: str) -> RemovedOption | None:
 
 
 def _nearest(name: str, params: Sequence[Any]) -> str:
-    """Returns the option that was probably meant; empty where nothing is near."""
+    """Return the option with the nearest name; empty: none is near."""
     known = [flag for item in params if not getattr(item, "hidden", False) for flag in item.opts]
     meant = SYNONYMS.get(name)
     if meant in known:
@@ -244,7 +244,7 @@ _HELP_ALL = inspect.Parameter(
 
 
 def _with_help_all(function: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the option `--help-all`."""
+    """Give a command the option `--help-all`."""
 
     def command(**values: Any) -> None:
         values.pop(_HELP_ALL.name, None)  # typer hands over even what it should not expose

@@ -49,7 +49,7 @@ VALUES: dict[str, Names] = {
 
 
 def list_words(leaf: PlanField) -> Names | None:
-    """Return what lists the words that an option takes; None: it takes anything.
+    """Return a function that lists an option's words; None: the option takes any text.
 
     A table of plug-ins is asked when the shell asks: it may have got new names since.
     """
@@ -62,7 +62,7 @@ def list_words(leaf: PlanField) -> Names | None:
 def own_option(
     name: str, kind: Any, flag: str, metavar: str, text: str, group: str | None = None
 ) -> inspect.Parameter:
-    """Returns an option of a command that is no field of its plan; None stands for "not given".
+    """Return an option of a command that is no field of its plan; None stands for "not given".
 
     Args:
         name: In Python.
@@ -90,7 +90,7 @@ def plan_command(
     refused: Mapping[str, str] | None = None,
     under: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
 ) -> Callable[..., None]:
-    """Makes a typer command whose options are the plan's fields.
+    """Make a typer command whose options are the plan's fields.
 
     Each field has one option, its first flag: the same word in every command.
 
@@ -140,7 +140,7 @@ def plan_command(
 
 
 def read_plan_file(path: Path) -> dict[str, Any]:
-    """Reads a plan's sections from TOML.
+    """Read a plan's sections from TOML.
 
     Raises:
         InputError: The file is missing or no TOML.
@@ -167,7 +167,7 @@ _PLAN_FILE = own_option(
 def _rename(
     chosen: dict[str, Any], old: Mapping[str, str], refused: Mapping[str, str]
 ) -> dict[str, str]:
-    """Puts values that were given under old names where they belong.
+    """Put values that were given under old names where they belong.
 
     Returns:
         The old names that were given, with today's.
@@ -205,7 +205,7 @@ def _hidden(name: str) -> inspect.Parameter:
 
 
 def _parameter(leaf: PlanField, groups: Mapping[str, str]) -> inspect.Parameter:
-    """Returns the option of one field; None stands for "not given"."""
+    """Return the option of one field; None stands for "not given"."""
     kind, names = kind_of(leaf.hint)[0], list_words(leaf)
     several = typing.get_origin(kind) is tuple
     metavar = "LIST" if several else _METAVARS.get(kind, "TEXT")
@@ -230,7 +230,7 @@ def _parameter(leaf: PlanField, groups: Mapping[str, str]) -> inspect.Parameter:
 
 
 def completer(names: Names, several: bool) -> Callable[[str], list[str]]:
-    """Returns what typer asks for values.
+    """Return the function that typer calls for the completions of a value.
 
     Args:
         names: Called when the shell asks.

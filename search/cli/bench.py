@@ -1,4 +1,4 @@
-"""`paretune bench`, `inspect` and `latency-table`: what models cost, here and on other devices."""
+"""`paretune bench`, `inspect` and `latency-table`: costs of models, here and on other devices."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def bench(models: list[Path], plan: BenchPlan) -> None:
 
 
 def render_bench(result: object) -> RenderableType:
-    """Returns the table, what was skipped, the verdicts and the conditions."""
+    """Return the table, what was skipped, the verdicts and the conditions."""
     from compress.benchmarking import BenchResult
     from compress.report.terminal import Grid, said
 

@@ -63,7 +63,7 @@ class Server(ThreadingMixIn, WSGIServer):
 
 
 def make_dashboard(path: Path, port: int) -> Server:
-    """Returns a server of the run's study that is bound to this machine, not yet serving.
+    """Return a server of the run's study that is bound to this machine, not yet serving.
 
     Args:
         path: The run's folder.
@@ -140,7 +140,7 @@ def for_this_machine(application: App) -> App:
 
 
 def read_only(application: App) -> App:
-    """Refuses every request that could change the study: a run may be writing to it."""
+    """Refuse every request that could change the study: a run may be writing to it."""
 
     def guarded(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
@@ -157,10 +157,10 @@ def read_only(application: App) -> App:
 
 
 class _Quiet(WSGIRequestHandler):
-    """Prints no line a request."""
+    """A request handler that logs nothing."""
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
 
 storage = command_group("storage", "Serve a study's database to many workers.")

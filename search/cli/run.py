@@ -217,7 +217,7 @@ def report(
 
 
 def under(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns the sections of the recipe that was named.
+    """Return the sections of the named recipe.
 
     Raises:
         InputError: There is none, or the file of a new one ends otherwise than in .toml.
@@ -231,7 +231,7 @@ def under(given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def print_report(report: Report) -> None:
-    """Prints the report's tables on standard output, then where the page is and what to ship."""
+    """Print the report's tables on standard output, then where the page is and what to ship."""
     from compress.report import render_tables
 
     page = report.folder / "report.html"
@@ -239,7 +239,7 @@ def print_report(report: Report) -> None:
 
 
 def _crew(where: Sequence[Any], shown: RichDisplay) -> Workers | None:
-    """Returns who trains nets beside this process, where options name somebody.
+    """Return the worker processes that the options ask for; None: none.
 
     Args:
         where: Values of --workers and of the engine's options; None: not given.

@@ -1,4 +1,4 @@
-"""`paretune space describe NAME`: what a search space holds for a data set."""
+"""`paretune space describe NAME`: parameters and size of a search space, for a data set."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def describe(
 
 
 def render_description(found: Description) -> RenderableType:
-    """Returns the table of parameters, the size of the space, and what its models cost."""
+    """Return the table of parameters, the size of the space, and what its models cost."""
     from compress.report.terminal import ELSEWHERE, Grid, said
 
     shape = " x ".join(str(size) for size in found.input_shape)

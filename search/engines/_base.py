@@ -1,4 +1,4 @@
-"""What an engine is, the jobs that its workers get, and who shows how far they are."""
+"""The interface of engines, the queue of their jobs, and the display of progress."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ class Crew:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Arguments of a worker process that say what it may take."""
+        """Arguments of a worker process: its CPU threads and its memory."""
         memory = () if self.memory is None else ("--memory", str(self.memory))
         return ("--threads", str(self.threads), *memory)
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What is asked of an engine.
+    """The workers that a command asks an engine for.
 
     Attributes:
         options: The engine's own.
@@ -78,7 +78,7 @@ class Demand:
 
     @classmethod
     def of(cls, plan: SearchPlan) -> Demand:
-        """Returns what a run's plan asks for."""
+        """Return the demand of a run's plan."""
         from search.spaces import Around
 
         search = plan.search
@@ -91,7 +91,7 @@ class Demand:
 
 @dataclass(frozen=True)
 class Order:
-    """What a pool is made for.
+    """The run that a pool works for.
 
     Attributes:
         folder: The run's; workers read the plan from it, and write to it.
@@ -117,7 +117,7 @@ class Engine(Protocol):
     remote: bool
 
     def crew(self, demand: Demand) -> Crew:
-        """Returns the workers that are had; nothing has been written yet.
+        """Return the workers that are available; nothing has been written yet.
 
         Raises:
             InputError: They cannot be had: an address that nobody answers at, say.
@@ -125,15 +125,15 @@ class Engine(Protocol):
         ...
 
     def pool(self, order: Order) -> AbstractContextManager[Pool]:
-        """Returns the workers, once the data are where `SearchFolder.shared` says."""
+        """Return the workers, once the data are where `SearchFolder.shared` says."""
         ...
 
 
 class Display:
-    """Shows how far a run is; this one shows nothing."""
+    """A display of a run's progress; this one shows nothing."""
 
     def phase(self, title: str, done: int, total: int, *, steps: bool = False) -> None:
-        """Begins a phase of `total` jobs, `done` of which are finished.
+        """Begin a phase of `total` jobs, `done` of which are finished.
 
         Args:
             title: Of the phase.
@@ -144,14 +144,14 @@ class Display:
         """
 
     def advance(self, done: int, total: int) -> None:
-        """Says how many jobs of the phase are finished."""
+        """Show how many jobs of the phase are finished."""
 
     def worker(self, index: int, text: str, share: float) -> None:
-        """Says what a worker does and how far it is, in [0, 1]; empty text: idle."""
+        """Show a worker's activity and its progress, in [0, 1]; empty text: idle."""
 
 
 class JobQueue:
-    """Gives out jobs in their order, shows their progress and counts those that are over.
+    """A queue of jobs that shows their progress and counts those that are over.
 
     Args:
         display: Shows progress.
@@ -170,16 +170,16 @@ class JobQueue:
         self._lost = Counter[tuple[str, int]]()
 
     def next_job(self) -> Job | None:
-        """Returns the next job, or None while there is none to give."""
+        """Return the next job, or None while there is none to give."""
         return self._pending.pop(0) if self._pending else None
 
     def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Shows progress; called for what a worker says of its running job."""
+        """Show progress; called for each message of a worker about its running job."""
         if message["kind"] == messages.PROGRESS:
             self._display.worker(worker, message["text"], message["share"])
 
     def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
-        """Notes a job whose worker died; one whose node was lost runs again.
+        """Note a job whose worker died; one whose node was lost runs again.
 
         Args:
             worker: Its index.
@@ -198,7 +198,7 @@ class JobQueue:
         self.end(worker)
 
     def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Counts a job, and says what came of it."""
+        """Count a finished job, and log its result."""
         if "error" in message:
             self._fail(job, message["error"], message.get("diverged", False))
         else:
@@ -206,15 +206,15 @@ class JobQueue:
         self.end(worker)
 
     def _say(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Logs what came of a job."""
+        """Log the result of a job."""
         raise NotImplementedError
 
     def _fail(self, job: Job, reason: str, diverged: bool = False) -> None:
-        """Notes why a job failed."""
+        """Note why a job failed."""
         raise NotImplementedError
 
     def end(self, worker: int) -> None:
-        """Counts a job that is over."""
+        """Count a job that is over."""
         self.done += 1
         self._display.worker(worker, "", 0.0)
         self._display.advance(self.done, self.total)

@@ -38,7 +38,7 @@ MAX_UNCLAIMED = 3
 def search_front(
     folder: SearchFolder, plan: SearchPlan, data: Dataset, pool: Pool, display: Display
 ) -> None:
-    """Gives out trials until the search is over.
+    """Give out trials until the search is over.
 
     Raises:
         RunFailed: No candidate could be trained.
@@ -76,7 +76,7 @@ def search_front(
 
 
 def nothing_trained(candidates: list[Candidate], plan: SearchPlan) -> str:
-    """Says why no candidate was trained: the first failure, or limits that none met."""
+    """Explain why no candidate was trained: the first failure, or limits that none met."""
     failed = [item for item in candidates if item.state == FAILED]
     if failed:
         return f"No candidate could be trained. The first failed: {failed[0].reason}."
@@ -93,7 +93,7 @@ def nothing_trained(candidates: list[Candidate], plan: SearchPlan) -> str:
 
 
 def train_finally(folder: SearchFolder, plan: SearchPlan, pool: Pool, display: Display) -> None:
-    """Trains the front's candidates anew and settles which of the trainings go on."""
+    """Train the front's candidates anew, and choose the training of each that goes on."""
     front = [item.id for item in going_on(folder.read_candidates(), plan)]
     handler = FinalJobs(folder, plan, front, display, _teachers_of_parts(plan))
     LOG.info(
@@ -113,7 +113,7 @@ def train_finally(folder: SearchFolder, plan: SearchPlan, pool: Pool, display: D
 
 
 def _teachers_of_parts(plan: SearchPlan) -> tuple[Path, ...]:
-    """Returns who teaches sub-networks that were judged untrained: the whole, unless others do."""
+    """Return the teachers of sub-networks that were judged untrained; default: the whole model."""
     if not plan.search.no_train:
         return ()
     if not plan.distill.teacher.automatic:
@@ -126,7 +126,7 @@ def _teachers_of_parts(plan: SearchPlan) -> tuple[Path, ...]:
 def compress_front(
     folder: SearchFolder, plan: SearchPlan, pool: Pool, display: Display, past: Past
 ) -> list[str]:
-    """Compresses what of the front is not yet; returns what failed, with reasons."""
+    """Compress the candidates of the front, and return the failures with their reasons."""
     members = going_on(folder.read_candidates(), plan)
     front = [item.id for item in members]
     teachers = list(plan.distill.teacher.files)
@@ -147,7 +147,7 @@ def compress_front(
 
 
 class SearchJobs(JobQueue):
-    """Gives out trials until enough are trained, ends them in the study and counts them.
+    """Trials: given out until enough are trained, ended in the study, and counted.
 
     Args:
         folder: The run's.
@@ -183,7 +183,7 @@ class SearchJobs(JobQueue):
         return sum(item.is_trial for item in self.candidates)
 
     def next_job(self) -> Job | None:
-        """Returns a trial while the budget lasts; `over` says why there is none."""
+        """Return a trial while the budget lasts; `over` says why there is none."""
         untrained = len(self.candidates) - self.ended
         self.over = self._budget.over(self.candidates, self._running)
         if not self.over and untrained >= self._max_untrained:
@@ -205,7 +205,7 @@ class SearchJobs(JobQueue):
         }
 
     def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Tells of a candidate, or queues one again for which memory was short."""
+        """Tell the study of a candidate, or queue it again where memory was short."""
         self._running -= 1
         self._display.worker(worker, "", 0.0)
         if "fault" in message:
@@ -217,7 +217,7 @@ class SearchJobs(JobQueue):
             self._tell(Candidate.from_json(message["candidate"]))
 
     def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
-        """Fails the trial of a worker that died.
+        """Fail the trial of a worker that died.
 
         One that was killed is tried again: systems that run out of memory kill. So is one whose
         node was lost.
@@ -242,7 +242,7 @@ class SearchJobs(JobQueue):
             self._tell(self._failed(number, seed, how if how.startswith(OVERDUE) else reason))
 
     def _begin_again(self, number: int, seed: int, reason: str, count: str) -> None:
-        """Queues a trial again, or counts it: failed, or as its record says that there is now.
+        """Queue a trial again, or count it: as failed, or by the record that it has by now.
 
         One for which memory was short runs with no other beside it. A candidate that is too big for
         the machine fails alone, too; one that was only unlucky in its company does not.
@@ -273,7 +273,7 @@ class SearchJobs(JobQueue):
             LOG.info("candidate %s will run with nothing beside it", candidate_id(again))
 
     def _failed(self, number: int, seed: int, reason: str) -> Candidate:
-        """Records a failure; what is on disk in full is never lost, and stays what it is."""
+        """Record a failure, and return the candidate's record: an earlier one stays."""
         choices = dict(self._study.get_trials(deepcopy=False)[number].params)
         candidate = Candidate(
             candidate_id(number), FAILED, choices, seed, reason, ended=time.time()
@@ -281,7 +281,7 @@ class SearchJobs(JobQueue):
         return self._folder.write_candidate(candidate)
 
     def _tell(self, item: Candidate) -> None:
-        """Ends a recorded candidate's trial in the study, and counts it: nobody else does."""
+        """End a recorded candidate's trial in the study, and count it: nobody else does."""
         studies.tell(self._study, item, self._plan)
         self.candidates.append(item)
         self._budget.save()
@@ -297,7 +297,7 @@ class SearchJobs(JobQueue):
 
 
 class FinalJobs(JobQueue):
-    """Gives out the final trainings of the front, all seeds of the largest model first.
+    """Final trainings of the front, all seeds of the largest model first.
 
     Args:
         folder: The run's folder.
@@ -342,7 +342,7 @@ class FinalJobs(JobQueue):
 
 
 class CompressJobs(JobQueue):
-    """Gives out the models to compress, largest first, and collects failures."""
+    """Models to compress, largest first, and their failures."""
 
     def __init__(
         self,

@@ -27,12 +27,12 @@ FORKED_FROM = 100_000_000
 
 
 class LocalEngine:
-    """Runs workers as processes of this machine; see `search.engines.Engine`."""
+    """An engine whose workers are processes of this machine; see `search.engines.Engine`."""
 
     remote = False
 
     def crew(self, demand: Demand) -> Crew:
-        """Returns a worker a GPU, or a worker a core.
+        """Return one worker per GPU, or one per core.
 
         On the CPU small networks keep one core busy and two cores half busy, so there is a
         worker a core (8 at most; each holds TensorFlow).
@@ -52,7 +52,7 @@ class LocalEngine:
         return Crew(count, threads, place, gpus, memory=memory_of_each(count))
 
     def pool(self, order: Order) -> LocalPool:
-        """Returns the workers; each is started when there is a job for it."""
+        """Return the workers; each is started when there is a job for it."""
         return LocalPool(order)
 
 
@@ -92,7 +92,7 @@ class LocalPool(Pool):
 
 
 class ProcessLink:
-    """A worker process that this one starts, and what it says.
+    """A worker process that this one starts, and its messages.
 
     Args:
         words: Arguments of `search.engines.worker`.
@@ -137,17 +137,17 @@ class ProcessLink:
                 messages.send(self._process.stdin, **message)
 
     def kill(self) -> None:
-        """Kills it, and its fork with it."""
+        """Kill the process, and its fork with it."""
         linux.kill_group(self._process.pid)
 
     def how(self) -> str:
-        """Returns its exit code or signal."""
+        """Return the process's exit code or signal."""
         code = self._process.wait()
         self._close_input()
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
     def end(self) -> None:
-        """Tells it to quit, and kills it where it does not."""
+        """Ask the process to quit, and kill it where it does not."""
         self.send({"kind": messages.QUIT})
         self._close_input()
         self._process.terminate()
@@ -158,14 +158,14 @@ class ProcessLink:
             self._process.wait()
 
     def _close_input(self) -> None:
-        """Closes what it reads from; one that is gone takes nothing more."""
+        """Close the process's standard input; one that is gone takes nothing more."""
         if self._process.stdin:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
 
 
 def card_of(worker: int, gpus: int, visible: str | None) -> str:
-    """Returns what `CUDA_VISIBLE_DEVICES` is for a worker: one card, round robin.
+    """Return a worker's `CUDA_VISIBLE_DEVICES`: one card, round robin.
 
     Args:
         worker: Its index, from 0.
@@ -178,7 +178,7 @@ def card_of(worker: int, gpus: int, visible: str | None) -> str:
 
 
 def sharers(worker: int, workers: int, gpus: int) -> int:
-    """Returns how many workers compute on this worker's card, itself included."""
+    """Return how many workers compute on this worker's card, itself included."""
     return len(range(worker % gpus, workers, gpus))
 
 

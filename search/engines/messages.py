@@ -1,4 +1,4 @@
-"""What the run's process and its workers say to each other: one JSON object a line."""
+"""Messages between a run's process and its workers: one JSON object a line."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ DIED, FATAL = "died", "fatal"
 
 
 def send(stream: IO[str], kind: str, **content: Any) -> None:
-    """Writes one message."""
+    """Write one message."""
     stream.write(json.dumps({"kind": kind, **content}) + "\n")
     stream.flush()
 
 
 def parse(line: str) -> dict[str, Any] | None:
-    """Reads one message; None for a line that is none (torn by a kill)."""
+    """Read one message; None for a line that is none (torn by a kill)."""
     try:
         content = json.loads(line)
     except ValueError:

@@ -18,8 +18,9 @@ from search.engines._base import LOST, OVERDUE, Job, JobQueue, Order
 MAX_GROWTH = 2**30
 """A worker whose memory has grown by this many bytes is renewed (TensorFlow gives none back)."""
 MAX_JOBS = 40
-KILLED_STARTS = 3
-"""A worker that is killed while it starts is replaced so many times in a row."""
+KILLED_STARTS, LOST_STARTS = 3, 20
+"""A worker that is killed while it starts, or whose node is lost, is replaced so many times in a
+row."""
 
 Tell = Callable[[dict[str, Any] | None], None]
 """Takes a worker's message; None: it has ended."""
@@ -29,25 +30,25 @@ class Link(Protocol):
     """The pool's end of one worker process."""
 
     def send(self, message: Job) -> None:
-        """Sends it a message; one that has just died takes none, and its end is on the way."""
+        """Send the worker a message; one that has just died takes none, and its end will come."""
         ...
 
     def kill(self) -> None:
-        """Ends it at once, with what it has started; its end comes as an event."""
+        """Kill the worker at once, with what it has started; its end comes as an event."""
         ...
 
     def end(self) -> None:
-        """Ends it between two jobs; nothing more is heard of it."""
+        """End the worker between two jobs; nothing more is heard of it."""
         ...
 
     def how(self) -> str:
-        """Says how it ended: "exit code 1", "signal SIGKILL", `LOST`."""
+        """Return how the worker ended: "exit code 1", "signal SIGKILL", `LOST`."""
         ...
 
 
 @dataclass
 class Slot:
-    """One worker after another: the one of now, the job in hand, its memory."""
+    """A place for one worker after another: the present one, its job in hand, its memory."""
 
     index: int
     link: Link | None = None
@@ -66,7 +67,7 @@ class Slot:
 
 
 class Pool:
-    """Runs jobs on workers until none is left.
+    """A pool of workers that runs jobs until none is left.
 
     A worker is renewed between jobs when its memory has grown; one that dies (out of
     memory, crash, kill, with its node) costs its job only and is replaced.
@@ -77,11 +78,9 @@ class Pool:
     Attributes:
         AHEAD: Workers are started before there is a job for them, and get one when they are
             ready. A job then never waits for a worker that may not come.
-        LOST_STARTS: So many workers of a slot may be lost in a row before they are ready.
     """
 
     AHEAD: ClassVar[bool] = False
-    LOST_STARTS: ClassVar[int] = KILLED_STARTS
 
     def __init__(self, order: Order) -> None:
         self._order, self._folder = order, order.folder
@@ -92,17 +91,17 @@ class Pool:
         self.device_text = ""
 
     def _open(self, index: int, tell: Tell) -> Link:
-        """Starts the worker of a slot; `tell` may be called by any thread."""
+        """Start the worker of a slot; `tell` may be called by any thread."""
         raise NotImplementedError
 
     def _sent(self, job: Job) -> Job:
         return job
 
     def _wait(self, handler: JobQueue) -> None:
-        """Called while nothing happens: twice a second."""
+        """React to half a second without an event."""
 
     def run(self, handler: JobQueue) -> None:
-        """Feeds `handler`'s jobs to the workers until it gives none and all are idle.
+        """Feed `handler`'s jobs to the workers until it gives none and all are idle.
 
         Raises:
             RunFailed: A worker cannot even start.
@@ -121,7 +120,7 @@ class Pool:
                 self._handle(slot, message, handler)
 
     def _end_overdue(self) -> None:
-        """Kills workers whose job has run over its time; their end comes as an event."""
+        """Kill workers whose job has run over its time; their end comes as an event."""
         for slot in self._slots:
             if slot.link is not None and time.monotonic() > slot.deadline:
                 slot.deadline, slot.overdue = math.inf, True
@@ -167,7 +166,7 @@ class Pool:
             self._feed(slot, handler)
 
     def _feed(self, slot: Slot, handler: JobQueue) -> None:
-        """Gives an idle worker its next job, renewing or starting the process first."""
+        """Give an idle worker its next job, renewing or starting the process first."""
         if slot.job is not None:
             return
         grown = slot.memory - slot.first_memory > MAX_GROWTH
@@ -214,9 +213,12 @@ class Pool:
         if slot.started:
             self._lost(slot, how, handler)
             return
-        was_killed = how.startswith("signal ")
-        if not (was_killed or how == LOST) or slot.lost_starts == self.LOST_STARTS:
-            remedy = " If memory ran out, give fewer --workers." if was_killed else ""
+        most, remedy = 0, ""
+        if how == LOST:
+            most, remedy = LOST_STARTS, " Nodes were lost one after another: see `ray status`."
+        elif how.startswith("signal "):
+            most, remedy = KILLED_STARTS, " If memory ran out, give fewer --workers."
+        if slot.lost_starts >= most:
             raise RunFailed(
                 f"A worker process could not start ({how}).{remedy} See "
                 f"'{self._log_of(slot.index)}'."
@@ -231,7 +233,7 @@ class Pool:
         return self._folder.path / "workers.log"
 
     def _lost(self, slot: Slot, how: str, handler: JobQueue) -> None:
-        """Tells of a job that ended with its process, and gives the slot its next."""
+        """Report a job that ended with its process, and give the slot its next."""
         job, claimed, slot.job, slot.claimed = slot.job, slot.claimed, None, None
         if job is not None:
             LOG.info("worker %d died (%s); it is replaced", slot.index, how)
@@ -247,7 +249,7 @@ class Pool:
             link.end()
 
     def stop(self) -> None:
-        """Ends all workers, whatever they are doing."""
+        """End all workers, whatever they are doing."""
         for slot in self._slots:
             if slot.link is not None and slot.job is not None:
                 slot.link.kill()

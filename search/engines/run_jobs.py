@@ -1,4 +1,4 @@
-"""What workers do with their jobs: trials, final trainings, compressions, nets of a `shrink`."""
+"""The jobs of workers: trials, final trainings, compressions, nets of a `shrink`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from search.study.study import ask
 
 
 class Worker(ABC):
-    """A worker with its plan and its data; what it does is its subclass's.
+    """A worker with its plan and its data; a subclass does its jobs.
 
     Args:
         folder: The run's folder; the plan is read from it.
@@ -82,15 +82,15 @@ class Worker(ABC):
         return data
 
     def progress(self, text: str, share: float) -> None:
-        """Reports how far the current job is."""
+        """Report the progress of the current job."""
         messages.send(self._out, messages.PROGRESS, text=text, share=share)
 
     @abstractmethod
     def do(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Does one job and returns what the parent wants to know of it."""
+        """Do one job, and return its result for the parent."""
 
     def taught_by(self, paths: list[str]) -> LoadedTeachers:
-        """Returns the teachers; those of the last job, which are nearly always the same."""
+        """Return the teachers; those of the last job, which are nearly always the same."""
         if self._teachers is None or self._teachers[0] != paths:
             files = [self.folder.brought(Path(path)) for path in paths]
             self._teachers = paths, seeded_teachers(files, self.data, self.plan)
@@ -105,7 +105,7 @@ class RunWorker(Worker):
     _study: Any = None
 
     def do(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Does one job and returns what the parent wants to know of it."""
+        """Do one job, and return its result for the parent."""
         if job["kind"] == messages.TRIAL:
             return self._trial(job.get("number"))
         return self._final(job) if job["kind"] == messages.FINAL else self._compress(job)
@@ -214,7 +214,7 @@ class NetWorker(Worker):
     _shop: Workshop | None = None
 
     def do(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Trains a net, unless one before that was lost has; its record says so then."""
+        """Train a net, unless one before that was lost has; its record says so then."""
         name = job["name"]
         try:
             shop = self._workshop(job)
@@ -227,7 +227,7 @@ class NetWorker(Worker):
         return {"name": name}
 
     def _workshop(self, job: dict[str, Any]) -> Workshop:
-        """Returns what trains nets of the job's model: made once, behind the fork."""
+        """Return the builder of nets of the job's model: made once, behind the fork."""
         if self._shop is None:
             file = Path(job["file"])
             work = Work(self.data, self.plan, self.device, self.progress)
@@ -237,7 +237,7 @@ class NetWorker(Worker):
 
 
 def failed(error: Exception) -> str:
-    """Returns why a job after the search failed.
+    """Return the reason for which a job after the search failed.
 
     Raises:
         RunFailed: Every other would, too: the machine lacks space, a store does not answer.
@@ -252,6 +252,6 @@ def failed(error: Exception) -> str:
 
 
 def short(error: Exception) -> str:
-    """Returns an error's first line, with its kind."""
+    """Return an error's first line, with its kind."""
     first = (str(error).strip() or repr(error)).splitlines()[0]
     return hidden(f"{type(error).__name__}: {first}")

@@ -1,4 +1,4 @@
-"""A worker process: loads the data once, then does the jobs it is sent until told to quit.
+"""A worker process: loads the data once, then does jobs until it is told to quit.
 
 Started as `search.engines.worker FOLDER --device D --threads N --sharers M` through
 `compress.core.lifeline`: when the parent dies so does the worker, also while it still
@@ -45,7 +45,7 @@ MAX_FORK_GROWTH = 48 * 2**20
 
 
 def _listen(jobs: queue.Queue[dict[str, Any]]) -> None:
-    """Queues what comes in; ends the process at once when the parent is gone."""
+    """Queue incoming messages; end the process at once when the parent is gone."""
     for line in sys.stdin:
         message = messages.parse(line)
         if message is not None:
@@ -57,7 +57,7 @@ def _listen(jobs: queue.Queue[dict[str, Any]]) -> None:
 
 
 def _serve(worker: Worker, out: TextIO, forked: bool) -> int:
-    """Does jobs until told to quit or, in a fork, until memory has grown."""
+    """Do jobs until told to quit or, in a fork, until memory has grown."""
     if forked:
         from compress.exporting import converter
 
@@ -86,7 +86,7 @@ def _serve(worker: Worker, out: TextIO, forked: bool) -> int:
 
 
 def _explain(error: Exception) -> ParetuneError:
-    """Returns what ends the run, with the remedy; raises an error that is a fault of the code."""
+    """Return the error that ends the run, with its remedy; raise one of the code itself."""
     fault = fault_of(error)
     if isinstance(error, ParetuneError):
         return error
@@ -96,7 +96,7 @@ def _explain(error: Exception) -> ParetuneError:
 
 
 def main() -> None:
-    """Runs the worker."""
+    """Run the worker."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", required=True)
@@ -153,7 +153,7 @@ def _work(arguments: argparse.Namespace) -> None:
 
 
 def run_in_forks(work: Callable[[], int], on_death: Callable[[str], None]) -> int:
-    """Runs `work` in one fork after another until one ends for good.
+    """Run `work` in one fork after another until one ends for good.
 
     Args:
         work: Does jobs; returns an exit code, `RENEW` for a fresh fork.

@@ -47,7 +47,7 @@ __all__ = ["SearchReport", "load_report", "render"]
 
 
 def load_report(path: str | Path) -> SearchReport:
-    """Reads a run's folder; nothing is measured or trained.
+    """Read a run's folder; nothing is measured or trained.
 
     Args:
         path: The `--out` folder of `paretune run`, `search` or `compress`.
@@ -62,7 +62,7 @@ def load_report(path: str | Path) -> SearchReport:
 
 
 def render(path: str | Path, *, light: bool = False) -> SearchReport:
-    """Writes report.html, report.json, candidates.csv and pareto.png into a run's folder.
+    """Write report.html, report.json, candidates.csv and pareto.png into a run's folder.
 
     Args:
         path: The `--out` folder of `paretune run`, `search` or `compress`.
@@ -80,7 +80,7 @@ def render(path: str | Path, *, light: bool = False) -> SearchReport:
 
 
 class SearchSection(Section):
-    """What a search adds to a report.
+    """The section of a search in a report.
 
     Args:
         report: Of the run, with at least one candidate or final training.
@@ -95,7 +95,7 @@ class SearchSection(Section):
 
     @cached_property
     def _facts(self) -> SearchFacts:
-        """Computed once a report: forests take a second."""
+        """The figures of the search, computed once a report: forests take a second."""
         return search_facts(self._report)
 
     def known(self, model: str) -> Known:

@@ -260,7 +260,7 @@ def _parallel(report: SearchReport, facts: SearchFacts) -> Chart | None:
 
 
 def _which(chosen: Sequence[Parameter], count: int, ranked: bool) -> str:
-    """Say which of `count` parameters are shown."""
+    """Describe which of `count` parameters are shown."""
     text = f"all {len(chosen)} parameters that vary"
     if count > len(chosen):
         by = "most important" if ranked else "most often asked"
@@ -271,7 +271,7 @@ def _which(chosen: Sequence[Parameter], count: int, ranked: bool) -> str:
 
 
 def _tone(rank: float) -> str:
-    """Returns a colour between pale and dark: the darker, the better."""
+    """Return a colour between pale and dark: the darker, the better."""
     pale, dark = (190, 214, 232), (0, 58, 115)
     mixed = (round(a + (b - a) * rank) for a, b in zip(pale, dark, strict=True))
     return f"rgb({', '.join(map(str, mixed))})"
@@ -280,7 +280,7 @@ def _tone(rank: float) -> str:
 def shown_parameters(
     candidates: Sequence[Candidate], order: Sequence[str], limit: int
 ) -> list[Parameter]:
-    """Chooses the parameters to draw: those that all candidates have first.
+    """Choose the parameters to draw: those that all candidates have first.
 
     Args:
         candidates: What is drawn.
@@ -298,14 +298,14 @@ def shown_parameters(
 
 
 def drawable(candidates: Sequence[Candidate], objectives: Sequence[str]) -> list[Candidate]:
-    """Returns the finished candidates that have all objectives."""
+    """Return the finished candidates that have all objectives."""
     return [item for item in candidates if losses_of(item, objectives) is not None]
 
 
 def crossings(
     candidates: Sequence[Candidate], objectives: Sequence[str], chosen: Sequence[Parameter]
 ) -> tuple[Floats, Floats]:
-    """Returns where each candidate's line crosses each axis, and the rank of its quality.
+    """Return where each candidate's line crosses each axis, and the rank of its quality.
 
     Args:
         candidates: From `drawable`, at least two.
@@ -328,13 +328,13 @@ def crossings(
 
 
 def _numbers(item: Parameter) -> Floats:
-    """Returns the values as they are spaced on the axis."""
+    """Return the values as they are spaced on the axis."""
     low, high = np.nanmin(item.values), np.nanmax(item.values)
     is_log = not item.categories and low > 0 and high / low >= LOG_FROM
     return np.log10(item.values) if is_log else item.values
 
 
 def _scaled(values: Floats) -> Floats:
-    """Returns values on [0, 1]; a half where all are equal."""
+    """Return values on [0, 1]; a half where all are equal."""
     low, high = np.nanmin(values), np.nanmax(values)
     return (values - low) / (high - low) if high > low else np.where(np.isnan(values), values, 0.5)

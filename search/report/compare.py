@@ -1,4 +1,4 @@
-"""The page of a comparison: both fronts, hypervolume, and which run is better where."""
+"""The page of a comparison: both fronts, their hypervolumes, and the better run by cost."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Point:
 
 
 def compare_runs(paths: Sequence[str | Path], out: str | Path) -> Path:
-    """Writes a page on which of some runs is better where.
+    """Write a page that compares runs: their fronts, and the costs at which each is better.
 
     Args:
         paths: The `--out` folders of at least two runs, of the same task.
@@ -139,7 +139,7 @@ def compare_runs(paths: Sequence[str | Path], out: str | Path) -> Path:
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:
-    """Returns the shortest ends of the paths that tell them apart."""
+    """Return the shortest ends of the paths that tell them apart."""
     parts = [path.resolve().parts for path in paths]
     for count in range(1, max(map(len, parts)) + 1):
         found = ["/".join(item[-count:]) for item in parts]
@@ -160,7 +160,7 @@ def _check(runs: Sequence[_Run]) -> None:
 
 
 def _warnings(runs: Sequence[_Run]) -> list[str]:
-    """Says what a comparison of these runs cannot tell."""
+    """Return the warnings of a comparison of these runs."""
     found = []
     if len({run.report.record["facts"].get("data") for run in runs}) > 1:
         found.append(
@@ -177,7 +177,7 @@ def _warnings(runs: Sequence[_Run]) -> list[str]:
 
 
 def _timed(report: SearchReport) -> str:
-    """Says by what and where the times of a run were measured: of its files, else of candidates."""
+    """Describe how and where a run's times were measured: of its files, else of candidates."""
     timed = next((row.latency for row in report.rows if row.latency), None)
     if timed is not None:
         return f"{timed.runtime} on {timed.device}, {timed.threads} threads"
@@ -186,7 +186,7 @@ def _timed(report: SearchReport) -> str:
 
 
 def _joined(runs: Sequence[_Run], kind: str) -> Points | None:
-    """Returns the points of all runs, each under its label; None where one has none."""
+    """Return the points of all runs, each under its label; None where one has none."""
     if kind == "files":
         each = [file_points(run.report) for run in runs]
     else:
@@ -215,7 +215,7 @@ def _joined(runs: Sequence[_Run], kind: str) -> Points | None:
 
 
 def _verdicts(runs: Sequence[_Run], sets: Sequence[Points]) -> Iterator[dict[str, Any]]:
-    """Yields, for each set and each run beside the first, what stands in the table."""
+    """Yield the table's row of each set of points and each run beside the first."""
     first = runs[0]
     for points in sets:
         axes = {axis.key: axis for axis in points.axes}
@@ -250,7 +250,7 @@ def _duel(points: Points, pair: tuple[_Run, _Run], quality: Axis, cost: Axis) ->
 
 
 def _compare_files(pair: tuple[_Run, _Run]) -> Compare:
-    """Return what compares files by test data, which put none of them on a front."""
+    """Return a comparison of files by test data, which put none of them on a front."""
     reports = [run.report for run in pair]
     rows = [{row.artifact.id: row for row in report.rows} for report in reports]
     facts = [report.record["facts"].get("data") for report in reports]
@@ -279,7 +279,7 @@ def _compare_files(pair: tuple[_Run, _Run]) -> Compare:
 def _candidates(
     pair: tuple[_Run, _Run], quality: str, rows: Sequence[Sequence[Mapping[str, Any]]]
 ) -> Compare | None:
-    """Return what compares candidates by validation data; None: the error is not known.
+    """Return a comparison of candidates by validation data; None: the error is not known.
 
     The same data put the best of many on the front: the level is corrected for all pairs.
     """
@@ -298,7 +298,7 @@ def _candidates(
 
 
 def _examples(pair: tuple[_Run, _Run], quality: str) -> tuple[int, int] | None:
-    """Returns how many examples judged a quality of each run; None: it is no share of them."""
+    """Return the number of examples behind a quality of each run; None: it is no share of them."""
     name = quality.removeprefix("val_")
     part = "val" if quality.startswith("val_") else "test"
     if name not in TASKS[pair[0].report.kind].shares:

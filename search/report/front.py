@@ -51,7 +51,7 @@ ESTIMATED = "estimated from times of single layers, measured before the search"
 
 
 def front_section(report: SearchReport) -> dict[str, Any]:
-    """Returns what front.html.j2 shows of it; no rows where there is no front."""
+    """Return the front for front.html.j2; no rows where there is no front."""
     quality, *costs = report.objectives
     return {
         "lead": f"Non-dominated in validation {quality} (up) and {', '.join(costs)} (down). "
@@ -90,7 +90,7 @@ def _cells(report: SearchReport, item: Candidate) -> list[str | Cell]:
 
 
 def front_table(report: SearchReport) -> Grid:
-    """Returns the table for the terminal."""
+    """Return the table for the terminal."""
     quality, *costs = report.objectives
     grid = Grid(
         f"Front: validation {quality} against {' and '.join(costs)}",
@@ -115,7 +115,7 @@ def front_table(report: SearchReport) -> Grid:
 
 
 def _measured_costs(report: SearchReport) -> list[str]:
-    """Returns headings of the measured costs that the search traded against quality."""
+    """Return headings of the measured costs that the search traded against quality."""
     return [
         f"{_MEASURED[cost]}, estimated" if report.is_estimated(cost) else _MEASURED[cost]
         for cost in report.objectives[1:]
@@ -124,7 +124,7 @@ def _measured_costs(report: SearchReport) -> list[str]:
 
 
 def _measured_cells(report: SearchReport, candidate: Candidate) -> list[str]:
-    """Returns a candidate's measured costs, in the order of `_measured_costs`."""
+    """Return a candidate's measured costs, in the order of `_measured_costs`."""
     return [
         formats.cost(cost, getattr(candidate, cost))
         for cost in report.objectives[1:]
@@ -133,7 +133,7 @@ def _measured_cells(report: SearchReport, candidate: Candidate) -> list[str]:
 
 
 def front_panel(axes: Axes, report: SearchReport) -> None:
-    """Draws all trained candidates and the front: quality against the first cost."""
+    """Draw all trained candidates and the front: quality against the first cost."""
     quality, cost = report.objectives[:2]
     trained = [item for item in report.candidates if item.state == COMPLETE]
     rest = [item for item in trained if item.id not in report.front]
@@ -160,7 +160,7 @@ def front_panel(axes: Axes, report: SearchReport) -> None:
 
 
 def final_section(report: SearchReport) -> dict[str, Any]:
-    """Returns what front.html.j2 shows of them; no rows where nothing was trained anew."""
+    """Return the final trainings for front.html.j2; no rows where there are none."""
     quality = report.objectives[0]
     return {
         "lead": FINAL_HOW,
@@ -170,7 +170,7 @@ def final_section(report: SearchReport) -> dict[str, Any]:
 
 
 def final_table(report: SearchReport) -> Grid:
-    """Returns the table for the terminal."""
+    """Return the table for the terminal."""
     quality = report.objectives[0]
     made = Grid(f"Final trainings: {quality}, mean +- deviation", FINAL_HEADS, ("Model",))
     for item in spreads(report):
@@ -208,7 +208,7 @@ class Spread:
 
 
 def spreads(report: SearchReport) -> list[Spread]:
-    """Returns one entry a model, by rising cost as on the front, then those that left it."""
+    """Return one entry a model, by rising cost as on the front, then those that left it."""
     by_model: dict[str, list[Final]] = {}
     for record in report.finals:
         by_model.setdefault(record.model, []).append(record)
@@ -235,7 +235,7 @@ def _mean(values: Sequence[float]) -> tuple[float, float]:
 
 
 def candidates_section(report: SearchReport) -> dict[str, Any]:
-    """Returns what search.html.j2 shows of all candidates."""
+    """Return all candidates for search.html.j2."""
     quality = report.objectives[0]
     return {
         "line": f"{search_line(report)}.",
@@ -251,7 +251,7 @@ def candidates_section(report: SearchReport) -> dict[str, Any]:
 
 
 def candidate_points(report: SearchReport) -> Points:
-    """Returns all candidates."""
+    """Return all candidates as points of the live page."""
     quality, found = report.objectives[0], report.candidates
     known = [
         Axis(key, title, COST, ESTIMATED if report.is_estimated(key) else how, tick, unit)
@@ -313,24 +313,24 @@ def _row(report: SearchReport, item: Candidate) -> dict[str, Any]:
 
 
 def describe_ending(candidate: Candidate) -> str:
-    """Returns how a candidate ended, and why where that is known."""
+    """Describe how a candidate ended, with the reason where there is one."""
     return f"{candidate.state}: {candidate.reason}" if candidate.reason else candidate.state
 
 
 def search_line(report: SearchReport) -> str:
-    """Says how many trials ended how, and how many epochs early endings saved."""
+    """Summarize how trials ended, and the epochs that early stopping saved."""
     trained, all_epochs = epochs_trained(report.candidates, report.epochs)
     saved = f"; {trained:,} of {all_epochs:,} epochs trained" if trained < all_epochs else ""
     return f"{report.summary()}{saved}"
 
 
 def choices_of(candidate: Candidate) -> str:
-    """Returns what the sampler chose, in one line."""
+    """Return a candidate's choices in one line."""
     return ", ".join(f"{key}={formats.plain(value)}" for key, value in candidate.choices.items())
 
 
 def replay_command(report: SearchReport, candidate: Candidate) -> str:
-    """Returns the command that trains a candidate anew with its choices and seed."""
+    """Return the command that trains a candidate anew with its choices and seed."""
     template = str(report.record["shown"].get("replay", ""))
     try:
         words = shlex.split(template)

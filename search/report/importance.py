@@ -33,7 +33,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Share:
-    """What one parameter accounts for.
+    """The share of one parameter in a target.
 
     Attributes:
         value: Share of the target's variance; around 0 where it does not matter.
@@ -48,7 +48,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Importance:
-    """What the parameters account for in one target.
+    """The shares of all parameters in one target.
 
     Attributes:
         target: Name of the quality or cost.
@@ -65,13 +65,13 @@ class Importance:
     missing: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the record as dictionaries and numbers."""
+        """Return the record as dictionaries and numbers."""
         shares = {name: vars(share) for name, share in self.shares.items()}
         return {**vars(self), "shares": shares}
 
 
 def importances(candidates: Sequence[Candidate], objectives: Sequence[str]) -> list[Importance]:
-    """Returns the importance of all parameters for each objective.
+    """Return the importance of all parameters for each objective.
 
     Quality: trials that were trained to the end; its ranks, so that a few failures near
     chance do not outweigh all else. Costs: every trial whose cost is known, trained or not;
@@ -112,7 +112,7 @@ def rank_parameters(found: Sequence[Importance]) -> list[str]:
 def forest_shares(
     columns: Sequence[Parameter], target: Floats, seed: int = 0
 ) -> tuple[float, dict[str, Share]]:
-    """Measures what each parameter accounts for by a random forest on held-out trials.
+    """Measure each parameter's share by a random forest on held-out trials.
 
     A forest is trained on four fifths of the trials and predicts the rest, each fifth in
     turn. A parameter's share is by how much the mean squared error grows when its values
@@ -199,7 +199,7 @@ def _importance(target: str, trials: list[Candidate], values: Floats) -> Importa
 
 
 def _distinct(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Drops later candidates with the same choices: the held-out part must be new."""
+    """Drop later candidates with the same choices: the held-out part must be new."""
     first: dict[str, Candidate] = {}
     for item in candidates:
         first.setdefault(repr(sorted(item.choices.items())), item)
@@ -207,7 +207,7 @@ def _distinct(candidates: Iterable[Candidate]) -> list[Candidate]:
 
 
 def _block(column: Parameter) -> Floats:
-    """Returns (trials, features) of one parameter: its number, or one column a category.
+    """Return (trials, features) of one parameter: its number, or one column a category.
 
     Where it was not asked stands its most usual value: a mark for "not asked" would tell the
     forest about the condition, and take the credit of the parameter that it depends on.
@@ -237,22 +237,22 @@ class Parameter:
 
     @property
     def asked(self) -> npt.NDArray[np.bool_]:
-        """Marks the candidates that were asked for it."""
+        """Mark the candidates that were asked for it."""
         return np.asarray(~np.isnan(self.values), np.bool_)
 
     @property
     def common(self) -> bool:
-        """Tells whether every candidate was asked for it."""
+        """Tell whether every candidate was asked for it."""
         return bool(self.asked.all())
 
     @property
     def varies(self) -> bool:
-        """Tells whether those that were asked differ."""
+        """Tell whether those that were asked differ."""
         return len(np.unique(self.values[self.asked])) > 1
 
 
 def parameters(candidates: Sequence[Candidate]) -> list[Parameter]:
-    """Reads the parameters from the candidates' choices, in order of first appearance.
+    """Read the parameters from the candidates' choices, in order of first appearance.
 
     A parameter is a number if all its values are; booleans, texts and None are categories,
     and so are numbers among them.

@@ -1,4 +1,4 @@
-"""What the report of a search shows, from the run's folder alone, and how the search went."""
+"""The data of a search's report, from the run's folder alone, and figures of its course."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _METHOD = (
 
 @dataclass(frozen=True, repr=False)
 class SearchReport(Report):
-    """Everything that the report of a run shows.
+    """The data of a run's report.
 
     Attributes:
         candidates: All candidates that ended.
@@ -54,7 +54,7 @@ class SearchReport(Report):
     finals: tuple[Final, ...] = ()
 
     def screen(self) -> Summary:
-        """Returns one row a file where there are files, else one a candidate of the front."""
+        """Return one row a file where there are files, else one a candidate of the front."""
         told = (self.summary(), f"report, with intervals: {self.folder / 'report.html'}")
         if self.rows:
             return replace(files_screen(self), lines=told)
@@ -78,7 +78,7 @@ class SearchReport(Report):
         )
 
     def members(self) -> list[Candidate]:
-        """Returns the candidates on the front, in its order."""
+        """Return the candidates on the front, in its order."""
         by_id = {candidate.id: candidate for candidate in self.candidates}
         return [by_id[name] for name in self.front]
 
@@ -95,19 +95,19 @@ class SearchReport(Report):
 
     @property
     def done(self) -> str:
-        """What was done to candidates: "trained", or "judged" where they were not trained."""
+        """The treatment of candidates: "trained", or "judged" where they were not trained."""
         return "judged" if self.record["plan"].get("search", {}).get("no_train") else "trained"
 
     def is_estimated(self, cost: str) -> bool:
-        """Tells whether candidates' costs of a name are estimates."""
+        """Tell whether candidates' costs of a name are estimates."""
         return any(cost in candidate.estimated for candidate in self.candidates)
 
     def count(self, state: str) -> int:
-        """Returns the number of candidates that ended in `state`."""
+        """Return the number of candidates that ended in `state`."""
         return sum(candidate.state == state for candidate in self.candidates)
 
     def summary(self) -> str:
-        """Returns one line on the search: how many trials ended how, and the front."""
+        """Return one line on the search: how many trials ended how, and the front."""
         parts = [f"{self.count(COMPLETE)} candidates {self.done}"]
         if stopped := self.count(STOPPED):
             parts.append(f"{stopped} stopped early")
@@ -120,7 +120,7 @@ class SearchReport(Report):
 
 
 def read_search(folder: SearchFolder) -> SearchReport:
-    """Reads what the report of a run says about its search and its compression.
+    """Read a run's search and compression for its report.
 
     Raises:
         InputError: It is no run's folder, or a record in it is damaged.
@@ -148,7 +148,7 @@ def read_search(folder: SearchFolder) -> SearchReport:
 
 @dataclass(frozen=True)
 class SearchFacts:
-    """How a search went.
+    """Figures of how a search went.
 
     Attributes:
         progress: The front's hypervolume over the trials; None with fewer than two
@@ -165,7 +165,7 @@ class SearchFacts:
     importances: tuple[Importance, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the record as dictionaries, lists and numbers."""
+        """Return the record as dictionaries, lists and numbers."""
         return {
             "epochs_trained": self.epochs_trained,
             "epochs_full": self.epochs_full,
@@ -175,7 +175,7 @@ class SearchFacts:
 
 
 def search_facts(report: SearchReport) -> SearchFacts:
-    """Computes what the report says about the search."""
+    """Compute the report's figures of the search."""
     trained, full = epochs_trained(report.candidates, report.epochs)
     return SearchFacts(
         progress(report.candidates, report.objectives),
@@ -186,7 +186,7 @@ def search_facts(report: SearchReport) -> SearchFacts:
 
 
 def course_section(report: SearchReport, facts: SearchFacts) -> dict[str, Any]:
-    """Return what search.html.j2 shows of how the search went.
+    """Return the course of the search for search.html.j2.
 
     Args:
         report: Of the search.
@@ -233,7 +233,7 @@ def _amount(name: str, value: float) -> str:
 
 
 def importance_section(found: Sequence[Importance]) -> dict[str, Any]:
-    """Returns what search.html.j2 shows of the importance of parameters."""
+    """Return the importance of parameters for search.html.j2."""
     told = [item for item in found if item.shares]
     return {
         "said": [

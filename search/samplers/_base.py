@@ -1,4 +1,4 @@
-"""What our samplers share: trials as losses, children of trials, values of parameters."""
+"""Common parts of our samplers: trials as losses, children of trials, values of parameters."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class StatelessSampler(RandomSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Draws a value at random; see Optuna's `BaseSampler`."""
+        """Draw a value at random; see Optuna's `BaseSampler`."""
         rng = self._generator(trial, param_name)
         return draw(study, trial, param_name, param_distribution, rng)
 
@@ -64,7 +64,7 @@ class StatelessSampler(RandomSampler):
 
 
 class MutationSampler(StatelessSampler):
-    """Gives children of parents; a sampler says which parent, if any, by `parent`.
+    """A sampler of children of trials; `parent` chooses the trial, if any.
 
     Children have all choices of a parent but one, in spaces where choices bring others with them.
     A conditional space says which parameters it has only while a trial runs. A child is drawn
@@ -74,12 +74,12 @@ class MutationSampler(StatelessSampler):
 
     @abstractmethod
     def parent(self, study: optuna.Study, rng: np.random.Generator) -> FrozenTrial | None:
-        """Returns the trial to take choices from; None: all are drawn at random."""
+        """Return the trial to take choices from; None: all are drawn at random."""
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Returns all parameters the study has seen; see Optuna's `BaseSampler`."""
+        """Return all parameters the study has seen; see Optuna's `BaseSampler`."""
         space: dict[str, BaseDistribution] = {}
         for other in study.get_trials(deepcopy=False):
             space |= other.distributions
@@ -88,7 +88,7 @@ class MutationSampler(StatelessSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> Choices:
-        """Returns a child that was not tried yet, if one is found; see `BaseSampler`."""
+        """Return a child that was not tried yet, if one is found; see `BaseSampler`."""
         rng = self._generator(trial)
         others = [
             other
@@ -115,13 +115,13 @@ def draw(
     distribution: BaseDistribution,
     rng: np.random.Generator,
 ) -> Any:
-    """Draws a value of a distribution as Optuna's random sampler does."""
+    """Draw a value of a distribution as Optuna's random sampler does."""
     sampler = RandomSampler(seed=int(rng.integers(2**31)))
     return sampler.sample_independent(study, trial, name, distribution)
 
 
 def losses_of(study: optuna.Study, trials: Sequence[FrozenTrial]) -> Losses:
-    """Returns the objectives of completed trials, lower is better, costs as logarithms.
+    """Return the objectives of completed trials, lower is better, costs as logarithms.
 
     Costs span orders of magnitude: distances between them mean little before the logarithm
     is taken. The order within an objective stays what it is, and so does every front.
@@ -159,7 +159,7 @@ def convert_to_losses(
 
 
 def value_count(distribution: BaseDistribution) -> float:
-    """Returns how many values there are; infinity of a continuous one."""
+    """Return how many values there are; infinity of a continuous one."""
     if isinstance(distribution, CategoricalDistribution):
         return len(distribution.choices)
     if not isinstance(distribution, (FloatDistribution, IntDistribution)):
@@ -173,7 +173,7 @@ def value_count(distribution: BaseDistribution) -> float:
 
 
 def at(distribution: FloatDistribution | IntDistribution, place: int) -> Any:
-    """Returns the value that is `place` steps above the lowest."""
+    """Return the value that is `place` steps above the lowest."""
     if place == 0:
         return distribution.low
     if isinstance(distribution, IntDistribution):
@@ -184,7 +184,7 @@ def at(distribution: FloatDistribution | IntDistribution, place: int) -> Any:
 
 
 def nearest(distribution: FloatDistribution | IntDistribution, value: float) -> Any:
-    """Returns the value of a distribution nearest to a number."""
+    """Return the value of a distribution nearest to a number."""
     inside = min(max(value, distribution.low), distribution.high)
     if distribution.step is None:
         return inside
@@ -192,14 +192,14 @@ def nearest(distribution: FloatDistribution | IntDistribution, value: float) -> 
 
 
 def same(one: Any, other: Any) -> bool:
-    """Compares two choices: 0.1 + 0.2 is 0.3, and NaN is NaN."""
+    """Compare two choices: 0.1 + 0.2 is 0.3, and NaN is NaN."""
     if isinstance(one, float) and isinstance(other, float):
         return math.isclose(one, other, rel_tol=1e-9) or (one != one and other != other)
     return bool(one == other)
 
 
 def deciding(name: str, many: Sequence[Mapping[str, Any]]) -> tuple[str, set[Any]] | None:
-    """Returns what decides whether a parameter is asked.
+    """Return the earlier choice that decides whether a parameter is asked.
 
     Args:
         name: Of the parameter.
@@ -228,7 +228,7 @@ def deciding(name: str, many: Sequence[Mapping[str, Any]]) -> tuple[str, set[Any
 
 
 def mutated(parent: FrozenTrial, rng: np.random.Generator) -> Choices:
-    """Returns the parent's choices, one of them changed (none if it has no alternatives)."""
+    """Return the parent's choices, one of them changed (none if it has no alternatives)."""
     choices = dict(parent.params)
     free = [name for name, values in parent.distributions.items() if not values.single()]
     if free:
@@ -238,7 +238,7 @@ def mutated(parent: FrozenTrial, rng: np.random.Generator) -> Choices:
 
 
 def other_value(distribution: BaseDistribution, value: Any, rng: np.random.Generator) -> Any:
-    """Returns another value of a distribution.
+    """Return another value of a distribution.
 
     Of categories and of few numbers any other, all equally likely; of many numbers one in
     the neighbourhood: a normal step of `STEP` of the range, reflected at its ends, on a log
@@ -270,7 +270,7 @@ def other_value(distribution: BaseDistribution, value: Any, rng: np.random.Gener
 
 
 def _tried(child: Choices, others: Sequence[FrozenTrial]) -> bool:
-    """Tells whether the child would become one of the others.
+    """Tell whether the child would become one of the others.
 
     It would if it has all the other's choices: a trial asks for the same parameters as long
     as it gets the same values. Trials that ended or stand between two choices, as longer
@@ -287,7 +287,7 @@ def _tried(child: Choices, others: Sequence[FrozenTrial]) -> bool:
 
 
 def _within(trial: FrozenTrial, choices: Choices) -> bool:
-    """Tells whether the choices have all of the trial's, but those without alternatives."""
+    """Tell whether the choices have all of the trial's, but those without alternatives."""
     return all(
         same(choices[name], value) if name in choices else trial.distributions[name].single()
         for name, value in trial.params.items()

@@ -23,7 +23,7 @@ POINTS = 3
 
 
 class GridSampler(StatelessSampler):
-    """Enumerates a define-by-run space without repeats.
+    """A sampler that enumerates a define-by-run space without repeats.
 
     The points tried so far form a tree: a node is a parameter, its branches are the values.
     At each parameter the branch with the fewest trials is taken among those with points
@@ -42,7 +42,7 @@ class GridSampler(StatelessSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Chooses the branch with points left and the fewest trials."""
+        """Choose the branch with points left and the fewest trials."""
         prefix = trial.params
         others = [
             other
@@ -68,7 +68,7 @@ class GridSampler(StatelessSampler):
 
 
 def exhausted(study: optuna.Study) -> bool:
-    """Tells whether every grid point was tried or is running.
+    """Tell whether every grid point was tried or is running.
 
     A trial that is between two choices counts as a whole branch, so ask again when a trial
     ends before calling a search finished.
@@ -77,7 +77,7 @@ def exhausted(study: optuna.Study) -> bool:
 
 
 def grid(distribution: BaseDistribution) -> list[Any]:
-    """Returns the values of a distribution that the grid has, in ascending order.
+    """Return the values of a distribution that the grid has, in ascending order.
 
     Categories: all. Numbers: all where there are at most `MANY`, else `POINTS` points.
     """
@@ -102,7 +102,7 @@ def grid(distribution: BaseDistribution) -> list[Any]:
 
 
 def _tried(study: optuna.Study) -> list[FrozenTrial]:
-    """Returns all trials but those that wait for their turn."""
+    """Return all trials but those that wait for their turn."""
     trials = study.get_trials(deepcopy=False)
     return [trial for trial in trials if trial.state != TrialState.WAITING and trial.params]
 
@@ -112,7 +112,7 @@ def _has(trial: FrozenTrial, name: str, value: Any) -> bool:
 
 
 def _complete(trials: list[FrozenTrial], seen: set[str]) -> bool:
-    """Tells whether the trials fill the branch that they stand in.
+    """Tell whether the trials fill the branch that they stand in.
 
     Args:
         trials: All that have the branch's choices.

@@ -37,7 +37,7 @@ __all__ = [
 
 
 def space_for(name: str) -> Space:
-    """Returns the space that users call `name`.
+    """Return the space that users call `name`.
 
     Args:
         name: Of `SPACES`; "around:model.keras": see `Around`; or "package.module:function":
@@ -93,10 +93,10 @@ class PythonSpace(Space):
             pass  # some callables have no signature to look at; the first trial will tell
 
     def check(self, data: Dataset) -> None:
-        """Accepts all data: only the function knows, and its error fails the trial."""
+        """Accept all data: only the function knows, and its error fails the trial."""
 
     def baseline(self, data: Dataset) -> dict[str, Any]:
-        """Returns the module's `baseline` for this data, {} without one.
+        """Return the module's `baseline` for this data, {} without one.
 
         Raises:
             InputError: It is no dictionary with names for keys.
@@ -114,7 +114,7 @@ class PythonSpace(Space):
         return dict(found)
 
     def build(self, trial: BaseTrial, data: Dataset) -> keras.Model:
-        """Calls the function and checks what it returns.
+        """Call the function and check the model that it returns.
 
         Raises:
             InputError: No Keras model, or one that does not fit the data.

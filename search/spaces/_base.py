@@ -1,4 +1,4 @@
-"""What a search space is: choices asked of a trial, and the model that they make or sketch."""
+"""The interface of search spaces: choices asked of a trial, and the model or sketch of them."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ Chosen = dict[str, Any]
 class Space(ABC):
     """A search space.
 
+    Inherit it for a space of one's own: `check`, `baseline` and `build` are all that it must have.
+
     Attributes:
         name: As users type it.
         trained: Whether models come with trained weights: training goes on from there.
@@ -32,14 +34,14 @@ class Space(ABC):
     trained = False
 
     def facts(self) -> dict[str, str]:
-        """Returns, by name, what the space follows from beside its name; {}: nothing.
+        """Return, by name, what a space depends on beside its name, as a file's hash; {}: nothing.
 
         A run goes on only where it is the same. Called behind `check`.
         """
         return {}
 
     def whole(self) -> tuple[Path, keras.Model] | None:
-        """Returns the trained model, and its file, that the space's models are parts of, or None.
+        """Return the trained model, and its file, that the space's models are parts of, or None.
 
         Raises:
             InputError: It cannot be read.
@@ -48,22 +50,22 @@ class Space(ABC):
 
     @abstractmethod
     def check(self, data: Dataset) -> None:
-        """Raises InputError where the space cannot serve this data."""
+        """Raise InputError where the space cannot serve this data."""
 
     @abstractmethod
     def baseline(self, data: Dataset) -> dict[str, Any]:
-        """Returns sensible choices, tried first: what a search has to beat; {}: unknown."""
+        """Return sensible choices, tried first, which a search has to beat; {}: unknown."""
 
     def smallest(self, data: Dataset) -> dict[str, Any] | None:
-        """Returns the complete choices of fewest MACs, or None where they are not known."""
+        """Return the complete choices of fewest MACs, or None where they are not known."""
         return None
 
     def largest(self, data: Dataset) -> dict[str, Any] | None:
-        """Returns the complete choices of most MACs, or None where they are not known."""
+        """Return the complete choices of most MACs, or None where they are not known."""
         return None
 
     def ladder(self, data: Dataset, steps: int) -> list[dict[str, Any]]:
-        """Returns complete choices from the smallest model's on towards the baseline.
+        """Return complete choices from the smallest model's on towards the baseline.
 
         Args:
             data: What the models are for.
@@ -77,19 +79,19 @@ class Space(ABC):
 
     @abstractmethod
     def build(self, trial: BaseTrial, data: Dataset) -> keras.Model:
-        """Asks `trial` for all choices and builds the model, untrained unless `trained`.
+        """Ask `trial` for all choices and build the model, untrained unless `trained`.
 
         The model takes `data.input_shape` and ends in `head`.
         """
 
     def count(self, chosen: dict[str, Any], data: Dataset) -> tuple[int, int] | None:
-        """Returns MACs and parameters of complete choices without building them; None: unknown."""
+        """Return MACs and parameters of complete choices without building them; None: unknown."""
         return None
 
     def prepare(  # noqa: B027
         self, model: keras.Model, chosen: dict[str, Any], data: Dataset, *, quickly: bool = False
     ) -> None:
-        """Readies a model of `build` for its training, in place.
+        """Ready a model of `build` for its training, in place.
 
         For what takes time and changes no cost: it is not called for a model that is rejected.
 
@@ -110,18 +112,18 @@ class DeclaredSpace(Space):
 
     @abstractmethod
     def choices(self, data: Dataset) -> tuple[Choice, ...]:
-        """Returns what is asked, in order; a condition names an earlier choice."""
+        """Return the choices in the order of asking; a condition names an earlier choice."""
 
     @abstractmethod
     def assemble(self, chosen: Chosen, data: Dataset) -> keras.Model:
-        """Builds the model of complete choices, untrained unless `trained`."""
+        """Build the model of complete choices, untrained unless `trained`."""
 
     def smallest(self, data: Dataset) -> dict[str, Any]:
-        """Returns the complete choices of fewest MACs and parameters."""
+        """Return the complete choices of fewest MACs and parameters."""
         return complete(self.choices(data), lambda choice: choice.least)
 
     def largest(self, data: Dataset) -> dict[str, Any]:
-        """Returns the complete choices of most MACs and parameters."""
+        """Return the complete choices of most MACs and parameters."""
         return complete(self.choices(data), lambda choice: choice.most)
 
     def ladder(self, data: Dataset, steps: int) -> list[dict[str, Any]]:
@@ -147,7 +149,7 @@ class DrawnSpace(DeclaredSpace):
 
     @abstractmethod
     def net(self, x: Any, chosen: Chosen, data: Dataset) -> Any:
-        """Returns the outputs of complete choices for inputs.
+        """Return the outputs of complete choices for inputs.
 
         Args:
             x: A tensor of Keras, or a `Sketch`.
@@ -168,7 +170,7 @@ class DrawnSpace(DeclaredSpace):
 
 @dataclass
 class Tally:
-    """What has been drawn so far.
+    """The costs of what has been drawn so far.
 
     Attributes:
         macs, params: As `compress.measure.count_macs` counts them.
@@ -191,7 +193,7 @@ class Sketch:
     tally: Tally = field(default_factory=Tally)
 
     def conv(self, width: int, kernel: int, stride: int, bias: bool) -> Sketch:
-        """Draws a convolution with padding, (height, width, channels)."""
+        """Draw a convolution with padding, (height, width, channels)."""
         *size, channels = self.shape
         made = [-(-side // stride) for side in size]
         weights = kernel**2 * channels * width
@@ -199,35 +201,35 @@ class Sketch:
         return Sketch((*made, width), self.tally)
 
     def depthwise(self, kernel: int, stride: int) -> Sketch:
-        """Draws a depthwise convolution with padding and without a bias."""
+        """Draw a depthwise convolution with padding and without a bias."""
         *size, channels = self.shape
         made = [-(-side // stride) for side in size]
         self._count(math.prod(made) * kernel**2 * channels, kernel**2 * channels)
         return Sketch((*made, channels), self.tally)
 
     def dense(self, width: int, bias: bool) -> Sketch:
-        """Draws a matrix."""
+        """Draw a matrix."""
         *size, columns = self.shape
         self._count(math.prod(size) * columns * width, columns * width, width if bias else 0)
         return Sketch((*size, width), self.tally)
 
     def normalize(self, weights: int) -> Sketch:
-        """Draws a normalization: so many numbers a channel."""
+        """Draw a normalization: so many numbers a channel."""
         self.tally.params += weights * self.shape[-1]
         return self
 
     def pool(self, stride: int) -> Sketch:
-        """Draws a pooling with padding."""
+        """Draw a pooling with padding."""
         *size, channels = self.shape
         return Sketch((*(-(-side // stride) for side in size), channels), self.tally)
 
     def mean(self, *, keep: bool = False) -> Sketch:
-        """Draws an average over all positions."""
+        """Draw an average over all positions."""
         *size, channels = self.shape
         return Sketch((*(1 for _ in size if keep), channels), self.tally)
 
     def flat(self) -> Sketch:
-        """Draws the numbers of an example in a row."""
+        """Draw the numbers of an example in a row."""
         return Sketch((math.prod(self.shape),), self.tally)
 
     def _count(self, macs: int, weights: int, biases: int = 0) -> None:
@@ -236,7 +238,7 @@ class Sketch:
 
 
 def head(features: Any, task: Task) -> Any:
-    """Returns predictions (batch, outputs) from features (batch, size): the end of a model.
+    """Return predictions (batch, outputs) from features (batch, size): the end of a model.
 
     It computes in float32 under every policy: softmax needs the range. The head of a
     regression begins at the mean of the training labels, however far from 0 they are.
@@ -282,11 +284,11 @@ class Choice:
         return len(numbers) == len(self.values) and numbers == sorted(numbers)
 
     def asked(self, chosen: Chosen) -> bool:
-        """Tells whether the condition holds, given the earlier choices."""
+        """Tell whether the condition holds, given the earlier choices."""
         return self.when is None or chosen.get(self.when[0]) in self.when[1]
 
     def distribution(self) -> BaseDistribution:
-        """Returns what a trial samples from."""
+        """Return the distribution that a trial samples from."""
         from optuna import distributions
 
         low, high = self.values[0], self.values[-1]
@@ -298,7 +300,7 @@ class Choice:
         return distributions.CategoricalDistribution(self.values)
 
     def ask(self, trial: BaseTrial) -> Any:
-        """Asks the trial."""
+        """Ask the trial."""
         low, high = self.values[0], self.values[-1]
         if self.kind == "int":
             return trial.suggest_int(self.name, low, high)
@@ -316,7 +318,7 @@ def pick(
     least: Any = None,
     most: Any = None,
 ) -> Choice:
-    """Declares a choice among `values`; the smallest has fewest MACs unless told otherwise."""
+    """Declare a choice among `values`; the smallest has fewest MACs unless told otherwise."""
     return Choice(
         name,
         tuple(values),
@@ -330,18 +332,18 @@ def pick(
 def whole(
     name: str, low: int, high: int, when: tuple[str, tuple[Any, ...]] | None = None
 ) -> Choice:
-    """Declares a whole number from `low` to `high`, both included; more means more MACs."""
+    """Declare a whole number from `low` to `high`, both included; more means more MACs."""
     return Choice(name, tuple(range(low, high + 1)), "int", when, low, high)
 
 
 def steps(name: str, high: float, step: float) -> Choice:
-    """Declares a number from 0 to `high` in steps; it costs no MACs, and 0 stands for it."""
+    """Declare a number from 0 to `high` in steps; it costs no MACs, and 0 stands for it."""
     below = (index * step for index in range(round(high / step)))
     return Choice(name, (*below, high), "float", None, 0.0, 0.0)
 
 
 def complete(choices: Sequence[Choice], decide: Callable[[Choice], Any]) -> Chosen:
-    """Decides every choice whose condition holds, in order."""
+    """Decide every choice whose condition holds, in order."""
     chosen: Chosen = {}
     for choice in choices:
         if choice.asked(chosen):
@@ -350,12 +352,12 @@ def complete(choices: Sequence[Choice], decide: Callable[[Choice], Any]) -> Chos
 
 
 def choose(trial: BaseTrial, choices: Sequence[Choice]) -> Chosen:
-    """Asks a trial for every choice whose condition holds, in order."""
+    """Ask a trial for every choice whose condition holds, in order."""
     return complete(choices, lambda choice: choice.ask(trial))
 
 
 def between(choices: Sequence[Choice], other: Chosen, share: float) -> Chosen:
-    """Returns complete choices that lie between those of fewest MACs and others.
+    """Return complete choices that lie between those of fewest MACs and others.
 
     Each number goes a share of the way through its values, from `least` to the other's;
     what is no number (a kind of layer, a path that is there or not) changes at the end of the
@@ -377,7 +379,7 @@ def between(choices: Sequence[Choice], other: Chosen, share: float) -> Chosen:
 
 
 def count(choices: Sequence[Choice]) -> int:
-    """Returns the exact number of complete choices.
+    """Return the exact number of complete choices.
 
     Each choice has one condition at most, so the conditions form a forest: a choice offers
     the sum over its values of the product over the choices asked at that value.

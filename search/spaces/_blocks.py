@@ -1,4 +1,4 @@
-"""What the convolutional spaces share: resolutions, widths, and layers with their names."""
+"""Common parts of the convolutional spaces: resolutions, widths, named layers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ImageSpace(DrawnSpace):
     """A space of networks for images."""
 
     def check(self, data: Dataset) -> None:
-        """Requires images of at least 4 x 4 pixels.
+        """Require images of at least 4 x 4 pixels.
 
         Raises:
             InputError: Other examples.
@@ -36,7 +36,7 @@ class ImageSpace(DrawnSpace):
 
 
 def stages_within(data: Dataset, reduction: int, limit: int) -> int:
-    """Returns how many stages the resolution allows, 1 to `limit`.
+    """Return how many stages the resolution allows, 1 to `limit`.
 
     Args:
         data: Images.
@@ -51,7 +51,7 @@ def stages_within(data: Dataset, reduction: int, limit: int) -> int:
 
 
 def multiple_of_8(width: float) -> int:
-    """Returns the nearest multiple of 8 that is at least 8 and not 10 % below `width`.
+    """Return the nearest multiple of 8 that is at least 8 and not 10 % below `width`.
 
     Reference:
         Sandler et al. 2018, "MobileNetV2": `_make_divisible` of the authors' code.
@@ -63,13 +63,13 @@ def multiple_of_8(width: float) -> int:
 def conv(
     x: Any, name: str, width: int, kernel: int, stride: int = 1, activation: str = "relu"
 ) -> Any:
-    """Applies convolution and normalization and, unless it is "", an activation."""
+    """Apply convolution and normalization and, unless it is "", an activation."""
     x = normalize(bare_conv(x, name, width, kernel, stride), name)
     return activate(x, name, activation) if activation else x
 
 
 def bare_conv(x: Any, name: str, width: int, kernel: int, stride: int) -> Any:
-    """Applies a convolution without a bias, and nothing behind it."""
+    """Apply a convolution without a bias, and nothing behind it."""
     if isinstance(x, Sketch):
         return x.conv(width, kernel, stride, bias=False)
 
@@ -79,7 +79,7 @@ def bare_conv(x: Any, name: str, width: int, kernel: int, stride: int) -> Any:
 
 
 def depthwise(x: Any, name: str, kernel: int, stride: int, activation: str = "relu") -> Any:
-    """Applies depthwise convolution, normalization and activation."""
+    """Apply depthwise convolution, normalization and activation."""
     if isinstance(x, Sketch):
         return normalize(x.depthwise(kernel, stride), name)
 
@@ -88,7 +88,7 @@ def depthwise(x: Any, name: str, kernel: int, stride: int, activation: str = "re
 
 
 def normalize(x: Any, name: str) -> Any:
-    """Applies batch normalization, called `<name>_bn`."""
+    """Apply batch normalization, called `<name>_bn`."""
     if isinstance(x, Sketch):
         return x.normalize(4)
 
@@ -96,7 +96,7 @@ def normalize(x: Any, name: str) -> Any:
 
 
 def activate(x: Any, name: str, activation: str) -> Any:
-    """Applies "relu", "relu6" or "hard_swish", called `<name>_<activation>`."""
+    """Apply "relu", "relu6" or "hard_swish", called `<name>_<activation>`."""
     if isinstance(x, Sketch):
         return x
 
@@ -107,7 +107,7 @@ def activate(x: Any, name: str, activation: str) -> Any:
 
 
 def add(x: Any, y: Any, name: str) -> Any:
-    """Applies a shortcut: the sum, called `<name>_add`."""
+    """Apply a shortcut: the sum, called `<name>_add`."""
     if isinstance(y, Sketch):
         return y
 
@@ -115,7 +115,7 @@ def add(x: Any, y: Any, name: str) -> Any:
 
 
 def classify(x: Any, dropout: float, task: Task) -> Any:
-    """Ends a network: global average, dropout, the head of the task."""
+    """End a network: global average, dropout, the head of the task."""
     if isinstance(x, Sketch):
         return head(x.mean(), task)
 

@@ -85,7 +85,7 @@ class Around(DeclaredSpace):
             return self.path, self._subnetworks().cut({})
 
     def check(self, data: Dataset) -> None:
-        """Requires a model that fits the data and has channels that can be removed.
+        """Require a model that fits the data and has channels that can be removed.
 
         Raises:
             InputError: There is no such file, it cannot be read, it does not fit the data,
@@ -112,11 +112,11 @@ class Around(DeclaredSpace):
             )
 
     def baseline(self, data: Dataset) -> dict[str, Any]:
-        """Returns the choices that keep everything: the model itself."""
+        """Return the choices that keep everything: the model itself."""
         return self.largest(data)
 
     def facts(self) -> dict[str, str]:
-        """Returns a hash of the model's file.
+        """Return a hash of the model's file.
 
         Raises:
             InputError: It cannot be read.
@@ -132,7 +132,7 @@ class Around(DeclaredSpace):
         return tuple(pick(width.name, width.shares) for width in self._subnetworks().widths)
 
     def assemble(self, chosen: Chosen, data: Dataset) -> keras.Model:
-        """Cuts the sub-network of complete choices, with the statistics of the whole model."""
+        """Cut the sub-network of complete choices, with the statistics of the whole model."""
         return self._subnetworks().cut(chosen)
 
     def count(self, chosen: Chosen, data: Dataset) -> tuple[int, int]:
@@ -140,7 +140,7 @@ class Around(DeclaredSpace):
         return self._subnetworks().count(chosen)
 
     def timed(self, on_progress: OnProgress) -> Timed:
-        """Times the model's calls, and some whole sub-networks, for `latency`.
+        """Time the model's calls, and some whole sub-networks, for `latency`.
 
         What was timed on this machine before, by whatever command, is not timed again.
 
@@ -158,7 +158,7 @@ class Around(DeclaredSpace):
         )  # fmt: skip
 
     def latency(self, found: Timed) -> Callable[[Chosen], float]:
-        """Returns what estimates the milliseconds of complete choices, nothing built.
+        """Return a function that estimates the milliseconds of complete choices, nothing built.
 
         Args:
             found: What `timed` returned.
@@ -170,7 +170,7 @@ class Around(DeclaredSpace):
     def prepare(
         self, model: keras.Model, chosen: dict[str, Any], data: Dataset, *, quickly: bool = False
     ) -> None:
-        """Repairs a thinner model on training examples; the whole model keeps its weights.
+        """Repair a thinner model on training examples; the whole model keeps its weights.
 
         Quickly: on fewer examples, each layer by itself. Where there are too few examples,
         normalization statistics are re-estimated instead.
@@ -202,7 +202,7 @@ class Around(DeclaredSpace):
 
     @contextmanager
     def _named(self, rule: str) -> Iterator[None]:
-        """Puts the space and what it must be before an error's text."""
+        """Put the space and its rule before an error's text."""
         try:
             yield
         except InputError as error:
@@ -211,7 +211,7 @@ class Around(DeclaredSpace):
 
 @lru_cache(maxsize=2)
 def _read(path: str, stamp: int) -> Subnetworks:  # noqa: ARG001 - stamp tells files apart
-    """Loads and ranks a model; kept, as each trial asks for it."""
+    """Load a model and rank its channels; kept, as each trial asks for it."""
     from compress.prune.channels import check_channels
     from compress.prune.channels.analysis import coupling_of
 
@@ -258,7 +258,7 @@ class Subnetworks:
         self.widths = _widths(self.coupling, self._allowed)
 
     def cut(self, chosen: Mapping[str, float]) -> keras.Model:
-        """Builds a sub-network: the same layers, thinner, with their weights.
+        """Build a sub-network: the same layers, thinner, with their weights.
 
         Args:
             chosen: Shares of the channels to keep, by the widths' names; others stay whole, and
@@ -267,11 +267,11 @@ class Subnetworks:
         return sliced_model(self.coupling, self._mask(chosen))
 
     def kept(self, chosen: Mapping[str, float]) -> KeptIndices:
-        """Returns the kept indices of the model's weights for the same choices as `cut`."""
+        """Return the kept indices of the model's weights for the same choices as `cut`."""
         return kept_indices(self.coupling, self._mask(chosen))
 
     def count(self, chosen: Mapping[str, float]) -> tuple[int, int]:
-        """Returns MACs and parameters of what `cut` builds, without building it.
+        """Return the MACs and parameters of the model that `cut` builds, without building it.
 
         Raises:
             InputError: An input's size is open.
@@ -285,7 +285,7 @@ class Subnetworks:
         return TimedCalls(self.coupling, self._allowed)
 
     def timed(self, convert: Convert, **how: Any) -> Timed:
-        """Times these calls, and some whole sub-networks.
+        """Time these calls, and some whole sub-networks.
 
         Args:
             convert: See `compress.prune.channels.selection.measured_times.timed_here`.
@@ -298,7 +298,7 @@ class Subnetworks:
         return Timed(found.table.only(self.calls.models()), found.kept, found.whole)
 
     def count_kept(self, chosen: Mapping[str, float]) -> Counts:
-        """Returns how many removable units each group keeps."""
+        """Return how many removable units each group keeps."""
         wanted = np.ones(len(self.coupling.groups))
         for width in self.widths:
             wanted[list(width.groups)] = chosen.get(width.name, 1.0)
@@ -324,7 +324,7 @@ def _widths(coupling: Coupling, allowed: Allowed) -> tuple[Width, ...]:
 
 
 def _shares(allowed: Allowed, groups: tuple[int, ...]) -> tuple[float, ...]:
-    """Returns the shares that lead to different numbers; see `Width.shares`."""
+    """Return the shares that lead to different numbers; see `Width.shares`."""
     places = list(groups)
     total: Counts = allowed.total[places]
     found: dict[tuple[int, ...], tuple[float, float]] = {}
@@ -338,7 +338,7 @@ def _shares(allowed: Allowed, groups: tuple[int, ...]) -> tuple[float, ...]:
 
 
 def _ties(coupling: Coupling, groups: list[Group]) -> list[list[Group]]:
-    """Puts groups together until there are few enough, by what a stage of a network is.
+    """Tie groups of one role in a stage of the network, until there are few enough.
 
     First each group by itself; then those of one resolution and number of channels that are,
     or are not, tied by additions (the trunk of a residual stage, the insides of its blocks);
@@ -364,7 +364,7 @@ def _ties(coupling: Coupling, groups: list[Group]) -> list[list[Group]]:
 
 
 def _resolutions(coupling: Coupling) -> dict[int, tuple[Any, ...]]:
-    """Returns for each group the other axes of the first tensor that its channels lie on."""
+    """Return for each group the other axes of the first tensor that its channels lie on."""
     found: dict[int, tuple[Any, ...]] = {}
     tensors = coupling.graph.tensors
     for node in coupling.program.walk():

@@ -36,15 +36,15 @@ class CNN(ImageSpace):
     name = "cnn"
 
     def max_stages(self, data: Dataset) -> int:
-        """Returns how many stages the resolution after the stem allows, 1 to 3."""
+        """Return how many stages the resolution after the stem allows, 1 to 3."""
         return stages_within(data, max(self.stem_strides(data)), MAX_STAGES)
 
     def stem_strides(self, data: Dataset) -> tuple[int, ...]:
-        """Returns the strides that the stem may have at this resolution."""
+        """Return the strides that the stem may have at this resolution."""
         return (1, 2) if min(data.input_shape[:2]) >= STRIDE_FROM else (1,)
 
     def baseline(self, data: Dataset) -> dict[str, Any]:
-        """Returns a plain network of two stages of two blocks, 32 and 64 channels wide."""
+        """Return a plain network of two stages of two blocks, 32 and 64 channels wide."""
         stages = min(2, self.max_stages(data))
         choices: dict[str, Any] = {
             "stages": stages,
@@ -91,7 +91,7 @@ class CNN(ImageSpace):
 
 
 def _block(x: Any, stage: int, index: int, chosen: Chosen) -> Any:
-    """Applies a block: convolution(s), normalization, the shortcut, ReLU."""
+    """Apply a block: convolution(s), normalization, the shortcut, ReLU."""
     name, width = f"stage{stage}_block{index + 1}", chosen[f"stage{stage}.width"]
     kernel = chosen.get(f"stage{stage}.kernel", PLAIN_KERNEL)
     stride = 2 if stage > 1 and index == 0 else 1

@@ -1,4 +1,4 @@
-"""What a space holds: its parameters, how many choices there are, and what models cost.
+"""The description of a space: its parameters, the number of choices, costs of its models.
 
 What declares its choices is read; what is only a function is called on random trials.
 """
@@ -27,7 +27,7 @@ SAMPLES = 32
 
 
 def describe(space: Space, data: Dataset, seed: int = 0, samples: int = SAMPLES) -> Description:
-    """Describes a space for a data set; nothing is trained.
+    """Describe a space for a data set; nothing is trained.
 
     Of a built-in space everything is exact and three models are built. Of the user's own the
     parameters, their conditions and the costs are those of random samples, and the number of
@@ -52,7 +52,7 @@ def describe(space: Space, data: Dataset, seed: int = 0, samples: int = SAMPLES)
 
 @dataclass(frozen=True)
 class Description:
-    """A space, for a data set.
+    """The description of a space for a data set.
 
     Attributes:
         space: Its name.
@@ -84,7 +84,7 @@ class Description:
     failures: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the same as JSON; distributions as Optuna writes them."""
+        """Return the same as JSON; distributions as Optuna writes them."""
         record = asdict(self)
         record["parameters"] = [
             {
@@ -114,7 +114,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Costs:
-    """Choices and what their model costs, counted by `compress.count_macs`."""
+    """Choices and the costs of their model, counted by `compress.count_macs`."""
 
     chosen: Chosen
     macs: int
@@ -122,13 +122,13 @@ class Costs:
 
 
 def measured(space: Space, chosen: Chosen, data: Dataset) -> Costs:
-    """Builds the model of complete choices and counts its costs."""
+    """Build the model of complete choices and count its costs."""
     analysis = count_macs(space.build(FixedTrial(chosen), data))
     return Costs(dict(chosen), analysis.macs, analysis.params)
 
 
 def bounds(space: DeclaredSpace, data: Dataset) -> tuple[Costs, Costs]:
-    """Returns the costs of the smallest and the largest model."""
+    """Return the costs of the smallest and the largest model."""
     smallest, largest = space.smallest(data), space.largest(data)
     return measured(space, smallest, data), measured(space, largest, data)
 
@@ -190,7 +190,7 @@ def _sampled(space: Space, data: Dataset, seed: int, samples: int) -> Descriptio
 
 
 def _parameters(samples: Sequence[Sample]) -> tuple[Parameter, ...]:
-    """Lists what the samples were asked; a later sample may bring names that are new."""
+    """List the parameters of the samples; a later sample may bring new ones."""
     names: dict[str, BaseDistribution] = {}
     for item in samples:
         names = item.distributions | names
@@ -222,7 +222,7 @@ class Sample:
 def sample(
     space: Space, data: Dataset, seed: int, samples: int, first: Chosen
 ) -> tuple[Sample, ...]:
-    """Calls a space on random trials, each value of a parameter equally likely.
+    """Call a space on random trials, each value of a parameter equally likely.
 
     Args:
         space: Any.
@@ -251,12 +251,12 @@ def sample(
 
 
 class _Uniform(optuna.samplers.RandomSampler):
-    """Makes all values of a whole number equally likely, on a log scale too."""
+    """A sampler by which all values of a whole number are equally likely, on a log scale too."""
 
     def sample_independent(
         self, study: Any, trial: Any, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Samples one parameter."""
+        """Sample one parameter."""
         if isinstance(param_distribution, distributions.IntDistribution):
             low, high, step = (getattr(param_distribution, at) for at in ("low", "high", "step"))
             param_distribution = distributions.IntDistribution(low, high, step=step)
@@ -275,7 +275,7 @@ def _call(space: Space, data: Dataset, trial: Any, fixed: bool) -> Sample:
 
 
 def estimate(samples: Sequence[Sample]) -> tuple[int | None, float]:
-    """Estimates from random samples how many complete choices of a space give a model.
+    """Estimate from random samples how many complete choices of a space give a model.
 
     The mean over samples of the product of the numbers of values met on the way; 0 for a
     sample that failed. It is unbiased where all values of a parameter are equally likely.
@@ -299,7 +299,7 @@ def estimate(samples: Sequence[Sample]) -> tuple[int | None, float]:
 
 
 def condition(name: str, samples: Sequence[Sample]) -> str:
-    """Returns when a parameter is asked, judged by samples; "": in all of them.
+    """Return the condition under which a parameter is asked, by samples; "": it always is.
 
     A parameter that was asked before it and whose values differ between the samples with
     and without it is named as the likely reason.

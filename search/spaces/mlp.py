@@ -28,7 +28,7 @@ class MLP(DrawnSpace):
     input_name = "features"
 
     def check(self, data: Dataset) -> None:
-        """Requires examples of at least one number.
+        """Require examples of at least one number.
 
         Raises:
             InputError: Others.
@@ -41,7 +41,7 @@ class MLP(DrawnSpace):
             )
 
     def baseline(self, data: Dataset) -> dict[str, Any]:
-        """Returns two hidden layers of 128 with batch normalization and ReLU."""
+        """Return two hidden layers of 128 with batch normalization and ReLU."""
         return {
             "layers": 2,
             "activation": "relu",
@@ -85,7 +85,7 @@ def _flat(x: Any) -> Any:
 
 
 def _hidden(x: Any, index: int, chosen: Chosen) -> Any:
-    """Applies a hidden layer: matrix, normalization, activation, dropout, the shortcut."""
+    """Apply a hidden layer: matrix, normalization, activation, dropout, the shortcut."""
     name, width, norm = f"layer{index}", chosen[f"layer{index}.width"], chosen["normalization"]
     if isinstance(x, Sketch):
         made = x.dense(width, bias=norm == "none")

@@ -50,18 +50,18 @@ class MobileNet(ImageSpace):
     name = "mobilenet"
 
     def stem_strides(self, data: Dataset) -> tuple[int, ...]:
-        """Returns the strides that the stem may have at this resolution."""
+        """Return the strides that the stem may have at this resolution."""
         size = min(data.input_shape[:2])
         if size >= STRIDED_FROM:
             return (2,)
         return (1, 2) if size >= STRIDE_FROM else (1,)
 
     def max_stages(self, data: Dataset) -> int:
-        """Returns how many stages the resolution after the stem allows, 1 to 5."""
+        """Return how many stages the resolution after the stem allows, 1 to 5."""
         return stages_within(data, max(self.stem_strides(data)), MAX_STAGES)
 
     def baseline(self, data: Dataset) -> dict[str, Any]:
-        """Returns MobileNetV2-like blocks: expansion 4, 3 x 3, ReLU6, as deep as possible."""
+        """Return MobileNetV2-like blocks: expansion 4, 3 x 3, ReLU6, as deep as possible."""
         stages = self.max_stages(data)
         choices: dict[str, Any] = {
             "stages": stages,
@@ -114,7 +114,7 @@ class MobileNet(ImageSpace):
 
 
 def _block(x: Any, stage: int, index: int, chosen: Chosen) -> Any:
-    """Applies an inverted residual: expand, depthwise, squeeze-excite, project, add."""
+    """Apply an inverted residual: expand, depthwise, squeeze-excite, project, add."""
     name, activation = f"stage{stage}_block{index + 1}", chosen["activation"]
     width = multiple_of_8(WIDTHS[stage - 1] * chosen["width"])
     expansion, kernel = chosen[f"stage{stage}.expansion"], chosen[f"stage{stage}.kernel"]
@@ -132,7 +132,7 @@ def _block(x: Any, stage: int, index: int, chosen: Chosen) -> Any:
 
 
 def _squeeze_excite(x: Any, name: str) -> Any:
-    """Scales each channel by a number in [0, 1] that all channels' means decide.
+    """Scale each channel by a number in [0, 1] that all channels' means decide.
 
     Reference:
         Hu et al. 2018, "Squeeze-and-Excitation Networks", equations 2 to 4; a hard sigmoid.

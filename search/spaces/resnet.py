@@ -52,18 +52,18 @@ class ResNet(ImageSpace):
     name = "resnet"
 
     def stems(self, data: Dataset) -> tuple[str, ...]:
-        """Returns the stems that make sense at this resolution, least reduction first."""
+        """Return the stems that make sense at this resolution, least reduction first."""
         size = min(data.input_shape[:2])
         if size >= POOL_FROM:
             return ("strided", "pooled")
         return ("plain", "strided") if size >= STRIDE_FROM else ("plain",)
 
     def max_stages(self, data: Dataset) -> int:
-        """Returns how many stages the resolution after the stem allows, 1 to 4."""
+        """Return how many stages the resolution after the stem allows, 1 to 4."""
         return stages_within(data, REDUCTIONS[self.stems(data)[-1]], MAX_STAGES)
 
     def baseline(self, data: Dataset) -> dict[str, Any]:
-        """Returns ResNet-14: up to three stages of two basic blocks, 16, 32, 64 wide."""
+        """Return ResNet-14: up to three stages of two basic blocks, 16, 32, 64 wide."""
         stages = min(3, self.max_stages(data))
         choices: dict[str, Any] = {
             "stages": stages,
@@ -123,7 +123,7 @@ def _stem(inputs: Any, stem: str, width: int, early: bool) -> Any:
 
 
 def _convolutions(block: str, width: int, stride: int) -> list[tuple[int, int, int]]:
-    """Returns (width, kernel, stride) of each convolution of a block."""
+    """Return (width, kernel, stride) of each convolution of a block."""
     if block == "basic":
         return [(width, 3, stride), (width, 3, 1)]
     inner = multiple_of_8(width / BOTTLENECK)
@@ -131,7 +131,7 @@ def _convolutions(block: str, width: int, stride: int) -> list[tuple[int, int, i
 
 
 def _late(x: Any, name: str, convolutions: list[tuple[int, int, int]], stride: int) -> Any:
-    """Applies a block of convolution, normalization, ReLU; the last ReLU after the sum."""
+    """Apply a block of convolution, normalization, ReLU; the last ReLU after the sum."""
     y, last = x, len(convolutions)
     for index, (width, kernel, step) in enumerate(convolutions, start=1):
         activation = "relu" if index < last else ""
@@ -142,7 +142,7 @@ def _late(x: Any, name: str, convolutions: list[tuple[int, int, int]], stride: i
 
 
 def _early(x: Any, name: str, convolutions: list[tuple[int, int, int]], stride: int) -> Any:
-    """Applies a block of normalization, ReLU, convolution; nothing after the sum."""
+    """Apply a block of normalization, ReLU, convolution; nothing after the sum."""
     y = shared = activate(normalize(x, f"{name}_conv1"), f"{name}_conv1", "relu")
     for index, (width, kernel, step) in enumerate(convolutions, start=1):
         if index > 1:

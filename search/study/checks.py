@@ -36,7 +36,7 @@ FLAGS = {"macs": "max_macs", "params": "max_params", "size_bytes": "max_size"}
 
 @dataclass(frozen=True)
 class Past:
-    """What a run's models know before they are trained.
+    """The past of a run's models: weights, teachers and data from before their training.
 
     Attributes:
         before: Files of models whose weights its candidates begin with.
@@ -53,7 +53,7 @@ class Past:
 def load_for_space(
     plan: SearchPlan, space: Space, given: Mapping[str, Any] | None = None
 ) -> Dataset:
-    """Loads the plan's data; a space around a trained model wants that model's scaling.
+    """Load the plan's data; a space around a trained model wants that model's scaling.
 
     Args:
         plan: Names the data.
@@ -84,7 +84,7 @@ def load_for_space(
 
 
 def check_past(plan: SearchPlan, data: Dataset, space: Space) -> Past:
-    """Checks that a run's data judge nothing by what it has learnt elsewhere.
+    """Check that nothing before the run has learnt its test part, or data that select.
 
     Args:
         plan: Space, teachers, warm starts and what is replayed.
@@ -124,7 +124,7 @@ def check_past(plan: SearchPlan, data: Dataset, space: Space) -> Past:
 
 
 def check_limits(plan: SearchPlan, data: Dataset) -> None:
-    """Builds the smallest model of the space and holds it against the limits on counts.
+    """Check that the smallest model of the space keeps the limits on counts.
 
     Spaces whose smallest model is not known (the user's own) are not judged here.
 
@@ -144,7 +144,7 @@ def check_limits(plan: SearchPlan, data: Dataset) -> None:
 
 
 def check_compression(plan: SearchPlan, data: Dataset, teachers: Sequence[keras.Model]) -> None:
-    """Holds what will compress the front against models of the space.
+    """Check the options of compression against models of the space.
 
     These are the baseline, the largest and the smallest, as far as they are known; of the
     user's own space one sample. What none of them can do is refused: a target that is too

@@ -1,4 +1,4 @@
-"""What a candidate costs, found out before it is trained, and the limits on it.
+"""The costs of a candidate, counted or measured before it is trained, and their limits.
 
 Around a trained model the latency of a sub-network is estimated from times of the model's parts,
 measured once: a file of each of hundreds of sub-networks would have to be written and timed,
@@ -66,7 +66,7 @@ class Costs:
 
 
 def limits(options: SearchOptions) -> dict[str, float]:
-    """Returns the hard limits of a plan by cost."""
+    """Return the hard limits of a plan by cost."""
     given = {
         "macs": options.max_macs,
         "params": options.max_params,
@@ -77,7 +77,7 @@ def limits(options: SearchOptions) -> dict[str, float]:
 
 
 def excesses(costs: Costs, options: SearchOptions) -> Iterator[tuple[str, float, float]]:
-    """Yields (cost, value, limit) of each limit that is broken."""
+    """Yield (cost, value, limit) of each limit that is broken."""
     for name, limit in limits(options).items():
         value = getattr(costs, name)
         if name == "size_bytes" and value is None:
@@ -87,7 +87,7 @@ def excesses(costs: Costs, options: SearchOptions) -> Iterator[tuple[str, float,
 
 
 def over_limit(costs: Costs, options: SearchOptions) -> str:
-    """Returns why a model is too costly to train, or nothing."""
+    """Describe the limits that a model breaks; empty: none."""
     found = []
     for name, value, limit in excesses(costs, options):
         number = f"{value:,.{2 if name == 'latency_ms' else 0}f}"
@@ -98,7 +98,7 @@ def over_limit(costs: Costs, options: SearchOptions) -> str:
 
 
 def report_excess(trial: optuna.Trial, costs: Costs, options: SearchOptions) -> None:
-    """Tells the sampler by how much limits are broken: it draws away from such choices."""
+    """Tell the sampler by how much limits are broken: it draws away from such choices."""
     for name, value, limit in excesses(costs, options):
         trial.set_constraint(name, value / limit - 1)
 
@@ -106,7 +106,7 @@ def report_excess(trial: optuna.Trial, costs: Costs, options: SearchOptions) -> 
 def report_preferences(
     trial: optuna.Trial, values: Mapping[str, float | None], options: SearchOptions
 ) -> None:
-    """Tells the sampler how far soft limits are kept or broken, by what is known by now."""
+    """Tell the sampler by how much soft limits are kept or broken, as far as that is known."""
     for condition in options.prefer:
         value = values.get(condition.name)
         if value is not None:
@@ -116,7 +116,7 @@ def report_preferences(
 def find_costs(
     model: keras.Model, options: SearchOptions, folder: SearchFolder, latency: float | None = None
 ) -> Costs:
-    """Counts and, where the plan asks for it, measures what an untrained model costs.
+    """Count the costs of an untrained model, and measure those that the plan asks for.
 
     Cheap things come first, and what breaks a limit is not measured further: a file is not
     smaller than its weights, so one whose weights alone exceed the limit is not converted.
@@ -167,7 +167,7 @@ def _measured(model: keras.Model, timing: bool) -> dict[str, Any]:
 
 
 def _with_distinct_weights(model: keras.Model) -> keras.Model:
-    """Returns a copy with random weights: the file of an untrained model is too small.
+    """Return a copy with random weights: the file of an untrained model is too small.
 
     The converter stores equal arrays once, and biases that are all zero not at all.
     """
@@ -179,7 +179,7 @@ def _with_distinct_weights(model: keras.Model) -> keras.Model:
 
 
 def fingerprint(model: keras.Model) -> str:
-    """Returns a hash of a model's architecture; names do not matter, the order does."""
+    """Return a hash of a model's architecture; names do not matter, the order does."""
     numbers = {layer.name: f"#{place}" for place, layer in enumerate(layers_inside(model))}
     quoted = re.compile(r'"((?:[^"\\]|\\.)*)"')
     text = quoted.sub(lambda found: f'"{numbers.get(found[1], found[1])}"', model.to_json())
@@ -188,7 +188,7 @@ def fingerprint(model: keras.Model) -> str:
 
 @dataclass(frozen=True)
 class PartTimes(Record):
-    """What was timed of a model, and of some of its sub-networks as whole files.
+    """Times of a model's calls, and of some of its sub-networks as whole files.
 
     Attributes:
         kept: Removable units kept in each group by the sub-networks.
@@ -208,13 +208,13 @@ class PartTimes(Record):
 
     @classmethod
     def of(cls, found: Timed) -> PartTimes:
-        """Returns the record of what was timed."""
+        """Return the record of timed calls."""
         kept = tuple(tuple(int(count) for count in row) for row in found.kept)
         return cls(kept, tuple(float(ms) for ms in found.whole), found.table.to_json())
 
 
 def measure_parts(options: SearchOptions, folder: SearchFolder, on_progress: OnProgress) -> None:
-    """Times the parts of the model that a search is around, where its latency is asked for.
+    """Time the parts of the model that a search is around, where its latency is asked for.
 
     To be called while the machine is quiet: before workers are.
 
@@ -244,7 +244,7 @@ def timed_space(options: SearchOptions) -> Around | None:
 def latency_of(
     options: SearchOptions, folder: SearchFolder
 ) -> Callable[[dict[str, Any]], float] | None:
-    """Returns what estimates a candidate's milliseconds; None: its file is measured.
+    """Return a function that estimates a candidate's milliseconds; None: its file is measured.
 
     Args:
         options: Of the run.

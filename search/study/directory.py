@@ -116,7 +116,7 @@ class Final(Record):
 
 
 def final_name(model: str, place: int) -> str:
-    """Returns the name of one of a model's final trainings: "0005-final2"."""
+    """Return the name of one of a model's final trainings: "0005-final2"."""
     return f"{model}-final{place}"
 
 
@@ -165,16 +165,16 @@ class SearchFolder(RunFolder):
 
     @cached_property
     def known_as(self) -> Path:
-        """Where it lies on the run's machine: a shared storage knows its study by that."""
+        """The folder's path on the run's machine: a shared storage knows its study by that."""
         return self.path.resolve()
 
     def shipped_file(self, name: str) -> Path:
-        """Returns the `.keras` file that goes on: of the final training, where there was one."""
+        """Return the `.keras` file that goes on: of the final training, where there was one."""
         final = self.final / f"{name}.keras"
         return final if final.exists() else self.model_file(name)
 
     def read_finals(self) -> list[Final]:
-        """Returns all final trainings, in order of models and places."""
+        """Return all final trainings, in order of models and places."""
         found = []
         for path in whole_files(self.final, ".json"):
             record = read_record(path, Final)
@@ -183,16 +183,16 @@ class SearchFolder(RunFolder):
         return found
 
     def write_final(self, record: Final) -> None:
-        """Records a final training."""
+        """Record a final training."""
         write_json(self.final / f"{final_name(record.model, record.place)}.json", record.to_json())
 
     def read_candidates(self) -> list[Candidate]:
-        """Returns all candidates that ended, in order of their numbers."""
+        """Return all candidates that ended, in order of their numbers."""
         found = [_candidate(path) for path in whole_files(self.candidates, ".json")]
         return [item for item in found if item.state != LOST]
 
     def read_candidate(self, name: str) -> Candidate | None:
-        """Returns one candidate's record, or None where it has not ended."""
+        """Return one candidate's record, or None where it has not ended."""
         path = self._record(name)
         found = _candidate(path) if path.exists() else None
         return None if found is None or found.state == LOST else found
@@ -201,15 +201,15 @@ class SearchFolder(RunFolder):
         return self.candidates / f"{name}.json"
 
     def brought(self, path: Path) -> Path:
-        """Returns a file of the run as this machine has it."""
+        """Return a file of the run as this machine has it."""
         return path
 
     def publish(self) -> tuple[str, ...]:
-        """Puts what a job has written where others find it: it is there already."""
+        """Put a job's files where other machines find them: here they are there already."""
         return ()
 
     def write_candidate(self, candidate: Candidate) -> Candidate:
-        """Records a candidate that ended, once: the first record of a number counts.
+        """Record a candidate that ended, once: the first record of a number counts.
 
         A worker whose node seemed lost may still run when its trial has been given to another.
 
@@ -228,7 +228,7 @@ class SearchFolder(RunFolder):
         return found
 
     def give_up(self, name: str, seed: int, reason: str) -> bool:
-        """Makes sure that no worker can write a candidate's record any more.
+        """Make sure that no worker can write a candidate's record any more.
 
         Args:
             name: The candidate's.

@@ -1,4 +1,4 @@
-"""What a search shows elsewhere: its records in logs, its files in Optuna's dashboard."""
+"""Records of a search in logs, and its files in Optuna's dashboard."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KEPT = "paretune:artifacts"
 
 
 def search_sources(folder: SearchFolder) -> tuple[RecordSource, RecordSource]:
-    """Returns what a search tells: candidates with curves and choices, then final trainings."""
+    """Return the sources of log events: candidates with curves and choices, final trainings."""
     return (
         RecordSource(folder.candidates, lambda path: _candidate(folder, path)),
         RecordSource(folder.final, _final),
@@ -57,7 +57,7 @@ class RecordSource:
 
 
 def _candidate(folder: SearchFolder, path: Path) -> Event | None:
-    """Returns what a log is told of a candidate."""
+    """Return the log event of a candidate."""
     item = folder.read_candidate(path.stem)
     if item is None:
         return None
@@ -99,7 +99,7 @@ def _final(path: Path) -> Event:
 
 
 def keep_artifacts(study: optuna.Study, folder: SearchFolder) -> None:
-    """Hands a run's report and its exported files to its study.
+    """Hand a run's report and its exported files to its study.
 
     To the study and not to trials: those have ended, and Optuna adds nothing to them. What the
     study has already stays; what has changed since is added.

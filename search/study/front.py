@@ -1,4 +1,4 @@
-"""The front of a search, how its hypervolume grew, and when the search ends by that or else."""
+"""The front of a search, its hypervolume over the trials, and the end of the search."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GROWTH = 1e-4
 
 
 def front_of(candidates: Sequence[Candidate], objectives: Sequence[str]) -> list[Candidate]:
-    """Returns the non-dominated candidates by rising first cost.
+    """Return the non-dominated candidates by rising first cost.
 
     Args:
         candidates: Any; only those that were trained to the end count.
@@ -54,7 +54,7 @@ def front_of(candidates: Sequence[Candidate], objectives: Sequence[str]) -> list
 
 
 def going_on(candidates: Sequence[Candidate], plan: SearchPlan) -> list[Candidate]:
-    """Returns the models of the front that are trained once more and compressed.
+    """Return the models of the front that are trained once more and compressed.
 
     Args:
         candidates: See `front_of`.
@@ -71,7 +71,7 @@ def going_on(candidates: Sequence[Candidate], plan: SearchPlan) -> list[Candidat
 def spread_out(
     front: list[Candidate], objectives: Sequence[str], most: int | None
 ) -> list[Candidate]:
-    """Returns at most so many members that dominate most, in the order of the front.
+    """Return at most so many members that dominate most, in the order of the front.
 
     The best is the first to be among them; then comes, each time, the one that adds most to the
     hypervolume of those that were taken. Each objective (costs as logarithms) is scaled to [0, 1]
@@ -131,7 +131,7 @@ class Progress:
     last_growth: int
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the record as dictionaries, lists and numbers."""
+        """Return the record as dictionaries, lists and numbers."""
         return {
             "order": "ended" if self.timed else "number",
             "trials": list(self.ids),
@@ -144,7 +144,7 @@ class Progress:
 
 
 def progress(candidates: Sequence[Candidate], objectives: Sequence[str]) -> Progress | None:
-    """Measures the front of finished candidates after each trial.
+    """Measure the front of finished candidates after each trial.
 
     Each objective (costs as logarithms) is scaled to 0 for the best and 1 for the worst
     finished candidate; the reference point lies at 1.1 in each. An objective in which all
@@ -174,7 +174,7 @@ def progress(candidates: Sequence[Candidate], objectives: Sequence[str]) -> Prog
 
 
 class Course:
-    """What `progress` measures, kept up to date as trials end.
+    """The measures of `progress`, kept up to date as trials end.
 
     A new trial costs one comparison with the front. All are measured anew only when one is
     the best or the worst so far in an objective: the scale is another then.
@@ -197,7 +197,7 @@ class Course:
         self._restart()
 
     def extend(self, trials: Sequence[Candidate]) -> None:
-        """Takes further trials, in the order in which they ended."""
+        """Add further trials, in the order in which they ended."""
         rows = [losses_of(item, self._objectives) for item in trials]
         self._rows += rows
         new = [np.array(row) for row in rows if row is not None]
@@ -227,7 +227,7 @@ class Course:
 
 
 def in_order(candidates: Sequence[Candidate]) -> tuple[list[Candidate], bool]:
-    """Returns the trials that cost training in the order in which they ended.
+    """Return the trials that cost training in the order in which they ended.
 
     Returns:
         The trials, and whether all say when they ended; else they are in the order of
@@ -241,7 +241,7 @@ def in_order(candidates: Sequence[Candidate]) -> tuple[list[Candidate], bool]:
 
 
 def losses_of(candidate: Candidate, objectives: Sequence[str]) -> list[float] | None:
-    """Returns -quality and the costs' logarithms; None without a finished training."""
+    """Return -quality and the costs' logarithms; None without a finished training."""
     quality, *costs = objectives
     values: list[Any] = [candidate.val.get(quality)]
     values += [getattr(candidate, cost, None) for cost in costs]
@@ -251,12 +251,12 @@ def losses_of(candidate: Candidate, objectives: Sequence[str]) -> list[float] | 
 
 
 def is_finite(value: object) -> bool:
-    """Tells whether a figure is there and a number."""
+    """Tell whether a value is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
 def epochs_trained(candidates: Sequence[Candidate], epochs: int) -> tuple[int, int]:
-    """Counts the epochs of the trials that were trained, in whole or in part.
+    """Count the epochs of the trials that were trained, in whole or in part.
 
     Failed ones are left out: how far they came is not on record.
 
@@ -282,7 +282,7 @@ def _named(point: Losses, objectives: Sequence[str]) -> dict[str, float]:
 
 
 class Convergence:
-    """Says for how many trials the front's hypervolume has not grown, as trials end.
+    """The number of trials since the front's hypervolume last grew, as trials end.
 
     Reference point and order are those of the report: see `search.study.front`.
 
@@ -295,7 +295,7 @@ class Convergence:
         self._course, self._seen = Course(self._objectives), list[str]()
 
     def stale(self, candidates: Sequence[Candidate]) -> int:
-        """Returns how many trials ended since the front last grew.
+        """Return how many trials ended since the front last grew.
 
         Args:
             candidates: All so far. Only what is new is looked at, unless it ended before one that
@@ -311,7 +311,7 @@ class Convergence:
 
 
 class Budget:
-    """Says when a search is over, and why.
+    """The limits that end a search: trials, time, a target, convergence.
 
     The time of earlier, interrupted runs of the same folder counts; the time between not.
 
@@ -335,14 +335,14 @@ class Budget:
         return self._earlier + time.monotonic() - self._began
 
     def save(self) -> None:
-        """Keeps the time for a run that goes on."""
+        """Keep the searched time for a run that goes on."""
         write_json(self._file, {"seconds": self.seconds})
 
     def over(self, candidates: Sequence[Candidate], running: int = 0) -> str:
-        """Returns why no further trial begins, or nothing.
+        """Return the reason for which no further trial begins; empty: one may.
 
         Args:
-            candidates: Those that ended; those of the last call first.
+            candidates: Those that ended.
             running: Trials in hand.
         """
         plan, budget = self._plan, self._plan.budget

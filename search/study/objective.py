@@ -60,17 +60,17 @@ SEEN: WeakKeyDictionary[optuna.Trial, Sequence[FrozenTrial]] = WeakKeyDictionary
 
 
 def candidate_id(number: int) -> str:
-    """Returns a trial's number as file names carry it."""
+    """Return a trial's number as file names carry it."""
     return f"{number:04d}"
 
 
 def trial_seed(plan: SearchPlan, trial: optuna.Trial) -> int:
-    """Returns the seed of a trial's weights and batches: its own, or a replayed one."""
+    """Return the seed of a trial's weights and batches: its own, or a replayed one."""
     return int(trial.user_attrs.get(SEED_ATTR, derived_seed(plan.seed, trial.number)))
 
 
 def derived_seed(*parts: int) -> int:
-    """Returns a seed in [0, 2^31) that follows from numbers and from nothing else."""
+    """Return a seed in [0, 2^31) that follows from numbers and from nothing else."""
     return int(np.random.SeedSequence(parts).generate_state(1)[0] >> 1)
 
 
@@ -82,7 +82,7 @@ def evaluate(
     device: Device,
     on_progress: Callable[[str, float], None],
 ) -> Candidate:
-    """Turns a trial into a candidate and writes its files; the storage is told later.
+    """Turn a trial into a candidate and write its files; the storage is told later.
 
     A trained candidate's model and record are on disk before this returns, so that a
     trial is never told as finished without them.
@@ -198,7 +198,7 @@ def _written(folder: SearchFolder, candidate: Candidate) -> Candidate:
 
 
 def same_choices(trial: optuna.Trial) -> int | None:
-    """Returns the earliest trial with these choices that has ended with a result, by its number.
+    """Return the earliest trial with these choices that has ended with a result, by its number.
 
     Looked for in what was read when the trial was asked for, else in what is there now.
     """
@@ -209,7 +209,7 @@ def same_choices(trial: optuna.Trial) -> int | None:
 
 
 def repeat_of(first: Candidate, candidate: Candidate) -> Candidate:
-    """Returns a candidate that repeats another's choices, with the other's result.
+    """Return a candidate that repeats another's choices, with the other's result.
 
     A quality only where the other has its final one: told to the study, it is a value.
     """
@@ -238,13 +238,13 @@ def build_model(space: Space, trial: BaseTrial, data: Dataset, policy: str) -> A
 
 
 def objective_values(candidate: Candidate, plan: SearchPlan) -> list[float]:
-    """Returns a trained candidate's objectives: quality (up), costs (down)."""
+    """Return a trained candidate's objectives: quality (up), costs (down)."""
     quality, *costs = plan.search.objectives
     return [float(candidate.val[quality]), *(float(getattr(candidate, cost)) for cost in costs)]
 
 
 class Following:
-    """Follows a training epoch by epoch: progress, the plateau, the stopping rule."""
+    """The progress of one training, and its early end: the plateau, the stopping rule."""
 
     def __init__(
         self,
@@ -264,14 +264,14 @@ class Following:
         self.notes: tuple[str, ...] = ()
 
     def on_epoch(self, epoch: int, epochs: int, record: EpochRecord) -> None:
-        """Shows how far the training is."""
+        """Show the progress of the training."""
         quality = record.val[self._quality]
         self._on_progress(
             f"{self._name}: epoch {epoch}/{epochs}, validation {quality:.3f}", epoch / epochs
         )
 
     def should_stop(self, record: EpochRecord) -> bool:
-        """Tells whether the training ends here."""
+        """Tell whether the training ends here."""
         quality = record.val[self._quality]
         if quality > self._best:
             self._best, self._best_epoch = quality, record.epoch
@@ -285,7 +285,7 @@ class Following:
 
 
 class Stopper:
-    """Records a trial's rungs in the storage, and stops it where it is dominated there.
+    """The stopping rule of one trial, which records its rungs in the storage.
 
     Args:
         trial: The trial in question; its study has the others' records.
@@ -306,7 +306,7 @@ class Stopper:
         trial.set_user_attr(COSTS_ATTR, self._costs)
 
     def stops(self, epoch: int, quality: float) -> bool:
-        """Tells whether the trial ends after this epoch."""
+        """Tell whether the trial ends after this epoch."""
         if epoch not in self._epochs:
             return False
         self._trial.set_user_attr(rung_attr(epoch), quality)
@@ -334,12 +334,12 @@ def is_dominated(losses: Losses, own: int, margin: float) -> bool:
 
 
 def rung_attr(epoch: int) -> str:
-    """Returns the name under which a trial's quality at a rung is stored."""
+    """Return the name under which a trial's quality at a rung is stored."""
     return f"rung{epoch}"
 
 
 def at_rung(study: optuna.Study, epoch: int, costs: int, without: int) -> Losses:
-    """Returns (trials, 1 + costs) of the trials that reached a rung, but one."""
+    """Return (trials, 1 + costs) of the trials that reached a rung, but one."""
     name = rung_attr(epoch)
     rows = [
         [-float(trial.user_attrs[name]), *trial.user_attrs[COSTS_ATTR]]

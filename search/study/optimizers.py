@@ -1,4 +1,4 @@
-"""What the optimizer part of a trial samples."""
+"""The optimizer's settings that a trial samples."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MIN_STEPS, MAX_STEPS = 8, 1000
 
 
 def batch_sizes(data: Dataset) -> tuple[int, ...]:
-    """Returns the batch sizes to sample from for this much data, at least one."""
+    """Return the batch sizes to sample from for this much data, at least one."""
     fitting = tuple(
         size for size in BATCH_SIZES if MIN_STEPS <= len(data.train) // size <= MAX_STEPS
     )
@@ -37,14 +37,14 @@ def batch_sizes(data: Dataset) -> tuple[int, ...]:
 
 
 def learning_rates(plan: SearchPlan, optimizer: str) -> tuple[float, float]:
-    """Returns the range of an optimizer's learning rates, for the plan's space."""
+    """Return the range of an optimizer's learning rates, for the plan's space."""
     low, high = LEARNING_RATES[optimizer]
     below, above = FINE_TUNING if plan.search.made_space.trained else (1.0, 1.0)
     return low * below, high * above
 
 
 def baseline(plan: SearchPlan, data: Dataset) -> dict[str, Any]:
-    """Returns sensible settings, tried first together with the space's baseline.
+    """Return sensible settings, tried first together with the space's baseline.
 
     Nothing where trials train nothing: nothing is asked for then.
     """
@@ -64,7 +64,7 @@ def baseline(plan: SearchPlan, data: Dataset) -> dict[str, Any]:
 
 
 def sample(trial: BaseTrial, plan: SearchPlan, data: Dataset) -> TrainSettings:
-    """Samples optimizer, learning rate, schedule, weight decay, batch size and smoothing.
+    """Sample optimizer, learning rate, schedule, weight decay, batch size and smoothing.
 
     The learning rate has a range and so a parameter name of its own per optimizer. Where trials
     train nothing, nothing is sampled: what is trained later is fine-tuned as the plan says.
@@ -87,6 +87,6 @@ def sample(trial: BaseTrial, plan: SearchPlan, data: Dataset) -> TrainSettings:
 
 
 def is_setting(name: str) -> bool:
-    """Tells whether a parameter's name is one that `sample` asks for."""
+    """Tell whether a parameter's name is one that `sample` asks for."""
     settings = ("optimizer", "schedule", "weight_decay", "label_smoothing", "batch_size")
     return name in settings or name.startswith("learning_rate.")

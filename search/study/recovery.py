@@ -27,7 +27,7 @@ from compress.core.atomic_files import replacing, whole_files
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.run.directory import LOG
-from search.optuna_internals import FIXED, replay_journal
+from search.optuna_internals import FIXED, replay_journal, set_study_attr
 from search.plan import SearchPlan
 from search.spaces import DeclaredSpace
 from search.study import optimizers
@@ -51,7 +51,7 @@ def recover(
     data: Dataset,
     candidates: Sequence[Candidate] | None = None,
 ) -> bool:
-    """Makes the study agree with the records in `candidates/`.
+    """Make the study agree with the records in `candidates/`.
 
     A journal without a fault stays as it is, and one with a torn last line loses that line.
     Any other is written anew: of the records, and of what can still be read of trials that
@@ -100,7 +100,10 @@ def recover(
         storage = open_journal(temporary, folder.journal)
         name = study_name(folder, "")
         study = optuna.create_study(study_name=name, storage=storage, directions=directions(plan))
-        study.set_user_attr(ABOUT_ATTR, subject)
+        for key, value in {**journal.user_attrs, ABOUT_ATTR: subject}.items():
+            study.set_user_attr(key, value)
+        for key, value in journal.system_attrs.items():
+            set_study_attr(study, key, value)
         study.add_trials(trials)
         if folder.journal.exists():
             shutil.copyfile(folder.journal, folder.journal.with_name(folder.journal.name + DAMAGED))
@@ -110,11 +113,11 @@ def recover(
 
 @dataclass(frozen=True)
 class Journal:
-    """What can be read of a run's journal.
+    """The readable part of a run's journal.
 
     Attributes:
         trials: Of the study, by number.
-        user_attrs: Of the study.
+        user_attrs, system_attrs: Of the study.
         lines: In the file, the torn last one not counted.
         dropped: Of these, the ones that say nothing.
         size: Bytes of the file.
@@ -123,6 +126,7 @@ class Journal:
 
     trials: Sequence[FrozenTrial] = ()
     user_attrs: Mapping[str, Any] = field(default_factory=dict)
+    system_attrs: Mapping[str, Any] = field(default_factory=dict)
     lines: int = 0
     dropped: int = 0
     size: int = 0
@@ -146,12 +150,13 @@ def read_journal(folder: SearchFolder) -> Journal:
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     lines = content[:whole].splitlines()
-    user_attrs, trials, dropped = replay_journal(lines, study_name(folder, ""))
-    return Journal(trials, user_attrs, len(lines), dropped, len(content), len(content) - whole)
+    user_attrs, system_attrs, trials, dropped = replay_journal(lines, study_name(folder, ""))
+    size = len(content)
+    return Journal(trials, user_attrs, system_attrs, len(lines), dropped, size, size - whole)
 
 
 def untried(folder: SearchFolder) -> bool:
-    """Tells whether the study of a folder without results has begun no trial."""
+    """Tell whether the study of a folder without results has begun no trial."""
     url = _stored_url(folder)
     trials: Sequence[FrozenTrial] = ()
     if not url:
@@ -168,7 +173,7 @@ def untried(folder: SearchFolder) -> bool:
 
 
 def forget(folder: SearchFolder) -> None:
-    """Removes the study of a folder in which no trial has begun.
+    """Remove the study of a folder in which no trial has begun.
 
     Queued trials follow from the plan: another plan queues others.
     """
@@ -203,7 +208,7 @@ def _say(folder: SearchFolder, journal: Journal, writer: _Writer, count: int) ->
 
 
 def _recover_shared(folder: SearchFolder, plan: SearchPlan, writer: _Writer, count: int) -> bool:
-    """Adds the trials that a shared storage has lost at its end."""
+    """Add the trials that a shared storage has lost at its end."""
     study = open_study(folder, plan)
     trials = study.get_trials(deepcopy=False)
     for number, record in writer.records.items():
@@ -236,7 +241,7 @@ def _records(folder: SearchFolder, candidates: Iterable[Candidate]) -> dict[int,
 
 
 class _Writer:
-    """Says, number by number, what trials shall be.
+    """The trials that a study must have, number by number.
 
     Attributes:
         records: Of the candidates that ended, by number.
@@ -253,7 +258,7 @@ class _Writer:
         self.unknown: list[str] = []
 
     def settled(self, number: int, found: FrozenTrial | None) -> FrozenTrial:
-        """Returns the trial of a number.
+        """Return the trial of a number.
 
         Args:
             number: Its number.
@@ -284,7 +289,7 @@ class _Writer:
         return found
 
     def _from_record(self, record: Candidate, facts: dict[str, Any]) -> FrozenTrial:
-        """Returns a candidate's trial; what its choices were taken from records do not say.
+        """Return a candidate's trial by its record, which does not hold the distributions.
 
         Choices of a failed candidate of which that is not known are left out: the user's own
         space is not asked again, as it may be what failed.
@@ -310,7 +315,7 @@ class _Writer:
 
 
 def declared(plan: SearchPlan, data: Dataset) -> dict[str, BaseDistribution]:
-    """Returns the distributions that are known without a model: settings, declared choices."""
+    """Return the distributions that are known without a model: settings, declared choices."""
     found: dict[str, BaseDistribution] = {}
     for name in plan.search.optimizers:
         low, _ = optimizers.learning_rates(plan, name)
@@ -325,7 +330,7 @@ def declared(plan: SearchPlan, data: Dataset) -> dict[str, BaseDistribution]:
 
 
 def asked(record: Candidate, plan: SearchPlan, data: Dataset) -> dict[str, BaseDistribution]:
-    """Asks the space for a candidate's choices again; returns their distributions.
+    """Ask the space for a candidate's choices again, and return their distributions.
 
     Raises:
         InputError: The space does not ask for them any more.
@@ -349,7 +354,7 @@ def asked(record: Candidate, plan: SearchPlan, data: Dataset) -> dict[str, BaseD
 
 
 def describe_trial(record: Candidate, plan: SearchPlan) -> dict[str, Any]:
-    """Return what a candidate's trial has in the study besides its choices, by its record.
+    """Return the state, values and attributes of a candidate's trial, by its record.
 
     Returns:
         state, values, user_attrs (seed, costs and rungs) and constraints (what samplers know of
@@ -369,7 +374,7 @@ def describe_trial(record: Candidate, plan: SearchPlan) -> dict[str, Any]:
 
 
 def _constraints(record: Candidate, plan: SearchPlan) -> dict[str, float]:
-    """Returns how far a candidate breaks limits, as samplers are told."""
+    """Return a candidate's distances to the limits, as samplers are told."""
     trial: Any = optuna.trial.FixedTrial(record.choices)
     if record.macs is None or record.params is None:
         return {}
@@ -384,7 +389,7 @@ def _constraints(record: Candidate, plan: SearchPlan) -> dict[str, float]:
 def is_sound(
     trial: FrozenTrial, declared: Mapping[str, BaseDistribution], costs: Sequence[str]
 ) -> bool:
-    """Tells whether everything that is read of trials has the type that it must have.
+    """Tell whether all attributes of a trial have valid types and values.
 
     Args:
         trial: As a journal says.
@@ -423,7 +428,7 @@ def is_sound(
 
 
 def holds(distribution: BaseDistribution, value: Any) -> bool:
-    """Tells whether a distribution has a value: no trial can be made with another."""
+    """Tell whether a distribution has a value: no trial can be made with another."""
     try:
         create_trial(state=TrialState.FAIL, params={"": value}, distributions={"": distribution})
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""A run's files where workers do not see its folder: through a folder or a store that all reach.
+"""A run's files where workers do not see its folder: in a folder or a store that all reach.
 
 A worker has a folder of its own, laid out as the run's. What it needs of others it fetches when it
 reads it; what it has made it puts there when a job is done, and the run's process fetches that.
@@ -45,12 +45,12 @@ class RemoteFolder(SearchFolder):
         self._known: dict[Path, tuple[int, int] | None] = {}
 
     def read_candidate(self, name: str) -> Candidate | None:
-        """Returns a record, of whichever worker."""
+        """Return a record, of whichever worker."""
         self._fetch(f"{RECORDS}/{name}.json")
         return super().read_candidate(name)
 
     def shipped_file(self, name: str) -> Path:
-        """Returns the file that goes on, with what says how it was trained."""
+        """Return the file that goes on, with the record of its training."""
         for folder in (self.candidates, self.final):
             for found in self._files.names(folder.name):
                 if found.startswith((f"{name}.", f"{name}-final")):
@@ -58,13 +58,13 @@ class RemoteFolder(SearchFolder):
         return super().shipped_file(name)
 
     def brought(self, path: Path) -> Path:
-        """Returns a file of the run, fetched where this node does not have it."""
+        """Return a file of the run, fetched where this node does not have it."""
         inside = path if not path.is_absolute() else path.relative_to(self.path)
         self._fetch(str(inside))
         return self.path / inside
 
     def publish(self) -> tuple[str, ...]:
-        """Puts what was written since the last call where all reach it; returns the names."""
+        """Put files written since the last call where all reach them, and return their names."""
         found = []
         for folder in PUBLISHED:
             for path in sorted((self.path / folder).rglob("*")):
@@ -84,7 +84,7 @@ class RemoteFolder(SearchFolder):
 
 
 def _state(path: Path) -> tuple[int, int] | None:
-    """Returns what tells whether a file has changed; None: it is none that goes on."""
+    """Return a file's time of change and size; None: it is not passed on."""
     if path.is_dir() or not is_whole(path.name):
         return None
     found = path.stat()
@@ -92,7 +92,7 @@ def _state(path: Path) -> tuple[int, int] | None:
 
 
 def receive(folder: SearchFolder, files: Files, names: Iterable[str]) -> None:
-    """Fetches what a worker has made into the run's folder; records last, and each once."""
+    """Fetch a worker's files into the run's folder; records last, and each once."""
     for name in sorted(names, key=lambda name: (name.endswith(".json"), name)):
         path = folder.path / name
         if not (name.startswith(f"{RECORDS}/") and name.endswith(".json")):
@@ -106,7 +106,7 @@ def receive(folder: SearchFolder, files: Files, names: Iterable[str]) -> None:
 
 
 def given(folder: SearchFolder, files: Files, paths: Iterable[str]) -> list[str]:
-    """Puts files of the run's machine where workers reach them; returns their names there."""
+    """Put files of the run's machine where workers reach them, and return their names there."""
     home, names = folder.path.resolve(), []
     for number, text in enumerate(paths):
         path = Path(text).resolve()
@@ -140,7 +140,7 @@ class Files:
             raise _unusable(url, error) from None
 
     def check(self) -> None:
-        """Writes a file and removes it.
+        """Write a file and remove it, to check that the place can be written to.
 
         Raises:
             InputError: That is not possible.
@@ -154,7 +154,7 @@ class Files:
             raise _unusable(self.url, error) from None
 
     def put(self, file: Path, name: str) -> None:
-        """Writes a file there, in one step."""
+        """Write a file there, in one step."""
 
         def call() -> None:
             target = self._at(name)
@@ -168,20 +168,20 @@ class Files:
         self._patiently(call)
 
     def get(self, name: str, file: Path) -> bool:
-        """Fetches a file, in one step; returns whether it is there."""
+        """Fetch a file, in one step, and return whether it is there."""
         with suppress(FileNotFoundError), replacing(file) as part:
             self._patiently(self._system.get_file, self._at(name), str(part))
             return True
         return False
 
     def read(self, name: str) -> bytes | None:
-        """Returns a file's content; None where there is none."""
+        """Return a file's content; None where there is none."""
         with suppress(FileNotFoundError):
             return bytes(self._patiently(self._system.cat_file, self._at(name)))
         return None
 
     def names(self, folder: str) -> list[str]:
-        """Returns the names of a folder's files, sorted; none where there is none."""
+        """Return the names of a folder's files, sorted; none where there is none."""
         with suppress(FileNotFoundError):
             found = self._patiently(self._system.ls, self._at(folder), detail=False)
             return sorted(name for path in found if is_whole(name := path.rpartition("/")[2]))
@@ -198,7 +198,7 @@ class Files:
 
 
 def is_whole(name: str) -> bool:
-    """Tells a file's name from one that is being written."""
+    """Tell whether a name is that of a whole file, not of one that is being written."""
     return bool(name) and not name.startswith(".")
 
 

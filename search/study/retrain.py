@@ -1,4 +1,4 @@
-"""After the search: the front's candidates trained anew, and whether their channels are removed.
+"""Final trainings of the front after the search, and the decision to remove channels.
 
 Removing channels pays for models whose time is their own, not what any run costs.
 """
@@ -49,7 +49,7 @@ PRECISION, SECONDS = 0.05, 2.0
 
 
 def final_seed(candidate: Candidate, place: int) -> int:
-    """Returns the seed of a final training; the first has the candidate's own."""
+    """Return the seed of a final training; the first has the candidate's own."""
     return derived_seed(candidate.seed, place) if place else candidate.seed
 
 
@@ -63,7 +63,7 @@ def retrain(
     on_progress: Callable[[str, float], None],
     teachers: Sequence[Teacher] = (),
 ) -> Final:
-    """Trains a candidate's model from its beginning and judges it on the test part.
+    """Train a candidate's model from its beginning, and evaluate it on the test part.
 
     Sub-networks that were judged untrained are fine-tuned as the plan says.
 
@@ -138,7 +138,7 @@ def retrain(
 
 
 def promote_best(model: str, folder: SearchFolder, quality: str) -> Final:
-    """Makes the best of a model's final trainings the one that goes on.
+    """Make the best of a model's final trainings the one that goes on.
 
     The best by validation quality, the first of equals; the first training where validation
     data were trained on: nothing is left to choose by, and test data never choose.
@@ -151,7 +151,7 @@ def promote_best(model: str, folder: SearchFolder, quality: str) -> Final:
 
 
 def on_everything(data: Dataset) -> Dataset:
-    """Returns the data with the validation part among the training examples as well."""
+    """Return the data with the validation part among the training examples as well."""
     train_part, val = data.train, data.val
     weight = None
     if train_part.weight is not None or val.weight is not None:
@@ -167,7 +167,7 @@ def on_everything(data: Dataset) -> Dataset:
 
 @dataclass(frozen=True)
 class RunCost(Record):
-    """How long a model's int8 file takes beside one of next to nothing.
+    """The time of a model's int8 file beside that of a nearly empty one.
 
     Attributes:
         own_ms, empty_ms: Milliseconds of one inference at batch 1; see `Latency.quiet_ms`.
@@ -202,7 +202,7 @@ class RunCost(Record):
 def halved_if_slow(
     plan: SearchPlan, subject: Subject, data: Dataset, known: Path
 ) -> tuple[SearchPlan, list[str]]:
-    """Gives a model's plan a target of channels where the model is slow enough to gain by it.
+    """Give a model's plan a target of channels where the model is slow enough to gain by it.
 
     That is where its int8 file takes more than three times what an empty one takes, and at least
     a tenth longer than that of the same model without half of its MACs: measured with LiteRT and
@@ -236,7 +236,7 @@ def halved_if_slow(
 
 
 def _halved(plan: SearchPlan) -> SearchPlan:
-    """Returns the plan with the target; what the plan says of the way stays."""
+    """Return the plan with the target of channels, and with its own options of pruning."""
     own, weights = plan.channels, plan.weights
     channels = replace(own, target=KEPT, target_metric="macs")
     if weights.pattern.kind == "n:m" or weights.overrides:
@@ -248,7 +248,7 @@ def _halved(plan: SearchPlan) -> SearchPlan:
 
 
 def _measured(subject: Subject, plan: SearchPlan, data: Dataset) -> RunCost:
-    """Times the model's int8 file and an empty one, then one without half of its MACs beside it.
+    """Time the model's int8 file and an empty one, then one without half of its MACs beside it.
 
     Args:
         subject: The dense model.

@@ -1,4 +1,4 @@
-"""Where studies are kept: a run's journal, or any storage of Optuna's.
+"""The storage of studies: a run's journal, or any storage of Optuna's.
 
 Database servers restart, connections break, transactions of many workers meet. What Optuna does
 not try again is tried again here, for some minutes: a run loses nothing by it.
@@ -66,7 +66,7 @@ LONGEST = 0.5
 
 
 def study_name(folder: SearchFolder, url: str) -> str:
-    """Returns the study's name; in a shared storage the folder's place makes it unique."""
+    """Return the study's name; in a shared storage the folder's place makes it unique."""
     if not url:
         return "paretune"
     digest = hashlib.sha256(str(folder.known_as).encode()).hexdigest()
@@ -81,7 +81,7 @@ def open_storage(
     connections: int = 1,
     cached: bool = True,
 ) -> BaseStorage:
-    """Opens what studies are kept in.
+    """Open the storage of a study.
 
     Args:
         where: A URL, as plans hold it without its password, or the path of a run's journal.
@@ -130,7 +130,7 @@ def open_storage(
 
 
 def open_journal(path: Path, journal: Path) -> JournalStorage:
-    """Open a journal, or what will take its place.
+    """Open a journal, or the file that will take its place.
 
     Args:
         path: What is opened.
@@ -154,7 +154,7 @@ def _opened(url: str, connections: int, cached: bool) -> BaseStorage:
 
 
 def _with_driver(url: str) -> str:
-    """Names the driver that is installed where a URL names none.
+    """Name the driver that is installed where a URL names none.
 
     Raises:
         MissingDependency: There is none.
@@ -180,7 +180,7 @@ def _proxy(url: str) -> BaseStorage:
 
 
 def without_fork_support() -> None:
-    """Lets this process fork after it has used gRPC; to be called before that is imported.
+    """Let this process fork after it has used gRPC; to be called before that is imported.
 
     Its handlers of forks end the child with a failed check. Our forks use no connection of their
     parent's.
@@ -189,7 +189,7 @@ def without_fork_support() -> None:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Tells whether an error of a storage may be gone in a moment.
+    """Tell whether an error of a storage may be gone in a moment.
 
     Connections that broke, servers that start, transactions that met another: yes. A wrong
     password, a full disk, a rule that was broken: no.
@@ -209,7 +209,7 @@ def is_passing(error: BaseException) -> bool:
 
 
 def patient(storage: BaseStorage, seconds: float = PATIENCE) -> BaseStorage:
-    """Returns a storage whose calls are repeated as `patiently` does.
+    """Return a storage whose calls are repeated as `patiently` does.
 
     A call whose answer was lost may have been carried out. Most may be carried out twice; a
     trial that was begun so is nobody's, and the next start of the run queues it again; one that
@@ -244,19 +244,19 @@ class JournalLock:
         self._held: Lock | None = None
 
     def acquire(self) -> bool:
-        """Waits for the lock."""
+        """Wait for the lock."""
         self._held = linux.lock(self._path, wait=True)
         return True
 
     def release(self) -> None:
-        """Gives the lock back."""
+        """Give the lock back."""
         if self._held is not None:
             self._held.release()
             self._held = None
 
 
 def make_proxy(url: str, port: int) -> Proxy:
-    """Returns a proxy in front of a database.
+    """Return a proxy in front of a database.
 
     Args:
         url: Of the database.
@@ -311,20 +311,20 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """What `--storage` is given on this machine."""
+        """The proxy's URL, for `--storage` on this machine."""
         return f"grpc://{HOST}:{self.port}"
 
     def wait(self) -> None:
-        """Serves until it is closed."""
+        """Serve until the proxy is closed."""
         self._server.wait_for_termination()
 
     def close(self) -> None:
-        """Ends it; requests in hand have a second."""
+        """End the server; requests in hand have a second."""
         self._server.stop(1.0).wait()
 
 
 def serve_only() -> None:
-    """Tunes this process for answering many short requests; for one that does nothing else.
+    """Tune this process for answering many short requests; for one that does nothing else.
 
     A thread that computes holds the others up for half a millisecond at most, a tenth of Python's
     time, each time that they come back from the database; and the trials that are kept are not
@@ -337,7 +337,7 @@ def serve_only() -> None:
 
 
 def share_readings(storage: BaseStorage) -> Callable[[int], Sequence[FrozenTrial]]:
-    """Return what reads a study's trials by its id, once for all threads that wait.
+    """Return a function that reads a study's trials by its id, once for all waiting threads.
 
     What it returns is shared, and not to be changed.
     """
@@ -375,7 +375,7 @@ class Together(Generic[T]):
         self._next: Future[T] | None = None
 
     def __call__(self) -> T:
-        """Returns what a run of the function gives that began after this call."""
+        """Return the result of a run of the function that began after this call."""
         with self._lock:
             first = self._next is None
             found = self._next = self._next or Future()

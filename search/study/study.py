@@ -1,4 +1,4 @@
-"""The Optuna study behind a search: what it is asked, told, and has in its queue."""
+"""The Optuna study behind a search: asking, telling and queueing its trials."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ LADDER = 3
 
 
 def open_study(folder: SearchFolder, plan: SearchPlan) -> optuna.Study:
-    """Opens the run's study, creating it the first time.
+    """Open the run's study, creating it the first time.
 
     Raises:
         InputError: The storage URL is malformed or cannot be reached.
@@ -68,7 +68,7 @@ def open_study(folder: SearchFolder, plan: SearchPlan) -> optuna.Study:
 
 
 def directions(plan: SearchPlan) -> list[Any]:
-    """Returns the directions of the objectives: quality up, costs down."""
+    """Return the directions of the objectives: quality up, costs down."""
     return [StudyDirection.MAXIMIZE, *(StudyDirection.MINIMIZE for _ in plan.search.costs)]
 
 
@@ -79,7 +79,7 @@ def ask(
     data: Dataset | None = None,
     folder: SearchFolder | None = None,
 ) -> Any:
-    """Asks for the next trial, with a sampler of its own.
+    """Ask for the next trial, with a sampler of its own.
 
     Of the storage the trials are read once, for all that an ask wants to know of them: with many
     workers readings are what a storage is busy with.
@@ -114,7 +114,7 @@ class _ByNumber(RandomSampler):
         self._make = make
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Makes the trial's own sampler; see Optuna's `BaseSampler`."""
+        """Make the trial's own sampler; see Optuna's `BaseSampler`."""
         study.sampler = self._make(trial.number)
         study.sampler.before_trial(study, trial)
 
@@ -122,7 +122,7 @@ class _ByNumber(RandomSampler):
 def sampler_for(
     name: str, seed: int, number: int, known: Callable[[], Mapping[str, Any]] | None = None
 ) -> Any:
-    """Returns the sampler of a trial, seeded by the plan's seed and the trial's number.
+    """Return the sampler of a trial, seeded by the plan's seed and the trial's number.
 
     Worker processes come and go; a sampler seeded once a process would repeat itself in
     each new one, and one seeded by how many trials there are in workers that ask at once.
@@ -141,7 +141,7 @@ def sampler_for(
 def free_knowledge(
     plan: SearchPlan, data: Dataset, folder: SearchFolder | None = None
 ) -> dict[str, Any]:
-    """Returns what samplers that know a space are given besides their seed.
+    """Return the arguments of samplers that know a space, besides their seed.
 
     Args:
         plan: Space, limits, objectives, rungs.
@@ -172,7 +172,7 @@ def free_knowledge(
 def _costs(
     plan: SearchPlan, space: DeclaredSpace, data: Dataset, folder: SearchFolder | None
 ) -> Callable[[dict[str, Any]], tuple[float, ...] | None]:
-    """Returns what counts candidates; None of those above a limit, or beyond a soft one."""
+    """Return a function that counts a candidate's costs; None: it breaks a limit, hard or soft."""
     options = plan.search
     latency = None if folder is None else latency_of(options, folder)
 
@@ -191,7 +191,7 @@ def _costs(
 
 
 def close_orphans(study: optuna.Study, folder: SearchFolder, plan: SearchPlan) -> int:
-    """Ends the trials that nobody works on any more, and queues them again.
+    """End the trials whose workers are gone, and queue them again.
 
     A trial whose candidate was already written in full is told as finished instead: no
     finished work is lost or done twice.
@@ -217,7 +217,7 @@ def try_again(
     reason: str,
     **counts: int,
 ) -> int | None:
-    """Ends a running trial and queues its choices and seed again.
+    """End a running trial, and queue its choices and seed again.
 
     Its worker may still be at work, on a node that seemed lost or of a run that was ended: what
     it finds comes too late from here on.
@@ -250,7 +250,7 @@ def try_again(
 
 
 def tell(study: optuna.Study, candidate: Candidate, plan: SearchPlan) -> None:
-    """Ends a trial in the study as its candidate ended; one that has ended stays as it is.
+    """End a trial in the study as its candidate ended; one that has ended stays as it is.
 
     For the run's process, which owns the ends of trials: workers begin them, and write records. A
     trial may have ended by a call that the storage seemed to lose.
@@ -270,7 +270,7 @@ def tell(study: optuna.Study, candidate: Candidate, plan: SearchPlan) -> None:
 
 
 def lost_by_study(name: str) -> RunFailed:
-    """Returns the error of a study that does not have a finished candidate's trial."""
+    """Return the error of a study that does not have a finished candidate's trial."""
     return RunFailed(
         f"The study has lost candidate {name}, which is finished: was it removed during the run? "
         "The same command rebuilds it from the records and continues."
@@ -278,7 +278,7 @@ def lost_by_study(name: str) -> RunFailed:
 
 
 def outcome(candidate: Candidate, plan: SearchPlan) -> tuple[TrialState, list[float] | None]:
-    """Returns how a candidate's trial ends in the study: state and values."""
+    """Return how a candidate's trial ends in the study: state and values."""
     if candidate.state in (COMPLETE, DUPLICATE) and candidate.val:
         values = objective_values(candidate, plan)
         if not any(map(math.isnan, values)):  # Optuna takes none of them
@@ -292,7 +292,7 @@ def outcome(candidate: Candidate, plan: SearchPlan) -> tuple[TrialState, list[fl
 
 
 def enqueue_first(study: optuna.Study, plan: SearchPlan, data: Dataset, lost: bool = False) -> None:
-    """Queues what is tried first in a new study.
+    """Queue the first trials of a new study.
 
     Replayed choices, else the fronts of finished searches, else `first_choices`.
 
@@ -338,7 +338,7 @@ def enqueue_first(study: optuna.Study, plan: SearchPlan, data: Dataset, lost: bo
 
 
 def first_choices(plan: SearchPlan, data: Dataset) -> list[dict[str, Any]]:
-    """Returns what a search begins with: the baseline, then models from the smallest on.
+    """Return the first choices of a search: the baseline, then models from the smallest on.
 
     The small ones cost little, and with the baseline they are a first front from end to end:
     what later trials are stopped against and samplers start from.
@@ -354,7 +354,7 @@ def first_choices(plan: SearchPlan, data: Dataset) -> list[dict[str, Any]]:
 
 
 def read_replay(path: Path) -> Candidate:
-    """Reads a candidate's record for `--replay`.
+    """Read a candidate's record for `--replay`.
 
     Raises:
         InputError: The file is missing or holds no candidate.

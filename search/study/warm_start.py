@@ -1,4 +1,4 @@
-"""Starts a search from finished ones: their fronts first, nearest data set first."""
+"""Warm starts: the fronts of finished searches first, those of the nearest data set first."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SCALES = {"classes": 1.0, "examples": 0.25, "size": 1.0, "channels": 1.0, "balan
 
 
 def meta_features(data: Dataset) -> dict[str, float]:
-    """Describes a data set by what can be compared with another's.
+    """Describe a data set by features that can be compared with another's.
 
     Returns:
         classes (outputs), examples (for training), size (pixels or numbers of an example
@@ -53,7 +53,7 @@ def meta_features(data: Dataset) -> dict[str, float]:
 
 
 def distance(one: dict[str, float], two: dict[str, float]) -> float:
-    """Returns how different two data sets are; 0: alike in every meta-feature.
+    """Return how different two data sets are; 0: alike in every meta-feature.
 
     Euclidean over natural logarithms of the counts and the plain difference of balances,
     weighted by `SCALES`.
@@ -64,7 +64,7 @@ def distance(one: dict[str, float], two: dict[str, float]) -> float:
 
 
 def about(space: str, objectives: tuple[str, ...], data: Dataset) -> dict[str, Any]:
-    """Returns what a study keeps about its search, for warm starts from it."""
+    """Return the record that a study keeps of its search, for warm starts from it."""
     return {
         "space": space,
         "objectives": list(objectives),
@@ -96,7 +96,7 @@ class Source:
 def find_sources(
     names: tuple[str, ...], space: str, objectives: tuple[str, ...], data: Dataset
 ) -> list[Source]:
-    """Reads the fronts of finished searches, nearest data set first.
+    """Read the fronts of finished searches, nearest data set first.
 
     Args:
         names: Folders of runs, or Optuna storage URLs (all paretune studies in them).
@@ -137,7 +137,7 @@ def find_sources(
 
 
 def first_of(sources: list[Source]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Returns what is tried first: the sources' fronts, each choice once.
+    """Return the sources' fronts, each choice once, with the attributes of their trials.
 
     Returns:
         (choices, user attributes) of each trial.
@@ -161,7 +161,7 @@ def _studies(name: str) -> Iterator[optuna.Study]:
 
 
 def _front(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Returns the front, by falling crowding distance: a first few of it are spread out."""
+    """Return the front, by falling crowding distance: a first few of it are spread out."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not trials:
         return []

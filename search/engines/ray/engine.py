@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster: how many there are, and how they are asked for, refused, replaced."""
+"""Workers on a Ray cluster: their number, and how they are asked for, refused and replaced."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ LOCAL, AUTO = "local", "auto"
 
 
 class RayEngine:
-    """Runs workers as actors of a Ray cluster; see `search.engines.Engine`."""
+    """An engine whose workers are actors of a Ray cluster; see `search.engines.Engine`."""
 
     remote = True
     _joined = False
 
     def crew(self, demand: Demand) -> Crew:
-        """Returns as many workers as are asked for, or as the cluster holds now.
+        """Return as many workers as are asked for, or as the cluster holds now.
 
         Raises:
             InputError: The cluster does not answer, or has no node that holds a worker; workers
@@ -87,7 +87,7 @@ class RayEngine:
         return Crew(count, demand.threads or cpus, place, cards=cards, cpus=cpus, memory=memory)
 
     def pool(self, order: Order) -> RayPool:
-        """Returns the workers; all are asked for at once."""
+        """Return the workers; all are asked for at once."""
         return RayPool(order, self._leave)
 
     def _leave(self) -> None:
@@ -110,7 +110,6 @@ class RayPool(Pool):
     """
 
     AHEAD = True
-    LOST_STARTS = 20
 
     def __init__(self, order: Order, leave: Callable[[], None]) -> None:
         super().__init__(order)
@@ -202,7 +201,7 @@ class RayPool(Pool):
         super()._handle(slot, message, handler)
 
     def _refuse(self, slot: Slot, where: str, reason: str) -> None:
-        """Leaves a node out; where none has worked yet, that is the user's to mend.
+        """Leave a node out; raise where none has worked yet: the user can mend that then.
 
         Raises:
             InputError: No worker has worked yet.
@@ -214,6 +213,7 @@ class RayPool(Pool):
             LOG.warning("%s It is left out until that is mended.", text)
             self._refused.add(where)
         self._end(slot)
+        slot.lost_starts = 0
         slot.asleep_until = time.monotonic() + 30  # then it asks for another node
 
     def _wait(self, handler: JobQueue) -> None:
@@ -241,7 +241,7 @@ def _told(resources: dict[str, float]) -> str:
 
 
 def _connect(address: str) -> bool:
-    """Joins the cluster at an address, unless this program is of one already.
+    """Join the cluster at an address, unless this program is of one already.
 
     Returns:
         Whether it was not.
@@ -278,7 +278,7 @@ def _connect(address: str) -> bool:
 
 
 def _answers(address: str) -> None:
-    """Checks that somebody listens at an address.
+    """Check that a server listens at an address.
 
     Raises:
         OSError: Nobody does.

@@ -48,7 +48,7 @@ ENDED = "ended"
 
 @dataclass(frozen=True)
 class Brief:
-    """What an actor is told.
+    """The instructions of an actor.
 
     Attributes:
         folder: The run's, an absolute path.
@@ -92,7 +92,7 @@ class RayHost:
         self._progress_told = 0.0
 
     def begin(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """Checks this node and starts the worker.
+        """Check this node and start the worker.
 
         Args:
             environment: Variables of the worker beside this process's. They may be secret: Ray
@@ -111,7 +111,7 @@ class RayHost:
         return {"node": socket.gethostname(), "problem": problem}
 
     def _words(self) -> tuple[str, ...]:
-        """Returns the worker's arguments, once what it needs is on this node."""
+        """Fetch the worker's data to this node, and return the worker's arguments."""
         words = (self._brief.folder, *self._brief.words)
         if self._brief.files:
             own = self._place(f"run-{uuid.uuid4().hex[:12]}")
@@ -171,13 +171,13 @@ class RayHost:
         self._said.put(message)
 
     def _printed(self) -> str:
-        """Returns the end of what the worker printed, where its log is on this node alone."""
+        """Return the end of the worker's log, where it is on this node alone."""
         if not self._brief.files:
             return ""
         return self._log.read_text("utf-8", "replace")[-10_000:] if self._log.exists() else ""
 
     def poll(self) -> list[dict[str, Any]]:
-        """Returns what the worker has said since the last call, in order; waits for it a while."""
+        """Return the worker's messages since the last call, in order; wait ten seconds for one."""
         found = []
         try:
             found.append(self._said.get(timeout=10))
@@ -187,15 +187,15 @@ class RayHost:
             return found
 
     def send(self, message: dict[str, Any]) -> None:
-        """Sends the worker a message."""
+        """Send the worker a message."""
         self._started.result().send(message)
 
     def kill(self) -> None:
-        """Kills the worker; what it says last can still be asked for."""
+        """Kill the worker; its last messages can still be asked for."""
         self._started.result().kill()
 
     def end(self) -> None:
-        """Ends the worker and gives the data back, once; a second call waits for the first."""
+        """End the worker and give the data back, once; a second call waits for the first."""
         with self._ending:
             if self._over.is_set():
                 return
@@ -207,7 +207,7 @@ class RayHost:
 
 
 def _modules(theirs: Iterable[str]) -> list[str]:
-    """Returns where a worker finds modules: as this process, then as the run's own.
+    """Return where a worker finds modules: as this process, then as the run's own.
 
     Ray brings packages of its own for its processes, in versions that are not ours.
     """
@@ -219,7 +219,7 @@ def _modules(theirs: Iterable[str]) -> list[str]:
 
 
 def _cards() -> str:
-    """Returns the GPUs that Ray has given this actor, as `CUDA_VISIBLE_DEVICES` names them."""
+    """Return the GPUs that Ray has given this actor, as `CUDA_VISIBLE_DEVICES` names them."""
     import ray
 
     given = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
@@ -228,7 +228,7 @@ def _cards() -> str:
 
 @cache
 def versions() -> dict[str, str]:
-    """Returns what must be the same wherever a run computes, by name; nothing is imported."""
+    """Return the versions that all machines of a run share, by name; nothing is imported."""
     digest = hashlib.sha256()
     for package in (compress, search):
         home = Path(package.__path__[0])
@@ -241,7 +241,7 @@ def versions() -> dict[str, str]:
 
 
 def differing(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
-    """Says what differs between a run's machine and a node; empty: nothing."""
+    """Describe the versions that differ between a run's machine and a node; empty: none."""
     return ", ".join(
         f"{name} {theirs.get(name, 'none')} in place of {wanted}"
         for name, wanted in ours.items()
@@ -250,12 +250,12 @@ def differing(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
 
 
 def digest_of(path: Path) -> str:
-    """Returns a hash of a file's content."""
+    """Return a hash of a file's content."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def folder_problem(folder: Path, digest: str) -> str:
-    """Says why workers here cannot use a run's folder; empty: they can.
+    """Explain why workers on this node cannot use a run's folder; empty: they can.
 
     Args:
         folder: The run's, as its own machine calls it.
@@ -292,7 +292,7 @@ class NodePlace:
         self._hold: linux.Lock | None = None
 
     def make(self, plan: bytes, data: bytes) -> None:
-        """Makes it a worker's folder: laid out as the run's, which it does not see."""
+        """Make the folder a worker's: laid out as the run's, which the node does not see."""
         with self._locked():
             self._sweep()
             folder = SearchFolder(self.place)
@@ -303,7 +303,7 @@ class NodePlace:
             self._hold = linux.share(self._held_by(self.place))
 
     def fill(self, files: Mapping[str, Callable[[], npt.NDArray[np.uint8]]]) -> None:
-        """Writes the run's data there, unless another worker of this node has.
+        """Write the run's data into the folder, unless another worker of this node has.
 
         Args:
             files: Name -> what fetches its bytes. The last one says that all are there.
@@ -322,7 +322,7 @@ class NodePlace:
             self._hold = linux.share(self._held_by(self.place))
 
     def release(self) -> None:
-        """Gives it back; the last worker of the node removes it."""
+        """Give the folder back; the last worker of the node removes it."""
         if self._hold is None:
             return
         self._hold.release()
@@ -331,7 +331,7 @@ class NodePlace:
             self._remove(self.place)
 
     def _sweep(self) -> None:
-        """Removes what workers that were killed have left of other data."""
+        """Remove folders that killed workers have left."""
         for place in self._home.glob(f"{self._mine}*"):
             if place.is_dir() and place != self.place:
                 self._remove(place)

@@ -1,4 +1,4 @@
-"""The run's end of the actors: what they answer, and when they are gone."""
+"""The run's end of the actors: their answers and their ends."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class RayLink:
         self._thread.start()
 
     def _listen(self, environment: Mapping[str, str]) -> None:
-        """Hands on what the actor answers until its worker has ended, then ends the actor."""
+        """Hand on the actor's answers until its worker has ended, then end the actor."""
         import ray
 
         try:
@@ -69,32 +69,36 @@ class RayLink:
         self._kill_actor()
 
     def _hear(self, said: list[dict[str, Any]]) -> bool:
-        """Hands on messages; tells whether more are to be expected."""
+        """Hand on messages, and return whether more are to be expected."""
         for message in said:
-            if message["kind"] == ENDED:
-                self._how = message["how"]
-                if not self._over.is_set():
-                    with open(self._log, "a", encoding="utf-8") as stream:
-                        stream.write(message["printed"])
-                    self._tell(None)
+            ended = message["kind"] == ENDED
+            if not self._over.is_set():  # nothing of a worker that was given up may arrive
+                try:
+                    self._keep(message)
+                except Exception as error:  # of this machine's disk, or of the store
+                    self._tell({"kind": messages.FATAL, "reason": _reason(error)})
+                    return False
+                self._tell(None if ended else message)
+            if ended:
                 return False
-            if self._over.is_set():
-                continue  # nothing of a worker that was given up may arrive
-            try:
-                if message.get("files"):
-                    with FETCHING:
-                        self._receive(message["files"])
-            except Exception as error:  # of this machine's disk, or of the store
-                self._tell({"kind": messages.FATAL, "reason": _reason(error)})
-                return False
-            self._tell(message)
         return True
+
+    def _keep(self, message: dict[str, Any]) -> None:
+        """Write a message's files, or the log that comes with an end, to this machine's disk."""
+        if message["kind"] == ENDED:
+            self._how = message["how"]
+            if message["printed"]:
+                with open(self._log, "a", encoding="utf-8") as stream:
+                    stream.write(message["printed"])
+        elif message.get("files"):
+            with FETCHING:
+                self._receive(message["files"])
 
     def _refuse(self, where: str, reason: str) -> None:
         self._tell({"kind": REFUSED, "node": where, "reason": reason})
 
     def _fail(self, error: Exception) -> None:
-        """Says that the actor is gone, or could not be made."""
+        """Report that the actor is gone, or could not be made."""
         if self._over.is_set():
             return
         text = str(error)
@@ -118,16 +122,16 @@ class RayLink:
             self._actor.send.remote(message)
 
     def kill(self) -> None:
-        """Kills the worker; the actor tells of it."""
+        """Kill the worker; the actor tells of it."""
         with contextlib.suppress(Exception):
             self._actor.kill.remote()
 
     def how(self) -> str:
-        """Returns how the worker ended, or that its node was lost."""
+        """Return how the worker ended, or that its node was lost."""
         return self._how
 
     def end(self) -> None:
-        """Ends the worker, then the actor."""
+        """End the worker, then the actor."""
         self._over.set()
         if not self._begun:  # it may wait for room, and for ever
             self._kill_actor()
@@ -136,7 +140,7 @@ class RayLink:
             self._actor.end.remote()
 
     def join(self, seconds: float) -> None:
-        """Waits until the actor has ended; kills it where it has not in this time."""
+        """Wait until the actor has ended; kill it where it has not in this time."""
         self._thread.join(max(0.0, seconds))
         if self._thread.is_alive():
             self._kill_actor()
@@ -149,7 +153,7 @@ class RayLink:
 
 
 def _reason(error: Exception) -> str:
-    """Says why a worker's files could not be fetched; the same command fetches them again."""
+    """Explain why a worker's files could not be fetched; the same command fetches them again."""
     fault = fault_of(error)
     if fault is not None:
         return str(explain_fault(fault))

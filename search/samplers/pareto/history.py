@@ -1,4 +1,4 @@
-"""What a study tells a sampler: trials that ended, stopped or run, and what they were asked."""
+"""A study as a sampler sees it: trials that ended, stopped or run, and their parameters."""
 
 from __future__ import annotations
 
@@ -89,15 +89,15 @@ class History:
 
     @cached_property
     def losses(self) -> Losses:
-        """Of the ended trials, see `search.samplers._base.losses_of`, (ended, objectives)."""
+        """Losses of the ended trials (`search.samplers._base.losses_of`), (ended, objectives)."""
         return self.to_losses(self._values)
 
     def to_losses(self, values: npt.ArrayLike, first: int = 0) -> Losses:
-        """Returns values as `losses` has them; see `search.samplers._base.convert_to_losses`."""
+        """Return values as `losses` has them; see `search.samplers._base.convert_to_losses`."""
         return convert_to_losses(values, self.directions, self._values, first)
 
     def foretold(self, most: int) -> list[tuple[FrozenTrial, float, float]]:
-        """Returns the youngest stopped trials with the quality that was to be expected.
+        """Return the youngest stopped trials with their expected qualities.
 
         From a trial's last rung on, as much is to come as came of those that went on, on the
         average; its variance is theirs. Where too few went on nothing is foretold.
@@ -118,7 +118,7 @@ class History:
         return found
 
     def _still_to_come(self) -> dict[int, tuple[float, float]]:
-        """By rung: how much better ended trials were at last, mean and variance."""
+        """Return the gain in quality after each rung, by ended trials: mean and variance."""
         reached: dict[int, tuple[list[float], list[int]]] = {}
         first = max(0, len(self.ended) - LOOKED_AT)
         for place, trial in enumerate(self.ended[first:], start=first):
@@ -136,7 +136,7 @@ class History:
 
 
 def choices_of(trial: FrozenTrial) -> dict[str, Any]:
-    """Returns what a trial answered; of one that runs what it will answer, too."""
+    """Return the choices of a trial; of a running one also those that it has still to make."""
     if trial.state is not TrialState.RUNNING:
         return trial.params
     attrs = trial.system_attrs
@@ -144,7 +144,7 @@ def choices_of(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def claimed(study: optuna.Study, trial: FrozenTrial, ranked: Sequence[Choices]) -> Choices:
-    """Returns the first candidate that no running trial has claimed, and claims it.
+    """Return the first candidate that no running trial has claimed, and claim it.
 
     Args:
         study: Its other trials may have begun since the candidates were ranked.
@@ -161,7 +161,7 @@ def claimed(study: optuna.Study, trial: FrozenTrial, ranked: Sequence[Choices]) 
 
 
 def unseen(pool: Sequence[Choices], trials: Iterable[FrozenTrial]) -> list[Choices]:
-    """Returns the candidates that are not among the trials, each once."""
+    """Return the candidates that are not among the trials, each once."""
     candidates = {frozenset(chosen.items()): chosen for chosen in pool}
     # trials that differ from all candidates in what differs most are not looked at further:
     # there may be ten thousand
@@ -178,7 +178,7 @@ def unseen(pool: Sequence[Choices], trials: Iterable[FrozenTrial]) -> list[Choic
 
 
 class Questions:
-    """All that trials are asked: what a space declares, then what else trials have shown.
+    """All parameters of trials: those that a space declares, then those seen in trials.
 
     Args:
         declared: In order; or distributions by name, all of them always asked.
@@ -216,16 +216,16 @@ class Questions:
         return when is None or chosen.get(when[0]) in when[1]
 
     def answered(self, chosen: Mapping[str, Any]) -> bool:
-        """Tells whether choices answer all that is asked: a trial may be in the middle of it."""
+        """Tell whether choices answer all that is asked: a trial may be in the middle of it."""
         own = dict(chosen)
         return all(name in own for name in self.distributions if self._is_asked(name, own))
 
     def drawn(self, rng: np.random.Generator) -> Choices:
-        """Returns random complete choices, every value of a whole number equally likely."""
+        """Return random complete choices, every value of a whole number equally likely."""
         return self._completed({}, rng)
 
     def changed(self, parent: Mapping[str, Any], rng: np.random.Generator, count: int) -> Choices:
-        """Returns complete choices that differ from others in some.
+        """Return complete choices that differ from others in some.
 
         Args:
             parent: A told trial's parameters.
@@ -248,7 +248,7 @@ class Questions:
 
 
 def drawn(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
-    """Draws a value: a thousand candidates are too many for a sampler of Optuna's for each.
+    """Draw a value: a thousand candidates are too many for a sampler of Optuna's for each.
 
     Args:
         distribution: Of a parameter; continuous and logarithmic ones are drawn on that scale, all

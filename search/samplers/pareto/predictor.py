@@ -1,4 +1,4 @@
-"""What candidates promise: their qualities by a Gaussian process, and the hypervolume they add."""
+"""Prediction of candidates: quality by a Gaussian process, and gain in hypervolume."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ POINTS = 1024
 
 
 class Predictor:
-    """A Gaussian process whose kernel is fitted to what was told.
+    """A Gaussian process whose kernel is fitted to the observations.
 
     Trees, bagged or boosted, rank a few dozen told nets less well, and what they disagree by
     says less of where they are wrong (measured: docs/search.md).
@@ -66,7 +66,7 @@ class Predictor:
         self._alpha = cho_solve(self._factor, self._y)
 
     def __call__(self, rows: Numbers) -> tuple[Numbers, Numbers]:
-        """Returns mean and spread of the quality itself, without the noise of telling it."""
+        """Return mean and spread of the quality itself, without the noise of telling it."""
         across = self.kernel(rows, self._rows)
         known = solve_triangular(self._factor[0], across.T, lower=True)
         prior = self.kernel.diagonal(rows)
@@ -75,7 +75,7 @@ class Predictor:
         return mean * self._scale + self._mean, np.sqrt(variance) * self._scale
 
     def correlation(self) -> float:
-        """Returns the rank correlation of what was told with what the others say of it."""
+        """Return the rank correlation of observations with their leave-one-out predictions."""
         inverse = cho_solve(self._factor, np.eye(len(self._y)))
         apart = self._y - self._alpha / np.diag(inverse)
         if np.ptp(apart) == 0 or np.ptp(self._y) == 0:
@@ -97,19 +97,19 @@ class Kernel:
         self.a, self.b, self.c, self.length, self.noise = np.exp(logs)
 
     def __call__(self, one: Numbers, two: Numbers) -> Numbers:
-        """Returns k of all pairs, without the noise."""
+        """Return k of all pairs, without the noise."""
         products = one @ two.T
         squares = (one**2).sum(1)[:, None] + (two**2).sum(1) - 2 * products
         smooth = np.exp(-np.maximum(squares, 0) / (2 * self.length**2))
         return np.asarray(self.a * (self.b + products) + self.c * smooth)
 
     def diagonal(self, rows: Numbers) -> Numbers:
-        """Returns k of each row with itself, without the noise."""
+        """Return k of each row with itself, without the noise."""
         return np.asarray(self.a * (self.b + (rows**2).sum(1)) + self.c)
 
 
 def fitted(rows: Numbers, y: Numbers, extra: Numbers) -> Kernel:
-    """Returns the kernel under which what was told is the most likely.
+    """Return the kernel of maximum likelihood for the observations.
 
     Args:
         rows: (told, columns).
@@ -181,7 +181,7 @@ class Encoding:
         self.columns = next(column)
 
     def rows(self, many: Sequence[Mapping[str, Any]]) -> Numbers:
-        """Returns (choices, columns); NaN where a number was not asked."""
+        """Return (choices, columns); NaN where a number was not asked."""
         found = np.zeros((len(many), self.columns))
         found[:, list(self._numbers.values())] = np.nan
         for row, chosen in zip(found, many, strict=True):
@@ -195,7 +195,7 @@ class Encoding:
 
 
 def numeric(values: Sequence[Any]) -> bool:
-    """Tells whether categories are at least three numbers: they have an order then."""
+    """Tell whether categories are at least three numbers: they have an order then."""
     return len(values) > 2 and all(
         isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         for value in values
@@ -204,7 +204,7 @@ def numeric(values: Sequence[Any]) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Priced:
-    """Choices and what they cost.
+    """Choices and their costs.
 
     Attributes:
         choices: Complete.
@@ -229,7 +229,7 @@ def promise(
     front: int,
     rng: np.random.Generator,
 ) -> tuple[Numbers, float]:
-    """Predicts what candidates are worth, and what they would add to the front.
+    """Predict by how much candidates would enlarge the front's hypervolume.
 
     Args:
         encoding: Of the choices.
@@ -271,7 +271,7 @@ def promise(
 
 
 def _scaled(parts: Sequence[Numbers], known: int) -> list[Numbers]:
-    """Returns rows with mean 0 and spread 1 in the first part, and squares of the last columns.
+    """Return rows with mean 0 and spread 1 in the first part, and squares of the last columns.
 
     Args:
         parts: Rows; NaN becomes 0.
@@ -301,7 +301,7 @@ def _reference(front: Numbers, points: Numbers) -> Numbers:
 def expected_improvement(
     mean: Numbers, spread: Numbers, costs: Numbers, front: Numbers, reference: Numbers
 ) -> Numbers:
-    """Returns the expected growth of the front's hypervolume by each candidate.
+    """Return the expected growth of the front's hypervolume by each candidate.
 
     Between two qualities of the front, a candidate adds the same volume of costs all the way:
     that which no member of at least the upper quality has. So the expectation is a sum, over
@@ -334,7 +334,7 @@ def expected_improvement(
 
 
 def _reached(mean: Numbers, spread: Numbers, level: float) -> Numbers:
-    """Returns E max(0, q - level) of normal q."""
+    """Return E max(0, q - level) of normal q."""
     gap, wide = mean - level, np.maximum(spread, 1e-12)
     z = gap / wide
     density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
@@ -342,7 +342,7 @@ def _reached(mean: Numbers, spread: Numbers, level: float) -> Numbers:
 
 
 def _volumes(costs: Numbers, members: Numbers, levels: Numbers, worst: Numbers) -> Numbers:
-    """Returns the volume of costs that a candidate alone has above each level, (levels, n)."""
+    """Return the volume of costs that a candidate alone has above each level, (levels, n)."""
     if costs.shape[1] == 0:
         # a member of a quality has all there is up to it
         free = np.array([not (members[:, 0] > level).any() for level in levels], float)

@@ -1,4 +1,4 @@
-"""Draws many candidates, knows their costs, and tries what promises most hypervolume."""
+"""The Pareto sampler: tries the candidate of most expected gain in hypervolume, among many."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class ParetoSampler(StatelessSampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Returns all parameters that the space or told trials have; see `BaseSampler`."""
+        """Return all parameters that the space or told trials have; see `BaseSampler`."""
         history = History(study, trial, self._curves)
         questions = Questions(
             self._space, history.distributions, [other.params for other in history.told]
@@ -109,7 +109,7 @@ class ParetoSampler(StatelessSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> Choices:
-        """Returns the choices that promise most; see `BaseSampler`."""
+        """Return the choices of most expected gain in hypervolume; see `BaseSampler`."""
         if not search_space:
             return {}
         if self._read is None or self._read[0] != trial.number:
@@ -127,7 +127,7 @@ class ParetoSampler(StatelessSampler):
     def _spread(
         self, questions: Questions, history: History, number: int, rng: np.random.Generator
     ) -> list[Choices]:
-        """Returns a candidate at a place of its own among the costs of random ones, then others."""
+        """Return a candidate at a place of its own among the costs of random ones, then others."""
         drawn = [questions.drawn(rng) for _ in range(POOL // 4)]
         pool = self._priced(unseen(drawn, [*history.told, *history.running]), history)
         order = np.arange(len(pool.choices))
@@ -141,7 +141,7 @@ class ParetoSampler(StatelessSampler):
     def _promising(
         self, questions: Questions, history: History, rng: np.random.Generator
     ) -> tuple[list[Choices], str]:
-        """Returns the candidates that promise most, and what is to be said of them."""
+        """Return the candidates of most expected gain in hypervolume, and a note on them."""
         on_front = front_mask(history.losses)
         front = np.flatnonzero(on_front)
         drawn = [questions.drawn(rng) for _ in range(POOL // 2)]
@@ -182,7 +182,7 @@ class ParetoSampler(StatelessSampler):
         return [pool.choices[place] for place in order[:RANKED]], note
 
     def _priced(self, many: Iterable[Choices], history: History) -> Priced:
-        """Returns the choices that may be tried, and what they cost."""
+        """Return the choices that may be tried, and their costs."""
         count, choices = len(history.directions) - 1, list(many)
         unknown = (np.nan,) * count
         each = [unknown if self._costs is None else self._costs(chosen) for chosen in choices]

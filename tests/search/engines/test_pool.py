@@ -10,7 +10,7 @@ import pytest
 
 from compress.core.errors import RunFailed
 from search.engines import LOST, messages
-from search.engines.pool import KILLED_STARTS, MAX_JOBS, Link, Pool, Tell
+from search.engines.pool import KILLED_STARTS, LOST_STARTS, MAX_JOBS, Link, Pool, Tell
 from tests.search.engines.orders import order
 
 READY = {"kind": messages.READY, "memory": 1, "device": "CPU"}
@@ -147,28 +147,37 @@ def test_a_worker_that_ends_by_itself_before_it_is_ready(tmp_path: Path) -> None
         Broken(tmp_path, 1).run(Jobs(1))
 
 
-class KilledAtStart(Made):
-    """The first workers are killed while they start."""
+class LostAtStart(Made):
+    """The first workers are killed, or their nodes lost, while they start."""
 
-    def __init__(self, folder: Path, killed: int) -> None:
+    def __init__(self, folder: Path, lost: int, how: str) -> None:
         super().__init__(folder, 1)
-        self.killed = killed
+        self.lost, self.how = lost, how
 
     def _open(self, index: int, tell: Tell) -> Link:
-        if len(self.made) >= self.killed:
+        if len(self.made) >= self.lost:
             return super()._open(index, tell)
         worker = Worker(tell, False, False)
-        worker.how = lambda: "signal SIGKILL"  # type: ignore[method-assign]
+        worker.how = lambda: self.how  # type: ignore[method-assign]
         self.made.append(worker)
         tell(None)
         return worker
 
 
-def test_a_worker_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
-    pool, jobs = KilledAtStart(tmp_path, KILLED_STARTS), Jobs(5)
+@pytest.mark.parametrize(
+    ("how", "most", "remedy"),
+    [
+        ("signal SIGKILL", KILLED_STARTS, "give fewer --workers"),
+        (LOST, LOST_STARTS, "see `ray status`"),
+    ],
+)
+def test_a_worker_that_is_lost_while_it_starts_is_replaced(
+    how: str, most: int, remedy: str, tmp_path: Path
+) -> None:
+    pool, jobs = LostAtStart(tmp_path, most, how), Jobs(5)
     pool.run(jobs)
     # no job is lost: none was begun
     assert (jobs.done, jobs.lost) == (list(range(5)), [])
-    assert len(pool.made) == KILLED_STARTS + 1
-    with pytest.raises(RunFailed, match=r"could not start \(signal SIGKILL\)"):
-        KilledAtStart(tmp_path, KILLED_STARTS + 1).run(Jobs(1))
+    assert len(pool.made) == most + 1
+    with pytest.raises(RunFailed, match=rf"could not start \({how}\)\..*{remedy}"):
+        LostAtStart(tmp_path, most + 1, how).run(Jobs(1))

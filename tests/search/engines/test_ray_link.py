@@ -173,6 +173,17 @@ def test_files_that_cannot_be_fetched_end_the_run(
     assert re.search(said, message["reason"])
 
 
+def test_a_log_that_cannot_be_written_ends_the_run(scene: Scene, tmp_path: Path) -> None:
+    """The job did not end with a lost node: on another it would fail as well."""
+    (tmp_path / "workers-0.log").mkdir()
+    scene.answer("begin", OK)
+    scene.answer("poll", [{"kind": ENDED, "how": "exit code 3", "printed": "Traceback"}])
+    scene.wait()
+    (message,) = scene.heard
+    assert message["kind"] == messages.FATAL
+    assert "IsADirectoryError" in message["reason"]
+
+
 def test_a_node_without_paretune(scene: Scene) -> None:
     text = "raised in its creation task: ModuleNotFoundError: No module named 'search.engines'"
     scene.answer("begin", died(text))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.measure import count_macs
-from search.spaces import CNN, SPACES, PythonSpace, space_for
+from compress.plan.fields import from_flat
+from search.plan import SearchPlan
+from search.spaces import CNN, SPACES, PythonSpace, Space, space_for
+from search.spaces.describe import describe
+from search.study.study import first_choices
 from tests.contracts.space import SpaceContract, ask, few, with_shape
 
 
@@ -69,6 +75,45 @@ def test_spaces_by_name() -> None:
     own = space_for("tests.search.spaces.own:build")
     assert isinstance(own, PythonSpace)
     assert own.name == "tests.search.spaces.own:build"
+
+
+class Least(Space):
+    """A space with no more than it must have."""
+
+    name = "mine"
+
+    def check(self, data: Dataset) -> None:
+        """Accepts all data."""
+
+    def baseline(self, data: Dataset) -> dict[str, Any]:
+        return {"layers": 1}
+
+    def build(self, trial: Any, data: Dataset) -> Any:
+        trial.suggest_int("layers", 1, 3)
+        mlp = SPACES["mlp"]
+        return mlp.build(ask(0, mlp.baseline(data)), data)
+
+
+class Alike:
+    """A space that inherits nothing, and has all that a space has."""
+
+    def __init__(self) -> None:
+        self._space = Least()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._space, name)
+
+
+@pytest.mark.parametrize("kind", [Least, Alike])
+def test_spaces_of_ones_own(kind: Any, blobs: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SPACES, "_entries", dict(SPACES._entries))
+    SPACES.add("mine", kind())
+    plan = from_flat(SearchPlan, {"space": "mine", "optimizers": ("adam",), "trials": 8})
+    (first,) = first_choices(plan, blobs)
+    assert first["layers"] == 1
+    found = describe(space_for("mine"), blobs, samples=3)
+    assert [item.name for item in found.parameters] == ["layers"]
+    assert found.is_baseline
 
 
 def test_unknown_names_list_the_choices() -> None:

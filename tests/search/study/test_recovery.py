@@ -20,7 +20,7 @@ from compress.data import Dataset
 from compress.plan.fields import from_flat
 from compress.run.directory import LOG
 from search.engines.run_jobs import RunWorker
-from search.optuna_internals import FIXED
+from search.optuna_internals import FIXED, set_study_attr
 from search.plan import SearchPlan
 from search.spaces import SPACES, space_for
 from search.spaces._base import choose
@@ -94,6 +94,8 @@ def make_run(
         if state == "complete":
             folder.model_file(item.id).write_bytes(b"model " + item.id.encode())
         studies.tell(study, item, plan)
+    study.set_user_attr("of the user", 1)
+    set_study_attr(study, "artifacts:1", "report.html")
     begin(study, plan, data)  # 0007: interrupted by an earlier end of the run
     assert studies.close_orphans(study, folder, plan) == 1  # queued again as 0008
     begin(study, plan, data)  # 0008, interrupted now
@@ -219,7 +221,13 @@ def test_what_the_journal_still_says_is_kept(
     assert study.trials[8] == interrupted
     assert study.trials[9].state == TrialState.WAITING
     assert study.trials[7].state == TrialState.FAIL
-    assert study.user_attrs == studies.open_study(run, PLAN).user_attrs
+    before = studies.open_study(run, PLAN)
+    assert study.user_attrs == before.user_attrs
+    assert study.user_attrs["of the user"] == 1
+    # Optuna's dashboard finds there the artifacts that the user attributes say are kept
+    attrs = study._storage.get_study_system_attrs(study._study_id)
+    assert attrs == before._storage.get_study_system_attrs(before._study_id)
+    assert attrs["artifacts:1"] == "report.html"
     assert studies.close_orphans(study, folder, PLAN) == 1
     assert study.trials[10].system_attrs[FIXED] == interrupted.params
 
