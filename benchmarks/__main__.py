@@ -3,9 +3,8 @@
     python -m benchmarks [--list] [NAME ...]
 
 `TABLE` says what each proves and how long it takes. Each writes a new file into benchmarks/results.
-One that fails is reported at the end; the others run. The words are those of a full run that fits
-into half a day; a result that documents cite may hold more models and seeds (its file has the
-command).
+One that fails is reported at the end; the others run. Its options are those of a full run of half a
+day; a result that documents cite may hold more models and seeds (its file has the command).
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class Entry:
 
     @property
     def command(self) -> tuple[str, ...]:
-        """What follows the interpreter."""
+        """The arguments of the interpreter."""
         return ("-m", f"benchmarks.{self.name}", *self.words.split())
 
 

@@ -1,4 +1,9 @@
-"""Networks of many kinds, untrained: several inputs, several outputs, losses of their own."""
+"""Untrained networks with inputs, outputs and losses of many kinds, and their data.
+
+Labels are exact. Scenes and halves are made of Fashion-MNIST's images, the test part of its test
+images alone; characters are those of Python's standard library; series come from files of the
+package aeon.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +24,21 @@ if TYPE_CHECKING:
     import keras
 
 CLASSES = 10
+SIZE = 48
+"""Height and width of scenes."""
+VISIBLE = 25
+"""Grey value, of 255, from which a pixel belongs to a thing."""
+KINDS = ("other", "keyword", "name", "number", "string", "comment", "operator")
+"""What a character of a program is part of."""
+NOISE = 0.09
+"""The most that the ground has: less than what is visible."""
+WINDOW = 64
+"""Characters of an example."""
+Array = npt.NDArray[Any]
 
 
 def unet(widths: tuple[int, ...] = (8, 16, 32)) -> keras.Model:
-    """Builds a U-Net: scene -> class of each pixel.
+    """Build a U-Net: scene -> class of each pixel.
 
     Args:
         widths: Channels of each size, the whole scene's first.
@@ -64,7 +80,7 @@ def _convolved(x: Any, width: int, name: str, stride: int = 1) -> Any:
 
 
 def giou_loss(y: Any, made: Any) -> Any:
-    """Returns 1 - GIoU of boxes (top, left, bottom, right), (n,).
+    """Return 1 - GIoU of boxes (top, left, bottom, right), (n,).
 
     Reference:
         Rezatofighi et al. 2019, "Generalized Intersection over Union", algorithm 1.
@@ -78,7 +94,7 @@ def giou_loss(y: Any, made: Any) -> Any:
 
 
 def box_iou(y: Any, made: Any) -> Any:
-    """Returns the intersection over union of boxes, (n,)."""
+    """Return the intersection over union of boxes, (n,)."""
     overlap, union = _areas(y, made)
     return overlap / union
 
@@ -98,7 +114,7 @@ def _areas(y: Any, made: Any) -> tuple[Any, Any]:
 
 
 def detector() -> keras.Model:
-    """Builds scene -> class of the thing, and its box; compiled with `giou_loss` for the box."""
+    """Build scene -> class of the thing, and its box; compiled with `giou_loss` for the box."""
     import keras
 
     inputs = x = keras.Input((SIZE, SIZE, 1), name="scene")
@@ -113,7 +129,7 @@ def detector() -> keras.Model:
 
 
 def two_inputs() -> keras.Model:
-    """Builds (image, table) -> class: a convolutional and a dense branch, then both together."""
+    """Build (image, table) -> class: a convolutional and a dense branch, then both together."""
     import keras
 
     image = keras.Input((14, 28, 1), name="image")
@@ -131,7 +147,7 @@ def two_inputs() -> keras.Model:
 
 
 def heads() -> keras.Model:
-    """Builds image -> class, and four numbers: a residual trunk with a head each."""
+    """Build image -> class, and four numbers: a residual trunk with a head each."""
     import keras
 
     inputs = x = keras.Input((28, 28, 1), name="image")
@@ -152,7 +168,7 @@ def heads() -> keras.Model:
 
 
 def lstm(steps: int = 29, channels: int = 12, classes: int = 9) -> keras.Model:
-    """Builds a series -> class by two layers of LSTM."""
+    """Build a series -> class by two layers of LSTM."""
     import keras
 
     inputs = keras.Input((steps, channels), name="series")
@@ -163,7 +179,7 @@ def lstm(steps: int = 29, channels: int = 12, classes: int = 9) -> keras.Model:
 
 
 def conv1d(steps: int = 100, channels: int = 6, classes: int = 4) -> keras.Model:
-    """Builds a series -> class by three convolutions over time.
+    """Build a series -> class by three convolutions over time.
 
     Reference:
         Wang et al. 2017, "Time Series Classification from Scratch", the FCN; here thinner.
@@ -181,7 +197,7 @@ def conv1d(steps: int = 100, channels: int = 6, classes: int = 4) -> keras.Model
 
 
 def tokens() -> keras.Model:
-    """Builds the codes of characters -> what each is part of."""
+    """Build the codes of characters -> the kind of each (`KINDS`)."""
     import keras
 
     inputs = keras.Input((WINDOW,), name="codes")
@@ -195,7 +211,7 @@ def tokens() -> keras.Model:
 
 
 def hub_vit() -> keras.Model:
-    """Builds KerasHub's ViT classifier for images 28 x 28 in patches of 4."""
+    """Build KerasHub's ViT classifier for images 28 x 28 in patches of 4."""
     import keras_hub
 
     backbone = keras_hub.models.ViTBackbone(
@@ -208,7 +224,7 @@ def hub_vit() -> keras.Model:
 
 
 def hub_hgnet() -> keras.Model:
-    """Builds KerasHub's HGNetV2 classifier for images 28 x 28, three stages."""
+    """Build KerasHub's HGNetV2 classifier for images 28 x 28, three stages."""
     import keras_hub
 
     backbone = keras_hub.models.HGNetV2Backbone(
@@ -225,20 +241,6 @@ def hub_hgnet() -> keras.Model:
     )
 
 
-SIZE = 48
-"""Height and width of scenes."""
-VISIBLE = 25
-"""Grey value, of 255, from which a pixel belongs to a thing."""
-KINDS = ("other", "keyword", "name", "number", "string", "comment", "operator")
-"""What a character of a program is part of."""
-NOISE = 0.09
-"""The most that the ground has: less than what is visible."""
-WINDOW = 64
-"""Characters of an example."""
-
-Array = npt.NDArray[Any]
-
-
 class Parts(NamedTuple):
     """Training, validation and test part: (x, y) each, as `fit` takes them."""
 
@@ -248,7 +250,7 @@ class Parts(NamedTuple):
 
 
 def fashion(train: int, val: int, seed: int = 0) -> list[tuple[Array, Array]]:
-    """Returns images (n, 28, 28), uint8, with classes: to train, to select, and all tests."""
+    """Return images (n, 28, 28), uint8, with classes: to train, to select, and all tests."""
     from compress.data import keras_datasets
 
     raw = keras_datasets.load("fashion_mnist")
@@ -260,7 +262,7 @@ def fashion(train: int, val: int, seed: int = 0) -> list[tuple[Array, Array]]:
 
 
 def _each(train: int, val: int, test: int, make: Any) -> Parts:
-    """Makes each part of images of its own."""
+    """Return the three parts, each made of other images of Fashion-MNIST."""
     found = []
     for seed, ((x, y), count) in enumerate(zip(fashion(20_000, 5_000), (train, val, test),
                                                strict=True)):  # fmt: skip
@@ -269,12 +271,12 @@ def _each(train: int, val: int, test: int, make: Any) -> Parts:
 
 
 def images(train: int = 8_000, val: int = 2_000) -> Parts:
-    """Returns Fashion-MNIST, (n, 28, 28, 1) in [0, 1], with classes."""
+    """Return Fashion-MNIST, (n, 28, 28, 1) in [0, 1], with classes."""
     return Parts(*((_grey(x), y) for x, y in fashion(train, val)))
 
 
 def returned() -> Parts:
-    """Returns images that are wanted back."""
+    """Return images as inputs and targets, for an autoencoder."""
     return Parts(*((x, x) for x, _ in images()))
 
 
@@ -283,7 +285,7 @@ def _grey(x: Array) -> Array:
 
 
 def halves(train: int = 8_000, val: int = 2_000) -> Parts:
-    """Returns the upper half of an image, and the lower one as a table of its columns' means."""
+    """Return the upper half of an image, and the lower one as a table of its columns' means."""
     return Parts(*(
         ({"image": _grey(x[:, :14]), "table": (x[:, 14:].mean(1) / 255).astype(np.float32)}, y)
         for x, y in fashion(train, val)
@@ -291,7 +293,7 @@ def halves(train: int = 8_000, val: int = 2_000) -> Parts:
 
 
 def traits(train: int = 8_000, val: int = 2_000) -> Parts:
-    """Returns images with their class, and four numbers to predict.
+    """Return images with their class, and four numbers to predict.
 
     Mean and deviation of the grey values, and the row and column of their centre, each less its
     mean over its deviation in the training part.
@@ -314,7 +316,7 @@ def _traits_of(x: Array) -> Array:
 
 
 def scenes(train: int = 3_000, val: int = 500, test: int = 1_000) -> Parts:
-    """Returns scenes of two things, one perhaps before the other, and whose each pixel is.
+    """Return scenes of two things, which may overlap, and the class of each pixel.
 
     Shapes: x (n, 48, 48, 1) in [0, 1] with noise; y (n, 48, 48), 0 for the ground, 1 + class.
     """
@@ -335,7 +337,7 @@ def scenes(train: int = 3_000, val: int = 500, test: int = 1_000) -> Parts:
 
 
 def objects(train: int = 8_000, val: int = 1_000, test: int = 3_000) -> Parts:
-    """Returns scenes of one thing of any size, its class, and its box.
+    """Return scenes of one thing of any size, its class, and its box.
 
     Shapes: x (n, 48, 48, 1) in [0, 1] with noise; class (n,); box (n, 4): top, left, bottom, right
     as shares of the scene, of the pixels that are seen.
@@ -364,7 +366,7 @@ def objects(train: int = 8_000, val: int = 1_000, test: int = 3_000) -> Parts:
 
 
 def characters(train: int = 8_000, val: int = 1_000, test: int = 3_000) -> Parts:
-    """Returns windows of Python's standard library, and what each character is part of.
+    """Return windows of Python's standard library, and the kind of each character (`KINDS`).
 
     The parts are of different files. Shapes: x (n, 64) codes below 128; y (n, 64), see `KINDS`.
     """
@@ -384,7 +386,7 @@ def characters(train: int = 8_000, val: int = 1_000, test: int = 3_000) -> Parts
 
 
 def _windows(text: str) -> Array | None:
-    """Returns codes and kinds of a program's characters, (n, 2, 64); None: it is no program."""
+    """Return codes and kinds of a program's characters, (n, 2, 64); None: it is no program."""
     lines = text.splitlines(keepends=True)
     starts = np.concatenate([[0], np.cumsum([len(line) for line in lines])])
     kinds = np.zeros(len(text), np.int64)
@@ -413,7 +415,7 @@ def _kind(token: tokenize.TokenInfo) -> int:
 
 
 def series(name: str, seed: int, aeon: str) -> Parts:
-    """Returns a set of series that aeon brings, split anew: 60 % to train, 15 and 25 %.
+    """Return a set of series that aeon brings, split anew: 60 % to train, 15 and 25 %.
 
     Args:
         name: "JapaneseVowels" or "BasicMotions".

@@ -1,4 +1,4 @@
-"""What benchmarks share: their command line, their files, paired ratios, means and ties.
+"""Pieces of all benchmarks: command line, peers, tables, paired ratios, means and ties.
 
 Every module here with a `main` is a `Benchmark`:
 
@@ -43,7 +43,7 @@ _OURS = ("resume", "show", "write", "picture")
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One script.
+    """One script with stored results and the tables that are rendered from them.
 
     Attributes:
         name: Its module's.
@@ -59,7 +59,7 @@ class Benchmark:
         grows: Options that may differ when it goes on.
         anywhere: Whether another processor may go on: no time is shown, or each row is one's own.
         picture: Draws a result.
-        seeds: Where no option says; or what says it of the options.
+        seeds: Where no option says.
     """
 
     name: str
@@ -72,10 +72,10 @@ class Benchmark:
     grows: tuple[str, ...] = ("seeds",)
     anywhere: bool = False
     picture: Callable[[dict[str, Any]], Figure] | None = None
-    seeds: tuple[int, ...] | Callable[[Mapping[str, Any]], tuple[int, ...]] = (0,)
+    seeds: tuple[int, ...] = (0,)
 
     def run(self, words: Sequence[str] | None = None) -> None:
-        """Does what the command line says; bad input ends with one line and exit code 2."""
+        """Obey the command line; bad input ends with one line and exit code 2."""
         parser = self._parser()
         given = parser.parse_args(words)
         try:
@@ -127,8 +127,7 @@ class Benchmark:
             for name, value in vars(given).items()
             if name not in _OURS and not name.startswith("_")
         }
-        own = self.seeds(settings) if callable(self.seeds) else self.seeds
-        seeds = tuple(settings.get("seeds", own))
+        seeds = tuple(settings.get("seeds", self.seeds))
         path = getattr(given, "resume", None)
         if path:
             stored = _stored.resume(path, self.name, settings, seeds, self.grows, self.anywhere)
@@ -152,40 +151,8 @@ class Benchmark:
                 print(f"\n{made}")
 
 
-def each_network(
-    stored: Stored,
-    names: Sequence[str],
-    examine: Callable[[str], Any],
-    told: Callable[[Any], str],
-) -> None:
-    """Examines the networks that a result lacks, and keeps what was found of each.
-
-    Args:
-        stored: The result; its `networks` are filled.
-        names: In the order of the work.
-        examine: Name -> what was found.
-        told: What is printed of it.
-
-    Raises:
-        SystemExit: Some failed; it says which, and the result stays unfinished.
-    """
-    found, failed = stored.result.setdefault("networks", {}), []
-    for name in names:
-        if name in found:
-            continue
-        try:
-            found[name] = examine(name)
-        except AssertionError as error:
-            failed.append(str(error))
-            continue
-        print(f"{name}: {told(found[name])}", flush=True)
-        stored.save(networks=found)
-    if failed:
-        raise SystemExit("\n".join(failed))
-
-
 def seed_list(parser: argparse.ArgumentParser, default: Sequence[int] = SEEDS) -> None:
-    """Adds `--seeds 0,1,2`."""
+    """Add `--seeds 0,1,2`."""
 
     def numbers(text: str) -> tuple[int, ...]:
         return tuple(int(word) for word in text.split(","))
@@ -196,13 +163,13 @@ def seed_list(parser: argparse.ArgumentParser, default: Sequence[int] = SEEDS) -
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Returns a Markdown table."""
+    """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def ratio(old: Sequence[float], new: Sequence[float]) -> dict[str, Any]:
-    """Returns the median of old/new paired by round, with its 95 % interval.
+    """Return the median of old/new paired by round, with its 95 % interval.
 
     Below ten rounds with their range, which is no interval: `spread` says which.
     """
@@ -217,7 +184,7 @@ def ratio(old: Sequence[float], new: Sequence[float]) -> dict[str, Any]:
 
 
 def told_ratio(row: Mapping[str, Any] | None) -> str:
-    """Returns "1.41x [1.38, 1.43]", a tie where the interval holds 1; or why there is none.
+    """Return "1.41x [1.38, 1.43]", a tie where the interval holds 1; or why there is none.
 
     A range is called one: "1.41x [range 1.38 to 1.43]". Older records of fewer than ten rounds hold
     intervals that cover less than they say, and no rounds: "1.41x (7 rounds)".
@@ -249,7 +216,7 @@ class Mean:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Mean:
-        """Makes it from the values, at least one."""
+        """Return the mean of at least one value."""
         count = len(values)
         error = float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else None
         return cls(float(np.mean(values)), error, count)
@@ -263,20 +230,20 @@ class Mean:
         return compare_means(self.mean, self.error, self.count, old.mean, old.error, old.count)
 
     def percent(self) -> str:
-        """Returns "91.09 +- 0.01 %", or "91.09 % (one seed)"."""
+        """Return "91.09 +- 0.01 %", or "91.09 % (one seed)"."""
         if self.error is None:
             return f"{100 * self.mean:.2f} % (one seed)"
         return f"{100 * self.mean:.2f} +- {100 * self.error:.2f} %"
 
     def number(self, digits: int = 3) -> str:
-        """Returns "0.604 +- 0.012", or "0.604 (one seed)"."""
+        """Return "0.604 +- 0.012", or "0.604 (one seed)"."""
         if self.error is None:
             return f"{self.mean:.{digits}f} (one seed)"
         return f"{self.mean:.{digits}f} +- {self.error:.{digits}f}"
 
 
 def verdict(new: Mean, old: Mean) -> str:
-    """Says by how many points `new` differs from `old`, and whether that is a tie.
+    """Return by how many points `new` differs from `old`, and whether that is a tie.
 
     A tie is a difference whose 95 % interval, by Welch's t test over the seeds, holds zero; of
     single values no verdict is given.
@@ -288,7 +255,10 @@ def verdict(new: Mean, old: Mean) -> str:
 
 
 def told_latency(latency: Mapping[str, Any] | None) -> list[str]:
-    """Returns the cells "202 us" and "2.56x [2.55, 2.58]", empty where nothing was timed."""
+    """Return the cells "202 us" and "2.56x [2.55, 2.58]", empty where nothing was timed.
+
+    Records without "spread" are older: their intervals are too narrow and are not shown.
+    """
     if latency is None:
         return ["", ""]
     time = _time(latency["median_ms"])
@@ -305,18 +275,8 @@ def told_latency(latency: Mapping[str, Any] | None) -> list[str]:
     return [time, text]
 
 
-def told_time(latency: Mapping[str, Any]) -> str:
-    """Returns "635 us [613, 646]"."""
-    median = latency["median_ms"]
-    if "spread" not in latency:
-        return _time(median)
-    scale, digits = (1e3, ".0f") if median < 1 else (1.0, ".2f")
-    low, high = (f"{scale * latency[key]:{digits}}" for key in ("low_ms", "high_ms"))
-    return f"{_time(median)} {bounds(latency, low, high)}"
-
-
 def bounds(row: Mapping[str, Any], low: str, high: str) -> str:
-    """Returns the ends of an interval as "[1, 2]"; of a range, which is none, as such."""
+    """Return the ends of an interval as "[1, 2]"; of a range as "[range 1 to 2]"."""
     return f"[range {low} to {high}]" if row.get("spread") == RANGE else f"[{low}, {high}]"
 
 
@@ -335,7 +295,7 @@ print(json.dumps({"missing": missing, "version": version}))
 
 @dataclass(frozen=True)
 class Peer:
-    """Another tool.
+    """Another tool, which benchmarks measure beside paretune.
 
     Attributes:
         name: As rows call it.
@@ -352,11 +312,11 @@ class Peer:
     install: str
 
     def python(self) -> str:
-        """Returns the interpreter that has it, if any has."""
+        """Return the interpreter that should have it."""
         return (self.variable and os.environ.get(self.variable)) or sys.executable
 
     def state(self) -> str:
-        """Returns its version, or "not run: <reason>"."""
+        """Return its version, or "not run: <reason>"."""
         command = [self.python(), "-c", _LOOK, self.package, *self.modules]
         try:
             done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -402,11 +362,10 @@ PEERS = {
                 ("syne-tune", "syne-tune", ("syne_tune",)),
             )
         ),
-        Peer("keras Distiller", "keras", ("keras",), None, "pip install 'keras>=3.13'"),
     )
 }
 
 
 def not_run(state: str) -> dict[str, str]:
-    """Returns the row of a peer that `Peer.state` says is not there."""
+    """Return the row of a missing peer, by its `Peer.state`."""
     return {"not run": state.removeprefix("not run: ")}

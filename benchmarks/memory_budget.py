@@ -1,4 +1,4 @@
-"""Peak memory under `--memory`: what all processes of a command occupy, sampled every 0.2 s.
+"""Peak memory of all processes of a command under `--memory`, sampled every 0.2 s.
 
     python -m benchmarks.memory_budget [--models mobilenetv2,vit] [--commands shrink,quantize]
         [--memory 4GB] [--macs] [--resume FILE]
@@ -26,16 +26,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 import numpy as np
 
 from benchmarks._common import Benchmark, table
 from benchmarks._stored import ROOT, Stored
 from compress.core.quantities import parse_whole_number
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-
 SIZE, CLASSES, IMAGES = 224, 10, 400
+MIB = 2**20
 DONE = "exit code 0"
 ALLOWED = 1.1
 """Times the budget: what must not be exceeded."""
@@ -196,18 +196,15 @@ def memory_table(result: dict[str, Any]) -> str | None:
     return table(head, rows)
 
 
-MIB = 2**20
-
-
 def pss(pid: int) -> float:
-    """Returns a process's proportional set size, MiB: pages that n processes hold count 1/n."""
+    """Return a process's proportional set size, MiB: pages that n processes hold count 1/n."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith("Pss:"))
     return int(line.split()[1]) / 1024
 
 
 def family(pid: int) -> list[int]:
-    """Return a process and all that it has started, at any depth."""
+    """Return the ids of a process and of all its descendants."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -221,7 +218,7 @@ def family(pid: int) -> list[int]:
 
 
 def family_pss(pid: int) -> float:
-    """Return what a process and all that it has started occupy, MiB: shared pages count once."""
+    """Return the memory of a process and its descendants, MiB: shared pages count once."""
     total = 0.0
     for process in family(pid):
         with suppress(OSError, ValueError):  # it has just ended
@@ -230,7 +227,7 @@ def family_pss(pid: int) -> float:
 
 
 def watch_command(command: Sequence[str], limit: float, log: Path, **how: Any) -> dict[str, Any]:
-    """Run a command and return the most that its processes occupied together.
+    """Run a command and return the peak memory of its processes together.
 
     Args:
         command: To be run.

@@ -23,6 +23,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 from benchmarks._common import Benchmark, Mean, seed_list, table, told_latency
 from benchmarks._stored import ROOT, Stored
 from benchmarks.repair_models import explained
@@ -35,10 +37,14 @@ from compress.data.parts import Split
 from compress.plan import LatencyOptions, QuantizeOptions, TrainSettings
 from compress.plan.output import ONNX_QAT, QAT
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-
 NETS = ("separable", "resnet20", "mobilenet", "vit", "lstm", "autoencoder")
+WAYS = {
+    "float32": "float32",
+    "int8": "int8, the converter's",
+    "calibrated": "int8, our ranges",
+    "float32-2": "float32 after two more epochs",
+    "int8-qat": "int8-qat after two epochs",
+}
 BUDGET = 30.0
 """Seconds of timing a net and runtime."""
 RESNET = ROOT / "benchmarks" / "nets" / "resnet20.keras"
@@ -51,7 +57,7 @@ TIMED = {
 
 
 def net_of(name: str) -> tuple[Any, bool]:
-    """Returns a trained net, and whether labels trained it."""
+    """Return a trained net, and whether labels trained it."""
     from compress.model.io import load_model
 
     if name == "resnet20":
@@ -60,13 +66,13 @@ def net_of(name: str) -> tuple[Any, bool]:
 
 
 def returned(data: Dataset) -> Dataset:
-    """Returns the same examples as a task of giving them back."""
+    """Return the same examples as a task of giving them back."""
     parts = {name: Split.unlabelled(data.split(name).x) for name in ("train", "val", "test")}
     return replace(data, kind="reconstruction", class_names=("0",), **parts)
 
 
 def judged(model: Any, path: Path, data: Dataset, labelled: bool) -> float:
-    """Returns the quality of a file on the test part."""
+    """Return the quality of a file on the test part."""
     from compress.exporting.answering import answered_part
     from compress.measure.quality import sessions_for
 
@@ -77,7 +83,7 @@ def judged(model: Any, path: Path, data: Dataset, labelled: bool) -> float:
 
 
 def examine(name: str, given: argparse.Namespace, stored: Stored, data: Dataset) -> None:
-    """Makes, judges and times the files of one net that are missing."""
+    """Make, evaluate and time the missing files of one net."""
     model, labelled = net_of(name)
     data = data if labelled else returned(data)
     runs = stored.result.setdefault("runs", {})
@@ -106,7 +112,7 @@ def examine(name: str, given: argparse.Namespace, stored: Stored, data: Dataset)
 
 
 def timed(files: Files, runtime: str) -> dict[str, Any]:
-    """Times the files of a runtime against float32; by way, the latency or why there is none."""
+    """Time the files of a runtime against float32; by way, the latency or why there is none."""
     from compress.measure import measure_latency
 
     found: dict[str, Any] = {}
@@ -133,7 +139,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
-    """Examines one net after the other."""
+    """Examine one net after the other."""
     quiet_tensorflow()
     data = load_fashion()
     for name in given.nets.split(","):
@@ -147,7 +153,7 @@ def _runs(result: dict[str, Any], name: str, way: str) -> dict[str, dict[str, An
 
 
 def qualities(result: dict[str, Any]) -> str:
-    """Test qualities by net and way, and the paired difference of both trainings."""
+    """Return the table of test qualities, with the paired difference of both trainings."""
     rows = []
     for name, params in result["params"].items():
         cells: list[object] = [name, f"{params:,}"]
@@ -168,7 +174,7 @@ def qualities(result: dict[str, Any]) -> str:
 
 
 def sizes(result: dict[str, Any]) -> str:
-    """Bytes of the files of the first seed."""
+    """Return the table of the file sizes of the first seed."""
     rows = []
     for name in result["params"]:
         cells: list[object] = [name]
@@ -180,7 +186,7 @@ def sizes(result: dict[str, Any]) -> str:
 
 
 def times(result: dict[str, Any]) -> str | None:
-    """What the files of the first seed take, by runtime."""
+    """Return the table of inference times of the first seed's files, by runtime."""
     rows = []
     for name, runtimes in result.get("times", {}).items():
         for found in runtimes.values():
@@ -199,23 +205,14 @@ def _timed_cells(latency: dict[str, Any], way: str) -> list[str]:
     return made[:1] if way == "float32" else made
 
 
-WAYS = {
-    "float32": "float32",
-    "int8": "int8, the converter's",
-    "calibrated": "int8, our ranges",
-    "float32-2": "float32 after two more epochs",
-    "int8-qat": "int8-qat after two epochs",
-}
-
-
 def suffix(format: str) -> str:
-    """Returns what a format's files end in."""
+    """Return the suffix of a format's files."""
     return ".onnx" if format.startswith("onnx") else ".tflite"
 
 
 @dataclass
 class Files:
-    """The files of one net and seed, each made when it is first asked for.
+    """The files of one net and seed, each made at its first use.
 
     Attributes:
         model: The net.
@@ -234,7 +231,7 @@ class Files:
     _whole: dict[str, Any] = field(default_factory=dict)
 
     def of(self, way: str) -> Path:
-        """Returns the LiteRT file of a way."""
+        """Return the LiteRT file of a way."""
         if way in ("float32", "int8"):
             return self.plain(way, self.model)
         if way == "float32-2":
@@ -242,14 +239,14 @@ class Files:
         return self.whole(way).export(self.folder / f"{way}.tflite")[0].path
 
     def timed(self, format: str) -> Path:
-        """Returns the file of a format for timing."""
+        """Return the file of a format for timing."""
         path = self.folder / f"{format}{suffix(format)}"
         if format == ONNX_QAT:
             return self.whole(QAT).export(path)[0].path
         return self.of(format) if format in WAYS else self.plain(format, self.model)
 
     def plain(self, format: str, model: Any, name: str = "") -> Path:
-        """Returns a file that is exported as it is."""
+        """Return a file that is exported as it is."""
         from compress import export
 
         path = self.folder / f"{name or format}{suffix(format)}"
@@ -259,7 +256,7 @@ class Files:
 
     @cached_property
     def tuned(self) -> Any:
-        """The net trained on in floats, taught by itself."""
+        """The net fine-tuned in float32, distilled from itself."""
         from compress.distillation import distill
         from compress.model.copies import copy_model
 
@@ -269,7 +266,7 @@ class Files:
         return student
 
     def whole(self, way: str) -> Any:
-        """Returns the net in whole numbers: trained so, or calibrated, by the way's name."""
+        """Return the net in whole numbers: trained so, or calibrated, by the way's name."""
         from compress import quantize
 
         if way not in self._whole:

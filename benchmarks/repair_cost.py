@@ -1,4 +1,4 @@
-"""What a repair costs: seconds and peak memory, and how both grow.
+"""Costs of a repair: seconds and peak memory, and their growth.
 
     python -m benchmarks.repair_cost [--nets ResNet50,MobileNetV2] [--examples 64,128,256]
         [--repeats 3] [--resume FILE]
@@ -42,13 +42,13 @@ CHAINS = {
 
 
 def reset_peak() -> float:
-    """Resets the process's peak memory (Linux) and returns the current one, MiB."""
+    """Reset the process's peak memory (Linux) and return the current one, MiB."""
     Path("/proc/self/clear_refs").write_text("5")
     return _status("VmRSS")
 
 
 def peak() -> float:
-    """Returns the peak memory since the reset, MiB."""
+    """Return the peak memory since the reset, MiB."""
     return _status("VmHWM")
 
 
@@ -59,7 +59,7 @@ def _status(key: str) -> float:
 
 
 def natural(count: int, size: int, seed: int = 0) -> npt.NDArray[np.float32]:
-    """Returns images of noise whose amplitudes fall as 1/f, of mean 0 and deviation 1.
+    """Return images of noise whose amplitudes fall as 1/f, of mean 0 and deviation 1.
 
     Shape: (count, size, size, 3), float32.
 
@@ -80,7 +80,7 @@ def natural(count: int, size: int, seed: int = 0) -> npt.NDArray[np.float32]:
 
 
 def chain(depth: int, width: int) -> Any:
-    """Builds a chain of convolutions."""
+    """Build a chain of convolutions."""
     import keras
 
     inputs = x = keras.Input((SMALL, SMALL, 3))
@@ -92,7 +92,7 @@ def chain(depth: int, width: int) -> Any:
 
 
 def measure(net: str, examples: int, depth: int = 0, width: int = 0) -> dict[str, Any]:
-    """Prunes a network and measures its repair, in this process.
+    """Prune a network and measure its repair, in this process.
 
     Args:
         net: In keras.applications, or "chain".
@@ -128,7 +128,7 @@ def measure(net: str, examples: int, depth: int = 0, width: int = 0) -> dict[str
 
 
 def in_own_process(*words: Any) -> dict[str, Any]:
-    """Runs `measure` in a new process, where nothing left memory to be used again."""
+    """Run `measure` in a new process, which has no freed memory to use again."""
     code = "from benchmarks.repair_cost import measure; import json; "
     command = [sys.executable, "-c", code + f"print(json.dumps(measure(*{words!r})))"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
@@ -146,7 +146,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
-    """Measures what is missing, all cases once before any of them again."""
+    """Measure the missing cases, all of them once before any is repeated."""
     nets = [(net, count) for net in given.nets.split(",") if net for count in given.examples]
     chains = [("chain", *case) for cases in CHAINS.values() for case in cases]
     runs = stored.result.setdefault("runs", {})
@@ -161,12 +161,12 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
 
 
 def key_of(*words: Any) -> str:
-    """Returns the key of a case: "ResNet50, 64" or "chain, 128, 8, 64"."""
+    """Return the key of a case: "ResNet50, 64" or "chain, 128, 8, 64"."""
     return ", ".join(map(str, words))
 
 
 def networks(result: dict[str, Any]) -> str:
-    """Seconds and memory for networks of keras.applications."""
+    """Return the table of seconds and memory for networks of keras.applications."""
     rows = []
     for key, found in result["runs"].items():
         net, _, count = key.partition(", ")
@@ -188,7 +188,7 @@ def _memory(found: list[dict[str, Any]]) -> list[str]:
 
 
 def growth(result: dict[str, Any]) -> str:
-    """Seconds and memory of chains: one thing grows at a time."""
+    """Return the table of seconds and memory of chains, of which one size grows at a time."""
     rows = []
     for what, cases in CHAINS.items():
         first = None

@@ -21,6 +21,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 import numpy as np
 import numpy.typing as npt
 
@@ -34,9 +36,6 @@ from compress.core.errors import InputError, ParetuneError, unknown_name
 from compress.data import Dataset, drawn_inputs
 from compress.plan import ChannelOptions
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-
 LEVEL = 2
 BATCH = 1000
 ROUND_TO = 4
@@ -49,10 +48,18 @@ LABELS = {
     "l2": "l2 over all layers",
     "reconstruction, damage": "`reconstruction`, widths by damage",
 }
+PARAMETERS = {
+    "brightness": (25.0, 50.0, 75.0),
+    "blur": (0.5, 1.0, 1.5),
+    "noise": (10.0, 20.0, 40.0),
+}
+"""Of levels 1, 2, 3. Brightness: what is added to every value, of 255 (of gray images, whose value
+in HSV is their own, that is ImageNet-C's). Blur: the Gaussian's standard deviation in pixels.
+Noise: the Gaussian's standard deviation, of 255."""
 
 
 class Judged(NamedTuple):
-    """How good a net is: accuracies, or 1 - relative error of one that gives its input back.
+    """Quality of a net: accuracies, or 1 - relative error of an autoencoder.
 
     Attributes:
         quality: Of the test images.
@@ -66,7 +73,7 @@ class Judged(NamedTuple):
 
 
 def explained(x: npt.NDArray[Any], made: npt.NDArray[Any]) -> float:
-    """Returns 1 - the squared error over the squares of images about their mean image."""
+    """Return 1 - the squared error over the squares of images about their mean image."""
     x, made = x.astype(np.float64), made.astype(np.float64)
     return float(1 - np.square(made - x).sum() / np.square(x - x.mean(0)).sum())
 
@@ -74,7 +81,7 @@ def explained(x: npt.NDArray[Any], made: npt.NDArray[Any]) -> float:
 def qualities(
     x: npt.NDArray[Any], y: npt.NDArray[Any], made: npt.NDArray[Any], labelled: bool
 ) -> tuple[float, list[float]]:
-    """Returns the quality of all images and of each class's.
+    """Return the quality of all images and of each class's.
 
     Args:
         x: What the net was fed.
@@ -90,7 +97,7 @@ def qualities(
 
 
 def judge(model: Any, data: Dataset, labelled: bool) -> Judged:
-    """Judges a net by the test part, as it is and shifted."""
+    """Evaluate a net on the test part, as it is and shifted."""
     run, y = _compiled(model), data.test.y
 
     def found(raw: npt.NDArray[Any]) -> tuple[float, list[float]]:
@@ -110,7 +117,7 @@ def _compiled(model: Any) -> Any:
 
 
 def examine(name: str, given: argparse.Namespace, stored: Stored, data: Dataset) -> None:
-    """Prunes, judges, repairs and judges one net in all ways that are missing."""
+    """Prune, reconstruct and evaluate one net in all missing ways."""
     net, labelled = trained(name), RECIPES[name].labelled
     runs = stored.result.setdefault("runs", {})
     dense = stored.result.setdefault("dense", {})
@@ -147,7 +154,7 @@ def _short(record: Mapping[str, Any]) -> dict[str, Any]:
 def _both(
     dense: Any, choice: str, target: float, x: Any, seed: int, data: Dataset, labelled: bool
 ) -> dict[str, Any]:
-    """Prunes one net; returns what it is worth before and after the repair."""
+    """Prune one net and return its quality before and after the repair."""
     from compress.prune.channels import prune_channels
     from compress.reconstruction import repair
 
@@ -177,7 +184,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
-    """Examines one net after the other."""
+    """Examine one net after the other."""
     quiet_tensorflow()
     data = load_fashion()
     for name in given.nets.split(","):
@@ -185,7 +192,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
 
 
 def _found(result: dict[str, Any], name: str, choice: str, target: str) -> list[dict[str, Any]]:
-    """Returns the runs of all seeds that were made."""
+    """Return the runs of all seeds that were made."""
     start = f"{name}, {choice}, {target}, seed "
     return [record for key, record in result["runs"].items()
             if key.startswith(start) and "not run" not in record]  # fmt: skip
@@ -196,7 +203,7 @@ def _targets(result: dict[str, Any]) -> list[str]:
 
 
 def losses(result: dict[str, Any]) -> str:
-    """Points lost without and with repair, by net, way of choosing and target."""
+    """Return the table of points lost without and with repair, by net, choice and target."""
     rows = []
     for name, dense in result["dense"].items():
         for choice, label in LABELS.items():
@@ -222,7 +229,7 @@ def _reason(result: dict[str, Any], name: str, choice: str, target: str) -> str:
 
 
 def worst(result: dict[str, Any]) -> str:
-    """The worst class's drop and points lost on shifted images, of the last way and target."""
+    """Return the table of the worst class's drop and of points lost on shifted images."""
     target, choice = _targets(result)[-1], "reconstruction, damage"
     rows = []
     for name, dense in result["dense"].items():
@@ -248,7 +255,7 @@ def worst(result: dict[str, Any]) -> str:
 
 
 def qualities_of_dense(result: dict[str, Any]) -> str:
-    """What the nets were before."""
+    """Return the table of the unpruned nets."""
     rows = [
         [name, f"{dense['macs'] / 1e6:.2f} M", _told(name, dense["quality"]),
          _told(name, min(dense["classes"])),
@@ -264,20 +271,10 @@ def _told(name: str, value: float) -> str:
     return f"relative error {100 * (1 - value):.2f} %"
 
 
-PARAMETERS = {
-    "brightness": (25.0, 50.0, 75.0),
-    "blur": (0.5, 1.0, 1.5),
-    "noise": (10.0, 20.0, 40.0),
-}
-"""Of levels 1, 2, 3. Brightness: what is added to every value, of 255 (of gray images, whose value
-in HSV is their own, that is ImageNet-C's). Blur: the Gaussian's standard deviation in pixels.
-Noise: the Gaussian's standard deviation, of 255."""
-
-
 def shifted(
     x: npt.NDArray[np.uint8], kind: str, level: int, seed: int = 0
 ) -> npt.NDArray[np.uint8]:
-    """Returns shifted copies of images.
+    """Return shifted copies of images.
 
     Args:
         x: Raw images, (n, height, width, channels), uint8.
@@ -292,6 +289,10 @@ def shifted(
 
     Raises:
         InputError: Other arrays, or no such kind or level.
+
+    Reference:
+        Hendrycks & Dietterich 2019, "Benchmarking Neural Network Robustness to Common Corruptions
+        and Perturbations" (ImageNet-C). Parameters are our own, for images of 28 x 28 pixels.
     """
     from scipy import ndimage
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is built and trained.
+    """The builder of a network and the settings of its training.
 
     Attributes:
         build: Builds it, untrained.
@@ -46,7 +46,7 @@ class Recipe:
 
 
 def _adamw(epochs: int, learning_rate: float) -> TrainSettings:
-    """Returns AdamW over images that are flipped at random."""
+    """Return AdamW over images that are flipped at random."""
     return TrainSettings(
         epochs=epochs, optimizer="adamw", learning_rate=learning_rate, weight_decay=0.05,
         augment=("flip",),
@@ -92,7 +92,7 @@ REPAIRED = ("mobilenet", "convnext", "vit", "densenet", "lstm", "autoencoder")
 
 
 def trained(name: str, seed: int = 0) -> Dense:
-    """Returns a trained network: from benchmarks/nets or runs/benchmarks, made where it is missing.
+    """Return a trained network: from benchmarks/nets or runs/benchmarks, made where it is missing.
 
     The file's name tells the architecture and the recipe: where either changes, another file is
     looked for.
@@ -123,7 +123,7 @@ def trained(name: str, seed: int = 0) -> Dense:
 
 
 def _trained(recipe: Recipe, seed: int, data: Dataset, device: Device) -> keras.Model:
-    """Builds and trains a network; prints how each epoch ended."""
+    """Build and train a network; print the quality after each epoch."""
     import keras
 
     from compress.train import train
@@ -147,7 +147,7 @@ def _trained(recipe: Recipe, seed: int, data: Dataset, device: Device) -> keras.
 
 
 def _reconstruct(model: keras.Model, settings: TrainSettings, data: Dataset) -> None:
-    """Trains an image -> image network to give its input back; the last epoch's weights stay."""
+    """Train an image -> image network to give its input back; the last epoch's weights stay."""
     import keras
 
     from compress.train.objective import build_optimizer
@@ -176,13 +176,13 @@ def _reconstruct(model: keras.Model, settings: TrainSettings, data: Dataset) -> 
 
 
 def _fingerprint(recipe: Recipe, seed: int) -> str:
-    """Returns ten hex digits of what makes a network: code, settings, seed."""
+    """Return ten hex digits of a network's code, settings and seed."""
     text = "\n".join([code(recipe.build), repr(recipe.settings), str(seed)])
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def code(function: Callable[..., object]) -> str:
-    """Returns the code of a function and of all that it uses of its module, by name.
+    """Return the code of a function and of all that it uses of its module, by name.
 
     Comments, docstrings and the breaks of lines are left out.
     """

@@ -6,8 +6,8 @@
 From one trained dense net (benchmarks.resnet20) channels leave at once, down to a share of its
 MACs; 1,000 unlabelled training images are all that is looked at, for the choice, the repair and
 what the repair holds back. A seed draws the images and what is held back of them. Beside it: no
-repair; statistics of the normalizations re-estimated; GRAIL's ridge, alone and with
-statistics re-estimated as its authors do; Torch-Pruning with statistics re-estimated
+repair; statistics of the normalizations re-estimated; GRAIL's ridge, alone and with statistics
+re-estimated as its authors do; Torch-Pruning with statistics re-estimated
 (benchmarks/peers/torch_pruning_cut.py). Test data are read once a variant and seed, at the end.
 """
 
@@ -53,7 +53,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
-    """Measures what is missing."""
+    """Measure what is missing."""
     variants = Variants(given.dense)
     checked(stored, variants)
     runs, dense = stored.result.setdefault("runs", {}), variants.dense
@@ -90,7 +90,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
 def _keep(
     stored: Stored, variants: Variants, key: str, model: Any, seconds: dict[str, float]
 ) -> None:
-    """Reads the test part and keeps what was found."""
+    """Evaluate on the test part and save the record."""
     stored.result["runs"][key] = {
         "macs": macs_of(model), "test": variants.accuracy(model, "test"), "seconds": seconds,
     }  # fmt: skip
@@ -98,10 +98,8 @@ def _keep(
     stored.save()
 
 
-def untrained(result: dict[str, Any]) -> str | None:
-    """Points lost, MACs and seconds of each way and target; None: of an earlier kind of result."""
-    if "times" in result or "rates" in result:
-        return None
+def untrained(result: dict[str, Any]) -> str:
+    """Return the table of points lost, MACs and seconds of each way and target."""
     dense, runs = result["dense"], result["runs"]
     tests, macs, seconds = (by_name(runs, field) for field in ("test", "macs", "seconds"))
     targets = list(dict.fromkeys(name.rpartition(", ")[2] for name in tests))

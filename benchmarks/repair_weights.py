@@ -7,13 +7,12 @@
                              gradual in each layer, tfmot
 
 All kernels but the first and the last of one trained dense net (benchmarks.resnet20) are pruned at
-once, by magnitude, in each layer or over all together. What is left is solved for on 1,000
-unlabelled training images, or stays. A seed draws the images and what is held back of them. With
-`--finetune` the nets of the magnitudes over all layers are trained for two
-epochs with flips; tfmot (benchmarks/peers/tfmot_resnet20.py, a process of its own) prunes the same
-net by the same schedule; gradual: the unpruned net is pruned during the same training, its
-schedule polynomial, by one ranking of all layers or the same share of each. Test data are read once
-a variant and seed.
+once, by magnitude, in each layer or over all together. The other weights are reconstructed on 1,000
+unlabelled training images, or stay. A seed draws the images and which of them are held back. With
+`--finetune` the nets that were pruned over all layers are trained for two epochs with flips; tfmot
+(benchmarks/peers/tfmot_resnet20.py, a process of its own) prunes the same net by the same schedule;
+gradual: the unpruned net is pruned during the same training, its schedule polynomial, by one
+ranking of all layers or the same share of each. Test data are read once a variant and seed.
 """
 
 from __future__ import annotations
@@ -29,15 +28,14 @@ from typing import Any, NamedTuple
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks._common import Benchmark, Mean, not_run, seed_list, table, verdict
-from benchmarks._repair import EXAMPLES, by_name, points, span
+from benchmarks._repair import EXAMPLES, by_name, checked, examples, points, span
 from benchmarks._stored import Stored, was_run
 from benchmarks.resnet20 import Variants
-from compress.core.errors import InputError
 from compress.plan import WeightOptions
 
 
 class Way(NamedTuple):
-    """Where weights are ranked, and whether the others are solved for."""
+    """The scope of the ranking, and whether the other weights are reconstructed."""
 
     label: str
     scope: str
@@ -61,7 +59,7 @@ TRAINED = {
 
 
 def pruned(dense: Any, way: Way, sparsity: float, x: Any, seed: int) -> tuple[Any, dict[str, Any]]:
-    """Zeros weights at once.
+    """Set weights to zero at once.
 
     Returns:
         The net, and its share of zeros and seconds: in all, and of the repair.
@@ -103,26 +101,18 @@ def _ways(text: str) -> tuple[str, ...]:
 
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
-    """Measures what is missing."""
+    """Measure what is missing."""
     variants = Variants(given.dense)
-    sha256 = stored.result.setdefault("dense_sha256", variants.net.sha256)
-    if sha256 != variants.net.sha256:
-        raise InputError("the dense net must be the one that the result began with (--dense).")
+    checked(stored, variants)
     if "dense" not in stored.result:
         stored.save(dense={"test": variants.accuracy(variants.dense, "test")})
     stored.result["trained"] = given.finetune
     (_trained if given.finetune else _untrained)(given, stored, variants)
 
 
-def _examples(given: argparse.Namespace, variants: Variants, seed: int) -> Any:
-    from compress.data import drawn_inputs
-
-    return drawn_inputs(variants.data, given.examples, seed)
-
-
 def _untrained(given: argparse.Namespace, stored: Stored, variants: Variants) -> None:
     for seed in given.seeds:
-        x = _examples(given, variants, seed)
+        x = examples(variants, seed, given.examples)
         for sparsity in given.sparsities:
             for name, way in WAYS.items():
                 key = f"{name}, {sparsity:g}, seed {seed}"
@@ -135,7 +125,7 @@ def _untrained(given: argparse.Namespace, stored: Stored, variants: Variants) ->
 def _trained(given: argparse.Namespace, stored: Stored, variants: Variants) -> None:
     state = stored.provenance["peers"]["tfmot"]
     for seed in given.seeds:
-        x = _examples(given, variants, seed)
+        x = examples(variants, seed, given.examples)
         for sparsity in given.sparsities:
             for name in given.ways:
                 key = f"{name}, {sparsity:g}, seed {seed}"
@@ -151,7 +141,7 @@ def _trained(given: argparse.Namespace, stored: Stored, variants: Variants) -> N
 
 
 def _one(variants: Variants, name: str, sparsity: float, x: Any, seed: int) -> tuple[Any, float]:
-    """Trains one variant; returns it and its share of zeros."""
+    """Train one variant and return it with its share of zeros."""
     if name == "tfmot":
         with tempfile.TemporaryDirectory() as folder:
             return variants.theirs(
@@ -169,7 +159,7 @@ def _one(variants: Variants, name: str, sparsity: float, x: Any, seed: int) -> t
 
 
 def _keep(stored: Stored, variants: Variants, key: str, model: Any, record: dict[str, Any]) -> None:
-    """Reads the test part and keeps what was found."""
+    """Evaluate on the test part and save the record."""
     stored.result["runs"][key] = {**record, "test": variants.accuracy(model, "test")}
     print(key, json.dumps(stored.result["runs"][key]), flush=True)
     stored.save()
@@ -180,7 +170,7 @@ def _shares(tests: dict[str, Any]) -> list[str]:
 
 
 def untrained(result: dict[str, Any]) -> str | None:
-    """Points lost by each way, at each share of zeros, and seconds."""
+    """Return the table of points lost by each way, at each share of zeros, and of seconds."""
     if result.get("trained", True):
         return None
     dense, runs = result["dense"]["test"], result["runs"]
@@ -199,7 +189,7 @@ def untrained(result: dict[str, Any]) -> str | None:
 
 
 def trained(result: dict[str, Any]) -> str | None:
-    """Test accuracy after two epochs, by what was done before and meanwhile."""
+    """Return the table of test accuracies after two epochs, by way of pruning."""
     if not result.get("trained", False):
         return None
     tests = by_name(result["runs"], "test")

@@ -27,6 +27,11 @@ DENSE = TrainSettings(
     epochs=6, optimizer="momentum", learning_rate=0.1, batch_size=128, weight_decay=5e-3
 )
 """How the net that is compressed was trained, over `with_flips`: twelve epochs with flips."""
+TRAIN, VAL = 10_000, 5_000
+"""Examples of `load_small`."""
+RECIPE = TrainSettings(epochs=1, optimizer="momentum", learning_rate=0.02, batch_size=128)
+"""Two epochs with flips: one over `with_flips`."""
+PEER = Path(__file__).parent / "peers" / "tfmot_resnet20.py"
 
 
 class Dense(NamedTuple):
@@ -44,7 +49,7 @@ class Dense(NamedTuple):
 
 
 def dense_net(given: Path | None, data: Dataset, device: Device) -> Dense:
-    """Returns the net of a file, or the one that this commit trains (20 minutes on two cores).
+    """Return the net of a file, or the one that this commit trains (20 minutes on two cores).
 
     Args:
         given: A trained net of `build`; None: the one in runs/benchmarks, made where missing.
@@ -73,7 +78,7 @@ def build(
     classes: int = 10,
     blocks: int = 3,
 ) -> keras.Model:
-    """Builds a ResNet of 2 * `blocks` * stages + 2 layers (20 by default), untrained.
+    """Build a ResNet of 2 * `blocks` * stages + 2 layers (20 by default), untrained.
 
     Unlike the paper's CIFAR networks, whose shortcuts pad with zero channels (its option
     A), a shortcut that changes shape is a strided 1x1 convolution (its option B).
@@ -107,7 +112,7 @@ def build(
 
 
 def _basic_block(x: Any, width: int, stride: int, name: str) -> Any:
-    """Adds two convolutions and a shortcut: the identity, or a projection on a new shape."""
+    """Add two convolutions and a shortcut: the identity, or a projection on a new shape."""
     import keras
 
     shortcut = x
@@ -121,17 +126,13 @@ def _basic_block(x: Any, width: int, stride: int, name: str) -> Any:
 
 
 def _normalized(x: Any, width: int, size: int, stride: int, conv: str, norm: str) -> Any:
-    """Adds a convolution without bias and its batch normalization, named `conv` and `norm`."""
+    """Add a convolution without bias and its batch normalization, named `conv` and `norm`."""
     import keras
 
     x = keras.layers.Conv2D(
         width, size, stride, "same", use_bias=False, kernel_initializer="he_normal", name=conv
     )(x)
     return keras.layers.BatchNormalization(name=norm)(x)
-
-
-TRAIN, VAL = 10_000, 5_000
-"""Examples of `load_small`."""
 
 
 def load_small() -> Dataset:
@@ -151,7 +152,7 @@ def load_small() -> Dataset:
 
 
 def load_fashion(source: str = "fashion_mnist", seed: int = 0) -> Dataset:
-    """Loads Fashion-MNIST: 51,000 examples train, 9,000 validate, 10,000 test.
+    """Load Fashion-MNIST: 51,000 examples train, 9,000 validate, 10,000 test.
 
     Args:
         source: "fashion_mnist" takes the files of Debian's package where they are
@@ -162,7 +163,7 @@ def load_fashion(source: str = "fashion_mnist", seed: int = 0) -> Dataset:
 
 
 def with_flips(data: Dataset) -> Dataset:
-    """Returns the data with its training part followed by its mirror images, left to right.
+    """Return the data with its training part followed by its mirror images, left to right.
 
     An epoch over the result has as many steps as two epochs of random flips over `data`,
     and shows every example once each way: it stands for these two epochs. So an epoch
@@ -174,11 +175,6 @@ def with_flips(data: Dataset) -> Dataset:
     x, y = data.train.x, data.train.y
     doubled = Split(np.concatenate([x, x[:, :, ::-1]]), np.concatenate([y, y]))
     return replace(data, train=doubled, notes=(*data.notes, "training part doubled by flips"))
-
-
-RECIPE = TrainSettings(epochs=1, optimizer="momentum", learning_rate=0.02, batch_size=128)
-"""Two epochs with flips: one over `with_flips`."""
-PEER = Path(__file__).parent / "peers" / "tfmot_resnet20.py"
 
 
 class Variants:
@@ -197,7 +193,7 @@ class Variants:
     def ours(
         self, options: WeightOptions, seed: int, *, taught: bool, start: Any = None
     ) -> tuple[Any, float]:
-        """Prunes while training on labels, or while the dense net teaches.
+        """Prune while training on labels or with the dense net as teacher.
 
         Args:
             options: Sparsity and times.
@@ -221,7 +217,7 @@ class Variants:
         return student, pruner.strip().sparsity
 
     def handed_over(self, options: WeightOptions, seed: int, folder: Path, **more: float) -> None:
-        """Writes what a peer in tf_keras begins with: weights, data, recipe, schedule.
+        """Write the inputs of a peer in tf_keras: weights, data, recipe, schedule.
 
         Args:
             options: Sparsity and times.
@@ -249,7 +245,7 @@ class Variants:
         np.savez(folder / "data.npz", x=inputs, y=self.flipped.train.y)
 
     def theirs(self, options: WeightOptions, seed: int, folder: Path) -> tuple[Any, float]:
-        """Lets tfmot prune the same weights by the same schedule, and judges what comes out."""
+        """Prune the same weights with tfmot by the same schedule; return the net and its zeros."""
         from compress.model.copies import copy_model
 
         self.handed_over(options, seed, folder)
@@ -264,16 +260,16 @@ class Variants:
         return model, zeros / sum(k.size for k in kernels)
 
     def accuracy(self, model: Any, part: str) -> float:
-        """Returns the accuracy on a part of the data."""
+        """Return the accuracy on a part of the data."""
         from compress.train.predict import predict_logits
 
         truth = self.data.split(part).y
         return self.data.task.quality(truth, predict_logits(model, self.data, part))["accuracy"]
 
     def as_wide(self, variant: dict[str, Any]) -> Any:
-        """Returns a net as wide as one that Torch-Pruning came to, to be timed with the others.
+        """Return a net with the channel counts of one that Torch-Pruning made.
 
-        Its weights are slices of the dense net, on which time does not depend.
+        Its weights are slices of the dense net.
         """
         from compress.prune.channels.analysis import coupling_of
         from compress.prune.channels.surgery import sliced_model

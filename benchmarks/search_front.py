@@ -1,11 +1,11 @@
 """Front per minute: `paretune search` against plain Optuna (TPE, two objectives, default `fit`).
 
-Both search one space (`cnn`, or `own`: a user's function, `net` below) with the same optimizer
-settings, on 10,000 training and 5,000 validation images of Fashion-MNIST, up to 8 epochs a trial,
-one core each, at the same time on cores of their own, for the same wall time from the start of
-their processes. Both are given the same first trials, so that what differs is what comes after
-them. Shown: hypervolume of validation accuracy in [0.5, 1] and log10 MACs in [4, 8] over time, and
-when ours reaches the other's last value.
+Both search one space (`cnn`, or `own`: a function as users write one, `net` below) with the same
+optimizer settings, on 10,000 training and 5,000 validation images of Fashion-MNIST, up to 8 epochs
+a trial, one core each, at the same time, for the same wall time from the start of their processes.
+Both are given the same first trials and differ in the trials after them. Shown: hypervolume of
+validation accuracy in [0.5, 1] and log10 MACs in [4, 8] over time, and when ours reaches the
+other's last value.
 
     python -m benchmarks.search_front [--minutes 12] [--seeds 0,1,2] [--space own]
         [--sampler pareto] [--own-first] [--resume FILE]
@@ -27,6 +27,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 import numpy as np
 import numpy.typing as npt
 
@@ -35,9 +37,6 @@ from benchmarks._stored import Stored
 from compress.core.atomic_files import read_json, write_json
 from compress.core.pareto import hypervolume
 from compress.data import Dataset
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 
 EPOCHS = 8
 SPACES = {"cnn": "cnn", "own": "benchmarks.search_front:net"}
@@ -50,7 +49,7 @@ LOWEST, REFERENCE = np.array([-1.0, 4.0]), np.array([-0.5, 8.0])
 
 
 def volume(losses: Sequence[tuple[float, float]] | npt.NDArray[np.float64]) -> float:
-    """Returns the normalised hypervolume of (-accuracy, MACs) pairs."""
+    """Return the normalised hypervolume of (-accuracy, MACs) pairs."""
     points = np.asarray(losses, float).reshape(-1, 2).copy()
     points[:, 1] = np.log10(points[:, 1])
     points = np.maximum(points, LOWEST)
@@ -58,7 +57,7 @@ def volume(losses: Sequence[tuple[float, float]] | npt.NDArray[np.float64]) -> f
 
 
 def ours(seed: int, minutes: float, core: int = 0, *more: str, space: str = "cnn") -> list[Point]:
-    """Runs the command, with more options, in a process on a core of its own."""
+    """Run `paretune search` with more options in a process on a core of its own."""
     import optuna
 
     folder = Path(tempfile.mkdtemp()) / "run"
@@ -148,7 +147,7 @@ def plain(seed: int, minutes: float, file: Path, same_first: bool, space: str) -
 def together(
     seed: int, minutes: float, same_first: bool, space: str, sampler: str
 ) -> dict[str, list[Point]]:
-    """Runs both at the same time, a core each."""
+    """Run both at the same time, a core each."""
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "plain.json"
         other = subprocess.Popen(
@@ -165,13 +164,13 @@ def together(
 
 
 def over_time(points: list[Point], seconds: float) -> list[float]:
-    """Returns the hypervolume at the ends of 120 equal parts of the time."""
+    """Return the hypervolume at the ends of 120 equal parts of the time."""
     marks = np.linspace(0, seconds, 121)[1:]
     return [volume([(-a, m) for t, a, m in points if t <= mark]) for mark in marks]
 
 
 def summary(runs: dict[str, Any], minutes: float) -> list[dict[str, Any]]:
-    """Returns last values, and when ours reached the other's last, by seed."""
+    """Return last values, and when ours reached the other's last, by seed."""
     rows = []
     for run in runs.values():
         mine, other = (over_time(run[name], 60 * minutes) for name in ("ours", "optuna"))
@@ -199,7 +198,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
-    """Runs the seeds that are missing."""
+    """Run the seeds that are missing."""
     runs = stored.result.setdefault("runs", {})
     for seed in given.seeds:
         if str(seed) not in runs:
@@ -218,7 +217,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
 
 
 def front(result: dict[str, Any]) -> str:
-    """Hypervolume of both sides, by seed and in the mean."""
+    """Return the table of both hypervolumes, by seed and in the mean."""
     minutes = f"{result['minutes']:g} min"
     sides = ("ours", "optuna")
     rows = [
@@ -243,17 +242,17 @@ def difference(ours: Mean, other: Mean) -> str:
 
 
 def same_first(result: dict[str, Any]) -> str | None:
-    """The like-for-like comparison."""
+    """Return the table of the like-for-like comparison."""
     return front(result) if result["same_first"] and result.get("space", "cnn") == "cnn" else None
 
 
 def same_first_own(result: dict[str, Any]) -> str | None:
-    """The like-for-like comparison in a user's own space."""
+    """Return the table of the like-for-like comparison in a user's own space."""
     return front(result) if result["same_first"] and result.get("space") == "own" else None
 
 
 def own_first(result: dict[str, Any]) -> str | None:
-    """Each side with its own first trials."""
+    """Return the table of the comparison where each side has its own first trials."""
     return None if result["same_first"] else front(result)
 
 
@@ -268,7 +267,10 @@ baseline = {
 
 
 def net(trial: Any, data: Dataset) -> Any:
-    """Convolutions, some separable, some pooled; then a dense layer or global pooling."""
+    """Build a candidate as a user's own space does: nothing is known of it before it is built.
+
+    Convolutions, some separable, some pooled; then a dense layer or global pooling.
+    """
     import keras
 
     layers = keras.layers

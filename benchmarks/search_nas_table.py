@@ -74,7 +74,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
-    """Searches with every sampler, seed and way of reading."""
+    """Search with every sampler, seed and way of reading."""
     if given.table is None or not given.table.is_file():
         stored.result["not run"] = "the table is missing: give it by --table"
         print(stored.result["not run"])
@@ -108,7 +108,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
 def searched(
     networks: Networks, name: str, trials: int, reads: str, workers: int, seed: int
 ) -> tuple[list[str], float]:
-    """Returns the networks that a sampler tries, as they are told, and seconds an ask."""
+    """Return the networks that a sampler tries, as they are told, and seconds an ask."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -139,7 +139,7 @@ def searched(
 
 
 def by_peer(file: Path, name: str, trials: int, reads: str, seed: int) -> tuple[list[str], float]:
-    """Returns what another package's sampler tries, and seconds an ask."""
+    """Return the networks that another package's sampler tries, and seconds an ask."""
     words = [str(file), THEIRS[name], str(seed), str(trials), reads]
     done = subprocess.run(
         [PEERS[name].python(), str(PEER), *words], check=True, capture_output=True, text=True
@@ -149,12 +149,12 @@ def by_peer(file: Path, name: str, trials: int, reads: str, seed: int) -> tuple[
 
 
 def key_of(chosen: Mapping[str, Any]) -> str:
-    """Returns what the table calls a network."""
+    """Return the key of a network in the table."""
     return "".join(chosen[f"layer{place}"] for place in range(LAYERS))
 
 
 def shares(networks: Networks, tried: Sequence[str]) -> dict[str, float]:
-    """Returns the share of the whole front's hypervolume after so many trials."""
+    """Return the share of the whole front's hypervolume after so many trials."""
     worst = np.array([-FLOOR, max(item["flops"] for item in networks.values())])
 
     def volume(keys: Sequence[str]) -> float:
@@ -172,7 +172,7 @@ def _medians(found: Mapping[str, Any]) -> dict[str, float]:
 
 
 def told(result: dict[str, Any]) -> str | None:
-    """Medians over seeds, with the worst seed, by sampler and way of reading."""
+    """Return the table of medians over seeds, with the worst seed, by sampler and reading."""
     if "runs" not in result:
         return None
     rows, counts = [], list[str]()
@@ -196,7 +196,7 @@ def told(result: dict[str, Any]) -> str | None:
 
 
 class WithoutCosts(ParetoSampler):
-    """Learns what candidates cost from told trials, as a search that knows nothing of them."""
+    """`pareto` that learns the costs of candidates from finished trials."""
 
     def __init__(
         self, seed: int, space: Any = None, costs: Any = None, curves: Curves = reported
@@ -205,7 +205,7 @@ class WithoutCosts(ParetoSampler):
 
 
 class WithoutCurves(ParetoSampler):
-    """Does not look at trials that were stopped."""
+    """`pareto` that ignores stopped trials."""
 
     def __init__(
         self, seed: int, space: Any = None, costs: Any = None, curves: Curves = reported
@@ -214,7 +214,7 @@ class WithoutCurves(ParetoSampler):
 
 
 class WithoutPredictor(ParetoSampler):
-    """Draws candidates that are spread over the costs, whatever was told."""
+    """`pareto` that spreads candidates over the costs and predicts nothing."""
 
     def _promising(
         self, questions: Questions, history: History, rng: np.random.Generator
@@ -230,12 +230,12 @@ ABLATED: dict[str, Callable[..., Any]] = {
 
 
 def sampler_named(name: str) -> Callable[..., Any]:
-    """Returns what makes a sampler for a seed, whole or ablated."""
+    """Return the factory of a sampler, whole or ablated."""
     return ABLATED[name] if name in ABLATED else SAMPLERS[name]
 
 
 def made(name: str, seed: int, number: int, known: Mapping[str, Any]) -> Any:
-    """Returns the sampler of one trial, as a search makes it.
+    """Return the sampler of one trial, as a search makes it.
 
     Args:
         name: See `sampler_named`.

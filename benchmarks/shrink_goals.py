@@ -7,7 +7,7 @@ Each run is `shrink(net, data, <goal>)` with no other option but the seed. The f
 then timed against the net's own float32 file by `paretune bench`, three times, each in a process
 of its own; the median of the three ratios is held against the goal. Only the first goal is run with
 every seed. Nets: ResNet-20 from benchmarks/nets, MobileNetV2 at 64 x 64 pixels,
-families of repair_nets.py, and of any_model.py those whose inputs or outputs are several. A front's
+families of repair_nets.py, and the nets of any_model.py with several inputs or outputs. A front's
 figures are those of all its files. Shares of a time are of the machine that ran the row.
 """
 
@@ -24,6 +24,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 import numpy as np
 
 from benchmarks._common import Benchmark, Mean, seed_list, table
@@ -35,9 +37,6 @@ from compress.plan import TrainSettings
 
 if TYPE_CHECKING:
     import keras
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 
 GOALS: dict[str, dict[str, Any]] = {
     "half": {"latency": "0.5x", "max_drop": 0.5},
@@ -63,7 +62,7 @@ AT_ONCE = 5000
 
 
 class Given(NamedTuple):
-    """What is handed to `shrink`.
+    """The arguments of `shrink`.
 
     Attributes:
         model: A net, or a file.
@@ -77,13 +76,11 @@ class Given(NamedTuple):
 
 
 def net_of(name: str) -> Given:
-    """Returns a trained net and its data.
+    """Return a trained net and its data.
 
     Raises:
         InputError: There is no such net.
     """
-    from benchmarks.resnet20 import load_fashion
-
     # data are split as the nets have learnt them, whatever the seed
     if name == "resnet20":
         return Given(ROOT / "benchmarks" / "nets" / "resnet20.keras", load_fashion(), {})
@@ -104,7 +101,7 @@ def net_of(name: str) -> Given:
 
 
 def reached(name: str, goal: str, seed: int) -> dict[str, Any]:
-    """Shrinks a net to a goal, and times the file that is shipped again.
+    """Shrink a net to a goal, and time the shipped file again.
 
     Returns:
         What came of it; "refused" alone where no choice comes to the goal.
@@ -161,7 +158,7 @@ def _facts(item: Any, quality: str) -> dict[str, Any]:
 
 
 def timed_again(dense: Path, small: Path, place: int) -> dict[str, Any]:
-    """Times a file against the dense one by `paretune bench`, in a process of its own."""
+    """Time a file against the dense one by `paretune bench`, in a process of its own."""
     if dense == small:
         return {"ratio": 1.0, "instances": 0}
     with tempfile.TemporaryDirectory() as folder:
@@ -191,7 +188,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
-    """Measures what is missing."""
+    """Measure what is missing."""
     runs = stored.result.setdefault("runs", {})
     for name in given.nets:
         for goal in given.goals:
@@ -207,12 +204,12 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
 
 
 def again(row: dict[str, Any]) -> float:
-    """Returns the time that is left, new/old: the inverse of the median ratio of the benches."""
+    """Return the time that is left, new/old: the inverse of the median ratio of the benches."""
     return 1.0 / float(np.median([item["ratio"] for item in row["again"]]))
 
 
 def goals(result: dict[str, Any]) -> str | None:
-    """What was asked for, what came of it, and what others measured."""
+    """Return the table of goals, results and the ratios that were measured again."""
     rows = []
     for name in NETS:
         for goal, asked in GOALS.items():
@@ -243,7 +240,7 @@ def goals(result: dict[str, Any]) -> str | None:
 
 
 def fronts(result: dict[str, Any]) -> str | None:
-    """All files of a front: what is left of time, bytes and MACs, and of quality."""
+    """Return the table of a front's files: time, bytes, MACs and quality beside the original's."""
     rows = []
     for key, run_ in result["runs"].items():
         if ", front, " not in key or "refused" in run_:
@@ -261,7 +258,7 @@ def fronts(result: dict[str, Any]) -> str | None:
 
 
 def enlarged(data: Dataset) -> Dataset:
-    """Returns the data with images of 64 x 64 pixels, interpolated bilinearly; bytes stay bytes."""
+    """Return the data with images of 64 x 64 pixels, interpolated bilinearly; bytes stay bytes."""
     parts = {
         name: Split(_resized(part.x), part.y)
         for name, part in (("train", data.train), ("val", data.val), ("test", data.test))
@@ -280,7 +277,7 @@ def _resized(x: Any) -> Any:
 
 
 def build(classes: int = 10) -> keras.Model:
-    """Builds `keras.applications.MobileNetV2(alpha=0.5)` for gray images, untrained.
+    """Build `keras.applications.MobileNetV2(alpha=0.5)` for gray images, untrained.
 
     Reference:
         Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks", table 2.

@@ -33,6 +33,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 import numpy as np
 
 from benchmarks._common import Benchmark, Mean, not_run, seed_list, table, verdict
@@ -54,9 +56,6 @@ if TYPE_CHECKING:
 
     from compress.data import Dataset
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-
 NET = ROOT / "benchmarks" / "nets" / "resnet20.keras"
 PLACE = ROOT / "runs" / "benchmarks" / "shrink_peers"
 DENSE = "int8, itself, float32"
@@ -76,10 +75,15 @@ WAYS = ("int8", "shrink", *(way for way in LABELS if way != "int8"))
 FORMATS = ("float32", "int8")
 TIE = 1.01
 """Times within one per cent are equal: that is how far they are measured."""
+Files = Mapping[str, Mapping[str, float]]
+COLOURS = ("#0072b2", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#000000")
+"""Okabe and Ito's, which readers who see few colours can tell apart."""
+TICKS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.07, 0.05, 0.035)
+MARKS = ("o", "s", "D", "^", "v", "*")
 
 
 class Nets:
-    """The data, the dense net, and what makes nets of it."""
+    """The data, the dense net, and the nets that are made of it."""
 
     def __init__(self) -> None:
         from benchmarks.resnet20 import Variants
@@ -93,7 +97,7 @@ class Nets:
         return self._variants.dense
 
     def made(self, way: str, seed: int) -> Iterable[tuple[str, keras.Model]]:
-        """Yields names and nets of a way."""
+        """Yield names and nets of a way."""
         from benchmarks.resnet20 import DENSE as DENSE_SETTINGS
         from benchmarks.resnet20 import with_flips
 
@@ -157,7 +161,7 @@ class Nets:
 
 
 def files_of(nets: Nets, way: str, seed: int, place: Path) -> dict[str, dict[str, Any]]:
-    """Makes the files of a way, in a folder, and judges each.
+    """Make the files of a way in a folder and evaluate each.
 
     Returns:
         What is known of each file, by name.
@@ -213,7 +217,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
-    """Makes what is missing, then times all files of a seed together."""
+    """Make the missing files, then time all files of a seed together."""
     runs, times = (stored.result.setdefault(name, {}) for name in ("runs", "times"))
     state = stored.provenance["peers"]["torch-pruning"]
     if not was_run(stored.result.get("torch-pruning")):
@@ -243,7 +247,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
 
 
 def files_by_name(runs: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Returns all files of a seed by name."""
+    """Return all files of a seed by name."""
     return {
         name: item
         for key, run_ in runs.items()
@@ -253,7 +257,7 @@ def files_by_name(runs: Mapping[str, Any], seed: int) -> dict[str, Any]:
 
 
 def timed(files: Mapping[str, Any], place: Path) -> dict[str, Any]:
-    """Times files against the dense one."""
+    """Time files against the dense one."""
     from compress.measure import measure_latency
 
     paths = {name: place / item["file"] for name, item in files.items()}
@@ -265,7 +269,7 @@ def timed(files: Mapping[str, Any], place: Path) -> dict[str, Any]:
 
 
 def points(result: Mapping[str, Any]) -> dict[int, dict[str, dict[str, float]]]:
-    """Returns time left, validation and test accuracy of each file, by seed and name."""
+    """Return time left, validation and test accuracy of each file, by seed and name."""
     found = {}
     for key, times in result["times"].items():
         seed = int(key.removeprefix("seed "))
@@ -279,7 +283,7 @@ def points(result: Mapping[str, Any]) -> dict[int, dict[str, dict[str, float]]]:
 
 
 def best_of_ours(files: Mapping[str, Mapping[str, float]], name: str) -> str | None:
-    """Returns the file of `shrink` that is best on validation data among those as fast.
+    """Return the file of `shrink` that is best on validation data among those as fast.
 
     Args:
         files: Of a seed.
@@ -297,7 +301,7 @@ def best_of_ours(files: Mapping[str, Mapping[str, float]], name: str) -> str | N
 
 
 def equal(result: dict[str, Any]) -> str | None:
-    """Each file of the others beside the best of ours, of its format, that takes no more time."""
+    """Return the table of the others' files, each beside our best one that takes no more time."""
     by_seed = points(result)
     if not by_seed:
         return None
@@ -338,7 +342,7 @@ def equal(result: dict[str, Any]) -> str | None:
 
 
 def picture(result: dict[str, Any]) -> Figure:
-    """Draws all files."""
+    """Draw all files."""
     by_seed = points(result).values()
     labels = {"shrink": "paretune shrink"} | LABELS
     return drawn({
@@ -353,16 +357,8 @@ def picture(result: dict[str, Any]) -> Figure:
     })  # fmt: skip
 
 
-Files = Mapping[str, Mapping[str, float]]
-
-COLOURS = ("#0072b2", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#000000")
-"""Okabe and Ito's, which readers who see few colours can tell apart."""
-TICKS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.07, 0.05, 0.035)
-MARKS = ("o", "s", "D", "^", "v", "*")
-
-
 def drawn(ways: Mapping[str, Sequence[Files]]) -> Figure:
-    """Draws test accuracy against the time left: float32 filled, int8 hollow.
+    """Draw test accuracy against the time left: float32 filled, int8 hollow.
 
     Files of the first way are joined by a line where no other of them is better and faster.
 
@@ -401,7 +397,7 @@ def drawn(ways: Mapping[str, Sequence[Files]]) -> Figure:
 
 
 def _front(items: Sequence[Mapping[str, float]]) -> tuple[list[float], list[float]]:
-    """Returns times and accuracies of those that none is better and as fast as."""
+    """Return times and accuracies of the Pareto-optimal files."""
     times, tests, best = [], [], -np.inf
     for item in sorted(items, key=lambda one: (one["time"], -one["test"])):
         if item["test"] > best:

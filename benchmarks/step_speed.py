@@ -1,4 +1,4 @@
-"""Seconds of a training step that prunes weights, or trains as int8, over one that does neither.
+"""Seconds of a training step with weight pruning or QAT, over those of a plain step.
 
     python -m benchmarks.step_speed [--rounds 10]
 
@@ -39,7 +39,7 @@ QUANTIZED = "quantized"
 
 
 class Case(NamedTuple):
-    """A network, its batch, and the steps of a block without and with updates."""
+    """A network, its batch, and the steps of a block without and with updates of masks."""
 
     network: str
     batch: int
@@ -57,6 +57,11 @@ CASES = {
     "mlp, batch 1024": Case("mlp", 1024, (4, 4)),
     QUANTIZED: Case("resnet20", 128, (20, 20)),
 }
+LABELS = {
+    "resnet20": "ResNet-20, batch 128",
+    "mlp": "MLP, 20 M weights, batch 128",
+    "mlp, batch 1024": "MLP, 20 M weights, batch 1,024",
+}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +69,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
-    """Runs both frameworks."""
+    """Run both frameworks."""
     rounds, state = given.rounds, stored.provenance["peers"]["tfmot"]
     stored.result.update(rounds=rounds, sparsity=SPARSITY)
     for name, case in CASES.items():
@@ -81,7 +86,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
 
 
 def pruned_steps(case: Case) -> dict[str, Callable[[], Any]]:
-    """Returns one training step for each variant, compiled and warm."""
+    """Return one training step for each variant, compiled and warm."""
     import keras
 
     from benchmarks.resnet20 import build
@@ -137,7 +142,7 @@ def quantized_steps(case: Case) -> dict[str, Callable[[], Any]]:
 
 
 def compiled(model: Any, case: Case) -> Callable[[], Any]:
-    """Returns a call of the model's own training function on one batch, warm."""
+    """Return a call of the model's own training function on one batch, warm."""
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
@@ -158,7 +163,7 @@ def compiled(model: Any, case: Case) -> Callable[[], Any]:
 
 
 def timed(case: Case, rounds: int, steps: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
-    """Times blocks in turns; seconds a step, by variant."""
+    """Time blocks in turns and return seconds a step, by variant."""
     rng = np.random.default_rng(0)
     seconds: dict[str, list[float]] = {variant: [] for variant in steps}
     for _ in range(rounds):
@@ -194,13 +199,6 @@ def summarize_pruned(seconds: dict[str, list[float]]) -> dict[str, Any]:
             list((99 * hold + every) / 100), seconds["plain"]
         ),
     }
-
-
-LABELS = {
-    "resnet20": "ResNet-20, batch 128",
-    "mlp": "MLP, 20 M weights, batch 128",
-    "mlp, batch 1024": "MLP, 20 M weights, batch 1,024",
-}
 
 
 def pruning(result: dict[str, Any]) -> str:

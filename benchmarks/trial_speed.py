@@ -63,7 +63,7 @@ def build(choices: dict[str, Any], data: Dataset) -> Any:
 
 
 def by_fit(choices: dict[str, Any], data: Dataset, device: Device) -> float:
-    """Default `fit`."""
+    """Train by default `fit`."""
     return fitted(choices, data, {}, {})
 
 
@@ -78,7 +78,7 @@ def by_tuned_fit(choices: dict[str, Any], data: Dataset, device: Device) -> floa
 def fitted(
     choices: dict[str, Any], data: Dataset, compiled: dict[str, Any], fit: dict[str, Any]
 ) -> float:
-    """Returns the best validation accuracy of `fit`; both take more arguments."""
+    """Return the best validation accuracy of `fit`; both take more arguments."""
     model = build(choices, data)
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], **compiled)
     history = model.fit(
@@ -140,7 +140,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
-    """Times all ways in turns, candidate after candidate."""
+    """Time all ways in turns, candidate after candidate."""
     os.sched_setaffinity(0, {0})
     quiet_tensorflow()
     device, data = setup("cpu", 1), load_small()
@@ -171,7 +171,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
 
 
 def seconds(result: dict[str, Any]) -> str:
-    """Seconds of a trial, and paretune's as a share of each other way's."""
+    """Return the table of seconds of a trial, and of paretune's over each other way's."""
     head = ["candidate", *OTHERS.values(), "paretune",
             *(f"paretune / {label}" for label in OTHERS.values()),
             "core idle: default `fit`, paretune"]  # fmt: skip

@@ -374,7 +374,7 @@ def _percent(part: float, whole: float) -> str:
 
 
 def met(result: dict[str, Any]) -> str | None:
-    """Goals that were said to be met although fresh images say otherwise."""
+    """Return the table of goals reported as met although fresh images say otherwise."""
     if "verdicts" not in result:
         return None
     draws = _draws(result)
@@ -393,7 +393,7 @@ def _draws(result: dict[str, Any]) -> float:
 
 
 def around(result: dict[str, Any]) -> str | None:
-    """Limits around the true drop of one version: the largest rates of all models."""
+    """Return the table of limits around the true drop: the largest rates of all models."""
     if "single" not in result:
         return None
     draws, rows = _draws(result), []
@@ -410,7 +410,7 @@ def around(result: dict[str, Any]) -> str | None:
 
 
 def power(result: dict[str, Any]) -> str | None:
-    """How often 5,000 test images show a drop of a quarter of the limit."""
+    """Return the table of how often 5,000 test images show a drop of a quarter of the limit."""
     if "power" not in result:
         return None
     rows = []
@@ -426,7 +426,7 @@ def power(result: dict[str, Any]) -> str | None:
 
 
 def differences(result: dict[str, Any]) -> str | None:
-    """Equal models that are called different, and models that differ by two points."""
+    """Return the table of equal models called different, and of models two points apart."""
     if "ties" not in result:
         return None
     rows = []
@@ -442,7 +442,7 @@ def differences(result: dict[str, Any]) -> str | None:
 
 
 def replay(result: dict[str, Any]) -> str | None:
-    """Stored runs, and what would ship now."""
+    """Return the table of stored runs, with the file that would ship now."""
     if "replay" not in result:
         return None
     rows = []

@@ -1,4 +1,4 @@
-"""A whole `paretune run` from its command line: what it takes and what it ends with.
+"""A whole `paretune run` from its command line: its time and its best models.
 
     python -m benchmarks.whole_run [--cases demo,fashion] [--seeds 0,1,2] [--resume FILE]
 
@@ -40,7 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
-    """Makes the runs that are missing."""
+    """Make the missing runs."""
     runs: dict[str, Any] = stored.result.setdefault("runs", {})
     for case in given.cases:
         for seed in given.seeds:
@@ -52,7 +52,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
 
 
 def one(case: str, seed: int) -> dict[str, Any]:
-    """Runs the command in a process of its own and reads its folder."""
+    """Run the command in a process of its own and read its folder."""
     from search.report import load_report
 
     words = ("run", *CASES[case], "--seed", str(seed))
@@ -96,7 +96,7 @@ def of_case(result: dict[str, Any], case: str) -> list[dict[str, Any]]:
 
 
 def runs(result: dict[str, Any]) -> str:
-    """What each case takes."""
+    """Return the table of times of each case."""
     rows = []
     for case in CASES:
         found = of_case(result, case)
@@ -116,7 +116,7 @@ def runs(result: dict[str, Any]) -> str:
 
 
 def files_of(result: dict[str, Any], case: str) -> str | None:
-    """The files of the best candidate by validation accuracy."""
+    """Return the table of files of the best candidate by validation accuracy."""
     found = of_case(result, case)
     if not found:
         return None

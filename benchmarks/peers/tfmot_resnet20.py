@@ -1,4 +1,4 @@
-"""Prunes a trained ResNet-20's twin in tf_keras with tfmot; see `Variants.theirs` in `resnet20.py`.
+"""Weight pruning of a trained ResNet-20 by tfmot in tf_keras; `resnet20.Variants.theirs` runs it.
 
     python benchmarks/peers/tfmot_resnet20.py FOLDER
 
@@ -28,7 +28,7 @@ from benchmarks.peers.tfmot_speed import resnet20, wrapped
 
 
 class Given(NamedTuple):
-    """What lies in the folder: the recipe, inputs and labels, weights by name."""
+    """The files of the folder: the recipe, inputs and labels, weights by name."""
 
     recipe: dict[str, Any]
     x: Any
@@ -37,7 +37,7 @@ class Given(NamedTuple):
 
     @classmethod
     def of(cls, folder: Path) -> Given:
-        """Reads it, and sets the seed."""
+        """Read the folder and set the seed."""
         recipe = json.loads((folder / "recipe.json").read_text("utf-8"))
         keras.utils.set_random_seed(recipe["seed"])
         with np.load(folder / "data.npz") as data, np.load(folder / "weights.npz") as weights:
@@ -49,7 +49,7 @@ class Given(NamedTuple):
         return len(self.x) // self.recipe["batch"]
 
     def fit(self, model: Any, optimizer: Any, seed: Any, *callbacks: Any) -> None:
-        """Trains a model for one epoch."""
+        """Train a model for one epoch."""
         model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy())
         batch = self.recipe["batch"]
         order = np.random.default_rng(seed).permutation(len(self.x))[: self.steps * batch]
@@ -60,7 +60,7 @@ class Given(NamedTuple):
 
 
 def pruned(given: Given) -> Any:
-    """Returns the twin, pruned while it is trained for an epoch."""
+    """Return the twin, pruned while it is trained for an epoch."""
     recipe = given.recipe
     schedule = tfmot.sparsity.keras.PolynomialDecay(**recipe["schedule"])
     model = wrapped(resnet20(), schedule, skip=("conv0", "logits"))

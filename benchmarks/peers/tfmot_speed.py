@@ -1,4 +1,4 @@
-"""What `benchmarks/step_speed.py` measures, of tfmot on tf_keras.
+"""Seconds of a training step with tfmot on tf_keras; `benchmarks/step_speed.py` runs it.
 
     python benchmarks/peers/tfmot_speed.py CASE ROUNDS
 
@@ -58,7 +58,7 @@ def mlp() -> Any:
 
 
 def wrapped(model: Any, schedule: Any, skip: tuple[str, ...] = ()) -> Any:
-    """Returns the model with tfmot's wrapper around every convolution and dense layer."""
+    """Return the model with tfmot's wrapper around every convolution and dense layer."""
 
     def clone(layer: Any) -> Any:
         if isinstance(layer, PRUNED) and layer.name not in skip:
@@ -69,7 +69,7 @@ def wrapped(model: Any, schedule: Any, skip: tuple[str, ...] = ()) -> Any:
 
 
 def begin(model: Any) -> None:
-    """What tfmot's callback `UpdatePruningStep` does before training."""
+    """Set the pruning step as tfmot's callback `UpdatePruningStep` does before training."""
     for layer in model.layers:
         if hasattr(layer, "pruning_step"):
             layer.pruning_step.assign(0)

@@ -1,4 +1,4 @@
-"""Prunes a ResNet-20 that was trained in Keras with Torch-Pruning, and trains nothing.
+"""Channel pruning by Torch-Pruning of a ResNet-20 that was trained in Keras, without training.
 
 `benchmarks._repair` exports weights and data and runs it with the Python of an environment of its
 own, which needs neither TensorFlow nor paretune:
@@ -37,7 +37,6 @@ from torch.nn import functional
 
 THREADS = 2
 WIDTHS, BLOCKS, CLASSES, SIZE = (16, 32, 64), 3, 10, 28
-STEPS = 400
 EVALUATION_BATCH = 1000
 ROUND_TO = 4
 SCOPES = {"global": True, "layer": False}
@@ -63,7 +62,7 @@ class ResNet20(nn.Module):
         self.logits = nn.Linear(before, CLASSES)
 
     def add(self, conv: str, norm: str, inputs: int, width: int, size: int, stride: int) -> None:
-        """Adds a convolution and its batch normalization, with Keras's constants."""
+        """Add a convolution and its batch normalization, with Keras's constants."""
         # what "same" pads for stride 2 is added in `normalized`
         padding = size // 2 if stride == 1 else 0
         self.add_module(conv, nn.Conv2d(inputs, width, size, stride, padding, bias=False))
@@ -126,7 +125,7 @@ def main() -> None:
 
 
 def exported(model: nn.Module) -> Arrays:
-    """Returns a network's weights by Keras's names: what `ported` undoes."""
+    """Return a network's weights by Keras's names: the inverse of `ported`."""
     found: Arrays = {}
     for layer, module in model.named_children():
         state = {name: value.detach().numpy() for name, value in module.state_dict().items()}
@@ -151,7 +150,7 @@ def versions() -> dict[str, str]:
 
 
 def tensors(archive: Arrays) -> dict[str, Tensor]:
-    """Returns the examples as tensors, images with channels first."""
+    """Return the examples as tensors, images with channels first."""
     return {
         name: torch.from_numpy(np.moveaxis(array, -1, 1).copy() if array.ndim == 4 else array)
         for name, array in archive.items()
@@ -159,7 +158,7 @@ def tensors(archive: Arrays) -> dict[str, Tensor]:
 
 
 def ported(weights: Arrays) -> ResNet20:
-    """Builds the network with Keras's weights, in inference mode."""
+    """Build the network with Keras's weights, in inference mode."""
     model = ResNet20().eval()
     state = model.state_dict()
     for layer, module in model.named_children():
@@ -183,7 +182,7 @@ def ported(weights: Arrays) -> ResNet20:
 
 
 def verified(model: ResNet20, weights: Arrays, data: dict[str, Tensor]) -> dict[str, Any]:
-    """Returns the dense network's record.
+    """Return the dense network's record.
 
     Raises:
         RuntimeError: The port computes something else than the Keras model.
@@ -211,7 +210,7 @@ def verified(model: ResNet20, weights: Arrays, data: dict[str, Tensor]) -> dict[
 
 
 def chosen(dense: ResNet20, candidates: Iterator[Candidate], target: float) -> Candidate:
-    """Returns the candidate of the most operations within the target, else that of the fewest.
+    """Return the candidate of the most operations within the target, else that of the fewest.
 
     All are counted rather than bisected: a layer that would keep fewer than `round_to` channels is
     not pruned at all, so operations can rise with the ratio.
@@ -229,7 +228,7 @@ def chosen(dense: ResNet20, candidates: Iterator[Candidate], target: float) -> C
 
 
 def one_shot(dense: ResNet20, round_to: int | None, together: bool = True) -> Iterator[Candidate]:
-    """Yields (pruning ratio, network) for each number of channels, removed in one step.
+    """Yield (pruning ratio, network) for each number of channels, removed in one step.
 
     Args:
         dense: Stays as it is.
@@ -245,7 +244,7 @@ def one_shot(dense: ResNet20, round_to: int | None, together: bool = True) -> It
 
 
 def pruner(model: ResNet20, round_to: int | None, together: bool = True, **options: Any) -> Any:
-    """Returns the pruner of a network; by default it ranks the channels of all layers together."""
+    """Return the pruner of a network; by default it ranks the channels of all layers together."""
     return tp.pruner.BasePruner(
         model,
         example(),
@@ -262,13 +261,13 @@ def example() -> Tensor:
 
 
 def operations(model: nn.Module) -> tuple[int, int]:
-    """Returns operations and parameters as Torch-Pruning counts them."""
+    """Return operations and parameters as Torch-Pruning counts them."""
     ops, params = tp.utils.count_ops_and_params(model, example())
     return int(ops), int(params)
 
 
 def multiplications(model: nn.Module) -> int:
-    """Returns the multiply-accumulates of convolutions and linear layers for one example."""
+    """Return the multiply-accumulates of convolutions and linear layers for one example."""
     counts: list[int] = []
 
     def count(module: Any, _: Any, output: Tensor) -> None:
@@ -284,7 +283,7 @@ def multiplications(model: nn.Module) -> int:
 
 
 def channels(model: nn.Module) -> dict[str, int]:
-    """Returns the output channels of each convolution."""
+    """Return the output channels of each convolution."""
     return {
         name: module.out_channels
         for name, module in model.named_modules()

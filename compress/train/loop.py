@@ -200,7 +200,7 @@ class Training:
         return self.epochs * self.steps_per_epoch
 
     def start(self, view: Any, checkpoint: Path | None) -> None:
-        """Build the optimizer and the compiled steps, and resume from a checkpoint if there is one."""
+        """Build the optimizer and the compiled steps; resume from a checkpoint if there is one."""
         import keras
         import tensorflow as tf
 

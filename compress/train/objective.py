@@ -1,4 +1,4 @@
-"""Training objectives: a loss per example, so that example weights apply, or a step of one's own."""
+"""Training objectives: a loss per example, so that weights apply, or the model's own step."""
 
 from __future__ import annotations
 

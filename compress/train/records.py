@@ -1,5 +1,4 @@
-"""Hooks, results and checkpoints of a training, and which weights fine-tuning keeps.
-"""
+"""Hooks, results and checkpoints of a training, and which weights fine-tuning keeps."""
 
 from __future__ import annotations
 

@@ -85,6 +85,20 @@ def test_a_name_of_a_file_is_made_of_code_that_counts() -> None:
     assert "no public name" not in text  # a comment
 
 
+STORED = sorted(repair_nets.NETS.glob("*-*.keras"))
+
+
+def test_there_are_stored_networks() -> None:
+    assert len(STORED) >= 5
+
+
+@pytest.mark.parametrize("file", STORED, ids=lambda file: file.stem)
+def test_a_stored_network_is_that_of_its_recipe(file: Path) -> None:
+    """Else each benchmark of it trains another one: rename the file where it is still the same."""
+    name = file.stem.rpartition("-")[0]
+    assert file.stem == f"{name}-{repair_nets._fingerprint(repair_nets.RECIPES[name], 0)}"
+
+
 def tiny() -> Any:
     import keras
 

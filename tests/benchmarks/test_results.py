@@ -14,7 +14,6 @@ import pytest
 from benchmarks import _common, _stored
 from benchmarks._common import Benchmark, Mean, Peer, ratio, seed_list, table, told_ratio, verdict
 from benchmarks._stored import KEYS, Stored, begin, kept_peer, machine, read, revision, was_run
-from compress.core.errors import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -330,17 +329,6 @@ def test_the_machine_is_told_where_a_package_is_missing(monkeypatch: pytest.Monk
     told = machine()
     assert told["no-such-package"] is None
     assert told["numpy"]
-
-
-def test_newest_is_the_last_complete_one(results: Path) -> None:
-    with pytest.raises(InputError, match="Run it first"):
-        _stored.newest("fake")
-    Fake().benchmark.run([])
-    first = only(results)
-    unfinished = begin("fake", {}, [0])
-    unfinished.provenance["date"] = "2999-01-01T00:00:00Z"
-    unfinished.save(runs={})
-    assert _stored.newest("fake").path == first
 
 
 def test_ratios_say_what_their_ends_are() -> None:

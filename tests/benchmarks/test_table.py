@@ -88,11 +88,22 @@ def test_an_entry_is_a_benchmark(entry: runner.Entry, capsys: pytest.CaptureFixt
     assert set(benchmark.peers) <= set(PEERS)
     assert benchmark.tables
     with pytest.raises(SystemExit) as stop:
-        benchmark.run([*entry.words.split(), "--help"])
+        benchmark.run(["--help"])
     assert stop.value.code == 0
     said = capsys.readouterr().out
     assert "--show" in said
     assert ("--resume" in said) is benchmark.resumable
+
+
+@pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.name)
+def test_a_full_run_is_asked_for_in_words_that_there_are(entry: runner.Entry) -> None:
+    module = importlib.import_module(f"benchmarks.{entry.name}")
+    given = vars(module.BENCHMARK._parser().parse_args(entry.words.split()))
+    for option, tables in (("nets", ("NETS", "RECIPES")), ("models", ("MODELS",))):
+        names = given.get(option, ())
+        known = [getattr(module, table) for table in tables if hasattr(module, table)]
+        if known:
+            assert set(names.split(",") if isinstance(names, str) else names) <= set(known[0])
 
 
 def test_every_peer_script_is_run_by_a_benchmark() -> None:

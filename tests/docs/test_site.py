@@ -135,13 +135,28 @@ def test_commands_that_are_shown_take_their_options(page: Path) -> None:
     assert inline <= every_flag(COMMAND)
 
 
-THEIRS = {"feed.py", "measure.py", "mine.py", "myspace.py", "search.py"}
+THEIRS = {"feed.py", "measure.py", "mine.py", "myspace.py", "search.py", "ship/feed.py"}
 """Files of users, which pages name."""
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+MORE = [ROOT / "CONTRIBUTING.md", DOCS / "architecture.md"]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *MORE], ids=lambda page: page.name)
 def test_modules_that_a_page_names_exist(page: Path) -> None:
     folders = [ROOT / name for name in ("compress", "search", "tests", "benchmarks", "docs")]
-    for name in set(re.findall(r"`([\w/]+\.py)`", text_of(page))):
+    for name in set(re.findall(r"`([\w/]+\.py)(?:::\w+)?`", text_of(page))):
         known = (ROOT / name).is_file() or any(list(folder.rglob(name)) for folder in folders)
-        assert known or name.rpartition("/")[2] in THEIRS, name
+        assert known or name in THEIRS, name
+
+
+def test_modules_of_the_architecture_exist() -> None:
+    """Each row of "Where things are" names packages, then modules of them."""
+    section = (DOCS / "architecture.md").read_text("utf-8").partition("## Where things are")[2]
+    rows = re.findall(r"^\| (`(?:compress|search)/.*?) \| (.*) \|$", section, re.MULTILINE)
+    assert len(rows) > 15
+    for packages, text in rows:
+        folders = [ROOT / name for name in re.findall(r"`([^`]+)`", packages)]
+        inside = {path.stem for folder in folders for path in folder.rglob("*")}
+        for name in re.findall(r"`([^`]+)`", text):
+            assert name.rstrip("/").rpartition("/")[2] in inside, f"{packages}: {name}"

@@ -1,5 +1,4 @@
-"""Interfaces of distillation losses on logits and on features; the losses are files beside it.
-"""
+"""Interfaces of distillation losses on logits and on features; the losses are files beside it."""
 
 from __future__ import annotations
 
@@ -122,8 +121,7 @@ class FeatureLoss(ABC):
         return []
 
     def reduced(self, teacher: Any) -> Any:
-        """Return the part of the teacher's output that the loss needs: it is cached (graph code).
-        """
+        """Return the part of the teacher's output that the loss needs: it is cached (graph code)."""
         return teacher
 
     @abstractmethod
