@@ -300,7 +300,7 @@ def _random_layers(student: keras.Model) -> list[str]:
 
 
 def _taught(options: DistillOptions) -> dict[str, Any]:
-    """Return the options that identify a training, as checkpoints of earlier versions write them."""
+    """Return the options that identify a training, as in checkpoints of earlier versions."""
     written = {"teacher_weights": text_of(options.teacher_weights)}
     return {
         name: written.get(name, tuple(value) if isinstance(value, list) else value)

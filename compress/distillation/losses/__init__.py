@@ -121,7 +121,7 @@ class FeatureLoss(ABC):
         return []
 
     def reduced(self, teacher: Any) -> Any:
-        """Return the part of the teacher's output that the loss needs: it is cached (graph code)."""
+        """Return what the loss needs of the teacher's output; it is cached (graph code)."""
         return teacher
 
     @abstractmethod
