@@ -219,7 +219,7 @@ class WithoutPredictor(ParetoSampler):
     def _promising(
         self, questions: Questions, history: History, rng: np.random.Generator
     ) -> tuple[list[Choices], str]:
-        return self._spread(questions, history, int(rng.integers(2**31)), rng), ""
+        return self._spread(questions, history, len(history.told), rng), ""
 
 
 ABLATED: dict[str, Callable[..., Any]] = {
