@@ -47,6 +47,7 @@ check: $(READY) settings
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.readability
 
 # the site into site/, every warning an error
 docs: $(READY) settings

@@ -253,7 +253,7 @@ def fashion(train: int, val: int, seed: int = 0) -> list[tuple[Array, Array]]:
     """Return images (n, 28, 28), uint8, with classes: to train, to select, and all tests."""
     from compress.data import keras_datasets
 
-    raw = keras_datasets.load("fashion_mnist")
+    raw = keras_datasets.load_keras_dataset("fashion_mnist")
     assert raw.test is not None
     order = np.random.default_rng(seed).permutation(len(raw.train.x))
     chosen = [order[:train], order[train : train + val]]

@@ -3,7 +3,7 @@
 Every module here with a `main` is a `Benchmark`:
 
     python -m benchmarks.NAME [its options]                     measures into a new file
-    python -m benchmarks.NAME --resume FILE                     goes on, where it can
+    python -m benchmarks.NAME --resume FILE                     continues, where it can
     python -m benchmarks.NAME --show FILE [--write DOC.md]      prints a stored result, as stored
     python -m benchmarks.NAME --show FILE --picture OUT.svg     draws it, where there is a picture
 
@@ -28,10 +28,10 @@ import numpy as np
 
 from benchmarks import _docs, _stored
 from benchmarks._stored import Stored
-from compress.core.atomic_files import replacing
+from compress.core.atomic_files import replace_file
 from compress.core.errors import InputError
 from compress.core.statistics import Difference, compare_means
-from compress.measure.latency_record import RANGE, median_spread
+from compress.measure.latency_record import RANGE, compute_median_spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,7 +56,7 @@ class Benchmark:
             underscore are of its own subprocesses and are not recorded.
         peers: Names in `PEERS`.
         resumable: Whether `measure` can go on from a part.
-        grows: Options that may differ when it goes on.
+        grows: Options that may differ when it continues.
         anywhere: Whether another processor may go on: no time is shown, or each row is one's own.
         picture: Draws a result.
         seeds: Where no option says.
@@ -117,7 +117,7 @@ class Benchmark:
             _docs.write(document, self, stored)
             print(f"written to {document}")
         if drawn and self.picture:
-            with replacing(drawn) as part:
+            with replace_file(drawn) as part:
                 self.picture(stored.result).savefig(part, format="svg", metadata={"Date": None})
             print(f"drawn to {drawn}")
 
@@ -173,7 +173,7 @@ def ratio(old: Sequence[float], new: Sequence[float]) -> dict[str, Any]:
 
     Below ten rounds with their range, which is no interval: `spread` says which.
     """
-    found = median_spread(np.asarray(old) / np.asarray(new), np.random.default_rng(0))
+    found = compute_median_spread(np.asarray(old) / np.asarray(new), np.random.default_rng(0))
     return {
         "ratio": found.median,
         "low": found.low,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from benchmarks._common import PEERS, Mean
 from benchmarks.resnet20 import Variants
 from compress.core.errors import InputError
-from compress.data import drawn_inputs
+from compress.data import sample_inputs
 from compress.plan import ChannelOptions
 
 EXAMPLES = 1000
@@ -111,7 +111,7 @@ AFTER: dict[str, Callable[[Any, Any, Inputs, Any, int], None]] = {
 
 def examples(variants: Variants, seed: int, count: int = EXAMPLES) -> Inputs:
     """Return inputs drawn from the training part, (count, ...)."""
-    found: Inputs = drawn_inputs(variants.data, count, seed)
+    found: Inputs = sample_inputs(variants.data, count, seed)
     return found
 
 
@@ -263,7 +263,7 @@ def grams(dense: Any, x: npt.NDArray[Any]) -> dict[str, Numbers]:
     import keras
 
     from compress.model.program import Node
-    from compress.model.recording import record
+    from compress.model.recording import record_program
 
     found: dict[str, Numbers] = {}
 
@@ -274,7 +274,7 @@ def grams(dense: Any, x: npt.NDArray[Any]) -> dict[str, Numbers]:
             # float32 products of a batch, summed in float64
             found[node.name] = found.get(node.name, 0.0) + (rows.T @ rows).astype(np.float64)
 
-    program = record(dense)
+    program = record_program(dense)
     for start in range(0, len(x), 256):
         program.run([x[start : start + 256]], watch)
     return found
@@ -302,9 +302,9 @@ def compensate(pruned: Any, dense: Any, x: npt.NDArray[Any], kept: Kept) -> None
         Compressed Networks" (arXiv 2602.23795); lambda as in their code
         (TWWinde/GRAIL_Compensation).
     """
-    from compress.model.internals import variable_paths
+    from compress.model.keras_internals import list_named_weights
 
-    paths = {id(variable): path for path, variable in variable_paths(dense)}
+    paths = {id(variable): path for path, variable in list_named_weights(dense)}
     for name, gram in grams(dense, x).items():
         kernel = dense.get_layer(name).kernel
         *_, inputs, outputs = kept[paths[id(kernel)]]

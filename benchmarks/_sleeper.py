@@ -3,7 +3,7 @@
     python -m benchmarks._sleeper FOLDER --storage URL --seconds 10 --trials 2000 --start TIME
         --end TIME
 
-What it asks of the storage is what a worker of ours asks: `search.study.study.ask` with its
+What it asks of the storage is what a worker of ours asks: `search.study.study.ask_trial` with its
 sampler, all choices of the space `cnn`, seed, costs, a report at two rungs, the look for the same
 choices among finished trials, and `tell`. It ends when the study has enough finished trials or
 the time is over, and prints what it did as JSON.
@@ -20,17 +20,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from compress.core.faults import NoAnswer
+from compress.core.faults import ServiceTimeout
 from compress.data import Dataset, load_data
 from compress.plan import DataOptions
 from search.plan import SearchPlan
 from search.spaces import SPACES
-from search.spaces._base import choose
+from search.spaces._base import ask_choices
 from search.study import optimizers
 from search.study import study as studies
 from search.study.directory import COMPLETE, Candidate, SearchFolder
-from search.study.objective import Stopper, candidate_id, same_choices, trial_seed
-from search.study.study import ask
+from search.study.objective import (
+    DominanceStopper,
+    find_same_choices,
+    format_candidate_id,
+    get_trial_seed,
+)
+from search.study.study import ask_trial
 
 
 def counted(study: Any) -> Counter[str]:
@@ -52,19 +57,19 @@ def trial_of(
     study: Any, plan: SearchPlan, data: Dataset, seconds: float, rng: random.Random
 ) -> None:
     """Run one trial, from its ask to its tell."""
-    trial = ask(study, plan)
-    trial.set_user_attr("seed", trial_seed(plan, trial))
-    choose(trial, SPACES["cnn"].choices(data))
-    optimizers.sample(trial, plan, data)
-    same_choices(trial)
+    trial = ask_trial(study, plan)
+    trial.set_user_attr("seed", get_trial_seed(plan, trial))
+    ask_choices(trial, SPACES["cnn"].choices(data))
+    optimizers.sample_settings(trial, plan, data)
+    find_same_choices(trial)
     macs, quality = rng.randrange(10**5, 10**7), rng.random()
-    stopper = Stopper(trial, 9.0, plan.rungs(), [macs])
+    stopper = DominanceStopper(trial, 9.0, plan.list_rungs(), [macs])
     time.sleep(seconds * rng.uniform(0.8, 1.2))
-    for rung in plan.rungs()[:2]:
-        stopper.stops(rung, quality)
-    done = Candidate(candidate_id(trial.number), COMPLETE, dict(trial.params), 1, macs=macs,
+    for rung in plan.list_rungs()[:2]:
+        stopper.should_stop(rung, quality)
+    done = Candidate(format_candidate_id(trial.number), COMPLETE, dict(trial.params), 1, macs=macs,
                      params=1, val={"accuracy": quality})  # fmt: skip
-    studies.tell(study, done, plan)
+    studies.finish_trial(study, done, plan)
 
 
 def work() -> None:
@@ -93,7 +98,7 @@ def work() -> None:
         while time.time() < given.end and storage.get_n_trials(study._study_id) < given.trials:
             try:
                 trial_of(study, plan, data, given.seconds, rng)
-            except NoAnswer as error:
+            except ServiceTimeout as error:
                 problem = str(error)
                 break
             count += 1

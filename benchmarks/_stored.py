@@ -1,7 +1,7 @@
 """Result files of benchmarks: their place, provenance and resumption.
 
 Each run writes a new file, `benchmarks/results/<benchmark>/<date>-<commit>.json`; only
-`--resume FILE` goes on from one. A file holds "benchmark", "provenance" (below), and "result".
+`--resume FILE` continues from one. A file holds "benchmark", "provenance" (below), and "result".
 
 Provenance, as JSON:
     command: What was typed, from `python -m` on.
@@ -34,7 +34,7 @@ from typing import Any
 
 from compress.core import linux
 from compress.core.atomic_files import read_json, write_json
-from compress.core.device import cpu_name
+from compress.core.device import read_cpu_name
 from compress.core.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -117,8 +117,8 @@ def machine() -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = None
-    cores, python = linux.cores(), platform.python_version()
-    return {"cpu": cpu_name(), "cores": cores, "python": python, **versions}
+    cores, python = linux.count_cores(), platform.python_version()
+    return {"cpu": read_cpu_name(), "cores": cores, "python": python, **versions}
 
 
 def revision(root: Path = ROOT) -> tuple[str | None, bool | None]:

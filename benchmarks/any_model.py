@@ -1,4 +1,4 @@
-"""Models of many kinds at half their MACs: one call for all of them, judged by their files.
+"""Models of many kinds at half their MACs: one call for all of them, evaluated with their files.
 
     python -m benchmarks.any_model [--nets unet,detector] [--aeon WHEEL] [--seeds 0,1,2]
         [--resume FILE]
@@ -32,7 +32,7 @@ from benchmarks._any_nets import Parts
 from benchmarks._common import Benchmark, Mean, not_run, seed_list, table, told_latency, verdict
 from benchmarks._stored import ROOT, Stored, was_run
 from benchmarks.repair_nets import code
-from compress.core.errors import unknown_name
+from compress.core.errors import build_unknown_name_error
 
 if TYPE_CHECKING:
     import keras
@@ -176,7 +176,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         given = tuple(text.split(","))
         for name in given:
             if name not in RECIPES:
-                raise argparse.ArgumentTypeError(str(unknown_name("net", name, tuple(RECIPES))))
+                raise argparse.ArgumentTypeError(
+                    str(build_unknown_name_error("net", name, tuple(RECIPES)))
+                )
         return given
 
     parser.add_argument("--nets", type=names, default=tuple(RECIPES))
@@ -225,7 +227,7 @@ def qualities(result: dict[str, Any]) -> str | None:
             recipe.text, found[0]["quality"], dense.percent(), long.percent(), small.percent(),
             verdict(small, long), f"{min(macs):.2f}x to {max(macs):.2f}x",
         ])  # fmt: skip
-    head = ["net", "judged by", "dense file", "dense, trained as long", "small file",
+    head = ["net", "evaluated with", "dense file", "dense, trained as long", "small file",
             "points of small against as long", "MACs, old/new"]  # fmt: skip
     return table(head, rows)
 

@@ -30,9 +30,9 @@ from benchmarks._stored import Stored
 from benchmarks.repair_int8 import MOBILE, Case, cases, evaluated
 from benchmarks.repair_nets import REPAIRED
 from benchmarks.resnet20 import load_fashion
-from compress.core.device import quiet_tensorflow
+from compress.core.device import silence_tensorflow
 from compress.core.errors import FeasibleError
-from compress.data import drawn_inputs
+from compress.data import sample_inputs
 
 RESNETS = ("resnet20", "resnet20_adamw", "resnet20_plain")
 NETS = (*RESNETS, *REPAIRED, MOBILE)
@@ -49,7 +49,7 @@ def examine(case: Case, method: str, target: float, seed: int) -> dict[str, Any]
     from compress.prune.channels import prune_channels
 
     model, data, labelled = case
-    x = drawn_inputs(data, EXAMPLES, seed)
+    x = sample_inputs(data, EXAMPLES, seed)
     began = time.perf_counter()
     found = prune_channels(model, macs=target, data=x, seed=seed, **METHODS[method])
     seconds = time.perf_counter() - began
@@ -77,7 +77,7 @@ def measure(given: argparse.Namespace, stored: Stored) -> None:
     """Prune and evaluate what is missing."""
     from compress.data import load_data
 
-    quiet_tensorflow()
+    silence_tensorflow()
     data, plain = load_fashion(), load_data("fashion_mnist", normalize="unit")
     runs = stored.result.setdefault("runs", {})
     dense = stored.result.setdefault("dense", {})

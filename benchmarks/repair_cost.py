@@ -101,13 +101,13 @@ def measure(net: str, examples: int, depth: int = 0, width: int = 0) -> dict[str
     """
     import keras
 
-    from compress.core.device import quiet_tensorflow, setup
+    from compress.core.device import setup_device, silence_tensorflow
     from compress.prune.channels import prune_channels
     from compress.prune.recalibrate import recalibrate
     from compress.reconstruction import repair
 
-    quiet_tensorflow()
-    setup("cpu")
+    silence_tensorflow()
+    setup_device("cpu")
     keras.utils.set_random_seed(0)
     if net == "chain":
         model, size = chain(depth, width), SMALL

@@ -39,8 +39,8 @@ from benchmarks.quantize_nets import judged, net_of, returned
 from benchmarks.repair_models import qualities
 from benchmarks.repair_nets import RECIPES, REPAIRED
 from benchmarks.resnet20 import load_fashion
-from compress.core.device import quiet_tensorflow
-from compress.data import Dataset, Preprocessing, Split, drawn_inputs
+from compress.core.device import silence_tensorflow
+from compress.data import Dataset, Preprocessing, Split, sample_inputs
 
 if TYPE_CHECKING:
     import keras
@@ -149,7 +149,7 @@ def examine(case: Case, target: float, seed: int, ranges: bool) -> dict[str, flo
     from compress.quantization import quantize
 
     model, data, labelled = case
-    x = drawn_inputs(data, EXAMPLES, seed)
+    x = sample_inputs(data, EXAMPLES, seed)
     found = prune_channels(
         model, macs=target, data=x, criterion="l2", scope="global", round_to=4, seed=seed
     )
@@ -187,7 +187,7 @@ def measure(given: argparse.Namespace, stored: Stored) -> None:
     """Prune, export and evaluate what is missing."""
     from compress.data import load_data
 
-    quiet_tensorflow()
+    silence_tensorflow()
     data, plain = load_fashion(), load_data("fashion_mnist", normalize="unit")
     runs = stored.result.setdefault("runs", {})
     for name in given.nets.split(","):

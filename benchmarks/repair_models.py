@@ -8,8 +8,9 @@ chosen by l2 over all layers together, or by the criterion reconstruction with w
 then the same net is judged as it is, and repaired. 1,000 unlabelled training images are all that is
 looked at; a seed draws them and what is held back. Judged by the 10,000 test images: accuracy, the
 worst class's, and accuracy on the same images brighter, blurred and noisy (`shifted`, the middle
-level). The autoencoder, which has no classes, is judged by its error: the squares of what it does
-not give back over the squares of images about their mean, of each class about the class's mean.
+level). The autoencoder, which has no classes, is evaluated with its error: the squares of what it
+does not give back over the squares of images about their mean, of each class about the class's
+mean.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from benchmarks._repair import EXAMPLES, macs_of
 from benchmarks._stored import Stored
 from benchmarks.repair_nets import RECIPES, REPAIRED, trained
 from benchmarks.resnet20 import load_fashion
-from compress.core.device import quiet_tensorflow
-from compress.core.errors import InputError, ParetuneError, unknown_name
-from compress.data import Dataset, drawn_inputs
+from compress.core.device import silence_tensorflow
+from compress.core.errors import InputError, ParetuneError, build_unknown_name_error
+from compress.data import Dataset, sample_inputs
 from compress.plan import ChannelOptions
 
 LEVEL = 2
@@ -128,7 +129,7 @@ def examine(name: str, given: argparse.Namespace, stored: Stored, data: Dataset)
         }  # fmt: skip
         print(name, dense[name]["quality"], flush=True)
     for seed in given.seeds:
-        x = drawn_inputs(data, given.examples, seed)
+        x = sample_inputs(data, given.examples, seed)
         for target in given.targets:
             for choice in CHOICES:
                 key = f"{name}, {choice}, {target:g}, seed {seed}"
@@ -185,7 +186,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
     """Examine one net after the other."""
-    quiet_tensorflow()
+    silence_tensorflow()
     data = load_fashion()
     for name in given.nets.split(","):
         examine(name, given, stored, data)
@@ -297,7 +298,7 @@ def shifted(
     from scipy import ndimage
 
     if kind not in PARAMETERS:
-        raise unknown_name("shift", kind, PARAMETERS)
+        raise build_unknown_name_error("shift", kind, PARAMETERS)
     levels = PARAMETERS[kind]
     if level not in range(1, len(levels) + 1):
         raise InputError(f"level must be 1 to {len(levels)}. Received: {level}.")

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from benchmarks import _small_nets
 from benchmarks._stored import ROOT
 from benchmarks.resnet20 import Dense, build, load_fashion
-from compress.core.device import Device, setup
-from compress.core.errors import TrainingDiverged, unknown_name
+from compress.core.device import Device, setup_device
+from compress.core.errors import TrainingDiverged, build_unknown_name_error
 from compress.data import Dataset
 from compress.plan import TrainSettings
 
@@ -110,13 +110,13 @@ def trained(name: str, seed: int = 0) -> Dense:
     from compress.model.io import load_model, save_model
 
     if name not in RECIPES:
-        raise unknown_name("network", name, tuple(RECIPES))
+        raise build_unknown_name_error("network", name, tuple(RECIPES))
     recipe = RECIPES[name]
     stem = f"{name}-{_fingerprint(recipe, seed)}.keras"
     kept = NETS / stem
     file = kept if kept.exists() else ROOT / "runs" / "benchmarks" / stem
     if not file.exists():
-        model = _trained(recipe, seed, load_fashion(), setup("cpu"))
+        model = _trained(recipe, seed, load_fashion(), setup_device("cpu"))
         file.parent.mkdir(parents=True, exist_ok=True)
         save_model(model, file)
     return Dense(load_model(file), file, hashlib.sha256(file.read_bytes()).hexdigest())

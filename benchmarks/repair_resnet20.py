@@ -3,8 +3,8 @@
     [TORCH_PRUNING_PYTHON=PYTHON] python -m benchmarks.repair_resnet20 [--dense MODEL.keras]
         [--targets 0.5,0.25,0.125] [--seeds 0,1,2] [--resume FILE]
 
-From one trained dense net (benchmarks.resnet20) channels leave at once, down to a share of its
-MACs; 1,000 unlabelled training images are all that is looked at, for the choice, the repair and
+From one trained dense net (benchmarks.resnet20) channels are removed at once, down to a share of
+its MACs; 1,000 unlabelled training images are all that is looked at, for the choice, the repair and
 what the repair holds back. A seed draws the images and what is held back of them. Beside it: no
 repair; statistics of the normalizations re-estimated; GRAIL's ridge, alone and with statistics
 re-estimated as its authors do; Torch-Pruning with statistics re-estimated

@@ -50,7 +50,7 @@ WAYS = {
 }
 TRAINED = {
     "labels": "repaired, labels",
-    "taught": "repaired, taught by the dense net",
+    "taught": "repaired, distilled from the dense net",
     "not repaired": "not repaired, labels",
     "gradual": "pruned while training, labels",
     "gradual in each layer": "pruned while training, the same share of each layer, labels",

@@ -181,10 +181,10 @@ class Variants:
     """Fashion-MNIST, the device and the trained ResNet-20 that all variants of it share."""
 
     def __init__(self, dense: Path | None) -> None:
-        from compress.core.device import quiet_tensorflow, setup
+        from compress.core.device import setup_device, silence_tensorflow
 
-        quiet_tensorflow()
-        self.device = setup("cpu")
+        silence_tensorflow()
+        self.device = setup_device("cpu")
         self.data = load_fashion()
         self.flipped = with_flips(self.data)
         self.net = dense_net(dense, self.data, self.device)
@@ -225,10 +225,10 @@ class Variants:
             folder: Of the files.
             **more: Numbers of the recipe.
         """
-        from compress.prune.weights.schedules import planned, update_times
+        from compress.prune.weights.schedules import compute_update_times, create_schedule
 
         steps = len(self.flipped.train) // RECIPE.batch_size
-        schedule: Any = planned(options, update_times(options, steps))
+        schedule: Any = create_schedule(options, compute_update_times(options, steps))
         record = {
             "schedule": schedule.get_config()["config"],
             "learning_rate": RECIPE.learning_rate, "batch": RECIPE.batch_size,
@@ -271,11 +271,11 @@ class Variants:
 
         Its weights are slices of the dense net.
         """
-        from compress.prune.channels.analysis import coupling_of
-        from compress.prune.channels.surgery import sliced_model
+        from compress.prune.channels.analysis import analyze_coupling
+        from compress.prune.channels.surgery import build_pruned_model
 
-        coupling = coupling_of(self.dense)
-        mask = np.ones(coupling.units, bool)
+        coupling = analyze_coupling(self.dense)
+        mask = np.ones(coupling.unit_count, bool)
         for group in coupling.groups:
             mask[group.units[variant["channels"][group.name] :]] = False
-        return sliced_model(coupling, mask)
+        return build_pruned_model(coupling, mask)

@@ -35,7 +35,7 @@ import numpy.typing as npt
 from benchmarks._common import Benchmark, Mean, seed_list, table
 from benchmarks._stored import Stored
 from compress.core.atomic_files import read_json, write_json
-from compress.core.pareto import hypervolume
+from compress.core.pareto import measure_hypervolume
 from compress.data import Dataset
 
 EPOCHS = 8
@@ -53,7 +53,7 @@ def volume(losses: Sequence[tuple[float, float]] | npt.NDArray[np.float64]) -> f
     points = np.asarray(losses, float).reshape(-1, 2).copy()
     points[:, 1] = np.log10(points[:, 1])
     points = np.maximum(points, LOWEST)
-    return hypervolume(points, REFERENCE) / float(np.prod(REFERENCE - LOWEST))
+    return measure_hypervolume(points, REFERENCE) / float(np.prod(REFERENCE - LOWEST))
 
 
 def ours(seed: int, minutes: float, core: int = 0, *more: str, space: str = "cnn") -> list[Point]:
@@ -97,17 +97,17 @@ def plain(seed: int, minutes: float, file: Path, same_first: bool, space: str) -
     import optuna
 
     from benchmarks.resnet20 import load_small
-    from compress.core.device import quiet_tensorflow, setup
+    from compress.core.device import setup_device, silence_tensorflow
     from compress.measure import count_macs
     from compress.plan.fields import from_nested
     from compress.train.objective import build_optimizer
     from search.plan import SearchPlan
     from search.study import optimizers
-    from search.study.study import first_choices
+    from search.study.study import list_first_choices
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    quiet_tensorflow()
-    setup("cpu", 1)
+    silence_tensorflow()
+    setup_device("cpu", 1)
     data = load_small()
     plan = from_nested(SearchPlan, {"search": {"epochs": EPOCHS, "space": SPACES[space]}})
     train, val = data.inputs("train"), data.inputs("val")
@@ -116,8 +116,8 @@ def plain(seed: int, minutes: float, file: Path, same_first: bool, space: str) -
 
     def objective(trial: optuna.Trial) -> tuple[float, float]:
         keras.backend.clear_session()
-        model = plan.search.made_space.build(trial, data)
-        settings = optimizers.sample(trial, plan, data)
+        model = plan.search.resolved_space.build(trial, data)
+        settings = optimizers.sample_settings(trial, plan, data)
         steps = -(-len(train) // settings.batch_size) * EPOCHS
         model.compile(
             build_optimizer(settings, steps, model.trainable_variables),
@@ -139,7 +139,7 @@ def plain(seed: int, minutes: float, file: Path, same_first: bool, space: str) -
         directions=["maximize", "minimize"], sampler=optuna.samplers.TPESampler(seed=seed)
     )
     # the space's baseline comes first
-    for choices in first_choices(plan, data)[: None if same_first else 1]:
+    for choices in list_first_choices(plan, data)[: None if same_first else 1]:
         study.enqueue_trial(choices)
     study.optimize(objective, timeout=60 * minutes - (time.time() - began), callbacks=[keep])
 

@@ -37,11 +37,11 @@ import numpy as np
 
 from benchmarks._common import PEERS, Benchmark, not_run, seed_list, table
 from benchmarks._stored import Stored
-from compress.core.pareto import hypervolume
+from compress.core.pareto import measure_hypervolume
 from search.samplers import SAMPLERS
 from search.samplers._base import Choices
 from search.samplers.pareto import ParetoSampler
-from search.samplers.pareto.history import Curves, History, Questions, reported
+from search.samplers.pareto.history import ConditionalSpace, Curves, History, read_reported_values
 
 NAMES = ("pareto", "tpe", "greedy", "evolution", "nsga2", "random")
 READS = {"mean": "mean of three trainings", "one": "one training of three"}
@@ -159,7 +159,7 @@ def shares(networks: Networks, tried: Sequence[str]) -> dict[str, float]:
 
     def volume(keys: Sequence[str]) -> float:
         rows = [[-networks[key]["mean_acc"], networks[key]["flops"]] for key in keys]
-        return hypervolume(np.array(rows), worst)
+        return measure_hypervolume(np.array(rows), worst)
 
     whole = volume(list(networks))
     return {str(count): volume(tried[:count]) / whole for count in AT if count <= len(tried)}
@@ -199,7 +199,7 @@ class WithoutCosts(ParetoSampler):
     """`pareto` that learns the costs of candidates from finished trials."""
 
     def __init__(
-        self, seed: int, space: Any = None, costs: Any = None, curves: Curves = reported
+        self, seed: int, space: Any = None, costs: Any = None, curves: Curves = read_reported_values
     ) -> None:
         super().__init__(seed, space, None, curves)
 
@@ -208,7 +208,7 @@ class WithoutCurves(ParetoSampler):
     """`pareto` that ignores stopped trials."""
 
     def __init__(
-        self, seed: int, space: Any = None, costs: Any = None, curves: Curves = reported
+        self, seed: int, space: Any = None, costs: Any = None, curves: Curves = read_reported_values
     ) -> None:
         super().__init__(seed, space, costs, lambda trial: {})
 
@@ -216,10 +216,10 @@ class WithoutCurves(ParetoSampler):
 class WithoutPredictor(ParetoSampler):
     """`pareto` that spreads candidates over the costs and predicts nothing."""
 
-    def _promising(
-        self, questions: Questions, history: History, rng: np.random.Generator
+    def _select_promising(
+        self, full_space: ConditionalSpace, history: History, rng: np.random.Generator
     ) -> tuple[list[Choices], str]:
-        return self._spread(questions, history, len(history.told), rng), ""
+        return self._select_spread(full_space, history, len(history.observed), rng), ""
 
 
 ABLATED: dict[str, Callable[..., Any]] = {

@@ -31,7 +31,7 @@ import numpy as np
 from benchmarks._common import Benchmark, Mean, seed_list, table
 from benchmarks._stored import ROOT, Stored
 from benchmarks.resnet20 import load_fashion
-from compress.core.errors import FeasibleError, unknown_name
+from compress.core.errors import FeasibleError, build_unknown_name_error
 from compress.data import Dataset, Split
 from compress.plan import TrainSettings
 
@@ -81,7 +81,7 @@ def net_of(name: str) -> Given:
     Raises:
         InputError: There is no such net.
     """
-    # data are split as the nets have learnt them, whatever the seed
+    # data are split as the nets were trained on them, whatever the seed
     if name == "resnet20":
         return Given(ROOT / "benchmarks" / "nets" / "resnet20.keras", load_fashion(), {})
     if name == "mobilenet64":
@@ -97,7 +97,7 @@ def net_of(name: str) -> Given:
         parts = recipe.data()
         model = any_model.trained(name, recipe, parts, 0)
         return Given(model, parts.train, {"val": parts.val, "test": parts.test})
-    raise unknown_name("net", name, NETS)
+    raise build_unknown_name_error("net", name, NETS)
 
 
 def reached(name: str, goal: str, seed: int) -> dict[str, Any]:
@@ -177,7 +177,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             given = tuple(text.split(","))
             for name in given:
                 if name not in known:
-                    raise argparse.ArgumentTypeError(str(unknown_name(what, name, known)))
+                    raise argparse.ArgumentTypeError(
+                        str(build_unknown_name_error(what, name, known))
+                    )
             return given
 
         return names
@@ -297,7 +299,7 @@ def train_mobilenet64() -> tuple[keras.Model, Dataset]:
     """Return MobileNetV2 for 64 x 64 pixels, and its data; it is trained where no file has it."""
     import keras
 
-    from compress.core.device import setup
+    from compress.core.device import setup_device
     from compress.model.io import load_model, save_model
     from compress.train import train
 
@@ -307,7 +309,7 @@ def train_mobilenet64() -> tuple[keras.Model, Dataset]:
     if not file.exists():
         keras.utils.set_random_seed(0)
         model = build()
-        train(model, data, RECIPE, device=setup("cpu"), on_epoch=_told)
+        train(model, data, RECIPE, device=setup_device("cpu"), on_epoch=_told)
         file.parent.mkdir(parents=True, exist_ok=True)
         save_model(model, file)
     return load_model(file), data

@@ -128,7 +128,7 @@ class Nets:
     def _torch_pruned(self, seed: int) -> Iterable[tuple[str, keras.Model]]:
         import keras
 
-        from compress.data import drawn_inputs
+        from compress.data import sample_inputs
         from compress.distillation import distill
         from compress.model.copies import copy_model
         from compress.prune.recalibrate import recalibrate
@@ -136,7 +136,7 @@ class Nets:
         for target, cut in self._cuts.items():
             model = copy_model(cut)
             keras.utils.set_random_seed(seed)
-            recalibrate(model, drawn_inputs(self.data, EXAMPLES, seed), BATCHES, seed=seed)
+            recalibrate(model, sample_inputs(self.data, EXAMPLES, seed), BATCHES, seed=seed)
             distill(
                 model, self.dense, self.data, DistillOptions(), finetune=ShrinkTraining(),
                 device=self.device, seed=seed,
@@ -167,18 +167,20 @@ def files_of(nets: Nets, way: str, seed: int, place: Path) -> dict[str, dict[str
         What is known of each file, by name.
     """
     from compress.run.directory import RunFolder
-    from compress.shrinking.case import Work
-    from compress.shrinking.files import Variant, judged_files
+    from compress.shrinking.compression_job import RunContext
+    from compress.shrinking.file_evaluation import Variant, export_and_evaluate
 
     if way == "shrink":
         return _shrunk(nets, seed, place)
     found = {}
     folder = RunFolder(place)
     folder.exports.mkdir(parents=True)
-    work = Work(nets.data, Plan(seed=seed, export=ExportOptions(formats=FORMATS)), nets.device)
+    work = RunContext(
+        nets.data, Plan(seed=seed, export=ExportOptions(formats=FORMATS)), nets.device
+    )
     for name, model in nets.made(way, seed):
         stem = f"{way} {name}".replace(" ", "_").replace("%", "percent")
-        made, refused = judged_files(Variant(model, stem, stem, "pruned"), work, folder)
+        made, refused = export_and_evaluate(Variant(model, stem, stem, "pruned"), work, folder)
         if refused:
             raise RuntimeError("; ".join(refused))
         for item in made:
@@ -233,7 +235,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
             )
             if there or (way == "torch-pruning" and not was_run(state)):
                 continue
-            # what is half made by another way is no use; shrink goes on by itself
+            # what is half made by another way is no use; shrink continues by itself
             if way != "shrink":
                 shutil.rmtree(place, ignore_errors=True)
             began = time.perf_counter()

@@ -92,7 +92,7 @@ def pruned_steps(case: Case) -> dict[str, Callable[[], Any]]:
     from benchmarks.resnet20 import build
     from compress.plan import WeightOptions
     from compress.prune.weights import WeightPruner
-    from compress.prune.weights.schedules import schedule_from
+    from compress.prune.weights.schedules import build_schedule
 
     def mlp() -> Any:
         layers = [keras.layers.Dense(width, activation="relu") for width in (3072, 3072, 2560)]
@@ -111,7 +111,7 @@ def pruned_steps(case: Case) -> dict[str, Callable[[], Any]]:
                 "class_name": "ConstantSparsity",
                 "config": {**config, "frequency": frequency},
             }
-            schedule = schedule_from(config)
+            schedule = build_schedule(config)
             options = WeightOptions(scope="layer", include=("ends",))
             WeightPruner(options, schedule=schedule).attach(model)
         found[variant] = compiled(model, case)
@@ -123,15 +123,15 @@ def quantized_steps(case: Case) -> dict[str, Callable[[], Any]]:
     import keras
 
     from benchmarks.resnet20 import build
+    from compress.quantization.fake_quantization import build_fake_quantized
     from compress.quantization.ranges import calibrate
-    from compress.quantization.twin import twin_of
 
     examples = np.random.default_rng(0).normal(size=(64, *case.shape)).astype(np.float32)
     steps = {}
     for variant in ("plain", "moving", "learned"):
         model = build()
         if variant != "plain":
-            twin = twin_of(model, learned=variant == "learned")
+            twin = build_fake_quantized(model, learned=variant == "learned")
             calibrate(twin, [examples], "minmax")
             model = twin.model
         model.compile(

@@ -29,9 +29,9 @@ import numpy.typing as npt
 
 from benchmarks._common import Benchmark, Mean, seed_list, table
 from benchmarks._stored import Stored
-from compress.core.device import quiet_tensorflow
+from compress.core.device import silence_tensorflow
 from compress.core.errors import ParetuneError
-from compress.data import Dataset, Split, drawn_inputs
+from compress.data import Dataset, Split, sample_inputs
 
 VOCABULARY, LENGTH, WIDTH = 200, 24, 32
 TRAIN, TEST, CALIBRATION = 6000, 2000, 1000
@@ -91,7 +91,7 @@ def trained(name: str, seed: int) -> tuple[Any, Dataset]:
     """Return a trained model and its data."""
     import keras
 
-    from compress.train.given import as_dataset
+    from compress.train.dataset_loading import as_dataset
 
     keras.utils.set_random_seed(seed)
     model = {"encoder": encoder, "bert": bert}[name]()
@@ -113,12 +113,12 @@ def accuracy(answers: Any, data: Dataset) -> float:
 def files_of(model: Any, data: Dataset, seed: int) -> dict[str, Any]:
     """Return the accuracy of the model and of each of its files, or why there is none."""
     from compress.exporting import export
-    from compress.exporting.answering import answered_part
-    from compress.measure.quality import sessions_for
+    from compress.exporting.file_checks import predict_part
+    from compress.measure.file_agreement import prepare_sessions
     from compress.quantization import quantize
 
     found: dict[str, Any] = {"model": accuracy(model.predict(data.inputs("test"), verbose=0), data)}
-    few = drawn_inputs(data, CALIBRATION, seed)
+    few = sample_inputs(data, CALIBRATION, seed)
     whole: dict[str, Any] = {}
     for name in (*FORMATS, *QUANTIZED):
         suffix = ".onnx" if name.startswith("onnx") else ".tflite"
@@ -131,7 +131,7 @@ def files_of(model: Any, data: Dataset, seed: int) -> dict[str, Any]:
                     whole[name].export(path)
                 else:
                     export(model, path, format=name, data=few, seed=seed)
-                answers = answered_part(model, sessions_for(path, 2), data, "test")
+                answers = predict_part(model, prepare_sessions(path, 2), data, "test")
                 found[name] = accuracy(answers, data)
             except ParetuneError as error:
                 found[name] = {"not run": str(error).replace(folder, "")}
@@ -142,7 +142,7 @@ def measure(given: argparse.Namespace, stored: Stored) -> None:
     """Train, prune, export and evaluate what is missing."""
     from compress.prune.channels import prune_channels
 
-    quiet_tensorflow()
+    silence_tensorflow()
     runs = stored.result.setdefault("runs", {})
     for name in given.models.split(","):
         if name == "bert" and importlib.util.find_spec("keras_hub") is None:
@@ -152,7 +152,7 @@ def measure(given: argparse.Namespace, stored: Stored) -> None:
             if f"{name}, {KEPT:g}x, seed {seed}" in runs:
                 continue
             model, data = trained(name, seed)
-            few = drawn_inputs(data, CALIBRATION, seed)
+            few = sample_inputs(data, CALIBRATION, seed)
             small = prune_channels(model, macs=KEPT, data=few, round_to=4, seed=seed).model
             for label, each in (("1x", model), (f"{KEPT:g}x", small)):
                 key = f"{name}, {label}, seed {seed}"

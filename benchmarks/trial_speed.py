@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks._common import Benchmark, ratio, table, told_ratio
 from benchmarks._stored import Stored
 from benchmarks.resnet20 import load_small
-from compress.core.device import Device, quiet_tensorflow, setup
+from compress.core.device import Device, setup_device, silence_tensorflow
 from compress.data import Dataset
 from compress.measure import count_macs
 from compress.plan import TrainSettings
@@ -142,8 +142,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace, stored: Stored) -> None:
     """Time all ways in turns, candidate after candidate."""
     os.sched_setaffinity(0, {0})
-    quiet_tensorflow()
-    device, data = setup("cpu", 1), load_small()
+    silence_tensorflow()
+    device, data = setup_device("cpu", 1), load_small()
     data.inputs("train")
     rng = np.random.default_rng(0)
     results: dict[str, Any] = {}

@@ -39,8 +39,8 @@ from compress.measure.verdict import (
     MET,
     MISSED,
     FileCandidate,
-    QualityLimit,
-    judge_file,
+    MetricLimit,
+    build_verdict,
     select_file,
 )
 
@@ -62,8 +62,8 @@ def predict_versions(name: str) -> dict[str, Bits]:
     from benchmarks.quantize_nets import net_of
     from benchmarks.resnet20 import load_fashion
     from compress.exporting import export
-    from compress.exporting.answering import answered_part
-    from compress.measure.quality import sessions_for
+    from compress.exporting.file_checks import predict_part
+    from compress.measure.file_agreement import prepare_sessions
     from compress.plan import ExportOptions
     from compress.prune.channels import prune_channels
     from compress.train.predict import predict_logits
@@ -79,7 +79,7 @@ def predict_versions(name: str) -> dict[str, Bits]:
         options = ExportOptions(formats=(INT8,))
         try:
             (file,) = export(model, Path(folder) / name, data=data, options=options)
-            answers = answered_part(model, sessions_for(file.path, 1), data, "test")
+            answers = predict_part(model, prepare_sessions(file.path, 1), data, "test")
             versions[INT8] = right(answers)
         except RunFailed as error:  # the converter crashes on LSTMs
             print(f"{name}: {error}", flush=True)
@@ -109,7 +109,7 @@ def draw_verdicts(versions: Mapping[str, Bits], limit: float, draws: int, seed: 
         seed: Of the splits.
     """
     random = np.random.default_rng(seed)
-    original, asked = versions[ORIGINAL], QualityLimit(max_drop=limit)
+    original, asked = versions[ORIGINAL], MetricLimit(max_drop=limit)
     counts = dict.fromkeys(("met", "false", "old met", "old false"), 0)
     for _ in range(draws):
         order = random.permutation(len(original))
@@ -125,17 +125,17 @@ def draw_verdicts(versions: Mapping[str, Bits], limit: float, draws: int, seed: 
         counts["met"] += state == MET
         counts["false"] += int(state == MET and truth > limit)
         # the rule of before: the cheapest whose validation metric is inside is called met
-        inside = [file for file in files if file.quality >= files[0].quality - limit - 1e-9]
+        inside = [file for file in files if file.metric >= files[0].metric - limit - 1e-9]
         old = versions[inside[-1].id]
         counts["old met"] += 1
         counts["old false"] += int(original[fresh].mean() - old[fresh].mean() > limit)
     return counts
 
 
-def _judge(chosen: Bits, original: Bits, index: npt.NDArray[np.int64], limit: QualityLimit) -> str:
+def _judge(chosen: Bits, original: Bits, index: npt.NDArray[np.int64], limit: MetricLimit) -> str:
     before = original[index] * 1.0
     after = before if chosen is original else chosen[index] * 1.0
-    return judge_file(
+    return build_verdict(
         "accuracy", float(after.mean()), float(before.mean()), values=after, original=before,
         examples=len(index), limit=limit,
     ).state  # fmt: skip
@@ -143,7 +143,7 @@ def _judge(chosen: Bits, original: Bits, index: npt.NDArray[np.int64], limit: Qu
 
 def draw_single(original: Bits, small: Bits, limit: float, draws: int, seed: int) -> Any:
     """Return how often one version is said to meet a limit, beside the truth of fresh images."""
-    random, asked = np.random.default_rng(seed), QualityLimit(max_drop=limit)
+    random, asked = np.random.default_rng(seed), MetricLimit(max_drop=limit)
     counts = dict.fromkeys(("met", "false", "missed"), 0)
     for _ in range(draws):
         order = random.permutation(len(original))
@@ -159,7 +159,7 @@ def draw_single(original: Bits, small: Bits, limit: float, draws: int, seed: int
 def draw_power(original: Bits, small: Bits, draws: int, seed: int) -> float:
     """Return how often 5,000 test images show a drop inside four times the true one."""
     limit = 4 * float(original.mean() - small.mean())
-    random, asked = np.random.default_rng(seed), QualityLimit(max_drop=limit)
+    random, asked = np.random.default_rng(seed), MetricLimit(max_drop=limit)
     met = 0
     for _ in range(draws):
         met += _judge(small, original, random.permutation(len(original))[:5000], asked) == MET
@@ -270,7 +270,8 @@ def _seeds_before(random: np.random.Generator, new: Any, old: Any) -> bool:
 def replay_run(run: Mapping[str, Any]) -> dict[str, Any]:
     """Return which file of a stored run would ship now, by what is stored of its files.
 
-    Stored runs hold no predictions by example: what cannot be told apart is judged by validation
+    Stored runs hold no predictions by example: what cannot be told apart is evaluated with
+        validation
     metrics alone, and drops as if of different examples, which is wider than paired intervals.
 
     Args:

@@ -72,7 +72,7 @@ def one(case: str, seed: int) -> dict[str, Any]:
         "command": " ".join(("paretune", *words)),
         "seconds": seconds,
         "trials": len(trials),
-        "stopped": report.count("stopped"),
+        "stopped": report.count_candidates("stopped"),
         "epochs": sum(len(item.history) for item in trials),
         "epochs_without_stopping": full * len(trials),
         "front": [{"macs": item.macs, "val": item.val["accuracy"]} for item in front],

@@ -1,7 +1,6 @@
-"""paretune's compressing half: load data and models, prune, distil, export, measure, report.
+"""Compression of Keras models: load data and models, prune, distil, export, measure, report.
 
-Importing this package imports nothing else of it: each name is imported when it is first used,
-and TensorFlow by the first function that needs it.
+Each name is imported at first use, and TensorFlow by the first function that needs it.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from compress._version import __version__
-from compress.core.registry import lazily
+from compress.core.registry import build_lazy_getattr
 
 if TYPE_CHECKING:
     from compress.benchmarking import BenchPlan, BenchResult, bench
@@ -60,7 +59,7 @@ if TYPE_CHECKING:
     from compress.report import Report
     from compress.shrinking.compression import CompressResult, compress_model
     from compress.shrinking.shrink import ShrinkResult, shrink
-    from compress.train.given import as_dataset
+    from compress.train.dataset_loading import as_dataset
 
 _PLACES = {
     "Analysis": "compress.measure:Analysis",
@@ -97,7 +96,7 @@ _PLACES = {
     "TrainingDiverged": "compress.core.errors:TrainingDiverged",
     "WeightOptions": "compress.plan:WeightOptions",
     "WeightPruner": "compress.prune.weights:WeightPruner",
-    "as_dataset": "compress.train.given:as_dataset",
+    "as_dataset": "compress.train.dataset_loading:as_dataset",
     "bench": "compress.benchmarking:bench",
     "channel_times": "compress.devices:channel_times",
     "compress_model": "compress.shrinking.compression:compress_model",
@@ -181,8 +180,8 @@ __all__ = [
     "shrink",
 ]
 
-if not TYPE_CHECKING:  # a type checker sees the imports above, and no other name
-    __getattr__ = lazily(__name__, _PLACES)
+if not TYPE_CHECKING:  # type checkers use the imports above
+    __getattr__ = build_lazy_getattr(__name__, _PLACES)
 
 
 def __dir__() -> list[str]:

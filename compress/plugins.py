@@ -1,7 +1,7 @@
-"""The tables of what can be added to `compress`: one line here and one file there is a plug-in.
+"""Registries of plug-ins for `compress`: a plug-in is one line here and one module.
 
-A user's own need no line: `CRITERIA.add("mine", score)`, or "package.module:score" as the name.
-What stands on `compress` has tables of its own.
+Users register their own plug-ins with `CRITERIA.add("mine", score)`, or use "package.module:score"
+as the name. Packages that build on `compress` have their own registries.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ _CRITERIA = "compress.prune.channels.criteria"
 CRITERIA: Registry[Any] = Registry(
     "channel criterion",
     {
-        "l1": f"{_CRITERIA}.magnitude:l1",
-        "l2": f"{_CRITERIA}.magnitude:l2",
-        "bn_scale": f"{_CRITERIA}.magnitude:bn_scale",
-        "fpgm": f"{_CRITERIA}.magnitude:fpgm",
-        "taylor": f"{_CRITERIA}.taylor:taylor",
-        "activation": f"{_CRITERIA}.magnitude:activation",
-        "reconstruction": f"{_CRITERIA}.reconstruction:reconstruction",
-        "random": f"{_CRITERIA}.magnitude:random",
+        "l1": f"{_CRITERIA}.magnitude:score_l1",
+        "l2": f"{_CRITERIA}.magnitude:score_l2",
+        "bn_scale": f"{_CRITERIA}.magnitude:score_bn_scale",
+        "fpgm": f"{_CRITERIA}.magnitude:score_fpgm",
+        "taylor": f"{_CRITERIA}.taylor:score_taylor",
+        "activation": f"{_CRITERIA}.magnitude:score_activation",
+        "reconstruction": f"{_CRITERIA}.reconstruction:score_reconstruction",
+        "random": f"{_CRITERIA}.magnitude:score_random",
     },
 )
-"""`score(group, context) -> (units,)`: `compress.prune.channels.criteria.Criterion`."""
+"""Functions `score(group, context) -> (units,)`: `compress.prune.channels.criteria.Criterion`."""
 
 _LOSSES = "compress.distillation.losses"
 LOGIT_LOSSES: Registry[Any] = Registry(
@@ -38,7 +38,7 @@ LOGIT_LOSSES: Registry[Any] = Registry(
         "scratch, 0.52 pp for a pruned one). Use kd.",
     },
 )
-"""Classes of `compress.distillation.losses.LogitLoss`."""
+"""Subclasses of `compress.distillation.losses.LogitLoss`."""
 
 HINTS: Registry[Any] = Registry(
     "hint",
@@ -48,7 +48,7 @@ HINTS: Registry[Any] = Registry(
         "No figure showed that it gains anything. Use fitnets, or a loss of your own.",
     ),
 )
-"""Classes of `compress.distillation.losses.FeatureLoss`, made without arguments."""
+"""Subclasses of `compress.distillation.losses.FeatureLoss`, created without arguments."""
 
 _RUNTIMES = "compress.measure.runtimes"
 RUNTIMES: Registry[Any] = Registry(
@@ -61,22 +61,23 @@ RUNTIMES: Registry[Any] = Registry(
         "tensorflow": f"{_RUNTIMES}.tensorflow:RUNTIME",
     },
 )
-"""`compress.measure.runtimes.Runtime`."""
+"""Instances of `compress.measure.runtimes.Runtime`."""
 MAIN_RUNTIME = "litert"
-"""Whose times stand in the tables of a run; the others get a table each."""
+"""Runtime whose latencies are in the main tables of a run; others get separate tables."""
 
 _DATA = "compress.data"
 SOURCES: Registry[Any] = Registry(
     "data set",
     {
         "digits": f"{_DATA}.keras_datasets:read_digits",
-        "mnist": f"{_DATA}.keras_datasets:load",
-        "fashion_mnist": f"{_DATA}.keras_datasets:load",
-        "cifar10": f"{_DATA}.keras_datasets:load",
-        "cifar100": f"{_DATA}.keras_datasets:load",
+        "mnist": f"{_DATA}.keras_datasets:load_keras_dataset",
+        "fashion_mnist": f"{_DATA}.keras_datasets:load_keras_dataset",
+        "cifar10": f"{_DATA}.keras_datasets:load_keras_dataset",
+        "cifar100": f"{_DATA}.keras_datasets:load_keras_dataset",
     },
 )
-"""`load(name) -> RawData`; `compress.data.load_data` also takes functions, and what follows."""
+"""Functions `load(name) -> RawData`; `compress.data.load_data` also takes users' functions, files,
+folders and hubs."""
 FILES: Registry[Any] = Registry(
     "data file of kind",
     {
@@ -87,7 +88,7 @@ FILES: Registry[Any] = Registry(
         "tfrecords": f"{_DATA}.tfrecords:RECORDS",
     },
 )
-"""`compress.data.kinds.Kind`, by how a file's name ends (see `compress.data.kinds.ending`)."""
+"""Instances of `compress.data.kinds.Kind` by extension (`compress.data.kinds.parse_extension`)."""
 FOLDERS: Registry[Any] = Registry(
     "data folder of kind",
     {
@@ -95,31 +96,32 @@ FOLDERS: Registry[Any] = Registry(
         "tfrecord": f"{_DATA}.tfrecords:RECORDS",
     },
 )
-"""`compress.data.kinds.Kind`: the first that holds a folder reads it, else it is of images."""
+"""Instances of `compress.data.kinds.Kind`. The first that matches a folder reads it; a folder
+without a match is read as images."""
 HUBS: Registry[Any] = Registry(
     "data hub",
     {"tfds": Entry(f"{_DATA}.tfrecords:TFDS", ("tensorflow_datasets",))},
 )
-"""`compress.data.kinds.Kind`, by what stands before the colon of `tfds:mnist`."""
+"""Instances of `compress.data.kinds.Kind` by the prefix of a name like `tfds:mnist`."""
 
-_TASKS = "compress.data.tasks"
+_TASKS = f"{_DATA}.tasks"
 TASKS: Registry[Any] = Registry(
     "task",
     {
-        "multiclass": f"{_TASKS}.classes:MultiClass",
-        "binary": f"{_TASKS}.yes_no:Binary",
-        "multilabel": f"{_TASKS}.yes_no:MultiLabel",
-        "regression": f"{_TASKS}.regression:Regression",
-        "segmentation": f"{_TASKS}.classes:Segmentation",
-        "tagging": f"{_TASKS}.classes:Tagging",
-        "masks": f"{_TASKS}.yes_no:Masks",
-        "reconstruction": f"{_TASKS}.regression:Reconstruction",
-        "unlabelled": f"{_TASKS}.model_tasks:Answers",
-        "several": f"{_TASKS}.model_tasks:Several",
-        "custom": f"{_TASKS}.model_tasks:Custom",
+        "multiclass": f"{_DATA}.tasks.classes:MultiClass",
+        "binary": f"{_DATA}.tasks.binary:Binary",
+        "multilabel": f"{_DATA}.tasks.binary:MultiLabel",
+        "regression": f"{_DATA}.tasks.regression:Regression",
+        "segmentation": f"{_DATA}.tasks.classes:Segmentation",
+        "tagging": f"{_DATA}.tasks.classes:Tagging",
+        "masks": f"{_DATA}.tasks.binary:Masks",
+        "reconstruction": f"{_DATA}.tasks.regression:Reconstruction",
+        "unlabelled": f"{_DATA}.tasks.model_tasks:Answers",
+        "several": f"{_DATA}.tasks.model_tasks:Several",
+        "custom": f"{_DATA}.tasks.model_tasks:Custom",
     },
 )
-"""Classes of `compress.data.tasks.Task`."""
+"""Subclasses of `compress.data.tasks.Task`."""
 
 _LOGS = "compress.run.logs"
 LOGS: Registry[Any] = Registry(
@@ -130,24 +132,25 @@ LOGS: Registry[Any] = Registry(
         "wandb": Entry(f"{_LOGS}.wandb:WandbLog", ("wandb",)),
     },
 )
-"""`make(folder, name, plan) -> Log`, see `compress.run.logs.Log`."""
+"""Functions `make(folder, name, plan) -> Log`, see `compress.run.logs.Log`."""
 
 CALIBRATORS: Registry[Any] = Registry(
-    "calibrator", {"int8": "compress.quantization.quantizing:calibrate_for_file"}
+    "calibrator", {"int8": "compress.quantization.quantizer:calibrate_for_file"}
 )
-"""`make(model, inputs) -> (model that rounds its values, notes)`, by the format of the file: for
-models that the format's own converter does not take. What exports stands below what quantizes."""
+"""Functions `make(model, inputs) -> (fake-quantized model, notes)` by file format, for models that
+the format's own converter does not support. The export looks them up here, because it must not
+import the quantization package."""
 
 STEPS: Registry[Any] = Registry(
     "conversion",
     {
         "litert": "compress.exporting.litert:convert_litert",
-        "litert_graph": "compress.exporting.side_by_side:convert_litert_graph",
+        "litert_graph": "compress.exporting.batch_conversion:convert_litert_graph",
         "mixed": "compress.exporting.mixed.units:convert_mixed",
         "mixed_ranges": "compress.exporting.mixed.units:observe_ranges",
         "onnx": "compress.exporting.onnx:convert_onnx",
-        "onnx_graph": "compress.exporting.side_by_side:convert_onnx_graph",
+        "onnx_graph": "compress.exporting.batch_conversion:convert_onnx_graph",
         "onnx_int8": "compress.exporting.onnx:convert_onnx_int8",
     },
 )
-"""What the process that converts can do: `compress.exporting.converter`."""
+"""Conversions of the converter process, see `compress.exporting.converter`."""

@@ -12,7 +12,7 @@ class Sections(griffe.Extension):
     """Renames sections of docstrings while they are read."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Called with every module, class, function and attribute."""
+        """Rewrite the docstring; called with every module, class, function and attribute."""
         if obj.docstring:
             text = obj.docstring.value
             obj.docstring.value = re.sub(r"^Example:$", "Examples:", text, flags=re.MULTILINE)

@@ -17,18 +17,18 @@ _SOURCE = re.compile(r"^<!-- source of (?P<file>[\w./]+) -->$", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fills a page's marks; MkDocs calls it with every page."""
+    """Fill a page's marks; MkDocs calls it with every page."""
     markdown = _OPTIONS.sub(lambda found: options_of(found["name"]), markdown)
     return _SOURCE.sub(lambda found: source_of(found["file"]), markdown)
 
 
 def source_of(file: str) -> str:
-    """Returns a file of the repository as a block of code."""
+    """Return a file of the repository as a block of code."""
     return f"```python\n{(_ROOT / file).read_text('utf-8').rstrip()}\n```"
 
 
 def options_of(name: str) -> str:
-    """Returns a command's usage, arguments and options as Markdown.
+    """Return a command's usage, arguments and options as Markdown.
 
     Args:
         name: As users type it behind `paretune`, such as "space describe".
@@ -71,5 +71,5 @@ def _cell(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Returns help text with what Markdown would read as markup written out."""
+    """Return help text with what Markdown would read as markup written out."""
     return re.sub(r"([*_<\[\]])", r"\\\1", text)

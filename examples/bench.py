@@ -13,7 +13,7 @@ import paretune as pt
 
 
 def network(width, name):
-    """Returns an untrained network: what it has learnt does not change how long it takes."""
+    """Return an untrained network: its latency does not depend on training."""
     return keras.Sequential(
         [
             keras.Input((32, 32, 3)),

@@ -24,7 +24,7 @@ class Gated(keras.layers.Layer):
 
 
 def network():
-    """Returns a network with the layer between two convolutions."""
+    """Return a network with the layer between two convolutions."""
     return keras.Sequential(
         [
             keras.Input((16, 16, 3)),
@@ -38,7 +38,7 @@ def network():
 
 
 def rule(call: LayerCall) -> Slots:
-    """A channel that leaves takes its gate along, and was zero behind it."""
+    """Slice the gate with its channel: a removed channel is zero behind it."""
     x = call.inputs[0]
     call.bind(call.layer.gate, 0, x.axes[-1])  # axis 0 of the gate is indexed by x's channels
     return call.passed(x, zero=True)

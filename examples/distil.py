@@ -16,7 +16,7 @@ import paretune as pt
 
 
 def network(width):
-    """Returns a small convolutional network that ends in logits."""
+    """Return a small convolutional network that ends in logits."""
     keras.utils.set_random_seed(0)
     return keras.Sequential(
         [
@@ -39,7 +39,7 @@ if __name__ == "__main__":
     x, x_test, y, y_test = train_test_split(
         digits.images[..., None] / 16, digits.target, test_size=0.2, random_state=0
     )
-    # the teacher must not have learnt what chooses the students' epochs
+    # the teacher must not have been trained on what chooses the students' epochs
     x, x_val, y, y_val = train_test_split(x, y, test_size=0.2, random_state=0)
     teacher = network(32)
     teacher.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))

@@ -17,7 +17,7 @@ import paretune as pt
 
 
 def trained(x, y, epochs):
-    """Returns a small network, trained."""
+    """Return a small network, trained."""
     model = keras.Sequential(
         [
             keras.Input((8, 8, 1)),

@@ -1,10 +1,10 @@
-"""Search, shrink and measure Keras models: everything public of `compress` and `search`.
+"""Search, compression and measurement of Keras models: the public API of `compress` and `search`.
 
     import paretune as pt
 
     small = pt.prune_channels("model.keras", macs=0.5)
 
-Each name is imported when it is first used, and TensorFlow by the first function that needs it.
+Each name is imported at first use, and TensorFlow by the first function that needs it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ load_own_packages()
 import compress  # noqa: E402
 import search  # noqa: E402
 from compress._version import __version__  # noqa: E402
-from compress.core.registry import lazily  # noqa: E402
+from compress.core.registry import build_lazy_getattr  # noqa: E402
 
 if TYPE_CHECKING:
     from compress import (
@@ -160,8 +160,8 @@ __all__ = [
     "shrink",
 ]
 
-if not TYPE_CHECKING:  # a type checker sees the imports above, and no other name
-    __getattr__ = lazily(
+if not TYPE_CHECKING:  # type checkers use the imports above
+    __getattr__ = build_lazy_getattr(
         __name__,
         {name: f"{half.__name__}:{name}" for half in (compress, search) for name in half.__all__},
     )

@@ -1,4 +1,4 @@
-"""`python -m paretune`: the command line, as the command `paretune` runs it."""
+"""Entry point of `python -m paretune`, the same as the command `paretune`."""
 
 from search.cli import main
 

@@ -1,7 +1,7 @@
-"""Loads `compress` and `search` from beside this package, whatever else bears these names.
+"""Import of `compress` and `search` from beside this package, despite other modules of these names.
 
-A user's own search.py or compress.py may lie first on the path: in the folder of a script, or in
-the current one of `python -m` and of a notebook.
+A user's own search.py or compress.py may come first on the path: in the folder of a script, or in
+the current folder of `python -m` or a notebook.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ HOME = Path(__file__).parents[1]
 
 
 def load_own_packages() -> None:
-    """Import the packages by their files.
+    """Import the packages by their file paths.
 
     Raises:
-        ImportError: Another module was imported under the name of one.
+        ImportError: Another module was imported under the name of one of the packages.
     """
     for name in ("compress", "search"):
         file = HOME / name / "__init__.py"
-        known = sys.modules.get(name)
-        if known is None and file.is_file():
+        loaded = sys.modules.get(name)
+        if loaded is None and file.is_file():
             spec = importlib.util.spec_from_file_location(
                 name, file, submodule_search_locations=[str(file.parent)]
             )
@@ -30,8 +30,9 @@ def load_own_packages() -> None:
             assert spec.loader is not None
             sys.modules[name] = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(sys.modules[name])
-        elif known is not None and Path(known.__file__ or "").parent != file.parent:
+        elif loaded is not None and Path(loaded.__file__ or "").parent != file.parent:
             raise ImportError(
-                f"paretune must import its own package '{name}'. Received: {known.__file__}, which "
+                f"paretune must import its own package '{name}'. Received: {loaded.__file__}, "
+                "which "
                 "was imported under that name before. Rename that file, or import paretune first."
             )

@@ -1,10 +1,10 @@
-"""paretune's searching half: find efficient architectures, then compress the front."""
+"""The architecture search of paretune: find efficient models, then compress the Pareto front."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compress.core.registry import lazily
+from compress.core.registry import build_lazy_getattr
 
 if TYPE_CHECKING:
     from search.pipeline import run, run_search
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     )
     from search.workers import Workers
 
-_PLACES = {
+_TARGETS = {
     "BudgetOptions": "search.plan:BudgetOptions",
     "FinalOptions": "search.plan:FinalOptions",
     "SearchData": "search.plan:SearchData",
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # a type checker sees the imports above, and no other name
-    __getattr__ = lazily(__name__, _PLACES)
+    __getattr__ = build_lazy_getattr(__name__, _TARGETS)
 
 
 def __dir__() -> list[str]:

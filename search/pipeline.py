@@ -1,7 +1,7 @@
-"""The five steps of architecture search, then compression of the front, then the report.
+"""The pipeline of a run: architecture search, compression of the Pareto front, report.
 
-1. Define the space. 2. Sample. 3. Train and evaluate. 4. Update the strategy (the
-sampler sees every finished trial). 5. Repeat until the budget ends.
+The search has five steps: 1. Define the space. 2. Sample. 3. Train and evaluate. 4. Update the
+sampler, which sees every finished trial. 5. Repeat until the budget ends.
 """
 
 from __future__ import annotations
@@ -17,33 +17,44 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core import credentials, linux
 from compress.core.arguments import check_arguments
-from compress.core.device import gpu_count
+from compress.core.device import count_gpus
 from compress.core.errors import InputError, RunFailed
-from compress.core.faults import explained
+from compress.core.faults import convert_faults
 from compress.core.memory_budget import use_budget
-from compress.data.adapters import name_of
-from compress.data.dataset import shared
-from compress.plan.fields import command_words, fill_open_fields, from_nested
+from compress.data.adapters import infer_name
+from compress.data.dataset import share_dataset
+from compress.plan.fields import build_command_words, fill_open_fields, from_nested
 from compress.plan.keywords import Keywords
 from compress.run.directory import LOG, run_in_own_folder
 from compress.run.origin import write_data_record, write_examples
-from compress.shrinking.case import load_teachers
-from compress.shrinking.files import measure_stage
-from compress.shrinking.job import check_training, logged, preflight, refuse_learnt, told
-from search.engines import Demand, Display, Engine, Order
-from search.engines.jobs import compress_front, search_front, train_finally
+from compress.shrinking.compression_job import load_teachers
+from compress.shrinking.file_evaluation import measure_stage
+from compress.shrinking.job_runner import (
+    check_environment,
+    check_training,
+    open_logs,
+    refuse_trained_validation,
+    resolve_task,
+)
+from search.engines import Display, Engine, PoolSettings, WorkerRequest
+from search.engines.jobs import compress_front, search_front, train_front
 from search.engines.worker import WORKERS_LOCK
 from search.plan import RUN, RUN_SEARCH, BudgetOptions, FinalOptions, SearchPlan
 from search.plan.search import DEFAULT_OBJECTIVES
 from search.plugins import ENGINES, SAMPLERS
 from search.report import SearchReport, render
-from search.spaces import Around
+from search.spaces import SubnetworkSpace
 from search.study import study as studies
-from search.study.checks import check_compression, check_limits, check_past, load_for_space
-from search.study.costs import measure_parts, timed_space
+from search.study.checks import (
+    check_compression,
+    check_data_leakage,
+    check_limits,
+    load_data_for_space,
+)
+from search.study.costs import find_timed_space, measure_parts
 from search.study.directory import SearchFolder
-from search.study.events import keep_artifacts, search_sources
-from search.study.recovery import forget, untried
+from search.study.events import create_log_sources, upload_artifacts
+from search.study.recovery import is_untried, remove_study
 from search.study.storage import open_storage
 from search.study.warm_start import find_sources
 
@@ -53,7 +64,7 @@ if TYPE_CHECKING:
     from search.plan.settings import RunSettings
 
 
-@check_arguments(keywords=("trials", "epochs"), labels="plan", options=RUN_SEARCH)
+@check_arguments(keywords=("trials", "epochs"), label_argument="plan", options=RUN_SEARCH)
 def run_search(
     data: Any = None,
     plan: SearchPlan | None = None,
@@ -65,32 +76,32 @@ def run_search(
     display: Display | None = None,
     **settings: Unpack[RunSettings],
 ) -> SearchReport:
-    """Search architectures and report the front; nothing is compressed.
+    """Search architectures and report the Pareto front, without compression.
 
     Args:
-        data: What `--data` takes (a name, a folder, a file, "package.module:function");
-            (x, y), a stream or a `Dataset`, see `as_dataset`. Default: what the plan names.
-        plan: What is searched; keywords go over it.
-        val: The validation part beside arrays or a stream; default: split off by seed.
-        test: The test part, likewise.
-        groups: What is kept in one part, (n,): persons, recordings; see `as_dataset`.
-        time: What parts are split by, (n,); see `as_dataset`.
-        display: Shows progress.
+        data: A value of `--data` (a name, a folder, a file, "package.module:function"),
+            (x, y), a stream or a `Dataset`, see `as_dataset`. Default: the data of the plan.
+        plan: The plan of the search; keywords override its values.
+        val: The validation part, with arrays or a stream; default: split off by seed.
+        test: The test part, with arrays or a stream; default: split off by seed.
+        groups: Group of each example, (n,), such as persons or recordings. A group is never split
+            between parts; see `as_dataset`.
+        time: Time of each example, (n,), for a split by time; see `as_dataset`.
+        display: Display of the progress.
         **settings: Every option of `paretune search` by its name there: space, trials, epochs,
             max_macs, objectives, out (default `runs/<data>-<space>`), ...
 
     Shapes:
-        x: (n, ...), as models are fed; y: see `as_dataset`.
+        x: (n, ...), as the models take it; y: see `as_dataset`.
 
     Returns:
-        The report. Called again with the same plan (or more trials), the search goes on
-        where it was.
+        The report. A second call with the same plan (or more trials) resumes the search.
 
     Raises:
-        InputError: The plan, the data or the folder break a rule; nothing has been
-            written then.
+        InputError: The plan, the data or the folder break a rule. Nothing has been written
+            in that case.
         RunFailed: No candidate could be trained, or a model of the front could not be
-            compressed (the report is written then).
+            compressed (the report is written in that case).
 
     Example:
         >>> report = run_search(
@@ -100,13 +111,13 @@ def run_search(
         True
 
     Reference:
-        docs/search.md says what each sampler and rule is, and what it was measured to save.
+        docs/search.md describes the samplers and rules, and their measured savings.
     """
     parts = {"val": val, "test": test, "groups": groups, "time": time}
     return _run(RUN_SEARCH, "search", data, plan, parts, display, settings)
 
 
-@check_arguments(keywords=("trials", "epochs"), labels="plan", options=RUN)
+@check_arguments(keywords=("trials", "epochs"), label_argument="plan", options=RUN)
 def run(
     data: Any = None,
     plan: SearchPlan | None = None,
@@ -118,25 +129,25 @@ def run(
     display: Display | None = None,
     **settings: Unpack[RunSettings],
 ) -> SearchReport:
-    """Search, compress the whole front, measure every file and report.
+    """Search architectures, compress the whole Pareto front, measure every file and report.
 
     Args:
-        data: What `--data` takes, arrays, a stream or a `Dataset`; see `run_search`.
-        plan: What is searched and how it is compressed; keywords go over it.
-        val: The validation part beside arrays or a stream; default: split off by seed.
-        test: The test part, likewise.
-        groups: What is kept in one part, (n,): persons, recordings; see `as_dataset`.
-        time: What parts are split by, (n,); see `as_dataset`.
-        display: Shows progress.
+        data: A value of `--data`, arrays, a stream or a `Dataset`; see `run_search`.
+        plan: The plan of the search and of the compression; keywords override its values.
+        val: The validation part, with arrays or a stream; default: split off by seed.
+        test: The test part, with arrays or a stream; default: split off by seed.
+        groups: Group of each example, (n,), such as persons or recordings. A group is never split
+            between parts; see `as_dataset`.
+        time: Time of each example, (n,), for a split by time; see `as_dataset`.
+        display: Display of the progress.
         **settings: Every option of `paretune run` by its name there: space, trials, max_macs,
             channels, sparsity, formats, out, ...
 
     Shapes:
-        x: (n, ...), as models are fed; y: see `as_dataset`.
+        x: (n, ...), as the models take it; y: see `as_dataset`.
 
     Returns:
-        The report. Called again with the same plan (or more trials), the run goes on where it
-        was.
+        The report. A second call with the same plan (or more trials) resumes the run.
 
     Raises:
         InputError, RunFailed: See `run_search`.
@@ -165,17 +176,21 @@ def _run(
     display: Display | None,
     settings: Mapping[str, Any],
 ) -> SearchReport:
-    """Put a call's data and keywords into a plan, and carry it out."""
+    """Merge the data and keywords of a call into a plan, and execute it."""
     if isinstance(data, SearchPlan):
         raise InputError(
             f"{command}() must be given a plan by its keyword. Received: a plan as data. Write "
             "plan=."
         )
-    plan = keywords.over(plan or SearchPlan(), settings)
-    given: dict[str, Any] | None = None
+    plan = keywords.apply_to(plan or SearchPlan(), settings)
+    dataset_arguments: dict[str, Any] | None = None
     if data is not None and not isinstance(data, (str, Path)):
-        given = {"data": data, **parts, **keywords.sorted(settings).get("data", {})}
-        data = name_of(data)
+        dataset_arguments = {
+            "data": data,
+            **parts,
+            **keywords.sort_by_section(settings).get("data", {}),
+        }
+        data = infer_name(data)
     elif any(part is not None for part in parts.values()):
         raise InputError(
             "val, test, groups and time must come with arrays or a stream. Received: data by name "
@@ -186,32 +201,41 @@ def _run(
         plan = replace(plan, data=replace(plan.data, source=str(data)))
     with use_budget(plan.memory):
 
-        def work(out: Path) -> SearchReport:
+        def execute(out: Path) -> SearchReport:
             folder = SearchFolder(out)
-            with folder.dropping_refused():
-                own = begun_with(plan, folder)
+            with folder.drop_if_refused():
+                restored_plan = restore_plan(plan, folder)
                 if plan.out is None and folder.plan_path.exists():
-                    folder.check(command, own, untried=partial(untried, folder))
-                return _carried_out(own, folder, command, display or Display(), given)
+                    folder.check_claim(
+                        command, restored_plan, is_untried=partial(is_untried, folder)
+                    )
+                return _execute_plan(
+                    restored_plan, folder, command, display or Display(), dataset_arguments
+                )
 
-        return run_in_own_folder(plan.out, default_folder(plan), work)
+        return run_in_own_folder(plan.out, build_default_folder(plan), execute)
 
 
-def default_folder(plan: SearchPlan) -> str:
-    """Return the folder of a run that names none, without a number: by its data and space."""
+def build_default_folder(plan: SearchPlan) -> str:
+    """Return the default folder of a run, named after its data and space, without a number."""
     source = plan.data.source
-    known = Path(source).exists()
-    name = Path(source).resolve().stem if known else re.sub("[:/]", "-", source)
+    exists = Path(source).exists()
+    name = Path(source).resolve().stem if exists else re.sub("[:/]", "-", source)
     kind, _, rest = plan.search.space.partition(":")
-    # of a model's path the name says enough
+    # the name of a model file identifies it well enough
     words = [name, kind, Path(rest).stem if kind == "around" else rest]
     return f"runs/{'-'.join(filter(None, words))}"
 
 
-def begun_with(plan: SearchPlan, folder: SearchFolder) -> SearchPlan:
-    """Return the plan with its sampler by name: an existing run is resumed as it began.
+def restore_plan(plan: SearchPlan, folder: SearchFolder) -> SearchPlan:
+    """Return the plan with the name of its sampler and the stored settings of an existing run.
 
-    What the plan leaves open stays what it was: the metric, say, and how channels are ranked.
+    Fields that the plan leaves open, such as the metric or the channel criterion, keep the values
+    with which the run was started.
+
+    Args:
+        plan: The plan of the command.
+        folder: The folder of the run, which may be new.
     """
     objectives = plan.search.objectives
     if folder.plan_path.exists():
@@ -219,99 +243,104 @@ def begun_with(plan: SearchPlan, folder: SearchFolder) -> SearchPlan:
         plan = fill_open_fields(plan, stored)
         if objectives == DEFAULT_OBJECTIVES:
             objectives = stored.search.objectives
-    search = replace(plan.search, sampler=plan.search.strategy, objectives=objectives)
+    search = replace(plan.search, sampler=plan.search.sampler_name, objectives=objectives)
     return replace(plan, search=search)
 
 
-def _carried_out(
+def _execute_plan(
     plan: SearchPlan,
     folder: SearchFolder,
     command: str,
     display: Display,
-    given: Mapping[str, Any] | None,
+    dataset_arguments: Mapping[str, Any] | None,
 ) -> SearchReport:
-    space = plan.search.made_space
-    around = [space.path] if isinstance(space, Around) else []
-    preflight(plan, folder, around, data=given is None, files=command == "run")
+    space = plan.search.resolved_space
+    model_files = [space.path] if isinstance(space, SubnetworkSpace) else []
+    check_environment(
+        plan, folder, model_files, data=dataset_arguments is None, files=command == "run"
+    )
     if command == "run" and plan.final_models == 0:
         raise InputError(
             "final_models must be at least 1 in paretune run, which compresses them. Received: 0. "
             "paretune search ends with the front."
         )
-    SAMPLERS.require_installed(plan.search.strategy)
+    SAMPLERS.require_installed(plan.search.sampler_name)
     ENGINES.require_installed(plan.engine.name)
     engine: Engine = ENGINES[plan.engine.name]
-    demand = Demand.of(plan)
+    request = WorkerRequest.from_plan(plan)
     if plan.search.replay:
         studies.read_replay(plan.search.replay)
-    if around:
-        # before the model starts TensorFlow, which then stays as it is
-        gpu_count(plan.device)
-    data = load_for_space(plan, space, given)
+    if model_files:
+        # GPUs must be counted before the model starts TensorFlow, which fixes its devices
+        count_gpus(plan.device)
+    data = load_data_for_space(plan, space, dataset_arguments)
     if data.compiled:
         raise InputError(
-            "A search must be judged by a task of its own: its workers know no compiled model. "
+            "A search must be evaluated with a task of its own: its workers know no compiled "
+            "model. "
             f"Received: task {plan.data.task}. Give --task."
         )
-    plan = told(plan, data)
+    plan = resolve_task(plan, data)
     if plan.search.objectives == DEFAULT_OBJECTIVES and "accuracy" not in data.task.qualities:
         objectives = (data.task.qualities[0], *DEFAULT_OBJECTIVES[1:])
         plan = replace(plan, search=replace(plan.search, objectives=objectives))
     find_sources(plan.search.warm_start, plan.search.space, plan.search.objectives, data)
-    # before teachers start TensorFlow
-    crew = engine.crew(demand)
+    # workers must be allocated before teachers start TensorFlow
+    workers = engine.allocate_workers(request)
     space.check(data)
-    quality = plan.search.objectives[0]
-    if quality not in data.task.qualities:
+    metric = plan.search.objectives[0]
+    if metric not in data.task.qualities:
         raise InputError(
             f"objectives must begin with a quality of the {data.kind} task: "
-            f"{', '.join(data.task.qualities)}. Received: {quality}."
+            f"{', '.join(data.task.qualities)}. Received: {metric}."
         )
-    past = check_past(plan, data, space)
+    provenance = check_data_leakage(plan, data, space)
     if plan.shrink_to is not None:
-        refuse_learnt(past.val_learnt)
+        refuse_trained_validation(provenance.trained_on_validation)
     check_training(plan, data)
     teachers = load_teachers(plan.distill.teacher.files, data, plan)
     if command == "run":
         check_compression(plan, data, [teacher.model for teacher in teachers])
     check_limits(plan, data)
-    threads = crew.threads
-    shown = _shown_commands(plan, command, folder, threads)
+    threads = workers.threads
+    commands = _format_commands(plan, command, folder, threads)
     facts = {"data": data.fingerprint(), **space.facts()}
-    blank = partial(untried, folder)
-    folder.check(command, plan, facts, blank)
+    is_blank = partial(is_untried, folder)
+    folder.check_claim(command, plan, facts, is_blank)
     if plan.search.storage:
         open_storage(plan.search.storage, "storage")
-    folder.claim(command, plan, facts, shown, blank, partial(forget, folder))
-    logs = logged(plan, folder, search_sources(folder))
-    with explained(), folder.locked(), folder.logging(), logs:
+    folder.claim(command, plan, facts, commands, is_blank, partial(remove_study, folder))
+    logs = open_logs(plan, folder, create_log_sources(folder))
+    with convert_faults(), folder.hold_lock(), folder.log_to_file(), logs:
         write_data_record(folder, data)
-        write_examples(folder, data, past.before, plan.distill.teacher.files)
+        write_examples(folder, data, provenance.initial_models, plan.distill.teacher.files)
         LOG.info(
             "runs on %s: %d worker process(es) of %d thread(s); folder %s",
-            crew.place, crew.count, threads, folder.path,
+            workers.location, workers.count, threads, folder.path,
         )  # fmt: skip
-        _wait_for_orphans(folder, needed=not engine.remote)
-        folder.clear()
-        if timed_space(plan.search):
-            display.phase("Timing layers", 0, 1, steps=True)
-            # while no worker keeps the processor busy
-            measure_parts(plan.search, folder, lambda text, share: display.worker(0, text, share))
+        _wait_for_orphans(folder, fail_on_timeout=not engine.remote)
+        folder.remove_half_written()
+        if find_timed_space(plan.search):
+            display.start_phase("Timing layers", 0, 1, is_stepwise=True)
+            # latencies must be measured while no worker uses the processor
+            measure_parts(
+                plan.search, folder, lambda text, share: display.update_worker(0, text, share)
+            )
             display.advance(1, 1)
-        private = credentials.environment(plan.search.storage)
-        if private:
+        environment = credentials.build_environment(plan.search.storage)
+        if environment:
             LOG.info(
                 "the storage's password is kept nowhere: to go on later, give it again, best in %s",
-                credentials.PASSWORD,
+                credentials.PASSWORD_VARIABLE,
             )
-        # what has no name cannot be loaded by workers; what a model's head tells of a file is
-        # not looked for again; other machines have no such file
-        least = 0 if given is not None or around or engine.remote else None
+        # data are shared whatever their size where workers cannot load them by name: data from
+        # Python, data whose labels were inferred from a model, data on another machine
+        least_bytes = 0 if dataset_arguments is not None or model_files or engine.remote else None
         with (
-            shared(data, folder.shared, least_bytes=least) as (data, unshared),
-            engine.pool(Order(folder, demand, crew, private)) as pool,
+            share_dataset(data, folder.shared, min_bytes=least_bytes) as (data, unshared),
+            engine.open_pool(PoolSettings(folder, request, workers, environment)) as pool,
         ):
-            if unshared and given is not None:
+            if unshared and dataset_arguments is not None:
                 raise RunFailed(
                     f"Data that were handed over must be written for the workers: {unshared}."
                 )
@@ -319,19 +348,24 @@ def _carried_out(
                 LOG.info("each worker loads the data for itself: %s", unshared)
             search_front(folder, plan, data, pool, display)
             if plan.final_epochs:
-                train_finally(folder, plan, pool, display)
-            # shown commands name the threads: sums in another order are other sums
-            same = replace(plan, threads=threads)
-            failures = compress_front(folder, same, pool, display, past) if command == "run" else []
-        folder.clear()  # of workers that were killed on the way
+                train_front(folder, plan, pool, display)
+            # the number of threads changes the order of summation and so the results, and is
+            # therefore part of the shown commands
+            threaded_plan = replace(plan, threads=threads)
+            failures = (
+                compress_front(folder, threaded_plan, pool, display, provenance)
+                if command == "run"
+                else []
+            )
+        folder.remove_half_written()  # files of workers that were killed
         if command == "run":
-            display.phase("Measuring latency", 0, 1, steps=True)
-            measure_stage(folder, plan, lambda text, share: display.worker(0, text, share))
+            display.start_phase("Measuring latency", 0, 1, is_stepwise=True)
+            measure_stage(folder, plan, lambda text, share: display.update_worker(0, text, share))
             display.advance(1, 1)
         report = render(folder.path)
-        try:  # for Optuna's dashboard; a run is complete without that
-            keep_artifacts(studies.open_study(folder, plan), folder)
-        except Exception as error:  # of a storage, of a disk
+        try:  # artifacts are for Optuna's dashboard; a run is complete without them
+            upload_artifacts(studies.open_study(folder, plan), folder)
+        except Exception as error:  # errors of the storage or the disk
             LOG.info("note: the study got no artifacts: %s: %s", type(error).__name__, error)
         LOG.info("report: %s", folder.path / "report.html")
     if failures:
@@ -342,32 +376,35 @@ def _carried_out(
     return report
 
 
-def _shown_commands(
+def _format_commands(
     plan: SearchPlan, command: str, folder: SearchFolder, threads: int
 ) -> dict[str, str]:
-    words = command_words(plan)
-    # one candidate alone: nothing to start from, nothing to stop it, nothing after it
+    words = build_command_words(plan)
+    # the plan of one candidate alone: no warm start, no early stopping, no final training
     search = replace(plan.search, trials=1, replay=None, workers=1, warm_start=())
-    final = FinalOptions(models=0) if search.no_train else FinalOptions()
-    one = replace(plan, search=search, threads=threads, budget=BudgetOptions(), final=final)
-    again = ["paretune", "search", "--replay", f"{folder.candidates}/{{id}}.json"]
+    final_options = FinalOptions(models=0) if search.no_train else FinalOptions()
+    single_plan = replace(
+        plan, search=search, threads=threads, budget=BudgetOptions(), final=final_options
+    )
+    replay_words = ["paretune", "search", "--replay", f"{folder.candidates}/{{id}}.json"]
     return {
         "command": shlex.join(["paretune", command, *words]),
-        "replay": shlex.join([*again, *command_words(one)]),
+        "replay": shlex.join([*replay_words, *build_command_words(single_plan)]),
     }
 
 
-def _wait_for_orphans(folder: SearchFolder, *, needed: bool) -> None:
+def _wait_for_orphans(folder: SearchFolder, *, fail_on_timeout: bool) -> None:
     """Wait until the workers of a killed run have ended (they end with their parent).
 
     Args:
-        folder: The run's.
-        needed: Fail where they do not. Those of other machines are given up without that.
+        folder: The folder of the run.
+        fail_on_timeout: Raise an error if they have not ended after 30 seconds. Workers on other
+            machines are abandoned instead.
     """
     deadline = time.monotonic() + 30
     while linux.is_shared(folder.path / WORKERS_LOCK):
         if time.monotonic() > deadline:
-            if not needed:
+            if not fail_on_timeout:
                 LOG.info("workers of an earlier run still run somewhere: they are given up")
                 return
             raise RunFailed(f"Workers of an earlier run still use '{folder.path}'. End them first.")

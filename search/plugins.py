@@ -1,6 +1,6 @@
-"""The tables of what can be added to `search`: spaces, samplers and engines.
+"""Registries of the search: spaces, samplers and engines.
 
-See `compress.plugins`, which has those of `compress`.
+`compress.plugins` holds the registries of `compress`.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ SPACES: Registry[Any] = Registry(
         "resnet": "search.spaces.resnet:SPACE",
     },
 )
-"""`search.spaces.Space`; `search.spaces.space_for` also takes around:model.keras and functions."""
+"""Instances of `search.spaces.Space`. `search.spaces.resolve_space` also accepts around:FILE and
+functions."""
 
 SAMPLERS: Registry[Any] = Registry(
     "sampler",
     {
         "random": "optuna.samplers:RandomSampler",
         "grid": "search.samplers.grid:GridSampler",
-        "qmc": "search.samplers._optuna:qmc",
+        "qmc": "search.samplers._optuna:create_qmc_sampler",
         "greedy": "search.samplers.greedy:GreedySampler",
         "evolution": "search.samplers.evolution:EvolutionSampler",
-        "nsga2": "search.samplers._optuna:nsga2",
-        "nsga3": "search.samplers._optuna:nsga3",
-        "tpe": "search.samplers._optuna:tpe",
+        "nsga2": "search.samplers._optuna:create_nsga2_sampler",
+        "nsga3": "search.samplers._optuna:create_nsga3_sampler",
+        "tpe": "search.samplers._optuna:create_tpe_sampler",
         "pareto": "search.samplers.pareto:ParetoSampler",
     },
     removed={
@@ -38,7 +39,7 @@ SAMPLERS: Registry[Any] = Registry(
         "'pareto', the default, or 'tpe'.",
     },
 )
-"""`make(seed) -> optuna.samplers.BaseSampler`, for several objectives."""
+"""Callables `(seed) -> optuna.samplers.BaseSampler` that support several objectives."""
 
 ENGINES: Registry[Any] = Registry(
     "engine",
@@ -47,4 +48,4 @@ ENGINES: Registry[Any] = Registry(
         "ray": Entry("search.engines.ray.engine:ENGINE", ("ray",)),
     },
 )
-"""`search.engines.Engine`: where workers run."""
+"""Instances of `search.engines.Engine`, which start the workers."""

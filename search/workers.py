@@ -1,4 +1,4 @@
-"""Worker processes that train the nets of a `shrink` beside each other, here or on a cluster."""
+"""Worker processes that train the models of a `shrink` in parallel, locally or on a cluster."""
 
 from __future__ import annotations
 
@@ -7,39 +7,49 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from compress.core.device import gpu_count
+from compress.core.device import count_gpus
 from compress.core.errors import InputError, ParetuneError, RunFailed, TrainingDiverged
-from compress.core.quantities import parse_whole_number
-from compress.data.dataset import files_of, shared
+from compress.core.quantities import parse_integer
+from compress.data.dataset import list_shared_files, share_dataset
 from compress.plan.shrink import ShrinkPlan
 from compress.run.directory import LOG
-from compress.shrinking.case import Case
-from compress.shrinking.net import ShrinkFolder
-from search.engines import Crew, Demand, Display, Engine, Job, JobQueue, Order, messages
+from compress.shrinking.candidate import ShrinkFolder
+from compress.shrinking.compression_job import CompressionJob
+from search.engines import (
+    Display,
+    Engine,
+    Job,
+    JobQueue,
+    PoolSettings,
+    WorkerRequest,
+    WorkerSpec,
+    messages,
+)
 from search.engines.pool import Pool
-from search.plan.search import LOCAL, EngineOptions
+from search.plan.search import LOCAL_ENGINE, EngineOptions
 from search.plugins import ENGINES
 from search.study.directory import SearchFolder
 
-MOST_NETS = 8
-"""So many are trained at the same time where nobody says how many, and there is room."""
+MAX_PARALLEL = 8
+"""Default for the largest number of models that are trained in parallel."""
 
 
 @dataclass(eq=False)
 class Workers:
-    """Worker processes for the nets of a `shrink`: of this machine, or of a Ray cluster.
+    """Worker processes that train the models of a `shrink`, on this machine or on a Ray cluster.
 
-    Choosing, repairing and timing stay in the process that calls: times of one machine alone can
-    be compared. Nets, models and files lie in `out`, which all workers must see.
+    Channel selection, reconstruction and latency measurements stay in the calling process:
+    latencies can only be compared when they come from one machine. Models and files lie in `out`,
+    which all workers must be able to read and write.
 
     Args:
-        count: How many; None: as many as there is room for, 8 at most.
+        count: Number of workers, 1 to 1024; None: as many as there is room for, 8 at most.
         engine: "local" or "ray".
-        address: Of the Ray cluster: host:port, ray://host:port, "auto" or "local".
-        cpus_per_worker: Cores that a worker takes of the cluster; default: threads, or 1.
-        gpus_per_worker: GPUs that a worker takes of the cluster, in [0, 1]; default: 1 where the
+        address: Address of the Ray cluster: host:port, ray://host:port, "auto" or "local".
+        cpus_per_worker: Cores of the cluster per worker; default: threads, or 1.
+        gpus_per_worker: GPUs of the cluster per worker, in [0, 1]; default: 1 where the
             cluster has GPUs, else 0.
-        display: Shows what workers do.
+        display: Display of the workers' progress.
 
     Raises:
         InputError: A value breaks a rule.
@@ -51,147 +61,162 @@ class Workers:
     """
 
     count: int | None = None
-    engine: str = LOCAL
+    engine: str = LOCAL_ENGINE
     address: str = "auto"
     cpus_per_worker: int | None = None
     gpus_per_worker: float | None = None
     display: Display = field(default_factory=Display)
-    _crew: Crew | None = field(default=None, init=False)
+    _spec: WorkerSpec | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if self.count is not None:
-            self.count = parse_whole_number(self.count, "workers", least=1, most=1024)
+            self.count = parse_integer(self.count, "workers", least=1, most=1024)
         self._options = EngineOptions(
             self.engine, self.address, self.cpus_per_worker, self.gpus_per_worker
         )
 
     def check(self, plan: ShrinkPlan) -> None:
-        """See `compress.shrinking.workshop.Crew.check`."""
-        if self.engine == LOCAL and gpu_count(plan.device):
+        """See `compress.shrinking.candidate_builder.TrainerPool.check`."""
+        if self.engine == LOCAL_ENGINE and count_gpus(plan.device):
             raise InputError(
                 "workers must be of a Ray cluster where nets are trained on a GPU: this machine's "
                 "own is taken by the process that repairs and judges. Received: engine local. "
                 "Leave workers out, or give engine ray."
             )
         ENGINES.require_installed(self.engine)
-        self._crew = ENGINES[self.engine].crew(self._demand(plan))
+        self._spec = ENGINES[self.engine].allocate_workers(self._build_request(plan))
 
-    def _demand(self, plan: ShrinkPlan) -> Demand:
-        return Demand(
-            self._options, self.count, MOST_NETS, plan.threads, plan.device,
+    def _build_request(self, plan: ShrinkPlan) -> WorkerRequest:
+        return WorkerRequest(
+            self._options, self.count, MAX_PARALLEL, plan.threads, plan.device,
             "a model to shrink",
         )  # fmt: skip
 
     @contextlib.contextmanager
-    def at_work(self, case: Case, folder: ShrinkFolder, handed_over: bool) -> Iterator[NetTrainers]:
-        """See `compress.shrinking.workshop.Crew.at_work`."""
-        crew = self._crew
-        assert crew is not None, "it was checked"
-        data = case.work.data
+    def open_trainers(
+        self, job: CompressionJob, folder: ShrinkFolder, handed_over: bool
+    ) -> Iterator[ShrinkTrainers]:
+        """See `compress.shrinking.candidate_builder.TrainerPool.open_trainers`."""
+        spec = self._spec
+        assert spec is not None, "it was checked"
+        data = job.context.data
         if data.compiled:
             raise InputError(
-                "Nets that workers train must be judged by a task of their own: they know no "
-                f"compiled model. Received: task {case.plan.data.task}. Give a task, or leave "
+                "Nets that workers train must be evaluated with a task of their own: they know no "
+                f"compiled model. Received: task {job.plan.data.task}. Give a task, or leave "
                 "workers out."
             )
-        own = SearchFolder(folder.path)
-        LOG.info("nets are trained on %s: %d worker(s)", crew.place, crew.count)
-        # weights of several outputs' losses stand in no file of the data
-        several = bool(data.outputs)
+        search_folder = SearchFolder(folder.path)
+        LOG.info("nets are trained on %s: %d worker(s)", spec.location, spec.count)
+        # the files of the data do not store the loss weights of several outputs
+        has_loss_weights = bool(data.outputs)
         engine: Engine = ENGINES[self.engine]
-        least = 0 if handed_over or engine.remote or several else None
-        order = Order(own, self._demand(case.plan), crew)
+        least_bytes = 0 if handed_over or engine.remote or has_loss_weights else None
+        order = PoolSettings(search_folder, self._build_request(job.plan), spec)
         with (
-            shared(data, own.shared, least_bytes=least) as (_, unshared),
-            engine.pool(order) as pool,
+            share_dataset(data, search_folder.shared, min_bytes=least_bytes) as (_, unshared),
+            engine.open_pool(order) as pool,
         ):
-            if handed_over and not files_of(own.shared):
+            if handed_over and not list_shared_files(search_folder.shared):
                 raise RunFailed(
                     "Data that were handed over must be written for the workers: "
                     f"{unshared or 'they are no arrays'}. Name them (--data), or leave workers out."
                 )
-            yield NetTrainers(case, folder, pool, crew.count, self.display)
+            yield ShrinkTrainers(job, folder, pool, spec.count, self.display)
 
 
 @dataclass(frozen=True)
-class NetTrainers(Display):
-    """Trainers of nets; see `compress.shrinking.workshop.Trainers`.
+class ShrinkTrainers(Display):
+    """Trainers of candidate models; see `compress.shrinking.candidate_builder.Trainers`.
 
-    They are shown behind the process that has called them: its own line is the first.
+    The workers are shown below the calling process, which has the first line of the display.
 
     Attributes:
-        case: The model.
-        folder: Where nets lie.
-        pool: The workers.
-        places: How many.
-        display: Shows what they do.
+        job: The compression job of the original model.
+        folder: Folder of the candidate models.
+        pool: The pool of workers.
+        max_parallel: Number of models that are trained in parallel.
+        display: Display of the workers' progress.
     """
 
-    case: Case
+    job: CompressionJob
     folder: ShrinkFolder
     pool: Pool
-    places: int
+    max_parallel: int
     display: Display
 
-    def trained(self, wanted: Mapping[str, int]) -> Mapping[str, ParetuneError]:
-        """See `compress.shrinking.workshop.Trainers.trained`."""
-        if not wanted:
+    def train(self, epochs_by_name: Mapping[str, int]) -> Mapping[str, ParetuneError]:
+        """See `compress.shrinking.candidate_builder.Trainers.train`."""
+        if not epochs_by_name:
             return {}
-        handler = NetJobs(self.case, self.folder, wanted, self)
-        self.pool.run(handler)
-        return handler.errors
+        jobs = ShrinkJobs(self.job, self.folder, epochs_by_name, self)
+        self.pool.run(jobs)
+        return jobs.errors
 
-    def worker(self, index: int, text: str, share: float) -> None:
-        """See `Display.worker`."""
-        self.display.worker(index + 1, text, share)
+    def update_worker(self, index: int, text: str, share: float) -> None:
+        """See `Display.update_worker`."""
+        self.display.update_worker(index + 1, text, share)
 
 
-class NetJobs(JobQueue):
-    """Nets to train, largest first, and the error of each that was not trained.
+class ShrinkJobs(JobQueue):
+    """Training jobs for candidate models, largest first, and the errors of those that failed.
 
     Args:
-        case: The model.
-        folder: Where nets lie.
-        wanted: Epochs by the net's name.
-        display: Shows progress.
+        compression_job: The compression job of the original model.
+        folder: Folder of the candidate models.
+        epochs_by_name: Number of epochs by model name.
+        display: Display of the progress.
     """
 
     def __init__(
-        self, case: Case, folder: ShrinkFolder, wanted: Mapping[str, int], display: Display
+        self,
+        compression_job: CompressionJob,
+        folder: ShrinkFolder,
+        epochs_by_name: Mapping[str, int],
+        display: Display,
     ) -> None:
         self.errors: dict[str, ParetuneError] = {}
-        self._case, self._folder = case, folder
-        # largest first: the last jobs to end are then short, and no worker idles for long
-        ordered = sorted(wanted, key=lambda name: -folder.known_net(name).share)
-        # a model that lies in no file has been put beside its results by now
-        alone = case.plan.distill.teacher.automatic
-        teachers = [case.path] if alone else [item.path for item in case.teachers]
+        self._compression_job, self._folder = compression_job, folder
+        # with the largest first, the last jobs are short and no worker idles for long
+        names = sorted(epochs_by_name, key=lambda name: -folder.load_candidate(name).share)
+        # a model given as an object has been saved in the folder of the run by now
+        is_self_distilled = compression_job.plan.distill.teacher.automatic
+        teachers = (
+            [compression_job.path]
+            if is_self_distilled
+            else [item.path for item in compression_job.teachers]
+        )
         jobs = [
             {
-                "kind": messages.NET,
+                "kind": messages.MODEL,
                 "name": name,
-                "epochs": wanted[name],
-                "file": str(case.path.absolute()),
+                "epochs": epochs_by_name[name],
+                "file": str(compression_job.path.absolute()),
                 "teachers": [str(path.resolve()) for path in teachers],
             }
-            for name in ordered
+            for name in names
         ]
         super().__init__(display, jobs)
 
     def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Show progress, of the worker and of all."""
+        """Show the progress of the worker and of all jobs."""
         super().on_message(worker, job, message)
-        self._case.work.progress(f"training {self.total} net(s)", self.done / self.total)
+        self._compression_job.context.on_progress(
+            f"training {self.total} net(s)", self.done / self.total
+        )
 
-    def _say(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        net, metric = self._folder.known_net(job["name"]), self._case.work.data.task.qualities[0]
+    def _log_result(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        candidate, metric = (
+            self._folder.load_candidate(job["name"]),
+            self._compression_job.context.data.task.qualities[0],
+        )
         LOG.info(
             "net %s: trained by worker %d for %d epochs; best validation %s %.4f",
-            net.name, worker, net.epochs, metric, net.best(metric),
+            candidate.name, worker, candidate.epochs, metric, candidate.get_best(metric),
         )  # fmt: skip
 
-    def _fail(self, job: Job, reason: str, diverged: bool = False) -> None:
-        kind = TrainingDiverged if diverged else RunFailed
-        error = kind(f"Net '{job['name']}' was not trained: {reason}")
+    def _record_failure(self, job: Job, reason: str, has_diverged: bool = False) -> None:
+        error_class = TrainingDiverged if has_diverged else RunFailed
+        error = error_class(f"Net '{job['name']}' was not trained: {reason}")
         self.errors[job["name"]] = error
         LOG.info("note: %s", error)

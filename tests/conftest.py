@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# before anything imports gRPC: see `search.study.storage.without_fork_support`
+# before anything imports gRPC: see `search.study.storage.disable_fork_support`
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import numpy as np
@@ -35,10 +35,10 @@ def digits() -> Dataset:
 
 @pytest.fixture(scope="session")
 def cpu() -> Device:
-    from compress.core.device import quiet_tensorflow, setup
+    from compress.core.device import setup_device, silence_tensorflow
 
-    quiet_tensorflow()
-    return setup("cpu")
+    silence_tensorflow()
+    return setup_device("cpu")
 
 
 @pytest.fixture

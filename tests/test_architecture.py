@@ -91,7 +91,7 @@ def test_one_module_touches_keras_s_private_api_and_one_optuna_s() -> None:
         for path in [*ROOT.glob("compress/**/*.py"), *ROOT.glob("search/**/*.py")]
     }
     assert found.pop(OPTUNA) == {"_storage", "_study_id", "_trial_id", "_to_proto_trial"}
-    inside = found.pop("compress/model/internals.py")
+    inside = found.pop("compress/model/keras_internals.py")
     assert {path: names for path, names in found.items() if names} == {}
     assert {"_flatten_layers", "_keras_history", "_inbound_nodes"} < inside
     assert any(name.startswith("keras.src") for name in inside)
@@ -117,9 +117,9 @@ after = dict(os.environ)
 early = "tensorflow" in sys.modules
 import tensorflow as tf
 if {use_bridge}:
-    from compress.prune.weights.schedules import schedule_from
+    from compress.prune.weights.schedules import build_schedule
     config = dict(target_sparsity=0.8, begin_step=0, end_step=10, frequency=1)
-    schedule_from(dict(class_name="ConstantSparsity", config=config))
+    build_schedule(dict(class_name="ConstantSparsity", config=config))
     assert "tensorflow_model_optimization" in sys.modules
 print(json.dumps([before == after, early, "TF_USE_LEGACY_KERAS" in os.environ,
                   tf.keras.__version__ if hasattr(tf.keras, "__version__") else "2",
@@ -138,7 +138,7 @@ print(json.dumps([before == after, early, "TF_USE_LEGACY_KERAS" in os.environ,
 
 def test_only_three_modules_call_the_system() -> None:
     """What Linux alone offers is called in three modules of `compress.core`."""
-    allowed = {"linux", "processes", "lifeline"}
+    allowed = {"linux", "processes", "parent_watch"}
     modules = {"fcntl", "resource", "select", "pwd"}
     names = {
         "fork", "killpg", "setsid", "waitpid", "sysconf", "sched_getaffinity", "uname",

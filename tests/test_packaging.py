@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from compress.core.interpreter import EXTRAS
+from compress.core.module_loading import INSTALL_TARGETS
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +54,7 @@ def test_the_table_of_extras_is_what_there_is(project: dict[str, Any]) -> None:
 
 
 def test_what_to_install_for_a_package_brings_it(project: dict[str, Any]) -> None:
-    for package, what in EXTRAS.items():
+    for package, what in INSTALL_TARGETS.items():
         (extra,) = re.findall(r"^'paretune\[(\w+)\]'$", what)
         brought = map(named, project["optional-dependencies"][extra])
         # of MLflow the part without a server is enough

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from compress import plugins
 from compress.core.errors import InputError
-from compress.core.interpreter import module_environment
+from compress.core.module_loading import build_module_environment
 from compress.plan import ChannelOptions, DistillOptions, Plan
 from compress.plan.bench import BenchPlan
 from compress.plan.fields import from_flat, to_nested
@@ -85,7 +85,7 @@ class Means(FeatureLoss):
 
 
 class Graded(MultiClass):
-    """Classes, judged by the mean recall under a name of its own."""
+    """Classes, evaluated with the mean recall under a name of its own."""
 
     name = "graded"
     qualities = ("grade", "accuracy")
@@ -236,7 +236,7 @@ def test_a_plan_that_another_process_reads_brings_its_modules(folder: Path) -> N
     )
     done = subprocess.run(
         [sys.executable, "-P", "-c", script], capture_output=True, text=True, cwd=folder,
-        env=module_environment(), check=True,
+        env=build_module_environment(), check=True,
     )  # fmt: skip
     assert done.stdout == "First\n"
 
@@ -263,7 +263,7 @@ def test_compress_with_names_of_the_users_own(folder: Path) -> None:
     assert "Mine 1.0" in (folder / "out" / "latency-mine.json").read_text()
     assert json.loads((folder / "out" / "data.json").read_text())["task"] == "graded"
     assert "Grade" in done.stdout
-    # the same command goes on, and the report renders again
+    # the same command continues, and the report renders again
     assert paretune(*words).exit_code == 0
     assert paretune("report", "out", "--plugins", "mine").exit_code == 0
 
@@ -306,15 +306,15 @@ def test_a_space_and_a_sampler_in_python(folder: Path) -> None:
     import optuna
 
     from compress import load_data
-    from search.spaces import space_for
-    from search.study.study import sampler_for
+    from search.spaces import resolve_space
+    from search.study.study import create_sampler
 
     SearchPlan(plugins=["mine"])
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(directions=["maximize", "minimize"])
-    study.sampler = sampler_for("first", 0, 0)
+    study.sampler = create_sampler("first", 0, 0)
     trial = study.ask()
-    model = space_for("tiny").build(trial, load_data("corners"))
+    model = resolve_space("tiny").build(trial, load_data("corners"))
     # the fewest layers of the narrowest width
     assert (trial.params["layers"], trial.params["layer1.width"]) == (1, 16)
     assert model.output_shape == (None, 4)

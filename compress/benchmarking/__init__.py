@@ -1,9 +1,9 @@
-"""Benchmarks: `bench` times models and files against each other, runtime by runtime.
+"""Benchmarks: `bench` measures the latency of models and files against each other.
 
-`profiled` measures each layer's share of an inference by ONNX Runtime's own profiler: LiteRT's
-Python package has none. ONNX Runtime runs a convolution or dense layer with the normalization and
-activation behind it as one kernel, named by the last of them. Its time counts for the layer with
-the weights.
+`profile_layers` measures each layer's share of an inference with ONNX Runtime's profiler, because
+LiteRT's Python package has none. ONNX Runtime fuses a convolution or dense layer with the
+normalization and activation behind it, and names the kernel after the last of them. The time of
+such a kernel counts for the layer with the weights.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from compress.benchmarking.models import (
     FILE,
     BenchModel,
     ModelOrFile,
-    Prepared,
+    PreparedFile,
     Skipped,
-    models_of,
-    prepare,
-    require_a_runtime,
+    collect_models,
+    prepare_models,
+    require_runtime,
 )
-from compress.benchmarking.result import BenchResult, Timed, key_of, write_result
+from compress.benchmarking.result import BenchResult, Timing, build_key, write_result
 from compress.core.arguments import check_arguments
-from compress.core.atomic_files import new_folder
+from compress.core.atomic_files import create_folder
 from compress.core.errors import InputError
-from compress.exporting.traced import path_of
+from compress.exporting.tracing import find_layer_path
 from compress.measure import Entry, time_entries
-from compress.measure.rules import rule_of
+from compress.measure.rules import find_rule
 from compress.measure.runtimes.onnx import RUNTIME
-from compress.model.kinds import bytes_of
+from compress.model.file_formats import count_file_bytes
 from compress.model.program import Node
-from compress.model.recording import record
+from compress.model.recording import record_program
 from compress.plan.bench import BenchPlan
 from compress.plan.keywords import BENCH
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from compress.plan.settings import BenchSettings
 
-__all__ = ["BenchPlan", "BenchResult", "Skipped", "BenchModel", "Timed", "bench"]
+__all__ = ["BenchPlan", "BenchResult", "Skipped", "BenchModel", "Timing", "bench"]
 
 
 @check_arguments(options=BENCH)
@@ -58,27 +58,27 @@ def bench(
     on_progress: Callable[[str, float], None] | None = None,
     **settings: Unpack[BenchSettings],
 ) -> BenchResult:
-    """Time models and files against each other, everything in one run of blocks.
+    """Measure the latency of models and files against each other, in interleaved blocks.
 
-    Keras models and SavedModels are converted for each runtime and format; a `.tflite`, `.onnx`
-    or `.mnn` file is timed as it is. Each ratio is against the first model (the first of
-    `compare`) in the same configuration (runtime, format, threads); what format a file holds is
-    not known, so it is compared with any, the first that there is. Where one model is given,
-    ratios are against its first configuration.
+    Keras models and SavedModels are converted for each runtime and format. A `.tflite`, `.onnx` or
+    `.mnn` file is timed as it is. Each ratio compares with the first model (or the first of
+    `compare`) in the same configuration (runtime, format, threads). The format inside a file is
+    unknown, so a file is compared with the first available format. With a single model, ratios
+    compare with its first configuration.
 
     Args:
-        *models: Keras models (named as they are in Keras), files and folders of SavedModels, or
-            a list of them; a plan may stand behind them.
-        plan: Runtimes, formats, threads, precision, budget; keywords go over it.
-        on_progress: Called with (what is done, share of it).
+        *models: Keras models (named as in Keras), files and SavedModel folders, or a list of them.
+            The last argument may be a plan.
+        plan: Runtimes, formats, threads, precision, budget. Keyword arguments take precedence.
+        on_progress: Called with (current step, fraction that is done).
         **settings: Fields of `BenchPlan`: runtimes, formats, threads, compare, budget, ...
 
     Returns:
-        Everything that was measured, and what was not with reasons.
+        All timings, and the skipped combinations with reasons.
 
     Raises:
-        InputError: A file is missing, broken or of no known kind, a model's sizes are open, a
-            name of `compare` is none of the models, or nothing is left to be timed.
+        InputError: A file is missing, corrupt or of an unknown format, a model has open sizes, a
+            name in `compare` is not among the models, or all combinations were skipped.
 
     Example:
         >>> result = bench(model, folder / "model.keras", threads=[1, 2], budget=0.5)
@@ -90,33 +90,36 @@ def bench(
     """
     if models and isinstance(models[-1], BenchPlan):
         plan, models = models[-1], models[:-1]
-    plan = BENCH.over(plan or BenchPlan(), settings)
-    tell = on_progress or (lambda text, share: None)  # noqa: ARG005
+    plan = BENCH.apply_to(plan or BenchPlan(), settings)
+    report_progress = on_progress or (lambda text, share: None)  # noqa: ARG005
     with ExitStack() as stack:
-        # models and files are made elsewhere: of a bench that fails nothing stays
-        saved, place = (Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(2))
-        given = models_of(models[0] if len(models) == 1 else models, saved)
-        names = [model.name for model in given]
+        # files are written to temporary folders: a failed bench leaves nothing in `out`
+        models_folder, work_folder = (
+            Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(2)
+        )
+        bench_models = collect_models(models[0] if len(models) == 1 else models, models_folder)
+        names = [model.name for model in bench_models]
         for name in plan.compare:
             if name not in names:
                 raise InputError(
                     f"compare must name models of this bench: {', '.join(names)}. Received: {name}."
                 )
-        require_a_runtime(plan)
-        folder = stack.enter_context(new_folder(plan.out)) if plan.out else None
-        tell("converting", 0.0)
-        counted, prepared, skipped = prepare(given, plan, place)
+        require_runtime(plan)
+        folder = stack.enter_context(create_folder(plan.out)) if plan.out else None
+        report_progress("converting", 0.0)
+        counted, prepared, skipped = prepare_models(bench_models, plan, work_folder)
         if not prepared:
             reasons = "; ".join(dict.fromkeys(item.reason for item in skipped))
             raise InputError(
-                f"bench must have something to time. Received: {reasons}.{_remedy(given, plan)}"
+                "bench must have something to time. Received: "
+                f"{reasons}.{_suggest_tensorflow(bench_models, plan)}"
             )
         keyed = {
-            key_of(item.model, item.runtime, item.format, threads): (item, threads)
+            build_key(item.model, item.runtime, item.format, threads): (item, threads)
             for threads in plan.threads
             for item in prepared
         }
-        tell("timing", 0.0)
+        report_progress("timing", 0.0)
         latency = time_entries(
             {
                 key: Entry(item.path, item.runtime, threads)
@@ -124,50 +127,52 @@ def bench(
             },
             precision=plan.precision,
             budget=plan.budget,
-            baselines=_baselines(keyed, plan),
+            baselines=_choose_baselines(keyed, plan),
             seed=plan.seed,
-            on_progress=lambda share: tell("timing", share),
+            on_progress=lambda share: report_progress("timing", share),
         )
         timed = tuple(
-            Timed(item.model, item.runtime, item.format, bytes_of(item.path), latency[key])
+            Timing(item.model, item.runtime, item.format, count_file_bytes(item.path), latency[key])
             for key, (item, _) in keyed.items()
         )
-        # of a model that was no file there is none afterwards
-        known = tuple(
-            replace(item, path=Path(item.path.name)) if saved in item.path.parents else item
+        # temporary files of in-memory models are reported by their file name only
+        reported_models = tuple(
+            replace(item, path=Path(item.path.name)) if models_folder in item.path.parents else item
             for item in counted
         )
-        result = BenchResult(known, timed, tuple(skipped), plan)
+        result = BenchResult(reported_models, timed, tuple(skipped), plan)
         if folder is not None:
-            for file in sorted(place.iterdir()):
+            for file in sorted(work_folder.iterdir()):
                 shutil.move(file, folder / file.name)
             write_result(result, folder)
     return result
 
 
-def _remedy(given: Sequence[BenchModel], plan: BenchPlan) -> str:
-    """Return the hint to run a SavedModel by TensorFlow, or ""."""
-    if "tensorflow" in plan.runtimes or not any(model.path.is_dir() for model in given):
+def _suggest_tensorflow(models: Sequence[BenchModel], plan: BenchPlan) -> str:
+    """Return the hint to run a SavedModel with TensorFlow, or ""."""
+    if "tensorflow" in plan.runtimes or not any(model.path.is_dir() for model in models):
         return ""
     return " Give --runtimes tensorflow, which runs a SavedModel as it is."
 
 
-def _baselines(keyed: dict[str, tuple[Prepared, int]], plan: BenchPlan) -> dict[str, str]:
-    """Return the baseline of each entry, see `bench`."""
+def _choose_baselines(
+    keyed: dict[str, tuple[PreparedFile, int]], plan: BenchPlan
+) -> dict[str, str]:
+    """Return the baseline key of each key, see `bench`."""
     if len({item.model for item, _ in keyed.values()}) == 1:
         return dict.fromkeys(keyed, next(iter(keyed)))
-    ahead = sorted(keyed, key=lambda key: keyed[key][0].model != (*plan.compare, "")[0])
+    ranked_keys = sorted(keyed, key=lambda key: keyed[key][0].model != (*plan.compare, "")[0])
 
-    def alike(one: str, other: str) -> bool:
-        (a, a_threads), (b, b_threads) = keyed[one], keyed[other]
-        same = a.format == b.format or FILE in (a.format, b.format)
-        return same and (a.runtime, a_threads) == (b.runtime, b_threads)
+    def is_comparable(first: str, other: str) -> bool:
+        (a, a_threads), (b, b_threads) = keyed[first], keyed[other]
+        has_same_format = a.format == b.format or FILE in (a.format, b.format)
+        return has_same_format and (a.runtime, a_threads) == (b.runtime, b_threads)
 
-    return {key: next(other for other in ahead if alike(key, other)) for key in keyed}
+    return {key: next(other for other in ranked_keys if is_comparable(key, other)) for key in keyed}
 
 
 WARMUP = 5
-"""Inferences that come before those that count."""
+"""Number of inferences before the measured ones."""
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 
@@ -176,8 +181,8 @@ class Profile:
     """Time by layer.
 
     Attributes:
-        seconds: Median over runs of the time in each layer's nodes, by layer name.
-        runtime, threads, runs: How it was measured.
+        seconds: Median over runs of the time in each layer's kernels, by layer name.
+        runtime, threads, runs: Name of the runtime, CPU threads, number of measured runs.
     """
 
     seconds: dict[str, float]
@@ -185,14 +190,14 @@ class Profile:
     threads: int
     runs: int
 
-    def share(self, layer: str) -> float:
-        """Return a layer's share of the time in all nodes, in [0, 1]."""
+    def compute_share(self, layer: str) -> float:
+        """Return a layer's share of the time of all kernels, in [0, 1]."""
         total = sum(self.seconds.values())
         return self.seconds.get(layer, 0.0) / total if total else 0.0
 
 
-def _by_layer(events: list[dict[str, Any]], layers: Mapping[str, str]) -> dict[str, float]:
-    """Return the median seconds of each layer; an event is one node in one run."""
+def _sum_by_layer(events: list[dict[str, Any]], layers: Mapping[str, str]) -> dict[str, float]:
+    """Return the median seconds of each layer; an event is one kernel in one run."""
     nodes: dict[str, list[float]] = {}
     kinds: dict[str, str] = {}
     for event in events:
@@ -200,52 +205,57 @@ def _by_layer(events: list[dict[str, Any]], layers: Mapping[str, str]) -> dict[s
             name = event["name"].removesuffix("_kernel_time")
             nodes.setdefault(name, []).append(event["dur"] / 1e6)
             kinds[name] = str(event.get("args", {}).get("op_name", ""))
-    found: dict[str, float] = {}
+    seconds_by_layer: dict[str, float] = {}
     for name, seconds in nodes.items():
-        layer = path_of(name, layers)
+        layer = find_layer_path(name, layers)
         if any(product in kinds[name] for product in _PRODUCTS):
             layer = layers.get(layer, layer)
-        found[layer] = found.get(layer, 0.0) + float(np.median(seconds[WARMUP:]))
-    return found
+        seconds_by_layer[layer] = seconds_by_layer.get(layer, 0.0) + float(
+            np.median(seconds[WARMUP:])
+        )
+    return seconds_by_layer
 
 
-def multipliers(model: keras.Model) -> dict[str, str]:
-    """Return the layer with a kernel that each layer's time counts for: itself, or one before it.
+def map_kernel_layers(model: keras.Model) -> dict[str, str]:
+    """Return the layer with a kernel to which each layer's time is assigned, by layer name.
 
-    From an activation back through layers of one input to the nearest one with a counting
-    rule; a layer behind a merge stands for itself.
+    Layers with a single input inherit the layer before them, back to the nearest one with a
+    counting rule. A layer behind a merge is assigned to itself.
+
+    Args:
+        model: The model.
     """
-    found: dict[str, str] = {}
+    kernel_layers: dict[str, str] = {}
 
     def call(node: Node, before: list[str]) -> list[str]:
         name = node.operation.name
-        inherits = rule_of(node.operation) is None and len(before) == 1 and before[0]
-        found[name] = before[0] if inherits else name
-        return [found[name]] * len(node.outputs)
+        inherits = find_rule(node.operation) is None and len(before) == 1 and before[0]
+        kernel_layers[name] = before[0] if inherits else name
+        return [kernel_layers[name]] * len(node.outputs)
 
-    program = record(model)
+    program = record_program(model)
     program.interpret(call, [""] * len(program.inputs))
-    return found
+    return kernel_layers
 
 
-def profiled(model: keras.Model, *, threads: int = 1, runs: int = 50) -> Profile:
-    """Export a model to ONNX in a temporary file and measure the time in each layer.
+def profile_layers(model: keras.Model, *, threads: int = 1, runs: int = 50) -> Profile:
+    """Measure the time in each layer with ONNX Runtime's profiler, on a temporary ONNX export.
 
     Args:
-        model: Of one input.
-        threads: CPU threads.
-        runs: Inferences that count; `WARMUP` more come first.
+        model: A model with one input.
+        threads: Number of CPU threads.
+        runs: Number of measured inferences, after `WARMUP` others.
 
     Raises:
-        MissingDependency: ONNX's packages are not installed.
-        RunFailed: The converter refused the model.
+        MissingDependency: The ONNX packages are not installed.
+        RunFailed: The model could not be converted.
     """
     from compress.exporting.onnx import export_onnx
 
     onnxruntime = RUNTIME.load_library()
-    layers = multipliers(model)
+    layers = map_kernel_layers(model)
     with tempfile.TemporaryDirectory() as folder:
-        # nodes of our files carry layers' names
+        # nodes of our ONNX files are named after layers
         export_onnx(model, Path(folder) / "profiled.onnx")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -255,9 +265,9 @@ def profiled(model: keras.Model, *, threads: int = 1, runs: int = 50) -> Profile
         session = onnxruntime.InferenceSession(
             f"{folder}/profiled.onnx", options, providers=["CPUExecutionProvider"]
         )
-        (given,) = session.get_inputs()
-        x = np.random.default_rng(0).normal(size=given.shape).astype(np.float32)
+        (model_input,) = session.get_inputs()
+        x = np.random.default_rng(0).normal(size=model_input.shape).astype(np.float32)
         for _ in range(WARMUP + runs):
-            session.run(None, {given.name: x})
+            session.run(None, {model_input.name: x})
         events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
-    return Profile(_by_layer(events, layers), RUNTIME.describe(), threads, runs)
+    return Profile(_sum_by_layer(events, layers), RUNTIME.describe(), threads, runs)

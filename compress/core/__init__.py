@@ -1,4 +1,4 @@
-"""What every room stands on: errors, files, processes, the machine; Linux is needed."""
+"""Foundations of all packages: errors, files, processes, the machine. Linux is required."""
 
 import sys
 

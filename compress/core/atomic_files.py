@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and the checks of a folder we write to."""
+"""Atomic writes of files, and checks of output folders."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from typing import Any
 from compress.core.errors import InputError
 
 _REMEDY = "Choose another output folder."
-_UNFINISHED = re.compile(r"\..+-[a-z0-9_]{8}\.part(\.[^.]+)?")
-"""What `replacing` calls a file that is being written."""
-LARGEST = 2**27
-"""Bytes of a plan or a record."""
+_TEMPORARY_PATTERN = re.compile(r"\..+-[a-z0-9_]{8}\.part(\.[^.]+)?")
+"""Names of the temporary files of `replace_file`."""
+MAX_FILE_BYTES = 2**27
+"""Maximum size of a plan or a record."""
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`; on success the file there takes its place.
+def replace_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it replaces `path` atomically.
 
-    The temporary name keeps the suffix, since Keras chooses a format by it. On an
-    exception the temporary file is removed and what stood at `path` stays as it was.
+    The temporary name keeps the suffix, since Keras chooses a format by it. On an exception the
+    temporary file is removed and `path` is unchanged.
 
     Args:
-        path: Where the finished file shall be.
+        path: Path of the finished file.
 
     Yields:
-        The path to write to, in the same folder (a rename there is atomic).
+        The path to write to, in the same folder, so that the final rename is atomic.
     """
-    with _beside(path) as temporary:
+    with _create_temporary(path) as temporary:
         yield temporary
-        _readable(temporary)
+        _set_default_mode(temporary)
         temporary.replace(path)
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`, and remove what is left of it."""
+def _create_temporary(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, and remove the file at the end if it still exists."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.stem}-", suffix=f".part{path.suffix}"
@@ -55,80 +55,85 @@ def _beside(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _readable(temporary: Path) -> None:
-    """Make a file as readable as any of its user; mkstemp makes private ones."""
+def _set_default_mode(temporary: Path) -> None:
+    """Set the default permissions of a new file; those of mkstemp are private."""
     umask = os.umask(0)
     os.umask(umask)
     temporary.chmod(0o666 & ~umask)
 
 
-def _json(content: Mapping[str, Any]) -> str:
+def _format_json(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
-def whole_files(folder: Path, suffix: str) -> list[Path]:
-    """Return the files of a folder that end in `suffix`, sorted; no temporary ones.
+def list_complete_files(folder: Path, suffix: str) -> list[Path]:
+    """Return the files of a folder that end in `suffix`, sorted, without temporary files.
 
-    A writer that is killed leaves its temporary file behind, and `glob` finds hidden files too.
+    A killed process leaves its temporary file behind, and `glob` also finds hidden files.
+
+    Args:
+        folder: The folder.
+        suffix: End of the names, like ".json".
     """
     return sorted(path for path in folder.glob(f"*{suffix}") if not path.name.startswith("."))
 
 
 def remove_unfinished(folder: Path) -> int:
-    """Remove what killed writers left in a folder and those below it.
+    """Remove the temporary files of killed processes in a folder and its subfolders.
 
     Args:
-        folder: One that nobody writes to.
+        folder: A folder without running writers.
 
     Returns:
-        How many files it were.
+        The number of removed files.
     """
-    found = [path for path in folder.rglob(".*") if _UNFINISHED.fullmatch(path.name)]
-    for path in found:
+    unfinished = [path for path in folder.rglob(".*") if _TEMPORARY_PATTERN.fullmatch(path.name)]
+    for path in unfinished:
         path.unlink(missing_ok=True)
-    return len(found)
+    return len(unfinished)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` in one atomic step."""
-    with replacing(path) as temporary:
+    with replace_file(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:
     """Write `content` as UTF-8 to `path` in one atomic step.
 
-    What UTF-8 cannot hold (of file names in another encoding) is written as escapes.
+    Characters that UTF-8 cannot encode (in file names of another encoding) are written as escapes.
     """
     write_bytes(path, content.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `content` as indented JSON; NaN and infinity are refused (not JSON)."""
-    write_text(path, _json(content))
+    """Write `content` as indented JSON in one atomic step; NaN and infinity raise an error."""
+    write_text(path, _format_json(content))
 
 
 def write_new_json(path: Path, content: Mapping[str, Any]) -> bool:
-    """Write JSON as `write_json` does, but only where nothing stands yet.
+    """Write JSON like `write_json` unless the file already exists.
 
     Returns:
         See `write_new_bytes`.
     """
-    return write_new_bytes(path, _json(content).encode("utf-8", "backslashreplace"))
+    return write_new_bytes(path, _format_json(content).encode("utf-8", "backslashreplace"))
 
 
 def write_new_bytes(path: Path, content: bytes) -> bool:
-    """Write a file in one step, but only where nothing stands yet.
+    """Write a file in one atomic step unless it already exists.
 
-    Of several processes, on several machines too, one alone succeeds. On a file system without
-    hard links two that write within the same moment may both succeed; the last one's stays.
+    If several processes or machines write the same file, only one succeeds. On a file system
+    without hard links, two that write at the same moment may both succeed, and the last one's
+    content is kept.
 
     Returns:
-        Whether it was this one.
+        Whether this process wrote the file.
     """
-    with _beside(path) as temporary:
+    with _create_temporary(path) as temporary:
         temporary.write_bytes(content)
-        _readable(temporary)
+        _set_default_mode(temporary)
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -141,13 +146,13 @@ def write_new_bytes(path: Path, content: bytes) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+    """Read a JSON object from a file.
 
     Raises:
         InputError: The file is missing or holds no JSON object.
     """
     try:
-        content = json.loads(read_file(path).decode("utf-8"), parse_constant=_no_number)
+        content = json.loads(read_file(path).decode("utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
         raise InputError(f"Cannot read '{path}': {error.strerror}.") from None
     except RecursionError:
@@ -160,54 +165,51 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_file(path: Path) -> bytes:
-    """Read a plan or a record; what would keep a reader busy for ever is refused.
+    """Return the content of a plan or a record; endless files raise an error.
 
     Raises:
-        OSError: It is missing, unreadable, a named pipe that lies in a folder, or has no end
-            within `LARGEST` bytes (/dev/zero).
+        OSError: The file is missing, unreadable, a named pipe in a folder, or larger than
+            `MAX_FILE_BYTES` bytes (/dev/zero).
     """
-    # a shell's <(command) and standard input are pipes too, but have a writer
+    # a shell's <(command) and standard input are pipes too, but they have a writer
     if path.is_fifo() and not str(path).startswith(("/dev/", "/proc/")):
         raise OSError(errno.EINVAL, "it is a named pipe", str(path))
     with open(path, "rb") as stream:
-        content = stream.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise OSError(errno.EFBIG, f"it is larger than {LARGEST // 2**20} MiB", str(path))
+        content = stream.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise OSError(errno.EFBIG, f"it is larger than {MAX_FILE_BYTES // 2**20} MiB", str(path))
     return content
 
 
-def _no_number(name: str) -> float:
+def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON")
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Give a folder to write to; where nothing was written and an error ends it, none is left.
+def create_folder(path: Path) -> Iterator[Path]:
+    """Yield a writable folder; if an error occurs before anything is written, remove it again.
 
     Args:
-        path: The folder; it and its parents are made where they are missing.
+        path: The folder; it and its parents are created if missing.
 
     Raises:
-        InputError: See `writable_folder`.
+        InputError: See `ensure_writable_folder`.
     """
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
-        yield writable_folder(path)
+        yield ensure_writable_folder(path)
     except BaseException:
         for folder in missing:
-            with suppress(OSError):  # it was not made, or something lies in it
+            with suppress(OSError):  # it was not created, or it is not empty
                 folder.rmdir()
         raise
 
 
-def writable_folder(path: Path) -> Path:
-    """Make sure that `path` is a folder that files can be written to.
-
-    Returns:
-        `path`, created where it did not exist.
+def ensure_writable_folder(path: Path) -> Path:
+    """Return `path` after checking that it is a writable folder, created if it is missing.
 
     Raises:
-        InputError: It is a file, cannot be created, or is read-only.
+        InputError: The path is a file, cannot be created, or is read-only.
     """
     check_folder(path)
     try:
@@ -222,13 +224,13 @@ def writable_folder(path: Path) -> Path:
 
 
 def check_folder(path: Path) -> None:
-    """Checks, without writing anything, that a folder is or can be made that may be written to.
+    """Check, without writing, that a folder is writable or can be created.
 
-    A folder whose mode forbids writing is respected even when the user could
-    override it (root can): whoever marked it read-only meant it.
+    A folder whose mode forbids writing is rejected even if the user (root) could override it,
+    because it was marked read-only on purpose.
 
     Raises:
-        InputError: It is a file, or it or the folder that it would be made in is read-only.
+        InputError: The path is a file, or it or its first existing parent is read-only.
     """
     if path.exists() and not path.is_dir():
         raise InputError(f"Output folder '{path}' is a file. {_REMEDY}")

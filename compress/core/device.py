@@ -1,4 +1,4 @@
-"""The device of training (all visible GPUs, else the CPU), and BLAS threads."""
+"""Device of training (all visible GPUs, or else the CPU), and BLAS threads."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from typing import Any
 from compress.core import linux
 from compress.core.errors import InputError
 from compress.core.lazy_modules import keras, tf
-from compress.core.native_output import captured_stderr, quiet_tensorflow_here
-from compress.core.quantities import MORE_THREADS, MOST_THREADS, parse_whole_number, threads_text
+from compress.core.native_output import capture_stderr, silence_tensorflow_import
+from compress.core.quantities import MAX_THREADS, MAX_THREADS_REASON, format_threads, parse_integer
 
 DEVICES = ("auto", "cpu", "gpu")
-USABLE = 0.95
-"""The share of a card's memory that processes on it divide; the driver and displays need some."""
+USABLE_SHARE = 0.95
+"""Usable share of a GPU's memory; the driver and displays need the rest."""
 CONTEXT_MIB = 512
-"""What a process's CUDA context takes besides the memory that TensorFlow manages, roughly."""
+"""Approximate memory of a process's CUDA context, besides the memory managed by TensorFlow."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """A chosen device and how it is used.
+    """Selected device and its settings.
 
     Attributes:
         kind: "cpu" or "gpu".
-        name: The processor's or card's name.
+        name: Name of the processor or GPU.
         count: Number of GPUs (1 for the CPU).
         threads: CPU threads that TensorFlow may use for one operation.
-        policy: Keras dtype policy that models are trained in.
+        policy: Keras dtype policy of training.
         jit: Whether the training step is compiled by XLA.
-        sharers: Processes that compute on the card, this one included.
-        memory_mib: The most memory TensorFlow takes of it, in MiB; None: what it needs.
+        sharers: Number of processes on the GPU, including this one.
+        memory_mib: Limit of TensorFlow's GPU memory in MiB; None for no limit.
     """
 
     kind: str
@@ -49,7 +49,7 @@ class Device:
     memory_mib: int | None = None
 
     def describe(self) -> str:
-        """Return one line for logs and reports."""
+        """Return a description in one line, for logs and reports."""
         if self.kind == "gpu":
             xla = "on" if self.jit else "off"
             text = f"{self.count} x GPU {self.name}, {self.policy}, XLA {xla}"
@@ -59,35 +59,36 @@ class Device:
             if self.memory_mib is not None:
                 share = f"at most {self.memory_mib:,} MiB each"
             return f"{text}, shared by {self.sharers} workers, {share}"
-        return f"CPU {self.name}, {threads_text(self.threads)}, {self.policy}"
+        return f"CPU {self.name}, {format_threads(self.threads)}, {self.policy}"
 
 
-def cpu_name() -> str:
+def read_cpu_name() -> str:
     """Return the processor's model name."""
-    return linux.cpu_name() or platform.machine()
+    return linux.read_cpu_name() or platform.machine()
 
 
-def lacks_vnni() -> bool:
-    """Return whether this is an x86 processor known to have no instruction for int8 products."""
-    instructions = linux.x86_instructions()
+def is_vnni_missing() -> bool:
+    """Return whether this is an x86 processor known to lack VNNI instructions for int8 products."""
+    instructions = linux.read_x86_instructions()
     return instructions is not None and not instructions & {"avx_vnni", "avx512_vnni"}
 
 
-def setup(choice: str = "auto", threads: int | None = None, sharers: int = 1) -> Device:
-    """Prepare TensorFlow for a device; call it before anything is computed.
+def setup_device(choice: str = "auto", threads: int | None = None, sharers: int = 1) -> Device:
+    """Set up TensorFlow for a device; call this before anything is computed.
 
     Args:
-        choice: "auto" (GPU where there is one), "cpu" or "gpu".
-        threads: CPU threads per operation; None: every core this process may use.
-        sharers: Processes on the same GPU, this one included. Of several each gets an equal
-            share of the memory at once: one that grows would take it from the others.
+        choice: "auto" (a GPU if there is one), "cpu" or "gpu".
+        threads: CPU threads per operation. Default: all cores available to this process.
+        sharers: Number of processes on the same GPU, including this one. Several processes get
+            equal fixed shares of the memory, because memory that grows would be taken from the
+            others.
 
     Returns:
-        The device. Where TensorFlow has started already, its thread count and its
-        memory growth stay as they were.
+        The device. If TensorFlow has already started, its thread count and memory growth are
+        unchanged.
 
     Raises:
-        InputError: An unknown choice, "gpu" without a GPU, or Keras on another backend.
+        InputError: The choice is unknown, there is no GPU for "gpu", or Keras uses another backend.
     """
     if choice not in DEVICES:
         raise InputError(f"device must be one of {', '.join(DEVICES)}. Received: {choice}.")
@@ -96,16 +97,16 @@ def setup(choice: str = "auto", threads: int | None = None, sharers: int = 1) ->
             "Keras must run on TensorFlow. "
             f"Received: KERAS_BACKEND={keras.backend.backend()}. Unset it, or set it to tensorflow."
         )
-    with captured_stderr():  # drivers that are missing are told there
+    with capture_stderr():  # TensorFlow reports missing drivers there
         gpus = tf.config.list_physical_devices("GPU")
     if choice == "gpu" and not gpus:
-        raise _no_gpu()
+        raise _build_no_gpu_error()
     if threads is not None:
-        parse_whole_number(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
-    wanted = threads or linux.cores()
-    share = memory_share(sharers) if gpus and choice != "cpu" and sharers > 1 else None
+        parse_integer(threads, "threads", least=1, most=MAX_THREADS, why=MAX_THREADS_REASON)
+    thread_count = threads or linux.count_cores()
+    share = compute_memory_share(sharers) if gpus and choice != "cpu" and sharers > 1 else None
     try:
-        tf.config.threading.set_intra_op_parallelism_threads(wanted)
+        tf.config.threading.set_intra_op_parallelism_threads(thread_count)
         if choice == "cpu" and gpus:
             tf.config.set_visible_devices([], "GPU")
         for gpu in gpus if choice != "cpu" else []:
@@ -114,59 +115,62 @@ def setup(choice: str = "auto", threads: int | None = None, sharers: int = 1) ->
             else:
                 bound = tf.config.LogicalDeviceConfiguration(memory_limit=share)
                 tf.config.set_logical_device_configuration(gpu, [bound])
-    except RuntimeError:  # TensorFlow refuses changes once it has started
+    except RuntimeError:  # TensorFlow cannot be changed after its start
         share = None
-        wanted = tf.config.threading.get_intra_op_parallelism_threads() or linux.cores()
+        thread_count = tf.config.threading.get_intra_op_parallelism_threads() or linux.count_cores()
     if choice == "cpu" or not gpus:
-        return Device("cpu", cpu_name(), 1, wanted, "float32", jit=False)
+        return Device("cpu", read_cpu_name(), 1, thread_count, "float32", jit=False)
     details = tf.config.experimental.get_device_details(gpus[0])
-    policy = policy_for(details.get("compute_capability"))
+    policy = select_dtype_policy(details.get("compute_capability"))
     name = details.get("device_name", "GPU")
-    return Device("gpu", name, len(gpus), wanted, policy, True, sharers, share)
+    return Device("gpu", name, len(gpus), thread_count, policy, True, sharers, share)
 
 
 def as_device(device: Any) -> Device:
-    """Return a device that is given as it is, by name ("cpu"), or not at all ("auto").
+    """Return a device that is given as a `Device`, by name ("cpu"), or as None ("auto").
 
     Raises:
-        InputError: It is something else, or there is none.
+        InputError: The value is something else, or there is no such device.
     """
     if isinstance(device, Device):
         return device
     if device is not None and not isinstance(device, str):
         kind = type(device).__name__
         raise InputError(f"device must be {', '.join(DEVICES)} or a Device. Received: a {kind}.")
-    return setup(device or "auto")
+    return setup_device(device or "auto")
 
 
 def check_device(choice: str) -> None:
-    """Checks, without TensorFlow, that a machine without a driver is not asked for its GPU.
+    """Check, without TensorFlow, that a GPU is only requested on a machine with a GPU driver.
+
+    Args:
+        choice: "auto", "cpu" or "gpu".
 
     Raises:
-        InputError: It is.
+        InputError: A GPU is requested and there is no driver.
     """
     if choice == "gpu" and not linux.has_gpu_driver():
-        raise _no_gpu()
+        raise _build_no_gpu_error()
 
 
-def _no_gpu() -> InputError:
+def _build_no_gpu_error() -> InputError:
     return InputError(
         "device 'gpu' must have a GPU that TensorFlow sees. Received: none. "
         "Install tensorflow[and-cuda] and a driver, or use --device cpu."
     )
 
 
-def memory_share(sharers: int) -> int | None:
-    """Return how many MiB of a card's memory each of several processes may take.
+def compute_memory_share(sharers: int) -> int | None:
+    """Return the share of a GPU's memory for each of several processes, in MiB.
 
-    TensorFlow does not tell how much memory a card has; the driver's `nvidia-smi` does. Where
-    cards differ the smallest counts, as CUDA numbers them in another order.
+    TensorFlow does not report the total memory of a GPU, but the driver's `nvidia-smi` does. The
+    smallest GPU counts, because CUDA numbers the GPUs in another order.
 
     Args:
-        sharers: Processes on the card, at least 1.
+        sharers: Number of processes on the GPU, at least 1.
 
     Returns:
-        The share, at least 1; None where `nvidia-smi` is missing or does not tell.
+        The share, at least 1, or None if `nvidia-smi` is missing or does not report the memory.
     """
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
@@ -174,64 +178,67 @@ def memory_share(sharers: int) -> int | None:
         smallest = min(int(line) for line in done.stdout.split())
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
-    return max(1, int(USABLE * smallest / sharers) - CONTEXT_MIB)
+    return max(1, int(USABLE_SHARE * smallest / sharers) - CONTEXT_MIB)
 
 
-def card_bytes() -> int | None:
-    """Return the bytes that TensorFlow may still take of a GPU's memory.
+def measure_free_gpu_bytes() -> int | None:
+    """Return the bytes that TensorFlow may still allocate on the GPU.
 
     Returns:
-        Of the card that computes; None where it computes on the CPU, or has not started yet.
+        The free bytes, or None if TensorFlow runs on the CPU or has not started yet.
     """
     tf = sys.modules.get("tensorflow")
-    # asking TensorFlow for its devices would start it
+    # listing TensorFlow's devices would start it
     if tf is None or not linux.has_gpu_driver() or not tf.executing_eagerly():
         return None
-    cards = tf.config.list_logical_devices("GPU")
-    bound = _card_bound() if cards else None
-    if bound is None:
+    gpus = tf.config.list_logical_devices("GPU")
+    limit = _read_gpu_limit() if gpus else None
+    if limit is None:
         return None
-    return max(0, bound - int(tf.config.experimental.get_memory_info("GPU:0")["current"]))
+    return max(0, limit - int(tf.config.experimental.get_memory_info("GPU:0")["current"]))
 
 
 @cache
-def _card_bound() -> int | None:
-    """Return the bytes of a card that this process may take; None: the driver does not tell."""
-    for card in tf.config.list_physical_devices("GPU"):
-        for part in tf.config.get_logical_device_configuration(card) or ():
+def _read_gpu_limit() -> int | None:
+    """Return the limit of this process's GPU memory in bytes, or None if it is unknown."""
+    for gpu in tf.config.list_physical_devices("GPU"):
+        for part in tf.config.get_logical_device_configuration(gpu) or ():
             if part.memory_limit is not None:
                 return int(part.memory_limit) * 2**20
-    share = memory_share(1)
+    share = compute_memory_share(1)
     return None if share is None else share * 2**20
 
 
-def quiet_tensorflow() -> None:
-    """Import TensorFlow in a process of ours, without its log messages."""
-    quiet_tensorflow_here()
+def silence_tensorflow() -> None:
+    """Import TensorFlow in a process of our own, without its log messages."""
+    silence_tensorflow_import()
     import keras  # noqa: F401
 
-    with captured_stderr():
+    with capture_stderr():
         tf.config.list_physical_devices()
 
 
-def gpu_count(choice: str) -> int:
-    """Return the number of GPUs that `choice` would use, without TensorFlow where it can.
+def count_gpus(choice: str) -> int:
+    """Return the number of GPUs that `choice` would use, if possible without TensorFlow.
 
     Raises:
-        InputError: "gpu" without a GPU.
+        InputError: "gpu" is requested and there is no GPU.
     """
-    # no driver: importing TensorFlow (seconds) would tell nothing more
+    # without a driver the answer is known, and importing TensorFlow takes seconds
     if choice == "cpu" or (choice == "auto" and not linux.has_gpu_driver()):
         return 0
-    device = setup(choice)
+    device = setup_device(choice)
     return device.count if device.kind == "gpu" else 0
 
 
-def policy_for(compute_capability: tuple[int, int] | None) -> str:
-    """Return the dtype policy for a card.
+def select_dtype_policy(compute_capability: tuple[int, int] | None) -> str:
+    """Return the Keras dtype policy for training on a GPU.
 
-    bfloat16 needs no loss scaling and has had tensor cores since compute capability
-    8.0; float16 since 7.0; older cards gain nothing from either.
+    Tensor cores support bfloat16 since compute capability 8.0 and float16 since 7.0; bfloat16 needs
+    no loss scaling. Older GPUs gain nothing from either.
+
+    Args:
+        compute_capability: Major and minor version, or None if unknown.
     """
     if compute_capability is None or compute_capability < (7, 0):
         return "float32"
@@ -239,10 +246,10 @@ def policy_for(compute_capability: tuple[int, int] | None) -> str:
 
 
 @contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Let NumPy's and SciPy's linear algebra run on one thread for a time.
+def use_one_blas_thread() -> Iterator[None]:
+    """Run the linear algebra of NumPy and SciPy on one thread within the context.
 
-    TensorFlow's threads and those of BLAS wait actively for work: where both are as many as
+    The threads of TensorFlow and BLAS both wait actively for work. If both have as many threads as
     there are cores, factoring one matrix of 576 columns takes eight times as long.
     """
     from threadpoolctl import threadpool_limits
@@ -252,11 +259,11 @@ def one_blas_thread() -> Iterator[None]:
 
 
 @contextmanager
-def all_blas_threads() -> Iterator[None]:
-    """Give linear algebra all threads while TensorFlow is idle."""
+def use_all_blas_threads() -> Iterator[None]:
+    """Run linear algebra on all threads within the context, while TensorFlow is idle."""
     from threadpoolctl import threadpool_limits
 
-    # what the user, or a search with several workers, has set; 0: every core
-    threads = tf.config.threading.get_intra_op_parallelism_threads() or linux.cores()
+    # as set by the user or by a search with several workers; 0 means all cores
+    threads = tf.config.threading.get_intra_op_parallelism_threads() or linux.count_cores()
     with threadpool_limits(limits=threads, user_api="blas"):
         yield

@@ -1,7 +1,7 @@
-"""The errors a user can cause, and what each one means to the command line.
+"""Errors that a user can cause, with the exit code of the command line for each.
 
-Every message names the thing, the rule, what was received and the remedy. The
-command line prints the message alone (no traceback) and leaves with `exit_code`.
+Every message names the subject, the rule, the received value and the remedy. The command line
+prints the message without a traceback and exits with `exit_code`.
 """
 
 from __future__ import annotations
@@ -10,36 +10,36 @@ import difflib
 import re
 from collections.abc import Iterable
 
-LONGEST = 2000
-"""Characters of a message; what is longer was made so by a value, and is cut in the middle."""
-LONGEST_VALUE = 200
-"""Characters of one received value in a message."""
+MAX_MESSAGE_LENGTH = 2000
+"""Maximum number of characters of a message; longer messages are cut in the middle."""
+MAX_VALUE_LENGTH = 200
+"""Maximum number of characters of one received value in a message."""
 
 
 class ParetuneError(Exception):
-    """Base of all errors that paretune raises on purpose.
+    """Base class of all errors that paretune raises on purpose.
 
     Args:
-        message: Becomes one line of printable characters: values that it echoes may hold
-            line breaks, or codes that move a terminal's cursor.
+        message: The message. It is converted to one line of printable characters, because received
+            values may contain line breaks or terminal escape codes.
     """
 
     exit_code = 2
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(one_line(message, LONGEST))
+        super().__init__(to_one_line(message, MAX_MESSAGE_LENGTH))
 
 
 class InputError(ParetuneError, ValueError):
-    """An argument, a file or a data set breaks a rule that the message states."""
+    """An argument, a file or a data set violates a rule, which the message states."""
 
 
 class FeasibleError(InputError):
-    """A target cannot be met by this model, though it may fit others; nothing else is wrong."""
+    """A target is out of reach for this model, although the input is valid otherwise."""
 
 
 class MissingDependency(ParetuneError, ImportError):
-    """An optional package is not installed; the message ends in the install line."""
+    """An optional package is not installed; the message ends with the install command."""
 
 
 class TrainingDiverged(ParetuneError):
@@ -81,95 +81,103 @@ SYNONYMS = {
     **dict.fromkeys(("bayes", "bayesian"), ("tpe",)),
     **dict.fromkeys(("magnitude", "l2_norm"), ("l2",)),
 }
-"""What else things are called, in small letters, with our names for them."""
+"""Common synonyms in lower case, with the names used in paretune."""
 
 
-def unknown_name(kind: str, name: object, choices: Iterable[str]) -> InputError:
-    """Build the error for a name that is not among `choices`, nearest spelling first.
+def build_unknown_name_error(kind: str, name: object, choices: Iterable[str]) -> InputError:
+    """Build the error for a name that is not among `choices`, with the closest match.
 
     Args:
-        kind: What the name stands for, as the user knows it ("sampler").
-        name: What was received.
-        choices: Every valid name.
+        kind: The kind of thing, in the user's terms ("sampler").
+        name: The received name.
+        choices: All valid names.
 
     Returns:
-        The error to raise; its message lists all choices behind what may be meant.
+        The error to raise; its message lists the closest match and all choices.
     """
-    names, shown = sorted(choices), one_line(name)
-    near = nearest(shown, names)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
+    names, shown = sorted(choices), to_one_line(name)
+    suggestions = find_nearest_name(shown, names)
+    hint = f" Did you mean '{suggestions[0]}'?" if suggestions else ""
     return InputError(f"Unknown {kind} '{shown}'.{hint} Choices: {', '.join(names)}.")
 
 
-def removed_name(kind: str, name: object, instead: str) -> InputError:
-    """Build the error for a name that earlier versions took.
+def build_removed_name_error(kind: str, name: object, instead: str) -> InputError:
+    """Build the error for a name that was removed in an earlier version.
 
     Args:
-        kind: What the name stands for, as the user knows it ("sampler").
-        name: What was received.
-        instead: A sentence or two: why it was removed, and what to use instead.
+        kind: The kind of thing, in the user's terms ("sampler").
+        name: The received name.
+        instead: One or two sentences: the reason for the removal, and the replacement.
     """
-    return InputError(f"{kind[:1].upper()}{kind[1:]} '{one_line(name)}' was removed. {instead}")
+    return InputError(f"{kind[:1].upper()}{kind[1:]} '{to_one_line(name)}' was removed. {instead}")
 
 
-def nearest(name: str, names: Iterable[str]) -> list[str]:
-    """Return the name that may be meant by another one, alone in a list; none: an empty list."""
-    known = list(names)
-    meant = [other for other in SYNONYMS.get(name.lower(), ()) if other in known]
-    return meant[:1] or difflib.get_close_matches(name, known, n=1)
-
-
-def one_line(value: object, limit: int = LONGEST_VALUE) -> str:
-    """Render a value on one line of printable characters, cut in the middle where it is long.
+def find_nearest_name(name: str, names: Iterable[str]) -> list[str]:
+    """Return a list with the closest match of a name, or an empty list.
 
     Args:
-        value: Anything; of a text its characters, not its quotes.
-        limit: Characters, at least 100.
+        name: The received name.
+        names: All valid names.
+    """
+    candidates = list(names)
+    synonyms = [other for other in SYNONYMS.get(name.lower(), ()) if other in candidates]
+    return synonyms[:1] or difflib.get_close_matches(name, candidates, n=1)
+
+
+def to_one_line(value: object, limit: int = MAX_VALUE_LENGTH) -> str:
+    """Render a value on one line of printable characters; a long text is cut in the middle.
+
+    Args:
+        value: Any value; a string is rendered without quotes.
+        limit: Maximum number of characters, at least 100.
     """
     try:
         text = str(value)
-    except ValueError:  # Python does not write whole numbers of thousands of digits
+    except ValueError:  # Python does not convert integers with thousands of digits
         text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else "a value"
     except RecursionError:
         text = f"a {type(value).__name__}, deeply nested"
-    # of long texts only the ends are looked at
-    shown = printable(text[: limit + 1])
+    # only the ends of long texts are processed
+    shown = escape_unprintable(text[: limit + 1])
     if len(shown) <= limit:
         return shown
     head, tail = limit // 2, limit // 4
-    end = printable(text[-tail:])[-tail:]
+    end = escape_unprintable(text[-tail:])[-tail:]
     return f"{shown[:head]} ... ({len(text):,} characters in all) ... {end}"
 
 
-def reason_of(error: BaseException, limit: int = 300) -> str:
-    """Return what a library's error says, on one line: without colours and Keras's frame."""
+def extract_reason(error: BaseException, limit: int = 300) -> str:
+    """Return the message of a library's error on one line, without colours and Keras's frame.
+
+    Args:
+        error: The error.
+        limit: Maximum number of characters, at least 100.
+    """
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     text = text.split("Arguments received by")[0]
     text = re.split("Exception encountered(?: when calling|:)", text)[-1]
     words = " ".join(re.sub(r"^ *(layer )?\S+\.call\(\)\.", "", text).split())
-    return one_line(words or type(error).__name__, limit)
+    return to_one_line(words or type(error).__name__, limit)
 
 
-def is_too_small(error: BaseException) -> bool:
-    """Tell whether a layer refuses its input because nothing would be left of it.
+def is_input_too_small(error: BaseException) -> bool:
+    """Return whether a layer rejects its input because its output would be empty.
 
-    Keras and TensorFlow say of such a convolution or pooling that a dimension comes out as zero or
-    negative.
+    Keras and TensorFlow report a zero or negative dimension for such a convolution or pooling.
     """
     return "zero or negative" in str(error) or "egative dimension" in str(error)
 
 
-def printable(text: str) -> str:
-    """Spell out every character that would not be seen as itself: `\\n`, `\\x1b`, `\\u202e`.
+def escape_unprintable(text: str) -> str:
+    """Escape all characters that are not visible as themselves: `\\n`, `\\x1b`, `\\u202e`.
 
-    A control character would steer a terminal, a mark of direction turn a line round, and half
-    of a surrogate pair cannot be written at all. Letters of all scripts stay.
+    Control characters would move a terminal's cursor, direction marks would reverse a line, and
+    surrogates cannot be written. Letters of all scripts are unchanged.
     """
-    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
-# controls, marks of direction, other line ends, halves of pairs, and the two codes that are
-# no character
-_STEERING = re.compile(
+# control characters, direction marks, line separators, surrogates, noncharacters
+_UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )

@@ -1,7 +1,7 @@
-"""Keras and TensorFlow, imported at their first use.
+"""Keras and TensorFlow, imported at first use.
 
-Importing them takes seconds, which a command that refuses bad input must not. So modules take them
-from here: `from compress.core.lazy_modules import keras, tf`.
+Importing them takes seconds, which commands should not spend before they have checked their input.
+Modules import them from here: `from compress.core.lazy_modules import keras, tf`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class LazyModule(ModuleType):
-    """Stand-in for a module that imports it at the first access to an attribute."""
+    """Proxy for a module that imports it at the first access to an attribute."""
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(importlib.import_module(self.__name__), name)
-        setattr(self, name, value)  # so that it is asked once a name
+        setattr(self, name, value)  # each name is looked up once
         return value
 
 

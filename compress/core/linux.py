@@ -1,4 +1,4 @@
-"""Functions of Linux: file locks, process groups, and the kernel's figures of memory and load."""
+"""Linux functions: file locks, process groups, and the kernel's memory and load figures."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import threading
 from pathlib import Path
 from typing import IO
 
-from compress.core.lifeline import KERNEL, WATCH
+from compress.core.parent_watch import KERNEL, WATCH
 
-LIBRARIES = 400 * 2**20
-"""Bytes of mapped files that count as memory of a process, at most."""
+MAX_LIBRARY_BYTES = 400 * 2**20
+"""Maximum bytes of mapped files that count as memory of a process."""
 _PROC = Path("/proc")
-# what a container may use, and uses: of version 2 and 1 of Linux's control groups
+# memory limit and usage of a container, for versions 2 and 1 of Linux's control groups
 _CGROUPS = (
     (Path("/sys/fs/cgroup"), "", "memory.max", "memory.current", "inactive_file"),
     (
@@ -28,12 +28,12 @@ _CGROUPS = (
 )  # fmt: skip
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _GPU_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
-"""Of NVIDIA's driver, of WSL's and of AMD's."""
+"""Device files of the drivers of NVIDIA, WSL and AMD."""
 _IDLE_FIELDS = (3, 4)  # idle, iowait; see proc_stat(5)
 
 
 class Lock:
-    """A file lock of this process; the kernel releases it with the last copy of its descriptor."""
+    """File lock of this process; the kernel releases it with the last copy of its descriptor."""
 
     def __init__(self, handle: IO[str]) -> None:
         self._handle = handle
@@ -43,35 +43,35 @@ class Lock:
         self._handle.close()
 
 
-def lock(path: Path, *, wait: bool) -> Lock | None:
-    """Lock a file against every other process.
+def lock_file(path: Path, *, wait: bool) -> Lock | None:
+    """Lock a file against all other processes.
 
     Args:
-        path: Is created if it is missing, and stays.
+        path: The file; it is created if missing, and not removed.
         wait: Wait while another process holds the lock.
 
     Returns:
-        The lock; None if another process holds it and `wait` is false.
+        The lock, or None if another process holds it and `wait` is false.
     """
-    return _flock(path, fcntl.LOCK_EX, wait)
+    return _acquire_lock(path, fcntl.LOCK_EX, wait)
 
 
-def share(path: Path) -> Lock:
-    """Hold a file together with other processes; `is_shared` sees it."""
-    held = _flock(path, fcntl.LOCK_SH, wait=True)
-    assert held is not None
-    return held
+def share_file(path: Path) -> Lock:
+    """Hold a shared lock of a file together with other processes; see `is_shared`."""
+    shared_lock = _acquire_lock(path, fcntl.LOCK_SH, wait=True)
+    assert shared_lock is not None
+    return shared_lock
 
 
 def is_shared(path: Path) -> bool:
-    """Tell whether any process holds a file with `share`."""
-    held = _flock(path, fcntl.LOCK_EX, wait=False)
-    if held is not None:
-        held.release()
-    return held is None
+    """Return whether any process holds a lock of `share_file`."""
+    exclusive_lock = _acquire_lock(path, fcntl.LOCK_EX, wait=False)
+    if exclusive_lock is not None:
+        exclusive_lock.release()
+    return exclusive_lock is None
 
 
-def _flock(path: Path, kind: int, wait: bool) -> Lock | None:
+def _acquire_lock(path: Path, kind: int, wait: bool) -> Lock | None:
     handle = open(path, "w")  # noqa: SIM115 - held until release
     try:
         fcntl.flock(handle, kind if wait else kind | fcntl.LOCK_NB)
@@ -83,32 +83,32 @@ def _flock(path: Path, kind: int, wait: bool) -> Lock | None:
     return Lock(handle)
 
 
-def tie() -> str:
-    """Return how a process that this thread starts ends with it: a method of `lifeline`.
+def select_watch_method() -> str:
+    """Return the method of `parent_watch` for a process that this thread starts.
 
-    To the kernel a thread is the parent: the process would end with it, and only the main
-    thread is sure to stay as long as its process.
+    The kernel's method ends a process with the thread that started it. Only the main thread is sure
+    to live as long as its process.
     """
-    at_main = threading.current_thread() is threading.main_thread()
-    return KERNEL if at_main else WATCH
+    is_main = threading.current_thread() is threading.main_thread()
+    return KERNEL if is_main else WATCH
 
 
-def kill_group(process: int) -> None:
-    """Kill a process that was started in a session of its own, and all that it has started."""
+def kill_process_group(process: int) -> None:
+    """Kill a process that was started in its own session, and all processes that it started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process, signal.SIGKILL)
 
 
-def read(stream: int, length: int, seconds: float | None) -> bytes:
-    """Read what is available in a pipe.
+def read_pipe(stream: int, length: int, seconds: float | None) -> bytes:
+    """Read the available bytes of a pipe.
 
     Args:
         stream: File descriptor of the pipe.
         length: Maximum number of bytes, at least 1.
-        seconds: How long to wait for the first byte; None: no limit.
+        seconds: Time limit for the first byte. None waits without limit.
 
     Returns:
-        At least one byte; none if the other end is closed.
+        At least one byte, or none if the other end is closed.
 
     Raises:
         TimeoutError: Nothing arrived in time.
@@ -118,65 +118,65 @@ def read(stream: int, length: int, seconds: float | None) -> bytes:
     return os.read(stream, length)
 
 
-def no_core_file() -> None:
-    """Let a crash of this process leave no copy of its memory on the disk."""
+def disable_core_dumps() -> None:
+    """Disable core dumps of this process."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def flush_c() -> None:
+def flush_c_buffers() -> None:
     """Flush the output buffers of this process's C libraries."""
     ctypes.CDLL(None).fflush(None)
 
 
-def in_memory(folder: Path) -> bool:
-    """Tell whether a folder's files take memory (tmpfs)."""
-    place, best, kind = str(folder.resolve()), "", ""
-    for line in _lines(_PROC / "mounts"):
-        _, mount, found, *_ = line.split(" ")
-        inside = place == mount or place.startswith(mount.rstrip("/") + "/")
+def is_in_memory(folder: Path) -> bool:
+    """Return whether the files of a folder are kept in memory (tmpfs)."""
+    path, best, kind = str(folder.resolve()), "", ""
+    for line in _read_lines(_PROC / "mounts"):
+        _, mount, file_system, *_ = line.split(" ")
+        inside = path == mount or path.startswith(mount.rstrip("/") + "/")
         if inside and len(mount) >= len(best):
-            best, kind = mount, found
+            best, kind = mount, file_system
     return kind in ("tmpfs", "ramfs")
 
 
-def is_own(path: Path) -> bool:
-    """Tell whether this user owns a file or folder."""
+def is_owned_by_user(path: Path) -> bool:
+    """Return whether this user owns a file or folder."""
     return path.stat().st_uid == os.getuid()
 
 
-def available_bytes() -> int | None:
-    """Return the bytes of memory that a process may still take; None: not known.
+def measure_available_bytes() -> int | None:
+    """Return the bytes of memory that a process may still allocate, or None if unknown.
 
-    A container may use less than its machine has.
+    The limit of a container may be lower than that of its machine.
     """
-    rooms = []
-    for line in _lines(_PROC / "meminfo"):
+    limits = []
+    for line in _read_lines(_PROC / "meminfo"):
         if line.startswith("MemAvailable:"):
-            rooms.append(int(line.split()[1]) * 1024)
+            limits.append(int(line.split()[1]) * 1024)
     for root, controller, limit, usage, cached in _CGROUPS:
-        for group in _groups(root, controller):
-            # without a limit there stands "max", or a number beyond all memory
-            values = [*_lines(group / limit), *_lines(group / usage)]
+        for group in _list_control_groups(root, controller):
+            # without a limit the file holds "max" or a huge number
+            values = [*_read_lines(group / limit), *_read_lines(group / usage)]
             if len(values) == 2 and all(value.isdigit() for value in values):
-                # pages of files that nobody has read for a while are given up first
-                dropped = [line.split() for line in _lines(group / "memory.stat")]
+                # the kernel drops inactive file pages first
+                dropped = [line.split() for line in _read_lines(group / "memory.stat")]
                 spare = sum(int(words[1]) for words in dropped if words[0] == cached)
-                rooms.append(max(0, int(values[0]) - int(values[1]) + spare))
-    return min(rooms, default=None)
+                limits.append(max(0, int(values[0]) - int(values[1]) + spare))
+    return min(limits, default=None)
 
 
-def _groups(root: Path, controller: str) -> list[Path]:
-    """Return the control group of this process and those around it, up to the root.
+def _list_control_groups(root: Path, controller: str) -> list[Path]:
+    """Return the control group of this process and its parents, up to the root.
 
-    Each of them may have a limit. In a container the root is often the process's own group, and
-    the path that the kernel tells is not there.
+    Each of them may have a limit. In a container the root is often the process's own group, and the
+    path reported by the kernel does not exist.
 
     Args:
-        root: Where the groups are mounted.
-        controller: As `/proc/self/cgroup` names it: "memory"; "": version 2.
+        root: Mount point of the groups.
+        controller: Name in `/proc/self/cgroup`: "memory", or "" for version 2.
     """
     groups = [root]
-    for line in _lines(_PROC / "self/cgroup"):
+    for line in _read_lines(_PROC / "self/cgroup"):
         _, names, path = line.split(":", 2)
         if controller in names.split(","):
             group = root
@@ -186,55 +186,55 @@ def _groups(root: Path, controller: str) -> list[Path]:
     return groups
 
 
-def resident_bytes() -> int:
-    """Return the bytes of memory that this process occupies."""
-    return int(_lines(_PROC / "self/statm")[0].split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def measure_resident_bytes() -> int:
+    """Return the resident memory of this process in bytes."""
+    return int(_read_lines(_PROC / "self/statm")[0].split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def family_bytes() -> int:
-    """Return the bytes of memory that this process and those it has started occupy.
+def measure_tree_bytes() -> int:
+    """Return the memory of this process and all processes that it started, in bytes.
 
-    Pages that several processes share count once. Of mapped files only `LIBRARIES` count: the
-    system drops the pages of data when others need the memory.
+    Pages shared by several processes count once. At most `MAX_LIBRARY_BYTES` of mapped files count,
+    because the system drops data pages when memory is needed.
     """
     children: dict[int, list[int]] = {}
     for folder in _PROC.glob("[0-9]*"):
-        lines = _lines(folder / "stat")
-        if lines:  # behind the name in brackets: state and parent, see proc_pid_stat(5)
+        lines = _read_lines(folder / "stat")
+        if lines:  # after the name in brackets: state and parent, see proc_pid_stat(5)
             parent = int(lines[-1].rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(folder.name))
-    family = [os.getpid()]
-    for process in family:
-        family += children.get(process, [])
-    return sum(map(_occupied, family))
+    tree = [os.getpid()]
+    for process in tree:
+        tree += children.get(process, [])
+    return sum(map(_measure_process_bytes, tree))
 
 
-def _occupied(process: int) -> int:
-    """Return the bytes that a process occupies; 0 where it has just ended."""
+def _measure_process_bytes(process: int) -> int:
+    """Return the memory of a process in bytes, or 0 if it has just ended."""
     sizes = {
         words[0]: 1024 * int(words[1])
-        for line in _lines(_PROC / str(process) / "smaps_rollup")
+        for line in _read_lines(_PROC / str(process) / "smaps_rollup")
         if (words := line.split())[0] in ("Pss:", "Pss_File:")
     }
-    if "Pss:" in sizes:  # of what several processes share each counts its part
+    if "Pss:" in sizes:  # shared pages count proportionally
         files = sizes.get("Pss_File:", 0)
-        return sizes["Pss:"] - max(0, files - LIBRARIES)
-    status = (line.split() for line in _lines(_PROC / str(process) / "status"))
+        return sizes["Pss:"] - max(0, files - MAX_LIBRARY_BYTES)
+    status = (line.split() for line in _read_lines(_PROC / str(process) / "status"))
     return sum(1024 * int(words[1]) for words in status if words[0] in ("RssAnon:", "RssShmem:"))
 
 
-def trim() -> None:
-    """Return memory to the system that was freed and is held for later use."""
-    with contextlib.suppress(AttributeError, OSError):  # musl has none
+def trim_memory() -> None:
+    """Return freed memory to the system that the allocator holds for reuse."""
+    with contextlib.suppress(AttributeError, OSError):  # musl does not have it
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def core_seconds() -> tuple[float, float]:
-    """Return the seconds since boot that cores were busy, and all of them; summed over cores.
+def read_core_seconds() -> tuple[float, float]:
+    """Return busy seconds and all seconds of the cores since boot, summed over cores.
 
-    Zeros if they are not known.
+    Both are zero if they are unknown.
     """
-    lines = _lines(_PROC / "stat")
+    lines = _read_lines(_PROC / "stat")
     if not lines:
         return 0.0, 0.0
     fields = [int(field) for field in lines[0].split()[1:9]]
@@ -242,45 +242,45 @@ def core_seconds() -> tuple[float, float]:
     return (total - sum(fields[index] for index in _IDLE_FIELDS)) / rate, total / rate
 
 
-def process_seconds(process: int) -> float:
-    """Return the seconds of CPU time that a process has used; 0: not known."""
-    lines = _lines(_PROC / str(process) / "stat")
+def read_process_seconds(process: int) -> float:
+    """Return the CPU time of a process in seconds, or 0 if it is unknown."""
+    lines = _read_lines(_PROC / str(process) / "stat")
     if not lines:
         return 0.0
-    # behind the name in brackets: utime and stime are fields 14 and 15 of proc_pid_stat(5)
+    # after the name in brackets: utime and stime are fields 14 and 15 of proc_pid_stat(5)
     fields = lines[-1].rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def cores() -> int:
-    """Return the number of cores that this process may use, by its affinity; at least 1."""
+def count_cores() -> int:
+    """Return the number of cores in this process's affinity mask; at least 1."""
     return len(os.sched_getaffinity(0))
 
 
-def cpu_name() -> str:
-    """Return the processor's name, which tells generations apart; empty: not known."""
-    fields = _first_processor()
+def read_cpu_name() -> str:
+    """Return the processor's name including its generation, or "" if it is unknown."""
+    fields = _read_first_processor()
     name = fields.get("model name", "")
     family, model = fields.get("cpu family"), fields.get("model")
-    # clouds say "AMD EPYC" of generations that differ twofold: times of one are not another's
+    # cloud providers report "AMD EPYC" for generations whose speed differs by a factor of two
     if name and not any(letter.isdigit() for letter in name) and family and model:
         return f"{name} (family {family}, model {model})"
     return name
 
 
-def x86_instructions() -> frozenset[str] | None:
-    """Return the instruction sets of an x86 processor, as Linux names them ("avx_vnni").
+def read_x86_instructions() -> frozenset[str] | None:
+    """Return the instruction sets of an x86 processor, in Linux's names ("avx_vnni").
 
-    None: another processor (there Linux calls them "Features"), or they are not known.
+    Return None for other processors (Linux calls theirs "Features"), or if they are unknown.
     """
-    flags = _first_processor().get("flags")
+    flags = _read_first_processor().get("flags")
     return None if flags is None else frozenset(flags.split())
 
 
-def _first_processor() -> dict[str, str]:
-    """Return what the kernel tells of the first processor, by name."""
+def _read_first_processor() -> dict[str, str]:
+    """Return the fields of the first processor in /proc/cpuinfo, by name."""
     fields: dict[str, str] = {}
-    for line in _lines(_PROC / "cpuinfo"):
+    for line in _read_lines(_PROC / "cpuinfo"):
         name, colon, value = line.partition(":")
         if not colon:
             break  # the next processor begins
@@ -288,18 +288,18 @@ def _first_processor() -> dict[str, str]:
     return fields
 
 
-def governor() -> str:
-    """Return the rule by which the CPU's frequency changes; empty: not known."""
-    return "".join(_lines(_GOVERNOR)).strip()
+def read_cpu_governor() -> str:
+    """Return the frequency governor of the CPU, or "" if it is unknown."""
+    return "".join(_read_lines(_GOVERNOR)).strip()
 
 
 def has_gpu_driver() -> bool:
-    """Tell whether a driver of GPUs is installed; TensorFlow sees no GPU without one."""
+    """Return whether a GPU driver is installed; TensorFlow finds no GPU without one."""
     return any(Path(node).exists() for node in _GPU_NODES)
 
 
-def _lines(path: Path) -> list[str]:
-    """Return a file's lines; none where it cannot be read."""
+def _read_lines(path: Path) -> list[str]:
+    """Return the lines of a file, or an empty list if it cannot be read."""
     try:
         return path.read_text("utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,8 +1,9 @@
-"""One memory budget for all work: what fits at a time, and what is refused before it begins.
+"""Memory budget of this process and all processes that it starts.
 
-The budget is that of the process and of all processes that it starts, together. It is set once, at
-a public entry (`use_budget`), and asked for where examples are taken some at a time
-(`current_budget`), as TensorFlow's number of threads is: no signature hands it on.
+The budget limits the number of examples per batch, and rejects work that cannot fit before it
+begins. It is set once at a public entry point (`use_budget`) and read where batches are formed
+(`get_current_budget`). Like TensorFlow's number of threads it is global state, so that it need not
+be passed through all functions.
 """
 
 from __future__ import annotations
@@ -13,176 +14,203 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from compress.core import linux
-from compress.core.device import card_bytes
+from compress.core.device import measure_free_gpu_bytes
 from compress.core.errors import InputError
 
 MARGIN = 0.9
-"""Share of an amount that is planned with: estimates err, and processes that convert come later."""
-SHARE = 0.5
-"""Share of what is free that one piece of work plans to take: its estimate leaves out what
-libraries take beside the tensors, and what is freed is not given back at once."""
-UNASKED = 1 / 64
-"""Share of the budget up to which work is done without asking what is free."""
-UNBOUNDED = 1 << 200
-"""Bytes of a machine that does not say what it has."""
-LEAST = 500_000_000
-"""Bytes that a budget must have: an interpreter with TensorFlow takes about as much."""
+"""Usable share of an amount: estimates are inexact, and converters start processes later."""
+WORK_SHARE = 0.5
+"""Share of the free memory that one task may plan with: its estimate does not include memory that
+libraries allocate besides the tensors, and freed memory is not returned at once."""
+UNCHECKED_SHARE = 1 / 64
+"""Share of the budget up to which the free memory is not measured."""
+UNBOUNDED_BYTES = 1 << 200
+"""Budget of a machine with unknown memory, in bytes."""
+MIN_BUDGET_BYTES = 500_000_000
+"""Minimum budget in bytes: about the size of an interpreter with TensorFlow."""
 
 
 @dataclass(frozen=True)
 class MemoryBudget:
-    """What this process and those that it starts may occupy together.
+    """Memory limit of this process and the processes that it starts, together.
 
     Attributes:
-        bytes: Of memory.
-        given: Whether the user named the amount (`--memory`).
+        bytes: The limit in bytes.
+        is_user_set: Whether the user set it (`--memory`).
     """
 
     bytes: int
-    given: bool = False
+    is_user_set: bool = False
 
     @classmethod
-    def of_machine(cls) -> MemoryBudget:
-        """Return what machine and control groups allow, less a margin for what others take."""
-        available = linux.available_bytes()
+    def from_machine(cls) -> MemoryBudget:
+        """Return the budget that the machine and its control groups allow, with a safety margin."""
+        available = linux.measure_available_bytes()
         if available is None:
-            return cls(UNBOUNDED)
-        return cls(int(MARGIN * (available + linux.family_bytes())))
+            return cls(UNBOUNDED_BYTES)
+        return cls(int(MARGIN * (available + linux.measure_tree_bytes())))
 
-    def free(self) -> int:
-        """Return the bytes that may still be taken, at least 0.
+    def measure_free_bytes(self) -> int:
+        """Return the bytes that may still be allocated, at least 0.
 
-        Of an amount that the user named, what our processes occupy is taken off, models and data
-        among it. The system may have less than that: other programs take memory, too.
+        The memory of our processes, including models and data, is subtracted from a limit set by
+        the user. The result is lower if the system has less memory available, because other
+        programs use it.
         """
-        self.give_back()
-        available = linux.available_bytes()
-        free = UNBOUNDED if available is None else int(MARGIN * available)
-        if self.given:
-            free = min(free, int(MARGIN * self.bytes) - linux.family_bytes())
+        self.release_freed_memory()
+        available = linux.measure_available_bytes()
+        free = UNBOUNDED_BYTES if available is None else int(MARGIN * available)
+        if self.is_user_set:
+            free = min(free, int(MARGIN * self.bytes) - linux.measure_tree_bytes())
         return max(0, free)
 
-    def give_back(self) -> None:
-        """Give memory back that was freed: it would count as occupied. It takes milliseconds.
+    def release_freed_memory(self) -> None:
+        """Return freed memory to the system, so that it no longer counts as used.
 
-        To be called after work that held much, and before other processes begin to work. Where
-        nobody named an amount, nothing is done: what is held is used again.
+        Call this after work that used much memory, and before other processes begin to work. It
+        takes milliseconds. It does nothing unless the user set a limit, because held memory is
+        reused.
         """
-        if self.given:
-            linux.trim()
+        if self.is_user_set:
+            linux.trim_memory()
 
-    def batch_size(self, each: int, *, most: int, what: str, fixed: int = 0, least: int = 1) -> int:
-        """Return how many examples may be worked on at a time.
+    def find_batch_size(
+        self,
+        example_bytes: int,
+        *,
+        max_examples: int,
+        purpose: str,
+        fixed_bytes: int = 0,
+        min_examples: int = 1,
+    ) -> int:
+        """Return the number of examples that fit into the budget at a time.
 
-        Where the budget does not hold `most`, it is a power of two: a few bytes more or less that
-        are occupied should not make another number.
+        If `max_examples` do not fit, the result is a power of two, so that small changes of the
+        used memory do not change it.
 
         Args:
-            each: Bytes that an example takes meanwhile.
-            most: Examples, at least 1.
-            what: The work, as errors call it: "predictions of model 'm'".
-            fixed: Bytes that it takes whatever the number.
-            least: Examples that the work must have at a time, in [1, most].
+            example_bytes: Bytes that one example takes.
+            max_examples: Upper limit of the result, at least 1.
+            purpose: The purpose, for error messages: "predictions of model 'm'".
+            fixed_bytes: Bytes that are needed for any number of examples.
+            min_examples: Smallest valid number of examples, in [1, max_examples].
 
         Raises:
-            InputError: Not even `least` fit; the message names the amount that would do.
+            InputError: Not even `min_examples` fit; the message names the required amount.
         """
-        card = card_bytes()
-        if card is None and fixed + most * each <= UNASKED * self.bytes:
-            return most
-        room = self.free() if card is None else card
-        fitting = int(SHARE * room - fixed) // max(1, each)
-        if fitting >= most:
-            return most
-        if fitting >= least:
-            return max(least, _power_of_two(fitting))
-        needed = fixed + least * each
-        # what is next to nothing is not refused hours after the work began
-        if needed <= max(room, UNASKED * self.bytes):
-            return least
-        if card is not None:
+        gpu_bytes = measure_free_gpu_bytes()
+        if (
+            gpu_bytes is None
+            and fixed_bytes + max_examples * example_bytes <= UNCHECKED_SHARE * self.bytes
+        ):
+            return max_examples
+        free_bytes = self.measure_free_bytes() if gpu_bytes is None else gpu_bytes
+        fitting = int(WORK_SHARE * free_bytes - fixed_bytes) // max(1, example_bytes)
+        if fitting >= max_examples:
+            return max_examples
+        if fitting >= min_examples:
+            return max(min_examples, _round_to_power(fitting))
+        needed = fixed_bytes + min_examples * example_bytes
+        # a tiny request must not end work that has run for hours
+        if needed <= max(free_bytes, UNCHECKED_SHARE * self.bytes):
+            return min_examples
+        if gpu_bytes is not None:
             raise InputError(
-                f"The GPU's memory must hold {gigabytes(needed)} for {what}. Received: "
-                f"{gigabytes(card)} that are free. Use --device cpu, or another card."
+                f"The GPU's memory must hold {format_gigabytes(needed)} for {purpose}. Received: "
+                f"{format_gigabytes(gpu_bytes)} that are free. Use --device cpu, or another card."
             )
-        raise self.refused(needed, room, what)
+        raise self.build_error(needed, free_bytes, purpose)
 
-    def share(self, part: float, most: int) -> int:
-        """Return bytes that work may hold for a while: a part of what is free, at most `most`.
+    def compute_share(self, share: float, max_bytes: int) -> int:
+        """Return the bytes that a buffer may hold: a share of the free memory, at most `max_bytes`.
 
-        Below `most` it is a power of two, as numbers of examples are.
+        A result below `max_bytes` is a power of two, like numbers of examples.
 
         Args:
-            part: In (0, 1].
-            most: Bytes.
+            share: Share of the free memory, in (0, 1].
+            max_bytes: Upper limit in bytes.
         """
-        if most <= UNASKED * self.bytes:
-            return most
-        held = int(part * self.free())
-        return most if held >= most else _power_of_two(held)
+        if max_bytes <= UNCHECKED_SHARE * self.bytes:
+            return max_bytes
+        share_bytes = int(share * self.measure_free_bytes())
+        return max_bytes if share_bytes >= max_bytes else _round_to_power(share_bytes)
 
-    def holds(self, needed: int, part: float) -> bool:
-        """Tell whether bytes are at most a part of what is free.
+    def can_hold(self, needed: int, share: float) -> bool:
+        """Return whether a number of bytes is within a share of the free memory.
 
         Args:
             needed: Bytes.
-            part: In (0, 1].
+            share: Share of the free memory, in (0, 1].
         """
-        return needed <= UNASKED * self.bytes or needed <= part * self.free()
+        return needed <= UNCHECKED_SHARE * self.bytes or needed <= share * self.measure_free_bytes()
 
-    def require(self, needed: int, what: str) -> None:
-        """Refuse what does not fit into what is free.
+    def require(self, needed: int, purpose: str) -> None:
+        """Raise an error if memory does not fit into the free memory.
 
         Args:
             needed: Bytes.
-            what: It is for, as errors call it.
+            purpose: The purpose, for the error message.
 
         Raises:
-            InputError: It does not fit; the message names the amount that would do.
+            InputError: It does not fit; the message names the required amount.
         """
-        free = self.free()
+        free = self.measure_free_bytes()
         if needed > free:
-            raise self.refused(needed, free, what)
+            raise self.build_error(needed, free, purpose)
 
-    def refused(self, needed: int, free: int, what: str) -> InputError:
-        """Return the error of work that needs more bytes than are free."""
-        planned = MARGIN * self.bytes if self.given else self.bytes
+    def build_error(self, needed: int, free: int, purpose: str) -> InputError:
+        """Return the error for work that needs more bytes than are free.
+
+        Args:
+            needed: Required bytes.
+            free: Free bytes.
+            purpose: The purpose, for the error message.
+        """
+        planned = MARGIN * self.bytes if self.is_user_set else self.bytes
         enough = int((planned - free + needed) / MARGIN)
-        rule = f"memory must be at least {gigabytes(enough)} for {what}"
-        received = f"Received: {gigabytes(self.bytes)}, of which {gigabytes(free)} are free."
-        if self.given and enough <= MemoryBudget.of_machine().bytes:
-            return InputError(f"{rule}. {received} Give --memory {gigabytes(enough, '')}.")
+        rule = f"memory must be at least {format_gigabytes(enough)} for {purpose}"
+        received = (
+            f"Received: {format_gigabytes(self.bytes)}, of which {format_gigabytes(free)} are free."
+        )
+        if self.is_user_set and enough <= MemoryBudget.from_machine().bytes:
+            return InputError(f"{rule}. {received} Give --memory {format_gigabytes(enough, '')}.")
         return InputError(f"{rule}. {received} Use a machine with more memory, or smaller inputs.")
 
 
-def _power_of_two(number: int) -> int:
+def _round_to_power(number: int) -> int:
     return 1 << max(0, number.bit_length() - 1)
 
 
-def require_room(needed: int, what: str) -> None:
-    """Refuse what cannot fit into memory, by the size that its header declares.
+def require_memory(needed: int, description: str) -> None:
+    """Raise an error if data cannot fit into memory, by the size declared in its header.
 
     Args:
         needed: Bytes.
-        what: The thing, as the message begins ("Images of 'photos'").
+        description: The data, as the message begins ("Images of 'photos'").
 
     Raises:
-        InputError: More is needed than there is.
+        InputError: More memory is needed than is free.
     """
-    budget = current_budget()
-    room = budget.free()
-    if budget.given:  # what is next to nothing is not refused hours after the work began
-        room = max(room, int(UNASKED * budget.bytes))
-    if needed > room:
+    budget = get_current_budget()
+    free_bytes = budget.measure_free_bytes()
+    if budget.is_user_set:  # a tiny request must not end work that has run for hours
+        free_bytes = max(free_bytes, int(UNCHECKED_SHARE * budget.bytes))
+    if needed > free_bytes:
         raise InputError(
-            f"{what} must fit into memory. Received: {gigabytes(needed)} where {gigabytes(room)} "
+            f"{description} must fit into memory. Received: {format_gigabytes(needed)} where "
+            f"{format_gigabytes(free_bytes)} "
             "are free."
         )
 
 
-def gigabytes(size: int, space: str = " ") -> str:
-    """Return a size in GB, rounded up to one decimal: "4.4 GB"."""
-    if size >= 1 << 100:  # of sizes that no float holds the order of magnitude is enough
+def format_gigabytes(size: int, space: str = " ") -> str:
+    """Return a size in GB, rounded up to one decimal: "4.4 GB".
+
+    Args:
+        size: Size in bytes.
+        space: Text between the number and the unit.
+    """
+    if size >= 1 << 100:  # no float holds such sizes
         return f"more than 10^20{space}GB"
     return f"{math.ceil(size / 1e8) / 10:,.1f}{space}GB"
 
@@ -190,43 +218,45 @@ def gigabytes(size: int, space: str = " ") -> str:
 _current: MemoryBudget | None = None
 
 
-def current_budget() -> MemoryBudget:
-    """Return the budget of the work that is being done; without one the machine's."""
+def get_current_budget() -> MemoryBudget:
+    """Return the budget of the current work; by default that of the machine."""
     global _current
     if _current is None:
-        _current = MemoryBudget.of_machine()
+        _current = MemoryBudget.from_machine()
     return _current
 
 
 @contextlib.contextmanager
 def use_budget(memory: int | None) -> Iterator[MemoryBudget]:
-    """Let everything that this process does meanwhile keep to a budget.
+    """Set the memory budget of this process within the context.
 
     Args:
-        memory: Bytes; None: the budget that holds already, else the machine's.
+        memory: Bytes. None keeps the current budget, by default that of the machine.
 
     Yields:
         The budget.
 
     Raises:
-        InputError: So little is no budget, or this process occupies more already.
+        InputError: The budget is too small, or below the memory that this process already uses.
 
     Example:
         >>> with use_budget(2 * 10**9) as budget:
-        ...     current_budget() is budget
+        ...     get_current_budget() is budget
         True
     """
     global _current
-    before = _current
+    previous = _current
     if memory is not None:
-        occupied = linux.family_bytes()
-        if memory < max(LEAST, occupied):
+        occupied = linux.measure_tree_bytes()
+        if memory < max(MIN_BUDGET_BYTES, occupied):
             raise InputError(
-                f"memory must be at least {gigabytes(max(LEAST, occupied * 3 // 2))}: this process "
-                f"occupies {gigabytes(occupied)} already. Received: {gigabytes(memory)}."
+                "memory must be at least "
+                f"{format_gigabytes(max(MIN_BUDGET_BYTES, occupied * 3 // 2))}: this process "
+                f"occupies {format_gigabytes(occupied)} already. Received: "
+                f"{format_gigabytes(memory)}."
             )
-        _current = MemoryBudget(memory, given=True)
+        _current = MemoryBudget(memory, is_user_set=True)
     try:
-        yield current_budget()
+        yield get_current_budget()
     finally:
-        _current = before
+        _current = previous

@@ -1,4 +1,4 @@
-"""Keeps what C++ libraries write out of the user's terminal."""
+"""Suppression of terminal output from C++ libraries."""
 
 from __future__ import annotations
 
@@ -19,44 +19,44 @@ from compress.core import linux
 
 
 @contextmanager
-def captured_stderr() -> Iterator[Callable[[], str]]:
-    """Redirect the process's standard error to a file while the context lasts.
+def capture_stderr() -> Iterator[Callable[[], str]]:
+    """Redirect the process's standard error to a file within the context.
 
-    TFLite's converter and interpreter write from C++, past Python's `sys.stderr`, so
-    the file descriptor itself is redirected. Python warnings are ignored meanwhile:
-    the converter's are about its own defaults.
+    TFLite's converter and interpreter write from C++, past Python's `sys.stderr`, so the file
+    descriptor itself is redirected. Python warnings are ignored too, because those of the converter
+    are about its own defaults.
 
     Yields:
-        A function that returns what was written so far.
+        A function that returns the text written so far.
     """
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as sink, _redirected(2, sink), warnings.catch_warnings():
+    with tempfile.TemporaryFile() as sink, _redirect(2, sink), warnings.catch_warnings():
         warnings.simplefilter("ignore")
 
-        def written() -> str:
+        def read_written() -> str:
             sink.seek(0)
             return sink.read().decode("utf-8", errors="replace")
 
-        yield written
+        yield read_written
 
 
 @contextmanager
-def silenced_stdout() -> Iterator[None]:
-    """Drop what C and C++ code writes to standard output while the context lasts.
+def silence_stdout() -> Iterator[None]:
+    """Discard the standard output of C and C++ code within the context.
 
-    The C library's buffers are flushed on both sides, so that nothing shows up later.
+    The buffers of the C library are flushed before and after, so that nothing appears later.
     """
     sys.stdout.flush()
-    linux.flush_c()
-    with open(os.devnull, "wb") as sink, _redirected(1, sink):
+    linux.flush_c_buffers()
+    with open(os.devnull, "wb") as sink, _redirect(1, sink):
         try:
             yield
         finally:
-            linux.flush_c()
+            linux.flush_c_buffers()
 
 
 @contextmanager
-def _redirected(descriptor: int, sink: IO[bytes]) -> Iterator[None]:
+def _redirect(descriptor: int, sink: IO[bytes]) -> Iterator[None]:
     saved = os.dup(descriptor)
     os.dup2(sink.fileno(), descriptor)
     try:
@@ -67,8 +67,8 @@ def _redirected(descriptor: int, sink: IO[bytes]) -> Iterator[None]:
 
 
 @contextmanager
-def quiet_logger(name: str) -> Iterator[None]:
-    """Let a library's logger tell of errors alone while the context lasts."""
+def silence_logger(name: str) -> Iterator[None]:
+    """Restrict a library's logger to errors within the context."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -78,45 +78,47 @@ def quiet_logger(name: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def quiet_tensorflow_here() -> None:
-    """Keep what TensorFlow says of itself out of the terminal, in a process that is ours.
+def silence_tensorflow_import() -> None:
+    """Suppress TensorFlow's messages about itself, in a process of our own.
 
-    It writes about its build while it is imported, before any log level counts, and it warns of
-    many traces when many models are traced, which is what we do. TensorFlow is not imported by
-    this: its import is caught, whenever it comes. Where that fails, what was written is shown.
+    TensorFlow writes about its build during its import, before any log level applies. It also warns
+    about many traces, which are intended here. This function does not import TensorFlow but
+    prepares its later import. If that fails, its messages are shown.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    if "tensorflow" not in sys.modules and not any(type(f) is _Catch for f in sys.meta_path):
-        sys.meta_path.insert(0, _Catch())
+    if "tensorflow" not in sys.modules and not any(
+        type(f) is _SilencedImport for f in sys.meta_path
+    ):
+        sys.meta_path.insert(0, _SilencedImport())
 
 
-class _Catch(MetaPathFinder):
-    """Lets the import of TensorFlow run with standard error redirected."""
+class _SilencedImport(MetaPathFinder):
+    """Import hook that loads TensorFlow with standard error redirected."""
 
     def find_spec(
         self, fullname: str, path: object = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find TensorFlow as Python does, once; see `MetaPathFinder`."""
+        """Find TensorFlow like Python, once; see `MetaPathFinder`."""
         if fullname != "tensorflow":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
             loader = spec.loader
-            run = loader.exec_module
+            execute = loader.exec_module
 
-            def quietly(module: ModuleType) -> None:
-                said = ""
+            def execute_silently(module: ModuleType) -> None:
+                output = ""
                 try:
-                    with captured_stderr() as written:
+                    with capture_stderr() as written:
                         try:
-                            run(module)
+                            execute(module)
                         except BaseException:
-                            said = written()
+                            output = written()
                             raise
                 finally:
-                    sys.stderr.write(said)
+                    sys.stderr.write(output)
 
-            loader.exec_module = quietly  # type: ignore[method-assign]
+            loader.exec_module = execute_silently  # type: ignore[method-assign]
         return spec

@@ -1,7 +1,7 @@
-"""Non-domination: fronts, ranks, spread and hypervolume of trade-offs.
+"""Pareto dominance: fronts, ranks, crowding and hypervolume of trade-offs.
 
-Everywhere a row is one candidate, a column one objective, lower is better and NaN is not
-allowed. A row dominates another when it is nowhere worse and somewhere better.
+In all functions a row is one candidate and a column is one objective. Lower is better, and NaN is
+not allowed. A row dominates another if it is nowhere worse and somewhere better.
 """
 
 from __future__ import annotations
@@ -12,47 +12,47 @@ import numpy.typing as npt
 Losses = npt.NDArray[np.float64]
 
 
-def log_costs(costs: npt.ArrayLike) -> Losses:
+def compute_log_costs(costs: npt.ArrayLike) -> Losses:
     """Return decimal logarithms of costs, which span orders of magnitude.
 
     Args:
-        costs: Any shape, at least 0; what is below 0.001 counts as 0.001.
+        costs: Any shape, at least 0; values below 0.001 count as 0.001.
     """
     return np.asarray(np.log10(np.maximum(np.asarray(costs, np.float64), 1e-3)))
 
 
-def front_mask(losses: Losses) -> npt.NDArray[np.bool_]:
-    """Mark the rows that no other row dominates.
+def compute_front_mask(losses: Losses) -> npt.NDArray[np.bool_]:
+    """Mark the non-dominated rows.
 
-    Of equal rows all are marked.
+    Equal rows are all marked.
 
     Args:
         losses: (n, objectives), lower is better.
 
     Returns:
-        (n,), True on the front.
+        (n,), True for rows on the Pareto front.
 
     Reference:
         Kung, Luccio & Preparata 1975, "On Finding the Maxima of a Set of Vectors": in
-        lexicographic order a row is dominated by earlier ones alone.
+        lexicographic order a row is only dominated by earlier rows.
     """
-    rows, places = np.unique(losses, axis=0, return_inverse=True)
+    rows, inverse = np.unique(losses, axis=0, return_inverse=True)
     if len(rows) == 0:
         return np.zeros(0, np.bool_)
     if rows.shape[1] <= 2:
         lowest = np.minimum.accumulate(rows[:, -1])
-        alone = np.concatenate([[True], rows[1:, -1] < lowest[:-1]])
+        is_front = np.concatenate([[True], rows[1:, -1] < lowest[:-1]])
     else:
-        alone, front = np.zeros(len(rows), np.bool_), rows[:0]
-        for place, row in enumerate(rows):
+        is_front, front = np.zeros(len(rows), np.bool_), rows[:0]
+        for index, row in enumerate(rows):
             if not (front <= row).all(axis=1).any():
-                alone[place] = True
+                is_front[index] = True
                 front = np.concatenate([front, row[np.newaxis]])
-    return np.asarray(alone[places.ravel()], np.bool_)
+    return np.asarray(is_front[inverse.ravel()], np.bool_)
 
 
-def nondominated_ranks(losses: Losses) -> npt.NDArray[np.int64]:
-    """Rank rows by the front they are on: 0 is the front, 1 the front without it, ...
+def rank_nondominated(losses: Losses) -> npt.NDArray[np.int64]:
+    """Rank rows by non-dominated sorting: 0 is the front, 1 the front of the other rows, ...
 
     Equal rows have the same rank.
 
@@ -66,8 +66,8 @@ def nondominated_ranks(losses: Losses) -> npt.NDArray[np.int64]:
         Deb, Pratap, Agarwal & Meyarivan 2002, "A Fast and Elitist Multiobjective Genetic
         Algorithm: NSGA-II", section III.A (there the first front is 1).
     """
-    dominates = _domination(losses)
-    dominators = dominates.sum(axis=0)  # (n,): how many not yet ranked rows dominate it
+    dominates = _compute_domination(losses)
+    dominators = dominates.sum(axis=0)  # (n,): number of unranked rows that dominate each row
     ranks = np.full(len(losses), -1, np.int64)
     rank = 0
     while (ranks < 0).any():
@@ -78,21 +78,21 @@ def nondominated_ranks(losses: Losses) -> npt.NDArray[np.int64]:
     return ranks
 
 
-def crowding_distance(losses: Losses) -> Losses:
-    """Measure how far each row's neighbours are, objective by objective.
+def compute_crowding_distance(losses: Losses) -> Losses:
+    """Return the crowding distance of each row of a front.
 
-    The rows are meant to be of one front. The outermost rows of an objective get infinity;
-    an objective in which all rows are equal adds nothing and has no outermost rows.
+    The outermost rows of an objective get infinity. An objective in which all rows are equal
+    adds nothing and has no outermost rows.
 
     Args:
         losses: (n, objectives), finite.
 
     Returns:
-        (n,) distances from 0, larger is less crowded.
+        (n,) distances, at least 0; larger is less crowded.
 
     Reference:
-        Deb et al. 2002, section III.B. Deviation: objectives without spread are left out,
-        there the quotient would be 0 / 0.
+        Deb et al. 2002, section III.B. Deviation: objectives without spread are ignored,
+        because their quotient would be 0 / 0.
     """
     distance = np.zeros(len(losses))
     for column in losses.T:
@@ -105,8 +105,8 @@ def crowding_distance(losses: Losses) -> Losses:
     return distance
 
 
-def hypervolume(losses: Losses, reference: npt.ArrayLike) -> float:
-    """Measure the space that the rows dominate, up to the reference point; exact.
+def measure_hypervolume(losses: Losses, reference: npt.ArrayLike) -> float:
+    """Return the exact hypervolume dominated by the rows, up to the reference point.
 
     Rows that are not better than the reference in every objective add nothing.
 
@@ -131,21 +131,21 @@ def hypervolume(losses: Losses, reference: npt.ArrayLike) -> float:
             "losses must be (n, objectives) and reference (objectives,). "
             f"Received: {losses.shape} and {point.shape}."
         )
-    return _volume(losses[(losses < point).all(axis=1)], point)
+    return _compute_volume(losses[(losses < point).all(axis=1)], point)
 
 
-class Frontier:
-    """A front that takes row after row, and its hypervolume, kept up to date.
+class ParetoFront:
+    """Pareto front that grows row by row, with its hypervolume.
 
-    A row that the front dominates costs one comparison with the front; one that enters it
-    costs the volume that it alone adds. Rows that left are never looked at again.
+    A dominated row costs one comparison with the front. A row that enters the front costs the
+    computation of its exclusive volume. Removed rows are not needed again.
 
     Args:
         reference: (objectives,), the worst point that counts.
 
     Attributes:
-        rows: (n, objectives), the front so far; of equal rows the first.
-        volume: `hypervolume` of all rows that were added, up to rounding; never falls.
+        rows: (n, objectives), the current front; only the first of equal rows.
+        volume: `measure_hypervolume` of all added rows, up to rounding; it never decreases.
     """
 
     def __init__(self, reference: npt.ArrayLike) -> None:
@@ -154,7 +154,7 @@ class Frontier:
         self.volume = 0.0
 
     def add(self, row: npt.ArrayLike) -> None:
-        """Add a row.
+        """Add a row to the front unless it is dominated.
 
         Args:
             row: (objectives,), lower is better.
@@ -162,22 +162,22 @@ class Frontier:
         point = np.asarray(row, np.float64)
         if (point >= self._reference).any() or (self.rows <= point).all(axis=1).any():
             return
-        # what the front already has of this row's box
-        shared = _volume(np.maximum(self.rows, point), self._reference)
+        # the part of this row's box that the front already covers
+        shared = _compute_volume(np.maximum(self.rows, point), self._reference)
         self.volume += max(0.0, float((self._reference - point).prod()) - shared)
-        staying = self.rows[~(point <= self.rows).all(axis=1)]
-        self.rows = np.concatenate([staying, point[np.newaxis]])
+        nondominated = self.rows[~(point <= self.rows).all(axis=1)]
+        self.rows = np.concatenate([nondominated, point[np.newaxis]])
 
 
-def _domination(losses: Losses) -> npt.NDArray[np.bool_]:
-    """Return (n, n): does row i dominate row j?"""
+def _compute_domination(losses: Losses) -> npt.NDArray[np.bool_]:
+    """Return an (n, n) mask that is True where row i dominates row j."""
     no_worse = (losses[:, np.newaxis, :] <= losses[np.newaxis, :, :]).all(axis=-1)
     better = (losses[:, np.newaxis, :] < losses[np.newaxis, :, :]).any(axis=-1)
     return np.asarray(no_worse & better, np.bool_)
 
 
-def _volume(losses: Losses, reference: Losses) -> float:
-    """Return the hypervolume of rows none of which is worse than the reference."""
+def _compute_volume(losses: Losses, reference: Losses) -> float:
+    """Return the hypervolume of rows that are nowhere worse than the reference."""
     if len(losses) == 0:
         return 0.0
     if len(reference) == 1:
@@ -186,12 +186,12 @@ def _volume(losses: Losses, reference: Losses) -> float:
         x, y = losses[np.lexsort(losses.T[::-1])].T
         ceiling = np.minimum.accumulate(np.concatenate([reference[1:], y]))
         return float(((reference[0] - x) * (ceiling[:-1] - ceiling[1:])).sum())
-    rows = np.unique(losses[front_mask(losses)], axis=0)
+    rows = np.unique(losses[compute_front_mask(losses)], axis=0)
     rows = rows[np.argsort(-rows[:, -1], kind="stable")]
     total = 0.0
     for index, row in enumerate(rows):
-        # what later rows take from this one's box: as flat as the box in the last objective
+        # the part of this row's box that later rows cover: of the same height in the last objective
         limited = np.maximum(rows[index + 1 :, :-1], row[:-1])
-        base = float((reference[:-1] - row[:-1]).prod()) - _volume(limited, reference[:-1])
+        base = float((reference[:-1] - row[:-1]).prod()) - _compute_volume(limited, reference[:-1])
         total += float(reference[-1] - row[-1]) * base
     return total

@@ -1,3 +1,3 @@
-"""Where the tables of plug-ins were until version 0.1."""
+"""Former module of the plug-in tables, up to version 0.1."""
 
 raise ImportError("compress.core.plugins was renamed: import compress.plugins.")

@@ -1,8 +1,7 @@
-"""Quantities with a dimension: counts (200k, 2M), sizes (2MB), latencies (3ms), durations (30m),
-shares (0.5x, 50 %).
+"""Quantities with units: counts (2M), sizes (2MB), latencies (3ms), durations (30m), shares (50 %).
 
-Every text that stands for a number is read here; each dimension has its own units, so that a size
-is never taken for a time.
+All numbers in text are parsed here. Each dimension has its own units, so that a size is never
+mistaken for a time.
 """
 
 from __future__ import annotations
@@ -11,23 +10,23 @@ import re
 from fractions import Fraction
 from typing import Literal
 
-from compress.core.errors import InputError, one_line
+from compress.core.errors import InputError, to_one_line
 
 Dimension = Literal["count", "size", "latency", "duration", "share"]
 Unit = Literal["", "count", "bytes", "MiB", "ms", "seconds", "minutes", "share"]
-"""What a bare number of an option counts; "": nothing that has units."""
+"""Unit of a number without a unit in an option; "" for options without units."""
 
-MOST_THREADS = 1024
-MORE_THREADS = "no machine runs more threads at once"
-MOST_SEED = 2**31 - 1
-"""TensorFlow's seeds are signed numbers of 32 bits."""
-SEED_BITS = "seeds have 31 bits"
+MAX_THREADS = 1024
+MAX_THREADS_REASON = "no machine runs more threads at once"
+MAX_SEED = 2**31 - 1
+"""Largest seed: TensorFlow's seeds are signed 32-bit integers."""
+MAX_SEED_REASON = "seeds have 31 bits"
 
 _LIMIT = 2**63
-_LONGEST = 60
+_MAX_LENGTH = 60
 _DIGITS = r"\d+(?:_\d+)*"
 _NUMBER = rf"[+-]?(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:e(?:\+?\d{{1,2}}|-\d{{1,3}}))?"
-_FORM = re.compile(rf"({_NUMBER})\s*([a-z\u00b5\u03bc%]*)", re.ASCII | re.I)
+_QUANTITY_PATTERN = re.compile(rf"({_NUMBER})\s*([a-z\u00b5\u03bc%]*)", re.ASCII | re.I)
 _MIB = 1024**2
 _SUFFIXES = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _COUNTS = {suffix.lower(): scale for suffix, scale in _SUFFIXES.items()}
@@ -45,12 +44,12 @@ _UNITS: dict[Dimension, dict[str, Fraction]] = {
     },
     "share": {"x": Fraction(1), "%": Fraction(1, 100)},
 }  # fmt: skip
-"""Scale of each unit, in small letters, into counts, bytes, milliseconds and shares."""
+"""Factor from each unit, in lower case, to counts, bytes, milliseconds and shares."""
 _PART = r"(\d+(?:\.\d+)?)\s*"
 _DURATION = re.compile(
     rf"(?:{_PART}d)?\s*(?:{_PART}h)?\s*(?:{_PART}m(?:in)?)?\s*(?:{_PART}s)?", re.ASCII
 )
-_BARE: dict[str, tuple[Dimension, Fraction]] = {
+_BARE_UNITS: dict[str, tuple[Dimension, Fraction]] = {
     "count": ("count", Fraction(1)),
     "bytes": ("size", Fraction(1)),
     "MiB": ("size", Fraction(_MIB)),
@@ -59,29 +58,29 @@ _BARE: dict[str, tuple[Dimension, Fraction]] = {
     "minutes": ("duration", Fraction(60)),
     "share": ("share", Fraction(1)),
 }
-"""Dimension of an option by what its bare number counts, and that in the dimension's own unit."""
+"""Dimension and scale of each unit of an option."""
 
 
 def parse_quantity(text: str, dimension: Dimension) -> Fraction | None:
-    """Return a number with a unit as a count, in bytes, milliseconds or seconds, or as a share.
+    """Return a quantity as a count, in bytes, milliseconds or seconds, or as a share.
 
     Args:
-        text: "2M", "1.5MiB" (also "200k" of bytes), "3ms", "1h30m", "0.5x" or "50 %"; upper and
-            lower case count alike.
-        dimension: Whose units are taken.
+        text: "2M", "1.5MiB" (also "200k" of bytes), "3ms", "1h30m", "0.5x" or "50 %"; case is
+            ignored.
+        dimension: The dimension with the allowed units.
 
     Returns:
-        The exact number; None where the text has no unit, or one of another dimension.
+        The exact number, or None if the text has no unit or one of another dimension.
 
     Example:
         >>> parse_quantity("250us", "latency"), parse_quantity("200KB", "latency")
         (Fraction(1, 4), None)
     """
-    if len(text) > _LONGEST:
+    if len(text) > _MAX_LENGTH:
         return None
     if dimension == "duration":
         return _parse_duration(text)
-    match = _FORM.fullmatch(text.strip())
+    match = _QUANTITY_PATTERN.fullmatch(text.strip())
     scale = _UNITS[dimension].get(match[2].lower()) if match else None
     if match is None or scale is None:
         return None
@@ -89,11 +88,11 @@ def parse_quantity(text: str, dimension: Dimension) -> Fraction | None:
 
 
 def parse_number(text: str, unit: Unit | str = "") -> float | None:
-    """Return a number that may have a unit, in the unit of its option; None: it is none.
+    """Return a number in the unit of its option, or None if the text is no number.
 
     Args:
-        text: "0.5", "2e-3"; of an option with a unit a quantity of its dimension too.
-        unit: What a bare number counts.
+        text: "0.5" or "2e-3"; for an option with a unit also a quantity of its dimension.
+        unit: Unit of a number without a unit.
 
     Example:
         >>> parse_number("250us", "ms"), parse_number("50%", "share"), parse_number("many")
@@ -104,32 +103,32 @@ def parse_number(text: str, unit: Unit | str = "") -> float | None:
     except ValueError:
         if not unit:
             return None
-        dimension, scale = _BARE[unit]
+        dimension, scale = _BARE_UNITS[unit]
         number = parse_quantity(text, dimension)
         return None if number is None else float(number / scale)
 
 
 def describe_quantity(text: str) -> str:
-    """Return what a text with a unit is: "a size", "a latency", "a duration", ...; "": nothing.
+    """Return the kind of quantity in a text, like "a size" or "a latency", or "" for none.
 
-    For errors: which unit was given where another was due.
+    Errors use it to name the unit that was given in place of another.
     """
-    # 3m is minutes, 3M millions
+    # 3m means minutes, 3M millions
     minutes: tuple[Dimension, ...] = ("duration",) if text == text.lower() else ()
     dimensions: tuple[Dimension, ...] = ("latency", "share", *minutes, "count", "size", "duration")
     kinds = (kind for kind in dimensions if parse_quantity(text, kind) is not None)
     return next((f"a {kind}" for kind in kinds), "")
 
 
-def show_received(value: object) -> str:
-    """Show a value as errors do: a text in quotes, with the kind of quantity that it is."""
+def format_received(value: object) -> str:
+    """Return a value as shown in errors: strings in quotes, with their kind of quantity."""
     if not isinstance(value, str):
-        return one_line(value)
+        return to_one_line(value)
     kind = describe_quantity(value)
-    return one_line(repr(value)) + (f", which is {kind}" if kind else "")
+    return to_one_line(repr(value)) + (f", which is {kind}" if kind else "")
 
 
-def parse_whole_number(
+def parse_integer(
     value: object,
     name: str,
     *,
@@ -139,29 +138,29 @@ def parse_whole_number(
     unit: str = "",
     like: str = "",
 ) -> int:
-    """Return an integer, however it is written, within its bounds.
+    """Return an integer within its bounds, from a number or text.
 
     Args:
-        value: A number without a fraction, or a text: digits with underscores between, a
-            fraction or exponent that makes an integer with its suffix k, M, G or T (powers of
-            1000; upper or lower case).
-        name: What it is, for the error.
-        least, most: Bounds, both included.
-        why: Reason of `most`.
-        unit: "bytes" takes KB, MB, GB and KiB, MiB, GiB too; "MiB" takes all suffixes as bytes
-            and rounds up; "": a plain count.
-        like: What errors say that it must be; default: a whole number, with examples.
+        value: A number without a fraction, or text: digits with optional underscores, or a fraction
+            or exponent that gives an integer with its suffix k, M, G or T (powers of 1000, case is
+            ignored).
+        name: Name of the value, for the error.
+        least, most: Inclusive bounds.
+        why: Reason for `most`.
+        unit: "bytes" also accepts KB, MB, GB and KiB, MiB, GiB. "MiB" reads all suffixes as bytes
+            and rounds up. "" is a plain count.
+        like: Description of valid values, for the error. Default: a description with examples.
 
     Raises:
-        InputError: It is no such number, or out of bounds.
+        InputError: The value is no such number, or out of bounds.
     """
     number = _read_integer(value, unit)
     if number is None:
         examples = "200k, 2MB or 2MiB" if unit else "200000, 200k or 2M"
-        rule = like or f"a whole number, like {examples}"
-        raise InputError(f"{name} must be {rule}. Received: {show_received(value)}.")
+        rule = like or f"an integer, like {examples}"
+        raise InputError(f"{name} must be {rule}. Received: {format_received(value)}.")
     reason = f" ({why})" if why else ""
-    shown = one_line(value)
+    shown = to_one_line(value)
     if least is not None and number < least:
         raise InputError(f"{name} must be at least {least}. Received: {shown}.")
     if most is not None and number > most:
@@ -171,15 +170,15 @@ def parse_whole_number(
     return number
 
 
-def number_text(number: float) -> str:
+def format_number(number: float) -> str:
     """Return the shortest plain text of a number: "8", "0.7", "1e-05"."""
     return repr(float(number)).removesuffix(".0")
 
 
-def amount_text(number: float) -> str:
+def format_amount(number: float) -> str:
     """Return the shortest text of a count: "0.5", "12M", "1234567"."""
     if not number.is_integer() or abs(number) >= _LIMIT:
-        return number_text(number)
+        return format_number(number)
     texts = [str(int(number))]
     for suffix, scale in _SUFFIXES.items():
         units, rest = divmod(int(abs(number)), scale)
@@ -188,13 +187,13 @@ def amount_text(number: float) -> str:
     return min(texts, key=len)
 
 
-def threads_text(count: int) -> str:
-    """Return "1 thread", "4 threads"."""
+def format_threads(count: int) -> str:
+    """Return a number of threads as text: "1 thread", "4 threads"."""
     return f"{count} thread{'' if count == 1 else 's'}"
 
 
 def _read_integer(value: object, unit: str) -> int | None:
-    """Read an integer from a number or a text; None: it is none."""
+    """Return the integer of a number or text, or None if it is none."""
     if isinstance(value, bool):
         return None
     if isinstance(value, float):
@@ -202,13 +201,13 @@ def _read_integer(value: object, unit: str) -> int | None:
     if hasattr(value, "__index__"):
         try:
             return int(value.__index__())
-        except TypeError:  # an array of several
+        except TypeError:  # an array with several elements
             return None
     if not isinstance(value, str):
         return None
     number = parse_quantity(value, "size" if unit else "count")
     if number is None:
-        bare = _FORM.fullmatch(value.strip()) if len(value) <= _LONGEST else None
+        bare = _QUANTITY_PATTERN.fullmatch(value.strip()) if len(value) <= _MAX_LENGTH else None
         number = Fraction(bare[1].replace("_", "")) if bare and not bare[2] else None
     elif unit == "MiB":
         return -int(-number // _MIB)
@@ -216,7 +215,7 @@ def _read_integer(value: object, unit: str) -> int | None:
 
 
 def _parse_duration(text: str) -> Fraction | None:
-    """Return seconds: of "90s", "30m", "1.5h", "2d", "1h30m"."""
+    """Return the seconds of a duration: "90s", "30m", "1.5h", "2d", "1h30m"."""
     parts = _DURATION.fullmatch(text.strip().lower())
     if parts is None or not any(parts.groups()):
         return None

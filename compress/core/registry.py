@@ -1,7 +1,8 @@
-"""Name -> plug-in tables: the one way in which paretune finds a thing by its name.
+"""Registries of plug-ins by name.
 
-A table holds places ("package.module:object"), not objects: names and the packages that they
-need are known without importing what they stand for. Packages find their public names so too.
+A table holds references ("package.module:object") instead of objects, so that names and required
+packages are known without importing the objects. Packages also use references for their public
+names.
 """
 
 from __future__ import annotations
@@ -12,35 +13,34 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
-from compress.core.errors import InputError, removed_name, unknown_name
-from compress.core.interpreter import require_packages, resolve
+from compress.core.errors import InputError, build_removed_name_error, build_unknown_name_error
+from compress.core.module_loading import import_function, require_packages
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a table.
+    """Entry of a registry.
 
     Attributes:
-        place: "package.module:object"; or the object itself, where it was registered in Python.
-        packages: Optional packages that it needs, as they are imported.
+        reference: "package.module:object", or the object itself if it was registered in Python.
+        packages: Import names of the optional packages that it needs.
     """
 
-    place: Any
+    reference: Any
     packages: tuple[str, ...] = ()
 
 
 class Registry(Generic[T]):
-    """Holds the plug-ins of one kind under the names that users type.
+    """Plug-ins of one kind, by the names that users type.
 
-    A name that is no member may be a place itself, `package.module:object`, in the user's own
-    code: it is taken as it is.
+    A name may also be a reference to the user's code, `package.module:object`, which is imported.
 
     Args:
-        kind: What a member is, as the user knows it ("sampler"); used in errors.
-        table: Names and places.
-        removed: Name of an earlier version -> a sentence that says what to use instead.
+        kind: The kind of plug-in, in the user's terms ("sampler"); used in errors.
+        table: References by name.
+        removed: Sentences on the replacement, by removed name of an earlier version.
 
     Example:
         >>> table = Registry("colour", {"red": "colorsys:rgb_to_hsv"})
@@ -64,46 +64,46 @@ class Registry(Generic[T]):
         }
 
     def add(self, name: str, member: T | str, *, packages: tuple[str, ...] = ()) -> None:
-        """Register `member`, or the place of one, under `name`.
+        """Register `member`, or a reference to it, under `name`.
 
         Args:
-            name: As users type it; without a colon.
+            name: The name, without a colon.
             member: The plug-in, or "package.module:object".
             packages: Optional packages that it needs.
 
         Raises:
-            ValueError: The name is taken by another member, or has a colon.
+            ValueError: The name belongs to another member, or contains a colon.
         """
         if ":" in name:
             raise ValueError(f"{self.kind} '{name}' must have a name without a colon.")
-        known = self._entries.get(name)
-        if known is not None and known.place is not member and known.place != member:
+        entry = self._entries.get(name)
+        if entry is not None and entry.reference is not member and entry.reference != member:
             raise ValueError(f"{self.kind} '{name}' is already registered.")
         self._entries[name] = Entry(member, packages)
 
     def remove(self, name: str) -> None:
-        """Take a member off, so that another can be registered under its name."""
+        """Remove a member, so that another can be registered under its name."""
         self._entries.pop(name, None)
 
     def __getitem__(self, name: str) -> T:
-        """Return the member called `name`.
+        """Return the member with a name.
 
         Raises:
             InputError: No member has this name; the message lists the choices.
         """
         if name not in self._entries:
-            if is_place(name):
-                return cast("T", resolve(name, self._title))
+            if is_reference(name):
+                return cast("T", import_function(name, self._title))
             raise self._build_unknown_error(name)
-        place = self._entries[name].place
-        return cast("T", loaded(place) if isinstance(place, str) else place)
+        reference = self._entries[name].reference
+        return cast("T", load_reference(reference) if isinstance(reference, str) else reference)
 
     def __contains__(self, name: object) -> bool:
         """Return whether a name is registered."""
         return name in self._entries
 
     def __iter__(self) -> Iterator[str]:
-        """Go through the names in the order of registration."""
+        """Iterate over the names in the order of registration."""
         return iter(self._entries)
 
     def names(self) -> tuple[str, ...]:
@@ -111,72 +111,73 @@ class Registry(Generic[T]):
         return tuple(self._entries)
 
     def require(self, name: str, choices: tuple[str, ...] = ()) -> None:
-        """Check a name without importing what it stands for.
+        """Check a name without importing its member.
 
         Args:
-            name: A registered name, one of `choices`, or a place.
-            choices: Words beside the names that are valid here ("none").
+            name: A registered name, one of `choices`, or a reference.
+            choices: Further valid names ("none").
 
         Raises:
-            InputError: It is none of them.
+            InputError: The name is none of them.
         """
-        if name not in self._entries and name not in choices and not is_place(name):
+        if name not in self._entries and name not in choices and not is_reference(name):
             raise self._build_unknown_error(name, choices)
 
     def require_installed(self, name: str) -> None:
-        """Check that the packages which a member needs are installed.
+        """Check that the packages of a member are installed.
 
         Raises:
-            MissingDependency: One is not; the message ends in the install line.
+            MissingDependency: A package is not installed; the message ends with the install
+                command.
         """
         if name in self._entries:
             require_packages(self._entries[name].packages, f"{self._title} '{name}'")
 
     @property
     def _title(self) -> str:
-        """The kind as a sentence begins with it."""
+        """Kind with a capital letter, for the start of a sentence."""
         return self.kind[:1].upper() + self.kind[1:]
 
     def _build_unknown_error(self, name: str, choices: tuple[str, ...] = ()) -> InputError:
         if name in self._removed:
-            return removed_name(self.kind, name, self._removed[name])
-        return unknown_name(self.kind, name, (*self._entries, *choices))
+            return build_removed_name_error(self.kind, name, self._removed[name])
+        return build_unknown_name_error(self.kind, name, (*self._entries, *choices))
 
 
-def is_place(name: str) -> bool:
-    """Return whether a name is a place: "package.module:object"."""
+def is_reference(name: str) -> bool:
+    """Return whether a name is a reference: "package.module:object"."""
     module, _, item = name.partition(":")
     return bool(module) and item.isidentifier() and all(map(str.isidentifier, module.split(".")))
 
 
-def loaded(place: str) -> Any:
-    """Import what a table of ours names: "package.module:object"."""
-    module, _, name = place.partition(":")
+def load_reference(reference: str) -> Any:
+    """Import and return the object of a reference: "package.module:object"."""
+    module, _, name = reference.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
-def lazily(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a package's `__getattr__`: importing the package then imports nothing else.
+def build_lazy_getattr(package: str, references: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return a `__getattr__` for a package that imports its public names at first use.
 
     Args:
-        package: Its name.
-        places: Public name -> "package.module:object".
+        package: Name of the package.
+        references: "package.module:object" by public name.
 
     Returns:
-        A function that imports what a name stands for and keeps it in the package, so that it
-        is asked once a name.
+        A function that imports the object of a name and stores it in the package, so that each
+        name is looked up once.
 
     Example:
-        >>> found = lazily("collections", {"Part": "fractions:Fraction"})
+        >>> found = build_lazy_getattr("collections", {"Part": "fractions:Fraction"})
         >>> found("Part")(1, 2)  # and now it is collections.Part
         Fraction(1, 2)
     """
 
-    def find(name: str) -> Any:
-        if name not in places:
+    def load_attribute(name: str) -> Any:
+        if name not in references:
             raise AttributeError(f"module '{package}' has no attribute '{name}'")
-        value = loaded(places[name])
+        value = load_reference(references[name])
         setattr(sys.modules[package], name, value)
         return value
 
-    return find
+    return load_attribute

@@ -1,9 +1,9 @@
-"""One rule for ties: 95 % intervals of metrics and of differences between them.
+"""Confidence intervals of metrics and of their differences, with one rule for ties.
 
-Two results differ where the interval of their difference leaves zero out. What is compared decides
-how the interval is made: results on the same examples (`compare_examples`), shares of two samples
-(`compare_shares`), means over seeds (`compare_means`). Where the best of several is compared, the
-level is corrected for how many there were.
+Two results differ if the 95 % interval of their difference excludes zero. The interval depends on
+the comparison: results on the same examples (`compare_examples`), proportions of two samples
+(`compare_shares`), means over seeds (`compare_means`). If the best of several is compared, the
+level is corrected for the number of comparisons.
 """
 
 from __future__ import annotations
@@ -17,43 +17,44 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-LEVEL = 0.95
-"""Of every interval, before it is corrected for several comparisons."""
+CONFIDENCE_LEVEL = 0.95
+"""Level of every interval before the correction for several comparisons."""
 Z = 1.959963984540054
-"""The standard normal's 97.5 % quantile."""
-GROUPS = 200
-"""Groups of examples that a jackknife leaves out in turn: each costs one evaluation."""
-FEWEST = 10
-"""With fewer examples no interval is given: samples of them say little."""
+"""97.5 % quantile of the standard normal distribution."""
+JACKKNIFE_GROUPS = 200
+"""Number of groups that a jackknife leaves out in turn; each costs one evaluation."""
+MIN_EXAMPLES = 10
+"""Minimum number of examples for an interval."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference, new minus old, with its two-sided interval.
+    """Difference, new minus old, with its two-sided interval.
 
     Attributes:
-        estimate: The difference, in the unit of what is compared.
+        estimate: The difference, in the unit of the compared values.
         low, high: Ends of the interval.
-        level: Of the interval, in (0, 1): `LEVEL`, or higher where several were compared.
+        level: Level of the interval, in (0, 1): `CONFIDENCE_LEVEL`, or higher for several
+            comparisons.
     """
 
     estimate: float
     low: float
     high: float
-    level: float = LEVEL
+    level: float = CONFIDENCE_LEVEL
 
     @property
     def is_tie(self) -> bool:
-        """Whether the interval holds zero: the two cannot be told apart."""
+        """Whether the interval contains zero, so that the two cannot be distinguished."""
         return self.low <= 0.0 <= self.high
 
 
-def correct_level(comparisons: int, level: float = LEVEL) -> float:
-    """Return the level at which each of several intervals must be made for all to hold together.
+def correct_level(comparisons: int, level: float = CONFIDENCE_LEVEL) -> float:
+    """Return the level of each interval at which several intervals hold simultaneously.
 
     Args:
-        comparisons: How many differences are looked at, at least 1.
-        level: At which all of them shall hold.
+        comparisons: Number of differences, at least 1.
+        level: Level at which all of them shall hold.
 
     Example:
         >>> round(correct_level(50), 4)
@@ -71,13 +72,13 @@ def compare_examples(
     """Compare a metric of two models on the same examples.
 
     Args:
-        new, old: A value an example (or a group of examples) whose mean is the metric, see
+        new, old: One value per example (or group of examples) whose mean is the metric, see
             `compress.data.tasks.Task.example_values`; in the same order, (n,).
-        comparisons: How many differences the interval must hold for.
+        comparisons: Number of differences for which the interval must hold.
 
     Returns:
-        The difference of the means. Its interval is Bonett and Price's where values are 0 or 1
-        (wrong or right): a difference of zero on few examples is then no certainty. Of other
+        The difference of the means. For binary values (0 wrong, 1 right) its interval is that
+        of Bonett and Price, which has a positive width even if no example differs. For other
         values it is that of a paired t test.
 
     Example:
@@ -96,25 +97,25 @@ def compare_examples(
     level = correct_level(comparisons)
     change = first - second
     estimate = float(change.mean())
-    if _is_right_or_wrong(first) and _is_right_or_wrong(second):
+    if _is_binary(first) and _is_binary(second):
         count = len(change) + 2
         middle = float(change.sum()) / count
         variance = (float(np.square(change).sum()) + 2.0) / count - middle**2
-        half = _normal_quantile(level) * math.sqrt(max(0.0, variance) / count)
+        half = _compute_normal_quantile(level) * math.sqrt(max(0.0, variance) / count)
         return Difference(estimate, middle - half, middle + half, level)
-    half = _mean_half_width(change, level)
+    half = _compute_half_width(change, level)
     return Difference(estimate, estimate - half, estimate + half, level)
 
 
 def compare_shares(
     new: float, new_count: int, old: float, old_count: int, *, comparisons: int = 1
 ) -> Difference:
-    """Compare shares of right answers on two samples of different examples.
+    """Compare accuracies on two samples of different examples.
 
     Args:
-        new, old: Shares in [0, 1].
-        new_count, old_count: Examples of each, at least 1.
-        comparisons: How many differences the interval must hold for.
+        new, old: Proportions of correct predictions, in [0, 1].
+        new_count, old_count: Numbers of examples, at least 1.
+        comparisons: Number of differences for which the interval must hold.
 
     Example:
         >>> compare_shares(0.93, 400, 0.91, 400).is_tie
@@ -127,7 +128,7 @@ def compare_shares(
     level = correct_level(comparisons)
     first, second = ((p * n + 1) / (n + 2) for p, n in ((new, new_count), (old, old_count)))
     variance = first * (1 - first) / (new_count + 2) + second * (1 - second) / (old_count + 2)
-    half = _normal_quantile(level) * math.sqrt(variance)
+    half = _compute_normal_quantile(level) * math.sqrt(variance)
     return Difference(new - old, first - second - half, first - second + half, level)
 
 
@@ -141,14 +142,14 @@ def compare_means(
     *,
     comparisons: int = 1,
 ) -> Difference:
-    """Compare two means over seeds, by their standard errors.
+    """Compare two means over seeds, using their standard errors.
 
     Args:
         new, old: The means.
         new_error, old_error: Their standard errors, at least 0.
-        new_count, old_count: Seeds of each, at least 2. An `old_count` of 0 says that `old` is a
-            number without an error, zero say.
-        comparisons: How many differences the interval must hold for.
+        new_count, old_count: Numbers of seeds, at least 2. With an `old_count` of 0, `old` is a
+            constant without an error.
+        comparisons: Number of differences for which the interval must hold.
 
     Example:
         >>> compare_means(0.930, 0.001, 3, 0.927, 0.001, 3).is_tie
@@ -163,49 +164,48 @@ def compare_means(
     variance = sum(error for error, _ in parts)
     below = sum(error**2 / (count - 1) for error, count in parts if count > 1)
     freedom = variance**2 / below if below > 0 else max(new_count - 1, old_count - 1, 1)
-    half = _student_quantile(level, freedom) * math.sqrt(variance)
+    half = _compute_student_quantile(level, freedom) * math.sqrt(variance)
     return Difference(new - old, new - old - half, new - old + half, level)
 
 
-def bound_mean(values: npt.NDArray[np.generic]) -> tuple[float, float] | None:
-    """Return the 95 % interval of a metric from its values by example.
+def compute_mean_interval(values: npt.NDArray[np.generic]) -> tuple[float, float] | None:
+    """Return the 95 % interval of a metric from its values per example.
 
     Args:
         values: See `compare_examples`, (n,).
 
     Returns:
-        Wilson's interval where each example is right or wrong, else that of Student's t; None
-        below `FEWEST` values.
+        Wilson's interval for binary values, otherwise that of Student's t; None for fewer than
+        `MIN_EXAMPLES` values.
     """
-    known = np.asarray(values, np.float64)
-    if len(known) < FEWEST:
+    samples = np.asarray(values, np.float64)
+    if len(samples) < MIN_EXAMPLES:
         return None
-    if _is_right_or_wrong(known):
-        return wilson(float(known.mean()), len(known))
-    half = _mean_half_width(known, LEVEL)
-    return float(known.mean()) - half, float(known.mean()) + half
+    if _is_binary(samples):
+        return compute_wilson_interval(float(samples.mean()), len(samples))
+    half = _compute_half_width(samples, CONFIDENCE_LEVEL)
+    return float(samples.mean()) - half, float(samples.mean()) + half
 
 
-def jackknife_values(
+def compute_jackknife_values(
     count: int, evaluate: Callable[[npt.NDArray[np.int64]], float], *, seed: int = 0
 ) -> Floats:
-    """Return values whose mean is a metric of all examples and whose spread is its error.
+    """Return jackknife pseudo-values of a metric, shifted so that their mean is the metric.
 
     Args:
-        count: Of examples, n, at least 1.
-        evaluate: Indices of examples, (m,) -> the metric of these; not finite where it is not
-            defined, which then tells nothing.
-        seed: Of the groups in which examples are left out; metrics that shall be compared must
-            have the same.
+        count: Number of examples n, at least 1.
+        evaluate: Function from indices of examples, (m,), to their metric. A value that is not
+            finite counts as undefined and is replaced by the metric of all examples.
+        seed: Seed of the groups of examples; metrics to be compared must use the same seed.
 
     Returns:
-        Pseudo-values, (min(n, `GROUPS`),): one an example, or one a group of examples.
+        Pseudo-values, (min(n, `JACKKNIFE_GROUPS`),): one per example or group of examples.
 
     Reference:
         Tukey 1958; Efron & Tibshirani 1993, "An Introduction to the Bootstrap", section 11.5.
-        Ours: shifted so that their mean is the metric itself, not its jackknife estimate.
+        Deviation: the mean is the metric itself, not its jackknife estimate.
     """
-    groups = min(count, GROUPS)
+    groups = min(count, JACKKNIFE_GROUPS)
     member = np.random.default_rng(seed).permutation(count) % groups
     whole = evaluate(np.arange(count))
     if groups < 2:
@@ -217,16 +217,16 @@ def jackknife_values(
     return shifted
 
 
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share of independent examples.
+def compute_wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a proportion of independent examples.
 
     Args:
-        share: That is right, in [0, 1].
-        count: Of examples, at least 1.
+        share: The proportion, in [0, 1].
+        count: Number of examples, at least 1.
 
     Reference:
         Wilson 1927, "Probable inference, the law of succession, and statistical inference".
-        It covers at shares near 0 and 1 too, where the normal interval does not (Brown, Cai &
+        It also covers proportions near 0 and 1, unlike the normal interval (Brown, Cai &
         DasGupta 2001).
     """
     spread = Z * Z / count
@@ -235,24 +235,24 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _is_right_or_wrong(values: Floats) -> bool:
+def _is_binary(values: Floats) -> bool:
     return bool(np.isin(values, (0.0, 1.0)).all())
 
 
-def _mean_half_width(values: Floats, level: float) -> float:
+def _compute_half_width(values: Floats, level: float) -> float:
     if len(values) < 2:
         return math.inf
     error = float(values.std(ddof=1)) / math.sqrt(len(values))
-    return _student_quantile(level, len(values) - 1) * error
+    return _compute_student_quantile(level, len(values) - 1) * error
 
 
-def _normal_quantile(level: float) -> float:
+def _compute_normal_quantile(level: float) -> float:
     from scipy.special import ndtri
 
     return float(ndtri((1.0 + level) / 2.0))
 
 
-def _student_quantile(level: float, freedom: float) -> float:
+def _compute_student_quantile(level: float, freedom: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1.0 + level) / 2.0))

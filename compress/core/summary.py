@@ -1,6 +1,6 @@
-"""Presentation of results: text screens, notebook tables, progress callbacks, templates.
+"""Presentation of results: text summaries, notebook tables, progress callbacks, templates.
 
-Text that is not ours (names, notes, choices, paths) is made fit to be shown.
+Text from users (names, notes, choices, paths) is escaped.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.core.errors import printable
+from compress.core.errors import escape_unprintable
 
 WIDTH = 80
-"""Columns of the text."""
-LINES = 25
-"""Of a screen: of what has no room the last notes are left out first, then the last rows."""
-ROWS = 12
-"""Of the table that are shown at most."""
-NOTES = 4
-"""Below the table that are shown at most; one more line says how many are left out."""
+"""Width of the text in columns."""
+MAX_LINES = 25
+"""Maximum number of lines of a text; the last notes are omitted first, then the last rows."""
+MAX_ROWS = 12
+"""Maximum number of table rows in a text."""
+MAX_NOTES = 4
+"""Maximum number of notes in a text; another line counts the omitted ones."""
 
-_PAGE = """\
+_HTML_TEMPLATE = """\
 <div class="paretune">
 {%- for warning in warnings %}
 <p><b>{{ warning }}</b></p>
@@ -47,47 +47,48 @@ _PAGE = """\
 """
 
 OnProgress = Callable[[str, float], None]
-"""Called with (what is done, share of it in [0, 1])."""
+"""Progress callback, called with the current task and its completed share in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What of a result is worth a screen.
+    """Summary of a result that fits on one screen.
 
     Attributes:
         title: The result in one line.
-        lines: What stands above the table.
-        heads: Of the table's columns; the first stands left, the others right.
-        rows: Its cells, as text.
-        notes: What the reader should know.
-        more: What rows are called where not all are shown: "groups".
-        warnings: What stands before everything else, and is always shown.
+        lines: Lines above the table.
+        headers: Column headers of the table; the first column is left-aligned, others
+            right-aligned.
+        rows: Cells of the table, as text.
+        notes: Notes below the table.
+        row_noun: Name of the rows, for the number of omitted ones: "groups".
+        warnings: Warnings above everything else, which are always shown.
     """
 
     title: str
     lines: tuple[str, ...] = ()
-    heads: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
     notes: tuple[str, ...] = ()
-    more: str = "rows"
+    row_noun: str = "rows"
     warnings: tuple[str, ...] = ()
 
-    def text(self) -> str:
-        """Return at most a screen of text, `WIDTH` columns wide; no name is cut.
+    def to_text(self) -> str:
+        """Return at most one screen of text, `WIDTH` columns wide, without truncated names.
 
-        Warnings, what stands above the table, one row and one note are always there: only names
-        of many lines make them more than `LINES`.
+        Warnings, the lines above the table, one row and one note are always included. The text
+        exceeds `MAX_LINES` only if these need more lines.
         """
-        rows, notes = min(len(self.rows), ROWS), min(len(self.notes), NOTES)
-        while len(text := self._of(rows, notes)) > LINES and (rows > 1 or notes > 1):
+        rows, notes = min(len(self.rows), MAX_ROWS), min(len(self.notes), MAX_NOTES)
+        while len(text := self._format_lines(rows, notes)) > MAX_LINES and (rows > 1 or notes > 1):
             if notes > 1:
                 notes -= 1
             else:
                 rows -= 1
         return "\n".join(text)
 
-    def _of(self, rows: int, notes: int) -> list[str]:
-        """Return the lines of a text with so many of the first rows and notes."""
+    def _format_lines(self, rows: int, notes: int) -> list[str]:
+        """Return the lines of a text with given numbers of rows and notes."""
         from rich import box
         from rich.console import Console
         from rich.table import Table
@@ -98,108 +99,118 @@ class Summary:
             file=sink, width=WIDTH, markup=False, emoji=False, highlight=False, no_color=True
         )
         for text in (*self.warnings, self.title, *self.lines):
-            console.print(Text(line(text)))
+            console.print(Text(escape_line(text)))
         if self.rows:
             table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-            for place, head in enumerate(self.heads):
-                # a long name goes on in the next line
+            for index, header in enumerate(self.headers):
+                # wrap long names
                 table.add_column(
-                    Text(line(head)), justify="right" if place else "left", overflow="fold"
+                    Text(escape_line(header)), justify="right" if index else "left", overflow="fold"
                 )
             for row in self.rows[:rows]:
-                table.add_row(*(Text(line(cell)) for cell in row))
+                table.add_row(*(Text(escape_line(cell)) for cell in row))
             console.print(table)
         if left := len(self.rows) - rows:
-            console.print(Text(f"... and {left} more {self.more}"))
+            console.print(Text(f"... and {left} more {self.row_noun}"))
         for note in self.notes[:notes]:
-            console.print(Text(f"- {line(note)}"))
+            console.print(Text(f"- {escape_line(note)}"))
         if left := len(self.notes) - notes:
             console.print(Text(f"... and {left} more note{'s' * (left > 1)}"))
         return [text.rstrip() for text in sink.getvalue().rstrip().splitlines()]
 
-    def html(self) -> str:
-        """Return the whole table as HTML; what users named is text, not markup."""
+    def to_html(self) -> str:
+        """Return the whole table as HTML, with users' names escaped."""
         import jinja2
 
         page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-        return page.from_string(_PAGE).render(
-            warnings=[line(text) for text in self.warnings],
-            title=line(self.title),
-            lines=[line(text) for text in self.lines],
-            heads=[line(text) for text in self.heads],
-            rows=[[line(cell) for cell in row] for row in self.rows],
-            notes=[line(note) for note in self.notes],
+        return page.from_string(_HTML_TEMPLATE).render(
+            warnings=[escape_line(text) for text in self.warnings],
+            title=escape_line(self.title),
+            lines=[escape_line(text) for text in self.lines],
+            heads=[escape_line(text) for text in self.headers],
+            rows=[[escape_line(cell) for cell in row] for row in self.rows],
+            notes=[escape_line(note) for note in self.notes],
         )
 
 
-class Readable:
-    """A result that prints as one screen and shows as a table in a notebook.
+class DisplayableResult:
+    """Result that prints as one screen of text and shows as a table in a notebook.
 
-    A class of this kind has a `screen`; its `repr` is the first line of that.
+    Subclasses implement `build_summary`; `repr` is its first line.
     """
 
-    def screen(self) -> Summary:
-        """Return the summary of one screen."""
+    def build_summary(self) -> Summary:
+        """Return the summary of the result."""
         raise NotImplementedError
 
     def __str__(self) -> str:
-        return self.screen().text()
+        return self.build_summary().to_text()
 
     def __repr__(self) -> str:
-        screen = self.screen()
-        first = next(iter(screen.warnings), screen.title)
-        return f"<{type(self).__name__}: {line(first)}>"
+        summary = self.build_summary()
+        first = next(iter(summary.warnings), summary.title)
+        return f"<{type(self).__name__}: {escape_line(first)}>"
 
     def _repr_html_(self) -> str:
-        return self.screen().html()
+        return self.build_summary().to_html()
 
 
-def visible(text: object) -> str:
-    """Return text with every character spelled out that would not be seen as itself.
+def escape_text(text: object) -> str:
+    """Return text with all characters escaped that are not visible as themselves.
 
-    Tabs and line feeds stay: a page shows them as spaces, or as they are in a command.
+    Tabs and line feeds are kept, because HTML pages show them as spaces or inside commands.
 
     Args:
-        text: Anything; `str` makes text of it.
+        text: Any object; it is converted with `str`.
     """
     return "".join(
-        part if part in ("\n", "\t") else printable(part)
+        part if part in ("\n", "\t") else escape_unprintable(part)
         for part in re.split("([\n\t])", str(text))
     )
 
 
-def line(text: object) -> str:
-    """Return the same on one line: line feeds and tabs are spelled out too.
+def escape_line(text: object) -> str:
+    """Return text on one line, with line feeds and tabs escaped too.
 
     Args:
-        text: Anything; `str` makes text of it.
+        text: Any object; it is converted with `str`.
     """
-    return printable(str(text))
+    return escape_unprintable(str(text))
 
 
-def tail(text: object, letters: int) -> str:
-    """Return the end of one line, of at most so many letters: by it the layers of a net differ."""
-    whole = line(text)
-    return whole if len(whole) <= letters else f"…{whole[1 - letters :]}"
+def truncate_start(text: object, max_length: int) -> str:
+    """Return one line without its start if it is too long; the end distinguishes layer names.
+
+    Args:
+        text: Any object; it is converted with `str`.
+        max_length: Maximum number of characters, including "…".
+    """
+    full_line = escape_line(text)
+    return full_line if len(full_line) <= max_length else f"…{full_line[1 - max_length :]}"
 
 
-def short(text: object, letters: int) -> str:
-    """Return one line of at most so many letters; "…" marks the cut."""
-    whole = line(text)
-    return whole if len(whole) <= letters else f"{whole[: letters - 1]}…"
+def truncate_end(text: object, max_length: int) -> str:
+    """Return one line without its end if it is too long, marked with "…".
+
+    Args:
+        text: Any object; it is converted with `str`.
+        max_length: Maximum number of characters, including "…".
+    """
+    full_line = escape_line(text)
+    return full_line if len(full_line) <= max_length else f"{full_line[: max_length - 1]}…"
 
 
-def silent(text: str, share: float) -> None:
+def ignore_progress(text: str, share: float) -> None:
     """Ignore progress."""
 
 
-def filled(folder: Path, template: str, **values: Any) -> str:
-    """Return a template's text; it is no HTML, so nothing is escaped.
+def render_template(folder: Path, template: str, **values: Any) -> str:
+    """Return the text of a template, without HTML escaping.
 
     Args:
-        folder: Of the templates.
-        template: The name of one in it.
-        **values: What it names; all of it must be there.
+        folder: Folder of the templates.
+        template: Name of the template.
+        **values: Values of all its variables.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

@@ -1,12 +1,12 @@
-"""Data sets: `load_data` reads and splits them; each kind of source has a module."""
+"""Data sets: `load_data` reads and splits a source; each kind of source has its own module."""
 
 from __future__ import annotations
 
-from compress.data.dataset import Dataset, Unlabelled
+from compress.data.dataset import Dataset, UnlabelledDataset
 from compress.data.parts import RawData, Split
 from compress.data.preprocessing import Preprocessing
 from compress.data.sources import check_source, load_data
-from compress.data.splitting import draw_stratified, drawn_inputs
+from compress.data.splitting import sample_inputs, sample_stratified
 from compress.plan import DataOptions
 from compress.plugins import SOURCES
 
@@ -17,9 +17,9 @@ __all__ = [
     "RawData",
     "SOURCES",
     "Split",
-    "Unlabelled",
+    "UnlabelledDataset",
     "check_source",
-    "draw_stratified",
-    "drawn_inputs",
+    "sample_stratified",
+    "sample_inputs",
     "load_data",
 ]

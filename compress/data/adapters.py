@@ -1,7 +1,7 @@
-"""Data sets from arrays, tensors, streams and Hugging Face data sets, fed unscaled.
+"""Data sets from arrays, tensors, streams and Hugging Face data sets, without scaling.
 
-Labels are read as the model's head says. Nothing here is scaled: what somebody hands over in Python
-is what their model is fed. Scaling is found for data that are read by name or path alone
+The labels are interpreted to match the model's head. Nothing is scaled here: data passed in Python
+are fed to the model as they are. Only data read by name or path are scaled
 (`compress.data.load_data`).
 """
 
@@ -15,22 +15,28 @@ from typing import Any
 
 import numpy as np
 
-from compress.core.arrays import count, is_mapped, named
-from compress.core.errors import InputError, one_line
-from compress.data.dataset import Answering, Dataset, Unlabelled
-from compress.data.hugging_face import NAME, about, is_hugging_face, parts_of, read
+from compress.core.arrays import count_examples, is_mapped, list_named_arrays
+from compress.core.errors import InputError, to_one_line
+from compress.data.dataset import Dataset, PredictFunction, UnlabelledDataset
+from compress.data.hugging_face import (
+    SOURCE_NAME,
+    describe_labels,
+    is_hugging_face,
+    read_hugging_face,
+    select_parts,
+)
 from compress.data.kinds import read_parts
-from compress.data.leaks import check_parts
-from compress.data.meaning import (
+from compress.data.label_inference import (
     Head,
     Heads,
-    Meaning,
-    by_name,
-    class_names_of,
-    first_shape,
-    meaning_of,
-    several,
+    LabelFormat,
+    build_class_names,
+    find_input_shape,
+    infer_label_format,
+    list_port_names,
+    read_by_name,
 )
+from compress.data.leakage import check_leakage
 from compress.data.parts import (
     SPLITS,
     Array,
@@ -38,22 +44,22 @@ from compress.data.parts import (
     RawData,
     Split,
     as_float32,
-    marks_by_part,
+    split_groups_and_times,
 )
 from compress.data.preprocessing import Preprocessing
-from compress.data.splitting import split_rest
-from compress.data.streams import gathered, is_stream, repeats, stream_name
+from compress.data.splitting import split_missing_parts
+from compress.data.streams import detect_stream_type, is_repeatable, is_stream, read_stream
 from compress.data.tasks import TASKS, UNLABELLED, has_classes
 from compress.plan import DataOptions
 from compress.plan.data import AUTO
 
-LARGEST_WHOLE = 2**24
-"""float32, in which models compute, holds all whole numbers up to this one."""
-ARRAYS = "arrays"
-"""The name of data that have none."""
+LARGEST_EXACT_INT = 2**24
+"""Largest n such that float32, the input type of models, represents all integers up to n."""
+ARRAYS_NAME = "arrays"
+"""Name of data sets that have no name of their own."""
 
 
-def labelled(
+def build_labelled_dataset(
     data: Any,
     *,
     val: Any = None,
@@ -61,37 +67,38 @@ def labelled(
     task: str | None = None,
     label: Sequence[str] = (),
     head: Head | Heads | None = None,
-    answers: Answering | None = None,
+    answers: PredictFunction | None = None,
     seed: int = 0,
     val_fraction: float = DataOptions.val_fraction,
     test_fraction: float | None = None,
     groups: Any = None,
     time: Any = None,
 ) -> Dataset:
-    """Return a data set of arrays, a stream or a Hugging Face data set.
+    """Return a data set built from arrays, a stream or a Hugging Face data set.
 
     Args:
-        data: What `arrays_of` takes, with labels.
-        val: The validation part, likewise; None: split off from `data`.
-        test: The test part; None: see `test_fraction`.
-        task: What labels mean; None: told from labels and head, and said in a note.
-        label: Columns of a Hugging Face data set that are labels; (): see
-            `compress.data.hugging_face`.
-        head: Of the model that will learn or be judged. One of several outputs: labels are by
-            their names, and `task` may say "name=kind,name=kind".
-        answers: What a model answers, which stands for labels; those that there are are not
-            looked at then.
-        seed: Of the splits.
-        val_fraction: Share of the training part, in (0, 1).
-        test_fraction: Share of everything that is split off for the test; None: no test part.
-        groups: What is kept in one part, (n,), or such arrays by part; see `put_marks`.
-        time: What parts are split by, likewise.
+        data: Examples and labels, in any form that `read_arrays` accepts.
+        val: Validation part, in the same forms; None: split off from `data`.
+        test: Test part, in the same forms; None: see `test_fraction`.
+        task: Kind of task; None: inferred from the labels and the head, and recorded in a note.
+        label: Label columns of a Hugging Face data set; (): see `compress.data.hugging_face`.
+        head: Head of the model that is trained or evaluated. For models with several outputs, the
+            labels are mappings by output name, and `task` may be "name=kind,name=kind".
+        answers: Function that returns a model's outputs, which are used as labels; labels in the
+            data are ignored then.
+        seed: Seed of the splits.
+        val_fraction: Share of the training part that becomes the validation part, in (0, 1).
+        test_fraction: Share of all examples that becomes the test part; None: no test part.
+        groups: Group of each example, (n,), or such arrays by part; a group is kept in one part.
+            See `add_groups_and_times`.
+        time: Time of each example, (n,), or such arrays by part; the parts are split by time.
 
     Returns:
-        The data set. Models are fed with the numbers as they are.
+        The data set, whose values are fed to models unchanged.
 
     Raises:
-        InputError: There are no labels, they do not fit the head or the task, or see `Dataset`.
+        InputError: There are no labels, the labels do not fit the head or the task, or see
+            `Dataset`.
     """
     kind = AUTO if task is None or "=" in task else task
     DataOptions(
@@ -99,23 +106,26 @@ def labelled(
         val_fraction=val_fraction,
         test_fraction=test_fraction or DataOptions.test_fraction,
     )
-    data, val, test = parts_of(data, val, test)
-    bare = answers is not None or (kind != AUTO and TASKS[kind].of_inputs)
-    marks = marks_by_part(groups, time)
-    held = {"train": _held("train", data, marks["train"], label, head, bare)}
-    for part, given in (("val", val), ("test", test)):
-        if isinstance(given, numbers.Number):
+    data, val, test = select_parts(data, val, test)
+    ignore_labels = answers is not None or (kind != AUTO and TASKS[kind].of_inputs)
+    marks = split_groups_and_times(groups, time)
+    splits = {"train": _build_split("train", data, marks["train"], label, head, ignore_labels)}
+    for part, part_data in (("val", val), ("test", test)):
+        if isinstance(part_data, numbers.Number):
             raise InputError(
-                f"val and test must be (x, y), a stream or a Dataset. Received: {one_line(given)}. "
+                "val and test must be (x, y), a stream or a Dataset. Received: "
+                f"{to_one_line(part_data)}. "
                 "A share to hold out is val_fraction= or test_fraction=."
             )
-        if given is not None:
-            # parts beside a data set with columns may be arrays
-            own = label if is_hugging_face(given) else ()
-            held[part] = _held(part, given, marks[part], own, head, bare)
-    train, name = held["train"], name_of(data)
-    if bare:
-        raw = read_parts(held, Meaning(task or UNLABELLED), name, lambda x, _: x)
+        if part_data is not None:
+            # other parts may be arrays, even if `data` has columns
+            part_label = label if is_hugging_face(part_data) else ()
+            splits[part] = _build_split(
+                part, part_data, marks[part], part_label, head, ignore_labels
+            )
+    train, name = splits["train"], infer_name(data)
+    if ignore_labels:
+        raw = read_parts(splits, LabelFormat(task or UNLABELLED), name, lambda x, _: x)
     else:
         if isinstance(train.y, dict) and not isinstance(head, Heads):
             raise InputError(
@@ -123,51 +133,55 @@ def labelled(
                 f"{', '.join(train.y)}, and "
                 f"{'no model' if head is None else 'a model of one output'}."
             )
-        meaning = meaning_of(train.y, head, task)
-        classes, notes = about(data, label, head)
-        raw = read_parts(held, meaning, name, lambda x, _: x, notes=notes)
-        notes = (*raw.notes, *pass_notes(data, train.x, head))
-        raw = replace(raw, notes=notes, class_names=_names(raw, meaning, classes))
+        label_format = infer_label_format(train.y, head, task)
+        classes, notes = describe_labels(data, label, head)
+        raw = read_parts(splits, label_format, name, lambda x, _: x, notes=notes)
+        notes = (*raw.notes, *note_stream_changes(data, train.x, head))
+        raw = replace(raw, notes=notes, class_names=_select_class_names(raw, label_format, classes))
     if answers is not None:
-        raw = answer_parts(raw, Preprocessing(), answers)
-    elif bare:
+        raw = predict_labels(raw, Preprocessing(), answers)
+    elif ignore_labels:
         if isinstance(train.x, dict):
             raise InputError(f"A {kind} task must be of one input. Received: {', '.join(train.x)}.")
-        raw = replace(raw, class_names=_indices(train.x.shape[-1]))
-    parts = split_rest(raw, name, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
-    return make_dataset(replace(parts, max_value=None), name, Preprocessing(), raw)
+        raw = replace(raw, class_names=_list_index_names(train.x.shape[-1]))
+    parts = split_missing_parts(
+        raw, name, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed
+    )
+    return build_dataset(replace(parts, max_value=None), name, Preprocessing(), raw)
 
 
-def answer_parts(raw: RawData, preprocess: Preprocessing, answers: Answering) -> RawData:
+def predict_labels(raw: RawData, preprocess: Preprocessing, answers: PredictFunction) -> RawData:
     """Return data with a model's outputs as labels.
 
     Args:
-        raw: Their labels are not looked at.
-        preprocess: Raw examples -> model inputs.
-        answers: Of the model.
+        raw: The data; existing labels are ignored.
+        preprocess: Map from raw examples to model inputs.
+        answers: Function that returns the model's outputs.
     """
-    made: dict[str, Any] = {
+    predicted: dict[str, Any] = {
         part: replace(split, y=answers(split.x, preprocess))
         for part in SPLITS
         if (split := getattr(raw, part)) is not None
     }
-    y = made["train"].y
+    y = predicted["train"].y
     if not isinstance(y, dict):
-        return replace(raw, **made, kind=UNLABELLED, class_names=_indices(y.shape[-1]))
+        return replace(
+            raw, **predicted, kind=UNLABELLED, class_names=_list_index_names(y.shape[-1])
+        )
     outputs = tuple(
-        Output(name, UNLABELLED, _indices(values.shape[-1])) for name, values in y.items()
+        Output(name, UNLABELLED, _list_index_names(values.shape[-1])) for name, values in y.items()
     )
-    return replace(raw, **made, kind="several", class_names=tuple(y), outputs=outputs)
+    return replace(raw, **predicted, kind="several", class_names=tuple(y), outputs=outputs)
 
 
-def make_dataset(raw: RawData, name: str, preprocess: Preprocessing, given: RawData) -> Dataset:
+def build_dataset(raw: RawData, name: str, preprocess: Preprocessing, provided: RawData) -> Dataset:
     """Return a data set of three parts, checked for data leakage.
 
     Args:
-        raw: The parts; no test part where nothing is tested.
-        name: Of the data.
-        preprocess: Raw examples -> model inputs.
-        given: The parts that were handed over.
+        raw: The parts; the test part is None where nothing is tested.
+        name: Name of the data.
+        preprocess: Map from raw examples to model inputs.
+        provided: The data before splitting, which show the parts that the caller provided.
     """
     assert raw.val is not None, "it was split off"
     assert raw.class_names is not None, "whoever reads labels names them"
@@ -176,137 +190,148 @@ def make_dataset(raw: RawData, name: str, preprocess: Preprocessing, given: RawD
         name, raw.train, raw.val, test, raw.class_names, preprocess, raw.notes, raw.kind,
         raw.max_value, raw.outputs,
     )  # fmt: skip
-    return check_parts(data, [part for part in ("val", "test") if getattr(given, part) is not None])
+    return check_leakage(
+        data, [part for part in ("val", "test") if getattr(provided, part) is not None]
+    )
 
 
-def unlabelled(data: Any, *, head: Head | Heads | None = None) -> Unlabelled:
-    """Return examples of arrays or a stream without labels, which only tell the task."""
-    x, y, _, name = arrays_of(parts_of(data, None, None)[0], head)
-    kind = "" if y is None or isinstance(y, dict) else meaning_of(y, head, None).kind
-    return Unlabelled.of(name, x, kind=kind)
+def build_unlabelled_dataset(data: Any, *, head: Head | Heads | None = None) -> UnlabelledDataset:
+    """Return the examples of arrays or a stream without labels; labels only determine the task."""
+    x, y, _, name = read_arrays(select_parts(data, None, None)[0], head)
+    kind = "" if y is None or isinstance(y, dict) else infer_label_format(y, head, None).kind
+    return UnlabelledDataset.from_arrays(name, x, kind=kind)
 
 
-def arrays_of(
+def read_arrays(
     data: Any,
     head: Head | Heads | None = None,
     *,
     label: Sequence[str] = (),
-    needed: bool = False,
+    require_labels: bool = False,
 ) -> tuple[Any, Any, Any, str]:
-    """Return examples, labels and weights as arrays, and the data's name.
+    """Return examples, labels and weights as arrays, and the name of the data.
 
     Args:
-        data: `x`; `(x, y)`; `(x, y, weights)`; a `tf.data.Dataset` or a `keras.utils.PyDataset`
-            of such; a `datasets.Dataset`. Arrays, tensors of any framework, frames, lists of
-            numbers; of models with several inputs or outputs dictionaries by their names, or lists
-            in their order.
-        head: Of the model that is fed; its input shape tells batches from examples.
-        label: Columns that are labels, of a `datasets.Dataset`.
-        needed: Whether a `datasets.Dataset` must have labels.
+        data: `x`; `(x, y)`; `(x, y, weights)`; a `tf.data.Dataset` or `keras.utils.PyDataset` of
+            such tuples; or a `datasets.Dataset`. Arrays, tensors of any framework, data frames and
+            lists of numbers are accepted; for models with several inputs or outputs, dictionaries
+            by name or lists in the model's order.
+        head: Head of the model that is fed; its input shape distinguishes batches from examples.
+        label: Label columns of a `datasets.Dataset`.
+        require_labels: Whether a `datasets.Dataset` must have labels.
 
     Returns:
-        x (n, ...), y (n, ...) or None, weights (n,) or None, and a name for messages; x and y are
-        dictionaries by name where there are several.
+        x (n, ...), y (n, ...) or None, weights (n,) or None, and a name for messages. Several
+        inputs or outputs are dictionaries by name.
 
     Raises:
-        InputError: Other names, no numbers, a stream without end, or more than memory holds.
+        InputError: Names do not match the model, values are not numbers, a stream does not end, or
+            the data do not fit into memory.
     """
-    name = name_of(data)
+    name = infer_name(data)
     if is_hugging_face(data):
-        data = read(data, label, head, needed=needed)
+        data = read_hugging_face(data, label, head, require_labels=require_labels)
     elif label:
         raise InputError(
             "label goes with tables, records and Hugging Face data sets. Received: "
             f"{', '.join(label)}, for {name}."
         )
     elif is_stream(data):
-        data = gathered(data, first_shape(head))
-        if isinstance(head, Heads):  # the model says what those of a list are called
-            data = tuple(_in_order(part) for part in data)
+        data = read_stream(data, find_input_shape(head))
+        if isinstance(head, Heads):  # the model names the arrays of a list
+            data = tuple(_restore_list(part) for part in data)
     parts = data if isinstance(data, tuple) else (data,)
     if not 1 <= len(parts) <= 3:
         raise InputError(
             f"data must be x, (x, y) or (x, y, weights). Received: a tuple of {len(parts)}."
         )
     x, y, weight = (*parts, None, None)[:3]
-    answers, inputs = _names_in(y, head, "outputs"), _names_in(x, head, "inputs")
+    output_names, input_names = (
+        _list_array_names(y, head, "outputs"),
+        _list_array_names(x, head, "inputs"),
+    )
     labels: Any = None
     if y is not None:
-        labels = by_name(y, answers, "y", _labels) if answers else _labels(y)
-    if inputs:
-        examples: Any = by_name(x, inputs, "x", _checked)
+        labels = (
+            read_by_name(y, output_names, "y", _read_labels) if output_names else _read_labels(y)
+        )
+    if input_names:
+        examples: Any = read_by_name(x, input_names, "x", _read_input)
     else:
-        one = None if isinstance(head, Heads) else head
-        examples = _examples(x, None if labels is None else count(labels), one)
+        single_head = None if isinstance(head, Heads) else head
+        examples = _read_single_input(
+            x, None if labels is None else count_examples(labels), single_head
+        )
     weights = None if weight is None else as_array(weight, "weights")
-    others = [] if labels is None else named(labels, "y")
+    others = [] if labels is None else list_named_arrays(labels, "y")
     others += [] if weights is None else [("weights", weights)]
-    for what, other in (*named(examples, "x"), *others):
-        if len(other) != count(examples):
+    for array_name, other in (*list_named_arrays(examples, "x"), *others):
+        if len(other) != count_examples(examples):
             raise InputError(
-                f"x and {what} must have equal lengths. Received: {count(examples)} and "
+                f"x and {array_name} must have equal lengths. Received: {count_examples(examples)} "
+                "and "
                 f"{len(other)}."
             )
     return examples, labels, weights, name
 
 
-def _names_in(values: Any, head: Head | Heads | None, side: str) -> list[str]:
-    """Return the names of several inputs or outputs, the model's where it has some."""
+def _list_array_names(values: Any, head: Head | Heads | None, side: str) -> list[str]:
+    """Return the names of several inputs or outputs, taken from the model if possible."""
     if isinstance(head, Heads):
-        return several(head, side)
+        return list_port_names(head, side)
     return [str(name) for name in values] if isinstance(values, Mapping) else []
 
 
-def _in_order(part: Any) -> Any:
-    """Return a list where a stream holds lists; arrays by name stay as they are."""
-    places = isinstance(part, dict) and list(part) == [str(place) for place in range(len(part))]
-    return list(part.values()) if places else part
+def _restore_list(part: Any) -> Any:
+    """Return a list if a stream yielded lists; arrays by name are returned unchanged."""
+    is_list = isinstance(part, dict) and list(part) == [str(index) for index in range(len(part))]
+    return list(part.values()) if is_list else part
 
 
-def pass_notes(data: Any, x: Any, head: Head | Heads | None) -> tuple[str, ...]:
-    """Return a note for reports where a stream differs from pass to pass.
+def note_stream_changes(data: Any, x: Any, head: Head | Heads | None) -> tuple[str, ...]:
+    """Return a note for reports if a stream differs from pass to pass.
 
     Args:
-        data: What was handed over.
-        x: The examples that were read of it.
-        head: See `arrays_of`.
+        data: The data as the caller provided them.
+        x: The examples read from the stream.
+        head: See `read_arrays`.
     """
-    if not is_stream(data) or repeats(data, first_shape(head), x):
+    if not is_stream(data) or is_repeatable(data, find_input_shape(head), x):
         return ()
     return (
-        f"a second pass over the {stream_name(data)} stream gives other numbers (it is shuffled, "
-        "or changed at random): what the first pass gave is learnt and judged, as it was; augment= "
+        f"a second pass over the {detect_stream_type(data)} stream gives other numbers (it is "
+        "shuffled, or changed at random): the examples of the first pass are used; augment= "
         "changes images anew each time",
     )
 
 
-def is_bare(data: Any) -> bool:
-    """Return whether data are examples without labels; of streams this is not known."""
+def is_unlabelled(data: Any) -> bool:
+    """Return whether data are known to be examples without labels; False for streams."""
     return not (isinstance(data, (tuple, Dataset)) or is_hugging_face(data) or is_stream(data))
 
 
-def name_of(data: Any) -> str:
-    """Return the name of data in messages and records."""
+def infer_name(data: Any) -> str:
+    """Return the name of data for messages and records."""
     if isinstance(data, Dataset):
         return data.name
-    return NAME if is_hugging_face(data) else stream_name(data) or ARRAYS
+    return SOURCE_NAME if is_hugging_face(data) else detect_stream_type(data) or ARRAYS_NAME
 
 
 def as_array(value: Any, name: str) -> Array:
-    """Return numbers as a NumPy array with an axis of examples.
+    """Return numbers as a NumPy array whose first axis is the examples.
 
     Raises:
-        InputError: They are none: names, objects, rows of unequal lengths.
+        InputError: The values are names, objects or rows of unequal lengths.
     """
     try:
-        # what is mapped stays what it is
+        # keep memory-mapped arrays mapped
         array = value if is_mapped(value) else np.asarray(value)
         if array.dtype == object and hasattr(value, "to_numpy"):
-            # a frame, or a column of one: of numbers of several types, or of its own types
+            # a data frame or column with mixed number types or extension types
             array = np.asarray(array.tolist())
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} must be an array of numbers ({error}).") from None
-    if array.dtype.name == "bfloat16":  # no type of NumPy's own
+    if array.dtype.name == "bfloat16":  # not a NumPy type
         array = array.astype(np.float32)
     if array.dtype.kind not in "fiub" or not array.ndim:
         kind = type(value).__name__ if array.dtype == object else f"type {array.dtype}"
@@ -317,13 +342,13 @@ def as_array(value: Any, name: str) -> Array:
     return array
 
 
-def _held(
+def _build_split(
     part: str, data: Any, marks: dict[str, Any], label: Sequence[str],
-    head: Head | Heads | None, bare: bool,
+    head: Head | Heads | None, ignore_labels: bool,
 ) -> Split:  # fmt: skip
-    """Return the arrays of one part; its examples alone where labels are not needed."""
-    x, y, weight, _ = arrays_of(data, head, label=label, needed=not bare)
-    if bare:
+    """Return the arrays of one part; only its examples if labels are ignored."""
+    x, y, weight, _ = read_arrays(data, head, label=label, require_labels=not ignore_labels)
+    if ignore_labels:
         return Split(x, None, **marks)
     if y is None and part != "train":
         raise InputError(
@@ -339,22 +364,24 @@ def _held(
     return Split(x, y, weight, **marks)
 
 
-def _names(raw: RawData, meaning: Meaning, known: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the class names, those that the data set knows where they fit."""
+def _select_class_names(
+    raw: RawData, label_format: LabelFormat, source_names: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return the class names, taken from the data set if they fit the labels."""
     if raw.outputs:
         return tuple(item.name for item in raw.outputs)
-    fits = has_classes(meaning.kind) and meaning.names in (0, len(known))
-    if known and fits and not meaning.classes:
-        return known
-    return class_names_of(meaning, raw.train.y)
+    fits = has_classes(label_format.kind) and label_format.num_classes in (0, len(source_names))
+    if source_names and fits and not label_format.class_names:
+        return source_names
+    return build_class_names(label_format, raw.train.y)
 
 
-def _indices(count: int) -> tuple[str, ...]:
+def _list_index_names(count: int) -> tuple[str, ...]:
     return tuple(map(str, range(count)))
 
 
-def _labels(y: Any, name: str = "y") -> Array:
-    """Return labels as an array: numbers, or names of classes."""
+def _read_labels(y: Any, name: str = "y") -> Array:
+    """Return labels as an array of numbers or class names."""
     if not isinstance(y, dict):
         with suppress(TypeError, ValueError):
             array = y if is_mapped(y) else np.asarray(y)
@@ -365,24 +392,24 @@ def _labels(y: Any, name: str = "y") -> Array:
     return as_array(y, name)
 
 
-def _examples(x: Any, count: int | None, head: Head | None) -> Array:
-    """Return the examples of one input; refuse a list of arrays for several inputs."""
+def _read_single_input(x: Any, count: int | None, head: Head | None) -> Array:
+    """Return the examples of one input; reject a list of arrays for several inputs."""
     if isinstance(x, (list, tuple)) and x and all(hasattr(part, "shape") for part in x):
-        own = tuple(x[0].shape)
-        one_each = len(own) > 1 and (
-            len(x) != count if count is not None else head is not None and len(own) > len(
+        array_shape = tuple(x[0].shape)
+        is_array_per_input = len(array_shape) > 1 and (
+            len(x) != count if count is not None else head is not None and len(array_shape) > len(
                 head.input_shape
             )
         )  # fmt: skip
-        if one_each:
+        if is_array_per_input:
             raise InputError(
                 "x must be one array for a model of one input; without a model several need names: "
                 f"give a dictionary. Received: a list of {len(x)} arrays."
             )
-    return _checked(x, "x")
+    return _read_input(x, "x")
 
 
-def _checked(x: Any, name: str) -> Array:
+def _read_input(x: Any, name: str) -> Array:
     array = as_array(x, name)
     if array.ndim < 2 or 0 in array.shape[1:]:
         raise InputError(
@@ -391,9 +418,9 @@ def _checked(x: Any, name: str) -> Array:
         )
     if array.dtype.kind in "iu" and array.dtype.itemsize > 2 and array.size:
         extreme = max(abs(int(array.min())), abs(int(array.max())))
-        if extreme > LARGEST_WHOLE:
+        if extreme > LARGEST_EXACT_INT:
             raise InputError(
-                f"Whole numbers of {name} must be within {LARGEST_WHOLE:,}: models are fed "
+                f"Integers of {name} must be within {LARGEST_EXACT_INT:,}: models are fed "
                 f"float32. Received: {extreme:,}."
             )
     if array.dtype.kind == "f" and array.dtype != np.float32:

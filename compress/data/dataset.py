@@ -1,8 +1,8 @@
 """Checked data sets of three parts, examples without labels, and sharing between processes.
 
-A run's process writes the parts of a large data set after splitting, and every worker maps these
-files, so that the system holds their pages once. Otherwise each worker would load and hold the
-source for itself.
+The main process of a run writes the parts of a large data set to files after splitting. Every
+worker maps these files, so the operating system holds their pages once. Otherwise each worker would
+load its own copy of the source.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.arrays import Columns, arrays, named, taken, unnamed
+from compress.core.arrays import (
+    Columns,
+    list_arrays,
+    list_named_arrays,
+    take_examples,
+    unwrap_columns,
+)
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.data.parts import (
@@ -27,24 +33,24 @@ from compress.data.parts import (
     Output,
     Split,
     check_split,
+    format_shapes,
     is_finite,
-    shapes_of,
-    shapes_text,
+    list_example_shapes,
 )
 from compress.data.preprocessing import Preprocessing
-from compress.data.tasks import TASKS, Several, Task, has_classes, make_task
+from compress.data.tasks import TASKS, Several, Task, create_task, has_classes
 
-LEAST_BYTES = 32 * 2**20
-"""Examples that take less are loaded by each process for itself."""
-_ABOUT = "about.json"
-Answering = Callable[[Any, Preprocessing], Any]
-"""(raw examples, their scaling) -> a model's outputs, (n, ..., outputs), float32, or by name."""
-_GLANCE = 1000
-"""Training examples that tell what guessing costs where they are labels too."""
+MIN_SHARED_BYTES = 32 * 2**20
+"""Smallest size of the examples that is shared; each process loads smaller ones itself."""
+_ABOUT_FILE = "about.json"
+PredictFunction = Callable[[Any, Preprocessing], Any]
+"""Function (raw examples, scaling) -> model outputs, (n, ..., outputs), float32, or by name."""
+_LABEL_SAMPLE = 1000
+"""Training examples used to estimate the chance loss where the inputs are the labels."""
 
 
-class _Examples:
-    """What examples with and without labels have: a training part, whose shapes count."""
+class _ExampleSet:
+    """Base of data sets with and without labels: shapes of the training examples."""
 
     name: str
     train: Split
@@ -54,7 +60,7 @@ class _Examples:
         """The shape of one example, without the batch axis; images are (H, W, C).
 
         Raises:
-            InputError: Examples are of several arrays.
+            InputError: Examples consist of several arrays.
         """
         shapes = self.input_shapes
         if len(shapes) != 1:
@@ -66,39 +72,40 @@ class _Examples:
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of one example of each array by its name, which is "" where there is one."""
-        return shapes_of(self.train.x)
+        """The shape of one example of each array by its name; a single array has the name ""."""
+        return list_example_shapes(self.train.x)
 
 
 @dataclass(frozen=True)
-class Dataset(_Examples):
-    """A data set: three parts, the task's names, and how inputs are scaled.
+class Dataset(_ExampleSet):
+    """A data set: three parts, the kind of task, class names and input scaling.
 
-    Training data trains, validation data selects, test data is touched once.
+    The training part trains, the validation part selects, and the test part is used once.
 
     Attributes:
-        name: As the user named the source.
-        train, val, test: The parts; `x` raw, see `inputs` for what a model is fed. The test part
-            may be empty where nothing is tested (see `require_test`).
-        class_names: One name a class (label, target), in label order.
-        preprocess: Raw `x` -> model input.
-        notes: What was skipped or changed while loading.
-        kind: "multiclass", "binary" (two names, one output), "multilabel", "regression";
-            "segmentation", "tagging" and "masks" (labels at every position); "reconstruction"
-            (the input is the label: y has rows without columns); "several" (see `outputs`); or
-            "unlabelled" (labels are what a model answers, (n, ..., outputs)).
-        outputs: Of models with several outputs (kind "several"): what the labels of each mean;
-            `class_names` are the outputs' names then.
-        compiled: Tasks that a model was compiled with, by the outputs' names ("": the only one).
-        loss_weights: Of the outputs' losses, in their order; (): see `compress.data.tasks.Several`.
-        metric: The quality that judges, where it is not the task's first.
-        max_value: What "full" means in `x`, where `load_data` read a file; None: inputs are
-            fed as `preprocess` says and no other scaling is thought of.
+        name: Name of the source, as the user gave it.
+        train, val, test: The parts, with raw `x`; see `inputs` for model inputs. The test part may
+            be empty where nothing is tested (see `require_test`).
+        class_names: One name per class (label, target), in label order.
+        preprocess: Map from raw `x` to model inputs.
+        notes: Data that were skipped or changed during loading.
+        kind: "multiclass", "binary" (two class names, one output), "multilabel", "regression";
+            "segmentation", "tagging" and "masks" (labels at every position); "reconstruction" (the
+            input is the label: y has rows without columns); "several" (see `outputs`); or
+            "unlabelled" (the labels are a model's outputs, (n, ..., outputs)).
+        max_value: Full-scale value of `x` where `load_data` read a file; None: inputs are scaled by
+            `preprocess`, and no other scaling is considered.
+        outputs: Task and class names of each output of a model with several outputs (kind
+            "several"); `class_names` are then the names of the outputs.
+        compiled: Tasks that a model was compiled with, by output name ("": the only output).
+        metric: Selection metric, where it is not the first metric of the task.
+        loss_weights: Weights of the outputs' losses, in the order of the outputs; (): see
+            `compress.data.tasks.Several`.
 
     Raises:
-        InputError: Lengths or shapes of the parts disagree, the training or the validation part
-            is empty, a label is out of range, a class has no training example, or an input is
-            not finite.
+        InputError: Lengths or shapes of the parts disagree, the training or validation part is
+            empty, a label is out of range, a class has no training example, or an input is not
+            finite.
     """
 
     name: str
@@ -125,12 +132,12 @@ class Dataset(_Examples):
             check_split(
                 self.split(part), part, self.name, self.num_classes, self.kind, self.outputs
             )
-            shapes = shapes_of(self.split(part).x)
+            shapes = list_example_shapes(self.split(part).x)
             if shapes != self.input_shapes:
                 raise InputError(
                     f"Examples of '{self.name}' must have one shape. Received: "
-                    f"{shapes_text(self.input_shapes)} in the training part, "
-                    f"{shapes_text(shapes)} in the {part} part."
+                    f"{format_shapes(self.input_shapes)} in the training part, "
+                    f"{format_shapes(shapes)} in the {part} part."
                 )
         missing = np.flatnonzero(np.asarray(self.counts()["train"]) == 0)
         if len(missing) and has_classes(self.kind):
@@ -141,33 +148,33 @@ class Dataset(_Examples):
 
     @cached_property
     def task(self) -> Task:
-        """What labels mean, and how outputs are trained and judged."""
+        """The task: how labels are interpreted, and how outputs are trained and evaluated."""
         labels = self.train.y
         if self.outputs:
-            each = tuple(
+            output_tasks = tuple(
                 (
                     item.name,
                     self.compiled.get(item.name)
-                    or make_task(item.kind, len(item.class_names), self.train.y[item.name]),
+                    or create_task(item.kind, len(item.class_names), self.train.y[item.name]),
                 )
                 for item in self.outputs
             )
-            return Several(each, self.loss_weights, main=self.metric)
+            return Several(output_tasks, self.loss_weights, main=self.metric)
         if self.compiled:
             return self.compiled[""]
-        if self.gives_back:  # some of them: what guessing costs need not be exact
-            index = np.linspace(0, len(self.train) - 1, min(_GLANCE, len(self.train)))
-            labels = self.preprocess(taken(self.train.x, index.astype(np.int64)))
-        task = make_task(self.kind, self.num_classes, labels)
+        if self.gives_back:  # a sample suffices: the chance loss need not be exact
+            index = np.linspace(0, len(self.train) - 1, min(_LABEL_SAMPLE, len(self.train)))
+            labels = self.preprocess(take_examples(self.train.x, index.astype(np.int64)))
+        task = create_task(self.kind, self.num_classes, labels)
         return task.judged_by(self.metric) if self.metric else task
 
     @property
     def gives_back(self) -> bool:
-        """Whether labels are the inputs themselves; `y` holds none then."""
+        """Whether the labels are the inputs themselves; `y` then has no columns."""
         return bool(TASKS[self.kind].of_inputs)
 
     def labels(self, of: Split) -> Any:
-        """Return what outputs for examples are held against: labels, or inputs as they are fed.
+        """Return the targets of examples: labels, or model inputs for reconstruction.
 
         Args:
             of: A part, or some of its examples.
@@ -183,33 +190,33 @@ class Dataset(_Examples):
         """Return the part named `part` ("train", "val" or "test")."""
         if part not in SPLITS:
             raise InputError(f"part must be one of {', '.join(SPLITS)}. Received: {part}.")
-        chosen: Split = getattr(self, part)
-        return chosen
+        selected: Split = getattr(self, part)
+        return selected
 
     def require_test(self) -> None:
-        """Check that there are examples to test on.
+        """Check that the test part has examples.
 
         Raises:
-            InputError: There are none.
+            InputError: The test part is empty.
         """
         if not len(self.test):
             raise InputError(
-                f"'{self.name}' must have a test part: files are judged by it. Received: 0 "
+                f"'{self.name}' must have a test part: files are evaluated with it. Received: 0 "
                 "examples. Give test=, or data that one can be split off from."
             )
 
     def inputs(self, part: str) -> Any:
-        """Return what a model is fed for a part: float32, scaled and normalised, (n, ...).
+        """Return the model inputs of a part: float32, scaled and normalised, (n, ...).
 
-        Of models with several inputs an array each, by name.
+        For models with several inputs, return one array per input, by name.
         """
         return self.preprocess(self.split(part).x)
 
     def counts(self) -> dict[str, list[int]]:
-        """Return the examples of each class, per part, in label order.
+        """Return the number of examples per class for each part, in label order.
 
-        Of several labels, masks and classes by position those that have it; of numbers all, once
-        a target.
+        For several labels, masks and classes by position, count the examples that have the label.
+        For regression, count all examples once per target.
         """
         if self.outputs:
             return {part: [len(self.split(part))] * len(self.outputs) for part in SPLITS}
@@ -218,11 +225,11 @@ class Dataset(_Examples):
 
     @property
     def keys(self) -> dict[str, npt.NDArray[np.uint64]]:
-        """One 64-bit hash an example, by part; see `compress.data.keys`."""
+        """The 64-bit hashes of the examples by part; see `compress.data.example_hashing`."""
         return {part: self.split(part).keys for part in SPLITS}
 
     def fingerprint(self) -> str:
-        """Return a hash of all examples, labels and scaling: equal data, equal hash."""
+        """Return a hash of all examples, labels and the scaling; equal data have equal hashes."""
         return self._fingerprint
 
     @cached_property
@@ -234,8 +241,8 @@ class Dataset(_Examples):
             digest.update(f"{item.name}={item.kind}".encode())
         for part in SPLITS:
             split = self.split(part)
-            # as it lies in memory: a copy of it as bytes would take as much again
-            for name, values in (*named(split.x), *named(split.y)):
+            # hash the memory in place: a copy as bytes would double the memory
+            for name, values in (*list_named_arrays(split.x), *list_named_arrays(split.y)):
                 digest.update(name.encode())
                 digest.update(np.ascontiguousarray(values).view(np.uint8).data)
             if split.weight is not None:
@@ -244,15 +251,15 @@ class Dataset(_Examples):
 
 
 @dataclass(frozen=True)
-class Unlabelled(_Examples):
-    """Examples without labels: enough to look at a model's activations, or to calibrate a file.
+class UnlabelledDataset(_ExampleSet):
+    """Examples without labels, for activation statistics or calibration.
 
     Attributes:
-        name: As errors call them.
-        train: The examples; labels are rows without columns.
-        preprocess: Raw `x` -> model input.
-        kind: Of the task, where labels told it before they were left out; else "".
-        notes: What was changed on the way.
+        name: Name for error messages.
+        train: The examples; their labels are rows without columns.
+        preprocess: Map from raw `x` to model inputs.
+        kind: Kind of task, if it was inferred from labels before these were dropped; else "".
+        notes: Changes made during loading.
     """
 
     name: str
@@ -264,106 +271,112 @@ class Unlabelled(_Examples):
     def __post_init__(self) -> None:
         if not len(self.train):
             raise InputError(f"'{self.name}' must hold examples. Received: none.")
-        if not all(map(is_finite, arrays(self.train.x))):
+        if not all(map(is_finite, list_arrays(self.train.x))):
             raise InputError(
                 f"Examples of '{self.name}' must be finite. Received: NaN or infinity."
             )
 
     @classmethod
-    def of(cls, name: str, x: Columns, **others: Any) -> Unlabelled:
-        """Make one of an array, (n, ...), or of several by name."""
-        return cls(name, Split.unlabelled(x), **others)
+    def from_arrays(cls, name: str, x: Columns, **settings: Any) -> UnlabelledDataset:
+        """Return a data set of one array, (n, ...), or of several by name."""
+        return cls(name, Split.unlabelled(x), **settings)
 
     @property
     def val(self) -> Split:
-        """The same examples: nothing is fitted to them that could be judged."""
+        """The same examples: nothing is fitted, so no held-out part is needed."""
         return self.train
 
 
 @contextmanager
-def shared(
-    data: Dataset, place: Path, *, least_bytes: int | None = None
+def share_dataset(
+    data: Dataset, folder: Path, *, min_bytes: int | None = None
 ) -> Iterator[tuple[Dataset, str]]:
-    """Share a large data set with other processes while the context lasts.
+    """Share a large data set with other processes for the duration of the context.
 
     Args:
-        data: A data set; a subclass's stays as it is.
-        place: A folder to make; one that a killed run has left is removed first.
-        least_bytes: Examples that take less are not shared; default: `LEAST_BYTES`.
+        data: A data set; instances of subclasses are never shared.
+        folder: Folder to create; one left by a killed run is removed first.
+        min_bytes: Smallest size of the examples, in bytes, that is shared; None:
+            `MIN_SHARED_BYTES`.
 
     Yields:
-        The data set, mapped from files where it is shared, and why it is not, where the files
-        could not be written.
+        The data set, mapped from files if it is shared; and the error message if the files could
+        not be written, else "".
     """
-    shutil.rmtree(place, ignore_errors=True)
-    size = sum(values.nbytes for part in SPLITS for values in arrays(data.split(part).x))
-    if type(data) is not Dataset or size < (LEAST_BYTES if least_bytes is None else least_bytes):
+    shutil.rmtree(folder, ignore_errors=True)
+    size = sum(values.nbytes for part in SPLITS for values in list_arrays(data.split(part).x))
+    if type(data) is not Dataset or size < (MIN_SHARED_BYTES if min_bytes is None else min_bytes):
         yield data, ""
         return
     try:
         try:
-            _write(data, place)
-            given, problem = open_shared(place) or data, ""
+            _write_shared(data, folder)
+            shared_data, problem = open_shared_dataset(folder) or data, ""
         except OSError as error:
-            shutil.rmtree(place, ignore_errors=True)
-            given, problem = data, str(error)
+            shutil.rmtree(folder, ignore_errors=True)
+            shared_data, problem = data, str(error)
         del data
-        yield given, problem
+        yield shared_data, problem
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def open_shared(place: Path, fingerprint: str = "") -> Dataset | None:
+def open_shared_dataset(folder: Path, fingerprint: str = "") -> Dataset | None:
     """Open a data set that another process shares.
 
     Args:
-        place: Its folder.
-        fingerprint: Of the data set that is wanted; "": of any.
+        folder: Folder of the shared data set.
+        fingerprint: Expected fingerprint of the data set; "": any.
 
     Returns:
-        The data set; its examples are read from files when they are used. None where there is
-        none, or another.
+        The data set, whose examples are read from files on use; None if the folder has no data set
+        or one with another fingerprint.
     """
-    if not (place / _ABOUT).is_file():
+    if not (folder / _ABOUT_FILE).is_file():
         return None
-    about = read_json(place / _ABOUT)
+    about = read_json(folder / _ABOUT_FILE)
     if fingerprint not in ("", about.pop("fingerprint")):
         return None
     about["preprocess"] = Preprocessing.from_json(about["preprocess"])
     outputs = tuple(Output(name, kind, tuple(names)) for name, kind, names in about.pop("outputs"))
     columns = about.pop("columns")
-    parts: dict[str, Any] = {part: _read(place, part, columns) for part in SPLITS}
+    parts: dict[str, Any] = {part: _read_shared_split(folder, part, columns) for part in SPLITS}
     others: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in about.items()
     }
     return Dataset(**parts, **others, outputs=outputs)
 
 
-def files_of(place: Path) -> list[Path]:
-    """Return the files of a shared data set, none where there is none.
+def list_shared_files(folder: Path) -> list[Path]:
+    """Return the files of a shared data set; [] if there is none.
 
-    The last one says that all are there: whoever copies them copies it last.
+    The last file marks the data set as complete and must be copied last.
     """
-    if not (place / _ABOUT).is_file():
+    if not (folder / _ABOUT_FILE).is_file():
         return []
-    return [*sorted(place.glob("*.npy")), place / _ABOUT]
+    return [*sorted(folder.glob("*.npy")), folder / _ABOUT_FILE]
 
 
-def _write(data: Dataset, place: Path) -> None:
-    place.mkdir(parents=True)
+def _write_shared(data: Dataset, folder: Path) -> None:
+    folder.mkdir(parents=True)
     for part in SPLITS:
         split = data.split(part)
         for name in ("x", "y", "weight"):
-            held = getattr(split, name)
-            for number, (_, array) in enumerate(named(held) if held is not None else ()):
-                np.save(_file(place, part, name, number), np.ascontiguousarray(array))
+            values = getattr(split, name)
+            for number, (_, array) in enumerate(
+                list_named_arrays(values) if values is not None else ()
+            ):
+                np.save(_get_array_path(folder, part, name, number), np.ascontiguousarray(array))
     others = {
         field.name: getattr(data, field.name)
         for field in fields(Dataset)
         if field.name not in (*SPLITS, "compiled")
     }
     outputs = [(item.name, item.kind, item.class_names) for item in data.outputs]
-    columns = {name: [key for key, _ in named(getattr(data.train, name))] for name in ("x", "y")}
+    columns = {
+        name: [key for key, _ in list_named_arrays(getattr(data.train, name))]
+        for name in ("x", "y")
+    }
     about = {
         **others,
         "preprocess": data.preprocess.to_json(),
@@ -371,20 +384,23 @@ def _write(data: Dataset, place: Path) -> None:
         "columns": columns,
         "fingerprint": data.fingerprint(),
     }
-    # last: without it there is nothing to open
-    write_json(place / _ABOUT, about)
+    # written last, to mark the data set as complete
+    write_json(folder / _ABOUT_FILE, about)
 
 
-def _read(place: Path, part: str, columns: dict[str, list[str]]) -> Split:
-    y = {key: np.load(_file(place, part, "y", number)) for number, key in enumerate(columns["y"])}
-    # "c": nothing is written, but TensorFlow takes no array that says it is read-only
+def _read_shared_split(folder: Path, part: str, columns: dict[str, list[str]]) -> Split:
+    y = {
+        key: np.load(_get_array_path(folder, part, "y", number))
+        for number, key in enumerate(columns["y"])
+    }
+    # copy-on-write: TensorFlow does not accept read-only arrays
     x = {
-        key: np.load(_file(place, part, "x", number), mmap_mode="c")
+        key: np.load(_get_array_path(folder, part, "x", number), mmap_mode="c")
         for number, key in enumerate(columns["x"])
     }
-    weight = _file(place, part, "weight", 0)
-    return Split(unnamed(x), unnamed(y), np.load(weight) if weight.exists() else None)
+    weight = _get_array_path(folder, part, "weight", 0)
+    return Split(unwrap_columns(x), unwrap_columns(y), np.load(weight) if weight.exists() else None)
 
 
-def _file(place: Path, part: str, name: str, number: int) -> Path:
-    return place / f"{part}-{name}{number or ''}.npy"
+def _get_array_path(folder: Path, part: str, name: str, number: int) -> Path:
+    return folder / f"{part}-{name}{number or ''}.npy"

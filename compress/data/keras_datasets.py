@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 
 from compress.core.errors import InputError
-from compress.core.memory_budget import require_room
+from compress.core.memory_budget import require_memory
 from compress.data.kinds import Kind
 from compress.data.parts import Array, RawData, Split, as_examples
 from compress.data.tasks import MultiClass
@@ -25,7 +25,7 @@ _CLASS_NAMES = {
     "cifar10": "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck",
 }
 # IDX type codes, http://yann.lecun.com/exdb/mnist (big endian)
-_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MAX_RANK = 8
 _PARTS = {
     ("train", "x"): r"train.*images",
@@ -35,14 +35,17 @@ _PARTS = {
 }
 
 
-def load(source: str) -> RawData:
+def load_keras_dataset(source: str) -> RawData:
     """Return a data set of `keras.datasets` with its own test part.
 
-    `fashion_mnist` is read from the files of Debian's package dataset-fashion-mnist
-    where they are installed, which needs no network.
+    `fashion_mnist` is read from the files of Debian's package dataset-fashion-mnist if they are
+    installed, which needs no network.
+
+    Args:
+        source: Name of the data set in `keras.datasets`.
 
     Raises:
-        InputError: Neither cached nor to be downloaded.
+        InputError: The data set is not cached and cannot be downloaded.
     """
     names = tuple(_CLASS_NAMES[source].split(",")) if source in _CLASS_NAMES else None
     if source == "fashion_mnist" and DEBIAN_FASHION_MNIST.is_dir():
@@ -63,7 +66,7 @@ def load(source: str) -> RawData:
 
 
 def read_digits(_source: str) -> RawData:
-    """Return the digits, one part, pixel values 0 to 16."""
+    """Return scikit-learn's digits as one part, with pixel values 0 to 16."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -71,7 +74,7 @@ def read_digits(_source: str) -> RawData:
     return RawData(Split(images, bunch.target.astype(np.int64)), max_value=16.0)
 
 
-def holds_idx(folder: Path) -> bool:
+def has_idx_files(folder: Path) -> bool:
     """Return whether a folder has IDX files (by name; the content is not read)."""
     return any(_is_idx(path) for path in folder.iterdir())
 
@@ -81,24 +84,27 @@ def _is_idx(path: Path) -> bool:
 
 
 def load_idx(source: str) -> RawData:
-    """Read a folder of IDX files: training images and labels, a test pair if there is one.
+    """Read a folder of IDX files: training images and labels, and a test pair if there is one.
+
+    Args:
+        source: The folder.
 
     Raises:
         InputError: A file is missing, ambiguous, truncated or not IDX.
     """
     folder = Path(source)
-    train = _pair(folder, "train")
+    train = _read_pair(folder, "train")
     if train is None:
         raise InputError(
             f"Data folder '{folder}' must hold train-images and train-labels IDX files. "
             f"Received: {', '.join(sorted(p.name for p in folder.iterdir())[:6])}."
         )
     full = 255.0 if train.x.dtype == np.uint8 else 1.0
-    return RawData(train, test=_pair(folder, "test"), max_value=full)
+    return RawData(train, test=_read_pair(folder, "test"), max_value=full)
 
 
-def _pair(folder: Path, part: str) -> Split | None:
-    images, labels = (_find(folder, part, role) for role in ("x", "y"))
+def _read_pair(folder: Path, part: str) -> Split | None:
+    images, labels = (_find_idx_file(folder, part, role) for role in ("x", "y"))
     if images is None and labels is None:
         return None
     if images is None or labels is None:
@@ -111,27 +117,27 @@ def _pair(folder: Path, part: str) -> Split | None:
     )
 
 
-def _find(folder: Path, part: str, role: str) -> Path | None:
+def _find_idx_file(folder: Path, part: str, role: str) -> Path | None:
     pattern = re.compile(_PARTS[part, role], re.IGNORECASE)
-    found = sorted(p for p in folder.iterdir() if _is_idx(p) and pattern.search(p.name))
-    plain = {p.name.removesuffix(".gz") for p in found}
-    if len(plain) > 1:
+    matches = sorted(p for p in folder.iterdir() if _is_idx(p) and pattern.search(p.name))
+    stems = {p.name.removesuffix(".gz") for p in matches}
+    if len(stems) > 1:
         raise InputError(
             f"Data folder '{folder}' must hold one file of {part} "
             f"{'images' if role == 'x' else 'labels'}. Received: "
-            f"{', '.join(p.name for p in found)}. Put the others elsewhere."
+            f"{', '.join(p.name for p in matches)}. Put the others elsewhere."
         )
-    return found[0] if found else None
+    return matches[0] if matches else None
 
 
 def read_idx(path: Path) -> Array:
     """Read one IDX file.
 
     Args:
-        path: The file, gzipped where its name ends in .gz.
+        path: The file, gzipped if its name ends in .gz.
 
     Returns:
-        The array, native byte order.
+        The array, in native byte order.
 
     Raises:
         InputError: The file cannot be read, is not IDX, or has too few or too many bytes.
@@ -141,39 +147,39 @@ def read_idx(path: Path) -> Array:
     try:
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rb") as stream:
-            return _read(stream, path)
+            return _read_array(stream, path)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
             f"IDX file '{path}' must be complete and readable ({error}). Fetch it again."
         ) from None
 
 
-def _read(stream: IO[bytes] | gzip.GzipFile, path: Path) -> Array:
-    """Read as many bytes as the header says, where they fit into memory."""
+def _read_array(stream: IO[bytes] | gzip.GzipFile, path: Path) -> Array:
+    """Read the number of bytes given in the header, if they fit into memory."""
     start = stream.read(4)
-    if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in _TYPES:
+    if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in _DTYPES:
         raise InputError(f"IDX file '{path}' must begin with an IDX header. Received: {start!r}.")
-    dtype, rank = np.dtype(_TYPES[start[2]]), start[3]
+    dtype, rank = np.dtype(_DTYPES[start[2]]), start[3]
     if not 1 <= rank <= _MAX_RANK:
         raise InputError(
-            f"IDX file '{path}' must have 1 to {_MAX_RANK} axes. Received: {rank} (damaged). "
+            f"IDX file '{path}' must have 1 to {_MAX_RANK} axes. Received: {rank} (corrupt). "
             "Fetch it again."
         )
     sizes = stream.read(4 * rank)
     if len(sizes) < 4 * rank:
         raise EOFError("its header is cut off")
     shape = struct.unpack(f">{rank}I", sizes)
-    # of whole numbers without bounds: a product of four sizes may pass 64 bits
+    # Python integers: a product of the sizes may exceed 64 bits
     expected = math.prod(shape) * dtype.itemsize
-    require_room(expected, f"IDX file '{path}'")
+    require_memory(expected, f"IDX file '{path}'")
     content = stream.read(expected + 1)
     if len(content) != expected:
         more = "more" if len(content) > expected else f"{len(content):,}"
         raise InputError(
             f"IDX file '{path}' must have the {expected:,} bytes that its header says. "
-            f"Received: {more} (truncated or damaged). Fetch it again."
+            f"Received: {more} (truncated or corrupt). Fetch it again."
         )
     return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
-KIND = Kind(lambda source, _: load_idx(source), of_classes=True, holds=holds_idx)
+KIND = Kind(lambda source, _: load_idx(source), of_classes=True, holds=has_idx_files)

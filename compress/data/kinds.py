@@ -1,4 +1,4 @@
-"""Kinds of sources, the roles of their columns and features, and arrays as data.
+"""Kinds of sources, the roles of their columns and features, and conversion of arrays to data.
 
 Columns of tables and features of records are inputs, labels, weights or parts.
 """
@@ -12,25 +12,25 @@ from typing import Any
 
 import numpy as np
 
-from compress.core.arrays import count
+from compress.core.arrays import count_examples
 from compress.core.errors import InputError
-from compress.data.meaning import (
+from compress.data.label_inference import (
     Head,
     Heads,
-    Meaning,
-    by_name,
-    class_names_of,
-    first_shape,
-    meaning_of,
-    several,
+    LabelFormat,
+    build_class_names,
+    find_input_shape,
+    infer_label_format,
+    list_port_names,
+    read_by_name,
 )
-from compress.data.parts import Array, Output, RawData, Split, as_examples, put_marks
+from compress.data.parts import Array, Output, RawData, Split, add_groups_and_times, as_examples
 from compress.data.tasks import needs_labels
 from compress.plan import DataOptions
 from compress.plan.data import AUTO
 
-LABELS = ("label", "y", "target")
-"""Names of the label where none is said, the first that there is."""
+LABEL_NAMES = ("label", "y", "target")
+"""Default names of the label, in order of preference."""
 NUMBER = "numbers"
 ARRAY = "lists of numbers"
 IMAGE = "images"
@@ -38,59 +38,60 @@ NAMES = "names"
 DATES = "dates"
 OTHER = "other things"
 LABEL_KINDS = (NUMBER, ARRAY, NAMES)
-"""What labels may be."""
-_FED = (NUMBER, ARRAY, IMAGE)
+"""Kinds of fields that can be labels."""
+_INPUT_KINDS = (NUMBER, ARRAY, IMAGE)
 _REMEDIES = {
     NAMES: "Encode them as numbers, or ",
     DATES: "Make numbers of them (days since a day, the month), or ",
     OTHER: "Make numbers or lists of numbers of them, or ",
 }
-_LISTED = 12
-"""Names that an error lists."""
+_MAX_LISTED = 12
+"""Largest number of names that an error lists."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request to read a source: options of the plan, and the model's head.
+class ReadRequest:
+    """A request to read a source: data options of the plan, and the model's head.
 
     Attributes:
-        options: Name the source, and say what its labels mean.
-        head: Of the model that is fed and whose answers are judged, where there is one.
+        options: Data options, with the name of the source and the kind of task.
+        head: Head of the model that is fed and evaluated, if there is one.
     """
 
     options: DataOptions
     head: Head | Heads | None = None
 
     @property
-    def bare(self) -> bool:
-        """Whether labels are not looked at."""
-        return not self.options.told and not needs_labels(self.options.task)
+    def ignores_labels(self) -> bool:
+        """Whether labels are ignored."""
+        return not self.options.is_task_inferred and not needs_labels(self.options.task)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of source: a line in a table of `compress.plugins` names it.
+    """One kind of source, registered in a table of `compress.plugins`.
 
     Attributes:
-        load: (source, what it is read for) -> what it holds.
-        takes: Options of the plan that go with it and not with every source: "label", "resize",
+        load: Function (source, request) -> the content of the source.
+        takes: Options of the plan that this kind supports and others may not: "label", "resize",
             "group_column", "time_column".
-        of_classes: Its labels are classes, whatever is asked for.
-        holds: Of folders: tells whether one is of this kind.
+        of_classes: Whether its labels are always classes.
+        holds: For folders: function that returns whether a folder is of this kind.
     """
 
-    load: Callable[[str, Asked], RawData]
+    load: Callable[[str, ReadRequest], RawData]
     takes: tuple[str, ...] = ()
     of_classes: bool = False
     holds: Callable[[Path], bool] = lambda _: False
 
 
-def ending(name: str) -> str:
-    """Return the ending of a file's name, as tables of kinds have it.
+def parse_extension(name: str) -> str:
+    """Return the extension of a file name, as used in the tables of kinds.
 
     Example:
-        >>> ending("a.CSV"), ending("b.tfrecord.gz"), ending("c-train.tfrecord-00000-of-00002")
-        ('csv', 'tfrecord', 'tfrecord')
+        >>> names = ["a.CSV", "b.tfrecord.gz", "c-train.tfrecord-00000-of-00002"]
+        >>> [parse_extension(name) for name in names]
+        ['csv', 'tfrecord', 'tfrecord']
     """
     _, dot, last = name.lower().removesuffix(".gz").rpartition(".")
     return last.partition("-")[0] if dot else ""
@@ -101,9 +102,9 @@ class Field:
     """The content of one column or feature.
 
     Attributes:
-        kind: One of the kinds above.
-        shown: What errors show of it: a value, or its type.
-        classes: Names of the classes that its numbers are indices of.
+        kind: One of `NUMBER`, `ARRAY`, `IMAGE`, `NAMES`, `DATES` and `OTHER`.
+        shown: Value or type that errors show.
+        classes: Class names, where the numbers are class indices.
     """
 
     kind: str
@@ -116,26 +117,26 @@ class Layout:
     """The columns or features of a source.
 
     Attributes:
-        where: As errors call the source.
-        fields: By name, in the source's order.
-        noun: What one is called: "column" or "feature".
-        remedy: How one is left out.
-        defaults: Names of the label where none is said.
-        weight: Name of the examples' weights; "": there are none.
-        split: Name of what says which part a row belongs to; "": nothing does.
+        where: Name of the source in errors.
+        fields: Fields by name, in the order of the source.
+        noun: Word for a field in messages: "column" or "feature".
+        remedy: Advice in errors for dropping a field.
+        defaults: Default names of the label.
+        weight: Name of the field with example weights; "": none.
+        split: Name of the field with the part of each row; "": none.
     """
 
     where: str
     fields: Mapping[str, Field]
     noun: str = "column"
     remedy: str = "drop the column"
-    defaults: tuple[str, ...] = LABELS
+    defaults: tuple[str, ...] = LABEL_NAMES
     weight: str = ""
     split: str = ""
 
     @property
-    def begins(self) -> str:
-        """The source's name at the beginning of a sentence."""
+    def sentence_start(self) -> str:
+        """The source's name, capitalized for the start of a sentence."""
         return self.where[:1].upper() + self.where[1:]
 
 
@@ -144,13 +145,14 @@ class Roles:
     """The roles of fields: inputs, labels, weights, groups, times and parts.
 
     Attributes:
-        inputs: Fields by the model's input ("": the only one); several are columns of a matrix.
-        labels: Fields by the model's output ("": the only one); several are columns; {}: labels
-            are not looked at.
-        others: Fields of what else examples have, by its name in `Split`: "weight", "groups",
-            "times".
-        split: Field of the parts; "": none.
-        notes: What a report must say.
+        inputs: Fields by the model's input ("": the only one); several fields become the columns of
+            a matrix.
+        labels: Fields by the model's output ("": the only one); several fields become columns; {}:
+            labels are ignored.
+        others: Fields of other properties of examples, by their name in `Split`: "weight",
+            "groups", "times".
+        split: Field with the part of each row; "": none.
+        notes: Notes for reports.
     """
 
     inputs: Mapping[str, tuple[str, ...]]
@@ -160,110 +162,122 @@ class Roles:
     notes: tuple[str, ...] = ()
 
     @property
-    def read(self) -> tuple[str, ...]:
-        """Every field that is read, once."""
+    def used_fields(self) -> tuple[str, ...]:
+        """Names of all fields that are read, without duplicates."""
         groups = (*self.inputs.values(), *self.labels.values(), (*self.others.values(), self.split))
         return tuple(dict.fromkeys(name for group in groups for name in group if name))
 
 
-def roles_of(
+def assign_roles(
     layout: Layout,
     label: Iterable[str],
     head: Head | Heads | None,
     *,
-    bare: bool,
+    ignore_labels: bool,
     group: str = "",
     time: str = "",
 ) -> Roles:
     """Return the roles of a source's fields.
 
-    Labels are those that are named, else those by the names of a model's outputs, else the first
-    of `layout.defaults`. Inputs are those by the names of a model's inputs where it has several,
-    else the only image, else all others.
+    Labels are the fields named by the user, else those named after the model's outputs, else the
+    first of `layout.defaults`. Inputs are the fields named after the model's inputs if it has
+    several, else the only image, else all other fields.
 
     Args:
-        layout: What there is.
-        label: Names that the user gives.
-        head: Of the model that is fed, where there is one.
-        bare: Whether labels are not looked at: what would be one is left out.
-        group, time: Names of what is kept in one part, and of what parts are split by; "": none.
+        layout: Fields of the source.
+        label: Label fields named by the user.
+        head: Head of the model that is fed, if there is one.
+        ignore_labels: Whether labels are ignored; fields that would be labels are left out.
+        group: Field whose equal values are kept in one part; "": none.
+        time: Field with the times that parts are split by; "": none.
 
     Raises:
-        InputError: There is no label, a name is not there, or an input is nothing to feed.
+        InputError: There is no label, a name does not exist, or a field cannot be a model input.
     """
-    wanted, answers = several(head, "inputs"), several(head, "outputs")
-    labels = _label_fields(layout, tuple(dict.fromkeys(label)), answers, bare)
+    input_names, output_names = list_port_names(head, "inputs"), list_port_names(head, "outputs")
+    labels = _select_label_fields(layout, tuple(dict.fromkeys(label)), output_names, ignore_labels)
     weight, split = (
-        name if name in layout.fields and name not in (*labels, *wanted) else ""
+        name if name in layout.fields and name not in (*labels, *input_names) else ""
         for name in (layout.weight, layout.split)
     )
     for option, name in (("group_column", group), ("time_column", time)):
         if name and (name not in layout.fields or name in labels):
             raise InputError(
                 f"{option} must name a {layout.noun} of {layout.where} that is no label: "
-                f"{_listed(layout.fields)}. Received: '{name}'."
+                f"{_format_names(layout.fields)}. Received: '{name}'."
             )
-    used = (*labels, weight, split, group, time)
-    others = [name for name in layout.fields if name not in used]
-    inputs = _input_fields(layout, others, wanted) if wanted else {"": _together(layout, others)}
-    fed = {name for columns in inputs.values() for name in columns}
-    left = [name for name in others if name not in fed]
+    non_inputs = (*labels, weight, split, group, time)
+    others = [name for name in layout.fields if name not in non_inputs]
+    inputs = (
+        _select_input_fields(layout, others, input_names)
+        if input_names
+        else {"": _select_single_input(layout, others)}
+    )
+    input_fields = {name for columns in inputs.values() for name in columns}
+    unused = [name for name in others if name not in input_fields]
     facts = {
-        f"left out of {layout.where}: {_listed(left)}": left,
+        f"left out of {layout.where}: {_format_names(unused)}": unused,
         f"{layout.noun} '{weight}' of {layout.where} says how much examples count": (
-            weight and not bare
+            weight and not ignore_labels
         ),
         f"{layout.noun} '{split}' of {layout.where} says which part is which": split,
         f"no {layout.noun} '{group}' of one value is in two parts": group,
         f"parts are split by {layout.noun} '{time}': the latest are the test part": time,
     }
     notes = tuple(note for note, holds in facts.items() if holds)
-    if bare:
-        told: dict[str, tuple[str, ...]] = {}
+    if ignore_labels:
+        label_fields: dict[str, tuple[str, ...]] = {}
     else:
-        told = {name: (name,) for name in labels} if answers else {"": labels}
-    beside = {"weight": "" if bare else weight, "groups": group, "times": time}
-    return Roles(inputs, told, {what: name for what, name in beside.items() if name}, split, notes)
+        label_fields = {name: (name,) for name in labels} if output_names else {"": labels}
+    other_fields = {"weight": "" if ignore_labels else weight, "groups": group, "times": time}
+    return Roles(
+        inputs,
+        label_fields,
+        {role: name for role, name in other_fields.items() if name},
+        split,
+        notes,
+    )
 
 
-def raw_data(
-    given: Mapping[str, Split | tuple[Any, Any, Array | None] | None],
+def build_raw_data(
+    parts: Mapping[str, Split | tuple[Any, Any, Array | None] | None],
     source: str,
-    asked: Asked,
+    request: ReadRequest,
     class_names: tuple[str, ...] | None = None,
     notes: tuple[str, ...] = (),
 ) -> RawData:
-    """Return the data of a source from its arrays, checked and with labels read.
+    """Return checked data from the arrays of a source, with labels converted for the task.
 
     Args:
-        given: Parts by name: "train", and where they are there "val" and "test"; labels as the
-            source has them, None where they are not looked at. Tuples are taken as the fields of
-            `Split`.
-        source: For errors.
-        asked: What they are read for.
-        class_names: One name a class, where the file tells them.
-        notes: What was left out or changed on the way.
+        parts: Parts by name: "train", and optionally "val" and "test". Labels are in the form of
+            the source, or None if they are ignored. Tuples are the fields of `Split`.
+        source: Name of the source, for errors.
+        request: Request that the source was read for.
+        class_names: One name per class, if the file has them.
+        notes: Content that was dropped or changed during reading.
 
     Raises:
-        InputError: Lengths disagree, arrays are of another kind or shape, or do not fit the head.
+        InputError: Lengths disagree, arrays have other types or shapes, or do not fit the head.
     """
-    held = {part: Split(*item) if isinstance(item, tuple) else item for part, item in given.items()}
-    train, task, head = held["train"], asked.options.task, asked.head
+    splits = {
+        part: Split(*item) if isinstance(item, tuple) else item for part, item in parts.items()
+    }
+    train, task, head = splits["train"], request.options.task, request.head
     assert train is not None, "whoever reads a source looks for it"
     if train.y is None:
-        meaning = Meaning(task)
+        label_format = LabelFormat(task)
     else:
-        outputs = several(head, "outputs")
+        outputs = list_port_names(head, "outputs")
         if outputs and not isinstance(train.y, dict):
             names = ", ".join(f"y_train/{name}" for name in outputs)
             raise InputError(f"y_train must be an array an output: {names}. Received: one array.")
         if isinstance(train.y, dict):
             outputs = [*head.outputs] if isinstance(head, Heads) else [*train.y]
         y = _check_labels(train.y, outputs, "y_train")
-        meaning = meaning_of(y, head, None if task == AUTO else task)
-    shapes = {"": first_shape(head), **({} if head is None else head.inputs)}
+        label_format = infer_label_format(y, head, None if task == AUTO else task)
+    shapes = {"": find_input_shape(head), **({} if head is None else head.inputs)}
 
-    def examples(x: Any, part: str) -> Any:
+    def convert_examples(x: Any, part: str) -> Any:
         if not isinstance(x, dict):
             return as_examples(x, f"x_{part}", shapes[""])
         return {
@@ -271,167 +285,182 @@ def raw_data(
             for name, values in x.items()
         }
 
-    return read_parts(held, meaning, source, examples, class_names, notes)
+    return read_parts(splits, label_format, source, convert_examples, class_names, notes)
 
 
 def read_parts(
-    held: Mapping[str, Split | None],
-    meaning: Meaning,
+    parts: Mapping[str, Split | None],
+    label_format: LabelFormat,
     source: str,
-    examples: Callable[[Any, str], Any],
+    convert_examples: Callable[[Any, str], Any],
     class_names: tuple[str, ...] | None = None,
     notes: tuple[str, ...] = (),
 ) -> RawData:
-    """Return data of arrays whose labels are read as `meaning` says.
+    """Return data from arrays whose labels have the given format.
 
     Args:
-        held: Parts by name, "train" among them.
-        meaning: Of the labels; those of several outputs are arrays by their names.
-        source, class_names, notes: See `raw_data`.
-        examples: (x, name of the part) -> the examples as a data set holds them.
+        parts: Parts by name, including "train".
+        label_format: Format of the labels; labels of several outputs are arrays by name.
+        source: Name of the source, for errors.
+        convert_examples: Function (x, name of the part) -> examples in the form of a data set.
+        class_names: One name per class, if the file has them.
+        notes: Content that was dropped or changed during reading.
     """
     splits = {
-        part: None if item is None else _read_part(item, part, meaning, source, examples)
-        for part, item in held.items()
+        part: None
+        if item is None
+        else _read_part(item, part, label_format, source, convert_examples)
+        for part, item in parts.items()
     }
     train = splits["train"]
     assert train is not None, "it was looked for"
     outputs = tuple(
-        Output(name, own.kind, class_names_of(own, train.y[name]))
-        for name, own in meaning.each.items()
+        Output(name, output_format.kind, build_class_names(output_format, train.y[name]))
+        for name, output_format in label_format.output_formats.items()
     )
-    of_bytes = not isinstance(train.x, dict) and train.x.dtype == np.uint8
+    is_bytes = not isinstance(train.x, dict) and train.x.dtype == np.uint8
     return RawData(
         train,
         splits.get("val"),
         splits.get("test"),
-        tuple(item.name for item in outputs) or meaning.classes or class_names,
-        255.0 if of_bytes else 1.0,
-        (*notes, *meaning.notes),
-        meaning.kind,
+        tuple(item.name for item in outputs) or label_format.class_names or class_names,
+        255.0 if is_bytes else 1.0,
+        (*notes, *label_format.notes),
+        label_format.kind,
         outputs,
     )
 
 
-def _label_fields(
-    layout: Layout, label: tuple[str, ...], answers: Sequence[str], bare: bool
+def _select_label_fields(
+    layout: Layout, label: tuple[str, ...], output_names: Sequence[str], ignore_labels: bool
 ) -> tuple[str, ...]:
-    """Return the fields that are labels, in the order of a model's outputs."""
+    """Return the label fields, in the order of the model's outputs."""
     fields, noun = layout.fields, layout.noun
     for name in label:
         if name not in fields:
             raise InputError(
-                f"label must name a {noun} of {layout.where}: {_listed(fields)}. "
+                f"label must name a {noun} of {layout.where}: {_format_names(fields)}. "
                 f"Received: '{name}'."
             )
-    if answers:
-        found = label or (tuple(answers) if set(answers) <= set(fields) else ())
-        if set(found) == set(answers):
-            return tuple(answers)
-        if not bare:
+    if output_names:
+        selected = label or (tuple(output_names) if set(output_names) <= set(fields) else ())
+        if set(selected) == set(output_names):
+            return tuple(output_names)
+        if not ignore_labels:
             raise InputError(
                 f"label must name a {noun} of {layout.where} for each output of the model: "
-                f"{', '.join(answers)}. Received: {_listed(found or fields)}."
+                f"{', '.join(output_names)}. Received: {_format_names(selected or fields)}."
             )
-    found = label or next(((name,) for name in layout.defaults if name in fields), ())
-    if not found and not bare:
-        *others, last = dict.fromkeys((*LABELS, *layout.defaults))
+    selected = label or next(((name,) for name in layout.defaults if name in fields), ())
+    if not selected and not ignore_labels:
+        *others, last = dict.fromkeys((*LABEL_NAMES, *layout.defaults))
         raise InputError(
-            f"{layout.begins} must have a {noun} that is the label: {', '.join(others)} or {last}, "
-            f"or the one that is named. Received: {_listed(fields)}. Give --label NAME (label=); "
+            f"{layout.sentence_start} must have a {noun} that is the label: {', '.join(others)} or "
+            f"{last}, "
+            f"or the one that is named. Received: {_format_names(fields)}. Give --label NAME "
+            "(label=); "
             "where there is none, --task unlabelled."
         )
-    for name in () if bare else found:
+    for name in () if ignore_labels else selected:
         kind = fields[name].kind
-        if kind not in LABEL_KINDS or (len(found) > 1 and kind != NUMBER):
-            rule = " where there are several" if len(found) > 1 else ", lists of them or names"
+        if kind not in LABEL_KINDS or (len(selected) > 1 and kind != NUMBER):
+            rule = " where there are several" if len(selected) > 1 else ", lists of them or names"
             raise InputError(
-                f"Labels of {layout.where} must be numbers{rule}. Received: {_told(name, layout)}."
+                f"Labels of {layout.where} must be numbers{rule}. Received: "
+                f"{_describe_field(name, layout)}."
             )
-    return found
+    return selected
 
 
-def _input_fields(
-    layout: Layout, others: Sequence[str], wanted: Sequence[str]
+def _select_input_fields(
+    layout: Layout, others: Sequence[str], input_names: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:
-    for name in wanted:
+    for name in input_names:
         if name not in others:
             raise InputError(
-                f"{layout.begins} must have a {layout.noun} for each input of the model: "
-                f"{', '.join(wanted)}. Received: {_listed(others)}."
+                f"{layout.sentence_start} must have a {layout.noun} for each input of the model: "
+                f"{', '.join(input_names)}. Received: {_format_names(others)}."
             )
-        _require_fed(layout, name)
-    return {name: (name,) for name in wanted}
+        _require_input_kind(layout, name)
+    return {name: (name,) for name in input_names}
 
 
-def _together(layout: Layout, others: Sequence[str]) -> tuple[str, ...]:
+def _select_single_input(layout: Layout, others: Sequence[str]) -> tuple[str, ...]:
     images = [name for name in others if layout.fields[name].kind == IMAGE]
     if len(images) == 1:
         return (images[0],)
     for name in others:
-        _require_fed(layout, name)
+        _require_input_kind(layout, name)
     single = [name for name in others if layout.fields[name].kind != NUMBER]
     if not others or (single and len(others) > 1):
-        received = _listed(f"{name} ({layout.fields[name].kind})" for name in others)
+        received = _format_names(f"{name} ({layout.fields[name].kind})" for name in others)
         raise InputError(
-            f"{layout.begins} must hold numbers, or one {layout.noun} of lists or images, beside "
+            f"{layout.sentence_start} must hold numbers, or one {layout.noun} of lists or images, "
+            "beside "
             f"the label, for a model of one input. Received: {received or 'nothing'}. To leave "
             f"one out {layout.remedy}."
         )
     return tuple(others)
 
 
-def _require_fed(layout: Layout, name: str) -> None:
+def _require_input_kind(layout: Layout, name: str) -> None:
     kind = layout.fields[name].kind
-    if kind not in _FED:
+    if kind not in _INPUT_KINDS:
         raise InputError(
-            f"Inputs from {layout.where} must be numbers. Received: {_told(name, layout)}. "
+            f"Inputs from {layout.where} must be numbers. Received: "
+            f"{_describe_field(name, layout)}. "
             f"{_REMEDIES[kind]}{layout.remedy}."
         )
 
 
-def _told(name: str, layout: Layout) -> str:
-    held = layout.fields[name]
-    return f"{layout.noun} '{name}' of {held.kind}" + (f" ({held.shown})" if held.shown else "")
+def _describe_field(name: str, layout: Layout) -> str:
+    field = layout.fields[name]
+    return f"{layout.noun} '{name}' of {field.kind}" + (f" ({field.shown})" if field.shown else "")
 
 
-def _listed(names: Iterable[str]) -> str:
-    """Return names with commas; of very many the first."""
-    given = list(names)
-    more = f", ... ({len(given):,} in all)" if len(given) > _LISTED else ""
-    return ", ".join(given[:_LISTED]) + more
+def _format_names(names: Iterable[str]) -> str:
+    """Return names separated by commas; long lists are truncated."""
+    listed = list(names)
+    more = f", ... ({len(listed):,} in all)" if len(listed) > _MAX_LISTED else ""
+    return ", ".join(listed[:_MAX_LISTED]) + more
 
 
 def _read_part(
-    held: Split, part: str, meaning: Meaning, source: str, examples: Callable[[Any, str], Any]
+    arrays: Split,
+    part: str,
+    label_format: LabelFormat,
+    source: str,
+    convert_examples: Callable[[Any, str], Any],
 ) -> Split:
-    x = examples(held.x, part)
-    if held.y is None:
+    x = convert_examples(arrays.x, part)
+    if arrays.y is None:
         split = Split.unlabelled(x)
     else:
-        y = meaning.read(_check_labels(held.y, [*meaning.each], f"y_{part}"), f"y_{part}")
-        if count(x) != count(y):
+        y = label_format.read(
+            _check_labels(arrays.y, [*label_format.output_formats], f"y_{part}"), f"y_{part}"
+        )
+        if count_examples(x) != count_examples(y):
             raise InputError(
                 f"x_{part} and y_{part} of '{source}' must have equal lengths. "
-                f"Received: {count(x)} and {count(y)}."
+                f"Received: {count_examples(x)} and {count_examples(y)}."
             )
-        weight = held.weight
+        weight = arrays.weight
         if weight is not None and weight.dtype.kind not in "fiub":
             raise InputError(
                 f"weight_{part} of '{source}' must be numbers. Received: type {weight.dtype}."
             )
         split = Split(x, y, None if weight is None else weight.astype(np.float32))
-    return put_marks(split, held.groups, held.times, part, source)
+    return add_groups_and_times(split, arrays.groups, arrays.times, part, source)
 
 
 def _check_labels(labels: Any, outputs: list[str], name: str) -> Any:
-    """Check that labels are numbers or names; return those of several outputs in their order."""
+    """Check that labels are numbers or names, and return several outputs in the model's order."""
     if outputs:
-        return by_name(labels, outputs, name, _numbers_or_names)
-    return _numbers_or_names(labels, name)
+        return read_by_name(labels, outputs, name, _check_label_array)
+    return _check_label_array(labels, name)
 
 
-def _numbers_or_names(labels: Any, name: str) -> Any:
+def _check_label_array(labels: Any, name: str) -> Any:
     if isinstance(labels, dict) or labels.dtype.kind not in "fiubUS" or not labels.ndim:
         received = (
             f"arrays {', '.join(labels)}" if isinstance(labels, dict)

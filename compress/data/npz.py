@@ -1,6 +1,7 @@
 """Files of NumPy arrays (.npz): x_train and y_train; optional parts, weights and class_names.
 
-Of models with several inputs or outputs an array each, behind a slash: x_train/image, y_train/box.
+Models with several inputs or outputs have one array for each, named after a slash: x_train/image,
+y_train/box.
 """
 
 from __future__ import annotations
@@ -8,67 +9,70 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from compress.core.arrays import opened
+from compress.core.arrays import open_npz
 from compress.core.errors import InputError
-from compress.data.kinds import Asked, Kind, raw_data
-from compress.data.meaning import texts
+from compress.data.kinds import Kind, ReadRequest, build_raw_data
+from compress.data.label_inference import decode_names
 from compress.data.parts import SPLITS, Array, RawData, Split
 
-_WANTED = (
+_ARRAY_NAMES = (
     *(f"{role}_{part}" for part in SPLITS for role in ("x", "y", "weight")),
     "class_names",
 )
 
 
-def load(source: str, asked: Asked) -> RawData:
-    """Read the arrays of known names without unpickling anything.
+def load_npz(source: str, request: ReadRequest) -> RawData:
+    """Read the arrays with known names, without unpickling.
 
     Args:
         source: The file.
-        asked: What its labels mean, and the model's head; see `compress.data.meaning`.
+        request: Request with the kind of task and the model's head; see
+            `compress.data.label_inference`.
 
     Raises:
-        InputError: Not an .npz file, pickled objects inside, a part is half there, lengths
-            disagree, or the arrays do not fit into memory.
+        InputError: The file is not an .npz file, contains pickled objects, or lacks the x or y of a
+            part; lengths disagree; or the arrays do not fit into memory.
     """
-    columns = {"group": asked.options.group_column, "time": asked.options.time_column}
+    columns = {"group": request.options.group_column, "time": request.options.time_column}
     columns = {option: column for option, column in columns.items() if column}
-    marks = {name for column in columns.values() for name in _marks_of(column)}
-    with opened(Path(source)) as archive:
+    column_names = {name for column in columns.values() for name in _list_column_names(column)}
+    with open_npz(Path(source)) as archive:
         names = archive.names
-        arrays = archive.read(
-            name for name in names if name.partition("/")[0] in _WANTED or name in marks
+        arrays = archive.read_arrays(
+            name for name in names if name.partition("/")[0] in _ARRAY_NAMES or name in column_names
         )
     for option, column in columns.items():
-        if not arrays.keys() & set(_marks_of(column)):
+        if not arrays.keys() & set(_list_column_names(column)):
             raise InputError(
                 f"{option}_column must name an array of '{source}': {column}_train (and "
                 f"{column}_val, {column}_test where these parts are there). Received: "
                 f"'{column}', where there are {', '.join(names)}."
             )
-    wanted = ("x_train",) if asked.bare else ("x_train", "y_train")
-    if not {name.partition("/")[0] for name in names}.intersection(wanted):
+    required = ("x_train",) if request.ignores_labels else ("x_train", "y_train")
+    if not {name.partition("/")[0] for name in names}.intersection(required):
         raise InputError(
-            f"'{source}' must hold {' and '.join(wanted)}. Received: "
+            f"'{source}' must hold {' and '.join(required)}. Received: "
             f"{', '.join(names) or 'nothing'}."
         )
-    given = {part: _part(arrays, part, source, columns, asked.bare) for part in SPLITS}
-    if given["train"] is None:
+    splits = {
+        part: _build_split(arrays, part, source, columns, request.ignores_labels) for part in SPLITS
+    }
+    if splits["train"] is None:
         raise InputError(f"'{source}' must hold x_train. Received: {', '.join(names)}.")
-    return raw_data(given, source, asked, _class_names(arrays, source))
+    return build_raw_data(splits, source, request, _read_class_names(arrays, source))
 
 
-def _marks_of(column: str) -> list[str]:
+def _list_column_names(column: str) -> list[str]:
     return [column, *(f"{column}_{part}" for part in SPLITS)]
 
 
-def _mark(arrays: dict[str, Array], column: str, part: str) -> Array | None:
-    """Return the groups or times of a part; the name alone is that of the training part."""
-    found = arrays.get(f"{column}_{part}")
-    return arrays.get(column) if found is None and part == "train" else found
+def _select_column(arrays: dict[str, Array], column: str, part: str) -> Array | None:
+    """Return the groups or times of a part; a name without a suffix is the training part."""
+    values = arrays.get(f"{column}_{part}")
+    return arrays.get(column) if values is None and part == "train" else values
 
 
-def _class_names(arrays: dict[str, Array], source: str) -> tuple[str, ...] | None:
+def _read_class_names(arrays: dict[str, Array], source: str) -> tuple[str, ...] | None:
     names = arrays.get("class_names")
     if names is None:
         return None
@@ -77,35 +81,41 @@ def _class_names(arrays: dict[str, Array], source: str) -> tuple[str, ...] | Non
             f"class_names of '{source}' must be a vector of names. Received: shape {names.shape}, "
             f"type {names.dtype}."
         )
-    return tuple(texts(names))
+    return tuple(decode_names(names))
 
 
-def _part(
-    arrays: dict[str, Array], part: str, source: str, columns: dict[str, str], bare: bool
+def _build_split(
+    arrays: dict[str, Array], part: str, source: str, columns: dict[str, str], ignore_labels: bool
 ) -> Split | None:
-    x, y = (_columns(arrays, f"{role}_{part}") for role in ("x", "y"))
+    x, y = (_select_arrays(arrays, f"{role}_{part}") for role in ("x", "y"))
     if x is None and y is None:
         return None
-    if x is None or (y is None and not bare):
-        there = f"y_{part}" if x is None else f"x_{part}"
+    if x is None or (y is None and not ignore_labels):
+        present = f"y_{part}" if x is None else f"x_{part}"
         remedy = "" if x is None else (
             " For examples without labels give --task unlabelled, or reconstruction for an "
             "autoencoder."
         )  # fmt: skip
         raise InputError(
-            f"'{source}' must hold both x_{part} and y_{part}. Received: {there}.{remedy}"
+            f"'{source}' must hold both x_{part} and y_{part}. Received: {present}.{remedy}"
         )
-    marks = {f"{option}s": _mark(arrays, column, part) for option, column in columns.items()}
-    return Split(x, None, **marks) if bare else Split(x, y, arrays.get(f"weight_{part}"), **marks)
+    marks = {
+        f"{option}s": _select_column(arrays, column, part) for option, column in columns.items()
+    }
+    return (
+        Split(x, None, **marks)
+        if ignore_labels
+        else Split(x, y, arrays.get(f"weight_{part}"), **marks)
+    )
 
 
-def _columns(arrays: dict[str, Array], name: str) -> Any:
-    """Return an array, or arrays by what stands behind the slash; None: there are none."""
+def _select_arrays(arrays: dict[str, Array], name: str) -> Any:
+    """Return an array, or arrays by the names after the slash; None if there are none."""
     if name in arrays:
         return arrays[name]
-    found = {key.partition("/")[2]: value for key, value in arrays.items()
+    named_arrays = {key.partition("/")[2]: value for key, value in arrays.items()
              if key.startswith(f"{name}/")}  # fmt: skip
-    return found or None
+    return named_arrays or None
 
 
-KIND = Kind(load, ("group_column", "time_column"))
+KIND = Kind(load_npz, ("group_column", "time_column"))

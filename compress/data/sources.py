@@ -1,4 +1,4 @@
-"""Data sets by name or path: read, split, checked and scaled."""
+"""Data sets loaded by name or path: read, split, checked and scaled."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from pathlib import Path
 from typing import Any, cast
 
 from compress.core.arguments import check_arguments
-from compress.core.errors import InputError, ParetuneError, nearest
-from compress.core.interpreter import resolve, told
+from compress.core.errors import InputError, ParetuneError, find_nearest_name
+from compress.core.module_loading import describe_error, import_function
 from compress.data import images, keras_datasets
-from compress.data.adapters import answer_parts, labelled, make_dataset
-from compress.data.dataset import Answering, Dataset
-from compress.data.kinds import Asked, Kind, ending
-from compress.data.leaks import check_parts
-from compress.data.meaning import Head, Heads, meaning_of
+from compress.data.adapters import build_dataset, build_labelled_dataset, predict_labels
+from compress.data.dataset import Dataset, PredictFunction
+from compress.data.kinds import Kind, ReadRequest, parse_extension
+from compress.data.label_inference import Head, Heads, infer_label_format
+from compress.data.leakage import check_leakage
 from compress.data.parts import RawData, Split, check_split
 from compress.data.preprocessing import Preprocessing, fit_preprocessing
-from compress.data.splitting import split_rest
+from compress.data.splitting import split_missing_parts
 from compress.data.tasks import TASKS, UNLABELLED, has_classes, has_positions, needs_labels
 from compress.plan import DataOptions
 from compress.plan.data import AUTO
 from compress.plugins import FILES, FOLDERS, HUBS, SOURCES
 
-_OF_CLASSES = (keras_datasets.load, keras_datasets.read_digits)
-_MARKED = "tables and .npz files (in Python, with arrays, {}=)"
-_TAKERS = {
+_CLASS_READERS = (keras_datasets.load_keras_dataset, keras_datasets.read_digits)
+_COLUMN_SOURCES = "tables and .npz files (in Python, with arrays, {}=)"
+_OPTION_SOURCES = {
     "resize": "folders of images, TFRecords and tfds:NAME",
     "label": "tables and TFRecords",
-    "group_column": _MARKED.format("groups"),
-    "time_column": _MARKED.format("time"),
+    "group_column": _COLUMN_SOURCES.format("groups"),
+    "time_column": _COLUMN_SOURCES.format("time"),
 }
-"""Options that go with some kinds of sources alone, and with which."""
+"""Options that only some kinds of sources support, and these kinds."""
 
 
 @check_arguments()
@@ -49,45 +49,45 @@ def load_data(
     time_column: str = DataOptions.time_column,
     seed: int = 0,
     preprocess: Preprocessing | None = None,
-    answers: Answering | None = None,
+    answers: PredictFunction | None = None,
     head: Head | Heads | None = None,
 ) -> Dataset:
-    """Load a data set and give it a training, a validation and a test part.
+    """Load a data set and return its training, validation and test parts.
 
-    Parts that the source lacks are split off, stratified by class where there are classes and
-    determined by `seed` alone: the test part from everything, the validation part from the rest.
+    Parts that the source lacks are split off, stratified by class if there are classes, and
+    determined by `seed` alone: the test part from all examples, the validation part from the rest.
 
     Args:
-        source: "digits"; a name in `keras.datasets` (mnist, fashion_mnist, cifar10,
-            cifar100); a folder of IDX files, of class sub-folders with images or of TFRecord
-            files; an .npz, .csv, .parquet or .tfrecord file; "tfds:NAME"; or
-            "package.module:function" returning a `Dataset`, (x, y), a stream of such pairs or a
-            Hugging Face data set, which are fed as they are. Options as one `DataOptions` record
-            are taken whole.
-        label: Columns of a table, or features of records, that are labels; default: the one
-            called "label", "y" or "target".
+        source: "digits"; a name in `keras.datasets` (mnist, fashion_mnist, cifar10, cifar100); a
+            folder of IDX files, of class sub-folders with images or of TFRecord files; an .npz,
+            .csv, .parquet or .tfrecord file; "tfds:NAME"; or "package.module:function" returning a
+            `Dataset`, (x, y), a stream of such pairs or a Hugging Face data set, which are not
+            scaled. A `DataOptions` record replaces all options below up to `time_column`.
+        label: Label columns of a table, or label features of records; default: the one called
+            "label", "y" or "target".
         normalize: "standardize", "unit", "symmetric", "center", "caffe", "torch", "none" (see
             `fit_preprocessing`), or "auto" (= "standardize" here).
-        val_fraction: Share of the training part, in (0, 1).
-        test_fraction: Share of everything, in (0, 1).
-        task: What labels mean: "multiclass" or "binary"; of other files than images also
-            "multilabel", "regression", "segmentation", "tagging" or "masks". Or there are none, or
-            they are not looked at: "reconstruction" (the input is what is wanted), "unlabelled"
-            (what a model answers is). "auto": labels and head tell.
-        group_column: Column of a table, or name of arrays of an .npz file, whose equal values
-            stay in one part.
-        time_column: Likewise, of times that parts are split by: the latest are tested on.
+        val_fraction: Share of the training part that becomes the validation part, in (0, 1).
+        test_fraction: Share of all examples that becomes the test part, in (0, 1).
+        task: Kind of task: "multiclass" or "binary"; for files other than images also "multilabel",
+            "regression", "segmentation", "tagging" or "masks"; without labels, or to ignore them,
+            "reconstruction" (the input is the target) or "unlabelled" (a model's output is the
+            target). "auto": inferred from labels and head.
+        group_column: Column of a table, or name of arrays of an .npz file, whose equal values are
+            kept in one part.
+        time_column: Column or arrays of times, which parts are split by: the latest examples are
+            the test part.
         seed: Seed of the splits, at least 0.
-        preprocess: A stored scaling to use instead of learning one.
-        answers: Of data without labels: what a model answers, which stands for them.
-        head: Of the model that is fed and judged, where there is one: says how arrays of a
-            file are meant.
+        preprocess: A stored scaling to use instead of fitting one.
+        answers: Function that returns a model's outputs, used as labels of data without labels.
+        head: Head of the model that is fed and evaluated, if there is one; it determines the
+            interpretation of arrays in a file.
 
     Returns:
-        The data set; `dataset.inputs("train")` is what a model is fed.
+        The data set; `dataset.inputs("train")` are the model inputs of the training part.
 
     Raises:
-        InputError: The source is unknown, missing, damaged or inconsistent.
+        InputError: The source is unknown, missing, corrupt or inconsistent.
 
     Shapes:
         `dataset.train.x`: (n, ...); `dataset.train.y`: see `compress.data.Split`.
@@ -114,51 +114,53 @@ def load_data(
             time_column=time_column,
         )
     )
-    kind, asked = check_source(options), Asked(options, head)
+    kind, request = check_source(options), ReadRequest(options, head)
     if options.task == UNLABELLED and answers is None:
         raise InputError(
             "Examples without labels must be for a model that exists: its answers stand for "
             f"labels. Received: task {options.task} and no model."
         )
     if kind is None:
-        return _load_function(asked, seed, answers)
-    raw = kind.load(options.source, asked)
-    return _settled(raw.without_labels() if asked.bare else raw, asked, seed, preprocess, answers)
+        return _load_function(request, seed, answers)
+    raw = kind.load(options.source, request)
+    return _finish_dataset(
+        raw.without_labels() if request.ignores_labels else raw, request, seed, preprocess, answers
+    )
 
 
-def _settled(
+def _finish_dataset(
     raw: RawData,
-    asked: Asked,
+    request: ReadRequest,
     seed: int,
     preprocess: Preprocessing | None,
-    answers: Answering | None,
+    answers: PredictFunction | None,
 ) -> Dataset:
     """Return a data set from the content of a source.
 
     Args:
-        raw: What it holds.
-        asked: What it was read for.
-        seed: Of the parts that are split off.
-        preprocess: A stored scaling to use instead of learning one.
-        answers: Of data without labels: what a model answers.
+        raw: Content of the source.
+        request: Request that the source was read for.
+        seed: Seed of the splits.
+        preprocess: A stored scaling to use instead of fitting one.
+        answers: Function that returns a model's outputs, used as labels of data without labels.
 
     Raises:
-        InputError: See `Dataset`; or a stored scaling is for other examples.
+        InputError: See `Dataset`; or the stored scaling does not fit the examples.
     """
-    options = asked.options
+    options = request.options
     kind, notes = raw.kind or options.task, raw.notes
     if kind == AUTO:
-        meaning = meaning_of(raw.train.y, asked.head, None)
-        kind = meaning.kind
-        # that sources of classes are of classes needs no note
-        notes += () if kind == "multiclass" else meaning.notes
-    classes = raw.class_names or _numbered(raw.train, options.source, kind, asked.head)
+        label_format = infer_label_format(raw.train.y, request.head, None)
+        kind = label_format.kind
+        # the default task needs no note
+        notes += () if kind == "multiclass" else label_format.notes
+    classes = raw.class_names or _number_classes(raw.train, options.source, kind, request.head)
     raw = replace(raw, kind=kind, notes=notes, class_names=classes)
-    # checked before splitting: a stray label would fail there, and less clearly
+    # checked before splitting, which would fail with a less clear message
     for part, split in (("train", raw.train), ("test", raw.test)):
         if split is not None:
             check_split(split, part, options.source, len(classes), kind, raw.outputs)
-    parts = split_rest(
+    parts = split_missing_parts(
         raw, options.source, val_fraction=options.val_fraction,
         test_fraction=options.test_fraction, seed=seed,
     )  # fmt: skip
@@ -172,40 +174,40 @@ def _settled(
             f"channels. Received: '{options.source}' with {x.shape[-1]}."
         )
     if answers is not None and raw.kind == UNLABELLED:
-        parts = answer_parts(parts, preprocess, answers)
-    return make_dataset(parts, options.source, preprocess, raw)
+        parts = predict_labels(parts, preprocess, answers)
+    return build_dataset(parts, options.source, preprocess, raw)
 
 
-def _load_function(asked: Asked, seed: int, answers: Answering | None) -> Dataset:
-    """Return a data set from the result of the user's function, which is fed unscaled.
+def _load_function(request: ReadRequest, seed: int, answers: PredictFunction | None) -> Dataset:
+    """Return a data set from the result of the user's function, without scaling.
 
     Args:
-        asked: Names the function, and says what labels mean.
-        seed: Of the splits.
-        answers: Of data without labels: what a model answers.
+        request: Request with the name of the function and the kind of task.
+        seed: Seed of the splits.
+        answers: Function that returns a model's outputs, used as labels of data without labels.
 
     Raises:
-        InputError: See `_call`; or the function returns something else.
+        InputError: See `_call_function`; or the function returns an unsupported type.
     """
-    options = asked.options
+    options = request.options
     for name in ("group_column", "time_column"):
         if getattr(options, name):
             raise InputError(
                 f"{name} goes with tables and .npz files. Received: {getattr(options, name)} for "
                 f"'{options.source}'. Return a compress.data.Dataset of parts that are split so."
             )
-    result = _call(options.source)
+    result = _call_function(options.source)
     if isinstance(result, Dataset):
-        return check_parts(result, ("val", "test"))
+        return check_leakage(result, ("val", "test"))
     if options.normalize not in ("auto", "none"):
         raise InputError(
             "normalize goes with files and names: what a function returns is fed as it is. "
             f"Received: {options.normalize}. Scale it there."
         )
     try:
-        data = labelled(
+        data = build_labelled_dataset(
             result, task=None if options.task == AUTO else options.task, label=options.label,
-            head=asked.head, answers=answers if options.task == UNLABELLED else None, seed=seed,
+            head=request.head, answers=answers if options.task == UNLABELLED else None, seed=seed,
             val_fraction=options.val_fraction, test_fraction=options.test_fraction,
         )  # fmt: skip
     except InputError as error:
@@ -219,34 +221,39 @@ def _load_function(asked: Asked, seed: int, answers: Answering | None) -> Datase
 def check_source(options: DataOptions) -> Kind | None:
     """Return the kind of a source, without reading it.
 
+    Args:
+        options: Data options, with the source and the kind of task.
+
     Returns:
         The kind of source; None: it is the user's own function.
 
     Raises:
-        InputError: No source is named, it does not exist, is of no known kind, or does not
-            have what the task needs.
-        MissingDependency: A package that reads it is not installed.
+        InputError: No source is named, it does not exist, its kind is unknown, or it does not
+            support the task or an option.
+        MissingDependency: A package required to read it is not installed.
     """
     options.require_source()
     source, task = options.source, options.task
-    kind = _kind(source)
+    kind = _detect_kind(source)
     if kind is None:
         return None
-    of_classes = options.told or has_classes(task) or not needs_labels(task)
+    of_classes = options.is_task_inferred or has_classes(task) or not needs_labels(task)
     if kind.of_classes and not of_classes:
         raise InputError(
             f"A {task} task must come from an .npz file, a table, records or module:function. "
             f"Received: '{source}'."
         )
-    for name, takers in _TAKERS.items():
+    for name, allowed_sources in _OPTION_SOURCES.items():
         value = getattr(options, name)
         if value and name not in kind.takes:
             shown = value if isinstance(value, str) else ",".join(map(str, value))
-            raise InputError(f"{name} goes with {takers}. Received: {shown} for '{source}'.")
+            raise InputError(
+                f"{name} goes with {allowed_sources}. Received: {shown} for '{source}'."
+            )
     return kind
 
 
-def _kind(source: str) -> Kind | None:
+def _detect_kind(source: str) -> Kind | None:
     """Return the kind of a source; None: it is the user's own function."""
     hub, colon, _ = source.partition(":")
     if colon and hub in HUBS:
@@ -256,14 +263,14 @@ def _kind(source: str) -> Kind | None:
         return None
     if source in SOURCES:
         reader = SOURCES[source]
-        return Kind(lambda name, _: reader(name), of_classes=reader in _OF_CLASSES)
+        return Kind(lambda name, _: reader(name), of_classes=reader in _CLASS_READERS)
     path = Path(source)
     if not path.exists():
         raise InputError(
             f"data must be a path that exists, a known name ({', '.join(SOURCES)}), "
             f"{', '.join(f'{name}:NAME' for name in HUBS)} or module:function. "
             f"Received: '{source}'."
-            + "".join(f" Did you mean '{name}'?" for name in nearest(source, SOURCES))
+            + "".join(f" Did you mean '{name}'?" for name in find_nearest_name(source, SOURCES))
         )
     if path.is_dir():
         kinds: list[Kind] = [FOLDERS[name] for name in FOLDERS]
@@ -272,13 +279,13 @@ def _kind(source: str) -> Kind | None:
         raise InputError(
             f"data must be a file or a folder. Received: '{source}', which is neither (a pipe?)."
         )
-    return _of_file(path)
+    return _detect_file_kind(path)
 
 
-def _of_file(path: Path) -> Kind:
-    name = ending(path.name)
+def _detect_file_kind(path: Path) -> Kind:
+    name = parse_extension(path.name)
     if name not in FILES:
-        *others, last = (f".{known}" for known in FILES)
+        *others, last = (f".{extension}" for extension in FILES)
         raise InputError(
             f"A data file must end in {', '.join(others)} or {last}. Received: '{path}'."
         )
@@ -286,17 +293,19 @@ def _of_file(path: Path) -> Kind:
     return cast(Kind, FILES[name])
 
 
-def _numbered(train: Split, source: str, kind: str, head: Head | Heads | None) -> tuple[str, ...]:
-    """Name the classes by their indices; k distinct labels must be 0 to k-1.
+def _number_classes(
+    train: Split, source: str, kind: str, head: Head | Heads | None
+) -> tuple[str, ...]:
+    """Return the class names 0 to k-1 for k distinct labels.
 
-    Of classes by position a model may know more than there are labels of.
+    For classes by position, the model may have more classes than the labels.
     """
     if kind == UNLABELLED or (isinstance(train.x, dict) and TASKS[kind].of_inputs):
         count = 0
     elif TASKS[kind].of_inputs:
         count = int(train.x.shape[-1])
     elif has_positions(kind) and isinstance(head, Head):
-        count = head.outputs
+        count = head.num_outputs
     else:
         count = TASKS[kind].names_of(train.y)
     if count < 2 and (has_classes(kind) or has_positions(kind)):
@@ -304,8 +313,8 @@ def _numbered(train: Split, source: str, kind: str, head: Head | Heads | None) -
     return tuple(str(label) for label in range(count))
 
 
-def _call(target: str) -> Any:
-    function = resolve(target)
+def _call_function(target: str) -> Any:
+    function = import_function(target)
     try:
         inspect.signature(function).bind()
     except TypeError:
@@ -314,10 +323,12 @@ def _call(target: str) -> Any:
             f"{inspect.signature(function)}."
         ) from None
     except ValueError:
-        pass  # some callables have no signature to look at; the call will tell
+        pass  # some callables have no signature; the call below fails if arguments are missing
     try:
         return function()
     except ParetuneError:
         raise
     except (Exception, SystemExit) as error:
-        raise InputError(f"'{target}' must return its result. It raised {told(error)}.") from error
+        raise InputError(
+            f"'{target}' must return its result. It raised {describe_error(error)}."
+        ) from error

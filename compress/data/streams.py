@@ -1,6 +1,7 @@
 """Streams of batches (`tf.data.Dataset`, `keras.utils.PyDataset`, generators), read once.
 
-What is large goes to files as it comes, and is mapped: memory does not grow with the stream.
+Large arrays are written to files as they grow and are then mapped, so memory use does not grow with
+the stream.
 """
 
 from __future__ import annotations
@@ -13,74 +14,87 @@ from typing import Any
 
 import numpy as np
 
-from compress.core.arrays import Growing, arrays, in_batches, joined, mapped, named, unnamed
+from compress.core.arrays import (
+    GrowingArray,
+    concat_examples,
+    iterate_batches,
+    list_arrays,
+    list_named_arrays,
+    map_columns,
+    unwrap_columns,
+)
 from compress.core.errors import InputError
-from compress.core.interpreter import told
+from compress.core.module_loading import describe_error
 
-AT_A_TIME = 256
-"""Examples that make a batch where a stream gives them one by one."""
+BATCH_SIZE = 256
+"""Batch size for streams that yield single examples."""
 
 
 def is_stream(data: Any) -> bool:
-    """Return whether data come batch by batch, without importing their library."""
-    return bool(stream_name(data))
+    """Return whether data are a stream of batches, without importing its library."""
+    return bool(detect_stream_type(data))
 
 
-def stream_name(data: Any) -> str:
-    """Return the name of a stream in messages; empty: it is none."""
+def detect_stream_type(data: Any) -> str:
+    """Return the name of a stream type for messages; "" if data are not a stream."""
     if _is_tf_data(data):
         return "tf.data"
     if _is_py_dataset(data):
         return "PyDataset"
-    # a generator function, or an iterator that one has made
-    made = inspect.isgeneratorfunction(data) or isinstance(data, Iterator)
-    return "generator" if made else ""
+    # a generator function, or the iterator it returns
+    is_generator = inspect.isgeneratorfunction(data) or isinstance(data, Iterator)
+    return "generator" if is_generator else ""
 
 
-def gathered(data: Any, input_shape: tuple[int | None, ...] | None) -> tuple[Any, ...]:
-    """Read a stream to its end and return its arrays.
+def read_stream(data: Any, input_shape: tuple[int | None, ...] | None) -> tuple[Any, ...]:
+    """Read a whole stream and return its arrays.
 
     Args:
-        data: A stream of x, (x, y) or (x, y, weights): batched, as `fit` takes it, or example by
-            example, which shows by labels without an axis or by the rank of x.
-        input_shape: Of one example of the model that is fed, where it is known.
+        data: A stream of x, (x, y) or (x, y, weights): batches, as for `fit`, or single examples,
+            which are detected by labels without an axis or by the rank of x.
+        input_shape: Shape of one example in the model, if it is known.
 
     Returns:
-        A tuple of arrays, or of arrays by name where a stream holds dictionaries.
+        A tuple of arrays, or of arrays by name if the stream yields dictionaries.
 
     Raises:
-        InputError: It has no end or no batch, batches differ in what they hold, or the disk is
-            full.
+        InputError: The stream does not end or has no batch, its batches have different structures,
+            or the disk is full.
     """
-    name = stream_name(data)
-    first: list[Any] = []
-    growing: list[dict[str, Growing]] = []
+    name = detect_stream_type(data)
+    first_shapes: list[Any] = []
+    growing: list[dict[str, GrowingArray]] = []
     try:
-        for batch in _complete(_batches(data, input_shape), name):
-            item = tuple(_arrays(part) for part in batch)
-            if not first:
-                if any(part.ndim == 0 for part in _leaves(item)):
+        for batch in _wrap_errors(_iter_batches(data, input_shape), name):
+            item = tuple(_to_arrays(part) for part in batch)
+            if not first_shapes:
+                if any(part.ndim == 0 for part in _flatten_arrays(item)):
                     raise InputError(
                         f"A {name} stream must come in batches, as fit takes it. Received: single "
                         "numbers. Give data.batch(n)."
                     )
-                first = _shapes(item)
+                first_shapes = _list_shapes(item)
                 growing = [
-                    {key: Growing(f"A {name} stream") for key, _ in named(part)} for part in item
+                    {key: GrowingArray(f"A {name} stream") for key, _ in list_named_arrays(part)}
+                    for part in item
                 ]
-            elif _shapes(item) != first:
+            elif _list_shapes(item) != first_shapes:
+                first = [
+                    f"{(None, *shape)} {kind}" for part in first_shapes for _, shape, kind in part
+                ]
                 raise InputError(
                     f"Every batch of a {name} stream must hold the same. Received: shapes "
-                    f"{[f'{part.shape} {part.dtype}' for part in _leaves(item)]} after "
-                    f"{[f'{(None, *shape)} {kind}' for part in first for _, shape, kind in part]}."
+                    f"{[f'{part.shape} {part.dtype}' for part in _flatten_arrays(item)]} after "
+                    f"{first}."
                 )
             for part, columns in zip(item, growing, strict=True):
-                for key, values in named(part):
+                for key, values in list_named_arrays(part):
                     columns[key].add(values)
-        if not first:
+        if not first_shapes:
             raise InputError(f"A {name} stream must hold at least one batch. Received: none.")
         return tuple(
-            unnamed({key: column.whole() for key, column in columns.items()}) for columns in growing
+            unwrap_columns({key: column.to_array() for key, column in columns.items()})
+            for columns in growing
         )
     finally:
         for columns in growing:
@@ -88,40 +102,44 @@ def gathered(data: Any, input_shape: tuple[int | None, ...] | None) -> tuple[Any
                 column.close()
 
 
-def repeats(data: Any, input_shape: tuple[int | None, ...] | None, x: Any) -> bool:
-    """Return whether a stream begins as it did when it was read: in one order, without chance.
+def is_repeatable(data: Any, input_shape: tuple[int | None, ...] | None, x: Any) -> bool:
+    """Return whether a second pass over a stream yields the same first batch.
 
-    An iterator that a generator has made cannot be asked again; it is taken at its word.
+    An iterator made by a generator cannot be read again and is assumed to be repeatable.
 
     Args:
         data: A stream that was read.
-        input_shape: See `gathered`.
-        x: What was read of its first part.
+        input_shape: See `read_stream`.
+        x: Examples read in the first pass.
     """
     if isinstance(data, Iterator):
         return True
-    batch = next(iter(_complete(_batches(data, input_shape), stream_name(data))), None)
+    batch = next(
+        iter(_wrap_errors(_iter_batches(data, input_shape), detect_stream_type(data))), None
+    )
     if batch is None:
         return False
-    now, before = dict(named(_arrays(batch[0]))), dict(named(x))
-    if set(now) != set(before):  # those of a list are called by the model's names meanwhile
-        now = dict(zip(before, now.values(), strict=False))
+    current, previous = dict(list_named_arrays(_to_arrays(batch[0]))), dict(list_named_arrays(x))
+    if set(current) != set(previous):  # a list: `x` has the model's names by now
+        current = dict(zip(previous, current.values(), strict=False))
     return all(
-        np.array_equal(values.astype(before[name].dtype), before[name][: len(values)])
-        for name, values in now.items()
+        np.array_equal(values.astype(previous[name].dtype), previous[name][: len(values)])
+        for name, values in current.items()
     )
 
 
-def _batches(data: Any, input_shape: tuple[int | None, ...] | None) -> Iterator[tuple[Any, ...]]:
+def _iter_batches(
+    data: Any, input_shape: tuple[int | None, ...] | None
+) -> Iterator[tuple[Any, ...]]:
     if _is_tf_data(data):
-        return _of_tf_data(data, input_shape)
+        return _iter_tf_data(data, input_shape)
     if _is_py_dataset(data):
-        return _of_py_dataset(data)
-    return _of_generator(data, input_shape)
+        return _iter_py_dataset(data)
+    return _iter_generator(data, input_shape)
 
 
 def _is_tf_data(data: Any) -> bool:
-    tf = sys.modules.get("tensorflow")  # whoever has such a stream has imported it
+    tf = sys.modules.get("tensorflow")  # such a stream implies that it is imported
     return tf is not None and isinstance(data, tf.data.Dataset)
 
 
@@ -130,30 +148,36 @@ def _is_py_dataset(data: Any) -> bool:
     return keras is not None and isinstance(data, keras.utils.PyDataset)
 
 
-def _of_generator(
+def _iter_generator(
     data: Any, input_shape: tuple[int | None, ...] | None
 ) -> Iterator[tuple[Any, ...]]:
-    """Yield batches; single examples, recognized as those of `tf.data` are, are joined."""
-    items = map(_parts, data() if callable(data) else data)
+    """Yield batches of a generator; single examples are joined into batches."""
+    items = map(_to_tuple, data() if callable(data) else data)
     first = next(items, None)
     if first is None:
         return
-    labels = _leaves((_arrays(first[1]),)) if len(first) > 1 else []
-    is_one = bool(labels) and labels[0].ndim == 0
+    labels = _flatten_arrays((_to_arrays(first[1]),)) if len(first) > 1 else []
+    is_unbatched = bool(labels) and labels[0].ndim == 0
     if input_shape is not None:
-        is_one = arrays(_arrays(first[0]))[0].ndim == len(input_shape)
-    whole = chain([first], items)
-    yield from map(_stacked, in_batches(whole, AT_A_TIME)) if is_one else whole
+        is_unbatched = list_arrays(_to_arrays(first[0]))[0].ndim == len(input_shape)
+    all_items = chain([first], items)
+    yield from (
+        map(_stack_examples, iterate_batches(all_items, BATCH_SIZE)) if is_unbatched else all_items
+    )
 
 
-def _stacked(items: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+def _stack_examples(items: list[tuple[Any, ...]]) -> tuple[Any, ...]:
     return tuple(
-        joined([mapped(lambda values: values[np.newaxis], _arrays(part)) for part in column])
+        concat_examples(
+            [map_columns(lambda values: values[np.newaxis], _to_arrays(part)) for part in column]
+        )
         for column in zip(*items, strict=True)
     )
 
 
-def _of_tf_data(data: Any, input_shape: tuple[int | None, ...] | None) -> Iterator[tuple[Any, ...]]:
+def _iter_tf_data(
+    data: Any, input_shape: tuple[int | None, ...] | None
+) -> Iterator[tuple[Any, ...]]:
     import tensorflow as tf
 
     if int(data.cardinality()) == tf.data.INFINITE_CARDINALITY:
@@ -163,31 +187,31 @@ def _of_tf_data(data: Any, input_shape: tuple[int | None, ...] | None) -> Iterat
         )
     spec = data.element_spec
     specs = spec if isinstance(spec, tuple) else (spec,)
-    other = [
+    unsupported = [
         type(item).__name__
         for item in tf.nest.flatten(specs)
         if not isinstance(item, tf.TensorSpec)
     ]
-    if other:
-        raise InputError(f"A tf.data stream must hold plain tensors. Received: {other[0]}.")
-    rank = _rank(specs[0])
-    is_one = len(specs) > 1 and _rank(specs[1]) == 0
+    if unsupported:
+        raise InputError(f"A tf.data stream must hold plain tensors. Received: {unsupported[0]}.")
+    rank = _infer_rank(specs[0])
+    is_unbatched = len(specs) > 1 and _infer_rank(specs[1]) == 0
     if input_shape is not None and rank is not None:
-        is_one = rank == len(input_shape)
-    if is_one:
-        # read in batches all the same: one call of TensorFlow an example is slow
-        data = data.batch(AT_A_TIME)
-    yield from map(_parts, data.as_numpy_iterator())
+        is_unbatched = rank == len(input_shape)
+    if is_unbatched:
+        # batch anyway: one TensorFlow call per example is slow
+        data = data.batch(BATCH_SIZE)
+    yield from map(_to_tuple, data.as_numpy_iterator())
 
 
-def _rank(spec: Any) -> Any:
+def _infer_rank(spec: Any) -> Any:
     import tensorflow as tf
 
     first = tf.nest.flatten(spec)[0]
     return getattr(getattr(first, "shape", None), "rank", None)
 
 
-def _of_py_dataset(data: Any) -> Iterator[tuple[Any, ...]]:
+def _iter_py_dataset(data: Any) -> Iterator[tuple[Any, ...]]:
     try:
         count = data.num_batches
     except NotImplementedError:  # it has no length either
@@ -197,16 +221,16 @@ def _of_py_dataset(data: Any) -> Iterator[tuple[Any, ...]]:
             "A keras.utils.PyDataset must end. Received: one without a length. Give it "
             "__len__, or num_batches."
         )
-    for place in range(count):
-        yield _parts(data[place])
+    for index in range(count):
+        yield _to_tuple(data[index])
 
 
-def _parts(element: Any) -> tuple[Any, ...]:
+def _to_tuple(element: Any) -> tuple[Any, ...]:
     return element if isinstance(element, tuple) else (element,)
 
 
-def _complete(batches: Iterator[tuple[Any, ...]], name: str) -> Iterator[tuple[Any, ...]]:
-    """Yield the batches of a stream; its own errors become one line."""
+def _wrap_errors(batches: Iterator[tuple[Any, ...]], name: str) -> Iterator[tuple[Any, ...]]:
+    """Yield the batches of a stream; its errors are raised as a one-line `InputError`."""
     count = 0
     try:
         for batch in batches:
@@ -216,24 +240,26 @@ def _complete(batches: Iterator[tuple[Any, ...]], name: str) -> Iterator[tuple[A
         raise
     except Exception as error:  # the user's own code, or TensorFlow's
         raise InputError(
-            f"A {name} stream must come to its end. It raised {told(error)} after {count} batches."
+            f"A {name} stream must come to its end. It raised {describe_error(error)} after "
+            f"{count} batches."
         ) from error
 
 
-def _arrays(part: Any) -> Any:
-    """Return an array, or arrays by name; those of a list are called by their places."""
+def _to_arrays(part: Any) -> Any:
+    """Return an array, or arrays by name; the names of a list are its indices."""
     if isinstance(part, Mapping):
         return {str(name): np.asarray(values) for name, values in part.items()}
     if isinstance(part, (list, tuple)):
-        return {str(place): np.asarray(values) for place, values in enumerate(part)}
+        return {str(index): np.asarray(values) for index, values in enumerate(part)}
     return np.asarray(part)
 
 
-def _leaves(item: tuple[Any, ...]) -> list[Any]:
-    return [values for part in item for values in arrays(part)]
+def _flatten_arrays(item: tuple[Any, ...]) -> list[Any]:
+    return [values for part in item for values in list_arrays(part)]
 
 
-def _shapes(item: tuple[Any, ...]) -> list[Any]:
+def _list_shapes(item: tuple[Any, ...]) -> list[Any]:
     return [
-        [(name, values.shape[1:], values.dtype) for name, values in named(part)] for part in item
+        [(name, values.shape[1:], values.dtype) for name, values in list_named_arrays(part)]
+        for part in item
     ]

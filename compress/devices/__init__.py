@@ -1,6 +1,6 @@
-"""Latencies for targets: measured on other devices, and on this machine.
+"""Latencies for pruning targets: measured on other devices, or on this machine.
 
-`import_latency_table` reads the times of files that were run on a device; `channel_times` measures
+`import_latency_table` reads the times of files that were run on a device. `channel_times` measures
 the latency on this machine as a function of channel counts and blocks.
 """
 
@@ -18,23 +18,27 @@ import numpy as np
 
 from compress.core.arguments import check_arguments
 from compress.core.atomic_files import read_json, write_json
-from compress.core.errors import InputError, RunFailed, one_line, unknown_name
-from compress.devices.exporting import EMPTY, RESULTS, CallFile, Manifest, read_manifest
-from compress.exporting.side_by_side import litert_files
-from compress.measure.latency_record import QUIET, quantile_and_error
+from compress.core.errors import InputError, RunFailed, build_unknown_name_error, to_one_line
+from compress.devices.exporting import EMPTY_FILE, RESULTS, CallFile, Manifest, read_manifest
+from compress.exporting.batch_conversion import write_litert_files
+from compress.measure.latency_record import QUIET, estimate_quantile
 from compress.measure.latency_table import CallKey, CallTime, LatencyTable
-from compress.measure.latency_table.measuring import estimated
+from compress.measure.latency_table.measurement import estimate_missing
 from compress.model.io import as_model
 from compress.plan import ChannelOptions
 from compress.plan.fields import require
 from compress.plan.keywords import PRUNE_CHANNELS
-from compress.prune.channels.analysis import coupling_of
-from compress.prune.channels.coupling.blocks import Block, blocks_of
+from compress.prune.channels.analysis import analyze_coupling
+from compress.prune.channels.coupling.blocks import Block, list_blocks
 from compress.prune.channels.coupling.groups import Coupling
-from compress.prune.channels.selection.allowed import Allowed, allowed_for, ladder
-from compress.prune.channels.selection.measured_times import TimedCalls, measured_times
-from compress.prune.channels.selection.times import TimeModel
-from compress.run.records import Record, load_record, too_low
+from compress.prune.channels.selection.allowed_counts import (
+    AllowedCounts,
+    compute_allowed_counts,
+    list_rounding_steps,
+)
+from compress.prune.channels.selection.latency_measurement import TimedCalls, measure_latency_model
+from compress.prune.channels.selection.latency_model import LatencyModel
+from compress.run.records import Record, find_too_low, load_record
 
 if TYPE_CHECKING:
     import keras
@@ -44,21 +48,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DeviceTimes(Record):
-    """Times of a model's calls on a device, and of some of its nets as whole files.
+    """Times of a model's calls, and of some of its pruned models, on a device.
 
     Attributes:
         model: Name of the model.
-        device: As the user calls it.
-        tool: What measured, and its settings.
-        threads: CPU threads.
-        date: Of the import, YYYY-MM-DD in UTC.
-        round_to: The step of kept channels that the calls were made for; see `ChannelOptions`.
-        min_kept: Likewise, the least share of kept channels.
-        input_shape: Sizes of one example that were given; None: the model's own.
-        kept: Removable units kept in each group by the nets that were timed whole; those of the
-            last are all.
-        nets: For each format milliseconds of these nets.
-        tables: For each format the table of calls, as JSON.
+        device: Device name from the user.
+        tool: Measuring tool and its settings.
+        threads: Number of CPU threads.
+        date: Date of the import, YYYY-MM-DD in UTC.
+        round_to: Step of kept channels for which calls were exported, see `ChannelOptions`.
+        min_kept: Least share of kept channels for which calls were exported.
+        input_shape: Given shape of one example; None: the model's own.
+        kept: Number of kept removable units in each group, for each model that was timed as a whole
+            file. The last one keeps all.
+        nets: Format -> milliseconds of these models.
+        tables: Format -> table of calls, as JSON.
     """
 
     model: str
@@ -73,63 +77,68 @@ class DeviceTimes(Record):
     tables: dict[str, Any] = field(metadata={"shape": dict[str, dict[str, Any]]})
     input_shape: Any = None
 
-    def flaw(self) -> str:
-        """See `Record.flaw`."""
+    def find_violation(self) -> str:
+        """See `Record.find_violation`."""
         if set(self.nets) != set(self.tables) or not self.nets:
             return (
                 "nets and tables must be of the same formats, at least one; received: "
                 f"{', '.join(self.nets) or 'none'} and {', '.join(self.tables) or 'none'}"
             )
-        return too_low(self, 1, "threads")
+        return find_too_low(self, 1, "threads")
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """Formats of the files that were timed."""
+        """Formats of the timed files."""
         return tuple(self.nets)
 
     def own_ms(self, format: str) -> float:
-        """Return the time of the model's own file in ms, measured on the device.
+        """Return the time of the unpruned model's file in ms, measured on the device.
+
+        Args:
+            format: Format of the file.
 
         Raises:
             InputError: No file of this format was timed.
         """
-        self._check(format)
+        self._check_format(format)
         return self.nets[format][-1]
 
     def times(
-        self, coupling: Coupling, allowed: Allowed, blocks: Sequence[Block], format: str
-    ) -> TimeModel:
-        """Return the model's latency on the device as a function of its channel counts and blocks.
+        self, coupling: Coupling, allowed: AllowedCounts, blocks: Sequence[Block], format: str
+    ) -> LatencyModel:
+        """Return the model's latency on the device as a function of channel counts and blocks.
 
         Args:
-            coupling: Of the model.
-            allowed: Which totals the groups may have.
-            blocks: Residual branches that may leave.
-            format: Of the files.
+            coupling: Channel groups of the model.
+            allowed: Allowed channel counts of each group.
+            blocks: Residual blocks that may be removed.
+            format: Format of the files.
 
         Raises:
             InputError: No file of this format was timed, or calls of this model were not.
         """
-        self._check(format)
+        self._check_format(format)
         calls, table = TimedCalls(coupling, allowed, blocks), self._tables[format]
-        missing = table.missing(calls.models())
+        missing = table.find_missing(calls.list_model_makers())
         groups = {len(row) for row in self.kept}
         if missing or groups != {len(coupling.groups)}:
-            lacks = f"{len(missing)} calls of this one, {missing[0]} among them" if missing else (
+            gaps = f"{len(missing)} calls of this one, {missing[0]} among them" if missing else (
                 f"one of {groups.pop()} groups of channels, where this one has "
                 f"{len(coupling.groups)}"
             )  # fmt: skip
             raise InputError(
                 f"A table of times must be of the model that is shrunk. Received: that of "
-                f"'{self.model}' ({self.device}), which lacks {lacks}. Export the calls of this "
+                f"'{self.model}' ({self.device}), which lacks {gaps}. Export the calls of this "
                 "model with the same round_to, min_kept and input_shape, and time them: "
                 "paretune latency-table export."
             )
-        return calls.times(table).calibrated(np.array(self.kept), np.array(self.nets[format]))
+        return calls.build_latency_model(table).calibrate(
+            np.array(self.kept), np.array(self.nets[format])
+        )
 
-    def _check(self, format: str) -> None:
+    def _check_format(self, format: str) -> None:
         if format not in self.nets:
-            raise unknown_name("format of the device's times", format, self.formats)
+            raise build_unknown_name_error("format of the device's times", format, self.formats)
 
     @cached_property
     def _tables(self) -> dict[str, LatencyTable]:
@@ -141,10 +150,13 @@ class DeviceTimes(Record):
 
     @classmethod
     def load(cls, path: str | Path) -> DeviceTimes:
-        """Read a file of `save`.
+        """Read a file that `save` wrote.
+
+        Args:
+            path: The file.
 
         Raises:
-            InputError: No such file, or it holds something else.
+            InputError: The file does not exist or is not a device table.
         """
         return load_record(
             path, cls, "A device's table must be a file written by paretune latency-table import"
@@ -155,8 +167,8 @@ _NUMBER = r"([0-9.]+(?:e[+-]?[0-9]+)?)"
 _AVERAGE = re.compile(rf"Inference \(avg\): {_NUMBER}")
 _MEDIAN = re.compile(rf"^.*\bcount=\d+ .*\bmedian={_NUMBER}", re.M)
 _THREADS = re.compile(r"(?:[Nn]um threads|#threads used for CPU inference): \[(\d+)\]")
-_BETWEEN = "~"
-"""Stands for "/" in the names of logs."""
+_SEPARATOR = "~"
+"""Replacement of "/" in the names of logs."""
 
 
 @check_arguments()
@@ -166,16 +178,16 @@ def import_latency_table(
     """Read the times that were measured on a device.
 
     Args:
-        folder: That `export_latency_table` wrote, with results/ of the device in it.
-        device: What to call it: "Pixel 8, one big core".
-        out: A file for the table, ending in .json; `shrink(latency_table=...)` takes it.
+        folder: Folder from `export_latency_table`, with the device's results/ in it.
+        device: Name of the device: "Pixel 8, one big core".
+        out: A file for the table, ending in .json, for `shrink(latency_table=...)`.
 
     Returns:
-        The times of calls (without what a run costs beside them) and of whole nets. A call that
-        the device could not run has an estimate, by its operations, and the reason.
+        Times of calls (without the overhead of a run) and of whole models. A call that the device
+        could not run has an estimate from its number of operations, with the reason.
 
     Raises:
-        InputError: There are no results, or not of all files, or of several numbers of threads.
+        InputError: Results are missing, or were measured with different numbers of threads.
         RunFailed: No call could be timed.
 
     Example:
@@ -186,19 +198,20 @@ def import_latency_table(
         >>> times.formats, times.own_ms("float32") > 0
         (('float32',), True)
     """
-    place = Path(folder)
+    export_folder = Path(folder)
     require(bool(device.strip()), "device", "be the name of the device", repr(device))
     if out is not None:
         require(Path(out).suffix == ".json", "out", "be a file ending in .json", f"'{out}'")
-    manifest, results = read_manifest(place), read_results(place)
+    manifest, results = read_manifest(export_folder), read_results(export_folder)
     missing = [
-        file for file in manifest.files()
-        if file not in results.milliseconds and file not in results.refused
+        file for file in manifest.list_files()
+        if file not in results.milliseconds and file not in results.refusals
     ]  # fmt: skip
     if missing:
         raise InputError(
             f"Every file must have been timed. Received: no result for {len(missing)} of "
-            f"{len(manifest.files())}, {missing[0]} among them. Run the script to its end: it goes "
+            f"{len(manifest.list_files())}, {missing[0]} among them. Run the script to its end: it "
+            "goes "
             "on where it ended."
         )
     if len(results.threads) > 1:
@@ -208,118 +221,130 @@ def import_latency_table(
             "again."
         )
     (threads,) = results.threads or {manifest.threads}
-    now = f"{datetime.now(UTC):%Y-%m-%d}"
-    found = DeviceTimes(
-        manifest.model, device, results.tool, threads, now, manifest.round_to, manifest.min_kept,
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    device_times = DeviceTimes(
+        manifest.model, device, results.tool, threads, today, manifest.round_to, manifest.min_kept,
         manifest.kept,
-        {name: tuple(results.time(file)[0] for file in nets)
+        {name: tuple(results.estimate_time(file)[0] for file in nets)
          for name, nets in manifest.nets.items()},
-        {name: _table(manifest, name, results, device, threads, now).to_json()
+        {name: _build_table(manifest, name, results, device, threads, today).to_json()
          for name in manifest.nets},
         manifest.input_shape,
     )  # fmt: skip
     if out is not None:
-        found.save(out)
-    return found
+        device_times.save(out)
+    return device_times
 
 
-def _table(
-    manifest: Manifest, format: str, results: Results, device: str, threads: int, date: str
+def _build_table(
+    manifest: Manifest, format: str, results: DeviceResults, device: str, threads: int, date: str
 ) -> LatencyTable:
-    base, spread = results.time(f"{format}/{EMPTY}")
+    base, spread = results.estimate_time(f"{format}/{EMPTY_FILE}")
     calls = [
-        _time(call, results, base, spread, date) for call in manifest.calls_of(format)
-    ]  # fmt: skip
-    return LatencyTable(results.tool, format, threads, device, base, spread, estimated(calls))
+        _compute_call_time(call, results, base, spread, date)
+        for call in manifest.read_calls(format)
+    ]
+    return LatencyTable(
+        results.tool, format, threads, device, base, spread, estimate_missing(calls)
+    )
 
 
-def _time(call: CallFile, results: Results, base: float, spread: float, date: str) -> CallTime:
+def _compute_call_time(
+    call: CallFile, results: DeviceResults, base: float, spread: float, date: str
+) -> CallTime:
     key = CallKey.from_json(call.key)
     reason = call.reason
     if call.file and call.file not in results.milliseconds:
-        reason = f"the device does not run it alone: {results.refused[call.file]}"
+        reason = f"the device does not run it alone: {results.refusals[call.file]}"
     if reason:
         return CallTime(key, 0.0, 0.0, 0, call.ops, call.weight_bytes, reason)
-    found, own = results.time(call.file)
-    # a call of some nanoseconds may come out below the empty file
-    ms, error = max(0.0, found - base), (own**2 + spread**2) ** 0.5
+    file_ms, file_error = results.estimate_time(call.file)
+    # a call of a few nanoseconds may measure below the empty file
+    ms, error = max(0.0, file_ms - base), (file_error**2 + spread**2) ** 0.5
     return CallTime(
         key, ms, error, len(results.milliseconds[call.file]), call.ops, call.weight_bytes, date=date
     )
 
 
 @dataclass
-class Results:
-    """Times of files.
+class DeviceResults:
+    """Measured times of files.
 
     Attributes:
-        tool: What measured.
-        threads: CPU threads that it told of; empty: it did not tell.
-        milliseconds: Of each file, one number a round.
-        refused: Of files that could not be run the reason.
+        tool: Measuring tool.
+        threads: Numbers of CPU threads that the tool reported; empty if it reported none.
+        milliseconds: File -> one time per round.
+        refusals: File that could not be run -> reason.
     """
 
     tool: str = ""
     threads: set[int] = field(default_factory=set)
     milliseconds: dict[str, list[float]] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
+    refusals: dict[str, str] = field(default_factory=dict)
 
-    def time(self, file: str) -> tuple[float, float]:
-        """Return a file's time in ms, that of its quiet rounds, and the standard error.
+    def estimate_time(self, file: str) -> tuple[float, float]:
+        """Return a file's time in ms (that of quiet rounds) and its standard error.
+
+        Args:
+            file: Path relative to files/.
 
         Raises:
-            RunFailed: The device could not run it.
+            RunFailed: The device could not run the file.
         """
         if file not in self.milliseconds:
-            raise RunFailed(f"The device must be able to run {file}: {self.refused[file]}")
-        return quantile_and_error(self.milliseconds[file], QUIET)
+            raise RunFailed(f"The device must be able to run {file}: {self.refusals[file]}")
+        return estimate_quantile(self.milliseconds[file], QUIET)
 
 
-def read_results(folder: Path) -> Results:
+def read_results(folder: Path) -> DeviceResults:
     """Read results/ of a folder that `export_latency_table` wrote.
 
+    Args:
+        folder: The folder.
+
     Raises:
-        InputError: There are none, of both tools, or a file holds something else.
+        InputError: There are no results, results of both tools, or a file is not a result.
     """
-    place = folder / RESULTS
-    logs, own = sorted(place.glob("*.tflite.*.txt")), place / "python.json"
-    if bool(logs) == own.exists():
-        found = "logs of benchmark_model and python.json" if logs else "none"
+    results_folder = folder / RESULTS
+    logs, json_path = sorted(results_folder.glob("*.tflite.*.txt")), results_folder / "python.json"
+    if bool(logs) == json_path.exists():
+        received = "logs of benchmark_model and python.json" if logs else "none"
         raise InputError(
-            f"'{place}' must hold what measure.sh or measure.py wrote, one of them. Received: "
-            f"{found}. Run one on the device, and copy results/ back."
+            f"'{results_folder}' must hold what measure.sh or measure.py wrote, one of them. "
+            "Received: "
+            f"{received}. Run one on the device, and copy results/ back."
         )
-    return _of_logs(logs) if logs else _of_json(own)
+    return _parse_logs(logs) if logs else _parse_json(json_path)
 
 
-def _of_logs(logs: list[Path]) -> Results:
-    found = Results("LiteRT's benchmark_model")
+def _parse_logs(logs: list[Path]) -> DeviceResults:
+    results = DeviceResults("LiteRT's benchmark_model")
     for path in logs:
-        name = path.name.rpartition(".tflite")[0].replace(_BETWEEN, "/") + ".tflite"
+        name = path.name.rpartition(".tflite")[0].replace(_SEPARATOR, "/") + ".tflite"
         text = path.read_text(encoding="utf-8", errors="replace")
         average, medians = _AVERAGE.findall(text), _MEDIAN.findall(text)
         if not average:
             lines = [line for line in text.splitlines() if line.strip()]
-            found.refused[name] = one_line(lines[-1].strip() if lines else "it said nothing")
+            results.refusals[name] = to_one_line(lines[-1].strip() if lines else "it said nothing")
             continue
-        # the first line with counts is that of the warm-up
+        # the first line with counts belongs to the warm-up
         microseconds = float(medians[-1] if len(medians) > 1 else average[-1])
-        found.milliseconds.setdefault(name, []).append(microseconds / 1000)
-        found.threads |= set(map(int, _THREADS.findall(text)))
-    return found
+        results.milliseconds.setdefault(name, []).append(microseconds / 1000)
+        results.threads |= set(map(int, _THREADS.findall(text)))
+    return results
 
 
-def _of_json(path: Path) -> Results:
+def _parse_json(path: Path) -> DeviceResults:
     try:
         content: Any = read_json(path)
-        return Results(
+        return DeviceResults(
             str(content["tool"]),
             {int(content["threads"])},
             {
                 str(name): [float(value) / 1000 for value in values]
                 for name, values in content["microseconds"].items()
             },
-            {str(name): one_line(str(why)) for name, why in content["refused"].items()},
+            {str(name): to_one_line(str(why)) for name, why in content["refused"].items()},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
@@ -339,31 +364,32 @@ def channel_times(
     input_shape: Any = None,
     on_progress: Callable[[str, float], None] | None = None,
     **settings: Unpack[PruneChannelsSettings],
-) -> TimeModel:
-    """Measure the latency of any channel counts and blocks: LiteRT, on this machine, now.
+) -> LatencyModel:
+    """Measure the latency of any channel counts and blocks with LiteRT on this machine.
 
-    Each call of the model is timed by itself at some widths; a few whole nets put the sum right.
-    What comes out is the `cost` of `prune_channels`: channels leave where they take time.
+    Each call of the model is timed alone at some channel counts. Some pruned models are timed as
+    whole files to calibrate the sum of their calls. The result is the `cost` argument of
+    `prune_channels`, which then removes the channels that save the most time.
 
     Args:
-        model: A Keras model, or the path of its file; it stays as it is.
-        options: The plan's section: what may leave, `round_to`, `min_kept`, `blocks`.
-        format: Of the files: "float32", "float16", "dynamic" or "int8".
-        threads: Of the runtime, at least 1.
-        budget: Seconds of timing calls, and as many of timing nets, above 0; default: until each
-            call is known to 3 %, and two seconds a net.
-        seed: Of the order of measuring.
-        input_shape: Of one example, where the model's own has open sizes.
-        on_progress: Called with (text, share that is done).
+        model: A Keras model, or the path of its file; it is not changed.
+        options: Removable channels, `round_to`, `min_kept`, `blocks`.
+        format: Format of the files: "float32", "float16", "dynamic" or "int8".
+        threads: Number of CPU threads, at least 1.
+        budget: Time limit in seconds for calls, and as much again for whole models, above 0.
+            Default: until the standard error of each call is 3 %, and two seconds per whole model.
+        seed: Seed of the measurement order.
+        input_shape: Shape of one example, if the model's own has open sizes.
+        on_progress: Called with (current step, fraction that is done).
         **settings: Other fields of `ChannelOptions`.
 
     Returns:
         A function of kept units (..., groups) and present blocks (..., blocks) -> milliseconds
-        (...), estimated from what was measured: time a file before you call it faster. Its
-        `calibration` says how far off sums of calls were, `estimated` what could not be timed.
+        (...). The times are estimates: time a file before you report a speed-up. `calibration` has
+        the error of the sums of calls, and `estimated` the calls that could not be timed.
 
     Raises:
-        InputError: A model or option that `prune_channels` refuses, or an open input size.
+        InputError: `prune_channels` would reject the model or an option, or an input size is open.
         RunFailed: No call could be measured.
 
     Example:
@@ -372,14 +398,23 @@ def channel_times(
         8
 
     Reference:
-        Shen et al. 2022, "Structural Pruning via Latency-Saliency Knapsack", section 3.2; there
-        a table of layers alone, here one put right by whole nets.
+        Shen et al. 2022, "Structural Pruning via Latency-Saliency Knapsack", section 3.2. They use
+        a table of layers alone; here whole models calibrate it.
     """
-    found = PRUNE_CHANNELS.section("channels", options, ChannelOptions, settings)
-    coupling = coupling_of(as_model(model), input_shape)
-    allowed = allowed_for(coupling, found, ladder(found)[-1])
-    blocks = blocks_of(coupling) if found.blocks else ()
-    return measured_times(
-        coupling, allowed, litert_files, blocks, format=format, threads=threads, budget=budget,
-        seed=seed, on_progress=on_progress,
-    )[0]  # fmt: skip
+    channel_options = PRUNE_CHANNELS.build_section("channels", options, ChannelOptions, settings)
+    coupling = analyze_coupling(as_model(model), input_shape)
+    allowed = compute_allowed_counts(
+        coupling, channel_options, list_rounding_steps(channel_options)[-1]
+    )
+    blocks = list_blocks(coupling) if channel_options.blocks else ()
+    return measure_latency_model(
+        coupling,
+        allowed,
+        write_litert_files,
+        blocks,
+        format=format,
+        threads=threads,
+        budget=budget,
+        seed=seed,
+        on_progress=on_progress,
+    )[0]

@@ -1,4 +1,4 @@
-"""Export for timing on another device: calls, whole models, scripts and a manifest."""
+"""Export for timing on another device: files of calls and models, scripts, manifest."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ from typing import TYPE_CHECKING, Any
 from compress.core.arguments import check_arguments
 from compress.core.atomic_files import write_json, write_text
 from compress.core.errors import InputError, RunFailed
-from compress.core.quantities import MORE_THREADS, MOST_THREADS, parse_whole_number
-from compress.core.summary import OnProgress, filled, silent
-from compress.exporting.side_by_side import litert_files
-from compress.measure.latency_table.measuring import CallItem, batches, empty_model
+from compress.core.quantities import MAX_THREADS, MAX_THREADS_REASON, parse_integer
+from compress.core.summary import OnProgress, ignore_progress, render_template
+from compress.exporting.batch_conversion import write_litert_files
+from compress.measure.latency_table.measurement import CallItem, build_empty_model, iterate_batches
 from compress.model.io import as_model
 from compress.plan.fields import require, require_choice
-from compress.plan.shrink import TIMED, ShrinkChannels
-from compress.prune.channels.analysis import coupling_of
-from compress.prune.channels.coupling.blocks import blocks_of
-from compress.prune.channels.selection.allowed import allowed_for, ladder
-from compress.prune.channels.selection.measured_times import (
-    NETS,
-    TimedCalls,
-    some_choices,
-    thinner_nets,
+from compress.plan.shrink import TIMED_FORMATS, ShrinkChannels
+from compress.prune.channels.analysis import analyze_coupling
+from compress.prune.channels.coupling.blocks import list_blocks
+from compress.prune.channels.selection.allowed_counts import (
+    compute_allowed_counts,
+    list_rounding_steps,
 )
-from compress.run.records import Record, load_record, too_low
+from compress.prune.channels.selection.latency_measurement import (
+    MODEL_COUNT,
+    TimedCalls,
+    build_pruned_models,
+    sample_kept_counts,
+)
+from compress.run.records import Record, find_too_low, load_record
 
 if TYPE_CHECKING:
     import keras
@@ -36,9 +39,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("measure.sh", "measure.py")
 MANIFEST = "manifest.json"
 FILES, RESULTS = "files", "results"
-"""Folders: of what is timed, and of what was."""
-EMPTY = "empty.tflite"
-"""In each format the file of one operation on one number."""
+"""Folders of the files to time and of the results."""
+EMPTY_FILE = "empty.tflite"
+"""File of one operation on one number, in each format."""
 
 
 @check_arguments()
@@ -52,110 +55,113 @@ def export_latency_table(
     min_kept: float = ShrinkChannels.min_kept,
     input_shape: Any = None,
     seed: int = 0,
-    on_progress: OnProgress = silent,
+    on_progress: OnProgress = ignore_progress,
 ) -> Path:
     """Write the files and scripts that measure the latency of any channel counts on a device.
 
-    One file of each call alone at some widths, one of next to nothing, some whole nets, and two
-    scripts that time them: `measure.sh` with LiteRT's `benchmark_model` (over adb too),
-    `measure.py` with NumPy and LiteRT's Python package. `import_latency_table` reads what they
-    wrote.
+    The folder has one file per call at some channel counts, one empty file, some pruned models as
+    whole files, and two scripts that time them: `measure.sh` with LiteRT's `benchmark_model` (also
+    over adb), and `measure.py` with NumPy and LiteRT's Python package. `import_latency_table` reads
+    their results.
 
     Args:
-        model: A Keras model, or its file.
+        model: A Keras model, or the path of its file.
         folder: A new or empty folder.
-        formats: Of the files: "float16", "dynamic", "int8"; float32 is always among them.
-        threads: CPU threads that the scripts time with.
-        round_to, min_kept: Of `ChannelOptions`: which widths come into question. `shrink` must
-            be told the same.
-        input_shape: Sizes of one example, where the model leaves them open.
-        seed: Of the whole nets' widths.
-        on_progress: Told what is done now, and the share of all that is done.
+        formats: Formats of the files: "float16", "dynamic", "int8". float32 is always included.
+        threads: Number of CPU threads in the scripts.
+        round_to, min_kept: Step and least share of kept channels, as in `ChannelOptions`. `shrink`
+            must use the same values.
+        input_shape: Shape of one example, if the model leaves sizes open.
+        seed: Seed of the channel counts of the whole models.
+        on_progress: Called with (current step, fraction that is done).
 
     Returns:
         The folder.
 
     Raises:
-        InputError: The folder holds something, an argument breaks its rule, or the model has no
-            channels to remove.
-        RunFailed: A whole net could not be converted.
+        InputError: The folder is not empty, an argument is out of range, or the model has no
+            channels that can be removed.
+        RunFailed: A whole model could not be converted.
 
     Example:
         >>> made = export_latency_table(model, folder / "phone", formats=["float32"], round_to=4)
         >>> sorted(path.name for path in made.iterdir())
         ['files', 'manifest.json', 'measure.py', 'measure.sh', 'results']
     """
-    place = Path(folder)
+    target_folder = Path(folder)
     require(
-        not place.exists() or (place.is_dir() and not any(place.iterdir())),
-        "folder", "be new or empty", f"'{place}'",
+        not target_folder.exists() or (target_folder.is_dir() and not any(target_folder.iterdir())),
+        "folder", "be new or empty", f"'{target_folder}'",
     )  # fmt: skip
-    # shares of a time are of the float32 file
-    wanted = tuple(dict.fromkeys((TIMED[0], *formats)))
-    for name in wanted:
-        require_choice("format", name, TIMED)
-    parse_whole_number(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
+    # float32 is always needed: latency targets given as shares refer to it
+    all_formats = tuple(dict.fromkeys((TIMED_FORMATS[0], *formats)))
+    for name in all_formats:
+        require_choice("format", name, TIMED_FORMATS)
+    parse_integer(threads, "threads", least=1, most=MAX_THREADS, why=MAX_THREADS_REASON)
     options = ShrinkChannels(round_to=round_to, min_kept=min_kept)
-    net = as_model(model)
-    coupling = coupling_of(net, input_shape)
+    source_model = as_model(model)
+    coupling = analyze_coupling(source_model, input_shape)
     if not coupling.groups:
         raise InputError(
-            f"Model '{net.name}' must have channels that can be removed. Received: none."
+            f"Model '{source_model.name}' must have channels that can be removed. Received: none."
         )
-    allowed = allowed_for(coupling, options, ladder(options)[-1])
-    calls = TimedCalls(coupling, allowed, blocks_of(coupling)).models()
-    kept = some_choices(allowed, NETS, seed)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".calls-") as hidden:
-        made = Path(hidden) / "made"
-        (made / RESULTS).mkdir(parents=True)
-        files = {format: made / FILES / format for format in wanted}
-        for part in files.values():
-            part.mkdir(parents=True)
+    allowed = compute_allowed_counts(coupling, options, list_rounding_steps(options)[-1])
+    calls = TimedCalls(coupling, allowed, list_blocks(coupling)).list_model_makers()
+    kept = sample_kept_counts(allowed, MODEL_COUNT, seed)
+    target_folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target_folder.parent, prefix=".calls-") as temporary:
+        work_folder = Path(temporary) / "made"
+        (work_folder / RESULTS).mkdir(parents=True)
+        files = {format: work_folder / FILES / format for format in all_formats}
+        for format_folder in files.values():
+            format_folder.mkdir(parents=True)
         on_progress("writing whole nets", 0.0)
-        small = [empty_model(), *thinner_nets(coupling, kept)]
-        nets = {format: _nets(small, part, net.name) for format, part in files.items()}
+        small_models = [build_empty_model(), *build_pruned_models(coupling, kept)]
+        model_files = {
+            format: _write_models(small_models, format_folder, source_model.name)
+            for format, format_folder in files.items()
+        }
         on_progress(f"writing {len(calls)} calls", 0.2)
-        rows: dict[str, list[dict[str, Any]]] = {format: [] for format in wanted}
-        for batch in batches(calls):
-            for format, part in files.items():
-                rows[format] += _calls(batch, part, len(rows[format]))
-            done = len(rows[wanted[0]]) / len(calls)
+        rows: dict[str, list[dict[str, Any]]] = {format: [] for format in all_formats}
+        for batch in iterate_batches(calls):
+            for format, format_folder in files.items():
+                rows[format] += _write_calls(batch, format_folder, len(rows[format]))
+            done = len(rows[all_formats[0]]) / len(calls)
             on_progress(f"writing {len(calls)} calls", 0.2 + 0.8 * done)
         for name in SCRIPTS:
-            script = made / name
-            write_text(script, filled(TEMPLATES, f"{name}.jinja", threads=threads))
+            script = work_folder / name
+            write_text(script, render_template(TEMPLATES, f"{name}.jinja", threads=threads))
             script.chmod(0o755)
         write_json(
-            made / MANIFEST,
+            work_folder / MANIFEST,
             Manifest(
-                net.name,
+                source_model.name,
                 threads,
                 round_to,
                 min_kept,
                 tuple(tuple(map(int, row)) for row in kept),
-                nets,
+                model_files,
                 rows,
                 input_shape,
             ).to_json(),
         )
-        if place.exists():
-            place.rmdir()
-        made.replace(place)
-    return place
+        if target_folder.exists():
+            target_folder.rmdir()
+        work_folder.replace(target_folder)
+    return target_folder
 
 
 @dataclass(frozen=True)
 class Manifest(Record):
-    """Files of calls and nets.
+    """Files of calls and models.
 
     Attributes:
         model: Name of the model.
-        threads: CPU threads that they are to be timed with.
+        threads: Number of CPU threads for timing.
         round_to, min_kept, input_shape: See `DeviceTimes`.
-        kept: Removable units kept in each group by the whole nets.
-        nets: For each format the files of whole nets, below files/.
-        calls: For each format the calls.
+        kept: Number of kept removable units in each group, for each whole model.
+        nets: Format -> files of the whole models, relative to files/.
+        calls: Format -> calls, each a `CallFile` as JSON.
     """
 
     model: str
@@ -167,33 +173,33 @@ class Manifest(Record):
     calls: dict[str, Any] = field(metadata={"shape": dict[str, list[dict[str, Any]]]})
     input_shape: Any = None
 
-    def flaw(self) -> str:
-        """See `Record.flaw`."""
-        return too_low(self, 1, "threads")
+    def find_violation(self) -> str:
+        """See `Record.find_violation`."""
+        return find_too_low(self, 1, "threads")
 
-    def calls_of(self, format: str) -> list[CallFile]:
+    def read_calls(self, format: str) -> list[CallFile]:
         """Return the calls of a format."""
         return [CallFile.from_json(row) for row in self.calls[format]]
 
-    def files(self) -> list[str]:
-        """Return all files that are to be timed, below files/."""
-        found = []
+    def list_files(self) -> list[str]:
+        """Return all files to time, relative to files/."""
+        paths = []
         for format, nets in self.nets.items():
-            found += [f"{format}/{EMPTY}", *nets]
-            found += [call.file for call in self.calls_of(format) if call.file]
-        return found
+            paths += [f"{format}/{EMPTY_FILE}", *nets]
+            paths += [call.file for call in self.read_calls(format) if call.file]
+        return paths
 
 
 @dataclass(frozen=True)
 class CallFile(Record):
-    """A call alone.
+    """A single call and its file.
 
     Attributes:
-        key: Of the call, as JSON.
+        key: Key of the call, as JSON.
         ops: MACs and elementwise operations.
-        weight_bytes: Of its weights, as float32.
-        file: Below files/; empty: there is none.
-        reason: Why there is none.
+        weight_bytes: Bytes of its weights as float32.
+        file: Path relative to files/; empty if there is no file.
+        reason: Why there is no file.
     """
 
     key: dict[str, Any]
@@ -204,10 +210,13 @@ class CallFile(Record):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest of a folder of `export_latency_table`.
+    """Read the manifest of a folder that `export_latency_table` wrote.
+
+    Args:
+        folder: The folder.
 
     Raises:
-        InputError: The folder holds something else.
+        InputError: The folder has no valid manifest.
     """
     return load_record(
         folder / MANIFEST,
@@ -216,35 +225,37 @@ def read_manifest(folder: Path) -> Manifest:
     )
 
 
-def _calls(batch: Sequence[CallItem], folder: Path, first: int) -> list[dict[str, Any]]:
-    """Write a file of each call, numbered from `first`; returns the rows of the manifest."""
+def _write_calls(batch: Sequence[CallItem], folder: Path, first: int) -> list[dict[str, Any]]:
+    """Write a file for each call, numbered from `first`, and return the manifest rows."""
     rows = []
     with tempfile.TemporaryDirectory(dir=folder) as hidden:
         models = [item.model for item in batch if item.model is not None]
-        files = iter(litert_files(models, Path(hidden), folder.name))
-        for place, item in enumerate(batch, first):
-            made = item.reason if item.model is None else next(files)
+        files = iter(write_litert_files(models, Path(hidden), folder.name))
+        for index, item in enumerate(batch, first):
+            file_or_reason = item.reason if item.model is None else next(files)
             row = CallFile(item.key.to_json(), item.ops, item.weight_bytes, "")
-            if isinstance(made, str):
-                row = replace(row, reason=made)
+            if isinstance(file_or_reason, str):
+                row = replace(row, reason=file_or_reason)
             else:
-                row = replace(row, file=f"{folder.name}/call-{place:04}.tflite")
-                made.replace(folder.parent / row.file)
+                row = replace(row, file=f"{folder.name}/call-{index:04}.tflite")
+                file_or_reason.replace(folder.parent / row.file)
             rows.append(row.to_json())
     return rows
 
 
-def _nets(models: Sequence[keras.Model], folder: Path, name: str) -> tuple[str, ...]:
-    """Write the empty file and those of whole nets; returns the latter.
+def _write_models(models: Sequence[keras.Model], folder: Path, name: str) -> tuple[str, ...]:
+    """Write the empty file and the whole models, and return the files of the latter.
 
     Raises:
-        RunFailed: One could not be converted.
+        RunFailed: A model could not be converted.
     """
-    names = [EMPTY, *(f"net-{place}.tflite" for place in range(len(models) - 1))]
+    names = [EMPTY_FILE, *(f"net-{index}.tflite" for index in range(len(models) - 1))]
     with tempfile.TemporaryDirectory(dir=folder) as hidden:
-        for own, made in zip(names, litert_files(models, Path(hidden), folder.name), strict=True):
-            if isinstance(made, str):
-                what = f"Model '{name}' must become a {folder.name} file to be timed"
-                raise RunFailed(f"{what}: {made}")
-            made.replace(folder / own)
-    return tuple(f"{folder.name}/{own}" for own in names[1:])
+        for file_name, file_or_reason in zip(
+            names, write_litert_files(models, Path(hidden), folder.name), strict=True
+        ):
+            if isinstance(file_or_reason, str):
+                requirement = f"Model '{name}' must become a {folder.name} file to be timed"
+                raise RunFailed(f"{requirement}: {file_or_reason}")
+            file_or_reason.replace(folder / file_name)
+    return tuple(f"{folder.name}/{file_name}" for file_name in names[1:])

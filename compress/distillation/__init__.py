@@ -1,4 +1,4 @@
-"""Distillation: `distill` trains a small model from a big one's outputs."""
+"""Knowledge distillation: `distill` trains a student on the outputs of one or more teachers."""
 
 from compress.distillation.hints import make_hints
 from compress.distillation.trainer import DistillResult, distill

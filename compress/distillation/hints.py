@@ -1,4 +1,4 @@
-"""Losses on features, each bound to a layer of the student and one of the teacher."""
+"""Feature distillation: losses on pairs of student and teacher layers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 from compress.core.errors import InputError
 from compress.distillation.losses import FeatureLoss
 from compress.model.heads import is_activation_layer
-from compress.model.internals import maker_of
-from compress.model.logits import feature_calls
-from compress.model.recording import record
+from compress.model.keras_internals import find_producer
+from compress.model.logits import find_feature_calls
+from compress.model.recording import record_program
 from compress.plan import DistillOptions
 from compress.plugins import HINTS
 
@@ -27,8 +27,8 @@ Shape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A layer of the student, one of the teacher, and the shapes of their outputs."""
+class LayerPair:
+    """A student layer and a teacher layer, with the shapes of their outputs."""
 
     student: str
     teacher: str
@@ -42,10 +42,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Hint:
-    """A loss, its pair of layers, its weight, and what is trained with it."""
+    """A feature loss on a pair of layers, with its weight and its trainable variables."""
 
     loss: FeatureLoss
-    pair: Pair
+    pair: LayerPair
     weight: float
     variables: tuple[Any, ...]
 
@@ -61,83 +61,98 @@ def make_hints(
     task: Task,
     seed: int,
 ) -> list[Hint]:
-    """Bind the plan's feature losses to layers: each to all of its pairs.
+    """Build the feature losses of the options, each for all of its layer pairs.
 
-    The weight of a hint is its usual one, shared out evenly among its pairs.
+    The default weight of a loss is divided evenly among its pairs.
 
     Args:
-        student: Trained.
-        teacher: The first of the teachers.
-        options: Names of hints and, if wanted, of layers.
-        task: Of the data.
-        seed: Of initial values.
+        student: The model to be trained.
+        teacher: The first teacher.
+        options: Names of the feature losses and optionally of the layers.
+        task: Task of the data.
+        seed: Seed of the initial values.
+
+    Returns:
+        One hint per loss and layer pair.
 
     Raises:
-        InputError: A layer does not exist, or shapes do not suit a loss.
+        InputError: A layer does not exist, or its shape does not fit the loss.
     """
-    named = [(pair.student, pair.teacher) for pair in options.pairs]
+    layer_names = [(pair.student, pair.teacher) for pair in options.pairs]
     rng = np.random.default_rng(seed)
     hints = []
     for name in options.hints:
-        make = HINTS[name]
+        loss_class = HINTS[name]
         pairs = (
-            named_pairs(student, teacher, named)
-            if named
-            else chosen_pairs(student, teacher, make(), task)
+            resolve_named_pairs(student, teacher, layer_names)
+            if layer_names
+            else choose_pairs(student, teacher, loss_class(), task)
         )
         for pair in pairs:
-            loss = make()
+            loss = loss_class()
             variables = loss.build(pair.student_shape, pair.teacher_shape, rng)
             hints.append(Hint(loss, pair, loss.weight / len(pairs), tuple(variables)))
     return hints
 
 
 @dataclass(frozen=True)
-class _Output:
+class _LayerOutput:
     name: str
     shape: Shape
-    depth: float  # share of the calls before it
+    depth: float  # relative position among the calls, in (0, 1]
 
 
-def named_pairs(
+def resolve_named_pairs(
     student: keras.Model, teacher: keras.Model, names: Sequence[tuple[str, str]]
-) -> list[Pair]:
-    """Return the layer pairs that a user named.
+) -> list[LayerPair]:
+    """Return the layer pairs named by the user.
+
+    Args:
+        student, teacher: Models of the layers.
+        names: Names of student and teacher layer, one pair each.
 
     Raises:
-        InputError: A layer that does not exist (the nearest names are offered), or one that
-            is called several times.
+        InputError: A layer does not exist (the message suggests similar names), or it is called
+            several times.
     """
     pairs = []
-    for ours, theirs in names:
+    for student_layer, teacher_layer in names:
         shapes = []
-        for model, name in ((student, ours), (teacher, theirs)):
-            program = record(model)
-            feature_calls(program, [name])
-            node = next(node for path, node in program.named() if path == name)
+        for model, name in ((student, student_layer), (teacher, teacher_layer)):
+            program = record_program(model)
+            find_feature_calls(program, [name])
+            node = next(node for path, node in program.walk_named() if path == name)
             shapes.append(tuple(node.outputs[0].shape))
-        pairs.append(Pair(ours, theirs, *shapes))
+        pairs.append(LayerPair(student_layer, teacher_layer, *shapes))
     return pairs
 
 
-def chosen_pairs(
+def choose_pairs(
     student: keras.Model, teacher: keras.Model, loss: FeatureLoss, task: Task
-) -> list[Pair]:
-    """Return the layer pairs that suit a loss, by depth and resolution.
+) -> list[LayerPair]:
+    """Return layer pairs for a loss, chosen by depth and resolution.
 
-    "stages": the last outputs of each resolution that both networks have, else those that
-    are nearest in depth; "middle": the middle one of these; "embedding": what the last layer
-    with weights is fed.
+    Depending on `loss.where`: "stages" pairs the last outputs of each resolution that both models
+    have, or else the nearest outputs in depth; "middle" is the middle one of these pairs;
+    "embedding" pairs the inputs of the last layers with weights.
+
+    Args:
+        student, teacher: Models of the layers.
+        loss: The feature loss.
+        task: Task of the data.
 
     Raises:
-        InputError: Nothing suits; the message asks for names.
+        InputError: There is no suitable pair; the message asks for names.
     """
     if loss.where == "embedding":
-        ours, theirs = _embedding(student, task), _embedding(teacher, task)
-        if ours and theirs:
-            return [_pair(ours, theirs)]
+        student_output, teacher_output = (
+            _find_embedding(student, task),
+            _find_embedding(teacher, task),
+        )
+        if student_output and teacher_output:
+            return [_create_pair(student_output, teacher_output)]
     else:
-        pairs = _by_stage(_stages(student), _stages(teacher))
+        pairs = _match_stages(_find_stages(student), _find_stages(teacher))
         if pairs:
             return pairs if loss.where == "stages" else [pairs[(len(pairs) - 1) // 2]]
     raise InputError(
@@ -146,64 +161,66 @@ def chosen_pairs(
     )
 
 
-def _pair(ours: _Output, theirs: _Output) -> Pair:
-    return Pair(ours.name, theirs.name, ours.shape, theirs.shape)
+def _create_pair(student: _LayerOutput, teacher: _LayerOutput) -> LayerPair:
+    return LayerPair(student.name, teacher.name, student.shape, teacher.shape)
 
 
-def _outputs(model: keras.Model) -> list[_Output]:
-    """Return all outputs of layers that are called once, in order, nested ones too."""
-    nodes = [(path, node) for path, node in record(model).named() if node.body is None]
+def _list_outputs(model: keras.Model) -> list[_LayerOutput]:
+    """Return the outputs of all layers that are called once, in order, including nested ones."""
+    nodes = [(path, node) for path, node in record_program(model).walk_named() if node.body is None]
     counts = Counter(path for path, _ in nodes)
     return [
-        _Output(path, tuple(node.outputs[0].shape), (place + 1) / len(nodes))
-        for place, (path, node) in enumerate(nodes)
+        _LayerOutput(path, tuple(node.outputs[0].shape), (index + 1) / len(nodes))
+        for index, (path, node) in enumerate(nodes)
         if counts[path] == 1 and len(node.outputs) == 1
     ]
 
 
-def _stages(model: keras.Model) -> list[_Output]:
-    """Return the last output at each resolution; of vectors the last hidden one."""
-    outputs = [output for output in _outputs(model) if None not in output.shape[1:]]
-    last: dict[tuple[int | None, ...], _Output] = {}
+def _find_stages(model: keras.Model) -> list[_LayerOutput]:
+    """Return the last output at each resolution; for vectors, all hidden outputs."""
+    outputs = [output for output in _list_outputs(model) if None not in output.shape[1:]]
+    last: dict[tuple[int | None, ...], _LayerOutput] = {}
     for output in outputs:
         if len(output.shape) > 2:
             last[output.shape[1:-1]] = output
-    found = [
+    stages = [
         output
         for output in last.values()
-        # one position: pooled or flattened away, no stage
+        # a single position means pooled or flattened features, not a stage
         if any((size or 0) > 1 for size in output.shape[1:-1])
     ]
-    return found or [output for output in outputs[:-1] if len(output.shape) == 2]
+    return stages or [output for output in outputs[:-1] if len(output.shape) == 2]
 
 
-def _by_stage(ours: list[_Output], theirs: list[_Output]) -> list[Pair]:
-    """Pair layers of equal resolution; if there are none, the nearest in depth, each layer once."""
-    if not ours or not theirs:
+def _match_stages(
+    student_outputs: list[_LayerOutput], teacher_outputs: list[_LayerOutput]
+) -> list[LayerPair]:
+    """Pair layers of equal resolution or, if there are none, the nearest in depth."""
+    if not student_outputs or not teacher_outputs:
         return []
-    if len(ours[0].shape) > 2 and len(theirs[0].shape) > 2:
-        by_size = {output.shape[1:-1]: output for output in theirs}
+    if len(student_outputs[0].shape) > 2 and len(teacher_outputs[0].shape) > 2:
+        by_size = {output.shape[1:-1]: output for output in teacher_outputs}
         pairs = [
-            _pair(output, by_size[output.shape[1:-1]])
-            for output in ours
+            _create_pair(output, by_size[output.shape[1:-1]])
+            for output in student_outputs
             if output.shape[1:-1] in by_size
         ]
         if pairs:
             return pairs
-    pairs, free = [], list(theirs)
-    for output in ours:
+    pairs, free = [], list(teacher_outputs)
+    for output in student_outputs:
         if not free:
             break
-        near = min(free, key=lambda other: abs(other.depth - output.depth))
-        free = free[free.index(near) + 1 :]
-        pairs.append(_pair(output, near))
+        nearest = min(free, key=lambda candidate: abs(candidate.depth - output.depth))
+        free = free[free.index(nearest) + 1 :]
+        pairs.append(_create_pair(output, nearest))
     return pairs
 
 
-def _embedding(model: keras.Model, task: Task) -> _Output | None:
-    """Return the input of the last layer with weights, if a layer made it."""
-    last = maker_of(model.outputs[0])
-    nodes = [(path, node) for path, node in record(model).named() if node.body is None]
+def _find_embedding(model: keras.Model, task: Task) -> _LayerOutput | None:
+    """Return the input of the last layer with weights, if it is the output of a layer."""
+    last = find_producer(model.outputs[0])
+    nodes = [(path, node) for path, node in record_program(model).walk_named() if node.body is None]
     if is_activation_layer(last, task.activation):
         nodes = [(path, node) for path, node in nodes if node.operation is not last]
     head = next(
@@ -211,8 +228,8 @@ def _embedding(model: keras.Model, task: Task) -> _Output | None:
     )
     if head is None:
         return None
-    made = {id(tensor): (path, node) for path, node in nodes for tensor in node.outputs}
-    path, node = made.get(id(head.inputs[0]), ("", None))
+    producers = {id(tensor): (path, node) for path, node in nodes for tensor in node.outputs}
+    path, node = producers.get(id(head.inputs[0]), ("", None))
     if node is None or None in node.outputs[0].shape[1:]:
         return None
-    return _Output(path, tuple(node.outputs[0].shape), 1.0)
+    return _LayerOutput(path, tuple(node.outputs[0].shape), 1.0)

@@ -1,8 +1,8 @@
-"""Teachers: frozen models in inference mode, and the outputs of theirs that the losses need.
+"""Teachers: frozen models in inference mode, and the cache of their outputs.
 
-These outputs for all training examples are computed once, on disk where they are large. A cache is
-known by a hash of the teachers, of what is taken from them and of the examples, so a stale one is
-not used. On disk it grows batch by batch and goes on after an interruption.
+The outputs for all training examples are computed once and stored in memory or on disk. The key of
+a cache is a hash of the teachers, the requested outputs and the examples, so that a stale cache is
+never used. On disk it is filled batch by batch and resumed after an interruption.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.arguments import conform
-from compress.core.arrays import arrays as arrays_of
-from compress.core.arrays import named, taken
+from compress.core.arguments import convert_json
+from compress.core.arrays import list_arrays as arrays_of
+from compress.core.arrays import list_named_arrays, take_examples
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing
 from compress.data.tasks import UNLABELLED, Task
-from compress.model.activations import examples_at_once
+from compress.model.activations import find_batch_size
 from compress.model.heads import check_head, check_shapes
-from compress.model.inference import fused_normalization
-from compress.model.logits import logits_view
+from compress.model.layer_patches import use_fused_batch_norm
+from compress.model.logits import open_logits_view
 from compress.model.program import Node, Program
-from compress.model.rebuild import config_of
-from compress.model.recording import record
+from compress.model.rebuild import read_layer_config
+from compress.model.recording import record_program
 
 if TYPE_CHECKING:
     import keras
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
     from compress.distillation.hints import Hint
 
 BATCH = 256
-"""Examples at a time, where the memory budget allows."""
+"""Maximum number of examples per batch; the memory budget may allow fewer."""
 META = "cache.json"
 MIB = 1 << 20
 NOTE_EVERY = 64
-"""Batches between two notes on disk of how far a cache is."""
+"""Number of batches between two progress records on disk."""
 
 Arrays = dict[str, npt.NDArray[Any]]
 Shapes = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
@@ -55,14 +55,16 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 class Teachers:
-    """One teacher or several, as one function of inputs.
+    """One or more teachers as one function of the inputs.
 
     Args:
-        models: They are run in inference mode; nothing of them is changed.
-        task: Of the data.
-        hints: Losses on features; their layers are those of the first teacher.
-        orders: For each teacher which of its outputs stand for the data's classes, or None.
-        scalings: For each teacher how its inputs are made from the student's; None: the same.
+        models: The teachers; they run in inference mode and are not changed.
+        task: Task of the data.
+        hints: Feature losses; their layers belong to the first teacher.
+        orders: For each teacher the indices of its outputs in the order of the data's classes, or
+            None.
+        scalings: For each teacher the map from the student's inputs to its own; None: they are
+            equal.
     """
 
     def __init__(
@@ -79,51 +81,61 @@ class Teachers:
         self._views: list[Any] = []
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """Make `outputs` usable: heads are found, normalization is fused."""
+    def prepare(self) -> Iterator[None]:
+        """Prepare the models for `compute_outputs`: find their logits and fuse normalization."""
         feature_layers = tuple(dict.fromkeys(hint.pair.teacher for hint in self._hints))
         with contextlib.ExitStack() as stack:
-            for place, model in enumerate(self.models):
-                wanted = feature_layers if place == 0 else ()
-                stack.enter_context(fused_normalization(model))
-                view = stack.enter_context(logits_view(model, self._task, wanted))
-                self._views.append((view, bool(wanted)))
+            for index, model in enumerate(self.models):
+                layer_names = feature_layers if index == 0 else ()
+                stack.enter_context(use_fused_batch_norm(model))
+                view = stack.enter_context(open_logits_view(model, self._task, layer_names))
+                self._views.append((view, bool(layer_names)))
             try:
                 yield
             finally:
                 self._views.clear()
 
-    def outputs(self, inputs: Any) -> dict[str, Any]:
+    def compute_outputs(self, inputs: Any) -> dict[str, Any]:
         """Return the outputs that the losses need for a batch of model inputs (graph code).
+
+        Args:
+            inputs: Inputs of the student.
 
         Returns:
             "teacher_logits" (batch, teachers, ..., outputs) and "teacher_hint<i>" for each hint;
-            of several outputs "teacher_logits_<name>".
+            for several outputs "teacher_logits_<name>".
         """
         import tensorflow as tf
 
         logits: dict[str, list[Any]] = {name: [] for name in self._task.parts}
-        found = {}
-        for (view, tapping), order, scaling in zip(
+        hint_outputs = {}
+        for (view, has_features), order, scaling in zip(
             self._views, self._orders, self._scalings, strict=True
         ):
-            fed = inputs if scaling is None else scaling.in_graph()(inputs)
-            output = view(fed, training=False)
-            if tapping:
+            scaled_inputs = inputs if scaling is None else scaling.to_graph_function()(inputs)
+            output = view(scaled_inputs, training=False)
+            if has_features:
                 output, features = output
-                for place, hint in enumerate(self._hints):
-                    found[f"teacher_hint{place}"] = hint.loss.reduced(features[hint.pair.teacher])
-            for name, made in named(output):
-                logits[name].append(made if order is None else tf.gather(made, order, axis=-1))
-        outputs = {logits_of(name): tf.stack(made, axis=1) for name, made in logits.items()}
-        outputs |= found
+                for index, hint in enumerate(self._hints):
+                    hint_outputs[f"teacher_hint{index}"] = hint.loss.reduced(
+                        features[hint.pair.teacher]
+                    )
+            for name, output_logits in list_named_arrays(output):
+                logits[name].append(
+                    output_logits if order is None else tf.gather(output_logits, order, axis=-1)
+                )
+        outputs = {
+            name_logits(name): tf.stack(output_logits, axis=1)
+            for name, output_logits in logits.items()
+        }
+        outputs |= hint_outputs
         return {name: tf.stop_gradient(value) for name, value in outputs.items()}
 
-    def fingerprint(self) -> str:
+    def compute_fingerprint(self) -> str:
         """Return a hash of the architectures, the weights and the requested outputs."""
         digest = hashlib.sha256()
         for model, order in zip(self.models, self._orders, strict=True):
-            digest.update(structure(record(model)).encode())
+            digest.update(describe_structure(record_program(model)).encode())
             for variable in model.variables:
                 digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
             digest.update(repr(None if order is None else order.tolist()).encode())
@@ -134,47 +146,47 @@ class Teachers:
         return digest.hexdigest()[:32]
 
 
-def logits_of(name: str) -> str:
-    """Return the name of the teachers' logits of an output; "": there is one output."""
+def name_logits(name: str) -> str:
+    """Return the key of the teachers' logits for an output; "" stands for the only output."""
     return f"teacher_logits_{name}" if name else "teacher_logits"
 
 
-def structure(program: Program) -> str:
-    """Return a description of a program without the names that Keras numbers anew each time."""
+def describe_structure(program: Program) -> str:
+    """Return a description of a program that does not depend on automatically numbered names."""
     import keras
 
     lines = []
     numbers = count()
 
-    def call(node: Node, given: list[_Place]) -> list[_Place]:
+    def call(node: Node, numbered: list[_TensorNumber]) -> list[_TensorNumber]:
         operation = node.operation
         config = {}
         if node.body is None and isinstance(operation, keras.layers.Layer):
-            config = {k: v for k, v in _settings(operation).items() if k != "name"}
-        inside = "" if node.body is None else f"({structure(node.body)})"
-        called = " ".join(map(repr, keras.tree.flatten(node.arguments(given))))
-        lines.append(f"{type(operation).__name__} {config} {called} {inside}")
-        return [_Place(next(numbers)) for _ in node.outputs]
+            config = {k: v for k, v in _read_config(operation).items() if k != "name"}
+        inside = "" if node.body is None else f"({describe_structure(node.body)})"
+        argument_text = " ".join(map(repr, keras.tree.flatten(node.fill_arguments(numbered))))
+        lines.append(f"{type(operation).__name__} {config} {argument_text} {inside}")
+        return [_TensorNumber(next(numbers)) for _ in node.outputs]
 
-    program.interpret(call, [_Place(next(numbers)) for _ in program.inputs], nested=call)
+    program.interpret(call, [_TensorNumber(next(numbers)) for _ in program.inputs], nested=call)
     return "\n".join(lines)
 
 
-def _settings(layer: Any) -> dict[str, Any]:
-    """Return a layer's config, or its public attributes where it has none.
+def _read_config(layer: Any) -> dict[str, Any]:
+    """Return the config of a layer, or its public attributes if it cannot be serialized.
 
-    Keras serializes no activation that is an object or a `functools.partial`.
+    Keras cannot serialize activations that are objects or `functools.partial`.
     """
     try:
-        return config_of(layer)
+        return read_layer_config(layer)
     except (NotImplementedError, TypeError):
         plain = {name: value for name, value in vars(layer).items() if not name.startswith("_")}
         return {name: _ADDRESS.sub("", repr(value)) for name, value in sorted(plain.items())}
 
 
 @dataclass(frozen=True, repr=False)
-class _Place:
-    """Stand-in for a tensor in a description: its number."""
+class _TensorNumber:
+    """Placeholder for a tensor in a description: its number."""
 
     number: int
 
@@ -182,23 +194,24 @@ class _Place:
         return f"#{self.number}"
 
 
-def blended(logits: Any, weights: Sequence[float], activation: str, temperature: Any) -> Any:
-    """Return the logits whose softened predictions are the weighted mean of the teachers'.
+def blend_logits(logits: Any, weights: Sequence[float], activation: str, temperature: Any) -> Any:
+    """Return logits with softened predictions equal to the weighted mean of the teachers'.
 
-    softmax(z / T) = sum_k w_k softmax(z_k / T), likewise with sigmoid; of numbers the mean.
+    softmax(z / T) = sum_k w_k softmax(z_k / T), likewise with sigmoid; for linear outputs the
+    weighted mean of the outputs.
 
     Args:
         logits: (batch, teachers, ..., outputs), float32.
-        weights: Of the teachers, sum 1.
-        activation: Of the task.
+        weights: Weights of the teachers, with sum 1.
+        activation: Activation of the task: "softmax", "sigmoid" or "linear".
         temperature: T, above 0.
 
     Returns:
         (batch, ..., outputs).
 
     Reference:
-        Hinton, Vinyals & Dean 2015, section 1 (ensembles: the arithmetic mean of the
-        predictive distributions).
+        Hinton, Vinyals & Dean 2015, section 1 (ensembles: the arithmetic mean of the predictive
+        distributions).
     """
     import tensorflow as tf
 
@@ -217,35 +230,35 @@ def blended(logits: Any, weights: Sequence[float], activation: str, temperature:
     return temperature * (yes - no)
 
 
-def class_order(
+def find_class_order(
     teacher: keras.Model, data: Dataset, names: Sequence[str] | None
 ) -> np.ndarray[Any, Any] | None:
-    """Check a teacher against the data and return the order of its classes by name.
+    """Check a teacher against the data and return the order of its outputs by class name.
 
     Args:
-        teacher: Its input must take the data's examples.
-        data: Its class names are those that the student learns.
-        names: The teacher's class names in its order; None: unknown, so its outputs are
-            taken to stand in the data's order.
+        teacher: A model for the data's examples.
+        data: Data set with the class names of the student.
+        names: Class names of the teacher in its order; None: unknown, and its outputs are assumed
+            to be in the data's order.
 
     Returns:
-        Which output of the teacher stands for each class of the data; None: as they are.
+        Index of the teacher's output for each class of the data; None: the order is the same.
 
     Raises:
-        InputError: Another number of outputs, or names that do not hold all of the data's.
+        InputError: The number of outputs does not fit, or the teacher lacks a class of the data.
     """
     if names is None or data.kind == UNLABELLED or len(data.task.parts) > 1:
         check_head(teacher, data)
         return None
     check_shapes(teacher, data)
     width = teacher.outputs[0].shape[-1]
-    named = data.task.outputs == data.num_classes and data.task.activation != "linear"
-    if not named or width != len(names):
-        wanted = list(data.class_names)
-        if list(names) == wanted and width == data.task.outputs:
+    has_named_classes = data.task.outputs == data.num_classes and data.task.activation != "linear"
+    if not has_named_classes or width != len(names):
+        class_names = list(data.class_names)
+        if list(names) == class_names and width == data.task.outputs:
             return None
         raise InputError(
-            f"Teacher '{teacher.name}' must have the data's outputs {wanted}. Received: "
+            f"Teacher '{teacher.name}' must have the data's outputs {class_names}. Received: "
             f"{list(names)} for {width} outputs."
         )
     missing = [name for name in data.class_names if name not in names]
@@ -255,159 +268,160 @@ def class_order(
             f"'{missing[0]}' among {', '.join(names)}."
         )
     order = np.array([list(names).index(name) for name in data.class_names])
-    same = len(names) == data.num_classes and (order == np.arange(len(order))).all()
-    return None if same else order
+    is_same_order = len(names) == data.num_classes and (order == np.arange(len(order))).all()
+    return None if is_same_order else order
 
 
 @dataclass(frozen=True)
-class Cached:
-    """Cache of the teachers' outputs.
+class TeacherCache:
+    """Cached teacher outputs.
 
     Attributes:
-        arrays: By name, one row a training example; on disk they are memory-mapped.
-        where: "memory" or the folder.
-        size_bytes: Of all arrays.
-        computed: Rows that were computed now; the others were there already.
+        arrays: Arrays by name, one row per training example; memory-mapped if on disk.
+        location: "memory" or the folder.
+        size_bytes: Total size of the arrays.
+        computed_rows: Number of rows computed now; the others were already cached.
     """
 
     arrays: Arrays
-    where: str
+    location: str
     size_bytes: int
-    computed: int
+    computed_rows: int
 
 
-def cache_key(teachers: Teachers, data: Dataset) -> str:
+def compute_cache_key(teachers: Teachers, data: Dataset) -> str:
     """Return the key of a cache: a hash of teachers, requested outputs and examples."""
-    digest = hashlib.sha256(teachers.fingerprint().encode())
+    digest = hashlib.sha256(teachers.compute_fingerprint().encode())
     digest.update(data.preprocess.identity.encode())
-    for name, values in named(data.train.x):
+    for name, values in list_named_arrays(data.train.x):
         digest.update(f"{name}{values.shape} {values.dtype}".encode())
         digest.update(np.ascontiguousarray(values).view(np.uint8).data)
     return digest.hexdigest()[:32]
 
 
 @contextlib.contextmanager
-def teacher_cache(
+def open_teacher_cache(
     teachers: Teachers,
     data: Dataset,
     *,
-    where: str = "auto",
+    location: str = "auto",
     limit: int = 1024,
     folder: Path | None = None,
     on_progress: Callable[[float], None] | None = None,
-) -> Iterator[Cached]:
-    """Yield the teachers' outputs for the training examples, which are not augmented.
+) -> Iterator[TeacherCache]:
+    """Yield the teacher outputs for the training examples without augmentation.
 
     Args:
-        teachers: In inference mode.
-        data: Its training part.
-        where: "memory", "disk", or "auto": memory up to `limit`, disk above.
-        limit: MiB.
-        folder: Of caches on disk, one sub-folder a key, which stay there; default: a
-            temporary one that is removed on leaving.
+        teachers: The teachers.
+        data: Data set; only its training part is used.
+        location: "memory", "disk", or "auto": memory up to `limit`, then disk.
+        limit: Maximum size in memory for "auto", in MiB.
+        folder: Folder of caches on disk, with one subfolder per key, which are kept; default: a
+            temporary folder that is removed on exit.
         on_progress: Called with the share that is done.
 
     Yields:
         The cache.
 
     Raises:
-        InputError: A cache in the folder is not what its name says, or the disk is too small.
+        InputError: A cache in the folder does not match its name, or the disk is too small.
     """
     examples = len(data.train)
-    with teachers.running():
-        row = teachers.outputs(data.preprocess(taken(data.train.x, slice(0, 1))))
+    with teachers.prepare():
+        row = teachers.compute_outputs(data.preprocess(take_examples(data.train.x, slice(0, 1))))
     shapes: Shapes = {
         name: ((examples, *value.shape[1:]), np.dtype(value.dtype.as_numpy_dtype))
         for name, value in row.items()
     }
     size = sum(math.prod(shape) * dtype.itemsize for shape, dtype in shapes.values())
-    if where == "auto":
-        where = "memory" if size <= limit * MIB else "disk"
-    if where == "memory":
+    if location == "auto":
+        location = "memory" if size <= limit * MIB else "disk"
+    if location == "memory":
         arrays = {name: np.empty(shape, dtype) for name, (shape, dtype) in shapes.items()}
-        _fill(teachers, data, arrays, 0, on_progress, None)
-        yield Cached(arrays, "memory", size, examples)
+        _fill_cache(teachers, data, arrays, 0, on_progress, None)
+        yield TeacherCache(arrays, "memory", size, examples)
         return
-    key = cache_key(teachers, data)
+    key = compute_cache_key(teachers, data)
     with contextlib.ExitStack() as stack:
-        home = (folder or Path(stack.enter_context(_temporary()))) / key
-        arrays, there = _open(home, key, shapes, size)
-        _fill(teachers, data, arrays, there, on_progress, home)
-        yield Cached(arrays, str(home), size, examples - there)
+        cache_folder = (folder or Path(stack.enter_context(_create_temporary_folder()))) / key
+        arrays, done = _open_cache(cache_folder, key, shapes, size)
+        _fill_cache(teachers, data, arrays, done, on_progress, cache_folder)
+        yield TeacherCache(arrays, str(cache_folder), size, examples - done)
 
 
-def _temporary() -> tempfile.TemporaryDirectory[str]:
+def _create_temporary_folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="paretune-teacher-", ignore_cleanup_errors=True)
 
 
-def _fill(
+def _fill_cache(
     teachers: Teachers,
     data: Dataset,
     arrays: Arrays,
     start: int,
     on_progress: Callable[[float], None] | None,
-    home: Path | None,
+    cache_folder: Path | None,
 ) -> None:
     """Compute the rows from `start` on."""
     import tensorflow as tf
 
     total = len(data.train)
     sizes = [values.shape[1:] for values in arrays_of(data.train.x)]
-    size = min(examples_at_once(teachers.models, BATCH, sizes=sizes), total)
-    scaled = data.preprocess.in_graph()
-    with teachers.running():
-        outputs = tf.function(lambda x: teachers.outputs(scaled(x)), autograph=False)
+    size = min(find_batch_size(teachers.models, BATCH, input_shapes=sizes), total)
+    scaled = data.preprocess.to_graph_function()
+    with teachers.prepare():
+        outputs = tf.function(lambda x: teachers.compute_outputs(scaled(x)), autograph=False)
         for batch, first in enumerate(range(start, total, size), start=1):
-            # the last batch overlaps: another size would trace the teachers again
+            # the last batch overlaps the one before: another size would retrace the teachers
             low = min(first, total - size)
-            for name, value in outputs(taken(data.train.x, slice(low, low + size))).items():
+            for name, value in outputs(take_examples(data.train.x, slice(low, low + size))).items():
                 arrays[name][low : low + size] = value.numpy()
             if batch % NOTE_EVERY == 0 or low + size == total:
-                if home is not None:
-                    _note(home, arrays, low + size)
+                if cache_folder is not None:
+                    _record_progress(cache_folder, arrays, low + size)
                 if on_progress is not None:
                     on_progress((low + size) / total)
 
 
-def _open(home: Path, key: str, shapes: Shapes, size: int) -> tuple[Arrays, int]:
-    """Open or create the files of a cache; return them and the number of rows that they hold."""
+def _open_cache(cache_folder: Path, key: str, shapes: Shapes, size: int) -> tuple[Arrays, int]:
+    """Open or create the files of a cache; return the arrays and the number of finished rows."""
     meta = {
         "key": key,
         "examples": next(iter(shapes.values()))[0][0],
         "arrays": {name: [list(shape[1:]), dtype.str] for name, (shape, dtype) in shapes.items()},
     }
     done = 0
-    if (home / META).exists():
-        found = read_json(home / META)
-        done = conform(found.pop("done", 0), int, f"'{home / META}': done")
-        if found != meta:
+    if (cache_folder / META).exists():
+        stored_meta = read_json(cache_folder / META)
+        done = convert_json(stored_meta.pop("done", 0), int, f"'{cache_folder / META}': done")
+        if stored_meta != meta:
             raise InputError(
-                f"A teacher cache must be of this teacher and these examples. Received: '{home}', "
-                f"of key {found.get('key')} instead of {key}. Remove it."
+                "A teacher cache must be of this teacher and these examples. Received: "
+                f"'{cache_folder}', "
+                f"of key {stored_meta.get('key')} instead of {key}. Remove it."
             )
-    home.mkdir(parents=True, exist_ok=True)
-    missing = [name for name in shapes if not (home / f"{name}.npy").exists()]
+    cache_folder.mkdir(parents=True, exist_ok=True)
+    missing = [name for name in shapes if not (cache_folder / f"{name}.npy").exists()]
     if missing:
         done = 0
-        free = shutil.disk_usage(home).free
+        free = shutil.disk_usage(cache_folder).free
         if size > free:
             raise InputError(
-                f"The disk of '{home}' must have room for the teacher's outputs: "
+                f"The disk of '{cache_folder}' must have room for the teacher's outputs: "
                 f"{size / MIB:,.0f} MiB. Received: {free / MIB:,.0f} MiB free. Use another "
                 "folder, or cache 'off'."
             )
     arrays: Arrays = {}
     for name, (shape, dtype) in shapes.items():
         mode: Any = "w+" if name in missing else "r+"
-        path = home / f"{name}.npy"
+        path = cache_folder / f"{name}.npy"
         arrays[name] = np.lib.format.open_memmap(path, mode=mode, dtype=dtype, shape=shape)
     if done == 0:
-        write_json(home / META, {**meta, "done": 0})
+        write_json(cache_folder / META, {**meta, "done": 0})
     return arrays, done
 
 
-def _note(home: Path, arrays: dict[str, Any], done: int) -> None:
-    """Record on disk that the first `done` rows are written, after flushing them."""
+def _record_progress(cache_folder: Path, arrays: dict[str, Any], done: int) -> None:
+    """Flush the arrays and record that the first `done` rows are written."""
     for array in arrays.values():
         array.flush()
-    write_json(home / META, {**read_json(home / META), "done": done})
+    write_json(cache_folder / META, {**read_json(cache_folder / META), "done": done})

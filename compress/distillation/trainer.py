@@ -1,4 +1,4 @@
-"""Distillation with one forward pass of the student a step; teachers run once or at every step."""
+"""Knowledge distillation of a student from teachers that run once or at every step."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.arguments import check_arguments
 from compress.core.device import Device, as_device
-from compress.core.summary import Readable, Summary
+from compress.core.summary import DisplayableResult, Summary
 from compress.data import Preprocessing
-from compress.distillation.setup import teaching
-from compress.measure import formats
+from compress.distillation.objective import prepare_distillation
+from compress.measure import formatting
 from compress.model.io import as_model
 from compress.plan import DistillOptions, TrainSettings
 from compress.plan.keywords import DISTILL
-from compress.run.origin import origin_of
+from compress.run.origin import find_origin
 from compress.train import train
-from compress.train.given import dataset_for
+from compress.train.dataset_loading import prepare_dataset
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class DistillResult(Readable):
-    """The student with its best epoch's weights, and the record of its distillation.
+class DistillResult(DisplayableResult):
+    """The student with the weights of its best epoch, and the record of its distillation.
 
     Attributes:
-        model: The student that was passed in, the plain model that it was.
-        training: History and best epoch.
-        teacher_val: Validation quality of the teachers together, by name.
-        hints: What was compared beside logits: loss, weight and layers, as text.
-        cache: Where the teachers' outputs lay: "memory", "disk" or "off".
-        cache_bytes: Their size; 0 where the teachers ran at every step.
-        notes: Warnings, such as a teacher that predicts no better than chance.
+        model: The student that was passed in.
+        training: Training history and best epoch.
+        teacher_val: Validation metrics of the blended teachers, by name.
+        hints: Feature losses as text: loss, weight and layers.
+        cache: Location of the teacher outputs: "memory", "disk" or "off".
+        cache_bytes: Size of the cache; 0 if the teachers ran at every step.
+        notes: Warnings, such as a teacher at chance level.
     """
 
     model: keras.Model
@@ -51,8 +51,8 @@ class DistillResult(Readable):
     cache_bytes: int
     notes: tuple[str, ...]
 
-    def screen(self) -> Summary:
-        """Return a summary for the screen: the qualities of student and teacher."""
+    def build_summary(self) -> Summary:
+        """Return a summary for the screen with the metrics of student and teacher."""
         val = self.training.val
         rows = tuple(
             (name, f"{value:.4f}", f"{self.teacher_val[name]:.4f}" if name in self.teacher_val
@@ -60,22 +60,23 @@ class DistillResult(Readable):
             for name, value in val.items()
         )  # fmt: skip
         main, reached = next(iter(val.items()))
-        where = {
+        size = formatting.format_size(self.cache_bytes)
+        cache_text = {
             "off": "the teacher ran at every step",
-            "memory": f"the teacher's outputs lay in memory ({formats.size(self.cache_bytes)})",
-            "disk": f"the teacher's outputs lay on disk ({formats.size(self.cache_bytes)})",
+            "memory": f"the teacher's outputs lay in memory ({size})",
+            "disk": f"the teacher's outputs lay on disk ({size})",
         }[self.cache]
         return Summary(
             f"'{self.model.name}': validation {main} {reached:.4f}, its teacher's "
             f"{self.teacher_val[main]:.4f}",
-            (self.training.told(), where, *(f"hint {hint}" for hint in self.hints)),
+            (self.training.summarize(), cache_text, *(f"hint {hint}" for hint in self.hints)),
             ("Validation", "student", "teacher"),
             rows,
             (*self.notes, *self.training.notes),
         )
 
 
-@check_arguments(labels="options", options=DISTILL)
+@check_arguments(label_argument="options", options=DISTILL)
 def distill(
     student: keras.Model | str | Path,
     teacher: keras.Model | str | Path | Sequence[keras.Model | str | Path],
@@ -99,39 +100,41 @@ def distill(
     on_progress: Callable[[str, float], None] | None = None,
     **settings: Unpack[DistillSettings],
 ) -> DistillResult:
-    """Train a student in place from labels and from teachers' outputs.
+    """Train a student in place by knowledge distillation from labels and teacher outputs.
 
-    Where inputs are not augmented, the teachers' outputs are computed once; where they are,
-    the teachers see the same augmented batch as the student.
+    Without augmentation the teacher outputs are computed once. With augmentation the teachers run
+    at every step, on the same augmented batch as the student.
 
     Args:
-        student: A Keras model or the path of a file; its head may end in logits or in the task's
+        student: A Keras model or the path of its file; the output may be logits or have the task's
             activation.
-        teacher: One or several, or their files; run in inference mode, their weights are not
-            touched. Several teach the mean of their softened predictions; hints look at the
-            first. Class names and scaling of one from a run's folder come from its run.
-        data: (x, y), a stream, a `Dataset`, or what `--data` takes (scaled as the first teacher
-            is fed then); see `as_dataset`.
-        options: Losses, temperature (above 0), weights, layer pairs, cache; keywords go over it.
-        val: The validation part beside arrays or a stream; default: split off by `seed`.
-        groups: What is kept in one part, (n,): persons, recordings; see `as_dataset`.
-        time: What parts are split by, (n,); see `as_dataset`.
-        task: What labels mean, where they do not tell; see `as_dataset`.
-        finetune: How to train; keywords go over it.
-        device: "auto", "cpu", "gpu", or from `compress.core.device.setup`.
+        teacher: One or more models or paths of files; they run in inference mode, and their weights
+            do not change. The student is distilled from the weighted mean of their softened
+            predictions; hints use the first one. For a model in a run folder, class names and
+            scaling are read from the run.
+        data: (x, y), a stream, a `Dataset`, or a value of `--data` (then scaled as the inputs of
+            the first teacher); see `as_dataset`.
+        options: Losses, temperature (above 0), weights, layer pairs, cache; keywords override it.
+        val: Validation part for arrays or a stream; default: split off by `seed`.
+        groups: Group of each example, (n,), such as a person or recording; a group is never split
+            across parts; see `as_dataset`.
+        time: Times by which the parts are split, (n,); see `as_dataset`.
+        task: Meaning of the labels if they are ambiguous; see `as_dataset`.
+        finetune: Training settings; keywords override it.
+        device: "auto", "cpu", "gpu", or a `Device`; default: "auto".
         seed: Seed of the batch order, of augmentation and of the hints' projections.
-        hooks: Acting during training, such as a `WeightPruner`.
-        select_by: Validation quality that selects the best epoch; default: the task's first.
-        teacher_classes: For each teacher its class names in its order (None: the data's);
-            they are mapped by name.
-        teacher_scalings: For each teacher the scaling that it is fed with (None: the data's).
-        cache_folder: Where caches on disk lie and stay; default: a temporary folder.
-        checkpoint: A file to go on from; see `compress.train.train`.
+        hooks: Hooks that act during training, such as a `WeightPruner`.
+        select_by: Validation metric that selects the best epoch; default: the first of the task.
+        teacher_classes: For each teacher its class names in its order (None: those of the data);
+            they are matched by name.
+        teacher_scalings: For each teacher its input scaling (None: that of the data).
+        cache_folder: Folder in which caches on disk are kept; default: a temporary folder.
+        checkpoint: A checkpoint file from which training resumes; see `compress.train.train`.
         on_epoch: Called after each epoch with (epoch, epochs, record).
-        on_progress: Called with a text and the share that is done while the cache fills.
+        on_progress: Called with (text, share that is done) while the cache is filled.
         **settings: Fields of `DistillOptions` (temperature, weight, loss, hints, ...), of
-            `TrainSettings` (epochs, optimizer, learning_rate, ...), and how data by name or path
-            are split and scaled (val_fraction, normalize).
+            `TrainSettings` (epochs, optimizer, learning_rate, ...), and options for splitting and
+            scaling data by name or path (val_fraction, normalize).
 
     Shapes:
         x: (n, ...), as both models take them; y: see `as_dataset`.
@@ -140,9 +143,9 @@ def distill(
         The student and the records.
 
     Raises:
-        InputError: A model does not fit the data, a layer pair does not exist, a loss does not
-            suit the task, or a cache or checkpoint is of something else.
-        TrainingDiverged: The loss became NaN or infinite.
+        InputError: A model does not fit the data, a layer pair does not exist, a loss does not fit
+            the task, or a cache or checkpoint belongs to another training.
+        TrainingDiverged: The loss became NaN or infinite, or too large.
 
     Example:
         >>> taught = distill(student, model, (x, y), temperature=4, epochs=2)
@@ -151,28 +154,28 @@ def distill(
 
     Reference:
         Hinton, Vinyals & Dean 2015, "Distilling the Knowledge in a Neural Network".
-        Live teachers on augmented batches: Beyer et al. 2022, "Knowledge distillation: A good
-        teacher is patient and consistent".
+        Teachers on augmented batches: Beyer et al. 2022, "Knowledge distillation: A good teacher is
+        patient and consistent".
     """
-    options = DISTILL.section("distill", options, DistillOptions, settings)
-    recipe = DISTILL.section("finetune", finetune, TrainSettings, settings)
+    options = DISTILL.build_section("distill", options, DistillOptions, settings)
+    recipe = DISTILL.build_section("finetune", finetune, TrainSettings, settings)
     recipe.require_epochs()
-    named = list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
-    paths = [Path(item) if isinstance(item, (str, Path)) else None for item in named]
-    models = [as_model(item) for item in named]
+    teachers = list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
+    paths = [Path(item) if isinstance(item, (str, Path)) else None for item in teachers]
+    models = [as_model(item) for item in teachers]
     student = as_model(student)
-    how = DISTILL.sorted(settings).get("data", {})
-    data = dataset_for(
+    data_options = DISTILL.sort_by_section(settings).get("data", {})
+    data = prepare_dataset(
         models[0], data, path=paths[0], val=val, task=task, seed=seed, groups=groups,
-        time=time, **how,
+        time=time, **data_options,
     )  # fmt: skip
     device = as_device(device)
-    runs = [None if path is None else origin_of(path) for path in paths]
+    runs = [None if path is None else find_origin(path) for path in paths]
     if teacher_classes is None:
         teacher_classes = [None if run is None else run.class_names for run in runs]
     if teacher_scalings is None:
         teacher_scalings = [None if run is None else run.preprocess for run in runs]
-    with teaching(
+    with prepare_distillation(
         student,
         models,
         data,
@@ -196,13 +199,15 @@ def distill(
             checkpoint=checkpoint,
             on_epoch=on_epoch,
         )
-    place = "off" if cached is None else "memory" if cached.where == "memory" else "disk"
+    cache_location = (
+        "off" if cached is None else "memory" if cached.location == "memory" else "disk"
+    )
     return DistillResult(
         student,
         training,
         teacher_val,
         tuple(str(hint) for hint in objective.hints),
-        place,
+        cache_location,
         cached.size_bytes if cached else 0,
         tuple(notes),
     )

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from compress.exporting.files import Exported, ExportedFiles, export, file_of
+from compress.exporting.files import Exported, ExportedFiles, export, get_file_path
 
-__all__ = ["Exported", "ExportedFiles", "export", "file_of"]
+__all__ = ["Exported", "ExportedFiles", "export", "get_file_path"]

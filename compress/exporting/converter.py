@@ -1,8 +1,8 @@
-"""Process for conversions: a fork of it does the work, and is replaced when it crashes.
+"""Converter process: each conversion runs in a fork of it, which is replaced after a crash.
 
-Started as `python -m compress.exporting.converter`, or forked ahead. It imports TensorFlow and
-never uses it: only then may its forks do so. What a conversion writes goes to a file, whose
-last line is shown when it crashes.
+It is started as `python -m compress.exporting.converter` or forked from the main process. It
+imports TensorFlow but never uses it, because only then can its forks use TensorFlow. The output of
+a conversion goes to a file, and its last line is shown after a crash.
 """
 
 from __future__ import annotations
@@ -15,101 +15,105 @@ from typing import IO, Any
 
 from compress.core import linux
 from compress.core.errors import MissingDependency
-from compress.core.faults import SPACE, fault_of
+from compress.core.faults import SPACE, find_fault
 from compress.core.processes import (
-    Server,
-    how_it_ended,
-    last_line,
-    receive,
+    ServerProcess,
+    describe_exit,
+    read_last_line,
+    receive_object,
     run_in_fork,
-    send,
-    serving,
+    send_object,
+    start_serving,
 )
-from compress.exporting.conversions import ConversionFailed, use
+from compress.exporting.conversions import ConversionFailed, set_server
 from compress.plugins import STEPS
 
 IDLE_SECONDS = 600.0
-"""Without a question for so long it ends, and gives its memory back."""
+"""Idle time after which the process ends, to free its memory."""
 LONGEST = 20_000
-"""Characters of a converter's reason that are handed on."""
+"""Maximum length of a converter's error message, in characters."""
 CONVERSIONS = 20
-"""After so many a fresh fork goes on: TensorFlow gives no memory back."""
+"""Conversions per fork; then a fresh fork takes over, because TensorFlow does not free memory."""
 _RENEW = 75
 
 
 def serve(questions: int, answers: int) -> None:
-    """Answer (step, arguments) with None, or the error, until told to end.
+    """Answer requests (step, arguments) with None or the error, until the requests end.
 
     Args:
-        questions: Where they come from; its end is the asking process's end.
-        answers: Where answers go.
+        questions: File descriptor of the requests; it is closed when the client process ends.
+        answers: File descriptor of the answers.
     """
-    import tensorflow  # noqa: F401 - before the forks, not in each
+    import tensorflow  # noqa: F401 - imported once, before the forks
 
-    with tempfile.TemporaryFile() as said, mmap.mmap(-1, 1) as busy:
+    with tempfile.TemporaryFile() as output_file, mmap.mmap(-1, 1) as busy:
         code = _RENEW
         while code:
-            code = run_in_fork(lambda: _answer(questions, answers, said, busy), questions)
+            code = run_in_fork(
+                lambda: _answer_questions(questions, answers, output_file, busy), questions
+            )
             if busy[0]:
                 busy[0] = 0
-                words = last_line(said)
-                how = how_it_ended(code) + (f"; its last words: {words}" if words else "")
-                send(answers, ConversionFailed("crashed on", how))
+                last_words = read_last_line(output_file)
+                reason = describe_exit(code) + (
+                    f"; its last words: {last_words}" if last_words else ""
+                )
+                send_object(answers, ConversionFailed("crashed on", reason))
 
 
-def _answer(questions: int, answers: int, said: IO[bytes], busy: mmap.mmap) -> int:
-    """Answer some questions; return an exit status.
+def _answer_questions(questions: int, answers: int, output_file: IO[bytes], busy: mmap.mmap) -> int:
+    """Answer up to `CONVERSIONS` requests and return an exit status.
 
     Args:
         questions, answers: See `serve`.
-        said: Takes what a conversion writes.
-        busy: Its byte says whether a question is being answered.
+        output_file: File for the output of conversions.
+        busy: One shared byte: 1 while a request is being answered.
     """
-    # a crash is reported; a dump by Python or a core file helps nobody
+    # crashes are reported to the client, so Python's traceback dump and core files are not needed
     faulthandler.disable()
-    linux.no_core_file()
-    os.dup2(said.fileno(), 1)
-    os.dup2(said.fileno(), 2)
+    linux.disable_core_dumps()
+    os.dup2(output_file.fileno(), 1)
+    os.dup2(output_file.fileno(), 2)
     for _ in range(CONVERSIONS):
         try:
-            step, given = receive(questions, IDLE_SECONDS)
+            step, arguments = receive_object(questions, IDLE_SECONDS)
         except (EOFError, TimeoutError):
             return 0
-        said.seek(0)
-        said.truncate()
+        output_file.seek(0)
+        output_file.truncate()
         busy[0] = 1
-        answer = _run(step, given, said)
+        answer = _run_step(step, arguments, output_file)
         busy[0] = 0
-        send(answers, answer)
+        send_object(answers, answer)
     return _RENEW
 
 
-def _run(step: str, given: dict[str, Any], said: IO[bytes]) -> Exception | None:
+def _run_step(step: str, arguments: dict[str, Any], output_file: IO[bytes]) -> Exception | None:
     try:
-        STEPS[step](**given)
+        STEPS[step](**arguments)
     except MissingDependency as error:
         return MissingDependency(str(error))
-    except Exception as error:  # converters raise many kinds, bare ones from C++ among them
-        fault = fault_of(error)
+    except Exception as error:  # converters raise many types, some without a message
+        fault = find_fault(error)
         if fault is not None and fault.kind == SPACE:
-            return OSError(str(error))  # no fault of the converter or the model
-        reason = str(error).strip() or last_line(said) or repr(error)
+            return OSError(str(error))  # not caused by the converter or the model
+        reason = str(error).strip() or read_last_line(output_file) or repr(error)
         return ConversionFailed("refused", reason[:LONGEST])
     return None
 
 
-def fork_ahead() -> None:
-    """Make the process for conversions a fork of this one, which has only imported TensorFlow.
+def fork_converter() -> None:
+    """Fork the converter process from this process, which must only have imported TensorFlow.
 
-    To be called while TensorFlow has not begun to work and no other thread runs; it spares the
-    seconds that another import takes.
+    This saves the seconds of another import. Call it before TensorFlow is used, while no other
+    thread is running.
     """
-    use(Server.forked(serve))
+    set_server(ServerProcess.start_fork(serve))
 
 
 def main() -> None:
-    """Run the process."""
-    serve(*serving())
+    """Run the converter process."""
+    serve(*start_serving())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Keras to LiteRT: float32, float16, int8 (weights alone, or all), and sparse float32."""
+"""Keras to LiteRT: float32, float16, int8 (weights only or full), int16x8 and sparse float32."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core.atomic_files import replacing
+from compress.core.atomic_files import replace_file
 from compress.core.errors import InputError, RunFailed
-from compress.exporting.conversions import convert, explained
+from compress.exporting.conversions import convert, explain_failures
 from compress.exporting.recurrent import FUSED
-from compress.exporting.traced import (
+from compress.exporting.tracing import (
     SERVED,
     WITH_LSTMS,
     Convertible,
     Examples,
-    Traced,
+    TracedModel,
     read_examples,
 )
 from compress.plan.output import INT16, QAT
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 CONVERTER = "LiteRT's converter"
 CALIBRATED = ("int8", INT16)
-"""What the converter takes ranges of examples for."""
+"""Formats for which the converter calibrates ranges on examples."""
 
 
 def export_litert(
@@ -42,22 +42,21 @@ def export_litert(
 
     Args:
         model: A functional model or a built Sequential.
-        path: Ends in `.tflite`.
-        kind: "float32"; "float16": weights as half floats, computed in float32 on CPUs;
-            "dynamic": weights in int8, activations quantized as they come; "int8": weights
-            (per channel), activations, input and output in int8; "int16x8": the same with 16 bits
-            for whatever passes; "int8-qat": int8 by the
-            ranges of a model that rounds its values itself (`quantize`); "sparse": float32, weights
-            with enough zeros without them: a smaller file, computed as fast as before (LiteRT
-            unpacks it on x86).
-        representative: Model inputs (n, ...), one array an input, that calibrate int8 and
-            int16x8; required for them.
+        path: Path of the file, ending in `.tflite`.
+        kind: "float32"; "float16": half-precision weights, computed in float32 on CPUs; "dynamic":
+            int8 weights, activations quantized dynamically; "int8": weights (per channel),
+            activations, inputs and outputs in int8; "int16x8": int8 weights and 16-bit activations,
+            inputs and outputs in float; "int8-qat": int8 with the ranges of a fake-quantized model
+            (`quantize`); "sparse": float32, zeros of sparse weights not stored: a smaller file that
+            is not faster (LiteRT unpacks it on x86).
+        representative: Calibration examples as model inputs (n, ...), one array per input;
+            required for int8 and int16x8, ignored by other kinds.
 
     Raises:
-        InputError: int8 without representative inputs, or an input size is unknown.
-        RunFailed: The converter refused the model; the message carries its reason.
+        InputError: int8 or int16x8 without calibration examples, or an input size is unknown.
+        RunFailed: The converter refused the model; the message has its reason.
     """
-    with Traced(model) as traced:
+    with TracedModel(model) as traced:
         write_litert(traced, path, kind, representative=representative)
 
 
@@ -73,16 +72,16 @@ def write_litert(
 
     Args:
         traced: The model.
-        path, kind, representative: See there.
-        plain: Whether LSTMs stay loops, for whoever reads the file and knows no others.
+        path, kind, representative: See `export_litert`.
+        plain: Whether to keep LSTMs as loops, for readers without LiteRT's fused LSTM.
     """
     calibration = None
     if kind in CALIBRATED:
         if representative is None or not len(representative):
             raise InputError(f"{kind} export must have representative inputs. Received: none.")
-        calibration = str(traced.given(representative))
-    saved = traced.saved(WITH_LSTMS if kind in FUSED and not plain else SERVED)
-    with replacing(path) as temporary, explained(CONVERTER, kind, traced.model):
+        calibration = str(traced.save_examples(representative))
+    saved = traced.ensure_saved(WITH_LSTMS if kind in FUSED and not plain else SERVED)
+    with replace_file(path) as temporary, explain_failures(CONVERTER, kind, traced.model):
         convert(
             "litert",
             saved=str(saved),
@@ -93,33 +92,33 @@ def write_litert(
 
 
 def write_int8(traced: Convertible, path: Path, representative: Examples) -> tuple[str, ...]:
-    """Write an int8 file, by the converter's calibration or else by that of `quantize`.
+    """Write an int8 file, calibrated by the converter or, if that fails, by `quantize`.
 
-    The converter crashes on loops, and so on most recurrent layers: ranges come from the rules of
-    `compress.quantization` then, as in an int8-qat file without training.
+    The converter crashes on loops and therefore on most recurrent layers. Ranges then come from the
+    rules of `compress.quantization`, as in an int8-qat file without training.
 
     Args:
         traced: The model.
-        path: Ends in `.tflite`.
-        representative: Model inputs (n, ...), one array an input.
+        path: Path of the file, ending in `.tflite`.
+        representative: Calibration examples as model inputs (n, ...), one array per input.
 
     Returns:
-        Notes: none where the converter made the file, else that it did not, and what is in floats.
+        Notes: none if the converter calibrated the file, else its reason and the float operations.
 
     Raises:
-        RunFailed: Neither way makes a file; the message says why.
+        RunFailed: Neither calibration gives a file; the message says why.
     """
     try:
         write_litert(traced, path, "int8", representative=representative)
         return ()
     except RunFailed as error:
         if isinstance(traced.model, str):
-            raise  # of a SavedModel nothing tells the layers
+            raise  # the layers of a SavedModel are unknown
         try:
-            notes = calibrated_file(traced.model, path, representative)
-        except (InputError, RunFailed) as other:
+            notes = write_calibrated(traced.model, path, representative)
+        except (InputError, RunFailed) as calibration_error:
             raise RunFailed(
-                f"{error} Ranges of paretune's own make no file either: {other}"
+                f"{error} Ranges of paretune's own make no file either: {calibration_error}"
             ) from error
         return (
             f"int8: {error}; the file was calibrated by paretune's own rules instead, as int8-qat "
@@ -128,25 +127,37 @@ def write_int8(traced: Convertible, path: Path, representative: Examples) -> tup
         )
 
 
-def calibrated_file(model: keras.Model, path: Path, representative: Examples) -> tuple[str, ...]:
-    """Write an int8 file of the ranges that `quantize` calibrates; see `write_int8`.
+def write_calibrated(model: keras.Model, path: Path, representative: Examples) -> tuple[str, ...]:
+    """Write an int8 file with the ranges that `quantize` calibrates; see `write_int8`.
+
+    Args:
+        model: The original model.
+        path: Path of the file, ending in `.tflite`.
+        representative: Calibration examples as model inputs (n, ...), one array per input.
 
     Returns:
-        Notes on what stays in floats.
+        Notes on operations that stay in float.
 
     Raises:
-        InputError: Nothing of the model is computed in integers.
-        RunFailed: The converter does not take it.
+        InputError: No part of the model can be computed in integers.
+        RunFailed: The converter refused the model.
     """
-    given = [representative] if isinstance(representative, np.ndarray) else list(representative)
-    rounding, notes = CALIBRATORS["int8"](model, given)
-    with Traced(rounding) as traced:
+    inputs = [representative] if isinstance(representative, np.ndarray) else list(representative)
+    quantized, notes = CALIBRATORS["int8"](model, inputs)
+    with TracedModel(quantized) as traced:
         write_litert(traced, path, QAT)
     return tuple(notes)
 
 
-def file_for(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Path:
-    """Write the file for a runtime of `.tflite` files; see `Runtime.maker`."""
+def write_for_runtime(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Path:
+    """Write a model file for a runtime of `.tflite` files; see `Runtime.maker`.
+
+    Args:
+        traced: The model.
+        kind: See `export_litert`.
+        stem: Path of the file without its suffix.
+        inputs: Calibration examples (n, ...), one array per input.
+    """
     path = Path(f"{stem}.tflite")
     if kind == "int8":
         write_int8(traced, path, inputs)
@@ -155,9 +166,13 @@ def file_for(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Pa
     return path
 
 
-def plain_file(traced: Convertible) -> Path:
-    """Return the float32 file of a traced model, written once; other formats start from it."""
-    path = traced.place / "float32.tflite"
+def ensure_float32_file(traced: Convertible) -> Path:
+    """Return the float32 file of a traced model, written once; other formats are made from it.
+
+    Args:
+        traced: The model.
+    """
+    path = traced.directory / "float32.tflite"
     if not path.exists():
         write_litert(traced, path, plain=True)
     return path
@@ -167,32 +182,33 @@ def convert_litert(saved: str, path: str, kind: str, calibration: str | None) ->
     """Convert a SavedModel, in the converter's process.
 
     Args:
-        saved: Its folder.
+        saved: Folder of the SavedModel.
         path: The file to write.
         kind: See `export_litert`.
-        calibration: A file of model inputs, see `compress.exporting.traced`, for int8.
+        calibration: File of calibration examples, see `compress.exporting.tracing.write_examples`;
+            None: no calibration.
     """
     import tensorflow as tf
 
-    from compress.exporting.tflite_editing import with_byte_inputs, with_whole_lstms
+    from compress.exporting.tflite_editing import quantize_byte_inputs, quantize_lstms
 
     converter: Any = tf.lite.TFLiteConverter.from_saved_model(saved)
     examples: list[Any] = [] if calibration is None else read_examples(calibration)
     if examples and len(examples[0]) == 1:
-        # by name TensorFlow goes another way, and warns of it
-        examples = [list(one.values()) for one in examples]
-    content = with_byte_inputs(configured(converter, kind, examples).convert())
-    Path(path).write_bytes(with_whole_lstms(content) if kind == QAT else content)
+        # examples by name take another code path in TensorFlow, which logs a warning
+        examples = [list(example.values()) for example in examples]
+    content = quantize_byte_inputs(configure_converter(converter, kind, examples).convert())
+    Path(path).write_bytes(quantize_lstms(content) if kind == QAT else content)
 
 
-def configured(converter: Any, kind: str, examples: Sequence[Any]) -> Any:
-    """Return a converter of TensorFlow's with the settings of a format.
+def configure_converter(converter: Any, kind: str, examples: Sequence[Any]) -> Any:
+    """Return a TensorFlow converter with the settings of a format.
 
     Args:
-        converter: Of any source.
+        converter: A converter of any source.
         kind: See `export_litert`.
-        examples: Inputs that calibrate int8, each a list of arrays, or arrays by name where a
-            signature names them.
+        examples: Calibration examples for int8, each a list of arrays, or arrays by input name if
+            the model has a signature.
     """
     import tensorflow as tf
 
@@ -208,10 +224,10 @@ def configured(converter: Any, kind: str, examples: Sequence[Any]) -> Any:
     if kind == "int8":
         converter.target_spec.supported_ops = [sets.TFLITE_BUILTINS_INT8]
     if kind == INT16:
-        # what has no kernel of these types stays in floats
+        # operations without a kernel of these types stay in float
         converter.target_spec.supported_ops = [
             sets.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8, sets.TFLITE_BUILTINS,
         ]  # fmt: skip
-    if kind in ("int8", QAT):  # of QAT the ranges stand in the graph: nothing is calibrated
+    if kind in ("int8", QAT):  # QAT needs no calibration: its ranges are in the graph
         converter.inference_input_type = converter.inference_output_type = tf.int8
     return converter

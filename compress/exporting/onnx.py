@@ -1,15 +1,15 @@
-"""Keras to ONNX: float32, and int8 with quantization nodes.
+"""Keras to ONNX: float32, and int8 with quantize/dequantize nodes.
 
-Ranges are calibrated on representative data, or are those of a model that rounds its values itself.
-tf2onnx turns these into quantize/dequantize nodes; kernels come as floats that lie on their grids:
-here they become int8 with a scale a channel, and biases int32 in steps of both scales, as ONNX
-Runtime and OpenVINO want them for integer arithmetic.
+Ranges are calibrated on representative data or taken from a fake-quantized model. For the latter,
+tf2onnx converts fake quantization to quantize/dequantize nodes but leaves kernels as floats that
+lie on their grids. This module stores them as int8 with one scale per channel, and biases as int32
+with the product of input and kernel scale: ONNX Runtime and OpenVINO need this for integer
+arithmetic.
 
-Kernels have 64 steps on either side of 0, 7 bits, those of depthwise convolutions 127. Without VNNI
-both runtimes add two products of uint8 and int8 in 16 bits that saturate: 2 x 255 x 64 fits, and a
-depthwise convolution has no two products to add there (MLAS computes them in 32 bits). uint8
-kernels would be exact with 8 bits too, but have no VNNI instruction in MLAS: ResNet-20 takes
-twice as long.
+Kernels use 64 levels on either side of 0 (7 bits), depthwise kernels 127. Without VNNI both
+runtimes add two products of uint8 and int8 in saturating 16-bit arithmetic: 2 x 255 x 64 fits. A
+depthwise convolution adds no two products there (MLAS computes it in 32 bits). uint8 kernels would
+be exact with 8 bits too, but MLAS has no VNNI kernel for them: ResNet-20 takes twice as long.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.atomic_files import replacing, write_bytes
+from compress.core.atomic_files import replace_file, write_bytes
 from compress.core.errors import InputError
-from compress.core.interpreter import FORMATS, MAKING_ONNX, require_packages
-from compress.exporting.conversions import convert, explained
-from compress.exporting.traced import (
+from compress.core.module_loading import FORMAT_PACKAGES, ONNX_PACKAGES, require_packages
+from compress.exporting.conversions import convert, explain_failures
+from compress.exporting.tracing import (
     PLAIN,
     REDUCED,
     Convertible,
     Examples,
     Port,
-    Traced,
-    numbered,
+    TracedModel,
+    number_names,
     read_examples,
-    without_calls,
+    strip_calls,
 )
-from compress.model.internals import prepare_tf2onnx
+from compress.model.keras_internals import prepare_tf2onnx
 from compress.plan.output import ONNX_QAT
 
 if TYPE_CHECKING:
@@ -51,29 +51,29 @@ CONVERTER = "the ONNX converter"
 QUANTIZER = "ONNX Runtime's quantizer"
 LEVELS, DEPTHWISE_LEVELS = 64, 127
 OFF_GRID = 0.02
-"""Steps by which a weight may lie beside its grid: they were computed in float32."""
+"""Tolerated distance of a weight from its grid, in steps: weights are computed in float32."""
 MOVED = ("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-"""Operators that leave values as they are."""
+"""Operators that do not change values."""
 KERNELS = {"Conv": 0, "ConvTranspose": None, "MatMul": -1, "Gemm": -1}
-"""Operators with kernels, and the axis of these that has a scale each; None: one for all."""
+"""Operators with kernels, and the kernel axis with one scale per entry; None: a single scale."""
 
 
 def export_onnx(model: keras.Model, path: Path, *, opset: int | None = None) -> None:
-    """Write an `.onnx` file for batch size 1 in float32, in one atomic step.
+    """Write a float32 `.onnx` file for batch size 1, in one atomic step.
 
-    The file is checked by `onnx`; what it computes is the caller's to compare.
+    The file is validated by `onnx`. The caller compares its outputs with the model's.
 
     Args:
         model: A functional model or a built Sequential.
-        path: Ends in `.onnx`.
-        opset: Version of ONNX's operators; default: tf2onnx's.
+        path: Path of the file, ending in `.onnx`.
+        opset: Version of the ONNX operator set; default: tf2onnx's.
 
     Raises:
         InputError: An input size is unknown, or tf2onnx does not know the opset.
         MissingDependency: onnx or tf2onnx is not installed.
         RunFailed: The converter refused the model, crashed or hung; the message says which.
     """
-    with Traced(model) as traced:
+    with TracedModel(model) as traced:
         write_onnx(traced, path, opset=opset)
 
 
@@ -84,15 +84,15 @@ def write_onnx(
 
     Args:
         traced: The model.
-        path: Ends in `.onnx`.
+        path: Path of the file, ending in `.onnx`.
         opset: See `export_onnx`.
-        whole_numbers: The model rounds its values itself: kernels and biases become integers.
+        whole_numbers: Whether the model is fake-quantized: kernels and biases become integers.
     """
     kind = ONNX_QAT if whole_numbers else "onnx"
-    require_packages(MAKING_ONNX, f"format {kind}")
+    require_packages(ONNX_PACKAGES, f"format {kind}")
     _check_opset(opset)
-    saved = traced.saved(REDUCED if whole_numbers else PLAIN)
-    with replacing(path) as temporary, explained(CONVERTER, kind, traced.model):
+    saved = traced.ensure_saved(REDUCED if whole_numbers else PLAIN)
+    with replace_file(path) as temporary, explain_failures(CONVERTER, kind, traced.model):
         convert(
             "onnx", saved=str(saved), path=str(temporary), ports=traced.ports, opset=opset,
             whole_numbers=whole_numbers,
@@ -100,43 +100,54 @@ def write_onnx(
 
 
 def quantize_onnx(source: Path, path: Path, representative: Examples) -> None:
-    """Make an int8 `.onnx` file of a float32 one, in one atomic step.
+    """Quantize a float32 `.onnx` file to int8, in one atomic step.
 
-    Weights are quantized per channel and symmetric, activations per tensor to uint8, with
+    Weights are quantized per channel and symmetrically, activations per tensor to uint8, with
     quantize/dequantize nodes (QDQ) that ONNX Runtime and OpenVINO both understand.
 
     Args:
-        source: From `export_onnx`.
-        path: Ends in `.onnx`.
-        representative: Model inputs (n, ...), one array an input, that calibrate the
-            activations' ranges.
+        source: A file written by `export_onnx`.
+        path: Path of the int8 file, ending in `.onnx`.
+        representative: Calibration examples as model inputs (n, ...), one array per input.
 
     Raises:
         MissingDependency: onnxruntime is not installed.
         RunFailed: The quantizer refused the file, crashed or hung; the message says which.
     """
-    require_packages(FORMATS["onnx_int8"], "format onnx_int8")
-    given = [representative] if isinstance(representative, np.ndarray) else representative
-    names = numbered("input", len(given))
-    with tempfile.TemporaryDirectory() as folder, replacing(path) as temporary:
+    require_packages(FORMAT_PACKAGES["onnx_int8"], "format onnx_int8")
+    inputs = [representative] if isinstance(representative, np.ndarray) else representative
+    names = number_names("input", len(inputs))
+    with tempfile.TemporaryDirectory() as folder, replace_file(path) as temporary:
         examples = Path(folder) / "examples.npz"
-        arrays: dict[str, Any] = dict(zip(names, given, strict=True))
+        arrays: dict[str, Any] = dict(zip(names, inputs, strict=True))
         np.savez(examples, **arrays)
-        with explained(QUANTIZER, "onnx_int8", source.name):
+        with explain_failures(QUANTIZER, "onnx_int8", source.name):
             convert("onnx_int8", source=str(source), path=str(temporary), examples=str(examples))
 
 
-def plain_file(traced: Convertible, *, opset: int | None = None) -> Path:
-    """Return the float32 file of a traced model, written once beside it."""
-    path = traced.place / "float32.onnx"
+def ensure_float32_file(traced: Convertible, *, opset: int | None = None) -> Path:
+    """Return the float32 file of a traced model, written once into its folder.
+
+    Args:
+        traced: The model.
+        opset: See `export_onnx`.
+    """
+    path = traced.directory / "float32.onnx"
     if not path.exists():
         write_onnx(traced, path, opset=opset)
     return path
 
 
-def file_for(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Path:
-    """Write the file for a runtime of `.onnx` files; see `Runtime.maker`."""
-    path, plain = Path(f"{stem}.onnx"), plain_file(traced)
+def write_for_runtime(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Path:
+    """Write a model file for a runtime of `.onnx` files; see `Runtime.maker`.
+
+    Args:
+        traced: The model.
+        kind: "int8", or any other kind for float32.
+        stem: Path of the file without its suffix.
+        inputs: Calibration examples (n, ...), one array per input.
+    """
+    path, plain = Path(f"{stem}.onnx"), ensure_float32_file(traced)
     if kind == "int8":
         quantize_onnx(plain, path, inputs)
     else:
@@ -150,7 +161,7 @@ def convert_onnx(
     """Convert a SavedModel, in the converter's process.
 
     Args:
-        saved: Its folder.
+        saved: Folder of the SavedModel.
         path: The file to write.
         ports: Name, shape (batch axis included) and type of each input.
         opset: See `export_onnx`.
@@ -161,17 +172,17 @@ def convert_onnx(
 
     prepare_tf2onnx()
     signature = [tf.TensorSpec(shape, kind, name=name) for name, shape, kind in ports]
-    with _problems() as problems:
+    with _collect_errors() as problems:
         try:
-            loaded = tf.saved_model.load(saved)  # held: its functions do not hold its variables
+            loaded = tf.saved_model.load(saved)  # a reference: its functions do not hold variables
             tf2onnx.convert.from_function(loaded.serve, signature, opset=opset, output_path=path)
-            _check(Path(path), [name for name, *_ in ports])
-        except Exception as error:  # tf2onnx and onnx raise many kinds
+            _check_and_normalize(Path(path), [name for name, *_ in ports])
+        except Exception as error:  # tf2onnx and onnx raise many types
             if problems:
                 raise RuntimeError(problems[0]) from error
             raise
     if whole_numbers:
-        whole_number_kernels(path)
+        quantize_kernels(path)
 
 
 def convert_onnx_int8(source: str, path: str, examples: str) -> None:
@@ -180,7 +191,7 @@ def convert_onnx_int8(source: str, path: str, examples: str) -> None:
     Args:
         source: The float32 file.
         path: The file to write.
-        examples: A file of model inputs; see `compress.exporting.traced`.
+        examples: File of calibration examples; see `compress.exporting.tracing.write_examples`.
     """
     import onnx
     from onnxruntime import quantization
@@ -206,19 +217,19 @@ def convert_onnx_int8(source: str, path: str, examples: str) -> None:
         quant_format=quantization.QuantFormat.QDQ,
         per_channel=True,
         weight_type=quantization.QuantType.QInt8,
-        # unsigned: what x86 multiplies with signed weights in one instruction
+        # x86 multiplies unsigned activations with signed weights in one instruction
         activation_type=quantization.QuantType.QUInt8,
-        # weights of 7 bits: without VNNI that instruction adds two products in 16 bits, and 8 bits
-        # overflow there; a file is for all machines
+        # 7-bit weights: without VNNI this instruction adds two products in 16 bits, which overflow
+        # with 8-bit weights. The file must work on all machines.
         reduce_range=True,
     )
 
 
-def whole_number_kernels(path: str) -> None:
-    """Rewrite an `.onnx` file of rounded values: kernels and biases become integers.
+def quantize_kernels(path: str) -> None:
+    """Store kernels and biases of a fake-quantized `.onnx` file as integers.
 
     Args:
-        path: The file; it is changed in place.
+        path: The file, changed in place.
 
     Raises:
         ValueError: A kernel does not lie on a grid.
@@ -229,13 +240,13 @@ def whole_number_kernels(path: str) -> None:
     graph = model.graph
     constants = {item.name: item for item in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
-    made: dict[str, str] = {}
+    dequantized_names: dict[str, str] = {}
     nodes: list[Any] = []
     for node in graph.node:
         if node.op_type in KERNELS and node.input[1] in constants:
-            scale = _input_scale(makers.get(node.input[0]), makers, constants)
+            scale = _find_input_scale(makers.get(node.input[0]), makers, constants)
             if scale is not None:
-                nodes += _rewritten(node, scale, graph, constants, made)
+                nodes += _rewrite_kernel(node, scale, graph, constants, dequantized_names)
         nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
@@ -247,33 +258,33 @@ def whole_number_kernels(path: str) -> None:
     Path(path).write_bytes(model.SerializeToString(deterministic=True))
 
 
-def on_grid(
+def round_to_grid(
     kernel: npt.NDArray[Any], axis: int | None, name: str, levels: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int8]]:
-    """Return the steps of a kernel and its integers.
+    """Return the step sizes of a kernel and its integer values.
 
     Args:
-        kernel: Floats that were rounded to steps.
-        axis: That has a step each; None: one for all.
-        name: Of the kernel, for the error.
-        levels: How many steps its largest value is.
+        kernel: Floats that are multiples of a step.
+        axis: Axis with one step per entry; None: one step for the whole kernel.
+        name: Name of the kernel, for the error.
+        levels: Largest integer of the grid: the largest weight divided by the step.
 
     Returns:
-        (channels,) or (), and the kernel's shape.
+        Steps, (channels,) or (), and integers of the kernel's shape.
 
     Raises:
-        ValueError: It does not lie on such a grid.
+        ValueError: The kernel does not lie on such a grid.
     """
-    others = tuple(at for at in range(kernel.ndim) if at != axis)
-    largest = np.abs(kernel).max(axis=others if axis is not None else None)
+    other_axes = tuple(at for at in range(kernel.ndim) if at != axis)
+    largest = np.abs(kernel).max(axis=other_axes if axis is not None else None)
     steps = np.maximum(np.asarray(largest, np.float64) / levels, np.finfo(np.float32).tiny)
     shape = [-1 if at == axis else 1 for at in range(kernel.ndim)]
-    parts = kernel / (steps.reshape(shape) if axis is not None else steps)
-    whole = np.round(parts)
-    beside = float(np.abs(parts - whole).max())
-    if beside > OFF_GRID:
-        raise ValueError(f"the kernel '{name}' lies {beside:.2g} steps beside its grid")
-    return steps.astype(np.float32), whole.astype(np.int8)
+    multiples = kernel / (steps.reshape(shape) if axis is not None else steps)
+    integers = np.round(multiples)
+    deviation = float(np.abs(multiples - integers).max())
+    if deviation > OFF_GRID:
+        raise ValueError(f"the kernel '{name}' lies {deviation:.2g} steps beside its grid")
+    return steps.astype(np.float32), integers.astype(np.int8)
 
 
 def _check_opset(opset: int | None) -> None:
@@ -286,56 +297,56 @@ def _check_opset(opset: int | None) -> None:
         raise InputError(f"opset must be in [{low}, {high}]. Received: {opset}.")
 
 
-def _check(path: Path, inputs: Sequence[str]) -> None:
-    """Check a file and remove differences between two exports of one model.
+def _check_and_normalize(path: Path, inputs: Sequence[str]) -> None:
+    """Validate a file and remove differences between two exports of the same model.
 
     Args:
-        path: Of the file.
-        inputs: The names of the model's inputs.
+        path: The file.
+        inputs: Names of the model's inputs.
     """
     import onnx
 
     model = onnx.load(path)
     _drop_unread_inputs(model.graph, inputs)
-    # tf2onnx numbers names by a counter of the process, and notes TensorFlow's own counter
+    # tf2onnx numbers names by a counter of the process and keeps TensorFlow's own counter
     numbers: dict[str, str] = {}
 
-    def renamed(name: str) -> str:
-        plain = without_calls(name)
+    def normalize_name(name: str) -> str:
+        plain = strip_calls(name)
         return _NUMBER.sub(lambda m: numbers.setdefault(m.group(), f"__{len(numbers) + 1}"), plain)
 
-    def rename(graph: Any) -> None:
+    def normalize_graph(graph: Any) -> None:
         for node in graph.node:
-            node.name = renamed(node.name)
-            node.input[:] = [renamed(name) for name in node.input]
-            node.output[:] = [renamed(name) for name in node.output]
+            node.name = normalize_name(node.name)
+            node.input[:] = [normalize_name(name) for name in node.input]
+            node.output[:] = [normalize_name(name) for name in node.output]
             for inner in _list_inner_graphs(node):
-                rename(inner)
+                normalize_graph(inner)
         for item in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
-            item.name = renamed(item.name)
+            item.name = normalize_name(item.name)
         graph.doc_string = ""
 
-    rename(model.graph)
+    normalize_graph(model.graph)
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def _drop_unread_inputs(graph: Any, inputs: Sequence[str]) -> None:
-    """Remove inputs that are not the model's: constants that were folded into what read them."""
-    read = _names_read(graph)
+    """Remove graph inputs that are not model inputs: they are constants that tf2onnx folded."""
+    read = _collect_read_names(graph)
     for item in [item for item in graph.input if item.name.partition(":")[0] not in inputs]:
         if item.name in read:
             raise RuntimeError(f"the graph reads a tensor that no input gives: {item.name}")
         graph.input.remove(item)
 
 
-def _names_read(graph: Any) -> set[str]:
-    """Return the names of all tensors that nodes read, in loops and branches too."""
-    found = {item.name for item in graph.output}
+def _collect_read_names(graph: Any) -> set[str]:
+    """Return the names of all tensors that nodes read, including nodes in loops and branches."""
+    names = {item.name for item in graph.output}
     for node in graph.node:
-        found.update(node.input)
-        found.update(*map(_names_read, _list_inner_graphs(node)))
-    return found
+        names.update(node.input)
+        names.update(*map(_collect_read_names, _list_inner_graphs(node)))
+    return names
 
 
 def _list_inner_graphs(node: Any) -> list[Any]:
@@ -348,15 +359,15 @@ def _list_inner_graphs(node: Any) -> list[Any]:
 
 
 @contextmanager
-def _problems() -> Iterator[list[str]]:
-    """Collect the errors that tf2onnx logs, which say more than its exceptions."""
+def _collect_errors() -> Iterator[list[str]]:
+    """Collect the errors that tf2onnx logs, which are more precise than its exceptions."""
     problems: list[str] = []
 
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             problems.append(record.getMessage())
 
-    # tf2onnx makes a logger a module; all hang on this one
+    # tf2onnx has one logger per module; this is their parent
     logger, keep = logging.getLogger("tf2onnx"), Keep(logging.ERROR)
     logger.addHandler(keep)
     try:
@@ -365,8 +376,10 @@ def _problems() -> Iterator[list[str]]:
         logger.removeHandler(keep)
 
 
-def _input_scale(maker: Any, makers: dict[str, Any], constants: dict[str, Any]) -> float | None:
-    """Return the step of an operator's input, or None if that is a float."""
+def _find_input_scale(
+    maker: Any, makers: dict[str, Any], constants: dict[str, Any]
+) -> float | None:
+    """Return the scale of an operator's quantized input, or None for a float input."""
     from onnx import numpy_helper
 
     while maker is not None and maker.op_type in MOVED:
@@ -376,43 +389,49 @@ def _input_scale(maker: Any, makers: dict[str, Any], constants: dict[str, Any]) 
     return float(numpy_helper.to_array(constants[maker.input[1]]))
 
 
-def _rewritten(
-    node: Any, scale: float, graph: Any, constants: dict[str, Any], made: dict[str, str]
+def _rewrite_kernel(
+    node: Any,
+    scale: float,
+    graph: Any,
+    constants: dict[str, Any],
+    dequantized_names: dict[str, str],
 ) -> list[Any]:
-    """Give an operator integers for its kernel and bias; return the nodes that dequantize them."""
+    """Make an operator's kernel and bias integers and return the nodes that dequantize them."""
     from onnx import numpy_helper
 
     name, axis = node.input[1], KERNELS[node.op_type]
     kernel = numpy_helper.to_array(constants[name])
     attributes = {item.name: item.i for item in node.attribute}
-    if axis == -1:  # the axis of a matrix that has the outputs
+    if axis == -1:  # the output axis of a matrix
         axis = 0 if attributes.get("transB") else kernel.ndim - 1
     groups = attributes.get("group", 1)
     depthwise = node.op_type == "Conv" and kernel.shape[1] == 1 and kernel.shape[0] == groups
-    steps, whole = on_grid(kernel, axis, name, DEPTHWISE_LEVELS if depthwise else LEVELS)
+    steps, integers = round_to_grid(kernel, axis, name, DEPTHWISE_LEVELS if depthwise else LEVELS)
     nodes = []
     key = f"{name}:{axis}"
-    if key not in made:
-        made[key] = f"{name}_dequantized"
-        nodes.append(_dequantized(graph, made[key], whole, steps, axis))
-    node.input[1] = made[key]
+    if key not in dequantized_names:
+        dequantized_names[key] = f"{name}_dequantized"
+        nodes.append(_add_dequantize_node(graph, dequantized_names[key], integers, steps, axis))
+    node.input[1] = dequantized_names[key]
     if len(node.input) > 2 and node.input[2] in constants:
         bias = numpy_helper.to_array(constants[node.input[2]])
         step = (scale * steps).astype(np.float32)
         rounded = np.round(bias / step).astype(np.int32)
         label = f"{node.name or node.output[0]}_bias"
-        nodes.append(_dequantized(graph, label, rounded, np.broadcast_to(step, bias.shape), 0))
+        nodes.append(
+            _add_dequantize_node(graph, label, rounded, np.broadcast_to(step, bias.shape), 0)
+        )
         node.input[2] = label
     return nodes
 
 
-def _dequantized(
-    graph: Any, name: str, whole: npt.NDArray[Any], steps: npt.NDArray[Any], axis: int | None
+def _add_dequantize_node(
+    graph: Any, name: str, integers: npt.NDArray[Any], steps: npt.NDArray[Any], axis: int | None
 ) -> Any:
     from onnx import helper, numpy_helper
 
-    zeros = np.zeros(np.shape(steps), whole.dtype)
-    parts = {"whole": whole, "step": np.asarray(steps, np.float32), "zero": zeros}
+    zeros = np.zeros(np.shape(steps), integers.dtype)
+    parts = {"whole": integers, "step": np.asarray(steps, np.float32), "zero": zeros}
     for ending, values in parts.items():
         graph.initializer.append(numpy_helper.from_array(values, f"{name}_{ending}"))
     inputs = [f"{name}_{ending}" for ending in parts]

@@ -1,16 +1,15 @@
-"""LSTMs and GRUs as loops in a form that converters take for one operation.
+"""LSTMs and GRUs as loops that converters recognize and replace with one operation.
 
-Keras 3 writes a recurrent layer as a loop; each step then calls some ten operations, and the calls
-cost more than what is computed unless the layer is wide. LiteRT and ONNX have operations for whole
-sequences, and their converters put them in where they recognize a loop: tf2onnx by its operations
-one by one, so what stands here may be written in no other way.
+Keras 3 writes a recurrent layer as a loop of some ten operations per step. Calling these takes
+longer than computing them unless the layer is wide. LiteRT and ONNX have operations for whole
+sequences, and their converters use them where they recognize a loop. tf2onnx matches the operations
+of a loop one by one, so the loops below must be written exactly as they are.
 
-LiteRT's operation keeps its state from one run to the next: the second example would begin where
-the first one ended, unless whoever runs the file resets it, which nobody does. So the sequence gets
-one step more, before the first. In it all gates are shut: a feature that is set there, and 0 in
-all other steps, has weights that outweigh whatever the state and the bias can add. Behind it the
-state is zero, as Keras begins. Only a NaN outlasts it: whoever feeds one makes the interpreter
-anew.
+LiteRT's operation keeps its state between runs: unless the caller resets it, the second example
+would start from the final state of the first. So one step is added before the sequence, in which
+all gates are shut: an additional feature is set in this step and 0 in all others, and its weights
+outweigh any contribution of the state and the bias. After this step the state is zero, the initial
+state of Keras. Only a NaN in the state survives it: after feeding a NaN, create a new interpreter.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from compress.model.internals import layers_inside
+from compress.model.keras_internals import list_layers
 from compress.plan.output import QAT
 
 if TYPE_CHECKING:
@@ -32,21 +31,21 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float32]
 FUSED = ("float32", "float16", "dynamic", QAT)
-"""Formats that have it: in int8 what shuts the gates would widen the range of the input, and sparse
-weights are not stored as such in it."""
+"""Formats with the fused operation. Not int8, where the additional feature would widen the range
+of the input, nor sparse, which does not store the weights of this operation sparsely."""
 SHUT = 40.0
-"""A gate at minus this lets 4e-18 pass."""
+"""Negative gate input that shuts a gate: its sigmoid is 4e-18."""
 MOST = 1e4
-"""Of the feature that shuts the gates: half floats end at 65,504."""
+"""Largest value of the feature that shuts the gates: float16 ends at 65,504."""
 
 
 class Weights(NamedTuple):
-    """Weights of a recurrent layer: arrays, or tensors of a graph.
+    """Weights of a recurrent layer, as arrays or as graph tensors.
 
     Attributes:
         kernel: (features, gates * units).
         recurrent: (units, gates * units).
-        bias: (gates * units,), of a GRU (2, gates * units); zeros where the layer has none.
+        bias: (gates * units,), for a GRU (2, gates * units); zeros if the layer has none.
     """
 
     kernel: Any
@@ -55,11 +54,11 @@ class Weights(NamedTuple):
 
 
 class LayerWeights(NamedTuple):
-    """Weights of a layer, in both forms.
+    """Weights of a recurrent layer, in both forms.
 
     Attributes:
-        values: As arrays: while a model is traced its variables may stand for tensors.
-        traced: Returns them as tensors of the graph that is traced now.
+        values: The weights as arrays, which stay readable while a model is traced.
+        traced: Function that returns the weights as tensors of the graph being traced.
     """
 
     values: Weights
@@ -67,24 +66,26 @@ class LayerWeights(NamedTuple):
 
 
 @contextmanager
-def recurrent_as(model: keras.Model, made: Mapping[str, Computed]) -> Iterator[None]:
+def replace_recurrent(
+    model: keras.Model, functions: Mapping[str, RecurrentFunction]
+) -> Iterator[None]:
     """Replace the computation of recurrent layers while a model is traced.
 
-    Those that no converter's operation computes stay as they are: other activations, masks, states
-    that are handed over or kept, sequences of unknown length.
+    Layers that no converter operation supports are unchanged: those with other activations, masks,
+    initial or returned states, or sequences of unknown length.
 
     Args:
-        model: Any model; layers inside others (Bidirectional) are looked into.
-        made: How, by the name of Keras's class: "LSTM", "GRU".
+        model: Any model; nested layers (Bidirectional) are included.
+        functions: Replacement by the name of the Keras class: "LSTM" or "GRU".
     """
     layers = [
-        (layer, made[kind])
-        for layer, kind in _plain(model)
-        # one that several models share is changed once
-        if kind in made and "call" not in vars(layer)
+        (layer, functions[kind])
+        for layer, kind in _find_plain_layers(model)
+        # a layer that several models share is patched once
+        if kind in functions and "call" not in vars(layer)
     ]
-    for layer, computed in layers:
-        layer.call = _call(layer, layer.call, computed)
+    for layer, function in layers:
+        layer.call = _build_call(layer, layer.call, function)
     try:
         yield
     finally:
@@ -93,12 +94,20 @@ def recurrent_as(model: keras.Model, made: Mapping[str, Computed]) -> Iterator[N
 
 
 def has_lstms(model: keras.Model) -> bool:
-    """Tell whether `FUSED_LSTMS` would change anything of a model."""
-    return any(kind == "LSTM" for _, kind in _plain(model))
+    """Return whether `FUSED_LSTMS` applies to any layer of a model.
+
+    Args:
+        model: Any model; nested layers are included.
+    """
+    return any(kind == "LSTM" for _, kind in _find_plain_layers(model))
 
 
-def lstm_of(sequences: Any, weights: Weights) -> tuple[Any, Any]:
-    """Compute an LSTM of tensors, gates in the order of Keras: input, forget, cell, output.
+def compute_lstm(sequences: Any, weights: Weights) -> tuple[Any, Any]:
+    """Compute an LSTM on tensors, with the gate order of Keras: input, forget, cell, output.
+
+    Args:
+        sequences: Inputs of the layer.
+        weights: Weights of the layer.
 
     Shapes:
         sequences: (n, steps, features), all known. Returns (n, units) and (n, steps, units).
@@ -111,55 +120,59 @@ def lstm_of(sequences: Any, weights: Weights) -> tuple[Any, Any]:
 
     kernel, recurrent, bias = weights
 
-    def step(given: Any, hidden: Any, state: Any) -> tuple[Any, Any]:
-        gates = tf.matmul(given, kernel) + tf.matmul(hidden, recurrent)
+    def step(features: Any, hidden: Any, state: Any) -> tuple[Any, Any]:
+        gates = tf.matmul(features, kernel) + tf.matmul(hidden, recurrent)
         gates = tf.nn.bias_add(gates, bias)
-        taken, kept, new, shown = tf.split(gates, 4, axis=1)
-        state = tf.sigmoid(kept) * state + tf.sigmoid(taken) * tf.tanh(new)
-        return tf.sigmoid(shown) * tf.tanh(state), state
+        input_gate, forget_gate, cell_input, output_gate = tf.split(gates, 4, axis=1)
+        state = tf.sigmoid(forget_gate) * state + tf.sigmoid(input_gate) * tf.tanh(cell_input)
+        return tf.sigmoid(output_gate) * tf.tanh(state), state
 
-    return _loop(sequences, step, recurrent.shape[0], states=2)
+    return _run_loop(sequences, step, recurrent.shape[0], states=2)
 
 
-def gru_loop(sequences: Any, weights: LayerWeights) -> tuple[Any, Any]:
-    """Compute a GRU with the reset gate behind the matrix, as Keras's default has it.
+def compute_gru(sequences: Any, weights: LayerWeights) -> tuple[Any, Any]:
+    """Compute a GRU with the reset gate applied after the matrix product, the default of Keras.
 
-    See `Computed`. Gates in the order of Keras: update, reset, new.
+    See `RecurrentFunction`. Gate order of Keras: update, reset, new.
+
+    Args:
+        sequences: Inputs of the layer, (n, steps, features), all known.
+        weights: Weights of the layer.
 
     Reference:
-        Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder", in the form of
-        cuDNN.
+        Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder", in the cuDNN
+        variant.
     """
     import tensorflow as tf
 
     kernel, recurrent, biases = weights.traced()
-    of_inputs, of_state = tf.unstack(biases)
+    input_bias, state_bias = tf.unstack(biases)
 
-    def step(given: Any, hidden: Any) -> tuple[Any]:
-        left = tf.split(tf.nn.bias_add(tf.matmul(given, kernel), of_inputs), 3, axis=1)
-        right = tf.split(tf.nn.bias_add(tf.matmul(hidden, recurrent), of_state), 3, axis=1)
-        kept = tf.sigmoid(left[0] + right[0])
-        reset = tf.sigmoid(left[1] + right[1])
-        new = tf.tanh(left[2] + reset * right[2])
-        return (kept * hidden + (1 - kept) * new,)
+    def step(features: Any, hidden: Any) -> tuple[Any]:
+        from_input = tf.split(tf.nn.bias_add(tf.matmul(features, kernel), input_bias), 3, axis=1)
+        from_state = tf.split(tf.nn.bias_add(tf.matmul(hidden, recurrent), state_bias), 3, axis=1)
+        update_gate = tf.sigmoid(from_input[0] + from_state[0])
+        reset_gate = tf.sigmoid(from_input[1] + from_state[1])
+        new = tf.tanh(from_input[2] + reset_gate * from_state[2])
+        return (update_gate * hidden + (1 - update_gate) * new,)
 
-    return _loop(sequences, step, recurrent.shape[0], states=1)
+    return _run_loop(sequences, step, recurrent.shape[0], states=1)
 
 
-LOOPS: Mapping[str, Computed] = {
-    # weights from outside the loop: constants in it would not be found
-    "LSTM": lambda sequences, weights: lstm_of(sequences, weights.traced()),
-    "GRU": gru_loop,
+LOOPS: Mapping[str, RecurrentFunction] = {
+    # tf2onnx does not find weights that are constants inside the loop
+    "LSTM": lambda sequences, weights: compute_lstm(sequences, weights.traced()),
+    "GRU": compute_gru,
 }
-"""What tf2onnx takes for one operation each."""
+"""Loops that tf2onnx converts to one operation each."""
 
 
-def shutting(kernel: Array, recurrent: Array, bias: Array) -> tuple[float, Array]:
-    """Return a feature that shuts the gates before the first step, for any state.
+def compute_shut_feature(kernel: Array, recurrent: Array, bias: Array) -> tuple[float, Array]:
+    """Return a feature that shuts all gates before the first step, for any state.
 
-    The state is within [-1, 1], so that it adds at most the sum of its weights. Weights are no
-    larger than those of the gate beside them, so that int8 weights lose nothing by them: the
-    feature is large instead, as far as half floats go.
+    The state is within [-1, 1], so its contribution is at most the sum of its absolute weights. The
+    weights of the feature are no larger than those of the same gate, so that int8 weights lose no
+    precision. Its value is large instead, up to a limit that float16 can hold.
 
     Args:
         kernel: (features, 4 * units), gates in Keras's order: input, forget, cell, output.
@@ -167,18 +180,19 @@ def shutting(kernel: Array, recurrent: Array, bias: Array) -> tuple[float, Array
         bias: (4 * units,).
 
     Returns:
-        The feature's value in that step, and its weights, (1, 4 * units): none is larger than what
-        the gate has.
+        Value of the feature in the added step, and its weights, (1, 4 * units), none larger than
+        the largest weight of its gate.
 
     Example:
         >>> import numpy as np
-        >>> value, weights = shutting(np.full((3, 8), 0.5), np.zeros((2, 8)), np.zeros(8))
+        >>> kernel, recurrent = np.full((3, 8), 0.5), np.zeros((2, 8))
+        >>> value, weights = compute_shut_feature(kernel, recurrent, np.zeros(8))
         >>> value, weights.tolist()
         (80.0, [[-0.5, -0.5, -0.5, -0.5, 0.0, 0.0, -0.5, -0.5]])
     """
     units = len(recurrent)
-    against = (np.abs(recurrent).sum(axis=0) + np.abs(bias)).reshape(4, units).max(axis=1)
-    needed = SHUT + against
+    largest_sums = (np.abs(recurrent).sum(axis=0) + np.abs(bias)).reshape(4, units).max(axis=1)
+    needed = SHUT + largest_sums
     largest = np.abs(kernel).reshape(len(kernel), 4, units).max(axis=(0, 2))
     largest = np.maximum(largest, needed / MOST)
     gates = np.array([0, 1, 3])
@@ -188,36 +202,37 @@ def shutting(kernel: Array, recurrent: Array, bias: Array) -> tuple[float, Array
     return value, weights.reshape(1, -1)
 
 
-Computed = Callable[[Any, LayerWeights], tuple[Any, Any]]
-"""(sequences (n, steps, features), weights) -> last output (n, units), all (n, steps, units)."""
+RecurrentFunction = Callable[[Any, LayerWeights], tuple[Any, Any]]
+"""Function (sequences (n, steps, features), weights) -> last output (n, units), all outputs
+(n, steps, units)."""
 
 
-def _loop(sequences: Any, step: Callable[..., Any], units: int, states: int) -> tuple[Any, Any]:
-    """Run a step over sequences, from states of zero."""
+def _run_loop(sequences: Any, step: Callable[..., Any], units: int, states: int) -> tuple[Any, Any]:
+    """Run a step function over sequences, with zero initial states."""
     import tensorflow as tf
 
     count, length, features = sequences.shape
-    given = tf.TensorArray(tf.float32, length, element_shape=(count, features))
-    given = given.unstack(tf.transpose(sequences, [1, 0, 2]))
-    made = tf.TensorArray(tf.float32, length, element_shape=(count, units))
+    inputs = tf.TensorArray(tf.float32, length, element_shape=(count, features))
+    inputs = inputs.unstack(tf.transpose(sequences, [1, 0, 2]))
+    outputs = tf.TensorArray(tf.float32, length, element_shape=(count, units))
 
-    def body(place: Any, made: Any, *before: Any) -> tuple[Any, ...]:
-        after = step(given.read(place), *before)
-        return (place + 1, made.write(place, after[0]), *after)
+    def run_step(index: Any, outputs: Any, *previous: Any) -> tuple[Any, ...]:
+        updated = step(inputs.read(index), *previous)
+        return (index + 1, outputs.write(index, updated[0]), *updated)
 
     zeros = [tf.zeros([count, units]) for _ in range(states)]
-    _, made, last, *_ = tf.while_loop(
-        lambda place, *_: place < length, body, (tf.constant(0), made, *zeros)
+    _, outputs, last, *_ = tf.while_loop(
+        lambda index, *_: index < length, run_step, (tf.constant(0), outputs, *zeros)
     )
-    return last, tf.transpose(made.stack(), [1, 0, 2])
+    return last, tf.transpose(outputs.stack(), [1, 0, 2])
 
 
-def _plain(model: keras.Model) -> Iterator[tuple[Any, str]]:
-    """Yield the layers that converters have an operation for, with their kinds."""
+def _find_plain_layers(model: keras.Model) -> Iterator[tuple[Any, str]]:
+    """Yield the recurrent layers that converters have an operation for, with their class names."""
     import keras
 
     kinds = {keras.layers.LSTM: "LSTM", keras.layers.GRU: "GRU"}
-    for layer in layers_inside(model):
+    for layer in list_layers(model):
         kind = kinds.get(type(layer))
         if (
             kind is not None
@@ -231,7 +246,7 @@ def _plain(model: keras.Model) -> Iterator[tuple[Any, str]]:
             yield layer, kind
 
 
-def _call(layer: Any, own: Any, computed: Computed) -> Any:
+def _build_call(layer: Any, keras_call: Any, function: RecurrentFunction) -> Any:
     import keras
 
     traced = partial(_read_weights, layer, keras.ops.convert_to_tensor)
@@ -242,12 +257,12 @@ def _call(layer: Any, own: Any, computed: Computed) -> Any:
     ) -> Any:
         import tensorflow as tf
 
-        known = None not in tuple(sequences.shape)
-        if initial_state is not None or mask is not None or training or not known:
-            return own(sequences, initial_state=initial_state, mask=mask, training=training)
+        has_known_shape = None not in tuple(sequences.shape)
+        if initial_state is not None or mask is not None or training or not has_known_shape:
+            return keras_call(sequences, initial_state=initial_state, mask=mask, training=training)
         if layer.go_backwards:
             sequences = tf.reverse(sequences, [1])
-        last, outputs = computed(sequences, weights)
+        last, outputs = function(sequences, weights)
         return outputs if layer.return_sequences else last
 
     return call
@@ -259,22 +274,22 @@ def _read_weights(layer: Any, read: Callable[[Any], Any]) -> Weights:
     if layer.use_bias:
         return Weights(kernel, recurrent, read(layer.cell.bias))
     size = int(kernel.shape[1])
-    # a GRU of this kind has one for the inputs and one for the state
+    # such a GRU has one bias for the inputs and one for the state
     gru = type(layer).__name__ == "GRU"
     return Weights(kernel, recurrent, read(np.zeros((2, size) if gru else size, np.float32)))
 
 
-def _fused(sequences: Any, weights: LayerWeights) -> tuple[Any, Any]:
-    """Compute an LSTM as one operation of LiteRT's; see `Computed`."""
+def _compute_fused_lstm(sequences: Any, weights: LayerWeights) -> tuple[Any, Any]:
+    """Compute an LSTM as one LiteRT operation; see `RecurrentFunction`."""
     import tensorflow as tf
 
     kernel, recurrent, bias = weights.values
-    shut, shut_weights = shutting(kernel, recurrent, bias)
+    shut, shut_weights = compute_shut_feature(kernel, recurrent, bias)
     count, _, features = sequences.shape
     first = np.zeros((count, 1, features + 1), np.float32)
     first[..., -1] = shut
     zeros = tf.zeros([count, len(recurrent)])
-    last, outputs, *_ = _taken_for_lstm()(
+    last, outputs, *_ = _build_fusable_lstm()(
         tf.concat([first, tf.pad(sequences, [[0, 0], [0, 0], [0, 1]])], axis=1),
         zeros,
         zeros,
@@ -285,26 +300,26 @@ def _fused(sequences: Any, weights: LayerWeights) -> tuple[Any, Any]:
     return last, outputs[:, 1:]
 
 
-def _taken_for_lstm() -> Any:
-    """Return a function that LiteRT's converter takes for the LSTM of Keras 2.
+def _build_fusable_lstm() -> Any:
+    """Return a function that LiteRT's converter recognizes as the LSTM of Keras 2.
 
-    It looks at the attributes and the arguments and puts its operation there, whatever the
-    function computes. What it does compute here is the same, but for the states that it is given
-    and returns, which are zeros and nobody's.
+    The converter checks the attributes and the arguments and inserts its operation without checking
+    the computation. The function computes the same outputs, except that it returns the given zero
+    states, which are not used.
     """
     import tensorflow as tf
 
     def lstm(
         sequences: Any, hidden: Any, state: Any, kernel: Any, recurrent: Any, bias: Any
     ) -> tuple[Any, ...]:
-        last, outputs = lstm_of(sequences, Weights(kernel, recurrent, bias))
+        last, outputs = compute_lstm(sequences, Weights(kernel, recurrent, bias))
         return last, outputs, hidden, state, tf.constant(1.0)
 
     return tf.function(
         lstm,
         autograph=False,
         experimental_attributes={
-            # of one name, functions would be taken for ways to compute the same
+            # functions of one name count as alternative implementations of each other
             "api_implements": f"lstm_{uuid.uuid4()}",
             "api_preferred_device": "CPU",
             "time_major": False,
@@ -313,5 +328,5 @@ def _taken_for_lstm() -> Any:
     )
 
 
-FUSED_LSTMS: Mapping[str, Computed] = {"LSTM": _fused}
-"""What LiteRT's converter takes for one operation each."""
+FUSED_LSTMS: Mapping[str, RecurrentFunction] = {"LSTM": _compute_fused_lstm}
+"""Computation that LiteRT's converter replaces with one operation."""

@@ -1,10 +1,10 @@
-"""Measurement: MACs and parameters, file sizes, quality of files, latency."""
+"""Measurement: MACs and parameters, file sizes, metrics of exported files, latency."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compress.core.registry import lazily
+from compress.core.registry import build_lazy_getattr
 
 if TYPE_CHECKING:
     from compress.measure.counting import count_macs
@@ -23,8 +23,8 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    # counting needs none of the runtimes
-    __getattr__ = lazily(
+    # lazy: counting MACs must not import the runtimes
+    __getattr__ = build_lazy_getattr(
         __name__,
         {
             "Analysis": "compress.measure.layer_costs:Analysis",

@@ -1,8 +1,8 @@
-"""The only timing loop: short blocks in random order, ratios paired by round.
+"""The timing loop: short blocks in random order, with ratios paired by round.
 
-Sequential runs drift (a ratio of two medians taken one after the other spread by 9 to
-135 % under load), strict A-B-A-B keeps caches cold and can flip a verdict. Blocks of a
-few runs, all files in each round, stay within 2 to 5 %.
+Timing files one after the other suffers from drift (ratios of two such medians spread by 9 to 135 %
+under load). Strict A-B-A-B alternation keeps caches cold and can reverse a verdict. Blocks of a few
+runs, with all files in each round, stay within 2 to 5 %.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ import numpy.typing as npt
 
 from compress.core import linux
 from compress.core.arguments import check_arguments
-from compress.core.device import cpu_name, lacks_vnni
-from compress.core.quantities import MORE_THREADS, MOST_THREADS, parse_whole_number
+from compress.core.device import is_vnni_missing, read_cpu_name
+from compress.core.quantities import MAX_THREADS, MAX_THREADS_REASON, parse_integer
 from compress.measure.latency_record import (
     QUIET,
     Latency,
     Spread,
-    median_spread,
-    quantile_and_error,
+    compute_median_spread,
+    estimate_quantile,
 )
 from compress.measure.runtimes import RUNTIMES, Runtime, Session, TensorInfo
-from compress.measure.runtimes.tensorflow import server_processes
+from compress.measure.runtimes.tensorflow import list_server_processes
 from compress.plan import LatencyOptions
 from compress.plan.fields import require
 
 ROUNDS_PER_INSTANCE = 2
-"""Instances of one file differ by up to 5 %, and rounds of one instance alike: instances are what
-is independent, so each file is prepared anew this often."""
+"""Rounds after which each file is prepared again. Instances of one file differ by up to 5 %, and
+rounds of the same instance are correlated: only instances are independent."""
 MIN_ROUNDS = 40
 BUSY = "other processes kept"
-"""How the warning begins that others had worked meanwhile."""
+"""First words of the warning about other busy processes."""
 MIN_RUNS = 7
-"""Runs in a block; the first is dropped: it pays for the previous file's cache."""
+"""Least number of runs in a block; the first is dropped because it starts with a cold cache."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What is timed: a file, by a runtime, with a number of CPU threads."""
+    """One timing subject: a file, a runtime name and a number of CPU threads."""
 
     path: Path
     runtime: str
@@ -64,22 +64,21 @@ def measure_latency(
     seed: int = 0,
     on_progress: Callable[[float], None] | None = None,
 ) -> dict[str, Latency]:
-    """Time model files against each other by the block protocol, with one runtime.
+    """Measure the latency of model files against each other with one runtime.
 
     Args:
         files: Name -> path of a file that the runtime can run.
-        options: Threads, precision (relative half-width), budget (seconds).
-        baselines: Name -> name of the file that its ratio is against; default: the
-            first file.
+        options: Threads, precision (relative half-width) and budget (seconds).
+        baselines: Name -> name of the file that its ratio compares with. Default: the first file.
         runtime: A name in `compress.measure.runtimes.RUNTIMES`.
         seed: Seed of the order, the inputs and the bootstrap.
-        on_progress: Called after each round with the share of the budget spent.
+        on_progress: Called after each round with the fraction of the budget that is spent.
 
     Returns:
-        Name -> times, with intervals and ratios.
+        Name -> times with intervals and ratios.
 
     Raises:
-        InputError: A file cannot be run, or a baseline is none of the files.
+        InputError: A file cannot be run, or a baseline is not among the files.
         MissingDependency: The runtime is not installed.
 
     Example:
@@ -112,89 +111,95 @@ def time_entries(
     seed: int = 0,
     on_progress: Callable[[float], None] | None = None,
 ) -> dict[str, Latency]:
-    """Time files, runtimes and thread counts against each other by the block protocol.
+    """Measure files, runtimes and thread counts against each other.
 
-    In each round, in random order, every entry runs a short block. Files are prepared
-    anew every few rounds. Timing stops when every ratio's 95 % half-width is within the
-    precision asked for, or when the budget is spent; the result says which, and whether
-    there were instances enough for intervals.
+    In each round every entry runs a short block, in random order. Files are prepared again every
+    few rounds. Timing stops when the 95 % half-width of every ratio is within `precision`, or when
+    the budget is spent; the result has the reason. It also says whether there were enough instances
+    for intervals.
 
     Args:
-        entries: By name.
+        entries: Name -> entry.
         precision: Relative half-width, above 0.
-        budget: Seconds, above 0.
-        baselines: Name -> name of the entry that its ratio is against; default: the first.
+        budget: Time limit in seconds, above 0.
+        baselines: Name -> name of the entry that its ratio compares with. Default: the first entry.
         seed: Seed of the order, the inputs and the bootstrap.
-        on_progress: Called after each round with the share of the budget spent.
+        on_progress: Called after each round with the fraction of the budget that is spent.
 
     Returns:
-        One `Latency` an entry, in their order.
+        Name -> `Latency`, in the order of `entries`.
 
     Raises:
-        InputError: A baseline that is not among the entries, or a file that cannot be run.
+        InputError: A baseline is not among the entries, or a file cannot be run.
         MissingDependency: A runtime is not installed.
     """
     names = list(entries)
-    against = {name: (baselines or {}).get(name, names[0]) for name in names}
+    baseline_names = {name: (baselines or {}).get(name, names[0]) for name in names}
     for name, entry in entries.items():
-        parse_whole_number(
-            entry.threads, f"threads of '{name}'", least=1, most=MOST_THREADS, why=MORE_THREADS
+        parse_integer(
+            entry.threads, f"threads of '{name}'", least=1, most=MAX_THREADS, why=MAX_THREADS_REASON
         )
-    for name, base in against.items():
+    for name, base in baseline_names.items():
         require(base in entries, f"baseline of '{name}'", "be among the files", base)
     timers = {
         name: Timer(RUNTIMES[entry.runtime], entry.path, entry.threads, seed)
         for name, entry in entries.items()
     }
     rng = np.random.default_rng(seed)
-    meter = LoadMeter(server_processes)
-    began = time.perf_counter()
+    meter = LoadMeter(list_server_processes)
+    start = time.perf_counter()
     stopped_by, next_check = "", MIN_ROUNDS
-    collecting = gc.isenabled()
+    gc_was_enabled = gc.isenabled()
     gc.disable()
     try:
         while not stopped_by:
-            done = len(timers[names[0]].medians)
-            if done and done % ROUNDS_PER_INSTANCE == 0:
+            rounds_done = len(timers[names[0]].medians)
+            if rounds_done and rounds_done % ROUNDS_PER_INSTANCE == 0:
                 for timer in timers.values():
-                    timer.renew()
+                    timer.prepare_session()
             for index in rng.permutation(len(names)):
-                timers[names[index]].block()
-            spent = (time.perf_counter() - began) / budget
+                timers[names[index]].time_block()
+            share_spent = (time.perf_counter() - start) / budget
             if on_progress:
-                on_progress(min(1.0, spent))
-            if done + 1 >= next_check:
-                # every look is a chance to stop while an interval happens to be narrow
-                next_check = max(done + 5, math.ceil((done + 1) * 1.1))
-                if _widest(timers, against, seed) <= precision:
+                on_progress(min(1.0, share_spent))
+            if rounds_done + 1 >= next_check:
+                # check rarely: each check may stop while an interval is narrow by chance
+                next_check = max(rounds_done + 5, math.ceil((rounds_done + 1) * 1.1))
+                if _find_widest(timers, baseline_names, seed) <= precision:
                     stopped_by = "precision"
-            if not stopped_by and spent >= 1.0:
+            if not stopped_by and share_spent >= 1.0:
                 stopped_by = "budget"
     finally:
-        if collecting:
+        if gc_was_enabled:
             gc.enable()
-    warnings = _warnings(meter.others(), [entry.path for entry in entries.values()])
+    warnings = _collect_warnings(
+        meter.measure_busy_cores(), [entry.path for entry in entries.values()]
+    )
     return {
-        name: _summary(timers, name, against[name], entries[name], stopped_by, warnings, seed)
+        name: _summarize_timer(
+            timers, name, baseline_names[name], entries[name], stopped_by, warnings, seed
+        )
         for name in names
     }
 
 
-def _widest(timers: Mapping[str, Timer], against: Mapping[str, str], seed: int) -> float:
+def _find_widest(
+    timers: Mapping[str, Timer], baseline_names: Mapping[str, str], seed: int
+) -> float:
     """Return the largest relative half-width of all ratios.
 
-    Files that are only compared with themselves have none; of them the times count,
-    where there is no other file. (Times drift with the machine, paired ratios do not.)
+    The ratio of a file to itself has no width. If there are no other ratios, those of the
+    times count. (Times drift with the machine, paired ratios do not.)
     """
     spreads = [
-        spread_of(timers[name], seed, timers[base])
-        for name, base in against.items()
+        compute_spread(timers[name], seed, timers[base])
+        for name, base in baseline_names.items()
         if name != base
-    ] or [spread_of(timer, seed) for timer in timers.values()]
+    ] or [compute_spread(timer, seed) for timer in timers.values()]
     return max(spread.half_width for spread in spreads)
 
 
-def _summary(
+def _summarize_timer(
     timers: Mapping[str, Timer],
     name: str,
     base: str,
@@ -204,9 +209,9 @@ def _summary(
     seed: int,
 ) -> Latency:
     timer = timers[name]
-    times, ratio = spread_of(timer, seed), spread_of(timer, seed, timers[base])
+    times, ratio = compute_spread(timer, seed), compute_spread(timer, seed, timers[base])
     runs = np.concatenate(timer.runs)
-    quiet, quiet_error = quantile_and_error(timer.medians, QUIET)
+    quiet, quiet_error = estimate_quantile(timer.medians, QUIET)
     return Latency(
         median_ms=times.median * 1e3,
         low_ms=times.low * 1e3,
@@ -221,7 +226,7 @@ def _summary(
         instances=timer.instances,
         runs=len(runs),
         threads=entry.threads,
-        device=cpu_name(),
+        device=read_cpu_name(),
         runtime=RUNTIMES[entry.runtime].describe(),
         stopped_by=stopped_by,
         warnings=warnings,
@@ -231,22 +236,22 @@ def _summary(
     )
 
 
-def _warnings(busy: float | None, files: Sequence[Path]) -> tuple[str, ...]:
-    found = []
-    # operators are named in a file as text: the onnx package is not needed to run it
-    if lacks_vnni() and any(
+def _collect_warnings(busy_cores: float | None, files: Sequence[Path]) -> tuple[str, ...]:
+    warnings = []
+    # operator names are plain text in the file, so the onnx package is not needed
+    if is_vnni_missing() and any(
         path.suffix == ".onnx" and b"QuantizeLinear" in path.read_bytes() for path in files
     ):
-        found.append(
+        warnings.append(
             "this processor has no VNNI instructions: int8 .onnx files take longer here than on "
             "processors that have them"
         )
-    governor = linux.governor()
+    governor = linux.read_cpu_governor()
     if governor not in ("", "performance"):
-        found.append(f"the CPU's frequency governor is '{governor}', not 'performance'")
-    if busy is not None and busy >= 0.2:
-        found.append(f"{BUSY} {busy:.1f} of {os.cpu_count()} cores busy during the timing")
-    return tuple(found)
+        warnings.append(f"the CPU's frequency governor is '{governor}', not 'performance'")
+    if busy_cores is not None and busy_cores >= 0.2:
+        warnings.append(f"{BUSY} {busy_cores:.1f} of {os.cpu_count()} cores busy during the timing")
+    return tuple(warnings)
 
 
 class Timer:
@@ -258,69 +263,74 @@ class Timer:
         self.runs: list[npt.NDArray[np.float64]] = []
         self.medians: list[float] = []
         self.groups: list[int] = []
-        self.renew()
+        self.prepare_session()
         self._session.invoke()
-        once = min(self._session.timed(3))
-        # about 3 ms
-        self._block = min(60, max(MIN_RUNS, math.ceil(0.003 / max(once, 1e-9))))
+        seconds_per_run = min(self._session.timed(3))
+        # a block takes about 3 ms
+        self._runs_per_block = min(60, max(MIN_RUNS, math.ceil(0.003 / max(seconds_per_run, 1e-9))))
 
-    def renew(self) -> None:
-        """Prepare the file anew and feed it fixed random inputs."""
+    def prepare_session(self) -> None:
+        """Prepare a new session and set fixed random inputs."""
         self._session: Session = self._runtime.prepare(self._path, self._threads)
         random = np.random.default_rng(self._seed)
-        self._session.set_inputs([drawn(info, random) for info in self._session.inputs])
+        self._session.set_inputs([sample_input(info, random) for info in self._session.inputs])
         self.instances += 1
 
-    def block(self) -> None:
+    def time_block(self) -> None:
         """Time one block and drop its first run."""
-        kept = np.asarray(self._session.timed(self._block)[1:])
+        kept = np.asarray(self._session.timed(self._runs_per_block)[1:])
         self.runs.append(kept)
         self.medians.append(float(np.median(kept)))
         self.groups.append(self.instances)
 
 
-def drawn(info: TensorInfo, random: np.random.Generator) -> npt.NDArray[Any]:
-    """Return random numbers for an input: normal; 0 and 1 where indices are taken."""
-    if info.indices:
+def sample_input(info: TensorInfo, random: np.random.Generator) -> npt.NDArray[Any]:
+    """Return random values for an input: normal numbers, or 0 and 1 for index inputs."""
+    if info.has_indices:
         return random.integers(2, size=info.shape)
     return random.normal(size=info.shape).astype(np.float32)
 
 
-def spread_of(timer: Timer, seed: int, base: Timer | None = None) -> Spread:
-    """Return the spread of a file's times, or of the ratios of a base's to them.
+def compute_spread(timer: Timer, seed: int, base: Timer | None = None) -> Spread:
+    """Return the spread of a file's times, or of its ratios to a baseline.
 
-    All files are prepared anew together, so their rounds have the same groups.
+    All files are prepared again in the same rounds, so their rounds have the same groups.
+
+    Args:
+        timer: Runs of the file.
+        seed: Seed of the bootstrap.
+        base: Runs of the baseline. None: spread of the times; otherwise of base / file, by round.
     """
     values = np.asarray(timer.medians)
     if base is not None:
         values = np.asarray(base.medians) / values
-    return median_spread(values, np.random.default_rng(seed), groups=timer.groups)
+    return compute_median_spread(values, np.random.default_rng(seed), groups=timer.groups)
 
 
 class LoadMeter:
-    """Counts the cores that other processes keep busy between its making and `others`.
+    """Meter of the CPU cores that other processes keep busy after its creation.
 
-    The load average would count our own workers for minutes after they ended.
+    The load average is not usable here: it includes our own workers for minutes after they end.
     """
 
     def __init__(self, children: Callable[[], Sequence[int]] = lambda: ()) -> None:
-        """Start to count.
+        """Start measuring.
 
         Args:
-            children: Returns the ids of processes that work for us.
+            children: Function that returns the ids of our own worker processes.
         """
         self._children = children
-        self._busy, self._total = linux.core_seconds()
-        self._own = self._own_seconds()
+        self._busy, self._total = linux.read_core_seconds()
+        self._own_start = self._measure_own_seconds()
 
-    def _own_seconds(self) -> float:
-        return time.process_time() + sum(map(linux.process_seconds, self._children()))
+    def _measure_own_seconds(self) -> float:
+        return time.process_time() + sum(map(linux.read_process_seconds, self._children()))
 
-    def others(self) -> float | None:
-        """Return the mean number of cores busy with others; None where it is unknown."""
-        busy, total = linux.core_seconds()
-        passed = (total - self._total) / (os.cpu_count() or 1)  # the seconds are of all cores
-        if passed <= 0:
+    def measure_busy_cores(self) -> float | None:
+        """Return the mean number of cores busy with other processes; None if unknown."""
+        busy, total = linux.read_core_seconds()
+        elapsed = (total - self._total) / (os.cpu_count() or 1)  # seconds are summed over cores
+        if elapsed <= 0:
             return None
-        others = busy - self._busy - (self._own_seconds() - self._own)
-        return max(0.0, others) / passed
+        other_seconds = busy - self._busy - (self._measure_own_seconds() - self._own_start)
+        return max(0.0, other_seconds) / elapsed

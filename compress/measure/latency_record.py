@@ -1,6 +1,6 @@
-"""A measured latency as records hold it, and what a median over rounds is worth.
+"""Records of a measured latency, and statistics of medians over rounds.
 
-Of enough rounds a median has a 95 % interval, of too few values their range.
+With enough rounds a median has a 95 % interval; with fewer the range of the values is given.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from compress.core.statistics import Floats
 from compress.run.records import Record
 
 RESAMPLES = 2000
-LEVEL = 0.95
-FEWEST = 10
-"""Fewer independent values than these make no interval."""
+CONFIDENCE = 0.95
+MIN_GROUPS = 10
+"""Minimum number of independent values for an interval."""
 INTERVAL, RANGE = "interval", "range"
 QUIET = 0.1
-"""The quantile of short blocks that tells a time alone. What else a machine does, or a neighbour
-on a shared one, makes some blocks up to twice as long, short calls more than long ones, and no
-block shorter: of single calls a median lies now here, now there, up to 1.9 times apart."""
+"""Quantile of short blocks that estimates the undisturbed time of a call. Other processes, also
+those of other users of a shared machine, make some blocks up to twice as long, above all those of
+short calls, and never shorter. Medians of single calls vary by a factor of up to 1.9 between
+measurements."""
 STOPPED_BY = ("precision", "budget")
 
 
@@ -31,21 +32,21 @@ class Latency(Record):
     """Measured time of one inference at batch size 1.
 
     Attributes:
-        median_ms, low_ms, high_ms: Median over rounds of the blocks' medians, and its
-            bootstrap 95 % interval (or range, see `spread`).
-        p95_ms, min_ms: Over all single runs.
-        quiet_ms, quiet_error_ms: The 10 % quantile of the blocks' medians, and its standard error:
-            what it takes when nothing else disturbs (`QUIET`). Tables of single calls are
-            made of it. 0 in records of older versions.
-        ratio, ratio_low, ratio_high: Baseline's time / this one's, paired by round
+        median_ms, low_ms, high_ms: Median over rounds of the block medians, and its bootstrap 95 %
+            interval (or range, see `spread`).
+        p95_ms, min_ms: 95th percentile and minimum of all single runs.
+        quiet_ms, quiet_error_ms: 10 % quantile of the block medians, and its standard error: the
+            time without disturbance by other processes (see `QUIET`), used for latency tables. 0 in
+            records of older versions.
+        ratio, ratio_low, ratio_high: Time of the baseline / time of this file, paired by round
             (above 1: faster than the baseline), with its 95 % interval (or range).
-        baseline: What the ratio is against.
-        rounds, instances, runs: How much was measured.
-        threads, device, runtime: On what.
+        baseline: Name of the file that the ratio compares with.
+        rounds, instances, runs: Number of rounds, of prepared sessions and of single runs.
+        threads, device, runtime: CPU threads, name of the processor, runtime with version.
         stopped_by: "precision" or "budget".
-        warnings: What may have disturbed the measurement.
-        spread: What the lows and highs are: "interval" (95 %), or "range" of the rounds,
-            where there were fewer than ten instances.
+        warnings: Conditions that may have disturbed the measurement.
+        spread: Kind of the bounds: "interval" (95 %), or "range" (minimum and maximum over
+            rounds) if there were fewer than ten instances.
     """
 
     median_ms: float
@@ -69,8 +70,8 @@ class Latency(Record):
     quiet_ms: float = 0.0
     quiet_error_ms: float = 0.0
 
-    def flaw(self) -> str:
-        """See `Record.flaw`."""
+    def find_violation(self) -> str:
+        """See `Record.find_violation`."""
         if self.stopped_by not in STOPPED_BY:
             return f"stopped_by must be one of {', '.join(STOPPED_BY)}"
         low = [name for name in ("median_ms", "ratio", "threads") if getattr(self, name) <= 0]
@@ -79,12 +80,12 @@ class Latency(Record):
 
 @dataclass(frozen=True)
 class Spread:
-    """A median and what lies around it.
+    """A median with its interval or range.
 
     Attributes:
-        median: Of all values.
-        low, high: Ends of the 95 % interval, or the least and largest value.
-        kind: "interval" or "range": which of the two.
+        median: Median of all values.
+        low, high: Ends of the 95 % interval, or the minimum and maximum.
+        kind: "interval" or "range".
     """
 
     median: float
@@ -94,11 +95,11 @@ class Spread:
 
     @property
     def half_width(self) -> float:
-        """Half the distance of the ends, relative to the median."""
+        """Half the distance between the ends, relative to the median."""
         return (self.high - self.low) / 2.0 / self.median
 
 
-def median_spread(
+def compute_median_spread(
     values: Sequence[float] | Floats,
     rng: np.random.Generator,
     *,
@@ -106,15 +107,17 @@ def median_spread(
 ) -> Spread:
     """Return the median of a sample with its bootstrap 95 % interval.
 
-    Values of one group (rounds that share an instance of a file) err alike, so groups are what
-    is independent: they are resampled first, then the values within each. The percentiles are
-    those of Student's t with as many groups, since plain ones are too narrow for few. With
-    fewer than `FEWEST` groups the ends are the least and the largest value: their range.
+    Values of one group (rounds that share an instance of a file) have correlated errors and only
+    groups are independent. So groups are resampled first, then the values within each group. The
+    percentiles are expanded by Student's t for the number of groups, because plain percentiles are
+    too narrow for small samples. With fewer than `MIN_GROUPS` groups the ends are the minimum and
+    the maximum.
 
     Args:
-        values: One a round, (rounds,), at least one.
-        rng: Source of the resampling.
-        groups: Of each value; those of one group stand together. Default: each value is one.
+        values: One value per round, (rounds,), at least one.
+        rng: Random generator for the resampling.
+        groups: Group of each value, (rounds,); values of one group are adjacent. Default: each
+            value is its own group.
 
     Reference:
         Davison & Hinkley 1997, "Bootstrap Methods and their Application", section 3.8
@@ -125,60 +128,60 @@ def median_spread(
     middle = float(np.median(sample))
     labels = np.arange(len(sample)) if groups is None else np.asarray(groups)
     starts = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
-    if len(starts) < FEWEST:
+    if len(starts) < MIN_GROUPS:
         return Spread(middle, float(sample.min()), float(sample.max()), RANGE)
     from scipy.special import ndtr, stdtrit
 
     sizes = np.diff(np.r_[starts, len(sample)])
-    medians = _resampled_medians(sample, starts, sizes, rng)
-    quantile = stdtrit(len(starts) - 1, (1.0 + LEVEL) / 2.0)
-    # the share of resampled medians to leave out on either side
+    medians = _resample_medians(sample, starts, sizes, rng)
+    quantile = stdtrit(len(starts) - 1, (1.0 + CONFIDENCE) / 2.0)
+    # probability of each tail, expanded for few groups
     tail = float(ndtr(-quantile * np.sqrt(len(starts) / (len(starts) - 1))))
     low, high = np.quantile(medians, [tail, 1.0 - tail])
     return Spread(middle, float(low), float(high), INTERVAL)
 
 
-def quantile_and_error(values: Sequence[float] | Floats, share: float) -> tuple[float, float]:
-    """Return a quantile of a sample, and its standard error; 0 where there is one value alone.
+def estimate_quantile(values: Sequence[float] | Floats, share: float) -> tuple[float, float]:
+    """Return a quantile of a sample and its standard error; the error of one value is 0.
 
-    The error is half the way from the quantile one standard deviation of a rank below to that
-    above, whatever the distribution.
+    The error is half the distance between the quantiles one standard deviation of a rank below and
+    above. This holds for any distribution.
 
     Args:
-        values: At least one.
-        share: Of the values that lie below, in (0, 1).
+        values: At least one value, (n,).
+        share: Probability of the quantile, in (0, 1).
 
     Reference:
         David & Nagaraja 2003, "Order Statistics", section 7.1.
     """
     off = (share * (1.0 - share) / len(values)) ** 0.5
-    low, found, high = np.quantile(values, np.clip([share - off, share, share + off], 0.0, 1.0))
-    return float(found), float(high - low) / 2.0
+    low, quantile, high = np.quantile(values, np.clip([share - off, share, share + off], 0.0, 1.0))
+    return float(quantile), float(high - low) / 2.0
 
 
-def _resampled_medians(
+def _resample_medians(
     sample: Floats,
     starts: npt.NDArray[np.int64],
     sizes: npt.NDArray[np.int64],
     rng: np.random.Generator,
 ) -> Floats:
-    """Return the medians of `RESAMPLES` samples: groups drawn, then values in each."""
+    """Return the medians of `RESAMPLES` samples: resampled groups, then values in each."""
     count, largest = len(starts), int(sizes.max())
-    # so many values are in memory at one time
+    # limits the resampled values in memory to about two million
     step = max(1, 2_000_000 // (count * largest))
     medians = []
     for done in range(0, RESAMPLES, step):
         shape = (min(step, RESAMPLES - done), count)
-        drawn = rng.integers(count, size=shape)
-        within = (rng.random((*shape, largest)) * sizes[drawn][..., None]).astype(np.int64)
-        picked = sample[starts[drawn][..., None] + within]
+        sampled_groups = rng.integers(count, size=shape)
+        within = (rng.random((*shape, largest)) * sizes[sampled_groups][..., None]).astype(np.int64)
+        picked = sample[starts[sampled_groups][..., None] + within]
         if (sizes == largest).all():
             medians.append(np.median(picked.reshape(len(picked), -1), axis=1))
             continue
-        # a smaller group (the last one, cut short) gives fewer values
-        given = np.arange(largest) < sizes[drawn][..., None]
-        rows = np.sort(np.where(given, picked, np.inf).reshape(len(picked), -1), axis=1)
-        held = given.sum(axis=(1, 2))
+        # the last group may be cut short: mask the values that it lacks
+        is_present = np.arange(largest) < sizes[sampled_groups][..., None]
+        rows = np.sort(np.where(is_present, picked, np.inf).reshape(len(picked), -1), axis=1)
+        counts = is_present.sum(axis=(1, 2))
         row = np.arange(len(rows))
-        medians.append((rows[row, (held - 1) // 2] + rows[row, held // 2]) / 2.0)
+        medians.append((rows[row, (counts - 1) // 2] + rows[row, counts // 2]) / 2.0)
     return np.concatenate(medians)

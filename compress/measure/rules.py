@@ -1,9 +1,9 @@
-"""Counting rules of layers and of raw operations (`keras.ops`), and their arguments.
+"""Counting rules of layers and of raw operations (`keras.ops`).
 
-A rule returns the multiply-accumulates (MACs) of one call; those of layers for one entry of the
-first axis. One fused multiply-add is one MAC; FLOPs = 2 x MACs. Additions of a bias, activations,
-normalization, pooling and other elementwise work are not multiply-accumulates by this convention
-(the one of the MobileNet and EfficientNet papers).
+A rule returns the multiply-accumulates (MACs) of one call; rules of layers do so for one entry of
+the first axis. One fused multiply-add is one MAC, and FLOPs = 2 x MACs. Bias additions,
+activations, normalization, pooling and other elementwise work are not MACs (the convention of the
+MobileNet and EfficientNet papers).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from compress.model.internals import attention_part
+from compress.model.keras_internals import find_attention_projection
 from compress.model.layers import (
     ELEMENTWISE,
     NORMALIZES,
     POOLS,
     REDUCES,
     UNCOUNTED,
-    class_named,
-    class_of,
+    find_layer_class,
+    find_named_class,
 )
 
 Shape = tuple[int, ...]
@@ -36,9 +36,9 @@ class CallShapes:
 
     Attributes:
         operation: The layer or raw operation.
-        args, kwargs: What it is called with; tensors are replaced by their shapes (`Sized`).
-        inputs: Shapes of its tensor inputs, the batch axis of size 1 among them.
-        outputs: Shapes of its outputs.
+        args, kwargs: Arguments of the call; tensors are replaced by `ShapePlaceholder`.
+        inputs: Shapes of its tensor inputs, with the batch axis of size 1.
+        outputs: Shapes of its outputs, with the batch axis of size 1.
     """
 
     operation: Any
@@ -49,25 +49,30 @@ class CallShapes:
 
     @property
     def source(self) -> Shape:
-        """The first input without its batch axis."""
+        """Shape of the first input without its batch axis."""
         return self.inputs[0][1:]
 
     @property
     def target(self) -> Shape:
-        """The first output without its batch axis."""
+        """Shape of the first output without its batch axis."""
         return self.outputs[0][1:]
 
-    def shape_of(self, place: int, name: str) -> Shape:
-        """Return the shape of an argument: a tensor, a variable or a constant."""
-        value = self.args[place] if place < len(self.args) else self.kwargs.get(name)
-        if isinstance(value, Sized):
+    def find_shape(self, index: int, name: str) -> Shape:
+        """Return the shape of an argument: a tensor, a variable or a constant.
+
+        Args:
+            index: Position of the argument.
+            name: Keyword of the argument.
+        """
+        value = self.args[index] if index < len(self.args) else self.kwargs.get(name)
+        if isinstance(value, ShapePlaceholder):
             return value.shape
         return tuple(int(size) for size in np.shape(value)) if value is not None else ()
 
 
 @dataclass(frozen=True)
-class Sized:
-    """Stands for a tensor among a call's arguments."""
+class ShapePlaceholder:
+    """Shape of a tensor, in place of the tensor among a call's arguments."""
 
     shape: Shape
 
@@ -76,159 +81,175 @@ Rule = Callable[[CallShapes], int]
 
 
 class Uncountable(Exception):
-    """Says why a call is not counted."""
+    """Exception with the reason that a call is not counted."""
 
 
-def rule_of(operation: Any) -> Rule | None:
-    """Return the rule of a layer or raw operation; two classes of Keras are called Dot.
+def find_rule(operation: Any) -> Rule | None:
+    """Return the counting rule of a layer or raw operation; None if it has none.
 
-    The first axis of a layer's input is its batch: 1, or more where positions were folded in.
+    Keras has two classes named Dot: a layer and an operation. The first axis of a layer's input is
+    its batch: 1, or more if positions are folded into it.
     """
-    work = class_of(operation).work
-    rule = _dot_layer if work == "dot" and hasattr(operation, "normalize") else RULES.get(work)
-    return OPERATION_RULES.get(work) if rule is None else partial(_of_batch, rule)
+    work = find_layer_class(operation).work
+    rule = (
+        _count_dot_layer if work == "dot" and hasattr(operation, "normalize") else RULES.get(work)
+    )
+    return OPERATION_RULES.get(work) if rule is None else partial(_count_batch, rule)
 
 
-def other_ops(kind: str, source: int, target: int, window: int) -> int:
-    """Return the elementwise operations of a call, by the convention of `UNCOUNTED`.
+def count_other_ops(kind: str, source: int, target: int, window: int) -> int:
+    """Return the number of elementwise operations of a call, see `UNCOUNTED`.
 
     Args:
         kind: Class name.
-        source: Elements of the first input.
-        target: Elements of all outputs.
-        window: Elements of a pooling window.
+        source: Number of elements of the first input.
+        target: Number of elements of all outputs.
+        window: Number of elements of a pooling window.
     """
     works = {REDUCES: source, POOLS: target * window, NORMALIZES: 2 * target, ELEMENTWISE: target}
-    return works.get(class_named(kind).work, 0)
+    return works.get(find_named_class(kind).work, 0)
 
 
-def _positions(layer: Any, shape: Shape) -> int:
-    """Return the positions of a shape without batch axis, in the layer's data format."""
+def _count_positions(layer: Any, shape: Shape) -> int:
+    """Return the number of positions of a shape without its batch axis."""
     return math.prod(shape[1:] if layer.data_format == "channels_first" else shape[:-1])
 
 
-def _kernels(layer: Any, *names: str) -> int:
-    """Return the number of weights in kernels: each position meets every one once."""
+def _count_kernel_weights(layer: Any, *names: str) -> int:
+    """Return the number of weights in kernels; each position uses every weight once."""
     return sum(math.prod(getattr(layer, name).shape) for name in names)
 
 
-def _convolution(*names: str, of: str = "target") -> Rule:
-    """Make the rule of a convolution by its kernels' names and the tensor that they slide over."""
+def _build_convolution_rule(*names: str, side: str = "target") -> Rule:
+    """Return the rule of a convolution.
+
+    Args:
+        names: Attribute names of its kernels.
+        side: "target" if positions of the output count, "source" for those of the input.
+    """
     return lambda call: (
-        _positions(call.operation, getattr(call, of)) * _kernels(call.operation, *names)
+        _count_positions(call.operation, getattr(call, side))
+        * _count_kernel_weights(call.operation, *names)
     )
 
 
-_conv = _convolution("kernel")
-_separable = _convolution("depthwise_kernel", "pointwise_kernel")
-# products that "same" padding crops from the border are counted: kernels compute them
-_conv_transpose = _convolution("kernel", of="source")
+_count_convolution = _build_convolution_rule("kernel")
+_count_separable = _build_convolution_rule("depthwise_kernel", "pointwise_kernel")
+# products at the border that "same" padding crops are counted, because kernels compute them
+_count_transposed = _build_convolution_rule("kernel", side="source")
 
 
-def _dense(call: CallShapes) -> int:
+def _count_dense(call: CallShapes) -> int:
     return int(math.prod(call.source) * call.operation.units)
 
 
-def _einsum_dense(call: CallShapes) -> int:
+def _count_einsum_dense(call: CallShapes) -> int:
     layer = call.operation
-    return einsum(layer.equation, (1, *call.source), tuple(layer.kernel.shape))
+    return count_einsum(layer.equation, (1, *call.source), tuple(layer.kernel.shape))
 
 
-def _reversible(call: CallShapes) -> int:
-    """Look up, or (reverse=True) multiplies by the transposed table."""
+def _count_reversible_embedding(call: CallShapes) -> int:
+    """Return 0 for a lookup; with reverse=True the MACs of the product with the table."""
     if not call.kwargs.get("reverse", False) and True not in call.args[1:]:
         return 0
     table: tuple[int, ...] = tuple(call.operation.embeddings.shape)
     return math.prod(call.source[:-1]) * math.prod(table)
 
 
-def _cell_macs(cell: Any) -> int:
-    """Return the MACs of one step: kernels of all gates meet the input and the state."""
+def _count_cell_macs(cell: Any) -> int:
+    """Return the MACs of one step: the kernels of all gates times input and state."""
     kind = type(cell).__name__
     if kind == "StackedRNNCells":
-        return sum(map(_cell_macs, cell.cells))
-    if class_named(kind).work != "recurrent_cell":
+        return sum(map(_count_cell_macs, cell.cells))
+    if find_named_class(kind).work != "recurrent_cell":
         raise Uncountable(f"no counting rule for recurrent cells of class {kind}")
-    return _kernels(cell, "kernel", "recurrent_kernel")
+    return _count_kernel_weights(cell, "kernel", "recurrent_kernel")
 
 
-def _rnn(call: CallShapes) -> int:
-    return call.source[0] * _cell_macs(call.operation.cell)
+def _count_rnn(call: CallShapes) -> int:
+    return call.source[0] * _count_cell_macs(call.operation.cell)
 
 
-def _cell(call: CallShapes) -> int:
-    return _cell_macs(call.operation)
+def _count_cell(call: CallShapes) -> int:
+    return _count_cell_macs(call.operation)
 
 
-def _conv_lstm(call: CallShapes) -> int:
-    """Convolutions of the input, and of the state, which keeps its size, for all gates."""
+def _count_conv_lstm(call: CallShapes) -> int:
+    """Return the MACs of convolutions of the input and of the state, for all gates.
+
+    The state has the spatial size of the output.
+    """
     layer = call.operation
     target = call.target[1:] if layer.return_sequences else call.target
-    kernels = _kernels(layer.cell, "kernel", "recurrent_kernel")
-    return call.source[0] * _positions(layer, target) * kernels
+    kernels = _count_kernel_weights(layer.cell, "kernel", "recurrent_kernel")
+    return call.source[0] * _count_positions(layer, target) * kernels
 
 
-def _bidirectional(call: CallShapes) -> int:
+def _count_bidirectional(call: CallShapes) -> int:
     layer = call.operation
     return sum(
-        _of_inner(inner, call.inputs[0]) for inner in (layer.forward_layer, layer.backward_layer)
+        _count_inner(inner, call.inputs[0]) for inner in (layer.forward_layer, layer.backward_layer)
     )
 
 
-def _time_distributed(call: CallShapes) -> int:
+def _count_time_distributed(call: CallShapes) -> int:
     steps, frame = call.source[0], (1, *call.source[1:])
-    return steps * _of_inner(call.operation.layer, frame, (1, *call.target[1:]))
+    return steps * _count_inner(call.operation.layer, frame, (1, *call.target[1:]))
 
 
-def _wrapped(call: CallShapes) -> int:
-    return _of_inner(call.operation.layer, call.inputs[0], call.outputs[0])
+def _count_wrapper(call: CallShapes) -> int:
+    return _count_inner(call.operation.layer, call.inputs[0], call.outputs[0])
 
 
-def _of_inner(layer: Any, source: Shape, target: Shape | None = None) -> int:
-    work = class_of(layer).work
+def _count_inner(layer: Any, source: Shape, target: Shape | None = None) -> int:
+    work = find_layer_class(layer).work
     if work in UNCOUNTED:
         return 0
     if work not in RULES:
         raise Uncountable(f"no counting rule for the {type(layer).__name__} inside")
-    made = tuple(layer.compute_output_shape(source)) if target is None else target
-    return RULES[work](CallShapes(layer, (Sized(source),), {}, (source,), (made,)))
+    output_shape = tuple(layer.compute_output_shape(source)) if target is None else target
+    return RULES[work](
+        CallShapes(layer, (ShapePlaceholder(source),), {}, (source,), (output_shape,))
+    )
 
 
 # -- attention ------------------------------------------------------------------------------
 
 
-def _multi_head(call: CallShapes) -> int:
+def _count_multi_head(call: CallShapes) -> int:
     layer = call.operation
-    return _attended(call, layer.num_heads, layer.key_dim, layer.value_dim)
+    return _count_attention(call, layer.num_heads, layer.key_dim, layer.value_dim)
 
 
-def _grouped(call: CallShapes) -> int:
+def _count_grouped_query(call: CallShapes) -> int:
     layer = call.operation
-    return _attended(call, layer.num_query_heads, layer.head_dim, layer.head_dim)
+    return _count_attention(call, layer.num_query_heads, layer.head_dim, layer.head_dim)
 
 
-def _attended(call: CallShapes, heads: int, size: int, width: int) -> int:
-    """Projections by their kernels, then scores and weighted sums of values.
+def _count_attention(call: CallShapes, heads: int, key_size: int, value_size: int) -> int:
+    """Return the MACs of projections, scores and weighted sums of values.
 
-    Axes that attention does not run over are batch axes.
+    Axes without attention are batch axes.
     """
     layer = call.operation
-    query = call.shape_of(0, "query")
-    value = call.shape_of(1, "value") or query
-    key = call.shape_of(2, "key") or value
-    over = getattr(layer, "attention_axes", None) or range(1, len(query) - 1)
-    fed = {"query": query, "key": key, "value": value, "gate": query, "output": query}
-    parts = [(shape, attention_part(layer, name)) for name, shape in fed.items()]
+    query = call.find_shape(0, "query")
+    value = call.find_shape(1, "value") or query
+    key = call.find_shape(2, "key") or value
+    attention_axes = getattr(layer, "attention_axes", None) or range(1, len(query) - 1)
+    shapes_by_part = {"query": query, "key": key, "value": value, "gate": query, "output": query}
+    parts = [
+        (shape, find_attention_projection(layer, name)) for name, shape in shapes_by_part.items()
+    ]
     projections = sum(
         math.prod(shape[1:-1]) * math.prod(part.kernel.shape)
         for shape, part in parts
         if part is not None
     )
-    queries, keys = math.prod(query[1:-1]), math.prod(key[axis] for axis in over)
-    return int(projections) + attention(queries, keys, heads, size, width)
+    queries, keys = math.prod(query[1:-1]), math.prod(key[axis] for axis in attention_axes)
+    return int(projections) + count_attention(queries, keys, heads, key_size, value_size)
 
 
-def _luong(call: CallShapes) -> int:
+def _count_dot_attention(call: CallShapes) -> int:
     query, value = call.inputs[0], call.inputs[1]
     key = call.inputs[2] if len(call.inputs) > 2 else value
     dots = getattr(call.operation, "score_mode", "dot") == "dot"
@@ -236,13 +257,13 @@ def _luong(call: CallShapes) -> int:
     return int(query[-2] * key[-2] * (scores + value[-1]))
 
 
-def _additive(call: CallShapes) -> int:
-    """Scores are sums of tanh, elementwise work; the weighted sum of values is counted."""
+def _count_additive_attention(call: CallShapes) -> int:
+    """Return the MACs of the weighted sum of values; scores are sums of tanh, elementwise."""
     query, value = call.inputs[0], call.inputs[1]
     return int(query[-2] * value[-2] * value[-1])
 
 
-def _dot_layer(call: CallShapes) -> int:
+def _count_dot_layer(call: CallShapes) -> int:
     left, right = call.inputs
     axes = call.operation.axes
     first = (axes, axes) if isinstance(axes, int) else tuple(axes)
@@ -251,49 +272,49 @@ def _dot_layer(call: CallShapes) -> int:
 
 
 RULES: dict[str, Rule] = {
-    "convolution": _conv,
-    "transposed": _conv_transpose,
-    "depthwise": _conv,
-    "separable": _separable,
-    "dense": _dense,
-    "einsum_dense": _einsum_dense,
-    "recurrent": _rnn,
-    "recurrent_cell": _cell,
-    "convolutional_lstm": _conv_lstm,
-    "reversible_embedding": _reversible,
-    "bidirectional": _bidirectional,
-    "time_distributed": _time_distributed,
-    "wrapper": _wrapped,
-    "multi_head_attention": _multi_head,
-    "grouped_query_attention": _grouped,
-    "dot_attention": _luong,
-    "additive_attention": _additive,
+    "convolution": _count_convolution,
+    "transposed": _count_transposed,
+    "depthwise": _count_convolution,
+    "separable": _count_separable,
+    "dense": _count_dense,
+    "einsum_dense": _count_einsum_dense,
+    "recurrent": _count_rnn,
+    "recurrent_cell": _count_cell,
+    "convolutional_lstm": _count_conv_lstm,
+    "reversible_embedding": _count_reversible_embedding,
+    "bidirectional": _count_bidirectional,
+    "time_distributed": _count_time_distributed,
+    "wrapper": _count_wrapper,
+    "multi_head_attention": _count_multi_head,
+    "grouped_query_attention": _count_grouped_query,
+    "dot_attention": _count_dot_attention,
+    "additive_attention": _count_additive_attention,
 }
-"""Of layers, by the work of their classes (`compress.model.layers`)."""
+"""Rules of layers, by `LayerClass.work` (see `compress.model.layers`)."""
 
 
-def _of_batch(rule: Rule, call: CallShapes) -> int:
+def _count_batch(rule: Rule, call: CallShapes) -> int:
     return call.inputs[0][0] * rule(call)
 
 
-def _matmul(call: CallShapes) -> int:
-    return matmul(call.shape_of(0, "x1"), call.shape_of(1, "x2"))
+def _count_matmul_op(call: CallShapes) -> int:
+    return count_matmul(call.find_shape(0, "x1"), call.find_shape(1, "x2"))
 
 
-def dot(call: CallShapes) -> int:
-    """Count `keras.ops.dot`: the last axis of the first meets one of the second."""
-    left, right = call.shape_of(0, "x1"), call.shape_of(1, "x2")
+def count_dot(call: CallShapes) -> int:
+    """Return the MACs of `keras.ops.dot`, which contracts the last axis of the first operand."""
+    left, right = call.find_shape(0, "x1"), call.find_shape(1, "x2")
     if not left or not right:
         return 0
     return math.prod(left) * math.prod(right) // left[-1]
 
 
-def _vdot(call: CallShapes) -> int:
-    return math.prod(call.shape_of(0, "x1"))
+def _count_vdot_op(call: CallShapes) -> int:
+    return math.prod(call.find_shape(0, "x1"))
 
 
-def _tensordot(call: CallShapes) -> int:
-    left, right, axes = call.shape_of(0, "x1"), call.shape_of(1, "x2"), call.operation.axes
+def _count_tensordot_op(call: CallShapes) -> int:
+    left, right, axes = call.find_shape(0, "x1"), call.find_shape(1, "x2"), call.operation.axes
     if isinstance(axes, int):
         contracted = math.prod(left[len(left) - axes :])
     else:
@@ -302,79 +323,92 @@ def _tensordot(call: CallShapes) -> int:
     return math.prod(left) * math.prod(right) // contracted
 
 
-def _einsum(call: CallShapes) -> int:
+def _count_einsum_op(call: CallShapes) -> int:
     if len(call.inputs) == 1 and len(call.args) == 1:
         return 0
-    shapes = [call.shape_of(place, "") for place in range(len(call.args))]
-    return einsum(call.operation.subscripts, *shapes)
+    shapes = [call.find_shape(index, "") for index in range(len(call.args))]
+    return count_einsum(call.operation.subscripts, *shapes)
 
 
-def _kernel_op(last: int, of: str = "target") -> Rule:
-    """Make the rule of a raw convolution, by the axes of its kernel that each number meets."""
-    return lambda call: math.prod(getattr(call, of)) * math.prod(call.shape_of(1, "kernel")[:last])
+def _build_kernel_rule(last: int, side: str = "target") -> Rule:
+    """Return the rule of a raw convolution.
+
+    Args:
+        last: End of the range of kernel axes that count for each position.
+        side: "target" if elements of the output count, "source" for those of the input.
+    """
+    return lambda call: (
+        math.prod(getattr(call, side)) * math.prod(call.find_shape(1, "kernel")[:last])
+    )
 
 
-_conv_op = _kernel_op(-1)  # (size ..., channels of a group, filters)
-_depthwise_op = _kernel_op(-2)  # (size ..., channels, multiplier)
-_conv_transpose_op = _kernel_op(-1, of="source")  # (size ..., filters, channels)
+_count_raw_convolution = _build_kernel_rule(-1)  # (size ..., channels of a group, filters)
+_count_raw_depthwise = _build_kernel_rule(-2)  # (size ..., channels, multiplier)
+_count_raw_transposed = _build_kernel_rule(-1, side="source")  # (size ..., filters, channels)
 
 
-def _separable_op(call: CallShapes) -> int:
-    pointwise = call.shape_of(2, "pointwise_kernel")
-    kernels = math.prod(call.shape_of(1, "depthwise_kernel")) + math.prod(pointwise)
+def _count_raw_separable(call: CallShapes) -> int:
+    pointwise = call.find_shape(2, "pointwise_kernel")
+    kernels = math.prod(call.find_shape(1, "depthwise_kernel")) + math.prod(pointwise)
     return math.prod(call.target) // pointwise[-1] * kernels
 
 
-def _dot_product_attention(call: CallShapes) -> int:
+def _count_dot_product_attention(call: CallShapes) -> int:
     query, key, value = call.inputs[:3]  # (batch, length, heads, size)
-    return attention(query[1], key[1], query[2], query[3], value[3]) * query[0]
+    return count_attention(query[1], key[1], query[2], query[3], value[3]) * query[0]
 
 
 OPERATION_RULES: dict[str, Rule] = {
-    "matmul": _matmul,
-    "dot": dot,
-    "vdot": _vdot,
-    "tensordot": _tensordot,
-    "einsum": _einsum,
-    "raw_convolution": _conv_op,
-    "raw_depthwise": _depthwise_op,
-    "raw_separable": _separable_op,
-    "raw_transposed": _conv_transpose_op,
-    "dot_product_attention": _dot_product_attention,
+    "matmul": _count_matmul_op,
+    "dot": count_dot,
+    "vdot": _count_vdot_op,
+    "tensordot": _count_tensordot_op,
+    "einsum": _count_einsum_op,
+    "raw_convolution": _count_raw_convolution,
+    "raw_depthwise": _count_raw_depthwise,
+    "raw_separable": _count_raw_separable,
+    "raw_transposed": _count_raw_transposed,
+    "dot_product_attention": _count_dot_product_attention,
 }
-"""Of raw operations, likewise."""
+"""Rules of raw operations, by `LayerClass.work`."""
 
 
 # -- formulas -------------------------------------------------------------------------------
 
 
-def attention(queries: int, keys: int, heads: int, key_size: int, value_size: int) -> int:
-    """Return the MACs of scores and of the weighted sums of values, projections apart."""
+def count_attention(queries: int, keys: int, heads: int, key_size: int, value_size: int) -> int:
+    """Return the MACs of scores and weighted sums of values, without projections.
+
+    Args:
+        queries, keys: Number of query and key positions.
+        heads: Number of attention heads.
+        key_size, value_size: Size of keys and values per head.
+    """
     return heads * queries * keys * (key_size + value_size)
 
 
-def einsum(equation: str, *shapes: Sequence[int]) -> int:
+def count_einsum(equation: str, *shapes: Sequence[int]) -> int:
     """Return the MACs of a two-operand einsum: the product of all distinct index sizes.
 
     Args:
-        equation: Such as "abc,cd->abd"; an ellipsis stands for the axes that letters leave.
-        shapes: The operands' shapes; a batch axis of size 1 where batch is counted out.
+        equation: Such as "abc,cd->abd"; an ellipsis represents the axes without letters.
+        shapes: Shapes of the operands; the batch axis has size 1 if the batch should not count.
 
     Raises:
-        ValueError: Other than two operands, or labels that do not match the shapes.
+        ValueError: There are not exactly two operands, or labels do not match the shapes.
     """
     labels = equation.replace(" ", "").split("->")[0].split(",")
     if len(labels) != 2 or len(shapes) != 2:
         raise ValueError(f"equation must have two operands. Received: {equation}.")
     sizes: dict[str | int, int] = {}
     for label, shape in zip(labels, shapes, strict=True):
-        for letter, size in zip(_expanded(label, len(shape)), shape, strict=True):
+        for letter, size in zip(_expand_label(label, len(shape)), shape, strict=True):
             sizes[letter] = max(size, sizes.get(letter, 1))
     return math.prod(sizes.values())
 
 
-def _expanded(label: str, rank: int) -> list[str | int]:
-    """Return a label's letters; the axes of an ellipsis are numbered from the last."""
+def _expand_label(label: str, rank: int) -> list[str | int]:
+    """Return the letters of a label; axes of an ellipsis are numbered from the last."""
     before, dots, after = label.partition("...")
     hidden = rank - len(before) - len(after)
     if not dots or hidden < 0:
@@ -382,12 +416,12 @@ def _expanded(label: str, rank: int) -> list[str | int]:
     return [*before, *range(hidden - 1, -1, -1), *after]
 
 
-def matmul(left: Sequence[int], right: Sequence[int]) -> int:
-    """Return the MACs of a matrix product of stacks, broadcast as NumPy does.
+def count_matmul(left: Sequence[int], right: Sequence[int]) -> int:
+    """Return the MACs of a product of stacked matrices, broadcast as in NumPy.
 
     Args:
-        left: (..., m, k), or (k,).
-        right: (..., k, n), or (k,).
+        left: Shape (..., m, k), or (k,).
+        right: Shape (..., k, n), or (k,).
     """
     rows = left[-2] if len(left) > 1 else 1
     columns = right[-1] if len(right) > 1 else 1

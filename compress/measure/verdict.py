@@ -1,7 +1,8 @@
-"""Whether a smaller file is good enough, and which of several files ships.
+"""Verdict on a smaller file, and selection of the file to ship.
 
-A verdict compares the main metric of a file with the original's on test data, by an interval of the
-change. The choice of a file, one rule for `shrink`, `run` and `compress`, sees validation data.
+A verdict compares the main metric of a file with the original's on test data, by the interval of
+the difference. The selection uses validation data, with the same rule in `shrink`, `run` and
+`compress`.
 """
 
 from __future__ import annotations
@@ -9,97 +10,101 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from compress.core.statistics import Difference, Floats, bound_mean, compare_examples
-from compress.measure import formats
-from compress.run.compressed import Artifact, read_example_values
+from compress.core.statistics import Difference, Floats, compare_examples, compute_mean_interval
+from compress.measure import formatting
+from compress.run.compressed_model import Artifact, read_example_values
 from compress.run.directory import RunFolder
-from compress.run.records import Record, unknown_value
+from compress.run.records import Record, find_unknown_value
 
 MET, WITHIN_NOISE, MISSED = "met", "met within noise", "missed"
 STATES = (MET, WITHIN_NOISE, MISSED)
 TEST = "test"
 _ROUNDING = 1e-9
 NEAR = 0.005
-"""A cheaper file may be estimated this much worse than the best one: half a percentage point."""
+"""A cheaper file may be this much worse than the best one: half a percentage point."""
 SAME_TIME = 0.02
-"""Latencies closer than this count as equal: instances of one file differ as much."""
+"""Latencies within this relative distance are equal: instances of one file differ as much."""
 
 
 @dataclass(frozen=True)
-class QualityLimit:
-    """How good a file must stay: so much below the original at most, or at least so good.
+class MetricLimit:
+    """Limit of the main metric: a maximum drop from the original, or a minimum.
 
     Attributes:
-        max_drop: What the metric may lose, in its own unit (0.01: one percentage point); None:
-            `floor` counts.
-        floor: The least value of the metric; None: `max_drop` counts.
+        max_drop: Maximum drop in the unit of the metric (0.01: one percentage point). None: `floor`
+            applies.
+        floor: Minimum of the metric. None: `max_drop` applies.
     """
 
     max_drop: float | None = None
     floor: float | None = None
 
-    def margins(
+    def compute_margins(
         self, after: float, values: Floats | None, change: Difference | None
     ) -> Difference | None:
-        """Return by how much a file is better than the limit asks, with the 95 % interval.
+        """Return the distance of a file's metric from the limit with its 95 % interval.
+
+        Positive values are better than the limit.
 
         Args:
-            after: The metric of the file.
-            values: The same by example, see `compare_examples`; None: not known.
-            change: See `compare_files`.
+            after: Metric of the file.
+            values: Metric per example, see `compare_examples`, (n,); None: unknown.
+            change: Difference from the original, see `compare_files`; None: unknown.
 
         Returns:
-            None where the interval is not known.
+            None if the interval is unknown.
         """
-        found, shift = change, self.max_drop or 0.0
+        difference, shift = change, self.max_drop or 0.0
         if self.floor is not None:
-            ends = bound_mean(values) if values is not None else None
-            found, shift = None if ends is None else Difference(after, *ends), -self.floor
-        if found is None:
+            ends = compute_mean_interval(values) if values is not None else None
+            difference, shift = None if ends is None else Difference(after, *ends), -self.floor
+        if difference is None:
             return None
-        return Difference(found.estimate + shift, found.low + shift, found.high + shift)
+        return Difference(
+            difference.estimate + shift, difference.low + shift, difference.high + shift
+        )
 
-    def can_be_shown(self, before: float, original: Floats | None) -> bool:
-        """Return whether there are examples enough to show that any other file is inside.
+    def can_be_proven(self, before: float, original: Floats | None) -> bool:
+        """Return whether there are enough examples to prove that another file meets the limit.
 
         Args:
-            before: The metric of the original.
-            original: The same by example; None: not known.
+            before: Metric of the original.
+            original: Metric of the original per example, (n,); None: unknown.
         """
         if original is None:
             return False
-        alike = compare_examples(original, original)
-        margins = self.margins(before, original, alike)
+        no_change = compare_examples(original, original)
+        margins = self.compute_margins(before, original, no_change)
         return margins is not None and margins.low >= -_ROUNDING
 
-    def state(self, after: float, before: float, margins: Difference | None) -> str:
+    def evaluate_state(self, after: float, before: float, margins: Difference | None) -> str:
         """Return "met", "met within noise" or "missed".
 
         Args:
-            after, before: The metric of the file and of the original.
-            margins: See `margins`; None: nothing can be said for sure.
+            after, before: Metric of the file and of the original.
+            margins: Result of `compute_margins`; None: the limit cannot be met with certainty.
         """
         if margins is not None and margins.low >= -_ROUNDING:
             return MET
         least = self.floor if self.floor is not None else before - (self.max_drop or 0.0)
         return WITHIN_NOISE if after >= least - _ROUNDING else MISSED
 
-    def text(self, metric: str) -> str:
-        """Return the limit as results show it: "limit -1 pp", "at least 92.00 %"."""
+    def describe(self, metric: str) -> str:
+        """Return the limit for reports: "limit -1 pp", "at least 92.00 %"."""
         if self.floor is not None:
-            return f"at least {formats.quality(metric, self.floor)}"
-        return f"limit {formats.change(metric, 0.0 - (self.max_drop or 0.0), short=True)}"
+            return f"at least {formatting.format_metric(metric, self.floor)}"
+        return f"limit {formatting.format_change(metric, 0.0 - (self.max_drop or 0.0), short=True)}"
 
 
 def compare_files(values: Floats | None, original: Floats | None) -> Difference | None:
-    """Compare a file's metric with the original's on the same examples.
+    """Return the difference of a file's metric from the original's on the same examples.
 
     Args:
-        values, original: By example, see `compress.core.statistics.compare_examples`. The same
-            object: the file is the original, and nothing changed.
+        values, original: Metric per example, (n,), see `compress.core.statistics.compare_examples`.
+            If both are the same object, the file is the original and the difference is 0.
 
     Returns:
-        None where values are not known, or are of other examples.
+        None if values are unknown or belong to other examples.
     """
     if values is None or original is None or values.shape != original.shape:
         return None
@@ -108,15 +113,17 @@ def compare_files(values: Floats | None, original: Floats | None) -> Difference 
 
 @dataclass(frozen=True)
 class Verdict(Record):
-    """The main metric of a file beside that of the original, on test data, which selected neither.
+    """The main metric of a file and of the original on test data.
+
+    Test data were not used to select the file.
 
     Attributes:
-        metric: Its name.
-        examples: Test examples.
-        before, after: The metric of the original's file and of this one.
-        low, high: 95 % interval of after - before on the same examples; None: not known.
-        limit: What was asked for, as text; empty: nothing was.
-        state: One of `STATES`; empty where nothing was asked for.
+        metric: Name of the metric.
+        examples: Number of test examples.
+        before, after: Metric of the original's file and of this file.
+        low, high: 95 % interval of after - before on the same examples; None: unknown.
+        limit: Requested limit as text; empty if there was none.
+        state: One of `STATES`; empty if there was no limit.
     """
 
     metric: str
@@ -128,27 +135,28 @@ class Verdict(Record):
     limit: str = ""
     state: str = ""
 
-    def flaw(self) -> str:
-        """See `Record.flaw`."""
-        return unknown_value("state", self.state, STATES) if self.state else ""
+    def find_violation(self) -> str:
+        """See `Record.find_violation`."""
+        return find_unknown_value("state", self.state, STATES) if self.state else ""
 
     @property
     def line(self) -> str:
-        """The verdict in one line, the same wherever it is shown."""
-        change = formats.change(self.metric, self.after - self.before)
+        """The verdict in one line."""
+        change = formatting.format_change(self.metric, self.after - self.before)
         if self.low is not None and self.high is not None:
             low, high = (
-                formats.change(self.metric, end, unit=False) for end in (self.low, self.high)
+                formatting.format_change(self.metric, end, unit=False)
+                for end in (self.low, self.high)
             )
             change += f" [{low}, {high}]"
         text = (
-            f"test {self.metric}: {formats.quality(self.metric, self.before)} -> "
-            f"{formats.quality(self.metric, self.after)}, {change}"
+            f"test {self.metric}: {formatting.format_metric(self.metric, self.before)} -> "
+            f"{formatting.format_metric(self.metric, self.after)}, {change}"
         )
         return f"{text}, {self.limit}: {self.state}" if self.state else text
 
 
-def judge_file(
+def build_verdict(
     metric: str,
     after: float,
     before: float,
@@ -156,23 +164,23 @@ def judge_file(
     values: Floats | None,
     original: Floats | None,
     examples: int,
-    limit: QualityLimit | None = None,
+    limit: MetricLimit | None = None,
 ) -> Verdict:
-    """Judge a file by the difference of its metric from the original's.
+    """Return the verdict on a file, from the difference of its metric from the original's.
 
     Args:
         metric: Name of the main metric.
-        after, before: The metric of the file and of the original's.
-        values, original: The same by example, see `compare_files`; None where they are not known:
-            nothing is then met for sure.
-        examples: Test examples.
-        limit: What was asked for.
+        after, before: Metric of the file and of the original's file.
+        values, original: Metric of both per example, (n,), see `compare_files`. None: unknown; then
+            the state is never "met".
+        examples: Number of test examples.
+        limit: Requested limit.
 
     Example:
         >>> import numpy as np
         >>> original = np.ones(1000)
         >>> values = np.where(np.arange(1000) < 4, 0.0, 1.0)
-        >>> verdict = judge_file(
+        >>> verdict = build_verdict(
         ...     "accuracy", 0.996, 1.0, values=values, original=original, examples=1000,
         ...     limit=QualityLimit(max_drop=0.01),
         ... )
@@ -183,25 +191,25 @@ def judge_file(
     low, high = (change.low, change.high) if change is not None else (None, None)
     state = shown = ""
     if limit is not None:
-        state = limit.state(after, before, limit.margins(after, values, change))
-        shown = limit.text(metric)
+        state = limit.evaluate_state(after, before, limit.compute_margins(after, values, change))
+        shown = limit.describe(metric)
     return Verdict(metric, examples, before, after, low, high, shown, state)
 
 
-def judge_artifact(
-    folder: RunFolder, after: Artifact, before: Artifact, metric: str, limit: QualityLimit | None
+def build_artifact_verdict(
+    folder: RunFolder, after: Artifact, before: Artifact, metric: str, limit: MetricLimit | None
 ) -> Verdict:
-    """Judge an exported file of a run beside the original's, on the test part.
+    """Return the verdict on an exported file of a run, on test data.
 
     Args:
-        folder: The run's, in which the metric by example is kept.
-        after, before: The file, and that of the original; the same one where it is the original.
+        folder: The run's folder, which stores the metric per example.
+        after, before: The file and the original's file; the same one if the file is the original.
         metric: Name of the main metric.
-        limit: What was asked for; None: nothing was.
+        limit: Requested limit; None: there was none.
     """
     original = read_example_values(folder, before.id, TEST)
     same = after.id == before.id
-    return judge_file(
+    return build_verdict(
         metric,
         after.test[metric],
         before.test[metric],
@@ -214,17 +222,17 @@ def judge_artifact(
 
 @dataclass(frozen=True)
 class Outcome(Record):
-    """What came of a goal, as `shrink` writes it and reports show it.
+    """Result of a goal, as stored by `shrink` and shown in reports.
 
     Attributes:
-        goal: What was asked for.
-        met: Whether all of it was met beyond noise.
-        chosen: Id of the file that is shipped.
-        lines: What was asked for and what came of it, one a goal.
-        file: The file to use, in the run's folder.
-        notes: What there is to know.
-        verdict: The metric before and after; None in records of older versions.
-        state: One of `STATES`: of all goals together; empty in records of older versions.
+        goal: The requested goal.
+        met: Whether all parts of the goal were met beyond noise.
+        chosen: Id of the file to ship.
+        lines: One line per part of the goal: the request and the result.
+        file: Path of the file to use, in the run's folder.
+        notes: Further remarks.
+        verdict: Metric before and after; None in records of older versions.
+        state: One of `STATES`, of all parts together; empty in records of older versions.
     """
 
     goal: str
@@ -236,9 +244,9 @@ class Outcome(Record):
     verdict: Verdict | None = field(default=None)
     state: str = ""
 
-    def flaw(self) -> str:
-        """See `Record.flaw`."""
-        if self.state and (wrong := unknown_value("state", self.state, STATES)):
+    def find_violation(self) -> str:
+        """See `Record.find_violation`."""
+        if self.state and (wrong := find_unknown_value("state", self.state, STATES)):
             return wrong
         return "" if self.lines else "lines must say what came of the goal; received: none"
 
@@ -250,11 +258,11 @@ class Outcome(Record):
         return f"{head}: {self.goal}"
 
 
-def worst_state(states: list[str]) -> str:
-    """Return the worst of several states; "met" where there are none.
+def find_worst_state(states: list[str]) -> str:
+    """Return the worst of several states; "met" if there are none.
 
     Example:
-        >>> worst_state(["met", "missed", "met within noise"])
+        >>> find_worst_state(["met", "missed", "met within noise"])
         'missed'
     """
     return max((state for state in states if state), key=STATES.index, default=MET)
@@ -262,18 +270,18 @@ def worst_state(states: list[str]) -> str:
 
 @dataclass(frozen=True)
 class FileCandidate:
-    """One exported file, as the choice sees it.
+    """One exported file in the selection.
 
     Attributes:
-        id: Of the file.
-        quality: The main metric on validation data.
-        costs: What it costs by name, the one that counts first in front; less is better. Where a
-            cost is not known it is infinite.
-        values: The metric by example, see `compress.data.tasks.Task.example_values`; None: unknown.
+        id: Id of the file.
+        metric: Main metric on validation data.
+        costs: Costs by name, the most important first; lower is better, infinity for an unknown
+            cost.
+        values: Metric per example, see `compress.data.tasks.Task.example_values`; None: unknown.
     """
 
     id: str
-    quality: float
+    metric: float
     costs: Mapping[str, float] = field(default_factory=dict)
     values: Floats | None = None
 
@@ -282,21 +290,21 @@ def select_file(
     candidates: Sequence[FileCandidate],
     *,
     original: FileCandidate | None = None,
-    limit: QualityLimit | None = None,
+    limit: MetricLimit | None = None,
     unit: float = 1.0,
 ) -> FileCandidate:
-    """Select the file to ship by validation data.
+    """Return the file to ship, selected on validation data.
 
-    With a limit: the cheapest file whose 95 % interval lies inside it; where that is of none but
-    the original itself, the best file. Without: the cheapest of the files that are estimated at
-    most `NEAR` worse than the best one and cannot be told apart from it.
+    With a limit it is the cheapest file whose 95 % interval lies within the limit. If only the
+    original itself does, it is the best file. Without a limit it is the cheapest of the files whose
+    metric is at most `NEAR` below the best one and not significantly worse.
 
     Args:
         candidates: Files to choose from, at least one.
-        original: The file that a limit compares with.
-        limit: How good the file must stay.
-        unit: Of the metric: 1 for shares; for errors in units of their own, which no half point
-            means anything of, infinity (only what cannot be told apart counts).
+        original: The file that the limit compares with.
+        limit: Limit of the metric.
+        unit: Scale of the metric: 1 for shares. Infinity for errors in their own unit, for which a
+            fixed tolerance has no meaning: then only significance counts.
 
     Returns:
         One of the candidates.
@@ -307,53 +315,64 @@ def select_file(
         >>> select_file([small, large]).id
         'small'
     """
-    best = max(candidates, key=lambda item: (item.quality, *_cheaper(item), item.id))
+    best = max(candidates, key=lambda item: (item.metric, *_negate_costs(item), item.id))
     if limit is not None:
-        inside = [item for item in candidates if is_inside(item, original, limit)]
-        proven = any(original is None or item.id != original.id for item in inside)
-        return select_cheapest(inside) if proven else best
-    near = [
+        within_limit = [item for item in candidates if is_within_limit(item, original, limit)]
+        proven = any(original is None or item.id != original.id for item in within_limit)
+        return select_cheapest(within_limit) if proven else best
+    close_candidates = [
         item
         for item in candidates
-        if best.quality - item.quality <= NEAR * unit + 1e-9
+        if best.metric - item.metric <= NEAR * unit + 1e-9
         and not _is_worse(item, best, len(candidates) - 1)
     ]
-    return select_cheapest(near)
+    return select_cheapest(close_candidates)
 
 
-def is_inside(
-    candidate: FileCandidate, original: FileCandidate | None, limit: QualityLimit
+def is_within_limit(
+    candidate: FileCandidate, original: FileCandidate | None, limit: MetricLimit
 ) -> bool:
-    """Return whether the interval of a file's validation metric lies inside a limit."""
+    """Return whether the interval of a file's validation metric lies within a limit.
+
+    Args:
+        candidate: The file.
+        original: The file that the limit compares with; None: the candidate itself.
+        limit: Limit of the metric.
+    """
     before = original or candidate
     values = candidate.values if candidate.id != before.id else before.values
     change = compare_files(values, before.values)
-    margins = limit.margins(candidate.quality, values, change)
-    return limit.state(candidate.quality, before.quality, margins) == MET
+    margins = limit.compute_margins(candidate.metric, values, change)
+    return limit.evaluate_state(candidate.metric, before.metric, margins) == MET
 
 
 def select_cheapest(candidates: Sequence[FileCandidate]) -> FileCandidate:
-    """Return the file that costs least by its first cost; of equal ones the next cost decides.
+    """Return the file with the lowest first cost; ties are broken by the next costs.
 
     Args:
-        candidates: Files with the same costs, at least one. Latencies within `SAME_TIME` are equal;
-            of files that cost the same in all the better one is taken.
+        candidates: Files with the same costs, at least one. Latencies within `SAME_TIME` are equal.
+            If all costs are equal, the file with the better metric is returned.
     """
-    left = list(candidates)
+    remaining = list(candidates)
     for name in candidates[0].costs:
-        least = min(item.costs[name] for item in left)
+        least = min(item.costs[name] for item in remaining)
         slack = SAME_TIME if name == "latency" else 0.0
-        left = [item for item in left if item.costs[name] <= least * (1 + slack)]
-    return max(left, key=lambda item: (item.quality, *_cheaper(item), item.id))
+        remaining = [item for item in remaining if item.costs[name] <= least * (1 + slack)]
+    return max(remaining, key=lambda item: (item.metric, *_negate_costs(item), item.id))
 
 
 def _is_worse(candidate: FileCandidate, best: FileCandidate, comparisons: int) -> bool:
-    """Return whether validation data tell a file apart from the best one."""
-    one, other = candidate.values, best.values
-    if candidate is best or one is None or other is None or one.shape != other.shape:
+    """Return whether a file is significantly worse than the best one on validation data."""
+    values, best_values = candidate.values, best.values
+    if (
+        candidate is best
+        or values is None
+        or best_values is None
+        or values.shape != best_values.shape
+    ):
         return False
-    return compare_examples(one, other, comparisons=comparisons).high < 0
+    return compare_examples(values, best_values, comparisons=comparisons).high < 0
 
 
-def _cheaper(candidate: FileCandidate) -> list[float]:
+def _negate_costs(candidate: FileCandidate) -> list[float]:
     return [-cost for cost in candidate.costs.values()]

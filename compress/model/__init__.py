@@ -1,1 +1,1 @@
-"""Keras models read, opened, copied, loaded and saved: the one room that knows Keras's insides."""
+"""Keras models: reading, tracing, copying, loading and saving."""

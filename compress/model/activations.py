@@ -1,4 +1,4 @@
-"""Memory of a model's activations: counted by the interpreter of programs, before anything runs."""
+"""Activation memory of a model, computed from tensor shapes without running it."""
 
 from __future__ import annotations
 
@@ -9,190 +9,199 @@ from typing import Any
 
 import numpy as np
 
-from compress.core.memory_budget import current_budget
-from compress.model.internals import head_count
+from compress.core.memory_budget import get_current_budget
+from compress.model.keras_internals import count_heads
 from compress.model.program import Node, Program
-from compress.model.recording import record
+from compress.model.recording import record_program
 
 Shape = tuple[int, ...]
 OVERHEAD = 1.5
-"""Bytes of a run over those of its tensors: scratch of kernels, branches that run together."""
+"""Memory of a run relative to its tensors: workspaces of kernels, branches that run in parallel."""
 
 
 @dataclass(frozen=True)
 class ActivationBytes:
-    """Bytes that the tensors of one example take.
+    """Activation memory of one example, in bytes.
 
     Attributes:
-        live: At the fullest moment of a run that drops each tensor after its last use: of a
-            compiled function, or of the interpreter.
-        total: Of all tensors together: what a Keras model that is called eagerly holds to its end,
-            and what training keeps for the backward pass.
+        live: Peak memory when each tensor is freed after its last use, as in a compiled function or
+            the interpreter.
+        total: Memory of all tensors together, as in an eager call of a Keras model, or as kept for
+            the backward pass in training.
     """
 
     live: int
     total: int
 
 
-def activation_bytes(model: Any, sizes: Sequence[Shape] | None = None) -> ActivationBytes:
-    """Return the bytes that the activations of one example take.
+def count_activation_bytes(
+    model: Any, input_shapes: Sequence[Shape] | None = None
+) -> ActivationBytes:
+    """Return the activation memory of one example.
 
     Args:
-        model: A Keras model that can be recorded (see `compress.model.recording.record`), or a
-            recorded program.
-        sizes: Of one example, an input each, without the batch axis; default: those of the
-            model's inputs, 1 where one is open.
+        model: A Keras model that can be recorded (see `compress.model.recording.record_program`),
+            or a recorded program.
+        input_shapes: Shape of one example of each input, without the batch axis. Default: the
+            model's input shapes, with 1 for open sizes.
 
     Example:
         >>> inputs = keras.Input((4,))
         >>> hidden = keras.layers.Dense(8)(keras.layers.Dense(8)(inputs))
         >>> model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
-        >>> activation_bytes(model)  # 4 + 8 + 8 numbers are live at most, of 4 + 8 + 8 + 2
+        >>> count_activation_bytes(model)  # 4 + 8 + 8 numbers are live at most, of 4 + 8 + 8 + 2
         ActivationBytes(live=80, total=88)
     """
-    program = model if isinstance(model, Program) else record(model)
-    return _Meter().measure(program, sizes)
+    program = model if isinstance(model, Program) else record_program(model)
+    return _MemoryMeter().measure(program, input_shapes)
 
 
-def examples_at_once(
+def find_batch_size(
     model: Any,
-    most: int,
+    max_examples: int,
     *,
-    sizes: Sequence[Shape] | None = None,
+    input_shapes: Sequence[Shape] | None = None,
     copies: float = 1.0,
-    holds_all: bool = False,
-    what: str = "",
+    keeps_all: bool = False,
+    purpose: str = "",
 ) -> int:
     """Return the number of examples that fit into the memory budget in one forward pass.
 
     Args:
-        model: See `activation_bytes`; of several that run together a list.
-        most: Examples, at least 1.
-        sizes: See `activation_bytes`.
-        copies: How many values of each tensor are held, on average.
-        holds_all: Whether no tensor is dropped before the end: eager calls of a Keras model.
-        what: The work, for the error; default: that the model is run.
+        model: See `count_activation_bytes`; a list of models that run together is accepted.
+        max_examples: Upper limit of the result, at least 1.
+        input_shapes: See `count_activation_bytes`.
+        copies: Average number of values held per tensor.
+        keeps_all: Whether all tensors are kept until the end, as in eager calls of a Keras model.
+        purpose: The purpose of the memory, for the error message. Default: running the model.
 
     Raises:
         InputError: Not even one example fits.
     """
     models = model if isinstance(model, (list, tuple)) else [model]
-    programs = [item if isinstance(item, Program) else record(item) for item in models]
-    found = [activation_bytes(program, sizes) for program in programs]
-    each = sum(item.total if holds_all else item.live for item in found)
+    programs = [item if isinstance(item, Program) else record_program(item) for item in models]
+    activations = [count_activation_bytes(program, input_shapes) for program in programs]
+    example_bytes = sum(item.total if keeps_all else item.live for item in activations)
     name = programs[0].model.name
-    return current_budget().batch_size(
-        int(OVERHEAD * copies * each), most=most, what=what or f"running model '{name}'"
+    return get_current_budget().find_batch_size(
+        int(OVERHEAD * copies * example_bytes),
+        max_examples=max_examples,
+        purpose=purpose or f"running model '{name}'",
     )
 
 
-def outputs_of(program: Program, inputs: Sequence[Any]) -> list[Any]:
-    """Return the outputs of a program for all examples, as many at a time as memory allows.
+def run_in_batches(program: Program, inputs: Sequence[Any]) -> list[Any]:
+    """Return the outputs of a program for all examples, in batches that fit into memory.
 
     Args:
-        program: A recorded one.
-        inputs: One array an input, (examples, ...).
+        program: A recorded program.
+        inputs: One array per input, (examples, ...).
 
     Returns:
-        An array or tensor an output.
+        One array or tensor per output.
     """
     count = len(inputs[0])
-    size = examples_at_once(program, count, sizes=[tuple(x.shape[1:]) for x in inputs])
-    if size >= count:
+    batch_size = find_batch_size(program, count, input_shapes=[tuple(x.shape[1:]) for x in inputs])
+    if batch_size >= count:
         return program.run(inputs)
     parts = [
-        program.run([x[start : start + size] for x in inputs]) for start in range(0, count, size)
+        program.run([x[start : start + batch_size] for x in inputs])
+        for start in range(0, count, batch_size)
     ]
     return [
-        np.concatenate([np.asarray(part) for part in made]) for made in zip(*parts, strict=True)
+        np.concatenate([np.asarray(part) for part in output_parts])
+        for output_parts in zip(*parts, strict=True)
     ]
 
 
 class _Tensor:
-    """A tensor that counts for as long as someone holds it."""
+    """Tensor without content that counts as allocated until it is deleted."""
 
-    def __init__(self, meter: _Meter, shape: Shape, dtype: str) -> None:
+    def __init__(self, meter: _MemoryMeter, shape: Shape, dtype: str) -> None:
         self.shape, self.dtype = shape, dtype
-        self._meter, self._bytes = meter, _bytes_of(shape, dtype)
-        meter.take(self._bytes)
+        self._meter, self._bytes = meter, _count_tensor_bytes(shape, dtype)
+        meter.allocate(self._bytes)
 
     def __del__(self) -> None:
-        self._meter.now -= self._bytes
+        self._meter.current -= self._bytes
 
 
-class _Meter:
-    """What tensors take now, took at most, and took in all."""
+class _MemoryMeter:
+    """Current memory, peak memory and total memory of tensors, in bytes."""
 
     def __init__(self) -> None:
-        self.now = self.live = self.total = 0
+        self.current = self.live = self.total = 0
 
-    def take(self, size: int) -> None:
-        self.now += size
+    def allocate(self, size: int) -> None:
+        self.current += size
         self.total += size
-        self.live = max(self.live, self.now)
+        self.live = max(self.live, self.current)
 
-    def measure(self, program: Program, sizes: Sequence[Shape] | None) -> ActivationBytes:
-        """Run a program with tensors that have no content."""
+    def measure(self, program: Program, input_shapes: Sequence[Shape] | None) -> ActivationBytes:
+        """Interpret a program with tensors that have no content, and return their memory."""
         batches = {int(tensor.shape[0] or 1) for tensor in program.inputs if len(tensor.shape)}
-        fixed = max(batches, default=1)
+        batch_size = max(batches, default=1)
         inputs = [
-            _Tensor(self, (fixed, *given), tensor.dtype)
-            for tensor, given in zip(program.inputs, _given(program, sizes), strict=True)
+            _Tensor(self, (batch_size, *values), tensor.dtype)
+            for tensor, values in zip(
+                program.inputs, _fill_input_shapes(program, input_shapes), strict=True
+            )
         ]
-        is_open = program.open_sizes
-        program.interpret(lambda node, given: self._call(node, given, is_open), inputs)
-        return ActivationBytes(-(-self.live // fixed), -(-self.total // fixed))
+        has_open_sizes = program.has_open_sizes
+        program.interpret(lambda node, given: self._call(node, given, has_open_sizes), inputs)
+        return ActivationBytes(-(-self.live // batch_size), -(-self.total // batch_size))
 
-    def _call(self, node: Node, given: list[_Tensor], is_open: bool) -> list[_Tensor]:
-        inside = _inside(node, given)
-        self.take(inside)
-        self.now -= inside
-        shapes = _shapes(node, given) if is_open else None
+    def _call(self, node: Node, inputs: list[_Tensor], has_open_sizes: bool) -> list[_Tensor]:
+        inner_bytes = _count_inner_bytes(node, inputs)
+        self.allocate(inner_bytes)
+        self.current -= inner_bytes
+        shapes = _infer_shapes(node, inputs) if has_open_sizes else None
         return [
             _Tensor(
                 self,
-                _known(tensor.shape, given) if shapes is None else shapes[place],
+                _fill_shape(tensor.shape, inputs) if shapes is None else shapes[index],
                 str(tensor.dtype),
             )
-            for place, tensor in enumerate(node.outputs)
+            for index, tensor in enumerate(node.outputs)
         ]
 
 
-def _given(program: Program, sizes: Sequence[Shape] | None) -> list[Shape]:
-    own = [tuple(tensor.shape)[1:] for tensor in program.inputs]
-    if sizes is not None and [len(shape) for shape in sizes] == [len(shape) for shape in own]:
-        return [tuple(shape) for shape in sizes]
-    return [tuple(size or 1 for size in shape) for shape in own]
+def _fill_input_shapes(program: Program, input_shapes: Sequence[Shape] | None) -> list[Shape]:
+    declared = [tuple(tensor.shape)[1:] for tensor in program.inputs]
+    if input_shapes is not None and [len(shape) for shape in input_shapes] == [
+        len(shape) for shape in declared
+    ]:
+        return [tuple(shape) for shape in input_shapes]
+    return [tuple(size or 1 for size in shape) for shape in declared]
 
 
-def _known(shape: Sequence[int | None], given: Sequence[_Tensor]) -> Shape:
-    """Return a shape with known sizes: the inputs' batch size, and 1 for open sizes."""
-    batch = given[0].shape[0] if given and given[0].shape else 1
+def _fill_shape(shape: Sequence[int | None], inputs: Sequence[_Tensor]) -> Shape:
+    """Return a shape with open sizes filled in: the inputs' batch size, and 1 for other axes."""
+    batch = inputs[0].shape[0] if inputs and inputs[0].shape else 1
     return tuple(
-        int(size) if size is not None else (1 if place else batch)
-        for place, size in enumerate(shape)
+        int(size) if size is not None else (1 if axis else batch) for axis, size in enumerate(shape)
     )
 
 
-def _shapes(node: Node, given: Sequence[_Tensor]) -> list[Shape] | None:
-    """Return the shapes of a call's outputs for given inputs; None: unknown."""
+def _infer_shapes(node: Node, inputs: Sequence[_Tensor]) -> list[Shape] | None:
+    """Return the output shapes of a call for given inputs, or None if they are unknown."""
     try:
-        specs = node.output_specs(given)
-    except Exception:  # a layer of the user's may raise anything
+        specs = node.infer_output_specs(inputs)
+    except Exception:  # a user's layer may raise anything
         return None
-    return [_known(spec.shape, given) for spec in specs]
+    return [_fill_shape(spec.shape, inputs) for spec in specs]
 
 
-def _inside(node: Node, given: Sequence[_Tensor]) -> int:
-    """Return the bytes of tensors inside a layer that is one call, beside those it is given."""
-    operation, kind = node.operation, type(node.operation).__name__
-    shapes = [item.shape for item in given if len(item.shape) >= 3]
-    if kind.endswith("Attention") and shapes:
+def _count_inner_bytes(node: Node, inputs: Sequence[_Tensor]) -> int:
+    """Return the bytes of the tensors inside a layer, without its inputs and outputs."""
+    operation, class_name = node.operation, type(node.operation).__name__
+    shapes = [item.shape for item in inputs if len(item.shape) >= 3]
+    if class_name.endswith("Attention") and shapes:
         batch, queries = shapes[0][0], math.prod(shapes[0][1:-1])
         keys = math.prod(shapes[min(1, len(shapes) - 1)][1:-1])
-        heads = head_count(operation)
+        heads = count_heads(operation)
         width: Any = heads * (getattr(operation, "key_dim", None) or shapes[0][-1])
-        # scores before and behind the softmax; queries, keys, values and what comes of them
+        # scores before and after the softmax; queries, keys, values and weighted values
         return int(4 * batch * (2 * heads * queries * keys + 2 * width * (queries + keys)))
     units = getattr(getattr(operation, "cell", operation), "units", None)
     if hasattr(operation, "return_sequences") and isinstance(units, int) and shapes:
@@ -201,9 +210,9 @@ def _inside(node: Node, given: Sequence[_Tensor]) -> int:
     return 0
 
 
-def _bytes_of(shape: Shape, dtype: str) -> int:
+def _count_tensor_bytes(shape: Shape, dtype: str) -> int:
     try:
-        width = np.dtype("uint16" if dtype == "bfloat16" else dtype).itemsize
+        item_size = np.dtype("uint16" if dtype == "bfloat16" else dtype).itemsize
     except TypeError:
-        width = 16  # texts
-    return math.prod(shape) * max(1, width)
+        item_size = 16  # strings
+    return math.prod(shape) * max(1, item_size)

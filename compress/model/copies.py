@@ -1,8 +1,8 @@
-"""Copies of models: layers anew from their configs, or object by object where these lack much.
+"""Copies of models: layers are rebuilt from their configs, or copied object by object.
 
-A user's layer may not be rebuildable: `get_config()` lacks an argument of the constructor, or an
-argument is no plain value. As long as nothing about such a layer changes, a copy of the object
-itself, its weights and the layers in it serves as well.
+A user's layer may not be rebuildable because `get_config()` lacks an argument of the constructor,
+or because an argument is no plain value. If the layer itself does not change, a copy of the object
+with its weights and inner layers is sufficient.
 """
 
 from __future__ import annotations
@@ -17,69 +17,74 @@ from typing import Any
 
 import numpy as np
 
-from compress.core.errors import InputError, is_too_small, reason_of
+from compress.core.errors import InputError, extract_reason, is_input_too_small
 from compress.core.lazy_modules import keras, tf
-from compress.model.internals import (
+from compress.model.keras_internals import (
+    apply_fresh_state,
+    copy_variable_state,
+    create_empty_copy,
+    find_producer,
     is_graph,
     is_tracked,
-    layers_inside,
-    maker_of,
-    new_operation,
-    renew_state,
-    uncompiled,
-    variable_state,
-    weights_changed,
+    list_layers,
+    mark_uncompiled,
+    update_derived_state,
 )
 from compress.model.layers import is_keras
-from compress.model.ports import packed
-from compress.model.program import Readers
-from compress.model.rebuild import config_of, from_config, why_not_rebuildable
-from compress.model.recording import record
+from compress.model.ports import pack_inputs
+from compress.model.program import TensorReaders
+from compress.model.rebuild import find_rebuild_failure, read_layer_config, rebuild_from_config
+from compress.model.recording import record_program
 
-SHARED = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type, inspect.Signature)
-"""Kinds of values that copies share with the original, as `copy.deepcopy` does."""
-CONTAINERS = (list, dict, set, OrderedDict)
+SHARED_TYPES = (
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.ModuleType,
+    type,
+    inspect.Signature,
+)
+"""Types whose values copies share with the original, as in `copy.deepcopy`."""
+CONTAINER_TYPES = (list, dict, set, OrderedDict)
 
 
-def float32_model(model: keras.Model) -> keras.Model:
-    """Return the model with every layer computing in float32.
+def convert_to_float32(model: keras.Model) -> keras.Model:
+    """Return the model with all layers computing in float32.
 
-    A model trained in mixed precision keeps float32 weights; exports and files should
-    not carry the training card's compute type. Nor that of a constant: `x / np.sqrt(8)` is
-    computed in float64 by Keras, because NumPy's scalar is, and converters refuse that.
+    A model trained in mixed precision has float32 weights; exports and files should not keep the
+    compute type of the training GPU. Constants are converted as well: Keras computes `x /
+    np.sqrt(8)` in float64 because NumPy's scalar is float64, and converters reject that.
 
     Args:
         model: A functional or Sequential model.
 
     Returns:
-        The model itself where it computes in float32 already, else a clone with equal
-        weights.
+        The model itself if it already computes in float32, otherwise a clone with equal weights.
     """
-    single = all(layer.compute_dtype == "float32" for layer in layers_inside(model))
-    if single and not any(
-        _is_double(item)
-        for node in record(model).walk()
+    is_float32 = all(layer.compute_dtype == "float32" for layer in list_layers(model))
+    if is_float32 and not any(
+        _is_float64(item)
+        for node in record_program(model).walk()
         for item in keras.tree.flatten((node.args, node.kwargs))
     ):
         return model
-    return _cloned(model, "float32")
+    return _clone_or_copy(model, "float32")
 
 
-def _is_double(item: Any) -> bool:
+def _is_float64(item: Any) -> bool:
     return isinstance(item, np.ndarray | np.generic) and item.dtype == np.float64
 
 
-def _called_in_single(operation: Any, *args: Any, **kwargs: Any) -> Any:
+def _call_in_float32(operation: Any, *args: Any, **kwargs: Any) -> Any:
     args, kwargs = keras.tree.map_structure(
-        lambda item: np.float32(item) if _is_double(item) else item, (args, kwargs)
+        lambda item: np.float32(item) if _is_float64(item) else item, (args, kwargs)
     )
     return operation(*args, **kwargs)
 
 
 def copy_model(model: keras.Model) -> keras.Model:
-    """Return a model of the same layers and names with its own copies of the weights.
+    """Return a copy of a model with the same layers and names and its own weights.
 
-    Layers that their configs do not make again are copied as objects.
+    Layers that cannot be rebuilt from their configs are copied as objects.
 
     Args:
         model: A functional or Sequential model.
@@ -87,21 +92,21 @@ def copy_model(model: keras.Model) -> keras.Model:
     Raises:
         InputError: A layer can neither be rebuilt from its config nor copied.
     """
-    return _cloned(model, None)
+    return _clone_or_copy(model, None)
 
 
-def sized_model(model: keras.Model, shapes: Sequence[Sequence[int]]) -> keras.Model:
-    """Return a model for examples of known shapes.
+def fix_input_shapes(model: keras.Model, shapes: Sequence[Sequence[int]]) -> keras.Model:
+    """Return a model with fixed input sizes.
 
     Args:
         model: Functional or Sequential.
-        shapes: Of one example, one an input that fits it.
+        shapes: Shape of one example of each input, without the batch axis; it must fit the input.
 
     Returns:
-        The model itself where it says its sizes already, else one around it.
+        The model itself if all its input sizes are known, otherwise a model around it.
 
     Raises:
-        InputError: A size is too small, or another one that a layer does not take.
+        InputError: A layer does not accept a size, for example because it is too small.
     """
     if all(None not in tuple(tensor.shape)[1:] for tensor in model.inputs):
         return model
@@ -109,270 +114,270 @@ def sized_model(model: keras.Model, shapes: Sequence[Sequence[int]]) -> keras.Mo
         keras.Input(tuple(shape), dtype=tensor.dtype, name=tensor.name)
         for shape, tensor in zip(shapes, model.inputs, strict=True)
     ]
-    given = packed(model, inputs)
+    model_inputs = pack_inputs(model, inputs)
     try:
-        outputs = model(given)
+        outputs = model(model_inputs)
     except ValueError as error:
-        reason = reason_of(error)
+        reason = extract_reason(error)
         sizes = ", ".join(str(tuple(shape)) for shape in shapes)
-        small = "Is the input too small for its layers? " if is_too_small(error) else ""
+        hint = "Is the input too small for its layers? " if is_input_too_small(error) else ""
         raise InputError(
             f"Model '{model.name}' must take inputs of the size that it is given. Received: "
-            f"{sizes}: {reason} {small}Give another size."
+            f"{sizes}: {reason} {hint}Give another size."
         ) from None
-    return keras.Model(given, outputs, name=model.name)
+    return keras.Model(model_inputs, outputs, name=model.name)
 
 
-def with_indices(model: keras.Model) -> keras.Model:
-    """Return a model with integer inputs in place of those that only embeddings read.
+def convert_index_inputs(model: keras.Model) -> keras.Model:
+    """Return a model with integer inputs where only embeddings read them.
 
-    Keras feeds real numbers unless it is told otherwise, and an embedding makes indices of them.
-    In a file of integers such an input would be quantized, and other indices come of it.
+    Keras inputs are floating-point by default, and an embedding converts them to indices. In an
+    int8 file such an input would be quantized, which changes the indices.
 
     Args:
-        model: A functional or Sequential model; not changed.
+        model: A functional or Sequential model; it is not changed.
 
     Returns:
-        The model itself where no input is such, else a copy.
+        The model itself if it has no such input, otherwise a copy.
     """
     indices = {
-        place for place in read_by_embeddings(model) if "float" in str(model.inputs[place].dtype)
+        index for index in find_index_inputs(model) if "float" in str(model.inputs[index].dtype)
     }
-    return clone(model, Copier(), indices=indices) if indices else model
+    return clone_model(model, Copier(), integer_inputs=indices) if indices else model
 
 
-def read_by_embeddings(model: keras.Model) -> set[int]:
-    """Return the places of the inputs that embeddings read, and nothing else."""
-    program = record(model)
-    readers = Readers(program.nodes)
-    found = set()
-    for place, tensor in enumerate(program.inputs):
-        calls = readers.users(tensor)
+def find_index_inputs(model: keras.Model) -> set[int]:
+    """Return the positions of the inputs that only embeddings read."""
+    program = record_program(model)
+    readers = TensorReaders(program.nodes)
+    indices = set()
+    for index, tensor in enumerate(program.inputs):
+        calls = readers.list_readers(tensor)
         if calls and all(isinstance(call.operation, keras.layers.Embedding) for call in calls):
-            found.add(place)
-    return found
+            indices.add(index)
+    return indices
 
 
-def _cloned(model: keras.Model, dtype: str | None) -> keras.Model:
+def _clone_or_copy(model: keras.Model, dtype: str | None) -> keras.Model:
     try:
-        return clone(model, Copier(), dtype)
+        return clone_model(model, Copier(), dtype)
     except InputError:
         raise
-    except Exception:  # a layer that comes of its config may still fail where it is called
-        return clone(model, Copier(), dtype, by_config=False)
+    except Exception:  # a layer rebuilt from its config may still fail when it is called
+        return clone_model(model, Copier(), dtype, by_config=False)
 
 
-def clone(
+def clone_model(
     model: keras.Model,
     copier: Copier,
     dtype: str | None = None,
     *,
     by_config: bool = True,
-    indices: Collection[int] = (),
+    integer_inputs: Collection[int] = (),
 ) -> keras.Model:
-    """Make a model of the same layers, nested ones too, with equal weights.
+    """Clone a model with its nested layers and the same weights.
 
     Args:
         model: A functional or Sequential model.
-        copier: Holds what was made: layers that several models share stay shared.
-        dtype: What all layers compute in; default: as they did.
-        by_config: Rebuild users' layers from their configs where these tell all.
-        indices: Places of inputs that become int32.
+        copier: Records the copies, so that layers shared by several models stay shared.
+        dtype: Compute dtype of all layers. Default: that of the original.
+        by_config: Rebuild users' layers from their configs if these are complete.
+        integer_inputs: Positions of the inputs that become int32.
 
     Raises:
         InputError: A layer can neither be rebuilt from its config nor copied.
     """
 
-    def again(layer: Any) -> Any:
-        if id(layer) not in copier.made:
-            copier.keep(layer, made(layer))
-        return copier.made[id(layer)]
+    def clone_layer(layer: Any) -> Any:
+        if id(layer) not in copier.copies:
+            copier.register(layer, build_layer(layer))
+        return copier.copies[id(layer)]
 
-    def made(layer: Any) -> Any:
+    def build_layer(layer: Any) -> Any:
         if isinstance(layer, keras.Model) and is_graph(layer):
-            return clone(layer, copier, dtype, by_config=by_config)
-        own = by_config or is_keras(layer)
-        if own and not why_not_rebuildable(layer):
+            return clone_model(layer, copier, dtype, by_config=by_config)
+        can_rebuild = by_config or is_keras(layer)
+        if can_rebuild and not find_rebuild_failure(layer):
             try:
-                config = config_of(layer)
+                config = read_layer_config(layer)
                 if dtype and isinstance(layer, keras.layers.Layer):
                     config["dtype"] = dtype
-                return from_config(layer, config)
-            except Exception:  # the object itself is copied then
+                return rebuild_from_config(layer, config)
+            except Exception:  # fall back to a copy of the object
                 pass
-        copied = copier.layer(layer)
+        copied = copier.copy_layer(layer)
         for part in copier.layers if dtype else ():
             part.dtype_policy = dtype
         return copied
 
-    # given inputs of their own, clones keep the names of the input layers too
-    sequential = isinstance(model, keras.Sequential)
-    whole = {id(model.inputs[place]) for place in indices}
+    # explicit inputs keep the names of the input layers
+    is_sequential = isinstance(model, keras.Sequential)
+    integer_ids = {id(model.inputs[index]) for index in integer_inputs}
     inputs = keras.tree.map_structure(
         lambda tensor: keras.Input(
             batch_shape=tensor.shape,
-            dtype="int32" if id(tensor) in whole else tensor.dtype,
-            name=maker_of(tensor).name,
+            dtype="int32" if id(tensor) in integer_ids else tensor.dtype,
+            name=find_producer(tensor).name,
         ),
-        model.inputs if sequential else model.input,
+        model.inputs if is_sequential else model.input,
     )
-    # Keras would compile the clone from a config, in which functions of the user's own are names
-    with uncompiled(model):
+    # Keras would compile the clone from a config, in which users' functions are only names
+    with mark_uncompiled(model):
         cloned = keras.models.clone_model(
             model,
             inputs,
-            clone_function=again,
-            call_function=_called_in_single if dtype == "float32" and not sequential else None,
+            clone_function=clone_layer,
+            call_function=_call_in_float32 if dtype == "float32" and not is_sequential else None,
         )
     cloned.set_weights(model.get_weights())
-    weights_changed(cloned)
+    update_derived_state(cloned)
     return cloned
 
 
 class Copier:
-    """Copier of layers, object by object, that keeps shared objects shared.
+    """Object-by-object copier of layers that keeps shared objects shared.
 
     Attributes:
-        made: id(original) -> copy. Put a layer's successor here before others that hold it
-            are copied, and they hold the successor.
-        layers: Copies of layers, those inside of others too.
+        copies: Copies by id of the original. If a replacement of a layer is registered before the
+            layers that hold it are copied, the copies hold the replacement.
+        layers: Copied layers, including inner ones.
     """
 
     def __init__(self) -> None:
-        self.made: dict[int, Any] = {}
+        self.copies: dict[int, Any] = {}
         self.layers: list[Any] = []
-        self._alive: list[Any] = []  # originals, whose ids stand in `made`
+        self._alive: list[Any] = []  # originals, whose ids are keys of `copies`
 
-    def layer(self, layer: Any) -> Any:
+    def copy_layer(self, layer: Any) -> Any:
         """Return a copy of a layer or raw operation with copies of its weights.
 
-        It was never called: it belongs to no graph.
+        The copy belongs to no graph, as if it had never been called.
 
         Raises:
-            InputError: It holds something that cannot be copied.
+            InputError: The layer holds something that cannot be copied.
         """
         try:
-            made = self._copied(layer)
+            copied = self._copy(layer)
         except InputError:
             raise
-        except Exception as error:  # a user's objects may raise anything when they are copied
+        except Exception as error:  # users' objects may raise anything when copied
             text = " ".join(str(error).split())[:200]
             raise InputError(
                 f"Layer '{layer.name}' ({type(layer).__name__}) must be rebuildable from its "
                 f"config, or hold only what can be copied. Received: {text}. Implement "
                 "get_config() and from_config()."
             ) from None
-        if isinstance(made, keras.layers.Layer):
-            weights_changed(made)
-        return made
+        if isinstance(copied, keras.layers.Layer):
+            update_derived_state(copied)
+        return copied
 
-    def keep(self, original: Any, made: Any) -> None:
-        """Record that `made` stands for `original` from now on."""
+    def register(self, original: Any, copied: Any) -> None:
+        """Record `copied` as the copy of `original`."""
         self._alive.append(original)
-        self.made[id(original)] = made
+        self.copies[id(original)] = copied
 
-    def _copied(self, value: Any) -> Any:
-        if id(value) in self.made:
-            return self.made[id(value)]
+    def _copy(self, value: Any) -> Any:
+        if id(value) in self.copies:
+            return self.copies[id(value)]
         if isinstance(value, types.FunctionType):
-            return self._function(value)
-        if isinstance(value, SHARED) or value is None or isinstance(value, str | int | float):
+            return self._copy_function(value)
+        if isinstance(value, SHARED_TYPES) or value is None or isinstance(value, str | int | float):
             return value
         if isinstance(value, types.MethodType):
-            return types.MethodType(value.__func__, self._copied(value.__self__))
+            return types.MethodType(value.__func__, self._copy(value.__self__))
         if isinstance(value, functools.partial):
-            args, named = self._copied(value.args), self._copied(value.keywords)
-            return functools.partial(self._copied(value.func), *args, **named)
+            args, named = self._copy(value.args), self._copy(value.keywords)
+            return functools.partial(self._copy(value.func), *args, **named)
         if isinstance(value, keras.Variable):
-            return self._variable(value)
+            return self._copy_variable(value)
         if isinstance(value, keras.KerasTensor | tf.Tensor | keras.DTypePolicy):
             return value
         if isinstance(value, keras.Model) and is_graph(value):
-            return clone(value, self)
+            return clone_model(value, self)
         if isinstance(value, keras.Operation):
-            return self._operation(value)
+            return self._copy_operation(value)
         if isinstance(value, tuple):
-            items = [self._copied(item) for item in value]
+            items = [self._copy(item) for item in value]
             return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-        if type(value) in CONTAINERS or is_tracked(value):
-            return self._container(value)
-        if _plain_object(value):
-            return self._object(value, object.__new__(type(value)), ())
+        if type(value) in CONTAINER_TYPES or is_tracked(value):
+            return self._copy_container(value)
+        if _is_plain_object(value):
+            return self._copy_object(value, object.__new__(type(value)), ())
         self._alive.append(value)
-        return copy.deepcopy(value, self.made)
+        return copy.deepcopy(value, self.copies)
 
-    def _function(self, function: types.FunctionType) -> Any:
-        """Copy a function where it holds a layer or weight, else shares it."""
+    def _copy_function(self, function: types.FunctionType) -> Any:
+        """Copy a function that captures a layer or weight; return any other function itself."""
         cells = function.__closure__ or ()
-        held = [cell.cell_contents for cell in cells if _filled(cell)]
-        live = keras.Operation | keras.Variable
-        if not any(isinstance(value, live) or id(value) in self.made for value in held):
+        captured = [cell.cell_contents for cell in cells if _has_contents(cell)]
+        stateful = keras.Operation | keras.Variable
+        if not any(isinstance(value, stateful) or id(value) in self.copies for value in captured):
             return function
-        made = types.FunctionType(
+        copied = types.FunctionType(
             function.__code__,
             function.__globals__,
             function.__name__,
             function.__defaults__,
             tuple(
-                types.CellType(self._copied(cell.cell_contents)) if _filled(cell) else cell
+                types.CellType(self._copy(cell.cell_contents)) if _has_contents(cell) else cell
                 for cell in cells
             ),
         )
-        made.__kwdefaults__ = function.__kwdefaults__
-        self.keep(function, made)
-        return made
+        copied.__kwdefaults__ = function.__kwdefaults__
+        self.register(function, copied)
+        return copied
 
-    def _operation(self, value: Any) -> Any:
-        made, fresh = new_operation(value)
+    def _copy_operation(self, value: Any) -> Any:
+        copied, fresh_state = create_empty_copy(value)
         if isinstance(value, keras.layers.Layer):
-            self.layers.append(made)
-        self._object(value, made, fresh)
-        renew_state(made, fresh)
-        return made
+            self.layers.append(copied)
+        self._copy_object(value, copied, fresh_state)
+        apply_fresh_state(copied, fresh_state)
+        return copied
 
-    def _variable(self, value: Any) -> Any:
-        made = object.__new__(type(value))
-        fresh = variable_state(value)
-        self._object(value, made, fresh)
-        vars(made).update(fresh)
-        return made
+    def _copy_variable(self, value: Any) -> Any:
+        copied = object.__new__(type(value))
+        fresh_state = copy_variable_state(value)
+        self._copy_object(value, copied, fresh_state)
+        vars(copied).update(fresh_state)
+        return copied
 
-    def _container(self, value: Any) -> Any:
-        # Keras's tracked containers know their layer's tracker: an attribute, set last
-        made = type(value)()
-        self.keep(value, made)
+    def _copy_container(self, value: Any) -> Any:
+        # a tracked container refers to the tracker of its layer: that attribute is set last
+        copied = type(value)()
+        self.register(value, copied)
         if isinstance(value, dict):
             kind = OrderedDict if isinstance(value, OrderedDict) else dict
             for key, item in value.items():
-                kind.__setitem__(made, self._copied(key), self._copied(item))
+                kind.__setitem__(copied, self._copy(key), self._copy(item))
         elif isinstance(value, set):
-            set.update(made, {self._copied(item) for item in value})
+            set.update(copied, {self._copy(item) for item in value})
         else:
-            list.extend(made, [self._copied(item) for item in value])
+            list.extend(copied, [self._copy(item) for item in value])
         for name, item in getattr(value, "__dict__", {}).items():
-            vars(made)[name] = self._copied(item)
-        return made
+            vars(copied)[name] = self._copy(item)
+        return copied
 
-    def _object(self, value: Any, made: Any, skipped: Iterable[str]) -> Any:
-        self.keep(value, made)
+    def _copy_object(self, value: Any, copied: Any, skipped: Iterable[str]) -> Any:
+        self.register(value, copied)
         for name, item in list(vars(value).items()):
             if name not in skipped:
-                vars(made)[name] = self._copied(item)
-        return made
+                vars(copied)[name] = self._copy(item)
+        return copied
 
 
-def _filled(cell: types.CellType) -> bool:
+def _has_contents(cell: types.CellType) -> bool:
     try:
         return cell.cell_contents is not cell
     except ValueError:
         return False
 
 
-def _plain_object(value: Any) -> bool:
-    """Return whether an object consists of its attributes and defines no way of copying."""
+def _is_plain_object(value: Any) -> bool:
+    """Return whether an object consists of its attributes and defines no copy hooks."""
     hooks = (
         "__reduce__", "__reduce_ex__", "__deepcopy__", "__getstate__", "__setstate__", "__slots__"
     )  # fmt: skip
-    parents = type(value).__mro__[:-1]  # but for object itself
-    said = any(vars(parent).get(name) for parent in parents for name in hooks)
-    return hasattr(value, "__dict__") and not said
+    parents = type(value).__mro__[:-1]  # all but object
+    has_hook = any(vars(parent).get(name) for parent in parents for name in hooks)
+    return hasattr(value, "__dict__") and not has_hook

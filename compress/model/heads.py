@@ -1,4 +1,4 @@
-"""Heads: checks of a model's outputs against a task, and the activation of its last layer."""
+"""Checks of a model's outputs against a task, and detection of its final activation."""
 
 from __future__ import annotations
 
@@ -8,35 +8,39 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core.arrays import count, joined, mapped, taken
+from compress.core.arrays import concat_examples, count_examples, map_columns, take_examples
 from compress.core.errors import InputError
 from compress.core.lazy_modules import keras
-from compress.data.dataset import Answering
-from compress.data.meaning import Head, Heads
-from compress.data.parts import shapes_of
+from compress.data.dataset import PredictFunction
+from compress.data.label_inference import Head, Heads
+from compress.data.parts import list_example_shapes
 from compress.data.tasks import Task
-from compress.model.activations import examples_at_once
-from compress.model.compiled import CompiledOutput, compiled_outputs
-from compress.model.copies import sized_model
-from compress.model.internals import is_graph, maker_of
-from compress.model.ports import answers_of, input_names, output_names, packed
+from compress.model.activations import find_batch_size
+from compress.model.compile_config import CompiledOutput, read_compiled_outputs
+from compress.model.copies import fix_input_shapes
+from compress.model.keras_internals import find_producer, is_graph
+from compress.model.ports import call_model, list_input_names, list_output_names, pack_inputs
 
 if TYPE_CHECKING:
-    from compress.data import Dataset, Preprocessing, Unlabelled
+    from compress.data import Dataset, Preprocessing, UnlabelledDataset
 
 
-ANSWERED = 1024
-"""Examples that are answered at a time, where the memory budget allows."""
+PREDICTION_BATCH_SIZE = 1024
+"""Maximum number of examples per batch in predictions; the memory budget may lower it."""
 
 
 def check_head(model: keras.Model, data: Dataset) -> None:
-    """Check that a model takes the data's examples and answers the data's task.
+    """Check that a model fits the inputs and the task of a data set.
+
+    Args:
+        model: A built model.
+        data: The data set.
 
     Raises:
-        InputError: Other inputs or outputs, another shape of one of them.
+        InputError: Inputs or outputs have other names, numbers or shapes.
     """
     check_shapes(model, data)
-    parts, names = data.task.parts, output_names(model)
+    parts, names = data.task.parts, list_output_names(model)
     if len(names) != len(parts) or (len(parts) > 1 and set(names) != set(parts)):
         wanted = ", ".join(parts) if len(parts) > 1 else "one"
         raise InputError(
@@ -44,66 +48,83 @@ def check_head(model: keras.Model, data: Dataset) -> None:
             f"Received: {', '.join(names)}."
         )
     for name, task in parts.items():
-        _check_output(model, output_of(model, name), task, data)
+        _check_output(model, find_output(model, name), task, data)
 
 
 def _check_output(model: keras.Model, output: Any, task: Task, data: Dataset) -> None:
-    wanted, made = task.output_shape, tuple(output.shape)
-    # sizes that a model leaves open are the data's
-    fits = len(made) == len(wanted) + 1 and all(
-        size in (None, want) for size, want in zip(made[1:], wanted, strict=True)
+    expected_shape, actual_shape = task.output_shape, tuple(output.shape)
+    # open sizes of a model match any size
+    fits = len(actual_shape) == len(expected_shape) + 1 and all(
+        size in (None, want) for size, want in zip(actual_shape[1:], expected_shape, strict=True)
     )
     if not fits:
-        shape = ", ".join(map(str, ("batch", *wanted)))
+        shape = ", ".join(map(str, ("batch", *expected_shape)))
         count = data.num_classes if len(data.task.parts) == 1 else task.outputs
         raise InputError(
             f"Model '{model.name}' must output ({shape}) for the data's {count} {task.noun}. "
-            f"Received: {made}.{_other_task(output, task)}"
+            f"Received: {actual_shape}.{_suggest_task(output, task)}"
         )
 
 
-def output_of(model: keras.Model, name: str) -> Any:
-    """Return the symbolic tensor of an output; "" is the only one."""
-    return model.outputs[output_names(model).index(name) if name else 0]
+def find_output(model: keras.Model, name: str) -> Any:
+    """Return the symbolic tensor of an output.
+
+    Args:
+        model: A built model.
+        name: Name of the output, or "" for the only one.
+    """
+    return model.outputs[list_output_names(model).index(name) if name else 0]
 
 
-def _other_task(output: Any, task: Task) -> str:
-    """Return which task a head that does not fit is likely to be for, as a hint."""
-    last, (*positions, width) = maker_of(output), output.shape[1:]
+def _suggest_task(output: Any, task: Task) -> str:
+    """Return a hint on the task that a head of another shape is likely for."""
+    last_layer, (*positions, width) = find_producer(output), output.shape[1:]
 
     if positions and task.output_shape[:-1] == ():
         kinds = "tagging" if len(positions) == 1 else "segmentation or masks"
         return f" It answers at every position: give --task {kinds}, with such labels."
-    if task.name == "multiclass" and _applies(last, "sigmoid"):
+    if task.name == "multiclass" and _has_final_activation(last_layer, "sigmoid"):
         kind = "binary" if width == 1 else "multilabel"
         return f" Its head is a sigmoid: give --task {kind}, with such labels."
-    if task.name == "multiclass" and width == 1 and not _applies(last, "softmax"):
+    if (
+        task.name == "multiclass"
+        and width == 1
+        and not _has_final_activation(last_layer, "softmax")
+    ):
         return " One output without softmax: give --task binary, or --task regression for numbers."
-    if task.name in ("binary", "multilabel") and _applies(last, "softmax"):
+    if task.name in ("binary", "multilabel") and _has_final_activation(last_layer, "softmax"):
         return " Its head is a softmax: give --task multiclass."
     return ""
 
 
-def check_shapes(model: keras.Model, data: Dataset | Unlabelled) -> None:
-    """Check that a model takes the data's examples.
+def check_shapes(model: keras.Model, data: Dataset | UnlabelledDataset) -> None:
+    """Check that a model fits the input shapes of a data set.
+
+    Args:
+        model: A built model.
+        data: The data set.
 
     Raises:
-        InputError: It does not.
+        InputError: It does not fit.
     """
     if not (model.inputs and model.outputs):
         raise InputError(f"Model '{model.name}' must be built. Received: one without inputs.")
     check_input_shapes(model, data.input_shapes)
-    # of open sizes some are too small for what the model does with them
-    sized_model(model, sizes_for(model, data.input_shapes))
+    # some sizes of the data may be too small for the layers of a model with open sizes
+    fix_input_shapes(model, list_input_shapes(model, data.input_shapes))
 
 
 def check_input_shapes(model: keras.Model, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Check the shapes of one example of each input, by its name; of one input under any name.
+    """Check the shapes of one example of each input against a model.
+
+    Args:
+        model: A built model.
+        shapes: Shapes by input name; for a single input any name is accepted.
 
     Raises:
-        InputError: The model takes others.
+        InputError: The model takes other shapes.
     """
-    names = input_names(model)
+    names = list_input_names(model)
     if len(names) != len(shapes) or (len(shapes) > 1 and set(names) != set(shapes)):
         received = ", ".join(shapes) if len(shapes) > 1 else "one array"
         raise InputError(
@@ -111,48 +132,50 @@ def check_input_shapes(model: keras.Model, shapes: Mapping[str, tuple[int, ...]]
             f"Received: data of {received}."
         )
     for name, tensor in zip(names, model.inputs, strict=True):
-        got = shapes[name if len(shapes) > 1 else next(iter(shapes))]
+        shape = shapes[name if len(shapes) > 1 else next(iter(shapes))]
         expected = tuple(tensor.shape[1:])
-        fits = len(expected) == len(got) and all(
-            want in (None, size) for want, size in zip(expected, got, strict=True)
+        fits = len(expected) == len(shape) and all(
+            want in (None, size) for want, size in zip(expected, shape, strict=True)
         )
         if not fits:
-            of = f" ('{name}')" if len(shapes) > 1 else ""
+            input_label = f" ('{name}')" if len(shapes) > 1 else ""
             raise InputError(
-                f"Model '{model.name}' must take inputs of the data's shape {got}{of}. "
+                f"Model '{model.name}' must take inputs of the data's shape {shape}{input_label}. "
                 f"Received: a model for {expected}."
             )
 
 
-def sizes_for(model: keras.Model, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """Return the shapes of data's examples in the order of a model's inputs; see `check_shapes`.
+def list_input_shapes(
+    model: keras.Model, shapes: Mapping[str, tuple[int, ...]]
+) -> list[tuple[int, ...]]:
+    """Return the example shapes of a data set in the order of a model's inputs.
 
     Args:
-        model: That takes them.
-        shapes: Of `Dataset.input_shapes`.
+        model: A model that fits them, see `check_shapes`.
+        shapes: From `Dataset.input_shapes`.
     """
     if len(shapes) == 1:
         return list(shapes.values())
-    return [shapes[name] for name in input_names(model)]
+    return [shapes[name] for name in list_input_names(model)]
 
 
-def counted_at(model: keras.Model, shapes: Mapping[str, tuple[int, ...]]) -> Any:
-    """Return the input sizes at which `count_macs` counts: one shape, or one an input.
+def build_input_shape(model: keras.Model, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+    """Return the input sizes for `count_macs`: one shape, or a list with one per input.
 
     Args:
-        model: That takes the data's examples.
-        shapes: Of `Dataset.input_shapes`.
+        model: A model that fits the data, see `check_shapes`.
+        shapes: From `Dataset.input_shapes`.
     """
-    sizes = sizes_for(model, shapes)
-    return sizes[0] if len(sizes) == 1 else sizes
+    input_shapes = list_input_shapes(model, shapes)
+    return input_shapes[0] if len(input_shapes) == 1 else input_shapes
 
 
-def answering(model: keras.Model) -> Answering:
+def build_predictor(model: keras.Model) -> PredictFunction:
     """Return a function from raw examples to a model's outputs in inference mode.
 
     Raises:
-        InputError: An output has no axis of outputs; or, when it is called, the model takes inputs
-            of other shapes.
+        InputError: An output has no class axis. The function itself raises it for inputs of other
+            shapes.
     """
     if any(len(output.shape) < 2 for output in model.outputs):
         shapes = [tuple(output.shape) for output in model.outputs or []]
@@ -160,125 +183,158 @@ def answering(model: keras.Model) -> Answering:
             f"Model '{model.name}' must output (batch, ..., outputs) for its answers to stand for "
             f"labels. Received: {shapes}."
         )
-    return partial(_answer, model)
+    return partial(_predict_in_batches, model)
 
 
-def _answer(model: keras.Model, x: Any, preprocess: Preprocessing) -> Any:
-    sizes = shapes_of(x)
-    check_input_shapes(model, sizes)
-    # the model is called as it is: it holds every tensor until it returns
-    size = examples_at_once(model, ANSWERED, sizes=list(sizes.values()), holds_all=True)
-    made = [
-        answers_of(model, preprocess(taken(x, slice(at, at + size))))
-        for at in range(0, count(x), size)
+def _predict_in_batches(model: keras.Model, x: Any, preprocess: Preprocessing) -> Any:
+    input_shapes = list_example_shapes(x)
+    check_input_shapes(model, input_shapes)
+    # an eager call holds every tensor until it returns
+    batch_size = find_batch_size(
+        model, PREDICTION_BATCH_SIZE, input_shapes=list(input_shapes.values()), keeps_all=True
+    )
+    batches = [
+        call_model(model, preprocess(take_examples(x, slice(start, start + batch_size))))
+        for start in range(0, count_examples(x), batch_size)
     ]
-    return joined([mapped(lambda values: np.asarray(values, np.float32), part) for part in made])
+    return concat_examples(
+        [map_columns(lambda values: np.asarray(values, np.float32), part) for part in batches]
+    )
 
 
-def head_of(
+def infer_head(
     model: keras.Model, compiled: Mapping[str, CompiledOutput] | None = None
 ) -> Head | Heads | None:
-    """Return the head that a model's outputs imply; None: not built, or an open width.
+    """Return the head implied by a model's outputs, or None if it is not built or has an open size.
 
-    Of several inputs or outputs all of them, by name.
+    For several inputs or outputs, return all of them by name.
 
     Args:
-        model: Any.
-        compiled: What it was compiled with; default: what it tells itself.
+        model: Any Keras model.
+        compiled: Its compile configuration. Default: read from the model.
     """
     if not getattr(model, "inputs", None) or not model.outputs:
         return None
     inputs = [tuple(tensor.shape[1:]) for tensor in model.inputs]
-    compiled = compiled_outputs(model) if compiled is None else compiled
-    own = [name for name, given in compiled.items() if given.own]
+    compiled = read_compiled_outputs(model) if compiled is None else compiled
+    custom_losses = [
+        name for name, compiled_output in compiled.items() if compiled_output.has_custom_loss
+    ]
     heads = [
-        _head(output, inputs[0], name in own)
-        for output, name in zip(model.outputs, output_names(model), strict=True)
+        _infer_output_head(output, inputs[0], name in custom_losses)
+        for output, name in zip(model.outputs, list_output_names(model), strict=True)
     ]
     if len(inputs) == len(heads) == 1:
         return heads[0]
     return Heads(
-        dict(zip(input_names(model), inputs, strict=True)),
-        dict(zip(output_names(model), heads, strict=True)),
+        dict(zip(list_input_names(model), inputs, strict=True)),
+        dict(zip(list_output_names(model), heads, strict=True)),
     )
 
 
-def _head(output: Any, input_shape: tuple[int | None, ...], own_loss: bool) -> Head | None:
+def _infer_output_head(
+    output: Any, input_shape: tuple[int | None, ...], has_custom_loss: bool
+) -> Head | None:
     shape = tuple(output.shape)
     if len(shape) < 2 or shape[-1] is None:
         return None
-    last = _innermost(output)
-    found = [name for name in ("softmax", "sigmoid") if _applies(last, name)]
-    return Head(found[0] if found else "linear", shape[1:], input_shape, own_loss)
+    last_layer = _find_output_layer(output)
+    activations = [
+        name for name in ("softmax", "sigmoid") if _has_final_activation(last_layer, name)
+    ]
+    return Head(
+        activations[0] if activations else "linear", shape[1:], input_shape, has_custom_loss
+    )
 
 
-def _innermost(output: Any) -> Any:
-    """Return the layer that makes an output, in nested models too."""
-    last = maker_of(output)
-    while is_graph(last) and len(last.outputs) == 1:  # a nested model
-        last = maker_of(last.outputs[0])
-    return last
+def _find_output_layer(output: Any) -> Any:
+    """Return the layer that produces an output, searching nested models."""
+    layer = find_producer(output)
+    while is_graph(layer) and len(layer.outputs) == 1:  # a nested model
+        layer = find_producer(layer.outputs[0])
+    return layer
 
 
 def is_activation_layer(layer: Any, activation: str) -> bool:
-    """Return whether a layer does nothing but softmax over the last axis, or sigmoid."""
+    """Return whether a layer only applies softmax over the last axis, or sigmoid.
+
+    Args:
+        layer: A layer.
+        activation: "softmax", "sigmoid" or "linear".
+    """
     if isinstance(layer, keras.layers.Softmax):
         return activation == "softmax" and layer.axis == -1
-    return isinstance(layer, keras.layers.Activation) and ends_in(layer, activation)
+    return isinstance(layer, keras.layers.Activation) and has_activation(layer, activation)
 
 
-def ends_in(layer: Any, activation: str) -> bool:
-    """Return whether a layer applies softmax or sigmoid to its result."""
+def has_activation(layer: Any, activation: str) -> bool:
+    """Return whether a layer applies softmax or sigmoid to its result.
+
+    Args:
+        layer: A layer.
+        activation: "softmax", "sigmoid" or "linear", for which the result is False.
+    """
     if activation == "linear":
         return False
     return getattr(layer, "activation", None) is getattr(keras.activations, activation)
 
 
-def _applies(layer: Any, activation: str) -> bool:
-    """Return whether a layer ends in an activation, whatever else it does."""
-    return is_activation_layer(layer, activation) or ends_in(layer, activation)
+def _has_final_activation(layer: Any, activation: str) -> bool:
+    """Return whether a layer is an activation or applies it to its result."""
+    return is_activation_layer(layer, activation) or has_activation(layer, activation)
 
 
-def outputs_probabilities(model: keras.Model, task: Task, name: str = "") -> bool:
-    """Return whether an output is of probabilities, judged on random inputs.
+def is_probability_output(model: keras.Model, task: Task, name: str = "") -> bool:
+    """Return whether an output holds probabilities, tested on random inputs.
 
-    Softmax tasks: rows of at least 0 that sum to 1; sigmoid tasks: all within [0, 1].
+    For softmax tasks: non-negative rows that sum to 1. For sigmoid tasks: values within [0, 1].
+
+    Args:
+        model: A built model.
+        task: The task of the output.
+        name: Name of the output, or "" for the only one.
     """
     if task.activation == "linear":
         return False
 
-    # large inputs too: logits that happen to lie within [0, 1] do not stay there
-    sizes = np.repeat([1.0, 100.0], 8)
+    # large inputs too, because logits of small inputs may lie within [0, 1]
+    scales = np.repeat([1.0, 100.0], 8)
     random = np.random.default_rng(0)
 
-    def probe(tensor: Any) -> Any:
+    def sample_input(tensor: Any) -> Any:
         shape = tuple(8 if size is None else size for size in tensor.shape[1:])
         if "int" in str(tensor.dtype):
             return np.zeros((16, *shape), str(tensor.dtype))
-        drawn = random.normal(size=(16, *shape)) * sizes.reshape(-1, *[1] * len(shape))
-        return drawn.astype(np.float32)
+        samples = random.normal(size=(16, *shape)) * scales.reshape(-1, *[1] * len(shape))
+        return samples.astype(np.float32)
 
-    given = packed(model, [probe(tensor) for tensor in model.inputs])
-    made = keras.tree.flatten(model(given, training=False))
-    place = output_names(model).index(name) if name else 0
-    rows = np.asarray(made[place], np.float64)
+    model_inputs = pack_inputs(model, [sample_input(tensor) for tensor in model.inputs])
+    outputs = keras.tree.flatten(model(model_inputs, training=False))
+    index = list_output_names(model).index(name) if name else 0
+    rows = np.asarray(outputs[index], np.float64)
     if task.activation == "sigmoid":
-        # a head that begins with zeros outputs zeros
+        # a zero-initialized head outputs zeros
         return bool((rows >= 0).all() and (rows <= 1).all() and (rows > 0).any())
     return bool((rows >= 0).all() and np.allclose(rows.sum(axis=-1), 1.0, atol=1e-3))
 
 
-def decides_at(model: keras.Model, task: Task) -> Any:
-    """Return the output above which a model of a sigmoid task says yes: 0 for logits.
+def find_decision_threshold(model: keras.Model, task: Task) -> Any:
+    """Return the decision threshold of a sigmoid task's output: 0 for logits, otherwise 0.5.
 
-    Of several outputs a number each, by name.
+    For several outputs, return a dictionary by name.
+
+    Args:
+        model: A built model.
+        task: The task of the model.
     """
-    found = {name: _decides_at(model, part, name) for name, part in task.parts.items()}
-    return found if len(found) > 1 else next(iter(found.values()))
+    thresholds = {
+        name: _find_output_threshold(model, part, name) for name, part in task.parts.items()
+    }
+    return thresholds if len(thresholds) > 1 else next(iter(thresholds.values()))
 
 
-def _decides_at(model: keras.Model, task: Task, name: str) -> float:
+def _find_output_threshold(model: keras.Model, task: Task, name: str) -> float:
     if task.activation != "sigmoid":
         return 0.0
-    ends = _applies(maker_of(output_of(model, name)), task.activation)
-    return 0.5 if ends or outputs_probabilities(model, task, name) else 0.0
+    is_activated = _has_final_activation(find_producer(find_output(model, name)), task.activation)
+    return 0.5 if is_activated or is_probability_output(model, task, name) else 0.0

@@ -1,4 +1,4 @@
-"""Loading and saving Keras models."""
+"""Loading and saving of Keras models."""
 
 from __future__ import annotations
 
@@ -10,26 +10,31 @@ from typing import Any
 import numpy as np
 
 from compress.core.arguments import check_arguments
-from compress.core.atomic_files import replacing
+from compress.core.atomic_files import replace_file
 from compress.core.errors import InputError
 from compress.core.lazy_modules import keras
 from compress.model import keras2_files
-from compress.model.internals import is_graph, layers_inside, own_variables
-from compress.model.kinds import check_model_file
+from compress.model.file_formats import check_model_file
+from compress.model.keras_internals import is_graph, list_direct_variables, list_layers
 from compress.model.layers import is_keras
-from compress.model.rebuild import as_graph, needs_leave, stand_ins, why_not_rebuildable
+from compress.model.rebuild import (
+    as_graph,
+    build_lenient_classes,
+    find_rebuild_failure,
+    needs_lenient_config,
+)
 
 LOG = logging.getLogger("paretune")
 
 
 def as_model(model: keras.Model | str | Path) -> keras.Model:
-    """Return a model that is given as it is, or as the path of its file.
+    """Return a Keras model, loaded if its path is given.
 
     Args:
-        model: A Keras model, which is returned as it is, or what `load_model` takes.
+        model: A Keras model, which is returned unchanged, or a path for `load_model`.
 
     Raises:
-        InputError: It is neither, or the file cannot be read.
+        InputError: The value is neither, or the file cannot be read.
     """
     if isinstance(model, (str, Path)):
         return load_model(model)
@@ -51,22 +56,20 @@ def as_model(model: keras.Model | str | Path) -> keras.Model:
 def load_model(path: str | Path) -> keras.Model:
     """Load a model from a `.keras` or `.h5` file, without its training state.
 
-    Files of Keras 2 are read too, where Keras 3 has their layers
-    (see `compress.model.keras2_files`).
-    Nothing in the file is executed: Lambda layers with Python code are refused, as
-    Keras's safe mode does.
+    Files of Keras 2 are supported if Keras 3 has their layers (see
+    `compress.model.keras2_files`). No code in the file is executed: Lambda layers with Python
+    code are rejected, as in Keras's safe mode.
 
     Args:
         path: The file.
 
     Returns:
-        The model, not compiled; of a class of the user's own as a graph, where it can be traced.
+        The model, not compiled. A subclassed model is returned as a graph if it can be traced.
 
     Raises:
-        InputError: No such file, another suffix, or Keras 3 cannot read it; the message
-            says which layer and why, or carries Keras's reason. Or what is read cannot be
-            used: a Sequential without inputs, inputs of no numbers, weights that are NaN,
-            negative variances.
+        InputError: The file does not exist, has another suffix, or cannot be read by Keras 3 (the
+            message names the layer and the reason). Or the model is unusable: a Sequential without
+            inputs, empty inputs, NaN weights, negative variances.
 
     Example:
         >>> load_model(folder / "model.keras").count_params()
@@ -76,31 +79,31 @@ def load_model(path: str | Path) -> keras.Model:
     check_model_file(path)
 
     try:
-        with keras2_files.readable(path) as file:
-            model = _read(file)
-    except Exception as error:  # keras raises many kinds here, from zipfile to TypeError
+        with keras2_files.open_as_keras3(path) as file:
+            model = _read_file(file)
+    except Exception as error:  # Keras raises many types here, from BadZipFile to TypeError
         raise keras2_files.explain_unreadable(path, error) from None
     _check_inputs(model, path)
     _check_weights(model, path)
-    # a class of the user's own is wanted for what it answers; one that cannot be traced stays
+    # only the computation of a subclassed model is needed; return it as it is if it is untraceable
     with suppress(InputError):
         return as_graph(model)
     return model
 
 
-def _read(file: Path) -> keras.Model:
-    """Read a file as Keras does, or else with layers of others made of a part of their configs."""
+def _read_file(file: Path) -> keras.Model:
+    """Load a file with Keras; on failure, ignore config entries unknown to users' layers."""
     try:
         return keras.saving.load_model(file, compile=False)
     except Exception:
-        # what was wrong at first is told, whatever is wrong then
-        with suppress(Exception), keras.saving.custom_object_scope(stand_ins(file)):
+        # report the first error, not one of the second attempt
+        with suppress(Exception), keras.saving.custom_object_scope(build_lenient_classes(file)):
             return keras.saving.load_model(file, compile=False)
         raise
 
 
 def _check_inputs(model: keras.Model, path: Path) -> None:
-    """Refuse models that nothing can be fed to."""
+    """Raise an error if a model has no inputs, or inputs without elements."""
     if isinstance(model, keras.Sequential) and not model.built:
         raise InputError(
             f"Model '{path}' must have inputs. Received: a Sequential that was not built. Begin "
@@ -115,10 +118,10 @@ def _check_inputs(model: keras.Model, path: Path) -> None:
 
 
 def _check_weights(model: keras.Model, path: Path) -> None:
-    """Refuse weights that turn every output into NaN, by the name of the layer."""
-    for layer in layers_inside(model):
+    """Raise an error if a weight turns every output into NaN, with the name of the layer."""
+    for layer in list_layers(model):
         if layer.variables and layer is not model:
-            for variable in own_variables(layer):
+            for variable in list_direct_variables(layer):
                 _check_variable(variable, layer.name, path)
 
 
@@ -126,11 +129,11 @@ def _check_variable(variable: Any, layer: str, path: Path) -> None:
     values = np.asarray(variable)
     if values.dtype.kind not in "fV":
         return
-    values = values.astype(np.float32)  # bfloat16 is no type of NumPy's
+    values = values.astype(np.float32)  # NumPy has no bfloat16
     if np.isnan(values).any():
         raise InputError(
             f"Weights of model '{path}' must be numbers. Received: NaN in '{variable.name}' of "
-            f"layer '{layer}'. Its training diverged, or the file is damaged."
+            f"layer '{layer}'. Its training diverged, or the file is corrupt."
         )
     if variable.name in ("moving_variance", "variance") and values.min(initial=0.0) < 0:
         raise InputError(
@@ -144,45 +147,46 @@ def save_model(model: keras.Model, path: Path) -> None:
 
     Args:
         model: Any Keras model.
-        path: Ends in `.keras`.
+        path: Path that ends in `.keras`.
 
     Raises:
-        InputError: The file could not be loaded again: the config of a layer does not make it.
+        InputError: The file could not be loaded again, because a layer cannot be rebuilt from its
+            config.
     """
     check_saveable(model)
-    with replacing(path) as temporary:
+    with replace_file(path) as temporary:
         model.save(temporary)
 
 
 def check_saveable(layer: keras.layers.Layer) -> None:
-    """Check that a model comes back from its file; warns where a config loses something.
+    """Check that a model can be loaded from its file; warn about incomplete configs.
 
     Args:
-        layer: A model; of a graph each layer is checked.
+        layer: A layer or model; for a graph, each of its layers is checked.
 
     Raises:
-        InputError: The config of a layer does not make it again.
+        InputError: A layer cannot be rebuilt from its config.
     """
     if isinstance(layer, keras.Model) and is_graph(layer):
-        for part in layers_inside(layer, include_self=False, nested=False):
+        for part in list_layers(layer, include_self=False, nested=False):
             check_saveable(part)
         return
-    failure = why_not_rebuildable(layer, attributes=False)
+    failure = find_rebuild_failure(layer, attributes=False)
     if failure:
         raise InputError(
             f"Layer '{layer.name}' ({type(layer).__name__}) must be rebuildable from its config to "
             f"be saved in a .keras file. Received: {failure}. Implement get_config() and "
             "from_config(), or keep the weights with save_weights()."
         )
-    if not is_keras(layer) and needs_leave(layer):
+    if not is_keras(layer) and needs_lenient_config(layer):
         LOG.warning(
             "layer '%s' (%s) puts into its config what its constructor does not take: "
             "paretune.load_model reads the file, Keras alone does not",
             layer.name, type(layer).__name__,
         )  # fmt: skip
-    lost = why_not_rebuildable(layer)
-    if lost:
+    lost_attribute = find_rebuild_failure(layer)
+    if lost_attribute:
         LOG.warning(
             "layer '%s' (%s) will come back from the file as another one: %s",
-            layer.name, type(layer).__name__, lost,
+            layer.name, type(layer).__name__, lost_attribute,
         )  # fmt: skip

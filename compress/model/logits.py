@@ -1,4 +1,4 @@
-"""A model as a function to logits, whatever its last layer; with the losses that it adds itself."""
+"""Views of a model that return logits, for any last layer, and the losses that the model adds."""
 
 from __future__ import annotations
 
@@ -9,235 +9,265 @@ from typing import Any
 
 import numpy as np
 
-from compress.core.errors import InputError, unknown_name
+from compress.core.errors import InputError, build_unknown_name_error
 from compress.core.lazy_modules import keras
 from compress.data.tasks import Task
-from compress.model.heads import ends_in, is_activation_layer, output_of, outputs_probabilities
-from compress.model.internals import added_losses, forget_losses, maker_of, node_of
-from compress.model.ports import listed, output_names, packed
+from compress.model.heads import (
+    find_output,
+    has_activation,
+    is_activation_layer,
+    is_probability_output,
+)
+from compress.model.keras_internals import clear_losses, collect_losses, find_node, find_producer
+from compress.model.ports import flatten_inputs, list_output_names, pack_inputs
 from compress.model.program import Node, Program
-from compress.model.recording import record
+from compress.model.recording import record_program
 
 
 class LogitsView:
-    """A model as a function to logits; made by `logits_view`."""
+    """Model as a function to logits, created by `open_logits_view`."""
 
     def __init__(
-        self, model: keras.Model, run: Any, ends: Sequence[End], feature_layers: bool
+        self, model: keras.Model, run: Any, heads: Sequence[OutputHead], feature_layers: bool
     ) -> None:
-        self._model, self._run, self._ends = model, run, ends
+        self._model, self._run, self._heads = model, run, heads
         self._feature_layers = feature_layers
 
     def __call__(self, x: Any, training: bool) -> Any:
-        """Return logits (batch, *output_shape), float32; of several outputs by their names.
+        """Return float32 logits (batch, *output_shape), or a dictionary of them by output name.
 
-        With feature layers a pair: these, features.
+        With feature layers, return a pair of the logits and the features.
+
+        Args:
+            x: Inputs of the model.
+            training: Run the model in training mode.
         """
-        return self._answer(*self._run(x, training))
+        return self._convert_outputs(*self._run(x, training))
 
-    def with_losses(self, x: Any, training: bool) -> tuple[Any, Any]:
-        """Return the answer, and the sum of the losses that the model adds itself.
+    def call_with_losses(self, x: Any, training: bool) -> tuple[Any, Any]:
+        """Return the outputs, and the sum of the losses that the model adds itself.
 
-        Those of regularizers, of activities and of `add_loss`: a float32 scalar, what `fit`
-        adds to the loss. An activity of the last layer is that of its outputs as they are,
-        not of the logits.
+        These are the losses of regularizers, activity regularizers and `add_loss`: a float32
+        scalar, as `fit` adds it to the loss. The activity loss of the last layer is computed from
+        its activated outputs, not from the logits.
+
+        Args:
+            x: Inputs of the model.
+            training: Run the model in training mode.
         """
-        with added_losses(self._model, training) as total:
+        with collect_losses(self._model, training) as sum_losses:
             outputs, features = self._run(x, training)
-            losses = total()
-            for end, output in zip(self._ends, outputs, strict=True):
-                if end.activity is not None:
-                    losses += end.activity(output)
-        return self._answer(outputs, features), losses
+            losses = sum_losses()
+            for head, output in zip(self._heads, outputs, strict=True):
+                if head.activity_loss is not None:
+                    losses += head.activity_loss(output)
+        return self._convert_outputs(outputs, features), losses
 
-    def _answer(self, outputs: Sequence[Any], features: Any) -> Any:
+    def _convert_outputs(self, outputs: Sequence[Any], features: Any) -> Any:
         converted = {
-            end.name: end.convert(output) for end, output in zip(self._ends, outputs, strict=True)
+            head.name: head.convert(output)
+            for head, output in zip(self._heads, outputs, strict=True)
         }
         logits = converted if len(converted) > 1 else next(iter(converted.values()))
         return (logits, features) if self._feature_layers else logits
 
 
 @dataclass(frozen=True, eq=False)
-class End:
-    """The end of one output, and the function that turns it into logits.
+class OutputHead:
+    """End of one output, with the function that converts it to logits.
 
     Attributes:
-        name: Of the output; "": the only one.
-        last: The layer that makes it.
-        dropped: That layer only applies the task's activation: it is left out.
-        switched: Its activation is switched off.
-        convert: Makes float32 logits of what is left.
-        activity: The loss of the last layer's activity, from what goes into its activation.
+        name: Name of the output, or "" for the only one.
+        layer: The layer that produces it.
+        is_dropped: Whether that layer only applies the task's activation and is therefore skipped.
+        is_disabled: Whether the activation of the layer is switched off.
+        convert: Function from the remaining output to float32 logits.
+        activity_loss: Function from the input of the activation to the activity loss of the last
+            layer, or None.
     """
 
     name: str
-    last: Any
-    dropped: bool
-    switched: bool
+    layer: Any
+    is_dropped: bool
+    is_disabled: bool
     convert: Any
-    activity: Any
+    activity_loss: Any
 
 
 @contextmanager
-def logits_view(
+def open_logits_view(
     model: keras.Model, task: Task, feature_layers: Sequence[str] = ()
 ) -> Iterator[LogitsView]:
     """Return the model as a function to logits, for heads with or without an activation.
 
-    A final layer that only applies the task's activation (softmax, sigmoid) is left out; an
-    activation inside the last layer is switched off while the context lasts; a head that
-    outputs logits stays. Of a head whose outputs are probabilities for another reason the
-    logarithm (of a sigmoid task the log-odds) is taken, which equals logits up to a constant
-    per row.
+    A final layer that only applies the task's activation (softmax, sigmoid) is skipped. An
+    activation inside the last layer is switched off within the context. A head that outputs logits
+    is unchanged. If a head outputs probabilities in another way, their logarithm (for a sigmoid
+    task the log-odds) is returned, which equals the logits up to a constant per row.
 
     Args:
         model: A checked model (see `check_head`).
-        task: Says which activation to look for; of several outputs each says its own.
-        feature_layers: Names of layers whose outputs are wanted too, "nested/layer" in a nested
+        task: Determines the activation to look for, for each output of a model with several.
+        feature_layers: Names of layers whose outputs are returned too, "nested/layer" in a nested
             model.
 
     Yields:
-        `view(x, training=...)` -> (batch, *output_shape) float32, of several outputs a dictionary
-        of such; with feature_layers a pair of it and a dictionary from name to output. The model
-        runs once either way. `view.with_losses` gives the losses too that the model adds itself.
+        A function `view(x, training=...)` that returns float32 logits (batch, *output_shape), or a
+        dictionary of them by output name. With feature layers it returns a pair: the logits, and a
+        dictionary of the layers' outputs by name. Either way the model runs once.
+        `view.call_with_losses` also returns the losses that the model adds.
 
     Raises:
-        InputError: No layer has the name of a tap; the nearest names are offered.
+        InputError: No layer has the name of a feature layer; similar names are suggested.
     """
-    ends = [_end(model, name, part) for name, part in task.parts.items()]
-    view = LogitsView(model, _runner(model, ends, feature_layers), ends, bool(feature_layers))
-    before = [
-        (end.last, end.last.activation, end.last.activity_regularizer)
-        for end in ends
-        if end.switched
+    heads = [_build_head(model, name, part) for name, part in task.parts.items()]
+    view = LogitsView(
+        model, _build_runner(model, heads, feature_layers), heads, bool(feature_layers)
+    )
+    disabled_layers = [
+        (head.layer, head.layer.activation, head.layer.activity_regularizer)
+        for head in heads
+        if head.is_disabled
     ]
-    for last, _, _ in before:
-        last.activation, last.activity_regularizer = keras.activations.linear, None
+    for layer, _, _ in disabled_layers:
+        layer.activation, layer.activity_regularizer = keras.activations.linear, None
     try:
         yield view
     finally:
-        for last, activation, regularizer in before:
-            last.activation, last.activity_regularizer = activation, regularizer
-        forget_losses(model)
+        for layer, activation, regularizer in disabled_layers:
+            layer.activation, layer.activity_regularizer = activation, regularizer
+        clear_losses(model)
 
 
-def feature_calls(program: Program, feature_layers: Sequence[str]) -> dict[int, list[str]]:
-    """Return the ids of the calls that have the feature_layers' names, with these names.
+def find_feature_calls(program: Program, feature_layers: Sequence[str]) -> dict[int, list[str]]:
+    """Return the names of feature layers by the id of the call of each layer.
+
+    Args:
+        program: A recorded model.
+        feature_layers: Names of layers, "nested/layer" in a nested model.
 
     Raises:
-        InputError: A name that no layer has, or a layer that is called more than once.
+        InputError: No layer has a name, or a layer is called more than once.
     """
-    named: dict[str, list[Node]] = {}
-    for path, node in program.named():
-        named.setdefault(path, []).append(node)
-    wanted: dict[int, list[str]] = {}
+    calls_by_name: dict[str, list[Node]] = {}
+    for path, node in program.walk_named():
+        calls_by_name.setdefault(path, []).append(node)
+    names_by_call: dict[int, list[str]] = {}
     for name in feature_layers:
-        if name not in named:
-            raise unknown_name(f"layer of model '{program.model.name}'", name, named)
-        if len(named[name]) > 1:
+        if name not in calls_by_name:
+            raise build_unknown_name_error(
+                f"layer of model '{program.model.name}'", name, calls_by_name
+            )
+        if len(calls_by_name[name]) > 1:
             raise InputError(
                 f"A layer of a pair must be called once. Received: layer '{name}' of model "
-                f"'{program.model.name}', called {len(named[name])} times."
+                f"'{program.model.name}', called {len(calls_by_name[name])} times."
             )
-        wanted.setdefault(id(named[name][0]), []).append(name)
-    return wanted
+        names_by_call.setdefault(id(calls_by_name[name][0]), []).append(name)
+    return names_by_call
 
 
-def _end(model: keras.Model, name: str, part: Task) -> End:
-    last = maker_of(output_of(model, name))
-    dropped = is_activation_layer(last, part.activation)
-    # a layer that makes two outputs is switched for both of them, or for none
-    shared = sum(maker_of(output) is last for output in model.outputs) > 1
-    switched = not dropped and not shared and ends_in(last, part.activation)
-    convert = _float32
-    if not dropped and not switched and outputs_probabilities(model, part, name):
-        convert = _log if part.activation == "softmax" else _log_odds
-    activity = _activity(last) if dropped or switched else None
-    return End(name, last, dropped, switched, convert, activity)
+def _build_head(model: keras.Model, name: str, part: Task) -> OutputHead:
+    layer = find_producer(find_output(model, name))
+    is_dropped = is_activation_layer(layer, part.activation)
+    # disabling the activation of a layer with two outputs would change both
+    is_shared = sum(find_producer(output) is layer for output in model.outputs) > 1
+    is_disabled = not is_dropped and not is_shared and has_activation(layer, part.activation)
+    convert = _cast_to_float32
+    if not is_dropped and not is_disabled and is_probability_output(model, part, name):
+        convert = _compute_log if part.activation == "softmax" else _compute_log_odds
+    activity = _build_activity_loss(layer) if is_dropped or is_disabled else None
+    return OutputHead(name, layer, is_dropped, is_disabled, convert, activity)
 
 
-def _activity(last: Any) -> Any:
-    """Return the last layer's activity loss as a function of its pre-activations.
+def _build_activity_loss(layer: Any) -> Any:
+    """Return the activity loss of the last layer as a function of its pre-activations, or None.
 
-    None where it has none. Keras divides by the batch, so that its size does not matter.
+    Keras divides the loss by the batch size.
     """
-    regularizer = last.activity_regularizer
+    regularizer = layer.activity_regularizer
     if regularizer is None:
         return None
-    softmax = isinstance(last, keras.layers.Softmax)
-    activation = keras.activations.softmax if softmax else last.activation
+    is_softmax = isinstance(layer, keras.layers.Softmax)
+    activation = keras.activations.softmax if is_softmax else layer.activation
 
-    def loss(output: Any) -> Any:
+    def compute_loss(output: Any) -> Any:
         activity = keras.ops.cast(regularizer(activation(output)), "float32")
         return activity / keras.ops.cast(keras.ops.shape(output)[0], "float32")
 
-    return loss
+    return compute_loss
 
 
-def _runner(model: Any, ends: Sequence[End], feature_layers: Sequence[str]) -> Any:
-    """Return (x, training) -> (outputs before dropped layers, outputs of the feature_layers)."""
+def _build_runner(model: Any, heads: Sequence[OutputHead], feature_layers: Sequence[str]) -> Any:
+    """Return a function (x, training) -> (outputs before dropped layers, features by name)."""
     if feature_layers:
-        return _watching(model, ends, feature_layers)
-    body, places = model, _places(model, ends)
-    if any(end.dropped for end in ends):
-        # not last.input: a layer that another model shares has several
+        return _build_feature_runner(model, heads, feature_layers)
+    body, indices = model, _find_output_indices(model, heads)
+    if any(head.is_dropped for head in heads):
+        # not layer.input: a layer shared with another model has several inputs
         outputs = [
-            node_of(output).input_tensors[0] if end.dropped else output
-            for end, output in ((end, output_of(model, end.name)) for end in ends)
+            find_node(output).input_tensors[0] if head.is_dropped else output
+            for head, output in ((head, find_output(model, head.name)) for head in heads)
         ]
-        body, places = keras.Model(model.input, outputs), [*range(len(ends))]
+        body, indices = keras.Model(model.input, outputs), [*range(len(heads))]
 
     def run(x: Any, training: bool) -> tuple[list[Any], dict[str, Any]]:
-        made = keras.tree.flatten(body(packed(model, x), training=training))
-        return [made[place] for place in places], {}
+        results = keras.tree.flatten(body(pack_inputs(model, x), training=training))
+        return [results[index] for index in indices], {}
 
     return run
 
 
-def _watching(model: Any, ends: Sequence[End], feature_layers: Sequence[str]) -> Any:
-    """Return the function of `_runner` for a model that is run call by call."""
-    program = record(model)
-    wanted, places = feature_calls(program, feature_layers), _places(model, ends)
+def _build_feature_runner(
+    model: Any, heads: Sequence[OutputHead], feature_layers: Sequence[str]
+) -> Any:
+    """Return the function of `_build_runner` for a model that is run call by call."""
+    program = record_program(model)
+    names_by_call, indices = (
+        find_feature_calls(program, feature_layers),
+        _find_output_indices(model, heads),
+    )
 
     def run(x: Any, training: bool) -> tuple[list[Any], dict[str, Any]]:
-        seen: dict[int, Any] = {}
-        before: dict[int, Any] = {}
+        captured: dict[int, Any] = {}
+        head_inputs: dict[int, Any] = {}
 
-        def watch(node: Node, values: list[Any]) -> None:
-            for end in ends:
-                if end.dropped and node.operation is end.last:
-                    before[id(end)] = values[0]
+        def capture_head_inputs(node: Node, values: list[Any]) -> None:
+            for head in heads:
+                if head.is_dropped and node.operation is head.layer:
+                    head_inputs[id(head)] = values[0]
 
-        def tell(node: Node, values: list[Any]) -> None:
-            if id(node) in wanted:
-                seen[id(node)] = values[0]
+        def capture_features(node: Node, values: list[Any]) -> None:
+            if id(node) in names_by_call:
+                captured[id(node)] = values[0]
 
-        made = program.run(listed(model, x), watch, lambda _: training, tell)
-        features = {name: seen[key] for key, names in wanted.items() for name in names}
+        results = program.run(
+            flatten_inputs(model, x), capture_head_inputs, lambda _: training, capture_features
+        )
+        features = {name: captured[key] for key, names in names_by_call.items() for name in names}
         outputs = [
-            before[id(end)] if end.dropped else made[place]
-            for end, place in zip(ends, places, strict=True)
+            head_inputs[id(head)] if head.is_dropped else results[index]
+            for head, index in zip(heads, indices, strict=True)
         ]
         return outputs, features
 
     return run
 
 
-def _places(model: keras.Model, ends: Sequence[End]) -> list[int]:
-    names = output_names(model)
-    return [names.index(end.name) if end.name else 0 for end in ends]
+def _find_output_indices(model: keras.Model, heads: Sequence[OutputHead]) -> list[int]:
+    names = list_output_names(model)
+    return [names.index(head.name) if head.name else 0 for head in heads]
 
 
-def _float32(output: Any) -> Any:
+def _cast_to_float32(output: Any) -> Any:
     return keras.ops.cast(output, "float32")
 
 
-def _log(output: Any) -> Any:
-    return keras.ops.log(_float32(output) + np.finfo(np.float32).tiny)
+def _compute_log(output: Any) -> Any:
+    return keras.ops.log(_cast_to_float32(output) + np.finfo(np.float32).tiny)
 
 
-def _log_odds(output: Any) -> Any:
+def _compute_log_odds(output: Any) -> Any:
     tiny = np.finfo(np.float32).tiny
-    value = _float32(output)
+    value = _cast_to_float32(output)
     return keras.ops.log(value + tiny) - keras.ops.log(1.0 - value + tiny)

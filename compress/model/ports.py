@@ -1,6 +1,6 @@
-"""A model's inputs and outputs by name and in order, and the sizes of one example.
+"""Inputs and outputs of a model by name and in order, and the input sizes of one example.
 
-Sizes are given for inputs in whatever form: by name, in a list, alone.
+Input sizes are accepted by name, as a list, or as one shape.
 """
 
 from __future__ import annotations
@@ -11,222 +11,258 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from compress.core.errors import InputError, one_line
+from compress.core.errors import InputError, to_one_line
 from compress.core.lazy_modules import keras
-from compress.model.internals import maker_of
+from compress.model.keras_internals import find_producer
 from compress.plan import bench as shapes
 
-NAMES = "paretune_output_names"
-BYTES = {"uint8": (0, 255), "int8": (-128, 127)}
-"""Types of pixels, and their smallest and largest numbers."""
-Described = list[tuple[str, tuple[int, ...], str]]
+OUTPUT_NAMES_ATTRIBUTE = "paretune_output_names"
+PIXEL_RANGES = {"uint8": (0, 255), "int8": (-128, 127)}
+"""Pixel types with their smallest and largest values."""
+PortDescriptions = list[tuple[str, tuple[int, ...], str]]
 
 InputShape: TypeAlias = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
-"""Sizes of one example: of the only input, of each input in a list, or by the inputs' names."""
-Sizes = tuple[int | None, ...]
-_FORM = "Give sizes by name, like image=96,96,3,table=12 (in Python a dictionary)."
+"""Sizes of one example: one shape, a list with a shape per input, or a dictionary by input name."""
+PartialShape = tuple[int | None, ...]
+_INPUT_SHAPE_REMEDY = "Give sizes by name, like image=96,96,3,table=12 (in Python a dictionary)."
 
 
-def input_names(model: keras.Model) -> list[str]:
-    """Return the names of a model's inputs, as Keras takes them in dictionaries, in its order.
+def list_input_names(model: keras.Model) -> list[str]:
+    """Return the names of a model's inputs in its order, as Keras accepts them in dictionaries.
 
-    A class of the user's own has none.
+    The list is empty for a subclassed model.
     """
     return [tensor.name for tensor in getattr(model, "inputs", None) or ()]
 
 
-def output_names(model: keras.Model) -> list[str]:
-    """Return the names of a model's outputs: a dictionary's keys, else those of their layers.
+def list_output_names(model: keras.Model) -> list[str]:
+    """Return the names of a model's outputs: dictionary keys, or else the names of their layers.
 
-    Of two outputs of one layer the second is called `name_1`. A model that stands for another
-    says so by `stand_for`.
+    A repeated name gets a number, like "name_1". `copy_output_names` overrides these names.
     """
-    told = getattr(model, NAMES, None)
-    if told is not None:
-        return list(told)
+    stored_names = getattr(model, OUTPUT_NAMES_ATTRIBUTE, None)
+    if stored_names is not None:
+        return list(stored_names)
     structure = getattr(model, "output", None)
     if isinstance(structure, dict):
         return ["/".join(map(str, path)) for path, _ in keras.tree.flatten_with_path(structure)]
-    found: list[str] = []
+    names: list[str] = []
     for tensor in model.outputs:
-        name = base = maker_of(tensor).name
+        name = base = find_producer(tensor).name
         number = 0
-        while name in found:
+        while name in names:
             number += 1
             name = f"{base}_{number}"
-        found.append(name)
-    return found
+        names.append(name)
+    return names
 
 
-def stand_for(model: keras.Model, other: keras.Model) -> None:
-    """Let a model's outputs have the names of another's, in the same order.
+def copy_output_names(model: keras.Model, other: keras.Model) -> None:
+    """Give a model's outputs the names of another model's outputs, in the same order.
 
     Args:
-        model: Made of other layers.
-        other: Whose outputs these are.
+        model: The model whose outputs are renamed.
+        other: The model with the names.
     """
-    setattr(model, NAMES, tuple(output_names(other)))
+    setattr(model, OUTPUT_NAMES_ATTRIBUTE, tuple(list_output_names(other)))
 
 
-def is_index(tensor: Any) -> bool:
-    """Return whether an input takes whole numbers."""
+def is_integer_input(tensor: Any) -> bool:
+    """Return whether an input takes integers."""
     return "float" not in str(tensor.dtype)
 
 
-def listed(model: keras.Model, values: Any) -> list[Any]:
+def flatten_inputs(model: keras.Model, values: Any) -> list[Any]:
     """Return input values as a list in the order of the model's inputs.
 
     Args:
-        model: Any.
-        values: One array or tensor; a mapping by the inputs' names; a list in the model's order. Of
-            a class of the user's own, whose inputs have no names, in the structure that it takes.
+        model: Any Keras model.
+        values: One array or tensor, a mapping by input name, or a list in the model's order. For a
+            subclassed model, whose inputs have no names: the structure that its `call` takes.
 
     Raises:
-        InputError: The names or the number are others.
+        InputError: The names or the number of inputs do not match.
     """
     if getattr(model, "inputs", None) is None:
         structure: list[Any] = keras.tree.flatten(values)
         return structure
-    names = input_names(model)
+    names = list_input_names(model)
     if isinstance(values, Mapping):
         if set(values) != set(names):
             raise InputError(
                 f"Model '{model.name}' must be fed by the names of its inputs: "
                 f"{', '.join(names)}. Received: {', '.join(map(str, values))}."
             )
-        given = [values[name] for name in names]
+        ordered = [values[name] for name in names]
     else:
-        given = list(values) if isinstance(values, (list, tuple)) else [values]
-    if len(given) != len(names):
+        ordered = list(values) if isinstance(values, (list, tuple)) else [values]
+    if len(ordered) != len(names):
         raise InputError(
             f"Model '{model.name}' must be fed with {len(names)} inputs ({', '.join(names)}). "
-            f"Received: {len(given)}."
+            f"Received: {len(ordered)}."
         )
-    return [_whole(value, tensor) for value, tensor in zip(given, model.inputs, strict=True)]
+    return [
+        _cast_to_input(value, tensor) for value, tensor in zip(ordered, model.inputs, strict=True)
+    ]
 
 
-def _whole(value: Any, tensor: Any) -> Any:
-    """Return a value in the dtype of an input; real numbers become integers where it takes them."""
-    kind, wanted = str(getattr(value, "dtype", "")), str(tensor.dtype)
-    if not is_index(tensor) or "float" not in kind or wanted == "string":
+def _cast_to_input(value: Any, tensor: Any) -> Any:
+    """Return a value cast to the dtype of an integer input, or unchanged for other inputs."""
+    value_dtype, input_dtype = str(getattr(value, "dtype", "")), str(tensor.dtype)
+    if not is_integer_input(tensor) or "float" not in value_dtype or input_dtype == "string":
         return value
     if isinstance(value, np.ndarray):
-        made = value.astype(wanted)
-        if np.any(other := made != value):
+        integers = value.astype(input_dtype)
+        if np.any(differs := integers != value):
             raise InputError(
-                f"Input '{tensor.name}' takes {wanted}: integers of this type. Received: "
-                f"{value[other][0]:g}. Feed the examples unscaled (normalize none)."
+                f"Input '{tensor.name}' takes {input_dtype}: integers of this type. Received: "
+                f"{value[differs][0]:g}. Feed the examples unscaled (normalize none)."
             )
-        return made
+        return integers
 
-    return keras.ops.cast(value, wanted)
+    return keras.ops.cast(value, input_dtype)
 
 
-def packed(model: keras.Model, values: Any) -> Any:
-    """Return input values in the structure that the model takes; see `listed`."""
-    given = listed(model, values)
+def pack_inputs(model: keras.Model, values: Any) -> Any:
+    """Return input values in the structure that the model takes.
+
+    Args:
+        model: A functional or Sequential model.
+        values: See `flatten_inputs`.
+    """
+    ordered = flatten_inputs(model, values)
     if isinstance(model, keras.Sequential):
-        return given[0]
-    return keras.tree.pack_sequence_as(model.input, given)
+        return ordered[0]
+    return keras.tree.pack_sequence_as(model.input, ordered)
 
 
-def answers_of(model: keras.Model, x: Any, training: bool = False) -> Any:
-    """Return a model's outputs as they are, several by their names (graph code)."""
-    made = keras.tree.flatten(model(packed(model, x), training=training))
-    return made[0] if len(made) == 1 else dict(zip(output_names(model), made, strict=True))
+def call_model(model: keras.Model, x: Any, training: bool = False) -> Any:
+    """Return a model's output, or a dictionary of its outputs by name (graph code).
+
+    Args:
+        model: A functional or Sequential model.
+        x: Inputs, see `flatten_inputs`.
+        training: Run the model in training mode.
+    """
+    outputs = keras.tree.flatten(model(pack_inputs(model, x), training=training))
+    return (
+        outputs[0]
+        if len(outputs) == 1
+        else dict(zip(list_output_names(model), outputs, strict=True))
+    )
 
 
-def described(model: keras.Model) -> tuple[Described, Described]:
-    """Return name, shape for one example (0 where a size is open) and type of every port."""
+def describe_ports(model: keras.Model) -> tuple[PortDescriptions, PortDescriptions]:
+    """Return name, shape of one example (0 for open sizes) and type of all inputs and outputs."""
 
-    def told(names: Sequence[str], tensors: Sequence[Any]) -> Described:
+    def describe_tensors(names: Sequence[str], tensors: Sequence[Any]) -> PortDescriptions:
         return [
             (name, (1, *(size or 0 for size in tensor.shape[1:])), str(tensor.dtype))
             for name, tensor in zip(names, tensors, strict=True)
         ]
 
-    return told(input_names(model), model.inputs), told(output_names(model), model.outputs)
+    return describe_tensors(list_input_names(model), model.inputs), describe_tensors(
+        list_output_names(model), model.outputs
+    )
 
 
-def sizes_of(what: str, own: Sequence[tuple[str, Sizes]], given: InputShape | None) -> list[Sizes]:
+def fill_input_shapes(
+    owner: str, declared: Sequence[tuple[str, PartialShape]], input_shape: InputShape | None
+) -> list[PartialShape]:
     """Return the sizes of one example of each input, with open sizes filled in.
 
     Args:
-        what: Whose inputs they are, for errors: "model 'm'".
-        own: Name and sizes of each input without its batch axis; None where one is open.
-        given: With or without the batch axis, or a text ("224,224,3"). By name, inputs may be left
-            out; where one input alone is open, its sizes may stand alone.
+        owner: The owner of the inputs, for error messages: "model 'm'".
+        declared: Name and sizes of each input without the batch axis; None for an open size.
+        input_shape: Sizes with or without the batch axis, or text ("224,224,3"). A dictionary may
+            omit inputs. If only one input is open, its sizes alone are accepted.
 
     Returns:
-        The sizes in the order of `own`; open ones that nothing was given for stay open.
+        The sizes in the order of `declared`. Open sizes without a given value stay open.
 
     Raises:
-        InputError: A name or a size does not fit, or sizes are not given for each input.
+        InputError: A name or size does not fit, or sizes are missing for an input.
     """
-    if given is None:
-        return [sizes for _, sizes in own]
-    given = _checked(given)
-    if isinstance(given, Mapping):
-        return _by_name(what, own, given)
-    several = len(given) > 0 and isinstance(given[0], (list, tuple))
-    listed: list[Any] = list(given) if several else [given]
-    open_places = [place for place, (_, sizes) in enumerate(own) if None in sizes]
-    if not several and len(own) > 1 and len(open_places) == 1:
-        listed = [sizes for _, sizes in own]
-        listed[open_places[0]] = given
-    if len(listed) != len(own):
+    if input_shape is None:
+        return [sizes for _, sizes in declared]
+    input_shape = _parse_input_shape(input_shape)
+    if isinstance(input_shape, Mapping):
+        return _resolve_by_name(owner, declared, input_shape)
+    several = len(input_shape) > 0 and isinstance(input_shape[0], (list, tuple))
+    requested: list[Any] = list(input_shape) if several else [input_shape]
+    open_indices = [index for index, (_, sizes) in enumerate(declared) if None in sizes]
+    if not several and len(declared) > 1 and len(open_indices) == 1:
+        requested = [sizes for _, sizes in declared]
+        requested[open_indices[0]] = input_shape
+    if len(requested) != len(declared):
         raise InputError(
-            f"input_shape must have one shape for each of the {len(own)} inputs of {what}: "
-            f"{_describe_sizes(own)}. Received: {one_line(given)}. {_FORM}"
-        )
-    return [_fitted(what, *each, len(own) > 1) for each in zip(own, listed, strict=True)]
-
-
-def _checked(given: Any) -> Any:
-    """Return sizes as tuples of whole numbers, alone, in a list or by name.
-
-    Raises:
-        InputError: They are something else.
-    """
-    if isinstance(given, str):
-        return shapes.InputShape.parse(given).given
-    if isinstance(given, Mapping):
-        return {str(name): _whole_sizes(sizes, given) for name, sizes in given.items()}
-    if isinstance(given, (list, tuple)) and given and isinstance(given[0], (list, tuple)):
-        return [_whole_sizes(sizes, given) for sizes in given]
-    return _whole_sizes(given, given)
-
-
-def _whole_sizes(sizes: Any, given: Any) -> tuple[int | None, ...]:
-    if isinstance(sizes, Iterable) and not isinstance(sizes, (str, Mapping)):
-        found = tuple(sizes)
-        if all(
-            size is None or (isinstance(size, Integral) and not isinstance(size, bool))
-            for size in found
-        ):
-            return tuple(None if size is None else int(size) for size in found)
-    raise InputError(f"input_shape must be {shapes.LIKE}. Received: {one_line(given)}.")
-
-
-def _by_name(
-    what: str, own: Sequence[tuple[str, Sizes]], given: Mapping[str, Sequence[int]]
-) -> list[Sizes]:
-    names = [name for name, _ in own]
-    unknown = next((str(name) for name in given if name not in names), None)
-    if unknown is not None:
-        raise InputError(
-            f"input_shape must name inputs of {what}: {_describe_sizes(own)}. Received: "
-            f"{one_line(unknown)}."
+            f"input_shape must have one shape for each of the {len(declared)} inputs of {owner}: "
+            f"{_describe_sizes(declared)}. Received: {to_one_line(input_shape)}. "
+            f"{_INPUT_SHAPE_REMEDY}"
         )
     return [
-        _fitted(what, port, given[port[0]], len(own) > 1) if port[0] in given else port[1]
-        for port in own
+        _resolve_sizes(owner, *pair, len(declared) > 1)
+        for pair in zip(declared, requested, strict=True)
     ]
 
 
-def _fitted(what: str, own: tuple[str, Sizes], given: Any, several: bool) -> Sizes:
-    name, sizes = own
-    shape = tuple(given)
+def _parse_input_shape(input_shape: Any) -> Any:
+    """Return sizes as tuples of integers: one tuple, a list of tuples, or a dictionary by name.
+
+    Raises:
+        InputError: The value has another form.
+    """
+    if isinstance(input_shape, str):
+        return shapes.InputShape.parse(input_shape).value
+    if isinstance(input_shape, Mapping):
+        return {str(name): _parse_sizes(sizes, input_shape) for name, sizes in input_shape.items()}
+    if (
+        isinstance(input_shape, (list, tuple))
+        and input_shape
+        and isinstance(input_shape[0], (list, tuple))
+    ):
+        return [_parse_sizes(sizes, input_shape) for sizes in input_shape]
+    return _parse_sizes(input_shape, input_shape)
+
+
+def _parse_sizes(sizes: Any, input_shape: Any) -> tuple[int | None, ...]:
+    if isinstance(sizes, Iterable) and not isinstance(sizes, (str, Mapping)):
+        values = tuple(sizes)
+        if all(
+            size is None or (isinstance(size, Integral) and not isinstance(size, bool))
+            for size in values
+        ):
+            return tuple(None if size is None else int(size) for size in values)
+    raise InputError(
+        f"input_shape must be {shapes.INPUT_SHAPE_HINT}. Received: {to_one_line(input_shape)}."
+    )
+
+
+def _resolve_by_name(
+    owner: str,
+    declared: Sequence[tuple[str, PartialShape]],
+    input_shape: Mapping[str, Sequence[int]],
+) -> list[PartialShape]:
+    names = [name for name, _ in declared]
+    unknown = next((str(name) for name in input_shape if name not in names), None)
+    if unknown is not None:
+        raise InputError(
+            f"input_shape must name inputs of {owner}: {_describe_sizes(declared)}. Received: "
+            f"{to_one_line(unknown)}."
+        )
+    return [
+        _resolve_sizes(owner, port, input_shape[port[0]], len(declared) > 1)
+        if port[0] in input_shape
+        else port[1]
+        for port in declared
+    ]
+
+
+def _resolve_sizes(
+    owner: str, declared: tuple[str, PartialShape], requested: Any, several: bool
+) -> PartialShape:
+    name, sizes = declared
+    shape = tuple(requested)
     if len(shape) == len(sizes) + 1:
         shape = shape[1:]  # with the batch axis
     fits = len(shape) == len(sizes) and all(
@@ -234,42 +270,45 @@ def _fitted(what: str, own: tuple[str, Sizes], given: Any, several: bool) -> Siz
         for size, got in zip(sizes, shape, strict=True)
     )
     if not fits:
-        which = f"input '{name}' of {what}" if several else what
+        which = f"input '{name}' of {owner}" if several else owner
         raise InputError(
-            f"input_shape must agree with {which}, which takes {sizes}. Received: {tuple(given)}."
+            f"input_shape must agree with {which}, which takes {sizes}. Received: "
+            f"{tuple(requested)}."
         )
     return tuple(int(size) for size in shape)
 
 
-def require_known(what: str, names: Sequence[str], sizes: Sequence[Sizes], purpose: str) -> None:
-    """Refuse open sizes.
+def require_fixed_sizes(
+    owner: str, names: Sequence[str], sizes: Sequence[PartialShape], purpose: str
+) -> None:
+    """Raise an error if an input size is open.
 
     Args:
-        what: See `sizes_of`.
-        names: Of the inputs.
-        sizes: From `sizes_of`.
-        purpose: What needs them: "to be timed".
+        owner: See `fill_input_shapes`.
+        names: Names of the inputs.
+        sizes: From `fill_input_shapes`.
+        purpose: The purpose of the sizes, for the error message: "to be timed".
 
     Raises:
-        InputError: One is open.
+        InputError: A size is open.
     """
-    left = [(name, size) for name, size in zip(names, sizes, strict=True) if None in size]
-    if not left:
+    open_inputs = [(name, size) for name, size in zip(names, sizes, strict=True) if None in size]
+    if not open_inputs:
         return
     if len(names) == 1:
-        received, example = str(left[0][1]), "like 224,224,3"
+        received, example = str(open_inputs[0][1]), "like 224,224,3"
     else:
-        received = _describe_sizes(left)
+        received = _describe_sizes(open_inputs)
         example = "like " + ",".join(
-            f"{name}={','.join(str(size or 96) for size in sizes)}" for name, sizes in left
+            f"{name}={','.join(str(size or 96) for size in sizes)}" for name, sizes in open_inputs
         )
-    subject = f"{what[:1].upper()}{what[1:]}"
+    title = f"{owner[:1].upper()}{owner[1:]}"
     raise InputError(
-        f"{subject} must have a known input size {purpose}. Received: {received}. "
+        f"{title} must have a known input size {purpose}. Received: {received}. "
         f"Give --input-shape, {example} (in Python input_shape=)."
     )
 
 
-def _describe_sizes(ports: Sequence[tuple[str, Sizes]]) -> str:
-    """Return "image (None, None, 3), table (12,)"."""
+def _describe_sizes(ports: Sequence[tuple[str, PartialShape]]) -> str:
+    """Return a text like "image (None, None, 3), table (12,)"."""
     return ", ".join(f"{name} {sizes}" for name, sizes in ports)

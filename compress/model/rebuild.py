@@ -1,4 +1,4 @@
-"""Layers anew from their configs, and models of users' classes as plain graphs."""
+"""Rebuilding of layers from their configs, and of subclassed models as functional graphs."""
 
 from __future__ import annotations
 
@@ -14,97 +14,104 @@ from typing import Any
 
 from compress.core.errors import InputError
 from compress.core.lazy_modules import keras
-from compress.model.internals import is_graph, layers_inside, own_variables
+from compress.model.keras_internals import is_graph, list_direct_variables, list_layers
 from compress.model.layers import is_keras
 from compress.model.program import Node
-from compress.model.recording import record
+from compress.model.recording import record_program
 
-_OWN = ("name", "built", "autocast", "supports_jit", "call_signature_parameters")
-"""Public attributes that Keras sets itself."""
-_OF_ANY = ("name", "trainable", "dtype", "activity_regularizer", "autocast")
-"""What every layer's constructor takes."""
+_KERAS_ATTRIBUTES = ("name", "built", "autocast", "supports_jit", "call_signature_parameters")
+"""Public attributes that Keras sets on every layer."""
+_COMMON_ARGUMENTS = ("name", "trainable", "dtype", "activity_regularizer", "autocast")
+"""Arguments that the constructor of every layer accepts."""
 
 
-def why_not_rebuildable(layer: Any, *, attributes: bool = True) -> str:
-    """Return the reason that a layer cannot be rebuilt from its config; empty: it can.
+def find_rebuild_failure(layer: Any, *, attributes: bool = True) -> str:
+    """Return the reason why a layer cannot be rebuilt from its config, or "" if it can.
 
-    Keras's own layers are taken at their word. Of others the config is tried: whether a layer
-    comes of it at all, and whether its plain attributes are those of the original.
+    Keras's own layers are trusted. For other layers the config is tried: it must produce a layer
+    whose plain attributes equal those of the original.
 
     Args:
-        layer: A layer or raw operation; nested models count as what they hold.
-        attributes: Compare plain attributes too.
+        layer: A layer or raw operation. A nested model counts as the layers inside it.
+        attributes: Also compare plain attributes.
     """
     if not isinstance(layer, keras.layers.Layer):
         return ""
-    if all(map(is_keras, layers_inside(layer))):
+    if all(map(is_keras, list_layers(layer))):
         return ""
     try:
-        again = from_config(layer, config_of(layer))
+        rebuilt = rebuild_from_config(layer, read_layer_config(layer))
     except Exception as error:  # user layers may raise anything here
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if not attributes:
         return ""
-    parts = layers_inside(layer), layers_inside(again)
+    parts = list_layers(layer), list_layers(rebuilt)
     if [type(part) for part in parts[0]] != [type(part) for part in parts[1]]:
-        parts = [layer], [again]  # the others are made when it is built
+        parts = [layer], [rebuilt]  # inner layers are created when it is built
     for old, new in zip(*parts, strict=True):
-        lost = _differing(vars(old), vars(new))
-        if lost:
-            before, after = vars(old)[lost], vars(new)[lost]
-            return f"get_config() loses '{lost}': {before!r} becomes {after!r}"
+        lost_attribute = _find_lost_attribute(vars(old), vars(new))
+        if lost_attribute:
+            before, after = vars(old)[lost_attribute], vars(new)[lost_attribute]
+            return f"get_config() loses '{lost_attribute}': {before!r} becomes {after!r}"
     return ""
 
 
-def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+def _find_lost_attribute(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     plain = (str, int, float, bool, type(None))
     for name, value in old.items():
-        if name.startswith("_") or name in _OWN or name not in new:
+        if name.startswith("_") or name in _KERAS_ATTRIBUTES or name not in new:
             continue
         if isinstance(value, plain) and isinstance(new[name], plain) and value != new[name]:
             return name
     return ""
 
 
-def config_of(operation: Any) -> dict[str, Any]:
-    """Return a config; a raw operation's may hold values that cannot be serialized.
+def read_layer_config(operation: Any) -> dict[str, Any]:
+    """Return the config of a layer or raw operation.
 
-    Keras makes none for a layer that defines none and was given an object, as KerasHub gives its
-    `Identity` layers a policy as their dtype.
+    The config of a raw operation may hold values that cannot be serialized. Keras builds no config
+    for a layer that defines none and received an object as an argument, such as KerasHub's
+    `Identity` layers, whose dtype is a policy. Their config is read from their attributes.
 
     Raises:
-        NotImplementedError: It has none, and attributes do not tell what it was made with.
+        NotImplementedError: The layer has no config, and its attributes do not hold the arguments
+            of its constructor.
     """
     try:
         return dict(operation.get_config())
     except NotImplementedError:
-        taken = inspect.signature(type(operation)).parameters.values()
-        names = [item.name for item in taken if item.kind is not inspect.Parameter.VAR_KEYWORD]
-        layer = isinstance(operation, keras.layers.Layer)
-        known = is_keras(operation) or not layer
-        if not known or not all(hasattr(operation, name) for name in names):
+        parameters = inspect.signature(type(operation)).parameters.values()
+        names = [item.name for item in parameters if item.kind is not inspect.Parameter.VAR_KEYWORD]
+        is_layer = isinstance(operation, keras.layers.Layer)
+        is_known = is_keras(operation) or not is_layer
+        if not is_known or not all(hasattr(operation, name) for name in names):
             raise
         config = {name: getattr(operation, name) for name in names}
-        if layer:
+        if is_layer:
             policy = operation.dtype_policy
-            # a plain one by its name, of which Keras makes a config from here on
+            # the name of a plain policy can be serialized
             dtype = policy.name if type(policy) is keras.DTypePolicy else policy
             config |= {"name": operation.name, "trainable": operation.trainable, "dtype": dtype}
         return config
 
 
-def from_config(operation: Any, config: dict[str, Any]) -> Any:
-    """Make a layer of the class of `operation`; functions and classes in it need no registry."""
-    with keras.saving.custom_object_scope(_own_objects(operation)):
-        return of_class(type(operation), config)
+def rebuild_from_config(operation: Any, config: dict[str, Any]) -> Any:
+    """Build a layer of the class of `operation`, with its custom functions and classes in scope.
 
-
-def needs_leave(layer: Any) -> bool:
-    """Return whether a layer comes of its config only where a part of that is left out.
-
-    Keras itself does not read it from a file then; `compress.model.io.load_model` does.
+    Args:
+        operation: The original layer or raw operation.
+        config: The config to build from.
     """
-    config = config_of(layer)
+    with keras.saving.custom_object_scope(_collect_custom_objects(operation)):
+        return build_from_config(type(operation), config)
+
+
+def needs_lenient_config(layer: Any) -> bool:
+    """Return whether a layer can be rebuilt only if unknown entries of its config are left out.
+
+    Keras itself cannot load such a layer from a file; `compress.model.io.load_model` can.
+    """
+    config = read_layer_config(layer)
     try:
         type(layer).from_config(dict(config))
     except Exception:  # user layers may raise anything here
@@ -112,125 +119,129 @@ def needs_leave(layer: Any) -> bool:
     return False
 
 
-def of_class(kind: Any, config: dict[str, Any]) -> Any:
-    """Make a layer of a class, of a config that may tell more than its constructor takes.
+def build_from_config(layer_class: Any, config: dict[str, Any]) -> Any:
+    """Build a layer from a config that may hold more entries than its constructor takes.
 
-    Some classes of others put what they have computed into their configs. It is left out where
-    the constructor refuses it; that the layer is the same is for who asks to find out.
+    Some users' classes also put computed values into their configs. These are left out if the
+    constructor rejects them. The caller has to check that the layer equals the original.
+
+    Args:
+        layer_class: The class of the layer.
+        config: The config to build from.
 
     Raises:
         Exception: Whatever the constructor raises.
     """
     try:
-        return kind.from_config(dict(config))
+        return layer_class.from_config(dict(config))
     except (TypeError, ValueError) as first:
-        taken = {*inspect.signature(kind.__init__).parameters, *_OF_ANY}
-        less = {name: value for name, value in config.items() if name in taken}
-        if len(less) == len(config):
+        accepted_names = {*inspect.signature(layer_class.__init__).parameters, *_COMMON_ARGUMENTS}
+        accepted_config = {name: value for name, value in config.items() if name in accepted_names}
+        if len(accepted_config) == len(config):
             raise
         try:
-            return kind.from_config(less)
-        except Exception:  # what was wrong at first is told
+            return layer_class.from_config(accepted_config)
+        except Exception:  # report the first error
             raise first from None
 
 
-def _own_objects(operation: Any) -> dict[str, Any]:
-    """Return a user's functions and classes that a layer's config names, by name."""
-    found: dict[str, Any] = {}
-    parts = layers_inside(operation) if isinstance(operation, keras.layers.Layer) else []
+def _collect_custom_objects(operation: Any) -> dict[str, Any]:
+    """Return the user's functions and classes that the config of a layer refers to, by name."""
+    custom_objects: dict[str, Any] = {}
+    parts = list_layers(operation) if isinstance(operation, keras.layers.Layer) else []
     for part in parts:
         candidates = [type(part), *(value for value in vars(part).values() if callable(value))]
         for value in candidates:
             owner = value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
             if not (owner.__module__ or "").startswith(("keras.", "tensorflow.")):
-                found[owner.__name__] = owner
-    return found
+                custom_objects[owner.__name__] = owner
+    return custom_objects
 
 
-def stand_ins(path: Path) -> dict[str, Any]:
-    """Return a lenient stand-in for each user's class in a file, by its registered name.
+def build_lenient_classes(path: Path) -> dict[str, Any]:
+    """Return a lenient replacement for each user's class in a file, by registered name.
 
-    Within a scope of these Keras makes layers of others of configs with more in them than their
-    constructors take.
+    Within a custom object scope of these classes, Keras loads layers whose configs hold more
+    entries than their constructors take.
 
     Args:
-        path: A `.keras` file; of another one there are none.
+        path: A model file. Only `.keras` files have such classes; for others the result is empty.
     """
     if not zipfile.is_zipfile(path):
         return {}
     with zipfile.ZipFile(path) as archive:
         config = json.loads(archive.read("config.json"))
-    found = {}
-    for name, module, class_name in sorted(_classes(config)):
-        # Keras has tried before: what it knows and may import is there
-        kind = keras.saving.get_registered_object(name)
-        kind = kind or getattr(sys.modules.get(module), class_name, None)
-        if isinstance(kind, type) and issubclass(kind, keras.layers.Layer):
-            # a class that makes layers of another one
-            make = staticmethod(partial(of_class, kind))
-            found[name] = type(kind.__name__, (), {"from_config": make})
-    return found
+    lenient_classes = {}
+    for name, module, class_name in sorted(_list_custom_classes(config)):
+        # Keras has tried to load the file before: the classes that it may import are imported
+        layer_class = keras.saving.get_registered_object(name)
+        layer_class = layer_class or getattr(sys.modules.get(module), class_name, None)
+        if isinstance(layer_class, type) and issubclass(layer_class, keras.layers.Layer):
+            # its from_config builds layers of the user's class
+            make = staticmethod(partial(build_from_config, layer_class))
+            lenient_classes[name] = type(layer_class.__name__, (), {"from_config": make})
+    return lenient_classes
 
 
-def _classes(config: Any) -> set[tuple[str, str, str]]:
-    """Return registered name, module and name of the classes in a config that are not Keras's."""
+def _list_custom_classes(config: Any) -> set[tuple[str, str, str]]:
+    """Return registered name, module and class name of the custom classes in a config."""
     if isinstance(config, list):
-        return {item for part in config for item in _classes(part)}
+        return {item for part in config for item in _list_custom_classes(part)}
     if not isinstance(config, dict):
         return set()
-    name, module, kind = (
+    name, module, class_name = (
         str(config.get(key) or "") for key in ("registered_name", "module", "class_name")
     )
-    inside = {item for part in config.values() for item in _classes(part)}
-    foreign = name and kind and not module.startswith("keras.")
-    return inside | ({(name, module, kind)} if foreign else set())
+    inner_classes = {item for part in config.values() for item in _list_custom_classes(part)}
+    is_custom = name and class_name and not module.startswith("keras.")
+    return inner_classes | ({(name, module, class_name)} if is_custom else set())
 
 
 def as_graph(model: keras.Model) -> keras.Model:
-    """Return a model as a functional or Sequential one of Keras's own classes.
+    """Return a model as a functional or Sequential model of Keras's own classes.
 
-    Layers and weights are shared with the given model, not copied. What the user's class does
-    beside answering, its `train_step` say, is not part of it.
+    Layers and weights are shared with the given model, not copied. Other parts of the user's class,
+    such as its `train_step`, are dropped.
 
     Args:
-        model: Any model. One with a `call` of its own is traced, see `compress.model.recording`.
+        model: Any model. One with its own `call` is traced, see `compress.model.recording`.
 
     Raises:
-        InputError: It cannot be traced, or two layers in it have one name.
+        InputError: The model cannot be traced, or two of its layers have the same name.
     """
     if isinstance(model, keras.Sequential) and not is_graph(model):
         return model
-    if is_graph(model) and not _opened(model):
+    if is_graph(model) and not _has_lossy_parts(model):
         return model if is_keras(model) else keras.Model(model.input, model.output, name=model.name)
-    # what a file could not hold is opened as far as that goes
-    program = record(model, why_not_rebuildable)
+    # layers that cannot be saved in a file are opened where possible
+    program = record_program(model, find_rebuild_failure)
     called: dict[int, Any] = {}
 
-    def call(node: Node, given: list[Any]) -> Sequence[Any]:
+    def call(node: Node, values: list[Any]) -> Sequence[Any]:
         called[id(node.operation)] = node.operation
-        made: Sequence[Any] = keras.tree.flatten(node.call(given, training=None))
-        return made
+        results: Sequence[Any] = keras.tree.flatten(node.call(values, training=None))
+        return results
 
-    def enter(node: Node, given: list[Any]) -> Sequence[Any]:
+    def enter_nested(node: Node, values: list[Any]) -> Sequence[Any]:
         nested = node.operation
-        if is_graph(nested) and is_keras(nested) and not _opened(nested):
-            return call(node, given)
+        if is_graph(nested) and is_keras(nested) and not _has_lossy_parts(nested):
+            return call(node, values)
         assert node.body is not None
-        return node.body.interpret(call, given, enter)
+        return node.body.interpret(call, values, enter_nested)
 
     inputs = [
         keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
         for tensor, name in zip(program.inputs, program.input_names, strict=True)
     ]
-    outputs = program.interpret(call, inputs, enter)
+    outputs = program.interpret(call, inputs, enter_nested)
     counts = Counter(operation.name for operation in called.values())
-    twice = next((name for name, count in counts.items() if count > 1), "")
-    if twice and is_graph(model):  # inside models of their own two may have one name
+    repeated_name = next((name for name, count in counts.items() if count > 1), "")
+    if repeated_name and is_graph(model):  # layers of different nested models may share a name
         return keras.Model(model.input, model.output, name=model.name)
-    if twice:
+    if repeated_name:
         raise InputError(
             f"Layers of model '{model.name}' ({type(model).__name__}) must have unique names. "
-            f"Received: two layers '{twice}'. Give them names of their own (name=)."
+            f"Received: two layers '{repeated_name}'. Give them names of their own (name=)."
         )
     return keras.Model(
         keras.tree.pack_sequence_as(program.input_structure, inputs),
@@ -239,14 +250,15 @@ def as_graph(model: keras.Model) -> keras.Model:
     )
 
 
-def _opened(model: keras.Model) -> bool:
-    """Return whether a graph has parts that a file would lose: foreign models, lost configs."""
-    parts = layers_inside(model, include_self=False)
+def _has_lossy_parts(model: keras.Model) -> bool:
+    """Return whether a graph has user's models, or layers that a file cannot hold."""
+    parts = list_layers(model, include_self=False)
     return any(
-        # a layer that holds no weights itself: its call may be read
+        # a layer without weights of its own can be opened
         not is_keras(part)
         and (
-            isinstance(part, keras.Model) or (why_not_rebuildable(part) and not own_variables(part))
+            isinstance(part, keras.Model)
+            or (find_rebuild_failure(part) and not list_direct_variables(part))
         )
         for part in parts
     )

@@ -1,9 +1,9 @@
-"""Records a model as a flat program of calls; layers made of layers are opened.
+"""Recording of a model as a flat program of calls, with composite layers opened.
 
-`record` reads functional and Sequential models as they are (nested ones stay nested) and
-*traces* what is no graph: it runs `call` on symbolic tensors, so that the layers and raw
-operations inside are recorded with the variables that they have. The model itself is left
-as it was: the nodes that tracing hangs on its layers are taken off again.
+`record_program` reads functional and Sequential models as they are (nested models stay nested). It
+*traces* other models: it runs `call` on symbolic tensors, so that the inner layers and raw
+operations are recorded with their variables. The model is not changed; the nodes that tracing adds
+to its layers are removed again.
 """
 
 from __future__ import annotations
@@ -13,76 +13,88 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from compress.core.errors import InputError, reason_of
+from compress.core.errors import InputError, extract_reason
 from compress.core.lazy_modules import keras
-from compress.model.internals import (
-    built_shapes,
+from compress.model.keras_internals import (
+    find_node,
+    find_producer,
+    has_training_argument,
     is_graph,
-    layers_inside,
-    maker_of,
-    node_of,
-    nodes_restored,
-    own_variables,
-    port_structures,
+    list_direct_variables,
+    list_layers,
+    read_build_shapes,
+    read_port_structures,
+    restore_nodes,
     set_shape,
-    sorted_nodes,
-    takes_training,
+    sort_nodes,
 )
-from compress.model.ports import sizes_of
-from compress.model.program import Node, Program, substituted
+from compress.model.ports import fill_input_shapes
+from compress.model.program import Node, Program, replace_leaves
 
 Opener = Callable[[Any], object]
 
 
 class Untraceable(Exception):
-    """A layer cannot be opened; the message is the reason."""
+    """A layer cannot be traced; the message is the reason."""
 
 
-def record(model: keras.Model, opens: Opener | None = None, inputs: Any = None) -> Program:
-    """Record a model's calls.
+def record_program(
+    model: keras.Model, should_open: Opener | None = None, input_shapes: Any = None
+) -> Program:
+    """Record the calls of a model.
 
     Args:
         model: Any model; a subclassed one is traced.
-        opens: Tells of a layer that is not a model whether to open it; default: never.
-        inputs: Shapes of a traced model's inputs, with the batch axis (None), in the
-            structure that its `call` takes; default: those it was built with. Of a model
-            that was built with one input the batch axis may be left out.
+        should_open: Function that returns whether to open a layer that is not a model. Default:
+            none is opened.
+        input_shapes: Shapes of a traced model's inputs with the batch axis (None), in the structure
+            that its `call` takes. Default: the shapes it was built with. For a model that was built
+            with one input the batch axis may be omitted.
+
+    Returns:
+        The program.
 
     Raises:
         InputError: The model is no graph and cannot be traced, or was never built.
     """
-    return _Recorder(opens or (lambda _: False)).record(model, inputs)
+    return _Recorder(should_open or (lambda _: False)).record(model, input_shapes)
 
 
-def trace(layer: Any, args: Any, kwargs: Any) -> tuple[Any, list[Any]]:
+def trace_call(layer: Any, args: Any, kwargs: Any) -> tuple[Any, list[Any]]:
     """Trace a layer's `call` on symbolic tensors.
 
     Args:
-        layer: Built; its inner layers too.
-        args: Positional arguments, symbolic tensors among them.
+        layer: A built layer with built inner layers.
+        args: Positional arguments, including symbolic tensors.
         kwargs: Keyword arguments.
 
     Returns:
-        The symbolic outputs and Keras's nodes in an order in which they can run.
+        The symbolic outputs, and Keras's nodes in an executable order.
 
     Raises:
-        Untraceable: With the reason.
+        Untraceable: The layer cannot be traced; the message is the reason.
     """
-    own = own_variables(layer)
-    if own and not isinstance(layer, keras.Model):
-        raise Untraceable(f"it owns weights itself ({own[0].path})")
+    direct_variables = list_direct_variables(layer)
+    if direct_variables and not isinstance(layer, keras.Model):
+        raise Untraceable(f"it owns weights itself ({direct_variables[0].path})")
     if not layer.built:
         raise Untraceable("it is not built")
     sources = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
-    with nodes_restored(layer):
-        outputs, nodes = _run(layer, args, kwargs, sources)
-        if takes_training(layer) and kwargs.get("training") is None:
-            _, training = _run(layer, args, {**kwargs, "training": True}, sources)
-            if [_identity(node) for node in nodes] != [_identity(node) for node in training]:
+    with restore_nodes(layer):
+        outputs, nodes = _run_symbolically(layer, args, kwargs, sources)
+        if has_training_argument(layer) and kwargs.get("training") is None:
+            _, training_nodes = _run_symbolically(
+                layer, args, {**kwargs, "training": True}, sources
+            )
+            if [_build_node_key(node) for node in nodes] != [
+                _build_node_key(node) for node in training_nodes
+            ]:
                 raise Untraceable("its call does something else in training")
-    _leave_batches_open(nodes)
-    held = {id(variable) for node in nodes for variable in getattr(node.operation, "weights", [])}
-    missing = [variable for variable in layer.weights if id(variable) not in held]
+    _open_batch_sizes(nodes)
+    used_ids = {
+        id(variable) for node in nodes for variable in getattr(node.operation, "weights", [])
+    }
+    missing = [variable for variable in layer.weights if id(variable) not in used_ids]
     if missing:
         raise Untraceable(f"it uses weights outside of layer calls ({missing[0].path})")
     for node in nodes:
@@ -93,23 +105,27 @@ def trace(layer: Any, args: Any, kwargs: Any) -> tuple[Any, list[Any]]:
 
 
 class _Recorder:
-    def __init__(self, opens: Opener) -> None:
-        self.opens = opens
-        self.bodies: dict[int, Program] = {}
-        self.alive: list[Any] = []  # tensors whose ids stand in aliases
+    def __init__(self, should_open: Opener) -> None:
+        self.should_open = should_open
+        self.programs: dict[int, Program] = {}
+        self.alive: list[Any] = []  # tensors whose ids are keys of aliases
 
-    def record(self, model: Any, inputs: Any = None) -> Program:
-        if id(model) not in self.bodies:
-            self.bodies[id(model)] = (
-                self._functional(model) if is_graph(model) else self._subclassed(model, inputs)
+    def record(self, model: Any, input_shapes: Any = None) -> Program:
+        if id(model) not in self.programs:
+            self.programs[id(model)] = (
+                self._record_functional(model)
+                if is_graph(model)
+                else self._record_subclassed(model, input_shapes)
             )
-        return self.bodies[id(model)]
+        return self.programs[id(model)]
 
-    def _functional(self, model: Any) -> Program:
-        return self._program(model, *port_structures(model), sorted_nodes(model), traced=False)
+    def _record_functional(self, model: Any) -> Program:
+        return self._build_program(
+            model, *read_port_structures(model), sort_nodes(model), is_traced=False
+        )
 
-    def _subclassed(self, model: Any, inputs: Any) -> Program:
-        shapes = _traced_shapes(model, inputs)
+    def _record_subclassed(self, model: Any, input_shapes: Any) -> Program:
+        shapes = _select_trace_shapes(model, input_shapes)
         if shapes is None:
             raise InputError(
                 f"Model '{model.name}' must be built before it can be read: it is a subclass "
@@ -120,17 +136,17 @@ class _Recorder:
             lambda shape: keras.Input(batch_shape=(None, *tuple(shape)[1:])), shapes
         )
         try:
-            outputs, nodes = trace(model, (specs,), {})
+            outputs, nodes = trace_call(model, (specs,), {})
         except Untraceable as reason:
             raise InputError(
                 f"Model '{model.name}' ({type(model).__name__}) must be a graph or traceable. "
                 f"Received: {reason}. Build it with keras.Input and functional calls, or write "
                 "its call() with keras layers and keras.ops only."
             ) from None
-        return self._program(model, specs, outputs, nodes, traced=True)
+        return self._build_program(model, specs, outputs, nodes, is_traced=True)
 
-    def _program(
-        self, model: Any, inputs: Any, outputs: Any, nodes: Iterable[Any], *, traced: bool
+    def _build_program(
+        self, model: Any, inputs: Any, outputs: Any, nodes: Iterable[Any], *, is_traced: bool
     ) -> Program:
         program = Program(
             model,
@@ -138,16 +154,16 @@ class _Recorder:
             tuple(keras.tree.flatten(outputs)),
             inputs,
             outputs,
-            traced=traced,
+            is_traced=is_traced,
         )
         aliases: dict[int, Any] = {}
-        self._append(program, nodes, "", aliases)
-        program.output_structure = substituted(outputs, aliases)
+        self._append_calls(program, nodes, "", aliases)
+        program.output_structure = replace_leaves(outputs, aliases)
         program.outputs = tuple(keras.tree.flatten(program.output_structure))
-        _name_uniquely(program.nodes)
+        _assign_unique_names(program.nodes)
         return program
 
-    def _append(
+    def _append_calls(
         self, program: Program, nodes: Iterable[Any], prefix: str, aliases: dict[int, Any]
     ) -> None:
         for keras_node in nodes:
@@ -158,26 +174,26 @@ class _Recorder:
             args, kwargs, inputs = (
                 (arguments.args, arguments.kwargs, keras_node.input_tensors)
                 if not aliases
-                else _resolved(arguments, aliases)
+                else _resolve_arguments(arguments, aliases)
             )
             name = prefix + operation.name
             node = Node(operation, name, args, kwargs, tuple(inputs), tuple(keras_node.outputs))
             if isinstance(operation, keras.Model) and is_graph(operation):
                 node.body = self.record(operation)
             elif isinstance(operation, keras.Model) or (
-                isinstance(operation, keras.layers.Layer) and self.opens(operation)
+                isinstance(operation, keras.layers.Layer) and self.should_open(operation)
             ):
-                node.closed = self._open(program, node, aliases)
-                if not node.closed:
+                node.closed_reason = self._open_layer(program, node, aliases)
+                if not node.closed_reason:
                     continue
             program.nodes.append(node)
 
-    def _open(self, program: Program, node: Node, aliases: dict[int, Any]) -> str:
-        """Put the calls inside a layer in place of its own; else returns why not."""
+    def _open_layer(self, program: Program, node: Node, aliases: dict[int, Any]) -> str:
+        """Append the calls inside a layer and return "", or return why it cannot be opened."""
         fresh: dict[int, Any] = {}
         outer: dict[int, Any] = {}
 
-        def symbolic(value: Any) -> Any:
+        def copy_symbolic(value: Any) -> Any:
             if not isinstance(value, keras.KerasTensor):
                 return value
             if id(value) not in fresh:
@@ -185,30 +201,30 @@ class _Recorder:
                 outer[id(fresh[id(value)])] = value
             return fresh[id(value)]
 
-        args, kwargs = keras.tree.map_structure(symbolic, (node.args, node.kwargs))
+        args, kwargs = keras.tree.map_structure(copy_symbolic, (node.args, node.kwargs))
         try:
-            outputs, nodes = trace(node.operation, args, kwargs)
+            outputs, nodes = trace_call(node.operation, args, kwargs)
         except Untraceable as reason:
             return str(reason)
         self.alive.append((fresh, nodes))
-        before = len(program.nodes)
+        call_count = len(program.nodes)
         aliases.update(outer)
-        self._append(program, nodes, f"{node.name}_", aliases)
-        program.opened[node.name] = len(program.nodes) - before
-        made = [output for output in keras.tree.flatten(outputs) if output is not None]
-        for old, new in zip(node.outputs, made, strict=True):
+        self._append_calls(program, nodes, f"{node.name}_", aliases)
+        program.opened_layers[node.name] = len(program.nodes) - call_count
+        results = [output for output in keras.tree.flatten(outputs) if output is not None]
+        for old, new in zip(node.outputs, results, strict=True):
             aliases[id(old)] = aliases.get(id(new), new)
         return ""
 
 
-def _resolved(arguments: Any, aliases: dict[int, Any]) -> tuple[Any, Any, list[Any]]:
-    args, kwargs = substituted((arguments.args, arguments.kwargs), aliases)
-    flat = keras.tree.flatten((args, kwargs))
-    return args, kwargs, [value for value in flat if isinstance(value, keras.KerasTensor)]
+def _resolve_arguments(arguments: Any, aliases: dict[int, Any]) -> tuple[Any, Any, list[Any]]:
+    args, kwargs = replace_leaves((arguments.args, arguments.kwargs), aliases)
+    leaves = keras.tree.flatten((args, kwargs))
+    return args, kwargs, [value for value in leaves if isinstance(value, keras.KerasTensor)]
 
 
-def _name_uniquely(nodes: list[Node]) -> None:
-    """Number repeated names ("dense", "dense_1"); a shared layer keeps one name."""
+def _assign_unique_names(nodes: list[Node]) -> None:
+    """Assign numbered names to repeated names ("dense", "dense_1"), one per shared layer."""
     owners: dict[str, Any] = {}
     names: dict[int, str] = {}
     for node in nodes:
@@ -221,76 +237,80 @@ def _name_uniquely(nodes: list[Node]) -> None:
         node.name = names[id(node.operation)]
 
 
-def _traced_shapes(model: Any, given: Any) -> Any:
-    """Return the shapes to trace a model with: those given, else those it was built with."""
-    shapes = list(built_shapes(model).values())
-    built = _untracked(shapes[0]) if len(shapes) == 1 else None
-    if isinstance(given, dict) and isinstance(built, dict):
-        own = [(name, tuple(shape)[1:]) for name, shape in built.items()]
-        sizes = sizes_of(f"model '{model.name}'", own, given)
-        return {name: (None, *size) for (name, _), size in zip(own, sizes, strict=True)}
-    if given is None or not isinstance(built, tuple) or len(given) != len(built) - 1:
-        return built if given is None else given
-    return (None, *given)
+def _select_trace_shapes(model: Any, input_shapes: Any) -> Any:
+    """Return the shapes to trace a model with: the given ones, or else those it was built with."""
+    shapes = list(read_build_shapes(model).values())
+    built = _strip_tracking(shapes[0]) if len(shapes) == 1 else None
+    if isinstance(input_shapes, dict) and isinstance(built, dict):
+        declared = [(name, tuple(shape)[1:]) for name, shape in built.items()]
+        sizes = fill_input_shapes(f"model '{model.name}'", declared, input_shapes)
+        return {name: (None, *size) for (name, _), size in zip(declared, sizes, strict=True)}
+    if input_shapes is None or not isinstance(built, tuple) or len(input_shapes) != len(built) - 1:
+        return built if input_shapes is None else input_shapes
+    return (None, *input_shapes)
 
 
-def _untracked(structure: Any) -> Any:
-    """Return plain containers for those in which Keras tracks attributes."""
+def _strip_tracking(structure: Any) -> Any:
+    """Return a structure with plain containers in place of Keras's tracked ones."""
     if isinstance(structure, dict):
-        return {name: _untracked(item) for name, item in structure.items()}
+        return {name: _strip_tracking(item) for name, item in structure.items()}
     if isinstance(structure, list):
-        return [_untracked(item) for item in structure]
+        return [_strip_tracking(item) for item in structure]
     return structure
 
 
-def _run(layer: Any, args: Any, kwargs: Any, sources: list[Any]) -> tuple[Any, list[Any]]:
-    inlined: set[type] = set()
+def _run_symbolically(
+    layer: Any, args: Any, kwargs: Any, sources: list[Any]
+) -> tuple[Any, list[Any]]:
+    inlined_classes: set[type] = set()
     while True:
         try:
-            with _calling_through(inlined):
+            with _inline_classes(inlined_classes):
                 outputs = layer.call(*args, **kwargs)
             break
         except Exception as error:  # user code on symbolic tensors may raise anything
-            kind = _returns_no_tensor(error, layer)
-            if kind is None or kind in inlined:
-                text = reason_of(error, 160)
+            layer_class = _find_none_returning_class(error, layer)
+            if layer_class is None or layer_class in inlined_classes:
+                text = extract_reason(error, 160)
                 raise Untraceable(f"its call fails on symbolic tensors ({text})") from None
-            inlined.add(kind)
-    flat = [output for output in keras.tree.flatten(outputs) if output is not None]
-    if not flat or not all(isinstance(tensor, keras.KerasTensor) for tensor in flat):
+            inlined_classes.add(layer_class)
+    tensors = [output for output in keras.tree.flatten(outputs) if output is not None]
+    if not tensors or not all(isinstance(tensor, keras.KerasTensor) for tensor in tensors):
         raise Untraceable("its call does not return tensors that depend on its inputs alone")
-    return outputs, _between(sources, flat)
+    return outputs, _collect_nodes_between(sources, tensors)
 
 
-def _returns_no_tensor(error: Exception, layer: Any) -> type | None:
-    """Return the class of an inner layer that returns None beside its tensors, which Keras refuses.
+def _find_none_returning_class(error: Exception, layer: Any) -> type | None:
+    """Return the class of an inner layer that returns None among its tensors, which Keras rejects.
 
     Args:
-        error: Raised by a trace.
-        layer: That was traced.
+        error: The error of a trace.
+        layer: The traced layer.
     """
-    found = re.search(r"Operation <(\w+) .* returned a non-tensor", str(error))
-    kinds = (type(part) for part in layers_inside(layer) if part is not layer)
-    return next((kind for kind in kinds if found and kind.__name__ == found[1]), None)
+    match = re.search(r"Operation <(\w+) .* returned a non-tensor", str(error))
+    classes = (type(part) for part in list_layers(layer) if part is not layer)
+    return next(
+        (layer_class for layer_class in classes if match and layer_class.__name__ == match[1]), None
+    )
 
 
 @contextmanager
-def _calling_through(kinds: set[type]) -> Iterator[None]:
-    """Let layers of some classes run their `call` as a part of the layer that calls them."""
-    own = {kind: kind.__dict__.get("__call__") for kind in kinds}
-    for kind in kinds:
-        kind.__call__ = lambda self, *args, **kwargs: self.call(*args, **kwargs)  # type: ignore[method-assign]
+def _inline_classes(classes: set[type]) -> Iterator[None]:
+    """Inline the `call` of layers of some classes into the calling layer."""
+    original_calls = {layer_class: layer_class.__dict__.get("__call__") for layer_class in classes}
+    for layer_class in classes:
+        layer_class.__call__ = lambda self, *args, **kwargs: self.call(*args, **kwargs)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        for kind, before in own.items():
+        for layer_class, before in original_calls.items():
             if before is None:
-                del kind.__call__
+                del layer_class.__call__
             else:
-                kind.__call__ = before  # type: ignore[method-assign]
+                layer_class.__call__ = before  # type: ignore[method-assign]
 
 
-def _between(sources: list[Any], outputs: list[Any]) -> list[Any]:
+def _collect_nodes_between(sources: list[Any], outputs: list[Any]) -> list[Any]:
     """Return the nodes from `sources` to `outputs`, producers first."""
     ready = {id(tensor) for tensor in sources}
     done: set[int] = set()
@@ -300,9 +320,9 @@ def _between(sources: list[Any], outputs: list[Any]) -> list[Any]:
         tensor, finished = stack.pop()
         if id(tensor) in ready:
             continue
-        if maker_of(tensor) is None:
+        if find_producer(tensor) is None:
             raise Untraceable("its call uses a symbolic tensor of another model")
-        node = node_of(tensor)
+        node = find_node(tensor)
         if finished:
             if id(node) not in done:
                 done.add(id(node))
@@ -314,20 +334,20 @@ def _between(sources: list[Any], outputs: list[Any]) -> list[Any]:
     return order
 
 
-def _leave_batches_open(nodes: list[Any]) -> None:
-    """Put -1 for symbolic batch sizes in reshapes, and correct the shapes behind them."""
+def _open_batch_sizes(nodes: list[Any]) -> None:
+    """Replace symbolic batch sizes in reshapes by -1, and correct the dependent shapes."""
     corrected: set[int] = set()
     for node in nodes:
-        operation, before = node.operation, node.operation
+        operation, original = node.operation, node.operation
         if type(operation).__name__ == "Reshape" and not isinstance(operation, keras.layers.Layer):
             operation = _with_open_batch(operation, tuple(node.input_tensors[0].shape))
             node.operation = operation
-        if operation is before and not any(id(x) in corrected for x in node.input_tensors):
+        if operation is original and not any(id(x) in corrected for x in node.input_tensors):
             continue
         arguments = node.arguments
         try:
             specs = operation.compute_output_spec(*arguments.args, **arguments.kwargs)
-        except Exception:  # of any layer: what was traced stands
+        except Exception:  # any layer may fail: keep the traced shape
             continue
         for old, new in zip(node.outputs, keras.tree.flatten(specs), strict=True):
             if tuple(old.shape) != tuple(new.shape):
@@ -336,16 +356,19 @@ def _leave_batches_open(nodes: list[Any]) -> None:
 
 
 def _with_open_batch(reshape: Any, shape: tuple[int | None, ...]) -> Any:
-    """Return a layer for a reshape by the symbolic batch size of `ops.shape(x)[0]`, which is None.
+    """Return a Reshape layer for a reshape by `ops.shape(x)[0]`, whose symbolic size is None.
 
-    A Reshape layer leaves the batch as it is; the operation cannot be called with None.
+    A Reshape layer keeps the batch axis; the raw operation cannot be called with None.
 
     Args:
-        reshape: The operation, recorded a moment ago.
-        shape: Of its input.
+        reshape: The recorded operation.
+        shape: Shape of its input.
+
+    Returns:
+        The layer, or the operation itself if it has no unknown size.
 
     Raises:
-        Untraceable: Another size is not known.
+        Untraceable: A size other than the batch size is unknown.
     """
     target = reshape.newshape
     if not isinstance(target, (tuple, list)) or None not in target:
@@ -355,8 +378,8 @@ def _with_open_batch(reshape: Any, shape: tuple[int | None, ...]) -> Any:
     return keras.layers.Reshape(tuple(target[1:]), name=reshape.name)
 
 
-def _identity(node: Any) -> Any:
-    """Return a node's identity, comparable between two traces of one layer."""
+def _build_node_key(node: Any) -> Any:
+    """Return a key that identifies a node across two traces of one layer."""
     if isinstance(node.operation, keras.layers.Layer):
         return id(node.operation)
     arguments = [

@@ -1,4 +1,4 @@
-"""The plan: the frozen record of all options of the compress stage."""
+"""Plan of a compression: the frozen record of all options of the compress stage."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from compress.core.device import DEVICES
-from compress.core.memory_budget import LEAST
-from compress.core.quantities import MORE_THREADS, MOST_SEED, MOST_THREADS, SEED_BITS
+from compress.core.memory_budget import MIN_BUDGET_BYTES
+from compress.core.quantities import MAX_SEED, MAX_SEED_REASON, MAX_THREADS, MAX_THREADS_REASON
 from compress.plan.channels import (
     AGGREGATES,
     ChannelOptions,
     LayerShare,
 )
+from compress.plan.conversion import NameList, OptionalPath
 from compress.plan.data import DataOptions
 from compress.plan.distill import AUTO, DistillOptions, LayerPair, Ramp, TeacherChoice
-from compress.plan.fields import Choices, option, require, settle
-from compress.plan.forms import Names, Place
+from compress.plan.fields import Choices, option, require, validate_fields
 from compress.plan.output import (
     FORMATS,
     LEVELS,
@@ -69,10 +69,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Plan:
-    """All options of the compress stage; `paretune compress` and `compress_model` take them."""
+    """All options of the compress stage, for `paretune compress` and `compress_model`."""
 
     command: ClassVar[str] = "compress"
-    """What does all this to one model: `paretune compress`."""
+    """Subcommand of `paretune` that uses this plan."""
 
     data: DataOptions = field(default_factory=DataOptions)
     finetune: TrainSettings = field(default_factory=TrainSettings)
@@ -84,7 +84,7 @@ class Plan:
     latency: LatencyOptions = field(default_factory=LatencyOptions)
     seed: int = option(
         0, "--seed", "seeds splits, initial weights, shuffling and sampling", least=0,
-        most=MOST_SEED, why=SEED_BITS, like="a whole number, like 0",
+        most=MAX_SEED, why=MAX_SEED_REASON, like="an integer, like 0",
     )  # fmt: skip
     device: str = option(
         "auto",
@@ -99,8 +99,8 @@ class Plan:
         "CPU threads of a training; default: every core, shared among a run's workers",
         extendable=True,
         least=1,
-        most=MOST_THREADS,
-        why=MORE_THREADS,
+        most=MAX_THREADS,
+        why=MAX_THREADS_REASON,
     )
     memory: int | None = option(
         None,
@@ -108,25 +108,26 @@ class Plan:
         "memory that all processes of a run may occupy together, like 4GB; batches are as large as "
         "it allows; default: 90 % of what the machine or container has free",
         extendable=True,
-        least=LEAST,
+        least=MIN_BUDGET_BYTES,
         most=10**15,
         why="no machine has more",
         unit="bytes",
         like="a size, like 4GB",
     )
-    out: Place = option(
+    out: OptionalPath = option(
         None, "--out", "folder for the results; default: one in runs/", extendable=True
     )
     repair: int = option(
         1000,
         "--repair",
-        "training examples on which what pruning broke is solved for, layer by layer, before any "
+        "training examples on which what pruning broke is reconstructed, layer by layer, before "
+        "any "
         "fine-tuning; labels are not used; 0: no repair",
         least=0,
         most=1_000_000,
         why="thousands add nothing",
     )
-    log: Names = option(
+    log: NameList = option(
         (),
         "--log",
         "where epochs, candidates and files are logged beside the run's folder, with commas: "
@@ -134,22 +135,22 @@ class Plan:
         extendable=True,
         choices=LOGS,
     )
-    plugins: Names = option(
+    plugins: NameList = option(
         (), "--plugins", "modules to import first, with commas: they register plug-ins of yours"
     )
 
     @property
-    def qat(self) -> bool:
-        """Whether files of whole numbers are trained for."""
-        return self.quantize.qat or bool(self.export.trained)
+    def uses_qat(self) -> bool:
+        """Whether a model is trained with quantization-aware training."""
+        return self.quantize.qat or bool(self.export.qat_formats)
 
     @property
-    def trained_formats(self) -> tuple[str, ...]:
-        """The formats of these files."""
-        return self.export.trained or ((QAT,) if self.quantize.qat else ())
+    def qat_formats(self) -> tuple[str, ...]:
+        """Export formats that need quantization-aware training."""
+        return self.export.qat_formats or ((QAT,) if self.quantize.qat else ())
 
     def __post_init__(self) -> None:
-        settle(self)
+        validate_fields(self)
         require(
             not (self.finetune.own_train_step and self.distill.teacher.files),
             "teacher",

@@ -1,4 +1,4 @@
-"""The plan of `paretune bench`, and sizes of a model's inputs."""
+"""Plan of `paretune bench`, and sizes of a model's inputs."""
 
 from __future__ import annotations
 
@@ -7,36 +7,38 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from compress.core.errors import InputError, one_line
+from compress.core.errors import InputError, to_one_line
 from compress.core.quantities import (
-    MORE_THREADS,
-    MOST_SEED,
-    MOST_THREADS,
-    SEED_BITS,
-    parse_whole_number,
+    MAX_SEED,
+    MAX_SEED_REASON,
+    MAX_THREADS,
+    MAX_THREADS_REASON,
+    parse_integer,
 )
-from compress.plan.fields import Choices, option, require, settle
-from compress.plan.forms import Given, Names, Place, Written
+from compress.plan.conversion import ConvertedField, NameList, OptionalPath, TextValue
+from compress.plan.fields import Choices, option, require, validate_fields
 from compress.plugins import RUNTIMES
 
 BENCH_FORMATS = ("float32", "float16", "dynamic", "int8")
-MOST_SIZE = 2**31 - 1
-LIKE = "sizes with commas, like 224,224,3; of several inputs by name, like image=96,96,3,table=12"
-_BETWEEN = re.compile(r"[,;\s]+")
+MAX_AXIS_SIZE = 2**31 - 1
+INPUT_SHAPE_HINT = (
+    "sizes with commas, like 224,224,3; of several inputs by name, like image=96,96,3,table=12"
+)
+_SEPARATORS = re.compile(r"[,;\s]+")
 
 
 @dataclass(frozen=True)
-class InputShape(Written):
+class InputShape(TextValue):
     """Values for the open sizes of a model's inputs.
 
     Attributes:
-        sizes: (name of the input, sizes of one example), in the order in which they were given;
-            the name is empty where the sizes stand alone.
+        sizes: Pairs of input name and sizes of one example, in the given order. The name is
+            empty if sizes were given without a name.
 
     Example:
-        >>> InputShape.parse("image=96,96,3,table=12").given
+        >>> InputShape.parse("image=96,96,3,table=12").value
         {'image': (96, 96, 3), 'table': (12,)}
-        >>> InputShape.parse("224,224,3").given
+        >>> InputShape.parse("224,224,3").value
         (224, 224, 3)
     """
 
@@ -44,65 +46,82 @@ class InputShape(Written):
 
     @classmethod
     def parse(cls, text: str, name: str = "input_shape") -> Self:
-        """Read sizes with commas; a name with "=" begins the sizes of another input.
+        """Return the input shape of a text like "224,224,3" or "image=96,96,3,table=12".
 
-        Semicolons and spaces may stand in place of commas.
+        Semicolons and spaces may be used in place of commas.
+
+        Args:
+            text: Comma-separated sizes; a name with "=" begins the sizes of another input.
+            name: Name of the value in errors.
 
         Raises:
-            InputError: It is no such text, or an input stands there twice.
+            InputError: The text has another form, or names an input twice.
         """
-        found: list[tuple[str, list[str]]] = []
-        for item in filter(None, _BETWEEN.split(text.strip())):
+        parts: list[tuple[str, list[str]]] = []
+        for item in filter(None, _SEPARATORS.split(text.strip())):
             before, sign, size = item.rpartition("=")
             if sign and not before:
-                raise _refused(name, text)
-            if sign or not found:
-                found.append((before, []))
+                raise _build_error(name, text)
+            if sign or not parts:
+                parts.append((before, []))
             if size:
-                found[-1][1].append(size)
-        return cls._made(found, name, text)
+                parts[-1][1].append(size)
+        return cls._from_parts(parts, name, text)
 
     @classmethod
-    def of(cls, value: object, name: str = "input_shape") -> Self:
-        """Take sizes, or a mapping from names of inputs to sizes, too."""
+    def from_value(cls, value: object, name: str = "input_shape") -> Self:
+        """Return the input shape of a text, of sizes, or of a mapping from input names to sizes.
+
+        Args:
+            value: The text, sizes or mapping.
+            name: Name of the value in errors.
+
+        Raises:
+            InputError: The value has another form.
+        """
         if isinstance(value, (cls, str)):
-            return super().of(value, name)
+            return super().from_value(value, name)
         if isinstance(value, Mapping):
-            parts = [(str(key), _listed(sizes, name)) for key, sizes in value.items()]
+            parts = [(str(key), _list_sizes(sizes, name)) for key, sizes in value.items()]
             if any(not key for key, _ in parts):
-                raise _refused(name, value)
-            return cls._made(parts, name, value)
-        return cls._made([("", _listed(value, name))], name, value)
+                raise _build_error(name, value)
+            return cls._from_parts(parts, name, value)
+        return cls._from_parts([("", _list_sizes(value, name))], name, value)
 
     @classmethod
-    def _made(
+    def _from_parts(
         cls, parts: Iterable[tuple[str, Iterable[object]]], name: str, received: object
     ) -> Self:
-        found: dict[str, tuple[int, ...]] = {}
+        sizes_by_name: dict[str, tuple[int, ...]] = {}
         for key, sizes in parts:
-            if key in found:
+            if key in sizes_by_name:
                 raise InputError(
-                    f"{name} must name an input once. Received: {one_line(key)} twice."
+                    f"{name} must name an input once. Received: {to_one_line(key)} twice."
                 )
-            found[key] = tuple(
-                parse_whole_number(
-                    size, name, least=1, most=MOST_SIZE, why="arrays have no longer axes", like=LIKE
+            sizes_by_name[key] = tuple(
+                parse_integer(
+                    size,
+                    name,
+                    least=1,
+                    most=MAX_AXIS_SIZE,
+                    why="arrays have no longer axes",
+                    like=INPUT_SHAPE_HINT,
                 )
                 for size in sizes
             )
-        if not found or ("" in found and len(found) > 1):
-            raise _refused(name, received)
-        return cls(tuple(found.items()))
+        if not sizes_by_name or ("" in sizes_by_name and len(sizes_by_name) > 1):
+            raise _build_error(name, received)
+        return cls(tuple(sizes_by_name.items()))
 
     @property
-    def given(self) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
-        """The sizes, or sizes by the inputs' names, as functions take them."""
+    def value(self) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
+        """Sizes, or a dictionary of sizes by input name, for arguments of functions."""
         if self.sizes[0][0]:
             return dict(self.sizes)
         return self.sizes[0][1]
 
-    def plain(self) -> Any:
-        """Return a list, or a table of lists."""
+    def to_plain(self) -> Any:
+        """Return a list of sizes, or a dictionary of lists."""
         if self.sizes[0][0]:
             return {name: list(sizes) for name, sizes in self.sizes}
         return list(self.sizes[0][1])
@@ -117,26 +136,26 @@ class InputShape(Written):
 class BenchPlan:
     """Options of `paretune bench` and `compress.bench`."""
 
-    runtimes: Names = option(
+    runtimes: NameList = option(
         ("litert",),
         "--runtimes",
         "with commas: " + ", ".join(RUNTIMES),
         choices=RUNTIMES,
     )
-    formats: Names = option(
+    formats: NameList = option(
         ("float32",),
         "--formats",
         "formats of Keras models, where the runtime has them: " + ", ".join(BENCH_FORMATS),
         choices=Choices("format", BENCH_FORMATS),
     )
-    threads: Given[tuple[int, ...], Iterable[int] | int | str] = option(
-        (1,), "--threads", "numbers of CPU threads, with commas: 1,2", least=1, most=MOST_THREADS,
-        why=MORE_THREADS,
+    threads: ConvertedField[tuple[int, ...], Iterable[int] | int | str] = option(
+        (1,), "--threads", "numbers of CPU threads, with commas: 1,2", least=1, most=MAX_THREADS,
+        why=MAX_THREADS_REASON,
     )  # fmt: skip
-    compare: Names = option(
+    compare: NameList = option(
         (), "--compare", "two of the models, A,B: is B faster than A, and by how much"
     )
-    input_shape: Given[
+    input_shape: ConvertedField[
         InputShape | None, Mapping[str, Iterable[int]] | Iterable[int] | str | None
     ] = option(
         None, "--input-shape", "sizes of one example, where a model leaves them open: 224,224,3; "
@@ -151,7 +170,7 @@ class BenchPlan:
         "stop when each ratio's 95 % half-width is below this share",
         unit="share",
     )
-    budget: Given[float, float | str] = option(
+    budget: ConvertedField[float, float | str] = option(
         120.0, "--budget", "seconds (or 2m) after which timing stops in any case", unit="seconds"
     )
     seed: int = option(
@@ -159,19 +178,19 @@ class BenchPlan:
         "--seed",
         "seeds inputs, order and bootstrap",
         least=0,
-        most=MOST_SEED,
-        why=SEED_BITS,
-        like="a whole number, like 0",
+        most=MAX_SEED,
+        why=MAX_SEED_REASON,
+        like="an integer, like 0",
     )
-    out: Place = option(
+    out: OptionalPath = option(
         None, "--out", "folder for the converted files, bench.json, bench.csv and bench.png"
     )
-    plugins: Names = option(
+    plugins: NameList = option(
         (), "--plugins", "modules to import first, with commas: they register plug-ins of yours"
     )
 
     def __post_init__(self) -> None:
-        settle(self)
+        validate_fields(self)
         require(bool(self.runtimes), "runtimes", "name at least one runtime", self.runtimes)
         require(bool(self.formats), "formats", "name at least one format", self.formats)
         require(bool(self.threads), "threads", "name at least one number", self.threads)
@@ -181,21 +200,23 @@ class BenchPlan:
             raise InputError(f"compare must name two models. Received: {', '.join(self.compare)}.")
 
 
-def given(shape: InputShape | None) -> tuple[int, ...] | dict[str, tuple[int, ...]] | None:
-    """Return a shape as functions take `input_shape`; None: nothing was given."""
-    return None if shape is None else shape.given
+def unwrap_input_shape(
+    shape: InputShape | None,
+) -> tuple[int, ...] | dict[str, tuple[int, ...]] | None:
+    """Return a shape in the form of function arguments `input_shape`, or None if it is None."""
+    return None if shape is None else shape.value
 
 
-def _listed(value: object, name: str) -> list[object]:
+def _list_sizes(value: object, name: str) -> list[object]:
     if isinstance(value, str):
-        return [size for size in _BETWEEN.split(value.strip()) if size]
+        return [size for size in _SEPARATORS.split(value.strip()) if size]
     if isinstance(value, Iterable) and not isinstance(value, Mapping):
         return list(value)
     if hasattr(value, "__index__"):
         return [value]
-    raise _refused(name, value)
+    raise _build_error(name, value)
 
 
-def _refused(name: str, received: object) -> InputError:
-    shown = one_line(repr(received) if isinstance(received, str) else received)
-    return InputError(f"{name} must be {LIKE}. Received: {shown}.")
+def _build_error(name: str, received: object) -> InputError:
+    shown = to_one_line(repr(received) if isinstance(received, str) else received)
+    return InputError(f"{name} must be {INPUT_SHAPE_HINT}. Received: {shown}.")

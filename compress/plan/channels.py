@@ -1,4 +1,4 @@
-"""Plan section: removal of whole channels, and shares by layer."""
+"""Plan section: channel pruning, and shares by layer."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
-from compress.core.errors import InputError, one_line
-from compress.core.quantities import number_text, parse_number
+from compress.core.errors import InputError, to_one_line
+from compress.core.quantities import format_number, parse_number
+from compress.plan.conversion import ConvertedField, NameList, TextValue
 from compress.plan.data import AUTO
-from compress.plan.fields import Choices, RemovedOption, option, require, settle
-from compress.plan.forms import Given, Names, Written
+from compress.plan.fields import Choices, RemovedOption, option, require, validate_fields
 from compress.plan.target import Target
 from compress.plugins import CRITERIA
 
 
 @dataclass(frozen=True)
-class LayerShare(Written):
-    """A share for the layers that a pattern names.
+class LayerShare(TextValue):
+    """Share for all layers that match a pattern.
 
     Attributes:
-        pattern: Of layer names, as the shell matches them ("conv1*").
-        share: In [0, 1].
+        pattern: Shell pattern of layer names ("conv1*").
+        share: Share in [0, 1].
 
     Example:
         >>> LayerShare.parse("conv1*=0.3")
@@ -33,7 +33,11 @@ class LayerShare(Written):
 
     @classmethod
     def parse(cls, text: str, name: str = "a share of layers") -> Self:
-        """Read "pattern=0.3" or "pattern=30%".
+        """Return the layer share of a text like "pattern=0.3" or "pattern=30%".
+
+        Args:
+            text: The text.
+            name: Name of the value in errors.
 
         Raises:
             InputError: There is no pattern, or the share is not in [0, 1].
@@ -43,35 +47,43 @@ class LayerShare(Written):
         if not pattern or share is None or not 0 <= share <= 1:
             raise InputError(
                 f"{name} must be pattern=share, a share in [0, 1], like conv1*=0.3. "
-                f"Received: {one_line(text)}."
+                f"Received: {to_one_line(text)}."
             )
         return cls(pattern, share)
 
     @classmethod
-    def of(cls, value: object, name: str = "a share of layers") -> Self:
-        """Take a pair (pattern, share) too, as a dictionary's items are."""
+    def from_value(cls, value: object, name: str = "a share of layers") -> Self:
+        """Return the layer share of a text or of a pair (pattern, share).
+
+        Args:
+            value: The text, pair or layer share.
+            name: Name of the value in errors.
+
+        Raises:
+            InputError: See `parse`.
+        """
         if isinstance(value, tuple | list) and len(value) == 2 and isinstance(value[0], str):
-            value = f"{value[0]}={one_line(value[1])}"
-        return super().of(value, name)
+            value = f"{value[0]}={to_one_line(value[1])}"
+        return super().from_value(value, name)
 
     def __str__(self) -> str:
-        return f"{self.pattern}={number_text(self.share)}"
+        return f"{self.pattern}={format_number(self.share)}"
 
 
 AGGREGATES = ("mean", "sum", "max", "norm")
 SCORE_SCALES = ("mean", "max", "none")
 
 
-Shares = Given[tuple[LayerShare, ...], Iterable[str | LayerShare] | Mapping[str, float]]
+Shares = ConvertedField[tuple[LayerShare, ...], Iterable[str | LayerShare] | Mapping[str, float]]
 """Shares by pattern of layer names: {"conv1*": 0.3}, ("conv1*=0.3",) or "conv1*=0.3,head=0"."""
 
 
 @dataclass(frozen=True)
 class ChannelOptions:
-    """Removal of whole channels, neurons and heads.
+    """Structured pruning of channels, neurons and attention heads.
 
-    In Python a target of at most 1 is a share: `target=0.5` keeps half of the MACs, `12e6` is a
-    count.
+    In Python, a target of at most 1 is a share: `target=0.5` keeps half of the MACs, `12e6` is an
+    absolute count.
     """
 
     REMOVED: ClassVar[dict[str, RemovedOption]] = {
@@ -79,18 +91,18 @@ class ChannelOptions:
             "--channel-cost-aware",
             "No figure showed a gain, and a target of MACs or latency weighs what channels cost. "
             "Leave it out.",
-            off=(False,),
+            unused_values=(False,),
         ),
         "sensitivity": RemovedOption(
             "--channel-sensitivity",
             "Scopes damage and auto measure output errors themselves, in a fifth of the time that "
             "choosing channels takes. Leave it out; in Python, sensitivity_map() measures once for "
             "several targets.",
-            off=(None, ""),
+            unused_values=(None, ""),
         ),
     }
 
-    target: Given[Target | None, Target | str | float | None] = option(
+    target: ConvertedField[Target | None, Target | str | float | None] = option(
         None,
         "--channels",
         "what to keep: 0.5x (half of the model's MACs; also: 2x smaller) or an absolute 12M; "
@@ -100,7 +112,7 @@ class ChannelOptions:
         "macs",
         "--channels-of",
         "what --channels counts: macs, params, or amount (the share of each layer to remove: 0.5)",
-        was="of",
+        former_name="of",
         choices=Choices("channel target", ("macs", "params", "amount")),
     )
     criterion: str = option(
@@ -111,7 +123,7 @@ class ChannelOptions:
         + ", or your own package.module:function",
         left_open=AUTO,
         choices=CRITERIA,
-        beside=(AUTO,),
+        extra_choices=(AUTO,),
     )
     scope: str = option(
         AUTO,
@@ -149,7 +161,7 @@ class ChannelOptions:
         "--channel-limits",
         "the largest share to remove, by layer name pattern: conv1*=0.3,head=0",
     )
-    exclude: Names = option(
+    exclude: NameList = option(
         (), "--channel-exclude", "patterns of layer names whose channels all stay"
     )
     blocks: bool = option(
@@ -176,12 +188,12 @@ class ChannelOptions:
     )  # fmt: skip
 
     def __post_init__(self) -> None:
-        settle(self)
+        validate_fields(self)
         require(0 <= self.min_kept <= 1, "min_kept", "be in [0, 1]", self.min_kept)
         if self.target is not None:
-            object.__setattr__(self, "target", self._checked(self.target))
+            object.__setattr__(self, "target", self._validate_target(self.target))
         require(
-            not self.blocks or self.scope == "damage" or self.compares,
+            not self.blocks or self.scope == "damage" or self.should_compare,
             "channel scope",
             "be damage, or auto without a criterion, where blocks may be removed: their output "
             "error is weighed against that of channels",
@@ -195,35 +207,35 @@ class ChannelOptions:
         )
 
     @property
-    def active(self) -> bool:
-        """Whether any channel is to be removed."""
+    def is_active(self) -> bool:
+        """Whether any channels are to be removed."""
         return self.target is not None
 
     @property
-    def compares(self) -> bool:
-        """Whether methods are compared on held-back examples where there are data."""
+    def should_compare(self) -> bool:
+        """Whether methods are compared on held-out examples, if there are data."""
         return self.scope == self.criterion == AUTO and self.target_metric != "amount"
 
     @property
-    def ranking(self) -> str:
-        """The criterion that orders the channels of a layer."""
+    def ranking_criterion(self) -> str:
+        """Criterion that ranks the channels of a layer."""
         if self.criterion != AUTO:
             return self.criterion
-        return "reconstruction" if self.scope == "damage" or self.compares else "l2"
+        return "reconstruction" if self.scope == "damage" or self.should_compare else "l2"
 
-    def without_comparison(self) -> ChannelOptions:
-        """Return the same with the one method that is used where none are compared."""
+    def select_single_method(self) -> ChannelOptions:
+        """Return options with the one method that is used when none are compared."""
         if self.scope != AUTO:
-            return replace(self, criterion=self.ranking)
-        # blocks can be weighed by output error alone
+            return replace(self, criterion=self.ranking_criterion)
+        # blocks can only be ranked by output error
         single = replace(self, scope="damage" if self.blocks else "global")
-        return replace(single, criterion=single.ranking)
+        return replace(single, criterion=single.ranking_criterion)
 
-    def _checked(self, target: Target) -> Target:
-        """Return a target that is in its range.
+    def _validate_target(self, target: Target) -> Target:
+        """Return the target after checking its range.
 
         Raises:
-            InputError: It is not.
+            InputError: It is out of range.
         """
         name = f"channels ({self.target_metric})"
         if self.target_metric == "amount":

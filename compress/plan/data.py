@@ -1,15 +1,15 @@
-"""Plan section: where the examples come from."""
+"""Plan section: data source, splits, scaling and task."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compress.plan.fields import Choices, option, require, settle
-from compress.plan.forms import Names
+from compress.plan.conversion import NameList
+from compress.plan.fields import Choices, option, require, validate_fields
 from compress.plugins import TASKS
 
 AUTO = "auto"
-"""The task that labels and the model's head tell."""
+"""Task name that stands for the task inferred from labels and the model's head."""
 NORMALIZATIONS = (
     "auto",
     "standardize",
@@ -24,7 +24,7 @@ NORMALIZATIONS = (
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where the examples come from and how they are split and scaled."""
+    """Source of the examples, their splits and scaling, and the task."""
 
     source: str = option(
         "",
@@ -77,10 +77,10 @@ class DataOptions:
     metric: str = option(
         "",
         "--metric",
-        "the quality that judges; default: the task's first (accuracy, mean_iou, r2, ...); of "
+        "selection metric; default: the task's first (accuracy, mean_iou, r2, ...); of "
         "several outputs like box.r2; of a compiled model's metrics -NAME where less is better",
     )
-    label: Names = option(
+    label: NameList = option(
         (),
         "--label",
         "the column of a table, or the feature of records, that is the label; several with commas: "
@@ -95,12 +95,12 @@ class DataOptions:
     )
     skip_damaged: float = option(
         0.0, "--skip-damaged", "share of a folder's images that may be skipped, where they are "
-        "damaged; they are named", unit="share",
+        "corrupt; they are named", unit="share",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
-        settle(self)
-        for kind in self.tasks:
+        validate_fields(self)
+        for kind in self.task_names:
             if kind != AUTO:
                 TASKS.require(kind)
         if self.resize is not None:
@@ -118,20 +118,20 @@ class DataOptions:
             require(0 < value < 1, name, "be in (0, 1)", value)
 
     @property
-    def tasks(self) -> tuple[str, ...]:
-        """The tasks of all outputs: regression and auto of "box=regression,class=auto"."""
+    def task_names(self) -> tuple[str, ...]:
+        """Tasks of all outputs: ("regression", "auto") for "box=regression,class=auto"."""
         return tuple(item.rpartition("=")[2] for item in self.task.split(","))
 
     @property
-    def told(self) -> bool:
-        """Whether labels and the model's head tell the task, of each output at least in part."""
+    def is_task_inferred(self) -> bool:
+        """Whether the task of any output is inferred, at least in part."""
         return self.task == AUTO or "=" in self.task
 
     def require_source(self) -> None:
-        """Check that the data are named.
+        """Check that a data source is given.
 
         Raises:
-            InputError: They are not.
+            InputError: There is none.
         """
         require(
             bool(self.source),

@@ -1,9 +1,9 @@
-"""Plan sections: frozen dataclasses whose fields are also options of the command line.
+"""Plan sections: frozen dataclasses whose fields are also command line options.
 
-A plan is one frozen record; its sections group the fields. The command line, a TOML
-file and Python all end in `from_nested` or `from_flat`, so defaults, names, help and
-checks live in the dataclasses alone. Each section calls `settle` when it is made: from then on
-its fields hold values of the types that they declare (see `compress.plan.forms`).
+A plan is one frozen record, and its sections group the fields. The command line, TOML files and
+Python all use `from_nested` or `from_flat`, so that defaults, names, help and checks are defined
+only in the dataclasses. Each section calls `validate_fields` when it is created; afterwards its
+fields hold values of their declared types (see `compress.plan.conversion`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,14 @@ import typing
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from compress.core.errors import InputError, one_line, removed_name, unknown_name
-from compress.core.interpreter import import_plugins
-from compress.plan.forms import hints_of, plain, text_of, typed
+from compress.core.errors import (
+    InputError,
+    build_removed_name_error,
+    build_unknown_name_error,
+    to_one_line,
+)
+from compress.core.module_loading import import_plugins
+from compress.plan.conversion import convert_value, format_value, read_field_types, to_plain
 
 if TYPE_CHECKING:
     from compress.core.registry import Registry
@@ -34,47 +39,47 @@ def option(
     why: str = "",
     unit: str = "",
     like: str = "",
-    was: str = "",
+    former_name: str = "",
     left_open: Any = None,
     choices: Choices | Registry[Any] | None = None,
-    beside: tuple[str, ...] = (),
+    extra_choices: tuple[str, ...] = (),
 ) -> Any:
     """Declare a field of a plan section.
 
     Args:
-        default: The one default that every caller gets, of the field's type.
-        flags: Names on the command line, space separated; the first is the flat name.
+        default: Default value, of the field's type.
+        flags: Names on the command line, separated by spaces; the first is the flat name.
         text: Help text.
-        extendable: A run that goes on may be given another value (a budget, say).
-        least, most: Bounds of a whole number, both included; `settle` checks them.
-        why: Reason of `most`.
-        unit: What a bare number counts: of a size "bytes" or "MiB"; of a duration "minutes" or
-            "seconds"; of a latency "ms"; of a share "share"; see `compress.core.quantities`.
-        like: What errors say that a whole number must be, where examples help.
-        was: The field's name in plans of earlier versions, as TOML and run folders hold them.
-        left_open: A value that leaves it to the data and the model: no other than what they tell.
-        choices: Words that it takes, or that each of several is; `settle` checks them.
-        beside: Words that it takes beside these.
+        extendable: Whether the value may change when a run is resumed (a budget, for example).
+        least, most: Inclusive bounds of an integer; checked by `validate_fields`.
+        why: Reason for `most`.
+        unit: Unit of a number without a unit: "bytes" or "MiB" for a size, "minutes" or "seconds"
+            for a duration, "ms" for a latency, "share" for a share; see `compress.core.quantities`.
+        like: Description of valid integers in errors, with examples.
+        former_name: Name of the field in plans of earlier versions (TOML and run folders).
+        left_open: Value that leaves the choice to the data and the model.
+        choices: Valid words, for a text or for each item of a list; checked by `validate_fields`.
+        extra_choices: Additional valid words.
 
     Returns:
         The dataclass field.
     """
     count = {"least": least, "most": most, "why": why, "unit": unit, "like": like}
     metadata = {
-        "flags": tuple(flags.split()), "help": text, "extendable": extendable, "was": was,
-        "count": count, "left_open": left_open, "choices": choices, "beside": beside,
+        "flags": tuple(flags.split()), "help": text, "extendable": extendable, "was": former_name,
+        "count": count, "left_open": left_open, "choices": choices, "beside": extra_choices,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """The values of an option that has no table of plug-ins.
+    """Valid values of an option without a registry of plug-ins.
 
     Attributes:
-        kind: What is chosen, as errors name it.
-        words: What it may be.
-        removed: Word of an earlier version -> a sentence that says what to use instead.
+        kind: Kind of value, in errors.
+        words: The valid words.
+        removed: Sentences on the replacement, by removed word of an earlier version.
     """
 
     kind: str
@@ -85,40 +90,52 @@ class Choices:
         """Return all words."""
         return self.words
 
-    def require(self, word: str, beside: tuple[str, ...] = ()) -> None:
-        """Raise an error that lists the words unless `word` is one of them, or stands beside."""
+    def require(self, word: str, extra_choices: tuple[str, ...] = ()) -> None:
+        """Raise an error that lists the valid words unless `word` is one of them.
+
+        Args:
+            word: The received word.
+            extra_choices: Additional valid words.
+
+        Raises:
+            InputError: The word is not valid.
+        """
         if word in self.removed:
-            raise removed_name(self.kind, word, self.removed[word])
-        require_choice(self.kind, word, (*self.words, *beside))
+            raise build_removed_name_error(self.kind, word, self.removed[word])
+        require_choice(self.kind, word, (*self.words, *extra_choices))
 
 
 @dataclasses.dataclass(frozen=True)
 class RemovedOption:
-    """An option of an earlier version; a section's `REMOVED` holds them by field name.
+    """Option of an earlier version; the `REMOVED` dictionary of a section holds them by field name.
 
     Attributes:
-        flag: Its name on the command line.
-        instead: A sentence or two: why it was removed, and what to use instead.
-        off: Values that did not use it: plans that hold one of them are still read.
+        flag: Name on the command line.
+        instead: One or two sentences: the reason for the removal, and the replacement.
+        unused_values: Values that had no effect; plans with one of them remain readable.
     """
 
     flag: str
     instead: str
-    off: tuple[Any, ...]
+    unused_values: tuple[Any, ...]
 
     @property
-    def flat(self) -> str:
-        """The flag as a Python name."""
+    def keyword(self) -> str:
+        """Flag as a Python name."""
         return self.flag.lstrip("-").replace("-", "_")
 
     def build_error(self, name: str) -> InputError:
-        """Build the error for the name under which it was given."""
-        return removed_name("option", name, self.instead)
+        """Build the error for the option.
+
+        Args:
+            name: Name under which the option was given.
+        """
+        return build_removed_name_error("option", name, self.instead)
 
 
 @dataclasses.dataclass(frozen=True)
 class PlanField:
-    """One leaf of a plan: where it stands, how it is called and what it takes."""
+    """One field of a plan with its section, its flags, its type and its choices."""
 
     section: str | None
     name: str
@@ -129,40 +146,41 @@ class PlanField:
     extendable: bool
     left_open: Any
     choices: Choices | Registry[Any] | None
-    beside: tuple[str, ...]
+    extra_choices: tuple[str, ...]
 
     @property
-    def flat(self) -> str:
-        """The first flag as a Python name: `--val-fraction` -> `val_fraction`."""
+    def keyword(self) -> str:
+        """First flag as a Python name: `--val-fraction` -> `val_fraction`."""
         return self.flags[0].lstrip("-").replace("-", "_")
 
     @property
     def default_text(self) -> str:
-        """The default as the command line takes it; empty: none."""
-        return text_of(self.default)
+        """Default in its form on the command line, or "" for none."""
+        return format_value(self.default)
 
     @property
     def path(self) -> str:
-        """The dotted path in the plan, as in errors and TOML: `data.source`."""
+        """Dotted path in the plan, as in errors and TOML: `data.source`."""
         return f"{self.section}.{self.name}" if self.section else self.name
 
 
-def plan_fields(plan: type[Any]) -> tuple[PlanField, ...]:
-    """List the leaves of a plan class, sections flattened.
+def list_plan_fields(plan: type[Any]) -> tuple[PlanField, ...]:
+    """Return the fields of a plan class with its sections flattened.
 
-    A flag that two leaves claim belongs to the last section that claims it as its
-    *first* flag; the others keep their remaining flags.
+    If two fields have the same flag, it belongs to the last section that uses it as its *first*
+    flag; the other field keeps its remaining flags.
     """
     leaves: list[PlanField] = []
-    hints = hints_of(plan)
+    hints = read_field_types(plan)
     for field in dataclasses.fields(plan):
         hint = hints[field.name]
         if "flags" in field.metadata:
-            leaves.append(_leaf(None, field, hint))
+            leaves.append(_build_plan_field(None, field, hint))
             continue
-        inner_hints = hints_of(hint)
+        inner_hints = read_field_types(hint)
         leaves += [
-            _leaf(field.name, inner, inner_hints[inner.name]) for inner in dataclasses.fields(hint)
+            _build_plan_field(field.name, inner, inner_hints[inner.name])
+            for inner in dataclasses.fields(hint)
         ]
     primary = {leaf.flags[0]: leaf.path for leaf in leaves}
     return tuple(
@@ -174,21 +192,24 @@ def plan_fields(plan: type[Any]) -> tuple[PlanField, ...]:
     )
 
 
-def list_removed(plan: type[Any]) -> dict[str, RemovedOption]:
-    """List the options that earlier versions of a plan had, by their paths: "quantize.equalize"."""
-    removed = dict(_removed_of(plan))
+def list_removed_options(plan: type[Any]) -> dict[str, RemovedOption]:
+    """Return the options of earlier versions of a plan, by path: "quantize.equalize"."""
+    removed = dict(_read_removed_options(plan))
     for field in dataclasses.fields(plan):
         if "flags" not in field.metadata:
-            section = hints_of(plan)[field.name]
-            removed |= {f"{field.name}.{name}": item for name, item in _removed_of(section).items()}
+            section = read_field_types(plan)[field.name]
+            removed |= {
+                f"{field.name}.{name}": item
+                for name, item in _read_removed_options(section).items()
+            }
     return removed
 
 
-def _removed_of(section: type[Any]) -> Mapping[str, RemovedOption]:
+def _read_removed_options(section: type[Any]) -> Mapping[str, RemovedOption]:
     return getattr(section, "REMOVED", {})
 
 
-def _leaf(section: str | None, field: dataclasses.Field[Any], hint: Any) -> PlanField:
+def _build_plan_field(section: str | None, field: dataclasses.Field[Any], hint: Any) -> PlanField:
     meta = field.metadata
     return PlanField(
         section, field.name, meta["flags"], hint, field.default, meta["help"], meta["extendable"],
@@ -196,21 +217,21 @@ def _leaf(section: str | None, field: dataclasses.Field[Any], hint: Any) -> Plan
     )  # fmt: skip
 
 
-def settle(section: Any) -> None:
-    """Convert and check the values of a section's fields; for `__post_init__`.
+def validate_fields(section: Any) -> None:
+    """Convert and check the values of a section's fields; called in `__post_init__`.
 
     Raises:
-        InputError: One is given as nothing that its type takes, is out of its bounds, or is none
-            of its choices.
+        InputError: A value cannot be converted to its type, is out of its bounds, or is not among
+            its choices.
     """
-    hints = hints_of(type(section))
+    hints = read_field_types(type(section))
     for field in dataclasses.fields(section):
         if "flags" in field.metadata:
             name = field.metadata["flags"][0].lstrip("-").replace("-", "_")
-            given = getattr(section, field.name)
-            value = typed(given, hints[field.name], name, **field.metadata["count"])
+            raw_value = getattr(section, field.name)
+            value = convert_value(raw_value, hints[field.name], name, **field.metadata["count"])
             object.__setattr__(section, field.name, value)
-    # what they register may be chosen
+    # plug-ins may register choices
     import_plugins(getattr(section, "plugins", ()))
     for field in dataclasses.fields(section):
         choices, value = field.metadata.get("choices"), getattr(section, field.name)
@@ -222,98 +243,116 @@ def settle(section: Any) -> None:
 def from_flat(plan: type[PlanT], values: Mapping[str, Any]) -> PlanT:
     """Build a plan from option names (`{"data": "digits", "val_fraction": 0.2}`).
 
+    Args:
+        plan: Class of the plan.
+        values: Values by option name.
+
     Raises:
-        InputError: A name is unknown, or a value breaks a rule.
+        InputError: A name is unknown, or a value violates a rule.
     """
-    return from_nested(plan, nest(plan, values))
+    return from_nested(plan, nest_options(plan, values))
 
 
-def nest(plan: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Sort option names and values into the plan's sections.
+def nest_options(plan: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by option name in the nested form of a plan.
+
+    Args:
+        plan: Class of the plan.
+        values: Values by option name.
 
     Raises:
         InputError: A name is unknown.
     """
     by_name = {
         flag.lstrip("-").replace("-", "_"): leaf
-        for leaf in plan_fields(plan)
+        for leaf in list_plan_fields(plan)
         for flag in leaf.flags
     }
-    removed = {item.flat: item for item in list_removed(plan).values()}
+    removed = {item.keyword: item for item in list_removed_options(plan).values()}
     nested: dict[str, Any] = {}
     for name, value in values.items():
         if name in removed:
             raise removed[name].build_error(name)
         if name not in by_name:
-            raise unknown_name("plan option", name, by_name)
+            raise build_unknown_name_error("plan option", name, by_name)
         leaf = by_name[name]
-        home = nested.setdefault(leaf.section, {}) if leaf.section else nested
-        home[leaf.name] = value
+        target = nested.setdefault(leaf.section, {}) if leaf.section else nested
+        target[leaf.name] = value
     return nested
 
 
 def from_nested(plan: type[PlanT], values: Mapping[str, Any]) -> PlanT:
-    """Build a plan from its nested form, as `to_nested` writes it and TOML holds it.
+    """Build a plan from its nested form, as written by `to_nested` and in TOML.
 
-    Names that keys had in earlier versions are taken too.
+    Names of keys in earlier versions are accepted.
+
+    Args:
+        plan: Class of the plan.
+        values: Values by section and key.
 
     Raises:
-        InputError: A section or key is unknown, or a value breaks a rule.
+        InputError: A section or key is unknown, or a value violates a rule.
     """
-    arguments = _keys(plan, values, "plan section or key")
+    arguments = _resolve_keys(plan, values, "plan section or key")
     if "plugins" in arguments:
-        # what they register may be named in any section
-        import_plugins(typed(arguments["plugins"], tuple[str, ...], "plugins"))
-    leaves = {leaf.name for leaf in plan_fields(plan) if leaf.section is None}
+        # any section may name registered plug-ins
+        import_plugins(convert_value(arguments["plugins"], tuple[str, ...], "plugins"))
+    leaves = {leaf.name for leaf in list_plan_fields(plan) if leaf.section is None}
     for key, value in arguments.items():
         if key in leaves:
             continue
         if not isinstance(value, Mapping):
-            raise _no_table(key, value)
-        section = hints_of(plan)[key]
-        arguments[key] = section(**_keys(section, value, f"key in plan section '{key}'"))
+            raise _build_table_error(key, value)
+        section = read_field_types(plan)[key]
+        arguments[key] = section(**_resolve_keys(section, value, f"key in plan section '{key}'"))
     return plan(**arguments)
 
 
-def _keys(section: type[Any], values: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Return the values under the names that fields have now.
+def _resolve_keys(section: type[Any], values: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Return the values under the current names of the fields.
 
     Raises:
-        InputError: A key is unknown, stands there under its old name too, or is of an option that
-            was removed and used.
+        InputError: A key is unknown, is given under its old name too, or belongs to a removed
+            option that was used.
     """
-    removed = _removed_of(section)
+    removed = _read_removed_options(section)
     for key, item in removed.items():
-        if key in values and values[key] not in item.off:
+        if key in values and values[key] not in item.unused_values:
             raise item.build_error(key)
     values = {key: value for key, value in values.items() if key not in removed}
     fields = dataclasses.fields(section)
     names = {field.name: field.name for field in fields}
     old = {field.metadata["was"]: field.name for field in fields if field.metadata.get("was")}
-    found: dict[str, Any] = {}
+    resolved: dict[str, Any] = {}
     for key, value in values.items():
         name = (names | old).get(key)
         if name is None:
-            raise unknown_name(what, key, names)
-        if name in found:
+            raise build_unknown_name_error(kind, key, names)
+        if name in resolved:
             raise InputError(
-                f"A {what} must stand in a plan once. Received: '{name}' and its old name "
+                f"A {kind} must stand in a plan once. Received: '{name}' and its old name "
                 f"'{next(was for was, now in old.items() if now == name)}'."
             )
-        found[name] = value
-    return found
+        resolved[name] = value
+    return resolved
 
 
 def to_nested(plan: Any) -> dict[str, Any]:
-    """Return a plan, or a section, as plain dictionaries and lists, ready for JSON and TOML."""
+    """Return a plan or a section as plain dictionaries and lists, for JSON and TOML."""
     return {
-        field.name: (plain if "flags" in field.metadata else to_nested)(getattr(plan, field.name))
+        field.name: (to_plain if "flags" in field.metadata else to_nested)(
+            getattr(plan, field.name)
+        )
         for field in dataclasses.fields(plan)
     }
 
 
-def overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested `base` with every leaf of nested `changes` put over it.
+def merge_nested(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of nested `base` with the values of nested `changes`.
+
+    Args:
+        base: Values by section and key.
+        changes: Values to replace, by section and key.
 
     Raises:
         InputError: `base` has a value where `changes` has a section.
@@ -321,67 +360,91 @@ def overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
-        section = isinstance(value, Mapping) and key in merged
-        if section and not isinstance(old, Mapping):
-            raise _no_table(key, old)
-        both = isinstance(value, Mapping) and isinstance(old, Mapping)
-        merged[key] = overlay(typing.cast(Mapping[str, Any], old), value) if both else value
+        is_section = isinstance(value, Mapping) and key in merged
+        if is_section and not isinstance(old, Mapping):
+            raise _build_table_error(key, old)
+        are_sections = isinstance(value, Mapping) and isinstance(old, Mapping)
+        merged[key] = (
+            merge_nested(typing.cast(Mapping[str, Any], old), value) if are_sections else value
+        )
     return merged
 
 
-def differing_fields(old: PlanT, new: PlanT) -> list[str]:
-    """List the fields, by dotted path and both values, that a going-on run may not change."""
+def list_forbidden_changes(old: PlanT, new: PlanT) -> list[str]:
+    """Return the changed fields, with both values, that must not change when a run is resumed.
+
+    Args:
+        old: Plan of the run.
+        new: Plan to resume it with.
+    """
     differences = []
-    for leaf in plan_fields(type(old)):
-        before, after = value_of(old, leaf), value_of(new, leaf)
-        told = leaf.left_open is None or leaf.left_open not in (before, after)
-        if before != after and told and not leaf.extendable:
-            differences.append(f"{leaf.path} was {plain(before)!r}, now {plain(after)!r}")
+    for leaf in list_plan_fields(type(old)):
+        before, after = read_field(old, leaf), read_field(new, leaf)
+        is_decided = leaf.left_open is None or leaf.left_open not in (before, after)
+        if before != after and is_decided and not leaf.extendable:
+            differences.append(f"{leaf.path} was {to_plain(before)!r}, now {to_plain(after)!r}")
     return differences
 
 
 def fill_open_fields(plan: PlanT, stored: PlanT) -> PlanT:
-    """Return a plan whose fields that are left open hold what the plan of an earlier run holds."""
+    """Return a plan with its undecided fields filled from the plan of an earlier run.
+
+    Args:
+        plan: The new plan.
+        stored: Plan of the earlier run.
+    """
     nested = to_nested(plan)
-    for leaf in plan_fields(type(plan)):
-        if leaf.left_open is not None and value_of(plan, leaf) == leaf.left_open:
-            home = nested[leaf.section] if leaf.section else nested
-            home[leaf.name] = plain(value_of(stored, leaf))
+    for leaf in list_plan_fields(type(plan)):
+        if leaf.left_open is not None and read_field(plan, leaf) == leaf.left_open:
+            target = nested[leaf.section] if leaf.section else nested
+            target[leaf.name] = to_plain(read_field(stored, leaf))
     return from_nested(type(plan), nested)
 
 
-def value_of(plan: Any, leaf: PlanField) -> Any:
-    """Return the value that `plan` holds at `leaf`."""
-    home = getattr(plan, leaf.section) if leaf.section else plan
-    return getattr(home, leaf.name)
+def read_field(plan: Any, leaf: PlanField) -> Any:
+    """Return the value of a field of a plan.
+
+    Args:
+        plan: The plan.
+        leaf: The field, from `list_plan_fields`.
+    """
+    target = getattr(plan, leaf.section) if leaf.section else plan
+    return getattr(target, leaf.name)
 
 
-def command_words(plan: Any) -> list[str]:
-    """Return the command-line words that make `plan`: every value that is no default.
+def build_command_words(plan: Any) -> list[str]:
+    """Return the command line words of a plan: all values that differ from their defaults.
 
-    The output folder is left out: a command that is shown to be repeated should not
-    collide with the run that shows it.
+    The output folder is omitted, because a repeated command should not collide with its own run.
     """
     words: list[str] = []
-    for leaf in plan_fields(type(plan)):
-        value = value_of(plan, leaf)
+    for leaf in list_plan_fields(type(plan)):
+        value = read_field(plan, leaf)
         if leaf.path == "out" or value == leaf.default:
             continue
         words.append(leaf.flags[0])
         if not isinstance(value, bool):
-            words.append(text_of(value))
+            words.append(format_value(value))
     return words
 
 
-def require(holds: bool, name: str, rule: str, received: object, remedy: str = "") -> None:
-    """Raise the house's error unless `holds`.
+def require(condition: bool, name: str, rule: str, received: object, remedy: str = "") -> None:
+    """Raise an error in the standard form unless a condition holds.
+
+    Args:
+        condition: The condition.
+        name: Name of the value.
+        rule: The rule, as a verb phrase: "be above 0".
+        received: The received value.
+        remedy: A sentence with the remedy.
 
     Raises:
         InputError: "`name` must `rule`. Received: `received`. `remedy`".
     """
-    if not holds:
+    if not condition:
         raise InputError(
-            f"{name} must {rule}. Received: {one_line(received)}.{' ' + remedy if remedy else ''}"
+            f"{name} must {rule}. Received: "
+            f"{to_one_line(received)}.{' ' + remedy if remedy else ''}"
         )
 
 
@@ -389,14 +452,17 @@ def require_choice(kind: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise an error that lists `choices` unless `value` is one of them.
 
     Args:
-        kind: What is chosen, as errors name it.
-        value: What was given.
-        choices: What it may be.
+        kind: Kind of value, in errors.
+        value: The received value.
+        choices: The valid values.
+
+    Raises:
+        InputError: The value is not valid.
     """
     if value not in choices:
-        raise unknown_name(kind, value, choices)
+        raise build_unknown_name_error(kind, value, choices)
 
 
-def _no_table(key: str, value: object) -> InputError:
-    shown = one_line(repr(value) if isinstance(value, str) else value)
-    return InputError(f"Plan section '{one_line(key)}' must be a table. Received: {shown}.")
+def _build_table_error(key: str, value: object) -> InputError:
+    shown = to_one_line(repr(value) if isinstance(value, str) else value)
+    return InputError(f"Plan section '{to_one_line(key)}' must be a table. Received: {shown}.")

@@ -1,7 +1,7 @@
-"""Options of the plan as keywords of the public functions, with their types and help texts.
+"""Plan options as keywords of the public functions, with their types and help texts.
 
-Which function takes which option is said here, once. The build makes classes from it for editors,
-type checkers and the documentation: `settings.py`, which is not committed.
+This module defines which function takes which option. The build generates classes from it for
+editors, type checkers and the documentation: `settings.py`, which is not committed.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
-from compress.core.errors import InputError, unknown_name
+from compress.core.errors import InputError, build_unknown_name_error
 from compress.plan import Plan, WeightOptions
 from compress.plan.bench import BenchPlan
-from compress.plan.fields import PlanField, RemovedOption, list_removed, plan_fields
+from compress.plan.fields import PlanField, RemovedOption, list_plan_fields, list_removed_options
 from compress.plan.shrink import ShrinkPlan
 
 SectionT = TypeVar("SectionT")
@@ -22,137 +22,150 @@ PlanT = TypeVar("PlanT")
 
 @dataclass(frozen=True)
 class Keywords:
-    """Which options of a plan a function takes as keywords.
+    """Plan options that a function takes as keywords.
 
     Attributes:
-        function: Its name.
-        plan: The class of plan that has the options.
-        sections: Whose fields are keywords by their own names; (): every option of the plan, by
-            the names that the command line gives it (`--round-to` is `round_to`).
-        without: Paths ("channels.target") of options that the function takes in another way, or
-            has no use for.
-        renamed: Path -> keyword, where two sections have a field of one name.
+        function_name: Name of the function.
+        plan: Class of the plan with the options.
+        sections: Sections whose fields are keywords under their own names. If empty, all options of
+            the plan are keywords under their command line names (`--round-to` is `round_to`).
+        excluded: Paths ("channels.target") of options that the function takes in another way or
+            does not use.
+        renames: Keywords by path, for fields of the same name in two sections.
     """
 
-    function: str
+    function_name: str
     plan: type[Any]
     sections: tuple[str, ...] = ()
-    without: frozenset[str] = frozenset()
-    renamed: Mapping[str, str] = field(default_factory=dict)
+    excluded: frozenset[str] = frozenset()
+    renames: Mapping[str, str] = field(default_factory=dict)
 
-    def leaves(self) -> dict[str, PlanField]:
-        """Return the option behind each keyword."""
-        found: dict[str, PlanField] = {}
-        for leaf in plan_fields(self.plan):
-            if leaf.path in self.without or (self.sections and leaf.section not in self.sections):
+    def list_options(self) -> dict[str, PlanField]:
+        """Return the options by keyword."""
+        options: dict[str, PlanField] = {}
+        for leaf in list_plan_fields(self.plan):
+            if leaf.path in self.excluded or (self.sections and leaf.section not in self.sections):
                 continue
-            for name in self._names(leaf):
-                if name in found:
-                    raise ValueError(f"{self.function}: '{name}' is of two sections: rename one.")
-                found[name] = leaf
-        return found
+            for name in self._list_names(leaf):
+                if name in options:
+                    raise ValueError(
+                        f"{self.function_name}: '{name}' is of two sections: rename one."
+                    )
+                options[name] = leaf
+        return options
 
-    def sorted(self, settings: Mapping[str, Any]) -> dict[str | None, dict[str, Any]]:
-        """Sort keywords by section: section -> field -> value; None: of the plan itself.
+    def sort_by_section(self, settings: Mapping[str, Any]) -> dict[str | None, dict[str, Any]]:
+        """Return keywords by section and field; the section None is the plan itself.
+
+        Args:
+            settings: Values by keyword.
 
         Raises:
-            InputError: One is unknown (the nearest is named), or of another function (which is
-                named).
+            InputError: A keyword is unknown (the message names the closest match) or belongs to
+                another function (the message names it).
         """
         self.require_known(settings)
-        leaves, found = self.leaves(), dict[str | None, dict[str, Any]]()
+        options, by_section = self.list_options(), dict[str | None, dict[str, Any]]()
         for name, value in settings.items():
-            leaf = leaves[name]
-            home = found.setdefault(leaf.section, {})
-            if leaf.name in home:
+            leaf = options[name]
+            section = by_section.setdefault(leaf.section, {})
+            if leaf.name in section:
                 raise InputError(
                     f"An option must be given once. Received: '{name}' and another name of "
                     f"'{leaf.path}'."
                 )
-            home[leaf.name] = value
-        return found
+            section[leaf.name] = value
+        return by_section
 
-    def require_known(self, names: Iterable[str], own: Iterable[str] = ()) -> None:
-        """Refuse keywords that a function does not take.
+    def require_known(self, names: Iterable[str], argument_names: Iterable[str] = ()) -> None:
+        """Raise an error for keywords that the function does not take.
 
         Args:
-            names: Of keywords that are no arguments by name.
-            own: The function's arguments by name, which may be meant too.
+            names: Received keywords.
+            argument_names: Names of the function's other arguments, for suggestions.
 
         Raises:
-            InputError: One is unknown (the nearest is named first), or of another function.
+            InputError: A keyword is unknown (the message names the closest match) or belongs to
+                another function.
         """
-        leaves = self.leaves()
+        options = self.list_options()
         for name in names:
-            if name not in leaves:
-                raise self._build_unknown_error(name, (*own, *leaves))
+            if name not in options:
+                raise self._build_unknown_error(name, (*argument_names, *options))
 
-    def over(self, plan: PlanT, settings: Mapping[str, Any]) -> PlanT:
-        """Return a plan with keywords put over it.
+    def apply_to(self, plan: PlanT, settings: Mapping[str, Any]) -> PlanT:
+        """Return a plan with values replaced by keywords.
+
+        Args:
+            plan: The plan to start from.
+            settings: Values by keyword.
 
         Raises:
-            InputError: See `sorted`; or a value breaks a rule.
+            InputError: See `sort_by_section`; or a value violates a rule.
         """
-        found = self.sorted(settings)
-        changes = found.pop(None, {})
-        for section, values in found.items():
+        by_section = self.sort_by_section(settings)
+        changes = by_section.pop(None, {})
+        for section, values in by_section.items():
             assert section is not None
             changes[section] = replace(getattr(plan, section), **values)
         return replace(plan, **changes) if changes else plan  # type: ignore[type-var]
 
-    def section(
+    def build_section(
         self,
         name: str,
-        given: SectionT | None,
-        kind: type[SectionT],
+        base: SectionT | None,
+        section_class: type[SectionT],
         settings: Mapping[str, Any],
     ) -> SectionT:
-        """Return the section called `name` with those keywords put over it that are its own.
+        """Return a section of the plan with values replaced by keywords.
 
         Args:
-            name: Of the section.
-            given: What the keywords go over; None: the section's defaults.
-            kind: Of the section.
-            settings: Keywords, of other sections too.
+            name: Name of the section.
+            base: The section to start from. None starts from the defaults.
+            section_class: Class of the section.
+            settings: Values by keyword; those of other sections are ignored.
 
         Raises:
-            InputError: See `sorted`; or a value breaks a rule.
+            InputError: See `sort_by_section`; or a value violates a rule.
         """
-        values = self.sorted(settings).get(name, {})
-        if given is None:
-            return kind(**values)
-        return replace(given, **values) if values else given  # type: ignore[type-var]
+        values = self.sort_by_section(settings).get(name, {})
+        if base is None:
+            return section_class(**values)
+        return replace(base, **values) if values else base  # type: ignore[type-var]
 
-    def _names(self, leaf: PlanField) -> tuple[str, ...]:
+    def _list_names(self, leaf: PlanField) -> tuple[str, ...]:
         if self.sections:
-            return (self.renamed.get(leaf.path, leaf.name),)
+            return (self.renames.get(leaf.path, leaf.name),)
         return tuple(flag.lstrip("-").replace("-", "_") for flag in leaf.flags)
 
-    def _list_removed(self) -> dict[str, RemovedOption]:
-        """List the options that the function took in earlier versions, by keyword."""
+    def _list_removed_options(self) -> dict[str, RemovedOption]:
+        """Return the options that the function took in earlier versions, by keyword."""
         removed = {}
-        for path, item in list_removed(self.plan).items():
+        for path, item in list_removed_options(self.plan).items():
             section, _, name = path.rpartition(".")
             if not self.sections:
-                removed[item.flat] = item
+                removed[item.keyword] = item
             elif section in self.sections:
                 removed[name] = item
         return removed
 
     def _build_unknown_error(self, name: str, choices: Iterable[str]) -> InputError:
-        removed = self._list_removed()
+        removed = self._list_removed_options()
         if name in removed:
             return removed[name].build_error(name)
         takers = [
-            other.function for other in FUNCTIONS if other is not self and name in other.leaves()
+            other.function_name
+            for other in FUNCTIONS
+            if other is not self and name in other.list_options()
         ]
         if takers:
             functions = " or ".join(f"{taker}()" for taker in takers)
             return InputError(
-                f"{self.function}() must be given options of its own. Received: '{name}', which "
+                f"{self.function_name}() must be given options of its own. Received: '{name}', "
+                "which "
                 f"{functions} takes."
             )
-        return unknown_name(f"option of {self.function}()", name, choices)
+        return build_unknown_name_error(f"option of {self.function_name}()", name, choices)
 
 
 TRAINING = {"finetune.schedule": "learning_rate_schedule"}
@@ -195,12 +208,12 @@ QUANTIZE = Keywords(
     TRAINING,
 )  # fmt: skip
 EXPORT = Keywords("export", Plan, ("export",))
-COMPRESS_MODEL = Keywords("compress_model", Plan, without=frozenset({"data.source"}))
+COMPRESS_MODEL = Keywords("compress_model", Plan, excluded=frozenset({"data.source"}))
 BENCH = Keywords("bench", BenchPlan)
 SHRINK = Keywords(
     "shrink",
     ShrinkPlan,
-    without=frozenset(
+    excluded=frozenset(
         {
             "channels.scope",
             "channels.steps",
@@ -218,4 +231,4 @@ FUNCTIONS = [
     PRUNE_CHANNELS, PRUNE_WEIGHTS, WEIGHT_PRUNER, DISTILL, QUANTIZE, EXPORT, COMPRESS_MODEL, BENCH,
     SHRINK,
 ]  # fmt: skip
-"""All of them; `search.plan` adds those of a search."""
+"""All functions with keywords; `search.plan` adds those of a search."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compress.core.quantities import MORE_THREADS, MOST_THREADS
-from compress.plan.fields import Choices, option, require, settle
-from compress.plan.forms import Given, Names
+from compress.core.quantities import MAX_THREADS, MAX_THREADS_REASON
+from compress.plan.conversion import ConvertedField, NameList
+from compress.plan.fields import Choices, option, require, validate_fields
 from compress.plan.target import SizeTarget, TimeTarget
 from compress.plugins import RUNTIMES
 
 QAT, ONNX_QAT = "int8-qat", "onnx_int8-qat"
-"""Of models that were trained as their file of whole numbers computes."""
-TRAINED = (QAT, ONNX_QAT)
+"""Formats of models after quantization-aware training."""
+QAT_FORMATS = (QAT, ONNX_QAT)
 MIXED, INT16, INT4 = "int8-mixed", "int16x8", "int4-weights"
 LITERT_FORMATS = (
     "float32", "float16", "dynamic", "int8", QAT, MIXED, INT16, INT4, "sparse",
@@ -20,14 +20,14 @@ LITERT_FORMATS = (
 ONNX_FORMATS = ("onnx", "onnx_int8")
 FORMATS = (*LITERT_FORMATS, *ONNX_FORMATS, ONNX_QAT)
 LEVELS = ("int4", "dynamic4", "int8", "dynamic", "int16", "float16", "float32")
-"""Precisions of a layer in a file of several, by rising precision."""
+"""Precisions of a layer in a mixed-precision file, in ascending order."""
 
 
 @dataclass(frozen=True)
 class ExportOptions:
     """Formats of exported files, and limits of mixed precision."""
 
-    formats: Names = option(
+    formats: NameList = option(
         ("float32", "int8"),
         "--formats",
         "LiteRT: float32, float16, dynamic, int8, int8-qat, int16x8, int8-mixed, int4-weights, "
@@ -42,7 +42,7 @@ class ExportOptions:
         None, "--opset", "ONNX operator set; default: the converter's", least=1, most=1000,
         why="ONNX has far fewer",
     )  # fmt: skip
-    mixed_levels: Names = option(
+    mixed_levels: NameList = option(
         ("int8", "dynamic", "float16"),
         "--mixed-levels",
         "precisions among which int8-mixed chooses for each layer: int4 (weights; what passes in "
@@ -57,17 +57,17 @@ class ExportOptions:
         "int8-mixed may leave",
         unit="share",
     )
-    mixed_size: Given[SizeTarget | None, SizeTarget | str | float | None] = option(
+    mixed_size: ConvertedField[SizeTarget | None, SizeTarget | str | float | None] = option(
         None, "--mixed-size", "limit of int8-mixed: 0.3x (of the float32 file) or 200KB"
     )
-    mixed_latency: Given[TimeTarget | None, TimeTarget | str | float | None] = option(
+    mixed_latency: ConvertedField[TimeTarget | None, TimeTarget | str | float | None] = option(
         None,
         "--mixed-latency",
         "limit of int8-mixed on LiteRT here: 0.5x (of the float32 file; also: 2x faster) or 3ms",
     )
 
     def __post_init__(self) -> None:
-        settle(self)
+        validate_fields(self)
         require(bool(self.formats), "formats", "name at least one format", self.formats)
         require(bool(self.mixed_levels), "mixed_levels", "name one at least", self.mixed_levels)
         ordered = tuple(level for level in LEVELS if level in self.mixed_levels)
@@ -79,23 +79,23 @@ class ExportOptions:
             require(ok, name, "be above 0; a share at most 1", limit)
 
     @property
-    def steering(self) -> tuple[str, ...]:
-        """Those among the formats that a way to a goal goes by: int8-mixed takes minutes a net."""
+    def candidate_formats(self) -> tuple[str, ...]:
+        """Formats of candidates of a goal: all but int8-mixed, which takes minutes per model."""
         return tuple(kind for kind in self.formats if kind != MIXED)
 
     @property
-    def trained(self) -> tuple[str, ...]:
-        """Those among the formats that a model is trained for."""
-        return tuple(kind for kind in self.formats if kind in TRAINED)
+    def qat_formats(self) -> tuple[str, ...]:
+        """Formats that need quantization-aware training."""
+        return tuple(kind for kind in self.formats if kind in QAT_FORMATS)
 
 
 @dataclass(frozen=True)
 class LatencyOptions:
-    """The block protocol of latency measurement."""
+    """Options of latency measurement (short blocks in random order)."""
 
     threads: int = option(
-        1, "--latency-threads", "CPU threads of the timed runtime", least=1, most=MOST_THREADS,
-        why=MORE_THREADS,
+        1, "--latency-threads", "CPU threads of the timed runtime", least=1, most=MAX_THREADS,
+        why=MAX_THREADS_REASON,
     )  # fmt: skip
     precision: float = option(
         0.02,
@@ -103,14 +103,14 @@ class LatencyOptions:
         "stop timing when each ratio's 95 % half-width is below this share",
         unit="share",
     )
-    budget: Given[float, float | str] = option(
+    budget: ConvertedField[float, float | str] = option(
         60.0,
         "--latency-budget",
         "seconds (or 2m) after which timing stops in any case",
         unit="seconds",
     )
 
-    runtimes: Names = option(
+    runtimes: NameList = option(
         ("litert",),
         "--runtimes",
         "what times the files: litert; mnn (whose kernels skip zeros; float32 files; pip install "
@@ -120,7 +120,7 @@ class LatencyOptions:
     )
 
     def __post_init__(self) -> None:
-        settle(self)
+        validate_fields(self)
         require(bool(self.runtimes), "runtimes", "name at least one runtime", self.runtimes)
         require(self.precision > 0, "latency_precision", "be above 0", self.precision)
         require(self.budget > 0, "latency_budget", "be above 0", self.budget)

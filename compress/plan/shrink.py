@@ -1,4 +1,4 @@
-"""The plan of `shrink`: goals, its own defaults, and goals written as one text."""
+"""Plan of `shrink`: goals, defaults for goals, and goals as text."""
 
 from __future__ import annotations
 
@@ -6,55 +6,61 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
-from compress.core.errors import InputError, one_line, unknown_name
-from compress.core.quantities import number_text
+from compress.core.errors import InputError, build_unknown_name_error, to_one_line
+from compress.core.quantities import format_number
 from compress.plan import ChannelOptions, Plan, TrainSettings, WeightOptions
-from compress.plan.fields import option, plan_fields, require, settle, value_of
-from compress.plan.forms import Given, Place, Written, listed, text_of
+from compress.plan.conversion import (
+    ConvertedField,
+    OptionalPath,
+    TextValue,
+    format_value,
+    split_items,
+)
+from compress.plan.fields import list_plan_fields, option, read_field, require, validate_fields
 from compress.plan.output import MIXED, ONNX_FORMATS
 from compress.plan.target import SizeTarget, Target, TimeTarget
 
-TIMED = ("float32", "float16", "dynamic", "int8")
-"""LiteRT's formats of files that are made and timed on the way to a goal."""
-GOAL_RUNTIMES: dict[str, tuple[str, ...]] = {
-    "litert": TIMED,
+TIMED_FORMATS = ("float32", "float16", "dynamic", "int8")
+"""LiteRT formats that are exported and timed for candidates of a goal."""
+GOAL_RUNTIME_FORMATS: dict[str, tuple[str, ...]] = {
+    "litert": TIMED_FORMATS,
     "onnx": ONNX_FORMATS,
     "openvino": ONNX_FORMATS,
 }
-"""Runtimes whose time may be a goal, with the formats of their files; the first one of a goal
-without rounding, of which shares are."""
-COSTS = ("latency", "size", "peak_memory", "macs", "params")
-"""Goals of cost, as fields of `GoalOptions`."""
+"""Formats by runtime whose latency may be a goal. The first format is the float format, to which
+goals given as shares refer."""
+COST_GOALS = ("latency", "size", "peak_memory", "macs", "params")
+"""Cost goals, as fields of `GoalOptions`."""
 
 
 @dataclass(frozen=True)
 class GoalOptions:
-    """Goals: limits of costs, of quality, of both, or none (a front from 1x to 0.1x)."""
+    """Goals: limits of costs, of the metric, of both, or none (a Pareto front from 1x to 0.1x)."""
 
-    latency: Given[TimeTarget | None, TimeTarget | str | float | None] = option(
+    latency: ConvertedField[TimeTarget | None, TimeTarget | str | float | None] = option(
         None,
         "--latency",
         "time of one inference: 0.5x (of the model's float32 file; also: 2x faster) or 3ms; "
         "measured with the first of --runtimes (litert, onnx or openvino) and --latency-threads",
     )
-    latency_table: Place = option(
+    latency_table: OptionalPath = option(
         None,
         "--latency-table",
         "times of another device, which the latency is of: a file of paretune latency-table import",
     )
-    size: Given[SizeTarget | None, SizeTarget | str | float | None] = option(
+    size: ConvertedField[SizeTarget | None, SizeTarget | str | float | None] = option(
         None, "--size", "size of the file: 0.25x (of the model's float32 file) or 200KB"
     )
-    peak_memory: Given[SizeTarget | None, SizeTarget | str | float | None] = option(
+    peak_memory: ConvertedField[SizeTarget | None, SizeTarget | str | float | None] = option(
         None,
         "--peak-memory",
         "memory for what flows through one inference, LiteRT's arena: 0.5x (of the model's float32 "
         "file) or 64KB",
     )
-    macs: Given[Target | None, Target | str | float | None] = option(
+    macs: ConvertedField[Target | None, Target | str | float | None] = option(
         None, "--macs", "multiply-accumulates of one inference: 0.5x or 12M"
     )
-    params: Given[Target | None, Target | str | float | None] = option(
+    params: ConvertedField[Target | None, Target | str | float | None] = option(
         None, "--params", "parameters: 0.5x or 200k"
     )
     max_drop: float | None = option(
@@ -67,7 +73,7 @@ class GoalOptions:
         "--min-quality",
         "least value of the metric, as the metric counts: 0.92",
     )
-    budget: Given[float | None, float | str | None] = option(
+    budget: ConvertedField[float | None, float | str | None] = option(
         None,
         "--budget",
         "seconds (or 30m) within which all is to be done; default: as long as it takes",
@@ -78,8 +84,8 @@ class GoalOptions:
     )
 
     def __post_init__(self) -> None:
-        settle(self)
-        for name in COSTS:
+        validate_fields(self)
+        for name in COST_GOALS:
             target = getattr(self, name)
             if target is None:
                 continue
@@ -104,41 +110,41 @@ class GoalOptions:
 
     @property
     def costs(self) -> dict[str, Target]:
-        """The goals of cost that were given, by name."""
-        found = {name: getattr(self, name) for name in COSTS}
-        return {name: target for name, target in found.items() if target is not None}
+        """Cost goals that were given, by name."""
+        targets = {name: getattr(self, name) for name in COST_GOALS}
+        return {name: target for name, target in targets.items() if target is not None}
 
     @property
     def label(self) -> str:
-        """The goal in names of files: "latency0_5x-drop1", "front"."""
+        """Text of the goal for file names: "latency0_5x-drop1", "front"."""
         parts = [f"{name.partition('_')[2] or name}{target}" for name, target in self.costs.items()]
         if self.max_drop is not None:
-            parts.append(f"drop{number_text(self.max_drop)}")
+            parts.append(f"drop{format_number(self.max_drop)}")
         if self.min_quality is not None:
-            parts.append(f"quality{number_text(self.min_quality)}")
+            parts.append(f"quality{format_number(self.min_quality)}")
         parts += ["untrained"] if self.no_train else []
         return "-".join(parts or ["front"]).replace(".", "_")
 
     @property
-    def judged(self) -> bool:
-        """Whether a quality is asked for."""
+    def has_metric_goal(self) -> bool:
+        """Whether the goal limits the metric."""
         return self.max_drop is not None or self.min_quality is not None
 
 
 @dataclass(frozen=True)
 class ShrinkChannels(ChannelOptions):
-    """How channels are removed on the way to a goal: by the best method, whole blocks too."""
+    """Channel pruning for a goal: with the best method, including whole blocks."""
 
     blocks: bool = field(
         default=True, metadata=ChannelOptions.__dataclass_fields__["blocks"].metadata
     )
-    # half of what a single pruning tries: the files of several choices are measured here
+    # half as many as in a single pruning, because several configurations are exported and measured
     tries: int = field(default=8, metadata=ChannelOptions.__dataclass_fields__["tries"].metadata)
 
 
 @dataclass(frozen=True)
 class ShrinkTraining(TrainSettings):
-    """How nets are fine-tuned on the way to a goal: repaired, and nothing is pruned meanwhile."""
+    """Fine-tuning for a goal: of reconstructed models, without pruning during training."""
 
     epochs: int | None = field(
         default=None,
@@ -152,7 +158,7 @@ class ShrinkTraining(TrainSettings):
 
 @dataclass(frozen=True)
 class ShrinkWeights(WeightOptions):
-    """Single weights stay: zeros alone save no time."""
+    """Weight pruning for a goal: none, because zeros alone save no time."""
 
     sparsity: float = field(
         default=0.0, metadata=WeightOptions.__dataclass_fields__["sparsity"].metadata
@@ -180,7 +186,7 @@ class ShrinkPlan(Plan):
             "Give --macs, --params, --size or --latency.",
         )
         require(
-            self.channels.scope == "damage" or self.channels.compares,
+            self.channels.scope == "damage" or self.channels.should_compare,
             "channel scope",
             "be damage, or auto without a criterion: a goal is met by what single layers are worth",
             self.channels.scope,
@@ -200,8 +206,8 @@ class ShrinkPlan(Plan):
         require(
             not self.finetune.own_train_step, "own_train_step", "go with paretune compress", True
         )
-        formats, goal = self.export.steering, self.goal
-        kinds = tuple(dict.fromkeys(GOAL_RUNTIMES.values()))
+        formats, goal = self.export.candidate_formats, self.goal
+        kinds = tuple(dict.fromkeys(GOAL_RUNTIME_FORMATS.values()))
         require(
             bool(formats) and any(set(formats) <= set(kind) for kind in kinds),
             "formats",
@@ -210,62 +216,68 @@ class ShrinkPlan(Plan):
             ",".join(self.export.formats),
             "`paretune compress` makes the others.",
         )
-        timed = goal.latency is not None or not goal.costs
+        has_time_goal = goal.latency is not None or not goal.costs
         first = self.latency.runtimes[0]
         require(
-            not timed or first in self._able,
+            not has_time_goal or first in self._usable_runtimes,
             "runtimes",
-            f"begin with one that runs {formats[0]} files ({', '.join(self._able)}), where a time "
+            f"begin with one that runs {formats[0]} files ({', '.join(self._usable_runtimes)}), "
+            "where a time "
             "is the goal: it is measured there",
             ",".join(self.latency.runtimes),
             "Give --formats onnx or onnx_int8 for onnx and openvino.",
         )
         require(
-            goal.peak_memory is None or "litert" in self._able,
+            goal.peak_memory is None or "litert" in self._usable_runtimes,
             "peak_memory", "be of LiteRT files: it is that of LiteRT's arena", ",".join(formats),
         )  # fmt: skip
         require(
-            goal.latency_table is None or "litert" in self._able,
+            goal.latency_table is None or "litert" in self._usable_runtimes,
             "latency_table", "be of LiteRT files", ",".join(formats),
         )  # fmt: skip
 
     @property
-    def _able(self) -> tuple[str, ...]:
-        """Runtimes that run the files."""
+    def _usable_runtimes(self) -> tuple[str, ...]:
+        """Runtimes that can run the exported formats."""
         return tuple(
-            name for name, kinds in GOAL_RUNTIMES.items() if self.export.steering[0] in kinds
+            name
+            for name, kinds in GOAL_RUNTIME_FORMATS.items()
+            if self.export.candidate_formats[0] in kinds
         )
 
     @property
     def qat_epochs(self) -> int:
-        """Epochs of a training for whole numbers; 0: they are calibrated alone."""
+        """Epochs of quantization-aware training; 0 for calibration only."""
         return 0 if self.goal.no_train else self.quantize.epochs
 
     @property
     def runtime(self) -> str:
-        """The runtime that times files: the first that runs them."""
-        return next((name for name in self.latency.runtimes if name in self._able), self._able[0])
+        """Runtime of latency measurements: the first one that can run the exported formats."""
+        return next(
+            (name for name in self.latency.runtimes if name in self._usable_runtimes),
+            self._usable_runtimes[0],
+        )
 
     @property
-    def first(self) -> str:
-        """The float format, to which goals given as shares refer."""
-        return GOAL_RUNTIMES[self.runtime][0]
+    def float_format(self) -> str:
+        """Float format, to which goals given as shares refer."""
+        return GOAL_RUNTIME_FORMATS[self.runtime][0]
 
 
-NAMES = tuple(item.name for item in fields(GoalOptions))
+GOAL_NAMES = tuple(item.name for item in fields(GoalOptions))
 
 
 @dataclass(frozen=True)
-class ShrinkTo(Written):
-    """A goal: "latency=0.5x,max_drop=1".
+class ShrinkGoal(TextValue):
+    """Goal with a text form: "latency=0.5x,max_drop=1".
 
     Attributes:
-        goal: The goal.
+        goal: The options of the goal.
 
     Example:
-        >>> ShrinkTo.parse("macs=0.25x,no_train").goal.no_train
+        >>> ShrinkGoal.parse("macs=0.25x,no_train").goal.no_train
         True
-        >>> str(ShrinkTo.parse("macs = 0.25x, no-train"))
+        >>> str(ShrinkGoal.parse("macs = 0.25x, no-train"))
         'macs=0.25x,no_train'
     """
 
@@ -273,33 +285,41 @@ class ShrinkTo(Written):
 
     @classmethod
     def parse(cls, text: str, name: str = "shrink_to") -> Self:
-        """Read names and values as `paretune shrink` calls them, with commas between.
+        """Return the goal of a text: comma-separated options of `paretune shrink` with values.
+
+        Args:
+            text: The text.
+            name: Name of the value in errors.
 
         Raises:
-            InputError: A name is unknown, a value breaks a rule, or nothing is asked for.
+            InputError: A name is unknown, a value violates a rule, or no goal is given.
         """
         values: dict[str, Any] = {}
-        for item in listed(text):
+        for item in split_items(text):
             key, sign, value = (part.strip() for part in item.partition("="))
             key = key.replace("-", "_")
-            if key not in NAMES:
-                raise unknown_name(f"goal of {name}", key, NAMES)
+            if key not in GOAL_NAMES:
+                raise build_unknown_name_error(f"goal of {name}", key, GOAL_NAMES)
             if not sign and key != "no_train":
-                raise InputError(f"{name} must give {key} a value. Received: {one_line(text)}.")
+                raise InputError(f"{name} must give {key} a value. Received: {to_one_line(text)}.")
             if key == "no_train" and sign:
                 if value.lower() not in ("true", "false"):
                     raise InputError(
                         f"{name} must hold no_train alone, without a value. Received: "
-                        f"{one_line(item)}."
+                        f"{to_one_line(item)}."
                     )
                 if value.lower() == "false":
                     continue
             values[key] = True if key == "no_train" else value
-        return cls._checked(values, name)
+        return cls._from_values(values, name)
 
     @classmethod
-    def of(cls, value: object, name: str = "shrink_to") -> Self:
-        """Take a dictionary of goals, or the goals themselves, too.
+    def from_value(cls, value: object, name: str = "shrink_to") -> Self:
+        """Return the goal of a text, of a dictionary, or of `GoalOptions`.
+
+        Args:
+            value: The text, dictionary, options or goal.
+            name: Name of the value in errors.
 
         Raises:
             InputError: See `parse`.
@@ -308,20 +328,20 @@ class ShrinkTo(Written):
             return cls(value)
         if isinstance(value, Mapping):
             for key in value:
-                if key not in NAMES:
-                    raise unknown_name(f"goal of {name}", str(key), NAMES)
-            return cls._checked(dict(value), name)
-        return super().of(value, name)
+                if key not in GOAL_NAMES:
+                    raise build_unknown_name_error(f"goal of {name}", str(key), GOAL_NAMES)
+            return cls._from_values(dict(value), name)
+        return super().from_value(value, name)
 
     @classmethod
-    def _checked(cls, values: dict[str, Any], name: str) -> Self:
+    def _from_values(cls, values: dict[str, Any], name: str) -> Self:
         goal = GoalOptions(**values)
         if goal.latency_table is not None:
             raise InputError(
                 f"{name} must be good for each model of a run. Received: latency_table, which is "
                 "of one. Give it to paretune shrink."
             )
-        if not goal.costs and not goal.judged:
+        if not goal.costs and not goal.has_metric_goal:
             raise InputError(
                 f"{name} must name a cost or a quality, like latency=0.5x or max_drop=1. Received: "
                 f"{', '.join(values) or 'nothing'}."
@@ -333,22 +353,23 @@ class ShrinkTo(Written):
         for item in fields(GoalOptions):
             value = getattr(self.goal, item.name)
             if value != item.default:
-                parts.append(item.name if value is True else f"{item.name}={text_of(value)}")
+                parts.append(item.name if value is True else f"{item.name}={format_value(value)}")
         return ",".join(parts)
 
 
 def explain_bare_latencies(plan: Any) -> tuple[str, ...]:
-    """Return a sentence for each latency that was given as a text without a unit.
+    """Return a note for each latency that was given as text without a unit.
 
-    Such a text was milliseconds before; a share of the original's latency is meant today.
+    Such a number meant milliseconds in earlier versions; now it means a share of the original's
+    latency.
     """
-    values = {leaf.flags[0]: value_of(plan, leaf) for leaf in plan_fields(type(plan))}
+    values = {leaf.flags[0]: read_field(plan, leaf) for leaf in list_plan_fields(type(plan))}
     for flag, value in tuple(values.items()):
-        if isinstance(value, ShrinkTo):
+        if isinstance(value, ShrinkGoal):
             values[f"latency of {flag}"] = value.goal.latency
     return tuple(
-        f"{name} {number_text(value.amount)} is read as {value}, a share of the original's "
-        f"latency. It meant milliseconds before: write {number_text(value.amount)}ms for these."
+        f"{name} {format_number(value.amount)} is read as {value}, a share of the original's "
+        f"latency. It meant milliseconds before: write {format_number(value.amount)}ms for these."
         for name, value in values.items()
         if isinstance(value, TimeTarget) and value.bare
     )

@@ -6,20 +6,20 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
-from compress.core.errors import InputError, one_line
+from compress.core.errors import InputError, to_one_line
 from compress.core.quantities import (
     Dimension,
-    amount_text,
-    number_text,
+    format_amount,
+    format_number,
+    format_received,
     parse_quantity,
-    show_received,
 )
-from compress.plan.forms import Written, real
+from compress.plan.conversion import TextValue, to_float
 
 
 @dataclass(frozen=True)
-class Target(Written):
-    """Target of a pruning: "0.5x" of the whole, or "12M" of what is counted.
+class Target(TextValue):
+    """Target of pruning: a share like "0.5x", or an absolute count like "12M".
 
     Attributes:
         amount: The share to keep in (0, 1], or the count.
@@ -37,20 +37,27 @@ class Target(Written):
     relative: bool
     bare: bool = field(default=False, compare=False, repr=False)
     dimension: ClassVar[Dimension] = "count"
-    """What an amount that is no share is."""
+    """Dimension of an absolute amount."""
     like: ClassVar[str] = "a count like 12M"
-    """What an amount looks like, for errors."""
+    """Example of an absolute amount, for errors."""
     word: ClassVar[str] = "smaller"
-    """What follows a factor: 2x smaller."""
+    """Word after a factor: 2x smaller."""
     unit: ClassVar[str] = ""
-    """What an amount is written with."""
+    """Unit of an absolute amount."""
 
     @classmethod
     def parse(cls, text: str, name: str = "a target") -> Self:
-        """Read "0.5x", "50 %" or "0.5" (half is kept), "2x smaller" or "2x" (half), or "12M".
+        """Return the target of a text.
+
+        Half of the original is written "0.5x", "50 %", "0.5", "2x smaller" or "2x"; an absolute
+        amount is written like "12M".
+
+        Args:
+            text: The text.
+            name: Name of the value in errors.
 
         Raises:
-            InputError: It is none of them, or above 1 without a unit where it needs one.
+            InputError: The text has another form, or a number above 1 lacks a required unit.
         """
         words = text.strip()
         for word in ("smaller", "faster"):
@@ -69,73 +76,81 @@ class Target(Written):
         except ValueError as error:
             if isinstance(error, InputError):
                 raise
-            raise cls._refused(name, text) from None
+            raise cls._build_error(name, text) from None
 
     @classmethod
-    def of(cls, value: object, name: str = "a target") -> Self:
-        """Take a number too: up to 1 it is a share, above it a count."""
-        number = real(value)
+    def from_value(cls, value: object, name: str = "a target") -> Self:
+        """Return the target of a text or number; numbers up to 1 are shares, others are counts.
+
+        Args:
+            value: The text, number or target.
+            name: Name of the value in errors.
+
+        Raises:
+            InputError: See `parse`.
+        """
+        number = to_float(value)
         if number is not None:
             return cls._from_number(number, name)
         if not isinstance(value, (str, cls)):
-            raise cls._refused(name, value)
-        return super().of(value, name)
+            raise cls._build_error(name, value)
+        return super().from_value(value, name)
 
     @classmethod
     def _from_number(cls, number: float, name: str, bare: bool = False) -> Self:
-        """Return the target of a number without a unit: a share up to 1, above it a count.
+        """Return the target of a number without a unit: a share up to 1, otherwise a count.
 
         Raises:
-            InputError: It is not finite, or above 1 and no count.
+            InputError: The number is not finite, or is above 1 and this target needs a unit.
         """
         if not math.isfinite(number):
-            raise cls._refused(name, number)
+            raise cls._build_error(name, number)
         if number > 1 and cls.unit:
-            shown = number_text(number)
+            shown = format_number(number)
             raise InputError(
                 f"{name} must have a unit. Received: {shown}. Write {shown}{cls.unit}, or "
-                f"'{shown}x {cls.word}' for {number_text(round(1 / number, 4))}x of the original."
+                f"'{shown}x {cls.word}' for {format_number(round(1 / number, 4))}x of the original."
             )
         return cls(number, number <= 1, bare)
 
     @classmethod
     def _parse_factor(cls, factor: str, word: str, name: str, text: str) -> Self:
-        """Read what stands before "smaller" or "faster"."""
+        """Return the target of a factor like "2x" before "smaller" or "faster"."""
         share = parse_quantity(factor, "share") if factor.endswith(("x", "X")) else None
         if share is None:
-            raise cls._refused(name, text)
+            raise cls._build_error(name, text)
         if word != cls.word:
             raise InputError(
                 f"{name} must be '{factor} {cls.word}', not {word}, or a share like 0.5x, or "
-                f"{cls.like}. Received: {one_line(text)}."
+                f"{cls.like}. Received: {to_one_line(text)}."
             )
         if share < 1:
             raise InputError(
-                f"{name} must be at least '1x {cls.word}'. Received: {one_line(text)}. "
-                f"'{number_text(float(share))}x' keeps that share."
+                f"{name} must be at least '1x {cls.word}'. Received: {to_one_line(text)}. "
+                f"'{format_number(float(share))}x' keeps that share."
             )
         return cls(float(1 / share), relative=True)
 
     @classmethod
-    def _refused(cls, name: str, value: object) -> InputError:
+    def _build_error(cls, name: str, value: object) -> InputError:
         return InputError(
             f"{name} must be a share to keep like 0.5x, 50 % or '2x {cls.word}', or {cls.like}. "
-            f"Received: {show_received(value)}."
+            f"Received: {format_received(value)}."
         )
 
     def __str__(self) -> str:
         if self.relative:
-            return f"{number_text(self.amount)}x"
-        return amount_text(self.amount)
+            return f"{format_number(self.amount)}x"
+        return format_amount(self.amount)
 
 
 @dataclass(frozen=True)
 class TimeTarget(Target):
-    """Target of a latency: "0.5x" of what the original takes, "2x faster", or "3ms".
+    """Target of latency: "0.5x" of the original's latency, "2x faster", or "3ms".
 
     Attributes:
         amount: The share in (0, 1], or milliseconds.
-        relative: Whether it is a share of the original's time.
+        relative: Whether it is a share of the original's latency.
         bare: Whether the text had no unit.
 
     Example:
@@ -149,12 +164,12 @@ class TimeTarget(Target):
     unit: ClassVar[str] = "ms"
 
     def __str__(self) -> str:
-        return super().__str__() if self.relative else f"{number_text(self.amount)}ms"
+        return super().__str__() if self.relative else f"{format_number(self.amount)}ms"
 
 
 @dataclass(frozen=True)
 class SizeTarget(Target):
-    """Target of a size: "0.5x" of the original's, "2x smaller", or "200KB".
+    """Target of file size: "0.5x" of the original's size, "2x smaller", or "200KB".
 
     Attributes:
         amount: The share in (0, 1], or bytes.

@@ -5,27 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from compress.plan.fields import Choices, RemovedOption, option, require, settle
-from compress.plan.forms import Names
+from compress.plan.conversion import NameList
+from compress.plan.fields import Choices, RemovedOption, option, require, validate_fields
 
 SCHEDULES = ("constant", "cosine", "exponential")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
 
 MIN_FINETUNE_EPOCHS = 4
 FINETUNE_STEPS = 1000
-MOST_EPOCHS = 1_000_000
-EPOCHS_WHY = "each is recorded"
+MAX_EPOCHS = 1_000_000
+MAX_EPOCHS_REASON = "each is recorded"
 
 
 @dataclass(frozen=True)
 class TrainSettings:
     """Options of the training loop.
 
-    `epochs=None` means enough epochs for 1,000 steps and no fewer than 4: on small
-    data an epoch is too short to prune in.
+    `epochs=None` means enough epochs for 1,000 steps and at least 4, because on small data an
+    epoch is too short for gradual pruning.
 
     Attributes:
-        least_epochs: That are made where nothing was said.
+        least_epochs: Minimum number of epochs with `epochs=None`.
     """
 
     least_epochs: ClassVar[int] = MIN_FINETUNE_EPOCHS
@@ -34,7 +34,7 @@ class TrainSettings:
             "--accumulate",
             "A batch that does not fit into the memory budget is split, and the gradients of its "
             "parts are averaged. Give the whole batch as batch_size (--batch-size).",
-            off=(1,),
+            unused_values=(1,),
         ),
     }
 
@@ -44,8 +44,8 @@ class TrainSettings:
         "epochs of fine-tuning; default: enough for 1,000 steps, at least 4; 0: none, what was "
         "pruned is repaired and exported",
         least=0,
-        most=MOST_EPOCHS,
-        why=EPOCHS_WHY,
+        most=MAX_EPOCHS,
+        why=MAX_EPOCHS_REASON,
     )
     as_long: bool = option(
         False,
@@ -85,7 +85,7 @@ class TrainSettings:
         "none, or balanced: rare classes weigh more, in every training",
         choices=Choices("class weighting", ("none", "balanced")),
     )
-    augment: Names = option(
+    augment: NameList = option(
         (),
         "--augment",
         "random changes of training images, in every training: flip (left to right), shift (by up "
@@ -99,7 +99,7 @@ class TrainSettings:
     )
 
     def __post_init__(self) -> None:
-        settle(self)
+        validate_fields(self)
         require(self.learning_rate > 0, "learning_rate", "be above 0", self.learning_rate)
         require(
             not (self.as_long and self.epochs == 0),
@@ -119,15 +119,19 @@ class TrainSettings:
         )
 
     def require_epochs(self) -> None:
-        """Refuse settings of no training where one is made.
+        """Raise an error if these settings do not train.
 
         Raises:
-            InputError: Epochs are 0.
+            InputError: `epochs` is 0.
         """
         require(self.epochs != 0, "epochs", "be at least 1 to train", 0)
 
-    def epochs_for(self, steps_per_epoch: int) -> int:
-        """Return the number of epochs when an epoch has `steps_per_epoch` steps."""
+    def count_epochs(self, steps_per_epoch: int) -> int:
+        """Return the number of epochs.
+
+        Args:
+            steps_per_epoch: Number of steps of one epoch.
+        """
         if self.epochs is not None:
             return self.epochs
         return max(self.least_epochs, -(-FINETUNE_STEPS // steps_per_epoch))
@@ -142,34 +146,35 @@ class QuantizeOptions:
             "--qat-equalize",
             "Cross-layer equalization changed no int8 file by more than noise (-0.10 to +0.04 pp "
             "on 17 models). Leave it out.",
-            off=(False,),
+            unused_values=(False,),
         ),
         "correct_biases": RemovedOption(
             "--qat-correct-biases",
             "No figure showed that correcting biases before training gains anything. Leave it out.",
-            off=(False,),
+            unused_values=(False,),
         ),
     }
 
     qat: bool = option(
         False,
         "--qat",
-        "train the smaller model on as its file of whole numbers computes (format int8-qat)",
+        "quantization-aware training: fine-tune the pruned model with int8 arithmetic simulated "
+        "(format int8-qat)",
     )
     epochs: int = option(
         2, "--qat-epochs", "epochs of that training; 0: ranges and kernels are calibrated alone",
-        least=0, most=MOST_EPOCHS, why=EPOCHS_WHY,
+        least=0, most=MAX_EPOCHS, why=MAX_EPOCHS_REASON,
     )  # fmt: skip
     learning_rate: float = option(1e-4, "--qat-learning-rate", "its peak learning rate")
     calibration: str = option(
         "mse",
         "--qat-calibration",
-        "where ranges begin: mse (what rounding and cutting off lose least by), minmax or "
-        "percentile (99.99 %)",
+        "initial ranges: mse (least error by rounding and clipping), minmax or percentile "
+        "(99.99 %)",
         choices=Choices("calibration of ranges", ("mse", "minmax", "percentile")),
     )
     examples: int = option(
-        512, "--qat-examples", "training examples that ranges begin with", least=1, most=1_000_000,
+        512, "--qat-examples", "training examples for the initial ranges", least=1, most=1_000_000,
         why="a few hundred tell the ranges",
     )  # fmt: skip
     learned_ranges: bool = option(
@@ -180,15 +185,21 @@ class QuantizeOptions:
     integer_products: bool = option(
         False,
         "--qat-integer-products",
-        "multiply activations (attention) in whole numbers too, for hardware that has no others",
+        "multiply activations (attention) in integers too, for hardware that has no others",
     )
 
-    def recipe(self, finetune: TrainSettings) -> TrainSettings:
-        """Return how a model is trained: as it was fine-tuned, with epochs and rate of its own."""
+    def build_train_settings(self, finetune: TrainSettings) -> TrainSettings:
+        """Return the settings of quantization-aware training: those of fine-tuning with changes.
+
+        The epochs and the learning rate are replaced by those of this section.
+
+        Args:
+            finetune: Settings of fine-tuning.
+        """
         return replace(
             finetune, epochs=self.epochs, learning_rate=self.learning_rate, own_train_step=False
         )
 
     def __post_init__(self) -> None:
-        settle(self)
+        validate_fields(self)
         require(self.learning_rate > 0, "qat_learning_rate", "be above 0", self.learning_rate)

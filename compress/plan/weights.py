@@ -1,4 +1,4 @@
-"""Plan section: pruning of weights; values for patterns and times of training."""
+"""Plan section: weight pruning, with values for patterns and training times."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
-from compress.core.errors import InputError, one_line
-from compress.core.quantities import number_text, parse_number, show_received
+from compress.core.errors import InputError, to_one_line
+from compress.core.quantities import format_number, format_received, parse_number
 from compress.plan.channels import Shares
+from compress.plan.conversion import ConvertedField, NameList, TextValue, to_float
 from compress.plan.data import AUTO
-from compress.plan.fields import Choices, RemovedOption, option, require, settle
-from compress.plan.forms import Given, Names, Written, real
+from compress.plan.fields import Choices, RemovedOption, option, require, validate_fields
 
 Unit = Literal["share", "epochs", "steps"]
-MOST_TIME = 1e9
-_SIGNS: dict[Unit, str] = {"share": "%", "epochs": "e", "steps": ""}
+MAX_TIME = 1e9
+_UNIT_SIGNS: dict[Unit, str] = {"share": "%", "epochs": "e", "steps": ""}
 
 
 @dataclass(frozen=True)
-class TrainTime(Written):
-    """A time of training: "50%" of it, after "2e" epochs or "400" steps.
+class TrainTime(TextValue):
+    """Time during training: "50%" of it, after "2e" epochs or after "400" steps.
 
     Attributes:
-        value: Of a share in [0, 1]; else at least 0.
+        value: A share in [0, 1], or a number of epochs or steps, at least 0.
         unit: "share", "epochs" or "steps".
 
     Example:
@@ -37,59 +37,74 @@ class TrainTime(Written):
 
     @classmethod
     def parse(cls, text: str, name: str = "a pruning time") -> Self:
-        """Read a share of training ("50%", "0.5" or "0.5x"), epochs ("2e") or steps ("400").
+        """Return the time of a text: a share ("50%", "0.5", "0.5x"), epochs ("2e") or steps.
+
+        Args:
+            text: The text.
+            name: Name of the value in errors.
 
         Raises:
-            InputError: It is none of these, or out of range.
+            InputError: The text has another form, or is out of range.
         """
         words = text.strip()
         unit: Unit = "epochs" if words.endswith("e") else "steps"
-        value = parse_number(words.removesuffix(_SIGNS[unit]), "share")
+        value = parse_number(words.removesuffix(_UNIT_SIGNS[unit]), "share")
         if unit == "steps" and value is not None and (words[-1:] in "%xX" or 0 < value < 1):
             unit = "share"
-        if value is None or not 0 <= value <= (1 if unit == "share" else MOST_TIME):
+        if value is None or not 0 <= value <= (1 if unit == "share" else MAX_TIME):
             raise InputError(
                 f"{name} must be a share of training (50%), epochs (2e) or steps (400). "
-                f"Received: {show_received(text)}."
+                f"Received: {format_received(text)}."
             )
         return cls(value, unit)
 
     @classmethod
-    def of(cls, value: object, name: str = "a pruning time") -> Self:
-        """Take a number too: a whole one counts steps, another below 1 is a share."""
-        number = real(value)
+    def from_value(cls, value: object, name: str = "a pruning time") -> Self:
+        """Return the time of a text or number; an integer counts steps, a fraction is a share.
+
+        Args:
+            value: The text, number or time.
+            name: Name of the value in errors.
+
+        Raises:
+            InputError: See `parse`.
+        """
+        number = to_float(value)
         if number is None:
-            return super().of(value, name)
-        return cls.parse(number_text(number), name)
+            return super().from_value(value, name)
+        return cls.parse(format_number(number), name)
 
     def __str__(self) -> str:
         if self.unit != "share":
-            return f"{number_text(self.value)}{_SIGNS[self.unit]}"
-        return percent_text(self.value) or f"{number_text(self.value)}x"
+            return f"{format_number(self.value)}{_UNIT_SIGNS[self.unit]}"
+        return format_percent(self.value) or f"{format_number(self.value)}x"
 
 
-def percent_text(share: float) -> str:
-    """Return the shortest percentage that is read as exactly this share, of 0.07 "7%"; "": none."""
+def format_percent(share: float) -> str:
+    """Return the shortest percentage that is parsed as exactly this share, or "" for none.
+
+    For 0.07 it is "7%".
+    """
     percent = share * 100
     near = (round(percent, 9), percent, math.nextafter(percent, 0), math.nextafter(percent, 101))
-    texts = (f"{number_text(number)}%" for number in near)
+    texts = (f"{format_number(number)}%" for number in near)
     return next((text for text in texts if parse_number(text, "share") == share), "")
 
 
-MOST_PATTERN = 2**16
-_RULE = (
+MAX_PATTERN_SIZE = 2**16
+_PATTERN_RULE = (
     "be unstructured, N:M with N < M (2:4), or ROWSxCOLUMNS (1x4), of numbers up to "
-    f"{MOST_PATTERN:,}"
+    f"{MAX_PATTERN_SIZE:,}"
 )
 
 
 @dataclass(frozen=True)
-class PatternSpec(Written):
-    """The pattern that a plan names; `compress.prune.weights.patterns.pattern_of` makes it.
+class PatternSpec(TextValue):
+    """Sparsity pattern of a plan, built by `compress.prune.weights.patterns.create_pattern`.
 
     Attributes:
-        kind: "unstructured", "n:m" (N of M along the inputs are kept) or "block".
-        first, second: N and M, or rows (inputs) and columns (outputs) of a block; else 0.
+        kind: "unstructured", "n:m" (N of M weights along the inputs are kept) or "block".
+        first, second: N and M, or rows (inputs) and columns (outputs) of a block, otherwise 0.
 
     Example:
         >>> PatternSpec.parse("2:4")
@@ -102,21 +117,25 @@ class PatternSpec(Written):
 
     @classmethod
     def parse(cls, text: str, name: str = "a pattern") -> Self:
-        """Read "unstructured", "2:4" or "1x4".
+        """Return the pattern of a text: "unstructured", "2:4" or "1x4".
+
+        Args:
+            text: The text.
+            name: Name of the value in errors.
 
         Raises:
-            InputError: It is none of these, or N is not below M.
+            InputError: The text has another form, or N is not below M.
         """
         if text == "unstructured":
             return cls()
-        found = re.fullmatch(r"(\d{1,9})([:x])(\d{1,9})", text, re.ASCII)
-        if found:
-            first, second = int(found[1]), int(found[3])
-            between = found[2] == ":"
-            valid = 1 <= first < second if between else min(first, second) >= 1
-            if valid and max(first, second) <= MOST_PATTERN:
-                return cls("n:m" if between else "block", first, second)
-        raise InputError(f"{name} must {_RULE}. Received: {one_line(text)}.")
+        match = re.fullmatch(r"(\d{1,9})([:x])(\d{1,9})", text, re.ASCII)
+        if match:
+            first, second = int(match[1]), int(match[3])
+            is_n_of_m = match[2] == ":"
+            is_valid = 1 <= first < second if is_n_of_m else min(first, second) >= 1
+            if is_valid and max(first, second) <= MAX_PATTERN_SIZE:
+                return cls("n:m" if is_n_of_m else "block", first, second)
+        raise InputError(f"{name} must {_PATTERN_RULE}. Received: {to_one_line(text)}.")
 
     def __str__(self) -> str:
         if self.kind == "unstructured":
@@ -126,9 +145,9 @@ class PatternSpec(Written):
 
 WEIGHT_SCHEDULES = ("polynomial", "constant")
 WEIGHT_SCOPES = ("layer", "global", "erk")
-PRUNED_TOO = ("ends", "biases", "normalization", "embeddings", "depthwise")
-Time = Given[TrainTime, TrainTime | str | float]
-"""A time of training: "50%", "2e" (epochs) or 400 (steps); a number below 1 is a share."""
+OPTIONAL_WEIGHT_KINDS = ("ends", "biases", "normalization", "embeddings", "depthwise")
+Time = ConvertedField[TrainTime, TrainTime | str | float]
+"""Time during training: "50%", "2e" (epochs) or 400 (steps); a number below 1 is a share."""
 
 
 @dataclass(frozen=True)
@@ -140,14 +159,14 @@ class WeightOptions:
             "--prune-saliency",
             "Ranking weights by their inputs gained nothing measurable over their magnitude. Leave "
             "it out: weights are ranked by magnitude.",
-            off=("magnitude",),
+            unused_values=("magnitude",),
         ),
     }
 
     sparsity: float = option(
         0.8, "--sparsity", "share of each pruned kernel to set to zero; 0: none", unit="share"
     )
-    pattern: Given[PatternSpec, PatternSpec | str] = option(
+    pattern: ConvertedField[PatternSpec, PatternSpec | str] = option(
         PatternSpec(),
         "--prune-pattern",
         "unstructured; 2:4 (keep 2 of 4 along the inputs; any N:M); 1x4 (blocks of 1 input x 4 "
@@ -172,12 +191,12 @@ class WeightOptions:
         "--prune-overrides",
         "sparsity by layer name pattern: conv1*=0.5,head=0 (0 leaves a layer alone)",
     )
-    include: Names = option(
+    include: NameList = option(
         (),
         "--prune-also",
-        "prune these too: " + ", ".join(PRUNED_TOO) + " (ends: first and last layer)",
-        was="also",
-        choices=Choices("kind of weights to prune too", PRUNED_TOO),
+        "prune these too: " + ", ".join(OPTIONAL_WEIGHT_KINDS) + " (ends: first and last layer)",
+        former_name="also",
+        choices=Choices("kind of weights to prune too", OPTIONAL_WEIGHT_KINDS),
     )
     schedule: str = option(
         "polynomial",
@@ -203,7 +222,7 @@ class WeightOptions:
         50, "--prune-updates", "mask updates between begin and end, at most", least=1,
         most=100_000_000, why="no training has as many steps",
     )  # fmt: skip
-    frequency: Given[TrainTime | None, TrainTime | str | float | None] = option(
+    frequency: ConvertedField[TrainTime | None, TrainTime | str | float | None] = option(
         None,
         "--prune-frequency",
         "time between mask updates (100 or 0.1e), instead of their number",
@@ -221,7 +240,7 @@ class WeightOptions:
     )
 
     def __post_init__(self) -> None:
-        settle(self)
+        validate_fields(self)
         for name in ("sparsity", "initial_sparsity"):
             value = getattr(self, name)
             require(0 <= value < 1, name, "be in [0, 1)", value)
@@ -232,7 +251,7 @@ class WeightOptions:
             self.initial_sparsity,
         )
         require(
-            self.pattern.kind != "n:m" or self.ranking == "layer",
+            self.pattern.kind != "n:m" or self.effective_scope == "layer",
             "pruning scope",
             "be layer for an N:M pattern, which fixes the sparsity of every layer",
             self.scope,
@@ -256,15 +275,15 @@ class WeightOptions:
         )
 
     @property
-    def ranking(self) -> str:
-        """The scope that is used: of `WEIGHT_SCOPES`."""
+    def effective_scope(self) -> str:
+        """Scope after resolving "auto", one of `WEIGHT_SCOPES`."""
         if self.scope != AUTO:
             return self.scope
         return "global" if self.pattern.kind == "unstructured" else "layer"
 
     @property
     def label(self) -> str:
-        """The pruning in names of models: "p80", "p2_4", "p90_1x4"."""
+        """Text of the pruning for model names: "p80", "p2_4", "p90_1x4"."""
         pattern = self.pattern
         if pattern.kind == "n:m":
             return f"p{pattern.first}_{pattern.second}"

@@ -1,1 +1,1 @@
-"""Pruning: `weights` zeroes single weights by magnitude."""
+"""Pruning of channels and blocks (`channels`) and of single weights (`weights`)."""

@@ -1,4 +1,4 @@
-"""Re-estimates the statistics of batch normalization after channels left."""
+"""Re-estimation of batch-normalization statistics after pruning."""
 
 from __future__ import annotations
 
@@ -7,38 +7,39 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.core.arguments import check_arguments
-from compress.model.activations import examples_at_once
-from compress.model.ports import listed
-from compress.model.recording import record
-from compress.train.given import as_examples
+from compress.model.activations import find_batch_size
+from compress.model.ports import flatten_inputs
+from compress.model.recording import record_program
+from compress.train.dataset_loading import as_examples
 
 if TYPE_CHECKING:
     import keras
 
 BATCH = 256
-"""Examples at a time, where the memory budget allows."""
+"""Number of examples run at a time, if the memory budget allows it."""
 
 
 @check_arguments()
 def recalibrate(model: keras.Model, data: Any, batches: int, *, seed: int = 0) -> None:
     """Set moving means and variances to those of training batches, in place.
 
-    Every layer runs in inference mode but batch normalization, which normalizes by the
-    batch; its statistics become the plain average over the batches. Weights stay.
+    All layers run in inference mode except batch normalization, which normalizes each batch by its
+    own statistics. The moving statistics become the plain average over the batches. No other weight
+    changes.
 
     Args:
-        model: A graph.
-        data: Its training part is read: x alone, (x, y), a stream, a `Dataset`, or what `--data`
-            takes; see `as_dataset`.
-        batches: Number of batches of 256 examples (fewer where there are not as many); of smaller
-            batches as many more where the memory budget does not hold so many.
-        seed: Of the order.
+        model: A functional or Sequential model.
+        data: Training data: x alone, (x, y), a stream, a `Dataset`, or a value of `--data`; see
+            `as_dataset`. Only the training part is read.
+        batches: Number of batches of 256 examples; fewer if there are not enough examples. If the
+            memory budget requires smaller batches, proportionally more of them are used.
+        seed: Seed of the example order.
 
     Raises:
-        InputError: The data do not fit the model.
+        InputError: The data does not fit the model.
 
     Shapes:
-        x: (n, ...), as the model takes them.
+        x: (n, ...), as the model expects.
 
     Example:
         >>> recalibrate(model, x, batches=1)
@@ -47,7 +48,7 @@ def recalibrate(model: keras.Model, data: Any, batches: int, *, seed: int = 0) -
 
     data = as_examples(data, model=model, seed=seed)
 
-    program = record(model)
+    program = record_program(model)
     layers = {
         id(node.operation): node.operation
         for node in program.walk()
@@ -57,19 +58,21 @@ def recalibrate(model: keras.Model, data: Any, batches: int, *, seed: int = 0) -
         return
     before = {key: (layer.momentum, layer.trainable) for key, layer in layers.items()}
     order = np.random.default_rng(seed).permutation(len(data.train))
-    size = examples_at_once(program, BATCH)
+    size = find_batch_size(program, BATCH)
     try:
         for layer in layers.values():
-            layer.trainable = True  # a frozen layer would not use the batch
+            layer.trainable = True  # a frozen layer would ignore the batch statistics
         for index in range(batches * (BATCH // size)):
             part = order[index * size : (index + 1) * size]
             if not len(part):
                 break
             for layer in layers.values():
-                # moving * momentum + batch * (1 - momentum) is then the running average
+                # so that moving * momentum + batch * (1 - momentum) is the running average
                 layer.momentum = index / (index + 1)
             x = data.preprocess(data.train.take(part).x)
-            program.run(listed(model, x), training=lambda operation: id(operation) in layers)
+            program.run(
+                flatten_inputs(model, x), training=lambda operation: id(operation) in layers
+            )
     finally:
         for key, layer in layers.items():
             layer.momentum, layer.trainable = before[key]

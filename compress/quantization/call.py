@@ -1,6 +1,6 @@
-"""Call of a layer, as its rule sees it: its values, and the computations that it offers.
+"""Call of a layer as rules see it: its values, and the computations a rule can use.
 
-Products of activations may be computed in floats, and with them what lies between two of them.
+Products of activations may stay in float, together with the operations between two of them.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from compress.model.layers import class_of
-from compress.model.ports import BYTES
+from compress.model.layers import find_layer_class
+from compress.model.ports import PIXEL_RANGES
 from compress.model.program import Node
 from compress.quantization.kernels import Affine, Kernel
 from compress.quantization.layers import (
-    Applied,
-    Inside,
+    FloatBoundary,
+    FunctionLayer,
     LeakySlopes,
-    OffGrid,
     QuantizedKernel,
+    RenamedLayer,
     WithConstant,
 )
-from compress.quantization.ranges import FakeQuant, State
+from compress.quantization.ranges import FakeQuant, QuantizationState
 
 Function = Callable[..., Any]
-FASTER = "CPUs multiply activations far faster in floats (integer_products: in whole numbers)"
+FASTER = "CPUs multiply activations far faster in floats (integer_products: in integers)"
 READS_ONE = "it reads the product of activations that is computed in floats"
 _NOT_IN_SCOPES = re.compile(r"[^A-Za-z0-9_.-]")
 
@@ -38,16 +38,17 @@ class Value:
     """Tensor of the fake-quantized model.
 
     Attributes:
-        name: Of the call that made it.
-        tensor: Symbolic; None as long as it is a sum.
-        range: The layer that brought it to its grid; None: it is a float, or no real number.
-        sum: What it is before it is brought to a grid.
-        plain: The tensor before a range that the runtime prescribes; None: it has no such.
-        loose: A float behind a product of activations, that stays one where no kernel reads it.
-        whole: Whole numbers or booleans, such as indices: never on a grid.
-        real: Of whole numbers that some call reads as real ones: the same on a grid.
-        users: How many calls read it, each of the model's outputs counted as one: with what one
-            alone reads that one may be fused. What a call makes on its way it reads itself, once.
+        name: Name of the call that computed it.
+        tensor: Symbolic tensor; None for an unfinished sum.
+        range: Range layer that rounded it; None: it is a float or not real-valued.
+        sum: Integer result that has not been rounded to a grid yet.
+        plain: The tensor before a prescribed range was applied; None: no prescribed range.
+        loose: Whether it is a float after a product of activations, which stays float unless a
+            kernel reads it.
+        is_integer: Whether it holds integers or booleans, such as indices, which are not quantized.
+        real_value: The quantized version of integers that some call reads as real values.
+        users: Number of calls that read it, each model output counted as one. A value with a single
+            reader can be fused with it. The intermediate values of a call have one reader.
     """
 
     name: str
@@ -56,98 +57,107 @@ class Value:
     sum: Sum | None = None
     plain: Any = None
     loose: bool = False
-    whole: bool = False
-    real: Value | None = None
+    is_integer: bool = False
+    real_value: Value | None = None
     users: int = 1
 
     @property
     def grid(self) -> FakeQuant:
-        """The range of a value that is on a grid."""
+        """The range of a value on a grid."""
         assert self.range is not None
         return self.range
 
 
 @dataclass(frozen=True, eq=False)
 class Sum:
-    """Result of integer arithmetic before it is brought to a grid: more may be fused with it.
+    """Result of integer arithmetic that is not rounded yet, so that operations can be fused.
 
     Attributes:
-        make: Returns the symbolic tensor; called once.
-        fuses: A ReLU behind it is part of it.
-        folds: Takes a scale and an offset by channel and returns the sum with them in its kernel;
-            None: it has none.
+        build: Function that returns the symbolic tensor; it is called once.
+        fuses: Whether a following ReLU can be fused.
+        fold_affine: Function that folds a per-channel scale and offset into the kernel and returns
+            the new sum; None: there is no kernel.
         fixed: Range that the runtime prescribes.
-        cap: Where its range ends at most.
+        cap: Upper limit of the range.
     """
 
-    make: Callable[[], Any]
+    build: Callable[[], Any]
     fuses: bool = True
-    folds: Callable[[Affine], Sum] | None = None
+    fold_affine: Callable[[Affine], Sum] | None = None
     fixed: tuple[float, float] | None = None
     cap: float | None = None
 
 
 @dataclass(eq=False)
-class Building:
-    """State that all calls share.
+class TwinBuilder:
+    """State that all calls of a model share.
 
     Attributes:
-        state: Of the model's layers.
-        learned: Ranges are trained.
-        integer_products: Activations are multiplied by each other in whole numbers too.
-        reduced_range: Weights have 7 bits; see `QuantizedKernel`.
-        placed: One record a call, in their order.
-        ranges: All layers of ranges, in the order in which they were made.
+        state: State of the model's layers.
+        learned: Whether ranges are trained.
+        integer_products: Whether products of two activations are computed in integers, too.
+        reduced_range: Whether weights have 7 bits; see `QuantizedKernel`.
+        placed: One record per call, in order.
+        ranges: All range layers, in order of creation.
     """
 
-    state: State
+    state: QuantizationState
     learned: bool = False
     integer_products: bool = False
     reduced_range: bool = False
-    placed: list[Placed] = field(default_factory=list)
+    placed: list[Placement] = field(default_factory=list)
     ranges: list[FakeQuant] = field(default_factory=list)
     _names: set[str] = field(default_factory=set)
 
-    def name(self, wanted: str) -> str:
-        """Return a layer name that no other layer has, and that TensorFlow takes as a scope.
+    def reserve_name(self, base_name: str) -> str:
+        """Return a unique layer name that is a valid TensorFlow scope.
 
-        Names come from users' layers and functions: "<lambda>" or "größe" are no scopes.
+        Names of custom layers and functions may be invalid: "<lambda>" or "größe".
+
+        Args:
+            base_name: Preferred name.
         """
-        found = wanted = _NOT_IN_SCOPES.sub("_", wanted).lstrip("_-") or "call"
+        unique_name = base_name = _NOT_IN_SCOPES.sub("_", base_name).lstrip("_-") or "call"
         number = 0
-        while found in self._names:
+        while unique_name in self._names:
             number += 1
-            found = f"{wanted}_{number}"
-        self._names.add(found)
-        return found
+            unique_name = f"{base_name}_{number}"
+        self._names.add(unique_name)
+        return unique_name
 
-    def range(
+    def add_range(
         self, name: str, fixed: tuple[float, float] | None = None, **settings: Any
     ) -> FakeQuant:
-        """Make the layer of a range; see `FakeQuant` for the settings."""
-        made = FakeQuant(
+        """Create a range layer; see `FakeQuant` for the settings."""
+        fake_quant = FakeQuant(
             self.state,
             fixed=fixed,
             learned=self.learned,
-            name=self.name(f"{name}_range"),
+            name=self.reserve_name(f"{name}_range"),
             **settings,
         )
-        self.ranges.append(made)
-        return made
+        self.ranges.append(fake_quant)
+        return fake_quant
 
-    def note(self, layer: str, operation: Any, reason: str = "") -> None:
-        """Record how a call is computed."""
-        self.placed.append(Placed(layer, type(operation).__name__, reason))
+    def record_call(self, layer: str, operation: Any, reason: str = "") -> None:
+        """Record the computation of a call.
+
+        Args:
+            layer: Name of the layer, after the names of enclosing models.
+            operation: The layer or operation.
+            reason: Reason for float; "" if it is computed in integers.
+        """
+        self.placed.append(Placement(layer, type(operation).__name__, reason))
 
 
 @dataclass(frozen=True)
-class Placed:
-    """Computation of one call: in integers, or in floats with a reason.
+class Placement:
+    """Computation of one call: in integers, or in float with a reason.
 
     Attributes:
-        layer: Its name, behind those of the models that it is nested in.
+        layer: Name of the layer, after the names of enclosing models.
         kind: Class of the layer or operation.
-        reason: Why it is computed in floats; "": it is computed in whole numbers.
+        reason: Reason for float; "" if it is computed in integers.
     """
 
     layer: str
@@ -160,16 +170,16 @@ class Call:
     """Call of a layer or operation, and the values of its inputs.
 
     Attributes:
-        node: In the model's program.
-        path: Its name, behind those of the models that it is nested in.
-        inputs: Values.
-        building: What the whole model shares.
+        node: Node in the model's program.
+        path: Name of the call, after the names of enclosing models.
+        inputs: Values of the inputs.
+        builder: State that all calls share.
     """
 
     node: Node
     path: str
     inputs: list[Value]
-    building: Building
+    builder: TwinBuilder
 
     @property
     def layer(self) -> Any:
@@ -178,246 +188,296 @@ class Call:
 
     @property
     def shape(self) -> tuple[int | None, ...]:
-        """Shape of the first output, as the model has it, batch axis included."""
+        """Shape of the first output in the original model, batch axis included."""
         return tuple(self.node.outputs[0].shape)
 
-    def shape_of(self, place: int) -> tuple[int | None, ...]:
-        """Return the shape of an input; sizes that the model leaves open may be known here."""
-        tensor = self.inputs[place].tensor
-        return tuple((self.node.inputs[place] if tensor is None else tensor).shape)
+    def get_input_shape(self, index: int) -> tuple[int | None, ...]:
+        """Return the shape of an input; sizes that are open in the model may be known here.
 
-    # -- what a call may make of values ---------------------------------------------------------
+        Args:
+            index: Index of the input.
+        """
+        tensor = self.inputs[index].tensor
+        return tuple((self.node.inputs[index] if tensor is None else tensor).shape)
 
-    def kernel(self, kernel: Kernel, value: Value, name: str = "") -> Value:
+    # -- computations for rules -----------------------------------------------------------------
+
+    def apply_kernel(self, kernel: Kernel, value: Value, name: str = "") -> Value:
         """Return the output of a kernel for a value, before an activation.
 
         Args:
-            kernel: Of a layer.
-            value: Brought to its grid first.
-            name: Of the new layer; default: the call's.
+            kernel: Kernel of a layer.
+            value: Input; it is rounded to its grid first.
+            name: Name of the new layer; default: the name of the call.
         """
-        settled, building, name = self.on_grid(value), self.building, name or self.path
+        quantized, builder, name = self.to_grid(value), self.builder, name or self.path
 
-        def made(behind: tuple[Affine, ...]) -> Any:
+        def build_output(affines: tuple[Affine, ...]) -> Any:
             layer = QuantizedKernel(
-                building.state,
+                builder.state,
                 kernel,
-                settled.grid,
-                behind,
-                reduced_range=building.reduced_range,
-                name=building.name(name),
+                quantized.grid,
+                affines,
+                reduced_range=builder.reduced_range,
+                name=builder.reserve_name(name),
             )
-            return layer(settled.tensor)
+            return layer(quantized.tensor)
 
-        def summed(behind: tuple[Affine, ...]) -> Sum:
-            return Sum(lambda: made(behind), folds=lambda affine: summed((*behind, affine)))
+        def build_sum(affines: tuple[Affine, ...]) -> Sum:
+            return Sum(
+                lambda: build_output(affines),
+                fold_affine=lambda affine: build_sum((*affines, affine)),
+            )
 
-        return Value(self.path, sum=summed(()))
+        return Value(self.path, sum=build_sum(()))
 
-    def scaled(self, value: Value, affine: Affine) -> Value:
-        """Return a value scaled and shifted by channel: in the kernel before, if it can be."""
-        if value.sum is not None and value.sum.folds is not None and value.users == 1:
-            return Value(self.path, sum=value.sum.folds(affine))
-        if None in self.on_grid(value).tensor.shape[1:]:
-            return self.step_in_float(self.applied(affine.of), value, "a size is open")
-        return self.kernel(affine, value)
+    def apply_affine(self, value: Value, affine: Affine) -> Value:
+        """Scale and shift a value per channel, folded into the preceding kernel if possible.
+
+        Args:
+            value: Input.
+            affine: Scale and offset per channel.
+        """
+        if value.sum is not None and value.sum.fold_affine is not None and value.users == 1:
+            return Value(self.path, sum=value.sum.fold_affine(affine))
+        if None in self.to_grid(value).tensor.shape[1:]:
+            return self.apply_in_float(self.wrap_function(affine.apply), value, "a size is open")
+        return self.apply_kernel(affine, value)
 
     def rectified(self, value: Value, function: Function, cap: float | None = None) -> Value:
-        """Return a value behind a ReLU: fused with the operation before, or on its grid.
+        """Apply a ReLU to a value, fused with the preceding operation or on the value's grid.
 
         Args:
-            value: Its input.
-            function: Of a symbolic tensor.
-            cap: Where it ends: the range ends there, and the function need not.
+            value: Input of the ReLU.
+            function: The ReLU, a function of a symbolic tensor.
+            cap: Upper limit of the ReLU. The range ends there, so the function need not clip.
         """
-        before = value.sum
-        if before is not None and before.fuses and value.users == 1:
-            fused = Sum(lambda: function(before.make()), fuses=False, cap=cap)
-            return Value(self.path, sum=fused)
+        unfinished_sum = value.sum
+        if unfinished_sum is not None and unfinished_sum.fuses and value.users == 1:
+            fused_sum = Sum(lambda: function(unfinished_sum.build()), fuses=False, cap=cap)
+            return Value(self.path, sum=fused_sum)
         if cap is not None:
-            return self.summed(function, value, fuses=False, cap=cap)
-        return self.same(function, value)[0]
+            return self.apply_with_range(function, value, fuses=False, cap=cap)
+        return self.apply_on_grid(function, value)[0]
 
-    def summed(
+    def apply_with_range(
         self, function: Function, *values: Value, fuses: bool = True, **settings: Any
     ) -> Value:
-        """Return the result of integer arithmetic on values, with a range of its own.
+        """Return the result of integer arithmetic on values, with its own range.
 
         Args:
-            function: Of symbolic tensors.
-            values: Brought to their grids first.
-            fuses: A ReLU behind it is part of it.
-            settings: Of its range, see `Sum`.
+            function: Function of symbolic tensors.
+            values: Inputs; they are rounded to their grids first.
+            fuses: Whether a following ReLU can be fused.
+            settings: Settings of its range, see `Sum`.
         """
-        tensors = [self.on_grid(value).tensor for value in values]
+        tensors = [self.to_grid(value).tensor for value in values]
         return Value(self.path, sum=Sum(lambda: function(*tensors), fuses=fuses, **settings))
 
-    def with_constant(
+    def combine_with_constant(
         self, function: Function, value: Value, constant: Callable[[], Any], layer: Any = None
     ) -> Value:
-        """Return a value combined with a constant, with a range of its own.
+        """Combine a value with a constant; the result has its own range.
 
         Args:
-            function: Of both, of the value's shape.
-            value: Brought to its grid first.
-            constant: Returns the constant, or a weight (graph code).
-            layer: Whose weight it is, or None.
+            function: Function of the value and the constant, with the value's shape.
+            value: Input; it is rounded to its grid first.
+            constant: Function that returns the constant or a weight (graph code).
+            layer: Layer that holds the weight, or None.
         """
-        held = self.building.range(f"{self.path}_constant")
-        name = self.building.name(f"{self.path}_with_constant")
-        return self.summed(WithConstant(function, constant, held, layer, name=name), value)
-
-    def prescribed(self, function: Function, value: Value, low: float, high: float) -> Value:
-        """Return a function of a value, with the range that the runtime prescribes."""
-        return self.summed(function, value, fuses=False, fixed=(low, high))
-
-    def leaky(self, value: Value, slope: float) -> Value:
-        """Return a value behind a leaky ReLU, with a range of its own."""
-        settled, building = self.on_grid(value), self.building
-        made = building.range(self.path)
-        layer = LeakySlopes(
-            building.state, slope, settled.grid, made, name=building.name(self.path)
+        constant_range = self.builder.add_range(f"{self.path}_constant")
+        name = self.builder.reserve_name(f"{self.path}_with_constant")
+        return self.apply_with_range(
+            WithConstant(function, constant, constant_range, layer, name=name), value
         )
-        return Value(self.path, made(layer(settled.tensor)), made)
 
-    def same(
+    def apply_with_fixed_range(
+        self, function: Function, value: Value, low: float, high: float
+    ) -> Value:
+        """Return a function of a value, with the range that the runtime prescribes.
+
+        Args:
+            function: Function of a symbolic tensor.
+            value: Input; it is rounded to its grid first.
+            low, high: The range.
+        """
+        return self.apply_with_range(function, value, fuses=False, fixed=(low, high))
+
+    def apply_leaky_relu(self, value: Value, slope: float) -> Value:
+        """Apply a leaky ReLU to a value; the result has its own range.
+
+        Args:
+            value: Input; it is rounded to its grid first.
+            slope: Slope for negative values.
+        """
+        quantized, builder = self.to_grid(value), self.builder
+        output_range = builder.add_range(self.path)
+        layer = LeakySlopes(
+            builder.state, slope, quantized.grid, output_range, name=builder.reserve_name(self.path)
+        )
+        return Value(self.path, output_range(layer(quantized.tensor)), output_range)
+
+    def apply_on_grid(
         self, function: Function, *values: Value, rounds: bool = False, away: bool = False
     ) -> list[Value]:
         """Return the outputs of an operation that keeps the grid of its inputs.
 
         Args:
-            function: Of symbolic tensors, to one or a list.
-            values: Brought to one grid first: their ranges are tied.
-            rounds: The results have to be rounded to that grid anew.
-            away: Ties are rounded away from 0 then.
+            function: Function of symbolic tensors that returns one tensor or a list.
+            values: Inputs; they are rounded to one grid first, with tied ranges.
+            rounds: Whether the results must be rounded to that grid again.
+            away: Whether ties are then rounded away from 0.
         """
-        settled = [self.on_grid(value) for value in values]
-        if len({value.grid.fixed for value in settled}) > 1:
-            settled = [self._own_range(value) for value in settled]
-        first = settled[0].grid
-        for other in settled[1:]:
+        quantized = [self.to_grid(value) for value in values]
+        if len({value.grid.fixed for value in quantized}) > 1:
+            quantized = [self._copy_prescribed(value) for value in quantized]
+        first = quantized[0].grid
+        for other in quantized[1:]:
             first.tie(other.grid)
         results = []
-        for tensor in keras.tree.flatten(function(*[value.tensor for value in settled])):
-            layer = self.building.range(self.path, first.fixed, rounds=rounds, away=away)
+        for tensor in keras.tree.flatten(function(*[value.tensor for value in quantized])):
+            layer = self.builder.add_range(self.path, first.fixed, rounds=rounds, away=away)
             first.tie(layer)
             results.append(Value(self.path, layer(tensor), layer))
         return results
 
-    def passed(self, value: Value, function: Function) -> Value:
-        """Return a value that inference leaves as it is.
+    def pass_through(self, value: Value, function: Function) -> Value:
+        """Return a value that inference does not change.
 
         Args:
-            value: Of an input.
-            function: What training does with it.
+            value: Value of an input.
+            function: Function that training applies to it.
         """
-        if value.sum is not None or value.whole:
-            value = self.on_grid(value)
+        if value.sum is not None or value.is_integer:
+            value = self.to_grid(value)
         return Value(self.path, function(value.tensor), value.range, loose=value.loose)
 
-    def step_in_float(self, function: Function, value: Value, reason: str) -> Value:
-        """Return a function of a value, computed in floats, and record the reason.
+    def apply_in_float(self, function: Function, value: Value, reason: str) -> Value:
+        """Return a function of a value, computed in float, and record the reason.
 
         Args:
-            function: Of a symbolic tensor.
-            value: On its grid, or a float.
-            reason: Why it is not computed in whole numbers.
+            function: Function of a symbolic tensor.
+            value: A value on its grid, or a float.
+            reason: Reason why it is not computed in integers.
         """
-        self.building.note(self.path, self.layer, reason)
-        return Value(self.path, function(self._off_grid(value)))
+        self.builder.record_call(self.path, self.layer, reason)
+        return Value(self.path, function(self._take_float(value)))
 
-    def in_float(self, reason: str) -> list[Value]:
-        """Make the call as it is, in floats, and record the reason."""
-        self.building.note(self.path, self.layer, reason)
-        made = keras.tree.flatten(self.itself(*map(self._off_grid, self.inputs)))
-        loose = "multiplies" in class_of(self.layer).traits or reads_loose(self)
-        loose = loose and not self.building.integer_products
+    def keep_in_float(self, reason: str) -> list[Value]:
+        """Compute the unchanged call in float, and record the reason.
+
+        Args:
+            reason: Reason why it is not computed in integers.
+        """
+        self.builder.record_call(self.path, self.layer, reason)
+        outputs = keras.tree.flatten(self.itself(*map(self._take_float, self.inputs)))
+        loose = "multiplies" in find_layer_class(self.layer).traits or should_stay_float(self)
+        loose = loose and not self.builder.integer_products
         return [
-            Value(self.path, tensor, loose=loose and _is_real(tensor), whole=not _is_real(tensor))
-            for tensor in made
+            Value(
+                self.path, tensor, loose=loose and _is_real(tensor), is_integer=not _is_real(tensor)
+            )
+            for tensor in outputs
         ]
 
-    def whole_numbers(self) -> list[Value]:
-        """Make the call as it is: it computes shapes, indices or booleans."""
-        made = keras.tree.flatten(self.itself(*[self.settled(v).tensor for v in self.inputs]))
-        return [Value(self.path, tensor, whole=True) for tensor in made]
+    def compute_integers(self) -> list[Value]:
+        """Compute the unchanged call on shapes, indices or booleans."""
+        outputs = keras.tree.flatten(self.itself(*[self.finish_sum(v).tensor for v in self.inputs]))
+        return [Value(self.path, tensor, is_integer=True) for tensor in outputs]
 
     # -- layers of the new model ---------------------------------------------------------------
 
     def itself(self, *tensors: Any) -> Any:
-        """Make the call as the model does, with other tensors for its inputs."""
-        args, kwargs = self.node.arguments(tensors)
+        """Apply the layer or operation of the call to other tensors."""
+        args, kwargs = self.node.fill_arguments(tensors)
         operation = self.layer
-        name = self.building.name(operation.name)
-        if name != operation.name:  # another call of it, or something else of that name
-            operation = Inside(operation, name=name)
+        name = self.builder.reserve_name(operation.name)
+        if name != operation.name:  # another layer has this name, or it is called again
+            operation = RenamedLayer(operation, name=name)
         return operation(*args, **kwargs)
 
-    def applied(
-        self, function: Function, shape: Function | None = None, what: str = ""
+    def wrap_function(
+        self, function: Function, shape: Function | None = None, suffix: str = ""
     ) -> Function:
         """Return a function of tensors as a layer.
 
         Args:
-            function: Without weights.
-            shape: Of its output; default: the first input's.
-            what: Ends the layer's name.
+            function: Function without weights.
+            shape: Function that returns its output shape; default: the shape of the first input.
+            suffix: Suffix of the layer's name.
         """
-        name = self.building.name(f"{self.path}_{what}" if what else self.path)
-        return Applied(function, shape=shape, name=name)
+        name = self.builder.reserve_name(f"{self.path}_{suffix}" if suffix else self.path)
+        return FunctionLayer(function, shape=shape, name=name)
 
     # -- grids ---------------------------------------------------------------------------------
 
-    def settled(self, value: Value) -> Value:
-        """Bring a sum to its grid, and leave a float as it is."""
-        return self.on_grid(value) if value.sum is not None else value
+    def finish_sum(self, value: Value) -> Value:
+        """Round a sum to its grid; a float is returned unchanged.
 
-    def _off_grid(self, value: Value) -> Any:
-        """Return the tensor of a value for operations in floats."""
-        settled = self.settled(value)
-        if settled.range is None:
-            return settled.tensor
-        return OffGrid(name=self.building.name(f"{self.path}_float"))(settled.tensor)
-
-    def on_grid(self, value: Value) -> Value:
-        """Bring a value to a grid of its own, unless it is on one.
-
-        Integers that are read as numbers (pixels) are values on a grid from then on.
+        Args:
+            value: A sum or a finished value.
         """
-        if not value.whole:
-            return brought(self.building, value)
-        if value.real is None:
-            grid = self.building.range(value.name, BYTES.get(str(value.tensor.dtype)))
-            value.real = Value(value.name, grid(value.tensor), grid)
-        return value.real
+        return self.to_grid(value) if value.sum is not None else value
 
-    def _own_range(self, value: Value) -> Value:
-        """Return a value with a range that can be tied; a prescribed one cannot.
+    def _take_float(self, value: Value) -> Any:
+        """Return the tensor of a value for operations in floats."""
+        finished = self.finish_sum(value)
+        if finished.range is None:
+            return finished.tensor
+        return FloatBoundary(name=self.builder.reserve_name(f"{self.path}_float"))(finished.tensor)
 
-        By an operation: a second range right behind the first is more than the converter knows.
+    def to_grid(self, value: Value) -> Value:
+        """Round a value to its own grid, unless it is on one.
+
+        Integers that are read as real values (pixels) get a quantized version, which is kept.
+
+        Args:
+            value: A value on a grid, a sum, a float or integers.
+        """
+        if not value.is_integer:
+            return bring_to_grid(self.builder, value)
+        if value.real_value is None:
+            grid = self.builder.add_range(value.name, PIXEL_RANGES.get(str(value.tensor.dtype)))
+            value.real_value = Value(value.name, grid(value.tensor), grid)
+        return value.real_value
+
+    def _copy_prescribed(self, value: Value) -> Value:
+        """Return a value with a range that can be tied, which prescribed ranges cannot.
+
+        The value is copied by an operation, because the converter does not support a second range
+        directly after the first.
         """
         if value.grid.fixed is None:
             return value
         channels = int(value.tensor.shape[-1])
         kernel = Affine(None, lambda: (tf.ones((channels,)), None))
-        return self.on_grid(self.kernel(kernel, value, f"{value.name}_copied"))
+        return self.to_grid(self.apply_kernel(kernel, value, f"{value.name}_copied"))
 
 
-def brought(building: Building, value: Value) -> Value:
-    """Bring a value to a grid of its own, unless it is on one or holds integers."""
-    if value.range is not None or value.whole:
+def bring_to_grid(builder: TwinBuilder, value: Value) -> Value:
+    """Round a value to its own grid, unless it is on one or holds integers.
+
+    Args:
+        builder: State of the model.
+        value: A value on a grid, a sum, a float or integers.
+    """
+    if value.range is not None or value.is_integer:
         return value
     fixed, cap = (None, None) if value.sum is None else (value.sum.fixed, value.sum.cap)
-    tensor = value.tensor if value.sum is None else value.sum.make()
-    value.range = building.range(value.name, fixed, cap=cap)
+    tensor = value.tensor if value.sum is None else value.sum.build()
+    value.range = builder.add_range(value.name, fixed, cap=cap)
     value.tensor, value.sum = value.range(tensor), None
     value.plain = tensor if fixed is not None else None
     return value
 
 
-def reads_loose(call: Call) -> bool:
-    """Tell whether a call lies behind a product in floats, and is made in floats as well."""
-    loose = "loose" in class_of(call.layer).traits
+def should_stay_float(call: Call) -> bool:
+    """Return whether a call follows a float product of activations and therefore stays float.
+
+    Args:
+        call: The call.
+    """
+    loose = "loose" in find_layer_class(call.layer).traits
     return loose and any(value.loose for value in call.inputs)
 
 

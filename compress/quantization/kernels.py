@@ -1,9 +1,9 @@
-"""Kernels in integer arithmetic: each is that of a convolution of images.
+"""Kernels in integer arithmetic, each as the kernel of a 2D convolution.
 
-LiteRT has scales by channel for convolutions, and its converter finds them only where the kernel
-that is rounded is the one that is convolved: nothing may be transposed or reshaped in between.
-So a dense layer is a 1 x 1 convolution and a convolution over time one of images of height 1, and
-kernels are brought into that shape before they are rounded.
+LiteRT has per-channel scales for convolutions. Its converter uses them only if the rounded kernel
+is directly the kernel of the convolution, without a transposition or a reshape in between. So a
+dense layer becomes a 1 x 1 convolution, and a convolution over time one over images of height 1.
+Kernels are brought into this shape before they are rounded.
 """
 
 from __future__ import annotations
@@ -20,94 +20,93 @@ Shape = tuple[int | None, ...]
 
 
 class Kernel(ABC):
-    """Kernel of a layer, as that of a convolution of images.
+    """Kernel of a layer, as the kernel of a 2D convolution.
 
-    A call is `restored(convolved(image(x), kernel) + bias, x)`.
+    A call is `restore_shape(convolve(to_image(x), kernel) + bias, x)`.
 
     Args:
-        layer: Built, channels last.
+        layer: A built layer with channels last.
 
     Attributes:
-        layer: That layer.
+        layer: The layer.
     """
 
     scale_by_channel = True
-    """Whether each channel has a scale of its own."""
+    """Whether each channel has its own scale."""
     by_channel: tuple[int, ...] = (-1,)
-    """Shape in which values of channels multiply the kernel."""
+    """Shape in which per-channel values are multiplied with the kernel."""
 
     def __init__(self, layer: Any) -> None:
         self.layer = layer
 
     @property
     def is_depthwise(self) -> bool:
-        """Whether each output channel reads one input channel, which no other reads."""
+        """Whether each output channel reads one input channel, which no other channel reads."""
         return False
 
     @abstractmethod
-    def value(self) -> Any:
+    def read_kernel(self) -> Any:
         """Return the kernel, (height, width, inputs, channels) (graph code)."""
 
-    def bias(self) -> Any:
+    def read_bias(self) -> Any:
         """Return the bias, (channels,), or None."""
         bias = self.layer.bias
-        return None if bias is None else tf.reshape(tensor_of(bias), (-1,))
+        return None if bias is None else tf.reshape(to_tensor(bias), (-1,))
 
-    def image(self, x: Any) -> Any:
+    def to_image(self, x: Any) -> Any:
         """Return an input of the layer as images, (batch, height, width, inputs)."""
         return x
 
     @abstractmethod
-    def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
+    def convolve(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
         """Return the convolution of images with a kernel.
 
         Args:
-            image: Of `image`.
-            kernel: Shaped as `value`.
-            for_file: It is traced for a converter, not for a training.
+            image: Images from `to_image`.
+            kernel: Kernel in the shape of `read_kernel`.
+            for_file: Whether the model is traced for a converter instead of training.
         """
 
-    def restored(self, made: Any, x: Any) -> Any:
+    def restore_shape(self, outputs: Any, x: Any) -> Any:
         """Return images in the shape of the layer's output.
 
         Args:
-            made: Of `convolved`.
+            outputs: Result of `convolve`.
             x: Input of the layer.
         """
-        return made
+        return outputs
 
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape of the layer's output for one of its input."""
+    def compute_output_shape(self, shape: Shape) -> Shape:
+        """Return the layer's output shape for an input shape."""
         return tuple(self.layer.compute_output_shape(shape))
 
 
 class PositionKernel(Kernel):
-    """Kernel of a layer that computes the same at each position: these are an image's.
+    """Kernel of a layer that is applied at each position; positions become those of an image.
 
     Attributes:
-        axes: How many of the input's last axes are summed over.
+        axes: Number of trailing input axes that are summed over.
     """
 
     axes = 1
 
-    def image(self, x: Any) -> Any:
-        """Return the input's positions as those of an image."""
+    def to_image(self, x: Any) -> Any:
+        """Return the input with its positions as height and width of an image."""
         shape = tuple(x.shape)
         kept = len(shape) - self.axes
         return tf.reshape(x, (-1, *_to_image_size(shape[1:kept]), math.prod(shape[kept:])))
 
-    def restored(self, made: Any, x: Any) -> Any:
-        """Return positions and axes of outputs as the layer has them."""
-        return tf.reshape(made, (-1, *self.output_shape(tuple(x.shape))[1:]))
+    def restore_shape(self, outputs: Any, x: Any) -> Any:
+        """Return the outputs with the positions and axes of the layer's output."""
+        return tf.reshape(outputs, (-1, *self.compute_output_shape(tuple(x.shape))[1:]))
 
 
 class MatrixKernel(PositionKernel):
-    """Kernel of `Dense`, and of an `EinsumDense` that multiplies the last axes of its input.
+    """Kernel of `Dense`, or of an `EinsumDense` that multiplies the last axes of its input.
 
     Args:
-        layer: Built.
-        inputs: How many axes of the kernel are summed over: the first of them, and the last of
-            the layer's input.
+        layer: A built layer.
+        inputs: Number of axes summed over: the first of the kernel, the last of the input.
     """
 
     def __init__(self, layer: Any, inputs: int = 1) -> None:
@@ -116,39 +115,40 @@ class MatrixKernel(PositionKernel):
 
     @property
     def bias_by_position(self) -> bool:
-        """Whether the bias differs from position to position: it is no part of the kernel then."""
+        """Whether the bias differs between positions, so that it cannot be part of the kernel."""
         bias = self.layer.bias
         return bias is not None and len(bias.shape) > len(self.layer.kernel.shape) - self.axes
 
-    def value(self) -> Any:
+    def read_kernel(self) -> Any:
         """Return the kernel, (1, 1, inputs, channels)."""
-        kernel = tensor_of(self.layer.kernel)
+        kernel = to_tensor(self.layer.kernel)
         return tf.reshape(kernel, (1, 1, math.prod(kernel.shape[: self.axes]), -1))
 
-    def bias(self) -> Any:
+    def read_bias(self) -> Any:
         """Return the bias, (channels,), or None."""
         if self.layer.bias is None or self.bias_by_position:
             return None
         channels = tuple(self.layer.kernel.shape)[self.axes :]
-        return tf.reshape(tf.broadcast_to(tensor_of(self.layer.bias), channels), (-1,))
+        return tf.reshape(tf.broadcast_to(to_tensor(self.layer.bias), channels), (-1,))
 
-    def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
-        """Multiply, as a 1 x 1 convolution."""
+    def convolve(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
+        """Multiply with the matrix, as a 1 x 1 convolution."""
         return tf.nn.conv2d(image, kernel, 1, "VALID")
 
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape of the output: Keras leaves some of it open."""
+    def compute_output_shape(self, shape: Shape) -> Shape:
+        """Return the output shape, parts of which Keras would leave open."""
         return (*shape[: len(shape) - self.axes], *tuple(self.layer.kernel.shape)[self.axes :])
 
 
 class Affine(PositionKernel):
-    """Scale and offset by channel: part of the kernel before, or a convolution by channels.
+    """Per-channel scale and offset, folded into the preceding kernel or computed depthwise.
 
-    That is exact in whole numbers.
+    Folding is exact in integer arithmetic.
 
     Args:
-        layer: Whose weights they are; None: of none.
-        terms: Returns scale and offset, (channels,) each; no offset is None (graph code).
+        layer: Layer that holds the weights; None: there are no weights.
+        terms: Function that returns scale and offset, (channels,) each; the offset may be None
+            (graph code).
     """
 
     is_depthwise = True
@@ -157,35 +157,35 @@ class Affine(PositionKernel):
         super().__init__(layer)
         self.terms = terms
 
-    def of(self, x: Any) -> Any:
-        """Return values scaled and shifted, in floats."""
+    def apply(self, x: Any) -> Any:
+        """Return scaled and shifted values, in float."""
         scale, offset = self.terms()
         return x * scale if offset is None else x * scale + offset
 
-    def value(self) -> Any:
+    def read_kernel(self) -> Any:
         """Return the scales, (1, 1, 1, channels)."""
         return tf.reshape(self.terms()[0], (1, 1, 1, -1))
 
-    def bias(self) -> Any:
+    def read_bias(self) -> Any:
         """Return the offsets."""
         return self.terms()[1]
 
-    def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
+    def convolve(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
         """Scale each channel."""
         scales = tf.reshape(kernel, (1, 1, int(image.shape[-1]), 1))
         return tf.nn.depthwise_conv2d(image, scales, (1, 1, 1, 1), "VALID")
 
-    def output_shape(self, shape: Shape) -> Shape:
+    def compute_output_shape(self, shape: Shape) -> Shape:
         """Return the same shape."""
         return shape
 
 
 class ImageKernel(Kernel):
-    """Kernel of `Conv1D` and `Conv2D`, grouped ones too; images over time have height 1.
+    """Kernel of `Conv1D` and `Conv2D`, including grouped ones; sequences have height 1.
 
     Args:
-        layer: Built, channels last.
-        name: Of its weight.
+        layer: A built layer with channels last.
+        name: Name of its weight.
     """
 
     def __init__(self, layer: Any, name: str = "kernel") -> None:
@@ -194,70 +194,69 @@ class ImageKernel(Kernel):
 
     @property
     def is_depthwise(self) -> bool:
-        """Whether its groups have a channel each."""
+        """Whether each group has one channel."""
         inputs, channels = tuple(self.layer.kernel.shape)[-2:]
         return bool(inputs == 1 and channels == self.layer.groups)
 
-    def value(self) -> Any:
-        """Return the kernel, as one of images."""
-        kernel = tensor_of(getattr(self.layer, self.name))
+    def read_kernel(self) -> Any:
+        """Return the kernel as a 2D kernel."""
+        kernel = to_tensor(getattr(self.layer, self.name))
         return tf.expand_dims(kernel, 0) if self.layer.rank == 1 else kernel
 
-    def image(self, x: Any) -> Any:
-        """Return the input, with the causal padding that no convolution adds."""
+    def to_image(self, x: Any) -> Any:
+        """Return the input as images, with causal padding, which 2D convolutions do not support."""
         layer = self.layer
         if layer.padding == "causal":
-            before = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
-            x = tf.pad(x, ((0, 0), (before, 0), (0, 0)))
+            causal_padding = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
+            x = tf.pad(x, ((0, 0), (causal_padding, 0), (0, 0)))
         return tf.expand_dims(x, 1) if layer.rank == 1 else x
 
-    def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
-        """Convolve."""
+    def convolve(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
+        """Convolve the images with the kernel."""
         layer = self.layer
-        strides, dilations = _both_sizes(layer.strides), _both_sizes(layer.dilation_rate)
+        strides, dilations = _to_2d_sizes(layer.strides), _to_2d_sizes(layer.dilation_rate)
         if layer.groups > 1 and not for_file:
-            # a function that XLA compiles: TensorFlow's own has no gradients on a CPU
+            # Keras's XLA-compiled function: TensorFlow's own operation has no gradients on a CPU
             padding = self.padding.lower()
             return keras.ops.conv(image, kernel, strides, padding, None, dilations)
         return tf.nn.convolution(
             image, kernel, strides=strides, padding=self.padding, dilations=dilations
         )
 
-    def restored(self, made: Any, x: Any) -> Any:
+    def restore_shape(self, outputs: Any, x: Any) -> Any:
         """Return images in the shape of the layer's output."""
-        return tf.squeeze(made, 1) if self.layer.rank == 1 else made
+        return tf.squeeze(outputs, 1) if self.layer.rank == 1 else outputs
 
     @property
     def padding(self) -> str:
-        """Padding as TensorFlow calls it."""
+        """Padding in TensorFlow's spelling."""
         padding = self.layer.padding
         return "VALID" if padding == "causal" else str(padding).upper()
 
 
 class DepthwiseKernel(ImageKernel):
-    """Kernel of `DepthwiseConv1D` and `DepthwiseConv2D`, and the first of separable
-    convolutions."""
+    """Kernel of depthwise convolutions, also the first one of separable convolutions."""
 
     @property
     def is_depthwise(self) -> bool:
-        """Whether each input channel makes one output channel."""
+        """Whether each input channel has one output channel."""
         return bool(self.layer.depth_multiplier == 1)
 
-    def value(self) -> Any:
+    def read_kernel(self) -> Any:
         """Return the kernel, (height, width, 1, channels)."""
-        kernel = super().value()
+        kernel = super().read_kernel()
         height, width, inputs, multiplier = kernel.shape
         return tf.reshape(kernel, (height, width, 1, inputs * multiplier))
 
-    def bias(self) -> Any:
-        """Return the bias; that of a separable convolution belongs to the second kernel."""
-        return super().bias() if self.name == "kernel" else None
+    def read_bias(self) -> Any:
+        """Return the bias; that of a separable convolution belongs to its second kernel."""
+        return super().read_bias() if self.name == "kernel" else None
 
-    def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
+    def convolve(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
         """Convolve each channel."""
-        dilations = _both_sizes(self.layer.dilation_rate)
-        # TensorFlow knows one stride for both axes: of a row of time the height is 1 anyway
-        stride = max(_both_sizes(self.layer.strides))
+        dilations = _to_2d_sizes(self.layer.dilation_rate)
+        # TensorFlow has one stride for both axes; for sequences the height is 1 anyway
+        stride = max(_to_2d_sizes(self.layer.strides))
         height, width, _, channels = kernel.shape
         inputs = int(image.shape[-1])
         return tf.nn.depthwise_conv2d(
@@ -268,13 +267,13 @@ class DepthwiseKernel(ImageKernel):
             dilations=dilations if max(dilations) > 1 else None,
         )
 
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the output shape of the convolution by channels."""
-        made = super().output_shape(shape)
+    def compute_output_shape(self, shape: Shape) -> Shape:
+        """Return the output shape of the depthwise convolution."""
+        output_shape = super().compute_output_shape(shape)
         if self.name == "kernel":
-            return made
+            return output_shape
         assert shape[-1] is not None
-        return (*made[:-1], shape[-1] * self.layer.depth_multiplier)
+        return (*output_shape[:-1], shape[-1] * self.layer.depth_multiplier)
 
 
 class PointwiseKernel(ImageKernel):
@@ -282,16 +281,16 @@ class PointwiseKernel(ImageKernel):
 
     is_depthwise = False
 
-    def image(self, x: Any) -> Any:
-        """Return the input, which the first convolution has padded."""
+    def to_image(self, x: Any) -> Any:
+        """Return the input as images; the first convolution has already padded it."""
         return tf.expand_dims(x, 1) if self.layer.rank == 1 else x
 
-    def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
-        """Convolve."""
+    def convolve(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
+        """Convolve the images with the 1 x 1 kernel."""
         return tf.nn.conv2d(image, kernel, 1, "VALID")
 
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape of the output for that of its input."""
+    def compute_output_shape(self, shape: Shape) -> Shape:
+        """Return the output shape for an input shape."""
         return (*shape[:-1], self.layer.filters)
 
 
@@ -301,14 +300,14 @@ class TransposedKernel(Kernel):
     scale_by_channel = False
     by_channel = (-1, 1)
 
-    def value(self) -> Any:
-        """Return the kernel as it is, (height, width, channels, inputs)."""
-        return tensor_of(self.layer.kernel)
+    def read_kernel(self) -> Any:
+        """Return the unchanged kernel, (height, width, channels, inputs)."""
+        return to_tensor(self.layer.kernel)
 
-    def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
-        """Convolve."""
+    def convolve(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
+        """Apply the transposed convolution."""
         layer = self.layer
-        shape = self.output_shape(tuple(image.shape))
+        shape = self.compute_output_shape(tuple(image.shape))
         batch = tf.shape(image)[0] if shape[0] is None else shape[0]
         return tf.nn.conv2d_transpose(
             image,
@@ -319,18 +318,18 @@ class TransposedKernel(Kernel):
         )
 
 
-def tensor_of(variable: Any) -> Any:
+def to_tensor(variable: Any) -> Any:
     """Return a variable as a tensor (graph code)."""
     return tf.convert_to_tensor(variable.value)
 
 
 def _to_image_size(positions: Sequence[Any]) -> Sequence[int]:
-    """Return positions as height and width; more than two axes as one."""
+    """Return position axes as height and width; more than two axes are merged into one."""
     if None in positions:
         raise ValueError("positions must be known")
     return positions if len(positions) == 2 else (math.prod(positions), 1)
 
 
-def _both_sizes(sizes: Sequence[int]) -> tuple[int, int]:
-    """Return sizes of an image; those over time have height 1."""
+def _to_2d_sizes(sizes: Sequence[int]) -> tuple[int, int]:
+    """Return sizes as height and width; sequences have height 1."""
     return (1, int(sizes[0])) if len(sizes) == 1 else (int(sizes[0]), int(sizes[1]))

@@ -1,4 +1,4 @@
-"""Layers of a fake-quantized model, which computes as its file of integers will."""
+"""Layers of a fake-quantized model, which simulate integer arithmetic."""
 
 from __future__ import annotations
 
@@ -8,38 +8,39 @@ from typing import Any
 import tensorflow as tf
 
 from compress.quantization.kernels import Affine, Kernel
-from compress.quantization.ranges import TIE, BuiltLayer, FakeQuant, State
+from compress.quantization.ranges import TIE, BuiltLayer, FakeQuant, QuantizationState
 
 _NOTHING = 1e-30
-"""Less than any difference of two values on a grid."""
+"""Offset smaller than any difference of two grid values."""
 BITS = 256.0
-"""Parts of a step in which XNNPACK holds a slope."""
+"""Resolution of XNNPACK's slopes: fractions of 1/256."""
 LEVELS = 127
-"""Whole numbers of a weight on either side of 0."""
+"""Largest integer of a weight."""
 REDUCED_LEVELS = 64
-"""The same where two products with 0 to 255 are added in 16 bits: 2 x 255 x 64 < 2**15."""
+"""Largest integer where two products with 0 to 255 are added in 16 bits: 2 x 255 x 64 < 2**15."""
 SMALLEST = 1e-9
-"""Largest weight of a channel at least: a channel of zeros needs a scale too."""
+"""Lower limit of a channel's largest weight: a channel of zeros needs a scale, too."""
 
 
 class QuantizedKernel(BuiltLayer):
-    """Layer of another one's kernel, rounded to integers, before its activation.
+    """Kernel of another layer, rounded to integers, without the activation.
 
-    Batch normalization behind the layer is folded into its kernel and bias first, with the
-    statistics that it has: they stay as they are, scale and offset learn.
+    A following batch normalization is first folded into kernel and bias, with its moving
+    statistics. The statistics stay fixed; scale and offset are trained.
 
-    The layer's own weights are used, not copies: training this trains them.
+    The layer's own weights are used without a copy: training this layer trains them.
 
     Args:
-        state: Of the model.
-        kernel: Of a layer.
-        source: Range of the input: with the kernel's scales it gives the bias its steps.
-        behind: What is folded into it: scales and offsets by channel, in their order.
-        reduced_range: Weights have 7 bits, where a runtime of `.onnx` files may add two products
-            in 16 bits; a depthwise convolution has none to add.
+        state: State of the model.
+        kernel: Kernel of the layer.
+        source: Range of the input; its step times the kernel's steps are the steps of the bias.
+        affines: Per-channel scales and offsets to fold into the kernel, in order.
+        reduced_range: Whether weights have 7 bits, because a runtime of `.onnx` files may add two
+            products in 16 bits; depthwise kernels, which add none, keep 8 bits.
+        settings: Arguments of `BuiltLayer`.
 
     Shapes:
-        As the layer's.
+        Same as those of the layer.
 
     Reference:
         Krishnamoorthi 2018, "Quantizing deep convolutional networks for efficient inference",
@@ -48,31 +49,33 @@ class QuantizedKernel(BuiltLayer):
 
     def __init__(
         self,
-        state: State,
+        state: QuantizationState,
         kernel: Kernel,
         source: FakeQuant,
-        behind: Sequence[Affine] = (),
+        affines: Sequence[Affine] = (),
         *,
         reduced_range: bool = False,
         **settings: Any,
     ) -> None:
-        super().__init__(shape=kernel.output_shape, **settings)
-        self.state, self.kernel_of, self.behind = state, kernel, tuple(behind)
-        # whose weights are trained with this layer
-        self.layers = [part for part in (kernel.layer, *(one.layer for one in behind)) if part]
-        self._source = (source,)  # its owner is the model: a layer of this one it is not
+        super().__init__(shape=kernel.compute_output_shape, **settings)
+        self.state, self.source_kernel, self.affines = state, kernel, tuple(affines)
+        # layers whose weights this layer trains
+        self.layers = [
+            part for part in (kernel.layer, *(affine.layer for affine in affines)) if part
+        ]
+        self._source = (source,)  # a tuple hides it from Keras: it is no sublayer of this layer
         self.reduced_range = reduced_range
 
-    def folded(self) -> tuple[Any, Any]:
-        """Return kernel and bias (channels,) with the scales and offsets behind them folded in."""
-        kernel, bias = self.kernel_of.value(), self.kernel_of.bias()
-        for affine in self.behind:
+    def fold_affines(self) -> tuple[Any, Any]:
+        """Return kernel and bias (channels,) with the following scales and offsets folded in."""
+        kernel, bias = self.source_kernel.read_kernel(), self.source_kernel.read_bias()
+        for affine in self.affines:
             scale, offset = affine.terms()
-            # an output of several axes has its last one once for each of the others
-            channels = int(kernel.shape[-len(self.kernel_of.by_channel)])
+            # the last of several output axes repeats for each entry of the others
+            channels = int(kernel.shape[-len(self.source_kernel.by_channel)])
             copies = (channels // int(scale.shape[0]),)
             scale = tf.tile(scale, copies)
-            kernel = kernel * tf.reshape(scale, self.kernel_of.by_channel)
+            kernel = kernel * tf.reshape(scale, self.source_kernel.by_channel)
             if bias is not None:
                 bias = bias * scale
             if offset is not None:
@@ -80,88 +83,94 @@ class QuantizedKernel(BuiltLayer):
                 bias = offset if bias is None else bias + offset
         return kernel, bias
 
-    def bound(self, kernel: Any) -> Any:
-        """Return the size of 127 steps of each channel's grid, (channels,), or of all, ().
+    def compute_bound(self, kernel: Any) -> Any:
+        """Return the size of 127 steps per channel, (channels,), or for the whole kernel, ().
 
-        They are the channel's largest weight; of a reduced range 64 steps are.
+        The largest absolute weight has 127 steps, or 64 steps in a reduced range.
         """
-        shape = (-1, kernel.shape[-1]) if self.kernel_of.scale_by_channel else (-1,)
+        shape = (-1, kernel.shape[-1]) if self.source_kernel.scale_by_channel else (-1,)
         sizes = tf.reshape(tf.abs(tf.stop_gradient(kernel)), shape)
         sizes = tf.maximum(tf.reduce_max(sizes, axis=0), SMALLEST)
-        if self.reduced_range and not self.kernel_of.is_depthwise:
+        if self.reduced_range and not self.source_kernel.is_depthwise:
             return sizes * (LEVELS / REDUCED_LEVELS)
         return sizes
 
-    def rounded(self, kernel: Any, bound: Any) -> Any:
-        """Return a kernel on the grids of its channels; see `bound`."""
+    def round_kernel(self, kernel: Any, bound: Any) -> Any:
+        """Return a kernel rounded to the grids of its channels; see `compute_bound`."""
         fake_quant = (
             tf.quantization.fake_quant_with_min_max_vars_per_channel
-            if self.kernel_of.scale_by_channel
+            if self.source_kernel.scale_by_channel
             else tf.quantization.fake_quant_with_min_max_vars
         )
         return fake_quant(kernel, -bound, bound, narrow_range=True)
 
     def call(self, inputs: Any) -> Any:
-        """Compute with the rounded kernel."""
-        kernel, bias = self.folded()
-        image = self.kernel_of.image(inputs)
+        """Compute the layer with the rounded kernel."""
+        kernel, bias = self.fold_affines()
+        image = self.source_kernel.to_image(inputs)
         if self.state.quantizes:
-            bound = self.bound(kernel)
-            kernel = self.rounded(kernel, bound)
+            bound = self.compute_bound(kernel)
+            kernel = self.round_kernel(kernel, bound)
             if self.for_file:
-                # said again: what brings an input into this shape may be shared with others
+                # rounded again: the reshape to images may be shared with other readers
                 image = self._source[0](image)
             elif bias is not None:
-                # in steps of input scale times kernel scale, as 32 bits hold it
-                step = self._source[0].step() * bound / LEVELS
+                # steps of input scale times kernel scale, as the 32-bit bias has
+                step = self._source[0].compute_step() * bound / LEVELS
                 bias = bias + tf.stop_gradient(tf.round(bias / step) * step - bias)
-        made = self.kernel_of.convolved(image, kernel, for_file=self.for_file)
+        outputs = self.source_kernel.convolve(image, kernel, for_file=self.for_file)
         if bias is not None:
-            made = tf.nn.bias_add(made, bias)
-        return self.kernel_of.restored(made, inputs)
+            outputs = tf.nn.bias_add(outputs, bias)
+        return self.source_kernel.restore_shape(outputs, inputs)
 
 
 class LeakySlopes(BuiltLayer):
-    """Leaky ReLU: positive and negative values are multiplied by a slope each.
+    """Leaky ReLU with integer slopes for positive and negative values.
 
-    The slopes bring one grid to another, and have few bits: about one output in thirty is a step
-    away from what exact slopes would give.
+    The slopes convert from the input grid to the output grid and have few bits: about one output in
+    thirty differs by one step from the result with exact slopes.
 
     Args:
-        state: Of the model.
-        slope: Of what is negative.
+        state: State of the model.
+        slope: Slope for negative values.
         source: Range of the input.
         target: Range of the output.
+        settings: Arguments of `BuiltLayer`.
     """
 
     def __init__(
-        self, state: State, slope: float, source: FakeQuant, target: FakeQuant, **settings: Any
+        self,
+        state: QuantizationState,
+        slope: float,
+        source: FakeQuant,
+        target: FakeQuant,
+        **settings: Any,
     ) -> None:
         super().__init__(**settings)
         self.state, self.slope = state, slope
         self._ranges = (source, target)
 
     def call(self, inputs: Any) -> Any:
-        """Apply the slopes."""
+        """Multiply the inputs by their slopes."""
         if self.for_file or not self.state.quantizes:
             return tf.nn.leaky_relu(inputs, self.slope)
-        source, target = (part.step() for part in self._ranges)
+        source, target = (part.compute_step() for part in self._ranges)
         ratio = tf.stop_gradient(source / target)
         up, down = (tf.round(BITS * ratio * slope) / BITS / ratio for slope in (1.0, self.slope))
-        made = inputs * tf.where(inputs > 0, up, down)
-        # ties go up, and are many
-        return made + tf.stop_gradient(TIE * target)
+        outputs = inputs * tf.where(inputs > 0, up, down)
+        # ties are frequent and are rounded up
+        return outputs + tf.stop_gradient(TIE * target)
 
 
 class WithConstant(BuiltLayer):
-    """Combination of values with a constant, or a weight, rounded to a grid of its own.
+    """Combination of values with a constant or a weight, which is rounded to its own grid.
 
     Args:
-        function: Of values and the constant.
-        constant: Returns it (graph code).
-        range: Of the constant.
-        layer: Whose weight it is, or None.
-        settings: The output's `shape`, see `BuiltLayer`.
+        function: Function of the values and the constant.
+        constant: Function that returns the constant (graph code).
+        range: Range of the constant.
+        layer: Layer that holds the weight, or None.
+        settings: Output `shape`, see `BuiltLayer`.
     """
 
     def __init__(
@@ -174,19 +183,19 @@ class WithConstant(BuiltLayer):
     ) -> None:
         super().__init__(**settings)
         self.function, self.constant = function, constant
-        self.layer, self.range = layer, range  # checkpoints hold their variables in this order
+        self.layer, self.range = layer, range  # this order is the variable order in checkpoints
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Combine them."""
+        """Apply the function to the inputs and the rounded constant."""
         return self.function(inputs, self.range(self.constant(), training=training))
 
 
-class Applied(BuiltLayer):
+class FunctionLayer(BuiltLayer):
     """Function without weights, as a layer.
 
     Args:
-        function: Of tensors.
-        settings: The output's `shape`, see `BuiltLayer`.
+        function: Function of tensors.
+        settings: Output `shape`, see `BuiltLayer`.
     """
 
     def __init__(self, function: Callable[..., Any], **settings: Any) -> None:
@@ -198,24 +207,25 @@ class Applied(BuiltLayer):
         return self.function(*inputs)
 
 
-class OffGrid(BuiltLayer):
-    """Identity between a value on a grid and operations in floats.
+class FloatBoundary(BuiltLayer):
+    """Identity between a value on a grid and float operations.
 
-    The converter computes the mean of a value that lies on a grid in whole numbers, on that same
-    grid, whatever reads it: the mean of a layer normalization would be rounded. So a file adds
-    a number that changes nothing, and that no converter takes for 0.
+    The converter computes the mean of a quantized value in integers on the same grid, even for
+    float readers: the mean of a layer normalization would be rounded. So a file adds a number that
+    is too small to change a value and that the converter does not treat as 0.
     """
 
     def call(self, inputs: Any) -> Any:
-        """Return the inputs; for a file, by an operation in floats."""
+        """Return the inputs; in a file, through a float operation."""
         return inputs + _NOTHING if self.for_file else inputs
 
 
-class Inside(BuiltLayer):
-    """Layer under another name: nested models may hold layers of equal names.
+class RenamedLayer(BuiltLayer):
+    """Layer under another name, because nested models may have layers of the same name.
 
     Args:
-        layer: Built.
+        layer: A built layer.
+        settings: Arguments of `BuiltLayer`.
     """
 
     def __init__(self, layer: Any, **settings: Any) -> None:
@@ -223,9 +233,9 @@ class Inside(BuiltLayer):
         self.layer = layer
 
     def call(self, *inputs: Any, **settings: Any) -> Any:
-        """Call the layer."""
+        """Call the wrapped layer."""
         return self.layer(*inputs, **settings)
 
     def compute_output_spec(self, *inputs: Any, **settings: Any) -> Any:
-        """Return the output spec of the layer."""
+        """Return the output spec of the wrapped layer."""
         return self.layer.compute_output_spec(*inputs, **settings)

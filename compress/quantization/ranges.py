@@ -1,6 +1,6 @@
-"""Ranges of activations, rounded to a grid of 256 integers, and their calibration.
+"""Ranges of activations on a grid of 256 integers, and their calibration.
 
-Examples set a range by their extremes, a percentile, or what loses least to rounding.
+A range is set from examples: by their extremes, by percentiles, or by the least rounding error.
 """
 
 from __future__ import annotations
@@ -15,37 +15,39 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from compress.core.arrays import count, taken
+from compress.core.arrays import count_examples, take_examples
 from compress.core.errors import InputError
-from compress.model.activations import examples_at_once
-from compress.model.ports import packed
+from compress.model.activations import find_batch_size
+from compress.model.ports import pack_inputs
 
 if TYPE_CHECKING:
-    from compress.quantization.twin import Twin
+    from compress.quantization.fake_quantization import FakeQuantizedModel
 
 Floats = npt.NDArray[np.float64]
 BATCH = 32
-"""Examples at a time, where the memory budget allows."""
+"""Examples per batch, if the memory budget allows."""
 BINS = 2048
 CANDIDATES = 64
-"""Ends of a range that are tried on each side, from the extreme inwards."""
+"""Number of candidates for each end of a range, from the extreme inwards."""
 NARROWEST = 0.2
-"""Share of the extreme that a range is narrowed to at most."""
+"""Smallest share of the extreme that a range is narrowed to."""
 PERCENTILE = 99.99
 STEPS = 255
 MOMENTUM = 0.99
-"""Share of a moving range that stays at each step."""
+"""Momentum of moving-average ranges: share of the old range that is kept in each step."""
 TIE = 1e-3
-"""Share of a step by which what may be a tie is moved."""
+"""Shift of possible ties, as a share of a step."""
 SMALLEST = 1e-6
-"""Width of the narrowest range: a scale must be a number that files can hold."""
+"""Smallest width of a range: files must be able to store its scale."""
 
 
 class BuiltLayer(keras.layers.Layer):  # type: ignore[misc]
-    """Layer that needs no building, and whose output shape is known.
+    """Layer that needs no build and has a known output shape.
 
     Args:
-        shape: Of its output for the shapes of its inputs; default: that of the first input.
+        shape: Function that returns the output shape for the input shapes; default: the shape of
+            the first input.
+        settings: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(
@@ -57,32 +59,34 @@ class BuiltLayer(keras.layers.Layer):  # type: ignore[misc]
         self.built = True
 
     def compute_output_spec(self, *inputs: Any, **settings: Any) -> Any:
-        """Return the output's shape and type; nothing is computed when a model is built."""
+        """Return the output's shape and type without computing anything."""
         shapes = [tuple(tensor.shape) for tensor in inputs]
-        made = shapes[0] if self.shape is None else self.shape(*shapes)
-        return keras.KerasTensor(made, self.compute_dtype)
+        output_shape = shapes[0] if self.shape is None else self.shape(*shapes)
+        return keras.KerasTensor(output_shape, self.compute_dtype)
 
 
 class FakeQuant(BuiltLayer):
-    """Rounding of values to 256 steps between a minimum and a maximum, as integers hold them.
+    """Fake quantization: values are rounded to 256 steps between a minimum and a maximum.
 
-    Integers, such as pixels, become floats first.
+    Integer inputs, such as pixels, are cast to floats first.
 
-    The range always holds 0, which is one of the steps exactly. Ranges that have to be equal, of
-    the parts of a concatenation, say, are tied: the smallest minimum and the largest maximum of
-    all count.
+    The range always includes 0, which lies exactly on the grid. Ranges that must be equal (those of
+    the parts of a concatenation, say) are tied: they share the smallest minimum and the largest
+    maximum.
 
     Args:
-        state: Of the model.
-        fixed: Range that the runtime prescribes: of a softmax (0, 255/256); None: it is observed.
-        rounds: False where values lie on the grid already: it is there for the converter.
-        cap: Largest value of the range: what lies above is cut off; None: no such.
-        away: Ties are rounded away from the whole number 0, as integer pooling does it.
-        learned: Minimum and maximum are trained with the weights; else they move with what
-            passes in training.
+        state: State of the model.
+        fixed: Range that the runtime prescribes, (0, 255/256) for a softmax; None: it is observed.
+        rounds: Whether to round; False: values lie on the grid already, and only the converter
+            needs the layer.
+        cap: Upper limit of the range; larger values are clipped. None: no limit.
+        away: Whether ties are rounded away from integer 0, as integer pooling does.
+        learned: Whether minimum and maximum are trained with the weights; else they are
+            moving averages in training.
+        settings: Arguments of `BuiltLayer`.
 
     Shapes:
-        Any in, the same out.
+        Input: any. Output: the same shape.
 
     Reference:
         Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
@@ -91,11 +95,11 @@ class FakeQuant(BuiltLayer):
     """
 
     is_range = True
-    """What rooms below this one know such a layer by."""
+    """Marker by which packages that do not import this one recognize such a layer."""
 
     def __init__(
         self,
-        state: State,
+        state: QuantizationState,
         *,
         fixed: tuple[float, float] | None = None,
         rounds: bool = True,
@@ -115,14 +119,18 @@ class FakeQuant(BuiltLayer):
             self.high = self.add_weight(name="high", initializer="zeros", **kept)
 
     def tie(self, other: FakeQuant) -> None:
-        """Make two ranges one, unless they are fixed."""
+        """Tie this range to another one, unless one of them is fixed.
+
+        Args:
+            other: The other range.
+        """
         if self.fixed is None and self.ties is not other.ties:
             self.ties.layers += other.ties.layers
             for layer in other.ties.layers:
                 layer.ties = self.ties
 
-    def bounds(self) -> tuple[Any, Any]:
-        """Return the minimum (at most 0) and the maximum (at least 0)."""
+    def compute_bounds(self) -> tuple[Any, Any]:
+        """Return the minimum (at most 0) and the maximum (at least 0) of the range."""
         if self.fixed is not None:
             return tf.constant(self.fixed[0], tf.float32), tf.constant(self.fixed[1], tf.float32)
         parts = self.ties.layers
@@ -133,18 +141,23 @@ class FakeQuant(BuiltLayer):
             high = tf.minimum(high, self.cap)
         return low, tf.maximum(high, low + SMALLEST)
 
-    def step(self) -> Any:
-        """Return the distance of two neighbours on the grid."""
-        low, high = self.bounds()
+    def compute_step(self) -> Any:
+        """Return the distance between two neighbouring grid values."""
+        low, high = self.compute_bounds()
         return (high - low) / STEPS
 
-    def set(self, low: float, high: float) -> None:
-        """Assign a range."""
+    def assign_range(self, low: float, high: float) -> None:
+        """Assign the minimum and the maximum of the range.
+
+        Args:
+            low: Minimum, at most 0.
+            high: Maximum, at least 0.
+        """
         self.low.assign(min(low, 0.0))
         self.high.assign(max(high, 0.0))
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Round; in training the range moves with the values."""
+        """Round the inputs; in training, update a moving-average range."""
         inputs = tf.cast(inputs, self.compute_dtype)
         if self.state.watch is not None and self.rounds and self.fixed is None:
             self.state.watch(self, inputs)
@@ -153,13 +166,13 @@ class FakeQuant(BuiltLayer):
         if training and not self.rounds:
             return inputs
         if training and self.moving and self.fixed is None:
-            self._follow(inputs)
-        low, high = self.bounds()
+            self._update_range(inputs)
+        low, high = self.compute_bounds()
         if self.away and not self.for_file:
-            inputs = _ties_away(inputs, low, high)
+            inputs = _shift_ties(inputs, low, high)
         return tf.quantization.fake_quant_with_min_max_vars(inputs, low, high)
 
-    def _follow(self, inputs: Any) -> None:
+    def _update_range(self, inputs: Any) -> None:
         for bound, seen in (
             (self.low, tf.minimum(tf.reduce_min(inputs), 0.0)),
             (self.high, tf.maximum(tf.reduce_max(inputs), 0.0)),
@@ -168,51 +181,57 @@ class FakeQuant(BuiltLayer):
 
 
 @dataclass(eq=False)
-class State:
-    """State that layers read when they are called, or traced.
+class QuantizationState:
+    """State that layers read when they are called or traced.
 
     Attributes:
-        quantizes: Whether values are rounded to their grids; else the model computes in floats.
-        watch: Called with (layer of a range, values) in place of quantizing them.
+        quantizes: Whether values are rounded to their grids; else the model computes in float.
+        watch: Callback invoked with (range layer, values) instead of quantizing them.
     """
 
     quantizes: bool = True
     watch: Callable[[Any, Any], None] | None = None
 
     @contextmanager
-    def in_floats(self, watch: Callable[[Any, Any], None] | None = None) -> Iterator[None]:
-        """Let the model compute in floats, and show `watch` the values of its ranges."""
-        before = self.quantizes, self.watch
+    def disable_quantization(
+        self, watch: Callable[[Any, Any], None] | None = None
+    ) -> Iterator[None]:
+        """Compute in float within the context, and pass the values of ranges to `watch`.
+
+        Args:
+            watch: Callback invoked with (range layer, values); None: no callback.
+        """
+        previous = self.quantizes, self.watch
         self.quantizes, self.watch = False, watch
         try:
             yield
         finally:
-            self.quantizes, self.watch = before
+            self.quantizes, self.watch = previous
 
 
 @dataclass(eq=False)
 class _Tie:
-    """Layers of one range; no plain list, in which Keras would track them."""
+    """Layers that share a range; not a plain list, which Keras would track."""
 
     layers: list[FakeQuant]
 
 
 @dataclass(eq=False)
-class _Seen:
-    """Values of a range: extremes first, then their histogram."""
+class _RangeStatistics:
+    """Statistics of the values of a range: first the extremes, then a histogram."""
 
     low: float = 0.0
     high: float = 0.0
     counts: Floats = field(default_factory=lambda: np.zeros(BINS))
 
-    def extend(self, values: npt.NDArray[Any]) -> None:
+    def update_extremes(self, values: npt.NDArray[Any]) -> None:
         self.low = min(self.low, float(values.min()))
         self.high = max(self.high, float(values.max()))
 
-    def add(self, values: npt.NDArray[Any]) -> None:
-        # zeros are steps of every grid: they cost nothing
-        found, _ = np.histogram(values[values != 0], BINS, self._ends)
-        self.counts = self.counts + found
+    def update_histogram(self, values: npt.NDArray[Any]) -> None:
+        # zeros lie on every grid, so they have no error
+        histogram, _ = np.histogram(values[values != 0], BINS, self._ends)
+        self.counts = self.counts + histogram
 
     @property
     def centres(self) -> Floats:
@@ -226,25 +245,25 @@ class _Seen:
 
 
 def calibrate(
-    twin: Twin,
+    fake_quantized: FakeQuantizedModel,
     inputs: Sequence[npt.NDArray[Any]],
     method: str = "mse",
     on_progress: Callable[[float], None] | None = None,
 ) -> None:
-    """Set a twin's ranges by the values of examples, computed in floats.
+    """Set the ranges of a fake-quantized model from the activations of examples.
 
     Args:
-        twin: Its ranges are set.
-        inputs: Of the model (n, ...), one array an input, in its order.
+        fake_quantized: The fake-quantized model; it computes in float meanwhile.
+        inputs: Calibration examples (n, ...), one array per input, in the model's order.
         method: "minmax", "percentile" or "mse".
-        on_progress: Called with the share that is done.
+        on_progress: Callback invoked with the completed share, in [0, 1].
 
     Raises:
-        InputError: A layer makes NaN or infinity of the examples.
+        InputError: A layer computes NaN or infinity from the examples.
     """
-    seen = {id(layer): _Seen() for layer in twin.ranges}
+    statistics = {id(layer): _RangeStatistics() for layer in fake_quantized.ranges}
 
-    def extend(layer: FakeQuant, values: Any) -> None:
+    def collect_extremes(layer: FakeQuant, values: Any) -> None:
         array = np.asarray(values)
         if not np.isfinite(array).all():
             raise InputError(
@@ -252,78 +271,78 @@ def calibrate(
                 f"infinity at '{layer.name.removesuffix('_range')}'. Look for it in the "
                 "examples, or in the weights before."
             )
-        seen[id(layer)].extend(array)
+        statistics[id(layer)].update_extremes(array)
 
-    def add(layer: FakeQuant, values: Any) -> None:
-        seen[id(layer)].add(np.asarray(values))
+    def collect_histogram(layer: FakeQuant, values: Any) -> None:
+        statistics[id(layer)].update_histogram(np.asarray(values))
 
-    rounds = (extend,) if method == "minmax" else (extend, add)
-    total = count(inputs[0])
-    size = examples_at_once(twin.served, BATCH, holds_all=True)
+    rounds = (collect_extremes,) if method == "minmax" else (collect_extremes, collect_histogram)
+    total = count_examples(inputs[0])
+    size = find_batch_size(fake_quantized.served, BATCH, keeps_all=True)
     for done, watch in enumerate(rounds):
-        with twin.state.in_floats(watch):
+        with fake_quantized.state.disable_quantization(watch):
             for start in range(0, total, size):
-                batch = [taken(part, slice(start, start + size)) for part in inputs]
-                twin.served(packed(twin.served, batch), training=False)
+                batch = [take_examples(part, slice(start, start + size)) for part in inputs]
+                fake_quantized.served(pack_inputs(fake_quantized.served, batch), training=False)
                 if on_progress is not None:
                     on_progress((done + min(start + size, total) / total) / len(rounds))
-    for layer in twin.ranges:
+    for layer in fake_quantized.ranges:
         if layer.rounds:
-            layer.set(*METHODS[method](seen[id(layer)]))
+            layer.assign_range(*METHODS[method](statistics[id(layer)]))
 
 
-def extremes(seen: _Seen) -> tuple[float, float]:
-    """Return the smallest and the largest value: nothing is cut off."""
-    return seen.low, seen.high
+def find_extremes(statistics: _RangeStatistics) -> tuple[float, float]:
+    """Return the smallest and the largest value: nothing is clipped."""
+    return statistics.low, statistics.high
 
 
-def percentile(seen: _Seen) -> tuple[float, float]:
-    """Return a range that cuts off 0.01 % of the values other than zero on each side."""
-    if not seen.counts.any():
-        return extremes(seen)
-    share = np.cumsum(seen.counts) / seen.counts.sum()
+def find_percentiles(statistics: _RangeStatistics) -> tuple[float, float]:
+    """Return a range that clips 0.01 % of the non-zero values on each side."""
+    if not statistics.counts.any():
+        return find_extremes(statistics)
+    share = np.cumsum(statistics.counts) / statistics.counts.sum()
     out = 1 - PERCENTILE / 100
-    low = seen.centres[int(np.searchsorted(share, out))]
-    high = seen.centres[min(int(np.searchsorted(share, 1 - out)), BINS - 1)]
+    low = statistics.centres[int(np.searchsorted(share, out))]
+    high = statistics.centres[min(int(np.searchsorted(share, 1 - out)), BINS - 1)]
     return min(float(low), 0.0), max(float(high), 0.0)
 
 
-def least_error(seen: _Seen) -> tuple[float, float]:
-    """Return the range with the least mean squared error of rounding and cutting off.
+def find_least_error(statistics: _RangeStatistics) -> tuple[float, float]:
+    """Return the range with the least mean squared error of rounding and clipping.
 
-    One end after the other: candidates go from the extreme inwards.
+    One end is optimized after the other, with candidates from the extreme inwards.
 
     Reference:
         Nagel et al. 2021, "A White Paper on Neural Network Quantization", section 3.1, equation 7.
     """
-    low, high = seen.low, seen.high
+    low, high = statistics.low, statistics.high
     for _ in range(2):
         if high > 0:
             ends = high * np.linspace(1.0, NARROWEST, CANDIDATES)
-            high = float(min(ends, key=lambda end: _error(seen, low, float(end))))
+            high = float(min(ends, key=lambda end: _compute_error(statistics, low, float(end))))
         if low < 0:
             ends = low * np.linspace(1.0, NARROWEST, CANDIDATES)
-            low = float(min(ends, key=lambda end: _error(seen, float(end), high)))
+            low = float(min(ends, key=lambda end: _compute_error(statistics, float(end), high)))
     return low, high
 
 
-METHODS = {"minmax": extremes, "percentile": percentile, "mse": least_error}
+METHODS = {"minmax": find_extremes, "percentile": find_percentiles, "mse": find_least_error}
 
 
-def _error(seen: _Seen, low: float, high: float) -> float:
+def _compute_error(statistics: _RangeStatistics, low: float, high: float) -> float:
     """Return the squared error of a range, summed over all values."""
     scale = max(high - low, 1e-12) / STEPS
-    values = seen.centres
+    values = statistics.centres
     kept = np.clip(values, low, high)
-    # values lie anywhere between two steps; what is cut off becomes the last one
+    # values are uniform between two steps; clipped values become the last step
     cost = np.where(values == kept, scale**2 / 12, (values - kept) ** 2)
-    return float((seen.counts * cost).sum())
+    return float((statistics.counts * cost).sum())
 
 
-def _ties_away(values: Any, low: Any, high: Any) -> Any:
-    """Move values a little, so that ties are rounded away from the whole number 0.
+def _shift_ties(values: Any, low: Any, high: Any) -> Any:
+    """Shift values slightly, so that ties are rounded away from integer 0.
 
-    The operation rounds them up, or down where a float happens to lie below its tie.
+    TensorFlow's operation rounds ties up, or down if the float lies slightly below the tie.
     """
     scale = (high - low) / STEPS
     zero = tf.round(-low / scale) - 128.0

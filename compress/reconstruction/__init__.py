@@ -1,6 +1,6 @@
-"""Repair without training: what pruning broke is solved for, layer by layer."""
+"""Layer-wise weight reconstruction of pruned models by least squares, without training."""
 
-from compress.reconstruction.repairing import FEWEST, repair
+from compress.reconstruction.repairing import MIN_EXAMPLES, repair
 from compress.reconstruction.report import LayerRepair, RepairReport
 
-__all__ = ["FEWEST", "LayerRepair", "RepairReport", "repair"]
+__all__ = ["MIN_EXAMPLES", "LayerRepair", "RepairReport", "repair"]

@@ -1,21 +1,21 @@
-"""Attention whose heads became narrower: queries and keys are solved for together.
+"""Joint reconstruction of the queries and keys of attention layers with narrower heads.
 
-Scores are all that queries and keys are seen by: the scores of a head are Q K' / sqrt(width).
-Refitting each of them to its own kept columns leaves what the removed ones said. With Q and K as
-the dense model makes them, all D columns of a head that stays, and X, Y the pruned model's inputs
-of both projections:
+Queries and keys affect the output only through the scores Q K' / sqrt(width) of each head. If each
+projection were refitted to its own kept columns, the contribution of the removed columns would be
+lost. Let Q and K be the queries and keys of the original model, with all D columns of a kept head,
+and let X, Y be the inputs of both projections in the pruned model:
 
-    Q^ = [X 1] B, K^ = [Y 1] C           ridge regressions of Q and K, towards the dense kernels
+    Q^ = [X 1] B, K^ = [Y 1] C           ridge regressions of Q and K, towards the original kernels
     Q^'Q^ = R'R, K^'K^ = S'S             D x D; K^ centred
-    R S' = U s V'                        its k largest singular values are the best k columns
-    B R^-1 U_k sqrt(s_k) sqrt(k / D)     the new query kernel, its bias below it
-    C S^-1 V_k sqrt(s_k)                 the key's
+    R S' = U s V'                        its k largest singular values give the best k columns
+    B R^-1 U_k sqrt(s_k) sqrt(k / D)     the new query kernel, with its bias below
+    C S^-1 V_k sqrt(s_k)                 the new key kernel
 
-Keys are centred because a softmax does not see what all scores of a query have in common. The
-factor sqrt(k / D) is what the layer divides less by. Heads that share keys have one basis: their
-queries lie below each other. Of all pairs of queries and keys this is the least squared error of
-scores for B and C (Eckart & Young 1936); the judgement, on examples held back, is on pairs of the
-same example.
+Keys are centred because softmax ignores a constant added to all scores of a query. The factor
+sqrt(k / D) compensates for the layer's division by the square root of a smaller width. Heads that
+share keys have a common basis: their queries are stacked. For given B and C, this minimizes the
+squared error of the scores over all pairs of queries and keys (Eckart & Young 1936). The held-out
+error is computed over pairs within the same example.
 """
 
 from __future__ import annotations
@@ -26,233 +26,283 @@ from typing import Any
 
 import numpy as np
 
-from compress.model.internals import attends_as, attention_part, layers_inside
-from compress.reconstruction.kinds import Array, Kept, Part
-from compress.reconstruction.least_squares import Problem, fitted
-from compress.reconstruction.matching import Match, Order, left
+from compress.model.keras_internals import find_attention_projection, has_attention_of, list_layers
+from compress.reconstruction.kernel_parts import Array, KeptIndices, KernelPart
+from compress.reconstruction.least_squares import Problem, fit_weights
+from compress.reconstruction.matching import CallOrder, Match, report_skipped
 from compress.reconstruction.report import KEPT, REPAIRED, LayerRepair, explain_kept
 from compress.reconstruction.sampling import Sampler
 from compress.reconstruction.sums import Numbers, Sample
-from compress.reconstruction.values import Chunks, Value
+from compress.reconstruction.tensor_store import Chunks, StoredTensor
 
-QUERIES, KEYS = 64, 256
-"""Positions of an example at which scores are judged, at most."""
-KINDS = {
+MAX_QUERIES, MAX_KEYS = 64, 256
+"""Maximum numbers of query and key positions per example at which scores are compared."""
+ATTENTION_CLASSES = {
     "MultiHeadAttention": "MultiHeadAttention",
     "GroupedQueryAttention": "GroupQueryAttention",
     "GroupQueryAttention": "GroupQueryAttention",
 }
-"""Class -> what `keras.layers` calls it."""
+"""Class name -> the name of the class in `keras.layers`."""
 
 
 Weights = tuple[Numbers, Numbers]
 """Kernel (in, heads, width) and bias (heads, width)."""
 
 
-class Scores(Match):
-    """A query projection, and that of the keys that it meets: calls and parts are one of each."""
+class AttentionMatch(Match):
+    """A query projection matched with the key projection of the same attention layer.
+
+    `calls` and `parts` have two entries each: first the query, then the key.
+    """
 
 
-def narrowed(
+def group_narrow_heads(
     model: Any,
-    order: Order,
+    order: CallOrder,
     matches: dict[int, Match],
-    kept: Kept,
+    kept: KeptIndices,
     mask: Callable[[Any], Any],
 ) -> list[LayerRepair]:
-    """Put queries and keys of narrower heads together, in `matches` and in `order`.
+    """Merge the queries and keys of narrower heads into joint matches.
+
+    Changes `matches` and `order` in place.
 
     Args:
-        model: The pruned one.
-        order: Of its calls.
-        matches: By id of the layer.
-        kept: Of the dense model's weights.
-        mask: Where the pruned model's kernels may differ from zero.
+        model: The pruned model.
+        order: Order of its calls.
+        matches: Matched layers by id of the layer.
+        kept: Returns the kept indices of the original model's weights.
+        mask: Returns the positions of a pruned kernel that may differ from zero; None: all.
 
     Returns:
-        Rows of projections that are left.
+        Report rows of the projections that cannot be reconstructed.
     """
-    rest = []
-    for layer in layers_inside(model):
-        kind = KINDS.get(type(layer).__name__)
-        if kind is None or not attends_as(layer, kind):
+    skipped = []
+    for layer in list_layers(model):
+        kind = ATTENTION_CLASSES.get(type(layer).__name__)
+        if kind is None or not has_attention_of(layer, kind):
             continue
-        both = [matches.get(id(attention_part(layer, name))) for name in ("query", "key")]
+        both = [
+            matches.get(id(find_attention_projection(layer, name))) for name in ("query", "key")
+        ]
         pair = [match for match in both if match is not None]
-        narrow = [match for match in pair if kept(match.twin.kernel, 2) is not None]
+        narrow = [match for match in pair if kept(match.original_layer.kernel, 2) is not None]
         if not narrow:
             continue
         for match in narrow:
             del matches[id(match.layer)]
         reason = ""
         if len(pair) < 2:
-            reason = "the attention's other projection cannot be solved for"
+            reason = "the attention's other projection cannot be reconstructed"
         elif any(len(match.calls) > 1 for match in pair):
             reason = "its heads became narrower and it is called several times"
         elif any(mask(match.layer.kernel) is not None for match in pair):
             reason = "its heads became narrower and its weights are masked"
-        elif not order.together([match.calls[0] for match in pair]):
+        elif not order.merge_steps([match.calls[0] for match in pair]):
             reason = "its keys depend on its queries"
         if reason:
-            rest += [left(match.name, match.layer, reason) for match in narrow]
+            skipped += [report_skipped(match.name, match.layer, reason) for match in narrow]
             continue
         query, key = pair
-        matches[id(query.layer)] = Scores(
-            query.name, query.layer, query.twin, query.calls + key.calls,
-            query.twin_calls + key.twin_calls, query.parts + key.parts, query.twins + key.twins,
-        )  # fmt: skip
-    return rest
+        matches[id(query.layer)] = AttentionMatch(
+            query.name,
+            query.layer,
+            query.original_layer,
+            query.calls + key.calls,
+            query.original_calls + key.original_calls,
+            query.parts + key.parts,
+            query.original_parts + key.original_parts,
+        )
+    return skipped
 
 
-class _Side:
-    """Queries or keys: how the dense model's are made of the pruned model's inputs.
+class _Projection:
+    """A query or key projection: regression of the original outputs on the pruned model's inputs.
 
     Args:
-        part, twin: Of the pruned and of the dense projection.
-        given, theirs: What they are given.
-        sampler: Draws positions.
+        part, original_part: Projection in the pruned and in the original model.
+        pruned_chunks, original_chunks: Inputs of both projections.
+        sampler: Draws the positions.
 
     Attributes:
-        whole: The dense kernel at kept heads (in, heads, D), of all inputs, and its bias.
-        dense: The same at kept inputs.
-        train, held: Rows of inputs, and what the dense one makes at kept heads.
+        original_weights: Original kernel of the kept heads (in, heads, D), with all inputs, and its
+            bias.
+        kept_weights: The same, restricted to the kept inputs.
+        train, held_out: Rows of inputs, with the original outputs of the kept heads as targets.
     """
 
     def __init__(
-        self, part: Part, twin: Part, given: Chunks, theirs: Chunks, sampler: Sampler
+        self,
+        part: KernelPart,
+        original_part: KernelPart,
+        pruned_chunks: Chunks,
+        original_chunks: Chunks,
+        sampler: Sampler,
     ) -> None:
         self.part = part
-        inputs, heads = (
-            np.arange(twin.kernel.shape[axis]) if found is None else found
-            for axis, found in ((axis, sampler.kept(twin.kernel, axis)) for axis in (0, 1))
+        kept_inputs, kept_heads = (
+            np.arange(original_part.kernel.shape[axis]) if indices is None else indices
+            for axis, indices in (
+                (axis, sampler.kept(original_part.kernel, axis)) for axis in (0, 1)
+            )
         )
-        kernel = np.asarray(twin.kernel.numpy(), np.float64)[:, heads]
-        bias = twin.bias_vector().reshape(twin.kernel.shape[1:])[heads]
-        self.whole: Weights = kernel, bias
-        self.dense: Weights = kernel[inputs], bias
+        kernel = np.asarray(original_part.kernel.numpy(), np.float64)[:, kept_heads]
+        bias = original_part.read_bias().reshape(original_part.kernel.shape[1:])[kept_heads]
+        self.original_weights: Weights = kernel, bias
+        self.kept_weights: Weights = kernel[kept_inputs], bias
         flat = kernel.reshape(len(kernel), -1).astype(np.float32)
-        most = max(1, sampler.bytes // (4 * part.columns))
+        max_positions = max(1, sampler.max_bytes // (4 * part.columns))
         parts: tuple[list[Sample], list[Sample]] = [], []
-        for mine, other, hold in zip(given, theirs, sampler.batches.held, strict=True):
-            made = part.blank_output(mine.blank.shape)
-            where = sampler.places(part, mine, made, most)
-            rows = part.rows(mine.array, made, where)
-            targets = twin.rows(other.array, made, where)[0] @ flat
+        for pruned_value, original_value, is_held_out in zip(
+            pruned_chunks, original_chunks, sampler.batches.held_out, strict=True
+        ):
+            blank = part.create_blank_output(pruned_value.blank.shape)
+            positions = sampler.sample_positions(part, pruned_value, blank, max_positions)
+            rows = part.extract_rows(pruned_value.array, blank, positions)
+            targets = original_part.extract_rows(original_value.array, blank, positions)[0] @ flat
             targets = targets + bias.reshape(-1).astype(np.float32)
-            parts[hold].append(Sample(rows.astype(np.float32, copy=False), targets))
-        self.train, self.held = (Sample.joined(some) for some in parts)
+            parts[is_held_out].append(Sample(rows.astype(np.float32, copy=False), targets))
+        self.train, self.held_out = (Sample.concat(samples) for samples in parts)
 
     def fit(self) -> tuple[Weights, Weights, float]:
-        """Return weights and bias without and with the rows held back, and the ridge."""
-        kernel, bias = self.dense
+        """Return the weights fitted without and with the held-out rows, and the ridge."""
+        kernel, bias = self.kept_weights
         flat, shift = kernel.reshape(1, len(kernel), -1), bias.reshape(1, -1)
         problem = Problem(flat, None, None if self.part.bias is not None else shift)
-        found = fitted(problem, self.train, [self.held], shift, None)
-        if not found.better:
-            return self.dense, self.dense, found.ridge
-        trial, constant = problem.solved(self.train.sums(), found.ridge)
+        solution = fit_weights(problem, self.train, [self.held_out], shift, None)
+        if not solution.is_better:
+            return self.kept_weights, self.kept_weights, solution.ridge
+        trial, constant = problem.solve(self.train.compute_sums(), solution.ridge)
         return (
             (trial.reshape(kernel.shape), constant.reshape(bias.shape)),
-            (found.weights.reshape(kernel.shape), found.shift.reshape(bias.shape)),
-            found.ridge,
+            (solution.weights.reshape(kernel.shape), solution.shift.reshape(bias.shape)),
+            solution.ridge,
         )
 
 
-def solved(match: Scores, given: Sequence[Chunks], sampler: Sampler) -> LayerRepair:
-    """Solve for queries and keys of narrower heads.
+def solve_attention(
+    match: AttentionMatch, pruned_inputs: Sequence[Chunks], sampler: Sampler
+) -> LayerRepair:
+    """Reconstruct the queries and keys of an attention layer with narrower heads.
+
+    The weights are assigned only if the held-out error of the scores decreases.
 
     Args:
         match: Both projections.
-        given: Inputs of both in the pruned model.
-        sampler: Draws positions.
+        pruned_inputs: Inputs of the query and of the key projection in the pruned model.
+        sampler: Draws the positions.
+
+    Returns:
+        The report row of the layer.
     """
-    began = time.perf_counter()
-    theirs = [sampler.given[id(node)][0] for node in match.twin_calls]
+    start_time = time.perf_counter()
+    original_inputs = [sampler.original_inputs[id(node)][0] for node in match.original_calls]
     sides = [
-        _Side(*side, sampler) for side in zip(match.parts, match.twins, given, theirs, strict=True)
+        _Projection(*side, sampler)
+        for side in zip(
+            match.parts, match.original_parts, pruned_inputs, original_inputs, strict=True
+        )
     ]
-    trials, wholes, ridges = zip(*(side.fit() for side in sides), strict=True)
+    trial_fits, full_fits, ridges = zip(*(side.fit() for side in sides), strict=True)
     width = match.layer.kernel.shape[2]
-    trial, whole = _projected(sides, trials, width), _projected(sides, wholes, width)
-    dense = [side.whole for side in sides]
-    now = [
-        (part.kernel.numpy().astype(np.float64), part.bias_vector().reshape(part.kernel.shape[1:]))
+    trial, full = _project_heads(sides, trial_fits, width), _project_heads(sides, full_fits, width)
+    original = [side.original_weights for side in sides]
+    current = [
+        (part.kernel.numpy().astype(np.float64), part.read_bias().reshape(part.kernel.shape[1:]))
         for part in match.parts
     ]
-    before = after = unit = 0.0
-    for index in np.flatnonzero(sampler.batches.held):
-        wanted = _scores(match.twins, dense, [chunks[index] for chunks in theirs])
-        x = [chunks[index] for chunks in given]
-        unit += float((wanted**2).sum())
-        before += float(((_scores(match.parts, now, x) - wanted) ** 2).sum())
-        after += float(((_scores(match.parts, trial, x) - wanted) ** 2).sum())
-    before, after = before / (unit or 1.0), after / (unit or 1.0)
-    better = after < before
-    if better:
-        for part, (kernel, bias) in zip(match.parts, whole, strict=True):
+    before = after = target_norm = 0.0
+    for index in np.flatnonzero(sampler.batches.held_out):
+        target = _compute_scores(
+            match.original_parts, original, [chunks[index] for chunks in original_inputs]
+        )
+        x = [chunks[index] for chunks in pruned_inputs]
+        target_norm += float((target**2).sum())
+        before += float(((_compute_scores(match.parts, current, x) - target) ** 2).sum())
+        after += float(((_compute_scores(match.parts, trial, x) - target) ** 2).sum())
+    before, after = before / (target_norm or 1.0), after / (target_norm or 1.0)
+    is_better = after < before
+    if is_better:
+        for part, (kernel, bias) in zip(match.parts, full, strict=True):
             part.kernel.assign(kernel)
             if part.bias is not None:
                 part.set_bias(bias)
     return LayerRepair(
-        match.name, type(match.layer).__name__, REPAIRED if better else KEPT,
-        before, after if better else before, "scores", max(ridges),
-        len(sides[0].train) + len(sides[0].held), time.perf_counter() - began,
-        "" if better else explain_kept(before, after),
+        match.name, type(match.layer).__name__, REPAIRED if is_better else KEPT,
+        before, after if is_better else before, "scores", max(ridges),
+        len(sides[0].train) + len(sides[0].held_out), time.perf_counter() - start_time,
+        "" if is_better else explain_kept(before, after),
     )  # fmt: skip
 
 
-def _projected(sides: Sequence[_Side], fits: Sequence[Weights], width: int) -> list[Weights]:
-    """Return kernels and biases of `width` columns a head whose products are the nearest."""
+def _project_heads(
+    sides: Sequence[_Projection], fits: Sequence[Weights], width: int
+) -> list[Weights]:
+    """Return kernels with `width` columns per head that best approximate the scores.
+
+    Args:
+        sides: Query and key projection.
+        fits: Fitted kernel and bias of each, with all D columns per head.
+        width: Columns per head of the pruned model.
+    """
     (query, query_bias), (key, key_bias) = fits
-    groups, each = key.shape[1], query.shape[1] // key.shape[1]
+    groups, heads_per_group = key.shape[1], query.shape[1] // key.shape[1]
     full = query.shape[2]
     grams = []
     for side, (kernel, bias), centred in zip(sides, fits, (False, True), strict=True):
         flat = kernel.reshape(1, len(kernel), -1)
-        made = side.train.predicted(flat, bias.reshape(1, -1)).reshape(-1, *kernel.shape[1:])
-        made = made - made.mean(0) if centred else made
-        grams.append(np.einsum("rhd,rhe->hde", made, made, optimize=True).astype(np.float64))
-    by_group = grams[0].reshape(groups, each, full, full).sum(1)
-    bases = [_bases(*pair, width) for pair in zip(by_group, grams[1], strict=True)]
-    first = np.repeat(np.stack([one for one, _ in bases]), each, 0) * np.sqrt(width / full)
-    second = np.stack([other for _, other in bases])
+        outputs = side.train.predict(flat, bias.reshape(1, -1)).reshape(-1, *kernel.shape[1:])
+        outputs = outputs - outputs.mean(0) if centred else outputs
+        grams.append(np.einsum("rhd,rhe->hde", outputs, outputs, optimize=True).astype(np.float64))
+    by_group = grams[0].reshape(groups, heads_per_group, full, full).sum(1)
+    bases = [_compute_bases(*pair, width) for pair in zip(by_group, grams[1], strict=True)]
+    query_bases = np.repeat(
+        np.stack([query_basis for query_basis, _ in bases]), heads_per_group, 0
+    ) * np.sqrt(width / full)
+    key_bases = np.stack([key_basis for _, key_basis in bases])
     return [
         (np.einsum("ihd,hdk->ihk", kernel, basis), np.einsum("hd,hdk->hk", bias, basis))
         for kernel, bias, basis in (
-            (query, query_bias, first), (key, key_bias, second)
+            (query, query_bias, query_bases), (key, key_bias, key_bases)
         )
     ]  # fmt: skip
 
 
-def _bases(queries: Numbers, keys: Numbers, width: int) -> tuple[Numbers, Numbers]:
-    """Return what queries and keys are multiplied by, (D, width), of their products."""
-    (r, r_inverse), (s, s_inverse) = _root(queries), _root(keys)
+def _compute_bases(queries: Numbers, keys: Numbers, width: int) -> tuple[Numbers, Numbers]:
+    """Return the projections (D, width) of queries and keys from their Gram matrices."""
+    (r, r_inverse), (s, s_inverse) = _factor_gram(queries), _factor_gram(keys)
     u, sizes, v = np.linalg.svd(r @ s.T)
     scale = np.sqrt(sizes[:width])
     return r_inverse @ u[:, :width] * scale, s_inverse @ v[:width].T * scale
 
 
-def _root(gram: Numbers) -> tuple[Numbers, Numbers]:
-    """Return R with R'R = gram, and its inverse where that says anything."""
+def _factor_gram(gram: Numbers) -> tuple[Numbers, Numbers]:
+    """Return R with R'R = gram and its pseudo-inverse."""
     sizes, vectors = np.linalg.eigh(gram)
     alive = sizes > 1e-10 * max(float(sizes.max()), 1e-300)
     root = np.sqrt(np.where(alive, sizes, 0.0))
     return root[:, None] * vectors.T, vectors * np.where(alive, 1 / np.where(alive, root, 1), 0)
 
 
-def _scores(parts: Sequence[Part], weights: Sequence[Weights], x: Sequence[Value]) -> Array:
-    """Return scores less their means over keys, (examples, heads, queries, keys)."""
-    made = []
-    for part, (kernel, bias), value, most in zip(parts, weights, x, (QUERIES, KEYS), strict=True):
-        count, y = len(value.blank), part.blank_output(value.blank.shape)
-        positions = part.positions(y)
-        chosen = np.unique(np.linspace(0, positions - 1, min(positions, most)).astype(int))
-        where = np.repeat(np.arange(count), len(chosen)), np.tile(chosen, count)
-        rows = part.rows(value.array, y, where)[0]
+def _compute_scores(
+    parts: Sequence[KernelPart], weights: Sequence[Weights], x: Sequence[StoredTensor]
+) -> Array:
+    """Return the scores minus their mean over keys, (examples, heads, queries, keys)."""
+    projected = []
+    for part, (kernel, bias), value, max_positions in zip(
+        parts, weights, x, (MAX_QUERIES, MAX_KEYS), strict=True
+    ):
+        count, y = len(value.blank), part.create_blank_output(value.blank.shape)
+        position_count = part.count_positions(y)
+        chosen = np.unique(
+            np.linspace(0, position_count - 1, min(position_count, max_positions)).astype(int)
+        )
+        sampled = np.repeat(np.arange(count), len(chosen)), np.tile(chosen, count)
+        rows = part.extract_rows(value.array, y, sampled)[0]
         flat = rows @ kernel.reshape(len(kernel), -1).astype(np.float32)
         flat = flat + bias.reshape(-1).astype(np.float32)
-        made.append(flat.reshape(count, len(chosen), *kernel.shape[1:]).transpose(0, 2, 1, 3))
-    queries, keys = made
+        projected.append(flat.reshape(count, len(chosen), *kernel.shape[1:]).transpose(0, 2, 1, 3))
+    queries, keys = projected
     keys = np.repeat(keys, queries.shape[1] // keys.shape[1], 1)
     scores = queries @ keys.transpose(0, 1, 3, 2) / np.sqrt(queries.shape[3])
     return np.asarray(scores - scores.mean(-1, keepdims=True))

@@ -1,14 +1,14 @@
-"""Ridge regression towards the weights that are there: moments, rows, masks; NumPy and SciPy.
+"""Ridge regression towards the current weights, with NumPy and SciPy.
 
-All arrays have a leading axis of systems that share no weights. With rows P, targets T, the
-weights before W0 and the ridge L = r diag(P'P):
+All arrays have a leading axis of systems that share no weights. With rows P, targets T, the current
+weights W0 and the ridge L = r diag(P'P):
 
-    W = W0 + (P'P + L)^-1 P'(T - P W0)                           P, T centred where a shift may stay
+    W = W0 + (P'P + L)^-1 P'(T - P W0)               P, T centred if the shift is free
 
-Masked weights are solved for on their support, output by output. Where rows are fewer than
-columns the same is W0 + D P~'(P~ P~' + r I)^-1 (T - P W0) with P~ = P D, D = diag(P'P)^-1/2.
+Masked weights are restricted to their support, output by output. With fewer rows than columns, the
+equivalent form W0 + D P~'(P~ P~' + r I)^-1 (T - P W0) is used, with P~ = P D, D = diag(P'P)^-1/2.
 
-The ridge is chosen on examples held back, which tell too whether the solution is any better.
+The ridge is chosen on held-out examples, which also decide whether the solution is accepted.
 """
 
 from __future__ import annotations
@@ -21,85 +21,103 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.reconstruction.sums import Clip, Moments, Numbers, Rows, Sample, Sums, across
+from compress.reconstruction.sums import (
+    Clip,
+    Moments,
+    Numbers,
+    Sample,
+    StoredRows,
+    Sums,
+    multiply_transposed,
+)
 
 Flags = npt.NDArray[np.bool_]
 RIDGES = tuple(10.0**-power for power in range(1, 9))
-"""Tried ridges, relative to the diagonal of P'P."""
-WARM, COLD = 30, 300
-"""Steps of conjugate gradients: from a solution nearby, and from nothing."""
-FIRST = 2
-"""Where the search among them begins: 1e-3."""
-DEAD = 1e-9
-"""Norm of a column relative to the largest below which it is nothing: inputs of very different
-scale, 1e4 beside 1e-2 say, are all worth something."""
-ROUNDS = 20
-"""Of freeing targets that an activation cuts off."""
-EXACT = 1e-10
-"""Relative error below which a layer is whole; float32 leaves about 1e-13."""
-ENOUGH = 0.005
-"""Relative gain below which a round is the last."""
+"""Candidate ridges, relative to the diagonal of P'P."""
+WARM_STEPS, COLD_STEPS = 30, 300
+"""Maximum conjugate gradient iterations from a nearby solution and from zero."""
+FIRST_RIDGE = 2
+"""Index of the first ridge that is tried: 1e-3."""
+DEAD_NORM = 1e-9
+"""Norm of a column, relative to the largest, below which the column is ignored. It is small because
+inputs of very different scales (1e4 and 1e-2, for example) all matter."""
+MAX_ROUNDS = 20
+"""Maximum number of updates of the targets that an activation clips."""
+EXACT_ERROR = 1e-10
+"""Relative error below which a layer counts as exact; float32 rounding gives about 1e-13."""
+MIN_GAIN = 0.005
+"""Minimum relative reduction of the error; the updates stop below it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What is solved: weights near those before, on a support, with or without a shift.
+    """A regression towards the current weights, with an optional support and a free or fixed shift.
 
     Attributes:
-        before: W0, (systems, columns, outputs).
+        initial: Current weights W0, (systems, columns, outputs).
         support: True where weights may differ from zero; None: everywhere.
-        shift: The constant that is added to outputs and stays, (systems, outputs); None: it
-            is solved for as well.
+        fixed_shift: Constant added to the outputs, (systems, outputs); None: the shift is free.
     """
 
-    before: Numbers
+    initial: Numbers
     support: Flags | None = None
-    shift: Numbers | None = None
+    fixed_shift: Numbers | None = None
 
-    def solved(self, sums: Sums, ridge: float) -> tuple[Numbers, Numbers]:
-        """Return weights and shift for a ridge relative to the diagonal."""
-        if isinstance(sums, Rows):
+    def solve(self, sums: Sums, ridge: float) -> tuple[Numbers, Numbers]:
+        """Return weights and shift.
+
+        Args:
+            sums: Sums over rows and targets.
+            ridge: Relative to the diagonal.
+        """
+        if isinstance(sums, StoredRows):
             rows, targets = sums.stacked
-            if self.shift is None:
+            if self.fixed_shift is None:
                 rows, targets = rows - rows.mean(1)[:, None], targets - targets.mean(1)[:, None]
             else:
-                targets = targets - self.shift[:, None]
-            left = targets - rows @ self.before
+                targets = targets - self.fixed_shift[:, None]
+            residual = targets - rows @ self.initial
             noise = sums.count * sums.noise
             change = [
-                _by_rows(p, t, ridge, noise, None if self.support is None else self.support[system])
-                for system, (p, t) in enumerate(zip(rows, left, strict=True))
+                _solve_by_rows(
+                    p, t, ridge, noise, None if self.support is None else self.support[system]
+                )
+                for system, (p, t) in enumerate(zip(rows, residual, strict=True))
             ]
         else:
-            a, b, _ = sums.centred() if self.shift is None else sums.raw(self.shift)
-            left = b - a @ self.before + sums.count * sums.noise * self.before
-            regular = _regular(a, ridge)
+            a, b, _ = (
+                sums.compute_centred()
+                if self.fixed_shift is None
+                else sums.compute_raw(self.fixed_shift)
+            )
+            residual = b - a @ self.initial + sums.count * sums.noise * self.initial
+            regular = _add_ridge(a, ridge)
             if self.support is None:
-                change = [*_solve(regular, left)]
+                change = [*_solve_systems(regular, residual)]
             else:
-                parts = zip(regular, left, self.support, strict=True)
-                change = [_on_support(*system) for system in parts]
-        weights = self.before + np.stack(change)
-        return weights, self.shift_of(sums, weights)
+                parts = zip(regular, residual, self.support, strict=True)
+                change = [_solve_on_support(*system) for system in parts]
+        weights = self.initial + np.stack(change)
+        return weights, self.compute_shift(sums, weights)
 
-    def shift_of(self, sums: Sums, weights: Numbers) -> Numbers:
-        """Return the shift with which weights make the targets' means, or the one that stays."""
-        if self.shift is not None:
-            return self.shift
+    def compute_shift(self, sums: Sums, weights: Numbers) -> Numbers:
+        """Return the shift that matches the means of the targets, or the fixed shift."""
+        if self.fixed_shift is not None:
+            return self.fixed_shift
         p, t = sums.means
         return np.asarray(t - np.einsum("sd,sdm->sm", p, weights))
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Weights and shift of a layer and what they are worth.
+    """Fitted weights and shift of a layer, with their held-out errors.
 
     Attributes:
-        weights, shift: Solved on all rows, with the ridge that served best.
+        weights, shift: Solution for all rows with the best ridge.
         ridge: Relative to the diagonal.
-        before, after: Errors on the rows held back, relative to the targets' spread: one a
-            call; `after` of the solution without these rows.
-        sums: Over all rows that it was solved on; None: nothing is broken.
+        before, after: Held-out errors relative to the spread of the targets, one per call; `after`
+            is measured for the solution without the held-out rows.
+        sums: Sums over all rows; None if the layer was already exact.
     """
 
     weights: Numbers
@@ -110,112 +128,135 @@ class Fit:
     sums: Sums | None = None
 
     @property
-    def better(self) -> bool:
-        """No call became worse, and one better."""
+    def is_better(self) -> bool:
+        """Whether no call has a larger error and the total error decreased."""
         worse = any(a > b for b, a in zip(self.before, self.after, strict=True))
         return not worse and sum(self.after) < sum(self.before)
 
 
-def fitted(
-    problem: Problem, train: Sample, held: Sequence[Sample], now: Numbers, clip: Clip | None
+def fit_weights(
+    problem: Problem,
+    train: Sample,
+    held_out: Sequence[Sample],
+    current_shift: Numbers,
+    clip: Clip | None,
 ) -> Fit:
-    """Solve a problem with the ridge that is best on rows held back.
+    """Solve a problem with the ridge that has the lowest held-out error.
 
-    Where an activation cuts off, targets are free: from the linear solution it goes on as long as
-    the error behind the activation falls on rows held back.
+    If an activation clips the outputs, errors that it hides do not matter. Starting from the linear
+    solution, the targets are then updated as long as the held-out error after the activation
+    decreases.
 
     Args:
-        problem: What is solved.
-        train: Rows that are solved on, of all calls.
-        held: Rows held back, call by call.
-        now: The shift as it is, (systems, outputs).
-        clip: The activation behind the layer, where it cuts off: what it hides is no error.
+        problem: The regression problem.
+        train: Training rows of all calls.
+        held_out: Held-out rows, one sample per call.
+        current_shift: Current shift, (systems, outputs).
+        clip: Clipping activation after the layer; None: there is none.
+
+    Returns:
+        The solution and its errors.
     """
-    whole = clip or Clip(-np.inf, np.inf)
-    if all(whole.error(replace(part, noise=0.0), problem.before, now) < EXACT for part in held):
-        zeros = (0.0,) * len(held)
-        return Fit(problem.before, now, 0.0, zeros, zeros)
-    sums = train.sums()
-    judges = Judges(held, sums, clip)
-    ridge, after = best_ridge(problem, sums, judges)
-    everything: Any = sums
-    for part in judges.sums:
-        everything = everything + part
-    before, found = judges.behind(problem.before, now), problem.solved(everything, ridge)
+    bounds = clip or Clip(-np.inf, np.inf)
+    if all(
+        bounds.measure_error(replace(held_out_part, noise=0.0), problem.initial, current_shift)
+        < EXACT_ERROR
+        for held_out_part in held_out
+    ):
+        zeros = (0.0,) * len(held_out)
+        return Fit(problem.initial, current_shift, 0.0, zeros, zeros)
+    sums = train.compute_sums()
+    holdout = Holdout(held_out, sums, clip)
+    ridge, after = select_ridge(problem, sums, holdout)
+    all_sums: Any = sums
+    for held_out_part in holdout.sums:
+        all_sums = all_sums + held_out_part
+    before, solution = (
+        holdout.measure_clipped_errors(problem.initial, current_shift),
+        problem.solve(all_sums, ridge),
+    )
     if clip is not None:
-        trial, rounds = problem.solved(sums, ridge), 0
-        after = judges.behind(*trial)
+        trial, rounds = problem.solve(sums, ridge), 0
+        after = holdout.measure_clipped_errors(*trial)
         if isinstance(sums, Moments):
-            for further in islice(_freed(problem, train, sums, ridge, clip, trial), ROUNDS):
-                errors = judges.behind(*further)
-                if not sum(errors) < sum(after) * (1 - ENOUGH):
+            for candidate in islice(
+                _iterate_free_targets(problem, train, sums, ridge, clip, trial), MAX_ROUNDS
+            ):
+                errors = holdout.measure_clipped_errors(*candidate)
+                if not sum(errors) < sum(after) * (1 - MIN_GAIN):
                     break
                 after, rounds = errors, rounds + 1
         if rounds:
-            sample = Sample.joined([train, *held])
-            steps = _freed(problem, sample, everything, ridge, clip, found)
-            *_, found = islice(steps, rounds)
-    return Fit(*found, ridge, before, after, everything)
+            sample = Sample.concat([train, *held_out])
+            steps = _iterate_free_targets(problem, sample, all_sums, ridge, clip, solution)
+            *_, solution = islice(steps, rounds)
+    return Fit(*solution, ridge, before, after, all_sums)
 
 
-def best_ridge(problem: Problem, sums: Sums, judges: Judges) -> tuple[float, tuple[float, ...]]:
-    """Return the ridge whose solution is best on rows held back, and its errors there."""
-    tried: dict[int, tuple[float, ...]] = {}
-    best = FIRST
-
-    def total(index: int) -> float:
-        if index not in tried:
-            tried[index] = judges.errors(*problem.solved(sums, RIDGES[index]))
-        found = sum(tried[index])
-        return found if np.isfinite(found) else np.inf
-
-    for step in (1, -1):
-        while 0 <= best + step < len(RIDGES) and total(best + step) < total(best):
-            best += step
-    return RIDGES[best], tried[best]
-
-
-class Judges:
-    """Rows held back, which tell how good a solution is.
+def select_ridge(problem: Problem, sums: Sums, holdout: Holdout) -> tuple[float, tuple[float, ...]]:
+    """Return the ridge with the lowest held-out error, and its errors by call.
 
     Args:
-        held: Call by call.
-        like: Sums of the rows that are solved on.
-        clip: The activation behind the layer, where it cuts off.
+        problem: The regression problem.
+        sums: Sums over the training rows.
+        holdout: Held-out rows.
+    """
+    errors: dict[int, tuple[float, ...]] = {}
+    best = FIRST_RIDGE
+
+    def sum_errors(index: int) -> float:
+        if index not in errors:
+            errors[index] = holdout.measure_errors(*problem.solve(sums, RIDGES[index]))
+        total = sum(errors[index])
+        return total if np.isfinite(total) else np.inf
+
+    for step in (1, -1):
+        while 0 <= best + step < len(RIDGES) and sum_errors(best + step) < sum_errors(best):
+            best += step
+    return RIDGES[best], errors[best]
+
+
+class Holdout:
+    """Held-out rows and the errors of solutions on them.
+
+    Args:
+        samples: One sample per call.
+        reference: Sums over the training rows.
+        clip: Clipping activation after the layer; None: there is none.
 
     Attributes:
-        sums: Of the rows held back, call by call.
+        sums: Sums over the held-out rows, one per call.
     """
 
-    def __init__(self, held: Sequence[Sample], like: Sums, clip: Clip | None) -> None:
-        self.held, self.clip = held, clip
-        self.sums = [part.sums(like) for part in held]
-        self._units = [float(part.spread().sum()) or 1.0 for part in self.sums]
+    def __init__(self, samples: Sequence[Sample], reference: Sums, clip: Clip | None) -> None:
+        self.samples, self.clip = samples, clip
+        self.sums = [part.compute_sums(reference) for part in samples]
+        self._units = [float(part.compute_spread().sum()) or 1.0 for part in self.sums]
 
-    def errors(self, weights: Numbers, shift: Numbers) -> tuple[float, ...]:
-        """Return squared errors relative to the targets' spread, one a call."""
+    def measure_errors(self, weights: Numbers, shift: Numbers) -> tuple[float, ...]:
+        """Return the squared errors relative to the spread of the targets, one per call."""
         return tuple(
-            float(part.errors(weights, shift).sum()) / unit
+            float(part.compute_errors(weights, shift).sum()) / unit
             for part, unit in zip(self.sums, self._units, strict=True)
         )
 
-    def behind(self, weights: Numbers, shift: Numbers) -> tuple[float, ...]:
-        """Return the same behind the activation."""
+    def measure_clipped_errors(self, weights: Numbers, shift: Numbers) -> tuple[float, ...]:
+        """Return the relative squared errors after the activation, one per call."""
         if self.clip is None:
-            return self.errors(weights, shift)
-        return tuple(self.clip.error(part, weights, shift) for part in self.held)
+            return self.measure_errors(weights, shift)
+        return tuple(self.clip.measure_error(part, weights, shift) for part in self.samples)
 
 
-class Factored:
+class NormalEquations:
     """Normal equations prepared once for many targets.
 
-    Without a support they are factored; on supports each solution is come to by conjugate
-    gradients from the one before, as targets change little.
+    Without a support they are factored. With a support each solution is computed by conjugate
+    gradients from the previous one, because the targets change little.
 
     Args:
         rows: (systems, rows, columns).
-        sums: Of these rows.
-        problem: What is solved.
+        sums: Sums over these rows.
+        problem: The regression problem.
         ridge: Relative to the diagonal.
     """
 
@@ -227,73 +268,75 @@ class Factored:
         self.rows, self.problem = rows, problem
         self.means = sums.means[0]
         self.noise = sums.count * sums.noise
-        free = problem.shift is None
-        self.a = (sums.centred() if free else sums.raw(np.zeros_like(sums.sums[1])))[0]
-        regular = _regular(self.a, ridge)
+        free = problem.fixed_shift is None
+        self.a = (
+            sums.compute_centred() if free else sums.compute_raw(np.zeros_like(sums.sums[1]))
+        )[0]
+        regular = _add_ridge(self.a, ridge)
         self.scale = 1 / np.sqrt(np.einsum("sdd->sd", regular))
         self.scaled = regular * self.scale[:, :, None] * self.scale[:, None]
         if problem.support is None:
             self.factors = [scipy.linalg.cho_factor(part, lower=True) for part in self.scaled]
 
-    def solved(self, targets: npt.NDArray[Any], current: Numbers) -> tuple[Numbers, Numbers]:
+    def solve(self, targets: npt.NDArray[Any], current: Numbers) -> tuple[Numbers, Numbers]:
         """Return weights and shift.
 
         Args:
             targets: (rows, channels).
-            current: Weights of the solution before, (systems, columns, outputs).
+            current: Weights of the previous solution, (systems, columns, outputs).
         """
         import scipy.linalg
 
-        before, shift = self.problem.before, self.problem.shift
+        before, shift = self.problem.initial, self.problem.fixed_shift
         systems, _, outputs = before.shape
         shaped = targets.reshape(len(targets), systems, outputs)
         mean = shaped.mean(0, dtype=np.float64) if shift is None else shift
-        # sums of single precision: of what is about zero, or large means eat small spreads
+        # centred first: in single precision large means would hide small spreads
         shaped = (shaped - mean).astype(targets.dtype)
-        left = across(self.rows, shaped.reshape(targets.shape)) - self.a @ before
-        left += self.noise * before
+        right_side = multiply_transposed(self.rows, shaped.reshape(targets.shape)) - self.a @ before
+        right_side += self.noise * before
         if shift is None:
-            rest = shaped.sum(0, dtype=np.float64)
-            left -= self.means[:, :, None] * rest[:, None]
-        left *= self.scale[:, :, None]
+            target_sums = shaped.sum(0, dtype=np.float64)
+            right_side -= self.means[:, :, None] * target_sums[:, None]
+        right_side *= self.scale[:, :, None]
         support = self.problem.support
         if support is None:
-            pairs = zip(self.factors, left, strict=True)
-            found = [scipy.linalg.cho_solve(factor, part) for factor, part in pairs]
+            pairs = zip(self.factors, right_side, strict=True)
+            changes = [scipy.linalg.cho_solve(factor, part) for factor, part in pairs]
         else:
             start = (current - before) / self.scale[:, :, None]
-            parts = zip(self.scaled, left, support, start, strict=True)
-            found = [_descended(*system) for system in parts]
-        weights = before + np.stack(found) * self.scale[:, :, None]
+            parts = zip(self.scaled, right_side, support, start, strict=True)
+            changes = [_refine_on_support(*system) for system in parts]
+        weights = before + np.stack(changes) * self.scale[:, :, None]
         if shift is not None:
             return weights, shift
         return weights, mean - np.einsum("sd,sdm->sm", self.means, weights)
 
 
-def _freed(
+def _iterate_free_targets(
     problem: Problem, sample: Sample, sums: Moments, ridge: float, clip: Clip,
-    found: tuple[Numbers, Numbers],
+    solution: tuple[Numbers, Numbers],
 ) -> Iterator[tuple[Numbers, Numbers]]:  # fmt: skip
-    """Yield solutions, each for the targets that the one before leaves free."""
-    factored = Factored(sample.rows, sums, problem, ridge)
+    """Yield solutions, each for the targets updated with the previous solution."""
+    factored = NormalEquations(sample.rows, sums, problem, ridge)
     while True:
-        found = factored.solved(clip.targets(sample, *found), found[0])
-        yield found
+        solution = factored.solve(clip.compute_targets(sample, *solution), solution[0])
+        yield solution
 
 
-def _descended(a: Numbers, b: Numbers, support: Flags, start: Numbers) -> Numbers:
-    """Solve a x = b on supports, all outputs at once, by conjugate gradients from a start."""
+def _refine_on_support(a: Numbers, b: Numbers, support: Flags, start: Numbers) -> Numbers:
+    """Solve a x = b on supports for all outputs at once, by conjugate gradients from `start`."""
 
-    def product(x: Numbers) -> Numbers:
+    def multiply(x: Numbers) -> Numbers:
         return np.asarray((a @ x) * support)
 
-    return _conjugate(product, (b - a @ start) * support, WARM) + start
+    return _solve_conjugate_gradients(multiply, (b - a @ start) * support, WARM_STEPS) + start
 
 
-def _regular(a: Numbers, ridge: float) -> Numbers:
-    """Add the ridge; columns that never differ from zero get 1 and keep their weights."""
+def _add_ridge(a: Numbers, ridge: float) -> Numbers:
+    """Return the matrix plus ridge; columns that are always zero get 1 and keep their weights."""
     diagonal = np.einsum("sdd->sd", a)
-    dead = diagonal <= DEAD**2 * np.maximum(diagonal.max(1, keepdims=True), 1e-280)
+    dead = diagonal <= DEAD_NORM**2 * np.maximum(diagonal.max(1, keepdims=True), 1e-280)
     regular = a.copy()
     np.einsum("sdd->sd", regular)[:] = np.where(dead, 1.0, diagonal * (1 + ridge))
     alive = ~dead
@@ -302,80 +345,89 @@ def _regular(a: Numbers, ridge: float) -> Numbers:
     return regular
 
 
-def _solve(regular: Numbers, left: Numbers) -> Numbers:
-    """Solve positive definite systems; by Cholesky, of badly conditioned ones by eigenvalues."""
+def _solve_systems(regular: Numbers, right_side: Numbers) -> Numbers:
+    """Solve positive definite systems by Cholesky, or by least squares if that fails."""
     import scipy.linalg
 
-    # scaled to a unit diagonal, inputs of mixed scale lose no digits
+    # a unit diagonal keeps the precision for inputs of mixed scale
     scale = 1 / np.sqrt(np.einsum("sdd->sd", regular))
     scaled = regular * scale[:, :, None] * scale[:, None]
-    right = left * scale[:, :, None]
+    scaled_right = right_side * scale[:, :, None]
     if len(scaled) > 1:
         try:
-            return np.asarray(np.linalg.solve(scaled, right) * scale[:, :, None])
+            return np.asarray(np.linalg.solve(scaled, scaled_right) * scale[:, :, None])
         except np.linalg.LinAlgError:
             pass
-    found = np.empty_like(right)
-    for system, (matrix, values) in enumerate(zip(scaled, right, strict=True)):
+    solution = np.empty_like(scaled_right)
+    for system, (matrix, values) in enumerate(zip(scaled, scaled_right, strict=True)):
         try:
             factor = scipy.linalg.cho_factor(matrix, lower=True, check_finite=False)
-            found[system] = scipy.linalg.cho_solve(factor, values, check_finite=False)
+            solution[system] = scipy.linalg.cho_solve(factor, values, check_finite=False)
         except scipy.linalg.LinAlgError:
-            found[system] = scipy.linalg.lstsq(matrix, values, check_finite=False)[0]
-    return np.asarray(found * scale[:, :, None])
+            solution[system] = scipy.linalg.lstsq(matrix, values, check_finite=False)[0]
+    return np.asarray(solution * scale[:, :, None])
 
 
-def _on_support(regular: Numbers, left: Numbers, support: Flags) -> Numbers:
-    """Solve each output on its own support; outputs of one support share the factor."""
-    found = np.zeros_like(left)
-    patterns, which = np.unique(support.T, axis=0, return_inverse=True)
-    order = np.argsort(which.ravel(), kind="stable")
-    groups = np.split(order, np.cumsum(np.bincount(which.ravel()))[:-1])
+def _solve_on_support(regular: Numbers, right_side: Numbers, support: Flags) -> Numbers:
+    """Solve each output on its own support; outputs with the same support share a factorization."""
+    solution = np.zeros_like(right_side)
+    patterns, pattern_index = np.unique(support.T, axis=0, return_inverse=True)
+    order = np.argsort(pattern_index.ravel(), kind="stable")
+    groups = np.split(order, np.cumsum(np.bincount(pattern_index.ravel()))[:-1])
     for pattern, outputs in zip(patterns, groups, strict=True):
         inside = np.flatnonzero(pattern)
         if len(inside):
-            part = _solve(
-                regular[np.ix_(inside, inside)][None], left[np.ix_(inside, outputs)][None]
+            group_solution = _solve_systems(
+                regular[np.ix_(inside, inside)][None], right_side[np.ix_(inside, outputs)][None]
             )
-            found[np.ix_(inside, outputs)] = part[0]
-    return found
+            solution[np.ix_(inside, outputs)] = group_solution[0]
+    return solution
 
 
-def _by_rows(
-    p: Numbers, left: Numbers, ridge: float, noise: float, support: Flags | None
+def _solve_by_rows(
+    p: Numbers, residual: Numbers, ridge: float, noise: float, support: Flags | None
 ) -> Numbers:
-    """Return the change of one system's weights, by the rows' own products."""
+    """Return the change of one system's weights, from the Gram matrix of the rows."""
     squares = (p**2).sum(0)
-    alive = squares > DEAD**2 * max(float(squares.max()), 1e-280)
+    alive = squares > DEAD_NORM**2 * max(float(squares.max()), 1e-280)
     scale = alive / np.sqrt(np.where(alive, squares + noise / ridge, 1))
     scaled = p * scale
     if support is None:
         products = scaled @ scaled.T
         products[np.diag_indices_from(products)] += ridge
-        return np.asarray(scale[:, None] * (scaled.T @ _solve(products[None], left[None])[0]))
+        return np.asarray(
+            scale[:, None] * (scaled.T @ _solve_systems(products[None], residual[None])[0])
+        )
 
-    # a factor for each of thousands of supports would cost far more than conjugate gradients
-    def product(x: Numbers) -> Numbers:
+    # factoring each of thousands of supports would cost far more than conjugate gradients
+    def multiply(x: Numbers) -> Numbers:
         return np.asarray((scaled.T @ (scaled @ x)) * support + ridge * x)
 
-    return np.asarray(scale[:, None] * _conjugate(product, (scaled.T @ left) * support, COLD))
+    return np.asarray(
+        scale[:, None]
+        * _solve_conjugate_gradients(multiply, (scaled.T @ residual) * support, COLD_STEPS)
+    )
 
 
-def _conjugate(product: Callable[[Numbers], Numbers], residual: Numbers, most: int) -> Numbers:
-    """Solve product(x) = residual for all outputs at once, by conjugate gradients from zero."""
-    found = np.zeros_like(residual)
+def _solve_conjugate_gradients(
+    multiply: Callable[[Numbers], Numbers], residual: Numbers, max_steps: int
+) -> Numbers:
+    """Solve multiply(x) = residual for all outputs at once, by conjugate gradients from zero."""
+    solution = np.zeros_like(residual)
     direction = residual.copy()
     size = (residual**2).sum(0)
     stop = 1e-12 * size
-    for _ in range(most):
-        moved = product(direction)
-        curve = (direction * moved).sum(0)
+    for _ in range(max_steps):
+        product = multiply(direction)
+        curve = (direction * product).sum(0)
         step = np.where(curve > 0, size / np.where(curve > 0, curve, 1), 0)
-        found += step * direction
-        residual -= step * moved
-        new = (residual**2).sum(0)
-        if np.all(new <= stop):
+        solution += step * direction
+        residual -= step * product
+        new_size = (residual**2).sum(0)
+        if np.all(new_size <= stop):
             break
-        direction = residual + np.where(size > 0, new / np.where(size > 0, size, 1), 0) * direction
-        size = new
-    return found
+        direction = (
+            residual + np.where(size > 0, new_size / np.where(size > 0, size, 1), 0) * direction
+        )
+        size = new_size
+    return solution

@@ -1,4 +1,4 @@
-"""Which layers of a pruned model are solved for, what they were, and in which order."""
+"""Matching of a pruned model's layers with the original ones, and the order of reconstruction."""
 
 from __future__ import annotations
 
@@ -9,101 +9,120 @@ from graphlib import TopologicalSorter
 from typing import Any
 
 from compress.core.errors import InputError
-from compress.model.internals import has_silent_masks, layers_inside
-from compress.model.program import Node, Program, Readers
-from compress.reconstruction.kinds import Part, has_parts, parts_of
-from compress.reconstruction.report import LEFT, LayerRepair
+from compress.model.keras_internals import has_implicit_masks, list_layers
+from compress.model.program import Node, Program, TensorReaders
+from compress.reconstruction.kernel_parts import KernelPart, build_parts, has_parts
+from compress.reconstruction.report import SKIPPED, LayerRepair
 
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """A layer of the pruned model and what it was in the dense one.
+    """A layer of the pruned model with its counterpart in the original model.
 
     Attributes:
-        name: Of both.
-        layer, twin: In the pruned and in the dense model.
-        calls, twin_calls: Their calls, in the order of the programs.
-        parts, twins: Their kernels, in the order in which they are solved.
+        name: Name of both.
+        layer, original_layer: In the pruned and in the original model.
+        calls, original_calls: Their calls, in the order of the programs.
+        parts, original_parts: Their kernels, in the order of reconstruction.
     """
 
     name: str
     layer: Any
-    twin: Any
+    original_layer: Any
     calls: tuple[Node, ...]
-    twin_calls: tuple[Node, ...]
-    parts: list[Part]
-    twins: list[Part]
+    original_calls: tuple[Node, ...]
+    parts: list[KernelPart]
+    original_parts: list[KernelPart]
 
 
-def left(name: str, layer: Any, reason: str) -> LayerRepair:
-    """Return the row of a layer that is not solved for."""
-    return LayerRepair(name, type(layer).__name__, LEFT, reason=reason)
+def report_skipped(name: str, layer: Any, reason: str) -> LayerRepair:
+    """Return the report row of a layer that is not reconstructed.
+
+    Args:
+        name: Path of the layer.
+        layer: The layer.
+        reason: Reason for skipping it.
+    """
+    return LayerRepair(name, type(layer).__name__, SKIPPED, reason=reason)
 
 
-def opens(layer: Any) -> bool:
-    """Tell of a layer that is no model whether it is opened: it is made of others."""
-    made_of_others = not has_parts(layer) and layers_inside(layer, include_self=False)
+def should_open(layer: Any) -> bool:
+    """Return whether a layer that is not a model is replaced by the calls of its inner layers."""
+    made_of_others = not has_parts(layer) and list_layers(layer, include_self=False)
     if type(layer).__name__ == "RNN" or not made_of_others or not layer.weights:
         return False
-    # a trace has no masks but those among the arguments: it would do something else
-    return not has_silent_masks(layer)
+    # a trace contains only masks passed as arguments: without implicit ones it would differ
+    return not has_implicit_masks(layer)
 
 
-def matched(pruned: Program, dense: Program) -> tuple[dict[int, Match], list[LayerRepair]]:
-    """Pair the layers of two flat programs that have kernels, by name.
+def match_layers(pruned: Program, original: Program) -> tuple[dict[int, Match], list[LayerRepair]]:
+    """Match the layers with kernels of two flat programs by name.
+
+    Args:
+        pruned, original: Programs of both models.
 
     Returns:
-        Matches by id of the pruned model's layer, and rows of those that are left.
+        Matches by id of the pruned model's layer, and report rows of the layers that are skipped.
 
     Raises:
-        InputError: No layer of the pruned model is one of the dense one.
+        InputError: No layer of the pruned model matches one of the original model.
     """
-    theirs = _calls(dense)
+    original_calls = _group_calls(original)
     matches: dict[int, Match] = {}
-    rest: list[LayerRepair] = []
-    own = _calls(pruned)
-    for name, calls in own.items():
+    skipped: list[LayerRepair] = []
+    pruned_calls = _group_calls(pruned)
+    for name, calls in pruned_calls.items():
         layer = calls[0].operation
         if not _has_kernel(layer):
             continue
-        twins, rank = theirs.get(name, []), len(calls[0].inputs[0].shape)
-        parts, reason = parts_of(layer, rank)
-        if not parts and not has_parts(layer) and has_silent_masks(layer):
+        original_nodes, rank = original_calls.get(name, []), len(calls[0].inputs[0].shape)
+        parts, reason = build_parts(layer, rank)
+        if not parts and not has_parts(layer) and has_implicit_masks(layer):
             reason = "it is made of layers and given a mask that its call does not take"
-        if any(part.guided for part in parts) and not all(map(_from_zero, calls)):
+        if any(part.uses_original_states for part in parts) and not all(
+            map(_has_no_initial_state, calls)
+        ):
             reason = "it is given an initial state"
-        if not twins:
+        if not original_nodes:
             reason = "the dense model has no layer of this name"
-        elif type(twins[0].operation) is not type(layer) or len(twins) != len(calls):
+        elif type(original_nodes[0].operation) is not type(layer) or len(original_nodes) != len(
+            calls
+        ):
             reason = "in the dense model it is of another class or called another number of times"
         if reason:
-            rest.append(left(name, layer, reason))
+            skipped.append(report_skipped(name, layer, reason))
             continue
-        twin = twins[0].operation
+        original_layer = original_nodes[0].operation
         matches[id(layer)] = Match(
-            name, layer, twin, tuple(calls), tuple(twins), parts, parts_of(twin, rank)[0]
+            name,
+            layer,
+            original_layer,
+            tuple(calls),
+            tuple(original_nodes),
+            parts,
+            build_parts(original_layer, rank)[0],
         )
     if not matches:
-        names = [name for name, calls in own.items() if _has_kernel(calls[0].operation)]
+        names = [name for name, calls in pruned_calls.items() if _has_kernel(calls[0].operation)]
         raise InputError(
             "The pruned model must have layers with kernels that bear the names of the dense "
             f"model's. Received: {', '.join(names[:5]) or 'no layers'}. Give the model that it was "
             "pruned from."
         )
-    return matches, rest
+    return matches, skipped
 
 
-def _from_zero(node: Node) -> bool:
-    """Tell whether a recurrence is given a sequence, and at most its mask."""
-    first = node.args[:1] == (node.inputs[0],)
-    return first and all(x is node.kwargs.get("mask") for x in node.inputs[1:])
+def _has_no_initial_state(node: Node) -> bool:
+    """Return whether a recurrent layer is called with a sequence and at most its mask."""
+    is_first_input = node.args[:1] == (node.inputs[0],)
+    return is_first_input and all(x is node.kwargs.get("mask") for x in node.inputs[1:])
 
 
 def _has_kernel(layer: Any) -> bool:
     return any(len(weight.shape) > 1 for weight in getattr(layer, "weights", ()))
 
 
-def _calls(program: Program) -> dict[str, list[Node]]:
+def _group_calls(program: Program) -> dict[str, list[Node]]:
     calls: dict[int, list[Node]] = {}
     for node in program.nodes:
         if hasattr(node.operation, "weights"):
@@ -111,8 +130,8 @@ def _calls(program: Program) -> dict[str, list[Node]]:
     return {nodes[0].name: nodes for nodes in calls.values()}
 
 
-class Order:
-    """An order of a program's calls, in steps; more may be asked of it as long as it can be had.
+class CallOrder:
+    """An order of a program's calls in steps, with added constraints.
 
     Args:
         program: A flat program.
@@ -120,83 +139,87 @@ class Order:
 
     def __init__(self, program: Program) -> None:
         self.steps: list[list[Node]] = [[node] for node in program.nodes]
-        self._step = {id(node): place for place, node in enumerate(program.nodes)}
-        graph = Readers(program.nodes)
-        self._maker = {key: self._step[id(node)] for key, node in graph.maker.items()}
+        self._step = {id(node): step for step, node in enumerate(program.nodes)}
+        graph = TensorReaders(program.nodes)
+        self._maker = {key: self._step[id(node)] for key, node in graph.producers.items()}
         self._users: list[set[int]] = [
-            {self._step[id(user)] for tensor in node.outputs for user in graph.users(tensor)}
+            {self._step[id(user)] for tensor in node.outputs for user in graph.list_readers(tensor)}
             for node in program.nodes
         ]
 
-    def before(self, tensor: Any, node: Node) -> bool:
-        """Ask that a tensor is made before a call; returns whether that can be."""
+    def require_before(self, tensor: Any, node: Node) -> bool:
+        """Require that a tensor is computed before a call; return whether this is possible."""
         if id(tensor) not in self._maker:
             return True  # an input of the model
         first, second = self._maker[id(tensor)], self._step[id(node)]
-        if first in self._reached(second):
+        if first in self._find_dependents(second):
             return False
         self._users[first].add(second)
         return True
 
-    def together(self, nodes: Sequence[Node]) -> bool:
-        """Ask that calls are made in one step; returns whether that can be."""
-        places = [self._step[id(node)] for node in nodes]
-        if any(place in self._reached(other) - {other} for other in places for place in places):
+    def merge_steps(self, nodes: Sequence[Node]) -> bool:
+        """Require that calls are made in the same step; return whether this is possible."""
+        steps = [self._step[id(node)] for node in nodes]
+        if any(step in self._find_dependents(other) - {other} for other in steps for step in steps):
             return False
-        first = min(places)
-        reached = set[int]().union(*(self._users[place] for place in places))
+        first = min(steps)
+        dependents = set[int]().union(*(self._users[step] for step in steps))
         for users in self._users:
-            if users & set(places):
-                users -= set(places)
+            if users & set(steps):
+                users -= set(steps)
                 users.add(first)
-        for place in places:
-            self._users[place] = set()
-            self.steps[place] = []
-        self._users[first] = reached
+        for step in steps:
+            self._users[step] = set()
+            self.steps[step] = []
+        self._users[first] = dependents
         self.steps[first] = list(nodes)
         self._step.update((id(node), first) for node in nodes)
         for node in nodes:
             self._maker.update((id(tensor), first) for tensor in node.outputs)
         return True
 
-    def sorted(self) -> list[list[Node]]:
-        """Return the steps, those first that came first in the program."""
-        sorter = TopologicalSorter({place: set[int]() for place in range(len(self.steps))})
-        for place, users in enumerate(self._users):
+    def sort_steps(self) -> list[list[Node]]:
+        """Return the steps in topological order, ties broken by the order of the program."""
+        sorter = TopologicalSorter({step: set[int]() for step in range(len(self.steps))})
+        for step, users in enumerate(self._users):
             for user in users:
-                sorter.add(user, place)
+                sorter.add(user, step)
         sorter.prepare()
         ready: list[int] = []
         order: list[int] = []
         while sorter.is_active():
-            for place in sorter.get_ready():
-                heapq.heappush(ready, place)
+            for step in sorter.get_ready():
+                heapq.heappush(ready, step)
             order.append(heapq.heappop(ready))
             sorter.done(order[-1])
-        return [self.steps[place] for place in order if self.steps[place]]
+        return [self.steps[step] for step in order if self.steps[step]]
 
-    def _reached(self, start: int) -> set[int]:
-        """Return the steps that need a step's results, itself among them."""
-        found, stack = {start}, [start]
+    def _find_dependents(self, start: int) -> set[int]:
+        """Return the steps that depend on a step, including itself."""
+        dependents, stack = {start}, [start]
         while stack:
-            for user in self._users[stack.pop()] - found:
-                found.add(user)
+            for user in self._users[stack.pop()] - dependents:
+                dependents.add(user)
                 stack.append(user)
-        return found
+        return dependents
 
 
-def joined(order: Order, matches: dict[int, Match]) -> list[LayerRepair]:
-    """Bring the calls of each layer that is solved for into one step.
+def merge_repeated_calls(order: CallOrder, matches: dict[int, Match]) -> list[LayerRepair]:
+    """Merge the calls of each layer to be reconstructed into one step.
 
-    Layers of which one call needs the result of another are taken out of `matches`.
+    Layers with calls that depend on each other are removed from `matches`.
+
+    Args:
+        order: Order of the calls.
+        matches: Matched layers by id of the layer.
 
     Returns:
-        Rows of the layers that are left.
+        Report rows of the layers that are removed.
     """
-    rest = []
+    skipped = []
     for match in list(matches.values()):
-        if len(match.calls) > 1 and not order.together(match.calls):
+        if len(match.calls) > 1 and not order.merge_steps(match.calls):
             del matches[id(match.layer)]
             reason = "a later call of it depends on an earlier one"
-            rest.append(left(match.name, match.layer, reason))
-    return rest
+            skipped.append(report_skipped(match.name, match.layer, reason))
+    return skipped

@@ -1,4 +1,4 @@
-"""`repair`: refits a pruned model to the dense one on unlabelled examples."""
+"""`repair`: reconstruction of a pruned model's weights from unlabelled examples."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.arguments import check_arguments
-from compress.core.arrays import rows_of
+from compress.core.arrays import take_rows
 from compress.core.errors import InputError
-from compress.model.internals import variable_paths
 from compress.model.io import as_model
-from compress.model.ports import input_names, listed
-from compress.model.program import Program, flat
-from compress.model.recording import record
-from compress.reconstruction.attention import narrowed
-from compress.reconstruction.lockstep import Lockstep
-from compress.reconstruction.matching import Match, Order, joined, matched, opens
+from compress.model.keras_internals import list_named_weights
+from compress.model.ports import flatten_inputs, list_input_names
+from compress.model.program import Program, flatten_program
+from compress.model.recording import record_program
+from compress.reconstruction.attention import group_narrow_heads
+from compress.reconstruction.matching import (
+    CallOrder,
+    Match,
+    match_layers,
+    merge_repeated_calls,
+    should_open,
+)
+from compress.reconstruction.reconstructor import Reconstructor
 from compress.reconstruction.report import RepairReport
-from compress.reconstruction.sampling import SAMPLES, Batches, Sampler
-from compress.reconstruction.values import chunk_size
+from compress.reconstruction.sampling import DEFAULT_SAMPLES, Batches, Sampler
+from compress.reconstruction.tensor_store import compute_chunk_size
 
 if TYPE_CHECKING:
     import keras
@@ -31,11 +37,11 @@ if TYPE_CHECKING:
 KeptAxes = Mapping[str, tuple[npt.NDArray[np.int64] | None, ...]]
 Masks = Mapping[str, npt.NDArray[np.bool_]]
 Grids = Mapping[str, int]
-HELD = 0.2
-"""Share of the examples that is held back: it chooses ridges and tells whether they help."""
-FEWEST = 20
-EXAMPLES = 1000
-"""Of more, so many are drawn."""
+HOLDOUT_SHARE = 0.2
+"""Share of the examples held out to choose the ridges and to accept or reject solutions."""
+MIN_EXAMPLES = 20
+DEFAULT_EXAMPLES = 1000
+"""Maximum number of calibration examples that are drawn."""
 
 
 @check_arguments()
@@ -47,48 +53,49 @@ def repair(
     kept: KeptAxes | None = None,
     masks: Masks | None = None,
     grids: Grids | None = None,
-    examples: int = EXAMPLES,
-    samples: int = SAMPLES,
+    examples: int = DEFAULT_EXAMPLES,
+    samples: int = DEFAULT_SAMPLES,
     joint: bool = True,
     seed: int = 0,
     on_progress: Callable[[str, float], None] | None = None,
 ) -> RepairReport:
-    """Refit a pruned model's kernels so that its layers compute what the dense model's did.
+    """Reconstruct a pruned model's weights by layer-wise least squares on unlabelled examples.
 
-    Both models run side by side on unlabelled examples. Before a layer of the pruned model is
-    called, its kernel is solved for by ridge regression: its inputs are those that the pruned
-    and so far repaired model makes, its targets what the dense layer makes of its own inputs. No
-    labels and no gradients are needed. A layer whose solution is no better on examples held back
-    keeps its weights.
+    Both models run side by side on the calibration examples. Before a layer of the pruned model is
+    called, its kernel is fitted by ridge regression. The inputs come from the pruned model with all
+    previous layers already reconstructed; the targets are the outputs of the original layer for its
+    own inputs. Neither labels nor gradients are needed. A layer keeps its weights if the solution
+    has no lower error on held-out examples.
 
     Args:
-        pruned: The smaller model; its weights are changed in place.
-        dense: What it was pruned from, or the path of its file; it stays as it is.
-        x: Examples as the models take them: an array; for several inputs a list of arrays, or a
-            dictionary by their names.
-        kept: Kept indices of the dense model's weights, as `prune_channels` returns them
-            (`PruneResult.kept`); default: layers have the shapes that they had.
-        masks: Path of a weight of the pruned model -> where it may differ from zero; weights
-            that are not named may do so everywhere.
-        grids: Path of a kernel of the pruned model -> the largest whole number of the grid on
-            which it is put, 7 for weights of four bits: each output's weights become whole
-            numbers of -7 to 7 times a step of its own. Kernels are not solved for in pairs then.
-        examples: Of more, so many are drawn; at least 20.
-        samples: Positions to look at, of all examples together, for each layer.
-        joint: Whether two kernels in a row, with nothing but elements between them, are solved
-            together after that: about a third fewer points were lost, in about twice the time.
-        seed: Of what is drawn, at least 0.
+        pruned: The pruned model; its weights are changed in place.
+        dense: The original model, or the path of its file; it is not changed.
+        x: Calibration examples as model inputs: an array, or for several inputs a list of arrays or
+            a dictionary by input name.
+        kept: Kept indices of the original model's weights, as `prune_channels` returns them
+            (`PruneResult.kept`); default: the layer shapes are unchanged.
+        masks: Path of a weight of the pruned model -> boolean array, True where it may differ from
+            zero; weights that are not named are not masked.
+        grids: Path of a kernel of the pruned model -> the largest integer of its quantization grid,
+            such as 7 for int4: the weights of each output become integers from -7 to 7 times a
+            step. Pairs of kernels are not reconstructed jointly then.
+        examples: Maximum number of examples that are drawn, at least 20.
+        samples: Number of positions sampled per layer, over all examples, at least 1.
+        joint: Whether pairs of consecutive kernels with only elementwise operations between them
+            are then reconstructed jointly: this reduced the accuracy drop by about a third, in
+            about twice the time.
+        seed: Seed of all random draws, at least 0.
         on_progress: Called with (text, share that is done).
 
     Shapes:
         x: (n, ...), as the models take them.
 
     Returns:
-        What was done, layer by layer.
+        The report, layer by layer.
 
     Raises:
-        InputError: Fewer than 20 examples, NaN, shapes that do not fit, models that do not
-            belong together, a mask without any weight left, or a grid of nothing.
+        InputError: There are fewer than 20 examples, they contain NaN, shapes do not fit, the
+            models do not belong together, a mask removes all weights, or a grid is empty.
 
     Example:
         >>> small = prune_channels(model, macs=0.5, repair=False)
@@ -97,14 +104,14 @@ def repair(
         True
 
     Reference:
-        He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks", eq. 1,
-        solved in the order of the graph; towards the weights that are there instead of zero, with
-        means moved, the ridge chosen on held-back examples, and the errors of shortcuts taken
-        over. Masked weights: Frantar & Alistarh 2022, "Optimal Brain Compression", eq. 3. Grids:
-        Frantar et al. 2023, "GPTQ", eq. 2 and 3, from the solution instead of the weights that
-        are there.
+        He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks", eq. 1, in the
+        order of the graph. Differences: ridge regression towards the current weights instead of
+        zero, free shifts, a ridge chosen on held-out examples, and compensation of the errors of
+        shortcuts. Masked weights: Frantar & Alistarh 2022, "Optimal Brain Compression", eq. 3.
+        Grids: Frantar et al. 2023, "GPTQ", eq. 2 and 3, starting from the least-squares solution
+        instead of the current weights.
     """
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     dense = as_model(dense)
     if pruned is dense:
         raise InputError(
@@ -114,128 +121,151 @@ def repair(
     for name, value, least in (("samples", samples, 1), ("seed", seed, 0)):
         if value < least:
             raise InputError(f"{name} must be at least {least}. Received: {value}.")
-    programs = flat(record(pruned, opens)), flat(record(dense, opens))
-    arrays = _checked(x, *programs, examples, seed)
-    matches, left_out = matched(*programs)
-    order = Order(programs[0])
-    left_out += joined(order, matches)
-    kept_of, mask_of, grid_of = _indices(dense, kept), _masks(pruned, masks), _grids(pruned, grids)
+    programs = (
+        flatten_program(record_program(pruned, should_open)),
+        flatten_program(record_program(dense, should_open)),
+    )
+    arrays = _select_examples(x, *programs, examples, seed)
+    matches, left_out = match_layers(*programs)
+    order = CallOrder(programs[0])
+    left_out += merge_repeated_calls(order, matches)
+    kept_of, mask_of, grid_of = (
+        _build_kept_lookup(dense, kept),
+        _build_mask_lookup(pruned, masks),
+        _build_grid_lookup(pruned, grids),
+    )
     for match in matches.values():
         _check_shapes(match, kept_of)
-    left_out += narrowed(pruned, order, matches, kept_of, mask_of)
-    batches = _batches(arrays, programs)
+    left_out += group_narrow_heads(pruned, order, matches, kept_of, mask_of)
+    batches = _split_batches(arrays, programs)
     saved = [(weight, weight.numpy()) for weight in pruned.weights]
 
-    def told(name: str, share: float) -> None:
+    def report_progress(name: str, share: float) -> None:
         if on_progress is not None:
             on_progress(f"repairing {name}", share)
 
-    lockstep = Lockstep(
+    reconstructor = Reconstructor(
         programs, matches, order, Sampler(kept_of, batches, seed, samples),
-        mask=mask_of, grid=grid_of, joint=joint and not grids, on_layer=told,
+        mask=mask_of, grid=grid_of, joint=joint and not grids, on_layer=report_progress,
     )  # fmt: skip
     try:
         for weight, value in saved:
             mask = mask_of(weight)
             if mask is not None:
                 weight.assign(value * mask)
-        before = _outputs_of(programs[0], batches)
-        outputs, wanted = lockstep.run()
+        outputs_before = _compute_outputs(programs[0], batches)
+        outputs, original_outputs = reconstructor.run()
     except BaseException:
         for weight, value in saved:
             weight.assign(value)
         raise
     errors = []
-    for old, now, made in zip(before, outputs, wanted, strict=True):
-        if now.shape != made.shape:
+    for output_before, output_after, original_output in zip(
+        outputs_before, outputs, original_outputs, strict=True
+    ):
+        if output_after.shape != original_output.shape:
             continue
-        target = made.astype(np.float64)
+        target = original_output.astype(np.float64)
         spread = float(((target - target.mean(0)) ** 2).sum()) or 1.0
-        first, second = (float(((side - target) ** 2).sum()) / spread for side in (old, now))
-        errors.append((first, second))
-    count = sum(stop - start for (start, stop), hold in zip(batches.bounds, batches.held,
-                                                            strict=True) if hold)  # fmt: skip
+        error_before, error_after = (
+            float(((side - target) ** 2).sum()) / spread for side in (output_before, output_after)
+        )
+        errors.append((error_before, error_after))
+    count = sum(
+        stop - start
+        for (start, stop), is_held_out in zip(batches.bounds, batches.held_out, strict=True)
+        if is_held_out
+    )
     return RepairReport(
-        (*lockstep.rows, *left_out),
+        (*reconstructor.layer_repairs, *left_out),
         batches.count,
         count,
-        time.perf_counter() - began,
+        time.perf_counter() - start_time,
         tuple(errors),
     )
 
 
-def repaired_on(asked: bool | int, data: Any) -> int:
-    """Return on how many examples a repair is made that a keyword asks for; 0: none is.
+def count_repair_examples(requested: bool | int, data: Any) -> int:
+    """Return the number of calibration examples that a `repair` argument requests; 0 for none.
+
+    Args:
+        requested: The number; True stands for the default number.
+        data: The data; None: there are none.
 
     Raises:
-        InputError: It is asked for without data, or on too few.
+        InputError: A repair is requested without data, or with too few examples.
     """
-    count = EXAMPLES if asked is True else int(asked)
+    count = DEFAULT_EXAMPLES if requested is True else int(requested)
     if count and data is None:
         raise InputError("repair must have data to look at. Give data=.")
-    if count < 0 or 0 < count < FEWEST:
-        raise InputError(f"repair must be 0 or at least {FEWEST} examples. Received: {count}.")
+    if count < 0 or 0 < count < MIN_EXAMPLES:
+        raise InputError(
+            f"repair must be 0 or at least {MIN_EXAMPLES} examples. Received: {count}."
+        )
     return count
 
 
-def _checked(
-    x: Any, pruned: Program, dense: Program, examples: int, seed: int
+def _select_examples(
+    x: Any, pruned: Program, original: Program, examples: int, seed: int
 ) -> tuple[npt.NDArray[Any], ...]:
-    """Return arrays of a random selection of examples, in random order."""
+    """Return the input arrays of randomly selected examples, in random order."""
     import keras
 
-    shapes = [[tuple(tensor.shape)[1:] for tensor in program.inputs] for program in (dense, pruned)]
+    shapes = [
+        [tuple(tensor.shape)[1:] for tensor in program.inputs] for program in (original, pruned)
+    ]
     if shapes[0] != shapes[1]:
         raise InputError(
             f"The pruned model must have the inputs of the dense one, {shapes[0]}. Received: "
             f"{shapes[1]}. Give the model that it was pruned from."
         )
-    # by name where there are names: flattening would sort them
-    named = isinstance(x, Mapping) and set(x) == set(input_names(dense.model))
-    parts = listed(dense.model, x) if named else keras.tree.flatten(x)
+    # named inputs are ordered as the model's: flattening would sort them
+    is_named = isinstance(x, Mapping) and set(x) == set(list_input_names(original.model))
+    parts = flatten_inputs(original.model, x) if is_named else keras.tree.flatten(x)
     arrays = tuple(np.asarray(part) for part in parts)
-    if len(arrays) != len(dense.inputs):
+    if len(arrays) != len(original.inputs):
         raise InputError(
-            f"Examples must be one array for each of the model's {len(dense.inputs)} inputs. "
+            f"Examples must be one array for each of the model's {len(original.inputs)} inputs. "
             f"Received: {len(arrays)}."
         )
     counts = {len(part) for part in arrays}
-    if len(counts) != 1 or min(counts) < FEWEST or examples < FEWEST:
+    if len(counts) != 1 or min(counts) < MIN_EXAMPLES or examples < MIN_EXAMPLES:
         raise InputError(
-            f"A repair must have at least {FEWEST} examples, as many for every input. Received: "
+            f"A repair must have at least {MIN_EXAMPLES} examples, as many for every input. "
+            "Received: "
             f"{', '.join(map(str, sorted(counts)))}"
-            + (f" (examples={examples})." if examples < FEWEST else ".")
+            + (f" (examples={examples})." if examples < MIN_EXAMPLES else ".")
         )
-    for part, tensor, wanted in zip(arrays, dense.inputs, shapes[0], strict=True):
-        given = part.shape[1:]
-        fits = len(wanted) == len(given) and all(
-            size in (None, other) for size, other in zip(wanted, given, strict=True)
+    for part, tensor, expected in zip(arrays, original.inputs, shapes[0], strict=True):
+        shape = part.shape[1:]
+        fits = len(expected) == len(shape) and all(
+            size in (None, other) for size, other in zip(expected, shape, strict=True)
         )
         if not fits:
             raise InputError(
-                f"Examples must have the model's input shape {wanted}. Received: {given}."
+                f"Examples must have the model's input shape {expected}. Received: {shape}."
             )
         if part.dtype.kind in "OUSMm" and str(tensor.dtype) != "string":
             raise InputError(f"Examples must be numbers. Received: {part.dtype}.")
         if part.dtype.kind == "f" and not np.isfinite(part).all():
             raise InputError("Examples must be finite. Received: NaN or infinity.")
     order = np.random.default_rng(seed).permutation(min(counts))[:examples]
-    # programs do not cast what they are given, as models do
+    # unlike models, programs do not cast their inputs
     return tuple(
-        rows_of(part, order).astype(np.dtype(tensor.dtype), copy=False)
+        take_rows(part, order).astype(np.dtype(tensor.dtype), copy=False)
         if part.dtype.kind in "fiub"
         else part[order]
-        for part, tensor in zip(arrays, dense.inputs, strict=True)
+        for part, tensor in zip(arrays, original.inputs, strict=True)
     )  # fmt: skip
 
 
-def _indices(
-    dense: keras.Model, kept: KeptAxes | None
+def _build_kept_lookup(
+    original: keras.Model, kept: KeptAxes | None
 ) -> Callable[[Any, int], npt.NDArray[np.int64] | None]:
     if kept is None:
         return lambda *_: None
-    paths = {id(variable): path for path, variable in variable_paths(dense)}
-    shapes = {path: tuple(variable.shape) for path, variable in variable_paths(dense)}
+    paths = {id(variable): path for path, variable in list_named_weights(original)}
+    shapes = {path: tuple(variable.shape) for path, variable in list_named_weights(original)}
     remedy = "Give the model that was pruned, and its PruneResult.kept."
     for path, axes in kept.items():
         if path not in shapes:
@@ -258,18 +288,18 @@ def _indices(
                     f"kept indices of '{path}' must be in [0, {size}). Received: {wrong}. {remedy}"
                 )
 
-    def found(variable: Any, axis: int) -> npt.NDArray[np.int64] | None:
+    def find_indices(variable: Any, axis: int) -> npt.NDArray[np.int64] | None:
         axes = kept.get(paths[id(variable)])
         return None if axes is None else axes[axis]
 
-    return found
+    return find_indices
 
 
-def _masks(
+def _build_mask_lookup(
     pruned: keras.Model, masks: Masks | None
 ) -> Callable[[Any], npt.NDArray[np.bool_] | None]:
     masks = masks or {}
-    by_path = dict(variable_paths(pruned)) if masks else {}
+    by_path = dict(list_named_weights(pruned)) if masks else {}
     for path, mask in masks.items():
         if path not in by_path or tuple(by_path[path].shape) != np.shape(mask):
             raise InputError(
@@ -282,71 +312,76 @@ def _masks(
     return lambda variable: by_id.get(id(variable))
 
 
-def _grids(pruned: keras.Model, grids: Grids | None) -> Callable[[Any], int]:
+def _build_grid_lookup(pruned: keras.Model, grids: Grids | None) -> Callable[[Any], int]:
     grids = grids or {}
-    by_path = dict(variable_paths(pruned)) if grids else {}
-    for path, most in grids.items():
-        if path not in by_path or len(by_path[path].shape) < 2 or most < 1:
+    by_path = dict(list_named_weights(pruned)) if grids else {}
+    for path, grid_max in grids.items():
+        if path not in by_path or len(by_path[path].shape) < 2 or grid_max < 1:
             raise InputError(
-                "A grid must name a kernel of the pruned model, and its largest whole number be "
-                f"at least 1. Received: '{path}', {most}."
+                "A grid must name a kernel of the pruned model, and its largest integer be "
+                f"at least 1. Received: '{path}', {grid_max}."
             )
-    by_id = {id(by_path[path]): most for path, most in grids.items()}
+    by_id = {id(by_path[path]): grid_max for path, grid_max in grids.items()}
     return lambda variable: by_id.get(id(variable), 0)
 
 
 def _check_shapes(match: Match, kept_of: Callable[[Any, int], Any]) -> None:
-    """Check that a matched layer's kernels are what is kept of the dense one's."""
-    mine, dense = (
+    """Check that a layer's kernels have the shapes of the kept part of the original ones."""
+    pruned_variables, original_variables = (
         [variable for part in parts for variable in part.variables]
-        for parts in (match.parts, match.twins)
+        for parts in (match.parts, match.original_parts)
     )
-    for own, theirs in zip(mine, dense, strict=True):
-        kept = [kept_of(theirs, axis) for axis in range(len(theirs.shape))]
-        wanted = tuple(
+    for pruned_variable, original_variable in zip(
+        pruned_variables, original_variables, strict=True
+    ):
+        kept = [kept_of(original_variable, axis) for axis in range(len(original_variable.shape))]
+        expected = tuple(
             size if indices is None else len(indices)
-            for size, indices in zip(theirs.shape, kept, strict=True)
+            for size, indices in zip(original_variable.shape, kept, strict=True)
         )
-        shape = tuple(own.shape)
-        if 0 in shape or 0 in wanted:
+        shape = tuple(pruned_variable.shape)
+        if 0 in shape or 0 in expected:
             raise InputError(
-                f"Layer '{match.name}' must keep at least one channel. Received: {wanted}."
+                f"Layer '{match.name}' must keep at least one channel. Received: {expected}."
             )
-        if wanted != shape:
+        if expected != shape:
             raise InputError(
                 f"Layer '{match.name}' must have the kept part of the dense layer's kernel, "
-                f"{wanted}. Received: {shape}. Give kept= of the pruning that made it."
+                f"{expected}. Received: {shape}. Give kept= of the pruning that made it."
             )
 
 
-def _batches(arrays: Sequence[npt.NDArray[Any]], programs: Sequence[Program]) -> Batches:
-    """Cut examples into chunks whose largest tensor stays small; the last part is held back."""
+def _split_batches(arrays: Sequence[npt.NDArray[Any]], programs: Sequence[Program]) -> Batches:
+    """Split examples into chunks with small activation tensors; the last chunks are held out."""
     count = len(arrays[0])
-    size = chunk_size(programs)
-    held = max(2, round(count * HELD))
-    fixed = max(tensor.shape[0] or 0 for tensor in programs[1].inputs)
-    if fixed:  # the model takes batches of this size alone
-        if count < 2 * fixed:
+    size = compute_chunk_size(programs)
+    held_out_count = max(2, round(count * HOLDOUT_SHARE))
+    fixed_size = max(tensor.shape[0] or 0 for tensor in programs[1].inputs)
+    if fixed_size:  # the model accepts only this batch size
+        if count < 2 * fixed_size:
             raise InputError(
-                f"A repair must have at least two of the model's batches of {fixed} examples, "
-                f"{2 * fixed}. Received: {count}."
+                f"A repair must have at least two of the model's batches of {fixed_size} examples, "
+                f"{2 * fixed_size}. Received: {count}."
             )
-        size = fixed
-        held = fixed * max(1, held // fixed)
-        count = fixed * (count // fixed)
+        size = fixed_size
+        held_out_count = fixed_size * max(1, held_out_count // fixed_size)
+        count = fixed_size * (count // fixed_size)
     bounds, flags = [], []
-    for start, stop, hold in ((0, count - held, False), (count - held, count, True)):
+    for start, stop, is_held_out in (
+        (0, count - held_out_count, False),
+        (count - held_out_count, count, True),
+    ):
         for begin in range(start, stop, size):
             bounds.append((begin, min(begin + size, stop)))
-            flags.append(hold)
+            flags.append(is_held_out)
     return Batches(tuple(arrays), tuple(bounds), tuple(flags), count)
 
 
-def _outputs_of(program: Program, batches: Batches) -> list[npt.NDArray[Any]]:
-    """Return what a model makes of the examples held back, output by output."""
+def _compute_outputs(program: Program, batches: Batches) -> list[npt.NDArray[Any]]:
+    """Return a model's outputs for the held-out examples, one array per output."""
     parts = [
         program.run([x[start:stop] for x in batches.inputs])
-        for (start, stop), hold in zip(batches.bounds, batches.held, strict=True)
-        if hold
+        for (start, stop), is_held_out in zip(batches.bounds, batches.held_out, strict=True)
+        if is_held_out
     ]
     return [np.concatenate([np.asarray(part) for part in out]) for out in zip(*parts, strict=True)]

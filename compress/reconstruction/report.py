@@ -1,36 +1,35 @@
-"""What a repair did: one row a layer, before and after."""
+"""Report of a repair: one row per kernel, with errors before and after."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from compress.core.summary import Readable, Summary
+from compress.core.summary import DisplayableResult, Summary
 
 REPAIRED = "repaired"
 KEPT = "kept"
-LEFT = "left"
+SKIPPED = "left"
 
 
 @dataclass(frozen=True)
 class LayerRepair:
-    """One kernel of one layer.
+    """Report row of one kernel of a layer.
 
     Attributes:
-        name: Of the layer, behind those of the models it is nested in; with ":depthwise" where
-            it has several kernels.
+        name: Path of the layer, with ":depthwise" or another part name if it has several kernels.
         kind: Class name.
-        state: "repaired"; "kept": the solution was no better on examples held back, and the
-            weights stay as they were; "left": it was not solved for, see `reason`.
-        before, after: Error relative to the spread of what the dense model computes there, on
-            examples held back: sum of squares over sum of squares. None where it was left.
-        target: "own" output; "sum": the output of the addition that it feeds; "scores": of an
-            attention, its queries and keys together.
-        ridge: That was chosen; None where it was left.
-        rows: Positions that were looked at.
-        seconds: That it took.
-        reason: Why it was kept or left.
-        together: The layer in front, where both kernels were solved together too.
+        state: "repaired"; "kept": the solution had no lower held-out error, and the weights are
+            unchanged; "left": not reconstructed, see `reason`.
+        before, after: Held-out error relative to the spread of the original model's outputs there:
+            sum of squared errors over sum of squared deviations. None if the state is "left".
+        target: "own": the layer's output; "sum": the output of the addition that it feeds;
+            "scores": the attention scores, for queries and keys jointly.
+        ridge: Selected ridge; None if the state is "left".
+        rows: Number of sampled positions.
+        seconds: Time taken.
+        reason: Reason for the state "kept" or "left".
+        together: Name of the preceding layer, if both kernels were also reconstructed jointly.
     """
 
     name: str
@@ -47,17 +46,17 @@ class LayerRepair:
 
 
 @dataclass(frozen=True, repr=False)
-class RepairReport(Readable):
-    """The record of a repair.
+class RepairReport(DisplayableResult):
+    """Report of a repair.
 
     Attributes:
-        layers: In the order in which they were solved.
-        examples: Used, those held back among them.
-        held_back: Of them.
-        seconds: In all.
-        output_error: Error of the model's outputs relative to the spread of the dense model's,
-            on examples held back: (before, after); one pair an output.
-        notes: What the user should know.
+        layers: Rows in the order of reconstruction.
+        examples: Number of examples used, including the held-out ones.
+        held_back: Number of held-out examples.
+        seconds: Total time.
+        output_error: Held-out error of the model's outputs relative to the spread of the original
+            model's: (before, after), one pair per output.
+        notes: Remarks for the user.
     """
 
     layers: tuple[LayerRepair, ...]
@@ -69,25 +68,25 @@ class RepairReport(Readable):
 
     @property
     def repaired(self) -> int:
-        """Layers whose weights were solved for."""
+        """Number of reconstructed layers."""
         return sum(layer.state == REPAIRED for layer in self.layers)
 
-    def line(self) -> str:
+    def summarize(self) -> str:
         """Return the result in one line."""
-        ends = ", ".join(f"{_error(a)} -> {_error(b)}" for a, b in self.output_error)
+        ends = ", ".join(f"{_format_error(a)} -> {_format_error(b)}" for a, b in self.output_error)
         return (
             f"{self.repaired} of {len(self.layers)} layers repaired on {self.examples:,} examples "
             f"in {self.seconds:.0f} s; error of outputs, held back: {ends or 'not comparable'}"
         )
 
-    def screen(self) -> Summary:
-        """Return what is worth a screen."""
+    def build_summary(self) -> Summary:
+        """Return a summary for the screen."""
         rows = [
             (
                 layer.name,
                 layer.kind,
-                _error(layer.before),
-                _error(layer.after),
+                _format_error(layer.before),
+                _format_error(layer.after),
                 layer.state if layer.state != REPAIRED else layer.target,
             )
             for layer in self.layers
@@ -98,15 +97,16 @@ class RepairReport(Readable):
             "examples held back"
         ]
         lines += [
-            f"output {_error(before)} -> {_error(after)}" for before, after in self.output_error
+            f"output {_format_error(before)} -> {_format_error(after)}"
+            for before, after in self.output_error
         ]
-        left = [f"{item.name}: {item.reason}" for item in self.layers if item.reason]
+        reasons = [f"{item.name}: {item.reason}" for item in self.layers if item.reason]
         return Summary(
             f"{self.repaired} of {len(self.layers)} layers repaired",
             tuple(lines),
             ("Layer", "kind", "before", "after", "target"),
             tuple(rows),
-            (*self.notes, *left),
+            (*self.notes, *reasons),
             "layers",
         )
 
@@ -116,15 +116,15 @@ class RepairReport(Readable):
 
 
 def explain_kept(before: float, after: float) -> str:
-    """Return why a layer kept its weights, of its errors on examples held back."""
+    """Return the reason for keeping a layer's weights, from its held-out errors."""
     if before == 0:
         return "nothing is broken in front of it"
     return f"solved, its error on examples held back would be {after:.3g} instead of {before:.3g}"
 
 
-def repair_of(record: dict[str, Any]) -> RepairReport:
-    """Return the report that `to_json` wrote."""
-    # keys of other versions are left out
+def parse_repair_report(record: dict[str, Any]) -> RepairReport:
+    """Return the report from the JSON that `RepairReport.to_json` returned."""
+    # keys of other versions are ignored
     names = {item.name for item in fields(LayerRepair)}
     layers = ({name: layer[name] for name in layer if name in names} for layer in record["layers"])
     return RepairReport(
@@ -137,5 +137,5 @@ def repair_of(record: dict[str, Any]) -> RepairReport:
     )
 
 
-def _error(value: float | None) -> str:
+def _format_error(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}" if value >= 1e-4 else f"{value:.1e}"

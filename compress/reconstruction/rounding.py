@@ -1,7 +1,7 @@
-"""Weights on a grid of whole numbers: rounded one after the other, the rest makes up for each.
+"""Rounding of weights to an integer grid, with compensation of the rounding errors.
 
-A layer's weights are rounded so that its outputs stay, or where that is no better each to the
-nearest value.
+Weights are rounded one after the other so that the layer's outputs change little, or each to the
+nearest grid value if that is no worse.
 """
 
 from __future__ import annotations
@@ -11,213 +11,230 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from compress.reconstruction.least_squares import Fit, Flags, Judges, Problem, best_ridge
+from compress.reconstruction.least_squares import Fit, Flags, Holdout, Problem, select_ridge
 from compress.reconstruction.sums import Clip, Moments, Numbers, Sample, Sums
 
 BLOCK = 128
-"""Columns that are rounded before what they leave goes into all others."""
+"""Columns that are rounded before their errors are propagated to all other columns."""
 DAMPING = 1e-2
-"""Of the diagonal: what makes up for a weight stays small."""
-NARROWEST, TRIED = 0.5, 26
-"""Steps are narrowed to this share of the usual one at most, in so many tries."""
-TIMES = 3
-"""How often a grid is narrowed whose last value no weight has."""
+"""Share of the diagonal added to it: it limits the changes that compensate for rounding."""
+MIN_STEP_SHARE, STEP_TRIALS = 0.5, 26
+"""Smallest step relative to the widest one, and the number of steps that are tried."""
+MAX_NARROWINGS = 3
+"""Maximum number of roundings in which a grid is narrowed if no weight has its last value."""
 
 
-def on_grid(
+def fit_on_grid(
     problem: Problem,
     train: Sample,
-    held: Sequence[Sample],
-    now: Numbers,
+    held_out: Sequence[Sample],
+    current_shift: Numbers,
     clip: Clip | None,
-    most: int,
+    grid_max: int,
 ) -> Fit:
-    """Solve for a layer's weights and rounds them.
+    """Reconstruct a layer's weights and round them to a grid.
 
     Args:
-        problem: What is solved.
-        train: Rows that are solved on, of all calls.
-        held: Rows held back, call by call: they choose the ridge, and judge.
-        now: The shift as it is, (systems, outputs).
-        clip: The activation behind the layer, where it cuts off: what it hides is no error.
-        most: The largest whole number of the grid.
+        problem: The regression problem.
+        train: Training rows of all calls.
+        held_out: Held-out rows, one sample per call; they choose the ridge and measure the errors.
+        current_shift: Current shift, (systems, outputs).
+        clip: Clipping activation after the layer; None: there is none.
+        grid_max: Largest integer of the grid, at least 1.
 
     Returns:
-        The fit; `before` is of the nearest values.
+        The fit; `before` is the error of rounding the current weights to the nearest values.
     """
-    sums = train.sums()
-    judges = Judges(held, sums, clip)
-    ridge, _ = best_ridge(problem, sums, judges)
-    solved = problem.solved(sums, ridge)[0]
-    weights = rounded(products_of(sums, problem.shift is None), solved, most, problem.support)
-    shift = problem.shift_of(sums, weights)
-    before = judges.behind(nearest(problem.before, most), now)
-    return Fit(weights, shift, ridge, before, judges.behind(weights, shift), sums)
+    sums = train.compute_sums()
+    holdout = Holdout(held_out, sums, clip)
+    ridge, _ = select_ridge(problem, sums, holdout)
+    solution = problem.solve(sums, ridge)[0]
+    weights = round_weights(
+        compute_products(sums, problem.fixed_shift is None), solution, grid_max, problem.support
+    )
+    shift = problem.compute_shift(sums, weights)
+    before = holdout.measure_clipped_errors(
+        round_to_nearest(problem.initial, grid_max), current_shift
+    )
+    return Fit(weights, shift, ridge, before, holdout.measure_clipped_errors(weights, shift), sums)
 
 
-def rounded(
-    products: Numbers, weights: Numbers, most: int, support: Flags | None = None
+def round_weights(
+    products: Numbers, weights: Numbers, grid_max: int, support: Flags | None = None
 ) -> Numbers:
-    """Return weights on a grid of each output's own whose outputs are near those of weights.
+    """Return weights on a grid per output that approximate the outputs of the given weights.
 
-    The step is the one that loses least to rounding and to cutting off, each column counted by
-    what its inputs are. Then columns are rounded in turn, those of the largest inputs first, and
-    those that are left make up for what each lost. Of each output one weight is the grid's last
-    value, so that a quantizer that takes the largest for the end finds the same grid.
+    The step minimizes the error of rounding and clipping, each column weighted by its inputs.
+    Columns are then rounded in turn, those with the largest inputs first, and the remaining columns
+    compensate for each error. One weight of each output has the last value of its grid, so that a
+    quantizer that uses the largest weight finds the same grid.
 
     Args:
-        products: P'P of the rows that the weights are multiplied with, (systems, columns,
-            columns).
+        products: P'P of the rows, (systems, columns, columns).
         weights: (systems, columns, outputs).
-        most: The largest whole number of the grid, at least 1.
-        support: Where weights may differ from zero, shaped as they are; None: everywhere.
+        grid_max: Largest integer of the grid, at least 1.
+        support: True where weights may differ from zero, in the shape of the weights; None:
+            everywhere.
 
     Returns:
-        Whole numbers times steps, shaped as the weights.
+        Integers times steps, in the shape of the weights.
 
     Reference:
-        Frantar et al. 2023, "GPTQ", equations 2 and 3 with its Cholesky form (section 3.3), in
-        the order of the diagonal. Ours: the grid is fitted first, and holds its own end.
+        Frantar et al. 2023, "GPTQ", equations 2 and 3 with the Cholesky form of section 3.3, in the
+        order of the diagonal. Differences: the grid is fitted first, and one weight has its last
+        value.
     """
-    found = np.empty_like(weights)
+    rounded_weights = np.empty_like(weights)
     for system, (square, values) in enumerate(zip(products, weights, strict=True)):
         damped, diagonal = square.copy(), np.diag(square)
-        # relative to the mean as well: a column of hardly any input would make up for everything
+        # also relative to the mean, or a column with tiny inputs would absorb all errors
         extra = DAMPING * np.maximum(diagonal, diagonal.mean())
-        # a column that is always zero is alone, and worth nothing
+        # a column that is always zero gets 1: it depends on no other
         damped[np.diag_indices_from(damped)] += np.where(extra > 0, extra, 1.0)
         mask = None if support is None else support[system]
-        found[system] = _rounded(damped, values, most, mask)
-    return found
+        rounded_weights[system] = _round_system(damped, values, grid_max, mask)
+    return rounded_weights
 
 
-def nearest(weights: Numbers, most: int) -> Numbers:
-    """Return the nearest values of the grid that reaches to each output's largest weight.
+def round_to_nearest(weights: Numbers, grid_max: int) -> Numbers:
+    """Return the nearest values on the grid that ends at each output's largest weight.
 
-    What quantizers do that look at nothing but the weights.
+    This is the result of quantizers that use only the weights.
 
     Args:
         weights: (systems, columns, outputs).
-        most: The largest whole number, such as 7: of four bits, as many on both sides of zero.
+        grid_max: Largest integer of the symmetric grid, such as 7 for int4.
     """
-    step = _widest(weights, most)
-    return _whole(weights, step, most) * step
+    step = _compute_widest_step(weights, grid_max)
+    return _round_to_integers(weights, step, grid_max) * step
 
 
-def products_of(sums: Sums, free: bool) -> Numbers:
+def compute_products(sums: Sums, can_shift: bool) -> Numbers:
     """Return the products of rows, (systems, columns, columns).
 
     Args:
-        sums: Of rows and targets.
-        free: Whether a constant shift of the outputs is taken up: products are about the means.
+        sums: Sums over rows and targets.
+        can_shift: Whether a constant shift of the outputs is free: the products are centred then.
     """
     if isinstance(sums, Moments):
-        found = sums.centred()[0] if free else sums.raw(np.zeros_like(sums.sums[1]))[0]
-        return np.asarray(found)
+        products = (
+            sums.compute_centred()[0]
+            if can_shift
+            else sums.compute_raw(np.zeros_like(sums.sums[1]))[0]
+        )
+        return np.asarray(products)
     rows = sums.stacked[0]
-    if free:
+    if can_shift:
         rows = rows - rows.mean(1)[:, None]
     return np.asarray(rows.transpose(0, 2, 1) @ rows)
 
 
-def _rounded(products: Numbers, weights: Numbers, most: int, support: Flags | None) -> Numbers:
+def _round_system(
+    products: Numbers, weights: Numbers, grid_max: int, support: Flags | None
+) -> Numbers:
     """Round one system's weights, (columns, outputs)."""
-    factor, order = _factored(products)
-    step = _fitted(np.diag(products), weights, most)
-    whole = np.zeros_like(weights)
+    factor, order = _factor_inverse(products)
+    step = _fit_steps(np.diag(products), weights, grid_max)
+    integers = np.zeros_like(weights)
     short = np.flatnonzero(np.any(weights != 0, 0))
-    for _ in range(TIMES):
+    for _ in range(MAX_NARROWINGS):
         mask = None if support is None else support[:, short]
-        whole[:, short] = _in_turn(factor, order, weights[:, short], step[short], most, mask)
-        largest = np.abs(whole).max(0)
-        short = short[largest[short] < most]
+        integers[:, short] = _round_in_order(
+            factor, order, weights[:, short], step[short], grid_max, mask
+        )
+        largest = np.abs(integers).max(0)
+        short = short[largest[short] < grid_max]
         if not len(short):
             break
-        step[short] *= np.maximum(largest[short], 1) / most
-    # the heaviest of those that are still short becomes the end of its grid
+        step[short] *= np.maximum(largest[short], 1) / grid_max
+    # where the last value is still unused, the largest weight gets it
     heaviest = np.abs(weights[:, short]).argmax(0)
-    whole[heaviest, short] = most * np.sign(weights[heaviest, short])
-    return np.asarray(whole * step)
+    integers[heaviest, short] = grid_max * np.sign(weights[heaviest, short])
+    return np.asarray(integers * step)
 
 
-def _in_turn(
+def _round_in_order(
     factor: Numbers,
     order: npt.NDArray[np.int64],
     weights: Numbers,
     step: Numbers,
-    most: int,
+    grid_max: int,
     support: Flags | None,
 ) -> Numbers:
-    """Return whole numbers, (columns, outputs).
+    """Return the integers of the rounded weights, (columns, outputs).
 
     Args:
-        factor: Upper triangle of the inverse's Cholesky factor, its columns in order.
-        order: Of the columns.
+        factor: Upper triangular Cholesky factor of the inverse, columns in order.
+        order: Order of the columns.
         weights: (columns, outputs).
-        step: Of each output's grid.
-        most: The largest whole number.
-        support: Where weights may differ from zero.
+        step: Step of each output's grid, (outputs,).
+        grid_max: Largest integer of the grid.
+        support: True where weights may differ from zero; None: everywhere.
     """
-    left = weights[order]
+    remaining = weights[order]
     free = None if support is None else support[order]
-    whole = np.zeros_like(left)
+    integers = np.zeros_like(remaining)
     columns = len(order)
     for start in range(0, columns, BLOCK):
         stop = min(start + BLOCK, columns)
-        lost = np.empty((stop - start, left.shape[1]))
+        errors = np.empty((stop - start, remaining.shape[1]))
         for column in range(start, stop):
-            whole[column] = _whole(left[column], step, most)
-            rest = left[column] - whole[column] * step
-            lost[column - start] = rest / factor[column, column]
-            change = np.outer(factor[column, column + 1 : stop], lost[column - start])
-            _take(left, slice(column + 1, stop), change, free)
-        _take(left, slice(stop, columns), factor[start:stop, stop:].T @ lost, free)
-    found = np.empty_like(whole)
-    found[order] = whole
-    return found
+            integers[column] = _round_to_integers(remaining[column], step, grid_max)
+            rounding_error = remaining[column] - integers[column] * step
+            errors[column - start] = rounding_error / factor[column, column]
+            change = np.outer(factor[column, column + 1 : stop], errors[column - start])
+            _subtract_change(remaining, slice(column + 1, stop), change, free)
+        _subtract_change(
+            remaining, slice(stop, columns), factor[start:stop, stop:].T @ errors, free
+        )
+    result = np.empty_like(integers)
+    result[order] = integers
+    return result
 
 
-def _take(left: Numbers, rows: slice, change: Numbers, free: Flags | None) -> None:
-    left[rows] -= change if free is None else change * free[rows]
+def _subtract_change(remaining: Numbers, rows: slice, change: Numbers, free: Flags | None) -> None:
+    remaining[rows] -= change if free is None else change * free[rows]
 
 
-def _factored(products: Numbers) -> tuple[Numbers, npt.NDArray[np.int64]]:
-    """Return U of (P'P)^-1 = U'U with columns in the order of the diagonal, and that order."""
+def _factor_inverse(products: Numbers) -> tuple[Numbers, npt.NDArray[np.int64]]:
+    """Return U with (P'P)^-1 = U'U, columns ordered by the diagonal, and that order."""
     import scipy.linalg
 
     order = np.argsort(-np.diag(products), kind="stable")
-    # of a matrix with its columns turned round the factor's inverse is U turned round
-    turned = products[np.ix_(order[::-1], order[::-1])]
-    lower = scipy.linalg.cholesky(turned, lower=True, check_finite=False)
+    # the inverse of the factor of the reversed matrix is U in reversed order
+    reversed_products = products[np.ix_(order[::-1], order[::-1])]
+    lower = scipy.linalg.cholesky(reversed_products, lower=True, check_finite=False)
     inverse = scipy.linalg.solve_triangular(
         lower, np.eye(len(lower)), lower=True, check_finite=False
     )
     return np.ascontiguousarray(inverse[::-1, ::-1]), order
 
 
-def _widest(weights: Numbers, most: int) -> Numbers:
+def _compute_widest_step(weights: Numbers, grid_max: int) -> Numbers:
     """Return the step of the grid that ends at the largest weight, (..., 1, outputs)."""
     largest = np.abs(weights).max(-2, keepdims=True)
-    return np.asarray(np.where(largest > 0, largest, 1.0) / most)
+    return np.asarray(np.where(largest > 0, largest, 1.0) / grid_max)
 
 
-def _whole(weights: Numbers, step: Numbers, most: int) -> Numbers:
-    return np.asarray(np.clip(np.round(weights / step), -most, most))
+def _round_to_integers(weights: Numbers, step: Numbers, grid_max: int) -> Numbers:
+    return np.asarray(np.clip(np.round(weights / step), -grid_max, grid_max))
 
 
-def _fitted(inputs: Numbers, weights: Numbers, most: int) -> Numbers:
-    """Return each output's step with the least error of rounding and cutting off, (outputs,).
+def _fit_steps(inputs: Numbers, weights: Numbers, grid_max: int) -> Numbers:
+    """Return each output's step with the lowest error of rounding and clipping, (outputs,).
 
     Args:
-        inputs: How much each column counts, (columns,).
+        inputs: Weight of each column, (columns,).
         weights: (columns, outputs).
-        most: The largest whole number.
+        grid_max: Largest integer of the grid.
     """
-    widest = _widest(weights, most)
-    best, least = widest[0], np.full(weights.shape[1], np.inf)
-    for share in np.linspace(1.0, NARROWEST, TRIED):
-        step = widest * share
-        lost: Numbers = inputs @ (weights - _whole(weights, step, most) * step) ** 2
-        best = np.where(lost < least, step[0], best)
-        least = np.minimum(lost, least)
-    return np.asarray(best)
+    widest_step = _compute_widest_step(weights, grid_max)
+    best_step, best_error = widest_step[0], np.full(weights.shape[1], np.inf)
+    for share in np.linspace(1.0, MIN_STEP_SHARE, STEP_TRIALS):
+        step = widest_step * share
+        error: Numbers = (
+            inputs @ (weights - _round_to_integers(weights, step, grid_max) * step) ** 2
+        )
+        best_step = np.where(error < best_error, step[0], best_step)
+        best_error = np.minimum(error, best_error)
+    return np.asarray(best_step)

@@ -1,4 +1,4 @@
-"""Draws rows and targets of layers, out of what both models hold at a layer."""
+"""Sampling of rows and targets for the reconstruction of layers."""
 
 from __future__ import annotations
 
@@ -10,243 +10,316 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.memory_budget import current_budget
+from compress.core.memory_budget import get_current_budget
 from compress.model.program import Node
-from compress.reconstruction.kinds import Kept, Part, Places
+from compress.reconstruction.kernel_parts import KeptIndices, KernelPart, Positions
+from compress.reconstruction.linear_paths import Graph, LinearPath, is_linear
 from compress.reconstruction.matching import Match
-from compress.reconstruction.paths import Graph, Way, is_linear
-from compress.reconstruction.sums import Sample, Singles, products, rounding_noise
-from compress.reconstruction.values import Chunks, Value
+from compress.reconstruction.sums import Sample, Singles, estimate_rounding_noise, multiply_rows
+from compress.reconstruction.tensor_store import Chunks, StoredTensor
 
-SAMPLES = 20_000
-BYTES = 512 * 2**20
-"""Of the rows of one layer, at most, where the memory budget allows."""
-HELD = 1 / 12
-"""Share of what is free that these rows may take: they are copied while they are solved for."""
+DEFAULT_SAMPLES = 20_000
+MAX_BYTES = 512 * 2**20
+"""Maximum bytes of the rows of one layer; the memory budget may allow less."""
+MEMORY_SHARE = 1 / 12
+"""Share of the free memory for these rows; solving with them makes copies."""
 
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """Examples in chunks; the last of them are held back.
+    """Calibration examples in chunks, the last of which are held out.
 
     Attributes:
-        inputs: One array an input, (examples, ...), in random order.
-        bounds: First and behind-last example of each chunk.
-        held: Whether a chunk is held back.
-        count: Examples in all.
+        inputs: One array per input, (examples, ...), in random order.
+        bounds: Start and stop index of each chunk.
+        held_out: Whether each chunk is held out.
+        count: Total number of examples.
     """
 
     inputs: tuple[npt.NDArray[Any], ...]
     bounds: tuple[tuple[int, int], ...]
-    held: tuple[bool, ...]
+    held_out: tuple[bool, ...]
     count: int
 
 
 class Sampler:
-    """Draws positions, and gives what is to be made of what there.
+    """Sampler of positions, with the rows and targets there.
 
     Args:
-        kept: Kept indices of a dense kernel's axis.
-        batches: Examples.
-        seed: Of the positions.
-        samples: Of them, of all examples together, for one layer.
+        kept: Returns the kept indices of an axis of an original kernel.
+        batches: Calibration examples.
+        seed: Seed of the positions.
+        samples: Positions per layer, over all examples.
 
     Attributes:
-        seen: What tensors of both models hold that are needed later, by id.
-        given: Inputs of calls of the dense model, by id of the node.
-        made: Outputs of those that are linear up to there.
+        tensor_values: Values of tensors of both models that are needed later, by id of the tensor.
+        original_inputs: Inputs of calls of the original model, by id of the node.
+        linear_outputs: Outputs of its calls without an activation, by id of the node.
     """
 
-    def __init__(self, kept: Kept, batches: Batches, seed: int, samples: int = SAMPLES) -> None:
-        self.seen: dict[int, Chunks] = {}
-        self.given: dict[int, list[Chunks]] = {}
-        self.made: dict[int, Chunks] = {}
+    def __init__(
+        self, kept: KeptIndices, batches: Batches, seed: int, samples: int = DEFAULT_SAMPLES
+    ) -> None:
+        self.tensor_values: dict[int, Chunks] = {}
+        self.original_inputs: dict[int, list[Chunks]] = {}
+        self.linear_outputs: dict[int, Chunks] = {}
         self.kept, self.batches, self.samples = kept, batches, samples
         self.rng = np.random.default_rng(seed)
-        self.bytes = current_budget().share(HELD, BYTES)
+        self.max_bytes = get_current_budget().compute_share(MEMORY_SHARE, MAX_BYTES)
 
-    def of_layer(
-        self, match: Match, part: Part, twin: Part, given: list[list[Chunks]], way: Way | None
+    def sample_layer(
+        self,
+        match: Match,
+        part: KernelPart,
+        original_part: KernelPart,
+        inputs: list[list[Chunks]],
+        path: LinearPath | None,
     ) -> tuple[list[Sample], list[Sample]]:
-        """Sample rows and targets of all calls; those held back call by call."""
-        systems, columns, _ = part.weights().shape
-        most = max(1, int(self.bytes // (4 * systems * columns))) // len(match.calls)
-        train: list[Sample] = []
-        held: list[Sample] = []
-        for node, values in zip(match.twin_calls, given, strict=True):
-            own: list[Sample] = []
-            for index, hold in enumerate(self.batches.held):
-                x = sequence(values, index) if part.guided else values[0][index]
-                # of a recurrence positions are those of its input
-                made = x.blank if part.guided else part.blank_output(x.blank.shape)
-                places = self.places(part, x, made, most)
-                if not len(places[0]):
-                    continue
-                if part.guided:
-                    theirs = sequence(self.given[id(node)], index)
-                    pair = part.pairs(twin, x, theirs, places, self.kept)
-                    rows, wanted = (side.astype(np.float32, copy=False) for side in pair)
-                    sample = Sample(rows, wanted)
-                else:
-                    rows = part.rows(x.array, made, places).astype(np.float32, copy=False)
-                    targets = self.targets(node, part, twin, index, places, way)
-                    sample = Sample(rows, *targets, rounding_noise(rows))
-                (own if hold else train).append(sample)
-            if own:
-                held.append(Sample.joined(own))
-        return train, held
-
-    def targets(
-        self, node: Node, part: Part, twin: Part, index: int, places: Places, way: Way | None
-    ) -> tuple[Singles, Singles | None]:
-        """Return what a layer is to make, and what is added to it behind it, by rows.
+        """Sample rows and targets of all calls of a layer.
 
         Args:
-            node: Its call in the dense model.
-            part, twin: A kernel, in both models.
-            index: Of the chunk.
-            places: In it.
-            way: What follows; None: it was not followed.
-        """
-        kept, known = twin.channels(self.kept), self.made.get(id(node))
-        if known is not None and part.name != "depthwise" and not twin.adds_more:
-            made = twin.outputs(known[index].array, places)[:, kept]
-        else:
-            value = self.given[id(node)][0][index]
-            rows = twin.rows(value.array, twin.blank_output(value.blank.shape), places)
-            made = products(rows, twin.weights())[:, kept]
-            made = made + twin.bias_vector()[kept].astype(np.float32)
-        return self._folded(way, part, made, index, places)
+            match: The layer in both models.
+            part, original_part: Its kernel in both models.
+            inputs: Inputs of each call in the pruned model.
+            path: Linear path after the layer; None: it was not traced.
 
-    def _folded(
-        self, way: Way | None, part: Part, made: npt.NDArray[Any], index: int, places: Places
+        Returns:
+            Training samples, one per chunk, and held-out samples, one per call.
+        """
+        systems, columns, _ = part.read_weights().shape
+        max_positions = max(1, int(self.max_bytes // (4 * systems * columns))) // len(match.calls)
+        train: list[Sample] = []
+        held_out: list[Sample] = []
+        for node, values in zip(match.original_calls, inputs, strict=True):
+            call_samples: list[Sample] = []
+            for index, is_held_out in enumerate(self.batches.held_out):
+                x = (
+                    select_sequences(values, index)
+                    if part.uses_original_states
+                    else values[0][index]
+                )
+                # the positions of a recurrent layer are those of its input
+                outputs = (
+                    x.blank
+                    if part.uses_original_states
+                    else part.create_blank_output(x.blank.shape)
+                )
+                positions = self.sample_positions(part, x, outputs, max_positions)
+                if not len(positions[0]):
+                    continue
+                if part.uses_original_states:
+                    original_value = select_sequences(self.original_inputs[id(node)], index)
+                    pair = part.build_pairs(original_part, x, original_value, positions, self.kept)
+                    rows, target_rows = (side.astype(np.float32, copy=False) for side in pair)
+                    sample = Sample(rows, target_rows)
+                else:
+                    rows = part.extract_rows(x.array, outputs, positions).astype(
+                        np.float32, copy=False
+                    )
+                    targets = self.build_targets(node, part, original_part, index, positions, path)
+                    sample = Sample(rows, *targets, estimate_rounding_noise(rows))
+                (call_samples if is_held_out else train).append(sample)
+            if call_samples:
+                held_out.append(Sample.concat(call_samples))
+        return train, held_out
+
+    def build_targets(
+        self,
+        node: Node,
+        part: KernelPart,
+        original_part: KernelPart,
+        index: int,
+        positions: Positions,
+        path: LinearPath | None,
     ) -> tuple[Singles, Singles | None]:
-        """Return what is wanted behind a layer's way, and what is added there, by rows.
+        """Return the targets of a kernel and the values added on the path, both by rows.
 
-        The first is what the kernel is to make: offset and others are taken off.
+        Args:
+            node: Call of the layer in the original model.
+            part, original_part: Kernel in the pruned and in the original model.
+            index: Index of the chunk.
+            positions: Positions in the chunk.
+            path: Linear path after the layer; None: it was not traced.
+
+        Returns:
+            Targets (rows, channels), and the values added before the activation, or None.
         """
-        made = made.astype(np.float32, copy=False)
-        if way is None:
-            return made, None
-        wanted = made * way.dense_gain + way.dense_offset
-        base = np.broadcast_to(way.offset, wanted.shape)
-        width = len(way.gain)
-        for other in way.others:
-            theirs = part.outputs(self.seen[id(other.dense)][index].array, places)
-            mine = part.outputs(self.seen[id(other.pruned)][index].array, places)
-            wanted = wanted + other.gains[1] * theirs[:, other.kept]
-            base = base + other.gains[0] * mine[:, other.begin : other.begin + width]
-        return (wanted - base).astype(np.float32), base.astype(np.float32)
-
-    def places(self, part: Part, x: Value, made: npt.NDArray[Any], most: int) -> Places:
-        """Draw positions of every example of a chunk; those that a mask leaves out are none."""
-        positions = part.positions(made)
-        samples = min(self.samples, most)
-        count, each = len(made), min(positions, max(1, -(-samples // self.batches.count)))
-        examples = np.repeat(np.arange(count), each)
-        if each == positions:
-            drawn = np.tile(np.arange(positions), count)
+        kept, cached_outputs = (
+            original_part.find_kept_channels(self.kept),
+            self.linear_outputs.get(id(node)),
+        )
+        if (
+            cached_outputs is not None
+            and part.name != "depthwise"
+            and not original_part.has_position_bias
+        ):
+            outputs = original_part.extract_outputs(cached_outputs[index].array, positions)[:, kept]
         else:
-            order = self.rng.random((count, positions), np.float32)
-            drawn = np.argpartition(order, each, axis=1)[:, :each].ravel()
+            value = self.original_inputs[id(node)][0][index]
+            rows = original_part.extract_rows(
+                value.array, original_part.create_blank_output(value.blank.shape), positions
+            )
+            outputs = multiply_rows(rows, original_part.read_weights())[:, kept]
+            outputs = outputs + original_part.read_bias()[kept].astype(np.float32)
+        return self._fold_path(path, part, outputs, index, positions)
+
+    def _fold_path(
+        self,
+        path: LinearPath | None,
+        part: KernelPart,
+        outputs: npt.NDArray[Any],
+        index: int,
+        positions: Positions,
+    ) -> tuple[Singles, Singles | None]:
+        """Return the targets behind the linear path and the values added there, both by rows.
+
+        The targets are those of the kernel alone: offset and addends are subtracted.
+        """
+        outputs = outputs.astype(np.float32, copy=False)
+        if path is None:
+            return outputs, None
+        targets = outputs * path.original_gain + path.original_offset
+        base = np.broadcast_to(path.offset, targets.shape)
+        channel_count = len(path.gain)
+        for addend in path.addends:
+            original_rows = part.extract_outputs(
+                self.tensor_values[id(addend.original)][index].array, positions
+            )
+            pruned_rows = part.extract_outputs(
+                self.tensor_values[id(addend.pruned)][index].array, positions
+            )
+            targets = targets + addend.gains[1] * original_rows[:, addend.kept]
+            base = (
+                base + addend.gains[0] * pruned_rows[:, addend.start : addend.start + channel_count]
+            )
+        return (targets - base).astype(np.float32), base.astype(np.float32)
+
+    def sample_positions(
+        self, part: KernelPart, x: StoredTensor, outputs: npt.NDArray[Any], max_positions: int
+    ) -> Positions:
+        """Draw positions of every example of a chunk, without those excluded by a mask.
+
+        Args:
+            part: Kernel of the layer.
+            x: Inputs of the chunk.
+            outputs: Array of the output's shape.
+            max_positions: Maximum number of positions over all examples.
+        """
+        position_count = part.count_positions(outputs)
+        samples = min(self.samples, max_positions)
+        count, per_example = (
+            len(outputs),
+            min(position_count, max(1, -(-samples // self.batches.count))),
+        )
+        examples = np.repeat(np.arange(count), per_example)
+        if per_example == position_count:
+            drawn = np.tile(np.arange(position_count), count)
+        else:
+            order = self.rng.random((count, position_count), np.float32)
+            drawn = np.argpartition(order, per_example, axis=1)[:, :per_example].ravel()
         if x.mask is not None:
             mask = np.asarray(x.mask).reshape(count, -1)
-            if mask.shape[1] == positions:
+            if mask.shape[1] == position_count:
                 inside = mask[examples, drawn]
                 return examples[inside], drawn[inside]
         return examples, drawn
 
-    def windows(self, grid: tuple[int, ...], count: int, samples: int, size: int) -> Places:
-        """Draw positions of every example of a chunk that lie together.
+    def sample_windows(
+        self, grid: tuple[int, ...], count: int, samples: int, size: int
+    ) -> Positions:
+        """Draw windows of adjacent positions from every example of a chunk.
 
         Args:
-            grid: How positions lie.
-            count: Examples of the chunk.
-            samples: Positions of all examples together, about.
-            size: Of a window, in positions; those at the border are cut.
+            grid: Sizes of the grid of positions.
+            count: Number of examples of the chunk.
+            samples: Approximate number of positions over all examples.
+            size: Positions of a window; windows are cut at the border.
         """
-        window = window_of(grid, size)
+        window = compute_window(grid, size)
         inside = math.prod(s * w / (s + w - 1) for s, w in zip(grid, window, strict=True))
-        found = np.zeros((count, *grid), bool)
+        is_sampled = np.zeros((count, *grid), bool)
         offsets = np.indices(window).reshape(len(window), -1)
         for _ in range(max(1, round(samples / self.batches.count / inside))):
             corner = [self.rng.integers(1 - w, s, count) for s, w in zip(grid, window, strict=True)]
             at = [c[:, None] + o for c, o in zip(corner, offsets, strict=True)]
             fits = np.all([(a >= 0) & (a < s) for a, s in zip(at, grid, strict=True)], axis=0)
             example = np.broadcast_to(np.arange(count)[:, None], fits.shape)
-            found[(example[fits], *[a[fits] for a in at])] = True
-        examples, positions = np.nonzero(found.reshape(count, -1))
+            is_sampled[(example[fits], *[a[fits] for a in at])] = True
+        examples, positions = np.nonzero(is_sampled.reshape(count, -1))
         return examples, positions
 
 
-class Run:
-    """Runs a program for all chunks, step by step.
+class ProgramRun:
+    """Step-by-step run of a program on all chunks.
 
     Args:
-        graph: Of the program.
-        inputs: Of the model.
-        sampler: Keeps what tensors hold that are needed later.
-        wanted: These tensors, by id.
-        call: Makes a call for every chunk.
-        calls: Calls of the dense model whose inputs are needed later, by id of the node.
-        order: Of the calls, in steps; default: one by one.
+        graph: Graph of the program.
+        inputs: Inputs of the model.
+        sampler: Stores the values that are needed later.
+        needed: Ids of the tensors with these values.
+        call: Runs a call on every chunk.
+        calls: Ids of the calls of the original model with inputs that are needed later.
+        order: Order of the calls, in steps; default: one by one.
 
     Attributes:
-        asked: The calls of the next step with what they are given; None: it is at its end.
-        done: Calls that were made.
-        outputs: Of the model, at the end.
+        pending: Calls of the next step with their inputs; None at the end.
+        calls_done: Number of calls that were run.
+        outputs: Outputs of the model, at the end.
     """
 
     def __init__(
-        self, graph: Graph, inputs: list[Chunks], sampler: Sampler, wanted: set[int],
+        self, graph: Graph, inputs: list[Chunks], sampler: Sampler, needed: set[int],
         call: Callable[[Node, list[Chunks]], list[Chunks]], *, calls: Set[int] = frozenset(),
         order: Sequence[Sequence[Node]] | None = None,
     ) -> None:  # fmt: skip
-        self.graph, self.sampler, self.wanted = graph, sampler, wanted
+        self.graph, self.sampler, self.needed = graph, sampler, needed
         self.call, self.calls = call, calls
-        self.done = 0
+        self.calls_done = 0
         self.outputs: list[Chunks] = []
-        self._note(graph.program.inputs, inputs)
-        self._steps = graph.program.stepwise(inputs, order)
-        self.asked: list[tuple[Node, list[Any]]] | None = next(self._steps)
+        self._record_values(graph.program.inputs, inputs)
+        self._steps = graph.program.iterate_steps(inputs, order)
+        self.pending: list[tuple[Node, list[Any]]] | None = next(self._steps)
 
-    def _note(self, tensors: Sequence[Any], values: Sequence[Any]) -> None:
+    def _record_values(self, tensors: Sequence[Any], values: Sequence[Any]) -> None:
         for tensor, value in zip(tensors, values, strict=True):
-            if id(tensor) in self.wanted:
-                self.sampler.seen[id(tensor)] = value
+            if id(tensor) in self.needed:
+                self.sampler.tensor_values[id(tensor)] = value
 
     def step(self) -> None:
-        """Make the calls of a step."""
-        asked, self.asked = self.asked or [], None
-        results: list[Sequence[Any]] = [self.call(node, given) for node, given in asked]
-        for (node, given), made in zip(asked, results, strict=True):
+        """Run the calls of the next step."""
+        pending, self.pending = self.pending or [], None
+        results: list[Sequence[Any]] = [self.call(node, inputs) for node, inputs in pending]
+        for (node, inputs), outputs in zip(pending, results, strict=True):
             if id(node) in self.calls:
-                self.sampler.given[id(node)] = given
+                self.sampler.original_inputs[id(node)] = inputs
                 if is_linear(getattr(node.operation, "activation", None)):
-                    self.sampler.made[id(node)] = made[0]
-            self._note(node.outputs, made)
-        self.done += len(asked)
-        del asked, given
+                    self.sampler.linear_outputs[id(node)] = outputs[0]
+            self._record_values(node.outputs, outputs)
+        self.calls_done += len(pending)
+        del pending, inputs
         try:
-            self.asked = self._steps.send(results)
+            self.pending = self._steps.send(results)
         except StopIteration as end:
             self.outputs = list(end.value)
 
-    def until(self, match: Match, way: Way | None) -> None:
-        """Go on in the dense model until a layer's inputs and what is added behind are known."""
-        places = [self.graph.place[id(node)] for node in match.twin_calls]
-        places += [self.graph.made[id(other.dense)] for other in (way.others if way else ())]
-        while self.asked is not None and self.done <= max(places):
+    def run_until(self, match: Match, path: LinearPath | None) -> None:
+        """Run the original model until a layer's inputs and the addends of its path are known."""
+        indices = [self.graph.call_index[id(node)] for node in match.original_calls]
+        indices += [
+            self.graph.producer_index[id(addend.original)]
+            for addend in (path.addends if path else ())
+        ]
+        while self.pending is not None and self.calls_done <= max(indices):
             self.step()
 
 
-def sequence(values: list[Chunks], index: int) -> Value:
-    """Return the sequences that a recurrence is given, with the mask that it is given."""
+def select_sequences(values: list[Chunks], index: int) -> StoredTensor:
+    """Return the input sequences of a recurrent layer, with the mask from its second input."""
     x = values[0][index]
-    return x.masked(values[1][index].tensor) if len(values) > 1 else x
+    return x.with_mask(values[1][index].tensor) if len(values) > 1 else x
 
 
-def window_of(grid: tuple[int, ...], size: int) -> tuple[int, ...]:
-    """Return the sizes of a window of about so many positions, equal on all axes."""
-    each = max(1, round(size ** (1 / len(grid))))
-    return tuple(min(each, axis) for axis in grid)
+def compute_window(grid: tuple[int, ...], size: int) -> tuple[int, ...]:
+    """Return the sizes of a window of about `size` positions, equal on all axes."""
+    side = max(1, round(size ** (1 / len(grid))))
+    return tuple(min(side, axis) for axis in grid)

@@ -1,4 +1,4 @@
-"""Reports: `render` turns a run's folder into table, JSON, CSV, plot and one HTML page."""
+"""Reports: `render_report` turns a run's folder into tables, JSON, CSV, a plot and HTML."""
 
 from __future__ import annotations
 
@@ -8,24 +8,33 @@ from compress.core.atomic_files import write_bytes, write_json, write_text
 from compress.report.columns import as_csv, as_json
 from compress.report.html import render_html
 from compress.report.plot import render_plot
-from compress.report.rows import Report, Row, Section, load_report
-from compress.report.words import render_tables
+from compress.report.report_data import Report, Row, Section, load_report
+from compress.report.text_report import render_tables
 
-__all__ = ["Report", "Row", "Section", "load_report", "render", "render_tables", "write_report"]
+__all__ = [
+    "Report",
+    "Row",
+    "Section",
+    "load_report",
+    "render_report",
+    "render_tables",
+    "write_report",
+]
 
 
-def render(path: str | Path, *, light: bool = False) -> Report:
+def render_report(path: str | Path, *, light: bool = False) -> Report:
     """Write report.html, report.json, candidates.csv and pareto.png into a run's folder.
 
     Args:
-        path: The `--out` folder of `paretune compress`; of other runs the compression is shown.
-        light: The page has no scripts.
+        path: The `--out` folder of `paretune compress`. For other runs the compression part is
+            shown.
+        light: Whether to write the page without scripts.
 
     Returns:
-        What they show; `render_tables` prints it.
+        The contents of the report; `render_tables` shows them on the terminal.
 
     Raises:
-        InputError: It is no run's folder, or a record in it is damaged.
+        InputError: The folder is not a run's folder, or a record in it is corrupt.
     """
     report = load_report(path)
     write_report(report, light=light)
@@ -36,8 +45,8 @@ def write_report(report: Report, *, light: bool = False) -> None:
     """Write report.html, report.json, candidates.csv and pareto.png into the report's folder.
 
     Args:
-        report: With all sections that it has to show.
-        light: The page has no scripts.
+        report: Report with all its sections.
+        light: Whether to write the page without scripts.
     """
     folder = report.folder
     write_json(folder / "report.json", as_json(report))

@@ -1,7 +1,6 @@
-"""The figures of exported files, what each means, and what programs read: JSON and CSV.
+"""Figures of exported files with their descriptions, and the JSON and CSV reports.
 
-Keys and columns are those of the first release, whatever was run: what a section does not fill
-stays empty.
+Keys and columns are fixed since the first release; values that no section provides stay empty.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from compress.core.summary import visible
-from compress.data.tasks import meaning
+from compress.core.summary import escape_text
+from compress.data.tasks import describe_metric
 from compress.plan.output import MIXED
-from compress.report.rows import Report, Row
-from compress.report.standouts import standouts
-from compress.run.compressed import Artifact
+from compress.report.file_selection import select_files
+from compress.report.report_data import Report, Row
+from compress.run.compressed_model import Artifact
 
 _RATIO = "the time of this model's dense baseline file / this file's, paired by round"
 
@@ -29,10 +28,10 @@ class Column:
     Attributes:
         key: Field name in JSON and CSV.
         title: Heading.
-        unit: Unit, empty for a share.
+        unit: Unit; empty for a share.
         kind: "measured" or "counted" (exact, from shapes and bytes).
-        how: What the figure is, in one sentence.
-        get: Row -> value; None where it was not measured.
+        how: Description in one sentence.
+        get: Row -> value; None if it was not measured.
     """
 
     key: str
@@ -43,45 +42,58 @@ class Column:
     get: Callable[[Row], float | None]
 
 
-def columns(report: Report) -> tuple[Column, ...]:
-    """Return all figures of a file: qualities, then costs."""
-    made = [
-        Column(name, meaning(name)[0], "", "measured",
-               f"{meaning(name)[1]}, of the exported file itself, on the test part.",
+def list_columns(report: Report) -> tuple[Column, ...]:
+    """Return the figures of a file: metrics, then costs.
+
+    Args:
+        report: The report with the files.
+    """
+    metric_columns = [
+        Column(name, describe_metric(name)[0], "", "measured",
+               f"{describe_metric(name)[1]}, of the exported file itself, on the test part.",
                lambda row, name=name: row.artifact.test.get(name))  # type: ignore[misc]
         for name in report.qualities
     ]  # fmt: skip
-    return (*made, *COSTS)
+    return (*metric_columns, *COSTS)
 
 
-def values(report: Report, row: Row) -> dict[str, float | None]:
-    """Return all figures of a row by column key."""
-    return {column.key: column.get(row) for column in columns(report)}
+def collect_values(report: Report, row: Row) -> dict[str, float | None]:
+    """Return the figures of a row by column key.
+
+    Args:
+        report: The report with the file.
+        row: The file.
+    """
+    return {column.key: column.get(row) for column in list_columns(report)}
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """Return the content of report.json."""
-    made: dict[str, Any] = {
+    """Return the content of report.json.
+
+    Args:
+        report: The report.
+    """
+    content: dict[str, Any] = {
         **report.record,
         "data": report.data,
         "columns": {
             column.key: {"unit": column.unit, "kind": column.kind, "how": column.how}
-            for column in columns(report)
+            for column in list_columns(report)
         },
-        "chosen": standouts(report).to_json(report),
+        "chosen": select_files(report).to_json(report),
         "front": [],
         "candidates": [],
         "final": [],
     }
     for section in report.sections:
-        made |= section.to_json()
+        content |= section.to_json()
     return {
-        **made,
+        **content,
         "compressed": [record.to_json() for record in report.compressed],
         "files": [
             {
                 **row.artifact.to_json(),
-                **values(report, row),
+                **collect_values(report, row),
                 "latency": row.latency.to_json() if row.latency else None,
             }
             for row in report.rows
@@ -90,8 +102,12 @@ def as_json(report: Report) -> dict[str, Any]:
 
 
 def as_csv(report: Report) -> str:
-    """Return the content of candidates.csv; `record` is the kind of each line."""
-    keys = [column.key for column in columns(report)]
+    """Return the content of candidates.csv; column `record` is the kind of each line.
+
+    Args:
+        report: The report.
+    """
+    keys = [column.key for column in list_columns(report)]
     names = ["record", "id", "model", "variant", "format", "state", "reason", "on_front",
              f"val_{report.main}", *keys, "spread", "runtime", "threads", "device",
              "choices"]  # fmt: skip
@@ -99,22 +115,22 @@ def as_csv(report: Report) -> str:
     writer = csv.DictWriter(sink, names, restval="", lineterminator="\n")
     writer.writeheader()
     front = {name for section in report.sections for name in section.front}
-    lines = [line for section in report.sections for line in section.csv_rows(report.main)]
-    lines += [_file(report, row, row.artifact.model in front) for row in report.rows]
+    lines = [line for section in report.sections for line in section.list_csv_rows(report.main)]
+    lines += [_build_file_row(report, row, row.artifact.model in front) for row in report.rows]
     for line in lines:
-        writer.writerow({key: _cell(value) for key, value in line.items()})
+        writer.writerow({key: _escape_cell(value) for key, value in line.items()})
     return sink.getvalue()
 
 
-def precisions(item: Artifact) -> dict[str, Any]:
-    """Return the table of one file: a row a layer, in the model's order.
+def build_precision_table(item: Artifact) -> dict[str, Any]:
+    """Return the precision table of one file: a row per layer, in the model's order.
 
     Args:
-        item: With layers.
+        item: File with recorded layers.
     """
     columns = tuple(dict.fromkeys(name for row in item.layers for name in row["losses"]))
     sums = {name: sum(row["losses"].get(name, 0.0) for row in item.layers) for name in columns}
-    why = any(row["why"] for row in item.layers)
+    has_reasons = any(row["why"] for row in item.layers)
     rows = []
     for row in item.layers:
         cells = [row["layer"], row["precision"]]
@@ -122,7 +138,7 @@ def precisions(item: Artifact) -> dict[str, Any]:
             loss = row["losses"].get(name)
             share = f" ({loss / sums[name]:.0%})" if loss is not None and sums[name] else ""
             cells.append("-" if loss is None else f"{loss:.2g}{share}")
-        rows.append([*cells, row["why"]] if why else cells)
+        rows.append([*cells, row["why"]] if has_reasons else cells)
     about = (
         "How far the outputs move where the layer alone has that precision, measured on training "
         "examples: the divergence of class probabilities, or the squared error by the spread; in "
@@ -134,61 +150,158 @@ def precisions(item: Artifact) -> dict[str, Any]:
     return {
         "title": f"Precision of layers: {item.id}",
         "about": about,
-        "heads": ["layer", "precision", *columns, *(["why"] if why else [])],
+        "heads": ["layer", "precision", *columns, *(["why"] if has_reasons else [])],
         "wrapped": (2 + len(columns),),
         "rows": rows,
     }
 
 
-def _timed(name: str) -> Callable[[Row], float | None]:
+def _build_latency_getter(name: str) -> Callable[[Row], float | None]:
     return lambda row: getattr(row.latency, name) if row.latency else None
 
 
 COSTS = (
-    Column("macs", "MACs", "", "counted",
-           "Multiply-accumulates of one forward pass at batch 1; zeros count.",
-           lambda row: row.artifact.macs),
+    Column(
+        "macs",
+        "MACs",
+        "",
+        "counted",
+        "Multiply-accumulates of one forward pass at batch 1; zeros count.",
+        lambda row: row.artifact.macs,
+    ),
     Column("flops", "FLOPs", "", "counted", "2 x MACs.", lambda row: 2 * row.artifact.macs),
-    Column("sparse_macs", "Sparse MACs", "", "counted",
-           "MACs whose weight is not zero: what a runtime that skips zeros would do.",
-           lambda row: row.artifact.sparse_macs),
-    Column("params", "Parameters", "", "counted", "All weights, zero or not.",
-           lambda row: row.artifact.params),
-    Column("nonzero", "Non-zero", "", "counted", "Parameters of the Keras model that are not zero.",
-           lambda row: row.artifact.nonzero),
-    Column("zeros", "Zeros", "", "counted", "Share of all parameters that are zero.",
-           lambda row: row.artifact.zeros),
-    Column("sparsity", "Sparsity", "", "counted",
-           "Share of zeros in the kernels that were pruned, which are a part of all parameters.",
-           lambda row: row.artifact.sparsity),
-    Column("size_bytes", "File", "B", "counted", "Size of the file.",
-           lambda row: row.artifact.size_bytes),
-    Column("gzip_bytes", "Gzipped", "B", "counted", "Size of the file after gzip -9.",
-           lambda row: row.artifact.gzip_bytes),
-    Column("zstd_bytes", "Zstd", "B", "counted", "Size of the file after zstd -19.",
-           lambda row: row.artifact.zstd_bytes),
-    Column("arena_bytes", "Memory", "B", "measured",
-           "What LiteRT's built-in kernels set aside for activations (its arena), at batch 1.",
-           lambda row: row.artifact.arena_bytes),
-    Column("latency_ms", "Latency", "ms", "measured", "Median of one inference at batch 1.",
-           _timed("median_ms")),
-    Column("latency_low_ms", "low", "ms", "measured",
-           "Lower end of the median's 95 % interval or range.",
-           _timed("low_ms")),
-    Column("latency_high_ms", "high", "ms", "measured",
-           "Upper end of the median's 95 % interval or range.",
-           _timed("high_ms")),
-    Column("latency_p95_ms", "p95", "ms", "measured", "95th percentile of single runs.",
-           _timed("p95_ms")),
-    Column("speedup", "Speed-up", "x", "measured", f"old/new: {_RATIO}.", _timed("ratio")),
-    Column("speedup_low", "low", "x", "measured", "Lower end of its 95 % interval or range.",
-           _timed("ratio_low")),
-    Column("speedup_high", "high", "x", "measured", "Upper end of its 95 % interval or range.",
-           _timed("ratio_high")),
-)  # fmt: skip
+    Column(
+        "sparse_macs",
+        "Sparse MACs",
+        "",
+        "counted",
+        "MACs whose weight is not zero: what a runtime that skips zeros would do.",
+        lambda row: row.artifact.sparse_macs,
+    ),
+    Column(
+        "params",
+        "Parameters",
+        "",
+        "counted",
+        "All weights, zero or not.",
+        lambda row: row.artifact.params,
+    ),
+    Column(
+        "nonzero",
+        "Non-zero",
+        "",
+        "counted",
+        "Parameters of the Keras model that are not zero.",
+        lambda row: row.artifact.nonzero,
+    ),
+    Column(
+        "zeros",
+        "Zeros",
+        "",
+        "counted",
+        "Share of all parameters that are zero.",
+        lambda row: row.artifact.zeros,
+    ),
+    Column(
+        "sparsity",
+        "Sparsity",
+        "",
+        "counted",
+        "Share of zeros in the kernels that were pruned, which are a part of all parameters.",
+        lambda row: row.artifact.sparsity,
+    ),
+    Column(
+        "size_bytes",
+        "File",
+        "B",
+        "counted",
+        "Size of the file.",
+        lambda row: row.artifact.size_bytes,
+    ),
+    Column(
+        "gzip_bytes",
+        "Gzipped",
+        "B",
+        "counted",
+        "Size of the file after gzip -9.",
+        lambda row: row.artifact.gzip_bytes,
+    ),
+    Column(
+        "zstd_bytes",
+        "Zstd",
+        "B",
+        "counted",
+        "Size of the file after zstd -19.",
+        lambda row: row.artifact.zstd_bytes,
+    ),
+    Column(
+        "arena_bytes",
+        "Memory",
+        "B",
+        "measured",
+        "What LiteRT's built-in kernels set aside for activations (its arena), at batch 1.",
+        lambda row: row.artifact.arena_bytes,
+    ),
+    Column(
+        "latency_ms",
+        "Latency",
+        "ms",
+        "measured",
+        "Median of one inference at batch 1.",
+        _build_latency_getter("median_ms"),
+    ),
+    Column(
+        "latency_low_ms",
+        "low",
+        "ms",
+        "measured",
+        "Lower end of the median's 95 % interval or range.",
+        _build_latency_getter("low_ms"),
+    ),
+    Column(
+        "latency_high_ms",
+        "high",
+        "ms",
+        "measured",
+        "Upper end of the median's 95 % interval or range.",
+        _build_latency_getter("high_ms"),
+    ),
+    Column(
+        "latency_p95_ms",
+        "p95",
+        "ms",
+        "measured",
+        "95th percentile of single runs.",
+        _build_latency_getter("p95_ms"),
+    ),
+    Column(
+        "speedup",
+        "Speed-up",
+        "x",
+        "measured",
+        f"old/new: {_RATIO}.",
+        _build_latency_getter("ratio"),
+    ),
+    Column(
+        "speedup_low",
+        "low",
+        "x",
+        "measured",
+        "Lower end of its 95 % interval or range.",
+        _build_latency_getter("ratio_low"),
+    ),
+    Column(
+        "speedup_high",
+        "high",
+        "x",
+        "measured",
+        "Upper end of its 95 % interval or range.",
+        _build_latency_getter("ratio_high"),
+    ),
+)
 
 
-def _file(report: Report, row: Row, on_front: bool) -> dict[str, Any]:
+def _build_file_row(report: Report, row: Row, on_front: bool) -> dict[str, Any]:
     timed = row.latency
     return {
         "record": "file",
@@ -197,7 +310,10 @@ def _file(report: Report, row: Row, on_front: bool) -> dict[str, Any]:
         "variant": row.artifact.variant,
         "format": row.artifact.format,
         "on_front": on_front,
-        **{key: "" if value is None else value for key, value in values(report, row).items()},
+        **{
+            key: "" if value is None else value
+            for key, value in collect_values(report, row).items()
+        },
         "spread": timed.spread if timed else "",
         "runtime": timed.runtime if timed else "",
         "threads": timed.threads if timed else "",
@@ -205,9 +321,9 @@ def _file(report: Report, row: Row, on_front: bool) -> dict[str, Any]:
     }
 
 
-def _cell(value: Any) -> Any:
-    """Return a cell; a text of the folder's that would begin a formula is quoted."""
+def _escape_cell(value: Any) -> Any:
+    """Return a cell; a text that would start a spreadsheet formula is quoted."""
     if not isinstance(value, str):
         return value
-    text = visible(value)
+    text = escape_text(value)
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text

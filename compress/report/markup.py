@@ -1,7 +1,7 @@
-"""Markup that cannot be injected into: it comes from templates alone.
+"""HTML markup that is safe from injection: it comes from templates only.
 
-Whatever a template shows is text, whoever wrote it, and is escaped; only what this module made is
-taken as markup.
+Every value in a template is escaped as text, whatever its source. Only the results of this module
+are inserted as markup.
 """
 
 from __future__ import annotations
@@ -17,126 +17,129 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from compress.core.summary import visible
+from compress.core.summary import escape_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-ROOM = "compress.report"
-"""The package whose templates are called "compress/..."."""
+PACKAGE = "compress.report"
+"""The package of the templates "compress/..."."""
 
 
 @cache
-def templates(**rooms: str) -> Environment:
-    """Return the templates of this package, and of others that add to its page.
+def load_templates(**other_packages: str) -> Environment:
+    """Return the template environment of this package and of others that add to its page.
 
     Args:
-        rooms: Packages by the name that their templates have: "own/part.html.j2" is in the
-            folder `templates` of the package given as `own`.
+        other_packages: Prefix -> package. With `own="my.package"`, the template "own/part.html.j2"
+            is read from the folder templates of my.package.
 
     Returns:
-        What fills them. A name that is not there is an error, as None is; every other value that
-        is no markup is escaped, with characters that would not be seen spelled out.
+        The Jinja environment. Undefined names and None are errors. All other values that are not
+        markup are escaped, with invisible characters spelled out.
     """
     from jinja2 import Environment, PackageLoader, PrefixLoader, StrictUndefined
 
-    packages = {"compress": ROOM, **rooms}
+    packages = {"compress": PACKAGE, **other_packages}
     return Environment(
-        loader=PrefixLoader({name: PackageLoader(room) for name, room in packages.items()}),
+        loader=PrefixLoader({name: PackageLoader(package) for name, package in packages.items()}),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_shown,
+        finalize=_to_visible,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
 
 
-def filled(environment: Environment, name: str, **values: Any) -> Markup:
-    """Return a template, filled.
+def render_template(environment: Environment, name: str, **values: Any) -> Markup:
+    """Return a rendered template.
 
     Args:
-        environment: From `templates`.
+        environment: From `load_templates`.
         name: "compress/page.html.j2".
-        values: What it shows.
+        **values: Variables of the template.
     """
     return Markup(environment.get_template(name).render(values))
 
 
-def style_sheet() -> Markup:
-    """Return the page's style sheet: ours, and so not escaped."""
-    return Markup(resources.files(ROOM).joinpath("templates", "style.css").read_text("utf-8"))
+def read_style_sheet() -> Markup:
+    """Return the page's style sheet, a trusted file of this package, as markup."""
+    return Markup(resources.files(PACKAGE).joinpath("templates", "style.css").read_text("utf-8"))
 
 
 @cache
-def scripts(room: str, library: str, ours: tuple[str, ...]) -> tuple[Markup, ...]:
-    """Return the scripts of a live page: files of a package, and so not escaped.
+def read_scripts(package: str, library: str, own_scripts: tuple[str, ...]) -> tuple[Markup, ...]:
+    """Return the scripts of a live page, trusted files of a package, as markup.
 
     Args:
-        room: The package.
-        library: A script of others.
-        ours: Put together to one, in this order; their names are theirs alone.
+        package: Package with the files.
+        library: File name of a third-party script.
+        own_scripts: File names of our scripts. They are concatenated in this order into one script
+            with its own scope.
     """
-    home = resources.files(room)
-    own = "\n".join(home.joinpath(name).read_text("utf-8") for name in ours)
-    made = (
-        home.joinpath(library).read_text("utf-8"),
-        f'(function () {{\n"use strict";\n{own}\n}})();\n',
+    package_files = resources.files(package)
+    combined = "\n".join(package_files.joinpath(name).read_text("utf-8") for name in own_scripts)
+    texts = (
+        package_files.joinpath(library).read_text("utf-8"),
+        f'(function () {{\n"use strict";\n{combined}\n}})();\n',
     )
-    return tuple(Markup(text) for text in made)
+    return tuple(Markup(text) for text in texts)
 
 
-def digest(text: str) -> str:
-    """Return a text's hash as a Content-Security-Policy names it."""
-    found = base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
-    return f"'sha256-{found}'"
+def compute_digest(text: str) -> str:
+    """Return a text's hash in the format of a Content-Security-Policy."""
+    encoded = base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+    return f"'sha256-{encoded}'"
 
 
-def embedded(value: Any) -> Markup:
-    """Return JSON that holds no markup.
+def embed_json(value: Any) -> Markup:
+    """Return a value as JSON that is safe inside HTML.
 
-    Characters that would not be seen are spelled out; numbers that JSON has none for are null.
+    Invisible characters are spelled out; non-finite numbers become null.
 
     Args:
-        value: Dictionaries, data classes, lists, texts, numbers.
+        value: Dictionaries, data classes, lists, strings, numbers.
     """
-    text = json.dumps(_clean(value), allow_nan=False, separators=(",", ":"), ensure_ascii=True)
+    text = json.dumps(
+        _normalize_value(value), allow_nan=False, separators=(",", ":"), ensure_ascii=True
+    )
     for mark in "<>&":
         text = text.replace(mark, f"\\u{ord(mark):04x}")
     return Markup(text)
 
 
-def _clean(value: Any) -> Any:
+def _normalize_value(value: Any) -> Any:
     if isinstance(value, str):
-        return visible(value)
+        return escape_text(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if is_dataclass(value):
         value = vars(value)
     if isinstance(value, dict):
-        return {visible(key): _clean(item) for key, item in value.items()}
+        return {escape_text(key): _normalize_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_clean(item) for item in value]
+        return [_normalize_value(item) for item in value]
     if value is None or isinstance(value, (bool, int)):
         return value
-    return _clean(value.item())  # of NumPy
+    return _normalize_value(value.item())  # NumPy scalar
 
 
-def _shown(value: object) -> object:
+def _to_visible(value: object) -> object:
     """Return a value as a template shows it, before it is escaped."""
     if value is None:
         raise TypeError("A page must show texts and numbers. Received: None.")
-    return value if isinstance(value, Markup) else visible(value)
+    return value if isinstance(value, Markup) else escape_text(value)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A text with something small below it or beside it: tables stay narrow enough so.
+    """A table cell with small print below or beside its text, which keeps tables narrow.
 
     Attributes:
-        text: The figure.
-        below: On a line of its own.
-        beside: On the same line.
+        text: Main text.
+        below: Small print on a line of its own.
+        beside: Small print on the same line.
     """
 
     text: str
@@ -144,7 +147,7 @@ class Cell:
     beside: str = ""
 
 
-def two_lines(text: str) -> Cell:
-    """Return "1.5 ms [1.4, 1.6]" with the interval under its value."""
+def split_interval(text: str) -> Cell:
+    """Return "1.5 ms [1.4, 1.6]" as a cell with the interval below the value."""
     value, bracket, interval = text.partition(" [")
     return Cell(value, f"[{interval}" if bracket else "")

@@ -1,7 +1,7 @@
-"""Tables and lines for the terminal in which names are names: no markup, no control characters.
+"""Tables and lines for the terminal that show names verbatim: no markup or control characters.
 
-Below the table of any report stand those of `paretune inspect`, with what it writes as JSON: the
-costs of each layer, what a SavedModel or a LiteRT file holds, and what can be pruned.
+The module also has the tables and JSON of `paretune inspect`: costs of each layer, contents of a
+SavedModel or LiteRT file, and channels and blocks that can be pruned.
 """
 
 from __future__ import annotations
@@ -16,50 +16,49 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from compress.core.summary import line
-from compress.measure import Analysis, formats
+from compress.core.summary import escape_line
+from compress.measure import Analysis, formatting
 from compress.measure.graph_files import GraphFile
-from compress.measure.graph_files.records import shape_text
+from compress.measure.graph_files.records import format_shape
 
 if TYPE_CHECKING:
-    from compress.prune.channels import Coupled
+    from compress.prune.channels import CouplingReport
 
 ELSEWHERE = "A wider terminal and --json have them."
-"""Where the columns are that a narrow terminal has no room for."""
-SHOWN = 4
+"""Hint for the columns that do not fit a narrow terminal."""
+MAX_NAMES = 4
 GAP = 2
-"""Columns between two columns of a table."""
-NARROWEST = 12
-"""Columns that a column keeps where not even the names fit: they go on in the next line then."""
+"""Characters between two columns of a table."""
+MIN_COLUMN_WIDTH = 12
+"""Minimum width of a wrapped column, in characters."""
 
 
-def said(text: object, style: str = "") -> Text:
-    """Return one line as it is: brackets are no markup, control characters are spelled out.
+def to_text(text: object, style: str = "") -> Text:
+    """Return a line as it is: brackets are not markup, control characters are spelled out.
 
     Args:
-        text: Whatever is to be read.
-        style: Of rich: "dim", "bold".
+        text: Object whose text is shown.
+        style: Style of rich: "dim", "bold".
     """
-    return Text(line(text), style=style)
+    return Text(escape_line(text), style=style)
 
 
 @dataclass
-class Grid:
-    """A table of the report that suits the terminal's width.
+class ReportTable:
+    """A table that adapts to the terminal's width.
 
-    Nothing in it is ever cut. Where it is too wide, columns are left out, in the order of `drop`,
-    and a line says which; then intervals go under their figures; a name that is wider than all
-    there is goes on in the next line.
+    Cells are never truncated. If the table is too wide, columns are dropped in the order of `drop`,
+    and a line lists them; then intervals move below their values; finally long names are wrapped.
 
     Attributes:
-        title: Above it.
-        heads: Of the columns.
-        left: Those that are aligned to the left; the others stand right.
-        title_left: Whether the title stands left.
-        wrap: Columns of several words: they may take several lines.
-        drop: Columns that may be left out, the least important first.
-        same: Columns that may be left out after these, where all rows say the same.
-        elsewhere: A sentence that says where the rest stands.
+        title: Title above the table.
+        heads: Headings of the columns.
+        left: Headings of left-aligned columns; others are right-aligned.
+        title_left: Whether the title is left-aligned.
+        wrap: Headings of text columns that may take several lines.
+        drop: Headings of columns that may be dropped, least important first.
+        same: Headings of columns that may be dropped next, if all rows have the same value.
+        elsewhere: Hint for the dropped columns.
     """
 
     title: str
@@ -73,147 +72,162 @@ class Grid:
     _rows: list[tuple[str, ...]] = field(default_factory=list, init=False)
     _sections: set[int] = field(default_factory=set, init=False)
 
-    def put(self, cells: Sequence[object]) -> None:
+    def add_row(self, cells: Sequence[object]) -> None:
         """Add a row of plain texts."""
-        self._rows.append(tuple(line(cell) for cell in cells))
+        self._rows.append(tuple(escape_line(cell) for cell in cells))
 
     def add_section(self) -> None:
-        """Put space behind the last row."""
+        """Add space below the last row."""
         self._sections.add(len(self._rows) - 1)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw the table in the width that there is."""
-        widths, stacked = self._fitted(options.max_width)
+        """Yield the table at the available width."""
+        widths, stacked = self._fit_columns(options.max_width)
         table = Table(
-            title=said(self.title) if self.title else None,
+            title=to_text(self.title) if self.title else None,
             box=box.SIMPLE_HEAD,
             title_justify="left" if self.title_left else "center",
             show_edge=False,
             pad_edge=False,
             padding=(0, GAP - 1, 0, 0),
         )
-        for place, width in widths.items():
-            head = self.heads[place]
+        for column, width in widths.items():
+            head = self.heads[column]
             side = "left" if head in self.left else "right"
-            table.add_column(said(head), justify=side, width=width, overflow="fold")  # type: ignore[arg-type]
+            table.add_column(to_text(head), justify=side, width=width, overflow="fold")  # type: ignore[arg-type]
         for number, row in enumerate(self._rows):
-            table.add_row(*(Text(self._cell(row, place, stacked)) for place in widths))
+            table.add_row(*(Text(self._format_cell(row, column, stacked)) for column in widths))
             if number in self._sections:
                 table.add_section()
         yield Text()
         yield table
-        missing = [place for place in range(len(self.heads)) if place not in widths]
+        missing = [column for column in range(len(self.heads)) if column not in widths]
         if missing:
-            named = ", ".join(self._missing(place) for place in missing)
-            text = f"Not shown at {options.max_width} columns: {named}. {self.elsewhere}"
-            yield said(text.rstrip(), "dim")
+            hidden_text = ", ".join(self._describe_hidden(column) for column in missing)
+            text = f"Not shown at {options.max_width} columns: {hidden_text}. {self.elsewhere}"
+            yield to_text(text.rstrip(), "dim")
 
-    def _fitted(self, room: int) -> tuple[dict[int, int], bool]:
-        """Choose the columns that are shown, their widths, and whether figures are stacked."""
-        every = [*range(len(self.heads))]
+    def _fit_columns(self, max_width: int) -> tuple[dict[int, int], bool]:
+        """Return the shown columns with their width, and whether intervals are stacked."""
+        all_columns = [*range(len(self.heads))]
         order = [self.heads.index(name) for name in self.drop]
         order += [
-            place for place in map(self.heads.index, self.same)
-            if len({row[place] for row in self._rows}) == 1
+            column for column in map(self.heads.index, self.same)
+            if len({row[column] for row in self._rows}) == 1
         ]  # fmt: skip
         for stacked in (False, True):
-            least = {place: self._widths(place, stacked)[0] for place in every}
-            kept, dropped = set(every), list[int]()
-            for place in order:
-                if _total(least, kept) <= room:
+            least = {column: self._measure_column(column, stacked)[0] for column in all_columns}
+            kept, dropped = set(all_columns), list[int]()
+            for column in order:
+                if _compute_total_width(least, kept) <= max_width:
                     break
-                kept.remove(place)
-                dropped.append(place)
-            for place in reversed(dropped):
-                if _total(least, kept | {place}) <= room:
-                    kept.add(place)
-            if _total(least, kept) <= room:
+                kept.remove(column)
+                dropped.append(column)
+            for column in reversed(dropped):
+                if _compute_total_width(least, kept | {column}) <= max_width:
+                    kept.add(column)
+            if _compute_total_width(least, kept) <= max_width:
                 break
-        widths = {place: least[place] for place in every if place in kept}
-        self._widen(widths, room, stacked)
-        # the widest columns are narrowed until all fit, as far as that goes
-        while (excess := _total(widths, widths) - room) > 0:
-            widest = max(widths, key=lambda place: widths[place])
-            if widths[widest] <= NARROWEST:
+        widths = {column: least[column] for column in all_columns if column in kept}
+        self._expand_columns(widths, max_width, stacked)
+        # narrow the widest columns until the table fits or all have the minimum width
+        while (excess := _compute_total_width(widths, widths) - max_width) > 0:
+            widest = max(widths, key=lambda column: widths[column])
+            if widths[widest] <= MIN_COLUMN_WIDTH:
                 break
-            widths[widest] = max(NARROWEST, widths[widest] - excess)
+            widths[widest] = max(MIN_COLUMN_WIDTH, widths[widest] - excess)
         return widths, stacked
 
-    def _widen(self, widths: dict[int, int], room: int, stacked: bool) -> None:
-        """Give spare room to the heads, then to columns of several words."""
-        texts = [place for place in widths if self.heads[place] in self.wrap]
-        for places in ([place for place in widths if place not in texts], texts):
-            wanted = {place: self._widths(place, stacked)[1] - widths[place] for place in places}
-            spare = room - _total(widths, widths)
-            every = sum(wanted.values())
-            for place, more in wanted.items():
-                if every and spare > 0:
-                    widths[place] += min(more, spare * more // every)
+    def _expand_columns(self, widths: dict[int, int], max_width: int, stacked: bool) -> None:
+        """Distribute spare width to headings, then to text columns."""
+        texts = [column for column in widths if self.heads[column] in self.wrap]
+        for columns in ([column for column in widths if column not in texts], texts):
+            missing_width = {
+                column: self._measure_column(column, stacked)[1] - widths[column]
+                for column in columns
+            }
+            spare = max_width - _compute_total_width(widths, widths)
+            total_missing = sum(missing_width.values())
+            for column, more in missing_width.items():
+                if total_missing and spare > 0:
+                    widths[column] += min(more, spare * more // total_missing)
 
-    def _widths(self, place: int, stacked: bool) -> tuple[int, int]:
-        """Return the least width of a column, and the one in which nothing is wrapped."""
-        head = self.heads[place]
-        cells = [self._cell(row, place, stacked) for row in self._rows]
+    def _measure_column(self, column: int, stacked: bool) -> tuple[int, int]:
+        """Return the minimum width of a column, and its width without wrapping."""
+        head = self.heads[column]
+        cells = [self._format_cell(row, column, stacked) for row in self._rows]
         full = max([cell_len(part) for cell in cells for part in cell.split("\n")], default=0)
         words = [cell_len(word) for cell in cells for word in cell.split()]
         least = max(words, default=0) if head in self.wrap else full
         return max(least, *map(cell_len, head.split() or [""])), max(full, cell_len(head))
 
-    def _cell(self, row: tuple[str, ...], place: int, stacked: bool) -> str:
-        """Return a cell; "123 us [121, 125]" in two lines where figures are stacked."""
-        cell = row[place]
-        if stacked and self.heads[place] not in self.left:
+    def _format_cell(self, row: tuple[str, ...], column: int, stacked: bool) -> str:
+        """Return a cell; if stacked, "123 us [121, 125]" in two lines."""
+        cell = row[column]
+        if stacked and self.heads[column] not in self.left:
             for sign in (" [", " ("):
                 cell = cell.replace(sign, f"\n{sign[1:]}", 1)
         return cell
 
-    def _missing(self, place: int) -> str:
-        values = {row[place] for row in self._rows}
-        told = self.heads[place] in self.same and len(values) == 1
-        return self.heads[place] + (f" ({values.pop()} in every row)" if told else "")
+    def _describe_hidden(self, column: int) -> str:
+        values = {row[column] for row in self._rows}
+        has_one_value = self.heads[column] in self.same and len(values) == 1
+        return self.heads[column] + (f" ({values.pop()} in every row)" if has_one_value else "")
 
 
-def _total(widths: dict[int, int], places: set[int] | dict[int, int]) -> int:
+def _compute_total_width(widths: dict[int, int], columns: set[int] | dict[int, int]) -> int:
     """Return the width of a table of these columns."""
-    return sum(widths[place] for place in places) + GAP * (len(places) - 1)
+    return sum(widths[column] for column in columns) + GAP * (len(columns) - 1)
 
 
 def render_costs(
-    name: str, analysis: Analysis, shares: dict[str, float], how: str, rows: str = "Layer"
+    name: str, analysis: Analysis, shares: dict[str, float], measured_with: str, rows: str = "Layer"
 ) -> RenderableType:
     """Return the table of layers and the totals.
 
     Args:
-        name: Of the model.
+        name: Name of the model.
         analysis: From `compress.count_macs`.
         shares: Measured share of the time by layer name; empty: not measured.
-        how: On what the shares were measured.
-        rows: What a row is.
+        measured_with: Runtime and threads of the measurement.
+        rows: Noun for a row: "Layer", "Operator".
     """
     sparse = (
-        f" ({formats.count(analysis.sparse_macs)} by non-zero weights)"
+        f" ({formatting.format_count(analysis.sparse_macs)} by non-zero weights)"
         if analysis.sparse_macs < analysis.macs
         else ""
     )
-    peak = formats.size(analysis.peak_bytes) if analysis.peak_bytes is not None else "unknown"
+    peak = (
+        formatting.format_size(analysis.peak_bytes)
+        if analysis.peak_bytes is not None
+        else "unknown"
+    )
     lines = [
-        f"{name}: {formats.count(analysis.macs)} MACs{sparse} "
-        f"({formats.count(2 * analysis.macs)} FLOPs), {formats.count(analysis.other_ops)} "
-        f"elementwise operations, {formats.count(analysis.params)} parameters",
-        f"{peak} of activations at the peak, {formats.size(analysis.bytes_moved)} moved; all "
+        f"{name}: {formatting.format_count(analysis.macs)} MACs{sparse} "
+        f"({formatting.format_count(2 * analysis.macs)} FLOPs), "
+        f"{formatting.format_count(analysis.other_ops)} "
+        f"elementwise operations, {formatting.format_count(analysis.params)} parameters",
+        f"{peak} of activations at the peak, {formatting.format_size(analysis.bytes_moved)} moved; "
+        "all "
         "counted from shapes at batch 1",
     ]
-    parts: list[RenderableType] = [*map(said, lines), _table(analysis, shares, rows)]
+    parts: list[RenderableType] = [*map(to_text, lines), _build_layer_table(analysis, shares, rows)]
     if shares:
-        parts.append(said(f"Time measured with {how}.", "dim"))
+        parts.append(to_text(f"Time measured with {measured_with}.", "dim"))
     if analysis.unsupported:
-        parts.append(said("Not counted in MACs:"))
-        parts += [said(f"  {line}") for line in analysis.unsupported]
+        parts.append(to_text("Not counted in MACs:"))
+        parts += [to_text(f"  {line}") for line in analysis.unsupported]
     return Group(*parts)
 
 
-def costs_json(analysis: Analysis, shares: dict[str, float], how: str) -> dict[str, Any]:
-    """Return the same as JSON."""
+def build_costs_json(
+    analysis: Analysis, shares: dict[str, float], measured_with: str
+) -> dict[str, Any]:
+    """Return the costs of layers and the totals as JSON.
+
+    Args:
+        analysis, shares, measured_with: See `render_costs`.
+    """
     return {
         "macs": analysis.macs,
         "flops": 2 * analysis.macs,
@@ -227,129 +241,143 @@ def costs_json(analysis: Analysis, shares: dict[str, float], how: str) -> dict[s
         "unsupported": list(analysis.unsupported),
         "layers": [asdict(layer) for layer in analysis.layers],
         "time_share": shares,
-        "time_measured_with": how,
+        "time_measured_with": measured_with,
     }
 
 
-def _table(analysis: Analysis, shares: dict[str, float], rows: str) -> Grid:
+def _build_layer_table(analysis: Analysis, shares: dict[str, float], rows: str) -> ReportTable:
     heads = [rows, "Class", "Output", "MACs", "share", "Parameters"]
     heads += ["time"] if shares else []
-    table = Grid(
+    table = ReportTable(
         f"{rows}s", heads, (rows, "Class"), title_left=True,
         drop=("Output", "Class", "share", "Parameters"), elsewhere=ELSEWHERE,
     )  # fmt: skip
     shown: set[str] = set()
     for layer in analysis.layers:
-        own = layer.name.rpartition("/")[2]
-        if not layer.macs and not layer.params and layer.macs is not None and own not in shares:
+        short_name = layer.name.rpartition("/")[2]
+        if (
+            not layer.macs
+            and not layer.params
+            and layer.macs is not None
+            and short_name not in shares
+        ):
             continue
         cells = [
             layer.name,
             layer.kind,
             " x ".join("?" if size is None else str(size) for size in layer.output_shape),
-            "not counted" if layer.macs is None else formats.count(layer.macs),
+            "not counted" if layer.macs is None else formatting.format_count(layer.macs),
             f"{(layer.macs or 0) / analysis.macs * 100:.1f} %" if analysis.macs else "-",
-            formats.count(layer.params),
+            formatting.format_count(layer.params),
         ]
         if shares:
-            # a layer that is called twice has one time
-            cells.append("" if own in shown else f"{shares.get(own, 0.0) * 100:.1f} %")
-            shown.add(own)
-        table.put(cells)
+            # the time of a layer that is called twice is known only in total
+            cells.append(
+                "" if short_name in shown else f"{shares.get(short_name, 0.0) * 100:.1f} %"
+            )
+            shown.add(short_name)
+        table.add_row(cells)
     rest = sum(share for name, share in shares.items() if name not in shown)
     if rest > 0:
-        table.put(["between layers", "", "", "", "", "", f"{rest * 100:.1f} %"])
+        table.add_row(["between layers", "", "", "", "", "", f"{rest * 100:.1f} %"])
     return table
 
 
-def render_graph_file(found: GraphFile) -> RenderableType:
-    """Return tables of inputs, outputs and operators, and the steps that the file rules out.
+def render_graph_file(graph_file: GraphFile) -> RenderableType:
+    """Return tables of inputs, outputs and operators, and the limitation of the file format.
 
     Args:
-        found: From `compress.measure.graph_files.read_graph_file`.
+        graph_file: From `compress.measure.graph_files.read_graph_file`.
     """
-    title = f"{found.path.name}: {found.what.text}, {formats.size(found.size_bytes)}"
-    parts: list[RenderableType] = [said(title, "bold")]
-    if len(found.signatures) > 1:
-        parts.append(said(f"Signature '{found.signature}' of {', '.join(found.signatures)}"))
-    if found.batch:
-        parts.append(said(f"Counted at batch {found.batch}, which the file fixes."))
-    parts.append(_ports(found))
-    parts.append(said(""))
-    parts.append(render_costs(found.name, found.costs, {}, "", "Operator"))
-    parts.append(said(found.what.verdict, "bold"))
+    size = formatting.format_size(graph_file.size_bytes)
+    title = f"{graph_file.path.name}: {graph_file.file_kind.description}, {size}"
+    parts: list[RenderableType] = [to_text(title, "bold")]
+    if len(graph_file.signatures) > 1:
+        parts.append(
+            to_text(f"Signature '{graph_file.signature}' of {', '.join(graph_file.signatures)}")
+        )
+    if graph_file.fixed_batch_size:
+        parts.append(
+            to_text(f"Counted at batch {graph_file.fixed_batch_size}, which the file fixes.")
+        )
+    parts.append(_build_port_table(graph_file))
+    parts.append(to_text(""))
+    parts.append(render_costs(graph_file.name, graph_file.costs, {}, "", "Operator"))
+    parts.append(to_text(graph_file.file_kind.limitation, "bold"))
     return Group(*parts)
 
 
-def _ports(found: GraphFile) -> Grid:
-    quantized = any(port.scale for port in (*found.inputs, *found.outputs))
+def _build_port_table(graph_file: GraphFile) -> ReportTable:
+    quantized = any(port.scale for port in (*graph_file.inputs, *graph_file.outputs))
     heads = ["", "Name", "Shape", "Type", *(("Scale", "Zero point") if quantized else ())]
-    table = Grid(
+    table = ReportTable(
         "Inputs and outputs", heads, ("", "Name", "Shape", "Type"), title_left=True,
         drop=("Zero point", "Scale") if quantized else (), elsewhere=ELSEWHERE,
     )  # fmt: skip
-    for what, ports in (("input", found.inputs), ("output", found.outputs)):
+    for direction, ports in (("input", graph_file.inputs), ("output", graph_file.outputs)):
         for port in ports:
             scale = (f"{port.scale:.6g}", port.zero_point) if port.scale else ("", "")
-            cells = (what, port.name, shape_text(port), port.dtype)
-            table.put([*cells, *(scale if quantized else ())])
+            cells = (direction, port.name, format_shape(port), port.dtype)
+            table.add_row([*cells, *(scale if quantized else ())])
     return table
 
 
-def render_coupling(coupled: Coupled) -> RenderableType:
+def render_coupling(coupled: CouplingReport) -> RenderableType:
     """Return the tables of channels and residual blocks of `paretune inspect`.
 
     Args:
         coupled: From `compress.coupled_groups`.
     """
-    parts: list[RenderableType] = [_groups(coupled)]
+    parts: list[RenderableType] = [_build_group_table(coupled)]
     if coupled.groups and coupled.least_share is not None:
         parts.append(
-            said(
+            to_text(
                 f"Channels can be thinned to {coupled.least_share:g}x of the MACs "
                 f"({coupled.least:,}) with the default minimum.",
                 "dim",
             )
         )
     if coupled.macs is None:
-        parts.append(said("MACs are not known: an input size is open. Give --input-shape."))
+        parts.append(to_text("MACs are not known: an input size is open. Give --input-shape."))
     if coupled.frozen:
-        rows = [(row.reason, f"{row.units:,}", _names(row.made_by)) for row in coupled.frozen]
+        rows = [
+            (row.reason, f"{row.units:,}", _format_names(row.made_by)) for row in coupled.frozen
+        ]
         heads = ("Reason", "Number", "Made by")
-        parts.append(_coupling_table("Channels that stay", heads, heads[1:], rows))
+        parts.append(_build_coupling_table("Channels that stay", heads, heads[1:], rows))
     for layer, kind, reason in coupled.unknown:
-        parts.append(said(f"{layer} ({kind}): channels around it stay: {reason}"))
+        parts.append(to_text(f"{layer} ({kind}): channels around it stay: {reason}"))
     if coupled.blocks:
-        parts.append(_blocks(coupled))
+        parts.append(_build_block_table(coupled))
     if coupled.held_blocks:
-        parts.append(_held_blocks(coupled))
+        parts.append(_build_kept_block_table(coupled))
     if coupled.opened:
-        parts.append(said(f"Opened into the layers inside: {', '.join(coupled.opened)}"))
+        parts.append(to_text(f"Opened into the layers inside: {', '.join(coupled.opened)}"))
     return Group(*parts)
 
 
-def _groups(coupled: Coupled) -> Grid:
+def _build_group_table(coupled: CouplingReport) -> ReportTable:
     shares = coupled.shares or (None,) * len(coupled.groups)
-    return _coupling_table(
+    return _build_coupling_table(
         "Channels that are kept or removed together",
         ("Made by", "Kind", "Number", "MACs they take part in", "Slices weights of"),
         ("Kind", "MACs they take part in", "Slices weights of"),
         [
             (
-                _names(row.makers) + (f" (some held: {row.reason})" if row.reason else ""),
+                _format_names(row.makers) + (f" (some held: {row.reason})" if row.reason else ""),
                 row.kind,
                 f"{row.total:,}",
                 "" if share is None else f"{share * 100:.1f} %",
-                _names(row.layers),
+                _format_names(row.layers),
             )
             for row, share in zip(coupled.groups, shares, strict=True)
         ],
     )
 
 
-def _blocks(coupled: Coupled) -> Grid:
+def _build_block_table(coupled: CouplingReport) -> ReportTable:
     nested = ("Blocks inside",) if any(row.inner for row in coupled.blocks) else ()
-    return _coupling_table(
+    return _build_coupling_table(
         "Residual branches that could leave as a whole",
         ("Added by", "MACs", "Parameters", "Layers", *nested),
         (*nested, "Parameters", "Layers"),
@@ -358,42 +386,44 @@ def _blocks(coupled: Coupled) -> Grid:
                 row.name,
                 "" if row.macs_share is None else f"{row.macs_share * 100:.1f} %",
                 f"{row.params_share * 100:.1f} %",
-                _names(row.layers),
-                *([_names(row.inner)] if nested else []),
+                _format_names(row.layers),
+                *([_format_names(row.inner)] if nested else []),
             )
             for row in coupled.blocks
         ],
     )
 
 
-def _held_blocks(coupled: Coupled) -> Grid:
-    """Show sums and branches that stay, those of one reason together."""
+def _build_kept_block_table(coupled: CouplingReport) -> ReportTable:
+    """Return the table of residual blocks that cannot be removed, grouped by reason."""
     by_reason: dict[str, list[str]] = {}
     for row in coupled.held_blocks:
         by_reason.setdefault(row.reason, []).append(row.name)
-    return _coupling_table(
+    return _build_coupling_table(
         "Branches that stay",
         ("Reason", "Number", "Added by"),
         ("Number", "Added by"),
         [
-            (reason, f"{len(names):,}", _names(tuple(dict.fromkeys(names))))
+            (reason, f"{len(names):,}", _format_names(tuple(dict.fromkeys(names))))
             for reason, names in by_reason.items()
         ],
     )
 
 
-def _coupling_table(
+def _build_coupling_table(
     title: str, columns: tuple[str, ...], drop: tuple[str, ...], rows: Sequence[tuple[str, ...]]
-) -> Grid:
+) -> ReportTable:
     numbers = ("Number", "MACs", "Parameters", "MACs they take part in")
-    left = [name for name in columns if name not in numbers]
-    texts = [name for name in left if name != "Kind"]
-    table = Grid(title, columns, left, title_left=True, wrap=texts, drop=drop, elsewhere=ELSEWHERE)
+    left_columns = [name for name in columns if name not in numbers]
+    texts = [name for name in left_columns if name != "Kind"]
+    table = ReportTable(
+        title, columns, left_columns, title_left=True, wrap=texts, drop=drop, elsewhere=ELSEWHERE
+    )
     for row in rows:
-        table.put(row)
+        table.add_row(row)
     return table
 
 
-def _names(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+def _format_names(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more

@@ -1,1 +1,1 @@
-"""A run's folder, the records in it, and which run a model comes from."""
+"""A run's folder, its records, and the runs that models come from."""

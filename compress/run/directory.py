@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Any, ClassVar, TypedDict, TypeVar
 
 from compress.core import linux
-from compress.core.arguments import conform
+from compress.core.arguments import convert_json
 from compress.core.atomic_files import (
     check_folder,
+    ensure_writable_folder,
+    list_complete_files,
     read_json,
     remove_unfinished,
-    whole_files,
-    writable_folder,
     write_json,
 )
-from compress.core.credentials import hidden_in
-from compress.core.errors import InputError, one_line
+from compress.core.credentials import hide_json_passwords
+from compress.core.errors import InputError, to_one_line
 from compress.plan import Plan
-from compress.plan.fields import differing_fields, from_nested, to_nested
+from compress.plan.fields import from_nested, list_forbidden_changes, to_nested
 from compress.plugins import MAIN_RUNTIME, RUNTIMES
-from compress.run.compressed import Compressed, read_compressed
+from compress.run.compressed_model import CompressedModel, read_compressed_model
 from compress.run.records import FORMAT, PlanRecord
 
 LOG = logging.getLogger("paretune")
@@ -54,12 +54,12 @@ class _DataRecord(TypedDict, total=False):
     notes: tuple[str, ...]
 
 
-class OtherRun(InputError):
-    """A folder is another run's, or holds files that are no run's."""
+class OtherRunError(InputError):
+    """A folder that belongs to another run, or has files that are not a run's."""
 
 
-class _Above(logging.Handler):
-    """Hands records to the root logger, whose handlers know no level of ours."""
+class _RootForwarder(logging.Handler):
+    """Handler that forwards records to the handlers of the root logger."""
 
     def emit(self, record: logging.LogRecord) -> None:
         logging.getLogger().handle(record)
@@ -68,55 +68,56 @@ class _Above(logging.Handler):
 def run_in_own_folder(
     out: str | Path | None, default: str, work: Callable[[Path], ResultT]
 ) -> ResultT:
-    """Run in the folder that the user names, or in the first default one that is no other run's.
+    """Run in the user's folder, or in the first default folder without another run.
 
-    The same call, unfinished, is resumed in its default folder, and finished its result is shown;
-    another one gets the next number: "runs/shrink-model", then "runs/shrink-model-2".
+    An unfinished call is resumed in its default folder, and the result of a finished one is shown
+    again; another call gets the next number: "runs/shrink-model", then "runs/shrink-model-2".
 
     Args:
-        out: The folder that the user names; None: a default one.
+        out: The user's folder; None: a default folder.
         default: The default folder, without a number.
-        work: Called with the folder; raises `OtherRun` before it writes to another run's.
+        work: Function called with the folder; it raises `OtherRunError` before it writes to another
+            run's folder.
 
     Returns:
-        What `work` returns.
+        The return value of `work`.
 
     Raises:
-        OtherRun: `out` is another run's.
+        OtherRunError: `out` belongs to another run.
     """
     if out is not None:
         return work(Path(out))
-    folder, number = Path(default), 1
+    folder, suffix = Path(default), 1
     while True:
         try:
             return work(folder)
-        except OtherRun:
-            number += 1
-            folder = Path(f"{default}-{number}")
+        except OtherRunError:
+            suffix += 1
+            folder = Path(f"{default}-{suffix}")
 
 
-class _LogFile(logging.FileHandler):
-    """A file of log lines; one that cannot be written ends what it tells of."""
+class _LogFileHandler(logging.FileHandler):
+    """Handler of a log file that raises write errors."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - Python's name
-        """Raise the error that `emit` has met, where Python would print a traceback."""
+        """Raise the error of `emit`, for which Python would print a traceback."""
         raise
 
 
 class RunFolder:
-    """The files of one run, by role; whoever adds others extends it.
+    """The files of one run, by role; subclasses add further files.
 
     Args:
         path: The folder; it need not exist yet.
 
     Attributes:
-        models: Models of the run, the compressed ones among them. The folder has the name that
-            the first release gave it.
-        final: Models that the run has trained anew at its end.
+        models: Folder of the run's models, including the compressed ones; its name dates from the
+            first release.
+        final: Folder of the models that the run retrained at its end.
     """
 
     PLAN_RECORD: ClassVar[Any] = PlanRecord
-    """What plan.json holds: a TypedDict."""
+    """The TypedDict of the content of plan.json."""
     PACKAGES: ClassVar[tuple[str, ...]] = (
         "tensorflow", "keras", "tensorflow-model-optimization", "numpy",
     )  # fmt: skip
@@ -138,15 +139,15 @@ class RunFolder:
         self.lock = self.path / "run.lock"
         self._is_claimed = False
 
-    def latency_of(self, runtime: str) -> Path:
-        """Where the times of a runtime stand."""
+    def get_latency_path(self, runtime: str) -> Path:
+        """Return the path of the latencies of a runtime."""
         return self.latency if runtime == MAIN_RUNTIME else self.path / f"latency-{runtime}.json"
 
-    def timed_by(self) -> str:
-        """Return the runtime whose times stand beside files: the main one, where it timed."""
+    def find_timed_runtime(self) -> str:
+        """Return the runtime whose latencies are shown: the main one if it has measurements."""
         names: tuple[str, ...] = (MAIN_RUNTIME, *RUNTIMES)
         for name in names:
-            path = self.latency_of(name)
+            path = self.get_latency_path(name)
             if path.exists() and "skipped" not in read_json(path):
                 return name
         return MAIN_RUNTIME
@@ -157,33 +158,33 @@ class RunFolder:
         plan: Plan,
         facts: dict[str, Any] | None = None,
         shown: dict[str, str] | None = None,
-        untried: Callable[[], bool] | None = None,
+        is_untried: Callable[[], bool] | None = None,
         forget: Callable[[], None] | None = None,
     ) -> None:
-        """Claim the folder for a plan, or resume where it is that plan's already.
+        """Claim the folder for a plan, or resume the plan that already owns it.
 
-        A folder in which nothing was begun may be corrected: it becomes this plan's.
+        A folder whose plan has not started any work is taken over by the new plan.
 
         Args:
-            command: The command that writes here ("compress").
+            command: Name of the command ("compress").
             plan: The plan; fields marked extendable may differ from the stored one.
-            facts: What else must agree (the data's fingerprint, say).
+            facts: Further values that must match (for example the data's fingerprint).
             shown: Commands that the report shows.
-            untried: See `check`.
-            forget: Removes what a corrected folder's plan has queued elsewhere.
+            is_untried: See `check_claim`.
+            forget: Function that removes the external queue entries of a plan that is replaced.
 
         Raises:
-            InputError: The folder is not writable, holds other files, is in use, or belongs
-                to another plan.
+            InputError: The folder is not writable, holds other files, is in use, or belongs to
+                another plan.
         """
-        corrects = self.check(command, plan, facts, untried)
-        # whoever claimed it may be about to begin
-        with self.locked(OtherRun) if corrects else nullcontext():
-            if corrects and forget is not None:
+        is_corrected = self.check_claim(command, plan, facts, is_untried)
+        # the other process may be about to start work
+        with self.hold_lock(OtherRunError) if is_corrected else nullcontext():
+            if is_corrected and forget is not None:
                 forget()
             self.check_usable()
-            writable_folder(self.path)
-            for folder in self._places:
+            ensure_writable_folder(self.path)
+            for folder in self._folders:
                 folder.mkdir(exist_ok=True)
             record = {
                 "format": FORMAT,
@@ -196,32 +197,34 @@ class RunFolder:
             write_json(self.plan_path, record)
             self._is_claimed = True
 
-    def check(
+    def check_claim(
         self,
         command: str,
         plan: Plan,
         facts: dict[str, Any] | None = None,
-        untried: Callable[[], bool] | None = None,
+        is_untried: Callable[[], bool] | None = None,
     ) -> bool:
-        """Check whether a plan may claim the folder; nothing is written.
+        """Check whether a plan may claim the folder, without writing anything.
 
         Args:
-            command, plan, facts: See `claim`.
-            untried: Tells of a folder without results whether nothing was begun that its other
-                files tell of; default: where there are none.
+            command: See `claim`.
+            plan: See `claim`.
+            facts: See `claim`.
+            is_untried: Function for a folder without results that returns whether its other files
+                show no started work; None: true if it has no other files.
 
         Returns:
-            Whether it is another plan's that never began, and may become this one's.
+            Whether the folder belongs to another plan without started work, which may be replaced.
 
         Raises:
-            InputError: It holds other files, or belongs to another plan.
+            InputError: The folder holds other files, or belongs to another plan.
         """
         if not self.plan_path.exists():
             self.check_usable()
             return False
         stored = self.read_plan_record()
         if stored["command"] == command:
-            differences = differing_fields(from_nested(type(plan), stored["plan"]), plan)
+            differences = list_forbidden_changes(from_nested(type(plan), stored["plan"]), plan)
         else:
             differences = [f"command was {stored['command']}, now {command}"]
         differences += [
@@ -231,85 +234,85 @@ class RunFolder:
         ]
         if not differences:
             return False
-        if not self._holds_work(*self._places) and (untried or self._holds_no_more)():
+        if not self._has_work(*self._folders) and (is_untried or self._has_only_claim)():
             return True
-        raise OtherRun(
+        raise OtherRunError(
             f"Output folder '{self.path}' belongs to another run: "
             f"{'; '.join(differences)}. Choose another output folder."
         )
 
     @contextmanager
-    def dropping_refused(self) -> Iterator[None]:
-        """Remove what lies in the folder where its work is refused before it has a result.
+    def drop_if_refused(self) -> Iterator[None]:
+        """Remove the content of the folder if an input error occurs before there are results.
 
-        So a target that cannot be met leaves nothing, and the corrected call may take the folder.
+        So a target that cannot be met leaves no files, and the corrected call can use the folder.
         """
-        missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        new_folders = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             yield
         except InputError:
-            # what took training or repair stays
-            if self._is_claimed and not self._holds_work(self.models, self.final, self.compressed):
-                self._drop(missing)
+            # keep results of training or repair
+            if self._is_claimed and not self._has_work(self.models, self.final, self.compressed):
+                self._drop_content(new_folders)
             raise
 
-    def _holds_work(self, *places: Path) -> bool:
-        """Return whether something lies in one of these folders, or waits to go on."""
-        begun = any(place.is_dir() and any(place.iterdir()) for place in places)
-        return begun or (self.path / "unfinished").exists()
+    def _has_work(self, *folders: Path) -> bool:
+        """Return whether any of these folders has files, or a compression can be resumed."""
+        has_results = any(folder.is_dir() and any(folder.iterdir()) for folder in folders)
+        return has_results or (self.path / "unfinished").exists()
 
-    def _drop(self, missing: list[Path]) -> None:
+    def _drop_content(self, new_folders: list[Path]) -> None:
         for path in self.path.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-        for folder in missing:
-            with suppress(OSError):  # something else lies in it by now
+        for folder in new_folders:
+            with suppress(OSError):  # the folder is not empty
                 folder.rmdir()
 
-    def _holds_no_more(self) -> bool:
-        """Return whether the folder has no other files than a claim and what follows it leave."""
-        own = {self.plan_path, self.data, self.examples, self.log, self.lock}
+    def _has_only_claim(self) -> bool:
+        """Return whether the folder has only files written by a claim and right after it."""
+        claim_files = {self.plan_path, self.data, self.examples, self.log, self.lock}
         return all(
-            path in own or path.is_dir() or path.name.startswith(".")
+            path in claim_files or path.is_dir() or path.name.startswith(".")
             for path in self.path.iterdir()
         )
 
-    def decisions_of(self, model: str) -> Path:
-        """Where it stands what a model's files decided of the test part."""
+    def get_decisions_path(self, model: str) -> Path:
+        """Return the path of the decisions of a model's files on the test part."""
         return self.decisions / f"{model}.json"
 
-    def graphs_of(self, model: str) -> Path:
-        """Where a model's graphs before and after stand."""
+    def get_graphs_path(self, model: str) -> Path:
+        """Return the path of a model's graphs before and after compression."""
         return self.exports / "graphs" / f"{model}.json"
 
-    def unfinished(self, name: str) -> Path:
-        """Return where a compression that can go on keeps what it has; gone when it is done."""
+    def get_unfinished_path(self, name: str) -> Path:
+        """Return the path of the saved state of an unfinished compression."""
         return self.path / "unfinished" / name
 
     @property
-    def _places(self) -> tuple[Path, ...]:
+    def _folders(self) -> tuple[Path, ...]:
         return (self.models, self.final, self.exports, self.compressed)
 
     def check_usable(self) -> None:
-        """Check, without writing anything, that results may be written here.
+        """Check, without writing anything, that results may be written to the folder.
 
         Raises:
-            InputError: It is not writable, or holds files that are no run's.
+            InputError: The folder is not writable, or holds files that are not a run's.
         """
         check_folder(self.path)
         if not self.plan_path.exists() and self.path.is_dir() and any(self.path.iterdir()):
-            raise OtherRun(
+            raise OtherRunError(
                 f"Output folder '{self.path}' must be empty or an earlier run's. Received: a "
                 "folder with other files. Choose another output folder."
             )
 
     def read_plan_record(self) -> dict[str, Any]:
-        """Return the content of plan.json, without passwords that older versions put there.
+        """Return the content of plan.json, without passwords stored by older versions.
 
         Raises:
-            InputError: The folder is no run's, or of another format.
+            InputError: The folder is not a run's, or has another format.
         """
         if not self.plan_path.is_file():
             raise InputError(
@@ -320,97 +323,102 @@ class RunFolder:
         if record.get("format") != FORMAT:
             raise InputError(
                 f"'{self.plan_path}' must have format {FORMAT}. Received: "
-                f"{one_line(record.get('format'))}."
+                f"{to_one_line(record.get('format'))}."
             )
-        checked: dict[str, Any] = conform(
-            hidden_in(record), self.PLAN_RECORD, f"'{self.plan_path}'"
+        checked: dict[str, Any] = convert_json(
+            hide_json_passwords(record), self.PLAN_RECORD, f"'{self.plan_path}'"
         )
         return checked
 
     def read_data_record(self) -> dict[str, Any]:
-        """Return the content of data.json; nothing where there is none.
+        """Return the content of data.json; {} if there is none.
 
         Raises:
-            InputError: It holds something else.
+            InputError: The file has other content.
         """
         if not self.data.exists():
             return {}
-        checked: dict[str, Any] = conform(read_json(self.data), _DataRecord, f"'{self.data}'")
+        checked: dict[str, Any] = convert_json(read_json(self.data), _DataRecord, f"'{self.data}'")
         for part, counts in checked.get("counts", {}).items():
             if any(count < 0 for count in counts):
                 raise InputError(
-                    f"'{self.data}': counts.{one_line(part)} must be at least 0. Received: "
+                    f"'{self.data}': counts.{to_one_line(part)} must be at least 0. Received: "
                     f"{min(counts)}."
                 )
         return checked
 
     @contextmanager
-    def locked(self, refusal: type[InputError] = InputError) -> Iterator[None]:
-        """Keep the folder to one writing process.
+    def hold_lock(self, error_class: type[InputError] = InputError) -> Iterator[None]:
+        """Lock the folder for this process for the duration of the context.
 
         Args:
-            refusal: What is raised where another process holds it.
+            error_class: Class of the error if another process holds the lock.
 
         Raises:
-            InputError: Another process holds it.
+            InputError: Another process holds the lock.
         """
-        held = linux.lock(self.lock, wait=False)
-        if held is None:
-            raise refusal(
+        lock = linux.lock_file(self.lock, wait=False)
+        if lock is None:
+            raise error_class(
                 f"Output folder '{self.path}' is in use by another paretune process. Wait "
                 "for it, or choose another output folder."
             )
         try:
             yield
         finally:
-            held.release()
+            lock.release()
 
-    def clear(self) -> None:
-        """Remove the half-written files of writers that were killed; nobody may write here."""
+    def remove_half_written(self) -> None:
+        """Remove half-written files of killed processes; no other process may be writing."""
         count = remove_unfinished(self.path)
         if count:
             LOG.info("removed %d file(s) that a killed process had not finished", count)
 
     @contextmanager
-    def logging(self) -> Iterator[None]:
-        """Append what is logged to log.txt while the context lasts.
+    def log_to_file(self) -> Iterator[None]:
+        """Append log messages to log.txt for the duration of the context.
 
-        A program of the user's, which set no level, hears of warnings alone.
+        If the calling program has not configured logging, it receives only warnings.
         """
-        handler, above = _LogFile(self.log, encoding="utf-8"), _Above(logging.WARNING)
+        handler, forwarder = (
+            _LogFileHandler(self.log, encoding="utf-8"),
+            _RootForwarder(logging.WARNING),
+        )
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-        level, handed_on = LOG.level, LOG.propagate
-        quiet = handed_on and level == logging.NOTSET
+        level, propagate = LOG.level, LOG.propagate
+        is_unconfigured = propagate and level == logging.NOTSET
         LOG.addHandler(handler)
         LOG.setLevel(logging.INFO)
-        if quiet:
-            LOG.addHandler(above)
+        if is_unconfigured:
+            LOG.addHandler(forwarder)
             LOG.propagate = False
         try:
             yield
         finally:
             LOG.removeHandler(handler)
-            LOG.removeHandler(above)
+            LOG.removeHandler(forwarder)
             LOG.setLevel(level)
-            LOG.propagate = handed_on
+            LOG.propagate = propagate
             handler.close()
 
-    def model_file(self, name: str) -> Path:
+    def get_model_path(self, name: str) -> Path:
         """Return the `.keras` file of a model."""
         return self.models / f"{name}.keras"
 
-    def read_compressed(self) -> list[Compressed]:
-        """Return the finished records of the compress stage, in order of the models' names."""
-        return [read_compressed(path) for path in whole_files(self.compressed, ".json")]
+    def read_compressed(self) -> list[CompressedModel]:
+        """Return the records of finished compressions, sorted by model name."""
+        return [
+            read_compressed_model(path) for path in list_complete_files(self.compressed, ".json")
+        ]
 
-    def write_compressed(self, record: Compressed) -> None:
-        """Record a model whose compress stage is finished."""
+    def write_compressed(self, record: CompressedModel) -> None:
+        """Write the record of a finished compression."""
         write_json(self.compressed / f"{record.model}.json", record.to_json())
 
     def is_compressed(self, name: str) -> bool:
-        """Return whether a model's compress stage is finished."""
+        """Return whether a model's compression is finished."""
         return (self.compressed / f"{name}.json").exists()
 
-    def relative(self, path: Path) -> str:
-        """Return a path as it is written in records: relative to the folder."""
+    def to_relative(self, path: Path) -> str:
+        """Return a path relative to the folder, as stored in records."""
         return os.path.relpath(path, self.path)

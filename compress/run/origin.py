@@ -1,6 +1,6 @@
-"""The run behind a model: the examples it was trained on, and for how many epochs.
+"""The run behind a model: its training examples and number of epochs.
 
-Whoever trains models writes records beside them, of which some keys are read.
+Training code writes records beside models; some of their keys are read here.
 """
 
 from __future__ import annotations
@@ -13,32 +13,36 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from compress.core.arguments import conform
-from compress.core.arrays import opened
-from compress.core.atomic_files import read_json, replacing, whole_files, write_json
+from compress.core.arguments import convert_json
+from compress.core.arrays import open_npz
+from compress.core.atomic_files import list_complete_files, read_json, replace_file, write_json
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing
-from compress.data.keys import KnownRows, RowSketch, as_rows, is_among
-from compress.data.leaks import TOLERATED, Keys
+from compress.data.example_hashing import RowMatcher, RowSketch, as_rows, is_among
+from compress.data.leakage import LEAK_TOLERANCE, Keys
 from compress.data.parts import SPLITS
 from compress.plan import DataOptions
 from compress.run.directory import LOG, RunFolder
 
-KINDS = ("train", "val", "before", "taught")
-SKETCH = ("rows", "centre", "spread", "low", "high")
-"""What `examples.npz` holds: the run's parts, what its models had learnt before they came, and
-what the teachers of its compressed models had learnt; of tables also some of the training rows and
-keys by which rows are recognized under other scales of the columns (older records have none)."""
+EXAMPLE_KINDS = ("train", "val", "before", "taught")
+SKETCH_FIELDS = ("rows", "centre", "spread", "low", "high")
+"""Fields of the row sketches in `examples.npz`.
+
+The file holds keys by `EXAMPLE_KINDS`: examples of the run's parts, examples that its initial
+models were trained on ("before"), and examples that the teachers of its compressed models were
+trained on ("taught"). For tables it also has sketches and hashes, which recognize training rows
+under other scales of the columns (missing in older records).
+"""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The run whose folder a model's file lies in.
+    """The run whose folder contains a model's file.
 
     Attributes:
-        file: The model's.
-        folder: The run's.
-        data: The content of its data.json.
+        file: The model's file.
+        folder: The run's folder.
+        data: Content of its data.json.
     """
 
     file: Path
@@ -47,7 +51,7 @@ class Origin:
 
     @property
     def preprocess(self) -> Preprocessing | None:
-        """The scaling that the run's models are fed with."""
+        """The input scaling of the run's models."""
         stored = self.data.get("preprocess")
         return Preprocessing.from_json(stored) if stored is not None else None
 
@@ -58,145 +62,152 @@ class Origin:
 
     @property
     def options(self) -> str:
-        """The options that give the run's parts, as the command line takes them."""
-        data = self.section("data")
-        words = ["--data", self.data.get("source", ""), "--seed", self._plan().get("seed", 0)]
+        """The command-line options that reproduce the run's parts."""
+        data = self.read_section("data")
+        words = ["--data", self.data.get("source", ""), "--seed", self._read_plan().get("seed", 0)]
         for name in ("val_fraction", "test_fraction"):
             words += [f"--{name.replace('_', '-')}", data.get(name, getattr(DataOptions, name))]
         for name in ("group_column", "time_column"):
             words += [f"--{name.replace('_', '-')}", data[name]] if data.get(name) else []
         return shlex.join(str(word) for word in words)
 
-    def _plan(self) -> dict[str, Any]:
+    def _read_plan(self) -> dict[str, Any]:
         record = read_json(self.folder.plan_path) if self.folder.plan_path.is_file() else {}
         plan = record.get("plan")
         return plan if isinstance(plan, dict) else {}
 
-    def section(self, name: str) -> dict[str, Any]:
-        """Return the options of one topic as the run's plan has them; {}: there are none."""
-        section = self._plan().get(name)
+    def read_section(self, name: str) -> dict[str, Any]:
+        """Return the options of one section of the run's plan; {} if there are none."""
+        section = self._read_plan().get(name)
         return section if isinstance(section, dict) else {}
 
     @property
-    def _compressed(self) -> bool:
-        """Whether the model is a compressed one: others have a record of their training beside."""
+    def _is_compressed(self) -> bool:
+        """Whether the model is compressed; other models have a training record beside them."""
         record = self.file.with_name(f"{self.file.stem}.json")
         return self.file.parent == self.folder.models and not record.is_file()
 
     @property
-    def _on_validation(self) -> bool:
-        """Whether the model is of a final training, or made of one, on the validation part."""
-        wanted = bool(self.section("final").get("on_validation"))
-        return wanted and (self._compressed or self.file.parent == self.folder.final)
+    def _is_final_on_validation(self) -> bool:
+        """Whether the final training used the validation part, for the model or its original."""
+        is_set = bool(self.read_section("final").get("on_validation"))
+        return is_set and (self._is_compressed or self.file.parent == self.folder.final)
 
-    def learnt(self) -> Keys | None:
-        """Return the keys of all examples that the model has learnt; None: not recorded.
+    def read_trained_keys(self) -> Keys | None:
+        """Return the hashes of all examples that the model was trained on; None: not recorded.
 
         Raises:
             InputError: The record cannot be read.
         """
-        stored = self.examples()
+        stored = self.read_examples()
         if stored is None:
             return None
-        return np.unique(np.concatenate([stored[part] for part in self.learned_kinds]))
+        return np.unique(np.concatenate([stored[part] for part in self.trained_kinds]))
 
     @property
-    def learned_kinds(self) -> list[str]:
-        """Which of `KINDS` the model has learned."""
-        taught = ["taught"] if self._compressed else []
-        return ["train", "before", *taught, *(["val"] if self._on_validation else [])]
+    def trained_kinds(self) -> list[str]:
+        """The `EXAMPLE_KINDS` that the model was trained on."""
+        teacher_kinds = ["taught"] if self._is_compressed else []
+        return [
+            "train",
+            "before",
+            *teacher_kinds,
+            *(["val"] if self._is_final_on_validation else []),
+        ]
 
-    def learnt_validation(self) -> bool:
-        """Return whether the model has learnt the run's own validation part.
+    def has_trained_on_validation(self) -> bool:
+        """Return whether the model was trained on the run's own validation part.
 
         Raises:
             InputError: The record cannot be read.
         """
-        stored, learnt = self.examples(), self.learnt()
-        if stored is None or learnt is None:
-            return self._on_validation
-        fresh = stored["val"][~is_among(stored["val"], stored["train"])]
-        return bool(is_among(fresh, learnt).sum() > TOLERATED * len(stored["val"]))
+        stored, trained_keys = self.read_examples(), self.read_trained_keys()
+        if stored is None or trained_keys is None:
+            return self._is_final_on_validation
+        val_only = stored["val"][~is_among(stored["val"], stored["train"])]
+        return bool(is_among(val_only, trained_keys).sum() > LEAK_TOLERANCE * len(stored["val"]))
 
-    def rows(self, kinds: Sequence[str] = KINDS) -> list[KnownRows]:
-        """Return the rows of tables that the run has to do with.
+    def read_row_matchers(self, kinds: Sequence[str] = EXAMPLE_KINDS) -> list[RowMatcher]:
+        """Return matchers for the table rows that the run used.
 
         Args:
-            kinds: Of `KINDS`, those that are wanted.
+            kinds: Requested kinds among `EXAMPLE_KINDS`.
 
         Raises:
             InputError: The record cannot be read.
         """
         if not self.folder.examples.is_file():
             return []
-        with opened(self.folder.examples) as archive:
-            # one table after the other: "train/0/rows", "before/0/rows", ...
+        with open_npz(self.folder.examples) as archive:
+            # names of arrays by table: "train/0/rows", "before/0/rows", ...
             tables = [name.removesuffix("/keys") for name in archive.names if "/keys" in name]
-            wanted = [table for table in tables if table.partition("/")[0] in kinds]
-            stored = archive.read(
-                f"{table}/{name}" for table in wanted for name in (*SKETCH, "keys")
+            selected = [table for table in tables if table.partition("/")[0] in kinds]
+            stored = archive.read_arrays(
+                f"{table}/{name}" for table in selected for name in (*SKETCH_FIELDS, "keys")
             )
         return [
-            KnownRows(
-                RowSketch(**{name: stored[f"{table}/{name}"] for name in SKETCH}),
+            RowMatcher(
+                RowSketch(**{name: stored[f"{table}/{name}"] for name in SKETCH_FIELDS}),
                 stored[f"{table}/keys"],
             )
-            for table in wanted
+            for table in selected
         ]
 
-    def examples(self) -> dict[str, Keys] | None:
-        """Return the content of `examples.npz`; None where the run kept none.
+    def read_examples(self) -> dict[str, Keys] | None:
+        """Return the content of examples.npz; None if the run has none.
 
         Raises:
-            InputError: It cannot be read.
+            InputError: The file cannot be read.
         """
         path = self.folder.examples
         if not path.is_file():
             return None
-        with opened(path) as archive:
-            stored = archive.read(KINDS)
-        if stored.keys() != set(KINDS) or any(keys.dtype != np.uint64 for keys in stored.values()):
+        with open_npz(path) as archive:
+            stored = archive.read_arrays(EXAMPLE_KINDS)
+        if stored.keys() != set(EXAMPLE_KINDS) or any(
+            keys.dtype != np.uint64 for keys in stored.values()
+        ):
             raise InputError(
-                f"'{path}' must be the run's record of its examples: {', '.join(KINDS)}. "
+                f"'{path}' must be the run's record of its examples: {', '.join(EXAMPLE_KINDS)}. "
                 f"Received: {', '.join(archive.names) or 'nothing'}."
             )
         return stored
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingHistory:
     """A model's training so far.
 
     Attributes:
-        epochs: Of it; None: unknown, the model comes from elsewhere.
-        begun: It began with weights that had been trained before, which are not counted.
+        epochs: Number of epochs; None: unknown, for a model that does not come from a run.
+        is_continued: Whether it started from trained weights, whose epochs are not counted.
     """
 
     epochs: int | None = None
-    begun: bool = False
+    is_continued: bool = False
 
 
-UNKNOWN = Trained()
+UNKNOWN_TRAINING = TrainingHistory()
 
 
-class _Trained(TypedDict, total=False):
-    """The record beside a model: what was noted of each epoch."""
+class _TrainingRecord(TypedDict, total=False):
+    """The record beside a model, with the history of its epochs."""
 
     history: list[dict[str, Any]]
 
 
-class _TrainedAnew(TypedDict):
-    """The record of a training at a run's end: whose model it is of, and how long it was."""
+class _RetrainingRecord(TypedDict):
+    """The record of a final training: name of the model and number of epochs."""
 
     model: str
     epochs: int
 
 
-def origin_of(path: Path) -> Origin | None:
-    """Return the run that a model comes from, or None where it lies in no run's folder.
+def find_origin(path: Path) -> Origin | None:
+    """Return the run of a model; None if the model is not in a run's folder.
 
     Args:
-        path: Of the model; a link is followed.
+        path: Path of the model; links are followed.
 
     Raises:
         InputError: The run's data.json cannot be read.
@@ -208,39 +219,48 @@ def origin_of(path: Path) -> Origin | None:
     return Origin(file, folder, folder.read_data_record())
 
 
-def trained_for(path: Path) -> Trained:
-    """Return for how many epochs a model was trained.
+def read_training(path: Path) -> TrainingHistory:
+    """Return a model's number of training epochs and whether they continue an earlier training.
 
     Args:
-        path: Of the model; one that lies in a run's folder has a record there.
+        path: Path of the model; a model in a run's folder has a record there.
 
     Raises:
-        InputError: The record is damaged, or the run's plan.json is of another format.
+        InputError: The record is corrupt, or the run's plan.json has another format.
     """
-    origin = origin_of(path)
+    origin = find_origin(path)
     if origin is None or not origin.folder.plan_path.is_file():
-        return UNKNOWN
+        return UNKNOWN_TRAINING
     file, folder = origin.file, origin.folder
     plan = folder.read_plan_record()["plan"]
     where = f"'{folder.plan_path}'.plan.search"
-    beginning = conform(plan.get("search", {}), dict[str, Any], where)
-    around = str(beginning.get("space")).startswith("around:")
+    search_plan = convert_json(plan.get("search", {}), dict[str, Any], where)
+    is_around = str(search_plan.get("space")).startswith("around:")
     if file.parent == folder.final:
-        for anew in whole_files(folder.final, ".json"):
-            content = conform(read_json(anew), _TrainedAnew, f"'{anew}'")
-            if file.stem in (anew.stem, content["model"]):  # the best has its model's name
-                return Trained(content["epochs"], around)
-        return UNKNOWN
+        for retraining in list_complete_files(folder.final, ".json"):
+            content = convert_json(read_json(retraining), _RetrainingRecord, f"'{retraining}'")
+            # the best model's file is named after the model, not after its record
+            if file.stem in (retraining.stem, content["model"]):
+                return TrainingHistory(content["epochs"], is_around)
+        return UNKNOWN_TRAINING
     record = file.with_name(f"{file.stem}.json")
     if record.is_file():
-        told = conform(read_json(record), _Trained, f"'{record}'")
-        # earlier versions could begin a candidate with another's weights: "inherit"
-        return Trained(len(told.get("history", [])), around or bool(beginning.get("inherit")))
-    # a compressed model has no record of its own; its training is the dense model's and more
-    for own in folder.read_compressed():
-        if own.small == file.stem and own.dense_epochs is not None and own.finetuned is not None:
-            return Trained(own.dense_epochs + own.finetuned, own.dense_begun)
-    return UNKNOWN
+        training = convert_json(read_json(record), _TrainingRecord, f"'{record}'")
+        # older versions could initialize a candidate with another's weights: "inherit"
+        return TrainingHistory(
+            len(training.get("history", [])), is_around or bool(search_plan.get("inherit"))
+        )
+    # a compressed model has no training record: add fine-tuning to the original's epochs
+    for compressed in folder.read_compressed():
+        if (
+            compressed.compressed_name == file.stem
+            and compressed.dense_epochs is not None
+            and compressed.finetuned is not None
+        ):
+            return TrainingHistory(
+                compressed.dense_epochs + compressed.finetuned, compressed.dense_begun
+            )
+    return UNKNOWN_TRAINING
 
 
 def write_data_record(folder: RunFolder, data: Dataset) -> None:
@@ -266,54 +286,64 @@ def write_data_record(folder: RunFolder, data: Dataset) -> None:
 
 
 def write_examples(
-    folder: RunFolder, data: Dataset, before: Sequence[Path] = (), taught: Sequence[Path] = ()
+    folder: RunFolder,
+    data: Dataset,
+    initial_models: Sequence[Path] = (),
+    teachers: Sequence[Path] = (),
 ) -> None:
-    """Write keys of the examples that a run's models are trained on.
+    """Write hashes of the examples that a run's models are trained on.
 
     Args:
-        folder: The run's.
-        data: Its data.
-        before: Files of the models that it begins with: their past is its models' past.
-        taught: Files of teachers from elsewhere.
+        folder: The run's folder.
+        data: The run's data.
+        initial_models: Files of models that the run starts from, whose training examples are
+            included.
+        teachers: Files of teachers from outside the run.
     """
-    with replacing(folder.examples) as temporary:
+    with replace_file(folder.examples) as temporary:
         record: dict[str, Any] = {
             "train": np.unique(data.keys["train"]),
             "val": np.unique(data.keys["val"]),
-            "before": past_of(before),
-            "taught": past_of(taught),
-            **_record_rows(data, before, taught),
+            "before": collect_trained_keys(initial_models),
+            "taught": collect_trained_keys(teachers),
+            **_build_row_record(data, initial_models, teachers),
         }
         np.savez(temporary, **record)
 
 
-def past_of(paths: Sequence[Path]) -> Keys:
-    """Return the keys of all examples that any of these models is known to have learnt."""
-    found: list[Keys] = [np.empty(0, np.uint64)]
+def collect_trained_keys(paths: Sequence[Path]) -> Keys:
+    """Return the hashes of all known training examples of the given models."""
+    keys: list[Keys] = [np.empty(0, np.uint64)]
     for path in paths:
-        origin = origin_of(path)
-        learnt = origin.learnt() if origin is not None else None
-        if learnt is not None:
-            found.append(learnt)
-    return np.unique(np.concatenate(found))
+        origin = find_origin(path)
+        trained_keys = origin.read_trained_keys() if origin is not None else None
+        if trained_keys is not None:
+            keys.append(trained_keys)
+    return np.unique(np.concatenate(keys))
 
 
-def _record_rows(data: Dataset, before: Sequence[Path], taught: Sequence[Path]) -> dict[str, Any]:
-    """Return sketches that recognize rows of tables in other scales; {}: there are no tables."""
-    kinds: dict[str, list[KnownRows]] = {"train": [], "val": []}
+def _build_row_record(
+    data: Dataset, initial_models: Sequence[Path], teachers: Sequence[Path]
+) -> dict[str, Any]:
+    """Return sketches that recognize rows of tables in other scales; {} without tables."""
+    kinds: dict[str, list[RowMatcher]] = {"train": [], "val": []}
     train = as_rows(data.train.x)
     if train is not None:
-        sketch = RowSketch.of(train)
+        sketch = RowSketch.from_rows(train)
         for part in kinds:
             rows = as_rows(data.split(part).x)
             assert rows is not None, "parts have one shape"
-            kinds[part].append(KnownRows(sketch, sketch.keys(rows)))
-    for kind, paths in (("before", before), ("taught", taught)):
-        origins = [origin for path in paths if (origin := origin_of(path)) is not None]
-        kinds[kind] = [known for origin in origins for known in origin.rows(origin.learned_kinds)]
+            kinds[part].append(RowMatcher(sketch, sketch.hash_rows(rows)))
+    for kind, paths in (("before", initial_models), ("taught", teachers)):
+        origins = [origin for path in paths if (origin := find_origin(path)) is not None]
+        kinds[kind] = [
+            matcher
+            for origin in origins
+            for matcher in origin.read_row_matchers(origin.trained_kinds)
+        ]
     return {
-        f"{kind}/{place}/{name}": known.keys if name == "keys" else getattr(known.sketch, name)
+        f"{kind}/{index}/{name}": matcher.keys if name == "keys" else getattr(matcher.sketch, name)
         for kind, tables in kinds.items()
-        for place, known in enumerate(tables)
-        for name in (*SKETCH, "keys")
+        for index, matcher in enumerate(tables)
+        for name in (*SKETCH_FIELDS, "keys")
     }

@@ -1,4 +1,4 @@
-"""Frozen records that runs write as JSON and reports read back."""
+"""Frozen records that runs write as JSON and reports read."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, cast, get_type_hints
 
-from compress.core.arguments import conform
+from compress.core.arguments import convert_json
 from compress.core.atomic_files import read_json
-from compress.core.errors import InputError, one_line
+from compress.core.errors import InputError, to_one_line
 
 RecordT = TypeVar("RecordT", bound="Record")
 FORMAT = 1
@@ -18,7 +18,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Record:
-    """Base of the records: to JSON and back, unknown keys refused."""
+    """Base class of records that are stored as JSON; unknown keys are rejected."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as dictionaries, lists and numbers."""
@@ -26,51 +26,51 @@ class Record:
 
     @classmethod
     def from_json(
-        cls: type[RecordT], content: Mapping[str, Any], where: str | Path = ""
+        cls: type[RecordT], content: Mapping[str, Any], source: str | Path = ""
     ) -> RecordT:
-        """Read what `to_json` wrote.
+        """Return the record stored by `to_json`.
 
         Args:
-            content: The record.
-            where: The file it comes from, for the error.
+            content: The JSON content.
+            source: Its file, for errors.
 
         Raises:
-            InputError: Keys are missing or unknown, a value is of another type, or the record
-                contradicts itself.
+            InputError: Keys are missing or unknown, a value has another type, or the record is
+                inconsistent.
         """
-        shown = f"'{where}'" if where else f"A {cls.__name__} record"
+        shown = f"'{source}'" if source else f"A {cls.__name__} record"
         if not isinstance(content, Mapping):
-            raise InputError(f"{shown} must be a table. Received: {one_line(content)}.")
-        hints: dict[str, Any] = _hints(cast(Hashable, cls))
-        needed = {
+            raise InputError(f"{shown} must be a table. Received: {to_one_line(content)}.")
+        hints: dict[str, Any] = _resolve_hints(cast(Hashable, cls))
+        required = {
             item.name
             for item in fields(cls)
             if item.default is MISSING and item.default_factory is MISSING
         }
-        wrong = [f"no '{name}'" for name in needed if name not in content]
-        wrong += [f"an unknown '{one_line(name)}'" for name in content if name not in hints]
-        if wrong:
+        problems = [f"no '{name}'" for name in required if name not in content]
+        problems += [f"an unknown '{to_one_line(name)}'" for name in content if name not in hints]
+        if problems:
             raise InputError(
-                f"{shown} must have the keys {', '.join(hints)}. Received: {sorted(wrong)[0]}."
+                f"{shown} must have the keys {', '.join(hints)}. Received: {sorted(problems)[0]}."
             )
         record = cls(
             **{
-                name: conform(value, hints[name], f"{shown}: {name}")
+                name: convert_json(value, hints[name], f"{shown}: {name}")
                 for name, value in content.items()
             }
         )
-        if flaw := record.flaw():
-            raise InputError(f"{shown}: {flaw}.")
+        if violation := record.find_violation():
+            raise InputError(f"{shown}: {violation}.")
         return record
 
-    def flaw(self) -> str:
-        """Return a rule that the record breaks, as "x must ...; Received: y"; else ""."""
+    def find_violation(self) -> str:
+        """Return the first violation of a rule as "x must ...; received: y"; else ""."""
         return ""
 
 
 @cache
-def _hints(kind: Any) -> dict[str, Any]:
-    """Return the type of each field in JSON: its own, or the one that it declares."""
+def _resolve_hints(kind: Any) -> dict[str, Any]:
+    """Return the type of each field in JSON: its annotation, or its "shape" metadata."""
     declared = get_type_hints(kind)
     return {item.name: item.metadata.get("shape", declared[item.name]) for item in fields(kind)}
 
@@ -78,22 +78,26 @@ def _hints(kind: Any) -> dict[str, Any]:
 def read_record(path: Path, kind: type[RecordT]) -> RecordT:
     """Read a record's file.
 
+    Args:
+        path: The file.
+        kind: Class of the record.
+
     Raises:
-        InputError: It cannot be read, or holds no such record.
+        InputError: The file cannot be read, or does not hold such a record.
     """
     return kind.from_json(read_json(path), path)
 
 
 def load_record(path: str | Path, kind: type[RecordT], rule: str) -> RecordT:
-    """Read a record's file that a user names.
+    """Read a record's file that a user named.
 
     Args:
         path: The file.
-        kind: Of the record.
-        rule: What such a file must be, "A latency table must be a file written by save()".
+        kind: Class of the record.
+        rule: Rule for the error: "A latency table must be a file written by save()".
 
     Raises:
-        InputError: No such file, or it holds something else.
+        InputError: The file does not exist, or does not hold such a record.
     """
     try:
         return read_record(Path(path), kind)
@@ -101,8 +105,16 @@ def load_record(path: str | Path, kind: type[RecordT], rule: str) -> RecordT:
         raise InputError(f"{rule}. Received: '{path}' ({error}).") from None
 
 
-def check_name(path: Path, name: str) -> None:
-    """Refuse a record that is named otherwise than its file: names become paths again."""
+def check_record_name(path: Path, name: str) -> None:
+    """Check that a record has the name of its file, since names are used as paths.
+
+    Args:
+        path: The record's file.
+        name: Name in the record.
+
+    Raises:
+        InputError: The names differ.
+    """
     if path.stem != name:
         raise InputError(
             f"'{path}' must be named as the record in it. Received: {name!r}. The file was "
@@ -110,15 +122,15 @@ def check_name(path: Path, name: str) -> None:
         )
 
 
-def unknown_value(name: str, value: str, choices: tuple[str, ...]) -> str:
-    """Return a flaw where a value is none of the choices."""
+def find_unknown_value(name: str, value: str, choices: tuple[str, ...]) -> str:
+    """Return a violation if a value is not among the choices; else ""."""
     if value in choices:
         return ""
-    return f"{name} must be one of {', '.join(choices)}; received: {one_line(value)}"
+    return f"{name} must be one of {', '.join(choices)}; received: {to_one_line(value)}"
 
 
-def too_low(record: Record, lowest: float, *names: str) -> str:
-    """Return a flaw where a figure that is known lies below what is possible."""
+def find_too_low(record: Record, lowest: float, *names: str) -> str:
+    """Return a violation if a number is below its minimum; else "". None is accepted."""
     for name in names:
         value = getattr(record, name)
         if value is not None and value < lowest:
@@ -127,7 +139,7 @@ def too_low(record: Record, lowest: float, *names: str) -> str:
 
 
 class RunRecord(TypedDict):
-    """The content of plan.json beside the plan."""
+    """The content of plan.json except the plan."""
 
     command: str
     facts: dict[str, Any]
@@ -136,6 +148,6 @@ class RunRecord(TypedDict):
 
 
 class PlanRecord(RunRecord):
-    """The content of plan.json; sections of the plan are read by whoever they belong to."""
+    """The content of plan.json; each section of the plan is checked by its reader."""
 
     plan: dict[str, Any]

@@ -1,1 +1,1 @@
-"""shrink: from a goal to the file to ship."""
+"""Shrinking: from a goal (size, latency, quality) to the file to deploy."""

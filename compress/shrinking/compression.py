@@ -1,7 +1,7 @@
-"""`compress_model`, and its stage for one model: prune, distil, export, judge, write the record.
+"""Compression of a model (`compress_model`): pruning, distillation, export, evaluation, record.
 
-The record has companions: what files decided of the test part, which is read no second time for
-that, and the graphs of the models.
+Beside the record, the decisions of each file on the test part are stored, so that the report need
+not evaluate the test part again, and the graphs of the models.
 """
 
 from __future__ import annotations
@@ -21,29 +21,34 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.arguments import check_arguments
-from compress.core.arrays import named, taken
+from compress.core.arrays import list_named_arrays, take_examples
 from compress.core.atomic_files import write_json
 from compress.core.errors import InputError, RunFailed
-from compress.core.summary import OnProgress, Readable, Summary, silent
+from compress.core.summary import DisplayableResult, OnProgress, Summary, ignore_progress
 from compress.data import Dataset
 from compress.data.tasks import CUSTOM
-from compress.measure.counting import graph_of
-from compress.model.copies import float32_model
-from compress.model.heads import counted_at
-from compress.model.inference import left_out
+from compress.measure.counting import build_call_graph
+from compress.model.copies import convert_to_float32
+from compress.model.heads import build_input_shape
 from compress.model.io import load_model, save_model
+from compress.model.layer_patches import describe_excluded_layers
 from compress.plan import Plan, TeacherChoice
 from compress.plan.keywords import COMPRESS_MODEL
-from compress.run.compressed import SIDES, Artifact, Compressed, Nodes, write_graphs
+from compress.run.compressed_model import SIDES, Artifact, CompressedModel, Nodes, write_graphs
 from compress.run.directory import LOG, RunFolder
-from compress.run.logs import note_epoch
-from compress.run.origin import trained_for
-from compress.shrinking.case import Case
-from compress.shrinking.files import Variant, judged_files, measure_stage, with_baseline
-from compress.shrinking.job import UserData, run_on_model
-from compress.shrinking.prune_and_train import Tuner, prune_and_train, quantized_files
-from compress.train.predict import quality_of
-from compress.train.records import LastEpoch
+from compress.run.logs import append_epoch
+from compress.run.origin import read_training
+from compress.shrinking.compression_job import CompressionJob
+from compress.shrinking.file_evaluation import (
+    Variant,
+    assign_baseline,
+    export_and_evaluate,
+    measure_stage,
+)
+from compress.shrinking.job_runner import UserData, run_on_model
+from compress.shrinking.prune_and_train import FineTuner, prune_and_train, quantize_and_evaluate
+from compress.train.predict import evaluate_model
+from compress.train.records import LastEpochHook
 
 if TYPE_CHECKING:
     import keras
@@ -52,21 +57,21 @@ if TYPE_CHECKING:
     from compress.report import Report
 
 EXAMPLES = 12
-"""Examples that a file decides otherwise than its baseline, shown at most."""
+"""Maximum number of examples shown where a file and its baseline decide differently."""
 SIDE = 112
-"""Pixels of a picture at most."""
+"""Maximum side length of a thumbnail, in pixels."""
 Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, repr=False)
-class CompressResult(Readable):
-    """What `compress_model` made.
+class CompressResult(DisplayableResult):
+    """Result of `compress_model`.
 
     Attributes:
         model: The compressed Keras model.
-        folder: Where its files, records and report lie.
-        report: Rows of every exported file, dense and compressed.
-        files: Format -> file of the compressed model, those that were made.
+        folder: Folder of its files, records and report.
+        report: Report with a row for every exported file, original and compressed.
+        files: Format -> exported file of the compressed model.
     """
 
     model: keras.Model
@@ -74,12 +79,12 @@ class CompressResult(Readable):
     report: Report
     files: dict[str, Path]
 
-    def screen(self) -> Summary:
-        """Return what is worth a screen: every file, dense and compressed, and what it costs."""
-        return self.report.screen()
+    def build_summary(self) -> Summary:
+        """Return a console summary of every file, original and compressed, with its costs."""
+        return self.report.build_summary()
 
 
-@check_arguments(keywords=("channels", "sparsity"), labels="plan", options=COMPRESS_MODEL)
+@check_arguments(keywords=("channels", "sparsity"), label_argument="plan", options=COMPRESS_MODEL)
 def compress_model(
     model: keras.Model | str | Path,
     data: Any = None,
@@ -89,26 +94,26 @@ def compress_model(
     test: Any = None,
     groups: Any = None,
     time: Any = None,
-    on_progress: OnProgress = silent,
+    on_progress: OnProgress = ignore_progress,
     **settings: Unpack[CompressModelSettings],
 ) -> CompressResult:
-    """Prune, distils, exports and measures a model that the user brings.
+    """Prune, distil, export and measure a model.
 
     Args:
-        model: A Keras model (named as it is in Keras), or a `.keras` or `.h5` file. The scaling
-            of data by name or path is that of the run in whose folder the file lies; of another
-            model it is found on validation examples (see `compress.train.predict`).
-        data: (x, y), a stream, a `Dataset` or what `--data` takes, see `as_dataset`; default:
-            what `plan.data` names, which must then name one. Where there is no test part one is
-            split off: files are judged by it. x alone: files are judged by whether they answer
-            as the model does.
-        plan: Everything else; keywords go over it.
-        val: The validation part beside arrays or a stream; default: split off by seed.
-        test: The test part, likewise.
-        groups: What is kept in one part, (n,): persons, recordings; see `as_dataset`.
-        time: What parts are split by, (n,); see `as_dataset`.
-        on_progress: Called with (what is done, share of it in [0, 1]).
-        **settings: Every option of `paretune compress` by its name there: channels, sparsity,
+        model: A Keras model (its name is used for files), or a `.keras` or `.h5` file. Data given
+            by name or path are scaled as in the run whose folder holds the file; for any other
+            model the scaling is inferred on validation examples (see `compress.train.predict`).
+        data: (x, y), a stream, a `Dataset` or a value of `--data`, see `as_dataset`; default: the
+            data set that `plan.data` names. Without a test part, one is split off to evaluate
+            files. x alone: files are evaluated by their agreement with the original model.
+        plan: All other options; keywords override it.
+        val: Validation data for arrays or a stream; default: split off with the seed.
+        test: Test data for arrays or a stream; default: split off with the seed.
+        groups: Group of each example, (n,), such as persons or recordings. A group is kept in one
+            part of the split; see `as_dataset`.
+        time: Time of each example, (n,), for a split by time; see `as_dataset`.
+        on_progress: Callback invoked with (current step, completed share in [0, 1]).
+        **settings: Every option of `paretune compress` under the same name: channels, sparsity,
             epochs, teacher, formats, out, seed, ...
 
     Shapes:
@@ -116,11 +121,11 @@ def compress_model(
 
     Returns:
         The model, its files, its folder (`plan.out`, default `runs/compress-<name>`) and the
-        report. Called again with the same plan, finished work is not repeated.
+        report. A repeated call with the same plan reuses finished work.
 
     Raises:
-        InputError: The model, the data, the plan or the folder break a rule, or the data
-            would judge the model by what it has learnt; nothing has been written then.
+        InputError: The model, the data, the plan or the folder is invalid, or the evaluation data
+            were used to train the model. Nothing has been written then.
         TrainingDiverged: Fine-tuning failed.
 
     Example:
@@ -132,167 +137,192 @@ def compress_model(
         ['float32', 'int8']
 
     Reference:
-        docs/methods.md says what is done in which order, and why.
+        docs/methods.md describes the steps, their order and the reasons.
     """
-    plan = COMPRESS_MODEL.over(plan or Plan(), settings)
+    plan = COMPRESS_MODEL.apply_to(plan or Plan(), settings)
     if plan.finetune.own_train_step:
-        plan = _by_own_step(plan)
+        plan = _apply_own_step(plan)
     if isinstance(data, (str, Path)):
         plan, data = replace(plan, data=replace(plan.data, source=str(data))), None
-    handed_over = UserData(
-        data, val, test, COMPRESS_MODEL.sorted(settings).get("data", {}), groups, time
+    user_data = UserData(
+        data, val, test, COMPRESS_MODEL.sort_by_section(settings).get("data", {}), groups, time
     )
 
-    def work(case: Case, folder: RunFolder, command: str) -> None:
-        if not folder.is_compressed(case.name):
-            compress_stage(case, folder, command)
-        measure_stage(folder, case.work.plan, on_progress)
+    def compress_job(job: CompressionJob, folder: RunFolder, command: str) -> None:
+        if not folder.is_compressed(job.name):
+            compress_stage(job, folder, command)
+        measure_stage(folder, job.context.plan, on_progress)
 
-    case, folder, report = run_on_model(
-        model, handed_over, plan, RunFolder, work, on_progress=on_progress
+    job, folder, report = run_on_model(
+        model, user_data, plan, RunFolder, compress_job, on_progress=on_progress
     )
-    (record,) = (item for item in report.compressed if item.model == case.name)
-    made = {
-        item.format: folder.path / item.file for item in record.files() if item.variant == "pruned"
+    (record,) = (item for item in report.compressed if item.model == job.name)
+    files_by_format = {
+        item.format: folder.path / item.file
+        for item in record.list_artifacts()
+        if item.variant == "pruned"
     }
-    return CompressResult(load_model(folder.model_file(record.small)), folder.path, report, made)
+    return CompressResult(
+        load_model(folder.get_model_path(record.compressed_name)),
+        folder.path,
+        report,
+        files_by_format,
+    )
 
 
-def _by_own_step(plan: Plan) -> Plan:
-    """Return a plan that says what follows of a `train_step` of the user's: task, no teacher.
+def _apply_own_step(plan: Plan) -> Plan:
+    """Return a plan for training with a custom `train_step`: a custom task and no teacher.
 
     Raises:
-        InputError: Hints are asked for, which a teacher gives.
+        InputError: The plan has feature distillation (hints), which needs a teacher.
     """
     if plan.distill.hints:
         raise InputError(
             "hints must go with a teacher: where the model's own train_step trains there is none. "
             f"Received: {', '.join(plan.distill.hints)}."
         )
-    data = replace(plan.data, task=CUSTOM) if plan.data.told else plan.data
+    data = replace(plan.data, task=CUSTOM) if plan.data.is_task_inferred else plan.data
     return replace(plan, data=data, distill=replace(plan.distill, teacher=TeacherChoice()))
 
 
-def compress_stage(case: Case, folder: RunFolder, command: str) -> Compressed:
-    """Compress one model and records files and qualities; latency comes later.
+def compress_stage(job: CompressionJob, folder: RunFolder, command: str) -> CompressedModel:
+    """Compress one model and record its files and metrics, without latencies.
 
-    Python's, NumPy's and TensorFlow's global random generators are seeded by `plan.seed`.
-    An interrupted training goes on when the same call is made again. Latency is left to
-    `measure_stage`, which times all files against each other while nothing else runs.
+    Python's, NumPy's and TensorFlow's global random generators are seeded with `plan.seed`. A
+    repeated call resumes an interrupted training. Latencies are measured later by `measure_stage`,
+    which times all files against each other while nothing else runs.
 
     Args:
-        case: The model, data (the test part is read once per exported file, at the end), plan;
-            its notes come first in the record's.
-        folder: Where files and the record go.
-        command: What the report shows for reproducing this model.
+        job: The model, the data (the test part is read once per exported file, at the end) and the
+            plan. The notes of the job come first in the record.
+        folder: Folder for files and the record.
+        command: Command shown in the report to reproduce this model.
 
     Returns:
         The record, as written.
     """
     import keras
 
-    began, before = time.perf_counter(), trained_for(case.path)
-    model, name, work, data = case.model, case.name, case.work, case.work.data
-    keras.utils.set_random_seed(work.plan.seed)
-    # dropout layers of a copy draw their seeds from the global generators
-    case.restore_draws()
-    unfinished = folder.unfinished(name)
-    for note in case.notes:
+    start_time, past_training = time.perf_counter(), read_training(job.path)
+    model, name, context, data = job.model, job.name, job.context, job.context.data
+    keras.utils.set_random_seed(context.plan.seed)
+    # dropout layers of a copied model draw their seeds from the global generators
+    job.restore_random_state()
+    unfinished = folder.get_unfinished_path(name)
+    for note in job.notes:
         LOG.info("note: %s: %s", name, note)
-    tuner = Tuner(
-        work, case.teachers, unfinished, [LastEpoch()] if case.val_learnt else [],
-        partial(note_epoch, folder.path, name),
-    )  # fmt: skip
-    dense_val = quality_of(model, data, "val")
-    pruned = prune_and_train(case, tuner)
-    small = f"{name}-{pruned.label(work.plan)}"
-    save_model(float32_model(pruned.model), folder.model_file(small))
-    smaller = Variant(pruned.model, small, name, "pruned", pruned.weights.sparsity)
-    dense_files, reasons = judged_files(Variant(model, name, name, "dense"), work, folder)
-    small_files, missing = judged_files(smaller, work, folder)
+    tuner = FineTuner(
+        context,
+        job.teachers,
+        unfinished,
+        [LastEpochHook()] if job.is_trained_on_validation else [],
+        partial(append_epoch, folder.path, name),
+    )
+    original_val = evaluate_model(model, data, "val")
+    pruned = prune_and_train(job, tuner)
+    small = f"{name}-{pruned.format_label(context.plan)}"
+    save_model(convert_to_float32(pruned.model), folder.get_model_path(small))
+    small_variant = Variant(pruned.model, small, name, "pruned", pruned.weights.sparsity)
+    original_artifacts, reasons = export_and_evaluate(
+        Variant(model, name, name, "dense"), context, folder
+    )
+    small_artifacts, missing = export_and_evaluate(small_variant, context, folder)
     reasons += missing
-    if not (dense_files and small_files):
+    if not (original_artifacts and small_artifacts):
         raise RunFailed(" ".join([f"No file could be made of '{name}':", *reasons]))
-    if work.plan.qat:
-        quantized, missing = quantized_files(smaller, tuner, folder)
-        small_files += quantized
+    if context.plan.uses_qat:
+        quantized, missing = quantize_and_evaluate(small_variant, tuner, folder)
+        small_artifacts += quantized
         reasons += missing
-    artifacts = with_baseline([*dense_files, *small_files], work.plan)
+    artifacts = assign_baseline([*original_artifacts, *small_artifacts], context.plan)
     write_decisions(folder, artifacts, data)
-    keep_graphs(folder, name, model, pruned.model, data)
-    learnt = ", of a part that was learnt" if case.val_learnt else ""
-    part = f"validation {data.task.qualities[0]}{learnt}"
-    record = Compressed(
+    save_graphs(folder, name, model, pruned.model, data)
+    part_note = ", of a part that it was trained on" if job.is_trained_on_validation else ""
+    part = f"validation {data.task.qualities[0]}{part_note}"
+    record = CompressedModel(
         model=name,
         compressed=small,
-        teacher=f"{case.teacher_names} ({pruned.teacher_val:.4f} {part})" if case.teachers else "",
-        val={"dense": dense_val, "pruned": pruned.val},
+        teacher=f"{job.teacher_names} ({pruned.teacher_val:.4f} {part})" if job.teachers else "",
+        val={"dense": original_val, "pruned": pruned.val},
         weights=pruned.weights.to_json(),
         channels=pruned.channels.to_json() if pruned.channels else None,
         best_epoch=pruned.best_epoch,
         epochs=pruned.epochs,
         command=command,
-        seconds=time.perf_counter() - began,
-        device=work.device.describe(),
-        notes=(*case.notes, *pruned.notes, *left_out(model), *reasons),
-        val_learnt=case.val_learnt,
+        seconds=time.perf_counter() - start_time,
+        device=context.device.describe(),
+        notes=(*job.notes, *pruned.notes, *describe_excluded_layers(model), *reasons),
+        val_learnt=job.is_trained_on_validation,
         artifacts=tuple(artifact.to_json() for artifact in artifacts),
         finetuned=pruned.finetuned,
-        dense_epochs=before.epochs,
-        dense_begun=before.begun,
-        as_long={name: quality_of(pruned.as_long, data, name) for name in ("val", "test")}
+        dense_epochs=past_training.epochs,
+        dense_begun=past_training.is_continued,
+        as_long={name: evaluate_model(pruned.as_long, data, name) for name in ("val", "test")}
         if pruned.as_long is not None
         else None,
     )
     folder.write_compressed(record)
     shutil.rmtree(unfinished, ignore_errors=True)
-    with suppress(OSError):  # others are in the middle of theirs
+    with suppress(OSError):  # not empty while other models are being trained
         unfinished.parent.rmdir()
     return record
 
 
 def write_decisions(folder: RunFolder, artifacts: Sequence[Artifact], data: Dataset) -> None:
-    """Write confusion matrices of a model's files, and where they differ from its own file.
+    """Write confusion matrices of a model's files and examples that differ from the baseline.
 
     Args:
-        folder: The run's.
+        folder: Folder of the run.
         artifacts: All files of one model, with baselines.
-        data: Their test part.
+        data: Data set whose test part was evaluated.
     """
-    kept = {item.id: folder.decisions / f".{item.id}.npy" for item in artifacts}
-    decided = {name: np.load(path) for name, path in kept.items() if path.exists()}
-    if not decided or not len(data.test):
+    paths = {item.id: folder.decisions / f".{item.id}.npy" for item in artifacts}
+    decisions_by_file = {name: np.load(path) for name, path in paths.items() if path.exists()}
+    if not decisions_by_file or not len(data.test):
         return
     labels = np.asarray(data.test.y).reshape(-1).astype(np.int64)
     files = {}
     for item in artifacts:
-        own, base = decided.get(item.id), decided.get(item.baseline)
-        if own is None or base is None:
+        decisions, baseline_decisions = (
+            decisions_by_file.get(item.id),
+            decisions_by_file.get(item.baseline),
+        )
+        if decisions is None or baseline_decisions is None:
             continue
         examples = [
-            {"place": int(place), "label": int(labels[place]), "before": int(base[place]),
-             "after": int(own[place]), "picture": _picture(data, int(place))}
-            for place in _differing(labels, base, own)
-        ]  # fmt: skip
+            {
+                "place": int(index),
+                "label": int(labels[index]),
+                "before": int(baseline_decisions[index]),
+                "after": int(decisions[index]),
+                "picture": _encode_picture(data, int(index)),
+            }
+            for index in _find_differing(labels, baseline_decisions, decisions)
+        ]
         files[item.id] = {
             "baseline": item.baseline,
-            "confusion": confusion(labels, own, data.num_classes).tolist(),
-            "differ": int((own != base).sum()),
+            "confusion": compute_confusion_matrix(labels, decisions, data.num_classes).tolist(),
+            "differ": int((decisions != baseline_decisions).sum()),
             "examples": examples,
         }
     write_json(
-        folder.decisions_of(artifacts[0].model),
+        folder.get_decisions_path(artifacts[0].model),
         {"class_names": list(data.class_names), "files": files},
     )
-    for path in kept.values():
+    for path in paths.values():
         path.unlink(missing_ok=True)
 
 
-def confusion(labels: Indices, decided: Indices, classes: int) -> Indices:
-    """Return how often an example of a class (row) is taken for a class (column).
+def compute_confusion_matrix(labels: Indices, decided: Indices, classes: int) -> Indices:
+    """Return the number of examples of each class (row) predicted as each class (column).
+
+    Args:
+        labels: Class of each example, (n,).
+        decided: Predicted class of each example, (n,).
+        classes: Number of classes.
 
     Example:
-        >>> confusion(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
+        >>> compute_confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
         [[1, 1], [0, 1]]
     """
     return np.bincount(labels * classes + decided, minlength=classes * classes).reshape(
@@ -300,20 +330,22 @@ def confusion(labels: Indices, decided: Indices, classes: int) -> Indices:
     )
 
 
-def _differing(labels: Indices, base: Indices, own: Indices) -> Iterator[int]:
-    """Yield examples that are decided otherwise: what was lost first, then what was won."""
-    other = base != own
-    lost = np.flatnonzero(other & (base == labels))
-    won = np.flatnonzero(other & (own == labels))
-    neither = np.flatnonzero(other & (base != labels) & (own != labels))
+def _find_differing(
+    labels: Indices, baseline_decisions: Indices, decisions: Indices
+) -> Iterator[int]:
+    """Yield examples with a different decision: newly wrong ones first, then newly right ones."""
+    is_different = baseline_decisions != decisions
+    lost = np.flatnonzero(is_different & (baseline_decisions == labels))
+    won = np.flatnonzero(is_different & (decisions == labels))
+    neither = np.flatnonzero(is_different & (baseline_decisions != labels) & (decisions != labels))
     yield from np.concatenate([lost, won, neither])[:EXAMPLES]
 
 
-def _picture(data: Dataset, place: int) -> str:
-    """Return an example as an image in a page; empty where it is none."""
+def _encode_picture(data: Dataset, index: int) -> str:
+    """Return an example as a PNG data URL, or "" if it is not an image."""
     from PIL import Image
 
-    parts = named(taken(data.test.x, slice(place, place + 1)))
+    parts = list_named_arrays(take_examples(data.test.x, slice(index, index + 1)))
     if len(parts) != 1:
         return ""
     image = np.asarray(parts[0][1])[0]
@@ -328,35 +360,41 @@ def _picture(data: Dataset, place: int) -> str:
         low, high = float(image.min()), float(image.max())
         image = (255 * (image - low) / max(high - low, 1e-12)).astype(np.uint8)
     step = -(-max(image.shape[:2]) // SIDE)
-    made = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image[::step, ::step])).save(made, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(made.getvalue()).decode('ascii')}"
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image[::step, ::step])).save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def keep_graphs(
+def save_graphs(
     folder: RunFolder, name: str, before: keras.Model, after: keras.Model, data: Dataset,
     times: Mapping[str, Mapping[str, float]] | None = None,
 ) -> None:  # fmt: skip
-    """Write the graphs of a model; one that cannot be recorded is told, and has none.
+    """Write the graphs of a model; if a graph cannot be recorded, log a note instead.
 
     Args:
-        folder: The run's.
-        name: Of the model.
-        before, after: The model, and what became of it.
-        data: Their inputs.
-        times: Milliseconds by layer, "before" and "after"; None: they are not known.
+        folder: Folder of the run.
+        name: Name of the model.
+        before, after: The original and the compressed model.
+        data: Data set with the shapes of their inputs.
+        times: Milliseconds by layer, under "before" and "after"; None: unknown.
     """
     try:
-        each = [graph_of(item, counted_at(item, data.input_shapes)) for item in (before, after)]
+        graphs = [
+            build_call_graph(item, build_input_shape(item, data.input_shapes))
+            for item in (before, after)
+        ]
     except InputError as error:
         LOG.info("note: %s has no graph in the report: %s", name, error)
         return
-    known = times or {}
-    timed = [_timed(nodes, known.get(side, {})) for nodes, side in zip(each, SIDES, strict=True)]
-    write_graphs(folder.graphs_of(name), timed[0], timed[1])
+    times_by_side = times or {}
+    timed_graphs = [
+        _add_times(nodes, times_by_side.get(side, {}))
+        for nodes, side in zip(graphs, SIDES, strict=True)
+    ]
+    write_graphs(folder.get_graphs_path(name), timed_graphs[0], timed_graphs[1])
 
 
-def _timed(nodes: Nodes, times: Mapping[str, float]) -> Nodes:
+def _add_times(nodes: Nodes, times: Mapping[str, float]) -> Nodes:
     return tuple(
         replace(node, ms=times.get(node.name, times.get(node.name.rpartition("/")[2])))
         for node in nodes

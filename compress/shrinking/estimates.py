@@ -1,6 +1,7 @@
-"""What choices of widths and blocks cost in one format, before any file of them is made.
+"""Cost estimates of pruning configurations in one format, before a file is written.
 
-Sizes are fitted to some files, memory follows from working sets, times come from a device's table.
+Sizes are fitted to a few files, memory is estimated from working sets, and latencies come from a
+table of layer times.
 """
 
 from __future__ import annotations
@@ -18,251 +19,308 @@ import numpy.typing as npt
 from compress.core.errors import RunFailed
 from compress.devices import DeviceTimes
 from compress.measure.latency_table import CallTime, LatencyTable
-from compress.measure.latency_table.measuring import Convert
-from compress.prune.channels.coupling.blocks import Block, blocks_of
-from compress.prune.channels.selection.allowed import allowed_for, ladder
+from compress.measure.latency_table.measurement import Convert
+from compress.prune.channels.coupling.blocks import Block, list_blocks
+from compress.prune.channels.selection.allowed_counts import (
+    compute_allowed_counts,
+    list_rounding_steps,
+)
 from compress.prune.channels.selection.costs import CostModel
-from compress.prune.channels.selection.measured_times import TimedCalls, some_choices, thinner_nets
-from compress.prune.channels.selection.target import Priced
+from compress.prune.channels.selection.latency_measurement import (
+    TimedCalls,
+    build_pruned_models,
+    sample_kept_counts,
+)
+from compress.prune.channels.selection.target import CostFunction
 
 if TYPE_CHECKING:
     from compress.prune.channels.coupling.groups import Coupling, Mask
-    from compress.prune.channels.selection.allowed import Allowed
-    from compress.prune.channels.selection.times import TimeModel
-    from compress.shrinking.case import Case
-    from compress.shrinking.net import DenseFiles
+    from compress.prune.channels.selection.allowed_counts import AllowedCounts
+    from compress.prune.channels.selection.latency_model import LatencyModel
+    from compress.shrinking.candidate import OriginalFiles
+    from compress.shrinking.compression_job import CompressionJob
 
 Numbers = npt.NDArray[np.float64]
 EXACT = ("macs", "params")
-"""Costs that are counted: nothing is to be put right."""
-NETS = 6
-"""Files that are made for the fit: what they tell has three unknowns,"""
-SHALLOW = 3
-"""and so many more where blocks may leave: there are four then."""
+"""Costs that are counted exactly and need no calibration."""
+FIT_FILES = 6
+"""Number of files for the size fit, which has three unknowns."""
+BLOCK_FIT_FILES = 3
+"""Number of additional files if blocks may be removed: the fit then has four unknowns."""
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
-    """What stays, as costs count it.
+class Configuration:
+    """Pruning configuration, as cost functions take it.
 
     Attributes:
-        kept: Removable units of each group, (groups,).
-        present: 1 for blocks that stay, (blocks,); None: all stay.
+        kept: Number of kept removable units of each group, (groups,).
+        present: 1 for each kept block, 0 for removed ones, (blocks,); None: all are kept.
     """
 
     kept: npt.NDArray[np.int64]
     present: npt.NDArray[np.int64] | None
 
     @classmethod
-    def of(cls, coupling: Coupling, mask: Mask, dropped: tuple[Block, ...] = ()) -> Choice:
-        """Count kept units; what lies in a block that leaves is gone with it."""
+    def from_mask(
+        cls, coupling: Coupling, mask: Mask, removed_blocks: tuple[Block, ...] = ()
+    ) -> Configuration:
+        """Return the configuration of a mask and removed blocks, with the blocks nested in them.
+
+        Args:
+            coupling: Coupling groups of the model.
+            mask: Kept units, True for each.
+            removed_blocks: Blocks that are removed.
+        """
         kept = np.array([np.count_nonzero(mask[group.units]) for group in coupling.groups])
-        return cls(kept, presence(coupling, dropped) if dropped else None)
+        return cls(
+            kept, encode_present_blocks(coupling, removed_blocks) if removed_blocks else None
+        )
 
 
-def presence(coupling: Coupling, dropped: Sequence[Block]) -> npt.NDArray[np.int64]:
-    """Return 1 for each block that stays, (blocks,); what lies in one that leaves is gone too."""
-    present = np.ones(len(blocks_of(coupling)), np.int64)
-    for block in dropped:
+def encode_present_blocks(
+    coupling: Coupling, removed_blocks: Sequence[Block]
+) -> npt.NDArray[np.int64]:
+    """Return 1 for each kept block, else 0, (blocks,); blocks in a removed one are removed, too.
+
+    Args:
+        coupling: Coupling groups of the model.
+        removed_blocks: Blocks that are removed.
+    """
+    present = np.ones(len(list_blocks(coupling)), np.int64)
+    for block in removed_blocks:
         present[[block.index, *block.inner]] = 0
     return present
 
 
 @dataclass(frozen=True, eq=False)
-class Estimates:
-    """Costs of choices, by name, put right by what was measured.
+class CostEstimates:
+    """Cost estimates of pruning configurations, by name, calibrated with measurements.
 
     Attributes:
-        of: Functions of kept units and present blocks: ms, bytes or counts.
-        factors: What was measured over what was estimated, of costs that were measured.
+        cost_functions: Functions of kept units and present blocks: ms, bytes or counts.
+        factors: Measured cost divided by estimated cost, for costs that were measured.
     """
 
-    of: Mapping[str, Priced]
+    cost_functions: Mapping[str, CostFunction]
     factors: Mapping[str, float] = field(default_factory=dict)
 
-    def at(self, choice: Choice) -> dict[str, float]:
-        """Return what a choice costs, by name."""
-        return {
-            name: self.factors.get(name, 1.0) * float(cost(choice.kept, choice.present))
-            for name, cost in self.of.items()
-        }
-
-    def share_of(self, goals: Mapping[str, float]) -> Priced:
-        """Return the cost that several goals come to: the largest share of one that is used.
+    def estimate_costs(self, configuration: Configuration) -> dict[str, float]:
+        """Return the estimated costs of a configuration, by name.
 
         Args:
-            goals: What must not be passed, by name.
+            configuration: The configuration.
+        """
+        return {
+            name: self.factors.get(name, 1.0)
+            * float(cost(configuration.kept, configuration.present))
+            for name, cost in self.cost_functions.items()
+        }
+
+    def combine_goals(self, goals: Mapping[str, float]) -> CostFunction:
+        """Return a combined cost of several goals: the largest used share of a goal.
+
+        Args:
+            goals: Limit of each cost, by name.
 
         Returns:
-            A function of kept units and present blocks; 1 meets all goals, one of them just so.
+            A function of kept units and present blocks; at 1 all goals are met,
+                one of them exactly.
         """
         scales = {name: self.factors.get(name, 1.0) / goal for name, goal in goals.items()}
 
-        def share(kept: Any, present: Any) -> Numbers:
-            return _largest(
-                np.asarray(self.of[name](kept, present)) * scale for name, scale in scales.items()
+        def compute_share(kept: Any, present: Any) -> Numbers:
+            return _take_largest(
+                np.asarray(self.cost_functions[name](kept, present)) * scale
+                for name, scale in scales.items()
             )
 
-        return share
+        return compute_share
 
-    def put_right(self, choice: Choice, measured: Mapping[str, float]) -> Estimates:
-        """Return estimates that are right about one choice; what is counted stays."""
-        own = {
-            name: measured[name] / float(self.of[name](choice.kept, choice.present))
+    def calibrate(
+        self, configuration: Configuration, measured: Mapping[str, float]
+    ) -> CostEstimates:
+        """Return estimates that match the measured costs of one configuration.
+
+        Args:
+            configuration: The configuration.
+            measured: Its measured costs, by name; counted ones are ignored.
+        """
+        corrections = {
+            name: measured[name]
+            / float(self.cost_functions[name](configuration.kept, configuration.present))
             for name in measured
             if name not in EXACT
         }
-        return replace(self, factors={**self.factors, **own})
+        return replace(self, factors={**self.factors, **corrections})
 
 
-def file_sizes_of(
+def fit_file_sizes(
     coupling: Coupling,
-    allowed: Allowed,
+    allowed: AllowedCounts,
     blocks: Sequence[Block],
     convert: Convert,
     format: str,
-    dense: DenseFiles,
+    original_files: OriginalFiles,
     seed: int,
-) -> Priced:
-    """Fit the bytes of a file: so many, and a share of each parameter, channel and weight tensor.
+) -> CostFunction:
+    """Fit the size of a file: a constant plus a share of parameters, channels and weight tensors.
 
-    Channels are counted by the weights that have one entry each (biases, normalizations); tensors
-    because each has a record in the file, however small it becomes, until its block leaves.
+    Channels are counted by weights with one entry per channel (biases, normalizations). Tensors
+    count because each has an entry in the file, whatever its size, until its block is removed.
 
     Args:
-        coupling: Of the model.
-        allowed: Which totals the groups may have.
-        blocks: Those that may leave.
-        convert: Writes files of models.
-        format: Of the files.
-        dense: The model's own files: the fit is right about the one of the format.
-        seed: Of the nets that are drawn.
+        coupling: Coupling groups of the model.
+        allowed: Allowed channel counts of the groups.
+        blocks: Removable blocks.
+        convert: Function that writes files of models.
+        format: Format of the files.
+        original_files: Files of the original model; the fit matches its file in this format.
+        seed: Seed of the sampled configurations.
 
     Returns:
         A function of kept units and present blocks -> bytes.
 
     Raises:
-        RunFailed: A net could not be converted.
+        RunFailed: A pruned model could not be converted.
     """
-    costs = CostModel.of(coupling)
-    kept = some_choices(allowed, NETS, seed)
-    dropped: list[tuple[Block, ...]] = [()] * NETS
+    costs = CostModel.from_coupling(coupling)
+    kept = sample_kept_counts(allowed, FIT_FILES, seed)
+    dropped: list[tuple[Block, ...]] = [()] * FIT_FILES
     if blocks:
-        kept = np.concatenate([kept, some_choices(allowed, SHALLOW, seed)])
-        # all of the blocks leave, then about half of them
-        leaves = np.random.default_rng(seed).random((SHALLOW, len(blocks))) < 0.5
-        leaves[0] = True
-        dropped += [tuple(blocks[int(place)] for place in np.flatnonzero(row)) for row in leaves]
-    present = np.stack([presence(coupling, left) for left in dropped])
+        kept = np.concatenate([kept, sample_kept_counts(allowed, BLOCK_FIT_FILES, seed)])
+        # one configuration without any of the blocks, the others without about half of them
+        is_removed = np.random.default_rng(seed).random((BLOCK_FIT_FILES, len(blocks))) < 0.5
+        is_removed[0] = True
+        dropped += [
+            tuple(blocks[int(index)] for index in np.flatnonzero(row)) for row in is_removed
+        ]
+    present = np.stack(
+        [encode_present_blocks(coupling, removed_blocks) for removed_blocks in dropped]
+    )
     with tempfile.TemporaryDirectory() as folder:
-        files = convert(thinner_nets(coupling, kept, dropped), Path(folder), format)
+        files = convert(build_pruned_models(coupling, kept, dropped), Path(folder), format)
         missing = [item for item in files if isinstance(item, str)]
         if missing:
             raise RunFailed(f"A thinner net could not be converted to {format}: {missing[0]}")
         sizes = np.array([Path(item).stat().st_size for item in files], np.float64)
-    sizes += [dense.beside_of(format, int(count)) for count in costs.variables(kept, present)]
-    counted = [costs.params, costs.vectors, *([costs.variables] if blocks else [])]
+    sizes += [
+        original_files.estimate_overhead(format, int(count))
+        for count in costs.variables(kept, present)
+    ]
+    counters = [costs.params, costs.vectors, *([costs.variables] if blocks else [])]
 
-    def columns(counts: Any, present: Any) -> Numbers:
-        found = [np.asarray(count(counts, present)) for count in counted]
-        return np.stack([np.ones_like(found[0]), *found], -1)
+    def build_design(counts: Any, present: Any) -> Numbers:
+        coefficients = [np.asarray(count(counts, present)) for count in counters]
+        return np.stack([np.ones_like(coefficients[0]), *coefficients], -1)
 
     from scipy.optimize import nnls
 
-    design = columns(kept, present)
+    design = build_design(kept, present)
     # a column may be all zeros: a model without biases
     scale = np.maximum(design.max(0), 1.0)
-    found = nnls(design / scale, sizes)[0] / scale
-    error = dense.sizes[format] - float(columns(coupling.whole, None) @ found)
+    coefficients = nnls(design / scale, sizes)[0] / scale
+    error = original_files.sizes[format] - float(
+        build_design(coupling.removable_counts, None) @ coefficients
+    )
 
-    def size(counts: Any, present: Any = None) -> Numbers:
-        return np.asarray(columns(counts, present) @ found + error)
+    def predict_size(counts: Any, present: Any = None) -> Numbers:
+        return np.asarray(build_design(counts, present) @ coefficients + error)
 
-    return size
+    return predict_size
 
 
-def working_sets(coupling: Coupling, allowed: Allowed, blocks: Sequence[Block]) -> Priced:
-    """Return what grows with the arena: the most numbers that one call reads and makes.
+def build_memory_cost(
+    coupling: Coupling, allowed: AllowedCounts, blocks: Sequence[Block]
+) -> CostFunction:
+    """Return a proxy of the arena size: the largest number of values read and written by a call.
 
-    Inputs and outputs of a call are in memory together, so no arena is smaller. What waits
-    meanwhile (the other side of a sum) and what kernels need beside is not in it: the arena of a
-    file puts that right.
+    Inputs and outputs of a call are in memory together, so this is a lower bound. It excludes
+    tensors that are kept for later calls (the other side of a sum) and the scratch memory of
+    kernels. Calibration with the arena of a file corrects for these.
 
     Args:
-        coupling: Of the model.
-        allowed: Which totals the groups may have.
-        blocks: Residual branches that may leave.
+        coupling: Coupling groups of the model.
+        allowed: Allowed channel counts of the groups.
+        blocks: Removable residual branches.
 
     Returns:
-        A function of kept units and present blocks -> numbers.
+        A function of kept units and present blocks -> number of values.
 
     Raises:
         InputError: An input size is unknown.
     """
     calls = TimedCalls(coupling, allowed, blocks)
-    # the same interpolation between widths as for times: sums over shapes are linear in each
+    # interpolated between channel counts as latencies are: tensor sizes are linear in each count
     rows = tuple(
         CallTime(key, float(sum(map(prod, (*key.inputs, *key.outputs)))), 0.0, 1, 0, 0)
-        for key in calls.models()
+        for key in calls.list_model_makers()
     )
-    model = calls.times(LatencyTable("", "", 1, "", 0.0, 0.0, rows))
+    model = calls.build_latency_model(LatencyTable("", "", 1, "", 0.0, 0.0, rows))
 
-    def largest(kept: Any, present: Any = None) -> Numbers:
-        sets = model.by_layer(kept, present)
-        return _largest(values for name, values in sets.items() if name != "(run)")
+    def find_largest(kept: Any, present: Any = None) -> Numbers:
+        sets = model.predict_by_layer(kept, present)
+        return _take_largest(values for name, values in sets.items() if name != "(run)")
 
-    return largest
+    return find_largest
 
 
-def _largest(values: Iterable[Any]) -> Numbers:
+def _take_largest(values: Iterable[Any]) -> Numbers:
     return np.asarray(np.max(np.broadcast_arrays(*values), axis=0), np.float64)
 
 
-def device_times(case: Case) -> DeviceTimes | None:
-    """Return the times of the device that a latency is of; None: it is of this machine.
+def load_device_times(job: CompressionJob) -> DeviceTimes | None:
+    """Return the layer times of a remote device, or None if the latency is of this machine.
 
     Args:
-        case: The model, and the plan that names the table.
+        job: The model, and the plan with the path of the latency table.
 
     Raises:
-        InputError: The file is no such table, or not of this model and these formats.
+        InputError: The file is not a latency table, or not of this model and these formats.
     """
-    plan = case.plan
+    plan = job.plan
     if plan.goal.latency_table is None:
         return None
-    found = DeviceTimes.load(plan.goal.latency_table)
-    for format in dict.fromkeys([plan.first, *plan.export.steering]):
-        time_model(found, case, format)
-    return found
+    times = DeviceTimes.load(plan.goal.latency_table)
+    for format in dict.fromkeys([plan.float_format, *plan.export.candidate_formats]):
+        build_latency_model(times, job, format)
+    return times
 
 
-def time_model(device: DeviceTimes, case: Case, format: str) -> TimeModel:
-    """Return how a model's time on a device follows from what stays of it.
+def build_latency_model(device: DeviceTimes, job: CompressionJob, format: str) -> LatencyModel:
+    """Return a latency model of pruned models on a device.
 
     Args:
-        device: What was timed there.
-        case: The model, and the plan that says which widths and blocks may leave.
-        format: Of the files.
+        device: Times measured on the device.
+        job: The model, and the plan with the allowed channel counts and removable blocks.
+        format: Format of the files.
 
     Raises:
         InputError: Files of this format, or calls of this model, were not timed.
     """
-    return device.times(case.coupling, *choices_of(case), format)
+    return device.times(job.coupling, *find_allowed_counts(job), format)
 
 
-def choices_of(case: Case) -> tuple[Allowed, Sequence[Block]]:
-    """Return which channel counts the groups of a model may have, and which blocks may leave."""
-    options = case.plan.channels
-    allowed = allowed_for(case.coupling, options, ladder(options)[-1])
-    return allowed, blocks_of(case.coupling) if options.blocks else ()
+def find_allowed_counts(job: CompressionJob) -> tuple[AllowedCounts, Sequence[Block]]:
+    """Return the allowed channel counts of the groups of a model, and the removable blocks.
 
-
-def device_error(case: Case) -> float | None:
-    """Return the mean relative error of estimates on whole models that a table had not seen.
-
-    None where no whole models were timed on the device, or it is this machine.
+    Args:
+        job: The model, and the plan with the section channels.
     """
-    if case.device is None:
+    options = job.plan.channels
+    allowed = compute_allowed_counts(job.coupling, options, list_rounding_steps(options)[-1])
+    return allowed, list_blocks(job.coupling) if options.blocks else ()
+
+
+def read_device_error(job: CompressionJob) -> float | None:
+    """Return the mean relative error of a latency table's estimates on held-out whole models.
+
+    None without whole models timed on the device, or if the latency is of this machine.
+
+    Args:
+        job: The model, with its latency table.
+    """
+    if job.device_times is None:
         return None
-    found = time_model(case.device, case, case.plan.first).calibration
-    return found.error if found.nets else None
+    calibration = build_latency_model(job.device_times, job, job.plan.float_format).calibration
+    return calibration.error if calibration.nets else None

@@ -1,4 +1,4 @@
-"""What stays for a goal: chosen by estimates, which are put right by the file of the choice."""
+"""Search for a pruning configuration that meets a goal, corrected by measuring its file."""
 
 from __future__ import annotations
 
@@ -12,315 +12,361 @@ import numpy as np
 
 from compress.core.errors import MissingDependency, RunFailed
 from compress.measure.counting import count_macs
-from compress.measure.footprint import arena_bytes
+from compress.measure.footprint import measure_arena_bytes
 from compress.measure.latency import Entry, time_entries
 from compress.plan.output import ONNX_FORMATS
-from compress.prune.channels.criteria import Context, named
-from compress.prune.channels.selection.allowed import TOLERANCE, Selection
-from compress.prune.channels.selection.chooser import Chooser
+from compress.prune.channels.criteria import Context, resolve_criterion
+from compress.prune.channels.selection.allowed_counts import TOLERANCE, Selection
 from compress.prune.channels.selection.costs import CostModel
-from compress.prune.channels.selection.measured_times import TimedCalls, timed_here
-from compress.prune.channels.selection.times import TimeModel
-from compress.prune.channels.surgery import sliced_model
-from compress.run.directory import LOG
-from compress.shrinking.estimates import (
-    Choice,
-    Estimates,
-    choices_of,
-    file_sizes_of,
-    time_model,
-    working_sets,
+from compress.prune.channels.selection.latency_measurement import (
+    TimedCalls,
+    measure_local_latencies,
 )
-from compress.shrinking.goals import FILES, out_of_reach
-from compress.shrinking.net import DenseFiles, convert_for, file_for
+from compress.prune.channels.selection.latency_model import LatencyModel
+from compress.prune.channels.selection.selector import ChannelSelector
+from compress.prune.channels.surgery import build_pruned_model
+from compress.run.directory import LOG
+from compress.shrinking.candidate import OriginalFiles, select_converter, write_candidate_file
+from compress.shrinking.estimates import (
+    Configuration,
+    CostEstimates,
+    build_latency_model,
+    build_memory_cost,
+    find_allowed_counts,
+    fit_file_sizes,
+)
+from compress.shrinking.goals import FILES, build_goal_error
 from compress.shrinking.variations import RECIPE, Variation
 
 if TYPE_CHECKING:
     import keras
 
-    from compress.shrinking.case import Case
+    from compress.shrinking.compression_job import CompressionJob
 
 NEAR = 0.03
-"""A net whose file comes this close below its goal is near enough."""
+"""Tolerance: a file within this share below its goal is close enough."""
 AIM = 0.99
-"""Share of a goal that a choice aims at once its estimate is known to be right: times spread."""
+"""Share of a goal to aim at after the estimates are calibrated, because latencies vary."""
 ROUNDS = 5
 MORE_ROUNDS = 7
-"""As long as no file has met the goal."""
+"""Further rounds if no file has met the goal."""
 OTHERS = ("float16", "dynamic", "int8")
-"""Formats that are tried where one does not come to a size: those that are made in a second,"""
+"""Alternative formats to suggest if a size is missed: those with fast conversion."""
 OTHERS_ONNX = ("onnx_int8",)
-"""and those among ONNX files."""
+"""Alternative formats of ONNX files."""
 PRECISION = 0.01
-"""Relative half-width at which the timing of one file ends."""
+"""Relative half-width of the confidence interval at which timing stops."""
 SECONDS = 15.0
 ONNX_SPREAD = 0.005
-"""By which ONNX files of one net differ in size: their names hold counters."""
+"""Relative spread in size of ONNX files of one model: their names contain counters."""
 
 
-def _aim(missed: int) -> float:
-    """Return the share of a goal that is aimed at after so many files above it.
+def _compute_aim(missed: int) -> float:
+    """Return the share of a goal to aim at after a number of files above the goal.
 
-    Estimates that are put right by a factor come near too slowly where much of a cost does not
-    leave with the widths: each further miss asks for less.
+    Calibration by a factor converges slowly if much of a cost does not depend on channel counts,
+    so each further miss lowers the aim.
     """
     return AIM * (1 - NEAR) ** max(0, missed - 1)
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A choice whose file meets the goals.
+class FittedSelection:
+    """Pruning configuration whose file meets the goals.
 
     Attributes:
-        selection: What stays.
-        estimates: That led to it.
-        costs: Of its file, measured and counted.
-        used: The largest share of a goal that it uses.
-        rounds: How many files were measured.
+        selection: Kept channels and removed blocks.
+        estimates: Calibrated estimates that selected it.
+        costs: Measured and counted costs of its file.
+        used_share: Largest used share of a goal.
+        rounds: Number of files that were measured.
     """
 
     selection: Selection
-    estimates: Estimates
+    estimates: CostEstimates
     costs: dict[str, float]
-    used: float
+    used_share: float
     rounds: int
 
 
 @dataclass(eq=False)
-class Fitter:
-    """Chooses for any goal and format; what is measured for that is measured once.
+class GoalFitter:
+    """Search for pruning configurations; measurements are shared by all goals and formats.
 
     Attributes:
-        case: The model.
-        dense: Its own files: the file of a choice is timed against them.
-        folder: In which these lie.
+        job: The model.
+        original_files: Files of the original model, against which other files are timed.
+        folder: Folder of these files.
     """
 
-    case: Case
-    dense: DenseFiles
+    job: CompressionJob
+    original_files: OriginalFiles
     folder: Path
-    _estimates: dict[str, Estimates] = field(default_factory=dict)
-    _choosers: dict[str, Chooser] = field(default_factory=dict)
+    _estimates: dict[str, CostEstimates] = field(default_factory=dict)
+    _selectors: dict[str, ChannelSelector] = field(default_factory=dict)
 
-    def estimates(self, format: str) -> Estimates:
-        """Return what choices cost in files of a format; times and sizes are measured once."""
+    def build_estimates(self, format: str) -> CostEstimates:
+        """Return the cost estimates of files in a format; times and sizes are measured once.
+
+        Args:
+            format: Format of the files.
+        """
         if format not in self._estimates:
-            case, plan, coupling = self.case, self.case.plan, self.case.coupling
-            costs = CostModel.of(coupling)
-            found: dict[str, Any] = {"params": costs.params}
+            job, plan, coupling = self.job, self.job.plan, self.job.coupling
+            costs = CostModel.from_coupling(coupling)
+            cost_functions: dict[str, Any] = {"params": costs.params}
             if costs.has_macs:
-                found["macs"] = costs.macs
+                cost_functions["macs"] = costs.macs
             goals = plan.goal
-            allowed, blocks = choices_of(case)
+            allowed, blocks = find_allowed_counts(job)
             if goals.size is not None:
-                found["size"] = file_sizes_of(
-                    coupling, allowed, blocks, convert_for(format), format, self.dense, plan.seed
-                )  # fmt: skip
+                cost_functions["size"] = fit_file_sizes(
+                    coupling,
+                    allowed,
+                    blocks,
+                    select_converter(format),
+                    format,
+                    self.original_files,
+                    plan.seed,
+                )
             if goals.peak_memory is not None:
-                found["peak_memory"] = working_sets(coupling, allowed, blocks)
-            if case.device is not None:
-                found["latency"] = time_model(case.device, case, format)
+                cost_functions["peak_memory"] = build_memory_cost(coupling, allowed, blocks)
+            if job.device_times is not None:
+                cost_functions["latency"] = build_latency_model(job.device_times, job, format)
             elif goals.latency is not None or not goals.costs:
-                case.work.progress(f"timing layers, {format}", 0.0)
+                job.context.on_progress(f"timing layers, {format}", 0.0)
                 calls = TimedCalls(coupling, allowed, blocks)
-                times = timed_here(
+                times = measure_local_latencies(
                     calls,
                     coupling,
                     allowed,
-                    convert_for(format),
+                    select_converter(format),
                     runtime=plan.runtime,
                     format=format,
                     threads=plan.latency.threads,
                     seed=plan.seed,
-                    on_progress=case.work.progress,
-                ).times(calls)
+                    on_progress=job.context.on_progress,
+                ).build_latency_model(calls)
                 for text in times.estimated:
                     LOG.info("note: time of %s", text)
-                found["latency"] = times
-            self._estimates[format] = Estimates(found)
+                cost_functions["latency"] = times
+            self._estimates[format] = CostEstimates(cost_functions)
         return self._estimates[format]
 
-    def device_ms(self, selection: Selection, formats: Sequence[str]) -> dict[str, float]:
-        """Return what a choice takes on the device of a table of times, by format; {}: none."""
-        if self.case.device is None:
-            return {}
-        choice = self._choice(selection)
-        return {name: self.estimates(name).at(choice)["latency"] for name in formats}
-
-    def _choice(self, selection: Selection) -> Choice:
-        return Choice.of(self.case.coupling, selection.mask, selection.dropped)
-
-    def layer_ms(self, selection: Selection, format: str) -> dict[str, dict[str, float]]:
-        """Return the milliseconds of each layer before and after; {} where none were timed."""
-        times = self.estimates(format).of.get("latency")
-        if not isinstance(times, TimeModel):
-            return {}
-        whole = np.array([len(group.units) for group in self.case.coupling.groups])
-        each = {"before": Choice(whole, None), "after": self._choice(selection)}
-        return {
-            side: {name: float(ms) for name, ms in times.by_layer(item.kept, item.present).items()}
-            for side, item in each.items()
-        }
-
-    def chooser(
-        self, goals: Mapping[str, float], estimates: Estimates, variation: Variation
-    ) -> Chooser:
-        """Return what chooses; choices near the first one that is asked for are judged whole.
-
-        A variation by another criterion takes its choice as it comes: its net tells its worth.
-        """
-        name = variation.criterion or self.case.plan.channels.ranking
-        if name not in self._choosers:
-            case, options = self.case, self.case.plan.channels
-            context = Context(
-                case.coupling, data=case.work.data, seed=case.plan.seed, aggregate=options.aggregate
-            )
-            first = Chooser.measured(
-                case.coupling, options, named(name)[1], context, case.work.progress
-            )
-            if name == options.ranking:
-                first = first.refined(1.0, estimates.share_of(goals), case.work.progress)
-            self._choosers[name] = first
-        if variation.temperature == 1.0:
-            return self._choosers[name]
-        return self._choosers[name].tempered(variation.temperature)
-
-    def fitted(
-        self, format: str, goals: Mapping[str, float], variation: Variation = RECIPE
-    ) -> Fitted:
-        """Choose widths and blocks, measures their file, and corrects until it is near the goal.
+    def estimate_device_ms(self, selection: Selection, formats: Sequence[str]) -> dict[str, float]:
+        """Return the estimated ms by format on the device of a latency table; {} without one.
 
         Args:
-            format: Of the file that must meet the goals.
-            goals: What it must come to, by cost.
-            variation: How the choice departs from the fixed recipe.
+            selection: Pruning configuration.
+            formats: Formats of the files.
+        """
+        if self.job.device_times is None:
+            return {}
+        configuration = self._to_configuration(selection)
+        return {
+            name: self.build_estimates(name).estimate_costs(configuration)["latency"]
+            for name in formats
+        }
+
+    def _to_configuration(self, selection: Selection) -> Configuration:
+        return Configuration.from_mask(self.job.coupling, selection.mask, selection.removed_blocks)
+
+    def estimate_layer_ms(self, selection: Selection, format: str) -> dict[str, dict[str, float]]:
+        """Return the milliseconds of each layer before and after; {} without a latency model.
+
+        Args:
+            selection: Pruning configuration.
+            format: Format of the files.
+        """
+        times = self.build_estimates(format).cost_functions.get("latency")
+        if not isinstance(times, LatencyModel):
+            return {}
+        unit_counts = np.array([len(group.units) for group in self.job.coupling.groups])
+        configurations = {
+            "before": Configuration(unit_counts, None),
+            "after": self._to_configuration(selection),
+        }
+        return {
+            side: {
+                name: float(ms)
+                for name, ms in times.predict_by_layer(item.kept, item.present).items()
+            }
+            for side, item in configurations.items()
+        }
+
+    def build_selector(
+        self, goals: Mapping[str, float], estimates: CostEstimates, variation: Variation
+    ) -> ChannelSelector:
+        """Return the selector of channel counts for a criterion, created once per criterion.
+
+        With the plan's criterion, configurations near the first selected one are evaluated as whole
+        models. With the criterion of a variation they are not: its candidate is evaluated anyway.
+
+        Args:
+            goals: Limit of each cost, by name.
+            estimates: Cost estimates.
+            variation: Changes to the default recipe.
+        """
+        name = variation.criterion or self.job.plan.channels.ranking_criterion
+        if name not in self._selectors:
+            job, options = self.job, self.job.plan.channels
+            criterion_context = Context(
+                job.coupling, data=job.context.data, seed=job.plan.seed, aggregate=options.aggregate
+            )
+            selector = ChannelSelector.from_measurement(
+                job.coupling,
+                options,
+                resolve_criterion(name)[1],
+                criterion_context,
+                job.context.on_progress,
+            )
+            if name == options.ranking_criterion:
+                selector = selector.refine(
+                    1.0, estimates.combine_goals(goals), job.context.on_progress
+                )
+            self._selectors[name] = selector
+        if variation.temperature == 1.0:
+            return self._selectors[name]
+        return self._selectors[name].apply_power(variation.temperature)
+
+    def fit(
+        self, format: str, goals: Mapping[str, float], variation: Variation = RECIPE
+    ) -> FittedSelection:
+        """Select channel counts and blocks, measure the file, and correct until it meets the goal.
+
+        Args:
+            format: Format whose file must meet the goals.
+            goals: Limit of each cost of the file, by name.
+            variation: Changes to the default recipe.
 
         Raises:
-            OutOfReach: No choice comes to the goals.
-            RunFailed: A thinner net could not be converted, or no call could be timed.
+            OutOfReach: No configuration meets the goals.
+            RunFailed: A pruned model could not be converted, or no call could be timed.
         """
-        estimates = self.estimates(format)
-        chooser = self.chooser(goals, estimates, variation)
-        # of a device that is not at hand no file can be asked
-        elsewhere = goals.keys() & (set() if self.case.device is None else {"latency"})
-        best: Fitted | None = None
-        least: dict[str, float] = {}
+        estimates = self.build_estimates(format)
+        selector = self.build_selector(goals, estimates, variation)
+        # files cannot be timed on a remote device, so its latency is only estimated
+        estimated_costs = goals.keys() & (set() if self.job.device_times is None else {"latency"})
+        best: FittedSelection | None = None
+        nearest_costs: dict[str, float] = {}
         measured: set[tuple[bytes, tuple[int, ...]]] = set()
-        aim, missed, thinnest, nearest = 1.0, 0, False, np.inf
+        aim, missed, is_thinnest, nearest_share = 1.0, 0, False, np.inf
         for count in range(1, ROUNDS + MORE_ROUNDS + 1):
             if count > ROUNDS and best is not None:
                 break
-            self.case.work.progress(
+            self.job.context.on_progress(
                 f"choosing for {format}, file {count}", min(1.0, count / ROUNDS)
             )
-            share = estimates.share_of(goals)
-            selection = chooser.choose(aim, share)
-            # the nearest to the aim may lie above it where thinner ones are further below it
-            thinnest = (
-                selection.choice.cost > aim * (1 + TOLERANCE)
-                and chooser.choose(aim / 2, share).key == selection.key
+            share = estimates.combine_goals(goals)
+            selection = selector.select(aim, share)
+            # the configuration closest to the aim may exceed it although smaller ones exist
+            is_thinnest = (
+                selection.allocation.cost > aim * (1 + TOLERANCE)
+                and selector.select(aim / 2, share).key == selection.key
             )
             if selection.key in measured:
-                if best is not None or thinnest:
-                    break  # widths come in steps: no other choice is nearer
+                if best is not None or is_thinnest:
+                    break  # channel counts are discrete: no other configuration is closer
                 missed += 1
-                aim = _aim(missed)
+                aim = _compute_aim(missed)
                 continue
             measured.add(selection.key)
-            small = sliced_model(self.case.coupling, selection.mask, selection.dropped)
-            choice = self._choice(selection)
-            costs = self._file_costs(small, format, goals.keys() - elsewhere)
-            costs |= {key: estimates.at(choice)[key] for key in elsewhere}
-            used = max(costs[key] / goal for key, goal in goals.items())
-            if used <= 1.0 and (best is None or used > best.used):
-                best = Fitted(selection, estimates, costs, used, count)
-            if 1 - NEAR <= used <= 1.0:
+            small = build_pruned_model(self.job.coupling, selection.mask, selection.removed_blocks)
+            configuration = self._to_configuration(selection)
+            costs = self._measure_costs(small, format, goals.keys() - estimated_costs)
+            costs |= {key: estimates.estimate_costs(configuration)[key] for key in estimated_costs}
+            used_share = max(costs[key] / goal for key, goal in goals.items())
+            if used_share <= 1.0 and (best is None or used_share > best.used_share):
+                best = FittedSelection(selection, estimates, costs, used_share, count)
+            if 1 - NEAR <= used_share <= 1.0:
                 break
-            if used > 1.0:
-                if used < nearest:
-                    least, nearest, net = costs, used, small
-                if thinnest:
+            if used_share > 1.0:
+                if used_share < nearest_share:
+                    nearest_costs, nearest_share, nearest_model = costs, used_share, small
+                if is_thinnest:
                     break
                 missed += 1
-            estimates, aim = estimates.put_right(choice, costs), _aim(missed)
+            estimates, aim = estimates.calibrate(configuration, costs), _compute_aim(missed)
         if best is None:
-            tried = None if thinnest else len(measured)
-            raise out_of_reach(
+            tried = None if is_thinnest else len(measured)
+            raise build_goal_error(
                 format,
                 goals,
-                least,
-                self.case.plan.channels,
+                nearest_costs,
+                self.job.plan.channels,
                 tried,
-                self._in_other_formats(net, format, goals, least),
+                self._measure_other_formats(nearest_model, format, goals, nearest_costs),
             )
         return replace(best, rounds=len(measured))
 
-    def _in_other_formats(
-        self, net: Any, format: str, goals: Mapping[str, float], costs: Mapping[str, float]
+    def _measure_other_formats(
+        self, model: Any, format: str, goals: Mapping[str, float], costs: Mapping[str, float]
     ) -> dict[str, dict[str, float]]:
-        """Return what a net that misses the goals costs in files of other formats.
+        """Return the missed costs of a model in other file formats.
 
         Args:
-            net: The nearest one.
-            format: Of its file.
-            goals: Which that missed.
-            costs: Of its file.
+            model: The model closest to the goals.
+            format: Format of its file.
+            goals: Limit of each cost, by name.
+            costs: Costs of its file.
 
         Returns:
-            The missed costs by format; {} where a format makes no difference to one of them, or a
-            time is among them, which would have to be measured.
+            The missed costs by format; {} if one of them does not depend on the format or is a
+            latency, which would have to be measured.
         """
         missed = [key for key, goal in goals.items() if costs[key] > goal]
         if not set(missed) <= {"size", "peak_memory"}:
             return {}
-        found = {}
-        for other in OTHERS_ONNX if format in ONNX_FORMATS else OTHERS:
-            if other != format:
+        costs_by_format = {}
+        for other_format in OTHERS_ONNX if format in ONNX_FORMATS else OTHERS:
+            if other_format != format:
                 try:
-                    found[other] = self._file_costs(net, other, missed)
+                    costs_by_format[other_format] = self._measure_costs(model, other_format, missed)
                 except (RunFailed, MissingDependency) as error:
-                    LOG.info("note: no %s file of the nearest net: %s", other, error)
-        return found
+                    LOG.info("note: no %s file of the nearest net: %s", other_format, error)
+        return costs_by_format
 
-    def _file_costs(
+    def _measure_costs(
         self, model: keras.Model, format: str, names: Collection[str]
     ) -> dict[str, float]:
-        """Return costs of a net: counted, and measured on a file of a format.
+        """Return costs of a model, counted or measured on its file.
 
         Args:
-            model: Of any weights: they do not matter to costs.
-            format: Of the file.
-            names: Of "latency" (ms, by its ratio to the model's own file), "size" and
+            model: A model; its weights do not affect costs.
+            format: Format of the file.
+            names: Costs among "latency" (ms, from the ratio to the original file), "size" and
                 "peak_memory" (bytes), "macs" and "params".
 
         Raises:
-            RunFailed: The net could not be converted.
+            RunFailed: The model could not be converted.
         """
-        found: dict[str, float] = {}
+        measured: dict[str, float] = {}
         if {"macs", "params"} & set(names):
-            counted = count_macs(model, self.case.input_shape)
-            found = {"macs": float(counted.macs), "params": float(counted.params)}
+            counted = count_macs(model, self.job.input_shape)
+            measured = {"macs": float(counted.macs), "params": float(counted.params)}
         if FILES & set(names):
             with tempfile.TemporaryDirectory() as folder:
-                file = file_for(model, format, Path(folder), shipped="size" in names)
+                file = write_candidate_file(model, format, Path(folder), shipped="size" in names)
                 spread = ONNX_SPREAD if format in ONNX_FORMATS else 0.0
-                found["size"] = (1 + spread) * file.stat().st_size
+                measured["size"] = (1 + spread) * file.stat().st_size
                 if "peak_memory" in names:
-                    found["peak_memory"] = float(arena_bytes(file))
+                    measured["peak_memory"] = float(measure_arena_bytes(file))
                 if "latency" in names:
-                    found["latency"] = self.dense.ms / self._ratio(file)
-        return {name: found[name] for name in names}
+                    measured["latency"] = self.original_files.ms / self._measure_ratio(file)
+        return {name: measured[name] for name in names}
 
-    def _ratio(self, file: Path) -> float:
-        """Return the time of the model's own float32 file over that of a file."""
-        plan = self.case.plan
-        found = time_entries(
+    def _measure_ratio(self, file: Path) -> float:
+        """Return the latency of the original float32 file divided by that of a file."""
+        plan = self.job.plan
+        latencies = time_entries(
             {
-                "dense": Entry(self.folder / self.dense.file, plan.runtime, plan.latency.threads),
+                "dense": Entry(
+                    self.folder / self.original_files.file, plan.runtime, plan.latency.threads
+                ),
                 "small": Entry(file, plan.runtime, plan.latency.threads),
             },
             precision=PRECISION,
             budget=min(SECONDS, plan.latency.budget),
             seed=plan.seed,
         )
-        return found["small"].ratio
+        return latencies["small"].ratio

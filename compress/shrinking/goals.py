@@ -1,4 +1,4 @@
-"""Goals as numbers: what costs may come to, and how good a net must stay."""
+"""Goals as numbers: limits of costs, and the constraint on the selection metric."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from compress.core.errors import FeasibleError
 from compress.core.statistics import Floats
 from compress.data import Dataset
-from compress.data.tasks import in_units
-from compress.measure import Analysis, formats
+from compress.data.tasks import has_unit
+from compress.measure import Analysis, formatting
 from compress.measure.latency_record import Latency
 from compress.measure.verdict import (
     MET,
@@ -18,15 +18,15 @@ from compress.measure.verdict import (
     STATES,
     WITHIN_NOISE,
     FileCandidate,
-    QualityLimit,
+    MetricLimit,
+    find_worst_state,
     select_file,
-    worst_state,
 )
 from compress.plan import ChannelOptions
 from compress.plan.shrink import GoalOptions
-from compress.prune.channels.selection.allowed import ladder
-from compress.run.compressed import Artifact
-from compress.shrinking.net import DenseFiles
+from compress.prune.channels.selection.allowed_counts import list_rounding_steps
+from compress.run.compressed_model import Artifact
+from compress.shrinking.candidate import OriginalFiles
 
 TITLES = {
     "latency": "latency",
@@ -36,32 +36,31 @@ TITLES = {
     "params": "parameters",
 }
 FILES = frozenset({"latency", "size", "peak_memory"})
-"""Costs that files of one net differ in by their format."""
+"""Costs of a model that depend on the format of its file."""
 LATENCY_MARGIN = 0.03
-"""A net is aimed so far below a latency in milliseconds: the upper end of its measured interval
-must lie below it too."""
+"""Margin below a latency target in milliseconds: the upper end of the measured interval must also
+be below the target."""
 ONE_SIDED = 1.6448536269514722
-"""The standard normal's 95 % quantile."""
+"""95 % quantile of the standard normal distribution."""
 SLACK = 0.03
-"""By which a latency may exceed a target that is a share of the original's: ratios spread by as
-much. A target in milliseconds has none."""
+"""Tolerance of a latency target relative to the original's: ratios vary by as much. A target in
+milliseconds has no tolerance."""
 
 
-def cost_limits(
-    goal: GoalOptions, dense: DenseFiles, counted: Analysis, margin: float | None = None
+def compute_cost_limits(
+    goal: GoalOptions, original_files: OriginalFiles, counted: Analysis, margin: float | None = None
 ) -> dict[str, float]:
-    """Return what the costs of nets are aimed at: milliseconds, bytes, counts.
+    """Return the limits of costs for candidates: milliseconds, bytes, counts.
 
     Args:
-        goal: What was asked for; shares are of the model's float32 file.
-        dense: The model's own files.
-        counted: The model's own MACs and parameters.
-        margin: Share by which a latency in milliseconds is aimed below what was asked for; None:
-            `LATENCY_MARGIN`.
+        goal: The goal; relative targets refer to the original's float32 file.
+        original_files: Files of the original model.
+        counted: MACs and parameters of the original model.
+        margin: Margin below a latency target in milliseconds, as a share; None: `LATENCY_MARGIN`.
     """
-    own = dense.costs(dense.first, counted)
+    original_costs = original_files.collect_costs(original_files.first, counted)
     limits = {
-        name: target.amount * own[name] if target.relative else target.amount
+        name: target.amount * original_costs[name] if target.relative else target.amount
         for name, target in goal.costs.items()
     }
     if goal.latency is not None and not goal.latency.relative:
@@ -69,127 +68,165 @@ def cost_limits(
     return limits
 
 
-def cost_text(name: str, value: float) -> str:
-    """Return a cost as people read it: "0.81 ms", "61.2 kB", "10.2 M MACs"."""
+def format_cost(name: str, value: float) -> str:
+    """Return a cost in a readable form: "0.81 ms", "61.2 kB", "10.2 M MACs".
+
+    Args:
+        name: Name of the cost.
+        value: Milliseconds, bytes or a count.
+    """
     if name == "latency":
-        return formats.time(value)
+        return formatting.format_time(value)
     if name in ("size", "peak_memory"):
-        return formats.size(round(value))
-    return f"{formats.count(round(value))} {TITLES[name]}"
+        return formatting.format_size(round(value))
+    return f"{formatting.format_count(round(value))} {TITLES[name]}"
 
 
 @dataclass(frozen=True)
-class Bar:
-    """How good a net must stay on validation data.
+class MetricConstraint:
+    """Constraint on the selection metric on validation data.
 
     Attributes:
-        metric: That judges.
-        dense: Of the model's own float32 file.
-        floor: The least; None: nothing was asked for.
-        max_drop: How many points below `dense` that is, where it was asked for so.
+        metric: Name of the selection metric.
+        original: Value of the original's float32 file.
+        floor: Smallest allowed value; None: no constraint.
+        max_drop: Largest allowed drop below `original` in points, if the goal is a drop.
     """
 
     metric: str
-    dense: float
+    original: float
     floor: float | None
     max_drop: float | None = None
 
     @classmethod
-    def of(cls, goal: GoalOptions, dense: DenseFiles, data: Dataset) -> Bar:
-        """Return the bar of a goal, and checks that the model itself passes it.
+    def from_goal(
+        cls, goal: GoalOptions, original_files: OriginalFiles, data: Dataset
+    ) -> MetricConstraint:
+        """Return the constraint of a goal, and check that the original model meets it.
+
+        Args:
+            goal: The goal.
+            original_files: Files of the original model.
+            data: Data set with the task and the validation labels.
 
         Raises:
-            FeasibleError: The model is no better than guessing, or below the quality asked for.
+            FeasibleError: The model is no better than chance, or below the requested minimum.
         """
         metric = data.task.qualities[0]
-        own = dense.val[dense.first][metric]
-        _check_learnt(metric, own, data)
-        if goal.min_quality is not None and own < goal.min_quality:
+        original = original_files.val[original_files.first][metric]
+        _check_above_chance(metric, original, data)
+        if goal.min_quality is not None and original < goal.min_quality:
             raise FeasibleError(
-                f"min_quality must be at most the model's own validation {metric}, {own:.4f}. "
+                f"min_quality must be at most the model's own validation {metric}, {original:.4f}. "
                 f"Received: {goal.min_quality:g}. Lower it, or train the model first."
             )
         if goal.max_drop is None:
-            return cls(metric, own, goal.min_quality)
-        return cls(metric, own, own - goal.max_drop * cls.point_of(metric), goal.max_drop)
+            return cls(metric, original, goal.min_quality)
+        return cls(
+            metric, original, original - goal.max_drop * cls.get_point_size(metric), goal.max_drop
+        )
 
     @staticmethod
-    def point_of(metric: str) -> float:
-        """Return what a point is: a hundredth, or one where the metric has a unit of its own."""
-        return 1.0 if in_units(metric) else 0.01
+    def get_point_size(metric: str) -> float:
+        """Return the size of a point: 0.01, or 1 if the metric has a unit.
 
-    def drop(self, quality: float) -> float:
-        """Return how many points of the model's own quality are lost."""
-        return (self.dense - quality) / self.point_of(self.metric)
+        Args:
+            metric: Name of the metric.
+        """
+        return 1.0 if has_unit(metric) else 0.01
+
+    def compute_drop(self, value: float) -> float:
+        """Return the drop from the original's metric, in points.
+
+        Args:
+            value: Value of the metric.
+        """
+        return (self.original - value) / self.get_point_size(self.metric)
 
     @property
-    def limit(self) -> QualityLimit | None:
-        """What was asked for, in the metric's unit; None: nothing was."""
+    def limit(self) -> MetricLimit | None:
+        """Limit of the goal, in the metric's unit; None: no constraint."""
         if self.floor is None:
             return None
         if self.max_drop is None:
-            return QualityLimit(floor=self.floor)
-        return QualityLimit(max_drop=self.max_drop * self.point_of(self.metric))
+            return MetricLimit(floor=self.floor)
+        return MetricLimit(max_drop=self.max_drop * self.get_point_size(self.metric))
 
     @property
-    def allowed(self) -> float | None:
-        """How many points may be lost; None: nothing was asked for."""
-        return None if self.floor is None else self.drop(self.floor)
+    def allowed_drop(self) -> float | None:
+        """Largest allowed drop, in points; None: no constraint."""
+        return None if self.floor is None else self.compute_drop(self.floor)
 
-    def holds(self, quality: float) -> bool:
-        """Tell whether a quality is good enough."""
-        return self.floor is None or quality >= self.floor - 1e-9
+    def is_met(self, value: float) -> bool:
+        """Return whether a value of the metric meets the constraint.
+
+        Args:
+            value: Value of the metric.
+        """
+        return self.floor is None or value >= self.floor - 1e-9
 
 
-def _check_learnt(metric: str, own: float, data: Dataset) -> None:
-    """Refuse a model that is no better than a constant answer: any smaller one would do as well.
+def _check_above_chance(metric: str, value: float, data: Dataset) -> None:
+    """Refuse a model that is no better than a constant prediction, which any model can match.
 
-    One-sided, at 5 %: half of the models that have learned nothing are above chance by noise.
+    The test is one-sided at 5 %, because half of all untrained models are above chance by noise.
 
     Args:
-        metric: The main quality of the data's task.
-        own: The model's, on the validation part.
-        data: Whose validation labels the best constant answer is found on.
+        metric: The main metric of the data's task.
+        value: Value of the model on the validation part.
+        data: Data set whose validation labels define the best constant prediction.
 
     Raises:
-        FeasibleError: It is no better.
+        FeasibleError: The model is no better.
     """
     labels = data.labels(data.val)
     chance = data.task.chance(labels)
-    noise = ONE_SIDED * data.task.chance_error(labels, own)
-    if own > chance + noise:
+    noise = ONE_SIDED * data.task.chance_error(labels, value)
+    if value > chance + noise:
         return
-    beyond = f", and differences up to {noise:.4f} are noise" if own > chance else ""
+    beyond = f", and differences up to {noise:.4f} are noise" if value > chance else ""
     raise FeasibleError(
         f"The model must be better than the best constant answer to be shrunk. Received: "
-        f"validation {metric} {own:.4f} on {len(data.val):,} examples, where the best constant "
+        f"validation {metric} {value:.4f} on {len(data.val):,} examples, where the best constant "
         f"answer has {metric} {chance:.4f}{beyond}. Check the data, their scaling and the order "
         "of their classes, train the model first, or give more validation examples or another "
         "--metric (metric=)."
     )
 
 
-def goals_text(goal: GoalOptions, limits: Mapping[str, float], bar: Bar) -> str:
-    """Return what was asked for in one line."""
+def format_goals(
+    goal: GoalOptions, limits: Mapping[str, float], constraint: MetricConstraint
+) -> str:
+    """Return a one-line description of a goal.
+
+    Args:
+        goal: The goal.
+        limits: Limit of each cost, by name.
+        constraint: Constraint on the selection metric.
+    """
     parts = []
     for name, limit in limits.items():
         target = goal.costs[name]
-        # clocks drift: a share of a time holds when the milliseconds do not
-        amount = f" ({cost_text(name, limit)})" if target.relative and name != "latency" else ""
+        # milliseconds of relative latencies are left out, because they vary with the clock rate
+        amount = f" ({format_cost(name, limit)})" if target.relative and name != "latency" else ""
         parts.append(f"{TITLES[name]} {target}{amount}")
-    if bar.max_drop is not None:
-        drop = formats.change(bar.metric, bar.max_drop * bar.point_of(bar.metric), short=True)
-        parts.append(f"{bar.metric} drop at most {drop.removeprefix('+')}")
-    elif bar.floor is not None:
-        parts.append(f"{bar.metric} at least {bar.floor:.4f}")
+    if constraint.max_drop is not None:
+        drop = formatting.format_change(
+            constraint.metric,
+            constraint.max_drop * constraint.get_point_size(constraint.metric),
+            short=True,
+        )
+        parts.append(f"{constraint.metric} drop at most {drop.removeprefix('+')}")
+    elif constraint.floor is not None:
+        parts.append(f"{constraint.metric} at least {constraint.floor:.4f}")
     return ", ".join(parts) or "a front from 1x to 0.1x of the time"
 
 
 class OutOfReach(FeasibleError):
-    """No choice comes to a goal.
+    """Error of a goal that no configuration meets.
 
     Attributes:
-        used: What the nearest one takes, as a share of the goal: above 1.
+        used: Cost of the closest configuration as a share of the goal: above 1.
     """
 
     def __init__(self, message: str, used: float) -> None:
@@ -197,242 +234,267 @@ class OutOfReach(FeasibleError):
         self.used = used
 
 
-def out_of_reach(
+def build_goal_error(
     format: str,
     goals: Mapping[str, float],
     costs: Mapping[str, float],
     options: ChannelOptions,
-    tried: int | None = None,
-    others: Mapping[str, Mapping[str, float]] | None = None,
+    measured_count: int | None = None,
+    other_costs: Mapping[str, Mapping[str, float]] | None = None,
 ) -> OutOfReach:
-    """Return the error of goals that no choice came to.
+    """Return the error of goals that no configuration met.
 
     Args:
-        format: Of the files.
-        goals: What was asked for.
-        costs: Of the nearest file.
-        options: Floors and steps of the choices.
-        tried: How many files were measured; None: the nearest one is as thin as can be.
-        others: What the missed costs come to in files of other formats of the nearest net.
+        format: Format of the files.
+        goals: Limit of each cost, by name.
+        costs: Costs of the closest file.
+        options: Smallest channel counts and their steps.
+        measured_count: Number of measured files; None: the closest one has the smallest channel
+            counts.
+        other_costs: Missed costs of the closest model in other formats, by format.
     """
     missed = ", ".join(
-        f"{cost_text(key, costs[key])} (asked for {cost_text(key, goal)})"
+        f"{format_cost(key, costs[key])} (asked for {format_cost(key, goal)})"
         for key, goal in goals.items()
         if costs[key] > goal
     )
-    reached = missed if tried is not None else f"at least {missed}"
-    held = (
+    reached = missed if measured_count is not None else f"at least {missed}"
+    cause = (
         f"every layer is thinned as far as min_kept={options.min_kept:g} and multiples of "
-        f"{ladder(options)[-1]} let it"
-        if tried is None
-        else f"none of {tried} files came to it"
+        f"{list_rounding_steps(options)[-1]} let it"
+        if measured_count is None
+        else f"none of {measured_count} files came to it"
     )
     remedy = "Ask for more, lower min_kept or round_to, or name other formats."
-    if others:
-        texts = {
-            name: f"{name} ({', '.join(cost_text(key, value) for key, value in found.items())})"
-            for name, found in others.items()
-        }
+    if other_costs:
+        texts = {}
+        for name, format_costs in other_costs.items():
+            costs_text = ", ".join(format_cost(key, value) for key, value in format_costs.items())
+            texts[name] = f"{name} ({costs_text})"
         within = [
             texts[name]
-            for name, found in others.items()
-            if all(value <= goals[key] for key, value in found.items())
+            for name, format_costs in other_costs.items()
+            if all(value <= goals[key] for key, value in format_costs.items())
         ]
         remedy = (
-            f"Take {_listed(within)}: files of the same net meet the goal. Or ask for more, or "
+            f"Take {_join_names(within)}: files of the same net meet the goal. Or ask for more, or "
             "lower min_kept or round_to."
             if within
-            else f"Ask for more, or lower min_kept or round_to: {_listed(texts.values())} of the "
-            "same net do not meet it either."
+            else f"Ask for more, or lower min_kept or round_to: {_join_names(texts.values())} of "
+            "the same net do not meet it either."
         )
     article = "An" if format[0] in "aeio" else "A"
     return OutOfReach(
         f"{article} {format} file must be able to meet the goal. Received: {reached}, "
-        f"where {held}. {remedy}",
+        f"where {cause}. {remedy}",
         max(costs[key] / goal for key, goal in goals.items()),
     )
 
 
-def _listed(items: Iterable[str]) -> str:
+def _join_names(items: Iterable[str]) -> str:
     *others, last = items
     return f"{', '.join(others)} and {last}" if others else last
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """The file to ship.
+class FileChoice:
+    """Selection of the file to deploy.
 
     Attributes:
-        chosen: The file.
-        state: Whether its costs are what was asked for, see `compress.measure.verdict`.
-        lines: What was asked for and what came of it, one a goal of cost.
-        used: The largest share of a goal of cost that the file uses; 1 where there is none.
+        chosen: The selected file.
+        state: Whether its costs meet the goal, see `compress.measure.verdict`.
+        lines: One line per cost goal, with the limit and the result.
+        used_share: Largest share of a cost goal that the file uses; 1 without cost goals.
     """
 
     chosen: Artifact
     state: str
     lines: tuple[str, ...]
-    used: float = 1.0
+    used_share: float = 1.0
 
 
 @dataclass(frozen=True)
-class Elsewhere:
-    """Times on a device that is not at hand.
+class RemoteTimes:
+    """Latencies on a remote device.
 
     Attributes:
-        device: As the user calls it.
-        own_ms: Of the model's own float32 file, measured there.
-        ms: Of files by id: the model's own measured, the others estimated.
-        own: Ids of those that were measured.
-        error: Mean relative error of estimates on whole models that the table had not seen; None:
-            it was compared with none.
+        device: Name of the device, given by the user.
+        original_ms: Measured latency of the original's float32 file.
+        ms: Latencies by file id: measured for the original's files, else estimated.
+        measured_ids: Ids of the files with measured latencies.
+        error: Mean relative error of the estimates on held-out whole models; None: unknown.
     """
 
     device: str
-    own_ms: float
+    original_ms: float
     ms: Mapping[str, float]
-    own: frozenset[str]
+    measured_ids: frozenset[str]
     error: float | None = None
 
     def describe_time(self, file: str) -> str:
-        """Return the time of a file, and where it comes from."""
-        how = "estimated, not compared with whole models"
-        if file in self.own:
-            how = "measured"
-        elif self.error is not None:
-            how = f"estimated, {100 * self.error:.1f} % off on held-out models"
-        return f"{cost_text('latency', self.ms[file])} on {self.device} ({how})"
+        """Return the latency of a file, with its source.
 
-    def worst_ms(self, file: str) -> float:
-        """Return what a file may take there: an estimate and its error; infinity: not known."""
-        if file in self.own:
+        Args:
+            file: Id of the file.
+        """
+        source = "estimated, not compared with whole models"
+        if file in self.measured_ids:
+            source = "measured"
+        elif self.error is not None:
+            source = f"estimated, {100 * self.error:.1f} % off on held-out models"
+        return f"{format_cost('latency', self.ms[file])} on {self.device} ({source})"
+
+    def estimate_worst_ms(self, file: str) -> float:
+        """Return the upper bound of a file's latency: estimate plus error; infinity if unknown.
+
+        Args:
+            file: Id of the file.
+        """
+        if file in self.measured_ids:
             return self.ms[file]
         return math.inf if self.error is None else self.ms[file] * (1 + self.error)
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What was measured on files, all of one session.
+class Measurements:
+    """Measurements of files, all from one session.
 
     Attributes:
-        times: Of all files, against the model's own float32 file.
-        memory: Bytes of LiteRT's arenas, by file, where they can be read off.
-        relative: Whether a time is asked for as a share of that file's: then paired ratios
-            decide, which the clock of the processor does not move.
-        elsewhere: Times on the device that a latency is of; None: it is of this machine.
-        values: The validation metric of files by example, those that are known.
+        times: Latencies of all files, relative to the original's float32 file.
+        memory: Bytes of LiteRT's arena by file, if known.
+        relative: Whether the latency goal is relative. Then paired ratios are compared, which do
+            not depend on the processor's clock rate.
+        remote_times: Latencies on a remote device; None: the goal is for this machine.
+        values: Validation metric per example by file, if known.
     """
 
     times: Mapping[str, Latency]
     memory: Mapping[str, int]
     relative: bool
-    elsewhere: Elsewhere | None = None
+    remote_times: RemoteTimes | None = None
     values: Mapping[str, Floats] = field(default_factory=dict)
 
-    def costs(self, artifact: Artifact) -> dict[str, float]:
-        """Return what a file costs: milliseconds (or the share of them), bytes, counts."""
-        found = {
+    def collect_costs(self, artifact: Artifact) -> dict[str, float]:
+        """Return the costs of a file: latency (ms, or relative to the original), bytes, counts.
+
+        Args:
+            artifact: The file.
+        """
+        costs = {
             "size": float(artifact.size_bytes),
             "macs": float(artifact.macs),
             "params": float(artifact.params),
         }
         if artifact.id in self.memory:
-            found["peak_memory"] = float(self.memory[artifact.id])
-        if self.elsewhere is not None:
-            if artifact.id in self.elsewhere.ms:
-                ms = self.elsewhere.ms[artifact.id]
-                found["latency"] = ms / self.elsewhere.own_ms if self.relative else ms
+            costs["peak_memory"] = float(self.memory[artifact.id])
+        if self.remote_times is not None:
+            if artifact.id in self.remote_times.ms:
+                ms = self.remote_times.ms[artifact.id]
+                costs["latency"] = ms / self.remote_times.original_ms if self.relative else ms
         elif artifact.id in self.times:
             time = self.times[artifact.id]
-            found["latency"] = 1.0 / time.ratio if self.relative else time.median_ms
-        return found
+            costs["latency"] = 1.0 / time.ratio if self.relative else time.median_ms
+        return costs
 
-    def cost_state(self, name: str, artifact: Artifact, limit: float) -> str:
+    def check_cost(self, name: str, artifact: Artifact, limit: float) -> str:
         """Return whether a cost is "met", "met within noise" or "missed".
 
         Args:
-            name: Of the cost.
+            name: Name of the cost.
             artifact: The file.
-            limit: What was asked for: of a time a share or milliseconds, bytes, counts.
+            limit: Limit: a share or milliseconds for latency, else bytes or counts.
         """
-        value = self.costs(artifact).get(name, math.inf)
+        value = self.collect_costs(artifact).get(name, math.inf)
         if name != "latency":
             return MET if value <= limit else MISSED
         if self.relative:
             return MET if value <= limit * (1 + SLACK) else MISSED
         if value > limit:
             return MISSED
-        where = self.elsewhere
-        worst = self.times[artifact.id].high_ms if where is None else where.worst_ms(artifact.id)
+        remote_times = self.remote_times
+        worst = (
+            self.times[artifact.id].high_ms
+            if remote_times is None
+            else remote_times.estimate_worst_ms(artifact.id)
+        )
         return MET if worst <= limit else WITHIN_NOISE
 
-    def cost_line(self, name: str, artifact: Artifact, limit: float) -> str:
-        """Return a cost beside what was asked for, and whether that was met."""
-        value = self.costs(artifact).get(name)
+    def describe_cost(self, name: str, artifact: Artifact, limit: float) -> str:
+        """Return a line with a cost, its limit, and whether the limit is met.
+
+        Args:
+            name: Name of the cost.
+            artifact: The file.
+            limit: See `check_cost`.
+        """
+        value = self.collect_costs(artifact).get(name)
         if value is None:
             return f"{TITLES[name]}: not known, {MISSED}"
-        shown, asked = cost_text(name, value), cost_text(name, limit)
+        value_text, limit_text = format_cost(name, value), format_cost(name, limit)
         if name == "latency":
-            shown = (
-                formats.latency(self.times[artifact.id])
-                if self.elsewhere is None
-                else self.elsewhere.describe_time(artifact.id)
+            value_text = (
+                formatting.format_latency(self.times[artifact.id])
+                if self.remote_times is None
+                else self.remote_times.describe_time(artifact.id)
             )
             if self.relative:
-                shown, asked = f"{value:.3g}x of the original's ({shown})", f"{limit:.3g}x"
-        state = self.cost_state(name, artifact, limit)
-        return f"{TITLES[name]}: {shown}, limit {asked}: {state}"
+                value_text, limit_text = (
+                    f"{value:.3g}x of the original's ({value_text})",
+                    f"{limit:.3g}x",
+                )
+        state = self.check_cost(name, artifact, limit)
+        return f"{TITLES[name]}: {value_text}, limit {limit_text}: {state}"
 
 
 def choose_file(
     files: Sequence[Artifact],
     original: Artifact,
-    measured: Measured,
+    measured: Measurements,
     limits: Mapping[str, float],
-    bar: Bar,
-) -> Judgement:
-    """Choose the file to ship by validation data and measured costs.
+    constraint: MetricConstraint,
+) -> FileChoice:
+    """Choose the file to deploy, based on validation data and measured costs.
 
-    Among the files that meet the goals of cost (where none does, the one that comes nearest) the
-    rule of `compress.measure.verdict.select_file` decides.
+    Among the files that meet the cost goals (or, if none does, the closest file), the file is
+    chosen by the rule of `compress.measure.verdict.select_file`.
 
     Args:
-        files: Of the model and of all nets.
-        original: The file that drops are measured from.
-        measured: On them.
-        limits: What costs may come to; of a time that is asked for as a share, the share.
-        bar: How good a file must stay.
+        files: Files of the original model and of all candidates.
+        original: File that is the reference for drops.
+        measured: Measurements of the files.
+        limits: Limit of each cost, by name; a share for a relative latency goal.
+        constraint: Constraint on the selection metric.
     """
-    metric = bar.metric
+    metric = constraint.metric
     order = tuple(dict.fromkeys((*limits, "latency", "size")))
 
-    def candidate(item: Artifact) -> FileCandidate:
-        costs = measured.costs(item)
-        known = {name: costs.get(name, math.inf) for name in order}
-        return FileCandidate(item.id, item.val[metric], known, measured.values.get(item.id))
+    def to_candidate(item: Artifact) -> FileCandidate:
+        costs = measured.collect_costs(item)
+        known_costs = {name: costs.get(name, math.inf) for name in order}
+        return FileCandidate(item.id, item.val[metric], known_costs, measured.values.get(item.id))
 
-    def used(item: Artifact) -> float:
-        costs = measured.costs(item)
+    def compute_used_share(item: Artifact) -> float:
+        costs = measured.collect_costs(item)
         return max(
             (costs.get(name, math.inf) / limit for name, limit in limits.items()), default=1.0
         )
 
     states = {
-        item.id: worst_state(
-            [measured.cost_state(name, item, limit) for name, limit in limits.items()]
+        item.id: find_worst_state(
+            [measured.check_cost(name, item, limit) for name, limit in limits.items()]
         )
         for item in files
     }
     best = next(state for state in STATES if state in states.values())
-    fitting = [item for item in files if states[item.id] == best]
+    eligible = [item for item in files if states[item.id] == best]
     if best == MISSED:
-        fitting = [min(files, key=used)]
-    found = select_file(
-        [candidate(item) for item in fitting],
-        original=candidate(original),
-        limit=bar.limit,
-        unit=math.inf if in_units(metric) else 1.0,
+        eligible = [min(files, key=compute_used_share)]
+    selected = select_file(
+        [to_candidate(item) for item in eligible],
+        original=to_candidate(original),
+        limit=constraint.limit,
+        unit=math.inf if has_unit(metric) else 1.0,
     )
-    (chosen,) = (item for item in fitting if item.id == found.id)
-    lines = (measured.cost_line(name, chosen, limit) for name, limit in limits.items())
-    return Judgement(chosen, best, tuple(lines), used(chosen))
+    (chosen,) = (item for item in eligible if item.id == selected.id)
+    lines = (measured.describe_cost(name, chosen, limit) for name, limit in limits.items())
+    return FileChoice(chosen, best, tuple(lines), compute_used_share(chosen))

@@ -1,4 +1,4 @@
-"""Which nets are made on the way to a goal: for costs, for a quality, or for a whole front."""
+"""Planner of candidates for a goal: limits of costs, a minimum metric, or a Pareto front."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compress.core.arguments import conform
-from compress.core.arrays import taken
+from compress.core.arguments import convert_json
+from compress.core.arrays import take_examples
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import FeasibleError, ParetuneError
-from compress.measure.footprint import arena_bytes
-from compress.measure.verdict import FileCandidate, is_inside
-from compress.model.logits import logits_view
+from compress.measure.footprint import measure_arena_bytes
+from compress.measure.verdict import FileCandidate, is_within_limit
+from compress.model.logits import open_logits_view
 from compress.run.directory import LOG
-from compress.shrinking.case import Case, Work
-from compress.shrinking.estimates import device_error
-from compress.shrinking.goals import FILES, Bar, cost_limits, goals_text
-from compress.shrinking.net import TRAINED, Net, ShrinkFolder
-from compress.shrinking.variations import varied
-from compress.shrinking.workshop import Trainers, Workshop, workshop_for
+from compress.shrinking.candidate import TRAINED, Candidate, ShrinkFolder
+from compress.shrinking.candidate_builder import CandidateBuilder, Trainers, create_builder
+from compress.shrinking.compression_job import CompressionJob, RunContext
+from compress.shrinking.estimates import read_device_error
+from compress.shrinking.goals import FILES, MetricConstraint, compute_cost_limits, format_goals
+from compress.shrinking.variations import search_variations
 from compress.train.predict import Predictor
 
 if TYPE_CHECKING:
@@ -32,414 +32,491 @@ if TYPE_CHECKING:
     from compress.core.summary import OnProgress
 
 FRONT = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.1)
-"""Shares of the time at which the nets of a front are made."""
+"""Latencies of the candidates of a Pareto front, as shares of the original's."""
 SPREAD = 1.12
-"""Between what holds a quality and what does not: nearer ones are not told apart."""
+"""Ratio between the closest feasible and infeasible latency at which a bisection stops."""
 MOST_TRIED = 5
 FAR = 10.0
-"""A net that repair alone leaves so many times further off than allowed is not trained (but the
-best of those that come to a cost, which one of them must be),"""
+"""Candidates are not trained if their drop after reconstruction exceeds this many times the allowed
+drop (except for the best candidate that meets the costs, because one is needed)"""
 POINTS = 5.0
-"""and so many points more: what repair leaves, training takes back to a fourth or less."""
+"""plus this many points: training reduces the drop to a fourth or less."""
 LONGER_TIMES = 4
-"""So many times the epochs, each time."""
+"""Factor of the number of epochs, in each repetition."""
 LONGER_NEAR, LONGER_POINTS = 4.0, 1.0
-"""Nets that lose more than so many times what they may, and so many points more, stay as they are:
-training four times as long takes back about half of what is lost."""
+"""Candidates are not trained longer if their drop exceeds this many times the allowed drop plus
+this many points: four times as many epochs recover about half of the drop."""
 LONGER_SECONDS = 600.0
-"""A training that would take longer is the user's to ask for."""
+"""Time limit of a longer training in seconds; beyond it the user must ask for it."""
 PROBED = 512
 EVERY = 1.0
-"""Seconds between two notes of the time that was spent."""
+"""Seconds between two records of the spent time."""
 BACKWARD = 3.0
-"""Time of a step of training over that of a forward pass, before one was measured."""
+"""Initial estimate of the time of a training step, relative to a forward pass."""
 
 
-def planner_for(
-    case: Case, folder: ShrinkFolder, pace: Pace, trainers: Trainers | None = None
+def build_planner(
+    job: CompressionJob,
+    folder: ShrinkFolder,
+    time_budget: TimeBudget,
+    trainers: Trainers | None = None,
 ) -> Planner:
-    """Make and measures the model's own files, and returns what plans its nets.
+    """Measure the files of the original model and return a planner for its candidates.
 
     Args:
-        case: The model.
-        folder: Where nets and files go.
-        pace: Of the budget.
-        trainers: Who trains nets; None: this process.
+        job: The model.
+        folder: Folder of candidates and files.
+        time_budget: Time budget of the work.
+        trainers: Worker processes that train candidates; None: this process.
 
     Raises:
-        FeasibleError: The model is no better than guessing, or below the quality asked for.
-        InputError: A memory is the goal, and that of the model cannot be read off.
-        RunFailed: There is no file without rounding.
+        FeasibleError: The model is no better than chance, or below the requested minimum.
+        InputError: Peak memory is a goal but cannot be determined for the model.
+        RunFailed: There is no float file of the original model.
     """
-    shop, plan = workshop_for(case, folder, trainers), case.plan
-    dense = shop.dense
-    bar = Bar.of(plan.goal, dense, case.work.data)
+    builder, plan = create_builder(job, folder, trainers), job.plan
+    original_files = builder.original_files
+    constraint = MetricConstraint.from_goal(plan.goal, original_files, job.context.data)
     if plan.goal.peak_memory is not None:
-        arena_bytes(folder.path / dense.file)  # raises where it cannot be read off
-    limits = cost_limits(plan.goal, dense, shop.counted, device_error(case))
-    LOG.info("goal: %s", goals_text(plan.goal, limits, bar))
+        measure_arena_bytes(folder.path / original_files.file)  # raises if it is unknown
+    limits = compute_cost_limits(plan.goal, original_files, builder.counted, read_device_error(job))
+    LOG.info("goal: %s", format_goals(plan.goal, limits, constraint))
     if plan.goal.budget is not None and not plan.goal.no_train:
-        pace.probe(case.model, case.work)
-    return Planner(shop, limits, bar, pace, [*case.notes, *dense.notes])
+        time_budget.measure_forward(job.model, job.context)
+    return Planner(builder, limits, constraint, time_budget, [*job.notes, *original_files.notes])
 
 
 @dataclass(eq=False)
 class Planner:
-    """Makes nets until a goal is met.
+    """Planner that builds candidates until a goal is met.
 
     Attributes:
-        shop: Makes them.
-        limits: What costs may come to.
-        bar: How good a net must stay.
-        pace: What trainings take, and what is left of the time.
-        notes: What there is to say about the way.
+        builder: Builder of candidates.
+        limits: Limit of each cost, by name.
+        constraint: Constraint on the selection metric.
+        time_budget: Estimates of training times, and the remaining time.
+        notes: Notes on the process.
     """
 
-    shop: Workshop
+    builder: CandidateBuilder
     limits: Mapping[str, float]
-    bar: Bar
-    pace: Pace
+    constraint: MetricConstraint
+    time_budget: TimeBudget
     notes: list[str] = field(default_factory=list)
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """Formats of which the model has a file."""
-        wanted = self.shop.case.plan.export.formats
-        return tuple(name for name in wanted if name in self.shop.dense.val)
+        """Export formats in which the original model has a file."""
+        names = self.builder.job.plan.export.formats
+        return tuple(name for name in names if name in self.builder.original_files.val)
 
-    def run(self) -> list[Net]:
-        """Return the nets that were made.
+    def run(self) -> list[Candidate]:
+        """Build and train candidates for the goal and return them.
 
         Raises:
-            FeasibleError: No format comes to the goals.
+            FeasibleError: No format meets the goals.
         """
         if self.limits:
-            return self.to_costs()
-        if self.bar.floor is not None:
-            return self.to_quality()
-        return self.front()
+            return self.build_for_costs()
+        if self.constraint.floor is not None:
+            return self.build_for_metric()
+        return self.build_front()
 
-    def to_costs(self) -> list[Net]:
-        """Make the best net for each format whose files differ in what they cost."""
-        apart, asked = FILES & set(self.limits), self.shop.case.plan.goal.costs
-        formats = self._worthwhile()
-        label = "-".join(f"{name.partition('_')[2] or name}{asked[name]}" for name in self.limits)
-        found, errors = [], []
-        for each in [(name,) for name in formats] if apart else [formats]:
-            name = f"{label}-{each[0]}" if apart and len(formats) > 1 else label
+    def build_for_costs(self) -> list[Candidate]:
+        """Build the best candidate per format, or one for all if costs do not depend on it."""
+        file_costs, targets = FILES & set(self.limits), self.builder.job.plan.goal.costs
+        formats = self._select_formats()
+        label = "-".join(f"{name.partition('_')[2] or name}{targets[name]}" for name in self.limits)
+        candidates, errors = [], []
+        for file_formats in [(name,) for name in formats] if file_costs else [formats]:
+            name = f"{label}-{file_formats[0]}" if file_costs and len(formats) > 1 else label
             try:
-                found.append(self.shop.net(self.name(name), each[0], self.limits, each))
+                candidates.append(
+                    self.builder.build(
+                        self.format_name(name), file_formats[0], self.limits, file_formats
+                    )
+                )
             except FeasibleError as error:
                 errors.append(error)
                 self.notes.append(str(error))
-        if not found:
-            # the format that comes nearest tells what can be had
+        if not candidates:
+            # report the format that is closest to the goal
             raise min(errors, key=lambda error: getattr(error, "used", float("inf")))
-        # the most promising first: the time may not do for all
-        found.sort(key=lambda net: -net.best(self.bar.metric))
-        found = self.trained(found, nearest=True)
-        found += trained_longer(self, found)
-        return [*found, *varied(self, found, label, formats if apart else formats[:1])]
+        # the most promising first: there may not be time for all
+        candidates.sort(key=lambda net: -net.get_best(self.constraint.metric))
+        candidates = self.train(candidates, nearest=True)
+        candidates += train_longer(self, candidates)
+        return [
+            *candidates,
+            *search_variations(self, candidates, label, formats if file_costs else formats[:1]),
+        ]
 
-    def _worthwhile(self) -> tuple[str, ...]:
-        """Return the formats that may be the best for a time: none that is slower as it is.
+    def _select_formats(self) -> tuple[str, ...]:
+        """Return the formats to try: for a latency goal, those that are not slower than float32.
 
-        Where a format's own file takes longer than the float32 file, more channels would have to
-        leave for the same time, and rounding costs besides. With bytes to be met all are tried.
+        A format in which the original model is slower than in float32 would need more channels
+        removed for the same latency, and rounding adds to the loss. With a goal of size or memory
+        all formats are tried.
         """
         others = {"size", "peak_memory"} & set(self.limits)
-        dense = self.shop.dense
-        if "latency" not in self.limits or others or dense.first not in self.formats:
+        original_files = self.builder.original_files
+        if "latency" not in self.limits or others or original_files.first not in self.formats:
             return self.formats
-        slower = [name for name in self.formats if dense.times[name] > dense.ms]
+        slower = [name for name in self.formats if original_files.times[name] > original_files.ms]
         self.notes += [
             f"{name} was left out: the model's own {name} file takes "
-            f"{dense.times[name] / dense.ms:.2f} times as long as its {dense.first} file "
+            f"{original_files.times[name] / original_files.ms:.2f} times as long as its "
+            f"{original_files.first} file "
             "(measured), so more channels would have to leave for the same time"
             for name in slower
         ]
         return tuple(name for name in self.formats if name not in slower)
 
-    def to_quality(self) -> list[Net]:
-        """Look for the fastest net that is good enough, between the model's time and a tenth."""
-        low, high, nets = FRONT[-1], 1.0, list[Net]()
+    def build_for_metric(self) -> list[Candidate]:
+        """Search for the fastest candidate with a sufficient metric, down to 0.1x of the time."""
+        low, high, candidates = FRONT[-1], 1.0, list[Candidate]()
         for _ in range(MOST_TRIED):
             share = (low * high) ** 0.5
-            net = self._at(share)
-            if net is not None:
-                nets += self.trained([net])
-            good = net is not None and self.is_good(nets[-1])
-            low, high = (low, share) if good else (share, high)
+            candidate = self._build_at_share(share)
+            if candidate is not None:
+                candidates += self.train([candidate])
+            is_good = candidate is not None and self.is_good(candidates[-1])
+            low, high = (low, share) if is_good else (share, high)
             if high / low < SPREAD:
                 break
-        return [*nets, self._whole()]
+        return [*candidates, self._build_original()]
 
-    def is_good(self, net: Net) -> bool:
-        """Return whether a file of a net stays inside the quality asked for.
+    def is_good(self, candidate: Candidate) -> bool:
+        """Return whether a file of a candidate meets the constraint on the metric.
 
-        Validation data must show it, by the interval that the choice of the file goes by. Where
-        they are too few to show it of any file, the estimate decides.
+        The confidence interval on validation data must show it, as in the selection of the file. If
+        there are too few examples to show it for any file, the point estimate decides.
+
+        Args:
+            candidate: The candidate.
         """
-        limit, metric = self.bar.limit, self.bar.metric
-        original = FileCandidate("", self.bar.dense, values=self.shop.original_values())
-        if limit is None or not limit.can_be_shown(original.quality, original.values):
-            return self.bar.holds(net.best(metric))
-        files = (
-            FileCandidate(kind, net.quality(kind, metric), {}, self.shop.example_values(net, kind))
-            for kind in net.val
+        limit, metric = self.constraint.limit, self.constraint.metric
+        original = FileCandidate(
+            "", self.constraint.original, values=self.builder.read_original_values()
         )
-        return any(is_inside(file, original, limit) for file in files)
+        if limit is None or not limit.can_be_proven(original.metric, original.values):
+            return self.constraint.is_met(candidate.get_best(metric))
+        files = (
+            FileCandidate(
+                kind,
+                candidate.get_metric(kind, metric),
+                {},
+                self.builder.read_values(candidate, kind),
+            )
+            for kind in candidate.val
+        )
+        return any(is_within_limit(file, original, limit) for file in files)
 
-    def front(self) -> list[Net]:
-        """Make nets from the model's own time to a tenth of it."""
-        smaller = [self._at(share) for share in FRONT if share < 1.0]
-        return self.trained([self._whole(), *(net for net in smaller if net is not None)])
+    def build_front(self) -> list[Candidate]:
+        """Build candidates from 1x to 0.1x of the original latency."""
+        smaller = [self._build_at_share(share) for share in FRONT if share < 1.0]
+        return self.train(
+            [self._build_original(), *(candidate for candidate in smaller if candidate is not None)]
+        )
 
-    def _whole(self) -> Net:
-        return self.shop.whole(self.name("whole"), self.formats)
+    def _build_original(self) -> Candidate:
+        return self.builder.build_original(self.format_name("whole"), self.formats)
 
-    def _at(self, share: float) -> Net | None:
-        """Return the net that takes a share of the time, as float32 file; None: none does."""
-        limits = {"latency": share * self.shop.dense.ms}
-        name = self.name(f"latency{share:.3g}x")
+    def _build_at_share(self, share: float) -> Candidate | None:
+        """Return the candidate at a share of the latency (float32 file), or None if infeasible."""
+        limits = {"latency": share * self.builder.original_files.ms}
+        name = self.format_name(f"latency{share:.3g}x")
         try:
-            return self.shop.net(name, self.formats[0], limits, self.formats)
+            return self.builder.build(name, self.formats[0], limits, self.formats)
         except FeasibleError as error:
             self.notes.append(f"no net takes {share:.3g}x of the time: {error}")
             return None
 
     @property
     def epochs(self) -> int:
-        """Epochs of a training that no budget bounds; 0: nets are not trained."""
-        plan, data = self.shop.case.plan, self.shop.case.work.data
+        """Number of epochs of a training without a budget; 0: candidates are not trained."""
+        plan, data = self.builder.job.plan, self.builder.job.context.data
         steps = max(1, len(data.train) // plan.finetune.batch_size)
-        return 0 if plan.goal.no_train else plan.finetune.epochs_for(steps)
+        return 0 if plan.goal.no_train else plan.finetune.count_epochs(steps)
 
-    def trained(self, nets: Sequence[Net], *, nearest: bool = False) -> list[Net]:
-        """Train nets as far as they are worth it and the time allows it.
-
-        Args:
-            nets: Repaired.
-            nearest: The first is trained however far it is: what comes to the costs goes out, good
-                enough or not.
-
-        Raises:
-            ParetuneError: One could not be trained; the others have been.
-        """
-        found = []
-        for item in self.tried(nets, nearest=nearest):
-            if isinstance(item, ParetuneError):
-                raise item
-            found.append(item)
-        return found
-
-    def tried(self, nets: Sequence[Net], *, nearest: bool = False) -> list[Net | ParetuneError]:
-        """Train nets, as many at a time as there are places.
+    def train(self, candidates: Sequence[Candidate], *, nearest: bool = False) -> list[Candidate]:
+        """Train candidates that are worth it, within the time budget.
 
         Args:
-            nets, nearest: See `trained`.
+            candidates: Reconstructed candidates.
+            nearest: Whether to train the first candidate whatever its drop, because one file must
+                meet the costs.
 
         Returns:
-            For each the net at its last stage, or why it could not be trained.
-        """
-        found: list[Net | ParetuneError] = list(nets)
-        waiting = [
-            place
-            for place, net in enumerate(nets)
-            if self._worth_training(net, anyway=nearest and place == 0)
-        ]
-        # without a budget nothing is learnt of a training that the next one needs
-        step = self.shop.places if self.pace.budget is not None else max(1, len(waiting))
-        for start in range(0, len(waiting), step):
-            # each of those to come gets as much time, beside those that run with it
-            waves = -(-(len(waiting) - start) // self.shop.places)
-            wanted = [
-                (place, nets[place], epochs)
-                for place in waiting[start : start + step]
-                if (epochs := self._affordable(nets[place], waves))
-            ]
-            done = self.shop.all_trained([(net, epochs) for _, net, epochs in wanted])
-            for (place, before, _), item in zip(wanted, done, strict=True):
-                found[place] = item
-                if isinstance(item, Net):
-                    self.pace.learn(before.share, item.epochs, item.seconds - before.seconds)
-        return found
+            The candidates at their last stage.
 
-    def _worth_training(self, net: Net, anyway: bool) -> bool:
-        if net.stage == TRAINED or self.epochs == 0 or net.whole:
+        Raises:
+            ParetuneError: A training failed; all others are finished.
+        """
+        trained_candidates = []
+        for item in self.try_training(candidates, nearest=nearest):
+            if isinstance(item, ParetuneError):
+                raise item
+            trained_candidates.append(item)
+        return trained_candidates
+
+    def try_training(
+        self, candidates: Sequence[Candidate], *, nearest: bool = False
+    ) -> list[Candidate | ParetuneError]:
+        """Train candidates in parallel, as far as there are workers.
+
+        Args:
+            candidates, nearest: See `train`.
+
+        Returns:
+            For each the candidate at its last stage, or the error of its training.
+        """
+        results: list[Candidate | ParetuneError] = list(candidates)
+        indices = [
+            index
+            for index, candidate in enumerate(candidates)
+            if self._is_worth_training(candidate, is_required=nearest and index == 0)
+        ]
+        # without a budget all start together, because no training time is needed for the next one
+        step = (
+            self.builder.max_parallel
+            if self.time_budget.budget is not None
+            else max(1, len(indices))
+        )
+        for start in range(0, len(indices), step):
+            # the remaining time is divided equally among the remaining batches
+            waves = -(-(len(indices) - start) // self.builder.max_parallel)
+            trainings = [
+                (index, candidates[index], epochs)
+                for index in indices[start : start + step]
+                if (epochs := self._limit_epochs(candidates[index], waves))
+            ]
+            outcomes = self.builder.train_all(
+                [(candidate, epochs) for _, candidate, epochs in trainings]
+            )
+            for (index, repaired, _), item in zip(trainings, outcomes, strict=True):
+                results[index] = item
+                if isinstance(item, Candidate):
+                    self.time_budget.update_estimate(
+                        repaired.share, item.epochs, item.seconds - repaired.seconds
+                    )
+        return results
+
+    def _is_worth_training(self, candidate: Candidate, is_required: bool) -> bool:
+        if candidate.stage == TRAINED or self.epochs == 0 or candidate.whole:
             return False
-        allowed, metric = self.bar.allowed, self.bar.metric
-        lost = self.bar.drop(net.best(metric))
-        if anyway or allowed is None or lost <= FAR * allowed + POINTS:
+        allowed, metric = self.constraint.allowed_drop, self.constraint.metric
+        drop = self.constraint.compute_drop(candidate.get_best(metric))
+        if is_required or allowed is None or drop <= FAR * allowed + POINTS:
             return True
         self.notes.append(
-            f"{net.name} was not trained: repaired it loses {lost:.1f} points of validation "
+            f"{candidate.name} was not trained: repaired it loses {drop:.1f} points of validation "
             f"{metric}, where {allowed:.3g} may be lost"
         )
         return False
 
-    def _affordable(self, net: Net, waves: int) -> int:
-        """Return the epochs that the budget has for a net; what is left out is noted."""
-        wanted = self.epochs
-        epochs = self.pace.epochs_within(net.share, wanted, waves)
+    def _limit_epochs(self, candidate: Candidate, waves: int) -> int:
+        """Return the number of epochs within the budget, and note a reduction."""
+        wanted_epochs = self.epochs
+        epochs = self.time_budget.limit_epochs(candidate.share, wanted_epochs, waves)
         if epochs == 0:
-            one, left = self.pace.epoch(net.share), max(0.0, self.pace.left)
-            self.notes.append(
-                f"{net.name} was not trained: an epoch takes about {one:.0f} s (estimated), "
-                f"and {left:.0f} s of the budget are left"
+            epoch_seconds, seconds_left = (
+                self.time_budget.estimate_epoch(candidate.share),
+                max(0.0, self.time_budget.left),
             )
-        elif epochs < wanted:
-            self.notes.append(f"{net.name} was trained {epochs} epochs of {wanted}: the budget")
+            self.notes.append(
+                f"{candidate.name} was not trained: an epoch takes about {epoch_seconds:.0f} s "
+                "(estimated), "
+                f"and {seconds_left:.0f} s of the budget are left"
+            )
+        elif epochs < wanted_epochs:
+            self.notes.append(
+                f"{candidate.name} was trained {epochs} epochs of {wanted_epochs}: the budget"
+            )
         return epochs
 
-    def name(self, label: str) -> str:
-        """Return what a net is called, in names of files."""
-        return f"{self.shop.case.name}-{label.replace('.', '_')}"
+    def format_name(self, label: str) -> str:
+        """Return the name of a candidate, for files.
+
+        Args:
+            label: Part of the name, after the model's name.
+        """
+        return f"{self.builder.job.name}-{label.replace('.', '_')}"
 
 
-def trained_longer(planner: Planner, nets: Sequence[Net]) -> list[Net]:
-    """Train the best net again from where repair left it, if none is good enough and it is near.
+def train_longer(planner: Planner, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Train the best candidate longer, if none meets the constraint and it is close.
 
-    A training is cut short where it is known to reach the goal, and goes on where it does not: the
-    learning rate falls once over all epochs, so it begins anew, and again while that helps, is not
-    enough, and takes minutes. With a budget its own time is spent on variations instead, and a user
-    who named the epochs gets those.
+    The training restarts from the reconstructed model with more epochs, because the learning rate
+    decays once over all epochs. This is repeated while it helps, the constraint is not met, and a
+    training takes minutes. Nothing is done with a time budget, which is spent on variations
+    instead, or if the user set the number of epochs.
 
     Args:
-        planner: Trains and judges nets.
-        nets: Of the fixed recipe, at their last stage.
+        planner: Planner that trains and evaluates candidates.
+        candidates: Candidates of the default recipe, at their last stage.
 
     Returns:
-        The net, if it is better than the one that was trained for the recipe's epochs.
+        The candidate, if it is better than after the default number of epochs; else an empty list.
     """
-    bar, shop = planner.bar, planner.shop
-    trained = [net for net in nets if net.stage == TRAINED]
-    allowed, fixed = bar.allowed, shop.case.plan.finetune.epochs is not None
-    if allowed is None or planner.pace.budget is not None or fixed or not trained:
+    constraint, builder = planner.constraint, planner.builder
+    trained = [candidate for candidate in candidates if candidate.stage == TRAINED]
+    allowed, has_fixed_epochs = (
+        constraint.allowed_drop,
+        builder.job.plan.finetune.epochs is not None,
+    )
+    if allowed is None or planner.time_budget.budget is not None or has_fixed_epochs or not trained:
         return []
-    if any(bar.holds(net.best(bar.metric)) for net in nets):
+    if any(constraint.is_met(candidate.get_best(constraint.metric)) for candidate in candidates):
         return []
-    first = best = max(trained, key=lambda net: net.best(bar.metric))
-    while not bar.holds(best.best(bar.metric)):
-        lost, epochs = bar.drop(best.best(bar.metric)), LONGER_TIMES * best.epochs
-        # of the first one its choice and repair too: an estimate from above
+    first = best = max(trained, key=lambda net: net.get_best(constraint.metric))
+    while not constraint.is_met(best.get_best(constraint.metric)):
+        drop, epochs = (
+            constraint.compute_drop(best.get_best(constraint.metric)),
+            LONGER_TIMES * best.epochs,
+        )
+        # an upper bound: the time of the first includes its selection and reconstruction
         seconds = LONGER_TIMES * best.seconds
-        wanted = (
-            f"{best.name} loses {lost:.2f} points of validation {bar.metric} after {best.epochs} "
+        description = (
+            f"{best.name} loses {drop:.2f} points of validation {constraint.metric} after "
+            f"{best.epochs} "
             f"epochs, where {allowed:.3g} may be lost"
         )
-        if lost > LONGER_NEAR * allowed + LONGER_POINTS:
+        if drop > LONGER_NEAR * allowed + LONGER_POINTS:
             break
         if seconds > LONGER_SECONDS:
             planner.notes.append(
-                f"{wanted}; more may bring it there, which would take about "
+                f"{description}; more may bring it there, which would take about "
                 f"{seconds / 60:.0f} min (estimated): --epochs {epochs}"
             )
             break
-        again = shop.repaired_again(first, f"{first.name}-{epochs}epochs")
-        found = again if again.stage == TRAINED else shop.all_trained([(again, epochs)])[0]
-        if isinstance(found, ParetuneError):
-            planner.notes.append(f"{first.name} could not be trained for {epochs} epochs: {found}")
-            break
-        after = found.best(bar.metric)
-        planner.notes.append(
-            f"{wanted}; trained anew for {found.epochs} it loses {bar.drop(after):.2f}"
+        restarted = builder.reset_to_repaired(first, f"{first.name}-{epochs}epochs")
+        retrained = (
+            restarted if restarted.stage == TRAINED else builder.train_all([(restarted, epochs)])[0]
         )
-        if after <= best.best(bar.metric):
+        if isinstance(retrained, ParetuneError):
+            planner.notes.append(
+                f"{first.name} could not be trained for {epochs} epochs: {retrained}"
+            )
             break
-        best = found
+        new_metric = retrained.get_best(constraint.metric)
+        planner.notes.append(
+            f"{description}; trained anew for {retrained.epochs} it loses "
+            f"{constraint.compute_drop(new_metric):.2f}"
+        )
+        if new_metric <= best.get_best(constraint.metric):
+            break
+        best = retrained
     return [] if best is first else [best]
 
 
 @dataclass(eq=False)
-class Pace:
-    """What an epoch takes, and what is left of the budget.
+class TimeBudget:
+    """Time budget of the work, with estimates of training times.
 
     Attributes:
-        budget: Seconds for everything; None: no limit.
-        before: Seconds that processes before this one have spent on it.
-        began: When this one began, by `time.monotonic`.
+        budget: Time limit in seconds; None: no limit.
+        spent_before: Seconds spent by earlier processes of the same work.
+        start_time: Start of this process's work, by `time.monotonic`.
     """
 
     budget: float | None
-    before: float = 0.0
-    began: float = field(default_factory=time.monotonic)
-    _forward: float = 0.0
-    _factor: float = BACKWARD
+    spent_before: float = 0.0
+    start_time: float = field(default_factory=time.monotonic)
+    _forward_seconds: float = 0.0
+    _training_factor: float = BACKWARD
 
     @property
     def left(self) -> float:
-        """Seconds that are left; infinity without a budget."""
+        """Remaining seconds; infinity without a budget."""
         return float("inf") if self.budget is None else self.budget - self.spent
 
     @property
     def spent(self) -> float:
-        """Seconds that were spent, by this process and those before."""
-        return self.before + time.monotonic() - self.began
+        """Seconds spent by this process and earlier ones."""
+        return self.spent_before + time.monotonic() - self.start_time
 
     @classmethod
-    def resumed(cls, budget: float | None, path: Path) -> Pace:
-        """Return the pace of work that may have begun before.
+    def resume(cls, budget: float | None, path: Path) -> TimeBudget:
+        """Return the time budget of work that may have started in an earlier process.
 
         Args:
-            budget: Seconds for everything; None: no limit.
-            path: Where `noting` wrote what was spent; it need not be there.
+            budget: Time limit in seconds; None: no limit.
+            path: File written by `record_progress`; it need not exist.
 
         Raises:
-            InputError: The file holds something else.
+            InputError: The file is invalid.
         """
-        before = 0.0
+        spent_before = 0.0
         if path.exists():
-            before = conform(read_json(path).get("seconds"), float, f"'{path}': seconds")
-        return cls(budget, before, time.monotonic())
+            spent_before = convert_json(read_json(path).get("seconds"), float, f"'{path}': seconds")
+        return cls(budget, spent_before, time.monotonic())
 
-    def noting(self, path: Path, progress: OnProgress) -> OnProgress:
-        """Return a progress that also writes what was spent, every few seconds.
+    def record_progress(self, path: Path, on_progress: OnProgress) -> OnProgress:
+        """Return a progress callback that also records the spent time every second.
 
-        A process that is killed leaves it there, so that its successor has no more time than is
-        left.
-        """
-        written = self.spent
-
-        def told(text: str, share: float) -> None:
-            nonlocal written
-            if self.spent - written >= EVERY:
-                written = self.spent
-                write_json(path, {"seconds": written})
-            progress(text, share)
-
-        return told
-
-    def probe(self, model: keras.Model, work: Work) -> None:
-        """Measure what a forward pass over the training part takes with the model as it is."""
-        few = taken(work.data.val.x, slice(PROBED))
-        with logits_view(model, work.data.task) as view:
-            run = Predictor(view, work.data.preprocess, model)
-            run(few)
-            began = time.perf_counter()
-            run(few)
-        each = (time.perf_counter() - began) / min(PROBED, len(work.data.val))
-        self._forward = each * len(work.data.train)
-
-    def epoch(self, share: float) -> float:
-        """Estimate the seconds of an epoch of a net with a share of the model's MACs."""
-        return self._factor * self._forward * share
-
-    def learn(self, share: float, epochs: int, seconds: float) -> None:
-        """Take what a training took."""
-        if epochs and self._forward:
-            measured = seconds / epochs / (self._forward * share)
-            self._factor = float(np.mean([self._factor, measured]))
-
-    def epochs_within(self, share: float, wanted: int, after: int = 1) -> int:
-        """Return how many of some epochs fit into what is left.
+        A resumed run reads the record, so that it has only the remaining time.
 
         Args:
-            share: Of the model's MACs.
-            wanted: Epochs.
-            after: Trainings that are still to come, this one included: each gets as much.
+            path: File of the record.
+            on_progress: Callback to wrap.
+        """
+        recorded_seconds = self.spent
+
+        def report_progress(text: str, share: float) -> None:
+            nonlocal recorded_seconds
+            if self.spent - recorded_seconds >= EVERY:
+                recorded_seconds = self.spent
+                write_json(path, {"seconds": recorded_seconds})
+            on_progress(text, share)
+
+        return report_progress
+
+    def measure_forward(self, model: keras.Model, context: RunContext) -> None:
+        """Measure the time of a forward pass of the original model over the training part.
+
+        Args:
+            model: The original model.
+            context: Data and task.
+        """
+        examples = take_examples(context.data.val.x, slice(PROBED))
+        with open_logits_view(model, context.data.task) as view:
+            run = Predictor(view, context.data.preprocess, model)
+            run(examples)
+            start = time.perf_counter()
+            run(examples)
+        seconds_per_example = (time.perf_counter() - start) / min(PROBED, len(context.data.val))
+        self._forward_seconds = seconds_per_example * len(context.data.train)
+
+    def estimate_epoch(self, share: float) -> float:
+        """Estimate the seconds of an epoch of a candidate with a share of the original's MACs.
+
+        Args:
+            share: MACs of the candidate as a share of the original's.
+        """
+        return self._training_factor * self._forward_seconds * share
+
+    def update_estimate(self, share: float, epochs: int, seconds: float) -> None:
+        """Update the estimate of training times with a finished training.
+
+        Args:
+            share: MACs of the candidate as a share of the original's.
+            epochs: Number of epochs.
+            seconds: Duration of the training.
+        """
+        if epochs and self._forward_seconds:
+            measured = seconds / epochs / (self._forward_seconds * share)
+            self._training_factor = float(np.mean([self._training_factor, measured]))
+
+    def limit_epochs(self, share: float, epochs: int, trainings: int = 1) -> int:
+        """Return the number of epochs that fit into the remaining time, at most `epochs`.
+
+        Args:
+            share: MACs of the candidate as a share of the original's.
+            epochs: Wanted number of epochs.
+            trainings: Number of remaining trainings with this one; they share the time equally.
         """
         if self.budget is None:
-            return wanted
-        within = self.left / max(1, after) / max(1e-9, self.epoch(share))
-        return max(0, min(wanted, int(within)))
+            return epochs
+        affordable_epochs = self.left / max(1, trainings) / max(1e-9, self.estimate_epoch(share))
+        return max(0, min(epochs, int(affordable_epochs)))

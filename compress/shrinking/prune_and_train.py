@@ -1,6 +1,6 @@
-"""What compression does to one model: channels leave, then weights while a teacher helps.
+"""Compression of one model: channel pruning, then weight pruning with fine-tuning.
 
-`Tuner` fine-tunes between and after these steps, and for `shrink`; `quantized_files` goes on by
+`FineTuner` fine-tunes between and after these steps, and for `shrink`. `quantize_and_evaluate` adds
 quantization-aware training.
 """
 
@@ -17,80 +17,87 @@ from compress.model.copies import copy_model
 from compress.plan import Plan
 from compress.prune.channels import ChannelReport, prune_channels
 from compress.prune.recalibrate import recalibrate
-from compress.prune.weights import WeightPruner, WeightReport, pruned_at_once
-from compress.run.compressed import Artifact
+from compress.prune.weights import WeightPruner, WeightReport, prune_at_once
+from compress.run.compressed_model import Artifact
 from compress.run.directory import LOG, RunFolder
-from compress.shrinking.case import Case, Teacher, Work
-from compress.shrinking.files import Variant, artifacts_of, made_files
+from compress.shrinking.compression_job import CompressionJob, RunContext, Teacher
+from compress.shrinking.file_evaluation import Variant, evaluate_artifacts, export_files
 from compress.train import EpochRecord, Hook, TrainResult, train
-from compress.train.predict import quality_of
-from compress.train.records import LastEpoch, StartingPoint
+from compress.train.predict import evaluate_model
+from compress.train.records import LastEpochHook, StartingPoint
 
 if TYPE_CHECKING:
     import keras
 
 
-def prune_and_train(case: Case, tuner: Tuner) -> Pruned:
-    """Remove channels, then prunes weights and distils; the dense model stays as it is.
+def prune_and_train(job: CompressionJob, tuner: FineTuner) -> PrunedModel:
+    """Remove channels, then prune weights and distil, on a copy of the original model.
 
     Args:
-        case: The model and, where channels leave, its coupling; data and plan (sections channels
-            and weights).
-        tuner: Fine-tunes.
+        job: The model with its coupling groups (for channel pruning), data, and plan (sections
+            channels and weights).
+        tuner: Fine-tuner.
+
+    Returns:
+        The pruned model and its records.
     """
-    data, plan = case.work.data, case.work.plan
-    student, channels, notes = _without_channels(case, tuner)
+    data, plan = job.context.data, job.context.plan
+    student, channels, notes = _remove_channels(job, tuner)
     weights = WeightReport((), ())
     if plan.finetune.epochs == 0:
-        # weights are zeroed at once, and what is left is repaired
+        # without training, weights are set to zero at once and the remaining ones reconstructed
         if plan.weights.sparsity > 0:
-            student, weights = pruned_at_once(
-                student, data, plan.weights, plan.repair, plan.seed, case.work.progress
+            student, weights = prune_at_once(
+                student, data, plan.weights, plan.repair, plan.seed, job.context.on_progress
             )
             if plan.weights.recalibrate:
                 recalibrate(student, data, plan.weights.recalibrate, seed=plan.seed)
         notes += [*weights.notes, "nothing was fine-tuned (0 epochs)"]
-        return Pruned(student, channels, weights, quality_of(student, data, "val"), tuple(notes))
+        return PrunedModel(
+            student, channels, weights, evaluate_model(student, data, "val"), tuple(notes)
+        )
     pruner = WeightPruner(plan.weights) if plan.weights.sparsity > 0 else None
     try:
-        training, teacher_val, told = tuner.tune(student, "fine-tuning", [pruner] if pruner else [])
+        training, teacher_val, tuning_notes = tuner.tune(
+            student, "fine-tuning", [pruner] if pruner else []
+        )
     finally:
         if pruner:
             weights = pruner.strip()
-    notes += [*told, *weights.notes]
+    notes += [*tuning_notes, *weights.notes]
     val = training.val
     if pruner and plan.weights.recalibrate:
         recalibrate(student, data, plan.weights.recalibrate, seed=plan.seed)
-        val = quality_of(student, data, "val")
+        val = evaluate_model(student, data, "val")
     if pruner and not weights.pruned:
         notes.append("no layer was pruned: see the kept layers and their reasons")
-    trained = tuple(tuner.trained)
+    trainings = tuple(tuner.epochs_trained)
     as_long = None
-    if plan.finetune.as_long:  # in the same way, as often as the student
-        as_long = copy_model(case.model)
-        for place in range(1, len(trained) + 1):
-            text = f"training the dense model as long, part {place} of {len(trained)}"
+    if plan.finetune.as_long:  # in the same way, for the same number of trainings
+        as_long = copy_model(job.model)
+        for index in range(1, len(trainings) + 1):
+            text = f"training the dense model as long, part {index} of {len(trainings)}"
             tuner.tune(as_long, text, [])
-    return Pruned(
+    return PrunedModel(
         student, channels, weights, val, (*notes, *training.notes), teacher_val,
-        training.best_epoch, len(training.history), sum(trained), as_long,
+        training.best_epoch, len(training.history), sum(trainings), as_long,
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Pruned:
-    """A pruned and trained model and the records of how.
+class PrunedModel:
+    """Pruned and fine-tuned model, with records of the process.
 
     Attributes:
-        model: An ordinary Keras model.
-        channels: What was removed; None where no channels were asked for or could leave.
-        weights: What was zeroed.
-        val: Validation quality after.
-        notes: What was skipped or done other than asked, with reasons.
-        teacher_val: Main validation quality of the teachers; 0 without any.
-        best_epoch, epochs: Of the last fine-tuning.
-        finetuned: Epochs of all fine-tunings together.
-        as_long: The dense model trained on for as long; None where that was not asked for.
+        model: A plain Keras model.
+        channels: Report on removed channels; None if none were requested or could be removed.
+        weights: Report on pruned weights.
+        val: Validation metrics of the model.
+        notes: Skipped or changed steps, with reasons.
+        teacher_val: Selection metric of the teachers on validation data; 0 without teachers.
+        best_epoch, epochs: Best epoch and number of epochs of the last fine-tuning.
+        finetuned: Total number of epochs of all fine-tunings.
+        as_long: The original model after the same number of extra epochs; None if not requested.
     """
 
     model: keras.Model
@@ -104,10 +111,13 @@ class Pruned:
     finetuned: int = 0
     as_long: keras.Model | None = None
 
-    def label(self, plan: Plan) -> str:
-        """Name what was done, which is not always what was asked for, for names of files.
+    def format_label(self, plan: Plan) -> str:
+        """Return a label of the actual pruning, for file names.
 
-        "c0_5x-p80" at half the MACs and 80 % sparsity; "p0" where nothing was removed.
+        "c0_5x-p80" stands for half of the MACs and 80 % sparsity, "p0" for no pruning.
+
+        Args:
+            plan: Plan of the pruning.
         """
         parts = [] if self.channels is None else [f"c{self.channels.label}"]
         if plan.weights.sparsity > 0 or self.channels is None:
@@ -115,82 +125,92 @@ class Pruned:
         return "-".join(parts).replace(".", "_")
 
 
-def _without_channels(
-    case: Case, tuner: Tuner
+def _remove_channels(
+    job: CompressionJob, tuner: FineTuner
 ) -> tuple[keras.Model, ChannelReport | None, list[str]]:
-    model, work, plan = case.model, case.work, case.work.plan
-    if not plan.channels.active:
+    model, context, plan = job.model, job.context, job.context.plan
+    if not plan.channels.is_active:
         return copy_model(model), None, []
 
-    def finetune(smaller: Any, step: int, steps: int) -> None:
+    def tune_step(smaller: Any, step: int, steps: int) -> None:
         tuner.tune(smaller, f"fine-tuning, channel step {step} of {steps}", [])
 
-    work.progress("removing channels", 0.0)
+    context.on_progress("removing channels", 0.0)
     try:
         result = prune_channels(
             model,
             plan.channels,
-            data=work.data,
-            # without training, each repair aims at the dense model, not at the step before
-            finetune=finetune if plan.finetune.epochs != 0 else None,
+            data=context.data,
+            # without training, each step reconstructs the outputs of the original model
+            finetune=tune_step if plan.finetune.epochs != 0 else None,
             seed=plan.seed,
             repair=plan.repair,
-            input_shape=case.input_shape,
-            on_choice=lambda selection: LOG.info("channels: %s", selection.summary()),
-            on_progress=work.progress,
-            coupling=case.coupling,
+            input_shape=job.input_shape,
+            on_choice=lambda selection: LOG.info("channels: %s", selection.summarize()),
+            on_progress=context.on_progress,
+            coupling=job.coupling,
         )
     except FeasibleError as error:
-        # one of several models may be too small for a target that fits the others
+        # in a run over several models, one may be too small for the common target
         return copy_model(model), None, [f"no channels were removed: {error}"]
     return result.model, result.report, list(result.report.notes)
 
 
 @dataclass(frozen=True)
-class Tuner:
-    """Fine-tunes a student in place, by labels or with teachers.
+class FineTuner:
+    """Fine-tuner of a student, on labels or with teachers.
 
     Attributes:
-        work: Data, plan (sections distill and finetune), device.
-        teachers: None: labels only.
-        checkpoints: Folder of trainings that can go on and of the teachers' outputs; the caller
-            removes it when the model is done.
-        last: Hooks that keep the last epoch; none: the best one is kept.
-        on_epoch: Called with (what is trained, the epoch's record as JSON) after each epoch.
-        trained: Epochs of each training so far.
+        context: Data, plan (sections distill and finetune), device.
+        teachers: Teachers; empty: labels only.
+        checkpoints: Folder of checkpoints and of the teachers' outputs. The caller removes it when
+            the model is finished.
+        last_epoch_hooks: Hooks that keep the last epoch; empty: the best epoch is kept.
+        on_epoch: Callback invoked with (training, record of the epoch as JSON) after each epoch.
+        epochs_trained: Number of epochs of each training so far.
     """
 
-    work: Work
+    context: RunContext
     teachers: Sequence[Teacher]
     checkpoints: Path | None = None
-    last: Sequence[LastEpoch] = ()
+    last_epoch_hooks: Sequence[LastEpochHook] = ()
     on_epoch: Callable[[str, dict[str, Any]], None] | None = None
-    trained: list[int] = field(default_factory=list)
+    epochs_trained: list[int] = field(default_factory=list)
 
     def tune(
         self, student: keras.Model, text: str, hooks: Sequence[Hook]
     ) -> tuple[TrainResult, float, list[str]]:
-        """Return the training, the teachers' main validation quality and notes.
+        """Fine-tune a student in place.
 
-        Where no epoch is better than the student as it comes, it stays so: unless hooks change
-        what it is on the way, or the last epoch is kept whatever it is.
+        If no epoch is better than the initial student, its weights are restored, except with hooks,
+        which change the student during training, or if the last epoch is kept.
+
+        Args:
+            student: The model to fine-tune.
+            text: Name of the training, for progress, checkpoint and records.
+            hooks: Hooks of the training.
+
+        Returns:
+            The training, the selection metric of the teachers on validation data, and notes.
         """
-        data, plan = self.work.data, self.work.plan
+        data, plan = self.context.data, self.context.plan
         main = data.task.qualities[0]
 
         def on_epoch(epoch: int, epochs: int, record: EpochRecord) -> None:
-            self.work.progress(f"{text}, validation {main} {record.val[main]:.3f}", epoch / epochs)
+            self.context.on_progress(
+                f"{text}, validation {main} {record.val[main]:.3f}", epoch / epochs
+            )
             if self.on_epoch is not None:
                 self.on_epoch(text, asdict(record))
 
-        self.work.progress(text, 0.0)
-        start = None if hooks or self.last else StartingPoint(student, data, main)
+        self.context.on_progress(text, 0.0)
+        start = None if hooks or self.last_epoch_hooks else StartingPoint(student, data, main)
         folder = self.checkpoints
         checkpoint = folder / f"{text.replace(' ', '-').replace(',', '')}.npz" if folder else None
         common: dict[str, Any] = {
-            "device": self.work.device,
+            "device": self.context.device,
             "seed": plan.seed,
-            "hooks": [*hooks, *self.last],
+            "hooks": [*hooks, *self.last_epoch_hooks],
             "checkpoint": checkpoint,
             "on_epoch": on_epoch,
         }
@@ -206,60 +226,71 @@ class Tuner:
                 teacher_classes=[teacher.class_names for teacher in self.teachers],
                 teacher_scalings=[teacher.preprocess for teacher in self.teachers],
                 cache_folder=folder / "teacher" if folder else None,
-                on_progress=self.work.progress,
+                on_progress=self.context.on_progress,
                 **common,
             )
             training, teacher_val = result.training, result.teacher_val[main]
             notes = [*result.notes, *(f"hint {hint}" for hint in result.hints)]
             if result.hints or result.cache != "memory":
-                where = (
+                teacher_source = (
                     "ran at every step" if result.cache == "off" else f"cached in {result.cache}"
                 )
-                notes.append(f"the teacher {where}")
+                notes.append(f"the teacher {teacher_source}")
         else:
-            training = train(student, data, plan.finetune, objective=self.work.own_step, **common)
-        self.trained.append(len(training.history))
-        return start.settled(student, training) if start else training, teacher_val, notes
+            training = train(
+                student, data, plan.finetune, objective=self.context.own_step, **common
+            )
+        self.epochs_trained.append(len(training.history))
+        return start.keep_better(student, training) if start else training, teacher_val, notes
 
 
-def quantized_files(
-    variant: Variant, tuner: Tuner, folder: RunFolder
+def quantize_and_evaluate(
+    variant: Variant, tuner: FineTuner, folder: RunFolder
 ) -> tuple[list[Artifact], list[str]]:
-    """Train a model with its integer arithmetic simulated, and exports and evaluates that file.
+    """Train a model with quantization-aware training, export it and evaluate its file.
 
     Args:
-        variant: The model in floats; it stays as it is.
-        tuner: Trains it; data and plan (sections quantize, finetune, distill) are its.
-        folder: The run's.
+        variant: The float model; it is not changed.
+        tuner: Fine-tuner with data and plan (sections quantize, finetune, distill).
+        folder: Folder of the run.
 
     Returns:
-        The file, and what is worth a note: how it was trained, what stays in floats and why, or why
-        there is none.
+        The files, and notes: the training, operations in float with reasons, or the reason why
+        there is no file.
     """
-    from compress.quantization.quantizing import HeldZeros, Quantizing
-    from compress.quantization.twin import reasons, rows
+    from compress.quantization.fake_quantization import build_layer_rows, describe_float_layers
+    from compress.quantization.quantizer import Quantizer, SparsityHook
 
-    work, plan, options = tuner.work, tuner.work.plan, tuner.work.plan.quantize
-    wanted = plan.trained_formats
-    names = " and ".join(f"{variant.stem}.{kind}" for kind in wanted)
-    how = "was calibrated, not trained"
+    context, plan, options = tuner.context, tuner.context.plan, tuner.context.plan.quantize
+    formats = plan.qat_formats
+    names = " and ".join(f"{variant.stem}.{kind}" for kind in formats)
+    training_text = "was calibrated, not trained"
     try:
-        made = Quantizing(
-            variant.model, work.data, options,
-            formats=wanted, seed=plan.seed, on_progress=work.progress,
+        quantizer = Quantizer(
+            variant.model, context.data, options,
+            formats=formats, seed=plan.seed, on_progress=context.on_progress,
         )  # fmt: skip
         if options.epochs:
-            own = replace(plan, finetune=options.recipe(plan.finetune))
-            tuner = replace(tuner, work=replace(work, plan=own, own_step=None))
-            with HeldZeros(made.student) as zeros:
-                training, _, _ = tuner.tune(made.twin.model, "training whole numbers", [zeros])
-            how = f"was trained for {len(training.history)} more epochs as the file computes"
+            qat_plan = replace(plan, finetune=options.build_train_settings(plan.finetune))
+            tuner = replace(tuner, context=replace(context, plan=qat_plan, own_step=None))
+            with SparsityHook(quantizer.student) as zeros:
+                training, _, _ = tuner.tune(
+                    quantizer.fake_quantized.model, "training integers", [zeros]
+                )
+            training_text = (
+                f"was trained for {len(training.history)} more epochs as the file computes"
+            )
     except (InputError, TrainingDiverged) as error:
         LOG.warning("%s was not made: %s", names, error)
         return [], [f"{names} was not made: {error}"]
-    notes = [f"{names} {how}", *(f"{names}: {line}" for line in reasons(made.twin.placed))]
-    files, refused = made_files(made.twin.served, variant.stem, work, folder, wanted)
-    missing = [f"{variant.stem}.{kind} was not made: {why}" for kind, why in refused.items()]
-    found = artifacts_of(replace(variant, val={}), files, work, folder)
-    layers = rows(made.twin.placed, made.errors())
-    return [replace(item, layers=layers) for item in found], [*notes, *missing]
+    notes = [
+        f"{names} {training_text}",
+        *(f"{names}: {line}" for line in describe_float_layers(quantizer.fake_quantized.placed)),
+    ]
+    files, refused = export_files(
+        quantizer.fake_quantized.served, variant.stem, context, folder, formats
+    )
+    missing = [f"{variant.stem}.{kind} was not made: {reason}" for kind, reason in refused.items()]
+    artifacts = evaluate_artifacts(replace(variant, val={}), files, context, folder)
+    layers = build_layer_rows(quantizer.fake_quantized.placed, quantizer.measure_errors())
+    return [replace(item, layers=layers) for item in artifacts], [*notes, *missing]

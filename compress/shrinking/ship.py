@@ -1,4 +1,4 @@
-"""ship/: the file to use, how to feed it, and a card that says what it is and how good."""
+"""Ship folder: the file to deploy, code that feeds it, and a model card."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress._version import __version__
-from compress.core.arrays import taken
+from compress.core.arrays import take_examples
 from compress.core.atomic_files import write_text
-from compress.core.statistics import wilson
-from compress.core.summary import filled
+from compress.core.statistics import compute_wilson_interval
+from compress.core.summary import render_template
 from compress.data import Dataset, Preprocessing
 from compress.data.tasks import has_classes
-from compress.measure import formats
-from compress.measure.footprint import known_resident
-from compress.measure.runtimes import session_for
+from compress.measure import formatting
+from compress.measure.footprint import try_measure_resident
+from compress.measure.runtimes import prepare_session
 from compress.model.io import save_model
-from compress.model.ports import input_names, listed
-from compress.run.compressed import Artifact
-from compress.shrinking.goals import Measured
+from compress.model.ports import flatten_inputs, list_input_names
+from compress.run.compressed_model import Artifact
+from compress.shrinking.goals import Measurements
 
 if TYPE_CHECKING:
     import keras
 
-    from compress.shrinking.case import Case
-    from compress.shrinking.net import ShrinkFolder
+    from compress.shrinking.candidate import ShrinkFolder
+    from compress.shrinking.compression_job import CompressionJob
 
 TEMPLATES = Path(__file__).parent / "templates"
 OTHER = "other"
 IMAGES, ROWS = 3, 1
-"""Axes of an example that is an image, and of one that is a row of a table."""
+"""Number of axes of an image example, and of a row of a table."""
 KINDS = {
     ("multiclass", IMAGES): "image-classification",
     ("binary", IMAGES): "image-classification",
@@ -48,103 +48,117 @@ KINDS = {
     ("regression", ROWS): "tabular-regression",
     ("tagging", ROWS): "token-classification",
 }
-"""The hub's names of tasks, by ours and by the axes of an example."""
+"""Task names of the model hub, by our task and the number of axes of an example."""
 FEEDING = {
     ".tflite": {"script": "feed.py.jinja", "library": "litert", "package": "ai-edge-litert"},
     ".onnx": {"script": "feed_onnx.py.jinja", "library": "onnx", "package": "onnxruntime"},
 }
-"""By the suffix of a file the template of feed.py, the library as hubs of models call it, and what
+"""By file suffix: template of feed.py, name of the library on the model hub, and the package that
 feed.py imports beside NumPy."""
 
 
-def ship(
+def write_ship_folder(
     folder: ShrinkFolder,
     model: keras.Model,
     files: tuple[Artifact, Artifact],
-    measured: Measured,
-    case: Case,
-    told: Mapping[str, Any],
+    measured: Measurements,
+    job: CompressionJob,
+    card_values: Mapping[str, Any],
 ) -> Path:
-    """Write ship/ anew, whole or not at all.
+    """Write ship/ anew, in one atomic step.
 
     Args:
-        folder: Of the files.
-        model: The Keras model of the file that ships.
-        files: The original's float32 file and the one that ships, as they were judged.
-        measured: Times and memory of both.
-        case: The original: its name, the plan, and data (scaling, labels, one example).
-        told: For the card: "lines" (what was asked for and what came of it), "steps" (what was
-            done), "notes".
+        folder: Folder of the files.
+        model: Keras model of the deployed file.
+        files: The original's float32 file and the deployed file, with their metrics.
+        measured: Latencies and memory of both.
+        job: The original model: its name, the plan, and data (scaling, labels, one example).
+        card_values: Contents of the model card: "lines" (goals and results), "steps" (steps of the
+            compression), "notes".
 
     Returns:
-        The file in it.
+        The deployed file in the ship folder.
     """
-    data, source = case.work.data, folder.path / files[1].file
-    net = files[1].id.rpartition(".")[0]
+    data, source = job.context.data, folder.path / files[1].file
+    model_name = files[1].id.rpartition(".")[0]
     folder.path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.path, prefix=".ship-") as place:
-        made = Path(place) / "ship"
-        made.mkdir()
-        file = made / source.name
+    with tempfile.TemporaryDirectory(dir=folder.path, prefix=".ship-") as temporary:
+        new_folder = Path(temporary) / "ship"
+        new_folder.mkdir()
+        file = new_folder / source.name
         shutil.copyfile(source, file)
-        save_model(model, made / f"{net}.keras")
-        shutil.copyfile(source.with_name(f"{net}.json"), made / "feed.json")
-        scaling = _example(made / "example.npz", file, model, data)
+        save_model(model, new_folder / f"{model_name}.keras")
+        shutil.copyfile(source.with_name(f"{model_name}.json"), new_folder / "feed.json")
+        scaling = _write_example(new_folder / "example.npz", file, model, data)
         labels = list(data.class_names) if has_classes(data.kind) else []
         feeding = FEEDING[file.suffix]
-        feed = filled(TEMPLATES, feeding["script"], file=file.name, labels=labels, scaling=scaling)
-        write_text(made / "feed.py", feed)
-        card = filled(
-            TEMPLATES, "README.md.jinja",
-            file=file.name, format=files[1].format, model=case.name, version=__version__,
-            date=f"{datetime.now(UTC):%Y-%m-%d}", keras=f"{net}.keras",
-            tested=f"{files[1].tested or 0:,}", feeding=feeding,
-            metadata=front_matter(metadata(file.name, feeding["library"], files[1], data)),
-            **_figures(folder, files, measured, case), **told,
-        )  # fmt: skip
-        write_text(made / "README.md", card)
+        feed = render_template(
+            TEMPLATES, feeding["script"], file=file.name, labels=labels, scaling=scaling
+        )
+        write_text(new_folder / "feed.py", feed)
+        card = render_template(
+            TEMPLATES,
+            "README.md.jinja",
+            file=file.name,
+            format=files[1].format,
+            model=job.name,
+            version=__version__,
+            date=f"{datetime.now(UTC):%Y-%m-%d}",
+            keras=f"{model_name}.keras",
+            tested=f"{files[1].tested or 0:,}",
+            feeding=feeding,
+            metadata=format_front_matter(
+                build_metadata(file.name, feeding["library"], files[1], data)
+            ),
+            **_tabulate_figures(folder, files, measured, job),
+            **card_values,
+        )
+        write_text(new_folder / "README.md", card)
         if folder.ship.exists():
-            folder.ship.replace(Path(place) / "old")
-        made.replace(folder.ship)
+            folder.ship.replace(Path(temporary) / "old")
+        new_folder.replace(folder.ship)
     return folder.ship / source.name
 
 
-def _example(path: Path, file: Path, model: keras.Model, data: Dataset) -> dict[str, Any]:
+def _write_example(path: Path, file: Path, model: keras.Model, data: Dataset) -> dict[str, Any]:
     """Store a validation example by the names of the file's inputs.
 
     Returns:
-        Gain and offset of each.
+        Gain and offset of each input.
     """
-    names = [info.name for info in session_for(file).inputs]
-    raw = listed(model, taken(data.val.x, slice(1)))
+    names = [info.name for info in prepare_session(file).inputs]
+    raw = flatten_inputs(model, take_examples(data.val.x, slice(1)))
     np.savez(path, allow_pickle=False, **dict(zip(names, map(np.asarray, raw), strict=True)))
-    own = dict(data.preprocess.columns)
-    maps = (
-        [own.get(item, Preprocessing()) for item in input_names(model)]
-        if own
+    scalings = dict(data.preprocess.columns)
+    preprocessings = (
+        [scalings.get(item, Preprocessing()) for item in list_input_names(model)]
+        if scalings
         else [data.preprocess] * len(names)
     )
-    found = {}
-    for name, item in zip(names, maps, strict=True):
-        gain, offset = (part.tolist() for part in item.affine())
-        found[name] = (gain, offset) if len(gain) > 1 else (gain[0], offset[0])
-    return found
+    scaling = {}
+    for name, item in zip(names, preprocessings, strict=True):
+        gain, offset = (part.tolist() for part in item.compute_gain_offset())
+        scaling[name] = (gain, offset) if len(gain) > 1 else (gain[0], offset[0])
+    return scaling
 
 
-def _figures(
-    folder: ShrinkFolder, files: tuple[Artifact, Artifact], measured: Measured, case: Case
+def _tabulate_figures(
+    folder: ShrinkFolder,
+    files: tuple[Artifact, Artifact],
+    measured: Measurements,
+    job: CompressionJob,
 ) -> dict[str, Any]:
-    """Return the rows of the card's table, and how they were measured."""
-    dense, small = files
-    plan, data = case.plan, case.work.data
+    """Return the rows of the card's table, and a text on how they were measured."""
+    original, small = files
+    plan, data = job.plan, job.context.data
     rows: list[tuple[str, ...]] = []
     for metric in small.test:
-        rows.append((f"test {metric}", *(_quality(metric, item, data) for item in files), ""))
-    for title, own in (("MACs", "macs"), ("parameters", "params")):
-        counts = getattr(dense, own), getattr(small, own)
-        rows.append((title, *map(formats.count, counts), f"{counts[0] / counts[1]:.2f}"))
+        rows.append((f"test {metric}", *(_format_metric(metric, item, data) for item in files), ""))
+    for title, attribute in (("MACs", "macs"), ("parameters", "params")):
+        counts = getattr(original, attribute), getattr(small, attribute)
+        rows.append((title, *map(formatting.format_count, counts), f"{counts[0] / counts[1]:.2f}"))
     resident = [
-        known_resident(folder.path / item.file, plan.runtime, plan.latency.threads)
+        try_measure_resident(folder.path / item.file, plan.runtime, plan.latency.threads)
         for item in files
     ]
     sizes: dict[str, list[int | None]] = {
@@ -154,54 +168,65 @@ def _figures(
     }
     for title, (old, new) in sizes.items():
         if old is not None and new is not None:
-            rows.append((title, formats.size(old), formats.size(new), f"{old / max(1, new):.2f}"))
+            rows.append(
+                (
+                    title,
+                    formatting.format_size(old),
+                    formatting.format_size(new),
+                    f"{old / max(1, new):.2f}",
+                )
+            )
     first, second = (measured.times.get(item.id) for item in files)
-    how = ["MACs and parameters are counted."]
+    measurement_notes = ["MACs and parameters are counted."]
     if first and second:
         threads = "1 thread" if second.threads == 1 else f"{second.threads} threads"
         ends = f"{second.ratio:.2f} [{second.ratio_low:.2f}, {second.ratio_high:.2f}]"
-        rows.append(("latency", *(formats.time(item.median_ms) for item in (first, second)), ends))
-        how.append(
+        rows.append(
+            ("latency", *(formatting.format_time(item.median_ms) for item in (first, second)), ends)
+        )
+        measurement_notes.append(
             f"Latency is measured: {second.runtime}, {second.device}, {threads}, "
             f"batch 1, medians of {second.runs:,} runs of {second.instances} instances; "
             "in brackets the 95 % interval of the ratio."
         )
     if measured.memory.get(small.id) is not None:
-        how.append(
+        measurement_notes.append(
             "The arena is what LiteRT's built-in kernels set aside for activations, measured."
         )
     if resident[1] is not None:
-        how.append("Resident memory is measured: a process's, above one that runs nothing.")
-    if (elsewhere := measured.elsewhere) is not None:
-        share = elsewhere.ms[dense.id] / elsewhere.ms[small.id]
-        there = (elsewhere.describe_time(item.id) for item in files)
-        rows.append(("latency elsewhere", *there, f"{share:.2f}"))
-    return {"rows": rows, "measured": " ".join(how)}
+        measurement_notes.append(
+            "Resident memory is measured: a process's, above one that runs nothing."
+        )
+    if (remote_times := measured.remote_times) is not None:
+        share = remote_times.ms[original.id] / remote_times.ms[small.id]
+        time_texts = (remote_times.describe_time(item.id) for item in files)
+        rows.append(("latency elsewhere", *time_texts, f"{share:.2f}"))
+    return {"rows": rows, "measured": " ".join(measurement_notes)}
 
 
-def _quality(metric: str, item: Artifact, data: Dataset) -> str:
-    """Return a test quality with its 95 % interval, where it has one."""
-    text = formats.quality(metric, item.test[metric])
+def _format_metric(metric: str, item: Artifact, data: Dataset) -> str:
+    """Return a test metric with its 95 % confidence interval, if there is one."""
+    text = formatting.format_metric(metric, item.test[metric])
     ends = None
     if metric in data.task.shares and item.tested:
-        ends = wilson(item.test[metric], item.tested)
+        ends = compute_wilson_interval(item.test[metric], item.tested)
     elif metric == data.task.qualities[0]:
         ends = item.test_interval
-    return f"{text} {formats.interval(metric, ends)}" if ends else text
+    return f"{text} {formatting.format_interval(metric, ends)}" if ends else text
 
 
-def metadata(file: str, library: str, small: Artifact, data: Dataset) -> dict[str, Any]:
-    """Return what stands between the lines of dashes that a card begins with.
+def build_metadata(file: str, library: str, small: Artifact, data: Dataset) -> dict[str, Any]:
+    """Return the metadata (front matter) of a model card.
 
     Args:
-        file: The file's name.
-        library: As the hub calls it.
-        small: The file, as it was judged.
-        data: By which.
+        file: Name of the file.
+        library: Name of the library on the model hub.
+        small: The file, with its metrics.
+        data: Data set of the metrics.
 
     Reference:
-        https://huggingface.co/docs/hub/model-cards: `model-index` holds results that were
-        measured, here by the test part.
+        https://huggingface.co/docs/hub/model-cards: `model-index` has measured results, here those
+        on the test part.
     """
     rank = len(data.input_shape) if len(data.input_shapes) == 1 else 0
     task = KINDS.get((data.kind, rank), OTHER)
@@ -213,7 +238,7 @@ def metadata(file: str, library: str, small: Artifact, data: Dataset) -> dict[st
         "library_name": library,
         **({"pipeline_tag": task} if task != OTHER else {}),
         "tags": ["paretune", small.format],
-        # of the model that this was made of: whoever publishes it fills it in
+        # the license of the original model is unknown: the publisher enters it
         "license": "unknown",
         "metrics": list(small.test),
         "model-index": [
@@ -231,11 +256,14 @@ def metadata(file: str, library: str, small: Artifact, data: Dataset) -> dict[st
     }
 
 
-def front_matter(values: dict[str, Any]) -> str:
-    """Return it as YAML: JSON a key, which YAML takes, so that no name can break out of it.
+def format_front_matter(values: dict[str, Any]) -> str:
+    """Return metadata as YAML, with JSON values, which are valid YAML and safely quoted.
+
+    Args:
+        values: Metadata that JSON can hold.
 
     Example:
-        >>> print(front_matter({"tags": ["a: b"], "license": "unknown"}))
+        >>> print(format_front_matter({"tags": ["a: b"], "license": "unknown"}))
         tags: ["a: b"]
         license: "unknown"
     """

@@ -1,4 +1,4 @@
-"""`shrink`: say what is needed, get the file to ship."""
+"""Shrinking of a model to a goal (`shrink`), with the file to deploy as the result."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from compress.core.arguments import check_arguments
 from compress.core.errors import FeasibleError, InputError
-from compress.core.summary import OnProgress, Readable, Summary, silent
+from compress.core.summary import DisplayableResult, OnProgress, Summary, ignore_progress
 from compress.measure.verdict import Outcome
-from compress.model.copies import float32_model
+from compress.model.copies import convert_to_float32
 from compress.model.io import load_model, save_model
 from compress.plan.fields import from_nested
 from compress.plan.keywords import SHRINK
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels.selection.target import check_feasible
-from compress.run.compressed import Compressed
+from compress.run.compressed_model import CompressedModel
 from compress.run.directory import RunFolder
 from compress.run.records import read_record
-from compress.shrinking.case import Case
-from compress.shrinking.estimates import device_times
-from compress.shrinking.finishing import finished, recorded
-from compress.shrinking.job import UserData, refuse_learnt, run_on_model
-from compress.shrinking.net import ShrinkFolder
-from compress.shrinking.planner import Pace, planner_for
+from compress.shrinking.candidate import ShrinkFolder
+from compress.shrinking.candidate_builder import TrainerPool
+from compress.shrinking.compression_job import CompressionJob
+from compress.shrinking.estimates import load_device_times
+from compress.shrinking.final_evaluation import finish_shrink, record_files
+from compress.shrinking.job_runner import UserData, refuse_trained_validation, run_on_model
+from compress.shrinking.planner import TimeBudget, build_planner
 from compress.shrinking.recipes import read_recipe, save_recipe
-from compress.shrinking.workshop import Crew
 
 if TYPE_CHECKING:
     import keras
@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 
 
 @check_arguments(
-    keywords=("latency", "size", "peak_memory", "macs", "params"), labels="plan", options=SHRINK
+    keywords=("latency", "size", "peak_memory", "macs", "params"),
+    label_argument="plan",
+    options=SHRINK,
 )
 def shrink(
     model: keras.Model | str | Path,
@@ -53,47 +55,49 @@ def shrink(
     groups: Any = None,
     time: Any = None,
     recipe: str | Path | None = None,
-    crew: Crew | None = None,
-    on_progress: OnProgress = silent,
+    crew: TrainerPool | None = None,
+    on_progress: OnProgress = ignore_progress,
     **settings: Unpack[ShrinkSettings],
 ) -> ShrinkResult:
-    """Make a model small or fast enough, and says which file to ship.
+    """Make a model meet a goal of size, latency or quality, and select the file to deploy.
 
-    Measures where the time goes, chooses widths and blocks by what the outputs lose for what is
-    saved, repairs, fine-tunes with the original as teacher, and measures every file that it makes.
+    The steps: measure layer latencies, choose channel counts and blocks by output error per saved
+    cost, reconstruct weights, fine-tune with the original as teacher, and measure every exported
+    file.
 
     Args:
         model: A Keras model, or a `.keras` or `.h5` file.
-        data: (x, y), a stream, a `Dataset` or what `--data` takes, see `as_dataset`; default:
-            what `plan.data` names. x alone is enough with `no_train`.
-        plan: Everything else; keywords go over it.
-        val: The validation part beside arrays or a stream; default: split off by seed.
-        test: The test part, likewise.
-        groups: What is kept in one part, (n,): persons, recordings; see `as_dataset`.
-        time: What parts are split by, (n,); see `as_dataset`.
+        data: (x, y), a stream, a `Dataset` or a value of `--data`, see `as_dataset`; default: the
+            data set that `plan.data` names. x alone is enough with `no_train`.
+        plan: All other options; keywords override it.
+        val: Validation data for arrays or a stream; default: split off with the seed.
+        test: Test data for arrays or a stream; default: split off with the seed.
+        groups: Group of each example, (n,), such as persons or recordings. A group is kept in one
+            part of the split; see `as_dataset`.
+        time: Time of each example, (n,), for a split by time; see `as_dataset`.
         recipe: Name of a recipe ("mobile-int8", "twice-as-fast", "untrained"), or a TOML file
-            that `ShrinkResult.save_recipe` wrote: what no keyword says; not beside a plan.
-        crew: Who trains nets beside each other: `paretune.Workers(4)`, or of a Ray cluster;
-            default: this process, one after another. Without a budget what comes out is the same
-            but for the order of sums; with one, more nets are tried.
-        on_progress: Called with (what is done, share of it in [0, 1]).
+            written by `ShrinkResult.save_recipe`. Keywords override it; it excludes `plan`.
+        crew: Trainers of candidates in parallel: `paretune.Workers(4)`, or workers of a Ray
+            cluster; default: this process, one at a time. Without a budget the results are the
+            same up to the order of floating-point sums; with a budget more candidates are tried.
+        on_progress: Callback invoked with (current step, completed share in [0, 1]).
         **settings: The goal (`latency=0.5`, `size="200KB"`, `macs=0.25`, `params="1M"`,
-            `max_drop=1.0`, `min_quality=0.92`; none: a front), `budget="30m"`, `no_train=True`,
-            and the options of `paretune shrink` by their names there.
+            `max_drop=1.0`, `min_quality=0.92`; none: a Pareto front), `budget="30m"`,
+            `no_train=True`, and the options of `paretune shrink` under the same names.
 
     Shapes:
         x: (n, ...), as the model takes them; y: see `as_dataset`.
 
     Returns:
-        The model, the file to ship, whether the goal was met, and the report. Called again with
-        the same plan, finished work is not repeated.
+        The model, the file to deploy, whether the goal was met, and the report. A repeated call
+        with the same plan reuses finished work.
 
     Raises:
-        FeasibleError: No choice comes to the goal (before any training), or the model is no
-            better than guessing.
-        InputError: The model, the data, the plan or the folder break a rule; nothing has been
+        FeasibleError: No configuration meets the goal (before any training), or the model is no
+            better than chance.
+        InputError: The model, the data, the plan or the folder is invalid. Nothing has been
             written then.
-        RunFailed: No file could be made.
+        RunFailed: No file could be exported.
 
     Example:
         >>> small = shrink(
@@ -104,47 +108,54 @@ def shrink(
         (True, '.tflite')
 
     Reference:
-        Shen et al. 2022, "Structural Pruning via Latency-Saliency Knapsack": widths by saliency
-        for time. Here damage is measured after repair, time on this machine, and the choice is
-        put right by the time of its own file.
+        Shen et al. 2022, "Structural Pruning via Latency-Saliency Knapsack": channel counts by
+        saliency per latency. Here the output error is measured after weight reconstruction, latency
+        on this machine, and the selection is corrected with the latency of its own file.
     """
     if recipe is not None:
         if plan is not None:
             raise InputError(f"recipe must stand without a plan. Received: {recipe} and a plan.")
         plan = from_nested(ShrinkPlan, read_recipe(recipe))
-    plan = SHRINK.over(plan or ShrinkPlan(), settings)
+    plan = SHRINK.apply_to(plan or ShrinkPlan(), settings)
     if isinstance(data, (str, Path)):
         plan, data = replace(plan, data=replace(plan.data, source=str(data))), None
     if plan.goal.no_train:
         plan = replace(plan, finetune=replace(plan.finetune, epochs=0))
     timing = tuple(dict.fromkeys((plan.runtime, *plan.latency.runtimes)))
     plan = replace(plan, latency=replace(plan.latency, runtimes=timing))
-    how: Mapping[str, Any] = SHRINK.sorted(settings).get("data", {})
-    handed_over = UserData(data, val, test, how, groups, time)
+    data_options: Mapping[str, Any] = SHRINK.sort_by_section(settings).get("data", {})
+    user_data = UserData(data, val, test, data_options, groups, time)
     if crew is not None:
         crew.check(plan)
 
-    def check(case: Case) -> dict[str, str]:
-        refuse_learnt(case.val_learnt)
-        check_feasible(case.coupling, case.plan.channels)
-        case.device = device_times(case)
-        table = case.plan.goal.latency_table
+    def check_job(job: CompressionJob) -> dict[str, str]:
+        refuse_trained_validation(job.is_trained_on_validation)
+        check_feasible(job.coupling, job.plan.channels)
+        job.device_times = load_device_times(job)
+        table = job.plan.goal.latency_table
         return {} if table is None else {"times": hashlib.sha256(table.read_bytes()).hexdigest()}
 
-    def work(case: Case, folder: ShrinkFolder, command: str) -> None:
+    def shrink_job(job: CompressionJob, folder: ShrinkFolder, command: str) -> None:
         if folder.outcome.exists():
             return
-        began, pace = clock.monotonic(), Pace.resumed(case.plan.goal.budget, folder.spent)
-        if pace.budget is not None:
-            case.work = replace(case.work, progress=pace.noting(folder.spent, on_progress))
-        beside = nullcontext() if crew is None else crew.at_work(case, folder, data is not None)
-        with beside as trainers:
-            planner = planner_for(case, folder, pace, trainers)
-            finished(planner, planner.run(), command, began)
+        start_time, time_budget = (
+            clock.monotonic(),
+            TimeBudget.resume(job.plan.goal.budget, folder.spent),
+        )
+        if time_budget.budget is not None:
+            job.context = replace(
+                job.context, on_progress=time_budget.record_progress(folder.spent, on_progress)
+            )
+        trainers_context = (
+            nullcontext() if crew is None else crew.open_trainers(job, folder, data is not None)
+        )
+        with trainers_context as trainers:
+            planner = build_planner(job, folder, time_budget, trainers)
+            finish_shrink(planner, planner.run(), command, start_time)
             shutil.rmtree(folder.path / "unfinished", ignore_errors=True)
 
-    case, folder, report = run_on_model(
-        model, handed_over, plan, ShrinkFolder, work, on_progress=on_progress, check=check
+    job, folder, report = run_on_model(
+        model, user_data, plan, ShrinkFolder, shrink_job, on_progress=on_progress, check=check_job
     )
     outcome = read_record(folder.outcome, Outcome)
     small = outcome.chosen.rpartition(".")[0]
@@ -154,26 +165,26 @@ def shrink(
         if row.artifact.id.rpartition(".")[0] == small
     }
     file = folder.path / outcome.file
-    (kept,) = file.parent.glob("*.keras")
+    (keras_file,) = file.parent.glob("*.keras")
     return ShrinkResult(
-        load_model(kept), file, outcome.met, folder.path, report, files, outcome, case.plan
+        load_model(keras_file), file, outcome.met, folder.path, report, files, outcome, job.plan
     )
 
 
 @dataclass(frozen=True, repr=False)
-class ShrinkResult(Readable):
-    """What `shrink` made.
+class ShrinkResult(DisplayableResult):
+    """Result of `shrink`.
 
     Attributes:
-        model: The smaller Keras model whose file is shipped.
-        file: The file to use, in `folder / "ship"`.
-        met: Whether the goal was met, beyond noise: on test data the whole interval of the drop is
-            inside the limit. `outcome.state` tells "met within noise" from "missed".
-        folder: Where all nets, files, records and the report lie.
-        report: Rows of every file, the original's among them.
-        files: Format -> file of the shipped model, those that were made.
-        outcome: What was asked for and what came of it.
-        plan: What was done.
+        model: Keras model of the deployed file.
+        file: The file to deploy, in `folder / "ship"`.
+        met: Whether the goal was met beyond noise: on test data the whole interval of the drop is
+            within the limit. `outcome.state` distinguishes "met within noise" from "missed".
+        folder: Folder of all candidates, files, records and the report.
+        report: Report with a row for every file, including the original's.
+        files: Format -> exported file of the deployed model.
+        outcome: The goal and the result.
+        plan: Plan of the run.
     """
 
     model: keras.Model
@@ -185,66 +196,75 @@ class ShrinkResult(Readable):
     outcome: Outcome
     plan: ShrinkPlan
 
-    def screen(self) -> Summary:
-        """Return what is worth a screen: the goal, what came of it, every file."""
-        found = self.report.screen()
+    def build_summary(self) -> Summary:
+        """Return a console summary: the goal, the result, and every file."""
+        summary = self.report.build_summary()
         return replace(
-            found,
+            summary,
             title=self.outcome.title,
-            lines=(*self.outcome.lines, f"ship this: {self.file}", found.lines[-1]),
+            lines=(*self.outcome.lines, f"ship this: {self.file}", summary.lines[-1]),
         )
 
     def save_recipe(self, path: str | Path) -> None:
-        """Write what led here as a recipe for other models: goal, options, the format shipped.
+        """Write the goal, the options and the selected format as a recipe for other models.
 
         Args:
-            path: A file ending in .toml; `recipe=` and `paretune shrink --recipe` take it.
+            path: Path of the file, ending in .toml, for `recipe=` and `paretune shrink --recipe`.
         """
         save_recipe(self.plan, path, (self.outcome.chosen.rpartition(".")[2],))
 
     def save(self, path: str | Path) -> Path:
-        """Copy what is in ship/ to another folder, and returns the file in it.
+        """Copy the contents of ship/ to another folder and return the path of the file in it.
 
         Args:
-            path: The folder; files of these names in it are replaced.
+            path: The folder; existing files with the same names are replaced.
         """
-        place = Path(path)
-        place.mkdir(parents=True, exist_ok=True)
+        target = Path(path)
+        target.mkdir(parents=True, exist_ok=True)
         for file in self.file.parent.iterdir():
-            shutil.copyfile(file, place / file.name)
-        return place / self.file.name
+            shutil.copyfile(file, target / file.name)
+        return target / self.file.name
 
 
-def goal_stage(case: Case, folder: RunFolder, command: str) -> Compressed:
-    """Shrink one model to its plan's goal, and records files and qualities in a run's folder.
+def shrink_stage(job: CompressionJob, folder: RunFolder, command: str) -> CompressedModel:
+    """Shrink one model to its plan's goal, and record files and metrics in a run's folder.
 
-    Its nets and files lie in shrunk/<name>/ there; an interrupted one goes on when the same call
-    is made again. A model that cannot come to the goal is recorded as it is, with the reason.
-    Times that choose are measured here, beside whatever else the machine does; those that the
-    report shows are measured by `measure_stage`, when nothing else runs.
+    Candidates and their files are in shrunk/<name>/ of the folder. A repeated call resumes
+    interrupted work. A model that cannot meet the goal is recorded unchanged, with the reason.
+    Latencies for the selection are measured here, possibly beside other work of the machine; those
+    in the report are measured by `measure_stage`, while nothing else runs.
 
     Args:
-        case: The model.
-        folder: The run's.
-        command: What the report shows for repeating it.
+        job: The model.
+        folder: Folder of the run.
+        command: Command shown in the report to repeat the run.
+
+    Returns:
+        The record, as written.
 
     Raises:
-        FeasibleError: The model is no better than guessing, or below the quality asked for.
-        RunFailed: No file could be made.
+        FeasibleError: The model is no better than chance, or below the requested minimum.
+        RunFailed: No file could be exported.
     """
-    began = clock.monotonic()
-    own = ShrinkFolder(folder.path / "shrunk" / case.name)
-    for place in (own.models, own.exports, own.nets):
-        place.mkdir(parents=True, exist_ok=True)
-    own.clear()
-    planner = planner_for(case, own, Pace(case.plan.goal.budget))
+    start_time = clock.monotonic()
+    shrink_folder = ShrinkFolder(folder.path / "shrunk" / job.name)
+    for subfolder in (shrink_folder.models, shrink_folder.exports, shrink_folder.candidate_records):
+        subfolder.mkdir(parents=True, exist_ok=True)
+    shrink_folder.remove_half_written()
+    planner = build_planner(job, shrink_folder, TimeBudget(job.plan.goal.budget))
     try:
-        nets = planner.run()
+        candidates = planner.run()
     except FeasibleError as error:
         planner.notes.append(f"nothing was removed: {error}")
-        nets = [planner.shop.whole(case.name, planner.formats)]
-    record = recorded(planner, nets, folder, command, began)
-    best = next((net for net in nets if net.name == record.compressed), nets[0])
-    save_model(float32_model(planner.shop.model_of(best)), folder.model_file(record.small))
-    shutil.rmtree(own.path / "unfinished", ignore_errors=True)
+        candidates = [planner.builder.build_original(job.name, planner.formats)]
+    record = record_files(planner, candidates, folder, command, start_time)
+    best = next(
+        (candidate for candidate in candidates if candidate.name == record.compressed),
+        candidates[0],
+    )
+    save_model(
+        convert_to_float32(planner.builder.read_model(best)),
+        folder.get_model_path(record.compressed_name),
+    )
+    shutil.rmtree(shrink_folder.path / "unfinished", ignore_errors=True)
     return record

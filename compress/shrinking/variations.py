@@ -1,4 +1,4 @@
-"""Other ways to the same goal: drawn while a budget lasts, each a net of its own."""
+"""Variations of the default recipe for a goal, sampled while the time budget lasts."""
 
 from __future__ import annotations
 
@@ -9,41 +9,42 @@ from typing import TYPE_CHECKING
 from compress.core.errors import FeasibleError, RunFailed
 from compress.core.statistics import compare_examples
 from compress.run.directory import LOG
-from compress.run.records import Record, too_low
-from compress.shrinking.net import TRAINED, Net
+from compress.run.records import Record, find_too_low
+from compress.shrinking.candidate import TRAINED, Candidate
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
+    from compress.shrinking.candidate_builder import CandidateBuilder
     from compress.shrinking.planner import Planner
-    from compress.shrinking.workshop import Workshop
 
 CRITERIA = ("reconstruction", "l2", "taylor")
-"""Which units of a group leave; the last takes gradients, so that it needs labels."""
+"""Criteria for the units to remove in a group; Taylor uses gradients, so it needs labels."""
 TEMPERATURES = (0.5, 2.0)
-"""Powers of the damages that widths are chosen by: above 1 groups that harm little give more."""
+"""Exponents of the output errors that determine channel counts: above 1, insensitive groups lose
+more channels."""
 RATES = (0.3, 3.0)
 """Factors of the learning rate of fine-tuning."""
 FIRST = 4
-"""Drawn at random before those that are expected to be better."""
+"""Number of random variations before TPE starts."""
 MOST = 50
 SLACK = 1.3
-"""A variation is begun where so many times the longest so far is left,"""
+"""A variation is started if the remaining time is this many times the longest so far,"""
 FINISHING = 60.0
-"""and so many seconds beside the timing for what comes at the end."""
+"""after subtracting this many seconds, and those of the timing, for the final steps."""
 BEHIND = 2.0
-"""Points by which a repaired net may lie behind the best one and still be trained."""
+"""Maximum gap between an untrained candidate and the best one to be trained, in points."""
 
 
 @dataclass(frozen=True)
 class Variation(Record):
-    """How a net departs from the fixed recipe.
+    """Changes to the default recipe for one candidate.
 
     Attributes:
-        criterion: The plan's or one of `CRITERIA`; empty: the plan's.
-        temperature: Power of the damages.
-        learning_rate: Factor of the plan's.
-        format: Of the file that it is made for; empty: it was not drawn.
+        criterion: The plan's criterion or one of `CRITERIA`; "": the plan's.
+        temperature: Exponent of the output errors.
+        learning_rate: Factor of the plan's learning rate.
+        format: Format of the candidate's file; "": not sampled.
     """
 
     criterion: str = ""
@@ -51,136 +52,156 @@ class Variation(Record):
     learning_rate: float = 1.0
     format: str = ""
 
-    def flaw(self) -> str:
-        """See `Record.flaw`."""
-        return too_low(self, 0, "temperature", "learning_rate")
+    def find_violation(self) -> str:
+        """Return a violated rule, or ""; see `Record.find_violation`."""
+        return find_too_low(self, 0, "temperature", "learning_rate")
 
     def __str__(self) -> str:
-        """Return it in words."""
+        """Return a description of the variation."""
         return (
-            f"criterion {self.criterion}, damages to the power of {self.temperature:.2f}, "
+            f"criterion {self.criterion}, output errors to the power of {self.temperature:.2f}, "
             f"learning rate times {self.learning_rate:.2f}"
         )
 
 
 RECIPE = Variation()
-"""Departs in nothing."""
+"""The default recipe, without changes."""
 
 
-class Sampler:
-    """Draws variations, and learns from what came of them: Optuna's TPE.
+class VariationSampler:
+    """Sampler of variations, based on Optuna's TPE.
 
     Args:
-        formats: Among which it chooses; one: there is nothing to choose.
-        criterion: The recipe's.
-        trains: Whether nets are fine-tuned.
-        seed: Of what is drawn.
-        places: How many are asked for before one is told: more than one are kept apart.
+        formats: Formats to choose from.
+        criterion: Criterion of the default recipe.
+        has_training: Whether candidates are fine-tuned.
+        seed: Seed of the sampler.
+        max_parallel: Number of variations sampled before one is finished; if more than one,
+            unfinished variations are kept apart (constant liar).
     """
 
     def __init__(
-        self, formats: Sequence[str], criterion: str, trains: bool, seed: int, places: int = 1
+        self,
+        formats: Sequence[str],
+        criterion: str,
+        has_training: bool,
+        seed: int,
+        max_parallel: int = 1,
     ) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._formats, self._trains = tuple(formats), trains
-        others = CRITERIA if trains else CRITERIA[:-1]
+        self._formats, self._has_training = tuple(formats), has_training
+        others = CRITERIA if has_training else CRITERIA[:-1]
         self._criteria = tuple(dict.fromkeys((criterion, *others)))
         self._study = optuna.create_study(
             direction="maximize",
             sampler=optuna.samplers.TPESampler(
-                seed=seed, n_startup_trials=FIRST, constant_liar=places > 1
+                seed=seed, n_startup_trials=FIRST, constant_liar=max_parallel > 1
             ),
         )
 
-    def began(self, format: str, quality: float) -> None:
-        """Take what came of the fixed recipe, in a format."""
-        self.tell(self.ask_for(Variation(self._criteria[0], format=format))[1], quality)
+    def tell_recipe(self, format: str, value: float) -> None:
+        """Report the result of the default recipe in a format.
+
+        Args:
+            format: Format of the file.
+            value: Validation metric.
+        """
+        self.tell(self.ask_for(Variation(self._criteria[0], format=format))[1], value)
 
     def ask_for(self, variation: Variation) -> tuple[Variation, Trial]:
-        """Return a variation of one's own choice, to tell what came of it."""
+        """Return a given variation, and the trial to report its result.
+
+        Args:
+            variation: The variation.
+        """
         self._study.enqueue_trial(variation.to_json())
         return self.ask()
 
     def ask(self) -> tuple[Variation, Trial]:
-        """Return the next variation, and the trial to tell what came of it."""
+        """Return the next variation, and the trial to report its result."""
         trial = self._study.ask()
-        rate = trial.suggest_float("learning_rate", *RATES, log=True) if self._trains else 1.0
+        rate = trial.suggest_float("learning_rate", *RATES, log=True) if self._has_training else 1.0
         several = len(self._formats) > 1
-        drawn = Variation(
+        variation = Variation(
             trial.suggest_categorical("criterion", self._criteria),
             trial.suggest_float("temperature", *TEMPERATURES, log=True),
             rate,
             trial.suggest_categorical("format", self._formats) if several else self._formats[0],
         )
-        return drawn, trial
+        return variation, trial
 
-    def tell(self, trial: Trial, quality: float | None, repaired: float | None = None) -> None:
-        """Take what came of a variation.
+    def tell(self, trial: Trial, value: float | None, repaired_value: float | None = None) -> None:
+        """Report the result of a variation.
 
         Args:
-            trial: Of the variation.
-            quality: Validation quality at its last stage; None: it was not trained, or no choice
-                comes to the goal.
-            repaired: Likewise before training, where there is a net.
+            trial: Trial of the variation.
+            value: Validation metric at the last stage; None: the candidate was not trained, or no
+                configuration meets the goal.
+            repaired_value: Validation metric before training; None: there is no candidate.
         """
         import optuna
 
-        if quality is not None:
-            self._study.tell(trial, quality)
-        elif repaired is not None:
-            trial.report(repaired, 0)
+        if value is not None:
+            self._study.tell(trial, value)
+        elif repaired_value is not None:
+            trial.report(repaired_value, 0)
             self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         else:
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
 
-def varied(planner: Planner, nets: Sequence[Net], label: str, formats: Sequence[str]) -> list[Net]:
-    """Make nets by other recipes for the same costs, while the budget lasts.
+def search_variations(
+    planner: Planner, candidates: Sequence[Candidate], label: str, formats: Sequence[str]
+) -> list[Candidate]:
+    """Build candidates with variations of the recipe for the same costs, while the budget lasts.
 
-    Which units leave, how damages weigh, the learning rate and (where files differ in what they
-    cost) the format are drawn by Optuna's TPE, which learns from what came of them; a net that
-    repair leaves far behind the best one is not trained. The best of many is better by chance
-    too: only one that validation data tell apart from the recipe goes on to the end. Without a
-    budget nothing is done: the fixed recipe is what a user gets who names no time. What was made
-    before is read, in the same order, so that a killed run goes on as it would have gone.
+    Optuna's TPE samples the pruning criterion, the exponent of the output errors, the learning rate
+    and, if the costs depend on it, the format. A candidate whose reconstructed model is far worse
+    than the best one is not trained. Because the best of many candidates is partly selected by
+    chance, it is kept only if validation data show a significant difference from the recipe's.
+    Without a budget nothing is done. When a run is resumed, existing candidates are loaded in the
+    same order, so that it continues as if it had not been interrupted.
 
     Args:
-        planner: Makes, trains and judges nets.
-        nets: By the fixed recipe.
-        label: Begins their names, behind the model's.
-        formats: Among which files are chosen.
+        planner: Planner that builds, trains and evaluates candidates.
+        candidates: Candidates of the default recipe.
+        label: Part of their names, after the model's name.
+        formats: Formats of the files to choose from.
 
     Returns:
-        The best of them, where validation data tell it apart from the recipe's best net: by a
-        paired test, corrected for how many variations there were.
+        The best new candidate, if it is significantly better than the recipe's best one, by a
+        paired test corrected for the number of variations; else an empty list.
 
     Reference:
         Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization", section 4 (TPE).
     """
-    shop, metric = planner.shop, planner.bar.metric
-    smaller = [net for net in nets if not net.whole]
-    if planner.pace.budget is None or not smaller:
+    builder, metric = planner.builder, planner.constraint.metric
+    smaller = [candidate for candidate in candidates if not candidate.whole]
+    if planner.time_budget.budget is None or not smaller:
         return []
-    formats = [name for name in formats if name in {net.format for net in smaller}]
-    sampler = Sampler(
+    formats = [name for name in formats if name in {candidate.format for candidate in smaller}]
+    sampler = VariationSampler(
         formats,
-        shop.case.plan.channels.ranking,
+        builder.job.plan.channels.ranking_criterion,
         planner.epochs > 0,
-        shop.case.plan.seed,
-        shop.places,
+        builder.job.plan.seed,
+        builder.max_parallel,
     )
-    for net in smaller:
-        sampler.began(net.format, net.best(metric))
-    series = _Series(planner, sampler, smaller, label, len(formats) > 1)
-    while series.goes_on():
+    for candidate in smaller:
+        sampler.tell_recipe(candidate.format, candidate.get_best(metric))
+    series = _VariationSearch(planner, sampler, smaller, label, len(formats) > 1)
+    while series.run_next():
         pass
-    count = len(series.found)
+    count = len(series.candidates)
     if count == 0:
         return []
-    best, recipe = (max(some, key=lambda net: net.best(metric)) for some in (series.found, nets))
-    is_better = _is_better(shop, best, recipe, metric, count)
+    best, recipe = (
+        max(group, key=lambda net: net.get_best(metric))
+        for group in (series.candidates, candidates)
+    )
+    is_better = _is_better(builder, best, recipe, metric, count)
     outcome = (
         f" ({Variation.from_json(best.variation)})"
         if is_better
@@ -188,108 +209,137 @@ def varied(planner: Planner, nets: Sequence[Net], label: str, formats: Sequence[
     )
     planner.notes.append(
         f"the budget left time for {count} variation(s) of the recipe: the best one's validation "
-        f"{metric} is {best.best(metric):.4f}, the recipe's {recipe.best(metric):.4f}{outcome}"
+        f"{metric} is {best.get_best(metric):.4f}, the recipe's "
+        f"{recipe.get_best(metric):.4f}{outcome}"
     )
     return [best] if is_better else []
 
 
 @dataclass(eq=False)
-class _Series:
-    """Variations one after another: as many at a time as nets are trained beside each other.
+class _VariationSearch:
+    """Search over variations, in batches of as many candidates as are trained in parallel.
 
     Attributes:
-        planner: Makes, trains and judges nets.
-        sampler: Knows the recipe's nets.
-        recipe: Those nets.
-        label: Begins names, behind the model's.
-        apart: Whether each format has a net of its own.
-        found: The nets that were made.
+        planner: Planner that builds, trains and evaluates candidates.
+        sampler: Sampler with the results of the default recipe.
+        recipe: Candidates of the default recipe.
+        label: Part of names, after the model's name.
+        is_per_format: Whether each format has its own candidates.
+        candidates: Candidates built so far.
     """
 
     planner: Planner
-    sampler: Sampler
-    recipe: Sequence[Net]
+    sampler: VariationSampler
+    recipe: Sequence[Candidate]
     label: str
-    apart: bool
-    found: list[Net] = field(default_factory=list)
+    is_per_format: bool
+    candidates: list[Candidate] = field(default_factory=list)
     _count: int = 0
 
-    def goes_on(self) -> bool:
-        """Make the next ones; False: there is no time for more."""
-        made: list[tuple[Trial, Net]] = []
-        over = False
-        for _ in range(self.planner.shop.places):
-            name = self.planner.name(f"{self.label}-try{self._count + 1}")
-            over = self._count >= MOST or not self._in_time(name)
-            if over:
+    def run_next(self) -> bool:
+        """Build and train the next batch; return False if no time is left for more."""
+        new_trials: list[tuple[Trial, Candidate]] = []
+        is_over = False
+        for _ in range(self.planner.builder.max_parallel):
+            name = self.planner.format_name(f"{self.label}-try{self._count + 1}")
+            is_over = self._count >= MOST or not self._has_time(name)
+            if is_over:
                 break
             self._count += 1
-            made += self._made(name, *self.sampler.ask())
-        self._train(made)
-        return not over
+            new_trials += self._build(name, *self.sampler.ask())
+        self._train(new_trials)
+        return not is_over
 
-    def _in_time(self, name: str) -> bool:
-        """Tell whether the budget has time for a net, or whether it is there."""
-        shop, pace = self.planner.shop, self.planner.pace
-        known = shop.folder.read_net(name)
-        if known is not None and not self._unfinished(known):
+    def _has_time(self, name: str) -> bool:
+        """Return whether the budget has time for a candidate, or it exists already."""
+        builder, time_budget = self.planner.builder, self.planner.time_budget
+        stored = builder.folder.find_candidate(name)
+        if stored is not None and not self._is_unfinished(stored):
             return True
-        longest = max(net.seconds for net in (*self.recipe, *self.found))
-        return pace.left - FINISHING - shop.case.plan.latency.budget >= SLACK * longest
+        longest = max(candidate.seconds for candidate in (*self.recipe, *self.candidates))
+        return time_budget.left - FINISHING - builder.job.plan.latency.budget >= SLACK * longest
 
-    def _made(self, name: str, variation: Variation, trial: Trial) -> list[tuple[Trial, Net]]:
-        """Make a net; none where that fails, or where it is another one and was trained here."""
+    def _build(
+        self, name: str, variation: Variation, trial: Trial
+    ) -> list[tuple[Trial, Candidate]]:
+        """Build a candidate; return an empty list on a failure or for a candidate of another order.
+
+        The latter is trained at once.
+        """
         planner = self.planner
-        formats = (variation.format,) if self.apart else planner.formats
+        formats = (variation.format,) if self.is_per_format else planner.formats
         try:
-            net = planner.shop.net(name, variation.format, planner.limits, formats, variation)
+            candidate = planner.builder.build(
+                name, variation.format, planner.limits, formats, variation
+            )
         except (FeasibleError, RunFailed) as error:
-            self._failed(name, variation, trial, error)
+            self._record_failure(name, variation, trial, error)
             return []
-        # begun by a run that trained another number of nets at a time, and drew in another order
-        drawn = Variation.from_json(net.variation)
-        if drawn == variation:
-            return [(trial, net)]
+        # an existing candidate of a run with another number of parallel trainings, so another order
+        stored_variation = Variation.from_json(candidate.variation)
+        if stored_variation == variation:
+            return [(trial, candidate)]
         self.sampler.tell(trial, None)
-        self._train([(self.sampler.ask_for(drawn)[1], net)])
+        self._train([(self.sampler.ask_for(stored_variation)[1], candidate)])
         return []
 
-    def _train(self, made: Sequence[tuple[Trial, Net]]) -> None:
-        """Train those that are not far behind, and tells what came of all."""
-        planner, metric = self.planner, self.planner.bar.metric
-        everyone = [*self.recipe, *self.found, *(net for _, net in made)]
-        nearest = max((net.repaired_best(metric) for net in everyone), default=0.0)
-        bound = planner.bar.drop(nearest) + BEHIND
-        near = [
-            net
-            for _, net in made
-            if self._unfinished(net) and planner.bar.drop(net.repaired_best(metric)) <= bound
+    def _train(self, new_trials: Sequence[tuple[Trial, Candidate]]) -> None:
+        """Train the promising candidates and report the results of all."""
+        planner, metric = self.planner, self.planner.constraint.metric
+        all_candidates = [
+            *self.recipe,
+            *self.candidates,
+            *(candidate for _, candidate in new_trials),
         ]
-        ended = dict(zip((net.name for net in near), planner.tried(near), strict=True))
-        for trial, net in made:
-            end = ended.get(net.name, net)
-            if isinstance(end, Net):
-                self.found.append(end)
-                quality = None if self._unfinished(end) else end.best(metric)
-                self.sampler.tell(trial, quality, end.repaired_best(metric))
+        nearest = max(
+            (candidate.get_best_repaired(metric) for candidate in all_candidates), default=0.0
+        )
+        bound = planner.constraint.compute_drop(nearest) + BEHIND
+        promising = [
+            candidate
+            for _, candidate in new_trials
+            if self._is_unfinished(candidate)
+            and planner.constraint.compute_drop(candidate.get_best_repaired(metric)) <= bound
+        ]
+        results = dict(
+            zip(
+                (candidate.name for candidate in promising),
+                planner.try_training(promising),
+                strict=True,
+            )
+        )
+        for trial, candidate in new_trials:
+            result = results.get(candidate.name, candidate)
+            if isinstance(result, Candidate):
+                self.candidates.append(result)
+                value = None if self._is_unfinished(result) else result.get_best(metric)
+                self.sampler.tell(trial, value, result.get_best_repaired(metric))
             else:
-                self._failed(net.name, Variation.from_json(net.variation), trial, end)
+                self._record_failure(
+                    candidate.name, Variation.from_json(candidate.variation), trial, result
+                )
 
-    def _failed(self, name: str, tried: Variation, trial: Trial, error: Exception) -> None:
-        """Go on without one: the recipe's nets are there, it costs its time alone."""
-        LOG.info("note: %s (%s): %s", name, tried, error)
+    def _record_failure(
+        self, name: str, variation: Variation, trial: Trial, error: Exception
+    ) -> None:
+        """Log and report a failed variation; the search continues with the others."""
+        LOG.info("note: %s (%s): %s", name, variation, error)
         self.sampler.tell(trial, None)
 
-    def _unfinished(self, net: Net) -> bool:
-        return self.planner.epochs > 0 and net.stage != TRAINED
+    def _is_unfinished(self, candidate: Candidate) -> bool:
+        return self.planner.epochs > 0 and candidate.stage != TRAINED
 
 
-def _is_better(shop: Workshop, best: Net, recipe: Net, metric: str, comparisons: int) -> bool:
-    """Return whether validation data tell the best of several nets apart from the recipe's."""
-    one, other = (
-        shop.example_values(net, max(net.val, key=lambda kind: net.quality(kind, metric)))
-        for net in (best, recipe)
+def _is_better(
+    builder: CandidateBuilder, best: Candidate, recipe: Candidate, metric: str, comparisons: int
+) -> bool:
+    """Return whether the best of several candidates is significantly better than the recipe's."""
+    best_values, recipe_values = (
+        builder.read_values(
+            candidate, max(candidate.val, key=lambda kind: candidate.get_metric(kind, metric))
+        )
+        for candidate in (best, recipe)
     )
-    if one is None or other is None or one.shape != other.shape:
+    if best_values is None or recipe_values is None or best_values.shape != recipe_values.shape:
         return False
-    return compare_examples(one, other, comparisons=comparisons).low > 0
+    return compare_examples(best_values, recipe_values, comparisons=comparisons).low > 0

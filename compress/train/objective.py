@@ -1,4 +1,4 @@
-"""Training objectives: a loss per example, so that weights apply, or the model's own step."""
+"""Training objectives, user-defined training steps, and the optimizer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.arrays import mapped
+from compress.core.arrays import map_columns
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.data.tasks import CUSTOM, Task
-from compress.model.compiled import OwnStep, step_on
+from compress.model.compile_config import CustomTrainStep, run_train_step
 from compress.model.copies import copy_model
-from compress.model.ports import output_names, packed
+from compress.model.ports import list_output_names, pack_inputs
 from compress.plan import TrainSettings
 
 if TYPE_CHECKING:
@@ -24,21 +24,22 @@ if TYPE_CHECKING:
 
 MOMENTUM = 0.9
 EXPONENTIAL_FLOOR = 0.01
-"""What the exponential schedule ends at, as a share of the peak learning rate."""
+"""Final learning rate of the exponential schedule, as a share of the peak."""
 Step = Callable[[Any, Any, Any], Any]
-"""(inputs, labels, weights or None) -> the loss, after the model's weights have changed."""
+"""Function from (inputs, labels, weights or None) to the loss; it also updates the model's
+weights."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The inputs of a loss in one step (graph code).
+    """Inputs of a loss in one step (graph code).
 
     Attributes:
-        labels: As the data set holds them.
-        logits: Of the student, (batch, outputs), float32.
-        features: Outputs of the student's layers that the objective's `feature_layers` name.
-        given: The batch's rows of `arrays()` and what `live()` returned.
-        weights: Of the examples, (batch,); the loop multiplies by them.
+        labels: Labels as stored in the data set.
+        logits: Logits of the model, (batch, outputs), float32.
+        features: Outputs of the layers named by the objective's `feature_layers`.
+        given: The batch's rows of `Objective.arrays`, and the result of `Objective.live`.
+        weights: Weights of the examples, (batch,); the loop multiplies the loss by them.
         progress: Share of the training that is done, in [0, 1).
     """
 
@@ -51,53 +52,50 @@ class Batch:
 
 
 class Objective(Protocol):
-    """Interface of what the training loop minimises.
+    """Interface of a training objective.
 
     Attributes:
-        feature_layers: Names of the student's layers whose outputs the loss needs.
-        identity: What a training that goes on must agree in.
+        feature_layers: Names of the model's layers with outputs that the loss needs.
+        identity: Settings that must match when training resumes.
     """
 
     feature_layers: Sequence[str] = ()
     identity: str
 
     def variables(self) -> list[Any]:
-        """Return Keras variables that are trained with the student and then thrown away."""
+        """Return Keras variables that are trained with the model and then discarded."""
         return []
 
     def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
-        """Return arrays over the training examples, gathered with each batch."""
+        """Return arrays with one row per training example, gathered with each batch."""
         return {}
 
     def live(self, inputs: Any) -> Mapping[str, Any]:
-        """Return tensors that are computed from a batch's inputs (graph code)."""
+        """Return tensors computed from the inputs of a batch (graph code)."""
         return {}
 
     def chance_loss(self) -> float:
-        """Return the largest loss of a guess; far above it and above the first loss it has
-        diverged.
-        """
+        """Return the largest loss of a constant guess, used to detect divergence."""
 
     def loss(self, batch: Batch) -> Any:
         """Return the loss per example, (batch,), float32."""
 
     def step(self, model: keras.Model, optimizer: Any) -> Step | None:
-        """Return a function that makes a whole step of a model; None: the loop makes it from the
-        loss.
+        """Return a function that performs a training step, or None to use the loss.
 
         Args:
-            model: What is trained.
-            optimizer: Built for its weights.
+            model: The model to train.
+            optimizer: Optimizer built for its weights.
         """
         return None
 
 
 class LabelObjective(Objective):
-    """The task's own loss.
+    """Loss of the task on the labels.
 
     Args:
-        task: Of the data.
-        label_smoothing: Share of a target that moves to the other classes, in [0, 1).
+        task: Task of the data.
+        label_smoothing: Share of a target that is moved to the other classes, in [0, 1).
     """
 
     def __init__(self, task: Task, label_smoothing: float = 0.0) -> None:
@@ -105,51 +103,60 @@ class LabelObjective(Objective):
         self.identity = f"labels {self.task!r}"
 
     def chance_loss(self) -> float:
-        """Return the chance loss of the task."""
+        """Return the loss of a constant guess in the task."""
         return float(self.task.chance_loss())
 
     def loss(self, batch: Batch) -> Any:
-        """Return the task's loss, (batch,)."""
+        """Return the loss of the task per example, (batch,)."""
         return self.task.loss(batch.labels, batch.logits)
 
 
 class OwnStepObjective(LabelObjective):
-    """Objective that leaves each step to the `train_step` of the user's class.
+    """Objective that uses the `train_step` of the user's model class.
 
-    Our optimizer, schedule, batches, augmentation and masks are those of any training; losses,
-    gradients and what is made of inputs and labels are the class's.
+    Optimizer, schedule, batches, augmentation and masks are the same as in any training. The user's
+    class defines the losses, the gradients and the use of inputs and labels.
 
     Args:
-        own: The user's.
-        task: Of the data, which judges: custom.
+        own_step: The user's training step.
+        task: Custom task of the data, used for evaluation.
     """
 
-    def __init__(self, own: OwnStep, task: Task) -> None:
+    def __init__(self, own_step: CustomTrainStep, task: Task) -> None:
         super().__init__(task)
-        self.own = own
-        self.identity = f"train_step of {own.name}, {task!r}"
+        self.own_step = own_step
+        self.identity = f"train_step of {own_step.name}, {task!r}"
 
     def chance_loss(self) -> float:
         """Return infinity: the loss of a guess is unknown for an arbitrary loss."""
         return math.inf
 
     def step(self, model: keras.Model, optimizer: Any) -> Step:
-        """Return a function that makes a step of a graph with an optimizer built for it."""
-        worker = self.own.on(model, optimizer)
+        """Return a function that performs the user's training step."""
+        worker = self.own_step.build_model(model, optimizer)
 
         def run(inputs: Any, labels: Any, weights: Any) -> Any:
-            return step_on(worker, (packed(model, inputs), _answers(model, labels), weights))
+            return run_train_step(
+                worker, (pack_inputs(model, inputs), _pack_labels(model, labels), weights)
+            )
 
         return run
 
 
-def own_objective(own: OwnStep | None, data: Dataset, name: str) -> OwnStepObjective:
-    """Return the objective of a training by a model's own `train_step`.
+def build_own_objective(
+    own_step: CustomTrainStep | None, data: Dataset, name: str
+) -> OwnStepObjective:
+    """Return the objective for the `train_step` of the model's own class.
+
+    Args:
+        own_step: The user's training step; None: the class has none.
+        data: Data set of a custom task.
+        name: Name of the model, for the error.
 
     Raises:
-        InputError: There is none, or labels are not read as they are.
+        InputError: The class has no `train_step`, or the task is not custom.
     """
-    if own is None:
+    if own_step is None:
         raise InputError(
             f"own_train_step must be of a model whose class has a train_step. Received: '{name}', "
             "which is trained as Keras trains any."
@@ -161,19 +168,19 @@ def own_objective(own: OwnStep | None, data: Dataset, name: str) -> OwnStepObjec
             f"Received: {', '.join(sorted(kinds))}. Give task='{CUSTOM}', of a model that was "
             "compiled with a loss."
         )
-    return OwnStepObjective(own, data.task)
+    return OwnStepObjective(own_step, data.task)
 
 
 def check_own_step(
     objective: OwnStepObjective, model: keras.Model, data: Dataset, settings: TrainSettings
 ) -> None:
-    """Trace a step on a copy of a model, so that errors show before any work.
+    """Trace a training step on a copy of the model, so that errors are raised early.
 
     Args:
-        objective: Of the training.
-        model: A graph; it stays as it is.
-        data: Whose first training examples are traced with.
-        settings: Of the optimizer.
+        objective: Objective of the training.
+        model: A graph; it is not changed.
+        data: Data set; its first training examples are used.
+        settings: Settings of the optimizer.
 
     Raises:
         InputError: The user's `train_step` fails.
@@ -186,21 +193,21 @@ def check_own_step(
     weights = None if part.weight is None else tf.constant(part.weight)
     traced = tf.function(lambda x, y: step(x, y, weights), autograph=False)
     traced.get_concrete_function(  # not called: weights stay
-        mapped(tf.constant, data.preprocess(part.x)), mapped(tf.constant, part.y)
+        map_columns(tf.constant, data.preprocess(part.x)), map_columns(tf.constant, part.y)
     )
 
 
-def _answers(model: keras.Model, labels: Any) -> Any:
+def _pack_labels(model: keras.Model, labels: Any) -> Any:
     """Return labels in the structure of the model's outputs."""
     import keras
 
     if not isinstance(labels, Mapping):
         return labels
-    rows = [labels[name] for name in output_names(model)]
+    rows = [labels[name] for name in list_output_names(model)]
     return keras.tree.pack_sequence_as(getattr(model, "output", None), rows)
 
 
-def learning_rate(settings: TrainSettings, total_steps: int) -> Any:
+def build_learning_rate(settings: TrainSettings, total_steps: int) -> Any:
     """Return the learning rate as a number or a Keras schedule over `total_steps`."""
     import keras
 
@@ -216,25 +223,25 @@ def learning_rate(settings: TrainSettings, total_steps: int) -> Any:
 def build_optimizer(
     settings: TrainSettings, total_steps: int, variables: list[Any], parts: int = 1
 ) -> keras.optimizers.Optimizer:
-    """Build the optimizer for `variables`.
+    """Return the optimizer, built for `variables`.
 
-    Weight decay is decoupled for every optimizer (Loshchilov & Hutter 2019) and spares
+    Weight decay is decoupled for every optimizer (Loshchilov & Hutter 2019). It does not apply to
     vectors (biases, normalization scales), which it would only push towards zero.
 
     Args:
-        settings: Names and numbers.
-        total_steps: Batches that the schedule spans, at least 1 (Keras's schedules count batches,
-            of parts too).
+        settings: Training settings.
+        total_steps: Number of batches in the schedule, at least 1; parts of batches count as
+            batches, as in Keras's schedules.
         variables: The trainable variables.
-        parts: How many batches give one step, by the mean of their gradients.
+        parts: Number of batches per optimizer step, with averaged gradients.
 
     Returns:
-        A Keras optimizer, built.
+        A built Keras optimizer.
     """
     import keras
 
     common: dict[str, Any] = {
-        "learning_rate": learning_rate(settings, total_steps),
+        "learning_rate": build_learning_rate(settings, total_steps),
         "weight_decay": settings.weight_decay or None,
         "gradient_accumulation_steps": parts if parts > 1 else None,
     }

@@ -1,6 +1,7 @@
-"""Logits of a model in inference mode, and the input scaling that it was trained with.
+"""Inference: logits and metrics of a model, and inference of its input scaling.
 
-The scaling is inferred: each usual one is tried, and the one whose answers fit the labels is taken.
+To infer the scaling, each common scaling is tried, and the one with the best predictions for the
+labels is selected.
 """
 
 from __future__ import annotations
@@ -14,94 +15,104 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.arrays import Columns, arrays, count, joined, mapped, taken
+from compress.core.arrays import (
+    Columns,
+    concat_examples,
+    count_examples,
+    list_arrays,
+    map_columns,
+    take_examples,
+)
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, Split
-from compress.data.preprocessing import scalings
+from compress.data.preprocessing import list_scalings
 from compress.data.tasks import CUSTOM, VOID
-from compress.model.activations import examples_at_once
+from compress.model.activations import find_batch_size
 from compress.model.heads import check_head
-from compress.model.logits import logits_view
+from compress.model.logits import open_logits_view
 
 if TYPE_CHECKING:
     import keras
 
 EVALUATION_BATCH = 1024
-"""Examples at a time, where the memory budget allows."""
-FIRST_LOOK = 512
-"""Validation examples that every scaling is tried on; what is left is tried on all of them."""
-MORE = 4096
-"""Training examples that are asked too where validation examples do not decide."""
-APART = 2.0
-"""Standard errors that two scalings must differ by."""
-SENSE = 3.0
-"""Standard errors that the best must be ahead of guessing by: it is the best of many."""
-BOLD = 5.0
-"""Of two scalings that are as right, one whose answers are this factor bolder, or shyer, than
-would be best is out: nobody trains a model so, and inputs of another size make it so."""
-ALIKE = 0.99
-"""Two scalings that agree in this share of the answers do not differ in what they are."""
+"""Maximum number of examples per batch; the memory budget may allow fewer."""
+FIRST_EXAMPLES = 512
+"""Number of validation examples for the first comparison of all scalings; the remaining ones are
+compared on all validation examples."""
+EXTRA_EXAMPLES = 4096
+"""Maximum number of training examples that are added if validation examples do not suffice."""
+MIN_SEPARATION = 2.0
+"""Minimum difference between two scalings, in standard errors."""
+MIN_ADVANTAGE = 3.0
+"""Minimum advantage of the best scaling over a guess, in standard errors; larger because it is the
+best of many."""
+MAX_TEMPERATURE_FACTOR = 5.0
+"""Of two equally accurate scalings, one is rejected if its best temperature is further from 1 by
+this factor: a wrong input scale makes predictions over- or underconfident."""
+MIN_AGREEMENT = 0.99
+"""Share of equal predictions from which on two scalings count as equivalent."""
 HUGE = 1e15
-"""In place of infinity: its square is still a number."""
+"""Replaces infinity; its square is still finite."""
 Floats = npt.NDArray[np.float64]
 
 
 class Predictor:
-    """A model's logits for raw examples, in batches of one size (one trace).
+    """Logits of a model for raw examples, computed in batches of one size (one trace).
 
     Args:
-        view: (x, training) -> logits, as `compress.model.logits.logits_view` gives it.
-        preprocess: Raw examples -> model inputs.
-        model: What the view runs; of several models a list. Its activations decide how many
-            examples are run at a time.
+        view: Function (x, training) -> logits, as from `compress.model.logits.open_logits_view`.
+        preprocess: Map from raw examples to model inputs.
+        model: Model of the view, or a list of models. Its activations determine the batch size.
     """
 
     def __init__(self, view: Callable[..., Any], preprocess: Preprocessing, model: Any) -> None:
         import tensorflow as tf
 
-        scaled = preprocess.in_graph()
+        scaled = preprocess.to_graph_function()
         self._model = model
-        self._most = 0
+        self._batch_size = 0
         self._call = tf.function(lambda x: view(scaled(x), training=False), autograph=False)
 
     def __call__(self, x: Columns) -> Any:
         """Return logits (n, *output_shape) for raw examples (n, ...).
 
-        Of several inputs arrays by name, and likewise of several outputs.
+        Several inputs are arrays by name, and so are several outputs.
         """
         import tensorflow as tf
 
-        total = count(x)
-        size = min(self.most(x), total)
-        spec = mapped(lambda values: tf.TensorSpec((size, *values.shape[1:]), values.dtype), x)
-        # what is traced is called itself: TensorFlow warns of functions that are seldom reused
+        total = count_examples(x)
+        size = min(self.compute_batch_size(x), total)
+        spec = map_columns(lambda values: tf.TensorSpec((size, *values.shape[1:]), values.dtype), x)
+        # call the traced function itself: TensorFlow warns if functions are retraced often
         run = self._call.get_concrete_function(spec)
         outputs = []
         for start in range(0, total, size):
-            part = taken(x, slice(start, start + size))
+            part = take_examples(x, slice(start, start + size))
             # padded, because another batch size would trace the model again
-            made = run(mapped(partial(_padded, size), part))
-            outputs.append(mapped(partial(_first, count(part)), made))
-        return joined(outputs)
+            batch_outputs = run(map_columns(partial(_pad_batch, size), part))
+            outputs.append(map_columns(partial(_take_first, count_examples(part)), batch_outputs))
+        return concat_examples(outputs)
 
-    def most(self, x: Columns) -> int:
-        """Return how many of such examples are run at a time.
+    def compute_batch_size(self, x: Columns) -> int:
+        """Return the number of such examples per batch.
 
-        It is found once: another number would trace the model again.
+        It is computed once, because another size would retrace the model.
         """
-        if not self._most:
-            self._most = examples_at_once(
-                self._model, EVALUATION_BATCH, sizes=[values.shape[1:] for values in arrays(x)]
+        if not self._batch_size:
+            self._batch_size = find_batch_size(
+                self._model,
+                EVALUATION_BATCH,
+                input_shapes=[values.shape[1:] for values in list_arrays(x)],
             )
-        return self._most
+        return self._batch_size
 
 
-def _first(size: int, made: Any) -> npt.NDArray[np.float32]:
-    found: npt.NDArray[np.float32] = made.numpy()[:size]
-    return found
+def _take_first(size: int, outputs: Any) -> npt.NDArray[np.float32]:
+    rows: npt.NDArray[np.float32] = outputs.numpy()[:size]
+    return rows
 
 
-def _padded(size: int, part: npt.NDArray[Any]) -> Any:
+def _pad_batch(size: int, part: npt.NDArray[Any]) -> Any:
     import tensorflow as tf
 
     filling = np.repeat(part[:1], size - len(part), axis=0)
@@ -111,19 +122,29 @@ def _padded(size: int, part: npt.NDArray[Any]) -> Any:
 def predict_logits(model: keras.Model, data: Dataset, part: str) -> Any:
     """Return a model's logits for a part of the data, in inference mode.
 
+    Args:
+        model: The model.
+        data: Data set.
+        part: "train", "val" or "test".
+
     Shapes:
-        (n, *data.task.output_shape); of several outputs such arrays by name.
+        (n, *data.task.output_shape); for several outputs such arrays by name.
 
     Raises:
         InputError: The model does not fit the data.
     """
     check_head(model, data)
-    with logits_view(model, data.task) as view:
+    with open_logits_view(model, data.task) as view:
         return Predictor(view, data.preprocess, model)(data.split(part).x)
 
 
-def quality_of(model: keras.Model, data: Dataset, part: str) -> dict[str, float]:
-    """Return the qualities of a model on a part of the data, by name.
+def evaluate_model(model: keras.Model, data: Dataset, part: str) -> dict[str, float]:
+    """Return the metrics of a model on a part of the data, by name.
+
+    Args:
+        model: The model.
+        data: Data set.
+        part: "train", "val" or "test".
 
     Raises:
         InputError: The model does not fit the data.
@@ -132,13 +153,13 @@ def quality_of(model: keras.Model, data: Dataset, part: str) -> dict[str, float]
 
 
 @dataclass(frozen=True)
-class FoundScaling:
-    """An input scaling and the note on how it was found.
+class InferredScaling:
+    """An inferred input scaling, with a note for the report.
 
     Attributes:
-        name: As `--normalize` calls it.
-        preprocess: The map.
-        note: What a report must say: which, and how far ahead of the next.
+        name: Name of the scaling as in `--normalize`.
+        preprocess: Map from raw examples to model inputs.
+        note: Note for the report: the scaling and its advantage over the next one.
     """
 
     name: str
@@ -147,168 +168,181 @@ class FoundScaling:
 
 
 @dataclass(frozen=True)
-class Tried:
-    """Answers of a model to examples in one scaling, and how good they are.
+class ScalingTrial:
+    """Predictions of a model for examples in one scaling, with their scores.
 
     Attributes:
-        name: The scaling.
-        y: What answers are held against: labels, or inputs in this scaling that are given back.
+        name: Name of the scaling.
+        targets: Labels, or the scaled inputs if the model reconstructs its inputs.
         logits: (examples, *output_shape).
-        right: Of each example the share of right decisions; minus the squared error.
-        exponent: Decimal logarithm of the temperature at which the loss is least.
+        scores: Share of correct decisions of each example, or minus the squared error.
+        exponent: Decimal logarithm of the temperature with the lowest loss.
         fit: Minus the loss of each example at that temperature.
-        plain: Minus the mean loss as it is.
+        plain_fit: Minus the mean loss at temperature 1.
     """
 
     name: str
-    y: npt.NDArray[Any]
+    targets: npt.NDArray[Any]
     logits: npt.NDArray[np.float32]
-    right: Floats
+    scores: Floats
     exponent: float
     fit: Floats
-    plain: float
+    plain_fit: float
 
     @property
     def rank(self) -> tuple[float, float]:
         """Rank of the scaling; larger is better."""
-        return float(self.right.mean()), float(self.fit.mean())
+        return float(self.scores.mean()), float(self.fit.mean())
 
 
-def find_scaling(model: keras.Model, data: Dataset, what: str) -> FoundScaling:
-    """Try the usual input scalings on validation examples and return the best.
+def find_scaling(model: keras.Model, data: Dataset, model_name: str) -> InferredScaling:
+    """Try the common input scalings on validation examples and return the best one.
 
-    Two scalings are compared on the same examples, see `beats`. Where validation examples do
-    not tell them apart training examples are asked too: nothing is judged here.
+    Scalings are compared on the same examples, see `is_better`. If validation examples do not
+    separate them, training examples are added; this is acceptable because no model is evaluated
+    here.
 
     Args:
-        model: Reads the data's examples in an unknown scaling; not changed.
-        data: From `load_data`; neither its `preprocess` is looked at nor the test part.
-        what: Who the model is, for the error: "Model 'x.keras'".
+        model: Model with an unknown input scaling; it is not changed.
+        data: Data from `load_data`; neither its `preprocess` nor the test part is used.
+        model_name: Name of the model in errors and notes, such as "Model 'x.keras'".
 
     Returns:
-        The best. Of several that answer alike in `ALIKE` of the examples the one of least loss:
-        which it is makes little difference then.
+        The best scaling. If several agree in `MIN_AGREEMENT` of the predictions, it is the one with
+        the lowest loss; the choice makes little difference then.
 
     Raises:
-        InputError: The model does not fit the data, the best scaling is not better than guessing,
-            or another is as good within noise and answers otherwise.
+        InputError: The model does not fit the data, the best scaling is not better than a guess, or
+            another one is as good within noise but gives other predictions.
     """
     if len(data.input_shapes) > 1 or data.outputs or data.kind == CUSTOM:
         raise InputError(
             "normalize must be given for data of several inputs or outputs, and where a model's "
             "own loss judges. Received: auto, for "
-            f"{what[:1].lower()}{what[1:]}. Pass --normalize with what it was trained with."
+            f"{model_name[:1].lower()}{model_name[1:]}. Pass --normalize with what it was trained "
+            "with."
         )
     check_head(model, data)
-    known = scalings(data.train.x, data.max_value or 1.0)
-    left = list(known)
-    with logits_view(model, data.task) as view:
+    candidates = list_scalings(data.train.x, data.max_value or 1.0)
+    remaining = list(candidates)
+    with open_logits_view(model, data.task) as view:
         predict = Predictor(view, Preprocessing(), model)
-        for look in _looks(data):
-            part, examples = look
-            tried = [_tried(name, known[name], predict, part, data) for name in left]
-            tried.sort(key=lambda item: item.rank, reverse=True)
-            first = [item for item in tried if not any(beats(other, item) for other in tried)]
-            left = [item.name for item in first]
-            # those that answer like the first: the one that fits as it is
+        for sample in _iterate_samples(data):
+            part, examples = sample
+            trials = [
+                _try_scaling(name, candidates[name], predict, part, data) for name in remaining
+            ]
+            trials.sort(key=lambda item: item.rank, reverse=True)
+            unbeaten = [
+                item for item in trials if not any(is_better(other, item) for other in trials)
+            ]
+            remaining = [item.name for item in unbeaten]
+            # among those that agree with the first, the one with the lowest loss
             best = max(
-                (item for item in first if not differs(item, first[0], data)),
-                key=lambda item: item.plain,
+                (item for item in unbeaten if not has_other_answers(item, unbeaten[0], data)),
+                key=lambda item: item.plain_fit,
             )
-            differing = [item for item in first if differs(item, best, data)]
+            differing = [item for item in unbeaten if has_other_answers(item, best, data)]
             if not differing:
                 break
-    require_sense(best, data, what, examples)
+    require_skill(best, data, model_name, examples)
     if differing:
         raise InputError(
-            f"{what} must show by its answers how its inputs were scaled. Received: "
-            f"{said(best, data)} and {said(differing[0], data)} on {examples}, within "
+            f"{model_name} must show by its answers how its inputs were scaled. Received: "
+            f"{format_trial(best, data)} and {format_trial(differing[0], data)} on {examples}, "
+            "within "
             "noise. Pass --normalize with what it was trained with."
         )
-    text = f"inputs of {what[:1].lower()}{what[1:]} are scaled by {said(best, data)}"
-    others = [item for item in tried if item is not best]
+    name = model_name[:1].lower() + model_name[1:]
+    text = f"inputs of {name} are scaled by {format_trial(best, data)}"
+    others = [item for item in trials if item is not best]
     if others:
-        text += f", before {said(others[0], data)}"
-        if others[0].rank > best.rank and others[0] not in first:
-            text += f", whose answers are over {BOLD:g} times too large or too small"
+        text += f", before {format_trial(others[0], data)}"
+        if others[0].rank > best.rank and others[0] not in unbeaten:
+            text += (
+                f", whose answers are over {MAX_TEMPERATURE_FACTOR:g} times too large or too small"
+            )
     text += f": found on {examples}"
-    if len(first) > 1:
-        alike = next(item.name for item in first if item is not best)
+    if len(unbeaten) > 1:
+        alike = next(item.name for item in unbeaten if item is not best)
         text += f" (with {alike} it answers alike)"
-    return FoundScaling(best.name, known[best.name], text)
+    return InferredScaling(best.name, candidates[best.name], text)
 
 
-def _looks(data: Dataset) -> Iterator[tuple[Split, str]]:
-    """Yield more and more examples, each with a description."""
+def _iterate_samples(data: Dataset) -> Iterator[tuple[Split, str]]:
+    """Yield increasing samples of examples, each with a description."""
     order = np.random.default_rng(0).permutation(len(data.val))
-    for size in sorted({min(FIRST_LOOK, len(order)), len(order)}):
+    for size in sorted({min(FIRST_EXAMPLES, len(order)), len(order)}):
         yield data.val.take(np.sort(order[:size])), f"{size:,} validation examples"
     order = np.random.default_rng(0).permutation(len(data.train))
-    part = data.train.take(np.sort(order[:MORE]))
+    part = data.train.take(np.sort(order[:EXTRA_EXAMPLES]))
     more = Split(np.concatenate([data.val.x, part.x]), np.concatenate([data.val.y, part.y]))
     yield more, f"{len(data.val):,} validation and {len(part):,} training examples"
 
 
-def _tried(
+def _try_scaling(
     name: str, scaling: Preprocessing, predict: Predictor, part: Split, data: Dataset
-) -> Tried:
-    y, size = scaling(part.x) if data.gives_back else part.y, predict.most(part.x)
+) -> ScalingTrial:
+    y, size = scaling(part.x) if data.gives_back else part.y, predict.compute_batch_size(part.x)
     # in batches: all examples as float32 at once may not fit into memory
     starts = range(0, len(part.x), size)
     logits = np.concatenate([predict(scaling(part.x[at : at + size])) for at in starts])
     finite = np.nan_to_num(logits, nan=0.0, posinf=HUGE, neginf=-HUGE)
-    right, exponent = _right(data, y, finite), _exponent(data, y, finite)
-    fit = _fit(data, y, finite, exponent)
-    if right.min() == 1.0:
-        # where every answer is right bolder ones are always better: that tells nothing
+    scores, exponent = _score_answers(data, y, finite), _find_exponent(data, y, finite)
+    fit = _compute_fit(data, y, finite, exponent)
+    if scores.min() == 1.0:
+        # if all predictions are correct, more confident ones are always better
         exponent = max(0.0, exponent)
-    return Tried(
+    return ScalingTrial(
         name,
         y,
         finite,
-        right,
+        scores,
         exponent,
         fit,
-        float(_fit(data, y, finite, 0.0).mean()),
+        float(_compute_fit(data, y, finite, 0.0).mean()),
     )
 
 
-def _right(data: Dataset, y: npt.NDArray[Any], logits: npt.NDArray[Any]) -> Floats:
-    """Return for each example the share of right decisions, or minus the squared error.
+def _score_answers(data: Dataset, y: npt.NDArray[Any], logits: npt.NDArray[Any]) -> Floats:
+    """Return for each example the share of correct decisions, or minus the squared error.
 
-    The error of an input that is given back is that over the inputs' variance: each scaling has
-    its own.
+    If the model reconstructs its inputs, the error is divided by the variance of the inputs, which
+    depends on the scaling.
     """
     if data.task.activation == "softmax":
-        known = y != VOID
-        right = ((logits.argmax(-1) == y) & known).reshape(len(y), -1)
-        return np.asarray(right.sum(-1) / np.maximum(known.reshape(len(y), -1).sum(-1), 1))
+        is_labelled = y != VOID
+        right = ((logits.argmax(-1) == y) & is_labelled).reshape(len(y), -1)
+        return np.asarray(right.sum(-1) / np.maximum(is_labelled.reshape(len(y), -1).sum(-1), 1))
     true = y.reshape(len(y), -1)
     if data.task.activation == "linear":
         error = np.mean((logits.reshape(true.shape).astype(np.float64) - true) ** 2, axis=-1)
-        return np.asarray(-error / (_variance(y) if data.gives_back else 1.0))
-    found: Floats = ((logits.reshape(true.shape) > 0) == true.astype(bool)).mean(-1)
-    return found
+        return np.asarray(-error / (_compute_variance(y) if data.gives_back else 1.0))
+    share: Floats = ((logits.reshape(true.shape) > 0) == true.astype(bool)).mean(-1)
+    return share
 
 
-def _variance(y: npt.NDArray[Any]) -> float:
+def _compute_variance(y: npt.NDArray[Any]) -> float:
     return float(np.var(y, dtype=np.float64)) or 1.0
 
 
-def _fit(data: Dataset, y: npt.NDArray[Any], logits: npt.NDArray[Any], exponent: float) -> Floats:
+def _compute_fit(
+    data: Dataset, y: npt.NDArray[Any], logits: npt.NDArray[Any], exponent: float
+) -> Floats:
     """Return minus the loss of each example at the temperature 10^exponent."""
     loss = np.asarray(
         data.task.loss(y, (logits.astype(np.float64) / 10.0**exponent).astype(np.float32)),
         np.float64,
     )
-    return -loss / (_variance(y) if data.gives_back else 1.0)
+    return -loss / (_compute_variance(y) if data.gives_back else 1.0)
 
 
-def _exponent(data: Dataset, y: npt.NDArray[Any], logits: npt.NDArray[Any]) -> float:
-    """Return the logarithm of the temperature at which the mean loss is least, within 0.06.
+def _find_exponent(data: Dataset, y: npt.NDArray[Any], logits: npt.NDArray[Any]) -> float:
+    """Return the decimal logarithm of the temperature with the lowest mean loss, within 0.06.
 
-    Another scaling of the inputs makes answers bolder or shyer, and a little bolder or shyer
-    than the model was trained to be is often better on new examples.
+    A wrong input scaling makes predictions over- or underconfident. Slightly different confidence
+    than in training is often better on new examples, so scalings are compared at their best
+    temperature.
 
     Reference:
         Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2.
@@ -316,60 +350,75 @@ def _exponent(data: Dataset, y: npt.NDArray[Any], logits: npt.NDArray[Any]) -> f
     if data.task.activation == "linear":
         return 0.0
 
-    def mean(exponent: float) -> float:
-        return float(_fit(data, y, logits, exponent).mean())
+    def compute_mean_fit(exponent: float) -> float:
+        return float(_compute_fit(data, y, logits, exponent).mean())
 
     # the mean loss is convex in 1 / temperature: steps may get smaller around the best
-    best = float(max(range(-2, 16), key=mean))
+    best = float(max(range(-2, 16), key=compute_mean_fit))
     for step in (0.5, 0.25, 0.12, 0.06):
-        best = max((best - step, best, best + step), key=mean)
+        best = max((best - step, best, best + step), key=compute_mean_fit)
     return best
 
 
-def beats(one: Tried, two: Tried) -> bool:
-    """Tell whether one scaling is better than another beyond noise.
+def is_better(first: ScalingTrial, second: ScalingTrial) -> bool:
+    """Return whether one scaling is better than another beyond noise.
 
-    By the share of right decisions (squared error in a regression); where that does not tell,
-    by the loss at the best temperature of each; where neither does, by how far that temperature
-    is from 1 (`BOLD`).
+    The first criterion is the share of correct decisions (squared error in a regression), the
+    second the loss at the best temperature of each, the third the distance of that temperature from
+    1 (`MAX_TEMPERATURE_FACTOR`).
     """
-    for mine, its in ((one.right, two.right), (one.fit, two.fit)):
-        if _beyond_noise(mine - its, APART):
+    for scores, other_scores in ((first.scores, second.scores), (first.fit, second.fit)):
+        if _is_beyond_noise(scores - other_scores, MIN_SEPARATION):
             return True
-        if _beyond_noise(its - mine, APART):
+        if _is_beyond_noise(other_scores - scores, MIN_SEPARATION):
             return False
-    return abs(two.exponent) - abs(one.exponent) >= math.log10(BOLD)
+    return abs(second.exponent) - abs(first.exponent) >= math.log10(MAX_TEMPERATURE_FACTOR)
 
 
-def differs(one: Tried, two: Tried, data: Dataset) -> bool:
-    """Tell whether two scalings give different answers."""
-    return data.task.agreement(one.logits, two.logits) < ALIKE
+def has_other_answers(first: ScalingTrial, second: ScalingTrial, data: Dataset) -> bool:
+    """Return whether two scalings give different predictions.
 
-
-def require_sense(best: Tried, data: Dataset, what: str, examples: str) -> None:
-    """Require an accuracy or loss better than that of a constant answer.
-
-    In decisions, in decisions with every class counting alike, or in the loss: of rare classes
-    a good model may win in one of them alone.
+    Args:
+        first, second: Trials on the same examples.
+        data: Data set.
     """
-    y = best.y
-    right, fit = _constant(data, y)
-    gains = [best.right - right, best.fit - fit]
+    return data.task.agreement(first.logits, second.logits) < MIN_AGREEMENT
+
+
+def require_skill(best: ScalingTrial, data: Dataset, model_name: str, examples: str) -> None:
+    """Raise an error unless the best scaling beats a constant prediction.
+
+    It may do so in decisions, in decisions with equal weight of all classes, or in the loss: with
+    rare classes, a good model may be better in only one of them.
+
+    Args:
+        best: Trial of the best scaling.
+        data: Data set.
+        model_name: Name of the model in the error.
+        examples: Description of the examples in the error.
+
+    Raises:
+        InputError: The model is not better than a guess.
+    """
+    y = best.targets
+    constant_scores, constant_fit = _score_constant(data, y)
+    gains = [best.scores - constant_scores, best.fit - constant_fit]
     if data.task.indices:
-        classes, place, counts = np.unique(y, return_inverse=True, return_counts=True)
-        weights = (len(y) / (len(classes) * counts))[place]
-        gains.append((best.right - 1.0 / len(classes)) * weights)
-    if any(_beyond_noise(gain, SENSE) for gain in gains):
+        classes, class_index, counts = np.unique(y, return_inverse=True, return_counts=True)
+        weights = (len(y) / (len(classes) * counts))[class_index]
+        gains.append((best.scores - 1.0 / len(classes)) * weights)
+    if any(_is_beyond_noise(gain, MIN_ADVANTAGE) for gain in gains):
         return
     raise InputError(
-        f"{what} must answer validation examples better than guessing does, in one of the usual "
-        f"scalings of its inputs. Received: {said(best, data)} at best on {examples}. "
+        f"{model_name} must answer validation examples better than guessing does, in one of the "
+        "usual "
+        f"scalings of its inputs. Received: {format_trial(best, data)} at best on {examples}. "
         "Pass --normalize with what it was trained with, if it was trained for these data."
     )
 
 
-def _constant(data: Dataset, y: npt.NDArray[Any]) -> tuple[Floats, Floats]:
-    """Return rightness and minus the loss of the best constant answer."""
+def _score_constant(data: Dataset, y: npt.NDArray[Any]) -> tuple[Floats, Floats]:
+    """Return scores and minus the loss of the best constant prediction, by example."""
     train, width = data.train.y, data.task.outputs
     if data.gives_back:  # each scaling has a mean of its own
         row = y.mean(axis=0, dtype=np.float64)
@@ -382,24 +431,24 @@ def _constant(data: Dataset, y: npt.NDArray[Any]) -> tuple[Floats, Floats]:
             share = np.clip(row, 1e-9, 1 - 1e-9)
             row = np.log(share / (1 - share))
     logits = np.broadcast_to(row.astype(np.float32), (len(y), *data.task.output_shape))
-    return _right(data, y, logits), _fit(data, y, logits, 0.0)
+    return _score_answers(data, y, logits), _compute_fit(data, y, logits, 0.0)
 
 
-def said(tried: Tried, data: Dataset) -> str:
-    """Return a scaling with its quality: "unit (accuracy 0.8670)"."""
+def format_trial(trial: ScalingTrial, data: Dataset) -> str:
+    """Return a scaling with its metric: "unit (accuracy 0.8670)"."""
     name = data.task.qualities[0]
-    return f"{tried.name} ({name} {data.task.quality(tried.y, tried.logits)[name]:.4f})"
+    return f"{trial.name} ({name} {data.task.quality(trial.targets, trial.logits)[name]:.4f})"
 
 
-def _beyond_noise(differences: Floats, errors: float) -> bool:
-    """Tell whether paired differences are above 0 by so many standard errors.
+def _is_beyond_noise(differences: Floats, errors: float) -> bool:
+    """Return whether paired differences are above 0 by a number of standard errors.
 
-    Their sum against the root of the sum of their squares; where they are -1, 0 or 1 that is
+    The sum is compared with the root of the sum of squares. For differences of -1, 0 or 1 this is
     McNemar's test.
 
     Reference:
-        McNemar 1947, "Note on the sampling error of the difference between correlated
-        proportions or percentages".
+        McNemar 1947, "Note on the sampling error of the difference between correlated proportions
+        or percentages".
     """
     spread = float(np.sqrt((differences**2).sum()))
     return spread > 0 and float(differences.sum()) >= errors * spread

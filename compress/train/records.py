@@ -1,4 +1,4 @@
-"""Hooks, results and checkpoints of a training, and which weights fine-tuning keeps."""
+"""Hooks, results and checkpoints of a training, and the choice of weights after fine-tuning."""
 
 from __future__ import annotations
 
@@ -11,27 +11,29 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.arrays import opened
-from compress.core.atomic_files import replacing
+from compress.core.arrays import open_npz
+from compress.core.atomic_files import replace_file
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.plan import TrainSettings
-from compress.train.predict import quality_of
+from compress.train.predict import evaluate_model
 
 if TYPE_CHECKING:
     import keras
 
 Arrays = dict[str, npt.NDArray[Any]]
-REMOVED = frozenset(
-    f"{name} {value!r}" for name, option in TrainSettings.REMOVED.items() for value in option.off
+REMOVED_OPTIONS = frozenset(
+    f"{name} {value!r}"
+    for name, option in TrainSettings.REMOVED.items()
+    for value in option.unused_values
 )
-"""Lines of identities that earlier versions wrote for removed options that were off."""
+"""Identity lines that earlier versions wrote for removed options at their inactive values."""
 
 
 class Hook(Protocol):
-    """Something that acts during training, such as a pruner.
+    """Base class of hooks that act during training, such as pruners.
 
-    A class that inherits from it has no state, and any epoch may be selected.
+    By default a hook has no state and allows any epoch to be selected.
     """
 
     def start(
@@ -44,32 +46,39 @@ class Hook(Protocol):
         jit: bool,
         state: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> None:
-        """Begin a training, before its steps are traced.
+        """Start a training, before its steps are traced.
 
         Args:
-            model: The model that is trained.
+            model: The model to train.
             step: The int64 variable that counts steps.
-            total_steps: Steps of the training.
-            steps_per_epoch: Steps of an epoch.
+            total_steps: Number of steps of the training.
+            steps_per_epoch: Number of steps per epoch.
             jit: Whether XLA compiles the steps.
-            state: Where a training is resumed, what `state` returned; else None.
+            state: Result of `state` when the training resumes; else None.
         """
 
     def may_select(self, step: int) -> bool:
-        """Tell whether the weights after `step` steps are a legitimate result."""
+        """Return whether the weights after `step` steps may be the result."""
         return True
 
     def state(self) -> Mapping[str, npt.NDArray[Any]]:
-        """Return the arrays that are needed to resume, by name."""
+        """Return the arrays needed to resume, by name."""
         return {}
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch: mean training loss, validation loss and quality, wall seconds.
+    """Record of one epoch: training loss, validation loss and metrics, wall time.
 
-    The training loss is what was minimised: what the model adds itself (regularizers,
-    `add_loss`) is part of it. The validation loss is the task's alone, without smoothing.
+    The training loss is the mean of the minimized loss, including the model's own terms
+    (regularizers, `add_loss`). The validation loss is the task's loss without label smoothing.
+
+    Attributes:
+        epoch: Number of the epoch, from 1.
+        loss: Mean training loss.
+        val_loss: Validation loss.
+        val: Validation metrics by name.
+        seconds: Wall time of the epoch.
     """
 
     epoch: int
@@ -81,14 +90,14 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Result of a training; the model holds the weights of `best_epoch`.
+    """Result of a training; the model has the weights of `best_epoch`.
 
     Attributes:
-        history: One record an epoch.
-        best_epoch: Its weights were restored (1-based).
-        val: Validation quality of these weights.
-        steps: Optimizer steps taken.
-        notes: What was done other than asked, with the reason.
+        history: One record per epoch.
+        best_epoch: Epoch (1-based) of the restored weights; 0: those before fine-tuning.
+        val: Validation metrics of these weights.
+        steps: Number of optimizer steps.
+        notes: Deviations from the settings, with the reason.
     """
 
     history: tuple[EpochRecord, ...]
@@ -97,8 +106,8 @@ class TrainResult:
     steps: int
     notes: tuple[str, ...] = ()
 
-    def told(self) -> str:
-        """Return a summary in one line: epochs, steps and the validation quality."""
+    def summarize(self) -> str:
+        """Return a summary in one line: epochs, steps and validation metrics."""
         reached = ", ".join(f"{name} {value:.4f}" for name, value in self.val.items())
         return (
             f"trained for {len(self.history)} epochs ({self.steps:,} steps), epoch "
@@ -107,32 +116,38 @@ class TrainResult:
 
 
 class StartingPoint:
-    """The weights and the validation quality of a model before its fine-tuning.
+    """Weights and validation metrics of a model before its fine-tuning.
 
     Args:
-        model: Trained, or cut and repaired; it is trained in place afterwards.
-        data: Its validation part judges.
-        quality: Which of its qualities selects.
+        model: A trained model, or a pruned and reconstructed one; it is fine-tuned in place
+            afterwards.
+        data: Data set; its validation part is used.
+        metric: Selection metric.
     """
 
-    def __init__(self, model: keras.Model, data: Dataset, quality: str) -> None:
-        self._quality = quality
-        self._val = quality_of(model, data, "val")
+    def __init__(self, model: keras.Model, data: Dataset, metric: str) -> None:
+        self._metric = metric
+        self._val = evaluate_model(model, data, "val")
         self._weights = model.get_weights()
 
-    def settled(self, model: keras.Model, result: TrainResult) -> TrainResult:
-        """Return the training's result; if no epoch was as good, restore the first weights."""
-        before = self._val[self._quality]
-        notes = [f"validation {self._quality} before fine-tuning {before:.4f}"]
-        if before > result.val[self._quality]:
+    def keep_better(self, model: keras.Model, result: TrainResult) -> TrainResult:
+        """Return the training's result; restore the first weights if no epoch was as good.
+
+        Args:
+            model: The fine-tuned model.
+            result: Result of the fine-tuning.
+        """
+        before = self._val[self._metric]
+        notes = [f"validation {self._metric} before fine-tuning {before:.4f}"]
+        if before > result.val[self._metric]:
             notes.append("fine-tuning made it no better: its weights are those before")
             model.set_weights(self._weights)
             result = replace(result, val=self._val, best_epoch=0)
         return replace(result, notes=(*notes, *result.notes))
 
 
-class LastEpoch(Hook):
-    """A training hook that allows only the weights of the last epoch."""
+class LastEpochHook(Hook):
+    """A hook that allows only the weights of the last epoch."""
 
     def start(
         self,
@@ -148,7 +163,7 @@ class LastEpoch(Hook):
         self._total = total_steps
 
     def may_select(self, step: int) -> bool:
-        """Tell whether the training is over."""
+        """Return whether the training is finished."""
         return step >= self._total
 
 
@@ -157,82 +172,89 @@ class Checkpoint:
     """State of a training after some epochs.
 
     Attributes:
-        identity: What the training is; another one must not go on from here.
-        about: Plain numbers: history, best epoch, steps.
-        arrays: Variables by part and place ("model/3").
+        identity: Description of the training; only the same training may resume from it.
+        about: Plain values: history, best epoch, steps.
+        arrays: Values of variables by part and index ("model/3").
     """
 
     identity: str
     about: dict[str, Any]
     arrays: Arrays = field(default_factory=dict)
 
-    def put(self, part: str, values: Sequence[Any]) -> None:
+    def store_values(self, part: str, values: Sequence[Any]) -> None:
         """Store the values of variables or arrays under a part's name."""
-        for place, value in enumerate(values):
+        for index, value in enumerate(values):
             array = value.numpy() if hasattr(value, "numpy") else np.asarray(value)
-            self.arrays[f"{part}/{place}"] = array
+            self.arrays[f"{part}/{index}"] = array
 
-    def get(self, part: str) -> list[npt.NDArray[Any]]:
-        """Return a part's arrays in their order."""
+    def read_values(self, part: str) -> list[npt.NDArray[Any]]:
+        """Return the arrays of a part in their order."""
         count = sum(key.rpartition("/")[0] == part for key in self.arrays)
-        return [self.arrays[f"{part}/{place}"] for place in range(count)]
+        return [self.arrays[f"{part}/{index}"] for index in range(count)]
 
-    def state(self, part: str) -> Arrays:
-        """Return the arrays that are stored under "part/name", by name."""
+    def read_named(self, part: str) -> Arrays:
+        """Return the arrays stored under "part/name", by name."""
         named = ((key.partition("/"), value) for key, value in self.arrays.items())
         return {name: value for (head, _, name), value in named if head == part}
 
     def assign(self, part: str, variables: Sequence[Any]) -> None:
-        """Assign a part's values to variables."""
-        for variable, value in zip(variables, self.get(part), strict=True):
+        """Assign the values of a part to variables."""
+        for variable, value in zip(variables, self.read_values(part), strict=True):
             variable.assign(value)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a checkpoint in one atomic step; floats of 16 bits that NumPy lacks become bytes."""
+    """Write a checkpoint in one atomic step; bfloat16 arrays are stored as float32."""
     about = json.dumps({"identity": checkpoint.identity, **checkpoint.about})
     arrays: dict[str, Any] = {  # bfloat16 would need pickling
         name: array.astype(np.float32) if array.dtype.kind == "V" else array
         for name, array in checkpoint.arrays.items()
     }
-    with replacing(path.with_suffix(".npz")) as temporary:
+    with replace_file(path.with_suffix(".npz")) as temporary:
         np.savez(temporary, about=np.array(about), **arrays)
 
 
 def load_checkpoint(path: Path, identity: str) -> Checkpoint | None:
-    """Return the checkpoint that `save_checkpoint` wrote, or None if there is no file.
+    """Return the checkpoint written by `save_checkpoint`, or None if there is no file.
+
+    Args:
+        path: File of the checkpoint.
+        identity: Description of the training, which must match.
 
     Raises:
-        InputError: The file is of another training, or no checkpoint.
+        InputError: The file belongs to another training, or is not a checkpoint.
     """
     path = path.with_suffix(".npz")
     if not path.exists():
         return None
     arrays, about = _read(path)
-    found = "\n".join(line for line in about.pop("identity").splitlines() if line not in REMOVED)
-    if found != identity:
+    stored_identity = "\n".join(
+        line for line in about.pop("identity").splitlines() if line not in REMOVED_OPTIONS
+    )
+    if stored_identity != identity:
         raise InputError(
             f"A checkpoint must belong to the training that is continued. Received: '{path}', of a "
-            f"training with {_difference(found, identity)}. Remove it to start over."
+            f"training with {_describe_difference(stored_identity, identity)}. Remove it to start "
+            "over."
         )
     return Checkpoint(identity, about, arrays)
 
 
-def parts_of_checkpoint(path: Path) -> int | None:
-    """Return the number of parts that a training splits its batches into; None: it has not begun.
+def read_part_count(path: Path) -> int | None:
+    """Return the number of parts per batch of a checkpoint, or None if there is no file.
 
     Raises:
-        InputError: The file is no checkpoint.
+        InputError: The file is not a checkpoint.
     """
     path = path.with_suffix(".npz")
     return int(_read(path, ["about"])[1].get("parts", 1)) if path.exists() else None
 
 
 def _read(path: Path, names: Sequence[str] | None = None) -> tuple[Arrays, dict[str, Any]]:
-    """Return a checkpoint's arrays and its plain values."""
+    """Return the arrays and the plain values of a checkpoint."""
     try:
-        with opened(path) as archive:
-            arrays = archive.read(archive.names if names is None else names)
+        with open_npz(path) as archive:
+            arrays = archive.read_arrays(archive.names if names is None else names)
         about: dict[str, Any] = json.loads(str(arrays.pop("about")))
         about["identity"]
     except (InputError, ValueError, KeyError, AttributeError, TypeError) as error:
@@ -242,7 +264,7 @@ def _read(path: Path, names: Sequence[str] | None = None) -> tuple[Arrays, dict[
     return arrays, about
 
 
-def _difference(old: str, new: str) -> str:
+def _describe_difference(old: str, new: str) -> str:
     """Return the first line that differs between two identities."""
     for before, after in zip(old.splitlines(), new.splitlines(), strict=False):
         if before != after:

@@ -1,4 +1,4 @@
-"""Many training steps in one compiled function, on data in memory."""
+"""Compiled training steps on data in memory, class weights, and augmentation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.arrays import mapped
+from compress.core.arrays import map_columns
 from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import Dataset
@@ -21,27 +21,28 @@ from compress.train.objective import Batch, Step
 if TYPE_CHECKING:
     from compress.train.loop import Training
 
-PROBE = 256
-"""Training examples on which the loss before training is taken, at most."""
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Shares of the training at which it is taken: temperature and weights may change."""
-REACH = 8
-"""Images are shifted by up to 1 / REACH of their height and width."""
+PROBE_EXAMPLES = 256
+"""Maximum number of training examples used to measure the loss before training."""
+PROGRESS_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Shares of the training at which this loss is measured, because temperature and weights may
+change."""
+SHIFT_DIVISOR = 8
+"""Images are shifted by up to 1 / SHIFT_DIVISOR of their height and width."""
 
 
 class Steps:
-    """Compiled function that runs steps of (steps, batch) indices and returns the sum of their
-    losses.
+    """Compiled function from (steps, batch) indices to the sum of the losses of these steps.
 
-    A step's loss is the objective's and what the model adds itself (regularizers, `add_loss`).
+    The loss of a step is that of the objective plus the model's own terms (regularizers,
+    `add_loss`).
 
     Args:
-        training: What it is of.
-        view: The model, as a function to logits.
-        variables: What is trained.
-        optimizer: Built for them.
+        training: The training.
+        view: Function from model inputs to logits.
+        variables: Variables to train.
+        optimizer: Optimizer built for them.
         step: The int64 variable that counts steps.
-        own: Makes each step in place of the objective's loss; see `Objective.step`.
+        own_step: Function that replaces the objective's loss and the update; see `Objective.step`.
     """
 
     def __init__(
@@ -52,71 +53,74 @@ class Steps:
         variables: list[Any],
         optimizer: Any,
         step: Any,
-        own: Step | None = None,
+        own_step: Step | None = None,
     ) -> None:
         import tensorflow as tf
 
         data, settings, objective = training.data, training.settings, training.objective
         device, seed, total_steps = training.device, training.seed, training.total_steps
         self.notes: list[str] = []
-        # what the user's own step does may be more than XLA knows
-        self._jit, self._step = device.jit and own is None, step
-        scaled = device.policy == "mixed_float16"
-        images = mapped(lambda values: _held(values, device), data.train.x)
-        labels = mapped(lambda values: _held(values, device), data.train.y)
-        rows = {name: _reader(array) for name, array in objective.arrays().items()}
-        per_example = example_weights(data, settings.class_weights)
+        # the user's own step may contain operations that XLA cannot compile
+        self._jit, self._step = device.jit and own_step is None, step
+        scales_loss = device.policy == "mixed_float16"
+        images = map_columns(lambda values: _to_tensor(values, device), data.train.x)
+        labels = map_columns(lambda values: _to_tensor(values, device), data.train.y)
+        rows = {name: _build_reader(array) for name, array in objective.arrays().items()}
+        per_example = compute_example_weights(data, settings.class_weights)
         weights, mean_weight = tf.constant(per_example), float(per_example.mean())
         weighted = bool((per_example != 1).any())
-        scaling = data.preprocess.in_graph()
+        scaling = data.preprocess.to_graph_function()
 
         def gather(batch: Any) -> dict[str, Any]:
-            # the names of ours cannot collide: an objective's rows are "teacher..."
+            # these names cannot collide with the objective's rows, named "teacher..."
             return {
-                "images": mapped(lambda values: tf.gather(values, batch), images),
-                "labels": mapped(lambda values: tf.gather(values, batch), labels),
+                "images": map_columns(lambda values: tf.gather(values, batch), images),
+                "labels": map_columns(lambda values: tf.gather(values, batch), labels),
                 "weights": tf.gather(weights, batch),
                 **{name: read(batch) for name, read in rows.items()},
             }
 
-        def compared(given: Mapping[str, Any], output: Any, progress: Any) -> Any:
+        def compute_loss(arrays: Mapping[str, Any], output: Any, progress: Any) -> Any:
             logits, features = output if objective.feature_layers else (output, {})
             batch = Batch(
-                labels=given["labels"],
+                labels=arrays["labels"],
                 logits=logits,
                 features=features,
-                given=given,
-                weights=given["weights"],
+                given=arrays,
+                weights=arrays["weights"],
                 progress=progress,
             )
-            return tf.reduce_mean(objective.loss(batch) * given["weights"]) / mean_weight
+            return tf.reduce_mean(objective.loss(batch) * arrays["weights"]) / mean_weight
 
-        def update(found: Mapping[str, Any], now: Any) -> Any:
+        def update(gathered: Mapping[str, Any], now: Any) -> Any:
             draw = (settings.augment, seed, now)
-            inputs = scaling(augmented(found["images"], *draw))
-            truth = inputs if data.gives_back else moved(found["labels"], data, *draw)
-            if own is not None:
-                return own(inputs, truth, found["weights"] if weighted else None)
-            given = {**found, "labels": truth, **objective.live(inputs)}
+            inputs = scaling(augment_images(gathered["images"], *draw))
+            targets = inputs if data.gives_back else augment_labels(gathered["labels"], data, *draw)
+            if own_step is not None:
+                return own_step(inputs, targets, gathered["weights"] if weighted else None)
+            arrays = {**gathered, "labels": targets, **objective.live(inputs)}
             with tf.GradientTape() as tape:
-                output, added = view.with_losses(inputs, training=True)
-                loss = compared(given, output, tf.cast(now, tf.float32) / total_steps) + added
-                target = optimizer.scale_loss(loss) if scaled else loss
+                output, added = view.call_with_losses(inputs, training=True)
+                loss = compute_loss(arrays, output, tf.cast(now, tf.float32) / total_steps) + added
+                target = optimizer.scale_loss(loss) if scales_loss else loss
             gradients = tape.gradient(target, [variable.value for variable in variables])
             optimizer.apply(gradients, variables)
             return loss
 
-        def costs(chosen: Any) -> npt.NDArray[np.float64]:
-            found = gather(chosen)
-            inputs = scaling(found["images"])
-            truth = inputs if data.gives_back else found["labels"]
-            given = {**found, "labels": truth, **objective.live(inputs)}
-            output, added = view.with_losses(inputs, training=False)
+        def measure_losses(chosen: Any) -> npt.NDArray[np.float64]:
+            rows_of_batch = gather(chosen)
+            inputs = scaling(rows_of_batch["images"])
+            targets = inputs if data.gives_back else rows_of_batch["labels"]
+            arrays = {**rows_of_batch, "labels": targets, **objective.live(inputs)}
+            output, added = view.call_with_losses(inputs, training=False)
             return np.array(
-                [float(compared(given, output, tf.constant(share)) + added) for share in SHARES]
+                [
+                    float(compute_loss(arrays, output, tf.constant(share)) + added)
+                    for share in PROGRESS_SHARES
+                ]
             )
 
-        self._costs, self._batch = costs, training.batch
+        self._measure_losses, self._batch = measure_losses, training.part_size
         self._gather, self._update = gather, update
         self._run = self._trace()
 
@@ -127,14 +131,16 @@ class Steps:
         if self._jit:
             update = tf.function(update, jit_compile=True, autograph=False)
 
-        def one(position: Any, total: Any, index: Any) -> tuple[Any, Any, Any]:
+        def run_step(position: Any, total: Any, index: Any) -> tuple[Any, Any, Any]:
             total += update(self._gather(index[position]), self._step.value())
             self._step.assign_add(1)
             return position + 1, total, index
 
         def run(index: Any) -> Any:
             start = (tf.constant(0), tf.constant(0.0), index)
-            return tf.while_loop(lambda position, *_: position < tf.shape(index)[0], one, start)[1]
+            return tf.while_loop(
+                lambda position, *_: position < tf.shape(index)[0], run_step, start
+            )[1]
 
         # no AutoGraph: it cannot read this source on Python 3.13
         traced: Callable[[Any], Any] = tf.function(
@@ -142,24 +148,28 @@ class Steps:
         )
         return traced
 
-    def first_loss(self, count: int) -> float:
+    def measure_first_loss(self, count: int) -> float:
         """Return the loss of the untrained model, in inference mode.
 
         Args:
-            count: How many training examples there are: some of them are taken.
+            count: Number of training examples; a subset of them is used.
 
         Returns:
-            The mean over examples; of an objective that changes during training the largest
-            on the way. Infinite or NaN where the model's outputs are.
+            The mean over examples. For an objective that changes during training, it is the largest
+            value at `PROGRESS_SHARES`. Infinite or NaN if the model's outputs are.
         """
-        chosen = np.linspace(0, count - 1, min(PROBE, count)).astype(np.int32)
-        # no more at a time than training takes: memory was chosen for that
+        chosen = np.linspace(0, count - 1, min(PROBE_EXAMPLES, count)).astype(np.int32)
+        # batches no larger than in training, which were chosen to fit into memory
         batches = np.array_split(chosen, math.ceil(len(chosen) / self._batch))
-        total = sum(len(batch) * self._costs(batch) for batch in batches)
+        total = sum(len(batch) * self._measure_losses(batch) for batch in batches)
         return float(np.max(total / len(chosen)))
 
     def __call__(self, index: Any) -> Any:
-        """Run the steps; if XLA cannot compile them, without it from then on."""
+        """Run the steps; if XLA cannot compile them, disable it from then on.
+
+        Args:
+            index: Indices of training examples, (steps, batch), int32.
+        """
         import tensorflow as tf
 
         try:
@@ -174,18 +184,18 @@ class Steps:
             return self._run(index)
 
 
-def _held(array: npt.NDArray[Any], device: Device) -> Any:
-    """Return examples as a tensor on the device; a memory-mapped file is not copied on the CPU."""
+def _to_tensor(array: npt.NDArray[Any], device: Device) -> Any:
+    """Return examples as a tensor on the device; on the CPU a memory-mapped file is not copied."""
     import tensorflow as tf
 
     if isinstance(array, np.memmap) and device.kind == "cpu":
-        # what TensorFlow cannot take as it lies there is copied after all
+        # arrays with a layout that TensorFlow does not accept are copied
         with contextlib.suppress(BufferError, TypeError, ValueError, tf.errors.OpError):
             return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
     return tf.constant(array)
 
 
-def _reader(array: npt.NDArray[Any]) -> Callable[[Any], Any]:
+def _build_reader(array: npt.NDArray[Any]) -> Callable[[Any], Any]:
     """Return a function from indices to rows; an array on disk is read row by row."""
     import tensorflow as tf
 
@@ -195,38 +205,38 @@ def _reader(array: npt.NDArray[Any]) -> Callable[[Any], Any]:
     kind, shape = tf.as_dtype(array.dtype), array.shape[1:]
 
     def read(batch: Any) -> Any:
-        found = tf.numpy_function(lambda index: array[index], [batch], kind, stateful=False)
-        found.set_shape((batch.shape[0], *shape))
-        return found
+        rows = tf.numpy_function(lambda index: array[index], [batch], kind, stateful=False)
+        rows.set_shape((batch.shape[0], *shape))
+        return rows
 
     return read
 
 
-def example_weights(data: Dataset, mode: str) -> npt.NDArray[np.float32]:
+def compute_example_weights(data: Dataset, mode: str) -> npt.NDArray[np.float32]:
     """Return the weight of each training example, (n,).
 
-    The data's own weights times those of the classes.
+    It is the product of the data's own weight and the class weight.
 
     Args:
-        data: Counts come from the training part.
-        mode: "none", or "balanced": n / (classes * n_c), scikit-learn's formula.
+        data: Data set; classes are counted in the training part.
+        mode: "none", or "balanced": n / (classes * n_c), as in scikit-learn.
     """
-    own = data.train.weight
-    weights = np.ones(len(data.train)) if own is None else own.astype(np.float64)
+    data_weights = data.train.weight
+    weights = np.ones(len(data.train)) if data_weights is None else data_weights.astype(np.float64)
     if mode == "balanced":
-        weights = weights * class_weights(data, mode)[data.train.y]
+        weights = weights * compute_class_weights(data, mode)[data.train.y]
     return weights.astype(np.float32)
 
 
-def class_weights(data: Dataset, mode: str) -> npt.NDArray[np.float32]:
-    """Return the weight of each class's examples, (classes,), mean 1 over the examples.
+def compute_class_weights(data: Dataset, mode: str) -> npt.NDArray[np.float32]:
+    """Return the weight of each class, (classes,), with mean 1 over the examples.
 
     Args:
-        data: Counts come from the training part.
-        mode: "none" (all 1) or "balanced": n / (classes * n_c), scikit-learn's formula.
+        data: Data set; classes are counted in the training part.
+        mode: "none" (all 1) or "balanced": n / (classes * n_c), as in scikit-learn.
 
     Raises:
-        InputError: "balanced" where labels are no class indices.
+        InputError: "balanced" is used with labels that are not class indices.
     """
     if mode == "none":
         return np.ones(data.num_classes, np.float32)
@@ -240,11 +250,15 @@ def class_weights(data: Dataset, mode: str) -> npt.NDArray[np.float32]:
 
 
 def check_augment(names: Sequence[str], data: Dataset) -> None:
-    """Check that there are images to augment, and labels that can be transformed with them.
+    """Check that augmentation applies to the examples and their labels.
+
+    Args:
+        names: Names of the augmentations; empty: nothing is checked.
+        data: Data set.
 
     Raises:
-        InputError: Augmentation is asked for and examples are no (H, W, C), or labels by position
-            cannot follow.
+        InputError: The examples are not images (H, W, C), or labels by position cannot be
+            transformed with them.
     """
     if not names:
         return
@@ -268,31 +282,33 @@ def check_augment(names: Sequence[str], data: Dataset) -> None:
         )
 
 
-def moved(labels: Any, data: Dataset, names: Sequence[str], seed: int, step: Any) -> Any:
+def augment_labels(labels: Any, data: Dataset, names: Sequence[str], seed: int, step: Any) -> Any:
     """Return labels by position transformed like their images; other labels are unchanged.
 
     Args:
-        labels: (batch, ...), as the data set holds them; what comes in at the edges is void.
-        data: They are of.
-        names, seed, step: See `augmented`.
+        labels: (batch, ...), as stored in the data set; new positions at the edges are void.
+        data: Data set of the labels.
+        names, seed, step: See `augment_images`.
     """
     if not names or not data.task.output_shape[:-1]:
         return labels
     if has_positions(data.kind):
-        return augmented(labels[..., None], names, seed, step, fill=VOID)[..., 0]
-    return augmented(labels, names, seed, step)
+        return augment_images(labels[..., None], names, seed, step, fill=VOID)[..., 0]
+    return augment_images(labels, names, seed, step)
 
 
-def augmented(images: Any, names: Sequence[str], seed: int, step: Any, *, fill: int = 0) -> Any:
-    """Return the randomly augmented batch; equal seeds and steps give equal changes.
+def augment_images(
+    images: Any, names: Sequence[str], seed: int, step: Any, *, fill: int = 0
+) -> Any:
+    """Return the randomly augmented batch; equal seeds and steps give equal results.
 
     Args:
         images: (batch, H, W, C), as stored, any type.
-        names: Of "flip" (left to right, every second image on average) and "shift" (by up to
-            an eighth of height and width).
-        seed: Of the training.
+        names: Names among "flip" (left to right, with probability 0.5) and "shift" (by up to an
+            eighth of height and width).
+        seed: Seed of the training.
         step: int64 scalar tensor.
-        fill: What comes in at the edges.
+        fill: Value of new pixels at the edges.
 
     Returns:
         Images of the same shape and type.
@@ -307,7 +323,7 @@ def augmented(images: Any, names: Sequence[str], seed: int, step: Any, *, fill: 
         chosen = tf.random.stateless_uniform((batch, 1, 1, 1), keys) < 0.5
         images = tf.where(chosen, tf.reverse(images, axis=[2]), images)
     if "shift" in names:
-        high, wide = max(1, height // REACH), max(1, width // REACH)
+        high, wide = max(1, height // SHIFT_DIVISOR), max(1, width // SHIFT_DIVISOR)
         padded = tf.pad(images, ((0, 0), (high, high), (wide, wide), (0, 0)), constant_values=fill)
         for axis, reach, size in ((1, high, height), (2, wide, width)):
             start = tf.random.stateless_uniform(

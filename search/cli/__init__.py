@@ -1,4 +1,4 @@
-"""The command line: each command calls one public function with one plan."""
+"""The command line, in which each command calls one public function with one plan."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Annotated
 import typer
 
 from compress._version import __version__
-from compress.core.interpreter import drop_current_folder
-from compress.core.native_output import quiet_tensorflow_here
+from compress.core.module_loading import drop_current_folder
+from compress.core.native_output import silence_tensorflow_import
 from compress.plan import Plan
 from compress.plan.bench import BenchPlan
 from compress.plan.shrink import ShrinkPlan
 from search.cli import bench, dashboard, run, space
-from search.cli._console import delivering
-from search.cli._help import WIDEST, Commands, add_command
-from search.cli._options import plan_command
+from search.cli._console import report_output_errors
+from search.cli._help import MAX_WIDTH, Commands, add_command
+from search.cli._options import create_plan_command
 from search.plan import SearchPlan
 
 __all__ = ["app", "main"]
@@ -31,15 +31,15 @@ app = typer.Typer(
     cls=Commands,
     help="Search, shrink and measure Keras models.",
     epilog="`paretune COMMAND --help` shows the options that matter first, `--help-all` every one.",
-    context_settings={"max_content_width": WIDEST},
+    context_settings={"max_content_width": MAX_WIDTH},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _show_version(is_requested: bool) -> None:
+    if is_requested:
         typer.echo(f"paretune {__version__}")
         raise typer.Exit
 
@@ -48,7 +48,7 @@ def _version(asked: bool) -> None:
 def _main(
     version: Annotated[
         bool,
-        typer.Option("--version", help="show the version", callback=_version, is_eager=True),
+        typer.Option("--version", help="show the version", callback=_show_version, is_eager=True),
     ] = False,
 ) -> None:
     """Search, shrink and measure Keras models."""
@@ -73,28 +73,28 @@ _MODELS = signatures.Parameter(
 )
 
 for _name, _command in {
-    "run": plan_command(SearchPlan, run.run, refused=run.SEARCH_REFUSED),
-    "search": plan_command(SearchPlan, run.search, refused=run.SEARCH_REFUSED),
-    "shrink": plan_command(
+    "run": create_plan_command(SearchPlan, run.run, refused=run.SEARCH_REFUSED),
+    "search": create_plan_command(SearchPlan, run.search, refused=run.SEARCH_REFUSED),
+    "shrink": create_plan_command(
         ShrinkPlan,
         run.shrink,
         _MODEL,
-        *run.OWN,
+        *run.SHRINK_OPTIONS,
         refused=run.SHRINK_REFUSED,
-        under=run.under,
+        read_base=run.read_recipe_sections,
     ),
-    "compress": plan_command(Plan, run.compress, _MODEL, old=run.OLD),
+    "compress": create_plan_command(Plan, run.compress, _MODEL, old_names=run.OLD_NAMES),
 }.items():
     add_command(app, _name, _command, run.BASIC[_name])
 add_command(
     app,
     "bench",
-    plan_command(BenchPlan, bench.bench, _MODELS, groups=bench.GROUPS),
+    create_plan_command(BenchPlan, bench.bench, _MODELS, groups=bench.GROUPS),
     bench.BASIC,
 )
 add_command(app, "inspect", bench.inspect)
 add_command(app, "report", run.report)
-add_command(app, "dashboard", dashboard.dashboard)
+add_command(app, "dashboard", dashboard.serve_dashboard)
 app.add_typer(space.space)
 app.add_typer(bench.latency_table)
 app.add_typer(dashboard.storage)
@@ -102,13 +102,14 @@ app.add_typer(dashboard.storage)
 
 def main() -> None:
     """Run the command line."""
-    # this process is ours: quiet TensorFlow, and no file of the current folder in a package's place
-    quiet_tensorflow_here()
+    # global settings are safe, because this process runs only paretune: TensorFlow logs nothing,
+    # and files in the current folder cannot shadow packages
+    silence_tensorflow_import()
     os.environ["KERAS_BACKEND"] = "tensorflow"
     drop_current_folder()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # a terminal of ASCII alone gets escapes for the rest
+            # ASCII terminals get escapes for other characters
             stream.reconfigure(errors="backslashreplace")
-    with delivering():
+    with report_output_errors():
         app(prog_name="paretune")

@@ -1,4 +1,4 @@
-"""The terminal: results, progress with the time left, log lines, errors and interruption."""
+"""Terminal output: results, progress with the time left, log lines, errors and interruption."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from compress.core.credentials import hidden
-from compress.core.errors import LONGEST, ParetuneError, one_line
-from compress.core.faults import SPACE, explain_fault, fault_of
-from compress.core.summary import line
-from compress.measure import formats
+from compress.core.credentials import hide_passwords
+from compress.core.errors import MAX_MESSAGE_LENGTH, ParetuneError, to_one_line
+from compress.core.faults import SPACE, explain_fault, find_fault
+from compress.core.summary import escape_line
+from compress.measure import formatting
 from compress.run.directory import LOG, RunFolder
 from search.engines import Display
 
@@ -42,65 +42,70 @@ if TYPE_CHECKING:
     from search.report import SearchReport
 
 INTERRUPTED, TERMINATED = 130, 143
-GOES_ON = "The same command continues: what is finished is kept, what was in progress runs again."
-"""What an interruption of a run means."""
-_PATHS = {
+RESUME_HINT = (
+    "The same command continues: what is finished is kept, what was in progress runs again."
+)
+"""Message after an interruption of a run."""
+_PATH_ERRORS = {
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM,
     errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP,
 }  # fmt: skip
-"""What is wrong with a path that was given; the rest (a full disk) is the machine's."""
-MOST_SHOWN = 16
-"""Workers that have a bar: more than a screen holds tell nobody anything."""
+"""Error numbers that mean an invalid path from the user, rather than a fault of the machine."""
+MAX_SHOWN = 16
+"""Maximum number of workers with a progress bar, so that the bars fit on a screen."""
 
 
 @contextmanager
-def reporting_errors(resume: str) -> Iterator[None]:
-    """Turn errors into one line and an exit code, and an interruption into how to resume.
+def report_errors(resume: str) -> Iterator[None]:
+    """Report errors as one line and an exit code, and interruptions with a resume hint.
 
-    Ctrl-C and SIGTERM end the work in order, with its workers. What the machine lacks (a full disk)
-    is told with what to do then.
+    Ctrl-C and SIGTERM end the work in order, with its workers. Faults of the machine (such as a
+    full disk) are reported with a remedy.
 
     Args:
-        resume: Printed after an interruption.
+        resume: Hint that is printed after an interruption.
+
+    Raises:
+        Exit: An error or an interruption occurred; it holds the exit code.
     """
     try:
-        with _raising_terminated():
+        with _raise_on_sigterm():
             yield
     except ParetuneError as error:
-        complain(error)
+        print_error(error)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
-        _tell(f"\nparetune: interrupted. {resume}".rstrip())
+        _print_line(f"\nparetune: interrupted. {resume}".rstrip())
         raise typer.Exit(INTERRUPTED) from None
-    except _Terminated:
-        _tell(f"paretune: terminated by SIGTERM. {resume}".rstrip())
+    except _TerminatedError:
+        _print_line(f"paretune: terminated by SIGTERM. {resume}".rstrip())
         raise typer.Exit(TERMINATED) from None
     except Exception as error:
-        # libraries raise kinds of their own where a disk is full
-        fault = fault_of(error)
+        # libraries raise their own errors when a disk is full
+        fault = find_fault(error)
         if fault is not None and (isinstance(error, OSError) or fault.kind == SPACE):
-            complain(explain_fault(fault))
+            print_error(explain_fault(fault))
             raise typer.Exit(1) from None
         if not isinstance(error, OSError):
             raise
-        complain(error)
-        of_path = error.filename is not None and error.errno in _PATHS
-        raise typer.Exit(2 if of_path else 1) from None
+        print_error(error)
+        is_path_error = error.filename is not None and error.errno in _PATH_ERRORS
+        raise typer.Exit(2 if is_path_error else 1) from None
 
 
-class _Terminated(BaseException):
-    """The process was asked to end, by SIGTERM."""
+class _TerminatedError(BaseException):
+    """Error raised when the process receives SIGTERM."""
 
 
 @contextmanager
-def _raising_terminated() -> Iterator[None]:
-    """Raise `_Terminated` in the work where SIGTERM comes, as Ctrl-C raises KeyboardInterrupt."""
+def _raise_on_sigterm() -> Iterator[None]:
+    """Raise `_TerminatedError` on SIGTERM, as Ctrl-C raises KeyboardInterrupt."""
 
     def terminate(*_: object) -> None:
-        raise _Terminated
+        raise _TerminatedError
 
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    if not is_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
     signal.signal(signal.SIGTERM, terminate)
@@ -110,68 +115,68 @@ def _raising_terminated() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def complain(what: object) -> None:
+def print_error(error: object) -> None:
     """Print an error as one line on standard error."""
-    _tell(f"paretune: error: {hidden(one_line(what, LONGEST))}")
+    _print_line(f"paretune: error: {hide_passwords(to_one_line(error, MAX_MESSAGE_LENGTH))}")
 
 
-def note(what: object) -> None:
-    """Print a word of advice as one line on standard error."""
-    _tell(f"paretune: {hidden(one_line(what, LONGEST))}")
+def print_note(text: object) -> None:
+    """Print a note as one line on standard error."""
+    _print_line(f"paretune: {hide_passwords(to_one_line(text, MAX_MESSAGE_LENGTH))}")
 
 
-def _tell(text: str) -> None:
-    with contextlib.suppress(OSError):  # nobody is left to be told
+def _print_line(text: str) -> None:
+    with contextlib.suppress(OSError):  # standard error may be closed
         print(text, file=sys.stderr, flush=True)
 
 
-def console() -> Console:
-    """Return a console on standard output; a file gets wide lines.
+def create_console() -> Console:
+    """Return a console on standard output, with wide lines if the output is a file.
 
-    What users named (models, classes, files) is printed as it is: brackets are no markup.
+    Names from users (models, classes, files) are printed literally: brackets are not markup.
     """
-    shown = Console(markup=False, emoji=False)
-    return shown if shown.is_terminal else Console(markup=False, emoji=False, width=200)
+    output = Console(markup=False, emoji=False)
+    return output if output.is_terminal else Console(markup=False, emoji=False, width=200)
 
 
 def show(*parts: RenderableType, saved: object = "", last: str = "") -> None:
-    """Print results on standard output, each on lines of its own.
+    """Print results on standard output, each on its own lines.
 
     Args:
-        parts: Texts and tables.
-        saved: Where they are on disk too.
-        last: The last line: which files were made.
+        *parts: Texts and tables.
+        saved: File of the results on disk, for error messages; empty: none.
+        last: The last line, which names the written files; empty: none.
 
     Raises:
-        SystemExit: See `delivering`.
+        SystemExit: See `report_output_errors`.
     """
-    out = console()
-    with delivering(saved):
+    output = create_console()
+    with report_output_errors(saved):
         for part in parts:
-            out.print(part)
+            output.print(part)
         if last:
-            out.print(last, highlight=False, soft_wrap=True)
+            output.print(last, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def delivering(saved: object = "") -> Iterator[None]:
-    """Report in one line that standard output cannot be written to (a full disk, say).
+def report_output_errors(saved: object = "") -> Iterator[None]:
+    """Report in one line that standard output is not writable (because of a full disk, say).
 
     Args:
-        saved: Where the results are on disk.
+        saved: File of the results on disk; empty: none.
 
     Raises:
-        SystemExit: It does not, with code 1.
+        SystemExit: Standard output is not writable; the exit code is 1.
     """
     try:
         yield
     except OSError as error:
         if error.filename is not None:
-            raise  # of a file, not of the output
+            raise  # an error of a file rather than of standard output
         redirect = "Redirect it to a file on a disk with free space."
         remedy = f"The work is done: see '{saved}'." if saved else redirect
-        complain(f"Standard output must take what is printed ({error.strerror}). {remedy}")
-        # what is left in its buffer would be written, and fail again, when Python ends
+        print_error(f"Standard output must take what is printed ({error.strerror}). {remedy}")
+        # Python would write the rest of the buffer at exit, and fail again
         with contextlib.suppress(OSError, io.UnsupportedOperation):
             sink = os.open(os.devnull, os.O_WRONLY)
             os.dup2(sink, sys.stdout.fileno())
@@ -179,64 +184,67 @@ def delivering(saved: object = "") -> Iterator[None]:
         raise SystemExit(1) from None
 
 
-def written(paths: Iterable[Path]) -> str:
-    """Return "written: a.json, b.csv" of the files that there are; empty for none."""
-    names = ", ".join(line(path) for path in paths if path.exists())
+def format_written(paths: Iterable[Path]) -> str:
+    """Return "written: a.json, b.csv" for the files that exist; empty if none exists."""
+    names = ", ".join(escape_line(path) for path in paths if path.exists())
     return f"written: {names}" if names else ""
 
 
-def outcome(report: Report) -> str:
-    """Return the place of a run's report, and its file to ship, in one line.
+def format_outcome(report: Report) -> str:
+    """Return one line with the path of a run's report and the file to ship.
 
-    Validation data choose, as `compress.measure.verdict` says. Of a search alone it is the
-    best model of the front, which is not compressed yet.
+    Validation data select the file; see `compress.measure.verdict`. For a search alone, the line
+    names the best model of the front, which is not compressed yet.
     """
     from search.report import SearchReport
 
-    page, chosen = f"report: {line(report.folder / 'report.html')}", ""
+    page, file_text = f"report: {escape_line(report.folder / 'report.html')}", ""
     if report.rows:
-        chosen = _file(report)
+        file_text = _describe_file(report)
     elif isinstance(report, SearchReport):
-        chosen = _model(report)
-    return f"{page}; {chosen}" if chosen else page
+        file_text = _describe_model(report)
+    return f"{page}; {file_text}" if file_text else page
 
 
-def _file(report: Report) -> str:
-    from compress.report.standouts import GOAL, standouts
+def _describe_file(report: Report) -> str:
+    from compress.report.file_selection import GOAL, select_files
 
-    found = standouts(report)
-    if found.to_ship is None:
-        place = line(RunFolder(report.folder).exports)
-        return f"ship: a file of your choice in {place} (none is chosen: {found.missing})"
-    artifact = found.to_ship.row.artifact
-    why = "cheapest that cannot be told apart from the best"
-    if found.to_ship.what == GOAL:
-        why = "for the goal"
-    elif found.to_ship.row is found.best.row:
-        why = "the best"
-    figure = formats.quality(found.quality, found.to_ship.val)
-    ready = next((item.shipped_file for item in report.sections if item.shipped), artifact.file)
+    choice = select_files(report)
+    if choice.to_ship is None:
+        folder = escape_line(RunFolder(report.folder).exports)
+        return f"ship: a file of your choice in {folder} (none is chosen: {choice.reason})"
+    artifact = choice.to_ship.row.artifact
+    reason = "cheapest that cannot be told apart from the best"
+    if choice.to_ship.role == GOAL:
+        reason = "for the goal"
+    elif choice.to_ship.row is choice.best.row:
+        reason = "the best"
+    metric_text = formatting.format_metric(choice.metric, choice.to_ship.val)
+    file_name = next(
+        (item.shipped_file for item in report.sections if item.shipped_id), artifact.file
+    )
     return (
-        f"ship: {line(report.folder / ready)} "
-        f"(chosen by validation {found.quality}: {figure}, {why})"
+        f"ship: {escape_line(report.folder / file_name)} "
+        f"(chosen by validation {choice.metric}: {metric_text}, {reason})"
     )
 
 
-def _model(report: SearchReport) -> str:
+def _describe_model(report: SearchReport) -> str:
     from search.study.directory import SearchFolder
 
-    folder, quality = SearchFolder(report.folder), report.objectives[0]
+    folder, metric = SearchFolder(report.folder), report.objectives[0]
     front = [item for item in report.candidates if item.id in report.front]
     if not front:
         return ""
     if report.validation_learnt:
-        return (
-            f"models: {line(folder.candidates)} (none is chosen: validation data were trained on)"
-        )
-    best = max(front, key=lambda item: item.val[quality])
+        models = escape_line(folder.candidates)
+        return f"models: {models} (none is chosen: validation data were trained on)"
+    best = max(front, key=lambda item: item.val[metric])
     return (
-        f"best model: {line(folder.shipped_file(best.id))} (chosen by validation {quality}: "
-        f"{formats.quality(quality, best.val[quality])}); `paretune compress` makes files to ship"
+        f"best model: {escape_line(folder.get_shipped_path(best.id))} (chosen by validation "
+        f"{metric}: "
+        f"{formatting.format_metric(metric, best.val[metric])}); `paretune compress` makes files "
+        "to ship"
     )
 
 
@@ -248,40 +256,44 @@ class _ConsoleLog(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one line as it is; one that cannot be printed stands in log.txt."""
+        """Print a log line literally; log.txt has the lines that cannot be printed."""
         with contextlib.suppress(OSError):
-            self._console.print(Text(line(record.getMessage())), soft_wrap=True)
+            self._console.print(Text(escape_line(record.getMessage())), soft_wrap=True)
 
 
 class TimeLeft(ProgressColumn):
-    """The time left by what was done so far, or nothing while nothing is known of it."""
+    """A progress column with the estimated time left, empty without an estimate.
+
+    The estimate uses the speed so far.
+    """
 
     max_refresh = 0.5
 
     def render(self, task: Task) -> Text:
         """Return "0:01:30 left"."""
-        seconds = self.seconds(task)
+        seconds = self.estimate_seconds(task)
         if seconds is None:
             return Text("")
         return Text(f"{timedelta(seconds=round(seconds))} left", style="progress.remaining")
 
     @staticmethod
-    def seconds(task: Task) -> float | None:
-        """Return the estimate in seconds; None where there is none.
+    def estimate_seconds(task: Task) -> float | None:
+        """Return the estimate in seconds; None without an estimate.
 
-        What came in one piece (a finished job of several) says how long the next piece takes: the
-        estimate counts down from when it came, and ends when the next one is late.
+        The time of the last completed step (such as one of several jobs) predicts the time of the
+        next step. The estimate counts down from the last step, and is None when the next one is
+        late.
         """
-        made = task.completed - task.fields.get("begun", 0.0)
-        if task.elapsed is None or task.total is None or made <= 0 or task.remaining is None:
+        finished = task.completed - task.fields.get("begun", 0.0)
+        if task.elapsed is None or task.total is None or finished <= 0 or task.remaining is None:
             return None
-        told = task.fields.get("told", task.elapsed)
-        left = told * task.remaining / made - (task.elapsed - told)
-        return left if left >= 0.5 else None
+        last_update = task.fields.get("told", task.elapsed)
+        remaining = last_update * task.remaining / finished - (task.elapsed - last_update)
+        return remaining if remaining >= 0.5 else None
 
 
 class RichDisplay(Display):
-    """Progress bars: one for the phase, one a worker; of many workers the first ones."""
+    """Progress bars for the phase and for each worker, up to a maximum number of workers."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -291,58 +303,60 @@ class RichDisplay(Display):
         self._done = 0
         self._steps = False
 
-    def phase(self, title: str, done: int, total: int, *, steps: bool = False) -> None:
+    def start_phase(self, title: str, done: int, total: int, *, is_stepwise: bool = False) -> None:
         """Begin a phase; see `search.engines.Display`."""
         for task in (*self._workers.values(), *([] if self._main is None else [self._main])):
             self._progress.remove_task(task)
-        self._workers, self._shares, self._done, self._steps = {}, {}, done, steps
-        # what an earlier start finished tells nothing of this one's speed
-        self._main = self._progress.add_task(line(title), total=total, completed=done, begun=done)
+        self._workers, self._shares, self._done, self._steps = {}, {}, done, is_stepwise
+        # `begun` leaves jobs of an earlier run out of the estimate of this run's speed
+        self._main = self._progress.add_task(
+            escape_line(title), total=total, completed=done, begun=done
+        )
 
     def advance(self, done: int, total: int) -> None:
-        """Show how many jobs are finished."""
+        """Show the number of finished jobs."""
         self._done = done
-        self._refresh()
+        self._update_total()
 
-    def worker(self, index: int, text: str, share: float) -> None:
+    def update_worker(self, index: int, text: str, share: float) -> None:
         """Show a worker's activity."""
-        if index not in self._workers and len(self._workers) < MOST_SHOWN:
+        if index not in self._workers and len(self._workers) < MAX_SHOWN:
             self._workers[index] = self._progress.add_task("", total=1.0)
         task = self._workers.get(index)
         if task is not None:
             if share < self._shares.get(index, 0.0):
-                self._progress.reset(task)  # the next step or job, with a time of its own
-            self._progress.update(task, description=f"  {line(text)}")
-            self._tell(task, share)
+                self._progress.reset(task)  # the next step or job restarts the elapsed time
+            self._progress.update(task, description=f"  {escape_line(text)}")
+            self._update_bar(task, share)
         self._shares[index] = share if text else 0.0
-        self._refresh()
+        self._update_total()
 
-    def _refresh(self) -> None:
-        """Count jobs in hand by their share where that is known."""
+    def _update_total(self) -> None:
+        """Update the total, counting running jobs by their shares if these are known."""
         if self._main is not None:
-            in_hand = 0.0 if self._steps else sum(self._shares.values())
-            self._tell(self._main, self._done + in_hand)
+            running_share = 0.0 if self._steps else sum(self._shares.values())
+            self._update_bar(self._main, self._done + running_share)
 
-    def _tell(self, task: TaskID, completed: float) -> None:
-        """Move a bar, and note the time."""
+    def _update_bar(self, task: TaskID, completed: float) -> None:
+        """Update a bar and the time of its last change."""
         (bar,) = (item for item in self._progress.tasks if item.id == task)
         if bar.completed != completed:
             self._progress.update(task, completed=completed, told=bar.elapsed or 0.0)
 
 
 @contextmanager
-def display() -> Iterator[RichDisplay]:
+def show_progress() -> Iterator[RichDisplay]:
     """Show progress and log lines on standard error while the context lasts."""
-    # a descriptor of our own: libraries' chatter on 2 is captured now and then
+    # a copy of the descriptor, because descriptor 2 is redirected at times to hide library output
     with os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace") as stream:
         console = Console(file=stream, markup=False, emoji=False)
         handler = _ConsoleLog(console)
         LOG.addHandler(handler)
         LOG.setLevel(logging.INFO)
-        # libraries give the root logger a handler of their own, which would print each line again
+        # libraries may add a handler to the root logger, which would print each line again
         LOG.propagate = False
         columns = (
-            # a name in it is no markup
+            # names in the description must not be read as markup
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f} %"),

@@ -1,4 +1,4 @@
-"""Help in groups: `--help` shows the options that matter first, `--help-all` every one."""
+"""Help in groups: `--help` shows the most important options, `--help-all` all of them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Annotated, Any, ClassVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from compress.core.errors import InputError, ParetuneError, unknown_name
-from compress.plan.fields import RemovedOption, list_removed
+from compress.core.errors import InputError, ParetuneError, build_unknown_name_error
+from compress.plan.fields import RemovedOption, list_removed_options
 from compress.plan.shrink import ShrinkPlan
-from search.cli._console import complain
+from search.cli._console import print_error
 from search.plan import SearchPlan
 
 GENERAL = "General"
@@ -30,13 +30,13 @@ SECTIONS = {
     "weights": "Pruning weights",
     "finetune": "Fine-tuning",
     "distill": "Teacher",
-    "quantize": "Whole numbers",
+    "quantize": "Quantization",
     "export": "Exported files",
     "latency": "Timing",
 }
 """Titles of the plan's sections, in the order in which `--help-all` shows them."""
-WIDEST = 100
-"""Columns of help, where the terminal has them: longer lines are hard to read."""
+MAX_WIDTH = 100
+"""Maximum number of columns of the help, because longer lines are hard to read."""
 SYNONYMS = {
     "--dataset": "--data",
     "--lr": "--learning-rate",
@@ -49,25 +49,25 @@ SYNONYMS = {
     "--quantize": "--formats",
     "--prune": "--sparsity",
 }
-"""What options are called elsewhere, with our names for them."""
+"""Names of options in other tools -> our names."""
 
 _ALL = "paretune.help_all"
 _FIRST_COLUMN = 28
 _USAGE: type[Exception] = typer.BadParameter.__bases__[0]
-"""What typer raises for words that it cannot take; the class has no public name."""
+"""typer's error for invalid arguments; the class has no public name."""
 
 
-def command_group(name: str, text: str) -> typer.Typer:
-    """Return commands below one name.
+def create_command_group(name: str, text: str) -> typer.Typer:
+    """Return a group of commands.
 
     Args:
-        name: As users type it.
-        text: Help.
+        name: Name on the command line.
+        text: Help text.
     """
     group = typer.Typer(
         name=name, cls=Commands, help=text, no_args_is_help=True, rich_markup_mode=None
     )
-    # a callback: one command alone keeps its name too
+    # without a callback, typer drops the name of a group's only command
     group.callback(help=text)(lambda: None)
     return group
 
@@ -75,21 +75,21 @@ def command_group(name: str, text: str) -> typer.Typer:
 def add_command(
     app: typer.Typer, name: str, function: Callable[..., None], basic: Sequence[str] = ()
 ) -> None:
-    """Add a command whose help comes in groups.
+    """Add a command with grouped help.
 
     Args:
-        app: Of paretune, or a group of commands in it.
-        name: As users type it.
-        function: With parameters annotated for typer.
+        app: The application, or a group of commands in it.
+        name: Name on the command line.
+        function: The command, with parameters annotated for typer.
         basic: Names of the options that `--help` shows, in this order; empty: all of them.
     """
     kind = type("Command", (_Command,), {"basic": tuple(basic)})
-    settings = {"max_content_width": WIDEST}
-    app.command(name, cls=kind, context_settings=settings)(_with_help_all(function))
+    settings = {"max_content_width": MAX_WIDTH}
+    app.command(name, cls=kind, context_settings=settings)(_add_help_all(function))
 
 
 class _Command(TyperCommand):
-    """A command whose options stand in groups.
+    """A command with grouped options.
 
     Attributes:
         basic: Names of the options that `--help` shows; empty: all.
@@ -98,7 +98,7 @@ class _Command(TyperCommand):
     basic: ClassVar[tuple[str, ...]] = ()
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the options that matter first, or all of them by group."""
+        """Write the basic options, or all of them by group."""
         params = [item for item in self.get_params(ctx) if not getattr(item, "hidden", False)]
         options = {item.name: item for item in params if item.param_type_name == "option"}
         arguments = [item for item in params if item.param_type_name == "argument"]
@@ -113,20 +113,22 @@ class _Command(TyperCommand):
             for item in options.values():
                 title = getattr(item, "rich_help_panel", None) or "Options"
                 groups.setdefault(title, []).append(item)
-            # what is no plan's (--plan, --help) stands last
+            # options that are no fields of a plan (--plan, --help) come last
             groups["Options"] = groups.pop("Options")
         rows = {
-            title: [self._row(item, ctx, len(options)) for item in items]
+            title: [self._format_row(item, ctx, len(options)) for item in items]
             for title, items in groups.items()
             if items
         }
-        widest = max(len(name) for found in rows.values() for name, _ in found)
-        for title, found in rows.items():
+        widest = max(len(name) for section_rows in rows.values() for name, _ in section_rows)
+        for title, section_rows in rows.items():
             with formatter.section(title):
                 width = min(widest, _FIRST_COLUMN)
-                formatter.write_dl([(f"{name:<{width}}", text) for name, text in found], width)
+                formatter.write_dl(
+                    [(f"{name:<{width}}", text) for name, text in section_rows], width
+                )
 
-    def _row(self, item: Any, ctx: Any, number: int) -> tuple[str, str]:
+    def _format_row(self, item: Any, ctx: Any, number: int) -> tuple[str, str]:
         if item.name == "help_all" and self.basic:
             return "--help-all", f"show all {number} options, by group"
         if item.param_type_name == "argument":
@@ -136,24 +138,24 @@ class _Command(TyperCommand):
 
 
 class Commands(TyperGroup):
-    """A group of commands; of paretune's own, errors take one line."""
+    """A group of commands, whose errors take one line in the top-level group."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write each command with its first sentence in full."""
-        named = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        rows = [(name, (item.help or "").partition("\n")[0]) for name, item in named if item]
+        """Write each command with its full first sentence."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, (item.help or "").partition("\n")[0]) for name, item in commands if item]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command that was named.
+        """Return the command with the given name.
 
         Raises:
-            InputError: There is none of this name.
+            InputError: There is no command of this name.
         """
-        known = self.list_commands(ctx)
-        if not ctx.resilient_parsing and args[0] not in known and args[0][:1] != "-":
-            raise unknown_name("command", args[0], known)
+        names = self.list_commands(ctx)
+        if not ctx.resilient_parsing and args[0] not in names and args[0][:1] != "-":
+            raise build_unknown_name_error("command", args[0], names)
         return super().resolve_command(ctx, args)
 
     def main(
@@ -165,7 +167,7 @@ class Commands(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run the command line; words that it cannot take are told in one line."""
+        """Run the command line, and report invalid arguments in one line."""
 
         def run() -> Any:
             return super(Commands, self).main(
@@ -177,16 +179,16 @@ class Commands(TyperGroup):
         try:
             code = run()
         except ParetuneError as error:
-            complain(error)
+            print_error(error)
             code = error.exit_code
         except typer.Abort:
             code = 1
         except _USAGE as error:
-            code = _told(error)
+            code = _report_usage_error(error)
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _told(error: Any) -> int:
+def _report_usage_error(error: Any) -> int:
     """Print a usage error in one line, and return the exit code."""
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
@@ -196,34 +198,36 @@ def _told(error: Any) -> int:
         name = error.option_name
         removed = _find_removed(name)
         if removed is not None:
-            complain(removed.build_error(name))
+            print_error(removed.build_error(name))
             return InputError.exit_code
-        near = _nearest(name, error.ctx.command.get_params(error.ctx))
-        hint = f" Did you mean '{near}'?" if near else ""
-        complain(f"Unknown option '{name}' of `{path}`.{hint} `{path} --help-all` lists them.")
+        nearest = _find_nearest_option(name, error.ctx.command.get_params(error.ctx))
+        hint = f" Did you mean '{nearest}'?" if nearest else ""
+        print_error(f"Unknown option '{name}' of `{path}`.{hint} `{path} --help-all` lists them.")
     else:
-        how = f" `{path} --help` says how." if path else ""
-        complain(f"{error.format_message().rstrip('.')}.{how}")
+        hint_text = f" `{path} --help` says how." if path else ""
+        print_error(f"{error.format_message().rstrip('.')}.{hint_text}")
     return int(error.exit_code)
 
 
 def _find_removed(flag: str) -> RemovedOption | None:
-    """Return the option of an earlier version that a flag, or its `--no-` form, belongs to."""
-    removed = (item for plan in (SearchPlan, ShrinkPlan) for item in list_removed(plan).values())
+    """Return the removed option of an earlier version that matches a flag or its `--no-` form."""
+    removed = (
+        item for plan in (SearchPlan, ShrinkPlan) for item in list_removed_options(plan).values()
+    )
     return next((item for item in removed if flag.replace("--no-", "--", 1) == item.flag), None)
 
 
-def _nearest(name: str, params: Sequence[Any]) -> str:
-    """Return the option with the nearest name; empty: none is near."""
-    known = [flag for item in params if not getattr(item, "hidden", False) for flag in item.opts]
-    meant = SYNONYMS.get(name)
-    if meant in known:
-        return str(meant)
-    return next(iter(difflib.get_close_matches(name, known, n=1)), "")
+def _find_nearest_option(name: str, params: Sequence[Any]) -> str:
+    """Return the option with the most similar name; empty: none is similar."""
+    flags = [flag for item in params if not getattr(item, "hidden", False) for flag in item.opts]
+    synonym = SYNONYMS.get(name)
+    if synonym in flags:
+        return str(synonym)
+    return next(iter(difflib.get_close_matches(name, flags, n=1)), "")
 
 
-def _show_all(context: typer.Context, asked: bool) -> None:
-    if asked and not context.resilient_parsing:
+def _show_all_options(context: typer.Context, is_requested: bool) -> None:
+    if is_requested and not context.resilient_parsing:
         context.meta[_ALL] = True
         typer.echo(context.get_help())
         raise typer.Exit
@@ -236,18 +240,21 @@ _HELP_ALL = inspect.Parameter(
     annotation=Annotated[
         bool,
         typer.Option(
-            "--help-all", help="show every option, by group", callback=_show_all, is_eager=True,
+            "--help-all",
+            help="show every option, by group",
+            callback=_show_all_options,
+            is_eager=True,
             expose_value=False,
         ),
     ],
-)  # fmt: skip
+)
 
 
-def _with_help_all(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the option `--help-all`."""
+def _add_help_all(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the option `--help-all` to a command."""
 
-    def command(**values: Any) -> None:
-        values.pop(_HELP_ALL.name, None)  # typer hands over even what it should not expose
+    def run_command(**values: Any) -> None:
+        values.pop(_HELP_ALL.name, None)  # typer passes it despite `expose_value=False`
         function(**values)
 
     signature = inspect.signature(function, eval_str=True)
@@ -255,8 +262,8 @@ def _with_help_all(function: Callable[..., None]) -> Callable[..., None]:
         item.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for item in (*signature.parameters.values(), _HELP_ALL)
     ]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {item.name: item.annotation for item in parameters}
-    command.__doc__ = function.__doc__
-    command.__name__ = function.__name__
-    return command
+    run_command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run_command.__annotations__ = {item.name: item.annotation for item in parameters}
+    run_command.__doc__ = function.__doc__
+    run_command.__name__ = function.__name__
+    return run_command

@@ -1,4 +1,4 @@
-"""Command-line options made from the fields of a plan, so that defaults live in one place."""
+"""Command-line options created from the fields of a plan, so that defaults are defined once."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from compress.core.atomic_files import read_file
-from compress.core.errors import InputError, one_line
-from compress.data.tasks import qualities
+from compress.core.errors import InputError, to_one_line
+from compress.data.tasks import list_metrics
 from compress.plan import Plan
 from compress.plan.bench import BenchPlan, InputShape
-from compress.plan.fields import PlanField, from_nested, nest, overlay, plan_fields
-from compress.plan.forms import kind_of
+from compress.plan.conversion import split_optional
+from compress.plan.fields import (
+    PlanField,
+    from_nested,
+    list_plan_fields,
+    merge_nested,
+    nest_options,
+)
 from compress.plan.shrink import explain_bare_latencies
 from compress.plugins import SOURCES, TASKS
-from search.cli._console import note, reporting_errors
+from search.cli._console import print_note, report_errors
 from search.cli._help import GENERAL, SECTIONS
 from search.plan import COSTS
 from search.plugins import SPACES
@@ -34,43 +40,43 @@ Plugins = Annotated[
         help="modules to import first, with commas: they register plug-ins of yours",
     ),
 ]
-"""The option of commands without a plan."""
+"""The option `--plugins` for commands without a plan."""
 _METAVARS = {int: "N", float: "NUMBER", bool: None, Path: "PATH", InputShape: "LIST"}
-Names = Callable[[], Iterable[str]]
-VALUES: dict[str, Names] = {
+ListNames = Callable[[], Iterable[str]]
+OPTION_VALUES: dict[str, ListNames] = {
     "data": SOURCES.names,
     "task": TASKS.names,
     "space": lambda: (*SPACES.names(), "around:"),
-    "objectives": lambda: (*qualities(), *COSTS),
+    "objectives": lambda: (*list_metrics(), *COSTS),
     "prune_pattern": lambda: ("unstructured", "2:4", "1x4"),
     "teacher": lambda: ("auto", "none"),
 }
-"""What options take that are not declared with all their choices, by their names in Python."""
+"""Completions of options that accept further values too, by their names in Python."""
 
 
-def list_words(leaf: PlanField) -> Names | None:
-    """Return a function that lists an option's words; None: the option takes any text.
+def find_word_lister(leaf: PlanField) -> ListNames | None:
+    """Return a function that lists an option's completions; None: the option accepts any text.
 
-    A table of plug-ins is asked when the shell asks: it may have got new names since.
+    The names of a registry are listed on each call, because plug-ins may have been registered.
     """
     choices = leaf.choices
     if choices is None:
-        return VALUES.get(leaf.flat)
-    return lambda: (*leaf.beside, *choices.names())
+        return OPTION_VALUES.get(leaf.keyword)
+    return lambda: (*leaf.extra_choices, *choices.names())
 
 
-def own_option(
+def create_option(
     name: str, kind: Any, flag: str, metavar: str, text: str, group: str | None = None
 ) -> inspect.Parameter:
-    """Return an option of a command that is no field of its plan; None stands for "not given".
+    """Return a command's option that is no field of its plan; default None means "not given".
 
     Args:
-        name: In Python.
-        kind: What typer reads it as.
-        flag: On the command line.
-        metavar: What help shows for its value.
-        text: Help.
-        group: Title under which help shows it.
+        name: Name in Python.
+        kind: Type of the value, for typer.
+        flag: Flag on the command line.
+        metavar: Placeholder of the value in help.
+        text: Help text.
+        group: Title of its group in help; None: no group.
     """
     option = typer.Option(flag, metavar=metavar, help=text, rich_help_panel=group)
     return inspect.Parameter(
@@ -81,69 +87,71 @@ def own_option(
     )
 
 
-def plan_command(
+def create_plan_command(
     plan: type[PlanT],
     body: Callable[..., None],
     *arguments: inspect.Parameter,
     groups: Mapping[str, str] | None = None,
-    old: Mapping[str, str] | None = None,
+    old_names: Mapping[str, str] | None = None,
     refused: Mapping[str, str] | None = None,
-    under: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+    read_base: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
 ) -> Callable[..., None]:
-    """Make a typer command whose options are the plan's fields.
+    """Return a typer command whose options are the plan's fields.
 
-    Each field has one option, its first flag: the same word in every command.
+    Each field has one option, its first flag, with the same name in every command.
 
     Args:
         plan: The plan class.
-        body: Called with the positional arguments' values, then `plan=`.
-        arguments: Further parameters, annotated for typer, put first.
-        groups: Titles in help of options that no section gives one, by option.
-        old: Names of options in earlier releases, with what they are called now: taken, and told.
-        refused: Names that meant another thing here than elsewhere, with what to do instead.
-        under: Returns sections that --plan and options go over, from the values of `arguments`.
+        body: Called with the values of the positional arguments and `plan=`.
+        *arguments: Further parameters, annotated for typer, which come first.
+        groups: Group titles in help of options without a section, by option.
+        old_names: Option names of earlier releases -> current names. Old names are accepted with
+            a note.
+        refused: Ambiguous option names that are refused -> remedy for the error message.
+        read_base: Returns the sections that --plan and options override, from the values of
+            `arguments`.
 
     Returns:
         A function for `search.cli._help.add_command`.
     """
-    own = [argument.name for argument in arguments]
-    old, refused = old or {}, refused or {}
+    argument_names = [argument.name for argument in arguments]
+    old_names, refused = old_names or {}, refused or {}
 
-    def command(**given_values: Any) -> None:
-        given = {name: given_values.pop(name) for name in own}
+    def run_command(**given_values: Any) -> None:
+        argument_values = {name: given_values.pop(name) for name in argument_names}
         file = given_values.pop("plan_file")
         chosen = {name: value for name, value in given_values.items() if value is not None}
-        with reporting_errors(""):
-            renamed = _rename(chosen, old, refused)
-            stored: Mapping[str, Any] = {} if under is None else under(given)
+        with report_errors(""):
+            renamed = _rename_options(chosen, old_names, refused)
+            stored: Mapping[str, Any] = {} if read_base is None else read_base(argument_values)
             if file is not None:
-                stored = overlay(stored, read_plan_file(file))
-            made = from_nested(plan, overlay(stored, nest(plan, chosen)))
+                stored = merge_nested(stored, read_plan_file(file))
+            merged_plan = from_nested(plan, merge_nested(stored, nest_options(plan, chosen)))
         for name, new in renamed.items():
-            note(f"{_flag(name)} is the old name of {_flag(new)} in this command.")
-        for text in explain_bare_latencies(made):
-            note(text)
-        body(*given.values(), plan=made)
+            print_note(f"{_to_flag(name)} is the old name of {_to_flag(new)} in this command.")
+        for text in explain_bare_latencies(merged_plan):
+            print_note(text)
+        body(*argument_values.values(), plan=merged_plan)
 
-    leaves = plan_fields(plan)
+    leaves = list_plan_fields(plan)
     parameters = [
         *arguments,
-        *(_parameter(leaf, groups or {}) for leaf in leaves),
-        *(_hidden(name) for name in (*old, *refused)),
+        *(_create_plan_option(leaf, groups or {}) for leaf in leaves),
+        *(_create_hidden_option(name) for name in (*old_names, *refused)),
         _PLAN_FILE,
     ]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {item.name: item.annotation for item in parameters}
-    command.__doc__ = body.__doc__
-    command.__name__ = body.__name__
-    return command
+    run_command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run_command.__annotations__ = {item.name: item.annotation for item in parameters}
+    run_command.__doc__ = body.__doc__
+    run_command.__name__ = body.__name__
+    return run_command
 
 
 def read_plan_file(path: Path) -> dict[str, Any]:
-    """Read a plan's sections from TOML.
+    """Return a plan's sections from a TOML file.
 
     Raises:
-        InputError: The file is missing or no TOML.
+        InputError: The file is missing or not valid TOML.
     """
     try:
         return tomllib.loads(read_file(path).decode("utf-8"))
@@ -151,11 +159,11 @@ def read_plan_file(path: Path) -> dict[str, Any]:
         raise InputError(f"Cannot read plan '{path}': {error.strerror}.") from None
     except RecursionError:
         raise InputError(f"Plan '{path}' must be TOML (it is nested too deeply).") from None
-    except ValueError as error:  # of TOML, of UTF-8, or a number of thousands of digits
+    except ValueError as error:  # invalid TOML or UTF-8, or a number with thousands of digits
         raise InputError(f"Plan '{path}' must be TOML ({error}).") from None
 
 
-_PLAN_FILE = own_option(
+_PLAN_FILE = create_option(
     "plan_file",
     Path,
     "--plan",
@@ -164,86 +172,87 @@ _PLAN_FILE = own_option(
 )
 
 
-def _rename(
-    chosen: dict[str, Any], old: Mapping[str, str], refused: Mapping[str, str]
+def _rename_options(
+    chosen: dict[str, Any], old_names: Mapping[str, str], refused: Mapping[str, str]
 ) -> dict[str, str]:
-    """Put values that were given under old names where they belong.
+    """Move values of old option names to their current names.
 
     Returns:
-        The old names that were given, with today's.
+        The given old names -> current names.
 
     Raises:
-        InputError: A name is refused, or given beside its new one.
+        InputError: A name is refused, or is given together with its new name.
     """
     for name, remedy in refused.items():
         if name in chosen:
             raise InputError(
-                f"{_flag(name)} could mean two things in this command. Received: "
-                f"{one_line(chosen[name])}. {remedy}"
+                f"{_to_flag(name)} could mean two things in this command. Received: "
+                f"{to_one_line(chosen[name])}. {remedy}"
             )
-    found = {name: new for name, new in old.items() if name in chosen}
-    for name, new in found.items():
+    renamed = {name: new for name, new in old_names.items() if name in chosen}
+    for name, new in renamed.items():
         if new in chosen:
             raise InputError(
-                f"{_flag(new)} must be given once. Received: it and {_flag(name)}, its old name."
+                f"{_to_flag(new)} must be given once. Received: it and {_to_flag(name)}, its old "
+                "name."
             )
         chosen[new] = chosen.pop(name)
-    return found
+    return renamed
 
 
-def _flag(name: str) -> str:
+def _to_flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _hidden(name: str) -> inspect.Parameter:
+def _create_hidden_option(name: str) -> inspect.Parameter:
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[str | None, typer.Option(_flag(name), hidden=True)],
+        annotation=Annotated[str | None, typer.Option(_to_flag(name), hidden=True)],
     )
 
 
-def _parameter(leaf: PlanField, groups: Mapping[str, str]) -> inspect.Parameter:
-    """Return the option of one field; None stands for "not given"."""
-    kind, names = kind_of(leaf.hint)[0], list_words(leaf)
+def _create_plan_option(leaf: PlanField, groups: Mapping[str, str]) -> inspect.Parameter:
+    """Return the option of a field; its default None means "not given"."""
+    kind, names = split_optional(leaf.hint)[0], find_word_lister(leaf)
     several = typing.get_origin(kind) is tuple
     metavar = "LIST" if several else _METAVARS.get(kind, "TEXT")
     if kind is not bool:
-        kind = str  # the plan reads everything else: lists, counts like 2M, times like 30m
-    shown = "" if leaf.default is False else leaf.default_text
-    text = f"{leaf.help}  [default: {shown}]" if shown else leaf.help
+        kind = str  # the plan parses the text: lists, counts like 2M, times like 30m
+    default = "" if leaf.default is False else leaf.default_text
+    text = f"{leaf.help}  [default: {default}]" if default else leaf.help
     option = typer.Option(
         leaf.flags[0],
         help=text,
         show_default=False,
         metavar=metavar,
-        rich_help_panel=groups.get(leaf.flat) or SECTIONS.get(leaf.section or "", GENERAL),
-        autocompletion=completer(names, several) if names else None,
+        rich_help_panel=groups.get(leaf.keyword) or SECTIONS.get(leaf.section or "", GENERAL),
+        autocompletion=create_completer(names, several) if names else None,
     )
     return inspect.Parameter(
-        leaf.flat,
+        leaf.keyword,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
         annotation=Annotated[kind | None, option],
     )
 
 
-def completer(names: Names, several: bool) -> Callable[[str], list[str]]:
-    """Return the function that typer calls for the completions of a value.
+def create_completer(names: ListNames, several: bool) -> Callable[[str], list[str]]:
+    """Return a completion function for typer.
 
     Args:
-        names: Called when the shell asks.
-        several: Whether the option takes several with commas: the last one is completed then.
+        names: Returns the completions; called on each request of the shell.
+        several: Whether the option takes a list separated by commas; its last item is completed.
     """
 
     def complete(incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",") if several else ("", "", incomplete)
-        taken = before.split(",")
+        entered_names = before.split(",")
         return [
             f"{before}{comma}{name}"
             for name in names()
-            if name.startswith(last) and name not in taken
+            if name.startswith(last) and name not in entered_names
         ]
 
     return complete

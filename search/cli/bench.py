@@ -9,16 +9,16 @@ import typer
 from rich.console import Group, RenderableType
 
 from compress.core.atomic_files import write_json
-from compress.core.interpreter import FORMATS, import_plugins, require_packages
-from compress.core.quantities import MORE_THREADS, MOST_THREADS, parse_whole_number, threads_text
-from compress.measure import formats
-from compress.plan.bench import BENCH_FORMATS, BenchPlan, InputShape, given
+from compress.core.module_loading import FORMAT_PACKAGES, import_plugins, require_packages
+from compress.core.quantities import MAX_THREADS, MAX_THREADS_REASON, format_threads, parse_integer
+from compress.measure import formatting
+from compress.plan.bench import BENCH_FORMATS, BenchPlan, InputShape, unwrap_input_shape
+from compress.plan.conversion import split_items
 from compress.plan.fields import require
-from compress.plan.forms import listed
 from compress.plan.shrink import ShrinkChannels
-from search.cli._console import display, reporting_errors, show, written
-from search.cli._help import add_command, command_group
-from search.cli._options import Plugins, completer
+from search.cli._console import format_written, report_errors, show, show_progress
+from search.cli._help import add_command, create_command_group
+from search.cli._options import Plugins, create_completer
 
 BASIC = ("compare", "runtimes", "formats", "threads", "input_shape", "budget", "out")
 """The options that `paretune bench --help` shows."""
@@ -28,9 +28,9 @@ GROUPS = {
     ),
     **dict.fromkeys(("precision", "budget"), "How long"),
 }
-"""Titles in help: the plan of `bench` has no sections."""
-SPARSE = 0.01
-"""Share of zeros from which a model's zeros are told: biases of any model may be zero."""
+"""Group titles in help, because the plan of `bench` has no sections."""
+MIN_ZEROS = 0.01
+"""Minimum share of zeros to report, because biases of any model may be zero."""
 
 
 def bench(models: list[Path], plan: BenchPlan) -> None:
@@ -40,23 +40,23 @@ def bench(models: list[Path], plan: BenchPlan) -> None:
     """
     from compress.benchmarking import bench as run_bench
 
-    with reporting_errors("The same command starts again."), display() as shown:
-        shown.phase("Benchmarking", 0, 1, steps=True)
+    with report_errors("The same command starts again."), show_progress() as progress:
+        progress.start_phase("Benchmarking", 0, 1, is_stepwise=True)
         result = run_bench(
-            models, plan, on_progress=lambda text, share: shown.worker(0, text, share)
+            models, plan, on_progress=lambda text, share: progress.update_worker(0, text, share)
         )
-    made = [plan.out / f"bench.{suffix}" for suffix in ("json", "csv", "png")] if plan.out else []
-    show(render_bench(result), saved=made[0] if made else "", last=written(made))
+    files = [plan.out / f"bench.{suffix}" for suffix in ("json", "csv", "png")] if plan.out else []
+    show(render_bench(result), saved=files[0] if files else "", last=format_written(files))
 
 
 def render_bench(result: object) -> RenderableType:
-    """Return the table, what was skipped, the verdicts and the conditions."""
+    """Return the table, the skipped entries, the verdicts and the conditions of a benchmark."""
     from compress.benchmarking import BenchResult
-    from compress.report.terminal import Grid, said
+    from compress.report.terminal import ReportTable, to_text
 
     assert isinstance(result, BenchResult)
     by_name = {model.name: model for model in result.models}
-    table = Grid(
+    table = ReportTable(
         "Latency of one inference at batch 1",
         ("Model", "Runtime", "Format", "Threads", "MACs", "File", "Latency", "p95", "min",
          "Speed-up"),
@@ -65,37 +65,37 @@ def render_bench(result: object) -> RenderableType:
         same=("Threads", "Format", "Runtime"),
         elsewhere="A wider terminal and bench.csv in --out have them.",
     )  # fmt: skip
-    last = ""
+    last_model = ""
     for row in sorted(result.timed, key=lambda r: list(by_name).index(r.model)):
-        if last not in ("", row.model):
+        if last_model not in ("", row.model):
             table.add_section()
-        last = row.model
-        table.put(
+        last_model = row.model
+        table.add_row(
             (
                 row.model,
                 row.runtime,
                 row.format,
                 str(row.latency.threads),
-                formats.count(by_name[row.model].macs),
-                formats.size(row.size_bytes),
-                formats.latency(row.latency),
-                formats.time(row.latency.p95_ms),
-                formats.time(row.latency.min_ms),
-                formats.speedup(row.latency),
+                formatting.format_count(by_name[row.model].macs),
+                formatting.format_size(row.size_bytes),
+                formatting.format_latency(row.latency),
+                formatting.format_time(row.latency.p95_ms),
+                formatting.format_time(row.latency.min_ms),
+                formatting.format_speedup(row.latency),
             )
         )
-    parts: list[RenderableType] = [table, said(result.conditions(), "dim")]
+    parts: list[RenderableType] = [table, to_text(result.conditions(), "dim")]
     for item in result.skipped:
-        parts.append(said(f"{item.model}, {item.runtime} {item.format}: skipped: {item.reason}"))
+        parts.append(to_text(f"{item.model}, {item.runtime} {item.format}: skipped: {item.reason}"))
     for model in result.models:
-        if model.zeros >= SPARSE:
-            share = formats.percent(model.zeros)
-            parts.append(said(f"{model.name}: {share} of all parameters are zero"))
+        if model.zeros >= MIN_ZEROS:
+            share = formatting.format_percent(model.zeros)
+            parts.append(to_text(f"{model.name}: {share} of all parameters are zero"))
         if model.unsupported:
             names = "; ".join(model.unsupported)
-            parts.append(said(f"{model.name}: MACs leave out {names}"))
-        parts += [said(f"{model.name}: {note}") for note in model.notes]
-    parts += [said(line, "bold") for line in result.verdicts()]
+            parts.append(to_text(f"{model.name}: MACs leave out {names}"))
+        parts += [to_text(f"{model.name}: {note}") for note in model.notes]
+    parts += [to_text(line, "bold") for line in result.verdicts()]
     return Group(*parts)
 
 
@@ -132,68 +132,79 @@ def inspect(
     ] = "",
     plugins: Plugins = "",
 ) -> None:
-    """Show what a model costs by layer, and which channels and residual branches can be removed.
+    """Show the costs of a model by layer, and its prunable channels and residual blocks.
 
     Channels that belong together stand in one group; for those that must stay it says why. Of
     a .tflite file or a SavedModel it shows inputs, outputs and the costs of its operators.
     """
-    from compress.benchmarking import profiled
-    from compress.benchmarking.models import fixed
+    from compress.benchmarking import profile_layers
+    from compress.benchmarking.models import fix_input_shape
     from compress.measure import count_macs
     from compress.measure.graph_files import read_graph_file
-    from compress.model.inference import left_out
+    from compress.model.file_formats import require_inspectable
     from compress.model.io import load_model
-    from compress.model.kinds import require_inspectable
+    from compress.model.layer_patches import describe_excluded_layers
     from compress.prune.channels import coupled_groups
     from compress.report.terminal import (
-        costs_json,
+        build_costs_json,
         render_costs,
         render_coupling,
         render_graph_file,
     )
 
-    with reporting_errors("The same command starts again."):
-        import_plugins(listed(plugins))
-        shape = given(BenchPlan(input_shape=input_shape).input_shape)
-        count = parse_whole_number(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
+    with report_errors("The same command starts again."):
+        import_plugins(split_items(plugins))
+        shape = unwrap_input_shape(BenchPlan(input_shape=input_shape).input_shape)
+        count = parse_integer(threads, "threads", least=1, most=MAX_THREADS, why=MAX_THREADS_REASON)
         graph = require_inspectable(model, profile=profile)
         files = [json] if json is not None else []
         if graph is not None:
-            of_graph = read_graph_file(model, shape, signature=signature)
+            graph_costs = read_graph_file(model, shape, signature=signature)
             if json is not None:
-                record = {**of_graph.to_json(), "costs": costs_json(of_graph.costs, {}, "")}
+                record = {
+                    **graph_costs.to_json(),
+                    "costs": build_costs_json(graph_costs.costs, {}, ""),
+                }
                 write_json(json, record)
-            show(render_graph_file(of_graph), saved=json or "", last=written(files))
+            show(render_graph_file(graph_costs), saved=json or "", last=format_written(files))
             return
         require(not signature, "signature", "be of a SavedModel or a .tflite file", f"'{model}'")
         if profile:
-            require_packages(FORMATS["onnx"], "--profile")
+            require_packages(FORMAT_PACKAGES["onnx"], "--profile")
         loaded = load_model(model)
         analysis = count_macs(loaded, shape)
         shares: dict[str, float] = {}
-        how = ""
+        conditions = ""
         if profile:
-            found = profiled(fixed(loaded, shape), threads=count)
-            shares = {name: found.share(name) for name in found.seconds}
-            how = f"{found.runtime}, {threads_text(count)}, medians of {found.runs} runs"
-            how = "; ".join([how, *left_out(loaded)])
-        coupled = coupled_groups(loaded, input_shape=shape)
+            layer_profile = profile_layers(fix_input_shape(loaded, shape), threads=count)
+            shares = {name: layer_profile.compute_share(name) for name in layer_profile.seconds}
+            conditions = "; ".join(
+                [
+                    f"{layer_profile.runtime}, {format_threads(count)}, medians of "
+                    f"{layer_profile.runs} runs",
+                    *describe_excluded_layers(loaded),
+                ]
+            )
+        coupling = coupled_groups(loaded, input_shape=shape)
         if json is not None:
-            write_json(json, {**coupled.to_json(), "costs": costs_json(analysis, shares, how)})
+            write_json(
+                json,
+                {**coupling.to_json(), "costs": build_costs_json(analysis, shares, conditions)},
+            )
     show(
-        render_costs(loaded.name, analysis, shares, how),
-        render_coupling(coupled),
+        render_costs(loaded.name, analysis, shares, conditions),
+        render_coupling(coupling),
         saved=json or "",
-        last=written(files),
+        last=format_written(files),
     )
 
 
-latency_table = command_group(
+latency_table = create_command_group(
     "latency-table", "Time a phone or a board, so that a goal can be its."
 )
 
 
-def export(
+def export_table(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="a .keras or .h5 file")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="a new folder for the files")],
     formats: Annotated[
@@ -202,7 +213,7 @@ def export(
             "--formats",
             metavar="LIST",
             help="of the files beside float32, with commas",
-            autocompletion=completer(lambda: BENCH_FORMATS, several=True),
+            autocompletion=create_completer(lambda: BENCH_FORMATS, several=True),
         ),
     ] = "int8",
     threads: Annotated[
@@ -224,31 +235,31 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write files of single calls and whole nets, and the scripts that time them on a device."""
+    """Write files of single calls and whole models, and the scripts that time them on a device."""
     from compress.devices.exporting import SCRIPTS, export_latency_table
 
-    with reporting_errors("The same command starts again."), display() as shown:
-        shown.phase(f"Writing what {model.name} is made of", 0, 1, steps=True)
-        made = export_latency_table(
+    with report_errors("The same command starts again."), show_progress() as progress:
+        progress.start_phase(f"Writing what {model.name} is made of", 0, 1, is_stepwise=True)
+        table_folder = export_latency_table(
             model,
             folder,
-            formats=listed(formats),
+            formats=split_items(formats),
             threads=threads,
             round_to=round_to,
             min_kept=min_kept,
-            input_shape=None if input_shape is None else InputShape.parse(input_shape).given,
-            on_progress=lambda text, share: shown.worker(0, text, share),
+            input_shape=None if input_shape is None else InputShape.parse(input_shape).value,
+            on_progress=lambda text, share: progress.update_worker(0, text, share),
         )
     scripts = " or ".join(SCRIPTS)
     show(
         f"Time them on the device with {scripts} (their first lines say how), then: "
-        f"paretune latency-table import {made} --device NAME",
-        saved=made,
-        last=written([made]),
+        f"paretune latency-table import {table_folder} --device NAME",
+        saved=table_folder,
+        last=format_written([table_folder]),
     )
 
 
-def read(
+def import_table(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="of `export`, with the device's results/ in it")
     ],
@@ -259,19 +270,22 @@ def read(
         Path, typer.Option("--out", metavar="FILE", help="the table, ending in .json")
     ] = Path("latency-table.json"),
 ) -> None:
-    """Read what was timed on a device: `shrink --latency-table FILE` takes it."""
+    """Import the latencies measured on a device, for `shrink --latency-table FILE`."""
     from compress.devices import import_latency_table
 
-    with reporting_errors("Nothing was written."):
-        found = import_latency_table(folder, device, out)
-    for name in found.formats:
-        show(f"{found.model}, {name}: {formats.time(found.own_ms(name))} on {device}, measured")
+    with report_errors("Nothing was written."):
+        device_table = import_latency_table(folder, device, out)
+    for name in device_table.formats:
+        show(
+            f"{device_table.model}, {name}: {formatting.format_time(device_table.own_ms(name))} on "
+            f"{device}, measured"
+        )
     show(
         f"Then: paretune shrink MODEL --latency 0.5x --latency-table {out}",
         saved=out,
-        last=written([out]),
+        last=format_written([out]),
     )
 
 
-add_command(latency_table, "export", export)
-add_command(latency_table, "import", read)
+add_command(latency_table, "export", export_table)
+add_command(latency_table, "import", import_table)

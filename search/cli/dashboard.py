@@ -1,4 +1,4 @@
-"""`paretune dashboard` and `storage`: servers of a run's study, to look at and to write to."""
+"""`paretune dashboard` and `storage`: servers for viewing and sharing a run's study."""
 
 from __future__ import annotations
 
@@ -12,47 +12,49 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import typer
 
 from compress.core.errors import InputError, MissingDependency
-from compress.core.quantities import parse_whole_number
+from compress.core.quantities import parse_integer
 from compress.plan.fields import require
-from search.cli._console import reporting_errors, show
-from search.cli._help import add_command, command_group
+from search.cli._console import report_errors, show
+from search.cli._help import add_command, create_command_group
 from search.study.directory import SearchFolder
-from search.study.events import PLACE
+from search.study.events import ARTIFACTS_FOLDER
 
 HOST = "127.0.0.1"
 HOSTS = (HOST, "localhost")
-MOST_READ = 2**20
-"""Bytes of a refused request's body that are read."""
-INSTALL = "optuna-dashboard is not installed. Install it with: pip install 'paretune[dashboard]'"
+MAX_READ_BYTES = 2**20
+"""Maximum number of bytes that are read from a refused request's body."""
+INSTALL_HINT = (
+    "optuna-dashboard is not installed. Install it with: pip install 'paretune[dashboard]'"
+)
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-def dashboard(
+def serve_dashboard(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="the --out folder of the run")],
     port: Annotated[
         str, typer.Option("--port", metavar="N", help="port of the page; 0: any that is free")
     ] = "8080",
 ) -> None:
-    """Show a run's study in optuna-dashboard, also while the run goes on.
+    """Show a run's study in optuna-dashboard, even while the run is active.
 
     Nothing can be changed there.
     """
     with (
-        reporting_errors(""),
-        make_dashboard(folder, parse_whole_number(port, "port")) as server,
+        report_errors(""),
+        create_dashboard(folder, parse_integer(port, "port")) as server,
     ):
         url = f"http://{HOST}:{server.server_port}{server.start}"
         show(f"{url} (Ctrl-C ends it)")
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            # the one way in which this command ends
+            # Ctrl-C is the regular end of this command
             return
 
 
 class Server(ThreadingMixIn, WSGIServer):
-    """A server that answers several requests at a time and ends with the command.
+    """A server that handles several requests at a time and ends with the command.
 
     Attributes:
         start: Path of the study's page.
@@ -62,15 +64,16 @@ class Server(ThreadingMixIn, WSGIServer):
     start = "/"
 
 
-def make_dashboard(path: Path, port: int) -> Server:
-    """Return a server of the run's study that is bound to this machine, not yet serving.
+def create_dashboard(path: Path, port: int) -> Server:
+    """Return a server of the run's study that is bound to a local port but not yet serving.
 
     Args:
-        path: The run's folder.
-        port: Where it listens; 0: any free port.
+        path: The folder of the run.
+        port: The port to listen on; 0: any free port.
 
     Raises:
-        InputError: It is no run's folder, or has no study (yet); the port is not free.
+        InputError: The path is not the folder of a search, the folder has no study (yet), or the
+            port is in use.
         MissingDependency: optuna-dashboard is not installed.
     """
     require(0 <= port <= 65535, "port", "be in [0, 65535]", port)
@@ -82,15 +85,15 @@ def make_dashboard(path: Path, port: int) -> Server:
         from optuna.artifacts import FileSystemArtifactStore
         from optuna_dashboard import wsgi
     except ImportError:
-        raise MissingDependency(INSTALL) from None
-    storage, number = _study(folder, search.get("storage", ""))
-    artifacts = folder.path / PLACE
+        raise MissingDependency(INSTALL_HINT) from None
+    storage, number = _open_study(folder, search.get("storage", ""))
+    artifacts = folder.path / ARTIFACTS_FOLDER
     more: dict[str, Any] = {}
     if artifacts.is_dir():
         more["artifact_store"] = FileSystemArtifactStore(base_path=artifacts)
-    application = for_this_machine(read_only(wsgi(storage, **more)))
+    application = require_local_host(refuse_writes(wsgi(storage, **more)))
     try:
-        server = make_server(HOST, port, application, Server, _Quiet)
+        server = make_server(HOST, port, application, Server, _QuietHandler)
     except OSError as error:
         raise InputError(
             f"port must be free. Received: {port} ({error.strerror}). Choose another with --port."
@@ -99,19 +102,19 @@ def make_dashboard(path: Path, port: int) -> Server:
     return server
 
 
-def _study(folder: SearchFolder, url: str) -> tuple[Any, int]:
+def _open_study(folder: SearchFolder, url: str) -> tuple[Any, int]:
     import optuna
 
-    from search.study.storage import open_storage, study_name
+    from search.study.storage import build_study_name, open_storage
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    name = study_name(folder, url)
+    name = build_study_name(folder, url)
     missing = InputError(
         f"'{folder.path}' must have a study. Received: none called '{name}' in "
         f"{url or folder.journal}. It appears when the search begins."
     )
     if not url and not folder.journal.exists():
-        raise missing  # opening it would make it
+        raise missing  # opening a missing journal would create it
     storage = open_storage(url or folder.journal, "storage")
     try:
         return storage, storage.get_study_id_from_name(name)
@@ -119,51 +122,57 @@ def _study(folder: SearchFolder, url: str) -> tuple[Any, int]:
         raise missing from None
 
 
-def _refused(
+def _refuse_request(
     start: Callable[..., Any], status: str, reason: str, *headers: tuple[str, str]
 ) -> Iterable[bytes]:
     start(status, [("Content-Type", "application/json"), *headers])
     return [json.dumps({"reason": reason}).encode()]
 
 
-def for_this_machine(application: App) -> App:
-    """Refuse requests to another host: a page of a stranger's that had its name point here."""
+def require_local_host(application: App) -> App:
+    """Return an application that refuses requests to other host names.
 
-    def guarded(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+    This protects against web pages whose domain name has been pointed at this machine.
+    """
+
+    def check_host(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         host = environ.get("HTTP_HOST", "")
         name, _, port = host.rpartition(":") if host.count(":") == 1 else (host, "", "")
         if name not in HOSTS or (port and not port.isdigit()):
-            return _refused(start, "403 Forbidden", f"Host must be {' or '.join(HOSTS)}")
+            return _refuse_request(start, "403 Forbidden", f"Host must be {' or '.join(HOSTS)}")
         return application(environ, start)
 
-    return guarded
+    return check_host
 
 
-def read_only(application: App) -> App:
-    """Refuse every request that could change the study: a run may be writing to it."""
+def refuse_writes(application: App) -> App:
+    """Return an application that refuses requests that could change the study.
 
-    def guarded(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+    The run may be writing to the study at the same time.
+    """
+
+    def check_method(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
             return application(environ, start)
         length = environ.get("CONTENT_LENGTH") or "0"
         if not length.isascii() or not length.isdigit():
-            return _refused(start, "400 Bad Request", "Content-Length must be a number")
-        # the body is read: a connection closed before would hide the answer
-        environ["wsgi.input"].read(min(int(length), MOST_READ))
+            return _refuse_request(start, "400 Bad Request", "Content-Length must be a number")
+        # closing the connection before the body is read would hide the response
+        environ["wsgi.input"].read(min(int(length), MAX_READ_BYTES))
         reason = "paretune shows this study read-only"
-        return _refused(start, "405 Method Not Allowed", reason, ("Allow", "GET"))
+        return _refuse_request(start, "405 Method Not Allowed", reason, ("Allow", "GET"))
 
-    return guarded
+    return check_method
 
 
-class _Quiet(WSGIRequestHandler):
+class _QuietHandler(WSGIRequestHandler):
     """A request handler that logs nothing."""
 
     def log_message(self, format: str, *args: Any) -> None:
         """Do nothing."""
 
 
-storage = command_group("storage", "Serve a study's database to many workers.")
+storage = create_command_group("storage", "Serve a study's database to many workers.")
 
 
 def serve(
@@ -182,19 +191,19 @@ def serve(
 ) -> None:
     """Serve a database by Optuna's gRPC proxy, to this machine alone.
 
-    Nothing that goes through it is encrypted, and nobody is asked who he is: other machines come
-    by a tunnel (ssh -N -L 13000:127.0.0.1:13000 HOST).
+    The connection has neither encryption nor authentication: other machines connect
+    through a tunnel (ssh -N -L 13000:127.0.0.1:13000 HOST).
     """
-    from search.study.storage import make_proxy, serve_only
+    from search.study.storage import create_proxy, tune_for_serving
 
-    with reporting_errors("The same command starts it again: the database has everything."):
-        proxy = make_proxy(url, parse_whole_number(port, "port"))
-        serve_only()
+    with report_errors("The same command starts it again: the database has everything."):
+        proxy = create_proxy(url, parse_integer(port, "port"))
+        tune_for_serving()
         show(f"--storage {proxy.url} (Ctrl-C ends it)")
         try:
             proxy.wait()
         except KeyboardInterrupt:
-            # the one way in which this command ends
+            # Ctrl-C is the regular end of this command
             proxy.close()
 
 

@@ -1,4 +1,4 @@
-"""`paretune run`, `search`, `shrink`, `compress` and `report`: making models, and their report."""
+"""`paretune run`, `search`, `shrink`, `compress` and `report`: creating models and reports."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ import typer
 
 from compress.core.errors import InputError
 from compress.plan import Plan
-from compress.plan.fields import plan_fields
+from compress.plan.fields import list_plan_fields
 from compress.plan.shrink import ShrinkPlan
-from search.cli._console import GOES_ON, RichDisplay, display, outcome, reporting_errors, show
+from search.cli._console import (
+    RESUME_HINT,
+    RichDisplay,
+    format_outcome,
+    report_errors,
+    show,
+    show_progress,
+)
 from search.cli._help import SECTIONS
-from search.cli._options import Plugins, own_option
+from search.cli._options import Plugins, create_option
 from search.plan import SearchPlan
 from search.plan.search import EngineOptions
-from search.workers import MOST_NETS, Workers
+from search.workers import MAX_PARALLEL, Workers
 
 if TYPE_CHECKING:
     from compress.report import Report
@@ -40,29 +47,29 @@ BASIC = {
         "runtimes", "task", "device", "out",
     ),
 }  # fmt: skip
-"""The options that `--help` shows of each command."""
+"""Names of the options that `--help` shows, by command."""
 SEARCH_REFUSED = {
     "optimizer": "Give --finetune-optimizer, or --optimizers: those that the search samples from."
 }
-"""Options that meant fine-tuning here, while `--epochs` meant a candidate's training."""
-OLD = {"epochs": "finetune_epochs", "optimizer": "finetune_optimizer"}
-"""What options were called in the first release, where `--epochs` was fine-tuning's here alone."""
+"""Refused options of `run` and `search`, which could mean the search or the fine-tuning."""
+OLD_NAMES = {"epochs": "finetune_epochs", "optimizer": "finetune_optimizer"}
+"""Option names of the first release -> current names, in `compress`."""
 SHRINK_REFUSED = {
     "max_latency": "Give --latency.",
     "max_size": "Give --size.",
     "max_macs": "Give --macs.",
     "max_params": "Give --params.",
 }
-"""Limits of a search, which are goals here."""
+"""Refused options of `shrink`: limits of a search, which are goals in this command."""
 
-_OF_ENGINE = (
+_ENGINE_OPTIONS = (
     ("--engine", "engine", str, "TEXT"),
     ("--address", "address", str, "TEXT"),
     ("--cpus-per-worker", "cpus_per_worker", int, "N"),
     ("--gpus-per-worker", "gpus_per_worker", float, "NUMBER"),
 )
-OWN = (
-    own_option(
+SHRINK_OPTIONS = (
+    create_option(
         "recipe",
         str,
         "--recipe",
@@ -70,7 +77,7 @@ OWN = (
         "mobile-int8, twice-as-fast, untrained, or a .toml file: what no option says",
         SECTIONS["goal"],
     ),
-    own_option(
+    create_option(
         "save_recipe",
         Path,
         "--save-recipe",
@@ -78,47 +85,47 @@ OWN = (
         "write what led here as a .toml file, for other models",
         SECTIONS["goal"],
     ),
-    own_option(
+    create_option(
         "workers",
         int,
         "--workers",
         "N",
         "processes that train nets beside each other; default: none, nets are trained one after "
-        f"another; with --engine ray as many as there is room for, {MOST_NETS} at most",
+        f"another; with --engine ray as many as there is room for, {MAX_PARALLEL} at most",
         SECTIONS["engine"],
     ),
     *(
-        own_option(name, kind, leaf.flags[0], metavar, leaf.help, SECTIONS["engine"])
-        for leaf in plan_fields(EngineOptions)
-        for flag, name, kind, metavar in _OF_ENGINE
+        create_option(name, kind, leaf.flags[0], metavar, leaf.help, SECTIONS["engine"])
+        for leaf in list_plan_fields(EngineOptions)
+        for flag, name, kind, metavar in _ENGINE_OPTIONS
         if leaf.flags[0] == flag
     ),
 )
-"""Options that are no fields of the plan."""
-COMPARISON = Path("compare.html")
+"""Options of `shrink` that are no fields of the plan."""
+COMPARISON_PAGE = Path("compare.html")
 
 
 def run(plan: SearchPlan) -> None:
     """Search architectures, compress the best, measure and report.
 
-    The best are the front: candidates that no other beats in quality without costing more.
+    The best candidates form the Pareto front: no other candidate is both better and cheaper.
     """
     from search import pipeline
 
-    with reporting_errors(GOES_ON), display() as shown:
-        report = pipeline.run(plan=plan, display=shown)
+    with report_errors(RESUME_HINT), show_progress() as progress:
+        report = pipeline.run(plan=plan, display=progress)
     print_report(report)
 
 
 def search(plan: SearchPlan) -> None:
     """Search architectures and report the best; nothing is compressed.
 
-    The best are the front: candidates that no other beats in quality without costing more.
+    The best candidates form the Pareto front: no other candidate is both better and cheaper.
     """
     from search import pipeline
 
-    with reporting_errors(GOES_ON), display() as shown:
-        report = pipeline.run_search(plan=plan, display=shown)
+    with report_errors(RESUME_HINT), show_progress() as progress:
+        report = pipeline.run_search(plan=plan, display=progress)
     print_report(report)
 
 
@@ -127,33 +134,37 @@ def compress(model: Path, plan: Plan) -> None:
     from compress.shrinking.compression import compress_model
 
     with (
-        reporting_errors("The same command continues after the last whole epoch."),
-        display() as shown,
+        report_errors("The same command continues after the last whole epoch."),
+        show_progress() as progress,
     ):
-        shown.phase(f"Compressing {model.name}", 0, 1, steps=True)
+        progress.start_phase(f"Compressing {model.name}", 0, 1, is_stepwise=True)
         result = compress_model(
-            model, plan=plan, on_progress=lambda text, share: shown.worker(0, text, share)
+            model, plan=plan, on_progress=lambda text, share: progress.update_worker(0, text, share)
         )
     print_report(result.report)
 
 
 def shrink(
-    model: Path, _recipe: str | None, save_recipe: Path | None, *where: Any, plan: ShrinkPlan
+    model: Path,
+    _recipe: str | None,
+    save_recipe: Path | None,
+    *worker_options: Any,
+    plan: ShrinkPlan,
 ) -> None:
     """Shrink a Keras model of your own to a goal: a time, a size, a quality, or a whole front."""
     from compress.shrinking.shrink import shrink as to_goal
 
     with (
-        reporting_errors("The same command goes on where it ended."),
-        display() as shown,
+        report_errors("The same command continues where it ended."),
+        show_progress() as progress,
     ):
-        crew = _crew(where, shown)
-        shown.phase(f"Shrinking {model.name}", 0, 1, steps=True)
+        workers = _create_workers(worker_options, progress)
+        progress.start_phase(f"Shrinking {model.name}", 0, 1, is_stepwise=True)
         result = to_goal(
             model,
             plan=plan,
-            crew=crew,
-            on_progress=lambda text, share: shown.worker(0, text, share),
+            crew=workers,
+            on_progress=lambda text, share: progress.update_worker(0, text, share),
         )
     if save_recipe is not None:
         result.save_recipe(save_recipe)
@@ -171,7 +182,7 @@ def report(
     page: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="FILE", help=f"the page of a comparison  [default: {COMPARISON}]"
+            "--out", metavar="FILE", help=f"the page of a comparison  [default: {COMPARISON_PAGE}]"
         ),
     ] = None,
     explorer: Annotated[
@@ -185,21 +196,21 @@ def report(
     plugins: Plugins = "",
 ) -> None:
     """Render a run's report again from its folder, or compare runs; nothing is measured."""
-    from compress.core.interpreter import import_plugins
-    from compress.plan.forms import listed
+    from compress.core.module_loading import import_plugins
+    from compress.plan.conversion import split_items
     from compress.report.live.graphs import export_graphs
     from search.report import render
     from search.report.compare import compare_runs
 
-    with reporting_errors("The same command renders it again."):
-        import_plugins(listed(plugins))
+    with report_errors("The same command renders it again."):
+        import_plugins(split_items(plugins))
         if len(folders) > 1:
             if light or explorer is not None:
                 raise InputError(
                     "--light and --model-explorer must go with one run. Received: several to "
                     "compare."
                 )
-            made = compare_runs(folders, page or COMPARISON)
+            comparison_page = compare_runs(folders, page or COMPARISON_PAGE)
             rendered = None
         else:
             if page is not None:
@@ -213,44 +224,47 @@ def report(
     if rendered is not None:
         print_report(rendered)
     else:
-        show(saved=made, last=f"report: {made}")
+        show(saved=comparison_page, last=f"report: {comparison_page}")
 
 
-def under(given: Mapping[str, Any]) -> Mapping[str, Any]:
+def read_recipe_sections(argument_values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the sections of the named recipe.
 
+    Args:
+        argument_values: Values of the positional parameters, with "recipe" and "save_recipe".
+
     Raises:
-        InputError: There is none, or the file of a new one ends otherwise than in .toml.
+        InputError: The recipe does not exist, or the file for a new one does not end in .toml.
     """
     from compress.shrinking.recipes import read_recipe
 
-    file = given["save_recipe"]
+    file = argument_values["save_recipe"]
     if file is not None and file.suffix != ".toml":
         raise InputError(f"save_recipe must be a file ending in .toml. Received: '{file}'.")
-    return {} if given["recipe"] is None else read_recipe(given["recipe"])
+    return {} if argument_values["recipe"] is None else read_recipe(argument_values["recipe"])
 
 
 def print_report(report: Report) -> None:
-    """Print the report's tables on standard output, then where the page is and what to ship."""
+    """Print the report's tables on standard output, then its path and the file to ship."""
     from compress.report import render_tables
 
     page = report.folder / "report.html"
-    show(render_tables(report), saved=page, last=outcome(report))
+    show(render_tables(report), saved=page, last=format_outcome(report))
 
 
-def _crew(where: Sequence[Any], shown: RichDisplay) -> Workers | None:
-    """Return the worker processes that the options ask for; None: none.
+def _create_workers(worker_options: Sequence[Any], display: RichDisplay) -> Workers | None:
+    """Return the worker processes that the options request; None: none.
 
     Args:
-        where: Values of --workers and of the engine's options; None: not given.
-        shown: Shows what they do.
+        worker_options: Values of --workers and of the engine's options; None: not given.
+        display: Display of the workers' progress.
     """
-    count, *options = where
-    given = {
+    count, *options = worker_options
+    engine_options = {
         name: value
-        for (_, name, _, _), value in zip(_OF_ENGINE, options, strict=True)
+        for (_, name, _, _), value in zip(_ENGINE_OPTIONS, options, strict=True)
         if value is not None
     }
-    if count is None and not given:
+    if count is None and not engine_options:
         return None
-    return Workers(count, **given, display=shown)
+    return Workers(count, **engine_options, display=display)

@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Group, RenderableType
 
-from compress.measure import formats
+from compress.measure import formatting
 from compress.plan import DataOptions
-from search.cli._console import reporting_errors, show, written
-from search.cli._help import add_command, command_group
-from search.cli._options import VALUES, Plugins, completer
+from search.cli._console import format_written, report_errors, show
+from search.cli._help import add_command, create_command_group
+from search.cli._options import OPTION_VALUES, Plugins, create_completer
 from search.plan import SearchData
 
 if TYPE_CHECKING:
     from search.spaces.describe import Description
 
-space = command_group("space", "Describe search spaces.")
+space = create_command_group("space", "Describe search spaces.")
 
 
-def describe(
+def describe_space(
     name: Annotated[
         str,
         typer.Argument(
             metavar="NAME",
             help="cnn, mlp, mobilenet, resnet; around:FILE; module:function",
-            autocompletion=completer(VALUES["space"], several=False),
+            autocompletion=create_completer(OPTION_VALUES["space"], several=False),
         ),
     ],
     data: Annotated[
@@ -36,7 +36,7 @@ def describe(
             "--data",
             metavar="TEXT",
             help="the data that the networks are for, as in `run`",
-            autocompletion=completer(VALUES["data"], several=False),
+            autocompletion=create_completer(OPTION_VALUES["data"], several=False),
         ),
     ] = SearchData.source,
     task: Annotated[
@@ -45,7 +45,7 @@ def describe(
             "--task",
             metavar="TEXT",
             help="what labels mean, as in `run`",
-            autocompletion=completer(VALUES["task"], several=False),
+            autocompletion=create_completer(OPTION_VALUES["task"], several=False),
         ),
     ] = DataOptions.task,
     label: Annotated[
@@ -65,88 +65,96 @@ def describe(
     ] = None,
     plugins: Plugins = "",
 ) -> None:
-    """Show a space's parameters, its size and what its networks cost."""
+    """Show a space's parameters, its size and the costs of its models."""
     from compress.core.atomic_files import write_json
-    from compress.core.interpreter import import_plugins
-    from compress.core.quantities import MOST_SEED, SEED_BITS, parse_whole_number
+    from compress.core.module_loading import import_plugins
+    from compress.core.quantities import MAX_SEED, MAX_SEED_REASON, parse_integer
     from compress.data import load_data
-    from compress.model.kinds import check_model_file
-    from compress.plan.forms import listed
-    from search.spaces import Around, space_for
+    from compress.model.file_formats import check_model_file
+    from compress.plan.conversion import split_items
+    from search.spaces import SubnetworkSpace, resolve_space
     from search.spaces.describe import SAMPLES
-    from search.spaces.describe import describe as described
+    from search.spaces.describe import describe_space as described
 
-    with reporting_errors("The same command starts again."):
-        import_plugins(listed(plugins))
-        options = DataOptions(data, task, label=listed(label))
-        number = parse_whole_number(seed, "seed", least=0, most=MOST_SEED, why=SEED_BITS)
-        count = parse_whole_number(samples or SAMPLES, "samples", least=1)
-        chosen = space_for(name)
-        if isinstance(chosen, Around):
+    with report_errors("The same command starts again."):
+        import_plugins(split_items(plugins))
+        options = DataOptions(data, task, label=split_items(label))
+        number = parse_integer(seed, "seed", least=0, most=MAX_SEED, why=MAX_SEED_REASON)
+        count = parse_integer(samples or SAMPLES, "samples", least=1)
+        chosen = resolve_space(name)
+        if isinstance(chosen, SubnetworkSpace):
             check_model_file(chosen.path)
-        found = described(chosen, load_data(options), number, count)
+        description = described(chosen, load_data(options), number, count)
         if json is not None:
-            write_json(json, found.to_json())
-    show(render_description(found), saved=json or "", last=written([json] if json else []))
+            write_json(json, description.to_json())
+    show(
+        render_description(description),
+        saved=json or "",
+        last=format_written([json] if json else []),
+    )
 
 
-def render_description(found: Description) -> RenderableType:
-    """Return the table of parameters, the size of the space, and what its models cost."""
-    from compress.report.terminal import ELSEWHERE, Grid, said
+def render_description(description: Description) -> RenderableType:
+    """Return the table of parameters, the size of the space and the costs of its models."""
+    from compress.report.terminal import ELSEWHERE, ReportTable, to_text
 
-    shape = " x ".join(str(size) for size in found.input_shape)
-    of = f" (of {found.bounds_of} samples)" if found.bounds_of else ""
-    example = "baseline" if found.is_baseline else "a sample"
-    chosen = found.example.chosen
-    told = [item.name for item in found.parameters if item.name in chosen]
+    shape = " x ".join(str(size) for size in description.input_shape)
+    sample_text = f" (of {description.bounds_of} samples)" if description.bounds_of else ""
+    example = "baseline" if description.is_baseline else "a sample"
+    chosen = description.example.chosen
+    chosen_names = [item.name for item in description.parameters if item.name in chosen]
     lines = [
-        f"Architectures: {_architectures(found)}",
-        f"MACs: {_span(found.macs)}{of}",
-        f"Parameters: {_span(found.params)}{of}",
-        f"Example ({example}): {formats.count(found.example.macs)} MACs, "
-        f"{formats.count(found.example.params)} parameters",
-        "  " + ", ".join(f"{name}={formats.plain(chosen[name])}" for name in told),
+        f"Architectures: {_format_architectures(description)}",
+        f"MACs: {_format_range(description.macs)}{sample_text}",
+        f"Parameters: {_format_range(description.params)}{sample_text}",
+        f"Example ({example}): {formatting.format_count(description.example.macs)} MACs, "
+        f"{formatting.format_count(description.example.params)} parameters",
+        "  "
+        + ", ".join(f"{name}={formatting.format_choice(chosen[name])}" for name in chosen_names),
     ]
-    if found.failures:
-        lines.append(f"{len(found.failures)} samples gave no model; first {found.failures[0]}")
+    if description.failures:
+        lines.append(
+            f"{len(description.failures)} samples gave no model; first {description.failures[0]}"
+        )
     heads = ("Parameter", "Values", "Asked if")
-    table = Grid(
+    table = ReportTable(
         "", heads, heads, wrap=("Values", "Asked if"), drop=("Asked if",), elsewhere=ELSEWHERE
     )
-    for parameter in found.parameters:
-        table.put((parameter.name, _values(parameter.distribution), parameter.condition))
-    title = said(f"Space {found.space}, for {found.data} ({shape})", "bold")
-    return Group(title, table, *map(said, lines))
+    for parameter in description.parameters:
+        table.add_row((parameter.name, _format_values(parameter.distribution), parameter.condition))
+    title = to_text(f"Space {description.space}, for {description.data} ({shape})", "bold")
+    return Group(title, table, *map(to_text, lines))
 
 
-def _values(distribution: object) -> str:
+def _format_values(distribution: object) -> str:
     from optuna import distributions
 
     if isinstance(distribution, distributions.CategoricalDistribution):
         return ", ".join(str(value) for value in distribution.choices)
     assert isinstance(distribution, distributions.IntDistribution | distributions.FloatDistribution)
-    words = f"{formats.plain(distribution.low)} to {formats.plain(distribution.high)}"
+    low, high = map(formatting.format_choice, (distribution.low, distribution.high))
+    words = f"{low} to {high}"
     step = distribution.step
     if step is not None and (
         step != 1 or isinstance(distribution, distributions.FloatDistribution)
     ):
-        words += f", step {formats.plain(step)}"
+        words += f", step {formatting.format_choice(step)}"
     return f"{words}, log scale" if distribution.log else words
 
 
-def _span(values: tuple[int, int]) -> str:
-    return f"{formats.count(values[0])} to {formats.count(values[1])}"
+def _format_range(values: tuple[int, int]) -> str:
+    return f"{formatting.format_count(values[0])} to {formatting.format_count(values[1])}"
 
 
-def _architectures(found: Description) -> str:
-    if found.architectures is None:
+def _format_architectures(description: Description) -> str:
+    if description.architectures is None:
         return "infinite: a parameter is continuous"
-    if found.error is None:
-        return f"{found.architectures:,} (complete choices, counted)"
+    if description.error is None:
+        return f"{description.architectures:,} (complete choices, counted)"
     return (
-        f"about {found.architectures:,} (complete choices, estimated from samples, "
-        f"standard error {found.error:,.0f})"
+        f"about {description.architectures:,} (complete choices, estimated from samples, "
+        f"standard error {description.error:,.0f})"
     )
 
 
-add_command(space, "describe", describe)
+add_command(space, "describe", describe_space)

@@ -1,29 +1,29 @@
-"""Engines run a study's jobs: `local` on this machine's processes, `ray` on a cluster's."""
+"""Engines that run a study's jobs: `local` in processes of this machine, `ray` on a cluster."""
 
 from search.engines._base import (
     KILLED,
-    LOST,
     MAX_LOST,
-    OVERDUE,
-    Crew,
-    Demand,
+    NODE_LOST,
+    TIMED_OUT,
     Display,
     Engine,
     Job,
     JobQueue,
-    Order,
+    PoolSettings,
+    WorkerRequest,
+    WorkerSpec,
 )
 
 __all__ = [
     "KILLED",
-    "LOST",
+    "NODE_LOST",
     "MAX_LOST",
-    "OVERDUE",
-    "Crew",
-    "Demand",
+    "TIMED_OUT",
+    "WorkerSpec",
+    "WorkerRequest",
     "Display",
     "Engine",
     "Job",
     "JobQueue",
-    "Order",
+    "PoolSettings",
 ]

@@ -15,152 +15,175 @@ if TYPE_CHECKING:
     from search.plan import EngineOptions, SearchPlan
     from search.study.directory import SearchFolder
 
-OVERDUE = "ended at its time limit"
+TIMED_OUT = "ended at its time limit"
 KILLED = "signal SIGKILL"
-"""How a worker died that nothing of its own ended: the system does so when memory is short."""
-LOST = "its node was lost"
-"""How a worker died whose machine is gone: what it did runs again elsewhere."""
+"""Cause of death of a killed worker; the system kills processes when memory is short."""
+NODE_LOST = "its node was lost"
+"""Cause of death of a worker whose machine is gone; its job runs again elsewhere."""
 MAX_LOST = 5
-"""So often a job is begun whose nodes were lost: it may be what takes them down."""
+"""Maximum number of starts of a job whose nodes were lost, since the job may be the cause."""
 
 Job = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Crew:
+class WorkerSpec:
     """The workers of a run.
 
     Attributes:
-        count: How many, at least 1.
-        threads: CPU threads of each.
-        place: What they run on, for the log ("CPU, 2 cores").
-        gpus: How many GPUs of this machine they are spread over.
-        memory: Bytes that each may occupy; None: what its machine has.
-        cpus, cards: Cores and GPUs that each takes of a cluster.
+        count: Number of workers, at least 1.
+        threads: CPU threads per worker.
+        location: Description of the hardware, for the log ("CPU, 2 cores").
+        gpus: Number of GPUs of this machine over which the workers are spread.
+        cpus_per_worker: Cores of a cluster per worker.
+        gpus_per_worker: GPUs of a cluster per worker.
+        memory: Maximum bytes of memory per worker; None: all memory of its machine.
     """
 
     count: int
     threads: int
-    place: str
+    location: str
     gpus: int = 0
-    cpus: int = 1
-    cards: float = 0.0
+    cpus_per_worker: int = 1
+    gpus_per_worker: float = 0.0
     memory: int | None = None
 
     @property
-    def words(self) -> tuple[str, ...]:
-        """Arguments of a worker process: its CPU threads and its memory."""
+    def arguments(self) -> tuple[str, ...]:
+        """The command-line arguments of a worker process for its CPU threads and its memory."""
         memory = () if self.memory is None else ("--memory", str(self.memory))
         return ("--threads", str(self.threads), *memory)
 
 
 @dataclass(frozen=True)
-class Demand:
-    """The workers that a command asks an engine for.
+class WorkerRequest:
+    """The workers that a command requests from an engine.
 
     Attributes:
-        options: The engine's own.
-        workers: How many; None: as many as there is room and work for.
-        most: Jobs that may run at the same time.
-        threads: CPU threads of each; None: as there is room.
+        options: Options of the engine.
+        workers: Number of workers; None: as many as there is room and work for.
+        max_jobs: Maximum number of jobs that run at the same time.
+        threads: CPU threads per worker; None: chosen by the engine.
         device: "auto", "cpu" or "gpu".
-        reads: What workers read of the run's machine beside its folder, for messages; "": nothing.
-        journal: Whether the study lies in the run's folder.
+        local_inputs: Description, for messages, of files outside the run's folder that workers read
+            from the run's machine; "": none.
+        uses_local_journal: Whether the study is a journal in the run's folder.
     """
 
     options: EngineOptions
     workers: int | None
-    most: int
+    max_jobs: int
     threads: int | None
     device: str
-    reads: str = ""
-    journal: bool = False
+    local_inputs: str = ""
+    uses_local_journal: bool = False
 
     @classmethod
-    def of(cls, plan: SearchPlan) -> Demand:
-        """Return the demand of a run's plan."""
-        from search.spaces import Around
+    def from_plan(cls, plan: SearchPlan) -> WorkerRequest:
+        """Return the request for the workers of a plan."""
+        from search.spaces import SubnetworkSpace
 
         search = plan.search
-        reads = "a search around a model" if isinstance(search.made_space, Around) else ""
+        local_inputs = (
+            "a search around a model" if isinstance(search.resolved_space, SubnetworkSpace) else ""
+        )
         return cls(
-            plan.engine, search.workers, search.trials, plan.threads, plan.device, reads,
+            plan.engine, search.workers, search.trials, plan.threads, plan.device, local_inputs,
             not search.storage,
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Order:
-    """The run that a pool works for.
+class PoolSettings:
+    """The settings of a pool of workers.
 
     Attributes:
-        folder: The run's; workers read the plan from it, and write to it.
-        demand: Which device, and the engine's own options.
-        crew: What `Engine.crew` has returned.
-        environment: Variables of the workers beside this process's: what others must not see.
+        folder: The folder of the run, from which workers read the plan and to which they write.
+        request: The request, with the device and the options of the engine.
+        workers: Result of `Engine.allocate_workers`.
+        environment: Additional environment variables of the workers, such as secrets.
     """
 
     folder: SearchFolder
-    demand: Demand
-    crew: Crew
+    request: WorkerRequest
+    workers: WorkerSpec
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class Engine(Protocol):
-    """A way to run workers; the table `search.plugins.ENGINES` names them.
+    """A way to run workers; `search.plugins.ENGINES` registers the engines.
 
     Attributes:
-        remote: Whether workers are of other machines. They load no data for themselves that can
-            be handed over, and may outlive the run's process by a while.
+        remote: Whether workers run on other machines. They then load no data that can be passed to
+            them, and may outlive the run's process for a while.
     """
 
     remote: bool
 
-    def crew(self, demand: Demand) -> Crew:
-        """Return the workers that are available; nothing has been written yet.
+    def allocate_workers(self, request: WorkerRequest) -> WorkerSpec:
+        """Return the available workers, without writing any file.
+
+        Args:
+            request: The requested workers.
 
         Raises:
-            InputError: They cannot be had: an address that nobody answers at, say.
+            InputError: The request cannot be met, for example because an address does not respond.
         """
         ...
 
-    def pool(self, order: Order) -> AbstractContextManager[Pool]:
-        """Return the workers, once the data are where `SearchFolder.shared` says."""
+    def open_pool(self, settings: PoolSettings) -> AbstractContextManager[Pool]:
+        """Return the pool of workers; the data must be in `SearchFolder.shared` before.
+
+        Args:
+            settings: Settings of the pool.
+        """
         ...
 
 
 class Display:
-    """A display of a run's progress; this one shows nothing."""
+    """A display of a run's progress; this base class shows nothing."""
 
-    def phase(self, title: str, done: int, total: int, *, steps: bool = False) -> None:
+    def start_phase(self, title: str, done: int, total: int, *, is_stepwise: bool = False) -> None:
         """Begin a phase of `total` jobs, `done` of which are finished.
 
         Args:
-            title: Of the phase.
-            done: Jobs.
-            total: Jobs.
-            steps: Workers tell how far a step of their job is, not the job: how many steps come
-                is not known.
+            title: Title of the phase.
+            done: Number of finished jobs.
+            total: Number of all jobs.
+            is_stepwise: Whether workers report the progress of the current step instead of the
+                whole job, because the number of steps is unknown.
         """
 
     def advance(self, done: int, total: int) -> None:
-        """Show how many jobs of the phase are finished."""
+        """Show the number of finished jobs of the phase.
 
-    def worker(self, index: int, text: str, share: float) -> None:
-        """Show a worker's activity and its progress, in [0, 1]; empty text: idle."""
+        Args:
+            done: Number of finished jobs.
+            total: Number of all jobs.
+        """
+
+    def update_worker(self, index: int, text: str, share: float) -> None:
+        """Show a worker's activity and its progress, in [0, 1]; empty text: idle.
+
+        Args:
+            index: Index of the worker.
+            text: Description of the activity.
+            share: Progress of the job or step, in [0, 1].
+        """
 
 
 class JobQueue:
-    """A queue of jobs that shows their progress and counts those that are over.
+    """A queue of jobs that shows their progress and counts finished ones.
 
     Args:
-        display: Shows progress.
-        jobs: That wait.
-        done: How many of the phase are finished already.
+        display: Display of the progress.
+        jobs: The waiting jobs.
+        done: Number of jobs of the phase that are finished already.
 
     Attributes:
-        total, done: Jobs of the phase, and how many of them are finished.
-        failures: What failed, with reasons.
+        total: Number of jobs of the phase.
+        done: Number of finished jobs.
+        failures: Failed jobs, with reasons.
     """
 
     def __init__(self, display: Display, jobs: Iterable[Job], done: int = 0) -> None:
@@ -169,52 +192,66 @@ class JobQueue:
         self.failures: list[str] = []
         self._lost = Counter[tuple[str, int]]()
 
-    def next_job(self) -> Job | None:
-        """Return the next job, or None while there is none to give."""
+    def take_job(self) -> Job | None:
+        """Return the next job; None if no job can start now."""
         return self._pending.pop(0) if self._pending else None
 
     def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Show progress; called for each message of a worker about its running job."""
-        if message["kind"] == messages.PROGRESS:
-            self._display.worker(worker, message["text"], message["share"])
-
-    def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
-        """Note a job whose worker died; one whose node was lost runs again.
+        """Show progress; called for each message of a worker about its running job.
 
         Args:
-            worker: Its index.
-            job: What it had in hand.
-            claimed: Names the trial that it had begun; None: none.
-            how: How it died: `LOST`, `KILLED`, "exit code 1".
+            worker: Index of the worker.
+            job: The running job.
+            message: The message.
         """
-        if how == LOST:
+        if message["kind"] == messages.PROGRESS:
+            self._display.update_worker(worker, message["text"], message["share"])
+
+    def on_death(
+        self, worker: int, job: Job, claimed_trial: dict[str, Any] | None, cause: str
+    ) -> None:
+        """Record the failure of a job whose worker died, or queue it again if its node was lost.
+
+        Args:
+            worker: Index of the worker.
+            job: The job that was running.
+            claimed_trial: Number and seed of the trial that it had begun; None: none.
+            cause: Cause of death: `NODE_LOST`, `KILLED`, "exit code 1".
+        """
+        if cause == NODE_LOST:
             key = (job["name"], job.get("place", 0))
             self._lost[key] += 1
             if self._lost[key] < MAX_LOST:
-                self._display.worker(worker, "", 0.0)
+                self._display.update_worker(worker, "", 0.0)
                 self._pending.insert(0, job)
                 return
-        self._fail(job, f"its worker died ({how})")
-        self.end(worker)
+        self._record_failure(job, f"its worker died ({cause})")
+        self.finish_job(worker)
 
     def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Count a finished job, and log its result."""
-        if "error" in message:
-            self._fail(job, message["error"], message.get("diverged", False))
-        else:
-            self._say(worker, job, message)
-        self.end(worker)
+        """Count a finished job, and log its result.
 
-    def _say(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        Args:
+            worker: Index of the worker.
+            job: The finished job.
+            message: The worker's last message, with the result or an "error".
+        """
+        if "error" in message:
+            self._record_failure(job, message["error"], message.get("diverged", False))
+        else:
+            self._log_result(worker, job, message)
+        self.finish_job(worker)
+
+    def _log_result(self, worker: int, job: Job, message: dict[str, Any]) -> None:
         """Log the result of a job."""
         raise NotImplementedError
 
-    def _fail(self, job: Job, reason: str, diverged: bool = False) -> None:
-        """Note why a job failed."""
+    def _record_failure(self, job: Job, reason: str, has_diverged: bool = False) -> None:
+        """Record the reason of a job's failure."""
         raise NotImplementedError
 
-    def end(self, worker: int) -> None:
-        """Count a job that is over."""
+    def finish_job(self, worker: int) -> None:
+        """Count a job that has ended."""
         self.done += 1
-        self._display.worker(worker, "", 0.0)
+        self._display.update_worker(worker, "", 0.0)
         self._display.advance(self.done, self.total)

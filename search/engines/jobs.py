@@ -1,4 +1,4 @@
-"""The steps of a run and their jobs: trials, final trainings of the front, its compression."""
+"""The stages of a run and their jobs: trials, final trainings and compression of the front."""
 
 from __future__ import annotations
 
@@ -12,33 +12,40 @@ import optuna
 from compress.core.errors import RunFailed
 from compress.data import Dataset
 from compress.run.directory import LOG
-from compress.shrinking.job import command_line
-from search.engines import KILLED, LOST, MAX_LOST, OVERDUE, Display, Job, JobQueue, messages
+from compress.shrinking.job_runner import format_command
+from search.engines import KILLED, MAX_LOST, NODE_LOST, TIMED_OUT, Display, Job, JobQueue, messages
 from search.engines.pool import Pool
 from search.plan import SearchPlan
-from search.samplers.grid import exhausted
+from search.samplers.grid import is_exhausted
 from search.study import study as studies
-from search.study.checks import Past
-from search.study.costs import NAMES, limits
+from search.study.checks import Provenance
+from search.study.costs import NAMES, get_limits
 from search.study.directory import COMPLETE, FAILED, STOPPED, Candidate, SearchFolder
-from search.study.front import Budget, going_on
-from search.study.objective import candidate_id
+from search.study.front import Budget, select_final_candidates
+from search.study.objective import format_candidate_id
 from search.study.recovery import recover
 from search.study.retrain import promote_best
 
-AGAIN = {
+MAX_ATTEMPTS = {
     studies.TRIES_ATTR: (3, "it seems to need more memory than there is"),
     studies.LOST_ATTR: (MAX_LOST, "it may be what takes nodes down"),
 }
-"""What ends a trial that is begun again -> how often it is begun, what the last time means."""
-MAX_UNCLAIMED = 3
-"""Deaths of workers without a trial in hand after which a run gives up."""
+"""Attribute that counts a cause of retries -> (maximum number of starts, likely explanation)."""
+MAX_UNCLAIMED_DEATHS = 3
+"""Number of deaths of workers without a trial after which the run fails."""
 
 
 def search_front(
     folder: SearchFolder, plan: SearchPlan, data: Dataset, pool: Pool, display: Display
 ) -> None:
-    """Give out trials until the search is over.
+    """Run trials until a stopping condition of the search is met.
+
+    Args:
+        folder: The folder of the run.
+        plan: The plan of the run.
+        data: The data of the run.
+        pool: The pool of workers.
+        display: Display of the progress.
 
     Raises:
         RunFailed: No candidate could be trained.
@@ -46,115 +53,144 @@ def search_front(
     options = plan.search
     LOG.info(
         "1 define the space: '%s' on '%s'; limits: %s",
-        options.space, data.name,
-        ", ".join(f"{limit:,} {NAMES[name]}" for name, limit in limits(options).items()) or "none",
-    )  # fmt: skip
+        options.space,
+        data.name,
+        ", ".join(f"{limit:,} {NAMES[name]}" for name, limit in get_limits(options).items())
+        or "none",
+    )
     LOG.info(
         "2 sample with %s; 3 %s and evaluate %s against %s; 4 update the strategy; "
         "5 repeat until %d candidates are %s",
-        options.strategy, "repair" if options.no_train else f"train {options.epochs} epochs",
+        options.sampler_name, "repair" if options.no_train else f"train {options.epochs} epochs",
         options.objectives[0], ", ".join(options.costs), options.trials,
         "judged" if options.no_train else f"trained; stopping: {plan.stopping.rule}",
     )  # fmt: skip
     candidates = folder.read_candidates()
-    lost = recover(folder, plan, data, candidates)
+    has_lost_trials = recover(folder, plan, data, candidates)
     study = studies.open_study(folder, plan)
-    again = studies.close_orphans(study, folder, plan)
-    if again:
-        LOG.info("%d interrupted trial(s) will run again", again)
-    studies.enqueue_first(study, plan, data, lost)
-    handler = SearchJobs(folder, plan, study, display, candidates)
-    if handler.ended:
-        LOG.info("going on: %d candidates are finished", handler.ended)
-    display.phase("Searching", handler.ended, options.trials)
-    pool.run(handler)
-    # of workers that were lost before they could say which trial they had begun
+    requeued_count = studies.close_orphans(study, folder, plan)
+    if requeued_count:
+        LOG.info("%d interrupted trial(s) will run again", requeued_count)
+    studies.enqueue_first_trials(study, plan, data, has_lost_trials)
+    jobs = SearchJobs(folder, plan, study, display, candidates)
+    if jobs.ended_count:
+        LOG.info("going on: %d candidates are finished", jobs.ended_count)
+    display.start_phase("Searching", jobs.ended_count, options.trials)
+    pool.run(jobs)
+    # a lost worker may have begun a trial without reporting its number
     studies.close_orphans(study, folder, plan)
-    if not any(item.state == COMPLETE for item in handler.candidates):
-        raise RunFailed(nothing_trained(handler.candidates, plan))
-    LOG.info("search over after %d trials: %s", handler.ended, handler.over)
+    if not any(item.state == COMPLETE for item in jobs.candidates):
+        raise RunFailed(explain_no_training(jobs.candidates, plan))
+    LOG.info("search over after %d trials: %s", jobs.ended_count, jobs.stop_reason)
 
 
-def nothing_trained(candidates: list[Candidate], plan: SearchPlan) -> str:
-    """Explain why no candidate was trained: the first failure, or limits that none met."""
+def explain_no_training(candidates: list[Candidate], plan: SearchPlan) -> str:
+    """Explain the lack of trained candidates: the first failure, or limits that all exceed.
+
+    Args:
+        candidates: All candidates, none of which is complete.
+        plan: The plan of the run, with its limits.
+    """
     failed = [item for item in candidates if item.state == FAILED]
     if failed:
         return f"No candidate could be trained. The first failed: {failed[0].reason}."
     smallest = {
         name: min((getattr(item, name) or 0 for item in candidates), default=0)
-        for name in limits(plan.search)
+        for name in get_limits(plan.search)
     }
-    given = ", ".join(f"{limit:,} {NAMES[name]}" for name, limit in limits(plan.search).items())
-    least = ", ".join(f"{value:,} {NAMES[name]}" for name, value in smallest.items())
+    limits_text = ", ".join(
+        f"{limit:,} {NAMES[name]}" for name, limit in get_limits(plan.search).items()
+    )
+    smallest_text = ", ".join(f"{value:,} {NAMES[name]}" for name, value in smallest.items())
     return (
-        f"All {len(candidates)} candidates exceed the limits ({given}). The smallest have {least}. "
+        f"All {len(candidates)} candidates exceed the limits ({limits_text}). The smallest have "
+        f"{smallest_text}. "
         "Raise the limits."
     )
 
 
-def train_finally(folder: SearchFolder, plan: SearchPlan, pool: Pool, display: Display) -> None:
-    """Train the front's candidates anew, and choose the training of each that goes on."""
-    front = [item.id for item in going_on(folder.read_candidates(), plan)]
-    handler = FinalJobs(folder, plan, front, display, _teachers_of_parts(plan))
+def train_front(folder: SearchFolder, plan: SearchPlan, pool: Pool, display: Display) -> None:
+    """Run the final trainings of the front, and promote the best training of each candidate.
+
+    Args:
+        folder: The folder of the run.
+        plan: The plan of the run.
+        pool: The pool of workers.
+        display: Display of the progress.
+    """
+    front = [item.id for item in select_final_candidates(folder.read_candidates(), plan)]
+    jobs = FinalJobs(folder, plan, front, display, _select_teachers(plan))
     LOG.info(
         "final trainings of the front (%s): %d epochs, %d seed(s)%s",
         ", ".join(front), plan.final_epochs, plan.final.seeds,
         ", validation part included" if plan.final.on_validation else "",
     )  # fmt: skip
-    display.phase("Training the front", handler.done, handler.total)
-    pool.run(handler)
-    if handler.failures:
+    display.start_phase("Training the front", jobs.done, jobs.total)
+    pool.run(jobs)
+    if jobs.failures:
         raise RunFailed(
-            f"Final trainings failed: {'; '.join(handler.failures)}. The same command tries them "
+            f"Final trainings failed: {'; '.join(jobs.failures)}. The same command tries them "
             "again."
         )
     for name in front:
         promote_best(name, folder, plan.search.objectives[0])
 
 
-def _teachers_of_parts(plan: SearchPlan) -> tuple[Path, ...]:
-    """Return the teachers of sub-networks that were judged untrained; default: the whole model."""
+def _select_teachers(plan: SearchPlan) -> tuple[Path, ...]:
+    """Return the teachers of sub-networks that were evaluated untrained; default: the original."""
     if not plan.search.no_train:
         return ()
     if not plan.distill.teacher.automatic:
         return plan.distill.teacher.files
-    whole = plan.search.made_space.whole()
-    assert whole is not None, "the space is around a model"
-    return (whole[0],)
+    base_model = plan.search.resolved_space.whole()
+    assert base_model is not None, "the space is around a model"
+    return (base_model[0],)
 
 
 def compress_front(
-    folder: SearchFolder, plan: SearchPlan, pool: Pool, display: Display, past: Past
+    folder: SearchFolder, plan: SearchPlan, pool: Pool, display: Display, provenance: Provenance
 ) -> list[str]:
-    """Compress the candidates of the front, and return the failures with their reasons."""
-    members = going_on(folder.read_candidates(), plan)
+    """Compress the candidates of the front, and return the failures with their reasons.
+
+    Args:
+        folder: The folder of the run.
+        plan: The plan of the run.
+        pool: The pool of workers.
+        display: Display of the progress.
+        provenance: Origin of the run's models, with notes for the reports.
+    """
+    members = select_final_candidates(folder.read_candidates(), plan)
     front = [item.id for item in members]
     teachers = list(plan.distill.teacher.files)
     if plan.distill.teacher.automatic:
-        quality = plan.search.objectives[0]
-        best = max(members, key=lambda item: item.val[quality])
-        teachers = [folder.shipped_file(best.id)]
+        metric = plan.search.objectives[0]
+        best = max(members, key=lambda item: item.val[metric])
+        teachers = [folder.get_shipped_path(best.id)]
     pending = [name for name in front if not folder.is_compressed(name)]
     LOG.info(
         "compressing the front (%s), weights %s, teacher: %s",
         ", ".join(front), plan.weights.label,
         " and ".join(map(str, teachers)) or "none",
     )  # fmt: skip
-    handler = CompressJobs(folder, plan, pending, teachers, display, past)
-    display.phase("Compressing", 0, len(pending), steps=True)
-    pool.run(handler)
-    return handler.failures
+    jobs = CompressJobs(folder, plan, pending, teachers, display, provenance)
+    display.start_phase("Compressing", 0, len(pending), is_stepwise=True)
+    pool.run(jobs)
+    return jobs.failures
 
 
 class SearchJobs(JobQueue):
-    """Trials: given out until enough are trained, ended in the study, and counted.
+    """Trials as jobs, which are ended in the study and counted until the search stops.
 
     Args:
-        folder: The run's.
-        plan: Its plan.
-        study: Its study.
-        display: Shows progress.
-        candidates: The folder's, where they were read already.
+        folder: The folder of the run.
+        plan: The plan of the run.
+        study: The study of the run.
+        display: Display of the progress.
+        candidates: The folder's candidates, if they have been read; None: they are read.
+
+    Attributes:
+        candidates: All candidates that ended.
+        stop_reason: Reason for not starting further trials; empty: another may start.
     """
 
     def __init__(
@@ -170,141 +206,173 @@ class SearchJobs(JobQueue):
         self.candidates = folder.read_candidates() if candidates is None else candidates
         self._budget = Budget(folder, plan)
         self._running = 0
-        self._unclaimed = 0
-        # numbers of trials that wait until no other runs, and whether one of them does
-        self._alone: list[int] = []
-        self._is_alone = False
+        self._unclaimed_deaths = 0
+        # numbers of waiting trials that must run alone, and whether such a trial is running
+        self._exclusive_trials: list[int] = []
+        self._is_exclusive = False
         self._max_untrained = max(100, 20 * plan.search.trials)
-        self.over = ""
+        self.stop_reason = ""
 
     @property
-    def ended(self) -> int:
-        """Trials that count: trained, in whole or in part, or failed."""
+    def ended_count(self) -> int:
+        """Number of trials that count: trained, stopped or failed."""
         return sum(item.is_trial for item in self.candidates)
 
-    def next_job(self) -> Job | None:
-        """Return a trial while the budget lasts; `over` says why there is none."""
-        untrained = len(self.candidates) - self.ended
-        self.over = self._budget.over(self.candidates, self._running)
-        if not self.over and untrained >= self._max_untrained:
-            self.over = f"{untrained} candidates exceeded the limits or repeated others"
-        grid = self._plan.search.strategy == "grid"
-        if not self.over and not self._alone and grid and exhausted(self._study):
-            self.over = "every point of the grid has been tried"
-        if self.over:
+    def take_job(self) -> Job | None:
+        """Return a trial while the budget lasts; `stop_reason` holds the reason for None."""
+        untrained = len(self.candidates) - self.ended_count
+        self.stop_reason = self._budget.find_stop_reason(self.candidates, self._running)
+        if not self.stop_reason and untrained >= self._max_untrained:
+            self.stop_reason = f"{untrained} candidates exceeded the limits or repeated others"
+        grid = self._plan.search.sampler_name == "grid"
+        if (
+            not self.stop_reason
+            and not self._exclusive_trials
+            and grid
+            and is_exhausted(self._study)
+        ):
+            self.stop_reason = "every point of the grid has been tried"
+        if self.stop_reason:
             return None
-        if self._running and (self._alone or self._is_alone):
+        if self._running and (self._exclusive_trials or self._is_exclusive):
             return None
-        self._is_alone = bool(self._alone)
+        self._is_exclusive = bool(self._exclusive_trials)
         self._running += 1
         limit = self._plan.budget.trial_minutes
         return {
             "kind": messages.TRIAL,
             **({} if limit is None else {"seconds": 60 * limit}),
-            **({"number": self._alone.pop(0)} if self._is_alone else {}),
+            **({"number": self._exclusive_trials.pop(0)} if self._is_exclusive else {}),
         }
 
     def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Tell the study of a candidate, or queue it again where memory was short."""
+        """Finish a candidate's trial in the study, or queue it again if memory was short."""
         self._running -= 1
-        self._display.worker(worker, "", 0.0)
+        self._display.update_worker(worker, "", 0.0)
         if "fault" in message:
             number, seed = message["number"], message["seed"]
-            self._begin_again(number, seed, message["fault"], studies.TRIES_ATTR)
+            self._retry_trial(number, seed, message["fault"], studies.TRIES_ATTR)
         elif "given_up" in message:
             LOG.info("a worker came too late: %s", message["given_up"])
         else:
-            self._tell(Candidate.from_json(message["candidate"]))
+            self._finish_trial(Candidate.from_json(message["candidate"]))
 
-    def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
-        """Fail the trial of a worker that died.
+    def on_death(
+        self, worker: int, job: Job, claimed_trial: dict[str, Any] | None, cause: str
+    ) -> None:
+        """Fail the trial of a worker that died, or queue it again.
 
-        One that was killed is tried again: systems that run out of memory kill. So is one whose
-        node was lost.
+        Killed trials are queued again, because systems that run out of memory kill processes. So
+        are trials of a lost node.
         """
         self._running -= 1
-        self._display.worker(worker, "", 0.0)
-        if claimed is None:
-            if how != LOST:
-                self._unclaimed += 1
-            if self._unclaimed >= MAX_UNCLAIMED:
+        self._display.update_worker(worker, "", 0.0)
+        if claimed_trial is None:
+            if cause != NODE_LOST:
+                self._unclaimed_deaths += 1
+            if self._unclaimed_deaths >= MAX_UNCLAIMED_DEATHS:
                 raise RunFailed(
-                    f"Workers keep dying before they begin a trial ({how}). See "
+                    f"Workers keep dying before they begin a trial ({cause}). See "
                     f"'{self._folder.path / 'workers.log'}'."
                 )
             return
-        number, seed, reason = claimed["number"], claimed["seed"], f"its worker died ({how})"
-        if how == LOST:
-            self._begin_again(number, seed, LOST, studies.LOST_ATTR)
-        elif how == KILLED:
-            self._begin_again(number, seed, reason, studies.TRIES_ATTR)
+        number, seed, reason = (
+            claimed_trial["number"],
+            claimed_trial["seed"],
+            f"its worker died ({cause})",
+        )
+        if cause == NODE_LOST:
+            self._retry_trial(number, seed, NODE_LOST, studies.LOST_ATTR)
+        elif cause == KILLED:
+            self._retry_trial(number, seed, reason, studies.TRIES_ATTR)
         else:
-            self._tell(self._failed(number, seed, how if how.startswith(OVERDUE) else reason))
+            self._finish_trial(
+                self._record_failed_trial(
+                    number, seed, cause if cause.startswith(TIMED_OUT) else reason
+                )
+            )
 
-    def _begin_again(self, number: int, seed: int, reason: str, count: str) -> None:
-        """Queue a trial again, or count it: as failed, or by the record that it has by now.
+    def _retry_trial(self, number: int, seed: int, reason: str, counter_attr: str) -> None:
+        """Queue a trial again; after too many retries, finish it as failed.
 
-        One for which memory was short runs with no other beside it. A candidate that is too big for
-        the machine fails alone, too; one that was only unlucky in its company does not.
+        A trial that lacked memory runs again with no other trial in parallel. A candidate that is
+        too large for the machine then fails again, while one that only lacked memory because of the
+        other trials succeeds. A trial whose record has been written meanwhile is finished with it.
 
         Args:
-            number, seed: The trial's.
-            reason: What ended it.
-            count: The attribute that counts how often that was.
+            number: Number of the trial.
+            seed: Seed of the trial.
+            reason: Reason of the retry.
+            counter_attr: Trial attribute that counts retries for this reason.
         """
         trial = self._study.get_trials(deepcopy=False)[number]
-        times = 1 + trial.user_attrs.get(count, 0)
-        most, why = AGAIN[count]
-        if times >= most:
-            self._tell(self._failed(number, seed, f"{reason}, {times} times; {why}"))
+        times = 1 + trial.user_attrs.get(counter_attr, 0)
+        max_times, explanation = MAX_ATTEMPTS[counter_attr]
+        if times >= max_times:
+            self._finish_trial(
+                self._record_failed_trial(number, seed, f"{reason}, {times} times; {explanation}")
+            )
             return
-        again = studies.try_again(self._study, self._folder, trial, reason, **{count: times})
-        if again is None:
-            candidate = self._folder.read_candidate(candidate_id(number))
+        retry_number = studies.retry_trial(
+            self._study, self._folder, trial, reason, **{counter_attr: times}
+        )
+        if retry_number is None:
+            candidate = self._folder.read_candidate(format_candidate_id(number))
             assert candidate is not None, "that is why it is not tried again"
-            self._tell(candidate)
+            self._finish_trial(candidate)
             return
         LOG.info(
             "candidate %s: %s; it runs again as %s",
-            candidate_id(number), reason, candidate_id(again),
+            format_candidate_id(number), reason, format_candidate_id(retry_number),
         )  # fmt: skip
-        if count == studies.TRIES_ATTR:
-            self._alone.append(again)
-            LOG.info("candidate %s will run with nothing beside it", candidate_id(again))
+        if counter_attr == studies.TRIES_ATTR:
+            self._exclusive_trials.append(retry_number)
+            LOG.info(
+                "candidate %s will run with nothing beside it", format_candidate_id(retry_number)
+            )
 
-    def _failed(self, number: int, seed: int, reason: str) -> Candidate:
-        """Record a failure, and return the candidate's record: an earlier one stays."""
+    def _record_failed_trial(self, number: int, seed: int, reason: str) -> Candidate:
+        """Write a failed candidate's record and return it; an existing record is kept."""
         choices = dict(self._study.get_trials(deepcopy=False)[number].params)
         candidate = Candidate(
-            candidate_id(number), FAILED, choices, seed, reason, ended=time.time()
+            format_candidate_id(number), FAILED, choices, seed, reason, ended=time.time()
         )
         return self._folder.write_candidate(candidate)
 
-    def _tell(self, item: Candidate) -> None:
-        """End a recorded candidate's trial in the study, and count it: nobody else does."""
-        studies.tell(self._study, item, self._plan)
-        self.candidates.append(item)
+    def _finish_trial(self, candidate: Candidate) -> None:
+        """End a recorded candidate's trial in the study, and count it.
+
+        No other code ends trials of a running search.
+        """
+        studies.finish_trial(self._study, candidate, self._plan)
+        self.candidates.append(candidate)
         self._budget.save()
-        quality = self._plan.search.objectives[0]
-        outcome = f"{item.state}: {item.reason}" if item.state != COMPLETE else ""
-        if item.state in (COMPLETE, STOPPED):
-            outcome = f"validation {quality} {item.val[quality]:.4f}" + (outcome and f", {outcome}")
+        metric = self._plan.search.objectives[0]
+        outcome = f"{candidate.state}: {candidate.reason}" if candidate.state != COMPLETE else ""
+        if candidate.state in (COMPLETE, STOPPED):
+            outcome = f"validation {metric} {candidate.val[metric]:.4f}" + (
+                outcome and f", {outcome}"
+            )
         LOG.info(
             "candidate %s: %s, %s MACs, %s parameters, %.1f s",
-            item.id, outcome, f"{item.macs or 0:,}", f"{item.params or 0:,}", item.seconds,
-        )  # fmt: skip
-        self._display.advance(self.ended, self._plan.search.trials)
+            candidate.id,
+            outcome,
+            f"{candidate.macs or 0:,}",
+            f"{candidate.params or 0:,}",
+            candidate.seconds,
+        )
+        self._display.advance(self.ended_count, self._plan.search.trials)
 
 
 class FinalJobs(JobQueue):
     """Final trainings of the front, all seeds of the largest model first.
 
     Args:
-        folder: The run's folder.
-        plan: Section `final`.
-        names: Candidates, by rising cost.
-        display: Shows progress.
-        teachers: Files of those who teach; none: labels alone do.
+        folder: The folder of the run.
+        plan: The plan, with section `final`.
+        names: Names of the candidates, in ascending order of cost.
+        display: Display of the progress.
+        teachers: Files of the teachers; empty: training with labels only.
     """
 
     def __init__(
@@ -315,34 +383,46 @@ class FinalJobs(JobQueue):
         display: Display,
         teachers: Sequence[Path] = (),
     ) -> None:
-        done = {(record.model, record.place) for record in folder.read_finals()}
-        wanted = [(name, place) for name in reversed(names) for place in range(plan.final.seeds)]
-        self._quality = plan.search.objectives[0]
+        finished = {(record.model, record.place) for record in folder.read_finals()}
+        trainings = [(name, index) for name in reversed(names) for index in range(plan.final.seeds)]
+        self._metric = plan.search.objectives[0]
         files = [str(path) for path in teachers]
         jobs = [
-            {"kind": messages.FINAL, "name": name, "place": place, "teachers": files}
-            for name, place in wanted
-            if (name, place) not in done
+            {"kind": messages.FINAL, "name": name, "place": index, "teachers": files}
+            for name, index in trainings
+            if (name, index) not in finished
         ]
-        super().__init__(display, jobs, len(wanted) - len(jobs))
+        super().__init__(display, jobs, len(trainings) - len(jobs))
 
-    def _say(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+    def _log_result(self, worker: int, job: Job, message: dict[str, Any]) -> None:
         record = message["final"]
-        shown = record["val"].get(self._quality)
+        val_score = record["val"].get(self._metric)
         LOG.info(
             "final training %d of %s: %s, %.1f s",
-            record["place"] + 1, record["model"],
-            "with validation data" if shown is None else f"validation {self._quality} {shown:.4f}",
+            record["place"] + 1,
+            record["model"],
+            "with validation data"
+            if val_score is None
+            else f"validation {self._metric} {val_score:.4f}",
             record["seconds"],
-        )  # fmt: skip
+        )
 
-    def _fail(self, job: Job, reason: str, diverged: bool = False) -> None:
+    def _record_failure(self, job: Job, reason: str, has_diverged: bool = False) -> None:
         self.failures.append(f"{job['name']} (training {job['place'] + 1}): {reason}")
         LOG.info("final training of %s failed: %s", job["name"], reason)
 
 
 class CompressJobs(JobQueue):
-    """Models to compress, largest first, and their failures."""
+    """Compression jobs for the front, largest model first, and their failures.
+
+    Args:
+        folder: The folder of the run.
+        plan: The plan of the run.
+        names: Names of the candidates, in ascending order of cost.
+        teachers: Files of the teachers.
+        display: Display of the progress.
+        provenance: Origin of the run's models, with notes for the reports.
+    """
 
     def __init__(
         self,
@@ -351,35 +431,35 @@ class CompressJobs(JobQueue):
         names: list[str],
         teachers: Sequence[Path],
         display: Display,
-        past: Past,
+        provenance: Provenance,
     ) -> None:
-        self._quality = plan.search.objectives[0]
+        self._metric = plan.search.objectives[0]
         files = [str(path) for path in teachers]
-        shown = plan.to_goal(files) or plan.compression(files)
-        # largest first: the last jobs to end are then short, and no worker idles for long
-        models = [(name, folder.shipped_file(name)) for name in reversed(names)]
+        command_plan = plan.build_shrink_plan(files) or plan.build_compression_plan(files)
+        # with the largest first, the last jobs are short and no worker idles for long
+        models = [(name, folder.get_shipped_path(name)) for name in reversed(names)]
         jobs = [
             {
                 "kind": messages.COMPRESS,
                 "name": name,
                 "teachers": files,
-                "val_learnt": past.val_learnt,
-                "told": past.notes,
+                "val_learnt": provenance.trained_on_validation,
+                "told": provenance.notes,
                 "file": str(file),
-                "command": command_line(shown, file),
+                "command": format_command(command_plan, file),
             }
             for name, file in models
         ]
         super().__init__(display, jobs)
 
-    def _say(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        before, after = (message["val"][key][self._quality] for key in ("dense", "pruned"))
+    def _log_result(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        before, after = (message["val"][key][self._metric] for key in ("dense", "pruned"))
         LOG.info(
             "compressed %s: validation %s %.4f -> %.4f after %d more epochs of training%s",
-            message["name"], self._quality, before, after, message["finetuned"],
+            message["name"], self._metric, before, after, message["finetuned"],
             " (it was learnt)" if job["val_learnt"] else "",
         )  # fmt: skip
 
-    def _fail(self, job: Job, reason: str, diverged: bool = False) -> None:
+    def _record_failure(self, job: Job, reason: str, has_diverged: bool = False) -> None:
         self.failures.append(f"{job['name']}: {reason}")
         LOG.info("compressing %s failed: %s", job["name"], reason)

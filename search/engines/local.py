@@ -1,4 +1,4 @@
-"""Worker processes of this machine, and how they share its GPUs and its memory budget."""
+"""Worker processes of this machine, which share its GPUs and its memory budget."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import threading
 from typing import IO
 
 from compress.core import linux
-from compress.core.device import gpu_count
+from compress.core.device import count_gpus
 from compress.core.errors import InputError
-from compress.core.interpreter import module_command, module_environment
-from compress.core.memory_budget import LEAST, current_budget, gigabytes
+from compress.core.memory_budget import MIN_BUDGET_BYTES, format_gigabytes, get_current_budget
+from compress.core.module_loading import build_module_command, build_module_environment
 from search.engines import messages
-from search.engines._base import Crew, Demand, Job, Order
-from search.engines.pool import Pool, Tell
+from search.engines._base import Job, PoolSettings, WorkerRequest, WorkerSpec
+from search.engines.pool import OnMessage, Pool
 
 MAX_WORKERS = 8
 STOP_SECONDS = 5.0
-LEAST_OF_A_WORKER = 800_000_000
-"""Bytes that a worker takes: TensorFlow twice, in its process and in the one that converts."""
-FORKED_FROM = 100_000_000
-"""Bytes of the process that a worker is a fork of: it does not count among the fork's own."""
+MIN_WORKER_BYTES = 800_000_000
+"""Bytes of a worker: two copies of TensorFlow, in its process and in the converter's."""
+FORK_PARENT_BYTES = 100_000_000
+"""Bytes of the process from which a worker forks, which the fork's own bytes do not include."""
 
 
 class LocalEngine:
@@ -31,29 +31,29 @@ class LocalEngine:
 
     remote = False
 
-    def crew(self, demand: Demand) -> Crew:
+    def allocate_workers(self, request: WorkerRequest) -> WorkerSpec:
         """Return one worker per GPU, or one per core.
 
-        On the CPU small networks keep one core busy and two cores half busy, so there is a
-        worker a core (8 at most; each holds TensorFlow).
+        On the CPU, small networks keep one core busy but use only half of two cores, so there is
+        one worker per core (8 at most, because each loads TensorFlow).
         """
-        gpus, cores = gpu_count(demand.device), linux.cores()
-        budget = current_budget()
-        fitting = max(1, budget.free() // LEAST_OF_A_WORKER)
-        if budget.given and demand.workers is not None and demand.workers > fitting:
+        gpus, cores = count_gpus(request.device), linux.count_cores()
+        budget = get_current_budget()
+        max_fitting = max(1, budget.measure_free_bytes() // MIN_WORKER_BYTES)
+        if budget.is_user_set and request.workers is not None and request.workers > max_fitting:
             raise InputError(
-                f"workers must be at most {fitting} with {gigabytes(budget.bytes)} of "
-                f"memory: each takes at least {gigabytes(LEAST_OF_A_WORKER)}. Received: "
-                f"{demand.workers}. Give fewer workers, or more memory."
+                f"workers must be at most {max_fitting} with {format_gigabytes(budget.bytes)} of "
+                f"memory: each takes at least {format_gigabytes(MIN_WORKER_BYTES)}. Received: "
+                f"{request.workers}. Give fewer workers, or more memory."
             )
-        count = demand.workers or gpus or min(cores, MAX_WORKERS, demand.most, fitting)
-        threads = demand.threads or max(1, cores // count)
-        place = f"{gpus} GPU(s)" if gpus else f"CPU, {cores} cores"
-        return Crew(count, threads, place, gpus, memory=memory_of_each(count))
+        count = request.workers or gpus or min(cores, MAX_WORKERS, request.max_jobs, max_fitting)
+        threads = request.threads or max(1, cores // count)
+        location = f"{gpus} GPU(s)" if gpus else f"CPU, {cores} cores"
+        return WorkerSpec(count, threads, location, gpus, memory=compute_memory_share(count))
 
-    def pool(self, order: Order) -> LocalPool:
-        """Return the workers; each is started when there is a job for it."""
-        return LocalPool(order)
+    def open_pool(self, settings: PoolSettings) -> LocalPool:
+        """Return the pool of workers; each worker starts with its first job."""
+        return LocalPool(settings)
 
 
 ENGINE = LocalEngine()
@@ -62,14 +62,14 @@ ENGINE = LocalEngine()
 class LocalPool(Pool):
     """Workers that are children of this process.
 
-    They are spread over the GPUs that the run uses; those on the same card get equal shares of
-    its memory.
+    They are spread over the GPUs of the run; workers on the same card get equal shares of its
+    memory.
     """
 
     _log: IO[str] | None = None
 
     def __enter__(self) -> LocalPool:
-        self._log = open(self._log_of(0), "a", encoding="utf-8")
+        self._log = open(self._get_log_path(0), "a", encoding="utf-8")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,58 +77,62 @@ class LocalPool(Pool):
         if self._log:
             self._log.close()
 
-    def _open(self, index: int, tell: Tell) -> ProcessLink:
-        crew = self._order.crew
-        environment, shared = dict(self._order.environment), 1
-        if crew.gpus:
+    def _open(self, index: int, on_message: OnMessage) -> ProcessLink:
+        workers = self._settings.workers
+        environment, sharing = dict(self._settings.environment), 1
+        if workers.gpus:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-            environment["CUDA_VISIBLE_DEVICES"] = card_of(index, crew.gpus, visible)
-            shared = sharers(index, crew.count, crew.gpus)
-        words = (
-            str(self._folder.path), "--device", self._order.demand.device,
-            *crew.words, "--sharers", str(shared),
+            environment["CUDA_VISIBLE_DEVICES"] = select_gpu(index, workers.gpus, visible)
+            sharing = count_gpu_sharers(index, workers.count, workers.gpus)
+        arguments = (
+            str(self._folder.path), "--device", self._settings.request.device,
+            *workers.arguments, "--sharers", str(sharing),
         )  # fmt: skip
-        return ProcessLink(words, environment, self._log, tell)
+        return ProcessLink(arguments, environment, self._log, on_message)
 
 
 class ProcessLink:
-    """A worker process that this one starts, and its messages.
+    """A worker process that this process starts, and its messages.
 
     Args:
-        words: Arguments of `search.engines.worker`.
-        environment: Variables beside this process's.
-        log: Where its standard error goes; None: where ours does.
-        tell: Called by a thread with each message, and with None at its end.
+        arguments: Arguments of `search.engines.worker`.
+        environment: Additional environment variables.
+        log: Destination of its standard error; None: the standard error of this process.
+        on_message: Called in a thread with each message, and with None when the process ends.
     """
 
     def __init__(
-        self, words: tuple[str, ...], environment: dict[str, str], log: IO[str] | None, tell: Tell
+        self,
+        arguments: tuple[str, ...],
+        environment: dict[str, str],
+        log: IO[str] | None,
+        on_message: OnMessage,
     ) -> None:
         self._process = subprocess.Popen(
-            module_command("search.engines.worker", *words),
+            build_module_command("search.engines.worker", *arguments),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
             env={
-                **module_environment(),
+                **build_module_environment(),
                 **environment,
                 "TF_CPP_MIN_LOG_LEVEL": "3",
                 "KERAS_BACKEND": "tensorflow",
             },
-            # Ctrl-C goes to the run's process, which ends its workers in order
+            # Ctrl-C must reach only the run's process, which ends its workers in order
             start_new_session=True,
         )
-        threading.Thread(target=self._read, args=(tell,), daemon=True).start()
+        threading.Thread(target=self._forward_messages, args=(on_message,), daemon=True).start()
 
-    def _read(self, tell: Tell) -> None:
+    def _forward_messages(self, on_message: OnMessage) -> None:
         for line in self._process.stdout or ():
             message = messages.parse(line)
             if message is not None:
-                tell(message)
+                on_message(message)
         if self._process.stdout:
             self._process.stdout.close()
-        tell(None)
+        on_message(None)
 
     def send(self, message: Job) -> None:
         """See `search.engines.pool.Link.send`."""
@@ -137,17 +141,17 @@ class ProcessLink:
                 messages.send(self._process.stdin, **message)
 
     def kill(self) -> None:
-        """Kill the process, and its fork with it."""
-        linux.kill_group(self._process.pid)
+        """Kill the process and its fork."""
+        linux.kill_process_group(self._process.pid)
 
-    def how(self) -> str:
+    def describe_exit(self) -> str:
         """Return the process's exit code or signal."""
         code = self._process.wait()
         self._close_input()
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
     def end(self) -> None:
-        """Ask the process to quit, and kill it where it does not."""
+        """Ask the process to quit, and kill it if it does not end in time."""
         self.send({"kind": messages.QUIT})
         self._close_input()
         self._process.terminate()
@@ -158,30 +162,38 @@ class ProcessLink:
             self._process.wait()
 
     def _close_input(self) -> None:
-        """Close the process's standard input; one that is gone takes nothing more."""
+        """Close the process's standard input, even if the process has ended."""
         if self._process.stdin:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
 
 
-def card_of(worker: int, gpus: int, visible: str | None) -> str:
+def select_gpu(worker: int, gpus: int, visible: str | None) -> str:
     """Return a worker's `CUDA_VISIBLE_DEVICES`: one card, round robin.
 
     Args:
-        worker: Its index, from 0.
-        gpus: How many cards the run uses, at least 1.
-        visible: `CUDA_VISIBLE_DEVICES` of the run itself: numbers or names, with commas; None:
-            not set, all cards are visible.
+        worker: Index of the worker, from 0.
+        gpus: Number of cards of the run, at least 1.
+        visible: `CUDA_VISIBLE_DEVICES` of the run itself: numbers or names, separated by commas;
+            None: not set, all cards are visible.
     """
-    place = worker % gpus
-    return str(place) if visible is None else visible.split(",")[place].strip()
+    index = worker % gpus
+    return str(index) if visible is None else visible.split(",")[index].strip()
 
 
-def sharers(worker: int, workers: int, gpus: int) -> int:
-    """Return how many workers compute on this worker's card, itself included."""
+def count_gpu_sharers(worker: int, workers: int, gpus: int) -> int:
+    """Return the number of workers on this worker's card, including itself.
+
+    Args:
+        worker: Index of the worker, from 0.
+        workers: Number of all workers.
+        gpus: Number of cards of the run, at least 1.
+    """
     return len(range(worker % gpus, workers, gpus))
 
 
-def memory_of_each(count: int) -> int:
-    """Return the bytes that each of several workers may occupy: equal shares of what is free."""
-    return max(LEAST, current_budget().free() // count - FORKED_FROM)
+def compute_memory_share(count: int) -> int:
+    """Return the memory of each of several workers, in bytes: equal shares of the free budget."""
+    return max(
+        MIN_BUDGET_BYTES, get_current_budget().measure_free_bytes() // count - FORK_PARENT_BYTES
+    )

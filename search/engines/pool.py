@@ -1,4 +1,4 @@
-"""A pool of workers, wherever they run: fed with jobs, renewed, replaced."""
+"""A pool of local or remote workers, which receive jobs and are renewed and replaced."""
 
 from __future__ import annotations
 
@@ -13,245 +13,254 @@ from typing import Any, ClassVar, Protocol
 from compress.core.errors import RunFailed
 from compress.run.directory import LOG
 from search.engines import messages
-from search.engines._base import LOST, OVERDUE, Job, JobQueue, Order
+from search.engines._base import NODE_LOST, TIMED_OUT, Job, JobQueue, PoolSettings
 
 MAX_GROWTH = 2**30
-"""A worker whose memory has grown by this many bytes is renewed (TensorFlow gives none back)."""
+"""Growth of a worker's memory, in bytes, after which it is renewed (TensorFlow frees none)."""
 MAX_JOBS = 40
 KILLED_STARTS, LOST_STARTS = 3, 20
-"""A worker that is killed while it starts, or whose node is lost, is replaced so many times in a
-row."""
+"""Maximum numbers of consecutive replacements of a worker that is killed, or whose node is lost,
+while it starts."""
 
-Tell = Callable[[dict[str, Any] | None], None]
-"""Takes a worker's message; None: it has ended."""
+OnMessage = Callable[[dict[str, Any] | None], None]
+"""Callback for a worker's messages, called with None when the worker ends."""
 
 
 class Link(Protocol):
-    """The pool's end of one worker process."""
+    """The pool's connection to one worker process."""
 
     def send(self, message: Job) -> None:
-        """Send the worker a message; one that has just died takes none, and its end will come."""
+        """Send the worker a message, which a dead worker ignores."""
         ...
 
     def kill(self) -> None:
-        """Kill the worker at once, with what it has started; its end comes as an event."""
+        """Kill the worker and its child processes; its end is reported as an event."""
         ...
 
     def end(self) -> None:
-        """End the worker between two jobs; nothing more is heard of it."""
+        """End the worker between two jobs, without reporting an event."""
         ...
 
-    def how(self) -> str:
-        """Return how the worker ended: "exit code 1", "signal SIGKILL", `LOST`."""
+    def describe_exit(self) -> str:
+        """Return the worker's cause of death: "exit code 1", "signal SIGKILL", `NODE_LOST`."""
         ...
 
 
 @dataclass
 class Slot:
-    """A place for one worker after another: the present one, its job in hand, its memory."""
+    """A position in the pool for one worker at a time, with its running job and its memory."""
 
     index: int
     link: Link | None = None
     generation: int = 0
-    started: bool = False
-    ready: bool = False
+    has_started: bool = False
+    is_ready: bool = False
     job: Job | None = None
     deadline: float = math.inf
-    claimed: dict[str, Any] | None = None
-    overdue: bool = False
+    claimed_trial: dict[str, Any] | None = None
+    is_overdue: bool = False
     first_memory: int = 0
     memory: int = 0
-    jobs: int = 0
+    finished_jobs: int = 0
     lost_starts: int = 0
-    asleep_until: float = 0.0
+    paused_until: float = 0.0
 
 
 class Pool:
-    """A pool of workers that runs jobs until none is left.
+    """A pool of workers that runs jobs until none remains.
 
-    A worker is renewed between jobs when its memory has grown; one that dies (out of
-    memory, crash, kill, with its node) costs its job only and is replaced.
+    A worker is renewed between jobs when its memory has grown. If it dies (out of memory, crash,
+    kill, lost node), only its job fails and the worker is replaced.
 
     Args:
-        order: The run's folder and workers.
+        settings: Folder, workers and environment of the pool.
 
     Attributes:
-        AHEAD: Workers are started before there is a job for them, and get one when they are
-            ready. A job then never waits for a worker that may not come.
+        AHEAD: Whether workers start before there is a job for them and get one when they are ready.
+            A job then never waits for a worker that may not start.
     """
 
     AHEAD: ClassVar[bool] = False
 
-    def __init__(self, order: Order) -> None:
-        self._order, self._folder = order, order.folder
-        self._slots = [Slot(index) for index in range(order.crew.count)]
+    def __init__(self, settings: PoolSettings) -> None:
+        self._settings, self._folder = settings, settings.folder
+        self._slots = [Slot(index) for index in range(settings.workers.count)]
         self._events: queue.Queue[tuple[int, int, dict[str, Any] | None]] = queue.Queue()
-        # whether the handler may have another job: it had, or something has ended since
-        self._more = True
+        # False after the handler had no job, until a job or worker ends
+        self._may_have_jobs = True
         self.device_text = ""
 
-    def _open(self, index: int, tell: Tell) -> Link:
-        """Start the worker of a slot; `tell` may be called by any thread."""
+    def _open(self, index: int, on_message: OnMessage) -> Link:
+        """Start the worker of a slot; `on_message` may be called by any thread."""
         raise NotImplementedError
 
-    def _sent(self, job: Job) -> Job:
+    def _prepare_job(self, job: Job) -> Job:
         return job
 
-    def _wait(self, handler: JobQueue) -> None:
+    def _on_idle(self, handler: JobQueue) -> None:
         """React to half a second without an event."""
 
     def run(self, handler: JobQueue) -> None:
-        """Feed `handler`'s jobs to the workers until it gives none and all are idle.
+        """Run the jobs of `handler` until it has none and all workers are idle.
+
+        Args:
+            handler: The queue of jobs.
 
         Raises:
-            RunFailed: A worker cannot even start.
+            RunFailed: A worker cannot start.
         """
-        self._more = True
-        self._feed_all(handler)
-        while any(slot.job for slot in self._slots) or (self.AHEAD and self._more):
+        self._may_have_jobs = True
+        self._assign_jobs(handler)
+        while any(slot.job for slot in self._slots) or (self.AHEAD and self._may_have_jobs):
             self._end_overdue()
             try:
                 index, generation, message = self._events.get(timeout=0.5)
             except queue.Empty:
-                self._wait(handler)
+                self._on_idle(handler)
                 continue
             slot = self._slots[index]
             if generation == slot.generation:
-                self._handle(slot, message, handler)
+                self._on_event(slot, message, handler)
 
     def _end_overdue(self) -> None:
-        """Kill workers whose job has run over its time; their end comes as an event."""
+        """Kill the workers whose job has exceeded its time limit.
+
+        Their ends are reported as events.
+        """
         for slot in self._slots:
             if slot.link is not None and time.monotonic() > slot.deadline:
-                slot.deadline, slot.overdue = math.inf, True
+                slot.deadline, slot.is_overdue = math.inf, True
                 slot.link.kill()
 
-    def _handle(self, slot: Slot, message: dict[str, Any] | None, handler: JobQueue) -> None:
+    def _on_event(self, slot: Slot, message: dict[str, Any] | None, handler: JobQueue) -> None:
         if message is None:
-            self._died(slot, handler)
+            self._on_exit(slot, handler)
         elif message["kind"] == messages.READY:
-            slot.started = slot.ready = True
+            slot.has_started = slot.is_ready = True
             slot.lost_starts = 0
-            slot.first_memory, slot.jobs = message["memory"], 0
+            slot.first_memory, slot.finished_jobs = message["memory"], 0
             if message["device"] != self.device_text:
                 self.device_text = message["device"]
                 LOG.info("workers run on %s", self.device_text)
             if slot.job is not None:
-                self._hand_over(slot)
+                self._send_job(slot)
             else:
-                self._feed(slot, handler)
+                self._assign_job(slot, handler)
         elif message["kind"] == messages.DIED:
-            slot.ready = False
-            self._lost(slot, message["how"], handler)
+            slot.is_ready = False
+            self._on_job_lost(slot, message["how"], handler)
         elif message["kind"] == messages.FATAL:
             raise RunFailed(message["reason"])
         elif message["kind"] == messages.DONE:
-            job, slot.job, slot.claimed = slot.job or {}, None, None
+            job, slot.job, slot.claimed_trial = slot.job or {}, None, None
             slot.deadline = math.inf
             slot.memory = message["memory"]
-            slot.jobs += 1
-            # a fresh fork takes its place and will say that it is ready
-            slot.ready = not message["renewed"]
+            slot.finished_jobs += 1
+            # a fresh fork replaces a renewed worker and reports when it is ready
+            slot.is_ready = not message["renewed"]
             handler.on_done(slot.index, job, message)
-            # another worker may wait for what this one has just given back
-            self._more = True
-            self._feed_all(handler)
+            # other workers may be waiting for this job to end
+            self._may_have_jobs = True
+            self._assign_jobs(handler)
         else:
             if message["kind"] == messages.CLAIMED:
-                slot.claimed = message
+                slot.claimed_trial = message
             handler.on_message(slot.index, slot.job or {}, message)
 
-    def _feed_all(self, handler: JobQueue, first: Slot | None = None) -> None:
+    def _assign_jobs(self, handler: JobQueue, first: Slot | None = None) -> None:
         for slot in ([] if first is None else [first]) + self._slots:
-            self._feed(slot, handler)
+            self._assign_job(slot, handler)
 
-    def _feed(self, slot: Slot, handler: JobQueue) -> None:
+    def _assign_job(self, slot: Slot, handler: JobQueue) -> None:
         """Give an idle worker its next job, renewing or starting the process first."""
         if slot.job is not None:
             return
-        grown = slot.memory - slot.first_memory > MAX_GROWTH
-        if slot.link is not None and (grown or slot.jobs >= MAX_JOBS):
+        has_grown = slot.memory - slot.first_memory > MAX_GROWTH
+        if slot.link is not None and (has_grown or slot.finished_jobs >= MAX_JOBS):
             LOG.info(
                 "worker %d renewed after %d jobs at %d MiB",
-                slot.index, slot.jobs, slot.memory // 2**20,
+                slot.index, slot.finished_jobs, slot.memory // 2**20,
             )  # fmt: skip
-            self._end(slot)
-        if self.AHEAD and slot.link is None and time.monotonic() >= slot.asleep_until:
-            self._start(slot)
-        if self.AHEAD and not slot.ready:
+            self._end_worker(slot)
+        if self.AHEAD and slot.link is None and time.monotonic() >= slot.paused_until:
+            self._start_worker(slot)
+        if self.AHEAD and not slot.is_ready:
             return
-        slot.job = handler.next_job()
+        slot.job = handler.take_job()
         if slot.job is None:
-            self._more = False
+            self._may_have_jobs = False
         elif slot.link is None:
-            self._start(slot)
-        elif slot.ready:
-            self._hand_over(slot)
+            self._start_worker(slot)
+        elif slot.is_ready:
+            self._send_job(slot)
 
-    def _hand_over(self, slot: Slot) -> None:
+    def _send_job(self, slot: Slot) -> None:
         if slot.job is not None and slot.link is not None:
             slot.deadline = time.monotonic() + slot.job.get("seconds", math.inf)
-            slot.link.send(self._sent(slot.job))
+            slot.link.send(self._prepare_job(slot.job))
 
-    def _start(self, slot: Slot) -> None:
+    def _start_worker(self, slot: Slot) -> None:
         slot.generation += 1
-        slot.started = slot.ready = False
-        slot.jobs, slot.memory, slot.first_memory = 0, 0, 0
+        slot.has_started = slot.is_ready = False
+        slot.finished_jobs, slot.memory, slot.first_memory = 0, 0, 0
         generation = slot.generation
 
-        def tell(message: dict[str, Any] | None) -> None:
+        def enqueue_event(message: dict[str, Any] | None) -> None:
             self._events.put((slot.index, generation, message))
 
-        slot.link = self._open(slot.index, tell)
+        slot.link = self._open(slot.index, enqueue_event)
 
-    def _died(self, slot: Slot, handler: JobQueue) -> None:
-        how = slot.link.how() if slot.link is not None else ""
-        slot.link, slot.ready = None, False
-        if slot.overdue:
-            how = f"{OVERDUE} of {(slot.job or {}).get('seconds', 0):g} s"
-        slot.deadline, slot.overdue = math.inf, False
-        if slot.started:
-            self._lost(slot, how, handler)
+    def _on_exit(self, slot: Slot, handler: JobQueue) -> None:
+        cause = slot.link.describe_exit() if slot.link is not None else ""
+        slot.link, slot.is_ready = None, False
+        if slot.is_overdue:
+            cause = f"{TIMED_OUT} of {(slot.job or {}).get('seconds', 0):g} s"
+        slot.deadline, slot.is_overdue = math.inf, False
+        if slot.has_started:
+            self._on_job_lost(slot, cause, handler)
             return
-        most, remedy = 0, ""
-        if how == LOST:
-            most, remedy = LOST_STARTS, " Nodes were lost one after another: see `ray status`."
-        elif how.startswith("signal "):
-            most, remedy = KILLED_STARTS, " If memory ran out, give fewer --workers."
-        if slot.lost_starts >= most:
-            raise RunFailed(
-                f"A worker process could not start ({how}).{remedy} See "
-                f"'{self._log_of(slot.index)}'."
+        max_starts, remedy = 0, ""
+        if cause == NODE_LOST:
+            max_starts, remedy = (
+                LOST_STARTS,
+                " Nodes were lost one after another: see `ray status`.",
             )
-        # by the machine's memory manager, say: its job waits for the next worker
+        elif cause.startswith("signal "):
+            max_starts, remedy = KILLED_STARTS, " If memory ran out, give fewer --workers."
+        if slot.lost_starts >= max_starts:
+            raise RunFailed(
+                f"A worker process could not start ({cause}).{remedy} See "
+                f"'{self._get_log_path(slot.index)}'."
+            )
+        # the machine's memory manager may have killed it; its job waits for the next worker
         slot.lost_starts += 1
-        LOG.info("worker %d died while it started (%s); it is replaced", slot.index, how)
-        if time.monotonic() >= slot.asleep_until:
-            self._start(slot)
+        LOG.info("worker %d died while it started (%s); it is replaced", slot.index, cause)
+        if time.monotonic() >= slot.paused_until:
+            self._start_worker(slot)
 
-    def _log_of(self, index: int) -> Path:
+    def _get_log_path(self, index: int) -> Path:
         return self._folder.path / "workers.log"
 
-    def _lost(self, slot: Slot, how: str, handler: JobQueue) -> None:
+    def _on_job_lost(self, slot: Slot, cause: str, handler: JobQueue) -> None:
         """Report a job that ended with its process, and give the slot its next."""
-        job, claimed, slot.job, slot.claimed = slot.job, slot.claimed, None, None
+        job, claimed_trial, slot.job, slot.claimed_trial = slot.job, slot.claimed_trial, None, None
         if job is not None:
-            LOG.info("worker %d died (%s); it is replaced", slot.index, how)
-            handler.on_death(slot.index, job, claimed, how)
-        # the slot itself first; another may wait for what this one has just given back
-        self._more = True
-        self._feed_all(handler, slot)
+            LOG.info("worker %d died (%s); it is replaced", slot.index, cause)
+            handler.on_death(slot.index, job, claimed_trial, cause)
+        # the slot itself comes first; other workers may be waiting for this job to end
+        self._may_have_jobs = True
+        self._assign_jobs(handler, slot)
 
-    def _end(self, slot: Slot) -> None:
-        link, slot.link, slot.ready = slot.link, None, False
+    def _end_worker(self, slot: Slot) -> None:
+        link, slot.link, slot.is_ready = slot.link, None, False
         slot.generation += 1
         if link is not None:
             link.end()
 
     def stop(self) -> None:
-        """End all workers, whatever they are doing."""
+        """End all workers, even in the middle of a job."""
         for slot in self._slots:
             if slot.link is not None and slot.job is not None:
                 slot.link.kill()
-            self._end(slot)
+            self._end_worker(slot)
             slot.job = None

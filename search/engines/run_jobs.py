@@ -1,4 +1,4 @@
-"""The jobs of workers: trials, final trainings, compressions, nets of a `shrink`."""
+"""The jobs of workers: trials, final trainings, compressions, candidate models of a `shrink`."""
 
 from __future__ import annotations
 
@@ -11,42 +11,48 @@ from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 from compress.core.atomic_files import read_json
-from compress.core.credentials import hidden
-from compress.core.device import quiet_tensorflow, setup
+from compress.core.credentials import hide_passwords
+from compress.core.device import setup_device, silence_tensorflow
 from compress.core.errors import InputError, TrainingDiverged
-from compress.core.faults import MEMORY, SPACE, NoAnswer, explain_fault, fault_of
+from compress.core.faults import MEMORY, SPACE, ServiceTimeout, explain_fault, find_fault
 from compress.data import Dataset, Preprocessing, load_data
-from compress.data.dataset import open_shared
+from compress.data.dataset import open_shared_dataset
 from compress.model.io import load_model
 from compress.plan import Plan
 from compress.plan.fields import from_nested
 from compress.plan.shrink import ShrinkPlan
-from compress.shrinking.case import LoadedTeachers, Work, fitting, prepare, seeded_teachers
+from compress.shrinking.candidate import ShrinkFolder
+from compress.shrinking.candidate_builder import CandidateBuilder, create_builder
 from compress.shrinking.compression import compress_stage
-from compress.shrinking.job import command_line
-from compress.shrinking.net import ShrinkFolder
-from compress.shrinking.shrink import goal_stage
-from compress.shrinking.workshop import Workshop, workshop_for
-from compress.train.given import judged_by
+from compress.shrinking.compression_job import (
+    LoadedTeachers,
+    RunContext,
+    fit_plan,
+    load_seeded_teachers,
+    prepare_job,
+)
+from compress.shrinking.job_runner import format_command
+from compress.shrinking.shrink import shrink_stage
+from compress.train.dataset_loading import with_metric
 from search.engines import messages
 from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.directory import FAILED, Candidate, SearchFolder, TrialGivenUp
-from search.study.objective import candidate_id, evaluate, trial_seed
-from search.study.retrain import halved_if_slow, retrain
-from search.study.study import ask
+from search.study.objective import evaluate_trial, format_candidate_id, get_trial_seed
+from search.study.retrain import halve_slow_model, train_final
+from search.study.study import ask_trial
 
 
 class Worker(ABC):
-    """A worker with its plan and its data; a subclass does its jobs.
+    """A worker with its plan and its data; subclasses run its jobs.
 
     Args:
-        folder: The run's folder; the plan is read from it.
+        folder: The folder of the run, which contains the plan.
         device: "auto", "cpu" or "gpu".
         threads: CPU threads.
-        sharers: Workers on this worker's GPU, itself included.
-        out: Where messages go.
-        shared: Where the run's data lie on this machine; default: in the run's folder.
+        sharers: Number of workers on this worker's GPU, including itself.
+        out: Stream for messages to the parent.
+        shared: Folder of the run's data on this machine; default: in the run's folder.
     """
 
     PLAN: ClassVar[type[Plan]]
@@ -64,16 +70,16 @@ class Worker(ABC):
     ) -> None:
         self.folder, self._out = folder, out
         self.plan = from_nested(self.PLAN, folder.read_plan_record()["plan"])
-        self.device = setup(device, threads, sharers)
-        quiet_tensorflow()
+        self.device = setup_device(device, threads, sharers)
+        silence_tensorflow()
         stored = read_json(folder.data)
-        given = open_shared(shared or folder.shared, stored["fingerprint"])
-        self.data: Dataset = self._load(stored) if given is None else given
+        shared_data = open_shared_dataset(shared or folder.shared, stored["fingerprint"])
+        self.data: Dataset = self._load(stored) if shared_data is None else shared_data
 
     def _load(self, stored: dict[str, Any]) -> Dataset:
         scaling = Preprocessing.from_json(stored["preprocess"])
         data = load_data(self.plan.data, seed=self.plan.seed, preprocess=scaling)
-        data = judged_by(data, self.plan.data.metric)
+        data = with_metric(data, self.plan.data.metric)
         if data.fingerprint() != stored["fingerprint"]:
             raise InputError(
                 f"'{self.plan.data.source}' must give the same data each time it is loaded. "
@@ -81,177 +87,193 @@ class Worker(ABC):
             )
         return data
 
-    def progress(self, text: str, share: float) -> None:
+    def report_progress(self, text: str, share: float) -> None:
         """Report the progress of the current job."""
         messages.send(self._out, messages.PROGRESS, text=text, share=share)
 
     @abstractmethod
-    def do(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Do one job, and return its result for the parent."""
+    def run_job(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Run one job, and return its result for the parent."""
 
-    def taught_by(self, paths: list[str]) -> LoadedTeachers:
-        """Return the teachers; those of the last job, which are nearly always the same."""
+    def load_teachers(self, paths: list[str]) -> LoadedTeachers:
+        """Return the teachers with the given paths.
+
+        The teachers of the last job are reused if the paths are the same, which they nearly always
+        are.
+        """
         if self._teachers is None or self._teachers[0] != paths:
-            files = [self.folder.brought(Path(path)) for path in paths]
-            self._teachers = paths, seeded_teachers(files, self.data, self.plan)
+            files = [self.folder.fetch_file(Path(path)) for path in paths]
+            self._teachers = paths, load_seeded_teachers(files, self.data, self.plan)
         return self._teachers[1]
 
 
-class RunWorker(Worker):
-    """A worker of a run that searches."""
+class SearchWorker(Worker):
+    """A worker of a search."""
 
     PLAN = SearchPlan
     plan: SearchPlan
     _study: Any = None
 
-    def do(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Do one job, and return its result for the parent."""
+    def run_job(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Run one job, and return its result for the parent."""
         if job["kind"] == messages.TRIAL:
-            return self._trial(job.get("number"))
-        return self._final(job) if job["kind"] == messages.FINAL else self._compress(job)
+            return self._run_trial(job.get("number"))
+        return (
+            self._train_final(job) if job["kind"] == messages.FINAL else self._compress_model(job)
+        )
 
-    def _trial(self, number: int | None) -> dict[str, Any]:
+    def _run_trial(self, number: int | None) -> dict[str, Any]:
         if self._study is None:
             self._study = studies.open_study(self.folder, self.plan)
-        trial = ask(self._study, self.plan, number, self.data, self.folder)
-        if self.folder.read_candidate(candidate_id(trial.number)) is not None:
-            raise studies.lost_by_study(candidate_id(trial.number))
-        seed = trial_seed(self.plan, trial)
+        trial = ask_trial(self._study, self.plan, number, self.data, self.folder)
+        if self.folder.read_candidate(format_candidate_id(trial.number)) is not None:
+            raise studies.build_lost_error(format_candidate_id(trial.number))
+        seed = get_trial_seed(self.plan, trial)
         trial.set_user_attr("seed", seed)
         messages.send(self._out, messages.CLAIMED, number=trial.number, seed=seed)
         try:
-            candidate = evaluate(
+            candidate = evaluate_trial(
                 trial,
                 self.data,
                 self.plan,
                 self.folder,
                 self.device,
-                self.progress,
+                self.report_progress,
             )
-        except NoAnswer:
+        except ServiceTimeout:
             raise
         except TrialGivenUp as error:
             return {"given_up": str(error)}
-        except Exception as error:  # a trial must not take the worker with it
-            sys.stderr.write(hidden(traceback.format_exc()))
-            fault = fault_of(error)
+        except Exception as error:  # a failed trial must not end the worker
+            sys.stderr.write(hide_passwords(traceback.format_exc()))
+            fault = find_fault(error)
             if fault is not None and fault.kind == MEMORY:
                 return {"fault": fault.text, "number": trial.number, "seed": seed}
             if fault is not None:
-                # not recorded: the next start finds it running, and queues it again
-                raise explain_fault(fault, f" ({candidate_id(trial.number)})") from error
+                # no record is written, so the next start of the run queues the trial again
+                raise explain_fault(fault, f" ({format_candidate_id(trial.number)})") from error
             ended = Candidate(
-                candidate_id(trial.number),
+                format_candidate_id(trial.number),
                 FAILED,
                 dict(trial.params),
                 seed,
-                reason=short(error),
+                reason=summarize_error(error),
                 ended=time.time(),
             )
             try:
                 candidate = self.folder.write_candidate(ended)
-            except TrialGivenUp as late:  # it may be why this went wrong
-                return {"given_up": str(late)}
+            except TrialGivenUp as superseded:  # this may be the cause of the error
+                return {"given_up": str(superseded)}
         return {"candidate": candidate.to_json()}
 
-    def _final(self, job: dict[str, Any]) -> dict[str, Any]:
+    def _train_final(self, job: dict[str, Any]) -> dict[str, Any]:
         candidate = self.folder.read_candidate(job["name"])
         assert candidate is not None, "the front is made of candidates on disk"
         try:
-            record = retrain(
+            record = train_final(
                 candidate,
                 job["place"],
                 self.data,
                 self.plan,
                 self.folder,
                 self.device,
-                self.progress,
-                self.taught_by(job["teachers"]).each if job["teachers"] else (),
+                self.report_progress,
+                self.load_teachers(job["teachers"]).teachers if job["teachers"] else (),
             )
         except Exception as error:
-            return {"error": failed(error)}
+            return {"error": explain_failure(error)}
         return {"final": record.to_json()}
 
-    def _compress(self, job: dict[str, Any]) -> dict[str, Any]:
-        name, file = job["name"], self.folder.shipped_file(job["name"])
+    def _compress_model(self, job: dict[str, Any]) -> dict[str, Any]:
+        name, file = job["name"], self.folder.get_shipped_path(job["name"])
         command = job["command"]
-        work = Work(
+        context = RunContext(
             self.data,
             self.plan,
             self.device,
-            lambda text, share: self.progress(f"{name}: {text}", share),
+            lambda text, share: self.report_progress(f"{name}: {text}", share),
         )
-        goal = self.plan.to_goal(job["teachers"])
+        goal = self.plan.build_shrink_plan(job["teachers"])
         try:
-            case = prepare(
-                load_model(file), file, work, self.taught_by(job["teachers"]), tuple(job["told"]),
-                val_learnt=job["val_learnt"],
-            )  # fmt: skip
+            compression_job = prepare_job(
+                load_model(file),
+                file,
+                context,
+                self.load_teachers(job["teachers"]),
+                tuple(job["told"]),
+                is_trained_on_validation=job["val_learnt"],
+            )
             if goal is not None:
-                case.work = replace(work, plan=goal)
-                record = goal_stage(case, self.folder, command)
+                compression_job.context = replace(context, plan=goal)
+                record = shrink_stage(compression_job, self.folder, command)
             else:
-                teacher = next((item.model for item in case.teachers), None)
-                plan, notes = fitting(self.plan, self.data, case, teacher)
-                known = self.folder.unfinished(name) / "times.json"
-                plan, slow = halved_if_slow(plan, case, self.data, known)
+                teacher = next((item.model for item in compression_job.teachers), None)
+                plan, notes = fit_plan(self.plan, self.data, compression_job, teacher)
+                times_file = self.folder.get_unfinished_path(name) / "times.json"
+                plan, cost_notes = halve_slow_model(plan, compression_job, self.data, times_file)
                 if plan is not self.plan:
-                    again = replace(plan, threads=self.device.threads).compression(job["teachers"])
-                    command = command_line(again, Path(job["file"]))
-                case.notes += (*notes, *slow)
-                case.work = replace(work, plan=plan)
-                record = compress_stage(case, self.folder, command)
+                    shown_plan = replace(plan, threads=self.device.threads).build_compression_plan(
+                        job["teachers"]
+                    )
+                    command = format_command(shown_plan, Path(job["file"]))
+                compression_job.notes += (*notes, *cost_notes)
+                compression_job.context = replace(context, plan=plan)
+                record = compress_stage(compression_job, self.folder, command)
         except Exception as error:
-            return {"name": name, "error": failed(error)}
+            return {"name": name, "error": explain_failure(error)}
         return {"name": name, "val": record.val, "finetuned": record.finetuned}
 
 
-class NetWorker(Worker):
-    """A worker that trains nets of one model."""
+class ShrinkWorker(Worker):
+    """A worker that trains candidate models of a `shrink`."""
 
     PLAN = ShrinkPlan
     plan: ShrinkPlan
-    _shop: Workshop | None = None
+    _builder: CandidateBuilder | None = None
 
-    def do(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Train a net, unless one before that was lost has; its record says so then."""
+    def run_job(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Train a candidate model, unless its record says that a lost worker has trained it."""
         name = job["name"]
         try:
-            shop = self._workshop(job)
-            shop.trained(shop.folder.known_net(name), job["epochs"])
+            builder = self._get_builder(job)
+            builder.train(builder.folder.load_candidate(name), job["epochs"])
         except Exception as error:
             return {
-                "name": name, "error": failed(error),
+                "name": name, "error": explain_failure(error),
                 "diverged": isinstance(error, TrainingDiverged),
             }  # fmt: skip
         return {"name": name}
 
-    def _workshop(self, job: dict[str, Any]) -> Workshop:
-        """Return the builder of nets of the job's model: made once, behind the fork."""
-        if self._shop is None:
+    def _get_builder(self, job: dict[str, Any]) -> CandidateBuilder:
+        """Return the builder of candidate models, which is created once per fork."""
+        if self._builder is None:
             file = Path(job["file"])
-            work = Work(self.data, self.plan, self.device, self.progress)
-            case = prepare(load_model(file), file, work, self.taught_by(job["teachers"]))
-            self._shop = workshop_for(case, ShrinkFolder(self.folder.path), alone=False)
-        return self._shop
+            context = RunContext(self.data, self.plan, self.device, self.report_progress)
+            compression_job = prepare_job(
+                load_model(file), file, context, self.load_teachers(job["teachers"])
+            )
+            self._builder = create_builder(
+                compression_job, ShrinkFolder(self.folder.path), is_exclusive=False
+            )
+        return self._builder
 
 
-def failed(error: Exception) -> str:
-    """Return the reason for which a job after the search failed.
+def explain_failure(error: Exception) -> str:
+    """Return the reason of a failed job after the search.
 
     Raises:
-        RunFailed: Every other would, too: the machine lacks space, a store does not answer.
+        RunFailed: Every other job would fail too: the disk is full or a store does not respond.
     """
-    sys.stderr.write(hidden(traceback.format_exc()))
-    if isinstance(error, NoAnswer):
+    sys.stderr.write(hide_passwords(traceback.format_exc()))
+    if isinstance(error, ServiceTimeout):
         raise error
-    fault = fault_of(error)
+    fault = find_fault(error)
     if fault is not None and fault.kind == SPACE:
         raise explain_fault(fault) from error
-    return short(error)
+    return summarize_error(error)
 
 
-def short(error: Exception) -> str:
-    """Return an error's first line, with its kind."""
-    first = (str(error).strip() or repr(error)).splitlines()[0]
-    return hidden(f"{type(error).__name__}: {first}")
+def summarize_error(error: Exception) -> str:
+    """Return an error's first line, with its type."""
+    first_line = (str(error).strip() or repr(error)).splitlines()[0]
+    return hide_passwords(f"{type(error).__name__}: {first_line}")

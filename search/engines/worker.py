@@ -1,13 +1,13 @@
-"""A worker process: loads the data once, then does jobs until it is told to quit.
+"""A worker process, which loads the data once and then runs jobs until it receives a quit message.
 
-Started as `search.engines.worker FOLDER --device D --threads N --sharers M` through
-`compress.core.lifeline`: when the parent dies so does the worker, also while it still
-imports. Messages come on standard input and go to what was standard output; everything that
-libraries print goes to standard error.
+It is started as `search.engines.worker FOLDER --device D --threads N --sharers M` through
+`compress.core.parent_watch`, so that the worker ends when its parent dies, even during imports.
+Messages arrive on standard input and leave on the original standard output; all output of
+libraries goes to standard error.
 
-Jobs run in forks of it: TensorFlow is imported once, memory comes back. TensorFlow keeps tens of
-megabytes of every model that it has trained until its process ends. A fork of a process that has
-imported it, but not yet used it, starts in a fraction of a second and takes what it leaked with it.
+Jobs run in forks of the process. TensorFlow keeps tens of megabytes of every trained model until
+its process ends. A fork of a process that has imported TensorFlow, but not yet used it, starts in a
+fraction of a second, and its end frees the leaked memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from compress.core import linux
 from compress.core.errors import ParetuneError
-from compress.core.faults import explain_fault, fault_of
+from compress.core.faults import explain_fault, find_fault
 from compress.core.memory_budget import use_budget
 from compress.core.processes import run_in_fork
 from search.engines import messages
@@ -35,59 +35,59 @@ if TYPE_CHECKING:
 
 WORKERS_LOCK = "workers.lock"
 SHRINK = "shrink"
-"""The command whose folders hold nets of one model."""
-RENEW = 75
-"""Exit code of a fork that wants to be followed by a fresh one."""
+"""The command whose folders hold candidate models of one original model."""
+RENEW_EXIT_CODE = 75
+"""Exit code of a fork that requests a new fork."""
 EARLY_SECONDS, MAX_EARLY = 1.0, 3
-"""So many forks in a row that die within this time are no accident."""
+"""Seconds, and number of consecutive forks that die within them, after which the worker ends."""
 MAX_FORK_GROWTH = 48 * 2**20
-"""A fork whose memory has grown by this many bytes since its first job is renewed."""
+"""Growth of a fork's memory since its first job, in bytes, after which it is renewed."""
 
 
-def _listen(jobs: queue.Queue[dict[str, Any]]) -> None:
-    """Queue incoming messages; end the process at once when the parent is gone."""
+def _enqueue_messages(jobs: queue.Queue[dict[str, Any]]) -> None:
+    """Queue incoming messages, and end the process at once when the parent has ended."""
     for line in sys.stdin:
         message = messages.parse(line)
         if message is not None:
             jobs.put(message)
             if message["kind"] == messages.QUIT:
                 return
-    # not an end that asks for another worker in its place
+    # exit code 0 requests no new fork
     os._exit(0)
 
 
-def _serve(worker: Worker, out: TextIO, forked: bool) -> int:
-    """Do jobs until told to quit or, in a fork, until memory has grown."""
-    if forked:
+def _serve(worker: Worker, out: TextIO, is_fork: bool) -> int:
+    """Run jobs until a quit message or, in a fork, until memory has grown; return the exit code."""
+    if is_fork:
         from compress.exporting import converter
 
-        # before threads are started, and before TensorFlow works
-        converter.fork_ahead()
+        # forking is safe only before threads start and TensorFlow is used
+        converter.fork_converter()
     jobs: queue.Queue[dict[str, Any]] = queue.Queue()
-    threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
-    memory = linux.resident_bytes()
+    threading.Thread(target=_enqueue_messages, args=(jobs,), daemon=True).start()
+    memory = linux.measure_resident_bytes()
     messages.send(out, messages.READY, device=worker.device.describe(), memory=memory)
 
-    first = 0
+    first_memory = 0
     while (job := jobs.get())["kind"] != messages.QUIT:
         try:
-            result = {**worker.do(job), "files": worker.folder.publish()}
+            result = {**worker.run_job(job), "files": worker.folder.publish()}
         except Exception as error:
             messages.send(out, messages.FATAL, reason=str(_explain(error)))
             return 0
-        memory = linux.resident_bytes()
-        first = first or memory
-        # what a failed allocation has left behind is not known
-        renewed = forked and (memory - first > MAX_FORK_GROWTH or "fault" in result)
-        messages.send(out, messages.DONE, memory=memory, renewed=renewed, **result)
-        if renewed:
-            return RENEW
+        memory = linux.measure_resident_bytes()
+        first_memory = first_memory or memory
+        # a failed allocation may have left the process in a bad state
+        needs_renewal = is_fork and (memory - first_memory > MAX_FORK_GROWTH or "fault" in result)
+        messages.send(out, messages.DONE, memory=memory, renewed=needs_renewal, **result)
+        if needs_renewal:
+            return RENEW_EXIT_CODE
     return 0
 
 
 def _explain(error: Exception) -> ParetuneError:
-    """Return the error that ends the run, with its remedy; raise one of the code itself."""
-    fault = fault_of(error)
+    """Return the error that ends the run, with its remedy; re-raise programming errors."""
+    fault = find_fault(error)
     if isinstance(error, ParetuneError):
         return error
     if fault is None:
@@ -108,26 +108,28 @@ def main() -> None:
     parser.add_argument("--known-as", type=Path)
     arguments = parser.parse_args()
     with use_budget(arguments.memory):
-        _work(arguments)
+        _run_worker(arguments)
 
 
-def _work(arguments: argparse.Namespace) -> None:
+def _run_worker(arguments: argparse.Namespace) -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    # held until this process ends: a resumed run waits for it before touching the journal
-    held = linux.share(arguments.folder / WORKERS_LOCK)  # noqa: F841
+    # held until this process ends; a resumed run waits for the lock before it opens the journal
+    lock = linux.share_file(arguments.folder / WORKERS_LOCK)  # noqa: F841
     try:
-        from search.engines.run_jobs import NetWorker, RunWorker
+        from search.engines.run_jobs import SearchWorker, ShrinkWorker
         from search.study.directory import SearchFolder
-        from search.study.remote import Files, RemoteFolder
+        from search.study.remote import FileStore, RemoteFolder
 
         folder = (
-            RemoteFolder(arguments.folder, Files(arguments.files), arguments.known_as)
+            RemoteFolder(arguments.folder, FileStore(arguments.files), arguments.known_as)
             if arguments.files
             else SearchFolder(arguments.folder)
         )
-        kind = NetWorker if folder.read_plan_record()["command"] == SHRINK else RunWorker
-        worker = kind(
+        worker_class = (
+            ShrinkWorker if folder.read_plan_record()["command"] == SHRINK else SearchWorker
+        )
+        worker = worker_class(
             folder,
             arguments.device,
             arguments.threads,
@@ -136,43 +138,42 @@ def _work(arguments: argparse.Namespace) -> None:
             arguments.shared,
         )
     except Exception as error:
-        fatal = _explain(error)
-        messages.send(out, messages.FATAL, reason=str(fatal))
-        sys.exit(fatal.exit_code)
-    from tensorflow.python.eager import context  # no public way to ask without starting it
+        error_to_report = _explain(error)
+        messages.send(out, messages.FATAL, reason=str(error_to_report))
+        sys.exit(error_to_report.exit_code)
+    from tensorflow.python.eager import context  # a public function would start TensorFlow
 
-    # a GPU's driver is in use by now, and does not survive a fork; nor does TensorFlow that works
+    # neither a GPU driver in use nor an initialized TensorFlow survives a fork
     if worker.device.kind == "gpu" or getattr(context.context(), "_initialized", True):
-        sys.exit(_serve(worker, out, forked=False))
+        sys.exit(_serve(worker, out, is_fork=False))
     sys.exit(
         run_in_forks(
-            lambda: _serve(worker, out, forked=True),
+            lambda: _serve(worker, out, is_fork=True),
             lambda how: messages.send(out, messages.DIED, how=how),
         )
     )
 
 
-def run_in_forks(work: Callable[[], int], on_death: Callable[[str], None]) -> int:
-    """Run `work` in one fork after another until one ends for good.
+def run_in_forks(run_jobs: Callable[[], int], on_death: Callable[[str], None]) -> int:
+    """Run `run_jobs` in one fork after another until one ends normally.
 
     Args:
-        work: Does jobs; returns an exit code, `RENEW` for a fresh fork.
-        on_death: Called with "signal SIGKILL" or "exit code 1" when a fork did not end by
-            itself; a fresh one follows.
+        run_jobs: Runs jobs; returns an exit code, `RENEW_EXIT_CODE` for a new fork.
+        on_death: Called with "signal SIGKILL" or "exit code 1" when a fork died; a new one follows.
 
     Returns:
-        0: a fork was told to quit; 1: forks die as soon as they begin, and no more are made.
+        0: a fork received a quit message; 1: forks repeatedly died right after their start.
     """
-    early = 0
+    early_deaths = 0
     while True:
         began = time.monotonic()
-        code = run_in_fork(work)
+        code = run_in_fork(run_jobs)
         if code == 0:
             return 0
-        if code == RENEW:
+        if code == RENEW_EXIT_CODE:
             continue
-        early = early + 1 if time.monotonic() - began < EARLY_SECONDS else 0
-        if early == MAX_EARLY:
+        early_deaths = early_deaths + 1 if time.monotonic() - began < EARLY_SECONDS else 0
+        if early_deaths == MAX_EARLY:
             return 1
         on_death(f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
 

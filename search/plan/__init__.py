@@ -1,4 +1,4 @@
-"""The plan of a search and of a whole run: a `Plan` with sections on the search."""
+"""Plan of a search and of a whole run: a `Plan` with additional sections for the search."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from compress.plan import ChannelOptions, DataOptions, Plan, TeacherChoice
+from compress.plan.conversion import ConvertedField
 from compress.plan.fields import option, require
-from compress.plan.forms import Given
 from compress.plan.keywords import FUNCTIONS, Keywords
-from compress.plan.shrink import ShrinkChannels, ShrinkPlan, ShrinkTo, ShrinkTraining, ShrinkWeights
+from compress.plan.shrink import (
+    ShrinkChannels,
+    ShrinkGoal,
+    ShrinkPlan,
+    ShrinkTraining,
+    ShrinkWeights,
+)
 from search.plan.search import EngineOptions, SearchOptions
 from search.plan.stopping import (
     COSTS,
@@ -18,7 +24,7 @@ from search.plan.stopping import (
     Condition,
     FinalOptions,
     StoppingOptions,
-    rungs,
+    compute_rungs,
 )
 
 __all__ = [
@@ -34,8 +40,9 @@ __all__ = [
     "StoppingOptions",
 ]
 
-FINAL_MODELS = 8
-"""Of the front go on at most where sub-networks were judged untrained: there are many of them."""
+DEFAULT_FINAL_MODELS = 8
+"""Default limit of `final_models` if the search evaluates sub-networks without training, because
+the front then has many models."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ class SearchChannels(ChannelOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            not (self.keep_all and self.active),
+            not (self.keep_all and self.is_active),
             "keep_channels",
             "be left out beside channels, which says how many stay",
             f"channels {self.target}",
@@ -71,7 +78,7 @@ class SearchChannels(ChannelOptions):
 
 @dataclass(frozen=True)
 class SearchPlan(Plan):
-    """All options of `paretune run`; `search.run` and `search.run_search` take them."""
+    """All options of `paretune run`, for `search.run` and `search.run_search`."""
 
     data: SearchData = field(default_factory=SearchData)
     channels: SearchChannels = field(default_factory=SearchChannels)
@@ -80,7 +87,9 @@ class SearchPlan(Plan):
     budget: BudgetOptions = field(default_factory=BudgetOptions)
     final: FinalOptions = field(default_factory=FinalOptions)
     engine: EngineOptions = field(default_factory=EngineOptions)
-    shrink_to: Given[ShrinkTo | None, ShrinkTo | Mapping[str, str | float] | str | None] = option(
+    shrink_to: ConvertedField[
+        ShrinkGoal | None, ShrinkGoal | Mapping[str, str | float] | str | None
+    ] = option(
         None,
         "--shrink-to",
         "a goal for each model of the front, as paretune shrink takes it: latency=0.5x,max_drop=1; "
@@ -101,7 +110,7 @@ class SearchPlan(Plan):
             "be left out beside shrink_to: the goal says how many leave",
             True,
         )
-        self.to_goal(())
+        self.build_shrink_plan(())
         require(
             bool(self.final_epochs) or not (self.final.seeds > 1 or self.final.on_validation),
             "final_epochs",
@@ -114,66 +123,70 @@ class SearchPlan(Plan):
             "go with paretune compress: models of a search have classes of Keras's",
             True,
         )
-        self.rungs()
+        self.list_rungs()
 
-    def compression(self, teachers: Sequence[str | Path]) -> Plan:
-        """Return the part of the plan that compresses one model, with the teachers' files."""
-        own = {field.name: getattr(self, field.name) for field in fields(Plan)}
-        files = TeacherChoice(tuple(map(Path, teachers)))
-        own["data"] = DataOptions(**vars(self.data))
-        own["channels"] = ChannelOptions(
-            **{item.name: getattr(self.channels, item.name) for item in fields(ChannelOptions)}
-        )
-        return Plan(**own | {"distill": replace(self.distill, teacher=files)})
-
-    def to_goal(self, teachers: Sequence[str | Path]) -> ShrinkPlan | None:
-        """Return the plan that shrinks one model to the goal; None: there is none.
+    def build_compression_plan(self, teachers: Sequence[str | Path]) -> Plan:
+        """Return the plan that compresses one model of the front.
 
         Args:
-            teachers: Their files.
+            teachers: Files of the teachers.
+        """
+        values = {field.name: getattr(self, field.name) for field in fields(Plan)}
+        files = TeacherChoice(tuple(map(Path, teachers)))
+        values["data"] = DataOptions(**vars(self.data))
+        values["channels"] = ChannelOptions(
+            **{item.name: getattr(self.channels, item.name) for item in fields(ChannelOptions)}
+        )
+        return Plan(**values | {"distill": replace(self.distill, teacher=files)})
+
+    def build_shrink_plan(self, teachers: Sequence[str | Path]) -> ShrinkPlan | None:
+        """Return the plan that shrinks one model to the goal, or None if there is no goal.
+
+        Args:
+            teachers: Files of the teachers.
 
         Raises:
-            InputError: An option does not go with a goal.
+            InputError: An option cannot be combined with a goal.
         """
         if self.shrink_to is None:
             return None
-        plan = self.compression(teachers)
-        own = {item.name: getattr(plan, item.name) for item in fields(Plan)}
-        given = {
+        plan = self.build_compression_plan(teachers)
+        values = {item.name: getattr(plan, item.name) for item in fields(Plan)}
+        changed = {
             name: value
             for name, value in vars(plan.channels).items()
             if value != getattr(ChannelOptions, name)
         }
-        own["channels"] = ShrinkChannels(**given)
-        own["weights"] = ShrinkWeights()
+        values["channels"] = ShrinkChannels(**changed)
+        values["weights"] = ShrinkWeights()
         epochs = {"epochs": 0} if self.shrink_to.goal.no_train else {}
-        own["finetune"] = ShrinkTraining(**vars(self.finetune) | epochs)
-        return ShrinkPlan(**own, goal=self.shrink_to.goal)
+        values["finetune"] = ShrinkTraining(**vars(self.finetune) | epochs)
+        return ShrinkPlan(**values, goal=self.shrink_to.goal)
 
     @property
     def final_epochs(self) -> int:
-        """Epochs for which models of the front are trained once more; 0: they are not."""
+        """Epochs of the final training of the front's models; 0 for no final training."""
         if self.final_models == 0:
             return 0
         return self.final.epochs or (self.search.epochs if self.search.no_train else 0)
 
     @property
     def final_models(self) -> int | None:
-        """How many models of the front at most go on; None: all."""
+        """Maximum number of front models to train once more and compress; None for all."""
         if self.final.models is None and self.search.no_train:
-            return FINAL_MODELS
+            return DEFAULT_FINAL_MODELS
         return self.final.models
 
-    def rungs(self) -> tuple[int, ...]:
+    def list_rungs(self) -> tuple[int, ...]:
         """Return the epochs after which a trial may be stopped.
 
         Raises:
-            InputError: A rung is not below the epochs.
+            InputError: A rung is not below the number of epochs.
         """
-        return rungs(self.stopping.rule, self.search.epochs, self.stopping.rungs)
+        return compute_rungs(self.stopping.rule, self.search.epochs, self.stopping.rungs)
 
 
-RUN = Keywords("run", SearchPlan, without=frozenset({"data.source"}))
-RUN_SEARCH = Keywords("run_search", SearchPlan, without=frozenset({"data.source"}))
+RUN = Keywords("run", SearchPlan, excluded=frozenset({"data.source"}))
+RUN_SEARCH = Keywords("run_search", SearchPlan, excluded=frozenset({"data.source"}))
 
 FUNCTIONS.extend((RUN, RUN_SEARCH))

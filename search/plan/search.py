@@ -1,4 +1,4 @@
-"""Plan sections: search space, sampler, objectives and limits; the engine of workers."""
+"""Plan sections: search space, sampler, objectives, limits, and the engine of workers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, ClassVar
 
 from compress.core import credentials
 from compress.core.errors import InputError
-from compress.data.tasks import qualities
+from compress.data.tasks import list_metrics
 from compress.plan import OPTIMIZERS
+from compress.plan.conversion import ConvertedField, NameList, OptionalPath
 from compress.plan.data import AUTO
-from compress.plan.fields import Choices, RemovedOption, option, require, require_choice, settle
-from compress.plan.forms import Given, Names, Place
-from compress.plan.training import EPOCHS_WHY, MOST_EPOCHS
+from compress.plan.fields import (
+    Choices,
+    RemovedOption,
+    option,
+    require,
+    require_choice,
+    validate_fields,
+)
+from compress.plan.training import MAX_EPOCHS, MAX_EPOCHS_REASON
 from search.plan.stopping import COSTS, Conditions
 from search.plugins import ENGINES, SAMPLERS
 
@@ -23,11 +30,11 @@ if TYPE_CHECKING:
     from search.spaces import Space
 
 DEFAULT_SAMPLER = "pareto"
-"""What "auto" is: the best or among the best of all that were measured, see docs/search.md."""
+"""Sampler of "auto": the best or among the best in all measurements, see docs/search.md."""
 
 
 DEFAULT_OBJECTIVES = ("accuracy", "macs")
-LOCAL = "local"
+LOCAL_ENGINE = "local"
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class SearchOptions:
             "--inherit-weights",
             "Candidates that began with weights of the nearest finished one gained nothing: the "
             "hypervolume changed by -0.004 +- 0.014. Leave it out.",
-            off=(False,),
+            unused_values=(False,),
         ),
     }
 
@@ -54,8 +61,8 @@ class SearchOptions:
         why="each writes a record",
     )  # fmt: skip
     epochs: int = option(
-        12, "--epochs", "epochs of a candidate's training", least=1, most=MOST_EPOCHS,
-        why=EPOCHS_WHY,
+        12, "--epochs", "epochs of a candidate's training", least=1, most=MAX_EPOCHS,
+        why=MAX_EPOCHS_REASON,
     )  # fmt: skip
     sampler: str = option(
         AUTO,
@@ -65,18 +72,19 @@ class SearchOptions:
         + ", or your own package.module:function(seed)",
         left_open=AUTO,
         choices=SAMPLERS,
-        beside=(AUTO,),
+        extra_choices=(AUTO,),
     )
-    optimizers: Names = option(
+    optimizers: NameList = option(
         OPTIMIZERS,
         "--optimizers",
         "optimizers of candidates to sample from, with commas",
         choices=Choices("optimizer", OPTIMIZERS),
     )
-    objectives: Names = option(
+    objectives: NameList = option(
         DEFAULT_OBJECTIVES,
         "--objectives",
-        f"a metric ({', '.join(qualities())}) and one cost or more ({', '.join(COSTS)}); of tasks "
+        f"a metric ({', '.join(list_metrics())}) and one cost or more ({', '.join(COSTS)}); of "
+        "tasks "
         "without accuracy their first metric and macs",
     )
     max_macs: int | None = option(
@@ -126,10 +134,10 @@ class SearchOptions:
         "Optuna storage URL; default: a journal in --out. Its password is not stored: give it in "
         "PARETUNE_STORAGE_PASSWORD",
     )
-    replay: Place = option(
+    replay: OptionalPath = option(
         None, "--replay", "a candidate's .json: its choices and its seed are tried first"
     )
-    warm_start: Given[tuple[str, ...], Iterable[str | Path]] = option(
+    warm_start: ConvertedField[tuple[str, ...], Iterable[str | Path]] = option(
         (),
         "--warm-start",
         "folders of finished runs or storage URLs, with commas: their fronts are tried first",
@@ -142,15 +150,15 @@ class SearchOptions:
     )
 
     def __post_init__(self) -> None:
-        settle(self)
-        _ = self.made_space
+        validate_fields(self)
+        _ = self.resolved_space
         require(bool(self.optimizers), "optimizers", "name at least one", self.optimizers)
         if len(self.objectives) < 2:
             raise InputError(
                 "objectives must be one quality and at least one cost. "
                 f"Received: {','.join(self.objectives)}."
             )
-        require_choice("quality", self.objectives[0], qualities())
+        require_choice("quality", self.objectives[0], list_metrics())
         for name in self.objectives[1:]:
             require_choice("cost", name, tuple(COSTS))
         require(
@@ -162,47 +170,52 @@ class SearchOptions:
             "max_latency", "be above 0", self.max_latency,
         )  # fmt: skip
         require(
-            not self.no_train or self.made_space.trained,
+            not self.no_train or self.resolved_space.trained,
             "no_train",
             "go with a space around a trained model, whose parts are worth something untrained",
             f"space '{self.space}'",
         )
         if self.storage and "://" not in self.storage:
-            # what stands in front of @ may be a password
+            # the text before the @ may contain a password
             raise InputError(
                 "storage must be a URL that Optuna can open, like sqlite:///study.db. Received: "
                 f"'{'...@' if '@' in self.storage else ''}{self.storage.rpartition('@')[2]}'."
             )
-        # whoever shows or stores a plan finds no password in it
-        object.__setattr__(self, "storage", credentials.keep(self.storage))
+        # a plan must not contain a password, because it is stored and shown
+        object.__setattr__(self, "storage", credentials.remember_password(self.storage))
         sources = tuple(
-            credentials.keep(name) if "://" in name else name for name in self.warm_start
+            credentials.remember_password(name) if "://" in name else name
+            for name in self.warm_start
         )
         object.__setattr__(self, "warm_start", sources)
 
     @cached_property
-    def made_space(self) -> Space:
-        """The space that `space` names, made once for this plan.
+    def resolved_space(self) -> Space:
+        """Search space named by `space`, created once per plan.
 
         Raises:
-            InputError: There is none.
+            InputError: There is no such space.
         """
-        from search.spaces import space_for
+        from search.spaces import resolve_space
 
-        return space_for(self.space)
+        return resolve_space(self.space)
 
     @property
-    def strategy(self) -> str:
-        """The sampler's name, or where it is imported from."""
+    def sampler_name(self) -> str:
+        """Name or import reference of the sampler, with "auto" resolved."""
         return DEFAULT_SAMPLER if self.sampler == AUTO else self.sampler
 
     @property
     def costs(self) -> tuple[str, ...]:
-        """Names of the objectives behind the quality."""
+        """Names of the cost objectives, without the metric."""
         return self.objectives[1:]
 
-    def needs(self, cost: str) -> bool:
-        """Return whether a measured cost is asked for, as an objective or by a limit."""
+    def needs_cost(self, cost: str) -> bool:
+        """Return whether a measured cost is needed for an objective or a limit.
+
+        Args:
+            cost: Name of the cost, like "latency_ms".
+        """
         limit = {"size_bytes": self.max_size, "latency_ms": self.max_latency}.get(cost)
         soft = any(condition.name == cost for condition in self.prefer)
         return limit is not None or cost in self.costs or soft
@@ -210,13 +223,13 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """The engine that runs workers, and each worker's share of a cluster.
+    """Engine that runs workers, and the resources of each worker in a cluster.
 
-    All of it may differ when a run goes on: it may begin on one machine and end on many.
+    All of these options may change when a run is resumed, for example from one machine to many.
     """
 
     name: str = option(
-        LOCAL,
+        LOCAL_ENGINE,
         "--engine",
         "where workers run. local: processes of this machine; ray: actors of a Ray cluster",
         extendable=True,
@@ -252,16 +265,21 @@ class EngineOptions:
     )
 
     def __post_init__(self) -> None:
-        settle(self)
+        validate_fields(self)
         require(
             self.gpus is None or 0 <= self.gpus <= 1,
             "gpus_per_worker", "be in [0, 1]: a trial computes on one GPU at most", self.gpus,
         )  # fmt: skip
-        given = {"address": self.address != "auto", "cpus_per_worker": self.cpus is not None,
-                 "gpus_per_worker": self.gpus is not None, "files": bool(self.files)}  # fmt: skip
-        unused = [name for name, is_given in given.items() if is_given]
-        if self.name == LOCAL and unused:
+        cluster_options = {
+            "address": self.address != "auto",
+            "cpus_per_worker": self.cpus is not None,
+            "gpus_per_worker": self.gpus is not None,
+            "files": bool(self.files),
+        }
+        unused = [name for name, is_set in cluster_options.items() if is_set]
+        if self.name == LOCAL_ENGINE and unused:
             raise InputError(
-                f"{unused[0]} must come with the engine of a cluster. Received: engine {LOCAL}. "
+                f"{unused[0]} must come with the engine of a cluster. Received: engine "
+                f"{LOCAL_ENGINE}. "
                 "Give --engine ray."
             )

@@ -1,4 +1,4 @@
-"""Plan sections: early stopping, the search's budget and final training; conditions."""
+"""Plan sections: early stopping, search budget and final training; conditions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
-from compress.core.errors import InputError, one_line
-from compress.core.quantities import amount_text, describe_quantity, parse_number
-from compress.data.tasks import qualities
-from compress.plan.fields import Choices, RemovedOption, option, require, require_choice, settle
-from compress.plan.forms import Given, Written
-from compress.plan.training import EPOCHS_WHY, MOST_EPOCHS
+from compress.core.errors import InputError, to_one_line
+from compress.core.quantities import describe_quantity, format_amount, parse_number
+from compress.data.tasks import list_metrics
+from compress.plan.conversion import ConvertedField, TextValue
+from compress.plan.fields import (
+    Choices,
+    RemovedOption,
+    option,
+    require,
+    require_choice,
+    validate_fields,
+)
+from compress.plan.training import MAX_EPOCHS, MAX_EPOCHS_REASON
 
 RULES = ("dominance", "none")
 REMOVED_RULES = {
@@ -21,8 +28,8 @@ REMOVED_RULES = {
     "'dominance', the default, which lost 0.3 % at 2.5 times fewer; to save more, use fewer "
     "epochs, and final_epochs to train the front longer.",
 }
-Minutes = Given[float | None, float | str | None]
-"""Minutes as a number, or a text: "30m", "1h", "90s"."""
+Minutes = ConvertedField[float | None, float | str | None]
+"""Minutes as a number, or a duration as text: "30m", "1h", "90s"."""
 
 
 COSTS = {
@@ -31,18 +38,18 @@ COSTS = {
     "size_bytes": ("bytes", "a size like 200KB"),
     "latency_ms": ("ms", "a latency like 3ms"),
 }
-"""What a bare number counts, and what errors say of one, by cost."""
-_QUALITY = ("share", "a number like 0.92")
+"""Unit of a number without a unit, and an example for errors, by cost."""
+_METRIC = ("share", "a number like 0.92")
 
 
 @dataclass(frozen=True)
-class Condition(Written):
-    """One comparison.
+class Condition(TextValue):
+    """Comparison of a metric or cost with a number.
 
     Attributes:
-        name: A quality or a cost.
+        name: Name of a metric or cost.
         symbol: ">=" or "<=".
-        number: What it is held against.
+        number: The limit.
 
     Example:
         >>> str(Condition.parse("macs <= 2e6"))
@@ -55,42 +62,50 @@ class Condition(Written):
 
     @classmethod
     def parse(cls, text: str, name: str = "a condition") -> Self:
-        """Read "accuracy>=0.92" or "macs<=2M".
+        """Return the condition of a text like "accuracy>=0.92" or "macs<=2M".
+
+        Args:
+            text: The text.
+            name: Name of the value in errors.
 
         Raises:
-            InputError: It is no comparison of a quality or cost with a number.
+            InputError: The text is no comparison of a metric or cost with a number.
         """
         parts = re.fullmatch(r"\s*(\w+)\s*(>=|<=)\s*(\S+)\s*", text)
         if parts is None:
             raise InputError(
                 f"{name} must be comparisons like accuracy>=0.92,macs<=2M. "
-                f"Received: '{one_line(text)}'."
+                f"Received: '{to_one_line(text)}'."
             )
-        require_choice("quality or cost", parts[1], (*qualities(), *COSTS))
-        unit, like = COSTS.get(parts[1], _QUALITY)
+        require_choice("quality or cost", parts[1], (*list_metrics(), *COSTS))
+        unit, like = COSTS.get(parts[1], _METRIC)
         number = parse_number(parts[3], unit)
         if number is None:
             kind = describe_quantity(parts[3])
             raise InputError(
                 f"{name} must compare {parts[1]} with {like}. "
-                f"Received: '{one_line(text)}'{f', with {kind}' if kind else ''}."
+                f"Received: '{to_one_line(text)}'{f', with {kind}' if kind else ''}."
             )
         return cls(parts[1], ">=" if parts[2] == ">=" else "<=", number)
 
-    def violation(self, value: float) -> float:
-        """Return the violation as a share of the number; at most 0 where it holds."""
+    def compute_violation(self, value: float) -> float:
+        """Return the violation relative to the limit; at most 0 if the condition is met.
+
+        Args:
+            value: Value of the metric or cost.
+        """
         gap = self.number - value if self.symbol == ">=" else value - self.number
         return gap / (abs(self.number) or 1.0)
 
-    def holds(self, value: float) -> bool:
-        """Return whether it holds."""
-        return self.violation(value) <= 0
+    def is_met(self, value: float) -> bool:
+        """Return whether a value meets the condition."""
+        return self.compute_violation(value) <= 0
 
     def __str__(self) -> str:
-        return f"{self.name}{self.symbol}{amount_text(self.number)}"
+        return f"{self.name}{self.symbol}{format_amount(self.number)}"
 
 
-Conditions = Given[tuple[Condition, ...], Iterable[str | Condition]]
+Conditions = ConvertedField[tuple[Condition, ...], Iterable[str | Condition]]
 
 
 @dataclass(frozen=True)
@@ -101,7 +116,7 @@ class StoppingOptions:
         "eta": RemovedOption(
             "--eta",
             "Only the stopping rule 'halving' used it, which was removed too. Leave it out.",
-            off=(3.0,),
+            unused_values=(3.0,),
         ),
     }
 
@@ -115,23 +130,23 @@ class StoppingOptions:
     margin: float = option(
         0.02, "--stop-margin", "dominance: by how much the other trial's quality must be higher"
     )
-    rungs: Given[tuple[int, ...], Iterable[int] | str] = option(
+    rungs: ConvertedField[tuple[int, ...], Iterable[int] | str] = option(
         (), "--rungs", "epochs after which a trial may be stopped: 2,4; default: set by the rule",
-        least=1, most=MOST_EPOCHS, why=EPOCHS_WHY,
+        least=1, most=MAX_EPOCHS, why=MAX_EPOCHS_REASON,
     )  # fmt: skip
     plateau: int = option(
         0, "--plateau", "end a training after this many epochs without improvement; 0: never",
-        least=0, most=MOST_EPOCHS, why=EPOCHS_WHY,
+        least=0, most=MAX_EPOCHS, why=MAX_EPOCHS_REASON,
     )  # fmt: skip
 
     def __post_init__(self) -> None:
-        settle(self)
+        validate_fields(self)
         require(self.margin >= 0, "stop_margin", "be at least 0", self.margin)
 
 
 @dataclass(frozen=True)
 class BudgetOptions:
-    """Limits of the search beside its number of trials."""
+    """Limits of the search besides the number of trials."""
 
     minutes: Minutes = option(
         None, "--max-minutes",
@@ -156,7 +171,7 @@ class BudgetOptions:
     )
 
     def __post_init__(self) -> None:
-        settle(self)
+        validate_fields(self)
         for name, flag in (("minutes", "max_minutes"), ("trial_minutes", "trial_minutes")):
             value = getattr(self, name)
             require(value is None or value > 0, flag, "be above 0", value)
@@ -172,8 +187,8 @@ class FinalOptions:
         "train the front once more, for this many epochs; 0: keep what was trained, with "
         "--no-train as many as --epochs",
         least=0,
-        most=MOST_EPOCHS,
-        why=EPOCHS_WHY,
+        most=MAX_EPOCHS,
+        why=MAX_EPOCHS_REASON,
     )
     models: int | None = option(
         None,
@@ -195,27 +210,27 @@ class FinalOptions:
     )
 
     def __post_init__(self) -> None:
-        settle(self)
+        validate_fields(self)
 
 
-def rungs(rule: str, epochs: int, given: Sequence[int] = ()) -> tuple[int, ...]:
+def compute_rungs(rule: str, epochs: int, chosen: Sequence[int] = ()) -> tuple[int, ...]:
     """Return the epochs after which a trial may be stopped, all below `epochs`.
 
     Args:
-        rule: "none": no rungs. Else after an eighth, a quarter and a half of the epochs; much
-            earlier ones tell little of the last (docs/search.md has what they save and lose).
-        epochs: Of a full training.
-        given: What the user chose; taken as it is.
+        rule: Stopping rule; "none" has no rungs. The default rungs are an eighth, a quarter and a
+            half of the epochs. Earlier epochs predict the final metric poorly (see docs/search.md).
+        epochs: Epochs of a full training.
+        chosen: Rungs chosen by the user, used in place of the default.
 
     Raises:
-        InputError: A given rung is not in [1, epochs).
+        InputError: A chosen rung is not in [1, epochs).
     """
-    for rung in given:
+    for rung in chosen:
         if not 1 <= rung < epochs:
             raise InputError(
                 f"rungs must be in [1, {epochs}), the epochs before the last. Received: {rung}."
             )
     if rule == "none":
         return ()
-    made = given or [math.ceil(epochs / share) for share in (8, 4, 2)]
-    return tuple(sorted({rung for rung in made if rung < epochs}))
+    candidates = chosen or [math.ceil(epochs / share) for share in (8, 4, 2)]
+    return tuple(sorted({rung for rung in candidates if rung < epochs}))

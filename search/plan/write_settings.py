@@ -1,4 +1,4 @@
-"""Write `settings.py` of both plans: `python -m search.plan.write_settings`."""
+"""Generator of `settings.py` for both plans: `python -m search.plan.write_settings`."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from compress.plan import keywords
+from compress.plan.conversion import ConvertedField
 from compress.plan.fields import PlanField
-from compress.plan.forms import Given
 from compress.plan.keywords import Keywords
 from search.plan import RUN, RUN_SEARCH
 
 WIDTH = 100
-NAMES = {int: "Count", types.NoneType: "None", Any: "Any"}
-_HEAD = '''"""Keywords of public functions, built by `python -m search.plan.write_settings`."""
+TYPE_NAMES = {int: "Count", types.NoneType: "None", Any: "Any"}
+_HEADER = '''"""Keywords of public functions, built by `python -m search.plan.write_settings`."""
 
 from __future__ import annotations
 
 {imports}
 
 Count = int | float | str
-"""A whole number as people write it: 200_000, 2e6 or "2M"."""
+"""An integer as people write it: 200_000, 2e6 or "2M"."""
 '''
 
 
@@ -33,54 +33,63 @@ def write_settings(functions: Sequence[Keywords], path: Path) -> None:
 
     Args:
         functions: Functions that take options as keywords.
-        path: File of the module; it is left alone where it holds the same text.
+        path: Path of the module; it is not rewritten if its content is unchanged.
     """
     used: set[tuple[str, str]] = {("typing", "TypedDict")}
-    classes = [_class(function, used) for function in functions]
-    text = _HEAD.format(imports=_imports(used)) + "".join(classes)
+    classes = [_build_class(function, used) for function in functions]
+    text = _HEADER.format(imports=_format_imports(used)) + "".join(classes)
     if not path.is_file() or path.read_text("utf-8") != text:
         path.write_text(text, "utf-8")
 
 
-def _class(function: Keywords, used: set[tuple[str, str]]) -> str:
-    title = "".join(word.capitalize() for word in function.function.split("_"))
-    if not function.function.islower():
-        title = function.function
+def _build_class(function: Keywords, used: set[tuple[str, str]]) -> str:
+    title = "".join(word.capitalize() for word in function.function_name.split("_"))
+    if not function.function_name.islower():
+        title = function.function_name
     lines = ["", "", f"class {title}Settings(TypedDict, total=False):"]
-    lines.append(f'    """Keywords of `{function.function}`."""')
+    lines.append(f'    """Keywords of `{function.function_name}`."""')
     first: dict[str, str] = {}
-    for name, leaf in function.leaves().items():
-        also = first.setdefault(leaf.path, name)
-        hint = source_of(_form(function.plan, leaf), used)
-        lines += ["", f"    {name}: {hint}", *_help(leaf, "" if also == name else also)]
+    for name, leaf in function.list_options().items():
+        first_name = first.setdefault(leaf.path, name)
+        hint = format_type(_read_accepted_type(function.plan, leaf), used)
+        lines += [
+            "",
+            f"    {name}: {hint}",
+            *_format_help(leaf, "" if first_name == name else first_name),
+        ]
     return "\n".join([*lines, ""])
 
 
-def _form(plan: type[Any], leaf: PlanField) -> Any:
+def _read_accepted_type(plan: type[Any], leaf: PlanField) -> Any:
     owner = typing.get_type_hints(plan)[leaf.section] if leaf.section else plan
     hint = typing.get_type_hints(owner)[leaf.name]
-    return typing.get_args(hint)[1] if typing.get_origin(hint) is Given else hint
+    return typing.get_args(hint)[1] if typing.get_origin(hint) is ConvertedField else hint
 
 
-def source_of(hint: Any, used: set[tuple[str, str]]) -> str:
-    """Write a type as source, and notes what has to be imported for it."""
-    if hint in NAMES:
-        return NAMES[hint]
+def format_type(hint: Any, used: set[tuple[str, str]]) -> str:
+    """Return a type as source code, and add its imports to `used`.
+
+    Args:
+        hint: The type.
+        used: Pairs of module and name to import; extended in place.
+    """
+    if hint in TYPE_NAMES:
+        return TYPE_NAMES[hint]
     if hint is Ellipsis:
         return "..."
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        members = [source_of(member, used) for member in arguments]
+        members = [format_type(member, used) for member in arguments]
         return " | ".join(sorted(dict.fromkeys(members), key=lambda text: text == "None"))
     kind = origin or hint
     if kind.__module__ != "builtins":
         used.add((kind.__module__ if kind is not Path else "pathlib", kind.__name__))
     if not arguments:
         return str(kind.__name__)
-    return f"{kind.__name__}[{', '.join(source_of(item, used) for item in arguments)}]"
+    return f"{kind.__name__}[{', '.join(format_type(item, used) for item in arguments)}]"
 
 
-def _help(leaf: PlanField, same_as: str) -> list[str]:
+def _format_help(leaf: PlanField, same_as: str) -> list[str]:
     if same_as:
         return [f'    """The same as `{same_as}`."""']
     text = f"{leaf.help}."
@@ -91,8 +100,8 @@ def _help(leaf: PlanField, same_as: str) -> list[str]:
     return [f"    {line}" for line in wrapped]
 
 
-def _imports(used: set[tuple[str, str]]) -> str:
-    """Return import lines: Python's own, then ours, in order."""
+def _format_imports(used: set[tuple[str, str]]) -> str:
+    """Return sorted import lines: the standard library first, then our packages."""
     modules: dict[str, list[str]] = {}
     for module, name in sorted(used):
         modules.setdefault(module, []).append(name)

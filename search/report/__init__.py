@@ -1,4 +1,4 @@
-"""The report of a run: its search, as one section, beside its compression."""
+"""The report of a run, with the search as one section and the compression as others."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from markupsafe import Markup
 from rich.console import RenderableType
 
 from compress.report import write_report
-from compress.report.markup import filled, templates
-from compress.report.rows import Known, Section, Tile
-from compress.report.terminal import said
-from search.report.charts import search_charts
+from compress.report.markup import load_templates, render_template
+from compress.report.report_data import ModelDetails, Section, Tile
+from compress.report.terminal import to_text
+from search.report.charts import build_charts
 from search.report.front import (
-    candidate_points,
-    candidates_section,
-    choices_of,
-    final_section,
-    final_table,
-    front_panel,
-    front_section,
-    front_table,
-    replay_command,
-    search_line,
+    build_candidate_points,
+    build_candidates_section,
+    build_final_section,
+    build_final_table,
+    build_front_section,
+    build_front_table,
+    draw_front,
+    format_choices,
+    format_replay_command,
+    summarize_search,
 )
-from search.report.searched import (
+from search.report.search_report import (
     SearchFacts,
     SearchReport,
-    course_section,
-    importance_section,
+    build_importance_section,
+    build_progress_section,
+    compute_search_facts,
     read_search,
-    search_facts,
 )
 from search.study.directory import COMPLETE, SearchFolder
 
@@ -47,18 +47,18 @@ __all__ = ["SearchReport", "load_report", "render"]
 
 
 def load_report(path: str | Path) -> SearchReport:
-    """Read a run's folder; nothing is measured or trained.
+    """Return the report of a run's folder, without measuring or training anything.
 
     Args:
         path: The `--out` folder of `paretune run`, `search` or `compress`.
 
     Raises:
-        InputError: It is no run's folder, or a record in it is damaged.
+        InputError: The path is not the folder of a run, or a record in it is corrupt.
     """
     report = read_search(SearchFolder(path))
-    searched = report.candidates or report.finals
-    own: tuple[Section, ...] = (SearchSection(report),) if searched else ()
-    return replace(report, sections=(*own, *report.sections))
+    has_search = report.candidates or report.finals
+    search_sections: tuple[Section, ...] = (SearchSection(report),) if has_search else ()
+    return replace(report, sections=(*search_sections, *report.sections))
 
 
 def render(path: str | Path, *, light: bool = False) -> SearchReport:
@@ -66,13 +66,13 @@ def render(path: str | Path, *, light: bool = False) -> SearchReport:
 
     Args:
         path: The `--out` folder of `paretune run`, `search` or `compress`.
-        light: The page has no scripts.
+        light: Whether the page has no scripts.
 
     Returns:
-        What they show; `compress.report.render_tables` prints it.
+        The report, which `compress.report.render_tables` prints.
 
     Raises:
-        InputError: It is no run's folder, or a record in it is damaged.
+        InputError: The path is not the folder of a run, or a record in it is corrupt.
     """
     report = load_report(path)
     write_report(report, light=light)
@@ -83,41 +83,41 @@ class SearchSection(Section):
     """The section of a search in a report.
 
     Args:
-        report: Of the run, with at least one candidate or final training.
+        report: The report of the run, with at least one candidate or final training.
     """
 
     def __init__(self, report: SearchReport) -> None:
         self._report = report
         self.front = report.front
         self.validation_learnt = any(record.on_validation for record in report.finals)
-        self.judged = "final trainings" if report.finals else ""
+        self.evaluated_on_test = "final trainings" if report.finals else ""
         self.devices = tuple(item.device for item in report.candidates)
 
     @cached_property
     def _facts(self) -> SearchFacts:
-        """The figures of the search, computed once a report: forests take a second."""
-        return search_facts(self._report)
+        """The figures of the search, cached because the random forests take a second."""
+        return compute_search_facts(self._report)
 
-    def known(self, model: str) -> Known:
-        """See `Section.known`: what was chosen, and what the records say of its training."""
+    def describe_model(self, model: str) -> ModelDetails:
+        """Return the choices and the training records; see `Section.describe_model`."""
         report = self._report
         candidate = next((item for item in report.candidates if item.id == model), None)
         finals = [item.epochs for item in report.finals if item.model == model]
         history = len(candidate.history) if candidate is not None else 0
         epochs = next((count for count in (*finals, history) if count), None)
         if candidate is None:
-            return Known(epochs)
-        replay = f"# train it again\n{replay_command(report, candidate)}"
-        return Known(epochs, choices_of(candidate), (replay,))
+            return ModelDetails(epochs)
+        replay = f"# train it again\n{format_replay_command(report, candidate)}"
+        return ModelDetails(epochs, format_choices(candidate), (replay,))
 
-    def warnings(self) -> list[str]:
-        """See `Section.warnings`: validation data that final trainings learnt."""
+    def list_warnings(self) -> list[str]:
+        """Return warnings about final trainings on validation data; see `Section.list_warnings`."""
         finals = dict.fromkeys(item.model for item in self._report.finals if item.on_validation)
         if not finals:
             return []
         return [
-            f"The final trainings ({', '.join(finals)}) learnt the validation part: validation "
-            "figures of these models, and of those made of them, are too good."
+            f"The final models ({', '.join(finals)}) were trained on the validation part: their "
+            "validation figures, and those of models made of them, are too good."
         ]
 
     def to_json(self) -> dict[str, Any]:
@@ -130,8 +130,8 @@ class SearchSection(Section):
             "final": [record.to_json() for record in report.finals],
         }
 
-    def csv_rows(self, quality: str) -> list[dict[str, Any]]:
-        """See `Section.csv_rows`: the candidates' lines of candidates.csv."""
+    def list_csv_rows(self, metric: str) -> list[dict[str, Any]]:
+        """Return the candidates' rows of candidates.csv; see `Section.list_csv_rows`."""
         return [
             {
                 "record": "candidate",
@@ -140,7 +140,7 @@ class SearchSection(Section):
                 "state": item.state,
                 "reason": item.reason,
                 "on_front": item.id in self._report.front,
-                f"val_{quality}": item.val.get(quality, ""),
+                f"val_{metric}": item.val.get(metric, ""),
                 "macs": "" if item.macs is None else item.macs,
                 "params": "" if item.params is None else item.params,
                 "device": item.device,
@@ -149,51 +149,58 @@ class SearchSection(Section):
             for item in self._report.candidates
         ]
 
-    def tables(self) -> list[RenderableType]:
-        """See `Section.tables`: the front and its final trainings."""
+    def render_tables(self) -> list[RenderableType]:
+        """Return the tables of the front and its final trainings; see `Section.render_tables`."""
         parts: list[RenderableType] = []
         if self._report.candidates:
-            parts += [front_table(self._report), said(search_line(self._report), "dim")]
+            parts += [
+                build_front_table(self._report),
+                to_text(summarize_search(self._report), "dim"),
+            ]
         if self._report.finals:
-            parts.append(final_table(self._report))
+            parts.append(build_final_table(self._report))
         return parts
 
-    def tiles(self) -> list[Tile]:
-        """See `Section.tiles`: how many candidates were trained."""
+    def list_tiles(self) -> list[Tile]:
+        """Return a tile with the number of trained candidates; see `Section.list_tiles`."""
         report = self._report
-        return [Tile(str(report.count(COMPLETE)), report.summary())] if report.candidates else []
-
-    def points(self) -> Sequence[Points]:
-        """See `Section.points`: all candidates."""
-        return [candidate_points(self._report)] if self._report.candidates else []
-
-    def charts(self) -> Sequence[Chart]:
-        """See `Section.charts`: how the search went."""
-        if not self._report.candidates:
-            return []
-        return [*search_charts(self._report, self._facts)]
-
-    def panels(self) -> Sequence[Callable[[Axes], None]]:
-        """See `Section.panels`: the front."""
-        return [partial(front_panel, report=self._report)] if self._report.front else []
-
-    def above(self) -> Markup:
-        """See `Section.above`: the front and its final trainings."""
-        return filled(
-            templates(search="search.report"),
-            "search/front.html.j2",
-            front=front_section(self._report),
-            final=final_section(self._report),
+        return (
+            [Tile(str(report.count_candidates(COMPLETE)), report.summarize_trials())]
+            if report.candidates
+            else []
         )
 
-    def below(self) -> Markup:
-        """See `Section.below`: how the search went, and all candidates."""
+    def list_points(self) -> Sequence[Points]:
+        """Return all candidates as points; see `Section.list_points`."""
+        return [build_candidate_points(self._report)] if self._report.candidates else []
+
+    def list_charts(self) -> Sequence[Chart]:
+        """Return the charts of the search's progress; see `Section.list_charts`."""
+        if not self._report.candidates:
+            return []
+        return [*build_charts(self._report, self._facts)]
+
+    def list_panels(self) -> Sequence[Callable[[Axes], None]]:
+        """Return the panel of the front; see `Section.list_panels`."""
+        return [partial(draw_front, report=self._report)] if self._report.front else []
+
+    def render_above(self) -> Markup:
+        """Render the front and its final trainings; see `Section.render_above`."""
+        return render_template(
+            load_templates(search="search.report"),
+            "search/front.html.j2",
+            front=build_front_section(self._report),
+            final=build_final_section(self._report),
+        )
+
+    def render_below(self) -> Markup:
+        """Render the search's progress and all candidates; see `Section.render_below`."""
         if not self._report.candidates:
             return Markup()
-        return filled(
-            templates(search="search.report"),
+        return render_template(
+            load_templates(search="search.report"),
             "search/search.html.j2",
-            course=course_section(self._report, self._facts),
-            importance=importance_section(self._facts.importances),
-            candidates=candidates_section(self._report),
+            course=build_progress_section(self._report, self._facts),
+            importance=build_importance_section(self._facts.importances),
+            candidates=build_candidates_section(self._report),
         )

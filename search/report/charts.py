@@ -1,4 +1,4 @@
-"""Charts of how a search went: hypervolume, learning curves, importance, parallel coordinates."""
+"""Charts of a search: hypervolume, learning curves, importance, parallel coordinates."""
 
 from __future__ import annotations
 
@@ -6,184 +6,204 @@ from collections.abc import Container, Iterator, Sequence
 
 import numpy as np
 
-from compress.core.pareto import log_costs
-from compress.measure import formats
-from compress.report.live.charts import Chart, line
-from search.report.front import FRONT, GONE
-from search.report.importance import REPEATS, Floats, Parameter, parameters, rank_parameters
-from search.report.searched import SearchFacts, SearchReport
+from compress.core.pareto import compute_log_costs
+from compress.measure import formatting
+from compress.report.live.charts import Chart, build_line
+from search.report.front import FRONT_COLOUR, STOPPED_COLOUR
+from search.report.importance import REPEATS, Floats, Parameter, rank_parameters, read_parameters
+from search.report.search_report import SearchFacts, SearchReport
 from search.study.directory import STOPPED, Candidate
-from search.study.front import Progress, is_finite, losses_of
+from search.study.front import FrontProgress, compute_losses, is_finite
 
 BARS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
-SHOWN = 10
-"""Parameters in a chart; a table has all."""
-MOST = 300
-"""Lines of a chart; those of the front are drawn whatever their number."""
-ABSENT = -0.14
-"""Height of "not asked", below the axes."""
-SHIFT = 0.03
-"""By how much the lines of the best and the worst candidate are shifted apart."""
-LOG_FROM = 8.0
-"""Ratio of the largest to the smallest number from which an axis is logarithmic."""
+MAX_PARAMETERS = 10
+"""Maximum number of parameters in a chart; the table shows all."""
+MAX_LINES = 300
+"""Maximum number of lines of a chart; the front is always drawn."""
+ABSENT_HEIGHT = -0.14
+"""Height of inactive parameters, below the axes."""
+LINE_SHIFT = 0.03
+"""Distance by which the lines of the best and the worst candidate are shifted apart."""
+MIN_LOG_RATIO = 8.0
+"""Minimum ratio of the largest to the smallest number for a logarithmic axis."""
 
 
-def search_charts(report: SearchReport, facts: SearchFacts) -> Iterator[Chart]:
-    """Yield the charts that the records of a search are enough for.
+def build_charts(report: SearchReport, facts: SearchFacts) -> Iterator[Chart]:
+    """Yield the charts for which the records of a search are sufficient.
 
     Args:
-        report: Of the search.
-        facts: From `search_facts`.
+        report: The report of the search.
+        facts: Result of `compute_search_facts`.
     """
     if facts.progress is not None:
-        yield from _volumes(facts.progress)
-    for chart in (_curves(report), _importance(facts), _parallel(report, facts)):
+        yield from _build_hypervolume_charts(facts.progress)
+    for chart in (
+        _build_learning_curves(report),
+        _build_importance_chart(facts),
+        _build_parallel_coordinates(report, facts),
+    ):
         if chart is not None:
             yield chart
 
 
-def _volumes(found: Progress) -> Iterator[Chart]:
-    """Yield the front's hypervolume over trials and, if they were timed, over time."""
-    yield _volume(
-        "volume-trials", "Hypervolume over trials", _growth(found), found, "trials",
-        [*range(1, len(found.share) + 1)],
+def _build_hypervolume_charts(progress: FrontProgress) -> Iterator[Chart]:
+    """Yield the charts of the front's hypervolume over trials and, if timed, over time."""
+    yield _build_hypervolume_chart(
+        "volume-trials", "Hypervolume over trials", _describe_growth(progress), progress, "trials",
+        [*range(1, len(progress.shares) + 1)],
     )  # fmt: skip
-    if found.seconds and found.seconds[-1] > 0:
-        yield _volume(
+    if progress.seconds and progress.seconds[-1] > 0:
+        yield _build_hypervolume_chart(
             "volume-time",
             "Hypervolume over time",
             "The same over the time that building and training took, summed over all workers.",
-            found,
+            progress,
             "seconds of training, all workers together",
-            found.seconds,
+            progress.seconds,
         )
 
 
-def _volume(
-    name: str, title: str, caption: str, found: Progress, across: str, x: Sequence[float]
+def _build_hypervolume_chart(
+    name: str, title: str, caption: str, progress: FrontProgress, x_title: str, x: Sequence[float]
 ) -> Chart:
-    trace = line(
-        x, [100 * share for share in found.share], "hypervolume",
-        line={"shape": "hv", "color": FRONT}, customdata=[*found.ids],
+    trace = build_line(
+        x, [100 * share for share in progress.shares], "hypervolume",
+        line={"shape": "hv", "color": FRONT_COLOUR}, customdata=[*progress.ids],
         hovertemplate="after %{customdata}: %{y:.2f} %",
     )  # fmt: skip
     return Chart(
         name, title, caption, [trace],
-        {"xaxis": {"title": {"text": across}}, "showlegend": False,
+        {"xaxis": {"title": {"text": x_title}}, "showlegend": False,
          "yaxis": {"title": {"text": "hypervolume, % of the box"}, "range": [0, 105]}},
     )  # fmt: skip
 
 
-def _growth(found: Progress) -> str:
-    trials = len(found.ids)
+def _describe_growth(progress: FrontProgress) -> str:
+    trials = len(progress.ids)
     unknown = " It is not on record when trials ended: they are ordered by number."
-    order = "" if found.timed else unknown
-    last = found.last_growth
+    order = "" if progress.has_end_times else unknown
+    last = progress.last_growth
     if last == trials:
         return f"The front was still growing with the last of {trials} trials.{order}"
     return (
-        f"The front last grew with trial {last} ({found.ids[last - 1]}) of {trials}; it has not in "
+        f"The front last grew with trial {last} ({progress.ids[last - 1]}) of {trials}; it has not "
+        "in "
         f"the {trials - last} after it.{order}"
     )
 
 
-def _curves(report: SearchReport) -> Chart | None:
-    """Return every trial's validation quality over its epochs; None without histories."""
-    quality = report.objectives[0]
-    curves = curves_of(report.candidates, quality)
+def _build_learning_curves(report: SearchReport) -> Chart | None:
+    """Return the chart of each trial's validation metric over epochs; None without histories."""
+    metric = report.objectives[0]
+    curves = extract_curves(report.candidates, metric)
     if not curves:
         return None
-    known = [item for item in report.candidates if item.id in curves]
-    most = max(epoch for points in curves.values() for epoch, _ in points)
-    traces, named = [], set[str]()
-    for item in some_of(known, report.front):
+    with_curves = [item for item in report.candidates if item.id in curves]
+    max_epoch = max(epoch for points in curves.values() for epoch, _ in points)
+    traces, named_groups = [], set[str]()
+    for item in limit_candidates(with_curves, report.front):
         front = item.id in report.front
-        group = "front" if front else "stopped" if item.state == STOPPED else report.done
+        group = "front" if front else "stopped" if item.state == STOPPED else report.treatment
         epochs, heights = zip(*curves[item.id], strict=True)
         traces.append(
-            line(
-                epochs, [100 * height for height in heights], group,
+            build_line(
+                epochs,
+                [100 * height for height in heights],
+                group,
                 mode="lines+markers",
                 marker={
                     "symbol": "x" if group == "stopped" else "circle",
-                    # where it ended, or all there is of it
+                    # only the last epoch is marked
                     "size": [0] * (len(epochs) - 1) + [8 if group == "stopped" else 4],
                 },
                 line={
                     "width": 2.2 if front else 1,
-                    "color": FRONT if front else GONE if group == "stopped" else "#8A8F99",
+                    "color": FRONT_COLOUR
+                    if front
+                    else STOPPED_COLOUR
+                    if group == "stopped"
+                    else "#8A8F99",
                     "dash": "dot" if group == "stopped" else "solid",
                 },
-                opacity=1.0 if front else 0.55, legendgroup=group, showlegend=group not in named,
-                meta={"model": item.id}, customdata=[item.id] * len(epochs),
+                opacity=1.0 if front else 0.55,
+                legendgroup=group,
+                showlegend=group not in named_groups,
+                meta={"model": item.id},
+                customdata=[item.id] * len(epochs),
                 hovertemplate="%{customdata}, epoch %{x}: %{y:.2f} %",
             )
-        )  # fmt: skip
-        named.add(group)
+        )
+        named_groups.add(group)
     return Chart(
         "curves",
         "Learning curves",
-        f"Validation {quality} after each epoch. A cross marks where a trial was stopped "
-        f"because others were better; thick lines are the front. At most {MOST} are drawn.",
+        f"Validation {metric} after each epoch. A cross marks where a trial was stopped "
+        f"because others were better; thick lines are the front. At most {MAX_LINES} are drawn.",
         traces,
         {
-            "xaxis": {"title": {"text": "epoch"}, "dtick": -(-most // 10)},
-            "yaxis": {"title": {"text": f"validation {quality} in %"}},
+            "xaxis": {"title": {"text": "epoch"}, "dtick": -(-max_epoch // 10)},
+            "yaxis": {"title": {"text": f"validation {metric} in %"}},
         },
     )
 
 
-def curves_of(candidates: Sequence[Candidate], quality: str) -> dict[str, list[tuple[int, float]]]:
-    """Return (epoch, validation quality) by candidate, where there is a history.
+def extract_curves(
+    candidates: Sequence[Candidate], metric: str
+) -> dict[str, list[tuple[int, float]]]:
+    """Return (epoch, validation metric) by candidate, for candidates with a history.
 
     Args:
-        candidates: Any.
-        quality: Its name; epochs without it are left out.
+        candidates: Candidates in any state.
+        metric: Name of the metric; epochs without it are left out.
     """
-    found = {}
+    curves = {}
     for item in candidates:
         points = [
-            (int(record.get("epoch", place)), float(record["val"][quality]))
-            for place, record in enumerate(item.history, start=1)
-            if is_finite((record.get("val") or {}).get(quality))
+            (int(record.get("epoch", epoch)), float(record["val"][metric]))
+            for epoch, record in enumerate(item.history, start=1)
+            if is_finite((record.get("val") or {}).get(metric))
         ]
         if points:
-            found[item.id] = points
-    return found
+            curves[item.id] = points
+    return curves
 
 
-def some_of(
-    candidates: Sequence[Candidate], front: Container[str], most: int = MOST
+def limit_candidates(
+    candidates: Sequence[Candidate], front: Container[str], max_count: int = MAX_LINES
 ) -> list[Candidate]:
-    """Return the front and others at equal distances, in their order.
+    """Return the front and other candidates at equal distances, in their order.
 
-    A chart of ten thousand lines shows nothing.
+    A chart of ten thousand lines would be unreadable.
 
     Args:
-        candidates: In any order.
-        front: Ids that are always there.
-        most: Others are left out beyond so many in all.
+        candidates: Candidates in any order.
+        front: Ids of the candidates that are always included.
+        max_count: Maximum number of candidates, unless the front is larger.
 
     Example:
         >>> many = [Candidate(f"{number:04d}", "complete", {}, 0) for number in range(9)]
-        >>> [item.id for item in some_of(many, {"0008"}, most=3)]
+        >>> [item.id for item in limit_candidates(many, {"0008"}, max_count=3)]
         ['0000', '0004', '0008']
     """
-    if len(candidates) <= most:
+    if len(candidates) <= max_count:
         return list(candidates)
-    others = [place for place, item in enumerate(candidates) if item.id not in front]
-    room = max(0, most - (len(candidates) - len(others)))
-    kept = {others[index * len(others) // room] for index in range(room)}
-    return [item for place, item in enumerate(candidates) if place in kept or item.id in front]
+    others = [position for position, item in enumerate(candidates) if item.id not in front]
+    remaining = max(0, max_count - (len(candidates) - len(others)))
+    kept_indices = {others[index * len(others) // remaining] for index in range(remaining)}
+    return [
+        item
+        for position, item in enumerate(candidates)
+        if position in kept_indices or item.id in front
+    ]
 
 
-def _importance(facts: SearchFacts) -> Chart | None:
-    """Return the most important parameters, one bar a target; None if there are none."""
+def _build_importance_chart(facts: SearchFacts) -> Chart | None:
+    """Return the chart of the most important parameters, one bar per target; None without any."""
     ranked = rank_parameters(facts.importances)
-    names = ranked[:SHOWN]
+    names = ranked[:MAX_PARAMETERS]
     if not names:
         return None
-    known = [item for item in facts.importances if item.shares]
+    explained = [item for item in facts.importances if item.shares]
     traces = [
         {
             "type": "bar", "orientation": "h", "name": item.target,
@@ -193,16 +213,16 @@ def _importance(facts: SearchFacts) -> Chart | None:
                 "type": "data",
                 "array": [100 * item.shares[name].spread for name in names if name in item.shares],
             },
-            "marker": {"color": BARS[place % len(BARS)]},
+            "marker": {"color": BARS[index % len(BARS)]},
             "hovertemplate": "%{y}: %{x:.1f} %",
         }
-        for place, item in enumerate(known)
+        for index, item in enumerate(explained)
     ]  # fmt: skip
-    shown = f"The {SHOWN} most important of {len(ranked)} parameters"
+    count_text = f"The {MAX_PARAMETERS} most important of {len(ranked)} parameters"
     return Chart(
         "importance", "Importance of parameters",
-        f"{shown if len(ranked) > SHOWN else 'Importance'} for "
-        f"{' and '.join(item.target for item in known)}; lines are the spread over {REPEATS} "
+        f"{count_text if len(ranked) > MAX_PARAMETERS else 'Importance'} for "
+        f"{' and '.join(item.target for item in explained)}; lines are the spread over {REPEATS} "
         "repetitions.",
         traces,
         {"barmode": "group", "yaxis": {"autorange": "reversed", "automargin": True},
@@ -211,130 +231,161 @@ def _importance(facts: SearchFacts) -> Chart | None:
     )  # fmt: skip
 
 
-def _parallel(report: SearchReport, facts: SearchFacts) -> Chart | None:
-    """Return one line a candidate; None with fewer than two or no parameter that varies."""
-    finished = drawable(report.candidates, report.objectives)
-    drawn = some_of(finished, set(report.front))
+def _build_parallel_coordinates(report: SearchReport, facts: SearchFacts) -> Chart | None:
+    """Return the chart with one line per candidate; None without two candidates that differ."""
+    finished = select_finished(report.candidates, report.objectives)
+    shown_candidates = limit_candidates(finished, set(report.front))
     order = rank_parameters(facts.importances)
-    chosen = shown_parameters(drawn, order, SHOWN)
-    if len(drawn) < 2 or not chosen:
+    chosen = select_parameters(shown_candidates, order, MAX_PARAMETERS)
+    if len(shown_candidates) < 2 or not chosen:
         return None
-    lines, rank = crossings(drawn, report.objectives, chosen)
-    quality, *costs = report.objectives
-    heads = [*(item.name for item in chosen), f"validation {quality}", *costs]
+    lines, rank = compute_crossings(shown_candidates, report.objectives, chosen)
+    metric, *costs = report.objectives
+    axis_titles = [*(item.name for item in chosen), f"validation {metric}", *costs]
     traces = []
-    for place in np.argsort(rank):
-        item = drawn[place]
+    for index in np.argsort(rank):
+        item = shown_candidates[index]
         front = item.id in report.front
-        shown = [
-            *(formats.plain(item.choices[own.name]) if own.name in item.choices else "not asked"
-              for own in chosen),
-            formats.quality(quality, item.val[quality]),
-            *(formats.cost(cost, getattr(item, cost)) for cost in costs),
-        ]  # fmt: skip
+        texts = [
+            *(
+                formatting.format_choice(item.choices[parameter.name])
+                if parameter.name in item.choices
+                else "not asked"
+                for parameter in chosen
+            ),
+            formatting.format_metric(metric, item.val[metric]),
+            *(formatting.format_cost(cost, getattr(item, cost)) for cost in costs),
+        ]
         traces.append(
-            line(
-                [*range(len(heads))], [round(float(y), 4) for y in lines[place]], item.id,
-                line={"width": 2.4 if front else 1, "color": _tone(float(rank[place]))},
-                opacity=0.95 if front else 0.5, meta={"model": item.id}, customdata=shown,
+            build_line(
+                [*range(len(axis_titles))],
+                [round(float(y), 4) for y in lines[index]],
+                item.id,
+                line={
+                    "width": 2.4 if front else 1,
+                    "color": _interpolate_colour(float(rank[index])),
+                },
+                opacity=0.95 if front else 0.5,
+                meta={"model": item.id},
+                customdata=texts,
                 hovertemplate="%{fullData.name}: %{customdata}",
             )
-        )  # fmt: skip
-    of = f"{len(finished):,}"
-    if len(drawn) < len(finished):
-        of = f"{len(drawn)} (the front, and others at equal distances) of {of}"
-    which = _which(chosen, len(shown_parameters(finished, order, limit=10**6)), bool(order))
+        )
+    count_text = f"{len(finished):,}"
+    if len(shown_candidates) < len(finished):
+        count_text = (
+            f"{len(shown_candidates)} (the front, and others at equal distances) of {count_text}"
+        )
+    parameters_text = _describe_parameters(
+        chosen, len(select_parameters(finished, order, limit=10**6)), bool(order)
+    )
     return Chart(
-        "parallel", "Parallel coordinates",
-        f"Each line is one of {of} finished candidates: its choices, then quality and "
-        f"costs. The darker, the better in quality; the front is thick. Shown are {which}. "
+        "parallel",
+        "Parallel coordinates",
+        f"Each line is one of {count_text} finished candidates: its choices, then quality and "
+        "costs. The darker, the better in quality; the front is thick. Shown are "
+        f"{parameters_text}. "
         "Numbers that span a factor of 8 and all costs are on logarithmic scales; lines are "
         "shifted a little so that equal choices do not hide each other.",
         traces,
-        {"showlegend": False, "height": 460, "hovermode": "closest",
-         "xaxis": {"tickvals": [*range(len(heads))], "ticktext": heads, "side": "top",
-                   "range": [-0.3, len(heads) - 0.7], "tickangle": -25},
-         "yaxis": {"visible": False}},
+        {
+            "showlegend": False,
+            "height": 460,
+            "hovermode": "closest",
+            "xaxis": {
+                "tickvals": [*range(len(axis_titles))],
+                "ticktext": axis_titles,
+                "side": "top",
+                "range": [-0.3, len(axis_titles) - 0.7],
+                "tickangle": -25,
+            },
+            "yaxis": {"visible": False},
+        },
         wide=True,
-    )  # fmt: skip
+    )
 
 
-def _which(chosen: Sequence[Parameter], count: int, ranked: bool) -> str:
-    """Describe which of `count` parameters are shown."""
+def _describe_parameters(chosen: Sequence[Parameter], count: int, is_ranked: bool) -> str:
+    """Return a description of the shown parameters, out of `count` parameters."""
     text = f"all {len(chosen)} parameters that vary"
     if count > len(chosen):
-        by = "most important" if ranked else "most often asked"
-        text = f"the {len(chosen)} {by} of {count} parameters"
-    if any(not item.common for item in chosen):
+        order_text = "most important" if is_ranked else "most often asked"
+        text = f"the {len(chosen)} {order_text} of {count} parameters"
+    if any(not item.is_always_asked for item in chosen):
         text += "; those that only some trials have stand to the right"
     return text
 
 
-def _tone(rank: float) -> str:
-    """Return a colour between pale and dark: the darker, the better."""
+def _interpolate_colour(rank: float) -> str:
+    """Return a colour between pale and dark; a higher rank is darker."""
     pale, dark = (190, 214, 232), (0, 58, 115)
     mixed = (round(a + (b - a) * rank) for a, b in zip(pale, dark, strict=True))
     return f"rgb({', '.join(map(str, mixed))})"
 
 
-def shown_parameters(
+def select_parameters(
     candidates: Sequence[Candidate], order: Sequence[str], limit: int
 ) -> list[Parameter]:
-    """Choose the parameters to draw: those that all candidates have first.
+    """Return the parameters to draw, those of all candidates first.
 
     Args:
-        candidates: What is drawn.
-        order: Names, the most important first; those not in it come behind, those asked
-            most often first.
-        limit: How many at most.
+        candidates: The drawn candidates.
+        order: Parameter names in descending order of importance. Parameters that are not in it
+            come last, in descending order of frequency.
+        limit: Maximum number of parameters.
 
     Returns:
-        The chosen ones that vary among the candidates.
+        The selected parameters, all of which vary among the candidates.
     """
-    place = {name: index for index, name in enumerate(order)}
-    varying = [item for item in parameters(candidates) if item.varies]
-    varying.sort(key=lambda item: (place.get(item.name, len(place)), -int(item.asked.sum())))
-    return sorted(varying[:limit], key=lambda item: not item.common)
+    rank = {name: index for index, name in enumerate(order)}
+    varying = [item for item in read_parameters(candidates) if item.is_varying]
+    varying.sort(key=lambda item: (rank.get(item.name, len(rank)), -int(item.asked_mask.sum())))
+    return sorted(varying[:limit], key=lambda item: not item.is_always_asked)
 
 
-def drawable(candidates: Sequence[Candidate], objectives: Sequence[str]) -> list[Candidate]:
-    """Return the finished candidates that have all objectives."""
-    return [item for item in candidates if losses_of(item, objectives) is not None]
+def select_finished(candidates: Sequence[Candidate], objectives: Sequence[str]) -> list[Candidate]:
+    """Return the complete candidates that have all objectives."""
+    return [item for item in candidates if compute_losses(item, objectives) is not None]
 
 
-def crossings(
+def compute_crossings(
     candidates: Sequence[Candidate], objectives: Sequence[str], chosen: Sequence[Parameter]
 ) -> tuple[Floats, Floats]:
-    """Return where each candidate's line crosses each axis, and the rank of its quality.
+    """Return the points where each candidate's line crosses each axis, and the rank of its metric.
 
     Args:
-        candidates: From `drawable`, at least two.
-        objectives: Quality, then costs: the last axes.
-        chosen: From `shown_parameters`, over the same candidates.
+        candidates: Result of `select_finished`, at least two.
+        objectives: Metric, then costs: the last axes.
+        chosen: Result of `select_parameters` for the same candidates.
 
     Returns:
-        (candidates, axes), an axis being [0, 1] and `ABSENT` what was not asked; (candidates,)
-        from 0, the worst, to 1.
+        (candidates, axes), where an axis is [0, 1] and inactive parameters are at `ABSENT_HEIGHT`;
+        (candidates,) from 0, the worst, to 1.
     """
-    columns = [np.where(item.asked, _scaled(_numbers(item)), ABSENT) for item in chosen]
-    quality, *costs = objectives
-    reached = np.array([item.val[quality] for item in candidates])
-    spent = [log_costs([getattr(item, cost) for item in candidates]) for cost in costs]
-    columns += [_scaled(reached), *map(_scaled, spent)]
-    rank = np.argsort(np.argsort(reached, kind="stable"), kind="stable") / (len(candidates) - 1)
-    # equal choices would lie on each other: lines are shifted by rank, those of objectives not
-    shift = SHIFT * (rank[:, np.newaxis] - 0.5) * (np.arange(len(columns)) < len(chosen))
+    columns = [
+        np.where(item.asked_mask, _scale_to_unit(_to_axis_values(item)), ABSENT_HEIGHT)
+        for item in chosen
+    ]
+    metric, *costs = objectives
+    metric_values = np.array([item.val[metric] for item in candidates])
+    cost_logs = [compute_log_costs([getattr(item, cost) for item in candidates]) for cost in costs]
+    columns += [_scale_to_unit(metric_values), *map(_scale_to_unit, cost_logs)]
+    rank = np.argsort(np.argsort(metric_values, kind="stable"), kind="stable") / (
+        len(candidates) - 1
+    )
+    # lines are shifted by rank on parameter axes, because lines of equal choices would overlap
+    shift = LINE_SHIFT * (rank[:, np.newaxis] - 0.5) * (np.arange(len(columns)) < len(chosen))
     return np.stack(columns, axis=1) + shift, rank
 
 
-def _numbers(item: Parameter) -> Floats:
-    """Return the values as they are spaced on the axis."""
-    low, high = np.nanmin(item.values), np.nanmax(item.values)
-    is_log = not item.categories and low > 0 and high / low >= LOG_FROM
-    return np.log10(item.values) if is_log else item.values
+def _to_axis_values(parameter: Parameter) -> Floats:
+    """Return the values on the scale of the axis, logarithmic or linear."""
+    low, high = np.nanmin(parameter.values), np.nanmax(parameter.values)
+    is_log = not parameter.categories and low > 0 and high / low >= MIN_LOG_RATIO
+    return np.log10(parameter.values) if is_log else parameter.values
 
 
-def _scaled(values: Floats) -> Floats:
-    """Return values on [0, 1]; a half where all are equal."""
+def _scale_to_unit(values: Floats) -> Floats:
+    """Return values scaled to [0, 1]; 0.5 if all are equal."""
     low, high = np.nanmin(values), np.nanmax(values)
     return (values - low) / (high - low) if high > low else np.where(np.isnan(values), values, 0.5)

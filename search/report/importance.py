@@ -1,8 +1,8 @@
-"""The parameters of a search, and how much each matters for quality and costs.
+"""The parameters of a search, and their importance for the metric and the costs.
 
-Optuna's evaluators were considered: fANOVA leaves out parameters that not every trial has,
-and PED-ANOVA asks what leads into the best tenth, which of 20 trials are two. A report has
-no study either, only the candidates' records.
+Optuna's evaluators were considered: fANOVA leaves out parameters that some trials do not have,
+and PED-ANOVA explains membership in the best tenth, which has two of 20 trials. Moreover, a report
+has no study, only the candidates' records.
 """
 
 from __future__ import annotations
@@ -15,18 +15,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.pareto import log_costs
-from compress.measure import formats
+from compress.core.pareto import compute_log_costs
+from compress.measure import formatting
 from search.study.directory import COMPLETE, DUPLICATE, Candidate
 from search.study.front import is_finite
 
 MIN_TRIALS = 10
-"""With fewer, a forest learns noise."""
-MOST_TRIALS = 1000
-"""Of more, so many at random."""
+"""Minimum number of trials; with fewer, a forest fits noise."""
+MAX_TRIALS = 1000
+"""Maximum number of trials; larger searches are sampled at random."""
 MIN_EXPLAINED = 0.1
-"""With less predicted, shares may be noise with names: on pure noise (16 parameters, 10 to 30
-trials) 3 of 42 simulated searches came above 0, none above 0.07."""
+"""Minimum predicted share of the variance, below which shares may be noise.
+
+On pure noise (16 parameters, 10 to 30 trials), 3 of 42 simulated searches were above 0, none
+above 0.07.
+"""
 TREES, FOLDS, REPEATS, SHUFFLES = 50, 5, 4, 3
 Floats = npt.NDArray[np.float64]
 
@@ -36,9 +39,9 @@ class Share:
     """The share of one parameter in a target.
 
     Attributes:
-        value: Share of the target's variance; around 0 where it does not matter.
-        spread: Standard deviation over repetitions with other folds and other exchanges.
-        asked: Trials that were asked for it.
+        value: Share of the target's variance; around 0 if the parameter has no influence.
+        spread: Standard deviation over repetitions with other folds and permutations.
+        asked: Number of trials in which the parameter was active.
     """
 
     value: float
@@ -51,11 +54,12 @@ class Importance:
     """The shares of all parameters in one target.
 
     Attributes:
-        target: Name of the quality or cost.
-        trials: On which it was computed.
-        explained: Share of the variance that the forest predicts on held-out trials.
-        shares: By parameter, the largest first; empty where `missing` says why.
-        missing: Why there is none.
+        target: Name of the metric or cost.
+        trials: Number of trials for the computation.
+        explained: Share of the variance that the forest predicts on held-out trials; None: not
+            computed.
+        shares: Shares by parameter, in descending order; empty if `missing` holds a reason.
+        missing: Reason for missing shares; "": none.
     """
 
     target: str
@@ -70,64 +74,66 @@ class Importance:
         return {**vars(self), "shares": shares}
 
 
-def importances(candidates: Sequence[Candidate], objectives: Sequence[str]) -> list[Importance]:
+def compute_importances(
+    candidates: Sequence[Candidate], objectives: Sequence[str]
+) -> list[Importance]:
     """Return the importance of all parameters for each objective.
 
-    Quality: trials that were trained to the end; its ranks, so that a few failures near
-    chance do not outweigh all else. Costs: every trial whose cost is known, trained or not;
-    their logarithms. Of trials with the same choices the first counts.
+    The metric is computed from complete trials as ranks, so that a few failures near chance do not
+    outweigh all else. Costs are computed from every trial with a known cost, as logarithms. Of
+    trials with the same choices, only the first is used.
 
     Args:
-        candidates: Any.
-        objectives: Quality, then costs, by field name.
+        candidates: Candidates in any state.
+        objectives: Metric, then costs, by field name.
     """
     from scipy.stats import rankdata
 
-    quality, *costs = objectives
-    trained = _distinct(
-        item for item in candidates if item.state == COMPLETE and is_finite(item.val.get(quality))
+    metric, *costs = objectives
+    trained = _drop_duplicates(
+        item for item in candidates if item.state == COMPLETE and is_finite(item.val.get(metric))
     )
-    ranks = rankdata([item.val[quality] for item in trained]) if trained else np.zeros(0)
-    found = [_importance(quality, trained, np.asarray(ranks, float))]
+    ranks = rankdata([item.val[metric] for item in trained]) if trained else np.zeros(0)
+    computed = [_compute_importance(metric, trained, np.asarray(ranks, float))]
     for cost in costs:
-        known = _distinct(
+        costed = _drop_duplicates(
             item
             for item in candidates
             if item.state != DUPLICATE and is_finite(getattr(item, cost, None))
         )
-        logs = log_costs([getattr(item, cost) for item in known])
-        found.append(_importance(cost, known, logs))
-    return found
+        logs = compute_log_costs([getattr(item, cost) for item in costed])
+        computed.append(_compute_importance(cost, costed, logs))
+    return computed
 
 
-def rank_parameters(found: Sequence[Importance]) -> list[str]:
-    """Return the parameters by their largest share in any target."""
+def rank_parameters(computed: Sequence[Importance]) -> list[str]:
+    """Return the parameters in descending order of their largest share in any target."""
     best: dict[str, float] = {}
-    for item in found:
+    for item in computed:
         for name, share in item.shares.items():
             best[name] = max(best.get(name, share.value), share.value)
     return sorted(best, key=lambda name: -best[name])
 
 
-def forest_shares(
+def measure_forest_shares(
     columns: Sequence[Parameter], target: Floats, seed: int = 0
 ) -> tuple[float, dict[str, Share]]:
-    """Measure each parameter's share by a random forest on held-out trials.
+    """Measure each parameter's share with a random forest on held-out trials.
 
-    A forest is trained on four fifths of the trials and predicts the rest, each fifth in
-    turn. A parameter's share is by how much the mean squared error grows when its values
-    are exchanged at random among the trials that were asked for it, over twice the target's
-    variance. A trial that was not asked keeps its place, so no impossible choice is
-    judged, and a conditional parameter counts by how often it is asked.
+    A forest is trained on four fifths of the trials and predicts the rest, for each fifth in turn.
+    A parameter's share is the increase of the mean squared error when its values are permuted among
+    the trials in which it was active, divided by twice the target's variance. Other trials stay
+    unchanged, so that no impossible choices are evaluated, and a conditional parameter counts in
+    proportion to its frequency.
 
     Args:
         columns: The parameters, (trials,) each.
-        target: (trials,), not constant.
-        seed: Of forests, folds and exchanges.
+        target: Values of the target, (trials,), not constant.
+        seed: Seed of forests, folds and permutations.
 
     Returns:
         The share of the variance that is predicted on held-out trials (negative: worse than
-        the mean would be), and the shares, the largest first.
+        predicting the mean), and the shares in descending order.
 
     Reference:
         Breiman 2001, "Random Forests", section 10 (permutation importance), with
@@ -135,11 +141,11 @@ def forest_shares(
         expectation is twice the total variance that goes through a parameter: Gregorutti,
         Michel & Saint-Pierre 2017, "Correlation and variable importance in random forests",
         proposition 1; hence the division by two, as in Jansen's estimator of total indices.
-        Deviation: values are exchanged among the trials that have one.
+        Deviation: values are permuted among the trials that have one.
     """
     from sklearn.ensemble import RandomForestRegressor
 
-    blocks = [_block(column) for column in columns]
+    blocks = [_encode_parameter(column) for column in columns]
     ends = np.cumsum([block.shape[1] for block in blocks])
     spans = [slice(end - block.shape[1], end) for end, block in zip(ends, blocks, strict=True)]
     matrix = np.hstack(blocks)  # (trials, features)
@@ -149,10 +155,10 @@ def forest_shares(
     for repeat in range(REPEATS):
         copies = [matrix]
         for column, span in zip(columns, spans, strict=True):
-            asked = np.flatnonzero(column.asked)
+            asked_trials = np.flatnonzero(column.asked_mask)
             for _ in range(SHUFFLES):
                 copy = matrix.copy()
-                copy[asked, span] = matrix[random.permutation(asked), span]
+                copy[asked_trials, span] = matrix[random.permutation(asked_trials), span]
                 copies.append(copy)
         versions = np.stack(copies)  # (1 + parameters x shuffles, trials, features)
         predicted = np.zeros(versions.shape[:2])
@@ -167,7 +173,7 @@ def forest_shares(
         errors[repeat, 1:] = squared[1:].reshape(-1, SHUFFLES).mean(axis=1)
     growth = (errors[:, 1:] - errors[:, :1]) / (2 * variance)  # (repeats, parameters)
     shares = {
-        column.name: Share(float(mean), float(spread), int(column.asked.sum()))
+        column.name: Share(float(mean), float(spread), int(column.asked_mask.sum()))
         for column, mean, spread in zip(
             columns, growth.mean(axis=0), growth.std(axis=0), strict=True
         )
@@ -176,19 +182,19 @@ def forest_shares(
     return 1 - float(errors[:, 0].mean()) / variance, ordered
 
 
-def _importance(target: str, trials: list[Candidate], values: Floats) -> Importance:
+def _compute_importance(target: str, trials: list[Candidate], values: Floats) -> Importance:
     if len(trials) < MIN_TRIALS:
         missing = f"too few: {len(trials)} trials with different choices, {MIN_TRIALS} are needed"
         return Importance(target, len(trials), missing=missing)
-    if len(trials) > MOST_TRIALS:
-        # forests of more say the same, in minutes
-        some = np.random.default_rng(0).permutation(len(trials))[:MOST_TRIALS]
-        trials, values = [trials[place] for place in some], values[some]
-    columns = [column for column in parameters(trials) if column.varies]
+    if len(trials) > MAX_TRIALS:
+        # more trials give the same result but take minutes
+        sampled_indices = np.random.default_rng(0).permutation(len(trials))[:MAX_TRIALS]
+        trials, values = [trials[index] for index in sampled_indices], values[sampled_indices]
+    columns = [column for column in read_parameters(trials) if column.is_varying]
     if not columns or np.ptp(values) == 0:
-        what = "no parameter varies" if not columns else "all trials are alike"
-        return Importance(target, len(trials), missing=what)
-    explained, shares = forest_shares(columns, values)
+        reason = "no parameter varies" if not columns else "all trials are alike"
+        return Importance(target, len(trials), missing=reason)
+    explained, shares = measure_forest_shares(columns, values)
     if explained < MIN_EXPLAINED:
         missing = (
             f"a forest predicts {max(0.0, explained) * 100:.0f} % of the variance on held-out "
@@ -198,26 +204,27 @@ def _importance(target: str, trials: list[Candidate], values: Floats) -> Importa
     return Importance(target, len(trials), explained, shares)
 
 
-def _distinct(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Drop later candidates with the same choices: the held-out part must be new."""
+def _drop_duplicates(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Drop later candidates with the same choices, which would leak into held-out parts."""
     first: dict[str, Candidate] = {}
     for item in candidates:
         first.setdefault(repr(sorted(item.choices.items())), item)
     return list(first.values())
 
 
-def _block(column: Parameter) -> Floats:
-    """Return (trials, features) of one parameter: its number, or one column a category.
+def _encode_parameter(column: Parameter) -> Floats:
+    """Return (trials, features) of one parameter: its number, or one column per category.
 
-    Where it was not asked stands its most usual value: a mark for "not asked" would tell the
-    forest about the condition, and take the credit of the parameter that it depends on.
+    Inactive parameters get their most frequent or median value. A special value would reveal the
+    condition to the forest, which would attribute the influence of the parent parameter to this
+    one.
     """
-    asked = column.values[column.asked]
+    asked_values = column.values[column.asked_mask]
     if not column.categories:
-        return np.where(column.asked, column.values, np.median(asked))[:, np.newaxis]
-    usual = np.bincount(asked.astype(int)).argmax()
-    places = np.where(column.asked, column.values, usual).astype(int)
-    return np.asarray(np.eye(len(column.categories))[places], np.float64)
+        return np.where(column.asked_mask, column.values, np.median(asked_values))[:, np.newaxis]
+    usual = np.bincount(asked_values.astype(int)).argmax()
+    category_indices = np.where(column.asked_mask, column.values, usual).astype(int)
+    return np.asarray(np.eye(len(column.categories))[category_indices], np.float64)
 
 
 @dataclass(frozen=True)
@@ -225,10 +232,10 @@ class Parameter:
     """One parameter over several candidates.
 
     Attributes:
-        name: As the sampler knows it ("stage2.width").
-        values: (candidates,) its number, or the place of its category in `categories`; NaN
-            where it was not asked, because a condition did not hold.
-        categories: Of a parameter that is no number: its values as text, sorted.
+        name: Name in the sampler ("stage2.width").
+        values: (candidates,) its number, or the index of its category in `categories`; NaN if the
+            parameter was inactive.
+        categories: Sorted values, as text, of a parameter that is not a number; (): a number.
     """
 
     name: str
@@ -236,43 +243,45 @@ class Parameter:
     categories: tuple[str, ...] = ()
 
     @property
-    def asked(self) -> npt.NDArray[np.bool_]:
-        """Mark the candidates that were asked for it."""
+    def asked_mask(self) -> npt.NDArray[np.bool_]:
+        """Mask of the candidates in which the parameter was active, (candidates,)."""
         return np.asarray(~np.isnan(self.values), np.bool_)
 
     @property
-    def common(self) -> bool:
-        """Tell whether every candidate was asked for it."""
-        return bool(self.asked.all())
+    def is_always_asked(self) -> bool:
+        """Whether the parameter was active in every candidate."""
+        return bool(self.asked_mask.all())
 
     @property
-    def varies(self) -> bool:
-        """Tell whether those that were asked differ."""
-        return len(np.unique(self.values[self.asked])) > 1
+    def is_varying(self) -> bool:
+        """Whether the parameter has more than one value."""
+        return len(np.unique(self.values[self.asked_mask])) > 1
 
 
-def parameters(candidates: Sequence[Candidate]) -> list[Parameter]:
-    """Read the parameters from the candidates' choices, in order of first appearance.
+def read_parameters(candidates: Sequence[Candidate]) -> list[Parameter]:
+    """Return the parameters of the candidates' choices, in order of first appearance.
 
-    A parameter is a number if all its values are; booleans, texts and None are categories,
-    and so are numbers among them.
+    A parameter is a number if all its values are numbers. Otherwise all its values are categories.
+    Booleans, texts and None are no numbers.
 
     Args:
-        candidates: Any; a choice that one lacks was not asked there.
+        candidates: Candidates in any state; a parameter is inactive in candidates without it.
     """
     names = dict.fromkeys(name for item in candidates for name in item.choices)
-    return [_parameter(name, candidates) for name in names]
+    return [_read_parameter(name, candidates) for name in names]
 
 
-def _parameter(name: str, candidates: Sequence[Candidate]) -> Parameter:
+def _read_parameter(name: str, candidates: Sequence[Candidate]) -> Parameter:
     chosen = [item.choices[name] for item in candidates if name in item.choices]
     if all(is_finite(value) and not isinstance(value, bool) for value in chosen):
         numbers = [float(item.choices.get(name, math.nan)) for item in candidates]
         return Parameter(name, np.array(numbers))
-    categories = tuple(sorted({formats.plain(value) for value in chosen}))
-    place = {text: float(index) for index, text in enumerate(categories)}
-    places = [
-        place[formats.plain(item.choices[name])] if name in item.choices else math.nan
+    categories = tuple(sorted({formatting.format_choice(value) for value in chosen}))
+    category_index = {text: float(index) for index, text in enumerate(categories)}
+    category_indices = [
+        category_index[formatting.format_choice(item.choices[name])]
+        if name in item.choices
+        else math.nan
         for item in candidates
     ]
-    return Parameter(name, np.array(places), categories)
+    return Parameter(name, np.array(category_indices), categories)

@@ -1,8 +1,8 @@
-"""Samplers, one file each; `search.plugins` names them.
+"""Samplers, one file each, registered in `search.plugins`.
 
-Each takes a seed and gives an Optuna sampler for several objectives. One is made anew for each
-trial (`search.study.study.ask`), in processes that come and go, so every one takes what it knows
-from the study's storage.
+Each takes a seed and returns an Optuna sampler for several objectives. Each trial has a new sampler
+(`search.study.study.ask_trial`), in processes that start and end during a run, so every sampler
+takes its history from the study's storage.
 """
 
 from search.plugins import SAMPLERS

@@ -1,4 +1,4 @@
-"""Common parts of our samplers: trials as losses, children of trials, values of parameters."""
+"""Common parts of our samplers: losses of trials, mutations of trials, values of parameters."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from optuna.trial import FrozenTrial
 from compress.core.pareto import Losses
 
 HUGE = 1e300
-"""Stands for infinity, with which distances cannot be computed."""
-STEP = 0.2
-"""Standard deviation of a step, as a share of the range (of its logarithm)."""
-FEW = 8
-"""With at most this many values each is as near as the others."""
-REDRAWS = 20
-"""Draws before a child that was tried already is accepted; half of them of children."""
+"""Finite replacement of infinity, so that distances can be computed."""
+STEP_DEVIATION = 0.2
+"""Standard deviation of a mutation, as a share of the range (of its logarithm if log-scaled)."""
+FEW_VALUES = 8
+"""Maximum number of values for which a mutation draws uniformly from all other values."""
+MAX_DRAWS = 20
+"""Maximum number of draws to find an untried child; the first half mutates parents."""
 
 Choices = dict[str, Any]
 
 
 class StatelessSampler(RandomSampler):
-    """A sampler whose draws follow from its seed, the trial's number and the history.
+    """A sampler whose draws are determined by its seed, the trial's number and the history.
 
     Args:
-        seed: Not negative.
+        seed: A non-negative integer.
     """
 
     def __init__(self, seed: int) -> None:
@@ -54,32 +54,38 @@ class StatelessSampler(RandomSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Draw a value at random; see Optuna's `BaseSampler`."""
-        rng = self._generator(trial, param_name)
+        """Draw a random value; see Optuna's `BaseSampler`."""
+        rng = self._create_generator(trial, param_name)
         return draw(study, trial, param_name, param_distribution, rng)
 
-    def _generator(self, trial: FrozenTrial, purpose: str = "") -> np.random.Generator:
-        key = zlib.crc32(purpose.encode())  # hash() differs from process to process
+    def _create_generator(self, trial: FrozenTrial, purpose: str = "") -> np.random.Generator:
+        key = zlib.crc32(purpose.encode())  # hash() differs between processes
         return np.random.default_rng([self._seed, trial.number, key])
 
 
 class MutationSampler(StatelessSampler):
-    """A sampler of children of trials; `parent` chooses the trial, if any.
+    """A sampler that mutates trials; `select_parent` selects the trial, if any.
 
-    Children have all choices of a parent but one, in spaces where choices bring others with them.
-    A conditional space says which parameters it has only while a trial runs. A child is drawn
-    over the union of all parameters that the study has seen: the trial takes from it what it asks
-    for, and a parameter that comes with the changed choice is found there, drawn at random.
+    A child has all choices of its parent but one, and may have further choices that depend on the
+    changed one. A conditional space defines its active parameters only while a trial runs. A child
+    is therefore drawn over the union of all parameters in the study. The trial uses the parameters
+    that it samples, including parameters that depend on the changed choice, which have random
+    values.
     """
 
     @abstractmethod
-    def parent(self, study: optuna.Study, rng: np.random.Generator) -> FrozenTrial | None:
-        """Return the trial to take choices from; None: all are drawn at random."""
+    def select_parent(self, study: optuna.Study, rng: np.random.Generator) -> FrozenTrial | None:
+        """Return the trial to mutate; None: all choices are drawn at random.
+
+        Args:
+            study: The study, with the history of trials.
+            rng: Random number generator.
+        """
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Return all parameters the study has seen; see Optuna's `BaseSampler`."""
+        """Return all parameters in the study; see Optuna's `BaseSampler`."""
         space: dict[str, BaseDistribution] = {}
         for other in study.get_trials(deepcopy=False):
             space |= other.distributions
@@ -88,22 +94,22 @@ class MutationSampler(StatelessSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> Choices:
-        """Return a child that was not tried yet, if one is found; see `BaseSampler`."""
-        rng = self._generator(trial)
+        """Return a child that has not been tried, unless none is found; see `BaseSampler`."""
+        rng = self._create_generator(trial)
         others = [
             other
             for other in study.get_trials(deepcopy=False)
             if other.params and other.number != trial.number
         ]
         child: Choices = {}
-        for attempt in range(REDRAWS):
-            # where all neighbours were tried, only a restart leads on
-            parent = self.parent(study, rng) if attempt < REDRAWS // 2 else None
-            child = {} if parent is None else mutated(parent, rng)
+        for attempt in range(MAX_DRAWS):
+            # if all neighbours have been tried, only a restart finds new choices
+            parent = self.select_parent(study, rng) if attempt < MAX_DRAWS // 2 else None
+            child = {} if parent is None else mutate(parent, rng)
             for name, distribution in search_space.items():
                 if name not in child:
                     child[name] = draw(study, trial, name, distribution, rng)
-            if not _tried(child, others):
+            if not _is_tried(child, others):
                 break
         return {name: child[name] for name in search_space}
 
@@ -115,19 +121,28 @@ def draw(
     distribution: BaseDistribution,
     rng: np.random.Generator,
 ) -> Any:
-    """Draw a value of a distribution as Optuna's random sampler does."""
+    """Draw a value from a distribution like Optuna's random sampler.
+
+    Args:
+        study: The study.
+        trial: The trial.
+        name: Name of the parameter.
+        distribution: Distribution of the parameter.
+        rng: Random number generator.
+    """
     sampler = RandomSampler(seed=int(rng.integers(2**31)))
     return sampler.sample_independent(study, trial, name, distribution)
 
 
-def losses_of(study: optuna.Study, trials: Sequence[FrozenTrial]) -> Losses:
-    """Return the objectives of completed trials, lower is better, costs as logarithms.
+def compute_losses(study: optuna.Study, trials: Sequence[FrozenTrial]) -> Losses:
+    """Return the objectives of completed trials as losses, with costs as logarithms.
 
-    Costs span orders of magnitude: distances between them mean little before the logarithm
-    is taken. The order within an objective stays what it is, and so does every front.
+    Costs span orders of magnitude, so their distances are only meaningful as logarithms. The order
+    within an objective and the Pareto fronts do not change.
 
     Args:
-        study: Gives the directions; what is to be minimised and always positive is a cost.
+        study: The study, which defines the directions. An objective that is minimized and always
+            positive is a cost.
         trials: Completed trials.
 
     Returns:
@@ -139,27 +154,30 @@ def losses_of(study: optuna.Study, trials: Sequence[FrozenTrial]) -> Losses:
 
 
 def convert_to_losses(
-    values: npt.ArrayLike, directions: Sequence[StudyDirection], ended: Losses, first: int = 0
+    values: npt.ArrayLike,
+    directions: Sequence[StudyDirection],
+    ended_values: Losses,
+    first_objective: int = 0,
 ) -> Losses:
-    """Return values of objectives as `losses_of` has them; NaN stays.
+    """Return values of objectives as losses, in the form of `compute_losses`; NaN is kept.
 
     Args:
-        values: (n, objectives from the first on).
-        directions: Of all objectives.
-        ended: Of completed trials, (trials, objectives): they say what is a cost.
-        first: Place of the objective of the first column.
+        values: (n, objectives from `first_objective` on).
+        directions: Directions of all objectives.
+        ended_values: Values of completed trials, (trials, objectives), which show the costs.
+        first_objective: Index of the objective in the first column.
     """
     losses = np.array(values, np.float64)
-    for column, place in enumerate(range(first, first + losses.shape[1])):
-        if directions[place] is StudyDirection.MAXIMIZE:
+    for column, index in enumerate(range(first_objective, first_objective + losses.shape[1])):
+        if directions[index] is StudyDirection.MAXIMIZE:
             losses[:, column] *= -1
-        elif (ended[:, place] > 0).all():
+        elif (ended_values[:, index] > 0).all():
             losses[:, column] = np.log(np.maximum(losses[:, column], 1 / HUGE))
     return losses.clip(-HUGE, HUGE)
 
 
-def value_count(distribution: BaseDistribution) -> float:
-    """Return how many values there are; infinity of a continuous one."""
+def count_values(distribution: BaseDistribution) -> float:
+    """Return the number of values of a distribution; infinity if it is continuous."""
     if isinstance(distribution, CategoricalDistribution):
         return len(distribution.choices)
     if not isinstance(distribution, (FloatDistribution, IntDistribution)):
@@ -168,127 +186,141 @@ def value_count(distribution: BaseDistribution) -> float:
         return 1
     if distribution.step is None:
         return math.inf
-    # half a step more: the quotient of decimal fractions may fall short of a whole number
+    # half a step is added because the quotient may be slightly below an integer
     return math.floor((distribution.high - distribution.low) / distribution.step + 0.5) + 1
 
 
-def at(distribution: FloatDistribution | IntDistribution, place: int) -> Any:
-    """Return the value that is `place` steps above the lowest."""
-    if place == 0:
+def get_value(distribution: FloatDistribution | IntDistribution, index: int) -> Any:
+    """Return the value that is `index` steps above the lowest."""
+    if index == 0:
         return distribution.low
     if isinstance(distribution, IntDistribution):
-        return distribution.low + place * distribution.step
-    # decimal, so that three steps of 0.1 are 0.3
+        return distribution.low + index * distribution.step
+    # with decimals, three steps of 0.1 are exactly 0.3
     low, step = (Decimal(str(part)) for part in (distribution.low, distribution.step))
-    return min(float(low + place * step), distribution.high)
+    return min(float(low + index * step), distribution.high)
 
 
-def nearest(distribution: FloatDistribution | IntDistribution, value: float) -> Any:
+def find_nearest_value(distribution: FloatDistribution | IntDistribution, value: float) -> Any:
     """Return the value of a distribution nearest to a number."""
-    inside = min(max(value, distribution.low), distribution.high)
+    clipped = min(max(value, distribution.low), distribution.high)
     if distribution.step is None:
-        return inside
-    return at(distribution, round((inside - distribution.low) / distribution.step))
+        return clipped
+    return get_value(distribution, round((clipped - distribution.low) / distribution.step))
 
 
-def same(one: Any, other: Any) -> bool:
-    """Compare two choices: 0.1 + 0.2 is 0.3, and NaN is NaN."""
-    if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=1e-9) or (one != one and other != other)
-    return bool(one == other)
+def is_same(first: Any, second: Any) -> bool:
+    """Return whether two choices are equal, with a tolerance for floats; NaN equals NaN."""
+    if isinstance(first, float) and isinstance(second, float):
+        return math.isclose(first, second, rel_tol=1e-9) or (first != first and second != second)
+    return bool(first == second)
 
 
-def deciding(name: str, many: Sequence[Mapping[str, Any]]) -> tuple[str, set[Any]] | None:
-    """Return the earlier choice that decides whether a parameter is asked.
+def find_condition(
+    name: str, trial_choices: Sequence[Mapping[str, Any]]
+) -> tuple[str, set[Any]] | None:
+    """Return the earlier choice that determines whether a parameter is sampled.
 
     Args:
-        name: Of the parameter.
-        many: Choices of trials, each in the order in which they were asked.
+        name: Name of the parameter.
+        trial_choices: Choices of trials, each in sampling order.
 
     Returns:
         The first earlier choice whose values differ between trials with and without the
-        parameter, and its values in those with it; None: all have it, or nothing decides.
+        parameter, and its values in those with it; None: the parameter is in all trials or in none,
+        or no choice determines it.
 
     Example:
-        >>> deciding("rate", [{"how": "sgd", "rate": 0.1}, {"how": "none"}])
+        >>> find_condition("rate", [{"how": "sgd", "rate": 0.1}, {"how": "none"}])
         ('how', {'sgd'})
     """
-    asked = [chosen for chosen in many if name in chosen]
-    if not asked or len(asked) == len(many):
+    having = [chosen for chosen in trial_choices if name in chosen]
+    if not having or len(having) == len(trial_choices):
         return None
-    for other in asked[0]:
+    for other in having[0]:
         if other == name:
             break
-        if not all(other in chosen for chosen in asked):
+        if not all(other in chosen for chosen in having):
             continue
-        values = {chosen[other] for chosen in asked}
-        if not any(chosen.get(other) in values for chosen in many if name not in chosen):
+        values = {chosen[other] for chosen in having}
+        if not any(chosen.get(other) in values for chosen in trial_choices if name not in chosen):
             return other, values
     return None
 
 
-def mutated(parent: FrozenTrial, rng: np.random.Generator) -> Choices:
-    """Return the parent's choices, one of them changed (none if it has no alternatives)."""
+def mutate(parent: FrozenTrial, rng: np.random.Generator) -> Choices:
+    """Return the parent's choices with one changed, or unchanged if there are no alternatives.
+
+    Args:
+        parent: The trial to mutate.
+        rng: Random number generator.
+    """
     choices = dict(parent.params)
     free = [name for name, values in parent.distributions.items() if not values.single()]
     if free:
         name = free[int(rng.integers(len(free)))]
-        choices[name] = other_value(parent.distributions[name], choices[name], rng)
+        choices[name] = sample_other_value(parent.distributions[name], choices[name], rng)
     return choices
 
 
-def other_value(distribution: BaseDistribution, value: Any, rng: np.random.Generator) -> Any:
+def sample_other_value(distribution: BaseDistribution, value: Any, rng: np.random.Generator) -> Any:
     """Return another value of a distribution.
 
-    Of categories and of few numbers any other, all equally likely; of many numbers one in
-    the neighbourhood: a normal step of `STEP` of the range, reflected at its ends, on a log
-    scale where the distribution is logarithmic.
+    Categories and numbers with few values: any other value, with equal probability. Other numbers:
+    a value nearby, by a normal step of `STEP_DEVIATION` of the range, reflected at its ends, on a
+    log scale for log-scaled distributions.
 
     Args:
-        distribution: Not a single value.
-        value: The value to leave.
-        rng: Draws.
+        distribution: A distribution with more than one value.
+        value: The current value.
+        rng: Random number generator.
     """
     if isinstance(distribution, CategoricalDistribution):
-        own = distribution.to_internal_repr(value)
-        left = [index for index in range(len(distribution.choices)) if index != own]
-        return distribution.to_external_repr(left[int(rng.integers(len(left)))])
-    count = value_count(distribution)
+        value_index = distribution.to_internal_repr(value)
+        others = [index for index in range(len(distribution.choices)) if index != value_index]
+        return distribution.to_external_repr(others[int(rng.integers(len(others)))])
+    count = count_values(distribution)
     assert isinstance(distribution, FloatDistribution | IntDistribution), "it has been counted"
-    if count <= FEW:
-        left = [place for place in range(int(count)) if not same(at(distribution, place), value)]
-        return at(distribution, left[int(rng.integers(len(left)))])
+    if count <= FEW_VALUES:
+        others = [
+            step_index
+            for step_index in range(int(count))
+            if not is_same(get_value(distribution, step_index), value)
+        ]
+        return get_value(distribution, others[int(rng.integers(len(others)))])
     to_scale: Callable[[float], float] = math.log if distribution.log else float
     low, high = to_scale(distribution.low), to_scale(distribution.high)
     while True:
-        share = (to_scale(value) - low) / (high - low) + STEP * rng.normal()
+        share = (to_scale(value) - low) / (high - low) + STEP_DEVIATION * rng.normal()
         share = 1 - abs(1 - share % 2)  # reflected at 0 and 1
-        moved = low + share * (high - low)
-        new = nearest(distribution, math.exp(moved) if distribution.log else moved)
-        if not same(new, value):
+        new_position = low + share * (high - low)
+        new = find_nearest_value(
+            distribution, math.exp(new_position) if distribution.log else new_position
+        )
+        if not is_same(new, value):
             return new
 
 
-def _tried(child: Choices, others: Sequence[FrozenTrial]) -> bool:
-    """Tell whether the child would become one of the others.
+def _is_tried(child: Choices, others: Sequence[FrozenTrial]) -> bool:
+    """Return whether the child would equal one of the other trials.
 
-    It would if it has all the other's choices: a trial asks for the same parameters as long
-    as it gets the same values. Trials that ended or stand between two choices, as longer
-    ones with the same beginning show, do not count.
+    It would if it includes all choices of the other trial, because a trial samples the same
+    parameters as long as it gets the same values. Trials that failed or are running between two
+    choices do not count; longer trials with the same first choices reveal them.
     """
-    found = [other for other in others if _within(other, child)]
+    included = [other for other in others if _is_included(other, child)]
     return any(
         not any(
-            len(longer.params) > len(other.params) and _within(other, longer.params)
+            len(longer.params) > len(other.params) and _is_included(other, longer.params)
             for longer in others
         )
-        for other in found
+        for other in included
     )
 
 
-def _within(trial: FrozenTrial, choices: Choices) -> bool:
-    """Tell whether the choices have all of the trial's, but those without alternatives."""
+def _is_included(trial: FrozenTrial, choices: Choices) -> bool:
+    """Return whether the choices include all choices of a trial that have alternatives."""
     return all(
-        same(choices[name], value) if name in choices else trial.distributions[name].single()
+        is_same(choices[name], value) if name in choices else trial.distributions[name].single()
         for name, value in trial.params.items()
     )

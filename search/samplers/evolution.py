@@ -1,4 +1,4 @@
-"""Regularized evolution: the youngest trials are the population, whatever their quality."""
+"""Regularized evolution, whose population consists of the youngest trials of any quality."""
 
 from __future__ import annotations
 
@@ -6,42 +6,47 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from compress.core.pareto import crowding_distance, nondominated_ranks
-from search.samplers._base import MutationSampler, losses_of
+from compress.core.pareto import compute_crowding_distance, rank_nondominated
+from search.samplers._base import MutationSampler, compute_losses
 
 POPULATION = 10
-"""P: this many complete trials, the youngest; as many random ones come first."""
-SAMPLE = 5
-"""S: the tournament's size. Half of the population, where the paper has a quarter: tens of
-trials leave time for few generations, so selection has to be strong."""
+"""Population size P, in complete trials; also the number of random trials at the start."""
+TOURNAMENT = 5
+"""Tournament size S.
+
+It is half of the population instead of the paper's quarter, because tens of trials are few
+generations and need strong selection.
+"""
 
 
 class EvolutionSampler(MutationSampler):
     """Ageing evolution for several objectives.
 
-    A tournament of S members of the population; the one on the better front of the
-    population becomes the parent, of one front the less crowded; one choice is changed.
-    Trials die of age only, so a lucky measurement is not kept for good.
+    A tournament selects among S members of the population. The parent is the one on the best front
+    of the population, or the least crowded of several on that front. One choice is changed. Trials
+    only leave the population by age, so a lucky measurement is not kept forever.
 
     Reference:
         Real, Aggarwal, Huang & Le 2019, "Regularized Evolution for Image Classifier
         Architecture Search", algorithm 1. Deviations: several objectives, by the crowded
         comparison of NSGA-II (Deb et al. 2002); P and S for tens of trials, not thousands;
-        the youngest by the order of asking.
+        age by the order in which trials began.
     """
 
-    def parent(self, study: optuna.Study, rng: np.random.Generator) -> FrozenTrial | None:
-        """See `MutationSampler.parent`."""
+    def select_parent(self, study: optuna.Study, rng: np.random.Generator) -> FrozenTrial | None:
+        """See `MutationSampler.select_parent`."""
         trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if len(trials) < POPULATION:
             return None
         population = trials[-POPULATION:]
-        losses = losses_of(study, population)
-        ranks = nondominated_ranks(losses)
+        losses = compute_losses(study, population)
+        ranks = rank_nondominated(losses)
         distances = np.zeros(POPULATION)
         for rank in range(int(ranks.max()) + 1):
             front = ranks == rank
-            distances[front] = crowding_distance(losses[front])
-        drawn = rng.choice(POPULATION, size=SAMPLE, replace=False)
-        best = np.lexsort((-distances[drawn], ranks[drawn]))[0]  # the last key counts most
-        return population[int(drawn[best])]
+            distances[front] = compute_crowding_distance(losses[front])
+        contestants = rng.choice(POPULATION, size=TOURNAMENT, replace=False)
+        best = np.lexsort((-distances[contestants], ranks[contestants]))[
+            0
+        ]  # the last key counts most
+        return population[int(contestants[best])]

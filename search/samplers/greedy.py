@@ -1,4 +1,4 @@
-"""Greedy search: changes one choice of a member of the front, and now and then restarts."""
+"""Greedy search, which changes one choice of a member of the front and sometimes restarts."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from compress.core.pareto import crowding_distance, front_mask
-from search.samplers._base import MutationSampler, losses_of
+from compress.core.pareto import compute_crowding_distance, compute_front_mask
+from search.samplers._base import MutationSampler, compute_losses
 
 STARTUP = 10
-"""Complete trials first, drawn at random where none is queued: a front of one would be climbed
-from wherever it is."""
+"""Number of complete trials before mutations begin; they are queued or random.
+
+With fewer, the search would climb from an arbitrary point.
+"""
 RESTART = 0.1
-"""Probability of a random trial later on."""
+"""Probability of a random trial after the start."""
 
 
 class GreedySampler(MutationSampler):
-    """Local search on the front: a Pareto hill climber with restarts.
+    """Local search on the Pareto front: a hill climber with restarts.
 
-    Of two random members of the current front the less crowded one is the parent (the
-    crowded tournament of NSGA-II), so that thin parts of the front are filled. Members that
-    are equal count once.
+    The parent is the less crowded of two random members of the current front (the crowded
+    tournament of NSGA-II), so that sparse parts of the front are filled. Equal members count once.
 
     Reference:
         The archive-based (1+1) local search of Knowles & Corne 2000, "Approximating the
@@ -29,15 +30,15 @@ class GreedySampler(MutationSampler):
         parent is drawn from the archive each time, and crowding distance replaces its grid.
     """
 
-    def parent(self, study: optuna.Study, rng: np.random.Generator) -> FrozenTrial | None:
-        """See `MutationSampler.parent`."""
+    def select_parent(self, study: optuna.Study, rng: np.random.Generator) -> FrozenTrial | None:
+        """See `MutationSampler.select_parent`."""
         trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if len(trials) < STARTUP or rng.random() < RESTART:
             return None
-        losses = losses_of(study, trials)
-        front = np.flatnonzero(front_mask(losses))
-        rows, first = np.unique(losses[front], axis=0, return_index=True)
-        members = front[first]
-        distances = crowding_distance(rows)
+        losses = compute_losses(study, trials)
+        front = np.flatnonzero(compute_front_mask(losses))
+        rows, indices = np.unique(losses[front], axis=0, return_index=True)
+        members = front[indices]
+        distances = compute_crowding_distance(rows)
         pair = rng.integers(len(members), size=2)
         return trials[int(members[pair[np.argmax(distances[pair])]])]

@@ -1,4 +1,4 @@
-"""Every point of a conditional space once, in an order that is spread from the beginning."""
+"""Grid search of conditional spaces, without repeats and spread over all parameters at any time."""
 
 from __future__ import annotations
 
@@ -14,25 +14,31 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from search.samplers._base import StatelessSampler, at, nearest, same, value_count
+from search.samplers._base import (
+    StatelessSampler,
+    count_values,
+    find_nearest_value,
+    get_value,
+    is_same,
+)
 
-MANY = 10
-"""Numbers with more values than this, continuous ones too, are put on a grid."""
-POINTS = 3
-"""Points of such a grid: both ends and the middle, of the logarithm where it is one."""
+MAX_LISTED_VALUES = 10
+"""Maximum number of values of a number that are all tried; others are put on a grid."""
+GRID_POINTS = 3
+"""Number of points of such a grid: both ends and the middle (of the logarithm if log-scaled)."""
 
 
 class GridSampler(StatelessSampler):
     """A sampler that enumerates a define-by-run space without repeats.
 
-    The points tried so far form a tree: a node is a parameter, its branches are the values.
-    At each parameter the branch with the fewest trials is taken among those with points
-    left; of equals a random one. So no point comes twice, and the first trials are spread
-    over all parameters, not over the last ones only as in counting order. Failed, stopped
-    and running trials count as tried. When no point is left points repeat; ask `exhausted`.
+    The tried points form a tree: a node is a parameter, its branches are the values. At each
+    parameter, the sampler takes the branch with the fewest trials among those with untried points,
+    and breaks ties at random. No point is tried twice, and the first trials are spread over all
+    parameters, instead of only over the last ones as in counting order. Failed, stopped and running
+    trials count as tried. When all points have been tried, points repeat; see `is_exhausted`.
 
-    Optuna's own cannot do this: `GridSampler` must know the space beforehand and has no
-    conditions, `BruteForceSampler` refuses continuous numbers.
+    Optuna's own samplers do not support this: `GridSampler` must know the space beforehand and has
+    no conditions, `BruteForceSampler` refuses continuous numbers.
     """
 
     def sample_independent(
@@ -42,94 +48,98 @@ class GridSampler(StatelessSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Choose the branch with points left and the fewest trials."""
+        """Return the branch with the fewest trials among those with untried points."""
         prefix = trial.params
         others = [
             other
-            for other in _tried(study)
+            for other in _list_tried(study)
             if other.number != trial.number
             and all(_has(other, name, value) for name, value in prefix.items())
         ]
-        values = grid(param_distribution)
-        self._generator(trial, param_name).shuffle(values)
+        values = list_grid_values(param_distribution)
+        self._create_generator(trial, param_name).shuffle(values)
         branches = [
             (value, [other for other in others if _has(other, param_name, value)])
             for value in values
         ]
-        seen = {*prefix, param_name}
-        left = [branch for branch in branches if not _complete(branch[1], seen)]
-        if not left:
-            # a running trial may stand in a branch without having filled it
-            done = [
-                (value, [t for t in below if t.state.is_finished()]) for value, below in branches
+        chosen_names = {*prefix, param_name}
+        open_branches = [branch for branch in branches if not _is_complete(branch[1], chosen_names)]
+        if not open_branches:
+            # a running trial may be in a branch without completing it
+            finished_branches = [
+                (value, [trial_below for trial_below in trials if trial_below.state.is_finished()])
+                for value, trials in branches
             ]
-            left = [branch for branch in done if not _complete(branch[1], seen)]
-        return min(left or branches, key=lambda branch: len(branch[1]))[0]
+            open_branches = [
+                branch for branch in finished_branches if not _is_complete(branch[1], chosen_names)
+            ]
+        return min(open_branches or branches, key=lambda branch: len(branch[1]))[0]
 
 
-def exhausted(study: optuna.Study) -> bool:
-    """Tell whether every grid point was tried or is running.
+def is_exhausted(study: optuna.Study) -> bool:
+    """Return whether every grid point was tried or is running.
 
-    A trial that is between two choices counts as a whole branch, so ask again when a trial
-    ends before calling a search finished.
+    A trial between two choices counts as a whole branch, so check again when a trial ends before
+    ending a search.
     """
-    return _complete(_tried(study), set())
+    return _is_complete(_list_tried(study), set())
 
 
-def grid(distribution: BaseDistribution) -> list[Any]:
-    """Return the values of a distribution that the grid has, in ascending order.
+def list_grid_values(distribution: BaseDistribution) -> list[Any]:
+    """Return the grid values of a distribution, in ascending order.
 
-    Categories: all. Numbers: all where there are at most `MANY`, else `POINTS` points.
+    Categories: all. Numbers: all if there are at most `MAX_LISTED_VALUES`, else `GRID_POINTS`
+        points.
     """
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
-    count = value_count(distribution)
+    count = count_values(distribution)
     assert isinstance(distribution, FloatDistribution | IntDistribution), "it has been counted"
-    if count <= MANY and not (distribution.log and distribution.step is None):
-        return [at(distribution, place) for place in range(int(count))]
+    if count <= MAX_LISTED_VALUES and not (distribution.log and distribution.step is None):
+        return [get_value(distribution, index) for index in range(int(count))]
     low, high = distribution.low, distribution.high
-    shares = [place / (POINTS - 1) for place in range(POINTS)]
+    shares = [index / (GRID_POINTS - 1) for index in range(GRID_POINTS)]
     if distribution.log:
         points = [math.exp(math.log(low) + share * math.log(high / low)) for share in shares]
     else:
         points = [low + share * (high - low) for share in shares]
     values: list[Any] = []
     for point in points:
-        value = nearest(distribution, point)
-        if not any(same(value, other) for other in values):
+        value = find_nearest_value(distribution, point)
+        if not any(is_same(value, other) for other in values):
             values.append(value)
     return values
 
 
-def _tried(study: optuna.Study) -> list[FrozenTrial]:
-    """Return all trials but those that wait for their turn."""
+def _list_tried(study: optuna.Study) -> list[FrozenTrial]:
+    """Return all trials that have made a choice and are not queued."""
     trials = study.get_trials(deepcopy=False)
     return [trial for trial in trials if trial.state != TrialState.WAITING and trial.params]
 
 
 def _has(trial: FrozenTrial, name: str, value: Any) -> bool:
-    return name in trial.params and same(trial.params[name], value)
+    return name in trial.params and is_same(trial.params[name], value)
 
 
-def _complete(trials: list[FrozenTrial], seen: set[str]) -> bool:
-    """Tell whether the trials fill the branch that they stand in.
+def _is_complete(trials: list[FrozenTrial], chosen_names: set[str]) -> bool:
+    """Return whether the trials cover all points of a branch.
 
     Args:
-        trials: All that have the branch's choices.
-        seen: The parameters chosen on the way to it.
+        trials: All trials in the branch.
+        chosen_names: The parameters that are fixed in the branch.
     """
     if not trials:
         return False
-    following = [
+    next_parameters = [
         (name, distribution)
         for trial in trials
         for name, distribution in trial.distributions.items()
-        if name not in seen
+        if name not in chosen_names
     ]
-    if not following:
-        return True  # a leaf; or all that came here died before the next choice
-    name, distribution = following[0]
+    if not next_parameters:
+        return True  # a leaf, or all trials in it failed before the next choice
+    name, distribution = next_parameters[0]
     return all(
-        _complete([trial for trial in trials if _has(trial, name, value)], {*seen, name})
-        for value in grid(distribution)
+        _is_complete([trial for trial in trials if _has(trial, name, value)], {*chosen_names, name})
+        for value in list_grid_values(distribution)
     )

@@ -1,4 +1,4 @@
-"""Search spaces by name, one file each, and the user's own function as a space."""
+"""Search spaces by name, one file each, and user-defined functions as spaces."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any
 
-from compress.core.errors import InputError, unknown_name
-from compress.core.interpreter import resolve
+from compress.core.errors import InputError, build_unknown_name_error
 from compress.core.lazy_modules import keras
+from compress.core.module_loading import import_function
 from compress.data import Dataset
 from search.plugins import SPACES
 from search.spaces._base import DeclaredSpace, Space, head
-from search.spaces.around import PREFIX, Around
+from search.spaces.around import PREFIX, SubnetworkSpace
 from search.spaces.cnn import CNN
 from search.spaces.mlp import MLP
 from search.spaces.mobilenet import MobileNet
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 __all__ = [
-    "Around",
+    "SubnetworkSpace",
     "CNN",
     "DeclaredSpace",
     "MLP",
@@ -32,56 +32,56 @@ __all__ = [
     "SPACES",
     "Space",
     "head",
-    "space_for",
+    "resolve_space",
 ]
 
 
-def space_for(name: str) -> Space:
-    """Return the space that users call `name`.
+def resolve_space(name: str) -> Space:
+    """Return the space with a name.
 
     Args:
-        name: Of `SPACES`; "around:model.keras": see `Around`; or "package.module:function":
-            see `PythonSpace`.
+        name: A name in `SPACES`; "around:model.keras", see `SubnetworkSpace`; or
+            "package.module:function", see `PythonSpace`.
 
     Raises:
-        InputError: None of them; the message lists the choices. Or see the classes.
+        InputError: The name is none of these (the message lists the choices), or see the classes.
     """
     if name in SPACES:
         space: Space = SPACES[name]
         return space
     if name.startswith(PREFIX):
-        return Around(name)
+        return SubnetworkSpace(name)
     if ":" in name:
         return PythonSpace(name)
-    error = unknown_name("space", name, SPACES.names())
+    error = build_unknown_name_error("space", name, SPACES.names())
     raise InputError(
         f"{error} Or {PREFIX}model.keras, or your own build(trial, data): package.module:function."
     )
 
 
 class PythonSpace(Space):
-    """A space that is the user's function `build(trial, data) -> keras.Model`.
+    """A space defined by a user's function `build(trial, data) -> keras.Model`.
 
-    The function asks `trial` (an Optuna trial) for whatever it wants to be searched, and
-    returns an untrained Functional or Sequential model that takes `data.input_shape` and
-    outputs `data.task.outputs` numbers (`search.spaces.head` makes such an end). Names of
-    `search.study.optimizers` (optimizer, learning_rate.*, schedule, ...) are taken.
+    The function samples its parameters from `trial` (an Optuna trial) and returns an untrained
+    Functional or Sequential model with input shape `data.input_shape` and `data.task.outputs`
+    outputs (`search.spaces.head` creates suitable final layers). The parameter names of
+    `search.study.optimizers` (optimizer, learning_rate.*, schedule, ...) are reserved.
 
-    If its module has an attribute `baseline`, a dictionary of choices or a function of the
-    data set that returns one, these are tried first; choices that it leaves out are sampled.
-    Without it the first trial is a sample like the others.
+    If the function's module has an attribute `baseline`, a dictionary of choices or a function that
+    returns one for a data set, these choices are tried first; missing choices are sampled.
+    Otherwise the first trial is sampled like the others.
 
     Args:
         target: "package.module:function".
 
     Raises:
-        InputError: The module cannot be imported, has no such function, or the function
-            does not take (trial, data).
+        InputError: The module cannot be imported or has no such function, or the function
+            does not accept (trial, data).
     """
 
     def __init__(self, target: str) -> None:
         self.name = target
-        self._function = resolve(target, "Space")
+        self._function = import_function(target, "Space")
         try:
             inspect.signature(self._function).bind(None, None)
         except TypeError:
@@ -90,34 +90,34 @@ class PythonSpace(Space):
                 f"Received: a function of {inspect.signature(self._function)}."
             ) from None
         except ValueError:
-            pass  # some callables have no signature to look at; the first trial will tell
+            pass  # some callables have no signature; a wrong one fails the first trial
 
     def check(self, data: Dataset) -> None:
-        """Accept all data: only the function knows, and its error fails the trial."""
+        """Accept all data, because only the function can check them; its errors fail trials."""
 
     def baseline(self, data: Dataset) -> dict[str, Any]:
         """Return the module's `baseline` for this data, {} without one.
 
         Raises:
-            InputError: It is no dictionary with names for keys.
+            InputError: The baseline is not a dictionary with names as keys.
         """
-        found = getattr(sys.modules[self.name.partition(":")[0]], "baseline", None)
-        if found is None:
+        choices = getattr(sys.modules[self.name.partition(":")[0]], "baseline", None)
+        if choices is None:
             return {}
-        if callable(found):
-            found = found(data)
-        if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        if callable(choices):
+            choices = choices(data)
+        if not isinstance(choices, dict) or not all(isinstance(name, str) for name in choices):
             raise InputError(
                 f"Space '{self.name}' must have as `baseline` a dictionary of choices, or a "
-                f"function of the data set that returns one. Received: {found!r}."
+                f"function of the data set that returns one. Received: {choices!r}."
             )
-        return dict(found)
+        return dict(choices)
 
     def build(self, trial: BaseTrial, data: Dataset) -> keras.Model:
-        """Call the function and check the model that it returns.
+        """Call the function and return its model after checking it.
 
         Raises:
-            InputError: No Keras model, or one that does not fit the data.
+            InputError: The function returned no Keras model, or one that does not fit the data.
         """
         from compress.model.heads import check_head
 
@@ -126,7 +126,7 @@ class PythonSpace(Space):
             raise InputError(
                 f"Space '{self.name}' must return a keras.Model. Received: {type(model).__name__}."
             )
-        # Keras has no such attributes before the input's shape is known
+        # models have no inputs and outputs before their input shape is known
         if not (getattr(model, "inputs", None) and getattr(model, "outputs", None)):
             raise InputError(
                 f"Space '{self.name}' must return a Functional model, or a Sequential one that "

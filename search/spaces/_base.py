@@ -1,4 +1,8 @@
-"""The interface of search spaces: choices asked of a trial, and the model or sketch of them."""
+"""The interface of search spaces, and spaces with declared choices.
+
+A space samples choices from a trial and builds a Keras model from them. Some spaces also compute
+the costs of choices from shapes alone.
+"""
 
 from __future__ import annotations
 
@@ -17,144 +21,182 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import BaseTrial
 Chosen = dict[str, Any]
-"""Complete choices: name -> value, without those whose condition does not hold."""
+"""Complete choices: name -> value, without inactive choices."""
 
 
 class Space(ABC):
     """A search space.
 
-    Inherit it for a space of one's own: `check`, `baseline` and `build` are all that it must have.
+    User-defined spaces inherit from it and must define `check`, `baseline` and `build`.
 
     Attributes:
-        name: As users type it.
-        trained: Whether models come with trained weights: training goes on from there.
+        name: Name on the command line.
+        trained: Whether models have trained weights, which training starts from.
     """
 
     name: str
     trained = False
 
     def facts(self) -> dict[str, str]:
-        """Return, by name, what a space depends on beside its name, as a file's hash; {}: nothing.
+        """Return the facts on which a space depends besides its name; {}: none.
 
-        A run goes on only where it is the same. Called behind `check`.
+        An example is a file's hash. A run is only resumed if the facts are unchanged. It is called
+        after `check`.
         """
         return {}
 
     def whole(self) -> tuple[Path, keras.Model] | None:
-        """Return the trained model, and its file, that the space's models are parts of, or None.
+        """Return the file and the model of which the space's models are sub-networks, or None.
 
         Raises:
-            InputError: It cannot be read.
+            InputError: The model cannot be read.
         """
         return None
 
     @abstractmethod
     def check(self, data: Dataset) -> None:
-        """Raise InputError where the space cannot serve this data."""
+        """Raise InputError if the space does not support this data.
+
+        Args:
+            data: The data of the search.
+        """
 
     @abstractmethod
     def baseline(self, data: Dataset) -> dict[str, Any]:
-        """Return sensible choices, tried first, which a search has to beat; {}: unknown."""
+        """Return sensible choices to try first, as the reference for a search; {}: unknown.
+
+        Args:
+            data: The data of the search.
+        """
 
     def smallest(self, data: Dataset) -> dict[str, Any] | None:
-        """Return the complete choices of fewest MACs, or None where they are not known."""
+        """Return the complete choices with the fewest MACs; None: unknown.
+
+        Args:
+            data: The data of the search.
+        """
         return None
 
     def largest(self, data: Dataset) -> dict[str, Any] | None:
-        """Return the complete choices of most MACs, or None where they are not known."""
+        """Return the complete choices with the most MACs; None: unknown.
+
+        Args:
+            data: The data of the search.
+        """
         return None
 
     def ladder(self, data: Dataset, steps: int) -> list[dict[str, Any]]:
-        """Return complete choices from the smallest model's on towards the baseline.
+        """Return complete choices between the smallest model and the baseline.
 
         Args:
-            data: What the models are for.
-            steps: How many at most, at least 0.
+            data: The data of the search.
+            steps: Maximum number of choices, at least 0.
 
         Returns:
-            Choices of rising costs, without the baseline, each once; [] where the smallest
-            are not known.
+            Distinct choices in ascending order of cost, without the baseline; [] if the smallest
+            model is unknown.
         """
         return []
 
     @abstractmethod
     def build(self, trial: BaseTrial, data: Dataset) -> keras.Model:
-        """Ask `trial` for all choices and build the model, untrained unless `trained`.
+        """Sample all choices from `trial` and build the model, untrained unless `trained`.
 
-        The model takes `data.input_shape` and ends in `head`.
+        The model has the input shape `data.input_shape` and ends in `head`.
+
+        Args:
+            trial: An Optuna trial, or a `FixedTrial` with given choices.
+            data: The data of the search.
         """
 
     def count(self, chosen: dict[str, Any], data: Dataset) -> tuple[int, int] | None:
-        """Return MACs and parameters of complete choices without building them; None: unknown."""
+        """Return MACs and parameters of complete choices without building them; None: unknown.
+
+        Args:
+            chosen: Complete choices.
+            data: The data of the search.
+        """
         return None
 
     def prepare(  # noqa: B027
         self, model: keras.Model, chosen: dict[str, Any], data: Dataset, *, quickly: bool = False
     ) -> None:
-        """Ready a model of `build` for its training, in place.
+        """Prepare a model of `build` for its training, in place.
 
-        For what takes time and changes no cost: it is not called for a model that is rejected.
+        It is for work that takes time and changes no cost, and is not called for rejected models.
 
         Args:
-            model: As it was built.
-            chosen: Its choices; others, as the optimizer's, may be among them.
-            data: What it will be trained on.
-            quickly: It is one of hundreds, to be told from the others in seconds.
+            model: The model, as it was built.
+            chosen: Its choices, possibly with settings of the optimizer.
+            data: The data of the training.
+            quickly: Whether to spend only seconds, for one of hundreds of models to compare.
         """
 
 
 class DeclaredSpace(Space):
-    """A space whose choices are data, so that they are counted and bounded without Keras.
+    """A space with declared choices, which are counted and bounded without Keras.
 
-    The choices of fewest and of most MACs are also those of fewest and of most parameters
-    (some parameters, as of normalization, may be the same elsewhere): subclasses keep to it.
+    The choices with the fewest and the most MACs must also have the fewest and the most parameters
+    (ties are allowed, for example through normalization); subclasses must ensure this.
     """
 
     @abstractmethod
     def choices(self, data: Dataset) -> tuple[Choice, ...]:
-        """Return the choices in the order of asking; a condition names an earlier choice."""
+        """Return the choices in sampling order; a condition refers to an earlier choice.
+
+        Args:
+            data: The data of the search.
+        """
 
     @abstractmethod
     def assemble(self, chosen: Chosen, data: Dataset) -> keras.Model:
-        """Build the model of complete choices, untrained unless `trained`."""
+        """Build the model of complete choices, untrained unless `trained`.
+
+        Args:
+            chosen: Complete choices.
+            data: The data of the search.
+        """
 
     def smallest(self, data: Dataset) -> dict[str, Any]:
-        """Return the complete choices of fewest MACs and parameters."""
-        return complete(self.choices(data), lambda choice: choice.least)
+        """Return the complete choices with the fewest MACs and parameters."""
+        return complete_choices(self.choices(data), lambda choice: choice.least)
 
     def largest(self, data: Dataset) -> dict[str, Any]:
-        """Return the complete choices of most MACs and parameters."""
-        return complete(self.choices(data), lambda choice: choice.most)
+        """Return the complete choices with the most MACs and parameters."""
+        return complete_choices(self.choices(data), lambda choice: choice.most)
 
     def ladder(self, data: Dataset, steps: int) -> list[dict[str, Any]]:
-        """See `Space.ladder`; each choice goes through its values in equal parts."""
-        choices, top = self.choices(data), self.baseline(data)
-        made: list[Chosen] = []
+        """Return choices that move through the values of each choice in equal steps.
+
+        See `Space.ladder`.
+        """
+        choices, baseline = self.choices(data), self.baseline(data)
+        rungs: list[Chosen] = []
         for step in range(steps):
-            chosen = between(choices, top, step / steps)
-            if chosen != top and chosen not in made:
-                made.append(chosen)
-        return made
+            chosen = interpolate_choices(choices, baseline, step / steps)
+            if chosen != baseline and chosen not in rungs:
+                rungs.append(chosen)
+        return rungs
 
     def build(self, trial: BaseTrial, data: Dataset) -> keras.Model:
         """See `Space.build`."""
-        return self.assemble(choose(trial, self.choices(data)), data)
+        return self.assemble(ask_choices(trial, self.choices(data)), data)
 
 
 class DrawnSpace(DeclaredSpace):
-    """A space whose networks are drawn by functions that Keras's tensors and sketches take."""
+    """A space whose networks are built by functions for both Keras tensors and `ShapeTensor`."""
 
     input_name = "image"
-    """Of the model's input."""
+    """Name of the model's input."""
 
     @abstractmethod
     def net(self, x: Any, chosen: Chosen, data: Dataset) -> Any:
-        """Return the outputs of complete choices for inputs.
+        """Return the output tensor of complete choices for an input tensor.
 
         Args:
-            x: A tensor of Keras, or a `Sketch`.
+            x: A Keras tensor or a `ShapeTensor`.
             chosen: Complete choices.
-            data: What the network is for.
+            data: The data of the search.
         """
 
     def assemble(self, chosen: Chosen, data: Dataset) -> keras.Model:
@@ -164,16 +206,17 @@ class DrawnSpace(DeclaredSpace):
 
     def count(self, chosen: Chosen, data: Dataset) -> tuple[int, int]:
         """See `Space.count`."""
-        tally = self.net(Sketch(tuple(data.input_shape)), chosen, data).tally
-        return tally.macs, tally.params
+        costs = self.net(ShapeTensor(tuple(data.input_shape)), chosen, data).costs
+        return costs.macs, costs.params
 
 
 @dataclass
-class Tally:
-    """The costs of what has been drawn so far.
+class NetworkCosts:
+    """The accumulated costs of a network.
 
     Attributes:
-        macs, params: As `compress.measure.count_macs` counts them.
+        macs: Multiply-accumulates, counted like `compress.measure.count_macs`.
+        params: Number of parameters, counted likewise.
     """
 
     macs: int = 0
@@ -181,70 +224,91 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Sketch:
-    """A tensor that is only a shape.
+class ShapeTensor:
+    """A tensor without values, which accumulates the costs of a network.
 
     Attributes:
-        shape: Of one example, channels last.
-        tally: Of the whole network.
+        shape: Shape of one example, channels last.
+        costs: Costs of the network so far.
     """
 
     shape: tuple[int, ...]
-    tally: Tally = field(default_factory=Tally)
+    costs: NetworkCosts = field(default_factory=NetworkCosts)
 
-    def conv(self, width: int, kernel: int, stride: int, bias: bool) -> Sketch:
-        """Draw a convolution with padding, (height, width, channels)."""
+    def apply_conv(self, width: int, kernel: int, stride: int, bias: bool) -> ShapeTensor:
+        """Apply a padded convolution to (height, width, channels).
+
+        Args:
+            width: Number of output channels.
+            kernel: Size of the kernel.
+            stride: Stride of the kernel.
+            bias: Whether there is a bias.
+        """
         *size, channels = self.shape
-        made = [-(-side // stride) for side in size]
+        output_size = [-(-side // stride) for side in size]
         weights = kernel**2 * channels * width
-        self._count(math.prod(made) * weights, weights, width if bias else 0)
-        return Sketch((*made, width), self.tally)
+        self._add_costs(math.prod(output_size) * weights, weights, width if bias else 0)
+        return ShapeTensor((*output_size, width), self.costs)
 
-    def depthwise(self, kernel: int, stride: int) -> Sketch:
-        """Draw a depthwise convolution with padding and without a bias."""
+    def apply_depthwise(self, kernel: int, stride: int) -> ShapeTensor:
+        """Apply a padded depthwise convolution without a bias.
+
+        Args:
+            kernel: Size of the kernel.
+            stride: Stride of the kernel.
+        """
         *size, channels = self.shape
-        made = [-(-side // stride) for side in size]
-        self._count(math.prod(made) * kernel**2 * channels, kernel**2 * channels)
-        return Sketch((*made, channels), self.tally)
+        output_size = [-(-side // stride) for side in size]
+        self._add_costs(math.prod(output_size) * kernel**2 * channels, kernel**2 * channels)
+        return ShapeTensor((*output_size, channels), self.costs)
 
-    def dense(self, width: int, bias: bool) -> Sketch:
-        """Draw a matrix."""
+    def apply_dense(self, width: int, bias: bool) -> ShapeTensor:
+        """Apply a dense layer.
+
+        Args:
+            width: Number of outputs.
+            bias: Whether there is a bias.
+        """
         *size, columns = self.shape
-        self._count(math.prod(size) * columns * width, columns * width, width if bias else 0)
-        return Sketch((*size, width), self.tally)
+        self._add_costs(math.prod(size) * columns * width, columns * width, width if bias else 0)
+        return ShapeTensor((*size, width), self.costs)
 
-    def normalize(self, weights: int) -> Sketch:
-        """Draw a normalization: so many numbers a channel."""
-        self.tally.params += weights * self.shape[-1]
+    def apply_normalization(self, weights: int) -> ShapeTensor:
+        """Apply a normalization with a given number of weights per channel."""
+        self.costs.params += weights * self.shape[-1]
         return self
 
-    def pool(self, stride: int) -> Sketch:
-        """Draw a pooling with padding."""
+    def apply_pooling(self, stride: int) -> ShapeTensor:
+        """Apply a padded pooling."""
         *size, channels = self.shape
-        return Sketch((*(-(-side // stride) for side in size), channels), self.tally)
+        return ShapeTensor((*(-(-side // stride) for side in size), channels), self.costs)
 
-    def mean(self, *, keep: bool = False) -> Sketch:
-        """Draw an average over all positions."""
+    def apply_average(self, *, keep_axes: bool = False) -> ShapeTensor:
+        """Apply an average over all positions."""
         *size, channels = self.shape
-        return Sketch((*(1 for _ in size if keep), channels), self.tally)
+        return ShapeTensor((*(1 for _ in size if keep_axes), channels), self.costs)
 
-    def flat(self) -> Sketch:
-        """Draw the numbers of an example in a row."""
-        return Sketch((math.prod(self.shape),), self.tally)
+    def flatten(self) -> ShapeTensor:
+        """Flatten the tensor to a vector."""
+        return ShapeTensor((math.prod(self.shape),), self.costs)
 
-    def _count(self, macs: int, weights: int, biases: int = 0) -> None:
-        self.tally.macs += macs
-        self.tally.params += weights + biases
+    def _add_costs(self, macs: int, weights: int, biases: int = 0) -> None:
+        self.costs.macs += macs
+        self.costs.params += weights + biases
 
 
 def head(features: Any, task: Task) -> Any:
-    """Return predictions (batch, outputs) from features (batch, size): the end of a model.
+    """Return predictions (batch, outputs) from features (batch, size): the last layers of a model.
 
-    It computes in float32 under every policy: softmax needs the range. The head of a
-    regression begins at the mean of the training labels, however far from 0 they are.
+    They compute in float32 under every dtype policy, because softmax needs the range. The bias of a
+    regression is initialized with the mean of the training labels.
+
+    Args:
+        features: A Keras tensor or a `ShapeTensor`.
+        task: The task, which sets the number of outputs and their activation.
     """
-    if isinstance(features, Sketch):
-        return features.dense(task.outputs, bias=True)
+    if isinstance(features, ShapeTensor):
+        return features.apply_dense(task.outputs, bias=True)
 
     means = task.means if isinstance(task, Regression) else ()
     bias = keras.initializers.Constant(list(means)) if means else "zeros"
@@ -259,15 +323,15 @@ def head(features: Any, task: Task) -> Any:
 
 @dataclass(frozen=True)
 class Choice:
-    """One question to a trial; see `pick`, `whole` and `steps`.
+    """A parameter of a space; see `declare_categorical`, `declare_int` and `declare_float`.
 
     Attributes:
-        name: Of the parameter, unique in its space.
-        values: All there are, in the order in which the sampler knows them.
+        name: Name of the parameter, unique in its space.
+        values: All values, in the order of the sampler's distribution.
         kind: "categorical", "int" (consecutive) or "float" (equally spaced).
-        when: Name of an earlier choice and its values at which this one is asked; None: always.
-        least: The value of fewest MACs, whatever else is chosen.
-        most: The value of most MACs.
+        when: Name of an earlier choice and its values for which this one is active; None: always.
+        least: The value with the fewest MACs, for any other choices.
+        most: The value with the most MACs, for any other choices.
     """
 
     name: str
@@ -278,16 +342,16 @@ class Choice:
     most: Any
 
     @property
-    def counts(self) -> bool:
-        """Whether the values are numbers in rising order."""
+    def is_ordered(self) -> bool:
+        """Whether the values are numbers in ascending order."""
         numbers = [value for value in self.values if type(value) in (int, float)]
         return len(numbers) == len(self.values) and numbers == sorted(numbers)
 
-    def asked(self, chosen: Chosen) -> bool:
-        """Tell whether the condition holds, given the earlier choices."""
+    def is_active(self, chosen: Chosen) -> bool:
+        """Return whether the condition holds, given the earlier choices."""
         return self.when is None or chosen.get(self.when[0]) in self.when[1]
 
-    def distribution(self) -> BaseDistribution:
+    def to_distribution(self) -> BaseDistribution:
         """Return the distribution that a trial samples from."""
         from optuna import distributions
 
@@ -300,7 +364,7 @@ class Choice:
         return distributions.CategoricalDistribution(self.values)
 
     def ask(self, trial: BaseTrial) -> Any:
-        """Ask the trial."""
+        """Sample a value from a trial."""
         low, high = self.values[0], self.values[-1]
         if self.kind == "int":
             return trial.suggest_int(self.name, low, high)
@@ -310,7 +374,7 @@ class Choice:
         return trial.suggest_categorical(self.name, self.values)
 
 
-def pick(
+def declare_categorical(
     name: str,
     values: Sequence[Any],
     when: tuple[str, tuple[Any, ...]] | None = None,
@@ -318,7 +382,15 @@ def pick(
     least: Any = None,
     most: Any = None,
 ) -> Choice:
-    """Declare a choice among `values`; the smallest has fewest MACs unless told otherwise."""
+    """Declare a categorical choice.
+
+    Args:
+        name: Name of the parameter.
+        values: The values.
+        when: See `Choice`.
+        least: The value with the fewest MACs; default: the smallest value.
+        most: The value with the most MACs; default: the largest value.
+    """
     return Choice(
         name,
         tuple(values),
@@ -329,70 +401,98 @@ def pick(
     )
 
 
-def whole(
+def declare_int(
     name: str, low: int, high: int, when: tuple[str, tuple[Any, ...]] | None = None
 ) -> Choice:
-    """Declare a whole number from `low` to `high`, both included; more means more MACs."""
+    """Declare an integer from `low` to `high`, both included; larger values have more MACs.
+
+    Args:
+        name: Name of the parameter.
+        low: Lowest value.
+        high: Highest value.
+        when: See `Choice`.
+    """
     return Choice(name, tuple(range(low, high + 1)), "int", when, low, high)
 
 
-def steps(name: str, high: float, step: float) -> Choice:
-    """Declare a number from 0 to `high` in steps; it costs no MACs, and 0 stands for it."""
+def declare_float(name: str, high: float, step: float) -> Choice:
+    """Declare a number from 0 to `high` in steps, which does not affect MACs.
+
+    Args:
+        name: Name of the parameter.
+        high: Highest value.
+        step: Distance between values.
+    """
     below = (index * step for index in range(round(high / step)))
     return Choice(name, (*below, high), "float", None, 0.0, 0.0)
 
 
-def complete(choices: Sequence[Choice], decide: Callable[[Choice], Any]) -> Chosen:
-    """Decide every choice whose condition holds, in order."""
+def complete_choices(choices: Sequence[Choice], decide: Callable[[Choice], Any]) -> Chosen:
+    """Return complete choices by deciding each active choice in order.
+
+    Args:
+        choices: All choices of a space.
+        decide: Returns the value of a choice.
+    """
     chosen: Chosen = {}
     for choice in choices:
-        if choice.asked(chosen):
+        if choice.is_active(chosen):
             chosen[choice.name] = decide(choice)
     return chosen
 
 
-def choose(trial: BaseTrial, choices: Sequence[Choice]) -> Chosen:
-    """Ask a trial for every choice whose condition holds, in order."""
-    return complete(choices, lambda choice: choice.ask(trial))
-
-
-def between(choices: Sequence[Choice], other: Chosen, share: float) -> Chosen:
-    """Return complete choices that lie between those of fewest MACs and others.
-
-    Each number goes a share of the way through its values, from `least` to the other's;
-    what is no number (a kind of layer, a path that is there or not) changes at the end of the
-    way, as it may well cost more than all the rest.
+def ask_choices(trial: BaseTrial, choices: Sequence[Choice]) -> Chosen:
+    """Sample each active choice from a trial, in order.
 
     Args:
-        choices: All of a space.
-        other: Complete choices; what they do not have stays at `least`.
-        share: In [0, 1]. 0: the fewest MACs; 1: the others.
+        trial: An Optuna trial.
+        choices: All choices of a space.
+    """
+    return complete_choices(choices, lambda choice: choice.ask(trial))
+
+
+def interpolate_choices(choices: Sequence[Choice], target: Chosen, share: float) -> Chosen:
+    """Return complete choices between those with the fewest MACs and a target.
+
+    Each number moves a share of the way through its values, from `least` to the target's value.
+    Values that are not numbers (a kind of layer, an optional path) change only at the end, because
+    they may cost more than all others together.
+
+    Args:
+        choices: All choices of a space.
+        target: Complete choices; a missing choice stays at `least`.
+        share: In [0, 1]. 0: the fewest MACs; 1: the target.
     """
 
-    def decide(choice: Choice) -> Any:
+    def select_value(choice: Choice) -> Any:
         low = choice.values.index(choice.least)
-        high = choice.values.index(other.get(choice.name, choice.least))
-        way = share if choice.counts else math.floor(share)
-        return choice.values[low + round(way * (high - low))]
+        high = choice.values.index(target.get(choice.name, choice.least))
+        position = share if choice.is_ordered else math.floor(share)
+        return choice.values[low + round(position * (high - low))]
 
-    return complete(choices, decide)
+    return complete_choices(choices, select_value)
 
 
-def count(choices: Sequence[Choice]) -> int:
+def count_choices(choices: Sequence[Choice]) -> int:
     """Return the exact number of complete choices.
 
-    Each choice has one condition at most, so the conditions form a forest: a choice offers
-    the sum over its values of the product over the choices asked at that value.
+    Each choice has at most one condition, so the conditions form a forest. The number of
+    combinations of a choice is the sum over its values of the product over the choices active for
+    that value.
     """
     followers: dict[str, list[tuple[Choice, tuple[Any, ...]]]] = {}
     for choice in choices:
         if choice.when is not None:
             followers.setdefault(choice.when[0], []).append((choice, choice.when[1]))
 
-    def ways(choice: Choice) -> int:
+    def count_combinations(choice: Choice) -> int:
         return sum(
-            math.prod(ways(after) for after, at in followers.get(choice.name, ()) if value in at)
+            math.prod(
+                count_combinations(follower)
+                for follower, condition_values in followers.get(choice.name, ())
+                if value in condition_values
+            )
             for value in choice.values
         )
 
-    return math.prod(ways(choice) for choice in choices if choice.when is None)
+    return math.prod(count_combinations(choice) for choice in choices if choice.when is None)

@@ -1,4 +1,4 @@
-"""Common parts of the convolutional spaces: resolutions, widths, named layers."""
+"""Common parts of the convolutional spaces: resolutions, channel counts, named layers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from compress.core.errors import InputError
 from compress.core.lazy_modules import keras
 from compress.data import Dataset
 from compress.data.tasks import Task
-from search.spaces._base import DrawnSpace, Sketch, head
+from search.spaces._base import DrawnSpace, ShapeTensor, head
 
 MIN_SIZE = 4
-"""A stage halves the resolution; no stage goes below this many pixels a side."""
-STRIDE_FROM = 20
-"""Images of at least this many pixels a side may be halved by the stem already."""
-# statistics follow within about 50 steps; Keras's 0.99 lags behind short trainings
+"""Minimum pixels per side of a stage's output; each stage halves the resolution."""
+MIN_STRIDED_SIZE = 20
+"""Minimum pixels per side of an image for which the stem may halve the resolution."""
+# the statistics adapt within about 50 steps; Keras's 0.99 is too slow for short trainings
 BN_MOMENTUM = 0.9
 
 
@@ -25,7 +25,7 @@ class ImageSpace(DrawnSpace):
         """Require images of at least 4 x 4 pixels.
 
         Raises:
-            InputError: Other examples.
+            InputError: The examples are no such images.
         """
         shape = data.input_shape
         if len(shape) != 3 or min(shape[:2]) < MIN_SIZE:
@@ -35,13 +35,13 @@ class ImageSpace(DrawnSpace):
             )
 
 
-def stages_within(data: Dataset, reduction: int, limit: int) -> int:
-    """Return how many stages the resolution allows, 1 to `limit`.
+def find_max_stages(data: Dataset, reduction: int, limit: int) -> int:
+    """Return the maximum number of stages for the resolution, 1 to `limit`.
 
     Args:
-        data: Images.
-        reduction: By which the stem divides the resolution at most.
-        limit: The space's own.
+        data: Data with images.
+        reduction: Largest factor by which the stem divides the resolution.
+        limit: Maximum number of stages of the space.
     """
     size = min(data.input_shape[:2])
     stages, size = 1, -(-size // reduction)
@@ -50,8 +50,8 @@ def stages_within(data: Dataset, reduction: int, limit: int) -> int:
     return stages
 
 
-def multiple_of_8(width: float) -> int:
-    """Return the nearest multiple of 8 that is at least 8 and not 10 % below `width`.
+def round_channels(width: float) -> int:
+    """Return the nearest multiple of 8 that is at least 8 and at least 90 % of `width`.
 
     Reference:
         Sandler et al. 2018, "MobileNetV2": `_make_divisible` of the authors' code.
@@ -60,44 +60,69 @@ def multiple_of_8(width: float) -> int:
     return rounded + 8 if rounded < 0.9 * width else rounded
 
 
-def conv(
+def apply_conv(
     x: Any, name: str, width: int, kernel: int, stride: int = 1, activation: str = "relu"
 ) -> Any:
-    """Apply convolution and normalization and, unless it is "", an activation."""
-    x = normalize(bare_conv(x, name, width, kernel, stride), name)
-    return activate(x, name, activation) if activation else x
+    """Apply convolution, normalization and activation; activation "": none.
+
+    Args:
+        x: A Keras tensor or a `ShapeTensor`.
+        name: Prefix of the layers' names.
+        width: Number of output channels.
+        kernel: Size of the kernel.
+        stride: Stride of the kernel.
+        activation: See `apply_activation`.
+    """
+    x = apply_normalization(apply_bare_conv(x, name, width, kernel, stride), name)
+    return apply_activation(x, name, activation) if activation else x
 
 
-def bare_conv(x: Any, name: str, width: int, kernel: int, stride: int) -> Any:
-    """Apply a convolution without a bias, and nothing behind it."""
-    if isinstance(x, Sketch):
-        return x.conv(width, kernel, stride, bias=False)
+def apply_bare_conv(x: Any, name: str, width: int, kernel: int, stride: int) -> Any:
+    """Apply a convolution without bias, normalization and activation.
+
+    Args:
+        x: A Keras tensor or a `ShapeTensor`.
+        name: Name of the layer.
+        width: Number of output channels.
+        kernel: Size of the kernel.
+        stride: Stride of the kernel.
+    """
+    if isinstance(x, ShapeTensor):
+        return x.apply_conv(width, kernel, stride, bias=False)
 
     return keras.layers.Conv2D(
         width, kernel, stride, "same", use_bias=False, kernel_initializer="he_normal", name=name
     )(x)
 
 
-def depthwise(x: Any, name: str, kernel: int, stride: int, activation: str = "relu") -> Any:
-    """Apply depthwise convolution, normalization and activation."""
-    if isinstance(x, Sketch):
-        return normalize(x.depthwise(kernel, stride), name)
+def apply_depthwise(x: Any, name: str, kernel: int, stride: int, activation: str = "relu") -> Any:
+    """Apply depthwise convolution, normalization and activation.
+
+    Args:
+        x: A Keras tensor or a `ShapeTensor`.
+        name: Prefix of the layers' names.
+        kernel: Size of the kernel.
+        stride: Stride of the kernel.
+        activation: See `apply_activation`.
+    """
+    if isinstance(x, ShapeTensor):
+        return apply_normalization(x.apply_depthwise(kernel, stride), name)
 
     x = keras.layers.DepthwiseConv2D(kernel, stride, "same", use_bias=False, name=name)(x)
-    return activate(normalize(x, name), name, activation)
+    return apply_activation(apply_normalization(x, name), name, activation)
 
 
-def normalize(x: Any, name: str) -> Any:
-    """Apply batch normalization, called `<name>_bn`."""
-    if isinstance(x, Sketch):
-        return x.normalize(4)
+def apply_normalization(x: Any, name: str) -> Any:
+    """Apply batch normalization, named `<name>_bn`."""
+    if isinstance(x, ShapeTensor):
+        return x.apply_normalization(4)
 
     return keras.layers.BatchNormalization(momentum=BN_MOMENTUM, name=f"{name}_bn")(x)
 
 
-def activate(x: Any, name: str, activation: str) -> Any:
-    """Apply "relu", "relu6" or "hard_swish", called `<name>_<activation>`."""
-    if isinstance(x, Sketch):
+def apply_activation(x: Any, name: str, activation: str) -> Any:
+    """Apply "relu", "relu6" or "hard_swish", named `<name>_<activation>`."""
+    if isinstance(x, ShapeTensor):
         return x
 
     name = f"{name}_{activation}"
@@ -106,18 +131,24 @@ def activate(x: Any, name: str, activation: str) -> Any:
     return keras.layers.ReLU(6.0 if activation == "relu6" else None, name=name)(x)
 
 
-def add(x: Any, y: Any, name: str) -> Any:
-    """Apply a shortcut: the sum, called `<name>_add`."""
-    if isinstance(y, Sketch):
+def add_shortcut(x: Any, y: Any, name: str) -> Any:
+    """Apply a shortcut by adding two tensors, named `<name>_add`."""
+    if isinstance(y, ShapeTensor):
         return y
 
     return keras.layers.Add(name=f"{name}_add")([x, y])
 
 
-def classify(x: Any, dropout: float, task: Task) -> Any:
-    """End a network: global average, dropout, the head of the task."""
-    if isinstance(x, Sketch):
-        return head(x.mean(), task)
+def apply_classifier(x: Any, dropout: float, task: Task) -> Any:
+    """Apply the last layers: global average, dropout, the head of the task.
+
+    Args:
+        x: A Keras tensor or a `ShapeTensor`.
+        dropout: Dropout rate, in [0, 1); 0: no dropout layer.
+        task: The task, which sets the outputs.
+    """
+    if isinstance(x, ShapeTensor):
+        return head(x.apply_average(), task)
 
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     if dropout:

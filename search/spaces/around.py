@@ -1,4 +1,4 @@
-"""`around:MODEL`: sub-networks of a model that is trained already, weights kept."""
+"""`around:MODEL`, the space of sub-networks of a trained model, which keep its weights."""
 
 from __future__ import annotations
 
@@ -14,59 +14,74 @@ import numpy as np
 
 from compress.core.errors import InputError
 from compress.core.lazy_modules import keras
-from compress.data import Dataset, drawn_inputs
+from compress.data import Dataset, sample_inputs
 from compress.model.io import load_model
 from compress.plan import ChannelOptions
 from compress.prune.channels.coupling.groups import Coupling, Group, Mask
 from compress.prune.channels.criteria import CRITERIA, Context
-from compress.prune.channels.selection.allowed import Allowed, Counts, allowed_for
-from compress.prune.channels.selection.by_rank import keep_best
+from compress.prune.channels.selection.allowed_counts import (
+    AllowedCounts,
+    Counts,
+    compute_allowed_counts,
+)
 from compress.prune.channels.selection.costs import CostModel
-from compress.prune.channels.selection.measured_times import Timed, TimedCalls, timed_here
-from compress.prune.channels.surgery import KeptIndices, kept_indices, sliced_model
-from compress.reconstruction import FEWEST
-from search.spaces._base import Choice, Chosen, DeclaredSpace, pick
+from compress.prune.channels.selection.latency_measurement import (
+    LatencyMeasurements,
+    TimedCalls,
+    measure_local_latencies,
+)
+from compress.prune.channels.selection.rank_selection import keep_best
+from compress.prune.channels.surgery import KeptIndices, build_pruned_model, compute_kept_indices
+from compress.reconstruction import MIN_EXAMPLES
+from search.spaces._base import Choice, Chosen, DeclaredSpace, declare_categorical
 
 if TYPE_CHECKING:
     from compress.core.summary import OnProgress
-    from compress.measure.latency_table.measuring import Convert
+    from compress.measure.latency_table.measurement import Convert
 
 PREFIX = "around:"
-KEEP = "keep."
-"""In front of a group's name: the share of its channels that is kept."""
-EXAMPLES = 512
-"""Training examples on which a sub-network is repaired."""
-FEW_EXAMPLES = 256
-"""Where it is one of hundreds: a third of the seconds, half a point to two points less, and nearly
-the same order (seven sub-networks of a ResNet-20, 3,000 validation images of Fashion-MNIST)."""
+KEEP_PREFIX = "keep."
+"""Prefix of parameter names for the kept share of a group's channels."""
+CALIBRATION_EXAMPLES = 512
+"""Number of calibration examples for the reconstruction of a sub-network."""
+QUICK_CALIBRATION_EXAMPLES = 256
+"""Number of calibration examples for one of hundreds of sub-networks.
+
+Measured with seven sub-networks of a ResNet-20 on 3,000 validation images of Fashion-MNIST: a
+third of the time, 0.5 to 2 percentage points lower accuracy, and nearly the same order.
+"""
 RUNTIME, FORMAT, THREADS = "litert", "float32", 1
-"""What a search's latency is of."""
-BATCHES = 8
-"""Batches of training examples that re-estimate statistics where these are too few."""
+"""Runtime, format and threads of the latencies of a search."""
+RECALIBRATION_BATCHES = 8
+"""Number of batches for re-estimating statistics if there are too few calibration examples."""
 SHARES = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
-MAX_WIDTHS = 24
-"""Above this many widths groups are tied: tens of trials say nothing of more."""
-OPTIONS = ChannelOptions().without_comparison()
-"""The engine's defaults: what ranks channels, and which numbers of them may be kept."""
+MAX_KEEP_RATIOS = 24
+"""Maximum number of parameters, above which groups share one.
+
+Tens of trials cannot explore more parameters.
+"""
+OPTIONS = ChannelOptions().select_single_method()
+"""Default options of channel pruning: the ranking criterion and the allowed channel counts."""
 
 
-class Around(DeclaredSpace):
-    """Thinner versions of one trained model: search and channel pruning in one.
+class SubnetworkSpace(DeclaredSpace):
+    """Sub-networks of a trained model, for architecture search combined with channel pruning.
 
-    Choices: for each group of channels that must be kept or removed together the share that
-    is kept, of 0.25, 0.375, ... 1, as far as the engine's rounding tells them apart. Where
-    there are more than 24 such groups, those of one resolution and width share one choice.
-    Which channels stay is decided by the engine's default criterion on the model's own weights,
-    once a process. A sub-network's weights are slices of the model's; `prepare` solves for them
-    on training examples, so that its layers compute what the model's do
-    (`compress.reconstruction.repair`): what it is worth before fine-tuning is what it is worth
-    repaired.
+    Choices: for each group of coupled channels the kept share, of 0.25, 0.375, ... 1, as far as the
+    rounding of channel counts distinguishes them. If there are more than 24 such groups, groups
+    with the same resolution and channel count share one choice.
+
+    The default criterion of channel pruning selects the kept channels by the weights of the model,
+    once per process. A sub-network's weights are slices of the model's. `prepare` reconstructs them
+    with calibration examples, so that the layers' outputs approximate those of the model
+    (`compress.reconstruction.repair`). Metrics before fine-tuning are those of the reconstructed
+    sub-network.
 
     Args:
-        name: "around:" and a `.keras` or `.h5` file; it is not read before `check`.
+        name: "around:" and a `.keras` or `.h5` file, which is not read before `check`.
 
     Raises:
-        InputError: No file is named.
+        InputError: The name contains no file.
     """
 
     trained = True
@@ -81,30 +96,30 @@ class Around(DeclaredSpace):
 
     def whole(self) -> tuple[Path, keras.Model]:
         """See `Space.whole`."""
-        with self._named("must be around a trained model that can be thinned."):
-            return self.path, self._subnetworks().cut({})
+        with self._wrap_errors("must be around a trained model that can be thinned."):
+            return self.path, self._load_subnetworks().cut_model({})
 
     def check(self, data: Dataset) -> None:
         """Require a model that fits the data and has channels that can be removed.
 
         Raises:
-            InputError: There is no such file, it cannot be read, it does not fit the data,
-                or nothing in it can be thinned or trained.
+            InputError: The file is missing or cannot be read, the model does not fit the data, or
+                it has no prunable channels or no trainable weights.
         """
         from compress.model.heads import check_head
 
-        with self._named("must be around a trained model that can be thinned."):
-            found = self._subnetworks()
-        whole = found.cut({})
-        with self._named("must be around a model that fits the data."):
-            check_head(whole, data)
-        if not whole.trainable_variables:
+        with self._wrap_errors("must be around a trained model that can be thinned."):
+            subnetworks = self._load_subnetworks()
+        base_model = subnetworks.cut_model({})
+        with self._wrap_errors("must be around a model that fits the data."):
+            check_head(base_model, data)
+        if not base_model.trainable_variables:
             raise InputError(
                 f"Space '{self.name}' must be around a model with trainable weights. "
                 "Received: none."
             )
-        if not found.widths:
-            groups = found.coupling.groups
+        if not subnetworks.keep_ratios:
+            groups = subnetworks.coupling.groups
             narrow = ", ".join(f"{group.name} ({group.channels} channels)" for group in groups[:5])
             raise InputError(
                 f"Space '{self.name}' must have layers wide enough to be thinned: kept numbers "
@@ -112,14 +127,14 @@ class Around(DeclaredSpace):
             )
 
     def baseline(self, data: Dataset) -> dict[str, Any]:
-        """Return the choices that keep everything: the model itself."""
+        """Return the choices that keep all channels: the model itself."""
         return self.largest(data)
 
     def facts(self) -> dict[str, str]:
         """Return a hash of the model's file.
 
         Raises:
-            InputError: It cannot be read.
+            InputError: The file cannot be read.
         """
         try:
             digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
@@ -129,80 +144,84 @@ class Around(DeclaredSpace):
 
     def choices(self, data: Dataset) -> tuple[Choice, ...]:
         """See `DeclaredSpace.choices`."""
-        return tuple(pick(width.name, width.shares) for width in self._subnetworks().widths)
+        return tuple(
+            declare_categorical(ratio.name, ratio.shares)
+            for ratio in self._load_subnetworks().keep_ratios
+        )
 
     def assemble(self, chosen: Chosen, data: Dataset) -> keras.Model:
-        """Cut the sub-network of complete choices, with the statistics of the whole model."""
-        return self._subnetworks().cut(chosen)
+        """Return the sub-network of complete choices, with the statistics of the original model."""
+        return self._load_subnetworks().cut_model(chosen)
 
     def count(self, chosen: Chosen, data: Dataset) -> tuple[int, int]:
         """See `Space.count`."""
-        return self._subnetworks().count(chosen)
+        return self._load_subnetworks().count_costs(chosen)
 
-    def timed(self, on_progress: OnProgress) -> Timed:
-        """Time the model's calls, and some whole sub-networks, for `latency`.
+    def time_calls(self, on_progress: OnProgress) -> LatencyMeasurements:
+        """Time the model's calls and some whole sub-networks, for `build_latency_estimator`.
 
-        What was timed on this machine before, by whatever command, is not timed again.
+        Calls that any command has timed on this machine before are not timed again.
 
         Args:
             on_progress: See `compress.core.summary.OnProgress`.
 
         Raises:
-            RunFailed: No call could be timed, or no whole net could be converted.
+            RunFailed: No call could be timed, or no whole sub-network could be converted.
         """
-        from compress.exporting.side_by_side import litert_files
+        from compress.exporting.batch_conversion import write_litert_files
 
-        return self._subnetworks().timed(
-            litert_files, runtime=RUNTIME, format=FORMAT, threads=THREADS, seed=0,
+        return self._load_subnetworks().time_calls(
+            write_litert_files, runtime=RUNTIME, format=FORMAT, threads=THREADS, seed=0,
             on_progress=on_progress,
         )  # fmt: skip
 
-    def latency(self, found: Timed) -> Callable[[Chosen], float]:
-        """Return a function that estimates the milliseconds of complete choices, nothing built.
+    def build_latency_estimator(self, timing: LatencyMeasurements) -> Callable[[Chosen], float]:
+        """Return a function that estimates the milliseconds of complete choices from timed calls.
 
         Args:
-            found: What `timed` returned.
+            timing: Result of `time_calls`.
         """
-        parts = self._subnetworks()
-        times = found.times(parts.calls)
-        return lambda chosen: float(times(parts.count_kept(chosen)))
+        subnetworks = self._load_subnetworks()
+        times = timing.build_latency_model(subnetworks.calls)
+        return lambda chosen: float(times(subnetworks.count_kept_units(chosen)))
 
     def prepare(
         self, model: keras.Model, chosen: dict[str, Any], data: Dataset, *, quickly: bool = False
     ) -> None:
-        """Repair a thinner model on training examples; the whole model keeps its weights.
+        """Reconstruct the weights of a sub-network with calibration examples.
 
-        Quickly: on fewer examples, each layer by itself. Where there are too few examples,
-        normalization statistics are re-estimated instead.
+        The original model keeps its weights. With `quickly`, fewer examples are used and each layer
+        is reconstructed by itself. If there are too few examples, normalization statistics are
+        re-estimated instead.
         """
         from compress.prune.recalibrate import recalibrate
         from compress.reconstruction import repair
 
-        found = self._subnetworks()
-        if all(chosen.get(width.name, 1.0) >= 1 for width in found.widths):
+        subnetworks = self._load_subnetworks()
+        if all(chosen.get(ratio.name, 1.0) >= 1 for ratio in subnetworks.keep_ratios):
             return
-        if len(data.train) < FEWEST:
-            recalibrate(model, data, BATCHES)
+        if len(data.train) < MIN_EXAMPLES:
+            recalibrate(model, data, RECALIBRATION_BATCHES)
             return
-        count = FEW_EXAMPLES if quickly else EXAMPLES
+        count = QUICK_CALIBRATION_EXAMPLES if quickly else CALIBRATION_EXAMPLES
         repair(
             model,
-            found.coupling.program.model,
-            drawn_inputs(data, count, 0),
-            kept=found.kept(chosen),
+            subnetworks.coupling.program.model,
+            sample_inputs(data, count, 0),
+            kept=subnetworks.find_kept_indices(chosen),
             examples=count,
             joint=not quickly,
         )
 
-    def _subnetworks(self) -> Subnetworks:
+    def _load_subnetworks(self) -> Subnetworks:
         path = self.path.resolve()
-        # another file under the same name is another model
+        # a changed file of the same name is another model
         stamp = path.stat().st_mtime_ns if path.is_file() else 0
-        return _read(str(path), stamp)
+        return _read_subnetworks(str(path), stamp)
 
     @contextmanager
-    def _named(self, rule: str) -> Iterator[None]:
-        """Put the space and its rule before an error's text."""
+    def _wrap_errors(self, rule: str) -> Iterator[None]:
+        """Prefix an error's text with the space and its rule."""
         try:
             yield
         except InputError as error:
@@ -210,26 +229,26 @@ class Around(DeclaredSpace):
 
 
 @lru_cache(maxsize=2)
-def _read(path: str, stamp: int) -> Subnetworks:  # noqa: ARG001 - stamp tells files apart
-    """Load a model and rank its channels; kept, as each trial asks for it."""
+def _read_subnetworks(path: str, stamp: int) -> Subnetworks:  # noqa: ARG001 - stamp tells files apart
+    """Load a model and rank its channels; cached, because each trial uses it."""
     from compress.prune.channels import check_channels
-    from compress.prune.channels.analysis import coupling_of
+    from compress.prune.channels.analysis import analyze_coupling
 
-    coupling = coupling_of(load_model(path))
-    # half of every layer is a target that only a model without removable channels misses
+    coupling = analyze_coupling(load_model(path))
+    # only a model without prunable channels cannot meet a target of half of every layer
     check_channels(coupling, replace(OPTIONS, target_metric="amount", target=0.5))
     return Subnetworks(coupling)
 
 
 @dataclass(frozen=True)
-class Width:
-    """One number that is searched: the share of channels that one group, or several, keep.
+class KeepRatio:
+    """A parameter of the search: the kept share of channels of one or more groups.
 
     Attributes:
-        name: "keep." and that of its first group; "+2" behind it: two groups more are tied to it.
-        groups: Places in `Coupling.groups`.
-        shares: Those of `SHARES` that lead to different numbers of channels, rising, at least
-            two; of shares that lead to the same number the one nearest to it. The last is 1.
+        name: "keep." and the name of its first group; a suffix "+2": two more groups share it.
+        groups: Indices in `Coupling.groups`.
+        shares: Ascending values of `SHARES` that lead to different channel counts, at least two;
+            of shares that lead to the same count the one nearest to it. The last is 1.
     """
 
     name: str
@@ -238,139 +257,150 @@ class Width:
 
 
 class Subnetworks:
-    """A model's sub-networks. Which channels go first is ranked once, here.
+    """Sub-networks of a model, whose channels are ranked once.
 
     Args:
-        coupling: Of a model, which stays as it is.
+        coupling: Coupling of the original model, which is not modified.
 
     Attributes:
-        widths: What may be chosen, in the order of the model; (): nothing.
-        coupling: Of the model.
+        keep_ratios: Parameters of the search, in the order of the model; (): none.
+        coupling: Coupling of the original model.
     """
 
     def __init__(self, coupling: Coupling) -> None:
         self.coupling = coupling
         context = Context(self.coupling, aggregate=OPTIONS.aggregate)
-        score = CRITERIA[OPTIONS.ranking]
+        score = CRITERIA[OPTIONS.ranking_criterion]
         groups = self.coupling.groups
-        self._scores = [context.scored(score, group) for group in groups]
-        self._allowed = allowed_for(self.coupling, OPTIONS, OPTIONS.round_to)
-        self.widths = _widths(self.coupling, self._allowed)
+        self._scores = [context.score(score, group) for group in groups]
+        self._allowed = compute_allowed_counts(self.coupling, OPTIONS, OPTIONS.round_to)
+        self.keep_ratios = _list_keep_ratios(self.coupling, self._allowed)
 
-    def cut(self, chosen: Mapping[str, float]) -> keras.Model:
-        """Build a sub-network: the same layers, thinner, with their weights.
+    def cut_model(self, chosen: Mapping[str, float]) -> keras.Model:
+        """Build a sub-network: the same layers with fewer channels and the weights of these.
 
         Args:
-            chosen: Shares of the channels to keep, by the widths' names; others stay whole, and
-                settings of the optimizer may be among them.
+            chosen: Shares of the channels to keep, by the name of the `KeepRatio`. Missing groups
+                keep all channels; other names, such as settings of the optimizer, are ignored.
         """
-        return sliced_model(self.coupling, self._mask(chosen))
+        return build_pruned_model(self.coupling, self._build_mask(chosen))
 
-    def kept(self, chosen: Mapping[str, float]) -> KeptIndices:
-        """Return the kept indices of the model's weights for the same choices as `cut`."""
-        return kept_indices(self.coupling, self._mask(chosen))
+    def find_kept_indices(self, chosen: Mapping[str, float]) -> KeptIndices:
+        """Return the kept indices of the model's weights for the same choices as `cut_model`."""
+        return compute_kept_indices(self.coupling, self._build_mask(chosen))
 
-    def count(self, chosen: Mapping[str, float]) -> tuple[int, int]:
-        """Return the MACs and parameters of the model that `cut` builds, without building it.
+    def count_costs(self, chosen: Mapping[str, float]) -> tuple[int, int]:
+        """Return the MACs and parameters of the model that `cut_model` builds, without building it.
 
         Raises:
-            InputError: An input's size is open.
+            InputError: The size of an input is open.
         """
-        costs, kept = CostModel.of(self.coupling), self.count_kept(chosen)
+        costs, kept = CostModel.from_coupling(self.coupling), self.count_kept_units(chosen)
         return int(costs.macs(kept)), int(costs.params(kept))
 
     @cached_property
     def calls(self) -> TimedCalls:
-        """The model's calls at the widths that may be chosen."""
+        """The model's calls at the channel counts that may be chosen."""
         return TimedCalls(self.coupling, self._allowed)
 
-    def timed(self, convert: Convert, **how: Any) -> Timed:
+    def time_calls(self, convert: Convert, **settings: Any) -> LatencyMeasurements:
         """Time these calls, and some whole sub-networks.
 
         Args:
-            convert: See `compress.prune.channels.selection.measured_times.timed_here`.
-            **how: Likewise.
+            convert: See
+                `compress.prune.channels.selection.latency_measurement.measure_local_latencies`.
+            **settings: See the same function.
 
         Returns:
-            What was timed, without the calls of other models that are known.
+            The measurements, without known calls of other models.
         """
-        found = timed_here(self.calls, self.coupling, self._allowed, convert, **how)
-        return Timed(found.table.only(self.calls.models()), found.kept, found.whole)
+        timing = measure_local_latencies(
+            self.calls, self.coupling, self._allowed, convert, **settings
+        )
+        return LatencyMeasurements(
+            timing.table.select_calls(self.calls.list_model_makers()), timing.kept, timing.model_ms
+        )
 
-    def count_kept(self, chosen: Mapping[str, float]) -> Counts:
-        """Return how many removable units each group keeps."""
-        wanted = np.ones(len(self.coupling.groups))
-        for width in self.widths:
-            wanted[list(width.groups)] = chosen.get(width.name, 1.0)
-        totals = self._allowed.nearest(self._allowed.total * wanted)
+    def count_kept_units(self, chosen: Mapping[str, float]) -> Counts:
+        """Return the number of removable units that each group keeps."""
+        shares = np.ones(len(self.coupling.groups))
+        for ratio in self.keep_ratios:
+            shares[list(ratio.groups)] = chosen.get(ratio.name, 1.0)
+        totals = self._allowed.round_totals(self._allowed.total * shares)
         return totals - self._allowed.fixed
 
-    def _mask(self, chosen: Mapping[str, float]) -> Mask:
-        return keep_best(self.coupling, self._scores, self.count_kept(chosen))
+    def _build_mask(self, chosen: Mapping[str, float]) -> Mask:
+        return keep_best(self.coupling, self._scores, self.count_kept_units(chosen))
 
 
-def _widths(coupling: Coupling, allowed: Allowed) -> tuple[Width, ...]:
-    free = [group for group in coupling.groups if len(_shares(allowed, (group.index,))) > 1]
-    found: list[Width] = []
+def _list_keep_ratios(coupling: Coupling, allowed: AllowedCounts) -> tuple[KeepRatio, ...]:
+    prunable = [
+        group
+        for group in coupling.groups
+        if len(_find_distinct_shares(allowed, (group.index,))) > 1
+    ]
+    ratios: list[KeepRatio] = []
     names: dict[str, int] = {}
-    for tie in _ties(coupling, free):
-        places = tuple(group.index for group in tie)
-        name = KEEP + tie[0].name + (f"+{len(tie) - 1}" if len(tie) > 1 else "")
-        # one layer may make several groups: heads and their widths, parts of a split
+    for tie in _tie_groups(coupling, prunable):
+        indices = tuple(group.index for group in tie)
+        name = KEEP_PREFIX + tie[0].name + (f"+{len(tie) - 1}" if len(tie) > 1 else "")
+        # one layer may produce several groups, such as heads and head sizes, or parts of a split
         number = names[name] = names.get(name, 0) + 1
         name = name if number == 1 else f"{name}.{number}"
-        found.append(Width(name, places, _shares(allowed, places)))
-    return tuple(found)
+        ratios.append(KeepRatio(name, indices, _find_distinct_shares(allowed, indices)))
+    return tuple(ratios)
 
 
-def _shares(allowed: Allowed, groups: tuple[int, ...]) -> tuple[float, ...]:
-    """Return the shares that lead to different numbers; see `Width.shares`."""
-    places = list(groups)
-    total: Counts = allowed.total[places]
-    found: dict[tuple[int, ...], tuple[float, float]] = {}
+def _find_distinct_shares(allowed: AllowedCounts, groups: tuple[int, ...]) -> tuple[float, ...]:
+    """Return the shares that lead to different channel counts; see `KeepRatio.shares`."""
+    indices = list(groups)
+    total: Counts = allowed.total[indices]
+    share_by_counts: dict[tuple[int, ...], tuple[float, float]] = {}
     for share in SHARES:
-        counts = allowed.nearest(allowed.total * share)[places]
+        counts = allowed.round_totals(allowed.total * share)[indices]
         error = abs(share - counts.sum() / total.sum())
         key = tuple(counts.tolist())
-        if key not in found or error < found[key][0]:
-            found[key] = error, share
-    return tuple(share for _, share in found.values())
+        if key not in share_by_counts or error < share_by_counts[key][0]:
+            share_by_counts[key] = error, share
+    return tuple(share for _, share in share_by_counts.values())
 
 
-def _ties(coupling: Coupling, groups: list[Group]) -> list[list[Group]]:
-    """Tie groups of one role in a stage of the network, until there are few enough.
+def _tie_groups(coupling: Coupling, groups: list[Group]) -> list[list[Group]]:
+    """Return lists of groups that share a parameter, at most `MAX_KEEP_RATIOS` lists if possible.
 
-    First each group by itself; then those of one resolution and number of channels that are,
-    or are not, tied by additions (the trunk of a residual stage, the insides of its blocks);
-    then whatever their numbers of channels are. The finest with at most `MAX_WIDTHS` is taken.
+    The first of three partitions that is small enough is taken: each group by itself; groups with
+    the same resolution, channel count and role (the trunk of a residual stage, tied by additions,
+    or the insides of its blocks); groups with the same resolution and role.
     """
-    resolutions = _resolutions(coupling)
+    resolutions = _find_resolutions(coupling)
 
-    def role(group: Group) -> tuple[Hashable, ...]:
+    def get_role(group: Group) -> tuple[Hashable, ...]:
         return group.kind, len(group.makers) > 1, resolutions.get(group.index)
 
     keys: list[Callable[[Group], Hashable]] = [
         lambda group: group.index,
-        lambda group: (*role(group), group.channels),
-        role,
+        lambda group: (*get_role(group), group.channels),
+        get_role,
     ]
     for key in keys:
         ties: dict[Hashable, list[Group]] = {}
         for group in groups:
             ties.setdefault(key(group), []).append(group)
-        if len(ties) <= MAX_WIDTHS:
+        if len(ties) <= MAX_KEEP_RATIOS:
             break
     return list(ties.values())
 
 
-def _resolutions(coupling: Coupling) -> dict[int, tuple[Any, ...]]:
-    """Return for each group the other axes of the first tensor that its channels lie on."""
-    found: dict[int, tuple[Any, ...]] = {}
+def _find_resolutions(coupling: Coupling) -> dict[int, tuple[Any, ...]]:
+    """Return for each group the other axes of the first tensor with its channels."""
+    resolutions: dict[int, tuple[Any, ...]] = {}
     tensors = coupling.graph.tensors
     for node in coupling.program.walk():
         for slots in (tensors[id(tensor)] for tensor in node.outputs if id(tensor) in tensors):
             for axis in slots.tracked:
-                for group in np.unique(coupling.group_of[coupling.unit[slots.axes[axis]]]):
-                    others = slots.shape[1:axis] + slots.shape[axis + 1 :]
-                    found.setdefault(int(group), others)
-    return found
+                for group in np.unique(
+                    coupling.group_of_unit[coupling.unit_of_slot[slots.axes[axis]]]
+                ):
+                    other_axes = slots.shape[1:axis] + slots.shape[axis + 1 :]
+                    resolutions.setdefault(int(group), other_axes)
+    return resolutions

@@ -1,6 +1,6 @@
-"""The description of a space: its parameters, the number of choices, costs of its models.
+"""The description of a space: its parameters, the number of choices, the costs of its models.
 
-What declares its choices is read; what is only a function is called on random trials.
+Declared choices are read directly; spaces that are functions are called on random trials.
 """
 
 from __future__ import annotations
@@ -17,37 +17,39 @@ from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.trial import FixedTrial
 
 from compress.core.errors import InputError
-from compress.core.quantities import MOST_SEED, SEED_BITS, parse_whole_number
+from compress.core.quantities import MAX_SEED, MAX_SEED_REASON, parse_integer
 from compress.data import Dataset
 from compress.measure import count_macs
-from search.samplers._base import deciding, value_count
-from search.spaces._base import Choice, Chosen, DeclaredSpace, Space, count
+from search.samplers._base import count_values, find_condition
+from search.spaces._base import Choice, Chosen, DeclaredSpace, Space, count_choices
 
 SAMPLES = 32
 
 
-def describe(space: Space, data: Dataset, seed: int = 0, samples: int = SAMPLES) -> Description:
-    """Describe a space for a data set; nothing is trained.
+def describe_space(
+    space: Space, data: Dataset, seed: int = 0, samples: int = SAMPLES
+) -> Description:
+    """Return the description of a space for a data set, without any training.
 
-    Of a built-in space everything is exact and three models are built. Of the user's own the
-    parameters, their conditions and the costs are those of random samples, and the number of
-    choices is estimated from them.
+    For a built-in space, everything is exact and three models are built. For a user-defined space,
+    the parameters, their conditions and the costs are those of random samples, from which the
+    number of choices is estimated.
 
     Args:
-        space: From `space_for`.
-        data: What its models are for.
-        seed: Of the samples.
-        samples: How many models of the user's own space are built, at least 1.
+        space: Result of `resolve_space`.
+        data: The data set.
+        seed: Seed of the samples.
+        samples: Number of models of a user-defined space to build, at least 1.
 
     Raises:
-        InputError: The space cannot serve the data, or no sample gives a model.
+        InputError: The space does not support the data, or no sample yields a model.
     """
-    parse_whole_number(samples, "samples", least=1, most=1_000_000, why="each builds a model")
-    parse_whole_number(seed, "seed", least=0, most=MOST_SEED, why=SEED_BITS)
+    parse_integer(samples, "samples", least=1, most=1_000_000, why="each builds a model")
+    parse_integer(seed, "seed", least=0, most=MAX_SEED, why=MAX_SEED_REASON)
     space.check(data)
     if isinstance(space, DeclaredSpace):
-        return _declared(space, data)
-    return _sampled(space, data, seed, samples)
+        return _describe_declared(space, data)
+    return _describe_sampled(space, data, seed, samples)
 
 
 @dataclass(frozen=True)
@@ -55,19 +57,19 @@ class Description:
     """The description of a space for a data set.
 
     Attributes:
-        space: Its name.
-        data: The data set's name.
-        input_shape: Of one example.
-        parameters: In the order in which they are asked.
-        architectures: Number of distinct complete choices (two may make the same model);
-            None: infinite, as a parameter is continuous.
-        error: Standard error of `architectures`, estimated by sampling; None: exact.
-        macs: Least and most.
-        params: Least and most.
-        bounds_of: How many samples `macs` and `params` are of; 0: of the whole space.
-        example: The baseline, or a sample where the space has none.
+        space: Name of the space.
+        data: Name of the data set.
+        input_shape: Shape of one example.
+        parameters: Parameters in sampling order.
+        architectures: Number of distinct complete choices (two may yield the same model);
+            None: infinite, because a parameter is continuous.
+        error: Standard error of `architectures` if estimated from samples; None: exact.
+        macs: Lowest and highest MACs.
+        params: Lowest and highest number of parameters.
+        bounds_of: Number of samples behind `macs` and `params`; 0: the whole space.
+        example: The baseline, or a sample if the space has none.
         is_baseline: Whether `example` is the baseline.
-        failures: What went wrong in the samples that gave no model.
+        failures: Errors of the samples without a model.
     """
 
     space: str
@@ -79,12 +81,12 @@ class Description:
     macs: tuple[int, int]
     params: tuple[int, int]
     bounds_of: int
-    example: Costs
+    example: SampleCosts
     is_baseline: bool
     failures: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return the same as JSON; distributions as Optuna writes them."""
+        """Return the description as JSON; distributions are in Optuna's format."""
         record = asdict(self)
         record["parameters"] = [
             {
@@ -99,12 +101,12 @@ class Description:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a space.
+    """A parameter of a space.
 
     Attributes:
-        name: As a trial records it.
-        distribution: Optuna's.
-        condition: When it is asked; "": always.
+        name: Name of the parameter in a trial.
+        distribution: Optuna's distribution.
+        condition: Condition under which it is sampled; "": always.
     """
 
     name: str
@@ -113,7 +115,7 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Costs:
+class SampleCosts:
     """Choices and the costs of their model, counted by `compress.count_macs`."""
 
     chosen: Chosen
@@ -121,40 +123,46 @@ class Costs:
     params: int
 
 
-def measured(space: Space, chosen: Chosen, data: Dataset) -> Costs:
-    """Build the model of complete choices and count its costs."""
+def measure_costs(space: Space, chosen: Chosen, data: Dataset) -> SampleCosts:
+    """Build the model of complete choices and count its costs.
+
+    Args:
+        space: The space.
+        chosen: Complete choices.
+        data: The data of the search.
+    """
     analysis = count_macs(space.build(FixedTrial(chosen), data))
-    return Costs(dict(chosen), analysis.macs, analysis.params)
+    return SampleCosts(dict(chosen), analysis.macs, analysis.params)
 
 
-def bounds(space: DeclaredSpace, data: Dataset) -> tuple[Costs, Costs]:
+def measure_bounds(space: DeclaredSpace, data: Dataset) -> tuple[SampleCosts, SampleCosts]:
     """Return the costs of the smallest and the largest model."""
     smallest, largest = space.smallest(data), space.largest(data)
-    return measured(space, smallest, data), measured(space, largest, data)
+    return measure_costs(space, smallest, data), measure_costs(space, largest, data)
 
 
-def _declared(space: DeclaredSpace, data: Dataset) -> Description:
+def _describe_declared(space: DeclaredSpace, data: Dataset) -> Description:
     choices = space.choices(data)
-    low, high = bounds(space, data)
+    low, high = measure_bounds(space, data)
     return Description(
         space.name,
         data.name,
         data.input_shape,
         tuple(
-            Parameter(choice.name, choice.distribution(), _condition(choice, choices))
+            Parameter(choice.name, choice.to_distribution(), _format_condition(choice, choices))
             for choice in choices
         ),
-        count(choices),
+        count_choices(choices),
         None,
         (low.macs, high.macs),
         (low.params, high.params),
         0,
-        measured(space, space.baseline(data), data),
+        measure_costs(space, space.baseline(data), data),
         is_baseline=True,
     )
 
 
-def _condition(choice: Choice, choices: Sequence[Choice]) -> str:
+def _format_condition(choice: Choice, choices: Sequence[Choice]) -> str:
     if choice.when is None:
         return ""
     name, values = choice.when
@@ -166,37 +174,37 @@ def _condition(choice: Choice, choices: Sequence[Choice]) -> str:
     return f"{name} = {' or '.join(map(str, values))}"
 
 
-def _sampled(space: Space, data: Dataset, seed: int, samples: int) -> Description:
-    first = space.baseline(data)
-    found = sample(space, data, seed, samples, first)
-    built = [item for item in found if not item.failure]
-    architectures, error = estimate([item for item in found if not item.fixed])
-    macs, params = [item.macs for item in built], [item.params for item in built]
-    example = built[0]
+def _describe_sampled(space: Space, data: Dataset, seed: int, samples: int) -> Description:
+    baseline = space.baseline(data)
+    drawn_samples = sample_space(space, data, seed, samples, baseline)
+    valid_samples = [item for item in drawn_samples if not item.failure]
+    architectures, error = estimate_size([item for item in drawn_samples if not item.fixed])
+    macs, params = [item.macs for item in valid_samples], [item.params for item in valid_samples]
+    example = valid_samples[0]
     return Description(
         space.name,
         data.name,
         data.input_shape,
-        _parameters(built),
+        _list_parameters(valid_samples),
         architectures,
         error,
         (min(macs), max(macs)),
         (min(params), max(params)),
-        len(built),
-        Costs(example.chosen, example.macs, example.params),
+        len(valid_samples),
+        SampleCosts(example.chosen, example.macs, example.params),
         is_baseline=example.fixed,
-        failures=tuple(item.failure for item in found if item.failure),
+        failures=tuple(item.failure for item in drawn_samples if item.failure),
     )
 
 
-def _parameters(samples: Sequence[Sample]) -> tuple[Parameter, ...]:
-    """List the parameters of the samples; a later sample may bring new ones."""
+def _list_parameters(samples: Sequence[Sample]) -> tuple[Parameter, ...]:
+    """Return the parameters of the samples, including those that only later samples have."""
     names: dict[str, BaseDistribution] = {}
     for item in samples:
         names = item.distributions | names
     longest = sorted(samples, key=lambda item: -len(item.distributions))
     order = list(dict.fromkeys(name for item in longest for name in item.distributions))
-    return tuple(Parameter(name, names[name], condition(name, samples)) for name in order)
+    return tuple(Parameter(name, names[name], infer_condition(name, samples)) for name in order)
 
 
 @dataclass(frozen=True)
@@ -204,11 +212,12 @@ class Sample:
     """One call of a space.
 
     Attributes:
-        chosen: What was asked and answered, in order.
-        distributions: What the answers were sampled from.
-        macs, params: Of the model; 0 if there is none.
-        fixed: Whether answers were given (the baseline) instead of sampled.
-        failure: Why there is no model; "": there is.
+        chosen: Sampled values by parameter, in sampling order.
+        distributions: Distributions by parameter.
+        macs: MACs of the model; 0 without a model.
+        params: Number of parameters of the model; 0 without a model.
+        fixed: Whether the values were given (the baseline) instead of sampled.
+        failure: Error of the call; "": there is a model.
     """
 
     chosen: Chosen
@@ -219,39 +228,39 @@ class Sample:
     failure: str
 
 
-def sample(
-    space: Space, data: Dataset, seed: int, samples: int, first: Chosen
+def sample_space(
+    space: Space, data: Dataset, seed: int, samples: int, fixed: Chosen
 ) -> tuple[Sample, ...]:
-    """Call a space on random trials, each value of a parameter equally likely.
+    """Call a space on random trials, with a uniform distribution of each parameter.
 
     Args:
-        space: Any.
-        data: What its models are for.
-        seed: Of the samples.
-        samples: How many, besides the first.
-        first: Answers given in a trial before them; {}: no such trial.
+        space: The space.
+        data: The data set.
+        seed: Seed of the samples.
+        samples: Number of samples, besides the trial of `fixed`.
+        fixed: Values of a first trial; {}: no such trial.
 
     Raises:
-        InputError: No trial gives a model.
+        InputError: No trial yields a model.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=_Uniform(seed=seed))
-    if first:
-        study.enqueue_trial(first)
-    found = [
-        _call(space, data, study.ask(), fixed=bool(first) and index == 0)
-        for index in range(samples + bool(first))
+    study = optuna.create_study(sampler=_UniformSampler(seed=seed))
+    if fixed:
+        study.enqueue_trial(fixed)
+    drawn_samples = [
+        _call_space(space, data, study.ask(), is_fixed=bool(fixed) and index == 0)
+        for index in range(samples + bool(fixed))
     ]
-    if all(item.failure for item in found):
+    if all(item.failure for item in drawn_samples):
         raise InputError(
             f"Space '{space.name}' must give models. Received: an error in each of "
-            f"{len(found)} samples, first {found[0].failure}"
+            f"{len(drawn_samples)} samples, first {drawn_samples[0].failure}"
         )
-    return tuple(found)
+    return tuple(drawn_samples)
 
 
-class _Uniform(optuna.samplers.RandomSampler):
-    """A sampler by which all values of a whole number are equally likely, on a log scale too."""
+class _UniformSampler(optuna.samplers.RandomSampler):
+    """A random sampler with a uniform distribution of integers, even for those on a log scale."""
 
     def sample_independent(
         self, study: Any, trial: Any, param_name: str, param_distribution: BaseDistribution
@@ -263,22 +272,26 @@ class _Uniform(optuna.samplers.RandomSampler):
         return super().sample_independent(study, trial, param_name, param_distribution)
 
 
-def _call(space: Space, data: Dataset, trial: Any, fixed: bool) -> Sample:
+def _call_space(space: Space, data: Dataset, trial: Any, is_fixed: bool) -> Sample:
     macs, params, failure = 0, 0, ""
     try:
         analysis = count_macs(space.build(trial, data))
         macs, params = analysis.macs, analysis.params
     except Exception as error:
-        # the function is the user's: in a search, too, this would only fail the trial
+        # errors of a user's function do not end a search either, but only fail the trial
         failure = f"{type(error).__name__}: {error}"
-    return Sample(dict(trial.params), dict(trial.distributions), macs, params, fixed, failure)
+    return Sample(dict(trial.params), dict(trial.distributions), macs, params, is_fixed, failure)
 
 
-def estimate(samples: Sequence[Sample]) -> tuple[int | None, float]:
-    """Estimate from random samples how many complete choices of a space give a model.
+def estimate_size(samples: Sequence[Sample]) -> tuple[int | None, float]:
+    """Return an estimate, from random samples, of the number of complete choices with a model.
 
-    The mean over samples of the product of the numbers of values met on the way; 0 for a
-    sample that failed. It is unbiased where all values of a parameter are equally likely.
+    The estimate is the mean over samples of the product of the numbers of values of the sampled
+    parameters, with 0 for a failed sample. It is unbiased if all values of a parameter are equally
+    likely.
+
+    Args:
+        samples: Random samples, at least one.
 
     Returns:
         The number (None: infinite) and the standard error of the mean.
@@ -288,7 +301,7 @@ def estimate(samples: Sequence[Sample]) -> tuple[int | None, float]:
         Computation 29, section 3; here for leaves only.
     """
     sizes = [
-        0.0 if item.failure else math.prod(map(value_count, item.distributions.values()))
+        0.0 if item.failure else math.prod(map(count_values, item.distributions.values()))
         for item in samples
     ]
     mean = sum(sizes) / len(sizes)
@@ -298,18 +311,22 @@ def estimate(samples: Sequence[Sample]) -> tuple[int | None, float]:
     return round(mean), math.sqrt(variance / len(sizes))
 
 
-def condition(name: str, samples: Sequence[Sample]) -> str:
-    """Return the condition under which a parameter is asked, by samples; "": it always is.
+def infer_condition(name: str, samples: Sequence[Sample]) -> str:
+    """Return the condition under which a parameter is sampled, from samples; "": always.
 
-    A parameter that was asked before it and whose values differ between the samples with
-    and without it is named as the likely reason.
+    The likely condition is a value of an earlier parameter that differs between the samples with
+    and without the parameter.
+
+    Args:
+        name: Name of the parameter.
+        samples: Samples of the space.
     """
     count = sum(name in item.chosen for item in samples)
     if count == len(samples):
         return ""
-    seen = f"{count} of {len(samples)} samples"
-    found = deciding(name, [item.chosen for item in samples])
-    if found is None:
-        return seen
-    other, values = found
-    return f"{other} = {' or '.join(map(str, sorted(values, key=str)))} ({seen})"
+    share_text = f"{count} of {len(samples)} samples"
+    decision = find_condition(name, [item.chosen for item in samples])
+    if decision is None:
+        return share_text
+    other, values = decision
+    return f"{other} = {' or '.join(map(str, sorted(values, key=str)))} ({share_text})"

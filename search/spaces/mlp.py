@@ -1,4 +1,4 @@
-"""Multilayer perceptrons: for tables and small vectors; images are flattened."""
+"""Multilayer perceptrons for tables and small vectors; images are flattened."""
 
 from __future__ import annotations
 
@@ -8,8 +8,17 @@ from typing import Any
 from compress.core.errors import InputError
 from compress.core.lazy_modules import keras
 from compress.data import Dataset
-from search.spaces._base import Choice, Chosen, DrawnSpace, Sketch, head, pick, steps, whole
-from search.spaces._blocks import normalize
+from search.spaces._base import (
+    Choice,
+    Chosen,
+    DrawnSpace,
+    ShapeTensor,
+    declare_categorical,
+    declare_float,
+    declare_int,
+    head,
+)
+from search.spaces._blocks import apply_normalization
 
 MAX_LAYERS = 4
 WIDTHS = (16, 32, 64, 128, 256, 512)
@@ -19,19 +28,19 @@ ACTIVATIONS = ("relu", "gelu", "silu")
 class MLP(DrawnSpace):
     """flatten -> hidden layers -> softmax.
 
-    Choices: number of hidden layers (1 to 4) and the width of each; one activation and one
+    Choices: number of hidden layers (1 to 4) and the units of each; one activation and one
     normalization (batch, layer or none) for all; residual connections around the hidden
-    layers whose input is as wide as their output; dropout after every hidden layer.
+    layers with as many inputs as outputs; dropout after every hidden layer.
     """
 
     name = "mlp"
     input_name = "features"
 
     def check(self, data: Dataset) -> None:
-        """Require examples of at least one number.
+        """Require examples with at least one number.
 
         Raises:
-            InputError: Others.
+            InputError: The examples are empty.
         """
         shape = data.input_shape
         if not shape or math.prod(shape) < 1:
@@ -41,7 +50,7 @@ class MLP(DrawnSpace):
             )
 
     def baseline(self, data: Dataset) -> dict[str, Any]:
-        """Return two hidden layers of 128 with batch normalization and ReLU."""
+        """Return two hidden layers of 128 units with batch normalization and ReLU."""
         return {
             "layers": 2,
             "activation": "relu",
@@ -54,55 +63,63 @@ class MLP(DrawnSpace):
 
     def choices(self, data: Dataset) -> tuple[Choice, ...]:
         """See `DeclaredSpace.choices`."""
-        several = tuple(range(2, MAX_LAYERS + 1))
+        deep_layers = tuple(range(2, MAX_LAYERS + 1))
         return (
-            whole("layers", 1, MAX_LAYERS),
-            # costs nothing that is counted as MACs; any stands for all
-            pick("activation", ACTIVATIONS, least="relu", most="relu"),
-            pick("normalization", ("batch", "layer", "none"), least="none", most="batch"),
-            pick("residual", (False, True), ("layers", several)),
+            declare_int("layers", 1, MAX_LAYERS),
+            # the activation does not affect MACs, so any value is valid as least and most
+            declare_categorical("activation", ACTIVATIONS, least="relu", most="relu"),
+            declare_categorical(
+                "normalization", ("batch", "layer", "none"), least="none", most="batch"
+            ),
+            declare_categorical("residual", (False, True), ("layers", deep_layers)),
             *(
-                pick(f"layer{index}.width", WIDTHS, ("layers", tuple(range(index, MAX_LAYERS + 1))))
+                declare_categorical(
+                    f"layer{index}.width", WIDTHS, ("layers", tuple(range(index, MAX_LAYERS + 1)))
+                )
                 for index in range(1, MAX_LAYERS + 1)
             ),
-            steps("dropout", 0.5, 0.1),
+            declare_float("dropout", 0.5, 0.1),
         )
 
     def net(self, x: Any, chosen: Chosen, data: Dataset) -> Any:
         """See `DrawnSpace.net`."""
         if len(data.input_shape) > 1:
-            x = _flat(x)
+            x = _flatten(x)
         for index in range(1, chosen["layers"] + 1):
-            x = _hidden(x, index, chosen)
+            x = _apply_hidden_layer(x, index, chosen)
         return head(x, data.task)
 
 
-def _flat(x: Any) -> Any:
-    if isinstance(x, Sketch):
-        return x.flat()
+def _flatten(x: Any) -> Any:
+    if isinstance(x, ShapeTensor):
+        return x.flatten()
 
     return keras.layers.Flatten(name="flatten")(x)
 
 
-def _hidden(x: Any, index: int, chosen: Chosen) -> Any:
-    """Apply a hidden layer: matrix, normalization, activation, dropout, the shortcut."""
+def _apply_hidden_layer(x: Any, index: int, chosen: Chosen) -> Any:
+    """Apply a hidden layer: dense layer, normalization, activation, dropout, the shortcut."""
     name, width, norm = f"layer{index}", chosen[f"layer{index}.width"], chosen["normalization"]
-    if isinstance(x, Sketch):
-        made = x.dense(width, bias=norm == "none")
-        return made if norm == "none" else made.normalize(4 if norm == "batch" else 2)
+    if isinstance(x, ShapeTensor):
+        shape_tensor = x.apply_dense(width, bias=norm == "none")
+        return (
+            shape_tensor
+            if norm == "none"
+            else shape_tensor.apply_normalization(4 if norm == "batch" else 2)
+        )
 
     y = keras.layers.Dense(
         width, use_bias=norm == "none", kernel_initializer="he_normal", name=name
     )(x)
     if norm == "batch":
-        y = normalize(y, name)
+        y = apply_normalization(y, name)
     elif norm == "layer":
         y = keras.layers.LayerNormalization(name=f"{name}_ln")(y)
     activation = chosen["activation"]
     y = keras.layers.Activation(activation, name=f"{name}_{activation}")(y)
     if chosen["dropout"]:
         y = keras.layers.Dropout(chosen["dropout"], name=f"{name}_dropout")(y)
-    # not around the first layer: inputs are data, not features
+    # the first layer has no shortcut, because its inputs are data rather than features
     if index > 1 and chosen["residual"] and x.shape[-1] == width:
         y = keras.layers.Add(name=f"{name}_add")([x, y])
     return y

@@ -6,40 +6,47 @@ from typing import Any
 
 from compress.core.lazy_modules import keras
 from compress.data import Dataset
-from search.spaces._base import Choice, Chosen, Sketch, pick, steps, whole
+from search.spaces._base import (
+    Choice,
+    Chosen,
+    ShapeTensor,
+    declare_categorical,
+    declare_float,
+    declare_int,
+)
 from search.spaces._blocks import (
-    STRIDE_FROM,
+    MIN_STRIDED_SIZE,
     ImageSpace,
-    activate,
-    add,
-    bare_conv,
-    classify,
-    conv,
-    multiple_of_8,
-    normalize,
-    stages_within,
+    add_shortcut,
+    apply_activation,
+    apply_bare_conv,
+    apply_classifier,
+    apply_conv,
+    apply_normalization,
+    find_max_stages,
+    round_channels,
 )
 
 MAX_STAGES = 4
 MAX_BLOCKS = 4
 WIDTHS = (8, 16, 24, 32)
 GROWTHS = (1.0, 1.5, 2.0)
-"""Factors between the widths of neighbouring stages; the originals double."""
+"""Factors between the channels of consecutive stages; 2 in the original networks."""
 BOTTLENECK = 4
-"""A bottleneck's inner width is this many times smaller than its outer one."""
-POOL_FROM = 64
-"""Images of at least this many pixels a side are halved by the stem, or halved twice."""
+"""Factor by which a bottleneck block reduces the number of channels."""
+MIN_POOLED_SIZE = 64
+"""Minimum pixels per side of an image for which the stem halves the resolution once or twice."""
 REDUCTIONS = {"plain": 1, "strided": 2, "pooled": 4}
-"""By how much each stem divides the resolution."""
+"""Factor by which each stem divides the resolution."""
 
 
 class ResNet(ImageSpace):
-    """stem -> stages (each halves the resolution, but the first) -> global average -> softmax.
+    """stem -> stages (all but the first halve the resolution) -> global average -> softmax.
 
     Choices: number of stages; kind of block (basic: two 3 x 3 convolutions; bottleneck:
     1 x 1, 3 x 3 on a quarter of the channels, 1 x 1); whether blocks normalize and activate
     before their convolutions (pre-activation) or after; stem (3 x 3 convolution, the same
-    with stride 2, or followed by max pooling); width of the first stage and the factor from
+    with stride 2, or followed by max pooling); channels of the first stage and the factor from
     stage to stage; blocks of each stage (1 to 4); dropout before the classifier.
 
     Reference:
@@ -51,25 +58,25 @@ class ResNet(ImageSpace):
 
     name = "resnet"
 
-    def stems(self, data: Dataset) -> tuple[str, ...]:
-        """Return the stems that make sense at this resolution, least reduction first."""
+    def list_stems(self, data: Dataset) -> tuple[str, ...]:
+        """Return the suitable stems for this resolution, in ascending order of reduction."""
         size = min(data.input_shape[:2])
-        if size >= POOL_FROM:
+        if size >= MIN_POOLED_SIZE:
             return ("strided", "pooled")
-        return ("plain", "strided") if size >= STRIDE_FROM else ("plain",)
+        return ("plain", "strided") if size >= MIN_STRIDED_SIZE else ("plain",)
 
-    def max_stages(self, data: Dataset) -> int:
-        """Return how many stages the resolution after the stem allows, 1 to 4."""
-        return stages_within(data, REDUCTIONS[self.stems(data)[-1]], MAX_STAGES)
+    def get_max_stages(self, data: Dataset) -> int:
+        """Return the maximum number of stages for the resolution after the stem, 1 to 4."""
+        return find_max_stages(data, REDUCTIONS[self.list_stems(data)[-1]], MAX_STAGES)
 
     def baseline(self, data: Dataset) -> dict[str, Any]:
-        """Return ResNet-14: up to three stages of two basic blocks, 16, 32, 64 wide."""
-        stages = min(3, self.max_stages(data))
+        """Return ResNet-14: up to three stages of two basic blocks, with 16, 32, 64 channels."""
+        stages = min(3, self.get_max_stages(data))
         choices: dict[str, Any] = {
             "stages": stages,
             "block": "basic",
             "preactivation": False,
-            "stem": self.stems(data)[-1],
+            "stem": self.list_stems(data)[-1],
             "width": 16,
             "dropout": 0.0,
         }
@@ -79,78 +86,91 @@ class ResNet(ImageSpace):
 
     def choices(self, data: Dataset) -> tuple[Choice, ...]:
         """See `DeclaredSpace.choices`."""
-        stages, stems = self.max_stages(data), self.stems(data)
-        asked = [
-            whole("stages", 1, stages),
-            pick("block", ("basic", "bottleneck"), least="bottleneck", most="basic"),
-            # no MACs between them; normalized shortcuts give the other one more parameters
-            pick("preactivation", (False, True), least=True, most=False),
-            pick("stem", stems, least=stems[-1], most=stems[0]),
-            pick("width", WIDTHS),
+        stages, stems = self.get_max_stages(data), self.list_stems(data)
+        declared = [
+            declare_int("stages", 1, stages),
+            declare_categorical("block", ("basic", "bottleneck"), least="bottleneck", most="basic"),
+            # both have the same MACs; without pre-activation, shortcuts have normalization
+            # parameters
+            declare_categorical("preactivation", (False, True), least=True, most=False),
+            declare_categorical("stem", stems, least=stems[-1], most=stems[0]),
+            declare_categorical("width", WIDTHS),
         ]
         if stages > 1:
-            asked.append(pick("growth", GROWTHS, ("stages", tuple(range(2, stages + 1)))))
+            declared.append(
+                declare_categorical("growth", GROWTHS, ("stages", tuple(range(2, stages + 1))))
+            )
         for stage in range(1, stages + 1):
-            there = ("stages", tuple(range(stage, stages + 1)))
-            asked.append(whole(f"stage{stage}.blocks", 1, MAX_BLOCKS, there))
-        return (*asked, steps("dropout", 0.4, 0.1))
+            condition = ("stages", tuple(range(stage, stages + 1)))
+            declared.append(declare_int(f"stage{stage}.blocks", 1, MAX_BLOCKS, condition))
+        return (*declared, declare_float("dropout", 0.4, 0.1))
 
     def net(self, x: Any, chosen: Chosen, data: Dataset) -> Any:
         """See `DrawnSpace.net`."""
-        early = chosen["preactivation"]
-        x = _stem(x, chosen["stem"], chosen["width"], early)
+        is_preactivation = chosen["preactivation"]
+        x = _apply_stem(x, chosen["stem"], chosen["width"], is_preactivation)
         for stage in range(1, chosen["stages"] + 1):
-            width = multiple_of_8(chosen["width"] * chosen.get("growth", 1.0) ** (stage - 1))
+            width = round_channels(chosen["width"] * chosen.get("growth", 1.0) ** (stage - 1))
             for index in range(chosen[f"stage{stage}.blocks"]):
                 stride = 2 if stage > 1 and index == 0 else 1
                 name = f"stage{stage}_block{index + 1}"
-                make = _early if early else _late
-                x = make(x, name, _convolutions(chosen["block"], width, stride), stride)
-        if early:
-            x = activate(normalize(x, "last"), "last", "relu")
-        return classify(x, chosen["dropout"], data.task)
+                apply_block = (
+                    _apply_preactivation_block if is_preactivation else _apply_postactivation_block
+                )
+                x = apply_block(x, name, _list_convolutions(chosen["block"], width, stride), stride)
+        if is_preactivation:
+            x = apply_activation(apply_normalization(x, "last"), "last", "relu")
+        return apply_classifier(x, chosen["dropout"], data.task)
 
 
-def _stem(inputs: Any, stem: str, width: int, early: bool) -> Any:
-    # the first pre-activation block normalizes by itself
-    x = (bare_conv if early else conv)(inputs, "stem", width, 3, min(2, REDUCTIONS[stem]))
+def _apply_stem(inputs: Any, stem: str, width: int, is_preactivation: bool) -> Any:
+    # the first pre-activation block normalizes its own input
+    x = (apply_bare_conv if is_preactivation else apply_conv)(
+        inputs, "stem", width, 3, min(2, REDUCTIONS[stem])
+    )
     if stem == "pooled":
-        if isinstance(x, Sketch):
-            return x.pool(2)
+        if isinstance(x, ShapeTensor):
+            return x.apply_pooling(2)
 
         x = keras.layers.MaxPooling2D(3, 2, "same", name="stem_pool")(x)
     return x
 
 
-def _convolutions(block: str, width: int, stride: int) -> list[tuple[int, int, int]]:
-    """Return (width, kernel, stride) of each convolution of a block."""
+def _list_convolutions(block: str, width: int, stride: int) -> list[tuple[int, int, int]]:
+    """Return (channels, kernel, stride) of each convolution of a block."""
     if block == "basic":
         return [(width, 3, stride), (width, 3, 1)]
-    inner = multiple_of_8(width / BOTTLENECK)
+    inner = round_channels(width / BOTTLENECK)
     return [(inner, 1, 1), (inner, 3, stride), (width, 1, 1)]
 
 
-def _late(x: Any, name: str, convolutions: list[tuple[int, int, int]], stride: int) -> Any:
+def _apply_postactivation_block(
+    x: Any, name: str, convolutions: list[tuple[int, int, int]], stride: int
+) -> Any:
     """Apply a block of convolution, normalization, ReLU; the last ReLU after the sum."""
     y, last = x, len(convolutions)
     for index, (width, kernel, step) in enumerate(convolutions, start=1):
         activation = "relu" if index < last else ""
-        y = conv(y, f"{name}_conv{index}", width, kernel, step, activation)
+        y = apply_conv(y, f"{name}_conv{index}", width, kernel, step, activation)
     if x.shape[-1] != y.shape[-1] or stride != 1:
-        x = conv(x, f"{name}_shortcut", y.shape[-1], 1, stride, activation="")
-    return activate(add(x, y, name), name, "relu")
+        x = apply_conv(x, f"{name}_shortcut", y.shape[-1], 1, stride, activation="")
+    return apply_activation(add_shortcut(x, y, name), name, "relu")
 
 
-def _early(x: Any, name: str, convolutions: list[tuple[int, int, int]], stride: int) -> Any:
+def _apply_preactivation_block(
+    x: Any, name: str, convolutions: list[tuple[int, int, int]], stride: int
+) -> Any:
     """Apply a block of normalization, ReLU, convolution; nothing after the sum."""
-    y = shared = activate(normalize(x, f"{name}_conv1"), f"{name}_conv1", "relu")
+    y = shared = apply_activation(apply_normalization(x, f"{name}_conv1"), f"{name}_conv1", "relu")
     for index, (width, kernel, step) in enumerate(convolutions, start=1):
         if index > 1:
-            y = activate(normalize(y, f"{name}_conv{index}"), f"{name}_conv{index}", "relu")
-        y = bare_conv(y, f"{name}_conv{index}", width, kernel, step)
+            y = apply_activation(
+                apply_normalization(y, f"{name}_conv{index}"), f"{name}_conv{index}", "relu"
+            )
+        y = apply_bare_conv(y, f"{name}_conv{index}", width, kernel, step)
     if x.shape[-1] != y.shape[-1] or stride != 1:
-        x = bare_conv(shared, f"{name}_shortcut", y.shape[-1], 1, stride)
-    return add(x, y, name)
+        x = apply_bare_conv(shared, f"{name}_shortcut", y.shape[-1], 1, stride)
+    return add_shortcut(x, y, name)
 
 
 SPACE = ResNet()

@@ -1,1 +1,1 @@
-"""All trials of a search: storage, resuming, warm starts, when it is over."""
+"""Trials of a search: storage, resuming, warm starts and stopping conditions."""

@@ -1,7 +1,7 @@
-"""Checks before the first trial: data, limits, compression.
+"""Checks before the first trial: data, limits and compression.
 
-The data judge nothing by what the run's models have learnt elsewhere; the space has a model within
-the limits; what will compress the front can compress models of the space.
+They find data leakage through models from earlier runs, limits that no model of the space keeps,
+and compression options that do not fit models of the space.
 """
 
 from __future__ import annotations
@@ -16,129 +16,145 @@ import optuna
 from compress.core.errors import InputError
 from compress.data import Dataset, load_data
 from compress.run.directory import LOG
-from compress.run.unlearnt import check_choices, check_scaling, check_unlearnt
-from compress.shrinking.case import Subject, check_by_models, checks_of
-from compress.shrinking.job import check_by_data, unlearnt_teachers
-from compress.train.given import dataset_for, judged_by, load_for_model
+from compress.run.held_out import check_choices, check_held_out, check_scaling
+from compress.shrinking.compression_job import CoupledModel, check_by_models, iterate_checks
+from compress.shrinking.job_runner import check_against_data, check_held_out_teachers
+from compress.train.dataset_loading import load_for_model, prepare_dataset, with_metric
 from search.plan import SearchPlan
 from search.spaces import Space
-from search.spaces.describe import measured
-from search.study.costs import NAMES, Costs, excesses, limits
+from search.spaces.describe import measure_costs
+from search.study.costs import NAMES, Costs, find_excesses, get_limits
 from search.study.directory import SearchFolder
 
 if TYPE_CHECKING:
     import keras
 
-NOTE = "the data were handed over in Python: commands that are shown need them as a file, by --data"
-FLAGS = {"macs": "max_macs", "params": "max_params", "size_bytes": "max_size"}
-"""Limits that are judged: what is counted, and the weights' bytes."""
+HANDED_OVER_NOTE = (
+    "the data were handed over in Python: commands that are shown need them as a file, by --data"
+)
+LIMIT_OPTIONS = {"macs": "max_macs", "params": "max_params", "size_bytes": "max_size"}
+"""Options of the checked limits, by cost: counted costs and the bytes of the weights."""
 
 
 @dataclass(frozen=True)
-class Past:
-    """The past of a run's models: weights, teachers and data from before their training.
+class Provenance:
+    """Origin of a run's models: initial weights, teachers and the data they were trained on.
 
     Attributes:
-        before: Files of models whose weights its candidates begin with.
-        notes: What the report of each compressed model must say.
-        val_learnt: Whether the compressed models' validation part was learnt: by a teacher, or
-            in final trainings.
+        initial_models: Files of the models from which candidates take their initial weights.
+        notes: Notes for the report of each compressed model.
+        trained_on_validation: Whether a teacher or a final training used the validation part of
+            the compressed models.
     """
 
-    before: tuple[Path, ...] = ()
+    initial_models: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
-    val_learnt: bool = False
+    trained_on_validation: bool = False
 
 
-def load_for_space(
-    plan: SearchPlan, space: Space, given: Mapping[str, Any] | None = None
+def load_data_for_space(
+    plan: SearchPlan, space: Space, dataset_arguments: Mapping[str, Any] | None = None
 ) -> Dataset:
-    """Load the plan's data; a space around a trained model wants that model's scaling.
+    """Load the plan's data, with the scaling of the original model for a space around a model.
 
     Args:
-        plan: Names the data.
-        space: Of the plan.
-        given: What was handed over in place of a name: arguments of `compress.as_dataset`.
+        plan: The plan, which names the data.
+        space: The space of the plan.
+        dataset_arguments: Arguments of `compress.as_dataset` for data from Python; None: the data
+            are loaded by name.
 
     Raises:
-        InputError: The data cannot be loaded, or the model or its scaling cannot; or they are a
-            data set of a class of one's own, which cannot be handed on to other processes.
+        InputError: The data, the model or its scaling cannot be loaded; or the data are an instance
+            of a user-defined data set class, which cannot be passed to other processes.
     """
-    whole = space.whole()
-    if given is not None:
-        model = None if whole is None else whole[1]
-        made = dataset_for(model, **given, seed=plan.seed, testing=True)
-        if type(made) is not Dataset:
+    base_model = space.whole()
+    if dataset_arguments is not None:
+        model = None if base_model is None else base_model[1]
+        dataset = prepare_dataset(model, **dataset_arguments, seed=plan.seed, testing=True)
+        if type(dataset) is not Dataset:
             raise InputError(
                 f"Data of a run must be a Dataset, which other processes can be given. Received: "
-                f"{type(made).__name__}. Name the function that makes it: 'module:function'."
+                f"{type(dataset).__name__}. Name the function that makes it: 'module:function'."
             )
-        # one that was read by name can be read by that name again
-        return made if made.max_value is not None else replace(made, notes=(*made.notes, NOTE))
-    if whole is None:
-        return judged_by(load_data(plan.data, seed=plan.seed), plan.data.metric)
+        # data that were read by name can be read by that name again and need no note
+        return (
+            dataset
+            if dataset.max_value is not None
+            else replace(dataset, notes=(*dataset.notes, HANDED_OVER_NOTE))
+        )
+    if base_model is None:
+        return with_metric(load_data(plan.data, seed=plan.seed), plan.data.metric)
     try:
-        return load_for_model(whole[0], plan.data, whole[1], plan.seed)
+        return load_for_model(base_model[0], plan.data, base_model[1], plan.seed)
     except InputError as error:
         raise InputError(f"Space '{space.name}' must have data that fit it. {error}") from None
 
 
-def check_past(plan: SearchPlan, data: Dataset, space: Space) -> Past:
-    """Check that nothing before the run has learnt its test part, or data that select.
+def check_data_leakage(plan: SearchPlan, data: Dataset, space: Space) -> Provenance:
+    """Check that no earlier model or search was trained on held-out data of this run.
 
     Args:
-        plan: Space, teachers, warm starts and what is replayed.
-        data: What trains, selects and tests.
-        space: Of the plan.
+        plan: The plan, which names space, teachers, warm starts and replayed record.
+        data: Training, validation and test parts.
+        space: The space of the plan.
+
+    Returns:
+        The origin of the run's models, with notes for the report.
 
     Raises:
-        InputError: A model that the run begins with, a teacher, a warm start or what is
-            replayed has learnt the test part, or what selects.
+        InputError: The initial model, a teacher, a warm start or the replayed search was trained
+            on the test part or on data that select models.
     """
-    whole = space.whole()
-    if whole is not None:
-        if check_unlearnt(whole[0], data, f"Space '{space.name}'").validation:
+    base_model = space.whole()
+    if base_model is not None:
+        if check_held_out(base_model[0], data, f"Space '{space.name}'").is_trained_on_validation:
             raise InputError(
-                f"Space '{space.name}' must not have learnt the validation part: the search would "
-                f"choose by it. Received: '{whole[0]}', trained with --final-on-validation or made "
+                f"Space '{space.name}' must not have been trained on the validation part: the "
+                "search would "
+                f"choose by it. Received: '{base_model[0]}', trained with --final-on-validation or "
+                "made "
                 "of such a model. Take one of that run's candidates/."
             )
-        check_scaling(whole[0], data, f"Space '{space.name}'")
+        check_scaling(base_model[0], data, f"Space '{space.name}'")
     for name in plan.search.warm_start:
         if (Path(name) / "plan.json").is_file():
             check_choices(SearchFolder(name), data, f"Warm start '{name}'")
     if plan.search.replay:
         folder = SearchFolder(plan.search.replay.resolve().parent.parent)
         check_choices(folder, data, f"Replay '{plan.search.replay}'")
-    judged = unlearnt_teachers(plan, data)
-    notes = [note for item in judged for note in item.notes]
-    learnt = any(item.validation for item in judged)
+    teacher_checks = check_held_out_teachers(plan, data)
+    notes = [note for item in teacher_checks for note in item.notes]
+    trained_on_validation = any(item.is_trained_on_validation for item in teacher_checks)
     if plan.final.on_validation:
         notes.append(
             "the dense model was trained on the validation part (--final-on-validation): nothing "
             "is selected by it, the last epoch is kept, and validation figures say little"
         )
-        learnt = True
-    before = () if whole is None else (whole[0],)
-    return Past(before, tuple(notes), learnt)
+        trained_on_validation = True
+    initial_models = () if base_model is None else (base_model[0],)
+    return Provenance(initial_models, tuple(notes), trained_on_validation)
 
 
 def check_limits(plan: SearchPlan, data: Dataset) -> None:
     """Check that the smallest model of the space keeps the limits on counts.
 
-    Spaces whose smallest model is not known (the user's own) are not judged here.
+    User-defined spaces whose smallest model is not known are not checked here.
+
+    Args:
+        plan: The plan, with space and limits.
+        data: The data, which set the input shape and outputs of the models.
 
     Raises:
-        InputError: It exceeds a limit; the message says what the smallest costs.
+        InputError: The smallest model exceeds a limit; the message says its cost.
     """
-    space = plan.search.made_space
-    choices = space.smallest(data) if FLAGS.keys() & limits(plan.search) else None
+    space = plan.search.resolved_space
+    choices = space.smallest(data) if LIMIT_OPTIONS.keys() & get_limits(plan.search) else None
     if choices is None:
         return
-    smallest = measured(space, choices, data)
-    for name, value, limit in excesses(Costs(smallest.macs, smallest.params), plan.search):
+    smallest = measure_costs(space, choices, data)
+    for name, value, limit in find_excesses(Costs(smallest.macs, smallest.params), plan.search):
         raise InputError(
-            f"{FLAGS[name]} must be at least what the smallest candidate of space "
+            f"{LIMIT_OPTIONS[name]} must be at least what the smallest candidate of space "
             f"'{plan.search.space}' has: {value:,.0f} {NAMES[name]}. Received: {limit:,}."
         )
 
@@ -146,38 +162,38 @@ def check_limits(plan: SearchPlan, data: Dataset) -> None:
 def check_compression(plan: SearchPlan, data: Dataset, teachers: Sequence[keras.Model]) -> None:
     """Check the options of compression against models of the space.
 
-    These are the baseline, the largest and the smallest, as far as they are known; of the
-    user's own space one sample. What none of them can do is refused: a target that is too
-    small or too large for all, a pattern or a pair of layers that fits no name. A front may
-    hold models with other layers: what only some can do is left out where it cannot be done.
+    The checked models are the baseline, the largest and the smallest, where they are known, and one
+    sample of a user-defined space. Options that fit none of them are refused: a target that is too
+    small or too large for all, a pattern or a pair of layers that matches no name. The front may
+    hold models with other layers, so options that fit only some models are skipped for the others.
 
     Args:
-        plan: Of the run.
-        data: What the models are for.
-        teachers: Those that the plan names.
+        plan: The plan of the run.
+        data: The data of the run.
+        teachers: The teachers of the plan.
 
     Raises:
-        InputError: See above.
+        InputError: An option fits none of the checked models.
     """
-    check_by_data(plan, data)
-    if any(checks_of(plan, data, [None])):
-        subjects = [Subject(model, data.input_shape) for model in _models(plan, data)]
+    check_against_data(plan, data)
+    if any(iterate_checks(plan, data, [None])):
+        subjects = [CoupledModel(model, data.input_shape) for model in _build_models(plan, data)]
         check_by_models(plan, data, subjects, teachers)
 
 
-def _models(plan: SearchPlan, data: Dataset) -> Iterator[keras.Model]:
+def _build_models(plan: SearchPlan, data: Dataset) -> Iterator[keras.Model]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = plan.search.made_space
-    built: list[dict[str, Any]] = []
+    space = plan.search.resolved_space
+    seen_choices: list[dict[str, Any]] = []
     for choices in (space.baseline(data), space.largest(data), space.smallest(data)):
-        if choices is None or choices in built:
+        if choices is None or choices in seen_choices:
             continue
-        built.append(choices)
+        seen_choices.append(choices)
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(plan.seed))
         study.enqueue_trial(choices)
         try:
             model = space.build(study.ask(), data)
-        except Exception as error:  # the user's own code; the trials will tell, one by one
+        except Exception as error:  # user-defined code; trials report their own errors
             LOG.info("a first model of the space cannot be built: %s", error)
             continue
         yield model

@@ -1,8 +1,8 @@
-"""The costs of a candidate, counted or measured before it is trained, and their limits.
+"""Costs of a candidate, counted or measured before training, and their limits.
 
-Around a trained model the latency of a sub-network is estimated from times of the model's parts,
-measured once: a file of each of hundreds of sub-networks would have to be written and timed,
-three seconds each, beside workers that keep the processor busy.
+Around a trained model, the latency of a sub-network is estimated from latencies of the model's
+parts, which are measured once. Exporting and timing each of hundreds of sub-networks would take
+three seconds each, next to workers that keep the processor busy.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from compress.core.arguments import conform
+from compress.core.arguments import convert_json
 from compress.core.atomic_files import read_json, write_json
 from compress.core.summary import OnProgress
 from compress.measure import count_macs, measure_latency
 from compress.measure.latency_table import LatencyTable
 from compress.model.copies import copy_model
-from compress.model.internals import layers_inside
+from compress.model.keras_internals import list_layers
 from compress.plan import LatencyOptions
-from compress.prune.channels.selection.measured_times import Timed
+from compress.prune.channels.selection.latency_measurement import LatencyMeasurements
 from compress.run.directory import LOG
 from compress.run.records import Record, read_record
 from search.plan import SearchOptions
-from search.spaces import Around
+from search.spaces import SubnetworkSpace
 from search.study.directory import SearchFolder
 
 if TYPE_CHECKING:
@@ -50,11 +50,13 @@ class Costs:
     """Costs of one candidate.
 
     Attributes:
-        macs, params: Counted; `unsupported` names what `macs` leaves out.
-        size_bytes: Of the float32 .tflite file that the trained model will have; None where
-            nothing asks for it, or where a cheaper limit was broken already.
-        latency_ms: Measured on that file, or estimated; None likewise.
-        estimated: Names of those that are estimates.
+        macs: Multiply-accumulates of one example.
+        params: Number of parameters.
+        unsupported: Names of the operations that `macs` does not include.
+        size_bytes: Bytes of the float32 .tflite file of the trained model; None where no limit or
+            objective needs it, or where a cheaper limit is already exceeded.
+        latency_ms: Milliseconds of that file, measured or estimated; None as for `size_bytes`.
+        estimated: Names of the costs that are estimates.
     """
 
     macs: int
@@ -65,20 +67,25 @@ class Costs:
     estimated: tuple[str, ...] = ()
 
 
-def limits(options: SearchOptions) -> dict[str, float]:
+def get_limits(options: SearchOptions) -> dict[str, float]:
     """Return the hard limits of a plan by cost."""
-    given = {
+    options_by_cost = {
         "macs": options.max_macs,
         "params": options.max_params,
         "size_bytes": options.max_size,
         "latency_ms": options.max_latency,
     }
-    return {name: limit for name, limit in given.items() if limit is not None}
+    return {name: limit for name, limit in options_by_cost.items() if limit is not None}
 
 
-def excesses(costs: Costs, options: SearchOptions) -> Iterator[tuple[str, float, float]]:
-    """Yield (cost, value, limit) of each limit that is broken."""
-    for name, limit in limits(options).items():
+def find_excesses(costs: Costs, options: SearchOptions) -> Iterator[tuple[str, float, float]]:
+    """Yield (cost, value, limit) for each exceeded limit.
+
+    Args:
+        costs: Costs of a candidate.
+        options: Options of the search, with the limits.
+    """
+    for name, limit in get_limits(options).items():
         value = getattr(costs, name)
         if name == "size_bytes" and value is None:
             value = 4 * costs.params  # the weights alone: no .tflite file is smaller
@@ -86,61 +93,84 @@ def excesses(costs: Costs, options: SearchOptions) -> Iterator[tuple[str, float,
             yield name, value, limit
 
 
-def over_limit(costs: Costs, options: SearchOptions) -> str:
-    """Describe the limits that a model breaks; empty: none."""
-    found = []
-    for name, value, limit in excesses(costs, options):
+def describe_excesses(costs: Costs, options: SearchOptions) -> str:
+    """Return a description of the limits that a model exceeds; empty: none.
+
+    Args:
+        costs: Costs of a candidate.
+        options: Options of the search, with the limits.
+    """
+    texts = []
+    for name, value, limit in find_excesses(costs, options):
         number = f"{value:,.{2 if name == 'latency_ms' else 0}f}"
-        least = "at least " if getattr(costs, name) is None else ""
-        how = " (estimated)" if name in costs.estimated else ""
-        found.append(f"{least}{number} {NAMES[name]}{how} exceed the limit of {limit:,}")
-    return "; ".join(found)
+        prefix = "at least " if getattr(costs, name) is None else ""
+        suffix = " (estimated)" if name in costs.estimated else ""
+        texts.append(f"{prefix}{number} {NAMES[name]}{suffix} exceed the limit of {limit:,}")
+    return "; ".join(texts)
 
 
 def report_excess(trial: optuna.Trial, costs: Costs, options: SearchOptions) -> None:
-    """Tell the sampler by how much limits are broken: it draws away from such choices."""
-    for name, value, limit in excesses(costs, options):
+    """Report the relative excess over each limit to the sampler as a constraint of the trial.
+
+    Samplers then avoid similar choices.
+
+    Args:
+        trial: The trial of the candidate.
+        costs: Costs of the candidate.
+        options: Options of the search, with the limits.
+    """
+    for name, value, limit in find_excesses(costs, options):
         trial.set_constraint(name, value / limit - 1)
 
 
 def report_preferences(
     trial: optuna.Trial, values: Mapping[str, float | None], options: SearchOptions
 ) -> None:
-    """Tell the sampler by how much soft limits are kept or broken, as far as that is known."""
+    """Report the violation of each soft limit with a known value to the sampler.
+
+    Args:
+        trial: The trial of the candidate.
+        values: Costs and metrics by name; None: unknown.
+        options: Options of the search, with the soft limits.
+    """
     for condition in options.prefer:
         value = values.get(condition.name)
         if value is not None:
-            trial.set_constraint(f"prefer {condition.name}", condition.violation(value))
+            trial.set_constraint(f"prefer {condition.name}", condition.compute_violation(value))
 
 
 def find_costs(
     model: keras.Model, options: SearchOptions, folder: SearchFolder, latency: float | None = None
 ) -> Costs:
-    """Count the costs of an untrained model, and measure those that the plan asks for.
+    """Count the costs of an untrained model and measure those that the plan needs.
 
-    Cheap things come first, and what breaks a limit is not measured further: a file is not
-    smaller than its weights, so one whose weights alone exceed the limit is not converted.
-    Measurements are kept in the run's folder by architecture, for repeats.
+    Cheap costs come first, and a model that exceeds a limit is not measured further: a file is
+    at least as large as its weights, so a model whose weights exceed the limit is not converted.
+    Measurements are cached in the run's folder by architecture.
 
     Args:
-        model: Built, untrained.
+        model: A built, untrained model.
         options: Limits and objectives.
-        folder: The run's folder.
-        latency: Milliseconds, where they are estimated; None: a file is measured.
+        folder: The folder of the run.
+        latency: Estimated milliseconds; None: the latency of a file is measured.
     """
     analysis = count_macs(model)
-    known = () if latency is None else ("latency_ms",)
+    estimated_costs = () if latency is None else ("latency_ms",)
     costs = Costs(
-        analysis.macs, analysis.params, analysis.unsupported, latency_ms=latency, estimated=known
+        analysis.macs,
+        analysis.params,
+        analysis.unsupported,
+        latency_ms=latency,
+        estimated=estimated_costs,
     )
-    timing = options.needs("latency_ms") and latency is None
-    measuring = timing or options.needs("size_bytes")
-    if not measuring or over_limit(costs, options):
+    needs_latency = options.needs_cost("latency_ms") and latency is None
+    needs_file = needs_latency or options.needs_cost("size_bytes")
+    if not needs_file or describe_excesses(costs, options):
         return costs
-    file = folder.path / "costs" / f"{fingerprint(model)}.json"
-    stored = conform(read_json(file), _Measured, f"'{file}'") if file.exists() else {}
-    if "size_bytes" not in stored or (timing and "latency_ms" not in stored):
-        stored = _measured(model, timing)
+    file = folder.path / "costs" / f"{hash_architecture(model)}.json"
+    stored = convert_json(read_json(file), _MeasuredCosts, f"'{file}'") if file.exists() else {}
+    if "size_bytes" not in stored or (needs_latency and "latency_ms" not in stored):
+        stored = _measure_file(model, needs_latency)
         file.parent.mkdir(exist_ok=True)
         write_json(file, stored)
     if latency is None:
@@ -148,116 +178,124 @@ def find_costs(
     return replace(costs, size_bytes=stored["size_bytes"], latency_ms=latency)
 
 
-class _Measured(TypedDict, total=False):
+class _MeasuredCosts(TypedDict, total=False):
     size_bytes: int
     latency_ms: float
 
 
-def _measured(model: keras.Model, timing: bool) -> dict[str, Any]:
+def _measure_file(model: keras.Model, needs_latency: bool) -> dict[str, Any]:
     from compress.exporting.litert import export_litert
 
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "untrained.tflite"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "untrained.tflite"
         export_litert(_with_distinct_weights(model), path)
-        found: dict[str, Any] = {"size_bytes": path.stat().st_size}
-        if timing:
-            how = LatencyOptions(threads=1, precision=0.03, budget=2.0)
-            found["latency_ms"] = measure_latency({"model": path}, how)["model"].median_ms
-    return found
+        costs: dict[str, Any] = {"size_bytes": path.stat().st_size}
+        if needs_latency:
+            latency_options = LatencyOptions(threads=1, precision=0.03, budget=2.0)
+            costs["latency_ms"] = measure_latency({"model": path}, latency_options)[
+                "model"
+            ].median_ms
+    return costs
 
 
 def _with_distinct_weights(model: keras.Model) -> keras.Model:
-    """Return a copy with random weights: the file of an untrained model is too small.
+    """Return a copy of a model with random weights, whose file has the size of a trained one.
 
-    The converter stores equal arrays once, and biases that are all zero not at all.
+    The converter stores equal arrays once and omits biases that are all zero.
     """
     copy = copy_model(model)
     rng = np.random.default_rng(0)
-    # positive: variances are among them
+    # the weights must be positive, because some are variances
     copy.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in copy.get_weights()])
     return copy
 
 
-def fingerprint(model: keras.Model) -> str:
-    """Return a hash of a model's architecture; names do not matter, the order does."""
-    numbers = {layer.name: f"#{place}" for place, layer in enumerate(layers_inside(model))}
+def hash_architecture(model: keras.Model) -> str:
+    """Return a hash of a model's architecture, which depends on layer order but not on names."""
+    numbers = {layer.name: f"#{index}" for index, layer in enumerate(list_layers(model))}
     quoted = re.compile(r'"((?:[^"\\]|\\.)*)"')
-    text = quoted.sub(lambda found: f'"{numbers.get(found[1], found[1])}"', model.to_json())
+    text = quoted.sub(lambda match: f'"{numbers.get(match[1], match[1])}"', model.to_json())
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 @dataclass(frozen=True)
 class PartTimes(Record):
-    """Times of a model's calls, and of some of its sub-networks as whole files.
+    """Latencies of a model's calls, and of some of its sub-networks as whole files.
 
     Attributes:
-        kept: Removable units kept in each group by the sub-networks.
-        whole: Milliseconds of these.
-        table: Of calls, as JSON.
+        kept: Kept removable units of each group, for each timed sub-network.
+        whole: Milliseconds of the timed sub-networks.
+        table: Latencies of the calls, as JSON.
     """
 
     kept: tuple[tuple[int, ...], ...]
     whole: tuple[float, ...]
     table: Any = field(metadata={"shape": dict[str, Any]})
 
-    def flaw(self) -> str:
-        """See `Record.flaw`."""
+    def find_violation(self) -> str:
+        """See `Record.find_violation`."""
         if len(self.kept) != len(self.whole):
             return f"kept and whole must be of as many nets; received: {self.kept}, {self.whole}"
         return "" if min(self.whole) > 0 else f"whole must be above 0; received: {self.whole}"
 
     @classmethod
-    def of(cls, found: Timed) -> PartTimes:
+    def from_timing(cls, timing: LatencyMeasurements) -> PartTimes:
         """Return the record of timed calls."""
-        kept = tuple(tuple(int(count) for count in row) for row in found.kept)
-        return cls(kept, tuple(float(ms) for ms in found.whole), found.table.to_json())
+        kept = tuple(tuple(int(count) for count in row) for row in timing.kept)
+        return cls(kept, tuple(float(ms) for ms in timing.model_ms), timing.table.to_json())
 
 
 def measure_parts(options: SearchOptions, folder: SearchFolder, on_progress: OnProgress) -> None:
-    """Time the parts of the model that a search is around, where its latency is asked for.
+    """Measure the latencies of a model's parts, where the search needs latencies around that model.
 
-    To be called while the machine is quiet: before workers are.
+    Call it before workers start, while the machine is idle.
 
     Args:
         options: Space, objectives, limits.
-        folder: Where the record goes; one that is there stays.
-        on_progress: Told how far it is.
+        folder: The folder of the run. An existing record in it is kept.
+        on_progress: Callback for progress, called with (text, share).
     """
-    space = timed_space(options)
+    space = find_timed_space(options)
     if space is None or folder.part_times.exists():
         return
-    found = space.timed(on_progress)
-    write_json(folder.part_times, PartTimes.of(found).to_json())
+    timing = space.time_calls(on_progress)
+    write_json(folder.part_times, PartTimes.from_timing(timing).to_json())
     LOG.info(
         "latencies of candidates are estimated from %d calls and %d whole sub-networks, timed on "
-        "%s (%s)", len(found.table.calls), len(found.whole), found.table.runtime,
-        found.table.device,
+        "%s (%s)", len(timing.table.calls), len(timing.model_ms), timing.table.runtime,
+        timing.table.device,
     )  # fmt: skip
 
 
-def timed_space(options: SearchOptions) -> Around | None:
-    """Return the space, if latencies of its candidates follow from times of a model's parts."""
-    space = options.made_space
-    return space if isinstance(space, Around) and options.needs("latency_ms") else None
+def find_timed_space(options: SearchOptions) -> SubnetworkSpace | None:
+    """Return the space if its candidates' latencies are needed and can be estimated from parts."""
+    space = options.resolved_space
+    return (
+        space if isinstance(space, SubnetworkSpace) and options.needs_cost("latency_ms") else None
+    )
 
 
-def latency_of(
+def build_latency_estimator(
     options: SearchOptions, folder: SearchFolder
 ) -> Callable[[dict[str, Any]], float] | None:
     """Return a function that estimates a candidate's milliseconds; None: its file is measured.
 
     Args:
-        options: Of the run.
-        folder: The run's.
+        options: Options of the search.
+        folder: The folder of the run.
     """
-    space = timed_space(options)
+    space = find_timed_space(options)
     if space is None or not folder.part_times.exists():
         return None
-    return _read(space, folder.part_times)
+    return _read_latency_estimator(space, folder.part_times)
 
 
 @lru_cache(maxsize=2)
-def _read(space: Around, path: Path) -> Callable[[dict[str, Any]], float]:
+def _read_latency_estimator(
+    space: SubnetworkSpace, path: Path
+) -> Callable[[dict[str, Any]], float]:
     record = read_record(path, PartTimes)
     table = LatencyTable.from_json(record.table)
-    return space.latency(Timed(table, np.array(record.kept, np.int64), np.array(record.whole)))
+    return space.build_latency_estimator(
+        LatencyMeasurements(table, np.array(record.kept, np.int64), np.array(record.whole))
+    )

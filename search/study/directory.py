@@ -1,4 +1,4 @@
-"""The folder of a run that searches: records of its candidates and final trainings, its study."""
+"""The folder of a search: records of candidates and final trainings, and the study."""
 
 from __future__ import annotations
 
@@ -7,19 +7,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
-from compress.core.atomic_files import whole_files, write_json, write_new_json
+from compress.core.atomic_files import list_complete_files, write_json, write_new_json
 from compress.core.errors import ParetuneError
 from compress.run.directory import RunFolder
-from compress.run.records import Record, RunRecord, check_name, read_record, too_low, unknown_value
+from compress.run.records import (
+    Record,
+    RunRecord,
+    check_record_name,
+    find_too_low,
+    find_unknown_value,
+    read_record,
+)
 
 COMPLETE, REJECTED, FAILED = "complete", "rejected", "failed"
 STOPPED, DUPLICATE = "stopped", "duplicate"
 LOST = "lost"
-"""Stands in the place of a record: the trial runs again under another number."""
+"""State of a placeholder record: the trial runs again under another number."""
 STATES = (COMPLETE, REJECTED, FAILED, STOPPED, DUPLICATE, LOST)
 
 
-# what reports read of the tables inside records; further keys are left as they are
+# the keys that reports read from nested tables of records; other keys are not validated
 class _Epoch(TypedDict, total=False):
     epoch: int
     val: dict[str, float] | None
@@ -27,30 +34,30 @@ class _Epoch(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Candidate(Record):
-    """One sampled model: what it is, what it costs, how well it validated.
+    """A sampled model: its choices, costs and validation metrics.
 
     Attributes:
-        id: Its number in the study, as file names carry it ("0005").
-        state: "complete" (trained), "stopped" (trained in part: others were better),
+        id: Trial number in the form used in file names ("0005").
+        state: "complete" (fully trained), "stopped" (early, because it was dominated),
             "rejected" (too costly, untrained), "duplicate" (of a candidate that ended before),
-            "failed" or "lost" (with its node; never among a folder's candidates).
-        reason: Why it was stopped, rejected or failed, or what it repeats.
-        choices: What the sampler chose, by parameter name.
+            "failed" or "lost" (with its node; `SearchFolder.read_candidates` skips these).
+        choices: Sampled values, by parameter name.
         seed: Seed of its initial weights and batch order.
-        macs: Counted at batch 1.
-        params: Counted.
-        size_bytes: Of its float32 .tflite file, where a limit or an objective asks for it.
-        latency_ms: Median of that file on LiteRT, one thread, before training: measured, or
-            estimated from times of the parts of the model that the search is around.
+        reason: Why it was stopped, rejected or failed, or which candidate it duplicates.
+        macs: Multiply-accumulates at batch size 1.
+        params: Number of parameters.
+        size_bytes: Bytes of its float32 .tflite file, where a limit or an objective needs it.
+        latency_ms: Median milliseconds of that file on LiteRT with one thread, before training:
+            measured, or estimated from latencies of the original model's parts.
+        unsupported: Names of operations that `macs` does not include.
         estimated: Names of costs that are estimates.
-        unsupported: What `macs` does not include, by name.
-        val: Validation quality, by name; of a duplicate only where the original was complete.
-        best_epoch: Whose weights were kept; 0: those before, of a model that came trained.
-        history: One record an epoch.
+        val: Validation metrics, by name; a duplicate has them only if its original was complete.
+        best_epoch: Epoch of the kept weights; 0: the initial weights of a trained model.
+        history: One record per epoch.
         seconds: Wall time of building and training.
-        device: What it was trained on.
-        notes: What was done other than asked.
-        ended: When it ended, in seconds since the epoch; None in records of older versions.
+        device: Device of the training.
+        notes: Deviations from the requested settings.
+        ended: End time, in seconds since 1970; None in records of older versions.
     """
 
     id: str
@@ -72,31 +79,31 @@ class Candidate(Record):
     notes: tuple[str, ...] = ()
     ended: float | None = None
 
-    def flaw(self) -> str:
-        """See `Record.flaw`."""
-        return unknown_value("state", self.state, STATES) or too_low(
+    def find_violation(self) -> str:
+        """See `Record.find_violation`."""
+        return find_unknown_value("state", self.state, STATES) or find_too_low(
             self, 0, "seed", "macs", "params", "size_bytes", "latency_ms", "seconds"
         )
 
     @property
     def is_trial(self) -> bool:
-        """Whether it cost training: rejected ones and repeats did not."""
+        """Whether it took training time, unlike rejected candidates and duplicates."""
         return self.state not in (REJECTED, DUPLICATE)
 
 
 @dataclass(frozen=True)
-class Final(Record):
-    """One training of a front's candidate after the search, to the full budget.
+class FinalTraining(Record):
+    """A full training of a front's candidate after the search.
 
     Attributes:
         model: The candidate's id.
-        place: 0, 1, ...: which of its trainings.
+        place: Index of this training among those of the candidate, from 0.
         seed: Seed of its initial weights and batch order.
-        epochs: Trained.
-        best_epoch: Whose weights were kept: the last where validation data were trained on.
-        on_validation: Trained on training and validation part.
-        val: Validation quality; empty where validation data were trained on.
-        test: Test quality of the Keras model, by name.
+        epochs: Number of trained epochs.
+        best_epoch: Epoch of the kept weights: the last one if validation data were trained on.
+        on_validation: Whether it was trained on training and validation part.
+        val: Validation metrics, by name; empty if validation data were trained on.
+        test: Test metrics of the Keras model, by name.
         seconds: Wall time.
     """
 
@@ -110,14 +117,19 @@ class Final(Record):
     test: dict[str, float]
     seconds: float
 
-    def flaw(self) -> str:
-        """See `Record.flaw`."""
-        return too_low(self, 0, "place", "seed", "epochs", "seconds")
+    def find_violation(self) -> str:
+        """See `Record.find_violation`."""
+        return find_too_low(self, 0, "place", "seed", "epochs", "seconds")
 
 
-def final_name(model: str, place: int) -> str:
-    """Return the name of one of a model's final trainings: "0005-final2"."""
-    return f"{model}-final{place}"
+def build_final_name(model: str, index: int) -> str:
+    """Return the name of one of a model's final trainings: "0005-final2".
+
+    Args:
+        model: Id of the candidate.
+        index: Index of the training, from 0.
+    """
+    return f"{model}-final{index}"
 
 
 class _SearchPart(TypedDict, total=False):
@@ -137,20 +149,20 @@ class _PlanRecord(RunRecord):
 
 
 class TrialGivenUp(ParetuneError):
-    """A trial was given to another worker, as this one's node seemed lost."""
+    """Error of a worker whose trial was given to another, because its node seemed lost."""
 
 
 class SearchFolder(RunFolder):
-    """The files of one run, by role, with those of its search.
+    """The folder of a search, with its files by role.
 
     Args:
         path: The folder; it need not exist yet.
 
     Attributes:
-        candidates: Records and models of the candidates.
-        journal: The study, where it is kept in the folder.
-        shared: The data, while workers share them.
-        part_times: What was timed of the model that the search is around.
+        candidates: Folder of the candidates' records and models.
+        journal: File of the study, unless another storage is used.
+        shared: Folder of the data while workers share them.
+        part_times: File of the latencies of the original model's parts.
     """
 
     PLAN_RECORD: ClassVar[Any] = _PlanRecord
@@ -164,86 +176,90 @@ class SearchFolder(RunFolder):
         self.part_times = self.path / "part_times.json"
 
     @cached_property
-    def known_as(self) -> Path:
-        """The folder's path on the run's machine: a shared storage knows its study by that."""
+    def origin_path(self) -> Path:
+        """The folder's path on the run's machine, which identifies its study in shared storages."""
         return self.path.resolve()
 
-    def shipped_file(self, name: str) -> Path:
-        """Return the `.keras` file that goes on: of the final training, where there was one."""
+    def get_shipped_path(self, name: str) -> Path:
+        """Return the path of the final `.keras` file: of the final training, if there is one."""
         final = self.final / f"{name}.keras"
-        return final if final.exists() else self.model_file(name)
+        return final if final.exists() else self.get_model_path(name)
 
-    def read_finals(self) -> list[Final]:
-        """Return all final trainings, in order of models and places."""
-        found = []
-        for path in whole_files(self.final, ".json"):
-            record = read_record(path, Final)
-            check_name(path, final_name(record.model, record.place))
-            found.append(record)
-        return found
+    def read_finals(self) -> list[FinalTraining]:
+        """Return all final trainings, in order of models and indices."""
+        records = []
+        for path in list_complete_files(self.final, ".json"):
+            record = read_record(path, FinalTraining)
+            check_record_name(path, build_final_name(record.model, record.place))
+            records.append(record)
+        return records
 
-    def write_final(self, record: Final) -> None:
-        """Record a final training."""
-        write_json(self.final / f"{final_name(record.model, record.place)}.json", record.to_json())
+    def write_final(self, record: FinalTraining) -> None:
+        """Write the record of a final training."""
+        write_json(
+            self.final / f"{build_final_name(record.model, record.place)}.json", record.to_json()
+        )
 
     def read_candidates(self) -> list[Candidate]:
         """Return all candidates that ended, in order of their numbers."""
-        found = [_candidate(path) for path in whole_files(self.candidates, ".json")]
-        return [item for item in found if item.state != LOST]
+        candidates = [
+            _read_candidate(path) for path in list_complete_files(self.candidates, ".json")
+        ]
+        return [item for item in candidates if item.state != LOST]
 
     def read_candidate(self, name: str) -> Candidate | None:
-        """Return one candidate's record, or None where it has not ended."""
-        path = self._record(name)
-        found = _candidate(path) if path.exists() else None
-        return None if found is None or found.state == LOST else found
+        """Return the record of a candidate; None if it has not ended."""
+        path = self._get_record_path(name)
+        candidate = _read_candidate(path) if path.exists() else None
+        return None if candidate is None or candidate.state == LOST else candidate
 
-    def _record(self, name: str) -> Path:
+    def _get_record_path(self, name: str) -> Path:
         return self.candidates / f"{name}.json"
 
-    def brought(self, path: Path) -> Path:
-        """Return a file of the run as this machine has it."""
+    def fetch_file(self, path: Path) -> Path:
+        """Return the local path of a file of the run."""
         return path
 
     def publish(self) -> tuple[str, ...]:
-        """Put a job's files where other machines find them: here they are there already."""
+        """Publish a job's files for other machines and return their names; nothing to do here."""
         return ()
 
     def write_candidate(self, candidate: Candidate) -> Candidate:
-        """Record a candidate that ended, once: the first record of a number counts.
+        """Write the record of a candidate that ended, unless its number already has one.
 
-        A worker whose node seemed lost may still run when its trial has been given to another.
+        A worker whose node seemed lost may still be running after its trial was given to another.
 
         Returns:
-            What stands there now: this one, or what was there before.
+            The valid record: this one, or the one that existed before.
 
         Raises:
-            TrialGivenUp: Its trial was given to another; nothing of it counts.
+            TrialGivenUp: The trial was given to another worker; this result is discarded.
         """
-        path = self._record(candidate.id)
+        path = self._get_record_path(candidate.id)
         if write_new_json(path, candidate.to_json()):
             return candidate
-        found = _candidate(path)
-        if found.state == LOST:
+        existing = _read_candidate(path)
+        if existing.state == LOST:
             raise TrialGivenUp(f"Candidate {candidate.id} runs again under another number.")
-        return found
+        return existing
 
     def give_up(self, name: str, seed: int, reason: str) -> bool:
-        """Make sure that no worker can write a candidate's record any more.
+        """Prevent workers from writing a candidate's record.
 
         Args:
-            name: The candidate's.
-            seed: The trial's.
-            reason: Why it is given up.
+            name: The candidate's name.
+            seed: The trial's seed.
+            reason: Why the trial is given up.
 
         Returns:
-            Whether that was in time; False: its record is there.
+            True if the record was prevented; False if it had already been written.
         """
         lost = Candidate(name, LOST, {}, seed, reason)
-        path = self._record(name)
-        return write_new_json(path, lost.to_json()) or _candidate(path).state == LOST
+        path = self._get_record_path(name)
+        return write_new_json(path, lost.to_json()) or _read_candidate(path).state == LOST
 
 
-def _candidate(path: Path) -> Candidate:
+def _read_candidate(path: Path) -> Candidate:
     record = read_record(path, Candidate)
-    check_name(path, record.id)
+    check_record_name(path, record.id)
     return record

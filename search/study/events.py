@@ -1,4 +1,4 @@
-"""Records of a search in logs, and its files in Optuna's dashboard."""
+"""Log events of a search, and upload of its files to Optuna's dashboard."""
 
 from __future__ import annotations
 
@@ -7,90 +7,95 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.core.atomic_files import whole_files
+from compress.core.atomic_files import list_complete_files
 from compress.core.errors import InputError
 from compress.run.logs import Event, Point
 from compress.run.records import read_record
 from search.study.costs import NAMES
-from search.study.directory import Final, SearchFolder
+from search.study.directory import FinalTraining, SearchFolder
 
 if TYPE_CHECKING:
     import optuna
 
-PLACE = "artifacts"
-"""Folder in a run's, in which Optuna keeps its copies."""
-REPORT = ("pareto.png", "report.html")
-KEPT = "paretune:artifacts"
-"""Attribute of a study: files that it has already, with their sizes."""
+ARTIFACTS_FOLDER = "artifacts"
+"""Subfolder of a run in which Optuna keeps its copies."""
+REPORT_FILES = ("pareto.png", "report.html")
+ARTIFACTS_ATTR = "paretune:artifacts"
+"""Study attribute that holds the sizes of uploaded files, by name."""
 
 
-def search_sources(folder: SearchFolder) -> tuple[RecordSource, RecordSource]:
+def create_log_sources(folder: SearchFolder) -> tuple[RecordSource, RecordSource]:
     """Return the sources of log events: candidates with curves and choices, final trainings."""
     return (
-        RecordSource(folder.candidates, lambda path: _candidate(folder, path)),
-        RecordSource(folder.final, _final),
+        RecordSource(folder.candidates, lambda path: _build_candidate_event(folder, path)),
+        RecordSource(folder.final, _build_final_event),
     )
 
 
 class RecordSource:
-    """Records of one folder, each once, as events.
+    """Records of one folder as log events, each record once.
 
     Args:
-        place: The folder.
-        event: Makes an event of a record's file; None: it is none to tell.
+        folder: The folder of the records.
+        build_event: Returns the event of a record's file; None: the record has no event.
     """
 
-    def __init__(self, place: Path, event: Callable[[Path], Event | None]) -> None:
-        self._place, self._event = place, event
+    def __init__(self, folder: Path, build_event: Callable[[Path], Event | None]) -> None:
+        self._folder, self._build_event = folder, build_event
         self._seen = set[Path]()
 
     def new(self, *, last: bool) -> Iterator[Event]:
-        """See `compress.run.logs.Source.new`; a damaged record is left to whoever needs it."""
-        for path in whole_files(self._place, ".json"):
+        """Yield the events of new records.
+
+        Corrupt records are skipped. See `compress.run.logs.Source.new`.
+        """
+        for path in list_complete_files(self._folder, ".json"):
             if path in self._seen:
                 continue
             self._seen.add(path)
             with suppress(InputError):
-                event = self._event(path)
+                event = self._build_event(path)
                 if event is not None:
                     yield event
 
 
-def _candidate(folder: SearchFolder, path: Path) -> Event | None:
+def _build_candidate_event(folder: SearchFolder, path: Path) -> Event | None:
     """Return the log event of a candidate."""
     item = folder.read_candidate(path.stem)
     if item is None:
         return None
     points = [
-        Point(int(record.get("epoch", place)), _figures(record))
-        for place, record in enumerate(item.history, start=1)
+        Point(int(record.get("epoch", epoch)), _extract_metrics(record))
+        for epoch, record in enumerate(item.history, start=1)
     ]
-    ends = {f"validation/{name}": value for name, value in item.val.items()}
-    ends |= {
+    final_values = {f"validation/{name}": value for name, value in item.val.items()}
+    final_values |= {
         f"cost/{name}": float(value) for name in NAMES if (value := getattr(item, name)) is not None
     }
-    if ends:
+    if final_values:
         points.append(
-            Point(points[-1].step if points else 0, {f"best/{k}": v for k, v in ends.items()})
+            Point(
+                points[-1].step if points else 0, {f"best/{k}": v for k, v in final_values.items()}
+            )
         )
     params = {**item.choices, "state": item.state, "seed": item.seed}
     return Event(f"candidate {item.id}", item.id, tuple(points), params, "candidate")
 
 
-def _figures(record: dict[str, Any]) -> dict[str, float]:
-    found = {
+def _extract_metrics(record: dict[str, Any]) -> dict[str, float]:
+    metrics = {
         f"validation/{name}": float(value)
         for name, value in (record.get("val") or {}).items()
         if isinstance(value, int | float)
     }
     for key, name in (("loss", "training/loss"), ("val_loss", "validation/loss")):
         if isinstance(record.get(key), int | float):
-            found[name] = float(record[key])
-    return found
+            metrics[name] = float(record[key])
+    return metrics
 
 
-def _final(path: Path) -> Event:
-    record = read_record(path, Final)
+def _build_final_event(path: Path) -> Event:
+    record = read_record(path, FinalTraining)
     values = {f"validation/{name}": value for name, value in record.val.items()}
     values |= {f"test/{name}": value for name, value in record.test.items()}
     params = {"model": record.model, "seed": record.seed, "epochs": record.epochs}
@@ -98,31 +103,31 @@ def _final(path: Path) -> Event:
     return Event(f"final {path.stem}", path.stem, points, params, "candidate")
 
 
-def keep_artifacts(study: optuna.Study, folder: SearchFolder) -> None:
-    """Hand a run's report and its exported files to its study.
+def upload_artifacts(study: optuna.Study, folder: SearchFolder) -> None:
+    """Upload a run's report and exported files to its study.
 
-    To the study and not to trials: those have ended, and Optuna adds nothing to them. What the
-    study has already stays; what has changed since is added.
+    They belong to the study rather than to trials, because Optuna adds nothing to finished trials.
+    Only new and changed files are uploaded.
 
     Args:
-        study: The run's.
-        folder: The run's.
+        study: The study of the run.
+        folder: The folder of the run.
     """
     import optuna
 
-    place = folder.path / PLACE
-    place.mkdir(exist_ok=True)
-    store = optuna.artifacts.FileSystemArtifactStore(base_path=place)
-    before: dict[str, int] = study.user_attrs.get(KEPT, {})
-    known = dict(before)
-    files = [item.file for record in folder.read_compressed() for item in record.files()]
-    for name in (*REPORT, *files):
+    artifact_folder = folder.path / ARTIFACTS_FOLDER
+    artifact_folder.mkdir(exist_ok=True)
+    store = optuna.artifacts.FileSystemArtifactStore(base_path=artifact_folder)
+    uploaded_sizes: dict[str, int] = study.user_attrs.get(ARTIFACTS_ATTR, {})
+    sizes = dict(uploaded_sizes)
+    files = [item.file for record in folder.read_compressed() for item in record.list_artifacts()]
+    for name in (*REPORT_FILES, *files):
         path = folder.path / name
-        if not path.is_file() or known.get(name) == path.stat().st_size:
+        if not path.is_file() or sizes.get(name) == path.stat().st_size:
             continue
         optuna.artifacts.upload_artifact(
             artifact_store=store, file_path=str(path), study_or_trial=study
         )
-        known[name] = path.stat().st_size
-    if known != before:
-        study.set_user_attr(KEPT, known)
+        sizes[name] = path.stat().st_size
+    if sizes != uploaded_sizes:
+        study.set_user_attr(ARTIFACTS_ATTR, sizes)

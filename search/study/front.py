@@ -1,4 +1,4 @@
-"""The front of a search, its hypervolume over the trials, and the end of the search."""
+"""The Pareto front of a search, its hypervolume over the trials, and the stopping conditions."""
 
 from __future__ import annotations
 
@@ -11,121 +11,140 @@ from typing import Any
 
 import numpy as np
 
-from compress.core.arguments import conform
+from compress.core.arguments import convert_json
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
-from compress.core.pareto import Frontier, Losses, front_mask, hypervolume, log_costs
+from compress.core.pareto import (
+    Losses,
+    ParetoFront,
+    compute_front_mask,
+    compute_log_costs,
+    measure_hypervolume,
+)
 from search.plan import SearchPlan
 from search.study.directory import COMPLETE, STOPPED, Candidate, SearchFolder
 
 MARGIN = 0.1
-"""The reference lies this share of the range beyond the worst: the worst counts a little."""
+"""Distance of the reference point beyond the worst values, as a share of the range.
+
+The worst values then still contribute to the hypervolume.
+"""
 GROWTH = 1e-4
-"""The front has grown when its hypervolume has by more than this share."""
+"""Smallest relative increase of the hypervolume that counts as growth of the front."""
 
 
-def front_of(candidates: Sequence[Candidate], objectives: Sequence[str]) -> list[Candidate]:
-    """Return the non-dominated candidates by rising first cost.
+def select_front(candidates: Sequence[Candidate], objectives: Sequence[str]) -> list[Candidate]:
+    """Return the non-dominated candidates in ascending order of the first cost.
 
     Args:
-        candidates: Any; only those that were trained to the end count.
-        objectives: Quality on validation data, then costs, by field name.
+        candidates: Candidates in any state; only complete ones are considered.
+        objectives: Metric on validation data, then costs, by field name.
 
     Raises:
-        InputError: One of them lacks an objective.
+        InputError: A complete candidate lacks an objective.
     """
     trained = [candidate for candidate in candidates if candidate.state == COMPLETE]
     if not trained:
         return []
-    quality, *costs = objectives
+    metric, *costs = objectives
     for item in trained:
-        found = {quality: item.val.get(quality), **{c: getattr(item, c, None) for c in costs}}
-        missing = [name for name, value in found.items() if not isinstance(value, int | float)]
+        values = {metric: item.val.get(metric), **{c: getattr(item, c, None) for c in costs}}
+        missing = [name for name, value in values.items() if not isinstance(value, int | float)]
         if missing:
             raise InputError(
                 f"Candidate '{item.id}' must have {', '.join(objectives)}. Received: no "
                 f"{missing[0]}."
             )
     losses = np.asarray(
-        [[-item.val[quality], *(getattr(item, cost) for cost in costs)] for item in trained], float
+        [[-item.val[metric], *(getattr(item, cost) for cost in costs)] for item in trained], float
     )
-    front = [item for item, on in zip(trained, front_mask(losses), strict=True) if on]
+    front = [
+        item
+        for item, is_member in zip(trained, compute_front_mask(losses), strict=True)
+        if is_member
+    ]
     return sorted(front, key=lambda item: (getattr(item, costs[0]), item.id))
 
 
-def going_on(candidates: Sequence[Candidate], plan: SearchPlan) -> list[Candidate]:
-    """Return the models of the front that are trained once more and compressed.
+def select_final_candidates(candidates: Sequence[Candidate], plan: SearchPlan) -> list[Candidate]:
+    """Return the candidates of the front for final training and compression.
 
     Args:
-        candidates: See `front_of`.
-        plan: Objectives, and how many models at most.
+        candidates: See `select_front`.
+        plan: Objectives and the maximum number of models.
 
     Raises:
-        InputError: See `front_of`.
+        InputError: See `select_front`.
     """
-    return spread_out(
-        front_of(candidates, plan.search.objectives), plan.search.objectives, plan.final_models
+    return select_hypervolume_subset(
+        select_front(candidates, plan.search.objectives), plan.search.objectives, plan.final_models
     )
 
 
-def spread_out(
-    front: list[Candidate], objectives: Sequence[str], most: int | None
+def select_hypervolume_subset(
+    front: list[Candidate], objectives: Sequence[str], max_count: int | None
 ) -> list[Candidate]:
-    """Return at most so many members that dominate most, in the order of the front.
+    """Return a subset of the front with a large hypervolume, in the order of the front.
 
-    The best is the first to be among them; then comes, each time, the one that adds most to the
-    hypervolume of those that were taken. Each objective (costs as logarithms) is scaled to [0, 1]
-    over the front; the reference lies at 1.1.
+    The candidate with the best metric is selected first. Each further step adds the candidate that
+    increases the hypervolume of the subset most. Each objective (costs as logarithms) is scaled to
+    [0, 1] over the front; the reference point lies at 1.1.
 
     Args:
-        front: As `front_of` returns it.
-        objectives: Quality, then costs, by field name.
-        most: How many; None: all.
+        front: Result of `select_front`.
+        objectives: Metric, then costs, by field name.
+        max_count: Maximum number of candidates; None: all.
 
     Reference:
-        Guerreiro et al. 2016, "Greedy hypervolume subset selection in low dimensions": it misses
-        at most 1/e of the best subset's; that the best comes first is ours.
+        Guerreiro et al. 2016, "Greedy hypervolume subset selection in low dimensions": the greedy
+        subset has at least 1 - 1/e of the best subset's hypervolume. Starting with the best metric
+        is our addition.
     """
-    if most is None or len(front) <= most:
+    if max_count is None or len(front) <= max_count:
         return front
-    if most == 0:
+    if max_count == 0:
         return []
-    quality, *costs = objectives
+    metric, *costs = objectives
     rows = np.array(
-        [[-item.val[quality], *log_costs([getattr(item, cost) for cost in costs])]
+        [[-item.val[metric], *compute_log_costs([getattr(item, cost) for cost in costs])]
          for item in front], float,
     )  # fmt: skip
     span = np.ptp(rows, axis=0)
     scaled: Losses = (rows - rows.min(axis=0)) / np.where(span > 0, span, 1.0)
     reference = np.full(len(objectives), 1 + MARGIN)
-    taken = [int(np.argmin(scaled[:, 0]))]
-    while len(taken) < most:
-        left = [place for place in range(len(front)) if place not in taken]
-        taken.append(max(left, key=lambda place: hypervolume(scaled[[*taken, place]], reference)))
-    return [front[place] for place in sorted(taken)]
+    selected = [int(np.argmin(scaled[:, 0]))]
+    while len(selected) < max_count:
+        remaining = [index for index in range(len(front)) if index not in selected]
+        selected.append(
+            max(
+                remaining,
+                key=lambda index: measure_hypervolume(scaled[[*selected, index]], reference),
+            )
+        )
+    return [front[index] for index in sorted(selected)]
 
 
 @dataclass(frozen=True)
-class Progress:
-    """The front's hypervolume over the trials, in the order in which they ended.
+class FrontProgress:
+    """Hypervolumes of the front over the trials, in the order of their end times.
 
-    Trials that were rejected or repeat others cost no training and are left out.
+    Rejected trials and duplicates took no training and are left out.
 
     Attributes:
-        ids: Of the trials.
-        timed: Whether that order is known; else they are in the order of their numbers.
-        seconds: Wall time of building and training, summed over the trials up to each one.
-        share: Hypervolume after each trial, as a share of the box between `reference` and
-            `best`; never falls.
-        reference: The worst point that counts, by objective.
-        best: The best of each objective, not of one candidate.
-        last_growth: The number of trials after which the front has not grown any more.
+        ids: Ids of the trials.
+        has_end_times: Whether end times are known; otherwise trials are ordered by number.
+        seconds: Cumulative wall time of building and training, for each trial.
+        shares: Hypervolume after each trial, as a share of the box between `reference` and
+            `best`; never decreases.
+        reference: The reference point, by objective.
+        best: The best value of each objective, over all candidates.
+        last_growth: Number of trials up to the last growth of the front.
     """
 
     ids: tuple[str, ...]
-    timed: bool
+    has_end_times: bool
     seconds: tuple[float, ...]
-    share: tuple[float, ...]
+    shares: tuple[float, ...]
     reference: dict[str, float]
     best: dict[str, float]
     last_growth: int
@@ -133,59 +152,61 @@ class Progress:
     def to_json(self) -> dict[str, Any]:
         """Return the record as dictionaries, lists and numbers."""
         return {
-            "order": "ended" if self.timed else "number",
+            "order": "ended" if self.has_end_times else "number",
             "trials": list(self.ids),
             "seconds": list(self.seconds),
-            "share": list(self.share),
+            "share": list(self.shares),
             "reference": self.reference,
             "best": self.best,
             "last_growth": self.last_growth,
         }
 
 
-def progress(candidates: Sequence[Candidate], objectives: Sequence[str]) -> Progress | None:
-    """Measure the front of finished candidates after each trial.
+def measure_progress(
+    candidates: Sequence[Candidate], objectives: Sequence[str]
+) -> FrontProgress | None:
+    """Measure the hypervolume of the front after each trial.
 
-    Each objective (costs as logarithms) is scaled to 0 for the best and 1 for the worst
-    finished candidate; the reference point lies at 1.1 in each. An objective in which all
-    are equal is 0 for all.
+    Each objective (costs as logarithms) is scaled to 0 for the best and 1 for the worst complete
+    candidate; the reference point lies at 1.1 in each. An objective in which all candidates are
+    equal is 0 for all.
 
     Args:
-        candidates: In any order.
-        objectives: Quality on validation data (up), then costs (down), by field name.
+        candidates: Candidates in any order.
+        objectives: Metric on validation data (maximized), then costs (minimized), by field name.
 
     Returns:
-        None where fewer than two candidates have all objectives.
+        The progress; None if fewer than two candidates have all objectives.
     """
-    trials, timed = in_order(candidates)
-    course = Course(objectives)
-    course.extend(trials)
-    if course.finished < 2:
+    trials, has_end_times = sort_by_end(candidates)
+    tracker = HypervolumeTracker(objectives)
+    tracker.extend(trials)
+    if tracker.finished_count < 2:
         return None
-    return Progress(
+    return FrontProgress(
         tuple(item.id for item in trials),
-        timed,
+        has_end_times,
         tuple(accumulate(item.seconds for item in trials)),
-        tuple(course.share),
-        _named(course.best + (course.worst - course.best) * (1 + MARGIN), objectives),
-        _named(course.best, objectives),
-        course.last_growth,
+        tuple(tracker.shares),
+        _to_objectives(tracker.best + (tracker.worst - tracker.best) * (1 + MARGIN), objectives),
+        _to_objectives(tracker.best, objectives),
+        tracker.last_growth,
     )
 
 
-class Course:
-    """The measures of `progress`, kept up to date as trials end.
+class HypervolumeTracker:
+    """Incremental computation of the hypervolumes of `measure_progress`.
 
-    A new trial costs one comparison with the front. All are measured anew only when one is
-    the best or the worst so far in an objective: the scale is another then.
+    A new trial is compared with the front once. All hypervolumes are recomputed only when a trial
+    is the best or worst so far in an objective, because this changes the scale.
 
     Args:
-        objectives: See `progress`.
+        objectives: See `measure_progress`.
 
     Attributes:
-        finished: Trials that have all objectives.
-        best, worst: Of these, by objective: the lowest and the highest.
-        share, last_growth: See `Progress`; of all trials so far.
+        finished_count: Number of trials that have all objectives.
+        best, worst: Lowest and highest loss of these trials, by objective.
+        shares, last_growth: See `FrontProgress`; of all trials so far.
     """
 
     def __init__(self, objectives: Sequence[str]) -> None:
@@ -193,175 +214,179 @@ class Course:
         self._rows: list[list[float] | None] = []
         self.best = np.full(len(self._objectives), np.inf)
         self.worst = -self.best
-        self.finished = 0
-        self._restart()
+        self.finished_count = 0
+        self._reset()
 
     def extend(self, trials: Sequence[Candidate]) -> None:
-        """Add further trials, in the order in which they ended."""
-        rows = [losses_of(item, self._objectives) for item in trials]
+        """Add further trials, in the order of their end times."""
+        rows = [compute_losses(item, self._objectives) for item in trials]
         self._rows += rows
-        new = [np.array(row) for row in rows if row is not None]
-        self.finished += len(new)
-        best = np.min([self.best, *new], axis=0)
-        worst = np.max([self.worst, *new], axis=0)
+        new_rows = [np.array(row) for row in rows if row is not None]
+        self.finished_count += len(new_rows)
+        best = np.min([self.best, *new_rows], axis=0)
+        worst = np.max([self.worst, *new_rows], axis=0)
         if (best != self.best).any() or (worst != self.worst).any():
             self.best, self.worst = best, worst
-            self._restart()
+            self._reset()
             rows = self._rows
         for row in rows:
-            self._add(row)
+            self._add_row(row)
 
-    def _restart(self) -> None:
-        self._frontier = Frontier(np.full(len(self._objectives), 1 + MARGIN))
-        self.share: list[float] = []
-        self.last_growth, self._grown = 0, 0.0
+    def _reset(self) -> None:
+        self._frontier = ParetoFront(np.full(len(self._objectives), 1 + MARGIN))
+        self.shares: list[float] = []
+        self.last_growth, self._last_share = 0, 0.0
 
-    def _add(self, row: list[float] | None) -> None:
+    def _add_row(self, row: list[float] | None) -> None:
         if row is not None:
             spread = self.worst - self.best
             self._frontier.add((np.array(row) - self.best) / np.where(spread > 0, spread, 1.0))
         share = self._frontier.volume / (1 + MARGIN) ** len(self._objectives)
-        self.share.append(share)
-        if share > self._grown * (1 + GROWTH):
-            self.last_growth, self._grown = len(self.share), share
+        self.shares.append(share)
+        if share > self._last_share * (1 + GROWTH):
+            self.last_growth, self._last_share = len(self.shares), share
 
 
-def in_order(candidates: Sequence[Candidate]) -> tuple[list[Candidate], bool]:
-    """Return the trials that cost training in the order in which they ended.
+def sort_by_end(candidates: Sequence[Candidate]) -> tuple[list[Candidate], bool]:
+    """Return the trials that took training, sorted by end time.
 
     Returns:
-        The trials, and whether all say when they ended; else they are in the order of
-        their numbers.
+        The trials, and whether all have an end time; otherwise they are sorted by number.
     """
     trials = [item for item in candidates if item.is_trial]
-    timed = bool(trials) and all(item.ended is not None for item in trials)
-    if timed:
+    has_end_times = bool(trials) and all(item.ended is not None for item in trials)
+    if has_end_times:
         return sorted(trials, key=lambda item: (item.ended or 0.0, item.id)), True
     return sorted(trials, key=lambda item: item.id), False
 
 
-def losses_of(candidate: Candidate, objectives: Sequence[str]) -> list[float] | None:
-    """Return -quality and the costs' logarithms; None without a finished training."""
-    quality, *costs = objectives
-    values: list[Any] = [candidate.val.get(quality)]
+def compute_losses(candidate: Candidate, objectives: Sequence[str]) -> list[float] | None:
+    """Return the negated metric and the costs' logarithms; None without a complete training.
+
+    Args:
+        candidate: A candidate in any state.
+        objectives: Metric, then costs, by field name.
+    """
+    metric, *costs = objectives
+    values: list[Any] = [candidate.val.get(metric)]
     values += [getattr(candidate, cost, None) for cost in costs]
     if candidate.state != COMPLETE or not all(map(is_finite, values)):
         return None
-    return [-float(values[0]), *log_costs(values[1:]).tolist()]
+    return [-float(values[0]), *compute_log_costs(values[1:]).tolist()]
 
 
 def is_finite(value: object) -> bool:
-    """Tell whether a value is a finite number."""
+    """Return whether a value is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def epochs_trained(candidates: Sequence[Candidate], epochs: int) -> tuple[int, int]:
-    """Count the epochs of the trials that were trained, in whole or in part.
+def count_epochs(candidates: Sequence[Candidate], epochs: int) -> tuple[int, int]:
+    """Count the epochs of complete and stopped trials.
 
-    Failed ones are left out: how far they came is not on record.
+    Failed trials are left out, because their number of epochs is not recorded.
 
     Args:
-        candidates: Any; those without a history are left out.
-        epochs: Of a full training.
+        candidates: Candidates in any state; those without a history are left out.
+        epochs: Epochs of a full training.
 
     Returns:
-        (those trained, those that full training of the same trials would have taken).
+        (trained epochs, epochs that full trainings of the same trials would have taken).
     """
-    counted = [
+    epoch_counts = [
         len(item.history)
         for item in candidates
         if item.state in (COMPLETE, STOPPED) and item.history
     ]
-    return sum(counted), epochs * len(counted)
+    return sum(epoch_counts), epochs * len(epoch_counts)
 
 
-def _named(point: Losses, objectives: Sequence[str]) -> dict[str, float]:
-    quality, *costs = objectives
-    named = {quality: -float(point[0])}
-    return named | {cost: float(10**value) for cost, value in zip(costs, point[1:], strict=True)}
+def _to_objectives(point: Losses, objectives: Sequence[str]) -> dict[str, float]:
+    metric, *costs = objectives
+    values = {metric: -float(point[0])}
+    return values | {cost: float(10**value) for cost, value in zip(costs, point[1:], strict=True)}
 
 
 class Convergence:
-    """The number of trials since the front's hypervolume last grew, as trials end.
+    """Counter of the trials since the front's hypervolume last grew.
 
     Reference point and order are those of the report: see `search.study.front`.
 
     Args:
-        objectives: Quality, then costs.
+        objectives: Metric, then costs, by field name.
     """
 
     def __init__(self, objectives: Sequence[str]) -> None:
         self._objectives = tuple(objectives)
-        self._course, self._seen = Course(self._objectives), list[str]()
+        self._tracker, self._seen_ids = HypervolumeTracker(self._objectives), list[str]()
 
-    def stale(self, candidates: Sequence[Candidate]) -> int:
-        """Return how many trials ended since the front last grew.
+    def count_stale_trials(self, candidates: Sequence[Candidate]) -> int:
+        """Return the number of trials that ended since the front last grew.
 
         Args:
-            candidates: All so far. Only what is new is looked at, unless it ended before one that
-                is known already.
+            candidates: All candidates so far. Only new ones are processed, unless one of them ended
+                before a candidate that was processed earlier.
         """
-        trials, _ = in_order(candidates)
+        trials, _ = sort_by_end(candidates)
         ids = [item.id for item in trials]
-        if ids[: len(self._seen)] != self._seen:
-            self._course, self._seen = Course(self._objectives), []
-        self._course.extend(trials[len(self._seen) :])
-        self._seen = ids
-        return len(ids) - self._course.last_growth if self._course.finished > 1 else 0
+        if ids[: len(self._seen_ids)] != self._seen_ids:
+            self._tracker, self._seen_ids = HypervolumeTracker(self._objectives), []
+        self._tracker.extend(trials[len(self._seen_ids) :])
+        self._seen_ids = ids
+        return len(ids) - self._tracker.last_growth if self._tracker.finished_count > 1 else 0
 
 
 class Budget:
-    """The limits that end a search: trials, time, a target, convergence.
+    """The stopping conditions of a search: trials, time, a target, convergence.
 
-    The time of earlier, interrupted runs of the same folder counts; the time between not.
+    Time of earlier, interrupted runs in the same folder counts; time between runs does not.
 
     Args:
-        folder: The run's folder.
-        plan: Trials, minutes, target, convergence.
+        folder: The folder of the run.
+        plan: The plan with trials, minutes, target and convergence.
     """
 
     def __init__(self, folder: SearchFolder, plan: SearchPlan) -> None:
         self._plan, self._file = plan, folder.path / "search_seconds.json"
         self._convergence = Convergence(plan.search.objectives)
-        self._earlier = 0.0
+        self._earlier_seconds = 0.0
         if self._file.exists():
             seconds = read_json(self._file).get("seconds")
-            self._earlier = conform(seconds, float, f"'{self._file}': seconds")
-        self._began = time.monotonic()
+            self._earlier_seconds = convert_json(seconds, float, f"'{self._file}': seconds")
+        self._start_time = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """Seconds searched so far, earlier runs included."""
-        return self._earlier + time.monotonic() - self._began
+        """Seconds searched so far, including earlier runs."""
+        return self._earlier_seconds + time.monotonic() - self._start_time
 
     def save(self) -> None:
-        """Keep the searched time for a run that goes on."""
+        """Save the search time so far, for resumed runs."""
         write_json(self._file, {"seconds": self.seconds})
 
-    def over(self, candidates: Sequence[Candidate], running: int = 0) -> str:
-        """Return the reason for which no further trial begins; empty: one may.
+    def find_stop_reason(self, candidates: Sequence[Candidate], running_count: int = 0) -> str:
+        """Return the reason for not starting further trials; empty: another may start.
 
         Args:
-            candidates: Those that ended.
-            running: Trials in hand.
+            candidates: Candidates that ended.
+            running_count: Number of running trials.
         """
         plan, budget = self._plan, self._plan.budget
-        if sum(item.is_trial for item in candidates) + running >= plan.search.trials:
+        if sum(item.is_trial for item in candidates) + running_count >= plan.search.trials:
             return f"{plan.search.trials} trials"
         if budget.minutes is not None and self.seconds >= 60 * budget.minutes:
             return f"{budget.minutes:g} minutes are over"
         for item in candidates:
-            if budget.target and self._meets(item):
+            if budget.target and self._meets_target(item):
                 return f"candidate {item.id} meets {','.join(map(str, budget.target))}"
-        stale = self._convergence.stale(candidates) if budget.converged else 0
-        if budget.converged and stale >= budget.converged:
-            return f"converged: the front has not grown for {stale} trials"
+        stale_count = self._convergence.count_stale_trials(candidates) if budget.converged else 0
+        if budget.converged and stale_count >= budget.converged:
+            return f"converged: the front has not grown for {stale_count} trials"
         return ""
 
-    def _meets(self, item: Candidate) -> bool:
-        values = {**vars(item), **item.val}
-        return item.state == COMPLETE and all(
+    def _meets_target(self, candidate: Candidate) -> bool:
+        values = {**vars(candidate), **candidate.val}
+        return candidate.state == COMPLETE and all(
             values.get(condition.name) is not None
-            and condition.holds(float(values[condition.name]))
+            and condition.is_met(float(values[condition.name]))
             for condition in self._plan.budget.target
         )

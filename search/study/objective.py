@@ -1,9 +1,9 @@
-"""One trial: build, find its costs, reject or train (in part), record.
+"""Evaluation of one trial: build, find its costs, reject or train (with early stopping), record.
 
-Optuna's pruners know one objective (its issue 3450). Here a trial is compared, at each rung
-(an epoch count), with all trials that reached the same rung: by quality there and by the
-costs, which training does not change. What a rung needs stands in the study's storage, so
-workers in other processes and on other machines see it, and a resumed run too.
+Optuna's pruners support only one objective (its issue 3450). Here a trial is compared, at each
+rung (an epoch count), with all trials that reached the same rung: by their metric at the rung and
+by costs, which training does not change. The values are stored in the study's storage, so workers
+in other processes and on other machines and a resumed run can read them.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from compress.core.device import Device
 from compress.core.errors import TrainingDiverged
 from compress.core.pareto import Losses
 from compress.data import Dataset
-from compress.model.copies import float32_model
+from compress.model.copies import convert_to_float32
 from compress.model.io import check_saveable, save_model
 from compress.train import EpochRecord, train
-from compress.train.predict import quality_of
+from compress.train.predict import evaluate_model
 from compress.train.records import StartingPoint
 from search.plan import SearchPlan
 from search.spaces import Space
 from search.study import optimizers
 from search.study.costs import (
     Costs,
+    build_latency_estimator,
+    describe_excesses,
     find_costs,
-    latency_of,
-    over_limit,
     report_excess,
     report_preferences,
 )
@@ -50,31 +50,34 @@ from search.study.directory import (
 )
 
 SEED_ATTR = "seed"
-JUDGES = 2000
-"""Validation examples that judge a model that is one of hundreds; those that go on meet all."""
+MAX_VALIDATION_EXAMPLES = 2000
+"""Maximum number of validation examples for candidates that are evaluated without training.
+
+Later stages evaluate the selected candidates on all validation examples.
+"""
 SEED_GIVEN = "seed_given"
-"""Marks trials that were queued with a seed: replays and retries."""
+"""Trial attribute that marks trials queued with a seed: replays and retries."""
 COSTS_ATTR = "costs"
-SEEN: WeakKeyDictionary[optuna.Trial, Sequence[FrozenTrial]] = WeakKeyDictionary()
-"""The other trials, as they were when a trial was asked for: they are not read again for it."""
+SEEN_TRIALS: WeakKeyDictionary[optuna.Trial, Sequence[FrozenTrial]] = WeakKeyDictionary()
+"""Trial -> all trials at the time it began, which saves another reading of the storage."""
 
 
-def candidate_id(number: int) -> str:
-    """Return a trial's number as file names carry it."""
+def format_candidate_id(number: int) -> str:
+    """Return a trial's number in the form used in file names."""
     return f"{number:04d}"
 
 
-def trial_seed(plan: SearchPlan, trial: optuna.Trial) -> int:
+def get_trial_seed(plan: SearchPlan, trial: optuna.Trial) -> int:
     """Return the seed of a trial's weights and batches: its own, or a replayed one."""
-    return int(trial.user_attrs.get(SEED_ATTR, derived_seed(plan.seed, trial.number)))
+    return int(trial.user_attrs.get(SEED_ATTR, derive_seed(plan.seed, trial.number)))
 
 
-def derived_seed(*parts: int) -> int:
-    """Return a seed in [0, 2^31) that follows from numbers and from nothing else."""
+def derive_seed(*parts: int) -> int:
+    """Return a seed in [0, 2^31) that is determined by the given numbers alone."""
     return int(np.random.SeedSequence(parts).generate_state(1)[0] >> 1)
 
 
-def evaluate(
+def evaluate_trial(
     trial: optuna.Trial,
     data: Dataset,
     plan: SearchPlan,
@@ -82,48 +85,52 @@ def evaluate(
     device: Device,
     on_progress: Callable[[str, float], None],
 ) -> Candidate:
-    """Turn a trial into a candidate and write its files; the storage is told later.
+    """Evaluate a trial and write the files of its candidate; the study is updated later.
 
-    A trained candidate's model and record are on disk before this returns, so that a
-    trial is never told as finished without them.
+    The model and record of a trained candidate are on disk before this function returns, so that
+    the study never holds a finished trial without them.
 
     Args:
-        trial: A running trial; its study tells what others reached.
-        data: Training part trains, validation part judges.
+        trial: A running trial; its study holds the rungs of the other trials.
+        data: The training part is trained on, the validation part evaluates.
         plan: Space, limits, epochs, stopping, objectives.
-        folder: Where model and record go.
-        device: What to train on.
-        on_progress: Called with (text, share).
+        folder: Folder for the model and the record.
+        device: Device of the training.
+        on_progress: Callback for progress, called with (text, share).
 
     Returns:
-        The candidate: complete (with `no_train` without having been trained), stopped (others are
-        better), rejected (above a limit), a duplicate, or failed (diverged).
+        The candidate: complete (untrained with `no_train`), stopped (dominated), rejected (above a
+        limit), a duplicate, or failed (diverged).
 
     Raises:
-        TrialGivenUp: Another worker has it now.
+        TrialGivenUp: The trial was given to another worker.
     """
     import keras
 
     began = time.perf_counter()
-    seed = trial_seed(plan, trial)
+    seed = get_trial_seed(plan, trial)
     keras.utils.set_random_seed(seed)
-    name = candidate_id(trial.number)
+    name = format_candidate_id(trial.number)
     on_progress(f"{name}: building", 0.0)
-    space = plan.search.made_space
+    space = plan.search.resolved_space
     model = build_model(space, trial, data, device.policy)
-    settings = optimizers.sample(trial, plan, data)
+    settings = optimizers.sample_settings(trial, plan, data)
     candidate = Candidate(name, COMPLETE, dict(trial.params), seed, device=device.describe())
-    # a replayed or repeated trial is run again on purpose: its seed is given
-    number = None if SEED_GIVEN in trial.user_attrs else same_choices(trial)
-    first = None if number is None else folder.read_candidate(candidate_id(number))
-    if first is not None:
-        return _written(folder, repeat_of(first, candidate))
-    note = getattr(trial.study.sampler, "note", "")  # the trial's own: `search.study.study`
-    sampled = (note,) if note else ()
+    # replays and retries run again on purpose, so they are never treated as duplicates
+    original_number = None if SEED_GIVEN in trial.user_attrs else find_same_choices(trial)
+    original = (
+        None
+        if original_number is None
+        else folder.read_candidate(format_candidate_id(original_number))
+    )
+    if original is not None:
+        return _write_candidate(folder, build_duplicate(original, candidate))
+    note = getattr(trial.study.sampler, "note", "")  # each trial has its own sampler
+    sampler_notes = (note,) if note else ()
     on_progress(f"{name}: counting", 0.0)
-    latency = latency_of(plan.search, folder)
-    known = None if latency is None else latency(candidate.choices)
-    costs = find_costs(model, plan.search, folder, known)
+    estimate_latency = build_latency_estimator(plan.search, folder)
+    estimated_latency = None if estimate_latency is None else estimate_latency(candidate.choices)
+    costs = find_costs(model, plan.search, folder, estimated_latency)
     candidate = replace(
         candidate,
         macs=costs.macs,
@@ -133,26 +140,26 @@ def evaluate(
         unsupported=costs.unsupported,
         estimated=costs.estimated,
     )
-    reason = over_limit(costs, plan.search)
+    reason = describe_excesses(costs, plan.search)
     if reason:
         report_excess(trial, costs, plan.search)
-        return _written(folder, replace(candidate, state=REJECTED, reason=reason))
+        return _write_candidate(folder, replace(candidate, state=REJECTED, reason=reason))
     report_preferences(trial, vars(costs), plan.search)
-    check_saveable(model)  # not only when it is trained
+    check_saveable(model)  # fails before the training rather than after it
     space.prepare(model, candidate.choices, data, quickly=plan.search.no_train)
     if plan.search.no_train:
         on_progress(f"{name}: judging", 0.5)
-        few = _few_judge(data, plan.seed)
-        val = quality_of(model, few, "val")
+        limited_data = _limit_validation(data, plan.seed)
+        val = evaluate_model(model, limited_data, "val")
         report_preferences(trial, val, plan.search)
-        save_model(float32_model(model), folder.model_file(name))
-        told = (
-            "not trained: judged as it was cut and repaired, by "
-            f"{len(few.val):,} of {len(data.val):,} validation examples"
+        save_model(convert_to_float32(model), folder.get_model_path(name))
+        note_on_metric = (
+            "not trained: evaluated as pruned and reconstructed, by "
+            f"{len(limited_data.val):,} of {len(data.val):,} validation examples"
         )
-        spent, notes = time.perf_counter() - began, (*sampled, told)
-        return _written(folder, replace(candidate, val=val, seconds=spent, notes=notes))
-    following = Following(trial, plan, costs, name, on_progress)
+        spent, notes = time.perf_counter() - began, (*sampler_notes, note_on_metric)
+        return _write_candidate(folder, replace(candidate, val=val, seconds=spent, notes=notes))
+    monitor = TrainingMonitor(trial, plan, costs, name, on_progress)
     start = StartingPoint(model, data, plan.search.objectives[0]) if space.trained else None
     try:
         result = train(
@@ -162,63 +169,69 @@ def evaluate(
             device=device,
             seed=seed,
             select_by=plan.search.objectives[0],
-            on_epoch=following.on_epoch,
-            should_stop=following.should_stop,
+            on_epoch=monitor.on_epoch,
+            should_stop=monitor.should_stop,
         )
     except TrainingDiverged as error:
         spent = time.perf_counter() - began
-        return _written(folder, replace(candidate, state=FAILED, reason=str(error), seconds=spent))
+        return _write_candidate(
+            folder, replace(candidate, state=FAILED, reason=str(error), seconds=spent)
+        )
     if start is not None:
-        result = start.settled(model, result)
+        result = start.keep_better(model, result)
     report_preferences(trial, result.val, plan.search)
-    if not following.stopped:
-        save_model(float32_model(model), folder.model_file(name))
+    if not monitor.stop_reason:
+        save_model(convert_to_float32(model), folder.get_model_path(name))
     candidate = replace(
         candidate,
-        state=STOPPED if following.stopped else COMPLETE,
-        reason=following.stopped,
+        state=STOPPED if monitor.stop_reason else COMPLETE,
+        reason=monitor.stop_reason,
         val=result.val,
         best_epoch=result.best_epoch,
         history=tuple(asdict(record) for record in result.history),
         seconds=time.perf_counter() - began,
-        notes=(*sampled, *result.notes, *following.notes),
+        notes=(*sampler_notes, *result.notes, *monitor.notes),
     )
-    return _written(folder, candidate)
+    return _write_candidate(folder, candidate)
 
 
-def _few_judge(data: Dataset, seed: int) -> Dataset:
-    if len(data.val) <= JUDGES:
+def _limit_validation(data: Dataset, seed: int) -> Dataset:
+    if len(data.val) <= MAX_VALIDATION_EXAMPLES:
         return data
-    order = np.random.default_rng(seed).permutation(len(data.val))[:JUDGES]
+    order = np.random.default_rng(seed).permutation(len(data.val))[:MAX_VALIDATION_EXAMPLES]
     return replace(data, val=data.val.take(np.sort(order)))
 
 
-def _written(folder: SearchFolder, candidate: Candidate) -> Candidate:
+def _write_candidate(folder: SearchFolder, candidate: Candidate) -> Candidate:
     return folder.write_candidate(replace(candidate, ended=time.time()))
 
 
-def same_choices(trial: optuna.Trial) -> int | None:
-    """Return the earliest trial with these choices that has ended with a result, by its number.
+def find_same_choices(trial: optuna.Trial) -> int | None:
+    """Return the number of the earliest trial with the same choices and a result.
 
-    Looked for in what was read when the trial was asked for, else in what is there now.
+    It searches the trials that were read when this trial began, or else the current ones.
     """
     reusable = (TrialState.COMPLETE, TrialState.PRUNED)
-    seen = SEEN.get(trial) or trial.study.get_trials(deepcopy=False)
+    seen = SEEN_TRIALS.get(trial) or trial.study.get_trials(deepcopy=False)
     others = (item for item in seen if item.state in reusable and item.number != trial.number)
     return next((item.number for item in others if item.params == trial.params), None)
 
 
-def repeat_of(first: Candidate, candidate: Candidate) -> Candidate:
-    """Return a candidate that repeats another's choices, with the other's result.
+def build_duplicate(original: Candidate, candidate: Candidate) -> Candidate:
+    """Return a candidate that duplicates another's choices, with the other's result.
 
-    A quality only where the other has its final one: told to the study, it is a value.
+    It has a metric only if the original is complete, because the study records it as final.
+
+    Args:
+        original: The candidate that ended before.
+        candidate: The duplicate, with its own id and seed.
     """
     return replace(
-        first,
+        original,
         id=candidate.id,
-        val=first.val if first.state == COMPLETE else {},
+        val=original.val if original.state == COMPLETE else {},
         state=DUPLICATE,
-        reason=f"same choices as {first.id} ({first.state})",
+        reason=f"same choices as {original.id} ({original.state})",
         seed=candidate.seed,
         seconds=0.0,
         history=(),
@@ -226,7 +239,14 @@ def repeat_of(first: Candidate, candidate: Candidate) -> Candidate:
 
 
 def build_model(space: Space, trial: BaseTrial, data: Dataset, policy: str) -> Any:
-    """Build a trial's model under a dtype policy of Keras."""
+    """Build a trial's model under a dtype policy of Keras.
+
+    Args:
+        space: The space.
+        trial: The trial.
+        data: The data of the search.
+        policy: Name of the dtype policy, such as "float32" or "mixed_float16".
+    """
     import keras
 
     before = keras.config.dtype_policy()
@@ -237,14 +257,14 @@ def build_model(space: Space, trial: BaseTrial, data: Dataset, policy: str) -> A
         keras.config.set_dtype_policy(before)
 
 
-def objective_values(candidate: Candidate, plan: SearchPlan) -> list[float]:
-    """Return a trained candidate's objectives: quality (up), costs (down)."""
-    quality, *costs = plan.search.objectives
-    return [float(candidate.val[quality]), *(float(getattr(candidate, cost)) for cost in costs)]
+def get_objective_values(candidate: Candidate, plan: SearchPlan) -> list[float]:
+    """Return a trained candidate's objectives: metric (maximized), costs (minimized)."""
+    metric, *costs = plan.search.objectives
+    return [float(candidate.val[metric]), *(float(getattr(candidate, cost)) for cost in costs)]
 
 
-class Following:
-    """The progress of one training, and its early end: the plateau, the stopping rule."""
+class TrainingMonitor:
+    """Progress display and early stopping of one training: by plateau and by the stopping rule."""
 
     def __init__(
         self,
@@ -254,43 +274,43 @@ class Following:
         name: str,
         on_progress: Callable[[str, float], None],
     ) -> None:
-        # what is asked for as an objective has been measured
+        # costs that are objectives have been measured and are not None
         values = [getattr(costs, name) for name in plan.search.costs]
-        self._stopper = Stopper(trial, plan.stopping.margin, plan.rungs(), values)
-        self._quality, self._plateau = plan.search.objectives[0], plan.stopping.plateau
+        self._stopper = DominanceStopper(trial, plan.stopping.margin, plan.list_rungs(), values)
+        self._metric, self._plateau = plan.search.objectives[0], plan.stopping.plateau
         self._name, self._on_progress = name, on_progress
         self._best, self._best_epoch = -math.inf, 0
-        self.stopped = ""
+        self.stop_reason = ""
         self.notes: tuple[str, ...] = ()
 
     def on_epoch(self, epoch: int, epochs: int, record: EpochRecord) -> None:
         """Show the progress of the training."""
-        quality = record.val[self._quality]
+        value = record.val[self._metric]
         self._on_progress(
-            f"{self._name}: epoch {epoch}/{epochs}, validation {quality:.3f}", epoch / epochs
+            f"{self._name}: epoch {epoch}/{epochs}, validation {value:.3f}", epoch / epochs
         )
 
     def should_stop(self, record: EpochRecord) -> bool:
-        """Tell whether the training ends here."""
-        quality = record.val[self._quality]
-        if quality > self._best:
-            self._best, self._best_epoch = quality, record.epoch
-        # the best so far stands for a trial, as it does at its end
-        if self._stopper.stops(record.epoch, self._best):
-            self.stopped = f"others were better after {record.epoch} epochs"
+        """Return whether the training ends after this epoch."""
+        value = record.val[self._metric]
+        if value > self._best:
+            self._best, self._best_epoch = value, record.epoch
+        # the best epoch so far represents a trial, as at its end
+        if self._stopper.should_stop(record.epoch, self._best):
+            self.stop_reason = f"others were better after {record.epoch} epochs"
         elif self._plateau and record.epoch - self._best_epoch >= self._plateau:
             self.notes = (f"ended after {record.epoch} epochs: none of the last "
                           f"{self._plateau} was better",)  # fmt: skip
-        return bool(self.stopped or self.notes)
+        return bool(self.stop_reason or self.notes)
 
 
-class Stopper:
-    """The stopping rule of one trial, which records its rungs in the storage.
+class DominanceStopper:
+    """Early-stopping rule of one trial, which records its metric at each rung in the storage.
 
     Args:
-        trial: The trial in question; its study has the others' records.
+        trial: The trial; its study holds the values of the other trials.
         margin: See `is_dominated`.
-        epochs: The rungs; none: nothing stops.
+        epochs: The rungs; empty: the rule never stops a trial.
         costs: The trial's costs, in the order of the objectives.
     """
 
@@ -305,45 +325,55 @@ class Stopper:
         self._costs = [float(cost) for cost in costs]
         trial.set_user_attr(COSTS_ATTR, self._costs)
 
-    def stops(self, epoch: int, quality: float) -> bool:
-        """Tell whether the trial ends after this epoch."""
+    def should_stop(self, epoch: int, value: float) -> bool:
+        """Return whether the trial is stopped after this epoch."""
         if epoch not in self._epochs:
             return False
-        self._trial.set_user_attr(rung_attr(epoch), quality)
-        peers = at_rung(self._trial.study, epoch, len(self._costs), without=self._trial.number)
-        own = np.array([[-quality, *self._costs]])
-        return is_dominated(np.concatenate([peers, own]), len(peers), self._margin)
+        self._trial.set_user_attr(format_rung_attr(epoch), value)
+        peers = collect_rung_losses(
+            self._trial.study, epoch, len(self._costs), excluded_number=self._trial.number
+        )
+        row = np.array([[-value, *self._costs]])
+        return is_dominated(np.concatenate([peers, row]), len(peers), self._margin)
 
 
-def is_dominated(losses: Losses, own: int, margin: float) -> bool:
-    """Tell whether another trial is better by a margin, at no more cost.
+def is_dominated(losses: Losses, index: int, margin: float) -> bool:
+    """Return whether another trial is better by a margin, at no higher cost.
 
-    Among trials that differ in cost nothing is stopped, so that the cheap end of the front
-    survives however low its quality is.
+    A trial is only compared with trials that cost no more, so the cheap end of the front survives
+    however low its metric is.
 
     Args:
-        losses: (trials, 1 + costs) of all that reached a rung: -quality there, then the costs;
-            lower is better.
-        own: The row of the trial in question.
-        margin: By how much the other's quality must be higher; above the noise of an epoch.
+        losses: (trials, 1 + costs) of all trials that reached a rung: negated metric, then costs.
+        index: The row of the trial in question.
+        margin: Minimum lead of the other trial's metric; above the noise of an epoch.
     """
-    better = losses[:, 0] <= losses[own, 0] - margin
-    better[own] = False
-    no_more = (losses[:, 1:] <= losses[own, 1:]).all(axis=1)
-    return bool((better & no_more).any())
+    is_better = losses[:, 0] <= losses[index, 0] - margin
+    is_better[index] = False
+    is_as_cheap = (losses[:, 1:] <= losses[index, 1:]).all(axis=1)
+    return bool((is_better & is_as_cheap).any())
 
 
-def rung_attr(epoch: int) -> str:
-    """Return the name under which a trial's quality at a rung is stored."""
+def format_rung_attr(epoch: int) -> str:
+    """Return the trial attribute that holds the metric at a rung."""
     return f"rung{epoch}"
 
 
-def at_rung(study: optuna.Study, epoch: int, costs: int, without: int) -> Losses:
-    """Return (trials, 1 + costs) of the trials that reached a rung, but one."""
-    name = rung_attr(epoch)
+def collect_rung_losses(
+    study: optuna.Study, epoch: int, cost_count: int, excluded_number: int
+) -> Losses:
+    """Return the losses (trials, 1 + costs) of the trials that reached a rung, except one.
+
+    Args:
+        study: The study.
+        epoch: Epoch of the rung.
+        cost_count: Number of costs among the objectives.
+        excluded_number: Number of the trial to leave out.
+    """
+    name = format_rung_attr(epoch)
     rows = [
         [-float(trial.user_attrs[name]), *trial.user_attrs[COSTS_ATTR]]
         for trial in study.get_trials(deepcopy=False)
-        if name in trial.user_attrs and trial.number != without
+        if name in trial.user_attrs and trial.number != excluded_number
     ]
-    return np.array(rows, float).reshape(-1, 1 + costs)
+    return np.array(rows, float).reshape(-1, 1 + cost_count)

@@ -1,4 +1,4 @@
-"""The optimizer's settings that a trial samples."""
+"""The training settings that a trial samples."""
 
 from __future__ import annotations
 
@@ -20,39 +20,49 @@ LEARNING_RATES = {
     "adam": (1e-3, 1e-2),
     "adamw": (1e-3, 1e-2),
 }
-FINE_TUNING = (0.2, 1.0)
-"""Factors on the ends of a range where models come trained. Whole ones need little; those that
-lost most of their channels train best at the rates of new ones (measured: docs/methods.md)."""
+FINE_TUNING_FACTORS = (0.2, 1.0)
+"""Factors on the ends of a learning rate range for models that are already trained.
+
+Nearly complete models need low rates. Models with most of their channels removed train best at
+the rates of new models (measured: docs/methods.md).
+"""
 BATCH_SIZES = (32, 64, 128, 256)
 MIN_STEPS, MAX_STEPS = 8, 1000
-"""Steps an epoch between which a batch size is worth trying."""
+"""Range of steps per epoch in which a batch size is worth trying."""
 
 
-def batch_sizes(data: Dataset) -> tuple[int, ...]:
-    """Return the batch sizes to sample from for this much data, at least one."""
-    fitting = tuple(
-        size for size in BATCH_SIZES if MIN_STEPS <= len(data.train) // size <= MAX_STEPS
-    )
-    return fitting or (BATCH_SIZES[0] if len(data.train) < 2**16 else BATCH_SIZES[-1],)
+def list_batch_sizes(data: Dataset) -> tuple[int, ...]:
+    """Return the batch sizes to sample from for this number of examples, at least one."""
+    sizes = tuple(size for size in BATCH_SIZES if MIN_STEPS <= len(data.train) // size <= MAX_STEPS)
+    return sizes or (BATCH_SIZES[0] if len(data.train) < 2**16 else BATCH_SIZES[-1],)
 
 
-def learning_rates(plan: SearchPlan, optimizer: str) -> tuple[float, float]:
-    """Return the range of an optimizer's learning rates, for the plan's space."""
+def get_learning_rate_range(plan: SearchPlan, optimizer: str) -> tuple[float, float]:
+    """Return the (lowest, highest) learning rate of an optimizer for the plan's space.
+
+    Args:
+        plan: The plan, which names the space.
+        optimizer: Name of the optimizer.
+    """
     low, high = LEARNING_RATES[optimizer]
-    below, above = FINE_TUNING if plan.search.made_space.trained else (1.0, 1.0)
+    below, above = FINE_TUNING_FACTORS if plan.search.resolved_space.trained else (1.0, 1.0)
     return low * below, high * above
 
 
-def baseline(plan: SearchPlan, data: Dataset) -> dict[str, Any]:
-    """Return sensible settings, tried first together with the space's baseline.
+def build_baseline(plan: SearchPlan, data: Dataset) -> dict[str, Any]:
+    """Return good default settings, which are tried first with the space's baseline.
 
-    Nothing where trials train nothing: nothing is asked for then.
+    The result is empty with `no_train`, because trials sample no settings then.
+
+    Args:
+        plan: The plan of the run.
+        data: The data of the run.
     """
     if plan.search.no_train:
         return {}
     name = "adam" if "adam" in plan.search.optimizers else plan.search.optimizers[0]
-    low, high = learning_rates(plan, name)
-    sizes = batch_sizes(data)
+    low, high = get_learning_rate_range(plan, name)
+    sizes = list_batch_sizes(data)
     return {
         "optimizer": name,
         f"learning_rate.{name}": (low * high) ** 0.5,
@@ -63,16 +73,21 @@ def baseline(plan: SearchPlan, data: Dataset) -> dict[str, Any]:
     }
 
 
-def sample(trial: BaseTrial, plan: SearchPlan, data: Dataset) -> TrainSettings:
+def sample_settings(trial: BaseTrial, plan: SearchPlan, data: Dataset) -> TrainSettings:
     """Sample optimizer, learning rate, schedule, weight decay, batch size and smoothing.
 
-    The learning rate has a range and so a parameter name of its own per optimizer. Where trials
-    train nothing, nothing is sampled: what is trained later is fine-tuned as the plan says.
+    Each optimizer has its own range of learning rates and so its own parameter name. With
+    `no_train` nothing is sampled: later trainings use the plan's fine-tuning settings.
+
+    Args:
+        trial: The trial.
+        plan: The plan of the run.
+        data: The data of the run, whose size limits the batch sizes.
     """
     if plan.search.no_train:
         return plan.finetune
     name = trial.suggest_categorical("optimizer", plan.search.optimizers)
-    low, high = learning_rates(plan, name)
+    low, high = get_learning_rate_range(plan, name)
     return TrainSettings(
         epochs=plan.search.epochs,
         optimizer=name,
@@ -80,13 +95,13 @@ def sample(trial: BaseTrial, plan: SearchPlan, data: Dataset) -> TrainSettings:
         schedule=trial.suggest_categorical("schedule", SCHEDULES),
         weight_decay=trial.suggest_float("weight_decay", 1e-5, 1e-2, log=True),
         label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.1, step=0.05),
-        batch_size=trial.suggest_categorical("batch_size", batch_sizes(data)),
+        batch_size=trial.suggest_categorical("batch_size", list_batch_sizes(data)),
         class_weights=plan.finetune.class_weights,
         augment=plan.finetune.augment,
     )
 
 
 def is_setting(name: str) -> bool:
-    """Tell whether a parameter's name is one that `sample` asks for."""
+    """Return whether a parameter is sampled by `sample_settings`."""
     settings = ("optimizer", "schedule", "weight_decay", "label_smoothing", "batch_size")
     return name in settings or name.startswith("learning_rate.")

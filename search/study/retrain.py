@@ -1,6 +1,7 @@
 """Final trainings of the front after the search, and the decision to remove channels.
 
-Removing channels pays for models whose time is their own, not what any run costs.
+Removing channels only pays if the model itself, rather than the fixed cost of an inference call,
+takes most of the time.
 """
 
 from __future__ import annotations
@@ -16,95 +17,104 @@ from typing import Any
 import numpy as np
 import optuna
 
-from compress.core.atomic_files import replacing, write_json
+from compress.core.atomic_files import replace_file, write_json
 from compress.core.device import Device
-from compress.core.errors import InputError, RunFailed, one_line
-from compress.core.quantities import threads_text
+from compress.core.errors import InputError, RunFailed, to_one_line
+from compress.core.quantities import format_threads
 from compress.data import Dataset, Split
-from compress.measure import formats
+from compress.measure import formatting
 from compress.measure.latency import Entry, time_entries
 from compress.measure.latency_record import Latency
-from compress.model.copies import float32_model
+from compress.model.copies import convert_to_float32
 from compress.model.io import save_model
 from compress.plan.target import Target
 from compress.prune.channels import check_channels, prune_channels
 from compress.run.records import Record, read_record
-from compress.shrinking.case import Subject, Teacher, Work
-from compress.shrinking.prune_and_train import Tuner
+from compress.shrinking.compression_job import CoupledModel, RunContext, Teacher
+from compress.shrinking.prune_and_train import FineTuner
 from compress.train import train
-from compress.train.predict import quality_of
-from compress.train.records import LastEpoch, StartingPoint
+from compress.train.predict import evaluate_model
+from compress.train.records import LastEpochHook, StartingPoint
 from search.plan import SearchPlan
 from search.study import optimizers
-from search.study.directory import Candidate, Final, SearchFolder, final_name
-from search.study.objective import build_model, derived_seed
+from search.study.directory import Candidate, FinalTraining, SearchFolder, build_final_name
+from search.study.objective import build_model, derive_seed
 
-TIMES = 3.0
-"""Above it, what a run of any file costs is less than a third of a model's time."""
-GAIN = 0.9
-"""At most this share of a model's time is left without half of its MACs where that pays: on some
-processors calls of int8 files take about as long whatever their widths."""
-KEPT = Target(0.5, relative=True)
-PRECISION, SECONDS = 0.05, 2.0
+SLOW_RATIO = 3.0
+"""A model is slow if it takes more than this multiple of a nearly empty model's time."""
+MAX_HALF_RATIO = 0.9
+"""Halving the MACs pays if the time falls at least to this share.
 
-
-def final_seed(candidate: Candidate, place: int) -> int:
-    """Return the seed of a final training; the first has the candidate's own."""
-    return derived_seed(candidate.seed, place) if place else candidate.seed
+On some processors, int8 kernels take about the same time for any number of channels.
+"""
+HALF_MACS = Target(0.5, relative=True)
+TIMING_PRECISION, TIMING_SECONDS = 0.05, 2.0
 
 
-def retrain(
+def derive_final_seed(candidate: Candidate, index: int) -> int:
+    """Return the seed of a final training; the first one uses the candidate's seed."""
+    return derive_seed(candidate.seed, index) if index else candidate.seed
+
+
+def train_final(
     candidate: Candidate,
-    place: int,
+    index: int,
     data: Dataset,
     plan: SearchPlan,
     folder: SearchFolder,
     device: Device,
     on_progress: Callable[[str, float], None],
     teachers: Sequence[Teacher] = (),
-) -> Final:
-    """Train a candidate's model from its beginning, and evaluate it on the test part.
+) -> FinalTraining:
+    """Train a candidate's model from its initial weights, and evaluate it on the test part.
 
-    Sub-networks that were judged untrained are fine-tuned as the plan says.
+    Sub-networks that were evaluated untrained are fine-tuned with the plan's settings.
 
     Args:
-        candidate: Its choices are built again.
-        place: Which of its trainings, from 0: another place, another seed.
-        data: The test part is read here, once a training.
-        plan: Section `final`.
-        folder: Where model and record go; an interrupted training goes on.
-        device: What to train on.
-        on_progress: Called with (text, share).
-        teachers: Of sub-networks that were judged untrained; none: labels alone teach them.
+        candidate: The candidate, whose model is built again from its choices.
+        index: Index of this training among the candidate's, from 0; sets its name and seed.
+        data: The data; each training evaluates the test part once.
+        plan: The plan, with section `final`.
+        folder: Folder for the model and the record. An interrupted training is resumed.
+        device: Device of the training.
+        on_progress: Callback for progress, called with (text, share).
+        teachers: Teachers for sub-networks that were evaluated untrained; empty: labels only.
 
     Returns:
-        The record, as written.
+        The record, which has been written.
     """
     import keras
 
     began = time.perf_counter()
-    seed, name = final_seed(candidate, place), final_name(candidate.id, place)
+    seed, name = derive_final_seed(candidate, index), build_final_name(candidate.id, index)
     keras.utils.set_random_seed(seed)
     trial = optuna.trial.FixedTrial(candidate.choices)
-    space = plan.search.made_space
+    space = plan.search.resolved_space
     model = build_model(space, trial, data, device.policy)
     space.prepare(model, candidate.choices, data)
-    settings = replace(optimizers.sample(trial, plan, data), epochs=plan.final_epochs)
-    part = on_everything(data) if plan.final.on_validation else data
-    hooks = [LastEpoch()] if plan.final.on_validation else []
+    settings = replace(optimizers.sample_settings(trial, plan, data), epochs=plan.final_epochs)
+    training_data = merge_validation(data) if plan.final.on_validation else data
+    hooks = [LastEpochHook()] if plan.final.on_validation else []
 
-    # a `Tuner` looks at the start itself
-    judged = space.trained and not plan.final.on_validation and not plan.search.no_train
-    start = StartingPoint(model, data, plan.search.objectives[0]) if judged else None
+    # a `FineTuner` compares with the start itself
+    compares_start = space.trained and not plan.final.on_validation and not plan.search.no_train
+    start = StartingPoint(model, data, plan.search.objectives[0]) if compares_start else None
     unfinished = folder.final / f"{name}.unfinished"
     if plan.search.no_train:
-        own = replace(plan.compression(()), seed=seed, finetune=settings)
-        work = Work(part, own, device, lambda text, share: on_progress(f"{name}: {text}", share))
-        result, _, _ = Tuner(work, teachers, unfinished, hooks).tune(model, "fine-tuning", [])
+        compression_plan = replace(plan.build_compression_plan(()), seed=seed, finetune=settings)
+        context = RunContext(
+            training_data,
+            compression_plan,
+            device,
+            lambda text, share: on_progress(f"{name}: {text}", share),
+        )
+        result, _, _ = FineTuner(context, teachers, unfinished, hooks).tune(
+            model, "fine-tuning", []
+        )
     else:
         result = train(
             model,
-            part,
+            training_data,
             settings,
             device=device,
             seed=seed,
@@ -116,17 +126,17 @@ def retrain(
             ),
         )
     if start is not None:
-        result = start.settled(model, result)
-    save_model(float32_model(model), folder.final / f"{name}.keras")
-    record = Final(
+        result = start.keep_better(model, result)
+    save_model(convert_to_float32(model), folder.final / f"{name}.keras")
+    record = FinalTraining(
         candidate.id,
-        place,
+        index,
         seed,
         len(result.history),
         result.best_epoch,
         plan.final.on_validation,
         {} if plan.final.on_validation else result.val,
-        quality_of(model, data, "test"),
+        evaluate_model(model, data, "test"),
         time.perf_counter() - began,
     )
     folder.write_final(record)
@@ -137,43 +147,49 @@ def retrain(
     return record
 
 
-def promote_best(model: str, folder: SearchFolder, quality: str) -> Final:
-    """Make the best of a model's final trainings the one that goes on.
+def promote_best(model: str, folder: SearchFolder, metric: str) -> FinalTraining:
+    """Promote the best of a model's final trainings to its final `.keras` file.
 
-    The best by validation quality, the first of equals; the first training where validation
-    data were trained on: nothing is left to choose by, and test data never choose.
+    The best validation metric wins, and the first training wins ties. If validation data were
+    trained on, the first training is taken, because test data must never select.
+
+    Args:
+        model: Id of the candidate.
+        folder: The folder of the run.
+        metric: Name of the selection metric.
     """
     records = [record for record in folder.read_finals() if record.model == model]
-    best = max(records, key=lambda record: (record.val.get(quality, 0.0), -record.place))
-    with replacing(folder.final / f"{model}.keras") as part:
-        shutil.copyfile(folder.final / f"{final_name(model, best.place)}.keras", part)
+    best = max(records, key=lambda record: (record.val.get(metric, 0.0), -record.place))
+    with replace_file(folder.final / f"{model}.keras") as part:
+        shutil.copyfile(folder.final / f"{build_final_name(model, best.place)}.keras", part)
     return best
 
 
-def on_everything(data: Dataset) -> Dataset:
-    """Return the data with the validation part among the training examples as well."""
+def merge_validation(data: Dataset) -> Dataset:
+    """Return the data with the validation part added to the training part."""
     train_part, val = data.train, data.val
     weight = None
     if train_part.weight is not None or val.weight is not None:
         weight = np.concatenate(
-            [np.ones(len(p), np.float32) if p.weight is None else p.weight
-             for p in (train_part, val)]
+            [np.ones(len(split), np.float32) if split.weight is None else split.weight
+             for split in (train_part, val)]
         )  # fmt: skip
-    both = Split(
+    merged = Split(
         np.concatenate([train_part.x, val.x]), np.concatenate([train_part.y, val.y]), weight
     )
-    return replace(data, train=both)
+    return replace(data, train=merged)
 
 
 @dataclass(frozen=True)
 class RunCost(Record):
-    """The time of a model's int8 file beside that of a nearly empty one.
+    """Latency of a model's int8 file, compared with that of a nearly empty file.
 
     Attributes:
-        own_ms, empty_ms: Milliseconds of one inference at batch 1; see `Latency.quiet_ms`.
-        how: What measured, and with how many threads.
-        half_ms: Of the model without half of its MACs (by l2, not repaired); None where that was
-            not asked, since the model takes hardly any time of its own.
+        own_ms, empty_ms: Milliseconds of one inference at batch size 1, of the model and of the
+            empty file; see `Latency.quiet_ms`.
+        how: Runtime and number of threads of the measurement.
+        half_ms: Milliseconds of the model with half of its MACs removed (by l2, without
+            reconstruction); None if the model is not slow, so that it was not measured.
     """
 
     own_ms: float
@@ -182,113 +198,135 @@ class RunCost(Record):
     half_ms: float | None = None
 
     @property
-    def slow(self) -> bool:
-        """Whether the model takes more than `TIMES` times what any run costs."""
-        return self.own_ms > TIMES * self.empty_ms
+    def is_slow(self) -> bool:
+        """Whether the model takes more than `SLOW_RATIO` times as long as an empty file."""
+        return self.own_ms > SLOW_RATIO * self.empty_ms
 
     @property
-    def pays(self) -> bool:
-        """Whether removing half of the MACs saves time, of a model that takes some."""
-        return self.slow and self.half_ms is not None and self.half_ms <= GAIN * self.own_ms
+    def is_worth_halving(self) -> bool:
+        """Whether the model is slow and removing half of its MACs saves enough time."""
+        return (
+            self.is_slow
+            and self.half_ms is not None
+            and self.half_ms <= MAX_HALF_RATIO * self.own_ms
+        )
 
     def __str__(self) -> str:
-        half = "" if self.half_ms is None else f", {formats.time(self.half_ms)} with half the MACs"
+        half = (
+            ""
+            if self.half_ms is None
+            else f", {formatting.format_time(self.half_ms)} with half the MACs"
+        )
         return (
-            f"its int8 file takes {formats.time(self.own_ms)}{half}, an empty one "
-            f"{formats.time(self.empty_ms)} ({self.how}, measured)"
+            f"its int8 file takes {formatting.format_time(self.own_ms)}{half}, an empty one "
+            f"{formatting.format_time(self.empty_ms)} ({self.how}, measured)"
         )
 
 
-def halved_if_slow(
-    plan: SearchPlan, subject: Subject, data: Dataset, known: Path
+def halve_slow_model(
+    plan: SearchPlan, original: CoupledModel, data: Dataset, times_file: Path
 ) -> tuple[SearchPlan, list[str]]:
-    """Give a model's plan a target of channels where the model is slow enough to gain by it.
+    """Return the plan with a channel target of half the MACs, if the model gains speed by it.
 
-    That is where its int8 file takes more than three times what an empty one takes, and at least
-    a tenth longer than that of the same model without half of its MACs: measured with LiteRT and
-    the plan's number of threads. Of the weights that are left fewer are pruned, so that about as
-    many are not zero as without it: 60 % of a half for 80 % of all.
+    The model gains if its int8 file takes more than three times as long as an empty one, and if the
+    file takes at most 90 % of its time with half of the MACs. Both are measured with LiteRT and the
+    plan's number of threads. The sparsity of the kept weights is reduced so that the number of
+    non-zero weights stays about the same: 60 % of half the weights instead of 80 % of all.
 
     Args:
-        plan: Of the run.
-        subject: The dense model.
-        data: Calibrate the file.
-        known: Where the times are kept: a training that goes on is that of the same plan.
+        plan: The plan of the run.
+        original: The original model.
+        data: Data for the calibration of the files.
+        times_file: File of the measured times, which a resumed run reads to make the same decision.
 
     Returns:
-        The plan for this model, and notes on what was measured and done. Where the plan names
-        channels or a goal itself, or `channels.keep_all` is set, the plan as it is and none.
+        The plan for this model, and notes on the measurement and the decision. If the plan sets
+        channels or a `shrink_to` goal, or `channels.keep_all`, the unchanged plan without notes.
     """
-    if plan.channels.keep_all or plan.channels.active or plan.shrink_to is not None:
+    if plan.channels.keep_all or plan.channels.is_active or plan.shrink_to is not None:
         return plan, []
-    halved = _halved(plan)
+    halved = _halve_macs(plan)
     try:
-        check_channels(subject.coupling, halved.channels)
-        cost = read_record(known, RunCost) if known.exists() else _measured(subject, halved, data)
+        check_channels(original.coupling, halved.channels)
+        cost = (
+            read_record(times_file, RunCost)
+            if times_file.exists()
+            else _measure_run_cost(original, halved, data)
+        )
     except (InputError, RunFailed) as error:
-        return plan, [f"no channels leave: {one_line(str(error))}"]
-    write_json(known, cost.to_json())
-    if not cost.pays:
-        return plan, [f"no channels leave, because that would save hardly any time: {cost}"]
-    zeros = halved.weights.sparsity
-    less = f", zeros are {formats.percent(zeros)}" if zeros != plan.weights.sparsity else ""
-    return halved, [f"channels leave until half of the MACs are left{less}: {cost}"]
+        return plan, [f"no channels are removed: {to_one_line(str(error))}"]
+    write_json(times_file, cost.to_json())
+    if not cost.is_worth_halving:
+        return plan, [f"no channels are removed, because that would save hardly any time: {cost}"]
+    sparsity = halved.weights.sparsity
+    sparsity_text = (
+        f", zeros are {formatting.format_percent(sparsity)}"
+        if sparsity != plan.weights.sparsity
+        else ""
+    )
+    return halved, [f"channels are removed until half of the MACs are left{sparsity_text}: {cost}"]
 
 
-def _halved(plan: SearchPlan) -> SearchPlan:
-    """Return the plan with the target of channels, and with its own options of pruning."""
-    own, weights = plan.channels, plan.weights
-    channels = replace(own, target=KEPT, target_metric="macs")
+def _halve_macs(plan: SearchPlan) -> SearchPlan:
+    """Return the plan with a channel target of half the MACs and an adjusted sparsity."""
+    channel_options, weights = plan.channels, plan.weights
+    channels = replace(channel_options, target=HALF_MACS, target_metric="macs")
     if weights.pattern.kind == "n:m" or weights.overrides:
         return replace(plan, channels=channels)
-    zeros = round(max(0.0, 1.0 - (1.0 - weights.sparsity) / KEPT.amount), 4)
-    least = min(weights.initial_sparsity, zeros)
-    fewer = replace(weights, sparsity=zeros, initial_sparsity=least)
-    return replace(plan, channels=channels, weights=fewer)
+    sparsity = round(max(0.0, 1.0 - (1.0 - weights.sparsity) / HALF_MACS.amount), 4)
+    initial_sparsity = min(weights.initial_sparsity, sparsity)
+    weight_options = replace(weights, sparsity=sparsity, initial_sparsity=initial_sparsity)
+    return replace(plan, channels=channels, weights=weight_options)
 
 
-def _measured(subject: Subject, plan: SearchPlan, data: Dataset) -> RunCost:
-    """Time the model's int8 file and an empty one, then one without half of its MACs beside it.
+def _measure_run_cost(original: CoupledModel, plan: SearchPlan, data: Dataset) -> RunCost:
+    """Time the model's int8 file and an empty one, then, if it is slow, one with half the MACs.
 
     Args:
-        subject: The dense model.
-        plan: Of the model, with the target.
-        data: Calibrate the files.
+        original: The original model.
+        plan: The plan of the model, with the target.
+        data: Data for the calibration of the files.
 
     Raises:
-        RunFailed: There is no int8 file.
-        FeasibleError: Half of the MACs cannot leave.
+        RunFailed: The empty model cannot be exported to int8.
+        FeasibleError: Half of the MACs cannot be removed.
     """
     from compress.exporting import export
-    from compress.exporting.side_by_side import litert_files
-    from compress.measure.latency_table.measuring import empty_model
+    from compress.exporting.batch_conversion import write_litert_files
+    from compress.measure.latency_table.measurement import build_empty_model
 
     threads = plan.latency.threads
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as folder_name:
+        folder = Path(folder_name)
 
-        def exported(model: Any, name: str) -> Entry:
-            (made,) = export(
+        def export_int8(model: Any, name: str) -> Entry:
+            (exported_file,) = export(
                 model, folder / f"{name}.tflite", format="int8", data=data, seed=plan.seed,
                 calibration=plan.export.calibration,
             )  # fmt: skip
-            return Entry(made.path, "litert", threads)
+            return Entry(exported_file.path, "litert", threads)
 
-        def timed(entries: dict[str, Entry]) -> dict[str, Latency]:
-            return time_entries(entries, precision=PRECISION, budget=SECONDS, seed=plan.seed)
+        def measure_times(entries: dict[str, Entry]) -> dict[str, Latency]:
+            return time_entries(
+                entries, precision=TIMING_PRECISION, budget=TIMING_SECONDS, seed=plan.seed
+            )
 
-        own = exported(subject.model, "own")
-        (empty,) = litert_files([empty_model()], folder, "int8")
+        model_entry = export_int8(original.model, "own")
+        (empty,) = write_litert_files([build_empty_model()], folder, "int8")
         if isinstance(empty, str):
             raise RunFailed(f"there is no empty int8 file to time: {empty}")
-        found = timed({"own": own, "empty": Entry(empty, "litert", threads)})
-        how = f"{found['own'].runtime}, {threads_text(threads)}"
-        cost = RunCost(found["own"].quiet_ms, found["empty"].quiet_ms, how)
-        if not cost.slow:
+        times = measure_times({"own": model_entry, "empty": Entry(empty, "litert", threads)})
+        runtime_text = f"{times['own'].runtime}, {format_threads(threads)}"
+        cost = RunCost(times["own"].quiet_ms, times["empty"].quiet_ms, runtime_text)
+        if not cost.is_slow:
             return cost
-        # by l2 at once: the widths that damages allocate are known only after the work is done, and
-        # may take another time
-        quick = replace(plan.channels, criterion="l2", scope="global", blocks=False, steps=1)
-        half = prune_channels(subject.model, quick, coupling=subject.coupling).model
-        found = timed({"own": own, "half": exported(half, "half")})
-        return replace(cost, own_ms=found["own"].quiet_ms, half_ms=found["half"].quiet_ms)
+        # l2 in one step is quick; channel counts by output error are only known after pruning,
+        # and may give another latency
+        quick_options = replace(
+            plan.channels, criterion="l2", scope="global", blocks=False, steps=1
+        )
+        halved_model = prune_channels(
+            original.model, quick_options, coupling=original.coupling
+        ).model
+        times = measure_times({"own": model_entry, "half": export_int8(halved_model, "half")})
+        return replace(cost, own_ms=times["own"].quiet_ms, half_ms=times["half"].quiet_ms)

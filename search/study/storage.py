@@ -1,15 +1,15 @@
-"""The storage of studies: a run's journal, or any storage of Optuna's.
+"""The storage of studies: a run's journal, or any storage of Optuna.
 
-Database servers restart, connections break, transactions of many workers meet. What Optuna does
-not try again is tried again here, for some minutes: a run loses nothing by it.
+Database servers restart, connections break, and transactions of workers conflict. Operations that
+Optuna does not retry are retried here for some minutes, so that a run survives such faults.
 
-A database takes some hundred connections, a cluster may have more workers. Optuna's gRPC proxy
-holds a few connections and keeps finished trials in its memory. With many workers it is busy with
-reading the trials of a study, which is asked for several times a trial. While one reading is under
-way all that are asked for wait, and are answered by the next one together: each still begins after
-it was asked for, so nobody sees less than before. The next one begins when as much time has passed
-as the last one took (`LONGEST` at most): readings take half of the time, however many ask for them,
-and writing has the other half.
+A database accepts some hundred connections, but a cluster may have more workers. Optuna's gRPC
+proxy holds a few connections and caches finished trials in memory. With many workers, its main
+load is reading the trials of a study, which each trial requests several times. While one reading
+is running, all new requests wait and share the next one. Each reading still begins after its
+requests, so it is as recent as a separate reading would be. The next reading begins after a
+pause as long as the last reading took (`MAX_PAUSE` at most): readings use half of the time at any
+number of requests, and writes have the other half.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from optuna.trial import FrozenTrial
 
 from compress.core import credentials, linux
 from compress.core.errors import InputError, ParetuneError
-from compress.core.faults import PATIENCE, fault_of, patiently
-from compress.core.interpreter import require_packages
+from compress.core.faults import RETRY_SECONDS, find_fault, retry_call
 from compress.core.linux import Lock
+from compress.core.module_loading import require_packages
 from compress.plan.fields import require
 from search.optuna_internals import serve_storage
 from search.study.directory import SearchFolder
@@ -50,257 +50,274 @@ DRIVERS = {
     "postgres": ("postgresql", "psycopg2", "psycopg"),
     "mysql": ("mysql", "MySQLdb", "pymysql"),
 }
-"""Scheme -> (its name for SQLAlchemy, the driver that SQLAlchemy takes, the one that we name)."""
-_PASSING = ("OperationalError", "InterfaceError", "StorageInternalError", "TimeoutError")
-_GRPC_PASSING = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED")
-_LASTING = ("password", "authentication", "permission denied", "no such table", "does not exist")
+"""Scheme -> (SQLAlchemy dialect, SQLAlchemy's default driver, our driver)."""
+_TRANSIENT_ERRORS = ("OperationalError", "InterfaceError", "StorageInternalError", "TimeoutError")
+_TRANSIENT_CODES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED")
+_PERMANENT_WORDS = (
+    "password",
+    "authentication",
+    "permission denied",
+    "no such table",
+    "does not exist",
+)
 HOST = "127.0.0.1"
-"""The proxy knows neither passwords nor encryption: it listens to its own machine alone."""
+"""Address of the proxy, which is local because it has neither passwords nor encryption."""
 CONNECTIONS = 16
-"""To the database."""
+"""Number of connections from the proxy to the database."""
 THREADS = 64
-"""Requests in hand at once: those that wait for a reading of others use no connection."""
+"""Number of concurrent requests; those that wait for a shared reading use no connection."""
 T = TypeVar("T")
-LONGEST = 0.5
-"""Seconds between two readings at most: the first one of a long study takes many."""
+MAX_PAUSE = 0.5
+"""Maximum seconds between two readings; the first reading of a long study takes much longer."""
 
 
-def study_name(folder: SearchFolder, url: str) -> str:
-    """Return the study's name; in a shared storage the folder's place makes it unique."""
+def build_study_name(folder: SearchFolder, url: str) -> str:
+    """Return the study's name; in a shared storage, a hash of the folder's path makes it unique.
+
+    Args:
+        folder: The folder of the run.
+        url: URL of the storage; "": the run's journal.
+    """
     if not url:
         return "paretune"
-    digest = hashlib.sha256(str(folder.known_as).encode()).hexdigest()
-    return f"paretune-{folder.known_as.name}-{digest[:8]}"
+    digest = hashlib.sha256(str(folder.origin_path).encode()).hexdigest()
+    return f"paretune-{folder.origin_path.name}-{digest[:8]}"
 
 
 def open_storage(
-    where: str | Path,
+    location: str | Path,
     option: str,
     *,
     patience: float = 0.0,
     connections: int = 1,
-    cached: bool = True,
+    is_cached: bool = True,
 ) -> BaseStorage:
     """Open the storage of a study.
 
     Args:
-        where: A URL, as plans hold it without its password, or the path of a run's journal.
+        location: A URL in the form of plans, without its password, or the path of a run's journal.
             `grpc://host:port` is Optuna's proxy in front of another storage.
-        option: Who asked for it, for errors.
+        option: Name of the option for error messages.
         patience: Seconds for which this and every later call wait for a database that does not
-            answer.
-        connections: How many threads ask at once.
-        cached: Whether trials of a database that have ended are kept in memory. What keeps them
-            lets one thread write at a time.
+            respond.
+        connections: Number of threads that use the storage at once.
+        is_cached: Whether finished trials of a database are cached in memory. With a cache, only
+            one thread writes at a time.
 
     Raises:
-        InputError: The URL is malformed or cannot be reached, or the journal is damaged.
+        InputError: The URL is malformed or cannot be reached, or the journal is corrupt.
         MissingDependency: The database's driver is not installed.
-        NoAnswer: It could not be reached in time.
+        NoAnswer: The storage could not be reached in time.
     """
-    if isinstance(where, Path):
+    if isinstance(location, Path):
         try:
-            return open_journal(where, where)
+            return open_journal(location, location)
         except OSError:
             raise
-        except Exception as error:  # whatever a damaged line sets off
+        except Exception as error:  # a corrupt line may raise any error
             raise InputError(
-                f"{option} must be a journal of Optuna's without damage. Received: '{where}' "
-                f"({type(error).__name__}). The run's own command mends it."
+                f"{option} must be a readable journal of Optuna's. Received: '{location}' "
+                f"({type(error).__name__}). The run's own command repairs it."
             ) from None
-    url = credentials.whole(where)
+    url = credentials.restore_password(location)
     try:
         if not patience:
-            return _opened(url, connections, cached)
-        opened = patiently(
-            lambda: _opened(url, connections, cached),
-            f"the storage '{where}'",
-            is_passing,
+            return _open_url(url, connections, is_cached)
+        storage = retry_call(
+            lambda: _open_url(url, connections, is_cached),
+            f"the storage '{location}'",
+            is_transient,
             patience,
         )
-        return patient(opened, patience)
+        return add_retries(storage, patience)
     except ParetuneError:
         raise
-    except Exception as error:  # SQLAlchemy and the drivers have many kinds of errors
+    except Exception as error:  # SQLAlchemy and each driver have their own errors
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{option} must be a URL that Optuna can open. Received: '{where}' "
-            f"({credentials.hidden(reason, url)})."
+            f"{option} must be a URL that Optuna can open. Received: '{location}' "
+            f"({credentials.hide_passwords(reason, url)})."
         ) from None
 
 
 def open_journal(path: Path, journal: Path) -> JournalStorage:
-    """Open a journal, or the file that will take its place.
+    """Open a journal, or the temporary file that will replace it.
 
     Args:
-        path: What is opened.
-        journal: Whose lock is taken for writing.
+        path: The file to open.
+        journal: The journal whose lock is used for writing.
     """
     lock: Any = JournalLock(journal.with_suffix(".lock"))
     return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
 
 
-def _opened(url: str, connections: int, cached: bool) -> BaseStorage:
+def _open_url(url: str, connections: int, is_cached: bool) -> BaseStorage:
     scheme = url.partition(":")[0]
     if scheme == "grpc":
-        return _proxy(url)
+        return _open_proxy(url)
     if scheme == "sqlite":
-        made = optuna.storages.RDBStorage(url)
+        database = optuna.storages.RDBStorage(url)
     else:
-        # a connection that broke is found out before it is used
+        # `pool_pre_ping` detects a broken connection before it is used
         pool = {"pool_size": connections, "max_overflow": 1, "pool_pre_ping": True}
-        made = optuna.storages.RDBStorage(_with_driver(url), engine_kwargs=pool)
-    return optuna.storages.get_storage(made) if cached else made
+        database = optuna.storages.RDBStorage(_add_driver(url), engine_kwargs=pool)
+    return optuna.storages.get_storage(database) if is_cached else database
 
 
-def _with_driver(url: str) -> str:
-    """Name the driver that is installed where a URL names none.
+def _add_driver(url: str) -> str:
+    """Add the name of an installed driver to a URL that names none.
 
     Raises:
-        MissingDependency: There is none.
+        MissingDependency: No driver is installed.
     """
     scheme, colon, rest = url.partition(":")
-    usual, taken, ours = DRIVERS.get(scheme, (scheme, "", ""))
-    if not taken or importlib.util.find_spec(taken) is not None:
+    dialect, default_driver, supported_driver = DRIVERS.get(scheme, (scheme, "", ""))
+    if not default_driver or importlib.util.find_spec(default_driver) is not None:
         return url
-    require_packages((ours,), f"a storage at {scheme}://")
-    return f"{usual}+{ours}{colon}{rest}"
+    require_packages((supported_driver,), f"a storage at {scheme}://")
+    return f"{dialect}+{supported_driver}{colon}{rest}"
 
 
-def _proxy(url: str) -> BaseStorage:
-    without_fork_support()
-    place = urlsplit(url)
-    if place.hostname is None or place.port is None:
+def _open_proxy(url: str) -> BaseStorage:
+    disable_fork_support()
+    parts = urlsplit(url)
+    if parts.hostname is None or parts.port is None:
         raise ValueError("write grpc://host:port")
-    # that it is new is told where it is chosen: docs/cluster.md
+    # docs/cluster.md mentions that the proxy is experimental
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
-        proxy = GrpcStorageProxy(host=place.hostname, port=place.port)
+        proxy = GrpcStorageProxy(host=parts.hostname, port=parts.port)
     proxy.wait_server_ready(timeout=10)
     return proxy
 
 
-def without_fork_support() -> None:
-    """Let this process fork after it has used gRPC; to be called before that is imported.
+def disable_fork_support() -> None:
+    """Disable gRPC's fork handlers, so that this process can fork; call it before importing gRPC.
 
-    Its handlers of forks end the child with a failed check. Our forks use no connection of their
-    parent's.
+    The handlers end a forked child with a failed check. Our forks use no connection of their
+    parent, so they do not need the handlers.
     """
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
-def is_passing(error: BaseException) -> bool:
-    """Tell whether an error of a storage may be gone in a moment.
+def is_transient(error: BaseException) -> bool:
+    """Return whether an error of a storage may disappear with a retry.
 
-    Connections that broke, servers that start, transactions that met another: yes. A wrong
-    password, a full disk, a rule that was broken: no.
+    Broken connections, starting servers and conflicting transactions are transient. Wrong
+    passwords, full disks and violated constraints are not.
     """
-    if fault_of(error) is not None:
+    if find_fault(error) is not None:
         return False
     code = getattr(error, "code", None)
     if callable(code) and type(error).__module__.startswith("grpc"):
-        return getattr(code(), "name", "") in _GRPC_PASSING
-    link: BaseException | None = error
-    while link is not None:
-        if any(word in str(link).lower() for word in _LASTING):
+        return getattr(code(), "name", "") in _TRANSIENT_CODES
+    cause: BaseException | None = error
+    while cause is not None:
+        if any(word in str(cause).lower() for word in _PERMANENT_WORDS):
             return False
-        link = link.__cause__
+        cause = cause.__cause__
     names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & set(_PASSING)) or bool(getattr(error, "connection_invalidated", False))
+    return bool(names & set(_TRANSIENT_ERRORS)) or bool(
+        getattr(error, "connection_invalidated", False)
+    )
 
 
-def patient(storage: BaseStorage, seconds: float = PATIENCE) -> BaseStorage:
-    """Return a storage whose calls are repeated as `patiently` does.
+def add_retries(storage: BaseStorage, seconds: float = RETRY_SECONDS) -> BaseStorage:
+    """Return a storage that repeats failed calls with `retry_call`.
 
-    A call whose answer was lost may have been carried out. Most may be carried out twice; a
-    trial that was begun so is nobody's, and the next start of the run queues it again; one that
-    was ended so has ended (`search.study.study.tell`).
+    A call without a response may have been carried out. Most calls may safely run twice. A trial
+    begun by such a call belongs to no worker, and the next start of the run queues it again; a
+    trial that it ended stays ended (`search.study.study.finish_trial`).
+
+    Args:
+        storage: The storage to wrap.
+        seconds: Time limit for the retries of a call.
     """
 
-    def repeat(name: str) -> Callable[..., Any]:
-        def repeated(_: Any, *args: Any, **kwargs: Any) -> Any:
+    def create_method(name: str) -> Callable[..., Any]:
+        def call_method(_: Any, *args: Any, **kwargs: Any) -> Any:
             call = partial(getattr(storage, name), *args, **kwargs)
-            return patiently(call, "the storage", is_passing, seconds)
+            return retry_call(call, "the storage", is_transient, seconds)
 
-        return repeated
+        return call_method
 
     names = [name for name, _ in inspect.getmembers(BaseStorage, inspect.isfunction)]
-    methods = {name: repeat(name) for name in names if not name.startswith("_")}
-    made: BaseStorage = type("Storage", (BaseStorage,), methods)()
-    return made
+    methods = {name: create_method(name) for name in names if not name.startswith("_")}
+    retrying_storage: BaseStorage = type("Storage", (BaseStorage,), methods)()
+    return retrying_storage
 
 
 class JournalLock:
     """A lock for Optuna's journal that the system releases when its holder is killed.
 
-    Optuna's own locks are files: one left by a killed worker stops every other worker for
+    Optuna's own locks are files: a lock left by a killed worker blocks every other worker for
     half a minute.
 
     Args:
-        path: The file that is locked; it may exist.
+        path: The lock file; it may exist.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._held: Lock | None = None
+        self._lock: Lock | None = None
 
     def acquire(self) -> bool:
-        """Wait for the lock."""
-        self._held = linux.lock(self._path, wait=True)
+        """Wait for the lock and return True."""
+        self._lock = linux.lock_file(self._path, wait=True)
         return True
 
     def release(self) -> None:
-        """Give the lock back."""
-        if self._held is not None:
-            self._held.release()
-            self._held = None
+        """Release the lock."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
 
-def make_proxy(url: str, port: int) -> Proxy:
-    """Return a proxy in front of a database.
+def create_proxy(url: str, port: int) -> Proxy:
+    """Return a running proxy in front of a database.
 
     Args:
-        url: Of the database.
-        port: Where it listens; 0: any free port.
+        url: URL of the database.
+        port: The port to listen on; 0: any free port.
 
     Raises:
-        InputError: It is no database that a proxy serves, or does not answer; the port is not
-            free.
+        InputError: The URL is not a database that a proxy can serve, the database does not respond,
+            or the port is in use.
     """
     require(0 <= port <= 65535, "port", "be in [0, 65535]", port)
     scheme = url.partition(":")[0]
     if "://" not in url or scheme in ("grpc", "journal"):
         raise InputError(
             "storage must be the URL of a database: a proxy serves no journal, and no other proxy. "
-            f"Received: '{credentials.hidden(url)}'."
+            f"Received: '{credentials.hide_passwords(url)}'."
         )
-    short = credentials.keep(url)
-    open_storage(short, "storage")  # what is wrong now does not pass
+    short = credentials.remember_password(url)
+    open_storage(short, "storage")  # without retries: errors at the start are permanent
     storage = open_storage(
-        short, "storage", patience=PATIENCE, connections=CONNECTIONS, cached=False
+        short, "storage", patience=RETRY_SECONDS, connections=CONNECTIONS, is_cached=False
     )
-    return Proxy(storage, open_storage(short, "storage", patience=PATIENCE), port)
+    return Proxy(storage, open_storage(short, "storage", patience=RETRY_SECONDS), port)
 
 
 class Proxy:
-    """A proxy that listens, until it is closed.
+    """A gRPC proxy that listens until it is closed.
 
     Args:
-        storage: What it speaks to.
-        read_by: The same, opened once more: what trials are read by.
-        port: Where it listens; 0: any free port.
+        storage: The storage behind the proxy.
+        read_storage: A second connection to the same storage, for reading trials.
+        port: The port to listen on; 0: any free port.
 
     Raises:
-        InputError: The port is not free.
+        InputError: The port is in use.
     """
 
-    def __init__(self, storage: BaseStorage, read_by: BaseStorage, port: int) -> None:
-        without_fork_support()
+    def __init__(self, storage: BaseStorage, read_storage: BaseStorage, port: int) -> None:
+        disable_fork_support()
         import grpc
 
-        # without this two servers share a port, and each gets half of the requests
-        alone = [("grpc.so_reuseport", 0)]
-        self._server = grpc.server(ThreadPoolExecutor(THREADS), options=alone)
-        serve_storage(storage, share_readings(read_by), self._server)
+        # otherwise two servers could share a port, and each would get half of the requests
+        options = [("grpc.so_reuseport", 0)]
+        self._server = grpc.server(ThreadPoolExecutor(THREADS), options=options)
+        serve_storage(storage, coalesce_readings(read_storage), self._server)
         try:
             self.port = int(self._server.add_insecure_port(f"{HOST}:{port}"))
         except RuntimeError:
@@ -319,47 +336,48 @@ class Proxy:
         self._server.wait_for_termination()
 
     def close(self) -> None:
-        """End the server; requests in hand have a second."""
+        """Stop the server, with one second for running requests."""
         self._server.stop(1.0).wait()
 
 
-def serve_only() -> None:
-    """Tune this process for answering many short requests; for one that does nothing else.
+def tune_for_serving() -> None:
+    """Tune this process for serving many short requests; for processes that do nothing else.
 
-    A thread that computes holds the others up for half a millisecond at most, a tenth of Python's
-    time, each time that they come back from the database; and the trials that are kept are not
-    looked through for garbage again and again while others are read.
+    A computing thread then blocks the others for at most half a millisecond, a tenth of Python's
+    default, each time that they return from the database. The garbage collector no longer scans the
+    cached trials again and again while trials are read.
     """
     sys.setswitchinterval(0.0005)
     gc.freeze()
-    # Python has 700, 10, 10
+    # Python's defaults are 700, 10, 10
     gc.set_threshold(100_000, 20, 100)
 
 
-def share_readings(storage: BaseStorage) -> Callable[[int], Sequence[FrozenTrial]]:
+def coalesce_readings(storage: BaseStorage) -> Callable[[int], Sequence[FrozenTrial]]:
     """Return a function that reads a study's trials by its id, once for all waiting threads.
 
-    What it returns is shared, and not to be changed.
+    The threads share the result, so it must not be modified.
     """
-    readings: dict[int, Together[Sequence[FrozenTrial]]] = {}
+    readings: dict[int, CoalescedCall[Sequence[FrozenTrial]]] = {}
 
     def read(study_id: int) -> Sequence[FrozenTrial]:
         call = partial(storage.get_all_trials, study_id, deepcopy=False)
-        return readings.setdefault(study_id, Together(call))()
+        return readings.setdefault(study_id, CoalescedCall(call))()
 
     return read
 
 
-class Together(Generic[T]):
-    """Calls of a function from many threads, those that wait being answered by one.
+class CoalescedCall(Generic[T]):
+    """A function for many threads, one run of which serves all waiting calls.
 
     Args:
-        function: Runs once at a time, with pauses as long as its runs, `LONGEST` at most.
-        clock: Seconds that pass.
-        sleep: Lets so many pass.
+        function: The function. It runs in one thread at a time, with a pause after each run that is
+            as long as the run, `MAX_PAUSE` at most.
+        clock: Returns the time in seconds.
+        sleep: Waits for a number of seconds.
 
     Example:
-        >>> Together(lambda: 7)()
+        >>> CoalescedCall(lambda: 7)()
         7
     """
 
@@ -377,18 +395,18 @@ class Together(Generic[T]):
     def __call__(self) -> T:
         """Return the result of a run of the function that began after this call."""
         with self._lock:
-            first = self._next is None
-            found = self._next = self._next or Future()
-        if first:
+            is_first = self._next is None
+            result = self._next = self._next or Future()
+        if is_first:
             with self._busy:
                 self._sleep(max(0.0, self._free_at - self._clock()))
                 with self._lock:
-                    self._next = None  # who asks from here on may have to know more
+                    self._next = None  # calls from here on need a newer result
                 began = self._clock()
                 try:
-                    found.set_result(self._function())
+                    result.set_result(self._function())
                 except BaseException as error:
-                    found.set_exception(error)
+                    result.set_exception(error)
                 ended = self._clock()
-                self._free_at = ended + min(ended - began, LONGEST)
-        return found.result()
+                self._free_at = ended + min(ended - began, MAX_PAUSE)
+        return result.result()

@@ -1,4 +1,4 @@
-"""The Optuna study behind a search: asking, telling and queueing its trials."""
+"""The Optuna study of a search: queueing, beginning and finishing its trials."""
 
 from __future__ import annotations
 
@@ -15,48 +15,54 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from compress.core.errors import InputError, RunFailed
-from compress.core.faults import PATIENCE
+from compress.core.faults import RETRY_SECONDS
 from compress.data import Dataset
 from compress.run.directory import LOG
 from compress.run.records import read_record
-from search.optuna_internals import FIXED, begin_trial, end_trial
+from search.optuna_internals import FIXED_PARAMS_ATTR, begin_trial, end_trial
 from search.plan import SearchPlan
 from search.samplers import SAMPLERS
 from search.spaces import DeclaredSpace
 from search.study import optimizers
-from search.study.costs import Costs, latency_of, over_limit
+from search.study.costs import Costs, build_latency_estimator, describe_excesses
 from search.study.directory import COMPLETE, DUPLICATE, FAILED, LOST, Candidate, SearchFolder
 from search.study.objective import (
     SEED_ATTR,
     SEED_GIVEN,
-    SEEN,
-    candidate_id,
-    objective_values,
-    rung_attr,
+    SEEN_TRIALS,
+    format_candidate_id,
+    format_rung_attr,
+    get_objective_values,
 )
-from search.study.storage import open_storage, study_name
-from search.study.warm_start import ABOUT_ATTR, about, find_sources, first_of
+from search.study.storage import build_study_name, open_storage
+from search.study.warm_start import SEARCH_ATTR, describe_search, find_sources, list_choices
 
 TRIES_ATTR = "memory_was_short"
-"""Trial attribute: how often memory was short for these choices."""
+"""Trial attribute that counts failures of these choices by lack of memory."""
 LOST_ATTR = "node_was_lost"
-"""Trial attribute: how often a node was lost on which these choices were tried."""
-LADDER = 3
-"""At most so many models, from the smallest on towards the baseline, are tried behind it."""
+"""Trial attribute that counts lost nodes on which these choices were tried."""
+MAX_LADDER_STEPS = 3
+"""Maximum number of models between the smallest and the baseline among the first trials."""
 
 
 def open_study(folder: SearchFolder, plan: SearchPlan) -> optuna.Study:
     """Open the run's study, creating it the first time.
+
+    Args:
+        folder: The folder of the run.
+        plan: The plan of the run.
 
     Raises:
         InputError: The storage URL is malformed or cannot be reached.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
-        study_name=study_name(folder, plan.search.storage),
-        storage=open_storage(plan.search.storage or folder.journal, "storage", patience=PATIENCE),
-        directions=directions(plan),
-        sampler=SAMPLERS[plan.search.strategy](plan.seed),
+        study_name=build_study_name(folder, plan.search.storage),
+        storage=open_storage(
+            plan.search.storage or folder.journal, "storage", patience=RETRY_SECONDS
+        ),
+        directions=list_directions(plan),
+        sampler=SAMPLERS[plan.search.sampler_name](plan.seed),
         load_if_exists=True,
     )
     names = list(plan.search.objectives)
@@ -67,150 +73,166 @@ def open_study(folder: SearchFolder, plan: SearchPlan) -> optuna.Study:
     return study
 
 
-def directions(plan: SearchPlan) -> list[Any]:
-    """Return the directions of the objectives: quality up, costs down."""
+def list_directions(plan: SearchPlan) -> list[Any]:
+    """Return the directions of the objectives: metric maximized, costs minimized."""
     return [StudyDirection.MAXIMIZE, *(StudyDirection.MINIMIZE for _ in plan.search.costs)]
 
 
-def ask(
+def ask_trial(
     study: optuna.Study,
     plan: SearchPlan,
     number: int | None = None,
     data: Dataset | None = None,
     folder: SearchFolder | None = None,
 ) -> Any:
-    """Ask for the next trial, with a sampler of its own.
+    """Begin the next trial, with its own sampler.
 
-    Of the storage the trials are read once, for all that an ask wants to know of them: with many
-    workers readings are what a storage is busy with.
+    The trials are read from the storage once for all uses in this function, because readings are
+    the main load of a storage with many workers.
 
     Args:
-        study: The run's.
-        plan: Its plan.
-        number: Of the queued trial that is wanted; another comes where it is taken.
-        data: What the space's models are for: by them samplers know what candidates cost.
-        folder: Of the run: what was measured for that is in it.
+        study: The study of the run.
+        plan: The plan of the run.
+        number: Number of the preferred queued trial; another one is taken if it has begun.
+        data: The data, with which samplers compute the costs of choices; None: samplers get no
+            arguments of the space.
+        folder: The folder of the run, with measured latencies of parts.
     """
-    known = None if data is None else partial(free_knowledge, plan, data, folder)
-    there = study.get_trials(deepcopy=False)
-    queue = (trial for trial in there if trial.state == TrialState.WAITING)
-    wanted = sorted(queue, key=lambda trial: trial.number != number)
-    make = partial(sampler_for, plan.search.strategy, plan.seed, known=known)
-    study.sampler = _ByNumber(make)
-    trial = begin_trial(study, wanted)
-    SEEN[trial] = there
+    get_arguments = None if data is None else partial(build_sampler_arguments, plan, data, folder)
+    trials = study.get_trials(deepcopy=False)
+    queue = (trial for trial in trials if trial.state == TrialState.WAITING)
+    queued_trials = sorted(queue, key=lambda trial: trial.number != number)
+    create = partial(
+        create_sampler, plan.search.sampler_name, plan.seed, get_arguments=get_arguments
+    )
+    study.sampler = _DeferredSampler(create)
+    trial = begin_trial(study, queued_trials)
+    SEEN_TRIALS[trial] = trials
     return trial
 
 
-class _ByNumber(RandomSampler):
-    """A sampler that makes way for that of a trial, once its number is known.
+class _DeferredSampler(RandomSampler):
+    """A sampler that is replaced by the trial's own sampler once the number is known.
 
-    A trial reads itself from the storage when it is made: to ask for its number before that would
+    A trial reads itself from the storage when it is created; asking for its number earlier would
     read it twice.
     """
 
-    def __init__(self, make: Callable[[int], BaseSampler]) -> None:
+    def __init__(self, create: Callable[[int], BaseSampler]) -> None:
         super().__init__()
-        self._make = make
+        self._create = create
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Make the trial's own sampler; see Optuna's `BaseSampler`."""
-        study.sampler = self._make(trial.number)
+        """Create the trial's own sampler; see Optuna's `BaseSampler`."""
+        study.sampler = self._create(trial.number)
         study.sampler.before_trial(study, trial)
 
 
-def sampler_for(
-    name: str, seed: int, number: int, known: Callable[[], Mapping[str, Any]] | None = None
+def create_sampler(
+    name: str, seed: int, number: int, get_arguments: Callable[[], Mapping[str, Any]] | None = None
 ) -> Any:
     """Return the sampler of a trial, seeded by the plan's seed and the trial's number.
 
-    Worker processes come and go; a sampler seeded once a process would repeat itself in
-    each new one, and one seeded by how many trials there are in workers that ask at once.
+    Worker processes start and end during a run. A sampler seeded once per process would repeat
+    itself in each new process, and one seeded by the number of existing trials would repeat itself
+    in workers that ask at the same time.
 
     Args:
-        name: Of the sampler.
-        seed: The plan's.
-        number: The trial's.
-        known: Returns what those are given that know a space; see `search.study.study`.
+        name: Name of the sampler.
+        seed: Seed of the plan.
+        number: Number of the trial.
+        get_arguments: Returns the arguments of samplers that use the space; see
+            `build_sampler_arguments`.
     """
-    make = SAMPLERS[name]
-    more = known() if known and getattr(make, "KNOWS_SPACE", False) else {}
-    return make((seed * 1_000_003 + number) % 2**31, **more)
+    sampler_class = SAMPLERS[name]
+    space_arguments = (
+        get_arguments() if get_arguments and getattr(sampler_class, "KNOWS_SPACE", False) else {}
+    )
+    return sampler_class((seed * 1_000_003 + number) % 2**31, **space_arguments)
 
 
-def free_knowledge(
+def build_sampler_arguments(
     plan: SearchPlan, data: Dataset, folder: SearchFolder | None = None
 ) -> dict[str, Any]:
-    """Return the arguments of samplers that know a space, besides their seed.
+    """Return the arguments of samplers that use the space, besides their seed.
 
     Args:
         plan: Space, limits, objectives, rungs.
-        data: What the models are for.
-        folder: Of the run, which may hold times of a model's parts; None: there is none.
+        data: The data of the run.
+        folder: The folder of the run, which may hold latencies of a model's parts; None: none.
 
     Returns:
-        "curves": reads the qualities that a trial had at the rungs of the stopping rule; of a
-        space that declares its choices "space"; where it counts them without
-        building them "costs" (both as `search.samplers.pareto.ParetoSampler` takes them).
+        "curves": a function that returns the metrics of a trial at the rungs; for a space with
+        declared choices also "space"; if it counts costs without building models also "costs"
+        (both in the form of `search.samplers.pareto.ParetoSampler`).
     """
-    space = plan.search.made_space
-    rungs = {epoch: rung_attr(epoch) for epoch in plan.rungs()}
+    space = plan.search.resolved_space
+    rungs = {epoch: format_rung_attr(epoch) for epoch in plan.list_rungs()}
 
     def read_curve(trial: FrozenTrial) -> Mapping[int, float]:
         attrs = trial.user_attrs
         return {epoch: float(attrs[name]) for epoch, name in rungs.items() if name in attrs}
 
-    found: dict[str, Any] = {"curves": read_curve}
+    arguments: dict[str, Any] = {"curves": read_curve}
     if not isinstance(space, DeclaredSpace):
-        return found
-    found["space"] = space.choices(data)
+        return arguments
+    arguments["space"] = space.choices(data)
     if space.count(space.smallest(data), data) is not None:
-        found["costs"] = _costs(plan, space, data, folder)
-    return found
+        arguments["costs"] = _build_cost_function(plan, space, data, folder)
+    return arguments
 
 
-def _costs(
+def _build_cost_function(
     plan: SearchPlan, space: DeclaredSpace, data: Dataset, folder: SearchFolder | None
 ) -> Callable[[dict[str, Any]], tuple[float, ...] | None]:
-    """Return a function that counts a candidate's costs; None: it breaks a limit, hard or soft."""
+    """Return a function that counts a candidate's costs; None: it exceeds a hard or soft limit."""
     options = plan.search
-    latency = None if folder is None else latency_of(options, folder)
+    estimate_latency = None if folder is None else build_latency_estimator(options, folder)
 
-    def counted(chosen: dict[str, Any]) -> tuple[float, ...] | None:
-        found = space.count(chosen, data)
-        assert found is not None, "the smallest one was counted"
-        known = Costs(*found, latency_ms=None if latency is None else latency(chosen))
-        costs = {name: value for name, value in vars(known).items() if value is not None}
-        soft = (item for item in options.prefer if item.name in costs)
-        if over_limit(known, options) or not all(item.holds(costs[item.name]) for item in soft):
+    def compute_costs(chosen: dict[str, Any]) -> tuple[float, ...] | None:
+        counts = space.count(chosen, data)
+        assert counts is not None, "the smallest one was counted"
+        candidate_costs = Costs(
+            *counts, latency_ms=None if estimate_latency is None else estimate_latency(chosen)
+        )
+        costs = {name: value for name, value in vars(candidate_costs).items() if value is not None}
+        conditions = (item for item in options.prefer if item.name in costs)
+        if describe_excesses(candidate_costs, options) or not all(
+            item.is_met(costs[item.name]) for item in conditions
+        ):
             return None
-        values = (getattr(known, name) for name in options.costs)
+        values = (getattr(candidate_costs, name) for name in options.costs)
         return tuple(math.nan if value is None else float(value) for value in values)
 
-    return counted
+    return compute_costs
 
 
 def close_orphans(study: optuna.Study, folder: SearchFolder, plan: SearchPlan) -> int:
-    """End the trials whose workers are gone, and queue them again.
+    """End the trials of workers that no longer exist, and queue them again.
 
-    A trial whose candidate was already written in full is told as finished instead: no
-    finished work is lost or done twice.
+    A trial whose candidate's record is complete is finished instead, so that no finished work is
+    lost or repeated.
+
+    Args:
+        study: The study of the run.
+        folder: The folder of the run.
+        plan: The plan of the run.
 
     Returns:
         The number of trials that will run again.
     """
-    again = 0
+    requeued_count = 0
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if try_again(study, folder, trial, "its run was ended") is not None:
-            again += 1
+        if retry_trial(study, folder, trial, "its run was ended") is not None:
+            requeued_count += 1
             continue
-        candidate = folder.read_candidate(candidate_id(trial.number))
+        candidate = folder.read_candidate(format_candidate_id(trial.number))
         assert candidate is not None, "that is why it is not tried again"
-        tell(study, candidate, plan)
-    return again
+        finish_trial(study, candidate, plan)
+    return requeued_count
 
 
-def try_again(
+def retry_trial(
     study: optuna.Study,
     folder: SearchFolder,
     trial: optuna.trial.FrozenTrial,
@@ -219,29 +241,29 @@ def try_again(
 ) -> int | None:
     """End a running trial, and queue its choices and seed again.
 
-    Its worker may still be at work, on a node that seemed lost or of a run that was ended: what
-    it finds comes too late from here on.
+    Its worker may still be running, on a node that seemed lost or from a run that was ended. Its
+    result is discarded from now on.
 
     Args:
-        study: Its study.
-        folder: The run's.
-        trial: The one that ends.
-        reason: Why.
-        **counts: `TRIES_ATTR` or `LOST_ATTR`: how often it has been; else as it says itself.
+        study: The study of the trial.
+        folder: The folder of the run.
+        trial: The trial to end.
+        reason: Reason for the retry.
+        **counts: New values of `TRIES_ATTR` or `LOST_ATTR`; default: the trial's values.
 
     Returns:
-        The number of the trial that is queued; None: its record has been written meanwhile, and
-        nothing was done.
+        The number of the queued trial; None: the trial's record has been written meanwhile, and
+        nothing was changed.
     """
     seed = trial.user_attrs.get(SEED_ATTR, 0)
-    if not folder.give_up(candidate_id(trial.number), seed, reason):
+    if not folder.give_up(format_candidate_id(trial.number), seed, reason):
         return None
     end_trial(study, trial.number, TrialState.FAIL, None)
     attrs = {"retry_of": trial.number, SEED_GIVEN: True}
     attrs |= {key: trial.user_attrs[key] for key in (SEED_ATTR, TRIES_ATTR, LOST_ATTR)
               if key in trial.user_attrs}  # fmt: skip
     study.enqueue_trial(trial.params, user_attrs=attrs | counts)
-    # workers may have begun others meanwhile
+    # workers may have begun further trials meanwhile
     return next(
         item.number
         for item in reversed(study.get_trials(deepcopy=False))
@@ -249,106 +271,116 @@ def try_again(
     )
 
 
-def tell(study: optuna.Study, candidate: Candidate, plan: SearchPlan) -> None:
-    """End a trial in the study as its candidate ended; one that has ended stays as it is.
+def finish_trial(study: optuna.Study, candidate: Candidate, plan: SearchPlan) -> None:
+    """End a trial in the study with its candidate's outcome, unless it has ended already.
 
-    For the run's process, which owns the ends of trials: workers begin them, and write records. A
-    trial may have ended by a call that the storage seemed to lose.
+    Only the run's process ends trials; workers begin them and write records. A trial may have been
+    ended by a call whose response was lost.
 
     Args:
-        study: Its study.
-        candidate: As it is recorded: what is told and not recorded would be lost.
-        plan: Objectives.
+        study: The study of the trial.
+        candidate: The candidate, whose record has been written.
+        plan: The plan, with objectives.
 
     Raises:
         RunFailed: The study has lost the trial.
     """
     try:
-        end_trial(study, int(candidate.id), *outcome(candidate, plan))
+        end_trial(study, int(candidate.id), *to_outcome(candidate, plan))
     except KeyError:
-        raise lost_by_study(candidate.id) from None
+        raise build_lost_error(candidate.id) from None
 
 
-def lost_by_study(name: str) -> RunFailed:
-    """Return the error of a study that does not have a finished candidate's trial."""
+def build_lost_error(name: str) -> RunFailed:
+    """Return the error for a finished candidate whose trial is missing in the study."""
     return RunFailed(
         f"The study has lost candidate {name}, which is finished: was it removed during the run? "
         "The same command rebuilds it from the records and continues."
     )
 
 
-def outcome(candidate: Candidate, plan: SearchPlan) -> tuple[TrialState, list[float] | None]:
-    """Return how a candidate's trial ends in the study: state and values."""
+def to_outcome(candidate: Candidate, plan: SearchPlan) -> tuple[TrialState, list[float] | None]:
+    """Return the final state and values of a candidate's trial in the study.
+
+    Args:
+        candidate: A candidate that ended.
+        plan: The plan of the run, with the objectives.
+    """
     if candidate.state in (COMPLETE, DUPLICATE) and candidate.val:
-        values = objective_values(candidate, plan)
-        if not any(map(math.isnan, values)):  # Optuna takes none of them
+        values = get_objective_values(candidate, plan)
+        if not any(map(math.isnan, values)):  # Optuna rejects NaN
             return TrialState.COMPLETE, values
         return TrialState.FAIL, None
     if candidate.state == FAILED:
-        # no sampler looks at failed trials: a crash says nothing about the choices
+        # samplers ignore failed trials, because a crash says nothing about the choices
         return TrialState.FAIL, None
-    # stopped and rejected ones have no final values, but samplers may learn from them
+    # stopped and rejected trials have no final values, but samplers may use them
     return TrialState.PRUNED, None
 
 
-def enqueue_first(study: optuna.Study, plan: SearchPlan, data: Dataset, lost: bool = False) -> None:
+def enqueue_first_trials(
+    study: optuna.Study, plan: SearchPlan, data: Dataset, has_lost_trials: bool = False
+) -> None:
     """Queue the first trials of a new study.
 
-    Replayed choices, else the fronts of finished searches, else `first_choices`.
+    These are the replayed choices, or else the fronts of finished searches, or else the result of
+    `list_first_choices`.
 
     Args:
-        study: The run's.
-        plan: Its plan.
-        data: What is searched for.
-        lost: The study has lost trials, and queued ones may be among them: what it does not
-            have is queued again.
+        study: The study of the run.
+        plan: The plan of the run.
+        data: The data of the run.
+        has_lost_trials: Whether the study has lost trials. Queued ones may be among them, so
+            missing first trials are queued again.
 
     Raises:
-        InputError: The replay file holds no candidate, a warm start's source is none, or the
-            study of this name in a shared storage is of another search.
+        InputError: The replay file holds no candidate, a warm start is not a finished search, or
+            the study of this name in a shared storage belongs to another search.
     """
     options = plan.search
-    stored = study.user_attrs.get(ABOUT_ATTR)
-    for key, own in (("space", options.space), ("objectives", list(options.objectives))):
-        if stored is not None and stored[key] != own:
+    stored = study.user_attrs.get(SEARCH_ATTR)
+    for key, expected in (("space", options.space), ("objectives", list(options.objectives))):
+        if stored is not None and stored[key] != expected:
             raise InputError(
-                f"Study '{study.study_name}' in the storage must be of the same {key} ({own}). "
+                f"Study '{study.study_name}' in the storage must be of the same {key} "
+                f"({expected}). "
                 f"Received: {stored[key]}. Choose another output folder."
             )
-    study.set_user_attr(ABOUT_ATTR, about(options.space, options.objectives, data))
-    there = study.get_trials(deepcopy=False)
-    if there and not lost:
+    study.set_user_attr(SEARCH_ATTR, describe_search(options.space, options.objectives, data))
+    trials = study.get_trials(deepcopy=False)
+    if trials and not has_lost_trials:
         return
-    tried = [{**trial.system_attrs.get(FIXED, {}), **trial.params} for trial in there]
+    tried = [{**trial.system_attrs.get(FIXED_PARAMS_ATTR, {}), **trial.params} for trial in trials]
     queue: list[tuple[dict[str, Any], dict[str, Any]]] = []
     if plan.search.replay:
         replayed = read_replay(plan.search.replay)
         queue = [(replayed.choices, {SEED_ATTR: replayed.seed, SEED_GIVEN: True})]
     elif options.warm_start:
         sources = find_sources(options.warm_start, options.space, options.objectives, data)
-        queue = first_of(sources)
+        queue = list_choices(sources)
         LOG.info(
             "warm start: %d candidates of %s",
             len(queue),
             ", ".join(f"{source.name} (distance {source.distance:.2f})" for source in sources),
         )
-    for choices, attrs in queue or [(choices, {}) for choices in first_choices(plan, data)]:
+    for choices, attrs in queue or [(choices, {}) for choices in list_first_choices(plan, data)]:
         if not any(choices.items() <= other.items() for other in tried):
             study.enqueue_trial(choices, user_attrs=attrs)
 
 
-def first_choices(plan: SearchPlan, data: Dataset) -> list[dict[str, Any]]:
-    """Return the first choices of a search: the baseline, then models from the smallest on.
+def list_first_choices(plan: SearchPlan, data: Dataset) -> list[dict[str, Any]]:
+    """Return the first choices of a search: the baseline, then models from the smallest up.
 
-    The small ones cost little, and with the baseline they are a first front from end to end:
-    what later trials are stopped against and samplers start from.
+    The small models cost little, and with the baseline they form a first front from end to end,
+    which early stopping and samplers can use.
 
     Args:
-        plan: At most a quarter of its trials, and `LADDER`, go to the models on the way.
-        data: What is searched for.
+        plan: The plan. At most a quarter of its trials, and at most `MAX_LADDER_STEPS`, are models
+            between the smallest and the baseline.
+        data: The data of the run.
     """
-    space, settings = plan.search.made_space, optimizers.baseline(plan, data)
-    steps = min(LADDER, plan.search.trials // 4)
+    space, settings = plan.search.resolved_space, optimizers.build_baseline(plan, data)
+    steps = min(MAX_LADDER_STEPS, plan.search.trials // 4)
     chosen = [space.baseline(data), *space.ladder(data, steps)]
     return [{**choices, **settings} for choices in chosen]
 
@@ -359,10 +391,10 @@ def read_replay(path: Path) -> Candidate:
     Raises:
         InputError: The file is missing or holds no candidate.
     """
-    found = read_record(path, Candidate)
-    if found.state == LOST:
+    candidate = read_record(path, Candidate)
+    if candidate.state == LOST:
         raise InputError(
             f"replay must name the record of a candidate that ended. Received: '{path}', which "
-            f"says that {found.reason}; it ran again under another number."
+            f"says that {candidate.reason}; it ran again under another number."
         )
-    return found
+    return candidate

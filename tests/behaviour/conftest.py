@@ -127,7 +127,7 @@ def accuracy(outputs: Array, labels: Array) -> float:
 
 
 def answers(path: Path, x: Array) -> Array:
-    """Run a LiteRT file on examples, one at a time, with whole numbers put in and taken out."""
+    """Run a LiteRT file on examples, one at a time, with integers put in and taken out."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path))

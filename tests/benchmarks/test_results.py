@@ -272,7 +272,7 @@ def test_a_measured_peer_is_never_overwritten_with_nothing(
     Fake(peers=("other",)).benchmark.run(["--seeds", "0"])
     file = only(results)
     assert read(file).provenance["peers"] == {"other": f"pytest {pytest.__version__}"}
-    peer(monkeypatch, "no_such_module")  # it is gone when the benchmark goes on
+    peer(monkeypatch, "no_such_module")  # it is gone when the benchmark continues
     Fake(peers=("other",)).benchmark.run(["--resume", str(file), "--seeds", "0,1"])
     stored = read(file)
     assert stored.result["other"] == {"seconds": 9}

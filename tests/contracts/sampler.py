@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.samplers import SAMPLERS
-from search.study.study import sampler_for
+from search.study.study import create_sampler
 
 KINDS = ("a", "b", None)
 SIZES = (8, 16, 32)
@@ -60,10 +60,10 @@ class SamplerContract:
         """Does nothing: most samplers need nothing."""
 
     def ask(self, study: optuna.Study, seed: int) -> optuna.Trial:
-        """Asks as `search.study.study.ask` does: with a new sampler for each trial."""
+        """Asks as `search.study.study.ask_trial` does: with a new sampler for each trial."""
         trials = study.get_trials(deepcopy=False)
         queue = (trial.number for trial in trials if trial.state == TrialState.WAITING)
-        study.sampler = sampler_for(self.name, seed, next(queue, len(trials)))
+        study.sampler = create_sampler(self.name, seed, next(queue, len(trials)))
         return study.ask()
 
     def run(self, study: optuna.Study, seed: int, trials: int) -> list[dict[str, Any]]:

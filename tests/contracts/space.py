@@ -13,7 +13,7 @@ from compress.data import Dataset, Split
 from compress.measure import count_macs
 from compress.model.heads import check_head
 from search.spaces import SPACES, DeclaredSpace, Space
-from search.spaces.describe import bounds
+from search.spaces.describe import measure_bounds
 from tests.same import same_arrays
 
 SAMPLES = 12
@@ -114,7 +114,7 @@ class SpaceContract:
     @pytest.mark.slow
     def test_no_sample_lies_outside_the_bounds(self, data: Dataset, space: Space) -> None:
         assert isinstance(space, DeclaredSpace)
-        low, high = bounds(space, data)
+        low, high = measure_bounds(space, data)
         for seed in range(SAMPLES):
             trial = ask(seed)
             costs = count_macs(space.build(trial, data))

@@ -15,7 +15,7 @@ import typer
 import paretune
 from compress.plan import Plan
 from compress.plan.bench import BenchPlan
-from compress.plan.fields import plan_fields
+from compress.plan.fields import list_plan_fields
 from search.cli import app
 from search.plan import SearchPlan
 
@@ -65,7 +65,7 @@ def reference() -> Any:
 def test_the_reference_has_every_field_of_a_plan(command: str, plan: type[Any]) -> None:
     page = reference().on_page_markdown(f"before\n\n<!-- options of {command} -->\n\nbehind\n")
     assert page.startswith(f"before\n\n```\nparetune {command} ")
-    for leaf in plan_fields(plan):
+    for leaf in list_plan_fields(plan):
         assert len(re.findall(rf"^\| `{leaf.flags[0]}[ `,]", page, re.MULTILINE)) == 1, leaf
 
 

@@ -124,7 +124,7 @@ class Things:
         short: dict[str, Any] = {"epochs": 1, "batch_size": 32, "device": "cpu"}
 
         def options(of: keywords.Keywords) -> tuple[str, ...]:
-            return tuple(of.leaves())
+            return tuple(of.list_options())
 
         parts = ("val", "test", "groups", "time")
         searched: dict[str, Any] = {

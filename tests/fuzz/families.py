@@ -122,7 +122,7 @@ def npz_arrays(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
 
 
 def npz_files(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
-    """Files that are no archive, damaged ones, and bombs."""
+    """Files that are no archive, corrupt ones, and bombs."""
     path = folder / "d.npz"
     save = pick(rng, (np.savez, np.savez_compressed))
     save(path, x_train=rng.normal(size=(40, 3)), y_train=np.arange(40) % 2)
@@ -144,7 +144,7 @@ def npz_files(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
 
 
 def idx(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
-    """IDX files of any rank and size, gzipped or not, whole or damaged."""
+    """IDX files of any rank and size, gzipped or not, whole or corrupt."""
     (folder / "d").mkdir()
     for part, shape in (("images-idx3", (30, 4, 4)), ("labels-idx1", (30,))):
         kind, size = pick(rng, (8, 8, 8, 9, 13, 14, 7)), shape
@@ -167,7 +167,7 @@ def idx(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
 
 
 def images(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
-    """Folders of images: bombs, mixed depths and sizes, pipes, loops, damaged files."""
+    """Folders of images: bombs, mixed depths and sizes, pipes, loops, corrupt files."""
     from PIL import Image
 
     for name in ("a", "b\n[/b]"):
@@ -287,7 +287,7 @@ def _toml(content: Any) -> str:
 
 
 def records(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
-    """A run's folder whose JSON has other types, is nested, damaged, empty or a pipe."""
+    """A run's folder whose JSON has other types, is nested, corrupt, empty or a pipe."""
     for name, content in shelf.run.items():
         path = folder / "r" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -318,7 +318,7 @@ def records(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
 
 
 def models(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
-    """Model files: damaged, of other kinds, with odd configs, sizes and weights."""
+    """Model files: corrupt, of other kinds, with odd configs, sizes and weights."""
     name = pick(rng, sorted(name for name in shelf.models if not name.endswith(".tflite")))
     content = shelf.models[name]
     path = folder / name
@@ -346,7 +346,7 @@ def models(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
 
 
 def graphs(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
-    """LiteRT files and SavedModels' folders: damaged, empty, of something else; looked at."""
+    """LiteRT files and SavedModels' folders: corrupt, empty, of something else; looked at."""
     name = pick(rng, sorted(name for name in shelf.models if name.endswith(".tflite")))
     content = damaged(rng, shelf.models[name])
     if rng.random() < 0.2:
@@ -397,7 +397,7 @@ def options(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
     """Options of every command with texts that no option means."""
     from compress.plan import Plan
     from compress.plan.bench import BenchPlan
-    from compress.plan.fields import plan_fields
+    from compress.plan.fields import list_plan_fields
     from search.plan import SearchPlan
 
     (folder / "m.keras").write_bytes(shelf.models["small.keras"])
@@ -406,7 +406,7 @@ def options(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
     words = [command]
     words += {"compress": ["m.keras"], "bench": ["m.keras"]}.get(command, [])
     for _ in range(int(rng.integers(1, 4))):
-        leaf = pick(rng, plan_fields(plan))
+        leaf = pick(rng, list_plan_fields(plan))
         if leaf.path in ("data.source", "out", "search.study.storage"):
             continue
         words.append(str(pick(rng, leaf.flags)))
@@ -454,7 +454,7 @@ def units(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
 
 
 def folders(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
-    """Output folders that are files, loops, others' runs, damaged or not there; refused goals."""
+    """Output folders that are files, loops, others' runs, corrupt or not there; refused goals."""
     (folder / "m.keras").write_bytes(shelf.models["small.keras"])
     place = pick(rng, ("out", "runs/shrink-m", "runs", "a/b/c", ".", "..", "m.keras", "out/", "~x"))
     kind = int(rng.integers(6))
@@ -480,7 +480,7 @@ def folders(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
 
 
 def recipes(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
-    """Recipes: by names that there are not, and TOML that is damaged, nested or of other types."""
+    """Recipes: by names that there are not, and TOML that is corrupt, nested or of other types."""
     (folder / "m.keras").write_bytes(shelf.models["small.keras"])
     good = b'[goal]\nlatency = "0.5x"\nmax_drop = 1.0\n[export]\nformats = ["int8"]\n'
     kind = int(rng.integers(5))

@@ -72,10 +72,10 @@ def make_apart(folder: Path) -> Shelf:
     import pickle
     import subprocess
 
-    from compress.core.interpreter import module_command, module_environment
+    from compress.core.module_loading import build_module_command, build_module_environment
 
     done = subprocess.run(
-        module_command("tests.fuzz.shelf", str(folder)), env=module_environment(),
+        build_module_command("tests.fuzz.shelf", str(folder)), env=build_module_environment(),
         capture_output=True, check=False, timeout=300,
     )  # fmt: skip
     if done.returncode:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compress.core.interpreter import module_command, module_environment
+from compress.core.module_loading import build_module_command, build_module_environment
 from tests.fuzz import watch
 from tests.fuzz.families import FAMILIES, Shelf
 from tests.fuzz.watch import Watched
@@ -102,10 +102,10 @@ def test_five_hundred_inputs(tmp_path: Path) -> None:
     # in a process of its own: forks of one in which TensorFlow has begun to work would hang
     results, inputs = tmp_path / "results.json", len(FAMILIES) * 46
     done = subprocess.run(
-        module_command(
+        build_module_command(
             "tests.fuzz", "--inputs", str(inputs), "--seed", "1", "--results", str(results)
         ),
-        env=module_environment(), capture_output=True, check=False, timeout=PATIENCE,
+        env=build_module_environment(), capture_output=True, check=False, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
     found = json.loads(results.read_text())

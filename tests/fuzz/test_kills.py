@@ -1,4 +1,4 @@
-"""A search is killed at random moments, in part or whole, and goes on: nothing lost or twice."""
+"""A search is killed at random moments, in part or whole, and continues: nothing lost or twice."""
 
 from __future__ import annotations
 

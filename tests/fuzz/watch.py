@@ -107,7 +107,7 @@ class Watched:
             if new:
                 kind, detail = HALF, f"{', '.join(new[:5])} after: {detail}"
         elif kind == ACCEPTED:
-            # temporary names of compress.core.atomic_files.replacing
+            # temporary names of compress.core.atomic_files.replace_file
             left = [name for name in tree(folder) - before if Path(name).name.startswith(".")]
             if left:
                 kind, detail = HALF, ", ".join(sorted(left)[:5])
@@ -165,7 +165,7 @@ def _serve(body: Body, get: int, put: int) -> None:
     """Does what comes in, in the child."""
     os.setpgid(0, 0)
     sink = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in (1, 2):  # what C++ libraries say of damaged files
+    for descriptor in (1, 2):  # what C++ libraries say of corrupt files
         os.dup2(sink, descriptor)
     warnings.simplefilter("ignore")  # as in a process of the user's they would be printed
     with os.fdopen(get, "r", encoding="utf-8") as stream:

@@ -236,7 +236,7 @@ def test_run(kind: str, tmp_path: Path) -> None:
     assert not (tmp_path / "run" / ".shared").exists()
     files = sorted((tmp_path / "run" / "exports").iterdir())
     before = [path.stat().st_mtime_ns for path in files]
-    pt.run(given, **how)  # goes on where it was: at its end
+    pt.run(given, **how)  # continues where it was: at its end
     assert [path.stat().st_mtime_ns for path in files] == before
     assert len(str(report).splitlines()) <= 25
 

@@ -15,14 +15,14 @@ from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.plan.fields import from_flat
-from compress.shrinking.case import Subject, fitting
+from compress.shrinking.compression_job import CoupledModel, fit_plan
 from search import pipeline
 from search.cli import app
 from search.engines import local
 from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.directory import Candidate, SearchFolder
-from search.study.recovery import forget, untried
+from search.study.recovery import is_untried, remove_study
 from tests.compress.shrinking.test_model_names import mlp
 
 SPACE = ["--data", "digits", "--space", "mlp"]
@@ -124,9 +124,9 @@ def deepest() -> str:
     from optuna.trial import FixedTrial
 
     from compress.data import load_data
-    from search.spaces import space_for
+    from search.spaces import resolve_space
 
-    space, data = space_for("mlp"), load_data("digits")
+    space, data = resolve_space("mlp"), load_data("digits")
     models = [
         space.build(FixedTrial(chosen), data)
         for chosen in (space.baseline(data), space.largest(data))
@@ -147,9 +147,9 @@ class Stop:
         raise Stopped
 
 
-def subject(*widths: int) -> Subject:
+def subject(*widths: int) -> CoupledModel:
     """A model of `mlp` as checks are given it."""
-    return Subject(mlp(*widths), (4,))
+    return CoupledModel(mlp(*widths), (4,))
 
 
 def test_what_a_model_cannot_do_is_left_out_and_noted(blobs: Dataset) -> None:
@@ -157,10 +157,10 @@ def test_what_a_model_cannot_do_is_left_out_and_noted(blobs: Dataset) -> None:
     values |= {"channel_exclude": "h1", "prune_overrides": "h1=0.2,*=0.4"}
     values |= {"hints": "fitnets", "hint_pairs": "h0=h0,h1=h0"}
     plan = from_flat(SearchPlan, values)
-    same, notes = fitting(plan, blobs, subject(32, 32, 32), mlp(32, 32, 32))
+    same, notes = fit_plan(plan, blobs, subject(32, 32, 32), mlp(32, 32, 32))
     assert same == plan
     assert notes == []
-    small, notes = fitting(plan, blobs, subject(32), mlp(32, 32, 32))
+    small, notes = fit_plan(plan, blobs, subject(32), mlp(32, 32, 32))
     assert small.channels == replace(plan.channels, limits={"h0": 0.4}, exclude=())
     assert small.channels.exclude == ()
     assert small.distill == replace(plan.distill, pairs={"h0": "h0"})
@@ -168,32 +168,32 @@ def test_what_a_model_cannot_do_is_left_out_and_noted(blobs: Dataset) -> None:
     words = [note.partition(" was left out for this model: ")[0] for note in notes]
     assert words[:2] == ["channel limit 'h1=0.3'", "channel exclusion 'h1'"]
     assert words[-1] == "hint pair 'h1=h0'"
-    none, notes = fitting(
+    none, notes = fit_plan(
         from_flat(SearchPlan, {"hints": "fitnets", "hint_pairs": "h1=h0"}), blobs, subject(32), None
     )
     assert (none.distill.pairs, none.distill.hints) == ((), ())
     # a target that it cannot meet is another matter
     plan = from_flat(SearchPlan, {"channels": "0.001x", "teacher": "none"})
-    assert fitting(plan, blobs, subject(32), None) == (plan, [])
+    assert fit_plan(plan, blobs, subject(32), None) == (plan, [])
 
 
 @pytest.mark.slow
 def test_a_worker_compresses_with_what_fits(blobs: Dataset, cpu: Device, tmp_path: Path) -> None:
-    from search.engines.run_jobs import RunWorker
+    from search.engines.run_jobs import SearchWorker
 
     folder = SearchFolder(tmp_path / "run")
     values = {"epochs": 1, "batch_size": 32, "teacher": "none", "formats": "float32"}
     values |= {"channels": "0.5x", "channel_limits": "h1=0.3", "sparsity": 0.0}
     plan = from_flat(SearchPlan, values)
     folder.claim("run", plan)
-    mlp(32).save(folder.model_file("0000"))
-    worker = RunWorker.__new__(RunWorker)
+    mlp(32).save(folder.get_model_path("0000"))
+    worker = SearchWorker.__new__(SearchWorker)
     worker.folder, worker.plan, worker.data, worker.device = folder, plan, blobs, cpu
     worker._out = open(tmp_path / "messages", "w")  # noqa: SIM115 - closed below
     try:
         job = {"teachers": [], "val_learnt": False, "told": [], "command": "as asked"}
-        job |= {"file": str(folder.model_file("0000"))}
-        done = worker._compress({"name": "0000", **job})
+        job |= {"file": str(folder.get_model_path("0000"))}
+        done = worker._compress_model({"name": "0000", **job})
     finally:
         worker._out.close()
     assert "error" not in done, done
@@ -230,7 +230,7 @@ def test_a_run_without_a_trial_is_corrected_in_place(
         pipeline.run(plan=from_flat(SearchPlan, {**values, "seed": 3}))
     # a folder that another process is about to use
     (folder.candidates / "0000.json").unlink()
-    with folder.locked(), pytest.raises(InputError, match="in use by another"):
+    with folder.hold_lock(), pytest.raises(InputError, match="in use by another"):
         pipeline.run(plan=from_flat(SearchPlan, {**values, "seed": 3}))
     assert seed_of(seed=3) == 3
 
@@ -241,18 +241,18 @@ def test_a_trial_that_has_begun_is_one(shared: bool, tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/study.db" if shared else ""
     plan = from_flat(SearchPlan, {"storage": storage})
     folder.claim("run", plan)
-    assert untried(folder)
+    assert is_untried(folder)
     study = studies.open_study(folder, plan)
     study.enqueue_trial({"x": 1})
-    assert untried(folder)
-    forget(folder)
+    assert is_untried(folder)
+    remove_study(folder)
     study = studies.open_study(folder, plan)
     assert study.trials == []
     study.ask()
-    assert not untried(folder)
+    assert not is_untried(folder)
     with pytest.raises(InputError, match="belongs to another run: seed was 0, now 1"):
         folder.claim("run", from_flat(SearchPlan, {"storage": storage, "seed": 1}),
-                     untried=lambda: untried(folder))  # fmt: skip
+                     is_untried=lambda: is_untried(folder))  # fmt: skip
 
 
 def test_a_compression_that_never_began_is_corrected_in_place(tmp_path: Path) -> None:
@@ -276,35 +276,37 @@ def test_a_worker_loads_its_teachers_once_and_a_plan_makes_its_space_once(
     blobs: Dataset, cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import search.spaces
-    from compress.shrinking import case
-    from search.engines.run_jobs import RunWorker
+    from compress.shrinking import compression_job
+    from search.engines.run_jobs import SearchWorker
     from search.study.checks import check_compression, check_limits
-    from search.study.study import first_choices
+    from search.study.study import list_first_choices
 
     made: list[str] = []
-    space_for, load_model = search.spaces.space_for, case.load_model
+    space_for, load_model = search.spaces.resolve_space, compression_job.load_model
     monkeypatch.setattr(
-        search.spaces, "space_for", lambda name: made.append(name) or space_for(name)
+        search.spaces, "resolve_space", lambda name: made.append(name) or space_for(name)
     )
     loaded: list[Path] = []
-    monkeypatch.setattr(case, "load_model", lambda path: loaded.append(path) or load_model(path))
+    monkeypatch.setattr(
+        compression_job, "load_model", lambda path: loaded.append(path) or load_model(path)
+    )
     folder = SearchFolder(tmp_path / "run")
     values = {"epochs": 1, "batch_size": 32, "formats": "float32", "sparsity": 0.0, "space": "mlp"}
     plan = from_flat(SearchPlan, {**values, "max_params": 10**9})
     check_limits(plan, blobs)
     check_compression(plan, blobs, [])
-    assert first_choices(plan, blobs)
+    assert list_first_choices(plan, blobs)
     assert made == ["mlp"]
     folder.claim("run", plan)
     for name in ("0000", "0001"):
-        mlp(32).save(folder.model_file(name))
-    worker = RunWorker.__new__(RunWorker)
+        mlp(32).save(folder.get_model_path(name))
+    worker = SearchWorker.__new__(SearchWorker)
     worker.folder, worker.plan, worker.data, worker.device = folder, plan, blobs, cpu
     worker._out = open(tmp_path / "messages", "w")  # noqa: SIM115 - closed below
-    best = folder.model_file("0000")
+    best = folder.get_model_path("0000")
     job = {"teachers": [str(best)], "val_learnt": False, "told": [], "command": "as asked"}
     try:
-        done = [worker._compress({"name": name, **job}) for name in ("0000", "0001")]
+        done = [worker._compress_model({"name": name, **job}) for name in ("0000", "0001")]
     finally:
         worker._out.close()
     assert all("error" not in item for item in done), done

@@ -11,14 +11,14 @@ import pytest
 from compress.core.errors import RunFailed
 from compress.core.memory_budget import MemoryBudget
 from compress.plan.fields import from_flat
-from search.engines import Demand, Display, local
-from search.engines.jobs import CompressJobs, SearchJobs, nothing_trained
-from search.pipeline import default_folder
+from search.engines import Display, WorkerRequest, local
+from search.engines.jobs import CompressJobs, SearchJobs, explain_no_training
+from search.pipeline import build_default_folder
 from search.plan import SearchPlan
 from search.study import study as studies
-from search.study.checks import Past
+from search.study.checks import Provenance
 from search.study.directory import Candidate, SearchFolder
-from search.study.study import ask
+from search.study.study import ask_trial
 from tests.search.test_run import paretune
 
 
@@ -40,16 +40,16 @@ def test_rejected_trials_do_not_count(folder: SearchFolder) -> None:
     jobs = SearchJobs(folder, plan, study, Display())
     for _ in range(3):
         study.ask()
-    first, second = jobs.next_job(), jobs.next_job()
+    first, second = jobs.take_job(), jobs.take_job()
     assert first is not None
     assert second is not None
-    assert jobs.next_job() is None, "two of two trials are in hand"
+    assert jobs.take_job() is None, "two of two trials are in hand"
     jobs.on_done(0, first, message("rejected", 0))
-    assert jobs.next_job() is not None, "a rejected trial makes room for another"
+    assert jobs.take_job() is not None, "a rejected trial makes room for another"
     jobs.on_done(0, first, message("complete", 1))
     jobs.on_done(0, first, message("failed", 2))
-    assert jobs.ended == 2
-    assert jobs.next_job() is None
+    assert jobs.ended_count == 2
+    assert jobs.take_job() is None
     assert [trial.state.name for trial in study.trials] == ["PRUNED", "COMPLETE", "FAIL"]
     with pytest.raises(RunFailed, match="The study has lost candidate 0003, which is finished"):
         jobs.on_done(0, first, message("complete", 3))
@@ -60,40 +60,40 @@ def test_rejections_end_somewhere(folder: SearchFolder) -> None:
     study = studies.open_study(folder, plan)
     jobs = SearchJobs(folder, plan, study, Display())
     given = 0
-    while (job := jobs.next_job()) is not None:
+    while (job := jobs.take_job()) is not None:
         study.ask()
         jobs.on_done(0, job, message("rejected", given))
         given += 1
     assert given == 100
-    text = nothing_trained(jobs.candidates, plan)
+    text = explain_no_training(jobs.candidates, plan)
     assert "All 100 candidates exceed the limits (1 MACs)" in text
     assert "The smallest have 500 MACs" in text
-    assert "100 candidates exceeded the limits or repeated others" in jobs.over
+    assert "100 candidates exceeded the limits or repeated others" in jobs.stop_reason
 
 
 def test_a_dead_worker_is_a_failed_candidate(folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"trials": 1})
     study = studies.open_study(folder, plan)
     jobs = SearchJobs(folder, plan, study, Display())
-    job = jobs.next_job()
+    job = jobs.take_job()
     assert job is not None
-    trial = ask(study, plan)
+    trial = ask_trial(study, plan)
     trial.suggest_float("x", 0, 1)
     jobs.on_death(0, job, {"number": trial.number, "seed": 3}, "signal SIGSEGV")
     (record,) = folder.read_candidates()
     assert (record.state, record.reason) == ("failed", "its worker died (signal SIGSEGV)")
     assert record.choices == trial.params
     assert study.trials[0].state.name == "FAIL"
-    assert jobs.next_job() is None
+    assert jobs.take_job() is None
 
 
 def test_a_worker_that_dies_after_its_work_loses_nothing(folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"trials": 1})
     study = studies.open_study(folder, plan)
     jobs = SearchJobs(folder, plan, study, Display())
-    job = jobs.next_job()
+    job = jobs.take_job()
     assert job is not None
-    trial = ask(study, plan)
+    trial = ask_trial(study, plan)
     done = Candidate("0000", "complete", {}, 3, macs=500, params=50, val={"accuracy": 0.5})
     folder.write_candidate(done)
     jobs.on_death(0, job, {"number": trial.number, "seed": 3}, "signal SIGKILL")
@@ -106,10 +106,10 @@ def test_workers_that_cannot_begin_end_the_run(folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"trials": 1})
     jobs = SearchJobs(folder, plan, studies.open_study(folder, plan), Display())
     for _ in range(2):
-        job = jobs.next_job()
+        job = jobs.take_job()
         assert job is not None
         jobs.on_death(0, job, None, "exit code 1")
-    job = jobs.next_job()
+    job = jobs.take_job()
     assert job is not None
     with pytest.raises(RunFailed, match="keep dying before they begin a trial"):
         jobs.on_death(0, job, None, "exit code 1")
@@ -118,14 +118,14 @@ def test_workers_that_cannot_begin_end_the_run(folder: SearchFolder) -> None:
 def test_compression_goes_largest_first_and_collects_failures(folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"sparsity": 0.7, "trials": 9})
     jobs = CompressJobs(
-        folder, plan, ["0001", "0002", "0003"], [Path("t.keras")], Display(), Past()
+        folder, plan, ["0001", "0002", "0003"], [Path("t.keras")], Display(), Provenance()
     )
     given = []
-    while (job := jobs.next_job()) is not None:
+    while (job := jobs.take_job()) is not None:
         given.append(job)
     assert [job["name"] for job in given] == ["0003", "0002", "0001"]
     assert given[0]["command"] == (
-        f"paretune compress {folder.model_file('0003')} --data digits --sparsity 0.7 "
+        f"paretune compress {folder.get_model_path('0003')} --data digits --sparsity 0.7 "
         "--teacher t.keras"
     )
     jobs.on_done(0, given[0], {"name": "0003", "error": "TrainingDiverged: NaN"})
@@ -140,8 +140,8 @@ def test_compression_goes_largest_first_and_collects_failures(folder: SearchFold
 
 def test_the_teachers_path_is_never_split(tmp_path: Path) -> None:
     folder, plan = SearchFolder(tmp_path / "a,b"), from_flat(SearchPlan, {"trials": 9})
-    teacher = folder.model_file("0002")
-    job = CompressJobs(folder, plan, ["0001"], [teacher], Display(), Past()).next_job()
+    teacher = folder.get_model_path("0002")
+    job = CompressJobs(folder, plan, ["0001"], [teacher], Display(), Provenance()).take_job()
     assert job is not None
     assert job["teachers"] == [str(teacher)]
     words = shlex.split(job["command"])
@@ -158,10 +158,10 @@ def test_workers_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         (2, 0, {"workers": 5}, (5, 1)),
         (16, 0, {"threads": 3}, (8, 3)),
     ):
-        monkeypatch.setattr(local.linux, "cores", lambda cores=cores: cores)
-        monkeypatch.setattr(local, "gpu_count", lambda device, gpus=gpus: gpus)
-        monkeypatch.setattr(MemoryBudget, "free", lambda self: 10**11)
-        crew = local.ENGINE.crew(Demand.of(from_flat(SearchPlan, values)))
+        monkeypatch.setattr(local.linux, "count_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(local, "count_gpus", lambda device, gpus=gpus: gpus)
+        monkeypatch.setattr(MemoryBudget, "measure_free_bytes", lambda self: 10**11)
+        crew = local.ENGINE.allocate_workers(WorkerRequest.from_plan(from_flat(SearchPlan, values)))
         assert (crew.count, crew.threads) == expected
         assert crew.gpus == gpus
 
@@ -174,7 +174,7 @@ def test_default_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ("fashion.npz", "runs/fashion-cnn"),
         ("my.module:make", "runs/my.module-make-cnn"),
     ):
-        assert default_folder(from_flat(SearchPlan, {"data": source})) == expected
+        assert build_default_folder(from_flat(SearchPlan, {"data": source})) == expected
 
 
 @pytest.mark.slow

@@ -15,9 +15,9 @@ import pytest
 from rich.console import Console
 
 import paretune as pt
-from compress.measure import formats
+from compress.measure import formatting
 from compress.report import render_tables
-from search.pipeline import begun_with
+from search.pipeline import restore_plan
 from search.plan import SearchPlan
 
 QUICK: dict[str, Any] = {
@@ -71,10 +71,10 @@ def test_a_stored_metric_is_that_of_a_run_that_is_resumed(tmp_path: Path) -> Non
 
     folder = SearchFolder(tmp_path / "out")
     plan = SearchPlan()
-    assert begun_with(plan, folder).search.objectives == ("accuracy", "macs")
-    stored = begun_with(plan, folder)
+    assert restore_plan(plan, folder).search.objectives == ("accuracy", "macs")
+    stored = restore_plan(plan, folder)
     folder.claim("search", _with(stored, ("r2", "macs")))
-    assert begun_with(plan, folder).search.objectives == ("r2", "macs")
+    assert restore_plan(plan, folder).search.objectives == ("r2", "macs")
 
 
 def _with(plan: SearchPlan, objectives: tuple[str, ...]) -> SearchPlan:
@@ -84,10 +84,10 @@ def _with(plan: SearchPlan, objectives: tuple[str, ...]) -> SearchPlan:
 
 
 def test_r2_is_a_number() -> None:
-    assert formats.quality("r2", 0.98812) == "0.9881"
-    assert formats.change("r2", -0.00153) == "-0.00153"
-    assert formats.interval("box.r2", (0.9, 0.95)) == "[0.9, 0.95]"
-    assert formats.quality("accuracy", 0.98812) == "98.81 %"
+    assert formatting.format_metric("r2", 0.98812) == "0.9881"
+    assert formatting.format_change("r2", -0.00153) == "-0.00153"
+    assert formatting.format_interval("box.r2", (0.9, 0.95)) == "[0.9, 0.95]"
+    assert formatting.format_metric("accuracy", 0.98812) == "98.81 %"
 
 
 def test_metrics_of_the_compiled_model_stand_beside_r2(rows: Any, tmp_path: Path) -> None:

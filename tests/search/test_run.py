@@ -17,8 +17,8 @@ import pytest
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import TrialState
 
-from compress.core.atomic_files import whole_files
-from search.cli._console import GOES_ON
+from compress.core.atomic_files import list_complete_files
+from search.cli._console import RESUME_HINT
 from tests.patience import PATIENCE, wait_for
 
 ROOT = Path(__file__).parent.parent.parent
@@ -50,7 +50,7 @@ def start(*words: object, cwd: Path) -> subprocess.Popen[str]:
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:
     """Returns the records of candidates, without those that stand for trials tried again."""
-    found = whole_files(folder / "candidates", ".json")
+    found = list_complete_files(folder / "candidates", ".json")
     contents = {path.stem: json.loads(path.read_text()) for path in found}
     return {name: item for name, item in contents.items() if item["state"] != "lost"}
 
@@ -120,13 +120,15 @@ def test_search_compress_report_and_extension(tmp_path: Path) -> None:
     assert [e["loss"] for e in again["history"]] == [e["loss"] for e in first["history"]]
     (item,) = (item for item in report["compressed"] if item["model"] == name)
     # whether half of these networks' MACs gain time hangs on the machine; its notes tell
-    (told,) = (note for note in item["notes"] if "channels leave" in note)
-    left = told.startswith("channels leave until half of the MACs are left")
-    assert left or told.startswith("no channels leave, because that would save hardly any time")
+    (told,) = (note for note in item["notes"] if "channels are removed" in note)
+    left = told.startswith("channels are removed until half of the MACs are left")
+    assert left or told.startswith(
+        "no channels are removed, because that would save hardly any time"
+    )
     assert item["compressed"] == f"{name}-{'c0_5x-p60' if left else 'p80'}"
     rows = {(row["model"], row["variant"]): row for row in report["files"]}
     share = rows[name, "pruned"]["macs"] / rows[name, "dense"]["macs"]
-    assert share == pytest.approx(0.5 if left else 1, rel=0.02)  # channels leave in fours
+    assert share == pytest.approx(0.5 if left else 1, rel=0.02)  # channels are removed in fours
     command = item["command"]
     assert ("--channels 0.5x" in command) == left
     redone = paretune(*shlex.split(command)[1:], "--out", "redone", cwd=tmp_path)
@@ -208,7 +210,7 @@ def test_ctrl_c_stops_and_says_how_to_go_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert f"interrupted. {GOES_ON}" in output
+    assert f"interrupted. {RESUME_HINT}" in output
     assert "Traceback" not in output
     alive = subprocess.run(["pgrep", "-f", f"search.engines.worker.*{tmp_path}"], check=False)
     assert alive.returncode == 1
@@ -242,7 +244,7 @@ def build(trial, data):
 
 @pytest.mark.slow
 def test_the_users_space_may_fail_in_every_way(tmp_path: Path) -> None:
-    """It raises, makes a model with a wrong output, never returns: the search goes on."""
+    """It raises, makes a model with a wrong output, never returns: the search continues."""
     (tmp_path / "own.py").write_text(SPACE)
     done = paretune(
         "search", "--space", "own:build", "--trials", 6, "--epochs", 2, "--workers", 1,

@@ -9,7 +9,7 @@ import pytest
 
 from compress.data import load_data
 from compress.model.io import load_model
-from compress.run.compressed import read_example_values
+from compress.run.compressed_model import read_example_values
 from compress.run.directory import RunFolder
 from search import run
 

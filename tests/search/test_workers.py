@@ -15,10 +15,10 @@ from compress.core.errors import InputError, RunFailed, TrainingDiverged
 from compress.data import Dataset
 from compress.plan.fields import from_flat
 from compress.plan.shrink import ShrinkPlan
-from compress.shrinking.net import REPAIRED, TRAINED, Net, ShrinkFolder
+from compress.shrinking.candidate import REPAIRED, TRAINED, Candidate, ShrinkFolder
 from compress.shrinking.shrink import ShrinkResult, shrink
-from search.engines import LOST, MAX_LOST, Display
-from search.workers import NetJobs, NetTrainers, Workers
+from search.engines import MAX_LOST, NODE_LOST, Display
+from search.workers import ShrinkJobs, ShrinkTrainers, Workers
 from tests.compress.shrinking.conftest import learnt
 from tests.search.test_run import paretune
 
@@ -40,9 +40,11 @@ def kept(result: ShrinkResult) -> dict[str, list[Any]]:
     return {net.name: load_model(place / f"{net.name}.keras").get_weights() for net in nets(result)}
 
 
-def nets(result: ShrinkResult) -> list[Net]:
+def nets(result: ShrinkResult) -> list[Candidate]:
     folder = ShrinkFolder(result.folder)
-    return [folder.known_net(path.stem) for path in sorted(folder.nets.glob("*.json"))]
+    return [
+        folder.load_candidate(path.stem) for path in sorted(folder.candidate_records.glob("*.json"))
+    ]
 
 
 @pytest.mark.slow
@@ -87,9 +89,9 @@ def test_workers_of_a_cluster(trained: Any, tmp_path: Path) -> None:
 @pytest.fixture
 def case(digits: Dataset, tmp_path: Path) -> Any:
     plan = from_flat(ShrinkPlan, {"macs": "0.5x", "teacher": "t.keras"})
-    work = SimpleNamespace(data=digits, progress=lambda text, share: None)
+    context = SimpleNamespace(data=digits, on_progress=lambda text, share: None)
     return SimpleNamespace(
-        path=tmp_path / "m.keras", plan=plan, work=work,
+        path=tmp_path / "m.keras", plan=plan, context=context,
         teachers=(SimpleNamespace(path=tmp_path / "t.keras"),),
     )  # fmt: skip
 
@@ -97,7 +99,7 @@ def case(digits: Dataset, tmp_path: Path) -> Any:
 @pytest.fixture
 def folder(tmp_path: Path) -> ShrinkFolder:
     made = ShrinkFolder(tmp_path / "out")
-    made.nets.mkdir(parents=True)
+    made.candidate_records.mkdir(parents=True)
     for name, share in (("small", 0.2), ("large", 0.7)):
         write(made, name, share, REPAIRED, 0)
     return made
@@ -107,35 +109,35 @@ def write(folder: ShrinkFolder, name: str, share: float, stage: str, epochs: int
     from compress.core.atomic_files import write_json
 
     val = {"float32": {"accuracy": 0.5}}
-    net = Net(
+    net = Candidate(
         name, "float32", ("float32",), {}, {}, 1, 1, share, False, (), 1, stage, val, val,
         epochs=epochs,
     )  # fmt: skip
-    write_json(folder.net_file(name), net.to_json())
+    write_json(folder.get_record_path(name), net.to_json())
 
 
 BOTH = {"small": 3, "large": 2}
 
 
 def test_the_largest_net_first(case: Any, folder: ShrinkFolder) -> None:
-    handler = NetJobs(case, folder, BOTH, Display())
-    first, second = handler.next_job(), handler.next_job()
+    handler = ShrinkJobs(case, folder, BOTH, Display())
+    first, second = handler.take_job(), handler.take_job()
     assert first is not None
     assert second is not None
     assert (first["name"], first["epochs"]) == ("large", 2)
     assert (second["name"], second["epochs"]) == ("small", 3)
-    assert handler.next_job() is None
+    assert handler.take_job() is None
     assert first["teachers"] == [str(case.teachers[0].path.resolve())]
 
 
 def test_why_a_net_was_not_trained(case: Any, folder: ShrinkFolder) -> None:
-    handler = NetJobs(case, folder, BOTH, Display())
-    large, small = handler.next_job(), handler.next_job()
+    handler = ShrinkJobs(case, folder, BOTH, Display())
+    large, small = handler.take_job(), handler.take_job()
     assert large is not None
     assert small is not None
     handler.on_done(0, large, {"name": "large", "error": "loss is NaN", "diverged": True})
     handler.on_death(1, small, None, "signal SIGKILL")
-    assert handler.next_job() is None
+    assert handler.take_job() is None
     assert isinstance(handler.errors["large"], TrainingDiverged)
     assert "loss is NaN" in str(handler.errors["large"])
     assert isinstance(handler.errors["small"], RunFailed)
@@ -143,16 +145,16 @@ def test_why_a_net_was_not_trained(case: Any, folder: ShrinkFolder) -> None:
 
 
 def test_a_net_whose_node_was_lost_is_trained_again(case: Any, folder: ShrinkFolder) -> None:
-    handler = NetJobs(case, folder, {"small": 3}, Display())
+    handler = ShrinkJobs(case, folder, {"small": 3}, Display())
     for _ in range(MAX_LOST - 1):
-        job = handler.next_job()
+        job = handler.take_job()
         assert job is not None
-        handler.on_death(0, job, None, LOST)
+        handler.on_death(0, job, None, NODE_LOST)
         assert not handler.errors
-    job = handler.next_job()
+    job = handler.take_job()
     assert job is not None
-    handler.on_death(0, job, None, LOST)
-    assert handler.next_job() is None
+    handler.on_death(0, job, None, NODE_LOST)
+    assert handler.take_job() is None
     assert "was not trained" in str(handler.errors["small"])
 
 
@@ -160,14 +162,14 @@ def test_workers_stand_behind_the_process_itself(case: Any, folder: ShrinkFolder
     shown: list[tuple[int, str]] = []
 
     class Shown(Display):
-        def worker(self, index: int, text: str, share: float) -> None:
+        def update_worker(self, index: int, text: str, share: float) -> None:
             shown.append((index, text))
 
     told: list[str] = []
-    case.work.progress = lambda text, share: told.append(text)
+    case.context.on_progress = lambda text, share: told.append(text)
     pool: Any = None
-    handler = NetJobs(case, folder, BOTH, NetTrainers(case, folder, pool, 2, Shown()))
-    job = handler.next_job()
+    handler = ShrinkJobs(case, folder, BOTH, ShrinkTrainers(case, folder, pool, 2, Shown()))
+    job = handler.take_job()
     assert job is not None
     handler.on_message(0, job, {"kind": "progress", "text": "epoch 1", "share": 0.5})
     write(folder, "large", 0.7, TRAINED, 2)
@@ -187,7 +189,7 @@ def test_how_many_and_where() -> None:
 
 
 def test_a_gpu_of_this_machine_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.workers.gpu_count", lambda device: 1)
+    monkeypatch.setattr("search.workers.count_gpus", lambda device: 1)
     with pytest.raises(InputError, match="workers must be of a Ray cluster where nets are trained"):
         Workers(2).check(from_flat(ShrinkPlan, {"macs": "0.5x"}))
 
@@ -200,16 +202,16 @@ def test_data_that_workers_cannot_get(case: Any, folder: ShrinkFolder) -> None:
     crew = Workers(2)
     crew.check(case.plan)
     own = {"output": SimpleNamespace(loss="x")}
-    data = case.work.data
-    case.work.data = replace(data, compiled=own)
+    data = case.context.data
+    case.context.data = replace(data, compiled=own)
     with (
-        pytest.raises(InputError, match="must be judged by a task of their own"),
-        crew.at_work(case, folder, True),
+        pytest.raises(InputError, match="must be evaluated with a task of their own"),
+        crew.open_trainers(case, folder, True),
     ):
         pytest.fail("it was refused")
-    case.work.data = _Stream(**{name: getattr(data, name) for name in data.__dataclass_fields__})
+    case.context.data = _Stream(**{name: getattr(data, name) for name in data.__dataclass_fields__})
     with (
         pytest.raises(RunFailed, match="they are no arrays. Name them"),
-        crew.at_work(case, folder, True),
+        crew.open_trainers(case, folder, True),
     ):
         pytest.fail("it was refused")

@@ -1,12 +1,19 @@
-"""Tasks: the meaning of labels, losses, metrics and the metrics' names."""
+"""Tasks: the interpretation of labels, losses, metrics and the metrics' names."""
 
 from __future__ import annotations
 
 from compress.data.tasks._base import Array, Floats, Task
+from compress.data.tasks.binary import Binary, Masks, MultiLabel
 from compress.data.tasks.classes import VOID, MultiClass, Segmentation, Tagging
-from compress.data.tasks.model_tasks import COMPILED, MEAN, SKILL, Answers, Custom, Several
+from compress.data.tasks.model_tasks import (
+    COMPILED_PREFIX,
+    MEAN_METRIC,
+    SKILL_METRIC,
+    Answers,
+    Custom,
+    Several,
+)
 from compress.data.tasks.regression import Reconstruction, Regression
-from compress.data.tasks.yes_no import Binary, Masks, MultiLabel
 from compress.plugins import TASKS
 
 __all__ = [
@@ -17,7 +24,7 @@ __all__ = [
     "Custom",
     "ERRORS",
     "Floats",
-    "MEAN",
+    "MEAN_METRIC",
     "MEANING",
     "Masks",
     "MultiClass",
@@ -34,19 +41,19 @@ __all__ = [
     "VOID",
     "has_classes",
     "has_positions",
-    "in_units",
-    "is_quality",
+    "has_unit",
+    "is_metric",
     "is_share",
-    "output_of",
-    "make_task",
-    "meaning",
+    "split_metric_name",
+    "create_task",
+    "describe_metric",
     "needs_labels",
-    "qualities",
+    "list_metrics",
 ]
 CUSTOM = Custom.name
-"""The kind of task of a model's own loss and metrics, as it was compiled with them."""
+"""Kind of task of a compiled model with its own loss and metrics."""
 UNLABELLED = Answers.name
-"""The kind of task of data without labels: a model's answers stand for them."""
+"""Kind of task of data without labels, where a model's outputs are used as labels."""
 MEANING = {
     "accuracy": ("Accuracy", "Share of right answers"),
     "f1_macro": ("F1", "Mean of F1 over the classes that occur"),
@@ -67,100 +74,106 @@ MEANING = {
     "rmse": ("RMSE", "Root mean squared error"),
     "mean_quality": (
         "Mean quality",
-        "Mean over outputs of the quality that each is judged by, each at least 0",
+        "Mean over outputs of the quality that each is evaluated with, each at least 0",
     ),
 }
-"""Title and sentence of each name that `Task.quality` returns."""
+"""Title and description of each metric that `Task.quality` returns."""
 ERRORS = ("mae", "rmse")
-"""These are in the targets' unit and less is better."""
+"""Metrics in the unit of the targets, for which less is better."""
 UNBOUNDED = (*ERRORS, "r2", "skill")
-"""These are no shares in [0, 1]."""
+"""Metrics that are not shares in [0, 1]."""
 
 
 def has_classes(kind: str) -> bool:
-    """Return whether the labels of a kind of task are indices of classes.
+    """Return whether the labels of a kind of task are class indices, one per example.
 
     Raises:
-        InputError: Unknown kind.
+        InputError: The kind is unknown.
     """
     return bool(TASKS[kind].indices)
 
 
 def has_positions(kind: str) -> bool:
-    """Return whether the labels of a kind of task are arrays of class indices, one a position.
+    """Return whether the labels of a kind of task are arrays of class indices, one per position.
 
     Raises:
-        InputError: Unknown kind.
+        InputError: The kind is unknown.
     """
     return bool(TASKS[kind].classes)
 
 
 def needs_labels(kind: str) -> bool:
-    """Return whether data of a kind of task must come with labels.
+    """Return whether data of a kind of task must have labels.
 
     Raises:
-        InputError: Unknown kind.
+        InputError: The kind is unknown.
     """
     return kind != UNLABELLED and not TASKS[kind].of_inputs
 
 
-def qualities() -> tuple[str, ...]:
-    """Return the metrics of all tasks, registered ones too, that can select a model."""
-    # those of several outputs and of compiled models have names that only data and models tell
-    own = (TASKS[kind].qualities for kind in TASKS if kind not in (Several.name, Custom.name))
-    return tuple(dict.fromkeys((*(name for names in own for name in names), MEAN, SKILL)))
+def list_metrics() -> tuple[str, ...]:
+    """Return the metrics of all tasks, including registered ones, that can select a model."""
+    # metric names of several outputs and compiled models depend on data and model
+    task_metrics = (
+        TASKS[kind].qualities for kind in TASKS if kind not in (Several.name, Custom.name)
+    )
+    return tuple(
+        dict.fromkeys(
+            (*(name for names in task_metrics for name in names), MEAN_METRIC, SKILL_METRIC)
+        )
+    )
 
 
-def make_task(kind: str, names: int, labels: Array | None = None) -> Task:
+def create_task(kind: str, num_classes: int, labels: Array | None = None) -> Task:
     """Return the task of a kind.
 
     Args:
         kind: A name in `compress.plugins.TASKS`.
-        names: How many classes, labels or targets there are.
-        labels: Of the training part; a regression's say what guessing costs.
+        num_classes: Number of classes, labels or targets.
+        labels: Labels of the training part; for regression, they determine the chance loss.
 
     Raises:
-        InputError: Unknown kind.
+        InputError: The kind is unknown.
     """
-    task: Task = TASKS[kind].for_labels(names, labels)
+    task: Task = TASKS[kind].for_labels(num_classes, labels)
     return task
 
 
-def meaning(name: str) -> tuple[str, str]:
-    """Return title and description of a metric, with its output ("box.r2") where it has one."""
-    output, own = output_of(name)
-    if own.startswith(COMPILED):
-        metric = own.removeprefix(COMPILED)
+def describe_metric(name: str) -> tuple[str, str]:
+    """Return title and description of a metric, including its output for names such as "box.r2"."""
+    output, metric_name = split_metric_name(name)
+    if metric_name.startswith(COMPILED_PREFIX):
+        metric = metric_name.removeprefix(COMPILED_PREFIX)
         title, sentence = metric, f"Metric '{metric}' that the model was compiled with"
     else:
-        title, sentence = MEANING[own]
+        title, sentence = MEANING[metric_name]
     if not output:
         return title, sentence
     return f"{title} ({output})", f"{sentence}; of output '{output}'"
 
 
-def output_of(name: str) -> tuple[str, str]:
-    """Return the output that a metric is of, "" where there is one, and the metric's own name."""
-    before, sign, metric = name.partition(COMPILED)
+def split_metric_name(name: str) -> tuple[str, str]:
+    """Return the output of a metric, "" for a single output, and the name without the output."""
+    before, sign, metric = name.partition(COMPILED_PREFIX)
     if sign:
         return before.removesuffix("."), sign + metric
-    output, _, own = name.rpartition(".")
-    return output, own
+    output, _, metric_name = name.rpartition(".")
+    return output, metric_name
 
 
-def is_quality(name: str) -> bool:
-    """Return whether some task gives a quality of this name, of an output too."""
-    own = output_of(name)[1]
-    return own in MEANING or own.startswith(COMPILED)
+def is_metric(name: str) -> bool:
+    """Return whether a name is a metric of some task, with or without an output."""
+    metric_name = split_metric_name(name)[1]
+    return metric_name in MEANING or metric_name.startswith(COMPILED_PREFIX)
 
 
-def in_units(name: str) -> bool:
-    """Return whether a quality has a unit of its own: it is no share to be shown in per cent."""
-    own = output_of(name)[1]
-    return own in ERRORS or own.startswith(COMPILED)
+def has_unit(name: str) -> bool:
+    """Return whether a metric has a unit of its own, so that it is not shown in per cent."""
+    metric_name = split_metric_name(name)[1]
+    return metric_name in ERRORS or metric_name.startswith(COMPILED_PREFIX)
 
 
 def is_share(name: str) -> bool:
-    """Return whether a quality lies in [0, 1]."""
-    own = output_of(name)[1]
-    return own not in UNBOUNDED and not own.startswith(COMPILED)
+    """Return whether a metric is in [0, 1]."""
+    metric_name = split_metric_name(name)[1]
+    return metric_name not in UNBOUNDED and not metric_name.startswith(COMPILED_PREFIX)

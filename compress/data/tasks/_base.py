@@ -1,4 +1,4 @@
-"""Base of tasks: labels, loss on logits and metrics; functions that tasks share."""
+"""Base class of tasks: labels, loss on logits and metrics; functions that tasks share."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.arrays import count, taken
+from compress.core.arrays import count_examples, take_examples
 from compress.core.errors import InputError
-from compress.core.statistics import jackknife_values
+from compress.core.statistics import compute_jackknife_values
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
-_NUMBERS = 2**22
-"""Of logits that are compared at a time."""
+_CHUNK_LOGITS = 2**22
+"""Number of logits compared at a time."""
 
 
 class Task(ABC):
-    """How a model's outputs are read, trained and judged.
+    """A kind of task: conversion of labels, training loss and metrics.
 
     Attributes:
-        name: As `Dataset.kind` says it.
-        activation: What turns logits into predictions: "softmax", "sigmoid" or "linear".
-        qualities: Names that `quality` returns and more is better of; the first is the one
-            that selects unless told otherwise. Each stands in `compress.data.tasks.MEANING`: a task
-            of your own adds there what it calls otherwise.
-        indices: Whether a label is one number: the index of a class; else it is an array.
-        classes: Whether labels are an array of indices of classes, one a position.
-        of_inputs: Whether labels are the inputs themselves, as the model is fed with them.
-        shares: Those that are shares of examples, each of which is right or wrong.
-        noun: What the names of a data set are of: "classes", "labels", "targets", ...
-        least_agreement: The least `agreement` with its Keras model, in (0, 1], of a file that may
-            ship unasked; see `compress.measure.quality`, which says where it comes from.
+        name: Name of the kind, as in `Dataset.kind`.
+        activation: Function that maps logits to predictions: "softmax", "sigmoid" or "linear".
+        qualities: Names of metrics in `quality` for which more is better; the first is the default
+            selection metric. Each must be in `compress.data.tasks.MEANING`, which a custom task
+            extends by its new names.
+        indices: Whether a label is a single class index; else it is an array.
+        classes: Whether a label is an array of class indices, one per position.
+        of_inputs: Whether the labels are the model inputs themselves.
+        shares: Metrics that are shares of examples, each of which is right or wrong.
+        noun: Word for the class names of a data set: "classes", "labels", "targets", ...
+        least_agreement: Smallest `agreement` of an exported file with its Keras model, in (0, 1],
+            that is accepted by default; see `compress.measure.file_agreement` for its derivation.
         agrees_by_r2: Whether `agreement` is R^2 of numbers, not a share of equal decisions.
         label_smoothing: Share of a target that is moved to the other classes, in [0, 1).
         positions: Sizes of the axes of an output before its last one.
@@ -61,8 +61,8 @@ class Task(ABC):
         """Return the task of a data set.
 
         Args:
-            names: How many classes, labels or targets there are.
-            labels: Of the training part, where they are known.
+            names: Number of classes, labels or targets.
+            labels: Labels of the training part, if they are known.
         """
         make: Any = cls
         task: Task = make(names)
@@ -70,16 +70,15 @@ class Task(ABC):
 
     @classmethod
     def read(cls, labels: Array, name: str, shape: tuple[int | None, ...] = ()) -> Array:
-        """Return labels as data sets hold them: here numbers, (n, ..., targets), float32.
+        """Return labels in the form of a data set: by default numbers, (n, ..., targets), float32.
 
         Args:
-            labels: As the user gives them.
-            name: The array's name, for the error.
-            shape: Of the output of the model that answers them, without the batch axis; (): it
-                is not known.
+            labels: Labels in the user's form.
+            name: Name of the array, for errors.
+            shape: Shape of the model's output for one example; (): unknown.
 
         Raises:
-            InputError: They are none of this kind of task.
+            InputError: The labels do not fit this kind of task.
         """
         positions = max(0, len(shape) - 1)
         if labels.ndim < 1 or labels.dtype.kind not in "fiub":
@@ -91,21 +90,21 @@ class Task(ABC):
             labels = labels[..., np.newaxis]
         if 0 in labels.shape[1:]:
             raise InputError(f"{name} must have at least one target. Received: none.")
-        with np.errstate(over="ignore"):  # infinity is refused later, and in words
+        with np.errstate(over="ignore"):  # infinity is rejected later, with a clear message
             return labels.astype(np.float32)
 
     @classmethod
     def check(cls, labels: Array, part: str, name: str, names: int) -> None:
-        """Check labels that a data set holds.
+        """Check the labels of a data set.
 
         Args:
-            labels: Of one part.
-            part: Its name, for the error.
-            name: Of the data.
-            names: How many classes, labels or targets there are.
+            labels: Labels of one part.
+            part: Name of the part, for errors.
+            name: Name of the data, for errors.
+            names: Number of classes, labels or targets.
 
         Raises:
-            InputError: They break a rule.
+            InputError: The labels are invalid.
         """
         check_rows(labels, part, name, names)
 
@@ -116,22 +115,22 @@ class Task(ABC):
 
     @classmethod
     def counts(cls, labels: Array, names: int) -> list[int]:
-        """Return for each class, label or target how many examples have it."""
+        """Return the number of examples of each class, label or target."""
         return [len(labels)] * names
 
     @classmethod
     def counted(cls, counts: list[int]) -> int | None:
-        """Return the number of examples behind `counts`; None where they do not tell."""
+        """Return the number of examples that `counts` implies; None if it is ambiguous."""
         return counts[0]
 
     @property
     @abstractmethod
     def outputs(self) -> int:
-        """The width of the head."""
+        """The number of outputs of the head."""
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """The shape of a model's output for one example, the width of the head last."""
+        """The shape of a model's output for one example, the number of outputs last."""
         return (*self.positions, self.outputs)
 
     @abstractmethod
@@ -139,7 +138,7 @@ class Task(ABC):
         """Return the loss per example (graph code).
 
         Args:
-            labels: As the data set holds them.
+            labels: Labels in the form of the data set.
             logits: (batch, *output_shape), float32.
 
         Returns:
@@ -148,66 +147,71 @@ class Task(ABC):
 
     @abstractmethod
     def chance_loss(self) -> float:
-        """Return an upper bound of the loss of a guess without inputs."""
+        """Return an upper bound of the loss of a constant prediction."""
 
     @abstractmethod
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
         """Return the metrics of predictions by name.
 
         Args:
-            labels: As the data set holds them.
+            labels: Labels in the form of the data set.
             scores: (n, *output_shape): logits or the model's outputs.
-            threshold: Of "yes" in a sigmoid task: 0 for logits, 0.5 for probabilities.
+            threshold: Threshold of positive decisions in a sigmoid task: 0 for logits, 0.5 for
+                probabilities.
         """
 
-    def judged_by(self, quality: str) -> Task:
-        """Return the task with another of its qualities first: the one that selects.
+    def judged_by(self, metric: str) -> Task:
+        """Return a copy of the task with another selection metric.
 
         Args:
-            quality: One of `qualities`.
+            metric: One of `qualities`.
         """
-        other = copy.copy(self)
-        names = (quality, *(name for name in self.qualities if name != quality))
-        vars(other).update(qualities=names)  # of a frozen dataclass
-        return other
+        task = copy.copy(self)
+        names = (metric, *(name for name in self.qualities if name != metric))
+        vars(task).update(qualities=names)  # sets a field of a frozen dataclass
+        return task
 
     @property
     def parts(self) -> dict[str, Task]:
-        """The task of each output by its name; "": there is one output."""
+        """The task of each output by its name; "" for a single output."""
         return {"": self}
 
-    def share(self, found: dict[str, float]) -> float:
-        """Return the main metric as it counts in a mean over outputs, in [0, 1]: 0 is a guess."""
-        return max(0.0, found[self.qualities[0]])
+    def share(self, metrics: dict[str, float]) -> float:
+        """Return the main metric for a mean over outputs, at least 0, where 0 is chance level."""
+        return max(0.0, metrics[self.qualities[0]])
 
     @property
     def tally_shape(self) -> tuple[int, ...]:
-        """The shape of an example's `tallies`; (): there are none."""
+        """The shape of an example's `tallies`; (): none."""
         return ()
 
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0
     ) -> npt.NDArray[np.float64] | None:
-        """Return summands of each example whose sums give the metrics, (n, ...).
+        """Return terms of each example whose sums determine the metrics, (n, ...).
 
-        None where qualities are of all examples at once, and no sums tell them.
+        None if the metrics cannot be computed from sums over examples.
 
         Args:
-            labels, scores, threshold: See `quality`.
+            labels: See `quality`.
+            scores: See `quality`.
+            threshold: See `quality`.
         """
         return None
 
     def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
-        """Return the qualities of sums over examples of `tallies`."""
+        """Return the metrics from sums of `tallies` over examples."""
         raise NotImplementedError("this task's qualities are no sums over examples")
 
     def is_right(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0
     ) -> npt.NDArray[np.bool_] | None:
-        """Return which examples are right, (n,); None where the main metric is no share of these.
+        """Return a mask of the right examples, (n,); None if the main metric is not their share.
 
         Args:
-            labels, scores, threshold: See `quality`.
+            labels: See `quality`.
+            scores: See `quality`.
+            threshold: See `quality`.
         """
         return None
 
@@ -217,78 +221,81 @@ class Task(ABC):
         """Return values whose mean is the main metric, to compare models on the same examples.
 
         Args:
-            labels, scores, threshold: See `quality`.
+            labels: See `quality`.
+            scores: See `quality`.
+            threshold: See `quality`.
 
         Returns:
-            (n,): 1 for an example that is right, else 0. Where the main metric is no share of right
-            examples pseudo-values of a jackknife, at most one for each of
-            `compress.core.statistics.GROUPS` groups of examples.
+            (n,): 1 for right examples, else 0. If the main metric is not the share of right
+            examples, pseudo-values of a jackknife, at most one for each of
+            `compress.core.statistics.JACKKNIFE_GROUPS` groups of examples.
         """
-        right = self.is_right(labels, scores, threshold=threshold)
-        if right is not None:
-            return right.astype(np.float64)
+        is_right = self.is_right(labels, scores, threshold=threshold)
+        if is_right is not None:
+            return is_right.astype(np.float64)
         main = self.qualities[0]
         tallies = self.tallies(labels, scores, threshold=threshold)
 
         def evaluate(index: npt.NDArray[np.int64]) -> float:
             if tallies is not None:
                 return self.of_tallies(tallies[index].sum(0))[main]
-            # a quality may be undefined where one class alone occurs
-            few = taken(labels, index), taken(scores, index)
-            return self.quality(*few, threshold=threshold).get(main, math.nan)
+            # a metric may be undefined if only one class occurs
+            sample = take_examples(labels, index), take_examples(scores, index)
+            return self.quality(*sample, threshold=threshold).get(main, math.nan)
 
-        return jackknife_values(count(scores), evaluate)
+        return compute_jackknife_values(count_examples(scores), evaluate)
 
     @abstractmethod
     def constants(self, labels: Array) -> Iterator[Array]:
-        """Yield constant answers, the best one in each of the qualities among them.
+        """Yield constant predictions, including the best one for each of the qualities.
 
         Args:
-            labels: As the data set holds them, at least one.
+            labels: Labels in the form of the data set, at least one.
 
         Yields:
-            Scores (n, *output_shape) whose rows are equal: logits, or numbers of a linear output.
+            Scores (n, *output_shape) with equal rows: logits, or numbers of a linear output.
         """
 
     def chance(self, labels: Array) -> float:
-        """Return the main quality of the best constant answer to these labels.
+        """Return the main metric of the best constant prediction of these labels.
 
         Args:
-            labels: As the data set holds them, at least one.
+            labels: Labels in the form of the data set, at least one.
 
         Example:
             >>> MultiClass(2).chance(np.array([0] * 9 + [1]))
             0.9
         """
-        return self._best_constant(labels)[0]
+        return self._find_best_constant(labels)[0]
 
-    def _best_constant(self, labels: Array) -> tuple[float, Array]:
-        """Return the main quality of the best constant answer, and its scores."""
+    def _find_best_constant(self, labels: Array) -> tuple[float, Array]:
+        """Return the main metric of the best constant prediction, and its scores."""
         main = self.qualities[0]
         results = []
         for scores in self.constants(labels):
-            # a quality may be undefined where one class alone occurs
+            # a metric may be undefined if only one class occurs
             value = self.quality(labels, scores).get(main, 0.0)
-            # rounding errors of an exact 0 would be printed with a sign
+            # avoid "-0" from rounding errors
             results.append((round(value, 12) + 0.0 if math.isfinite(value) else -math.inf, scores))
         return max(results, key=lambda result: result[0])
 
     def chance_error(self, labels: Array, quality: float) -> float:
-        """Return the standard error of a model's main quality minus `chance`.
+        """Return the standard error of the difference between a model's main metric and `chance`.
 
-        Both are of the same examples. For a share of right answers, this is McNemar's error with
-        the largest number of examples that the two answer differently, as only the two shares are
-        known. For other qualities, it is that of two answers which vary like the constant one.
+        Both are evaluated on the same examples. For a share of right predictions, this is McNemar's
+        error with the largest possible number of examples that the two predict differently, as only
+        the two shares are known. For other metrics, it is the error of two predictions that vary
+        like the constant one.
 
         Args:
-            labels: As the data set holds them, at least one.
-            quality: The model's main quality on these labels.
+            labels: Labels in the form of the data set, at least one.
+            quality: The model's main metric on these labels.
 
         Reference:
             McNemar 1947, "Note on the sampling error of the difference between correlated
             proportions or percentages".
         """
-        chance, scores = self._best_constant(labels)
+        chance, scores = self._find_best_constant(labels)
         if self.qualities[0] not in self.shares:
             values = self.example_values(labels, scores)
             return math.sqrt(2.0 / len(values)) * float(values.std())
@@ -298,7 +305,7 @@ class Task(ABC):
 
     @abstractmethod
     def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
-        """Return the share of equal decisions; of numbers R^2 against the reference, at most 1.
+        """Return the share of equal decisions; for numbers R^2 against the reference, at most 1.
 
         Args:
             scores: (n, *output_shape).
@@ -307,27 +314,27 @@ class Task(ABC):
         """
 
     def error(self, labels: Array, logits: Floats) -> float:
-        """Return the mean loss without label smoothing, in float64 where NumPy allows."""
+        """Return the mean loss without label smoothing, averaged in float64."""
         plain: Any = replace(self, label_smoothing=0.0)  # type: ignore[type-var]
         total = 0.0
-        rows = max(1, _NUMBERS // max(1, logits[0].size))
+        rows = max(1, _CHUNK_LOGITS // max(1, logits[0].size))
         for start in range(0, len(labels), rows):
             part = slice(start, start + rows)
             total += float(np.sum(np.asarray(plain.loss(labels[part], logits[part]), np.float64)))
         return total / len(labels)
 
 
-class Tallied(Task):
+class TalliedTask(Task):
     """A task whose metrics are functions of sums over examples.
 
     Attributes:
-        tally_rows: Numbers that `tallies` have of each output.
+        tally_rows: Number of terms in `tallies` per output.
     """
 
     tally_rows: int
 
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
-        """Return the metrics of the sums of `tallies`; see `Task.quality`."""
+        """Return the metrics from the sums of `tallies`; see `Task.quality`."""
         return self.of_tallies(self.tallies(labels, scores, threshold=threshold).sum(0))
 
     @property
@@ -339,18 +346,24 @@ class Tallied(Task):
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0
     ) -> npt.NDArray[np.float64]:
-        """Return the summands of each example, (n, tally_rows, outputs); see `Task.tallies`."""
+        """Return the terms of each example, (n, tally_rows, outputs); see `Task.tallies`."""
 
     @abstractmethod
     def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
-        """Return the metrics of sums over examples of `tallies`."""
+        """Return the metrics from sums of `tallies` over examples."""
 
 
 def check_range(labels: Array, part: str, name: str, classes: int) -> None:
-    """Check that class indices are of that many classes.
+    """Check that labels are class indices below the number of classes.
+
+    Args:
+        labels: Class indices of one part.
+        part: Name of the part, for errors.
+        name: Name of the data, for errors.
+        classes: Number of classes.
 
     Raises:
-        InputError: One is not.
+        InputError: A label is out of range.
     """
     low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
     if low < 0 or high >= classes:
@@ -363,10 +376,16 @@ def check_range(labels: Array, part: str, name: str, classes: int) -> None:
 
 
 def check_rows(labels: Array, part: str, name: str, columns: int) -> None:
-    """Check that labels are finite, with one number a column.
+    """Check that labels are finite and have the given number of columns.
+
+    Args:
+        labels: Labels of one part, (n, ..., columns).
+        part: Name of the part, for errors.
+        name: Name of the data, for errors.
+        columns: Size of the last axis.
 
     Raises:
-        InputError: They are not.
+        InputError: The shape is wrong, or a value is NaN or infinite.
     """
     if labels.ndim < 2 or labels.shape[-1] != columns:
         raise InputError(
@@ -377,29 +396,39 @@ def check_rows(labels: Array, part: str, name: str, columns: int) -> None:
         raise InputError(f"Labels of '{name}' must be finite. Received: NaN or infinity.")
 
 
-def repeat_row(row: Any, labels: Array, positions: tuple[int, ...] = ()) -> Array:
-    """Return one answer for every example and position, (n, *positions, width), as a view."""
+def expand_row(row: Any, labels: Array, positions: tuple[int, ...] = ()) -> Array:
+    """Return one prediction repeated for all examples and positions, as a view.
+
+    Args:
+        row: The prediction, (outputs,).
+        labels: Labels, whose length is the number of examples.
+        positions: Sizes of the position axes.
+
+    Returns:
+        (n, *positions, outputs).
+    """
     values = np.asarray(row, np.float64)
     return np.broadcast_to(values, (len(labels), *positions, values.shape[-1]))
 
 
-def per_example(values: Any) -> Any:
-    """Return the means over everything but the first axis, (batch,) (graph code)."""
+def compute_example_means(values: Any) -> Any:
+    """Return the means over all axes but the first, (batch,) (graph code)."""
     import tensorflow as tf
 
     return tf.reduce_mean(values, axis=list(range(1, len(values.shape))))
 
 
-def overlaps(right: Any, said: Any, true: Any) -> dict[str, float]:
-    """Return mean IoU and Dice's coefficient over the classes that are said or true somewhere.
+def compute_overlap_metrics(correct: Any, predicted: Any, actual: Any) -> dict[str, float]:
+    """Return mean IoU and Dice's coefficient over the predicted or actual classes.
 
     Args:
-        right, said, true: How often each class is both, said, and true, (classes,).
+        correct, predicted, actual: Number of positions of each class that are predicted correctly,
+            predicted, and actual, (classes,).
     """
-    occur = said + true > 0
-    overlap = right[occur] / (said + true - right)[occur]
-    dice = 2 * right[occur] / (said + true)[occur]
+    occurs = predicted + actual > 0
+    overlap = correct[occurs] / (predicted + actual - correct)[occurs]
+    dice = 2 * correct[occurs] / (predicted + actual)[occurs]
     return {
-        "mean_iou": float(overlap.mean()) if occur.any() else 0.0,
-        "dice": float(dice.mean()) if occur.any() else 0.0,
+        "mean_iou": float(overlap.mean()) if occurs.any() else 0.0,
+        "dice": float(dice.mean()) if occurs.any() else 0.0,
     }

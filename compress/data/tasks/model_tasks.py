@@ -11,35 +11,44 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.core.memory_budget import current_budget
-from compress.data.tasks._base import Array, Floats, Task, check_rows, per_example, repeat_row
+from compress.core.memory_budget import get_current_budget
+from compress.data.tasks._base import (
+    Array,
+    Floats,
+    Task,
+    check_rows,
+    compute_example_means,
+    expand_row,
+)
+from compress.data.tasks.binary import MultiLabel, compute_sigmoid_loss
 from compress.data.tasks.classes import MultiClass
 from compress.data.tasks.regression import Regression
-from compress.data.tasks.yes_no import MultiLabel, sigmoid_loss
 
-COMPILED = "compiled:"
-"""Begins the names of qualities that are metrics of the compiled model."""
-SKILL = "skill"
-"""1 - loss / (loss of answers to other examples): 1 is perfect, 0 looks at no input."""
-BATCH = 1024
-"""Examples that metrics are given at a time, where the memory budget allows."""
-MEAN = "mean_quality"
-"""The mean over outputs of the quality that each is judged by, each at least 0."""
+COMPILED_PREFIX = "compiled:"
+"""Prefix of metrics that a model was compiled with."""
+SKILL_METRIC = "skill"
+"""1 - loss / (loss of outputs for other examples): 1 is perfect, 0 ignores the inputs."""
+BATCH_SIZE = 1024
+"""Largest number of examples per metric update; the memory budget may reduce it."""
+MEAN_METRIC = "mean_quality"
+"""Mean over outputs of each output's selection metric, each at least 0."""
 
 
 @dataclass(frozen=True)
 class Answers(Task):
-    """A model's answers in place of labels, (n, num_outputs) or (n, positions ..., num_outputs).
+    """A model's outputs as labels, (n, num_outputs) or (n, positions ..., num_outputs).
 
     Attributes:
-        num_outputs: Width of the head.
-        activation: What the answers came out of: rows of at least 0 that sum to 1 out of a
-            softmax, others within [0, 1] out of a sigmoid, the rest as they are.
-        plain: The task whose answers these are.
+        num_outputs: Number of outputs of the head.
+        activation: Activation of the outputs: "softmax" for rows of at least 0 that sum to 1,
+            "sigmoid" for other values within [0, 1], else "linear".
+        label_smoothing: Share of a target that is moved to the other classes, in [0, 1).
+        plain: Task of the model that gives the outputs.
+        positions: Sizes of the position axes; (): none.
 
     Reference:
-        Trained, it is Hinton et al. 2015, "Distilling the Knowledge in a Neural Network",
-        section 2, at temperature 1: cross-entropy with the answers.
+        As a training loss: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network",
+        section 2, at temperature 1 (cross-entropy with the teacher's outputs).
     """
 
     num_outputs: int
@@ -54,98 +63,98 @@ class Answers(Task):
 
     @classmethod
     def for_labels(cls, names: int, labels: Array | None) -> Answers:
-        """Return the task of so many outputs; answers say what they came out of."""
-        activation = "softmax" if labels is None else _activation(labels)
+        """Return the task of a number of outputs; their values determine the activation."""
+        activation = "softmax" if labels is None else _infer_activation(labels)
         plain: Task = MultiClass(names)
         if activation == "sigmoid":
             plain = MultiLabel(names)
         elif activation == "linear":
-            plain = Regression(names) if labels is None else Regression.of(labels)
+            plain = Regression(names) if labels is None else Regression.from_labels(labels)
         positions = () if labels is None else tuple(labels.shape[1:-1])
         return cls(names, activation, plain=plain, positions=positions)
 
     @property
     def outputs(self) -> int:
-        """The width of the head."""
+        """The number of outputs of the head."""
         return self.num_outputs
 
     def loss(self, labels: Any, logits: Any) -> Any:
-        """Return the cross-entropy with the answers, or the mean squared error, (batch,)."""
+        """Return the cross-entropy with the labels, or the mean squared error, (batch,)."""
         import tensorflow as tf
 
         target = tf.cast(labels, tf.float32)
         if self.activation == "linear":
             return self.plain.loss(target, logits)
         if self.activation == "sigmoid":
-            return sigmoid_loss(target, logits, self.label_smoothing)
+            return compute_sigmoid_loss(target, logits, self.label_smoothing)
         share = self.label_smoothing
         target = target * (1.0 - share) + share / self.num_outputs
-        return per_example(tf.nn.softmax_cross_entropy_with_logits(target, logits))
+        return compute_example_means(tf.nn.softmax_cross_entropy_with_logits(target, logits))
 
     def chance_loss(self) -> float:
-        """Return that of the plain task."""
+        """Return the chance loss of the plain task."""
         return self.plain.chance_loss()
 
     def constants(self, labels: Array) -> Iterator[Array]:
-        """Yield the decision, or for linear outputs the mean, that agrees most often."""
+        """Yield the most frequent decision, or the mean for linear outputs."""
         flat = labels.reshape(-1, self.num_outputs)
         if self.activation == "softmax":
-            most = np.bincount(flat.argmax(-1), minlength=self.num_outputs).argmax()
-            row = np.eye(self.num_outputs)[most]
+            most_frequent = np.bincount(flat.argmax(-1), minlength=self.num_outputs).argmax()
+            row = np.eye(self.num_outputs)[most_frequent]
         elif self.activation == "sigmoid":
             row = np.where((flat > 0.5).mean(axis=0) > 0.5, 1.0, -1.0)
         else:
             row = flat.astype(np.float64).mean(axis=0)
-        yield repeat_row(row, labels, tuple(labels.shape[1:-1]))
+        yield expand_row(row, labels, tuple(labels.shape[1:-1]))
 
     def example_values(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0
     ) -> npt.NDArray[np.float64]:
-        """Return the share of equal decisions of each example, (n,); of numbers see `Task`."""
+        """Return the share of equal decisions per example, (n,); for linear outputs see `Task`."""
         if self.activation == "linear":
             return super().example_values(labels, scores, threshold=threshold)
         scores = scores.reshape(labels.shape)
         if self.activation == "sigmoid":
-            same = (scores > threshold) == (labels > 0.5)
+            is_equal = (scores > threshold) == (labels > 0.5)
         else:
-            same = scores.argmax(-1) == labels.argmax(-1)
-        return np.asarray(same.reshape(len(same), -1).mean(1))
+            is_equal = scores.argmax(-1) == labels.argmax(-1)
+        return np.asarray(is_equal.reshape(len(is_equal), -1).mean(1))
 
     def chance_error(self, labels: Array, quality: float) -> float:
-        """Return 0: answers are compared with those of the model itself, which is no sample.
+        """Return 0, since the comparison with the model's own outputs has no sampling error.
 
-        Whether a model has learned is not known without labels, but one that always answers the
-        same has not.
+        Without labels it is unknown whether a model was trained, but a model with constant outputs
+        was not.
         """
         return 0.0
 
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
-        """Return the agreement with the answers, at least 0; see `agreement`."""
+        """Return the agreement with the labels, at least 0; see `agreement`."""
         scores = scores.reshape(labels.shape)
         if self.activation == "sigmoid":
-            # answers are probabilities, scores may be logits
+            # labels are probabilities, scores may be logits
             return {"agreement": float(((scores > threshold) == (labels > 0.5)).mean())}
         return {"agreement": max(0.0, self.plain.agreement(scores, labels))}
 
     def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
-        """Return the share of equal decisions; of numbers R^2 against the reference."""
+        """Return the share of equal decisions; for linear outputs R^2 against the reference."""
         return self.plain.agreement(scores, reference, threshold=threshold)
 
 
 @dataclass(frozen=True)
 class Custom(Task):
-    """Outputs as they are, a loss on them, and metrics.
+    """Unchanged outputs with a custom loss and metrics.
 
     Attributes:
-        shape: Of the output for one example.
-        function: (labels, outputs) -> losses, (batch, ...) or one number.
-        text: What the loss is called, to know a training again.
-        metrics: Keras metrics by name.
-        main: The quality that selects: a metric's name, with "-" before it where less is better;
-            "": `skill`.
-        guess: What answers to other examples cost.
-        level: What they reach in `main`.
-        spread: Variance of the model's outputs: what its answers are told apart by.
+        shape: Shape of the output for one example.
+        function: Loss function (labels, outputs) -> losses, (batch, ...) or one number.
+        text: Name of the loss, which identifies a training.
+        metrics: Names and Keras metrics.
+        main: Selection metric: a metric's name, prefixed by "-" if less is better; "": `skill`.
+        guess: Loss of outputs for other examples.
+        level: Value of `main` for outputs for other examples.
+        spread: Variance of the model's outputs, the scale for differences between outputs.
+        label_smoothing: Has no effect.
     """
 
     shape: tuple[int, ...]
@@ -165,7 +174,7 @@ class Custom(Task):
 
     @classmethod
     def for_labels(cls, names: int, labels: Array | None) -> Custom:
-        """Raise an error: labels do not tell a loss.
+        """Raise an error: labels do not determine a loss.
 
         Raises:
             InputError: Always.
@@ -177,7 +186,7 @@ class Custom(Task):
 
     @classmethod
     def read(cls, labels: Array, name: str, shape: tuple[int | None, ...] = ()) -> Array:
-        """See `Task.read`: numbers of any shape; whole ones stay whole."""
+        """Return numbers of any shape, with integers unchanged; see `Task.read`."""
         if labels.dtype.kind not in "fiub" or not labels.ndim:
             raise InputError(
                 f"{name} must be numbers, (n, ...). Received: shape {labels.shape}, type "
@@ -187,58 +196,58 @@ class Custom(Task):
 
     @classmethod
     def check(cls, labels: Array, part: str, name: str, names: int) -> None:
-        """See `Task.check`: labels are finite."""
+        """Check that labels are finite; see `Task.check`."""
         rows = labels.reshape(len(labels), -1)
         check_rows(rows, part, name, rows.shape[1])
 
     @property
     def qualities(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The one that selects, then the others: metrics and `skill`."""
-        named = [f"{COMPILED}{name}" for name, _ in self.metrics]
-        # "-mae", of which less is better, is called neg_mae
+        """The selection metric, then the other metrics and `skill`."""
+        metric_names = [f"{COMPILED_PREFIX}{name}" for name, _ in self.metrics]
+        # "-mae", for which less is better, is named neg_mae
         main = f"neg_{self.main[1:]}" if self.main.startswith("-") else self.main
-        first = f"{COMPILED}{main}" if main else SKILL
-        return tuple(dict.fromkeys((first, *named, SKILL)))
+        first = f"{COMPILED_PREFIX}{main}" if main else SKILL_METRIC
+        return tuple(dict.fromkeys((first, *metric_names, SKILL_METRIC)))
 
     @property
     def outputs(self) -> int:
-        """The width of the output."""
+        """The size of the last axis of the output."""
         return self.shape[-1]
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """As the model's output is."""
+        """The shape of the model's output for one example."""
         return self.shape
 
     def loss(self, labels: Any, logits: Any) -> Any:
-        """Return the loss, (batch,): the mean of what the function gives for an example."""
+        """Return the mean loss per example, (batch,)."""
         import tensorflow as tf
 
-        # as Keras hands labels to losses
+        # Keras passes labels to losses as float32
         true = tf.cast(labels, tf.float32)
         call = getattr(self.function, "call", self.function)
         values = tf.cast(call(true, logits), tf.float32)
         if not len(values.shape):
             return tf.fill(tf.shape(logits)[:1], values)
-        return per_example(values)
+        return compute_example_means(values)
 
     def chance_loss(self) -> float:
         """Return the loss of outputs for other examples."""
         return self.guess
 
     def constants(self, labels: Array) -> Iterator[Array]:
-        """Yield the labels' mean and median, or their most frequent class, where they fit outputs.
+        """Yield the mean and median, or the most frequent class, of labels that fit the outputs.
 
-        What else labels mean is known to the loss alone.
+        For other labels only the loss determines their interpretation.
         """
         if labels.shape[1:] == self.shape:
             for middle in (np.mean, np.median):
                 row = middle(labels.astype(np.float32), axis=0)
                 yield np.broadcast_to(row, labels.shape).astype(np.float32)
         elif labels.shape[1:] in ((), (1,)) and len(self.shape) == 1 and labels.dtype.kind in "iu":
-            most = int(np.bincount(np.clip(labels.reshape(-1), 0, None)).argmax())
-            if most < self.shape[0]:
-                yield repeat_row(np.eye(self.shape[0])[most], labels).astype(np.float32)
+            most_frequent = int(np.bincount(np.clip(labels.reshape(-1), 0, None)).argmax())
+            if most_frequent < self.shape[0]:
+                yield expand_row(np.eye(self.shape[0])[most_frequent], labels).astype(np.float32)
 
     def chance(self, labels: Array) -> float:
         """Return the main metric of the best constant output, or of outputs for other examples."""
@@ -247,30 +256,32 @@ class Custom(Task):
         return max([self.level, *(value for value in values if np.isfinite(value))])
 
     def chance_error(self, labels: Array, quality: float) -> float:
-        """Return 0: how metrics of the user's own vary is not known."""
+        """Return 0, since the variance of custom metrics is unknown."""
         return 0.0
 
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
-        """Return the metrics and `skill`, the one that selects first."""
-        found = {}
-        # metrics make a few arrays of the outputs' size
-        each = 4 * (labels[:1].nbytes + scores[:1].nbytes)
-        size = current_budget().batch_size(each, most=BATCH, what="the metrics of a custom task")
+        """Return the metrics and `skill`, the selection metric first."""
+        results = {}
+        # metrics allocate a few arrays of the outputs' size
+        example_bytes = 4 * (labels[:1].nbytes + scores[:1].nbytes)
+        size = get_current_budget().find_batch_size(
+            example_bytes, max_examples=BATCH_SIZE, purpose="the metrics of a custom task"
+        )
         for name, metric in self.metrics:
             metric.reset_state()
             for start in range(0, len(labels), size):
                 part = slice(start, start + size)
                 metric.update_state(labels[part], scores[part])
-            found[f"{COMPILED}{name}"] = float(metric.result())
-        found[SKILL] = 1.0 - self.error(labels, scores) / self.guess
+            results[f"{COMPILED_PREFIX}{name}"] = float(metric.result())
+        results[SKILL_METRIC] = 1.0 - self.error(labels, scores) / self.guess
         first = self.qualities[0]
         if self.main.startswith("-"):
-            found[first] = -found[f"{COMPILED}{self.main[1:]}"]
-        return {first: found[first], **found}
+            results[first] = -results[f"{COMPILED_PREFIX}{self.main[1:]}"]
+        return {first: results[first], **results}
 
-    def share(self, found: dict[str, float]) -> float:
-        """See `Task.share`: `skill`, since metrics may have any unit."""
-        return max(0.0, found[SKILL])
+    def share(self, metrics: dict[str, float]) -> float:
+        """Return `skill`, at least 0, since metrics may have any unit; see `Task.share`."""
+        return max(0.0, metrics[SKILL_METRIC])
 
     def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
         """Return R^2 of the scores against the reference."""
@@ -279,13 +290,14 @@ class Custom(Task):
 
 @dataclass(frozen=True)
 class Several(Task):
-    """A task for each output; labels, logits and scores are mappings by the outputs' names.
+    """A task for each output; labels, logits and scores are mappings by output name.
 
     Attributes:
         each: Names and tasks, in the order of the model's outputs.
-        weights: Of the outputs' losses; (): each loss counts by what guessing costs, so that
-            outputs of other units count alike.
-        main: The quality that selects; "": `mean_quality`.
+        weights: Weights of the outputs' losses; (): inverse chance losses, so that outputs with
+            different units have equal weight.
+        label_smoothing: Share of a target that is moved to the other classes, in [0, 1).
+        main: Selection metric; "": `mean_quality`.
     """
 
     each: tuple[tuple[str, Task], ...]
@@ -299,7 +311,7 @@ class Several(Task):
 
     @classmethod
     def for_labels(cls, names: int, labels: Array | None) -> Several:
-        """Raise an error: labels do not tell the tasks of outputs.
+        """Raise an error: labels do not determine the tasks of outputs.
 
         Raises:
             InputError: Always.
@@ -310,25 +322,27 @@ class Several(Task):
 
     @property
     def parts(self) -> dict[str, Task]:
-        """The task of each output, by its name."""
+        """The task of each output, by name."""
         return dict(self.each)
 
     @property
     def qualities(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The one that selects, `mean_quality`, those of each output behind its name: "box.r2"."""
-        named = (f"{name}.{quality}" for name, task in self.each for quality in task.qualities)
-        return tuple(dict.fromkeys((self.main or MEAN, MEAN, *named)))
+        """The selection metric, `mean_quality`, and the outputs' metrics, such as "box.r2"."""
+        output_metrics = (
+            f"{name}.{quality}" for name, task in self.each for quality in task.qualities
+        )
+        return tuple(dict.fromkeys((self.main or MEAN_METRIC, MEAN_METRIC, *output_metrics)))
 
     @property
     def outputs(self) -> int:
-        """The widths of all heads together."""
+        """The total number of outputs of all heads."""
         return sum(task.outputs for _, task in self.each)
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        """Weight of each output's loss, by name."""
-        given = self.weights or tuple(1.0 / task.chance_loss() for _, task in self.each)
-        return dict(zip(self.parts, given, strict=True))
+        """The weight of each output's loss, by name."""
+        weights = self.weights or tuple(1.0 / task.chance_loss() for _, task in self.each)
+        return dict(zip(self.parts, weights, strict=True))
 
     def loss(self, labels: Mapping[str, Any], logits: Mapping[str, Any]) -> Any:
         """Return the weighted sum of the outputs' losses, (batch,)."""
@@ -343,29 +357,29 @@ class Several(Task):
         return sum(self.loss_weights[name] * task.chance_loss() for name, task in self.each)
 
     def constants(self, labels: Any) -> Iterator[Any]:
-        """Yield nothing: the best constant answer is found for each output, see `chance`."""
+        """Yield nothing: the best constant is found separately for each output, see `chance`."""
         yield from ()
 
     def chance(self, labels: Any) -> float:
-        """Return the main metric where each output is its best constant."""
-        chosen = self._chosen()
-        if chosen is not None:
-            return chosen[1].chance(labels[chosen[0]])
+        """Return the main metric of the best constant prediction for each output."""
+        selected = self._select_output()
+        if selected is not None:
+            return selected[1].chance(labels[selected[0]])
         return float(np.mean([
             task.share({task.qualities[0]: task.chance(labels[name]), "skill": 0.0})
             for name, task in self.each
         ]))  # fmt: skip
 
     def chance_error(self, labels: Any, quality: float) -> float:
-        """Return the standard error of the chosen output, or of the mean over outputs."""
-        chosen = self._chosen()
-        if chosen is not None:
-            return chosen[1].chance_error(labels[chosen[0]], quality)
+        """Return the standard error of the selecting output, or of the mean over outputs."""
+        selected = self._select_output()
+        if selected is not None:
+            return selected[1].chance_error(labels[selected[0]], quality)
         errors = [task.chance_error(labels[name], quality) for name, task in self.each]
         return math.sqrt(sum(error**2 for error in errors)) / len(errors)
 
-    def _chosen(self) -> tuple[str, Task] | None:
-        """Return the output whose quality selects, judged by that; None: the mean selects."""
+    def _select_output(self) -> tuple[str, Task] | None:
+        """Return the output of the selection metric and its task; None for a mean over outputs."""
         for name, task in self.each:
             metric = self.main.removeprefix(f"{name}.")
             if metric != self.main and metric in task.qualities:
@@ -373,49 +387,61 @@ class Several(Task):
         return None
 
     def quality(self, labels: Any, scores: Any, *, threshold: Any = 0.0) -> dict[str, float]:
-        """Return `mean_quality` and the qualities of each output behind its name."""
-        found = {
-            name: task.quality(labels[name], scores[name], threshold=_of(threshold, name))
+        """Return `mean_quality` and the metrics of each output, prefixed by its name."""
+        output_metrics = {
+            name: task.quality(
+                labels[name], scores[name], threshold=_select_threshold(threshold, name)
+            )
             for name, task in self.each
         }
-        return self._together(found)
+        return self._combine_metrics(output_metrics)
 
-    def _together(self, found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-        main = [task.share(dict(found[name])) for name, task in self.each]
-        each = {f"{name}.{key}": value for name in found for key, value in found[name].items()}
-        together = {MEAN: float(np.mean(main)), **each}
-        first = self.main or MEAN
-        return {first: together[first], **together}
+    def _combine_metrics(
+        self, output_metrics: Mapping[str, Mapping[str, float]]
+    ) -> dict[str, float]:
+        main_values = [task.share(dict(output_metrics[name])) for name, task in self.each]
+        prefixed = {
+            f"{name}.{key}": value
+            for name in output_metrics
+            for key, value in output_metrics[name].items()
+        }
+        combined = {MEAN_METRIC: float(np.mean(main_values)), **prefixed}
+        first = self.main or MEAN_METRIC
+        return {first: combined[first], **combined}
 
     def tallies(
         self, labels: Any, scores: Any, *, threshold: Any = 0.0
     ) -> npt.NDArray[np.float64] | None:
-        """Return the tallies of all outputs side by side, (n, ...); None where one has none."""
-        found = []
+        """Return the concatenated tallies of all outputs, (n, ...); None if an output has none."""
+        output_tallies = []
         for name, task in self.each:
-            own = task.tallies(labels[name], scores[name], threshold=_of(threshold, name))
-            if own is None:
+            task_tallies = task.tallies(
+                labels[name], scores[name], threshold=_select_threshold(threshold, name)
+            )
+            if task_tallies is None:
                 return None
-            found.append(own.reshape(len(own), -1))
-        return np.concatenate(found, 1)
+            output_tallies.append(task_tallies.reshape(len(task_tallies), -1))
+        return np.concatenate(output_tallies, 1)
 
     def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
-        """Return the qualities of sums over examples of `tallies`."""
-        found, start = {}, 0
+        """Return the metrics from sums of `tallies` over examples."""
+        output_metrics, start = {}, 0
         for name, task in self.each:
             shape = task.tally_shape
             stop = start + int(np.prod(shape))
-            found[name] = task.of_tallies(sums[start:stop].reshape(shape))
+            output_metrics[name] = task.of_tallies(sums[start:stop].reshape(shape))
             start = stop
-        return self._together(found)
+        return self._combine_metrics(output_metrics)
 
     def agreement(self, scores: Any, reference: Any, *, threshold: Any = 0.0) -> float:
         """Return the mean agreement over outputs."""
-        found = [
-            task.agreement(scores[name], reference[name], threshold=_of(threshold, name))
+        agreements = [
+            task.agreement(
+                scores[name], reference[name], threshold=_select_threshold(threshold, name)
+            )
             for name, task in self.each
         ]
-        return float(np.mean(found))
+        return float(np.mean(agreements))
 
     def error(self, labels: Any, logits: Any) -> float:
         """Return the weighted sum of the outputs' mean losses without label smoothing."""
@@ -425,13 +451,13 @@ class Several(Task):
         )
 
 
-def _activation(answers: Array) -> str:
-    if not answers.size or answers.min() < 0 or answers.max() > 1 + 1e-6:
+def _infer_activation(outputs: Array) -> str:
+    if not outputs.size or outputs.min() < 0 or outputs.max() > 1 + 1e-6:
         return "linear"
-    sums = answers.sum(axis=-1, dtype=np.float64)
-    whole = answers.shape[-1] > 1 and bool(np.abs(sums - 1).max() < 1e-3)
-    return "softmax" if whole else "sigmoid"
+    sums = outputs.sum(axis=-1, dtype=np.float64)
+    is_distribution = outputs.shape[-1] > 1 and bool(np.abs(sums - 1).max() < 1e-3)
+    return "softmax" if is_distribution else "sigmoid"
 
 
-def _of(threshold: Any, name: str) -> float:
+def _select_threshold(threshold: Any, name: str) -> float:
     return float(threshold[name] if isinstance(threshold, Mapping) else threshold)

@@ -1,4 +1,4 @@
-"""Numbers, one or several an example or a position, and inputs given back: squared error."""
+"""Regression of numbers per example or position, and reconstruction of inputs: squared error."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.data.tasks._base import Array, Floats, Tallied, per_example, repeat_row
+from compress.data.tasks._base import Array, Floats, TalliedTask, compute_example_means, expand_row
 
 
 @dataclass(frozen=True)
-class Regression(Tallied):
-    """`num_targets` numbers an example or, at each position, of one: float32.
+class Regression(TalliedTask):
+    """Regression of `num_targets` numbers per example or per position, float32.
 
     Labels are (n, num_targets) or (n, positions ..., num_targets).
 
     Attributes:
-        positions: Of the labels; (): there are none.
-        variance: Mean over targets of the variance of the training labels: what guessing
-            the mean costs.
-        means: Of the training labels, one a target; (): all 0.
+        num_targets: Number of targets.
+        variance: Mean over targets of the variance of the training labels, which is the loss of
+            predicting their means.
+        label_smoothing: Has no effect.
+        means: Means of the training labels, one per target; (): all 0.
+        positions: Sizes of the position axes of the labels; (): none.
     """
 
     num_targets: int
     variance: float = 1.0
     label_smoothing: float = 0.0
-    means: tuple[float, ...] = field(default=(), repr=False)  # the repr says which training it is
+    means: tuple[float, ...] = field(default=(), repr=False)  # the repr identifies a training
     positions: tuple[int, ...] = field(default=(), repr=False)
 
     name = "regression"
@@ -40,19 +42,19 @@ class Regression(Tallied):
     tally_rows = 4
 
     @classmethod
-    def of(cls, labels: Array) -> Regression:
+    def from_labels(cls, labels: Array) -> Regression:
         """Return the task of training labels, (n, ..., targets)."""
         exact = labels.reshape(-1, labels.shape[-1]).astype(np.float64)
         variance = float(exact.var(axis=0).mean())
         means = tuple(float(mean) for mean in exact.mean(axis=0))
-        # all labels 0: any positive number will do
+        # all labels are 0: any positive number works
         spread = variance if variance or any(means) else 1.0
         return cls(len(means), spread, means=means, positions=tuple(labels.shape[1:-1]))
 
     @classmethod
     def for_labels(cls, names: int, labels: Array | None) -> Regression:
-        """Return the task of so many targets; labels say what guessing costs."""
-        return cls(names) if labels is None else cls.of(labels)
+        """Return the task of a number of targets; labels determine its chance loss."""
+        return cls(names) if labels is None else cls.from_labels(labels)
 
     @property
     def outputs(self) -> int:
@@ -64,22 +66,22 @@ class Regression(Tallied):
         import tensorflow as tf
 
         target = tf.reshape(tf.cast(labels, tf.float32), tf.shape(logits))
-        return per_example(tf.math.squared_difference(logits, target))
+        return compute_example_means(tf.math.squared_difference(logits, target))
 
     def chance_loss(self) -> float:
-        """Return the mean square of the labels: the cost of guessing 0, as untrained nets do."""
+        """Return the mean square of the labels: the loss of an untrained model that predicts 0."""
         return self.variance + sum(mean**2 for mean in self.means) / self.num_targets
 
     def constants(self, labels: Array) -> Iterator[Array]:
-        """Yield the mean of each target: its R^2 is 0, or 1 where the target does not vary."""
+        """Yield the mean of each target: its R^2 is 0, or 1 for a constant target."""
         exact = labels.reshape(-1, labels.shape[-1]).astype(np.float64)
-        yield repeat_row(exact.mean(axis=0), labels, tuple(labels.shape[1:-1]))
+        yield expand_row(exact.mean(axis=0), labels, tuple(labels.shape[1:-1]))
 
     def chance_error(self, labels: Array, quality: float) -> float:
-        """Return 1.645 / n: a line through unrelated answers rarely reaches 1.645 of these.
+        """Return 1.645 / n: unrelated predictions rarely reach an R^2 of 1.645 times this.
 
-        Its R^2 is the square of a correlation whose standard error is 1 / sqrt(n); in one case of
-        ten it exceeds 1.645^2 / n.
+        R^2 of a line through unrelated predictions is the square of a correlation with standard
+        error 1 / sqrt(n); with a probability of 10 % it exceeds 1.645^2 / n.
         """
         return 1.645 / len(labels)
 
@@ -89,21 +91,22 @@ class Regression(Tallied):
         """Return sums over the positions of an example.
 
         Shapes:
-            (n, 4, targets): of squared errors, squares about the mean of all these labels,
-            absolute errors, and the number of positions.
+            (n, 4, targets): sums of squared errors, of squared deviations from the mean of all
+            these labels and of absolute errors, and the number of positions.
         """
         flat = (len(labels), -1, scores.shape[-1])
         true = labels.reshape(flat).astype(np.float64)
-        return _sums_of_examples(scores.reshape(flat) - true, true - true.mean((0, 1)))
+        return _compute_tallies(scores.reshape(flat) - true, true - true.mean((0, 1)))
 
     def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
         """Return R^2 (mean over targets, at most 1), mean absolute and root mean squared error.
 
-        R^2 of a target is 1 - (sum of squared errors) / (sum of squares about the labels' mean);
-        of a target that does not vary 1 where all is right, else 0, as scikit-learn has it.
+        R^2 of a target is 1 - (sum of squared errors) / (sum of squared deviations from the labels'
+        mean). For a constant target it is 1 if all predictions are exact, else 0, as in
+        scikit-learn.
 
         Args:
-            sums: Of `tallies`, (4, targets).
+            sums: Sums of `tallies`, (4, targets).
         """
         squared, about, absolute, count = sums
         constant = about == 0
@@ -122,7 +125,7 @@ class Regression(Tallied):
 
 @dataclass(frozen=True)
 class Reconstruction(Regression):
-    """The input itself is the label, (n, ..., channels), as the model is fed with it."""
+    """Reconstruction of the model input, (n, ..., channels), which is its own label."""
 
     name = "reconstruction"
     noun = "channels"
@@ -130,7 +133,7 @@ class Reconstruction(Regression):
 
     @classmethod
     def check(cls, labels: Array, part: str, name: str, names: int) -> None:
-        """Check nothing: labels are the examples, which are checked."""
+        """Check nothing: the labels are the examples, which are checked separately."""
 
     def constants(self, labels: Array) -> Iterator[Array]:
         """Yield the mean example: its R^2 is 0."""
@@ -139,7 +142,7 @@ class Reconstruction(Regression):
 
     @property
     def tally_shape(self) -> tuple[int, ...]:
-        """See `tallies`."""
+        """The shape of an example's `tallies`."""
         return (4, 1)
 
     def tallies(
@@ -148,15 +151,15 @@ class Reconstruction(Regression):
         """Return sums over the numbers of an example.
 
         Shapes:
-            (n, 4, 1): of squared errors, squares about the mean of all these examples, absolute
-            errors, and how many numbers there are.
+            (n, 4, 1): sums of squared errors, of squared deviations from the mean of all these
+            examples and of absolute errors, and the count of numbers.
         """
         true = labels.reshape(len(labels), -1, 1).astype(np.float64)
-        return _sums_of_examples(scores.reshape(true.shape) - true, true - true.mean(0))
+        return _compute_tallies(scores.reshape(true.shape) - true, true - true.mean(0))
 
 
-def _sums_of_examples(error: Array, about: Array) -> npt.NDArray[np.float64]:
-    """Return the tallies of errors and of labels about their mean, (n, positions, targets)."""
+def _compute_tallies(error: Array, centred_labels: Array) -> npt.NDArray[np.float64]:
+    """Return the tallies of errors and centred labels, (n, positions, targets) each."""
     count = np.full((len(error), error.shape[2]), float(error.shape[1]))
-    sums = [np.square(error).sum(1), np.square(about).sum(1), np.abs(error).sum(1), count]
+    sums = [np.square(error).sum(1), np.square(centred_labels).sum(1), np.abs(error).sum(1), count]
     return np.stack(sums, 1)

@@ -1,4 +1,4 @@
-"""Interfaces of distillation losses on logits and on features; the losses are files beside it."""
+"""Interfaces of distillation losses on logits and on features."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Shape = tuple[int | None, ...]
 
 
 class LogitLoss(ABC):
-    """Compares the logits of student and teacher.
+    """Loss between the logits of student and teacher.
 
     Attributes:
-        name: As the plan calls it.
-        activations: The tasks it is defined for, by their activation.
+        name: Name in the options.
+        activations: Activations of the tasks for which it is defined.
     """
 
     name: str
@@ -34,15 +34,15 @@ class LogitLoss(ABC):
     ) -> Any:
         """Return the loss per example (graph code).
 
-        Losses over pairs of examples or over a whole batch use `weights`, so that an
-        example of weight 2 counts like two; the mean over examples, by weight, is the loss.
+        The total loss is the weighted mean over examples. Losses over pairs of examples or over a
+        whole batch use `weights`, so that an example of weight 2 counts as two examples.
 
         Args:
-            student: (batch, outputs), any float type; see `by_position` for outputs with more.
+            student: (batch, outputs), any float type; see `apply_by_position` for more axes.
             teacher: Likewise.
             temperature: T, above 0; a number or a scalar tensor.
-            labels: As the data set holds them.
-            weights: Of the examples, (batch,), float32.
+            labels: Labels as stored in the data set.
+            weights: Weights of the examples, (batch,), float32.
 
         Returns:
             (batch,), float32.
@@ -50,10 +50,15 @@ class LogitLoss(ABC):
 
     @abstractmethod
     def chance_loss(self, outputs: int, temperature: float) -> float:
-        """Return the largest loss of a student with constant outputs."""
+        """Return the largest loss of a student with constant outputs.
+
+        Args:
+            outputs: Number of outputs.
+            temperature: T, above 0.
+        """
 
 
-def by_position(
+def apply_by_position(
     loss: LogitLoss,
     student: Any,
     teacher: Any,
@@ -61,19 +66,19 @@ def by_position(
     temperature: Any,
     labels: Any,
     weights: Any,
-    known: Any = None,
+    mask: Any = None,
 ) -> Any:
-    """Return a loss on logits where each position of an example has its own, (batch,).
+    """Return a logit loss per example, averaged over the positions of each example, (batch,).
 
-    Every position is an example to the loss; of an example the mean over its known positions
-    counts, 0 where there are none.
+    Each position counts as an example of the loss. The loss of an example is the mean over its
+    unmasked positions, 0 if there are none.
 
     Args:
-        loss: Any.
+        loss: The logit loss.
         student: (batch, outputs) or (batch, positions ..., outputs).
         teacher: Likewise.
-        temperature, labels, weights: See `LogitLoss`; labels with the positions' axes.
-        known: Which positions count, (batch, positions ...); None: all.
+        temperature, labels, weights: See `LogitLoss`; labels have the axes of the positions.
+        mask: True at positions that count, (batch, positions ...); None: all.
     """
     import tensorflow as tf
 
@@ -82,28 +87,28 @@ def by_position(
     batch, width = tf.shape(student)[0], student.shape[-1]
     count = tf.reduce_prod(tf.shape(student)[1:-1])
     rank = len(student.shape) - 1
-    if known is None:
-        known = tf.ones(tf.shape(student)[:-1])
-    share = tf.reshape(tf.cast(known, tf.float32), (-1,))
-    each = loss(
+    if mask is None:
+        mask = tf.ones(tf.shape(student)[:-1])
+    share = tf.reshape(tf.cast(mask, tf.float32), (-1,))
+    position_losses = loss(
         tf.reshape(student, (-1, width)),
         tf.reshape(teacher, (-1, width)),
         temperature=temperature,
         labels=tf.reshape(labels, (-1,) if len(labels.shape) == rank else (-1, labels.shape[-1])),
         weights=tf.repeat(weights, count) * share,
     )
-    total = tf.reduce_sum(tf.reshape(each * share, (batch, -1)), axis=-1)
+    total = tf.reduce_sum(tf.reshape(position_losses * share, (batch, -1)), axis=-1)
     return total / tf.maximum(tf.reduce_sum(tf.reshape(share, (batch, -1)), axis=-1), 1.0)
 
 
 class FeatureLoss(ABC):
-    """Compares the outputs of one pair of layers.
+    """Loss between the outputs of a student layer and a teacher layer.
 
     Attributes:
-        name: As the plan calls it.
-        weight: The usual factor of this loss beside cross-entropy.
-        where: Which layers it takes unless told: "stages" (the last of every resolution),
-            "middle" (the last of the middle one) or "embedding" (what the head is fed).
+        name: Name in the options.
+        weight: Default factor relative to the cross-entropy.
+        where: Layers that are chosen by default: "stages" (the last layer of every resolution),
+            "middle" (the last layer of the middle one) or "embedding" (the input of the head).
     """
 
     name: str
@@ -111,17 +116,17 @@ class FeatureLoss(ABC):
     where: str
 
     def build(self, student: Shape, teacher: Shape, rng: np.random.Generator) -> list[Any]:
-        """Fit the loss to a pair and return the variables that are trained with the student.
+        """Adapt the loss to a pair of layers and return the variables to train.
 
         Args:
-            student: Shape of the student's output, the batch axis first.
-            teacher: Of the teacher's.
-            rng: For initial values.
+            student: Shape of the student's output, batch axis first.
+            teacher: Shape of the teacher's output.
+            rng: Generator of the initial values.
         """
         return []
 
     def reduced(self, teacher: Any) -> Any:
-        """Return what the loss needs of the teacher's output; it is cached (graph code)."""
+        """Return the teacher features that the loss needs; the result is cached (graph code)."""
         return teacher
 
     @abstractmethod
@@ -129,9 +134,9 @@ class FeatureLoss(ABC):
         """Return the loss per example (graph code).
 
         Args:
-            student: The layer's output, (batch, ...), any float type.
-            teacher: What `reduced` returned.
-            weights: Of the examples, (batch,), float32.
+            student: Output of the layer, (batch, ...), any float type.
+            teacher: Result of `reduced`.
+            weights: Weights of the examples, (batch,), float32.
 
         Returns:
             (batch,), float32.

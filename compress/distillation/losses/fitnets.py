@@ -1,4 +1,4 @@
-"""FitNets: the student's features, projected, equal the teacher's."""
+"""FitNets: a feature loss between projected student features and teacher features."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from compress.distillation.losses import FeatureLoss, Shape
 class FitNets(FeatureLoss):
     """Half the mean over elements of (teacher - projection(student))^2, per example.
 
-    The projection to the teacher's channels is a learned linear map (a 1 x 1 convolution; a
-    dense layer on vectors), trained with the student and thrown away. Where the resolutions
-    differ, the larger one is average-pooled to the smaller; where the ranks differ, both are
+    The projection to the teacher's channels is a learned linear map (a 1 x 1 convolution, or a
+    dense layer for vectors). It is trained with the student and then discarded. If the resolutions
+    differ, the larger one is average-pooled to the smaller one; if the ranks differ, both are
     averaged over all positions.
 
     Reference:
-        Romero et al. 2015, "FitNets: Hints for Thin Deep Nets", eq. 3. Deviations: the mean
-        over elements instead of their sum, so that the size of the loss does not depend on
-        the layer's; the hint acts during the whole training, not in a stage before it.
+        Romero et al. 2015, "FitNets: Hints for Thin Deep Nets", eq. 3. Differences: the mean over
+        elements instead of the sum, so that the loss does not depend on the size of the layer; the
+        hint is active during the whole training, not in a separate first stage.
     """
 
     name = "fitnets"
@@ -31,7 +31,7 @@ class FitNets(FeatureLoss):
     where = "middle"
 
     def build(self, student: Shape, teacher: Shape, rng: np.random.Generator) -> list[Any]:
-        """Make the projection: Glorot uniform, no bias at the start."""
+        """Create the projection with Glorot uniform weights and zero bias."""
         import keras
 
         self._sizes = _find_common_sizes(student, teacher)
@@ -43,7 +43,7 @@ class FitNets(FeatureLoss):
         return [self.kernel, self.bias]
 
     def reduced(self, teacher: Any) -> Any:
-        """Return features of the teacher or the student at the common resolution."""
+        """Return features of the teacher or the student at the common resolution, float32."""
         if self._sizes is None:
             return _average_positions(teacher)
         return pool_features(teacher, self._sizes)
@@ -52,15 +52,18 @@ class FitNets(FeatureLoss):
         """Return the loss per example; see `FeatureLoss`."""
         import tensorflow as tf
 
-        projected = tf.matmul(_rows(self.reduced(student)), self.kernel.value) + self.bias.value
-        wanted = _rows(tf.cast(teacher, tf.float32))
-        squares = tf.reduce_mean(tf.math.squared_difference(projected, wanted), axis=-1)
+        projected = (
+            tf.matmul(_flatten_positions(self.reduced(student)), self.kernel.value)
+            + self.bias.value
+        )
+        target_rows = _flatten_positions(tf.cast(teacher, tf.float32))
+        squares = tf.reduce_mean(tf.math.squared_difference(projected, target_rows), axis=-1)
         positions = int(np.prod(teacher.shape[1:-1]))
         return 0.5 * tf.reduce_mean(tf.reshape(squares, (-1, positions)), axis=-1)
 
 
-def _rows(features: Any) -> Any:
-    """Return (batch x positions, channels)."""
+def _flatten_positions(features: Any) -> Any:
+    """Return features as (batch x positions, channels)."""
     import tensorflow as tf
 
     return tf.reshape(features, (-1, features.shape[-1]))
@@ -69,10 +72,10 @@ def _rows(features: Any) -> Any:
 def _find_common_sizes(student: Shape, teacher: Shape) -> tuple[int, ...] | None:
     """Return the smaller size of each position axis of two shapes, (batch, ..., channels).
 
-    None where the ranks differ: positions then have to be averaged away.
+    None if the ranks differ: the features are then averaged over all positions.
 
     Raises:
-        InputError: A size is unknown while the model is built.
+        InputError: A size is unknown.
     """
     if len(student) != len(teacher):
         return None
@@ -87,14 +90,14 @@ def _find_common_sizes(student: Shape, teacher: Shape) -> tuple[int, ...] | None
 
 
 def pool_features(features: Any, sizes: Sequence[int]) -> Any:
-    """Return features averaged to `sizes` positions, float32.
+    """Return features average-pooled to `sizes` positions, float32.
 
-    Window i of an axis of n positions covers floor(i n / m) to ceil((i + 1) n / m), as
-    adaptive average pooling does.
+    As in adaptive average pooling, window i of an axis of n positions covers floor(i n / m) to
+    ceil((i + 1) n / m).
 
     Args:
         features: (batch, positions ..., channels).
-        sizes: m for every position axis.
+        sizes: Number of windows m for every position axis.
     """
     import tensorflow as tf
 
@@ -119,7 +122,7 @@ def _average_positions(features: Any) -> Any:
 
 
 def _build_pooling_matrix(size: int, target: int) -> npt.NDArray[np.float32]:
-    """Return the matrix (target, size) whose rows average windows."""
+    """Return the averaging matrix of adaptive pooling, (target, size)."""
     matrix = np.zeros((target, size), np.float32)
     for row in range(target):
         low, high = row * size // target, -(-(row + 1) * size // target)

@@ -1,4 +1,4 @@
-"""Hinton's knowledge distillation: divergence of softened predictions."""
+"""Knowledge distillation (Hinton et al. 2015): divergence of softened predictions."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from compress.distillation.losses import LogitLoss
 class HintonKD(LogitLoss):
     """T^2 * KL(softmax(teacher / T) || softmax(student / T)), per example.
 
-    The factor T^2 keeps the size of the gradient (which shrinks as 1 / T^2) comparable
-    with that of the label loss, whatever the temperature.
+    The factor T^2 keeps the gradient (which shrinks as 1 / T^2) comparable with that of the label
+    loss at any temperature.
 
-    Of a sigmoid task the mean over labels of T^2 * KL between the two Bernoulli
-    distributions; of a regression the mean over targets of the squared difference, where T
-    has no part; of outputs with a loss of the user's own that over their variance.
+    In a sigmoid task it is the mean over labels of T^2 * KL between the two Bernoulli
+    distributions. In a regression it is the mean over targets of the squared difference, without T.
+    For outputs with a user-defined loss, the squared difference is divided by the variance of the
+    outputs.
 
     Args:
-        activation: Of the task: "softmax", "sigmoid" or "linear".
-        guess: What a guess costs in a regression.
-        scale: What a squared difference is multiplied by: of a loss of the user's own what a guess
-            costs over the variance of the outputs, so that both losses have one unit.
+        activation: Activation of the task: "softmax", "sigmoid" or "linear".
+        guess: Loss of a constant guess, for linear outputs.
+        scale: Factor of the squared difference; for a user-defined loss, the loss of a guess
+            divided by the variance of the outputs, so that both losses have the same unit.
 
     Reference:
-        Hinton, Vinyals & Dean 2015, "Distilling the Knowledge in a Neural Network",
-        section 2. They write cross-entropy; KL differs by the teacher's entropy, which
-        is constant in the student.
+        Hinton, Vinyals & Dean 2015, "Distilling the Knowledge in a Neural Network", section 2. They
+        write cross-entropy; KL differs from it by the teacher's entropy, which is constant in the
+        student.
     """
 
     name = "kd"
@@ -39,13 +40,13 @@ class HintonKD(LogitLoss):
 
     @classmethod
     def of(cls, task: Task) -> HintonKD:
-        """Return the loss for a task: on its activation."""
+        """Return the loss for a task, according to its activation."""
         if isinstance(task, Custom):
             return cls(task.activation, task.guess, task.guess / task.spread)
         return cls(task.activation, task.chance_loss() if isinstance(task, Regression) else 1.0)
 
     def chance_loss(self, outputs: int, temperature: float) -> float:
-        """Return T^2 log K, T^2 log 2 or the loss of a guess in a regression."""
+        """Return T^2 log K, T^2 log 2, or the loss of a guess for linear outputs."""
         if self.activation == "linear":
             return self.guess
         classes = outputs if self.activation == "softmax" else 2
@@ -69,11 +70,13 @@ class HintonKD(LogitLoss):
             return self.scale * tf.reduce_mean(squared, axis=-1)
         student, teacher = student / temperature, teacher / temperature
         if self.activation == "softmax":
-            return temperature**2 * divergence(teacher, student)
-        return temperature**2 * tf.reduce_mean(bernoulli_divergence(teacher, student), axis=-1)
+            return temperature**2 * compute_divergence(teacher, student)
+        return temperature**2 * tf.reduce_mean(
+            compute_bernoulli_divergence(teacher, student), axis=-1
+        )
 
 
-def divergence(teacher: Any, student: Any) -> Any:
+def compute_divergence(teacher: Any, student: Any) -> Any:
     """Return KL(softmax(teacher) || softmax(student)) over the last axis."""
     import tensorflow as tf
 
@@ -81,7 +84,7 @@ def divergence(teacher: Any, student: Any) -> Any:
     return tf.reduce_sum(tf.exp(log_teacher) * (log_teacher - log_student), axis=-1)
 
 
-def bernoulli_divergence(teacher: Any, student: Any) -> Any:
+def compute_bernoulli_divergence(teacher: Any, student: Any) -> Any:
     """Return KL between Bernoulli distributions with the log-odds `teacher` and `student`."""
     import tensorflow as tf
 

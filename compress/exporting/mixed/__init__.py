@@ -1,1 +1,1 @@
-"""Files of mixed precision: each layer has the cheapest precision that the outputs allow."""
+"""Mixed-precision files: each layer has the cheapest precision that keeps the outputs."""

@@ -1,7 +1,7 @@
-"""Search for a precision of each layer: by its own loss first, then by files in between.
+"""Search for one precision per layer: estimated from single layers, verified on whole files.
 
-The way goes from the cheapest precisions to the dearest, the best trade first. What a precision
-costs in time comes from a few files that are timed against each other.
+The search moves from the cheapest precisions to the most expensive ones, the best trade-off first.
+Latencies of precisions are estimated from a few files that are timed against each other.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import RunFailed
-from compress.exporting.answering import runnable
 from compress.exporting.conversions import ConversionFailed, convert
-from compress.exporting.mixed.units import BITS, FLOAT32, IN_LOOPS, INT8, Unit, recipe_of
-from compress.exporting.traced import Port, write_examples
+from compress.exporting.file_checks import open_session
+from compress.exporting.mixed.units import BITS, FLOAT32, INT8, LOOP_LEVELS, Unit, build_recipe
+from compress.exporting.tracing import Port, write_examples
+from compress.measure.file_agreement import compute_divergence, compute_outputs
 from compress.measure.latency import measure_latency
-from compress.measure.quality import divergence, outputs_of
-from compress.measure.runtimes import Session, session_for
+from compress.measure.runtimes import Session, prepare_session
 from compress.plan import LatencyOptions
 from compress.plan.output import MIXED, ExportOptions
 
 NEGLIGIBLE = 1e-4
-"""A loss that is always allowed, unless none is: it hardly changes an answer of a classifier."""
+"""Loss that `mixed_loss` always allows, unless it is 0: it hardly changes a class decision."""
 TINY = 1e-6
-"""What time counts beside bytes, where bytes are what is short."""
-AsGood = Callable[[Path, Path, Path], str]
-"""Called with a cheaper file, a dearer one and the float32 file: the figures by which the first is
-as good as the second; "": it is not."""
+"""Weight of latency in the cost, relative to size, when the size limit is binding."""
+EquivalenceCheck = Callable[[Path, Path, Path], str]
+"""Function (cheaper file, more precise file, float32 file) -> comparison that shows the first to be
+as good as the second; "" if it is not."""
 Numbers = npt.NDArray[np.float64]
 Choice = tuple[int, ...]
-"""The place of each unit's level."""
+"""Index of each unit's level."""
 TIMING = LatencyOptions(precision=0.05, budget=4.0)
-"""Of whole files against each other, one thread."""
+"""Options for timing whole files against each other, with one thread."""
 
 
-def observe(
+def measure_ranges(
     source: Path,
     path: Path,
     inputs: Sequence[npt.NDArray[Any]],
@@ -54,9 +54,9 @@ def observe(
     Args:
         source: A float32 file.
         path: The file to write.
-        inputs: Examples (n, ...), an array an input.
-        ports: Of the file.
-        units: Of the file.
+        inputs: Calibration examples (n, ...), one array per input.
+        ports: Name, shape and type of each input of the float32 file.
+        units: Units of the float32 file.
 
     Raises:
         ConversionFailed: LiteRT Quantizer refuses the file.
@@ -65,20 +65,20 @@ def observe(
     write_examples(examples, inputs, ports)
     convert(
         "mixed_ranges", source=str(source), path=str(path), examples=str(examples),
-        recipe=recipe_of({unit: INT8 for unit in units if not unit.loops}),
+        recipe=build_recipe({unit: INT8 for unit in units if not unit.is_loop}),
     )  # fmt: skip
 
 
-class Files:
-    """Files of one float32 file at other precisions, each made once, and their losses.
+class PrecisionFiles:
+    """Files of one float32 file at other precisions, each written once, and their losses.
 
     Args:
         source: The float32 file.
-        folder: Where files go.
-        inputs: An array (n, ...) an input.
-        ports: Of the file.
-        units: Of the file.
-        sensed: Number of examples, the first ones, on which losses are measured.
+        folder: Folder of the files.
+        inputs: Calibration examples (n, ...), one array per input.
+        ports: Name, shape and type of each input of the float32 file.
+        units: Units of the float32 file.
+        loss_examples: Number of leading examples on which losses are measured.
     """
 
     def __init__(
@@ -88,359 +88,404 @@ class Files:
         inputs: Sequence[npt.NDArray[Any]],
         ports: Sequence[Port],
         units: Sequence[Unit],
-        sensed: int,
+        loss_examples: int,
     ) -> None:
         self.source, self.units = source, tuple(units)
         self._folder, self._ranges = folder, folder / "ranges.json"
-        self._made = {(FLOAT32,) * len(self.units): source}
-        self._numbers = count()
+        self._paths = {(FLOAT32,) * len(self.units): source}
+        self._counter = count()
         self._losses: dict[Path, float] = {source: 0.0}
-        self._inputs = [array[:sensed] for array in inputs]
-        self._wanted = outputs_of(session_for(source), self._inputs)
-        observe(source, self._ranges, inputs, ports, units)
+        self._inputs = [array[:loss_examples] for array in inputs]
+        self._reference_outputs = compute_outputs(prepare_session(source), self._inputs)
+        measure_ranges(source, self._ranges, inputs, ports, units)
 
-    def made(self, levels: Mapping[Unit, str]) -> Path:
-        """Return the file whose units have these levels; units without a level are float32.
+    def build(self, levels: Mapping[Unit, str]) -> Path:
+        """Return the file whose units have the given levels; units without a level are float32.
+
+        Args:
+            levels: Level of each unit.
 
         Raises:
-            ConversionFailed: It cannot be made, or LiteRT cannot run it.
+            ConversionFailed: The file cannot be converted, or LiteRT cannot run it.
         """
         key = tuple(levels.get(unit, FLOAT32) for unit in self.units)
-        if key not in self._made:
-            self._made[key], _ = self._new(dict(zip(self.units, key, strict=True)))
-        return self._made[key]
+        if key not in self._paths:
+            self._paths[key], _ = self._convert(dict(zip(self.units, key, strict=True)))
+        return self._paths[key]
 
-    def throughout(self, level: str, had: npt.NDArray[np.bool_]) -> dict[Unit, str]:
-        """Return the same level for all units that can have it.
+    def assign_level(self, level: str, is_available: npt.NDArray[np.bool_]) -> dict[Unit, str]:
+        """Return the same level for all units that support it.
 
         Args:
             level: The level.
-            had: Whether each unit can, (units,).
+            is_available: Whether each unit supports it, (units,).
         """
-        return {unit: level for unit, ok in zip(self.units, had, strict=True) if ok}
+        return {unit: level for unit, ok in zip(self.units, is_available, strict=True) if ok}
 
-    def alone(self, unit: Unit, level: str) -> float:
-        """Return the loss of a file in which one unit alone has a level; see `divergence`.
+    def measure_unit_loss(self, unit: Unit, level: str) -> float:
+        """Return the loss of a file with one unit at a level; see `compute_divergence`.
 
-        The file is not kept: of a large model there are hundreds.
+        The file is deleted, because a large model has hundreds of such files.
+
+        Args:
+            unit: The unit; all others are float32.
+            level: Level of the unit.
 
         Raises:
-            ConversionFailed: See `made`.
+            ConversionFailed: See `build`.
         """
         if level == FLOAT32:
             return 0.0
-        path, session = self._new({unit: level})
+        path, session = self._convert({unit: level})
         try:
-            return self._measured(session)
+            return self._measure_divergence(session)
         finally:
             path.unlink()
 
-    def _new(self, levels: Mapping[Unit, str]) -> tuple[Path, Session]:
-        path = self._folder / f"mixed_{next(self._numbers)}.tflite"
+    def _convert(self, levels: Mapping[Unit, str]) -> tuple[Path, Session]:
+        path = self._folder / f"mixed_{next(self._counter)}.tflite"
         convert(
             "mixed", source=str(self.source), path=str(path), ranges=str(self._ranges),
-            recipe=recipe_of(levels),
+            recipe=build_recipe(levels),
         )  # fmt: skip
-        return path, runnable(path, self._inputs)
+        return path, open_session(path, self._inputs)
 
-    def _measured(self, session: Session) -> float:
-        return max(0.0, divergence(self._wanted, outputs_of(session, self._inputs)))
+    def _measure_divergence(self, session: Session) -> float:
+        return max(
+            0.0, compute_divergence(self._reference_outputs, compute_outputs(session, self._inputs))
+        )
 
-    def loss(self, path: Path) -> float:
-        """Return the divergence of a file's outputs from the float32 file's; see `divergence`."""
+    def measure_loss(self, path: Path) -> float:
+        """Return the divergence of a file's outputs from the float32 file's.
+
+        Args:
+            path: File returned by `build`.
+        """
         if path not in self._losses:
-            self._losses[path] = self._measured(session_for(path))
+            self._losses[path] = self._measure_divergence(prepare_session(path))
         return self._losses[path]
 
 
 @dataclass(frozen=True)
-class Found:
-    """File that the search chose.
+class PrecisionChoice:
+    """Result of a precision search.
 
     Attributes:
-        path: Of the file.
-        levels: The precision of each unit.
-        alone: By unit, then by level that it can have: how far the outputs move where it alone has
-            that level.
-        loss: How far they move in the file, measured.
-        lowest: The least precise level.
-        most: How far they move where every unit that can has the lowest level, measured.
-        notes: Limits that kept the loss above what was asked for, and levels that failed.
+        path: The file.
+        levels: Precision of each unit.
+        unit_losses: By unit, then by level: divergence of the outputs if only this unit has this
+            level.
+        loss: Measured divergence of the file's outputs.
+        lowest_level: The least precise level.
+        lowest_level_loss: Measured divergence if every unit that supports it has the lowest level.
+        notes: Limits that kept the loss above the requested one, and levels that failed.
     """
 
     path: Path
     levels: Mapping[Unit, str]
-    alone: Mapping[Unit, Mapping[str, float]]
+    unit_losses: Mapping[Unit, Mapping[str, float]]
     loss: float
-    lowest: str
-    most: float
+    lowest_level: str
+    lowest_level_loss: float
     notes: tuple[str, ...]
 
 
 @dataclass
-class Search:
+class PrecisionSearch:
     """Search for the precisions of one file.
 
     Args:
-        files: Of one float32 file.
+        files: Files of one float32 file.
         options: Levels, loss and limits.
-        told: Called with the share that is done.
-        as_good: Decides whether int8 throughout serves as well, on examples that chose nothing.
-            None: that is not asked.
+        on_progress: Callback invoked with the completed share, in [0, 1].
+        equivalence_check: Function that checks, on held-out examples, whether an all-int8 file is
+            as good. None: no check.
+        notes: Notes of the search; it starts empty.
     """
 
-    files: Files
+    files: PrecisionFiles
     options: ExportOptions
-    told: Callable[[float], None]
-    as_good: AsGood | None = None
+    on_progress: Callable[[float], None]
+    equivalence_check: EquivalenceCheck | None = None
     notes: list[str] = field(default_factory=list)
 
-    def found(self) -> Found:
-        """Return the chosen file.
+    def run(self) -> PrecisionChoice:
+        """Search and return the best file within the limits.
 
         Raises:
             RunFailed: No file is within the limits.
         """
         self.levels, units = self.options.mixed_levels, self.files.units
-        losses = self._alone()
-        had = np.isfinite(losses)
-        if not had.any(axis=1).all():  # what can have none of the levels stays as it is
+        losses = self._measure_unit_losses()
+        is_available = np.isfinite(losses)
+        if not is_available.any(axis=1).all():  # units that support none of the levels stay float32
             self.levels = (*self.levels, FLOAT32)
-            losses = np.c_[losses, np.where(had.any(axis=1), np.inf, 0.0)]
-            had = np.isfinite(losses)
-        sizes, times = self._sizes(), unit_times(self.files, self.levels, had)
-        costs = np.where(had, sizes + times, np.inf)
-        choices = path_of_choices(losses, costs)
-        if self._too_large(self._file(choices[0])):
-            costs = np.where(had, sizes + TINY * times, np.inf)
-            choices = path_of_choices(losses, costs)
-        self.told(0.8)
-        choices = choices[: 1 + self._last_within(choices)]
-        most = self.files.loss(self._lowest(had[:, 0]) or self._file(choices[0]))
+            losses = np.c_[losses, np.where(is_available.any(axis=1), np.inf, 0.0)]
+            is_available = np.isfinite(losses)
+        sizes, times = (
+            self._compute_sizes(),
+            estimate_unit_times(self.files, self.levels, is_available),
+        )
+        costs = np.where(is_available, sizes + times, np.inf)
+        choices = trace_convex_hull(losses, costs)
+        if self._is_too_large(self._build_file(choices[0])):
+            costs = np.where(is_available, sizes + TINY * times, np.inf)
+            choices = trace_convex_hull(losses, costs)
+        self.on_progress(0.8)
+        choices = choices[: 1 + self._find_last_within(choices)]
+        lowest_level_loss = self.files.measure_loss(
+            self._build_lowest(is_available[:, 0]) or self._build_file(choices[0])
+        )
         share = self.options.mixed_loss
-        choice = self._reaching(choices, max(share * most, NEGLIGIBLE) if share else 0.0)
+        choice = self._select_cheapest(
+            choices, max(share * lowest_level_loss, NEGLIGIBLE) if share else 0.0
+        )
         if share:
-            choice = self._or_int8(choice, costs)
-        path = self._file(choice)
-        alone = {
+            choice = self._prefer_int8(choice, costs)
+        path = self._build_file(choice)
+        unit_losses = {
             unit: {level: float(loss) for level, loss in zip(self.levels, row, strict=True)
                    if np.isfinite(loss)}
             for unit, row in zip(units, losses, strict=True)
         }  # fmt: skip
-        return Found(
-            path, self._levels_of(choice), alone, self.files.loss(path), self.levels[0], most,
+        return PrecisionChoice(
+            path,
+            self._map_levels(choice),
+            unit_losses,
+            self.files.measure_loss(path),
+            self.levels[0],
+            lowest_level_loss,
             tuple(self.notes),
-        )  # fmt: skip
+        )
 
-    def _or_int8(self, choice: Choice, costs: Numbers) -> Choice:
-        """Return int8 for all units where that is cheaper and as good, else the choice."""
-        if self.as_good is None or INT8 not in self.levels:
+    def _prefer_int8(self, choice: Choice, costs: Numbers) -> Choice:
+        """Return int8 for all units if that is cheaper and as good, else the given choice."""
+        if self.equivalence_check is None or INT8 not in self.levels:
             return choice
-        plain = (self.levels.index(INT8),) * len(choice)
+        int8_choice = (self.levels.index(INT8),) * len(choice)
         units = np.arange(len(choice))
-        if not costs[units, plain].sum() < costs[units, choice].sum():
+        if not costs[units, int8_choice].sum() < costs[units, choice].sum():
             return choice
         try:
-            cheaper = self._file(plain)
-        except ConversionFailed:  # its units have int8 one by one, not together
+            cheaper = self._build_file(int8_choice)
+        except ConversionFailed:  # the units support int8 one by one, but not together
             return choice
-        dearer, source = self._file(choice), self.files.source
-        figures = self._fits(plain) and self.as_good(cheaper, dearer, source)
+        dearer, source = self._build_file(choice), self.files.source
+        figures = self._is_within_limits(int8_choice) and self.equivalence_check(
+            cheaper, dearer, source
+        )
         if not figures:
             return choice
-        raised = sum(level != plain[0] for level in choice)
+        raised_count = sum(level != int8_choice[0] for level in choice)
         self.notes.append(
-            f"{MIXED}: all layers are int8, which is as good as {raised} of them in more precision "
+            f"{MIXED}: all layers are int8, which is as good as {raised_count} of them in more "
+            "precision "
             f"and costs less: {figures}"
         )
-        return plain
+        return int8_choice
 
-    def _alone(self) -> Any:
-        """Return the loss of each unit at each level, the others in float32."""
+    def _measure_unit_losses(self) -> Any:
+        """Return the loss of each unit at each level, with all others in float32."""
         losses = np.full((len(self.files.units), len(self.levels)), np.inf)
         failed = dict[str, str]()
         for row, unit in enumerate(self.files.units):
             for column, level in enumerate(self.levels):
-                if unit.loops and level not in IN_LOOPS:
+                if unit.is_loop and level not in LOOP_LEVELS:
                     continue
                 try:
-                    losses[row, column] = self.files.alone(unit, level)
+                    losses[row, column] = self.files.measure_unit_loss(unit, level)
                 except ConversionFailed as error:
                     failed.setdefault(f"{unit.name} was not tried in {level}", error.reason)
-            self.told(0.7 * (row + 1) / len(self.files.units))
-        self.notes += [f"{what}: {why}" for what, why in failed.items()]
+            self.on_progress(0.7 * (row + 1) / len(self.files.units))
+        self.notes += [f"{attempt}: {reason}" for attempt, reason in failed.items()]
         return losses
 
-    def _sizes(self) -> Any:
-        """Return the bytes of each unit's kernel at each level, as a share of all in float32."""
-        counted = np.array([unit.weights for unit in self.files.units], float)
+    def _compute_sizes(self) -> Any:
+        """Return the kernel bytes of each unit at each level, as a share of the float32 total."""
+        weight_counts = np.array([unit.weights for unit in self.files.units], float)
         bits = np.array([BITS[level] for level in self.levels]) / BITS[FLOAT32]
-        return counted[:, None] / max(1.0, counted.sum()) * bits[None, :]
+        return weight_counts[:, None] / max(1.0, weight_counts.sum()) * bits[None, :]
 
-    def _lowest(self, had: npt.NDArray[np.bool_]) -> Path | None:
-        """Return the file of the least precise level, or None if it cannot be made."""
+    def _build_lowest(self, is_available: npt.NDArray[np.bool_]) -> Path | None:
+        """Return the file of the least precise level, or None if it cannot be converted."""
         level = self.levels[0]
         try:
-            return self.files.made(self.files.throughout(level, had))
+            return self.files.build(self.files.assign_level(level, is_available))
         except ConversionFailed as error:
             self.notes.append(f"no file is {level} throughout: {error.reason}")
             return None
 
-    def _levels_of(self, choice: Choice) -> dict[Unit, str]:
-        return {unit: self.levels[at] for unit, at in zip(self.files.units, choice, strict=True)}
+    def _map_levels(self, choice: Choice) -> dict[Unit, str]:
+        return {
+            unit: self.levels[index] for unit, index in zip(self.files.units, choice, strict=True)
+        }
 
-    def _file(self, choice: Choice) -> Path:
-        return self.files.made(self._levels_of(choice))
+    def _build_file(self, choice: Choice) -> Path:
+        return self.files.build(self._map_levels(choice))
 
-    def _last_within(self, choices: Sequence[Choice]) -> int:
-        """Return the index of the dearest choice that is within the limits.
+    def _find_last_within(self, choices: Sequence[Choice]) -> int:
+        """Return the index of the most expensive choice within the limits.
 
         Raises:
-            RunFailed: The cheapest is not.
+            RunFailed: Even the cheapest choice exceeds them.
         """
         last = len(choices) - 1
-        if self._fits(choices[last]):
+        if self._is_within_limits(choices[last]):
             return last
-        if not self._fits(choices[0]):
-            size = self._file(choices[0]).stat().st_size
+        if not self._is_within_limits(choices[0]):
+            size = self._build_file(choices[0]).stat().st_size
             raise RunFailed(
-                f"The int8-mixed file must be within {self._limits()}. Received: {size:,} bytes "
+                f"The int8-mixed file must be within {self._describe_limits()}. Received: {size:,} "
+                "bytes "
                 "where every layer is as cheap as can be. Allow more, or allow int4 "
                 "(--mixed-levels)."
             )
-        return _last(last, lambda place: self._fits(choices[place]))
+        return _bisect_last(last, lambda index: self._is_within_limits(choices[index]))
 
-    def _too_large(self, path: Path) -> bool:
-        """Tell whether a file exceeds the size limit, if there is one."""
+    def _is_too_large(self, path: Path) -> bool:
+        """Return whether a file exceeds the size limit, if there is one."""
         size = self.options.mixed_size
         if size is None:
             return False
-        whole = self.files.source.stat().st_size if size.relative else 1
-        return path.stat().st_size > size.amount * whole
+        source_bytes = self.files.source.stat().st_size if size.relative else 1
+        return path.stat().st_size > size.amount * source_bytes
 
-    def _limits(self) -> str:
+    def _describe_limits(self) -> str:
         limits = {"size": self.options.mixed_size, "latency": self.options.mixed_latency}
-        told = [f"a {name} of {limit}" for name, limit in limits.items() if limit is not None]
-        return " and ".join(told)
+        texts = [f"a {name} of {limit}" for name, limit in limits.items() if limit is not None]
+        return " and ".join(texts)
 
-    def _fits(self, choice: Choice) -> bool:
-        path, latency = self._file(choice), self.options.mixed_latency
-        if self._too_large(path):
+    def _is_within_limits(self, choice: Choice) -> bool:
+        path, latency = self._build_file(choice), self.options.mixed_latency
+        if self._is_too_large(path):
             return False
         if latency is None:
             return True
-        timed = measure_latency({FLOAT32: self.files.source, "mixed": path}, TIMING)
-        limit = latency.amount * (timed[FLOAT32].median_ms if latency.relative else 1)
-        return timed["mixed"].median_ms <= limit
+        timings = measure_latency({FLOAT32: self.files.source, "mixed": path}, TIMING)
+        limit = latency.amount * (timings[FLOAT32].median_ms if latency.relative else 1)
+        return timings["mixed"].median_ms <= limit
 
-    def _reaching(self, choices: Sequence[Choice], most: float) -> Choice:
-        """Return the cheapest choice whose file loses no more than `most`."""
+    def _select_cheapest(self, choices: Sequence[Choice], max_loss: float) -> Choice:
+        """Return the cheapest choice whose file has a loss of at most `max_loss`."""
 
-        def loses_more(place: int) -> bool:
-            return self.files.loss(self._file(choices[place])) > most
+        def is_too_lossy(index: int) -> bool:
+            return self.files.measure_loss(self._build_file(choices[index])) > max_loss
 
         last = len(choices) - 1
-        if loses_more(last):
-            limits = self._limits()
-            why = f"within {limits}" if limits else "with these levels"
-            self.notes.append(f"int8-mixed cannot lose as little as was asked for {why}")
+        if is_too_lossy(last):
+            limits = self._describe_limits()
+            cause = f"within {limits}" if limits else "with these levels"
+            self.notes.append(f"int8-mixed cannot lose as little as was asked for {cause}")
             return choices[last]
-        return choices[1 + _last(last, loses_more)] if loses_more(0) else choices[0]
+        return choices[1 + _bisect_last(last, is_too_lossy)] if is_too_lossy(0) else choices[0]
 
 
-def path_of_choices(losses: Numbers, costs: Numbers) -> list[Choice]:
+def trace_convex_hull(losses: Numbers, costs: Numbers) -> list[Choice]:
     """Return choices of one level per unit, from the cheapest on, each with a smaller loss.
 
-    Losses and costs of units add up. Each step raises one unit to the level that saves the most
-    loss for its cost. These choices are the corners of the lower convex hull of all (cost, loss):
-    none with as small a cost lies below it.
+    Losses and costs of units are assumed to add up. Each step raises one unit to the level with the
+    largest loss reduction per cost. The choices are the corners of the lower convex hull of all
+    (cost, loss) pairs.
 
     Args:
-        losses: Of each unit (rows) at each level (columns), at least 0; infinite where it cannot
-            have the level.
-        costs: The same.
+        losses: Loss of each unit (rows) at each level (columns), at least 0; infinite for levels
+            that a unit does not support.
+        costs: Cost of each unit (rows) at each level (columns); infinite for unsupported levels.
 
     Returns:
-        The choices; the first is the cheapest (of equal costs the smaller loss).
+        The choices; the first is the cheapest one (with equal costs, the one with less loss).
 
     Reference:
-        Multiple-choice knapsack by its linear relaxation: Sinha and Zoltners 1979, "The
-        Multiple-Choice Knapsack Problem"; of precisions: Dong et al. 2020, "HAWQ-V2", section 3.2,
-        where losses are estimated by Hessians and not measured.
+        Linear relaxation of the multiple-choice knapsack problem: Sinha and Zoltners 1979, "The
+        Multiple-Choice Knapsack Problem"; for precisions: Dong et al. 2020, "HAWQ-V2", section 3.2,
+        where losses are estimated with Hessians instead of measured.
     """
     units = len(losses)
-    now = [
+    current_levels = [
         min(range(len(costs[unit])), key=lambda level: (costs[unit, level], losses[unit, level]))
         for unit in range(units)
     ]
-    found = [tuple(now)]
+    choices = [tuple(current_levels)]
     while True:
         best, step = 0.0, None
         for unit in range(units):
-            saved = losses[unit, now[unit]] - losses[unit]
-            spent = costs[unit] - costs[unit, now[unit]]
+            saved = losses[unit, current_levels[unit]] - losses[unit]
+            spent = costs[unit] - costs[unit, current_levels[unit]]
             better = (saved > 0) & (spent > 0)
             gain = np.divide(saved, spent, out=np.zeros_like(saved), where=better)
             level = int(gain.argmax())
             if gain[level] > best:
                 best, step = float(gain[level]), (unit, level)
         if step is None:
-            return found
-        now[step[0]] = step[1]
-        found.append(tuple(now))
+            return choices
+        current_levels[step[0]] = step[1]
+        choices.append(tuple(current_levels))
 
 
-def unit_times(files: Files, levels: Sequence[str], had: npt.NDArray[np.bool_]) -> Any:
-    """Return the extra time of each unit at each level, compared with the fastest level.
+def estimate_unit_times(
+    files: PrecisionFiles, levels: Sequence[str], is_available: npt.NDArray[np.bool_]
+) -> Any:
+    """Return the extra time of each unit at each level, relative to the fastest level.
 
-    Of files of one level each the fastest is taken; then the units of one kind of kernel
-    (convolutions by depth, say, which not every level has a fast one of) take each other level
-    together, and share the difference by multiply-accumulates.
+    First a file of each single level is timed. In the fastest one, all units of one kind (depthwise
+    convolutions, say, for which not every level has a fast kernel) are then moved to each other
+    level together. The time difference is divided among them by multiply-accumulates.
 
     Args:
-        files: Makes the files.
-        levels: Among which is chosen.
-        had: Whether a unit (rows) can have a level (columns).
+        files: Files at other precisions.
+        levels: The levels to choose from.
+        is_available: Whether a unit (rows) supports a level (columns).
 
     Returns:
-        Shares of the float32 file's time, (units, levels); negative: faster.
+        Shares of the float32 file's time, (units, levels); negative values are faster.
     """
-    everywhere = {level: files.throughout(level, had[:, at]) for at, level in enumerate(levels)}
-    timed = _times(files, everywhere)
-    base = min(timed, key=lambda level: timed[level])
+    uniform_levels = {
+        level: files.assign_level(level, is_available[:, at]) for at, level in enumerate(levels)
+    }
+    uniform_times = _measure_times(files, uniform_levels)
+    fastest_level = min(uniform_times, key=lambda level: uniform_times[level])
     macs = Counter[str]()
     for unit in files.units:
         macs[unit.kind] += unit.macs
     swapped = {
-        f"{kind} {level}": everywhere[base]
-        | {unit: level for unit in everywhere[level] if unit.kind == kind}
-        for kind in macs for level in levels if level != base
+        f"{kind} {level}": uniform_levels[fastest_level]
+        | {unit: level for unit in uniform_levels[level] if unit.kind == kind}
+        for kind in macs for level in levels if level != fastest_level
     }  # fmt: skip
-    found = _times(files, {base: everywhere[base], **swapped})
-    slowest = max(found.values())
+    swapped_times = _measure_times(files, {fastest_level: uniform_levels[fastest_level], **swapped})
+    slowest = max(swapped_times.values())
     result = np.zeros((len(files.units), len(levels)))
     for row, unit in enumerate(files.units):
         for column, level in enumerate(levels):
-            if level != base and macs[unit.kind]:
-                # a file that cannot be made takes as long as the slowest
-                more = found.get(f"{unit.kind} {level}", slowest) - found[base]
-                result[row, column] = more * unit.macs / macs[unit.kind]
+            if level != fastest_level and macs[unit.kind]:
+                # a file that cannot be converted counts as slow as the slowest
+                extra_time = (
+                    swapped_times.get(f"{unit.kind} {level}", slowest)
+                    - swapped_times[fastest_level]
+                )
+                result[row, column] = extra_time * unit.macs / macs[unit.kind]
     return result
 
 
-def _last(end: int, holds: Callable[[int], bool]) -> int:
-    """Return the last index at which a condition holds that holds at 0 and not at `end`, by
-    bisection."""
+def _bisect_last(end: int, holds: Callable[[int], bool]) -> int:
+    """Bisect for the last index where a condition holds.
+
+    Args:
+        end: Index at which it does not hold.
+        holds: The condition; it holds at 0.
+    """
     return end - 1 - bisect_left(range(end - 1, 0, -1), True, key=holds)
 
 
-def _times(files: Files, wanted: Mapping[str, Mapping[Unit, str]]) -> dict[str, float]:
-    """Return the times of files by name, as shares of the float32 file's."""
+def _measure_times(
+    files: PrecisionFiles, levels_by_name: Mapping[str, Mapping[Unit, str]]
+) -> dict[str, float]:
+    """Return the times of files by name, as shares of the float32 file's time."""
     paths = {"": files.source}
-    for name, levels in wanted.items():
+    for name, levels in levels_by_name.items():
         try:
-            paths[name] = files.made(levels)
+            paths[name] = files.build(levels)
         except ConversionFailed:
-            continue  # units have these levels one by one, or are known to have not
-    timed = measure_latency(paths, TIMING)
-    return {name: item.quiet_ms / timed[""].quiet_ms for name, item in timed.items() if name}
+            continue  # the units support these levels one by one, or not at all
+    timings = measure_latency(paths, TIMING)
+    return {name: item.quiet_ms / timings[""].quiet_ms for name, item in timings.items() if name}

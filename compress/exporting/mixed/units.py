@@ -1,6 +1,6 @@
-"""Units of a `.tflite` file (operations of one precision), and LiteRT Quantizer's recipes.
+"""Units of a `.tflite` file (operations of one precision), and recipes for LiteRT Quantizer.
 
-LiteRT Quantizer (formerly ai-edge-quantizer) makes the files, in the converter's process.
+LiteRT Quantizer (formerly ai-edge-quantizer) writes the files, in the converter's process.
 """
 
 from __future__ import annotations
@@ -14,48 +14,48 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.core.atomic_files import read_json, write_bytes, write_json
-from compress.exporting.traced import UNNAMED, path_of, read_examples, without_calls
+from compress.exporting.tracing import UNNAMED, find_layer_path, read_examples, strip_calls
 from compress.measure.graph_files.records import Graph, Operator, Tensor
 from compress.measure.graph_files.tables import TFLITE
 from compress.measure.graph_files.tflite import TFLiteReader
-from compress.model.internals import named_layers
+from compress.model.keras_internals import walk_named_layers
 
 if TYPE_CHECKING:
     import keras
 
 LAST = ("SOFTMAX", "LOGISTIC")
-"""What stays in float32 as the last operation: probabilities in 256 steps would hide which layer
-costs what, and it takes no time."""
-IN_FLOATS = ("BATCH_MATMUL", "RSQRT", "SOFTMAX", "SQUARED_DIFFERENCE")
-"""What is faster in floats, on CPUs several times (products of activations, what weighs them, and
-each example's own statistics): where it begins, the rest of a unit is computed in floats."""
+"""Operations that stay in float32 at an output: probabilities rounded to 256 steps would hide the
+losses of single layers, and they take no time."""
+FLOAT_OPERATIONS = ("BATCH_MATMUL", "RSQRT", "SOFTMAX", "SQUARED_DIFFERENCE")
+"""Operations that are faster in float, on CPUs several times (products of activations, attention
+weights, per-example statistics). From the first of them on, the rest of a unit stays in float."""
 Recipe = list[dict[str, Any]]
 FLOAT32, INT8 = "float32", "int8"
 _MIN_MAX, _CAST = "min_max_uniform_quantize", "float_casting"
-WHOLE = ("int4", INT8, "int16")
-"""Levels at which what passes is whole numbers."""
-IN_LOOPS = ("dynamic4", "dynamic", "float16", FLOAT32)
-"""Levels that loops may have."""
+INTEGER_LEVELS = ("int4", INT8, "int16")
+"""Levels with integer activations."""
+LOOP_LEVELS = ("dynamic4", "dynamic", "float16", FLOAT32)
+"""Levels that loops support."""
 BITS = {"int4": 4, "dynamic4": 4, INT8: 8, "dynamic": 8, "int16": 8, "float16": 16, FLOAT32: 32}
-"""Of a weight."""
+"""Bits per weight at each level."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Operation with a kernel, and those without weights behind it up to the next kernel.
+    """Operation with a kernel, and the following operations without weights up to the next kernel.
 
-    What passes is converted where the precision changes: so that is once a kernel at most.
+    Activations are converted where the precision changes, so this happens at most once per kernel.
 
     Attributes:
-        name: The layer that holds the kernel; where the file does not tell, the operation.
-        scopes: What its operations make, each with a semicolon behind: by these LiteRT Quantizer
-            finds operations.
-        kinds: Of its operations.
-        macs: Multiply-accumulates that are counted; others count as none.
-        weights: Numbers in its kernels.
-        slow: Those of `scopes` that stay in floats where the unit computes in whole numbers.
-        loops: Whether it is a loop or a branch: of one round what passes is fed to the next, so
-            that it stays in floats.
+        name: Layer that holds the kernel; if the file does not name it, the operation.
+        scopes: Output names of its operations, each followed by a semicolon; LiteRT Quantizer
+            selects operations by them.
+        kinds: Kinds of its operations.
+        macs: Multiply-accumulates of its operations with known counts.
+        weights: Number of weights in its kernels.
+        float_scopes: The `scopes` that stay in float when the unit is quantized to integers.
+        is_loop: Whether it is a loop or a branch. Its activations stay in float, because they are
+            fed from one iteration to the next.
     """
 
     name: str
@@ -63,8 +63,8 @@ class Unit:
     kinds: tuple[str, ...]
     macs: int
     weights: int
-    slow: frozenset[str] = frozenset()
-    loops: bool = False
+    float_scopes: frozenset[str] = frozenset()
+    is_loop: bool = False
 
     @property
     def kind(self) -> str:
@@ -72,168 +72,202 @@ class Unit:
         return self.kinds[0]
 
 
-def kernels_of(model: keras.Model) -> dict[str, bool]:
-    """Return the paths of a model's layers, and whether each holds a weight of two axes or more."""
+def find_kernel_layers(model: keras.Model) -> dict[str, bool]:
+    """Return the paths of a model's layers, and whether each holds a weight of two axes or more.
+
+    Args:
+        model: The model.
+    """
     return {
         path: any(len(weight.shape) > 1 for weight in layer.weights)
-        for path, layer in named_layers(model)
+        for path, layer in walk_named_layers(model)
     }
 
 
-def file_graph(path: Path) -> Graph:
-    """Return the operations of a file whose sizes are known."""
-    reader = TFLiteReader(path)
-    signature = next(iter(reader.signatures), "")
-    inputs, _ = reader.ports(signature)
-    return reader.graph(signature, [port.sizes for port in inputs])
-
-
-def units_of(graph: Graph, layers: Mapping[str, bool]) -> tuple[Unit, ...]:
-    """Return the units of a file, in the order in which they are computed.
-
-    A loop with all that it runs is one. The activation of an output (`LAST`) is of none.
+def read_graph(path: Path) -> Graph:
+    """Return the operations of a file with known tensor sizes.
 
     Args:
-        graph: Of a float32 file.
-        layers: Paths of the model's layers, and whether they hold a kernel; see `kernels_of`.
+        path: A `.tflite` file.
     """
-    ends = set(map(id, graph.outputs))
-    owner: dict[int, int] = {}  # id of a tensor -> the unit that makes it
-    found: list[list[Operator]] = []
+    reader = TFLiteReader(path)
+    signature = next(iter(reader.signatures), "")
+    inputs, _ = reader.read_ports(signature)
+    return reader.read_graph(signature, [port.sizes for port in inputs])
+
+
+def group_operations(graph: Graph, layers: Mapping[str, bool]) -> tuple[Unit, ...]:
+    """Return the units of a file, in execution order.
+
+    A loop and its body form one unit. The activation of an output (`LAST`) belongs to no unit.
+
+    Args:
+        graph: Graph of a float32 file.
+        layers: Paths of the model's layers, and whether they hold a kernel; see
+            `find_kernel_layers`.
+    """
+    output_ids = set(map(id, graph.outputs))
+    owner: dict[int, int] = {}  # id of a tensor -> index of the unit that computes it
+    groups: list[list[Operator]] = []
     for operator in graph.operators:
-        made = list(map(id, operator.outputs))
-        if operator.kind in LAST and ends.intersection(made):
+        made_ids = list(map(id, operator.outputs))
+        if operator.kind in LAST and output_ids.intersection(made_ids):
             continue
-        behind = [owner[id(tensor)] for tensor in operator.given if id(tensor) in owner]
-        place = max(behind, default=len(found))
-        if not behind or kernel_of(operator) is not None or operator.bodies:
-            place = len(found)
-            found.append([])
-        if not operator.bodies:  # what follows a loop may be whole numbers
-            owner.update(dict.fromkeys(made, place))
-        found[place].append(operator)
-    return tuple(_unit(operators, layers) for operators in found)
+        producers = [owner[id(tensor)] for tensor in operator.present_inputs if id(tensor) in owner]
+        index = max(producers, default=len(groups))
+        if not producers or find_kernel(operator) is not None or operator.bodies:
+            index = len(groups)
+            groups.append([])
+        if not operator.bodies:  # operations after a loop start a new unit: they may be integer
+            owner.update(dict.fromkeys(made_ids, index))
+        groups[index].append(operator)
+    return tuple(_build_unit(operators, layers) for operators in groups)
 
 
-def kernel_of(operator: Operator) -> Tensor | None:
-    """Return the first constant of real numbers with two axes or more of an operation."""
-    weights = (tensor for tensor in operator.given if tensor.is_weight)
-    return next((item for item in weights if sum(size > 1 for size in item.known or ()) > 1), None)
+def find_kernel(operator: Operator) -> Tensor | None:
+    """Return an operation's first real-valued constant with two or more axes, or None.
+
+    Args:
+        operator: Operation of a file.
+    """
+    weights = (tensor for tensor in operator.present_inputs if tensor.is_weight)
+    return next(
+        (item for item in weights if sum(size > 1 for size in item.known_shape or ()) > 1), None
+    )
 
 
-def scope_of(operator: Operator) -> str:
-    """Return the names of an operation's outputs, as LiteRT Quantizer joins them."""
+def format_scope(operator: Operator) -> str:
+    """Return the names of an operation's outputs, joined as in LiteRT Quantizer.
+
+    Args:
+        operator: Operation of a file.
+    """
     return "".join(f"{tensor.name};" for tensor in operator.outputs)
 
 
-def _unit(operators: list[Operator], layers: Mapping[str, bool]) -> Unit:
-    first = next((item for item in operators if kernel_of(item) is not None), operators[0])
-    operators = [item for operator in operators for item in _all_of(operator)]
-    kernels = [kernel for item in operators if (kernel := kernel_of(item)) is not None]
+def _build_unit(operators: list[Operator], layers: Mapping[str, bool]) -> Unit:
+    first = next((item for item in operators if find_kernel(item) is not None), operators[0])
+    operators = [item for operator in operators for item in _flatten_operator(operator)]
+    kernels = [kernel for item in operators if (kernel := find_kernel(item)) is not None]
     return Unit(
-        owner_of(first, layers) or first.name,
-        tuple(map(scope_of, operators)),
+        find_layer(first, layers) or first.name,
+        tuple(map(format_scope, operators)),
         tuple(item.kind for item in operators),
-        sum(TFLITE.macs(item)[0] or 0 for item in operators),
+        sum(TFLITE.count_macs(item)[0] or 0 for item in operators),
         sum(kernel.elements for kernel in kernels),
-        frozenset(map(scope_of, _slow(operators))),
+        frozenset(map(format_scope, _find_float_operations(operators))),
         bool(first.bodies),
     )
 
 
-def _slow(operators: Sequence[Operator]) -> list[Operator]:
-    """Return the operations of a unit that stay in floats: `IN_FLOATS`, and their readers."""
+def _find_float_operations(operators: Sequence[Operator]) -> list[Operator]:
+    """Return the operations of a unit that stay in float: `FLOAT_OPERATIONS` and their readers."""
     squared = {id(tensor) for item in operators if item.kind == "SQUARED_DIFFERENCE"
-               for tensor in item.given}  # fmt: skip
-    made: set[int] = set()
-    found = []
+               for tensor in item.present_inputs}  # fmt: skip
+    float_tensors: set[int] = set()
+    float_operations = []
     for item in operators:
         outputs = set(map(id, item.outputs))
-        centre = item.kind == "MEAN" and outputs & squared
-        if item.kind in IN_FLOATS or centre or any(id(tensor) in made for tensor in item.given):
-            found.append(item)
-            made |= outputs
-    return found
+        is_centre = item.kind == "MEAN" and outputs & squared
+        if (
+            item.kind in FLOAT_OPERATIONS
+            or is_centre
+            or any(id(tensor) in float_tensors for tensor in item.present_inputs)
+        ):
+            float_operations.append(item)
+            float_tensors |= outputs
+    return float_operations
 
 
-def _all_of(operator: Operator) -> list[Operator]:
-    """Return an operation and those of its bodies."""
+def _flatten_operator(operator: Operator) -> list[Operator]:
+    """Return an operation and all operations in its bodies."""
     inner = [item for body in operator.bodies for item in body.operators]
-    return [operator, *(found for item in inner for found in _all_of(item))]
+    return [
+        operator,
+        *(inner_operator for item in inner for inner_operator in _flatten_operator(item)),
+    ]
 
 
-def owner_of(operator: Operator, layers: Mapping[str, bool]) -> str:
-    """Return the layer of an operation; of several fused ones, that of the kernel.
+def find_layer(operator: Operator, layers: Mapping[str, bool]) -> str:
+    """Return the path of an operation's layer; for fused operations, of the layer with the kernel.
 
-    LiteRT's converter names what it fuses by all its parts.
+    LiteRT's converter names a fused operation after all its parts.
 
     Args:
-        operator: Of a file.
-        layers: Paths of the model's layers, and whether they hold a kernel; see `kernels_of`.
+        operator: An operation of a file.
+        layers: Paths of the model's layers, and whether they hold a kernel; see
+            `find_kernel_layers`.
 
     Returns:
-        Its path; nothing where names do not tell.
+        The path, or "" if the names match no layer.
     """
-    parts = scope_of(operator).split(";")
-    paths = [path_of(without_calls(part), layers) for part in parts if part]
-    known = [path for path in paths if path != UNNAMED]
-    return next((path for path in known if layers[path]), known[0] if known else "")
+    parts = format_scope(operator).split(";")
+    paths = [find_layer_path(strip_calls(part), layers) for part in parts if part]
+    named_paths = [path for path in paths if path != UNNAMED]
+    return next(
+        (path for path in named_paths if layers[path]), named_paths[0] if named_paths else ""
+    )
 
 
-def _weights(bits: int, computed: str) -> dict[str, Any]:
-    """Return the configuration of integer weights by channel and float activations.
+def _configure_weights(bits: int, precision: str) -> dict[str, Any]:
+    """Return the configuration of per-channel integer weights with float activations.
 
     Args:
-        bits: Of a weight.
-        computed: "INTEGER": activations are rounded as they come; "FLOAT": weights are unpacked.
+        bits: Bits per weight.
+        precision: "INTEGER": activations are quantized dynamically; "FLOAT": weights are unpacked.
     """
     return {
-        "weight_tensor_config": _tensor(bits, True, "CHANNELWISE"),
-        "compute_precision": computed,
-        "explicit_dequantize": computed == "FLOAT",
+        "weight_tensor_config": _configure_tensor(bits, True, "CHANNELWISE"),
+        "compute_precision": precision,
+        "explicit_dequantize": precision == "FLOAT",
     }
 
 
-def _static(weights: int, activations: int) -> dict[str, Any]:
-    """Return the configuration of integer weights by channel and integer activations by tensor.
+def _configure_static(weights: int, activations: int) -> dict[str, Any]:
+    """Return the configuration of per-channel integer weights and per-tensor integer activations.
 
     Args:
-        weights: Bits, symmetric.
-        activations: Bits; 16 are symmetric: LiteRT's kernels ask for it.
+        weights: Bits per weight, symmetric.
+        activations: Bits per activation; 16 bits are symmetric, as LiteRT's kernels require.
     """
     return {
-        "activation_tensor_config": _tensor(activations, activations == 16, "TENSORWISE"),
-        "weight_tensor_config": _tensor(weights, True, "CHANNELWISE"),
+        "activation_tensor_config": _configure_tensor(activations, activations == 16, "TENSORWISE"),
+        "weight_tensor_config": _configure_tensor(weights, True, "CHANNELWISE"),
         "compute_precision": "INTEGER",
         "explicit_dequantize": False,
     }
 
 
-def _tensor(bits: int, symmetric: bool, granularity: str, dtype: str = "INT") -> dict[str, Any]:
+def _configure_tensor(
+    bits: int, symmetric: bool, granularity: str, dtype: str = "INT"
+) -> dict[str, Any]:
     return {"num_bits": bits, "symmetric": symmetric, "granularity": granularity, "dtype": dtype}
 
 
 _HALF = {
-    "weight_tensor_config": _tensor(16, True, "TENSORWISE", "FLOAT"),
+    "weight_tensor_config": _configure_tensor(16, True, "TENSORWISE", "FLOAT"),
     "compute_precision": "FLOAT",
     "explicit_dequantize": True,
 }
 
 
 ENTRIES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
-    # what has no kernel of four bits has eight: the last entry that an operation can have counts
-    "int4": ((_MIN_MAX, _static(8, 8)), (_MIN_MAX, _static(4, 8))),
-    "dynamic4": ((_MIN_MAX, _weights(8, "INTEGER")), (_MIN_MAX, _weights(4, "INTEGER"))),
-    INT8: ((_MIN_MAX, _static(8, 8)),),
-    "dynamic": ((_MIN_MAX, _weights(8, "INTEGER")),),
-    "int16": ((_MIN_MAX, _static(8, 16)),),
+    # the last supported entry applies: operations without a 4-bit kernel get 8 bits
+    "int4": ((_MIN_MAX, _configure_static(8, 8)), (_MIN_MAX, _configure_static(4, 8))),
+    "dynamic4": (
+        (_MIN_MAX, _configure_weights(8, "INTEGER")),
+        (_MIN_MAX, _configure_weights(4, "INTEGER")),
+    ),
+    INT8: ((_MIN_MAX, _configure_static(8, 8)),),
+    "dynamic": ((_MIN_MAX, _configure_weights(8, "INTEGER")),),
+    "int16": ((_MIN_MAX, _configure_static(8, 16)),),
     "float16": ((_CAST, _HALF),),
     FLOAT32: (),
 }
 """Level (of `compress.plan.LEVELS`) -> (algorithm, configuration) of its entries."""
 
 
-def _entry(regex: str, algorithm: str, configuration: dict[str, Any]) -> dict[str, Any]:
+def _build_entry(regex: str, algorithm: str, configuration: dict[str, Any]) -> dict[str, Any]:
     return {
         "regex": regex,
         "operation": "*",
@@ -243,30 +277,33 @@ def _entry(regex: str, algorithm: str, configuration: dict[str, Any]) -> dict[st
 
 
 INT4_WEIGHTS: Recipe = [
-    # the last that an operation can have counts; expressions differ, for equal ones are one entry
-    _entry(".*", _MIN_MAX, _weights(8, "INTEGER")),
-    _entry("^.*", _MIN_MAX, _weights(4, "FLOAT")),
-    _entry("^.*$", _MIN_MAX, _weights(4, "INTEGER")),
+    # the last supported entry applies; the patterns differ because equal ones replace each other
+    _build_entry(".*", _MIN_MAX, _configure_weights(8, "INTEGER")),
+    _build_entry("^.*", _MIN_MAX, _configure_weights(4, "FLOAT")),
+    _build_entry("^.*$", _MIN_MAX, _configure_weights(4, "INTEGER")),
 ]
 
 
-def recipe_of(levels: Mapping[Unit, str]) -> Recipe:
+def build_recipe(levels: Mapping[Unit, str]) -> Recipe:
     """Return the recipe of a file whose units have these levels.
 
-    Other operations are as given, and those that are slow in whole numbers.
+    All other operations stay in float, as do operations that are slow in integers.
+
+    Args:
+        levels: Level of each unit.
     """
     recipe: Recipe = []
     for level, entries in ENTRIES.items():
         scopes = [
             scope
-            for unit, own in levels.items()
-            if own == level
+            for unit, unit_level in levels.items()
+            if unit_level == level
             for scope in unit.scopes
-            if level not in WHOLE or scope not in unit.slow
+            if level not in INTEGER_LEVELS or scope not in unit.float_scopes
         ]
-        for place, (algorithm, configuration) in enumerate(entries if scopes else ()):
-            # entries of one expression replace each other: each is written its own way
-            recipe.append(_entry(_any_of(scopes, place), algorithm, configuration))
+        for index, (algorithm, configuration) in enumerate(entries if scopes else ()):
+            # entries with equal patterns replace each other, so each is written differently
+            recipe.append(_build_entry(_build_regex(scopes, index), algorithm, configuration))
     return recipe
 
 
@@ -276,8 +313,8 @@ def observe_ranges(source: str, path: str, examples: str, recipe: Recipe) -> Non
     Args:
         source: A float32 `.tflite` file.
         path: The JSON file to write.
-        examples: See `compress.exporting.traced.read_examples`.
-        recipe: Whose whole numbers need ranges.
+        examples: File of calibration examples; see `compress.exporting.tracing.read_examples`.
+        recipe: Recipe of the operations whose integer activations need ranges.
     """
     from ai_edge_litert.interpreter import Interpreter
     from litert_quantizer.calibrator import CalibrationMode, Calibrator
@@ -285,21 +322,21 @@ def observe_ranges(source: str, path: str, examples: str, recipe: Recipe) -> Non
 
     recipes = RecipeManager()
     recipes.load_quantization_recipe(recipe)
-    observed = Calibrator(
+    calibrator = Calibrator(
         source,
         num_threads=1,
-        # the other way, by tensors that the interpreter keeps, knows none inside loops
+        # the default mode, which keeps all tensors in the interpreter, sees none inside loops
         mode=CalibrationMode.CALIBRATION_PROFILER_BASED,
-        # its own is a moving average of each example's ends, which cuts off what few have
-        qsv_update_func=_widest,
+        # the default is a moving average of each example's range, which clips rare values
+        qsv_update_func=_merge_ranges,
     )
     signature = str(next(iter(Interpreter(model_path=source).get_signature_list())))
-    observed.calibrate({signature: read_examples(examples)}, recipes)
+    calibrator.calibrate({signature: read_examples(examples)}, recipes)
     write_json(
         Path(path),
         {
-            name: {end: np.asarray(value).tolist() for end, value in found.items()}
-            for name, found in observed.get_model_qsvs().items()
+            name: {end: np.asarray(value).tolist() for end, value in bounds.items()}
+            for name, bounds in calibrator.get_model_qsvs().items()
         },
     )
 
@@ -310,28 +347,28 @@ def convert_mixed(source: str, path: str, ranges: str | None, recipe: Recipe) ->
     Args:
         source: A float32 `.tflite` file.
         path: The file to write.
-        ranges: The file of `observe_ranges`; None: the recipe needs none.
-        recipe: See `recipe_of`.
+        ranges: File written by `observe_ranges`; None: the recipe needs no ranges.
+        recipe: See `build_recipe`.
     """
     from litert_quantizer import quantizer
 
-    from compress.exporting.tflite_editing import with_byte_inputs
+    from compress.exporting.tflite_editing import quantize_byte_inputs
 
-    held = {
-        name: {end: np.asarray(value, np.float32) for end, value in found.items()}
-        for name, found in (read_json(Path(ranges)) if ranges else {}).items()
+    ranges_by_tensor = {
+        name: {end: np.asarray(value, np.float32) for end, value in bounds.items()}
+        for name, bounds in (read_json(Path(ranges)) if ranges else {}).items()
     }
-    made = quantizer.Quantizer(source, recipe).quantize(held).quantized_model
-    write_bytes(Path(path), with_byte_inputs(bytes(made)))
+    content = quantizer.Quantizer(source, recipe).quantize(ranges_by_tensor).quantized_model
+    write_bytes(Path(path), quantize_byte_inputs(bytes(content)))
 
 
-def _any_of(scopes: Sequence[str], place: int) -> str:
-    return f"^(?:{'|'.join(map(re.escape, scopes))}){'$' if place == 0 else '(?=$)'}"
+def _build_regex(scopes: Sequence[str], index: int) -> str:
+    return f"^(?:{'|'.join(map(re.escape, scopes))}){'$' if index == 0 else '(?=$)'}"
 
 
-def _widest(held: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Return the range of a tensor over the examples so far and the next: "min" and "max"."""
+def _merge_ranges(current: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Return the union of two ranges of a tensor, each with "min" and "max"."""
     return {
-        "min": np.minimum(held["min"], other["min"]),
-        "max": np.maximum(held["max"], other["max"]),
+        "min": np.minimum(current["min"], other["min"]),
+        "max": np.maximum(current["max"], other["max"]),
     }

@@ -1,6 +1,6 @@
-"""Files by LiteRT Quantizer: of mixed precision, and with weights of four bits.
+"""Files written by LiteRT Quantizer: mixed precision, and 4-bit weights.
 
-Kernels of four bits are rounded so that their layers' outputs stay.
+4-bit kernels are rounded to keep the outputs of their layers.
 """
 
 from __future__ import annotations
@@ -14,34 +14,40 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.arrays import taken
-from compress.core.atomic_files import replacing, write_bytes
+from compress.core.arrays import take_examples
+from compress.core.atomic_files import replace_file, write_bytes
 from compress.core.errors import InputError, RunFailed
-from compress.core.interpreter import FORMATS, require_packages
-from compress.exporting.answering import runnable
-from compress.exporting.conversions import ConversionFailed, convert, explained
-from compress.exporting.litert import plain_file
-from compress.exporting.mixed.search import AsGood, Files, Found, Search, observe
+from compress.core.module_loading import FORMAT_PACKAGES, require_packages
+from compress.exporting.conversions import ConversionFailed, convert, explain_failures
+from compress.exporting.file_checks import open_session
+from compress.exporting.litert import ensure_float32_file
+from compress.exporting.mixed.search import (
+    EquivalenceCheck,
+    PrecisionChoice,
+    PrecisionFiles,
+    PrecisionSearch,
+    measure_ranges,
+)
 from compress.exporting.mixed.units import (
     INT4_WEIGHTS,
-    WHOLE,
+    INTEGER_LEVELS,
     Unit,
-    file_graph,
-    kernel_of,
-    kernels_of,
-    owner_of,
-    recipe_of,
-    scope_of,
-    units_of,
+    build_recipe,
+    find_kernel,
+    find_kernel_layers,
+    find_layer,
+    format_scope,
+    group_operations,
+    read_graph,
 )
-from compress.exporting.traced import Traced
-from compress.measure.quality import divergence, outputs_of
-from compress.measure.runtimes import session_for
+from compress.exporting.tracing import TracedModel
+from compress.measure.file_agreement import compute_divergence, compute_outputs
+from compress.measure.runtimes import prepare_session
 from compress.model.copies import copy_model
-from compress.model.internals import named_layers, variable_paths
+from compress.model.keras_internals import list_named_weights, walk_named_layers
 from compress.plan.output import INT4, LEVELS, MIXED, ExportOptions
 from compress.reconstruction import repair
-from compress.reconstruction.kinds import has_parts
+from compress.reconstruction.kernel_parts import has_parts
 
 if TYPE_CHECKING:
     import keras
@@ -49,98 +55,100 @@ if TYPE_CHECKING:
     from compress.reconstruction import RepairReport
 
 ENGINE = "LiteRT Quantizer"
-SENSED = 64
-"""Examples on which losses are measured."""
+LOSS_EXAMPLES = 64
+"""Number of examples on which losses are measured."""
 SHOWN = 5
 
 
 def write_mixed(
-    traced: Traced,
+    traced: TracedModel,
     path: Path,
     inputs: Sequence[npt.NDArray[Any]],
     options: ExportOptions,
     on_progress: Callable[[float], None],
-    as_good: AsGood | None = None,
+    equivalence_check: EquivalenceCheck | None = None,
 ) -> tuple[tuple[LayerPrecision, ...], tuple[str, ...]]:
-    """Write a `.tflite` file whose layers have precisions of their own, in one atomic step.
+    """Write a `.tflite` file with one precision per layer, in one atomic step.
 
-    Each layer is tried alone at each precision, the others in float32; what layers lose and cost
-    (bytes, and time by multiply-accumulates) is taken to add up. On the way from the cheapest
-    choice to the dearest files are made and measured, and the first is taken that loses little
-    enough, or the last within the limits. Where kernels have four bits in it they are rounded
-    together in the end, see `write_int4`.
+    The loss of each layer is measured at each precision, with all others in float32. Losses and
+    costs (bytes, and time by multiply-accumulates) of layers are assumed to add up. Files are then
+    written and measured between the cheapest and the most expensive choice. The result is the
+    cheapest file with a small enough loss, or the most expensive one within the limits. If it has
+    4-bit kernels, these are finally rounded together; see `write_int4`.
 
     Args:
         traced: The model.
-        path: Ends in `.tflite`.
-        inputs: Examples (n, ...), an array an input; they set the ranges, and the first `SENSED`
-            measure the losses. No labels are needed.
+        path: Path of the file, ending in `.tflite`.
+        inputs: Calibration examples (n, ...), one array per input. All of them set the ranges, the
+            first `LOSS_EXAMPLES` measure the losses. No labels are needed.
         options: `mixed_levels`, `mixed_loss`, `mixed_size`, `mixed_latency`.
-        on_progress: Called with the share that is done.
-        as_good: See `Search`.
+        on_progress: Callback invoked with the completed share, in [0, 1].
+        equivalence_check: See `PrecisionSearch`.
 
     Returns:
-        The precision of each layer, and what is worth a note.
+        The precision of each layer, and notes.
 
     Raises:
         MissingDependency: LiteRT Quantizer is not installed.
         RunFailed: The model cannot be converted, or no file is within the limits.
     """
-    require_packages(FORMATS[MIXED], f"format {MIXED}")
-    source, units = plain_file(traced), _find_units(traced)
+    require_packages(FORMAT_PACKAGES[MIXED], f"format {MIXED}")
+    source, units = ensure_float32_file(traced), _group_traced(traced)
     if not units:
         raise RunFailed(f"Model '{traced.model.name}' has no operation that could be {MIXED}.")
-    folder = traced.place / "mixed"
+    folder = traced.directory / "mixed"
     folder.mkdir(exist_ok=True)
-    with explained(ENGINE, MIXED, traced.model):
-        files = Files(source, folder, inputs, traced.ports, units, SENSED)
-        found = Search(files, options, on_progress, as_good).found()
-        write_bytes(path, found.path.read_bytes())
+    with explain_failures(ENGINE, MIXED, traced.model):
+        files = PrecisionFiles(source, folder, inputs, traced.ports, units, LOSS_EXAMPLES)
+        result = PrecisionSearch(files, options, on_progress, equivalence_check).run()
+        write_bytes(path, result.path.read_bytes())
 
-        def again(other: Traced, path: Path) -> None:
-            # names in the file are others where other constants are folded
-            source, units = plain_file(other), _find_units(other)
-            ranges = other.place / "ranges.json"
-            levels = dict(zip(units, found.levels.values(), strict=True))
-            observe(source, ranges, inputs, other.ports, units)
+        def rewrite_file(rounded: TracedModel, path: Path) -> None:
+            # the rounded model's constants may be folded differently, which changes names
+            source, units = ensure_float32_file(rounded), _group_traced(rounded)
+            ranges = rounded.directory / "ranges.json"
+            levels = dict(zip(units, result.levels.values(), strict=True))
+            measure_ranges(source, ranges, inputs, rounded.ports, units)
             convert(
                 "mixed", source=str(source), path=str(path), ranges=str(ranges),
-                recipe=recipe_of(levels),
+                recipe=build_recipe(levels),
             )  # fmt: skip
 
-        rounded = round_together(traced, path, inputs, again)
-    layers = _layers_of(found)
-    notes = _describe_layers(layers, found, min(SENSED, len(inputs[0])))
-    return layers, (*notes, f"{MIXED}: {rounded}") if rounded else notes
+        rounding_note = round_together(traced, path, inputs, rewrite_file)
+    layers = _collect_layers(result)
+    notes = _describe_layers(layers, result, min(LOSS_EXAMPLES, len(inputs[0])))
+    return layers, (*notes, f"{MIXED}: {rounding_note}") if rounding_note else notes
 
 
-def write_int4(traced: Traced, path: Path, inputs: Sequence[npt.NDArray[Any]]) -> tuple[str, ...]:
-    """Write a `.tflite` file of float32 activations whose kernels have four bits a weight.
+def write_int4(
+    traced: TracedModel, path: Path, inputs: Sequence[npt.NDArray[Any]]
+) -> tuple[str, ...]:
+    """Write a `.tflite` file with 4-bit kernels and float32 activations.
 
-    One scale a channel; kernels that no runtime reads in four bits have eight. Weights are
-    rounded so that their layers' outputs stay (see `compress.reconstruction.rounding`) where the
-    file's outputs are nearer to the float32 file's then.
+    Each channel has one scale. Kernels that no runtime supports in 4 bits have 8 bits. Weights are
+    rounded to keep the outputs of their layers (see `compress.reconstruction.rounding`) if this
+    brings the file's outputs closer to those of the float32 file.
 
     Args:
         traced: The model.
-        path: Ends in `.tflite`.
-        inputs: Examples (n, ...), an array an input; the first `SENSED` judge which of both files
-            it is, the others are rounded on. No labels are needed.
+        path: Path of the file, ending in `.tflite`.
+        inputs: Examples (n, ...), one array per input. The first `LOSS_EXAMPLES` compare both
+            roundings, the others are used for rounding. No labels are needed.
 
     Returns:
-        What is worth a note.
+        Notes.
 
     Raises:
         MissingDependency: LiteRT Quantizer is not installed.
         RunFailed: The model cannot be converted.
     """
-    require_packages(FORMATS[INT4], f"format {INT4}")
-    with explained(ENGINE, INT4, traced.model):
-        with replacing(path) as temporary:
-            _int4(traced, temporary)
-            runnable(temporary, inputs)
-        told = round_together(traced, path, inputs, _int4)
-    return (f"{INT4}: {told or 'no kernel has four bits'}",)
+    require_packages(FORMAT_PACKAGES[INT4], f"format {INT4}")
+    with explain_failures(ENGINE, INT4, traced.model):
+        with replace_file(path) as temporary:
+            _convert_int4(traced, temporary)
+            open_session(temporary, inputs)
+        rounding_note = round_together(traced, path, inputs, _convert_int4)
+    return (f"{INT4}: {rounding_note or 'no kernel has four bits'}",)
 
 
 @dataclass(frozen=True)
@@ -148,14 +156,14 @@ class LayerPrecision:
     """Precision of one layer in a file.
 
     Attributes:
-        layer: Its path in the model.
-        precision: "int4" (weights), "int8", "dynamic4" and "dynamic" (the same weights, what
-            passes is rounded as it comes), "int16" (what passes; weights have 8 bits), "float16"
-            (weights, computed in float32) or "float32".
-        alone: By precision: how far the outputs move where this layer alone has it; see
-            `compress.measure.quality`.
-        floats: Kinds of its operations that are computed in floats although its precision is one
-            of whole numbers: LiteRT Quantizer has none for them, or CPUs are slower with them.
+        layer: Path of the layer in the model.
+        precision: "int4" (weights; int8 activations), "int8", "dynamic4" and "dynamic" (the same
+            weights, activations quantized dynamically), "int16" (activations; int8 weights),
+            "float16" (weights, computed in float32) or "float32".
+        alone: By precision: divergence of the outputs if only this layer has it; see
+            `compress.measure.file_agreement`.
+        floats: Kinds of its operations that stay in float in spite of an integer precision, because
+            LiteRT Quantizer does not support them or CPUs are slower with integers.
     """
 
     layer: str
@@ -164,154 +172,175 @@ class LayerPrecision:
     floats: tuple[str, ...] = ()
 
 
-def _layers_of(found: Found) -> tuple[LayerPrecision, ...]:
-    """Return the precision of each layer in the chosen file, in the model's order."""
+def _collect_layers(result: PrecisionChoice) -> tuple[LayerPrecision, ...]:
+    """Return the precision of each layer in the selected file, in the model's order."""
     floats = {
-        scope_of(item): item.kind.lower()
-        for item in file_graph(found.path).operators
-        if not any(tensor.quantized for tensor in item.outputs)
+        format_scope(item): item.kind.lower()
+        for item in read_graph(result.path).operators
+        if not any(tensor.is_quantized for tensor in item.outputs)
     }
     layers = []
-    for unit, level in found.levels.items():
-        kinds = {floats[scope] for scope in unit.scopes if scope in floats and level in WHOLE}
-        alone = dict(found.alone[unit])
-        layers.append(LayerPrecision(unit.name, level, alone, tuple(sorted(kinds))))
+    for unit, level in result.levels.items():
+        kinds = {
+            floats[scope] for scope in unit.scopes if scope in floats and level in INTEGER_LEVELS
+        }
+        unit_losses = dict(result.unit_losses[unit])
+        layers.append(LayerPrecision(unit.name, level, unit_losses, tuple(sorted(kinds))))
     return tuple(layers)
 
 
 def _describe_layers(
-    layers: Sequence[LayerPrecision], found: Found, examples: int
+    layers: Sequence[LayerPrecision], result: PrecisionChoice, examples: int
 ) -> tuple[str, ...]:
-    """Return lines on the precisions of layers, with reasons.
+    """Return notes on the precisions of layers, with reasons.
 
     Args:
-        layers: Of the file.
-        found: The file.
-        examples: On which losses were measured.
+        layers: Precisions of the layers.
+        result: The selected file.
+        examples: Number of examples on which losses were measured.
     """
     counts = Counter(item.precision for item in layers)
-    each = ", ".join(f"{counts[level]} in {level}" for level in LEVELS if counts[level])
-    left = f"{found.loss / found.most:.0%}" if found.most else "none"
-    lowest = found.lowest
+    counts_text = ", ".join(f"{counts[level]} in {level}" for level in LEVELS if counts[level])
+    remaining_loss = (
+        f"{result.loss / result.lowest_level_loss:.0%}" if result.lowest_level_loss else "none"
+    )
+    lowest_level = result.lowest_level
     lines = [
-        f"{MIXED}: of {len(layers)} layers {each}; {left} is left of what the outputs lose where "
-        f"all are {lowest} (measured on {examples} training examples)"
+        f"{MIXED}: of {len(layers)} layers {counts_text}; {remaining_loss} is left of what the "
+        "outputs lose where "
+        f"all are {lowest_level} (measured on {examples} training examples)"
     ]
-    raised = [item for item in layers if item.precision != lowest]
-    raised.sort(key=lambda item: -item.alone.get(lowest, 0.0))
-    total = sum(item.alone.get(lowest, 0.0) for item in layers)
+    raised = [item for item in layers if item.precision != lowest_level]
+    raised.sort(key=lambda item: -item.alone.get(lowest_level, 0.0))
+    total = sum(item.alone.get(lowest_level, 0.0) for item in layers)
     for item in raised[:SHOWN]:
-        share = item.alone.get(lowest, 0.0) / total if total else 0.0
+        share = item.alone.get(lowest_level, 0.0) / total if total else 0.0
         lines.append(
-            f"{MIXED}: '{item.layer}' is {item.precision}: {lowest} there makes {share:.0%} of "
+            f"{MIXED}: '{item.layer}' is {item.precision}: {lowest_level} there makes {share:.0%} "
+            "of "
             "what layers lose one by one"
         )
     if len(raised) > SHOWN:
-        lines.append(f"{MIXED}: {len(raised) - SHOWN} more layers are not {lowest}")
+        lines.append(f"{MIXED}: {len(raised) - SHOWN} more layers are not {lowest_level}")
     kinds = sorted({kind for item in layers for kind in item.floats})
     if kinds:
         lines.append(
-            f"{MIXED}: {', '.join(kinds)} stay in floats: LiteRT Quantizer has no whole numbers "
+            f"{MIXED}: {', '.join(kinds)} stay in floats: LiteRT Quantizer has no integers "
             "for them, or CPUs are slower with them (products of activations, statistics)"
         )
-    return (*lines, *found.notes)
+    return (*lines, *result.notes)
 
 
 def round_together(
-    traced: Traced,
+    traced: TracedModel,
     path: Path,
     inputs: Sequence[npt.NDArray[Any]],
-    make: Callable[[Traced, Path], None],
+    write_file: Callable[[TracedModel, Path], None],
 ) -> str:
-    """Make a file anew with four-bit kernels rounded so that their layers' outputs stay.
+    """Write a file again with 4-bit kernels rounded together, if that improves its outputs.
 
-    It takes the place of the file where its outputs are nearer to those of the float32 file.
+    Kernels are rounded to keep the outputs of their layers. The new file replaces the old one if
+    its outputs are closer to those of the float32 file.
 
     Args:
         traced: The model.
-        path: A file that was made of it and runs; its weights have the nearest values.
-        inputs: Examples (n, ...), an array an input: the first `SENSED` judge, the others are
-            rounded on.
-        make: Makes the same file of another model of the same layers.
+        path: A working file of the model, with weights rounded to the nearest values.
+        inputs: Examples (n, ...), one array per input. The first `LOSS_EXAMPLES` compare both
+            files, the others are used for rounding.
+        write_file: Function that writes the same kind of file for another model with the same
+            layers.
 
     Returns:
-        What was done, or why not; nothing where no kernel has four bits.
+        Note on the rounding; "" if no kernel has 4 bits.
     """
-    kernels = four_bit_kernels(path, traced.model)
+    kernels = find_int4_kernels(path, traced.model)
     if not kernels:
         return ""
-    judging, rest = ([taken(part, rows) for part in inputs]
-                     for rows in (slice(SENSED), slice(SENSED, None)))  # fmt: skip
-    wanted = outputs_of(session_for(plain_file(traced)), judging)
-    before = divergence(wanted, outputs_of(session_for(path), judging))
-    try:
-        model, report = rounded_model(traced.model, rest, kernels)
-        with Traced(model) as again:
-            file = again.place / "rounded.tflite"
-            make(again, file)
-            after = divergence(wanted, outputs_of(runnable(file, judging), judging))
-            if after < before:
-                write_bytes(path, file.read_bytes())
-    except (InputError, ConversionFailed) as error:  # the file that is there is as good as any
-        return f"kernels of four bits have the nearest values ({error})"
-    told = (
-        f"{len(kernels)} kernels of four bits are rounded so that their layers' outputs stay "
-        f"(on {report.examples} training examples); the file's outputs move by {after:.3g} "
-        f"instead of {before:.3g} (divergence, on {len(judging[0])} others)"
+    evaluation_inputs, rounding_inputs = ([take_examples(part, rows) for part in inputs]
+                     for rows in (slice(LOSS_EXAMPLES), slice(LOSS_EXAMPLES, None)))  # fmt: skip
+    reference = compute_outputs(prepare_session(ensure_float32_file(traced)), evaluation_inputs)
+    divergence_before = compute_divergence(
+        reference, compute_outputs(prepare_session(path), evaluation_inputs)
     )
-    kept = ": that is no better, so weights have the nearest values"
-    return told if after < before else f"{told}{kept}"
+    try:
+        model, report = round_model(traced.model, rounding_inputs, kernels)
+        with TracedModel(model) as retraced:
+            file = retraced.directory / "rounded.tflite"
+            write_file(retraced, file)
+            divergence_after = compute_divergence(
+                reference, compute_outputs(open_session(file, evaluation_inputs), evaluation_inputs)
+            )
+            if divergence_after < divergence_before:
+                write_bytes(path, file.read_bytes())
+    except (InputError, ConversionFailed) as error:  # keep the file with the nearest values
+        return f"kernels of four bits have the nearest values ({error})"
+    description = (
+        f"{len(kernels)} kernels of four bits are rounded so that their layers' outputs stay "
+        f"(on {report.examples} training examples); the file's outputs move by "
+        f"{divergence_after:.3g} "
+        f"instead of {divergence_before:.3g} (divergence, on {len(evaluation_inputs[0])} others)"
+    )
+    rejection = ": that is no better, so weights have the nearest values"
+    return description if divergence_after < divergence_before else f"{description}{rejection}"
 
 
-def four_bit_kernels(path: Path, model: keras.Model) -> dict[str, int]:
-    """Return the kernels of a model that a file holds in four bits, with their largest integer.
+def find_int4_kernels(path: Path, model: keras.Model) -> dict[str, int]:
+    """Return the kernels that a file holds in 4 bits, with the largest integer of their grids.
 
-    Only those that can be solved for; others keep the nearest values.
+    Kernels that cannot be reconstructed are left out; they keep the nearest values.
 
     Args:
         path: A `.tflite` file of the model.
-        model: What it was made of.
+        model: The model.
+
+    Returns:
+        Path of a kernel -> largest integer.
     """
-    layers, known = dict(named_layers(model)), kernels_of(model)
-    paths = {id(variable): path for path, variable in variable_paths(model)}
-    found: dict[str, int] = {}
-    for operator in file_graph(path).operators:
-        kernel = kernel_of(operator)
-        layer = layers.get(owner_of(operator, known))
+    layers, kernel_layers = dict(walk_named_layers(model)), find_kernel_layers(model)
+    paths = {id(variable): path for path, variable in list_named_weights(model)}
+    int4_kernels: dict[str, int] = {}
+    for operator in read_graph(path).operators:
+        kernel = find_kernel(operator)
+        layer = layers.get(find_layer(operator, kernel_layers))
         if kernel is None or kernel.dtype != "int4" or layer is None or not has_parts(layer):
             continue
         for weight in layer.weights:
             if len(weight.shape) > 1 and int(np.prod(weight.shape)) == kernel.elements:
-                found[paths[id(weight)]] = 7  # of four bits, as many on both sides of zero
-    return found
+                int4_kernels[paths[id(weight)]] = 7  # symmetric 4-bit range
+    return int4_kernels
 
 
-def rounded_model(
+def round_model(
     model: keras.Model, inputs: Sequence[npt.NDArray[Any]], kernels: Mapping[str, int]
 ) -> tuple[keras.Model, RepairReport]:
     """Return a copy of a model whose kernels lie on grids; zeros stay zeros.
 
     Args:
-        model: Stays as it is.
-        inputs: Examples (n, ...), an array an input.
-        kernels: Path of a kernel -> the largest whole number of its grid.
+        model: The original model; it is not changed.
+        inputs: Calibration examples (n, ...), one array per input.
+        kernels: Path of a kernel -> largest integer of its grid.
+
+    Returns:
+        The copy, and the report of the reconstruction.
 
     Raises:
-        InputError: Fewer than 20 examples, or no layer that can be solved for.
+        InputError: There are fewer than 20 examples, or no layer can be reconstructed.
     """
-    made = copy_model(model)
-    full = {
+    rounded = copy_model(model)
+    nonzero = {
         path: np.asarray(variable.numpy()) != 0
-        for path, variable in variable_paths(made) if path in kernels
+        for path, variable in list_named_weights(rounded) if path in kernels
     }  # fmt: skip
-    masks = {path: mask for path, mask in full.items() if mask.any() and not mask.all()}
-    return made, repair(made, model, list(inputs), grids=kernels, masks=masks)
+    masks = {path: mask for path, mask in nonzero.items() if mask.any() and not mask.all()}
+    return rounded, repair(rounded, model, list(inputs), grids=kernels, masks=masks)
 
 
-def _int4(traced: Traced, path: Path) -> None:
-    source = str(plain_file(traced))
+def _convert_int4(traced: TracedModel, path: Path) -> None:
+    source = str(ensure_float32_file(traced))
     convert("mixed", source=source, path=str(path), ranges=None, recipe=INT4_WEIGHTS)
 
 
-def _find_units(traced: Traced) -> tuple[Unit, ...]:
-    return units_of(file_graph(plain_file(traced)), kernels_of(traced.model))
+def _group_traced(traced: TracedModel) -> tuple[Unit, ...]:
+    return group_operations(
+        read_graph(ensure_float32_file(traced)), find_kernel_layers(traced.model)
+    )

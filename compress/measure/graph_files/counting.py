@@ -1,6 +1,7 @@
-"""Costs of a graph of operations, a row an operator.
+"""Costs of a graph of operations, per operator.
 
-What a loop holds counts as often as it runs, where the graph says that: counters up to a limit.
+Operators in a loop count once per round if the graph determines the number of rounds: a counter up
+to a limit.
 """
 
 from __future__ import annotations
@@ -10,187 +11,198 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from compress.measure.graph_files.records import Graph, Operator, Tensor
-from compress.measure.graph_files.tables import Table
-from compress.measure.layer_costs import Analysis, LayerCost, peak_bytes
+from compress.measure.graph_files.tables import CostTable
+from compress.measure.layer_costs import Analysis, LayerCost, compute_peak_bytes
 
 
-def count_graph(graph: Graph, table: Table) -> Analysis:
-    """Count the costs of one inference at the sizes that a graph has.
+def count_graph(graph: Graph, table: CostTable) -> Analysis:
+    """Return the costs of one inference at the sizes in the graph.
 
-    Constants are counted as parameters at the operator that reads them first. What loops hold
-    is multiplied by their rounds; where these are not known it is not counted.
+    Constants count as parameters of the first operator that reads them. Costs in a loop are
+    multiplied by the number of rounds; if that is unknown they are not counted.
 
     Args:
-        graph: With the sizes at which it runs.
-        table: Of its format.
+        graph: A graph with its sizes.
+        table: Cost table of the graph's format.
     """
     counter = _Counter(table)
-    peak = counter.run(graph, _Place())
+    peak = counter.count_operators(graph, _Scope())
     return Analysis(tuple(counter.rows), peak)
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a graph stands.
+class _Scope:
+    """Position of a graph inside other graphs.
 
     Attributes:
-        prefix: Of the names of its operators.
-        times: How often it runs.
-        reason: Why what it multiplies is not counted; empty: it is.
+        prefix: Prefix of the names of its operators.
+        times: Number of times that it runs.
+        reason: Why its MACs are not counted; empty if they are.
     """
 
     prefix: str = ""
     times: int = 1
     reason: str = ""
 
-    def named(self, name: str) -> str:
-        """Return a name behind its scope, unless the converter's name holds the scope already."""
+    def qualify_name(self, name: str) -> str:
+        """Return a name with the prefix, unless the converter already added it."""
         return name if name.startswith(self.prefix) else f"{self.prefix}{name}"
 
 
 class _Counter:
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: CostTable) -> None:
         self.rows: list[LayerCost] = []
         self._table = table
-        self._origins: dict[int, Tensor] = {}  # id of a tensor -> the constant that it is
-        self._settled: set[int] = set()  # ids of what constants alone decide
-        self._told: set[int] = set()  # ids of constants that are counted
+        self._origins: dict[int, Tensor] = {}  # tensor id -> the constant that it is a copy of
+        self._constant_ids: set[int] = set()  # ids of tensors that depend on constants only
+        self._counted_ids: set[int] = set()  # ids of constants that are already counted
 
-    def run(self, graph: Graph, place: _Place) -> int | None:
-        """Count a graph's operators and return its peak of bytes."""
-        inner: dict[int, int | None] = {}
+    def count_operators(self, graph: Graph, scope: _Scope) -> int | None:
+        """Count the operators of a graph and return its peak bytes; None if unknown."""
+        inner_peaks: dict[int, int | None] = {}
         for operator in graph.operators:
-            for tensor in operator.given:
+            for tensor in operator.present_inputs:
                 if tensor.values is not None:
                     self._origins.setdefault(id(tensor), tensor)
-                    self._settled.add(id(tensor))
+                    self._constant_ids.add(id(tensor))
             if operator.bodies:
-                inner[id(operator)] = self._inside(operator, place)
-            elif operator.inputs and all(id(item) in self._settled for item in operator.given):
-                # constants alone decide what it makes: that is done once, not each time
-                self._settled.update(map(id, operator.outputs))
-                self._settle(operator, place)
+                inner_peaks[id(operator)] = self._count_bodies(operator, scope)
+            elif operator.inputs and all(
+                id(item) in self._constant_ids for item in operator.present_inputs
+            ):
+                # its inputs are constants: it runs once, not in each inference
+                self._constant_ids.update(map(id, operator.outputs))
+                self._fold_constant(operator, scope)
             elif operator.kind not in self._table.sources:
-                self.rows.append(self._row(operator, place))
+                self.rows.append(self._count_operator(operator, scope))
         calls = [
-            ({id(t): t.bytes for t in self._activations(item)}, inner.get(id(item), 0))
+            (
+                {id(t): t.size_bytes for t in self._list_activations(item)},
+                inner_peaks.get(id(item), 0),
+            )
             for item in graph.operators
         ]
-        return peak_bytes(calls, map(id, graph.outputs))
+        return compute_peak_bytes(calls, map(id, graph.outputs))
 
-    def _settle(self, operator: Operator, place: _Place) -> None:
-        origin = self._origins.get(id(operator.given[0])) if operator.given else None
-        if operator.kind in self._table.moves and origin is not None:
-            self._origins.update((id(made), origin) for made in operator.outputs)
+    def _fold_constant(self, operator: Operator, scope: _Scope) -> None:
+        origin = (
+            self._origins.get(id(operator.present_inputs[0])) if operator.present_inputs else None
+        )
+        if operator.kind in self._table.passthrough_kinds and origin is not None:
+            self._origins.update((id(output), origin) for output in operator.outputs)
             return
-        row = self._row(operator, place)
+        row = self._count_operator(operator, scope)
         if row.params:
             self.rows.append(replace(row, macs=0, reason="", sparse_macs=0, other_ops=0))
 
-    # -- graphs inside ----------------------------------------------------------------------
+    # -- nested graphs ----------------------------------------------------------------------
 
-    def _inside(self, operator: Operator, place: _Place) -> int | None:
-        """Count what an operator runs, and return the largest peak."""
-        kind, given = operator.kind, operator.inputs
-        times, reason = place.times, place.reason
+    def _count_bodies(self, operator: Operator, scope: _Scope) -> int | None:
+        """Count the graphs that an operator runs and return their largest peak bytes."""
+        kind, inputs = operator.kind, operator.inputs
+        times, reason = scope.times, scope.reason
         carried: Sequence[bool] | None = None
         if kind in self._table.loops:
             (body,) = operator.bodies
-            found = rounds(operator)
-            if found is None:
+            num_rounds = count_rounds(operator)
+            if num_rounds is None:
                 reason = "in a loop: how many rounds it takes is not in the graph"
             else:
-                times *= found
+                times *= num_rounds
             carried = [is_carried(body, number) for number in range(len(body.inputs))]
         elif kind in self._table.branches:
             reason = "in a branch: which one runs depends on values"
-            given = given[1:]  # the first chooses among them
-        inside = _Place(f"{place.named(operator.name)}/", times, reason)
+            inputs = inputs[1:]  # the first input selects the branch
+        inner_scope = _Scope(f"{scope.qualify_name(operator.name)}/", times, reason)
         peaks = []
         for body in operator.bodies:
-            for number, (outer, own) in enumerate(zip(given, body.inputs, strict=False)):
+            for number, (outer, body_input) in enumerate(zip(inputs, body.inputs, strict=False)):
                 if outer is not None and (carried is None or carried[number]):
-                    self._hand_in(outer, own)
-            peaks.append(self.run(body, inside))
-        known = [peak for peak in peaks if peak is not None]
-        return max(known) if len(known) == len(peaks) else None
+                    self._bind_input(outer, body_input)
+            peaks.append(self.count_operators(body, inner_scope))
+        known_peaks = [peak for peak in peaks if peak is not None]
+        return max(known_peaks) if len(known_peaks) == len(peaks) else None
 
-    def _hand_in(self, outer: Tensor, own: Tensor) -> None:
+    def _bind_input(self, outer: Tensor, inner: Tensor) -> None:
         if id(outer) in self._origins:
-            self._origins[id(own)] = self._origins[id(outer)]
-        if id(outer) in self._settled:
-            self._settled.add(id(own))
+            self._origins[id(inner)] = self._origins[id(outer)]
+        if id(outer) in self._constant_ids:
+            self._constant_ids.add(id(inner))
 
     # -- one operator -----------------------------------------------------------------------
 
-    def _row(self, operator: Operator, place: _Place) -> LayerCost:
-        found = [self._origins[id(item)] for item in operator.given if id(item) in self._origins]
-        weights = list({id(item): item for item in found if item.is_weight}.values())
-        own = [weight for weight in weights if id(weight) not in self._told]
-        self._told.update(map(id, own))
-        macs, reason = self._table.macs(operator)
-        if macs and place.reason:
-            macs, reason = None, place.reason
-        others = None if place.reason else self._table.others(operator)
-        sizes = [tensor.bytes for tensor in (*self._activations(operator), *weights)]
+    def _count_operator(self, operator: Operator, scope: _Scope) -> LayerCost:
+        constants = [
+            self._origins[id(item)] for item in operator.present_inputs if id(item) in self._origins
+        ]
+        weights = list({id(item): item for item in constants if item.is_weight}.values())
+        new_weights = [weight for weight in weights if id(weight) not in self._counted_ids]
+        self._counted_ids.update(map(id, new_weights))
+        macs, reason = self._table.count_macs(operator)
+        if macs and scope.reason:
+            macs, reason = None, scope.reason
+        others = None if scope.reason else self._table.count_other_ops(operator)
+        sizes = [tensor.size_bytes for tensor in (*self._list_activations(operator), *weights)]
         moved = None if None in sizes else sum(size or 0 for size in sizes)
-        made = operator.outputs[0].shape if operator.outputs else ()
+        output_shape = operator.outputs[0].shape if operator.outputs else ()
         return LayerCost(
-            place.named(operator.name),
+            scope.qualify_name(operator.name),
             operator.kind,
-            tuple(made[1:]) if made else (),
-            None if macs is None else macs * place.times,
-            sum(weight.elements for weight in own),
-            sum(weight.nonzero for weight in own),
+            tuple(output_shape[1:]) if output_shape else (),
+            None if macs is None else macs * scope.times,
+            sum(weight.elements for weight in new_weights),
+            sum(weight.nonzero for weight in new_weights),
             reason,
-            None if macs is None else round(macs * place.times * _density(weights)),
-            None if others is None else others * place.times,
-            None if moved is None or place.reason else moved * place.times,
+            None if macs is None else round(macs * scope.times * _compute_density(weights)),
+            None if others is None else others * scope.times,
+            None if moved is None or scope.reason else moved * scope.times,
         )
 
-    def _activations(self, operator: Operator) -> list[Tensor]:
-        tensors = (*operator.given, *operator.outputs)
-        return [tensor for tensor in tensors if id(tensor) not in self._settled]
+    def _list_activations(self, operator: Operator) -> list[Tensor]:
+        tensors = (*operator.present_inputs, *operator.outputs)
+        return [tensor for tensor in tensors if id(tensor) not in self._constant_ids]
 
 
-def _density(weights: Sequence[Tensor]) -> float:
-    """Return the share of a kernel that is not zero; 1 where there is no kernel, or several."""
+def _compute_density(weights: Sequence[Tensor]) -> float:
+    """Return the share of non-zero weights of a kernel; 1 if there is not exactly one kernel."""
     kernels = [weight for weight in weights if len(weight.shape or ()) > 1]
     if len(kernels) != 1:
         return 1.0
     return kernels[0].nonzero / max(1, kernels[0].elements)
 
 
-def rounds(loop: Operator) -> int | None:
-    """Return the number of rounds of a loop; None: it depends on values.
+def count_rounds(loop: Operator) -> int | None:
+    """Return the number of rounds of a loop; None if it depends on values.
 
-    Known is a condition "counter < limit", or several of them joined by "and", whose counters
-    begin at constants, grow by constants, and whose limits are constants.
+    Supported conditions are "counter < limit" and "counter <= limit", also several joined by "and",
+    with constant initial values, steps and limits.
 
     Args:
         loop: An operator with a condition and a body.
     """
     if loop.condition is None or len(loop.bodies) != 1 or len(loop.condition.outputs) != 1:
         return None
-    return _Loop(loop, loop.condition, loop.bodies[0]).rounds(loop.condition.outputs[0])
+    return _Loop(loop, loop.condition, loop.bodies[0]).count_rounds(loop.condition.outputs[0])
 
 
-def is_carried(body: Graph, place: int) -> bool:
-    """Return whether a loop's body hands an input on as it is."""
-    makers = body.makers()
-    return _source(body.outputs[place], makers) is body.inputs[place]
+def is_carried(body: Graph, index: int) -> bool:
+    """Return whether a loop's body passes an input on unchanged."""
+    producers = body.find_producers()
+    return _find_source(body.outputs[index], producers) is body.inputs[index]
 
 
-def _source(tensor: Tensor, makers: dict[int, Operator]) -> Tensor:
-    """Return the tensor behind copies and casts."""
-    passes = ("identity", "dequantize", "cast")
-    while (maker := makers.get(id(tensor))) is not None and _word(maker) in passes:
-        (tensor,) = maker.given[:1]
+def _find_source(tensor: Tensor, producers: dict[int, Operator]) -> Tensor:
+    """Return the tensor before copies and casts."""
+    passthrough_kinds = ("identity", "dequantize", "cast")
+    while (producer := producers.get(id(tensor))) is not None and _normalize_kind(
+        producer
+    ) in passthrough_kinds:
+        (tensor,) = producer.present_inputs[:1]
     return tensor
 
 
-def _word(operator: Operator) -> str:
-    """Return one spelling for LOGICAL_AND and LogicalAnd."""
+def _normalize_kind(operator: Operator) -> str:
+    """Return the same spelling for LOGICAL_AND and LogicalAnd."""
     return operator.kind.replace("_", "").lower()
 
 
@@ -198,52 +210,60 @@ class _Loop:
     def __init__(self, loop: Operator, condition: Graph, body: Graph) -> None:
         self._inputs, self._body = loop.inputs, body
         self._condition = condition
-        self._makers, self._made = condition.makers(), body.makers()
+        self._producers, self._body_producers = condition.find_producers(), body.find_producers()
 
-    def rounds(self, tensor: Tensor) -> int | None:
-        maker = self._makers.get(id(_source(tensor, self._makers)))
-        word = "" if maker is None else _word(maker)
-        given = [] if maker is None else maker.given
-        if word == "logicaland":
-            parts = [self.rounds(part) for part in given]
+    def count_rounds(self, tensor: Tensor) -> int | None:
+        producer = self._producers.get(id(_find_source(tensor, self._producers)))
+        kind = "" if producer is None else _normalize_kind(producer)
+        inputs = [] if producer is None else producer.present_inputs
+        if kind == "logicaland":
+            parts = [self.count_rounds(part) for part in inputs]
             return None if None in parts else min(part for part in parts if part is not None)
-        if word not in ("less", "lessequal"):
+        if kind not in ("less", "lessequal"):
             return None
-        counter, limit = given
-        place, last = self._place(counter), self._number(limit)
-        if place is None or last is None:
+        counter, limit = inputs
+        index, last = self._find_input_index(counter), self._find_limit(limit)
+        if index is None or last is None:
             return None
-        first, step = self._first(place), self._step(place)
+        first, step = self._find_initial_value(index), self._find_step(index)
         if first is None or step is None or step <= 0:
             return None
         count = (last - first) / step
-        return max(0, math.ceil(count) if word == "less" else math.floor(count) + 1)
+        return max(0, math.ceil(count) if kind == "less" else math.floor(count) + 1)
 
-    def _place(self, tensor: Tensor) -> int | None:
-        source = _source(tensor, self._makers)
+    def _find_input_index(self, tensor: Tensor) -> int | None:
+        source = _find_source(tensor, self._producers)
         inputs = enumerate(self._condition.inputs)
-        return next((place for place, given in inputs if given is source), None)
+        return next((index for index, candidate in inputs if candidate is source), None)
 
-    def _first(self, place: int) -> float | None:
-        given = self._inputs[place]
-        return None if given is None else given.number
+    def _find_initial_value(self, index: int) -> float | None:
+        tensor = self._inputs[index]
+        return None if tensor is None else tensor.scalar
 
-    def _number(self, tensor: Tensor) -> float | None:
-        """Return a limit: a constant, or an input that no round changes."""
-        source = _source(tensor, self._makers)
-        if source.number is not None:
-            return source.number
-        place = self._place(source)
-        if place is None or not is_carried(self._body, place):
+    def _find_limit(self, tensor: Tensor) -> float | None:
+        """Return the limit of a condition: a constant, or an input that no round changes."""
+        source = _find_source(tensor, self._producers)
+        if source.scalar is not None:
+            return source.scalar
+        index = self._find_input_index(source)
+        if index is None or not is_carried(self._body, index):
             return None
-        return self._first(place)
+        return self._find_initial_value(index)
 
-    def _step(self, place: int) -> float | None:
-        """Return the step of a counter."""
-        maker = self._made.get(id(_source(self._body.outputs[place], self._made)))
-        if maker is None or _word(maker) not in ("add", "addv2") or len(maker.given) != 2:
+    def _find_step(self, index: int) -> float | None:
+        """Return the constant step of a counter; None if it has none."""
+        producer = self._body_producers.get(
+            id(_find_source(self._body.outputs[index], self._body_producers))
+        )
+        if (
+            producer is None
+            or _normalize_kind(producer) not in ("add", "addv2")
+            or len(producer.present_inputs) != 2
+        ):
             return None
-        one, other = (_source(tensor, self._made) for tensor in maker.given)
-        if other is self._body.inputs[place]:
-            one, other = other, one
-        return other.number if one is self._body.inputs[place] else None
+        first, second = (
+            _find_source(tensor, self._body_producers) for tensor in producer.present_inputs
+        )
+        if second is self._body.inputs[index]:
+            first, second = second, first
+        return second.scalar if first is self._body.inputs[index] else None

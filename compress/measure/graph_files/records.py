@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.summary import Readable, Summary
-from compress.measure import formats
+from compress.core.summary import DisplayableResult, Summary
+from compress.measure import formatting
 from compress.measure.layer_costs import Analysis
 from compress.measure.rules import Shape
-from compress.model.kinds import Foreign
+from compress.model.file_formats import ForeignModel
 
 
 @dataclass(eq=False)
@@ -23,26 +23,28 @@ class Tensor:
     """One tensor of a graph.
 
     Attributes:
-        name: As the file calls it.
-        shape: The batch axis included; None: not even its rank is known.
-        dtype: NumPy's name of the type, or "int4", "bfloat16", "string", "resource", "variant".
-        values: Makes the values of a constant; None: it is computed, or given.
-        quantized: Whether its whole numbers stand for real ones.
-        zero: The whole number that stands for 0.
-        number: The value of a scalar that is known without running anything.
+        name: Name in the file.
+        shape: Shape with the batch axis, None for an unknown size; None if even the rank is
+            unknown.
+        dtype: NumPy dtype name, or "int4", "bfloat16", "string", "resource", "variant".
+        values: Function that returns the values of a constant; None for inputs and computed
+            tensors.
+        is_quantized: Whether its integers represent real numbers.
+        zero_point: Integer that represents 0.
+        scalar: Value of a scalar that is known without running the graph.
     """
 
     name: str
     shape: tuple[int | None, ...] | None
     dtype: str
     values: Callable[[], npt.NDArray[Any]] | None = None
-    quantized: bool = False
-    zero: int = 0
-    number: float | None = None
+    is_quantized: bool = False
+    zero_point: int = 0
+    scalar: float | None = None
 
     @property
-    def known(self) -> Shape | None:
-        """Its shape, or None where a size is unknown."""
+    def known_shape(self) -> Shape | None:
+        """Shape, or None if a size is unknown."""
         if self.shape is None:
             return None
         sizes = tuple(size for size in self.shape if size is not None)
@@ -50,31 +52,31 @@ class Tensor:
 
     @property
     def is_weight(self) -> bool:
-        """Whether it is a constant of real numbers with an axis at least.
+        """Whether the tensor is a constant of real numbers with at least one axis.
 
-        Scalars are settings (an epsilon, a scale), whole numbers are sizes and places.
+        Scalars are settings (an epsilon, a scale), and integers are sizes and indices.
         """
-        real = self.quantized or "float" in self.dtype
-        return self.values is not None and real and bool(self.shape)
+        is_real = self.is_quantized or "float" in self.dtype
+        return self.values is not None and is_real and bool(self.shape)
 
     @property
     def elements(self) -> int:
-        """How many numbers it holds; 0 where its shape is unknown."""
-        return math.prod(self.known) if self.known is not None else 0
+        """Number of elements; 0 if the shape is unknown."""
+        return math.prod(self.known_shape) if self.known_shape is not None else 0
 
     @property
     def nonzero(self) -> int:
-        """How many numbers of a constant are not zero."""
-        return 0 if self.values is None else int(np.count_nonzero(self.values() != self.zero))
+        """Number of non-zero elements of a constant."""
+        return 0 if self.values is None else int(np.count_nonzero(self.values() != self.zero_point))
 
     @property
-    def bytes(self) -> int | None:
-        """Its size in bytes, or None."""
-        if self.known is None or self.dtype in ("string", "resource", "variant"):
+    def size_bytes(self) -> int | None:
+        """Size in bytes, or None if unknown."""
+        if self.known_shape is None or self.dtype in ("string", "resource", "variant"):
             return None
         digits = "".join(filter(str.isdigit, self.dtype))
-        named = {"bool": 8, "bfloat16": 16, "float8_e4m3fn": 8, "float8_e5m2": 8}
-        bits = named.get(self.dtype) or (int(digits) if digits else 32)
+        bits_by_name = {"bool": 8, "bfloat16": 16, "float8_e4m3fn": 8, "float8_e5m2": 8}
+        bits = bits_by_name.get(self.dtype) or (int(digits) if digits else 32)
         return math.ceil(self.elements * bits / 8)
 
 
@@ -83,13 +85,13 @@ class Operator:
     """One operation of a graph.
 
     Attributes:
-        kind: As the file's format calls it: "CONV_2D", "Conv2D".
-        name: Where it stands in the model.
-        inputs: None where an optional one is missing.
-        outputs: What it makes.
-        options: What it is told beside tensors.
-        condition: Of a loop: the graph that says whether another round follows.
-        bodies: Of a loop its body, of a branch its alternatives, of a call what is called.
+        kind: Operation name of the file format: "CONV_2D", "Conv2D".
+        name: Name with its scope in the model.
+        inputs: Input tensors; None for a missing optional input.
+        outputs: Output tensors.
+        options: Attributes of the operation.
+        condition: Condition graph of a loop.
+        bodies: Body of a loop, alternatives of a branch, or function of a call.
     """
 
     kind: str
@@ -101,34 +103,40 @@ class Operator:
     bodies: tuple[Graph, ...] = ()
 
     @property
-    def given(self) -> list[Tensor]:
-        """The inputs that are there."""
+    def present_inputs(self) -> list[Tensor]:
+        """Inputs without the missing optional ones."""
         return [tensor for tensor in self.inputs if tensor is not None]
 
 
 @dataclass(eq=False)
 class Graph:
-    """Operations in an order in which they can be run."""
+    """Operators in an executable order.
+
+    Attributes:
+        inputs: Input tensors.
+        outputs: Output tensors.
+        operators: Operators in topological order.
+    """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
 
-    def makers(self) -> dict[int, Operator]:
-        """Return the operator that makes each tensor, by the tensor's id."""
+    def find_producers(self) -> dict[int, Operator]:
+        """Return the operator that creates each tensor, by the tensor's id."""
         return {id(tensor): item for item in self.operators for tensor in item.outputs}
 
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output.
+    """An input or output of a graph file.
 
     Attributes:
-        name: As whoever feeds the file calls it.
-        shape: The batch axis included; None where a size is open; None: any rank.
-        dtype: NumPy's name of the type, or "string".
-        scale, zero_point: Of quantized numbers: real = scale * (integer - zero_point); 0: it
-            is none.
+        name: Name by which callers set or read it.
+        shape: Shape with the batch axis, None for an open size; None if the rank is open.
+        dtype: NumPy dtype name, or "string".
+        scale, zero_point: Quantization: real = scale * (integer - zero_point). Scale 0: not
+            quantized.
     """
 
     name: str
@@ -139,33 +147,33 @@ class Port:
 
     @property
     def sizes(self) -> tuple[int | None, ...]:
-        """The shape of one example, without the batch axis."""
+        """Shape of one example, without the batch axis."""
         return () if self.shape is None else self.shape[1:]
 
 
-def shape_text(port: Port) -> str:
-    """Return "1 x ? x 3", or "any" where the rank is open."""
+def format_shape(port: Port) -> str:
+    """Return "1 x ? x 3", or "any" if the rank is open."""
     if port.shape is None:
         return "any"
     return " x ".join("?" if size is None else str(size) for size in port.shape) or "a scalar"
 
 
 @dataclass(frozen=True, repr=False)
-class GraphFile(Readable):
-    """A model that is no Keras model: it can be measured, and not pruned.
+class GraphFile(DisplayableResult):
+    """A model in another format than Keras: it can be measured, but not pruned.
 
     Attributes:
-        path: The file, or a SavedModel's folder.
-        what: What it is.
-        signature: Which of its functions was looked at; empty: it has no names for them.
-        signatures: All of them.
-        inputs, outputs: What it takes and gives.
-        size_bytes: Of the file, or of all files in the folder.
-        costs: Counted from its graph, a row an operator: `Analysis.layers`.
+        path: The file, or the folder of a SavedModel.
+        file_kind: File format and its limitations.
+        signature: Signature that was read; empty if signatures have no names.
+        signatures: Names of all signatures.
+        inputs, outputs: Inputs and outputs of the signature.
+        size_bytes: Size of the file, or of all files in the folder.
+        costs: Costs of the graph; `Analysis.layers` has one entry per operator.
     """
 
     path: Path
-    what: Foreign
+    file_kind: ForeignModel
     signature: str
     signatures: tuple[str, ...]
     inputs: tuple[Port, ...]
@@ -175,53 +183,54 @@ class GraphFile(Readable):
 
     @property
     def name(self) -> str:
-        """The file's name without its suffix; a folder's whole name."""
+        """File name without suffix, or the folder name."""
         return self.path.name if self.path.is_dir() else self.path.stem
 
     @property
-    def batch(self) -> int | None:
-        """The batch that it fixes and is counted at, where that is not 1."""
+    def fixed_batch_size(self) -> int | None:
+        """Batch size that the file fixes and is counted at; None if it is 1 or open."""
         sizes = {port.shape[0] for port in self.inputs if port.shape}
         size = sizes.pop() if len(sizes) == 1 else None
         return None if size == 1 else size
 
-    def screen(self) -> Summary:
-        """Return the summary of one screen: totals, costliest operators, kind of file."""
-        found = self.costs.screen()
-        lines = [f"takes {_ports(self.inputs)}", f"gives {_ports(self.outputs)}"]
-        if self.batch:
-            lines.append(f"counted at batch {self.batch}, which the file fixes")
+    def build_summary(self) -> Summary:
+        """Return a summary for one screen: totals, costliest operators, file format."""
+        cost_summary = self.costs.build_summary()
+        lines = [f"takes {_format_ports(self.inputs)}", f"gives {_format_ports(self.outputs)}"]
+        if self.fixed_batch_size:
+            lines.append(f"counted at batch {self.fixed_batch_size}, which the file fixes")
         if len(self.signatures) > 1:
             name = self.signature or self.signatures[0]
             lines.append(f"signature '{name}' of {', '.join(self.signatures)}")
         return Summary(
-            f"{self.path.name}, {self.what.text}, {formats.size(self.size_bytes)}: {found.title}",
-            (*lines, *found.lines),
-            ("Operator", *found.heads[1:]),
-            found.rows,
-            (*found.notes, self.what.verdict),
+            f"{self.path.name}, {self.file_kind.description}, "
+            f"{formatting.format_size(self.size_bytes)}: {cost_summary.title}",
+            (*lines, *cost_summary.lines),
+            ("Operator", *cost_summary.headers[1:]),
+            cost_summary.rows,
+            (*cost_summary.notes, self.file_kind.limitation),
             "operators",
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything but the costs."""
+        """Return everything except the costs."""
         return {
             "file": str(self.path),
-            "kind": self.what.kind,
+            "kind": self.file_kind.kind,
             "size_bytes": self.size_bytes,
             "signature": self.signature,
             "signatures": list(self.signatures),
             "inputs": [asdict(port) for port in self.inputs],
             "outputs": [asdict(port) for port in self.outputs],
             "prunable": False,
-            "verdict": self.what.verdict,
+            "verdict": self.file_kind.limitation,
         }
 
 
-def _ports(ports: tuple[Port, ...]) -> str:
+def _format_ports(ports: tuple[Port, ...]) -> str:
     """Return "x 1 x 28 float32; y 1 x 2 int8 (scale 0.0039, zero point -128)"."""
     return "; ".join(
-        f"{port.name} {shape_text(port)} {port.dtype}"
+        f"{port.name} {format_shape(port)} {port.dtype}"
         + (f" (scale {port.scale:.6g}, zero point {port.zero_point})" if port.scale else "")
         for port in ports
     )

@@ -1,9 +1,9 @@
-"""The graph of a SavedModel as plain records, with all sizes that follow from the inputs'.
+"""The graph of a SavedModel as plain records, with sizes inferred from the input sizes.
 
-What functions hold stands in place of their calls. TensorFlow's own shape functions tell the sizes.
-They do not look into loops: a loop's body is built with the sizes of what goes in, again and again
-until what comes out has the same sizes. Scalars that are known without running anything (limits of
-loops) are noted with their values.
+Function calls are inlined. TensorFlow's shape functions infer the sizes. They do not look into
+loops, so a loop's body is built with the sizes of its inputs, repeatedly, until its outputs have
+the same sizes. Scalars that are known without running the graph (limits of loops) are recorded with
+their values.
 """
 
 from __future__ import annotations
@@ -19,176 +19,179 @@ import tensorflow as tf
 from tensorflow.core.framework import node_def_pb2
 from tensorflow.python.framework import convert_to_constants, function_def_to_graph
 
-from compress.core.errors import InputError, one_line
-from compress.core.native_output import captured_stderr, quiet_logger
+from compress.core.errors import InputError, to_one_line
+from compress.core.native_output import capture_stderr, silence_logger
 from compress.measure.graph_files.counting import count_graph
 from compress.measure.graph_files.records import Graph, Operator, Tensor
 from compress.measure.graph_files.tables import BRANCHES, LOOPS, TENSORFLOW
 from compress.measure.layer_costs import Analysis
-from compress.model.kinds import SavedModel
+from compress.model.file_formats import SavedModel
 
 Shape = tuple[int | None, ...] | None
-_READERS = {"TensorListGetItem": 2, "TensorListStack": 1}
-"""What takes tensors out of a list, with the place of the input that says their shape."""
+_LIST_READERS = {"TensorListGetItem": 2, "TensorListStack": 1}
+"""Operations that read a tensor list -> index of the input with the element shape."""
 _CALLS = re.compile(r"(?:^|(?<=/))(?:Stateful)?PartitionedCall(?:_\d+)?/")
 
 
 def count_saved_model(model: SavedModel, sizes: Sequence[tuple[int, ...]]) -> Analysis:
-    """Count a loaded SavedModel, with constants in place of its variables.
+    """Return the costs of a loaded SavedModel, with its variables frozen to constants.
 
     Args:
-        model: With the signature that is counted.
-        sizes: Of one example, an input each; see `SavedModel.sizes`.
+        model: SavedModel with the signature to count.
+        sizes: Shape of one example for each input, from `SavedModel.fill_input_shapes`.
 
     Raises:
-        InputError: It cannot run at these sizes; TensorFlow cannot write it as one graph (of more
-            than 2 GiB, say), or does not know its sizes.
+        InputError: The model cannot run at these sizes, TensorFlow cannot write it as one graph
+            (more than 2 GiB, for example), or TensorFlow cannot infer its sizes.
     """
-    function = model.at(sizes)
-    with captured_stderr(), quiet_logger("tensorflow"):
+    function = model.build_function(sizes)
+    with capture_stderr(), silence_logger("tensorflow"):
         try:
             frozen = convert_to_constants.convert_variables_to_constants_v2(
                 function, lower_control_flow=False
             )
             graph_def = frozen.graph.as_graph_def()
-            library = Library(graph_def)
-            nodes, _ = library.flattened(graph_def.node)
+            library = FunctionLibrary(graph_def)
+            nodes, _ = library.inline_calls(graph_def.node)
             inputs = [f"{node.name}:0" for node in nodes if node.op == "Placeholder"]
-            graph = _Builder(library).built(nodes, inputs, ())
+            graph = _Builder(library).build(nodes, inputs, ())
         except InputError:
             raise
-        except Exception as error:  # of protobuf and of TensorFlow, of many kinds
+        except Exception as error:  # many exception classes of protobuf and TensorFlow
             raise InputError(
                 f"The graph of '{model.path}' must be readable with its variables as constants. "
-                f"Received: {one_line(str(error).strip().splitlines()[0], 300)}."
+                f"Received: {to_one_line(str(error).strip().splitlines()[0], 300)}."
             ) from None
     return count_graph(graph, TENSORFLOW)
 
 
-class Library:
+class FunctionLibrary:
     """The functions of a graph."""
 
     def __init__(self, graph_def: Any) -> None:
         self._functions = {item.signature.name: item for item in graph_def.library.function}
 
-    def flat(self, name: str) -> tuple[list[Any], list[str], list[str]]:
-        """Return a function's nodes, the names of its arguments and those of its results.
+    def inline_function(self, name: str) -> tuple[list[Any], list[str], list[str]]:
+        """Return a function's nodes, the names of its arguments and the names of its results.
 
-        Nodes are in an order in which they can be made; calls are opened.
+        Nodes are in topological order, with calls inlined.
+
+        Args:
+            name: Name of the function.
         """
-        inside, arguments, results = self._parts(name)
-        nodes, aliases = self.flattened(inside)
-        return nodes, arguments, [resolved(result, aliases) for result in results]
+        inside, arguments, results = self._read_function(name)
+        nodes, aliases = self.inline_calls(inside)
+        return nodes, arguments, [resolve_alias(result, aliases) for result in results]
 
-    def _parts(self, name: str) -> tuple[Sequence[Any], list[str], list[str]]:
+    def _read_function(self, name: str) -> tuple[Sequence[Any], list[str], list[str]]:
         definition = self._functions[name]
         graph_def, flat_names = function_def_to_graph.function_def_to_graph_def(definition)
         arguments = [item.name for item in definition.signature.input_arg]
-        made = [definition.ret[item.name] for item in definition.signature.output_arg]
-        return graph_def.node, arguments, [flat_names[name] for name in made]
+        result_names = [definition.ret[item.name] for item in definition.signature.output_arg]
+        return graph_def.node, arguments, [flat_names[name] for name in result_names]
 
-    def flattened(self, nodes: Sequence[Any]) -> tuple[list[Any], dict[str, str]]:
-        """Return nodes in order with calls inlined, and the aliases of calls' results."""
-        made: list[Any] = []
+    def inline_calls(self, nodes: Sequence[Any]) -> tuple[list[Any], dict[str, str]]:
+        """Return nodes in topological order with calls inlined, and the aliases of call results."""
+        inlined: list[Any] = []
         aliases: dict[str, str] = {}
-        self._open(nodes, "", made, aliases)
-        for node in made:
-            inputs = [resolved(item, aliases) for item in node.input]
+        self._inline_nodes(nodes, "", inlined, aliases)
+        for node in inlined:
+            inputs = [resolve_alias(item, aliases) for item in node.input]
             del node.input[:]
             node.input.extend(inputs)
-        return _ordered(made), aliases
+        return _sort_nodes(inlined), aliases
 
-    def _open(
-        self, nodes: Sequence[Any], prefix: str, made: list[Any], aliases: dict[str, str]
+    def _inline_nodes(
+        self, nodes: Sequence[Any], prefix: str, inlined: list[Any], aliases: dict[str, str]
     ) -> None:
         for node in nodes:
             name = prefix + node.name
             inputs = [prefix + item for item in node.input if not item.startswith("^")]
-            calls = node.op in ("PartitionedCall", "StatefulPartitionedCall")
-            called = node.attr["f"].func.name if calls else ""
-            if called in self._functions:
-                inside, arguments, results = self._parts(called)
-                for argument, given in zip(arguments, inputs, strict=True):
-                    aliases[tensor_name(f"{name}/{argument}")] = given
+            is_call = node.op in ("PartitionedCall", "StatefulPartitionedCall")
+            function_name = node.attr["f"].func.name if is_call else ""
+            if function_name in self._functions:
+                inside, arguments, results = self._read_function(function_name)
+                for argument, source in zip(arguments, inputs, strict=True):
+                    aliases[to_tensor_name(f"{name}/{argument}")] = source
                 for number, result in enumerate(results):
                     aliases[f"{name}:{number}"] = f"{name}/{result}"
                 inner = [item for item in inside if item.name not in arguments]
-                self._open(inner, f"{name}/", made, aliases)
+                self._inline_nodes(inner, f"{name}/", inlined, aliases)
                 continue
-            own = node_def_pb2.NodeDef()
-            own.CopyFrom(node)
-            own.name, own.device = name, ""
-            del own.input[:]
-            own.input.extend(inputs)
-            for key in [key for key in own.attr if key.startswith("_")]:
-                del own.attr[key]  # where it runs and how it is compiled
-            made.append(own)
+            node_copy = node_def_pb2.NodeDef()
+            node_copy.CopyFrom(node)
+            node_copy.name, node_copy.device = name, ""
+            del node_copy.input[:]
+            node_copy.input.extend(inputs)
+            for key in [key for key in node_copy.attr if key.startswith("_")]:
+                del node_copy.attr[key]  # device and compilation attributes
+            inlined.append(node_copy)
 
 
-def tensor_name(name: str) -> str:
+def to_tensor_name(name: str) -> str:
     """Return "node:0" for "node"."""
     return name if ":" in name else f"{name}:0"
 
 
-def resolved(name: str, aliases: Mapping[str, str]) -> str:
-    """Return the tensor that stands behind calls and arguments."""
-    name = tensor_name(name)
+def resolve_alias(name: str, aliases: Mapping[str, str]) -> str:
+    """Return the tensor behind inlined calls and their arguments."""
+    name = to_tensor_name(name)
     while name in aliases:
-        name = tensor_name(aliases[name])
+        name = to_tensor_name(aliases[name])
     return name
 
 
-def _ordered(nodes: Sequence[Any]) -> list[Any]:
-    """Return nodes behind what they read; calls' arguments may have been made later.
+def _sort_nodes(nodes: Sequence[Any]) -> list[Any]:
+    """Return the nodes in topological order.
 
     Raises:
-        InputError: Nodes read each other in a circle, as loops of TensorFlow 1 do.
+        InputError: The graph has a cycle, as loops of TensorFlow 1 have.
     """
     by_name = {node.name: node for node in nodes}
     done: dict[str, None] = {}
     for first in nodes:
-        waiting, begun = [first.name], set[str]()
-        while waiting:
-            name = waiting[-1]
+        stack, visited = [first.name], set[str]()
+        while stack:
+            name = stack[-1]
             sources = (item.rpartition(":")[0] for item in by_name[name].input)
             missing = [item for item in sources if item in by_name and item not in done]
             if name in done or not missing:
                 done.setdefault(name)
-                waiting.pop()
+                stack.pop()
                 continue
-            if name in begun:
+            if name in visited:
                 raise InputError(
                     f"A graph must have no circles to be counted. Received: one at '{name}', a "
                     "loop of TensorFlow 1."
                 )
-            begun.add(name)
-            waiting.extend(missing)
+            visited.add(name)
+            stack.extend(missing)
     return [by_name[name] for name in done]
 
 
 @dataclass
 class _Builder:
-    """Builds one graph.
+    """Builder of one graph.
 
     Attributes:
-        library: Functions of the whole.
-        tensors: By name.
-        elements: Of lists of tensors, by name: the shape of one of them.
-        operators: What it holds.
-        graph: TensorFlow's, which infers sizes.
+        library: Functions of the whole model.
+        tensors: Tensors by name.
+        element_shapes: Shape of the elements of tensor lists, by the list's name.
+        operators: Operators so far.
+        graph: TensorFlow graph that infers sizes.
     """
 
-    library: Library
+    library: FunctionLibrary
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    elements: dict[str, Shape] = field(default_factory=dict)
+    element_shapes: dict[str, Shape] = field(default_factory=dict)
     operators: list[Operator] = field(default_factory=list)
     graph: Any = field(default_factory=tf.Graph)
-    _made: dict[str, Any] = field(default_factory=dict)
+    _tf_tensors: dict[str, Any] = field(default_factory=dict)
 
-    def built(self, nodes: Sequence[Any], inputs: Sequence[str], outputs: Sequence[str]) -> Graph:
+    def build(self, nodes: Sequence[Any], inputs: Sequence[str], outputs: Sequence[str]) -> Graph:
         waiting: list[Any] = []
         for node in nodes:
-            reads_list = node.op in _READERS and any(
+            reads_list = node.op in _LIST_READERS and any(
                 item.op.startswith("TensorList") and f"{item.name}:0" == node.input[0]
                 for item in waiting
             )
@@ -196,62 +199,64 @@ class _Builder:
                 self._import(waiting)
                 waiting = []
             if node.op in LOOPS:
-                self._loop(node)
+                self._build_loop(node)
             elif node.op in BRANCHES:
-                self._branch(node)
+                self._build_branch(node)
             else:
-                self._tell_elements(node)
+                self._set_element_shape(node)
                 waiting.append(node)
         self._import(waiting)
-        taken, given = (tuple(self.tensors[name] for name in names) for names in (inputs, outputs))
-        return Graph(taken, given, tuple(self.operators))
+        input_tensors, output_tensors = (
+            tuple(self.tensors[name] for name in names) for names in (inputs, outputs)
+        )
+        return Graph(input_tensors, output_tensors, tuple(self.operators))
 
     # -- ordinary nodes -----------------------------------------------------------------------
 
     def _import(self, nodes: Sequence[Any]) -> None:
-        """Add nodes to TensorFlow's graph, which infers their sizes, and record them."""
+        """Add nodes to the TensorFlow graph, which infers their sizes, and record them."""
         if not nodes:
             return
         graph_def = tf.compat.v1.GraphDef()
         graph_def.node.extend(nodes)
-        own = {node.name for node in nodes}
+        new_names = {node.name for node in nodes}
         outside = {
-            name: self._made[name]
+            name: self._tf_tensors[name]
             for node in nodes
             for name in node.input
-            if name.rpartition(":")[0] not in own
+            if name.rpartition(":")[0] not in new_names
         }
-        with self.graph.as_default(), captured_stderr():
+        with self.graph.as_default(), capture_stderr():
             tf.graph_util.import_graph_def(graph_def, input_map=outside, name="")
         for node in nodes:
             self._record(node, self.graph.get_operation_by_name(node.name))
 
-    def _tell_elements(self, node: Any) -> None:
-        """Give readers of a tensor list the known shape of its elements."""
-        shape = self.elements.get(node.input[0]) if node.op in _READERS else None
+    def _set_element_shape(self, node: Any) -> None:
+        """Pass the known element shape of a tensor list to a node that reads it."""
+        shape = self.element_shapes.get(node.input[0]) if node.op in _LIST_READERS else None
         if shape is None or None in shape:
             return
         with self.graph.as_default():
             constant = tf.constant(shape, tf.int32, name="element_shape")
         self._record(constant.op.node_def, constant.op)
-        node.input[_READERS[node.op]] = constant.name
+        node.input[_LIST_READERS[node.op]] = constant.name
 
     def _record(self, node: Any, operation: Any) -> None:
-        """Record an operation and its results, and the element shapes of tensor lists."""
-        self._made.update((tensor.name, tensor) for tensor in operation.outputs)
+        """Record an operation with its outputs, and element shapes of tensor lists."""
+        self._tf_tensors.update((tensor.name, tensor) for tensor in operation.outputs)
         name = f"{node.name}:0"
         if node.op == "TensorListFromTensor":
-            shape = _shape(operation.inputs[0])
-            self.elements[name] = None if shape is None else shape[1:]
+            shape = _read_shape(operation.inputs[0])
+            self.element_shapes[name] = None if shape is None else shape[1:]
         elif node.op == "TensorListSetItem":
-            self.elements[name] = _shape(operation.inputs[2])
-        elif node.op == "Identity" and node.input[0] in self.elements:
-            self.elements[name] = self.elements[node.input[0]]
+            self.element_shapes[name] = _read_shape(operation.inputs[2])
+        elif node.op == "Identity" and node.input[0] in self.element_shapes:
+            self.element_shapes[name] = self.element_shapes[node.input[0]]
         if operation.type in ("Identity", "StopGradient", "PreventGradient", "Snapshot"):
-            # it makes nothing new: its result is its input
+            # its output is its input
             self.tensors[name] = self.tensors[operation.inputs[0].name]
             return
-        outputs = [self._tensor(tensor) for tensor in operation.outputs]
+        outputs = [self._record_tensor(tensor) for tensor in operation.outputs]
         if operation.type in ("Placeholder", "NoOp"):
             return
         if operation.type == "Const":
@@ -267,105 +272,117 @@ class _Builder:
             )
         )
 
-    def _tensor(self, tensor: Any) -> Tensor:
+    def _record_tensor(self, tensor: Any) -> Tensor:
         kind = tensor.dtype.base_dtype
-        made = Tensor(tensor.name, _shape(tensor), kind.name, quantized=kind.is_quantized)
-        whole = tensor.shape.rank == 0 and tensor.dtype.is_integer
-        if whole and (value := _value(tensor)) is not None:
-            made.number = float(value)
-        self.tensors[tensor.name] = made
-        return made
+        graph_tensor = Tensor(
+            tensor.name, _read_shape(tensor), kind.name, is_quantized=kind.is_quantized
+        )
+        is_scalar_integer = tensor.shape.rank == 0 and tensor.dtype.is_integer
+        if is_scalar_integer and (value := _evaluate_constant(tensor)) is not None:
+            graph_tensor.scalar = float(value)
+        self.tensors[tensor.name] = graph_tensor
+        return graph_tensor
 
     # -- loops and branches -------------------------------------------------------------------
 
-    def _loop(self, node: Any) -> None:
-        shapes = [_shape(self._made[name]) for name in node.input]
-        elements = [self.elements.get(name) for name in node.input]
+    def _build_loop(self, node: Any) -> None:
+        shapes = [_read_shape(self._tf_tensors[name]) for name in node.input]
+        elements = [self.element_shapes.get(name) for name in node.input]
         while True:
-            body, ends = self._function(node.attr["body"].func.name, shapes, elements)
-            merged = _merged(shapes, body)
-            # a list that is reserved holds nothing yet
+            body, ends = self._build_function(node.attr["body"].func.name, shapes, elements)
+            merged = _merge_outputs(shapes, body)
+            # a reserved list has no element shape yet
             lists = [
-                after if before is None else _common(before, after)
+                after if before is None else _merge_shapes(before, after)
                 for before, after in zip(elements, ends, strict=True)
             ]
             if (merged, lists) == (shapes, elements):
                 break
             shapes, elements = merged, lists
-        condition, _ = self._function(node.attr["cond"].func.name, shapes, elements)
-        self._control(node, shapes, (body,), condition)
-        self.elements |= {f"{node.name}:{place}": shape for place, shape in enumerate(elements)}
+        condition, _ = self._build_function(node.attr["cond"].func.name, shapes, elements)
+        self._record_control_flow(node, shapes, (body,), condition)
+        self.element_shapes |= {
+            f"{node.name}:{index}": shape for index, shape in enumerate(elements)
+        }
 
-    def _branch(self, node: Any) -> None:
-        shapes = [_shape(self._made[name]) for name in node.input[1:]]
-        elements = [self.elements.get(name) for name in node.input[1:]]
+    def _build_branch(self, node: Any) -> None:
+        shapes = [_read_shape(self._tf_tensors[name]) for name in node.input[1:]]
+        elements = [self.element_shapes.get(name) for name in node.input[1:]]
         functions = [
             *(node.attr[key].func for key in ("then_branch", "else_branch") if key in node.attr),
             *node.attr["branches"].list.func,
         ]
-        bodies = tuple(self._function(item.name, shapes, elements)[0] for item in functions)
-        made = [tensor.shape for tensor in bodies[0].outputs]
+        bodies = tuple(self._build_function(item.name, shapes, elements)[0] for item in functions)
+        output_shapes = [tensor.shape for tensor in bodies[0].outputs]
         for body in bodies[1:]:
-            made = _merged(made, body)
-        self._control(node, made, bodies, None)
+            output_shapes = _merge_outputs(output_shapes, body)
+        self._record_control_flow(node, output_shapes, bodies, None)
 
-    def _control(
+    def _record_control_flow(
         self,
         node: Any,
         shapes: Sequence[Shape],
         bodies: tuple[Graph, ...],
         condition: Graph | None,
     ) -> None:
-        """Add a stand-in of known sizes for what has graphs of its own, and record it."""
+        """Record a loop or branch; placeholders of known sizes represent its outputs."""
         types = node.attr["T" if node.op in LOOPS else "Tout"].list.type
         outputs = []
         with self.graph.as_default():
-            for place, (kind, shape) in enumerate(zip(types, shapes, strict=True)):
-                made = tf.compat.v1.placeholder(kind, shape, name=f"{node.name}/made")
-                outputs.append(self._tensor(made))
-                self._made[f"{node.name}:{place}"] = made
-                self.tensors[f"{node.name}:{place}"] = outputs[-1]
-        inputs = tuple(self.tensors[self._made[name].name] for name in node.input)
+            for index, (kind, shape) in enumerate(zip(types, shapes, strict=True)):
+                placeholder = tf.compat.v1.placeholder(kind, shape, name=f"{node.name}/made")
+                outputs.append(self._record_tensor(placeholder))
+                self._tf_tensors[f"{node.name}:{index}"] = placeholder
+                self.tensors[f"{node.name}:{index}"] = outputs[-1]
+        inputs = tuple(self.tensors[self._tf_tensors[name].name] for name in node.input)
         name = _CALLS.sub("", node.name)
         self.operators.append(
             Operator(node.op, name, inputs, tuple(outputs), {}, condition, bodies)
         )
 
-    def _function(
+    def _build_function(
         self, name: str, shapes: Sequence[Shape], elements: Sequence[Shape]
     ) -> tuple[Graph, list[Shape]]:
-        """Return a function's graph at known sizes, and the element shapes of its lists."""
-        nodes, arguments, results = self.library.flat(name)
+        """Return a function's graph at known sizes, and the element shapes of its result lists."""
+        nodes, arguments, results = self.library.inline_function(name)
         by_name = {node.name: node for node in nodes}
         inner = _Builder(self.library)
         for argument, shape, element in zip(arguments, shapes, elements, strict=True):
             by_name[argument].attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())
             if element is not None:
-                inner.elements[f"{argument}:0"] = element
-        graph = inner.built(nodes, [f"{argument}:0" for argument in arguments], results)
-        return graph, [inner.elements.get(result) for result in results]
+                inner.element_shapes[f"{argument}:0"] = element
+        graph = inner.build(nodes, [f"{argument}:0" for argument in arguments], results)
+        return graph, [inner.element_shapes.get(result) for result in results]
 
 
-def _shape(tensor: Any) -> Shape:
+def _read_shape(tensor: Any) -> Shape:
     return None if tensor.shape.rank is None else tuple(tensor.shape)
 
 
-def _common(one: Shape, other: Shape) -> Shape:
-    """Return the sizes that two shapes share; others are open."""
-    if one is None or other is None or len(one) != len(other):
+def _merge_shapes(first: Shape, second: Shape) -> Shape:
+    """Return the sizes that two shapes share; other sizes are open."""
+    if first is None or second is None or len(first) != len(second):
         return None
-    return tuple(a if a == b else None for a, b in zip(one, other, strict=True))
+    return tuple(a if a == b else None for a, b in zip(first, second, strict=True))
 
 
-def _merged(shapes: Sequence[Shape], body: Graph) -> list[Shape]:
-    return [_common(one, made.shape) for one, made in zip(shapes, body.outputs, strict=True)]
+def _merge_outputs(shapes: Sequence[Shape], body: Graph) -> list[Shape]:
+    return [
+        _merge_shapes(shape, output.shape)
+        for shape, output in zip(shapes, body.outputs, strict=True)
+    ]
 
 
-def _value(tensor: Any, left: int = 32) -> Any:
-    """Return the value of a tensor, by at most so many operations; None: it is not known."""
+def _evaluate_constant(tensor: Any, max_operations: int = 32) -> Any:
+    """Return the value of a constant expression; None if it is not constant or too large.
+
+    Args:
+        tensor: The TensorFlow tensor.
+        max_operations: Largest depth of operations to evaluate.
+    """
     size = tensor.shape.num_elements()
-    # a tensor of many numbers is no size
-    if not left or (size is not None and size > 4096):
+    # large tensors are not sizes
+    if not max_operations or (size is not None and size > 4096):
         return None
     operation = tensor.op
     if operation.type in ("Placeholder", "While", "If"):
@@ -374,29 +391,33 @@ def _value(tensor: Any, left: int = 32) -> Any:
     if rule is None:
         static = operation.type in ("Const", "Shape", "Size", "Rank")
         return tf.get_static_value(tensor) if static else None
-    given = [_value(item, left - 1) for item in operation.inputs]
-    if any(value is None for value in given):
+    input_values = [_evaluate_constant(item, max_operations - 1) for item in operation.inputs]
+    if any(value is None for value in input_values):
         return None
     try:
-        return rule(operation, *given)
+        return rule(operation, *input_values)
     except (ValueError, IndexError, TypeError):
         return None
 
 
-def _slice(operation: Any, values: Any, begin: Any, *_: Any) -> Any:
-    """One entry of a vector, as `shape[0]` takes it."""
-    one = operation.get_attr("shrink_axis_mask") == 1 and len(begin) == 1
-    if not one or operation.get_attr("ellipsis_mask") or operation.get_attr("new_axis_mask"):
+def _slice_vector(operation: Any, values: Any, begin: Any, *_: Any) -> Any:
+    """Return one entry of a vector, as in `shape[0]`; None for other slices."""
+    is_single_entry = operation.get_attr("shrink_axis_mask") == 1 and len(begin) == 1
+    if (
+        not is_single_entry
+        or operation.get_attr("ellipsis_mask")
+        or operation.get_attr("new_axis_mask")
+    ):
         return None
     return np.asarray(values)[int(begin[0])]
 
 
-def _reduced(function: Callable[..., Any]) -> Callable[..., Any]:
-    # over no axes: the values themselves
+def _wrap_reduction(function: Callable[..., Any]) -> Callable[..., Any]:
+    # without axes NumPy returns the values themselves
     return lambda _, values, axes: function(values, axis=tuple(np.atleast_1d(axes).astype(int)))
 
 
-def _two(function: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_binary(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda _, one, other: function(one, other)
 
 
@@ -405,16 +426,16 @@ _RULES: dict[str, Callable[..., Any]] = {
     "Cast": lambda operation, value: np.asarray(value).astype(
         operation.outputs[0].dtype.as_numpy_dtype
     ),
-    "StridedSlice": _slice,
+    "StridedSlice": _slice_vector,
     "Range": lambda _, first, last, step: np.arange(first, last, step),
-    "Max": _reduced(np.max),
-    "Min": _reduced(np.min),
-    "Prod": _reduced(np.prod),
+    "Max": _wrap_reduction(np.max),
+    "Min": _wrap_reduction(np.min),
+    "Prod": _wrap_reduction(np.prod),
     "Pack": lambda operation, *values: np.stack(values, operation.get_attr("axis")),
-    "Maximum": _two(np.maximum),
-    "Minimum": _two(np.minimum),
-    **dict.fromkeys(("Add", "AddV2"), _two(np.add)),
-    "Sub": _two(np.subtract),
-    "Mul": _two(np.multiply),
-    "FloorDiv": _two(np.floor_divide),
+    "Maximum": _wrap_binary(np.maximum),
+    "Minimum": _wrap_binary(np.minimum),
+    **dict.fromkeys(("Add", "AddV2"), _wrap_binary(np.add)),
+    "Sub": _wrap_binary(np.subtract),
+    "Mul": _wrap_binary(np.multiply),
+    "FloorDiv": _wrap_binary(np.floor_divide),
 }

@@ -1,8 +1,8 @@
-"""Times of single calls: a table of (layer kind, shapes, widths) -> measured milliseconds."""
+"""Latency tables: (layer class, shapes, config) -> measured milliseconds of a single call."""
 
-from compress.measure.latency_table.measuring import measure_calls
+from compress.measure.latency_table.measurement import measure_calls
 from compress.measure.latency_table.prediction import Calibration, calibrate
-from compress.measure.latency_table.record import CallKey, CallTime, LatencyTable, key_of
+from compress.measure.latency_table.record import CallKey, CallTime, LatencyTable, build_call_key
 
 __all__ = [
     "Calibration",
@@ -10,6 +10,6 @@ __all__ = [
     "CallTime",
     "LatencyTable",
     "calibrate",
-    "key_of",
+    "build_call_key",
     "measure_calls",
 ]

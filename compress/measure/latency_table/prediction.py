@@ -1,17 +1,19 @@
-"""Times of nets that were not measured, from times of calls that were.
+"""Latency of models that were not measured, from measured times of their calls.
 
-Between measured widths times are piecewise linear, among widths of one alignment: kernels work in
-tiles of 8, 16 or 32 output channels, so 36 channels take about what 64 do, and a line from 32 to 48
-would not tell. Output widths are interpolated among those that the same power of two divides. Along
-input channels a tile's loop only runs longer: there a line tells.
+Times are interpolated linearly between measured channel counts, among output channel counts of the
+same alignment. Kernels work in tiles of 8, 16 or 32 output channels, so 36 channels take about as
+long as 64, and interpolating between 32 and 48 would be wrong. So output channel counts are
+interpolated among those with the same largest power of two as a divisor. Input channels only
+lengthen the loop over a tile, so there all measured counts are interpolated together.
 
-What whole nets take is not the sum of their calls. A call that is timed alone has its weights in
-the nearest cache. In a net all weights take their turn, and what the cache does not hold comes anew
-in each inference: the excess grows with the bytes of all weights beyond a threshold (0.5 to 0.9 MB,
-by 25 to 37 us a MB, on the one machine that was looked at, with 2 MB of second-level cache a core;
-that the cache is the cause is a guess). On the other hand a net pays what lies around a call
-(copies at the borders of what a delegate runs) once, each call alone too: that is a factor. All are
-fitted to some nets measured whole.
+The latency of a model differs from the sum of its calls. A call that is timed alone keeps its
+weights in the nearest cache. In a model the weights compete for the cache, and the part that does
+not fit is loaded again in each inference: the excess grows with the bytes of all weights beyond a
+threshold (0.5 to 0.9 MB, by 25 to 37 us per MB, on the one machine that was examined, with 2 MB of
+second-level cache per core; that the cache is the cause is an assumption). On the other hand, each
+call that is timed alone pays for overhead (copies at the borders of a delegate) that a model pays
+only once; a constant factor corrects for it. Factor, slope and threshold are fitted to some models
+that were measured as whole files.
 """
 
 from __future__ import annotations
@@ -30,77 +32,92 @@ from compress.run.records import Record
 Numbers = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
 TILE = 32
-"""Multiples of more are aligned no better."""
-MOST = 16
-"""Widths that are all measured; of more some."""
+"""Largest tile size of kernels; higher powers of two bring no further gain."""
+MAX_MEASURED = 16
+"""Largest number of channel counts that are all measured; of more only some are."""
 ALIGNED = 5
-"""Of more widths: the measured ones of the best alignment."""
+"""Measured channel counts of the best alignment, if there are more than `MAX_MEASURED`."""
 FEW = 3
-"""Measured ones along input channels."""
-FEWEST_NETS = 4
+"""Measured counts of input channels."""
+MIN_MODELS = 4
 
 
-def alignment(width: int) -> int:
-    """Return the largest power of two up to `TILE` that divides a width."""
-    return min(TILE, width & -width)
+def compute_alignment(channel_count: int) -> int:
+    """Return the largest power of two up to `TILE` that divides a channel count."""
+    return min(TILE, channel_count & -channel_count)
 
 
-def thinned(widths: Sequence[int], most: int = MOST) -> list[int]:
-    """Return the places of the widths that are measured.
+def select_channel_counts(channel_counts: Sequence[int], most: int = MAX_MEASURED) -> list[int]:
+    """Return the indices of the channel counts to measure.
 
     Args:
-        widths: All that can be asked for, rising.
-        most: All are measured where they are no more. Else `ALIGNED` of the best aligned ones,
-            and of each other alignment its least and its largest: nothing is extrapolated.
+        channel_counts: All possible channel counts, ascending.
+        most: With at most this many counts all are measured. Otherwise `ALIGNED` counts of the best
+            alignment, and the smallest and largest count of each other alignment, so that nothing
+            is extrapolated.
     """
-    if len(widths) <= most:
-        return list(range(len(widths)))
-    classes: dict[int, list[int]] = {}
-    for place, width in enumerate(widths):
-        classes.setdefault(alignment(width), []).append(place)
+    if len(channel_counts) <= most:
+        return list(range(len(channel_counts)))
+    indices_by_alignment: dict[int, list[int]] = {}
+    for index, channel_count in enumerate(channel_counts):
+        indices_by_alignment.setdefault(compute_alignment(channel_count), []).append(index)
     picked: set[int] = set()
-    for name, places in classes.items():
-        picked.update(places[at] for at in few(len(places), ALIGNED if name == max(classes) else 2))
+    for alignment, indices in indices_by_alignment.items():
+        picked.update(
+            indices[position]
+            for position in select_evenly(
+                len(indices), ALIGNED if alignment == max(indices_by_alignment) else 2
+            )
+        )
     return sorted(picked)
 
 
-def few(count: int, most: int = FEW) -> list[int]:
-    """Return so many of the places 0 to count - 1, the first and the last among them."""
-    return sorted({round(at) for at in np.linspace(0, count - 1, min(count, most))})
+def select_evenly(count: int, most: int = FEW) -> list[int]:
+    """Return up to `most` evenly spaced indices from 0 to count - 1, including both ends."""
+    return sorted({round(position) for position in np.linspace(0, count - 1, min(count, most))})
 
 
-def spreading(widths: Sequence[int], picked: Sequence[int], *, tiled: bool = True) -> Numbers:
-    """Return the matrix that interpolates: measured times -> times at all widths.
+def build_interpolation_matrix(
+    channel_counts: Sequence[int], picked: Sequence[int], *, tiled: bool = True
+) -> Numbers:
+    """Return the matrix that maps measured times to times at all channel counts.
 
     Args:
-        widths: All, rising.
-        picked: Places of the measured ones: the first and the last of each alignment among them,
-            or, where this is not `tiled`, of all.
-        tiled: Interpolate among widths of one alignment only.
+        channel_counts: All channel counts, ascending.
+        picked: Indices of the measured channel counts. They include the first and last count of
+            each alignment if `tiled`, else the first and last of all.
+        tiled: Whether to interpolate only among channel counts of the same alignment.
 
     Returns:
-        (widths, picked), rows add up to 1.
+        Matrix of shape (channel counts, picked); each row sums to 1.
     """
-    found = np.zeros((len(widths), len(picked)))
-    for row, width in enumerate(widths):
-        columns = np.array([
-            column for column, place in enumerate(picked)
-            if not tiled or alignment(widths[place]) == alignment(width)
-        ])  # fmt: skip
-        at = np.array([widths[picked[column]] for column in columns], np.float64)
-        below, share = located(np.array(float(width)), at)
-        found[row, columns[below]] = 1.0 - share
+    matrix = np.zeros((len(channel_counts), len(picked)))
+    for row, channel_count in enumerate(channel_counts):
+        columns = np.array(
+            [
+                column
+                for column, index in enumerate(picked)
+                if not tiled
+                or compute_alignment(channel_counts[index]) == compute_alignment(channel_count)
+            ]
+        )
+        at = np.array([channel_counts[picked[column]] for column in columns], np.float64)
+        below, share = find_intervals(np.array(float(channel_count)), at)
+        matrix[row, columns[below]] = 1.0 - share
         if share:
-            found[row, columns[below + 1]] = share
-    return found
+            matrix[row, columns[below + 1]] = share
+    return matrix
 
 
-def located(values: Numbers, at: Numbers) -> tuple[Places, Numbers]:
-    """Return between which of some rising numbers others lie: the place below, and the share.
+def find_intervals(values: Numbers, at: Numbers) -> tuple[Places, Numbers]:
+    """Return the interval that contains each value: index of its lower end, and the fraction.
 
     Args:
-        values: (...), within `at`.
-        at: (n,), rising; of a single number the share is 0.
+        values: Values within the range of `at`, (...).
+        at: Ends of the intervals, ascending, (n,). With one number all fractions are 0.
+
+    Returns:
+        Indices (...), and fractions in [0, 1] (...).
     """
     below = np.clip(np.searchsorted(at, values, side="right") - 1, 0, max(0, len(at) - 2))
     if len(at) == 1:
@@ -108,38 +125,39 @@ def located(values: Numbers, at: Numbers) -> tuple[Places, Numbers]:
     return below, (values - at[below]) / (at[below + 1] - at[below])
 
 
-def multilinear(table: Numbers, where: Sequence[tuple[Places, Numbers]]) -> Numbers:
+def interpolate_table(table: Numbers, positions: Sequence[tuple[Places, Numbers]]) -> Numbers:
     """Return values between the entries of a table, linear along each axis.
 
     Args:
-        table: One axis for each entry of `where`; of none it is a number.
-        where: Places and shares, from `located`, all of one shape (...).
+        table: Table with one axis per entry of `positions`; without positions a scalar.
+        positions: Indices and fractions from `find_intervals`, all of the same shape (...).
 
     Returns:
-        (...).
+        Interpolated values, (...).
     """
     total: Numbers = np.zeros(())
-    for corner in product((0, 1), repeat=len(where)):
-        places = []
+    for corner in product((0, 1), repeat=len(positions)):
+        indices = []
         weight: Numbers = np.ones(())
-        for side, (below, share), size in zip(corner, where, table.shape, strict=True):
-            places.append(np.minimum(below + side, size - 1))
+        for side, (below, share), size in zip(corner, positions, table.shape, strict=True):
+            indices.append(np.minimum(below + side, size - 1))
             weight = weight * (share if side else 1.0 - share)
-        total = total + weight * table[tuple(places)]
+        total = total + weight * table[tuple(indices)]
     return np.asarray(total)
 
 
 @dataclass(frozen=True)
 class Calibration(Record):
-    """A net's time from its calls': `factor` x their sum + `per_byte` x bytes beyond `beyond`.
+    """Correction from call times to the time of a model.
+
+    The time is `factor` x sum of call times + `per_byte` x bytes of weights beyond `beyond`.
 
     Attributes:
-        factor: Above 0.
-        per_byte: Milliseconds a byte of weights, at least 0.
-        beyond: Bytes, at least 0.
-        nets: Nets that it was fitted to; 0: nothing was fitted, the sum of calls is all.
-        error: Mean absolute relative error of the time of nets that the fit has not seen: each
-            was left out once.
+        factor: Factor of the sum, above 0.
+        per_byte: Milliseconds per byte of weights, at least 0.
+        beyond: Threshold in bytes, at least 0.
+        nets: Number of models in the fit; 0: no correction.
+        error: Mean absolute relative error in leave-one-out cross-validation.
     """
 
     factor: float = 1.0
@@ -148,49 +166,55 @@ class Calibration(Record):
     nets: int = 0
     error: float = 0.0
 
-    def weights_ms(self, weight_bytes: npt.NDArray[Any]) -> Numbers:
-        """Return the cost of weights beside the calls in ms, elementwise."""
+    def predict_weights_ms(self, weight_bytes: npt.NDArray[Any]) -> Numbers:
+        """Return the extra milliseconds for weights that exceed the cache, elementwise."""
         return np.asarray(self.per_byte * np.maximum(0.0, weight_bytes - self.beyond))
 
 
 def calibrate(
     sums: npt.NDArray[Any], weight_bytes: npt.NDArray[Any], measured: npt.NDArray[Any]
 ) -> Calibration:
-    """Fit by least squares of relative errors.
+    """Return the correction with the least squared relative error.
 
     Args:
-        sums: Times of nets by their calls in ms, (nets,), above 0.
-        weight_bytes: Of their weights, (nets,).
-        measured: Times of the nets as a whole in ms, (nets,), above 0.
+        sums: Sum of the call times of each model in ms, (models,), above 0.
+        weight_bytes: Bytes of each model's weights, (models,).
+        measured: Time of each model as a whole file in ms, (models,), above 0.
 
     Raises:
-        InputError: There are fewer than four nets, or times are not above 0.
+        InputError: There are fewer than four models, or times are not above 0.
     """
-    added, held, times = (
+    call_sums, weight_sizes, times = (
         np.asarray(values, np.float64) for values in (sums, weight_bytes, measured)
     )
-    if len(times) < FEWEST_NETS or not (times > 0).all() or not (added > 0).all():
+    if len(times) < MIN_MODELS or not (times > 0).all() or not (call_sums > 0).all():
         raise InputError(
-            f"measured must be the times of at least {FEWEST_NETS} nets, all above 0. "
-            f"Received: {times.tolist()} (by their calls: {added.tolist()})."
+            f"measured must be the times of at least {MIN_MODELS} nets, all above 0. "
+            f"Received: {times.tolist()} (by their calls: {call_sums.tolist()})."
         )
-    factor, per_byte, beyond = _fitted(added / times, held, times)
+    factor, per_byte, beyond = _fit_calibration(call_sums / times, weight_sizes, times)
     errors = []
-    for left in range(len(times)):
-        others = np.arange(len(times)) != left
-        one, slope, start = _fitted((added / times)[others], held[others], times[others])
-        found = one * added[left] + slope * max(0.0, held[left] - start)
-        errors.append(abs(found / times[left] - 1.0))
+    for left_out in range(len(times)):
+        others = np.arange(len(times)) != left_out
+        fold_factor, slope, start = _fit_calibration(
+            (call_sums / times)[others], weight_sizes[others], times[others]
+        )
+        predicted = fold_factor * call_sums[left_out] + slope * max(
+            0.0, weight_sizes[left_out] - start
+        )
+        errors.append(abs(predicted / times[left_out] - 1.0))
     return Calibration(factor, per_byte, beyond, len(times), float(np.mean(errors)))
 
 
-def _fitted(relative: Numbers, held: Numbers, times: Numbers) -> tuple[float, float, float]:
-    """Return factor, slope and threshold of least error; no slope where no excess grows."""
+def _fit_calibration(
+    relative: Numbers, weight_sizes: Numbers, times: Numbers
+) -> tuple[float, float, float]:
+    """Return factor, slope and threshold of least error; slope 0 if there is no excess."""
     factor = float(relative.sum() / (relative @ relative))
     best = (float(((factor * relative - 1.0) ** 2).sum()), factor, 0.0, 0.0)
-    # thresholds from no byte to the largest net's
-    for beyond in np.linspace(0.0, held.max(), 65)[:-1]:
-        columns = np.stack([relative, np.maximum(0.0, held - beyond) / times], 1)
+    # least squares is linear for a fixed threshold: search a grid of thresholds
+    for beyond in np.linspace(0.0, weight_sizes.max(), 65)[:-1]:
+        columns = np.stack([relative, np.maximum(0.0, weight_sizes - beyond) / times], 1)
         (factor, slope), *_ = np.linalg.lstsq(columns, np.ones(len(times)), rcond=None)
         error = float(((columns @ (factor, slope) - 1.0) ** 2).sum())
         if factor > 0.0 and slope >= 0.0:

@@ -1,7 +1,6 @@
-"""The table of measured calls: what a call's time depends on, how it is stored and kept.
+"""The table of measured calls: keys of calls, file format and cache.
 
-Between commands tables are kept in one file for each machine, runtime, format and number of
-threads.
+Tables are cached between commands, in one file per machine, runtime, format and number of threads.
 """
 
 from __future__ import annotations
@@ -19,38 +18,38 @@ from typing import Any
 import numpy as np
 
 from compress.core.atomic_files import write_json
-from compress.core.device import cpu_name
+from compress.core.device import read_cpu_name
 from compress.core.errors import InputError
 from compress.measure.latency import BUSY
 from compress.measure.rules import Shape
 from compress.measure.runtimes import RUNTIMES
 from compress.run.directory import LOG
-from compress.run.records import Record, load_record, too_low
+from compress.run.records import Record, find_too_low, load_record
 
-SHOWN = 3
+MAX_LISTED = 3
 _NAMES = """
     name trainable dtype built build_config registered_name module batch_shape batch_input_shape
     momentum epsilon seed rate noise_shape stddev synchronized renorm ragged sparse optional
     supports_masking zero_output_for_mask
 """
 TIMELESS = frozenset(_NAMES.split())
-"""Entries of a layer's config that tell nothing of the time of its inference."""
+"""Config entries of layers that do not affect the latency."""
 
 
 @dataclass(frozen=True)
 class LatencyTable(Record):
-    """Measured times of calls on one runtime and machine.
+    """Measured times of calls with one runtime on one machine.
 
     Attributes:
-        runtime: Name and version.
-        format: Of the files: "float32", ...
-        threads: CPU threads.
+        runtime: Name and version of the runtime.
+        format: Format of the files: "float32", ...
+        threads: Number of CPU threads.
         device: Name of the processor.
-        overhead_ms: What a run of a file costs beside its calls: that of a file of one operation
-            on one number. A model's time is that once, and the sum over its calls.
-        overhead_error: Standard error of it.
-        calls: In the order in which they were measured, each key once.
-        warnings: What may have disturbed the measurement.
+        overhead_ms: Overhead of one run in ms, measured with a file of one operation on one number.
+            The time of a model is this once plus the sum over its calls.
+        overhead_error: Standard error of `overhead_ms`.
+        calls: Calls in the order of measurement, with unique keys.
+        warnings: Conditions that may have disturbed the measurement.
     """
 
     runtime: str
@@ -73,40 +72,43 @@ class LatencyTable(Record):
         """Return the time of a call.
 
         Raises:
-            InputError: The table does not hold it.
+            InputError: The call is not in the table.
         """
         if key not in self._by_key:
-            alike = [str(call.key) for call in self.calls if call.key.kinds == key.kinds]
-            held = ", ".join(alike[:SHOWN]) or "none of this kind"
-            more = f" and {len(alike) - SHOWN} more" if len(alike) > SHOWN else ""
+            similar = [str(call.key) for call in self.calls if call.key.kinds == key.kinds]
+            listed = ", ".join(similar[:MAX_LISTED]) or "none of this kind"
+            more = f" and {len(similar) - MAX_LISTED} more" if len(similar) > MAX_LISTED else ""
             raise InputError(
                 f"The latency table must hold the call '{key}' with this config. Received: "
-                f"{held}{more}. Measure it with measure_calls()."
+                f"{listed}{more}. Measure it with measure_calls()."
             )
         return self._by_key[key]
 
-    def missing(self, keys: Iterable[CallKey]) -> list[CallKey]:
-        """Return those of some keys that the table lacks, each once."""
+    def find_missing(self, keys: Iterable[CallKey]) -> list[CallKey]:
+        """Return the keys that are not in the table, without duplicates."""
         return [key for key in dict.fromkeys(keys) if key not in self._by_key]
 
-    def only(self, keys: Iterable[CallKey]) -> LatencyTable:
-        """Return the table of some of its calls.
+    def select_calls(self, keys: Iterable[CallKey]) -> LatencyTable:
+        """Return a table of some of the calls.
+
+        Args:
+            keys: Keys of the calls.
 
         Raises:
-            InputError: It lacks one.
+            InputError: A call is not in the table.
         """
         return replace(self, calls=tuple(self[key] for key in dict.fromkeys(keys)))
 
     @property
-    def estimated(self) -> tuple[CallTime, ...]:
-        """The calls whose times are estimates."""
-        return tuple(call for call in self.calls if not call.measured)
+    def estimated_calls(self) -> tuple[CallTime, ...]:
+        """Calls whose times are estimates."""
+        return tuple(call for call in self.calls if not call.is_measured)
 
-    def joined(self, other: LatencyTable) -> LatencyTable:
-        """Return both tables in one; of calls that both hold the other's times.
+    def merge(self, other: LatencyTable) -> LatencyTable:
+        """Return the union of both tables; times of the other table take precedence.
 
         Raises:
-            InputError: They were not measured alike.
+            InputError: The tables differ in runtime, format, threads or device.
         """
         for name in ("runtime", "format", "threads", "device"):
             ours, theirs = getattr(self, name), getattr(other, name)
@@ -128,7 +130,7 @@ class LatencyTable(Record):
         """Read a table that `save` wrote.
 
         Raises:
-            InputError: No such file, or it holds something else.
+            InputError: The file does not exist or is not a latency table.
         """
         return load_record(path, cls, "A latency table must be a file written by save()")
 
@@ -138,15 +140,15 @@ class CallTime(Record):
     """The time of one call.
 
     Attributes:
-        key: Of which.
-        ms: Milliseconds at batch 1, without what a run costs beside (`LatencyTable.overhead_ms`).
-        error: Standard error of `ms`; 0 where it is an estimate.
-        rounds: Of the measurement; 0 where it is an estimate.
+        key: Key of the call.
+        ms: Milliseconds at batch 1, without the overhead of a run (`LatencyTable.overhead_ms`).
+        error: Standard error of `ms`; 0 for an estimate.
+        rounds: Number of measured rounds; 0 for an estimate.
         ops: MACs and elementwise operations of the call.
-        weight_bytes: Of its weights, as float32.
-        reason: Why `ms` is an estimate (by `ops`, at the rate of all that was measured); empty:
-            it was measured.
-        date: When it was measured, YYYY-MM-DD in UTC; empty in tables of older versions.
+        weight_bytes: Bytes of its weights as float32.
+        reason: Why `ms` is an estimate (from `ops`, at the rate of all measured calls); empty if it
+            was measured.
+        date: Date of the measurement, YYYY-MM-DD in UTC; empty in tables of older versions.
     """
 
     key: CallKey
@@ -158,29 +160,29 @@ class CallTime(Record):
     reason: str = ""
     date: str = ""
 
-    def flaw(self) -> str:
-        """See `Record.flaw`."""
-        return too_low(self, 0, "ms", "error", "rounds", "ops")
+    def find_violation(self) -> str:
+        """See `Record.find_violation`."""
+        return find_too_low(self, 0, "ms", "error", "rounds", "ops")
 
     @property
-    def measured(self) -> bool:
+    def is_measured(self) -> bool:
         """Whether the time was measured, not estimated."""
         return not self.reason
 
 
 @dataclass(frozen=True)
 class CallKey(Record):
-    """A call, or several that a runtime runs as one; equal keys take equal time.
+    """Key of a call, or of several fused calls; calls with equal keys take equal time.
 
-    What is left out of it does not count for time: names, weights, how they were initialized
-    and held in training. Whatever else a config holds is part of the key, so that calls whose
-    times may differ have different keys.
+    Names, weights, initializers and training settings are not part of the key because they do not
+    affect the latency. All other config entries are, so calls whose times may differ have different
+    keys.
 
     Attributes:
         kinds: Class names, in the order of the calls.
-        inputs: Shapes of the inputs, the batch axis (1) first.
-        outputs: Shapes of the outputs likewise.
-        config: Their configs and fixed arguments, as JSON with sorted keys.
+        inputs: Shapes of the inputs, with the batch axis (1) first.
+        outputs: Shapes of the outputs, with the batch axis (1) first.
+        config: Configs and constant arguments of the calls, as JSON with sorted keys.
     """
 
     kinds: tuple[str, ...]
@@ -190,52 +192,51 @@ class CallKey(Record):
 
     def __str__(self) -> str:
         """Return "Conv2D+ReLU 28x28x16 -> 28x28x32"."""
-        given, made = (
+        input_text, output_text = (
             ", ".join("x".join(map(str, shape[1:])) or "1" for shape in shapes)
             for shapes in (self.inputs, self.outputs)
         )
-        return f"{'+'.join(self.kinds)} {given} -> {made}"
+        return f"{'+'.join(self.kinds)} {input_text} -> {output_text}"
 
 
-def key_of(
+def build_call_key(
     calls: Sequence[tuple[str, Mapping[str, Any]]],
     inputs: Sequence[Shape],
     outputs: Sequence[Shape],
 ) -> CallKey:
-    """Return the key of calls in a row.
+    """Return the key of consecutive calls.
 
     Args:
-        calls: Class name and config of each; a config may hold anything, arguments of the call
-            among it.
-        inputs: Shapes of what comes from outside, the batch axis of size 1 first.
-        outputs: Shapes of what they make.
+        calls: Class name and config of each call; the config may also hold arguments of the call.
+        inputs: Shapes of the inputs from other calls, with the batch axis of size 1 first.
+        outputs: Shapes of the outputs, with the batch axis of size 1 first.
     """
     return CallKey(
         tuple(kind for kind, _ in calls),
         tuple(tuple(map(int, shape)) for shape in inputs),
         tuple(tuple(map(int, shape)) for shape in outputs),
-        json.dumps([_plain(config) for _, config in calls], sort_keys=True),
+        json.dumps([_normalize_config(config) for _, config in calls], sort_keys=True),
     )
 
 
-def cache_folder() -> Path:
-    """Return where tables are kept: `PARETUNE_CACHE`, or paretune/ in the user's cache folder."""
-    if own := os.environ.get("PARETUNE_CACHE"):
-        return Path(own)
+def find_cache_folder() -> Path:
+    """Return the cache folder: `PARETUNE_CACHE`, or paretune/ in the user's cache folder."""
+    if override := os.environ.get("PARETUNE_CACHE"):
+        return Path(override)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paretune"
 
 
-def kept_table(runtime: str, format: str, threads: int) -> LatencyTable | None:
-    """Return the table kept on this machine; None: there is none.
+def load_cached_table(runtime: str, format: str, threads: int) -> LatencyTable | None:
+    """Return the cached table of this machine; None if there is none.
 
-    A file that cannot be read is left alone, and a warning tells of it.
+    A file that cannot be read is ignored with a warning and not deleted.
 
     Args:
         runtime: A name in `compress.measure.runtimes.RUNTIMES`.
-        format: Of the files.
-        threads: CPU threads.
+        format: Format of the files.
+        threads: Number of CPU threads.
     """
-    path = _path(RUNTIMES[runtime].describe(), format, threads, cpu_name())
+    path = _build_cache_path(RUNTIMES[runtime].describe(), format, threads, read_cpu_name())
     if not path.exists():
         return None
     try:
@@ -245,21 +246,24 @@ def kept_table(runtime: str, format: str, threads: int) -> LatencyTable | None:
         return None
 
 
-def keep_table(table: LatencyTable) -> Path | None:
-    """Add a table to the kept one and return its file; None where it cannot be kept.
+def cache_table(table: LatencyTable) -> Path | None:
+    """Merge a table into the cached one and return the cache file; None if it is not cached.
 
-    That is where it was measured while other processes worked, or cannot be written; the log
-    says so.
+    A table is not cached if it was measured while other processes were busy or if the file cannot
+    be written; the log has the reason.
+
+    Args:
+        table: The new table.
     """
     if any(warning.startswith(BUSY) for warning in table.warnings):
         LOG.info("note: the table of times is not kept for later: %s", "; ".join(table.warnings))
         return None
-    path = _path(table.runtime, table.format, table.threads, table.device)
+    path = _build_cache_path(table.runtime, table.format, table.threads, table.device)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             try:
-                table = LatencyTable.load(path).joined(table)
+                table = LatencyTable.load(path).merge(table)
             except InputError as error:
                 LOG.warning("a table of times that was kept is replaced: %s", error)
         table.save(path)
@@ -269,33 +273,40 @@ def keep_table(table: LatencyTable) -> Path | None:
     return path
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as JSON, without entries that have no effect on time."""
+def _normalize_config(value: Any) -> Any:
+    """Return a value as JSON, without entries that do not affect latency."""
     if isinstance(value, Mapping):
         ends = ("_initializer", "_regularizer", "_constraint")
         return {
-            str(name): _plain(item)
+            str(name): _normalize_config(item)
             for name, item in value.items()
             if str(name) not in TIMELESS and not str(name).endswith(ends)
         }
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_normalize_config(item) for item in value]
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, slice):
-        return ["slice", _plain(value.start), _plain(value.stop), _plain(value.step)]
+        return [
+            "slice",
+            _normalize_config(value.start),
+            _normalize_config(value.stop),
+            _normalize_config(value.step),
+        ]
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return [*map(str, value.shape), str(value.dtype)]
-    # functions and objects: an address would make equal calls differ
+    # the repr of an object may hold its address, which differs between equal calls
     return getattr(value, "__qualname__", type(value).__qualname__)
 
 
-def _path(runtime: str, format: str, threads: int, device: str) -> Path:
-    # times of other than quiet blocks are not mixed with these
+def _build_cache_path(runtime: str, format: str, threads: int, device: str) -> Path:
+    # "quiet blocks" in the key: tables of older versions hold other quantiles
     text = f"{runtime}|{format}|{threads}|{device}|quiet blocks"
     name = re.sub(r"[^A-Za-z0-9]+", "-", f"{runtime} {format} {threads} threads").strip("-").lower()
     return (
-        cache_folder() / "latency" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
+        find_cache_folder()
+        / "latency"
+        / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
     )

@@ -1,4 +1,4 @@
-"""Runtimes of model files: base classes, and those registered in `compress.plugins`."""
+"""Base classes of the runtimes that run model files; `compress.plugins` registers runtimes."""
 
 from __future__ import annotations
 
@@ -21,44 +21,50 @@ __all__ = [
     "Runtime",
     "Session",
     "TensorInfo",
-    "runtimes",
-    "session_for",
-    "suffixes",
+    "list_runtimes",
+    "prepare_session",
+    "list_suffixes",
 ]
 
 
-def runtimes() -> tuple[Runtime, ...]:
-    """Return all runtimes, those that are not installed too."""
+def list_runtimes() -> tuple[Runtime, ...]:
+    """Return all runtimes, including those that are not installed."""
     return tuple(RUNTIMES[name] for name in RUNTIMES)
 
 
-def suffixes() -> tuple[str, ...]:
-    """Return the suffixes of all files that some runtime runs."""
-    return tuple(dict.fromkeys(suffix for runtime in runtimes() for suffix in runtime.suffixes))
+def list_suffixes() -> tuple[str, ...]:
+    """Return the file suffixes of all runtimes."""
+    return tuple(
+        dict.fromkeys(suffix for runtime in list_runtimes() for suffix in runtime.suffixes)
+    )
 
 
-def session_for(path: Path, threads: int = 1) -> Session:
-    """Prepare a file with the first runtime that runs files of its suffix.
+def prepare_session(path: Path, threads: int = 1) -> Session:
+    """Prepare a file with the first runtime that supports its suffix.
+
+    Args:
+        path: A model file.
+        threads: Number of CPU threads.
 
     Raises:
-        InputError: There is none, or it cannot run the file.
-        MissingDependency: It is not installed.
+        InputError: No runtime supports the suffix, or the file cannot be run.
+        MissingDependency: The runtime is not installed.
     """
-    for runtime in runtimes():
+    for runtime in list_runtimes():
         if path.suffix in runtime.suffixes:
             return runtime.prepare(path, threads)
-    raise InputError(f"A model file must end in {', '.join(suffixes())}. Received: '{path}'.")
+    raise InputError(f"A model file must end in {', '.join(list_suffixes())}. Received: '{path}'.")
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a file takes or gives: one of its inputs or outputs.
+    """Description of one input or output of a model file.
 
     Attributes:
-        name: As the file calls it.
-        shape: The batch axis included.
-        dtype: NumPy's name of the type.
-        scale: Of quantized numbers: real = scale * (integer - zero_point); 0: it is none.
+        name: Name in the file.
+        shape: Shape with the batch axis.
+        dtype: NumPy dtype name.
+        scale: Scale of quantized numbers: real = scale * (integer - zero_point). 0: not quantized.
         zero_point: See `scale`.
     """
 
@@ -69,26 +75,26 @@ class TensorInfo:
     zero_point: int = 0
 
     @property
-    def indices(self) -> bool:
-        """Whether it holds whole numbers as they are: indices, not quantized numbers."""
+    def has_indices(self) -> bool:
+        """Whether the tensor holds plain integers (indices), not quantized numbers."""
         return np.dtype(self.dtype).kind in "iub" and not self.scale
 
-    def stored(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return real numbers as the file takes them: round(x / scale) + zero_point, clipped."""
+    def quantize(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return real numbers in the dtype of the file: round(x / scale) + zero_point, clipped."""
         if not self.scale:
             return np.ascontiguousarray(values, self.dtype)
         limits = np.iinfo(self.dtype)
         levels = np.round(values / self.scale) + self.zero_point
         return np.ascontiguousarray(np.clip(levels, limits.min, limits.max), self.dtype)
 
-    def real(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Return an output of a file as real numbers."""
+    def dequantize(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Return an output of the file as real numbers."""
         if not self.scale:
             return np.asarray(stored, np.float32)
         return np.asarray((stored.astype(np.float32) - self.zero_point) * self.scale, np.float32)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the type, scale and zero point, as a file's reader needs them."""
+        """Return the dtype, scale and zero point, for users of the file."""
         if not self.scale:
             return {"dtype": self.dtype}
         return {"dtype": self.dtype, "scale": self.scale, "zero_point": self.zero_point}
@@ -97,24 +103,24 @@ class TensorInfo:
 class Session:
     """One prepared instance of a model file.
 
-    A subclass sets `inputs` and `outputs`, puts one array in and gets one out (`_put`, `_get`), and
-    runs (`invoke`).
+    A subclass sets `inputs` and `outputs` and implements `_put` (copy one array in), `_get` (copy
+    one array out) and `invoke` (run).
 
     Attributes:
-        inputs: What it takes, in the order of the model's inputs.
-        outputs: What it gives, in the order of the model's outputs.
+        inputs: Inputs of the file, in the model's order.
+        outputs: Outputs of the file, in the model's order.
     """
 
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
 
     def set_inputs(self, values: Sequence[npt.NDArray[Any]]) -> None:
-        """Copy a batch in, one array of real numbers an input; see `TensorInfo.stored`."""
-        for place, (info, value) in enumerate(zip(self.inputs, values, strict=True)):
-            self._put(place, info.stored(value))
+        """Copy a batch in: one array of real numbers per input, see `TensorInfo.quantize`."""
+        for index, (info, value) in enumerate(zip(self.inputs, values, strict=True)):
+            self._put(index, info.quantize(value))
 
     def invoke(self) -> None:
-        """Run one inference; this alone is timed."""
+        """Run one inference; only this method is timed."""
         raise NotImplementedError
 
     def timed(self, count: int) -> list[float]:
@@ -122,40 +128,41 @@ class Session:
         clock = time.perf_counter
         seconds = []
         for _ in range(count):
-            began = clock()
+            start = clock()
             self.invoke()
-            seconds.append(clock() - began)
+            seconds.append(clock() - start)
         return seconds
 
     def results(self) -> list[npt.NDArray[np.float32]]:
-        """Return one array of real numbers an output; see `TensorInfo.real`."""
-        return [info.real(self._get(place)) for place, info in enumerate(self.outputs)]
+        """Return one array of real numbers per output, see `TensorInfo.dequantize`."""
+        return [info.dequantize(self._get(index)) for index, info in enumerate(self.outputs)]
 
-    def _put(self, place: int, values: npt.NDArray[Any]) -> None:
+    def _put(self, index: int, values: npt.NDArray[Any]) -> None:
         raise NotImplementedError
 
-    def _get(self, place: int) -> Any:
+    def _get(self, index: int) -> Any:
         raise NotImplementedError
 
 
 @dataclass(eq=False)
 class Runtime:
-    """A way to run model files; timing stays in measure/latency.py.
+    """A runtime for model files; `compress.measure.latency` does the timing.
 
     Attributes:
-        name: As users type it.
-        text: Name as reports show it, with "{}" for the version.
-        package: The distribution whose version that is.
-        install: What users read where it is missing.
-        library: The module that it imports to run files.
-        prepare: Loads a file anew for a number of CPU threads; where it cannot be run or the
-            runtime is not installed, it says so by `InputError` or `MissingDependency`.
-        suffixes: Of the files that it runs; its own kind first.
-        formats: Formats in which `bench` gives it a Keras model.
-        maker: Place of `make(traced, format, stem, inputs) -> path`, which writes such a file.
-        exported: Formats of exported files that a run times with it; (): none.
-        converter: Place of `convert(source, path)`, which turns an exported file into its own
-            kind; empty: it runs the file as it is.
+        name: Name in options and plans.
+        text: Display name in reports, with "{}" for the version.
+        package: Distribution whose version is shown.
+        install: Error message if the runtime is missing.
+        library: Module that is imported to run files.
+        prepare: Function (path, CPU threads) -> new session. Raises `InputError` if the file cannot
+            be run and `MissingDependency` if the runtime is not installed.
+        suffixes: Suffixes of the files that it runs, its native format first.
+        formats: Formats into which `bench` converts a Keras model for this runtime.
+        maker: Import path of `make(traced, format, stem, inputs) -> path`, which writes such a
+            file.
+        exported: Formats of exported files that a run times with this runtime; (): none.
+        converter: Import path of `convert(source, path)`, which converts an exported file to the
+            native format; empty: exported files run as they are.
     """
 
     name: str
@@ -171,7 +178,7 @@ class Runtime:
     converter: str = ""
 
     def describe(self) -> str:
-        """Return name and version, as reports show it.
+        """Return name and version for reports.
 
         Raises:
             MissingDependency: The runtime is not installed.
@@ -182,10 +189,10 @@ class Runtime:
             raise MissingDependency(self.install) from None
 
     def load_library(self) -> Any:
-        """Import the runtime's library.
+        """Import and return the runtime's library.
 
         Raises:
-            MissingDependency: It is not installed.
+            MissingDependency: The library is not installed.
         """
         try:
             return importlib.import_module(self.library)

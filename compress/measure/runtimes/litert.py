@@ -9,25 +9,25 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.core.native_output import captured_stderr
+from compress.core.native_output import capture_stderr
 from compress.measure.runtimes import Runtime, Session, TensorInfo
 
 
-def allocated(path: str | Path, **how: Any) -> Any:
+def allocate_interpreter(path: str | Path, **options: Any) -> Any:
     """Return an interpreter with allocated tensors.
 
     Args:
-        path: For errors.
-        **how: What LiteRT's `Interpreter` takes.
+        path: The file's path, for error messages.
+        **options: Keyword arguments of LiteRT's `Interpreter`.
 
     Raises:
         InputError: The file cannot be read or run.
         MissingDependency: ai-edge-litert is not installed.
     """
     library = RUNTIME.load_library()
-    with captured_stderr() as written:
+    with capture_stderr() as written:
         try:
-            interpreter = library.Interpreter(**how)
+            interpreter = library.Interpreter(**options)
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             reason = str(error) or written().strip()
@@ -40,7 +40,7 @@ class LiteRTSession(Session):
 
     Args:
         path: A `.tflite` file.
-        threads: CPU threads.
+        threads: Number of CPU threads.
 
     Raises:
         InputError: The file cannot be read or run.
@@ -48,8 +48,8 @@ class LiteRTSession(Session):
     """
 
     def __init__(self, path: Path, threads: int) -> None:
-        self._interpreter = allocated(path, model_path=str(path), num_threads=threads)
-        inputs, outputs = self._named()
+        self._interpreter = allocate_interpreter(path, model_path=str(path), num_threads=threads)
+        inputs, outputs = self._list_tensors()
         for name, detail in inputs:
             if any(size < 0 for size in detail["shape_signature"][1:]):
                 sizes = tuple(None if s < 0 else int(s) for s in detail["shape_signature"])
@@ -57,20 +57,20 @@ class LiteRTSession(Session):
                     f"'{path}' must have known input sizes. Received: {name} {sizes}. Give "
                     "--input-shape to `paretune bench`."
                 )
-        self._taken, self._given = (
+        self._input_indices, self._output_indices = (
             [detail["index"] for _, detail in part] for part in (inputs, outputs)
         )
         self.inputs, self.outputs = (
-            tuple(_info(*item) for item in part) for part in (inputs, outputs)
+            tuple(_build_info(*item) for item in part) for part in (inputs, outputs)
         )
 
-    def _named(self) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
-        """Return inputs and outputs with their names; a signature's, in alphabetical order."""
+    def _list_tensors(self) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
+        """Return the named inputs and outputs; those of a signature are sorted by name."""
         signatures = self._interpreter.get_signature_list()
         if len(signatures) == 1:
             runner = self._interpreter.get_signature_runner(next(iter(signatures)))
-            found = runner.get_input_details(), runner.get_output_details()
-            return sorted(found[0].items()), sorted(found[1].items())
+            details = runner.get_input_details(), runner.get_output_details()
+            return sorted(details[0].items()), sorted(details[1].items())
         lists = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         inputs, outputs = ([(detail["name"], detail) for detail in part] for part in lists)
         return inputs, outputs
@@ -79,14 +79,14 @@ class LiteRTSession(Session):
         """Run one inference."""
         self._interpreter.invoke()
 
-    def _put(self, place: int, values: npt.NDArray[Any]) -> None:
-        self._interpreter.set_tensor(self._taken[place], values)
+    def _put(self, index: int, values: npt.NDArray[Any]) -> None:
+        self._interpreter.set_tensor(self._input_indices[index], values)
 
-    def _get(self, place: int) -> Any:
-        return self._interpreter.get_tensor(self._given[place])
+    def _get(self, index: int) -> Any:
+        return self._interpreter.get_tensor(self._output_indices[index])
 
 
-def _info(name: str, detail: dict[str, Any]) -> TensorInfo:
+def _build_info(name: str, detail: dict[str, Any]) -> TensorInfo:
     dtype, (scale, zero) = np.dtype(detail["dtype"]), detail["quantization"]
     shape = tuple(int(size) for size in detail["shape"])
     quantized = float(scale) if dtype.kind in "iu" else 0.0
@@ -102,7 +102,7 @@ RUNTIME = Runtime(
     prepare=LiteRTSession,
     suffixes=(".tflite",),
     formats=("float32", "float16", "dynamic", "int8"),
-    maker="compress.exporting.litert:file_for",
+    maker="compress.exporting.litert:write_for_runtime",
     exported=(
         "float32", "float16", "dynamic", "int8", "int8-qat", "int8-mixed", "int16x8",
         "int4-weights", "sparse",

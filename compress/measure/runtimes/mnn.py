@@ -1,4 +1,4 @@
-"""MNN: the one ordinary CPU runtime whose kernels skip zeros (in 1x1 convolutions, mostly)."""
+"""MNN: a general-purpose CPU runtime whose kernels skip zeros, mostly in 1x1 convolutions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.core.native_output import silenced_stdout
+from compress.core.native_output import silence_stdout
 from compress.measure.runtimes import Runtime, Session, TensorInfo
 
 
@@ -17,8 +17,8 @@ class MNNSession(Session):
     """One interpreter with a CPU session.
 
     Args:
-        path: A `.mnn` file, of real numbers.
-        threads: CPU threads.
+        path: A float32 `.mnn` file.
+        threads: Number of CPU threads.
 
     Raises:
         InputError: The file cannot be read.
@@ -26,37 +26,37 @@ class MNNSession(Session):
     """
 
     def __init__(self, path: Path, threads: int) -> None:
-        with silenced_stdout():
+        with silence_stdout():
             self._library = RUNTIME.load_library()
         if not path.is_file():
             raise InputError(f"MNN must be able to run '{path}' (no such file).")
         self._interpreter = self._library.Interpreter(str(path))
-        # "high": float32 everywhere, as in the file
-        with silenced_stdout():
+        # precision "high" computes in float32, as the file is stored
+        with silence_stdout():
             self._session = self._interpreter.createSession(
                 {"numThread": threads, "backend": "CPU", "precision": "high"}
             )
-        self._taken = sorted(self._interpreter.getSessionInputAll(self._session).items())
-        self._given = sorted(self._interpreter.getSessionOutputAll(self._session).items())
+        self._input_tensors = sorted(self._interpreter.getSessionInputAll(self._session).items())
+        self._output_tensors = sorted(self._interpreter.getSessionOutputAll(self._session).items())
         self.inputs, self.outputs = (
             tuple(TensorInfo(name, tuple(map(int, tensor.getShape()))) for name, tensor in part)
-            for part in (self._taken, self._given)
+            for part in (self._input_tensors, self._output_tensors)
         )
 
     def invoke(self) -> None:
         """Run one inference."""
         self._interpreter.runSession(self._session)
 
-    def _put(self, place: int, values: npt.NDArray[Any]) -> None:
-        self._taken[place][1].copyFrom(self._host(values))
+    def _put(self, index: int, values: npt.NDArray[Any]) -> None:
+        self._input_tensors[index][1].copyFrom(self._wrap_array(values))
 
-    def _get(self, place: int) -> npt.NDArray[Any]:
-        shape = self.outputs[place].shape
-        host = self._host(np.zeros(shape, np.float32))
-        self._given[place][1].copyToHostTensor(host)
+    def _get(self, index: int) -> npt.NDArray[Any]:
+        shape = self.outputs[index].shape
+        host = self._wrap_array(np.zeros(shape, np.float32))
+        self._output_tensors[index][1].copyToHostTensor(host)
         return np.array(host.getNumpyData(), np.float32).reshape(shape)
 
-    def _host(self, array: npt.NDArray[Any]) -> Any:
+    def _wrap_array(self, array: npt.NDArray[Any]) -> Any:
         library = self._library
         return library.Tensor(
             array.shape,
@@ -75,7 +75,7 @@ RUNTIME = Runtime(
     prepare=MNNSession,
     suffixes=(".mnn",),
     formats=("float32",),
-    maker="compress.exporting.mnn:file_for",
+    maker="compress.exporting.mnn:write_for_runtime",
     exported=("float32",),
     converter="compress.exporting.mnn:export_mnn",
 )

@@ -15,8 +15,8 @@ class OnnxSession(Session):
     """One session with all graph optimizations.
 
     Args:
-        path: An `.onnx` file of known sizes.
-        threads: CPU threads.
+        path: An `.onnx` file with fixed input sizes.
+        threads: Number of CPU threads.
 
     Raises:
         InputError: The file cannot be read or run.
@@ -33,25 +33,25 @@ class OnnxSession(Session):
             self._session = library.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # onnxruntime raises kinds of its own from C++
+        except Exception as error:  # exception classes of its C++ extension
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"ONNX Runtime must be able to run '{path}' ({reason}).") from None
-        self.inputs = tuple(_info(item, path) for item in self._session.get_inputs())
-        self.outputs = tuple(_info(item, path) for item in self._session.get_outputs())
-        self._fed: dict[str, Any] = {}
+        self.inputs = tuple(_build_info(item, path) for item in self._session.get_inputs())
+        self.outputs = tuple(_build_info(item, path) for item in self._session.get_outputs())
+        self._feeds: dict[str, Any] = {}
 
     def invoke(self) -> None:
         """Run one inference."""
-        self._results = self._session.run([info.name for info in self.outputs], self._fed)
+        self._results = self._session.run([info.name for info in self.outputs], self._feeds)
 
-    def _put(self, place: int, values: npt.NDArray[Any]) -> None:
-        self._fed[self.inputs[place].name] = values
+    def _put(self, index: int, values: npt.NDArray[Any]) -> None:
+        self._feeds[self.inputs[index].name] = values
 
-    def _get(self, place: int) -> Any:
-        return self._results[place]
+    def _get(self, index: int) -> Any:
+        return self._results[index]
 
 
-def _info(item: Any, path: Path) -> TensorInfo:
+def _build_info(item: Any, path: Path) -> TensorInfo:
     shape = tuple(item.shape)
     if any(not isinstance(size, int) for size in shape[1:]):
         raise InputError(
@@ -72,6 +72,6 @@ RUNTIME = Runtime(
     prepare=OnnxSession,
     suffixes=(".onnx",),
     formats=("float32", "int8"),
-    maker="compress.exporting.onnx:file_for",
+    maker="compress.exporting.onnx:write_for_runtime",
     exported=("onnx", "onnx_int8", "onnx_int8-qat"),
 )

@@ -17,8 +17,8 @@ class OpenVinoSession(Session):
     """One compiled model with one stream.
 
     Args:
-        path: An `.onnx` file of known sizes; with quantization nodes it runs in int8.
-        threads: CPU threads.
+        path: An `.onnx` file with fixed input sizes. Quantization nodes in it run in int8.
+        threads: Number of CPU threads.
 
     Raises:
         InputError: The file cannot be read or compiled.
@@ -27,7 +27,7 @@ class OpenVinoSession(Session):
 
     def __init__(self, path: Path, threads: int) -> None:
         library = RUNTIME.load_library()
-        # bfloat16, which newer CPUs would choose by themselves, is another computation
+        # OpenVINO picks bfloat16 on newer CPUs, which gives other outputs than float32
         settings = {
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
@@ -36,31 +36,31 @@ class OpenVinoSession(Session):
         }
         try:
             compiled = library.Core().compile_model(str(path), "CPU", settings)
-        except Exception as error:  # openvino raises RuntimeError and kinds of its own
+        except Exception as error:  # RuntimeError and exception classes of OpenVINO
             reason = str(error).strip().splitlines()[-1]
             raise InputError(f"OpenVINO must be able to run '{path}' ({reason}).") from None
         self._request = compiled.create_infer_request()
         self.inputs, self.outputs = (
-            tuple(map(_info, part)) for part in (compiled.inputs, compiled.outputs)
+            tuple(map(_build_info, part)) for part in (compiled.inputs, compiled.outputs)
         )
 
     def invoke(self) -> None:
         """Run one inference."""
         self._request.infer()
 
-    def _put(self, place: int, values: npt.NDArray[Any]) -> None:
-        self._request.get_input_tensor(place).data[:] = values
+    def _put(self, index: int, values: npt.NDArray[Any]) -> None:
+        self._request.get_input_tensor(index).data[:] = values
 
-    def _get(self, place: int) -> npt.NDArray[Any]:
-        return np.array(self._request.get_output_tensor(place).data)
+    def _get(self, index: int) -> npt.NDArray[Any]:
+        return np.array(self._request.get_output_tensor(index).data)
 
 
-def _info(item: Any) -> TensorInfo:
+def _build_info(item: Any) -> TensorInfo:
     dtype = str(np.dtype(item.get_element_type().to_dtype()))
     return TensorInfo(item.get_any_name(), tuple(int(size) for size in item.shape), dtype)
 
 
-# it runs the files of ONNX Runtime
+# OpenVINO runs the same .onnx files as ONNX Runtime
 RUNTIME = replace(
     onnx.RUNTIME,
     name="openvino",

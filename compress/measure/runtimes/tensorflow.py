@@ -1,7 +1,7 @@
-"""TensorFlow itself: a Keras model or SavedModel as a compiled function, in a process of its own.
+"""TensorFlow as a runtime: Keras models and SavedModels as compiled functions.
 
-TensorFlow's thread count is fixed when it starts, so each count gets its own process; runs are
-timed inside it, and it stays for later files.
+TensorFlow fixes its thread count at startup, so each count has its own server process. The process
+times runs itself, and later files reuse it.
 """
 
 from __future__ import annotations
@@ -17,24 +17,30 @@ from typing import Any
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.core.processes import ProcessEnded, Server, receive, send, serving
+from compress.core.processes import (
+    ProcessEnded,
+    ServerProcess,
+    receive_object,
+    send_object,
+    start_serving,
+)
 from compress.measure.runtimes import Runtime, Session, TensorInfo
-from compress.model.ports import Described, described
+from compress.model.ports import PortDescriptions, describe_ports
 
-_SERVERS: dict[int, Server] = {}  # by their numbers of threads
+_SERVERS: dict[int, ServerProcess] = {}  # thread count -> server
 
 
-def server_processes() -> list[int]:
-    """Return the ids of the processes that run models for this one."""
+def list_server_processes() -> list[int]:
+    """Return the ids of the server processes of this process."""
     return [server.pid for server in _SERVERS.values()]
 
 
 class TensorFlowSession(Session):
-    """One loaded and traced model in the process of a thread count.
+    """One loaded and traced model in the server process of a thread count.
 
     Args:
-        path: A Keras model, or a SavedModel's folder, with inputs of known sizes.
-        threads: CPU threads; a GPU is used where TensorFlow sees one, and waited for.
+        path: A Keras model or a SavedModel folder, with fixed input sizes.
+        threads: Number of CPU threads. A GPU is used if TensorFlow finds one; timing waits for it.
 
     Raises:
         InputError: The file cannot be read or run.
@@ -44,7 +50,7 @@ class TensorFlowSession(Session):
         self._threads = threads
         if threads not in _SERVERS:
             quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}
-            _SERVERS[threads] = Server.started(__name__, str(threads), environment=quiet)
+            _SERVERS[threads] = ServerProcess.start(__name__, str(threads), environment=quiet)
             atexit.register(_SERVERS[threads].close)
         self._server = _SERVERS[threads]
         self._number, *ports = self._ask("load", str(path))
@@ -53,14 +59,14 @@ class TensorFlowSession(Session):
         )
 
     def __del__(self) -> None:
-        if hasattr(self, "_number") and self._server.alive:
+        if hasattr(self, "_number") and self._server.is_alive:
             self._ask("drop", self._number)
 
     def _ask(self, *question: Any) -> Any:
-        """Return the answer of the process.
+        """Return the response of the server process.
 
         Raises:
-            InputError: What the process says is wrong with the question, or that it died.
+            InputError: The server reports an error, or its process ended.
         """
         try:
             kind, answer = self._server.ask(*question)
@@ -75,7 +81,7 @@ class TensorFlowSession(Session):
 
     def set_inputs(self, values: Sequence[npt.NDArray[Any]]) -> None:
         """Copy a batch in."""
-        stored = [info.stored(value) for info, value in zip(self.inputs, values, strict=True)]
+        stored = [info.quantize(value) for info, value in zip(self.inputs, values, strict=True)]
         self._ask("input", self._number, stored)
 
     def invoke(self) -> None:
@@ -83,62 +89,62 @@ class TensorFlowSession(Session):
         self.timed(1)
 
     def timed(self, count: int) -> list[float]:
-        """Run `count` inferences and return the seconds of each, as the process itself sees."""
+        """Run `count` inferences and return the seconds of each, timed in the server process."""
         return list(self._ask("run", self._number, count))
 
     def results(self) -> list[npt.NDArray[Any]]:
         """Return the outputs."""
-        made = self._ask("output", self._number)
-        return [info.real(one) for info, one in zip(self.outputs, made, strict=True)]
+        stored = self._ask("output", self._number)
+        return [info.dequantize(output) for info, output in zip(self.outputs, stored, strict=True)]
 
 
-class _Models:
-    """What the process holds: traced models, their inputs and outputs."""
+class _ModelStore:
+    """Traced models of the server process, with their inputs and outputs."""
 
     def __init__(self) -> None:
-        self._held: dict[int, SimpleNamespace] = {}
-        self._made = 0
+        self._models: dict[int, SimpleNamespace] = {}
+        self._count = 0
 
     def load(self, path: str) -> tuple[int, list[Any], list[Any]]:
-        found = _saved_model(Path(path)) if Path(path).is_dir() else _keras_model(path)
-        function, inputs, outputs = found
-        self._made += 1
-        self._held[self._made] = SimpleNamespace(function=function)
-        return self._made, inputs, outputs
+        loaded = _load_saved_model(Path(path)) if Path(path).is_dir() else _load_keras_model(path)
+        function, inputs, outputs = loaded
+        self._count += 1
+        self._models[self._count] = SimpleNamespace(function=function)
+        return self._count, inputs, outputs
 
     def input(self, number: int, values: list[Any]) -> None:
         import tensorflow as tf
 
-        self._held[number].inputs = [tf.constant(value) for value in values]
+        self._models[number].inputs = [tf.constant(value) for value in values]
 
     def run(self, number: int, count: int) -> list[float]:
-        model = self._held[number]
+        model = self._models[number]
         function, x = model.function, model.inputs
         seconds = []
         for _ in range(count):
-            began = time.perf_counter()
-            # .numpy() waits for a GPU
-            model.outputs = [made.numpy() for made in function(x)]
-            seconds.append(time.perf_counter() - began)
+            start = time.perf_counter()
+            # .numpy() waits until a GPU is done
+            model.outputs = [output.numpy() for output in function(x)]
+            seconds.append(time.perf_counter() - start)
         return seconds
 
     def output(self, number: int) -> Any:
-        return self._held[number].outputs
+        return self._models[number].outputs
 
     def drop(self, number: int) -> None:
-        del self._held[number]
+        del self._models[number]
 
 
-def _keras_model(path: str) -> tuple[Any, Described, Described]:
-    """Return a function from a list of inputs to outputs, and both described."""
+def _load_keras_model(path: str) -> tuple[Any, PortDescriptions, PortDescriptions]:
+    """Return a function from a list of inputs to outputs, and descriptions of both."""
     import keras
     import tensorflow as tf
 
-    from compress.model.inference import inference_alone
     from compress.model.io import load_model
+    from compress.model.layer_patches import disable_training_layers
 
     model = load_model(path)
-    inputs, outputs = described(model)
+    inputs, outputs = describe_ports(model)
     unknown = next((shape for _, shape, _ in inputs if 0 in shape), None)
     if unknown is not None:
         raise InputError(
@@ -147,28 +153,34 @@ def _keras_model(path: str) -> tuple[Any, Described, Described]:
         )
 
     def run(values: Any) -> Any:
-        with inference_alone(model):  # while it is traced
-            given = keras.tree.pack_sequence_as(model.input, values)
-            return keras.tree.flatten(model(given, training=False))
+        with disable_training_layers(model):  # during tracing
+            packed = keras.tree.pack_sequence_as(model.input, values)
+            return keras.tree.flatten(model(packed, training=False))
 
     return tf.function(run, autograph=False), inputs, outputs
 
 
-def _saved_model(path: Path) -> tuple[Any, Described, Described]:
-    """Return the same of a SavedModel's signature, at batch 1."""
-    from compress.model.kinds import SavedModel
+def _load_saved_model(path: Path) -> tuple[Any, PortDescriptions, PortDescriptions]:
+    """Return the function of a SavedModel's signature at batch 1, and its port descriptions."""
+    from compress.model.file_formats import SavedModel
 
     model = SavedModel(path)
-    sizes = model.sizes(None, "to be timed")
-    function = model.at(sizes)
+    sizes = model.fill_input_shapes(None, "to be timed")
+    function = model.build_function(sizes)
     names = [name for name, _, _ in model.inputs]
     inputs = [
         (name, shape, kind)
-        for (name, _, kind), shape in zip(model.inputs, model.shapes_at(sizes), strict=True)
+        for (name, _, kind), shape in zip(model.inputs, model.add_batch_axes(sizes), strict=True)
     ]
-    made = function.structured_outputs
+    structured_outputs = function.structured_outputs
     outputs = [
-        (name, tuple(size or 0 for size in made[name].shape) if made[name].shape.rank else (), kind)
+        (
+            name,
+            tuple(size or 0 for size in structured_outputs[name].shape)
+            if structured_outputs[name].shape.rank
+            else (),
+            kind,
+        )
         for name, _, kind in model.outputs
     ]
 
@@ -180,25 +192,25 @@ def _saved_model(path: Path) -> tuple[Any, Described, Described]:
 
 
 def _serve(threads: int) -> None:
-    questions, answers = serving()
+    questions, answers = start_serving()
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     tf.get_logger().setLevel("ERROR")
-    models = _Models()
+    models = _ModelStore()
     while True:
         try:
-            name, *given = receive(questions)
+            name, *arguments = receive_object(questions)
         except EOFError:
             return
         try:
-            send(answers, ("answer", getattr(models, name)(*given)))
+            send_object(answers, ("answer", getattr(models, name)(*arguments)))
         except Exception as error:
             text = " ".join(str(error).split())[:300]
             if not isinstance(error, InputError):
                 text = f"TensorFlow must be able to run it ({text})."
-            send(answers, ("error", text))
+            send_object(answers, ("error", text))
 
 
 RUNTIME = Runtime(
@@ -210,7 +222,7 @@ RUNTIME = Runtime(
     prepare=TensorFlowSession,
     suffixes=(".keras", ".h5"),
     formats=("float32",),
-    maker="compress.exporting.traced:file_for",
+    maker="compress.exporting.tracing:write_for_runtime",
 )
 
 if __name__ == "__main__":

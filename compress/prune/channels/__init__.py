@@ -1,9 +1,9 @@
 """Channel pruning: coupling, criteria, selection and surgery for Keras 3 models.
 
-Everything here imports TensorFlow only when it is used.
+TensorFlow is imported only when it is used.
 """
 
-from compress.prune.channels.coupling.blocks import HeldBlock
+from compress.prune.channels.coupling.blocks import ProtectedBlock
 from compress.prune.channels.coupling.slots import LayerCall, Slots
 from compress.prune.channels.pruning import (
     PruneResult,
@@ -14,7 +14,7 @@ from compress.prune.channels.pruning import (
 from compress.prune.channels.report import (
     BlockRow,
     ChannelReport,
-    Coupled,
+    CouplingReport,
     GroupRow,
     coupled_groups,
 )
@@ -24,9 +24,9 @@ from compress.prune.channels.selection.sensitivity import SensitivityMap
 __all__ = [
     "BlockRow",
     "ChannelReport",
-    "Coupled",
+    "CouplingReport",
     "GroupRow",
-    "HeldBlock",
+    "ProtectedBlock",
     "PruneResult",
     "SensitivityMap",
     "LayerCall",

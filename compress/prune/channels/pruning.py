@@ -1,4 +1,4 @@
-"""`prune_channels` and `sensitivity_map`: analysis, selection, surgery and repair in one call."""
+"""Entry points: `prune_channels` and `sensitivity_map`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 
 from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
-from compress.core.summary import Readable, Summary
-from compress.model.internals import variable_paths
+from compress.core.summary import DisplayableResult, Summary
 from compress.model.io import as_model
+from compress.model.keras_internals import list_named_weights
 from compress.plan import ChannelOptions
 from compress.plan.channels import AGGREGATES
 from compress.plan.data import AUTO
 from compress.plan.fields import require_choice
 from compress.plan.keywords import PRUNE_CHANNELS
-from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.analysis import analyze_coupling
 from compress.prune.channels.coupling.groups import Coupling
 from compress.prune.channels.criteria import (
     CRITERIA,
@@ -27,23 +27,23 @@ from compress.prune.channels.criteria import (
     WITHOUT_LABELS,
     Context,
     Criterion,
-    named,
+    resolve_criterion,
 )
 from compress.prune.channels.report import ChannelReport, make_report
-from compress.prune.channels.selection.allowed import Selection
-from compress.prune.channels.selection.by_rank import select_by_rank
+from compress.prune.channels.selection.allowed_counts import Selection
+from compress.prune.channels.selection.rank_selection import select_by_rank
 from compress.prune.channels.selection.sensitivity import SensitivityMap, describe_origin
 from compress.prune.channels.selection.target import (
+    CostFunction,
     Goal,
-    Priced,
-    aimed,
+    apply_target,
+    build_unprunable_error,
     check_feasible,
-    nothing_removable,
 )
 from compress.prune.channels.surgery import (
     KeptIndices,
-    Surgeon,
-    call_once,
+    PrunedModelBuilder,
+    check_callable,
 )
 
 if TYPE_CHECKING:
@@ -51,29 +51,29 @@ if TYPE_CHECKING:
 
     import keras
 
-    from compress.data import Dataset, Unlabelled
+    from compress.data import Dataset, UnlabelledDataset
     from compress.plan.settings import PruneChannelsSettings
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PruneResult(Readable):
-    """A smaller model, its report and the kept indices.
+class PruneResult(DisplayableResult):
+    """A pruned model, its report and the kept indices.
 
     Attributes:
         model: An ordinary Keras model with the same layer names.
-        report: What was removed, what stayed and why.
-        kept: Path of each weight of the original -> kept indices for each of its axes
-            (None: the axis is whole).
+        report: Removed, kept and frozen channels, with reasons.
+        kept: Path of each weight of the original -> kept indices of each of its axes (None: the
+            whole axis is kept).
     """
 
     model: keras.Model
     report: ChannelReport
     kept: KeptIndices
 
-    def screen(self) -> Summary:
+    def build_summary(self) -> Summary:
         """Return a summary for the screen."""
-        found = self.report.screen()
-        return replace(found, title=f"'{self.model.name}': {found.title}")
+        summary = self.report.build_summary()
+        return replace(summary, title=f"'{self.model.name}': {summary.title}")
 
 
 @check_arguments(keywords=("macs", "params", "amount"), options=PRUNE_CHANNELS)
@@ -84,7 +84,7 @@ def prune_channels(
     macs: float | str | None = None,
     params: float | str | None = None,
     amount: float | None = None,
-    cost: Priced | None = None,
+    cost: CostFunction | None = None,
     share: float | None = None,
     criterion: str | Criterion | None = None,
     data: Any = None,
@@ -102,59 +102,62 @@ def prune_channels(
     """Remove whole channels, neurons and attention heads from a model.
 
     Args:
-        model: Any Keras model, or the path of its file; it stays as it is. Subclassed models and
-            layers made of layers are opened where their `call` can be traced.
-        options: The plan's section; keywords go over it.
+        model: Any Keras model, or the path of its file. It is not modified. Subclassed models and
+            composite layers are opened if their `call` can be traced.
+        options: Channel options of a plan; keywords override it.
         macs: Multiply-accumulates to keep: a share of the original in (0, 1], or a count
             (2_000_000, or "2M").
-        params: Parameters to keep, likewise.
+        params: Parameters to keep, as for `macs`.
         amount: Share of the channels of every layer to remove, in [0, 1).
-        cost: What to save otherwise: a function of the removable units that groups keep,
-            (..., groups), and of the blocks that stay, (..., blocks) of 0 and 1 or None where all
-            do, in the orders of `coupling_of(model)`; it returns (...). `channel_times` measures
-            one: milliseconds on this machine.
-        share: Of `cost` to keep, in (0, 1].
+        cost: Custom cost: a function of the removable units kept in each group, (..., groups), and
+            of the present blocks, (..., blocks) of 0 and 1, or None if all are present; in the
+            orders of `analyze_coupling(model)`. It returns (...). `channel_times` measures one:
+            milliseconds on this machine.
+        share: Share of `cost` to keep, in (0, 1].
         criterion: Name, or a function (group, context) -> (units,) scores, higher = keep. Default
             ("auto"), with data: three methods are compared (l2 over all layers, uniform channel
             counts, output error), each configuration is reconstructed and evaluated on held-back
-            examples, and the best one is kept; l2 over all layers where that would take more than
-            5 minutes or half of the free memory, which the report says, and without data.
-        data: For repair, for the comparison of methods, for the scope damage, for the criteria
-            reconstruction, activation and taylor (which needs labels), and for `recalibrate`: x
-            alone, (x, y), a stream, a `Dataset`, or what `--data` takes; see `as_dataset`.
-            Calibration examples are training examples.
-        sensitivity: Output errors that `sensitivity_map` measured with the same data, criterion
-            and seed, for scope damage or auto: several targets need one measurement, and the
-            result is that of measuring anew. Of several steps the first one uses it.
+            examples, and the best one is kept. Without data, or if the comparison would take more
+            than 5 minutes or half of the free memory: l2 over all layers, which is noted in the
+            report.
+        data: Calibration data, taken from its training part: x alone, (x, y), a stream, a
+            `Dataset`, or a value of `--data`; see `as_dataset`. It is used for weight
+            reconstruction, the comparison of methods, the choice of channel counts by output error,
+            the criteria "reconstruction", "activation" and "taylor" (which needs labels), and
+            `recalibrate`.
+        sensitivity: Output errors measured by `sensitivity_map` with the same data, criterion and
+            seed, for a choice by output error or a comparison of methods. Several targets then need
+            only one measurement; the result is the same as without it. With several steps, only the
+            first one uses it.
         finetune: Called as `finetune(model, step, steps)` between steps; trains in place.
-        repair: Examples on which the smaller model's layers are solved for, so that they compute
-            what they did, see `compress.reconstruction.repair`; True: 1,000; False or 0: weights
-            stay as they are. Default: True where data are given. After each step, before
-            `finetune`.
-        seed: Of the criterion random and of drawn examples.
-        input_shape: Of one example, where the model's own has open sizes: MACs are counted at
-            it, and the smaller model is as open as the original. Of a subclassed model that
+        seed: Seed of the criterion "random" and of the drawn examples.
+        repair: Number of calibration examples for weight reconstruction (layer-wise least squares)
+            after each step and before `finetune`, see `compress.reconstruction.repair`; True:
+            1,000; False or 0: no reconstruction. Default: True if there are enough examples.
+        input_shape: Shape of one example, at which MACs are counted; needed only if the model's
+            input has open sizes, which remain open in the pruned model. For a subclassed model that
             was never called, with the batch axis.
-        on_choice: Called with each selection before any work is done on it.
-        on_progress: Called with (text, share that is done) while damages are measured and layers
-            are solved for.
-        coupling: Of this model at this `input_shape`, where it is known; else it is analysed.
-        selection: Chosen before, for the same target, on this coupling, in one step; default:
-            it is chosen.
+        on_choice: Callback invoked with each selection before it is applied.
+        on_progress: Called with (text, completed share) while output errors are measured and layers
+            are reconstructed.
+        coupling: Coupling of this model at this `input_shape`; default: it is analyzed.
+        selection: Selection for the same target and coupling, applied in one step; default: it is
+            computed.
         **settings: Other fields of `ChannelOptions`: scope, round_to, exclude, ...
 
     Shapes:
-        x: (n, ...), as the model takes them; y: see `as_dataset`.
+        x: (n, ...), as the model expects; y: see `as_dataset`.
 
     Returns:
-        The smaller model, the report, and the kept indices of every weight.
+        The pruned model, the report, and the kept indices of every weight.
 
     Raises:
-        FeasibleError: A target below what is feasible or above what the model has, or a model
-            without channels that can be removed.
-        InputError: No target or several, an unknown criterion, missing data, NaN weights, a
-            pattern that matches nothing, a sensitivity map of something else, an open input
-            size and MACs to be counted, or a model that can neither be read nor traced.
+        FeasibleError: The target is below the feasible minimum or above the model's own cost, or
+            the model has no removable channels.
+        InputError: There is no target or more than one, an unknown criterion, missing data, NaN
+            weights, a pattern that matches nothing, a sensitivity map that was measured
+            differently, an open input size although MACs are counted, or a model that can be
+            neither read nor traced.
 
     Example:
         >>> small = prune_channels(model, macs=0.5)
@@ -162,19 +165,19 @@ def prune_channels(
         True
 
     Reference:
-        Groups of coupled layers: Fang et al. 2023, "DepGraph", section 3.2; here one
-        connected component of channel slots is one unit, so that concatenation, splitting
-        and flattening need no index maps.
+        Groups of coupled layers: Fang et al. 2023, "DepGraph", section 3.2. Here a unit is one
+        connected component of channel slots, so concatenation, splitting and flattening need no
+        index maps.
     """
     targets = {"macs": macs, "params": params, "amount": amount, "cost": share}
-    given = {name: value for name, value in targets.items() if value is not None}
-    options = PRUNE_CHANNELS.section("channels", options, ChannelOptions, settings)
-    if len(given) > 1 or not (given or options.active):
+    requested_targets = {name: value for name, value in targets.items() if value is not None}
+    options = PRUNE_CHANNELS.build_section("channels", options, ChannelOptions, settings)
+    if len(requested_targets) > 1 or not (requested_targets or options.is_active):
         raise InputError(
             "A channel target must be one of macs=, params=, amount= or share= of a cost=. "
-            f"Received: {', '.join(given) or 'none'}."
+            f"Received: {', '.join(requested_targets) or 'none'}."
         )
-    options = aimed(options, given, cost)
+    options = apply_target(options, requested_targets, cost)
     if selection is not None and options.steps > 1:
         raise InputError(
             "selection must go with one step: it is of the model as it is. Received: "
@@ -182,89 +185,93 @@ def prune_channels(
         )
     decided = selection is not None or criterion not in (None, AUTO)
     if decided or data is None or repair in (False, 0):
-        options = options.without_comparison()
-    if sensitivity is not None and not (options.scope == "damage" or options.compares):
+        options = options.select_single_method()
+    if sensitivity is not None and not (options.scope == "damage" or options.should_compare):
         raise InputError(
             "sensitivity must go with scope damage, or with scope auto, data, repair and no "
             f"criterion. Received: a choice by scope {options.scope}."
         )
     if options.scope == "damage" and data is None:
         raise InputError("Channel scope 'damage' must have data to look at. Give data=.")
-    ranked_by = options.ranking if criterion is None or criterion == AUTO else criterion
-    name, score = named(ranked_by)
-    if ranked_by in NEEDS_DATA and data is None:
+    chosen_criterion = (
+        options.ranking_criterion if criterion is None or criterion == AUTO else criterion
+    )
+    name, score = resolve_criterion(chosen_criterion)
+    if chosen_criterion in NEEDS_DATA and data is None:
         raise InputError(f"Criterion '{name}' must have data to look at. Give data=.")
     source = Path(model) if isinstance(model, (str, Path)) else None
     model = as_model(model)
-    data = None if data is None else examples_for(data, ranked_by, model, source, seed)
+    data = None if data is None else prepare_examples(data, chosen_criterion, model, source, seed)
     count = 0
     if data is not None or repair:
-        from compress.data import drawn_inputs
+        from compress.data import sample_inputs
         from compress.reconstruction import repair as solve
-        from compress.reconstruction.repairing import FEWEST, repaired_on
+        from compress.reconstruction.repairing import MIN_EXAMPLES, count_repair_examples
 
-        enough = data is not None and len(data.train) >= FEWEST
-        count = repaired_on(enough if repair is None else repair, data)
+        is_enough = data is not None and len(data.train) >= MIN_EXAMPLES
+        count = count_repair_examples(is_enough if repair is None else repair, data)
     check_weights(model)
-    original = coupling_of(model, input_shape) if coupling is None else coupling
+    original = analyze_coupling(model, input_shape) if coupling is None else coupling
     if selection is None:
-        check_feasible(original, options, cost)  # not only when the last step comes to it
-    goal = Goal.of_options(options, original, cost)
+        check_feasible(original, options, cost)  # before any step, not only in the last one
+    goal = Goal.from_options(options, original, cost)
     current, coupling, repaired = model, original, None
-    # what repairs aim at, and what is left of it
-    reference, whole, since = model, _Lineage(model), _Lineage(model)
+    # the model whose outputs are reconstructed, and its kept indices
+    reference, full_history, step_history = model, _KeptHistory(model), _KeptHistory(model)
     for step in range(1, options.steps + 1):
         if step > 1:
-            coupling = coupling_of(current, original.input_shape)
-            coupling.continues(original)
-            sensitivity = None  # it is of the whole model
+            coupling = analyze_coupling(current, original.input_shape)
+            coupling.copy_original_totals(original)
+            sensitivity = None  # it applies to the original model only
         context = Context(coupling, data=data, seed=seed, aggregate=options.aggregate)
         if sensitivity is not None:
             sensitivity.check(context, name, options.blocks)
-        at = goal.at(step, options.steps)
+        step_target = goal.compute_step_target(step, options.steps)
         if selection is not None:
             chosen = selection
-        elif options.scope == "damage" or options.compares:
-            from compress.prune.channels.selection.chooser import Chooser
+        elif options.scope == "damage" or options.should_compare:
+            from compress.prune.channels.selection.selector import ChannelSelector
 
-            chooser = Chooser.measured(coupling, options, score, context, on_progress, sensitivity)
-            chosen = chooser.refined(at, cost, on_progress).choose(at, cost)
+            chooser = ChannelSelector.from_measurement(
+                coupling, options, score, context, on_progress, sensitivity
+            )
+            chosen = chooser.refine(step_target, cost, on_progress).select(step_target, cost)
         else:
-            chosen = select_by_rank(coupling, options, score, context, at, cost)
+            chosen = select_by_rank(coupling, options, score, context, step_target, cost)
         if on_choice is not None:
             on_choice(chosen)
-        surgeon = Surgeon(coupling, chosen.mask, chosen.dropped)
+        surgeon = PrunedModelBuilder(coupling, chosen.mask, chosen.removed_blocks)
         current = surgeon.build(coupling.program)
-        call_once(current, coupling)
-        whole.follow(surgeon)
-        since.follow(surgeon)
+        check_callable(current, coupling)
+        full_history.update(surgeon)
+        step_history.update(surgeon)
         if count:
-            x, kept = drawn_inputs(data, count, seed), since.kept
+            x, kept = sample_inputs(data, count, seed), step_history.kept
             repaired = solve(
                 current, reference, x, kept=kept, examples=count, seed=seed, on_progress=on_progress
             )
         if finetune is not None and step < options.steps:
             finetune(current, step, options.steps)
-            # what it learnt is not to be undone by the next repair
-            reference, since = current, _Lineage(current)
+            # the next reconstruction must not undo the fine-tuning
+            reference, step_history = current, _KeptHistory(current)
     if options.recalibrate:
         from compress.prune.recalibrate import recalibrate
 
         if data is None:
             raise InputError("recalibrate must have data to look at. Give data=.")
         recalibrate(current, data, options.recalibrate, seed=seed)
-    notes = (*chosen.notes, *dict.fromkeys(context.notes), *_copied(original, coupling))
+    notes = (*chosen.notes, *dict.fromkeys(context.notes), *_list_copy_notes(original, coupling))
     if data is not None and repair is None and not count:
-        notes += (f"nothing was repaired: that takes at least {FEWEST} examples",)
+        notes += (f"nothing was repaired: that takes at least {MIN_EXAMPLES} examples",)
     report = make_report(
         original,
-        whole.kept,
+        full_history.kept,
         options,
         goal,
         replace(chosen, notes=notes, method=chosen.method or name),
         repaired,
     )
-    return PruneResult(current, report, whole.kept)
+    return PruneResult(current, report, full_history.kept)
 
 
 @check_arguments()
@@ -278,32 +285,32 @@ def sensitivity_map(
     seed: int = 0,
     on_progress: Callable[[str, float], None] | None = None,
 ) -> SensitivityMap:
-    """Measure the output error of each layer at a few channel counts, once for any target.
+    """Measure the output error of each layer at several channel counts, for reuse with any target.
 
-    One group of coupled layers at a time is thinned, the layers that read it are reconstructed,
-    and the outputs are compared with those of the whole model. `prune_channels` measures the same
-    where no map is given. It takes the map with the same data, criterion, aggregation and seed.
+    One group of coupled layers is pruned at a time, the layers that read it are reconstructed, and
+    the outputs are compared with those of the original. `prune_channels` makes the same measurement
+    if no map is given. It accepts the map with the same data, criterion, aggregation and seed.
 
     Args:
-        model: Any Keras model, or the path of its file; it stays as it is.
-        data: Calibration examples, as `prune_channels` takes them; labels are not needed.
-        criterion: Orders the channels of a group: a name, or a function as `prune_channels`
-            takes it.
+        model: Any Keras model, or the path of its file. It is not modified.
+        data: Calibration examples, as for `prune_channels`; labels are not needed.
+        criterion: Criterion that orders the channels of a group: a name, or a function as for
+            `prune_channels`.
         aggregate: How the scores of a channel's weights are combined: "mean", "sum", "max" or
             "norm".
-        blocks: Whether output errors without each residual block are measured too.
-        seed: Of drawn examples, and of the criterion random.
-        on_progress: Called with (text, share that is done).
+        blocks: Whether to measure the output error without each residual block too.
+        seed: Seed of the drawn examples and of the criterion "random".
+        on_progress: Called with (text, completed share).
 
     Shapes:
-        x: (n, ...), as the model takes them; y: see `as_dataset`.
+        x: (n, ...), as the model expects; y: see `as_dataset`.
 
     Returns:
-        The map: print it, save it, or give it to `prune_channels`.
+        The map, which can be printed, saved, or passed to `prune_channels`.
 
     Raises:
-        FeasibleError: A model without channels that can be removed.
-        InputError: An unknown criterion, NaN weights, or data that do not fit the model.
+        FeasibleError: The model has no removable channels.
+        InputError: An unknown criterion, NaN weights, or data that does not fit the model.
 
     Example:
         >>> found = sensitivity_map(model, x)
@@ -311,20 +318,25 @@ def sensitivity_map(
         [('hidden', (4, 8, 10, 12, 14))]
         >>> small = prune_channels(model, macs=0.5, data=x, sensitivity=found)
     """
-    from compress.prune.channels.selection.damage import Judge, measure_sensitivity
+    from compress.prune.channels.selection.output_error import ErrorEvaluator, measure_sensitivity
 
     require_choice("channel aggregation", aggregate, AGGREGATES)
-    name, score = named(criterion)
+    name, score = resolve_criterion(criterion)
     path = Path(model) if isinstance(model, (str, Path)) else None
     model = as_model(model)
-    data = examples_for(data, criterion, model, path, seed)
+    data = prepare_examples(data, criterion, model, path, seed)
     check_weights(model)
-    coupling = coupling_of(model)
+    coupling = analyze_coupling(model)
     if not coupling.groups:
-        raise nothing_removable(coupling)
+        raise build_unprunable_error(coupling)
     context = Context(coupling, data=data, seed=seed, aggregate=aggregate)
     measured = measure_sensitivity(
-        coupling, context, score, Judge(coupling, context), blocks=blocks, on_progress=on_progress
+        coupling,
+        context,
+        score,
+        ErrorEvaluator(coupling, context),
+        blocks=blocks,
+        on_progress=on_progress,
     )
     return replace(
         measured,
@@ -334,40 +346,52 @@ def sensitivity_map(
 
 
 def check_channels(coupling: Coupling, options: ChannelOptions) -> None:
-    """Check a model against the options before any work is done or file is written.
+    """Check a model against the options before it is pruned or a file is written.
 
     Args:
-        coupling: Of the model to be pruned.
-        options: How.
+        coupling: Coupling of the model.
+        options: Target, criterion, floors and limits.
 
     Raises:
-        FeasibleError: A target that the model cannot meet (the message says the minimum and
-            what holds it).
+        FeasibleError: The model cannot meet the target (the message contains the minimum and the
+            reasons).
         InputError: An unknown criterion, NaN weights, or a pattern that matches nothing.
     """
-    CRITERIA[options.ranking]
+    CRITERIA[options.ranking_criterion]
     check_weights(coupling.program.model)
     check_feasible(coupling, options)
-    Goal.of_options(options, coupling)
+    Goal.from_options(options, coupling)
 
 
-def examples_for(
+def prepare_examples(
     data: Any, criterion: str | Criterion, model: keras.Model, path: Path | None, seed: int
-) -> Dataset | Unlabelled:
-    """Return the examples for a criterion, with labels where there are any and it may need them."""
+) -> Dataset | UnlabelledDataset:
+    """Return the examples for a criterion, with labels if available and possibly needed.
+
+    Args:
+        data: Data as for `prune_channels`.
+        criterion: Name or function of the criterion.
+        model: The model.
+        path: Path of the model's file; None if there is none.
+        seed: Seed of the split.
+    """
     from compress.data.streams import is_stream
-    from compress.train.given import as_examples, dataset_for
+    from compress.train.dataset_loading import as_examples, prepare_dataset
 
     if criterion in WITHOUT_LABELS:
         return as_examples(data, model=model, path=path, seed=seed)
     if criterion in NEEDS_DATA or isinstance(data, tuple) or is_stream(data):
-        return dataset_for(model, data, path=path, seed=seed)
+        return prepare_dataset(model, data, path=path, seed=seed)
     return as_examples(data, model=model, path=path, seed=seed)
 
 
 def check_weights(model: keras.Model) -> None:
-    """Check that weights are finite."""
-    for path, variable in variable_paths(model):
+    """Check that all weights are finite.
+
+    Raises:
+        InputError: A weight is NaN or infinite.
+    """
+    for path, variable in list_named_weights(model):
         if "float" in str(variable.dtype) and not np.all(np.isfinite(variable.numpy())):
             raise InputError(
                 f"The model's weights must be finite to be ranked. Received: NaN or infinity in "
@@ -375,39 +399,51 @@ def check_weights(model: keras.Model) -> None:
             )
 
 
-class _Lineage:
-    """Kept indices of a model's weights over several surgeries.
+class _KeptHistory:
+    """Kept indices of a model's weights after several pruning steps.
+
+    Args:
+        model: The model before the first step.
 
     Attributes:
-        kept: Path of each weight -> kept indices for each of its axes (None: the axis is whole).
+        kept: Path of each weight -> kept indices of each of its axes (None: the whole axis is
+            kept).
     """
 
     def __init__(self, model: keras.Model) -> None:
-        self._now = dict(variable_paths(model))
+        self._current_weights = dict(list_named_weights(model))
         self.kept: KeptIndices = {
-            path: (None,) * len(weight.shape) for path, weight in self._now.items()
+            path: (None,) * len(weight.shape) for path, weight in self._current_weights.items()
         }
 
-    def follow(self, surgeon: Surgeon) -> None:
-        """Note the weights that a surgery kept."""
-        indices, new = surgeon.list_kept_indices(), surgeon.weights
-        for path, variable in list(self._now.items()):
+    def update(self, surgeon: PrunedModelBuilder) -> None:
+        """Record the weights that were kept in a step."""
+        indices, new = surgeon.list_kept_indices(), surgeon.new_weights
+        for path, variable in list(self._current_weights.items()):
             if id(variable) in new:
-                self._now[path] = new[id(variable)]
+                self._current_weights[path] = new[id(variable)]
                 self.kept[path] = tuple(
-                    two if one is None else one if two is None else one[two]
-                    for one, two in zip(self.kept[path], indices[id(variable)], strict=True)
+                    new_indices
+                    if old_indices is None
+                    else old_indices
+                    if new_indices is None
+                    else old_indices[new_indices]
+                    for old_indices, new_indices in zip(
+                        self.kept[path], indices[id(variable)], strict=True
+                    )
                 )
             else:
-                del self._now[path]
+                del self._current_weights[path]
                 self.kept[path] = tuple(np.zeros(0, np.int64) for _ in variable.shape)
 
 
-def _copied(*couplings: Coupling) -> list[str]:
-    """Return a note for each layer that is a copy of an object: the model's file lacks it."""
-    found = {name: told for item in couplings for name, *told in item.graph.copied.values()}
+def _list_copy_notes(*couplings: Coupling) -> list[str]:
+    """Return a note for each layer that was copied as an object, since a model file lacks it."""
+    copied_layers = {
+        name: details for item in couplings for name, *details in item.graph.copied.values()
+    }
     return [
         f"layer '{name}' ({kind}) was copied as it is, because its config does not make it again "
         f"({reason}): save_weights() keeps the model, a .keras file of it cannot be loaded"
-        for name, (kind, reason) in found.items()
+        for name, (kind, reason) in copied_layers.items()
     ]

@@ -1,4 +1,4 @@
-"""The records of a coupling (`coupled_groups`) and of a pruning: groups, blocks, what is frozen."""
+"""Reports of a coupling (`coupled_groups`) and of channel pruning: groups, blocks, frozen units."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy as np
 
 from compress.core.arguments import check_arguments
 from compress.core.summary import Summary
-from compress.measure import formats
-from compress.model.internals import variable_paths
+from compress.measure import formatting
 from compress.model.io import as_model
+from compress.model.keras_internals import list_named_weights
 from compress.plan import ChannelOptions
-from compress.prune.channels.analysis import coupling_of
-from compress.prune.channels.coupling.blocks import HeldBlock, blocks_of
-from compress.prune.channels.coupling.groups import Coupling, Frozen, Group, Mask
+from compress.prune.channels.analysis import analyze_coupling
+from compress.prune.channels.coupling.blocks import ProtectedBlock, list_blocks
+from compress.prune.channels.coupling.groups import Coupling, FrozenUnits, Group, Mask
 from compress.prune.channels.coupling.slots import Ids, Numbers
-from compress.prune.channels.selection.allowed import TOLERANCE, Selection
+from compress.prune.channels.selection.allowed_counts import TOLERANCE, Selection
 from compress.prune.channels.selection.costs import CostModel
-from compress.prune.channels.selection.target import Goal, cost_of, smallest
+from compress.prune.channels.selection.target import Goal, find_smallest, resolve_cost
 from compress.prune.channels.surgery import KeptIndices
 
 if TYPE_CHECKING:
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GroupRow:
-    """One group before and after.
+    """One group before and after pruning.
 
     Attributes:
-        name: The first layer that makes its channels.
+        name: First layer that produces its channels.
         kind: "channels" or "heads".
-        makers: All layers that make them.
+        makers: All layers that produce its channels.
         layers: All layers whose weights were sliced.
-        total: Channels (or heads) before; of frozen ones too.
-        kept: After.
-        reason: Why some could not be removed; empty where all could.
+        total: Channels (or heads) before pruning, frozen ones included.
+        kept: Channels (or heads) after pruning.
+        reason: Reason why some cannot be removed; empty if all can.
     """
 
     name: str
@@ -56,14 +56,14 @@ class GroupRow:
 
 @dataclass(frozen=True)
 class BlockRow:
-    """A residual branch that could leave as a whole.
+    """A residual branch that can be removed as a whole.
 
     Attributes:
-        name: Of the sum that it ends in.
+        name: Name of the sum that the branch ends in.
         layers: Its layers with weights.
-        inner: Names of the blocks inside, which would leave with it.
-        macs_share: Share of all MACs that would leave; None where they are not known.
-        params_share: The same of the parameters.
+        inner: Names of the nested blocks, which are removed with it.
+        macs_share: Share of all MACs that its removal saves; None if MACs are unknown.
+        params_share: Share of all parameters that its removal saves.
     """
 
     name: str
@@ -75,26 +75,26 @@ class BlockRow:
 
 @dataclass(frozen=True)
 class ChannelReport:
-    """The record of a pruning.
+    """Report of channel pruning.
 
     Attributes:
-        groups: In the order of the model.
-        frozen: Units that stay whatever is asked, by reason.
+        groups: Groups in the order of the model.
+        frozen: Units that cannot be removed, by reason.
         unknown: Layers without a rule: (name, class, reason).
-        opened: Layers that were opened into the layers inside.
-        macs: (before, after) at batch 1, from channel counts; None where an input size is
-            open and none was given.
+        opened: Composite layers that were opened.
+        macs: (before, after) at batch 1, from channel counts; None if an input size is open and no
+            input shape was given.
         params: (before, after).
-        target: What was asked: "macs 0.5x".
+        target: The requested target: "macs 0.5x".
         error: Relative distance of the result from the target.
-        criterion: What ranked the units.
-        round_to: The step of kept numbers that was used, in words.
-        notes: What the user should know.
-        repair: What was solved for afterwards; None: nothing was.
+        criterion: Criterion that ranked the units.
+        round_to: Rounding step of kept channel counts, as text.
+        notes: Notes for the user.
+        repair: Report of the weight reconstruction; None if there was none.
     """
 
     groups: tuple[GroupRow, ...]
-    frozen: tuple[Frozen, ...]
+    frozen: tuple[FrozenUnits, ...]
     unknown: tuple[tuple[str, str, str], ...]
     opened: tuple[str, ...]
     macs: tuple[int, int] | None
@@ -108,31 +108,31 @@ class ChannelReport:
 
     @property
     def macs_ratio(self) -> float | None:
-        """MACs before over MACs after; None where they are not known."""
+        """MACs before divided by MACs after; None if they are unknown."""
         return self.macs[0] / max(1, self.macs[1]) if self.macs else None
 
     @property
     def label(self) -> str:
         """The target as a part of file names: "0.5x", "60kparams", "0.5amount".
 
-        The target; what was reached, as a share, where that is off by more than 2 %.
+        If the result misses the target by more than 2 %, the reached share is used instead.
         """
-        of, _, target = self.target.partition(" ")
+        metric, _, target = self.target.partition(" ")
         if abs(self.error) > TOLERANCE:
-            counts = self.params if of == "params" else self.macs
+            counts = self.params if metric == "params" else self.macs
             assert counts is not None, "a target in MACs had them counted"
             target = f"{counts[1] / counts[0]:.2g}x"
-        return target if of == "macs" else f"{target}{of}"
+        return target if metric == "macs" else f"{target}{metric}"
 
-    def screen(self) -> Summary:
+    def build_summary(self) -> Summary:
         """Return a summary for the screen: costs, and the kept units of each group."""
-        counts = [] if self.macs is None else [f"{_change(self.macs)} MACs"]
+        counts = [] if self.macs is None else [f"{_format_change(self.macs)} MACs"]
         lines = [f"asked for {self.target}; ranked by {self.criterion}; kept {self.round_to}"]
-        held = sum(row.kept == row.total for row in self.groups)
-        if held:
-            lines.append(f"{held} of {len(self.groups)} groups are whole")
+        unpruned_count = sum(row.kept == row.total for row in self.groups)
+        if unpruned_count:
+            lines.append(f"{unpruned_count} of {len(self.groups)} groups are whole")
         if self.repair is not None:
-            lines.append(self.repair.line())
+            lines.append(self.repair.summarize())
         rows = [
             (row.name, row.kind, f"{row.total:,}", f"{row.kept:,}")
             for row in self.groups
@@ -140,7 +140,7 @@ class ChannelReport:
         ]
         unknown = [f"{name} ({kind}): {reason}" for name, kind, reason in self.unknown]
         return Summary(
-            ", ".join([*counts, f"{_change(self.params)} parameters"]),
+            ", ".join([*counts, f"{_format_change(self.params)} parameters"]),
             tuple(lines),
             ("Layer", "what", "before", "after"),
             tuple(rows),
@@ -149,36 +149,34 @@ class ChannelReport:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as JSON."""
+        """Return the report as JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
-class Coupled:
+class CouplingReport:
     """Groups, frozen units and blocks of a model; see `coupled_groups`.
 
     Attributes:
-        groups: The groups, all units kept.
+        groups: The groups, with all units kept.
         frozen: Units that cannot be removed, by reason.
         unknown: Layers without a rule: (name, class, reason).
-        opened: Layers that were opened into the layers inside.
-        macs: MACs at batch 1, as the cost model counts them; None where an input size is open
-            and none was given.
-        params: Parameters.
-        shares: For each group the share of all MACs that its channels take part in; () where
-            they are not known.
-        least: The smallest MACs that can be asked for, with the plan's default minimum; None
-            likewise.
-        least_share: The same as a share of all, rounded up to three digits.
-        layers: (name, MACs, parameters) of every layer that has any; MACs are 0 where they
-            are not known.
-        blocks: Residual branches that could leave as a whole, inner ones before those that they
-            are in.
-        held_blocks: Branches and sums that could not, with the reason.
+        opened: Composite layers that were opened.
+        macs: MACs at batch 1; None if an input size is open and no input shape was given.
+        params: Number of parameters.
+        shares: For each group, the share of all MACs that its channels take part in; () if MACs are
+            unknown.
+        least: Smallest feasible target in MACs, with the plan's default minimum; None if MACs are
+            unknown.
+        least_share: The same as a share of all MACs, rounded up to three digits.
+        layers: (name, MACs, parameters) of every layer that has any; MACs are 0 if they are
+            unknown.
+        blocks: Residual branches that can be removed as a whole, inner ones before outer ones.
+        held_blocks: Branches and sums that cannot be removed, with reasons.
     """
 
     groups: tuple[GroupRow, ...]
-    frozen: tuple[Frozen, ...]
+    frozen: tuple[FrozenUnits, ...]
     unknown: tuple[tuple[str, str, str], ...]
     opened: tuple[str, ...]
     macs: int | None
@@ -188,29 +186,29 @@ class Coupled:
     least_share: float | None
     layers: tuple[tuple[str, int, int], ...]
     blocks: tuple[BlockRow, ...]
-    held_blocks: tuple[HeldBlock, ...]
+    held_blocks: tuple[ProtectedBlock, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as JSON."""
+        """Return the report as JSON."""
         return asdict(self)
 
 
 @check_arguments()
-def coupled_groups(model: keras.Model | str | Path, *, input_shape: Any = None) -> Coupled:
-    """Analyse which channels of a model must be kept or removed together.
+def coupled_groups(model: keras.Model | str | Path, *, input_shape: Any = None) -> CouplingReport:
+    """Return the groups of channels that must be kept or removed together.
 
     Args:
-        model: Any Keras model, or the path of its file; it stays as it is.
-        input_shape: Of one example, where the model's own has open sizes (without it MACs
-            are not known); of a subclassed model that was never called, with the batch axis.
+        model: Any Keras model, or the path of its file. It is not modified.
+        input_shape: Shape of one example, if the model's input has open sizes (without it MACs are
+            unknown). For a subclassed model that was never called, with the batch axis.
 
     Returns:
-        Groups with their layers, frozen units with reasons, layers without a rule, residual
+        Groups with their layers, frozen units with reasons, layers without a rule, and residual
         blocks.
 
     Raises:
-        InputError: The model can neither be read as a graph nor traced, or the shape does not
-            fit it.
+        InputError: The model can be neither read as a graph nor traced, or the shape does not fit
+            it.
 
     Example:
         >>> groups = coupled_groups(model).groups
@@ -220,32 +218,35 @@ def coupled_groups(model: keras.Model | str | Path, *, input_shape: Any = None) 
     Reference:
         Fang et al. 2023, "DepGraph", section 3.2.
     """
-    coupling = coupling_of(as_model(model), input_shape)
-    full, costs = coupling.whole, CostModel.of(coupling)
-    by_params, by_macs = costs.params.by_layer(full), dict[str, Numbers]()
-    macs, least, shares = None, None, (0.0,) * len(full)
+    coupling = analyze_coupling(as_model(model), input_shape)
+    full, costs = coupling.removable_counts, CostModel.from_coupling(coupling)
+    by_params, by_macs = costs.params.compute_by_layer(full), dict[str, Numbers]()
+    macs, smallest_cost, shares = None, None, (0.0,) * len(full)
     if costs.has_macs:
         total = float(costs.macs(full))
         without = costs.macs(full[None] * (1 - np.eye(len(full), dtype=np.int64)))
-        by_macs, macs = costs.macs.by_layer(full), int(total)
+        by_macs, macs = costs.macs.compute_by_layer(full), int(total)
         shares = tuple((1.0 - without / total).tolist()) if total else shares
-        least = smallest(coupling, ChannelOptions()) if total else None
-    return Coupled(
-        tuple(row_of(coupling, group, len(group.units) + group.fixed) for group in coupling.groups),
-        coupling.frozen_report(),
-        unknown_layers(coupling),
-        tuple(coupling.program.opened),
+        smallest_cost = find_smallest(coupling, ChannelOptions()) if total else None
+    return CouplingReport(
+        tuple(
+            build_group_row(coupling, group, len(group.units) + group.fixed)
+            for group in coupling.groups
+        ),
+        coupling.list_frozen(),
+        list_unknown_layers(coupling),
+        tuple(coupling.program.opened_layers),
         macs,
         int(costs.params(full)),
         shares if costs.has_macs else (),
-        math.ceil(least.cost) if least else macs,
-        least.share if least else None,
+        math.ceil(smallest_cost.cost) if smallest_cost else macs,
+        smallest_cost.share if smallest_cost else None,
         tuple(
             (name, int(by_macs.get(name, 0)), int(by_params.get(name, 0)))
             for name in dict.fromkeys([*by_params, *by_macs])
         ),
-        block_rows(coupling),
-        coupling.depth.held,
+        build_block_rows(coupling),
+        coupling.block_dependencies.protected,
     )
 
 
@@ -257,34 +258,38 @@ def make_report(
     selection: Selection,
     repair: RepairReport | None,
 ) -> ChannelReport:
-    """Make the record of a pruning.
+    """Return the report of channel pruning.
 
     Args:
-        coupling: Of the original.
-        kept: Of the original's weights.
-        options: What was asked.
-        goal: As a number.
-        selection: The last one, with all notes.
-        repair: What was solved for afterwards.
+        coupling: Coupling of the original model.
+        kept: Kept indices of the original's weights.
+        options: Channel options with the target.
+        goal: The target as a number.
+        selection: The last selection, with all notes.
+        repair: Report of the weight reconstruction; None if there was none.
     """
-    mask = _mask_of(coupling, kept)
+    mask = _build_mask(coupling, kept)
     counts = np.array([np.count_nonzero(mask[group.units]) for group in coupling.groups])
-    present, costs = _present(coupling, kept), CostModel.of(coupling)
+    present, costs = _find_present_blocks(coupling, kept), CostModel.from_coupling(coupling)
     macs = costs.macs(counts, present) if costs.has_macs else None
     params = costs.params(counts, present)
-    # a cost of the user's is of the units that were chosen: nothing else is counted for it
-    own = goal.metric == "cost"
-    reached = selection.choice.cost if own else float(cost_of(coupling, options)(counts, present))
+    # a custom cost is that of the selected units; it is not computed again
+    is_custom_cost = goal.metric == "cost"
+    reached = (
+        selection.allocation.cost
+        if is_custom_cost
+        else float(resolve_cost(coupling, options)(counts, present))
+    )
     return ChannelReport(
         tuple(
-            row_of(coupling, group, int(count) + group.fixed)
+            build_group_row(coupling, group, int(count) + group.fixed)
             for group, count in zip(coupling.groups, counts, strict=True)
         ),
-        coupling.frozen_report(),
-        unknown_layers(coupling),
-        tuple(coupling.program.opened),
-        None if macs is None else (int(costs.macs(coupling.whole)), int(macs)),
-        (int(costs.params(coupling.whole)), int(params)),
+        coupling.list_frozen(),
+        list_unknown_layers(coupling),
+        tuple(coupling.program.opened_layers),
+        None if macs is None else (int(costs.macs(coupling.removable_counts)), int(macs)),
+        (int(costs.params(coupling.removable_counts)), int(params)),
         f"{goal.metric} {options.target}",
         0.0 if goal.metric == "amount" else reached / goal.value - 1.0,
         selection.method,
@@ -294,8 +299,14 @@ def make_report(
     )
 
 
-def row_of(coupling: Coupling, group: Group, kept: int) -> GroupRow:
-    """Describe a group of which `kept` units stay, frozen ones included."""
+def build_group_row(coupling: Coupling, group: Group, kept: int) -> GroupRow:
+    """Return the row of a group.
+
+    Args:
+        coupling: Coupling of the model.
+        group: The group.
+        kept: Number of kept units, frozen ones included.
+    """
     return GroupRow(
         group.name,
         group.kind,
@@ -303,63 +314,76 @@ def row_of(coupling: Coupling, group: Group, kept: int) -> GroupRow:
         group.layers,
         group.channels,
         kept * group.width,
-        "; ".join(coupling.reasons_of(group) if group.fixed else ()),
+        "; ".join(coupling.list_frozen_reasons(group) if group.fixed else ()),
     )
 
 
-def block_rows(coupling: Coupling) -> tuple[BlockRow, ...]:
-    """Describe the blocks of a model with what each of them costs."""
-    blocks, costs = blocks_of(coupling), CostModel.of(coupling)
+def build_block_rows(coupling: Coupling) -> tuple[BlockRow, ...]:
+    """Return the rows of a model's blocks, with the MACs and parameters that each one saves."""
+    blocks, costs = list_blocks(coupling), CostModel.from_coupling(coupling)
     without = 1 - np.eye(len(blocks))
 
-    def shares(cost: Callable[..., Numbers]) -> list[float]:
-        total = max(1.0, float(cost(coupling.whole)))
-        return [1.0 - float(left) / total for left in cost(coupling.whole, without)]
+    def compute_shares(cost: Callable[..., Numbers]) -> list[float]:
+        total = max(1.0, float(cost(coupling.removable_counts)))
+        return [
+            1.0 - float(cost_without) / total
+            for cost_without in cost(coupling.removable_counts, without)
+        ]
 
-    by_macs = shares(costs.macs) if costs.has_macs else [None] * len(blocks)
+    by_macs = compute_shares(costs.macs) if costs.has_macs else [None] * len(blocks)
     return tuple(
-        BlockRow(block.name, block.layers, tuple(blocks[at].name for at in block.inner), macs, own)
-        for block, macs, own in zip(blocks, by_macs, shares(costs.params), strict=True)
+        BlockRow(
+            block.name,
+            block.layers,
+            tuple(blocks[index].name for index in block.inner),
+            macs_share,
+            params_share,
+        )
+        for block, macs_share, params_share in zip(
+            blocks, by_macs, compute_shares(costs.params), strict=True
+        )
     )
 
 
-def unknown_layers(coupling: Coupling) -> tuple[tuple[str, str, str], ...]:
-    """List the layers without a rule."""
+def list_unknown_layers(coupling: Coupling) -> tuple[tuple[str, str, str], ...]:
+    """Return the layers without a rule: (name, class, reason)."""
     return tuple((name, kind, reason) for name, (kind, reason) in coupling.graph.unknown.items())
 
 
-def _mask_of(coupling: Coupling, kept: KeptIndices) -> Mask:
+def _build_mask(coupling: Coupling, kept: KeptIndices) -> Mask:
     """Return the kept units of the original from the kept indices of its weights."""
-    mask = np.ones(coupling.units, bool)
-    paths = {id(variable): path for path, variable in variable_paths(coupling.program.model)}
+    mask = np.ones(coupling.unit_count, bool)
+    path_by_id = {
+        id(variable): path for path, variable in list_named_weights(coupling.program.model)
+    }
     for binding in coupling.bindings:
-        indices = kept[paths[id(binding.variable)]][binding.axis]
-        # a weight that left whole says nothing of channels that others still have
+        indices = kept[path_by_id[id(binding.variable)]][binding.axis]
+        # a weight removed with its block does not determine the channels of other weights
         if indices is not None and len(indices):
-            mask[coupling.unit[np.delete(binding.ids, indices)]] = False
+            mask[coupling.unit_of_slot[np.delete(binding.ids, indices)]] = False
     return mask
 
 
-def _present(coupling: Coupling, kept: KeptIndices) -> Ids:
-    """Return 1 for blocks of which a weight is left, (blocks,)."""
-    gone = {
+def _find_present_blocks(coupling: Coupling, kept: KeptIndices) -> Ids:
+    """Return 1 for each block that still has a weight, else 0, (blocks,)."""
+    removed_weights = {
         id(variable)
-        for path, variable in variable_paths(coupling.program.model)
+        for path, variable in list_named_weights(coupling.program.model)
         if any(axis is not None and len(axis) == 0 for axis in kept[path])
     }
     present = [
         any(
-            id(weight) not in gone
+            id(weight) not in removed_weights
             for node in block.nodes
             for weight in getattr(node.operation, "weights", ())
         )
-        for block in blocks_of(coupling)
+        for block in list_blocks(coupling)
     ]
     return np.array(present, np.int64)
 
 
-def _change(ends: tuple[int, int]) -> str:
+def _format_change(counts: tuple[int, int]) -> str:
     """Return "40.8 M -> 20.4 M (2.00x fewer)"."""
-    before, after = ends
+    before, after = counts
     fewer = f" ({before / max(1, after):.2f}x fewer)" if after < before else ""
-    return f"{formats.count(before)} -> {formats.count(after)}{fewer}"
+    return f"{formatting.format_count(before)} -> {formatting.format_count(after)}{fewer}"

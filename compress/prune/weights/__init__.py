@@ -1,4 +1,4 @@
-"""Weight pruning: `prune_weights` makes a model sparse; masks leave no trace."""
+"""Weight pruning: `prune_weights` makes a model sparse without lasting wrappers or masks."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.core.arguments import check_arguments
-from compress.core.arrays import opened
-from compress.core.atomic_files import replacing
+from compress.core.arrays import open_npz
+from compress.core.atomic_files import replace_file
 from compress.core.errors import InputError
-from compress.core.summary import Readable, Summary
-from compress.data import Dataset, Unlabelled, drawn_inputs
+from compress.core.summary import DisplayableResult, Summary
+from compress.data import Dataset, UnlabelledDataset, sample_inputs
 from compress.model.copies import copy_model
-from compress.model.internals import variable_paths
 from compress.model.io import as_model
+from compress.model.keras_internals import list_named_weights
 from compress.plan import Plan, TrainSettings, WeightOptions
 from compress.plan.fields import from_nested, to_nested
 from compress.plan.keywords import PRUNE_WEIGHTS
 from compress.prune.recalibrate import recalibrate
 from compress.prune.weights.pruner import WeightPruner
-from compress.prune.weights.schedules import schedule_from, update_times
+from compress.prune.weights.schedules import build_schedule, compute_update_times
 from compress.prune.weights.targets import (
     PrunedLayer,
     SkippedLayer,
@@ -36,8 +36,8 @@ from compress.prune.weights.targets import (
     find_targets,
 )
 from compress.reconstruction import repair as solve
-from compress.reconstruction.repairing import repaired_on
-from compress.train.given import as_examples, dataset_for
+from compress.reconstruction.repairing import count_repair_examples
+from compress.train.dataset_loading import as_examples, prepare_dataset
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -59,34 +59,42 @@ __all__ = [
     "prune_weights",
     "resume_pruning",
     "save_pruning",
-    "update_times",
+    "compute_update_times",
 ]
 
 
 MEMBER = "paretune_pruning.npz"
-"""Name of the masks in a saved training."""
+"""Name of the file with the masks inside a saved training."""
 FEWEST_STEPS = 2
-"""In which weights are zeroed where each step is repaired; three from 92 % zeros on."""
+"""Minimum number of steps of pruning with reconstruction; there are three from 92 % zeros on."""
 
 
 @dataclass(frozen=True, repr=False)
-class PruneWeightsResult(Readable):
-    """A pruned model, its report and its training (None: one-shot)."""
+class PruneWeightsResult(DisplayableResult):
+    """A pruned model, its report, and the result of its training.
+
+    Attributes:
+        model: The pruned model.
+        report: Pruned weights and skipped layers.
+        training: Result of the training; None if the model was pruned without training.
+    """
 
     model: keras.Model
     report: WeightReport
     training: TrainResult | None
 
-    def screen(self) -> Summary:
+    def build_summary(self) -> Summary:
         """Return a summary for the screen."""
-        found = self.report.screen()
-        told = () if self.training is None else (self.training.told(),)
-        title = f"'{self.model.name}': {found.title}"
-        return replace(found, title=title, lines=(*found.lines, *told))
+        summary = self.report.build_summary()
+        training_lines = () if self.training is None else (self.training.summarize(),)
+        title = f"'{self.model.name}': {summary.title}"
+        return replace(summary, title=title, lines=(*summary.lines, *training_lines))
 
 
 @check_arguments(
-    labels="options", number={"data": "sparsity", "options": "sparsity"}, options=PRUNE_WEIGHTS
+    label_argument="options",
+    number_keywords={"data": "sparsity", "options": "sparsity"},
+    options=PRUNE_WEIGHTS,
 )
 def prune_weights(
     model: keras.Model | str | Path,
@@ -104,42 +112,44 @@ def prune_weights(
     seed: int = 0,
     **settings: Unpack[PruneWeightsSettings],
 ) -> PruneWeightsResult:
-    """Prune weights by magnitude, while training on labels or at once.
+    """Prune weights by magnitude, during training or at once.
 
-    For pruning in a training of your own (`fit`, a custom loop) see `WeightPruner.attach`.
+    To prune in a custom training (`fit` or a loop), see `WeightPruner.attach`.
 
     Args:
-        model: A functional model or a built Sequential, or the path of a file; it stays as it is.
-        data: (x, y), a stream, a `Dataset` or what `--data` takes, see `as_dataset`; None:
-            one-shot, without training.
-        options: Pattern, scope, sparsity in [0, 1) and its times; keywords go over it. Default:
-            80 % of all kernels together, unstructured.
-        val: The validation part beside arrays or a stream; default: split off by `seed`.
-        groups: What is kept in one part, (n,): persons, recordings; see `as_dataset`.
-        time: What parts are split by, (n,); see `as_dataset`.
-        task: What labels mean, where they do not tell; see `as_dataset`.
+        model: A functional model or a built Sequential, or the path of a file. It is not modified.
+        data: (x, y), a stream, a `Dataset` or a value of `--data`, see `as_dataset`; None: prune at
+            once, without training.
+        options: Pattern, scope, sparsity in [0, 1) and its times; keywords override it. Default:
+            unstructured, 80 % of all kernels together.
+        val: Validation part, given with arrays or a stream; default: split off by `seed`.
+        groups: Group of each example, (n,), such as persons or recordings: a group is never split
+            between parts; see `as_dataset`.
+        time: Time of each example, (n,), by which parts are split; see `as_dataset`.
+        task: Task of the labels, if it cannot be inferred from them; see `as_dataset`.
         schedule: "polynomial" or "constant"; or tfmot's `ConstantSparsity` or `PolynomialDecay`
-            in place of the plan's, whose first step is 1.
-        repair: Prune at once, without training, and solve for the weights that are left on so
-            many examples of `data` (x alone is enough), see `compress.reconstruction.repair`;
-            True: 1,000. To train on from there, call it again on the model that is returned.
-        finetune: How to train meanwhile; keywords go over it.
-        device: "auto", "cpu", "gpu", or from `compress.core.device.setup`.
+            instead of the plan's. The first step is 1.
+        repair: Number of calibration examples from `data` (x alone is enough) for weight
+            reconstruction. The model is pruned at once, without training, and the remaining weights
+            are reconstructed, see `compress.reconstruction.repair`; True: 1,000. To train it
+            afterwards, call the function again on the returned model.
+        finetune: Settings of the training; keywords override it.
+        device: "auto", "cpu", "gpu", or the result of `compress.core.device.setup_device`.
         seed: Seed of the batch order and of the split.
         **settings: Fields of `WeightOptions` (sparsity, pattern, scope, ...), of `TrainSettings`
-            (epochs, optimizer, learning_rate, batch_size, ...), and how data by name or path are
-            split and scaled (val_fraction, normalize).
+            (epochs, optimizer, learning_rate, batch_size, ...), and of the split and scaling of
+            data given by name or path (val_fraction, normalize).
 
     Shapes:
-        x: (n, ...), as the model takes them; y: see `as_dataset`.
+        x: (n, ...), as the model expects; y: see `as_dataset`.
 
     Returns:
         A new, ordinary model with the same layer names, and the report.
 
     Raises:
-        InputError: The model does not fit the data or is no graph, a block is larger than a
-            weight, a pattern of names matches nothing, a schedule does not fit the training,
-            or `recalibrate` or an option of training without data.
+        InputError: The model does not fit the data or is not a graph, a block is larger than a
+            weight, a pattern of names matches nothing, a schedule does not fit the training, or
+            `recalibrate` or a training option was given without data.
         TrainingDiverged: The loss became NaN or infinite.
 
     Example:
@@ -151,135 +161,156 @@ def prune_weights(
         Zhu & Gupta 2017, "To prune, or not to prune"; N:M: Mishra et al. 2021, "Accelerating
         Sparse Deep Neural Networks".
     """
-    options = PRUNE_WEIGHTS.section("weights", options, WeightOptions, settings)
-    training_settings = PRUNE_WEIGHTS.section("finetune", finetune, TrainSettings, settings)
+    options = PRUNE_WEIGHTS.build_section("weights", options, WeightOptions, settings)
+    training_settings = PRUNE_WEIGHTS.build_section("finetune", finetune, TrainSettings, settings)
     training_settings.require_epochs()
     if isinstance(schedule, str):
         options, schedule = replace(options, schedule=schedule), None
     path = Path(model) if isinstance(model, (str, Path)) else None
-    dense = as_model(model)
+    original = as_model(model)
     parts = {"val": val, "groups": groups, "time": time}
-    given = PRUNE_WEIGHTS.sorted(settings)
-    of_training = [
-        *given.get("finetune", {}),
+    settings_by_section = PRUNE_WEIGHTS.sort_by_section(settings)
+    train_names = [
+        *settings_by_section.get("finetune", {}),
         *["finetune"] * (finetune is not None),
         *(name for name, part in parts.items() if part is not None),
     ]
     if repair:
-        of_training += ["prune_recalibrate"] * bool(options.recalibrate)
-        if of_training:
+        train_names += ["prune_recalibrate"] * bool(options.recalibrate)
+        if train_names:
             raise InputError(
-                f"{of_training[0]} must come without repair, which prunes at once. To train on, "
+                f"{train_names[0]} must come without repair, which prunes at once. To train on, "
                 "call prune_weights again on the model that is returned."
             )
         if data is None:
             raise InputError("repair must have data to look at. Give data=.")
-        examples = as_examples(data, model=dense, path=path, seed=seed)
-        return PruneWeightsResult(*pruned_at_once(dense, examples, options, repair, seed), None)
+        examples = as_examples(data, model=original, path=path, seed=seed)
+        return PruneWeightsResult(*prune_at_once(original, examples, options, repair, seed), None)
     if data is not None:
-        data = dataset_for(
-            dense, data, path=path, task=task, seed=seed, **parts, **given.get("data", {})
+        data = prepare_dataset(
+            original,
+            data,
+            path=path,
+            task=task,
+            seed=seed,
+            **parts,
+            **settings_by_section.get("data", {}),
         )
-    student = copy_model(dense)
+    pruned_model = copy_model(original)
     pruner = WeightPruner(options, schedule=schedule)
     if data is None:
         if options.recalibrate:
             raise InputError("prune_recalibrate must have data to look at. Give data=.")
-        if of_training or given.get("data"):
+        if train_names or settings_by_section.get("data"):
             raise InputError(
-                f"{[*of_training, *given.get('data', {})][0]} must come with data to train on. "
+                f"{[*train_names, *settings_by_section.get('data', {})][0]} must come with data to "
+                "train on. "
                 "Received: no data, which prunes at once. Give data=."
             )
-        return PruneWeightsResult(student, pruner.once(student), None)
+        return PruneWeightsResult(pruned_model, pruner.once(pruned_model), None)
     from compress.core.device import as_device
     from compress.train import train
 
     device = as_device(device)
     try:
-        training = train(student, data, training_settings, device=device, seed=seed, hooks=[pruner])
+        training = train(
+            pruned_model, data, training_settings, device=device, seed=seed, hooks=[pruner]
+        )
     finally:
         report = pruner.strip()
     if options.recalibrate:
-        recalibrate(student, data, options.recalibrate, seed=seed)
-    return PruneWeightsResult(student, report, training)
+        recalibrate(pruned_model, data, options.recalibrate, seed=seed)
+    return PruneWeightsResult(pruned_model, report, training)
 
 
-def pruned_at_once(
-    dense: keras.Model,
-    data: Dataset | Unlabelled,
+def prune_at_once(
+    original: keras.Model,
+    data: Dataset | UnlabelledDataset,
     options: WeightOptions,
     repair: bool | int = True,
     seed: int = 0,
     on_progress: Callable[[str, float], None] | None = None,
 ) -> tuple[keras.Model, WeightReport]:
-    """Prune a copy of a model without training and repairs it.
+    """Prune a copy of a model without training, and reconstruct its weights.
 
     Args:
-        dense: It stays as it is.
-        data: Training examples are looked at; labels are not.
-        options: What is pruned.
-        repair: Examples to solve on; True: 1,000; False or 0: none.
-        seed: Of what is drawn.
-        on_progress: Called with (text, share that is done).
+        original: The original model. It is not modified.
+        data: Training examples for calibration; labels are not used.
+        options: Pattern, scope and sparsity.
+        repair: Number of calibration examples; True: 1,000; False or 0: no reconstruction.
+        seed: Seed of the drawn examples.
+        on_progress: Called with (text, completed share).
+
+    Returns:
+        The pruned model and its report.
+
+    Raises:
+        InputError: A kernel would have no nonzero weight to reconstruct.
     """
-    count = repaired_on(repair, data)
-    x = drawn_inputs(data, count, seed) if count else None
-    student = copy_model(dense)
+    count = count_repair_examples(repair, data)
+    x = sample_inputs(data, count, seed) if count else None
+    pruned_model = copy_model(original)
     report = WeightReport((), ())
-    steps = _steps(options, bool(count))
+    steps = _plan_steps(options, bool(count))
     for step in steps:
         pruner = WeightPruner(step)
-        report = pruner.once(student)
+        report = pruner.once(pruned_model)
         if not count or not report.pruned:
             continue
         for target in pruner.targets:
             if not np.any(target.variable.numpy()):
                 raise InputError(
                     "sparsity must leave each kernel at least one weight to be repaired. Received: "
-                    f"{options.sparsity:g} ({options.ranking}), which leaves none in "
+                    f"{options.sparsity:g} ({options.effective_scope}), which leaves none in "
                     f"'{target.layer}'. Give scope='layer', or less."
                 )
         pruned = {id(target.variable) for target in pruner.targets}
-        masks = {
+        masks_by_path = {
             path: variable.numpy() != 0
-            for path, variable in variable_paths(student)
+            for path, variable in list_named_weights(pruned_model)
             if id(variable) in pruned and len(variable.shape) > 1
         }
-        found = solve(
-            student, dense, x, masks=masks, examples=count, seed=seed, on_progress=on_progress,
-            joint=step is steps[-1],  # it takes as long again, and only the last one is kept
-        )  # fmt: skip
-        report = replace(report, repair=found)
-    return student, report
+        repair_report = solve(
+            pruned_model,
+            original,
+            x,
+            masks=masks_by_path,
+            examples=count,
+            seed=seed,
+            on_progress=on_progress,
+            joint=step is steps[-1],  # it doubles the time; only the last weights are kept
+        )
+        report = replace(report, repair=repair_report)
+    return pruned_model, report
 
 
-def _steps(options: WeightOptions, repaired: bool) -> list[WeightOptions]:
-    """Return the options of each step; after each one the model is repaired and ranked anew.
+def _plan_steps(options: WeightOptions, is_repaired: bool) -> list[WeightOptions]:
+    """Return the options of each step; weights are reconstructed and ranked again after each.
 
-    Each keeps the same share, about 1/e, of what the one before left. An N:M pattern fixes the
-    sparsity, and overrides grow with it: these take one step.
+    Each step keeps the same share, about 1/e, of the remaining weights. An N:M pattern fixes the
+    sparsity, and the sparsity of overrides grows with the steps: both take one step.
     """
-    if not repaired or options.pattern.kind == "n:m" or options.overrides:
+    if not is_repaired or options.pattern.kind == "n:m" or options.overrides:
         return [options]
-    left = 1 - options.sparsity
-    count = max(FEWEST_STEPS, round(-math.log(left)))
-    shares = [1 - left ** (step / count) for step in range(1, count)]
+    density = 1 - options.sparsity
+    count = max(FEWEST_STEPS, round(-math.log(density)))
+    shares = [1 - density ** (step / count) for step in range(1, count)]
     return [*(replace(options, sparsity=share, initial_sparsity=0.0) for share in shares), options]
 
 
 @check_arguments()
 def save_pruning(model: keras.Model, pruner: WeightPruner, path: str | Path) -> None:
-    """Save a training in the middle: an ordinary `.keras` file with the masks beside.
+    """Save a training in progress: an ordinary `.keras` file that also contains the masks.
 
-    Keras itself loads the file too, without the masks.
+    Keras can load the file too, without the masks.
 
     Args:
-        model: With the pruner attached; compiled, so that the optimizer's state is saved.
-        pruner: Attached to it.
-        path: Ends in `.keras`; written in one atomic step.
+        model: Model with the pruner attached; compiled, so that the optimizer's state is saved.
+        pruner: Pruner attached to the model.
+        path: Path ending in `.keras`; the file is written atomically.
 
     Raises:
-        InputError: The pruner is not attached, or the folder cannot be written to.
+        InputError: The pruner is not attached, or the folder is not writable.
 
     Example:
         >>> model.compile("adam", "sparse_categorical_crossentropy")
@@ -301,7 +332,7 @@ def save_pruning(model: keras.Model, pruner: WeightPruner, path: str | Path) -> 
     arrays: dict[str, Any] = {"about": np.array(json.dumps(about)), **pruner.state()}
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
-    with replacing(Path(path)) as temporary:
+    with replace_file(Path(path)) as temporary:
         model.save(temporary)
         with zipfile.ZipFile(temporary, "a") as archive:
             archive.writestr(MEMBER, content.getvalue())
@@ -311,18 +342,18 @@ def save_pruning(model: keras.Model, pruner: WeightPruner, path: str | Path) -> 
 def resume_pruning(
     path: str | Path, *, schedule: Any = None, custom_objects: dict[str, Any] | None = None
 ) -> tuple[keras.Model, WeightPruner]:
-    """Load a file of `save_pruning`, ready for `fit` to go on.
+    """Load a file written by `save_pruning`, ready to resume training with `fit`.
 
     Args:
         path: The file.
-        schedule: In place of one that is no class of tfmot's, which no file can hold.
-        custom_objects: As `keras.saving.load_model` takes them.
+        schedule: The schedule, if it is not one of tfmot's classes, which cannot be saved.
+        custom_objects: As in `keras.saving.load_model`.
 
     Returns:
         The model, compiled as it was saved, and the pruner attached to it.
 
     Raises:
-        InputError: The file holds no pruning, or its schedule is not given.
+        InputError: The file contains no masks, or its schedule is missing.
 
     Example:
         >>> model.compile("adam", "sparse_categorical_crossentropy")
@@ -347,11 +378,11 @@ def resume_pruning(
                 f"A pruned training must be saved by save_pruning(). Received: '{path}', which "
                 "holds no masks. Attach a new WeightPruner."
             )
-        with opened(archive.read(MEMBER), f"{path}/{MEMBER}") as stored:
-            state = stored.read(stored.names)
+        with open_npz(archive.read(MEMBER), f"{path}/{MEMBER}") as stored:
+            state = stored.read_arrays(stored.names)
     about = json.loads(str(state.pop("about")))
     options = from_nested(Plan, {"weights": about["options"]}).weights
     if schedule is None:
-        schedule = schedule_from(about["schedule"] or {})
+        schedule = build_schedule(about["schedule"] or {})
     model = keras.saving.load_model(path, custom_objects=custom_objects)
     return model, WeightPruner(options, schedule=schedule).attach(model, state=state)

@@ -1,4 +1,4 @@
-"""Patterns of weight pruning: units of weights that are kept or pruned together."""
+"""Patterns of weight pruning: units of weights that are kept or removed together."""
 
 from __future__ import annotations
 
@@ -14,29 +14,35 @@ from compress.plan import WeightOptions
 from compress.prune.weights.targets import Target
 
 
-def pattern_of(options: WeightOptions) -> Pattern:
-    """Return the pattern that a plan names."""
-    named = options.pattern
-    if named.kind == "n:m":
-        return NM(named.first, named.second)
-    if named.kind == "block":
-        return Block(named.first, named.second, options.pooling)
-    return Unstructured()
+def create_pattern(options: WeightOptions) -> Pattern:
+    """Return the pattern that the options name."""
+    spec = options.pattern
+    if spec.kind == "n:m":
+        return NMPattern(spec.first, spec.second)
+    if spec.kind == "block":
+        return BlockPattern(spec.first, spec.second, options.pooling)
+    return UnstructuredPattern()
 
 
 class Pattern(ABC):
-    """One pattern. All tensors are TensorFlow's; every method but `check` is graph code."""
+    """Base class of patterns.
 
-    decides: ClassVar[bool] = False
-    """The pattern itself says how many units stay, by `kept`; else a sparsity does."""
+    All tensors are TensorFlow tensors. All methods except `check` can run in a graph.
+    """
+
+    has_fixed_count: ClassVar[bool] = False
+    """Whether the pattern fixes the number of kept units (`select_kept`) instead of a sparsity."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """As in a plan: "unstructured", "2:4", "1x4"."""
+        """The name of the pattern in a plan: "unstructured", "2:4" or "1x4"."""
 
     def check(self, target: Target) -> str:
-        """Return the reason why a weight cannot have this pattern; "" where it can.
+        """Return the reason why a weight cannot have this pattern, or "" if it can.
+
+        Args:
+            target: The weight to prune.
 
         Raises:
             InputError: The pattern is too large for the weight.
@@ -44,55 +50,55 @@ class Pattern(ABC):
         return ""
 
     @abstractmethod
-    def magnitudes(self, weight: Any, target: Target) -> Any:
-        """Return one magnitude for each unit (weight, block or position), any shape."""
+    def compute_magnitudes(self, weight: Any, target: Target) -> Any:
+        """Return the magnitude of each unit (weight, block or position), in any shape."""
 
-    def spread(self, kept: Any, target: Target) -> Any:
-        """Turn kept units, booleans shaped as `magnitudes`, into a mask of the weight's shape."""
+    def expand_mask(self, kept: Any, target: Target) -> Any:
+        """Convert a mask of units, shaped as in `compute_magnitudes`, to the weight's shape."""
         return kept
 
-    def kept(self, magnitudes: Any) -> Any:
-        """Return the mask of kept units, in the magnitudes' shape, for a pattern that `decides`."""
+    def select_kept(self, magnitudes: Any) -> Any:
+        """Return the mask of kept units, shaped as the magnitudes; only if `has_fixed_count`."""
         raise NotImplementedError
 
 
-class Unstructured(Pattern):
-    """Single weights, by |w|: every weight stands alone."""
+class UnstructuredPattern(Pattern):
+    """Single weights, ranked by |w|."""
 
     name = "unstructured"
 
-    def magnitudes(self, weight: Any, target: Target) -> Any:
-        """Return |w|, in the weight's shape."""
+    def compute_magnitudes(self, weight: Any, target: Target) -> Any:
+        """Return |w| in the weight's shape."""
         return tf.abs(weight)
 
 
 @dataclass(frozen=True)
-class NM(Pattern):
-    """N kept of M consecutive weights along the input axis, the largest ones.
+class NMPattern(Pattern):
+    """N:M sparsity: the N largest of M consecutive weights along the input axis are kept.
 
-    The last M of an axis may be fewer; they keep up to N too. Of equal magnitudes the first
-    is kept.
+    If the last run of an axis is shorter than M, up to N of its weights are kept too. If magnitudes
+    are equal, the first weight is kept.
 
     Attributes:
-        n: Kept, at least 1 and below `m`.
-        m: Consecutive weights.
+        n: Number of kept weights, at least 1 and below `m`.
+        m: Number of consecutive weights.
 
     Reference:
         Mishra et al. 2021, "Accelerating Sparse Deep Neural Networks", section 3. tfmot's
-        `sparsity_m_by_n=(z, m)` counts zeros: it is N = m - z here.
+        `sparsity_m_by_n=(z, m)` counts zeros; here N = m - z.
     """
 
     n: int
     m: int
-    decides: ClassVar[bool] = True
+    has_fixed_count: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
-        """As in a plan."""
+        """The name in a plan: "2:4"."""
         return f"{self.n}:{self.m}"
 
     def check(self, target: Target) -> str:
-        """Return the reason where a kernel has no input axis of at least M, else ""."""
+        """Return the reason if a kernel has no input axis of at least M entries, else ""."""
         if target.view is None:
             return f"its kernel has no single input axis for {self.name}"
         inputs = target.view.inputs
@@ -100,42 +106,42 @@ class NM(Pattern):
             return f"its input axis of {inputs} is shorter than the {self.m} of {self.name}"
         return ""
 
-    def magnitudes(self, weight: Any, target: Target) -> Any:
-        """Return |w| in runs of M, (runs, M); missing ones count as zero."""
-        rows = target.matrix.matrices(tf.abs(weight))  # (positions, inputs, outputs)
+    def compute_magnitudes(self, weight: Any, target: Target) -> Any:
+        """Return |w| in runs of M, (runs, M); missing weights count as zero."""
+        rows = target.matrix.to_matrices(tf.abs(weight))  # (positions, inputs, outputs)
         rows = tf.transpose(rows, (2, 0, 1))  # (outputs, positions, inputs)
         short = -target.matrix.inputs % self.m
         return tf.reshape(tf.pad(rows, ((0, 0), (0, 0), (0, short))), (-1, self.m))
 
-    def kept(self, magnitudes: Any) -> Any:
+    def select_kept(self, magnitudes: Any) -> Any:
         """Return the N largest of each run as booleans, (runs, M)."""
-        _, places = tf.math.top_k(magnitudes, k=self.n, sorted=False)
-        return tf.reduce_any(tf.one_hot(places, self.m, True, False, dtype=tf.bool), axis=1)
+        _, indices = tf.math.top_k(magnitudes, k=self.n, sorted=False)
+        return tf.reduce_any(tf.one_hot(indices, self.m, True, False, dtype=tf.bool), axis=1)
 
-    def spread(self, kept: Any, target: Target) -> Any:
-        """Return runs as a mask of the weight's shape."""
+    def expand_mask(self, kept: Any, target: Target) -> Any:
+        """Convert a mask of runs to the weight's shape."""
         view = target.matrix
         runs = tf.reshape(kept, (view.outputs, view.positions, -1))[:, :, : view.inputs]
-        return view.weight(tf.transpose(runs, (1, 2, 0)))
+        return view.from_matrices(tf.transpose(runs, (1, 2, 0)))
 
 
 @dataclass(frozen=True)
-class Block(Pattern):
-    """`rows` inputs x `columns` outputs of a kernel's matrix, at every kernel position.
+class BlockPattern(Pattern):
+    """Blocks of `rows` inputs x `columns` outputs of a kernel's matrix, at every kernel position.
 
-    A block counts by the mean (or largest) magnitude of its weights. Blocks at the border may
-    be smaller.
+    A block is ranked by the mean (or largest) magnitude of its weights. Blocks at the border may be
+    smaller.
 
     Attributes:
-        rows: Along the input axis.
-        columns: Along the output axis.
+        rows: Block size along the input axis.
+        columns: Block size along the output axis.
         pooling: "avg" or "max".
 
     Reference:
-        tfmot's `block_size` and `block_pooling_type`, for Dense kernels bit by bit: where the
-        kernel is no multiple of the block, tfmot's pooling window begins before the block that
-        it decides on ("SAME" padding), and so does ours. Convolutions, which tfmot refuses,
-        have no such offset.
+        tfmot's `block_size` and `block_pooling_type`, reproduced bit by bit for Dense kernels: if
+        the kernel size is not a multiple of the block size, tfmot's pooling window begins before
+        the block that it ranks ("SAME" padding), and so does this one. Convolutions, which tfmot
+        rejects, have no such offset.
     """
 
     rows: int
@@ -144,11 +150,14 @@ class Block(Pattern):
 
     @property
     def name(self) -> str:
-        """As in a plan."""
+        """The name in a plan: "1x4"."""
         return f"{self.rows}x{self.columns}"
 
     def check(self, target: Target) -> str:
-        """Return the reason where a kernel is no matrix at every position, else "".
+        """Return the reason if a kernel is not a matrix at every position, else "".
+
+        Args:
+            target: The weight to prune.
 
         Raises:
             InputError: A block is larger than the matrix.
@@ -164,29 +173,29 @@ class Block(Pattern):
             )
         return ""
 
-    def magnitudes(self, weight: Any, target: Target) -> Any:
-        """Return one magnitude a block, (positions, block rows, block columns)."""
+    def compute_magnitudes(self, weight: Any, target: Target) -> Any:
+        """Return the magnitude of each block, (positions, block rows, block columns)."""
         view = target.matrix
-        matrices = view.matrices(tf.abs(weight))  # (positions, inputs, outputs)
+        matrices = view.to_matrices(tf.abs(weight))  # (positions, inputs, outputs)
         if target.kind == "Dense":
-            return self._pooled_as_tfmot(matrices)
-        border = (0, 0), (0, -view.inputs % self.rows), (0, -view.outputs % self.columns)
-        high, wide = -(-view.inputs // self.rows), -(-view.outputs // self.columns)
-        grid = (-1, high, self.rows, wide, self.columns)
-        blocks = tf.reshape(tf.pad(matrices, border), grid)
+            return self._pool_as_tfmot(matrices)
+        padding = (0, 0), (0, -view.inputs % self.rows), (0, -view.outputs % self.columns)
+        row_count, column_count = -(-view.inputs // self.rows), -(-view.outputs // self.columns)
+        grid = (-1, row_count, self.rows, column_count, self.columns)
+        blocks = tf.reshape(tf.pad(matrices, padding), grid)
         if self.pooling == "max":
             return tf.reduce_max(blocks, axis=(2, 4))
-        members = np.pad(np.ones((1, view.inputs, view.outputs), np.float32), border)
-        return tf.reduce_sum(blocks, axis=(2, 4)) / members.reshape(grid).sum((2, 4))
+        sizes = np.pad(np.ones((1, view.inputs, view.outputs), np.float32), padding)
+        return tf.reduce_sum(blocks, axis=(2, 4)) / sizes.reshape(grid).sum((2, 4))
 
-    def spread(self, kept: Any, target: Target) -> Any:
-        """Repeat blocks over the weights that they hold."""
+    def expand_mask(self, kept: Any, target: Target) -> Any:
+        """Repeat the flag of each block over its weights."""
         view = target.matrix
-        wide = tf.repeat(tf.repeat(kept, self.rows, axis=1), self.columns, axis=2)
-        return view.weight(wide[:, : view.inputs, : view.outputs])
+        repeated = tf.repeat(tf.repeat(kept, self.rows, axis=1), self.columns, axis=2)
+        return view.from_matrices(repeated[:, : view.inputs, : view.outputs])
 
-    def _pooled_as_tfmot(self, matrices: Any) -> Any:
-        """Pool heights, then widths, as `pruning_utils.factorized_pool` does: same rounding."""
+    def _pool_as_tfmot(self, matrices: Any) -> Any:
+        """Pool rows, then columns, with the same rounding as `pruning_utils.factorized_pool`."""
         pooled = matrices[:, tf.newaxis]  # (positions, 1, inputs, outputs)
         for size in (self.rows, self.columns):
             pooled = tf.nn.pool(

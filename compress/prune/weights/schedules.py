@@ -1,7 +1,7 @@
-"""Schedules of mask updates and sparsity: the plan's times, or a tfmot schedule.
+"""Schedules of mask updates and sparsity, from the plan's times or from tfmot.
 
-A schedule is a function step -> (update now, sparsity), as tfmot's are; the first step of training
-is 1. This module alone imports tfmot.
+A schedule is a function step -> (update now, sparsity), as in tfmot. The first training step is 1.
+This is the only module that imports tfmot.
 """
 
 from __future__ import annotations
@@ -23,34 +23,37 @@ _SCHEDULES = "tensorflow_model_optimization.python.core.sparsity.keras.pruning_s
 
 
 @dataclass(frozen=True)
-class Times:
-    """Steps of the first and the last mask update and the distance between; steps begin at 1."""
+class UpdateTimes:
+    """Steps of the first and last mask update, and their interval; steps begin at 1."""
 
     begin: int
     end: int
     frequency: int
 
 
-def update_times(
+def compute_update_times(
     options: WeightOptions, total_steps: int, steps_per_epoch: int | None = None
-) -> Times:
-    """Turn the plan's times into steps, such that the last update has full sparsity.
+) -> UpdateTimes:
+    """Convert the plan's times to steps such that the last update has full sparsity.
 
-    A schedule updates when (step - begin) is a multiple of the frequency: the end is moved
-    back to the last such step, else the final sparsity would never be reached.
+    A schedule updates the masks when (step - begin) is a multiple of the frequency. The end is
+    moved back to the last such step; otherwise the final sparsity would never be reached.
 
     Args:
-        options: Begin, end and frequency: shares of training, epochs or steps.
-        total_steps: Steps of the training.
-        steps_per_epoch: For times in epochs.
+        options: Begin, end and frequency, as shares of training, epochs or steps.
+        total_steps: Number of training steps, at least 2.
+        steps_per_epoch: Number of steps in an epoch; needed for times in epochs.
+
+    Returns:
+        The steps of the updates.
 
     Raises:
-        InputError: Fewer than 2 steps, an end before the beginning or after the training, or
-            epochs of unknown length.
+        InputError: There are fewer than 2 steps, the end is before the beginning or after the
+            training, or times are in epochs of unknown length.
     """
     require(total_steps >= 2, "training steps", "be at least 2 to prune", total_steps)
 
-    def steps(time: TrainTime) -> int:
+    def to_steps(time: TrainTime) -> int:
         if time.unit == "share":
             return round(time.value * total_steps)
         if time.unit == "steps":
@@ -62,31 +65,35 @@ def update_times(
             )
         return round(time.value * steps_per_epoch)
 
-    begin, end = 1 + steps(options.begin), 1 + steps(options.end)
+    begin, end = 1 + to_steps(options.begin), 1 + to_steps(options.end)
     exact = "share" not in (options.begin.unit, options.end.unit)
     if exact and not begin <= end:
-        raise _outside(options, total_steps, "begin before it ends")
+        raise _build_schedule_error(options, total_steps, "begin before it ends")
     if exact and end > total_steps:
-        raise _outside(options, total_steps, "end before training does")
+        raise _build_schedule_error(options, total_steps, "end before training does")
     begin = min(begin, total_steps - 1)
     end = min(max(end, begin + 1), total_steps)
     frequency = (
-        max(1, steps(options.frequency))
+        max(1, to_steps(options.frequency))
         if options.frequency
         else max(1, -(-(end - begin) // options.updates))
     )
-    return Times(begin, begin + max(1, (end - begin) // frequency) * frequency, frequency)
+    return UpdateTimes(begin, begin + max(1, (end - begin) // frequency) * frequency, frequency)
 
 
-def _outside(options: WeightOptions, total: int, rule: str) -> InputError:
+def _build_schedule_error(options: WeightOptions, total: int, rule: str) -> InputError:
     return InputError(
         f"A pruning schedule must {rule}. Received: begin {options.begin}, end {options.end}, "
         f"{total} training steps."
     )
 
 
-def planned(options: WeightOptions, times: Times) -> Any:
-    """Return the plan's schedule, a tfmot object.
+def create_schedule(options: WeightOptions, times: UpdateTimes) -> Any:
+    """Return the tfmot schedule of a plan.
+
+    Args:
+        options: Schedule name, initial and final sparsity, and power.
+        times: Steps of the mask updates.
 
     Reference:
         Zhu & Gupta 2017, "To prune, or not to prune", equation 1.
@@ -94,22 +101,25 @@ def planned(options: WeightOptions, times: Times) -> Any:
     if options.schedule == "constant":
         kind, config = "ConstantSparsity", {"target_sparsity": options.sparsity}
     else:
-        ends = {"initial_sparsity": options.initial_sparsity, "final_sparsity": options.sparsity}
-        kind, config = "PolynomialDecay", {**ends, "power": options.power}
-    when = {"begin_step": times.begin, "end_step": times.end, "frequency": times.frequency}
-    return schedule_from({"class_name": kind, "config": {**config, **when}})
+        sparsities = {
+            "initial_sparsity": options.initial_sparsity,
+            "final_sparsity": options.sparsity,
+        }
+        kind, config = "PolynomialDecay", {**sparsities, "power": options.power}
+    times_config = {"begin_step": times.begin, "end_step": times.end, "frequency": times.frequency}
+    return build_schedule({"class_name": kind, "config": {**config, **times_config}})
 
 
-def checked(schedule: Any, total_steps: int | None) -> Any:
-    """Check a schedule that a user made.
+def validate_schedule(schedule: Any, total_steps: int | None) -> Any:
+    """Check a user-defined schedule and return it.
 
     Args:
-        schedule: tfmot's `ConstantSparsity` or `PolynomialDecay`, or any function from a step
-            to (update now, sparsity).
-        total_steps: Steps of the training, where known.
+        schedule: tfmot's `ConstantSparsity` or `PolynomialDecay`, or any function from a step to
+            (update now, sparsity).
+        total_steps: Number of training steps; None if unknown.
 
     Raises:
-        InputError: It cannot be called, or ends after the training.
+        InputError: The schedule is not callable, or ends after the training.
     """
     if not callable(schedule):
         raise InputError(
@@ -125,8 +135,8 @@ def checked(schedule: Any, total_steps: int | None) -> Any:
     return schedule
 
 
-def final_sparsity(schedule: Any, options: WeightOptions) -> float:
-    """Return the sparsity that a schedule comes to."""
+def get_final_sparsity(schedule: Any, options: WeightOptions) -> float:
+    """Return the final sparsity of a schedule, or that of the options if it has none."""
     for name in ("final_sparsity", "target_sparsity"):
         value = getattr(schedule, name, None)
         if value is not None:
@@ -134,8 +144,8 @@ def final_sparsity(schedule: Any, options: WeightOptions) -> float:
     return options.sparsity
 
 
-def last_update(schedule: Any, total_steps: int | None) -> int | None:
-    """Return the step of the last mask update; None: it never ends or nobody knows."""
+def find_last_update(schedule: Any, total_steps: int | None) -> int | None:
+    """Return the step of the last mask update; None if it is unknown or there is none."""
     end, begin = getattr(schedule, "end_step", None), getattr(schedule, "begin_step", None)
     frequency = getattr(schedule, "frequency", 1)
     if end == -1:
@@ -145,11 +155,11 @@ def last_update(schedule: Any, total_steps: int | None) -> int | None:
     return int(begin + (end - begin) // frequency * frequency)
 
 
-def schedule_from(config: Mapping[str, Any]) -> Any:
-    """Return the schedule that `get_config()` of a tfmot schedule describes.
+def build_schedule(config: Mapping[str, Any]) -> Any:
+    """Return a tfmot schedule from the config that its `get_config()` returned.
 
     Raises:
-        InputError: Its class is none of tfmot's.
+        InputError: The class is not one of tfmot's schedules.
     """
     kind = getattr(_import_tfmot(), str(config.get("class_name")), None)
     if kind is None:
@@ -161,20 +171,20 @@ def schedule_from(config: Mapping[str, Any]) -> Any:
 
 
 def _import_tfmot() -> ModuleType:
-    """Import tfmot's schedules, and leave the process as it was.
+    """Import tfmot's schedules without side effects on the process.
 
-    Importing tfmot sets TF_USE_LEGACY_KERAS=1 for the process and its children, and turns
-    `tf.keras` into tf_keras where nobody has touched `tf.keras` before. Its wrappers refuse
-    Keras 3 models; its schedules are plain TensorFlow and serve as they are.
+    Importing tfmot sets TF_USE_LEGACY_KERAS=1 for the process and its children. It also turns
+    `tf.keras` into tf_keras unless `tf.keras` was accessed before. Its wrappers reject Keras 3
+    models, but its schedules are plain TensorFlow and can be used unchanged.
     """
     import tensorflow as tf
 
-    # resolves the lazy attribute to Keras 3 before tfmot can turn it
+    # resolves the lazy attribute to Keras 3 before tfmot can change it
     tf.keras.__name__  # noqa: B018
     before = os.environ.get(_LEGACY)
     try:
         with warnings.catch_warnings():
-            # tfmot compares versions with distutils
+            # tfmot compares versions with distutils, which is deprecated
             warnings.simplefilter("ignore", DeprecationWarning)
             return importlib.import_module(_SCHEDULES)
     except ImportError as error:

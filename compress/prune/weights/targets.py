@@ -1,4 +1,4 @@
-"""Weights to prune, kept layers with reasons, and the report of both."""
+"""Weights to prune, skipped layers with reasons, and the report of weight pruning."""
 
 from __future__ import annotations
 
@@ -9,17 +9,29 @@ from typing import Any
 
 import numpy as np
 
-from compress.core.errors import unknown_name
+from compress.core.errors import build_unknown_name_error
 from compress.core.lazy_modules import keras, tf
-from compress.core.summary import Readable, Summary
-from compress.measure import formats
-from compress.model.internals import calls, is_graph, layers_inside, own_variables
-from compress.model.layers import BIAS, DEPTHWISE, EMBEDDING, KERNEL, NORMALIZATION, class_of
+from compress.core.summary import DisplayableResult, Summary
+from compress.measure import formatting
+from compress.model.keras_internals import (
+    is_graph,
+    list_direct_variables,
+    list_layers,
+    walk_named_calls,
+)
+from compress.model.layers import (
+    BIAS,
+    DEPTHWISE,
+    EMBEDDING,
+    KERNEL,
+    NORMALIZATION,
+    find_layer_class,
+)
 from compress.plan import LayerShare
 from compress.reconstruction import RepairReport
 
 ENDS = "ends"
-_NOT_ASKED = {
+_SKIP_REASONS = {
     BIAS: "biases are not pruned unless asked",
     NORMALIZATION: "normalization is not pruned unless asked",
     EMBEDDING: "embeddings are not pruned unless asked",
@@ -28,15 +40,16 @@ _NOT_ASKED = {
 
 
 @dataclass(frozen=True)
-class View:
-    """A kernel as matrices of inputs x outputs, one a kernel position.
+class MatrixView:
+    """View of a kernel as matrices of inputs x outputs, one for each kernel position.
 
     Attributes:
         positions: Number of matrices.
-        inputs: Their rows.
-        outputs: Their columns.
-        shape: Of the weight.
-        swapped: The weight has its outputs before its inputs (transposed convolutions).
+        inputs: Number of rows.
+        outputs: Number of columns.
+        shape: Shape of the weight.
+        swapped: Whether the weight's output axis is before its input axis (transposed
+            convolutions).
     """
 
     positions: int
@@ -45,15 +58,15 @@ class View:
     shape: tuple[int, ...]
     swapped: bool = False
 
-    def matrices(self, weight: Any) -> Any:
+    def to_matrices(self, weight: Any) -> Any:
         """Return a tensor of the weight's shape as (positions, inputs, outputs)."""
         if self.swapped:
             stored = tf.reshape(weight, (self.positions, self.outputs, self.inputs))
             return tf.transpose(stored, (0, 2, 1))
         return tf.reshape(weight, (self.positions, self.inputs, self.outputs))
 
-    def weight(self, matrices: Any) -> Any:
-        """Return (positions, inputs, outputs) in the weight's shape."""
+    def from_matrices(self, matrices: Any) -> Any:
+        """Return a tensor (positions, inputs, outputs) in the weight's shape."""
         return tf.reshape(tf.transpose(matrices, (0, 2, 1)) if self.swapped else matrices,
                           self.shape)  # fmt: skip
 
@@ -63,29 +76,29 @@ class Target:
     """A weight to prune.
 
     Attributes:
-        layer: Name of the layer, behind those that it is inside of.
-        kind: Class name.
+        layer: Name of the layer, with the names of the enclosing layers before it.
+        kind: Class name of the layer.
         variable: The Keras variable.
         role: "kernels", "biases", ...
-        view: As matrices; None where it is none.
-        sparsity: Of its own, by an override; None: the plan's.
+        view: View of the weight as matrices; None if it has none.
+        sparsity: Sparsity set by an override; None: the plan's.
     """
 
     layer: str
     kind: str
     variable: Any
     role: str = KERNEL
-    view: View | None = None
+    view: MatrixView | None = None
     sparsity: float | None = None
 
     @property
     def size(self) -> int:
-        """Number of weights."""
+        """The number of weights."""
         return int(np.prod(self.variable.shape))
 
     @property
-    def matrix(self) -> View:
-        """The view of a weight that has one."""
+    def matrix(self) -> MatrixView:
+        """The view as matrices of a weight that has one."""
         if self.view is None:
             raise ValueError(f"the weight of layer '{self.layer}' must be a matrix")
         return self.view
@@ -93,7 +106,7 @@ class Target:
 
 @dataclass(frozen=True)
 class SkippedLayer:
-    """A layer with weights that is not pruned, and why."""
+    """A layer with weights that is not pruned, with the reason."""
 
     layer: str
     kind: str
@@ -102,12 +115,12 @@ class SkippedLayer:
 
 @dataclass(frozen=True)
 class PrunedLayer:
-    """One pruned weight.
+    """One pruned weight tensor.
 
     Attributes:
-        layer: The layer's name.
+        layer: Name of the layer.
         size: Number of weights.
-        zeros: How many of them are zero.
+        zeros: Number of weights that are zero.
         weight: "kernels", "biases", ...
     """
 
@@ -118,16 +131,16 @@ class PrunedLayer:
 
 
 @dataclass(frozen=True, repr=False)
-class WeightReport(Readable):
-    """Report of a weight pruning: pruned weights, and kept layers with reasons.
+class WeightReport(DisplayableResult):
+    """Report of weight pruning: pruned weights, and skipped layers with reasons.
 
     Attributes:
         pruned: The pruned weights, in the order of the model.
-        kept: Layers with weights left alone, with the reason.
-        pattern: "unstructured", "2:4", "1x4".
+        kept: Layers with weights that were not pruned, with reasons.
+        pattern: "unstructured", "2:4" or "1x4".
         scope: "layer", "global" or "erk".
-        notes: What the user should know.
-        repair: What was solved for afterwards; None: nothing was.
+        notes: Notes for the user.
+        repair: Report of the weight reconstruction; None if there was none.
     """
 
     pruned: tuple[PrunedLayer, ...]
@@ -139,17 +152,17 @@ class WeightReport(Readable):
 
     @property
     def sparsity(self) -> float:
-        """Zeros over all weights, of the pruned ones together; 0 without any."""
+        """The share of zeros among all pruned weights; 0 if nothing was pruned."""
         total = sum(layer.size for layer in self.pruned)
         return sum(layer.zeros for layer in self.pruned) / total if total else 0.0
 
-    def screen(self) -> Summary:
-        """Return a summary for the screen: the share of zeros by layer, and the kept layers."""
+    def build_summary(self) -> Summary:
+        """Return a summary for the screen: the share of zeros by layer, and the skipped layers."""
         total = sum(layer.size for layer in self.pruned)
         return Summary(
-            f"{self.sparsity:.1%} zeros among {formats.count(total)} pruned weights "
+            f"{self.sparsity:.1%} zeros among {formatting.format_count(total)} pruned weights "
             f"({self.pattern}, {self.scope})",
-            () if self.repair is None else (self.repair.line(),),
+            () if self.repair is None else (self.repair.summarize(),),
             ("Layer", "what", "weights", "zeros"),
             tuple(
                 (row.layer, row.weight, f"{row.size:,}", f"{row.zeros / max(1, row.size):.1%}")
@@ -160,7 +173,7 @@ class WeightReport(Readable):
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as JSON."""
+        """Return the report as JSON."""
         return {**asdict(self), "sparsity": self.sparsity}
 
 
@@ -170,20 +183,21 @@ def find_targets(
     include: Sequence[str] = (),
     overrides: Sequence[LayerShare] = (),
 ) -> tuple[list[Target], list[SkippedLayer]]:
-    """Sort the layers that have weights into those to prune and those to keep.
+    """Sort the layers with weights into those to prune and those to skip.
 
-    Layers inside layers (cells, attention's projections, wrapped and composite layers) are
-    looked at one by one. A custom layer says what to prune by `get_prunable_weights()`, as
-    with tfmot.
+    Layers inside layers (cells, projections of attention, wrapped and composite layers) are sorted
+    one by one. A custom layer can list its weights to prune in `get_prunable_weights()`, as with
+    tfmot.
 
     Args:
-        model: Any built model; of a subclassed one layers come in the order of their making.
-        include: "biases", "normalization", "embeddings", "depthwise", "ends".
-        overrides: Sparsity by pattern of layer names, the last that matches counts; sparsity
-            0 keeps a layer. They reach the first and the last layer too.
+        model: Any built model. Layers of a subclassed model are in the order of their creation.
+        include: Weights to prune besides kernels: "biases", "normalization", "embeddings",
+            "depthwise", and "ends" for the first and last layer.
+        overrides: Sparsity by pattern of layer names; the last matching pattern applies. Sparsity 0
+            skips a layer. Overrides also apply to the first and last layer.
 
     Returns:
-        Targets in the order of the model, and the kept layers with their reasons.
+        Targets in the order of the model, and the skipped layers with reasons.
 
     Raises:
         InputError: A pattern matches no layer that can be pruned.
@@ -191,56 +205,56 @@ def find_targets(
     targets: list[Target] = []
     kept: list[SkippedLayer] = []
     seen: set[int] = set()
-    for name, layer in _layers(model):
+    for name, layer in _iter_layers(model):
         if id(layer) in seen:
             continue
         seen.add(id(layer))
-        found, reason = _of_layer(name, layer, include)
-        targets += found
+        layer_targets, reason = _find_layer_targets(name, layer, include)
+        targets += layer_targets
         if reason:
             kept.append(SkippedLayer(name, type(layer).__name__, reason))
-    return _chosen(targets, kept, include, overrides)
+    return _filter_targets(targets, kept, include, overrides)
 
 
-def _layers(model: keras.Model) -> Iterator[tuple[str, Any]]:
+def _iter_layers(model: keras.Model) -> Iterator[tuple[str, Any]]:
     if not is_graph(model):
-        for layer in layers_inside(model, include_self=False):
+        for layer in list_layers(model, include_self=False):
             yield layer.path.partition("/")[2] or layer.name, layer
         return
-    for name, operation in calls(model):
+    for name, operation in walk_named_calls(model):
         if isinstance(operation, keras.layers.Layer):
-            for layer in layers_inside(operation):
+            for layer in list_layers(operation):
                 yield (name if layer is operation else f"{name}/{layer.name}"), layer
 
 
-def _of_layer(name: str, layer: Any, include: Sequence[str]) -> tuple[list[Target], str]:
-    """Return the targets of a layer, and why it has none."""
+def _find_layer_targets(name: str, layer: Any, include: Sequence[str]) -> tuple[list[Target], str]:
+    """Return the targets of a layer, and the reason if it has none."""
     kind = type(layer).__name__
-    if not own_variables(layer) or isinstance(layer, keras.Model):
+    if not list_direct_variables(layer) or isinstance(layer, keras.Model):
         return [], ""
     if hasattr(layer, "get_prunable_weights"):
-        found = [Target(name, kind, variable) for variable in layer.get_prunable_weights()]
-        return found, "" if found else "its get_prunable_weights() names none"
-    weights = class_of(layer).weights
+        targets = [Target(name, kind, variable) for variable in layer.get_prunable_weights()]
+        return targets, "" if targets else "its get_prunable_weights() names none"
+    weights = find_layer_class(layer).weights
     if not weights:
         return [], "no rule for this class"
     if not layer.trainable:
         return [], "frozen (trainable=False)"
-    found, reasons = [], []
+    targets, reasons = [], []
     for attribute, role in weights:
         variable = getattr(layer, attribute, None)
         if variable is None:
             continue
         if role == KERNEL or role in include:
-            found.append(Target(name, kind, variable, role, _view(layer, variable, role)))
+            targets.append(Target(name, kind, variable, role, _build_view(layer, variable, role)))
         elif role != BIAS:
-            reasons.append(_NOT_ASKED[role])
-    return found, "" if found else next(iter(reasons), "")
+            reasons.append(_SKIP_REASONS[role])
+    return targets, "" if targets else next(iter(reasons), "")
 
 
-def _view(layer: Any, variable: Any, role: str) -> View | None:
-    """Return a kernel as matrices, or None where it has no input and output axes."""
-    shape, work = tuple(variable.shape), class_of(layer).work
+def _build_view(layer: Any, variable: Any, role: str) -> MatrixView | None:
+    """Return the view of a kernel as matrices, or None if it has no input and output axes."""
+    shape, work = tuple(variable.shape), find_layer_class(layer).work
     if role not in (KERNEL, EMBEDDING) or len(shape) < 2:
         return None
     if work == "einsum_dense":
@@ -249,14 +263,14 @@ def _view(layer: Any, variable: Any, role: str) -> View | None:
         split = sum(summed)
         if not 0 < split < len(kernel) or not all(summed[:split]):
             return None
-        return View(1, int(np.prod(shape[:split])), int(np.prod(shape[split:])), shape)
+        return MatrixView(1, int(np.prod(shape[:split])), int(np.prod(shape[split:])), shape)
     positions = int(np.prod(shape[:-2]))
     if work == "transposed":
-        return View(positions, shape[-1], shape[-2], shape, swapped=True)
-    return View(positions, shape[-2], shape[-1], shape)
+        return MatrixView(positions, shape[-1], shape[-2], shape, swapped=True)
+    return MatrixView(positions, shape[-2], shape[-1], shape)
 
 
-def _chosen(
+def _filter_targets(
     targets: list[Target],
     kept: list[SkippedLayer],
     include: Sequence[str],
@@ -265,7 +279,9 @@ def _chosen(
     names = [target.layer for target in targets]
     for override in overrides:
         if not any(fnmatchcase(name, override.pattern) for name in names):
-            raise unknown_name("layer or pattern (no weights to prune)", override.pattern, names)
+            raise build_unknown_name_error(
+                "layer or pattern (no weights to prune)", override.pattern, names
+            )
     kernels = [target for target in targets if target.role == KERNEL]
     ends: dict[int, str] = {}
     if ENDS not in include and kernels:
@@ -274,12 +290,14 @@ def _chosen(
             ends = {id(kernels[0]): "only"}
     chosen = []
     for target in targets:
-        own = [item.share for item in overrides if fnmatchcase(target.layer, item.pattern)]
-        if own and own[-1] == 0:
+        override_shares = [
+            item.share for item in overrides if fnmatchcase(target.layer, item.pattern)
+        ]
+        if override_shares and override_shares[-1] == 0:
             kept.append(SkippedLayer(target.layer, target.kind, "kept by an override"))
-        elif own:
+        elif override_shares:
             chosen.append(Target(target.layer, target.kind, target.variable, target.role,
-                                 target.view, own[-1]))  # fmt: skip
+                                 target.view, override_shares[-1]))  # fmt: skip
         elif id(target) in ends:
             reason = f"{ends[id(target)]} layer, not pruned unless asked ('{ENDS}')"
             kept.append(SkippedLayer(target.layer, target.kind, reason))

@@ -1,7 +1,9 @@
-"""Rules of integer arithmetic for layers, one file a family; add yours by
-`register_quantization`."""
+"""Rules of integer arithmetic, one file per family of layers.
+
+Add rules of custom layers with `register_quantization`.
+"""
 
 from compress.quantization.rules import activations, arithmetic, kernels, shaping
-from compress.quantization.rules._base import names, rule_for
+from compress.quantization.rules._base import find_rule, list_rule_names
 
-__all__ = ["activations", "arithmetic", "kernels", "names", "rule_for", "shaping"]
+__all__ = ["activations", "arithmetic", "kernels", "list_rule_names", "find_rule", "shaping"]

@@ -1,4 +1,4 @@
-"""Table of rules: how each layer or raw operation is computed in integers."""
+"""Registry of rules: how each layer or raw operation is computed in integers."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ if TYPE_CHECKING:
 
 Rule = Callable[["Call"], "Value | list[Value]"]
 TABLE: RuleTable[Any] = RuleTable()
-"""`rule(call) -> Value`, of several outputs a list; raises `KeptInFloats` with a reason."""
-layer_rule, operation_rule = TABLE.layer, TABLE.operation
-rule_for, names = TABLE.of, TABLE.names
+"""Rules `rule(call) -> Value`, or a list for several outputs; they may raise `KeptInFloats`."""
+layer_rule, operation_rule = TABLE.register_layer, TABLE.register_operation
+find_rule, list_rule_names = TABLE.find_rule, TABLE.list_names
 OPEN_SIZE = "a size is open"
 
 
 class KeptInFloats(Exception):
-    """Refusal of integer arithmetic with a reason; the call is made as it is, in floats."""
+    """Refusal of integer arithmetic, with a reason; the unchanged call is computed in float."""
 
 
 def register_quantization(layer_class: type, rule: Rule | None = None) -> Any:
-    """Register the rule of a custom layer for quantization; usable as a decorator.
+    """Register the quantization rule of a custom layer; usable as a decorator.
 
     Args:
-        layer_class: The layer's class; subclasses that keep its `call` are meant too.
-        rule: Takes a `compress.quantization.call.Call` and returns the value of the output; it may
-            raise `KeptInFloats` with a reason.
+        layer_class: Class of the layer, including subclasses that inherit its `call`.
+        rule: Function that takes a `compress.quantization.call.Call` and returns the output value;
+            it may raise `KeptInFloats` with a reason. None: return a decorator.
 
     Returns:
-        The rule.
+        The rule, or the decorator.
 
     Example:
         >>> class Clipped(keras.layers.Layer):
@@ -45,18 +45,18 @@ def register_quantization(layer_class: type, rule: Rule | None = None) -> Any:
 
 
 def refuse_mask(call: Call) -> None:
-    """Keep a call with a mask in floats."""
+    """Raise `KeptInFloats` for a call with a mask."""
     if len(call.inputs) > 1:
         raise KeptInFloats("it is called with a mask")
 
 
 def refuse_channels_first(call: Call) -> None:
-    """Keep a call in floats if channels are not its last axis."""
+    """Raise `KeptInFloats` if channels are not the last axis."""
     if getattr(call.layer, "data_format", "channels_last") != "channels_last":
         raise KeptInFloats("channels come first: integer kernels want them last")
 
 
 def refuse_whole_numbers(call: Call) -> None:
-    """Keep a call in floats if it combines values with indices or booleans."""
-    if any(value.whole for value in call.inputs):
+    """Raise `KeptInFloats` if a call combines values with indices or booleans."""
+    if any(value.is_integer for value in call.inputs):
         raise KeptInFloats("it merges what is no real number")

@@ -1,4 +1,4 @@
-"""Activations, of layers and of raw operations, and attention."""
+"""Rules for activations, of layers and raw operations, and for attention."""
 
 from __future__ import annotations
 
@@ -20,138 +20,150 @@ from compress.quantization.rules._base import (
 )
 
 UNIT = (0.0, 255 / 256)
-"""Range of a softmax or sigmoid in LiteRT: steps of 1/256 from 0 on."""
+"""Range of a softmax or sigmoid in LiteRT: steps of 1/256 from 0."""
 PRESCRIBED = {"sigmoid": UNIT, "softmax": UNIT, "tanh": (-1.0, 127 / 128)}
-"""Ranges in LiteRT; that of a tanh has steps of 1/128 on both sides of 0."""
+"""Prescribed ranges in LiteRT; that of a tanh has steps of 1/128 on both sides of 0."""
 
 
-def activated(call: Call, value: Value, activation: Any) -> Value:
-    """Return a value behind a layer's activation, in floats if that has no integer kernel.
+def apply_activation(call: Call, value: Value, activation: Any) -> Value:
+    """Apply a layer's activation to a value, in float if it has no integer kernel.
 
     Args:
-        call: Of the layer.
-        value: What comes before its activation.
-        activation: Of `keras.activations`; None: nothing is done.
+        call: Call of the layer.
+        value: Input of the activation.
+        activation: Function of `keras.activations`; None: linear.
     """
-    name = name_of(activation)
+    name = get_activation_name(activation)
     if name == "linear":
         return value
 
-    def layer(tensor: Any) -> Any:
-        made = keras.layers.Activation(activation, name=call.building.name(f"{call.path}_{name}"))
-        return made(tensor)
+    def apply_layer(tensor: Any) -> Any:
+        activation_layer = keras.layers.Activation(
+            activation, name=call.builder.reserve_name(f"{call.path}_{name}")
+        )
+        return activation_layer(tensor)
 
-    return _apply_activation(call, value, name, layer)
-
-
-def name_of(activation: Any) -> str:
-    """Return the name of an activation as Keras calls it."""
-    if activation is None:
-        return "linear"
-    found = getattr(activation, "__name__", type(activation).__name__)
-    known = getattr(keras.activations, found, None)
-    return str(found) if known is activation else f"'{found}'"
+    return _apply_by_name(call, value, name, apply_layer)
 
 
-def _apply_activation(call: Call, value: Value, name: str, function: Callable[[Any], Any]) -> Value:
-    """Return a value behind the activation of a name.
+def get_activation_name(activation: Any) -> str:
+    """Return the Keras name of an activation; names of other functions are in quotes.
 
     Args:
-        call: Of the activation, or of the layer that it ends.
-        value: What comes before it.
-        name: As Keras calls it.
-        function: Computes it (of a symbolic tensor).
+        activation: Function, or None for a linear output.
+    """
+    if activation is None:
+        return "linear"
+    function_name = getattr(activation, "__name__", type(activation).__name__)
+    keras_function = getattr(keras.activations, function_name, None)
+    return str(function_name) if keras_function is activation else f"'{function_name}'"
+
+
+def _apply_by_name(call: Call, value: Value, name: str, function: Callable[[Any], Any]) -> Value:
+    """Apply the activation with a given name to a value.
+
+    Args:
+        call: Call of the activation, or of the layer that it belongs to.
+        value: Input of the activation.
+        name: Keras name of the activation.
+        function: The activation, a function of a symbolic tensor.
     """
     if name in ("relu", "relu6"):
         return call.rectified(value, function)
     if name in PRESCRIBED:
-        return call.prescribed(function, value, *PRESCRIBED[name])
-    if name == "silu":  # times its own gate
-        settled = call.on_grid(value)
-        gate = call.applied(keras.activations.sigmoid, what="gate")
-        opened = call.prescribed(gate, settled, *UNIT)
-        gated = call.applied(keras.ops.multiply, what="gated")
-        return call.summed(gated, settled, opened, fuses=False)
+        return call.apply_with_fixed_range(function, value, *PRESCRIBED[name])
+    if name == "silu":  # product of the value and its sigmoid
+        quantized = call.to_grid(value)
+        gate = call.wrap_function(keras.activations.sigmoid, suffix="gate")
+        gate_value = call.apply_with_fixed_range(gate, quantized, *UNIT)
+        gated = call.wrap_function(keras.ops.multiply, suffix="gated")
+        return call.apply_with_range(gated, quantized, gate_value, fuses=False)
     if name == "leaky_relu":
-        return call.leaky(value, 0.2)  # Keras's default slope of the function
-    if name == "gelu":  # looked up, step by step
-        return call.summed(function, value, fuses=False)
-    return call.step_in_float(function, value, f"activation {name} has no integer kernel")
+        return call.apply_leaky_relu(value, 0.2)  # default slope of the Keras function
+    if name == "gelu":  # LiteRT uses a lookup table
+        return call.apply_with_range(function, value, fuses=False)
+    return call.apply_in_float(function, value, f"activation {name} has no integer kernel")
 
 
 @layer_rule("Activation")
-def activation(call: Call) -> Value:
-    """Apply the function of the layer."""
+def quantize_activation(call: Call) -> Value:
+    """Quantize an activation layer."""
     refuse_mask(call)
-    return activated(call, call.inputs[0], call.layer.activation)
+    return apply_activation(call, call.inputs[0], call.layer.activation)
 
 
 @operation_rule("Relu", "Relu6", "Sigmoid", "Tanh", "Silu", "Gelu")
-def activation_operation(call: Call) -> Value:
-    """Apply the function of the operation's name."""
-    return _apply_activation(call, call.inputs[0], type(call.layer).__name__.lower(), call.itself)
+def quantize_activation_operation(call: Call) -> Value:
+    """Quantize a raw activation operation, selected by its class name."""
+    return _apply_by_name(call, call.inputs[0], type(call.layer).__name__.lower(), call.itself)
 
 
 @layer_rule("ReLU")
-def rectifier(call: Call) -> Value | list[Value]:
-    """Fuse a ReLU; its limit is where the range ends."""
+def quantize_relu(call: Call) -> Value | list[Value]:
+    """Fuse a ReLU with the preceding operation; its maximum becomes the end of the range."""
     layer, value = call.layer, call.inputs[0]
     if layer.threshold:
         raise KeptInFloats("a ReLU with a threshold has no integer kernel")
     if layer.negative_slope and layer.max_value is not None:
         raise KeptInFloats("a leaky ReLU with a limit has no integer kernel")
     if layer.negative_slope:
-        return call.leaky(value, float(layer.negative_slope))
+        return call.apply_leaky_relu(value, float(layer.negative_slope))
     if layer.max_value in (None, 6.0):
         return call.rectified(value, call.itself)
-    return call.rectified(value, call.applied(keras.activations.relu), float(layer.max_value))
+    return call.rectified(value, call.wrap_function(keras.activations.relu), float(layer.max_value))
 
 
 @layer_rule("LeakyReLU")
 @operation_rule("LeakyRelu")
-def leaky(call: Call) -> Value:
-    """Apply two slopes."""
-    return call.leaky(call.inputs[0], float(call.layer.negative_slope))
+def quantize_leaky_relu(call: Call) -> Value:
+    """Quantize a leaky ReLU, with integer slopes."""
+    return call.apply_leaky_relu(call.inputs[0], float(call.layer.negative_slope))
 
 
 @layer_rule("Softmax")
 @operation_rule("Softmax")
-def softmax(call: Call) -> Value | list[Value]:
-    """Apply a softmax, whose steps are prescribed."""
+def quantize_softmax(call: Call) -> Value | list[Value]:
+    """Quantize a softmax, whose range is prescribed."""
     refuse_mask(call)
     if call.layer.axis not in (-1, len(call.shape) - 1):
         raise KeptInFloats("a softmax over another axis than the last has no integer kernel")
-    return call.prescribed(call.itself, call.inputs[0], *UNIT)
+    return call.apply_with_fixed_range(call.itself, call.inputs[0], *UNIT)
 
 
 @operation_rule("DotProductAttention")
-def dot_product(call: Call) -> Value | list[Value]:
-    """Compute scores, their softmax and the weighted values; the queries are scaled."""
+def quantize_attention(call: Call) -> Value | list[Value]:
+    """Quantize attention: scaled queries, scores, softmax and weighted values."""
     layer = call.layer
     names = inspect.signature(layer.call).parameters
-    given = {**dict(zip(names, call.node.args, strict=False)), **call.node.kwargs}
-    if given.get("mask") is not None or given.get("bias") is not None or layer.is_causal:
+    arguments = {**dict(zip(names, call.node.args, strict=False)), **call.node.kwargs}
+    if arguments.get("mask") is not None or arguments.get("bias") is not None or layer.is_causal:
         raise KeptInFloats("scores with a mask or a bias have no integer kernel")
     if layer.attn_logits_soft_cap:
         raise KeptInFloats("capped scores have no integer kernel")
-    if not call.building.integer_products:
+    if not call.builder.integer_products:
         raise KeptInFloats(FASTER)
     query, key, value = call.inputs
     width = call.node.inputs[0].shape[-1]
-    scale = given.get("scale")
+    scale = arguments.get("scale")
     factor = 1 / math.sqrt(width) if scale is None else float(scale)
-    queries = call.scaled(query, Affine(None, lambda: (tf.fill((width,), factor), None)))
+    queries = call.apply_affine(query, Affine(None, lambda: (tf.fill((width,), factor), None)))
 
-    def scores(one: Any, two: Any) -> Any:
-        return tf.matmul(tf.transpose(one, (0, 2, 1, 3)), tf.transpose(two, (0, 2, 3, 1)))
+    def compute_scores(queries: Any, keys: Any) -> Any:
+        return tf.matmul(tf.transpose(queries, (0, 2, 1, 3)), tf.transpose(keys, (0, 2, 3, 1)))
 
-    scored = call.applied(scores, lambda one, two: (one[0], one[2], one[1], two[1]), "scores")
-    found = call.summed(scored, queries, key, fuses=False)
-    shares = call.prescribed(call.applied(keras.activations.softmax, what="shares"), found, *UNIT)
+    score_layer = call.wrap_function(
+        compute_scores, lambda one, two: (one[0], one[2], one[1], two[1]), "scores"
+    )
+    attention_scores = call.apply_with_range(score_layer, queries, key, fuses=False)
+    attention_weights = call.apply_with_fixed_range(
+        call.wrap_function(keras.activations.softmax, suffix="shares"), attention_scores, *UNIT
+    )
 
-    def weighed(one: Any, two: Any) -> Any:
-        made = tf.matmul(one, tf.transpose(two, (0, 2, 1, 3)))
-        return tf.transpose(made, (0, 2, 1, 3))
+    def apply_weights(weights: Any, values: Any) -> Any:
+        weighted = tf.matmul(weights, tf.transpose(values, (0, 2, 1, 3)))
+        return tf.transpose(weighted, (0, 2, 1, 3))
 
-    mixed = call.applied(weighed, lambda one, two: (one[0], one[2], one[1], two[3]), "weighed")
-    return call.summed(mixed, shares, value, fuses=False)
+    mixing_layer = call.wrap_function(
+        apply_weights, lambda one, two: (one[0], one[2], one[1], two[3]), "weighed"
+    )
+    return call.apply_with_range(mixing_layer, attention_weights, value, fuses=False)

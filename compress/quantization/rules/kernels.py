@@ -1,4 +1,4 @@
-"""Layers with kernels, or tables."""
+"""Rules for layers with kernels or lookup tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from compress.quantization.kernels import (
     MatrixKernel,
     PointwiseKernel,
     TransposedKernel,
-    tensor_of,
+    to_tensor,
 )
 from compress.quantization.layers import WithConstant
 from compress.quantization.rules._base import (
@@ -22,34 +22,34 @@ from compress.quantization.rules._base import (
     refuse_channels_first,
     refuse_mask,
 )
-from compress.quantization.rules.activations import activated
+from compress.quantization.rules.activations import apply_activation
 
 
 @layer_rule("Conv1D", "Conv2D")
-def convolution(call: Call) -> Value:
-    """Apply a kernel with a scale by channel, then the activation."""
+def quantize_convolution(call: Call) -> Value:
+    """Quantize a convolution with per-channel scales, then its activation."""
     _check_convolution(call)
     return _apply_kernel(call, ImageKernel(call.layer), call.inputs[0])
 
 
 @layer_rule("DepthwiseConv1D", "DepthwiseConv2D")
-def depthwise(call: Call) -> Value:
-    """Apply a kernel for each channel, then the activation."""
+def quantize_depthwise(call: Call) -> Value:
+    """Quantize a depthwise convolution, then its activation."""
     _check_convolution(call, one_stride=True)
     return _apply_kernel(call, DepthwiseKernel(call.layer), call.inputs[0])
 
 
 @layer_rule("SeparableConv1D", "SeparableConv2D")
-def separable(call: Call) -> Value:
-    """Apply both kernels, with a range in between."""
+def quantize_separable(call: Call) -> Value:
+    """Quantize both kernels of a separable convolution, with a range in between."""
     _check_convolution(call, one_stride=True)
-    middle = call.kernel(DepthwiseKernel(call.layer, "depthwise_kernel"), call.inputs[0])
+    middle = call.apply_kernel(DepthwiseKernel(call.layer, "depthwise_kernel"), call.inputs[0])
     return _apply_kernel(call, PointwiseKernel(call.layer, "pointwise_kernel"), middle)
 
 
 @layer_rule("Conv2DTranspose")
-def transposed(call: Call) -> Value:
-    """Apply a kernel with one scale, then the activation."""
+def quantize_transposed(call: Call) -> Value:
+    """Quantize a transposed convolution with a single scale, then its activation."""
     _check_convolution(call)
     if call.layer.output_padding is not None or max(call.layer.dilation_rate) > 1:
         raise KeptInFloats("padding of its outputs and dilation have no integer kernel")
@@ -57,85 +57,86 @@ def transposed(call: Call) -> Value:
 
 
 @layer_rule("Dense")
-def dense(call: Call) -> Value:
-    """Multiply by a matrix, as a 1 x 1 convolution, then apply the activation."""
+def quantize_dense(call: Call) -> Value:
+    """Quantize a dense layer as a 1 x 1 convolution, then its activation."""
     _check(call)
     return _apply_kernel(call, MatrixKernel(call.layer), call.inputs[0])
 
 
 @layer_rule("EinsumDense")
-def einsum(call: Call) -> Value:
-    """Multiply by a matrix, if the equation multiplies the last axes of the input."""
+def quantize_einsum(call: Call) -> Value:
+    """Quantize an `EinsumDense` as a matrix product, if it multiplies its input's last axes."""
     layer = call.layer
     _check(call)
-    summed = axes_summed(layer.equation)
-    if not summed:
+    axis_count = count_summed_axes(layer.equation)
+    if not axis_count:
         raise KeptInFloats(
             f"its equation ({layer.equation}) is no product of the last axes and a matrix"
         )
-    kernel = MatrixKernel(layer, summed)
-    made = call.kernel(kernel, call.inputs[0])
+    kernel = MatrixKernel(layer, axis_count)
+    output = call.apply_kernel(kernel, call.inputs[0])
     if kernel.bias_by_position:
-        made = call.with_constant(tf.add, made, lambda: tensor_of(layer.bias), layer)
-    return activated(call, made, layer.activation)
+        output = call.combine_with_constant(tf.add, output, lambda: to_tensor(layer.bias), layer)
+    return apply_activation(call, output, layer.activation)
 
 
 @layer_rule("Embedding")
-def embedding(call: Call) -> Value:
-    """Look up a table of integers."""
+def quantize_embedding(call: Call) -> Value:
+    """Quantize an embedding: a lookup in an integer table."""
     if call.layer.mask_zero:
-        raise KeptInFloats("it masks: what is masked is no whole number")
+        raise KeptInFloats("it masks: what is masked is no integer")
     _refuse_changed_by_keras(call)
-    layer, table = call.layer, call.building.range(f"{call.path}_table")
+    layer, table = call.layer, call.builder.add_range(f"{call.path}_table")
     look_up = WithConstant(
         lambda indices, rows: tf.gather(rows, tf.cast(indices, tf.int32)),
-        lambda: tensor_of(layer.embeddings), table, layer,
-        shape=lambda shape: (*shape, layer.output_dim), name=call.building.name(call.path),
+        lambda: to_tensor(layer.embeddings), table, layer,
+        shape=lambda shape: (*shape, layer.output_dim), name=call.builder.reserve_name(call.path),
     )  # fmt: skip
     return Value(call.path, look_up(call.inputs[0].tensor), table)
 
 
 @layer_rule("LSTM", "GRU", "SimpleRNN", "Bidirectional", "RNN", "ConvLSTM1D", "ConvLSTM2D")
-def recurrent(call: Call) -> list[Value]:
-    """Keep a recurrent layer in floats: its steps feed each other."""
-    why = "its steps feed each other: the converter has no integer kernel for it"
+def keep_recurrent_in_float(call: Call) -> list[Value]:
+    """Keep a recurrent layer in float, because its steps feed each other."""
+    reason = "its steps feed each other: the converter has no integer kernel for it"
     if type(call.layer).__name__ == "LSTM":
-        why += " (where LiteRT has one operation for it, its weights have 8 bits in the file)"
-    return call.in_float(why)
+        reason += " (where LiteRT has one operation for it, its weights have 8 bits in the file)"
+    return call.keep_in_float(reason)
 
 
-def axes_summed(equation: str) -> int:
-    """Return how many axes an equation sums over: the input's last, the kernel's first.
+def count_summed_axes(equation: str) -> int:
+    """Return the number of axes that an equation sums over: the input's last, the kernel's first.
 
     Args:
-        equation: Of an `EinsumDense`: "abc,cde->abde" sums over one, "abcd,cde->abe" over two.
+        equation: Equation of an `EinsumDense`: "abc,cde->abde" sums over one axis, "abcd,cde->abe"
+            over two.
 
     Returns:
-        0 where it is no such product.
+        The number of axes; 0 if the equation is no such product.
     """
-    left, _, made = equation.replace(" ", "").partition("->")
-    x, _, kernel = left.partition(",")
+    operands, _, output = equation.replace(" ", "").partition("->")
+    x, _, kernel = operands.partition(",")
     for count in range(1, min(len(x), len(kernel) + 1)):
-        # what is kept of the input comes first: the batch axis, or "..." for it, at least
-        if x[-count:] == kernel[:count] and made == x[:-count] + kernel[count:]:
+        # the kept axes of the input come first: at least the batch axis, or "..." for it
+        if x[-count:] == kernel[:count] and output == x[:-count] + kernel[count:]:
             return count
     return 0
 
 
 def _apply_kernel(call: Call, kernel: Kernel, value: Value) -> Value:
-    """Return the output of a kernel for a value, with the layer's activation behind it."""
-    return activated(call, call.kernel(kernel, value), call.layer.activation)
+    """Apply a kernel to a value, then the layer's activation."""
+    return apply_activation(call, call.apply_kernel(kernel, value), call.layer.activation)
 
 
 def _check_convolution(call: Call, *, one_stride: bool = False) -> None:
-    """Refuse convolutions that have no integer kernel.
+    """Raise `KeptInFloats` for convolutions without an integer kernel.
 
     Args:
-        call: Of the layer.
-        one_stride: Of both axes it must be the same.
+        call: Call of the layer.
+        one_stride: Whether the stride must be the same on both axes.
 
     Raises:
-        KeptInFloats: It has none.
+        KeptInFloats: The convolution has no integer kernel.
     """
     refuse_channels_first(call)
     if one_stride and len(set(call.layer.strides)) > 1:
@@ -146,8 +147,8 @@ def _check_convolution(call: Call, *, one_stride: bool = False) -> None:
 def _check(call: Call) -> None:
     refuse_mask(call)
     _refuse_changed_by_keras(call)
-    call.settled(call.inputs[0])  # its size is known then
-    if None in call.shape_of(0)[1:]:
+    call.finish_sum(call.inputs[0])  # a finished value has a known size
+    if None in call.get_input_shape(0)[1:]:
         raise KeptInFloats(OPEN_SIZE)
 
 

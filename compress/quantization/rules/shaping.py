@@ -1,4 +1,4 @@
-"""Layers and operations that move, repeat or pool values, or leave them as they are."""
+"""Rules for layers and operations that move, repeat, pool or pass on values."""
 
 from __future__ import annotations
 
@@ -33,38 +33,38 @@ from compress.quantization.rules._base import (
 @operation_rule(
     "ExpandDims", "Flip", "GetItem", "Reshape", "Squeeze", "Transpose", "Moveaxis", "Swapaxes",
 )  # fmt: skip
-def moved(call: Call) -> list[Value]:
+def quantize_rearrangement(call: Call) -> list[Value]:
     """Move or repeat values, on the same grid."""
     if len(call.inputs) > 1:
-        raise KeptInFloats("it is told by a tensor what to move")
-    return call.same(call.itself, call.inputs[0])
+        raise KeptInFloats("a tensor gives the entries to move")
+    return call.apply_on_grid(call.itself, call.inputs[0])
 
 
 @layer_rule("Concatenate")
 @operation_rule("Concatenate")
-def concatenated(call: Call) -> list[Value]:
-    """Join values, on one grid."""
+def quantize_concatenation(call: Call) -> list[Value]:
+    """Concatenate values, on one grid."""
     refuse_whole_numbers(call)
-    return call.same(call.itself, *call.inputs)
+    return call.apply_on_grid(call.itself, *call.inputs)
 
 
 @layer_rule("MaxPooling1D", "MaxPooling2D")
-def largest(call: Call) -> list[Value]:
-    """Select the largest values, on the same grid."""
+def quantize_max_pooling(call: Call) -> list[Value]:
+    """Apply max pooling, on the same grid."""
     refuse_channels_first(call)
-    return call.same(call.itself, call.inputs[0])
+    return call.apply_on_grid(call.itself, call.inputs[0])
 
 
 @layer_rule("AveragePooling1D", "AveragePooling2D")
-def pooled_mean(call: Call) -> list[Value]:
-    """Average values, rounded to the same grid."""
+def quantize_average_pooling(call: Call) -> list[Value]:
+    """Apply average pooling, rounded to the same grid."""
     refuse_channels_first(call)
-    return call.same(call.itself, call.inputs[0], rounds=True, away=True)
+    return call.apply_on_grid(call.itself, call.inputs[0], rounds=True, away=True)
 
 
 @layer_rule("UpSampling1D", "UpSampling2D")
-def repeated(call: Call) -> list[Value]:
-    """Repeat values, on the same grid; interpolated ones are rounded to it."""
+def quantize_upsampling(call: Call) -> list[Value]:
+    """Repeat values on the same grid, or interpolate and round to it."""
     size = call.shape
     kind = getattr(call.layer, "interpolation", "nearest")
     if kind not in ("nearest", "bilinear"):
@@ -73,24 +73,24 @@ def repeated(call: Call) -> list[Value]:
     if None in size[1:]:
         raise KeptInFloats(OPEN_SIZE)
     if kind == "bilinear":
-        return call.same(call.itself, call.inputs[0], rounds=True)
+        return call.apply_on_grid(call.itself, call.inputs[0], rounds=True)
     pixels = size[1:3] if len(size) == 4 else (size[1], 1)
 
-    def enlarged(x: Any) -> Any:
+    def resize_nearest(x: Any) -> Any:
         image = x if len(size) == 4 else tf.expand_dims(x, 2)
-        made = tf.raw_ops.ResizeNearestNeighbor(images=image, size=tf.constant(pixels))
-        return made if len(size) == 4 else tf.squeeze(made, 2)
+        resized = tf.raw_ops.ResizeNearestNeighbor(images=image, size=tf.constant(pixels))
+        return resized if len(size) == 4 else tf.squeeze(resized, 2)
 
-    return call.same(call.applied(enlarged, lambda _: size), call.inputs[0])
+    return call.apply_on_grid(call.wrap_function(resize_nearest, lambda _: size), call.inputs[0])
 
 
 @layer_rule(*sorted(select_classes("inert") - {"Identity", "StopGradient"}))
-def in_training_alone(call: Call) -> Value:
-    """Pass values on: inference leaves them as they are."""
-    return call.passed(call.inputs[0], call.itself)
+def skip_training_only(call: Call) -> Value:
+    """Skip a layer that only acts in training."""
+    return call.pass_through(call.inputs[0], call.itself)
 
 
 @layer_rule("Identity")
-def identity(call: Call) -> Value:
-    """Pass values on."""
+def skip_identity(call: Call) -> Value:
+    """Skip an identity."""
     return call.inputs[0]

@@ -1,1 +1,1 @@
-"""The page's interactive half, which needs no network: data, scripts, and plotly."""
+"""Interactive part of the report page: data, scripts and plotly, without network access."""

@@ -1,6 +1,6 @@
-"""Charts and points of the page: plotly draws them, the page themes and selects.
+"""Charts and point sets of the live page: plotly draws them; the page themes and selects.
 
-The exported files of a report are such points: every figure of every file.
+The exported files of a report are such a point set, with all their figures.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from compress.data.tasks import ERRORS, in_units, is_share
-from compress.measure import formats
-from compress.report.columns import Column, columns
+from compress.data.tasks import ERRORS, has_unit, is_share
+from compress.measure import formatting
+from compress.report.columns import Column, list_columns
+from compress.report.file_selection import select_files
 from compress.report.plot import STYLES
-from compress.report.rows import Report, Row
-from compress.report.standouts import standouts
-from compress.report.words import conditions, judged, other_runtimes
+from compress.report.report_data import Report, Row
+from compress.report.text_report import describe_conditions, describe_metrics, format_other_runtimes
 
 Trace = dict[str, Any]
 QUALITY, COST, OTHER = "quality", "cost", "other"
@@ -26,17 +26,16 @@ class Chart:
     """One chart.
 
     Attributes:
-        id: Different for each chart of a page.
-        title: Above it.
-        caption: Below it.
-        traces: plotly's, of the kinds that its basic bundle knows (scatter, bar). `meta` of a
-            trace names the model that it shows ("model"), or its points ("points", "models"): a
-            click selects that, and what is selected stands out.
-        layout: plotly's; colours and fonts are the page's.
-        wide: Over the whole width of the page.
-        model: Of one model alone: it is shown with that model's card; "": of all.
-        variants: Ways to colour the marks, of which one is chosen: "name", and "colours" by the
-            place of a trace.
+        id: Unique id on the page.
+        title: Text above the chart.
+        caption: Text below the chart.
+        traces: Traces of plotly's basic bundle (scatter, bar). `meta` of a trace names its model
+            ("model") or its points ("points", "models"). A click selects that, and the selection is
+            highlighted.
+        layout: plotly layout; the page sets colours and fonts.
+        wide: Whether it spans the whole width of the page.
+        model: Model whose card shows the chart; "": shown for all models.
+        variants: Alternative colourings of the marks: "name", and "colours" by trace index.
     """
 
     id: str
@@ -49,12 +48,12 @@ class Chart:
     variants: Sequence[dict[str, Any]] = ()
 
 
-def line(x: Sequence[Any], y: Sequence[Any], name: str, **more: Any) -> Trace:
-    """Return a line.
+def build_line(x: Sequence[Any], y: Sequence[Any], name: str, **more: Any) -> Trace:
+    """Return a line trace.
 
     Args:
-        x, y: Its points.
-        name: Of what it shows.
+        x, y: Coordinates of its points.
+        name: Name of the trace.
         **more: Further keys of the trace.
     """
     return {"type": "scatter", "mode": "lines", "x": [*x], "y": [*y], "name": name, **more}
@@ -62,18 +61,18 @@ def line(x: Sequence[Any], y: Sequence[Any], name: str, **more: Any) -> Trace:
 
 @dataclass(frozen=True)
 class Axis:
-    """One figure that points have.
+    """One figure of the points of a set.
 
     Attributes:
-        key: In rows.
+        key: Key in the rows.
         title: Heading.
-        role: "quality" (the higher the better), "cost" (the lower the better), "other".
-        how: What it is, in a sentence, and whether it is measured or counted.
-        tick: How plotly writes its values ("~s", ".1%"); "": it is a text, and no axis.
-        unit: Behind them.
-        low, high: Keys of the ends of its interval; "": it has none.
-        shown: Whether the table begins with it.
-        drawn: Whether it can be an axis.
+        role: "quality" (higher is better), "cost" (lower is better), "other".
+        how: Description in one sentence, with "measured" or "counted".
+        tick: plotly tick format ("~s", ".1%"); "": a text, which cannot be an axis.
+        unit: Unit behind the values.
+        low, high: Keys of the ends of its interval; "": no interval.
+        shown: Whether the table shows it initially.
+        drawn: Whether it can be a plot axis.
     """
 
     key: str
@@ -93,16 +92,17 @@ class Points:
     """A set of points.
 
     Attributes:
-        id: Different for each set of a page.
-        title: Above it.
-        lead: What there is to say of all of them, in sentences.
+        id: Unique id on the page.
+        title: Text above the plot.
+        lead: Sentences that apply to all points.
         axes: Figures, in the order of the table's columns.
-        rows: One point each: "id", "model" (which it is, or is made of), "group" (points of one
-            have one mark), "counts" (whether fronts may hold it), "tags" (what it stands out by),
-            "values" (numbers or null by key) and "texts" (what cells show).
-        x, y: Keys of the axes that are drawn first.
-        groups: Mark of each group: (colour, plotly's symbol).
-        noun: What a point is: "file".
+        rows: One dictionary per point: "id", "model" (the model that it is or is made from),
+            "group" (points of a group share a mark), "counts" (whether it may be on a Pareto
+            front), "tags" (distinctions), "values" (number or null by key) and "texts" (cell text
+            by key).
+        x, y: Keys of the axes that are shown first.
+        groups: Mark of each group: (colour, plotly symbol).
+        noun: Noun for a point: "file".
     """
 
     id: str
@@ -116,7 +116,7 @@ class Points:
     noun: str = "file"
 
 
-OTHERS = (
+EXTRA_MARKS = (
     ("#117733", "hexagon"),
     ("#CC79A7", "x"),
     ("#F0E442", "star"),
@@ -124,7 +124,7 @@ OTHERS = (
     ("#4B0092", "pentagon"),
     ("#994F00", "hexagram"),
 )
-"""Marks of groups that the plot has none for, in the order in which they come."""
+"""Marks of further groups, in order of appearance."""
 SHARES = ("zeros", "sparsity")
 _ENDS = {
     "latency_ms": ("latency_low_ms", "latency_high_ms"),
@@ -132,13 +132,17 @@ _ENDS = {
 }
 
 
-def file_points(report: Report) -> Points | None:
-    """Return the files; None where there are none."""
+def build_file_points(report: Report) -> Points | None:
+    """Return the exported files as points; None if there are none.
+
+    Args:
+        report: The report with the files.
+    """
     if not report.rows:
         return None
-    qualities = set(report.qualities)
+    metric_names = set(report.qualities)
     bounds = {key for both in _ENDS.values() for key in both}
-    of_files = [item for item in columns(report) if item.key not in bounds]
+    of_files = [item for item in list_columns(report) if item.key not in bounds]
     validated = f"val_{report.main}"
     axes = [
         Axis("format", "Format", OTHER, "Of the file.", drawn=False),
@@ -147,20 +151,22 @@ def file_points(report: Report) -> Points | None:
             "measured: of the exported file itself, on the validation part: it chooses.",
             ".1%" if is_share(report.main) else "~r",
         ),
-        *(_axis(item, item.key in qualities, report) for item in of_files),
+        *(_build_axis(item, item.key in metric_names, report) for item in of_files),
     ]  # fmt: skip
-    stand: dict[str, list[str]] = {}
-    for item in standouts(report).chosen:
-        stand.setdefault(item.row.artifact.id, []).append(item.title)
+    titles_by_file: dict[str, list[str]] = {}
+    for item in select_files(report).files:
+        titles_by_file.setdefault(item.row.artifact.id, []).append(item.title)
     front = {name for section in report.sections for name in section.front}
-    rows = [_row(report, row, of_files, validated, stand, front) for row in report.rows]
-    groups = _groups([row["group"] for row in rows])
+    rows = [
+        _build_row(report, row, of_files, validated, titles_by_file, front) for row in report.rows
+    ]
+    groups = _assign_marks([row["group"] for row in rows])
     timed = any(row.latency for row in report.rows)
-    lead = [judged(report), conditions(report), *other_runtimes(report)]
+    notes = [describe_metrics(report), describe_conditions(report), *format_other_runtimes(report)]
     return Points(
         "files",
         "Exported files",
-        " ".join(lead),
+        " ".join(notes),
         axes,
         rows,
         "latency_ms" if timed else "gzip_bytes",
@@ -169,21 +175,23 @@ def file_points(report: Report) -> Points | None:
     )
 
 
-def _axis(column: Column, quality: bool, report: Report) -> Axis:
-    better = column.key in ("speedup", report.main) or (quality and not in_units(column.key))
-    # of a metric that a model was compiled with it is not known which way is better
-    role = QUALITY if better else OTHER if ":" in column.key else COST
+def _build_axis(column: Column, is_metric: bool, report: Report) -> Axis:
+    higher_is_better = column.key in ("speedup", report.main) or (
+        is_metric and not has_unit(column.key)
+    )
+    # compiled Keras metrics (with ":" in the key) may be better either way
+    role = QUALITY if higher_is_better else OTHER if ":" in column.key else COST
     low, high = _ENDS.get(column.key, ("", ""))
     if column.key == report.main:
         low, high = "test_low", "test_high"
     by_unit = {"B": "~s", "ms": "~s", "x": ".3~r"}
     tick = by_unit.get(column.unit, "~s" if role == COST else "~r")
-    # columns that the table begins with, beside the main quality
+    # columns that the table shows initially
     shown = ("macs", "size_bytes", "gzip_bytes", "latency_ms", "speedup", report.main)
-    share = (quality and is_share(column.key)) or column.key in SHARES
+    share = (is_metric and is_share(column.key)) or column.key in SHARES
     return Axis(
         column.key,
-        f"Test {column.title}" if quality else column.title,
+        f"Test {column.title}" if is_metric else column.title,
         OTHER if column.key in SHARES else role,
         f"{column.kind}: {column.how}",
         ".1%" if share else tick,
@@ -194,9 +202,9 @@ def _axis(column: Column, quality: bool, report: Report) -> Axis:
     )
 
 
-def _row(
+def _build_row(
     report: Report, row: Row, of_files: list[Column], validated: str,
-    stand: dict[str, list[str]], front: set[str],
+    titles_by_file: dict[str, list[str]], front: set[str],
 ) -> dict[str, Any]:  # fmt: skip
     item, timed = row.artifact, row.latency
     values: dict[str, Any] = {column.key: column.get(row) for column in of_files}
@@ -208,11 +216,14 @@ def _row(
             "latency_low_ms": timed.low_ms, "latency_high_ms": timed.high_ms,
             "speedup_low": timed.ratio_low, "speedup_high": timed.ratio_high,
         }  # fmt: skip
-    texts = {column.key: _text(report, row, column) for column in of_files}
-    texts[validated] = formats.quality(report.main, values[validated])
+    texts = {column.key: _format_cell(report, row, column) for column in of_files}
+    texts[validated] = formatting.format_metric(report.main, values[validated])
     texts["format"] = f"{item.variant} {item.format}"
-    # the files of models on the search's front may not be on that of all files
-    tags = [*stand.get(item.id, ()), *(["on the search's front"] if item.model in front else [])]
+    # the front of the search can differ from the front of the exported files
+    tags = [
+        *titles_by_file.get(item.id, ()),
+        *(["on the search's front"] if item.model in front else []),
+    ]
     return {
         "id": item.id,
         "model": item.model,
@@ -224,31 +235,39 @@ def _row(
     }
 
 
-def _text(report: Report, row: Row, column: Column) -> str:
-    """Return a cell: of what has an interval, with it."""
+def _format_cell(report: Report, row: Row, column: Column) -> str:
+    """Return the text of a cell, with the interval if the figure has one."""
     value = column.get(row)
     if value is None:
         return "-"
     if column.key in report.qualities:
-        ends = formats.interval(column.key, report.interval(row, column.key))
-        return f"{formats.quality(column.key, value)} {ends}".strip()
+        ends = formatting.format_interval(column.key, report.interval(row, column.key))
+        return f"{formatting.format_metric(column.key, value)} {ends}".strip()
     if column.key in _ENDS:
-        write = formats.latency if column.key == "latency_ms" else formats.speedup
-        return write(row.latency)
-    by_unit = {"ms": formats.time, "B": formats.size}
-    plain = formats.percent if column.key in SHARES else by_unit.get(column.unit, formats.count)
-    text = plain(value)
+        format_with_interval = (
+            formatting.format_latency if column.key == "latency_ms" else formatting.format_speedup
+        )
+        return format_with_interval(row.latency)
+    by_unit = {"ms": formatting.format_time, "B": formatting.format_size}
+    format_plain = (
+        formatting.format_percent
+        if column.key in SHARES
+        else by_unit.get(column.unit, formatting.format_count)
+    )
+    text = format_plain(value)
     return f"{text} +?" if column.key == "macs" and row.artifact.unsupported else text
 
 
-def _groups(names: list[str]) -> dict[str, tuple[str, str]]:
-    # plotly's names of the plot's markers
+def _assign_marks(names: list[str]) -> dict[str, tuple[str, str]]:
+    # matplotlib marker -> plotly symbol
     symbols = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "P": "cross"}
-    known = {
+    plot_marks = {
         f"{variant} {kind}": (colour, symbols[marker])
         for (variant, kind), (colour, marker, _) in STYLES.items()
     }
     seen = list(dict.fromkeys(names))
-    rest = [name for name in seen if name not in known]
-    others = {name: OTHERS[place % len(OTHERS)] for place, name in enumerate(rest)}
-    return {name: known.get(name) or others[name] for name in seen}
+    further_names = [name for name in seen if name not in plot_marks]
+    further_marks = {
+        name: EXTRA_MARKS[index % len(EXTRA_MARKS)] for index, name in enumerate(further_names)
+    }
+    return {name: plot_marks.get(name) or further_marks[name] for name in seen}

@@ -1,6 +1,6 @@
-"""The graph of a model before and after compression: one mark a call, in chosen colours.
+"""The graph of a model before and after compression, with one mark per call.
 
-The same graphs and figures are written as files for Google's Model Explorer.
+The same graphs and figures can be written as files for Google's Model Explorer.
 """
 
 from __future__ import annotations
@@ -12,38 +12,42 @@ from typing import Any
 
 from compress.core.atomic_files import write_json
 from compress.core.errors import InputError
-from compress.core.summary import tail
-from compress.measure import formats
+from compress.core.summary import truncate_start
+from compress.measure import formatting
 from compress.report.live.charts import Chart, Trace
-from compress.report.rows import Report
-from compress.run.compressed import CallNode, Nodes, read_graphs
+from compress.report.report_data import Report
+from compress.run.compressed_model import CallNode, Nodes, read_graphs
 from compress.run.directory import RunFolder
 
-MOST, NAMED = 400, 40
-"""Calls of a net of which a picture is drawn, and of one whose calls have their names beside."""
+MAX_NODES, MAX_NAMED = 400, 40
+"""Maximum number of calls of a model that is drawn, and of one whose calls are labelled."""
 MACS, PARAMS, TIME, REMOVED = "MACs", "parameters", "latency", "what was removed"
 
 
-def graph_chart(model: str, before: Nodes, after: Nodes) -> Chart | None:
-    """Return the picture; None of nets that are empty, or too large for one.
+def build_graph_chart(model: str, before: Nodes, after: Nodes) -> Chart | None:
+    """Return the chart of both graphs; None for empty graphs or more than `MAX_NODES` calls.
 
     Args:
-        model: Whose card it stands on.
-        before, after: From `compress.run.compressed.read_graphs`.
+        model: Name of the model.
+        before, after: From `compress.run.compressed_model.read_graphs`.
     """
-    if not before or max(len(before), len(after)) > MOST:
+    if not before or max(len(before), len(after)) > MAX_NODES:
         return None
-    kept = {node.name: node for node in after}
-    was = {node.name: node for node in before}
-    left, right = placed(before), placed(after)
-    # of the columns, from the first to the last
-    wide, other = (max(x, default=0.0) - min(x, default=0.0) for x, _ in (left, right))
-    shift = wide + 2.5 + other / 2
+    after_by_name = {node.name: node for node in after}
+    before_by_name = {node.name: node for node in before}
+    before_positions, after_positions = arrange_nodes(before), arrange_nodes(after)
+    # distance between the first and the last column
+    before_width, after_width = (
+        max(x, default=0.0) - min(x, default=0.0) for x, _ in (before_positions, after_positions)
+    )
+    shift = before_width + 2.5 + after_width / 2
     sides = [
-        _side(before, left, -wide / 2 - 1.25, "before", kept),
-        _side(after, right, shift - wide / 2 - 1.25, "after", was),
+        _build_traces(before, before_positions, -before_width / 2 - 1.25, "before", after_by_name),
+        _build_traces(
+            after, after_positions, shift - before_width / 2 - 1.25, "after", before_by_name
+        ),
     ]
-    depth = max((*map(abs, left[1]), *map(abs, right[1]), 1.0))
+    depth = max((*map(abs, before_positions[1]), *map(abs, after_positions[1]), 1.0))
     return Chart(
         f"graph-{model}",
         "The net, before (left) and after (right)",
@@ -53,24 +57,33 @@ def graph_chart(model: str, before: Nodes, after: Nodes) -> Chart | None:
         "call's MACs that left.",
         [trace for side in sides for trace in side],
         {
-            "height": int(min(1100, 140 + 22 * depth)), "showlegend": False,
-            "xaxis": {"visible": False, "range": [-wide - 3, shift + other / 2 + 4]},
+            "height": int(min(1100, 140 + 22 * depth)),
+            "showlegend": False,
+            "xaxis": {"visible": False, "range": [-before_width - 3, shift + after_width / 2 + 4]},
             "yaxis": {"visible": False},
         },
         model=model,
         wide=True,
         variants=tuple(
-            {"name": title, "colours": {
-                str(2 * place + 1): _colours(nodes, others, title)
-                for place, (nodes, others) in enumerate(((before, kept), (after, was)))
-            }}
-            for title in shown(before, after)
+            {
+                "name": title,
+                "colours": {
+                    str(2 * index + 1): _compute_colours(nodes, others, title)
+                    for index, (nodes, others) in enumerate(
+                        ((before, after_by_name), (after, before_by_name))
+                    )
+                },
+            }
+            for title in list_figures(before, after)
         ),
-    )  # fmt: skip
+    )
 
 
-def placed(nodes: Sequence[CallNode]) -> tuple[list[float], list[float]]:
-    """Place calls: each below all that it reads, calls of one row beside each other.
+def arrange_nodes(nodes: Sequence[CallNode]) -> tuple[list[float], list[float]]:
+    """Return the positions of calls: each below its sources, calls of one row side by side.
+
+    Args:
+        nodes: Calls in execution order.
 
     Returns:
         Their columns and their rows.
@@ -78,7 +91,7 @@ def placed(nodes: Sequence[CallNode]) -> tuple[list[float], list[float]]:
     Example:
         >>> def call(*sources):
         ...     return CallNode("n", "Dense", (), 0, 0, sources)
-        >>> placed([call(), call(0), call(0), call(1, 2)])
+        >>> arrange_nodes([call(), call(0), call(0), call(1, 2)])
         ([0.0, -0.5, 0.5, 0.0], [0, -1, -1, -2])
     """
     level: list[int] = []
@@ -86,98 +99,119 @@ def placed(nodes: Sequence[CallNode]) -> tuple[list[float], list[float]]:
         level.append(1 + max((level[source] for source in node.sources), default=-1))
     x = [0.0] * len(nodes)
     for row in range(max(level, default=-1) + 1):
-        here = [place for place, own in enumerate(level) if own == row]
-        sources = {place: nodes[place].sources for place in here}
+        row_indices = [index for index, entry in enumerate(level) if entry == row]
+        sources = {index: nodes[index].sources for index in row_indices}
         above = {
-            place: sum(x[source] for source in own) / max(1, len(own))
-            for place, own in sources.items()
+            index: sum(x[source] for source in entry) / max(1, len(entry))
+            for index, entry in sources.items()
         }
-        here.sort(key=lambda place: (above[place], place))
-        for position, place in enumerate(here):
-            x[place] = position - (len(here) - 1) / 2
-    return x, [-own for own in level]
+        row_indices.sort(key=lambda index: (above[index], index))
+        for position, index in enumerate(row_indices):
+            x[index] = position - (len(row_indices) - 1) / 2
+    return x, [-entry for entry in level]
 
 
-def _side(
+def _build_traces(
     nodes: Nodes,
-    places: tuple[list[float], list[float]],
+    positions: tuple[list[float], list[float]],
     shift: float,
     side: str,
     other: Mapping[str, CallNode],
 ) -> list[Trace]:
-    x, y = [value + shift for value in places[0]], places[1]
+    x, y = [value + shift for value in positions[0]], positions[1]
     lines_x: list[float | None] = []
     lines_y: list[float | None] = []
-    for place, node in enumerate(nodes):
+    for index, node in enumerate(nodes):
         for source in node.sources:
-            skips = y[source] - y[place] > 1
-            # a line that skips calls is led aside
-            middle = [(x[source] + x[place]) / 2 + 0.45] if skips else []
-            between = [(y[source] + y[place]) / 2] if skips else []
-            lines_x += [x[source], *middle, x[place], None]
-            lines_y += [y[source], *between, y[place], None]
+            skips = y[source] - y[index] > 1
+            # a line over more than one row is bent around the calls between
+            middle = [(x[source] + x[index]) / 2 + 0.45] if skips else []
+            between = [(y[source] + y[index]) / 2] if skips else []
+            lines_x += [x[source], *middle, x[index], None]
+            lines_y += [y[source], *between, y[index], None]
     edges: Trace = {
         "type": "scatter", "mode": "lines", "x": lines_x, "y": lines_y, "hoverinfo": "skip",
         "line": {"color": "#8A8F99", "width": 1, "shape": "spline"},
     }  # fmt: skip
     marks: Trace = {
         "type": "scatter", "x": x, "y": y,
-        "mode": "markers+text" if len(nodes) <= NAMED else "markers",
-        "text": [tail(node.name, 18) for node in nodes], "textposition": "middle right",
+        "mode": "markers+text" if len(nodes) <= MAX_NAMED else "markers",
+        "text": [truncate_start(node.name, 18) for node in nodes], "textposition": "middle right",
         "marker": {"size": 12, "symbol": "square", "line": {"width": 1, "color": "#8A8F99"},
                    "colorscale": [[0, "#f2e9d8"], [0.5, "#e69f00"], [1, "#8c2d04"]]},
-        "customdata": [_told(node, other.get(node.name), side) for node in nodes],
+        "customdata": [_describe_node(node, other.get(node.name), side) for node in nodes],
         "hovertemplate": "%{customdata[0]}\n%{customdata[1]}\n%{customdata[2]}\n%{customdata[3]}",
     }  # fmt: skip
     return [edges, marks]
 
 
-def _told(node: CallNode, other: CallNode | None, side: str) -> list[str]:
+def _describe_node(node: CallNode, other: CallNode | None, side: str) -> list[str]:
     shape = " x ".join("?" if size is None else str(size) for size in node.shape)
-    macs = formats.count(node.macs) if node.macs is not None else f"not counted: {node.reason}"
+    macs = (
+        formatting.format_count(node.macs)
+        if node.macs is not None
+        else f"not counted: {node.reason}"
+    )
     if other is None:
-        where = "it left" if side == "before" else "it is new"
+        change_text = "it left" if side == "before" else "it is new"
     elif other.macs == node.macs:
-        where = "MACs unchanged"
+        change_text = "MACs unchanged"
     else:
-        old, new = (node.macs, other.macs) if side == "before" else (other.macs, node.macs)
-        where = f"MACs {formats.count(old)} -> {formats.count(new)}"
-    time = f", {formats.time(node.ms)} (from the table of times)" if node.ms is not None else ""
+        old_macs, new_macs = (
+            (node.macs, other.macs) if side == "before" else (other.macs, node.macs)
+        )
+        change_text = (
+            f"MACs {formatting.format_count(old_macs)} -> {formatting.format_count(new_macs)}"
+        )
+    time_text = (
+        f", {formatting.format_time(node.ms)} (from the table of times)"
+        if node.ms is not None
+        else ""
+    )
     return [
         f"{node.name} ({node.kind})", f"output {shape}",
-        f"{macs} MACs, {formats.count(node.params)} parameters{time}", where,
+        f"{macs} MACs, {formatting.format_count(node.params)} parameters{time_text}", change_text,
     ]  # fmt: skip
 
 
-def _colours(nodes: Nodes, other: Mapping[str, CallNode], title: str) -> list[float]:
-    """Return the figures of marks' colours: logarithms of costs, or the share removed."""
-    values = figures(nodes, other, title)
+def _compute_colours(nodes: Nodes, other: Mapping[str, CallNode], title: str) -> list[float]:
+    """Return the values for the colours of marks: logarithms of costs, or removed shares."""
+    values = compute_figures(nodes, other, title)
     return values if title == REMOVED else [math.log10(1 + value) for value in values]
 
 
-def shown(before: Nodes, after: Nodes) -> tuple[str, ...]:
-    """Return the names of figures that can colour calls; time where one was timed."""
+def list_figures(before: Nodes, after: Nodes) -> tuple[str, ...]:
+    """Return the names of the figures that can colour calls; latency if a call was timed.
+
+    Args:
+        before, after: Calls of the model before and after compression.
+    """
     timed = any(node.ms is not None for node in (*before, *after))
     return (MACS, PARAMS, *([TIME] if timed else []), REMOVED)
 
 
-def figures(nodes: Nodes, other: Mapping[str, CallNode], title: str) -> list[float]:
-    """Return MACs, parameters or microseconds of calls, or the share that left.
+def compute_figures(nodes: Nodes, other: Mapping[str, CallNode], title: str) -> list[float]:
+    """Return MACs, parameters, microseconds or removed shares of calls.
 
     Args:
-        nodes: Of one net; 0 is returned of what is not known.
-        other: The calls of the other net, by name.
-        title: One of `shown`.
+        nodes: Calls of one graph. Unknown values become 0.
+        other: Calls of the other graph, by name.
+        title: One of `list_figures`.
     """
     if title == REMOVED:
-        return [share_left(node, other.get(node.name)) for node in nodes]
+        return [compute_removed_share(node, other.get(node.name)) for node in nodes]
     if title == TIME:
         return [1000 * (node.ms or 0.0) for node in nodes]
     return [float((node.macs or 0) if title == MACS else node.params) for node in nodes]
 
 
-def share_left(node: CallNode, other: CallNode | None) -> float:
-    """Return the share of a call's MACs that left or came; 1 where the other net lacks it."""
+def compute_removed_share(node: CallNode, other: CallNode | None) -> float:
+    """Return the relative change of a call's MACs, in [0, 1].
+
+    Args:
+        node: The call.
+        other: The same call in the other graph; None if it has none: the result is 1.
+    """
     if other is None:
         return 1.0
     most = max(node.macs or 0, other.macs or 0)
@@ -185,43 +219,48 @@ def share_left(node: CallNode, other: CallNode | None) -> float:
 
 
 def export_graphs(report: Report, out: str | Path) -> list[Path]:
-    """Write the graphs of all compressed models of a run as Model Explorer reads them.
+    """Write the graphs of all compressed models of a run as files for Model Explorer.
 
     Args:
-        report: Of the run.
-        out: A folder: MODEL.json with the graphs "before" and "after", and for each figure
-            MODEL-FIGURE.json, which Model Explorer lays over them.
+        report: Report of the run.
+        out: Folder for the files: MODEL.json with the graphs "before" and "after", and for each
+            figure MODEL-FIGURE.json, which Model Explorer overlays.
 
     Raises:
-        InputError: No model of the run has a graph on record.
+        InputError: The run has no recorded graph.
 
     Returns:
-        The files.
+        Paths of the files.
     """
-    place, made = Path(out), list[Path]()
+    folder, paths = Path(out), list[Path]()
     for record in report.compressed:
-        graphs = read_graphs(RunFolder(report.folder).graphs_of(record.model))
+        graphs = read_graphs(RunFolder(report.folder).get_graphs_path(record.model))
         if graphs is None:
             continue
-        place.mkdir(parents=True, exist_ok=True)
-        contents = {"": explorer_graphs(record.model, *graphs)}
+        folder.mkdir(parents=True, exist_ok=True)
+        contents = {"": build_explorer_graphs(record.model, *graphs)}
         contents |= {
-            f"-{name.replace(' ', '_')}": data for name, data in explorer_data(*graphs).items()
+            f"-{name.replace(' ', '_')}": data
+            for name, data in build_explorer_data(*graphs).items()
         }
         for end, content in contents.items():
-            path = place / f"{record.model}{end}.json"
+            path = folder / f"{record.model}{end}.json"
             write_json(path, content)
-            made.append(path)
-    if not made:
+            paths.append(path)
+    if not paths:
         raise InputError(
             f"A model of '{report.folder}' must have its graph on record. Received: none has; "
             "older versions kept none."
         )
-    return made
+    return paths
 
 
-def explorer_graphs(model: str, before: Nodes, after: Nodes) -> dict[str, Any]:
-    """Return both graphs as Google's Model Explorer reads them.
+def build_explorer_graphs(model: str, before: Nodes, after: Nodes) -> dict[str, Any]:
+    """Return both graphs in the format of Google's Model Explorer.
+
+    Args:
+        model: Name of the model.
+        before, after: Calls of the model before and after compression.
 
     Reference:
         https://github.com/google-ai-edge/model-explorer, graph_builder.py: a collection of graphs,
@@ -230,14 +269,14 @@ def explorer_graphs(model: str, before: Nodes, after: Nodes) -> dict[str, Any]:
     return {
         "label": model,
         "graphs": [
-            {"id": name, "nodes": [_node(place, node)
-                                   for place, node in enumerate(nodes)]}
+            {"id": name, "nodes": [_build_explorer_node(index, node)
+                                   for index, node in enumerate(nodes)]}
             for name, nodes in (("before", before), ("after", after))
         ],
     }  # fmt: skip
 
 
-def _node(place: int, node: CallNode) -> dict[str, Any]:
+def _build_explorer_node(index: int, node: CallNode) -> dict[str, Any]:
     space, _, _ = node.name.rpartition("/")
     shape = " x ".join("?" if size is None else str(size) for size in node.shape)
     attrs = {
@@ -245,7 +284,7 @@ def _node(place: int, node: CallNode) -> dict[str, Any]:
         "MACs": str(node.macs) if node.macs is not None else f"not counted: {node.reason}",
     }  # fmt: skip
     return {
-        "id": str(place),
+        "id": str(index),
         "label": node.kind,
         "namespace": space,
         "attrs": [{"key": key, "value": value} for key, value in attrs.items()],
@@ -256,11 +295,15 @@ def _node(place: int, node: CallNode) -> dict[str, Any]:
     }
 
 
-def explorer_data(before: Nodes, after: Nodes) -> dict[str, dict[str, Any]]:
-    """Return figures that Model Explorer lays over the graphs, by name.
+def build_explorer_data(before: Nodes, after: Nodes) -> dict[str, dict[str, Any]]:
+    """Return the figures that Model Explorer overlays on the graphs, by name.
+
+    Args:
+        before, after: Calls of the model before and after compression.
 
     Reference:
-        node_data_builder.py there: results by node of each graph, coloured from 0 to 1.
+        node_data_builder.py in the same repository: results by node of each graph, coloured from 0
+        to 1.
     """
     others = {
         "before": {node.name: node for node in after}, "after": {node.name: node for node in before}
@@ -270,8 +313,8 @@ def explorer_data(before: Nodes, after: Nodes) -> dict[str, dict[str, Any]]:
             name: {
                 "name": title,
                 "results": {
-                    str(place): {"value": value}
-                    for place, value in enumerate(figures(nodes, others[name], title))
+                    str(index): {"value": value}
+                    for index, value in enumerate(compute_figures(nodes, others[name], title))
                 },
                 "gradient": [
                     {"stop": 0, "bgColor": "#ffffff"}, {"stop": 1, "bgColor": "#d55e00"},
@@ -279,5 +322,5 @@ def explorer_data(before: Nodes, after: Nodes) -> dict[str, dict[str, Any]]:
             }
             for name, nodes in (("before", before), ("after", after))
         }
-        for title in shown(before, after)
+        for title in list_figures(before, after)
     }  # fmt: skip

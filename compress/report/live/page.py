@@ -1,6 +1,6 @@
-"""The interactive half of the page: data as JSON, scripts, and the scripts' hashes.
+"""The interactive part of the page: data as JSON, scripts, and hashes of the scripts.
 
-A card shows the model that is selected: words, files, and charts of its own.
+A card shows the selected model: texts, files and charts.
 """
 
 from __future__ import annotations
@@ -9,28 +9,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from compress.reconstruction.report import KEPT, RepairReport, repair_of
-from compress.report.columns import precisions
-from compress.report.live.charts import Chart, Points, file_points
-from compress.report.live.graphs import graph_chart
-from compress.report.markup import digest, embedded, scripts
-from compress.report.rows import Report
-from compress.report.standouts import standouts
-from compress.run.compressed import Compressed, Decisions, read_decisions, read_graphs
+from compress.reconstruction.report import KEPT, RepairReport, parse_repair_report
+from compress.report.columns import build_precision_table
+from compress.report.file_selection import select_files
+from compress.report.live.charts import Chart, Points, build_file_points
+from compress.report.live.graphs import build_graph_chart
+from compress.report.markup import compute_digest, embed_json, read_scripts
+from compress.report.report_data import Report
+from compress.run.compressed_model import CompressedModel, Decisions, read_decisions, read_graphs
 from compress.run.directory import RunFolder
 
-ROOM = "compress.report.live"
+PACKAGE = "compress.report.live"
 PLOTLY = "plotly-basic-4.1.1.min.js"
-"""plotly.js's basic bundle as npm has it (MIT, see the license beside it): scatter and bar, 1.2 MB,
-and no code made of text, so that the page needs no `unsafe-eval`. plotly.py's own bundle is four
-times as large and does; the strict one is as large. Parallel coordinates are lines here: the basic
-bundle has no kind for them."""
-OURS = ("dom.js", "plots.js", "table.js", "explorer.js", "card.js", "app.js")
-"""Put together in this order."""
+"""The basic bundle of plotly.js from npm (MIT, see its license file): scatter and bar, 1.2 MB. It
+does not evaluate strings as code, so the page needs no `unsafe-eval`. plotly.py's own bundle is
+four times as large and needs it; the strict bundle is as large. The basic bundle lacks parallel
+coordinates; they are drawn as lines."""
+OWN_SCRIPTS = ("dom.js", "plots.js", "table.js", "explorer.js", "card.js", "app.js")
+"""Our scripts, in the order of concatenation."""
 
-LEAST = 1e-6
-"""A smaller error is drawn here: on a logarithmic axis it would squeeze the others."""
-FORMS = {
+MIN_ERROR = 1e-6
+"""Smaller errors are drawn at this value, so that they do not stretch the logarithmic axis."""
+FEEDING_CODE = {
     ".tflite": """\
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -56,7 +56,7 @@ net = keras.saving.load_model({file!r})
 {fed}
 answers = net(fed, training=False)""",
 }
-"""Code that feeds a file, by its suffix."""
+"""Code that runs a file, by its suffix."""
 _ONE = {
     ".tflite": "fed = dict.fromkeys(run.get_input_details(), x)",
     ".onnx": "fed = {item.name: x for item in net.get_inputs()}",
@@ -64,95 +64,109 @@ _ONE = {
 }
 
 
-def live(report: Report, told: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Return the data and scripts of a report's page; None where there is nothing to draw.
+def build_live_page(
+    report: Report, summaries: Sequence[Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """Return the data and scripts of a report's page; None if there is nothing to draw.
 
     Args:
-        report: With all sections that it has to show.
-        told: What the page says of each model, from `compress.report.html`.
+        report: Report with all its sections.
+        summaries: Contents of the card of each model, from `compress.report.html`.
     """
-    files = file_points(report)
+    files = build_file_points(report)
     sets = [] if files is None else [files]
-    sets += [points for section in report.sections for points in section.points()]
+    sets += [points for section in report.sections for points in section.list_points()]
     if not sets:
         return None
-    own = [chart for section in report.sections for chart in section.charts()]
-    chosen = standouts(report).to_ship
-    return alive(
+    section_charts = [chart for section in report.sections for chart in section.list_charts()]
+    chosen = select_files(report).to_ship
+    return build_page_data(
         sets=sets,
-        charts=[*own, *model_charts(report)],
-        cards=cards(report, told),
+        charts=[*section_charts, *build_model_charts(report)],
+        cards=build_cards(report, summaries),
         selected="" if chosen is None else chosen.row.artifact.id,
     )
 
 
-def alive(
+def build_page_data(
     *, sets: Sequence[Points], charts: Sequence[Chart], cards: dict[str, Any], selected: str
 ) -> dict[str, Any]:
     """Return a page's data as JSON, its scripts, and their hashes.
 
     Args:
-        sets: At least one.
-        charts: Beside them.
-        cards: By model, see `cards`.
-        selected: Id of the point that is selected first; "": what stands out.
+        sets: Point sets, at least one.
+        charts: Further charts.
+        cards: Cards by model, see `build_cards`.
+        selected: Id of the initially selected point; "": a highlighted point.
     """
-    found = {"sets": sets, "charts": charts, "cards": cards, "selected": selected}
-    texts = scripts(ROOM, PLOTLY, OURS)
-    return {"data": embedded(found), "scripts": texts, "sources": " ".join(map(digest, texts))}
+    content = {"sets": sets, "charts": charts, "cards": cards, "selected": selected}
+    texts = read_scripts(PACKAGE, PLOTLY, OWN_SCRIPTS)
+    return {
+        "data": embed_json(content),
+        "scripts": texts,
+        "sources": " ".join(map(compute_digest, texts)),
+    }
 
 
-def cards(report: Report, told: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def build_cards(
+    report: Report, summaries: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
     """Return the cards by model.
 
     Args:
-        report: With the files.
-        told: What the page says of each model, from `compress.report.html`.
+        report: The report with the files.
+        summaries: Contents of the card of each model, from `compress.report.html`.
     """
-    shipped = {section.shipped: section.shipped_file for section in report.sections}
-    found = {}
-    for card in told:
+    shipped_files = {section.shipped_id: section.shipped_file for section in report.sections}
+    cards_by_model = {}
+    for card in summaries:
         files = [row.artifact for row in report.rows if row.artifact.model == card["model"]]
-        decisions = read_decisions(RunFolder(report.folder).decisions_of(card["model"]))
-        found[card["model"]] = {
+        decisions = read_decisions(RunFolder(report.folder).get_decisions_path(card["model"]))
+        cards_by_model[card["model"]] = {
             **{key: value for key, value in card.items() if key != "precisions"},
             "files": {
                 item.id: {
                     "path": item.file,
-                    "ship": shipped.get(item.id, ""),
+                    "ship": shipped_files.get(item.id, ""),
                     "baseline": item.baseline,
-                    "feeding": feeding(item.file, item.id.rpartition(".")[0], report.data),
-                    "panels": [*file_panels(decisions, item.id)],
-                    "precisions": precisions(item) if item.layers else None,
+                    "feeding": format_feeding_code(
+                        item.file, item.id.rpartition(".")[0], report.data
+                    ),
+                    "panels": [*build_file_panels(decisions, item.id)],
+                    "precisions": build_precision_table(item) if item.layers else None,
                 }
                 for item in files
             },
         }
-    return found
+    return cards_by_model
 
 
-def model_charts(report: Report) -> Iterator[Chart]:
-    """Yield the charts of each model: widths, errors before and after repair, graphs."""
+def build_model_charts(report: Report) -> Iterator[Chart]:
+    """Yield the charts of each model: channel counts, errors around repair, graphs.
+
+    Args:
+        report: The report with the models.
+    """
     folder = RunFolder(report.folder)
     for record in report.compressed:
-        yield from _widths(record)
-        yield from _errors(record)
-        graphs = read_graphs(folder.graphs_of(record.model))
-        if graphs is not None and (chart := graph_chart(record.model, *graphs)) is not None:
+        yield from _build_channel_chart(record)
+        yield from _build_error_charts(record)
+        graphs = read_graphs(folder.get_graphs_path(record.model))
+        if graphs is not None and (chart := build_graph_chart(record.model, *graphs)) is not None:
             yield chart
 
 
-def file_panels(decisions: Decisions | None, artifact: str) -> Iterator[dict[str, Any]]:
-    """Yield the panels of a file; none where its decisions are not on record.
+def build_file_panels(decisions: Decisions | None, artifact: str) -> Iterator[dict[str, Any]]:
+    """Yield the panels of a file; none if its decisions are not recorded.
 
     Args:
-        decisions: Of the model's files.
+        decisions: Decisions of the model's files; None: not recorded.
         artifact: Id of the file.
     """
     if decisions is None or artifact not in decisions["files"]:
         return
-    names, found = decisions["class_names"], decisions["files"][artifact]
-    total = sum(map(sum, found["confusion"]))
+    names, file_decisions = decisions["class_names"], decisions["files"][artifact]
+    total = sum(map(sum, file_decisions["confusion"]))
     yield {
         "kind": "matrix",
         "title": "What is taken for what",
@@ -161,17 +175,17 @@ def file_panels(decisions: Decisions | None, artifact: str) -> Iterator[dict[str
         "corner": "class",
         "rows": list(names),
         "columns": list(names),
-        "cells": found["confusion"],
+        "cells": file_decisions["confusion"],
     }
-    if found["baseline"] == artifact:
+    if file_decisions["baseline"] == artifact:
         return
     yield {
         "kind": "examples",
-        "title": f"Where it differs from {found['baseline']}",
-        "caption": f"{found['differ']:,} of {total:,} test examples are decided otherwise"
+        "title": f"Where it differs from {file_decisions['baseline']}",
+        "caption": f"{file_decisions['differ']:,} of {total:,} test examples are decided otherwise"
         + (
-            f"; {len(found['examples'])} of them, first what was lost, then what was won:"
-            if found["examples"]
+            f"; {len(file_decisions['examples'])} of them, first what was lost, then what was won:"
+            if file_decisions["examples"]
             else "."
         ),
         "items": [
@@ -180,21 +194,21 @@ def file_panels(decisions: Decisions | None, artifact: str) -> Iterator[dict[str
                 "text": f"example {item['place']}: {names[item['label']]}; original says "
                 f"{names[item['before']]}, this {names[item['after']]}",
             }
-            for item in found["examples"]
+            for item in file_decisions["examples"]
         ],
     }
 
 
-def feeding(file: str, stem: str, data: dict[str, Any]) -> str:
-    """Return code that feeds a file; empty for kinds without a short way.
+def format_feeding_code(file: str, stem: str, data: dict[str, Any]) -> str:
+    """Return code that runs a file; empty for formats without a short example.
 
     Args:
-        file: Its path, in the run's folder.
-        stem: Of its model: `exports/STEM.json` says how inputs are scaled.
-        data: data.json: shapes of the inputs.
+        file: Path of the file in the run's folder.
+        stem: Name of its model: `exports/STEM.json` has the scaling of the inputs.
+        data: Content of data.json, with the shapes of the inputs.
 
     Example:
-        >>> print(feeding("exports/m.keras", "m", {"input_shape": [8, 8, 1]}))
+        >>> print(format_feeding_code("exports/m.keras", "m", {"input_shape": [8, 8, 1]}))
         # x: float32 of shape (1, 8, 8, 1), scaled as exports/m.json says
         import keras
         <BLANKLINE>
@@ -203,26 +217,28 @@ def feeding(file: str, stem: str, data: dict[str, Any]) -> str:
         answers = net(fed, training=False)
     """
     path = PurePosixPath(file)
-    if path.suffix not in FORMS:
+    if path.suffix not in FEEDING_CODE:
         return ""
     shapes = data.get("input_shapes") or {"x": data.get("input_shape", ())}
-    names = ["x"] if len(shapes) == 1 else [f"x{place}" for place in range(len(shapes))]
-    told = "\n".join(
+    names = ["x"] if len(shapes) == 1 else [f"x{index}" for index in range(len(shapes))]
+    comments = "\n".join(
         f"# {name}: float32 of shape ({', '.join(map(str, (1, *shape)))}), scaled as "
         f"exports/{stem}.json says"
         for name, shape in zip(names, shapes.values(), strict=True)
     )
-    items = ", ".join(f"{own!r}: {name}" for own, name in zip(shapes, names, strict=True))
+    items = ", ".join(
+        f"{input_name!r}: {name}" for input_name, name in zip(shapes, names, strict=True)
+    )
     fed = _ONE[path.suffix] if len(names) == 1 else f"fed = {{{items}}}"
-    return f"{told}\n{FORMS[path.suffix].format(file=file, fed=fed)}"
+    return f"{comments}\n{FEEDING_CODE[path.suffix].format(file=file, fed=fed)}"
 
 
-def _widths(record: Compressed) -> Iterator[Chart]:
-    """Yield widths before and after along the net; nothing where no channel left."""
+def _build_channel_chart(record: CompressedModel) -> Iterator[Chart]:
+    """Yield the chart of channel counts before and after; nothing if none was removed."""
     groups = (record.channels or {}).get("groups", [])
     if not groups:
         return
-    names = [f"{place + 1}. {item['name']}" for place, item in enumerate(groups)]
+    names = [f"{index + 1}. {item['name']}" for index, item in enumerate(groups)]
     reasons = [item["reason"] or "" for item in groups]
     kinds = [f"{item['kept']:,} of {item['total']:,} {item['kind']}" for item in groups]
     common = {
@@ -231,7 +247,7 @@ def _widths(record: Compressed) -> Iterator[Chart]:
     }  # fmt: skip
     yield Chart(
         f"widths-{record.model}",
-        "Widths, before and after",
+        "Layer widths, before and after",
         "A bar a group of channels that leave together, in the order of the net; held groups say "
         "why under the pointer and in the list of layers.",
         [
@@ -246,9 +262,9 @@ def _widths(record: Compressed) -> Iterator[Chart]:
     )  # fmt: skip
 
 
-def _errors(record: Compressed) -> Iterator[Chart]:
-    """Yield the errors of layers before and after each repair."""
-    for what, report in repairs(record):
+def _build_error_charts(record: CompressedModel) -> Iterator[Chart]:
+    """Yield charts of the layers' output errors before and after each repair."""
+    for removed, report in iterate_repairs(record):
         layers = [layer for layer in report.layers if layer.before]
         if len(layers) < 2:
             continue
@@ -259,16 +275,17 @@ def _errors(record: Compressed) -> Iterator[Chart]:
             "hovertemplate": "%{x}: %{y:.2~e}\n%{customdata}",
         }  # fmt: skip
         yield Chart(
-            f"repair-{what}-{record.model}",
-            f"Errors of layers behind {what} that left",
+            f"repair-{removed}-{record.model}",
+            f"Errors of layers behind {removed} that left",
             "Sum of squares over that of the dense model's spread, measured on examples held "
-            "back, before and after the weights behind were solved for anew. A cross marks a layer "
+            "back, before and after the weights behind were reconstructed again. A cross marks a "
+            "layer "
             "that was kept as it was.",
             [
-                {**marks, "y": [max(layer.before or 0, LEAST) for layer in layers],
+                {**marks, "y": [max(layer.before or 0, MIN_ERROR) for layer in layers],
                  "name": "before",
                  "marker": {"symbol": "circle-open", "size": 9, "color": "#8A8F99"}},
-                {**marks, "y": [max(layer.after or 0, LEAST) for layer in layers],
+                {**marks, "y": [max(layer.after or 0, MIN_ERROR) for layer in layers],
                  "name": "repaired",
                  "marker": {"size": 9, "color": "#0072B2",
                             "symbol": ["x" if layer.state == KEPT else "circle"
@@ -280,8 +297,15 @@ def _errors(record: Compressed) -> Iterator[Chart]:
         )  # fmt: skip
 
 
-def repairs(record: Compressed) -> Iterator[tuple[str, RepairReport]]:
-    """Yield the repair reports of removed channels and of zeroed weights."""
-    for what, part in (("channels", record.channels), ("weights", record.weights)):
+def iterate_repairs(record: CompressedModel) -> Iterator[tuple[str, RepairReport]]:
+    """Yield the repair reports of removed channels and of zeroed weights.
+
+    Args:
+        record: Record of the model.
+
+    Yields:
+        "channels" or "weights", and the report.
+    """
+    for removed, part in (("channels", record.channels), ("weights", record.weights)):
         if (report := (part or {}).get("repair")) is not None:
-            yield what, repair_of(report)
+            yield removed, parse_repair_report(report)

@@ -1,8 +1,8 @@
-"""Logging where people look: TensorBoard, MLflow, Weights & Biases, or a log of one's own.
+"""Experiment logging to TensorBoard, MLflow, Weights & Biases or a custom log.
 
-A log is told of candidates, models and files, and of their figures by step: a run's folder is
-followed while it is worked in. Of a compression these are epochs of fine-tuning as they end, and
-exported files at the end.
+A log receives candidates, models and files with their metrics by step, while the run writes them to
+its folder. For a compression these are fine-tuning epochs as they end, and exported files at the
+end.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from compress.core.atomic_files import read_json
 from compress.plugins import LOGS
 from compress.run.directory import LOG, RunFolder
 
-EVERY = 2.0
-"""Seconds between two looks."""
-PATIENCE = 60.0
-"""Seconds that a run waits at its end for logs that have not taken everything yet."""
-TOLD = ".logged"
-"""File of the keys that each log was told: a line each, the log's name first."""
-REPORT = ("report.html", "report.json", "candidates.csv", "pareto.png")
+POLL_SECONDS = 2.0
+"""Seconds between two polls of the folder."""
+END_TIMEOUT = 60.0
+"""Seconds that a run waits at its end for logs to receive all events."""
+SENT_FILE = ".logged"
+"""File of the keys sent to each log: one line per key, prefixed by the log's name."""
+REPORT_FILES = ("report.html", "report.json", "candidates.csv", "pareto.png")
 COSTS = ("macs", "params", "size_bytes", "gzip_bytes")
-KEYS = {"model", "loss", "val_loss", "val", "when"}
-EPOCHS = "epochs.jsonl"
-"""The file's name in a run's folder."""
+EPOCH_KEYS = {"model", "loss", "val_loss", "val", "when"}
+EPOCHS_FILE = "epochs.jsonl"
+"""Name of the file of epochs in a run's folder."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """Figures at one step.
+    """Metrics at one step.
 
     Attributes:
-        step: Epoch, or 0 of what has none.
-        values: By name, with what they are of in front: "validation/accuracy".
-        when: Seconds since 1970; None: now.
+        step: Epoch, or 0 if there are no epochs.
+        values: Values by name, prefixed by their group: "validation/accuracy".
+        when: Time in seconds since 1970; None: now.
     """
 
     step: int
@@ -51,13 +51,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Event:
-    """What a log is told once.
+    """An event that each log receives once.
 
     Attributes:
-        key: Different for each event of a run: what was told is not told again.
-        item: What it is of: "0003", "0003-p80", "0003-p80.int8".
-        points: By rising step.
-        params: What the item was made of; {}: nothing new.
+        key: Unique key of the event within a run, which prevents duplicates.
+        item: Name of the candidate, model or file: "0003", "0003-p80", "0003-p80.int8".
+        points: Metrics by increasing step.
+        params: Parameters of the item; {}: no new ones.
         kind: "candidate", "model" or "file".
     """
 
@@ -75,30 +75,30 @@ class Source(Protocol):
         """Yield the events since the last call.
 
         Args:
-            last: The run came to its end: nothing comes any more.
+            last: Whether the run has finished, so that no further events follow.
         """
 
 
 class Log(Protocol):
-    """A destination of events; `compress.plugins.LOGS` names them.
+    """A destination of events, registered in `compress.plugins.LOGS`.
 
-    Made as `make(folder, name, plan)`: the run's folder, what the run is called, and its plan as
-    flat options. A log that was begun by an earlier start of the same run goes on.
+    The registered class or function is called with the run's folder, the name of the run, and its
+    plan as flat options. A resumed run must continue its existing log.
     """
 
     def take(self, event: Event) -> None:
         """Log an event.
 
         Raises:
-            Exception: It cannot; the run goes on without this log, and says why.
+            Exception: Logging failed; the run continues without this log, and logs a warning.
         """
 
     def end(self, files: Sequence[Path], *, finished: bool) -> None:
-        """End the log, for now.
+        """Close the log.
 
         Args:
-            files: Of the report.
-            finished: Whether the run came to its end; else it may go on later.
+            files: Files of the report.
+            finished: Whether the run has finished; else it may be resumed later.
         """
 
 
@@ -106,72 +106,71 @@ class Log(Protocol):
 def following(
     names: Sequence[str], folder: RunFolder, plan: Mapping[str, Any], sources: Sequence[Source]
 ) -> Iterator[None]:
-    """Send a folder's new events to logs while the context lasts.
+    """Send a folder's new events to logs for the duration of the context.
 
-    All of it is done beside the run, which waits a minute at most at its end. A log that cannot
-    take something is left out from then on, with a line that says why: a run does not end
-    because nobody keeps its diary.
+    The events are sent in a separate thread; the run waits at most `END_TIMEOUT` seconds for it at
+    its end. A log that fails is dropped with a warning: an unreachable log must not stop a run.
 
     Args:
-        names: Of logs, see `compress.plugins.LOGS`.
-        folder: The run's.
-        plan: Its options, flat.
-        sources: What is looked at.
+        names: Names of logs, see `compress.plugins.LOGS`.
+        folder: The run's folder.
+        plan: The run's options, flat.
+        sources: Sources of events.
     """
     if not names:
         yield
         return
-    follower = _Follower(names, folder, plan, list(sources))
-    follower.start()
+    thread = _LogThread(names, folder, plan, list(sources))
+    thread.start()
     try:
         yield
     except BaseException:
-        follower.end(finished=False)
+        thread.end(finished=False)
         raise
-    follower.end(finished=True)
+    thread.end(finished=True)
 
 
-def note_epoch(folder: Path, model: str, phase: str, record: Mapping[str, Any]) -> None:
-    """Add an epoch; several processes may at once, as a line is written in one piece.
+def append_epoch(folder: Path, model: str, phase: str, record: Mapping[str, Any]) -> None:
+    """Append an epoch to the file of epochs; safe for several processes, as lines are atomic.
 
     Args:
-        folder: The run's.
-        model: That is trained.
-        phase: What is done: "fine-tuning".
+        folder: The run's folder.
+        model: Name of the trained model.
+        phase: Phase of the compression: "fine-tuning".
         record: "epoch", "loss", "val_loss", "val", "seconds".
     """
     line = {"model": model, "phase": phase, **record, "when": time.time()}
-    with open(folder / EPOCHS, "a", encoding="utf-8") as stream:
+    with open(folder / EPOCHS_FILE, "a", encoding="utf-8") as stream:
         stream.write(json.dumps(line) + "\n")
 
 
 class EpochSource:
-    """Epochs of fine-tuning, from the file that those who train add lines to.
+    """Source of fine-tuning epochs, read from the file of `append_epoch`.
 
     Args:
-        folder: The run's.
+        folder: The run's folder.
     """
 
     def __init__(self, folder: RunFolder) -> None:
-        self._path = folder.path / EPOCHS
-        self._at = 0
+        self._path = folder.path / EPOCHS_FILE
+        self._offset = 0
         self._steps: dict[str, int] = {}
 
     def new(self, *, last: bool) -> Iterator[Event]:
-        """See `Source.new`."""
+        """Yield the new epochs; see `Source.new`."""
         if not self._path.exists():
             return
         with open(self._path, "rb") as stream:
-            stream.seek(self._at)
+            stream.seek(self._offset)
             for line in stream:
                 if not line.endswith(b"\n"):
-                    return  # it is being written
-                key, self._at = f"epoch {self._at}", self._at + len(line)
+                    return  # incomplete line, still being written
+                key, self._offset = f"epoch {self._offset}", self._offset + len(line)
                 content = _read_epoch(line)
                 if content is None:
                     continue
                 item = str(content["model"])
-                # phases of one model stand behind each other
+                # count steps across the phases of a model
                 self._steps[item] = step = self._steps.get(item, 0) + 1
                 values = {
                     "training/loss": content["loss"],
@@ -182,23 +181,23 @@ class EpochSource:
 
 
 class FileSource:
-    """Exported files, when all of them were judged and timed.
+    """Source of exported files, once all of them have been evaluated and timed.
 
     Args:
-        folder: The run's.
+        folder: The run's folder.
     """
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
 
     def new(self, *, last: bool) -> Iterator[Event]:
-        """See `Source.new`."""
+        """Yield the files at the end of the run; see `Source.new`."""
         if not last:
             return
-        path = self._folder.latency_of(self._folder.timed_by())
+        path = self._folder.get_latency_path(self._folder.find_timed_runtime())
         timed = read_json(path) if path.exists() else {}
         for record in self._folder.read_compressed():
-            for item in record.files():
+            for item in record.list_artifacts():
                 values = {f"test/{name}": value for name, value in item.test.items()}
                 values |= {f"validation/{name}": value for name, value in item.val.items()}
                 values |= {f"cost/{name}": float(getattr(item, name)) for name in COSTS}
@@ -209,8 +208,8 @@ class FileSource:
                 yield Event(f"file {item.id}", item.id, (Point(0, values),), params, "file")
 
 
-class _Follower(threading.Thread):
-    """Looks at a folder every few seconds until it is told that the run has ended."""
+class _LogThread(threading.Thread):
+    """Thread that polls a folder every few seconds until the run ends."""
 
     def __init__(
         self, names: Sequence[str], folder: RunFolder, plan: Mapping[str, Any],
@@ -218,54 +217,56 @@ class _Follower(threading.Thread):
     ) -> None:  # fmt: skip
         super().__init__(daemon=True, name="paretune-logs")
         self._names, self._folder, self._plan, self._sources = names, folder, plan, sources
-        self._over, self._finished = threading.Event(), False
+        self._stop_event, self._finished = threading.Event(), False
         self._logs: dict[str, Log] = {}
-        # kept so that a run that goes on tells none twice
-        self._told_path = folder.path / TOLD
-        told = self._told_path.read_text("utf-8") if self._told_path.exists() else ""
-        self._told = set(told.splitlines())
+        # stored so that a resumed run sends no event twice
+        self._sent_path = folder.path / SENT_FILE
+        sent_text = self._sent_path.read_text("utf-8") if self._sent_path.exists() else ""
+        self._sent_keys = set(sent_text.splitlines())
 
     def run(self) -> None:
         for name in self._names:
-            self._safely(name, partial(self._begin, name))
-        while not self._over.wait(EVERY):
-            self._tell(last=False)
-        self._tell(last=self._finished)
-        files = [path for name in REPORT if (path := self._folder.path / name).exists()]
+            self._call_log(name, partial(self._open_log, name))
+        while not self._stop_event.wait(POLL_SECONDS):
+            self._send_events(last=False)
+        self._send_events(last=self._finished)
+        files = [path for name in REPORT_FILES if (path := self._folder.path / name).exists()]
         for name, log in [*self._logs.items()]:
-            self._safely(name, partial(log.end, files, finished=self._finished))
+            self._call_log(name, partial(log.end, files, finished=self._finished))
 
     def end(self, *, finished: bool) -> None:
         self._finished = finished
-        self._over.set()
-        self.join(PATIENCE)
+        self._stop_event.set()
+        self.join(END_TIMEOUT)
         if self.is_alive():
             LOG.warning(
-                "logs (%s) have not taken everything after %g s: the same command goes on",
-                ", ".join(self._names), PATIENCE,
+                "logs (%s) have not taken everything after %g s: the same command continues",
+                ", ".join(self._names), END_TIMEOUT,
             )  # fmt: skip
 
-    def _begin(self, name: str) -> None:
+    def _open_log(self, name: str) -> None:
         self._logs[name] = LOGS[name](self._folder.path, self._folder.path.name, self._plan)
 
-    def _tell(self, *, last: bool) -> None:
+    def _send_events(self, *, last: bool) -> None:
         for source in [*self._sources]:
             try:
                 for event in source.new(last=last):
                     for name, log in [*self._logs.items()]:
                         key = f"{name} {event.key}"
-                        if key not in self._told and self._safely(name, partial(log.take, event)):
-                            self._told.add(key)
-                            with open(self._told_path, "a", encoding="utf-8") as stream:
+                        if key not in self._sent_keys and self._call_log(
+                            name, partial(log.take, event)
+                        ):
+                            self._sent_keys.add(key)
+                            with open(self._sent_path, "a", encoding="utf-8") as stream:
                                 stream.write(f"{key}\n")
-            except Exception as error:  # of a damaged record: the run itself will say more of it
+            except Exception as error:  # corrupt record: the run itself reports it
                 self._sources.remove(source)
                 LOG.warning("logs miss what follows: %s: %s", type(error).__name__, error)
 
-    def _safely(self, name: str, call: Callable[[], None]) -> bool:
+    def _call_log(self, name: str, call: Callable[[], None]) -> bool:
         try:
             call()
-        except Exception as error:  # of any library, a server that is away: never the run's end
+        except Exception as error:  # errors of any library or server must not stop the run
             LOG.warning("log '%s' takes nothing more: %s: %s", name, type(error).__name__, error)
             self._logs.pop(name, None)
             return False
@@ -275,6 +276,6 @@ class _Follower(threading.Thread):
 def _read_epoch(line: bytes) -> dict[str, Any] | None:
     try:
         content = json.loads(line)
-    except ValueError:  # torn by a kill
+    except ValueError:  # truncated when a process was killed
         return None
-    return content if isinstance(content, dict) and set(content) >= KEYS else None
+    return content if isinstance(content, dict) and set(content) >= EPOCH_KEYS else None

@@ -1,4 +1,4 @@
-"""Recipes: plans of `shrink` without model and data, as TOML: what worked once is a word later."""
+"""Recipes: reusable plans of `shrink` in TOML, without model and data."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from pathlib import Path
 from typing import Any
 
 from compress.core.atomic_files import read_file, write_text
-from compress.core.errors import InputError, one_line, unknown_name
-from compress.plan.fields import plan_fields, value_of
-from compress.plan.forms import plain
+from compress.core.errors import InputError, build_unknown_name_error, to_one_line
+from compress.plan.conversion import to_plain
+from compress.plan.fields import list_plan_fields, read_field
 from compress.plan.shrink import ShrinkPlan
 
 FOLDER = Path(__file__).parent
-PLACES = frozenset(
+MACHINE_OPTIONS = frozenset(
     {"data.source", "device", "goal.latency_table", "memory", "out", "seed", "threads"}
 )
-"""Options that are of one model, its data and one machine: no recipe holds them."""
+"""Options that depend on one model, its data or one machine; recipes do not contain them."""
 
 
-def names() -> tuple[str, ...]:
-    """Return the recipes that paretune brings."""
+def list_recipes() -> tuple[str, ...]:
+    """Return the names of the built-in recipes."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
 
 
 def read_recipe(name: str | Path) -> dict[str, Any]:
-    """Read a recipe's sections.
+    """Return the sections of a recipe.
 
     Args:
-        name: Of a recipe that paretune brings, or the path of a TOML file.
+        name: Name of a built-in recipe, or path of a TOML file.
 
     Returns:
-        The plan's sections, nested, as `compress.plan.fields.from_nested` takes them.
+        Nested sections of a plan, as `compress.plan.fields.from_nested` takes them.
 
     Raises:
-        InputError: There is none, it is no TOML, or it holds what is of one model.
+        InputError: The recipe does not exist, is not valid TOML, or contains options of one model.
 
     Example:
         >>> read_recipe("mobile-int8")["export"]
@@ -44,47 +44,47 @@ def read_recipe(name: str | Path) -> dict[str, Any]:
     """
     path = Path(name)
     if path.suffix != ".toml":
-        if str(name) not in names():
-            raise unknown_name("recipe (or .toml file)", str(name), names())
+        if str(name) not in list_recipes():
+            raise build_unknown_name_error("recipe (or .toml file)", str(name), list_recipes())
         path = FOLDER / f"{name}.toml"
     try:
-        found = tomllib.loads(read_file(path).decode("utf-8"))
+        sections = tomllib.loads(read_file(path).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"Recipe '{path}' must be a TOML file ({one_line(error)}).") from None
-    for leaf in plan_fields(ShrinkPlan):
-        section = found.get(leaf.section, {}) if leaf.section else found
-        if leaf.path in PLACES and isinstance(section, Mapping) and leaf.name in section:
+        raise InputError(f"Recipe '{path}' must be a TOML file ({to_one_line(error)}).") from None
+    for leaf in list_plan_fields(ShrinkPlan):
+        section = sections.get(leaf.section, {}) if leaf.section else sections
+        if leaf.path in MACHINE_OPTIONS and isinstance(section, Mapping) and leaf.name in section:
             raise InputError(
                 f"Recipe '{path}' must be good for any model. Received: {leaf.path}, which is of "
                 "one. Give it as an option."
             )
-    return found
+    return sections
 
 
 def save_recipe(plan: ShrinkPlan, path: str | Path, formats: tuple[str, ...] = ()) -> None:
-    """Write what a plan says beside model, data and machine, as TOML.
+    """Write a plan as a recipe in TOML, without model, data and machine options.
 
     Args:
         plan: The plan.
-        path: The file, ending in .toml.
-        formats: Of files that are worth making; default: the plan's.
+        path: Path of the file, ending in .toml.
+        formats: Export formats of the recipe; default: those of the plan.
 
     Raises:
-        InputError: The name ends otherwise.
+        InputError: The path has another suffix.
     """
-    place = Path(path)
-    if place.suffix != ".toml":
-        raise InputError(f"A recipe must be a file ending in .toml. Received: '{place}'.")
+    file = Path(path)
+    if file.suffix != ".toml":
+        raise InputError(f"A recipe must be a file ending in .toml. Received: '{file}'.")
     sections: dict[str | None, list[str]] = {None: []}
-    for leaf in plan_fields(ShrinkPlan):
-        value = value_of(plan, leaf)
+    for leaf in list_plan_fields(ShrinkPlan):
+        value = read_field(plan, leaf)
         if leaf.path == "export.formats" and formats:
             value = formats
-        if leaf.path in PLACES or value == leaf.default or value is None:
+        if leaf.path in MACHINE_OPTIONS or value == leaf.default or value is None:
             continue
-        # numbers, texts and lists of them are the same in JSON and TOML
-        sections.setdefault(leaf.section, []).append(f"{leaf.name} = {json.dumps(plain(value))}")
+        # numbers, strings and lists of them have the same syntax in JSON and TOML
+        sections.setdefault(leaf.section, []).append(f"{leaf.name} = {json.dumps(to_plain(value))}")
     lines = sections.pop(None)
     for name, items in sections.items():
         lines += [f"[{name}]", *items]
-    write_text(place, "\n".join([*lines, ""]))
+    write_text(file, "\n".join([*lines, ""]))

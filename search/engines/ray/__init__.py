@@ -1,5 +1,5 @@
-"""The Ray engine: Ray places workers and tells of their deaths, the rest is ours.
+"""The Ray engine, in which Ray only places workers on nodes and reports their deaths.
 
-Ray's tuner is not used: trials are asked of the study's storage by our own workers, with their
+Ray's tuner is not used: our workers take trials from the study's storage, with our own early
 stopping and limits.
 """

@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster: their number, and how they are asked for, refused and replaced."""
+"""The pool of workers on a Ray cluster: allocation, refusal of unsuitable nodes, replacement."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from compress.core.atomic_files import read_json
-from compress.core.credentials import hidden
-from compress.core.errors import InputError, one_line
-from compress.core.interpreter import current_folder
-from compress.core.memory_budget import current_budget
-from compress.data.dataset import files_of
+from compress.core.credentials import hide_passwords
+from compress.core.errors import InputError, to_one_line
+from compress.core.memory_budget import get_current_budget
+from compress.core.module_loading import find_current_folder
+from compress.data.dataset import list_shared_files
 from compress.run.directory import LOG
 from search.engines import messages
-from search.engines._base import Crew, Demand, Job, JobQueue, Order
-from search.engines.local import memory_of_each
-from search.engines.pool import Link, Pool, Slot, Tell
-from search.engines.ray.host import REFUSED, Brief, RayHost, digest_of, versions
+from search.engines._base import Job, JobQueue, PoolSettings, WorkerRequest, WorkerSpec
+from search.engines.local import compute_memory_share
+from search.engines.pool import Link, OnMessage, Pool, Slot
+from search.engines.ray.host import REFUSED, ActorConfig, RayHost, collect_versions, hash_file
 from search.engines.ray.link import END_SECONDS, RayLink
-from search.study.remote import Files, given, receive
+from search.study.remote import FileStore, fetch_files, publish_files
 
 LOCAL, AUTO = "local", "auto"
 
@@ -38,63 +38,74 @@ class RayEngine:
     """An engine whose workers are actors of a Ray cluster; see `search.engines.Engine`."""
 
     remote = True
-    _joined = False
+    _owns_connection = False
 
-    def crew(self, demand: Demand) -> Crew:
-        """Return as many workers as are asked for, or as the cluster holds now.
+    def allocate_workers(self, request: WorkerRequest) -> WorkerSpec:
+        """Return the requested number of workers, or as many as the cluster can hold now.
 
         Raises:
-            InputError: The cluster does not answer, or has no node that holds a worker; workers
-                that do not see the run's folder would read a file of the run's machine, or nothing
-                can be written where their files shall go.
+            InputError: The cluster does not respond, no node can hold a worker, workers that do not
+                see the run's folder would have to read local files of the run's machine, or the
+                file store is not writable.
         """
-        options = demand.options
-        if options.files and demand.reads:
+        options = request.options
+        if options.files and request.local_inputs:
             raise InputError(
-                f"files must be left out for {demand.reads}: workers read files of the run's "
+                f"files must be left out for {request.local_inputs}: workers read files of the "
+                "run's "
                 f"machine. Received: {options.files}. Put the output folder, and those files, "
                 "where all see them."
             )
-        if options.files and demand.journal:
+        if options.files and request.uses_local_journal:
             raise InputError(
                 "files must come with a storage that workers reach: the run's journal lies in its "
                 "folder. Received: none. Give --storage."
             )
         if options.files:
-            Files(options.files).check()
-        self._joined |= _connect(options.address)
+            FileStore(options.files).check()
+        self._owns_connection |= _connect(options.address)
         import ray
 
-        alive = [item for item in ray.nodes() if item["Alive"]]
+        nodes = [node for node in ray.nodes() if node["Alive"]]
         total = ray.cluster_resources()
-        cpus = options.cpus or demand.threads or 1
-        cards = options.gpus
-        if cards is None:
-            cards = 1.0 if total.get("GPU", 0) >= 1 and demand.device != "cpu" else 0.0
-        places = sum(_places(item["Resources"], cpus, cards) for item in alive)
-        if not places:
+        cpus = options.cpus or request.threads or 1
+        gpus_per_worker = options.gpus
+        if gpus_per_worker is None:
+            gpus_per_worker = 1.0 if total.get("GPU", 0) >= 1 and request.device != "cpu" else 0.0
+        capacity = sum(
+            _count_fitting_workers(node["Resources"], cpus, gpus_per_worker) for node in nodes
+        )
+        if not capacity:
+            resources = sorted({_format_resources(node["Resources"]) for node in nodes})
             raise InputError(
                 "cpus_per_worker and gpus_per_worker must fit on a node of the cluster. Received: "
-                f"{cpus} cores and {cards:g} GPUs, where the nodes have "
-                f"{', '.join(sorted({_told(item['Resources']) for item in alive})) or 'nothing'}."
+                f"{cpus} cores and {gpus_per_worker:g} GPUs, where the nodes have "
+                f"{', '.join(resources) or 'nothing'}."
             )
-        count = demand.workers or min(places, demand.most)
-        place = f"a Ray cluster of {len(alive)} node(s), {_told(total)}"
-        if count > places:
-            place += f" ({count - places} workers wait until there is room)"
-        # whose amount nobody has named: each node has its own memory
-        memory = memory_of_each(count) if current_budget().given else None
-        return Crew(count, demand.threads or cpus, place, cards=cards, cpus=cpus, memory=memory)
+        count = request.workers or min(capacity, request.max_jobs)
+        location = f"a Ray cluster of {len(nodes)} node(s), {_format_resources(total)}"
+        if count > capacity:
+            location += f" ({count - capacity} workers wait until there is room)"
+        # without a budget set by the user, workers may use all memory of their node
+        memory = compute_memory_share(count) if get_current_budget().is_user_set else None
+        return WorkerSpec(
+            count,
+            request.threads or cpus,
+            location,
+            gpus_per_worker=gpus_per_worker,
+            cpus_per_worker=cpus,
+            memory=memory,
+        )
 
-    def pool(self, order: Order) -> RayPool:
-        """Return the workers; all are asked for at once."""
-        return RayPool(order, self._leave)
+    def open_pool(self, settings: PoolSettings) -> RayPool:
+        """Return the pool of workers; all are requested at once."""
+        return RayPool(settings, self._disconnect)
 
-    def _leave(self) -> None:
+    def _disconnect(self) -> None:
         import ray
 
-        if self._joined:
-            self._joined = False
+        if self._owns_connection:
+            self._owns_connection = False
             ray.shutdown()
 
 
@@ -102,158 +113,170 @@ ENGINE = RayEngine()
 
 
 class RayPool(Pool):
-    """Workers that Ray has placed on nodes; one that is lost with its node is asked for anew.
+    """Workers that Ray places on nodes; a worker lost with its node is requested again.
 
     Args:
-        order: See `Pool`.
-        leave: Called at the end.
+        settings: See `Pool`.
+        disconnect: Called when the pool closes, to disconnect from the cluster.
     """
 
     AHEAD = True
 
-    def __init__(self, order: Order, leave: Callable[[], None]) -> None:
-        super().__init__(order)
-        self._leave = leave
+    def __init__(self, settings: PoolSettings, disconnect: Callable[[], None]) -> None:
+        super().__init__(settings)
+        self._disconnect = disconnect
         self._links: list[RayLink] = []
-        self._brief: Brief | None = None
-        place = order.demand.options.files
-        self._files = Files(place) if place else None
-        self._given: dict[tuple[str, ...], list[str]] = {}
-        self._refused: set[str] = set()
-        self._worked = False
-        self._told = time.monotonic()
+        self._actor_config: ActorConfig | None = None
+        url = settings.request.options.files
+        self._files = FileStore(url) if url else None
+        self._published_teachers: dict[tuple[str, ...], list[str]] = {}
+        self._refused_nodes: set[str] = set()
+        self._has_worked = False
+        self._last_report = time.monotonic()
 
     def __enter__(self) -> RayPool:
         import ray
 
-        folder, crew = self._order.folder, self._order.crew
-        with warnings.catch_warnings(action="ignore"):  # Ray's are of its next version
+        folder, workers = self._settings.folder, self._settings.workers
+        with warnings.catch_warnings(action="ignore"):  # Ray warns about its next version
             data = {
                 path.name: ray.put(np.memmap(path, np.uint8, "r"))
-                for path in files_of(folder.shared)
+                for path in list_shared_files(folder.shared)
             }
-        shared = max(1, math.floor(1 / crew.cards + 1e-9)) if crew.cards else 1
-        self._brief = Brief(
+        sharing = (
+            max(1, math.floor(1 / workers.gpus_per_worker + 1e-9)) if workers.gpus_per_worker else 1
+        )
+        self._actor_config = ActorConfig(
             folder=str(folder.path.resolve()),
-            plan_digest=digest_of(folder.plan_path),
-            versions=versions(),
-            words=(
-                "--device", self._order.demand.device if crew.cards else "cpu",
-                *crew.words, "--sharers", str(shared),
+            plan_digest=hash_file(folder.plan_path),
+            versions=collect_versions(),
+            arguments=(
+                "--device",
+                self._settings.request.device if workers.gpus_per_worker else "cpu",
+                *workers.arguments,
+                "--sharers",
+                str(sharing),
             ),
-            modules=tuple(filter(None, (current_folder(), *sys.path))),
+            module_paths=tuple(filter(None, (find_current_folder(), *sys.path))),
             fingerprint=str(read_json(folder.data)["fingerprint"]),
             data=data,
-            pace=max(1.0, crew.count / 50),  # fifty words of progress a second, of all of them
-            files=self._order.demand.options.files,
+            progress_interval=max(
+                1.0, workers.count / 50
+            ),  # at most fifty progress messages per second, of all workers together
+            files=self._settings.request.options.files,
             records=(folder.plan_path.read_bytes(), folder.data.read_bytes()),
-        )  # fmt: skip
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        # those that do not end in time are killed
+        # `join` kills actors that do not end in time
         deadline = time.monotonic() + END_SECONDS
         for link in self._links:
             link.join(deadline - time.monotonic())
-        self._leave()
+        self._disconnect()
 
-    def _log_of(self, index: int) -> Path:
+    def _get_log_path(self, index: int) -> Path:
         return self._folder.path.resolve() / f"workers-{index}.log"
 
-    def _open(self, index: int, tell: Tell) -> Link:
+    def _open(self, index: int, on_message: OnMessage) -> Link:
         import ray
 
-        assert self._brief is not None, "the pool was entered"
-        crew = self._order.crew
-        log = self._log_of(index)
-        # it is not Ray that starts one again: the slot does, with a job of now
-        made = ray.remote(RayHost).options(
-            num_cpus=crew.cpus, num_gpus=crew.cards, max_concurrency=4, max_restarts=0
+        assert self._actor_config is not None, "the pool was entered"
+        workers = self._settings.workers
+        log = self._get_log_path(index)
+        # no restarts by Ray: the slot starts a new worker, with a current job
+        actor_class = ray.remote(RayHost).options(
+            num_cpus=workers.cpus_per_worker,
+            num_gpus=workers.gpus_per_worker,
+            max_concurrency=4,
+            max_restarts=0,
         )
-        with warnings.catch_warnings(action="ignore"):  # Ray's are of its next version
-            actor = made.remote(self._brief, log)
-        link = RayLink(actor, tell, self._order.environment, self._receive, log)
+        with warnings.catch_warnings(action="ignore"):  # Ray warns about its next version
+            actor = actor_class.remote(self._actor_config, log)
+        link = RayLink(actor, on_message, self._settings.environment, self._fetch_files, log)
         self._links.append(link)
         return link
 
-    def _receive(self, names: list[str]) -> None:
+    def _fetch_files(self, names: list[str]) -> None:
         assert self._files is not None, "a worker has put something there"
-        receive(self._folder, self._files, names)
+        fetch_files(self._folder, self._files, names)
 
-    def _sent(self, job: Job) -> Job:
+    def _prepare_job(self, job: Job) -> Job:
         if self._files is None or "teachers" not in job:
             return job
         key = tuple(job["teachers"])
-        if key not in self._given:
-            self._given[key] = given(self._folder, self._files, key)
-        return {**job, "teachers": self._given[key]}
+        if key not in self._published_teachers:
+            self._published_teachers[key] = publish_files(self._folder, self._files, key)
+        return {**job, "teachers": self._published_teachers[key]}
 
-    def _handle(self, slot: Slot, message: Job | None, handler: JobQueue) -> None:
+    def _on_event(self, slot: Slot, message: Job | None, handler: JobQueue) -> None:
         if message is not None and message["kind"] == REFUSED:
-            self._refuse(slot, message["node"], message["reason"])
+            self._refuse_node(slot, message["node"], message["reason"])
             return
         if message is not None and message["kind"] == messages.READY:
-            self._worked = True
-        elif message is None and not slot.started:
-            # the next one may come to another node, when this one is known to be gone
-            slot.asleep_until = time.monotonic() + 1
-        super()._handle(slot, message, handler)
+            self._has_worked = True
+        elif message is None and not slot.has_started:
+            # after a pause Ray knows that the node is gone, and places the next worker elsewhere
+            slot.paused_until = time.monotonic() + 1
+        super()._on_event(slot, message, handler)
 
-    def _refuse(self, slot: Slot, where: str, reason: str) -> None:
-        """Leave a node out; raise where none has worked yet: the user can mend that then.
+    def _refuse_node(self, slot: Slot, node: str, reason: str) -> None:
+        """Exclude an unsuitable node, or raise an error if no worker has worked yet.
+
+        At the start of a run, the user can still fix the node.
 
         Raises:
             InputError: No worker has worked yet.
         """
-        text = f"Node '{where}' cannot work for this run: {reason}."
-        if not self._worked:
+        text = f"Node '{node}' cannot work for this run: {reason}."
+        if not self._has_worked:
             raise InputError(text)
-        if where not in self._refused:
+        if node not in self._refused_nodes:
             LOG.warning("%s It is left out until that is mended.", text)
-            self._refused.add(where)
-        self._end(slot)
+            self._refused_nodes.add(node)
+        self._end_worker(slot)
         slot.lost_starts = 0
-        slot.asleep_until = time.monotonic() + 30  # then it asks for another node
+        slot.paused_until = time.monotonic() + 30  # before it requests another node
 
-    def _wait(self, handler: JobQueue) -> None:
-        if any(slot.ready for slot in self._slots):
-            self._told = time.monotonic()
-        elif time.monotonic() > self._told + 60:
-            self._told = time.monotonic()
+    def _on_idle(self, handler: JobQueue) -> None:
+        if any(slot.is_ready for slot in self._slots):
+            self._last_report = time.monotonic()
+        elif time.monotonic() > self._last_report + 60:
+            self._last_report = time.monotonic()
             LOG.info("no worker runs: waiting for room on the cluster (see `ray status`)")
         for slot in self._slots:
             if slot.link is None:
-                self._feed(slot, handler)
+                self._assign_job(slot, handler)
 
 
-def _places(resources: dict[str, float], cpus: int, cards: float) -> int:
-    places = math.floor(resources.get("CPU", 0) / cpus)
-    if not cards:
-        return places
-    # as Ray divides cards: a worker's share lies on one of them
-    return min(places, math.floor(resources.get("GPU", 0)) * math.floor(1 / cards + 1e-9))
+def _count_fitting_workers(resources: dict[str, float], cpus: int, gpus: float) -> int:
+    capacity = math.floor(resources.get("CPU", 0) / cpus)
+    if not gpus:
+        return capacity
+    # Ray never splits a worker's GPU share over several cards
+    return min(capacity, math.floor(resources.get("GPU", 0)) * math.floor(1 / gpus + 1e-9))
 
 
-def _told(resources: dict[str, float]) -> str:
+def _format_resources(resources: dict[str, float]) -> str:
     gpus = resources.get("GPU", 0)
     return f"{resources.get('CPU', 0):g} cores" + (f" and {gpus:g} GPUs" if gpus else "")
 
 
 def _connect(address: str) -> bool:
-    """Join the cluster at an address, unless this program is of one already.
+    """Connect to the cluster at an address, unless this process is connected already.
 
     Returns:
-        Whether it was not.
+        Whether a new connection was made.
 
     Raises:
-        InputError: Nobody answers there.
+        InputError: The address does not respond.
     """
-    # an actor without a card gets none, and no warning either
+    # actors without a GPU must not see one; this also silences Ray's warning
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address == LOCAL or address.startswith(("127.0.0.1", "localhost")):
-        # Ray would take the machine's own address for it, and listen there; it is asked not to
-        # where systems warn of that, and so are we
+        # otherwise Ray replaces it with the machine's network address and listens there; the
+        # variable prevents this, and is meant for systems that warn about listening
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 
@@ -263,30 +286,30 @@ def _connect(address: str) -> bool:
     if address == LOCAL:
         options |= {"include_dashboard": False}
     try:
-        # Ray itself asks for minutes
-        _answers(address)
-        with warnings.catch_warnings(action="ignore"):  # Ray's are of its next version
+        # Ray itself retries for minutes
+        _check_address(address)
+        with warnings.catch_warnings(action="ignore"):  # Ray warns about its next version
             ray.init(address, namespace="paretune", **options)
-    except Exception as error:  # of many kinds, by what it tried
-        reason, address = hidden(one_line(str(error), 200)), hidden(address)
-        way = "ray status" + ("" if address == AUTO else f" --address {address}")
+    except Exception as error:  # Ray raises many kinds of errors here
+        reason, address = hide_passwords(to_one_line(str(error), 200)), hide_passwords(address)
+        status_command = "ray status" + ("" if address == AUTO else f" --address {address}")
         raise InputError(
             f"address must be of a Ray cluster that runs. Received: '{address}' ({reason}). Check "
-            f"it with: {way}. A cluster of this machine alone: --address local."
+            f"it with: {status_command}. A cluster of this machine alone: --address local."
         ) from None
     return True
 
 
-def _answers(address: str) -> None:
+def _check_address(address: str) -> None:
     """Check that a server listens at an address.
 
     Raises:
-        OSError: Nobody does.
-        ValueError: It is no address.
+        OSError: No server listens there.
+        ValueError: The address is malformed.
     """
     if address in (LOCAL, AUTO):
         return
-    place = urlsplit(address if "://" in address else f"//{address}")
-    if place.hostname is None or place.port is None:
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    if parts.hostname is None or parts.port is None:
         raise ValueError("write host:port")
-    socket.create_connection((place.hostname, place.port), timeout=10).close()
+    socket.create_connection((parts.hostname, parts.port), timeout=10).close()

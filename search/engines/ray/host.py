@@ -1,7 +1,7 @@
-"""A node's end of the Ray engine: an actor that runs one worker process.
+"""The actor on a node of the Ray engine, which runs one worker process.
 
-The actor itself imports no TensorFlow: it starts the same worker that the local engine starts, so
-that forks, renewal and deaths work as on one machine, and hands its messages on.
+The actor itself imports no TensorFlow. It starts the same worker as the local engine, so that
+forks, renewal and deaths work as on one machine, and forwards its messages.
 """
 
 from __future__ import annotations
@@ -34,323 +34,347 @@ import numpy.typing as npt
 import compress
 import search
 from compress.core import linux
-from compress.core.atomic_files import replacing, writable_folder
+from compress.core.atomic_files import ensure_writable_folder, replace_file
 from compress.core.errors import InputError
 from search.engines import messages
 from search.engines.local import ProcessLink
 from search.study.directory import SearchFolder
 
 REFUSED = "refused"
-"""Kind of message: this node cannot work for the run; "reason" says why."""
+"""Kind of message: this node cannot run workers; "reason" holds the reason."""
 ENDED = "ended"
-"""Kind of message: the worker process has ended; "how" says how."""
+"""Kind of message: the worker process has ended; "how" holds its exit code or signal."""
 
 
 @dataclass(frozen=True)
-class Brief:
-    """The instructions of an actor.
+class ActorConfig:
+    """The configuration of an actor.
 
     Attributes:
-        folder: The run's, an absolute path.
-        plan_digest: See `folder_problem`.
-        versions: Of the run's machine.
-        words: Options of `search.engines.worker`.
-        modules: Folders in which the run's machine finds modules, for the user's own.
-        fingerprint: Of the data.
-        data: File -> reference into Ray's object store; empty: the worker loads for itself.
-        pace: Seconds at least between two words of progress.
-        files: Where files go if nodes do not see the folder; "": they do.
-        records: Content of plan.json and data.json, for such nodes.
+        folder: The run's folder, an absolute path.
+        plan_digest: See `find_folder_problem`.
+        versions: Result of `collect_versions` on the run's machine.
+        arguments: Options of `search.engines.worker`.
+        module_paths: Module search path of the run's machine, for user-defined modules.
+        fingerprint: Fingerprint of the data.
+        data: File name -> reference into Ray's object store; empty: the worker loads the data.
+        progress_interval: Minimum seconds between two progress messages.
+        files: URL of the file store, if nodes do not see the folder; "": they see it.
+        records: Contents of plan.json and data.json, for nodes that do not see the folder.
     """
 
     folder: str
     plan_digest: str
     versions: Mapping[str, str]
-    words: tuple[str, ...]
-    modules: tuple[str, ...]
+    arguments: tuple[str, ...]
+    module_paths: tuple[str, ...]
     fingerprint: str
     data: Mapping[str, Any]
-    pace: float
+    progress_interval: float
     files: str = ""
     records: tuple[bytes, bytes] = (b"", b"")
 
 
 class RayHost:
-    """One worker on whichever node Ray has placed this.
+    """An actor with one worker, on the node that Ray has chosen.
 
     Args:
-        brief: What it shall run.
-        log: Where what the worker prints goes.
+        config: The configuration of the worker.
+        log: File for the worker's output.
     """
 
-    def __init__(self, brief: Brief, log: Path) -> None:
-        self._brief, self._log = brief, log
-        self._said: queue.Queue[dict[str, Any]] = queue.Queue()
+    def __init__(self, config: ActorConfig, log: Path) -> None:
+        self._config, self._log = config, log
+        self._messages: queue.Queue[dict[str, Any]] = queue.Queue()
         self._started: Future[ProcessLink] = Future()
-        self._over, self._ending = threading.Event(), threading.Lock()
-        self._places: list[NodePlace] = []
-        self._progress_told = 0.0
+        self._end_event, self._end_lock = threading.Event(), threading.Lock()
+        self._folders: list[NodeFolder] = []
+        self._last_progress = 0.0
 
     def begin(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Check this node and start the worker.
 
         Args:
-            environment: Variables of the worker beside this process's. They may be secret: Ray
-                keeps what actors are made with, but not what their methods are called with.
+            environment: Additional environment variables of the worker. They may be secret: Ray
+                stores the constructor arguments of actors, but not the arguments of their methods.
 
         Returns:
-            "node": where it is; "problem": why it cannot work there, empty if it can.
+            "node": the host name; "problem": the reason for which it cannot run a worker, empty if
+            it can.
         """
-        problem = self._problem()
+        problem = self._find_problem()
         if not problem:
-            # a process ends with the thread that has started it: Ray's own come and go
-            words = self._words()
-            threading.Thread(target=self._run, args=(words, environment), daemon=True).start()
+            # a worker ends with the thread that started it, and Ray's threads are short-lived
+            arguments = self._build_arguments()
+            threading.Thread(
+                target=self._run_worker, args=(arguments, environment), daemon=True
+            ).start()
             error = self._started.exception()
             problem = f"a worker cannot start there ({error})" if error else ""
         return {"node": socket.gethostname(), "problem": problem}
 
-    def _words(self) -> tuple[str, ...]:
+    def _build_arguments(self) -> tuple[str, ...]:
         """Fetch the worker's data to this node, and return the worker's arguments."""
-        words = (self._brief.folder, *self._brief.words)
-        if self._brief.files:
-            own = self._place(f"run-{uuid.uuid4().hex[:12]}")
-            own.make(*self._brief.records)
-            self._log = own.place / "workers.log"  # the run's folder is not seen from here
-            theirs = ("--files", self._brief.files, "--known-as", self._brief.folder)
-            words = (str(own.place), *self._brief.words, *theirs)
-        if self._brief.data:
-            data = self._place(self._brief.fingerprint[:24])
+        arguments = (self._config.folder, *self._config.arguments)
+        if self._config.files:
+            worker_folder = self._add_folder(f"run-{uuid.uuid4().hex[:12]}")
+            worker_folder.create(*self._config.records)
+            # this node does not see the run's folder
+            self._log = worker_folder.path / "workers.log"
+            remote_options = ("--files", self._config.files, "--known-as", self._config.folder)
+            arguments = (str(worker_folder.path), *self._config.arguments, *remote_options)
+        if self._config.data:
+            data = self._add_folder(self._config.fingerprint[:24])
             import ray
 
-            # nothing is fetched that is there already
-            data.fill({name: partial(ray.get, item) for name, item in self._brief.data.items()})
-            words = (*words, "--shared", str(data.place))
-        return words
+            # `fill` fetches nothing that exists on this node
+            data.fill({name: partial(ray.get, item) for name, item in self._config.data.items()})
+            arguments = (*arguments, "--shared", str(data.path))
+        return arguments
 
-    def _place(self, name: str) -> NodePlace:
-        self._places.append(NodePlace(name))
-        return self._places[-1]
+    def _add_folder(self, name: str) -> NodeFolder:
+        self._folders.append(NodeFolder(name))
+        return self._folders[-1]
 
-    def _problem(self) -> str:
-        other = differing(self._brief.versions, versions())
-        if other:
-            return f"it has {other}; install what the run's own machine has"
-        if self._brief.files:
+    def _find_problem(self) -> str:
+        differences = describe_differences(self._config.versions, collect_versions())
+        if differences:
+            return f"it has {differences}; install what the run's own machine has"
+        if self._config.files:
             return ""
-        folder = folder_problem(Path(self._brief.folder), self._brief.plan_digest)
+        folder_text = find_folder_problem(Path(self._config.folder), self._config.plan_digest)
         remedy = (
             "Put the output folder on a file system that all nodes mount at the same place, and "
             "that they may write to"
         )
-        return f"the run's folder {folder}. {remedy}" if folder else ""
+        return f"the run's folder {folder_text}. {remedy}" if folder_text else ""
 
-    def _run(self, words: tuple[str, ...], environment: Mapping[str, str]) -> None:
+    def _run_worker(self, arguments: tuple[str, ...], environment: Mapping[str, str]) -> None:
         try:
-            own = {
+            variables = {
                 **environment,
-                "CUDA_VISIBLE_DEVICES": _cards(),
-                "PYTHONPATH": os.pathsep.join(_modules(self._brief.modules)),
+                "CUDA_VISIBLE_DEVICES": _list_gpus(),
+                "PYTHONPATH": os.pathsep.join(_list_module_paths(self._config.module_paths)),
             }
             with open(self._log, "a", encoding="utf-8") as log:
-                self._started.set_result(ProcessLink(words, own, log, self._hear))
-                self._over.wait()
-        except Exception as error:  # `begin` waits, and tells of it
+                self._started.set_result(ProcessLink(arguments, variables, log, self._on_message))
+                self._end_event.wait()
+        except Exception as error:  # `begin` waits for it and reports it
             self._started.set_exception(error)
 
-    def _hear(self, message: dict[str, Any] | None) -> None:
+    def _on_message(self, message: dict[str, Any] | None) -> None:
         if message is None:
-            how = self._started.result().how()
-            self._said.put({"kind": ENDED, "how": how, "printed": self._printed()})
+            cause = self._started.result().describe_exit()
+            self._messages.put({"kind": ENDED, "how": cause, "printed": self._read_log()})
             return
         if message["kind"] == messages.PROGRESS:
             now = time.monotonic()
-            if now - self._progress_told < self._brief.pace:
+            if now - self._last_progress < self._config.progress_interval:
                 return
-            self._progress_told = now
-        self._said.put(message)
+            self._last_progress = now
+        self._messages.put(message)
 
-    def _printed(self) -> str:
-        """Return the end of the worker's log, where it is on this node alone."""
-        if not self._brief.files:
+    def _read_log(self) -> str:
+        """Return the end of the worker's log if it only exists on this node, else ""."""
+        if not self._config.files:
             return ""
         return self._log.read_text("utf-8", "replace")[-10_000:] if self._log.exists() else ""
 
     def poll(self) -> list[dict[str, Any]]:
-        """Return the worker's messages since the last call, in order; wait ten seconds for one."""
-        found = []
+        """Return the worker's messages since the last call, waiting ten seconds for the first."""
+        new_messages = []
         try:
-            found.append(self._said.get(timeout=10))
+            new_messages.append(self._messages.get(timeout=10))
             while True:
-                found.append(self._said.get_nowait())
+                new_messages.append(self._messages.get_nowait())
         except queue.Empty:
-            return found
+            return new_messages
 
     def send(self, message: dict[str, Any]) -> None:
         """Send the worker a message."""
         self._started.result().send(message)
 
     def kill(self) -> None:
-        """Kill the worker; its last messages can still be asked for."""
+        """Kill the worker; its last messages can still be polled."""
         self._started.result().kill()
 
     def end(self) -> None:
-        """End the worker and give the data back, once; a second call waits for the first."""
-        with self._ending:
-            if self._over.is_set():
+        """End the worker and release the node's folders.
+
+        A second call waits for the first and does nothing.
+        """
+        with self._end_lock:
+            if self._end_event.is_set():
                 return
             if self._started.done() and not self._started.exception():
                 self._started.result().end()
-            for place in self._places:
-                place.release()
-            self._over.set()
+            for folder in self._folders:
+                folder.release()
+            self._end_event.set()
 
 
-def _modules(theirs: Iterable[str]) -> list[str]:
-    """Return where a worker finds modules: as this process, then as the run's own.
+def _list_module_paths(run_paths: Iterable[str]) -> list[str]:
+    """Return a worker's module search path: the paths of this process, then those of the run.
 
-    Ray brings packages of its own for its processes, in versions that are not ours.
+    Ray's own folders are left out, because they contain packages in other versions.
     """
     import ray
 
-    home = str(Path(ray.__file__).parent)
-    ours = [path for path in sys.path if path and not path.startswith(home)]
-    return [*ours, *(path for path in theirs if path not in ours and Path(path).is_dir())]
+    ray_folder = str(Path(ray.__file__).parent)
+    node_paths = [path for path in sys.path if path and not path.startswith(ray_folder)]
+    return [
+        *node_paths,
+        *(path for path in run_paths if path not in node_paths and Path(path).is_dir()),
+    ]
 
 
-def _cards() -> str:
-    """Return the GPUs that Ray has given this actor, as `CUDA_VISIBLE_DEVICES` names them."""
+def _list_gpus() -> str:
+    """Return the GPUs that Ray has assigned to this actor, as `CUDA_VISIBLE_DEVICES`."""
     import ray
 
-    given = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
-    return ",".join(given) if given else "-1"
+    gpu_ids = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+    return ",".join(gpu_ids) if gpu_ids else "-1"
 
 
 @cache
-def versions() -> dict[str, str]:
-    """Return the versions that all machines of a run share, by name; nothing is imported."""
+def collect_versions() -> dict[str, str]:
+    """Return the versions that must agree on all machines of a run, without importing packages."""
     digest = hashlib.sha256()
     for package in (compress, search):
-        home = Path(package.__path__[0])
-        for path in sorted(home.rglob("*.py")):
-            digest.update(str(path.relative_to(home)).encode() + b"\0" + path.read_bytes())
+        package_folder = Path(package.__path__[0])
+        for path in sorted(package_folder.rglob("*.py")):
+            digest.update(
+                str(path.relative_to(package_folder)).encode() + b"\0" + path.read_bytes()
+            )
     packages = {name: metadata.version(name) for name in SearchFolder.PACKAGES}
     python = ".".join(platform.python_version_tuple()[:2])
     code = {"paretune's code": digest.hexdigest()[:12]}
     return {"paretune": compress.__version__, "python": python, **packages, **code}
 
 
-def differing(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
-    """Describe the versions that differ between a run's machine and a node; empty: none."""
+def describe_differences(expected: Mapping[str, str], installed: Mapping[str, str]) -> str:
+    """Return a description of the versions that differ on a node; empty: none.
+
+    Args:
+        expected: Versions of the run's machine, by name.
+        installed: Versions of the node, by name.
+    """
     return ", ".join(
-        f"{name} {theirs.get(name, 'none')} in place of {wanted}"
-        for name, wanted in ours.items()
-        if theirs.get(name) != wanted
+        f"{name} {installed.get(name, 'none')} in place of {version}"
+        for name, version in expected.items()
+        if installed.get(name) != version
     )
 
 
-def digest_of(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Return a hash of a file's content."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def folder_problem(folder: Path, digest: str) -> str:
-    """Explain why workers on this node cannot use a run's folder; empty: they can.
+def find_folder_problem(folder: Path, digest: str) -> str:
+    """Return the reason for which this node cannot use a run's folder; empty: it can.
 
     Args:
-        folder: The run's, as its own machine calls it.
-        digest: `digest_of` its plan.json.
+        folder: The run's folder, as an absolute path of its own machine.
+        digest: Result of `hash_file` for its plan.json.
     """
     plan = SearchFolder(folder).plan_path
     try:
         if not plan.exists():
             return f"'{folder}' is not there"
-        if digest_of(plan) != digest:
+        if hash_file(plan) != digest:
             return f"'{folder}' is another run's there"
-        writable_folder(folder)
+        ensure_writable_folder(folder)
     except (OSError, InputError) as error:
         return f"'{folder}' cannot be read and written there ({error})"
     return ""
 
 
-class NodePlace:
-    """A folder of ours among a node's temporary files, gone with the last worker that holds it.
+class NodeFolder:
+    """A folder among a node's temporary files, which the last worker that uses it removes.
 
     Args:
-        name: What it is called.
+        name: Name of the folder, without the prefix.
         home: Folder of temporary files; default: the system's.
     """
 
     def __init__(self, name: str, home: Path | None = None) -> None:
         user = "user"
-        with contextlib.suppress(OSError, KeyError):  # a container's user may have no name
+        with contextlib.suppress(OSError, KeyError):  # users in containers may have no name
             user = getpass.getuser()
-        mine = f"paretune-{user}-"
+        prefix = f"paretune-{user}-"
         self._home = home or Path(tempfile.gettempdir())
-        self.place = self._home / (mine + name)
-        self._mine = mine
-        self._hold: linux.Lock | None = None
+        self.path = self._home / (prefix + name)
+        self._prefix = prefix
+        self._shared_lock: linux.Lock | None = None
 
-    def make(self, plan: bytes, data: bytes) -> None:
-        """Make the folder a worker's: laid out as the run's, which the node does not see."""
-        with self._locked():
-            self._sweep()
-            folder = SearchFolder(self.place)
-            for place in (folder.candidates, folder.final, folder.exports, folder.compressed):
-                place.mkdir(parents=True)
+    def create(self, plan: bytes, data: bytes) -> None:
+        """Create a worker's folder, with the layout of the run's folder that the node does not see.
+
+        Args:
+            plan: Content of plan.json.
+            data: Content of data.json.
+        """
+        with self._hold_lock():
+            self._remove_unused()
+            folder = SearchFolder(self.path)
+            for subfolder in (folder.candidates, folder.final, folder.exports, folder.compressed):
+                subfolder.mkdir(parents=True)
             folder.plan_path.write_bytes(plan)
             folder.data.write_bytes(data)
-            self._hold = linux.share(self._held_by(self.place))
+            self._shared_lock = linux.share_file(self._get_lock_path(self.path))
 
     def fill(self, files: Mapping[str, Callable[[], npt.NDArray[np.uint8]]]) -> None:
         """Write the run's data into the folder, unless another worker of this node has.
 
         Args:
-            files: Name -> what fetches its bytes. The last one says that all are there.
+            files: File name -> function that returns its bytes. The last file marks the folder as
+                complete.
         """
-        with self._locked():
-            self._sweep()
-            # what a killed writer left has no last file; all users share the folder above
+        with self._hold_lock():
+            self._remove_unused()
+            # the last file is missing if a writer was killed; other users may create folders of
+            # this name, because the parent folder is shared
             last = [*files][-1]
-            if not ((self.place / last).is_file() and linux.is_own(self.place)):
-                shutil.rmtree(self.place, ignore_errors=True)
-                # fails where another user's folder stands in its place
-                self.place.mkdir(mode=0o700)
+            if not ((self.path / last).is_file() and linux.is_owned_by_user(self.path)):
+                shutil.rmtree(self.path, ignore_errors=True)
+                # fails if another user owns a folder of this name
+                self.path.mkdir(mode=0o700)
                 for name, fetch in files.items():
-                    with replacing(self.place / name) as part:
+                    with replace_file(self.path / name) as part:
                         fetch().tofile(part)
-            self._hold = linux.share(self._held_by(self.place))
+            self._shared_lock = linux.share_file(self._get_lock_path(self.path))
 
     def release(self) -> None:
-        """Give the folder back; the last worker of the node removes it."""
-        if self._hold is None:
+        """Release the folder; the last worker of the node removes it."""
+        if self._shared_lock is None:
             return
-        self._hold.release()
-        self._hold = None
-        with self._locked():
-            self._remove(self.place)
+        self._shared_lock.release()
+        self._shared_lock = None
+        with self._hold_lock():
+            self._remove(self.path)
 
-    def _sweep(self) -> None:
+    def _remove_unused(self) -> None:
         """Remove folders that killed workers have left."""
-        for place in self._home.glob(f"{self._mine}*"):
-            if place.is_dir() and place != self.place:
-                self._remove(place)
+        for path in self._home.glob(f"{self._prefix}*"):
+            if path.is_dir() and path != self.path:
+                self._remove(path)
 
-    def _remove(self, place: Path) -> None:
-        if not linux.is_shared(self._held_by(place)):
-            shutil.rmtree(place, ignore_errors=True)
+    def _remove(self, path: Path) -> None:
+        if not linux.is_shared(self._get_lock_path(path)):
+            shutil.rmtree(path, ignore_errors=True)
             with contextlib.suppress(OSError):
-                self._held_by(place).unlink()
+                self._get_lock_path(path).unlink()
 
     @staticmethod
-    def _held_by(place: Path) -> Path:
-        return place.with_name(f"{place.name}.held")
+    def _get_lock_path(path: Path) -> Path:
+        return path.with_name(f"{path.name}.held")
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        held = linux.lock(self._home / f"{self._mine}lock", wait=True)
-        assert held is not None, "it was waited for"
+    def _hold_lock(self) -> Iterator[None]:
+        lock = linux.lock_file(self._home / f"{self._prefix}lock", wait=True)
+        assert lock is not None, "it was waited for"
         try:
             yield
         finally:
-            held.release()
+            lock.release()

@@ -1,4 +1,4 @@
-"""The sampler that knows what candidates cost before they are trained."""
+"""The Pareto sampler, which uses the costs of candidates before they are trained."""
 
 from search.samplers.pareto.sampler import ParetoSampler
 

@@ -1,4 +1,4 @@
-"""A study as a sampler sees it: trials that ended, stopped or run, and their parameters."""
+"""The history of a study for a sampler: ended, stopped and running trials, and their parameters."""
 
 from __future__ import annotations
 
@@ -19,51 +19,54 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState
 
 from compress.core.pareto import Losses
-from search.optuna_internals import FIXED, set_trial_attr
+from search.optuna_internals import FIXED_PARAMS_ATTR, set_trial_attr
 from search.samplers._base import (
     Choices,
-    at,
     convert_to_losses,
-    deciding,
-    nearest,
-    other_value,
-    value_count,
+    count_values,
+    find_condition,
+    find_nearest_value,
+    get_value,
+    sample_other_value,
 )
 
 if TYPE_CHECKING:
     from search.spaces._base import Choice
 
 Curves = Callable[[FrozenTrial], Mapping[int, float]]
-"""What is known of a trial's quality on the way: epoch -> quality."""
-FEWEST = 3
-"""Trials that ended by which it is judged what is still to come of a stopped one."""
-LOOKED_AT = 1000
-"""Of them the youngest at most."""
-SHOWING = 300
-"""Told trials, at equal distances, that say when a parameter is asked."""
+"""Function that returns the metric of a trial at epochs during its training."""
+MIN_ENDED = 3
+"""Minimum number of ended trials for predicting the final metric of a stopped trial."""
+MAX_ENDED = 1000
+"""Maximum number of ended trials for this prediction, the youngest ones."""
+MAX_CONDITION_TRIALS = 300
+"""Maximum number of observed trials from which conditions of parameters are inferred."""
 CLAIM_ATTR = "paretune:claim"
-"""System attribute of a trial: what its sampler will answer. Workers that ask at the same time do
-not try the same then, and know of each other before all questions have been asked."""
-_UNASKED = object()
+"""System attribute of a trial that holds all choices its sampler will make.
 
-reported: Curves = attrgetter("intermediate_values")
-"""What a trial has reported to Optuna itself."""
+Workers that sample at the same time then try different choices, and know each other's choices
+before all of them have been sampled.
+"""
+_NOT_ASKED = object()
+
+read_reported_values: Curves = attrgetter("intermediate_values")
+"""Function that returns the values that a trial has reported to Optuna."""
 
 
 class History:
-    """The other trials of a study, without the one that is asked for.
+    """The other trials of a study, without the current one.
 
     Args:
         study: The study.
-        trial: The one that is asked for.
-        curves: What is known of trials on the way.
+        trial: The current trial.
+        curves: Returns the metrics of a trial during its training.
 
     Attributes:
-        ended: With values.
-        stopped: Without values, but with a curve.
-        running: With choices, or a claim.
-        told: The ended and the stopped ones: they were asked all there was to ask.
-        distributions: Of all parameters that trials were asked.
+        ended: Complete trials, with values.
+        stopped: Stopped trials with a curve but no values.
+        running: Running trials with choices or a claim.
+        observed: The ended and the stopped trials, all of which have complete choices.
+        distributions: Distributions of all parameters of these trials.
     """
 
     def __init__(self, study: optuna.Study, trial: FrozenTrial, curves: Curves) -> None:
@@ -72,7 +75,7 @@ class History:
         self.stopped: list[FrozenTrial] = []
         self.running: list[FrozenTrial] = []
         for other in study.get_trials(deepcopy=False):
-            if other.number == trial.number or not choices_of(other):
+            if other.number == trial.number or not collect_choices(other):
                 continue
             if other.state is TrialState.COMPLETE:
                 self.ended.append(other)
@@ -80,119 +83,128 @@ class History:
                 self.stopped.append(other)
             elif other.state is TrialState.RUNNING:
                 self.running.append(other)
-        self.told = [*self.ended, *self.stopped]
+        self.observed = [*self.ended, *self.stopped]
         values = np.array([trial.values for trial in self.ended], np.float64)
         self._values = values.reshape(len(self.ended), len(self.directions))
         self.distributions: dict[str, BaseDistribution] = {}
-        for other in (*self.told, *self.running):
+        for other in (*self.observed, *self.running):
             self.distributions |= other.distributions
 
     @cached_property
     def losses(self) -> Losses:
-        """Losses of the ended trials (`search.samplers._base.losses_of`), (ended, objectives)."""
+        """Losses of ended trials by `search.samplers._base.compute_losses`, (ended, objectives)."""
         return self.to_losses(self._values)
 
     def to_losses(self, values: npt.ArrayLike, first: int = 0) -> Losses:
-        """Return values as `losses` has them; see `search.samplers._base.convert_to_losses`."""
+        """Return values in the form of `losses`; see `search.samplers._base.convert_to_losses`."""
         return convert_to_losses(values, self.directions, self._values, first)
 
-    def foretold(self, most: int) -> list[tuple[FrozenTrial, float, float]]:
-        """Return the youngest stopped trials with their expected qualities.
+    def predict_stopped(self, max_trials: int) -> list[tuple[FrozenTrial, float, float]]:
+        """Return the youngest stopped trials with predictions of their final metrics.
 
-        From a trial's last rung on, as much is to come as came of those that went on, on the
-        average; its variance is theirs. Where too few went on nothing is foretold.
+        The predicted gain after a trial's last rung is the mean gain of the ended trials after this
+        rung, with their variance. Rungs that too few trials passed give no prediction.
 
         Args:
-            most: How many trials at most.
+            max_trials: Maximum number of trials.
 
         Returns:
-            (trial, mean of the quality, its variance) of each.
+            (trial, mean of the metric, its variance) of each.
         """
-        came = self._still_to_come()
-        found = []
-        for trial in self.stopped[-most:]:
+        gains = self._estimate_gains()
+        predictions = []
+        for trial in self.stopped[-max_trials:]:
             last, value = max(self._curves(trial).items())
-            if last in came:
-                mean, variance = came[last]
-                found.append((trial, mean - float(self.to_losses([[value]])[0, 0]), variance))
-        return found
+            if last in gains:
+                mean, variance = gains[last]
+                predictions.append((trial, mean - float(self.to_losses([[value]])[0, 0]), variance))
+        return predictions
 
-    def _still_to_come(self) -> dict[int, tuple[float, float]]:
-        """Return the gain in quality after each rung, by ended trials: mean and variance."""
-        reached: dict[int, tuple[list[float], list[int]]] = {}
-        first = max(0, len(self.ended) - LOOKED_AT)
-        for place, trial in enumerate(self.ended[first:], start=first):
+    def _estimate_gains(self) -> dict[int, tuple[float, float]]:
+        """Return the mean and variance of ended trials' gain in the metric after each rung."""
+        values_by_epoch: dict[int, tuple[list[float], list[int]]] = {}
+        first = max(0, len(self.ended) - MAX_ENDED)
+        for index, trial in enumerate(self.ended[first:], start=first):
             for epoch, value in self._curves(trial).items():
-                values, places = reached.setdefault(epoch, ([], []))
+                values, indices = values_by_epoch.setdefault(epoch, ([], []))
                 values.append(value)
-                places.append(place)
-        found = {}
-        for epoch, (values, places) in reached.items():
-            if len(values) >= FEWEST:
-                reached_by = self.to_losses(np.array(values)[:, None])[:, 0]
-                gained = reached_by - self.losses[places, 0]
-                found[epoch] = float(gained.mean()), float(gained.var())
-        return found
+                indices.append(index)
+        gains = {}
+        for epoch, (values, indices) in values_by_epoch.items():
+            if len(values) >= MIN_ENDED:
+                rung_losses = self.to_losses(np.array(values)[:, None])[:, 0]
+                differences = rung_losses - self.losses[indices, 0]
+                gains[epoch] = float(differences.mean()), float(differences.var())
+        return gains
 
 
-def choices_of(trial: FrozenTrial) -> dict[str, Any]:
-    """Return the choices of a trial; of a running one also those that it has still to make."""
+def collect_choices(trial: FrozenTrial) -> dict[str, Any]:
+    """Return the choices of a trial, including the claimed and fixed ones of a running trial."""
     if trial.state is not TrialState.RUNNING:
         return trial.params
     attrs = trial.system_attrs
-    return {**attrs.get(CLAIM_ATTR, {}), **attrs.get(FIXED, {}), **trial.params}
+    return {**attrs.get(CLAIM_ATTR, {}), **attrs.get(FIXED_PARAMS_ATTR, {}), **trial.params}
 
 
-def claimed(study: optuna.Study, trial: FrozenTrial, ranked: Sequence[Choices]) -> Choices:
-    """Return the first candidate that no running trial has claimed, and claim it.
+def claim_candidate(study: optuna.Study, trial: FrozenTrial, ranked: Sequence[Choices]) -> Choices:
+    """Claim and return the first candidate that no running trial has claimed.
 
     Args:
-        study: Its other trials may have begun since the candidates were ranked.
-        trial: Whose choices it will be.
-        ranked: The best first, at least one.
+        study: The study, whose other trials may have begun since the candidates were ranked.
+        trial: The current trial, for which the candidate is claimed.
+        ranked: Candidates in descending order of preference, at least one.
     """
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    taken = {
-        frozenset(choices_of(other).items()) for other in running if other.number != trial.number
+    claimed_choices = {
+        frozenset(collect_choices(other).items())
+        for other in running
+        if other.number != trial.number
     }
-    chosen = next((item for item in ranked if frozenset(item.items()) not in taken), ranked[0])
+    chosen = next(
+        (item for item in ranked if frozenset(item.items()) not in claimed_choices), ranked[0]
+    )
     set_trial_attr(study, trial, CLAIM_ATTR, chosen)
     return chosen
 
 
-def unseen(pool: Sequence[Choices], trials: Iterable[FrozenTrial]) -> list[Choices]:
-    """Return the candidates that are not among the trials, each once."""
+def filter_unseen(pool: Sequence[Choices], trials: Iterable[FrozenTrial]) -> list[Choices]:
+    """Return the distinct candidates that are not among the trials.
+
+    Args:
+        pool: Candidates, as complete choices.
+        trials: Trials of the study.
+    """
     candidates = {frozenset(chosen.items()): chosen for chosen in pool}
-    # trials that differ from all candidates in what differs most are not looked at further:
-    # there may be ten thousand
+    # among up to ten thousand trials, most are ruled out by the parameter with the most values
     values: dict[str, set[Any]] = {}
     for chosen in pool:
         for name, value in chosen.items():
             values.setdefault(name, set()).add(value)
-    telling = max(values, key=lambda name: len(values[name]), default="")
-    seen = {chosen.get(telling, _UNASKED) for chosen in pool}
-    for own in map(choices_of, trials):
-        if own.get(telling, _UNASKED) in seen:
-            candidates.pop(frozenset(own.items()), None)
+    key_name = max(values, key=lambda name: len(values[name]), default="")
+    seen = {chosen.get(key_name, _NOT_ASKED) for chosen in pool}
+    for choices in map(collect_choices, trials):
+        if choices.get(key_name, _NOT_ASKED) in seen:
+            candidates.pop(frozenset(choices.items()), None)
     return list(candidates.values())
 
 
-class Questions:
-    """All parameters of trials: those that a space declares, then those seen in trials.
+class ConditionalSpace:
+    """All parameters of trials: declared ones, then those observed in trials.
 
     Args:
-        declared: In order; or distributions by name, all of them always asked.
-        seen: Distributions of trials by name: optimizers' settings, say.
-        told: Choices of trials that were asked everything. They say when what is not declared is
-            asked: the learning rate of an optimizer with that optimizer. Where they do not, it is
-            asked always; the trial takes what it needs.
+        declared: Choices in sampling order, or distributions by name that are always active.
+        seen_distributions: Distributions of trials by name, such as settings of optimizers.
+        observed_choices: Complete choices of trials, from which conditions of undeclared parameters
+            are inferred (the learning rate of an optimizer is active for that optimizer).
+            Parameters without an inferred condition are always active; a trial ignores those that
+            it does not sample.
     """
 
     def __init__(
         self,
         declared: Iterable[Choice] | Mapping[str, BaseDistribution],
-        seen: Mapping[str, BaseDistribution],
-        told: Sequence[Mapping[str, Any]],
+        seen_distributions: Mapping[str, BaseDistribution],
+        observed_choices: Sequence[Mapping[str, Any]],
     ) -> None:
         self._declared: dict[str, Choice] = {}
         if isinstance(declared, Mapping):
@@ -200,71 +212,80 @@ class Questions:
         else:
             self._declared = {item.name: item for item in declared}
             self.distributions = {
-                name: item.distribution() for name, item in self._declared.items()
+                name: item.to_distribution() for name, item in self._declared.items()
             }
-        some = told[:: max(1, len(told) // SHOWING)]
-        shown = {name: item for name, item in seen.items() if name not in self.distributions}
-        # an earlier choice, and its values at which a parameter is asked; None: it always is
-        self._when = {name: deciding(name, some) for name in shown}
-        self.distributions |= shown
+        sampled_choices = observed_choices[:: max(1, len(observed_choices) // MAX_CONDITION_TRIALS)]
+        undeclared = {
+            name: item
+            for name, item in seen_distributions.items()
+            if name not in self.distributions
+        }
+        # an earlier choice and its values for which a parameter is active; None: always
+        self._conditions = {name: find_condition(name, sampled_choices) for name in undeclared}
+        self.distributions |= undeclared
         self._free = [name for name, item in self.distributions.items() if not item.single()]
 
-    def _is_asked(self, name: str, chosen: Choices) -> bool:
+    def _is_active(self, name: str, chosen: Choices) -> bool:
         if name in self._declared:
-            return self._declared[name].asked(chosen)
-        when = self._when.get(name)
-        return when is None or chosen.get(when[0]) in when[1]
+            return self._declared[name].is_active(chosen)
+        condition = self._conditions.get(name)
+        return condition is None or chosen.get(condition[0]) in condition[1]
 
-    def answered(self, chosen: Mapping[str, Any]) -> bool:
-        """Tell whether choices answer all that is asked: a trial may be in the middle of it."""
-        own = dict(chosen)
-        return all(name in own for name in self.distributions if self._is_asked(name, own))
+    def is_complete(self, chosen: Mapping[str, Any]) -> bool:
+        """Return whether choices include all active parameters.
 
-    def drawn(self, rng: np.random.Generator) -> Choices:
-        """Return random complete choices, every value of a whole number equally likely."""
-        return self._completed({}, rng)
+        They do not if their trial is between two choices.
+        """
+        choices = dict(chosen)
+        return all(name in choices for name in self.distributions if self._is_active(name, choices))
 
-    def changed(self, parent: Mapping[str, Any], rng: np.random.Generator, count: int) -> Choices:
-        """Return complete choices that differ from others in some.
+    def sample(self, rng: np.random.Generator) -> Choices:
+        """Return random complete choices, with equal probability for all values of an integer."""
+        return self._fill_choices({}, rng)
+
+    def mutate(self, parent: Mapping[str, Any], rng: np.random.Generator, count: int) -> Choices:
+        """Return complete choices that differ from the parent's in some parameters.
 
         Args:
-            parent: A told trial's parameters.
-            rng: Draws.
-            count: Choices that are changed; those that come with them are drawn.
+            parent: Choices of an observed trial.
+            rng: Random number generator.
+            count: Number of changed choices; newly active parameters are drawn in addition.
         """
         chosen = {name: value for name, value in parent.items() if name in self.distributions}
         free = [name for name in self._free if name in chosen]
-        for place in rng.permutation(len(free))[:count]:
-            name = free[place]
-            chosen[name] = other_value(self.distributions[name], chosen[name], rng)
-        return self._completed(chosen, rng)
+        for index in rng.permutation(len(free))[:count]:
+            name = free[index]
+            chosen[name] = sample_other_value(self.distributions[name], chosen[name], rng)
+        return self._fill_choices(chosen, rng)
 
-    def _completed(self, given: Choices, rng: np.random.Generator) -> Choices:
+    def _fill_choices(self, fixed: Choices, rng: np.random.Generator) -> Choices:
         chosen: Choices = {}
         for name, item in self.distributions.items():
-            if self._is_asked(name, chosen):
-                chosen[name] = given[name] if name in given else drawn(item, rng)
+            if self._is_active(name, chosen):
+                chosen[name] = fixed[name] if name in fixed else draw_value(item, rng)
         return chosen
 
 
-def drawn(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
-    """Draw a value: a thousand candidates are too many for a sampler of Optuna's for each.
+def draw_value(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
+    """Draw a value from a distribution.
+
+    An Optuna sampler would be too slow for a thousand candidates per trial.
 
     Args:
-        distribution: Of a parameter; continuous and logarithmic ones are drawn on that scale, all
-            values of others are equally likely.
-        rng: Draws.
+        distribution: Distribution of a parameter. Continuous and log-scaled ones are drawn on that
+            scale; all values of others are equally likely.
+        rng: Random number generator.
 
     Raises:
-        TypeError: It is none of Optuna's.
+        TypeError: The distribution is not one of Optuna's.
     """
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[int(rng.integers(len(distribution.choices)))]
-    count = value_count(distribution)
+    count = count_values(distribution)
     assert isinstance(distribution, FloatDistribution | IntDistribution), "it has been counted"
     if np.isfinite(count) and not distribution.log:
-        return at(distribution, int(rng.integers(int(count))))
+        return get_value(distribution, int(rng.integers(int(count))))
     if distribution.log:
         low, high = np.log(distribution.low), np.log(distribution.high)
-        return nearest(distribution, float(np.exp(rng.uniform(low, high))))
-    return nearest(distribution, float(rng.uniform(distribution.low, distribution.high)))
+        return find_nearest_value(distribution, float(np.exp(rng.uniform(low, high))))
+    return find_nearest_value(distribution, float(rng.uniform(distribution.low, distribution.high)))

@@ -1,4 +1,4 @@
-"""Prediction of candidates: quality by a Gaussian process, and gain in hypervolume."""
+"""Prediction of candidates' metrics by a Gaussian process, and of their gains in hypervolume."""
 
 from __future__ import annotations
 
@@ -16,36 +16,40 @@ from scipy.optimize import minimize
 from scipy.special import ndtr
 from scipy.stats import qmc, spearmanr
 
-from compress.core.device import one_blas_thread
+from compress.core.device import use_one_blas_thread
 from search.samplers._base import Choices
 
 Numbers = npt.NDArray[np.float64]
-FITTED = 128
-"""Rows by which the kernel's parameters are fitted; all of them are predicted from."""
-START = np.log([1.0, 1.0, 1.0, 3.0, 0.01])
+MAX_FIT_ROWS = 128
+"""Maximum number of rows for fitting the kernel's parameters; predictions use all rows."""
+INITIAL_LOGS = np.log([1.0, 1.0, 1.0, 3.0, 0.01])
 BOUNDS = np.log([(1e-3, 1e3), (1e-4, 1e4), (1e-3, 1e3), (0.5, 50.0), (1e-5, 1.0)])
-"""Of the logarithms of `Kernel`'s parameters, in its order."""
-STEPS = 40
+"""Bounds of the logarithms of `Kernel`'s parameters, in its order."""
+MAX_STEPS = 40
 JITTER = 1e-8
-MOST_VALUES = 12
-"""Categories that have columns of their own; more of them share one, by their order."""
+MAX_VALUE_COLUMNS = 12
+"""Maximum number of values of a categorical parameter with one column per value.
+
+More values share one column, by their order.
+"""
 MARGIN = 0.1
-"""The worst point that counts lies so far behind the worst of the front, in its ranges."""
-POINTS = 1024
-"""At which volumes of several costs are measured."""
+"""Distance of the reference point from the worst values of the front, as a share of the range."""
+VOLUME_POINTS = 1024
+"""Number of quasi-random points for measuring volumes of several costs."""
 
 
-class Predictor:
+class GaussianProcess:
     """A Gaussian process whose kernel is fitted to the observations.
 
-    Trees, bagged or boosted, rank a few dozen told nets less well, and what they disagree by
-    says less of where they are wrong (measured: docs/search.md).
+    Tree ensembles (bagged or boosted) rank a few dozen observed models less well, and the spread of
+    their predictions is less related to the errors (measured: docs/search.md).
 
     Args:
-        rows: (told, columns), scaled to mean 0 and spread 1 among candidates.
-        values: What was told, (told,).
-        noise: Variance of each beyond the common one, (told,).
-        rng: Draws the rows that the kernel is fitted by, where there are many.
+        rows: (observations, columns), scaled to mean 0 and standard deviation 1 among candidates.
+        values: Observed values, (observations,).
+        noise: Variance of each observation beyond the common noise, (observations,).
+        rng: Random number generator, which selects the rows for fitting the kernel if there are
+            many.
 
     Reference:
         Rasmussen & Williams 2006, "Gaussian Processes for Machine Learning", algorithm 2.1,
@@ -57,37 +61,37 @@ class Predictor:
     ) -> None:
         self._mean, self._scale = float(values.mean()), float(values.std()) or 1.0
         self._y = (values - self._mean) / self._scale
-        extra = noise / self._scale**2
-        some = np.sort(rng.permutation(len(rows))[:FITTED])
-        self.kernel = fitted(rows[some], self._y[some], extra[some])
+        scaled_noise = noise / self._scale**2
+        fit_rows = np.sort(rng.permutation(len(rows))[:MAX_FIT_ROWS])
+        self.kernel = fit_kernel(rows[fit_rows], self._y[fit_rows], scaled_noise[fit_rows])
         self._rows = rows
-        told = self.kernel(rows, rows) + np.diag(self.kernel.noise + JITTER + extra)
-        self._factor = cho_factor(told, lower=True)
+        covariance = self.kernel(rows, rows) + np.diag(self.kernel.noise + JITTER + scaled_noise)
+        self._factor = cho_factor(covariance, lower=True)
         self._alpha = cho_solve(self._factor, self._y)
 
     def __call__(self, rows: Numbers) -> tuple[Numbers, Numbers]:
-        """Return mean and spread of the quality itself, without the noise of telling it."""
-        across = self.kernel(rows, self._rows)
-        known = solve_triangular(self._factor[0], across.T, lower=True)
-        prior = self.kernel.diagonal(rows)
-        variance = np.maximum(prior - (known**2).sum(0), 1e-12 * prior)
-        mean = across @ self._alpha
+        """Return mean and standard deviation of the value itself, without observation noise."""
+        covariance = self.kernel(rows, self._rows)
+        solved = solve_triangular(self._factor[0], covariance.T, lower=True)
+        prior = self.kernel.compute_diagonal(rows)
+        variance = np.maximum(prior - (solved**2).sum(0), 1e-12 * prior)
+        mean = covariance @ self._alpha
         return mean * self._scale + self._mean, np.sqrt(variance) * self._scale
 
-    def correlation(self) -> float:
+    def compute_correlation(self) -> float:
         """Return the rank correlation of observations with their leave-one-out predictions."""
         inverse = cho_solve(self._factor, np.eye(len(self._y)))
-        apart = self._y - self._alpha / np.diag(inverse)
-        if np.ptp(apart) == 0 or np.ptp(self._y) == 0:
+        predictions = self._y - self._alpha / np.diag(inverse)
+        if np.ptp(predictions) == 0 or np.ptp(self._y) == 0:
             return 0.0
-        return float(spearmanr(apart, self._y).statistic)
+        return float(spearmanr(predictions, self._y).statistic)
 
 
 class Kernel:
-    """k(x, y) = a (b + x'y) + c exp(-|x - y|^2 / 2 l^2), and noise s where x and y are one.
+    """k(x, y) = a (b + x'y) + c exp(-|x - y|^2 / 2 l^2), plus noise s on the diagonal.
 
-    The linear part says which choices are better whatever the others are, the smooth one what is
-    left; a dozen told trials do for the first.
+    The linear part models effects of choices that do not depend on the others, for which a dozen
+    observations are enough. The smooth part models the rest.
 
     Args:
         logs: Logarithms of a, b, c, l, s.
@@ -96,39 +100,39 @@ class Kernel:
     def __init__(self, logs: Numbers) -> None:
         self.a, self.b, self.c, self.length, self.noise = np.exp(logs)
 
-    def __call__(self, one: Numbers, two: Numbers) -> Numbers:
+    def __call__(self, first: Numbers, second: Numbers) -> Numbers:
         """Return k of all pairs, without the noise."""
-        products = one @ two.T
-        squares = (one**2).sum(1)[:, None] + (two**2).sum(1) - 2 * products
+        products = first @ second.T
+        squares = (first**2).sum(1)[:, None] + (second**2).sum(1) - 2 * products
         smooth = np.exp(-np.maximum(squares, 0) / (2 * self.length**2))
         return np.asarray(self.a * (self.b + products) + self.c * smooth)
 
-    def diagonal(self, rows: Numbers) -> Numbers:
+    def compute_diagonal(self, rows: Numbers) -> Numbers:
         """Return k of each row with itself, without the noise."""
         return np.asarray(self.a * (self.b + (rows**2).sum(1)) + self.c)
 
 
-def fitted(rows: Numbers, y: Numbers, extra: Numbers) -> Kernel:
-    """Return the kernel of maximum likelihood for the observations.
+def fit_kernel(rows: Numbers, y: Numbers, noise: Numbers) -> Kernel:
+    """Return the kernel with the maximum likelihood of the observations.
 
     Args:
-        rows: (told, columns).
-        y: With mean 0 and spread 1, (told,).
-        extra: Variance of each beyond the common one.
+        rows: (observations, columns).
+        y: Observed values with mean 0 and standard deviation 1, (observations,).
+        noise: Variance of each observation beyond the common noise, (observations,).
     """
     products = rows @ rows.T
-    own = np.diag(products)
-    squares = np.maximum(own[:, None] + own - 2 * products, 0)
-    one = np.eye(len(rows))
+    norms = np.diag(products)
+    squares = np.maximum(norms[:, None] + norms - 2 * products, 0)
+    identity = np.eye(len(rows))
 
-    def loss(logs: Numbers) -> tuple[float, Numbers]:
+    def compute_loss(logs: Numbers) -> tuple[float, Numbers]:
         kernel = Kernel(logs)
         smooth = kernel.c * np.exp(-squares / (2 * kernel.length**2))
         linear = kernel.a * (kernel.b + products)
-        told = linear + smooth
-        told[np.diag_indices_from(told)] += kernel.noise + JITTER + extra
-        factor = cho_factor(told, lower=True)
-        inverse = cho_solve(factor, one)
+        covariance = linear + smooth
+        covariance[np.diag_indices_from(covariance)] += kernel.noise + JITTER + noise
+        factor = cho_factor(covariance, lower=True)
+        inverse = cho_solve(factor, identity)
         alpha = inverse @ y
         value = 0.5 * float(y @ alpha) + float(np.log(np.diag(factor[0])).sum())
         inner = inverse - np.outer(alpha, alpha)
@@ -137,65 +141,70 @@ def fitted(rows: Numbers, y: Numbers, extra: Numbers) -> Kernel:
         gradient = [0.5 * float((inner * change).sum()) for change in changes]
         return value, np.array([*gradient, 0.5 * kernel.noise * float(np.trace(inner))])
 
-    found = minimize(
-        loss, START, jac=True, method="L-BFGS-B", bounds=BOUNDS, options={"maxiter": STEPS}
+    result = minimize(
+        compute_loss,
+        INITIAL_LOGS,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=BOUNDS,
+        options={"maxiter": MAX_STEPS},
     )
-    return Kernel(found.x)
+    return Kernel(result.x)
 
 
 class Encoding:
-    """Columns for the choices of a space.
+    """Encoding of the choices of a space as columns of numbers.
 
-    A category has a column for each of its values, a number one (its logarithm where it is drawn
-    on that scale); what is not asked is 0 and the mean. Where several categories offer the same
-    values (the kind of each layer), how often each value was chosen has a column too: that is
-    how deep a net is.
+    A categorical parameter has one column per value, a number has one column (its logarithm if
+    log-scaled). Inactive categories are 0, inactive numbers are the mean. If several categorical
+    parameters have the same values (such as the kind of each layer), additional columns count each
+    value, which measures the depth of a model.
 
     Args:
-        distributions: By name.
+        distributions: Distributions of the parameters, by name.
     """
 
     def __init__(self, distributions: Mapping[str, BaseDistribution]) -> None:
         column = count()
         self._numbers: dict[str, int] = {}
         self._logs = {name for name, item in distributions.items() if getattr(item, "log", False)}
-        # (parameter, value) -> the columns that it counts in
+        # (parameter, value) -> the columns that it increments
         self._values: dict[tuple[str, str], list[int]] = {}
-        alike: dict[tuple[str, ...], list[str]] = {}
+        names_by_values: dict[tuple[str, ...], list[str]] = {}
         for name, item in distributions.items():
             if item.single():
                 continue
             choices = item.choices if isinstance(item, CategoricalDistribution) else None
-            if choices is None or numeric(choices):
+            if choices is None or is_numeric(choices):
                 self._numbers[name] = next(column)
-            if choices is not None and len(choices) <= MOST_VALUES:
+            if choices is not None and len(choices) <= MAX_VALUE_COLUMNS:
                 keys = tuple(map(repr, choices))
                 self._values |= {(name, key): [next(column)] for key in keys}
-                alike.setdefault(keys, []).append(name)
-        for keys, names in alike.items():
+                names_by_values.setdefault(keys, []).append(name)
+        for keys, names in names_by_values.items():
             if len(names) > 1:
                 for key in keys:
-                    place = next(column)
+                    value_column = next(column)
                     for name in names:
-                        self._values[name, key].append(place)
+                        self._values[name, key].append(value_column)
         self.columns = next(column)
 
-    def rows(self, many: Sequence[Mapping[str, Any]]) -> Numbers:
-        """Return (choices, columns); NaN where a number was not asked."""
-        found = np.zeros((len(many), self.columns))
-        found[:, list(self._numbers.values())] = np.nan
-        for row, chosen in zip(found, many, strict=True):
+    def encode(self, choices: Sequence[Mapping[str, Any]]) -> Numbers:
+        """Return (choices, columns); NaN for inactive numbers."""
+        rows = np.zeros((len(choices), self.columns))
+        rows[:, list(self._numbers.values())] = np.nan
+        for row, chosen in zip(rows, choices, strict=True):
             for name, value in chosen.items():
                 if name in self._numbers:
                     number = float(value)
                     row[self._numbers[name]] = math.log(number) if name in self._logs else number
-                for place in self._values.get((name, repr(value)), ()):
-                    row[place] += 1.0
-        return found
+                for column in self._values.get((name, repr(value)), ()):
+                    row[column] += 1.0
+        return rows
 
 
-def numeric(values: Sequence[Any]) -> bool:
-    """Tell whether categories are at least three numbers: they have an order then."""
+def is_numeric(values: Sequence[Any]) -> bool:
+    """Return whether categories are at least three numbers, so that their order matters."""
     return len(values) > 2 and all(
         isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         for value in values
@@ -203,94 +212,96 @@ def numeric(values: Sequence[Any]) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class Priced:
+class CostedChoices:
     """Choices and their costs.
 
     Attributes:
-        choices: Complete.
-        costs: Lower is better, (choices, costs); NaN where it is not known.
-        places: Of the choices, among those that were to be priced.
+        choices: Complete choices.
+        costs: (choices, costs), lower is better; NaN for unknown costs.
+        indices: Indices of the choices in the list before filtering.
     """
 
     choices: Sequence[Choices]
     costs: Numbers
-    places: Sequence[int] = ()
+    indices: Sequence[int] = ()
 
 
-@one_blas_thread()  # several would wait for each other longer than these matrices take
-def promise(
+@use_one_blas_thread()  # synchronizing several threads takes longer than these small matrices
+def predict_improvement(
     encoding: Encoding,
-    pool: Priced,
-    ended: Priced,
-    stopped: Priced,
-    running: Priced,
-    quality: Numbers,
+    pool: CostedChoices,
+    ended: CostedChoices,
+    stopped: CostedChoices,
+    running: CostedChoices,
+    metric_values: Numbers,
     noise: Numbers,
-    front: int,
+    front_size: int,
     rng: np.random.Generator,
 ) -> tuple[Numbers, float]:
-    """Predict by how much candidates would enlarge the front's hypervolume.
+    """Return the predicted gains of candidates in the front's hypervolume.
 
     Args:
-        encoding: Of the choices.
+        encoding: Encoding of the choices.
         pool: Candidates.
-        ended: Told trials, at least two, with all costs; those on the front come first.
-        stopped: Trials of which only the beginning is known.
-        running: What is being tried.
-        quality: Of the ended trials, then of the stopped ones: higher is better.
-        noise: Variance of these qualities beyond that of every training.
-        front: How many of the ended trials are on the front.
-        rng: Draws.
+        ended: At least two ended trials, with all costs, those on the front first.
+        stopped: Stopped trials, whose final metrics are predictions.
+        running: Running trials.
+        metric_values: Metrics of the ended, then of the stopped trials; higher is better.
+        noise: Variance of these metrics beyond the common noise of a training.
+        front_size: Number of ended trials on the front.
+        rng: Random number generator.
 
     Returns:
-        The expected growth of the hypervolume by each candidate, (candidates,); how well told
-        trials foretell each other: a rank correlation.
+        The expected growth of the hypervolume by each candidate, (candidates,), and the rank
+        correlation of leave-one-out predictions with the observed metrics.
     """
-    each = [pool, ended, stopped, running]
-    costs = [part.costs.copy() for part in each]
-    # what a candidate costs is known of all, or it tells nothing of its quality
-    known = ~np.any([np.isnan(part).any(0) for part in costs], axis=0)
-    rows = _scaled(
-        [np.concatenate([encoding.rows(part.choices), item[:, known]], 1)
-         for part, item in zip(each, costs, strict=True)], int(known.sum()),
+    parts = [pool, ended, stopped, running]
+    costs = [choices_part.costs.copy() for choices_part in parts]
+    # a cost is only used as a feature of the metric if it is known for all choices
+    is_known_cost = ~np.any([np.isnan(choices_part).any(0) for choices_part in costs], axis=0)
+    rows = _standardize(
+        [np.concatenate([encoding.encode(choices_part.choices), item[:, is_known_cost]], 1)
+         for choices_part, item in zip(parts, costs, strict=True)], int(is_known_cost.sum()),
     )  # fmt: skip
-    for column in np.flatnonzero(~known):
-        predict = Predictor(rows[1], costs[1][:, column], np.zeros(len(rows[1])), rng)
+    for column in np.flatnonzero(~is_known_cost):
+        process = GaussianProcess(rows[1], costs[1][:, column], np.zeros(len(rows[1])), rng)
         for item, row in zip(costs, rows, strict=True):
-            gaps = np.isnan(item[:, column])
-            if gaps.any():
-                item[gaps, column] = predict(row[gaps])[0]
-    predict = Predictor(np.concatenate(rows[1:3]), quality, noise, rng)
-    mean, spread = predict(rows[0])
-    # smoothed: of equal nets the lucky one is not the better one
-    reached, _ = predict(np.concatenate([rows[1], rows[3]]))
-    points = np.column_stack([reached, np.concatenate([costs[1], costs[3]])])
-    reference = _reference(points[:front], points)
-    gains = expected_improvement(mean, spread, costs[0], points, reference)
-    return gains, predict.correlation()
+            is_missing = np.isnan(item[:, column])
+            if is_missing.any():
+                item[is_missing, column] = process(row[is_missing])[0]
+    process = GaussianProcess(np.concatenate(rows[1:3]), metric_values, noise, rng)
+    mean, spread = process(rows[0])
+    # smoothed values, so that noise does not favour one of several equal models
+    smoothed, _ = process(np.concatenate([rows[1], rows[3]]))
+    points = np.column_stack([smoothed, np.concatenate([costs[1], costs[3]])])
+    reference = _compute_reference(points[:front_size], points)
+    gains = compute_expected_improvement(mean, spread, costs[0], points, reference)
+    return gains, process.compute_correlation()
 
 
-def _scaled(parts: Sequence[Numbers], known: int) -> list[Numbers]:
-    """Return rows with mean 0 and spread 1 in the first part, and squares of the last columns.
+def _standardize(parts: Sequence[Numbers], squared_columns: int) -> list[Numbers]:
+    """Return rows with mean 0 and standard deviation 1 in the first part, with added squares.
 
     Args:
-        parts: Rows; NaN becomes 0.
-        known: Columns at the end that have squares besides.
+        parts: Rows of each part; NaN becomes 0.
+        squared_columns: Number of last columns whose squares are appended.
     """
     first = parts[0]
     missing = np.isnan(first)
-    filled, count = np.where(missing, 0.0, first), np.maximum(1, (~missing).sum(0))
-    mean = filled.sum(0) / count
+    values, count = np.where(missing, 0.0, first), np.maximum(1, (~missing).sum(0))
+    mean = values.sum(0) / count
     spread = np.sqrt((np.where(missing, 0.0, first - mean) ** 2).sum(0) / count)
-    found = []
+    standardized = []
     for part in parts:
         rows = (part - mean) / np.where(spread > 1e-12, spread, np.inf)
         rows = np.where(np.isnan(rows), 0.0, rows)
-        found.append(np.concatenate([rows, rows[:, rows.shape[1] - known :] ** 2], 1))
-    return found
+        standardized.append(
+            np.concatenate([rows, rows[:, rows.shape[1] - squared_columns :] ** 2], 1)
+        )
+    return standardized
 
 
-def _reference(front: Numbers, points: Numbers) -> Numbers:
+def _compute_reference(front: Numbers, points: Numbers) -> Numbers:
     low, high = front[:, 0].min(), front[:, 0].max()
     spread = max(float(high - low), float(points[:, 0].std()), 1e-9)
     costs = points[:, 1:]
@@ -298,24 +309,27 @@ def _reference(front: Numbers, points: Numbers) -> Numbers:
     return np.concatenate([[low - MARGIN * spread], worst])
 
 
-def expected_improvement(
+def compute_expected_improvement(
     mean: Numbers, spread: Numbers, costs: Numbers, front: Numbers, reference: Numbers
 ) -> Numbers:
     """Return the expected growth of the front's hypervolume by each candidate.
 
-    Between two qualities of the front, a candidate adds the same volume of costs all the way:
-    that which no member of at least the upper quality has. So the expectation is a sum, over
-    these steps, of that volume times what of the step a normal quality is expected to reach:
+    Between two consecutive metric values of the front, a candidate adds a constant volume of costs:
+    the volume that no member with at least the upper value dominates. The expectation is therefore
+    a sum over these steps of this volume times the expected part of the step that a normally
+    distributed metric reaches:
 
         sum_i V_i(c) (E max(0, q - h_i) - E max(0, q - h_(i+1)))
 
-    exact for one cost; volumes of several are measured at quasi-random points.
+    This is exact for one cost; volumes of several costs are measured at quasi-random points.
 
     Args:
-        mean, spread: Of the predicted quality, higher is better, (candidates,).
-        costs: Known, lower is better, (candidates, costs); no column: quality alone counts.
-        front: Members as (quality, *costs), (members, 1 + costs).
-        reference: The worst (quality, *costs) that counts.
+        mean: Mean of the predicted metric, higher is better, (candidates,).
+        spread: Standard deviation of the predicted metric, (candidates,).
+        costs: Known costs, lower is better, (candidates, costs); without columns, only the metric
+            counts.
+        front: Members as (metric, *costs), (members, 1 + costs).
+        reference: The reference point (metric, *costs).
 
     Returns:
         (candidates,), at least 0.
@@ -327,36 +341,38 @@ def expected_improvement(
     """
     members = front[front[:, 0] > reference[0]]
     levels = np.concatenate([reference[:1], np.sort(members[:, 0])])
-    # (steps, candidates): what of all above a level is expected
-    above = np.array([_reached(mean, spread, level) for level in levels])
-    steps = above - np.concatenate([above[1:], np.zeros((1, len(mean)))])
-    return np.asarray((steps * _volumes(costs, members, levels, reference[1:])).sum(0))
+    # (levels, candidates): the expected excess above each level
+    excesses = np.array([_compute_expected_excess(mean, spread, level) for level in levels])
+    steps = excesses - np.concatenate([excesses[1:], np.zeros((1, len(mean)))])
+    return np.asarray((steps * _compute_volumes(costs, members, levels, reference[1:])).sum(0))
 
 
-def _reached(mean: Numbers, spread: Numbers, level: float) -> Numbers:
+def _compute_expected_excess(mean: Numbers, spread: Numbers, level: float) -> Numbers:
     """Return E max(0, q - level) of normal q."""
-    gap, wide = mean - level, np.maximum(spread, 1e-12)
-    z = gap / wide
+    gap, scale = mean - level, np.maximum(spread, 1e-12)
+    z = gap / scale
     density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
-    return np.asarray(gap * ndtr(z) + wide * density)
+    return np.asarray(gap * ndtr(z) + scale * density)
 
 
-def _volumes(costs: Numbers, members: Numbers, levels: Numbers, worst: Numbers) -> Numbers:
-    """Return the volume of costs that a candidate alone has above each level, (levels, n)."""
+def _compute_volumes(costs: Numbers, members: Numbers, levels: Numbers, worst: Numbers) -> Numbers:
+    """Return the volume of costs that only a candidate dominates above each level, (levels, n)."""
     if costs.shape[1] == 0:
-        # a member of a quality has all there is up to it
-        free = np.array([not (members[:, 0] > level).any() for level in levels], float)
-        return np.repeat(free[:, None], len(costs), 1)
+        # without costs, a member dominates everything up to its metric
+        is_free = np.array([not (members[:, 0] > level).any() for level in levels], float)
+        return np.repeat(is_free[:, None], len(costs), 1)
     if costs.shape[1] == 1:
-        least = [min(worst[0], *members[members[:, 0] > level, 1], np.inf) for level in levels]
-        return np.maximum(0, np.array(least)[:, None] - costs[:, 0])
+        lowest = [min(worst[0], *members[members[:, 0] > level, 1], np.inf) for level in levels]
+        return np.maximum(0, np.array(lowest)[:, None] - costs[:, 0])
     low = np.minimum(costs.min(0), members[:, 1:].min(0, initial=np.inf))
     size = np.maximum(worst - low, 0)
-    points = low + qmc.Sobol(costs.shape[1], seed=0).random(POINTS) * size
-    inside = (costs[:, None] <= points).all(2)
-    found = []
+    points = low + qmc.Sobol(costs.shape[1], seed=0).random(VOLUME_POINTS) * size
+    is_inside = (costs[:, None] <= points).all(2)
+    volumes = []
     for level in levels:
         better = members[members[:, 0] > level, 1:]
-        taken = (better[:, None] <= points).all(2).any(0)
-        found.append(np.count_nonzero(inside & ~taken, axis=1) * (size.prod() / POINTS))
-    return np.array(found)
+        is_dominated = (better[:, None] <= points).all(2).any(0)
+        volumes.append(
+            np.count_nonzero(is_inside & ~is_dominated, axis=1) * (size.prod() / VOLUME_POINTS)
+        )
+    return np.array(volumes)

@@ -1,4 +1,4 @@
-"""The Pareto sampler: tries the candidate of most expected gain in hypervolume, among many."""
+"""The Pareto sampler, which selects the candidate with the largest expected gain in hypervolume."""
 
 from __future__ import annotations
 
@@ -11,59 +11,62 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 from scipy.stats import qmc
 
-from compress.core.pareto import front_mask
+from compress.core.pareto import compute_front_mask
 from search.samplers._base import Choices, StatelessSampler
 from search.samplers.pareto.history import (
-    FEWEST,
+    MIN_ENDED,
+    ConditionalSpace,
     Curves,
     History,
-    Questions,
-    choices_of,
-    claimed,
-    reported,
-    unseen,
+    claim_candidate,
+    collect_choices,
+    filter_unseen,
+    read_reported_values,
 )
-from search.samplers.pareto.predictor import Encoding, Priced, promise
+from search.samplers.pareto.predictor import CostedChoices, Encoding, predict_improvement
 
 if TYPE_CHECKING:
     from search.spaces._base import Choice
 
 Costs = Callable[[Choices], Sequence[float] | None]
-"""Complete choices -> what they cost, by objective behind the first, NaN where that is not known
-before training; None: they are not to be tried."""
+"""Function from complete choices to their costs, one per objective after the first.
+
+NaN: unknown before training. None: the choices must not be tried.
+"""
 STARTUP = 8
-"""Trials that tell something before anything is predicted, spread over the costs."""
-POOL = 1000
-"""Candidates that a trial is chosen from, half of them near the front."""
-CHANGES = 3
-"""Choices at most by which those differ from a member of the front."""
-MOST = 300
-"""Told trials that are predicted from: the front, and others at random."""
-RANKED = 32
-"""So many of the best are kept: others may ask at the same time."""
-POOR = 0.2
-"""Rank correlation below which predictions say nothing, and the trial explores."""
+"""Number of observed trials before predictions are used; these are spread over the costs."""
+POOL_SIZE = 1000
+"""Number of candidates for each trial, half of them near the front."""
+MAX_CHANGES = 3
+"""Maximum number of choices in which those differ from a member of the front."""
+MAX_OBSERVED = 300
+"""Maximum number of ended trials for predictions: the front, and random other trials."""
+MAX_RANKED = 32
+"""Number of best candidates to keep, because other workers may claim the first ones."""
+MIN_CORRELATION = 0.2
+"""Rank correlation below which predictions are ignored and candidates are random."""
 
 
 class ParetoSampler(StatelessSampler):
-    """Hypervolume improvement where costs are known before anything is trained.
+    """Sampler by expected hypervolume improvement with costs that are known before training.
 
-    A thousand complete candidates are drawn, half of them at random, half as children of the
-    front. Their costs are known exactly, and what has been told predicts their quality: a Gaussian
-    process over the choices and the costs. The one is tried whose quality, as uncertain as it is,
-    promises the front most hypervolume. Trials that run are taken to be as good as predicted, so
-    that workers side by side try different things; stopped ones count with what was to be expected
-    of them.
+    A thousand complete candidates are drawn, half of them at random, half as mutations of the
+    front. Their costs are known exactly, and a Gaussian process over choices and costs predicts
+    their metrics from the observed trials. The sampler selects the candidate with the largest
+    expected gain in hypervolume, given the uncertainty of its metric. Running trials are assumed to
+    be as good as predicted, so that parallel workers try different choices. Stopped trials count
+    with their predicted final metrics.
 
     Args:
-        seed: Not negative.
-        space: The choices of the space in the order in which they are asked, or distributions by
-            name; default: what told trials were asked.
-        costs: Of complete choices; default: they are predicted as the quality is.
-        curves: What is known of trials on the way; default: what they report to Optuna.
+        seed: A non-negative integer.
+        space: The choices of the space in sampling order, or distributions by name; default: the
+            parameters of observed trials.
+        costs: Returns the costs of complete choices; default: costs are predicted like the metric.
+        curves: Returns the metrics of a trial during its training; default: the values reported to
+            Optuna.
 
     Attributes:
-        note: What is to be said of the choices that were made last; "": nothing.
+        note: Note on the last choices; "": none.
 
     Example:
         >>> import optuna
@@ -79,99 +82,107 @@ class ParetoSampler(StatelessSampler):
     """
 
     KNOWS_SPACE = True
-    """It takes `space`, `costs` and `curves` besides a seed."""
+    """Marks samplers that take `space`, `costs` and `curves` besides a seed."""
 
     def __init__(
         self,
         seed: int,
         space: Iterable[Choice] | Mapping[str, BaseDistribution] | None = None,
         costs: Costs | None = None,
-        curves: Curves = reported,
+        curves: Curves = read_reported_values,
     ) -> None:
         super().__init__(seed)
         self._space = space if isinstance(space, Mapping) else tuple(space or ())
         self._costs, self._curves = costs, curves
         self.note = ""
-        self._read: tuple[int, History, Questions] | None = None
+        self._prepared: tuple[int, History, ConditionalSpace] | None = None
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Return all parameters that the space or told trials have; see `BaseSampler`."""
+        """Return all parameters of the space or of observed trials; see `BaseSampler`."""
         history = History(study, trial, self._curves)
-        questions = Questions(
-            self._space, history.distributions, [other.params for other in history.told]
+        full_space = ConditionalSpace(
+            self._space, history.distributions, [other.params for other in history.observed]
         )
-        # Optuna asks for both in a row: ten thousand trials are gone through once
-        self._read = trial.number, history, questions
-        return {name: item for name, item in questions.distributions.items() if not item.single()}
+        # Optuna calls `sample_relative` next, which reuses the history of up to ten thousand trials
+        self._prepared = trial.number, history, full_space
+        return {name: item for name, item in full_space.distributions.items() if not item.single()}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> Choices:
-        """Return the choices of most expected gain in hypervolume; see `BaseSampler`."""
+        """Return the choices with the largest expected gain in hypervolume; see `BaseSampler`."""
         if not search_space:
             return {}
-        if self._read is None or self._read[0] != trial.number:
+        if self._prepared is None or self._prepared[0] != trial.number:
             self.infer_relative_search_space(study, trial)
-        assert self._read is not None, "it was just read"
-        (_, history, questions), self._read = self._read, None
-        rng = self._generator(trial)
-        if len(history.told) < STARTUP or len(history.ended) < FEWEST:
-            ranked, self.note = self._spread(questions, history, trial.number, rng), ""
+        assert self._prepared is not None, "it was just read"
+        (_, history, full_space), self._prepared = self._prepared, None
+        rng = self._create_generator(trial)
+        if len(history.observed) < STARTUP or len(history.ended) < MIN_ENDED:
+            ranked, self.note = self._select_spread(full_space, history, trial.number, rng), ""
         else:
-            ranked, self.note = self._promising(questions, history, rng)
-        chosen = claimed(study, trial, ranked or [questions.drawn(rng)])
+            ranked, self.note = self._select_promising(full_space, history, rng)
+        chosen = claim_candidate(study, trial, ranked or [full_space.sample(rng)])
         return {name: value for name, value in chosen.items() if name in search_space}
 
-    def _spread(
-        self, questions: Questions, history: History, number: int, rng: np.random.Generator
+    def _select_spread(
+        self, full_space: ConditionalSpace, history: History, number: int, rng: np.random.Generator
     ) -> list[Choices]:
-        """Return a candidate at a place of its own among the costs of random ones, then others."""
-        drawn = [questions.drawn(rng) for _ in range(POOL // 4)]
-        pool = self._priced(unseen(drawn, [*history.told, *history.running]), history)
+        """Return random candidates in order of cost, from a different share on for each trial."""
+        samples = [full_space.sample(rng) for _ in range(POOL_SIZE // 4)]
+        pool = self._compute_costs(
+            filter_unseen(samples, [*history.observed, *history.running]), history
+        )
         order = np.arange(len(pool.choices))
         if pool.costs.shape[1]:
-            order = np.argsort(pool.costs[:, 0], kind="stable")  # NaN: as they were drawn
-        # a share in [0, 1) that lies far from those of smaller numbers
+            order = np.argsort(pool.costs[:, 0], kind="stable")  # NaN: in the order of the draws
+        # a quasi-random share in [0, 1), far from the shares of smaller trial numbers
         share = qmc.Halton(1, scramble=False).fast_forward(number).random()[0, 0]
         order = np.roll(order, -int(share * len(order)))
-        return [pool.choices[place] for place in order[:RANKED]]
+        return [pool.choices[index] for index in order[:MAX_RANKED]]
 
-    def _promising(
-        self, questions: Questions, history: History, rng: np.random.Generator
+    def _select_promising(
+        self, full_space: ConditionalSpace, history: History, rng: np.random.Generator
     ) -> tuple[list[Choices], str]:
-        """Return the candidates of most expected gain in hypervolume, and a note on them."""
-        on_front = front_mask(history.losses)
-        front = np.flatnonzero(on_front)
-        drawn = [questions.drawn(rng) for _ in range(POOL // 2)]
-        parents = front[rng.integers(len(front), size=POOL - len(drawn))]
-        counts = rng.integers(1, CHANGES + 1, size=len(parents))
-        drawn += [
-            questions.changed(history.ended[parent].params, rng, int(count))
+        """Return the candidates with the largest expected gains in hypervolume, and a note."""
+        is_member = compute_front_mask(history.losses)
+        front = np.flatnonzero(is_member)
+        samples = [full_space.sample(rng) for _ in range(POOL_SIZE // 2)]
+        parents = front[rng.integers(len(front), size=POOL_SIZE - len(samples))]
+        counts = rng.integers(1, MAX_CHANGES + 1, size=len(parents))
+        samples += [
+            full_space.mutate(history.ended[parent].params, rng, int(count))
             for parent, count in zip(parents, counts, strict=True)
         ]
-        pool = self._priced(unseen(drawn, [*history.told, *history.running]), history)
+        pool = self._compute_costs(
+            filter_unseen(samples, [*history.observed, *history.running]), history
+        )
         if not pool.choices:
             return [], ""
-        kept = np.concatenate([front, rng.permutation(np.flatnonzero(~on_front))])[:MOST]
-        losses = history.losses[kept]
-        foretold = history.foretold(MOST // 2)
-        stopped = self._priced([trial.params for trial, _, _ in foretold], history)
-        expected = [foretold[place][1:] for place in stopped.places]
-        gains, correlation = promise(
-            Encoding(questions.distributions),
+        kept_trials = np.concatenate([front, rng.permutation(np.flatnonzero(~is_member))])[
+            :MAX_OBSERVED
+        ]
+        losses = history.losses[kept_trials]
+        predictions = history.predict_stopped(MAX_OBSERVED // 2)
+        stopped = self._compute_costs([trial.params for trial, _, _ in predictions], history)
+        expected = [predictions[index][1:] for index in stopped.indices]
+        gains, correlation = predict_improvement(
+            Encoding(full_space.distributions),
             pool,
-            Priced([history.ended[place].params for place in kept], losses[:, 1:]),
+            CostedChoices([history.ended[index].params for index in kept_trials], losses[:, 1:]),
             stopped,
-            self._priced(filter(questions.answered, map(choices_of, history.running)), history),
-            np.concatenate([-losses[:, 0], [quality for quality, _ in expected]]),
-            np.concatenate([np.zeros(len(kept)), [variance for _, variance in expected]]),
-            min(len(front), len(kept)),
+            self._compute_costs(
+                filter(full_space.is_complete, map(collect_choices, history.running)), history
+            ),
+            np.concatenate([-losses[:, 0], [mean for mean, _ in expected]]),
+            np.concatenate([np.zeros(len(kept_trials)), [variance for _, variance in expected]]),
+            min(len(front), len(kept_trials)),
             rng,
         )
         note, order = "", np.argsort(-gains, kind="stable")
-        if correlation < POOR:
+        if correlation < MIN_CORRELATION:
             note = (
                 "sampled at random: what was told does not foretell other trials (rank "
                 f"correlation {correlation:.2f})"
@@ -179,15 +190,19 @@ class ParetoSampler(StatelessSampler):
             order = rng.permutation(len(pool.choices))
         elif np.isnan(pool.costs).any():
             note = "costs that nothing tells beforehand were predicted from other trials'"
-        return [pool.choices[place] for place in order[:RANKED]], note
+        return [pool.choices[index] for index in order[:MAX_RANKED]], note
 
-    def _priced(self, many: Iterable[Choices], history: History) -> Priced:
+    def _compute_costs(self, candidates: Iterable[Choices], history: History) -> CostedChoices:
         """Return the choices that may be tried, and their costs."""
-        count, choices = len(history.directions) - 1, list(many)
+        count, choices = len(history.directions) - 1, list(candidates)
         unknown = (np.nan,) * count
-        each = [unknown if self._costs is None else self._costs(chosen) for chosen in choices]
-        places = [place for place, costs in enumerate(each) if costs is not None]
-        costs = np.array([each[place] for place in places], float).reshape(len(places), count)
-        return Priced(
-            [choices[place] for place in places], history.to_losses(costs, first=1), places
+        candidate_costs = [
+            unknown if self._costs is None else self._costs(chosen) for chosen in choices
+        ]
+        indices = [index for index, costs in enumerate(candidate_costs) if costs is not None]
+        costs = np.array([candidate_costs[index] for index in indices], float).reshape(
+            len(indices), count
+        )
+        return CostedChoices(
+            [choices[index] for index in indices], history.to_losses(costs, first=1), indices
         )

@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 
 from compress import BenchPlan, bench
-from compress.benchmarking.models import BenchModel, fixed, models_of
-from compress.benchmarking.result import BenchResult, Timed, verdict
+from compress.benchmarking.models import BenchModel, collect_models, fix_input_shape
+from compress.benchmarking.result import BenchResult, Timing, describe_speedup
 from compress.core.errors import InputError, MissingDependency
 from compress.exporting.litert import export_litert
 from compress.exporting.onnx import export_onnx
@@ -147,7 +147,7 @@ def test_open_sizes_need_a_shape(tmp_path: Path) -> None:
         bench([tmp_path / "open.keras"], replace(QUICK, input_shape="16,16,4"))
     result = bench([tmp_path / "open.keras"], replace(QUICK, input_shape="16,12,3"))
     assert result.models[0].macs == 16 * 12 * 27 * 4
-    assert count_macs(fixed(model, (16, 12, 3))).macs == 16 * 12 * 27 * 4
+    assert count_macs(fix_input_shape(model, (16, 12, 3))).macs == 16 * 12 * 27 * 4
 
 
 def test_bad_files_and_names(models: list[Path], tmp_path: Path) -> None:
@@ -161,10 +161,10 @@ def test_bad_files_and_names(models: list[Path], tmp_path: Path) -> None:
     twice = tmp_path / "b" / "wide.keras"
     twice.parent.mkdir()
     twice.write_bytes(models[0].read_bytes())
-    assert [item.name for item in models_of([models[0], twice])] == ["wide", "wide-2"]
+    assert [item.name for item in collect_models([models[0], twice])] == ["wide", "wide-2"]
 
 
-def timed(name: str, ratio: float, low: float, high: float) -> Timed:
+def timed(name: str, ratio: float, low: float, high: float) -> Timing:
     latency = Latency(
         1.0,
         1.0,
@@ -184,14 +184,20 @@ def timed(name: str, ratio: float, low: float, high: float) -> Timed:
         "budget",
         (),
     )
-    return Timed(name, "litert", "float32", 1, latency)
+    return Timing(name, "litert", "float32", 1, latency)
 
 
 def test_verdicts_by_hand() -> None:
     base = timed("a", 1.0, 1.0, 1.0)
-    assert verdict(base, timed("b", 2.31, 2.27, 2.35)) == "b is 2.31x faster than a [2.27, 2.35]"
-    assert verdict(base, timed("b", 0.5, 0.4, 0.625)) == "b is 2.00x slower than a [1.60, 2.50]"
-    same = verdict(base, timed("b", 1.01, 0.99, 1.03))
+    assert (
+        describe_speedup(base, timed("b", 2.31, 2.27, 2.35))
+        == "b is 2.31x faster than a [2.27, 2.35]"
+    )
+    assert (
+        describe_speedup(base, timed("b", 0.5, 0.4, 0.625))
+        == "b is 2.00x slower than a [1.60, 2.50]"
+    )
+    same = describe_speedup(base, timed("b", 1.01, 0.99, 1.03))
     assert same == "no difference between b and a that this run can detect (1.01x [0.99, 1.03])"
 
 
@@ -211,16 +217,16 @@ def test_zeros_are_told_as_a_share_of_everything() -> None:
 
 
 def test_verdicts_on_ranges_say_that_they_are_none_of_intervals() -> None:
-    def short(*given: float) -> Timed:
+    def short(*given: float) -> Timing:
         row = timed("b", *given)
         return replace(row, latency=replace(row.latency, rounds=9, instances=5, spread="range"))
 
     base = timed("a", 1.0, 1.0, 1.0)
-    told = verdict(base, short(2.31, 2.27, 2.35))
+    told = describe_speedup(base, short(2.31, 2.27, 2.35))
     assert told == "b is 2.31x faster than a [range 2.27 to 2.35]"
-    told = verdict(base, short(0.5, 0.4, 0.625))
+    told = describe_speedup(base, short(0.5, 0.4, 0.625))
     assert told == "b is 2.00x slower than a [range 1.60 to 2.50]"
-    told = verdict(base, short(1.01, 0.99, 1.03))
+    told = describe_speedup(base, short(1.01, 0.99, 1.03))
     assert told.endswith("can detect (1.01x [range 0.99 to 1.03])")
     result = BenchResult((), (short(2.0, 1.9, 2.1),), (), BenchPlan())
     assert "median and range of 9 rounds, 5 instances a file" in result.conditions()
@@ -241,7 +247,7 @@ def test_the_first_to_be_compared_is_the_baseline(models: list[Path]) -> None:
     ("given", "message"),
     [
         ({"threads": ("0",)}, "threads must be at least 1. Received: 0"),
-        ({"threads": ("two",)}, "threads must be a whole number, like .* Received: 'two'"),
+        ({"threads": ("two",)}, "threads must be an integer, like .* Received: 'two'"),
         ({"runtimes": ("tensorrt",)}, "Unknown runtime 'tensorrt'"),
         ({"formats": ("int4",)}, "Unknown format 'int4'"),
         ({"precision": 0.0}, "precision must be above 0"),

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from compress import BenchPlan, bench
-from compress.benchmarking.models import models_of
+from compress.benchmarking.models import collect_models
 from compress.core.errors import InputError
 from compress.exporting.litert import convert_litert
-from compress.exporting.tflite_editing import resized
-from compress.exporting.traced import TracedSavedModel
+from compress.exporting.tflite_editing import resize_inputs
+from compress.exporting.tracing import TracedSavedModel
 from compress.measure.runtimes import RUNTIMES
-from compress.model.kinds import SavedModel
+from compress.model.file_formats import SavedModel
 
 QUICK = BenchPlan(runtimes=("litert", "tensorflow"), budget=0.5)
 
@@ -43,7 +43,7 @@ def test_a_saved_model_is_converted_and_run_as_it_is(
 
 @pytest.fixture
 def two(tmp_path: Path) -> Path:
-    """Two open inputs, one of them of whole numbers, and two outputs."""
+    """Two open inputs, one of them of integers, and two outputs."""
     import keras
     from keras import layers as L
 
@@ -69,7 +69,7 @@ def test_several_inputs_and_outputs(two: Path) -> None:
 
 def test_the_copy_at_known_sizes_computes_the_same(two: Path, tmp_path: Path) -> None:
     source = SavedModel(two)
-    sizes = source.sizes({"image": (8, 9, 3), "words": (7,)}, "to be timed")
+    sizes = source.fill_input_shapes({"image": (8, 9, 3), "words": (7,)}, "to be timed")
     rng = np.random.default_rng(0)
     image, words = rng.normal(size=(1, 8, 9, 3)).astype(np.float32), rng.integers(9, size=(1, 7))
     import tensorflow as tf
@@ -79,8 +79,11 @@ def test_the_copy_at_known_sizes_computes_the_same(two: Path, tmp_path: Path) ->
         assert traced.ports == [
             ("input_0", (1, 8, 9, 3), "float32"), ("input_1", (1, 7), "int32"),
         ]  # fmt: skip
-        convert_litert(str(traced.saved()), str(tmp_path / "two.tflite"), "float32", None)
-        for runtime, path in (("tensorflow", traced.saved()), ("litert", tmp_path / "two.tflite")):
+        convert_litert(str(traced.ensure_saved()), str(tmp_path / "two.tflite"), "float32", None)
+        for runtime, path in (
+            ("tensorflow", traced.ensure_saved()),
+            ("litert", tmp_path / "two.tflite"),
+        ):
             session = RUNTIMES[runtime].prepare(path, 1)
             session.set_inputs([image, words])
             session.invoke()
@@ -110,7 +113,7 @@ def test_a_litert_file_of_open_sizes(two: Path, tmp_path: Path) -> None:
     shapes = [by_rank[len(detail["shape"])].shape for detail in details]
     for detail, shape in zip(details, shapes, strict=True):
         own.resize_tensor_input(detail["index"], shape)
-    other = Interpreter(model_content=resized(path.read_bytes(), shapes))
+    other = Interpreter(model_content=resize_inputs(path.read_bytes(), shapes))
     for interpreter in (own, other):
         interpreter.allocate_tensors()
         for detail in interpreter.get_input_details():
@@ -159,11 +162,13 @@ def test_signatures_and_texts(tmp_path: Path) -> None:
 
 def test_folders_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a folder that holds saved_model.pb. Received: folder"):
-        models_of(tmp_path)
+        collect_models(tmp_path)
     with pytest.raises(InputError, match="or be the folder of a SavedModel. Received: 'm.txt'"):
-        models_of("m.txt")
+        collect_models("m.txt")
     for place in ("a", "b"):
         (tmp_path / place / "m.v1").mkdir(parents=True)
         (tmp_path / place / "m.v1" / "saved_model.pb").touch()
-    names = [model.name for model in models_of([tmp_path / "a" / "m.v1", tmp_path / "b" / "m.v1"])]
+    names = [
+        model.name for model in collect_models([tmp_path / "a" / "m.v1", tmp_path / "b" / "m.v1"])
+    ]
     assert names == ["m.v1", "m.v1-2"]

@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from compress.benchmarking import _by_layer, multipliers, profiled
-from compress.exporting.traced import UNNAMED, path_of
+from compress.benchmarking import _sum_by_layer, map_kernel_layers, profile_layers
+from compress.exporting.tracing import UNNAMED, find_layer_path
 
 
 def test_names_lead_to_layers() -> None:
     layers = {"conv2d", "conv2d_1", "stem_relu"}
     # traced once more, a scope gets a number
-    assert path_of("net_1/conv2d_1/convolution", layers) == "conv2d"
-    assert path_of("net_1/conv2d_1_2/convolution", layers) == "conv2d_1"
-    assert path_of("net/stem_relu/Relu", layers) == "stem_relu"
-    assert path_of("Reshape__12", layers) == UNNAMED
+    assert find_layer_path("net_1/conv2d_1/convolution", layers) == "conv2d"
+    assert find_layer_path("net_1/conv2d_1_2/convolution", layers) == "conv2d_1"
+    assert find_layer_path("net/stem_relu/Relu", layers) == "stem_relu"
+    assert find_layer_path("Reshape__12", layers) == UNNAMED
 
 
 def test_times_add_up_by_hand() -> None:
@@ -33,7 +33,7 @@ def test_times_add_up_by_hand() -> None:
     events += [event("m/relu/x", 5, "FusedConv") for _ in range(8)]
     events += [event("m/add/x", 7, "Add") for _ in range(8)]
     events.append({"cat": "Session", "name": "model_run", "dur": 1})
-    found = _by_layer(events, {"conv": "conv", "relu": "conv", "add": "add"})
+    found = _sum_by_layer(events, {"conv": "conv", "relu": "conv", "add": "add"})
     assert found == pytest.approx({"conv": 25e-6, "add": 7e-6})
 
 
@@ -45,7 +45,7 @@ def test_kernels_belong_to_the_layer_that_multiplies() -> None:
     y = keras.layers.ReLU(name="r")(keras.layers.BatchNormalization(name="n")(x))
     z = keras.layers.ReLU(name="last")(keras.layers.Add(name="a")([x, y]))
     model = keras.Model(inputs, keras.layers.Dense(3, name="d")(keras.layers.Flatten(name="f")(z)))
-    assert multipliers(model) == {
+    assert map_kernel_layers(model) == {
         "c": "c", "n": "c", "r": "c", "a": "a", "last": "a", "f": "a", "d": "d",
     }  # fmt: skip
 
@@ -58,8 +58,8 @@ def test_the_large_layer_takes_the_time() -> None:
     x = keras.layers.Conv2D(128, 5, padding="same", name="large")(x)
     x = keras.layers.ReLU(name="act")(keras.layers.BatchNormalization(name="norm")(x))
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D(name="pool")(x))
-    profile = profiled(model, runs=10)
+    profile = profile_layers(model, runs=10)
     # 52 M of 53 M MACs, with what is fused behind it; how much more hangs on the machine
-    assert max(profile.seconds, key=profile.share) == "large"
-    assert sum(profile.share(name) for name in profile.seconds) == pytest.approx(1.0)
+    assert max(profile.seconds, key=profile.compute_share) == "large"
+    assert sum(profile.compute_share(name) for name in profile.seconds) == pytest.approx(1.0)
     assert profile.runtime.startswith("ONNX Runtime")

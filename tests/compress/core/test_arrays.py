@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from compress.core import linux
-from compress.core.arrays import opened
+from compress.core.arrays import open_npz
 from compress.core.errors import InputError
 
 ARRAYS = {
@@ -29,8 +29,8 @@ ARRAYS = {
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    with opened(path) as archive:
-        return archive.read(archive.names)
+    with open_npz(path) as archive:
+        return archive.read_arrays(archive.names)
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

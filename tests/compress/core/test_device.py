@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from compress.core import device, linux
-from compress.core.device import Device, gpu_count, memory_share, policy_for, setup
+from compress.core.device import (
+    Device,
+    compute_memory_share,
+    count_gpus,
+    select_dtype_policy,
+    setup_device,
+)
 from compress.core.errors import InputError
 
 
@@ -24,18 +30,18 @@ def test_gpu_without_a_gpu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     with pytest.raises(InputError, match="device 'gpu' must have a GPU"):
-        setup("gpu")
+        setup_device("gpu")
     with pytest.raises(InputError, match="device 'gpu' must have a GPU"):
-        gpu_count("gpu")
+        count_gpus("gpu")
     with pytest.raises(InputError, match="must be one of auto, cpu, gpu"):
-        setup("tpu")
+        setup_device("tpu")
 
 
 def test_no_driver_means_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linux, "_GPU_NODES", ("/no/such/node",))
-    monkeypatch.setattr(device, "setup", lambda choice: pytest.fail("TensorFlow was asked"))
-    assert gpu_count("auto") == 0
-    assert gpu_count("cpu") == 0
+    monkeypatch.setattr(device, "setup_device", lambda choice: pytest.fail("TensorFlow was asked"))
+    assert count_gpus("auto") == 0
+    assert count_gpus("cpu") == 0
 
 
 @pytest.mark.parametrize(
@@ -44,7 +50,7 @@ def test_no_driver_means_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
      ((9, 0), "mixed_bfloat16"), ((12, 0), "mixed_bfloat16")],
 )  # fmt: skip
 def test_policies(capability: tuple[int, int] | None, policy: str) -> None:
-    assert policy_for(capability) == policy
+    assert select_dtype_policy(capability) == policy
 
 
 @pytest.fixture
@@ -76,7 +82,7 @@ def smi(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
 
 
 def test_gpu_setup_uses_memory_growth(asked: list[tuple[str, object]]) -> None:
-    made = setup("auto")
+    made = setup_device("auto")
     assert asked == [("gpu0", True), ("gpu1", True)]
     assert made.describe() == "2 x GPU Card, mixed_bfloat16, XLA on"
 
@@ -85,7 +91,7 @@ def test_workers_on_one_card_divide_its_memory(
     asked: list[tuple[str, object]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     smi(monkeypatch, tmp_path, "echo 24576; echo 20000")
-    made = setup("auto", sharers=2)
+    made = setup_device("auto", sharers=2)
     # of the smaller card 95 %, halved, without what a CUDA context takes: 9,500 - 512
     assert asked == [("gpu0", [8988]), ("gpu1", [8988])]
     assert made.describe().endswith("XLA on, shared by 2 workers, at most 8,988 MiB each")
@@ -101,7 +107,7 @@ def test_a_share_that_comes_too_late_is_not_claimed(
 
     monkeypatch.setattr(tf.config, "set_logical_device_configuration", started)
     smi(monkeypatch, tmp_path, "echo 24576")
-    assert setup("auto", sharers=2).memory_mib is None
+    assert setup_device("auto", sharers=2).memory_mib is None
 
 
 @pytest.mark.parametrize("script", ["echo '[N/A]'", "exit 9", "true"])
@@ -112,8 +118,8 @@ def test_memory_that_is_not_known_is_not_divided(
     tmp_path: Path,
 ) -> None:
     smi(monkeypatch, tmp_path, script)
-    made = setup("auto", sharers=3)
+    made = setup_device("auto", sharers=3)
     assert asked == [("gpu0", True), ("gpu1", True)]
     assert "shared by 3 workers, no bound on memory" in made.describe()
     monkeypatch.setenv("PATH", "")
-    assert memory_share(3) is None
+    assert compute_memory_share(3) is None

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from compress.core.atomic_files import (
-    new_folder,
+    create_folder,
+    ensure_writable_folder,
     read_json,
-    replacing,
-    writable_folder,
+    replace_file,
     write_json,
     write_text,
 )
@@ -24,7 +24,7 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
     write_text(path, "old")
 
     def fail() -> None:
-        with replacing(path) as temporary:
+        with replace_file(path) as temporary:
             temporary.write_text("half")
             raise RuntimeError("no space")
 
@@ -96,7 +96,7 @@ def test_a_new_folder_is_left_only_with_something_in_it(
 ) -> None:
     (tmp_path / "old").mkdir()
     for path, new in ((tmp_path / "old", False), (tmp_path / "a" / "b", True)):
-        with suppress(KeyError), new_folder(path) as folder:
+        with suppress(KeyError), create_folder(path) as folder:
             if writes:
                 (folder / "x").write_text("x")
             if fails:
@@ -106,17 +106,17 @@ def test_a_new_folder_is_left_only_with_something_in_it(
 
 
 def test_output_folders(tmp_path: Path) -> None:
-    assert writable_folder(tmp_path / "new" / "deep").is_dir()
+    assert ensure_writable_folder(tmp_path / "new" / "deep").is_dir()
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="is a file"):
-        writable_folder(tmp_path / "file")
+        ensure_writable_folder(tmp_path / "file")
     locked = tmp_path / "locked"
     locked.mkdir()
     locked.chmod(0o555)
     try:
         for folder in (locked, locked / "new"):
             with pytest.raises(InputError, match="must be writable"):
-                writable_folder(folder)
+                ensure_writable_folder(folder)
         assert list(locked.iterdir()) == []
     finally:
         locked.chmod(0o755)

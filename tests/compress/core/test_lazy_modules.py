@@ -13,7 +13,8 @@ from compress.core import device, lazy_modules
 from compress.core.arguments import check_arguments
 from compress.core.lazy_modules import keras
 from compress.measure import counting
-from compress.model import copies, heads, inference, io, kinds, layers, logits, ports, rebuild
+from compress.model import copies, file_formats, heads, io, layer_patches, layers, logits
+from compress.model import ports, rebuild
 
 @check_arguments()
 def take(model: keras.Model, layer: keras.layers.Layer | None = None) -> None:

@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from compress.core import linux
-from compress.core.device import lacks_vnni
+from compress.core.device import is_vnni_missing
 from compress.core.errors import InputError
-from compress.core.processes import ProcessEnded, ProcessOverdue, Server
+from compress.core.processes import ProcessEnded, ProcessOverdue, ServerProcess
 from compress.exporting import conversions
 from compress.exporting.conversions import ConversionFailed, convert
 from compress.run.directory import RunFolder
@@ -39,7 +39,7 @@ import sys, time
 from pathlib import Path
 from compress.core import linux
 path = Path(sys.argv[2])
-held = linux.share(path) if sys.argv[1] == "share" else linux.lock(path, wait=True)
+held = linux.share_file(path) if sys.argv[1] == "share" else linux.lock_file(path, wait=True)
 print("held", flush=True)
 time.sleep(3600)
 """
@@ -58,7 +58,7 @@ def holder(how: str, path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_another_system_is_refused_in_one_line() -> None:
-    for name in ("paretune", "compress.core.lifeline", "search"):
+    for name in ("paretune", "compress.core.parent_watch", "search"):
         lines = f"import sys; sys.platform = 'darwin'; import {name}"
         done = subprocess.run(
             [sys.executable, "-c", lines],
@@ -78,12 +78,12 @@ def test_a_run_folder_has_one_holder_even_after_a_kill(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     with holder("lock", tmp_path / "run.lock") as other:
         with pytest.raises(InputError, match="in use by another paretune process"):
-            folder.locked().__enter__()
+            folder.hold_lock().__enter__()
         other.kill()
         other.wait()
-        with folder.locked(), pytest.raises(InputError, match="in use"):
-            RunFolder(tmp_path).locked().__enter__()
-    with folder.locked():
+        with folder.hold_lock(), pytest.raises(InputError, match="in use"):
+            RunFolder(tmp_path).hold_lock().__enter__()
+    with folder.hold_lock():
         pass
 
 
@@ -91,16 +91,16 @@ def test_a_lock_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "a.lock"
     with holder("lock", path) as other:
         got: list[object] = []
-        waiting = threading.Thread(target=lambda: got.append(linux.lock(path, wait=True)))
+        waiting = threading.Thread(target=lambda: got.append(linux.lock_file(path, wait=True)))
         waiting.start()
         waiting.join(0.3)
         assert got == []
         other.kill()
         waiting.join(PATIENCE)
     (lock,) = got
-    assert linux.lock(path, wait=False) is None
+    assert linux.lock_file(path, wait=False) is None
     lock.release()  # type: ignore[attr-defined]
-    again = linux.lock(path, wait=False)
+    again = linux.lock_file(path, wait=False)
     assert again is not None
     again.release()
     again.release()
@@ -118,7 +118,7 @@ def test_a_file_is_shared_until_the_last_holder_ends(tmp_path: Path) -> None:
         second.kill()
         second.wait()
         assert not linux.is_shared(path)
-    held = linux.share(path)
+    held = linux.share_file(path)
     assert linux.is_shared(path)
     held.release()
     assert not linux.is_shared(path)
@@ -127,17 +127,17 @@ def test_a_file_is_shared_until_the_last_holder_ends(tmp_path: Path) -> None:
 def test_a_pipe_is_read_within_a_time() -> None:
     back, to = os.pipe()
     os.write(to, b"abc")
-    assert linux.read(back, 2, 5.0) == b"ab"
-    assert linux.read(back, 2, None) == b"c"
+    assert linux.read_pipe(back, 2, 5.0) == b"ab"
+    assert linux.read_pipe(back, 2, None) == b"c"
     os.close(to)
-    assert linux.read(back, 2, 5.0) == b""
+    assert linux.read_pipe(back, 2, 5.0) == b""
     os.close(back)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        linux.read(back, 2, 5.0)
+        linux.read_pipe(back, 2, 5.0)
     back, to = os.pipe()
     before = set(threading.enumerate())
     with pytest.raises(TimeoutError):
-        linux.read(back, 2, 0.05)
+        linux.read_pipe(back, 2, 0.05)
     os.close(to)  # a thread that still reads ends now
     wait_for(lambda: before >= set(threading.enumerate()))
     os.close(back)
@@ -158,22 +158,22 @@ def test_what_a_process_has_started_is_killed_with_it() -> None:
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
     assert os.getsid(parent.pid) == parent.pid  # Ctrl-C goes to this process's session alone
-    linux.kill_group(parent.pid)
+    linux.kill_process_group(parent.pid)
     assert parent.wait() == -signal.SIGKILL
     wait_for_end(child)
-    linux.kill_group(parent.pid)  # nothing is left
+    linux.kill_process_group(parent.pid)  # nothing is left
     parent.stdout.close()
 
 
 def test_servers_answer_fail_and_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "answering.py").write_text(SCRIPT)
     monkeypatch.syspath_prepend(tmp_path)
-    server = Server.started("answering")
+    server = ServerProcess.start("answering")
     big = bytes(range(256)) * 2**14  # more than a pipe holds
     assert server.ask("say", big, seconds=PATIENCE) == (server.pid, "say", big)
     with pytest.raises(ProcessEnded, match=r"segmentation fault \(signal 11\); .*out of cheese"):
         server.ask("die", signal.SIGSEGV, seconds=PATIENCE)
-    server = Server.started("answering")
+    server = ServerProcess.start("answering")
     with pytest.raises(ProcessOverdue, match=r"within 0.2 s"):
         server.ask("wait", 1000, seconds=0.2)
     assert gone(server.pid)
@@ -182,8 +182,8 @@ def test_servers_answer_fail_and_hang(tmp_path: Path, monkeypatch: pytest.Monkey
 PARENT = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from compress.core.processes import Server
-server = Server.started("answering")
+from compress.core.processes import ServerProcess
+server = ServerProcess.start("answering")
 server.ask("say", 0)
 print(server.pid, flush=True)
 time.sleep(3600)
@@ -243,20 +243,22 @@ def test_a_conversion_returns_raises_and_crashes(
 
 def test_memory_and_cores_are_those_that_psutil_counts() -> None:
     """Beside a container's bound, which psutil does not know."""
-    assert linux.resident_bytes() == pytest.approx(psutil.Process().memory_info().rss, rel=0.1)
-    available = linux.available_bytes()
+    assert linux.measure_resident_bytes() == pytest.approx(
+        psutil.Process().memory_info().rss, rel=0.1
+    )
+    available = linux.measure_available_bytes()
     assert available is not None
     assert psutil.virtual_memory().available > 0.8 * available
-    assert linux.cores() == len(psutil.Process().cpu_affinity())
+    assert linux.count_cores() == len(psutil.Process().cpu_affinity())
     one = min(os.sched_getaffinity(0))
     bound = "import os; os.sched_setaffinity(0, {%d})\n" % one  # noqa: UP031
-    with script(bound + "from compress.core import linux; print(linux.cores())") as process:
+    with script(bound + "from compress.core import linux; print(linux.count_cores())") as process:
         assert process.communicate()[0] == "1\n"
 
 
 def test_the_load_is_what_psutil_counts() -> None:
     def count() -> tuple[float, ...]:
-        return *linux.core_seconds(), linux.process_seconds(os.getpid())
+        return *linux.read_core_seconds(), linux.read_process_seconds(os.getpid())
 
     before = count()
     cores, own = psutil.cpu_times(), psutil.Process().cpu_times()
@@ -266,21 +268,21 @@ def test_the_load_is_what_psutil_counts() -> None:
     tick = 0.05  # and what rounding makes of it
     for first, second, third in zip(before, counted, after, strict=True):
         assert 0.0 < first - tick <= second <= third + tick
-    assert linux.process_seconds(2**22 + 1) == 0.0
+    assert linux.read_process_seconds(2**22 + 1) == 0.0
 
 
 def test_a_file_of_another_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     own = os.getuid()
-    assert linux.is_own(tmp_path)
+    assert linux.is_owned_by_user(tmp_path)
     monkeypatch.setattr(os, "getuid", lambda: own + 1)
-    assert not linux.is_own(tmp_path)
+    assert not linux.is_owned_by_user(tmp_path)
 
 
 def test_what_lies_in_memory() -> None:
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
     for place in [Path(place) for place, kind in mounts if kind == "tmpfs"]:
-        assert linux.in_memory(place)
-    assert not linux.in_memory(Path("/proc"))
+        assert linux.is_in_memory(place)
+    assert not linux.is_in_memory(Path("/proc"))
 
 
 @pytest.mark.parametrize(
@@ -296,9 +298,9 @@ def test_a_name_that_many_processors_share_gets_their_family(
     one = f"processor\t: 0\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: {name}\nflags\t: a b\n"
     (tmp_path / "cpuinfo").write_text(f"{one}\n{one.replace('26', '25')}\n")
     monkeypatch.setattr(linux, "_PROC", tmp_path)
-    assert linux.cpu_name() == told
+    assert linux.read_cpu_name() == told
     (tmp_path / "cpuinfo").write_text("Processor: ARMv8\n")
-    assert linux.cpu_name() == ""
+    assert linux.read_cpu_name() == ""
 
 
 @pytest.mark.parametrize(
@@ -317,4 +319,4 @@ def test_what_a_processor_lacks(
     if cpuinfo is not None:
         (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{cpuinfo}\nprocessor\t: 1\n")
     monkeypatch.setattr(linux, "_PROC", tmp_path)
-    assert lacks_vnni() == lacks
+    assert is_vnni_missing() == lacks

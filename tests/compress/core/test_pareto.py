@@ -12,11 +12,11 @@ from optuna._hypervolume import compute_hypervolume
 from optuna.study._multi_objective import _fast_non_domination_rank
 
 from compress.core.pareto import (
-    Frontier,
-    crowding_distance,
-    front_mask,
-    hypervolume,
-    nondominated_ranks,
+    ParetoFront,
+    compute_crowding_distance,
+    compute_front_mask,
+    measure_hypervolume,
+    rank_nondominated,
 )
 
 POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=30)
@@ -33,7 +33,7 @@ def grids(most: int) -> st.SearchStrategy[np.ndarray]:
 
 @given(POINTS)
 def test_front_is_what_nothing_dominates(points: list[tuple[int, int]]) -> None:
-    mask = front_mask(np.asarray(points, float))
+    mask = compute_front_mask(np.asarray(points, float))
     for point, on_front in zip(points, mask, strict=True):
         dominated = any(
             other[0] <= point[0] and other[1] <= point[1] and other != point for other in points
@@ -43,9 +43,9 @@ def test_front_is_what_nothing_dominates(points: list[tuple[int, int]]) -> None:
 
 @given(grids(30))
 def test_ranks_equal_optunas(losses: np.ndarray) -> None:
-    ranks = nondominated_ranks(losses)
+    ranks = rank_nondominated(losses)
     np.testing.assert_array_equal(ranks, _fast_non_domination_rank(losses))
-    np.testing.assert_array_equal(ranks == 0, front_mask(losses))
+    np.testing.assert_array_equal(ranks == 0, compute_front_mask(losses))
 
 
 @pytest.mark.parametrize("objectives", [1, 2, 3, 4])
@@ -58,39 +58,41 @@ def test_front_by_its_definition(objectives: int) -> None:
     def dominated(row: np.ndarray) -> bool:
         return any((other <= row).all() and (other < row).any() for other in losses)
 
-    np.testing.assert_array_equal(front_mask(losses), [not dominated(row) for row in losses])
-    assert front_mask(losses[:0]).shape == (0,)
-    assert front_mask(np.full((2, objectives), np.inf)).all()
+    np.testing.assert_array_equal(
+        compute_front_mask(losses), [not dominated(row) for row in losses]
+    )
+    assert compute_front_mask(losses[:0]).shape == (0,)
+    assert compute_front_mask(np.full((2, objectives), np.inf)).all()
 
 
 def test_ranks_of_layers_and_of_nothing() -> None:
     layer = np.array([[0.0, 2.0], [1.0, 1.0], [2.0, 0.0]])
     losses = np.concatenate([layer + 2, layer, layer + 1, layer])
-    np.testing.assert_array_equal(nondominated_ranks(losses), np.repeat([2, 0, 1, 0], 3))
-    assert nondominated_ranks(np.zeros((0, 2))).shape == (0,)
+    np.testing.assert_array_equal(rank_nondominated(losses), np.repeat([2, 0, 1, 0], 3))
+    assert rank_nondominated(np.zeros((0, 2))).shape == (0,)
 
 
 def test_crowding_by_hand() -> None:
     losses = np.array([[0.0, 10.0], [1.0, 6.0], [4.0, 5.0], [10.0, 0.0]])
     np.testing.assert_allclose(
-        crowding_distance(losses), [np.inf, 4 / 10 + 5 / 10, 9 / 10 + 6 / 10, np.inf]
+        compute_crowding_distance(losses), [np.inf, 4 / 10 + 5 / 10, 9 / 10 + 6 / 10, np.inf]
     )
 
 
 def test_crowding_without_spread_adds_nothing() -> None:
     losses = np.array([[0.0, 7.0], [1.0, 7.0], [4.0, 7.0]])
-    np.testing.assert_allclose(crowding_distance(losses), [np.inf, 1.0, np.inf])
-    np.testing.assert_array_equal(crowding_distance(np.ones((3, 2))), np.zeros(3))
-    assert crowding_distance(np.zeros((0, 2))).shape == (0,)
+    np.testing.assert_allclose(compute_crowding_distance(losses), [np.inf, 1.0, np.inf])
+    np.testing.assert_array_equal(compute_crowding_distance(np.ones((3, 2))), np.zeros(3))
+    assert compute_crowding_distance(np.zeros((0, 2))).shape == (0,)
 
 
 def test_crowding_does_not_depend_on_order_or_scale() -> None:
     rng = np.random.default_rng(0)
     losses = rng.normal(size=(12, 3))
     order = rng.permutation(12)
-    expected = crowding_distance(losses)
-    np.testing.assert_allclose(crowding_distance(losses[order]), expected[order])
-    np.testing.assert_allclose(crowding_distance(losses * [1e6, 1, 1e-6] + 5), expected)
+    expected = compute_crowding_distance(losses)
+    np.testing.assert_allclose(compute_crowding_distance(losses[order]), expected[order])
+    np.testing.assert_allclose(compute_crowding_distance(losses * [1e6, 1, 1e-6] + 5), expected)
 
 
 def by_cells(losses: np.ndarray, size: int) -> float:
@@ -103,7 +105,9 @@ def by_cells(losses: np.ndarray, size: int) -> float:
 @given(grids(10))
 def test_hypervolume_counts_cells(losses: np.ndarray) -> None:
     # points at 4 lie on the reference and add nothing
-    assert hypervolume(losses, [4.0] * losses.shape[1]) == pytest.approx(by_cells(losses, 4))
+    assert measure_hypervolume(losses, [4.0] * losses.shape[1]) == pytest.approx(
+        by_cells(losses, 4)
+    )
 
 
 @pytest.mark.parametrize("objectives", [1, 2, 3, 4, 5])
@@ -113,7 +117,7 @@ def test_hypervolume_equals_optunas(objectives: int) -> None:
         losses = rng.uniform(size=(count, objectives))
         reference = np.full(objectives, 1.0)
         expected = compute_hypervolume(losses, reference)
-        assert hypervolume(losses, reference) == pytest.approx(expected, rel=1e-10)
+        assert measure_hypervolume(losses, reference) == pytest.approx(expected, rel=1e-10)
 
 
 @pytest.mark.parametrize("objectives", [2, 3, 4])
@@ -125,40 +129,42 @@ def test_hypervolume_of_boxes_by_inclusion_and_exclusion(objectives: int) -> Non
         for subset in itertools.combinations(losses, size):
             sides = np.maximum(reference - np.max(subset, axis=0), 0.0)
             expected += (-1) ** (size + 1) * sides.prod()
-    assert hypervolume(losses, reference) == pytest.approx(expected)
+    assert measure_hypervolume(losses, reference) == pytest.approx(expected)
 
 
 def test_hypervolume_of_a_staircase() -> None:
     x = np.arange(10.0)
     losses = np.stack([x, 9 - x], axis=1)
-    assert hypervolume(losses, (10, 10)) == pytest.approx(55.0)
-    assert hypervolume(losses[::-1], (10, 10)) == pytest.approx(55.0)
+    assert measure_hypervolume(losses, (10, 10)) == pytest.approx(55.0)
+    assert measure_hypervolume(losses[::-1], (10, 10)) == pytest.approx(55.0)
 
 
 def test_what_does_not_dominate_the_reference_counts_nothing() -> None:
     losses = np.array([[0.5, 0.5], [0.0, 1.0], [-3.0, 2.0], [2.0, -3.0]])
-    assert hypervolume(losses, (1.0, 1.0)) == pytest.approx(0.25)
-    assert hypervolume(losses[1:], (1.0, 1.0)) == 0.0
-    assert hypervolume(np.zeros((0, 3)), (1.0, 1.0, 1.0)) == 0.0
+    assert measure_hypervolume(losses, (1.0, 1.0)) == pytest.approx(0.25)
+    assert measure_hypervolume(losses[1:], (1.0, 1.0)) == 0.0
+    assert measure_hypervolume(np.zeros((0, 3)), (1.0, 1.0, 1.0)) == 0.0
 
 
 def test_hypervolume_refuses_other_shapes() -> None:
     with pytest.raises(ValueError, match=r"Received: \(2, 2\) and \(3,\)"):
-        hypervolume(np.zeros((2, 2)), (1.0, 1.0, 1.0))
+        measure_hypervolume(np.zeros((2, 2)), (1.0, 1.0, 1.0))
 
 
 @settings(deadline=None)
 @given(grids(25))
 def test_a_frontier_row_by_row_equals_all_at_once(losses: np.ndarray) -> None:
     reference = [3.5] * losses.shape[1]
-    frontier, before = Frontier(reference), 0.0
+    frontier, before = ParetoFront(reference), 0.0
     for count, row in enumerate(losses, start=1):
         frontier.add(row)
-        assert frontier.volume == pytest.approx(hypervolume(losses[:count], reference), rel=1e-12)
+        assert frontier.volume == pytest.approx(
+            measure_hypervolume(losses[:count], reference), rel=1e-12
+        )
         assert frontier.volume >= before
         before = frontier.volume
     inside = losses[(losses < 3.5).all(axis=1)]
-    on_front = np.unique(inside[front_mask(inside)], axis=0)
+    on_front = np.unique(inside[compute_front_mask(inside)], axis=0)
     np.testing.assert_array_equal(np.unique(frontier.rows, axis=0), on_front)
     assert len(frontier.rows) == len(on_front)
 
@@ -166,7 +172,7 @@ def test_a_frontier_row_by_row_equals_all_at_once(losses: np.ndarray) -> None:
 @pytest.mark.parametrize("objectives", [1, 2, 3, 4])
 def test_a_frontier_of_many_rows(objectives: int) -> None:
     losses = np.random.default_rng(objectives).uniform(size=(300, objectives))
-    frontier = Frontier(np.ones(objectives))
+    frontier = ParetoFront(np.ones(objectives))
     for row in losses:
         frontier.add(row)
     assert frontier.volume == pytest.approx(

@@ -13,10 +13,10 @@ import pytest
 from compress.core.processes import (
     ProcessEnded,
     ProcessOverdue,
-    Server,
-    how_it_ended,
-    receive,
-    send,
+    ServerProcess,
+    describe_exit,
+    receive_object,
+    send_object,
 )
 from tests.patience import wait_for
 
@@ -24,11 +24,11 @@ ROOT = Path(__file__).parents[3]
 
 SCRIPT = """
 import os, signal, sys, time
-from compress.core.processes import receive, send, serving
-questions, answers = serving()
+from compress.core.processes import receive_object, send_object, start_serving
+questions, answers = start_serving()
 while True:
     try:
-        what, given = receive(questions)
+        what, given = receive_object(questions)
     except EOFError:
         break
     print("not an answer")
@@ -39,7 +39,7 @@ while True:
         sys.exit(given)
     if what == "wait":
         time.sleep(given)
-    send(answers, (os.getpid(), what, given))
+    send_object(answers, (os.getpid(), what, given))
 """
 
 
@@ -61,26 +61,26 @@ def wait_for_end(pid: int) -> None:
 
 
 def test_it_answers_in_order_and_large_things_too(module: str) -> None:
-    server = Server.started(module)
+    server = ServerProcess.start(module)
     big = bytes(range(256)) * 2**14  # 4 MiB: more than a pipe holds
     assert server.ask("say", big) == (server.pid, "say", big)
     assert server.ask("say", None) == (server.pid, "say", None)
-    assert server.alive
+    assert server.is_alive
     server.close()
-    assert not server.alive
+    assert not server.is_alive
 
 
 def test_its_end_is_told_with_the_signal_and_its_last_words(module: str) -> None:
-    server = Server.started(module)
+    server = ServerProcess.start(module)
     with pytest.raises(ProcessEnded, match=r"segmentation fault \(signal 11\); .*out of cheese"):
         server.ask("die", signal.SIGSEGV)
     with pytest.raises(ProcessEnded, match="exit code 3"):
-        Server.started(module).ask("leave", 3)
-    assert how_it_ended(-6) == "aborted (signal 6)"
+        ServerProcess.start(module).ask("leave", 3)
+    assert describe_exit(-6) == "aborted (signal 6)"
 
 
 def test_one_that_hangs_is_ended(module: str) -> None:
-    server = Server.started(module)
+    server = ServerProcess.start(module)
     with pytest.raises(ProcessOverdue, match=r"within 0.2 s"):
         server.ask("wait", 1000, seconds=0.2)
     assert gone(server.pid)
@@ -88,13 +88,13 @@ def test_one_that_hangs_is_ended(module: str) -> None:
 
 def test_an_interrupted_question_ends_it(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its answer would be taken for the next question's."""
-    server = Server.started(module)
+    server = ServerProcess.start(module)
     server.ask("say", 0)
 
     def interrupted(stream: int, seconds: float | None = None) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("compress.core.processes.receive", interrupted)
+    monkeypatch.setattr("compress.core.processes.receive_object", interrupted)
     with pytest.raises(KeyboardInterrupt):
         server.ask("say", 1)
     assert gone(server.pid)
@@ -104,14 +104,14 @@ def test_a_fork_keeps_no_file_of_its_parent(tmp_path: Path) -> None:
     def answer(questions: int, answers: int) -> None:
         while True:
             try:
-                receive(questions)
+                receive_object(questions)
             except EOFError:
                 return
             links = list(Path("/proc/self/fd").iterdir())
-            send(answers, [str(link.readlink()) for link in links if link.is_symlink()])
+            send_object(answers, [str(link.readlink()) for link in links if link.is_symlink()])
 
     with open(tmp_path / "lock", "w"):
-        server = Server.forked(answer)
+        server = ServerProcess.start_fork(answer)
         names = server.ask("what is open?")
     assert str(tmp_path / "lock") not in names
     server.close()
@@ -121,15 +121,16 @@ def test_a_fork_keeps_no_file_of_its_parent(tmp_path: Path) -> None:
 PARENT = """
 import sys, threading, time
 sys.path.insert(0, sys.argv[1])
-from compress.core.processes import Server, receive, send
+from compress.core.processes import ServerProcess, receive_object, send_object
 
 def wait(questions, answers):
-    receive(questions)
-    send(answers, "here")
+    receive_object(questions)
+    send_object(answers, "here")
     time.sleep(1000)
 
 def start(kind):
-    server = Server.forked(wait) if kind == "forked" else Server.started("answering")
+    forked = kind == "forked"
+    server = ServerProcess.start_fork(wait) if forked else ServerProcess.start("answering")
     server.ask("say", 0)
     return server.pid
 

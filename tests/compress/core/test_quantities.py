@@ -10,17 +10,17 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from compress.core.errors import InputError, unknown_name
-from compress.core.quantities import parse_number, parse_quantity, parse_whole_number
+from compress.core.errors import InputError, build_unknown_name_error
+from compress.core.quantities import parse_integer, parse_number, parse_quantity
 from compress.data import Dataset, Preprocessing, Split
 from compress.data.tasks import MultiClass
 from compress.plan import ChannelOptions, LatencyOptions, Plan, Target, TrainSettings
 from compress.plan.bench import BenchPlan
-from compress.plan.fields import from_flat, from_nested, plan_fields, to_nested, value_of
+from compress.plan.fields import from_flat, from_nested, list_plan_fields, read_field, to_nested
 from compress.plan.keywords import SHRINK
 from compress.plan.shrink import GoalOptions, ShrinkPlan
 from compress.plan.target import SizeTarget, TimeTarget
-from search.cli._options import plan_command
+from search.cli._options import create_plan_command
 from search.plan import SearchPlan
 
 
@@ -35,7 +35,7 @@ from search.plan import SearchPlan
     ],
 )  # fmt: skip
 def test_counts_are_read(text: object, expected: int) -> None:
-    assert parse_whole_number(text, "n") == expected
+    assert parse_integer(text, "n") == expected
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,8 @@ def test_counts_are_read(text: object, expected: int) -> None:
      "0x10", "2M3", "nan", "inf", "٣", "1,000", True, 1.5, None, [1], float("inf")],
 )  # fmt: skip
 def test_what_is_no_count_is_refused(text: object) -> None:
-    with pytest.raises(InputError, match=r"n must be a whole number, like 200000, 200k or 2M"):
-        parse_whole_number(text, "n")
+    with pytest.raises(InputError, match=r"n must be an integer, like 200000, 200k or 2M"):
+        parse_integer(text, "n")
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,13 @@ def test_what_is_no_count_is_refused(text: object) -> None:
      ("7", 7), ("7B", 7), ("1GiB", 2**30)],
 )  # fmt: skip
 def test_sizes_are_read(text: str, expected: int) -> None:
-    assert parse_whole_number(text, "n", unit="bytes") == expected
+    assert parse_integer(text, "n", unit="bytes") == expected
 
 
 def test_sizes_in_mebibytes_and_amounts() -> None:
-    assert parse_whole_number("512", "n", unit="MiB") == 512
-    assert parse_whole_number("2GiB", "n", unit="MiB") == 2048
-    assert parse_whole_number("1MB", "n", unit="MiB") == 1  # 0.95, rounded up
+    assert parse_integer("512", "n", unit="MiB") == 512
+    assert parse_integer("2GiB", "n", unit="MiB") == 2048
+    assert parse_integer("1MB", "n", unit="MiB") == 1  # 0.95, rounded up
     assert parse_number("1.5MiB", "bytes") == 1.5 * 2**20
     assert parse_number("much", "bytes") is None
 
@@ -120,7 +120,7 @@ BAD_GOALS = [
 def goal_of(way: str, name: str, text: str, folder: Path) -> Any:
     """Read a goal from Python, a TOML file or the command line."""
     if way == "python":
-        return getattr(SHRINK.over(ShrinkPlan(), {name: text}).goal, name)
+        return getattr(SHRINK.apply_to(ShrinkPlan(), {name: text}).goal, name)
     seen: list[Any] = []
 
     def noted(plan: Any) -> None:
@@ -128,7 +128,7 @@ def goal_of(way: str, name: str, text: str, folder: Path) -> Any:
         seen.append(plan)
 
     app = typer.Typer()
-    app.command("shrink")(plan_command(ShrinkPlan, noted))
+    app.command("shrink")(create_plan_command(ShrinkPlan, noted))
     words = [f"--{name.replace('_', '-')}", text]
     if way == "toml":
         (folder / "plan.toml").write_text(f'[goal]\n{name} = "{text}"\n')
@@ -178,8 +178,8 @@ def test_numbers_of_python_above_one_need_a_unit_too() -> None:
 )
 def test_options_take_their_units(name: str, text: str, expected: float) -> None:
     plan = from_flat(SearchPlan, {name: text})
-    (leaf,) = (leaf for leaf in plan_fields(SearchPlan) if leaf.flat == name)
-    assert value_of(plan, leaf) == expected
+    (leaf,) = (leaf for leaf in list_plan_fields(SearchPlan) if leaf.keyword == name)
+    assert read_field(plan, leaf) == expected
 
 
 @pytest.mark.parametrize(
@@ -188,8 +188,8 @@ def test_options_take_their_units(name: str, text: str, expected: float) -> None
         ("max_latency", "200KB", "a latency like 3ms.*which is a size"),
         ("max_minutes", "3ms", "a duration like 30m.*which is a latency"),
         ("sparsity", "3ms", "a share like 50 %.*which is a latency"),
-        ("max_macs", "200KB", "max_macs must be a whole number.*which is a size"),
-        ("max_size", "3ms", "max_size must be a whole number.*which is a latency"),
+        ("max_macs", "200KB", "max_macs must be an integer.*which is a size"),
+        ("max_size", "3ms", "max_size must be an integer.*which is a latency"),
         ("prefer", "macs<=200KB", "prefer must compare macs with a count like 2M.*with a size"),
         ("prefer", "latency_ms<=12M", "latency_ms with a latency like 3ms.*with a count"),
         ("target", "accuracy>=3ms", "accuracy with a number like 0.92.*with a latency"),
@@ -207,13 +207,13 @@ def test_conditions_take_units() -> None:
 
 def test_a_latency_that_changed_its_meaning_is_told() -> None:
     app = typer.Typer()
-    app.command("shrink")(plan_command(ShrinkPlan, lambda plan: None))
+    app.command("shrink")(create_plan_command(ShrinkPlan, lambda plan: None))
     done = CliRunner().invoke(app, ["--latency", "0.5"])
     assert done.exit_code == 0
     assert "--latency 0.5 is read as 0.5x, a share" in done.stderr
     assert "write 0.5ms" in done.stderr
     app = typer.Typer()
-    app.command("run")(plan_command(SearchPlan, lambda plan: None))
+    app.command("run")(create_plan_command(SearchPlan, lambda plan: None))
     done = CliRunner().invoke(app, ["--shrink-to", "latency=0.5"])
     assert "latency of --shrink-to 0.5 is read as 0.5x" in done.stderr
     done = CliRunner().invoke(app, ["--shrink-to", "latency=0.5x"])
@@ -238,7 +238,7 @@ def test_counts_are_the_same_from_command_line_toml_and_python(tmp_path: Path) -
         seen.append(plan)
 
     app = typer.Typer()
-    app.command("search")(plan_command(SearchPlan, noted))
+    app.command("search")(create_plan_command(SearchPlan, noted))
     words = [word for name, text in COUNTS.items()
              for word in (f"--{name.replace('_', '-')}", text)]  # fmt: skip
     CliRunner().invoke(app, ["--data", "digits", *words])
@@ -291,14 +291,14 @@ def test_every_whole_number_of_a_plan_has_a_lower_bound_and_most_an_upper(plan: 
     """What has none is a limit on the user's own models, up to 63 bits."""
     unbounded = {"max_macs", "max_params", "max_size"}
     checked = 0
-    for leaf in plan_fields(plan):
+    for leaf in list_plan_fields(plan):
         if leaf.hint is int or leaf.hint == int | None:
             checked += 1
             with pytest.raises(InputError, match="must be at least"):
-                from_flat(plan, {leaf.flat: -1})
-            if leaf.flat not in unbounded:
+                from_flat(plan, {leaf.keyword: -1})
+            if leaf.keyword not in unbounded:
                 with pytest.raises(InputError, match=r"must be at most [\d,]+ \(.+\)"):
-                    from_flat(plan, {leaf.flat: 2**62})
+                    from_flat(plan, {leaf.keyword: 2**62})
     assert checked >= (1 if plan is BenchPlan else 10)
 
 
@@ -306,7 +306,7 @@ def test_every_whole_number_of_a_plan_has_a_lower_bound_and_most_an_upper(plan: 
     ("given", "message"),
     [
         ({"threads": ("1", "9" * 12)}, "threads must be at most 1,024"),
-        ({"threads": ("²",)}, "threads must be a whole number"),
+        ({"threads": ("²",)}, "threads must be an integer"),
         ({"input_shape": "224," + "9" * 5000}, "input_shape must be sizes"),
         ({"input_shape": "²,3"}, "input_shape must be sizes"),
     ],
@@ -314,7 +314,7 @@ def test_every_whole_number_of_a_plan_has_a_lower_bound_and_most_an_upper(plan: 
 def test_lists_of_numbers_have_bounds(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         BenchPlan(**given)
-    with pytest.raises(InputError, match="rungs must be a whole number"):
+    with pytest.raises(InputError, match="rungs must be an integer"):
         from_flat(SearchPlan, {"rungs": "²"})
     with pytest.raises(InputError, match="prune_pattern must be .*65,536"):
         from_flat(Plan, {"prune_pattern": "1x99999999"})
@@ -323,10 +323,10 @@ def test_lists_of_numbers_have_bounds(given: dict[str, Any], message: str) -> No
 
 
 def test_functions_that_take_numbers_directly_have_the_same_bounds(tmp_path: Path) -> None:
-    from compress.core.device import setup
+    from compress.core.device import setup_device
     from compress.measure import Entry, time_entries
-    from search.spaces import space_for
-    from search.spaces.describe import describe
+    from search.spaces import resolve_space
+    from search.spaces.describe import describe_space
 
     with pytest.raises(InputError, match="channel_steps must be at most 10,000"):
         ChannelOptions(target="0.5x", steps=10**12)
@@ -335,15 +335,15 @@ def test_functions_that_take_numbers_directly_have_the_same_bounds(tmp_path: Pat
     with pytest.raises(InputError, match="threads of 'a' must be at most 1,024"):
         time_entries({"a": Entry(tmp_path, "litert", 10**6)}, precision=0.1, budget=1.0)
     with pytest.raises(InputError, match="threads must be at most 1,024"):
-        setup("cpu", threads=10**9)
-    with pytest.raises(InputError, match="batch_size must be a whole number.*'many'"):
+        setup_device("cpu", threads=10**9)
+    with pytest.raises(InputError, match="batch_size must be an integer.*'many'"):
         TrainSettings(batch_size="many")  # type: ignore[arg-type]
     assert TrainSettings(batch_size="1k").batch_size == 1000  # type: ignore[arg-type]
     data: Any = None
     with pytest.raises(InputError, match="samples must be at most 1,000,000"):
-        describe(space_for("cnn"), data, samples=10**12)
+        describe_space(resolve_space("cnn"), data, samples=10**12)
     with pytest.raises(InputError, match="seed must be at least 0"):
-        describe(space_for("cnn"), data, seed=-1)
+        describe_space(resolve_space("cnn"), data, seed=-1)
 
 
 def test_pruning_takes_counts_and_refuses_endless_steps() -> None:
@@ -388,7 +388,7 @@ def test_other_names_lead_to_ours(values: dict[str, object], meant: str) -> None
 
 
 def test_other_names_are_offered_where_they_exist_alone() -> None:
-    assert "Did you mean" not in str(unknown_name("fruit", "flops", ["apple", "pear"]))
+    assert "Did you mean" not in str(build_unknown_name_error("fruit", "flops", ["apple", "pear"]))
 
 
 def test_conditions_and_targets_take_counts() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from compress import plugins
 from compress.core.errors import InputError, MissingDependency
-from compress.core.registry import Entry, Registry, is_place
+from compress.core.registry import Entry, Registry, is_reference
 from search import plugins as of_search
 
 
@@ -77,7 +77,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
      ("a:b:c", False), ("2:4", False)],
 )  # fmt: skip
 def test_what_a_place_looks_like(name: str, expected: bool) -> None:
-    assert is_place(name) is expected
+    assert is_reference(name) is expected
 
 
 def test_every_line_of_every_table_leads_somewhere() -> None:

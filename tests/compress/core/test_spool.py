@@ -13,7 +13,7 @@ from compress.core import arrays
 from compress.core.errors import InputError
 from compress.data import Dataset, load_data
 from compress.data.preprocessing import fit_preprocessing
-from compress.train.given import as_dataset
+from compress.train.dataset_loading import as_dataset
 
 SMALL = 4096
 
@@ -21,9 +21,9 @@ SMALL = 4096
 @pytest.fixture
 def mapping(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Lets arrays of 4 KiB count as large; returns where they go."""
-    monkeypatch.setattr(arrays, "LEAST", SMALL)
-    monkeypatch.setattr(arrays, "CHUNK", 1024)
-    monkeypatch.setenv(arrays.FOLDER, str(tmp_path / "spool"))
+    monkeypatch.setattr(arrays, "MIN_MAPPED_BYTES", SMALL)
+    monkeypatch.setattr(arrays, "CHUNK_BYTES", 1024)
+    monkeypatch.setenv(arrays.FOLDER_VARIABLE, str(tmp_path / "spool"))
     return tmp_path / "spool"
 
 
@@ -37,7 +37,7 @@ def left(place: Path) -> list[Path]:
 
 def test_what_grows_large_goes_to_a_file_without_a_name(mapping: Path) -> None:
     parts = [rows(7, seed) for seed in range(20)]
-    grown = arrays.Growing("a stream")
+    grown = arrays.GrowingArray("a stream")
     for part in parts[:5]:
         grown.add(part)
     assert not mapping.exists()  # small so far
@@ -45,18 +45,18 @@ def test_what_grows_large_goes_to_a_file_without_a_name(mapping: Path) -> None:
         grown.add(part)
     assert mapping.exists()
     assert not left(mapping)
-    whole = grown.whole()
+    whole = grown.to_array()
     assert arrays.is_mapped(whole)
     np.testing.assert_array_equal(whole, np.concatenate(parts))
     assert not left(mapping)
     whole[0, 0, 0] = 5.0  # a copy of ours, as TensorFlow wants it
-    little = arrays.Growing("a stream")
+    little = arrays.GrowingArray("a stream")
     little.add(parts[0])
-    assert little.whole() is parts[0]
+    assert little.to_array() is parts[0]
 
 
 def test_an_unfinished_one_is_removed(mapping: Path) -> None:
-    grown = arrays.Growing("a stream")
+    grown = arrays.GrowingArray("a stream")
     grown.add(rows(100))
     assert grown.bytes == rows(100).nbytes
     assert not left(mapping)
@@ -66,17 +66,17 @@ def test_an_unfinished_one_is_removed(mapping: Path) -> None:
 
 def test_rows_and_conversions_stay_in_files(mapping: Path) -> None:
     x = rows(200)
-    given = arrays.Growing("x")
+    given = arrays.GrowingArray("x")
     given.add(x)
-    held = given.whole()
+    held = given.to_array()
     index = np.random.default_rng(1).permutation(200)[:120]
-    found = arrays.taken(held, index)
+    found = arrays.take_examples(held, index)
     assert arrays.is_mapped(found)
     np.testing.assert_array_equal(found, x[index])
-    few = arrays.taken(held, index[:3])
+    few = arrays.take_examples(held, index[:3])
     assert not arrays.is_mapped(few)
     np.testing.assert_array_equal(few, x[index[:3]])
-    doubled = arrays.converted(held, lambda part: part.astype(np.float64) * 2)
+    doubled = arrays.convert_rows(held, lambda part: part.astype(np.float64) * 2)
     assert arrays.is_mapped(doubled)
     np.testing.assert_array_equal(doubled, x.astype(np.float64) * 2)
     one, two = (fit_preprocessing(values, 1.0, "standardize") for values in (held, x))
@@ -86,7 +86,7 @@ def test_rows_and_conversions_stay_in_files(mapping: Path) -> None:
 
 def test_a_full_disk_is_refused(mapping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrays.shutil, "disk_usage", lambda _: SimpleNamespace(free=5000))
-    grown = arrays.Growing("A stream")
+    grown = arrays.GrowingArray("A stream")
     with pytest.raises(InputError, match=r"A stream of 100 examples so far must fit onto the disk"):
         grown.add(rows(100))
     grown.close()
@@ -94,15 +94,15 @@ def test_a_full_disk_is_refused(mapping: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_folder_in_memory_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(arrays.FOLDER, raising=False)
-    monkeypatch.setattr(arrays, "linux", SimpleNamespace(in_memory=lambda _: True))
-    assert arrays.folder().parts[-2:] == (".cache", "paretune")
+    monkeypatch.delenv(arrays.FOLDER_VARIABLE, raising=False)
+    monkeypatch.setattr(arrays, "linux", SimpleNamespace(is_in_memory=lambda _: True))
+    assert arrays.find_spool_folder().parts[-2:] == (".cache", "paretune")
 
 
 def both(mapping: Path, monkeypatch: pytest.MonkeyPatch, load: Any) -> tuple[Dataset, Dataset]:
     """Loads data mapped, and in memory."""
     mapped = load()
-    monkeypatch.setattr(arrays, "LEAST", 2**40)
+    monkeypatch.setattr(arrays, "MIN_MAPPED_BYTES", 2**40)
     return mapped, load()
 
 

@@ -7,13 +7,13 @@ import pytest
 from scipy import stats
 
 from compress.core.statistics import (
-    GROUPS,
-    bound_mean,
+    JACKKNIFE_GROUPS,
     compare_examples,
     compare_means,
     compare_shares,
+    compute_jackknife_values,
+    compute_mean_interval,
     correct_level,
-    jackknife_values,
 )
 
 
@@ -82,28 +82,28 @@ def test_levels_for_several_comparisons() -> None:
 
 def test_the_jackknife_of_a_mean_is_the_values_themselves() -> None:
     values = np.random.default_rng(1).normal(size=50)
-    found = jackknife_values(50, lambda index: float(values[index].mean()))
+    found = compute_jackknife_values(50, lambda index: float(values[index].mean()))
     assert sorted(found) == pytest.approx(sorted(values))
 
 
 def test_the_jackknife_of_many_examples_has_the_error_of_the_mean() -> None:
     values = np.random.default_rng(2).exponential(size=5000)
-    found = jackknife_values(5000, lambda index: float(values[index].mean()))
-    assert len(found) == GROUPS
+    found = compute_jackknife_values(5000, lambda index: float(values[index].mean()))
+    assert len(found) == JACKKNIFE_GROUPS
     assert found.mean() == pytest.approx(values.mean())
     error = values.std(ddof=1) / np.sqrt(5000)
     # the error of an error that 200 groups tell is 5 %
-    assert found.std(ddof=1) / np.sqrt(GROUPS) == pytest.approx(error, rel=0.2)
+    assert found.std(ddof=1) / np.sqrt(JACKKNIFE_GROUPS) == pytest.approx(error, rel=0.2)
 
 
 def test_intervals_of_a_metric() -> None:
     right = np.r_[np.ones(350), np.zeros(10)]
     expected = stats.binomtest(350, 360).proportion_ci(0.95, method="wilson")
-    assert bound_mean(right) == pytest.approx((expected.low, expected.high))
+    assert compute_mean_interval(right) == pytest.approx((expected.low, expected.high))
     values = np.random.default_rng(3).normal(size=30)
     known = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
-    assert bound_mean(values) == pytest.approx((known.low, known.high))
-    assert bound_mean(values[:9]) is None
+    assert compute_mean_interval(values) == pytest.approx((known.low, known.high))
+    assert compute_mean_interval(values[:9]) is None
 
 
 @pytest.mark.parametrize("count", [270, 1000])

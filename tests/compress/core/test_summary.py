@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html.parser import HTMLParser
 
-from compress.core.summary import ROWS, WIDTH, Readable, Summary
+from compress.core.summary import MAX_ROWS, WIDTH, DisplayableResult, Summary
 
 LONG = "block_12/" + "convolution_" * 8 + "end"
 
 
 @dataclass(frozen=True, repr=False)
-class Result(Readable):
+class Result(DisplayableResult):
     rows: int
 
-    def screen(self) -> Summary:
+    def build_summary(self) -> Summary:
         cells = tuple((f"layer{n}" if n else LONG, f"{n:,}") for n in range(self.rows))
         return Summary("12 of <b>\x1b[2J", ("a line",), ("Layer", "MACs"), cells, ("n\nn",) * 9)
 
@@ -23,7 +23,7 @@ def test_a_screen_holds_it_and_no_name_is_cut() -> None:
     lines = str(Result(40)).splitlines()
     assert len(lines) <= 25
     assert max(map(len, lines)) <= WIDTH
-    assert f"... and {40 - ROWS} more rows" in lines
+    assert f"... and {40 - MAX_ROWS} more rows" in lines
     # folded over lines, whole
     assert LONG in "".join(line.split("   ")[0].strip() for line in lines)
     assert "\x1b" not in str(Result(1))
@@ -35,7 +35,7 @@ def test_what_has_no_room_is_counted() -> None:
     above = tuple("word " * 40 for _ in range(3))  # 3 lines of 80 columns each
     notes = tuple(f"note {n} " + "word " * 40 for n in range(4))
     rows = tuple((f"layer{n}", "1") for n in range(12))
-    text = Summary("title", above, ("Layer", "MACs"), rows, notes).text().splitlines()
+    text = Summary("title", above, ("Layer", "MACs"), rows, notes).to_text().splitlines()
     # 1 + 9 lines above, 4 of a table but for its rows, 1 of rows that are left out,
     # 3 of a note and 1 of those that are left out: 6 rows have room
     assert len(text) == 25
@@ -44,7 +44,7 @@ def test_what_has_no_room_is_counted() -> None:
     assert sum(row.startswith("- note") for row in text) == 1
     assert text[-1] == "... and 3 more notes"
     # a screen is not torn by what cannot be shortened: one row and one note stay
-    endless = Summary("title", above * 9, ("Layer", "MACs"), rows, notes).text().splitlines()
+    endless = Summary("title", above * 9, ("Layer", "MACs"), rows, notes).to_text().splitlines()
     assert sum("layer" in row for row in endless) == 1
     assert sum(row.startswith("- note") for row in endless) == 1
 
@@ -52,13 +52,13 @@ def test_what_has_no_room_is_counted() -> None:
 def test_a_warning_comes_first_and_is_never_left_out() -> None:
     many = tuple((f"layer{n}", "1") for n in range(40))
     screen = Summary("title", (), ("Layer", "MACs"), many, ("note",) * 9, "rows", ("<i>\x1b",))
-    lines = screen.text().splitlines()
+    lines = screen.to_text().splitlines()
     assert lines[:2] == ["<i>\\x1b", "title"]
     assert len(lines) <= 25
-    assert screen.html().index("&lt;i&gt;\\x1b") < screen.html().index("title")
+    assert screen.to_html().index("&lt;i&gt;\\x1b") < screen.to_html().index("title")
 
     class Warned(Result):
-        def screen(self) -> Summary:
+        def build_summary(self) -> Summary:
             return screen
 
     assert repr(Warned(1)) == "<Warned: <i>\\x1b>"

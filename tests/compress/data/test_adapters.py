@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.core.arrays import Growing
+from compress.core.arrays import GrowingArray
 from compress.core.errors import InputError
-from compress.data.adapters import arrays_of, labelled, unlabelled
-from compress.data.meaning import Head, Heads, meaning_of
+from compress.data.adapters import build_labelled_dataset, build_unlabelled_dataset, read_arrays
+from compress.data.label_inference import Head, Heads, infer_label_format
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(-5, 300, size=(60, 4))
@@ -29,28 +29,28 @@ LOGITS = Head("linear", (3,), (4,))
 def test_numbers_are_fed_as_they_are() -> None:
     """Neither scaled nor guessed, no channel axis added: what went in comes out, as float32."""
     for x in (X, X.astype(np.int64), (X % 255).astype(np.uint8), X > 100, X.tolist()):
-        data = labelled((x, CLASSES))
+        data = build_labelled_dataset((x, CLASSES))
         held = np.concatenate([data.inputs("train"), data.inputs("val")])
         assert held.dtype == np.float32
         wanted = np.asarray(x, np.float32)
         assert np.array_equal(np.sort(held, axis=0), np.sort(wanted, axis=0))
         assert data.max_value is None  # nobody looks for a scaling
-    grey = labelled((np.zeros((60, 8, 8)), CLASSES))
+    grey = build_labelled_dataset((np.zeros((60, 8, 8)), CLASSES))
     assert grey.input_shape == (8, 8)
 
 
 def test_the_validation_part_is_split_off_by_seed_and_class() -> None:
-    one, same, other = (labelled((X, CLASSES), seed=seed) for seed in (0, 0, 1))
+    one, same, other = (build_labelled_dataset((X, CLASSES), seed=seed) for seed in (0, 0, 1))
     assert one.fingerprint() == same.fingerprint() != other.fingerprint()
     assert one.counts() == {"train": [17, 17, 17], "val": [3, 3, 3], "test": [0, 0, 0]}
     whole = np.concatenate([one.train.x, one.val.x])
     assert np.array_equal(np.sort(whole, axis=0), np.sort(X.astype(np.float32), axis=0))
-    tested = labelled((X, CLASSES), test_fraction=0.2)
+    tested = build_labelled_dataset((X, CLASSES), test_fraction=0.2)
     assert tested.counts()["test"] == [4, 4, 4]
 
 
 def test_parts_beside_each_other_stay_as_they_are() -> None:
-    data = labelled(
+    data = build_labelled_dataset(
         (X[:40], CLASSES[:40]), val=(X[40:50], CLASSES[40:50]), test=(X[50:], CLASSES[50:])
     )
     for part, rows in (("train", slice(40)), ("val", slice(40, 50)), ("test", slice(50, 60))):
@@ -60,7 +60,7 @@ def test_parts_beside_each_other_stay_as_they_are() -> None:
 
 def test_weights_come_along() -> None:
     weights = RNG.uniform(size=60)
-    data = labelled((X, CLASSES, weights))
+    data = build_labelled_dataset((X, CLASSES, weights))
     order = [int(np.flatnonzero(X.astype(np.float32)[:, 0] == row[0])[0]) for row in data.train.x]
     assert data.train.weight is not None
     assert np.array_equal(data.train.weight, weights[order].astype(np.float32))
@@ -93,30 +93,32 @@ def test_weights_come_along() -> None:
 def test_the_task_is_told_from_labels_and_head(
     y: Any, head: Head | None, kind: str, names: int
 ) -> None:
-    found = meaning_of(y, head, None)
+    found = infer_label_format(y, head, None)
     assert found.kind == kind
     assert found.notes[0].startswith(f"task {kind}, inferred from the labels (")
     if names == 3 or kind != "multiclass":
-        data = labelled((X, y), head=head)
+        data = build_labelled_dataset((X, y), head=head)
         assert (data.kind, data.num_classes) == (kind, names)
         assert data.notes == found.notes
 
 
 def test_one_hot_rows_are_classes() -> None:
-    assert np.array_equal(labelled((X, ONE_HOT), val=(OTHER, ONE_HOT)).train.y, CLASSES)
-    said = labelled((X, ONE_HOT), task="multiclass", val=(OTHER, ONE_HOT))
+    assert np.array_equal(
+        build_labelled_dataset((X, ONE_HOT), val=(OTHER, ONE_HOT)).train.y, CLASSES
+    )
+    said = build_labelled_dataset((X, ONE_HOT), task="multiclass", val=(OTHER, ONE_HOT))
     assert np.array_equal(said.val.y, CLASSES)
-    assert labelled((X, ONE_HOT), task="regression").num_classes == 3
+    assert build_labelled_dataset((X, ONE_HOT), task="regression").num_classes == 3
     with pytest.raises(InputError, match="rows with one 1 each, as the training labels"):
-        labelled((X, ONE_HOT), val=(OTHER, CLASSES))
+        build_labelled_dataset((X, ONE_HOT), val=(OTHER, CLASSES))
 
 
 def test_examples_alone() -> None:
     for given in (X, (X,), X.tolist()):
-        found = unlabelled(given)
+        found = build_unlabelled_dataset(given)
         assert np.array_equal(found.preprocess(found.train.x), X.astype(np.float32))
         assert found.kind == ""
-    assert unlabelled((X, CLASSES), head=SOFTMAX).kind == "multiclass"
+    assert build_unlabelled_dataset((X, CLASSES), head=SOFTMAX).kind == "multiclass"
 
 
 @pytest.mark.parametrize(
@@ -150,7 +152,7 @@ def test_examples_alone() -> None:
 )
 def test_refusals(data: Any, head: Head | None, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        labelled(data, head=head)
+        build_labelled_dataset(data, head=head)
 
 
 @pytest.mark.parametrize("part", ["val", "test"])
@@ -158,7 +160,7 @@ def test_a_part_without_labels_is_named(part: str) -> None:
     parts: dict[str, Any] = {"val": (X, CLASSES), "test": (X, CLASSES), part: X}
     message = rf"^{part} must hold labels, .* Received: examples alone. Give {part}=\(x, y\)"
     with pytest.raises(InputError, match=message):
-        labelled((X, CLASSES), **parts)
+        build_labelled_dataset((X, CLASSES), **parts)
 
 
 # -- streams -------------------------------------------------------------------------------
@@ -170,11 +172,11 @@ def test_a_tf_data_pipeline(batched: bool, labels: Any) -> None:
     tf = pytest.importorskip("tensorflow")
     stream = tf.data.Dataset.from_tensor_slices((X, labels)).map(lambda x, y: (x * 2, y))
     stream = stream.batch(7) if batched else stream
-    data = labelled(stream, val=(OTHER, labels), head=SOFTMAX)
+    data = build_labelled_dataset(stream, val=(OTHER, labels), head=SOFTMAX)
     assert data.name == "tf.data"
     assert np.array_equal(data.train.x, (2 * X).astype(np.float32))
     assert np.array_equal(data.train.y, CLASSES)
-    assert np.array_equal(unlabelled(stream, head=SOFTMAX).train.x, data.train.x)
+    assert np.array_equal(build_unlabelled_dataset(stream, head=SOFTMAX).train.x, data.train.x)
 
 
 def test_a_py_dataset() -> None:
@@ -188,16 +190,16 @@ def test_a_py_dataset() -> None:
             rows = slice(index * 10, index * 10 + 10)
             return X[rows], CLASSES[rows], np.full(10, index + 1.0)
 
-    data = labelled(Batches(), val=(OTHER, CLASSES))
+    data = build_labelled_dataset(Batches(), val=(OTHER, CLASSES))
     assert np.array_equal(data.train.x, X.astype(np.float32))
     assert np.array_equal(data.train.weight, np.repeat(np.arange(1.0, 7), 10))
 
 
 def test_tensors() -> None:
     tf = pytest.importorskip("tensorflow")
-    data = labelled((tf.constant(X), tf.constant(CLASSES)), val=(OTHER, CLASSES))
+    data = build_labelled_dataset((tf.constant(X), tf.constant(CLASSES)), val=(OTHER, CLASSES))
     assert np.array_equal(data.train.x, X.astype(np.float32))
-    half = labelled((tf.cast(X, tf.bfloat16), CLASSES), val=(OTHER, CLASSES))
+    half = build_labelled_dataset((tf.cast(X, tf.bfloat16), CLASSES), val=(OTHER, CLASSES))
     assert np.array_equal(half.train.x, tf.cast(tf.cast(X, tf.bfloat16), tf.float32))
 
 
@@ -206,15 +208,15 @@ def test_streams_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     keras = pytest.importorskip("keras")
     pairs = tf.data.Dataset.from_tensor_slices((X, CLASSES))
     with pytest.raises(InputError, match=r"must end.*repeat.*Give data.take\(n\)"):
-        labelled(pairs.batch(8).repeat())
+        build_labelled_dataset(pairs.batch(8).repeat())
     ragged = tf.data.Dataset.from_tensors((tf.ragged.constant([[1.0], [1.0, 2.0]]), [0, 1]))
     with pytest.raises(InputError, match="must hold plain tensors. Received: RaggedTensorSpec"):
-        labelled(ragged)
+        build_labelled_dataset(ragged)
     sparse = tf.data.Dataset.from_tensors((tf.sparse.from_dense(X), CLASSES))
     with pytest.raises(InputError, match="must hold plain tensors. Received: SparseTensorSpec"):
-        labelled(sparse)
+        build_labelled_dataset(sparse)
     with pytest.raises(InputError, match="at least one batch"):
-        labelled(pairs.batch(8).take(0))
+        build_labelled_dataset(pairs.batch(8).take(0))
 
     class Endless(keras.utils.PyDataset):  # type: ignore[misc]
         num_batches = None
@@ -228,9 +230,11 @@ def test_streams_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for kind in (Endless, Unmeasured):
         with pytest.raises(InputError, match=r"must end.*without a length"):
-            labelled(kind())
+            build_labelled_dataset(kind())
     # one without an end that does not say so is read until the disk would be full
-    monkeypatch.setattr("compress.data.streams.Growing", lambda what: Growing(what, 3 * X.nbytes))
+    monkeypatch.setattr(
+        "compress.data.streams.GrowingArray", lambda what: GrowingArray(what, 3 * X.nbytes)
+    )
     little = SimpleNamespace(free=10 * X.nbytes)
     monkeypatch.setattr("compress.core.arrays.shutil.disk_usage", lambda _: little)
 
@@ -241,7 +245,7 @@ def test_streams_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = (tf.TensorSpec((60, 4), tf.float64), tf.TensorSpec((60,), tf.int64))
     stream = tf.data.Dataset.from_generator(endless, output_signature=kinds)
     with pytest.raises(InputError, match=r"tf.data stream .* must fit onto the disk.*take\(n\)"):
-        labelled(stream)
+        build_labelled_dataset(stream)
 
 
 @pytest.mark.parametrize("size", [1, 8, 60])
@@ -251,9 +255,9 @@ def test_generators_are_streams(size: int) -> None:
             part = slice(at, at + size)
             yield (X[at], CLASSES[at]) if size == 1 else (X[part], CLASSES[part])
 
-    expected = labelled((X, CLASSES))
+    expected = build_labelled_dataset((X, CLASSES))
     for given in (batches, batches()):
-        data = labelled(given)
+        data = build_labelled_dataset(given)
         np.testing.assert_array_equal(data.train.x, expected.train.x)
         np.testing.assert_array_equal(data.train.y, expected.train.y)
         assert data.name == "generator"
@@ -276,12 +280,12 @@ def test_generators_that_are_refused() -> None:
             yield {"a": x, "b": x[:2]}, {"kind": 1, "size": 2.0}
 
     with pytest.raises(InputError, match=r"Every batch of a generator stream must hold the same"):
-        labelled(changing)
+        build_labelled_dataset(changing)
     with pytest.raises(InputError, match="at least one batch"):
-        labelled(nothing)
+        build_labelled_dataset(nothing)
     with pytest.raises(InputError, match="must come to its end.*the disk is gone.* after 1 batch"):
-        labelled(ending)
-    x, y, _, _ = arrays_of(single)
+        build_labelled_dataset(ending)
+    x, y, _, _ = read_arrays(single)
     assert {name: part.shape for name, part in x.items()} == {"a": (60, 4), "b": (60, 2)}
     assert y["kind"].tolist() == [1] * 60
 
@@ -300,13 +304,19 @@ def test_a_stream_that_changes_from_pass_to_pass_is_told_of() -> None:
         yield X, CLASSES
 
     told = {
-        name: any("a second pass" in note for note in labelled(data, head=SOFTMAX).notes)
+        name: any(
+            "a second pass" in note for note in build_labelled_dataset(data, head=SOFTMAX).notes
+        )
         for name, data in {
-            "batched": fixed.batch(16), "shuffled": fixed.shuffle(60).batch(16),
+            "batched": fixed.batch(16),
+            "shuffled": fixed.shuffle(60).batch(16),
             "once": fixed.shuffle(60, reshuffle_each_iteration=False).batch(16),
-            "examples": fixed, "noisy": noisy, "steady": steady, "iterator": steady(),
+            "examples": fixed,
+            "noisy": noisy,
+            "steady": steady,
+            "iterator": steady(),
         }.items()
-    }  # fmt: skip
+    }
     assert told == {
         "batched": False, "shuffled": True, "once": False, "examples": False, "noisy": True,
         "steady": False, "iterator": False,
@@ -325,7 +335,7 @@ def test_of_several_inputs_each_is_held_against_the_first_pass() -> None:
         return batches
 
     for changes in (False, True):
-        data = labelled(stream(changes), head=TWO)
+        data = build_labelled_dataset(stream(changes), head=TWO)
         assert any("a second pass" in note for note in data.notes) == changes
 
 
@@ -335,9 +345,9 @@ def test_what_is_not_finite_in_a_stream_is_named() -> None:
         yield np.where(np.arange(4) == 2, np.nan, X[30:]), CLASSES[30:]
 
     with pytest.raises(InputError, match=r"(?i)nan"):
-        labelled(holed)
+        build_labelled_dataset(holed)
     with pytest.raises(InputError, match="at least one batch"):  # of the validation part
-        labelled((X, CLASSES), val=iter(()))
+        build_labelled_dataset((X, CLASSES), val=iter(()))
 
 
 def test_examples_of_several_outputs_are_split_by_all_their_classes() -> None:
@@ -347,11 +357,11 @@ def test_examples_of_several_outputs_are_split_by_all_their_classes() -> None:
     x = np.arange(240, dtype=np.float32).reshape(60, 4)
     kind, big = np.arange(60) % 3, np.arange(60) // 3 % 2
     y = {"kind": kind, "big": big, "size": np.linspace(0, 1, 60)}
-    data = labelled((x, y), head=heads, val_fraction=0.2)
+    data = build_labelled_dataset((x, y), head=heads, val_fraction=0.2)
     assert len(data.val) == 12
     pairs = np.stack([data.val.y["kind"], data.val.y["big"].reshape(-1)])
     assert np.unique(pairs, axis=1, return_counts=True)[1].tolist() == [2] * 6
     # a combination of one example alone: the first output's classes are what is kept even
     y["big"] = np.where(np.arange(60) == 0, 1, 0)
-    data = labelled((x, y), head=heads, val_fraction=0.2)
+    data = build_labelled_dataset((x, y), head=heads, val_fraction=0.2)
     assert np.bincount(data.val.y["kind"]).tolist() == [4, 4, 4]

@@ -14,9 +14,14 @@ from PIL import Image as Pillow
 from compress.core import arrays
 from compress.core.errors import InputError
 from compress.data import load_data
-from compress.data.adapters import arrays_of, is_bare, labelled, unlabelled
-from compress.data.meaning import Head, Heads
-from compress.train.given import as_dataset
+from compress.data.adapters import (
+    build_labelled_dataset,
+    build_unlabelled_dataset,
+    is_unlabelled,
+    read_arrays,
+)
+from compress.data.label_inference import Head, Heads
+from compress.train.dataset_loading import as_dataset
 
 ROWS = 60
 Y = np.arange(ROWS) % 2
@@ -78,7 +83,7 @@ class Dataset:
     def _as(self, values: list[Any]) -> Any:
         if self.format["type"] is None:
             return values
-        # else whole numbers of any width become int64, all others float32
+        # else integers of any width become int64, all others float32
         assert self._how == {"dtype": None}
         if all(isinstance(value, (int, float, type(None))) for value in values):
             return np.array([np.nan if value is None else value for value in values])
@@ -139,7 +144,7 @@ REAL = [row / 4 for row in COUNT]
 
 
 def test_images_and_names_of_classes() -> None:
-    data = labelled(pictures())
+    data = build_labelled_dataset(pictures())
     assert (data.name, data.kind, data.class_names) == ("huggingface", "multiclass", ("ant", "bee"))
     # fed as they are: nothing is scaled
     assert (data.train.x.dtype, data.input_shape, data.max_value) == (np.uint8, (6, 5, 1), None)
@@ -147,9 +152,9 @@ def test_images_and_names_of_classes() -> None:
     for fed, label in zip(data.inputs("train"), data.train.y, strict=True):
         assert held[fed.astype(np.uint8).tobytes()] == label
     assert data.notes[0] == "left out of the Hugging Face data set: path"
-    flat = labelled(pictures(), head=Head("softmax", (2,), (6, 5)))
+    flat = build_labelled_dataset(pictures(), head=Head("softmax", (2,), (6, 5)))
     assert flat.input_shape == (6, 5)
-    assert not is_bare(pictures())
+    assert not is_unlabelled(pictures())
 
 
 def test_images_are_in_colour_where_one_is() -> None:
@@ -157,7 +162,7 @@ def test_images_are_in_colour_where_one_is() -> None:
     given._columns["image"][9] = picture(9, "RGB")
     given._columns["image"][20] = picture(20, "RGBA")
     given._columns["image"][21] = picture(21).convert("P")
-    x = arrays_of(given)[0]
+    x = read_arrays(given)[0]
     np.testing.assert_array_equal(x[0], np.asarray(picture(0).convert("RGB")))
     np.testing.assert_array_equal(x[9], np.asarray(picture(9, "RGB")))
     np.testing.assert_array_equal(x[20], np.asarray(picture(20, "RGBA"))[..., :3])
@@ -168,18 +173,18 @@ def test_parts_of_a_dictionary() -> None:
     parts = DatasetDict(
         train=pictures(), validation=pictures(10, 60), test=pictures(6, 70), other=3
     )
-    data = labelled(parts)
+    data = build_labelled_dataset(parts)
     assert [len(data.split(part)) for part in ("train", "val", "test")] == [60, 10, 6]
     np.testing.assert_array_equal(data.test.y, [0, 1, 0, 1, 0, 1])
     assert data.class_names == ("ant", "bee")
     pairs = np.zeros((8, 6, 5, 1)), np.arange(8) % 2
-    data = labelled(DatasetDict(train=pictures()), val=pairs, label=("kind",))
+    data = build_labelled_dataset(DatasetDict(train=pictures()), val=pairs, label=("kind",))
     assert [len(data.split(part)) for part in ("train", "val", "test")] == [60, 8, 0]
     given = as_dataset(
         DatasetDict(train=pictures(), test=pictures(6, 70)), testing=True, label="kind"
     )
     assert [len(given.split(part)) for part in ("train", "val", "test")] == [51, 9, 6]
-    assert len(unlabelled(parts).train) == 60
+    assert len(build_unlabelled_dataset(parts).train) == 60
 
 
 @pytest.mark.parametrize(
@@ -197,22 +202,22 @@ def test_which_column_is_the_label(
     columns = {name: [(row + place) % (place + 2) for row in COUNT]
                for place, name in enumerate(names)}  # fmt: skip
     given = numbers(a=REAL, b=COUNT, **columns)
-    data = labelled(given, label=label)
+    data = build_labelled_dataset(given, label=label)
     assert data.num_classes == names.index(expected) + 2
     # the one with names of classes goes before them
     given.features["b"] = ClassLabel([str(row) for row in COUNT])
-    x, y, _, _ = arrays_of(given)
+    x, y, _, _ = read_arrays(given)
     np.testing.assert_array_equal(y, COUNT)
     assert x.shape == (ROWS, 3)
 
 
 def test_numbers_lists_and_arrays() -> None:
-    x, y, _, _ = arrays_of(numbers(a=REAL, b=COUNT, y=REAL))
+    x, y, _, _ = read_arrays(numbers(a=REAL, b=COUNT, y=REAL))
     np.testing.assert_array_equal(x, np.stack([REAL, COUNT], axis=1).astype(np.float32))
     np.testing.assert_array_equal(y, REAL)
-    assert labelled(numbers(a=REAL, b=COUNT, y=REAL)).kind == "regression"
+    assert build_labelled_dataset(numbers(a=REAL, b=COUNT, y=REAL)).kind == "regression"
     lists = [[row / 2, 1.0, 2.0] for row in COUNT]
-    x, y, _, _ = arrays_of(numbers(emb=lists, label=["ab"[row % 2] for row in COUNT]))
+    x, y, _, _ = read_arrays(numbers(emb=lists, label=["ab"[row % 2] for row in COUNT]))
     np.testing.assert_array_equal(x, np.asarray(lists, np.float32))
     assert set(y) == {"a", "b"}
     pixels = np.arange(ROWS * 12).reshape(ROWS, 2, 2, 3).astype(np.uint8)
@@ -220,7 +225,7 @@ def test_numbers_lists_and_arrays() -> None:
         {"p": list(pixels), "y": Y.tolist()},
         {"p": Array3D((2, 2, 3), "uint8"), "y": Value("bool")},
     )
-    x, y, _, _ = arrays_of(given)
+    x, y, _, _ = read_arrays(given)
     np.testing.assert_array_equal(x, pixels)
     assert x.dtype == np.uint8
 
@@ -232,17 +237,17 @@ def test_inputs_and_outputs_by_name() -> None:
     )
     given = pictures(size=Value("int32"), worth=Value("float32"))
     given._columns.update(size=COUNT, worth=REAL)
-    data = labelled(given, head=heads)
+    data = build_labelled_dataset(given, head=heads)
     assert data.input_shapes == {"image": (6, 5, 1), "size": (1,)}
     np.testing.assert_allclose(data.train.y["worth"], data.train.x["size"] / 4)
     np.testing.assert_array_equal(data.train.y["kind"], data.train.x["size"][:, 0] % 2)
 
 
 def test_without_labels() -> None:
-    assert unlabelled(numbers(a=REAL, b=COUNT)).train.x.shape == (ROWS, 2)
-    found = unlabelled(pictures())
+    assert build_unlabelled_dataset(numbers(a=REAL, b=COUNT)).train.x.shape == (ROWS, 2)
+    found = build_unlabelled_dataset(pictures())
     assert (found.train.x.shape, found.kind) == ((ROWS, 6, 5, 1), "multiclass")
-    data = labelled(numbers(a=REAL, b=COUNT), task="reconstruction")
+    data = build_labelled_dataset(numbers(a=REAL, b=COUNT), task="reconstruction")
     assert data.train.y.shape == (51, 0)
 
 
@@ -286,24 +291,24 @@ def changed(column: str, row: int, value: Any) -> Dataset:
 )  # fmt: skip
 def test_refusals(data: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        labelled(data)
+        build_labelled_dataset(data)
 
 
 def test_a_part_twice_and_a_label_that_is_not_there() -> None:
     parts = DatasetDict(train=pictures(), validation=pictures(9))
     with pytest.raises(InputError, match="val beside a DatasetDict that has 'validation'"):
-        labelled(parts, val=pictures(9))
+        build_labelled_dataset(parts, val=pictures(9))
     with pytest.raises(InputError, match="val and test must be a part each"):
-        labelled(pictures(), val=parts)
+        build_labelled_dataset(pictures(), val=parts)
     with pytest.raises(InputError, match="label must name a column of the Hugging Face data set"):
         as_dataset(pictures(), label="sort")
 
 
 def test_a_module_of_the_users_own_of_this_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", ModuleType("datasets"))
-    assert labelled((np.zeros((ROWS, 2)), Y)).num_classes == 2
+    assert build_labelled_dataset((np.zeros((ROWS, 2)), Y)).num_classes == 2
     monkeypatch.delitem(sys.modules, "datasets")
-    assert labelled((np.zeros((ROWS, 2)), Y)).num_classes == 2
+    assert build_labelled_dataset((np.zeros((ROWS, 2)), Y)).num_classes == 2
 
 
 def test_what_a_function_returns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,10 +326,10 @@ def test_what_a_function_returns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_does_not_grow_with_the_data(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = arrays_of(pictures())[0]
-    monkeypatch.setattr(arrays, "LEAST", 256)
-    monkeypatch.setattr("compress.data.hugging_face.AT_A_TIME", 7)
-    monkeypatch.setenv(arrays.FOLDER, str(tmp_path))
-    x = arrays_of(pictures())[0]
+    expected = read_arrays(pictures())[0]
+    monkeypatch.setattr(arrays, "MIN_MAPPED_BYTES", 256)
+    monkeypatch.setattr("compress.data.hugging_face.BATCH_SIZE", 7)
+    monkeypatch.setenv(arrays.FOLDER_VARIABLE, str(tmp_path))
+    x = read_arrays(pictures())[0]
     assert arrays.is_mapped(x)
     np.testing.assert_array_equal(x, expected)

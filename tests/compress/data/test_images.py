@@ -15,7 +15,7 @@ from PIL import Image
 
 from compress.core import linux
 from compress.core.errors import InputError
-from compress.core.memory_budget import require_room
+from compress.core.memory_budget import require_memory
 from compress.data import DataOptions, Dataset, load_data
 from compress.plan import Plan
 from compress.plan.fields import from_flat
@@ -223,12 +223,12 @@ def test_memory_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "meminfo").write_text("MemAvailable:   2 kB\n")
     monkeypatch.setattr(linux, "_PROC", tmp_path)
     monkeypatch.setattr(linux, "_CGROUPS", ((tmp_path, "", "limit", "usage", "none"),))
-    assert linux.available_bytes() == 600
+    assert linux.measure_available_bytes() == 600
     monkeypatch.setattr(linux, "_CGROUPS", ((tmp_path, "", "none", "usage", "none"),))
-    assert linux.available_bytes() == 2048
+    assert linux.measure_available_bytes() == 2048
     monkeypatch.setattr(linux, "_PROC", tmp_path / "absent")
-    assert linux.available_bytes() is None
-    require_room(10**30, "anything")
+    assert linux.measure_available_bytes() is None
+    require_memory(10**30, "anything")
 
 
 @pytest.mark.parametrize("kind", ["pipe", "loop", "dangling"])
@@ -304,7 +304,7 @@ def test_damaged_images_are_named_and_skipped_up_to_a_share(tmp_path: Path) -> N
     data = load_data(DataOptions(str(tmp_path), skip_damaged=0.2))
     assert sum(map(len, (data.train, data.val, data.test))) == 15
     (note,) = said(data)
-    assert note.startswith("2 of 17 images skipped: damaged")
+    assert note.startswith("2 of 17 images skipped: corrupt")
     assert "broken.png" in note
     assert "torn.png" in note
     with pytest.raises(InputError, match=r"skip_damaged must be in \[0, 1\)"):

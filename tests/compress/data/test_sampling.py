@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.data import Split, draw_stratified
+from compress.data import Split, sample_stratified
 
 
 def labelled(y: Any) -> Split:
@@ -20,28 +20,28 @@ def labelled(y: Any) -> Split:
 
 def test_classes_have_their_shares_of_data_sorted_by_class() -> None:
     y = np.repeat(np.arange(10), 100)
-    drawn = draw_stratified(labelled(y), 200)
+    drawn = sample_stratified(labelled(y), 200)
     assert np.bincount(y[drawn]).tolist() == [20] * 10
     assert (np.diff(drawn) > 0).all()
     # of 12 examples 7.2, 3.6 and 1.2: whole shares first, the last one to the largest remainder
     y = np.repeat([0, 1, 2], [60, 30, 10])
-    assert np.bincount(y[draw_stratified(labelled(y), 12)]).tolist() == [7, 4, 1]
+    assert np.bincount(y[sample_stratified(labelled(y), 12)]).tolist() == [7, 4, 1]
 
 
 def test_a_rare_class_has_one_example() -> None:
     y = np.repeat([0, 1, 2], [1, 990, 9])
     # 0.01, 9.9 and 0.09 of ten
-    assert np.bincount(y[draw_stratified(labelled(y), 10)]).tolist() == [1, 8, 1]
+    assert np.bincount(y[sample_stratified(labelled(y), 10)]).tolist() == [1, 8, 1]
 
 
 def test_all_examples_where_there_are_no_more() -> None:
     for count in (5, 6, 100):
-        assert draw_stratified(labelled(np.arange(5) % 2), count).tolist() == [0, 1, 2, 3, 4]
+        assert sample_stratified(labelled(np.arange(5) % 2), count).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_more_classes_than_examples_are_covered_evenly() -> None:
     y = np.random.default_rng(0).permutation(np.repeat(np.arange(50), 4))
-    drawn = y[draw_stratified(labelled(y), 10)]
+    drawn = y[sample_stratified(labelled(y), 10)]
     # 200 sorted examples in ten stretches of twenty: five classes each
     assert sorted(label // 5 for label in drawn) == list(range(10))
 
@@ -56,7 +56,7 @@ def test_more_classes_than_examples_are_covered_evenly() -> None:
     ],
 )
 def test_without_classes_each_stretch_has_one(y: Any) -> None:
-    drawn = draw_stratified(labelled(y), 40, seed=3)
+    drawn = sample_stratified(labelled(y), 40, seed=3)
     assert (drawn // 10).tolist() == list(range(40))
 
 
@@ -65,10 +65,10 @@ def test_without_classes_each_stretch_has_one(y: Any) -> None:
 )
 def test_shares_are_proportional(sizes: list[int], count: int, seed: int) -> None:
     y = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
-    drawn = draw_stratified(labelled(y), count, seed)
+    drawn = sample_stratified(labelled(y), count, seed)
     assert len(drawn) == len(set(drawn.tolist())) == min(count, len(y))
     assert (np.diff(drawn) > 0).all()
-    np.testing.assert_array_equal(drawn, draw_stratified(labelled(y), count, seed))
+    np.testing.assert_array_equal(drawn, sample_stratified(labelled(y), count, seed))
     if len(sizes) <= count:
         counts: npt.NDArray[np.int64] = np.bincount(y[drawn], minlength=len(sizes))
         assert (counts >= 1).all()
@@ -79,4 +79,4 @@ def test_shares_are_proportional(sizes: list[int], count: int, seed: int) -> Non
 
 def test_the_seed_says_which() -> None:
     y = labelled(np.arange(1000) % 4)
-    assert draw_stratified(y, 100, 0).tolist() != draw_stratified(y, 100, 1).tolist()
+    assert sample_stratified(y, 100, 0).tolist() != sample_stratified(y, 100, 1).tolist()

@@ -15,16 +15,16 @@ import pytest
 from compress.core.device import Device
 from compress.data import Dataset, Preprocessing, Split
 from compress.data import dataset as sharing
-from compress.data.dataset import open_shared, shared
+from compress.data.dataset import open_shared_dataset, share_dataset
 from compress.plan import TrainSettings
 from compress.train import train
-from compress.train.steps import _held
+from compress.train.steps import _to_tensor
 from tests.search.test_run import paretune, records
 
 
 @pytest.fixture(autouse=True)
 def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharing, "LEAST_BYTES", 0)
+    monkeypatch.setattr(sharing, "MIN_SHARED_BYTES", 0)
 
 
 def weighted(data: Dataset) -> Dataset:
@@ -38,10 +38,10 @@ def test_it_is_the_same_data(blobs: Dataset, tmp_path: Path) -> None:
     data, place = weighted(blobs), tmp_path / "run" / ".shared"
     place.mkdir(parents=True)
     (place / "of-a-killed-run").touch()
-    with shared(data, place) as (given, problem):
+    with share_dataset(data, place) as (given, problem):
         assert problem == ""
         assert not (place / "of-a-killed-run").exists()
-        found = open_shared(place, data.fingerprint())
+        found = open_shared_dataset(place, data.fingerprint())
         assert found is not None
         for other in (given, found):
             assert isinstance(other.train.x, np.memmap)
@@ -51,9 +51,9 @@ def test_it_is_the_same_data(blobs: Dataset, tmp_path: Path) -> None:
             np.testing.assert_array_equal(other.train.weight, data.train.weight)
             assert other.val.weight is None
             np.testing.assert_array_equal(other.inputs("test"), data.inputs("test"))
-        assert open_shared(place, "another") is None
+        assert open_shared_dataset(place, "another") is None
     assert not place.exists()
-    assert open_shared(place) is None
+    assert open_shared_dataset(place) is None
     # pages that are mapped stay
     np.testing.assert_array_equal(given.train.x, data.train.x)
 
@@ -63,7 +63,7 @@ def test_other_types(blobs: Dataset, tmp_path: Path, kind: str) -> None:
     parts = {part: Split(blobs.split(part).x.astype(kind), blobs.split(part).y)
              for part in ("train", "val", "test")}  # fmt: skip
     data = replace(blobs, **parts)
-    with shared(data, tmp_path / "s") as (given, _):
+    with share_dataset(data, tmp_path / "s") as (given, _):
         assert given.train.x.dtype == kind
         assert given.fingerprint() == data.fingerprint()
 
@@ -76,10 +76,10 @@ def test_small_data_and_others_kinds_of_it_stay_as_they_are(
 
     own = Own(**{name: getattr(blobs, name) for name in
                  ("name", "train", "val", "test", "class_names", "preprocess")})  # fmt: skip
-    with shared(own, tmp_path / "s") as (given, problem):
+    with share_dataset(own, tmp_path / "s") as (given, problem):
         assert given is own
-    monkeypatch.setattr(sharing, "LEAST_BYTES", 2**20)
-    with shared(blobs, tmp_path / "s") as (given, problem):
+    monkeypatch.setattr(sharing, "MIN_SHARED_BYTES", 2**20)
+    with share_dataset(blobs, tmp_path / "s") as (given, problem):
         assert given is blobs
         assert problem == ""
         assert not (tmp_path / "s").exists()
@@ -92,14 +92,14 @@ def test_no_space_is_no_end(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(sharing.np, "save", full)
-    with shared(blobs, tmp_path / "s") as (given, problem):
+    with share_dataset(blobs, tmp_path / "s") as (given, problem):
         assert given is blobs
         assert "No space left" in problem
         assert not (tmp_path / "s").exists()
 
 
 def test_what_goes_wrong_inside_is_not_taken_for_it(blobs: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="mine"), shared(blobs, tmp_path / "s"):
+    with pytest.raises(OSError, match="mine"), share_dataset(blobs, tmp_path / "s"):
         raise OSError("mine")
     assert not (tmp_path / "s").exists()
 
@@ -115,11 +115,11 @@ def test_the_hash_is_that_of_the_bytes(blobs: Dataset) -> None:
 def test_training_takes_no_copy_of_a_mapped_file(cpu: Device, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((8, 4), np.float32))
     mapped = np.load(tmp_path / "x.npy", mmap_mode="c")
-    tensor = _held(mapped, cpu)
+    tensor = _to_tensor(mapped, cpu)
     mapped[3, 1] = 7.0  # of this process alone, and seen by the tensor: it is the same memory
     assert tensor.numpy()[3, 1] == 7.0
     own = np.zeros((8, 4), np.float32)
-    copied = _held(own, cpu)
+    copied = _to_tensor(own, cpu)
     own[3, 1] = 7.0
     assert copied.numpy()[3, 1] == 0.0
 
@@ -131,7 +131,7 @@ def test_training_on_it_is_the_same_training(blobs: Dataset, cpu: Device, tmp_pa
         result = train(model, data, TrainSettings(epochs=2, batch_size=16), device=cpu, seed=0)
         return [*model.get_weights(), np.array([record.loss for record in result.history])]
 
-    with shared(blobs, tmp_path / "s") as (given, _):
+    with share_dataset(blobs, tmp_path / "s") as (given, _):
         assert isinstance(given.train.x, np.memmap)
         for one, other in zip(trained(given), trained(blobs), strict=True):
             np.testing.assert_array_equal(one, other)

@@ -14,8 +14,8 @@ import pytest
 from compress.core.errors import InputError
 from compress.data import Dataset, RawData, load_data
 from compress.data.keras_datasets import read_idx
-from compress.data.kinds import Asked, Kind, raw_data
-from compress.data.meaning import Head
+from compress.data.kinds import Kind, ReadRequest, build_raw_data
+from compress.data.label_inference import Head
 from compress.plugins import FILES, FOLDERS
 
 
@@ -332,9 +332,9 @@ def test_keras_names_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_kind_of_file_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line in a table: what ends so is read by it, with what it is read for."""
 
-    def load(source: str, asked: Asked) -> RawData:
+    def load(source: str, asked: ReadRequest) -> RawData:
         values = np.loadtxt(source)
-        return raw_data({"train": (values[:, 1:], values[:, 0], None)}, source, asked)
+        return build_raw_data({"train": (values[:, 1:], values[:, 0], None)}, source, asked)
 
     for table in (FILES, FOLDERS):
         monkeypatch.setattr(table, "_entries", dict(table._entries))

@@ -14,8 +14,8 @@ from compress.data import DataOptions, Dataset, load_data
 from compress.plan import Plan
 from compress.plan.fields import from_flat, to_nested
 from compress.run.directory import RunFolder
+from compress.run.held_out import check_held_out
 from compress.run.origin import write_data_record, write_examples
-from compress.run.unlearnt import check_unlearnt
 
 RANDOM = np.random.default_rng(0)
 ROWS = 600
@@ -247,4 +247,4 @@ def test_columns_are_options_of_plans_and_runs_say_them(tmp_path: Path) -> None:
     model.parent.mkdir(exist_ok=True)
     model.write_text("model")
     with pytest.raises(InputError, match="--test-fraction 0.2 --group-column person"):
-        check_unlearnt(model, load_data(str(path), seed=1), "Model 'm'")
+        check_held_out(model, load_data(str(path), seed=1), "Model 'm'")

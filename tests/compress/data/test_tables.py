@@ -19,11 +19,11 @@ import pytest
 from compress.core import arrays
 from compress.core.errors import InputError, MissingDependency
 from compress.data import DataOptions, Dataset, load_data
-from compress.data.adapters import labelled
-from compress.data.meaning import Head, Heads
+from compress.data.adapters import build_labelled_dataset
+from compress.data.label_inference import Head, Heads
 from compress.plan import Plan
 from compress.plan.fields import from_flat, to_nested
-from compress.train.given import as_dataset
+from compress.train.dataset_loading import as_dataset
 from tests.same import same_arrays
 
 pd = pytest.importorskip("pandas")
@@ -165,7 +165,7 @@ def test_inputs_and_outputs_by_name(write: Write, name: str, tmp_path: Path) -> 
         data = load_data(path, label=label, head=heads, normalize="none")
         index = data.train.x["b"][:, 0]
         assert list(data.train.x) == ["b", "a"]
-        # whole numbers may be indices: they stay what they are
+        # integers may be indices: they stay what they are
         assert (data.train.x["b"].dtype, data.train.x["a"].dtype) == (np.int64, np.float32)
         np.testing.assert_array_equal(data.train.x["a"][:, 0], A[index].astype(np.float32))
         np.testing.assert_array_equal(data.train.y["kind"], Y[index])
@@ -259,7 +259,7 @@ def test_forms_of_csv(separator: str, packed: bool, tmp_path: Path) -> None:
 
 def test_a_column_of_labels_is_of_one_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names that begin like numbers stay names, in whatever lines they lie."""
-    monkeypatch.setattr("compress.data.tables.MOST_ROWS", 8)
+    monkeypatch.setattr("compress.data.tables.MAX_ROWS", 8)
     kinds = np.array(["01", "1", "1a"])
     labels = [*kinds[B[:40] % 2], *kinds[B[40:] % 3]]
     path = write_csv(tmp_path / "t.csv", {"a": A, "b": B, "label": labels})
@@ -406,9 +406,9 @@ def test_memory_does_not_grow_with_the_file(
 ) -> None:
     path = write(tmp_path / name, COLUMNS)
     held = load_data(path)
-    monkeypatch.setattr(arrays, "LEAST", 128)
-    monkeypatch.setattr(arrays, "CHUNK", 256)  # a few rows at a time
-    monkeypatch.setenv(arrays.FOLDER, str(tmp_path / "spool"))
+    monkeypatch.setattr(arrays, "MIN_MAPPED_BYTES", 128)
+    monkeypatch.setattr(arrays, "CHUNK_BYTES", 256)  # a few rows at a time
+    monkeypatch.setenv(arrays.FOLDER_VARIABLE, str(tmp_path / "spool"))
     data = load_data(path)
     assert arrays.is_mapped(data.train.x)
     assert not list((tmp_path / "spool").iterdir())
@@ -428,10 +428,10 @@ def test_parquet_is_not_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     before, held = pa.total_allocated_bytes(), []
 
     def glance(table: Any, source: str, asked: Any) -> None:
-        held.extend(pa.total_allocated_bytes() - before for _ in table.batches(["a"]))
+        held.extend(pa.total_allocated_bytes() - before for _ in table.iter_batches(["a"]))
 
-    monkeypatch.setattr("compress.data.tables.MOST_ROWS", 2**13)
-    monkeypatch.setattr("compress.data.tables.read", glance)
+    monkeypatch.setattr("compress.data.tables.MAX_ROWS", 2**13)
+    monkeypatch.setattr("compress.data.tables.read_table", glance)
     with suppress(AttributeError):  # nothing was read
         load_data(path, label="a")
     assert len(held) == 64
@@ -480,18 +480,18 @@ def test_importing_the_room_imports_no_reader() -> None:
 
 def test_frames_are_arrays() -> None:
     frame = pd.DataFrame({"a": A, "b": B, "flag": FLAG})
-    expected = labelled((np.stack([A, B, FLAG], axis=1), Y))
+    expected = build_labelled_dataset((np.stack([A, B, FLAG], axis=1), Y))
     own = frame.astype({"b": "Int64", "flag": "boolean"})
     for x in (frame, own):
         for y in (pd.Series(Y), pd.Series(Y, dtype="Int64"), pd.DataFrame({"y": Y}), Y):
-            data = labelled((x, y))
+            data = build_labelled_dataset((x, y))
             np.testing.assert_array_equal(data.train.x, expected.train.x)
             np.testing.assert_array_equal(data.train.y, expected.train.y)
     names = pd.Series(np.array(["x", "y", "z"])[Y])
     for y in (names, names.astype("category"), names.astype("string")):
-        data = labelled((frame, y))
+        data = build_labelled_dataset((frame, y))
         assert data.class_names == ("x", "y", "z")
         np.testing.assert_array_equal(data.train.y, expected.train.y)
     for column in (names, [None, *A[1:]], pd.Series([None, *B[1:]], dtype="Int64")):
         with pytest.raises(InputError, match="x must be numbers|must be finite|x must be an array"):
-            labelled((frame.assign(a=column), Y))
+            build_labelled_dataset((frame.assign(a=column), Y))

@@ -12,7 +12,7 @@ import pytest
 from compress.core import arrays
 from compress.core.errors import InputError, MissingDependency
 from compress.data import DataOptions, load_data
-from compress.data.meaning import Head
+from compress.data.label_inference import Head
 from compress.plugins import HUBS
 from tests.same import same_arrays
 
@@ -196,9 +196,9 @@ def test_memory_does_not_grow_with_the_data(
 ) -> None:
     hub("insects")
     held = load_data("tfds:insects")
-    monkeypatch.setattr(arrays, "LEAST", 256)
-    monkeypatch.setattr("compress.data.tfrecords.AT_A_TIME", 7)
-    monkeypatch.setenv(arrays.FOLDER, str(tmp_path))
+    monkeypatch.setattr(arrays, "MIN_MAPPED_BYTES", 256)
+    monkeypatch.setattr("compress.data.tfrecords.BATCH_SIZE", 7)
+    monkeypatch.setenv(arrays.FOLDER_VARIABLE, str(tmp_path))
     data = load_data("tfds:insects")
     assert arrays.is_mapped(data.train.x)
     assert not list(tmp_path.iterdir())

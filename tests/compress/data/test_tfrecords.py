@@ -14,7 +14,7 @@ from PIL import Image
 from compress.core import arrays
 from compress.core.errors import InputError
 from compress.data import DataOptions, load_data
-from compress.data.meaning import Head, Heads
+from compress.data.label_inference import Head, Heads
 from tests.same import same_arrays
 
 tf = pytest.importorskip("tensorflow")
@@ -284,10 +284,10 @@ def test_memory_does_not_grow_with_the_file(
         records[40]["image"] = encoded(pixels(40, channels=3))
     path = write(tmp_path / "a.tfrecord", records)
     held = load_data(path)
-    monkeypatch.setattr(arrays, "LEAST", 256)
-    monkeypatch.setattr(arrays, "CHUNK", 128)
-    monkeypatch.setattr("compress.data.tfrecords.AT_A_TIME", 7)
-    monkeypatch.setenv(arrays.FOLDER, str(tmp_path / "spool"))
+    monkeypatch.setattr(arrays, "MIN_MAPPED_BYTES", 256)
+    monkeypatch.setattr(arrays, "CHUNK_BYTES", 128)
+    monkeypatch.setattr("compress.data.tfrecords.BATCH_SIZE", 7)
+    monkeypatch.setenv(arrays.FOLDER_VARIABLE, str(tmp_path / "spool"))
     data = load_data(path)
     assert arrays.is_mapped(data.train.x)
     assert not list((tmp_path / "spool").iterdir())

@@ -19,11 +19,11 @@ from compress.core.errors import InputError, RunFailed
 from compress.devices import DeviceTimes, import_latency_table
 from compress.devices.exporting import FILES, Manifest, export_latency_table, read_manifest
 from compress.measure import count_macs
-from compress.measure.runtimes import session_for
+from compress.measure.runtimes import prepare_session
 from compress.plan.shrink import ShrinkChannels
-from compress.prune.channels.analysis import coupling_of
-from compress.prune.channels.selection.allowed import allowed_for
-from compress.prune.channels.selection.measured_times import TimedCalls, thinner_nets
+from compress.prune.channels.analysis import analyze_coupling
+from compress.prune.channels.selection.allowed_counts import compute_allowed_counts
+from compress.prune.channels.selection.latency_measurement import TimedCalls, build_pruned_models
 
 OPTIONS: dict[str, Any] = {"round_to": 4, "min_kept": 0.5}
 EMPTY_US = 2.0
@@ -58,17 +58,17 @@ def folder(exported: Path, tmp_path: Path) -> Path:
 
 def microseconds(manifest: Manifest, of: Callable[[Any], float]) -> dict[str, list[float]]:
     """What a device says whose calls take so long: nets take the sum of theirs."""
-    coupling = coupling_of(net())
-    calls = TimedCalls(coupling, allowed_for(coupling, ShrinkChannels(**OPTIONS), 4))
+    coupling = analyze_coupling(net())
+    calls = TimedCalls(coupling, compute_allowed_counts(coupling, ShrinkChannels(**OPTIONS), 4))
     found: dict[str, list[float]] = {}
     for format, nets in manifest.nets.items():
         found[f"{format}/empty.tflite"] = [EMPTY_US]
-        for call in manifest.calls_of(format):
+        for call in manifest.read_calls(format):
             found[call.file] = [EMPTY_US + of(call)]
         by_key = {json.dumps(call.key, sort_keys=True): of(call)
-                  for call in manifest.calls_of(format)}  # fmt: skip
+                  for call in manifest.read_calls(format)}  # fmt: skip
         for file, kept in zip(nets, manifest.kept, strict=True):
-            keys = [key for _, key, _ in calls.calls_at(np.array(kept))]
+            keys = [key for _, key, _ in calls.list_calls(np.array(kept))]
             total = sum(
                 by_key[json.dumps(json.loads(json.dumps(key.to_json())), sort_keys=True)]
                 for key in keys
@@ -90,15 +90,15 @@ def test_the_files_are_the_calls_and_whole_nets(exported: Path) -> None:
     assert set(manifest.nets) == {"float32", "int8"}
     written = {path.relative_to(exported / FILES).as_posix()
                for path in exported.glob("files/*/*")}  # fmt: skip
-    assert written == set(manifest.files())
+    assert written == set(manifest.list_files())
     # first: 4 or 8 of 8; second: 8 or 12 of 12 (steps of 4, a half at least); the head's inputs
-    kinds = [call.key["kinds"] for call in manifest.calls_of("float32")]
+    kinds = [call.key["kinds"] for call in manifest.read_calls("float32")]
     assert sum("Conv2D" in str(kind) for kind in kinds) == 2 + 4
     assert sum("Dense" in str(kind) for kind in kinds) == 2
     assert manifest.kept[-1] == (8, 12)
-    nets = thinner_nets(coupling_of(net()), np.array(manifest.kept))
+    nets = build_pruned_models(analyze_coupling(net()), np.array(manifest.kept))
     for file, small in zip(manifest.nets["float32"], nets, strict=True):
-        session = session_for(exported / FILES / file)
+        session = prepare_session(exported / FILES / file)
         assert [info.shape for info in session.inputs] == [(1, 8, 8, 1)]
         (size,) = {(exported / FILES / file).stat().st_size}
         assert size > 4 * small.count_params()
@@ -118,21 +118,23 @@ def test_times_follow_from_what_the_device_said(folder: Path, format: str) -> No
     times = import_latency_table(folder, "a phone", folder / "phone.json")
     assert (times.device, times.threads, times.model) == ("a phone", 2, "small")
     again = DeviceTimes.load(folder / "phone.json")
-    coupling = coupling_of(net())
-    found = again.times(coupling, allowed_for(coupling, ShrinkChannels(**OPTIONS), 4), (), format)
+    coupling = analyze_coupling(net())
+    found = again.times(
+        coupling, compute_allowed_counts(coupling, ShrinkChannels(**OPTIONS), 4), (), format
+    )
     assert found.calibration.factor == pytest.approx(1.0)
     for kept in ((8, 12), (4, 12), (8, 8), (4, 8)):
-        (small,) = thinner_nets(coupling, np.array([kept]))
+        (small,) = build_pruned_models(coupling, np.array([kept]))
         counted = count_macs(small)
         # the device takes so long for each operation, and the empty file once
         expected = (EMPTY_US + scale[format] * (counted.macs + counted.other_ops)) / 1000
-        assert float(found.time(np.array(kept))) == pytest.approx(expected, rel=0.01)
-    assert again.own_ms(format) == pytest.approx(float(found.time(np.array((8, 12)))), rel=1e-6)
+        assert float(found.predict(np.array(kept))) == pytest.approx(expected, rel=0.01)
+    assert again.own_ms(format) == pytest.approx(float(found.predict(np.array((8, 12)))), rel=1e-6)
 
 
 def test_rounds_that_something_disturbed_do_not_count(folder: Path) -> None:
     times = microseconds(read_manifest(folder), lambda call: 10.0)
-    call = read_manifest(folder).calls_of("float32")[0].file
+    call = read_manifest(folder).read_calls("float32")[0].file
     # of eleven rounds seven took twice as long; one in ten lies below the second least
     times[call] = [24.0, 25.0, 12.4, 26.0, 12.0, 25.0, 12.2, 24.0, 12.6, 25.0, 24.0]
     table = import_latency_table(said(folder, times), "x").tables["float32"]
@@ -146,7 +148,7 @@ def test_rounds_that_something_disturbed_do_not_count(folder: Path) -> None:
 def test_what_a_device_cannot_run_is_estimated_and_said(folder: Path) -> None:
     manifest = read_manifest(folder)
     times = microseconds(manifest, lambda call: 0.002 * call.ops)
-    first = manifest.calls_of("float32")[0]
+    first = manifest.read_calls("float32")[0]
     del times[first.file]
     said(folder, times, refused={first.file: "no kernel"})
     table = import_latency_table(folder, "x").tables["float32"]
@@ -205,7 +207,7 @@ def test_the_shell_script_and_what_benchmark_model_says(folder: Path, median: bo
     script.write_text((folder / "measure.sh").read_text())  # not through the link
     run = {"BENCHMARK": "./calls/benchmark_model", "ROUNDS": "2", "THREADS": "3", **os.environ}
     subprocess.run(["sh", script], check=True, env=run, capture_output=True, cwd=folder.parent)
-    count = len(read_manifest(folder).files())
+    count = len(read_manifest(folder).list_files())
     assert len(log.read_text().splitlines()) == 2 * count
     subprocess.run(["sh", script], check=True, env=run, capture_output=True, cwd=folder.parent)
     assert len(log.read_text().splitlines()) == 2 * count  # nothing is timed twice
@@ -257,8 +259,8 @@ def test_a_table_of_another_model_is_refused(folder: Path) -> None:
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Conv2D(16, 3, name="first")(inputs)
     x = keras.layers.GlobalAveragePooling2D()(x)
-    other = coupling_of(keras.Model(inputs, keras.layers.Dense(3)(x)))
-    allowed = allowed_for(other, ShrinkChannels(**OPTIONS), 4)
+    other = analyze_coupling(keras.Model(inputs, keras.layers.Dense(3)(x)))
+    allowed = compute_allowed_counts(other, ShrinkChannels(**OPTIONS), 4)
     with pytest.raises(InputError, match=r"that of 'small' \(a phone\), which lacks"):
         times.times(other, allowed, (), "float32")
     with pytest.raises(InputError, match="Unknown format of the device's times 'float16'"):

@@ -17,7 +17,7 @@ from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.distillation import teachers as caches
 from compress.distillation.hints import make_hints
-from compress.distillation.teachers import Teachers, cache_key, teacher_cache
+from compress.distillation.teachers import Teachers, compute_cache_key, open_teacher_cache
 from compress.plan import DistillOptions, TrainSettings
 from tests.compress.distillation.test_trainer import OWN_HINT
 from tests.same import same_arrays
@@ -38,11 +38,11 @@ def test_the_cache_holds_what_the_teacher_says(
     import keras
 
     teachers, teacher = teachers_of(digits, small_cnn), small_cnn(1)
-    with teacher_cache(teachers, digits, where="memory") as cached:
+    with open_teacher_cache(teachers, digits, location="memory") as cached:
         logits = keras.Model(teacher.input, teacher.get_layer("last").output)
         expected = logits(digits.inputs("train"), training=False).numpy()
         np.testing.assert_allclose(cached.arrays["teacher_logits"][:, 0], expected, atol=1e-5)
-        assert cached.computed == len(digits.train)
+        assert cached.computed_rows == len(digits.train)
         assert cached.size_bytes == sum(array.nbytes for array in cached.arrays.values())
 
 
@@ -76,52 +76,52 @@ def test_an_interrupted_cache_goes_on(
         if share > 0.4:
             raise KeyboardInterrupt
 
-    given: dict[str, Any] = {"where": "disk", "folder": tmp_path}
+    given: dict[str, Any] = {"location": "disk", "folder": tmp_path}
     with (
         pytest.raises(KeyboardInterrupt),
-        teacher_cache(teachers, digits, **given, on_progress=stop),
+        open_teacher_cache(teachers, digits, **given, on_progress=stop),
     ):
         pass
-    with teacher_cache(teachers, digits, **given) as cached:
-        assert 0 < cached.computed < 0.7 * len(digits.train)
-        with teacher_cache(teachers, digits, where="memory") as whole:
+    with open_teacher_cache(teachers, digits, **given) as cached:
+        assert 0 < cached.computed_rows < 0.7 * len(digits.train)
+        with open_teacher_cache(teachers, digits, location="memory") as whole:
             assert whole.arrays
             for name, array in whole.arrays.items():
                 np.testing.assert_array_equal(cached.arrays[name], array)
-    with teacher_cache(teachers, digits, **given) as again:
-        assert again.computed == 0
+    with open_teacher_cache(teachers, digits, **given) as again:
+        assert again.computed_rows == 0
 
 
 def test_a_stale_cache_is_not_used(
     digits: Dataset, small_cnn: Callable[..., Any], tmp_path: Path
 ) -> None:
     teachers = teachers_of(digits, small_cnn)
-    key = cache_key(teachers, digits)
-    with teacher_cache(teachers, digits, where="disk", folder=tmp_path) as cached:
-        assert Path(cached.where) == tmp_path / key
+    key = compute_cache_key(teachers, digits)
+    with open_teacher_cache(teachers, digits, location="disk", folder=tmp_path) as cached:
+        assert Path(cached.location) == tmp_path / key
     x = digits.train.x.copy()
     x[0, 0, 0] += 1
     moved = replace(digits, train=replace(digits.train, x=x))
     other = teachers_of(digits, small_cnn, seed=2)
     scaled = replace(digits, preprocess=replace(digits.preprocess, scale=0.5))
     for who, what in ((teachers, moved), (other, digits), (teachers, scaled)):
-        assert cache_key(who, what) != key
-        with teacher_cache(who, what, where="disk", folder=tmp_path) as fresh:
-            assert fresh.computed == len(digits.train)
+        assert compute_cache_key(who, what) != key
+        with open_teacher_cache(who, what, location="disk", folder=tmp_path) as fresh:
+            assert fresh.computed_rows == len(digits.train)
     # labels do not matter to a teacher
     relabelled = replace(digits, train=replace(digits.train, y=digits.train.y[::-1].copy()))
-    assert cache_key(teachers, relabelled) == key
+    assert compute_cache_key(teachers, relabelled) == key
 
 
 def test_a_cache_that_is_not_what_its_name_says_is_refused(
     digits: Dataset, small_cnn: Callable[..., Any], tmp_path: Path
 ) -> None:
     teachers, other = teachers_of(digits, small_cnn), teachers_of(digits, small_cnn, seed=2)
-    with teacher_cache(teachers, digits, where="disk", folder=tmp_path) as cached:
-        (tmp_path / Path(cached.where).name).rename(tmp_path / cache_key(other, digits))
+    with open_teacher_cache(teachers, digits, location="disk", folder=tmp_path) as cached:
+        (tmp_path / Path(cached.location).name).rename(tmp_path / compute_cache_key(other, digits))
     with (
         pytest.raises(InputError, match="must be of this teacher and these examples"),
-        teacher_cache(other, digits, where="disk", folder=tmp_path),
+        open_teacher_cache(other, digits, location="disk", folder=tmp_path),
     ):
         pass
 
@@ -130,8 +130,8 @@ def test_a_temporary_cache_is_removed(
     digits: Dataset, small_cnn: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with teacher_cache(teachers_of(digits, small_cnn), digits, where="disk") as cached:
-        record = json.loads((Path(cached.where) / caches.META).read_text("utf-8"))
+    with open_teacher_cache(teachers_of(digits, small_cnn), digits, location="disk") as cached:
+        record = json.loads((Path(cached.location) / caches.META).read_text("utf-8"))
         assert record["done"] == len(digits.train)
         assert list(tmp_path.iterdir()) != []
     assert list(tmp_path.iterdir()) == []
@@ -146,6 +146,8 @@ def test_a_disk_that_is_too_small_is_named(
     monkeypatch.setattr("shutil.disk_usage", lambda path: Usage)
     with (
         pytest.raises(InputError, match=r"room for the teacher's outputs: .* MiB. Received: 0 MiB"),
-        teacher_cache(teachers_of(digits, small_cnn), digits, where="disk", folder=tmp_path),
+        open_teacher_cache(
+            teachers_of(digits, small_cnn), digits, location="disk", folder=tmp_path
+        ),
     ):
         pass

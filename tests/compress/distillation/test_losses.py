@@ -11,11 +11,11 @@ from scipy.special import expit, log_softmax, rel_entr, softmax
 
 from compress.core.errors import InputError
 from compress.data.tasks import VOID, Binary, MultiClass, MultiLabel, Regression
-from compress.distillation.losses import by_position
+from compress.distillation.losses import apply_by_position
 from compress.distillation.losses.dkd import DKD
 from compress.distillation.losses.fitnets import FitNets, pool_features
 from compress.distillation.losses.hinton import HintonKD
-from compress.distillation.setup import logit_losses
+from compress.distillation.objective import build_logit_losses
 from tests.compress.distillation.own_losses import Centred
 from tests.contracts.distill_loss import FeatureLossContract, LogitLossContract
 
@@ -171,13 +171,13 @@ def test_the_example_that_keras_gets_wrong() -> None:
 
 
 def test_losses_on_classes_are_refused_elsewhere() -> None:
-    assert logit_losses("none", Binary()) == {}
+    assert build_logit_losses("none", Binary()) == {}
     for task in (Binary(), MultiLabel(3), Regression(1)):
-        assert list(logit_losses("kd", task)) == [""]
+        assert list(build_logit_losses("kd", task)) == [""]
         with pytest.raises(InputError, match=f"must be used on classes .softmax.*{task.name} task"):
-            logit_losses("dkd", task)
+            build_logit_losses("dkd", task)
     with pytest.raises(InputError, match="Unknown distillation loss 'kl'"):
-        logit_losses("kl", MultiClass(3))
+        build_logit_losses("kl", MultiClass(3))
 
 
 @pytest.mark.parametrize("loss", [HintonKD(), DKD()])
@@ -196,8 +196,8 @@ def test_void_positions_are_void_to_the_teacher_too() -> None:
     labels = rng.integers(3, size=(5, 6))
     labels[:, 4:] = labels[0] = VOID
     how = {"temperature": 2.0, "labels": tf.constant(labels), "weights": tf.ones(5)}
-    found = by_position(HintonKD(), student, teacher, **how, known=labels != VOID).numpy()
-    whole = by_position(HintonKD(), student, teacher, **how).numpy()
+    found = apply_by_position(HintonKD(), student, teacher, **how, mask=labels != VOID).numpy()
+    whole = apply_by_position(HintonKD(), student, teacher, **how).numpy()
     each = 4.0 * rel_entr(softmax(teacher / 2, -1), softmax(student / 2, -1)).sum(-1)
     assert found[0] == 0.0
     np.testing.assert_allclose(found[1:], each[1:, :4].mean(-1), rtol=1e-4)
@@ -207,7 +207,7 @@ def test_void_positions_are_void_to_the_teacher_too() -> None:
     other[labels == VOID] = 9.0
     for loss in (HintonKD(), Centred()):
         one, two = (
-            by_position(loss, student, given, **how, known=labels != VOID).numpy()
+            apply_by_position(loss, student, given, **how, mask=labels != VOID).numpy()
             for given in (teacher, other)
         )
         np.testing.assert_allclose(one, two, rtol=1e-5)

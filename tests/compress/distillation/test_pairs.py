@@ -10,7 +10,7 @@ from benchmarks.resnet20 import build
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.data.tasks import MultiClass
-from compress.distillation.hints import chosen_pairs, named_pairs
+from compress.distillation.hints import choose_pairs, resolve_named_pairs
 from compress.plan import Ramp
 from compress.plugins import HINTS
 from tests.compress.distillation.own_losses import Spread
@@ -20,7 +20,7 @@ TASK = MultiClass(10)
 
 
 def pairs_of(where: str, student: Any, teacher: Any) -> list[tuple[str, str]]:
-    found = chosen_pairs(student, teacher, Spread(where), TASK)
+    found = choose_pairs(student, teacher, Spread(where), TASK)
     return [(pair.student, pair.teacher) for pair in found]
 
 
@@ -41,7 +41,7 @@ def test_stages_of_a_resnet() -> None:
     ((ours, theirs),) = pairs_of("embedding", student, teacher)
     for model, name in ((student, ours), (teacher, theirs)):
         assert model.get_layer("logits").input is model.get_layer(name).output
-    (pair,) = chosen_pairs(student, teacher, HINTS["fitnets"](), TASK)
+    (pair,) = choose_pairs(student, teacher, HINTS["fitnets"](), TASK)
     assert str(pair) == f"{stages[1][0]} (14, 14, 16) = {stages[1][1]} (14, 14, 32)"
 
 
@@ -70,10 +70,10 @@ def test_other_resolutions_pair_by_depth() -> None:
 
 def test_named_pairs(blobs: Dataset) -> None:
     student, teacher = mlp(blobs), mlp(blobs, 1, 20)
-    (pair,) = named_pairs(student, teacher, [("hidden", "last")])
+    (pair,) = resolve_named_pairs(student, teacher, [("hidden", "last")])
     assert (pair.student_shape, pair.teacher_shape) == ((None, 12), (None, 3))
     with pytest.raises(InputError, match="Unknown layer of model 'mlp20' 'lost'.*'last'"):
-        named_pairs(student, teacher, [("hidden", "lost")])
+        resolve_named_pairs(student, teacher, [("hidden", "lost")])
 
 
 @pytest.mark.parametrize(
@@ -89,4 +89,4 @@ def test_named_pairs(blobs: Dataset) -> None:
     ],
 )
 def test_ramps(text: float | str, progress: float, expected: float) -> None:
-    assert float(Ramp.of(text).at(progress)) == pytest.approx(expected)
+    assert float(Ramp.from_value(text).interpolate(progress)) == pytest.approx(expected)

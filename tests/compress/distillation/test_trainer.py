@@ -15,10 +15,10 @@ from compress import distill
 from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, Split
-from compress.distillation.teachers import blended
+from compress.distillation.teachers import blend_logits
 from compress.plan import DistillOptions, TrainSettings, WeightOptions
 from compress.prune.weights import WeightPruner
-from compress.train.steps import PROBE
+from compress.train.steps import PROBE_EXAMPLES
 from tests.same import same_arrays
 
 ONE = TrainSettings(epochs=1, batch_size=64)
@@ -98,7 +98,7 @@ def test_live_teachers_run_once_a_step(
     assert result.cache == "off"
     assert students.read()[1] == steps
     # beside the steps: the loss before training, in batches, shapes, and the validation data
-    first = -(-PROBE // ONE.batch_size)
+    first = -(-PROBE_EXAMPLES // ONE.batch_size)
     assert steps <= teachers.read()[0] <= steps + first + 2
 
 
@@ -165,7 +165,7 @@ def test_live_teachers_see_the_augmented_batch(
 def test_several_teachers_teach_the_mean_of_their_predictions(activation: str) -> None:
     logits = (np.random.default_rng(0).normal(size=(5, 3, 4)) * 3).astype(np.float32)
     shares = [0.5, 0.3, 0.2]
-    got = np.asarray(blended(logits, shares, activation, 2.0), np.float64)
+    got = np.asarray(blend_logits(logits, shares, activation, 2.0), np.float64)
     each = logits.astype(np.float64)
     functions: dict[str, Any] = {
         "softmax": lambda z: softmax(z / 2, axis=-1),

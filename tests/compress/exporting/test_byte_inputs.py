@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import compress
 from compress.core.errors import InputError
-from compress.measure.runtimes import session_for
+from compress.measure.runtimes import prepare_session
 from search.cli import app
 
 L = keras.layers
@@ -160,7 +160,7 @@ def test_int8_pixels(tmp_path: Path) -> None:
     (plain,) = compress.export(model, tmp_path / "p.tflite", format="int8", data=x)
     (own,) = compress.quantize(model, x, epochs=0).export(tmp_path / "q.tflite")
     for file in (plain, own):
-        (info,) = session_for(file.path).inputs
+        (info,) = prepare_session(file.path).inputs
         assert (info.dtype, info.scale, info.zero_point) == ("int8", 1.0, 0)
         assert file.max_difference < 0.05
 
@@ -170,20 +170,20 @@ def test_the_way_through_floats_answers_alike(learnt: Any, tmp_path: Path) -> No
     """The file with its pixels quantized directly, beside the converter's own, to the bit."""
     import tensorflow as tf
 
-    from compress.exporting.tflite_editing import with_byte_inputs
+    from compress.exporting.tflite_editing import quantize_byte_inputs
 
     x, _ = pixels(60)
     converter = tf.lite.TFLiteConverter.from_keras_model(learnt)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([image[None]] for image in x)
     content = converter.convert()
-    files = {"own": content, "direct": with_byte_inputs(content)}
+    files = {"own": content, "direct": quantize_byte_inputs(content)}
     answers = {}
     for name, held in files.items():
         (tmp_path / name).with_suffix(".tflite").write_bytes(held)
         path = (tmp_path / name).with_suffix(".tflite")
         assert ("CAST" in operations(path)) == (name == "own")
-        session = session_for(path)
+        session = prepare_session(path)
         outputs = []
         for image in x:
             session.set_inputs([image[None]])
@@ -201,9 +201,9 @@ def test_what_is_no_pixel_is_refused(learnt: Any, tmp_path: Path) -> None:
 
 
 def test_random_inputs_are_pixels_of_the_whole_range(learnt: Any, tmp_path: Path) -> None:
-    from compress.exporting.files import _random
+    from compress.exporting.files import _draw_random_inputs
 
-    drawn = np.asarray(_random(learnt, 0).train.x)
+    drawn = np.asarray(_draw_random_inputs(learnt, 0).train.x)
     assert (drawn.min(), drawn.max()) == (0.0, 255.0)
 
 
@@ -257,4 +257,4 @@ def test_the_command_line_shrinks_to_a_size(stored: tuple[Path, Path], tmp_path:
     )  # fmt: skip
     (file,) = (out / "ship").glob("*.tflite")
     assert file.stat().st_size <= 5000
-    assert session_for(file).inputs[0].dtype == "uint8"
+    assert prepare_session(file).inputs[0].dtype == "uint8"

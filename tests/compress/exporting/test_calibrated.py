@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 import compress
 from compress.core.errors import RunFailed
-from compress.exporting.side_by_side import litert_files
-from compress.measure.runtimes import session_for
+from compress.exporting.batch_conversion import write_litert_files
+from compress.measure.runtimes import prepare_session
 from compress.report import load_report
 from search.cli import app
 
@@ -51,7 +51,7 @@ def test_int8_is_made_all_the_same_and_says_how(kind: str, tmp_path: Path) -> No
     about = json.loads((tmp_path / "m.json").read_text())
     assert about["files"]["m.tflite"]["notes"] == list(file.notes)
     # int8 in and out, and int8 kernels between: no float file under another name
-    session = session_for(file.path)
+    session = prepare_session(file.path)
     assert {info.dtype for info in (*session.inputs, *session.outputs)} == {"int8"}
     assert integer_kernels(file.path) >= 3
     answers = []
@@ -87,7 +87,7 @@ def test_where_nothing_would_be_integers_no_file_is_made(tmp_path: Path) -> None
 
 def test_one_that_crashes_among_others_has_a_file_for_timing(tmp_path: Path) -> None:
     plain = recurrent(L.GlobalAveragePooling1D())
-    files = litert_files([plain, recurrent(L.LSTM(8))], tmp_path, "int8")
+    files = write_litert_files([plain, recurrent(L.LSTM(8))], tmp_path, "int8")
     assert all(isinstance(file, Path) for file in files), files
     assert [integer_kernels(Path(file)) >= 2 for file in files] == [True, True]
 

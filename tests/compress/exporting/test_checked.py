@@ -15,7 +15,7 @@ from compress import compress_model, export
 from compress.core.device import Device
 from compress.data import Dataset, Preprocessing, Split
 from compress.report import render_tables
-from compress.report.standouts import can_ship
+from compress.report.file_selection import can_ship
 
 
 def sorted_by_class() -> Dataset:
@@ -44,7 +44,7 @@ def test_every_class_of_sorted_data_is_checked(tmp_path: Path) -> None:
     made = {item.format: item for item in export(largest(), tmp_path / "m", data=sorted_by_class())}
     assert made["float32"].agreement == 1.0
     assert made["float32"].warning == ""
-    # 20 of each class; the last five have no input above zero in whole numbers: a draw, which
+    # 20 of each class; the last five have no input above zero in integers: a draw, which
     # the first class wins. The first 200 are of two classes that are right
     assert (made["int8"].checked, made["int8"].agreement) == (200, 0.5)
 

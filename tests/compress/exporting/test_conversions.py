@@ -14,8 +14,8 @@ import pytest
 
 from compress import export
 from compress.core.errors import MissingDependency, RunFailed
-from compress.core.faults import SPACE, fault_of
-from compress.core.processes import Server
+from compress.core.faults import SPACE, find_fault
+from compress.core.processes import ServerProcess
 from compress.data import Dataset
 from compress.exporting import conversions, converter
 from compress.exporting.conversions import ConversionFailed, convert
@@ -101,7 +101,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Lets this process's converter be a fork that knows `steps` alone; gives their folder."""
     monkeypatch.setattr(conversions, "_CONVERTER", conversions._Converter())
     monkeypatch.setattr(converter, "STEPS", steps(tmp_path))
-    conversions._CONVERTER.keep(Server.forked(converter.serve))
+    conversions._CONVERTER.keep(ServerProcess.start_fork(converter.serve))
     yield tmp_path
     conversions._CONVERTER.close()
 
@@ -134,13 +134,13 @@ def test_a_full_disk_is_no_refusal(served: Path) -> None:
         pytest.skip("needs /dev/full")
     with pytest.raises(OSError, match="No space left on device") as caught:
         convert("fill")
-    fault = fault_of(caught.value)
+    fault = find_fault(caught.value)
     assert fault is not None
     assert fault.kind == SPACE
 
 
 def test_memory_comes_back(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After some conversions a fresh fork goes on."""
+    """After some conversions a fresh fork continues."""
     for _ in range(converter.CONVERSIONS + 1):
         convert("pid")
     found = pids(served)
@@ -167,7 +167,9 @@ def test_one_that_was_killed_while_idle_is_started_again(
     os.kill(server.pid, signal.SIGKILL)
     wait_for_end(server.pid)
     # in place of another Python that imports TensorFlow
-    monkeypatch.setattr(Server, "started", lambda *_, **__: Server.forked(converter.serve))
+    monkeypatch.setattr(
+        ServerProcess, "start", lambda *_, **__: ServerProcess.start_fork(converter.serve)
+    )
     convert("pid")
     first, second = pids(served)
     wait_for_end(first)
@@ -180,10 +182,10 @@ def test_the_reason_of_a_crash_reaches_the_record_and_the_report(
 ) -> None:
     """The other formats go on; what is missing is told, and nothing refers to it."""
     from compress.plan import DistillOptions, Plan, TrainSettings
-    from compress.report import render
+    from compress.report import render_report
     from compress.run.directory import RunFolder
-    from compress.shrinking.case import Work, prepare
     from compress.shrinking.compression import compress_stage
+    from compress.shrinking.compression_job import RunContext, prepare_job
 
     plan = Plan(
         finetune=TrainSettings(epochs=1, batch_size=8),
@@ -195,15 +197,15 @@ def test_the_reason_of_a_crash_reaches_the_record_and_the_report(
     from compress.run.origin import write_data_record
 
     write_data_record(folder, sequences)
-    work = Work(sequences, plan, cpu)
-    record = compress_stage(prepare(lstm, Path("m.keras"), work), folder, "paretune")
-    made = record.files()
+    work = RunContext(sequences, plan, cpu)
+    record = compress_stage(prepare_job(lstm, Path("m.keras"), work), folder, "paretune")
+    made = record.list_artifacts()
     assert [item.format for item in made] == ["float32", "float32"]
     assert {item.baseline for item in made} == {"m.float32"}
     crash = "was not made: LiteRT's converter crashed on model 'tiny_lstm' (int16x8): segmentation"
     assert [f"m.int16x8 {crash}" in note for note in record.notes] == [True, False]
     assert f"m-p80.int16x8 {crash}" in record.notes[1]
-    render(folder.path)
+    render_report(folder.path)
     page = (folder.path / "report.html").read_text("utf-8")
     assert "m.int16x8 was not made: LiteRT&#39;s converter crashed on model" in page
 

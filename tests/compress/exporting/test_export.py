@@ -12,20 +12,20 @@ import pytest
 
 from compress import export
 from compress.core.errors import InputError, MissingDependency, RunFailed
-from compress.data import Dataset, draw_stratified
+from compress.data import Dataset, sample_stratified
 from compress.exporting.litert import export_litert
 from compress.exporting.mnn import export_mnn
 from compress.exporting.onnx import export_onnx, quantize_onnx
-from compress.exporting.traced import TracedSavedModel
-from compress.measure.footprint import file_sizes
-from compress.measure.quality import outputs_of
-from compress.measure.runtimes import RUNTIMES, session_for
+from compress.exporting.tracing import TracedSavedModel
+from compress.measure.file_agreement import compute_outputs
+from compress.measure.footprint import measure_file_sizes
+from compress.measure.runtimes import RUNTIMES, prepare_session
 from compress.measure.runtimes.litert import LiteRTSession
 from compress.measure.runtimes.mnn import MNNSession
 from compress.measure.runtimes.onnx import OnnxSession
 from compress.measure.runtimes.openvino import OpenVinoSession
 from compress.measure.runtimes.tensorflow import TensorFlowSession
-from compress.model.kinds import SavedModel
+from compress.model.file_formats import SavedModel
 from compress.plan import ExportOptions
 from tests.compress.exporting.tflite import zeros_in
 from tests.contracts.runtime import RuntimeContract
@@ -92,8 +92,10 @@ class TestMNN(RuntimeContract):
 
     def test_it_computes_what_the_tflite_file_does(self, path: Path, digits: Dataset) -> None:
         x = digits.inputs("val")[:20]
-        expected = outputs_of(LiteRTSession(path.with_suffix(".tflite"), 1), [x])[0]
-        np.testing.assert_allclose(outputs_of(MNNSession(path, 1), [x])[0], expected, atol=1e-5)
+        expected = compute_outputs(LiteRTSession(path.with_suffix(".tflite"), 1), [x])[0]
+        np.testing.assert_allclose(
+            compute_outputs(MNNSession(path, 1), [x])[0], expected, atol=1e-5
+        )
 
 
 def test_a_saved_model_that_cannot_be_traced_names_the_reason(
@@ -105,12 +107,12 @@ def test_a_saved_model_that_cannot_be_traced_names_the_reason(
     def fail(**inputs: Any) -> Any:
         raise ValueError("the table is empty")
 
-    source.at = lambda sizes: fail  # type: ignore[method-assign]
+    source.build_function = lambda sizes: fail  # type: ignore[method-assign]
     with (
         TracedSavedModel(source, [(8, 8, 1)]) as traced,
         pytest.raises(RunFailed, match="^SavedModel 'saved' could not be .*: the table is empty$"),
     ):
-        traced.saved()
+        traced.ensure_saved()
 
 
 def test_mnn_refuses_what_it_cannot_read(tmp_path: Path) -> None:
@@ -122,7 +124,7 @@ def test_mnn_refuses_what_it_cannot_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         MNNSession(tmp_path / "bad.mnn", 1)
     with pytest.raises(InputError, match=r"must end in .tflite, .mnn, .onnx, .keras, .h5"):
-        session_for(tmp_path / "bad.txt")
+        prepare_session(tmp_path / "bad.txt")
 
 
 def test_a_missing_mnn_is_named_with_its_install_line(
@@ -147,7 +149,7 @@ def test_every_format_computes_the_model_and_repeats_its_bytes(
     (again,) = export(model, tmp_path / "b", data=digits, options=options)
     assert made.path.read_bytes() == again.path.read_bytes()
     assert made.path.suffix == (".onnx" if kind.startswith("onnx") else ".tflite")
-    scores = outputs_of(session_for(made.path), [digits.inputs("val")])[0]
+    scores = compute_outputs(prepare_session(made.path), [digits.inputs("val")])[0]
     expected = model.predict(digits.inputs("val"), verbose=0)
     assert np.abs(scores - expected).max() < (1e-5 if kind in ("float32", "onnx") else 0.15)
     assert (scores.argmax(-1) == expected.argmax(-1)).mean() > 0.97
@@ -180,7 +182,7 @@ def test_grouped_convolutions_and_gelu_reach_onnx(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(5, 8, 8, 8)).astype(np.float32)
     expected = model(x, training=False).numpy()
     for session in (OnnxSession(tmp_path / "m.onnx", 1), OpenVinoSession(tmp_path / "m.onnx", 1)):
-        np.testing.assert_allclose(outputs_of(session, [x])[0], expected, atol=1e-5)
+        np.testing.assert_allclose(compute_outputs(session, [x])[0], expected, atol=1e-5)
     assert "call" not in vars(layer)
 
 
@@ -243,7 +245,7 @@ def test_a_sparse_file_leaves_zeros_out_and_computes_the_same(tmp_path: Path) ->
         export_litert(model, path, "sparse" if name else "float32")
         sizes[name] = path.stat().st_size
         probe = np.random.default_rng(0).normal(size=(3, 8, 8, 16)).astype(np.float32)
-        outputs[name] = outputs_of(LiteRTSession(path, 1), [probe])[0]
+        outputs[name] = compute_outputs(LiteRTSession(path, 1), [probe])[0]
     # 2 x 128 x 128 weights of 4 bytes; at 90 % a value and an index byte for each tenth
     assert sizes[True] < sizes[False] - 0.7 * 2 * 128 * 128 * 4
     np.testing.assert_allclose(outputs[True], outputs[False], atol=1e-6)
@@ -263,9 +265,9 @@ def test_files_agree_with_keras(
     assert made["int8"].agreement > 0.95
     assert made["int8"].checked == 200
     # the record's own numbers, computed again from the file
-    checked = digits.inputs("val")[draw_stratified(digits.val, 200)]
+    checked = digits.inputs("val")[sample_stratified(digits.val, 200)]
     expected = model.predict(checked, verbose=0)
-    got = outputs_of(LiteRTSession(made["int8"].path, 1), [checked])[0]
+    got = compute_outputs(LiteRTSession(made["int8"].path, 1), [checked])[0]
     assert made["int8"].max_difference == pytest.approx(np.abs(got - expected).max(), abs=1e-5)
     session = LiteRTSession(made["int8"].path, 1)
     assert [info.dtype for info in session.inputs] == ["int8"]
@@ -295,7 +297,7 @@ def test_the_sidecar_says_how_to_feed_the_files(
         outputs.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0])
     out = feed["output"]
     values = (np.stack(outputs).astype(np.float64) - out["zero_point"]) * out["scale"]
-    ours = outputs_of(LiteRTSession(made[0].path, 1), [digits.preprocess(raw)])[0]
+    ours = compute_outputs(LiteRTSession(made[0].path, 1), [digits.preprocess(raw)])[0]
     np.testing.assert_allclose(values, ours, atol=1e-6)
     assert card["class_names"] == list(digits.class_names)
     assert card["input_shape"] == [1, 8, 8, 1]
@@ -321,7 +323,7 @@ def test_zeros_stay_zeros_and_bytes_are_repeatable(
 
 def test_file_sizes(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"\0" * 10_000)
-    sizes = file_sizes(tmp_path / "f")
+    sizes = measure_file_sizes(tmp_path / "f")
     assert sizes.size == 10_000
     assert 20 < sizes.gzip < 100
     assert 10 < sizes.zstd < 100

@@ -9,11 +9,11 @@ import keras
 import numpy as np
 import pytest
 
-from compress.data import Dataset, Unlabelled
-from compress.data.tasks import make_task
-from compress.exporting import answering
-from compress.exporting.answering import confirm_as_good
-from compress.train.given import dataset_for
+from compress.data import Dataset, UnlabelledDataset
+from compress.data.tasks import create_task
+from compress.exporting import file_checks
+from compress.exporting.file_checks import check_equivalence
+from compress.train.dataset_loading import prepare_dataset
 
 L = keras.layers
 LABELLED = 1500
@@ -46,18 +46,18 @@ def confirmed(
     model: Any, data: Any, wrong: dict[str, int], monkeypatch: pytest.MonkeyPatch, used: Any = ()
 ) -> tuple[str, list[int]]:
     files = Files({"original": 0, **wrong})
-    monkeypatch.setattr(answering, "_answered", files)
-    monkeypatch.setattr(answering, "session_for", lambda path: path.name)
-    text = confirm_as_good(
+    monkeypatch.setattr(file_checks, "_predict_in_batches", files)
+    monkeypatch.setattr(file_checks, "prepare_session", lambda path: path.name)
+    text = check_equivalence(
         *map(Path, ("int8", "mixed", "original")), model=model, data=data,
-        task=make_task("multiclass", 3), used=np.asarray(used, int), seed=0,
+        task=create_task("multiclass", 3), calibration_indices=np.asarray(used, int), seed=0,
     )  # fmt: skip
     return text, files.seen
 
 
 @pytest.fixture
 def data(model: Any) -> Dataset:
-    return dataset_for(model, labelled(60, 10_000), val=labelled(LABELLED))
+    return prepare_dataset(model, labelled(60, 10_000), val=labelled(LABELLED))
 
 
 def test_the_rule_for_ties_decides(
@@ -75,14 +75,14 @@ def test_the_rule_for_ties_decides(
 
 
 def test_too_few_examples_tell_nothing(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = dataset_for(model, labelled(60, 10_000), val=labelled(answering.FEWEST - 2))
+    data = prepare_dataset(model, labelled(60, 10_000), val=labelled(file_checks.FEWEST - 2))
     assert confirmed(model, data, {"int8": 0, "mixed": 0}, monkeypatch)[0] == ""
 
 
 def test_without_labels_the_original_answers_and_calibration_is_left_out(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = Unlabelled.of("examples", labelled(300)[0])
+    data = UnlabelledDataset.from_arrays("examples", labelled(300)[0])
     text, seen = confirmed(model, data, {"int8": 1, "mixed": 0}, monkeypatch, used=range(60))
     assert text.startswith("agreement on 240 held-back examples -0.0042")
     assert seen == list(range(60, 300))

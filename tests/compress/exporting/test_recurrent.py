@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from compress import quantize
-from compress.exporting.litert import export_litert, plain_file
+from compress.exporting.batch_conversion import write_litert_files, write_onnx_files
+from compress.exporting.litert import ensure_float32_file, export_litert
 from compress.exporting.onnx import export_onnx
-from compress.exporting.recurrent import MOST, SHUT, shutting
-from compress.exporting.side_by_side import litert_files, onnx_files
-from compress.exporting.tflite_editing import with_whole_lstms
-from compress.exporting.traced import Traced
-from compress.measure.quality import outputs_of
-from compress.measure.runtimes import session_for
+from compress.exporting.recurrent import MOST, SHUT, compute_shut_feature
+from compress.exporting.tflite_editing import quantize_lstms
+from compress.exporting.tracing import TracedModel
+from compress.measure.file_agreement import compute_outputs
+from compress.measure.runtimes import prepare_session
 
 FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 STEPS, FEATURES = 7, 5
@@ -33,7 +33,7 @@ def operations(path: Path) -> Counter[str]:
 
 def ran(path: Path, x: Any) -> Any:
     """The outputs of one interpreter, one example after the other."""
-    return outputs_of(session_for(path), [x])[0]
+    return compute_outputs(prepare_session(path), [x])[0]
 
 
 def net(*layers: Any) -> keras.Model:
@@ -89,7 +89,7 @@ def test_one_operation_a_layer_with_the_outputs_of_keras(name: str, tmp_path: Pa
 def test_of_several_files_in_one_conversion_too(tmp_path: Path) -> None:
     models = [make() for make, _ in NETS.values()]
     x = examples()
-    for model, path in zip(models, litert_files(models, tmp_path), strict=True):
+    for model, path in zip(models, write_litert_files(models, tmp_path), strict=True):
         assert isinstance(path, Path), path
         assert operations(path)[FUSED]
         np.testing.assert_allclose(ran(path, x), model.predict(x, verbose=0), atol=5e-6)
@@ -178,7 +178,7 @@ def test_weights_that_layers_share_are_rounded_once(tmp_path: Path) -> None:
 def test_files_without_lstms_are_left_as_they_are(tmp_path: Path) -> None:
     export_litert(net(keras.layers.GRU(4)), tmp_path / "m.tflite")
     content = (tmp_path / "m.tflite").read_bytes()
-    assert with_whole_lstms(content) is content
+    assert quantize_lstms(content) is content
 
 
 LOOPS: dict[str, Callable[[], keras.Model]] = {
@@ -221,7 +221,7 @@ def test_sparse_weights_stay_sparse(tmp_path: Path) -> None:
 
 def test_a_layer_may_be_of_several_models(tmp_path: Path) -> None:
     model = two()
-    paths = litert_files([model, model], tmp_path)
+    paths = write_litert_files([model, model], tmp_path)
     assert [operations(path)[FUSED] for path in paths if isinstance(path, Path)] == [2, 2]
     assert not any("call" in vars(layer) for layer in model.layers)
 
@@ -230,8 +230,8 @@ def test_the_model_is_as_it_was(tmp_path: Path) -> None:
     model = two()
     export_litert(model, tmp_path / "m.tflite")
     assert not any("call" in vars(layer) for layer in model.layers)
-    with Traced(model) as traced:
-        assert operations(plain_file(traced))["WHILE"] == 2
+    with TracedModel(model) as traced:
+        assert operations(ensure_float32_file(traced))["WHILE"] == 2
 
 
 ONNX: dict[str, tuple[Callable[[], keras.Model], str, int]] = {
@@ -266,7 +266,7 @@ def test_onnx_has_one_operation_a_layer(name: str, tmp_path: Path) -> None:
 def test_onnx_of_several_files_in_one_conversion_too(tmp_path: Path) -> None:
     models, x = [make() for make, _, _ in ONNX.values()], examples(5)
     for model, path, (_, kind, _) in zip(
-        models, onnx_files(models, tmp_path), ONNX.values(), strict=True
+        models, write_onnx_files(models, tmp_path), ONNX.values(), strict=True
     ):
         assert isinstance(path, Path), path
         assert nodes(path)[kind]
@@ -284,7 +284,7 @@ class TestShutting:
     def test_gates_are_shut_by_forty_whatever_the_state(self) -> None:
         rng = np.random.default_rng(0)
         kernel, recurrent, bias = (rng.normal(size=shape) for shape in ((5, 16), (4, 16), (16,)))
-        value, weights = shutting(kernel, recurrent, bias)
+        value, weights = compute_shut_feature(kernel, recurrent, bias)
         for state in rng.uniform(-1.0, 1.0, (100, 4)):
             gates = (value * weights[0] + state @ recurrent + bias).reshape(4, 4)
             assert gates[[0, 1, 3]].max() <= -SHUT + 1e-4
@@ -293,6 +293,8 @@ class TestShutting:
             assert np.abs(weights.reshape(4, 4)[gate]).max() <= largest + 1e-6
 
     def test_small_weights_leave_the_feature_a_half_float(self) -> None:
-        value, weights = shutting(np.full((5, 16), 1e-9), np.zeros((4, 16)), np.zeros(16))
+        value, weights = compute_shut_feature(
+            np.full((5, 16), 1e-9), np.zeros((4, 16)), np.zeros(16)
+        )
         assert value == pytest.approx(MOST)
         assert weights[0, 0] == pytest.approx(-SHUT / MOST)

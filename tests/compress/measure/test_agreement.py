@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from compress.measure.quality import (
-    can_ship_unasked,
+from compress.measure.file_agreement import (
+    can_ship_by_default,
     describe_low_agreement,
     has_low_agreement,
 )
@@ -65,7 +65,7 @@ def test_the_warning_says_what_was_expected() -> None:
 
 
 def test_a_format_that_is_asked_for_alone_ships() -> None:
-    assert can_ship_unasked("multiclass", 0.2, 200, ("int8",))
-    assert not can_ship_unasked("multiclass", 0.2, 200, ("float32", "int8"))
-    assert not can_ship_unasked("multiclass", 0.2, 200, ())
-    assert can_ship_unasked("multiclass", 0.99, 200, ("float32", "int8"))
+    assert can_ship_by_default("multiclass", 0.2, 200, ("int8",))
+    assert not can_ship_by_default("multiclass", 0.2, 200, ("float32", "int8"))
+    assert not can_ship_by_default("multiclass", 0.2, 200, ())
+    assert can_ship_by_default("multiclass", 0.99, 200, ("float32", "int8"))

@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 from keras import layers
 
-from compress.measure.counting import Walk
+from compress.measure.counting import ShapePropagation
 from compress.measure.latency_table import (
     CallKey,
-    key_of,
+    build_call_key,
 )
-from compress.measure.latency_table.fused import leaving, units_of
-from compress.model.recording import record
+from compress.measure.latency_table.fusion import find_removed_calls, fuse_calls
+from compress.model.recording import record_program
 
 
 def conv_key(name: str = "a", **changes: Any) -> CallKey:
     shapes = {"inputs": [(1, 8, 8, 4)], "outputs": [(1, 8, 8, 6)]}
     given = {key: changes.pop(key, value) for key, value in shapes.items()}
     layer = layers.Conv2D(6, 3, padding="same", name=name, **changes)
-    return key_of([("Conv2D", layer.get_config())], **given)
+    return build_call_key([("Conv2D", layer.get_config())], **given)
 
 
 def test_keys_of_equal_calls_are_equal() -> None:
@@ -53,7 +53,9 @@ def test_keys_differ_where_time_may(changes: dict[str, Any]) -> None:
 
 def test_keys_of_functions_and_arrays_do_not_depend_on_the_object() -> None:
     def key(function: Any) -> CallKey:
-        return key_of([("F", {"f": function, "at": slice(0, 3), "x": np.ones((2, 3))})], [], [])
+        return build_call_key(
+            [("F", {"f": function, "at": slice(0, 3), "x": np.ones((2, 3))})], [], []
+        )
 
     assert key(np.tanh) == key(np.tanh)
     assert key(lambda x: x) == key(lambda x: x)
@@ -61,9 +63,11 @@ def test_keys_of_functions_and_arrays_do_not_depend_on_the_object() -> None:
 
 
 def units(model: Any) -> list[str]:
-    program = record(model)
-    steps = Walk(program, None).steps
-    return ["+".join(step.name for step in unit.steps) for unit in units_of(steps, program.outputs)]
+    program = record_program(model)
+    steps = ShapePropagation(program, None).steps
+    return [
+        "+".join(step.name for step in unit.steps) for unit in fuse_calls(steps, program.outputs)
+    ]
 
 
 def residual() -> Any:
@@ -108,9 +112,9 @@ def test_what_others_take_is_not_fused() -> None:
 
 def test_what_leaves_with_a_branch() -> None:
     """The branch's own layers are named; what lies between them and the sum goes with them."""
-    program = record(residual())
-    steps = Walk(program, None).steps
-    gone = leaving(steps, ("c1", "b1", "c2", "b2"), program.outputs)
+    program = record_program(residual())
+    steps = ShapePropagation(program, None).steps
+    gone = find_removed_calls(steps, ("c1", "b1", "c2", "b2"), program.outputs)
     assert [step.name for step in steps if id(step) in gone] == [
         "c1", "b1", "g1", "d1", "c2", "b2", "add"
     ]  # fmt: skip

@@ -14,7 +14,7 @@ from compress.core.errors import InputError
 from compress.exporting.litert import convert_litert, export_litert
 from compress.measure import count_macs
 from compress.measure.graph_files import GraphFile, read_graph_file
-from compress.measure.graph_files.tables import TENSORFLOW, TFLITE, Table
+from compress.measure.graph_files.tables import TENSORFLOW, TFLITE, CostTable
 
 BRANCHES = {
     "strided": 5 * 5 * 9 * 4 * 8,
@@ -257,8 +257,8 @@ def test_a_saved_model_of_keras_2(tmp_path: Path) -> None:
     assert found.costs.unsupported == ()
     assert found.costs.macs == 5 * 4 * (6 * 4 + 4 * 4) + 4 * 3
     assert found.costs.params == 4 * (6 * 4 + 4 * 4 + 4) + 4 * 3 + 3
-    assert "a SavedModel of Keras 2" in found.what.verdict
-    assert "save it as .h5" in found.what.verdict
+    assert "a SavedModel of Keras 2" in found.file_kind.limitation
+    assert "save it as .h5" in found.file_kind.limitation
 
 
 @pytest.mark.slow
@@ -290,9 +290,9 @@ def test_operators_that_are_not_litert_s_own_are_named(tmp_path: Path) -> None:
     assert {"FlexErf", "FlexAtan"} <= {row.kind for row in costs.layers if row.macs == 0}
 
 
-def kinds(table: Table) -> list[str]:
+def kinds(table: CostTable) -> list[str]:
     """All kinds that have a place, each as often as it has one."""
-    return [*table.rules, *table.alike, *table.reasons, *table.loops, *table.branches,
+    return [*table.rules, *table.equivalent_classes, *table.reasons, *table.loops, *table.branches,
             *table.calls, *table.sources]  # fmt: skip
 
 
@@ -332,8 +332,8 @@ def test_damaged_files_are_refused(tmp_path: Path, branches: Any) -> None:
     whole = path.read_bytes()
     for content, message in (
         (b"", "must be a LiteRT file. Received: an empty file"),
-        (b"nothing at all", "must be a LiteRT file. Received: another file, or a damaged one"),
-        (whole[: len(whole) // 2], "must be a whole LiteRT file. Received: a damaged one"),
+        (b"nothing at all", "must be a LiteRT file. Received: another file, or a corrupt one"),
+        (whole[: len(whole) // 2], "must be a whole LiteRT file. Received: a corrupt one"),
         (whole[:64] + bytes(64) + whole[128:], "must be a whole LiteRT file"),
     ):
         path.write_bytes(content)

@@ -8,39 +8,47 @@ import numpy as np
 import pytest
 
 from compress.measure.latency_table.prediction import (
-    alignment,
-    few,
-    located,
-    multilinear,
-    spreading,
-    thinned,
+    build_interpolation_matrix,
+    compute_alignment,
+    find_intervals,
+    interpolate_table,
+    select_channel_counts,
+    select_evenly,
 )
 
 
 def test_alignment_of_widths() -> None:
-    assert [alignment(width) for width in (1, 6, 12, 24, 48, 96, 64)] == [1, 2, 4, 8, 16, 32, 32]
+    assert [compute_alignment(width) for width in (1, 6, 12, 24, 48, 96, 64)] == [
+        1,
+        2,
+        4,
+        8,
+        16,
+        32,
+        32,
+    ]
 
 
 @pytest.mark.parametrize("widths", [[4, 8, 12, 16], [*range(4, 129, 4)], [*range(8, 400, 8), 401]])
 def test_staircases_are_interpolated_exactly(widths: list[int]) -> None:
     """Time that grows with tiles of 32, measured at some widths, is right at all of them."""
-    picked = thinned(widths)
-    spread = spreading(widths, picked)
+    picked = select_channel_counts(widths)
+    spread = build_interpolation_matrix(widths, picked)
     times = 3.0 + 0.5 * -(-np.array(widths) // 32)
     linear = 3.0 + 0.5 * np.array(widths)
     assert np.allclose(spread.sum(1), 1.0)
     assert (spread >= -1e-12).all()  # between measured ones, never beyond
     assert np.allclose(spread @ linear[picked], linear)
-    aligned = np.array([alignment(width) == 32 for width in widths])
+    aligned = np.array([compute_alignment(width) == 32 for width in widths])
     assert np.allclose((spread @ times[picked])[aligned], times[aligned])
     if len(widths) > 16:
         assert len(picked) < len(widths) / 2
 
 
 def test_few_are_the_ends_and_the_middle() -> None:
-    assert few(1) == [0]
-    assert few(2) == [0, 1]
-    assert few(9) == [0, 4, 8]
+    assert select_evenly(1) == [0]
+    assert select_evenly(2) == [0, 1]
+    assert select_evenly(9) == [0, 4, 8]
 
 
 def test_multilinear_is_exact_on_a_bilinear_truth() -> None:
@@ -51,7 +59,10 @@ def test_multilinear_is_exact_on_a_bilinear_truth() -> None:
 
     rng = np.random.default_rng(0)
     a, b = rng.uniform(2, 7, (4, 5)), rng.uniform(1, 5, (4, 5))
-    found = multilinear(truth(x[:, None], y), [located(a, x), located(b, y)])
+    found = interpolate_table(truth(x[:, None], y), [find_intervals(a, x), find_intervals(b, y)])
     assert np.allclose(found, truth(a, b))
-    assert multilinear(np.array(3.0), []) == 3.0
-    assert multilinear(np.array([4.0]), [located(np.array([2.0]), np.array([2.0]))]) == 4.0
+    assert interpolate_table(np.array(3.0), []) == 3.0
+    assert (
+        interpolate_table(np.array([4.0]), [find_intervals(np.array([2.0]), np.array([2.0]))])
+        == 4.0
+    )

@@ -12,8 +12,8 @@ import pytest
 from scipy.stats import bootstrap, norm, t
 
 from compress.core.errors import InputError
-from compress.measure import formats, latency, measure_latency
-from compress.measure.latency_record import Latency, median_spread, quantile_and_error
+from compress.measure import formatting, latency, measure_latency
+from compress.measure.latency_record import Latency, compute_median_spread, estimate_quantile
 from compress.measure.runtimes import RUNTIMES, Session, TensorInfo
 from compress.plan import LatencyOptions
 
@@ -104,7 +104,7 @@ def test_known_times_give_the_known_ratio(fake: FakeRuntime) -> None:
 def test_int8_files_are_told_what_a_processor_lacks(
     lacks: bool, fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(latency, "lacks_vnni", lambda: lacks)
+    monkeypatch.setattr(latency, "is_vnni_missing", lambda: lacks)
     for name, operator in {
         "float32.onnx": b"DequantizeLinear",
         "int8.onnx": b"QuantizeLinear",
@@ -163,12 +163,12 @@ def test_quiet_times_are_of_rounds_that_nothing_disturbed(fake: FakeRuntime) -> 
 
 def test_the_error_of_a_quantile_is_that_of_order_statistics() -> None:
     rng = np.random.default_rng(0)
-    found = np.array([quantile_and_error(rng.random(400), 0.1) for _ in range(400)])
+    found = np.array([estimate_quantile(rng.random(400), 0.1) for _ in range(400)])
     # of n uniform numbers: variance q (1 - q) / n at a density of 1
     expected = (0.1 * 0.9 / 400) ** 0.5
     assert found[:, 0].std() == pytest.approx(expected, rel=0.1)
     assert found[:, 1].mean() == pytest.approx(expected, rel=0.05)
-    assert quantile_and_error([3.0], 0.1) == (3.0, 0.0)
+    assert estimate_quantile([3.0], 0.1) == (3.0, 0.0)
 
 
 def test_baselines_and_refusals(fake: FakeRuntime) -> None:
@@ -185,7 +185,7 @@ def test_baselines_and_refusals(fake: FakeRuntime) -> None:
 
 def test_interval_equals_scipys_bootstrap_at_expanded_percentiles() -> None:
     values = np.random.default_rng(0).gamma(4.0, size=60)
-    got = median_spread(values, np.random.default_rng(1))
+    got = compute_median_spread(values, np.random.default_rng(1))
     # Student's t with 59 degrees of freedom instead of the normal, sqrt(60 / 59) wider
     level = 1.0 - 2.0 * norm.cdf(-t.ppf(0.975, 59) * np.sqrt(60 / 59))
     assert 0.95 < level < 0.96
@@ -203,7 +203,7 @@ def test_interval_of_groups_equals_a_bootstrap_written_out(last: int) -> None:
     rng = np.random.default_rng(0)
     groups = [0] * 2 + [1] * 2 + [n for n in range(2, 14) for _ in range(2)] + [14] * last
     values = 1.0 + 0.02 * rng.normal(size=15)[groups] + 0.01 * rng.normal(size=len(groups))
-    got = median_spread(values, rng, groups=groups)
+    got = compute_median_spread(values, rng, groups=groups)
     held = [values[np.asarray(groups) == group] for group in range(15)]
     medians = []
     for _ in range(6000):
@@ -212,20 +212,20 @@ def test_interval_of_groups_equals_a_bootstrap_written_out(last: int) -> None:
     tail = norm.cdf(-t.ppf(0.975, 14) * np.sqrt(15 / 14))
     expected = np.quantile(medians, [tail, 1.0 - tail])
     assert (got.low, got.high) == pytest.approx(tuple(expected), abs=2e-3)
-    alone = median_spread(values, np.random.default_rng(1))
+    alone = compute_median_spread(values, np.random.default_rng(1))
     assert alone.half_width < 0.9 * got.half_width
 
 
 def test_few_independent_values_have_a_range() -> None:
     nine = [4.0, 1.0, 3.0, 2.0, 9.0, 5.0, 6.0, 8.0, 7.0]
-    got = median_spread(nine, np.random.default_rng(0))
+    got = compute_median_spread(nine, np.random.default_rng(0))
     assert (got.median, got.low, got.high, got.kind) == (5.0, 1.0, 9.0, "range")
-    assert median_spread([*nine, 10.0], np.random.default_rng(0)).kind == "interval"
+    assert compute_median_spread([*nine, 10.0], np.random.default_rng(0)).kind == "interval"
     # eighteen rounds of nine instances are nine
     pairs = [group for group in range(9) for _ in range(2)]
-    got = median_spread(np.arange(18.0), np.random.default_rng(0), groups=pairs)
+    got = compute_median_spread(np.arange(18.0), np.random.default_rng(0), groups=pairs)
     assert (got.low, got.high, got.kind) == (0.0, 17.0, "range")
-    one = median_spread([2.0], np.random.default_rng(0))
+    one = compute_median_spread([2.0], np.random.default_rng(0))
     assert (one.median, one.low, one.high) == (2.0, 2.0, 2.0)
 
 
@@ -284,12 +284,12 @@ def test_a_short_run_gives_a_range_and_says_so(fake: FakeRuntime) -> None:
     stored = {key: value for key, value in found.to_json().items() if key != "spread"}
     assert Latency.from_json(stored).spread == "interval"
     shown = replace(found, median_ms=0.25, low_ms=0.2, high_ms=0.3)
-    assert formats.latency(shown) == "250 us [range 200 to 300]"
-    assert formats.latency(replace(shown, spread="interval")) == "250 us [200, 300]"
-    assert formats.speedup(found) == (
+    assert formatting.format_latency(shown) == "250 us [range 200 to 300]"
+    assert formatting.format_latency(replace(shown, spread="interval")) == "250 us [200, 300]"
+    assert formatting.format_speedup(found) == (
         f"{found.ratio:.2f}x [range {found.ratio_low:.2f} to {found.ratio_high:.2f}]"
     )
-    assert formats.rounds(found) == (
+    assert formatting.describe_rounds(found) == (
         f"range of {found.rounds} rounds, {found.instances} instances a file: fewer than 10 "
         "instances make no 95 % interval"
     )

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from compress.core.device import cpu_name
-from compress.measure.latency_table import CallTime, LatencyTable, key_of
-from compress.measure.latency_table.record import cache_folder, keep_table, kept_table
+from compress.core.device import read_cpu_name
+from compress.measure.latency_table import CallTime, LatencyTable, build_call_key
+from compress.measure.latency_table.record import cache_table, find_cache_folder, load_cached_table
 from compress.measure.runtimes import RUNTIMES
 
 
@@ -21,20 +21,20 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def table(units: int, ms: float, format: str = "float32") -> LatencyTable:
-    key = key_of([("Dense", {"units": units})], [(1, 4)], [(1, units)])
+    key = build_call_key([("Dense", {"units": units})], [(1, 4)], [(1, units)])
     call = CallTime(key, ms, 0.01, 40, 4 * units, 16 * units, date="2026-01-02")
     runtime = RUNTIMES["litert"].describe()
-    return LatencyTable(runtime, format, 1, cpu_name(), 0.001, 0.0001, (call,))
+    return LatencyTable(runtime, format, 1, read_cpu_name(), 0.001, 0.0001, (call,))
 
 
 def test_what_was_measured_is_known_later(place: Path) -> None:
-    assert kept_table("litert", "float32", 1) is None
-    path = keep_table(table(8, 0.5))
+    assert load_cached_table("litert", "float32", 1) is None
+    path = cache_table(table(8, 0.5))
     assert path is not None
     assert place in path.parents
-    keep_table(table(16, 0.7))
-    keep_table(table(8, 0.4))
-    found = kept_table("litert", "float32", 1)
+    cache_table(table(16, 0.7))
+    cache_table(table(8, 0.4))
+    found = load_cached_table("litert", "float32", 1)
     assert found is not None
     # each call once, the last time counts, and it says when it was measured
     assert {call.ops: call.ms for call in found.calls} == {32: 0.4, 64: 0.7}
@@ -44,27 +44,27 @@ def test_what_was_measured_is_known_later(place: Path) -> None:
 def test_other_formats_threads_and_machines_are_apart(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep_table(table(8, 0.5))
-    assert kept_table("litert", "int8", 1) is None
-    assert kept_table("litert", "float32", 2) is None
-    monkeypatch.setattr("compress.measure.latency_table.record.cpu_name", lambda: "another")
-    assert kept_table("litert", "float32", 1) is None
-    keep_table(replace(table(8, 0.9), device="another"))
-    found = kept_table("litert", "float32", 1)
+    cache_table(table(8, 0.5))
+    assert load_cached_table("litert", "int8", 1) is None
+    assert load_cached_table("litert", "float32", 2) is None
+    monkeypatch.setattr("compress.measure.latency_table.record.read_cpu_name", lambda: "another")
+    assert load_cached_table("litert", "float32", 1) is None
+    cache_table(replace(table(8, 0.9), device="another"))
+    found = load_cached_table("litert", "float32", 1)
     assert found is not None
     assert [call.ms for call in found.calls] == [0.9]
     assert len(list(place.rglob("*.json"))) == 2
 
 
 def test_a_damaged_file_is_told_and_replaced(place: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = keep_table(table(8, 0.5))
+    path = cache_table(table(8, 0.5))
     assert path is not None
     path.write_text("{")
     with caplog.at_level(logging.WARNING, "paretune"):
-        assert kept_table("litert", "float32", 1) is None
+        assert load_cached_table("litert", "float32", 1) is None
     assert "not used" in caplog.text
-    keep_table(table(8, 0.6))
-    found = kept_table("litert", "float32", 1)
+    cache_table(table(8, 0.6))
+    found = load_cached_table("litert", "float32", 1)
     assert found is not None
     assert [call.ms for call in found.calls] == [0.6]
 
@@ -74,7 +74,7 @@ def test_without_a_place_to_write_nothing_is_kept(
 ) -> None:
     place.write_text("a file")
     with caplog.at_level(logging.WARNING, "paretune"):
-        assert keep_table(table(8, 0.5)) is None
+        assert cache_table(table(8, 0.5)) is None
     assert "not kept" in caplog.text
 
 
@@ -83,15 +83,15 @@ def test_what_was_measured_beside_other_work_is_not_kept(
 ) -> None:
     busy = "other processes kept 1.0 of 2 cores busy during the timing"
     with caplog.at_level(logging.INFO, "paretune"):
-        assert keep_table(replace(table(8, 0.5), warnings=(busy,))) is None
+        assert cache_table(replace(table(8, 0.5), warnings=(busy,))) is None
     assert busy in caplog.text
-    assert kept_table("litert", "float32", 1) is None
-    assert keep_table(replace(table(8, 0.5), warnings=("the CPU's governor is slow",))) is not None
+    assert load_cached_table("litert", "float32", 1) is None
+    assert cache_table(replace(table(8, 0.5), warnings=("the CPU's governor is slow",))) is not None
 
 
 def test_where_tables_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("PARETUNE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "paretune"
+    assert find_cache_folder() == tmp_path / "paretune"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder() == Path.home() / ".cache" / "paretune"
+    assert find_cache_folder() == Path.home() / ".cache" / "paretune"

@@ -16,9 +16,9 @@ from compress.measure.latency_table import (
     CallKey,
     CallTime,
     LatencyTable,
-    key_of,
+    build_call_key,
     measure_calls,
-    measuring,
+    measurement,
 )
 from compress.measure.runtimes import RUNTIMES, TensorInfo
 from tests.compress.measure.test_call_keys import conv_key
@@ -72,7 +72,7 @@ def dense(width: int, units: int) -> Callable[[], Any]:
 
 
 def key(width: int, units: int) -> CallKey:
-    return key_of([("Dense", {"units": units})], [(1, width)], [(1, units)])
+    return build_call_key([("Dense", {"units": units})], [(1, width)], [(1, units)])
 
 
 def truth(width: int, units: int) -> float:
@@ -105,7 +105,7 @@ def test_times_are_what_is_measured_less_the_overhead(known: str) -> None:
     assert (table.runtime, table.format, table.threads) == ("known 1.0", "float32", 1)
     for width, units in pairs:
         call = table[key(width, units)]
-        assert call.measured
+        assert call.is_measured
         assert call.ms == pytest.approx(truth(width, units))
         assert call.error == pytest.approx(0.0, abs=1e-9)  # the runtime does not vary
         assert call.ops == width * units
@@ -141,8 +141,8 @@ def test_calls_are_measured_in_batches_alike(known: str, monkeypatch: pytest.Mon
         sizes.append(len(models) - 1)
         return as_text(models, folder, kind)
 
-    monkeypatch.setattr(measuring, "AT_ONCE", 3)
-    monkeypatch.setattr(measuring, "BYTES_AT_ONCE", 4 * (2 * 4 + 2) + 4 * (2 * 5 + 2))
+    monkeypatch.setattr(measurement, "AT_ONCE", 3)
+    monkeypatch.setattr(measurement, "BYTES_AT_ONCE", 4 * (2 * 4 + 2) + 4 * (2 * 5 + 2))
     table = measure_calls({key(*pair): dense(*pair) for pair in pairs}, counted, runtime=known)
     assert sizes == [2, 2, 1]
     assert [call.ms for call in table.calls] == pytest.approx([truth(*pair) for pair in pairs])
@@ -163,8 +163,8 @@ def test_what_cannot_be_measured_is_an_estimate_and_says_why(known: str) -> None
     assert table[key(9, 2)].ms == pytest.approx(rate * 18)
     assert "known does not run it alone" in table[key(9, 2)].reason
     assert table[key(1, 1)].reason == "Layer 'x' must be rebuildable."
-    assert [call.key for call in table.estimated] == [key(7, 2), key(9, 2), key(1, 1)]
-    assert all(call.rounds == 0 for call in table.estimated)
+    assert [call.key for call in table.estimated_calls] == [key(7, 2), key(9, 2), key(1, 1)]
+    assert all(call.rounds == 0 for call in table.estimated_calls)
 
 
 def test_bad_input_of_a_measurement(known: str) -> None:
@@ -182,7 +182,7 @@ def test_bad_input_of_a_measurement(known: str) -> None:
 
 
 def test_an_interruption_leaves_nothing(known: str, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(measuring.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(measurement.tempfile, "tempdir", str(tmp_path))
 
     def stop(text: str, share: float) -> None:
         if text.startswith("timing"):
@@ -211,7 +211,7 @@ def test_tables_are_stored_whole(tmp_path: Path) -> None:
     assert again == table
     assert again[conv_key("another")].ms == 0.5
     assert key(2, 3) in again
-    assert again.missing([conv_key(), key(5, 5), key(5, 5)]) == [key(5, 5)]
+    assert again.find_missing([conv_key(), key(5, 5), key(5, 5)]) == [key(5, 5)]
 
 
 def test_a_call_that_is_not_there_is_named() -> None:
@@ -249,8 +249,8 @@ def test_files_that_are_no_tables(
 def test_tables_are_joined_where_they_were_measured_alike() -> None:
     table = small_table()
     other = replace(table, calls=(CallTime(key(2, 3), 0.3, 0.01, 40, 6, 36),), warnings=("hot",))
-    both = table.joined(other)
+    both = table.merge(other)
     assert [call.ms for call in both.calls] == [0.5, 0.3]
     assert both.warnings == ("busy", "hot")
     with pytest.raises(InputError, match="same threads to be joined. Received: 1 and 2"):
-        table.joined(replace(other, threads=2))
+        table.merge(replace(other, threads=2))

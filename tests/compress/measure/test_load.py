@@ -58,29 +58,29 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 def test_an_idle_machine(machine: Machine) -> None:
     meter = LoadMeter()
     machine.passes(10.0, busy=0.0)
-    assert meter.others() == 0.0
+    assert meter.measure_busy_cores() == 0.0
 
 
 def test_our_own_work_is_not_others(machine: Machine) -> None:
     meter = LoadMeter()
     machine.passes(10.0, busy=10.0, own=10.0)
-    assert meter.others() == pytest.approx(0.0)
+    assert meter.measure_busy_cores() == pytest.approx(0.0)
 
 
 @pytest.mark.parametrize(("busy", "cores"), [(1.0, 0.1), (10.0, 1.0), (20.0, 2.0)])
 def test_another_process_is_seen(machine: Machine, busy: float, cores: float) -> None:
     meter = LoadMeter()
     machine.passes(10.0, busy=busy)
-    assert meter.others() == pytest.approx(cores)
+    assert meter.measure_busy_cores() == pytest.approx(cores)
 
 
 def test_beside_our_own_work(machine: Machine) -> None:
     meter = LoadMeter()
     machine.passes(4.0, busy=7.0, own=4.0)  # 3 of 4 seconds are others'
-    assert meter.others() == pytest.approx(0.75)
+    assert meter.measure_busy_cores() == pytest.approx(0.75)
     # since the meter was made: 3 + 0 of 4 + 2 seconds
     machine.passes(2.0, busy=2.0, own=2.0)
-    assert meter.others() == pytest.approx(0.5)
+    assert meter.measure_busy_cores() == pytest.approx(0.5)
 
 
 def test_processes_that_work_for_us_are_not_others(machine: Machine) -> None:
@@ -89,32 +89,32 @@ def test_processes_that_work_for_us_are_not_others(machine: Machine) -> None:
     meter = LoadMeter(lambda: [41, 42])
     machine.children = {41: [1150, 250], 42: [100, 0]}  # 2 seconds and 1
     machine.passes(10.0, busy=8.0, own=1.0)
-    assert meter.others() == pytest.approx(0.4)
+    assert meter.measure_busy_cores() == pytest.approx(0.4)
 
 
 def test_a_process_that_is_gone_counts_nothing(machine: Machine) -> None:
     meter = LoadMeter(lambda: [43])
     machine.passes(10.0, busy=5.0)
-    assert meter.others() == pytest.approx(0.5)
+    assert meter.measure_busy_cores() == pytest.approx(0.5)
 
 
 def test_less_than_nothing_is_nothing(machine: Machine) -> None:
     meter = LoadMeter()
     machine.passes(10.0, busy=1.0, own=1.02)  # ticks are coarser than our own clock
-    assert meter.others() == 0.0
+    assert meter.measure_busy_cores() == 0.0
 
 
 def test_unknown_before_a_tick_has_passed(machine: Machine) -> None:
-    assert LoadMeter().others() is None
+    assert LoadMeter().measure_busy_cores() is None
 
 
 def test_unknown_where_there_is_no_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linux, "_PROC", tmp_path / "none")
-    assert LoadMeter().others() is None
+    assert LoadMeter().measure_busy_cores() is None
 
 
 def test_the_kernels_own_files_are_read() -> None:
     """Whatever the load is: busy and total ticks of all cores, our own CPU time."""
-    busy, total = linux.core_seconds()
+    busy, total = linux.read_core_seconds()
     assert 0 < busy <= total
-    assert linux.process_seconds(1) >= 0.0
+    assert linux.read_process_seconds(1) >= 0.0

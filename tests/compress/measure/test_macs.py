@@ -9,17 +9,17 @@ import pytest
 
 from compress.core.errors import InputError
 from compress.measure import count_macs
-from compress.measure.rules import OPERATION_RULES, RULES, einsum, matmul
+from compress.measure.rules import OPERATION_RULES, RULES, count_einsum, count_matmul
 from compress.model.layers import CLASSES, TRAITS, UNCOUNTED
 
 
 def test_formulas_by_hand() -> None:
-    assert einsum("abc,cd->abd", (1, 5, 6), (6, 7)) == 5 * 6 * 7
-    assert einsum("...c,cd->...d", (3, 4, 5), (5, 2)) == 3 * 4 * 5 * 2
+    assert count_einsum("abc,cd->abd", (1, 5, 6), (6, 7)) == 5 * 6 * 7
+    assert count_einsum("...c,cd->...d", (3, 4, 5), (5, 2)) == 3 * 4 * 5 * 2
     with pytest.raises(ValueError, match="two operands"):
-        einsum("ab,bc,cd->ad", (1, 5), (5, 2), (2, 3))
-    assert matmul((2, 1, 4, 5), (3, 5, 6)) == 2 * 3 * 4 * 5 * 6
-    assert matmul((5,), (5, 6)) == 30
+        count_einsum("ab,bc,cd->ad", (1, 5), (5, 2), (2, 3))
+    assert count_matmul((2, 1, 4, 5), (3, 5, 6)) == 2 * 3 * 4 * 5 * 6
+    assert count_matmul((5,), (5, 6)) == 30
 
 
 def layer_macs(layer: Any, shape: tuple[int, ...]) -> int:

@@ -8,8 +8,8 @@ import keras
 import pytest
 
 from compress.core.errors import InputError
-from compress.exporting.side_by_side import litert_files
-from compress.measure.footprint import known_resident, resident_bytes
+from compress.exporting.batch_conversion import write_litert_files
+from compress.measure.footprint import measure_resident_bytes, try_measure_resident
 
 
 def dense(units: int) -> keras.Model:
@@ -17,19 +17,19 @@ def dense(units: int) -> keras.Model:
 
 
 def test_weights_are_resident(tmp_path: Path) -> None:
-    small, large = litert_files([dense(4), dense(2000)], tmp_path)
+    small, large = write_litert_files([dense(4), dense(2000)], tmp_path)
     assert isinstance(small, Path)
     assert isinstance(large, Path)
     weights = 4 * 2000 * 2000
-    more = resident_bytes(large) - resident_bytes(small)
+    more = measure_resident_bytes(large) - measure_resident_bytes(small)
     # the file's own pages, and one packed copy; half a megabyte of chance
     assert weights - 500_000 <= more <= 3 * weights
-    assert resident_bytes(small) < weights
+    assert measure_resident_bytes(small) < weights
 
 
 def test_what_cannot_be_run_is_refused(tmp_path: Path) -> None:
     broken = tmp_path / "broken.tflite"
     broken.write_bytes(b"no model")
     with pytest.raises(InputError, match="LiteRT must be able to run"):
-        resident_bytes(broken)
-    assert known_resident(broken) is None
+        measure_resident_bytes(broken)
+    assert try_measure_resident(broken) is None

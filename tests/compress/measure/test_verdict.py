@@ -10,13 +10,13 @@ from compress.measure.verdict import (
     MISSED,
     WITHIN_NOISE,
     FileCandidate,
+    MetricLimit,
     Outcome,
-    QualityLimit,
     Verdict,
-    judge_file,
+    build_verdict,
+    find_worst_state,
     select_cheapest,
     select_file,
-    worst_state,
 )
 
 
@@ -25,9 +25,9 @@ def right(count: int, wrong: int) -> np.ndarray:  # type: ignore[type-arg]
     return np.where(np.arange(count) < wrong, 0.0, 1.0)
 
 
-def judge(lost: int, count: int, limit: QualityLimit | None) -> Verdict:
+def judge(lost: int, count: int, limit: MetricLimit | None) -> Verdict:
     before, after = right(count, 0), right(count, lost)
-    return judge_file(
+    return build_verdict(
         "accuracy", float(after.mean()), 1.0, values=after, original=before, examples=count,
         limit=limit,
     )  # fmt: skip
@@ -47,12 +47,12 @@ def judge(lost: int, count: int, limit: QualityLimit | None) -> Verdict:
     ],
 )
 def test_a_drop_of_a_point(lost: int, count: int, state: str) -> None:
-    assert judge(lost, count, QualityLimit(max_drop=0.01)).state == state
+    assert judge(lost, count, MetricLimit(max_drop=0.01)).state == state
 
 
 def test_the_line_is_before_and_after_interval_and_limit() -> None:
     # 6 lost of 1,000: (1 - 7) / 1002 +- 1.96 sqrt(8 / 1002 - (6 / 1002)^2) / sqrt(1002)
-    verdict = judge(6, 1000, QualityLimit(max_drop=0.01))
+    verdict = judge(6, 1000, MetricLimit(max_drop=0.01))
     middle, half = -6 / 1002, 1.959964 * np.sqrt((8 / 1002 - (6 / 1002) ** 2) / 1002)
     assert (verdict.low, verdict.high) == pytest.approx((middle - half, middle + half))
     assert verdict.line == (
@@ -61,47 +61,47 @@ def test_the_line_is_before_and_after_interval_and_limit() -> None:
         "met within noise"
     )
     assert judge(6, 1000, None).line.endswith("]")
-    assert judge(6, 1000, QualityLimit(floor=0.9)).line.endswith("at least 90.00 %: met")
+    assert judge(6, 1000, MetricLimit(floor=0.9)).line.endswith("at least 90.00 %: met")
     assert Verdict.from_json(verdict.to_json()) == verdict
 
 
 def test_a_floor_is_held_by_the_metrics_own_interval() -> None:
     # Wilson, 940 of 1,000: [0.923, 0.953]
-    assert judge(60, 1000, QualityLimit(floor=0.92)).state == MET
-    assert judge(60, 1000, QualityLimit(floor=0.93)).state == WITHIN_NOISE
-    assert judge(60, 1000, QualityLimit(floor=0.95)).state == MISSED
+    assert judge(60, 1000, MetricLimit(floor=0.92)).state == MET
+    assert judge(60, 1000, MetricLimit(floor=0.93)).state == WITHIN_NOISE
+    assert judge(60, 1000, MetricLimit(floor=0.95)).state == MISSED
 
 
 def test_the_original_itself_loses_nothing() -> None:
     values = right(50, 3)
-    verdict = judge_file(
+    verdict = build_verdict(
         "accuracy", 0.94, 0.94, values=values, original=values, examples=50,
-        limit=QualityLimit(max_drop=0.0),
+        limit=MetricLimit(max_drop=0.0),
     )  # fmt: skip
     assert (verdict.low, verdict.high, verdict.state) == (0.0, 0.0, MET)
 
 
 def test_without_examples_nothing_is_met_for_sure() -> None:
     for values in (None, right(9, 0)):  # of other data
-        verdict = judge_file(
+        verdict = build_verdict(
             "accuracy", 0.9, 0.9, values=values, original=right(10, 0), examples=10,
-            limit=QualityLimit(max_drop=0.5),
+            limit=MetricLimit(max_drop=0.5),
         )  # fmt: skip
         assert (verdict.low, verdict.state) == (None, WITHIN_NOISE)
 
 
 def test_errors_have_their_own_unit() -> None:
-    verdict = judge_file(
+    verdict = build_verdict(
         "rmse", -2.0, -1.5, values=None, original=None, examples=10,
-        limit=QualityLimit(max_drop=1.0),
+        limit=MetricLimit(max_drop=1.0),
     )  # fmt: skip
     assert verdict.line == "test rmse: -1.5 -> -2, -0.5, limit -1: met within noise"
 
 
 def test_the_worst_state_counts() -> None:
-    assert worst_state([MET, "", WITHIN_NOISE]) == WITHIN_NOISE
-    assert worst_state([MET, MISSED]) == MISSED
-    assert worst_state([]) == MET
+    assert find_worst_state([MET, "", WITHIN_NOISE]) == WITHIN_NOISE
+    assert find_worst_state([MET, MISSED]) == MISSED
+    assert find_worst_state([]) == MET
 
 
 def test_outcomes_of_older_versions_are_read() -> None:

@@ -13,13 +13,13 @@ from keras import layers
 
 from compress import export
 from compress.core.errors import InputError
-from compress.model.copies import copy_model, float32_model
+from compress.model.copies import convert_to_float32, copy_model
 from compress.model.io import save_model
-from compress.model.rebuild import why_not_rebuildable
-from compress.model.recording import record
+from compress.model.rebuild import find_rebuild_failure
+from compress.model.recording import record_program
 from compress.plan import WeightOptions
 from compress.prune.channels import prune_channels, register_rule
-from compress.prune.channels.rules.kernels import dense
+from compress.prune.channels.rules.kernels import propagate_dense
 from compress.prune.weights import prune_weights
 from tests.compress.prune.channels.law import compare, outputs_of, randomize, zeroed
 
@@ -187,7 +187,7 @@ def test_float32_of_mixed_precision() -> None:
         original = model()
     finally:
         keras.config.set_dtype_policy("float32")
-    plain = float32_model(original)
+    plain = convert_to_float32(original)
     assert {layer.compute_dtype for layer in plain._flatten_layers()} == {"float32"}
     assert plain.get_layer("nested").get_layer("patches").table.mixer.compute_dtype == "float32"
     assert {layer.compute_dtype for layer in original.layers[2:]} >= {"float16"}
@@ -205,15 +205,15 @@ def test_float32_of_constants_in_double_precision(tmp_path: Path) -> None:
     x = keras.layers.Dense(4)(inner(inputs)) / np.sqrt(8.0)
     original = keras.Model(inputs, keras.layers.Dense(2)(x))
     assert str(x.dtype) == "float64"
-    plain = float32_model(original)
-    tensors = [t for node in record(plain).walk() for t in (*node.inputs, *node.outputs)]
+    plain = convert_to_float32(original)
+    tensors = [t for node in record_program(plain).walk() for t in (*node.inputs, *node.outputs)]
     assert {str(tensor.dtype) for tensor in tensors} == {"float32"}
     rows = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
     first, second = (layer.get_weights() for layer in original.layers if layer.weights)
     hidden = ((rows - 0.3) / np.linspace(1.0, 2.0, 5)) @ first[0] + first[1]
     wanted = hidden / np.sqrt(8.0) @ second[0] + second[1]
     np.testing.assert_allclose(plain(rows), wanted, rtol=1e-5, atol=1e-6)
-    assert float32_model(plain) is plain
+    assert convert_to_float32(plain) is plain
     (file,) = export(original, tmp_path / "m.tflite", data=rows)  # no file has doubles
     assert file.agreement > 0.999
 
@@ -261,7 +261,7 @@ def test_a_rule_of_ones_own_does_not_help_a_layer_that_cannot_be_made() -> None:
         def call(self, x: Any) -> Any:
             return super().call(x) * 1.0
 
-    register_rule(Taught, dense)
+    register_rule(Taught, propagate_dense)
     inputs = keras.Input((16,))
     x = Taught(object(), 16, name="taught")(layers.Dense(16, name="before")(inputs))
     report = prune_channels(
@@ -315,12 +315,12 @@ def test_weights_are_pruned_in_a_copy() -> None:
 
 def test_an_export_is_of_the_same_model(tmp_path: Path) -> None:
     from compress.exporting.litert import export_litert
-    from compress.measure import quality
-    from compress.measure.runtimes import session_for
+    from compress.measure import file_agreement
+    from compress.measure.runtimes import prepare_session
 
     original = prune_channels(model(), amount=0.5).model
     export_litert(original, tmp_path / "m.tflite")
-    (got,) = quality.outputs_of(session_for(tmp_path / "m.tflite"), [batch()[:1]])
+    (got,) = file_agreement.compute_outputs(prepare_session(tmp_path / "m.tflite"), [batch()[:1]])
     np.testing.assert_allclose(got, outputs_of(original, batch()[:1])[0], atol=1e-5)
 
 
@@ -344,9 +344,9 @@ def test_what_can_be_rebuilt_is() -> None:
         def call(self, x: Any) -> Any:
             return self.gain * x
 
-    assert why_not_rebuildable(Good(2.0)) == ""
-    assert why_not_rebuildable(layers.Dense(3)) == ""
-    assert "TypeError" in why_not_rebuildable(OwnDense(object(), 3))
+    assert find_rebuild_failure(Good(2.0)) == ""
+    assert find_rebuild_failure(layers.Dense(3)) == ""
+    assert "TypeError" in find_rebuild_failure(OwnDense(object(), 3))
 
 
 def test_what_cannot_be_copied_is_named() -> None:
@@ -384,7 +384,7 @@ def test_layers_for_which_keras_makes_no_config_are_saved(tmp_path: Path) -> Non
     model = keras.Model(inputs, layers.Dense(2)(stage(inputs)))
     x = np.random.default_rng(0).normal(size=(5, 6)).astype("float32")
     pruned = prune_channels(model, macs=0.5).model
-    copied = float32_model(copy_model(pruned))
+    copied = convert_to_float32(copy_model(pruned))
     save_model(copied, tmp_path / "small.keras")
     again = keras.models.load_model(tmp_path / "small.keras")
     assert [layer.units for layer in again.layers if hasattr(layer, "units")] == [8, 2]

@@ -14,7 +14,7 @@ from compress import compress_model, prune_channels
 from compress.core.errors import InputError
 from compress.measure import count_macs
 from compress.model.io import load_model, save_model
-from compress.model.ports import input_names, output_names
+from compress.model.ports import list_input_names, list_output_names
 from compress.model.rebuild import as_graph
 
 RNG = np.random.default_rng(0)
@@ -70,8 +70,8 @@ def written() -> Any:
 
 def test_a_traced_model_answers_as_before(written: Any, tmp_path: Path) -> None:
     graph = as_graph(written)
-    assert input_names(graph) == ["u", "v"]
-    assert output_names(graph) == ["p", "q"]
+    assert list_input_names(graph) == ["u", "v"]
+    assert list_output_names(graph) == ["p", "q"]
     expected, made = written(X), graph(X)
     for name in ("p", "q"):
         np.testing.assert_array_equal(expected[name], made[name])

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from compress import count_macs, coupled_groups
-from compress.benchmarking.models import fixed
+from compress.benchmarking.models import fix_input_shape
 from compress.core.errors import InputError
-from compress.model.ports import require_known, sizes_of
+from compress.model.ports import fill_input_shapes, require_fixed_sizes
 
 OWN = [("image", (None, None, 3)), ("table", (12,))]
 
@@ -34,7 +34,10 @@ def test_sizes_by_name_are_counted_coupled_and_fixed(model: Any) -> None:
     for shape in ({"image": (8, 9, 3), "table": (7, 4)}, [(7, 4), (8, 9, 3)]):
         assert count_macs(model, shape).macs == macs
         assert coupled_groups(model, input_shape=shape).macs == macs
-        assert [tuple(x.shape[1:]) for x in fixed(model, shape).inputs] == [(7, 4), (8, 9, 3)]
+        assert [tuple(x.shape[1:]) for x in fix_input_shape(model, shape).inputs] == [
+            (7, 4),
+            (8, 9, 3),
+        ]
     # with the batch axis too
     assert count_macs(model, {"image": (None, 8, 9, 3), "table": (None, 7, 4)}).macs == macs
 
@@ -42,7 +45,7 @@ def test_sizes_by_name_are_counted_coupled_and_fixed(model: Any) -> None:
 def test_one_of_two_is_not_enough(model: Any) -> None:
     assert any("conv" in text for text in count_macs(model, {"table": (7, 4)}).unsupported)
     with pytest.raises(InputError) as refused:
-        fixed(model, {"table": (7, 4)})
+        fix_input_shape(model, {"table": (7, 4)})
     assert str(refused.value) == (
         "Model 'two' must have a known input size to be timed. Received: image (None, None, 3). "
         "Give --input-shape, like image=96,96,3 (in Python input_shape=)."
@@ -50,10 +53,10 @@ def test_one_of_two_is_not_enough(model: Any) -> None:
 
 
 def test_sizes_alone_are_of_the_one_open_input() -> None:
-    assert sizes_of("model 'm'", OWN, (8, 9, 3)) == [(8, 9, 3), (12,)]
-    assert sizes_of("model 'm'", OWN, {"image": (8, 9, 3)}) == [(8, 9, 3), (12,)]
-    assert sizes_of("model 'm'", OWN, None) == [(None, None, 3), (12,)]
-    assert sizes_of("model 'm'", [("x", (None,))], {"x": (4,)}) == [(4,)]
+    assert fill_input_shapes("model 'm'", OWN, (8, 9, 3)) == [(8, 9, 3), (12,)]
+    assert fill_input_shapes("model 'm'", OWN, {"image": (8, 9, 3)}) == [(8, 9, 3), (12,)]
+    assert fill_input_shapes("model 'm'", OWN, None) == [(None, None, 3), (12,)]
+    assert fill_input_shapes("model 'm'", [("x", (None,))], {"x": (4,)}) == [(4,)]
 
 
 @pytest.mark.parametrize(
@@ -67,13 +70,15 @@ def test_sizes_alone_are_of_the_one_open_input() -> None:
 )
 def test_errors_name_the_inputs(given: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        sizes_of("model 'm'", OWN, given)
+        fill_input_shapes("model 'm'", OWN, given)
 
 
 def test_sizes_alone_for_two_open_inputs_are_refused(model: Any) -> None:
     message = r"for each of the 2 inputs of model 'two': table \(None, 4\), image \(None, None, 3\)"
-    for call in (count_macs, fixed):
+    for call in (count_macs, fix_input_shape):
         with pytest.raises(InputError, match=message):
             call(model, (8, 9, 3))
     with pytest.raises(InputError, match="like table=96,4,image=96,96,3"):
-        require_known("model 'two'", ["table", "image"], [(None, 4), (None, None, 3)], "to be run")
+        require_fixed_sizes(
+            "model 'two'", ["table", "image"], [(None, 4), (None, None, 3)], "to be run"
+        )

@@ -14,7 +14,7 @@ import pytest
 
 from compress import load_model
 from compress.core.errors import InputError
-from compress.model.keras2_files import keras_version, readable
+from compress.model.keras2_files import open_as_keras3, read_keras_version
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_same_outputs(kind: str, folder: Path) -> None:
         np.testing.assert_allclose(model([stored["x"]]), stored[kind], rtol=1e-4, atol=1e-5)
     assert model.get_layer("block_bn").name == "block_bn"
     assert path.read_bytes() == before
-    assert keras_version(path).startswith("2.")
+    assert read_keras_version(path).startswith("2.")
 
 
 def edited(source: Path, path: Path, change: Callable[[list[dict[str, Any]]], None]) -> Path:
@@ -136,16 +136,16 @@ def test_files_of_keras_3_are_read_as_they_are(tmp_path: Path) -> None:
     for name in ("m.keras", "m.h5"):
         path = tmp_path / name
         model.save(path)
-        with readable(path) as file:
+        with open_as_keras3(path) as file:
             assert file == path
-        assert keras_version(path).startswith("3.")
+        assert read_keras_version(path).startswith("3.")
         assert load_model(path).count_params() == 8
 
 
 def test_a_damaged_file(tmp_path: Path) -> None:
     for name in ("m.keras", "m.h5"):
         (tmp_path / name).write_bytes(b"nothing")
-        assert keras_version(tmp_path / name) == ""
+        assert read_keras_version(tmp_path / name) == ""
         with pytest.raises(InputError, match="Keras 3 must be able to read"):
             load_model(tmp_path / name)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from compress.model.program import Node, Program
-from compress.model.recording import record
+from compress.model.recording import record_program
 
 RNG = np.random.default_rng
 
@@ -111,7 +111,7 @@ def made(net: Callable[[], Any], seed: int = 0) -> tuple[Any, Program]:
     model = net()
     rng = RNG(seed)
     model.set_weights([rng.uniform(0.2, 0.9, w.shape) for w in model.get_weights()])
-    return model, record(model)
+    return model, record_program(model)
 
 
 def drawn(program: Program, seed: int = 1) -> list[Any]:
@@ -128,7 +128,7 @@ def packed(program: Program, flat: Sequence[Any]) -> Any:
 def call_layer(node: Node, given: list[Any]) -> list[Any]:
     import keras
 
-    args, kwargs = node.arguments(given)
+    args, kwargs = node.fill_arguments(given)
     return list(keras.tree.flatten(node.operation(*args, **kwargs)))
 
 
@@ -196,7 +196,7 @@ def test_a_value_lives_until_its_last_use() -> None:
         alive.extend(map(weakref.ref, made))
         return made
 
-    record(model).interpret(call, [Value()])
+    record_program(model).interpret(call, [Value()])
     # before the first call none; then the first result, and with it what is fed at each call
     assert counts == [0, 1, *[2] * 10]
 

@@ -11,9 +11,15 @@ import pytest
 
 from compress.core.errors import InputError
 from compress.plan import Plan
-from compress.plan.fields import differing_fields, from_flat, from_nested, nest, overlay
+from compress.plan.fields import (
+    from_flat,
+    from_nested,
+    list_forbidden_changes,
+    merge_nested,
+    nest_options,
+)
 from compress.run.directory import RunFolder
-from search.pipeline import begun_with
+from search.pipeline import restore_plan
 from search.plan import SearchPlan
 from search.study.directory import SearchFolder
 from tests.compress.plan.test_values import SEARCHED
@@ -39,24 +45,24 @@ def test_a_stored_plan_is_the_plan_that_is_given_now(name: str) -> None:
         channels=replace(now.channels, criterion="l2", scope="global"),
         weights=replace(now.weights, scope="layer"),
     )
-    assert differing_fields(stored, now) == []
+    assert list_forbidden_changes(stored, now) == []
 
 
 def test_a_search_goes_on_with_the_sampler_that_it_began_with(tmp_path: Path) -> None:
     folder, plan = SearchFolder(tmp_path), SearchPlan()
-    assert begun_with(plan, folder).search.sampler == "pareto"
+    assert restore_plan(plan, folder).search.sampler == "pareto"
     record = {"format": 1, "command": "run", "facts": {}, "shown": {}, "versions": {},
               "plan": STORED["default"]}  # fmt: skip
     folder.plan_path.write_text(json.dumps(record))
-    resumed = begun_with(plan, folder)
+    resumed = restore_plan(plan, folder)
     assert resumed.search.sampler == "tpe"
     assert (resumed.channels.criterion, resumed.channels.scope) == ("l2", "global")
     assert resumed.weights.scope == "layer"
     # one that is named is another run, and is refused where that is checked
     asked = from_flat(SearchPlan, {"sampler": "greedy"})
-    assert begun_with(asked, folder).search == asked.search
+    assert restore_plan(asked, folder).search == asked.search
     stored = from_nested(SearchPlan, STORED["default"])
-    assert differing_fields(stored, asked) == ["search.sampler was 'tpe', now 'greedy'"]
+    assert list_forbidden_changes(stored, asked) == ["search.sampler was 'tpe', now 'greedy'"]
 
 
 def test_differences_are_told_in_texts() -> None:
@@ -66,7 +72,7 @@ def test_differences_are_told_in_texts() -> None:
             SearchPlan, SEARCHED | {"channels": "0.4x", "temperature": "4", "prune_end": "60%"}
         ),
     )
-    assert differing_fields(*changed) == [
+    assert list_forbidden_changes(*changed) == [
         "channels.target was '0.5x', now '0.4x'", "weights.end was '2e', now '60%'",
         "distill.temperature was '8:2', now 4.0",
     ]  # fmt: skip
@@ -80,9 +86,9 @@ def test_a_folder_of_the_first_release_goes_on(name: str, tmp_path: Path) -> Non
     folder = RunFolder(tmp_path)
     (tmp_path / "candidates").mkdir()
     (tmp_path / "candidates" / "0000.json").write_text("{}")  # something was begun
-    assert not folder.check("run", plans()[name])
+    assert not folder.check_claim("run", plans()[name])
     with pytest.raises(InputError, match="belongs to another run: seed was"):
-        folder.check("run", from_flat(SearchPlan, {**SEARCHED, "seed": 99})
+        folder.check_claim("run", from_flat(SearchPlan, {**SEARCHED, "seed": 99})
                      if name == "rich" else from_flat(SearchPlan, {"seed": 99}))  # fmt: skip
 
 
@@ -97,16 +103,16 @@ def test_a_toml_plan_of_the_first_release_is_read() -> None:
             "prune_also": ("ends",), "teacher": None}  # fmt: skip
     assert plan == from_flat(Plan, flat)
     # options go over a file's old names
-    assert from_nested(Plan, overlay(old, nest(Plan, {"channels": "60k"}))).channels == (
-        from_flat(Plan, {**flat, "channels": 6e4}).channels
-    )
+    assert from_nested(
+        Plan, merge_nested(old, nest_options(Plan, {"channels": "60k"}))
+    ).channels == (from_flat(Plan, {**flat, "channels": 6e4}).channels)
     with pytest.raises(InputError, match="once. Received: 'target_metric' and its old name 'of'"):
         from_nested(Plan, {"channels": {"of": "macs", "target_metric": "params"}})
 
 
 def test_a_training_that_the_first_release_began_goes_on() -> None:
     """A checkpoint's identity holds the options of distillation as they were written then."""
-    from compress.distillation.setup import _taught
+    from compress.distillation.objective import _collect_identity
 
     default = (
         "{'teacher_weights': '', 'loss': 'kd', 'temperature': 4.0, 'weight': 0.7, 'hints': (), "
@@ -117,5 +123,5 @@ def test_a_training_that_the_first_release_began_goes_on() -> None:
         "'hints': ('fitnets', 'mine:Loss'), 'hint_weight': 0.5, "
         "'pairs': ('conv2=conv3', 'head=top')}"
     )
-    assert str(_taught(plans()["default"].distill)) == default
-    assert str(_taught(plans()["rich"].distill)) == rich
+    assert str(_collect_identity(plans()["default"].distill)) == default
+    assert str(_collect_identity(plans()["rich"].distill)) == rich

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from compress.core.errors import InputError
-from compress.plan.bench import BenchPlan, InputShape, given
-from compress.plan.fields import command_words, from_nested, to_nested
+from compress.plan.bench import BenchPlan, InputShape, unwrap_input_shape
+from compress.plan.fields import build_command_words, from_nested, to_nested
 
 BOTH = {"image": (96, 96, 3), "table": (12,)}
 
@@ -22,27 +22,27 @@ BOTH = {"image": (96, 96, 3), "table": (12,)}
 )  # fmt: skip
 def test_sizes_by_name(text: str) -> None:
     shape = InputShape.parse(text)
-    assert shape.given == BOTH
+    assert shape.value == BOTH
     assert str(shape) == "image=96,96,3,table=12"
     assert InputShape.parse(str(shape)) == shape
 
 
 def test_forms_of_python() -> None:
     assert BenchPlan(input_shape=BOTH).input_shape == InputShape.parse("image=96,96,3,table=12")
-    assert given(BenchPlan(input_shape=(224, 224, 3)).input_shape) == (224, 224, 3)
-    assert given(BenchPlan(input_shape="224,224,3").input_shape) == (224, 224, 3)
-    assert given(BenchPlan(input_shape={"text": 128}).input_shape) == {"text": (128,)}  # type: ignore[dict-item]
-    assert given(BenchPlan().input_shape) is None
-    assert given(BenchPlan(input_shape="").input_shape) is None
+    assert unwrap_input_shape(BenchPlan(input_shape=(224, 224, 3)).input_shape) == (224, 224, 3)
+    assert unwrap_input_shape(BenchPlan(input_shape="224,224,3").input_shape) == (224, 224, 3)
+    assert unwrap_input_shape(BenchPlan(input_shape={"text": 128}).input_shape) == {"text": (128,)}  # type: ignore[dict-item]
+    assert unwrap_input_shape(BenchPlan().input_shape) is None
+    assert unwrap_input_shape(BenchPlan(input_shape="").input_shape) is None
     # a scalar has no sizes
-    assert InputShape.parse("image=8,8,3,flag=").given == {"image": (8, 8, 3), "flag": ()}
+    assert InputShape.parse("image=8,8,3,flag=").value == {"image": (8, 8, 3), "flag": ()}
 
 
 @pytest.mark.parametrize("shape", [(224, 224, 3), BOTH])
 def test_a_plan_comes_back_from_its_record_and_its_words(shape: Any) -> None:
     plan = BenchPlan(input_shape=shape)
     assert from_nested(BenchPlan, to_nested(plan)) == plan
-    flag, text = command_words(plan)
+    flag, text = build_command_words(plan)
     assert (flag, BenchPlan(input_shape=text)) == ("--input-shape", plan)
 
 

@@ -29,31 +29,33 @@ def declared_keywords(functions: Sequence[Keywords], folder: Path) -> dict[str, 
     return runpy.run_path(str(folder / "settings.py"))
 
 
-@pytest.mark.parametrize("function", [*COMPRESS, RUN, RUN_SEARCH], ids=lambda item: item.function)
+@pytest.mark.parametrize(
+    "function", [*COMPRESS, RUN, RUN_SEARCH], ids=lambda item: item.function_name
+)
 def test_a_function_declares_its_keywords(function: Keywords, tmp_path: Path) -> None:
     """The class of its `**settings` has exactly the keywords that it takes, none of them twice."""
-    home: Any = search if function.function.startswith("run") else compress
-    signature = inspect.signature(getattr(home, function.function))
+    home: Any = search if function.function_name.startswith("run") else compress
+    signature = inspect.signature(getattr(home, function.function_name))
     (rest,) = (p for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD)
     found = re.fullmatch(r"Unpack\[(\w+)\]", rest.annotation)
     assert found is not None
     declared = declared_keywords([RUN] if home is search else COMPRESS, tmp_path)[found[1]]
-    assert {*declared.__annotations__} == {*function.leaves()}
-    assert not {*function.leaves()} & {*signature.parameters}
+    assert {*declared.__annotations__} == {*function.list_options()}
+    assert not {*function.list_options()} & {*signature.parameters}
 
 
 def test_every_option_of_a_plan_is_a_keyword_of_the_whole() -> None:
     for function, plan in ((COMPRESS_MODEL, Plan), (BENCH, BenchPlan), (RUN, SearchPlan)):
-        paths = {leaf.path for leaf in keywords.plan_fields(plan)}
-        assert {leaf.path for leaf in function.leaves().values()} | function.without == paths
+        paths = {leaf.path for leaf in keywords.list_plan_fields(plan)}
+        assert {leaf.path for leaf in function.list_options().values()} | function.excluded == paths
 
 
 def test_every_option_of_a_section_is_a_keyword_of_its_function() -> None:
     """What a function leaves out it takes in another way."""
-    assert PRUNE_CHANNELS.without == {
+    assert PRUNE_CHANNELS.excluded == {
         "channels.target", "channels.target_metric", "channels.criterion"
     }  # fmt: skip
-    names = {leaf.path: name for name, leaf in PRUNE_WEIGHTS.leaves().items()}
+    names = {leaf.path: name for name, leaf in PRUNE_WEIGHTS.list_options().items()}
     assert names["finetune.schedule"] == "learning_rate_schedule"
     assert names["weights.recalibrate"] == "recalibrate"
 
@@ -61,15 +63,15 @@ def test_every_option_of_a_section_is_a_keyword_of_its_function() -> None:
 def test_keywords_go_over_a_record() -> None:
     record = WeightOptions(sparsity=0.5, scope="global")
     settings = {"sparsity": 0.9, "epochs": 3, "learning_rate_schedule": "constant"}
-    over = PRUNE_WEIGHTS.section("weights", record, WeightOptions, settings)
+    over = PRUNE_WEIGHTS.build_section("weights", record, WeightOptions, settings)
     assert (over.sparsity, over.scope) == (0.9, "global")
-    tuned = PRUNE_WEIGHTS.section("finetune", None, TrainSettings, settings)
+    tuned = PRUNE_WEIGHTS.build_section("finetune", None, TrainSettings, settings)
     assert (tuned.epochs, tuned.schedule) == (3, "constant")
-    assert PRUNE_WEIGHTS.section("weights", record, WeightOptions, {}) is record
+    assert PRUNE_WEIGHTS.build_section("weights", record, WeightOptions, {}) is record
 
 
 def test_keywords_go_over_a_plan() -> None:
-    plan = COMPRESS_MODEL.over(
+    plan = COMPRESS_MODEL.apply_to(
         Plan(seed=3),
         {
             "channels": 0.5,
@@ -86,12 +88,12 @@ def test_keywords_go_over_a_plan() -> None:
         4,
     )
     assert plan.export.formats == ("float32", "int8")
-    assert plan == keywords.COMPRESS_MODEL.over(
+    assert plan == keywords.COMPRESS_MODEL.apply_to(
         Plan(seed=3, device="cpu"),
         {"channels": "0.5x", "sparsity": 0.9, "epochs": 4, "formats": "float32,int8"},
     )
-    assert BENCH.over(BenchPlan(), {"threads": [1, 2]}).threads == (1, 2)
-    search_plan = RUN.over(SearchPlan(), {"space": "cnn", "trials": 12, "max_macs": 4e6})
+    assert BENCH.apply_to(BenchPlan(), {"threads": [1, 2]}).threads == (1, 2)
+    search_plan = RUN.apply_to(SearchPlan(), {"space": "cnn", "trials": 12, "max_macs": 4e6})
     assert (search_plan.search.trials, search_plan.search.max_macs) == (12, 4_000_000)
 
 
@@ -119,9 +121,9 @@ def test_wrong_keywords(function: Keywords, settings: Mapping[str, Any], message
     def used() -> None:
         if function.sections:
             for section, kind in (("weights", WeightOptions), ("finetune", TrainSettings)):
-                function.section(section, None, kind, settings)  # type: ignore[arg-type]
+                function.build_section(section, None, kind, settings)  # type: ignore[arg-type]
         else:
-            function.over(function.plan(), settings)
+            function.apply_to(function.plan(), settings)
 
     with pytest.raises(InputError, match=message):
         used()

@@ -9,16 +9,16 @@ import pytest
 
 from compress.core.errors import InputError
 from compress.plan import AUTO, DistillOptions, Plan, TeacherChoice, TrainSettings
+from compress.plan.conversion import join_items, split_items
 from compress.plan.fields import (
-    command_words,
-    differing_fields,
+    build_command_words,
     from_flat,
     from_nested,
-    overlay,
-    plan_fields,
+    list_forbidden_changes,
+    list_plan_fields,
+    merge_nested,
     to_nested,
 )
-from compress.plan.forms import joined, listed
 from search.plan import SearchPlan
 
 
@@ -46,13 +46,13 @@ def test_a_contested_flag_belongs_to_its_first_claimant() -> None:
     run = from_flat(SearchPlan, {"epochs": 7})
     assert (run.search.epochs, run.finetune.epochs) == (7, None)
     assert from_flat(SearchPlan, {"finetune_epochs": 7}).finetune.epochs == 7
-    flags = [flag for leaf in plan_fields(SearchPlan) for flag in leaf.flags]
+    flags = [flag for leaf in list_plan_fields(SearchPlan) for flag in leaf.flags]
     assert len(flags) == len(set(flags))
 
 
 def test_command_words_say_what_differs_from_the_defaults() -> None:
     plan = from_flat(SearchPlan, {"data": "a b.npz", "trials": 3, "prune_freeze": True, "out": "x"})
-    line = shlex.join(command_words(plan))
+    line = shlex.join(build_command_words(plan))
     assert line == "--data 'a b.npz' --prune-freeze --trials 3"
 
 
@@ -61,20 +61,20 @@ def test_command_words_say_what_differs_from_the_defaults() -> None:
 )
 def test_paths_with_commas_survive_the_command_line(teacher: tuple[str, ...]) -> None:
     plan = from_flat(Plan, {"data": "d.npz", "teacher": teacher})
-    assert tuple(plan.distill.teacher.plain()) == teacher
-    words = command_words(plan)
+    assert tuple(plan.distill.teacher.to_plain()) == teacher
+    words = build_command_words(plan)
     text = words[words.index("--teacher") + 1] if "--teacher" in words else "auto"
     assert from_flat(Plan, {"data": "d.npz", "teacher": text}) == plan
     assert from_nested(Plan, to_nested(plan)) == plan
 
 
 def test_lists_are_split_at_commas_outside_of_quotes() -> None:
-    assert listed(' a, "b,c" ,, d"e') == ("a", "b,c", 'd"e')
-    assert joined(("a", "b,c", 'd"e')) == 'a,"b,c","d""e"'
-    assert listed(joined(("a", "b,c", 'd"e'))) == ("a", "b,c", 'd"e')
-    assert listed("") == ()
+    assert split_items(' a, "b,c" ,, d"e') == ("a", "b,c", 'd"e')
+    assert join_items(("a", "b,c", 'd"e')) == 'a,"b,c","d""e"'
+    assert split_items(join_items(("a", "b,c", 'd"e'))) == ("a", "b,c", 'd"e')
+    assert split_items("") == ()
     with pytest.raises(InputError, match="A list must be items with commas between"):
-        listed("x" * 200_000)
+        split_items("x" * 200_000)
 
 
 def test_a_plan_of_the_first_release_opens() -> None:
@@ -87,18 +87,18 @@ def test_a_plan_of_the_first_release_opens() -> None:
 
 def test_differing_fields_skip_what_may_change() -> None:
     old, new = SearchPlan(), from_flat(SearchPlan, {"trials": 99, "workers": 7, "seed": 3})
-    assert differing_fields(old, new) == ["seed was 0, now 3"]
+    assert list_forbidden_changes(old, new) == ["seed was 0, now 3"]
 
 
 def test_overlay_changes_leaves_only() -> None:
-    merged = overlay({"a": {"x": 1, "y": 2}, "b": 1}, {"a": {"y": 3}})
+    merged = merge_nested({"a": {"x": 1, "y": 2}, "b": 1}, {"a": {"y": 3}})
     assert merged == {"a": {"x": 1, "y": 3}, "b": 1}
 
 
 def test_overlay_replaces_no_value_by_a_section() -> None:
     """`data = 5` in a plan file was replaced by --data without a word."""
     with pytest.raises(InputError, match="section 'data' must be a table. Received: 5"):
-        overlay({"data": 5}, {"data": {"source": "digits"}})
+        merge_nested({"data": 5}, {"data": {"source": "digits"}})
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_overlay_replaces_no_value_by_a_section() -> None:
         ({"search": {"max_macs": 2**63}}, "max_macs must be a number of at most 63 bits"),
         ({"latency": {"budget": 10**400}}, "latency_budget must be a number of at most 63 bits"),
         ({"out": "a\0b"}, r"out must hold no NUL character. Received: 'a\\x00b'"),
-        ({"latency": {"threads": [1, 10**5000]}}, "latency_threads must be a whole number"),
+        ({"latency": {"threads": [1, 10**5000]}}, "latency_threads must be an integer"),
         ({"data": "a\nb"}, r"section 'data' must be a table. Received: 'a\\nb'"),
         ({"out": ["x"] * 10_000}, r"out must be a path.*characters in all"),
         ({"da\nta": 1}, r"Unknown plan section or key 'da\\nta'"),
@@ -138,7 +138,7 @@ def test_values_that_no_message_could_show(values: dict[str, object], message: s
         ({"initial_sparsity": 0.9}, "initial_sparsity must be at most sparsity"),
         ({"prune_begin": "60%"}, "begin < end"),
         ({"epochs": -1}, "epochs must be at least 0"),
-        ({"epochs": True}, "epochs must be a whole number"),
+        ({"epochs": True}, "epochs must be an integer"),
         ({"temperature": 0.0}, "temperature must be above 0"),
         ({"distill_weight": 1.5}, r"distill_weight must be in \[0, 1\]"),
         (
@@ -192,7 +192,7 @@ def test_unknown_sections_and_keys_are_refused() -> None:
 
 
 def test_automatic_epochs_give_a_thousand_steps() -> None:
-    assert TrainSettings().epochs_for(10) == 100
-    assert TrainSettings().epochs_for(399) == 4
-    assert TrainSettings().epochs_for(5000) == 4
-    assert TrainSettings(epochs=2).epochs_for(10) == 2
+    assert TrainSettings().count_epochs(10) == 100
+    assert TrainSettings().count_epochs(399) == 4
+    assert TrainSettings().count_epochs(5000) == 4
+    assert TrainSettings(epochs=2).count_epochs(10) == 2

@@ -9,27 +9,29 @@ import pytest
 
 import paretune as pt
 from compress.plan import DistillOptions, Plan, WeightOptions
-from compress.plan.fields import from_flat, from_nested, list_removed, plan_fields
+from compress.plan.fields import from_flat, from_nested, list_plan_fields, list_removed_options
 from compress.plan.shrink import ShrinkPlan
 from search.plan import SearchPlan
 from tests.search.test_run import paretune
 
 REMOVED = {
-    path: item for plan in (SearchPlan, ShrinkPlan) for path, item in list_removed(plan).items()
+    path: item
+    for plan in (SearchPlan, ShrinkPlan)
+    for path, item in list_removed_options(plan).items()
 }
 
 
 @pytest.mark.parametrize("path", REMOVED)
 def test_a_removed_option_says_what_to_use_instead(path: str) -> None:
     item = REMOVED[path]
-    plan = SearchPlan if path in list_removed(SearchPlan) else ShrinkPlan
-    assert path not in {leaf.path for leaf in plan_fields(plan)}
+    plan = SearchPlan if path in list_removed_options(SearchPlan) else ShrinkPlan
+    assert path not in {leaf.path for leaf in list_plan_fields(plan)}
     with pytest.raises(pt.InputError) as caught:
-        from_flat(plan, {item.flat: item.off[0]})
-    assert str(caught.value) == f"Option '{item.flat}' was removed. {item.instead}"
+        from_flat(plan, {item.keyword: item.unused_values[0]})
+    assert str(caught.value) == f"Option '{item.keyword}' was removed. {item.instead}"
     assert item.instead.endswith(".")
     section, _, name = path.rpartition(".")
-    for off in item.off:
+    for off in item.unused_values:
         assert from_nested(plan, {section: {name: off}} if section else {name: off}) == plan()
 
 

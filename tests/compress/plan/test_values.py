@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from compress.core.errors import InputError
-from compress.core.quantities import amount_text, number_text, parse_number
+from compress.core.quantities import format_amount, format_number, parse_number
 from compress.plan import (
     AUTO,
     ChannelOptions,
@@ -35,9 +35,15 @@ from compress.plan import (
     WeightOptions,
 )
 from compress.plan.bench import BenchPlan, InputShape
-from compress.plan.fields import command_words, from_flat, from_nested, nest, to_nested
-from compress.plan.forms import Written
-from search.cli._options import plan_command
+from compress.plan.conversion import TextValue
+from compress.plan.fields import (
+    build_command_words,
+    from_flat,
+    from_nested,
+    nest_options,
+    to_nested,
+)
+from search.cli._options import create_plan_command
 from search.plan import BudgetOptions, Condition, SearchPlan, StoppingOptions
 
 # what a user may type for every field that is no plain number, name or switch
@@ -134,7 +140,7 @@ def made(plan: type[Any], *words: str) -> Any:
         """Notes the plan."""
         seen.append(plan)
 
-    app.command("it")(plan_command(plan, noted))
+    app.command("it")(create_plan_command(plan, noted))
     done = CliRunner().invoke(app, list(words))
     assert done.exit_code == 0, done.output
     return seen[0]
@@ -203,17 +209,22 @@ def test_plans_survive_json_and_the_command_line(plans: dict[str, Any]) -> None:
     for name, plan in plans.items():
         assert from_nested(type(plan), json.loads(json.dumps(to_nested(plan)))) == plan, name
         out = {} if plan.out is None else {"out": str(plan.out)}
-        again = made(type(plan), *command_words(plan), *as_words(out))
+        again = made(type(plan), *build_command_words(plan), *as_words(out))
         assert again == plan, name
-        assert command_words(again) == command_words(plan)
+        assert build_command_words(again) == build_command_words(plan)
 
 
 def test_a_shown_command_says_what_was_typed(plans: dict[str, Any]) -> None:
-    words = command_words(plans["compress"])
+    words = build_command_words(plans["compress"])
     shown = dict(zip(words[::2], words[1::2], strict=True))
     typed = {f"--{name.replace('_', '-')}": text for name, text in RICH.items() if name != "out"}
     assert shown == typed | {"--learning-rate": "0.002", "--latency-budget": "120"}
-    assert command_words(Plan()) == command_words(SearchPlan()) == command_words(BenchPlan()) == []
+    assert (
+        build_command_words(Plan())
+        == build_command_words(SearchPlan())
+        == build_command_words(BenchPlan())
+        == []
+    )
 
 
 def test_values_hold_what_was_said(plans: dict[str, Any]) -> None:
@@ -291,10 +302,12 @@ RECORDS: list[tuple[Any, str, Any]] = [
 
 
 @pytest.mark.parametrize(("kind", "text", "value"), RECORDS)
-def test_records_write_the_text_that_they_read(kind: type[Written], text: str, value: Any) -> None:
-    assert kind.parse(text) == kind.of(text) == kind.of(value) == value
+def test_records_write_the_text_that_they_read(
+    kind: type[TextValue], text: str, value: Any
+) -> None:
+    assert kind.parse(text) == kind.from_value(text) == kind.from_value(value) == value
     assert str(value) == text
-    assert kind.of(value.plain()) == value
+    assert kind.from_value(value.to_plain()) == value
 
 
 @pytest.mark.parametrize(
@@ -346,15 +359,15 @@ def test_any_number_survives_its_text(share: float, start: float, end: float) ->
     assert Ramp.parse(str(Ramp(start, end, share or 1.0))) == Ramp(start, end, share or 1.0)
     assert Target.parse(str(Target(share, relative=True))) == Target(share, relative=True)
     assert LayerShare.parse(str(LayerShare("a", share))) == LayerShare("a", share)
-    time = TrainTime.of(share)
+    time = TrainTime.from_value(share)
     assert TrainTime.parse(str(time)) == time
     assert time.value == pytest.approx(share, rel=1e-15)
-    assert float(number_text(start)) == start
+    assert float(format_number(start)) == start
 
 
 @given(st.one_of(st.integers(-(2**53), 2**53), st.floats(-1e30, 1e30)))
 def test_amounts_survive_their_text(number: float) -> None:
-    assert parse_number(amount_text(float(number)), "count") == float(number)
+    assert parse_number(format_amount(float(number)), "count") == float(number)
 
 
 @pytest.mark.parametrize(
@@ -364,7 +377,7 @@ def test_amounts_survive_their_text(number: float) -> None:
      (2.5e9, "2.5G"), (1e12, "1T"), (0, "0"), (-2e6, "-2M"), (1572864, "1572864")],
 )  # fmt: skip
 def test_amounts_are_short(number: float, text: str) -> None:
-    assert amount_text(float(number)) == text
+    assert format_amount(float(number)) == text
 
 
 @pytest.mark.parametrize(
@@ -381,4 +394,4 @@ def test_times_are_read(text: str, unit: str, expected: float | None) -> None:
 def test_an_old_name_beside_the_new_one_is_refused() -> None:
     with pytest.raises(InputError, match="once. Received: 'include' and its old name 'also'"):
         from_nested(Plan, {"weights": {"also": ["ends"], "include": ["ends"]}})
-    assert nest(Plan, {"prune_also": "ends"}) == {"weights": {"include": "ends"}}
+    assert nest_options(Plan, {"prune_also": "ends"}) == {"weights": {"include": "ends"}}

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from compress.exporting.litert import write_litert
-from compress.exporting.traced import Traced
-from compress.model.copies import copy_model, with_indices
+from compress.exporting.tracing import TracedModel
+from compress.model.copies import convert_index_inputs, copy_model
+from compress.quantization.fake_quantization import FakeQuantizedModel, build_fake_quantized
 from compress.quantization.ranges import calibrate
-from compress.quantization.twin import Twin, twin_of
 
 INTEGERS = ("int8", "int32", "int16", "int64", "bool")
 
@@ -54,23 +54,23 @@ def inputs_for(model: Any, count: int = 24, seed: int = 0) -> list[Any]:
 
 def made_twin(
     model: Any, method: str = "minmax", *, integer_products: bool = True
-) -> tuple[Twin, list[Any]]:
-    copied = with_indices(copy_model(model))
-    twin = twin_of(copied, integer_products=integer_products)
+) -> tuple[FakeQuantizedModel, list[Any]]:
+    copied = convert_index_inputs(copy_model(model))
+    twin = build_fake_quantized(copied, integer_products=integer_products)
     inputs = inputs_for(copied)
     calibrate(twin, inputs, method)
     return twin, inputs
 
 
 def compared(
-    twin: Twin, inputs: list[Any], folder: Path, *, reference: bool = True
+    twin: FakeQuantizedModel, inputs: list[Any], folder: Path, *, reference: bool = True
 ) -> dict[str, Compared]:
     """Returns, for LiteRT's default and reference kernels, how far the file is from the model."""
     import keras
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     path = folder / "model.tflite"
-    with Traced(twin.served) as traced:
+    with TracedModel(twin.served) as traced:
         write_litert(traced, path, "int8-qat")
     expected = [np.asarray(t) for t in keras.tree.flatten(twin.served(
         inputs if len(inputs) > 1 else inputs[0], training=False))]  # fmt: skip

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
+from compress.quantization.fake_quantization import build_fake_quantized, measure_layer_errors
 from compress.quantization.ranges import calibrate
-from compress.quantization.twin import layer_errors, twin_of
 
 
 def test_own_and_total_errors() -> None:
@@ -17,11 +17,11 @@ def test_own_and_total_errors() -> None:
     model = keras.Model(inputs, second(first(inputs)))
     second.kernel.assign([[1.0]])
     x = np.linspace(-1.0, 1.55, 64, dtype=np.float32)[:, None]
-    twin = twin_of(model)
+    twin = build_fake_quantized(model)
     calibrate(twin, [x], "minmax")
     rounded = np.round(x / 0.01) * 0.01  # steps of 0.01: -1 to 1.55
     lost = float(np.square(rounded - x).sum() / np.square(x - x.mean()).sum())
-    found = {error.layer: error for error in layer_errors(twin, [x])}
+    found = {error.layer: error for error in measure_layer_errors(twin, [x])}
     assert list(found) == ["x", "first", "second"]
     # on the same grid each of them rounds floats once, and nothing is added on the way
     for error in found.values():
@@ -35,9 +35,9 @@ def test_errors_add_up_on_the_way() -> None:
     x = inputs
     for place in range(4):
         x = keras.layers.Dense(16, activation="relu", name=f"d{place}")(x)
-    twin = twin_of(keras.Model(inputs, x))
+    twin = build_fake_quantized(keras.Model(inputs, x))
     given = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)
     calibrate(twin, [given], "minmax")
-    found = layer_errors(twin, [given])
+    found = measure_layer_errors(twin, [given])
     assert all(error.own <= 1.2 * error.total for error in found)
     assert found[-1].total > found[-1].own

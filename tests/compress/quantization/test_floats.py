@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from compress.exporting.mixed.units import file_graph
+from compress.exporting.mixed.units import read_graph
 from compress.quantization.call import FASTER, READS_ONE
 from tests.compress.quantization.equal import Compared, compared, made_twin
 from tests.compress.quantization.graphs import scatter
@@ -34,7 +34,7 @@ def examined(make: Callable[[Any], Any], folder: Path) -> tuple[dict[str, str], 
     twin, given = made_twin(model, integer_products=False)
     found = compared(twin, given, folder, reference=False)["default"]
     reasons = {call.layer: call.reason for call in twin.placed if call.reason}
-    graph = file_graph(folder / "model.tflite")
+    graph = read_graph(folder / "model.tflite")
     kinds = Counter(f"{op.kind} {op.inputs[0].dtype}" for op in graph.operators)
     return reasons, found, kinds
 

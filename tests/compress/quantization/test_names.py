@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import compress
-from compress.distillation.teachers import structure
-from compress.model.recording import record
+from compress.distillation.teachers import describe_structure
+from compress.model.recording import record_program
 
 ops = keras.ops
 
@@ -78,10 +78,12 @@ def test_it_stays_in_floats_and_the_file_is_made(name: str, tmp_path: Path) -> N
 
 
 def test_what_keras_cannot_serialize_tells_two_teachers_apart() -> None:
-    one, same, other = (structure(record(net(Doubled(f)))) for f in (2.0, 2.0, 2.0))
+    one, same, other = (
+        describe_structure(record_program(net(Doubled(f)))) for f in (2.0, 2.0, 2.0)
+    )
     assert one == same == other
     slopes = [partial(keras.activations.leaky_relu, negative_slope=s) for s in (0.3, 0.3, 0.1)]
-    one, same, other = (structure(record(net(slope))) for slope in slopes)
+    one, same, other = (describe_structure(record_program(net(slope))) for slope in slopes)
     assert one == same
     assert one != other
 

@@ -1,4 +1,4 @@
-"""ONNX files of whole numbers, with the ranges of the model that learnt."""
+"""ONNX files of integers, with the ranges of the model that learnt."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("tf2onnx")
 
 from compress import InputError, export, quantize
-from compress.exporting.onnx import on_grid
-from compress.measure.runtimes import session_for
+from compress.exporting.onnx import round_to_grid
+from compress.measure.runtimes import prepare_session
 from tests.compress.quantization.graphs import scatter
 from tests.compress.quantization.saturating import INT16, exact, kernels_of, saturated, worst_pairs
 
@@ -78,7 +78,7 @@ def test_openvino_reads_it(tmp_path: Path) -> None:
     (found,) = session.results()
     wanted = np.asarray(made.quantized(x[:1], training=False))
     assert np.abs(found - wanted).max() < 0.05
-    other = session_for(file.path)
+    other = prepare_session(file.path)
     other.set_inputs([x[:1]])
     other.invoke()
     assert np.abs(other.results()[0] - wanted).max() < 0.02
@@ -144,7 +144,7 @@ def test_what_is_quantized_for_has_its_grid(tmp_path: Path) -> None:
         (lite,), (onnx,) = (made.export(tmp_path / f"m.{kind}") for kind in ("tflite", "onnx"))
         # each file is checked against the model on the file's own grid
         assert max(lite.max_difference, onnx.max_difference) <= 1.01 / 256
-        session = session_for(onnx.path)
+        session = prepare_session(onnx.path)
         furthest = 0.0
         for row, wanted in zip(x[:, None], answers[format], strict=True):
             session.set_inputs([row])
@@ -166,20 +166,20 @@ def test_a_format_that_nothing_is_trained_for_is_refused() -> None:
 def test_kernels_are_read_off_their_grids() -> None:
     steps = np.array([0.01, 0.5], np.float32)
     whole = np.array([[127, -3], [64, -127], [0, 5]], np.int8)
-    found, numbers = on_grid((whole * steps).astype(np.float32), 1, "k", 127)
+    found, numbers = round_to_grid((whole * steps).astype(np.float32), 1, "k", 127)
     np.testing.assert_allclose(found, steps, rtol=1e-6)
     np.testing.assert_array_equal(numbers, whole)
-    one, numbers = on_grid((whole * steps[0]).astype(np.float32), None, "k", 127)
+    one, numbers = round_to_grid((whole * steps[0]).astype(np.float32), None, "k", 127)
     assert float(one) == pytest.approx(0.01)
     np.testing.assert_array_equal(numbers, whole)
 
 
 def test_a_channel_of_zeros() -> None:
-    found, numbers = on_grid(np.array([[0.0, 1.27], [0.0, 0.02]], np.float32), 1, "k", 127)
+    found, numbers = round_to_grid(np.array([[0.0, 1.27], [0.0, 0.02]], np.float32), 1, "k", 127)
     assert numbers.tolist() == [[0, 127], [0, 2]]
     assert found[0] > 0
 
 
 def test_what_lies_beside_its_grid_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'k' lies 0\.\d+ steps beside its grid"):
-        on_grid(np.array([1.27, 0.0153], np.float32), None, "k", 127)
+        round_to_grid(np.array([1.27, 0.0153], np.float32), None, "k", 127)

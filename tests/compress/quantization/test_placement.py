@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import pytest
 
-from compress.quantization.twin import twin_of
+from compress.quantization.fake_quantization import build_fake_quantized
 from tests.compress.quantization.placement import net
 
 
@@ -21,7 +21,7 @@ def test_what_passes_is_rounded_where_tfmot_rounds_it() -> None:
         cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True,
     )  # fmt: skip
     theirs = json.loads(done.stdout.splitlines()[-1])
-    twin = twin_of(net(keras))
+    twin = build_fake_quantized(net(keras))
     ours = [layer.name.removesuffix("_range") for layer in twin.ranges if layer.rounds]
     assert set(ours) == set(theirs)
     assert {"relu1", "bn3", "relu3", "mean", "head"} < set(ours)

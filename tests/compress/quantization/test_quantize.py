@@ -13,10 +13,10 @@ import pytest
 import compress
 from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.measure.runtimes import session_for
+from compress.measure.runtimes import prepare_session
 from compress.plan import QuantizeOptions, TrainSettings
 from compress.train import train
-from compress.train.predict import quality_of
+from compress.train.predict import evaluate_model
 
 L = keras.layers
 
@@ -60,14 +60,14 @@ def test_it_trains_and_leaves_the_model_as_it_was(
         "norm/moving_mean", "norm/moving_variance",
     }  # fmt: skip
     assert made.training is not None
-    assert made.training.val["accuracy"] >= quality_of(learnt, blobs, "val")["accuracy"] - 0.02
+    assert made.training.val["accuracy"] >= evaluate_model(learnt, blobs, "val")["accuracy"] - 0.02
     (file,) = made.export(tmp_path / "rows.tflite")
     assert (file.format, file.agreement) == ("int8-qat", 1.0)
-    session = session_for(file.path)
+    session = prepare_session(file.path)
     assert [info.dtype for info in (*session.inputs, *session.outputs)] == ["int8", "int8"]
     about = json.loads((tmp_path / "rows.json").read_text())
     assert about["class_names"] == ["a", "b", "c"]
-    assert "all 5 calls are computed in whole numbers" in str(made)
+    assert "all 5 calls are computed in integers" in str(made)
 
 
 def test_the_plain_model_is_what_the_twin_computes_with(learnt: Any, blobs: Dataset) -> None:
@@ -181,7 +181,7 @@ def test_several_outputs_keep_names_and_order(tmp_path: Path) -> None:
     }
     made = compress.quantize(model, (x, y), epochs=1, batch_size=20)
     (file,) = made.export(tmp_path / "m.tflite")
-    session = session_for(file.path)
+    session = prepare_session(file.path)
     session.set_inputs([x[:1]])
     session.invoke()
     for found, wanted in zip(session.results(), model(x[:1]), strict=True):
@@ -202,7 +202,7 @@ def test_several_inputs_and_whole_numbers(tmp_path: Path) -> None:
     assert [call.reason for call in made.placed if call.reason] == []
     (file,) = made.export(tmp_path / "m.tflite")
     assert file.agreement == 1.0
-    kinds = {info.name: info.dtype for info in session_for(file.path).inputs}
+    kinds = {info.name: info.dtype for info in prepare_session(file.path).inputs}
     assert sorted(kinds.values()) == ["int32", "int8"]
 
 

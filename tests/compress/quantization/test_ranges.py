@@ -10,21 +10,21 @@ import pytest
 import tensorflow as tf
 
 from compress.core.errors import InputError
+from compress.quantization.fake_quantization import build_fake_quantized
 from compress.quantization.ranges import (
     BINS,
     METHODS,
     MOMENTUM,
     FakeQuant,
-    State,
-    _Seen,
+    QuantizationState,
+    _RangeStatistics,
     calibrate,
 )
-from compress.quantization.twin import twin_of
 
 
 def ranged(low: float, high: float, **settings: Any) -> FakeQuant:
-    layer = FakeQuant(State(), **settings)
-    layer.set(low, high)
+    layer = FakeQuant(QuantizationState(), **settings)
+    layer.assign_range(low, high)
     return layer
 
 
@@ -38,7 +38,7 @@ def test_values_are_rounded_to_256_steps() -> None:
 
 def test_zero_is_always_a_step() -> None:
     layer = ranged(0.3, 2.0)
-    assert float(layer.bounds()[0]) == 0.0
+    assert float(layer.compute_bounds()[0]) == 0.0
     layer = ranged(-0.013, 1.0)
     assert float(np.asarray(layer(np.zeros((1, 1), np.float32)))[0, 0]) == 0.0
 
@@ -48,7 +48,7 @@ def test_tied_ranges_are_one() -> None:
     one.tie(two)
     three.tie(one)
     for layer in (one, two, three):
-        assert [float(bound) for bound in layer.bounds()] == [-3.0, 4.0]
+        assert [float(bound) for bound in layer.compute_bounds()] == [-3.0, 4.0]
 
 
 def test_a_range_ends_at_its_cap() -> None:
@@ -62,9 +62,9 @@ def test_ranges_move_in_training_alone() -> None:
     layer = ranged(-1, 1)
     x = np.array([[-3.0, 2.0]], np.float32)
     layer(x, training=False)
-    assert [float(bound) for bound in layer.bounds()] == [-1.0, 1.0]
+    assert [float(bound) for bound in layer.compute_bounds()] == [-1.0, 1.0]
     layer(x, training=True)
-    low, high = (float(bound) for bound in layer.bounds())
+    low, high = (float(bound) for bound in layer.compute_bounds())
     assert low == pytest.approx(-MOMENTUM - 3 * (1 - MOMENTUM))
     assert high == pytest.approx(MOMENTUM + 2 * (1 - MOMENTUM))
 
@@ -79,17 +79,17 @@ def test_learned_ranges_have_gradients() -> None:
 
 
 def test_ties_go_away_from_zero_where_pooling_rounds_so() -> None:
-    # steps of 1, 0 is the whole number -28: 2.5 is -25.5, and 100.5 is 72.5
+    # steps of 1, 0 is the integer -28: 2.5 is -25.5, and 100.5 is 72.5
     layer = ranged(-100, 155, away=True)
     x = np.array([[2.5, 100.5, -10.5]], np.float32)
     np.testing.assert_allclose(np.asarray(layer(x)), [[2.0, 101.0, -11.0]])
     np.testing.assert_allclose(np.asarray(ranged(-100, 155)(x)), [[3.0, 101.0, -10.0]])
 
 
-def seen_of(values: Any) -> _Seen:
-    seen = _Seen()
-    seen.extend(values)
-    seen.add(values)
+def seen_of(values: Any) -> _RangeStatistics:
+    seen = _RangeStatistics()
+    seen.update_extremes(values)
+    seen.update_histogram(values)
     return seen
 
 
@@ -129,9 +129,9 @@ def test_a_tensor_of_zeros_has_a_range(method: str) -> None:
 def test_extremes_of_what_passes() -> None:
     inputs = keras.Input((2,))
     model = keras.Model(inputs, keras.layers.Rescaling(2.0, 1.0)(inputs))
-    twin = twin_of(model)
+    twin = build_fake_quantized(model)
     calibrate(twin, [np.array([[-1.0, 0.5], [3.0, 0.0]], np.float32)], "minmax")
-    bounds = [[float(bound) for bound in layer.bounds()] for layer in twin.ranges]
+    bounds = [[float(bound) for bound in layer.compute_bounds()] for layer in twin.ranges]
     assert bounds == [[-1.0, 3.0], [-1.0, 7.0]]
 
 
@@ -140,4 +140,4 @@ def test_nan_is_named_where_it_arises() -> None:
     model = keras.Model(inputs, keras.layers.Dense(2, name="broken")(inputs))
     model.layers[1].kernel.assign(np.full((2, 2), np.nan, np.float32))
     with pytest.raises(InputError, match="NaN or infinity at 'broken'"):
-        calibrate(twin_of(model), [np.ones((4, 2), np.float32)])
+        calibrate(build_fake_quantized(model), [np.ones((4, 2), np.float32)])

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from compress.core.errors import RunFailed
-from compress.quantization.rules import arithmetic, kernels, names, rule_for
+from compress.quantization.fake_quantization import build_fake_quantized
+from compress.quantization.rules import arithmetic, find_rule, kernels, list_rule_names
 from compress.quantization.rules._base import register_quantization
-from compress.quantization.rules.kernels import axes_summed
-from compress.quantization.rules.shaping import in_training_alone
-from compress.quantization.twin import twin_of
+from compress.quantization.rules.kernels import count_summed_axes
+from compress.quantization.rules.shaping import skip_training_only
 from tests.compress.quantization.equal import compared, made_twin
 from tests.compress.quantization.graphs import scatter
 
@@ -121,7 +121,11 @@ MORE: dict[str, tuple[tuple[int, ...], Made]] = {
         L.Conv2D(4, 1)(x))),
 }  # fmt: skip
 
-FLOATS = (kernels.recurrent, arithmetic.by_example, arithmetic.in_floats)
+FLOATS = (
+    kernels.keep_recurrent_in_float,
+    arithmetic.keep_normalization_in_float,
+    arithmetic.keep_in_float,
+)
 TIES = {"ops.Matmul": 0.02, "bilinear": 0.02}
 """Share of outputs that may be a step away, where the runtime rounds in a way of its own."""
 
@@ -203,7 +207,7 @@ def test_attention(tmp_path: Path) -> None:
     ],
 )
 def test_which_equations_are_products_of_the_last_axes(equation: str, axes: int) -> None:
-    assert axes_summed(equation) == axes
+    assert count_summed_axes(equation) == axes
     if axes and "." not in equation:
         x, kernel = (
             np.random.default_rng(place).normal(size=[2 + "abcdexy".index(c) for c in part])
@@ -257,8 +261,8 @@ def test_a_rule_of_the_users_own(tmp_path: Path) -> None:
 
 
 def test_every_rule_is_tried() -> None:
-    left = {*names()} - {*RULES} - {*NO_REFERENCE} - {*INDICES}
-    alone = {name for name in left if rule_of(name) is in_training_alone}
+    left = {*list_rule_names()} - {*RULES} - {*NO_REFERENCE} - {*INDICES}
+    alone = {name for name in left if rule_of(name) is skip_training_only}
     floating = {
         name for name in left
         if rule_of(name) in FLOATS
@@ -270,12 +274,12 @@ def test_every_rule_is_tried() -> None:
 
 def rule_of(name: str) -> Any:
     kind = getattr(keras.layers, name, None)
-    return None if kind is None else rule_for(kind.__new__(kind))
+    return None if kind is None else find_rule(kind.__new__(kind))
 
 
 def test_the_variables_of_a_table_keep_their_order() -> None:
     """Checkpoints of a training are read by it: the table first, then its range."""
     inputs = keras.Input((4,), dtype="int32")
     model = keras.Model(inputs, L.Embedding(9, 3, name="rows")(inputs))
-    paths = [variable.path for variable in twin_of(model).model.variables]
+    paths = [variable.path for variable in build_fake_quantized(model).model.variables]
     assert paths == ["rows/embeddings", "rows_table_range/low", "rows_table_range/high"]

@@ -1,4 +1,4 @@
-"""Attention: opened into its projections; narrower heads are solved for by their scores."""
+"""Attention: opened into its projections; narrower heads are reconstructed by their scores."""
 
 from __future__ import annotations
 

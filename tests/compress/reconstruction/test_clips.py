@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.reconstruction.least_squares import Problem, fitted
+from compress.reconstruction.least_squares import Problem, fit_weights
 from compress.reconstruction.sums import Clip, Sample
 
 pytestmark = pytest.mark.usefixtures("unrounded")
@@ -48,13 +48,13 @@ def behind(clip: Clip, sample: Sample, weights: Any, shift: Any) -> float:
 def test_rounds_lower_the_error_behind_the_activation(base: bool, clip: Clip, free: bool) -> None:
     train, held, before = drawn(base)
     now = np.full((1, 5), -1.0)
-    problem = Problem(before, shift=None if free else now)
-    linear = fitted(problem, train, [held], now, None)
-    fit = fitted(problem, train, [held], now, clip)
+    problem = Problem(before, fixed_shift=None if free else now)
+    linear = fit_weights(problem, train, [held], now, None)
+    fit = fit_weights(problem, train, [held], now, clip)
     errors = [behind(clip, held, side.weights, side.shift) for side in (linear, fit)]
     # without a shift inputs about zero leave hardly anything to gain
     assert errors[1] <= (0.97 if free else 1.0) * errors[0]
-    assert fit.better
+    assert fit.is_better
     np.testing.assert_allclose(fit.before[0], behind(clip, held, before, now), rtol=1e-4)
     # rows held back take part in the last solution, which is a little better for it
     assert errors[1] <= fit.after[0] * 1.02
@@ -69,19 +69,19 @@ def test_free_targets_are_the_nearest_that_look_the_same() -> None:
             9.0: [0.0, 3.0, 9.0, 9.0, 0.0]}  # fmt: skip
     for value, wanted in made.items():
         weights, shift = np.array([[[value]]]), np.zeros((1, 1))
-        free = RELU6.targets(sample, weights, shift)
+        free = RELU6.compute_targets(sample, weights, shift)
         np.testing.assert_array_equal(free.ravel(), wanted)
         clipped = [np.clip(part, 0, 6) for part in (free, sample.targets)]
         np.testing.assert_array_equal(*clipped)
 
 
 def test_what_is_cut_off_is_not_broken() -> None:
-    """Below zero everything may be wrong: nothing is solved for."""
+    """Below zero everything may be wrong: nothing is reconstructed."""
     rng = np.random.default_rng(0)
     rows = np.abs(rng.normal(size=(1, 100, 3))).astype(np.float32)
     sample = Sample(rows, (-rows.sum(2).T - 1).astype(np.float32))
     weights, shift = np.full((1, 3, 1), -3.0), np.zeros((1, 1))
-    fit = fitted(Problem(weights), sample, [sample], shift, RELU)
+    fit = fit_weights(Problem(weights), sample, [sample], shift, RELU)
     assert fit.before == (0.0,)
-    assert not fit.better
+    assert not fit.is_better
     assert fit.weights is weights

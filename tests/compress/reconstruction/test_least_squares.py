@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.reconstruction.least_squares import Factored, Problem
-from compress.reconstruction.sums import Moments, Numbers, Rows, Sums
+from compress.reconstruction.least_squares import NormalEquations, Problem
+from compress.reconstruction.sums import Moments, Numbers, StoredRows, Sums
 
 Drawn = tuple[Numbers, Numbers, Numbers]
 
@@ -48,7 +48,9 @@ def solved(p: Numbers, t: Numbers, w0: Numbers, ridge: float, shift: Any, suppor
 
 def sums_of(p: Numbers, t: Numbers, kind: str = "moments") -> Sums:
     sums: Sums = (
-        Moments.empty((p[:, :3].mean(1), t[:, :3].mean(1))) if kind == "moments" else Rows()
+        Moments.from_offsets((p[:, :3].mean(1), t[:, :3].mean(1)))
+        if kind == "moments"
+        else StoredRows()
     )
     sums.add(p, t)
     return sums
@@ -60,7 +62,7 @@ def sums_of(p: Numbers, t: Numbers, kind: str = "moments") -> Sums:
 def test_the_solution_is_that_of_explicit_rows(kind: str, ridge: float, free: bool) -> None:
     p, t, w0 = drawn(60, 7, 4, systems=2)
     given = None if free else np.full((2, 4), 0.7)
-    weights, shift = Problem(w0, shift=given).solved(sums_of(p, t, kind), ridge)
+    weights, shift = Problem(w0, fixed_shift=given).solve(sums_of(p, t, kind), ridge)
     for system in range(2):
         w, c = solved(
             p[system], t[system], w0[system], ridge, None if free else given[system], None
@@ -81,7 +83,7 @@ def test_each_output_is_solved_on_its_own_support(kind: str, free: bool, rows: i
     support[0, :, 3] = True
     w0 = w0 * support
     given = None if free else np.full((1, 6), -0.4)
-    weights, _ = Problem(w0, support, given).solved(sums_of(p, t, kind), 1e-2)
+    weights, _ = Problem(w0, support, given).solve(sums_of(p, t, kind), 1e-2)
     w, _ = solved(p[0], t[0], w0[0], 1e-2, None if free else given[0], support[0])
     np.testing.assert_allclose(weights[0], w, rtol=1e-5, atol=1e-5)
     assert not weights[~support].any()
@@ -92,15 +94,17 @@ def test_each_output_is_solved_on_its_own_support(kind: str, free: bool, rows: i
 def test_rows_answer_as_moments_do(free: bool, ridge: float) -> None:
     p, t, w0 = drawn(20, 50, 3)
     given = None if free else np.ones((1, 3))
-    problem = Problem(w0, shift=given)
+    problem = Problem(w0, fixed_shift=given)
     moments, rows = sums_of(p, t), sums_of(p, t, "rows")
-    one, two = problem.solved(moments, ridge), problem.solved(rows, ridge)
+    one, two = problem.solve(moments, ridge), problem.solve(rows, ridge)
     np.testing.assert_allclose(one[0], two[0], rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(one[1], two[1], rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(moments.errors(w0, one[1]), rows.errors(w0, one[1]), rtol=1e-9)
-    np.testing.assert_allclose(moments.spread(), rows.spread(), rtol=1e-9)
+    np.testing.assert_allclose(
+        moments.compute_errors(w0, one[1]), rows.compute_errors(w0, one[1]), rtol=1e-9
+    )
+    np.testing.assert_allclose(moments.compute_spread(), rows.compute_spread(), rtol=1e-9)
     direct = ((p[0] @ w0[0] + one[1][0] - t[0]) ** 2).sum(0)
-    np.testing.assert_allclose(rows.errors(w0, one[1])[0], direct, rtol=1e-9)
+    np.testing.assert_allclose(rows.compute_errors(w0, one[1])[0], direct, rtol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["moments", "rows"])
@@ -109,7 +113,7 @@ def test_columns_that_never_change_keep_their_weights(kind: str, free: bool) -> 
     p, t, w0 = drawn(40, 8, 3)
     p[:, :, [2, 5]] = 3.0 if free else 0.0
     given = None if free else np.zeros((1, 3))
-    weights, shift = Problem(w0, shift=given).solved(sums_of(p, t, kind), 1e-3)
+    weights, shift = Problem(w0, fixed_shift=given).solve(sums_of(p, t, kind), 1e-3)
     np.testing.assert_allclose(weights[0, [2, 5]], w0[0, [2, 5]], rtol=1e-9)
     alive = [0, 1, 3, 4, 6, 7]
     rest = t[0] - p[0][:, [2, 5]] @ w0[0, [2, 5]]
@@ -127,8 +131,8 @@ def test_inputs_of_mixed_scale_lose_nothing(kind: str) -> None:
     w0 = np.zeros_like(w0)
     true = np.random.default_rng(2).normal(size=(1, 30, 5))
     t = p @ true
-    scaled, _ = Problem(w0).solved(sums_of(p * scales, t, kind), 1e-8)
-    equal, _ = Problem(w0).solved(sums_of(p, t, kind), 1e-8)
+    scaled, _ = Problem(w0).solve(sums_of(p * scales, t, kind), 1e-8)
+    equal, _ = Problem(w0).solve(sums_of(p, t, kind), 1e-8)
     np.testing.assert_allclose(scaled[0] * scales[:, None], equal[0], rtol=1e-4, atol=1e-4)
     made = (p * scales) @ scaled
     assert ((made - t) ** 2).sum() < 1e-8 * (t**2).sum()
@@ -137,23 +141,23 @@ def test_inputs_of_mixed_scale_lose_nothing(kind: str) -> None:
 def test_added_in_pieces_is_the_same_as_at_once() -> None:
     p, t, w0 = drawn(90, 6, 4, systems=3)
     at_once = sums_of(p, t)
-    pieces = Moments.empty(at_once.offsets)
+    pieces = Moments.from_offsets(at_once.offsets)
     for start, stop in ((0, 1), (1, 50), (50, 90)):
         pieces.add(p[:, start:stop].astype(np.float64), t[:, start:stop])
-    halves = Moments.empty(at_once.offsets), Moments.empty(at_once.offsets)
+    halves = Moments.from_offsets(at_once.offsets), Moments.from_offsets(at_once.offsets)
     halves[0].add(p[:, :30], t[:, :30])
     halves[1].add(p[:, 30:], t[:, 30:])
     for other in (pieces, halves[0] + halves[1]):
         assert other.count == 90
-        for mine, theirs in zip(at_once.centred(), other.centred(), strict=True):
+        for mine, theirs in zip(at_once.compute_centred(), other.compute_centred(), strict=True):
             np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-9)
-        one, two = (Problem(w0).solved(sums, 1e-3)[0] for sums in (at_once, other))
+        one, two = (Problem(w0).solve(sums, 1e-3)[0] for sums in (at_once, other))
         np.testing.assert_allclose(one, two, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(at_once.means[0], p.mean(1))
     centred = p[1] - p[1].mean(0)
-    np.testing.assert_allclose(at_once.centred()[0][1], centred.T @ centred, atol=1e-9)
+    np.testing.assert_allclose(at_once.compute_centred()[0][1], centred.T @ centred, atol=1e-9)
     shift = np.ones((3, 4))
-    raw = at_once.raw(shift)
+    raw = at_once.compute_raw(shift)
     np.testing.assert_allclose(raw[0][2], p[2].T @ p[2], rtol=1e-9)
     np.testing.assert_allclose(raw[1][2], p[2].T @ (t[2] - 1), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(raw[2][2], ((t[2] - 1) ** 2).sum(0), rtol=1e-9)
@@ -168,11 +172,11 @@ def test_large_means_eat_no_small_spreads(solver: str) -> None:
     t = (p.astype(np.float64) @ true - 1000.0 * true.sum(1)[:, None] + 50.0).astype(np.float32)
     problem = Problem(w0)
     if solver == "factored":
-        moments = Moments.empty(tuple(x[:, :3].astype(np.float64).mean(1) for x in (p, t)))
+        moments = Moments.from_offsets(tuple(x[:, :3].astype(np.float64).mean(1) for x in (p, t)))
         moments.add(p, t)
-        weights, shift = Factored(p, moments, problem, 1e-8).solved(t[0], w0)
+        weights, shift = NormalEquations(p, moments, problem, 1e-8).solve(t[0], w0)
     else:
-        weights, shift = problem.solved(sums_of(p, t, solver), 1e-8)
+        weights, shift = problem.solve(sums_of(p, t, solver), 1e-8)
     np.testing.assert_allclose(weights[0], true[0], atol=2e-3)
     made = p.astype(np.float64) @ weights + shift[:, None]
     assert ((made - t) ** 2).sum() < 1e-6 * ((t - t.mean(1)) ** 2).sum()
@@ -183,14 +187,14 @@ def test_factored_once_is_the_same_for_other_targets(free: bool) -> None:
     p, t, w0 = drawn(70, 5, 2, systems=3)
     other = drawn(70, 5, 2, systems=3, seed=9)[1]
     given = None if free else np.full((3, 2), 0.2)
-    problem = Problem(w0, shift=given)
+    problem = Problem(w0, fixed_shift=given)
     moments = sums_of(p, t)
     assert isinstance(moments, Moments)
-    factored = Factored(p, moments, problem, 1e-3)
+    factored = NormalEquations(p, moments, problem, 1e-3)
     for targets in (t, other):
         rows = targets.transpose(1, 0, 2).reshape(70, -1)
-        weights, shift = factored.solved(rows, problem.before)
-        w, c = problem.solved(sums_of(p, targets), 1e-3)
+        weights, shift = factored.solve(rows, problem.initial)
+        w, c = problem.solve(sums_of(p, targets), 1e-3)
         np.testing.assert_allclose(weights, w, rtol=1e-8, atol=1e-9)
         np.testing.assert_allclose(shift, c, rtol=1e-8, atol=1e-8)
 
@@ -203,10 +207,10 @@ def test_an_exact_solution_is_found_whatever_stood_there_before() -> None:
     full[..., 6:] = full[..., :6] @ combination + 0.3
     w = rng.normal(size=(1, 8, 4))
     t = full @ w + 1.0
-    weights, shift = Problem(w[:, :6]).solved(sums_of(full[..., :6], t), 1e-8)
+    weights, shift = Problem(w[:, :6]).solve(sums_of(full[..., :6], t), 1e-8)
     np.testing.assert_allclose(weights[0], w[0, :6] + combination @ w[0, 6:], rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(shift[0], 1.0 + 0.3 * w[0, 6:].sum(0), rtol=1e-6)
-    errors = sums_of(full[..., :6], t).errors(weights, shift)
+    errors = sums_of(full[..., :6], t).compute_errors(weights, shift)
     assert errors.sum() < 1e-12 * ((t - t.mean(1)) ** 2).sum()
 
 
@@ -215,5 +219,5 @@ def test_equal_columns_share_what_they_are_worth() -> None:
     rng = np.random.default_rng(0)
     p = np.repeat(rng.normal(size=(1, 50, 1)), 2, axis=2)
     t = 3.0 * p[..., :1]
-    weights, _ = Problem(np.zeros((1, 2, 1))).solved(sums_of(p, t), 1e-8)
+    weights, _ = Problem(np.zeros((1, 2, 1))).solve(sums_of(p, t), 1e-8)
     np.testing.assert_allclose(weights.ravel(), [1.5, 1.5], rtol=1e-6)

@@ -11,8 +11,8 @@ import pytest
 
 from compress.prune.channels import prune_channels
 from compress.reconstruction import repair
-from compress.reconstruction.kinds import parts_of
-from compress.reconstruction.values import Store
+from compress.reconstruction.kernel_parts import build_parts
+from compress.reconstruction.tensor_store import Store
 
 L = keras.layers
 Numbers = npt.NDArray[np.float64]
@@ -89,29 +89,29 @@ def test_rows_times_kernels_are_the_gates(name: str) -> None:
     wanted = after[:, ::-1] if layer.go_backwards else after
     np.testing.assert_allclose(y, wanted, atol=1e-5)
 
-    part = parts_of(layer, 3)[0][-1]
+    part = build_parts(layer, 3)[0][-1]
     places = np.repeat(np.arange(3), 6), np.tile(np.arange(6), 3)
-    rows, targets = part.pairs(part, given, given, places, lambda *_: None)
-    kernel = part.weights()
-    found = (rows @ kernel).transpose(1, 0, 2).reshape(18, -1) + part.bias_vector()
+    rows, targets = part.build_pairs(part, given, given, places, lambda *_: None)
+    kernel = part.read_weights()
+    found = (rows @ kernel).transpose(1, 0, 2).reshape(18, -1) + part.read_bias()
     np.testing.assert_allclose(found, targets, atol=1e-5)
     np.testing.assert_allclose(rows[0][:, 4:], before.reshape(18, -1), atol=1e-5)
     flat = made.reshape(18, -1)
     if name in ("gru after", "gru backwards"):
         # the state's part of the candidate belongs to the other part
-        candidate = parts_of(layer, 3)[0][0]
-        state, product = candidate.pairs(candidate, given, given, places, lambda *_: None)
+        candidate = build_parts(layer, 3)[0][0]
+        state, product = candidate.build_pairs(candidate, given, given, places, lambda *_: None)
         np.testing.assert_allclose(
-            (state @ candidate.weights())[0] + candidate.bias_vector(), product, atol=1e-5
+            (state @ candidate.read_weights())[0] + candidate.read_bias(), product, atol=1e-5
         )
         reset = sigmoid(flat[:, 5:10])
         flat = np.concatenate([flat[:, :10], flat[:, 10:] - reset * product], 1)
     np.testing.assert_allclose(targets, flat, atol=1e-5)
     values = [weight.numpy() for weight in layer.weights]
-    for one in parts_of(layer, 3)[0]:
-        one.assign(one.weights())
+    for one in build_parts(layer, 3)[0]:
+        one.assign(one.read_weights())
         if one.bias is not None:
-            one.set_bias(one.bias_vector())
+            one.set_bias(one.read_bias())
     for weight, value in zip(layer.weights, values, strict=True):
         np.testing.assert_allclose(weight.numpy(), value, atol=1e-6)
 
@@ -257,4 +257,4 @@ def test_sequences_with_states_are_left() -> None:
     assert reasons["rnn"] == "it is given an initial state"
     stateful = L.LSTM(3, stateful=True)
     stateful.build((2, 5, 3))
-    assert parts_of(stateful, 3) == ([], "it carries its state from batch to batch")
+    assert build_parts(stateful, 3) == ([], "it carries its state from batch to batch")

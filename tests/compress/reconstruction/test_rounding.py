@@ -13,8 +13,8 @@ from compress.core.errors import InputError
 from compress.model.copies import copy_model
 from compress.reconstruction import repair
 from compress.reconstruction import rounding as module
-from compress.reconstruction.rounding import nearest, products_of, rounded
-from compress.reconstruction.sums import Moments, Rows
+from compress.reconstruction.rounding import compute_products, round_to_nearest, round_weights
+from compress.reconstruction.sums import Moments, StoredRows
 from tests.compress.prune.channels.law import outputs_of, randomize
 
 RNG = np.random.default_rng(0)
@@ -53,35 +53,35 @@ def test_it_is_gptqs_equation(block: int, monkeypatch: pytest.MonkeyPatch) -> No
     products, weights = rows.T @ rows, RNG.normal(size=(18, 5))
     diagonal = np.diag(products)
     damped = products + np.diag(0.01 * np.maximum(diagonal, diagonal.mean()))
-    factor, order = module._factored(damped)
+    factor, order = module._factor_inverse(damped)
     np.testing.assert_allclose(factor.T @ factor, np.linalg.inv(damped[np.ix_(order, order)]))
     step = np.abs(weights).max(0) / MOST
-    found = module._in_turn(factor, order, weights, step, MOST, None) * step
+    found = module._round_in_order(factor, order, weights, step, MOST, None) * step
     np.testing.assert_allclose(found, one_by_one(damped, weights, step, MOST), atol=1e-12)
 
 
 def test_by_hand() -> None:
     # of two like inputs the second takes what the first loses: 1.4 -> 1, and 1.4 + 0.4 -> 2
     products = np.ones((2, 2)) + 1e-9 * np.eye(2)
-    factor, order = module._factored(products)
-    found = module._in_turn(factor, order, np.full((2, 1), 1.4), np.ones(1), MOST, None)
+    factor, order = module._factor_inverse(products)
+    found = module._round_in_order(factor, order, np.full((2, 1), 1.4), np.ones(1), MOST, None)
     assert sorted(found[:, 0]) == [1, 2]
 
 
 def test_outputs_are_nearer_than_with_nearest_values() -> None:
     rows = correlated(2000, 40)
     products, weights = rows.T @ rows, RNG.normal(size=(40, 30))
-    found = rounded(products[None], weights[None], MOST)[0]
-    plain = nearest(weights[None], MOST)[0]
+    found = round_weights(products[None], weights[None], MOST)[0]
+    plain = round_to_nearest(weights[None], MOST)[0]
     assert lost(products, weights, found).sum() < 0.5 * lost(products, weights, plain).sum()
 
 
 def test_inputs_that_tell_nothing_of_each_other_leave_the_nearest_values_of_the_grid() -> None:
     products, weights = np.diag([4.0, 1.0, 9.0]), RNG.normal(size=(3, 8))
-    found = rounded(products[None], weights[None], MOST)[0]
+    found = round_weights(products[None], weights[None], MOST)[0]
     step = np.abs(found).max(0) / MOST
     np.testing.assert_allclose(found, np.clip(np.round(weights / step), -MOST, MOST) * step)
-    assert np.all(lost(products, weights, found) <= lost(products, weights, nearest(
+    assert np.all(lost(products, weights, found) <= lost(products, weights, round_to_nearest(
         weights[None], MOST)[0]) + 1e-12)  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def test_each_output_reaches_the_end_of_its_grid(most: int) -> None:
     weights = RNG.normal(size=(2, 12, 40))
     weights[0, :, 3] = 0  # nothing to reach
     products = np.stack([rows.T @ rows] * 2)
-    found = rounded(products, weights, most)
+    found = round_weights(products, weights, most)
     assert not found[0, :, 3].any()
     step = np.abs(found).max(1, keepdims=True) / most
     whole = found / np.where(step > 0, step, 1)
@@ -104,9 +104,9 @@ def test_what_a_mask_leaves_out_stays_zero() -> None:
     weights = RNG.normal(size=(1, 16, 10))
     support = RNG.random(weights.shape) < 0.5
     products = (rows.T @ rows)[None]
-    found = rounded(products, weights * support, MOST, support)
+    found = round_weights(products, weights * support, MOST, support)
     assert not found[~support].any()
-    plain = nearest(weights * support, MOST)[0]
+    plain = round_to_nearest(weights * support, MOST)[0]
     errors = (lost(products[0], (weights * support)[0], part).sum() for part in (found[0], plain))
     assert next(errors) < next(errors)
 
@@ -115,20 +115,20 @@ def test_inputs_that_are_always_zero_take_nothing() -> None:
     rows = correlated(300, 8)
     rows[:, 5] = 0
     weights = RNG.normal(size=(1, 8, 4))
-    found = rounded((rows.T @ rows)[None], weights, MOST)
+    found = round_weights((rows.T @ rows)[None], weights, MOST)
     assert np.isfinite(found).all()
 
 
 @pytest.mark.parametrize("free", [True, False])
 def test_products_are_numpys(free: bool) -> None:
     rows, targets = correlated(50, 6)[None] + 3, RNG.normal(size=(1, 50, 2))
-    moments = Moments.empty((rows.mean(1), targets.mean(1)))
+    moments = Moments.from_offsets((rows.mean(1), targets.mean(1)))
     moments.add(rows, targets)
-    few = Rows()
+    few = StoredRows()
     few.add(rows, targets)
     wanted = rows[0] - rows[0].mean(0) if free else rows[0]
     for sums in (moments, few):
-        np.testing.assert_allclose(products_of(sums, free)[0], wanted.T @ wanted, rtol=1e-9)
+        np.testing.assert_allclose(compute_products(sums, free)[0], wanted.T @ wanted, rtol=1e-9)
 
 
 def net() -> Any:
@@ -155,7 +155,7 @@ def plainly(model: Any) -> Any:
     for name in KERNELS:
         kernel = made.get_layer(name).kernel
         values = kernel.numpy().astype(float).reshape(-1, kernel.shape[-1])
-        kernel.assign(nearest(values[None], MOST)[0].reshape(kernel.shape))
+        kernel.assign(round_to_nearest(values[None], MOST)[0].reshape(kernel.shape))
     return made
 
 

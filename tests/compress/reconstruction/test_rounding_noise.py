@@ -10,7 +10,7 @@ import pytest
 
 from compress.reconstruction import repair
 from compress.reconstruction.least_squares import Problem
-from compress.reconstruction.sums import Moments, Rows, Sample, rounding_noise
+from compress.reconstruction.sums import Moments, Sample, StoredRows, estimate_rounding_noise
 
 UNITS = 12
 KEPT = np.array([0, 1, 2, 3, 4, UNITS - 1])
@@ -76,16 +76,16 @@ def test_noise_is_as_rows_with_that_noise(rows: int) -> None:
     t = rng.normal(size=(rows, 3)).astype(np.float32)
     w0 = rng.normal(size=(8, 3))
     noise = 0.05
-    sums = Sample(p[None], t, noise=noise).sums()
-    assert isinstance(sums, Moments if rows > 8 else Rows)
-    weights, shift = Problem(w0[None]).solved(sums, ridge)
+    sums = Sample(p[None], t, noise=noise).compute_sums()
+    assert isinstance(sums, Moments if rows > 8 else StoredRows)
+    weights, shift = Problem(w0[None]).solve(sums, ridge)
     centred, targets = p - p.mean(0, dtype=np.float64), t - t.mean(0, dtype=np.float64)
     products = centred.T @ centred
     pull = np.diag(rows * noise + ridge * (np.diag(products) + (rows * noise if rows > 8 else 0)))
     expected = w0 + np.linalg.solve(products + pull, centred.T @ (targets - centred @ w0))
     np.testing.assert_allclose(weights[0], expected, rtol=1e-5)
     np.testing.assert_allclose(
-        sums.errors(weights, shift)[0],
+        sums.compute_errors(weights, shift)[0],
         np.square(p @ weights[0] + shift - t).sum(0) + rows * noise * np.square(weights[0]).sum(0),
         rtol=1e-5,
     )
@@ -93,5 +93,5 @@ def test_noise_is_as_rows_with_that_noise(rows: int) -> None:
 
 def test_steps_of_a_tensor_reach_to_zero() -> None:
     # 255 steps of 2 / 255 from 0 to 2; uniform errors have a twelfth of the step's square
-    assert rounding_noise(np.float32([1, 2])) == pytest.approx((2 / 255) ** 2 / 12)
-    assert rounding_noise(np.float32([-1, 2])) == pytest.approx((3 / 255) ** 2 / 12)
+    assert estimate_rounding_noise(np.float32([1, 2])) == pytest.approx((2 / 255) ** 2 / 12)
+    assert estimate_rounding_noise(np.float32([-1, 2])) == pytest.approx((3 / 255) ** 2 / 12)

@@ -6,7 +6,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from compress.reconstruction.sums import BLOCK, across, back, gram, products
+from compress.reconstruction.sums import (
+    BLOCK,
+    compute_gram,
+    multiply_rows,
+    multiply_transposed,
+    propagate_back,
+)
 
 SYSTEMS = [(1, 6, 5), (4, 6, 1), (4, 6, 3)]
 """(systems, columns, outputs): one kernel, a depthwise one, one that multiplies channels."""
@@ -35,11 +41,11 @@ def test_products_are_those_of_each_system(
     each = range(systems)
     of = [u[:, system * outputs :][:, :outputs] for system in each]
     np.testing.assert_array_equal(
-        products(rows, weights), np.concatenate([rows[s] @ weights[s] for s in each], 1)
+        multiply_rows(rows, weights), np.concatenate([rows[s] @ weights[s] for s in each], 1)
     )
-    np.testing.assert_array_equal(across(rows, u), [rows[s].T @ of[s] for s in each])
-    np.testing.assert_array_equal(back(u, weights), [of[s] @ weights[s].T for s in each])
-    np.testing.assert_array_equal(gram(rows), [rows[s].T @ rows[s] for s in each])
+    np.testing.assert_array_equal(multiply_transposed(rows, u), [rows[s].T @ of[s] for s in each])
+    np.testing.assert_array_equal(propagate_back(u, weights), [of[s] @ weights[s].T for s in each])
+    np.testing.assert_array_equal(compute_gram(rows), [rows[s].T @ rows[s] for s in each])
 
 
 def test_long_sums_lose_no_digits() -> None:
@@ -47,5 +53,8 @@ def test_long_sums_lose_no_digits() -> None:
     ones = np.ones((2, 10**6, 1), np.float32)
     rows = np.ascontiguousarray((0.1 * ones).transpose(1, 2, 0)).transpose(2, 0, 1)
     wanted = 10**6 * float(np.float32(0.1))
-    for found in (across(rows, np.ones((10**6, 2), np.float32)), gram(rows) / np.float32(0.1)):
+    for found in (
+        multiply_transposed(rows, np.ones((10**6, 2), np.float32)),
+        compute_gram(rows) / np.float32(0.1),
+    ):
         np.testing.assert_allclose(found, wanted, rtol=1e-5)

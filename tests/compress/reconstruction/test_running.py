@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import pytest
 
-from compress.reconstruction import lockstep, repair
-from compress.reconstruction.values import Store
+from compress.reconstruction import reconstructor, repair
+from compress.reconstruction.tensor_store import Store
 from tests.compress.reconstruction.dependent import make_dependent, off, pruned, smooth
 
 pytestmark = pytest.mark.usefixtures("unrounded")
@@ -55,7 +55,7 @@ def test_what_does_not_fit_in_memory_lies_in_files(
         stores.append(Store(limit=0))
         return stores[-1]
 
-    monkeypatch.setattr(lockstep, "Store", store)
+    monkeypatch.setattr(reconstructor, "Store", store)
     in_files = pruned(model)
     two = repair(in_files.model, model, x, kept=in_files.kept)
     assert stores[0].spilled > 16 * 2**20
@@ -108,7 +108,7 @@ def test_an_interruption_leaves_the_model_as_it_was(
     monkeypatch: pytest.MonkeyPatch,
     error: type[BaseException],
 ) -> None:
-    monkeypatch.setattr(lockstep, "Store", lambda: Store(limit=0))
+    monkeypatch.setattr(reconstructor, "Store", lambda: Store(limit=0))
     small = pruned(model)
     before = small.model.get_weights()
     told = []

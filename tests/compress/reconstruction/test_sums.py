@@ -207,18 +207,18 @@ def test_a_nonlinearity_ends_the_way() -> None:
 )
 def test_what_is_linear_in_pieces_is_not_linear(activation: str) -> None:
     """A way through these would want sums that the layer cannot make."""
-    from compress.model.program import flat
-    from compress.model.recording import record
-    from compress.reconstruction.paths import Graph, way_from
+    from compress.model.program import flatten_program
+    from compress.model.recording import record_program
+    from compress.reconstruction.linear_paths import Graph, trace_linear_path
 
     inputs = keras.Input((1,))
     y = L.Dense(1, name="d")(inputs)
     y = L.Activation(activation, name="act")(y)
     model = keras.Model(inputs, L.Add(name="sum")([y, inputs]))
-    graph = Graph(flat(record(model)))
+    graph = Graph(flatten_program(record_program(model)))
     node = next(node for node in graph.program.nodes if node.name == "d")
-    way = way_from((graph, graph), (node, node), np.arange(1), lambda y: y, lambda _: True)
-    assert not way.others
+    way = trace_linear_path((graph, graph), (node, node), np.arange(1), lambda y: y, lambda _: True)
+    assert not way.addends
 
 
 def test_another_user_of_the_output_wants_the_output() -> None:
@@ -258,7 +258,7 @@ class TestNormalizations:
         norm = small.get_layer("norm")
         np.testing.assert_allclose(norm.moving_mean.numpy(), z.mean(0), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(norm.moving_variance.numpy(), z.var(0), rtol=1e-3)
-        # so that training goes on where inference is
+        # so that training continues where inference is
         whole = keras.Model(small.inputs[0], norm.output)
         made = [np.asarray(whole(x, training=training)) for training in (False, True)]
         assert np.abs(made[0] - made[1]).max() < 0.02 * made[0].std()

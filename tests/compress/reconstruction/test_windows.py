@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compress.reconstruction.sampling import Batches, Sampler, window_of
+from compress.reconstruction.sampling import Batches, Sampler, compute_window
 
 
 def sampler(count: int) -> Sampler:
@@ -20,13 +20,13 @@ def sampler(count: int) -> Sampler:
 def test_windows_are_as_large_as_the_grid_allows(
     grid: tuple[int, ...], size: int, window: tuple[int, ...]
 ) -> None:
-    assert window_of(grid, size) == window
+    assert compute_window(grid, size) == window
 
 
 @pytest.mark.parametrize("grid", [(8, 6), (12,), (4, 5, 3)])
 def test_positions_are_drawn_alike_and_lie_together(grid: tuple[int, ...]) -> None:
     count, wanted, positions = 3000, 30_000, int(np.prod(grid))
-    examples, drawn = sampler(count).windows(grid, count, wanted, 9)
+    examples, drawn = sampler(count).sample_windows(grid, count, wanted, 9)
     assert 0 <= drawn.min() <= drawn.max() < positions
     assert len(np.unique(examples * positions + drawn)) == len(drawn)
     assert set(examples) == set(range(count))
@@ -38,5 +38,5 @@ def test_positions_are_drawn_alike_and_lie_together(grid: tuple[int, ...]) -> No
 
 
 def test_many_windows_of_an_example_are_no_position_twice() -> None:
-    examples, drawn = sampler(4).windows((3, 3), 4, 400, 9)
+    examples, drawn = sampler(4).sample_windows((3, 3), 4, 400, 9)
     assert len(drawn) == len(np.unique(examples * 9 + drawn)) == 36

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from compress.core.atomic_files import read_json, write_json
 from compress.report import Report, render_tables
-from compress.report.standouts import agreement_lines, can_ship
+from compress.report.file_selection import can_ship, format_agreement_warnings
 from search.report import load_report, render
-from tests.compress.report.test_standouts import FILES, run_with
+from tests.compress.report.test_file_selection import FILES, run_with
 
 EXPECTED = (
     "warning: m.int8 agrees with the Keras model on only 61.0 % of 200 examples (at least 90 % "
@@ -46,7 +46,7 @@ def printed(report: Report) -> str:
 def test_a_warning_comes_first_everywhere(tmp_path: Path) -> None:
     # a share of 0.87 on 200 examples may be 0.9 of all of them
     report = stored(tmp_path / "run", {"m.int8": 0.61, "m-p80.int8": 0.87})
-    assert agreement_lines(report) == [EXPECTED]
+    assert format_agreement_warnings(report) == [EXPECTED]
     assert printed(report).startswith(EXPECTED)
     assert " ".join(str(report).split()).startswith(EXPECTED)
     page = (report.folder / "report.html").read_text("utf-8")
@@ -58,21 +58,21 @@ def test_a_warning_comes_first_everywhere(tmp_path: Path) -> None:
 
 def test_files_that_agree_have_no_warning(tmp_path: Path) -> None:
     report = stored(tmp_path / "run", {"m.int8": 0.9})
-    assert agreement_lines(report) == []
+    assert format_agreement_warnings(report) == []
     assert "warning:" not in printed(report)
     assert all(can_ship(report, row) for row in report.rows)
 
 
 def test_the_only_format_ships(tmp_path: Path) -> None:
     report = stored(tmp_path / "run", {"m.int8": 0.61}, ["int8"])
-    (line,) = agreement_lines(report)
+    (line,) = format_agreement_warnings(report)
     assert line.endswith("(at least 90 % expected): it ships because no other format was asked for")
     assert all(can_ship(report, row) for row in report.rows)
 
 
 def test_the_worst_are_named_and_the_others_counted(tmp_path: Path) -> None:
     low = dict(zip((name for name, *_ in FILES), (0.4, 0.3, 0.2, 0.1), strict=True))
-    lines = agreement_lines(stored(tmp_path / "run", low))
+    lines = format_agreement_warnings(stored(tmp_path / "run", low))
     assert [line.split()[1] for line in lines[:3]] == ["m-p80.int8", "m-p80.float32", "m.int8"]
     assert lines[3:] == ["warning: 1 more file agrees as little with its Keras model"]
 

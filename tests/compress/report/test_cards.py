@@ -6,12 +6,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from compress.reconstruction.report import KEPT, LEFT, REPAIRED, LayerRepair, RepairReport
-from compress.report.live.page import model_charts
+from compress.reconstruction.report import KEPT, REPAIRED, SKIPPED, LayerRepair, RepairReport
+from compress.report.live.page import build_model_charts
 
 LAYERS = (
     LayerRepair("first", "Conv2D", REPAIRED, 0.5, 0.05),
-    LayerRepair("second", "Dense", LEFT, reason="no kernel of its own"),
+    LayerRepair("second", "Dense", SKIPPED, reason="no kernel of its own"),
     LayerRepair("third", "Dense", KEPT, 0.25, 0.25),
     LayerRepair("fourth", "Dense", REPAIRED, 0.125, 0.0),
     LayerRepair("whole", "Dense", KEPT, 0.0, 0.0, reason="nothing is broken in front of it"),
@@ -21,7 +21,7 @@ LAYERS = (
 def charts(folder: Path, layers: tuple[LayerRepair, ...]) -> list[Any]:
     repair = RepairReport(layers, 100, 20, 1.0).to_json()
     record = SimpleNamespace(model="m", channels={"repair": repair}, weights=None)
-    return [*model_charts(SimpleNamespace(folder=folder, compressed=[record]))]
+    return [*build_model_charts(SimpleNamespace(folder=folder, compressed=[record]))]
 
 
 def test_points_lie_at_the_errors_in_the_order_of_the_layers(tmp_path: Path) -> None:

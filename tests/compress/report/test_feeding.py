@@ -12,8 +12,8 @@ import pytest
 
 from compress.data import Dataset
 from compress.exporting import export
-from compress.measure.runtimes import session_for
-from compress.report.live.page import feeding
+from compress.measure.runtimes import prepare_session
+from compress.report.live.page import format_feeding_code
 
 FORMATS = ["float32", "int8"]
 if importlib.util.find_spec("tf2onnx"):
@@ -44,13 +44,13 @@ def test_what_is_said_is_run(
     format: str, files: dict[str, Path], digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = files[format]
-    code = feeding(f"exports/{path.name}", "m", {"input_shape": [8, 8, 1]})
+    code = format_feeding_code(f"exports/{path.name}", "m", {"input_shape": [8, 8, 1]})
     assert (path.parent / "m.json").is_file()
     assert "exports/m.json" in code
     x = np.asarray(digits.preprocess(digits.val.x[:1]), np.float32)
     found = run(code, path.parent.parent, monkeypatch, x=x)
     (answer,) = found.values() if isinstance(found, dict) else found
-    session = session_for(path)
+    session = prepare_session(path)
     session.set_inputs([x])
     session.invoke()
     (wanted,) = session.results()
@@ -66,10 +66,10 @@ def test_what_is_said_is_run(
 
 def test_several_inputs_are_fed_by_name() -> None:
     shapes = {"input_shapes": {"image": [8, 8, 1], "a b": [3]}}
-    code = feeding("exports/m.float32.tflite", "m", shapes)
+    code = format_feeding_code("exports/m.float32.tflite", "m", shapes)
     assert "fed = {'image': x0, 'a b': x1}" in code
     assert "# x1: float32 of shape (1, 3)" in code
 
 
 def test_other_files_have_no_short_way() -> None:
-    assert feeding("exports/m.mnn", "m", {"input_shape": [3]}) == ""
+    assert format_feeding_code("exports/m.mnn", "m", {"input_shape": [3]}) == ""

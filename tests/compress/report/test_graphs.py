@@ -13,17 +13,17 @@ import pytest
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.measure import count_macs
-from compress.measure.counting import graph_of
+from compress.measure.counting import build_call_graph
 from compress.report.live.graphs import (
-    MOST,
-    explorer_data,
-    explorer_graphs,
+    MAX_NODES,
+    arrange_nodes,
+    build_explorer_data,
+    build_explorer_graphs,
+    build_graph_chart,
+    compute_removed_share,
     export_graphs,
-    graph_chart,
-    placed,
-    share_left,
 )
-from compress.run.compressed import CallNode, read_graphs, write_graphs
+from compress.run.compressed_model import CallNode, read_graphs, write_graphs
 from compress.run.directory import RunFolder
 from search.report import load_report
 from search.study.directory import SearchFolder
@@ -45,7 +45,7 @@ def net() -> Any:
 
 
 def test_calls_read_what_keras_says(net: Any) -> None:
-    nodes = graph_of(net)
+    nodes = build_call_graph(net)
     names = [node.name for node in nodes]
     assert names == ["first", "body/up", "body/deep", "sum", "flat", "logits"]
     reads = {node.name: [names[source] for source in node.sources] for node in nodes}
@@ -62,15 +62,15 @@ def test_calls_read_what_keras_says(net: Any) -> None:
 def test_a_shared_layer_stands_where_it_is_called() -> None:
     x = keras.Input((4,))
     same = keras.layers.Dense(4, name="same")
-    nodes = graph_of(keras.Model(x, same(same(x))))
+    nodes = build_call_graph(keras.Model(x, same(same(x))))
     assert [(node.name, node.sources, node.params) for node in nodes] == [
         ("same", (), 20), ("same", (0,), 0),
     ]  # fmt: skip
 
 
 def test_each_call_stands_below_what_it_reads(net: Any) -> None:
-    nodes = graph_of(net)
-    x, y = placed(nodes)
+    nodes = build_call_graph(net)
+    x, y = arrange_nodes(nodes)
     for place, node in enumerate(nodes):
         assert all(y[source] > y[place] for source in node.sources)
     assert len(set(zip(x, y, strict=True))) == len(nodes)
@@ -88,14 +88,14 @@ def smaller(nodes: tuple[CallNode, ...]) -> tuple[CallNode, ...]:
 
 
 def test_what_was_removed(net: Any) -> None:
-    before = graph_of(net)
+    before = build_call_graph(net)
     after = smaller(before)
     kept = {node.name: node for node in after}
-    shares = {node.name: share_left(node, kept.get(node.name)) for node in before}
+    shares = {node.name: compute_removed_share(node, kept.get(node.name)) for node in before}
     assert shares == {
         "first": 0.5, "body/up": 1.0, "body/deep": 1.0, "sum": 1.0, "flat": 0.0, "logits": 0.0,
     }  # fmt: skip
-    chart = graph_chart("m", before, after)
+    chart = build_graph_chart("m", before, after)
     assert chart is not None
     edges, marks, _, others = chart.traces
     assert len(marks["x"]) == 6
@@ -107,9 +107,9 @@ def test_what_was_removed(net: Any) -> None:
     assert told["body/up (ReLU)"] == "it left"
     assert told["logits (Dense)"] == "MACs unchanged"
     assert told["first (Conv2D)"].startswith("MACs 6.91 k -> 3.46 k")
-    assert graph_chart("m", (), ()) is None
-    many = tuple(CallNode(f"n{k}", "ReLU", (), 0, 0, ()) for k in range(MOST + 1))
-    assert graph_chart("m", many, many) is None
+    assert build_graph_chart("m", (), ()) is None
+    many = tuple(CallNode(f"n{k}", "ReLU", (), 0, 0, ()) for k in range(MAX_NODES + 1))
+    assert build_graph_chart("m", many, many) is None
 
 
 # fields of graph_builder.py and node_data_builder.py of ai-edge-model-explorer 0.1.34
@@ -118,9 +118,9 @@ EDGE = {"sourceNodeId", "sourceNodeOutputId", "targetNodeInputId"}
 
 
 def test_model_explorer_reads_graphs_and_figures(net: Any) -> None:
-    before = graph_of(net)
+    before = build_call_graph(net)
     after = smaller(before)
-    content = json.loads(json.dumps(explorer_graphs("m", before, after)))
+    content = json.loads(json.dumps(build_explorer_graphs("m", before, after)))
     assert set(content) == {"label", "graphs"}
     assert [graph["id"] for graph in content["graphs"]] == ["before", "after"]
     for graph, nodes in zip(content["graphs"], (before, after), strict=True):
@@ -135,7 +135,7 @@ def test_model_explorer_reads_graphs_and_figures(net: Any) -> None:
             ]
             assert all(set(edge) == EDGE for edge in node["incomingEdges"])
     assert content["graphs"][0]["nodes"][2]["namespace"] == "body"
-    data = json.loads(json.dumps(explorer_data(before, after)))
+    data = json.loads(json.dumps(build_explorer_data(before, after)))
     for graph in ("before", "after"):
         for name, figures in data.items():
             assert set(figures[graph]) == {"name", "results", "gradient"}
@@ -149,9 +149,9 @@ def test_files_of_a_run(net: Any, folder: SearchFolder, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must have its graph on record. Received: none has"):
         export_graphs(load_report(folder.path), tmp_path / "ex")
     assert not (tmp_path / "ex").exists()
-    before = graph_of(net)
-    write_graphs(folder.graphs_of("0001"), before, smaller(before))
-    assert read_graphs(folder.graphs_of("0001")) == (before, smaller(before))
+    before = build_call_graph(net)
+    write_graphs(folder.get_graphs_path("0001"), before, smaller(before))
+    assert read_graphs(folder.get_graphs_path("0001")) == (before, smaller(before))
     made = export_graphs(load_report(folder.path), tmp_path / "ex")
     assert sorted(path.name for path in made) == [
         "0001-MACs.json", "0001-parameters.json", "0001-what_was_removed.json", "0001.json",
@@ -160,9 +160,9 @@ def test_files_of_a_run(net: Any, folder: SearchFolder, tmp_path: Path) -> None:
 
 
 def test_damaged_graphs_are_refused(net: Any, tmp_path: Path) -> None:
-    path = RunFolder(tmp_path).graphs_of("m")
+    path = RunFolder(tmp_path).get_graphs_path("m")
     assert read_graphs(path) is None
-    before = graph_of(net)
+    before = build_call_graph(net)
     write_graphs(path, before, before)
     content = read_json(path)
     content["before"][0]["sources"] = [3]

@@ -23,16 +23,16 @@ import compress.report
 import search.report
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
-from compress.core.summary import line, short, visible
+from compress.core.summary import escape_line, escape_text, truncate_end
 from compress.report import render_tables
-from compress.report.live.page import OURS, ROOM
+from compress.report.live.page import OWN_SCRIPTS, PACKAGE
 from compress.report.live.page import PLOTLY as LIBRARY
-from compress.report.markup import embedded, scripts, style_sheet, templates
-from compress.report.terminal import Grid
+from compress.report.markup import embed_json, load_templates, read_scripts, read_style_sheet
+from compress.report.terminal import ReportTable
 from search.cli._console import RichDisplay
 from search.report import load_report, render
-from search.report.front import replay_command
-from search.study.directory import Candidate, Final, SearchFolder
+from search.report.front import format_replay_command
+from search.study.directory import Candidate, FinalTraining, SearchFolder
 from tests.compress.report.test_report import (
     folder,  # noqa: F401
     latency,
@@ -93,7 +93,9 @@ def full(folder: SearchFolder) -> SearchFolder:  # noqa: F811
             history=({"epoch": 1, "val": {"accuracy": 0.5}, "seconds": 1.0},), notes=("n",),
         )  # fmt: skip
         folder.write_candidate(made)
-    folder.write_final(Final("0001", 0, 1, 5, 5, False, {"accuracy": 0.8}, {"accuracy": 0.8}, 1.0))
+    folder.write_final(
+        FinalTraining("0001", 0, 1, 5, 5, False, {"accuracy": 0.8}, {"accuracy": 0.8}, 1.0)
+    )
     path = folder.compressed / "0001.json"
     channels = {
         "groups": [{"name": "g", "kept": 1, "total": 2, "kind": "channels", "reason": "why"}],
@@ -102,8 +104,8 @@ def full(folder: SearchFolder) -> SearchFolder:  # noqa: F811
     }
     write_json(path, {**read_json(path), "channels": channels})
     timed = {"0001.float32": latency(1.0).to_json(), "0001-p80.float32": latency(2.0).to_json()}
-    write_json(folder.latency_of("mnn"), timed)
-    write_json(folder.latency_of("onnx"), {"skipped": "there are no onnx files"})
+    write_json(folder.get_latency_path("mnn"), timed)
+    write_json(folder.get_latency_path("onnx"), {"skipped": "there are no onnx files"})
     return folder
 
 
@@ -152,7 +154,7 @@ def test_a_strangers_words_are_words(full: SearchFolder) -> None:
     out = StringIO()
     Console(file=out, width=5000).print(render_tables(report))
     shown = out.getvalue()
-    assert f"{line(NAME)}0001-p80.int8" in shown
+    assert f"{escape_line(NAME)}0001-p80.int8" in shown
     assert "[/b]" in shown
     assert "\x1b" not in shown
     shown.encode("utf-8")
@@ -169,7 +171,7 @@ def test_words_that_the_report_knows_may_be_others(full: SearchFolder) -> None:
     tags = [tag for tag, _ in found.elements]
     assert "img" not in tags
     assert tags.count("script") == 3
-    assert f"{visible(TEXT)}float32 (80 % of the pruned kernels" in found.text
+    assert f"{escape_text(TEXT)}float32 (80 % of the pruned kernels" in found.text
     path = full.candidates / "0004.json"
     write_json(path, {**read_json(path), "state": TEXT})
     with pytest.raises(InputError, match="state must be one of complete, rejected"):
@@ -205,14 +207,14 @@ PLOTLY = "99784e3abfb07b142a15e521a439e6d9addceadb3f79553fd24c72774f0649ba"
 
 
 def test_our_styles_and_scripts_hold_nothing_that_ends_their_element() -> None:
-    assert "<" not in style_sheet()
-    for text in scripts(ROOM, LIBRARY, OURS):
+    assert "<" not in read_style_sheet()
+    for text in read_scripts(PACKAGE, LIBRARY, OWN_SCRIPTS):
         assert "</script" not in text.lower()
         assert "<!--" not in text
 
 
 def test_data_in_a_page_are_no_markup() -> None:
-    made = embedded(
+    made = embed_json(
         {"a</script>": ["<!--", "&amp;", "\u2028\u202e", float("nan"), 1.5, None, True]}
     )
     assert not set("<>&\u2028\u202e") & set(made)
@@ -239,7 +241,7 @@ def test_the_policy_of_a_light_page_names_the_style_sheet_and_nothing_else(
 
 
 def test_a_value_is_text_whoever_wrote_it() -> None:
-    page = templates().from_string('<p class="{{ kind }}">{{ first }}{{ second }}</p>')
+    page = load_templates().from_string('<p class="{{ kind }}">{{ first }}{{ second }}</p>')
     made = page.render(kind='"x', first="a<b&\x1b", second=3)
     assert made == '<p class="&#34;x">a&lt;b&amp;\\x1b3</p>'
     # what was made of markup is text again
@@ -301,13 +303,13 @@ def test_only_templates_and_the_markup_module_write_markup() -> None:
 
 
 def test_what_steers_is_spelled_out() -> None:
-    assert visible("a\x1b[1m\x7f\x9b\u202e\ud800\u2028b\tc\n") == (
+    assert escape_text("a\x1b[1m\x7f\x9b\u202e\ud800\u2028b\tc\n") == (
         "a\\x1b[1m\\x7f\\x9b\\u202e\\ud800\\u2028b\tc\n"
     )
-    assert visible("é 日本 🎈 \u200d") == "é 日本 🎈 \u200d"
-    assert line("a\nb\tc\r") == "a\\nb\\tc\\r"
-    assert short("abcdef", 6) == "abcdef"
-    assert short("abcdefg", 6) == "abcde…"
+    assert escape_text("é 日本 🎈 \u200d") == "é 日本 🎈 \u200d"
+    assert escape_line("a\nb\tc\r") == "a\\nb\\tc\\r"
+    assert truncate_end("abcdef", 6) == "abcdef"
+    assert truncate_end("abcdefg", 6) == "abcde…"
 
 
 @pytest.mark.parametrize(
@@ -352,7 +354,7 @@ def test_files_of_a_folder_lie_in_it(full: SearchFolder, key: str, value: str) -
 
 def test_an_id_is_one_word_of_the_command_that_is_shown(full: SearchFolder) -> None:
     report = load_report(full.path)
-    made = replay_command(report, Candidate("a; rm -rf ~ #", "complete", {}, 1))
+    made = format_replay_command(report, Candidate("a; rm -rf ~ #", "complete", {}, 1))
     assert made == "paretune search --replay 'r/a; rm -rf ~ #.json'"
 
 
@@ -366,15 +368,15 @@ def test_a_cell_of_the_table_begins_no_formula(full: SearchFolder) -> None:
 
 
 def test_names_on_the_terminal_are_names() -> None:
-    grid = Grid("of [red]x", ("Model",), ("Model",))
-    grid.put(("[/bold] [red]name\x1b[2J",))
+    grid = ReportTable("of [red]x", ("Model",), ("Model",))
+    grid.add_row(("[/bold] [red]name\x1b[2J",))
     out = StringIO()
     console = Console(file=out, width=80, force_terminal=True, color_system=None)
     console.print(grid)
     with Progress(TextColumn("{task.description}", markup=False), console=console) as progress:
         shown = RichDisplay(progress)
-        shown.phase("Compressing [/x]", 0, 1)
-        shown.worker(0, "testing [/y]\x1b[2J", 0.5)
+        shown.start_phase("Compressing [/x]", 0, 1)
+        shown.update_worker(0, "testing [/y]\x1b[2J", 0.5)
     assert "of [red]x" in out.getvalue()
     assert "[/bold] [red]name\\x1b[2J" in out.getvalue()
     assert "testing [/y]\\x1b[2J" in out.getvalue()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from matplotlib.figure import Figure
 
-from compress.report.plot import cut_floor
+from compress.report.plot import cut_failures
 
 
 @pytest.mark.parametrize(
@@ -22,12 +22,12 @@ def test_failures_are_cut_and_the_front_is_not(
     heights: list[float], shown: list[float], bottom: float, text: str
 ) -> None:
     axes = Figure().add_subplot()
-    cut_floor(axes, heights, shown)
+    cut_failures(axes, heights, shown)
     assert axes.get_ylim()[0] == bottom
     assert [item.get_text() for item in axes.texts] == [text]
 
 
 def test_nothing_is_cut_where_all_are_near() -> None:
     axes = Figure().add_subplot()
-    cut_floor(axes, [99, 95, 90], [99])
+    cut_failures(axes, [99, 95, 90], [99])
     assert not axes.texts

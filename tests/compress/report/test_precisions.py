@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from compress.report.columns import precisions
-from compress.run.compressed import Artifact
+from compress.report.columns import build_precision_table
+from compress.run.compressed_model import Artifact
 
 
 def artifact(*layers: dict[str, Any], format: str = "int8-qat") -> Artifact:
@@ -16,7 +16,7 @@ def artifact(*layers: dict[str, Any], format: str = "int8-qat") -> Artifact:
 
 
 def test_losses_have_their_share_of_the_column() -> None:
-    table = precisions(
+    table = build_precision_table(
         artifact(
             {"layer": "a", "precision": "int8", "losses": {"alone in int8": 0.03}, "why": ""},
             {
@@ -34,7 +34,7 @@ def test_losses_have_their_share_of_the_column() -> None:
 
 
 def test_reasons_have_a_column_where_there_are_any() -> None:
-    table = precisions(
+    table = build_precision_table(
         artifact(
             {"layer": "a", "precision": "int8", "losses": {"by its own rounding": 0.5}, "why": ""},
             {"layer": "b", "precision": "float32", "losses": {}, "why": "it is recurrent"},

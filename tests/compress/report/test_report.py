@@ -14,11 +14,11 @@ import pytest
 from rich.console import Console
 
 from compress.core.atomic_files import read_json, write_json
-from compress.measure import Latency, formats
+from compress.measure import Latency, formatting
 from compress.plan import Plan
 from compress.report import render_tables
-from compress.report.words import training, verdict
-from compress.run.compressed import Artifact, Compressed
+from compress.report.text_report import describe_effect, describe_training
+from compress.run.compressed_model import Artifact, CompressedModel
 from search.plan import SearchPlan
 from search.report import load_report, render
 from search.study.directory import Candidate, SearchFolder
@@ -70,7 +70,7 @@ def folder(tmp_path: Path) -> SearchFolder:
         artifact("0001", "pruned", "int8", 0.89, 500),
     ]
     made.write_compressed(
-        Compressed(
+        CompressedModel(
             "0001", "0001 (0.9000 validation accuracy)",
             {"dense": {"accuracy": 0.9}, "pruned": {"accuracy": 0.89}},
             {"pruned": [{"layer": "mid", "size": 100, "zeros": 80}],
@@ -89,7 +89,7 @@ def test_front_and_states(folder: SearchFolder) -> None:
     report = load_report(folder.path)
     # 0003 costs more than 0002 at the same accuracy
     assert report.front == ("0000", "0002", "0001")
-    assert report.summary() == (
+    assert report.summarize_trials() == (
         "4 candidates trained, 1 rejected untrained, 1 failed, 3 on the front"
     )
 
@@ -215,7 +215,7 @@ def test_rendering_twice_gives_the_same_bytes(folder: SearchFolder) -> None:
 
 
 def test_verdicts_say_what_zeros_change(folder: SearchFolder) -> None:
-    text = verdict(load_report(folder.path), "0001")
+    text = describe_effect(load_report(folder.path), "0001")
     # of the kernels that were pruned, and of all parameters: 300 of 1000 are not zero
     assert (
         "float32 (80 % of the pruned kernels, 70 % of all parameters are zero): -1.00 pp of "
@@ -230,7 +230,7 @@ def lengths(folder: SearchFolder, **changes: Any) -> str:
     path = folder.compressed / "0001.json"
     write_json(path, {**read_json(path), **changes})
     report = load_report(folder.path)
-    return training(report, report.compressed[0])
+    return describe_training(report, report.compressed[0])
 
 
 def test_each_net_of_several_is_said_to_be_trained_as_it_was(folder: SearchFolder) -> None:
@@ -241,12 +241,12 @@ def test_each_net_of_several_is_said_to_be_trained_as_it_was(folder: SearchFolde
     stem = small[0]["id"].rpartition(".")[0]
     text = lengths(folder, finetuned=0, dense_epochs=40, each={stem: 112, "other": 0})
     assert "for 40 epochs, then for up to 112 more epochs while it was compressed" in text
-    told = verdict(load_report(folder.path), "0001")
+    told = describe_effect(load_report(folder.path), "0001")
     assert "after 112 more epochs of training" in told
     assert "without training" not in told
     text = lengths(folder, finetuned=112, dense_epochs=40, each={stem: 0, "other": 0})
     assert "compression trained nothing" in text
-    assert "without training" in verdict(load_report(folder.path), "0001")
+    assert "without training" in describe_effect(load_report(folder.path), "0001")
 
 
 def test_more_training_is_named_beside_what_was_gained(folder: SearchFolder) -> None:
@@ -256,7 +256,7 @@ def test_more_training_is_named_beside_what_was_gained(folder: SearchFolder) -> 
     write_json(path, {**read_json(path), "history": list(told)})
     text = lengths(folder)
     assert "the dense model was trained for 3 epochs, then for 5 more epochs while" in text
-    assert "taught by 0001" in text
+    assert "distilled from 0001" in text
     assert "No dense model was trained for as long" in text
     assert "gains may come from training and the teacher, not from compression" in text
     assert "at least 5 more" in lengths(
@@ -274,14 +274,14 @@ def test_more_training_is_named_beside_what_was_gained(folder: SearchFolder) -> 
     for item in content["artifacts"][2:]:
         item["test"] = dict.fromkeys(item["test"], 0.96)
     write_json(folder.compressed / "0001.json", content)
-    assert "+5.00 pp of test accuracy after 112 more epochs of training, 3" in verdict(
+    assert "+5.00 pp of test accuracy after 112 more epochs of training, 3" in describe_effect(
         load_report(folder.path), "0001"
     )
     # the dense model trained as long: 0.96 against 0.97
     text = lengths(folder, as_long={"val": {"accuracy": 0.9}, "test": {"accuracy": 0.97}})
     assert "not compressed, the Keras model reaches test accuracy 97.00 %" in text
     assert "may come from" not in text
-    told = verdict(load_report(folder.path), "0001")
+    told = describe_effect(load_report(folder.path), "0001")
     assert "+5.00 pp of test accuracy after 112 more epochs of training" in told
     assert "(-1.00 pp against the dense model trained as long)" in told
     render(folder.path)
@@ -300,7 +300,7 @@ def test_zeros_are_told_as_a_share_of_everything(folder: SearchFolder) -> None:
     write_json(path, content)
     report = render(folder.path)
     said = "80 % of the pruned kernels, 13 % of all parameters are zero"
-    assert said in verdict(report, "0001")
+    assert said in describe_effect(report, "0001")
     page = (folder.path / "report.html").read_text("utf-8")
     assert said in page
     assert "<small>13 % zero</small>" in page
@@ -315,24 +315,26 @@ def test_zeros_are_told_as_a_share_of_everything(folder: SearchFolder) -> None:
 
 
 def test_the_baseline_is_named_as_it_is(folder: SearchFolder) -> None:
-    from compress.report.words import conditions
+    from compress.report.text_report import describe_conditions
 
-    assert "dense float32 file" in conditions(load_report(folder.path))
+    assert "dense float32 file" in describe_conditions(load_report(folder.path))
     text = folder.latency.read_text()
     folder.latency.write_text(text.replace('"baseline": "0001.float32"', '"baseline": "0001.int8"'))
-    assert "dense int8 file" in conditions(load_report(folder.path))
+    assert "dense int8 file" in describe_conditions(load_report(folder.path))
 
 
 def test_ranges_are_never_shown_as_intervals(folder: SearchFolder) -> None:
     """Of few instances: in the page, the tables, JSON and CSV."""
-    from compress.report.words import conditions
+    from compress.report.text_report import describe_conditions
 
     content = json.loads(folder.latency.read_text())
     few = {name: {**value, "rounds": 6, "spread": "range"} for name, value in content.items()}
     folder.latency.write_text(json.dumps(few))
     report = render(folder.path)
-    assert "median and range of 6 rounds, 3 instances a file: fewer than 10" in conditions(report)
-    assert "2.00x faster (250 us [range 245 to 255])" in verdict(report, "0001")
+    assert "median and range of 6 rounds, 3 instances a file: fewer than 10" in describe_conditions(
+        report
+    )
+    assert "2.00x faster (250 us [range 245 to 255])" in describe_effect(report, "0001")
     page = (folder.path / "report.html").read_text("utf-8")
     assert "<small>[range 245 to 255]</small>" in page
     assert "median and 95 % interval" not in page
@@ -370,23 +372,23 @@ def test_a_search_alone_and_an_empty_run_render(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (formats.count(950), "950"),
-        (formats.count(12_345), "12.3 k"),
-        (formats.count(4_560_000), "4.56 M"),
-        (formats.count(None), "-"),
-        (formats.size(1500), "1.5 kB"),
-        (formats.size(2_345_678), "2.35 MB"),
-        (formats.share(0.91234), "91.23 %"),
-        (formats.percent(0.8), "80 %"),
-        (formats.percent(0.004), "0.4 %"),
-        (formats.percent(0.0), "0 %"),
-        (formats.percent(0.0099), "1.0 %"),
-        (formats.interval("accuracy", (0.9105, 0.96012)), "[91.05, 96.01]"),
-        (formats.interval("rmse", (1.5, 2.25)), "[1.5, 2.25]"),
-        (formats.interval("accuracy", None), ""),
-        (formats.time(0.0054), "5.40 us"),
-        (formats.time(12.345), "12.3 ms"),
-        (formats.time(512.3), "512 ms"),
+        (formatting.format_count(950), "950"),
+        (formatting.format_count(12_345), "12.3 k"),
+        (formatting.format_count(4_560_000), "4.56 M"),
+        (formatting.format_count(None), "-"),
+        (formatting.format_size(1500), "1.5 kB"),
+        (formatting.format_size(2_345_678), "2.35 MB"),
+        (formatting.format_share(0.91234), "91.23 %"),
+        (formatting.format_percent(0.8), "80 %"),
+        (formatting.format_percent(0.004), "0.4 %"),
+        (formatting.format_percent(0.0), "0 %"),
+        (formatting.format_percent(0.0099), "1.0 %"),
+        (formatting.format_interval("accuracy", (0.9105, 0.96012)), "[91.05, 96.01]"),
+        (formatting.format_interval("rmse", (1.5, 2.25)), "[1.5, 2.25]"),
+        (formatting.format_interval("accuracy", None), ""),
+        (formatting.format_time(0.0054), "5.40 us"),
+        (formatting.format_time(12.345), "12.3 ms"),
+        (formatting.format_time(512.3), "512 ms"),
     ],
 )
 def test_formats(text: str, expected: str) -> None:

@@ -15,11 +15,11 @@ from rich.console import Console, RenderableType
 
 import search.report
 from compress.core.atomic_files import read_json, write_json
-from compress.report import Section, load_report, render, render_tables, write_report
-from compress.report.rows import Known, Tile
-from compress.report.terminal import said
-from compress.report.words import training
-from tests.compress.report.test_standouts import FILES, run_with
+from compress.report import Section, load_report, render_report, render_tables, write_report
+from compress.report.report_data import ModelDetails, Tile
+from compress.report.terminal import to_text
+from compress.report.text_report import describe_training
+from tests.compress.report.test_file_selection import FILES, run_with
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +30,7 @@ WRITTEN = ("report.html", "report.json", "candidates.csv", "pareto.png")
 def test_a_compression_alone_has_one_report(tmp_path: Path) -> None:
     """Who renders it is the same: a search adds nothing where there was none."""
     folder = run_with(tmp_path / "run", FILES)
-    render(folder.path)
+    render_report(folder.path)
     alone = {name: (folder.path / name).read_bytes() for name in WRITTEN}
     for name in WRITTEN:
         (folder.path / name).unlink()
@@ -44,7 +44,7 @@ def test_a_compression_alone_has_one_report(tmp_path: Path) -> None:
     assert [row["on_front"] for row in rows] == ["False"] * 4
     assert {"state", "reason", "choices", "val_accuracy"} <= set(rows[0])
     assert b"The search" not in alone["report.html"]
-    assert b"test data judged the exported files once" in alone["report.html"]
+    assert b"test data evaluated the exported files once" in alone["report.html"]
 
 
 class Bakery(Section):
@@ -54,38 +54,38 @@ class Bakery(Section):
         self.drawn: list[Axes] = []
 
     front = ("m",)
-    judged = "cakes"
+    evaluated_on_test = "cakes"
     devices = ("an oven",)
 
-    def known(self, model: str) -> Known:
-        return Known(7, f"flour for {model}", ("# bake it again\nbake <m>",))
+    def describe_model(self, model: str) -> ModelDetails:
+        return ModelDetails(7, f"flour for {model}", ("# bake it again\nbake <m>",))
 
-    def warnings(self) -> list[str]:
+    def list_warnings(self) -> list[str]:
         return ["hot & <b>heavy</b>"]
 
     def to_json(self) -> dict[str, Any]:
         return {"front": ["m"], "bakery": {"cakes": 3}}
 
-    def csv_rows(self, quality: str) -> list[dict[str, Any]]:
-        return [{"record": "cake", "id": "=1", f"val_{quality}": 0.5}]
+    def list_csv_rows(self, metric: str) -> list[dict[str, Any]]:
+        return [{"record": "cake", "id": "=1", f"val_{metric}": 0.5}]
 
-    def tables(self) -> list[RenderableType]:
-        return [said("three cakes")]
+    def render_tables(self) -> list[RenderableType]:
+        return [to_text("three cakes")]
 
-    def tiles(self) -> list[Tile]:
+    def list_tiles(self) -> list[Tile]:
         return [Tile("3 [2, 4]", "cakes")]
 
-    def panels(self) -> Sequence[Callable[[Axes], None]]:
+    def list_panels(self) -> Sequence[Callable[[Axes], None]]:
         def draw(axes: Axes) -> None:
             axes.plot([1, 2], [3, 4], label="rising <dough>")
             self.drawn.append(axes)
 
         return [draw]
 
-    def above(self) -> Markup:
+    def render_above(self) -> Markup:
         return "<b>as text</b>"  # type: ignore[return-value]
 
-    def below(self) -> Markup:
+    def render_below(self) -> Markup:
         return Markup('<p id="below"></p>')
 
 
@@ -96,7 +96,7 @@ def test_whatever_a_section_adds_is_shown(tmp_path: Path) -> None:
     write_report(report)
     page = (folder.path / "report.html").read_text("utf-8")
     for told in (
-        "test data judged cakes and exported files once",
+        "test data evaluated cakes and exported files once",
         '<p class="warning">hot &amp; &lt;b&gt;heavy&lt;/b&gt;</p>',
         "<b>3<small> [2, 4]</small></b><span>cakes</span>",
         '<p class="soft">flour for m</p>',
@@ -131,11 +131,11 @@ def test_whatever_a_section_adds_is_shown(tmp_path: Path) -> None:
 def test_a_section_may_choose_nothing_and_know_how_long(tmp_path: Path) -> None:
     folder = run_with(tmp_path / "run", FILES)
     report = load_report(folder.path)
-    assert "how long the dense model was trained is not known" in training(
+    assert "how long the dense model was trained is not known" in describe_training(
         report, report.compressed[0]
     )
     told = replace(report, sections=(Section(), Bakery()))
-    assert "the dense model was trained for 7 epochs" in training(told, told.compressed[0])
+    assert "the dense model was trained for 7 epochs" in describe_training(told, told.compressed[0])
     assert not told.validation_learnt
 
     class Learnt(Section):
@@ -149,4 +149,4 @@ def test_a_section_may_choose_nothing_and_know_how_long(tmp_path: Path) -> None:
     path = folder.compressed / "m.json"
     write_json(path, {**read_json(path), "finetuned": 2, "dense_epochs": 4})
     told = replace(load_report(folder.path), sections=(Bakery(),))
-    assert "the dense model was trained for 4 epochs" in training(told, told.compressed[0])
+    assert "the dense model was trained for 4 epochs" in describe_training(told, told.compressed[0])

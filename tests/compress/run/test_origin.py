@@ -1,4 +1,4 @@
-"""Which run a model comes from, what it has learnt, and what may judge it."""
+"""Which run a model comes from, what it was trained on, and what may judge it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, Split, load_data
 from compress.plan.fields import from_flat, to_nested
-from compress.run.origin import origin_of, past_of, write_data_record, write_examples
-from compress.run.unlearnt import Judged, check_choices, check_scaling, check_unlearnt
+from compress.run.held_out import EvaluationNotes, check_choices, check_held_out, check_scaling
+from compress.run.origin import collect_trained_keys, find_origin, write_data_record, write_examples
 from search.plan import SearchPlan
 from search.study.directory import SearchFolder
 
@@ -28,7 +28,7 @@ def run_of(path: Path, data: Dataset, *, old: bool = False, **flat: Any) -> Sear
     if not old:
         write_examples(folder, data)
     (folder.candidates / "0003.json").write_text("{}")
-    for file in (folder.model_file("0003"), folder.model_file("0003-p80"),
+    for file in (folder.get_model_path("0003"), folder.get_model_path("0003-p80"),
                  folder.final / "0003.keras", folder.final / "0003-final0.keras"):  # fmt: skip
         file.write_text("model")
     return folder
@@ -47,9 +47,9 @@ def common(one: Any, two: Any) -> int:
 def test_models_of_a_run_are_known(digits: Dataset, tmp_path: Path) -> None:
     folder = run_of(tmp_path / "run", digits)
     link = tmp_path / "mine.keras"
-    link.symlink_to(folder.model_file("0003"))
+    link.symlink_to(folder.get_model_path("0003"))
     for file in (*folder.candidates.glob("*.keras"), *folder.final.glob("*.keras"), link):
-        origin = origin_of(file)
+        origin = find_origin(file)
         assert origin is not None
         assert origin.folder.path == folder.path.resolve()
         assert origin.preprocess == digits.preprocess
@@ -57,10 +57,12 @@ def test_models_of_a_run_are_known(digits: Dataset, tmp_path: Path) -> None:
     stranger = tmp_path / "elsewhere" / "0003.keras"
     stranger.parent.mkdir()
     stranger.write_text("model")
-    assert origin_of(stranger) is None
-    assert origin_of(folder.exports / "0003.keras") is None
-    (note,) = check_unlearnt(stranger, digits, "Model 'x'").notes
-    assert note.startswith("what model 'x' has learnt is not known (it comes from no run): figures")
+    assert find_origin(stranger) is None
+    assert find_origin(folder.exports / "0003.keras") is None
+    (note,) = check_held_out(stranger, digits, "Model 'x'").notes
+    assert note.startswith(
+        "what model 'x' was trained on is not known (it comes from no run): figures"
+    )
 
 
 @pytest.mark.parametrize("name", ["candidates/0003", "final/0003", "final/0003-final0",
@@ -71,14 +73,14 @@ def test_another_split_of_the_same_data_is_refused(
 ) -> None:
     folder = run_of(tmp_path / "run", digits, old=old, test_fraction=0.2)
     file = folder.path / f"{name}.keras"
-    assert check_unlearnt(file, digits, "Model 'm'") == Judged()
+    assert check_held_out(file, digits, "Model 'm'") == EvaluationNotes()
     # the scaling makes no other examples of them
     unit = load_data("digits", normalize="unit")
-    assert check_unlearnt(file, unit, "Model 'm'") == Judged()
+    assert check_held_out(file, unit, "Model 'm'") == EvaluationNotes()
     learnt = common(reseeded.test.x, digits.train.x)
     received = f"{learnt} of the 360 test examples" if not old else "other parts of 'digits'"
-    with pytest.raises(InputError, match=f"Model 'm' must be judged on .* {received}") as caught:
-        check_unlearnt(file, reseeded, "Model 'm'")
+    with pytest.raises(InputError, match=f"Model 'm' must be evaluated on .* {received}") as caught:
+        check_held_out(file, reseeded, "Model 'm'")
     assert str(caught.value).endswith(
         "Give that run's --data digits --seed 0 --val-fraction 0.15 --test-fraction 0.2."
     )
@@ -94,13 +96,15 @@ def test_the_same_data_under_another_name_and_scale(
     }
     renamed = replace(reseeded, name="my.npz", **parts)
     with pytest.raises(InputError, match=f"{common(reseeded.test.x, digits.train.x)} of the 360"):
-        check_unlearnt(folder.model_file("0003"), renamed, "Model 'm'")
+        check_held_out(folder.get_model_path("0003"), renamed, "Model 'm'")
 
 
 def test_other_data_are_no_overlap(digits: Dataset, blobs: Dataset, tmp_path: Path) -> None:
     for old in (False, True):
         folder = run_of(tmp_path / f"run{old}", digits, old=old)
-        assert check_unlearnt(folder.model_file("0003"), blobs, "Model 'm'") == Judged()
+        assert (
+            check_held_out(folder.get_model_path("0003"), blobs, "Model 'm'") == EvaluationNotes()
+        )
 
 
 def test_only_the_validation_part_was_learnt(digits: Dataset, tmp_path: Path) -> None:
@@ -111,7 +115,7 @@ def test_only_the_validation_part_was_learnt(digits: Dataset, tmp_path: Path) ->
         digits, train=replace(digits.val), val=digits.train.take(np.arange(count))
     )  # fmt: skip
     with pytest.raises(InputError, match=f"{count} of the {count} validation examples"):
-        check_unlearnt(folder.model_file("0003"), mixed, "Teacher 't'")
+        check_held_out(folder.get_model_path("0003"), mixed, "Teacher 't'")
 
 
 def test_final_trainings_on_the_validation_part(
@@ -122,14 +126,18 @@ def test_final_trainings_on_the_validation_part(
             tmp_path / f"run{old}", digits, old=old, final_epochs=2, final_on_validation=True
         )
         for name in ("final/0003", "final/0003-final0", "candidates/0003-p80"):
-            judged = check_unlearnt(folder.path / f"{name}.keras", digits, "Model 'm'")
-            assert judged.validation
+            judged = check_held_out(folder.path / f"{name}.keras", digits, "Model 'm'")
+            assert judged.is_trained_on_validation
             (note,) = judged.notes
-            assert note.startswith("model 'm' has learnt the validation part: nothing is selected")
-            with pytest.raises(InputError, match="must be judged on examples"):
-                check_unlearnt(folder.path / f"{name}.keras", reseeded, "Model 'm'")
+            assert note.startswith(
+                "model 'm' was trained on the validation part: nothing is selected"
+            )
+            with pytest.raises(InputError, match="must be evaluated on examples"):
+                check_held_out(folder.path / f"{name}.keras", reseeded, "Model 'm'")
         # the candidate itself was trained on the training part alone
-        assert check_unlearnt(folder.model_file("0003"), digits, "Model 'm'") == Judged()
+        assert (
+            check_held_out(folder.get_model_path("0003"), digits, "Model 'm'") == EvaluationNotes()
+        )
 
 
 def test_what_was_learnt_is_handed_on(digits: Dataset, reseeded: Dataset, tmp_path: Path) -> None:
@@ -140,19 +148,23 @@ def test_what_was_learnt_is_handed_on(digits: Dataset, reseeded: Dataset, tmp_pa
     write_data_record(second, digits)
     final = first.final / "0003.keras"
     write_examples(second, digits, [final], [])
-    file = second.model_file("0003-p80")
+    file = second.get_model_path("0003-p80")
     file.write_text("model")
-    assert len(past_of([final])) == len(digits.train) + len(digits.val)
-    assert len(past_of([tmp_path / "none.keras"])) == 0
-    assert check_unlearnt(file, digits, "Model 'm'").validation
+    assert len(collect_trained_keys([final])) == len(digits.train) + len(digits.val)
+    assert len(collect_trained_keys([tmp_path / "none.keras"])) == 0
+    assert check_held_out(file, digits, "Model 'm'").is_trained_on_validation
     both = np.concatenate([digits.train.x, digits.val.x])
     with pytest.raises(InputError, match=f"{common(reseeded.test.x, both)} of the 360"):
-        check_unlearnt(file, reseeded, "Model 'm'")
+        check_held_out(file, reseeded, "Model 'm'")
     # teachers have taught the compressed models alone
     third = run_of(tmp_path / "third", digits)
     write_examples(third, digits, [], [final])
-    assert not check_unlearnt(third.model_file("0003"), digits, "Model 'm'").validation
-    assert check_unlearnt(third.model_file("0003-p80"), digits, "Model 'm'").validation
+    assert not check_held_out(
+        third.get_model_path("0003"), digits, "Model 'm'"
+    ).is_trained_on_validation
+    assert check_held_out(
+        third.get_model_path("0003-p80"), digits, "Model 'm'"
+    ).is_trained_on_validation
 
 
 def test_duplicates_are_chance_and_said(digits: Dataset, blobs: Dataset, tmp_path: Path) -> None:
@@ -162,20 +174,20 @@ def test_duplicates_are_chance_and_said(digits: Dataset, blobs: Dataset, tmp_pat
     # one example of the other run among 60: above 1 %
     other = replace(blobs, train=blobs.train.take(np.arange(1, 240)), test=replace(blobs.test, x=x))
     with pytest.raises(InputError, match="1 of the 60 test examples that occur once in the data"):
-        check_unlearnt(folder.model_file("0003"), other, "Model 'm'")
+        check_held_out(folder.get_model_path("0003"), other, "Model 'm'")
     # among 240 it is below
     more = np.random.default_rng(5).normal(size=(180, 4)).astype(np.float32)
     test = replace(other.test, x=np.concatenate([x, more]), y=np.arange(240) % 3)
-    judged = check_unlearnt(folder.model_file("0003"), replace(other, test=test), "Model 'm'")
+    judged = check_held_out(folder.get_model_path("0003"), replace(other, test=test), "Model 'm'")
     assert judged.notes == (
         "1 of the 240 test examples that occur once in the data are among those that model 'm' "
-        "has learnt (chance duplicates)",
+        "was trained on (chance duplicates)",
     )
     # what is twice in the data does not count
     twice = replace(other.test, x=np.concatenate([x, x]), y=np.arange(120) % 3)
     assert (
-        check_unlearnt(folder.model_file("0003"), replace(other, test=twice), "Model 'm'")
-        == Judged()
+        check_held_out(folder.get_model_path("0003"), replace(other, test=twice), "Model 'm'")
+        == EvaluationNotes()
     )
 
 
@@ -202,12 +214,12 @@ def test_natural_duplicates_do_not_hide_a_leak(tmp_path: Path) -> None:
     learned = sum(once[value] == 1 for value in rows[test[:290], 0])
     message = f"{learned} of the {single} test examples that occur once in the data are among"
     with pytest.raises(InputError, match=message):
-        check_unlearnt(folder.model_file("0003"), fresh, "Model 'm'")
+        check_held_out(folder.get_model_path("0003"), fresh, "Model 'm'")
     with pytest.raises(InputError, match=message):
         check_choices(folder, fresh, "Warm start 'r'")
     # the run's own parts are no leak, however many copies there are
     own = run_of(tmp_path / "own", fresh)
-    assert check_unlearnt(own.model_file("0003"), fresh, "Model 'm'") == Judged()
+    assert check_held_out(own.get_model_path("0003"), fresh, "Model 'm'") == EvaluationNotes()
 
 
 def test_rows_of_few_values_are_equal_by_chance(tmp_path: Path) -> None:
@@ -217,8 +229,10 @@ def test_rows_of_few_values_are_equal_by_chance(tmp_path: Path) -> None:
     y = np.arange(4000) % 2
     parts = np.split(np.arange(2000), [1200, 1500])
     folder = run_of(tmp_path / "run", table(rows, y, tuple(part + 2000 for part in parts)))
-    judged = check_unlearnt(folder.model_file("0003"), table(rows, y, tuple(parts)), "Model 'm'")
-    assert not judged.validation
+    judged = check_held_out(
+        folder.get_model_path("0003"), table(rows, y, tuple(parts)), "Model 'm'"
+    )
+    assert not judged.is_trained_on_validation
 
 
 @pytest.mark.parametrize("scaled", ["standardized", "min-max", "no overlap"])
@@ -243,23 +257,23 @@ def test_tables_and_sequences_are_recognized_in_another_scale(
     else:
         pool = (pool - pool[:600].mean(axes)) / pool[:600].std(axes)
     other = table(pool, np.arange(1400) % 2, tuple(np.split(np.arange(1400), [600, 700])))
-    model = folder.model_file("0003")
+    model = folder.get_model_path("0003")
     if scaled == "no overlap":
-        assert check_unlearnt(model, other, "Model 'm'") == Judged()
+        assert check_held_out(model, other, "Model 'm'") == EvaluationNotes()
         return
     with pytest.raises(InputError, match=r"(29\d|28\d) of the 700 test examples that occur once"):
-        check_unlearnt(model, other, "Model 'm'")
+        check_held_out(model, other, "Model 'm'")
     # a model that was made of this one on other data has learned them too
     stranger = table(random.normal(size=(1000, *shape)), np.arange(1000) % 2, tuple(parts))
     second = run_of(tmp_path / "second", stranger)
     write_examples(second, stranger, [model])
     with pytest.raises(InputError, match=r"(29\d|28\d) of the 700 test examples that occur once"):
-        check_unlearnt(second.model_file("0003"), other, "Model 'm'")
+        check_held_out(second.get_model_path("0003"), other, "Model 'm'")
     # a record of before does not tell: it is read as it was
     with np.load(folder.examples) as stored:
         old = {name: stored[name] for name in ("train", "val", "before", "taught")}
     np.savez(folder.examples, **old)
-    assert check_unlearnt(model, other, "Model 'm'") == Judged()
+    assert check_held_out(model, other, "Model 'm'") == EvaluationNotes()
 
 
 def test_choices_are_tested_on_what_did_not_make_them(
@@ -268,7 +282,7 @@ def test_choices_are_tested_on_what_did_not_make_them(
     for old in (False, True):
         folder = run_of(tmp_path / f"run{old}", digits, old=old)
         check_choices(folder, digits, "Warm start 'r'")
-        with pytest.raises(InputError, match="Warm start 'r' must be judged on"):
+        with pytest.raises(InputError, match="Warm start 'r' must be evaluated on"):
             check_choices(folder, reseeded, "Warm start 'r'")
     # new validation data may be old training data: choices have no weights
     swapped = replace(digits, train=digits.val, val=digits.train)
@@ -279,7 +293,7 @@ def test_choices_are_tested_on_what_did_not_make_them(
 def test_a_model_is_fed_as_in_its_run(digits: Dataset, blobs: Dataset, tmp_path: Path) -> None:
     for old in (False, True):
         folder = run_of(tmp_path / f"run{old}", digits, old=old)
-        file = folder.model_file("0003")
+        file = folder.get_model_path("0003")
         assert check_scaling(file, digits, "Model 'm'") == ()
         unit = load_data("digits", normalize="unit")
         with pytest.raises(InputError, match="Model 'm' must be fed in the scaling of its run"):
@@ -293,17 +307,17 @@ def test_damaged_records_are_named(digits: Dataset, tmp_path: Path) -> None:
     folder = run_of(tmp_path / "run", digits)
     folder.examples.write_bytes(b"torn")
     with pytest.raises(InputError, match=r"examples\.npz' must be an \.npz file"):
-        check_unlearnt(folder.model_file("0003"), digits, "Model 'm'")
+        check_held_out(folder.get_model_path("0003"), digits, "Model 'm'")
     np.savez(folder.examples, train=np.arange(3), val=np.arange(3, dtype=np.uint64))
     with pytest.raises(InputError, match=r"record of its examples.* Received: train, val\."):
-        check_unlearnt(folder.model_file("0003"), digits, "Model 'm'")
+        check_held_out(folder.get_model_path("0003"), digits, "Model 'm'")
     folder.data.write_text("[1]")
     with pytest.raises(InputError, match="must hold a JSON object"):
-        origin_of(folder.model_file("0003"))
+        find_origin(folder.get_model_path("0003"))
 
 
 def test_fingerprints_of_the_first_release_hold(digits: Dataset) -> None:
-    """A run of then goes on now: the new field of scalings is in no hash unless it is set."""
+    """A run of then continues now: the new field of scalings is in no hash unless it is set."""
     assert repr(Preprocessing(0.5)) == "Preprocessing(scale=0.5, mean=(0.0,), std=(1.0,))"
     turned = replace(digits, preprocess=replace(digits.preprocess, bgr=True))
     assert turned.fingerprint() != digits.fingerprint()

@@ -8,11 +8,11 @@ from typing import Any, NotRequired, TypedDict
 
 import pytest
 
-from compress.core.arguments import conform
+from compress.core.arguments import convert_json
 from compress.core.errors import InputError
 from compress.report import render_tables
 from compress.report.html import render_html
-from compress.run.compressed import Compressed
+from compress.run.compressed_model import CompressedModel
 from compress.run.records import read_record
 from search.report import load_report
 from search.study.directory import Candidate, SearchFolder
@@ -41,7 +41,7 @@ class Part(TypedDict):
     ],
 )
 def test_what_is_of_its_type(value: Any, hint: Any, result: Any) -> None:
-    found = conform(value, hint, "x")
+    found = convert_json(value, hint, "x")
     assert found == result
     assert type(found) is type(result)
 
@@ -49,9 +49,9 @@ def test_what_is_of_its_type(value: Any, hint: Any, result: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "hint", "message"),
     [
-        (True, int, "x must be a whole number. Received: True"),
-        (1.0, int, "x must be a whole number. Received: 1.0"),
-        ("1", int, "x must be a whole number. Received: '1'"),
+        (True, int, "x must be an integer. Received: True"),
+        (1.0, int, "x must be an integer. Received: 1.0"),
+        ("1", int, "x must be an integer. Received: '1'"),
         (1 << 63, int, "x must be a number of at most 63 bits. Received: 9223372036854775808"),
         (10**400, float, "x must be a number of at most 63 bits"),
         (float("inf"), float, "x must be a number. Received: inf"),
@@ -61,7 +61,7 @@ def test_what_is_of_its_type(value: Any, hint: Any, result: Any) -> None:
         (1, str, "x must be a text. Received: 1"),
         ("ab", tuple[str, ...], "x must be a list. Received: 'ab'"),
         ({"a": 1}, list[int], "x must be a list"),
-        ([1, "b"], list[int], r"x\[1\] must be a whole number. Received: 'b'"),
+        ([1, "b"], list[int], r"x\[1\] must be an integer. Received: 'b'"),
         ([1], dict[str, int], r"x must be a table. Received: \[1\]"),
         ({"a": {"b": "c"}}, dict[str, dict[str, float]], "x.a.b must be a number. Received: 'c'"),
         ({"share": 1}, Part, "x must have the keys name, share. Received: none called 'name'"),
@@ -71,22 +71,22 @@ def test_what_is_of_its_type(value: Any, hint: Any, result: Any) -> None:
 )
 def test_what_is_not(value: Any, hint: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        conform(value, hint, "x")
+        convert_json(value, hint, "x")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": "1"}, "seed must be a whole number"),
+        ({"seed": "1"}, "seed must be an integer"),
         ({"state": "done"}, "state must be one of complete, rejected"),
         ({"macs": -1}, "macs must be at least 0; received: -1"),
         ({"val": {"accuracy": [0.5]}}, "val.accuracy must be a number"),
         ({"val": [0.5]}, "val must be a table"),
         ({"history": [[1]]}, r"history\[0\] must be a table"),
-        ({"history": [{"epoch": "one"}]}, r"history\[0\].epoch must be a whole number"),
+        ({"history": [{"epoch": "one"}]}, r"history\[0\].epoch must be an integer"),
         ({"notes": "one"}, "notes must be a list"),
         ({"colour": 1}, "must have the keys id, state.* Received: an unknown 'colour'"),
-        ({"seed": None}, "seed must be a whole number"),
+        ({"seed": None}, "seed must be an integer"),
     ],
 )
 def test_candidates(change: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -164,9 +164,22 @@ def test_an_odd_value_on_the_page(folder: SearchFolder) -> None:  # noqa: F811
 
 
 def test_a_compression_with_contradictions() -> None:
-    record = Compressed("m", "", {"dense": {}, "pruned": {}}, {"pruned": [], "kept": []}, 0, 1, "c",
-                        1.0, "CPU", (), (), None, "m-p80").to_json()  # fmt: skip
-    assert Compressed.from_json(record).small == "m-p80"
+    record = CompressedModel(
+        "m",
+        "",
+        {"dense": {}, "pruned": {}},
+        {"pruned": [], "kept": []},
+        0,
+        1,
+        "c",
+        1.0,
+        "CPU",
+        (),
+        (),
+        None,
+        "m-p80",
+    ).to_json()
+    assert CompressedModel.from_json(record).compressed_name == "m-p80"
     for change, message in (
         ({"compressed": ""}, "must hold a pruned file"),
         ({"val": {"dense": {}}}, "val must hold 'pruned'; received: dense"),
@@ -181,4 +194,4 @@ def test_a_compression_with_contradictions() -> None:
         ),
     ):
         with pytest.raises(InputError, match=message):
-            Compressed.from_json({**record, **change})
+            CompressedModel.from_json({**record, **change})

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.core.atomic_files import whole_files
+from compress.core.atomic_files import list_complete_files
 from compress.core.errors import InputError
 from compress.plan import Plan
 from compress.plan.fields import from_flat
@@ -58,7 +58,7 @@ def test_what_a_killed_writer_left_behind_is_no_record(tmp_path: Path) -> None:
         (place / ".0001-x2f9.keras").write_text("PK")
     assert [item.id for item in folder.read_candidates()] == ["0000"]
     assert folder.read_finals() == folder.read_compressed() == []
-    assert whole_files(folder.candidates, ".keras") == []
+    assert list_complete_files(folder.candidates, ".keras") == []
 
 
 def test_what_a_killed_writer_left_behind_is_removed_and_nothing_else(tmp_path: Path) -> None:
@@ -67,8 +67,8 @@ def test_what_a_killed_writer_left_behind_is_removed_and_nothing_else(tmp_path: 
     # the writer is killed between its bytes and the rename
     code = (
         "import os, sys\nfrom pathlib import Path\n"
-        "from compress.core.atomic_files import replacing\n"
-        "open_ = [replacing(Path(name)) for name in sys.argv[1:]]\n"
+        "from compress.core.atomic_files import replace_file\n"
+        "open_ = [replace_file(Path(name)) for name in sys.argv[1:]]\n"
         "for context in open_: context.__enter__().write_bytes(b'PK')\n"
         "os.kill(os.getpid(), 9)"
     )
@@ -82,9 +82,9 @@ def test_what_a_killed_writer_left_behind_is_removed_and_nothing_else(tmp_path: 
     kept = [folder.path / ".gitignore", folder.path / ".my-settings.json", whole]
     for path in kept[:-1]:
         path.write_text("mine")
-    with folder.logging():
-        folder.clear()
-        folder.clear()
+    with folder.log_to_file():
+        folder.remove_half_written()
+        folder.remove_half_written()
     assert all(path.exists() for path in kept)
     assert not any(path.exists() for path in left)
     assert folder.log.read_text().count("removed 4 file(s)") == 1
@@ -112,19 +112,19 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
     folder = SearchFolder(tmp_path)
     folder.claim("run", Plan())
     with (
-        folder.locked(),
+        folder.hold_lock(),
         pytest.raises(InputError, match="in use by another paretune process"),
-        SearchFolder(tmp_path).locked(),
+        SearchFolder(tmp_path).hold_lock(),
     ):
         pass
-    with folder.locked():
+    with folder.hold_lock():
         pass
 
 
 def test_log_and_candidates(tmp_path: Path) -> None:
     folder = SearchFolder(tmp_path)
     folder.claim("run", Plan())
-    with folder.logging():
+    with folder.log_to_file():
         LOG.info("hello %d", 3)
     LOG.log(logging.INFO, "not this")
     assert folder.log.read_text().endswith("hello 3\n")

@@ -10,10 +10,10 @@ import pytest
 
 from compress.core.errors import InputError
 from compress.plan import Plan
-from compress.run.compressed import Compressed
-from compress.run.origin import UNKNOWN, Trained, trained_for
+from compress.run.compressed_model import CompressedModel
+from compress.run.origin import UNKNOWN_TRAINING, TrainingHistory, read_training
 from search.plan import SearchOptions, SearchPlan
-from search.study.directory import Candidate, Final, SearchFolder
+from search.study.directory import Candidate, FinalTraining, SearchFolder
 
 VAL = {"dense": {"accuracy": 0.9}, "pruned": {"accuracy": 0.9}}
 WEIGHTS: dict[str, Any] = {"pruned": [], "kept": []}
@@ -25,9 +25,9 @@ def run_at(path: Path, space: str = "cnn") -> SearchFolder:
     folder.data.write_text('{"source": "digits"}')
     history = ({"epoch": 1}, {"epoch": 2}, {"epoch": 3})
     folder.write_candidate(Candidate("0001", "complete", {}, 1, history=history))
-    folder.write_final(Final("0001", 0, 1, 40, 40, False, {"accuracy": 0.9}, {}, 1.0))
+    folder.write_final(FinalTraining("0001", 0, 1, 40, 40, False, {"accuracy": 0.9}, {}, 1.0))
     folder.write_compressed(
-        Compressed(
+        CompressedModel(
             "0001", "", VAL, WEIGHTS, 1, 5, "", 1.0, "CPU", (), (), compressed="0001-p80",
             finetuned=12, dense_epochs=40,
         )
@@ -38,33 +38,33 @@ def run_at(path: Path, space: str = "cnn") -> SearchFolder:
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        ("candidates/0001.keras", Trained(3)),
-        ("final/0001.keras", Trained(40)),
-        ("final/0001-final0.keras", Trained(40)),
+        ("candidates/0001.keras", TrainingHistory(3)),
+        ("final/0001.keras", TrainingHistory(40)),
+        ("final/0001-final0.keras", TrainingHistory(40)),
         # the dense model's 40 and 12 while it was compressed
-        ("candidates/0001-p80.keras", Trained(52)),
-        ("candidates/0007.keras", UNKNOWN),
-        ("exports/0001.keras", UNKNOWN),
-        ("../elsewhere/0001.keras", UNKNOWN),
+        ("candidates/0001-p80.keras", TrainingHistory(52)),
+        ("candidates/0007.keras", UNKNOWN_TRAINING),
+        ("exports/0001.keras", UNKNOWN_TRAINING),
+        ("../elsewhere/0001.keras", UNKNOWN_TRAINING),
     ],
 )
-def test_a_run_tells(tmp_path: Path, file: str, expected: Trained) -> None:
+def test_a_run_tells(tmp_path: Path, file: str, expected: TrainingHistory) -> None:
     folder = run_at(tmp_path / "run")
-    assert trained_for(folder.path / file) == expected
+    assert read_training(folder.path / file) == expected
 
 
 def test_weights_that_came_trained_are_told(tmp_path: Path) -> None:
     around = run_at(tmp_path / "around", space="around:m.keras")
-    assert trained_for(around.path / "candidates" / "0001.keras") == Trained(3, True)
-    assert trained_for(around.path / "final" / "0001.keras") == Trained(40, True)
+    assert read_training(around.path / "candidates" / "0001.keras") == TrainingHistory(3, True)
+    assert read_training(around.path / "final" / "0001.keras") == TrainingHistory(40, True)
     inherited = run_at(tmp_path / "inherit")
     # as earlier versions could
     stored = json.loads(inherited.plan_path.read_text("utf-8"))
     stored["plan"]["search"]["inherit"] = True
     inherited.plan_path.write_text(json.dumps(stored), "utf-8")
-    assert trained_for(inherited.path / "candidates" / "0001.keras") == Trained(3, True)
+    assert read_training(inherited.path / "candidates" / "0001.keras") == TrainingHistory(3, True)
     # final trainings begin anew
-    assert trained_for(inherited.path / "final" / "0001.keras") == Trained(40)
+    assert read_training(inherited.path / "final" / "0001.keras") == TrainingHistory(40)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_plan_of_another_format_is_refused(
     stored = json.loads(folder.plan_path.read_text("utf-8"))
     folder.plan_path.write_text(json.dumps(stored | changes), "utf-8")
     with pytest.raises(InputError, match=message):
-        trained_for(folder.path / "candidates" / "0001.keras")
+        read_training(folder.path / "candidates" / "0001.keras")
 
 
 def test_a_folder_that_was_compressed_into_is_a_run_too(tmp_path: Path) -> None:
@@ -89,9 +89,9 @@ def test_a_folder_that_was_compressed_into_is_a_run_too(tmp_path: Path) -> None:
     folder.claim("compress", Plan())
     folder.data.write_text('{"source": "digits"}')
     folder.write_compressed(
-        Compressed(
+        CompressedModel(
             "m", "", VAL, WEIGHTS, 1, 5, "", 1.0, "CPU", (), (), compressed="m-p80", finetuned=12
         )
     )
     # how long the dense model was trained is not known, so its compressed one neither
-    assert trained_for(folder.path / "candidates" / "m-p80.keras") == UNKNOWN
+    assert read_training(folder.path / "candidates" / "m-p80.keras") == UNKNOWN_TRAINING

@@ -16,7 +16,7 @@ from compress.train import train
 def learnt(
     data: Dataset, device: Device, filters: Sequence[int], hidden: int = 0, epochs: int = 12
 ) -> Any:
-    """Returns a CNN that has learnt digits: "first" and "mid", and "hidden" where there is one."""
+    """Return a CNN, trained on digits, with the layers "first", "mid" and perhaps "hidden"."""
     import keras
 
     keras.utils.set_random_seed(0)

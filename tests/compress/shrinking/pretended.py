@@ -1,4 +1,4 @@
-"""A workshop that only pretends, and a planner with it."""
+"""A builder of candidates that only pretends, and a planner with it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 from compress.core.errors import FeasibleError, ParetuneError, TrainingDiverged
 from compress.plan.fields import from_flat
 from compress.plan.shrink import ShrinkPlan
-from compress.shrinking.goals import Bar
-from compress.shrinking.net import REPAIRED, TRAINED, Net
-from compress.shrinking.planner import Pace, Planner
+from compress.shrinking.candidate import REPAIRED, TRAINED, Candidate
+from compress.shrinking.goals import MetricConstraint
+from compress.shrinking.planner import Planner, TimeBudget
 from compress.shrinking.variations import RECIPE, Variation
 
 
-class Shop:
+class Builder:
     """Nets whose quality follows from the share of the time: 0.9 - loss(share), less by training.
 
     Args:
@@ -33,23 +33,23 @@ class Shop:
     ) -> None:
         self.loss, self.least = loss, least
         data = SimpleNamespace(train=range(1000), val=range(examples))
-        self.case: Any = SimpleNamespace(name="m", plan=plan, work=SimpleNamespace(data=data))
+        self.job: Any = SimpleNamespace(name="m", plan=plan, context=SimpleNamespace(data=data))
         val = {"float32": {"accuracy": 0.9}, "int8": {"accuracy": 0.89}}
         times = {"float32": 2.0, "int8": 1.0}
-        self.dense: Any = SimpleNamespace(first="float32", ms=2.0, val=val, times=times)
+        self.original_files: Any = SimpleNamespace(first="float32", ms=2.0, val=val, times=times)
         self.asked: list[tuple[str, str]] = []
         self.variations: dict[str, Variation] = {}
-        self.made: dict[str, Net] = {}
-        self.folder: Any = SimpleNamespace(read_net=self.made.get)
+        self.made: dict[str, Candidate] = {}
+        self.folder: Any = SimpleNamespace(find_candidate=self.made.get)
         self.examples = examples
         self.clock = [0.0]
         self.epochs: dict[str, int] = {}
-        self.places, self.batches = 1, list[tuple[str, ...]]()
+        self.max_parallel, self.batches = 1, list[tuple[str, ...]]()
 
-    def net(
+    def build(
         self, name: str, format: str, goals: Mapping[str, float], formats: tuple[str, ...],
         variation: Variation = RECIPE,
-    ) -> Net:  # fmt: skip
+    ) -> Candidate:  # fmt: skip
         self.asked.append((name, format))
         if name in self.made:
             return self.made[name]
@@ -64,47 +64,49 @@ class Shop:
             lost += 2.0 * abs(np.log(variation.temperature / 1.5)) - 0.8109
         quality = 0.9 - lost / 100
         val = {kind: {"accuracy": quality} for kind in formats}
-        self.made[name] = Net(
+        self.made[name] = Candidate(
             name, format, formats, dict(goals), dict(goals), 1, 1, share, False, (), 1, REPAIRED,
             val, val, seconds=20.0, variation={} if variation == RECIPE else variation.to_json(),
         )  # fmt: skip
         return self.made[name]
 
-    def example_values(self, net: Net, format: str) -> Any:
+    def read_values(self, candidate: Candidate, format: str) -> Any:
         """Wrong on the first examples: models that differ least."""
-        wrong = round((1 - net.quality(format, "accuracy")) * self.examples)
+        wrong = round((1 - candidate.get_metric(format, "accuracy")) * self.examples)
         return np.where(np.arange(self.examples) < wrong, 0.0, 1.0)
 
-    def original_values(self) -> Any:
+    def read_original_values(self) -> Any:
         return np.where(np.arange(self.examples) < round(0.1 * self.examples), 0.0, 1.0)
 
-    def repaired_again(self, net: Net, name: str) -> Net:
-        again = replace(net, name=name, stage=REPAIRED, val=net.repaired)
+    def reset_to_repaired(self, candidate: Candidate, name: str) -> Candidate:
+        again = replace(candidate, name=name, stage=REPAIRED, val=candidate.repaired)
         return self.made.setdefault(name, again)
 
-    def whole(self, name: str, formats: tuple[str, ...]) -> Net:
+    def build_original(self, name: str, formats: tuple[str, ...]) -> Candidate:
         val = {kind: {"accuracy": 0.9} for kind in formats}
-        return Net(name, formats[0], formats, {}, {}, 1, 1, 1.0, True, (), 0, REPAIRED, val, val)
+        return Candidate(
+            name, formats[0], formats, {}, {}, 1, 1, 1.0, True, (), 0, REPAIRED, val, val
+        )
 
-    def all_trained(self, wanted: Sequence[tuple[Net, int]]) -> list[Net | ParetuneError]:
+    def train_all(self, wanted: Sequence[tuple[Candidate, int]]) -> list[Candidate | ParetuneError]:
         self.batches.append(tuple(net.name for net, _ in wanted))
-        began, ends, found = self.clock[0], [self.clock[0]], list[Net | ParetuneError]()
+        began, ends, found = self.clock[0], [self.clock[0]], list[Candidate | ParetuneError]()
         for net, epochs in wanted:
             self.clock[0] = began  # beside each other
             try:
-                found.append(self.trained(net, epochs))
+                found.append(self.train(net, epochs))
             except TrainingDiverged as error:
                 found.append(error)
             ends.append(self.clock[0])
         self.clock[0] = max(ends)
         return found
 
-    def trained(self, net: Net, epochs: int | None = None) -> Net:
+    def train(self, net: Candidate, epochs: int | None = None) -> Candidate:
         assert epochs is not None
         self.epochs[net.name] = epochs
         # four times as long: half of what is lost
         longer = {"400epochs": 2.0, "1600epochs": 4.0}.get(net.name.rpartition("-")[2], 1.0)
-        quality = 0.9 - (0.9 - net.best("accuracy")) / (4 * longer)
+        quality = 0.9 - (0.9 - net.get_best("accuracy")) / (4 * longer)
         val = {kind: {"accuracy": quality} for kind in net.formats}
         self.clock[0] += 10.0 * epochs
         self.made[net.name] = replace(
@@ -115,8 +117,8 @@ class Shop:
 
 def planner(
     flat: dict[str, Any], limits: dict[str, float], floor: float | None, loss: Any, **more: Any
-) -> tuple[Planner, Shop]:
+) -> tuple[Planner, Builder]:
     plan = from_flat(ShrinkPlan, {"batch_size": 100, "epochs": 3, **flat})
-    shop = Shop(plan, loss, more.pop("least", 0.0), more.pop("examples", 10**6))
-    pace = more.pop("pace", Pace(None))
-    return Planner(shop, limits, Bar("accuracy", 0.9, floor), pace), shop  # type: ignore[arg-type]
+    builder = Builder(plan, loss, more.pop("least", 0.0), more.pop("examples", 10**6))
+    pace = more.pop("pace", TimeBudget(None))
+    return Planner(builder, limits, MetricConstraint("accuracy", 0.9, floor), pace), builder  # type: ignore[arg-type]

@@ -10,11 +10,11 @@ import pytest
 
 from compress import compress_model
 from compress.core.device import Device
-from compress.measure.quality import outputs_of
-from compress.measure.runtimes import session_for
+from compress.measure.file_agreement import compute_outputs
+from compress.measure.runtimes import prepare_session
 from compress.plan import TrainSettings
 from compress.train import train
-from compress.train.given import as_dataset
+from compress.train.dataset_loading import as_dataset
 
 SIZE = 16
 
@@ -140,7 +140,7 @@ def test_from_arrays_to_the_report(kind: str, main: str, cpu: Device, tmp_path: 
     assert result.report.kind == kind
     plain = result.files["float32"]
     expected = by_hand(
-        kind, truth(kind, data), outputs_of(session_for(plain), [data.inputs("test")])[0]
+        kind, truth(kind, data), compute_outputs(prepare_session(plain), [data.inputs("test")])[0]
     )
     for row in result.report.rows:
         quality = row.artifact.test[main]

@@ -1,4 +1,4 @@
-"""`--qat`: the smaller model trained as its file of whole numbers computes, in a compression."""
+"""`--qat`: the smaller model trained as its file of integers computes, in a compression."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from compress import compress_model
 from compress.data import Dataset
-from compress.measure.runtimes import session_for
+from compress.measure.runtimes import prepare_session
 from tests.compress.quantization.saturating import INT16, kernels_of, worst_pairs
 from tests.compress.shrinking.conftest import learnt
 
@@ -40,8 +40,8 @@ def test_a_file_is_trained_for_beside_the_others(net: Any, digits: Dataset, tmp_
     assert whole.latency is not None
     assert whole.artifact.baseline == "net.float32"
     assert whole.artifact.test["accuracy"] > rows["net-p75.float32"].artifact.test["accuracy"] - 0.1
-    assert any("training whole numbers" in text for text in seen)
-    session = session_for(result.folder / whole.artifact.file)
+    assert any("training integers" in text for text in seen)
+    session = prepare_session(result.folder / whole.artifact.file)
     assert {info.dtype for info in (*session.inputs, *session.outputs)} == {"int8"}
     about = json.loads((result.folder / "exports" / "net-p75.json").read_text())
     assert sorted(about["files"]) == [

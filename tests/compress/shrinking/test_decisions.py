@@ -17,11 +17,11 @@ from sklearn.metrics import confusion_matrix
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.report.live.page import file_panels
-from compress.run.compressed import read_decisions
+from compress.report.live.page import build_file_panels
+from compress.run.compressed_model import read_decisions
 from compress.run.directory import RunFolder
-from compress.shrinking.compression import EXAMPLES, confusion, write_decisions
-from compress.shrinking.files import keep_scores
+from compress.shrinking.compression import EXAMPLES, compute_confusion_matrix, write_decisions
+from compress.shrinking.file_evaluation import save_decisions
 from tests.compress.report.test_report import artifact
 
 
@@ -36,7 +36,7 @@ def written(digits: Dataset, tmp_path: Path) -> tuple[RunFolder, np.ndarray, np.
     for item, decided in zip(files, (dense, small), strict=True):
         scores = rng.random((len(labels), 10))
         scores[np.arange(len(labels)), decided] = 2.0
-        keep_scores(folder, item.id, scores, digits, 0.0)
+        save_decisions(folder, item.id, scores, digits, 0.0)
     write_decisions(folder, files, digits)
     return folder, dense, small
 
@@ -45,7 +45,8 @@ def test_confusion_is_scikit_learns(digits: Dataset) -> None:
     rng = np.random.default_rng(1)
     labels, decided = rng.integers(0, 7, 300), rng.integers(0, 7, 300)
     np.testing.assert_array_equal(
-        confusion(labels, decided, 7), confusion_matrix(labels, decided, labels=range(7))
+        compute_confusion_matrix(labels, decided, 7),
+        confusion_matrix(labels, decided, labels=range(7)),
     )
 
 
@@ -53,7 +54,7 @@ def test_what_is_written(
     digits: Dataset, written: tuple[RunFolder, np.ndarray, np.ndarray]
 ) -> None:
     folder, dense, small = written
-    found = read_decisions(folder.decisions_of("m"))
+    found = read_decisions(folder.get_decisions_path("m"))
     assert found is not None
     assert [path.name for path in folder.decisions.iterdir()] == ["m.json"]
     labels = np.asarray(digits.test.y)
@@ -72,10 +73,10 @@ def test_what_is_written(
         image = np.asarray(Image.open(io.BytesIO(raw)), float)
         own = np.asarray(digits.test.x[place], float)[..., 0]
         assert np.corrcoef(image.ravel(), own.ravel())[0, 1] > 0.999
-    panels = [*file_panels(found, "m-p80.int8")]
+    panels = [*build_file_panels(found, "m-p80.int8")]
     assert [panel["kind"] for panel in panels] == ["matrix", "examples"]
-    assert [panel["kind"] for panel in file_panels(found, "m.float32")] == ["matrix"]
-    assert list(file_panels(None, "m.float32")) == []
+    assert [panel["kind"] for panel in build_file_panels(found, "m.float32")] == ["matrix"]
+    assert list(build_file_panels(None, "m.float32")) == []
 
 
 def test_yes_and_no_by_the_bound(digits: Dataset, tmp_path: Path) -> None:
@@ -89,9 +90,9 @@ def test_yes_and_no_by_the_bound(digits: Dataset, tmp_path: Path) -> None:
     data = replace(digits, **parts, kind="binary", class_names=("low", "high"))
     scores = np.linspace(-1, 1, len(data.test))[:, None]
     item = artifact("m", "dense", "float32", 0.9, 10)
-    keep_scores(folder, item.id, scores, data, 0.25)
+    save_decisions(folder, item.id, scores, data, 0.25)
     write_decisions(folder, [item], data)
-    found = read_decisions(folder.decisions_of("m"))
+    found = read_decisions(folder.get_decisions_path("m"))
     assert found is not None
     np.testing.assert_array_equal(
         found["files"]["m.float32"]["confusion"],
@@ -103,16 +104,16 @@ def test_other_tasks_have_none(digits: Dataset, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     item = artifact("m", "dense", "float32", 0.9, 10)
     others: Any = SimpleNamespace(kind="regression", num_classes=1)
-    keep_scores(folder, item.id, np.zeros((3, 1)), others, 0.0)
+    save_decisions(folder, item.id, np.zeros((3, 1)), others, 0.0)
     many: Any = SimpleNamespace(kind="multiclass", num_classes=1000)
-    keep_scores(folder, item.id, np.zeros((3, 1000)), many, 0.0)
+    save_decisions(folder, item.id, np.zeros((3, 1000)), many, 0.0)
     write_decisions(folder, [item], digits)
-    assert read_decisions(folder.decisions_of("m")) is None
+    assert read_decisions(folder.get_decisions_path("m")) is None
 
 
 def test_damaged_ones_are_refused(written: tuple[RunFolder, np.ndarray, np.ndarray]) -> None:
     folder = written[0]
-    path = folder.decisions_of("m")
+    path = folder.get_decisions_path("m")
     content = read_json(path)
     content["files"]["m-p80.int8"]["examples"][0]["picture"] = "https://x/y.png"
     write_json(path, content)

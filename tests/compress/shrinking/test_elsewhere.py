@@ -14,8 +14,8 @@ from compress.data import Dataset
 from compress.devices import import_latency_table
 from compress.devices.exporting import export_latency_table, read_manifest
 from compress.measure import count_macs
-from compress.measure.runtimes import session_for
-from compress.plan.shrink import GoalOptions, ShrinkTo
+from compress.measure.runtimes import prepare_session
+from compress.plan.shrink import GoalOptions, ShrinkGoal
 from compress.shrinking.shrink import shrink
 from tests.compress.shrinking.test_shrink import QUICK, told_by_feeding
 
@@ -32,8 +32,8 @@ def table(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A device that takes a nanosecond an operation, and half of it in integers."""
     import numpy as np
 
-    from compress.prune.channels.analysis import coupling_of
-    from compress.prune.channels.selection.measured_times import thinner_nets
+    from compress.prune.channels.analysis import analyze_coupling
+    from compress.prune.channels.selection.latency_measurement import build_pruned_models
 
     folder = tmp_path_factory.mktemp("phone")
     options = {"round_to": QUICK["round_to"], "min_kept": QUICK["min_kept"]}
@@ -42,9 +42,9 @@ def table(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     times: dict[str, list[float]] = {}
     for format, rate in (("float32", 1e-3), ("int8", 5e-4)):
         times[f"{format}/empty.tflite"] = [EMPTY_US]
-        for call in manifest.calls_of(format):
+        for call in manifest.read_calls(format):
             times[call.file] = [EMPTY_US + rate * call.ops]
-        nets = thinner_nets(coupling_of(trained), np.array(manifest.kept))
+        nets = build_pruned_models(analyze_coupling(trained), np.array(manifest.kept))
         for file, net in zip(manifest.nets[format], nets, strict=True):
             times[file] = [EMPTY_US + rate * operations(net)]
     write_json(
@@ -91,7 +91,7 @@ def test_where_integers_alone_are_fast_enough(
     assert result.met
     assert result.outcome.chosen == "net.int8"
     assert "us on a phone (measured)" in result.outcome.lines[1]
-    assert session_for(result.file).inputs
+    assert prepare_session(result.file).inputs
 
 
 def test_a_table_that_does_not_fit_is_refused_before_any_work(
@@ -115,7 +115,7 @@ def test_a_table_goes_with_a_latency_and_with_one_model() -> None:
     with pytest.raises(InputError, match="latency_table must stand beside a latency"):
         GoalOptions(macs="0.5x", latency_table="phone.json")
     with pytest.raises(InputError, match="Give it to paretune shrink"):
-        ShrinkTo.parse("latency=0.5x,latency_table=phone.json")
+        ShrinkGoal.parse("latency=0.5x,latency_table=phone.json")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_the_time_of_another_runtime(
     asked = {**QUICK, "round_to": 16, "runtimes": [runtime], "formats": ["onnx"]}
     result = shrink(wide, digits, latency=0.8, out=tmp_path / "out", **asked)
     (record,) = result.report.compressed
-    (small,) = [item for item in record.files() if item.variant == "pruned"]
+    (small,) = [item for item in record.list_artifacts() if item.variant == "pruned"]
     assert small.macs < count_macs(wide).macs
     assert result.file.suffix == ".onnx"
     rows = {row.artifact.id: row.latency for row in result.report.rows}

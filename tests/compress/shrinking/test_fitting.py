@@ -14,15 +14,15 @@ import pytest
 from compress.plan import ChannelOptions
 from compress.plan.fields import from_flat
 from compress.plan.shrink import ShrinkPlan
-from compress.prune.channels.analysis import coupling_of
-from compress.shrinking.estimates import Estimates
-from compress.shrinking.fitting import Fitter
-from compress.shrinking.goals import OutOfReach, out_of_reach
+from compress.prune.channels.analysis import analyze_coupling
+from compress.shrinking.estimates import CostEstimates
+from compress.shrinking.fitting import GoalFitter
+from compress.shrinking.goals import OutOfReach, build_goal_error
 
 WIDTH, LEAST = 64, 4
 
 
-class Pretended(Fitter):
+class Pretended(GoalFitter):
     """Chooses the widest layer whose estimate is within the aim; files cost what a law says.
 
     Args:
@@ -34,42 +34,46 @@ class Pretended(Fitter):
         inputs = keras.Input((3,))
         hidden = keras.layers.Dense(WIDTH)(inputs)
         model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
-        work = SimpleNamespace(progress=lambda text, share: None)
+        context = SimpleNamespace(on_progress=lambda text, share: None)
         plan = from_flat(ShrinkPlan, {})
-        case: Any = SimpleNamespace(coupling=coupling_of(model), work=work, plan=plan, device=None)
-        super().__init__(case, SimpleNamespace(), Path())  # type: ignore[arg-type]
+        job: Any = SimpleNamespace(
+            coupling=analyze_coupling(model), context=context, plan=plan, device_times=None
+        )
+        super().__init__(job, SimpleNamespace(), Path())  # type: ignore[arg-type]
         self.law, self.nearest = law, nearest
         self.tried: list[int] = []
 
-    def _file_costs(self, model: Any, format: str, names: Any) -> dict[str, float]:
+    def _measure_costs(self, model: Any, format: str, names: Any) -> dict[str, float]:
         width = int(model.layers[1].units)
         self.tried.append(width)
         return {"latency": self.law(width)}
 
-    def estimates(self, format: str) -> Estimates:
-        return Estimates({"latency": lambda kept, present: np.asarray(kept, float)[..., 0] / WIDTH})
+    def build_estimates(self, format: str) -> CostEstimates:
+        return CostEstimates(
+            {"latency": lambda kept, present: np.asarray(kept, float)[..., 0] / WIDTH}
+        )
 
-    def chooser(self, goals: Any, estimates: Any, variation: Any) -> Any:
+    def build_selector(self, goals: Any, estimates: Any, variation: Any) -> Any:
         def choose(aim: float, share: Any) -> Any:
             widths = np.arange(LEAST, WIDTH + 1, 4)
             costs = share(widths[:, None], None)
             place = max(0, int(np.searchsorted(costs, aim, "right")) - 1)
             if self.nearest:
                 place = int(np.argmin(np.abs(costs - aim)))
-            mask = np.ones(self.case.coupling.units, bool)
-            mask[self.case.coupling.groups[0].units[widths[place] :]] = False
+            mask = np.ones(self.job.coupling.unit_count, bool)
+            mask[self.job.coupling.groups[0].units[widths[place] :]] = False
             return SimpleNamespace(
-                mask=mask, dropped=(), key=(mask.tobytes(), ()),
-                choice=SimpleNamespace(cost=float(costs[place])),
+                mask=mask, removed_blocks=(), key=(mask.tobytes(), ()),
+                allocation=SimpleNamespace(cost=float(costs[place])),
             )  # fmt: skip
 
-        return SimpleNamespace(choose=choose)
+        return SimpleNamespace(select=choose)
 
 
 def kept(fitter: Pretended, goal: float) -> int:
-    found = fitter.fitted("float32", {"latency": goal})
+    found = fitter.fit("float32", {"latency": goal})
     assert found.rounds == len(fitter.tried)
-    units = fitter.case.coupling.groups[0].units
+    units = fitter.job.coupling.groups[0].units
     return int(np.count_nonzero(found.selection.mask[units]))
 
 
@@ -96,21 +100,21 @@ def test_much_that_does_not_leave_with_the_widths_is_found_all_the_same() -> Non
 def test_what_nothing_comes_to_says_what_holds_it() -> None:
     fitter = Pretended(lambda width: 0.6 + 0.1 * width / WIDTH)
     with pytest.raises(OutOfReach, match="every layer is thinned as far as") as caught:
-        fitter.fitted("float32", {"latency": 0.5})
+        fitter.fit("float32", {"latency": 0.5})
     assert min(fitter.tried) == LEAST
     assert caught.value.used == pytest.approx((0.6 + 0.1 * LEAST / WIDTH) / 0.5)
 
 
 def test_files_that_never_come_near_are_not_said_to_be_as_thin_as_can_be() -> None:
     goals, costs = {"latency": 0.5, "macs": 10.0}, {"latency": 0.6, "macs": 9.0}
-    error = out_of_reach("int8", goals, costs, ChannelOptions(), 3)
+    error = build_goal_error("int8", goals, costs, ChannelOptions(), 3)
     assert error.used == pytest.approx(1.2)
     text = "An int8 file must be able to meet the goal. Received: 600 us (asked for 500 us), where "
     assert str(error).startswith(f"{text}none of 3 files came to it.")
     # the last two files are 8 and 4 wide: no more is tried where the thinnest is above the goal
     fitter = Pretended(lambda width: 0.5 * (1.0 + 1e-3 * (1 + width / WIDTH)))
     with pytest.raises(OutOfReach, match="at least 501 us"):
-        fitter.fitted("float32", {"latency": 0.5})
+        fitter.fit("float32", {"latency": 0.5})
     assert fitter.tried[-2:] == [8, LEAST]
 
 
@@ -124,11 +128,11 @@ def test_a_choice_above_the_aim_need_not_be_the_thinnest() -> None:
 def test_a_size_that_one_format_cannot_reach_names_those_that_can() -> None:
     others = {"float16": {"size": 9000.0}, "dynamic": {"size": 5200.0}, "int8": {"size": 4800.0}}
     goals, costs = {"size": 5000.0, "macs": 10.0}, {"size": 16000.0, "macs": 9.0}
-    text = str(out_of_reach("float32", goals, costs, ChannelOptions(), None, others))
+    text = str(build_goal_error("float32", goals, costs, ChannelOptions(), None, others))
     assert "Take int8 (4.8 kB): files of the same net meet the goal." in text
     assert "dynamic (" not in text
     tighter = {"size": 4000.0, "macs": 10.0}
-    text = str(out_of_reach("float32", tighter, costs, ChannelOptions(), None, others))
+    text = str(build_goal_error("float32", tighter, costs, ChannelOptions(), None, others))
     assert (
         "float16 (9.0 kB), dynamic (5.2 kB) and int8 (4.8 kB) of the same net do not meet" in text
     )

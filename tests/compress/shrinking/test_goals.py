@@ -14,21 +14,21 @@ from compress.data import Dataset, Preprocessing, Split
 from compress.measure.latency_record import Latency
 from compress.measure.verdict import MET, MISSED, WITHIN_NOISE
 from compress.plan.shrink import GoalOptions, ShrinkPlan
-from compress.run.compressed import Artifact
+from compress.run.compressed_model import Artifact
+from compress.shrinking.candidate import OriginalFiles
 from compress.shrinking.goals import (
-    Bar,
-    Elsewhere,
-    Judgement,
-    Measured,
+    FileChoice,
+    Measurements,
+    MetricConstraint,
+    RemoteTimes,
     choose_file,
-    cost_limits,
-    cost_text,
-    goals_text,
+    compute_cost_limits,
+    format_cost,
+    format_goals,
 )
-from compress.shrinking.job import refuse_learnt
-from compress.shrinking.net import DenseFiles
+from compress.shrinking.job_runner import refuse_trained_validation
 
-DENSE = DenseFiles(
+DENSE = OriginalFiles(
     "float32", "exports/m.float32.tflite", {"float32": 2.0}, {"float32": 1000, "int8": 300},
     {"float32": 800}, {},
     {"float32": {"accuracy": 0.9}}, {},
@@ -38,23 +38,25 @@ COUNTED: Any = SimpleNamespace(macs=4_000, params=200)
 
 def test_shares_are_of_the_model_itself_and_amounts_are_taken_as_they_are() -> None:
     goal = GoalOptions(latency=0.25, size="200B", macs="0.5x", params=120, peak_memory=0.5)
-    found = cost_limits(goal, DENSE, COUNTED)
+    found = compute_cost_limits(goal, DENSE, COUNTED)
     assert found == {
         "latency": 0.5, "size": 200.0, "peak_memory": 400.0, "macs": 2000.0, "params": 120.0
     }  # fmt: skip
     # milliseconds are aimed below: the upper end of an interval must come to them
-    aimed = cost_limits(GoalOptions(latency="250us"), DENSE, COUNTED)
+    aimed = compute_cost_limits(GoalOptions(latency="250us"), DENSE, COUNTED)
     assert aimed == {"latency": pytest.approx(0.25 / 1.03)}
-    assert cost_limits(GoalOptions(latency="250us"), DENSE, COUNTED, 0.25) == {"latency": 0.2}
+    assert compute_cost_limits(GoalOptions(latency="250us"), DENSE, COUNTED, 0.25) == {
+        "latency": 0.2
+    }
 
 
 def test_names_in_a_file_are_as_many_as_its_tensors() -> None:
     dense = replace(DENSE, beside={"int8": 100}, weights=40)
-    assert dense.beside_of("int8", 10) == 25.0
-    assert dense.beside_of("int8", 40) == 100.0
-    assert dense.beside_of("float32", 10) == 0.0
+    assert dense.estimate_overhead("int8", 10) == 25.0
+    assert dense.estimate_overhead("int8", 40) == 100.0
+    assert dense.estimate_overhead("float32", 10) == 0.0
     # records of before do not tell how many there are
-    assert replace(dense, weights=0).beside_of("int8", 10) == 100.0
+    assert replace(dense, weights=0).estimate_overhead("int8", 10) == 100.0
 
 
 def test_folders_are_called_by_the_goal() -> None:
@@ -65,23 +67,23 @@ def test_folders_are_called_by_the_goal() -> None:
 
 
 def test_a_bar_is_so_many_points_below_the_model(blobs: Dataset) -> None:
-    bar = Bar.of(GoalOptions(max_drop=1.5), DENSE, blobs)
+    bar = MetricConstraint.from_goal(GoalOptions(max_drop=1.5), DENSE, blobs)
     assert bar.floor == pytest.approx(0.885)
-    assert bar.drop(0.87) == pytest.approx(3.0)
-    assert bar.allowed == pytest.approx(1.5)
-    assert bar.holds(0.885)
-    assert not bar.holds(0.88)
-    assert Bar.of(GoalOptions(), DENSE, blobs).floor is None
-    assert Bar.of(GoalOptions(min_quality=0.8), DENSE, blobs).floor == 0.8
+    assert bar.compute_drop(0.87) == pytest.approx(3.0)
+    assert bar.allowed_drop == pytest.approx(1.5)
+    assert bar.is_met(0.885)
+    assert not bar.is_met(0.88)
+    assert MetricConstraint.from_goal(GoalOptions(), DENSE, blobs).floor is None
+    assert MetricConstraint.from_goal(GoalOptions(min_quality=0.8), DENSE, blobs).floor == 0.8
 
 
 def test_points_of_an_error_are_its_own_unit() -> None:
-    assert Bar("rmse", -3.0, None).drop(-4.5) == pytest.approx(1.5)
+    assert MetricConstraint("rmse", -3.0, None).compute_drop(-4.5) == pytest.approx(1.5)
 
 
 def test_a_quality_above_the_models_own_is_refused(blobs: Dataset) -> None:
     with pytest.raises(FeasibleError, match=r"at most the model's own .* 0\.9000"):
-        Bar.of(GoalOptions(min_quality=0.95), DENSE, blobs)
+        MetricConstraint.from_goal(GoalOptions(min_quality=0.95), DENSE, blobs)
 
 
 def test_a_model_at_chance_is_refused(blobs: Dataset) -> None:
@@ -90,9 +92,9 @@ def test_a_model_at_chance_is_refused(blobs: Dataset) -> None:
     # = 0.192. Of 0.53: 0.197 > 1.645 sqrt((0.863 - 0.197^2) / 60) = 0.193
     guessing = replace(DENSE, val={"float32": {"accuracy": 0.52}})
     with pytest.raises(FeasibleError, match="better than the best constant answer"):
-        Bar.of(GoalOptions(), guessing, blobs)
+        MetricConstraint.from_goal(GoalOptions(), guessing, blobs)
     better = replace(DENSE, val={"float32": {"accuracy": 0.53}})
-    assert Bar.of(GoalOptions(), better, blobs).dense == 0.53
+    assert MetricConstraint.from_goal(GoalOptions(), better, blobs).original == 0.53
 
 
 @pytest.mark.parametrize(
@@ -116,9 +118,9 @@ def test_a_constant_answer_has_learned_nothing(metric: str, constant: float, lea
             match=rf"{metric} {value:.4f} on 300 .* constant answer has {metric} {constant:.4f}"
             ".* train the model first",
         ):
-            Bar.of(goal, dense, data)
+            MetricConstraint.from_goal(goal, dense, data)
     good = replace(DENSE, val={"float32": {metric: learnt}})
-    assert Bar.of(goal, good, data).dense == learnt
+    assert MetricConstraint.from_goal(goal, good, data).original == learnt
 
 
 def test_without_labels_only_constant_answers_are_refused() -> None:
@@ -128,21 +130,21 @@ def test_without_labels_only_constant_answers_are_refused() -> None:
     parts = [Split(piece, answers) for piece in np.split(x, 3)]
     data = Dataset("d", *parts, ("a", "b", "c"), Preprocessing(), kind="unlabelled")
     dense = replace(DENSE, val={"float32": {"agreement": 1.0}})
-    assert Bar.of(GoalOptions(), dense, data).dense == 1.0
+    assert MetricConstraint.from_goal(GoalOptions(), dense, data).original == 1.0
     same = replace(data, val=replace(parts[1], y=np.eye(3, dtype=np.float32)[[0] * 12]))
     with pytest.raises(FeasibleError, match="best constant answer has agreement 1.0000"):
-        Bar.of(GoalOptions(), dense, same)
+        MetricConstraint.from_goal(GoalOptions(), dense, same)
 
 
 def test_goals_in_words() -> None:
     goal = GoalOptions(latency=0.5, max_drop=1)
-    text = goals_text(goal, {"latency": 1.0}, Bar("accuracy", 0.9, 0.89))
+    text = format_goals(goal, {"latency": 1.0}, MetricConstraint("accuracy", 0.9, 0.89))
     assert text == "latency 0.5x, accuracy at least 0.8900"
-    text = goals_text(goal, {"latency": 1.0}, Bar("accuracy", 0.9, 0.89, 1.0))
+    text = format_goals(goal, {"latency": 1.0}, MetricConstraint("accuracy", 0.9, 0.89, 1.0))
     assert text == "latency 0.5x, accuracy drop at most 1 pp"
-    both = goals_text(GoalOptions(size=0.5, latency="3ms"), {"size": 500.0, "latency": 3.0}, BAR)
+    both = format_goals(GoalOptions(size=0.5, latency="3ms"), {"size": 500.0, "latency": 3.0}, BAR)
     assert both == "size 0.5x (0.5 kB), latency 3ms"
-    assert cost_text("macs", 2_000_000) == "2.00 M MACs"
+    assert format_cost("macs", 2_000_000) == "2.00 M MACs"
 
 
 @pytest.mark.parametrize(
@@ -202,31 +204,31 @@ FILES = [
 TIMES = times(m=1.0, half=2.0, third=4.0)
 
 
-SHARES = Measured(TIMES, {"half.float32": 400}, relative=True)
-BAR = Bar("accuracy", 0.90, None)
+SHARES = Measurements(TIMES, {"half.float32": 400}, relative=True)
+BAR = MetricConstraint("accuracy", 0.90, None)
 
 
 def test_what_is_measured_is_told_as_it_was_asked_for() -> None:
-    found = SHARES.costs(FILES[1])
+    found = SHARES.collect_costs(FILES[1])
     assert found == {
         "size": 500.0, "macs": 50.0, "params": 10.0, "peak_memory": 400.0, "latency": 0.5
     }  # fmt: skip
     # its own milliseconds, where milliseconds were asked for; no memory where none is known
     plain = replace(SHARES, relative=False)
-    assert plain.costs(FILES[2]) == {
+    assert plain.collect_costs(FILES[2]) == {
         "size": 300.0, "macs": 30.0, "params": 10.0, "latency": 0.25
     }  # fmt: skip
-    assert SHARES.cost_line("latency", FILES[1], 0.6) == (
+    assert SHARES.describe_cost("latency", FILES[1], 0.6) == (
         "latency: 0.5x of the original's (500 us [450, 550]), limit 0.6x: met"
     )
-    assert plain.cost_line("latency", FILES[1], 0.6) == (
+    assert plain.describe_cost("latency", FILES[1], 0.6) == (
         "latency: 500 us [450, 550], limit 600 us: met"
     )
 
 
 def chosen_file(
-    files: list[Artifact], measured: Measured, limits: dict[str, float], bar: Bar
-) -> Judgement:
+    files: list[Artifact], measured: Measurements, limits: dict[str, float], bar: MetricConstraint
+) -> FileChoice:
     return choose_file(files, FILES[0], measured, limits, bar)
 
 
@@ -240,7 +242,7 @@ def test_the_best_file_that_meets_the_costs_is_chosen() -> None:
     assert chosen_file(FILES, SHARES, {"size": 499.0}, BAR).chosen.id == "third.float32"
     both = chosen_file(FILES, SHARES, {"latency": 0.5, "macs": 40.0}, BAR)
     assert (both.chosen.id, both.state) == ("third.float32", MET)
-    assert both.used == pytest.approx(0.75)
+    assert both.used_share == pytest.approx(0.75)
 
 
 def test_a_missed_goal_is_said() -> None:
@@ -268,26 +270,26 @@ def test_of_files_inside_the_limit_the_cheapest_ships() -> None:
     files = [artifact("m", 0.9, 1000), artifact("half", 0.898, 500), artifact("third", 0.892, 300)]
     known = replace(SHARES, values=values)
     # 8 lost of 1,000: -0.8 +- 0.62 pp
-    bar = Bar("accuracy", 0.9, 0.885, 1.5)
+    bar = MetricConstraint("accuracy", 0.9, 0.885, 1.5)
     assert chosen_file(files, known, {}, bar).chosen.id == "third.float32"
     # at most a point: 2 lost, -0.2 +- 0.39 pp, is inside, 8 lost may not be
-    bar = Bar("accuracy", 0.9, 0.89, 1.0)
+    bar = MetricConstraint("accuracy", 0.9, 0.89, 1.0)
     assert chosen_file(files, known, {}, bar).chosen.id == "half.float32"
     # nothing can be shown of a fifth of a point: the best one
-    bar = Bar("accuracy", 0.9, 0.898, 0.2)
+    bar = MetricConstraint("accuracy", 0.9, 0.898, 0.2)
     assert chosen_file(files, known, {}, bar).chosen.id == "m.float32"
     # with costs, the best one of those that meet them
     assert chosen_file(files, known, {"size": 600.0}, bar).chosen.id == "half.float32"
     # nothing is known of single examples: likewise
-    bar = Bar("accuracy", 0.9, 0.885, 1.5)
+    bar = MetricConstraint("accuracy", 0.9, 0.885, 1.5)
     assert chosen_file(files, SHARES, {}, bar).chosen.id == "m.float32"
 
 
 def test_milliseconds_have_no_slack() -> None:
     plain = replace(SHARES, relative=False)  # half takes 500 us [450, 550]
-    assert plain.cost_state("latency", FILES[1], 0.55) == MET
-    assert plain.cost_state("latency", FILES[1], 0.549) == WITHIN_NOISE
-    assert plain.cost_state("latency", FILES[1], 0.499) == MISSED
+    assert plain.check_cost("latency", FILES[1], 0.55) == MET
+    assert plain.check_cost("latency", FILES[1], 0.549) == WITHIN_NOISE
+    assert plain.check_cost("latency", FILES[1], 0.499) == MISSED
     found = chosen_file(FILES[:2], plain, {"latency": 0.51}, BAR)
     assert (found.chosen.id, found.state) == ("half.float32", WITHIN_NOISE)
     # whoever meets it beyond noise goes first
@@ -296,20 +298,20 @@ def test_milliseconds_have_no_slack() -> None:
 
 
 def test_times_elsewhere_say_how_far_they_may_be_off() -> None:
-    there = Elsewhere("a phone", 4.0, {"m.float32": 4.0, "half.float32": 2.0},
+    there = RemoteTimes("a phone", 4.0, {"m.float32": 4.0, "half.float32": 2.0},
                       frozenset({"m.float32"}), 0.05)  # fmt: skip
-    known = replace(SHARES, relative=False, elsewhere=there)
-    assert known.cost_line("latency", FILES[1], 2.1) == (
+    known = replace(SHARES, relative=False, remote_times=there)
+    assert known.describe_cost("latency", FILES[1], 2.1) == (
         "latency: 2.00 ms on a phone (estimated, 5.0 % off on held-out models), limit 2.10 ms: met"
     )
-    assert known.cost_state("latency", FILES[1], 2.05) == WITHIN_NOISE
-    assert known.cost_state("latency", FILES[0], 4.0) == MET  # measured
-    alone = replace(known, elsewhere=replace(there, error=None))
-    assert alone.cost_state("latency", FILES[1], 3.9) == WITHIN_NOISE
-    assert "not compared with whole models" in alone.cost_line("latency", FILES[1], 3.9)
+    assert known.check_cost("latency", FILES[1], 2.05) == WITHIN_NOISE
+    assert known.check_cost("latency", FILES[0], 4.0) == MET  # measured
+    alone = replace(known, remote_times=replace(there, error=None))
+    assert alone.check_cost("latency", FILES[1], 3.9) == WITHIN_NOISE
+    assert "not compared with whole models" in alone.describe_cost("latency", FILES[1], 3.9)
     # a share has the slack of shares
     share = replace(known, relative=True)
-    assert share.cost_state("latency", FILES[1], 0.49) == MET
+    assert share.check_cost("latency", FILES[1], 0.49) == MET
 
 
 def test_only_times_may_be_passed_by_their_spread() -> None:
@@ -320,6 +322,6 @@ def test_only_times_may_be_passed_by_their_spread() -> None:
 
 
 def test_learnt_validation_data_are_refused() -> None:
-    refuse_learnt(False)
+    refuse_trained_validation(False)
     with pytest.raises(InputError, match="validation part must be one that neither"):
-        refuse_learnt(True)
+        refuse_trained_validation(True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from compress.data import Dataset
-from compress.shrinking.ship import front_matter, metadata
+from compress.shrinking.ship import build_metadata, format_front_matter
 from tests.compress.report.test_report import artifact
 
 ITEM = artifact("m", "pruned", "int8", 0.9, 10)
@@ -20,8 +20,8 @@ def read(text: str) -> Any:
 
 
 def test_results_are_those_of_the_file(digits: Dataset) -> None:
-    made = metadata("m.tflite", "litert", ITEM, digits)
-    assert read(front_matter(made)) == made
+    made = build_metadata("m.tflite", "litert", ITEM, digits)
+    assert read(format_front_matter(made)) == made
     assert made["pipeline_tag"] == "image-classification"
     (model,) = made["model-index"]
     (result,) = model["results"]
@@ -33,8 +33,8 @@ def test_results_are_those_of_the_file(digits: Dataset) -> None:
 
 def test_names_stay_names(digits: Dataset) -> None:
     data = replace(digits, name="x\n---\nlicense: mit\n# \u2028: {[")
-    made = metadata("a: b.tflite", "litert", ITEM, data)
-    text = front_matter(made)
+    made = build_metadata("a: b.tflite", "litert", ITEM, data)
+    text = format_front_matter(made)
     assert read(text) == made
     assert not any(line.startswith(("---", "license: mit")) for line in text.splitlines())
 
@@ -47,7 +47,7 @@ def test_other_tasks_have_no_pipeline(digits: Dataset) -> None:
             for name in ("train", "val", "test")
         },
     )
-    assert metadata("m", "litert", ITEM, rows)["pipeline_tag"] == "tabular-classification"
+    assert build_metadata("m", "litert", ITEM, rows)["pipeline_tag"] == "tabular-classification"
     odd = replace(
         digits,
         **{
@@ -55,6 +55,6 @@ def test_other_tasks_have_no_pipeline(digits: Dataset) -> None:
             for name in ("train", "val", "test")
         },
     )
-    made = metadata("m", "litert", ITEM, odd)
+    made = build_metadata("m", "litert", ITEM, odd)
     assert "pipeline_tag" not in made
     assert made["model-index"][0]["results"][0]["task"] == {"type": "other"}

@@ -9,18 +9,18 @@ import pytest
 
 from compress.core.device import Device
 from compress.core.errors import FeasibleError, InputError
-from compress.core.summary import silent
+from compress.core.summary import ignore_progress
 from compress.data import Dataset
 from compress.model.io import load_model
 from compress.plan import Plan
 from compress.plan.fields import from_flat
 from compress.prune.channels import prune_channels
-from compress.report import render
-from compress.run.compressed import Compressed
+from compress.report import render_report
+from compress.run.compressed_model import CompressedModel
 from compress.run.directory import RunFolder
-from compress.shrinking.case import Work, prepare
 from compress.shrinking.compression import compress_stage
-from compress.shrinking.files import measure_stage
+from compress.shrinking.compression_job import RunContext, prepare_job
+from compress.shrinking.file_evaluation import measure_stage
 
 QUICK = {"epochs": 1, "batch_size": 32, "teacher": "none", "formats": "float32"}
 
@@ -38,18 +38,18 @@ def mlp(*widths: int) -> Any:
 
 def compressed(
     model: Any, values: dict[str, object], data: Dataset, device: Device, place: Path
-) -> Compressed:
+) -> CompressedModel:
     """Runs the compress stage on a model as a run does on one of its front."""
     plan = from_flat(Plan, {**QUICK, **values})
     folder = RunFolder(place)
     folder.claim("compress", plan)
-    work = Work(data, plan, device)
-    compress_stage(prepare(model, Path("m.keras"), work), folder, "c")
+    work = RunContext(data, plan, device)
+    compress_stage(prepare_job(model, Path("m.keras"), work), folder, "c")
     (record,) = folder.read_compressed()
-    assert folder.model_file(record.small).is_file()
-    assert record.files()
-    for artifact in record.files():
-        name = record.small if artifact.variant == "pruned" else "m"
+    assert folder.get_model_path(record.compressed_name).is_file()
+    assert record.list_artifacts()
+    for artifact in record.list_artifacts():
+        name = record.compressed_name if artifact.variant == "pruned" else "m"
         assert artifact.id == f"{name}.float32"
         assert (place / artifact.file).is_file()
     return record
@@ -78,7 +78,7 @@ def test_the_name_says_what_was_done(
     blobs: Dataset, cpu: Device, tmp_path: Path,
 ) -> None:  # fmt: skip
     record = compressed(mlp(*widths), values, blobs, cpu, tmp_path / "run")
-    assert record.small == record.compressed == name
+    assert record.compressed_name == record.compressed == name
     assert not note or any(note in text for text in record.notes)
     assert (record.channels is None) == ("-c" not in name)
     small, dense = load_model(tmp_path / "run" / "candidates" / f"{name}.keras"), mlp(*widths)
@@ -91,7 +91,7 @@ def test_a_target_that_is_missed_is_not_in_the_name(
     """One hidden layer of 16 in steps of 8: 0.7x is asked for, half is what can be kept."""
     values = {"channels": "0.7x", "sparsity": 0.0, "round_to": 8}
     record = compressed(mlp(16), values, blobs, cpu, tmp_path / "run")
-    assert record.small == "m-c0_5x"
+    assert record.compressed_name == "m-c0_5x"
     assert record.channels is not None
     assert record.channels["macs"] == [16 * 7, 8 * 7]
     assert any("the nearest feasible macs" in text for text in record.notes)
@@ -113,7 +113,7 @@ def test_a_model_of_open_sizes_is_compressed_at_the_datas(
     full = 64 * 9 * 32 + 64 * 9 * 32 * 32 + 16 * 9 * 32 * 64 + 640
     assert record.channels is not None
     assert record.channels["macs"][0] == full
-    dense, small = record.files()
+    dense, small = record.list_artifacts()
     assert (dense.macs, small.macs) == tuple(record.channels["macs"])
     assert small.macs == pytest.approx(0.5 * full, rel=0.02)
     assert dense.unsupported == small.unsupported == ()
@@ -128,7 +128,7 @@ def test_a_record_of_the_first_release_is_named_by_its_files() -> None:
             {"id": "my.net-c0_5x-p80.float32", "variant": "pruned"},
         ],
     }  # fmt: skip
-    assert Compressed(**old).small == "my.net-c0_5x-p80"
+    assert CompressedModel(**old).compressed_name == "my.net-c0_5x-p80"
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_nothing_is_trained_and_all_is_repaired(
     values = {"channels": "0.5x", "sparsity": 0.5, "epochs": 0, "channel_steps": 2}
     place = tmp_path / "run"
     record = compressed(mlp(64, 64, 64), values, blobs, cpu, place)
-    assert (record.small, record.epochs, record.finetuned) == ("m-c0_5x-p50", 0, 0)
+    assert (record.compressed_name, record.epochs, record.finetuned) == ("m-c0_5x-p50", 0, 0)
     assert "nothing was fine-tuned (0 epochs)" in record.notes
     for part in (record.channels, record.weights):
         assert part is not None
@@ -181,11 +181,11 @@ def test_nothing_is_trained_and_all_is_repaired(
     assert record.channels is not None
     broken = [layer["name"] for layer in record.channels["repair"]["layers"] if layer["before"]]
     assert broken == ["h1", "h2", "head"]
-    small = load_model(place / "candidates" / f"{record.small}.keras")
+    small = load_model(place / "candidates" / f"{record.compressed_name}.keras")
     middle = small.get_layer("h1").kernel.numpy()
     assert (middle == 0).mean() == pytest.approx(0.5, abs=0.05)
-    measure_stage(RunFolder(place), from_flat(Plan, {"latency_budget": 0.2}), silent)
-    page = render(place)
+    measure_stage(RunFolder(place), from_flat(Plan, {"latency_budget": 0.2}), ignore_progress)
+    page = render_report(place)
     text = (place / "report.html").read_text("utf-8")
     assert "compression trained nothing" in text
     assert "without training" in text

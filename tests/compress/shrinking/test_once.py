@@ -16,9 +16,15 @@ from compress.plan import Plan
 from compress.plan.fields import from_flat
 from compress.prune.channels import analysis, pruning
 from compress.run.directory import RunFolder
-from compress.shrinking import case as cases
 from compress.shrinking import compression, prune_and_train
-from compress.shrinking.case import Case, Work, keep_draws, load_teachers, prepare
+from compress.shrinking import compression_job as cases
+from compress.shrinking.compression_job import (
+    CompressionJob,
+    RunContext,
+    capture_random_state,
+    load_teachers,
+    prepare_job,
+)
 from tests.same import same_arrays
 
 
@@ -60,7 +66,7 @@ def test_teachers_scaling_and_coupling_are_made_once(
     def stop(*_: Any) -> Any:
         raise Stopped
 
-    monkeypatch.setattr(compression, "judged_files", stop)
+    monkeypatch.setattr(compression, "export_and_evaluate", stop)
     plan = from_flat(
         Plan,
         {
@@ -93,15 +99,15 @@ def test_a_student_is_the_same_whether_its_teachers_were_loaded_just_now_or_befo
     plan = from_flat(
         Plan, {"epochs": 1, "batch_size": 512, "sparsity": 0.0, "normalize": "symmetric"}
     )
-    work, paths = Work(digits, plan, cpu), [tmp_path / "teacher.keras"]
+    work, paths = RunContext(digits, plan, cpu), [tmp_path / "teacher.keras"]
     # all in one go, as it would be if nothing had been checked before
     keras.utils.set_random_seed(plan.seed)
     each = tuple(load_teachers(paths, digits, plan))
-    now = Case(student, (8, 8, 1), Path("m.keras"), work, each, keep_draws())
-    tuner = prune_and_train.Tuner(work, each)
+    now = CompressionJob(student, (8, 8, 1), Path("m.keras"), work, each, capture_random_state())
+    tuner = prune_and_train.FineTuner(work, each)
     wanted = prune_and_train.prune_and_train(now, tuner).model.get_weights()
 
-    dense = prepare(student, Path("m.keras"), work, paths)
+    dense = prepare_job(student, Path("m.keras"), work, paths)
     keras.utils.set_random_seed(99)  # other work in between
     found: list[Any] = []
 

@@ -18,7 +18,7 @@ from compress.model.io import save_model
 from compress.plan import Plan, TrainSettings
 from compress.plan.fields import from_flat
 from compress.train import train
-from compress.train.given import load_for_model
+from compress.train.dataset_loading import load_for_model
 from tests.compress.exporting.tflite import zeros_in
 
 QUICK = {
@@ -37,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained dense model, 97 % or so."""
     import keras
 
-    from compress.core.device import setup
+    from compress.core.device import setup_device
 
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 1))
@@ -48,7 +48,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax", name="last")(x))
     data = load_data("digits")
     settings = TrainSettings(epochs=15, batch_size=32, learning_rate=3e-3)
-    result = train(model, data, settings, device=setup("cpu"))
+    result = train(model, data, settings, device=setup_device("cpu"))
     assert result.val["accuracy"] > 0.95
     path = tmp_path_factory.mktemp("models") / "mine.keras"
     save_model(model, path)
@@ -292,7 +292,7 @@ def test_a_candidate_is_not_judged_on_what_it_has_learnt(trained: Path, tmp_path
     data = load_data("digits")
     write_data_record(run, data)
     write_examples(run, data)
-    file = run.model_file("0001")
+    file = run.get_model_path("0001")
     file.write_bytes(trained.read_bytes())
     out = tmp_path / "out"
     again = {"data": "digits", "seed": 1, "out": str(out)}
@@ -302,7 +302,7 @@ def test_a_candidate_is_not_judged_on_what_it_has_learnt(trained: Path, tmp_path
         (trained, {"teacher": (str(trained), str(file))}, "Teacher"),
     ):
         plan = from_flat(Plan, {**again, **more})
-        message = f"{who} '{file}' must be judged on .* of the 360 test .*--seed 0"
+        message = f"{who} '{file}' must be evaluated on .* of the 360 test .*--seed 0"
         with pytest.raises(InputError, match=message):
             compress_model(model, plan=plan)
         # data in memory are no way around it

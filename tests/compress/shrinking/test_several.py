@@ -16,14 +16,14 @@ from compress import bench, compress_model, count_macs, distill, prune_channels,
 from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import Dataset, load_data
-from compress.exporting.answering import answered_by_file
-from compress.measure.runtimes import session_for
+from compress.exporting.file_checks import predict_with_file
+from compress.measure.runtimes import prepare_session
 from compress.model.copies import copy_model
-from compress.model.heads import head_of
+from compress.model.heads import infer_head
 from compress.plan import TrainSettings
 from compress.train import train
-from compress.train.given import as_dataset
-from compress.train.predict import quality_of
+from compress.train.dataset_loading import as_dataset
+from compress.train.predict import evaluate_model
 
 COUNT, SIZE = 1500, 12
 
@@ -94,7 +94,7 @@ def test_training_teaches_both_outputs(taught: tuple[Any, Dataset]) -> None:
     assert {item.name: item.kind for item in data.outputs} == {
         "class": "multiclass", "box": "regression"
     }  # fmt: skip
-    found = quality_of(model, data, "test")
+    found = evaluate_model(model, data, "test")
     expected = by_hand(model, data.test.x, data.test.y)
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, abs=1e-4)
@@ -108,14 +108,16 @@ def test_channels_leave_and_are_repaired(taught: tuple[Any, Dataset]) -> None:
     bare = prune_channels(model, macs=0.5, data=data, repair=False, round_to=2)
     mended = prune_channels(model, macs=0.5, data=data, round_to=2)
     assert count_macs(mended.model).macs <= 0.52 * count_macs(model).macs
-    lost, kept = (quality_of(item.model, data, "val")["mean_quality"] for item in (bare, mended))
+    lost, kept = (
+        evaluate_model(item.model, data, "val")["mean_quality"] for item in (bare, mended)
+    )
     assert kept > lost
     weights = prune_weights(model, data, sparsity=0.5, repair=True)
-    assert quality_of(weights.model, data, "val")["mean_quality"] > lost
+    assert evaluate_model(weights.model, data, "val")["mean_quality"] > lost
     weighed = prune_channels(
         model, macs=0.5, data=data, criterion="reconstruction", scope="damage", round_to=2, tries=0
     )
-    assert quality_of(weighed.model, data, "val")["mean_quality"] > lost
+    assert evaluate_model(weighed.model, data, "val")["mean_quality"] > lost
     for criterion in ("taylor", "activation"):
         made = prune_channels(model, macs=0.7, data=data, criterion=criterion, recalibrate=1)
         assert count_macs(made.model).macs < count_macs(model).macs
@@ -126,7 +128,7 @@ def test_each_output_is_taught(taught: tuple[Any, Dataset]) -> None:
     student = copy_model(model)
     for variable in student.trainable_variables:
         variable.assign(variable * 0.7)
-    before = quality_of(student, data, "val")["mean_quality"]
+    before = evaluate_model(student, data, "val")["mean_quality"]
     result = distill(
         student, model, data, epochs=3, batch_size=32, learning_rate=3e-3, weight=1.0,
         hints=["fitnets"],
@@ -159,7 +161,7 @@ def test_from_arrays_to_files_that_are_fed_by_name(
                 assert row.artifact.test[name] == pytest.approx(value, abs=1e-3)
     expected = np.concatenate([np.ravel(part) for part in _flat(result.model, data.val.x)])
     for path in result.files.values():
-        made = answered_by_file(result.model, session_for(path), data.val.x)
+        made = predict_with_file(result.model, prepare_session(path), data.val.x)
         got = np.concatenate([np.ravel(made[name]) for name in ("class", "box")])
         error, scale = np.abs(got - expected), expected.std()
         if "int8" in path.name:
@@ -199,7 +201,7 @@ def test_a_file_and_a_stream_of_names(tmp_path: Path, cpu: Device) -> None:
     members = {f"x_train/{name}": value for name, value in x.items()}
     members |= {f"y_train/{name}": value for name, value in y.items()}
     np.savez(tmp_path / "d.npz", **members)
-    data = load_data(str(tmp_path / "d.npz"), head=head_of(model))
+    data = load_data(str(tmp_path / "d.npz"), head=infer_head(model))
     assert data.input_shapes == {"picture": (SIZE, SIZE, 1), "facts": (3,)}
     assert list(data.train.y) == ["class", "box"]
     assert data.preprocess(data.val.x)["facts"].std() == pytest.approx(1.0, abs=0.3)

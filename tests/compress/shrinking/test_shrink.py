@@ -18,7 +18,7 @@ from rich.console import Console
 
 from compress.core.errors import FeasibleError, InputError
 from compress.data import Dataset
-from compress.measure.runtimes import session_for
+from compress.measure.runtimes import prepare_session
 from compress.model.io import load_model
 from compress.report import load_report, render_tables
 from compress.shrinking.shrink import ShrinkResult, shrink
@@ -67,7 +67,7 @@ def test_the_verdict_is_of_test_data_and_the_same_everywhere(
     halved: ShrinkResult, digits: Dataset
 ) -> None:
     def right(file: Path) -> Any:
-        session = session_for(file)
+        session = prepare_session(file)
         found = []
         for row, label in zip(digits.inputs("test"), digits.test.y, strict=True):
             session.set_inputs([row[None]])
@@ -101,7 +101,7 @@ def told_by_feeding(result: ShrinkResult, data: Dataset) -> tuple[list[float], l
         [sys.executable, "feed.py"],
         cwd=result.file.parent, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    session = session_for(result.file)
+    session = prepare_session(result.file)
     session.set_inputs([data.preprocess(data.val.x[:1])])
     session.invoke()
     (wanted,) = session.results()
@@ -134,11 +134,11 @@ def test_the_record_is_of_the_net_that_is_shipped(halved: ShrinkResult) -> None:
     chosen = next(
         row.artifact for row in halved.report.rows if row.artifact.id == halved.outcome.chosen
     )
-    assert record.small == chosen.id.rpartition(".")[0]
+    assert record.compressed_name == chosen.id.rpartition(".")[0]
     assert record.val["pruned"]["accuracy"] == max(
         row.artifact.val["accuracy"]
         for row in halved.report.rows
-        if row.artifact.id.startswith(record.small)
+        if row.artifact.id.startswith(record.compressed_name)
     )
 
 
@@ -185,13 +185,13 @@ class _Killed(Exception):
 
 
 STEPS = (
-    "compress.shrinking.workshop.write_json",
-    "compress.shrinking.net.write_json",
-    "compress.shrinking.workshop.prune_channels",
-    "compress.shrinking.finishing.artifacts_of",
-    "compress.shrinking.finishing.measure_stage",
+    "compress.shrinking.candidate_builder.write_json",
+    "compress.shrinking.candidate.write_json",
+    "compress.shrinking.candidate_builder.prune_channels",
+    "compress.shrinking.final_evaluation.evaluate_artifacts",
+    "compress.shrinking.final_evaluation.measure_stage",
     "compress.shrinking.ship.save_model",
-    "compress.shrinking.finishing.write_json",
+    "compress.shrinking.final_evaluation.write_json",
 )
 
 
@@ -251,14 +251,14 @@ def test_a_size_is_met_by_the_file_that_is_shipped(
 def test_memory_is_met_by_the_file_that_is_shipped(
     trained: Any, digits: Dataset, tmp_path: Path
 ) -> None:
-    from compress.measure.footprint import arena_bytes
+    from compress.measure.footprint import measure_arena_bytes
 
     result = shrink(
         trained, digits, peak_memory=0.6, out=tmp_path / "out", formats=["float32"], **QUICK
     )
     assert result.met
-    dense = arena_bytes(result.folder / "exports" / "net.float32.tflite")
-    assert 0.4 * dense < arena_bytes(result.file) <= 0.6 * dense
+    dense = measure_arena_bytes(result.folder / "exports" / "net.float32.tflite")
+    assert 0.4 * dense < measure_arena_bytes(result.file) <= 0.6 * dense
     assert "| arena |" in (result.file.parent / "README.md").read_text()
 
 
@@ -272,7 +272,7 @@ def test_a_format_that_meets_the_goal_alone_keeps_every_channel(
     assert result.file.stat().st_size <= 12000
     assert "nothing was removed" in (result.file.parent / "README.md").read_text()
     (record,) = result.report.compressed
-    assert (record.small, record.channels, record.finetuned) == ("net", None, 0)
+    assert (record.compressed_name, record.channels, record.finetuned) == ("net", None, 0)
     # integers are stored by scale and zero point: the script's arithmetic is ours
     made, wanted, _ = told_by_feeding(result, digits)
     np.testing.assert_allclose(made, wanted, atol=1e-4)
@@ -293,7 +293,7 @@ def test_a_net_is_taught_by_the_original(trained: Any, digits: Dataset, tmp_path
     (record,) = result.report.compressed
     assert record.finetuned == 3
     assert record.teacher == "net"
-    assert "taught by net" in (result.file.parent / "README.md").read_text()
+    assert "distilled from net" in (result.file.parent / "README.md").read_text()
     assert not (result.folder / "unfinished").exists()
 
 
@@ -329,4 +329,4 @@ def test_another_goal_does_not_overwrite(
 
 def test_the_folder_can_be_reported_again(halved: ShrinkResult) -> None:
     report = load_report(halved.folder)
-    assert report.sections[0].shipped == halved.outcome.chosen
+    assert report.sections[0].shipped_id == halved.outcome.chosen

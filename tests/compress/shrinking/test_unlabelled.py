@@ -16,7 +16,7 @@ from compress.core.errors import InputError
 from compress.data import Dataset, load_data
 from compress.model.io import save_model
 from compress.shrinking.compression import compress_model
-from compress.train.given import as_dataset
+from compress.train.dataset_loading import as_dataset
 from search.cli import app
 
 QUICK = {"finetune_epochs": 0, "formats": ["float32"], "latency_budget": 0.2, "sparsity": 0.0}

@@ -1,4 +1,4 @@
-"""`shrink --qat`: the net whose int8 file is the best is trained for whole numbers."""
+"""`shrink --qat`: the net whose int8 file is the best is trained for integers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from compress.data import Dataset
-from compress.shrinking.finishing import lost_to_rounding
-from compress.shrinking.goals import Bar
+from compress.shrinking.final_evaluation import describe_rounding_loss
+from compress.shrinking.goals import MetricConstraint
 from compress.shrinking.shrink import shrink
 
 QUICK: dict[str, Any] = {
@@ -22,17 +22,19 @@ def test_what_rounding_alone_takes_is_told_with_what_can_be_done() -> None:
     def net(name: str, plain: float, whole: float | None) -> Any:
         val = {"float32": {"accuracy": plain}}
         val |= {} if whole is None else {"int8": {"accuracy": whole}}
-        return SimpleNamespace(name=name, val=val, quality=lambda kind, metric: val[kind][metric])
+        return SimpleNamespace(
+            name=name, val=val, get_metric=lambda kind, metric: val[kind][metric]
+        )
 
-    bar = Bar("accuracy", 0.9, None)
+    bar = MetricConstraint("accuracy", 0.9, None)
     some = [net("a", 0.83, 0.70), net("b", 0.88, 0.875), net("c", 0.9, None), net("d", 0.9, 0.88)]
-    told = lost_to_rounding(bar, some, "float32")
+    told = describe_rounding_loss(bar, some, "float32")
     assert "validation accuracy: a (13.0 points), d (2.0 points). --qat" in told
-    assert lost_to_rounding(bar, some[1:3], "float32") == ""
+    assert describe_rounding_loss(bar, some[1:3], "float32") == ""
     # the file may be better than the net's floats: nothing is lost
-    assert lost_to_rounding(bar, [net("e", 0.8, 0.85)], "float32") == ""
+    assert describe_rounding_loss(bar, [net("e", 0.8, 0.85)], "float32") == ""
     many = [net(str(place), 0.9, 0.85) for place in range(5)]
-    assert "and 2 more. --qat" in lost_to_rounding(bar, many, "float32")
+    assert "and 2 more. --qat" in describe_rounding_loss(bar, many, "float32")
 
 
 @pytest.mark.slow

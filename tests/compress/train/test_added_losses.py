@@ -149,7 +149,7 @@ def test_training_equals_fit(images: Dataset, cpu: Device, head: str) -> None:
 def test_distillation_adds_the_students_losses_alone(
     images: Dataset, cpu: Device, hints: tuple[str, ...]
 ) -> None:
-    """Weights of 0 for what is taught: what is left is `fit`; teachers' losses would show."""
+    """Weights of 0 for what is distilled: what is left is `fit`; teachers' losses would show."""
     expected, losses = fitted(images)
     model, teacher = penalized(), penalized("dense")
     teacher.set_weights([w + 0.1 for w in teacher.get_weights()])
@@ -190,7 +190,7 @@ def test_parts_of_a_batch_hold_the_losses_once(
     parts = replace(images, train=images.train.take(order))
     expected, losses = fitted(parts, batch=30, epochs=1, gradient_accumulation_steps=2)
     model = penalized()
-    monkeypatch.setattr("compress.train.loop.parts_of_a_batch", lambda *_, **__: 2)
+    monkeypatch.setattr("compress.train.loop.count_batch_parts", lambda *_, **__: 2)
     last, got, _ = trained(
         model, lambda tell: train(model, images, FULL, device=cpu, on_epoch=tell), images
     )

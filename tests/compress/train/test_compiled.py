@@ -15,12 +15,12 @@ from compress import compress_model, distill
 from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data.tasks import Custom, Several
-from compress.model.compiled import compiled_of, compiled_outputs
+from compress.model.compile_config import load_compiled_outputs, read_compiled_outputs
 from compress.model.copies import copy_model
 from compress.plan import TrainSettings
 from compress.train import train
-from compress.train.given import as_dataset
-from compress.train.predict import predict_logits, quality_of
+from compress.train.dataset_loading import as_dataset
+from compress.train.predict import evaluate_model, predict_logits
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(600, 8)).astype(np.float32)
@@ -76,7 +76,7 @@ def test_loss_and_metrics_are_the_users(own: Any) -> None:
     made = own.predict(data.val.x, verbose=0)
     expected = np.mean(np.abs(data.val.y - made) ** 1.5, axis=-1)
     np.testing.assert_allclose(task.loss(data.val.y, made), expected, rtol=1e-5)
-    found = quality_of(own, data, "val")
+    found = evaluate_model(own, data, "val")
     assert next(iter(found)) == task.qualities[0] == "compiled:close"
     within = np.abs(data.val.y - made) < 0.5
     assert found["compiled:close"] == pytest.approx(within.mean(), abs=1e-6)
@@ -93,33 +93,33 @@ def test_loss_and_metrics_are_the_users(own: Any) -> None:
 def test_metrics_of_which_less_is_better_select_by_their_negative(own: Any) -> None:
     own.compile("adam", loss=far, metrics=["mae"])
     data = as_dataset((X, BOX), model=own)
-    found = quality_of(own, data, "val")
+    found = evaluate_model(own, data, "val")
     error = np.abs(own.predict(data.val.x, verbose=0) - data.val.y).mean()
     assert next(iter(found)) == "compiled:neg_mean_absolute_error"
     assert found["compiled:neg_mean_absolute_error"] == pytest.approx(-error, rel=1e-5)
     own.compile("adam", loss=far, metrics=[close, "mae"])
     chosen = as_dataset((X, BOX), model=own, metric="-mean_absolute_error")
-    assert next(iter(quality_of(own, chosen, "val"))) == "compiled:neg_mean_absolute_error"
+    assert next(iter(evaluate_model(own, chosen, "val"))) == "compiled:neg_mean_absolute_error"
     with pytest.raises(InputError, match="metric 'clos'.*Did you mean 'close'"):
         as_dataset((X, BOX), model=own, metric="clos")
     bare = copy_model(own)
     bare.compile("adam", loss=far)
     alone = as_dataset((X, BOX), model=bare)
-    assert next(iter(quality_of(bare, alone, "val"))) == "skill"
+    assert next(iter(evaluate_model(bare, alone, "val"))) == "skill"
 
 
 def test_training_and_distillation_by_it(own: Any, cpu: Device) -> None:
     own.compile("adam", loss=far, metrics=[close])
     data = as_dataset((X, BOX), model=own)
     student = net()
-    before = quality_of(student, data, "val")["skill"]
+    before = evaluate_model(student, data, "val")["skill"]
     settings = TrainSettings(epochs=12, batch_size=32, learning_rate=3e-3)
     result = train(student, data, settings, device=cpu)
     assert result.val["skill"] > max(before, 0.5)
     taught = distill(net(), own, data, finetune=settings, weight=1.0, device=cpu)
     assert taught.training.val["skill"] > 0.5
     assert taught.teacher_val["compiled:close"] == pytest.approx(
-        quality_of(own, data, "val")["compiled:close"], rel=1e-4
+        evaluate_model(own, data, "val")["compiled:close"], rel=1e-4
     )
 
 
@@ -166,8 +166,8 @@ def test_loss_weights_are_those_of_compile() -> None:
 def test_a_file_tells_what_it_was_compiled_with(own: Any, tmp_path: Path) -> None:
     own.compile("adam", loss=far, metrics=["mae"])
     own.save(tmp_path / "own.keras")
-    found = compiled_of(tmp_path / "own.keras")["box"]
-    assert found.own
+    found = load_compiled_outputs(tmp_path / "own.keras")["box"]
+    assert found.has_custom_loss
     assert [metric.name for metric in found.metrics] == ["mean_absolute_error"]
     np.savez(tmp_path / "d.npz", x_train=X, y_train=BOX)
     result = compress_model(
@@ -187,7 +187,7 @@ def test_what_was_not_compiled_is_named(own: Any, tmp_path: Path) -> None:
         as_dataset((X, BOX), model=net(), task="custom")
     model = net(both=True)
     model.compile("adam", loss={"box": far})
-    assert compiled_outputs(model)["kind"].loss is None
+    assert read_compiled_outputs(model)["kind"].loss is None
     with pytest.raises(InputError, match="Output 'kind' must have a loss for a custom task"):
         as_dataset((X, [KIND, BOX]), model=model, task="kind=custom")
     model.compile("adam", loss={"bax": far})
@@ -195,7 +195,7 @@ def test_what_was_not_compiled_is_named(own: Any, tmp_path: Path) -> None:
         as_dataset((X, [KIND, BOX]), model=model)
     copy = copy_model(own)
     copy.compile("adam", loss=lambda y, p: tf.reduce_mean(y - p))
-    assert compiled_outputs(copy)["box"].own
+    assert read_compiled_outputs(copy)["box"].has_custom_loss
     own.compile("adam", loss="mse", metrics=["mae"])
-    assert not compiled_outputs(own)["box"].own
+    assert not read_compiled_outputs(own)["box"].has_custom_loss
     assert as_dataset((X, BOX), model=own).kind == "regression"

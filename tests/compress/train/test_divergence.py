@@ -71,12 +71,12 @@ def test_a_student_of_labels_that_are_not_centred_learns(cpu: Device) -> None:
 def test_guessing_zero_by_hand() -> None:
     """Targets 1, 3 and 10, 10: means 2 and 10, variances 1 and 0."""
     labels = np.array([[1.0, 10.0], [3.0, 10.0]], np.float32)
-    task = Regression.of(labels)
+    task = Regression.from_labels(labels)
     assert (task.num_targets, task.variance, task.means) == (2, 0.5, (2.0, 10.0))
     costs = task.loss(labels, np.zeros((2, 2), np.float32)).numpy()
     assert task.chance_loss() == pytest.approx(costs.mean()) == pytest.approx(0.5 + (4 + 100) / 2)
     # labels that are all the same leave a yardstick too
-    assert Regression.of(np.zeros((4, 1), np.float32)).chance_loss() == 1.0
+    assert Regression.from_labels(np.zeros((4, 1), np.float32)).chance_loss() == 1.0
 
 
 def test_a_network_that_begins_far_off_is_given_time(cpu: Device) -> None:
@@ -122,7 +122,7 @@ def test_the_yardstick_is_that_of_the_start_where_a_training_goes_on(
 
     def noted(self: Any, *given: Any) -> None:
         started(self, *given)
-        seen.append(self.yardstick)
+        seen.append(self.baseline_loss)
 
     monkeypatch.setattr(Training, "start", noted)
     with pytest.raises(KeyboardInterrupt):

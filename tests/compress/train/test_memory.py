@@ -18,10 +18,10 @@ from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.core.memory_budget import MemoryBudget
 from compress.data import Dataset
-from compress.model.activations import activation_bytes
+from compress.model.activations import count_activation_bytes
 from compress.plan import TrainSettings
 from compress.train import train
-from compress.train.loop import BACKWARD, COPIES, parts_of_a_batch
+from compress.train.loop import BACKWARD_FACTOR, WEIGHT_COPIES, count_batch_parts
 from compress.train.predict import predict_logits
 
 Budget = Callable[[int], None]
@@ -32,8 +32,8 @@ def budget_of(monkeypatch: pytest.MonkeyPatch) -> Budget:
     """Sets the budget, of which nothing is occupied."""
 
     def use(size: int) -> None:
-        monkeypatch.setattr(memory_budget, "_current", MemoryBudget(size, given=True))
-        monkeypatch.setattr(MemoryBudget, "free", lambda self: self.bytes)
+        monkeypatch.setattr(memory_budget, "_current", MemoryBudget(size, is_user_set=True))
+        monkeypatch.setattr(MemoryBudget, "measure_free_bytes", lambda self: self.bytes)
 
     return use
 
@@ -42,13 +42,13 @@ def test_predictions_in_smaller_batches_are_the_same(
     digits: Dataset, small_cnn: Any, budget_of: Budget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
-    padded = compress.train.predict._padded
+    padded = compress.train.predict._pad_batch
 
     def noted(size: int, part: Any) -> Any:
         sizes.append(size)
         return padded(size, part)
 
-    monkeypatch.setattr(compress.train.predict, "_padded", noted)
+    monkeypatch.setattr(compress.train.predict, "_pad_batch", noted)
     model = small_cnn()
     budget_of(10**10)
     whole = predict_logits(model, digits, "val")
@@ -57,7 +57,7 @@ def test_predictions_in_smaller_batches_are_the_same(
     budget_of(2**18)
     found = predict_logits(model, digits, "val")
     # 1.5 x the bytes of an example, in half of the budget
-    fitting = 2**17 // int(1.5 * activation_bytes(model).live)
+    fitting = 2**17 // int(1.5 * count_activation_bytes(model).live)
     assert set(sizes) == {1 << (fitting.bit_length() - 1)}
     np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-5)
 
@@ -65,15 +65,17 @@ def test_predictions_in_smaller_batches_are_the_same(
 def test_answers_that_stand_for_labels_are_the_same(
     digits: Dataset, small_cnn: Any, budget_of: Budget
 ) -> None:
-    from compress.model.activations import examples_at_once
-    from compress.model.heads import ANSWERED, answering
+    from compress.model.activations import find_batch_size
+    from compress.model.heads import PREDICTION_BATCH_SIZE, build_predictor
 
     model = small_cnn()
-    answers = answering(model)
+    answers = build_predictor(model)
     budget_of(10**10)
     whole = answers(digits.val.x, digits.preprocess)
     budget_of(2**19)
-    assert examples_at_once(model, ANSWERED, sizes=[(8, 8, 1)], holds_all=True) < 20
+    assert (
+        find_batch_size(model, PREDICTION_BATCH_SIZE, input_shapes=[(8, 8, 1)], keeps_all=True) < 20
+    )
     found = answers(digits.val.x, digits.preprocess)
     np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-6)
 
@@ -82,10 +84,10 @@ def test_answers_that_stand_for_labels_are_the_same(
 def test_scores_are_the_same(
     criterion: str, digits: Dataset, small_cnn: Any, budget_of: Budget
 ) -> None:
-    from compress.prune.channels.analysis import coupling_of
+    from compress.prune.channels.analysis import analyze_coupling
     from compress.prune.channels.criteria import CRITERIA, Context
 
-    coupling = coupling_of(small_cnn())
+    coupling = analyze_coupling(small_cnn())
 
     def scores() -> Any:
         context = Context(coupling, data=digits, seed=0)
@@ -130,15 +132,15 @@ def test_quantization_is_the_same(digits: Dataset, small_cnn: Any, budget_of: Bu
 
 def test_a_batch_that_does_not_fit_is_cut(small_cnn: Any, budget_of: Budget) -> None:
     model = small_cnn()
-    each = int(BACKWARD * activation_bytes(model).total)
-    weights = COPIES * 4 * model.count_params()
+    each = int(BACKWARD_FACTOR * count_activation_bytes(model).total)
+    weights = WEIGHT_COPIES * 4 * model.count_params()
     budget_of(10**9)
-    assert parts_of_a_batch(model, 100) == 1
+    assert count_batch_parts(model, 100) == 1
     budget_of(2 * (weights + 30 * each))  # 30 fit into the half: 16, so seven parts of 15
-    assert parts_of_a_batch(model, 100) == 7
+    assert count_batch_parts(model, 100) == 7
     budget_of(weights + 3 * each)  # batch normalization wants four
     with pytest.raises(InputError, match="for training model 'small_cnn'"):
-        parts_of_a_batch(model, 100)
+        count_batch_parts(model, 100)
 
 
 def test_parts_of_a_batch_make_its_step(blobs: Dataset, cpu: Device, budget_of: Budget) -> None:

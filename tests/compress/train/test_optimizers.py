@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from compress.plan import OPTIMIZERS, TrainSettings
-from compress.train.objective import build_optimizer, learning_rate
+from compress.train.objective import build_learning_rate, build_optimizer
 
 
 @pytest.mark.parametrize(
@@ -19,13 +19,13 @@ from compress.train.objective import build_optimizer, learning_rate
     ],
 )
 def test_schedules(schedule: str, formula: object) -> None:
-    rate = learning_rate(TrainSettings(learning_rate=0.2, schedule=schedule), 100)
+    rate = build_learning_rate(TrainSettings(learning_rate=0.2, schedule=schedule), 100)
     for step in (0, 25, 50, 100):
         assert float(rate(step)) == pytest.approx(0.2 * formula(step / 100), rel=1e-5)  # type: ignore[operator]
 
 
 def test_constant_schedule() -> None:
-    assert learning_rate(TrainSettings(learning_rate=0.2, schedule="constant"), 100) == 0.2
+    assert build_learning_rate(TrainSettings(learning_rate=0.2, schedule="constant"), 100) == 0.2
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

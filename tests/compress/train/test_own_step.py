@@ -14,11 +14,11 @@ from keras import layers
 from compress import compress_model
 from compress.core.device import Device
 from compress.core.errors import InputError
-from compress.model.compiled import compiled_model, own_step_of
+from compress.model.compile_config import find_custom_train_step, load_compiled_model
 from compress.model.copies import copy_model
 from compress.plan import TrainSettings
 from compress.train import train
-from compress.train.given import as_dataset
+from compress.train.dataset_loading import as_dataset
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(640, 8)).astype(np.float32)
@@ -97,12 +97,12 @@ def test_one_step_is_the_arithmetic_of_the_users_loss(cpu: Device) -> None:
 
 def test_a_smaller_model_is_trained_by_it() -> None:
     model = net(share=0.1)
-    own = own_step_of(model)
+    own = find_custom_train_step(model)
     assert own is not None
     keras.utils.set_random_seed(2)
     x = keras.Input((8,))
     small = keras.Model(x, layers.Dense(2)(layers.Dense(5, activation="relu")(x)), name="small")
-    worker = own.on(small, keras.optimizers.SGD(0.1))
+    worker = own.build_model(small, keras.optimizers.SGD(0.1))
     assert isinstance(worker, Counting)
     assert worker.share == 0.1
     assert worker.calls is model.calls  # shared, but no weight of the smaller model
@@ -206,4 +206,4 @@ def test_a_file_of_an_unknown_class_is_named(tmp_path: Path) -> None:
     path = tmp_path / "none.keras"
     path.write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"The class of '.*none.keras' .* must be found again"):
-        compiled_model(path)
+        load_compiled_model(path)

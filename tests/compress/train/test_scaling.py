@@ -10,7 +10,7 @@ import pytest
 
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, Split, load_data
-from compress.data.preprocessing import fit_preprocessing, full_scale, scalings
+from compress.data.preprocessing import fit_preprocessing, infer_full_scale, list_scalings
 from compress.train.predict import find_scaling
 
 NAMES = ("none", "unit", "symmetric", "standardize", "center", "caffe", "torch")
@@ -89,25 +89,25 @@ def test_scalings_by_hand(images: Dataset) -> None:
         np.testing.assert_allclose(made(pixel)[0, 0, 0], values, atol=1e-4, err_msg=name)
     # floats of pixels: nothing but their values says that 255 is full
     floats = images.train.x.astype(np.float32)
-    assert full_scale(floats, 1.0) == 255
-    assert full_scale(floats / 255, 1.0) == 1
-    assert full_scale(floats - 100, 1.0) == 1
-    assert full_scale(floats[:, 0, 0], 1.0) == 1
+    assert infer_full_scale(floats, 1.0) == 255
+    assert infer_full_scale(floats / 255, 1.0) == 1
+    assert infer_full_scale(floats - 100, 1.0) == 1
+    assert infer_full_scale(floats[:, 0, 0], 1.0) == 1
     assert fit_preprocessing(floats, 1.0, "unit").scale == pytest.approx(1 / 255)
     assert fit_preprocessing(floats / 255, 1.0, "caffe")(pixel / 255)[0, 0, 0] == pytest.approx(
         expected["caffe"], abs=1e-3
     )
-    assert list(scalings(images.train.x, 255.0)) == [
+    assert list(list_scalings(images.train.x, 255.0)) == [
         "none", "unit", "symmetric", "standardize", "center", "caffe", "torch"
     ]  # fmt: skip
     grey = images.train.x[..., :1]
-    assert list(scalings(grey, 255.0)) == ["none", "unit", "symmetric", "standardize"]
+    assert list(list_scalings(grey, 255.0)) == ["none", "unit", "symmetric", "standardize"]
     table = np.random.default_rng(0).normal(3, 2, (50, 4))
-    assert list(scalings(table, 1.0)) == ["none", "standardize"]
+    assert list(list_scalings(table, 1.0)) == ["none", "standardize"]
     # what is the same is tried once
     whole = np.concatenate([table, -table])
     whole /= whole.std(axis=0)
-    assert list(scalings(whole, 1.0)) == ["none"]
+    assert list(list_scalings(whole, 1.0)) == ["none"]
     for name in ("caffe", "torch"):
         with pytest.raises(InputError, match=f"normalize '{name}' must have images of three"):
             fit_preprocessing(table, 1.0, name)
@@ -120,7 +120,7 @@ def test_inputs_are_made_from_inputs_of_another_scaling(images: Dataset) -> None
             ours, theirs = (fit_preprocessing(images.train.x, 255.0, n) for n in (one, two))
             made = ours.from_inputs(theirs)(theirs(x))
             np.testing.assert_allclose(made, ours(x), rtol=1e-3, atol=2e-3)
-            np.testing.assert_array_equal(ours.in_graph()(x).numpy(), ours(x))
+            np.testing.assert_array_equal(ours.to_graph_function()(x).numpy(), ours(x))
 
 
 def test_no_better_than_guessing(images: Dataset) -> None:
@@ -244,7 +244,7 @@ def test_answers_that_are_all_right_are_not_too_shy() -> None:
     head = keras.layers.Dense(2, activation="softmax")
     model = keras.Model(inputs, head(inputs))
     head.set_weights([np.array([[-1.0, 1.0]]), np.zeros(2)])
-    moved = scalings(x[:500], 1.0)["standardize"](data.val.x)
+    moved = list_scalings(x[:500], 1.0)["standardize"](data.val.x)
     wrong = int((np.asarray(model(moved)).argmax(-1) != data.val.y).sum())
     assert 1 <= wrong <= 4
     assert (np.asarray(model(data.val.x)).argmax(-1) == data.val.y).all()

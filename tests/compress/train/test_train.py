@@ -17,12 +17,12 @@ from compress.core.device import Device
 from compress.core.errors import InputError, TrainingDiverged
 from compress.data import Dataset, Preprocessing, Split
 from compress.data.tasks import VOID
-from compress.model.inference import fused_normalization
+from compress.model.layer_patches import use_fused_batch_norm
 from compress.plan import TrainSettings
-from compress.train import class_weights, train
-from compress.train.given import as_dataset
+from compress.train import compute_class_weights, train
+from compress.train.dataset_loading import as_dataset
 from compress.train.predict import predict_logits
-from compress.train.steps import augmented, check_augment, moved
+from compress.train.steps import augment_images, augment_labels, check_augment
 from tests.same import same_arrays
 
 
@@ -138,8 +138,8 @@ def test_divergence_ends_with_a_reason(blobs: Dataset, cpu: Device) -> None:
 
 def test_balanced_weights_by_hand(blobs: Dataset) -> None:
     data = replace(blobs, train=blobs.train.take(np.array([0, 3, 6, 1, 2])))  # 3, 1, 1
-    np.testing.assert_allclose(class_weights(data, "balanced"), [5 / 9, 5 / 3, 5 / 3])
-    np.testing.assert_array_equal(class_weights(data, "none"), [1, 1, 1])
+    np.testing.assert_allclose(compute_class_weights(data, "balanced"), [5 / 9, 5 / 3, 5 / 3])
+    np.testing.assert_array_equal(compute_class_weights(data, "none"), [1, 1, 1])
 
 
 def test_a_model_without_weights_is_refused(blobs: Dataset, cpu: Device) -> None:
@@ -192,7 +192,7 @@ def test_mixed_precision_learns_and_saves_as_float32(
 ) -> None:
     import keras
 
-    from compress.model.copies import float32_model
+    from compress.model.copies import convert_to_float32
 
     inputs = keras.Input((4,))
     x = keras.layers.Dense(8, activation="relu", dtype=policy)(inputs)
@@ -201,7 +201,7 @@ def test_mixed_precision_learns_and_saves_as_float32(
     settings = TrainSettings(epochs=30, optimizer="adam", learning_rate=0.01, batch_size=32)
     result = train(model, blobs, settings, device=replace(cpu, policy=policy))
     assert result.val["accuracy"] > 0.9
-    plain = float32_model(model)
+    plain = convert_to_float32(model)
     assert {layer.compute_dtype for layer in plain.layers} == {"float32"}
     np.testing.assert_allclose(
         plain(blobs.inputs("val")).numpy(), model(blobs.inputs("val")).numpy(), atol=0.1
@@ -224,7 +224,7 @@ def test_fused_normalization_is_the_same_layer(small_cnn: Callable[..., Any]) ->
     for model in (plain, fused):
         model.get_layer("bn").gamma.assign(np.linspace(0.5, 2, 16))
     expected = once(plain)
-    with fused_normalization(fused) as count:
+    with use_fused_batch_norm(fused) as count:
         assert count == 1
         got = once(fused)
     np.testing.assert_allclose(got[0], expected[0], rtol=1e-5)
@@ -244,7 +244,7 @@ def test_frozen_normalizations_stay_frozen_and_vectors_plain() -> None:
     frozen.moving_mean.assign([1.0, 2.0, 3.0])
     x = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
     expected = frozen(x, training=True).numpy()
-    with fused_normalization(model) as count:
+    with use_fused_batch_norm(model) as count:
         assert count == 1
         np.testing.assert_allclose(frozen(x, training=True).numpy(), expected, atol=1e-6)
     np.testing.assert_array_equal(frozen.moving_mean.numpy(), [1.0, 2.0, 3.0])
@@ -257,7 +257,7 @@ def test_fused_inference_is_the_same(small_cnn: Callable[..., Any]) -> None:
         variable.assign(rng.uniform(0.5, 2, 16))
     x = rng.normal(size=(16, 8, 8, 1)).astype(np.float32)
     expected = model(x, training=False).numpy()
-    with fused_normalization(model):
+    with use_fused_batch_norm(model):
         np.testing.assert_allclose(model(x, training=False).numpy(), expected, atol=1e-6)
 
 
@@ -347,17 +347,17 @@ def test_a_training_of_a_version_with_accumulate_goes_on_where_it_was_off(
 def test_augmentation_flips_and_shifts_by_the_step(digits: Dataset) -> None:
     images = np.arange(1, 1 + 64 * 16 * 16, dtype=np.float32).reshape(64, 16, 16, 1)
     for names in (("flip",), ("shift",), ("flip", "shift")):
-        one, again, other = (augmented(images, names, 0, step).numpy() for step in (1, 1, 2))
+        one, again, other = (augment_images(images, names, 0, step).numpy() for step in (1, 1, 2))
         np.testing.assert_array_equal(one, again)
         assert (one != other).any()
-    flipped = augmented(images, ("flip",), 0, 1).numpy()
+    flipped = augment_images(images, ("flip",), 0, 1).numpy()
     turned = [not np.array_equal(a, b) for a, b in zip(flipped, images, strict=True)]
     assert 16 < sum(turned) < 48
     for place in range(64):
         expected = images[place, :, ::-1] if turned[place] else images[place]
         np.testing.assert_array_equal(flipped[place], expected)
     moves = set()
-    for image, got in zip(images, augmented(images, ("shift",), 0, 1).numpy(), strict=True):
+    for image, got in zip(images, augment_images(images, ("shift",), 0, 1).numpy(), strict=True):
         candidates = {(y, x): _shifted(image, y, x) for y in range(-2, 3) for x in range(-2, 3)}
         (found,) = [k for k, v in candidates.items() if np.array_equal(v, got)]
         moves.add(found)
@@ -377,13 +377,13 @@ def test_labels_by_position_move_with_their_images(names: tuple[str, ...]) -> No
     data = by_position(labels, "segmentation")
     # images that show their labels; 0 comes in at the edges, where labels are void
     images = (labels[..., None] + 1).astype(np.float32)
-    changed = augmented(images, names, 3, 7).numpy()[..., 0]
-    moved_labels = moved(tf.constant(labels), data, names, 3, 7).numpy()
+    changed = augment_images(images, names, 3, 7).numpy()[..., 0]
+    moved_labels = augment_labels(tf.constant(labels), data, names, 3, 7).numpy()
     np.testing.assert_array_equal(moved_labels, changed - 1)
     assert VOID in moved_labels or "shift" not in names
     classes = tf.constant(np.arange(4))
     digits_like = as_dataset((np.zeros((40, 4, 4, 1)), np.arange(40) % 4))
-    assert moved(classes, digits_like, names, 3, 7) is classes
+    assert augment_labels(classes, digits_like, names, 3, 7) is classes
 
 
 def test_labels_that_cannot_move_are_refused() -> None:

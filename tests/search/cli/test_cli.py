@@ -54,7 +54,7 @@ CASES = {
     "read-only": (["run", "--out", "locked/r"], "must be writable"),
     "foreign folder": (["run", "--out", "other"], "must be empty or an earlier run's"),
     "search too": (["search", "--trials", "0"], "trials must be at least 1"),
-    "plan file": (["run", "--plan", "bad.toml"], "trials must be a whole number"),
+    "plan file": (["run", "--plan", "bad.toml"], "trials must be an integer"),
     "plan key": (["run", "--plan", "unknown.toml"], "Did you mean 'trials'"),
     "no plan": (["run", "--plan", "no.toml"], "Cannot read plan 'no.toml'"),
     "replay": (["search", "--replay", "no.json"], "Cannot read 'no.json'"),
@@ -184,10 +184,10 @@ def test_help_names_every_option_and_its_default(tmp_path: Path) -> None:
 
 
 def test_a_plan_file_and_options_over_it(tmp_path: Path) -> None:
-    from compress.plan.fields import from_nested, nest, overlay
+    from compress.plan.fields import from_nested, merge_nested, nest_options
     from search.plan import SearchPlan
 
     (tmp_path / "p.toml").write_text("seed = 4\n[search]\ntrials = 3\nepochs = 9\n")
     stored = read_plan_file(tmp_path / "p.toml")
-    plan = from_nested(SearchPlan, overlay(stored, nest(SearchPlan, {"trials": 8})))
+    plan = from_nested(SearchPlan, merge_nested(stored, nest_options(SearchPlan, {"trials": 8})))
     assert (plan.seed, plan.search.trials, plan.search.epochs) == (4, 8, 9)

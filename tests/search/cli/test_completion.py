@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from compress.core.errors import InputError
-from compress.core.interpreter import module_environment
+from compress.core.module_loading import build_module_environment
 from compress.plan.bench import BenchPlan
-from compress.plan.fields import from_flat, plan_fields
+from compress.plan.fields import from_flat, list_plan_fields
 from compress.plugins import CRITERIA
-from search.cli._options import completer, list_words
+from search.cli._options import create_completer, find_word_lister
 from search.plan import SearchPlan
 
 PLANS: list[Any] = [SearchPlan, BenchPlan]
@@ -34,27 +34,27 @@ def refused(plan: Any, name: str, value: str) -> str:
 def test_the_shell_offers_what_an_error_would_list(plan: Any) -> None:
     """Each option that refuses a name is completed, with all the choices of its error."""
     checked = set()
-    for leaf in plan_fields(plan):
-        wrong = "accuracy,zzz" if leaf.flat == "objectives" else "zzz"
-        said = refused(plan, leaf.flat, wrong)
-        if not said.startswith("Unknown ") or leaf.flat in NO_LIST:
+    for leaf in list_plan_fields(plan):
+        wrong = "accuracy,zzz" if leaf.keyword == "objectives" else "zzz"
+        said = refused(plan, leaf.keyword, wrong)
+        if not said.startswith("Unknown ") or leaf.keyword in NO_LIST:
             continue
-        checked.add(leaf.flat)
+        checked.add(leaf.keyword)
         listed = said.partition("Choices: ")[2].partition(". ")[0].rstrip(".").split(", ")
-        words = list_words(leaf)
-        assert words is not None, leaf.flat
+        words = find_word_lister(leaf)
+        assert words is not None, leaf.keyword
         offered = set(words())
-        assert set(listed) == (offered & set(listed)), leaf.flat
-        if leaf.flat != "objectives":
-            assert offered == set(listed), leaf.flat
+        assert set(listed) == (offered & set(listed)), leaf.keyword
+        if leaf.keyword != "objectives":
+            assert offered == set(listed), leaf.keyword
     assert checked >= {"runtimes"}
     assert len(checked) >= (2 if plan is BenchPlan else 18)
 
 
 @pytest.mark.parametrize("plan", PLANS)
 def test_every_word_that_is_offered_is_taken(plan: Any) -> None:
-    for leaf in plan_fields(plan):
-        name, words = leaf.flat, list_words(leaf) or tuple
+    for leaf in list_plan_fields(plan):
+        name, words = leaf.keyword, find_word_lister(leaf) or tuple
         for word in words():
             if word == "around:":  # a file follows
                 continue
@@ -64,18 +64,20 @@ def test_every_word_that_is_offered_is_taken(plan: Any) -> None:
 
 
 def test_the_last_of_several_words_is_completed() -> None:
-    complete = completer(lambda: ("float32", "float16", "int8"), several=True)
+    complete = create_completer(lambda: ("float32", "float16", "int8"), several=True)
     assert complete("") == ["float32", "float16", "int8"]
     assert complete("int8,fl") == ["int8,float32", "int8,float16"]
     assert complete("float32,float") == ["float32,float16"]
-    assert completer(lambda: ("a,b",), several=False)("a") == ["a,b"]
+    assert create_completer(lambda: ("a,b",), several=False)("a") == ["a,b"]
 
 
 def test_plug_ins_of_the_user_are_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CRITERIA, "_entries", dict(CRITERIA._entries))
     CRITERIA.add("mine", "my.module:score")
-    words = next(list_words(leaf) for leaf in plan_fields(SearchPlan) if leaf.name == "criterion")
-    assert completer(words, several=False)("mi") == ["mine"]
+    words = next(
+        find_word_lister(leaf) for leaf in list_plan_fields(SearchPlan) if leaf.name == "criterion"
+    )
+    assert create_completer(words, several=False)("mi") == ["mine"]
 
 
 SCRIPT = """
@@ -115,7 +117,7 @@ def test_the_shell_asks_without_tensorflow() -> None:
     """As bash does; an option that takes anything leaves the word to bash, which knows files."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], input=json.dumps(list(CASES)), capture_output=True,
-        text=True, env=module_environment(), check=True,
+        text=True, env=build_module_environment(), check=True,
     )  # fmt: skip
     answers, heavy = json.loads(done.stdout)
     assert dict(zip(CASES, answers, strict=True)) == CASES

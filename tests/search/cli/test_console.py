@@ -89,14 +89,14 @@ def test_names_with_brackets_are_no_markup(capsys: pytest.CaptureFixture[str]) -
 def test_errors_of_paths_are_the_users(
     error: OSError, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(typer.Exit) as caught, _console.reporting_errors(""):
+    with pytest.raises(typer.Exit) as caught, _console.report_errors(""):
         raise error
     assert caught.value.exit_code == code
     assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_an_unexpected_error_stays_visible() -> None:
-    with pytest.raises(KeyError), _console.reporting_errors(""):
+    with pytest.raises(KeyError), _console.report_errors(""):
         raise KeyError("a bug")
 
 

@@ -20,10 +20,10 @@ from compress.core.errors import InputError, MissingDependency
 from compress.plan import Plan
 from compress.plan.fields import from_flat
 from search.cli import dashboard
-from search.cli.dashboard import make_dashboard
+from search.cli.dashboard import create_dashboard
 from search.plan import SearchPlan
 from search.study.directory import SearchFolder
-from search.study.events import keep_artifacts
+from search.study.events import upload_artifacts
 from search.study.study import open_study
 from tests.patience import PATIENCE
 from tests.search.test_run import paretune
@@ -54,7 +54,7 @@ def made_run(path: Path, **plan: Any) -> tuple[SearchFolder, Any]:
 
 @contextmanager
 def serving(folder: SearchFolder) -> Iterator[str]:
-    with make_dashboard(folder.path, 0) as server:
+    with create_dashboard(folder.path, 0) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
@@ -98,7 +98,7 @@ def test_read_only_with_a_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     folder, study = made_run(tmp_path / "run")
     check(folder, study)
     with serving(folder) as url:
-        # the run goes on meanwhile
+        # the run continues meanwhile
         study.ask()
         assert len(json.loads(fetch(f"{url}/api/studies/0"))["trials"]) == 2
 
@@ -109,7 +109,7 @@ def test_the_real_one(tmp_path: Path) -> None:
     folder, study = made_run(tmp_path / "run")
     check(folder, study)
     (folder.path / "report.html").write_text("<p>the report")
-    keep_artifacts(study, folder)
+    upload_artifacts(study, folder)
     with serving(folder) as url:
         assert b"<title>Optuna Dashboard</title>" in fetch(f"{url}/dashboard/studies/0")
         (kept,) = json.loads(fetch(f"{url}/api/studies/0"))["artifacts"]
@@ -122,38 +122,38 @@ def test_a_study_in_a_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     storage = f"sqlite:///{tmp_path}/studies.db"
     made_run(tmp_path / "other", storage=storage)
     folder, _ = made_run(tmp_path / "run", storage=storage)
-    with make_dashboard(folder.path, 0) as server:
+    with create_dashboard(folder.path, 0) as server:
         assert server.start == "/dashboard/studies/2"
 
 
 def test_what_cannot_be_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_package(monkeypatch)
     with pytest.raises(InputError, match="must be the folder of a run"):
-        make_dashboard(tmp_path, 0)
+        create_dashboard(tmp_path, 0)
     bare = SearchFolder(tmp_path / "compress")
     bare.claim("compress", Plan())
     with pytest.raises(InputError, match="must be the folder of a search"):
-        make_dashboard(bare.path, 0)
+        create_dashboard(bare.path, 0)
     early = SearchFolder(tmp_path / "early")
     early.claim("search", SearchPlan())
     with pytest.raises(InputError, match="must have a study"):
-        make_dashboard(early.path, 0)
+        create_dashboard(early.path, 0)
     assert not early.journal.exists()
     with pytest.raises(InputError, match=r"port must be in \[0, 65535\]. Received: 70000"):
-        make_dashboard(early.path, 70_000)
+        create_dashboard(early.path, 70_000)
     folder, _ = made_run(tmp_path / "run")
-    with make_dashboard(folder.path, 0) as server:
+    with create_dashboard(folder.path, 0) as server:
         taken = server.server_port
         with pytest.raises(InputError, match=f"port must be free. Received: {taken}"):
-            make_dashboard(folder.path, taken)
+            create_dashboard(folder.path, taken)
 
 
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna_dashboard", None)  # type: ignore[arg-type]
     folder, _ = made_run(tmp_path / "run")
     with pytest.raises(MissingDependency, match=r"pip install 'paretune\[dashboard\]'"):
-        make_dashboard(folder.path, 0)
-    assert dashboard.INSTALL.count("\n") == 0
+        create_dashboard(folder.path, 0)
+    assert dashboard.INSTALL_HINT.count("\n") == 0
 
 
 def test_one_line_on_the_command_line(tmp_path: Path) -> None:

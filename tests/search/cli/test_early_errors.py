@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from compress.core.interpreter import module_environment
+from compress.core.module_loading import build_module_environment
 
 INSTALL = "pip install 'paretune[{}]'"
 NO_MODEL = "A model file must exist. Received: 'no.keras'"
@@ -144,7 +144,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[object]]
     (folder / "other" / "note.txt").write_text("mine")
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], input=json.dumps(CASES), capture_output=True, text=True,
-        cwd=folder, env=module_environment(), check=True,
+        cwd=folder, env=build_module_environment(), check=True,
     )  # fmt: skip
     found: dict[str, list[object]] = json.loads(done.stdout)
     return found

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from compress.core.credentials import hidden
-from search.cli._console import reporting_errors
+from compress.core.credentials import hide_passwords
+from search.cli._console import report_errors
 from search.engines.pool import KILLED_STARTS
 from tests.search.engines.test_faults import processes
 from tests.search.test_run import paretune, records, start, wait_for
@@ -121,7 +121,7 @@ def test_a_worker_that_is_killed_while_it_starts_is_replaced_some_times(
 def test_a_full_disk_says_how_to_resume(
     error: Exception, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(typer.Exit) as caught, reporting_errors(RESUME):
+    with pytest.raises(typer.Exit) as caught, report_errors(RESUME):
         raise error
     assert caught.value.exit_code == 1
     said = capsys.readouterr().err
@@ -132,12 +132,12 @@ def test_a_full_disk_says_how_to_resume(
 
 
 def test_other_errors_of_code_are_no_faults_of_the_machine() -> None:
-    with pytest.raises(RuntimeError, match="a bug"), reporting_errors(RESUME):
+    with pytest.raises(RuntimeError, match="a bug"), report_errors(RESUME):
         raise RuntimeError("a bug")
 
 
 def test_sigterm_means_what_it_meant_after_a_command() -> None:
-    with reporting_errors(RESUME):
+    with report_errors(RESUME):
         assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
@@ -153,4 +153,4 @@ def test_sigterm_means_what_it_meant_after_a_command() -> None:
     ],
 )
 def test_a_password_without_a_scheme_is_not_shown(text: str, shown: str) -> None:
-    assert hidden(text) == shown
+    assert hide_passwords(text) == shown

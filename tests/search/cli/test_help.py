@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from compress._version import __version__
 from compress.plan import Plan
 from compress.plan.bench import BenchPlan
-from compress.plan.fields import plan_fields
+from compress.plan.fields import list_plan_fields
 from search.cli import app, bench, run
 from search.cli._help import SECTIONS, SYNONYMS
 from search.plan import SearchPlan
@@ -57,14 +57,14 @@ def test_help_on_a_terminal_of_80_by_40() -> None:
 @pytest.mark.parametrize("command", PLANS)
 def test_help_all_shows_every_option_once_in_its_group(command: str) -> None:
     text = invoked(command, "--help-all").stdout
-    flags = [leaf.flags[0] for leaf in plan_fields(PLANS[command])]
+    flags = [leaf.flags[0] for leaf in list_plan_fields(PLANS[command])]
     assert sorted(options(text)) == sorted([*flags, "--plan", "--help-all", "--help"])
     groups: dict[str, list[str]] = {}
     for part in text.split("\n\n"):
         title, _, rows = part.partition("\n")
         if title.endswith(":"):
             groups[title[:-1]] = options(rows)
-    for leaf in plan_fields(PLANS[command]):
+    for leaf in list_plan_fields(PLANS[command]):
         (home,) = (title for title, found in groups.items() if leaf.flags[0] in found)
         if leaf.section is not None:
             assert home == SECTIONS[leaf.section]
@@ -110,9 +110,9 @@ def test_the_list_of_commands_cuts_no_sentence() -> None:
         (["run", "--sampler", "tqe"], "Did you mean 'tpe'?"),
         (["bench", "m.keras", "--runtimes", "tflite"], "Did you mean 'litert'?"),
         (["space", "describe", "resnett"], "Did you mean 'resnet'?"),
-        (["inspect", "m.keras", "--threads", "two"], "threads must be a whole number"),
+        (["inspect", "m.keras", "--threads", "two"], "threads must be an integer"),
         (["space", "describe", "cnn", "--samples", "0"], "samples must be at least 1"),
-        (["dashboard", "r", "--port", "x"], "port must be a whole number"),
+        (["dashboard", "r", "--port", "x"], "port must be an integer"),
     ],
 )
 def test_what_is_not_understood_is_told_in_one_line(words: list[str], said: str) -> None:
@@ -125,7 +125,7 @@ def test_what_is_not_understood_is_told_in_one_line(words: list[str], said: str)
 
 
 def test_options_of_other_tools_lead_to_ours() -> None:
-    ours = {leaf.flags[0] for plan in PLANS.values() for leaf in plan_fields(plan)}
+    ours = {leaf.flags[0] for plan in PLANS.values() for leaf in list_plan_fields(plan)}
     assert set(SYNONYMS.values()) <= ours
     assert not set(SYNONYMS) & ours
 

@@ -10,21 +10,21 @@ from typer.testing import CliRunner
 
 from compress.benchmarking import BenchResult
 from compress.benchmarking.models import BenchModel
-from compress.benchmarking.result import Timed, write_result
+from compress.benchmarking.result import Timing, write_result
 from compress.plan.bench import BenchPlan
 from search.cli import app
-from search.cli._console import outcome, written
+from search.cli._console import format_outcome, format_written
 from search.plan import SearchPlan
 from search.report import load_report
-from search.study.directory import Candidate, Final, SearchFolder
+from search.study.directory import Candidate, FinalTraining, SearchFolder
+from tests.compress.report.test_file_selection import FILES, run_with
 from tests.compress.report.test_report import latency
-from tests.compress.report.test_standouts import FILES, run_with
 
 
 def test_the_file_to_ship_is_the_cheapest_near_the_best_by_validation(tmp_path: Path) -> None:
     """Not m.int8: 5 points ahead on test data, and 2 behind on validation data."""
     folder = run_with(tmp_path / "run", FILES)
-    assert outcome(load_report(folder.path)) == (
+    assert format_outcome(load_report(folder.path)) == (
         f"report: {folder.path}/report.html; ship: {folder.path}/exports/m-p80.float32 "
         "(chosen by validation accuracy: 95.50 %, cheapest that cannot be told apart from the best)"
     )
@@ -32,17 +32,20 @@ def test_the_file_to_ship_is_the_cheapest_near_the_best_by_validation(tmp_path: 
 
 def test_the_best_may_be_the_cheapest_too(tmp_path: Path) -> None:
     folder = run_with(tmp_path / "run", [(*FILES[0][:3], 10, 1.2), *FILES[1:]])
-    assert outcome(load_report(folder.path)).endswith(
+    assert format_outcome(load_report(folder.path)).endswith(
         "exports/m.float32 (chosen by validation accuracy: 96.00 %, the best)"
     )
 
 
 def test_nothing_is_chosen_where_validation_data_were_trained_on(tmp_path: Path) -> None:
     folder = run_with(tmp_path / "run", FILES)
-    SearchFolder(folder.path).write_final(Final("m", 0, 1, 3, 3, True, {}, {"accuracy": 0.9}, 1.0))
-    assert outcome(load_report(folder.path)) == (
+    SearchFolder(folder.path).write_final(
+        FinalTraining("m", 0, 1, 3, 3, True, {}, {"accuracy": 0.9}, 1.0)
+    )
+    assert format_outcome(load_report(folder.path)) == (
         f"report: {folder.path}/report.html; ship: a file of your choice in {folder.path}/exports "
-        "(none is chosen: the models have learnt the validation part, and test data never choose "
+        "(none is chosen: the models were trained on the validation part, and test data never "
+        "choose "
         "a file)"
     )
 
@@ -72,12 +75,12 @@ def test_a_search_names_its_best_model_on_the_last_line(searched: SearchFolder) 
 def test_a_search_without_a_candidate_names_its_report(tmp_path: Path) -> None:
     folder = SearchFolder(tmp_path / "run")
     folder.claim("search", SearchPlan())
-    assert outcome(load_report(folder.path)) == f"report: {folder.path}/report.html"
+    assert format_outcome(load_report(folder.path)) == f"report: {folder.path}/report.html"
 
 
 def test_bench_names_what_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def bench(models: list[Path], plan: BenchPlan, **_: Any) -> BenchResult:
-        rows = (Timed("m", "litert", "float32", 10, latency(1.0)),)
+        rows = (Timing("m", "litert", "float32", 10, latency(1.0)),)
         result = BenchResult((BenchModel("m", models[0]),), rows, (), plan)
         if plan.out:
             write_result(result, Path(plan.out))
@@ -94,6 +97,6 @@ def test_bench_names_what_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_what_is_not_there_is_not_named(tmp_path: Path) -> None:
     made = tmp_path / "a.json"
-    assert written([made, tmp_path / "b.csv"]) == ""
+    assert format_written([made, tmp_path / "b.csv"]) == ""
     made.touch()
-    assert written([made, tmp_path / "b.csv"]) == f"written: {made}"
+    assert format_written([made, tmp_path / "b.csv"]) == f"written: {made}"

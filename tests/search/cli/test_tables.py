@@ -13,21 +13,21 @@ from rich.console import Console, RenderableType
 
 from compress.benchmarking import BenchResult
 from compress.benchmarking.models import BenchModel
-from compress.benchmarking.result import Timed
+from compress.benchmarking.result import Timing
 from compress.core.atomic_files import read_json, write_json
 from compress.measure import Analysis
 from compress.measure.counting import LayerCost
 from compress.plan.bench import BenchPlan
-from compress.prune.channels.coupling.blocks import HeldBlock
-from compress.prune.channels.coupling.groups import Frozen
-from compress.prune.channels.report import BlockRow, Coupled, GroupRow
+from compress.prune.channels.coupling.blocks import ProtectedBlock
+from compress.prune.channels.coupling.groups import FrozenUnits
+from compress.prune.channels.report import BlockRow, CouplingReport, GroupRow
 from compress.report import render_tables
-from compress.report.terminal import Grid, render_costs, render_coupling
+from compress.report.terminal import ReportTable, render_costs, render_coupling
 from search.cli.bench import render_bench
 from search.report import load_report
-from search.study.directory import Candidate, Final, SearchFolder
+from search.study.directory import Candidate, FinalTraining, SearchFolder
+from tests.compress.report.test_file_selection import run_with
 from tests.compress.report.test_report import latency
-from tests.compress.report.test_standouts import run_with
 from tests.search.cli.terminal import on_terminal
 
 WIDTHS = (80, 120)
@@ -67,7 +67,9 @@ def run(path: Path) -> SearchFolder:
     record = read_json(folder.plan_path)
     record["plan"]["search"] = {"objectives": ["accuracy", "macs", "size_bytes"], "epochs": 3}
     write_json(folder.plan_path, record)
-    folder.write_final(Final("0002", 0, 1, 3, 2, False, {"accuracy": 0.9}, {"accuracy": 0.91}, 1.0))
+    folder.write_final(
+        FinalTraining("0002", 0, 1, 3, 2, False, {"accuracy": 0.9}, {"accuracy": 0.91}, 1.0)
+    )
     return folder
 
 
@@ -81,7 +83,7 @@ def bench_tables(path: Path) -> tuple[RenderableType, list[str]]:
               BenchModel("wide", path / "b.onnx"))  # fmt: skip
     time = replace(latency(1.5), runtime="OpenVINO 2025.3.0")
     timed = tuple(
-        Timed(model.name, runtime, "onnx_int8", 123_456, replace(time, threads=4))
+        Timing(model.name, runtime, "onnx_int8", 123_456, replace(time, threads=4))
         for model in models
         for runtime in ("litert", "openvino", "tensorflow")
     )
@@ -101,12 +103,12 @@ def cost_tables(path: Path) -> tuple[RenderableType, list[str]]:
 
 def coupling_tables(path: Path) -> tuple[RenderableType, list[str]]:
     makers, more = tuple(LAYERS), tuple(f"{name}_2" for name in LAYERS)
-    coupled = Coupled(
+    coupled = CouplingReport(
         (GroupRow(LAYERS[0], "channels", makers, more, 960, 960, "the last axis is fixed"),),
-        (Frozen("m", "model output 'probabilities_of_all_thousand_classes'", 1000, makers),),
+        (FrozenUnits("m", "model output 'probabilities_of_all_thousand_classes'", 1000, makers),),
         (), (), 10**6, 10**5, (0.4,), 10, 0.1, (),
         (BlockRow("backbone/expanded_conv_10_add", more, ("expanded_add",), 0.12, 0.345),),
-        (HeldBlock("backbone/expanded_conv_11_add", makers, "it is a shortcut"),),
+        (ProtectedBlock("backbone/expanded_conv_11_add", makers, "it is a shortcut"),),
     )  # fmt: skip
     names = [*makers, "'probabilities_of_all_thousand_classes'", "12.0 %"]
     names += [f"backbone/expanded_conv_{number}_add" for number in (10, 11)]
@@ -117,14 +119,14 @@ def space_tables(path: Path) -> tuple[RenderableType, list[str]]:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     from search.cli.space import render_description
-    from search.spaces.describe import Costs, Description, Parameter
+    from search.spaces.describe import Description, Parameter, SampleCosts
 
     name = "stage_2_squeeze_and_excite_ratio"
     parameters = (
         Parameter(name, CategoricalDistribution(("hard_swish_with_bias", "relu6", 3)), "stages>=2"),
         Parameter("learning_rate", FloatDistribution(1e-5, 0.1, log=True), f"{name}=relu6"),
     )
-    costs = Costs({name: "relu6"}, 10, 20)
+    costs = SampleCosts({name: "relu6"}, 10, 20)
     found = Description(
         "cnn", "digits", (8, 8, 1), parameters, 10, None, (1, 2), (3, 4), 0, costs, True
     )
@@ -171,12 +173,12 @@ def test_the_report_on_a_terminal(tmp_path: Path) -> None:
         assert last.startswith("report: run/report.html; ship: run/exports/")
 
 
-def grid(**more: object) -> Grid:
+def grid(**more: object) -> ReportTable:
     """Four columns of 10, 5, 6 and 16: 43 columns with the gaps."""
-    made = Grid("", ("Name", "a", "Kind", "Time"), ("Name",), drop=("a",), same=("Kind",),
+    made = ReportTable("", ("Name", "a", "Kind", "Time"), ("Name",), drop=("a",), same=("Kind",),
                 elsewhere="Look there.", **more)  # type: ignore[arg-type]  # fmt: skip
     for number in range(2):
-        made.put((f"0123456.{number}0", "12345", "litert", "1.23 us [12, 34]"))
+        made.add_row((f"0123456.{number}0", "12345", "litert", "1.23 us [12, 34]"))
     return made
 
 
@@ -206,25 +208,27 @@ def test_columns_go_in_order_and_come_back(width: int, first: str, told: str) ->
 
 def test_a_column_whose_rows_differ_stays() -> None:
     made = grid()
-    made.put(("other", "1", "onnx", "1 us"))
+    made.add_row(("other", "1", "onnx", "1 us"))
     assert "Kind" in printed(made, 20).replace("\n", "")
 
 
 def test_a_name_wider_than_the_terminal_goes_on_in_the_next_line() -> None:
     name = "x" * 30 + "y" * 30
-    made = Grid("", ("Model", "n"), ("Model",))
-    made.put((name, "1"))
+    made = ReportTable("", ("Model", "n"), ("Model",))
+    made.add_row((name, "1"))
     text = printed(made, 40)
     assert "".join(line[:38].strip() for line in text.splitlines()).count(name) == 1
     assert max(map(len, text.splitlines())) <= 40
 
 
 def test_an_empty_table_has_its_heads() -> None:
-    assert "Model" in printed(Grid("Files", ("Model", "Size"), ("Model",), wrap=("Size",)), 80)
+    assert "Model" in printed(
+        ReportTable("Files", ("Model", "Size"), ("Model",), wrap=("Size",)), 80
+    )
 
 
 def test_wide_letters_take_two_columns() -> None:
-    made = Grid("", ("Model", "n", "m"), ("Model",), drop=("m",))
-    made.put(("模型" * 5, "1", "123456"))  # 20 columns wide
+    made = ReportTable("", ("Model", "n", "m"), ("Model",), drop=("m",))
+    made.add_row(("模型" * 5, "1", "123456"))  # 20 columns wide
     assert "123456" in printed(made, 20 + 2 + 1 + 2 + 6)
     assert "123456" not in printed(made, 20 + 2 + 1 + 2 + 5)

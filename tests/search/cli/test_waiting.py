@@ -13,10 +13,10 @@ import pytest
 from rich.progress import Progress, Task
 from typer.testing import CliRunner
 
-from compress.core.interpreter import module_environment
+from compress.core.module_loading import build_module_environment
 from compress.run.directory import LOG
 from search.cli import app
-from search.cli._console import MOST_SHOWN, RichDisplay, TimeLeft, display
+from search.cli._console import MAX_SHOWN, RichDisplay, TimeLeft, show_progress
 from tests.search.test_run import paretune
 
 
@@ -41,7 +41,7 @@ def progress(clock: Clock) -> Progress:
 
 
 def left(progress: Progress, place: int = 0) -> float | None:
-    return TimeLeft.seconds(progress.tasks[place])
+    return TimeLeft.estimate_seconds(progress.tasks[place])
 
 
 def shown(task: Task) -> str:
@@ -50,46 +50,46 @@ def shown(task: Task) -> str:
 
 def test_trials_in_hand_count_by_their_share(progress: Progress, clock: Clock) -> None:
     display = RichDisplay(progress)
-    display.phase("Searching", 4, 10)
+    display.start_phase("Searching", 4, 10)
     assert shown(progress.tasks[0]) == ""
     clock.now += 10
-    display.worker(0, "0004: epoch 1/2", 0.5)
+    display.update_worker(0, "0004: epoch 1/2", 0.5)
     # half a trial in 10 s: 5.5 are left; the 4 of an earlier start tell nothing
     assert left(progress) == pytest.approx(110)
     assert shown(progress.tasks[0]) == "0:01:50 left"
     clock.now += 10
-    display.worker(0, "", 0.0)
+    display.update_worker(0, "", 0.0)
     display.advance(5, 10)
     assert left(progress) == pytest.approx(100)
 
 
 def test_of_many_workers_the_first_have_a_bar_and_all_count(progress: Progress) -> None:
     display = RichDisplay(progress)
-    display.phase("Searching", 0, 100)
-    for index in range(MOST_SHOWN + 24):
-        display.worker(index, "training", 0.5)
-    assert len(progress.tasks) == 1 + MOST_SHOWN
-    assert progress.tasks[0].completed == pytest.approx((MOST_SHOWN + 24) / 2)
+    display.start_phase("Searching", 0, 100)
+    for index in range(MAX_SHOWN + 24):
+        display.update_worker(index, "training", 0.5)
+    assert len(progress.tasks) == 1 + MAX_SHOWN
+    assert progress.tasks[0].completed == pytest.approx((MAX_SHOWN + 24) / 2)
 
 
 def test_steps_of_a_job_are_not_the_job(progress: Progress, clock: Clock) -> None:
     """All of a step is done, the job is not: there is no time left to be told, least of all 0."""
     display = RichDisplay(progress)
-    display.phase("Compressing", 0, 2, steps=True)
+    display.start_phase("Compressing", 0, 2, is_stepwise=True)
     clock.now += 10
-    display.worker(0, "fine-tuning", 0.5)
+    display.update_worker(0, "fine-tuning", 0.5)
     assert left(progress) is None
     assert left(progress, 1) is None  # the step has only just been heard of
     clock.now += 5
-    display.worker(0, "fine-tuning", 1.0)
+    display.update_worker(0, "fine-tuning", 1.0)
     assert shown(progress.tasks[0]) == shown(progress.tasks[1]) == ""
     assert not progress.tasks[0].finished
-    display.worker(0, "testing m.tflite", 0.0)
+    display.update_worker(0, "testing m.tflite", 0.0)
     clock.now += 4
-    display.worker(0, "testing m.tflite", 0.25)
+    display.update_worker(0, "testing m.tflite", 0.25)
     assert left(progress, 1) == pytest.approx(12)  # of the step: a quarter took 4 s
     clock.now += 1
-    display.worker(0, "", 0.0)
+    display.update_worker(0, "", 0.0)
     display.advance(1, 2)
     assert left(progress) == pytest.approx(20)  # the first of two jobs took 20 s
     clock.now += 15
@@ -105,7 +105,7 @@ def test_steps_of_a_job_are_not_the_job(progress: Progress, clock: Clock) -> Non
         (["search"], "search.pipeline.run_search", "continues: what is finished is kept"),
         (
             ["bench", "m.keras"],
-            "search.cli._console.RichDisplay.phase",
+            "search.cli._console.RichDisplay.start_phase",
             "The same command starts again.",
         ),
         (["inspect", "m.keras"], "compress.model.io.load_model", "starts again."),
@@ -138,7 +138,7 @@ def test_a_compression_that_was_interrupted_goes_on(
              "--finetune-epochs", "3", "--formats", "float32",
              "--latency-budget", "0.1"]  # fmt: skip
     shares: list[float] = []
-    real = RichDisplay.worker
+    real = RichDisplay.update_worker
 
     def worker(self: RichDisplay, index: int, text: str, share: float) -> None:
         real(self, index, text, share)
@@ -147,7 +147,7 @@ def test_a_compression_that_was_interrupted_goes_on(
             if len(shares) == 2:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(RichDisplay, "worker", worker)
+    monkeypatch.setattr(RichDisplay, "update_worker", worker)
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 130
     assert "interrupted. The same command continues after the last whole epoch." in done.stderr
@@ -164,9 +164,9 @@ os.write(2, b"I0000 chatter from C++\\n")
 """
 IMPORTS = """
 import logging
-from compress.core.native_output import quiet_tensorflow_here
-quiet_tensorflow_here()
-quiet_tensorflow_here()
+from compress.core.native_output import silence_tensorflow_import
+silence_tensorflow_import()
+silence_tensorflow_import()
 import tensorflow
 import sys
 print(tensorflow.VALUE, sys.meta_path[0].__class__.__name__)
@@ -178,7 +178,7 @@ print("still here", file=sys.stderr)
 def imported(folder: Path, end: str) -> subprocess.CompletedProcess[str]:
     """Imports a TensorFlow of our own that chats, then ends as asked."""
     (folder / "tensorflow.py").write_text(FAKE.format(end=end))
-    environment = module_environment()
+    environment = build_module_environment()
     environment["PYTHONPATH"] = f"{folder}:{environment['PYTHONPATH']}"
     return subprocess.run(
         [sys.executable, "-c", IMPORTS], capture_output=True, text=True, env=environment
@@ -208,7 +208,11 @@ def test_compress_prints_its_own_lines_alone(small_cnn: Callable[..., Any], tmp_
         "--formats", "float32,int8,onnx", "--latency-budget", 1, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    ours = ("runs on CPU", "note: m: what model 'm.keras' has learnt is not known", "timed 4 files")
+    ours = (
+        "runs on CPU",
+        "note: m: what model 'm.keras' was trained on is not known",
+        "timed 4 files",
+    )
     for line, beginning in zip(done.stderr.splitlines(), ours, strict=True):
         assert line.strip().startswith(beginning), done.stderr
 
@@ -219,7 +223,7 @@ def test_a_line_is_printed_once_whatever_libraries_do_to_logging(
     handler = logging.StreamHandler()
     logging.getLogger().addHandler(handler)
     try:
-        with display():
+        with show_progress():
             LOG.info("only once")
     finally:
         logging.getLogger().removeHandler(handler)

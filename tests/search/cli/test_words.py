@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from compress.plan import Plan
-from compress.plan.fields import plan_fields
+from compress.plan.fields import list_plan_fields
 from search.cli import app
 from search.plan import SearchPlan
 
@@ -72,6 +72,6 @@ def test_one_flag_has_one_help_text_in_every_plan() -> None:
     """A word that `compress` and `run` share is the same field of the same section."""
     places: dict[str, set[tuple[str, str]]] = {}
     for plan in (Plan, SearchPlan):
-        for leaf in plan_fields(plan):
+        for leaf in list_plan_fields(plan):
             places.setdefault(leaf.flags[0], set()).add((leaf.path, leaf.help))
     assert {flag: found for flag, found in places.items() if len(found) > 1} == {}

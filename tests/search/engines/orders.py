@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from compress.plan.fields import from_flat
-from search.engines import Crew, Demand, Order
+from search.engines import PoolSettings, WorkerRequest, WorkerSpec
 from search.plan import SearchPlan
 from search.study.directory import SearchFolder
 
@@ -19,7 +19,9 @@ def order(
     gpus: int = 0,
     device: str = "cpu",
     environment: Mapping[str, str] | None = None,
-) -> Order:
+) -> PoolSettings:
     plan = from_flat(SearchPlan, {"device": device})
-    crew = Crew(workers, threads, "here", gpus)
-    return Order(SearchFolder(folder), Demand.of(plan), crew, environment or {})
+    crew = WorkerSpec(workers, threads, "here", gpus)
+    return PoolSettings(
+        SearchFolder(folder), WorkerRequest.from_plan(plan), crew, environment or {}
+    )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from search.engines import messages
-from search.engines.local import LocalPool, card_of, sharers
+from search.engines.local import LocalPool, count_gpu_sharers, select_gpu
 from tests.search.engines.orders import order
 
 
@@ -21,14 +21,14 @@ from tests.search.engines.orders import order
      ("GPU-8f,GPU-a1", ["GPU-8f", "GPU-a1", "GPU-8f", "GPU-a1", "GPU-8f"])],
 )  # fmt: skip
 def test_cards_go_round_among_those_the_run_may_use(visible: str | None, cards: list[str]) -> None:
-    assert [card_of(worker, 2, visible) for worker in range(5)] == cards
+    assert [select_gpu(worker, 2, visible) for worker in range(5)] == cards
 
 
 def test_sharers_are_counted_by_card() -> None:
     # workers 0, 2, 4 on the first card, 1, 3 on the second
-    assert [sharers(worker, 5, 2) for worker in range(5)] == [3, 2, 3, 2, 3]
-    assert [sharers(worker, 2, 2) for worker in range(2)] == [1, 1]
-    assert sharers(0, 1, 4) == 1
+    assert [count_gpu_sharers(worker, 5, 2) for worker in range(5)] == [3, 2, 3, 2, 3]
+    assert [count_gpu_sharers(worker, 2, 2) for worker in range(2)] == [1, 1]
+    assert count_gpu_sharers(0, 1, 4) == 1
 
 
 class Lines:
@@ -86,7 +86,7 @@ class Jobs:
         self.left = [{"kind": messages.TRIAL, "number": number} for number in range(count)]
         self.done: list[tuple[int, int]] = []
 
-    def next_job(self) -> dict[str, Any] | None:
+    def take_job(self) -> dict[str, Any] | None:
         return self.left.pop(0) if self.left else None
 
     def on_message(self, worker: int, job: dict[str, Any], message: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ def work():
         stream.write(f"{os.getpid()} ")
     what = plan[turn]
     if what == "renew":
-        return worker.RENEW
+        return worker.RENEW_EXIT_CODE
     if what == "quit":
         return 0
     if what == "kill":

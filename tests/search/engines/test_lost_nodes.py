@@ -9,11 +9,11 @@ import pytest
 from optuna.trial import TrialState
 
 from compress.plan.fields import from_flat
-from search.engines import LOST, MAX_LOST, Display
+from search.engines import MAX_LOST, NODE_LOST, Display
 from search.engines.jobs import CompressJobs, FinalJobs
 from search.plan import SearchPlan
 from search.study import study as studies
-from search.study.checks import Past
+from search.study.checks import Provenance
 from search.study.directory import Candidate, SearchFolder, TrialGivenUp
 from tests.search.engines.test_machine_faults import Pool
 
@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> SearchFolder:
 
 def lose(pool: Pool, job: dict[str, Any], trial: Any, *, claimed: bool = True) -> None:
     said = {"number": trial.number, "seed": trial.user_attrs["seed"]} if claimed else None
-    pool.jobs.on_death(0, job, said, LOST)
+    pool.jobs.on_death(0, job, said, NODE_LOST)
 
 
 def test_its_trial_runs_again_with_its_choices_and_seed(folder: SearchFolder) -> None:
@@ -112,20 +112,20 @@ def test_later_jobs_run_again_too(kind: str, folder: SearchFolder) -> None:
     jobs = (
         FinalJobs(folder, plan, names, Display())
         if kind == "final"
-        else CompressJobs(folder, plan, names, [], Display(), Past())
+        else CompressJobs(folder, plan, names, [], Display(), Provenance())
     )
     for _ in range(MAX_LOST - 1):
-        job = jobs.next_job()
+        job = jobs.take_job()
         assert job is not None
         assert job["name"] == "0002"
-        jobs.on_death(0, job, None, LOST)
+        jobs.on_death(0, job, None, NODE_LOST)
         assert jobs.failures == []
         assert jobs.done == 0
-    job = jobs.next_job()
+    job = jobs.take_job()
     assert job is not None
-    jobs.on_death(0, job, None, LOST)
+    jobs.on_death(0, job, None, NODE_LOST)
     assert len(jobs.failures) == 1
-    assert f"its worker died ({LOST})" in jobs.failures[0]
-    rest = jobs.next_job()
+    assert f"its worker died ({NODE_LOST})" in jobs.failures[0]
+    rest = jobs.take_job()
     assert rest is not None
     assert rest["name"] == "0001"

@@ -13,7 +13,7 @@ import pytest
 from optuna.trial import TrialState
 
 from compress.core.errors import InputError, RunFailed
-from compress.core.faults import MEMORY, SPACE, explained, fault_of
+from compress.core.faults import MEMORY, SPACE, convert_faults, find_fault
 from compress.plan.fields import from_flat
 from compress.run.directory import LOG
 from search.engines import KILLED, Display
@@ -21,8 +21,8 @@ from search.engines.jobs import SearchJobs
 from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.directory import Candidate, SearchFolder
-from search.study.objective import trial_seed
-from search.study.study import ask
+from search.study.objective import get_trial_seed
+from search.study.study import ask_trial
 from tests.search.test_run import paretune, records, study
 
 
@@ -59,7 +59,7 @@ class ResourceExhaustedError(Exception):
     ],
 )
 def test_whose_fault_it_is(error: Exception, kind: str | None) -> None:
-    found = fault_of(error)
+    found = find_fault(error)
     assert (found and found.kind) == kind
 
 
@@ -72,7 +72,7 @@ def test_an_error_that_was_handled_before_is_no_cause() -> None:
 
     with pytest.raises(ValueError, match="broken") as caught:
         broken()
-    assert fault_of(caught.value) is None
+    assert find_fault(caught.value) is None
 
 
 @pytest.fixture
@@ -96,11 +96,11 @@ class Pool:
         self.jobs = SearchJobs(folder, self.plan, self.study, Display())
 
     def begin(self) -> tuple[dict[str, Any], Any] | None:
-        job = self.jobs.next_job()
+        job = self.jobs.take_job()
         if job is None:
             return None
-        trial = ask(self.study, self.plan, job.get("number"))
-        trial.set_user_attr("seed", trial_seed(self.plan, trial))
+        trial = ask_trial(self.study, self.plan, job.get("number"))
+        trial.set_user_attr("seed", get_trial_seed(self.plan, trial))
         trial.suggest_float("x", 0.0, 1.0)
         return job, trial
 
@@ -160,7 +160,7 @@ def test_a_trial_without_memory_runs_again_alone(folder: SearchFolder, killed: b
     assert last is not None
     pool.end(*last)
     assert pool.begin() is None
-    assert pool.jobs.over == "3 trials"
+    assert pool.jobs.stop_reason == "3 trials"
     assert [item.state for item in folder.read_candidates()] == ["complete"] * 3
 
 
@@ -196,9 +196,9 @@ def test_a_queued_trial_that_is_gone_is_replaced_by_the_next(folder: SearchFolde
     pool = Pool(folder, 3)
     pool.study.enqueue_trial({"x": 0.25})
     pool.study.enqueue_trial({"x": 0.75})
-    assert ask(pool.study, pool.plan, 1).suggest_float("x", 0, 1) == 0.75
-    assert ask(pool.study, pool.plan, 1).suggest_float("x", 0, 1) == 0.25
-    assert ask(pool.study, pool.plan, 1).number == 2
+    assert ask_trial(pool.study, pool.plan, 1).suggest_float("x", 0, 1) == 0.75
+    assert ask_trial(pool.study, pool.plan, 1).suggest_float("x", 0, 1) == 0.25
+    assert ask_trial(pool.study, pool.plan, 1).number == 2
 
 
 def test_a_log_that_cannot_be_written_ends_the_run(folder: SearchFolder) -> None:
@@ -206,7 +206,7 @@ def test_a_log_that_cannot_be_written_ends_the_run(folder: SearchFolder) -> None
         pytest.skip("needs /dev/full")
     folder.log.symlink_to("/dev/full")
     said = "The machine failed: OSError: .*No space left.*give the same command"
-    with pytest.raises(RunFailed, match=said), explained(), folder.logging():
+    with pytest.raises(RunFailed, match=said), convert_faults(), folder.log_to_file():
         LOG.info("a line")
 
 
@@ -277,7 +277,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.slow
 def test_a_disk_that_is_really_full(small_disk: Path, tmp_path: Path) -> None:
-    """Filled while the run goes on, in the middle of whatever it writes; then emptied."""
+    """Filled while the run continues, in the middle of whatever it writes; then emptied."""
     words = ("search", "--space", "mlp", "--trials", 8, "--epochs", 2, "--workers", 2,
              "--stopping", "none", "--out", small_disk / "r")  # fmt: skip
     ballast = small_disk / "ballast"

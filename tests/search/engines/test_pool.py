@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from compress.core.errors import RunFailed
-from search.engines import LOST, messages
-from search.engines.pool import KILLED_STARTS, LOST_STARTS, MAX_JOBS, Link, Pool, Tell
+from search.engines import NODE_LOST, messages
+from search.engines.pool import KILLED_STARTS, LOST_STARTS, MAX_JOBS, Link, OnMessage, Pool
 from tests.search.engines.orders import order
 
 READY = {"kind": messages.READY, "memory": 1, "device": "CPU"}
@@ -20,7 +20,7 @@ DONE = {"kind": messages.DONE, "memory": 1, "renewed": False}
 class Worker:
     """Does each job at once, unless it is told to die with it."""
 
-    def __init__(self, tell: Tell, mortal: bool, ready: bool) -> None:
+    def __init__(self, tell: OnMessage, mortal: bool, ready: bool) -> None:
         self.tell, self.mortal, self.ended = tell, mortal, False
         self.sent: list[dict[str, Any]] = []
         if ready:
@@ -40,8 +40,8 @@ class Worker:
     def end(self) -> None:
         self.ended = True
 
-    def how(self) -> str:
-        return LOST
+    def describe_exit(self) -> str:
+        return NODE_LOST
 
 
 class Made(Pool):
@@ -55,9 +55,9 @@ class Made(Pool):
         self.made: list[Worker] = []
         self._mortal, self._is_ready = mortal, ready
 
-    def _open(self, index: int, tell: Tell) -> Link:
+    def _open(self, index: int, on_message: OnMessage) -> Link:
         number = len(self.made)
-        self.made.append(Worker(tell, self._mortal(number), self._is_ready(number)))
+        self.made.append(Worker(on_message, self._mortal(number), self._is_ready(number)))
         return self.made[-1]
 
 
@@ -73,7 +73,7 @@ class Jobs:
         self.done: list[int] = []
         self.lost: list[tuple[int, str]] = []
 
-    def next_job(self) -> dict[str, Any] | None:
+    def take_job(self) -> dict[str, Any] | None:
         return {"kind": messages.TRIAL, "number": self.left.pop(0)} if self.left else None
 
     def on_message(self, worker: int, job: dict[str, Any], message: dict[str, Any]) -> None:
@@ -98,7 +98,7 @@ def test_what_is_lost_runs_again(kind: type[Made], tmp_path: Path) -> None:
     pool.run(jobs)
     assert sorted(jobs.done) == list(range(20))
     assert sorted(number for number, _ in jobs.lost) == [0, 1, 2]
-    assert {how for _, how in jobs.lost} == {LOST}
+    assert {how for _, how in jobs.lost} == {NODE_LOST}
 
 
 def test_a_job_waits_for_no_worker_that_does_not_come(tmp_path: Path) -> None:
@@ -137,9 +137,9 @@ def test_a_second_run_finds_the_workers_ready(tmp_path: Path) -> None:
 
 def test_a_worker_that_ends_by_itself_before_it_is_ready(tmp_path: Path) -> None:
     class Broken(Made):
-        def _open(self, index: int, tell: Tell) -> Link:
+        def _open(self, index: int, tell: OnMessage) -> Link:
             worker = Worker(tell, False, False)
-            worker.how = lambda: "exit code 3"  # type: ignore[method-assign]
+            worker.describe_exit = lambda: "exit code 3"  # type: ignore[method-assign]
             tell(None)
             return worker
 
@@ -154,13 +154,13 @@ class LostAtStart(Made):
         super().__init__(folder, 1)
         self.lost, self.how = lost, how
 
-    def _open(self, index: int, tell: Tell) -> Link:
+    def _open(self, index: int, on_message: OnMessage) -> Link:
         if len(self.made) >= self.lost:
-            return super()._open(index, tell)
-        worker = Worker(tell, False, False)
-        worker.how = lambda: self.how  # type: ignore[method-assign]
+            return super()._open(index, on_message)
+        worker = Worker(on_message, False, False)
+        worker.describe_exit = lambda: self.how  # type: ignore[method-assign]
         self.made.append(worker)
-        tell(None)
+        on_message(None)
         return worker
 
 
@@ -168,7 +168,7 @@ class LostAtStart(Made):
     ("how", "most", "remedy"),
     [
         ("signal SIGKILL", KILLED_STARTS, "give fewer --workers"),
-        (LOST, LOST_STARTS, "see `ray status`"),
+        (NODE_LOST, LOST_STARTS, "see `ray status`"),
     ],
 )
 def test_a_worker_that_is_lost_while_it_starts_is_replaced(

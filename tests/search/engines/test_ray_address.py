@@ -10,7 +10,7 @@ import pytest
 from compress.core.errors import InputError, MissingDependency
 from compress.plan.fields import from_flat
 from search import pipeline
-from search.engines.ray.engine import _answers, _places
+from search.engines.ray.engine import _check_address, _count_fitting_workers
 from search.plan import SearchPlan
 
 HERE = importlib.util.find_spec("ray") is not None
@@ -30,7 +30,7 @@ def test_nobody_answers(address: str, said: str, tmp_path: Path) -> None:
 
 def test_words_of_ray_are_no_addresses_to_ask() -> None:
     for word in ("auto", "local"):
-        _answers(word)
+        _check_address(word)
 
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -64,4 +64,4 @@ def test_options_of_a_cluster_need_one(option: str, value: object) -> None:
 def test_how_many_workers_a_node_holds(
     node: dict[str, float], cpus: int, cards: float, places: int
 ) -> None:
-    assert _places(node, cpus, cards) == places
+    assert _count_fitting_workers(node, cpus, cards) == places

@@ -27,7 +27,7 @@ from benchmarks.cluster_overhead import Server
 from compress.plan.fields import from_flat
 from search.plan import SearchPlan
 from search.study.directory import SearchFolder
-from search.study.storage import open_storage, study_name
+from search.study.storage import build_study_name, open_storage
 from tests.patience import PATIENCE, wait_for
 from tests.search.engines.cluster import NODE, ray_cluster
 from tests.search.test_run import paretune, records, start
@@ -64,7 +64,7 @@ def nothing_lost_nothing_twice(folder: Path, url: str, count: int) -> None:
         assert (folder / "candidates" / f"{name}.keras").exists() == (item["state"] == "complete")
     plan = from_flat(SearchPlan, {"storage": url})
     storage = open_storage(plan.search.storage, "storage")
-    name = study_name(SearchFolder(folder), plan.search.storage)
+    name = build_study_name(SearchFolder(folder), plan.search.storage)
     study = optuna.load_study(study_name=name, storage=storage)
     ended = {f"{trial.number:04d}": trial for trial in study.trials if trial.values}
     assert set(ended) == {name for name, item in found.items() if item["state"] == "complete"}
@@ -125,7 +125,7 @@ def test_actors_are_given_a_card_each(cluster: Any) -> None:
     import ray
 
     from search.engines.ray.engine import _connect
-    from search.engines.ray.host import _cards
+    from search.engines.ray.host import _list_gpus
 
     node = cluster.add_node(**NODE, num_cpus=4, num_gpus=2)
     _connect(cluster.address)
@@ -133,7 +133,7 @@ def test_actors_are_given_a_card_each(cluster: Any) -> None:
 
         class Asked:
             def cards(self) -> str:
-                return _cards()
+                return _list_gpus()
 
         for share, expected in ((0.5, ["0", "0", "1", "1"]), (1, ["0", "1"]), (0, ["-1"] * 2)):
             made = ray.remote(Asked).options(num_gpus=share, num_cpus=0)

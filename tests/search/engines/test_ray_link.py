@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from compress.core.errors import InputError
-from search.engines import KILLED, LOST, messages
-from search.engines.pool import Link, Tell
+from search.engines import KILLED, NODE_LOST, messages
+from search.engines.pool import Link, OnMessage
 from search.engines.ray.engine import RayPool
 from search.engines.ray.host import ENDED, REFUSED
 from search.engines.ray.link import RayLink
@@ -74,9 +74,9 @@ class Scene:
         self.heard: list[Any] = []
         self.received: list[list[str]] = []
         self.broken: Exception | None = None
-        self.link = RayLink(self.actor, self.heard.append, {"SECRET": "x"}, self._receive, log)
+        self.link = RayLink(self.actor, self.heard.append, {"SECRET": "x"}, self._fetch_files, log)
 
-    def _receive(self, names: list[str]) -> None:
+    def _fetch_files(self, names: list[str]) -> None:
         # what the pool has heard before: files come first
         self.received.append([*names, str(len(self.heard))])
         if self.broken is not None:
@@ -114,7 +114,7 @@ def test_the_end_of_a_worker(scene: Scene, tmp_path: Path) -> None:
     scene.answer("poll", [{"kind": ENDED, "how": "exit code 3", "printed": "Traceback"}])
     scene.wait()
     assert scene.heard == [None]
-    assert scene.link.how() == "exit code 3"
+    assert scene.link.describe_exit() == "exit code 3"
     assert (tmp_path / "workers-0.log").read_text() == "Traceback"
     assert scene.actor.names() == ["begin", "poll", "end"]
 
@@ -141,7 +141,7 @@ def test_one_that_waits_for_room_is_not_asked_to_end(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("text", "how"),
     [
-        ("The actor died: its node has died", LOST),
+        ("The actor died: its node has died", NODE_LOST),
         ("Task was killed due to the node running low on memory", KILLED),
     ],
 )
@@ -151,7 +151,7 @@ def test_how_actors_die(text: str, how: str, scene: Scene) -> None:
     scene.answer("poll", died(text))
     scene.wait()
     assert scene.heard == [None]
-    assert scene.link.how() == how
+    assert scene.link.describe_exit() == how
 
 
 @pytest.mark.parametrize(
@@ -207,12 +207,12 @@ class Nodes(RayPool):
         self.problems = problems
         self.made = 0
 
-    def _open(self, index: int, tell: Tell) -> Link:
+    def _open(self, index: int, on_message: OnMessage) -> Link:
         problem = self.problems.pop(0) if self.problems else ""
         self.made += 1
         if problem:
-            tell({"kind": REFUSED, "node": "n2", "reason": problem})
-        return Worker(tell, mortal=False, ready=not problem)
+            on_message({"kind": REFUSED, "node": "n2", "reason": problem})
+        return Worker(on_message, mortal=False, ready=not problem)
 
 
 def test_a_bad_node_ends_the_run_before_anything_has_worked(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.core.statistics import compare_examples, compare_shares
 from compress.report.live.charts import COST, QUALITY, Axis
-from compress.run.compressed import write_example_values
-from search.report.compare import Stretch, compare_runs, duel
+from compress.run.compressed_model import write_example_values
+from search.report.compare import CostRange, compare_fronts, compare_runs
 from search.study.directory import SearchFolder
 from tests.compress.report.test_report import folder  # noqa: F401
 from tests.search.test_run import paretune
@@ -44,34 +44,34 @@ def test_which_run_is_better_where() -> None:
     # a: 70 % at 10, 80 % at 100; b: 75 % at 20, 79.9 % at 100, 60 % at 50 (beaten)
     a = rows((10, 0.70), (100, 0.80), (None, 0.99))
     b = rows((20, 0.75), (100, 0.799), (50, 0.60))
-    found = duel((a, b), GOOD, MACS, shares(a, b, 1000, 1000))
+    found = compare_fronts((a, b), GOOD, MACS, shares(a, b, 1000, 1000))
     assert found is not None
     # from 10 a is alone; from 20 b is 5 points better, where two pairs make z = 2.24 and the
     # error is 2 points; from 100 the difference of a tenth of a point is less than that
     error = math.sqrt(0.7 * 0.3 / 1000 + 0.75 * 0.25 / 1000)
     assert 2.24 * error < 0.05
-    assert found.stretches == (
-        Stretch(10.0, 20.0, 0, math.inf),
-        Stretch(20.0, 100.0, 1, pytest.approx(0.05)),  # type: ignore[arg-type]
-        Stretch(100.0, math.inf, None, pytest.approx(0.001)),  # type: ignore[arg-type]
+    assert found.cost_ranges == (
+        CostRange(10.0, 20.0, 0, math.inf),
+        CostRange(20.0, 100.0, 1, pytest.approx(0.05)),  # type: ignore[arg-type]
+        CostRange(100.0, math.inf, None, pytest.approx(0.001)),  # type: ignore[arg-type]
     )
     # without knowing the error only equals are a tie
-    exact = duel((a, b), GOOD, MACS, None)
+    exact = compare_fronts((a, b), GOOD, MACS, None)
     assert exact is not None
-    assert [part.better for part in exact.stretches] == [0, 1, 0]
+    assert [part.better_run for part in exact.cost_ranges] == [0, 1, 0]
 
 
 def test_where_one_is_alone_is_told_apart_from_where_it_is_better() -> None:
     a = rows((100, 0.8), (1000, 0.9))
     b = rows((500, 0.7), (900, 0.75))
-    found = duel((a, b), GOOD, MACS, None)
+    found = compare_fronts((a, b), GOOD, MACS, None)
     assert found is not None
-    assert [(part.low, part.high, part.better) for part in found.stretches] == [
+    assert [(part.low, part.high, part.better_run) for part in found.cost_ranges] == [
         (100, 500, 0), (500, math.inf, 0),
     ]  # fmt: skip
-    assert found.stretches[0].most == math.inf
+    assert found.cost_ranges[0].max_gap == math.inf
     # 10 points at 500, 5 at 900, 15 at 1,000
-    assert found.stretches[1].most == pytest.approx(0.15)
+    assert found.cost_ranges[1].max_gap == pytest.approx(0.15)
 
 
 def test_each_run_has_its_own_number_of_examples() -> None:
@@ -79,16 +79,16 @@ def test_each_run_has_its_own_number_of_examples() -> None:
     error = 1.96 * math.sqrt(0.794 * 0.206 / 102 + 0.72 * 0.28 / 10_002)
     assert 0.0785 < error < 0.0792
     one, near, far = rows((1, 0.80)), rows((1, 0.72)), rows((1, 0.71))
-    tie = duel((one, near), GOOD, MACS, shares(one, near, 100, 10_000))
-    told = duel((one, far), GOOD, MACS, shares(one, far, 100, 10_000))
+    tie = compare_fronts((one, near), GOOD, MACS, shares(one, near, 100, 10_000))
+    told = compare_fronts((one, far), GOOD, MACS, shares(one, far, 100, 10_000))
     assert tie is not None
     assert told is not None
-    assert (tie.stretches[0].better, told.stretches[0].better) == (None, 0)
+    assert (tie.cost_ranges[0].better_run, told.cost_ranges[0].better_run) == (None, 0)
 
 
 def test_hypervolume_by_hand() -> None:
     # logarithms of costs 1 and 2, qualities 0.5 to 0.9: scaled to [0, 1], the reference at 1.1
-    found = duel((rows((10, 0.5), (100, 0.9)), rows((10, 0.7))), GOOD, MACS, None)
+    found = compare_fronts((rows((10, 0.5), (100, 0.9)), rows((10, 0.7))), GOOD, MACS, None)
     assert found is not None
     # a: (0, 1) and (1, 0): 1.1 x 0.1 + 0.1 x 1.0; b: (0, 0.5): 1.1 x 0.6
     assert found.shares[0] == pytest.approx((1.1 * 0.1 + 0.1 * 1.0) / 1.21)
@@ -96,7 +96,7 @@ def test_hypervolume_by_hand() -> None:
 
 
 def test_nothing_to_compare() -> None:
-    assert duel((rows((None, 0.5)), rows((1, 0.5))), GOOD, MACS, None) is None
+    assert compare_fronts((rows((None, 0.5)), rows((1, 0.5))), GOOD, MACS, None) is None
 
 
 POINTS = st.lists(
@@ -110,20 +110,20 @@ POINTS = st.lists(
 def test_stretches_say_what_each_cost_says(
     a: list[tuple[int, float]], b: list[tuple[int, float]]
 ) -> None:
-    found = duel((rows(*a), rows(*b)), GOOD, MACS, None)
+    found = compare_fronts((rows(*a), rows(*b)), GOOD, MACS, None)
     assert found is not None
 
     def best(points: list[tuple[int, float]], cost: float) -> float:
         return max((quality for own, quality in points if own <= cost), default=-math.inf)
 
     for cost in range(min(c for c, _ in (*a, *b)), 60):
-        (part,) = [item for item in found.stretches if item.low <= cost < item.high]
+        (part,) = [item for item in found.cost_ranges if item.low <= cost < item.high]
         first, second = best(a, cost), best(b, cost)
-        assert part.better == (None if first == second else 0 if first > second else 1)
+        assert part.better_run == (None if first == second else 0 if first > second else 1)
         if math.isfinite(first) and math.isfinite(second):
-            assert part.most >= abs(first - second) - 1e-12
+            assert part.max_gap >= abs(first - second) - 1e-12
     # another order is the same seen from the other side
-    turned = duel((rows(*b), rows(*a)), GOOD, MACS, None)
+    turned = compare_fronts((rows(*b), rows(*a)), GOOD, MACS, None)
     assert turned is not None
     np.testing.assert_allclose(found.shares, turned.shares[::-1])
 
@@ -242,7 +242,7 @@ def test_equal_runs_differ_in_at_most_seven_of_a_hundred_draws() -> None:
                     for place, share in enumerate(validation)
                 ]
             )
-        found = duel(
+        found = compare_fronts(
             (runs[0], runs[1]), GOOD, MACS,
             lambda one, other, pairs, known=known: compare_examples(  # type: ignore[misc]
                 known[0][one], known[1][other], comparisons=pairs
@@ -250,6 +250,7 @@ def test_equal_runs_differ_in_at_most_seven_of_a_hundred_draws() -> None:
         )  # fmt: skip
         assert found is not None
         false += any(
-            part.better is not None and math.isfinite(part.most) for part in found.stretches
+            part.better_run is not None and math.isfinite(part.max_gap)
+            for part in found.cost_ranges
         )
     assert false <= 70

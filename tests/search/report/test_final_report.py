@@ -13,11 +13,11 @@ from rich.console import Console
 from compress.plan import Plan
 from compress.report import render_tables
 from search.report import load_report, render
-from search.report.front import spreads
-from search.study.directory import Candidate, Final, SearchFolder
+from search.report.front import summarize_finals
+from search.study.directory import Candidate, FinalTraining, SearchFolder
 
 
-def folder_with(path: Path, *records: Final) -> SearchFolder:
+def folder_with(path: Path, *records: FinalTraining) -> SearchFolder:
     folder = SearchFolder(path)
     folder.claim("search", Plan())
     for name, accuracy, macs in (("0001", 0.8, 500), ("0002", 0.9, 9000)):
@@ -31,9 +31,9 @@ def folder_with(path: Path, *records: Final) -> SearchFolder:
     return folder
 
 
-def final(model: str, place: int, val: float | None, test: float) -> Final:
+def final(model: str, place: int, val: float | None, test: float) -> FinalTraining:
     vals = {} if val is None else {"accuracy": val}
-    return Final(model, place, 1, 5, 5, val is None, vals, {"accuracy": test}, 1.0)
+    return FinalTraining(model, place, 1, 5, 5, val is None, vals, {"accuracy": test}, 1.0)
 
 
 def test_means_and_deviations(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_means_and_deviations(tmp_path: Path) -> None:
         final("0002", 1, 0.92, 0.90),
         final("0001", 0, 0.80, 0.79),
     )
-    first, second = spreads(load_report(folder.path))
+    first, second = summarize_finals(load_report(folder.path))
     # by rising cost; one training has no deviation
     assert (first.model, first.count, first.test[0]) == ("0001", 1, 0.79)
     assert math.isnan(first.test[1])
@@ -55,7 +55,7 @@ def test_means_and_deviations(tmp_path: Path) -> None:
     report = render(folder.path)
     page = (folder.path / "report.html").read_text("utf-8")
     assert "89.00 % +- 1.41 %" in page
-    assert "test data judged final trainings and exported files once" in page
+    assert "test data evaluated final trainings and exported files once" in page
     assert len(json.loads((folder.path / "report.json").read_text())["final"]) == 3
     out = StringIO()
     Console(file=out, width=200).print(render_tables(report))
@@ -64,7 +64,7 @@ def test_means_and_deviations(tmp_path: Path) -> None:
 
 def test_with_the_validation_part_there_is_no_validation_figure(tmp_path: Path) -> None:
     folder = folder_with(tmp_path / "run", final("0001", 0, None, 0.5))
-    (only,) = spreads(load_report(folder.path))
+    (only,) = summarize_finals(load_report(folder.path))
     assert only.val is None
     render(folder.path)
     assert "trained on" in (folder.path / "report.html").read_text("utf-8")
@@ -75,4 +75,4 @@ def test_no_section_without_final_trainings(tmp_path: Path) -> None:
     render(folder.path)
     page = (folder.path / "report.html").read_text("utf-8")
     assert "Final trainings" not in page
-    assert "test data judged the exported files once" in page
+    assert "test data evaluated the exported files once" in page

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from search.report import SearchReport, importance
-from search.report.charts import search_charts, some_of
-from search.report.importance import importances
-from search.report.searched import SearchFacts
+from search.report.charts import build_charts, limit_candidates
+from search.report.importance import compute_importances
+from search.report.search_report import SearchFacts
 from search.study.directory import COMPLETE, STOPPED, Candidate
 
 
@@ -34,25 +34,25 @@ def many(count: int) -> list[Candidate]:
 
 def test_the_front_and_others_at_equal_distances() -> None:
     candidates = many(100)
-    kept = [int(item.id) for item in some_of(candidates, {"0003", "0098"}, most=10)]
+    kept = [int(item.id) for item in limit_candidates(candidates, {"0003", "0098"}, max_count=10)]
     assert len(kept) == 10
     assert kept == sorted(kept)
     assert {3, 98} <= set(kept)
     others = np.diff([number for number in kept if number not in (3, 98)])
     assert others.min() >= 12
     assert others.max() <= 13
-    assert some_of(candidates, set(), most=100) == candidates
+    assert limit_candidates(candidates, set(), max_count=100) == candidates
 
 
 def test_more_on_the_front_than_lines() -> None:
     candidates = many(20)
     front = {item.id for item in candidates[:15]}
-    assert {item.id for item in some_of(candidates, front, most=10)} == front
+    assert {item.id for item in limit_candidates(candidates, front, max_count=10)} == front
 
 
 def test_of_very_many_trials_some_tell_what_matters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importance, "MOST_TRIALS", 60)
-    quality, cost = importances(many(400), ("accuracy", "macs"))
+    monkeypatch.setattr(importance, "MAX_TRIALS", 60)
+    quality, cost = compute_importances(many(400), ("accuracy", "macs"))
     assert quality.trials == cost.trials == 60
     for found in (quality, cost):
         assert found.shares["width"].value > 0.9
@@ -66,7 +66,7 @@ def test_of_a_thousand_curves_three_hundred_are_drawn(tmp_path: Path) -> None:
         tmp_path, {"plan": {"search": {}}}, {}, (), (), candidates=tuple(candidates),
         front=("0000",),
     )  # fmt: skip
-    charts = {item.id: item for item in search_charts(report, SearchFacts(None, 0, None, ()))}
+    charts = {item.id: item for item in build_charts(report, SearchFacts(None, 0, None, ()))}
     assert set(charts) == {"curves", "parallel"}
     chart = charts["curves"]
     assert len(chart.traces) == 300

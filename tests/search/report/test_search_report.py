@@ -14,10 +14,16 @@ from compress.plan import Plan
 from compress.report import render_tables
 from search.plan import SearchOptions, SearchPlan
 from search.report import render
-from search.report.charts import ABSENT, crossings, curves_of, drawable, shown_parameters
-from search.report.importance import forest_shares, importances, parameters
+from search.report.charts import (
+    ABSENT_HEIGHT,
+    compute_crossings,
+    extract_curves,
+    select_finished,
+    select_parameters,
+)
+from search.report.importance import compute_importances, measure_forest_shares, read_parameters
 from search.study.directory import Candidate, SearchFolder
-from search.study.front import epochs_trained, in_order, progress
+from search.study.front import count_epochs, measure_progress, sort_by_end
 from tests.compress.report.test_report import Page
 
 OBJECTIVES = ("accuracy", "macs")
@@ -39,7 +45,7 @@ def history(*qualities: float) -> tuple[dict[str, Any], ...]:
 
 
 def test_hypervolume_by_hand() -> None:
-    found = progress(
+    found = measure_progress(
         [
             candidate(0, 0.5, 100, seconds=2.0),  # scaled (1, 0.5)
             candidate(1, None, 500, state="stopped", seconds=1.0),
@@ -55,32 +61,34 @@ def test_hypervolume_by_hand() -> None:
     assert found.seconds == (2.0, 3.0, 6.0, 10.0)
     # boxes up to (1.1, 1.1): 0.1 x 0.6; + 1.1 x 0.1 - 0.1 x 0.1; + 0.1 x 0.5 below the first
     by_hand = np.array([0.06, 0.06, 0.16, 0.21]) / 1.21
-    assert found.share == pytest.approx(by_hand)
+    assert found.shares == pytest.approx(by_hand)
     assert found.last_growth == 4
     # 0.9 - 1.1 x 0.4 and 10^(1 + 1.1 x 2)
     assert found.reference == pytest.approx({"accuracy": 0.46, "macs": 10**3.2})
     assert found.best == pytest.approx({"accuracy": 0.9, "macs": 10})
-    assert not found.timed
+    assert not found.has_end_times
 
 
 def test_trials_stand_in_the_order_in_which_they_ended() -> None:
     made = [candidate(0, 0.5, 9, ended=30.0), candidate(1, 0.6, 9, ended=10.0)]
-    assert [item.id for item in in_order(made)[0]] == ["0001", "0000"]
-    assert in_order(made)[1]
+    assert [item.id for item in sort_by_end(made)[0]] == ["0001", "0000"]
+    assert sort_by_end(made)[1]
     # one without a time: the order is not known
-    assert [item.id for item in in_order([*made, candidate(2)])[0]] == ["0000", "0001", "0002"]
-    found = progress(made, OBJECTIVES)
+    assert [item.id for item in sort_by_end([*made, candidate(2)])[0]] == ["0000", "0001", "0002"]
+    found = measure_progress(made, OBJECTIVES)
     assert found is not None
     # all cost the same: 1.1 of 1.1 there
-    assert found.share == pytest.approx((1.0, 1.0))
+    assert found.shares == pytest.approx((1.0, 1.0))
     assert found.last_growth == 1
 
 
 def test_no_hypervolume_without_two_finished() -> None:
-    assert progress([], OBJECTIVES) is None
-    assert progress([candidate(0, 0.5, 9)], OBJECTIVES) is None
+    assert measure_progress([], OBJECTIVES) is None
+    assert measure_progress([candidate(0, 0.5, 9)], OBJECTIVES) is None
     assert (
-        progress([candidate(0, 0.5, 9), candidate(1, None, 9), candidate(2, 0.5)], OBJECTIVES)
+        measure_progress(
+            [candidate(0, 0.5, 9), candidate(1, None, 9), candidate(2, 0.5)], OBJECTIVES
+        )
         is None
     )
 
@@ -94,7 +102,7 @@ def test_epochs_saved_by_hand() -> None:
         candidate(4, state="rejected"),
         candidate(5, 0.5, 1, state="duplicate"),
     ]
-    assert epochs_trained(made, 4) == (7, 12)
+    assert count_epochs(made, 4) == (7, 12)
 
 
 def test_parameters_of_every_kind() -> None:
@@ -102,15 +110,15 @@ def test_parameters_of_every_kind() -> None:
         candidate(0, choices={"width": 8, "kind": "b", "flag": True, "rate": 0.1, "odd": None}),
         candidate(1, choices={"width": 16, "kind": "a", "flag": False, "odd": 3}),
     ]
-    found = {item.name: item for item in parameters(made)}
+    found = {item.name: item for item in read_parameters(made)}
     assert list(found) == ["width", "kind", "flag", "rate", "odd"]
     assert found["width"].values.tolist() == [8, 16]
     assert found["kind"].categories == ("a", "b")
     assert found["kind"].values.tolist() == [1, 0]
     assert found["flag"].categories == ("False", "True")
     assert found["odd"].categories == ("3", "None")
-    assert found["rate"].asked.tolist() == [True, False]
-    assert (found["rate"].common, found["rate"].varies) == (False, False)
+    assert found["rate"].asked_mask.tolist() == [True, False]
+    assert (found["rate"].is_always_asked, found["rate"].is_varying) == (False, False)
 
 
 def synthetic(count: int) -> list[Candidate]:
@@ -134,7 +142,7 @@ def synthetic(count: int) -> list[Candidate]:
 
 
 def test_what_decides_ranks_first() -> None:
-    quality, cost = importances(synthetic(60), OBJECTIVES)
+    quality, cost = compute_importances(synthetic(60), OBJECTIVES)
     assert (quality.target, quality.trials, quality.missing) == ("accuracy", 60, "")
     assert quality.explained is not None
     assert quality.explained > 0.8
@@ -155,34 +163,34 @@ def test_shares_are_those_of_the_variance() -> None:
         candidate(number, choices={"a": float(a), "b": float(b)})
         for number, (a, b) in enumerate(random.integers(0, 2, (200, 2)))
     ]
-    a, b = parameters(made)
+    a, b = read_parameters(made)
     # variances of independent parts: 9 to 1, all of it explained
-    explained, shares = forest_shares([a, b], 3 * a.values + b.values)
+    explained, shares = measure_forest_shares([a, b], 3 * a.values + b.values)
     assert explained == pytest.approx(1.0, abs=0.01)
     assert shares["a"].value == pytest.approx(0.9, abs=0.08)
     assert shares["b"].value == pytest.approx(0.1, abs=0.03)
     # only together: each is needed for all of the variance
-    _, shares = forest_shares([a, b], (a.values == b.values) * 1.0)
+    _, shares = measure_forest_shares([a, b], (a.values == b.values) * 1.0)
     assert shares["a"].value == pytest.approx(1.0, abs=0.15)
     assert shares["b"].value == pytest.approx(1.0, abs=0.15)
 
 
 def test_importance_says_why_there_is_none() -> None:
-    few = importances(synthetic(9), OBJECTIVES)
+    few = compute_importances(synthetic(9), OBJECTIVES)
     assert [item.missing[:8] for item in few] == ["too few:", "too few:"]
     # the same choices again are no further trial
     again = [candidate(n + 9, 0.5, 10, choices=item.choices) for n, item in enumerate(synthetic(9))]
-    assert importances([*synthetic(9), *again], OBJECTIVES)[0].trials == 9
+    assert compute_importances([*synthetic(9), *again], OBJECTIVES)[0].trials == 9
     alike = [candidate(n, 0.5, 10, choices={"x": n}) for n in range(12)]
-    assert importances(alike, OBJECTIVES)[0].missing == "all trials are alike"
+    assert compute_importances(alike, OBJECTIVES)[0].missing == "all trials are alike"
     empty = [candidate(0, n / 20, 10) for n in range(12)]
-    assert importances(empty, OBJECTIVES)[0].trials == 1
+    assert compute_importances(empty, OBJECTIVES)[0].trials == 1
     random = np.random.default_rng(1)
     noise = [
         candidate(n, float(random.uniform()), n + 1, choices={"x": float(random.uniform())})
         for n in range(40)
     ]
-    found = importances(noise, OBJECTIVES)[0]
+    found = compute_importances(noise, OBJECTIVES)[0]
     assert found.explained is not None
     assert found.explained < 0.1
     assert "below 10 % it may be noise" in found.missing
@@ -191,20 +199,20 @@ def test_importance_says_why_there_is_none() -> None:
 
 def test_costs_are_known_of_untrained_ones_too() -> None:
     made = [candidate(n, state="rejected", macs=10**n, choices={"x": n}) for n in range(12)]
-    quality, cost = importances(made, OBJECTIVES)
+    quality, cost = compute_importances(made, OBJECTIVES)
     assert (quality.trials, cost.trials) == (0, 12)
     assert list(cost.shares) == ["x"]
 
 
 def test_parallel_coordinates_choose_and_order() -> None:
-    made = drawable([*synthetic(20), candidate(20, None, 5), candidate(21, 0.5)], OBJECTIVES)
+    made = select_finished([*synthetic(20), candidate(20, None, 5), candidate(21, 0.5)], OBJECTIVES)
     assert len(made) == 20
     order = ["rate", "width", "kind"]
-    assert [item.name for item in shown_parameters(made, order, 2)] == ["width", "rate"]
-    assert [item.name for item in shown_parameters(made, order, 9)] == [
+    assert [item.name for item in select_parameters(made, order, 2)] == ["width", "rate"]
+    assert [item.name for item in select_parameters(made, order, 9)] == [
         "width", "kind", "noise", "flag", "rate",
     ]  # fmt: skip
-    lines, rank = crossings(made, OBJECTIVES, shown_parameters(made, order, 9))
+    lines, rank = compute_crossings(made, OBJECTIVES, select_parameters(made, order, 9))
     assert lines.shape == (20, 7)
     assert sorted(rank) == pytest.approx(np.linspace(0, 1, 20))
     # the best and the worst of quality, and the cheapest, lie at the ends of their axes
@@ -212,14 +220,14 @@ def test_parallel_coordinates_choose_and_order() -> None:
     assert lines[np.argmin([item.macs for item in made]), 6] == 0.0
     # "rate" is no choice of the plain ones; lines are shifted by less than 0.02
     absent = np.array(["rate" not in item.choices for item in made])
-    assert np.abs(lines[absent, 4] - ABSENT).max() < 0.02
+    assert np.abs(lines[absent, 4] - ABSENT_HEIGHT).max() < 0.02
     assert lines[~absent, 4].min() > -0.02
 
 
 def test_curves_leave_out_what_is_not_there() -> None:
     holes = ({"epoch": 1, "val": None}, {"epoch": 2}, {"epoch": 3, "val": {"accuracy": 0.5}})
     made = [candidate(0, history=holes), candidate(1), candidate(2, history=({"epoch": 1},))]
-    assert curves_of(made, "accuracy") == {"0000": [(3, 0.5)]}
+    assert extract_curves(made, "accuracy") == {"0000": [(3, 0.5)]}
 
 
 @pytest.fixture
@@ -319,10 +327,10 @@ def test_three_objectives_and_a_negative_quality(tmp_path: Path) -> None:
                   latency_ms=0.01 * (20 - n), val={"r2": 0.05 * n - 0.2})
         for n in range(14)
     ]  # fmt: skip
-    found = progress(made, objectives)
+    found = measure_progress(made, objectives)
     assert found is not None
     assert list(found.reference) == ["r2", "macs", "latency_ms"]
-    assert [item.target for item in importances(made, objectives)] == list(objectives)
+    assert [item.target for item in compute_importances(made, objectives)] == list(objectives)
     folder = SearchFolder(tmp_path / "run")
     folder.claim("search", SearchPlan(search=SearchOptions(objectives=objectives)))
     text = write(folder, made)

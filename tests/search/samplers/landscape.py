@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import optuna
 
-from compress.core.pareto import hypervolume
-from search.spaces._base import Choice, pick, whole
+from compress.core.pareto import measure_hypervolume
+from search.spaces._base import Choice, declare_categorical, declare_int
 
 WIDTHS = ((8, 16, 24, 32), (16, 24, 32, 48, 64), (32, 48, 64, 96))
 RATES = {"sgd": 0.1, "momentum": 0.05, "adam": 3e-3, "rmsprop": 1e-3}
@@ -21,15 +21,17 @@ REFERENCE = (0.6, math.log10(3e7))
 
 
 def _choices() -> Iterator[Choice]:
-    yield whole("stages", 1, 3)
-    yield pick("residual", (False, True))
-    yield pick("stem", (8, 16, 24))
+    yield declare_int("stages", 1, 3)
+    yield declare_categorical("residual", (False, True))
+    yield declare_categorical("stem", (8, 16, 24))
     for stage, widths in enumerate(WIDTHS, start=1):
         there = ("stages", tuple(range(stage, 4)))
-        yield pick(f"stage{stage}.width", widths, there)
-        yield whole(f"stage{stage}.blocks", 1, 2, there)
-        yield pick(f"stage{stage}.kind", ("plain", "separable"), there)
-        yield pick(f"stage{stage}.kernel", (3, 5), (f"stage{stage}.kind", ("separable",)))
+        yield declare_categorical(f"stage{stage}.width", widths, there)
+        yield declare_int(f"stage{stage}.blocks", 1, 2, there)
+        yield declare_categorical(f"stage{stage}.kind", ("plain", "separable"), there)
+        yield declare_categorical(
+            f"stage{stage}.kernel", (3, 5), (f"stage{stage}.kind", ("separable",))
+        )
 
 
 SPACE = tuple(_choices())
@@ -92,7 +94,7 @@ def best_error(cost: float) -> float:
 def dominated(values: list[tuple[float, float]]) -> float:
     """Returns the hypervolume of (quality, cost) pairs."""
     losses = np.array([[1 - quality, math.log10(cost)] for quality, cost in values])
-    return hypervolume(losses, REFERENCE)
+    return measure_hypervolume(losses, REFERENCE)
 
 
 def search(sampler: Any, seed: int, trials: int) -> list[tuple[float, float]]:

@@ -10,7 +10,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from search.samplers.grid import GridSampler, exhausted, grid
+from search.samplers.grid import GridSampler, is_exhausted, list_grid_values
 
 
 def choose(trial: optuna.Trial) -> None:
@@ -53,17 +53,17 @@ def test_every_point_once_whatever_becomes_of_the_trials(states: Any) -> None:
     study = new_study()
     seen = []
     for state in itertools.islice(itertools.cycle(states), POINTS):
-        assert not exhausted(study)
+        assert not is_exhausted(study)
         seen.append(step(study, state))
     assert len({tuple(params.items()) for params in seen}) == POINTS
-    assert exhausted(study)
+    assert is_exhausted(study)
 
 
 def test_an_exhausted_grid_repeats_itself() -> None:
     study = new_study()
     for _ in range(POINTS + 5):
         step(study)
-    assert exhausted(study)
+    assert is_exhausted(study)
     assert len({tuple(trial.params.items()) for trial in study.trials}) == POINTS
 
 
@@ -72,9 +72,9 @@ def test_queued_points_count_and_others_do_not() -> None:
     study.enqueue_trial({"kind": "plain", "width": 8, "rate": 1e-3})  # (1e-4 * 1e-2)^(1/2)
     study.enqueue_trial({"kind": "plain", "width": 8, "rate": 2e-3})  # between grid points
     for _ in range(POINTS + 1):
-        assert not exhausted(study)
+        assert not is_exhausted(study)
         step(study)
-    assert exhausted(study)
+    assert is_exhausted(study)
 
 
 def test_a_branch_in_which_a_worker_is_choosing_is_left_to_it() -> None:
@@ -84,7 +84,7 @@ def test_a_branch_in_which_a_worker_is_choosing_is_left_to_it() -> None:
     study.ask().suggest_categorical("kind", ("plain", "separable"))
     others = [step(study) for _ in range(POINTS - 6)]
     assert {params["kind"] for params in others} == {"separable"}
-    assert exhausted(study)  # as far as one can see while that trial has not chosen more
+    assert is_exhausted(study)  # as far as one can see while that trial has not chosen more
 
 
 def test_the_first_trials_are_spread_over_all_parameters() -> None:
@@ -118,7 +118,7 @@ def test_the_first_trials_are_spread_over_all_parameters() -> None:
     ],
 )
 def test_grid_values_lie_in_the_distribution(distribution: Any, values: Any) -> None:
-    found = grid(distribution)
+    found = list_grid_values(distribution)
     assert found == values
     for value in found:
         assert distribution._contains(distribution.to_internal_repr(value))

@@ -12,7 +12,13 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.samplers import evolution, greedy
-from search.samplers._base import MutationSampler, StatelessSampler, losses_of, mutated, other_value
+from search.samplers._base import (
+    MutationSampler,
+    StatelessSampler,
+    compute_losses,
+    mutate,
+    sample_other_value,
+)
 from search.samplers.evolution import EvolutionSampler
 from search.samplers.greedy import GreedySampler
 from tests.search.samplers.landscape import measure
@@ -35,7 +41,7 @@ DISTRIBUTIONS = [
 def test_another_value_of_the_same_distribution(distribution: Any, value: Any) -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
-        new = other_value(distribution, value, rng)
+        new = sample_other_value(distribution, value, rng)
         assert new != value
         assert distribution._contains(distribution.to_internal_repr(new))
 
@@ -46,7 +52,7 @@ def test_of_few_all_others_are_equally_likely() -> None:
         (CategoricalDistribution("abcd"), "c", "abd"),
         (IntDistribution(1, 4), 3, (1, 2, 4)),
     ):
-        drawn = [other_value(distribution, value, rng) for _ in range(3000)]
+        drawn = [sample_other_value(distribution, value, rng) for _ in range(3000)]
         counts = [drawn.count(other) for other in others]
         assert sum(counts) == 3000
         assert min(counts) > 900  # 1000 expected, standard deviation 26
@@ -55,7 +61,7 @@ def test_of_few_all_others_are_equally_likely() -> None:
 def test_steps_are_local_and_logarithmic() -> None:
     rng = np.random.default_rng(2)
     rate = FloatDistribution(1e-6, 1e-1, log=True)
-    steps = [math.log10(other_value(rate, 1e-4, rng)) + 4 for _ in range(2000)]
+    steps = [math.log10(sample_other_value(rate, 1e-4, rng)) + 4 for _ in range(2000)]
     assert np.mean(steps) == pytest.approx(0.0, abs=0.15)
     assert np.std(steps) == pytest.approx(0.2 * 5, abs=0.15)
 
@@ -115,7 +121,7 @@ def test_mutation_needs_a_choice() -> None:
     only = create_trial(
         values=[1.0, 1.0], params={"x": 1}, distributions={"x": IntDistribution(1, 1)}
     )
-    assert mutated(only, np.random.default_rng(0)) == {"x": 1}
+    assert mutate(only, np.random.default_rng(0)) == {"x": 1}
 
 
 def study_of(values: list[tuple[float, float]]) -> optuna.Study:
@@ -134,7 +140,7 @@ def study_of(values: list[tuple[float, float]]) -> optuna.Study:
 
 def parents(sampler: MutationSampler, study: optuna.Study, draws: int = 300) -> list[int]:
     rng = np.random.default_rng(0)
-    found: list[FrozenTrial | None] = [sampler.parent(study, rng) for _ in range(draws)]
+    found: list[FrozenTrial | None] = [sampler.select_parent(study, rng) for _ in range(draws)]
     return [trial.number for trial in found if trial is not None]
 
 
@@ -172,10 +178,10 @@ def test_evolution_begins_with_a_random_population() -> None:
 def test_losses_turn_and_take_logarithms() -> None:
     study = study_of([(0.5, 100.0), (0.75, 1e6)])
     expected = [[-0.5, math.log(100)], [-0.75, math.log(1e6)]]
-    np.testing.assert_allclose(losses_of(study, study.trials), expected)
-    assert losses_of(study, []).shape == (0, 2)
+    np.testing.assert_allclose(compute_losses(study, study.trials), expected)
+    assert compute_losses(study, []).shape == (0, 2)
     free = study_of([(0.5, 0.0), (-math.inf, 10.0)])
-    np.testing.assert_allclose(losses_of(free, free.trials), [[-0.5, 0.0], [1e300, 10.0]])
+    np.testing.assert_allclose(compute_losses(free, free.trials), [[-0.5, 0.0], [1e300, 10.0]])
 
 
 def with_unfinished(top: int) -> optuna.Study:

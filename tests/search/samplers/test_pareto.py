@@ -12,11 +12,17 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from compress.core.pareto import hypervolume
+from compress.core.pareto import measure_hypervolume
 from search.samplers.pareto import ParetoSampler
-from search.samplers.pareto.history import CLAIM_ATTR, History, Questions, choices_of, reported
-from search.samplers.pareto.predictor import Encoding, Predictor, expected_improvement
-from search.spaces import space_for
+from search.samplers.pareto.history import (
+    CLAIM_ATTR,
+    ConditionalSpace,
+    History,
+    collect_choices,
+    read_reported_values,
+)
+from search.samplers.pareto.predictor import Encoding, GaussianProcess, compute_expected_improvement
+from search.spaces import resolve_space
 from tests.search.samplers.landscape import dominated
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -28,12 +34,12 @@ class TestImprovement:
         rng = np.random.default_rng(costs)
         front, reference = rng.random((5, 1 + costs)), np.array([0.1, *(1.0,) * costs])
         mean, own = 1.1 * rng.random(40), rng.random((40, costs))
-        found = expected_improvement(mean, np.zeros(40), own, front, reference)
+        found = compute_expected_improvement(mean, np.zeros(40), own, front, reference)
         worst = np.array([-reference[0], *reference[1:]])
         rows = np.concatenate([-front[:, :1], front[:, 1:]], 1)
-        before = hypervolume(rows, worst)
+        before = measure_hypervolume(rows, worst)
         for gain, quality, cost in zip(found, mean, own, strict=True):
-            after = hypervolume(np.concatenate([rows, [[-quality, *cost]]]), worst)
+            after = measure_hypervolume(np.concatenate([rows, [[-quality, *cost]]]), worst)
             # of several costs volumes are measured at 1,024 points
             assert gain == pytest.approx(after - before, abs=1e-9 if costs < 2 else 0.02)
 
@@ -42,10 +48,10 @@ class TestImprovement:
         front, reference = rng.random((4, 2)), np.array([0.0, 1.0])
         mean, spread, cost = np.array([0.5]), np.array([0.3]), np.array([[0.4]])
         drawn = mean + spread * rng.standard_normal(200_000)
-        gains = expected_improvement(
+        gains = compute_expected_improvement(
             drawn, np.zeros(len(drawn)), np.full((len(drawn), 1), 0.4), front, reference
         )
-        found = expected_improvement(mean, spread, cost, front, reference)[0]
+        found = compute_expected_improvement(mean, spread, cost, front, reference)[0]
         assert found == pytest.approx(gains.mean(), abs=4 * gains.std() / math.sqrt(len(drawn)))
 
 
@@ -57,12 +63,12 @@ class TestPredictor:
 
     def test_it_foretells_what_it_has_not_seen(self) -> None:
         rows, values = self.data(200)
-        predict = Predictor(rows[:60], values[:60], np.zeros(60), np.random.default_rng(0))
+        predict = GaussianProcess(rows[:60], values[:60], np.zeros(60), np.random.default_rng(0))
         mean, spread = predict(rows[60:])
         assert np.abs(mean - values[60:]).mean() < 0.05
         # in doubt by as much as it is wrong: within three spreads nearly always
         assert (np.abs(mean - values[60:]) < 3 * spread + 0.02).mean() > 0.95
-        assert predict.correlation() > 0.95
+        assert predict.compute_correlation() > 0.95
 
     def test_it_is_a_gaussian_process(self) -> None:
         """Against scikit-learn's, with the same kernel; fitting finds as likely a one."""
@@ -71,7 +77,7 @@ class TestPredictor:
 
         rows, values = self.data(60)
         values = values + np.random.default_rng(4).normal(0, 0.1, 60)
-        predict = Predictor(rows[:50], values[:50], np.zeros(50), np.random.default_rng(0))
+        predict = GaussianProcess(rows[:50], values[:50], np.zeros(50), np.random.default_rng(0))
         kernel = predict.kernel
         theirs = (
             ConstantKernel(kernel.a) * DotProduct(math.sqrt(kernel.b))
@@ -94,14 +100,14 @@ class TestPredictor:
     def test_chance_is_told_from_knowledge(self) -> None:
         rows, _ = self.data(60)
         values = np.random.default_rng(2).standard_normal(60)
-        predict = Predictor(rows, values, np.zeros(60), np.random.default_rng(0))
-        assert predict.correlation() < 0.3
+        predict = GaussianProcess(rows, values, np.zeros(60), np.random.default_rng(0))
+        assert predict.compute_correlation() < 0.3
 
     def test_what_is_left_out_is_what_the_others_say(self) -> None:
         """Leaving one out in closed form, against doing it."""
         rows, values = self.data(12)
         values = values + np.random.default_rng(3).normal(0, 0.3, 12)
-        whole = Predictor(rows, values, np.zeros(12), np.random.default_rng(0))
+        whole = GaussianProcess(rows, values, np.zeros(12), np.random.default_rng(0))
         kernel, apart = whole.kernel, []
         y = (values - values.mean()) / values.std()
         for one in range(12):
@@ -109,7 +115,7 @@ class TestPredictor:
             told = kernel(rows[rest], rows[rest]) + kernel.noise * np.eye(11)
             apart.append((kernel(rows[[one]], rows[rest]) @ np.linalg.solve(told, y[rest]))[0])
         ranks = [np.argsort(np.argsort(part)) for part in (apart, y)]
-        assert whole.correlation() == pytest.approx(np.corrcoef(*ranks)[0, 1])
+        assert whole.compute_correlation() == pytest.approx(np.corrcoef(*ranks)[0, 1])
 
     def test_less_is_made_of_what_is_uncertain(self) -> None:
         rows, values = self.data(40)
@@ -117,7 +123,7 @@ class TestPredictor:
         wrong[0] += 5
         noise = np.zeros(40)
         noise[0] = 100.0
-        predict = Predictor(rows, wrong, noise, np.random.default_rng(0))
+        predict = GaussianProcess(rows, wrong, noise, np.random.default_rng(0))
         assert abs(predict(rows[:1])[0][0] - values[0]) < 1
 
 
@@ -127,7 +133,7 @@ def test_rows_by_hand() -> None:
         "one.kind": kinds, "two.kind": kinds, "size": CategoricalDistribution([8, 16, 32]),
         "rate": FloatDistribution(1e-3, 1e-1, log=True), "same": IntDistribution(7, 7),
     })  # fmt: skip
-    rows = encoding.rows([
+    rows = encoding.encode([
         {"one.kind": "a", "two.kind": "a", "size": 16, "rate": 1e-2, "same": 7},
         {"one.kind": "b", "rate": 1e-1, "same": 7},
     ])  # fmt: skip
@@ -141,12 +147,14 @@ def test_rows_by_hand() -> None:
 
 
 def test_candidates_answer_what_is_asked(digits: Any) -> None:
-    questions = Questions(space_for("cnn").choices(digits), {"rate": FloatDistribution(0, 1)}, [])
+    questions = ConditionalSpace(
+        resolve_space("cnn").choices(digits), {"rate": FloatDistribution(0, 1)}, []
+    )
     rng = np.random.default_rng(0)
-    parent = questions.drawn(rng)
+    parent = questions.sample(rng)
     for count in (1, 3):
         for _ in range(50):
-            child = questions.changed(parent, rng, count)
+            child = questions.mutate(parent, rng, count)
             stages = child["stages"]
             asked = {name.partition(".")[0] for name in child if name.startswith("stage")}
             assert asked == {"stages", *(f"stage{stage + 1}" for stage in range(stages))}
@@ -171,8 +179,8 @@ def test_what_was_to_be_expected_of_a_stopped_trial() -> None:
         told(early, [early + gain, 10.0])
     told(0.45, None)
     trial = study.ask()
-    history = History(study, study._storage.get_trial(trial._trial_id), reported)
-    ((stopped, quality, variance),) = history.foretold(9)
+    history = History(study, study._storage.get_trial(trial._trial_id), read_reported_values)
+    ((stopped, quality, variance),) = history.predict_stopped(9)
     assert stopped.number == 5
     assert quality == pytest.approx(0.45 + 0.2)
     assert variance == pytest.approx(np.var([0.1, 0.2, 0.3, 0.2, 0.2]))
@@ -184,13 +192,13 @@ def test_when_settings_are_asked_is_seen_from_trials() -> None:
     seen = {"optimizer": CategoricalDistribution(["adam", "sgd"]), **rates,
             "decay": FloatDistribution(0, 1)}  # fmt: skip
     told = [{"optimizer": name, f"rate.{name}": 0.5, "decay": 0.1} for name in ("adam", "sgd")]
-    questions = Questions({}, seen, told)
+    questions = ConditionalSpace({}, seen, told)
     rng = np.random.default_rng(0)
-    for candidate in [questions.drawn(rng) for _ in range(20)]:
+    for candidate in [questions.sample(rng) for _ in range(20)]:
         assert set(candidate) == {"optimizer", f"rate.{candidate['optimizer']}", "decay"}
-    assert questions.answered({"optimizer": "sgd", "rate.sgd": 0.1, "decay": 0.0})
-    assert not questions.answered({"optimizer": "sgd", "rate.adam": 0.1, "decay": 0.0})
-    assert not questions.answered({"optimizer": "sgd"})
+    assert questions.is_complete({"optimizer": "sgd", "rate.sgd": 0.1, "decay": 0.0})
+    assert not questions.is_complete({"optimizer": "sgd", "rate.adam": 0.1, "decay": 0.0})
+    assert not questions.is_complete({"optimizer": "sgd"})
 
 
 WIDTHS = {f"width{place}": CategoricalDistribution([8, 16, 32, 64]) for place in range(5)}
@@ -225,7 +233,7 @@ def test_known_costs_find_more_than_learnt_ones_than_chance() -> None:
 
     def volume(found: Found) -> float:
         rows = np.array([[-quality, math.log(cost)] for quality, cost in found])
-        return hypervolume(rows, [-0.5, math.log(20_000)])
+        return measure_hypervolume(rows, [-0.5, math.log(20_000)])
 
     ways: dict[str, dict[str, Any]] = {"learnt": {}, "known": {"space": WIDTHS, "costs": cost_of}}
     medians = {}
@@ -261,8 +269,12 @@ def test_what_may_not_be_tried_is_not_proposed() -> None:
 def test_the_first_trials_are_spread_over_the_costs() -> None:
     _, found = searched(8, 0, space=WIDTHS, costs=cost_of)
     costs = np.log([cost for _, cost in found])
-    everything = np.log([cost_of(Questions(WIDTHS, {}, []).drawn(np.random.default_rng(seed)))[0]
-                         for seed in range(200)])  # fmt: skip
+    everything = np.log(
+        [
+            cost_of(ConditionalSpace(WIDTHS, {}, []).sample(np.random.default_rng(seed)))[0]
+            for seed in range(200)
+        ]
+    )
     eighths = np.quantile(everything, np.linspace(0, 1, 9)[1:-1])
     assert len(set(np.searchsorted(eighths, costs))) >= 6
 
@@ -352,6 +364,6 @@ def test_a_queued_trial_is_known_by_what_it_brings() -> None:
     study.enqueue_trial(own)
     trial = study.ask()
     assert trial.params == {}
-    assert choices_of(study._storage.get_trial(trial._trial_id)) == own
+    assert collect_choices(study._storage.get_trial(trial._trial_id)) == own
     study.tell(trial, 1.0)
-    assert choices_of(study.trials[0]) == {}, "what ended is what it was asked"
+    assert collect_choices(study.trials[0]) == {}, "what ended is what it was asked"

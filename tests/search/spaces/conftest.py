@@ -11,7 +11,7 @@ import pytest
 
 from compress.data import Dataset
 from compress.model.io import save_model
-from search.spaces import Around
+from search.spaces import SubnetworkSpace
 from tests.compress.prune.channels import law
 
 
@@ -34,7 +34,7 @@ def file(model: Any, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def around(file: Path, digits: Dataset) -> Around:
-    space = Around(f"around:{file}")
+def around(file: Path, digits: Dataset) -> SubnetworkSpace:
+    space = SubnetworkSpace(f"around:{file}")
     space.check(digits)
     return space

@@ -12,7 +12,7 @@ from optuna.trial import FixedTrial
 from compress.data import Dataset
 from compress.measure import count_macs
 from compress.model.io import save_model
-from search.spaces import Around, Space, around
+from search.spaces import Space, SubnetworkSpace, around
 from tests.contracts.space import SpaceContract
 from tests.same import same_arrays
 
@@ -22,7 +22,7 @@ HALF = {FIRST: 0.5, MID: 0.5, HIDDEN: 0.5}  # 4 of 8, 8 of 16 and 16 of 32 chann
 
 class TestAround(SpaceContract):
     @pytest.fixture
-    def space(self, around: Around) -> Space:
+    def space(self, around: SubnetworkSpace) -> Space:
         return around
 
     @pytest.fixture
@@ -30,7 +30,9 @@ class TestAround(SpaceContract):
         return digits
 
 
-def test_choices_are_shares_that_rounding_tells_apart(around: Around, digits: Dataset) -> None:
+def test_choices_are_shares_that_rounding_tells_apart(
+    around: SubnetworkSpace, digits: Dataset
+) -> None:
     values = {choice.name: choice.values for choice in around.choices(digits)}
     # kept numbers: 4 or 8; 8 or 16; 16 or 32
     assert values == {FIRST: (0.5, 1.0), MID: (0.5, 1.0), HIDDEN: (0.5, 1.0)}
@@ -46,7 +48,7 @@ def test_of_equal_numbers_the_nearest_share_stands(digits: Dataset, tmp_path: Pa
     x = keras.layers.Conv2D(128, 3, activation="relu", name="wide")(x)
     outputs = keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x))
     save_model(keras.Model(inputs, outputs), tmp_path / "net.keras")
-    space = Around(f"around:{tmp_path / 'net.keras'}")
+    space = SubnetworkSpace(f"around:{tmp_path / 'net.keras'}")
     values = {choice.name: choice.values for choice in space.choices(digits)}
     # 8, 16 or 24 of 24; multiples of 16 of 128
     assert values == {"keep.odd": (0.375, 0.625, 1.0), "keep.wide": around.SHARES}
@@ -55,7 +57,7 @@ def test_of_equal_numbers_the_nearest_share_stands(digits: Dataset, tmp_path: Pa
     assert built.get_layer("wide").kernel.shape == (3, 3, 8, 112)
 
 
-def test_weights_are_exact_slices(around: Around, model: Any, digits: Dataset) -> None:
+def test_weights_are_exact_slices(around: SubnetworkSpace, model: Any, digits: Dataset) -> None:
     cut = around.build(FixedTrial(HALF), digits)
     large = {"first": np.arange(1, 8, 2), "mid": np.arange(1, 16, 2), "hidden": np.arange(1, 32, 2)}
     every = np.arange(10)
@@ -73,7 +75,9 @@ def test_weights_are_exact_slices(around: Around, model: Any, digits: Dataset) -
     np.testing.assert_array_equal(cut.get_layer("bn").gamma, gamma[large["mid"]])
 
 
-def test_everything_kept_is_the_model_itself(around: Around, model: Any, digits: Dataset) -> None:
+def test_everything_kept_is_the_model_itself(
+    around: SubnetworkSpace, model: Any, digits: Dataset
+) -> None:
     built = around.build(FixedTrial(around.baseline(digits)), digits)
     around.prepare(built, around.baseline(digits) | {"learning_rate.adam": 1e-3}, digits)
     same_arrays(built.weights, model.weights)  # the statistics too
@@ -85,7 +89,7 @@ def test_everything_kept_is_the_model_itself(around: Around, model: Any, digits:
     np.testing.assert_array_equal(again.get_layer("last").bias, model.get_layer("last").bias)
 
 
-def test_macs_by_hand(around: Around, digits: Dataset) -> None:
+def test_macs_by_hand(around: SubnetworkSpace, digits: Dataset) -> None:
     first, mid = 64 * 9 * 4, 16 * 9 * 4 * 16
     hidden, last = 16 * 32, 32 * 10
     model = around.build(FixedTrial({FIRST: 0.5, MID: 1.0, HIDDEN: 1.0}), digits)
@@ -95,7 +99,7 @@ def test_macs_by_hand(around: Around, digits: Dataset) -> None:
 
 
 def test_statistics_are_those_of_the_sub_network(
-    around: Around, model: Any, digits: Dataset
+    around: SubnetworkSpace, model: Any, digits: Dataset
 ) -> None:
     cut = around.build(FixedTrial(HALF), digits)
     around.prepare(cut, HALF, digits)
@@ -135,9 +139,9 @@ def save_chain(path: Path) -> None:
 def test_many_groups_are_tied_by_stage(
     most: int, names: list[str], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(around, "MAX_WIDTHS", most)
+    monkeypatch.setattr(around, "MAX_KEEP_RATIOS", most)
     save_chain(tmp_path / "chain.keras")
-    space = Around(f"around:{tmp_path / 'chain.keras'}")
+    space = SubnetworkSpace(f"around:{tmp_path / 'chain.keras'}")
     choices = space.choices(digits)
     assert [choice.name for choice in choices] == [f"keep.{name}" for name in names]
     chosen = {choice.name: choice.most for choice in choices} | {f"keep.{names[0]}": 0.5}

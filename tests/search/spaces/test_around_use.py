@@ -21,12 +21,12 @@ from compress.train import TrainResult, train
 from compress.train.predict import predict_logits
 from compress.train.records import StartingPoint
 from search.cli import app
-from search.pipeline import default_folder, run_search
+from search.pipeline import build_default_folder, run_search
 from search.plan import SearchPlan
-from search.spaces import Around, space_for
+from search.spaces import SubnetworkSpace, resolve_space
 from search.study import optimizers
 from search.study.directory import Candidate, SearchFolder
-from search.study.objective import evaluate
+from search.study.objective import evaluate_trial
 from tests.contracts.space import ask
 from tests.same import same_arrays
 from tests.search.spaces.test_around import FIRST, HALF, HIDDEN, MID
@@ -69,27 +69,27 @@ def test_bad_models(name: str, message: str, digits: Dataset, tmp_path: Path) ->
         bad.get_layer("hidden").bias.assign(np.full(32, np.nan))
         save_model(bad, path)
     with pytest.raises(InputError, match=message) as caught:
-        Around(f"around:{path}").check(digits)
+        SubnetworkSpace(f"around:{path}").check(digits)
     assert str(caught.value).startswith(f"Space 'around:{path}' must ")
 
 
-def test_other_data_are_refused(around: Around, blobs: Dataset) -> None:
+def test_other_data_are_refused(around: SubnetworkSpace, blobs: Dataset) -> None:
     with pytest.raises(InputError, match=r"that fits the data. Model 'small_cnn' must take inputs"):
         around.check(blobs)
 
 
-def test_by_name(around: Around) -> None:
-    found = space_for(around.name)
-    assert isinstance(found, Around)
+def test_by_name(around: SubnetworkSpace) -> None:
+    found = resolve_space(around.name)
+    assert isinstance(found, SubnetworkSpace)
     assert (found.name, found.trained) == (around.name, True)
     plan = from_flat(SearchPlan, {"data": "digits", "space": "around:runs/a/candidates/0004.keras"})
-    assert default_folder(plan) == "runs/digits-around-0004"
+    assert build_default_folder(plan) == "runs/digits-around-0004"
     with pytest.raises(InputError, match="must name a model's file, around:model.keras"):
-        space_for("around:")
+        resolve_space("around:")
 
 
 def test_another_model_under_the_same_name(
-    around: Around, file: Path, digits: Dataset, tmp_path: Path
+    around: SubnetworkSpace, file: Path, digits: Dataset, tmp_path: Path
 ) -> None:
     plan = from_flat(
         SearchPlan,
@@ -110,14 +110,18 @@ def test_another_model_under_the_same_name(
         run_search(plan=plan)
 
 
-def test_learning_rates_begin_lower(around: Around, digits: Dataset) -> None:
+def test_learning_rates_begin_lower(around: SubnetworkSpace, digits: Dataset) -> None:
     plan, new = from_flat(SearchPlan, {"space": around.name}), SearchPlan()
     for name, (low, high) in optimizers.LEARNING_RATES.items():
-        assert optimizers.learning_rates(plan, name) == (0.2 * low, high)
-        assert optimizers.learning_rates(new, name) == (low, high)
+        assert optimizers.get_learning_rate_range(plan, name) == (0.2 * low, high)
+        assert optimizers.get_learning_rate_range(new, name) == (low, high)
     rate = "learning_rate.adam"
-    assert optimizers.baseline(plan, digits)[rate] < optimizers.baseline(new, digits)[rate]
-    rates = [optimizers.sample(ask(seed), plan, digits).learning_rate for seed in range(20)]
+    assert (
+        optimizers.build_baseline(plan, digits)[rate] < optimizers.build_baseline(new, digits)[rate]
+    )
+    rates = [
+        optimizers.sample_settings(ask(seed), plan, digits).learning_rate for seed in range(20)
+    ]
     assert all(np.isfinite(rates))
 
 
@@ -127,13 +131,13 @@ def test_a_candidate_tells_its_quality_before_fine_tuning(
     big = small_cnn()
     train(big, digits, TrainSettings(epochs=3, learning_rate=1e-2), device=cpu)
     save_model(big, tmp_path / "big.keras")
-    space = Around(f"around:{tmp_path / 'big.keras'}")
+    space = SubnetworkSpace(f"around:{tmp_path / 'big.keras'}")
     plan = from_flat(SearchPlan, {"space": space.name, "epochs": 2})
     folder = SearchFolder(tmp_path / "run")
     folder.claim("search", plan)
     chosen = {FIRST: 1.0, MID: 1.0, HIDDEN: 0.5}
-    trial = ask(0, chosen | optimizers.baseline(plan, digits))
-    candidate = evaluate(trial, digits, plan, folder, cpu, lambda text, share: None)
+    trial = ask(0, chosen | optimizers.build_baseline(plan, digits))
+    candidate = evaluate_trial(trial, digits, plan, folder, cpu, lambda text, share: None)
     model = space.build(FixedTrial(chosen), digits)
     space.prepare(model, chosen, digits)
     logits = predict_logits(model, digits, "val")
@@ -146,32 +150,36 @@ def test_a_candidate_tells_its_quality_before_fine_tuning(
 
 
 def test_what_is_rejected_costs_no_statistics(
-    around: Around, digits: Dataset, cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    around: SubnetworkSpace,
+    digits: Dataset,
+    cpu: Device,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Around, "prepare", lambda *_: pytest.fail("nothing is trained"))
+    monkeypatch.setattr(SubnetworkSpace, "prepare", lambda *_: pytest.fail("nothing is trained"))
     plan = from_flat(SearchPlan, {"space": around.name, "max_macs": 1})
     folder = SearchFolder(tmp_path / "run")
     folder.claim("search", plan)
-    trial = ask(0, HALF | optimizers.baseline(plan, digits))
-    candidate = evaluate(trial, digits, plan, folder, cpu, lambda text, share: None)
+    trial = ask(0, HALF | optimizers.build_baseline(plan, digits))
+    candidate = evaluate_trial(trial, digits, plan, folder, cpu, lambda text, share: None)
     assert (candidate.state, candidate.val) == ("rejected", {})
 
 
-def test_fine_tuning_never_makes_worse(around: Around, digits: Dataset) -> None:
+def test_fine_tuning_never_makes_worse(around: SubnetworkSpace, digits: Dataset) -> None:
     model = around.build(FixedTrial(HALF), digits)
     before = model.get_weights()
     start = StartingPoint(model, digits, "accuracy")
     model.set_weights([weight + 1 for weight in before])
     better = TrainResult((), 2, {"accuracy": 2.0}, 9, ("told",))
-    assert start.settled(model, better).best_epoch == 2
-    assert start.settled(model, better).notes[1:] == ("told",)
-    worse = start.settled(model, TrainResult((), 2, {"accuracy": -1.0}, 9))
+    assert start.keep_better(model, better).best_epoch == 2
+    assert start.keep_better(model, better).notes[1:] == ("told",)
+    worse = start.keep_better(model, TrainResult((), 2, {"accuracy": -1.0}, 9))
     assert worse.best_epoch == 0
     assert worse.notes[0].endswith(f"{worse.val['accuracy']:.4f}")
     same_arrays(model.get_weights(), before)
 
 
-def test_described_on_the_command_line(around: Around) -> None:
+def test_described_on_the_command_line(around: SubnetworkSpace) -> None:
     done = CliRunner().invoke(app, ["space", "describe", around.name, "--data", "digits"])
     assert done.exit_code == 0, done.output
     for words in ("keep.hidden", "0.5, 1.0", "Architectures: 8 (complete choices, counted)"):

@@ -14,10 +14,18 @@ from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.measure import count_macs
 from search.cli import app
-from search.samplers._base import value_count
-from search.spaces import CNN, SPACES, DeclaredSpace, space_for
-from search.spaces._base import Choice, between, choose, count, pick, steps, whole
-from search.spaces.describe import Sample, describe, estimate
+from search.samplers._base import count_values
+from search.spaces import CNN, SPACES, DeclaredSpace, resolve_space
+from search.spaces._base import (
+    Choice,
+    ask_choices,
+    count_choices,
+    declare_categorical,
+    declare_float,
+    declare_int,
+    interpolate_choices,
+)
+from search.spaces.describe import Sample, describe_space, estimate_size
 from tests.contracts.space import ask, few, with_shape
 
 OWN = "tests.search.spaces.own"
@@ -43,12 +51,12 @@ class Scripted:
 
 
 def leaves(choices: tuple[Choice, ...]) -> set[tuple[tuple[str, Any], ...]]:
-    """Walks the tree of all answers: an oracle for `count`."""
+    """Walks the tree of all answers: an oracle for `count_choices`."""
     found = set()
     path: list[int] | None = []
     while path is not None:
         trial = Scripted(path)
-        found.add(tuple(choose(trial, choices).items()))  # type: ignore[arg-type]
+        found.add(tuple(ask_choices(trial, choices).items()))  # type: ignore[arg-type]
         full = path + [0] * (len(trial.degrees) - len(path))
         while full and full[-1] + 1 == trial.degrees[len(full) - 1]:
             full.pop()
@@ -61,38 +69,48 @@ def test_count_equals_a_walk_over_all_choices(name: str, digits: Dataset) -> Non
     space = SPACES[name]
     assert isinstance(space, DeclaredSpace)
     choices = space.choices(digits)
-    assert len(leaves(choices)) == count(choices)
+    assert len(leaves(choices)) == count_choices(choices)
 
 
 def test_between_by_hand() -> None:
     choices = (
-        whole("stages", 1, 3),
-        pick("kind", ("plain", "thin"), least="thin", most="plain"),
-        pick("width", (8, 16, 24, 32, 64), ("stages", (2, 3))),
-        pick("stride", (1, 2), least=2, most=1),
-        pick("shortcut", (False, True)),
-        steps("dropout", 0.4, 0.1),
+        declare_int("stages", 1, 3),
+        declare_categorical("kind", ("plain", "thin"), least="thin", most="plain"),
+        declare_categorical("width", (8, 16, 24, 32, 64), ("stages", (2, 3))),
+        declare_categorical("stride", (1, 2), least=2, most=1),
+        declare_categorical("shortcut", (False, True)),
+        declare_float("dropout", 0.4, 0.1),
     )
     least = {"stages": 1, "kind": "thin", "stride": 2, "shortcut": False, "dropout": 0.0}
     top = {**least, "stages": 3, "kind": "plain", "width": 32, "stride": 1, "shortcut": True}
-    assert between(choices, top, 0) == least
+    assert interpolate_choices(choices, top, 0) == least
     # stages 1 place on, width 1.5 and stride 0.5 places, to the even 2 and 0; kinds and paths,
     # which are no numbers, stay
-    assert between(choices, top, 0.5) == {**least, "stages": 2, "width": 24, "stride": 2}
-    assert between(choices, top, 0.75) == {**least, "stages": 3, "width": 24, "stride": 1}
-    assert between(choices, top, 1) == top
+    assert interpolate_choices(choices, top, 0.5) == {
+        **least,
+        "stages": 2,
+        "width": 24,
+        "stride": 2,
+    }
+    assert interpolate_choices(choices, top, 0.75) == {
+        **least,
+        "stages": 3,
+        "width": 24,
+        "stride": 1,
+    }
+    assert interpolate_choices(choices, top, 1) == top
     # what the other has no value for stays at its least
-    assert between(choices, {"stages": 2}, 1) == {**least, "stages": 2, "width": 8}
+    assert interpolate_choices(choices, {"stages": 2}, 1) == {**least, "stages": 2, "width": 8}
 
 
 def test_count_by_hand() -> None:
     choices = (
-        whole("stages", 1, 2),
-        pick("kind", ("a", "b"), ("stages", (2,)), least="a", most="b"),
-        pick("kernel", (3, 5, 7), ("kind", ("b",))),
-        steps("dropout", 0.4, 0.1),
+        declare_int("stages", 1, 2),
+        declare_categorical("kind", ("a", "b"), ("stages", (2,)), least="a", most="b"),
+        declare_categorical("kernel", (3, 5, 7), ("kind", ("b",))),
+        declare_float("dropout", 0.4, 0.1),
     )
-    assert count(choices) == (1 + (1 + 3)) * 5
+    assert count_choices(choices) == (1 + (1 + 3)) * 5
 
 
 def test_estimate_agrees_with_the_count(digits: Dataset) -> None:
@@ -100,12 +118,12 @@ def test_estimate_agrees_with_the_count(digits: Dataset) -> None:
     samples = []
     for seed in range(400):
         trial = ask(seed)
-        choose(trial, choices)
+        ask_choices(trial, choices)
         samples.append(Sample(trial.params, trial.distributions, 1, 1, False, ""))
-    number, error = estimate(samples)
+    number, error = estimate_size(samples)
     assert number is not None
     assert 0 < error < 0.1 * number
-    assert abs(number - count(choices)) < 4 * error
+    assert abs(number - count_choices(choices)) < 4 * error
 
 
 def test_cardinalities() -> None:
@@ -117,12 +135,12 @@ def test_cardinalities() -> None:
         (distributions.FloatDistribution(0.1, 1.0, log=True), float("inf")),
     ]
     for distribution, size in sizes:
-        assert value_count(distribution) == size
+        assert count_values(distribution) == size
 
 
 def test_a_built_in_space_is_exact(digits: Dataset) -> None:
     cnn = CNN()
-    found = describe(cnn, digits)
+    found = describe_space(cnn, digits)
     assert (found.architectures, found.error, found.bounds_of) == (22_320, None, 0)
     # smallest: 8 channels once, depthwise 3 x 3, pointwise
     assert found.macs[0] == 64 * (9 * 8 + 9 * 8 + 8 * 8) + 8 * 10
@@ -132,13 +150,13 @@ def test_a_built_in_space_is_exact(digits: Dataset) -> None:
     assert conditions["stage1.width"] == ""
     assert conditions["stage2.width"] == "stages = 2"
     assert conditions["stage2.kernel"] == "stage2.kind = separable"
-    colour = describe(cnn, with_shape(few(digits), (28, 28, 3)))
+    colour = describe_space(cnn, with_shape(few(digits), (28, 28, 3)))
     assert {item.name: item.condition for item in colour.parameters}["stage2.kind"] == "stages >= 2"
 
 
 def test_own_space_is_sampled(blobs: Dataset) -> None:
-    space = space_for(f"{OWN}:build")
-    found = describe(space, blobs, samples=12)
+    space = resolve_space(f"{OWN}:build")
+    found = describe_space(space, blobs, samples=12)
     assert found.bounds_of == 13
     assert found.architectures is not None
     assert found.error is not None
@@ -149,11 +167,11 @@ def test_own_space_is_sampled(blobs: Dataset) -> None:
     assert list(conditions) == ["depth", "width1", "width2"]
     assert conditions["width1"] == ""
     assert conditions["width2"].startswith("depth = 2 (")
-    assert found == describe(space, blobs, samples=12)
+    assert found == describe_space(space, blobs, samples=12)
 
 
 def test_failing_samples_and_continuous_parameters(blobs: Dataset) -> None:
-    found = describe(space_for(f"{OWN}:sometimes"), blobs, samples=12)
+    found = describe_space(resolve_space(f"{OWN}:sometimes"), blobs, samples=12)
     assert found.architectures is None
     assert 0 < len(found.failures) < 12
     assert found.failures[0] == "ArithmeticError: not today"
@@ -162,11 +180,11 @@ def test_failing_samples_and_continuous_parameters(blobs: Dataset) -> None:
 
 def test_a_space_without_models_is_refused(blobs: Dataset) -> None:
     with pytest.raises(InputError, match=r"must give models. Received: .* must return a keras"):
-        describe(space_for(f"{OWN}:number"), blobs, samples=2)
+        describe_space(resolve_space(f"{OWN}:number"), blobs, samples=2)
     with pytest.raises(InputError, match="samples must be at least 1. Received: 0"):
-        describe(CNN(), blobs, samples=0)
+        describe_space(CNN(), blobs, samples=0)
     with pytest.raises(InputError, match="Space 'cnn' must have images"):
-        describe(CNN(), blobs)
+        describe_space(CNN(), blobs)
 
 
 def test_command(tmp_path: Path, digits: Dataset) -> None:

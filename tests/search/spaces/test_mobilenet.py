@@ -9,7 +9,7 @@ import pytest
 from compress.data import Dataset
 from compress.measure import count_macs
 from search.spaces import MobileNet
-from search.spaces._blocks import multiple_of_8
+from search.spaces._blocks import round_channels
 from tests.contracts.space import SpaceContract, ask, few, with_shape
 
 
@@ -76,10 +76,10 @@ def test_shortcuts_where_the_shape_stays(digits: Dataset) -> None:
 
 @pytest.mark.parametrize(("size", "stages"), [(4, 1), (8, 2), (28, 3), (96, 4), (224, 5)])
 def test_stages_follow_the_resolution(size: int, stages: int, digits: Dataset) -> None:
-    assert MobileNet().max_stages(with_shape(few(digits), (size, size, 1))) == stages
+    assert MobileNet().get_max_stages(with_shape(few(digits), (size, size, 1))) == stages
 
 
 def test_widths_are_multiples_of_8_and_not_much_smaller() -> None:
-    assert [multiple_of_8(width) for width in (4, 6, 10, 12, 18, 20, 60)] == [
+    assert [round_channels(width) for width in (4, 6, 10, 12, 18, 20, 60)] == [
         8, 8, 16, 16, 24, 24, 64,
     ]  # fmt: skip

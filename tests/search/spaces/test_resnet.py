@@ -69,7 +69,8 @@ def test_bottleneck_macs_by_hand(digits: Dataset) -> None:
 
 def test_stems_follow_the_resolution(digits: Dataset) -> None:
     stems = {
-        size: ResNet().stems(with_shape(few(digits), (size, size, 1))) for size in (8, 28, 64, 224)
+        size: ResNet().list_stems(with_shape(few(digits), (size, size, 1)))
+        for size in (8, 28, 64, 224)
     }
     assert stems[8] == ("plain",)
     assert stems[28] == ("plain", "strided")

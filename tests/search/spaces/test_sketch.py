@@ -10,7 +10,7 @@ import pytest
 
 from compress.data import Dataset
 from compress.measure import count_macs
-from search.spaces import space_for
+from search.spaces import resolve_space
 from tests.contracts.space import few, with_shape
 
 SHAPES = {"small": (8, 8, 1), "odd": (29, 35, 3), "large": (64, 64, 3)}
@@ -19,7 +19,7 @@ SHAPES = {"small": (8, 8, 1), "odd": (29, 35, 3), "large": (64, 64, 3)}
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", ["cnn", "mlp", "mobilenet", "resnet"])
 def test_counts_are_those_of_the_built_model(name: str, shape: str, digits: Dataset) -> None:
-    space, data = space_for(name), with_shape(few(digits), SHAPES[shape])
+    space, data = resolve_space(name), with_shape(few(digits), SHAPES[shape])
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3))
     given: list[dict[str, Any]] = [
@@ -38,4 +38,7 @@ def test_a_network_by_hand(digits: Dataset) -> None:
     chosen = {"layers": 1, "activation": "relu", "normalization": "none", "layer1.width": 16,
               "dropout": 0.0}  # fmt: skip
     inside, outside = math.prod((8, 16)), math.prod((16, 10))
-    assert space_for("mlp").count(chosen, data) == (inside + outside, inside + 16 + outside + 10)
+    assert resolve_space("mlp").count(chosen, data) == (
+        inside + outside,
+        inside + 16 + outside + 10,
+    )

@@ -11,9 +11,9 @@ from compress.data import Dataset
 from compress.measure import count_macs
 from compress.plan.fields import from_flat
 from search.plan import SearchPlan
-from search.spaces import CNN, SPACES, PythonSpace, Space, space_for
-from search.spaces.describe import describe
-from search.study.study import first_choices
+from search.spaces import CNN, SPACES, PythonSpace, Space, resolve_space
+from search.spaces.describe import describe_space
+from search.study.study import list_first_choices
 from tests.contracts.space import SpaceContract, ask, few, with_shape
 
 
@@ -35,9 +35,9 @@ class TestCNNOnLargerColourImages(SpaceContract):
 
 def test_stages_follow_the_resolution(digits: Dataset) -> None:
     cnn = CNN()
-    assert cnn.max_stages(digits) == 2
-    assert cnn.max_stages(with_shape(few(digits), (28, 28, 1))) == 3
-    assert cnn.max_stages(with_shape(few(digits), (4, 4, 1))) == 1
+    assert cnn.get_max_stages(digits) == 2
+    assert cnn.get_max_stages(with_shape(few(digits), (28, 28, 1))) == 3
+    assert cnn.get_max_stages(with_shape(few(digits), (4, 4, 1))) == 1
 
 
 def test_baseline_macs_by_hand(digits: Dataset) -> None:
@@ -71,8 +71,8 @@ def test_other_data_are_refused(name: str, blobs: Dataset, digits: Dataset) -> N
 
 def test_spaces_by_name() -> None:
     assert SPACES.names() == ("cnn", "mlp", "mobilenet", "resnet")
-    assert space_for("cnn") is SPACES["cnn"]
-    own = space_for("tests.search.spaces.own:build")
+    assert resolve_space("cnn") is SPACES["cnn"]
+    own = resolve_space("tests.search.spaces.own:build")
     assert isinstance(own, PythonSpace)
     assert own.name == "tests.search.spaces.own:build"
 
@@ -109,16 +109,16 @@ def test_spaces_of_ones_own(kind: Any, blobs: Dataset, monkeypatch: pytest.Monke
     monkeypatch.setattr(SPACES, "_entries", dict(SPACES._entries))
     SPACES.add("mine", kind())
     plan = from_flat(SearchPlan, {"space": "mine", "optimizers": ("adam",), "trials": 8})
-    (first,) = first_choices(plan, blobs)
+    (first,) = list_first_choices(plan, blobs)
     assert first["layers"] == 1
-    found = describe(space_for("mine"), blobs, samples=3)
+    found = describe_space(resolve_space("mine"), blobs, samples=3)
     assert [item.name for item in found.parameters] == ["layers"]
     assert found.is_baseline
 
 
 def test_unknown_names_list_the_choices() -> None:
     with pytest.raises(InputError) as caught:
-        space_for("resnett")
+        resolve_space("resnett")
     assert str(caught.value) == (
         "Unknown space 'resnett'. Did you mean 'resnet'? Choices: cnn, mlp, mobilenet, resnet. "
         "Or around:model.keras, or your own build(trial, data): package.module:function."

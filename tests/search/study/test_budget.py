@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.core.errors import InputError
-from compress.core.pareto import Frontier, hypervolume
+from compress.core.pareto import ParetoFront, measure_hypervolume
 from compress.plan.fields import from_flat
 from search.plan import SearchPlan
 from search.study.directory import Candidate, SearchFolder
-from search.study.front import GROWTH, Budget, Convergence, in_order, losses_of
+from search.study.front import GROWTH, Budget, Convergence, compute_losses, sort_by_end
 
 OBJECTIVES = ("accuracy", "macs")
 
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> SearchFolder:
 
 
 def over(folder: SearchFolder, done: list[Candidate], running: int = 0, **flat: object) -> str:
-    return Budget(folder, from_flat(SearchPlan, flat)).over(done, running)
+    return Budget(folder, from_flat(SearchPlan, flat)).find_stop_reason(done, running)
 
 
 def test_trials_in_hand_count_and_untrained_ones_do_not(folder: SearchFolder) -> None:
@@ -51,11 +51,11 @@ def test_time_of_interrupted_runs_counts(folder: SearchFolder) -> None:
     with mock.patch("time.monotonic", side_effect=[100.0, 140.0, 140.0]):
         budget = Budget(folder, plan)
         budget.save()
-        assert budget.over([]) == ""
+        assert budget.find_stop_reason([]) == ""
     with mock.patch("time.monotonic", side_effect=[1000.0, 1019.0, 1020.0]):
         budget = Budget(folder, plan)
-        assert budget.over([]) == ""
-        assert budget.over([]) == "1 minutes are over"
+        assert budget.find_stop_reason([]) == ""
+        assert budget.find_stop_reason([]) == "1 minutes are over"
 
 
 def test_a_target_needs_all_of_its_conditions(folder: SearchFolder) -> None:
@@ -82,13 +82,13 @@ def test_convergence_by_hypervolume(folder: SearchFolder) -> None:
 
 
 def stale(done: list[Candidate]) -> int:
-    return Convergence(OBJECTIVES).stale(done)
+    return Convergence(OBJECTIVES).count_stale_trials(done)
 
 
 def by_definition(candidates: list[Candidate]) -> int:
     """How many trials ended since the front grew: every hypervolume of all rows, anew."""
-    trials, _ = in_order(candidates)
-    rows = [losses_of(item, OBJECTIVES) for item in trials]
+    trials, _ = sort_by_end(candidates)
+    rows = [compute_losses(item, OBJECTIVES) for item in trials]
     finished = np.array([row for row in rows if row is not None])
     if len(finished) < 2:
         return 0
@@ -97,7 +97,7 @@ def by_definition(candidates: list[Candidate]) -> int:
     last, grown = 0, 0.0
     for number in range(1, len(rows) + 1):
         count = sum(row is not None for row in rows[:number])
-        volume = hypervolume(scaled[:count], (1.1, 1.1))
+        volume = measure_hypervolume(scaled[:count], (1.1, 1.1))
         if volume > grown * (1 + GROWTH):
             last, grown = number, volume
     return len(rows) - last
@@ -125,7 +125,7 @@ def test_convergence_as_trials_end_equals_the_definition(
         known = untimed == 0 or (untimed == 1 and number > 3)
         done.append(replace(item, ended=float(ended) if known else None))
         if looked:
-            assert convergence.stale(done) == by_definition(done)
+            assert convergence.count_stale_trials(done) == by_definition(done)
 
 
 def test_a_job_does_not_cost_more_the_longer_a_search_is(
@@ -133,20 +133,20 @@ def test_a_job_does_not_cost_more_the_longer_a_search_is(
 ) -> None:
     """Counted: rows that the front is shown, and rows of it that each is held against."""
     shown, compared = 0, 0
-    add = Frontier.add
+    add = ParetoFront.add
 
-    def counting(self: Frontier, row: object) -> None:
+    def counting(self: ParetoFront, row: object) -> None:
         nonlocal shown, compared
         shown, compared = shown + 1, compared + len(self.rows)
         add(self, row)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Frontier, "add", counting)
+    monkeypatch.setattr(ParetoFront, "add", counting)
     budget = Budget(folder, from_flat(SearchPlan, {"trials": 9999, "converged_after": 9999}))
     rng = np.random.default_rng(0)
     extremes = [candidate(0, 0.0, 10**9), candidate(1, 1.0, 10**8), candidate(2, 0.1, 1)]
     done = [replace(item, ended=float(number)) for number, item in enumerate(extremes)]
     for number in range(3, 3000):
-        assert budget.over(done) == ""
+        assert budget.find_stop_reason(done) == ""
         item = candidate(number, rng.uniform(0.0, 0.99), int(10 ** rng.uniform(1, 8)))
         done.append(replace(item, ended=float(number)))
     # each once, and each against the front, which is much smaller than the history
@@ -154,27 +154,27 @@ def test_a_job_does_not_cost_more_the_longer_a_search_is(
     assert compared < 30 * shown
     # a new best: all again, once
     done.append(replace(candidate(3000, 1.5, 1), ended=3000.0))
-    budget.over(done)
-    budget.over(done)
+    budget.find_stop_reason(done)
+    budget.find_stop_reason(done)
     assert shown == 2999 + 3001
 
 
 def test_trials_with_new_extremes_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random trials: a best or a worst comes ever more rarely, so the work stays linear."""
     shown = 0
-    add = Frontier.add
+    add = ParetoFront.add
 
-    def counting(self: Frontier, row: object) -> None:
+    def counting(self: ParetoFront, row: object) -> None:
         nonlocal shown
         shown += 1
         add(self, row)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Frontier, "add", counting)
+    monkeypatch.setattr(ParetoFront, "add", counting)
     rng, done, convergence = np.random.default_rng(1), [], Convergence(OBJECTIVES)
     for number in range(1500):
         item = candidate(number, rng.uniform(), int(10 ** rng.uniform(3, 8)))
         done.append(replace(item, ended=float(number)))
-        convergence.stale(done)
+        convergence.count_stale_trials(done)
     # 4 / n is how likely the n-th is an extreme: 5 looks a trial are expected, not 750
     assert shown < 12 * 1500
 

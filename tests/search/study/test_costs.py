@@ -19,9 +19,9 @@ from search.study import costs
 from search.study.checks import check_limits
 from search.study.costs import (
     Costs,
+    describe_excesses,
     find_costs,
-    fingerprint,
-    over_limit,
+    hash_architecture,
     report_excess,
     report_preferences,
 )
@@ -42,7 +42,7 @@ def dense(units: int, activation: str = "relu", name: str = "one") -> keras.Mode
 
 
 def test_counts_need_no_file(folder: SearchFolder) -> None:
-    with mock.patch.object(costs, "_measured", side_effect=AssertionError("converted")):
+    with mock.patch.object(costs, "_measure_file", side_effect=AssertionError("converted")):
         found = find_costs(dense(4), SearchOptions(), folder)
         # 8 x 4 + 4 x 3, with biases
         assert (found.macs, found.params) == (44, 36 + 15)
@@ -51,7 +51,7 @@ def test_counts_need_no_file(folder: SearchFolder) -> None:
         assert find_costs(dense(4), options, folder).latency_ms is None
         # 51 weights are 204 bytes: no file is smaller
         options = SearchOptions(max_size=200)
-        assert over_limit(find_costs(dense(4), options, folder), options) == (
+        assert describe_excesses(find_costs(dense(4), options, folder), options) == (
             "at least 204 bytes of .tflite exceed the limit of 200"
         )
 
@@ -66,7 +66,7 @@ def test_size_is_that_of_the_file_and_kept_by_architecture(
     trained.set_weights([rng.normal(size=weight.shape) for weight in trained.get_weights()])
     export_litert(trained, tmp_path / "file.tflite")
     assert first.size_bytes == (tmp_path / "file.tflite").stat().st_size
-    with mock.patch.object(costs, "_measured", side_effect=AssertionError("converted again")):
+    with mock.patch.object(costs, "_measure_file", side_effect=AssertionError("converted again")):
         assert find_costs(dense(4, name="other"), options, folder) == first
     # a latency is asked for now: the file alone does not tell it
     timed = find_costs(dense(4), SearchOptions(max_latency=1e4), folder)
@@ -76,9 +76,9 @@ def test_size_is_that_of_the_file_and_kept_by_architecture(
 
 
 def test_fingerprints() -> None:
-    assert fingerprint(dense(4)) == fingerprint(dense(4, name="other"))
-    assert fingerprint(dense(4)) != fingerprint(dense(5))
-    assert fingerprint(dense(4)) != fingerprint(dense(4, activation="tanh"))
+    assert hash_architecture(dense(4)) == hash_architecture(dense(4, name="other"))
+    assert hash_architecture(dense(4)) != hash_architecture(dense(5))
+    assert hash_architecture(dense(4)) != hash_architecture(dense(4, activation="tanh"))
 
 
 def test_samplers_learn_by_how_much_limits_are_broken() -> None:
@@ -98,7 +98,7 @@ def test_soft_limits_are_told_as_shares() -> None:
     assert study.trials[0].constraints == pytest.approx(
         {"prefer macs": 0.5, "prefer accuracy": 0.25}
     )
-    assert SearchOptions(prefer=("latency_ms<=1",)).needs("latency_ms")
+    assert SearchOptions(prefer=("latency_ms<=1",)).needs_cost("latency_ms")
 
 
 def test_limits_that_nothing_meets(digits: Dataset) -> None:

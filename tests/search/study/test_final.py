@@ -19,9 +19,9 @@ from search.engines.jobs import FinalJobs
 from search.plan import SearchPlan
 from search.spaces import SPACES
 from search.study import optimizers
-from search.study.directory import Candidate, Final, SearchFolder, final_name
-from search.study.objective import evaluate
-from search.study.retrain import final_seed, on_everything, promote_best, retrain
+from search.study.directory import Candidate, FinalTraining, SearchFolder, build_final_name
+from search.study.objective import evaluate_trial
+from search.study.retrain import derive_final_seed, merge_validation, promote_best, train_final
 from tests.contracts.space import ask
 
 
@@ -41,10 +41,10 @@ def test_the_first_training_repeats_the_candidates(
 ) -> None:
     """Same seed and epochs: the same result to the last digit; another place is another seed."""
     plan, folder = made(tmp_path / "run", final_epochs=2, final_seeds=2)
-    choices = {**SPACES["mlp"].baseline(digits), **optimizers.baseline(plan, digits)}
-    candidate = evaluate(ask(0, choices), digits, plan, folder, cpu, silent)
+    choices = {**SPACES["mlp"].baseline(digits), **optimizers.build_baseline(plan, digits)}
+    candidate = evaluate_trial(ask(0, choices), digits, plan, folder, cpu, silent)
     first, second = (
-        retrain(candidate, place, digits, plan, folder, cpu, silent) for place in (0, 1)
+        train_final(candidate, place, digits, plan, folder, cpu, silent) for place in (0, 1)
     )
     assert (first.val, first.best_epoch) == (candidate.val, candidate.best_epoch)
     assert first.seed == candidate.seed != second.seed
@@ -56,18 +56,18 @@ def test_the_first_training_repeats_the_candidates(
     assert not list(folder.final.glob("*.unfinished"))
     best = promote_best("0000", folder, "accuracy")
     assert best == max((first, second), key=lambda item: (item.val["accuracy"], -item.place))
-    chosen = folder.final / f"{final_name('0000', best.place)}.keras"
-    assert folder.shipped_file("0000").read_bytes() == chosen.read_bytes()
+    chosen = folder.final / f"{build_final_name('0000', best.place)}.keras"
+    assert folder.get_shipped_path("0000").read_bytes() == chosen.read_bytes()
 
 
 def test_with_the_validation_part(digits: Dataset, cpu: Device, tmp_path: Path) -> None:
     plan, folder = made(tmp_path / "run", final_epochs=3, final_on_validation=True)
-    choices = {**SPACES["mlp"].baseline(digits), **optimizers.baseline(plan, digits)}
-    candidate = evaluate(ask(0, choices), digits, plan, folder, cpu, silent)
-    record = retrain(candidate, 0, digits, plan, folder, cpu, silent)
+    choices = {**SPACES["mlp"].baseline(digits), **optimizers.build_baseline(plan, digits)}
+    candidate = evaluate_trial(ask(0, choices), digits, plan, folder, cpu, silent)
+    record = train_final(candidate, 0, digits, plan, folder, cpu, silent)
     assert (record.epochs, record.best_epoch, record.val) == (3, 3, {})
     assert record.test["accuracy"] > 0.5
-    both = on_everything(digits)
+    both = merge_validation(digits)
     assert len(both.train) == len(digits.train) + len(digits.val)
     np.testing.assert_array_equal(both.train.y[len(digits.train) :], digits.val.y)
     assert both.test is digits.test
@@ -75,14 +75,14 @@ def test_with_the_validation_part(digits: Dataset, cpu: Device, tmp_path: Path) 
 
 def test_weights_of_examples_are_joined(digits: Dataset) -> None:
     weighted = replace(digits.train, weight=np.full(len(digits.train), 0.5, np.float32))
-    both = on_everything(replace(digits, train=weighted))
+    both = merge_validation(replace(digits, train=weighted))
     assert both.train.weight is not None
     assert both.train.weight.sum() == 0.5 * len(digits.train) + len(digits.val)
 
 
-def record(model: str, place: int, accuracy: float | None) -> Final:
+def record(model: str, place: int, accuracy: float | None) -> FinalTraining:
     val = {} if accuracy is None else {"accuracy": accuracy}
-    return Final(model, place, 1, 5, 5, accuracy is None, val, {"accuracy": 0.1}, 1.0)
+    return FinalTraining(model, place, 1, 5, 5, accuracy is None, val, {"accuracy": 0.1}, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -96,9 +96,9 @@ def test_validation_chooses_what_ships(
         folder.write_final(record("0003", index, accuracy))
         (folder.final / f"0003-final{index}.keras").write_text(str(index))
     folder.write_final(record("0004", 0, 1.0))
-    assert folder.shipped_file("0003") == folder.model_file("0003")
+    assert folder.get_shipped_path("0003") == folder.get_model_path("0003")
     assert promote_best("0003", folder, "accuracy").place == place
-    assert folder.shipped_file("0003").read_text() == str(place)
+    assert folder.get_shipped_path("0003").read_text() == str(place)
 
 
 def test_jobs_leave_out_what_is_done(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_jobs_leave_out_what_is_done(tmp_path: Path) -> None:
     folder.write_final(record("0001", 1, 0.9))
     jobs = FinalJobs(folder, plan, ["0001", "0002"], Display())
     given = []
-    while (job := jobs.next_job()) is not None:
+    while (job := jobs.take_job()) is not None:
         given.append((job["name"], job["place"]))
     assert given == [("0002", 0), ("0002", 1), ("0001", 0)]
     assert (jobs.done, jobs.total) == (1, 4)
@@ -122,8 +122,8 @@ def test_jobs_leave_out_what_is_done(tmp_path: Path) -> None:
 
 def test_seeds_differ() -> None:
     candidate = Candidate("0000", "complete", {}, 7)
-    assert final_seed(candidate, 0) == 7
-    assert len({final_seed(candidate, place) for place in range(5)}) == 5
+    assert derive_final_seed(candidate, 0) == 7
+    assert len({derive_final_seed(candidate, place) for place in range(5)}) == 5
 
 
 @pytest.mark.parametrize(

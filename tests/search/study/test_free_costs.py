@@ -12,7 +12,7 @@ import pytest
 from compress.data import Dataset
 from compress.measure import count_macs
 from search.plan import SearchOptions, SearchPlan
-from search.study.study import free_knowledge, sampler_for
+from search.study.study import build_sampler_arguments, create_sampler
 
 
 def plan(**options: Any) -> SearchPlan:
@@ -21,8 +21,8 @@ def plan(**options: Any) -> SearchPlan:
 
 def test_costs_are_those_of_the_model(digits: Dataset) -> None:
     given = plan(objectives=("accuracy", "params", "latency_ms", "macs"))
-    known = free_knowledge(given, digits)
-    space = given.search.made_space
+    known = build_sampler_arguments(given, digits)
+    space = given.search.resolved_space
     chosen = space.baseline(digits)
     counted = count_macs(space.build(optuna.trial.FixedTrial(chosen), digits))
     params, latency, macs = known["costs"](chosen)
@@ -34,18 +34,18 @@ def test_costs_are_those_of_the_model(digits: Dataset) -> None:
 @pytest.mark.parametrize("option", [{"max_macs": 20_000}, {"prefer": ("macs<=20k",)}])
 def test_candidates_beyond_a_limit_have_none(option: dict[str, Any], digits: Dataset) -> None:
     given = plan(**option)
-    costs, space = free_knowledge(given, digits)["costs"], given.search.made_space
+    costs, space = build_sampler_arguments(given, digits)["costs"], given.search.resolved_space
     assert costs(space.largest(digits)) is None
     assert costs(space.smallest(digits)) is not None
 
 
 def test_a_space_that_is_a_function_tells_nothing(blobs: Dataset) -> None:
     given = replace(plan(), search=SearchOptions(space="tests.search.spaces.own:build"))
-    assert set(free_knowledge(given, blobs)) == {"curves"}
+    assert set(build_sampler_arguments(given, blobs)) == {"curves"}
 
 
 def test_curves_are_the_qualities_at_the_rungs(digits: Dataset) -> None:
-    curves = free_knowledge(plan(epochs=16), digits)["curves"]
+    curves = build_sampler_arguments(plan(epochs=16), digits)["curves"]
     attrs = {"rung2": 0.5, "rung4": 0.625, "rung3": 0.1, "seed": 7}
     trial = optuna.trial.create_trial(values=[1, 2], user_attrs=attrs)
     assert curves(trial) == {2: 0.5, 4: 0.625}
@@ -56,9 +56,9 @@ def test_only_samplers_that_know_spaces_are_told(digits: Dataset) -> None:
 
     def known() -> dict[str, Any]:
         asked.append("known")
-        return free_knowledge(plan(), digits)
+        return build_sampler_arguments(plan(), digits)
 
-    sampler_for("tpe", 0, 3, known)
+    create_sampler("tpe", 0, 3, known)
     assert asked == []
-    sampler_for("pareto", 0, 3, known)
+    create_sampler("pareto", 0, 3, known)
     assert asked == ["known"]

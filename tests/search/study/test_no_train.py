@@ -14,26 +14,26 @@ from optuna.trial import FixedTrial
 from compress import load_model
 from compress.core.device import Device
 from compress.core.errors import InputError
-from compress.core.pareto import hypervolume
+from compress.core.pareto import measure_hypervolume
 from compress.data import Dataset
 from compress.distillation import distill
 from compress.model.io import save_model
 from compress.plan import TrainSettings
 from compress.plan.fields import from_flat
-from compress.shrinking.case import load_teachers
+from compress.shrinking.compression_job import load_teachers
 from compress.train import train
-from compress.train.predict import predict_logits, quality_of
+from compress.train.predict import evaluate_model, predict_logits
 from search.engines import Display
-from search.engines.jobs import FinalJobs, _teachers_of_parts
+from search.engines.jobs import FinalJobs, _select_teachers
 from search.pipeline import run, run_search
 from search.plan import SearchPlan
-from search.spaces import Around
+from search.spaces import SubnetworkSpace
 from search.study import objective, optimizers
 from search.study.directory import Candidate, SearchFolder
-from search.study.front import going_on, spread_out
-from search.study.objective import evaluate
-from search.study.retrain import retrain
-from search.study.study import first_choices
+from search.study.front import select_final_candidates, select_hypervolume_subset
+from search.study.objective import evaluate_trial
+from search.study.retrain import train_final
+from search.study.study import list_first_choices
 from tests.contracts.space import ask
 
 OBJECTIVES = ("accuracy", "macs")
@@ -44,32 +44,34 @@ def silent(text: str, share: float) -> None:
 
 
 @pytest.fixture
-def space(small_cnn: Callable[..., Any], digits: Dataset, cpu: Device, tmp_path: Path) -> Around:
-    """Returns the space around a net that has learnt a little."""
+def space(
+    small_cnn: Callable[..., Any], digits: Dataset, cpu: Device, tmp_path: Path
+) -> SubnetworkSpace:
+    """Returns the space around a net that was trained on a little."""
     whole = small_cnn()
     train(whole, digits, TrainSettings(epochs=3, learning_rate=1e-2), device=cpu)
     save_model(whole, tmp_path / "net.keras")
-    return Around(f"around:{tmp_path / 'net.keras'}")
+    return SubnetworkSpace(f"around:{tmp_path / 'net.keras'}")
 
 
-def made(path: Path, space: Around, **flat: object) -> tuple[SearchPlan, SearchFolder]:
+def made(path: Path, space: SubnetworkSpace, **flat: object) -> tuple[SearchPlan, SearchFolder]:
     plan = from_flat(SearchPlan, {"space": space.name, "no_train": True, **flat})
     folder = SearchFolder(path)
     folder.claim("search", plan)
     return plan, folder
 
 
-def thinned(space: Around, digits: Dataset) -> dict[str, Any]:
+def thinned(space: SubnetworkSpace, digits: Dataset) -> dict[str, Any]:
     """Returns choices that keep less than everything."""
     return {choice.name: 0.5 for choice in space.choices(digits)}
 
 
 def test_judged_as_it_is_repaired(
-    space: Around, digits: Dataset, cpu: Device, tmp_path: Path
+    space: SubnetworkSpace, digits: Dataset, cpu: Device, tmp_path: Path
 ) -> None:
     plan, folder = made(tmp_path / "run", space)
     chosen = thinned(space, digits)
-    candidate = evaluate(ask(0, chosen), digits, plan, folder, cpu, silent)
+    candidate = evaluate_trial(ask(0, chosen), digits, plan, folder, cpu, silent)
     model = space.build(FixedTrial(chosen), digits)
     cut = predict_logits(model, digits, "val").argmax(-1)
     space.prepare(model, chosen, digits, quickly=True)
@@ -80,27 +82,27 @@ def test_judged_as_it_is_repaired(
     assert candidate.val["accuracy"] > (cut == digits.val.y).mean()
     count = len(digits.val)
     assert candidate.notes == (
-        f"not trained: judged as it was cut and repaired, by {count} of {count} validation "
+        f"not trained: evaluated as pruned and reconstructed, by {count} of {count} validation "
         "examples",
     )
-    stored = load_model(folder.model_file("0000"))
+    stored = load_model(folder.get_model_path("0000"))
     for ours, theirs in zip(stored.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_the_front_is_taught_by_the_whole(
-    space: Around, digits: Dataset, cpu: Device, tmp_path: Path
+    space: SubnetworkSpace, digits: Dataset, cpu: Device, tmp_path: Path
 ) -> None:
     """As `distill` teaches the same sub-network with the same seed."""
     plan, folder = made(tmp_path / "run", space, final_epochs=2, batch_size=64)
     chosen = thinned(space, digits)
-    candidate = evaluate(ask(0, chosen), digits, plan, folder, cpu, silent)
+    candidate = evaluate_trial(ask(0, chosen), digits, plan, folder, cpu, silent)
     (whole,) = load_teachers([space.path], digits, plan)
-    record = retrain(candidate, 0, digits, plan, folder, cpu, silent, [whole])
+    record = train_final(candidate, 0, digits, plan, folder, cpu, silent, [whole])
     assert record.epochs == 2
     student = space.build(FixedTrial(chosen), digits)
     space.prepare(student, chosen, digits)
-    before = quality_of(student, digits, "val")["accuracy"]
+    before = evaluate_model(student, digits, "val")["accuracy"]
     taught = distill(
         student, [load_model(space.path)], digits, plan.distill,
         finetune=TrainSettings(epochs=2, batch_size=64), device=cpu, seed=candidate.seed,
@@ -115,7 +117,11 @@ def test_the_front_is_taught_by_the_whole(
     ("teacher", "file"), [("auto", "net.keras"), ("none", None), ("m.keras", "m.keras")]
 )
 def test_who_teaches_comes_with_the_job(
-    space: Around, teacher: str, file: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    space: SubnetworkSpace,
+    teacher: str,
+    file: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder = SearchFolder(tmp_path / "run")
@@ -124,43 +130,47 @@ def test_who_teaches_comes_with_the_job(
             SearchPlan,
             {"space": space.name, "no_train": given, "final_epochs": 1, "teacher": teacher},
         )
-        jobs = FinalJobs(folder, plan, ["0000"], Display(), _teachers_of_parts(plan))
-        job = jobs.next_job()
+        jobs = FinalJobs(folder, plan, ["0000"], Display(), _select_teachers(plan))
+        job = jobs.take_job()
         assert job is not None
         assert [Path(name).name for name in job["teachers"]] == expected
 
 
 def test_labels_alone_may_teach(
-    space: Around, digits: Dataset, cpu: Device, tmp_path: Path
+    space: SubnetworkSpace, digits: Dataset, cpu: Device, tmp_path: Path
 ) -> None:
     plan, folder = made(tmp_path / "run", space, final_epochs=1)
     chosen = thinned(space, digits)
-    candidate = evaluate(ask(0, chosen), digits, plan, folder, cpu, silent)
-    record = retrain(candidate, 0, digits, plan, folder, cpu, silent)
+    candidate = evaluate_trial(ask(0, chosen), digits, plan, folder, cpu, silent)
+    record = train_final(candidate, 0, digits, plan, folder, cpu, silent)
     alone = space.build(FixedTrial(chosen), digits)
     space.prepare(alone, chosen, digits)
-    before = quality_of(alone, digits, "val")["accuracy"]
+    before = evaluate_model(alone, digits, "val")["accuracy"]
     result = train(alone, digits, TrainSettings(epochs=1), device=cpu, seed=candidate.seed)
     expected = max(result.val["accuracy"], before)
     assert record.val["accuracy"] == pytest.approx(expected)
 
 
 def test_few_examples_judge_one_of_hundreds(
-    space: Around, digits: Dataset, cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    space: SubnetworkSpace,
+    digits: Dataset,
+    cpu: Device,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The same for all candidates of a run, and each once."""
-    monkeypatch.setattr(objective, "JUDGES", 50)
+    monkeypatch.setattr(objective, "MAX_VALIDATION_EXAMPLES", 50)
     seen = []
 
     def judged(model: Any, data: Dataset, part: str) -> dict[str, float]:
         seen.append(data.split(part))
-        return quality_of(model, data, part)
+        return evaluate_model(model, data, part)
 
-    monkeypatch.setattr(objective, "quality_of", judged)
+    monkeypatch.setattr(objective, "evaluate_model", judged)
     plan, folder = made(tmp_path / "run", space)
     for number in range(2):
         trial = ask(number, thinned(space, digits) if number else space.baseline(digits))
-        candidate = evaluate(trial, digits, plan, folder, cpu, silent)
+        candidate = evaluate_trial(trial, digits, plan, folder, cpu, silent)
         assert f"by 50 of {len(digits.val)} validation examples" in candidate.notes[0]
     np.testing.assert_array_equal(seen[0].x, seen[1].x)
     assert len(np.unique(seen[0].x.reshape(50, -1), axis=0)) == 50
@@ -168,17 +178,17 @@ def test_few_examples_judge_one_of_hundreds(
     assert all(row.tobytes() in every for row in seen[0].x)
 
 
-def test_nothing_is_asked_of_an_optimizer(space: Around, digits: Dataset) -> None:
+def test_nothing_is_asked_of_an_optimizer(space: SubnetworkSpace, digits: Dataset) -> None:
     plan = from_flat(SearchPlan, {"space": space.name, "no_train": True, "trials": 8})
     names = {choice.name for choice in space.choices(digits)}
-    assert optimizers.baseline(plan, digits) == {}
-    assert all(set(chosen) == names for chosen in first_choices(plan, digits))
+    assert optimizers.build_baseline(plan, digits) == {}
+    assert all(set(chosen) == names for chosen in list_first_choices(plan, digits))
     trial = ask(0)
-    assert optimizers.sample(trial, plan, digits).optimizer == plan.finetune.optimizer
+    assert optimizers.sample_settings(trial, plan, digits).optimizer == plan.finetune.optimizer
     assert trial.params == {}
 
 
-def test_what_goes_on_by_default(space: Around) -> None:
+def test_what_goes_on_by_default(space: SubnetworkSpace) -> None:
     def plan(**flat: object) -> SearchPlan:
         return from_flat(SearchPlan, {"space": space.name, **flat})
 
@@ -211,9 +221,16 @@ def test_those_that_dominate_most_go_on() -> None:
     """
     front = [member(0, 0.5, 10**4), member(1, 0.65, 10**5),
              member(2, 0.66, round(10**5.8)), member(3, 0.7, 10**6)]  # fmt: skip
-    kept = [[item.id for item in spread_out(front, OBJECTIVES, most)] for most in (0, 1, 2, 3)]
+    kept = [
+        [item.id for item in select_hypervolume_subset(front, OBJECTIVES, most)]
+        for most in (0, 1, 2, 3)
+    ]
     assert kept == [[], ["0003"], ["0001", "0003"], ["0000", "0001", "0003"]]
-    assert spread_out(front, OBJECTIVES, None) == front == spread_out(front, OBJECTIVES, 4)
+    assert (
+        select_hypervolume_subset(front, OBJECTIVES, None)
+        == front
+        == select_hypervolume_subset(front, OBJECTIVES, 4)
+    )
 
 
 def test_few_that_are_nearly_as_good_as_any() -> None:
@@ -227,9 +244,9 @@ def test_few_that_are_nearly_as_good_as_any() -> None:
     rows = (rows - rows.min(0)) / np.ptp(rows, axis=0)
 
     def volume(places: tuple[int, ...]) -> float:
-        return hypervolume(rows[list(places)], (1.1, 1.1))
+        return measure_hypervolume(rows[list(places)], (1.1, 1.1))
 
-    kept = tuple(int(item.id) for item in spread_out(front, OBJECTIVES, 4))
+    kept = tuple(int(item.id) for item in select_hypervolume_subset(front, OBJECTIVES, 4))
     best = max(volume((*few, 11)) for few in combinations(range(11), 3))
     assert len(kept) == 4
     assert kept[-1] == 11
@@ -238,11 +255,11 @@ def test_few_that_are_nearly_as_good_as_any() -> None:
 
 def test_objectives_in_which_all_are_equal() -> None:
     front = [member(place, 0.5, 10) for place in range(3)]
-    assert [item.id for item in spread_out(front, OBJECTIVES, 2)] == ["0000", "0001"]
+    assert [item.id for item in select_hypervolume_subset(front, OBJECTIVES, 2)] == ["0000", "0001"]
 
 
 @pytest.mark.slow
-def test_a_search_without_training(space: Around, digits: Dataset, tmp_path: Path) -> None:
+def test_a_search_without_training(space: SubnetworkSpace, digits: Dataset, tmp_path: Path) -> None:
     """Twice the same command: the second finds everything done."""
     flat: dict[str, Any] = {
         "no_train": True, "trials": 9, "epochs": 1, "final_models": 2, "workers": 1,
@@ -252,9 +269,9 @@ def test_a_search_without_training(space: Around, digits: Dataset, tmp_path: Pat
     folder = SearchFolder(tmp_path / "run")
     candidates = [item for item in folder.read_candidates() if item.is_trial]
     assert all(not item.history for item in candidates)
-    assert report.summary().startswith(f"{len(candidates)} candidates judged, ")
+    assert report.summarize_trials().startswith(f"{len(candidates)} candidates judged, ")
     plan = from_flat(SearchPlan, {"space": space.name, "no_train": True, "final_models": 2})
-    names = {item.id for item in going_on(folder.read_candidates(), plan)}
+    names = {item.id for item in select_final_candidates(folder.read_candidates(), plan)}
     finals = folder.read_finals()
     assert {item.model for item in finals} == names
     assert all(item.epochs == 1 for item in finals)

@@ -18,12 +18,12 @@ from search.plan import SearchPlan
 from search.spaces import SPACES
 from search.study import optimizers
 from search.study.directory import SearchFolder
-from search.study.objective import evaluate, objective_values
+from search.study.objective import evaluate_trial, get_objective_values
 from tests.contracts.space import ask
 
 
 def trial_with(plan: SearchPlan, data: Dataset, **changes: object) -> optuna.Trial:
-    choices = {**SPACES["cnn"].baseline(data), **optimizers.baseline(plan, data), **changes}
+    choices = {**SPACES["cnn"].baseline(data), **optimizers.build_baseline(plan, data), **changes}
     return ask(0, choices)
 
 
@@ -31,7 +31,7 @@ def run(plan: SearchPlan, data: Dataset, device: Device, path: Path, **changes: 
     folder = SearchFolder(path)
     folder.claim("run", plan)
     trial = trial_with(plan, data, **changes)
-    candidate = evaluate(trial, data, plan, folder, device, lambda text, share: None)
+    candidate = evaluate_trial(trial, data, plan, folder, device, lambda text, share: None)
     assert folder.read_candidates() == [candidate]
     return candidate, folder
 
@@ -42,11 +42,11 @@ def test_a_trained_candidate(digits: Dataset, cpu: Device, tmp_path: Path) -> No
     assert candidate.state == "complete"
     assert len(candidate.history) == 2
     # the saved model has the validation accuracy that was told
-    model = load_model(folder.model_file(candidate.id))
+    model = load_model(folder.get_model_path(candidate.id))
     predicted = predict_logits(model, digits, "val").argmax(-1)
     assert candidate.val["accuracy"] == pytest.approx((predicted == digits.val.y).mean())
     assert candidate.params == model.count_params()
-    assert objective_values(candidate, plan) == [candidate.val["accuracy"], candidate.macs]
+    assert get_objective_values(candidate, plan) == [candidate.val["accuracy"], candidate.macs]
     again, _ = run(plan, digits, cpu, tmp_path / "b")
     assert again.val["accuracy"] == pytest.approx(candidate.val["accuracy"], abs=0.02)
     assert again.seed == candidate.seed
@@ -63,7 +63,7 @@ def test_costly_candidates_are_not_trained(
     assert candidate.state == "rejected"
     assert reason in candidate.reason
     assert candidate.history == ()
-    assert not folder.model_file(candidate.id).exists()
+    assert not folder.get_model_path(candidate.id).exists()
     assert set(candidate.choices) >= {"optimizer", "stages"}
 
 
@@ -75,7 +75,7 @@ def test_divergence_is_a_result(
     candidate, folder = run(plan, digits, cpu, tmp_path)
     assert candidate.state == "failed"
     assert "epoch 1" in candidate.reason
-    assert not folder.model_file(candidate.id).exists()
+    assert not folder.get_model_path(candidate.id).exists()
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -96,27 +96,31 @@ def test_labels_far_from_zero_are_learnt(cpu: Device, tmp_path: Path, optimizer:
     folder.claim("run", plan)
     rate = {"adam": 0.005, "sgd": 0.05}[optimizer]
     choices = {
-        **SPACES["mlp"].baseline(data), **optimizers.baseline(plan, data), "optimizer": optimizer,
-        f"learning_rate.{optimizer}": rate, "dropout": 0.0, "batch_size": 32,
-    }  # fmt: skip
-    candidate = evaluate(ask(0, choices), data, plan, folder, cpu, lambda text, share: None)
+        **SPACES["mlp"].baseline(data),
+        **optimizers.build_baseline(plan, data),
+        "optimizer": optimizer,
+        f"learning_rate.{optimizer}": rate,
+        "dropout": 0.0,
+        "batch_size": 32,
+    }
+    candidate = evaluate_trial(ask(0, choices), data, plan, folder, cpu, lambda text, share: None)
     assert candidate.state == "complete"
     assert candidate.val["r2"] > 0.9
-    bias = load_model(folder.model_file(candidate.id)).get_layer("logits").bias.numpy()
+    bias = load_model(folder.get_model_path(candidate.id)).get_layer("logits").bias.numpy()
     np.testing.assert_allclose(bias, [200.0, -50.0], atol=10.0)
 
 
 def test_other_objectives_select_and_are_told(digits: Dataset, cpu: Device, tmp_path: Path) -> None:
     plan = from_flat(SearchPlan, {"objectives": "f1_macro,params", "epochs": 1})
     candidate, _ = run(plan, digits, cpu, tmp_path)
-    assert objective_values(candidate, plan) == [candidate.val["f1_macro"], candidate.params]
+    assert get_objective_values(candidate, plan) == [candidate.val["f1_macro"], candidate.params]
 
 
 def test_sampled_settings_stay_in_their_ranges(digits: Dataset) -> None:
     plan = SearchPlan()
     seen = set()
     for seed in range(60):
-        settings = optimizers.sample(ask(seed), plan, digits)
+        settings = optimizers.sample_settings(ask(seed), plan, digits)
         low, high = optimizers.LEARNING_RATES[settings.optimizer]
         assert low <= settings.learning_rate <= high
         assert math.isfinite(settings.weight_decay)
@@ -135,6 +139,8 @@ def test_what_the_sampler_says_is_in_the_record(
     sampler = optuna.samplers.RandomSampler(seed=0)
     sampler.note = note  # type: ignore[attr-defined]
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
-    study.enqueue_trial({**SPACES["mlp"].baseline(digits), **optimizers.baseline(plan, digits)})
-    found = evaluate(study.ask(), digits, plan, folder, cpu, lambda text, share: None)
+    study.enqueue_trial(
+        {**SPACES["mlp"].baseline(digits), **optimizers.build_baseline(plan, digits)}
+    )
+    found = evaluate_trial(study.ask(), digits, plan, folder, cpu, lambda text, share: None)
     assert found.notes == ((note,) if note else ())

@@ -17,18 +17,18 @@ from compress.data import Dataset
 from compress.measure.latency_table import CallKey, CallTime, LatencyTable
 from compress.model.io import save_model
 from compress.plan.fields import from_flat
-from compress.prune.channels.analysis import coupling_of
-from compress.prune.channels.selection import measured_times
-from compress.prune.channels.selection.allowed import allowed_for
-from compress.prune.channels.selection.measured_times import TimedCalls
+from compress.prune.channels.analysis import analyze_coupling
+from compress.prune.channels.selection import latency_measurement
+from compress.prune.channels.selection.allowed_counts import compute_allowed_counts
+from compress.prune.channels.selection.latency_measurement import TimedCalls
 from search.pipeline import run_search
 from search.plan import SearchPlan
-from search.spaces import Around
+from search.spaces import SubnetworkSpace
 from search.spaces.around import OPTIONS
-from search.study.costs import PartTimes, latency_of, measure_parts
+from search.study.costs import PartTimes, build_latency_estimator, measure_parts
 from search.study.directory import COMPLETE, REJECTED, SearchFolder
-from search.study.objective import evaluate
-from search.study.study import free_knowledge
+from search.study.objective import evaluate_trial
+from search.study.study import build_sampler_arguments
 from tests.contracts.space import ask
 
 OVERHEAD = 0.25
@@ -46,10 +46,10 @@ def invented(key: CallKey) -> float:
 
 def by_its_calls(model: keras.Model) -> float:
     """The sum over the calls of a model as it is."""
-    coupling = coupling_of(model)
-    calls = TimedCalls(coupling, allowed_for(coupling, OPTIONS, OPTIONS.round_to))
+    coupling = analyze_coupling(model)
+    calls = TimedCalls(coupling, compute_allowed_counts(coupling, OPTIONS, OPTIONS.round_to))
     everything = np.array([len(group.units) for group in coupling.groups])
-    return OVERHEAD + sum(invented(key) for _, key, _ in calls.calls_at(everything))
+    return OVERHEAD + sum(invented(key) for _, key, _ in calls.list_calls(everything))
 
 
 @pytest.fixture
@@ -63,21 +63,23 @@ def timings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
         return LatencyTable("LiteRT", "float32", 1, "a processor", OVERHEAD, 0.0, made)
 
     def nets(coupling: Any, kept: Any, *_: Any, **__: Any) -> Any:
-        return np.array([by_its_calls(net) for net in measured_times.thinner_nets(coupling, kept)])
+        return np.array(
+            [by_its_calls(net) for net in latency_measurement.build_pruned_models(coupling, kept)]
+        )
 
-    monkeypatch.setattr(measured_times, "measure_calls", calls)
-    monkeypatch.setattr(measured_times, "time_nets", nets)
+    monkeypatch.setattr(latency_measurement, "measure_calls", calls)
+    monkeypatch.setattr(latency_measurement, "time_models", nets)
     monkeypatch.setenv("PARETUNE_CACHE", str(tmp_path / "cache"))
     return asked
 
 
 @pytest.fixture
-def space(small_cnn: Callable[..., Any], tmp_path: Path) -> Around:
+def space(small_cnn: Callable[..., Any], tmp_path: Path) -> SubnetworkSpace:
     save_model(small_cnn(), tmp_path / "net.keras")
-    return Around(f"around:{tmp_path / 'net.keras'}")
+    return SubnetworkSpace(f"around:{tmp_path / 'net.keras'}")
 
 
-def made(path: Path, space: Around, **flat: object) -> tuple[SearchPlan, SearchFolder]:
+def made(path: Path, space: SubnetworkSpace, **flat: object) -> tuple[SearchPlan, SearchFolder]:
     flat = {"objectives": ("accuracy", "latency_ms"), "no_train": True, **flat}
     plan = from_flat(SearchPlan, {"space": space.name, **flat})
     folder = SearchFolder(path)
@@ -86,31 +88,31 @@ def made(path: Path, space: Around, **flat: object) -> tuple[SearchPlan, SearchF
 
 
 def test_a_sub_network_takes_what_its_calls_take(
-    space: Around, timings: list[int], digits: Dataset, tmp_path: Path
+    space: SubnetworkSpace, timings: list[int], digits: Dataset, tmp_path: Path
 ) -> None:
     plan, folder = made(tmp_path / "run", space)
-    assert latency_of(plan.search, folder) is None, "nothing was timed yet"
+    assert build_latency_estimator(plan.search, folder) is None, "nothing was timed yet"
     measure_parts(plan.search, folder, silent)
-    latency = latency_of(plan.search, folder)
+    latency = build_latency_estimator(plan.search, folder)
     assert latency is not None
     for chosen in (space.smallest(digits), space.largest(digits), *space.ladder(digits, 3)):
         assert latency(chosen) == pytest.approx(by_its_calls(space.assemble(chosen, digits)))
     # the sampler knows it before anything is built
-    known = free_knowledge(plan, digits, folder)["costs"]
+    known = build_sampler_arguments(plan, digits, folder)["costs"]
     chosen = space.smallest(digits)
     assert known(chosen) == pytest.approx((latency(chosen),))
-    before = free_knowledge(plan, digits)["costs"](chosen)
+    before = build_sampler_arguments(plan, digits)["costs"](chosen)
     assert np.isnan(before).all()
 
 
 def test_a_candidate_carries_the_estimate_and_says_so(
-    space: Around, timings: list[int], digits: Dataset, cpu: Device, tmp_path: Path
+    space: SubnetworkSpace, timings: list[int], digits: Dataset, cpu: Device, tmp_path: Path
 ) -> None:
     plan, folder = made(tmp_path / "run", space)
     measure_parts(plan.search, folder, silent)
     chosen = {choice.name: 0.5 for choice in space.choices(digits)}
     trial = ask(0, chosen)
-    found = evaluate(trial, digits, plan, folder, cpu, silent)
+    found = evaluate_trial(trial, digits, plan, folder, cpu, silent)
     assert found.state == COMPLETE
     assert found.latency_ms == pytest.approx(by_its_calls(space.assemble(chosen, digits)))
     assert found.estimated == ("latency_ms",)
@@ -119,19 +121,19 @@ def test_a_candidate_carries_the_estimate_and_says_so(
 
 
 def test_a_limit_holds_before_anything_is_judged(
-    space: Around, timings: list[int], digits: Dataset, cpu: Device, tmp_path: Path
+    space: SubnetworkSpace, timings: list[int], digits: Dataset, cpu: Device, tmp_path: Path
 ) -> None:
     plan, folder = made(tmp_path / "run", space, max_latency=OVERHEAD)
     measure_parts(plan.search, folder, silent)
     chosen = space.largest(digits)
-    assert free_knowledge(plan, digits, folder)["costs"](chosen) is None
-    found = evaluate(ask(0, chosen), digits, plan, folder, cpu, silent)
+    assert build_sampler_arguments(plan, digits, folder)["costs"](chosen) is None
+    found = evaluate_trial(ask(0, chosen), digits, plan, folder, cpu, silent)
     assert found.state == REJECTED
     assert "ms on LiteRT (estimated) exceed the limit of 0.25" in found.reason
 
 
 def test_what_was_timed_is_not_timed_again(
-    space: Around, timings: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    space: SubnetworkSpace, timings: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, folder = made(tmp_path / "run", space)
     measure_parts(plan.search, folder, silent)
@@ -143,17 +145,19 @@ def test_what_was_timed_is_not_timed_again(
     assert not other.part_times.exists()
 
 
-def test_a_damaged_record_is_refused(space: Around, timings: list[int], tmp_path: Path) -> None:
+def test_a_damaged_record_is_refused(
+    space: SubnetworkSpace, timings: list[int], tmp_path: Path
+) -> None:
     plan, folder = made(tmp_path / "run", space)
     measure_parts(plan.search, folder, silent)
-    record = PartTimes.of(space.timed(silent)).to_json()
+    record = PartTimes.from_timing(space.time_calls(silent)).to_json()
     write_json(folder.part_times, {**record, "whole": [1.0]})
     with pytest.raises(InputError, match="as many nets"):
-        latency_of(plan.search, folder)
+        build_latency_estimator(plan.search, folder)
 
 
 def test_a_search_times_its_model_before_its_workers_start(
-    space: Around, timings: list[int], digits: Dataset, tmp_path: Path
+    space: SubnetworkSpace, timings: list[int], digits: Dataset, tmp_path: Path
 ) -> None:
     report = run_search(
         "digits", space=space.name, objectives=("accuracy", "latency_ms"), no_train=True, trials=3,

@@ -12,14 +12,14 @@ from typer.testing import CliRunner
 
 from compress.core import credentials
 from compress.core.errors import InputError, RunFailed
-from compress.plan.fields import command_words, from_flat
+from compress.plan.fields import build_command_words, from_flat
 from search.cli import app
 from search.engines.local import LocalPool
-from search.pipeline import _shown_commands
+from search.pipeline import _format_commands
 from search.plan import SearchPlan
 from search.report import render
 from search.study.directory import Candidate, SearchFolder
-from search.study.storage import _with_driver, open_storage
+from search.study.storage import _add_driver, open_storage
 from search.study.warm_start import find_sources
 from tests.search.engines.orders import order
 
@@ -30,8 +30,12 @@ OTHER = "mysql+pymysql://v:s3cret@127.0.0.1:1/y?password=s3cret"
 
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(credentials, "_known", {})
-    for name in (credentials.URL, credentials.PASSWORD, credentials.PASSWORD_FILE):
+    monkeypatch.setattr(credentials, "_full_urls", {})
+    for name in (
+        credentials.URL_VARIABLE,
+        credentials.PASSWORD_VARIABLE,
+        credentials.PASSWORD_FILE_VARIABLE,
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -47,13 +51,13 @@ def test_a_plan_has_none() -> None:
     plan = plan_with()
     assert plan.search.storage == SHORT
     assert plan.search.warm_start == ("runs/a", "mysql+pymysql://v@127.0.0.1:1/y")
-    assert "s3cret" not in repr(plan) + " ".join(command_words(plan))
+    assert "s3cret" not in repr(plan) + " ".join(build_command_words(plan))
     assert plan == plan_with(SHORT) == plan_with("postgresql://u:another@127.0.0.1:1/x")
 
 
 def test_a_run_and_its_report_have_none(tmp_path: Path) -> None:
     folder = SearchFolder(tmp_path / "run")
-    folder.claim("search", plan_with(), {}, _shown_commands(plan_with(), "search", folder, 1))
+    folder.claim("search", plan_with(), {}, _format_commands(plan_with(), "search", folder, 1))
     for number in range(2):
         folder.write_candidate(Candidate(f"{number:04d}", "complete", {"x": number}, 1, macs=9,
                                          params=1, val={"accuracy": 0.5}))  # fmt: skip
@@ -61,7 +65,7 @@ def test_a_run_and_its_report_have_none(tmp_path: Path) -> None:
     written = everything_in(folder.path)
     assert b"s3cret" not in written
     assert SHORT.encode() in written
-    # it goes on with the password, without it and with a new one
+    # it continues with the password, without it and with a new one
     for url in (URL, SHORT, "postgresql://u:new@127.0.0.1:1/x"):
         folder.claim("search", plan_with(url))
     with pytest.raises(InputError, match="belongs to another run") as caught:
@@ -101,7 +105,7 @@ def test_storages_are_opened_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(InputError, match=f"{option} must be a URL that Optuna can") as caught:
             open_storage(url, option)
         assert "s3cret" not in str(caught.value)
-    assert opened == [_with_driver(URL), OTHER]
+    assert opened == [_add_driver(URL), OTHER]
     with pytest.raises(InputError) as caught:
         find_sources(plan.search.warm_start[1:], "cnn", ("accuracy", "macs"), None)  # type: ignore[arg-type]
     assert "s3cret" not in str(caught.value)
@@ -128,10 +132,10 @@ def test_workers_are_told_in_their_environment(
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
 
     class Jobs:
-        def next_job(self) -> dict[str, str]:
+        def take_job(self) -> dict[str, str]:
             return {"kind": "trial"}
 
-    private = credentials.environment(plan_with().search.storage)
+    private = credentials.build_environment(plan_with().search.storage)
     with (
         LocalPool(order(tmp_path, environment=private)) as pool,
         pytest.raises(RunFailed, match="could not start"),

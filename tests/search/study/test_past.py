@@ -16,17 +16,17 @@ from compress.distillation.teachers import Teachers
 from compress.model.io import save_model
 from compress.plan import Plan, TrainSettings
 from compress.plan.fields import from_flat
-from compress.run.origin import origin_of, write_data_record, write_examples
-from compress.run.unlearnt import check_unlearnt
-from compress.shrinking.case import load_teacher
+from compress.run.held_out import check_held_out
+from compress.run.origin import find_origin, write_data_record, write_examples
+from compress.shrinking.compression_job import load_teacher
 from compress.train import train
 from compress.train.predict import predict_logits
 from search.engines import Display
 from search.engines.jobs import CompressJobs
 from search.pipeline import run_search
 from search.plan import SearchPlan
-from search.spaces import space_for
-from search.study.checks import Past, check_past, load_for_space
+from search.spaces import resolve_space
+from search.study.checks import Provenance, check_data_leakage, load_data_for_space
 from search.study.directory import Candidate, SearchFolder
 
 
@@ -35,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SearchFolder:
     """A finished run on digits, pixels in [-1, 1]: a trained candidate, and a final training."""
     import keras
 
-    from compress.core.device import setup
+    from compress.core.device import setup_device
 
     folder = SearchFolder(tmp_path_factory.mktemp("past") / "run")
     folder.claim("run", from_flat(SearchPlan, {"final_epochs": 1, "final_on_validation": True}))
@@ -50,9 +50,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SearchFolder:
         model,
         data,
         TrainSettings(epochs=25, batch_size=64, learning_rate=3e-3),
-        device=setup("cpu"),
+        device=setup_device("cpu"),
     )
-    save_model(model, folder.model_file("0000"))
+    save_model(model, folder.get_model_path("0000"))
     save_model(model, folder.final / "0000.keras")
     folder.write_candidate(
         Candidate("0000", "complete", {"x": 1}, 1, macs=9, params=9, val={"accuracy": 0.9})
@@ -65,14 +65,16 @@ def plan_of(**flat: Any) -> SearchPlan:
 
 
 def test_around_a_candidate_has_its_scaling_and_parts(run: SearchFolder, tmp_path: Path) -> None:
-    name = f"around:{run.model_file('0000')}"
-    space, plan = space_for(name), plan_of(space=name)
-    data = load_for_space(plan, space)
+    name = f"around:{run.get_model_path('0000')}"
+    space, plan = resolve_space(name), plan_of(space=name)
+    data = load_data_for_space(plan, space)
     assert data.preprocess == load_data("digits", normalize="symmetric").preprocess
-    assert check_past(plan, data, space) == Past(before=(run.model_file("0000"),))
+    assert check_data_leakage(plan, data, space) == Provenance(
+        initial_models=(run.get_model_path("0000"),)
+    )
     for flat, message in (
-        ({"seed": 1}, "must be judged on examples .* test examples that occur once .* --seed 0"),
-        ({"test_fraction": 0.4}, "must be judged on examples .* --test-fraction 0.2"),
+        ({"seed": 1}, "must be evaluated on examples .* test examples that occur once .* --seed 0"),
+        ({"test_fraction": 0.4}, "must be evaluated on examples .* --test-fraction 0.2"),
         ({"normalize": "standardize"}, "must be fed in the scaling of its run"),
     ):
         with pytest.raises(InputError, match=f"Space '{name}' {message}"):
@@ -82,64 +84,66 @@ def test_around_a_candidate_has_its_scaling_and_parts(run: SearchFolder, tmp_pat
 
 def test_around_a_model_that_has_learnt_what_selects(run: SearchFolder, tmp_path: Path) -> None:
     name = f"around:{run.final / '0000.keras'}"
-    with pytest.raises(InputError, match="must not have learnt the validation part.*candidates/"):
+    with pytest.raises(
+        InputError, match="must not have been trained on the validation part.*candidates/"
+    ):
         run_search(plan=plan_of(space=name, out=str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
 
 
 def test_around_a_strangers_model_finds_its_scaling(run: SearchFolder, tmp_path: Path) -> None:
     file = tmp_path / "mine.keras"
-    file.write_bytes(run.model_file("0000").read_bytes())
-    space = space_for(f"around:{file}")
-    data = load_for_space(plan_of(space=space.name), space)
+    file.write_bytes(run.get_model_path("0000").read_bytes())
+    space = resolve_space(f"around:{file}")
+    data = load_data_for_space(plan_of(space=space.name), space)
     assert data.preprocess == load_data("digits", normalize="symmetric").preprocess
     assert data.notes[0].startswith(
         f"inputs of model '{file}' are scaled by symmetric (accuracy 0."
     )
-    given = load_for_space(plan_of(space=space.name, normalize="none"), space)
+    given = load_data_for_space(plan_of(space=space.name, normalize="none"), space)
     assert given.preprocess.scale == 1
     # the digits in another order of their classes: it is no better than guessing
     part = {f"{key}_{name}": value for name in ("train", "val", "test") for key, value in
             (("x", data.split(name).x), ("y", (data.split(name).y + 3) % 10))}  # fmt: skip
     np.savez(tmp_path / "turned.npz", **part)
     with pytest.raises(InputError, match="must have data that fit it.*better than guessing"):
-        load_for_space(plan_of(space=space.name, data=str(tmp_path / "turned.npz")), space)
+        load_data_for_space(plan_of(space=space.name, data=str(tmp_path / "turned.npz")), space)
 
 
 def test_warm_starts(run: SearchFolder, digits: Dataset) -> None:
-    name, cnn = str(run.path), space_for("cnn")
-    assert check_past(plan_of(warm_start=name), digits, cnn) == Past()
+    name, cnn = str(run.path), resolve_space("cnn")
+    assert check_data_leakage(plan_of(warm_start=name), digits, cnn) == Provenance()
     other = load_data("digits", seed=1)
-    with pytest.raises(InputError, match=f"Warm start '{name}' must be judged .* --seed 0"):
-        check_past(plan_of(warm_start=name, seed=1), other, cnn)
+    with pytest.raises(InputError, match=f"Warm start '{name}' must be evaluated .* --seed 0"):
+        check_data_leakage(plan_of(warm_start=name, seed=1), other, cnn)
     # the same test part, but what trained it selects now
     turned = replace(digits, train=digits.val, val=digits.train.take(np.arange(len(digits.val))))
-    check_past(plan_of(warm_start=name), turned, cnn)
+    check_data_leakage(plan_of(warm_start=name), turned, cnn)
     # URLs and folders that hold no run are for others to refuse
-    check_past(plan_of(warm_start="sqlite:///x.db,nowhere"), digits, cnn)
+    check_data_leakage(plan_of(warm_start="sqlite:///x.db,nowhere"), digits, cnn)
 
 
 def test_what_is_replayed(run: SearchFolder, digits: Dataset) -> None:
-    """Choices that a run made by what is now the test part are not judged by it."""
-    cnn, file = space_for("cnn"), run.candidates / "0000.json"
-    assert check_past(plan_of(replay=str(file)), digits, cnn) == Past()
+    """Choices that a run made by what is now the test part are not evaluated with it."""
+    cnn, file = resolve_space("cnn"), run.candidates / "0000.json"
+    assert check_data_leakage(plan_of(replay=str(file)), digits, cnn) == Provenance()
     other = load_data("digits", seed=1)
-    with pytest.raises(InputError, match=f"Replay '{file}' must be judged .* --seed 0"):
-        check_past(plan_of(replay=str(file), seed=1), other, cnn)
+    with pytest.raises(InputError, match=f"Replay '{file}' must be evaluated .* --seed 0"):
+        check_data_leakage(plan_of(replay=str(file), seed=1), other, cnn)
 
 
 def test_teachers_of_a_run(run: SearchFolder, digits: Dataset, tmp_path: Path) -> None:
-    cnn, file = space_for("cnn"), run.final / "0000.keras"
-    past = check_past(plan_of(teacher=str(file)), digits, cnn)
-    assert past.val_learnt
-    assert past.notes[0].startswith(f"teacher '{file}' has learnt the validation part")
-    with pytest.raises(InputError, match=f"Teacher '{file}' must be judged on .* --seed 0"):
+    cnn, file = resolve_space("cnn"), run.final / "0000.keras"
+    past = check_data_leakage(plan_of(teacher=str(file)), digits, cnn)
+    assert past.trained_on_validation
+    assert past.notes[0].startswith(f"teacher '{file}' was trained on the validation part")
+    with pytest.raises(InputError, match=f"Teacher '{file}' must be evaluated on .* --seed 0"):
         run_search(plan=plan_of(teacher=str(file), seed=1, out=str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
-    plain = check_past(plan_of(teacher=str(run.model_file("0000"))), digits, cnn)
-    assert (plain.val_learnt, plain.notes) == (False, ())
-    finally_ = check_past(plan_of(final_epochs=1, final_on_validation=True), digits, cnn)
-    assert finally_.val_learnt
+    plain = check_data_leakage(plan_of(teacher=str(run.get_model_path("0000"))), digits, cnn)
+    assert (plain.trained_on_validation, plain.notes) == (False, ())
+    finally_ = check_data_leakage(plan_of(final_epochs=1, final_on_validation=True), digits, cnn)
+    assert finally_.trained_on_validation
     assert "nothing is selected by it, the last epoch is kept" in finally_.notes[0]
 
 
@@ -149,25 +153,25 @@ def test_a_teacher_is_fed_with_its_own_scaling(
     """Student standardized, teacher in [-1, 1]: its answers are those in its own run."""
     own = load_data("digits", normalize="symmetric")
     stranger = tmp_path / "mine.keras"
-    stranger.write_bytes(run.model_file("0000").read_bytes())
-    for file in (run.model_file("0000"), stranger):
+    stranger.write_bytes(run.get_model_path("0000").read_bytes())
+    for file in (run.get_model_path("0000"), stranger):
         plan = plan_of(teacher=str(file))
         teacher = load_teacher(file, digits, plan)
         assert teacher.preprocess == own.preprocess
         assert teacher.preprocess is not None
         made = Teachers([teacher.model], digits.task, [], [None],
                         [teacher.preprocess.from_inputs(digits.preprocess)])  # fmt: skip
-        with made.running():
-            logits = made.outputs(digits.inputs("val"))["teacher_logits"].numpy()[:, 0]
+        with made.prepare():
+            logits = made.compute_outputs(digits.inputs("val"))["teacher_logits"].numpy()[:, 0]
         expected = predict_logits(teacher.model, own, "val")
         np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
         again = load_teacher(file, own, plan).preprocess
         assert again is not None
-        assert again.same_as(own.preprocess)
+        assert again.is_equivalent(own.preprocess)
     # told by --normalize, or left to the pipeline
     assert load_teacher(stranger, digits, plan_of(normalize="standardize")).preprocess is None
     assert load_teacher(stranger, digits, plan_of()).preprocess is None
-    assert origin_of(stranger) is None
+    assert find_origin(stranger) is None
 
 
 @pytest.mark.slow
@@ -178,33 +182,35 @@ def test_nothing_is_selected_by_what_was_learnt(
     flat = {"data": "digits", "epochs": 6, "batch_size": 512, "sparsity": 0.0, "seed": 0,
             "formats": "float32", "latency_budget": 0.2, "learning_rate": 0.1,
             "schedule": "constant", "teacher": "none"}  # fmt: skip
-    final, candidate = run.final / "0000.keras", run.model_file("0000")
+    final, candidate = run.final / "0000.keras", run.get_model_path("0000")
     results = {}
     for file in (final, candidate):
         out = tmp_path / file.parent.name
         result = compress_model(file, plan=from_flat(Plan, {**flat, "out": str(out)}))
         (results[file],) = result.report.compressed
         page = (out / "report.html").read_text("utf-8")
-        said = "has learnt the validation part: nothing is selected by it, the last epoch is kept"
+        said = (
+            "was trained on the validation part: nothing is selected by it, the last epoch is kept"
+        )
         assert (said in page) == (said in (out / "log.txt").read_text()) == (file is final)
     last, best = results[final], results[candidate]
     assert (last.val_learnt, last.best_epoch, last.epochs) == (True, 6, 6)
-    assert last.notes[0].startswith(f"model '{final}' has learnt the validation part")
+    assert last.notes[0].startswith(f"model '{final}' was trained on the validation part")
     # both files hold the same model: the same training, of which an earlier epoch is best
     assert (best.val_learnt, best.best_epoch < 6) == (False, True)
     assert best.val["pruned"]["accuracy"] > last.val["pruned"]["accuracy"]
-    # what comes of it has learnt that part too
+    # what comes of it was trained on that part too
     made = tmp_path / "final" / "candidates" / "0000-p0.keras"
     data = load_data("digits", normalize="symmetric")
-    assert check_unlearnt(made, data, "Model 'm'").validation
-    assert not check_unlearnt(tmp_path / "candidates/candidates/0000-p0.keras", data, "M").notes
+    assert check_held_out(made, data, "Model 'm'").is_trained_on_validation
+    assert not check_held_out(tmp_path / "candidates/candidates/0000-p0.keras", data, "M").notes
 
 
 def test_jobs_of_a_run_are_told(run: SearchFolder, digits: Dataset) -> None:
     for flat, learnt in ((dict[str, Any](), False),
                          ({"final_epochs": 1, "final_on_validation": True}, True)):  # fmt: skip
         plan = plan_of(**flat)
-        past = check_past(plan, digits, space_for("cnn"))
-        job = CompressJobs(run, plan, ["0000"], [], Display(), past).next_job()
+        past = check_data_leakage(plan, digits, resolve_space("cnn"))
+        job = CompressJobs(run, plan, ["0000"], [], Display(), past).take_job()
         assert job is not None
         assert (job["val_learnt"], bool(job["told"])) == (learnt, learnt)

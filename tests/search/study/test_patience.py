@@ -14,8 +14,8 @@ from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 
 from compress.core import faults
 from compress.core.errors import InputError, RunFailed
-from compress.core.faults import NoAnswer, patiently
-from search.study.storage import is_passing, open_storage, patient
+from compress.core.faults import ServiceTimeout, retry_call
+from search.study.storage import add_retries, is_transient, open_storage
 
 
 def operational(text: str) -> OperationalError:
@@ -53,17 +53,17 @@ Answer.__module__ = "grpc._channel"
     ],
 )
 def test_what_may_pass(error: Exception, passing: bool) -> None:
-    assert is_passing(error) == passing
+    assert is_transient(error) == passing
     wrapped = optuna.exceptions.StorageInternalError("An exception is raised during the commit.")
     wrapped.__cause__ = error
     if not passing and isinstance(error, OperationalError):
-        assert not is_passing(wrapped)
+        assert not is_transient(wrapped)
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faults, "_FIRST", 0.001)
-    monkeypatch.setattr(faults, "_LONGEST", 0.002)
+    monkeypatch.setattr(faults, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(faults, "_LONGEST_WAIT", 0.002)
 
 
 @pytest.mark.usefixtures("quick")
@@ -76,7 +76,7 @@ def test_it_is_tried_again_until_it_works() -> None:
             raise operational("connection refused")
         return 7
 
-    assert patiently(call, "the storage", is_passing) == 7
+    assert retry_call(call, "the storage", is_transient) == 7
     assert len(calls) == 4
 
 
@@ -89,7 +89,7 @@ def test_what_lasts_is_raised_at_once() -> None:
         raise operational("password authentication failed")
 
     with pytest.raises(OperationalError):
-        patiently(call, "the storage", is_passing)
+        retry_call(call, "the storage", is_transient)
     assert len(calls) == 1
 
 
@@ -98,8 +98,8 @@ def test_it_ends_in_time_and_says_how_to_go_on() -> None:
     def call() -> None:
         raise operational("connection to postgresql://u:s3cret@h/x refused")
 
-    with pytest.raises(NoAnswer, match=r"must answer.*0\.05 s.*the run goes on") as caught:
-        patiently(call, "the storage", is_passing, 0.05)
+    with pytest.raises(ServiceTimeout, match=r"must answer.*0\.05 s.*the run continues") as caught:
+        retry_call(call, "the storage", is_transient, 0.05)
     assert isinstance(caught.value, RunFailed)
     assert "s3cret" not in str(caught.value)
 
@@ -123,7 +123,7 @@ def test_every_call_of_a_storage_is_repeated() -> None:
             return called
 
     fragile: Any = Fragile()
-    study = optuna.create_study(storage=patient(fragile), directions=["maximize", "minimize"])
+    study = optuna.create_study(storage=add_retries(fragile), directions=["maximize", "minimize"])
     study.set_user_attr("about", 1)
     study.enqueue_trial({"x": 0.5})
     for _ in range(2):

@@ -18,14 +18,14 @@ import pytest
 
 from benchmarks.cluster_overhead import Server
 from compress.core.errors import InputError, MissingDependency
-from search.study.storage import HOST, Proxy, _with_driver, make_proxy, open_storage
+from search.study.storage import HOST, Proxy, _add_driver, create_proxy, open_storage
 from tests.patience import PATIENCE
 from tests.search.test_run import environment
 
 
 @pytest.fixture
 def proxy(tmp_path: Path) -> Iterator[Proxy]:
-    made = make_proxy(f"sqlite:///{tmp_path / 'study.db'}", 0)
+    made = create_proxy(f"sqlite:///{tmp_path / 'study.db'}", 0)
     yield made
     made.close()
 
@@ -100,7 +100,7 @@ def test_it_listens_to_this_machine_alone(proxy: Proxy) -> None:
     ]
     assert [place.ip.removeprefix("::ffff:") for place in listening] == [HOST]
     with pytest.raises(InputError, match=f"port must be free. Received: {proxy.port}"):
-        make_proxy("sqlite://", proxy.port)
+        create_proxy("sqlite://", proxy.port)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_what_it_does_not_serve(url: str, said: str) -> None:
     if url.startswith("postgresql") and importlib.util.find_spec("psycopg") is None:
         pytest.skip("psycopg is not installed")
     with pytest.raises(InputError, match=said) as caught:
-        make_proxy(url, 0)
+        create_proxy(url, 0)
     assert "s3cret" not in str(caught.value)
 
 
@@ -154,16 +154,16 @@ def test_drivers_that_are_installed_are_named(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(importlib.util, "find_spec", find)
     with pytest.raises(MissingDependency, match=r"pip install 'paretune\[postgresql\]'"):
-        _with_driver("postgresql://u@h/d")
+        _add_driver("postgresql://u@h/d")
     with pytest.raises(MissingDependency, match=r"pip install 'paretune\[mysql\]'"):
-        _with_driver("mysql://u@h/d")
+        _add_driver("mysql://u@h/d")
     there |= {"psycopg", "pymysql"}
-    assert _with_driver("postgresql://u@h/d") == "postgresql+psycopg://u@h/d"
-    assert _with_driver("postgres://u@h/d") == "postgresql+psycopg://u@h/d"
-    assert _with_driver("mysql://u@h/d") == "mysql+pymysql://u@h/d"
+    assert _add_driver("postgresql://u@h/d") == "postgresql+psycopg://u@h/d"
+    assert _add_driver("postgres://u@h/d") == "postgresql+psycopg://u@h/d"
+    assert _add_driver("mysql://u@h/d") == "mysql+pymysql://u@h/d"
     there |= {"psycopg2", "MySQLdb"}
     for url in ("postgresql://u@h/d", "mysql://u@h/d", "postgresql+asyncpg://u@h/d"):
-        assert _with_driver(url) == url
+        assert _add_driver(url) == url
 
 
 def test_a_database_that_restarts_loses_nothing(database: Server) -> None:

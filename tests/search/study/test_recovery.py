@@ -19,19 +19,24 @@ from compress.core.errors import InputError, RunFailed
 from compress.data import Dataset
 from compress.plan.fields import from_flat
 from compress.run.directory import LOG
-from search.engines.run_jobs import RunWorker
-from search.optuna_internals import FIXED, set_study_attr
+from search.engines.run_jobs import SearchWorker
+from search.optuna_internals import FIXED_PARAMS_ATTR, set_study_attr
 from search.plan import SearchPlan
-from search.spaces import SPACES, space_for
-from search.spaces._base import choose
+from search.spaces import SPACES, resolve_space
+from search.spaces._base import ask_choices
 from search.study import optimizers
 from search.study import study as studies
 from search.study.costs import Costs, report_excess, report_preferences
 from search.study.directory import Candidate, SearchFolder
-from search.study.objective import Stopper, at_rung, candidate_id, trial_seed
+from search.study.objective import (
+    DominanceStopper,
+    collect_rung_losses,
+    format_candidate_id,
+    get_trial_seed,
+)
 from search.study.recovery import recover
 from search.study.storage import open_storage
-from search.study.study import ask
+from search.study.study import ask_trial
 
 OPTIONS = {"sampler": "random", "trials": 40, "epochs": 4, "prefer": "accuracy>=0.6"}
 STATES = ("complete", "stopped", "rejected", "failed", "complete", "duplicate", "complete")
@@ -46,18 +51,18 @@ PLAN = plan_of()
 
 def begin(study: optuna.Study, plan: SearchPlan, data: Dataset) -> optuna.Trial:
     """Asks for a trial and all its choices, as a worker does."""
-    trial = ask(study, plan)
-    trial.set_user_attr("seed", trial_seed(plan, trial))
-    choose(trial, SPACES["cnn"].choices(data))
-    optimizers.sample(trial, plan, data)
+    trial = ask_trial(study, plan)
+    trial.set_user_attr("seed", get_trial_seed(plan, trial))
+    ask_choices(trial, SPACES["cnn"].choices(data))
+    optimizers.sample_settings(trial, plan, data)
     return trial
 
 
 def end(trial: optuna.Trial, state: str, plan: SearchPlan) -> Candidate:
-    """Ends a trial as `search.study.objective.evaluate` does, without a training."""
+    """Ends a trial as `search.study.objective.evaluate_trial` does, without a training."""
     rng = random.Random(trial.number)
     macs, quality = 1000 + trial.number, [rng.random() for _ in range(plan.search.epochs)]
-    name, seed = candidate_id(trial.number), trial.user_attrs["seed"]
+    name, seed = format_candidate_id(trial.number), trial.user_attrs["seed"]
     item = Candidate(
         name, state, dict(trial.params), seed, macs=macs, params=7, ended=1e9, seconds=3.0
     )
@@ -67,13 +72,13 @@ def end(trial: optuna.Trial, state: str, plan: SearchPlan) -> Candidate:
         return replace(item, reason="because")
     if state == "duplicate":
         return replace(item, val={"accuracy": 0.25})
-    stopper = Stopper(trial, 9.0, plan.rungs(), [macs])
+    stopper = DominanceStopper(trial, 9.0, plan.list_rungs(), [macs])
     report_preferences(trial, vars(Costs(macs, 7)), plan.search)
     length = plan.search.epochs if state == "complete" else 2
     history = []
     for epoch in range(1, length + 1):
         history.append({"epoch": epoch, "loss": 1.0, "val": {"accuracy": quality[epoch - 1]}})
-        assert not stopper.stops(epoch, max(quality[:epoch]))
+        assert not stopper.should_stop(epoch, max(quality[:epoch]))
     val = {"accuracy": max(quality[:length])}
     report_preferences(trial, val, plan.search)
     return replace(item, val=val, history=tuple(history))
@@ -86,14 +91,14 @@ def make_run(
     folder = SearchFolder(path)
     folder.claim("run", plan)
     study = studies.open_study(folder, plan)
-    studies.enqueue_first(study, plan, data)
+    studies.enqueue_first_trials(study, plan, data)
     for state in states:
         trial = begin(study, plan, data)
         item = end(trial, state, plan)
         folder.write_candidate(item)
         if state == "complete":
-            folder.model_file(item.id).write_bytes(b"model " + item.id.encode())
-        studies.tell(study, item, plan)
+            folder.get_model_path(item.id).write_bytes(b"model " + item.id.encode())
+        studies.finish_trial(study, item, plan)
     study.set_user_attr("of the user", 1)
     set_study_attr(study, "artifacts:1", "report.html")
     begin(study, plan, data)  # 0007: interrupted by an earlier end of the run
@@ -136,18 +141,18 @@ def go_on(folder: SearchFolder, plan: SearchPlan, data: Dataset) -> optuna.Study
     missing = recover(folder, plan, data)
     study = studies.open_study(folder, plan)
     studies.close_orphans(study, folder, plan)
-    studies.enqueue_first(study, plan, data, missing)
+    studies.enqueue_first_trials(study, plan, data, missing)
     for _ in range(2):
         trial = begin(study, plan, data)
-        assert folder.read_candidate(candidate_id(trial.number)) is None
-        assert not folder.model_file(candidate_id(trial.number)).exists()
+        assert folder.read_candidate(format_candidate_id(trial.number)) is None
+        assert not folder.get_model_path(format_candidate_id(trial.number)).exists()
         item = end(trial, "complete", plan)
-        studies.tell(study, item, plan)
+        studies.finish_trial(study, item, plan)
     assert files(folder) == before
     by_number = {trial.number: trial for trial in study.get_trials()}
     for item in folder.read_candidates():
         trial = by_number[int(item.id)]
-        state, values = studies.outcome(item, plan)
+        state, values = studies.to_outcome(item, plan)
         assert (trial.state, trial.values, trial.params) == (state, values, item.choices)
     return study
 
@@ -177,7 +182,7 @@ def test_a_lost_journal_is_made_of_the_records(
     with caplog.at_level(logging.INFO, LOG.name):
         study = go_on(folder, PLAN, digits)
     assert described(study) == described(studies.open_study(run, PLAN))
-    rows = at_rung(study, 1, 1, without=-1)
+    rows = collect_rung_losses(study, 1, 1, excluded_number=-1)
     assert len(rows) == 4 + 2  # the trained ones of the records, and the two new ones
     # 0007 to 0011 are given out to nobody; what was to be tried first and has no trial comes next
     states = [trial.state for trial in study.trials]
@@ -186,7 +191,7 @@ def test_a_lost_journal_is_made_of_the_records(
         12, 13,
     ]  # fmt: skip
     assert "0000, 0001, 0002, 0003, 0004, 0005, 0006" in caplog.text
-    assert ("missing or empty" if not content else "was damaged") in caplog.text
+    assert ("missing or empty" if not content else "was corrupt") in caplog.text
     kept = folder.path / "study.journal.damaged"
     assert kept.read_bytes() == content if content else not kept.exists() or content == b""
 
@@ -200,10 +205,12 @@ def test_first_choices_that_were_lost_are_queued_again(
             path.unlink()
     recover(folder, PLAN, digits)
     study = studies.open_study(folder, PLAN)
-    studies.enqueue_first(study, PLAN, digits, lost=True)
-    waiting = [t.system_attrs[FIXED] for t in study.trials if t.state == TrialState.WAITING]
+    studies.enqueue_first_trials(study, PLAN, digits, has_lost_trials=True)
+    waiting = [
+        t.system_attrs[FIXED_PARAMS_ATTR] for t in study.trials if t.state == TrialState.WAITING
+    ]
     # the baseline and the smallest have records
-    assert waiting == studies.first_choices(PLAN, digits)[2:]
+    assert waiting == studies.list_first_choices(PLAN, digits)[2:]
     assert [trial.number for trial in study.trials if trial.state == TrialState.WAITING] == [2, 3]
 
 
@@ -229,11 +236,11 @@ def test_what_the_journal_still_says_is_kept(
     assert attrs == before._storage.get_study_system_attrs(before._study_id)
     assert attrs["artifacts:1"] == "report.html"
     assert studies.close_orphans(study, folder, PLAN) == 1
-    assert study.trials[10].system_attrs[FIXED] == interrupted.params
+    assert study.trials[10].system_attrs[FIXED_PARAMS_ATTR] == interrupted.params
 
 
 def mutations(content: bytes, seed: int) -> bytes:
-    """Returns a journal damaged in one of many ways."""
+    """Returns a journal corrupt in one of many ways."""
     rng = random.Random(seed)
     lines = content.splitlines(keepends=True)
     place = rng.randrange(len(lines))
@@ -318,12 +325,12 @@ def test_records_that_are_no_trials(
 def test_a_worker_does_not_train_over_a_finished_candidate(
     lost: Callable[[bytes | None], SearchFolder],
 ) -> None:
-    """The journal is removed while the run goes on: nobody has made the study anew yet."""
+    """The journal is removed while the run continues: nobody has made the study anew yet."""
     folder = lost(None)
     before = files(folder)
     worker: Any = SimpleNamespace(folder=folder, plan=PLAN, _study=None, data=None)
     with pytest.raises(RunFailed, match="The study has lost candidate 0000, which is finished"):
-        RunWorker._trial(worker, None)
+        SearchWorker._run_trial(worker, None)
     assert files(folder) == before
 
 
@@ -335,10 +342,10 @@ def test_the_users_space_is_asked_again(tmp_path: Path, blobs: Dataset) -> None:
     folder = SearchFolder(tmp_path / "r")
     folder.claim("run", plan)
     study = studies.open_study(folder, plan)
-    trial = ask(study, plan)
+    trial = ask_trial(study, plan)
     trial.set_user_attr("seed", 1)
-    space_for(OWN).build(trial, blobs)
-    optimizers.sample(trial, plan, blobs)
+    resolve_space(OWN).build(trial, blobs)
+    optimizers.sample_settings(trial, plan, blobs)
     folder.write_candidate(end(trial, "complete", plan))
     expected = study.get_trials()[0].distributions
     folder.journal.unlink()
@@ -367,5 +374,5 @@ def test_a_study_that_says_it_is_anothers(
 def test_a_damaged_journal_of_another_run_is_one_line(run: SearchFolder, tmp_path: Path) -> None:
     bad = tmp_path / "study.journal"
     bad.write_bytes(b"garbage\n" + run.journal.read_bytes())
-    with pytest.raises(InputError, match="warm_start must be a journal of Optuna's without dam"):
+    with pytest.raises(InputError, match="warm_start must be a readable journal of Optuna's"):
         open_storage(bad, "warm_start")

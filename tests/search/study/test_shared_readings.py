@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import optuna
 import pytest
 
-from search.study.storage import LONGEST, Together, share_readings
+from search.study.storage import MAX_PAUSE, CoalescedCall, coalesce_readings
 
 
 class Held:
@@ -28,7 +28,7 @@ class Held:
 
 def test_who_waits_is_answered_by_the_next_run_and_not_by_the_one_under_way() -> None:
     held = Held()
-    together = Together(held)
+    together = CoalescedCall(held)
     asked = threading.Semaphore(0)
 
     def ask() -> tuple[int, int]:
@@ -64,7 +64,7 @@ def test_readings_take_half_of_the_time() -> None:
         now[0] += took[0]
         return now[0]
 
-    together = Together(read, clock=lambda: now[0], sleep=sleep)
+    together = CoalescedCall(read, clock=lambda: now[0], sleep=sleep)
     assert [together(), together()] == [100.25, 100.75]  # 0.25 of waiting, 0.25 of reading
     now[0] += 0.125
     assert together() == 101.25, "half of what is waited for had passed"
@@ -72,7 +72,7 @@ def test_readings_take_half_of_the_time() -> None:
     took[0] = 8
     assert together() == 159.25
     assert together() == 167.75, "nobody waits for as long as a long study takes"
-    assert slept == [0, 0.25, 0.125, 0, LONGEST]
+    assert slept == [0, 0.25, 0.125, 0, MAX_PAUSE]
 
 
 def test_an_error_is_everyones_and_the_next_run_is_another() -> None:
@@ -84,7 +84,7 @@ def test_an_error_is_everyones_and_the_next_run_is_another() -> None:
             raise answer
         return answer
 
-    together = Together(read)
+    together = CoalescedCall(read)
     with pytest.raises(KeyError, match="gone"):
         together()
     assert together() == 5
@@ -95,7 +95,7 @@ def test_trials_of_a_study_are_read_by_many_at_once() -> None:
     study = optuna.create_study(storage=storage)
     for value in (1.0, 2.0):
         study.tell(study.ask(), value)
-    read = share_readings(storage)
+    read = coalesce_readings(storage)
     with ThreadPoolExecutor(8) as pool:
         found = [pool.submit(read, study._study_id) for _ in range(50)]
         assert all([item.value for item in one.result()] == [1.0, 2.0] for one in found)

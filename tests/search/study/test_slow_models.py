@@ -12,21 +12,21 @@ from compress import exporting
 from compress.core.errors import InputError, RunFailed
 from compress.data import load_data
 from compress.measure.latency_record import Latency
-from compress.plan.fields import command_words, from_flat
-from compress.shrinking.case import Subject
+from compress.plan.fields import build_command_words, from_flat
+from compress.shrinking.compression_job import CoupledModel
 from search.plan import SearchPlan
 from search.study import retrain
-from search.study.retrain import KEPT, _halved, halved_if_slow
+from search.study.retrain import HALF_MACS, _halve_macs, halve_slow_model
 
 DATA = load_data("digits")
 
 
-def subject(*hidden: int) -> Subject:
+def subject(*hidden: int) -> CoupledModel:
     inputs = keras.Input(DATA.input_shape)
     x = keras.layers.Flatten()(inputs)
     for units in hidden:
         x = keras.layers.Dense(units, "relu")(x)
-    return Subject(keras.Model(inputs, keras.layers.Dense(10)(x)), DATA.input_shape)
+    return CoupledModel(keras.Model(inputs, keras.layers.Dense(10)(x)), DATA.input_shape)
 
 
 @pytest.fixture
@@ -64,24 +64,24 @@ def test_half_of_the_macs_leave_where_a_file_takes_three_times_an_empty_one(
     timed: list[list[str]], tmp_path: Path
 ) -> None:
     known = tmp_path / "unfinished" / "0000" / "times.json"
-    plan, (note,) = halved_if_slow(SearchPlan(), subject(256, 64), DATA, known)
-    assert plan.channels.target == KEPT
-    assert plan.channels.compares
+    plan, (note,) = halve_slow_model(SearchPlan(), subject(256, 64), DATA, known)
+    assert plan.channels.target == HALF_MACS
+    assert plan.channels.should_compare
     assert plan.weights.sparsity == 0.6  # a fifth of all is two fifths of a half
-    assert str(KEPT) == "0.5x"
+    assert str(HALF_MACS) == "0.5x"
     assert note == (
-        "channels leave until half of the MACs are left, zeros are 60 %: its int8 file takes "
+        "channels are removed until half of the MACs are left, zeros are 60 %: its int8 file takes "
         "3.10 us, 2.79 us with half the MACs, an empty one 1.00 us (LiteRT, 1 thread, measured)"
     )
     assert timed == [["own", "empty"], ["own", "half"]]
     # killed and started again it is the same plan, whatever the machine does by then
     known.write_text(known.read_text().replace("0.0031", "0.0032"))
-    again, (note,) = halved_if_slow(SearchPlan(), subject(256, 64), DATA, known)
+    again, (note,) = halve_slow_model(SearchPlan(), subject(256, 64), DATA, known)
     assert again == plan
     assert "takes 3.20 us" in note
     assert len(timed) == 2
     # what the report says of it is a command of paretune compress
-    words = command_words(plan.compression(()))
+    words = build_command_words(plan.build_compression_plan(()))
     assert words[words.index("--channels") + 1] == "0.5x"
     assert words[words.index("--sparsity") + 1] == "0.6"
     assert "--keep-channels" not in words
@@ -101,9 +101,9 @@ def test_half_of_the_macs_leave_where_a_file_takes_three_times_an_empty_one(
 def test_what_a_plan_says_of_the_way_stays(
     given: dict[str, Any], zeros: float, way: tuple[str, bool]
 ) -> None:
-    plan = _halved(from_flat(SearchPlan, given))
-    assert (plan.channels.target, plan.weights.sparsity) == (KEPT, zeros)
-    assert (plan.channels.ranking, plan.channels.compares) == way
+    plan = _halve_macs(from_flat(SearchPlan, given))
+    assert (plan.channels.target, plan.weights.sparsity) == (HALF_MACS, zeros)
+    assert (plan.channels.ranking_criterion, plan.channels.should_compare) == way
     assert plan.weights.initial_sparsity <= zeros
 
 
@@ -111,9 +111,11 @@ def test_a_model_that_costs_little_beside_a_run_keeps_its_channels(
     timed: list[list[str]], tmp_path: Path
 ) -> None:
     own = SearchPlan()
-    plan, (note,) = halved_if_slow(own, subject(64), DATA, tmp_path / "t.json")
+    plan, (note,) = halve_slow_model(own, subject(64), DATA, tmp_path / "t.json")
     assert plan is own
-    assert note.startswith("no channels leave, because that would save hardly any time: its int8")
+    assert note.startswith(
+        "no channels are removed, because that would save hardly any time: its int8"
+    )
     assert "takes 2.90 us, an empty one 1.00 us" in note
 
 
@@ -121,7 +123,7 @@ def test_a_model_that_half_of_its_macs_make_no_faster_keeps_its_channels(
     timed: list[list[str]], tmp_path: Path
 ) -> None:
     own = SearchPlan()
-    plan, (note,) = halved_if_slow(own, subject(128, 64), DATA, tmp_path / "t.json")
+    plan, (note,) = halve_slow_model(own, subject(128, 64), DATA, tmp_path / "t.json")
     assert plan is own
     assert "takes 3.10 us, 2.80 us with half the MACs, an empty one 1.00 us" in note
     assert timed == [["own", "empty"], ["own", "half"]]
@@ -136,7 +138,7 @@ def test_a_plan_that_says_otherwise_stays(
     given: dict[str, Any], timed: list[list[str]], tmp_path: Path
 ) -> None:
     own = from_flat(SearchPlan, given)
-    assert halved_if_slow(own, subject(256, 64), DATA, tmp_path / "t.json") == (own, [])
+    assert halve_slow_model(own, subject(256, 64), DATA, tmp_path / "t.json") == (own, [])
     assert not timed
 
 
@@ -150,17 +152,19 @@ def test_what_cannot_be_halved_or_timed_stays_and_says_why(
     timed: list[list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     own, known = SearchPlan(), tmp_path / "t.json"
-    plan, (note,) = halved_if_slow(own, subject(), DATA, known)
+    plan, (note,) = halve_slow_model(own, subject(), DATA, known)
     assert plan is own
-    assert note.startswith("no channels leave: The model must have channels that can be removed.")
+    assert note.startswith(
+        "no channels are removed: The model must have channels that can be removed."
+    )
     assert not timed
 
     def refused(*_: Any, **__: Any) -> None:
         raise RunFailed("int8 cannot be had: the converter crashed")
 
     monkeypatch.setattr(exporting, "export", refused)
-    plan, (note,) = halved_if_slow(own, subject(256, 64), DATA, known)
+    plan, (note,) = halve_slow_model(own, subject(256, 64), DATA, known)
     assert plan is own
-    assert note == "no channels leave: int8 cannot be had: the converter crashed"
+    assert note == "no channels are removed: int8 cannot be had: the converter crashed"
     assert not timed
     assert not known.exists()

@@ -15,8 +15,8 @@ from benchmarks.search_front import volume
 from compress.core.errors import InputError
 from compress.plan.fields import from_flat
 from search.plan import SearchPlan, StoppingOptions
-from search.plan.stopping import rungs
-from search.study.objective import Stopper, is_dominated
+from search.plan.stopping import compute_rungs
+from search.study.objective import DominanceStopper, is_dominated
 
 
 def losses(*rows: tuple[float, float]) -> Any:
@@ -53,15 +53,15 @@ def test_dominance_needs_every_cost_to_be_no_more() -> None:
 
 
 def test_rungs() -> None:
-    assert rungs("dominance", 8) == (1, 2, 4)
-    assert rungs("dominance", 12) == (2, 3, 6)
-    assert rungs("dominance", 4) == (1, 2)
-    assert rungs("dominance", 2) == (1,)
-    assert rungs("dominance", 1) == ()
-    assert rungs("dominance", 8, (6, 2)) == (2, 6)
-    assert rungs("none", 8) == ()
+    assert compute_rungs("dominance", 8) == (1, 2, 4)
+    assert compute_rungs("dominance", 12) == (2, 3, 6)
+    assert compute_rungs("dominance", 4) == (1, 2)
+    assert compute_rungs("dominance", 2) == (1,)
+    assert compute_rungs("dominance", 1) == ()
+    assert compute_rungs("dominance", 8, (6, 2)) == (2, 6)
+    assert compute_rungs("none", 8) == ()
     with pytest.raises(InputError, match=r"rungs must be in \[1, 8\).*Received: 8"):
-        rungs("dominance", 8, (8,))
+        compute_rungs("dominance", 8, (8,))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_rungs() -> None:
     [
         ({"stopping": "median"}, "Unknown stopping rule 'median'. Choices: dominance, none"),
         ({"stop_margin": -0.1}, "stop_margin must be at least 0"),
-        ({"rungs": "2,x"}, "rungs must be a whole number, like .* Received: 'x'"),
+        ({"rungs": "2,x"}, "rungs must be an integer, like .* Received: 'x'"),
         ({"rungs": "0"}, "rungs must be at least 1"),
         ({"rungs": "12"}, r"rungs must be in \[1, 12\)"),
         ({"plateau": -1}, "plateau must be at least 0"),
@@ -90,16 +90,16 @@ def test_rungs_stand_in_the_storage() -> None:
     """Two trials of one study, as two processes have them: the second learns of the first."""
     study = optuna.create_study(directions=["maximize", "minimize"])
 
-    def stopper() -> Stopper:
-        return Stopper(study.ask(), 0.02, (2, 4), [1000.0])
+    def stopper() -> DominanceStopper:
+        return DominanceStopper(study.ask(), 0.02, (2, 4), [1000.0])
 
     first, second = stopper(), stopper()
-    assert not second.stops(2, 0.5)  # nobody else has reached the rung
-    assert not first.stops(1, 0.1)  # no rung
-    assert not first.stops(2, 0.9)
-    assert not second.stops(3, 0.1)
-    assert not first.stops(4, 0.9)
-    assert second.stops(4, 0.6)
+    assert not second.should_stop(2, 0.5)  # nobody else has reached the rung
+    assert not first.should_stop(1, 0.1)  # no rung
+    assert not first.should_stop(2, 0.9)
+    assert not second.should_stop(3, 0.1)
+    assert not first.should_stop(4, 0.9)
+    assert second.should_stop(4, 0.6)
     assert study.trials[1].user_attrs == {"costs": [1000.0], "rung2": 0.5, "rung4": 0.6}
 
 
@@ -143,7 +143,7 @@ def test_the_default_rule_on_recorded_curves() -> None:
     """
     content = json.loads(Path(__file__).with_name("recorded_curves.json").read_text("utf-8"))
     curves, defaults = content["candidates"], StoppingOptions()
-    margin, epochs = defaults.margin, rungs(defaults.rule, content["epochs"])
+    margin, epochs = defaults.margin, compute_rungs(defaults.rule, content["epochs"])
     all_epochs, best = replay(curves, margin, ())
     rng = np.random.default_rng(0)
     orders = [rng.permutation(len(curves)) for _ in range(60)]

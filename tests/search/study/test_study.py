@@ -17,14 +17,14 @@ from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.plan.fields import from_flat
 from search.plan import SearchPlan
-from search.spaces import SPACES, space_for
+from search.spaces import SPACES, resolve_space
 from search.study import optimizers
 from search.study import study as studies
 from search.study.directory import Candidate, SearchFolder
-from search.study.objective import candidate_id, same_choices, trial_seed
+from search.study.objective import find_same_choices, format_candidate_id, get_trial_seed
 from search.study.recovery import recover
 from search.study.storage import JournalLock
-from search.study.study import ask
+from search.study.study import ask_trial
 
 PLAN = from_flat(SearchPlan, {"sampler": "random"})
 
@@ -37,13 +37,13 @@ def folder(tmp_path: Path) -> SearchFolder:
 
 
 def start(study: optuna.Study) -> optuna.Trial:
-    trial = ask(study, PLAN)
+    trial = ask_trial(study, PLAN)
     trial.suggest_float("x", 0.0, 1.0)
     return trial
 
 
 def finished(number: int, state: str = "complete") -> Candidate:
-    return Candidate(candidate_id(number), state, {"x": 0.5}, 1, macs=7, params=2,
+    return Candidate(format_candidate_id(number), state, {"x": 0.5}, 1, macs=7, params=2,
                      val={"accuracy": 0.5})  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def test_orphans_are_closed_and_queued_again(folder: SearchFolder) -> None:
     study = studies.open_study(folder, PLAN)
     _, lost, written = start(study), start(study), start(study)
     lost.set_user_attr("seed", 123)
-    studies.tell(study, finished(0), PLAN)
+    studies.finish_trial(study, finished(0), PLAN)
     folder.write_candidate(finished(0))
     folder.write_candidate(finished(2))  # on disk, but the kill came before it was told
 
@@ -64,7 +64,7 @@ def test_orphans_are_closed_and_queued_again(folder: SearchFolder) -> None:
     assert again.trials[2].values == [0.5, 7.0]
     retried = start(again)
     assert retried.params == lost.params
-    assert trial_seed(PLAN, retried) == 123
+    assert get_trial_seed(PLAN, retried) == 123
     assert retried.user_attrs["retry_of"] == 1
     assert written.number == 2
 
@@ -72,7 +72,7 @@ def test_orphans_are_closed_and_queued_again(folder: SearchFolder) -> None:
 def test_trials_are_read_once_an_ask(folder: SearchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     study = studies.open_study(folder, PLAN)
     start(study)
-    studies.tell(study, finished(0), PLAN)
+    studies.finish_trial(study, finished(0), PLAN)
     study.enqueue_trial({"x": study.trials[0].params["x"]})
     read = []
     storage = type(study._storage)
@@ -83,7 +83,7 @@ def test_trials_are_read_once_an_ask(folder: SearchFolder, monkeypatch: pytest.M
     first, second = start(study), start(study)
     assert [trial.number for trial in (first, second)] == [1, 2], "the queue comes first"
     assert len(read) == 2
-    assert (same_choices(first), same_choices(second)) == (0, None)
+    assert (find_same_choices(first), find_same_choices(second)) == (0, None)
     assert len(read) == 2
 
 
@@ -97,20 +97,20 @@ def test_a_trial_is_read_once_and_told_unread(
         type(study._storage), "get_trial", lambda self, id: read.append(id) or known(self, id)
     )
     for number in range(2):
-        trial = ask(study, PLAN)
+        trial = ask_trial(study, PLAN)
         assert trial.number == number
         trial.suggest_float("x", 0.0, 1.0)
-        studies.tell(study, finished(number), PLAN)
+        studies.finish_trial(study, finished(number), PLAN)
         assert len(read) == number + 1
     assert [trial.values for trial in study.trials] == [[0.5, 7.0]] * 2
-    studies.tell(study, replace(finished(0), macs=9), PLAN)
+    studies.finish_trial(study, replace(finished(0), macs=9), PLAN)
     assert study.trials[0].values == [0.5, 7.0], "one that has ended stays as it is"
 
 
 def test_a_quality_that_is_no_number_is_not_told(folder: SearchFolder) -> None:
     study = studies.open_study(folder, PLAN)
     start(study)
-    studies.tell(study, replace(finished(0), val={"accuracy": math.nan}), PLAN)
+    studies.finish_trial(study, replace(finished(0), val={"accuracy": math.nan}), PLAN)
     assert [(trial.state, trial.values) for trial in study.trials] == [(TrialState.FAIL, None)]
 
 
@@ -137,7 +137,7 @@ def test_queued_trials_do_not_share_draws_with_the_next(folder: SearchFolder) ->
 def test_a_torn_journal_is_repaired(folder: SearchFolder, digits: Dataset) -> None:
     study = studies.open_study(folder, PLAN)
     start(study)
-    studies.tell(study, finished(0), PLAN)
+    studies.finish_trial(study, finished(0), PLAN)
     whole = folder.journal.read_bytes()
     folder.journal.write_bytes(whole + b'{"op_code":4,"worker_i')
     assert not recover(folder, PLAN, digits)
@@ -174,19 +174,22 @@ def test_a_killed_holder_gives_the_lock_back(tmp_path: Path) -> None:
 
 def test_the_baseline_is_tried_first(folder: SearchFolder, digits: Dataset) -> None:
     study = studies.open_study(folder, PLAN)
-    studies.enqueue_first(study, PLAN, digits)
-    studies.enqueue_first(study, PLAN, digits)  # a second start adds nothing
-    assert len(study.trials) == 1 + studies.LADDER
-    trial = ask(study, PLAN)
+    studies.enqueue_first_trials(study, PLAN, digits)
+    studies.enqueue_first_trials(study, PLAN, digits)  # a second start adds nothing
+    assert len(study.trials) == 1 + studies.MAX_LADDER_STEPS
+    trial = ask_trial(study, PLAN)
     SPACES["cnn"].build(trial, digits)
-    settings = optimizers.sample(trial, PLAN, digits)
-    assert trial.params == {**SPACES["cnn"].baseline(digits), **optimizers.baseline(PLAN, digits)}
+    settings = optimizers.sample_settings(trial, PLAN, digits)
+    assert trial.params == {
+        **SPACES["cnn"].baseline(digits),
+        **optimizers.build_baseline(PLAN, digits),
+    }
     assert (settings.optimizer, settings.epochs) == ("adam", PLAN.search.epochs)
     # then the smallest, with the same settings
-    trial = ask(study, PLAN)
+    trial = ask_trial(study, PLAN)
     SPACES["cnn"].build(trial, digits)
     assert trial.params == SPACES["cnn"].smallest(digits)
-    assert optimizers.sample(trial, PLAN, digits) == settings
+    assert optimizers.sample_settings(trial, PLAN, digits) == settings
 
 
 @pytest.mark.parametrize(("trials", "steps"), [(1, 0), (3, 0), (4, 1), (11, 2), (12, 3), (500, 3)])
@@ -194,15 +197,15 @@ def test_short_searches_spend_at_most_a_quarter_on_small_models(
     trials: int, steps: int, digits: Dataset
 ) -> None:
     plan = from_flat(SearchPlan, {"trials": trials})
-    assert len(studies.first_choices(plan, digits)) == 1 + steps
+    assert len(studies.list_first_choices(plan, digits)) == 1 + steps
 
 
 def test_spaces_of_unknown_sizes_begin_with_their_baseline(blobs: Dataset) -> None:
     plan = from_flat(SearchPlan, {"space": "tests.search.spaces.own:build"})
-    (first,) = studies.first_choices(plan, blobs)
+    (first,) = studies.list_first_choices(plan, blobs)
     assert first == {
-        **space_for(plan.search.space).baseline(blobs),
-        **optimizers.baseline(plan, blobs),
+        **resolve_space(plan.search.space).baseline(blobs),
+        **optimizers.build_baseline(plan, blobs),
     }
 
 
@@ -210,10 +213,10 @@ def test_a_replay_keeps_choices_and_seed(folder: SearchFolder, digits: Dataset) 
     folder.write_candidate(finished(5))
     plan = from_flat(SearchPlan, {"replay": str(folder.candidates / "0005.json")})
     study = studies.open_study(folder, plan)
-    studies.enqueue_first(study, plan, digits)
+    studies.enqueue_first_trials(study, plan, digits)
     trial = start(study)
     assert trial.params == {"x": 0.5}
-    assert trial_seed(plan, trial) == 1
+    assert get_trial_seed(plan, trial) == 1
     with pytest.raises(InputError, match="Cannot read"):
         studies.read_replay(folder.path / "no.json")
 
@@ -222,9 +225,13 @@ def test_seeds_differ_by_trial_and_plan(folder: SearchFolder) -> None:
     study = studies.open_study(folder, PLAN)
     first, second = start(study), start(study)
     other = from_flat(SearchPlan, {"seed": 1})
-    seeds = {trial_seed(PLAN, first), trial_seed(PLAN, second), trial_seed(other, first)}
+    seeds = {
+        get_trial_seed(PLAN, first),
+        get_trial_seed(PLAN, second),
+        get_trial_seed(other, first),
+    }
     assert len(seeds) == 3
-    assert trial_seed(PLAN, first) == trial_seed(PLAN, first)
+    assert get_trial_seed(PLAN, first) == get_trial_seed(PLAN, first)
     assert first.params != second.params
 
 
@@ -249,4 +256,4 @@ def test_batch_sizes_follow_the_data(
     class Sized:
         train = range(examples)
 
-    assert optimizers.batch_sizes(Sized()) == expected  # type: ignore[arg-type]
+    assert optimizers.list_batch_sizes(Sized()) == expected  # type: ignore[arg-type]

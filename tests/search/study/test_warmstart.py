@@ -17,9 +17,15 @@ from compress.plan.fields import from_flat
 from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.directory import Candidate, SearchFolder
-from search.study.objective import candidate_id
-from search.study.study import ask
-from search.study.warm_start import ABOUT_ATTR, about, distance, find_sources, meta_features
+from search.study.objective import format_candidate_id
+from search.study.study import ask_trial
+from search.study.warm_start import (
+    SEARCH_ATTR,
+    compute_distance,
+    compute_meta_features,
+    describe_search,
+    find_sources,
+)
 
 OBJECTIVES = ("accuracy", "macs")
 
@@ -33,7 +39,7 @@ def test_meta_features_by_hand() -> None:
     images = np.zeros((20, 8, 8, 3), np.uint8)
     part = Split(images, labels)
     data = Dataset("made", part, part, part, ("a", "b"), Preprocessing(1 / 255))
-    found = meta_features(data)
+    found = compute_meta_features(data)
     assert found["classes"] == 2
     assert found["examples"] == 20
     assert (found["size"], found["channels"]) == (64, 3)
@@ -41,8 +47,8 @@ def test_meta_features_by_hand() -> None:
     assert found["balance"] == pytest.approx(entropy)
     other = found | {"examples": 20 * math.e**4, "classes": 2 * math.e, "balance": entropy - 0.5}
     # a quarter of 4, 1, twice 0.5
-    assert distance(found, other) == pytest.approx(math.sqrt(3))
-    assert distance(found, found) == 0
+    assert compute_distance(found, other) == pytest.approx(math.sqrt(3))
+    assert compute_distance(found, found) == 0
 
 
 def finished_run(path: Path, data: Dataset, values: list[tuple[float, int]], **flat: Any) -> None:
@@ -51,14 +57,16 @@ def finished_run(path: Path, data: Dataset, values: list[tuple[float, int]], **f
     folder = SearchFolder(path)
     folder.claim("search", plan)
     study = studies.open_study(folder, plan)
-    study.set_user_attr(ABOUT_ATTR, about(plan.search.space, plan.search.objectives, data))
+    study.set_user_attr(
+        SEARCH_ATTR, describe_search(plan.search.space, plan.search.objectives, data)
+    )
     for number, (accuracy, macs) in enumerate(values):
         study.enqueue_trial({"x": number})
-        trial = ask(study, plan)
+        trial = ask_trial(study, plan)
         trial.suggest_int("x", 0, 99)
-        done = Candidate(candidate_id(number), "complete", {}, 1, macs=macs, params=2,
+        done = Candidate(format_candidate_id(number), "complete", {}, 1, macs=macs, params=2,
                          val={"accuracy": accuracy})  # fmt: skip
-        studies.tell(study, done, plan)
+        studies.finish_trial(study, done, plan)
 
 
 def test_fronts_are_queued_nearest_data_first(digits: Dataset, tmp_path: Path) -> None:
@@ -71,15 +79,15 @@ def test_fronts_are_queued_nearest_data_first(digits: Dataset, tmp_path: Path) -
     folder = SearchFolder(tmp_path / "new")
     folder.claim("search", plan)
     study = studies.open_study(folder, plan)
-    studies.enqueue_first(study, plan, digits)
+    studies.enqueue_first_trials(study, plan, digits)
     waiting = study.get_trials(states=(optuna.trial.TrialState.WAITING,))
     queued = [trial.system_attrs["fixed_params"]["x"] for trial in waiting]
     # 2 is dominated; ends of the front first, then the rest by how alone it is; then "far"
     assert queued[:2] in ([0, 1], [1, 0])
     assert queued[2:] == [3, 4]  # the other run's trial has the same choices as 0
     assert waiting[0].user_attrs["warm_start"].startswith(f"{tmp_path / 'near'} ")
-    # queued once: the run goes on
-    studies.enqueue_first(study, plan, digits)
+    # queued once: the run continues
+    studies.enqueue_first_trials(study, plan, digits)
     assert len(study.trials) == 4
 
 
@@ -120,4 +128,4 @@ def test_a_study_of_another_space_is_refused(digits: Dataset, tmp_path: Path) ->
     plan = from_flat(SearchPlan, {"space": "mlp"})
     study = studies.open_study(SearchFolder(tmp_path / "run"), plan)
     with pytest.raises(InputError, match=r"of the same space \(mlp\)\. Received: cnn"):
-        studies.enqueue_first(study, plan, digits)
+        studies.enqueue_first_trials(study, plan, digits)

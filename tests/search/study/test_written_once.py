@@ -17,7 +17,7 @@ from compress.data import Dataset
 from search.study import study as studies
 from search.study.directory import Candidate, SearchFolder, TrialGivenUp
 from search.study.recovery import recover
-from search.study.study import ask
+from search.study.study import ask_trial
 from tests.search.study.test_recovery import PLAN, begin, end
 
 
@@ -88,7 +88,7 @@ def test_its_number_is_not_given_out_again(folder: SearchFolder, digits: Dataset
     assert recover(folder, PLAN, digits)
     found = studies.open_study(folder, PLAN)
     assert [item.state.name for item in found.trials] == ["COMPLETE", "FAIL"]
-    assert ask(found, PLAN).number == 2
+    assert ask_trial(found, PLAN).number == 2
 
 
 def test_trials_of_workers_that_outlived_their_run(folder: SearchFolder, digits: Dataset) -> None:
@@ -119,5 +119,5 @@ def test_a_trial_is_ended_once(folder: SearchFolder, digits: Dataset) -> None:
     trial = begin(study, PLAN, digits)
     done = end(trial, "complete", PLAN)
     for _ in range(2):
-        studies.tell(study, done, PLAN)
+        studies.finish_trial(study, done, PLAN)
     assert study.trials[0].values == [done.val["accuracy"], done.macs]

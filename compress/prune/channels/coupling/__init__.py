@@ -1,1 +1,1 @@
-"""Coupling of channels: slots, calls as rules see them, units, groups and blocks."""
+"""Coupling of channels: slots, layer calls, units, groups and blocks."""

@@ -1,9 +1,10 @@
-"""Branches: operands of sums with the calls that nothing else needs.
+"""Branches: operands of sums, with the calls that only contribute to them.
 
-A sum of a branch and a shortcut is the shortcut where the branch is zero. An operand may leave
-where another one stays that leads straight back, without a nonlinearity, to something that the
-branch comes of: an identity, a projection. Or where both begin with one tensor and neither leads
-straight back. What leads straight back itself, beside one that does not, is the shortcut: it stays.
+A sum of a branch and a shortcut equals the shortcut if the branch is zero. A branch can be removed
+if another operand that is kept bypasses it. An operand is a bypass if it is computed without a
+nonlinearity (an identity or a projection) from a tensor that the branch depends on, or if both
+start from the same tensor and the branch is not such a linear path itself. A linear path beside a
+nonlinear one is the shortcut, and is protected.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compress.model.internals import mask_of
-from compress.model.layers import UNCOUNTED, class_of, is_keras
-from compress.model.program import Node, Program, Readers
+from compress.model.keras_internals import get_mask
+from compress.model.layers import UNCOUNTED, find_layer_class, is_keras
+from compress.model.program import Node, Program, TensorReaders
 
 ONE_STAYS = "one side of the sum must stay, and it costs most"
 SHORTCUT = "it is the shortcut of a branch that may leave"
@@ -29,11 +30,11 @@ MASK = "it ends a Keras mask, which would pass through the sum without it"
 def is_linear(node: Node) -> bool:
     """Return whether a call, or every call of a nested model, has no nonlinearity.
 
-    Pooling and normalization count as linear: shortcuts are made of them.
+    Pooling and normalization count as linear because shortcuts contain them.
     """
     if node.body is not None:
         return all(map(is_linear, node.body.walk()))
-    traits = class_of(node.operation, keras_only=True).traits
+    traits = find_layer_class(node.operation, keras_only=True).traits
     if "linear" not in traits:
         return "linear_by_constant" in traits and len(node.inputs) == 1
     activation = getattr(node.operation, "activation", None)
@@ -41,173 +42,186 @@ def is_linear(node: Node) -> bool:
 
 
 def has_kernel(node: Node) -> bool:
-    """Return whether a layer, or one of a nested model, has a weight that products are made of."""
+    """Return whether a layer, or one of a nested model, has a weight that is used in products."""
     if node.body is not None:
         return any(map(has_kernel, node.body.walk()))
-    return class_of(node.operation).work not in UNCOUNTED and any(
+    return find_layer_class(node.operation).work not in UNCOUNTED and any(
         len(weight.shape) > 1 for weight in getattr(node.operation, "weights", ())
     )
 
 
-def operands_of(node: Node) -> Sequence[int]:
-    """Return the places of a sum's operands that could leave it; (): it is no sum of tensors."""
+def find_removable_operands(node: Node) -> Sequence[int]:
+    """Return the operand indices of a sum that can be removed; () if the call is not a sum."""
     kind = type(node.operation).__name__ if is_keras(node.operation) else ""
     if kind == "Add" and len(node.inputs) > 1:
         return range(len(node.inputs))
-    return (1,) if kind == "CustomScaleLayer" else ()  # the first plus the second, scaled
+    return (1,) if kind == "CustomScaleLayer" else ()  # first + scale * second
 
 
 @dataclass(frozen=True, eq=False)
 class Branch:
-    """One operand of a sum with the calls that nothing else needs.
+    """One operand of a sum, with the calls that only contribute to it.
 
     Attributes:
         merge: The sum.
-        place: Of the operand among `merge.inputs`.
+        operand: Index of the operand in `merge.inputs`.
         nodes: The calls, in the order of the program.
-        begins: The tensors that they take from elsewhere, as bits.
-        sources: These and all that they come of.
-        straight: What the operand comes of without a nonlinearity, itself among it.
-        macs: What the calls cost.
+        start_tensors: Tensors from outside the branch that the calls read, as bits.
+        sources: These tensors and all that they depend on, as bits.
+        linear_sources: Tensors that the operand depends on without a nonlinearity, itself included,
+            as bits.
+        macs: MACs of the calls.
     """
 
     merge: Node
-    place: int
+    operand: int
     nodes: tuple[Node, ...]
-    begins: int
+    start_tensors: int
     sources: int
-    straight: int
+    linear_sources: int
     macs: float
 
-    def passes_by(self, other: Branch) -> bool:
-        """Return whether this operand is a way past another one of the same sum."""
-        if self.straight & other.sources:
+    def is_bypass_of(self, other: Branch) -> bool:
+        """Return whether this operand bypasses another one of the same sum."""
+        if self.linear_sources & other.sources:
             return True
-        return bool(self.begins & other.begins) and not other.straight & self.sources
+        return (
+            bool(self.start_tensors & other.start_tensors)
+            and not other.linear_sources & self.sources
+        )
 
 
-class Flow:
+class Dataflow:
     """Dependencies between the tensors of one program.
 
     Args:
         program: The recorded model, or a nested one.
-        macs: Of each call, by id; a nested model's are those of the calls inside.
+        macs: MACs of each call, by id; for a nested model, those of the calls inside.
     """
 
     def __init__(self, program: Program, macs: dict[int, float]) -> None:
         self._macs = macs
-        self._graph = Readers(program.nodes, program.outputs)
-        self._place = {id(node): place for place, node in enumerate(program.nodes)}
-        self._bit: dict[int, int] = {}
-        self._comes_of: dict[int, int] = {}  # tensor -> itself and all that it depends on
-        self._straight: dict[int, int] = {}  # those without a nonlinearity between
+        self._graph = TensorReaders(program.nodes, program.outputs)
+        self._positions = {id(node): index for index, node in enumerate(program.nodes)}
+        self._bits: dict[int, int] = {}
+        self._sources: dict[int, int] = {}  # tensor -> itself and all tensors that it depends on
+        self._linear_sources: dict[int, int] = {}  # the same, without a nonlinearity in between
         for tensor in program.inputs:
-            self._note(tensor, 0, 0)
+            self._register_tensor(tensor, 0, 0)
         for node in program.nodes:
-            linear, sources, straight = is_linear(node), 0, 0
+            linear, sources, linear_sources = is_linear(node), 0, 0
             for tensor in node.inputs:
-                sources |= self._comes_of[id(tensor)]
-                straight |= self._straight[id(tensor)] if linear else 0
+                sources |= self._sources[id(tensor)]
+                linear_sources |= self._linear_sources[id(tensor)] if linear else 0
             for tensor in node.outputs:
-                self._note(tensor, sources, straight)
+                self._register_tensor(tensor, sources, linear_sources)
 
-    def _note(self, tensor: Any, sources: int, straight: int) -> None:
-        bit = self._bit[id(tensor)] = 1 << len(self._bit)
-        self._comes_of[id(tensor)] = bit | sources
-        self._straight[id(tensor)] = bit | straight
+    def _register_tensor(self, tensor: Any, sources: int, linear_sources: int) -> None:
+        bit = self._bits[id(tensor)] = 1 << len(self._bits)
+        self._sources[id(tensor)] = bit | sources
+        self._linear_sources[id(tensor)] = bit | linear_sources
 
-    def branch(self, merge: Node, place: int) -> Branch:
-        """Return an operand with the calls whose every output leads to it alone."""
-        found: dict[int, Node] = {}
-        if self._graph.count_reads(merge.inputs[place]) == 1:
+    def trace_branch(self, merge: Node, operand: int) -> Branch:
+        """Return the branch of an operand: all calls whose outputs contribute to it only.
+
+        Args:
+            merge: The sum.
+            operand: Index of the operand in `merge.inputs`.
+        """
+        nodes_by_id: dict[int, Node] = {}
+        if self._graph.count_reads(merge.inputs[operand]) == 1:
             uses: Counter[int] = Counter()
-            open_ends = [merge.inputs[place]]
+            open_ends = [merge.inputs[operand]]
             while open_ends:
-                maker = self._graph.maker.get(id(open_ends.pop()))
+                maker = self._graph.producers.get(id(open_ends.pop()))
                 if maker is None:
                     continue
                 uses[id(maker)] += 1
                 if uses[id(maker)] == sum(map(self._graph.count_reads, maker.outputs)):
-                    found[id(maker)] = maker
+                    nodes_by_id[id(maker)] = maker
                     open_ends.extend(maker.inputs)
-        nodes = tuple(sorted(found.values(), key=lambda node: self._place[id(node)]))
-        made = {id(tensor) for node in nodes for tensor in node.outputs}
-        begins = sources = 0
+        nodes = tuple(sorted(nodes_by_id.values(), key=lambda node: self._positions[id(node)]))
+        inner_tensors = {id(tensor) for node in nodes for tensor in node.outputs}
+        start_tensors = sources = 0
         for tensor in (tensor for node in nodes for tensor in node.inputs):
-            if id(tensor) not in made:
-                begins |= self._bit[id(tensor)]
-                sources |= self._comes_of[id(tensor)]
+            if id(tensor) not in inner_tensors:
+                start_tensors |= self._bits[id(tensor)]
+                sources |= self._sources[id(tensor)]
         return Branch(
             merge,
-            place,
+            operand,
             nodes,
-            begins,
+            start_tensors,
             sources,
-            self._straight[id(merge.inputs[place])],
+            self._linear_sources[id(merge.inputs[operand])],
             sum(self._macs.get(id(node), 0.0) for node in nodes),
         )
 
 
-def judged(
-    flow: Flow, merge: Node, why_not: Callable[[Branch], str]
+def check_branches(
+    flow: Dataflow, merge: Node, find_obstacle: Callable[[Branch], str]
 ) -> Iterator[tuple[Branch, str]]:
     """Yield the branches of a sum that have kernels, each with the reason to keep it, or "".
 
-    All that may leave may leave together: a side that passes by them stays.
+    All branches without a reason can be removed together: a bypass of them is kept.
 
     Args:
-        flow: Of the sum's program.
+        flow: Dataflow of the sum's program.
         merge: The sum.
-        why_not: Says of a branch what else holds it.
+        find_obstacle: Returns another reason to keep a branch, or "".
     """
-    places = operands_of(merge)
-    branches = [flow.branch(merge, place) for place in range(len(merge.inputs))]
+    removable_operands = find_removable_operands(merge)
+    branches = [flow.trace_branch(merge, operand) for operand in range(len(merge.inputs))]
     reasons: dict[int, str] = {}
-    able = []
+    candidates = []
     for branch in branches:
         if not any(map(has_kernel, branch.nodes)):
             continue
-        able.append(branch)
-        if branch.place not in places:
-            reasons[branch.place] = UNSCALED
-        elif not any(_whole(merge, other) for other in branches if other is not branch):
-            reasons[branch.place] = SHAPE
-        elif _unmasks(merge, branch.place):
-            reasons[branch.place] = MASK
-        elif reason := why_not(branch):
-            reasons[branch.place] = reason
-    leaving = [branch for branch in able if branch.place not in reasons]
-    staying = [branch for branch in branches if branch not in leaving]
+        candidates.append(branch)
+        if branch.operand not in removable_operands:
+            reasons[branch.operand] = UNSCALED
+        elif not any(_has_sum_shape(merge, other) for other in branches if other is not branch):
+            reasons[branch.operand] = SHAPE
+        elif _is_mask_lost(merge, branch.operand):
+            reasons[branch.operand] = MASK
+        elif reason := find_obstacle(branch):
+            reasons[branch.operand] = reason
+    removable = [branch for branch in candidates if branch.operand not in reasons]
+    kept = [branch for branch in branches if branch not in removable]
     while True:
-        held = [
+        blocked = [
             branch
-            for branch in leaving
-            if not any(_whole(merge, other) and other.passes_by(branch) for other in staying)
+            for branch in removable
+            if not any(
+                _has_sum_shape(merge, other) and other.is_bypass_of(branch) for other in kept
+            )
         ]
-        if not held:
+        if not blocked:
             break
         shortcuts = [
             branch
-            for branch in held
-            if any(branch.straight & other.sources for other in able if other is not branch)
+            for branch in blocked
+            if any(
+                branch.linear_sources & other.sources for other in candidates if other is not branch
+            )
         ]
-        stays = max(shortcuts or held, key=lambda branch: branch.macs)
-        leaving.remove(stays)
-        staying.append(stays)
-        reasons[stays.place] = SHORTCUT if shortcuts else ONE_STAYS
-    for branch in able:
-        reason = reasons.get(branch.place, "")
-        alone = not leaving and reason in (SHORTCUT, ONE_STAYS)
-        yield branch, NOT_RESIDUAL if alone else reason
+        kept_branch = max(shortcuts or blocked, key=lambda branch: branch.macs)
+        removable.remove(kept_branch)
+        kept.append(kept_branch)
+        reasons[kept_branch.operand] = SHORTCUT if shortcuts else ONE_STAYS
+    for branch in candidates:
+        reason = reasons.get(branch.operand, "")
+        is_not_residual = not removable and reason in (SHORTCUT, ONE_STAYS)
+        yield branch, NOT_RESIDUAL if is_not_residual else reason
 
 
-def _whole(merge: Node, branch: Branch) -> bool:
-    """Return whether an operand has the shape and the type of the sum."""
-    own, result = merge.inputs[branch.place], merge.outputs[0]
-    return (tuple(own.shape), own.dtype) == (tuple(result.shape), result.dtype)
+def _has_sum_shape(merge: Node, branch: Branch) -> bool:
+    """Return whether an operand has the shape and the dtype of the sum."""
+    operand, result = merge.inputs[branch.operand], merge.outputs[0]
+    return (tuple(operand.shape), operand.dtype) == (tuple(result.shape), result.dtype)
 
 
-def _unmasks(merge: Node, place: int) -> bool:
-    others = [tensor for index, tensor in enumerate(merge.inputs) if index != place]
-    masked = any(mask_of(tensor) is not None for tensor in others)
-    return masked and mask_of(merge.outputs[0]) is None
+def _is_mask_lost(merge: Node, operand: int) -> bool:
+    others = [tensor for index, tensor in enumerate(merge.inputs) if index != operand]
+    masked = any(get_mask(tensor) is not None for tensor in others)
+    return masked and get_mask(merge.outputs[0]) is None

@@ -1,4 +1,4 @@
-"""The coupling of a model: units, groups, and frozen units with reasons."""
+"""Coupling of a model: units, groups, and frozen units with reasons."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.model.program import Program
-from compress.prune.channels.coupling.blocks import Depth
+from compress.prune.channels.coupling.blocks import BlockDependencies
 from compress.prune.channels.coupling.slots import HEADS, CouplingGraph, Ids
 
 if TYPE_CHECKING:
@@ -22,18 +22,17 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Units that lie on the same axes of the same layers.
+    """Units that have entries on the same axes of the same layers.
 
     Attributes:
-        index: Place in `Coupling.groups`.
-        name: The first layer that makes the channels.
-        makers: All layers that make them: tied by additions, say.
-        units: Unit numbers that may be removed.
-        fixed: Units on the same axes that are frozen.
-        width: Channels that a unit has on its narrowest axis (more than 1 in grouped
-            convolutions).
+        index: Index in `Coupling.groups`.
+        name: First layer that produces the channels.
+        makers: All layers that produce them, such as layers tied by additions.
+        units: Indices of the units that can be removed.
+        fixed: Number of frozen units on the same axes.
+        width: Channels of a unit on its narrowest axis (more than 1 in grouped convolutions).
         kind: "channels" or "heads".
-        layers: Names of the layers whose weights the units lie on.
+        layers: Names of the layers whose weights the units have entries in.
     """
 
     index: int
@@ -47,13 +46,20 @@ class Group:
 
     @property
     def channels(self) -> int:
-        """Channels on the narrowest axis, frozen ones included."""
+        """The number of channels on the narrowest axis, frozen ones included."""
         return (len(self.units) + self.fixed) * self.width
 
 
 @dataclass(frozen=True)
-class Frozen:
-    """Units that stay, by reason: "model output 'probabilities'"."""
+class FrozenUnits:
+    """Units that cannot be removed for one reason, such as "model output 'probabilities'".
+
+    Attributes:
+        layer: Name of the layer that froze them.
+        reason: Reason why they cannot be removed.
+        units: Number of units.
+        made_by: Layers that produce them.
+    """
 
     layer: str
     reason: str
@@ -62,11 +68,11 @@ class Frozen:
 
 
 class KeptSlots:
-    """A kept set of units, asked by axes.
+    """The kept entries of axes, for a mask of kept units.
 
     Args:
-        unit: Unit of every slot.
-        mask: True for kept units.
+        unit: Unit of every slot, (slots,).
+        mask: True for kept units, (units,).
     """
 
     def __init__(self, unit: Ids, mask: Mask) -> None:
@@ -75,114 +81,141 @@ class KeptSlots:
 
     def __call__(self, ids: Ids) -> Ids:
         """Return the kept indices of an axis."""
-        return np.flatnonzero(self.flags(ids))
+        return np.flatnonzero(self.get_flags(ids))
 
-    def flags(self, ids: Ids) -> Mask:
-        """Return a boolean for each index of an axis: True where it is kept."""
+    def get_flags(self, ids: Ids) -> Mask:
+        """Return a boolean for each index of an axis, True if it is kept."""
         return np.asarray(self._mask[self._unit[ids]])
 
     def count(self, ids: Ids) -> int:
-        """Return the number of kept indices."""
-        return int(np.count_nonzero(self.flags(ids)))
+        """Return the number of kept indices of an axis."""
+        return int(np.count_nonzero(self.get_flags(ids)))
 
 
 class Coupling:
     """Units and groups of a model: channels that must be kept or removed together.
 
     Args:
-        program: From `compress.model.recording.record`.
-        graph: Filled by the rules.
-        input_shape: At which MACs are counted, where the model's own has open sizes.
+        program: Result of `compress.model.recording.record_program`.
+        graph: Coupling graph filled by the rules.
+        input_shape: Shape of one example at which MACs are counted, if the model's input has open
+            sizes.
 
     Attributes:
-        unit: Unit of every slot id.
+        unit_of_slot: Unit of every slot, (slots,).
+        unit_count: Number of units.
+        bindings: Bindings of slots to weight axes.
         weight_axes: id of a weight -> axis -> its slots.
-        axis_of: id of the slots of an axis -> its row of `incidence`.
-        frozen: True for units that must be kept.
-        groups: Prunable units by the axes that they lie on, in the order of the model.
-        whole: Removable units of each group, (groups,): what is kept when nothing is removed.
-        began: Units of each group before any step, frozen ones included, (groups,).
+        axes: Slots of all axes of weights and of MAC terms.
+        axis_rows: id of the slots of an axis -> its row of `incidence`.
+        incidence: Number of entries of each unit on each axis, sparse, (axes, units).
+        frozen: True for units that must be kept, (units,).
+        groups: Removable units, grouped by their axes, in the order of the model.
+        group_of_unit: Group of each unit, -1 if it has none, (units,).
+        removable_counts: Number of removable units of each group, (groups,).
+        original_totals: Number of units of each group in the original model, frozen ones included,
+            (groups,).
     """
 
     def __init__(self, program: Program, graph: CouplingGraph, input_shape: Any = None) -> None:
         self.program = program
         self.graph = graph
         self.input_shape = input_shape
-        self.unit, self.units = _components(graph)
-        self.frozen = np.zeros(self.units, bool)
-        self._reason = np.full(self.units, -1)
+        self.unit_of_slot, self.unit_count = _find_components(graph)
+        self.frozen = np.zeros(self.unit_count, bool)
+        self._freeze_index = np.full(self.unit_count, -1)
         for index in range(len(graph.freezes) - 1, -1, -1):
-            units = self.unit[graph.freezes[index].ids]
+            units = self.unit_of_slot[graph.freezes[index].ids]
             self.frozen[units] = True
-            self._reason[units] = index
+            self._freeze_index[units] = index
         self.bindings = [binding for binding in graph.bindings.values() if binding is not None]
         self.weight_axes: dict[int, dict[int, Ids]] = defaultdict(dict)
         for binding in self.bindings:
             self.weight_axes[id(binding.variable)][binding.axis] = binding.ids
-        # rules share one array among the axes that it indexes
+        # axes with the same slots share one array
         used = [binding.ids for binding in self.bindings]
         used += [ids for term in graph.terms for ids in term.factors]
         self.axes = list({id(ids): ids for ids in used}.values())
-        self.axis_of = {id(ids): place for place, ids in enumerate(self.axes)}
-        self.incidence = _incidence(self.axes, self.unit, self.units)
-        self.groups, self.group_of = self._grouped()
-        self.whole = np.array([len(group.units) for group in self.groups], np.int64)
-        self.began = self.whole + np.array([group.fixed for group in self.groups], np.int64)
+        self.axis_rows = {id(ids): row for row, ids in enumerate(self.axes)}
+        self.incidence = _build_incidence(self.axes, self.unit_of_slot, self.unit_count)
+        self.groups, self.group_of_unit = self._build_groups()
+        self.removable_counts = np.array([len(group.units) for group in self.groups], np.int64)
+        self.original_totals = self.removable_counts + np.array(
+            [group.fixed for group in self.groups], np.int64
+        )
 
-    def kept(self, mask: Mask) -> KeptSlots:
-        """Turn a mask over units into a kept set; frozen units must be in it.
+    def build_kept_slots(self, mask: Mask) -> KeptSlots:
+        """Return the kept entries of axes for a mask of units, which must include frozen units.
+
+        Args:
+            mask: True for kept units, (units,).
 
         Raises:
             ValueError: A frozen unit is not kept.
         """
         if not np.all(mask[self.frozen]):
             raise ValueError("mask must keep the frozen units.")
-        return KeptSlots(self.unit, mask)
+        return KeptSlots(self.unit_of_slot, mask)
 
-    def continues(self, original: Coupling) -> None:
-        """Take the channel counts of the unpruned original for rounding and floors.
+    def copy_original_totals(self, original: Coupling) -> None:
+        """Set the unit counts on which rounding steps and floors are based to the original's.
 
-        Steps of kept numbers and floors are those of the original's widths: a layer of 16
-        channels that lost 8 is not one of 8, which might be thinned to 4.
+        Otherwise a layer of 16 channels that was pruned to 8 in a first step would be treated as a
+        layer of 8 channels, which might be pruned to 4.
+
+        Args:
+            original: Coupling of the original model.
         """
-        totals = {key: len(group.units) + group.fixed for key, group in _keyed(original.groups)}
-        self.began = np.array(
-            [totals.get(key, total) for (key, _), total in zip(_keyed(self.groups), self.began,
-                                                               strict=True)], np.int64,
-        )  # fmt: skip
+        totals = {
+            key: len(group.units) + group.fixed
+            for key, group in _list_keyed_groups(original.groups)
+        }
+        self.original_totals = np.array(
+            [
+                totals.get(key, total)
+                for (key, _), total in zip(
+                    _list_keyed_groups(self.groups), self.original_totals, strict=True
+                )
+            ],
+            np.int64,
+        )
 
     @cached_property
-    def depth(self) -> Depth:
-        """The blocks of the model, with what they carry and what is held."""
-        return Depth(self.program, self.graph)
+    def block_dependencies(self) -> BlockDependencies:
+        """The blocks of the model, with the calls and weights that depend on them."""
+        return BlockDependencies(self.program, self.graph)
 
     def keep_first_units(self, kept: Ids) -> Mask:
-        """Return the mask that keeps the first `kept` units of each group."""
-        mask = np.ones(self.units, bool)
+        """Return the mask that keeps the first `kept` units of each group.
+
+        Args:
+            kept: Number of units to keep in each group, (groups,).
+        """
+        mask = np.ones(self.unit_count, bool)
         for group, count in zip(self.groups, kept, strict=True):
             mask[group.units[count:]] = False
         return mask
 
-    def frozen_report(self) -> tuple[Frozen, ...]:
-        """List frozen units by reason, in the order in which the reasons arose."""
-        makers = self._makers_by(self._reason, len(self.graph.freezes))
-        counts = np.bincount(self._reason[self.frozen], minlength=len(makers)).tolist()
+    def list_frozen(self) -> tuple[FrozenUnits, ...]:
+        """Return the frozen units by reason, in the order in which the reasons arose."""
+        makers = self._group_makers(self._freeze_index, len(self.graph.freezes))
+        counts = np.bincount(self._freeze_index[self.frozen], minlength=len(makers)).tolist()
         return tuple(
-            Frozen(freeze.layer, freeze.reason, count, names)
+            FrozenUnits(freeze.layer, freeze.reason, count, names)
             for freeze, count, names in zip(self.graph.freezes, counts, makers, strict=True)
             if count
         )
 
-    def reasons_of(self, group: Group) -> tuple[str, ...]:
+    def list_frozen_reasons(self, group: Group) -> tuple[str, ...]:
         """Return the reasons why units on the axes of a group are frozen."""
         units = np.flatnonzero((self._signature == self._signature[group.units[0]]) & self.frozen)
-        indices = dict.fromkeys(self._reason[units].tolist())
+        indices = dict.fromkeys(self._freeze_index[units].tolist())
         return tuple(self.graph.freezes[index].reason for index in indices)
 
-    def _grouped(self) -> tuple[tuple[Group, ...], Ids]:
+    def _build_groups(self) -> tuple[tuple[Group, ...], Ids]:
         weights = np.random.default_rng(0).integers(1, 2**62, size=len(self.axes))
         self._signature = np.asarray(self.incidence.T @ weights)
-        group_of = np.full(self.units, -1)
+        group_of = np.full(self.unit_count, -1)
         prunable = np.flatnonzero(~self.frozen & (self._signature != 0))
         if not len(prunable):
             return (), group_of
@@ -198,18 +231,18 @@ class Coupling:
             np.cumsum(np.bincount(rank[inverse]))[:-1],
         )
         columns = self.incidence.tocsc()
-        axes = np.array([self.axis_of[id(binding.ids)] for binding in self.bindings])
-        heads = np.zeros(self.units, bool)
+        axes = np.array([self.axis_rows[id(binding.ids)] for binding in self.bindings])
+        heads = np.zeros(self.unit_count, bool)
         for start, stop in self.graph.heads:
-            heads[self.unit[start:stop]] = True
+            heads[self.unit_of_slot[start:stop]] = True
         fixed = self._signature[self.frozen]
-        makers = self._makers_by(group_of, len(by_group))
+        makers = self._group_makers(group_of, len(by_group))
         groups = []
         for index, units in enumerate(by_group):
             column = slice(columns.indptr[units[0]], columns.indptr[units[0] + 1])
             rows, counts = columns.indices[column], columns.data[column]
-            found = np.flatnonzero(np.isin(axes, rows))
-            names = dict.fromkeys(self.bindings[place].layer for place in found)
+            binding_rows = np.flatnonzero(np.isin(axes, rows))
+            names = dict.fromkeys(self.bindings[row].layer for row in binding_rows)
             groups.append(
                 Group(
                     index,
@@ -224,29 +257,29 @@ class Coupling:
             )
         return tuple(groups), group_of
 
-    def _makers_by(self, label: Ids, count: int) -> list[tuple[str, ...]]:
-        """Return the layers that made the units of each label, in the order of the model."""
+    def _group_makers(self, label: Ids, count: int) -> list[tuple[str, ...]]:
+        """Return the layers that produced the units of each label, in the order of the model."""
         names: list[dict[str, None]] = [{} for _ in range(count)]
         bounds = [*(start for start, _ in self.graph.makers), self.graph.count]
         for (start, layer), stop in zip(self.graph.makers, bounds[1:], strict=True):
-            for place in np.unique(label[self.unit[start:stop]]):
-                if place >= 0:
-                    names[place][layer] = None
-        return [tuple(found) for found in names]
+            for index in np.unique(label[self.unit_of_slot[start:stop]]):
+                if index >= 0:
+                    names[index][layer] = None
+        return [tuple(layer_names) for layer_names in names]
 
 
-def _keyed(groups: tuple[Group, ...]) -> list[tuple[tuple[str, str, int], Group]]:
-    """Pair groups with a key that is the same in every step: maker, kind, place among equals."""
+def _list_keyed_groups(groups: tuple[Group, ...]) -> list[tuple[tuple[str, str, int], Group]]:
+    """Pair groups with a key that is the same in every step: maker, kind and running number."""
     seen: dict[tuple[str, str], int] = {}
-    found = []
+    keyed_groups = []
     for group in groups:
         name = (group.name, group.kind)
         seen[name] = seen.get(name, -1) + 1
-        found.append(((*name, seen[name]), group))
-    return found
+        keyed_groups.append(((*name, seen[name]), group))
+    return keyed_groups
 
 
-def _components(graph: CouplingGraph) -> tuple[Ids, int]:
+def _find_components(graph: CouplingGraph) -> tuple[Ids, int]:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -260,7 +293,7 @@ def _components(graph: CouplingGraph) -> tuple[Ids, int]:
     return unit.astype(np.int64), int(count)
 
 
-def _incidence(axes: list[Ids], unit: Ids, units: int) -> scipy.sparse.csr_array:
+def _build_incidence(axes: list[Ids], unit: Ids, units: int) -> scipy.sparse.csr_array:
     """Count the entries of each unit on each axis, (axes, units)."""
     from scipy.sparse import coo_array
 

@@ -1,8 +1,7 @@
-"""Slots, the indices of tensor and weight axes that belong together, and calls as rules see them.
+"""Slots, the coupled indices of tensor and weight axes, and layer calls as rules see them.
 
-Every index on a *tracked* axis of a tensor has a slot id. Rules make ids, pass them on, link
-them and freeze them; connected components of the links are the units. An untracked axis
-(None) stays whole.
+Every index on a *tracked* axis of a tensor has a slot id. Rules create, pass on, link and freeze
+ids. Connected components of linked slots are the units. An untracked axis (None) is never pruned.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ class Slots:
 
     Attributes:
         shape: Sizes of all axes, the batch axis (None) first.
-        axes: Slot ids of each axis; None: the axis is untracked and stays whole.
-        zero: Removed entries of this tensor are exactly zero in the zero-masked model, so
-            that sums over a tracked axis are those of the kept entries.
-        origin: Why untracked axes are fixed, by layer name; for reports.
-        value: What removed entries hold where that is one known number other than zero.
+        axes: Slot ids of each axis; None: the axis is untracked and never pruned.
+        zero: Whether removed entries of this tensor are exactly zero in the zero-masked model, so
+            that sums over a tracked axis equal those over the kept entries.
+        origin: Reason why untracked axes are fixed, with the layer name; for reports.
+        value: Value of all removed entries, if it is one known nonzero number.
     """
 
     shape: Shape
@@ -50,18 +49,25 @@ class Slots:
 
     @property
     def tracked(self) -> tuple[int, ...]:
-        """Tracked axes."""
+        """The tracked axes."""
         return tuple(axis for axis, ids in enumerate(self.axes) if ids is not None)
 
     def get_factor(self, axis: int) -> Ids | int:
-        """Return an axis as a factor for `LayerCall.macs`: its ids, or its size where untracked."""
+        """Return an axis as a factor of `LayerCall.macs`: its ids, or its size if untracked."""
         ids = self.axes[axis]
         return int(self.shape[axis] or 1) if ids is None else ids
 
 
 @dataclass(frozen=True, eq=False)
 class Binding:
-    """`ids[i]` is the slot of index i on an axis of a variable."""
+    """Slots of a variable's axis: `ids[i]` is the slot of index i.
+
+    Attributes:
+        variable: The weight.
+        axis: Axis of the weight.
+        ids: Slots of the axis.
+        layer: Name of the layer.
+    """
 
     variable: Any
     axis: int
@@ -71,7 +77,13 @@ class Binding:
 
 @dataclass(frozen=True, eq=False)
 class Freeze:
-    """Slots that must be kept, and why."""
+    """Slots that must be kept, with the reason.
+
+    Attributes:
+        ids: The slots.
+        reason: Reason why they cannot be removed.
+        layer: Name of the layer that froze them.
+    """
 
     ids: Ids
     reason: str
@@ -80,10 +92,14 @@ class Freeze:
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """MACs at batch 1: a coefficient times the kept counts of these axes.
+    """MACs at batch 1: a coefficient times the kept counts of some axes.
 
-    `calls` are those that do them: of a nested model, or several, and of the layer, outer ones
-    first.
+    Attributes:
+        coefficient: Constant factor.
+        factors: Slots of the axes.
+        layer: Name of the layer.
+        calls: The call that performs the MACs, after the calls of the nested models around it,
+            outer ones first.
     """
 
     coefficient: float
@@ -94,11 +110,11 @@ class Term:
 
 @dataclass(frozen=True, eq=False)
 class InnerModel:
-    """A change of a layer's config: the model that it holds, built smaller.
+    """Config edit of a layer that contains a model: the pruned inner model.
 
     Attributes:
-        key: Where it lies in the config.
-        program: The recorded model.
+        key: Key of the inner model in the layer's config.
+        program: The recorded inner model.
     """
 
     key: str
@@ -106,17 +122,17 @@ class InnerModel:
 
 
 class CouplingGraph:
-    """Slots, links, weights and costs of a model, as the rules state them."""
+    """Slots, links, weights and costs of a model, as recorded by the rules."""
 
     def __init__(self) -> None:
         self.count = 0
-        self.makers: list[tuple[int, str]] = []  # first slot and the layer that made it
+        self.makers: list[tuple[int, str]] = []  # (first slot, layer that produces it)
         self.heads: list[tuple[int, int]] = []  # half-open ranges of head slots
         self.pairs: list[tuple[Ids, Ids]] = []
         self.freezes: list[Freeze] = []
         self.bindings: dict[tuple[int, int], Binding | None] = {}
         self.terms: list[Term] = []
-        # by operation: changes of its config, each at a path of keys ("layer", "config"), and
+        # by operation: edits of its config, each at a path of keys ("layer", "config"), and
         # factors of variables, after slicing
         self.config_edits: dict[int, list[tuple[Path, ConfigEdit | InnerModel]]] = defaultdict(list)
         self.scales: dict[int, list[tuple[Any, Callable[[Kept], float]]]] = defaultdict(list)
@@ -126,10 +142,16 @@ class CouplingGraph:
         self.copied: dict[int, tuple[str, str, str]] = {}  # operation -> name, class, reason
         self.unknown: dict[str, tuple[str, str]] = {}  # layer name -> (class, reason)
         self.tensors: dict[int, Slots] = {}  # tensor -> slots of its first computation
-        self.first_inputs: dict[int, list[Slots]] = {}  # operation -> those of its first call
+        self.first_inputs: dict[int, list[Slots]] = {}  # operation -> inputs of its first call
 
-    def new(self, size: int, layer: str, kind: str = CHANNELS) -> Ids:
-        """Make `size` slots that are linked to nothing."""
+    def create_slots(self, size: int, layer: str, kind: str = CHANNELS) -> Ids:
+        """Create `size` unlinked slots.
+
+        Args:
+            size: Number of slots.
+            layer: Name of the layer that produces them.
+            kind: "channels" or "heads".
+        """
         start, self.count = self.count, self.count + size
         self.makers.append((start, layer))
         if kind == HEADS:
@@ -137,39 +159,45 @@ class CouplingGraph:
         return np.arange(start, self.count)
 
     def link(self, first: Ids, second: Ids) -> None:
-        """Tie `first[i]` to `second[i]`; the shapes are broadcast."""
+        """Link `first[i]` to `second[i]`; the shapes are broadcast."""
         if first is not second:
             self.pairs.append((first, second))
 
     def freeze(self, ids: Ids | None, reason: str, layer: str) -> None:
-        """Keep slots, for a reason that names a layer."""
+        """Freeze slots, for a reason and under a layer's name; None is ignored."""
         if ids is not None and ids.size:
             self.freezes.append(Freeze(ids, reason, layer))
 
     def bind(self, variable: Any, axis: int, ids: Ids | None, layer: str) -> None:
-        """Bind slots to an axis of a variable; None: the axis stays whole.
+        """Bind slots to an axis of a variable.
 
-        A shared variable's second binding is linked to its first.
+        The second binding of a shared variable is linked to the first.
+
+        Args:
+            variable: The weight.
+            axis: Axis of the weight.
+            ids: Slots of the axis; None: the axis is never pruned.
+            layer: Name of the layer.
         """
         key = (id(variable), axis)
         if key not in self.bindings:
             self.bindings[key] = None if ids is None else Binding(variable, axis, ids, layer)
             return
-        known = self.bindings[key]
-        if known is not None and ids is not None:
-            self.link(known.ids, ids)
+        binding = self.bindings[key]
+        if binding is not None and ids is not None:
+            self.link(binding.ids, ids)
         else:
-            fixed = ids if known is None else known.ids
+            fixed = ids if binding is None else binding.ids
             self.freeze(fixed, "its weights are shared with a call on fixed channels", layer)
 
 
-def sizes(shape: Shape) -> int:
-    """Return the number of entries; unknown sizes count as one."""
+def count_entries(shape: Shape) -> int:
+    """Return the number of entries of a shape; unknown sizes count as one."""
     return math.prod(1 if size is None else size for size in shape)
 
 
-Follow = Callable[[Any, Sequence[Slots], CouplingGraph], "tuple[Program, list[Slots]]"]
-"""(model, slots of its inputs, graph) -> its program and the slots of its outputs; for rules."""
+Propagate = Callable[[Any, Sequence[Slots], CouplingGraph], "tuple[Program, list[Slots]]"]
+"""Type (model, slots of its inputs, graph) -> (its program, slots of its outputs); for rules."""
 
 
 @dataclass(eq=False)
@@ -177,17 +205,17 @@ class LayerCall:
     """One call of a layer or raw operation, as a rule sees it.
 
     Attributes:
-        graph: Takes what the rule says.
+        graph: Coupling graph that the rule adds to.
         layer: The layer or operation.
-        name: Unique name of the layer that stands in the program.
+        name: Unique name of the outermost layer, which is in the program.
         inputs: Slots of the input tensors, in the order of the arguments.
         shapes: Shapes of the output tensors.
         args: Positional arguments; tensors are `keras.KerasTensor`s.
         kwargs: Keyword arguments.
         node: The call in its program.
-        follow: Follows slots through a model inside a layer.
-        path: Where the layer's config lies in that of the node's layer.
-        positions: How often the call is repeated (at the steps of a TimeDistributed).
+        propagate: Propagates slots through a model inside a layer.
+        path: Path of the layer's config in that of the node's layer.
+        positions: Number of repetitions of the call (such as the steps of a TimeDistributed).
     """
 
     graph: CouplingGraph
@@ -198,18 +226,23 @@ class LayerCall:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     node: Node
-    follow: Follow
+    propagate: Propagate
     path: Path = ()
     positions: int = 1
 
     # -- slots ---------------------------------------------------------------------------
 
     def new(self, size: int, kind: str = CHANNELS) -> Ids:
-        """Make slots for a new axis; heads are never rounded to multiples."""
-        return self.graph.new(size, self.name, kind)
+        """Create slots for a new axis; numbers of heads are never rounded."""
+        return self.graph.create_slots(size, self.name, kind)
 
     def link(self, first: Ids | None, second: Ids | None, why: str = "") -> Ids | None:
-        """Tie two axes entry by entry; where one is untracked the other is frozen.
+        """Link two axes entry by entry; if one is untracked, the other is frozen.
+
+        Args:
+            first: Slots of one axis, or None.
+            second: Slots of the other axis, or None.
+            why: Reason for freezing.
 
         Returns:
             The ids of the common axis; None if both are untracked.
@@ -222,28 +255,28 @@ class LayerCall:
         return ids
 
     def freeze(self, ids: Ids | None, reason: str) -> None:
-        """Keep these slots and reports the reason under this layer's name."""
+        """Freeze slots and record the reason under this layer's name."""
         self.graph.freeze(ids, reason, self.name)
 
-    def barrier(self, slots: Slots, reason: str, axes: Sequence[int] | None = None) -> None:
-        """Freeze all tracked axes (or some axes) of a tensor."""
+    def freeze_axes(self, slots: Slots, reason: str, axes: Sequence[int] | None = None) -> None:
+        """Freeze all tracked axes, or the given axes, of a tensor."""
         for axis in slots.tracked if axes is None else axes:
             self.freeze(slots.axes[axis], reason)
 
-    def fixed(self, size: int, reason: str) -> Ids:
-        """Make slots that are kept from the start: a part of a tracked axis is fixed."""
+    def create_frozen(self, size: int, reason: str) -> Ids:
+        """Create slots that are frozen from the start, for a fixed part of a tracked axis."""
         ids = self.new(size)
         self.freeze(ids, reason)
         return ids
 
-    def columns(self, ids: Ids, rows: int) -> Ids:
-        """Tie entries at equal positions of `rows` equal runs; returns the first run."""
+    def link_columns(self, ids: Ids, rows: int) -> Ids:
+        """Link entries at equal positions of `rows` equal runs, and return the first run."""
         table = ids.reshape(rows, -1)
         self.graph.link(table[1:], np.broadcast_to(table[:1], table[1:].shape))
         return np.asarray(table[0])
 
-    def rows(self, ids: Ids, rows: int) -> Ids:
-        """Tie all entries within each of `rows` equal runs; returns one of each run."""
+    def link_rows(self, ids: Ids, rows: int) -> Ids:
+        """Link all entries within each of `rows` equal runs, and return the first of each run."""
         table = ids.reshape(rows, -1)
         self.graph.link(table[:, 1:], np.broadcast_to(table[:, :1], table[:, 1:].shape))
         return np.asarray(table[:, 0])
@@ -251,13 +284,18 @@ class LayerCall:
     # -- weights, costs, edits -----------------------------------------------------------
 
     def bind(self, variable: Any, axis: int, ids: Ids | None) -> None:
-        """Bind slots to an axis of a weight; a missing weight (None) is skipped."""
+        """Bind slots to an axis of a weight; a missing weight (None) is ignored."""
         if variable is not None:
             axis = axis % len(variable.shape)
             self.graph.bind(variable, axis, ids, self.name)
 
     def macs(self, positions: float, *axes: Ids | int | None) -> None:
-        """Add MACs: positions x the sizes of the axes (ids shrink, numbers do not)."""
+        """Add MACs: positions x the sizes of the axes.
+
+        Args:
+            positions: Constant factor.
+            *axes: Slot ids of axes that can be pruned, or constant sizes; None is ignored.
+        """
         coefficient = float(positions) * self.positions
         factors = []
         for axis in axes:
@@ -269,23 +307,23 @@ class LayerCall:
             self.graph.terms.append(Term(coefficient, tuple(factors), self.name, (self.node,)))
 
     def config(self, key: str, ids: Ids | None) -> None:
-        """Set config[key] to the number of kept entries; untracked: left as it is."""
+        """Set config[key] to the number of kept entries; no change if the axis is untracked."""
         if ids is not None:
-            self.edit(lambda config, kept: config.__setitem__(key, kept.count(ids)))
+            self.add_config_edit(lambda config, kept: config.__setitem__(key, kept.count(ids)))
 
-    def edit(self, change: ConfigEdit) -> None:
-        """Add a change of the layer's config: `change(config, kept)`."""
+    def add_config_edit(self, change: ConfigEdit) -> None:
+        """Add an edit of the layer's config: `change(config, kept)`."""
         self.graph.config_edits[id(self.node.operation)].append((self.path, change))
 
-    def edit_call(self, change: CallEdit) -> None:
-        """Add a change of this call's arguments: (args, kwargs, kept) -> (args, kwargs)."""
+    def add_call_edit(self, change: CallEdit) -> None:
+        """Add an edit of this call's arguments: (args, kwargs, kept) -> (args, kwargs)."""
         self.graph.call_edits[id(self.node)].append(change)
 
-    def follows_weights(self) -> None:
-        """State that the config follows from the axes of the layer's weights alone.
+    def link_by_weights(self) -> None:
+        """Declare that the config depends on the axes of the layer's weights only.
 
-        Calls of one layer are then tied by its weights, not input by input: they may take
-        tensors of other kinds (a tied embedding) or numbers (an initial state).
+        Calls of a shared layer are then linked by its weights instead of input by input, because
+        their inputs may differ in kind (a tied embedding) or in number (an initial state).
         """
         self.graph.by_weights.add(id(self.layer))
 
@@ -294,24 +332,31 @@ class LayerCall:
         if variable is not None:
             self.graph.scales[id(self.node.operation)].append((variable, factor))
 
-    def statistics(self, ids: Ids | None) -> None:
-        """Note that the layer reduces over this axis: its statistics are of kept entries."""
+    def record_statistics(self, ids: Ids | None) -> None:
+        """Record that the layer reduces over this axis: its statistics cover kept entries only."""
         if ids is not None:
             self.graph.statistics.append((self.name, ids))
 
-    def unknown(self, reason: str) -> list[Slots]:
-        """Treat the call as opaque: inputs frozen, outputs fixed, reported by name."""
+    def report_unknown(self, reason: str) -> list[Slots]:
+        """Treat the call as opaque: freeze its inputs, fix its outputs and report the layer.
+
+        Args:
+            reason: Reason, for the report.
+
+        Returns:
+            Untracked slots of the outputs.
+        """
         kind = type(self.layer).__name__
         self.graph.unknown.setdefault(self.name, (kind, reason))
         text = f"layer '{self.name}' ({kind}): {reason}"
         for slots in self.inputs:
-            self.barrier(slots, text)
+            self.freeze_axes(slots, text)
         for weight in getattr(self.layer, "weights", ()):
             for axis in range(len(weight.shape)):
                 self.bind(weight, axis, None)
         return [Slots(shape, (None,) * len(shape), origin=text) for shape in self.shapes]
 
-    def inside(
+    def create_inner_call(
         self,
         layer: Any,
         inputs: Sequence[Slots],
@@ -320,14 +365,14 @@ class LayerCall:
         positions: int = 1,
         **kwargs: Any,
     ) -> LayerCall:
-        """Return the call of a layer inside this one; `rules.apply` applies its rule.
+        """Return the call of a layer inside this one, to which `apply_rule` can be applied.
 
         Args:
             layer: The inner layer.
-            inputs: Slots that it receives.
-            shapes: Shapes that it returns.
-            path: Where its config lies in this layer's config.
-            positions: How often it is called (MACs are multiplied).
+            inputs: Slots of its inputs.
+            shapes: Shapes of its outputs.
+            path: Path of its config in this layer's config.
+            positions: Number of repetitions of the call, by which MACs are multiplied.
             **kwargs: Keyword arguments of its call.
         """
         return replace(
@@ -341,17 +386,22 @@ class LayerCall:
             positions=self.positions * positions,
         )
 
-    def model(self, model: Any, inputs: Sequence[Slots], key: str, steps: int) -> list[Slots]:
-        """Follow slots through a model inside this layer.
+    def propagate_model(
+        self, model: Any, inputs: Sequence[Slots], key: str, steps: int
+    ) -> list[Slots]:
+        """Propagate slots through a model inside this layer.
 
         Args:
             model: A graph of layers.
-            inputs: Slots that it receives.
-            key: Where its config lies in this layer's config: surgery puts the smaller model there.
-            steps: How often it is called (MACs are multiplied).
+            inputs: Slots of its inputs.
+            key: Key of its config in this layer's config, where surgery puts the pruned model.
+            steps: Number of repetitions of the call, by which MACs are multiplied.
+
+        Returns:
+            Slots of its outputs.
         """
         before = len(self.graph.terms)
-        program, results = self.follow(model, inputs, self.graph)
+        program, results = self.propagate(model, inputs, self.graph)
         self.graph.terms[before:] = [
             replace(term, coefficient=term.coefficient * steps, calls=(self.node,))
             for term in self.graph.terms[before:]
@@ -368,7 +418,14 @@ class LayerCall:
     def out(
         self, axes: dict[int, Ids | None], *, zero: bool = False, index: int = 0, origin: str = ""
     ) -> Slots:
-        """Make the slots of an output from the ids of its tracked axes."""
+        """Return the slots of an output from the ids of its tracked axes.
+
+        Args:
+            axes: Axis -> slot ids; other axes are untracked.
+            zero: Whether removed entries are zero, see `Slots`.
+            index: Index of the output.
+            origin: Reason why untracked axes are fixed; default: that of the inputs.
+        """
         shape = self.shapes[index]
         ids: list[Ids | None] = [None] * len(shape)
         for axis, value in axes.items():
@@ -377,7 +434,13 @@ class LayerCall:
         return Slots(shape, tuple(ids), zero, origin)
 
     def passed(self, slots: Slots, *, zero: bool | None = None, index: int = 0) -> Slots:
-        """Make an output whose tracked axes are those of an input of equal rank."""
+        """Return the slots of an output with the tracked axes of an input of equal rank.
+
+        Args:
+            slots: Slots of the input.
+            zero: Whether removed entries are zero; default: as in the input.
+            index: Index of the output.
+        """
         return Slots(
             self.shapes[index], slots.axes, slots.zero if zero is None else zero, slots.origin
         )

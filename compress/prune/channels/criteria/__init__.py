@@ -1,11 +1,17 @@
-"""Criteria: `score(group, context) -> (units,)`, higher = keep."""
+"""Channel criteria: functions (group, context) -> (units,) scores, higher = keep."""
 
 from compress.plugins import CRITERIA
-from compress.prune.channels.criteria._base import Context, Criterion, Scores, Slice, named
+from compress.prune.channels.criteria._base import (
+    Context,
+    Criterion,
+    Scores,
+    Slice,
+    resolve_criterion,
+)
 
 NEEDS_DATA = ("taylor", "activation", "reconstruction")
 WITHOUT_LABELS = ("l1", "l2", "bn_scale", "fpgm", "activation", "reconstruction", "random")
-"""Those of ours that look at no labels; what others look at is not known."""
+"""Built-in criteria that need no labels; custom criteria may need them."""
 
 __all__ = [
     "CRITERIA",
@@ -15,5 +21,5 @@ __all__ = [
     "Criterion",
     "Scores",
     "Slice",
-    "named",
+    "resolve_criterion",
 ]

@@ -1,4 +1,4 @@
-"""Context of a criterion: the weights of units, and data where it needs them."""
+"""Context of a criterion: the weights of units, and examples for criteria that need data."""
 
 from __future__ import annotations
 
@@ -11,29 +11,32 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.model.activations import examples_at_once
-from compress.model.ports import listed
+from compress.model.activations import find_batch_size
+from compress.model.ports import flatten_inputs
 from compress.model.program import Node
 from compress.plugins import CRITERIA
 from compress.prune.channels.coupling.groups import Coupling, Group
 from compress.prune.channels.coupling.slots import Ids
 
 if TYPE_CHECKING:
-    from compress.data import Dataset, Unlabelled
+    from compress.data import Dataset, UnlabelledDataset
 
 Scores = npt.NDArray[np.float64]
 T = TypeVar("T")
 Criterion = Callable[[Group, "Context"], Any]
 
 BATCH = 128
-"""Examples at a time, where the memory budget allows."""
+"""Number of examples run at a time, if the memory budget allows it."""
 
 
-def named(criterion: str | Criterion) -> tuple[str, Criterion]:
-    """Return a criterion with the name that reports and maps know it by.
+def resolve_criterion(criterion: str | Criterion) -> tuple[str, Criterion]:
+    """Return the name of a criterion, as reports and maps use it, and its function.
+
+    Args:
+        criterion: Name, or a function (group, context) -> (units,).
 
     Raises:
-        InputError: There is none of this name.
+        InputError: There is no criterion of this name.
     """
     if isinstance(criterion, str):
         return criterion, CRITERIA[criterion]
@@ -42,14 +45,14 @@ def named(criterion: str | Criterion) -> tuple[str, Criterion]:
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """The entries of one weight axis that belong to a group's units.
+    """The entries of one weight axis that belong to the units of a group.
 
     Attributes:
         binding: Index in `Coupling.bindings`.
         variable: The weight.
-        axis: Its axis.
+        axis: Axis of the weight.
         entries: Indices on the axis, ordered by unit.
-        local: For each entry its unit's place in `Group.units`.
+        local: For each entry, the index of its unit in `Group.units`.
     """
 
     binding: int
@@ -60,21 +63,21 @@ class Slice:
 
 
 class Context:
-    """Weights by unit, computed once for all groups.
+    """Weights by unit, and the scores computed from them, cached for all groups.
 
     Args:
-        coupling: Of the model.
-        data: For criteria that look at examples; may be None.
-        seed: For criteria that draw.
-        examples: Number of training examples that data criteria look at.
-        aggregate: How a unit's slices are put together: "mean", "sum", "max" or "norm".
+        coupling: Coupling of the model.
+        data: Examples for criteria that need data; None: no data.
+        seed: Seed of random criteria and of drawn examples.
+        examples: Number of training examples for criteria that need data.
+        aggregate: How the norms of a unit's slices are combined: "mean", "sum", "max" or "norm".
     """
 
     def __init__(
         self,
         coupling: Coupling,
         *,
-        data: Dataset | Unlabelled | None = None,
+        data: Dataset | UnlabelledDataset | None = None,
         seed: int = 0,
         examples: int = 1024,
         aggregate: str = "mean",
@@ -85,37 +88,41 @@ class Context:
         self.examples = examples
         self.aggregate = aggregate
         self.notes: list[str] = []
-        self._of_all: dict[Any, Any] = {}
-        self._scored: dict[tuple[int, int], Scores] = {}
+        self._results: dict[Any, Any] = {}
+        self._scores: dict[tuple[int, int], Scores] = {}
         self._values: dict[int, npt.NDArray[Any]] = {}
         self._sums: dict[tuple[int, float], Scores] = {}
 
-    def of_all(self, compute: Callable[[Context], T]) -> T:
-        """Return `compute(self)`, for criteria that compute all groups at once; it is run once."""
-        if compute not in self._of_all:
-            self._of_all[compute] = compute(self)
-        found: T = self._of_all[compute]
-        return found
+    def compute_once(self, compute: Callable[[Context], T]) -> T:
+        """Return `compute(self)`, cached: for criteria that compute all groups together."""
+        if compute not in self._results:
+            self._results[compute] = compute(self)
+        result: T = self._results[compute]
+        return result
 
-    def know(self, criterion: Criterion, scores: Sequence[Scores]) -> None:
-        """Take scores that a criterion gave before, one array a group, in place of asking it."""
-        self._scored |= {(id(criterion), index): part for index, part in enumerate(scores)}
+    def cache_scores(self, criterion: Criterion, scores: Sequence[Scores]) -> None:
+        """Use scores that a criterion returned before, one array for each group."""
+        self._scores |= {(id(criterion), index): part for index, part in enumerate(scores)}
 
-    def scored(self, criterion: Criterion, group: Group) -> Scores:
-        """Return a criterion's scores of a group's units, (units,), higher = keep; computed once.
+    def score(self, criterion: Criterion, group: Group) -> Scores:
+        """Return a criterion's scores of a group's units, (units,), higher = keep; cached.
 
-        Where there are examples, units that are zero on all of them have the least of all, so
-        that they leave first: nothing reads anything in them, however large their weights are.
+        If there are examples, units that are zero on all of them get the lowest score. They are
+        removed first, because they do not affect the outputs, however large their weights are.
+
+        Args:
+            criterion: Function that scores units.
+            group: Group of units.
 
         Raises:
-            InputError: The criterion returned something else than one finite number a unit.
+            InputError: The criterion did not return one finite number for each unit.
         """
         key = id(criterion), group.index
-        if key not in self._scored:
-            self._scored[key] = self._ask(criterion, group)
-        return self._scored[key]
+        if key not in self._scores:
+            self._scores[key] = self._compute_scores(criterion, group)
+        return self._scores[key]
 
-    def _ask(self, criterion: Criterion, group: Group) -> Scores:
+    def _compute_scores(self, criterion: Criterion, group: Group) -> Scores:
         size = len(group.units)
         scores = np.asarray(criterion(group, self), np.float64)
         if scores.shape != (size,) or not np.all(np.isfinite(scores)):
@@ -126,8 +133,8 @@ class Context:
             )
         if self.data is None:
             return scores
-        sums, seen = (part[group.units] for part in self.of_all(magnitudes))
-        dead = (seen > 0) & (sums == 0)
+        sums, read_counts = (part[group.units] for part in self.compute_once(measure_magnitudes))
+        dead = (read_counts > 0) & (sums == 0)
         if not dead.any():
             return scores
         count = min(self.examples, len(self.data.train))
@@ -138,11 +145,11 @@ class Context:
         return np.where(dead, min(0.0, float(scores.min())), scores)
 
     def slices(self, group: Group) -> list[Slice]:
-        """Return all weight slices that the group's units own."""
+        """Return all weight slices of a group's units."""
         return self._slices[group.index]
 
     def kernels(self, group: Group) -> list[Slice]:
-        """Return the slices of kernels and tables: weights with two axes or more."""
+        """Return the slices of kernels and tables: weights with at least two axes."""
         return [part for part in self.slices(group) if len(part.variable.shape) > 1]
 
     def scales(self, group: Group) -> list[Slice]:
@@ -152,14 +159,14 @@ class Context:
     def value(self, variable: Any) -> npt.NDArray[Any]:
         """Return a weight as an array."""
         if id(variable) not in self._values:
-            self._values[id(variable)] = _array(variable)
+            self._values[id(variable)] = _read_array(variable)
         return self._values[id(variable)]
 
     def power_sums(self, part: Slice, power: float) -> Scores:
         """Return the sum of |w|^power over the entries of each unit of a slice, (units,)."""
-        sums = self._axis_sums(part, power)[part.entries]
+        sums = self._sum_axis(part, power)[part.entries]
         count = int(part.local.max()) + 1
-        if len(sums) == count:  # one entry a unit, in the order of the units
+        if len(sums) == count:  # one entry per unit, in the order of the units
             return sums
         return np.asarray(np.bincount(part.local, sums, count), np.float64)
 
@@ -172,7 +179,7 @@ class Context:
             return np.asarray(table.max(0))
         return np.asarray(table.sum(0) / (1 if self.aggregate == "sum" else len(parts)))
 
-    def _axis_sums(self, part: Slice, power: float) -> Scores:
+    def _sum_axis(self, part: Slice, power: float) -> Scores:
         key = (part.binding, power)
         if key not in self._sums:
             value = self.value(part.variable)
@@ -205,54 +212,62 @@ class Context:
     @cached_property
     def _slices(self) -> list[list[Slice]]:
         coupling = self.coupling
-        place = np.zeros(coupling.units, np.int64)
+        position = np.zeros(coupling.unit_count, np.int64)
         for group in coupling.groups:
-            place[group.units] = np.arange(len(group.units))
+            position[group.units] = np.arange(len(group.units))
         by_axis: dict[int, list[tuple[int, Ids, Ids]]] = {}
-        found: list[list[Slice]] = [[] for _ in coupling.groups]
+        slices_by_group: list[list[Slice]] = [[] for _ in coupling.groups]
         for index, binding in enumerate(coupling.bindings):
             if id(binding.ids) not in by_axis:
-                by_axis[id(binding.ids)] = _by_group(coupling, binding.ids, place)
+                by_axis[id(binding.ids)] = _group_entries(coupling, binding.ids, position)
             for number, entries, local in by_axis[id(binding.ids)]:
-                found[number].append(Slice(index, binding.variable, binding.axis, entries, local))
-        return found
+                slices_by_group[number].append(
+                    Slice(index, binding.variable, binding.axis, entries, local)
+                )
+        return slices_by_group
 
 
-def _array(variable: Any) -> npt.NDArray[Any]:
-    """Return a weight for reading; where TensorFlow lends its buffer, without a copy."""
+def _read_array(variable: Any) -> npt.NDArray[Any]:
+    """Return the value of a weight, without a copy if TensorFlow exposes its buffer."""
     try:
         return np.asarray(memoryview(variable.value.read_value()))
     except (AttributeError, TypeError, ValueError, BufferError):
-        # bfloat16, a place other than the CPU, a variable of another kind
+        # bfloat16, a device other than the CPU, or another kind of variable
         return np.asarray(variable.numpy())
 
 
-def _by_group(coupling: Coupling, ids: Ids, place: Ids) -> list[tuple[int, Ids, Ids]]:
-    units = coupling.unit[ids]
-    groups = coupling.group_of[units]
-    order = np.lexsort((place[units], groups))
+def _group_entries(coupling: Coupling, ids: Ids, position: Ids) -> list[tuple[int, Ids, Ids]]:
+    units = coupling.unit_of_slot[ids]
+    groups = coupling.group_of_unit[units]
+    order = np.lexsort((position[units], groups))
     order = order[np.searchsorted(groups[order], 0) :]
     if not len(order):
         return []
     starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
     return [
-        (int(groups[entries[0]]), entries, place[units[entries]])
+        (int(groups[entries[0]]), entries, position[units[entries]])
         for entries in np.split(order, starts[1:])
     ]
 
 
-def magnitudes(context: Context) -> tuple[Scores, Scores]:
-    """Return mean magnitudes by unit, summed over all read tensors, and how often each is read.
+def measure_magnitudes(context: Context) -> tuple[Scores, Scores]:
+    """Return the summed mean magnitudes of each unit over all read tensors, and its reads.
 
-    Tensors that layers with weights read are looked at, normalizations apart: there a unit may be
-    alive that an activation behind them silences.
+    The tensors are the inputs of layers with weights. Inputs of normalization layers are excluded:
+    a unit may be nonzero there, but zero after the activation that follows.
+
+    Args:
+        context: Data, coupling, seed and number of examples.
+
+    Returns:
+        The sums, (units,), and the numbers of reads, (units,).
     """
     data, coupling = context.data, context.coupling
     assert data is not None
-    sums, seen = np.zeros(coupling.units), np.zeros(coupling.units)
+    sums, read_counts = np.zeros(coupling.unit_count), np.zeros(coupling.unit_count)
     order = np.random.default_rng(context.seed).permutation(len(data.train))[: context.examples]
 
-    def watch(node: Node, arguments: list[Any]) -> None:
+    def record_inputs(node: Node, arguments: list[Any]) -> None:
         operation, tensors = node.operation, node.inputs
         if not getattr(operation, "weights", None) or "Normalization" in type(operation).__name__:
             return
@@ -260,14 +275,16 @@ def magnitudes(context: Context) -> tuple[Scores, Scores]:
             slots = coupling.graph.tensors[id(tensor)]
             array = np.abs(np.asarray(value))
             for axis in slots.tracked:
-                others = tuple(other for other in range(array.ndim) if other != axis)
-                units = coupling.unit[slots.axes[axis]]
-                sums[:] += np.bincount(units, array.mean(others), minlength=coupling.units)
-                seen[:] += np.bincount(units, minlength=coupling.units)
+                other_axes = tuple(other for other in range(array.ndim) if other != axis)
+                units = coupling.unit_of_slot[slots.axes[axis]]
+                sums[:] += np.bincount(units, array.mean(other_axes), minlength=coupling.unit_count)
+                read_counts[:] += np.bincount(units, minlength=coupling.unit_count)
 
-    # the values that a layer reads are looked at in a copy
-    size = examples_at_once(coupling.program, BATCH, copies=1.5)
+    # record_inputs() copies the inputs of a layer
+    size = find_batch_size(coupling.program, BATCH, copies=1.5)
     for start in range(0, len(order), size):
         part = data.train.take(order[start : start + size])
-        coupling.program.run(listed(coupling.program.model, data.preprocess(part.x)), watch)
-    return sums, seen
+        coupling.program.run(
+            flatten_inputs(coupling.program.model, data.preprocess(part.x)), record_inputs
+        )
+    return sums, read_counts

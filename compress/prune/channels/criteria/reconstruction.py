@@ -1,4 +1,4 @@
-"""Criterion by reconstruction: units that the others can replace are removed first."""
+"""Reconstruction criterion: units that other units can replace are removed first."""
 
 from __future__ import annotations
 
@@ -8,42 +8,43 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.device import one_blas_thread
+from compress.core.device import use_one_blas_thread
 from compress.core.errors import InputError
-from compress.data import drawn_inputs
-from compress.model.ports import listed
-from compress.model.program import flat
-from compress.model.recording import record
+from compress.data import sample_inputs
+from compress.model.ports import flatten_inputs
+from compress.model.program import flatten_program
+from compress.model.recording import record_program
 from compress.prune.channels.coupling.groups import Group
 from compress.prune.channels.criteria._base import Context, Scores
-from compress.prune.channels.criteria.magnitude import l2
-from compress.reconstruction.matching import opens
-from compress.reconstruction.observing import Observed, observe
+from compress.prune.channels.criteria.magnitude import score_l2
+from compress.reconstruction.input_moments import KernelInputs, collect_input_moments
+from compress.reconstruction.matching import should_open
 
-STEPS = 64
-"""Rounds in which the units of a group leave; of more units several leave in a round."""
+ROUNDS = 64
+"""Maximum number of elimination rounds; in larger groups a round removes several units."""
 RIDGE = 1e-3
 Numbers = npt.NDArray[np.float64]
 
 
-def reconstruction(group: Group, context: Context) -> Scores:
-    """Score units by the error that remains after least squares without them, (units,).
+def score_reconstruction(group: Group, context: Context) -> Scores:
+    """Score units by the error that their removal adds after least squares, (units,).
 
-    All layers that read the group are looked at together. Of what is left, the unit leaves next
-    whose removal adds least to the sum of their relative errors, all remaining weights being
-    solved for; its score is that error. A group that no kernel reads (attention widths, states
-    of recurrent layers) is scored by l2, and the report says so.
+    Units are eliminated greedily, considering all layers that read the group. Each step removes the
+    unit that adds least to the sum of the layers' relative errors, with all remaining weights
+    reconstructed; its score is the added error, or that of the unit before if it is larger. A group
+    that no kernel reads (key dimensions of attention, states of recurrent layers) is scored by l2,
+    which is noted in the report.
 
     Reference:
-        Hassibi & Stork 1993, "Optimal Brain Surgeon", eq. 5, for blocks of weights as in Frantar
-        & Alistarh 2022, "Optimal Brain Compression", section 4; here a block is all that a unit
-        owns in the kernels that read it, each relative to the spread of its layer's outputs.
+        Hassibi & Stork 1993, "Optimal Brain Surgeon", eq. 5, for blocks of weights as in Frantar &
+        Alistarh 2022, "Optimal Brain Compression", section 4. Here a block is all weights of a unit
+        in the kernels that read it, each relative to the spread of its layer's outputs.
     """
-    readers = context.of_all(all_readers)[group.index]
+    readers = context.compute_once(collect_readers)[group.index]
     if not readers:
         context.notes.append(f"group '{group.name}' is read by no kernel alone: scored by l2")
-        return l2(group, context)
-    return eliminated(readers, len(group.units)).scores
+        return score_l2(group, context)
+    return eliminate_units(readers, len(group.units)).scores
 
 
 @dataclass(eq=False)
@@ -51,14 +52,14 @@ class Reader:
     """A kernel that reads the units of a group.
 
     Attributes:
-        observed: The kernel and what it reads.
-        inverse: Of the regularised covariance of its rows, (columns, columns).
-        kernel: Weights over `scale`, (columns, outputs).
-        scale: Root of the spread of all outputs.
-        columns: Of each unit, (units, columns each).
+        observed: The kernel and the second moments of its inputs.
+        inverse: Inverse of the regularized covariance of its rows, (columns, columns).
+        kernel: Weights divided by `scale`, (columns, outputs).
+        scale: Square root of the total spread of the outputs.
+        columns: Columns of each unit, (units, columns per unit).
     """
 
-    observed: Observed
+    observed: KernelInputs
     inverse: Numbers
     kernel: Numbers
     scale: float
@@ -70,10 +71,10 @@ class Elimination:
     """The order in which units were removed, and the errors.
 
     Attributes:
-        scores: Error that each added when it left, (units,); it never falls.
-        order: Units as they left.
-        kernels: For each number of removed units that was asked for, the kernels of all readers,
-            (columns, outputs), solved for without these units.
+        scores: Error that the removal of each unit adds, (units,); made nondecreasing in `order`.
+        order: Units in the order of removal.
+        kernels: For each requested number of removed units, the kernels of all readers, (columns,
+            outputs), reconstructed without these units.
     """
 
     scores: Scores
@@ -81,114 +82,135 @@ class Elimination:
     kernels: dict[int, list[Numbers]]
 
 
-@one_blas_thread()
-def eliminated(
+@use_one_blas_thread()
+def eliminate_units(
     readers: list[Reader],
-    units: int,
-    asked: Sequence[int] = (),
-    given: npt.NDArray[np.int64] | None = None,
+    unit_count: int,
+    kernel_counts: Sequence[int] = (),
+    fixed_order: npt.NDArray[np.int64] | None = None,
 ) -> Elimination:
-    """Remove units one after the other, those first that cost least.
+    """Remove units one after another, the least costly first.
 
     Args:
-        readers: What reads them.
-        units: Their number.
-        asked: Numbers of removed units at which kernels are wanted.
-        given: The order in which they leave; default: it is found.
+        readers: Kernels that read the units.
+        unit_count: Number of units.
+        kernel_counts: Numbers of removed units at which kernels are returned.
+        fixed_order: Order of removal; default: by the added error.
+
+    Returns:
+        Scores, order and kernels.
     """
     readers = [
         replace(reader, inverse=reader.inverse.copy(), kernel=reader.kernel.copy())
         for reader in readers
     ]
-    left = np.arange(units)
-    scores = np.zeros(units)
+    remaining = np.arange(unit_count)
+    scores = np.zeros(unit_count)
     order: list[int] = []
     kernels: dict[int, list[Numbers]] = {}
     total = 0.0
-    while len(left):
-        losses = sum((_losses(reader, left) for reader in readers), np.zeros(len(left)))
-        each = -(-units // STEPS)
-        many = min([each, *[stop - len(order) for stop in asked if stop > len(order)]])
-        if given is None:
-            gone = np.argsort(losses, kind="stable")[:many]
+    while len(remaining):
+        losses = sum(
+            (_compute_losses(reader, remaining) for reader in readers), np.zeros(len(remaining))
+        )
+        round_size = -(-unit_count // ROUNDS)
+        count = min(
+            [round_size, *[stop - len(order) for stop in kernel_counts if stop > len(order)]]
+        )
+        if fixed_order is None:
+            removed = np.argsort(losses, kind="stable")[:count]
         else:
-            gone = np.searchsorted(left, given[len(order) : len(order) + many])
-        for place in gone:
-            # what a later unit costs is never less than what an earlier one did
-            total = max(total, float(losses[place]))
-            scores[left[place]] = total
-            order.append(int(left[place]))
+            removed = np.searchsorted(remaining, fixed_order[len(order) : len(order) + count])
+        for index in removed:
+            # scores never decrease in the order of removal
+            total = max(total, float(losses[index]))
+            scores[remaining[index]] = total
+            order.append(int(remaining[index]))
         for reader in readers:
-            _remove(reader, np.concatenate(reader.columns[left[gone]]))
-        left = np.delete(left, gone)
-        if len(order) in asked:
+            _remove_columns(reader, np.concatenate(reader.columns[remaining[removed]]))
+        remaining = np.delete(remaining, removed)
+        if len(order) in kernel_counts:
             kernels[len(order)] = [reader.kernel * reader.scale for reader in readers]
-    # equal scores are told apart by the order
-    scores[order] += 1e-12 * np.arange(units)
+    # the order breaks ties
+    scores[order] += 1e-12 * np.arange(unit_count)
     return Elimination(scores, np.array(order), kernels)
 
 
-def _losses(reader: Reader, units: npt.NDArray[np.int64]) -> Numbers:
+def _compute_losses(reader: Reader, units: npt.NDArray[np.int64]) -> Numbers:
     columns = reader.columns[units]
     blocks = reader.inverse[columns[:, :, None], columns[:, None]]
     kernel = reader.kernel[columns]
     return np.asarray((kernel * np.linalg.solve(blocks, kernel)).sum((1, 2)))
 
 
-def _remove(reader: Reader, columns: npt.NDArray[np.int64]) -> None:
-    """Remove columns; the other weights are solved for anew."""
+def _remove_columns(reader: Reader, columns: npt.NDArray[np.int64]) -> None:
+    """Remove columns and reconstruct the remaining weights."""
     block = reader.inverse[np.ix_(columns, columns)]
     across = reader.inverse[:, columns]
     reader.kernel -= across @ np.linalg.solve(block, reader.kernel[columns])
     reader.inverse -= across @ np.linalg.solve(block, across.T)
-    # what left is decoupled exactly, whatever rounding made of it
+    # decouple removed columns exactly, regardless of rounding errors
     reader.kernel[columns] = 0.0
     reader.inverse[columns] = 0.0
     reader.inverse[:, columns] = 0.0
     reader.inverse[columns, columns] = 1.0
 
 
-def all_readers(context: Context) -> list[list[Reader]]:
-    """Return the readers of every group, from one pass over the examples."""
+def collect_readers(context: Context) -> list[list[Reader]]:
+    """Return the readers of every group, from one pass over the examples.
+
+    Raises:
+        InputError: There is no data.
+    """
     data = context.data
     if data is None:
         raise InputError("Criterion 'reconstruction' must have data to look at. Give data=.")
     model = context.coupling.program.model
-    x = listed(model, drawn_inputs(data, context.examples, context.seed))
-    return readers_of(context, observe(flat(record(model, opens)), x, seed=context.seed))
+    x = flatten_inputs(model, sample_inputs(data, context.examples, context.seed))
+    return build_readers(
+        context,
+        collect_input_moments(
+            flatten_program(record_program(model, should_open)), x, seed=context.seed
+        ),
+    )
 
 
-@one_blas_thread()
-def readers_of(context: Context, seen: dict[int, Observed]) -> list[list[Reader]]:
+@use_one_blas_thread()
+def build_readers(
+    context: Context, observed_kernels: dict[int, KernelInputs]
+) -> list[list[Reader]]:
     """Return the readers of every group.
 
     Args:
         context: Weights by unit.
-        seen: What kernels read, by id of the kernel.
+        observed_kernels: Second moments of kernel inputs, by id of the kernel.
+
+    Returns:
+        For each group, the kernels that read it.
     """
     prepared: dict[int, Reader] = {}
-    found: list[list[Reader]] = []
+    readers_by_group: list[list[Reader]] = []
     for group in context.coupling.groups:
         readers = []
         for part in context.kernels(group):
-            observed = seen.get(id(part.variable))
+            observed = observed_kernels.get(id(part.variable))
             if observed is None or part.axis in observed.part.features:
                 continue
             if id(part.variable) not in prepared:
-                prepared[id(part.variable)] = _prepared(observed)
-            by_entry = observed.columns_of(part.axis)
+                prepared[id(part.variable)] = _prepare_reader(observed)
+            by_entry = observed.find_columns(part.axis)
             order = np.argsort(part.local, kind="stable")
             columns = by_entry[part.entries[order]].reshape(len(group.units), -1)
             readers.append(replace(prepared[id(part.variable)], columns=columns))
-        found.append(readers)
-    return found
+        readers_by_group.append(readers)
+    return readers_by_group
 
 
-def _prepared(observed: Observed) -> Reader:
-    covariance, kernel = observed.covariance(), observed.kernel()
+def _prepare_reader(observed: KernelInputs) -> Reader:
+    covariance, kernel = observed.compute_covariance(), observed.read_kernel()
     spread = float(np.einsum("dm,de,em->", kernel, covariance, kernel, optimize=True))
     scale = max(spread, 1e-30) ** 0.5
     diagonal = np.diag(covariance)
-    least = 1e-9 * max(float(diagonal.max()), 1e-30)
-    inverse = np.asarray(np.linalg.inv(covariance + np.diag(RIDGE * diagonal + least)))
+    ridge_floor = 1e-9 * max(float(diagonal.max()), 1e-30)
+    inverse = np.asarray(np.linalg.inv(covariance + np.diag(RIDGE * diagonal + ridge_floor)))
     return Reader(observed, inverse, kernel / scale, scale, np.empty((0, 0), np.int64))

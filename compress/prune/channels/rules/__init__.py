@@ -1,4 +1,7 @@
-"""Rules, which follow slots through each layer. One file a family; `register_rule` adds yours."""
+"""Rules, which propagate slots through each layer; one module for each family of layers.
+
+`register_rule` adds the rule of a custom layer.
+"""
 
 from compress.prune.channels.rules import (
     arithmetic,
@@ -12,28 +15,28 @@ from compress.prune.channels.rules import (
     spatial,
 )
 from compress.prune.channels.rules._base import (
-    all_rules,
-    apply,
-    known,
-    names,
+    apply_rule,
+    find_rule,
+    has_rule,
+    list_rule_names,
+    list_rules,
     register_rule,
-    rule_for,
 )
 
 __all__ = [
-    "all_rules",
-    "apply",
+    "list_rules",
+    "apply_rule",
     "arithmetic",
     "attention",
     "contraction",
     "joining",
     "kernels",
-    "known",
-    "names",
+    "has_rule",
+    "list_rule_names",
     "normalization",
     "recurrent",
     "register_rule",
-    "rule_for",
+    "find_rule",
     "shaping",
     "spatial",
 ]

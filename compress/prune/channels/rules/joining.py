@@ -1,4 +1,4 @@
-"""Layers and raw operations that merge, join and part tensors, and take or repeat their entries."""
+"""Rules of layers and raw operations that merge, join, split, take or repeat entries."""
 
 from __future__ import annotations
 
@@ -10,56 +10,66 @@ import numpy as np
 
 from compress.prune.channels.coupling.slots import Ids, Kept, LayerCall, Slots
 from compress.prune.channels.rules._base import (
-    alike,
-    arguments,
-    arranged,
-    axes_of,
-    edit_argument,
+    convert_like,
+    get_arguments,
+    is_product_zero,
+    is_symbolic,
     layer_rule,
-    operands,
+    link_broadcast_axes,
+    list_operands,
+    map_axes,
+    normalize_axes,
     operation_rule,
-    symbolic,
-    tied,
-    vanishes,
+    replace_argument,
 )
 
 
 @layer_rule("Add", "Subtract", "Average", "Maximum", "Minimum", "CustomScaleLayer")
-def merged(call: LayerCall) -> Slots:
-    """Entry by entry; zero where all inputs are."""
-    result = call.out(tied(call, call.inputs))
-    silent = (slots.zero and vanishes(call, [slots], result.tracked) for slots in call.inputs)
+def propagate_merge(call: LayerCall) -> Slots:
+    """Link broadcast inputs elementwise; the result is zero if all inputs are."""
+    result = call.out(link_broadcast_axes(call, call.inputs))
+    silent = (
+        slots.zero and is_product_zero(call, [slots], result.tracked) for slots in call.inputs
+    )
     return replace(result, zero=all(silent))
 
 
 @layer_rule("Multiply")
-def multiplied(call: LayerCall) -> Slots:
-    """Entry by entry; zero where any input is."""
-    result = call.out(tied(call, call.inputs))
-    return replace(result, zero=vanishes(call, call.inputs, result.tracked))
+def propagate_multiply(call: LayerCall) -> Slots:
+    """Link broadcast inputs elementwise; the result is zero if any input is."""
+    result = call.out(link_broadcast_axes(call, call.inputs))
+    return replace(result, zero=is_product_zero(call, call.inputs, result.tracked))
 
 
 @layer_rule("Concatenate")
-def concatenate(call: LayerCall) -> Slots:
-    """Joins one axis; all other axes are tied."""
-    return joined(call, call.inputs, call.layer.axis)
+def propagate_concatenate(call: LayerCall) -> Slots:
+    """Join one axis, and link all other axes."""
+    return join_slots(call, call.inputs, call.layer.axis)
 
 
-def joined(call: LayerCall, inputs: list[Slots], axis: int) -> Slots:
-    """Slots of tensors concatenated along an axis."""
+def join_slots(call: LayerCall, inputs: list[Slots], axis: int) -> Slots:
+    """Return the slots of tensors that are concatenated along an axis.
+
+    Args:
+        call: The call.
+        inputs: Slots of the tensors.
+        axis: The axis; other axes are linked.
+    """
     rank = len(call.shapes[0])
     axis = axis % rank
     axes = {other: _link_axis(call, inputs, other) for other in range(rank) if other != axis}
     if any(slots.axes[axis] is not None for slots in inputs):
         parts = []
         for slots in inputs:
-            own, size = slots.axes[axis], slots.shape[axis]
-            if own is None and size is None:
-                for each in inputs:
-                    call.freeze(each.axes[axis], "it is joined to an axis of unknown size")
+            axis_ids, size = slots.axes[axis], slots.shape[axis]
+            if axis_ids is None and size is None:
+                for joined_input in inputs:
+                    call.freeze(joined_input.axes[axis], "it is joined to an axis of unknown size")
                 return call.out(axes)
             reason = slots.origin or "a fixed part of a concatenation"
-            parts.append(call.fixed(int(size or 0), reason) if own is None else own)
+            parts.append(
+                call.create_frozen(int(size or 0), reason) if axis_ids is None else axis_ids
+            )
         axes[axis] = np.concatenate(parts)
     return call.out(axes, zero=all(slots.zero or not slots.tracked for slots in inputs))
 
@@ -72,29 +82,38 @@ def _link_axis(call: LayerCall, inputs: list[Slots], axis: int) -> Ids | None:
 
 
 @layer_rule("Dot")
-def dot(call: LayerCall) -> Slots:
-    """Sums over one axis of each of two tensors."""
+def propagate_dot(call: LayerCall) -> Slots:
+    """Link the two axes that a product sums over."""
     (first, second), axes = call.inputs, call.layer.axes
     pair = (axes, axes) if isinstance(axes, int) else tuple(axes)
-    one, two = pair[0] % len(first.shape), pair[1] % len(second.shape)
-    contracted(call, first, one, second, two)
+    first_axis, second_axis = pair[0] % len(first.shape), pair[1] % len(second.shape)
+    link_contracted(call, first, first_axis, second, second_axis)
     call.macs(
         1,
         *[first.get_factor(axis) for axis in range(1, len(first.shape))],
-        *[second.get_factor(axis) for axis in range(1, len(second.shape)) if axis != two],
+        *[second.get_factor(axis) for axis in range(1, len(second.shape)) if axis != second_axis],
     )
-    left = [first.axes[axis] for axis in range(1, len(first.shape)) if axis != one]
-    right = [second.axes[axis] for axis in range(1, len(second.shape)) if axis != two]
+    left = [first.axes[axis] for axis in range(1, len(first.shape)) if axis != first_axis]
+    right = [second.axes[axis] for axis in range(1, len(second.shape)) if axis != second_axis]
     ids = [None, *left, *right][: len(call.shapes[0])]
     return call.out(dict(enumerate(ids)), zero=first.zero and second.zero)
 
 
-def contracted(call: LayerCall, first: Slots, one: int, second: Slots, two: int) -> None:
-    """Tie two axes that are multiplied and summed, or freezes them.
+def link_contracted(
+    call: LayerCall, first: Slots, first_axis: int, second: Slots, second_axis: int
+) -> None:
+    """Link two axes that are multiplied and summed, or freeze them.
 
-    Removed entries add nothing to the sum where one factor is zero there.
+    They are linked if one factor is zero at removed entries, which then add nothing to the sum.
+
+    Args:
+        call: The call.
+        first: Slots of one tensor.
+        first_axis: Its axis.
+        second: Slots of the other tensor.
+        second_axis: Its axis.
     """
-    a, b = first.axes[one], second.axes[two]
+    a, b = first.axes[first_axis], second.axes[second_axis]
     if a is not None and b is not None and (first.zero or second.zero):
         call.link(a, b)
         return
@@ -104,74 +123,74 @@ def contracted(call: LayerCall, first: Slots, one: int, second: Slots, two: int)
 
 
 @operation_rule("Concatenate")
-def concatenate_operation(call: LayerCall) -> Slots:
-    """Joins one axis; all other axes are tied."""
-    return joined(call, operands(call, arguments(call)["xs"]), call.layer.axis)
+def propagate_concatenate_operation(call: LayerCall) -> Slots:
+    """Join one axis, and link all other axes."""
+    return join_slots(call, list_operands(call, get_arguments(call)["xs"]), call.layer.axis)
 
 
 @operation_rule("Append")
-def append(call: LayerCall) -> Slots:
-    """Joins two tensors along an axis."""
+def propagate_append(call: LayerCall) -> Slots:
+    """Join two tensors along an axis."""
     if call.layer.axis is None:
-        return call.unknown("append without an axis folds all axes")[0]
-    return joined(call, operands(call, arguments(call).values()), call.layer.axis)
+        return call.report_unknown("append without an axis folds all axes")[0]
+    return join_slots(call, list_operands(call, get_arguments(call).values()), call.layer.axis)
 
 
 @operation_rule("Stack")
-def stack(call: LayerCall) -> Slots:
-    """Add an axis; all other axes are tied."""
-    inputs = operands(call, arguments(call)["x"])
+def propagate_stack(call: LayerCall) -> Slots:
+    """Add an axis, and link all other axes."""
+    inputs = list_operands(call, get_arguments(call)["x"])
     axes = [_link_axis(call, inputs, axis) for axis in range(len(inputs[0].shape))]
     axes.insert(call.layer.axis % len(call.shapes[0]), None)
     return call.out(dict(enumerate(axes)), zero=all(slots.zero for slots in inputs))
 
 
 @operation_rule("Unstack")
-def unstack(call: LayerCall) -> list[Slots]:
-    """Make every entry of an axis a tensor."""
+def propagate_unstack(call: LayerCall) -> list[Slots]:
+    """Freeze the unstacked axis, and propagate the others to each output."""
     x = call.inputs[0]
-    place = call.layer.axis % len(x.shape)
-    call.freeze(x.axes[place], "its entries become tensors")
-    sources: list[int | None] = [axis for axis in range(len(x.shape)) if axis != place]
-    return [arranged(call, x, sources)] * len(call.shapes)
+    unstacked_axis = call.layer.axis % len(x.shape)
+    call.freeze(x.axes[unstacked_axis], "its entries become tensors")
+    sources: list[int | None] = [axis for axis in range(len(x.shape)) if axis != unstacked_axis]
+    return [map_axes(call, x, sources)] * len(call.shapes)
 
 
 @operation_rule("Split", "ArraySplit")
-def split(call: LayerCall) -> list[Slots]:
-    """Parts an axis; the config's positions, if it has any, follow the kept numbers."""
+def propagate_split(call: LayerCall) -> list[Slots]:
+    """Split an axis, and update split positions in the config with the kept counts."""
     x = call.inputs[0]
-    place = call.layer.axis % len(x.shape)
-    ids = x.axes[place]
+    axis = call.layer.axis % len(x.shape)
+    ids = x.axes[axis]
     if type(call.layer).__name__ == "ArraySplit":
         call.freeze(ids, "it is split into pieces of fixed sizes")
     if ids is None or len(call.shapes) == 1:
         return [replace(x, shape=shape) for shape in call.shapes]
-    stops = np.cumsum([shape[place] for shape in call.shapes])[:-1]
+    stops = np.cumsum([shape[axis] for shape in call.shapes])[:-1]
     if type(call.layer).__name__ == "Split":
-        call.edit(
+        call.add_config_edit(
             lambda config, kept: config.__setitem__(
                 "indices_or_sections", [kept.count(ids[:stop]) for stop in stops]
             )
         )
     return [
-        replace(x, shape=shape, axes=(*x.axes[:place], part, *x.axes[place + 1 :]))
+        replace(x, shape=shape, axes=(*x.axes[:axis], part, *x.axes[axis + 1 :]))
         for shape, part in zip(call.shapes, np.split(ids, stops), strict=True)
     ]
 
 
 @operation_rule("Pad")
-def pad(call: LayerCall) -> Slots:
-    """Padded channels are slots of their own; the config's widths follow the kept ones."""
+def propagate_pad(call: LayerCall) -> Slots:
+    """Create slots for padded channels, and update the config's padding with the kept counts."""
     op, x = call.layer, call.inputs[0]
-    number = arguments(call).get("constant_values")
-    if symbolic(number):
-        return call.unknown("a pad of tensors has no rule")[0]
+    number = get_arguments(call).get("constant_values")
+    if is_symbolic(number):
+        return call.report_unknown("a pad of tensors has no rule")[0]
     number = 0.0 if number is None else float(number)
-    widths = [tuple(pair) for pair in op.pad_width]
-    widths = widths * len(x.shape) if len(widths) == 1 else widths
+    pad_widths = [tuple(pair) for pair in op.pad_width]
+    pad_widths = pad_widths * len(x.shape) if len(pad_widths) == 1 else pad_widths
     axes: list[Ids | None] = []
     added: dict[int, tuple[Ids, Ids]] = {}
-    for axis, (ids, (before, after)) in enumerate(zip(x.axes, widths, strict=True)):
+    for axis, (ids, (before, after)) in enumerate(zip(x.axes, pad_widths, strict=True)):
         if ids is None or not before + after:
             axes.append(ids)
         elif op.mode != "constant":
@@ -181,45 +200,47 @@ def pad(call: LayerCall) -> Slots:
             added[axis] = call.new(before), call.new(after)
             axes.append(np.concatenate([added[axis][0], ids, added[axis][1]]))
     if added:
-        call.edit(lambda config, kept: _pad_config(config, widths, added, kept))
+        call.add_config_edit(
+            lambda config, kept: _update_pad_config(config, pad_widths, added, kept)
+        )
     same = op.mode != "constant" or number == (0.0 if x.zero else x.value)
     value = x.value if same else None
     return Slots(call.shapes[0], tuple(axes), x.zero and same, x.origin, value)
 
 
-def _pad_config(
+def _update_pad_config(
     config: dict[str, Any],
-    widths: list[tuple[int, int]],
+    pad_widths: list[tuple[int, int]],
     added: dict[int, tuple[Ids, Ids]],
     kept: Kept,
 ) -> None:
     counts = {
         axis: (kept.count(before), kept.count(after)) for axis, (before, after) in added.items()
     }
-    config["pad_width"] = [list(counts.get(axis, pair)) for axis, pair in enumerate(widths)]
+    config["pad_width"] = [list(counts.get(axis, pair)) for axis, pair in enumerate(pad_widths)]
 
 
 @operation_rule("GetItem")
-def get_item(call: LayerCall) -> Slots:
-    """Basic indexing: slices, integers, new axes, an ellipsis."""
-    x, key = call.inputs[0], arguments(call)["key"]
-    parts = _parts(key, len(x.shape))
+def propagate_get_item(call: LayerCall) -> Slots:
+    """Propagate slots through basic indexing: slices, integers, new axes, an ellipsis."""
+    x, key = call.inputs[0], get_arguments(call)["key"]
+    parts = _match_key_parts(key, len(x.shape))
     if parts is None:
-        return call.unknown("only slices and integers as indices have a rule")[0]
+        return call.report_unknown("only slices and integers as indices have a rule")[0]
     axes: list[Ids | None] = []
     for axis, part in parts:
         ids = None if axis is None else x.axes[axis]
         if axis is None or isinstance(part, slice):
-            axes.append(_slice(call, ids, part))
+            axes.append(_slice_axis(call, ids, part))
         elif ids is not None:
             call.freeze(ids[[part]], "it is read by its index")
     if x.tracked:
-        edit_argument(call, "key", lambda _, kept: tuple(_new_key(x, parts, kept)))
+        replace_argument(call, "key", lambda _, kept: tuple(_build_key(x, parts, kept)))
     return replace(x, shape=call.shapes[0], axes=tuple(axes))
 
 
-def _parts(key: Any, rank: int) -> list[tuple[int | None, Any]] | None:
-    """Pair every part of a key with the axis that it reads; a new axis with None."""
+def _match_key_parts(key: Any, rank: int) -> list[tuple[int | None, Any]] | None:
+    """Pair every part of a key with the axis that it indexes; a new axis with None."""
     parts = list(key) if isinstance(key, (tuple, list)) else [key]
     numbers = [
         number
@@ -230,38 +251,38 @@ def _parts(key: Any, rank: int) -> list[tuple[int | None, Any]] | None:
         return None
     if Ellipsis not in parts:
         parts.append(Ellipsis)
-    place = parts.index(Ellipsis)
+    ellipsis_index = parts.index(Ellipsis)
     missing = rank - sum(part is not None and part is not Ellipsis for part in parts)
-    parts[place : place + 1] = [slice(None)] * missing
+    parts[ellipsis_index : ellipsis_index + 1] = [slice(None)] * missing
     axes = iter(range(rank))
     return [(None if part is None else next(axes), part) for part in parts]
 
 
-def _slice(call: LayerCall, ids: Ids | None, part: slice) -> Ids | None:
+def _slice_axis(call: LayerCall, ids: Ids | None, part: slice) -> Ids | None:
     if ids is None:
         return None
     if part.indices(len(ids)) == (0, len(ids), 1):
         return ids
     step = abs(part.step or 1)
     if step > 1 and len(ids) % step == 0 and (part.step or 1) > 0:
-        call.rows(ids, len(ids) // step)  # runs of `step` entries leave together
+        call.link_rows(ids, len(ids) // step)  # runs of `step` entries are removed together
     elif step > 1:
         call.freeze(ids, "slices with a step read it")
     return ids[part]
 
 
-def _new_key(x: Slots, parts: list[tuple[int | None, Any]], kept: Kept) -> Iterator[Any]:
+def _build_key(x: Slots, parts: list[tuple[int | None, Any]], kept: Kept) -> Iterator[Any]:
     for axis, part in parts:
         ids = None if axis is None else x.axes[axis]
         if ids is None:
             yield part
         elif isinstance(part, slice):
-            yield _new_slice(ids, part, kept)
+            yield _build_slice(ids, part, kept)
         else:
             yield kept.count(ids[: part % len(ids)])
 
 
-def _new_slice(ids: Ids, part: slice, kept: Kept) -> slice:
+def _build_slice(ids: Ids, part: slice, kept: Kept) -> slice:
     start, stop, step = part.indices(len(ids))
     if (start, stop, step) == (0, len(ids), 1):
         return slice(None)
@@ -276,39 +297,41 @@ def _new_slice(ids: Ids, part: slice, kept: Kept) -> slice:
 
 
 @operation_rule("Take")
-def take(call: LayerCall) -> Slots:
-    """Entries at constant positions; positions that are tensors read a fixed axis."""
-    values = arguments(call)
-    x, indices = operands(call, [values["x"], values["indices"]])
-    if call.layer.axis is None or not symbolic(values["x"]):
-        return call.unknown("it takes entries of a constant or of all axes")[0]
+def propagate_take(call: LayerCall) -> Slots:
+    """Take entries at constant positions; positions given as tensors fix the axis."""
+    values = get_arguments(call)
+    x, indices = list_operands(call, [values["x"], values["indices"]])
+    if call.layer.axis is None or not is_symbolic(values["x"]):
+        return call.report_unknown("it takes entries of a constant or of all axes")[0]
     axis = call.layer.axis % len(x.shape)
     ids, rank = x.axes[axis], len(indices.shape)
-    taken: list[Ids | None] = [None] * rank
-    call.barrier(indices, "it is an index")
-    if ids is not None and not symbolic(values["indices"]) and rank == 1:
-        places = np.asarray(values["indices"]) % len(ids)
-        taken = [ids[places]]
-        edit_argument(call, "indices", lambda value, kept: _new_indices(value, ids, places, kept))
+    taken_axes: list[Ids | None] = [None] * rank
+    call.freeze_axes(indices, "it is an index")
+    if ids is not None and not is_symbolic(values["indices"]) and rank == 1:
+        positions = np.asarray(values["indices"]) % len(ids)
+        taken_axes = [ids[positions]]
+        replace_argument(
+            call, "indices", lambda value, kept: _build_indices(value, ids, positions, kept)
+        )
     else:
         call.freeze(ids, "entries are looked up in it")
-    return replace(x, shape=call.shapes[0], axes=(*x.axes[:axis], *taken, *x.axes[axis + 1 :]))
+    return replace(x, shape=call.shapes[0], axes=(*x.axes[:axis], *taken_axes, *x.axes[axis + 1 :]))
 
 
-def _new_indices(value: Any, ids: Ids, places: Ids, kept: Kept) -> Any:
-    flags = kept.flags(ids)
-    moved = (np.cumsum(flags) - 1)[places[flags[places]]]
+def _build_indices(value: Any, ids: Ids, positions: Ids, kept: Kept) -> Any:
+    flags = kept.get_flags(ids)
+    updated = (np.cumsum(flags) - 1)[positions[flags[positions]]]
     dtype = np.asarray(value).dtype
-    return alike(value, moved.astype(dtype)) if len(moved) < len(places) else value
+    return convert_like(value, updated.astype(dtype)) if len(updated) < len(positions) else value
 
 
 @operation_rule("Repeat")
-def repeat(call: LayerCall) -> Slots:
+def propagate_repeat(call: LayerCall) -> Slots:
     """Repeat every entry of an axis."""
     op, x = call.layer, call.inputs[0]
     times = op.repeats if isinstance(op.repeats, (list, tuple)) else [op.repeats]
     if op.axis is None:
-        return call.unknown("repeat without an axis folds all axes")[0]
+        return call.report_unknown("repeat without an axis folds all axes")[0]
     axis = op.axis % len(x.shape)
     ids = x.axes[axis]
     if len(times) > 1:
@@ -319,8 +342,8 @@ def repeat(call: LayerCall) -> Slots:
 
 
 @operation_rule("Tile")
-def tile(call: LayerCall) -> Slots:
-    """Repeat whole axes; missing ones are added in front."""
+def propagate_tile(call: LayerCall) -> Slots:
+    """Repeat whole axes; missing axes are added in front."""
     x, repeats = call.inputs[0], call.layer.repeats
     times = [repeats] if isinstance(repeats, int) else list(repeats)
     rank = len(call.shapes[0])
@@ -334,26 +357,26 @@ def tile(call: LayerCall) -> Slots:
 
 
 @operation_rule("BroadcastTo")
-def broadcast_to(call: LayerCall) -> Slots:
-    """Repeat axes of size 1; the config's shape follows the kept numbers."""
+def propagate_broadcast_to(call: LayerCall) -> Slots:
+    """Repeat axes of size 1, and update the config's shape with the kept counts."""
     x = call.inputs[0]
-    axes = tied(call, [x])
+    axes = link_broadcast_axes(call, [x])
 
-    def change(config: dict[str, Any], kept: Kept) -> None:
+    def update_shape(config: dict[str, Any], kept: Kept) -> None:
         config["shape"] = tuple(
             size if (ids := axes[axis]) is None else kept.count(ids)
             for axis, size in enumerate(config["shape"])
         )
 
-    call.edit(change)
+    call.add_config_edit(update_shape)
     return replace(call.out(axes), zero=x.zero, value=x.value)
 
 
 @operation_rule("Flip")
-def flip(call: LayerCall) -> Slots:
-    """Reverses axes."""
+def propagate_flip(call: LayerCall) -> Slots:
+    """Reverse axes."""
     x = call.inputs[0]
-    axes = axes_of(call.layer.axis, len(x.shape))
+    axes = normalize_axes(call.layer.axis, len(x.shape))
     flipped = tuple(
         ids[::-1] if ids is not None and axis in axes else ids for axis, ids in enumerate(x.axes)
     )
@@ -361,9 +384,9 @@ def flip(call: LayerCall) -> Slots:
 
 
 @operation_rule("Roll")
-def roll(call: LayerCall) -> Slots:
-    """Shifts positions; shifted axes stay whole."""
+def propagate_roll(call: LayerCall) -> Slots:
+    """Freeze the axes along which positions are shifted."""
     x = call.inputs[0]
-    axes = axes_of(call.layer.axis, len(x.shape))
-    call.barrier(x, "roll shifts it", axes)
-    return arranged(call, x, [None if axis in axes else axis for axis in range(len(x.shape))])
+    axes = normalize_axes(call.layer.axis, len(x.shape))
+    call.freeze_axes(x, "roll shifts it", axes)
+    return map_axes(call, x, [None if axis in axes else axis for axis in range(len(x.shape))])

@@ -1,4 +1,4 @@
-"""Layers with kernels or tables: convolutions, Dense, EinsumDense, embeddings."""
+"""Rules of layers with kernels or tables: convolutions, Dense, EinsumDense, embeddings."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Any
 
 import numpy as np
 
-from compress.prune.channels.coupling.slots import Ids, Kept, LayerCall, Slots, sizes
+from compress.prune.channels.coupling.slots import Ids, Kept, LayerCall, Slots, count_entries
 from compress.prune.channels.rules._base import (
-    activated,
-    arguments,
-    channel_axis,
-    channels_only,
+    apply_activation,
+    count_positions,
+    find_channel_axis,
+    freeze_other_axes,
+    get_arguments,
     layer_rule,
-    spatial_positions,
 )
-from compress.prune.channels.rules.contraction import spelled_out
+from compress.prune.channels.rules.contraction import expand_equation
 
 
 @layer_rule("Conv1D", "Conv2D", "Conv3D")
-def convolution(call: LayerCall) -> Slots:
-    """Kernel (*size, in / groups, out)."""
+def propagate_convolution(call: LayerCall) -> Slots:
+    """Bind a kernel (*size, in / groups, out)."""
     layer = call.layer
     axis, x = _find_channels(call)
-    positions = spatial_positions(call.shapes[0], axis) * math.prod(layer.kernel_size)
+    positions = count_positions(call.shapes[0], axis) * math.prod(layer.kernel_size)
     if layer.groups > 1:
-        out = _grouped(call, x, axis, positions)
+        out = _link_grouped_channels(call, x, axis, positions)
     else:
         out = call.new(layer.filters)
         call.bind(layer.kernel, -2, x.axes[axis])
@@ -37,88 +37,88 @@ def convolution(call: LayerCall) -> Slots:
 
 
 def _find_channels(call: LayerCall) -> tuple[int, Slots]:
-    """Return the channel axis, and the input of which only that axis is tracked."""
-    axis = channel_axis(call.layer, len(call.shapes[0]))
-    return axis, channels_only(call, call.inputs[0], axis, "a convolution")
+    """Return the channel axis, and the input with only that axis tracked."""
+    axis = find_channel_axis(call.layer, len(call.shapes[0]))
+    return axis, freeze_other_axes(call, call.inputs[0], axis, "a convolution")
 
 
 def _add_bias(call: LayerCall, axis: int, out: Ids | None) -> Slots:
-    """Return the output: a bias, if any, and the activation behind the kernels."""
+    """Return the output after the bias, if any, and the activation."""
     call.bind(call.layer.bias, 0, out)
-    return activated(call, call.out({axis: out}, zero=True), call.layer.activation)
+    return apply_activation(call, call.out({axis: out}, zero=True), call.layer.activation)
 
 
-def _grouped(call: LayerCall, x: Slots, axis: int, positions: int) -> Ids:
-    """Couples the channels of a grouped convolution.
+def _link_grouped_channels(call: LayerCall, x: Slots, axis: int, positions: int) -> Ids:
+    """Link the channels of a grouped convolution, and return the output channels.
 
-    Groups must keep equal numbers of channels. Either whole groups are removed (the only
-    way with one channel a group, as in depthwise convolutions), or the same positions in
-    every group. The finer of the two is chosen.
+    Groups must keep equal numbers of channels. Either whole groups are removed (the only way if a
+    group has one channel, as in depthwise convolutions), or the same positions in every group. The
+    finer of the two is chosen.
     """
     layer = call.layer
     groups, ids, inside = layer.groups, x.axes[axis], layer.kernel.shape[-2]
     out, outside = call.new(layer.filters), layer.filters // groups
     if ids is not None and groups > min(inside, outside):
-        call.link(call.rows(ids, groups), call.rows(out, groups))
+        call.link(call.link_rows(ids, groups), call.link_rows(out, groups))
         call.config("groups", out.reshape(groups, -1)[:, 0])
         call.macs(positions, inside, out)
         return out
     if outside == 1:
         call.freeze(out, f"one filter for each channel of a fixed input ({x.origin})")
-    call.columns(out, groups)
-    first = None if ids is None else call.columns(ids, groups)
+    call.link_columns(out, groups)
+    first = None if ids is None else call.link_columns(ids, groups)
     call.bind(layer.kernel, -2, first)
     call.macs(positions, inside if first is None else first, out)
     return out
 
 
 @layer_rule("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
-def transposed(call: LayerCall) -> Slots:
-    """Kernel (*size, out, in); every input position meets the kernel."""
+def propagate_transposed_convolution(call: LayerCall) -> Slots:
+    """Bind a kernel (*size, out, in), which is applied at every input position."""
     layer = call.layer
     axis, x = _find_channels(call)
     out = call.new(layer.filters)
     call.bind(layer.kernel, -1, x.axes[axis])
     call.bind(layer.kernel, -2, out)
     call.config("filters", out)
-    positions = spatial_positions(x.shape, axis) * math.prod(layer.kernel_size)
+    positions = count_positions(x.shape, axis) * math.prod(layer.kernel_size)
     call.macs(positions, x.get_factor(axis), out)
     return _add_bias(call, axis, out)
 
 
 @layer_rule("DepthwiseConv1D", "DepthwiseConv2D")
-def depthwise(call: LayerCall) -> Slots:
-    """Kernel (*size, channels, multiplier): filters leave with their channel."""
+def propagate_depthwise(call: LayerCall) -> Slots:
+    """Bind a kernel (*size, channels, multiplier); filters are removed with their channel."""
     axis, x = _find_channels(call)
-    return _add_bias(call, axis, _depthwise(call, x, axis, call.layer.kernel))
+    return _add_bias(call, axis, _bind_depthwise(call, x, axis, call.layer.kernel))
 
 
 @layer_rule("SeparableConv1D", "SeparableConv2D")
-def separable(call: LayerCall) -> Slots:
-    """A depthwise kernel, then a pointwise one (*ones, channels x multiplier, out)."""
+def propagate_separable(call: LayerCall) -> Slots:
+    """Bind a depthwise kernel, then a pointwise one (*ones, channels x multiplier, out)."""
     layer = call.layer
     axis, x = _find_channels(call)
-    between = _depthwise(call, x, axis, layer.depthwise_kernel)
+    between = _bind_depthwise(call, x, axis, layer.depthwise_kernel)
     out = call.new(layer.filters)
     call.bind(layer.pointwise_kernel, -2, between)
     call.bind(layer.pointwise_kernel, -1, out)
     call.config("filters", out)
     width = layer.pointwise_kernel.shape[-2] if between is None else between
-    call.macs(spatial_positions(call.shapes[0], axis), width, out)
+    call.macs(count_positions(call.shapes[0], axis), width, out)
     return _add_bias(call, axis, out)
 
 
-def _depthwise(call: LayerCall, x: Slots, axis: int, kernel: object) -> Ids | None:
+def _bind_depthwise(call: LayerCall, x: Slots, axis: int, kernel: object) -> Ids | None:
     layer, ids = call.layer, x.axes[axis]
     call.bind(kernel, -2, ids)
-    positions = spatial_positions(call.shapes[0], axis) * math.prod(layer.kernel_size)
+    positions = count_positions(call.shapes[0], axis) * math.prod(layer.kernel_size)
     call.macs(positions, layer.depth_multiplier, x.get_factor(axis))
     return None if ids is None else np.repeat(ids, layer.depth_multiplier)
 
 
 @layer_rule("Dense")
-def dense(call: LayerCall) -> Slots:
-    """Kernel (in, units), applied along the last axis."""
+def propagate_dense(call: LayerCall) -> Slots:
+    """Bind a kernel (in, units), which is applied along the last axis."""
     layer, x = call.layer, call.inputs[0]
     ids, out = x.axes[-1], call.new(layer.units)
     call.bind(layer.kernel, 0, ids)
@@ -127,20 +127,22 @@ def dense(call: LayerCall) -> Slots:
     call.config("units", out)
     last = len(x.shape) - 1
     others = [x.axes[axis] for axis in x.tracked if axis != last]
-    positions = sizes(tuple(x.shape[axis] for axis in range(1, last) if x.axes[axis] is None))
+    positions = count_entries(
+        tuple(x.shape[axis] for axis in range(1, last) if x.axes[axis] is None)
+    )
     call.macs(positions, *others, x.get_factor(last), out)
     axes = {**{axis: x.axes[axis] for axis in x.tracked}, last: out}
-    # a removed entry of another tracked axis leaves the bias
+    # at a removed entry of another tracked axis the output is the bias
     zero = not others or (x.zero and layer.bias is None)
-    return activated(call, call.out(axes, zero=zero), layer.activation)
+    return apply_activation(call, call.out(axes, zero=zero), layer.activation)
 
 
 @layer_rule("EinsumDense")
-def einsum_dense(call: LayerCall) -> Slots:
-    """Kernel axes by the equation's letters; each letter is one axis of slots."""
+def propagate_einsum_dense(call: LayerCall) -> Slots:
+    """Bind kernel axes by the letters of the equation; equal letters share their slots."""
     layer, x = call.layer, call.inputs[0]
     shape = layer.kernel.shape
-    (source, kernel), target = spelled_out(layer.equation, [len(x.shape), len(shape)])
+    (source, kernel), target = expand_equation(layer.equation, [len(x.shape), len(shape)])
     letters: dict[str, Ids | None] = dict(zip(source, x.axes, strict=True))
     for axis, letter in enumerate(kernel):
         if letter not in letters:
@@ -153,7 +155,7 @@ def einsum_dense(call: LayerCall) -> Slots:
     for axis, letter in enumerate(biased):
         call.bind(layer.bias, axis, letters[letter])
 
-    def change(config: dict[str, Any], kept: Kept) -> None:
+    def update_output_shape(config: dict[str, Any], kept: Kept) -> None:
         sizes = config["output_shape"]
         sizes = [sizes] if isinstance(sizes, int) else list(sizes)
         for axis, letter in enumerate(target[len(target) - len(sizes) :]):
@@ -162,25 +164,25 @@ def einsum_dense(call: LayerCall) -> Slots:
                 sizes[axis] = kept.count(ids)
         config["output_shape"] = tuple(sizes)
 
-    call.edit(change)
+    call.add_config_edit(update_output_shape)
     sized = dict(zip(source, x.shape, strict=True)) | dict(zip(kernel, shape, strict=True))
     factors = [
         ids if (ids := letters[letter]) is not None else int(size or 1)
         for letter, size in sized.items()
     ]
     call.macs(1, *factors)
-    # an entry that the kernel does not make leaves the bias
+    # at a removed entry of an axis that the kernel lacks the output is the bias
     by_kernel = all(letters[letter] is None or letter in kernel for letter in target)
     axes = {axis: letters[letter] for axis, letter in enumerate(target)}
     out = call.out(axes, zero=by_kernel or (x.zero and layer.bias is None))
-    return activated(call, out, layer.activation)
+    return apply_activation(call, out, layer.activation)
 
 
 @layer_rule("Embedding")
-def embedding(call: LayerCall) -> Slots:
-    """Table (vocabulary, width); looks up rows, so it has no MACs."""
+def propagate_embedding(call: LayerCall) -> Slots:
+    """Bind a table (vocabulary, features); looking up rows takes no MACs."""
     layer = call.layer
-    call.barrier(call.inputs[0], "it is an index into an embedding")
+    call.freeze_axes(call.inputs[0], "it is an index into an embedding")
     out = call.new(layer.output_dim)
     call.bind(layer.embeddings, 1, out)
     call.config("output_dim", out)
@@ -188,16 +190,16 @@ def embedding(call: LayerCall) -> Slots:
 
 
 @layer_rule("ReversibleEmbedding")
-def reversible_embedding(call: LayerCall) -> Slots:
-    """A table (vocabulary, width), and (width, vocabulary) for the way back if untied.
+def propagate_reversible_embedding(call: LayerCall) -> Slots:
+    """Bind a table (vocabulary, features), and (features, vocabulary) for reverse if untied.
 
-    Both directions share one width, so a channel leaves in both; the vocabulary stays.
+    Both directions share the features, so a channel is removed in both; the vocabulary is fixed.
     """
     layer, x = call.layer, call.inputs[0]
-    call.follows_weights()
-    back = bool(arguments(call).get("reverse", False))
+    call.link_by_weights()
+    back = bool(get_arguments(call).get("reverse", False))
     if not back:
-        call.barrier(x, "it is an index into an embedding")
+        call.freeze_axes(x, "it is an index into an embedding")
     ids = x.axes[-1] if back else call.new(layer.output_dim)
     call.bind(layer.embeddings, 1, ids)
     if not layer.tie_weights:
@@ -207,7 +209,7 @@ def reversible_embedding(call: LayerCall) -> Slots:
     if not back:
         return call.out({last: ids}, zero=True)
     others = {axis: x.axes[axis] for axis in x.tracked if axis != last}
-    positions = sizes(tuple(x.shape[axis] for axis in range(1, last) if axis not in others))
+    positions = count_entries(tuple(x.shape[axis] for axis in range(1, last) if axis not in others))
     width = layer.output_dim if ids is None else ids
     call.macs(positions, *others.values(), width, layer.input_dim)
     return call.out(others, zero=x.zero, origin=f"the vocabulary of layer '{call.name}'")

@@ -1,4 +1,4 @@
-"""Normalization, activation and scaling layers, whose weights lie along the channels."""
+"""Rules of normalization, activation and scaling layers, with weights along the channels."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 
 from compress.prune.channels.coupling.slots import LayerCall, Slots
 from compress.prune.channels.rules._base import (
-    activated,
-    apply,
-    axes_of,
+    apply_activation,
+    apply_rule,
     layer_rule,
-    over_axes,
-    sliced_constant,
+    normalize_axes,
+    normalize_over_axes,
+    slice_constant,
 )
 
 
 @layer_rule("BatchNormalization")
-def batch_normalization(call: LayerCall) -> Slots:
-    """Scale, offset and statistics have one entry a channel."""
+def propagate_batch_normalization(call: LayerCall) -> Slots:
+    """Bind scale, offset and statistics to the channels."""
     layer, x = call.layer, call.inputs[0]
     ids = x.axes[layer.axis]
     for weight in (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance):
@@ -29,123 +29,128 @@ def batch_normalization(call: LayerCall) -> Slots:
 
 
 @layer_rule("LayerNormalization")
-def layer_normalization(call: LayerCall) -> Slots:
-    """Scale and offset have the shape of the normalized axes."""
+def propagate_layer_normalization(call: LayerCall) -> Slots:
+    """Bind scale and offset to the normalized axes."""
     layer, x = call.layer, call.inputs[0]
-    axes = axes_of(layer.axis, len(x.shape))
+    axes = normalize_axes(layer.axis, len(x.shape))
     for weight in (layer.gamma, layer.beta):
-        for place, axis in enumerate(axes):
-            call.bind(weight, place, x.axes[axis])
-    return over_axes(call, x, axes, exact=set(x.tracked) <= set(axes))
+        for index, axis in enumerate(axes):
+            call.bind(weight, index, x.axes[axis])
+    return normalize_over_axes(call, x, axes, exact=set(x.tracked) <= set(axes))
 
 
 @layer_rule("RMSNormalization")
-def rms_normalization(call: LayerCall) -> Slots:
-    """Scale has the shape of the normalized axes."""
+def propagate_rms_normalization(call: LayerCall) -> Slots:
+    """Bind the scale to the normalized axes."""
     layer, x = call.layer, call.inputs[0]
-    axes = axes_of(layer.axis, len(x.shape))
-    for place, axis in enumerate(axes):
-        call.bind(layer.scale, place, x.axes[axis])
-    return over_axes(call, x, axes, exact=set(x.tracked) <= set(axes) or x.zero)
+    axes = normalize_axes(layer.axis, len(x.shape))
+    for index, axis in enumerate(axes):
+        call.bind(layer.scale, index, x.axes[axis])
+    return normalize_over_axes(call, x, axes, exact=set(x.tracked) <= set(axes) or x.zero)
 
 
 @layer_rule("UnitNormalization")
-def unit_normalization(call: LayerCall) -> Slots:
-    """No weights; divides by the length over its axes."""
+def propagate_unit_normalization(call: LayerCall) -> Slots:
+    """Propagate slots through a division by the length over the layer's axes."""
     x = call.inputs[0]
-    axes = axes_of(call.layer.axis, len(x.shape))
-    return over_axes(call, x, axes, exact=set(x.tracked) <= set(axes) or x.zero)
+    axes = normalize_axes(call.layer.axis, len(x.shape))
+    return normalize_over_axes(call, x, axes, exact=set(x.tracked) <= set(axes) or x.zero)
 
 
 @layer_rule("GroupNormalization")
-def group_normalization(call: LayerCall) -> Slots:
-    """Groups keep equal numbers: the same positions in each, or whole groups leave."""
+def propagate_group_normalization(call: LayerCall) -> Slots:
+    """Keep groups of equal size: the same positions are removed in each, or whole groups."""
     layer, x = call.layer, call.inputs[0]
     axis = layer.axis % len(x.shape)
     ids = x.axes[axis]
     for weight in (layer.gamma, layer.beta):
         call.bind(weight, 0, ids)
-    call.barrier(x, "a group normalization reduces over it", [a for a in x.tracked if a != axis])
+    call.freeze_axes(
+        x, "a group normalization reduces over it", [a for a in x.tracked if a != axis]
+    )
     out = call.out({axis: ids})
     if ids is None:
-        return over_axes(call, out, ())
+        return normalize_over_axes(call, out, ())
     groups = len(ids) if layer.groups == -1 else layer.groups
     if groups <= len(ids) // groups:
-        call.columns(ids, groups)
+        call.link_columns(ids, groups)
     else:
-        units = call.rows(ids, groups)
+        units = call.link_rows(ids, groups)
         call.config("groups", None if layer.groups == -1 else units)
-    return over_axes(call, out, (axis,))
+    return normalize_over_axes(call, out, (axis,))
 
 
 @layer_rule("SpectralNormalization")
-def spectral_normalization(call: LayerCall) -> list[Slots]:
-    """The wrapped layer's rule; the vector u has one entry an output channel."""
+def propagate_spectral_normalization(call: LayerCall) -> list[Slots]:
+    """Apply the rule of the wrapped layer, and bind the vector u to its output channels."""
     layer = call.layer
-    result = apply(call.inside(layer.layer, call.inputs, call.shapes, ("layer", "config")))
-    known = call.graph.bindings.get((id(layer.kernel), len(layer.kernel.shape) - 1))
-    call.bind(layer.vector_u, 1, None if known is None else known.ids)
+    result = apply_rule(
+        call.create_inner_call(layer.layer, call.inputs, call.shapes, ("layer", "config"))
+    )
+    binding = call.graph.bindings.get((id(layer.kernel), len(layer.kernel.shape) - 1))
+    call.bind(layer.vector_u, 1, None if binding is None else binding.ids)
     return result
 
 
 @layer_rule("Normalization")
-def normalization(call: LayerCall) -> Slots:
-    """Mean and variance are constants of the config, or weights that `adapt` set.
+def propagate_normalization(call: LayerCall) -> Slots:
+    """Slice mean and variance, which are constants of the config or weights set by `adapt`.
 
-    Their axes are the layer's in rising order; constants of lower rank are aligned at the end.
+    Their axes are the layer's axes in increasing order; constants of lower rank are aligned at the
+    end.
     """
     layer, x = call.layer, call.inputs[0]
     axes = sorted(axis % len(x.shape) for axis in layer.axis)
     for weight in (getattr(layer, "adapt_mean", None), getattr(layer, "adapt_variance", None)):
-        for place, axis in enumerate(axes):
-            call.bind(weight, place, x.axes[axis])
+        for index, axis in enumerate(axes):
+            call.bind(weight, index, x.axes[axis])
 
-    def change(config: dict[str, Any], kept: Any) -> None:
+    def update_constants(config: dict[str, Any], kept: Any) -> None:
         for key in ("mean", "variance"):
             value = np.asarray(getattr(layer, f"input_{key}"))
-            config[key] = sliced_constant(value, [x.axes[axis] for axis in axes], kept).tolist()
+            config[key] = slice_constant(value, [x.axes[axis] for axis in axes], kept).tolist()
 
     if layer.input_mean is not None:
-        call.edit(change)
+        call.add_config_edit(update_constants)
     return call.passed(x, zero=False)
 
 
 @layer_rule("Rescaling")
-def rescaling(call: LayerCall) -> Slots:
-    """Scale and offset may be lists, one number a channel."""
+def propagate_rescaling(call: LayerCall) -> Slots:
+    """Slice scale and offset, which may be lists with one number for each channel."""
     layer, x = call.layer, call.inputs[0]
 
-    def change(config: dict[str, Any], kept: Any) -> None:
+    def update_constants(config: dict[str, Any], kept: Any) -> None:
         for key in ("scale", "offset"):
             value = np.asarray(getattr(layer, key))
-            config[key] = sliced_constant(value, x.axes[-1:], kept).tolist()
+            config[key] = slice_constant(value, x.axes[-1:], kept).tolist()
 
-    call.edit(change)
+    call.add_config_edit(update_constants)
     return call.passed(x, zero=x.zero and not np.any(np.asarray(layer.offset)))
 
 
 @layer_rule("Activation")
-def activation(call: LayerCall) -> Slots:
-    """Any activation function as a layer."""
-    return activated(call, call.inputs[0], call.layer.activation)
+def propagate_activation(call: LayerCall) -> Slots:
+    """Apply an activation function that is used as a layer."""
+    return apply_activation(call, call.inputs[0], call.layer.activation)
 
 
 @layer_rule("ELU", "LeakyReLU")
-def elementwise(call: LayerCall) -> Slots:
-    """Entry by entry, zero stays zero."""
+def propagate_elementwise(call: LayerCall) -> Slots:
+    """Propagate slots through an elementwise function that maps 0 to 0."""
     return call.passed(call.inputs[0])
 
 
 @layer_rule("ReLU")
-def relu(call: LayerCall) -> Slots:
-    """Entry by entry; a positive threshold with a slope does not map 0 to 0."""
+def propagate_relu(call: LayerCall) -> Slots:
+    """Propagate slots through a ReLU; a threshold with a slope does not map 0 to 0."""
     x, layer = call.inputs[0], call.layer
     return call.passed(x, zero=x.zero and not (layer.threshold and layer.negative_slope))
 
 
 @layer_rule("PReLU")
-def prelu(call: LayerCall) -> Slots:
-    """Slopes alpha of the input's shape without batch; shared axes have size 1."""
+def propagate_prelu(call: LayerCall) -> Slots:
+    """Bind the slopes, which have the input's shape without batch; shared axes have size 1."""
     layer, x = call.layer, call.inputs[0]
     shared = set(layer.shared_axes or ())
     for axis in range(1, len(x.shape)):
@@ -154,8 +159,8 @@ def prelu(call: LayerCall) -> Slots:
 
 
 @layer_rule("LayerScale")
-def layer_scale(call: LayerCall) -> Slots:
-    """ConvNeXt's scale: one factor a channel, on the last axis."""
+def propagate_layer_scale(call: LayerCall) -> Slots:
+    """Bind ConvNeXt's scale, one factor for each channel, to the last axis."""
     x = call.inputs[0]
     call.bind(call.layer.gamma, 0, x.axes[-1])
     call.config("projection_dim", x.axes[-1])

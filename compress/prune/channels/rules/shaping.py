@@ -1,4 +1,4 @@
-"""Layers and raw operations that split, fold and move axes, or blocks of pixels."""
+"""Rules of layers and raw operations that split, merge or move axes, or blocks of pixels."""
 
 from __future__ import annotations
 
@@ -10,33 +10,36 @@ import numpy as np
 
 from compress.prune.channels.coupling.slots import Ids, Kept, LayerCall, Shape, Slots
 from compress.prune.channels.rules._base import (
-    arranged,
-    axes_of,
-    channel_axis,
-    channels_only,
+    find_channel_axis,
+    freeze_other_axes,
     layer_rule,
+    map_axes,
+    normalize_axes,
     operation_rule,
 )
 
 
 @layer_rule("Flatten")
-def flatten(call: LayerCall) -> Slots:
-    """Folds all axes into one; channels_first data is moved to channels_last before."""
+def propagate_flatten(call: LayerCall) -> Slots:
+    """Merge all axes except the batch; channels_first data is moved to channels_last first."""
     x = call.inputs[0]
     if call.layer.data_format == "channels_first" and len(x.shape) > 2:
-        x = permuted(x, (0, *range(2, len(x.shape)), 1))
-    return reshaped(call, x, call.shapes[0])
+        x = transpose_slots(x, (0, *range(2, len(x.shape)), 1))
+    return reshape_slots(call, x, call.shapes[0])
 
 
 @layer_rule("Reshape")
 @operation_rule("Reshape")
-def reshape(call: LayerCall) -> Slots:
-    """Splits and folds axes; the config's shape, a layer's without batch, follows the kept ones."""
+def propagate_reshape(call: LayerCall) -> Slots:
+    """Split and merge axes, and update the config's shape with the kept counts.
+
+    The shape of a layer has no batch axis, that of an operation does.
+    """
     x, layer = call.inputs[0], hasattr(call.layer, "target_shape")
-    out = reshaped(call, x, call.shapes[0])
+    out = reshape_slots(call, x, call.shapes[0])
     key, axes = ("target_shape", out.axes[1:]) if layer else ("newshape", out.axes)
 
-    def change(config: dict[str, Any], kept: Kept) -> None:
+    def update_target_shape(config: dict[str, Any], kept: Kept) -> None:
         target = config[key]
         target = [target] if isinstance(target, int) else target
         config[key] = tuple(
@@ -45,24 +48,24 @@ def reshape(call: LayerCall) -> Slots:
         )
 
     if out.tracked:
-        call.edit(change)
+        call.add_config_edit(update_target_shape)
     return out if layer else replace(out, value=x.value)
 
 
 @layer_rule("Permute")
-def permute(call: LayerCall) -> Slots:
-    """Move axes."""
-    return permuted(call.inputs[0], (0, *call.layer.dims))
+def propagate_permute(call: LayerCall) -> Slots:
+    """Permute axes."""
+    return transpose_slots(call.inputs[0], (0, *call.layer.dims))
 
 
 @layer_rule("RepeatVector")
-def repeat_vector(call: LayerCall) -> Slots:
-    """(batch, features) -> (batch, n, features)."""
+def propagate_repeat_vector(call: LayerCall) -> Slots:
+    """Propagate features: (batch, features) -> (batch, n, features)."""
     x = call.inputs[0]
     return call.out({2: x.axes[1]}, zero=x.zero)
 
 
-def permuted(x: Slots, order: Sequence[int]) -> Slots:
+def transpose_slots(x: Slots, order: Sequence[int]) -> Slots:
     """Return the slots with the axes in another order."""
     return Slots(
         tuple(x.shape[axis] for axis in order),
@@ -72,16 +75,22 @@ def permuted(x: Slots, order: Sequence[int]) -> Slots:
     )
 
 
-def reshaped(call: LayerCall, x: Slots, shape: Shape) -> Slots:
-    """Follow slots through a row-major reshape.
+def reshape_slots(call: LayerCall, x: Slots, shape: Shape) -> Slots:
+    """Propagate slots through a row-major reshape.
 
-    The axes fall into blocks of equal size on both sides. Within a block that folds or
-    splits axes, one axis is followed: its ids are laid out over the block; on the side of
-    the result the axis is chosen along which they are constant, else the last one, whose
-    entries at equal positions are then tied (a shape must stay a product of axes).
+    The axes are split into blocks of equal size on both sides. Within a block that merges or splits
+    axes, one axis is followed, and its ids are laid out over the block. The tracked axis of the
+    result is one along which the other entries have equal ids. If there is none, it is the last
+    axis, whose entries at equal positions are linked, because a shape must remain a product of
+    axes.
+
+    Args:
+        call: The call.
+        x: Slots of the input.
+        shape: Shape of the result.
     """
     axes: list[Ids | None] = [None] * len(shape)
-    for sources, targets in _blocks(x.shape, shape):
+    for sources, targets in _match_blocks(x.shape, shape):
         tracked = {
             axis: ids for axis, ids in enumerate(x.axes) if axis in sources and ids is not None
         }
@@ -92,31 +101,33 @@ def reshaped(call: LayerCall, x: Slots, shape: Shape) -> Slots:
             continue
         sizes = [x.shape[axis] for axis in sources] + [shape[axis] for axis in targets]
         if not targets or any(size is None for size in sizes):
-            call.barrier(x, "a reshape folds it with an axis of unknown size", list(tracked))
+            call.freeze_axes(x, "a reshape folds it with an axis of unknown size", list(tracked))
             continue
         chosen = max(tracked, key=lambda axis: (len(np.unique(tracked[axis])), axis))
-        call.barrier(x, "a reshape folds it with other channels", sorted(set(tracked) - {chosen}))
+        call.freeze_axes(
+            x, "a reshape folds it with other channels", sorted(set(tracked) - {chosen})
+        )
         block = [int(x.shape[axis] or 0) for axis in sources]
         view = [-1 if axis == chosen else 1 for axis in sources]
         table = np.broadcast_to(tracked[chosen].reshape(view), block)
-        place, ids = _laid_out(call, table, [int(shape[axis] or 0) for axis in targets])
-        axes[targets[place]] = ids
+        block_axis, ids = _find_block_axis(call, table, [int(shape[axis] or 0) for axis in targets])
+        axes[targets[block_axis]] = ids
     return Slots(tuple(shape), tuple(axes), x.zero, x.origin)
 
 
-def _laid_out(call: LayerCall, block: Ids, sizes: list[int]) -> tuple[int, Ids]:
-    """Return the axis of a block that ids go along, and its ids."""
+def _find_block_axis(call: LayerCall, block: Ids, sizes: list[int]) -> tuple[int, Ids]:
+    """Return the axis of a block that its ids vary along, and the ids."""
     table = block.reshape(sizes)
-    candidates = [place for place, size in enumerate(sizes) if size > 1] or [0]
-    for place in candidates:
-        rows = np.moveaxis(table, place, 0).reshape(sizes[place], -1)
+    candidates = [axis for axis, size in enumerate(sizes) if size > 1] or [0]
+    for axis in candidates:
+        rows = np.moveaxis(table, axis, 0).reshape(sizes[axis], -1)
         if np.all(rows == rows[:, :1]):
-            return place, np.ascontiguousarray(rows[:, 0])
+            return axis, np.ascontiguousarray(rows[:, 0])
     call.graph.link(np.broadcast_to(rows[:, :1], rows.shape), rows)
-    return place, np.ascontiguousarray(rows[:, 0])
+    return axis, np.ascontiguousarray(rows[:, 0])
 
 
-def _blocks(source: Shape, target: Shape) -> list[tuple[list[int], list[int]]]:
+def _match_blocks(source: Shape, target: Shape) -> list[tuple[list[int], list[int]]]:
     """Pair the smallest runs of axes with equal products, from the last axis on."""
     blocks: list[tuple[list[int], list[int]]] = []
     i, j = len(source) - 1, len(target) - 1
@@ -152,85 +163,85 @@ def _blocks(source: Shape, target: Shape) -> list[tuple[list[int], list[int]]]:
 
 
 @operation_rule("Ravel")
-def ravel(call: LayerCall) -> Slots:
-    """Folds all axes, the batch among them."""
-    return reshaped(call, call.inputs[0], call.shapes[0])
+def propagate_ravel(call: LayerCall) -> Slots:
+    """Merge all axes, the batch included."""
+    return reshape_slots(call, call.inputs[0], call.shapes[0])
 
 
 @operation_rule("Transpose", "Swapaxes", "Moveaxis")
-def move_axes(call: LayerCall) -> Slots:
-    """Move axes; a transpose reverses them by default."""
+def propagate_transpose(call: LayerCall) -> Slots:
+    """Permute axes; a transpose reverses them by default."""
     op, x = call.layer, call.inputs[0]
-    # an empty array whose sizes are the places of its axes
-    places = np.empty(range(len(x.shape)))
+    # an empty array whose axis i has size i, so that numpy shows the permutation
+    axis_indices = np.empty(range(len(x.shape)))
     if type(op).__name__ == "Transpose":
-        moved = np.transpose(places, op.axes)
+        moved = np.transpose(axis_indices, op.axes)
     elif type(op).__name__ == "Swapaxes":
-        moved = np.swapaxes(places, op.axis1, op.axis2)
+        moved = np.swapaxes(axis_indices, op.axis1, op.axis2)
     else:
-        moved = np.moveaxis(places, op.source, op.destination)
-    return replace(permuted(x, moved.shape), value=x.value)
+        moved = np.moveaxis(axis_indices, op.source, op.destination)
+    return replace(transpose_slots(x, moved.shape), value=x.value)
 
 
 @operation_rule("Squeeze")
-def squeeze(call: LayerCall) -> Slots:
-    """Drops axes of size 1; without an axis, those that were of size 1 before."""
+def propagate_squeeze(call: LayerCall) -> Slots:
+    """Drop axes of size 1; without an axis, those of size 1 in the original model."""
     x, axis = call.inputs[0], call.layer.axis
-    ones = [place for place, size in enumerate(x.shape) if size == 1]
-    dropped = ones if axis is None else axes_of(axis, len(x.shape))
-    for place in dropped:
-        call.freeze(x.axes[place], "it is dropped as an axis of size 1")
+    ones = [index for index, size in enumerate(x.shape) if size == 1]
+    squeezed_axes = ones if axis is None else normalize_axes(axis, len(x.shape))
+    for index in squeezed_axes:
+        call.freeze(x.axes[index], "it is dropped as an axis of size 1")
     if axis is None and x.tracked:
-        call.edit(lambda config, _: config.__setitem__("axis", tuple(dropped)))
-    return arranged(call, x, [place for place in range(len(x.shape)) if place not in dropped])
+        call.add_config_edit(lambda config, _: config.__setitem__("axis", tuple(squeezed_axes)))
+    return map_axes(call, x, [index for index in range(len(x.shape)) if index not in squeezed_axes])
 
 
 @operation_rule("ExpandDims")
-def expand_dims(call: LayerCall) -> Slots:
+def propagate_expand_dims(call: LayerCall) -> Slots:
     """Add axes of size 1."""
     x = call.inputs[0]
     rank = len(call.shapes[0])
-    added = axes_of(call.layer.axis, rank)
+    added = normalize_axes(call.layer.axis, rank)
     rest = iter(range(len(x.shape)))
-    return arranged(call, x, [None if place in added else next(rest) for place in range(rank)])
+    return map_axes(call, x, [None if index in added else next(rest) for index in range(rank)])
 
 
 @operation_rule("DepthToSpace")
-def depth_to_space(call: LayerCall) -> Slots:
-    """Channel (row, column, c) of a block becomes channel c of a pixel."""
-    x, axis = _image(call, "depth to space")
+def propagate_depth_to_space(call: LayerCall) -> Slots:
+    """Move channel (row, column, c) of a block to channel c of a pixel."""
+    x, axis = _find_image_channels(call, "depth to space")
     ids = x.axes[axis]
-    columns = None if ids is None else call.columns(ids, call.layer.block_size**2)
+    columns = None if ids is None else call.link_columns(ids, call.layer.block_size**2)
     return call.out({axis: columns}, zero=x.zero)
 
 
 @operation_rule("SpaceToDepth")
-def space_to_depth(call: LayerCall) -> Slots:
-    """Channel c of a pixel becomes channel (row, column, c) of a block."""
-    x, axis = _image(call, "space to depth")
+def propagate_space_to_depth(call: LayerCall) -> Slots:
+    """Move channel c of a pixel to channel (row, column, c) of a block."""
+    x, axis = _find_image_channels(call, "space to depth")
     ids = x.axes[axis]
     tiled = None if ids is None else np.tile(ids, call.layer.block_size**2)
     return call.out({axis: tiled}, zero=x.zero)
 
 
 @operation_rule("MaxPool", "AveragePool", "CropImages", "GaussianBlur")
-def window(call: LayerCall) -> Slots:
-    """Channels in the operation's data format stay; positions change."""
-    x, axis = _image(call, "a window")
+def propagate_window(call: LayerCall) -> Slots:
+    """Propagate channels through an operation that changes positions."""
+    x, axis = _find_image_channels(call, "a window")
     return call.out({axis: x.axes[axis]}, zero=x.zero)
 
 
 @operation_rule("Resize", "PadImages")
-def resize(call: LayerCall) -> Slots:
-    """Channels stay; borders that are filled with other numbers than zero are not zero."""
-    x, axis = _image(call, "an image operation")
+def propagate_resize(call: LayerCall) -> Slots:
+    """Propagate channels; a border filled with a nonzero value makes entries nonzero."""
+    x, axis = _find_image_channels(call, "an image operation")
     filled = getattr(call.layer, "pad_to_aspect_ratio", False) and call.layer.fill_value
     return call.out({axis: x.axes[axis]}, zero=x.zero and not filled)
 
 
-def _image(call: LayerCall, what: str) -> tuple[Slots, int]:
+def _find_image_channels(call: LayerCall, description: str) -> tuple[Slots, int]:
     rank = len(call.inputs[0].shape)
-    axis = channel_axis(call.layer, rank)
+    axis = find_channel_axis(call.layer, rank)
     if rank == 3 and type(call.layer).__name__ in ("Resize", "PadImages", "CropImages"):
         axis = axis - 1 if axis == 1 else axis  # one image, not a batch
-    return channels_only(call, call.inputs[0], axis, what), axis
+    return freeze_other_axes(call, call.inputs[0], axis, description), axis

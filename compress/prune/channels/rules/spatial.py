@@ -1,10 +1,10 @@
-"""Layers that move or reduce positions and leave channels alone; dropout; noise."""
+"""Rules of layers that move or reduce positions but not channels; dropout; noise."""
 
 from __future__ import annotations
 
 from compress.model.layers import select_classes
 from compress.prune.channels.coupling.slots import LayerCall, Slots
-from compress.prune.channels.rules._base import channel_axis, channels_only, layer_rule
+from compress.prune.channels.rules._base import find_channel_axis, freeze_other_axes, layer_rule
 
 
 @layer_rule("RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomCrop")
@@ -17,21 +17,23 @@ from compress.prune.channels.rules._base import channel_axis, channels_only, lay
     "ZeroPadding2D", "ZeroPadding3D", "Cropping2D", "Cropping3D",
     "UpSampling2D", "UpSampling3D", "Resizing", "CenterCrop",
 )  # fmt: skip
-def window(call: LayerCall) -> Slots:
-    """Channels in the layer's data format, if it has one, stay; positions change or move."""
+def propagate_window(call: LayerCall) -> Slots:
+    """Propagate channels through a layer that changes or moves positions."""
     x = call.inputs[0]
-    return call.passed(channels_only(call, x, channel_axis(call.layer, len(x.shape)), "a window"))
+    return call.passed(
+        freeze_other_axes(call, x, find_channel_axis(call.layer, len(x.shape)), "a window")
+    )
 
 
 @layer_rule(
     "GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D",
     "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D",
 )  # fmt: skip
-def global_pooling(call: LayerCall) -> Slots:
-    """Channels stay; positions are reduced to one or dropped (keepdims)."""
+def propagate_global_pooling(call: LayerCall) -> Slots:
+    """Propagate channels through a global pooling; positions are reduced to one or dropped."""
     layer = call.layer
-    axis = channel_axis(layer, len(call.inputs[0].shape))
-    x = channels_only(call, call.inputs[0], axis, "a pooling")
+    axis = find_channel_axis(layer, len(call.inputs[0].shape))
+    x = freeze_other_axes(call, call.inputs[0], axis, "a pooling")
     return call.out({axis if layer.keepdims else 1: x.axes[axis]}, zero=x.zero)
 
 
@@ -39,9 +41,9 @@ def global_pooling(call: LayerCall) -> Slots:
     *sorted(select_classes("inert") - select_classes("left_out", "entrywise")),
     "GaussianNoise", "Masking", "StochasticDepth",
 )  # fmt: skip
-def unchanged(call: LayerCall) -> Slots:
-    """The same entries in inference."""
+def propagate_unchanged(call: LayerCall) -> Slots:
+    """Propagate slots through a layer that is the identity in inference."""
     x = call.inputs[0]
     if type(call.layer).__name__ == "Masking":
-        call.barrier(x, "a Masking layer compares all channels", [len(x.shape) - 1])
+        call.freeze_axes(x, "a Masking layer compares all channels", [len(x.shape) - 1])
     return call.passed(x)

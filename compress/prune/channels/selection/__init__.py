@@ -1,21 +1,21 @@
-"""Selection of the units and blocks that are kept for a target.
+"""Selection of the units and blocks to keep for a target.
 
-`prune_channels` asks `by_rank`, or, where output errors are measured, `chooser`: it compares three
-methods where time and memory allow that, and keeps the best.
+`prune_channels` uses `rank_selection` or, if output errors are measured, `selector`. The latter
+compares three methods if time and memory allow it, and keeps the best result.
 
-| module | what it does |
+| module | content |
 | --- | --- |
-| `chooser` | picks the method: each one's configuration is reconstructed and evaluated |
-| `by_rank` | methods 1 and 2: units of the highest scores, over all layers or by equal shares |
-| `by_output_error` | method 3: channel counts and blocks of the least sum of output errors |
-| `sensitivity` | the output errors that method 3 chooses by: the map that users save |
-| `damage` | measures output errors: of one thinner layer, and of a whole configuration (`Judge`) |
-| `allowed` | which numbers of units a group may keep; `Selection`, the record of a choice |
-| `target` | what a target asks for, the least that can be met, and the errors of what cannot |
-| `costs` | MACs and parameters of any choice, without building it |
-| `times` | milliseconds of any choice, from measured calls |
-| `measured_times` | measures these calls, and whole files beside them |
+| `selector` | choice of the method: the result of each is reconstructed and evaluated |
+| `rank_selection` | methods 1 and 2: units with the highest scores, globally or by equal shares |
+| `output_error_selection` | method 3: channel counts and blocks of least total output error |
+| `sensitivity` | output errors that method 3 is based on: the map that users can save |
+| `output_error` | measurement of the output error of a pruned group or model (`ErrorEvaluator`) |
+| `allowed_counts` | unit counts that a group may keep; `Selection`, the result of a method |
+| `target` | targets as numbers, the smallest feasible cost, and errors of infeasible targets |
+| `costs` | MACs and parameters of any configuration, without building it |
+| `latency_model` | latency of any configuration, from measured calls |
+| `latency_measurement` | measurement of these calls, and of whole models |
 
-A method asks `target.cost_of` what a choice costs (`costs`, `times`, or a function of the user's),
-and `allowed.allowed_for` what may be chosen.
+Each method gets its cost function from `target.resolve_cost` (`costs`, `latency_model` or a custom
+function), and the unit counts to choose from by `allowed_counts.compute_allowed_counts`.
 """

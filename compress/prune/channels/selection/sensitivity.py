@@ -1,4 +1,4 @@
-"""Sensitivity map: the output error of thinner groups and of missing blocks, for any target."""
+"""Sensitivity map: output errors of pruned groups and of removed blocks, for any target."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.arrays import named
+from compress.core.arrays import list_named_arrays
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
-from compress.core.summary import Readable, Summary
-from compress.model.internals import weights_hash
-from compress.prune.channels.coupling.blocks import blocks_of
+from compress.core.summary import DisplayableResult, Summary
+from compress.model.keras_internals import hash_weights
+from compress.prune.channels.coupling.blocks import list_blocks
 from compress.prune.channels.coupling.groups import Coupling
 from compress.prune.channels.coupling.slots import Numbers
 from compress.prune.channels.criteria import Context
-from compress.prune.channels.selection.allowed import Counts
+from compress.prune.channels.selection.allowed_counts import Counts
 
 SHARES = (0.25, 0.5, 0.625, 0.75, 0.875)
-"""Of a group's channels that are removed, where the output error is measured."""
+"""Removed shares of a group's channels at which the output error is measured."""
 
 
-def removed_counts(units: int) -> list[int]:
+def list_removed_counts(units: int) -> list[int]:
     """Return the numbers of removed channels at which a group's output error is measured."""
     return [min(units - 1, max(1, round(share * units))) for share in SHARES]
 
 
-class Losses:
-    """Output errors of all channel counts of each group, and without each block.
+class OutputErrors:
+    """Output errors of each group at all channel counts, and without each block.
 
     Args:
-        by_count: Of each group, by removed units, (units + 1,).
-        blocks: (blocks,).
-        inside: (blocks, groups): a group that lies in a block alone.
-        nested: (blocks, blocks): the second lies in the first.
+        by_count: Output error of each group by number of removed units, (units + 1,).
+        blocks: Output error without each block, (blocks,).
+        inside: True for a group that is in a block only, (blocks, groups).
+        nested: True for blocks (second axis) inside a block (first axis), (blocks, blocks).
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Losses:
         inside: npt.NDArray[np.bool_],
         nested: npt.NDArray[np.bool_],
     ) -> None:
-        # behind a group's own units, infinity
+        # infinity beyond the units of a group
         self.table = np.full((len(by_count), max(map(len, by_count))), np.inf)
         for row, part in zip(self.table, by_count, strict=True):
             row[: len(part)] = part
@@ -57,16 +57,28 @@ class Losses:
         self.inside, self.nested = inside, nested
 
     def __call__(self, removed: Counts, present: Counts) -> Numbers:
-        """Return the sum of damages, (...); what lies in a block that left does none."""
-        gone = present == 0
-        hidden = (gone[..., :, None] & self.inside).any(-2)
-        widths = np.where(hidden, 0.0, self.table[np.arange(len(self.table)), removed])
-        covered = (gone[..., :, None] & self.nested).any(-2)
-        return np.asarray(widths.sum(-1) + (self.blocks * (gone & ~covered)).sum(-1))
+        """Return the sum of output errors, (...); groups and blocks in removed blocks add none.
+
+        Args:
+            removed: Removed units of each group, (..., groups).
+            present: 1 for each kept block, 0 for each removed one, (..., blocks).
+        """
+        removed_blocks = present == 0
+        hidden = (removed_blocks[..., :, None] & self.inside).any(-2)
+        group_errors = np.where(hidden, 0.0, self.table[np.arange(len(self.table)), removed])
+        covered = (removed_blocks[..., :, None] & self.nested).any(-2)
+        return np.asarray(
+            group_errors.sum(-1) + (self.blocks * (removed_blocks & ~covered)).sum(-1)
+        )
 
 
 class BlockSensitivity(NamedTuple):
-    """The output error without one block, all layers reconstructed."""
+    """The output error without one block, with all layers reconstructed.
+
+    Attributes:
+        name: Name of the block.
+        output_error: Output error; see `compress.measure.file_agreement`.
+    """
 
     name: str
     output_error: float
@@ -74,14 +86,14 @@ class BlockSensitivity(NamedTuple):
 
 @dataclass(frozen=True)
 class GroupSensitivity:
-    """The output error where some of one group's channels are removed.
+    """The output error of one pruned group at several channel counts.
 
     Attributes:
-        name: Of the group.
-        removed: Numbers of removed channels (or heads), rising.
-        output_error: At each, the layers that read the group reconstructed; see
-            `compress.measure.quality`.
-        scores: One a channel; those of the lowest scores are removed first.
+        name: Name of the group.
+        removed: Numbers of removed channels (or heads), increasing.
+        output_error: Output error at each number, with the layers that read the group
+            reconstructed; see `compress.measure.file_agreement`.
+        scores: Score of each channel; channels with the lowest scores are removed first.
     """
 
     name: str
@@ -90,27 +102,27 @@ class GroupSensitivity:
     scores: tuple[float, ...]
 
     def interpolate(self) -> Numbers:
-        """Return the output error with 0 to all channels removed, (channels + 1,); it never falls.
+        """Return the output error with 0 to all channels removed, (channels + 1,), increasing.
 
-        Between measured numbers it is interpolated; with all channels removed it is twice that of
-        the last one.
+        Values between measured numbers are interpolated. With all channels removed, the value is
+        twice that of the last measured number.
         """
         units = len(self.scores)
-        known = np.maximum.accumulate(np.maximum([0.0, *self.output_error], 0.0))
-        values = [*known, 2.0 * known[-1] + 1e-12]
+        errors = np.maximum.accumulate(np.maximum([0.0, *self.output_error], 0.0))
+        values = [*errors, 2.0 * errors[-1] + 1e-12]
         counts = np.arange(units + 1)
         return np.asarray(np.interp(counts, [0, *self.removed, units], values) + 1e-9 * counts)
 
 
 @dataclass(frozen=True, repr=False)
-class SensitivityMap(Readable):
-    """The output errors of all thinner groups of a model, measured once and used for any target.
+class SensitivityMap(DisplayableResult):
+    """The output errors of all pruned groups of a model, measured once and used for any target.
 
     Attributes:
-        groups: In the order of the model.
-        blocks: Likewise; (): blocks were not measured, and stay.
-        notes: What the user should know of the channels' scores.
-        origin: All that the numbers depend on; see `describe_origin`.
+        groups: Groups in the order of the model.
+        blocks: Blocks in the order of the model; (): blocks were not measured and are kept.
+        notes: Notes on the channels' scores for the user.
+        origin: Model, examples and options of the measurement; see `describe_origin`.
     """
 
     groups: tuple[GroupSensitivity, ...]
@@ -119,15 +131,15 @@ class SensitivityMap(Readable):
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, context: Context, criterion: str, blocks: bool) -> None:
-        """Check that the map was measured on the same model, examples and options.
+        """Check that the map was measured with the same model, examples and options.
 
         Args:
             context: Model, examples, aggregation and seed.
-            criterion: Name of what orders the channels of a group.
+            criterion: Name of the criterion that orders the channels of a group.
             blocks: Whether blocks may be removed.
 
         Raises:
-            InputError: It was measured on something else.
+            InputError: The map was measured differently.
         """
         blocks = blocks or bool(self.origin.get("blocks"))
         differences = [
@@ -141,37 +153,37 @@ class SensitivityMap(Readable):
                 f"{', '.join(differences)}. Measure it anew with sensitivity_map()."
             )
 
-    def losses(self, coupling: Coupling) -> Losses:
-        """Return the output errors as the allocation takes them."""
-        blocks = blocks_of(coupling) if self.blocks else ()
+    def build_output_errors(self, coupling: Coupling) -> OutputErrors:
+        """Return the output errors as needed by the allocation."""
+        blocks = list_blocks(coupling) if self.blocks else ()
         inside = [
             [set(group.layers) <= set(block.layers) for group in coupling.groups]
             for block in blocks
         ]
         nested = [[other.index in block.inner for other in blocks] for block in blocks]
-        return Losses(
+        return OutputErrors(
             [group.interpolate() for group in self.groups],
             [block.output_error for block in self.blocks],
             np.array(inside, bool).reshape(len(blocks), len(coupling.groups)),
             np.array(nested, bool).reshape(len(blocks), len(blocks)),
         )
 
-    def tempered(self, power: float) -> SensitivityMap:
-        """Return the output errors to a power: above 1, small ones differ less from none."""
-        return self._changed(
+    def apply_power(self, power: float) -> SensitivityMap:
+        """Return the output errors raised to a power; above 1, small errors count less."""
+        return self._map_errors(
             lambda error, _: max(0.0, error) ** power,
             np.ones(len(self.groups)),
             np.ones(len(self.blocks)),
         )
 
-    def scaled(self, groups: Numbers, blocks: Numbers) -> SensitivityMap:
+    def scale(self, groups: Numbers, blocks: Numbers) -> SensitivityMap:
         """Return the output errors times a factor for each group and each block."""
-        return self._changed(operator.mul, groups, blocks)
+        return self._map_errors(operator.mul, groups, blocks)
 
-    def _changed(
+    def _map_errors(
         self, change: Callable[[float, float], float], groups: Numbers, blocks: Numbers
     ) -> SensitivityMap:
-        """Return `change(error, factor)` for each error, with a factor a group and a block."""
+        """Return `change(error, factor)` of each error, with one factor per group and block."""
         return replace(
             self,
             groups=tuple(
@@ -187,14 +199,14 @@ class SensitivityMap(Readable):
             ),
         )
 
-    def screen(self) -> Summary:
-        """Return a summary for the screen: the output error of each group at some widths."""
+    def build_summary(self) -> Summary:
+        """Return a summary for the screen: output errors at several channel counts."""
         missing = [""] * bool(self.blocks)
         rows = []
         for group in self.groups:
             units = len(group.scores)
             errors = np.interp(
-                removed_counts(units), [0, *group.removed], [0.0, *group.output_error]
+                list_removed_counts(units), [0, *group.removed], [0.0, *group.output_error]
             )
             cells = [f"{error:.2g}" for error in errors]
             rows.append((group.name, f"{units:,}", *cells, *missing))
@@ -216,10 +228,10 @@ class SensitivityMap(Readable):
 
     @classmethod
     def load(cls, path: str | Path) -> SensitivityMap:
-        """Read a map that `save` wrote.
+        """Return a map that was written by `save`.
 
         Raises:
-            InputError: No such file, or it holds something else.
+            InputError: The file does not exist or is not a sensitivity map.
         """
         record = read_json(Path(path))
         if "base" in record:
@@ -250,16 +262,16 @@ def describe_origin(context: Context, criterion: str, blocks: bool) -> dict[str,
 
     Args:
         context: Model, examples, aggregation and seed.
-        criterion: Name of what orders the channels of a group.
+        criterion: Name of the criterion that orders the channels of a group.
         blocks: Whether blocks are measured.
     """
     coupling, data = context.coupling, context.data
     assert data is not None, "output errors are measured on examples"
-    model = f"{weights_hash(coupling.program.model)} {coupling.whole.tolist()}"
+    model = f"{hash_weights(coupling.program.model)} {coupling.removable_counts.tolist()}"
     order = np.random.default_rng(context.seed).permutation(len(data.train))[: context.examples]
     part = data.train.take(order)
     digest = hashlib.sha256(data.preprocess.identity.encode())
-    for name, values in (*named(part.x), *named(part.y)):
+    for name, values in (*list_named_arrays(part.x), *list_named_arrays(part.y)):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(values).view(np.uint8).data)
     return {

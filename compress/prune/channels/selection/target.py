@@ -12,31 +12,39 @@ from compress.plan import ChannelOptions
 from compress.plan.target import Target
 from compress.prune.channels.coupling.groups import Coupling
 from compress.prune.channels.coupling.slots import Numbers
-from compress.prune.channels.selection.allowed import (
+from compress.prune.channels.selection.allowed_counts import (
     Counts,
     Selection,
-    allowed_for,
-    cost_text,
-    ladder,
-    step_text,
+    compute_allowed_counts,
+    format_cost,
+    format_rounding_step,
+    list_rounding_steps,
 )
 from compress.prune.channels.selection.costs import CostModel
 
-Priced = Callable[[Any, Any], Numbers]
-"""Kept removable units (..., groups) and present blocks (..., blocks), 0 or 1 -> cost (...).
+CostFunction = Callable[[Any, Any], Numbers]
+"""Function of kept removable units (..., groups) and present blocks (..., blocks) -> cost (...).
 
-Of the second, None says that all stay.
+Present blocks are 0 or 1; None means that all blocks are kept.
 """
 ROUNDING = 1e-9
 
 
-def aimed(options: ChannelOptions, given: dict[str, Any], cost: Priced | None) -> ChannelOptions:
-    """Return options with the target of the keywords.
+def apply_target(
+    options: ChannelOptions, targets: dict[str, Any], cost: CostFunction | None
+) -> ChannelOptions:
+    """Return the options with the target of the keywords.
+
+    Args:
+        options: Channel options.
+        targets: Target by metric; at most one.
+        cost: Custom cost; its target is the share `targets["cost"]`.
 
     Raises:
-        InputError: A cost without a share of it, or the other way round, or in steps.
+        InputError: A cost without a share or the reverse, a share outside (0, 1], or a cost with
+            several steps.
     """
-    share = given.get("cost")
+    share = targets.get("cost")
     if (cost is None) != (share is None):
         raise InputError(
             "cost= and share= must go together: what to save, and what share of it to keep. "
@@ -51,71 +59,75 @@ def aimed(options: ChannelOptions, given: dict[str, Any], cost: Priced | None) -
                 f"{options.steps} steps."
             )
         return replace(options, target_metric="macs", target=Target(float(share), relative=True))
-    for name, value in given.items():
+    for name, value in targets.items():
         options = replace(options, target_metric=name, target=value)
     return options
 
 
 @dataclass(frozen=True)
 class Goal:
-    """The target as a number, and the targets of the steps on the way.
+    """The target as a number, and the intermediate targets of the steps.
 
     Attributes:
-        metric: What is counted.
-        value: What is to be left of it; of an amount, the share that leaves.
-        before: What the model has of it.
+        metric: Metric of the target: "macs", "params", "amount" or "cost".
+        value: Value to reach; for an amount, the share to remove.
+        original_value: Value of the original model.
     """
 
     metric: str
     value: float
-    before: float
+    original_value: float
 
     @classmethod
-    def of_options(
-        cls, options: ChannelOptions, coupling: Coupling, own: Priced | None = None
+    def from_options(
+        cls, options: ChannelOptions, coupling: Coupling, custom_cost: CostFunction | None = None
     ) -> Goal:
-        """Return the goal of options, for a model.
+        """Return the goal of options for a model.
 
         Args:
-            options: With a target.
-            coupling: Of the model.
-            own: What the target counts, in place of what options name.
+            options: Options with a target.
+            coupling: Coupling of the model.
+            custom_cost: Cost function of the target, instead of the metric of the options.
 
         Raises:
-            FeasibleError: It is more than the model has.
+            FeasibleError: The target is above the model's own value.
         """
-        target, metric = options.target, options.target_metric if own is None else "cost"
+        target, metric = options.target, options.target_metric if custom_cost is None else "cost"
         assert target is not None, "prune_channels has asked for one"
         if metric == "amount":
             return cls(metric, target.amount, 1.0)
-        before = float(cost_of(coupling, options, own)(coupling.whole, None))
+        before = float(
+            resolve_cost(coupling, options, custom_cost)(coupling.removable_counts, None)
+        )
         goal = target.amount * before if target.relative else target.amount
         if goal > before:
             raise FeasibleError(
-                f"{metric} must be at most the model's own {cost_text(before)}. Received: "
-                f"{cost_text(goal)}."
+                f"{metric} must be at most the model's own {format_cost(before)}. Received: "
+                f"{format_cost(goal)}."
             )
         return cls(metric, goal, before)
 
-    def at(self, step: int, steps: int) -> float:
-        """Return the target of a step: equal factors from step to step."""
+    def compute_step_target(self, step: int, steps: int) -> float:
+        """Return the target of a step, such that all steps reduce by the same factor."""
         if self.metric == "amount":
-            # each step removes from what the last one left
+            # each step removes the same share of the remaining channels
             return 1.0 - float((1.0 - self.value) ** (1.0 / steps))
-        return float(self.before * (self.value / self.before) ** (step / steps))
+        return float(self.original_value * (self.value / self.original_value) ** (step / steps))
 
 
-def cost_of(coupling: Coupling, options: ChannelOptions, own: Priced | None = None) -> Priced:
-    """Return the cost function that the target counts; of an amount, MACs where they can be.
+def resolve_cost(
+    coupling: Coupling, options: ChannelOptions, custom_cost: CostFunction | None = None
+) -> CostFunction:
+    """Return the cost function of the target; for an amount, MACs if they can be counted.
 
     Args:
-        coupling: Of the model.
-        options: Name what is counted.
-        own: The user's, which goes before it.
+        coupling: Coupling of the model.
+        options: Options with the metric.
+        custom_cost: Custom cost, which takes precedence.
     """
-    if own is not None:
-        return own
-    costs = CostModel.of(coupling)
+    if custom_cost is not None:
+        return custom_cost
+    costs = CostModel.from_coupling(coupling)
     if options.target_metric == "params" or (
         options.target_metric == "amount" and not costs.has_macs
     ):
@@ -124,135 +136,177 @@ def cost_of(coupling: Coupling, options: ChannelOptions, own: Priced | None = No
 
 
 @dataclass(frozen=True, eq=False)
-class Smallest:
-    """Cost of a model when every layer is thinned to its minimum.
+class SmallestCost:
+    """Cost of a model with every layer pruned to its minimum.
 
     Attributes:
-        kept: Removable units that stay in each group, (groups,).
-        cost: What the target counts: MACs or parameters.
-        full: The same of the whole model.
+        kept: Kept removable units of each group, (groups,).
+        cost: Cost in the metric of the target: MACs or parameters.
+        original_cost: Cost of the original model.
     """
 
     kept: Counts
     cost: float
-    full: float
+    original_cost: float
 
     @property
     def share(self) -> float:
-        """The cost as a share, rounded up to three digits: a target that is met."""
-        share = self.cost / self.full
+        """The cost as a share of the original, rounded up to three digits: a feasible target."""
+        share = self.cost / self.original_cost
         digits = 2 - math.floor(math.log10(share))
         scale = 10.0**digits
         return math.ceil(share * scale * (1 - ROUNDING)) / scale
 
 
-def smallest(coupling: Coupling, options: ChannelOptions, own: Priced | None = None) -> Smallest:
-    """Return the smallest feasible cost; a target below it is refused.
-
-    Raises:
-        InputError: A pattern matches no layer whose channels can be removed, or MACs are
-            asked for and an input size is open.
-    """
-    allowed = allowed_for(coupling, options, ladder(options)[-1])
-    kept, cost = allowed.lowest - allowed.fixed, cost_of(coupling, options, own)
-    return Smallest(kept, float(cost(kept, None)), float(cost(allowed.removable, None)))
-
-
-def check_feasible(coupling: Coupling, options: ChannelOptions, own: Priced | None = None) -> None:
-    """Check patterns and target before any work is done.
+def find_smallest(
+    coupling: Coupling, options: ChannelOptions, custom_cost: CostFunction | None = None
+) -> SmallestCost:
+    """Return the smallest feasible cost; lower targets are rejected.
 
     Args:
-        coupling: Of the model.
-        options: Target, steps, floors and limits.
-        own: See `cost_of`.
+        coupling: Coupling of the model.
+        options: Metric, rounding, floors and limits.
+        custom_cost: See `resolve_cost`.
 
     Raises:
-        FeasibleError: The target is below what is feasible, or nothing can be removed.
+        InputError: A pattern matches no layer with removable channels, or MACs are required and an
+            input size is open.
+    """
+    allowed = compute_allowed_counts(coupling, options, list_rounding_steps(options)[-1])
+    kept, cost = allowed.lowest - allowed.fixed, resolve_cost(coupling, options, custom_cost)
+    return SmallestCost(kept, float(cost(kept, None)), float(cost(allowed.removable, None)))
+
+
+def check_feasible(
+    coupling: Coupling, options: ChannelOptions, custom_cost: CostFunction | None = None
+) -> None:
+    """Check patterns and target before the model is pruned.
+
+    Args:
+        coupling: Coupling of the model.
+        options: Target, rounding, floors and limits.
+        custom_cost: See `resolve_cost`.
+
+    Raises:
+        FeasibleError: The target is below the feasible minimum, or nothing can be removed.
         InputError: A pattern matches nothing.
     """
     if not coupling.groups:
-        raise nothing_removable(coupling)
-    least = smallest(coupling, options, own)
+        raise build_unprunable_error(coupling)
+    smallest_cost = find_smallest(coupling, options, custom_cost)
     if options.target is None or options.target_metric == "amount":
         return
-    target = options.target.amount * (least.full if options.target.relative else 1.0)
-    if target < least.cost * (1 - ROUNDING):
-        raise infeasible(coupling, options, least, target, own)
+    target = options.target.amount * (
+        smallest_cost.original_cost if options.target.relative else 1.0
+    )
+    if target < smallest_cost.cost * (1 - ROUNDING):
+        raise build_infeasible_error(coupling, options, smallest_cost, target, custom_cost)
 
 
-def notes_on(
+def list_notes(
     coupling: Coupling,
     options: ChannelOptions,
-    found: Selection,
+    selection: Selection,
     target: float,
-    own: Priced | None = None,
+    custom_cost: CostFunction | None = None,
 ) -> tuple[str, ...]:
-    """Return notes on the steps that were taken and on a target that was missed.
+    """Return notes on a finer rounding step and on a missed target.
+
+    Args:
+        coupling: Coupling of the model.
+        options: Target, rounding, floors and limits.
+        selection: The selection.
+        target: Cost to reach.
+        custom_cost: See `resolve_cost`.
 
     Raises:
-        FeasibleError: The target is below what is feasible.
+        FeasibleError: The target is below the feasible minimum.
     """
     notes = []
-    if found.round_to != step_text(ladder(options)[0]):
+    if selection.round_to != format_rounding_step(list_rounding_steps(options)[0]):
         notes.append(
-            f"kept numbers are multiples of {found.round_to}: coarser steps miss the target"
+            f"kept numbers are multiples of {selection.round_to}: coarser steps miss the target"
         )
-    if not found.choice.met:
-        least = smallest(coupling, options, own)
-        if target < least.cost and not options.blocks:
-            raise infeasible(coupling, options, least, target, own)
-        what = options.target_metric if own is None else "cost"
-        wanted, reached = cost_text(target), cost_text(found.choice.cost)
+    if not selection.allocation.is_on_target:
+        smallest_cost = find_smallest(coupling, options, custom_cost)
+        if target < smallest_cost.cost and not options.blocks:
+            raise build_infeasible_error(coupling, options, smallest_cost, target, custom_cost)
+        metric = options.target_metric if custom_cost is None else "cost"
+        target_text, reached_text = format_cost(target), format_cost(selection.allocation.cost)
         notes.append(
-            f"the nearest feasible {what} to {wanted} is {reached} ({found.choice.error:+.1%})"
+            f"the nearest feasible {metric} to {target_text} is {reached_text} "
+            f"({selection.allocation.error:+.1%})"
         )
     return tuple(notes)
 
 
-def infeasible(
+def build_infeasible_error(
     coupling: Coupling,
     options: ChannelOptions,
-    least: Smallest,
+    smallest_cost: SmallestCost,
     target: float,
-    own: Priced | None = None,
+    custom_cost: CostFunction | None = None,
 ) -> FeasibleError:
-    """Return the error of a target below the least cost, with that and the reasons for it."""
-    if own is not None:
+    """Return the error of a target below the smallest cost, with that cost and the reasons.
+
+    Args:
+        coupling: Coupling of the model.
+        options: Target, rounding, floors and limits.
+        smallest_cost: The smallest feasible cost.
+        target: The infeasible target.
+        custom_cost: See `resolve_cost`.
+    """
+    if custom_cost is not None:
         return FeasibleError(
-            f"cost must be at least {least.cost:.4g} ({least.share:g}x of {least.full:.4g}): that "
+            f"cost must be at least {smallest_cost.cost:.4g} ({smallest_cost.share:g}x of "
+            f"{smallest_cost.original_cost:.4g}): that "
             "much is left when every layer is thinned to its minimum "
-            f"(min_kept={options.min_kept:g}, multiples of {ladder(options)[-1]}). Received: "
-            f"{target:.4g} ({target / least.full:.3g}x). Ask for more, or "
-            f"{_relaxed(coupling, options, least, own)}lower min_kept or round_to."
+            f"(min_kept={options.min_kept:g}, multiples of {list_rounding_steps(options)[-1]}). "
+            "Received: "
+            f"{target:.4g} ({target / smallest_cost.original_cost:.3g}x). Ask for more, or "
+            f"{_describe_relaxation(coupling, options, smallest_cost, custom_cost)}lower min_kept "
+            "or round_to."
         )
-    costs = CostModel.of(coupling)
+    costs = CostModel.from_coupling(coupling)
     counted = costs.params if options.target_metric == "params" else costs.macs
-    top = sorted(counted.by_layer(least.kept).items(), key=lambda item: -item[1])[:3]
-    layers = ", ".join(f"{name} {value / least.cost:.0%}" for name, value in top)
+    top = sorted(counted.compute_by_layer(smallest_cost.kept).items(), key=lambda item: -item[1])[
+        :3
+    ]
+    layers = ", ".join(f"{name} {value / smallest_cost.cost:.0%}" for name, value in top)
     return FeasibleError(
-        f"{options.target_metric} must be at least {math.ceil(least.cost):,} ({least.share:g}x of "
-        f"{least.full:,.0f}): that much is left when every layer is thinned to its minimum "
-        f"(min_kept={options.min_kept:g}, multiples of {ladder(options)[-1]}); most of it lies "
-        f"in {layers}; {_holders(coupling)} Received: {target:,.0f} ({target / least.full:.3g}x). "
-        f"Ask for more, or {_relaxed(coupling, options, least, own)}lower min_kept or round_to."
+        f"{options.target_metric} must be at least {math.ceil(smallest_cost.cost):,} "
+        f"({smallest_cost.share:g}x of "
+        f"{smallest_cost.original_cost:,.0f}): that much is left when every layer is thinned to "
+        "its minimum "
+        f"(min_kept={options.min_kept:g}, multiples of {list_rounding_steps(options)[-1]}); most "
+        "of it lies "
+        f"in {layers}; {_describe_protected(coupling)} Received: {target:,.0f} "
+        f"({target / smallest_cost.original_cost:.3g}x). "
+        "Ask for more, or "
+        f"{_describe_relaxation(coupling, options, smallest_cost, custom_cost)}lower min_kept or "
+        "round_to."
     )
 
 
-def nothing_removable(coupling: Coupling) -> FeasibleError:
-    """Return the error of a model without channels that can be removed."""
+def build_unprunable_error(coupling: Coupling) -> FeasibleError:
+    """Return the error of a model without removable channels."""
     return FeasibleError(
-        f"The model must have channels that can be removed. Received: none; {_holders(coupling)}"
+        "The model must have channels that can be removed. Received: none; "
+        f"{_describe_protected(coupling)}"
     )
 
 
-def _relaxed(
-    coupling: Coupling, options: ChannelOptions, least: Smallest, own: Priced | None
+def _describe_relaxation(
+    coupling: Coupling,
+    options: ChannelOptions,
+    smallest_cost: SmallestCost,
+    custom_cost: CostFunction | None,
 ) -> str:
-    """Return the part of an error on the user's own limits, or "": what relaxing them is worth."""
+    """Return the part of an error message on the user's limits and the cost without them, or ""."""
     if not options.limits and not options.exclude:
         return ""
-    freer = smallest(coupling, replace(options, limits=(), exclude=()), own)
-    if freer.cost >= least.cost:
+    freer = find_smallest(coupling, replace(options, limits=(), exclude=()), custom_cost)
+    if freer.cost >= smallest_cost.cost:
         return ""
     names = {"channel_limits": options.limits, "channel_exclude": options.exclude}
     texts = " and ".join(
@@ -261,11 +315,11 @@ def _relaxed(
     return f"relax {texts} (without: {freer.share:g}x), or "
 
 
-def _holders(coupling: Coupling) -> str:
-    held = [f"{row.units} units by {row.reason}" for row in coupling.frozen_report()]
-    more = f" and {len(held) - 5} reasons more" if len(held) > 5 else ""
-    text = f"held are {', '.join(held[:5]) or 'no units'}{more}."
-    # layers that stay whole, with what is in them: a reason once a class
+def _describe_protected(coupling: Coupling) -> str:
+    frozen_texts = [f"{row.units} units by {row.reason}" for row in coupling.list_frozen()]
+    more = f" and {len(frozen_texts) - 5} reasons more" if len(frozen_texts) > 5 else ""
+    text = f"held are {', '.join(frozen_texts[:5]) or 'no units'}{more}."
+    # layers that cannot be pruned, with each reason once per class
     by_reason: dict[tuple[str, str], list[str]] = {}
     for name, (kind, reason) in coupling.graph.unknown.items():
         by_reason.setdefault((kind, reason), []).append(name)

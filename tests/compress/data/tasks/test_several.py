@@ -9,14 +9,14 @@ import pytest
 
 from compress.core.errors import InputError
 from compress.data.tasks import (
-    MEAN,
+    MEAN_METRIC,
     Masks,
     MultiClass,
     Regression,
     Segmentation,
     Several,
     Task,
-    meaning,
+    describe_metric,
 )
 from compress.plugins import TASKS
 
@@ -34,7 +34,7 @@ def parts() -> dict[str, tuple[Task, Any, Any]]:
     pixels = rng.integers(3, size=(COUNT, 5, 5))
     mask = rng.integers(2, size=(COUNT, 5, 5, 1)).astype(np.int8)
     return {
-        "box": (Regression.of(box), box, scores(4)),
+        "box": (Regression.from_labels(box), box, scores(4)),
         "pixels": (Segmentation.for_labels(3, pixels), pixels, scores(5, 5, 3)),
         "mask": (Masks.for_labels(1, mask), mask, scores(5, 5, 1)),
     }
@@ -65,7 +65,7 @@ def test_outputs_count_alike_unless_they_are_weighted() -> None:
     assert task.chance_loss() == pytest.approx(len(shares))
     # the same box in another unit
     other = {**labels, "box": labels["box"] * 100}
-    wide = Several((("box", Regression.of(other["box"])), *task.each[1:]))
+    wide = Several((("box", Regression.from_labels(other["box"])), *task.each[1:]))
     moved = {**scores, "box": scores["box"] * 100}
     np.testing.assert_allclose(wide.loss(other, moved), task.loss(labels, scores), rtol=1e-5)
 
@@ -81,9 +81,9 @@ def test_qualities_stand_behind_the_outputs_names() -> None:
     assert found["mask.dice"] == own["mask"]["dice"]
     assert set(task.qualities) <= set(found)
     main = [max(0.0, own["box"]["r2"]), own["pixels"]["mean_iou"], own["mask"]["mean_iou"]]
-    assert found[MEAN] == pytest.approx(np.mean(main))
+    assert found[MEAN_METRIC] == pytest.approx(np.mean(main))
     assert task.agreement(scores, scores) == pytest.approx(1.0)
-    assert meaning("box.r2")[0] == "R2 (box)"
+    assert describe_metric("box.r2")[0] == "R2 (box)"
     # chance is that of each output: the mean over them, or that of the output which judges
     chances = {name: part.chance(y) for name, (part, y, _) in parts().items()}
     assert chances["box"] == 0.0

@@ -12,9 +12,9 @@ from scipy.special import log_softmax
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, Split
 from compress.data.tasks import Binary, MultiClass, MultiLabel, Regression, Task
-from compress.data.tasks._base import Tallied
-from compress.model.heads import check_head, decides_at
-from compress.model.logits import logits_view
+from compress.data.tasks._base import TalliedTask
+from compress.model.heads import check_head, find_decision_threshold
+from compress.model.logits import open_logits_view
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -165,7 +165,7 @@ def test_logits_are_found_behind_every_head(head: str, small_cnn: Callable[..., 
     x = np.random.default_rng(1).normal(size=(6, 8, 8, 1)).astype(np.float32)
     expected = plain(x, training=False).numpy()
     before = model(x, training=False).numpy()
-    with logits_view(model, MultiClass(10)) as view:
+    with open_logits_view(model, MultiClass(10)) as view:
         np.testing.assert_allclose(view(x, training=False).numpy(), expected, atol=1e-6)
     np.testing.assert_array_equal(model(x, training=False).numpy(), before)
     if head == "dense":
@@ -180,7 +180,7 @@ def test_probabilities_of_an_unknown_head_give_logits_up_to_a_constant() -> None
     model = keras.Model(inputs, keras.ops.softmax(logits))
     x = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
     expected = keras.Model(inputs, logits)(x).numpy()
-    with logits_view(model, MultiClass(3)) as view:
+    with open_logits_view(model, MultiClass(3)) as view:
         got = view(x, training=False).numpy()
     np.testing.assert_allclose(
         got - got.mean(-1, keepdims=True), expected - expected.mean(-1, keepdims=True), atol=1e-5
@@ -202,9 +202,9 @@ def test_log_odds_are_found_behind_every_head(head: str) -> None:
     model = keras.Model(inputs, outputs)
     x = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
     expected = x @ logits.kernel.numpy() + logits.bias.numpy()
-    with logits_view(model, MultiLabel(3)) as view:
+    with open_logits_view(model, MultiLabel(3)) as view:
         np.testing.assert_allclose(view(x, training=False).numpy(), expected, atol=1e-5)
-    assert decides_at(model, MultiLabel(3)) == (0.0 if head == "none" else 0.5)
+    assert find_decision_threshold(model, MultiLabel(3)) == (0.0 if head == "none" else 0.5)
 
 
 def test_small_logits_are_no_probabilities() -> None:
@@ -214,9 +214,9 @@ def test_small_logits_are_no_probabilities() -> None:
     small = keras.layers.Dense(1, kernel_initializer="zeros", bias_initializer="ones")
     model = keras.Model(inputs, small(inputs) * 0.5)
     small.kernel.assign(np.full((4, 1), 1e-2))
-    assert decides_at(model, Binary()) == 0.0
+    assert find_decision_threshold(model, Binary()) == 0.0
     small.set_weights([np.zeros((4, 1)), np.zeros(1)])
-    assert decides_at(model, Binary()) == 0.0
+    assert find_decision_threshold(model, Binary()) == 0.0
 
 
 @pytest.mark.parametrize("head", ["layer", "dense", "none"])
@@ -226,17 +226,17 @@ def test_taps_give_features_of_the_same_forward(head: str, small_cnn: Callable[.
     model, x = small_cnn(softmax=head), np.random.default_rng(1).normal(size=(6, 8, 8, 1))
     x = x.astype(np.float32)
     features = keras.Model(model.input, [model.get_layer(n).output for n in ("relu", "pool")])
-    with logits_view(model, MultiClass(10)) as view:
+    with open_logits_view(model, MultiClass(10)) as view:
         expected = view(x, training=True).numpy()
     before = [w.copy() for w in model.get_weights()]
-    with logits_view(model, MultiClass(10), ("relu", "pool")) as view:
+    with open_logits_view(model, MultiClass(10), ("relu", "pool")) as view:
         logits, found = view(x, training=True)
     np.testing.assert_array_equal(logits.numpy(), expected)
     assert list(found) == ["relu", "pool"]
     # in training: batch statistics, moved once
     changed = [not np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True)]
     assert sum(changed) == 2
-    with logits_view(model, MultiClass(10), ("relu", "pool")) as view:
+    with open_logits_view(model, MultiClass(10), ("relu", "pool")) as view:
         _, found = view(x, training=False)
     assert list(found) == ["relu", "pool"]
     for got, want in zip(found.values(), features(x, training=False), strict=True):
@@ -250,20 +250,20 @@ def test_taps_reach_into_nested_models_and_offer_names(small_cnn: Callable[..., 
     inputs = keras.Input((8, 8, 1))
     model = keras.Model(inputs, keras.layers.Softmax()(inner(inputs)))
     x = np.random.default_rng(1).normal(size=(6, 8, 8, 1)).astype(np.float32)
-    with logits_view(model, MultiClass(10), ("small_cnn/relu",)) as view:
+    with open_logits_view(model, MultiClass(10), ("small_cnn/relu",)) as view:
         logits, found = view(x, training=False)
     features = keras.Model(inner.input, inner.get_layer("relu").output)
     np.testing.assert_array_equal(found["small_cnn/relu"], features(x, training=False))
     np.testing.assert_array_equal(logits, inner(x, training=False))
     with (
         pytest.raises(InputError, match=r"Did you mean 'small_cnn/relu'"),
-        logits_view(model, MultiClass(10), ("small_cnn/relo",)),
+        open_logits_view(model, MultiClass(10), ("small_cnn/relo",)),
     ):
         pass
     again = keras.Model(inputs, inner(inputs) + inner(keras.ops.flip(inputs, axis=1)))
     with (
         pytest.raises(InputError, match=r"called once. Received: layer 'small_cnn/relu'"),
-        logits_view(again, MultiClass(10), ("small_cnn/relu",)),
+        open_logits_view(again, MultiClass(10), ("small_cnn/relu",)),
     ):
         pass
 
@@ -310,7 +310,7 @@ def test_chance_by_hand() -> None:
     assert task.judged_by("accuracy").chance(rows) == pytest.approx(10 / 12)
     assert task.judged_by("exact_match").chance(rows) == 0.5
     numbers = np.random.default_rng(0).normal(3, 2, (50, 2)).astype(np.float32)
-    assert Regression.of(numbers).chance(numbers) == 0.0
+    assert Regression.from_labels(numbers).chance(numbers) == 0.0
     assert Regression(1).chance(np.full((5, 1), 0.3, np.float32)) == 1.0
 
 
@@ -354,4 +354,4 @@ def test_a_task_without_metrics_or_agreement_is_refused_when_it_is_made() -> Non
         partial = dict.fromkeys(("tallies", "of_tallies"), members["loss"]) | members
         del partial[name], partial["quality"]
         with pytest.raises(TypeError, match=f"abstract method '?{name}"):
-            type("Partial", (Tallied,), partial)()
+            type("Partial", (TalliedTask,), partial)()

@@ -12,20 +12,20 @@ import pytest
 
 from compress import export
 from compress.core.errors import InputError, RunFailed
-from compress.exporting.litert import export_litert, plain_file
-from compress.exporting.mixed.search import Files
+from compress.exporting.litert import ensure_float32_file, export_litert
+from compress.exporting.mixed.search import PrecisionFiles
 from compress.exporting.mixed.units import (
     BITS,
     ENTRIES,
-    file_graph,
-    kernel_of,
-    kernels_of,
-    scope_of,
-    units_of,
+    find_kernel,
+    find_kernel_layers,
+    format_scope,
+    group_operations,
+    read_graph,
 )
-from compress.exporting.traced import Traced
-from compress.measure.quality import divergence
-from compress.measure.runtimes import session_for
+from compress.exporting.tracing import TracedModel
+from compress.measure.file_agreement import compute_divergence
+from compress.measure.runtimes import prepare_session
 from compress.plan import LEVELS, ExportOptions
 
 
@@ -63,7 +63,7 @@ def x() -> Any:
 
 def test_units_are_kernels_with_what_follows(net: Any, tmp_path: Path) -> None:
     export_litert(net, tmp_path / "m.tflite")
-    units = units_of(file_graph(tmp_path / "m.tflite"), kernels_of(net))
+    units = group_operations(read_graph(tmp_path / "m.tflite"), find_kernel_layers(net))
     assert [unit.name for unit in units] == ["first", "wide", "depth", "head"]
     assert [unit.kinds[0] for unit in units] == [
         "CONV_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED",
@@ -85,7 +85,7 @@ def test_each_layer_has_a_precision_and_the_file_is_as_close_as_asked(
     assert set(levels.values()) <= {"int8", "dynamic", "float16"}
     for layer in file.layers:
         assert layer.alone["float16"] < 0.1 * layer.alone["int8"]
-    session = session_for(file.path)
+    session = prepare_session(file.path)
     assert {info.dtype for info in (*session.inputs, *session.outputs)} == {"float32"}
     about = json.loads((tmp_path / "m.json").read_text())
     stored = about["files"]["m.tflite"]["precisions"]
@@ -93,16 +93,16 @@ def test_each_layer_has_a_precision_and_the_file_is_as_close_as_asked(
     # what was promised, computed anew: the files' own outputs against the model's
     whole, lowest = net(x[:64]).numpy(), _in_int8(net, x, tmp_path)
     got = np.concatenate([_run(session, one) for one in x[:64]])
-    assert divergence([whole], [got]) <= 0.3 * divergence([whole], [lowest]) + 1e-6
+    assert compute_divergence([whole], [got]) <= 0.3 * compute_divergence([whole], [lowest]) + 1e-6
 
 
 def _in_int8(net: Any, x: Any, folder: Path) -> Any:
     """Returns what the net answers with all layers in int8, made by hand."""
-    with Traced(net) as traced:
-        source = plain_file(traced)
-        units = units_of(file_graph(source), kernels_of(net))
-        files = Files(source, folder, [x], traced.ports, units, 64)
-        session = session_for(files.made(dict.fromkeys(units, "int8")))
+    with TracedModel(net) as traced:
+        source = ensure_float32_file(traced)
+        units = group_operations(read_graph(source), find_kernel_layers(net))
+        files = PrecisionFiles(source, folder, [x], traced.ports, units, 64)
+        session = prepare_session(files.build(dict.fromkeys(units, "int8")))
         return np.concatenate([_run(session, one) for one in x[:64]])
 
 
@@ -118,10 +118,12 @@ def test_ranges_are_the_smallest_and_the_largest_of_all_examples(
     pytest.importorskip("litert_quantizer")
     import keras
 
-    with Traced(net) as traced:
-        source = plain_file(traced)
-        graph = file_graph(source)
-        Files(source, tmp_path, [x], traced.ports, units_of(graph, kernels_of(net)), 8)
+    with TracedModel(net) as traced:
+        source = ensure_float32_file(traced)
+        graph = read_graph(source)
+        PrecisionFiles(
+            source, tmp_path, [x], traced.ports, group_operations(graph, find_kernel_layers(net)), 8
+        )
     ranges = json.loads((tmp_path / "ranges.json").read_text())
     inner = keras.Model(net.input, net.get_layer("sum").output).predict(x, verbose=0)
     (made,) = [op.outputs[0].name for op in graph.operators if op.kind == "ADD"]
@@ -143,22 +145,22 @@ def test_what_is_slow_in_whole_numbers_stays_in_floats(tmp_path: Path) -> None:
     x = layers.Dense(32, activation="gelu", name="wide")(x)
     model = keras.Model(inputs, layers.Dense(4, activation="softmax", name="head")(x))
     x = np.random.default_rng(0).normal(size=(16, 12, 16)).astype(np.float32)
-    with Traced(model) as traced:
-        source = plain_file(traced)
-        units = units_of(file_graph(source), kernels_of(model))
-        files = Files(source, tmp_path, [x], traced.ports, units, 8)
-        made = file_graph(files.made(dict.fromkeys(units, "int8"))).operators
-        half = file_graph(files.made(dict.fromkeys(units, "float16"))).operators
+    with TracedModel(model) as traced:
+        source = ensure_float32_file(traced)
+        units = group_operations(read_graph(source), find_kernel_layers(model))
+        files = PrecisionFiles(source, tmp_path, [x], traced.ports, units, 8)
+        made = read_graph(files.build(dict.fromkeys(units, "int8"))).operators
+        half = read_graph(files.build(dict.fromkeys(units, "float16"))).operators
     kinds = Counter(f"{op.kind} {op.outputs[0].dtype}" for op in made)
     assert kinds["BATCH_MATMUL float32"] == 2
     assert kinds["SOFTMAX float32"] == 2  # that of the attention, and the last
     assert (kinds["MEAN float32"], kinds["SQUARED_DIFFERENCE float32"]) == (2, 1)
     assert (kinds["RSQRT float32"], kinds["BATCH_MATMUL int8"], kinds["MEAN int8"]) == (1, 0, 0)
-    # kernels, the sum, and the activation are whole numbers
+    # kernels, the sum, and the activation are integers
     assert kinds["FULLY_CONNECTED int8"] == 7
     assert (kinds["ADD int8"], kinds["GELU int8"]) == (1, 1)
     # halves are not kept from any operation
-    assert not any(tensor.quantized for op in half for tensor in op.outputs)
+    assert not any(tensor.is_quantized for op in half for tensor in op.outputs)
 
 
 def test_precisions_are_as_they_are_said(net: Any, x: Any, tmp_path: Path) -> None:
@@ -167,16 +169,16 @@ def test_precisions_are_as_they_are_said(net: Any, x: Any, tmp_path: Path) -> No
         "int4": "int4", "dynamic4": "int4", "int8": "int8", "dynamic": "int8", "int16": "int8",
         "float16": "float16", "float32": "float32",
     }  # fmt: skip
-    with Traced(net) as traced:
-        source = plain_file(traced)
-        units = units_of(file_graph(source), kernels_of(net))
-        files = Files(source, tmp_path, [x], traced.ports, units, 8)
+    with TracedModel(net) as traced:
+        source = ensure_float32_file(traced)
+        units = group_operations(read_graph(source), find_kernel_layers(net))
+        files = PrecisionFiles(source, tmp_path, [x], traced.ports, units, 8)
         for level, dtype in kernels.items():
             (wide,) = (
-                item for item in file_graph(files.made({units[1]: level})).operators
-                if scope_of(item) in units[1].scopes and item.kind == "CONV_2D"
+                item for item in read_graph(files.build({units[1]: level})).operators
+                if format_scope(item) in units[1].scopes and item.kind == "CONV_2D"
             )  # fmt: skip
-            kernel = kernel_of(wide)
+            kernel = find_kernel(wide)
             assert kernel is not None
             assert kernel.dtype == dtype, level
             passes = {"int4": "int8", "int8": "int8", "int16": "int16"}.get(level, "float32")
@@ -196,7 +198,7 @@ def test_other_formats(format: str, x: Any, tmp_path: Path) -> None:
     (file,) = export(model, tmp_path / "m.tflite", format=format, data=x)
     (whole,) = export(model, tmp_path / "f.tflite", format="float32", data=x)
     kernels = {
-        tensor.dtype for item in file_graph(file.path).operators for tensor in item.given
+        tensor.dtype for item in read_graph(file.path).operators for tensor in item.present_inputs
         if tensor.is_weight and len(tensor.shape or ()) > 1
     }  # fmt: skip
     assert kernels == {"int8" if format == "int16x8" else "int4"}
@@ -204,7 +206,7 @@ def test_other_formats(format: str, x: Any, tmp_path: Path) -> None:
     # weights of b bits are off by half a step at most, 1 / (2^b - 2) of the largest of a channel
     values = model(x).numpy()
     step = 1 / 254 if format == "int16x8" else 1 / 14
-    got = np.concatenate([_run(session_for(file.path), one) for one in x])
+    got = np.concatenate([_run(prepare_session(file.path), one) for one in x])
     assert 0 < np.abs(got - values).std() < step * values.std()
 
 
@@ -301,9 +303,9 @@ def test_weights_of_four_bits_are_rounded_so_that_outputs_stay(
 
     def made(examples: Any, name: str) -> tuple[Any, float]:
         (file,) = export(model, tmp_path / name, format=kind, data=examples, **settings)
-        session = session_for(file.path)
+        session = prepare_session(file.path)
         got = np.concatenate([_run(session, one) for one in x[300:]])
-        return file, divergence([model(x[300:]).numpy()], [got])
+        return file, compute_divergence([model(x[300:]).numpy()], [got])
 
     (plain, far), (file, near) = made(x[:70], "few.tflite"), made(x[:300], "many.tflite")
     assert plain.notes[-1].startswith(f"{kind}: kernels of four bits have the nearest values (")
@@ -311,7 +313,7 @@ def test_weights_of_four_bits_are_rounded_so_that_outputs_stay(
     said = f"{kind}: 3 kernels of four bits are rounded so that their layers' outputs stay"
     assert file.notes[-1].startswith(said)
     assert near < 0.5 * far
-    kernels = [kernel_of(operator) for operator in file_graph(file.path).operators]
+    kernels = [find_kernel(operator) for operator in read_graph(file.path).operators]
     assert sorted(kernel.dtype for kernel in kernels if kernel) == ["int4", "int4", "int4", "int8"]
     (dense,) = (kernel for kernel in kernels if kernel and kernel.elements == zeros.size)
     assert dense.nonzero <= np.count_nonzero(~zeros), "what was pruned stays so"

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.exporting.mixed.search import path_of_choices
+from compress.exporting.mixed.search import trace_convex_hull
 
 NUMBERS = st.integers(0, 20).map(float)
 
@@ -30,7 +30,7 @@ def test_no_choice_of_the_same_cost_loses_less(given_tables) -> None:
     losses, costs = given_tables
     units, levels = losses.shape
     every = list(product(range(levels), repeat=units))
-    path = path_of_choices(losses, costs)
+    path = trace_convex_hull(losses, costs)
     for choice in path:
         cost = summed(costs, choice)
         least = min(summed(losses, other) for other in every if summed(costs, other) <= cost)
@@ -43,10 +43,10 @@ def test_by_hand() -> None:
     losses = np.array([[8.0, 2.0, 0.0], [3.0, 1.0, 0.0]])
     costs = np.array([[1.0, 2.0, 4.0], [1.0, 2.0, 3.0]])
     # 6 a cost, 2 a cost, then 1 a cost each: the first unit's first
-    assert path_of_choices(losses, costs) == [(0, 0), (1, 0), (1, 1), (2, 1), (2, 2)]
+    assert trace_convex_hull(losses, costs) == [(0, 0), (1, 0), (1, 1), (2, 1), (2, 2)]
 
 
 def test_a_level_that_cannot_be_had_is_passed_over() -> None:
     losses = np.array([[np.inf, 2.0, 0.0]])
     costs = np.array([[np.inf, 2.0, 4.0]])
-    assert path_of_choices(losses, costs) == [(1,), (2,)]
+    assert trace_convex_hull(losses, costs) == [(1,), (2,)]

@@ -11,7 +11,7 @@ import pytest
 from compress.core.errors import RunFailed
 from compress.exporting.conversions import ConversionFailed
 from compress.exporting.mixed import search
-from compress.exporting.mixed.search import Files, Search
+from compress.exporting.mixed.search import PrecisionFiles, PrecisionSearch
 from compress.exporting.mixed.units import Unit
 from compress.plan import ExportOptions
 
@@ -28,9 +28,9 @@ class Stub:
     def __init__(self, folder: Path, refuses: tuple[str, str] | None = None) -> None:
         self.units, self.folder, self.refuses = UNITS, folder, refuses
         self.levels: dict[Path, dict[str, str]] = {}
-        self.source = self.made({})
+        self.source = self.build({})
 
-    def made(self, levels: Any) -> Path:
+    def build(self, levels: Any) -> Path:
         known = {unit.name: levels.get(unit, "float32") for unit in UNITS}
         if self.refuses is not None and known[self.refuses[0]] == self.refuses[1]:
             raise ConversionFailed("refused", "no such kernel")
@@ -39,12 +39,12 @@ class Stub:
         self.levels[path] = known
         return path
 
-    throughout = Files.throughout
+    assign_level = PrecisionFiles.assign_level
 
-    def alone(self, unit: Unit, level: str) -> float:
-        return self.loss(self.made({unit: level}))
+    def measure_unit_loss(self, unit: Unit, level: str) -> float:
+        return self.measure_loss(self.build({unit: level}))
 
-    def loss(self, path: Path) -> float:
+    def measure_loss(self, path: Path) -> float:
         factors = {"int8": 1.0, "int16": 0.1, "float32": 0.0}
         return sum(LOSSES[unit] * factors[level] for unit, level in self.levels[path].items())
 
@@ -67,7 +67,7 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
 def chosen(stub: Stub, as_good: Any = None, **settings: Any) -> tuple[dict[str, str], Any]:
     settings = {"mixed_levels": ("int8", "int16", "float32"), **settings}
     options = ExportOptions(formats=("int8-mixed",), **settings)
-    found = Search(stub, options, lambda share: None, as_good).found()  # type: ignore[arg-type]
+    found = PrecisionSearch(stub, options, lambda share: None, as_good).run()  # type: ignore[arg-type]
     return {unit.name: level for unit, level in found.levels.items()}, found
 
 
@@ -75,7 +75,7 @@ def test_what_costs_the_most_is_raised_until_little_enough_is_left(stub: Stub) -
     # 12 in int8; a in int16 leaves 4.8, c too leaves 2.1
     levels, found = chosen(stub, mixed_loss=0.5)
     assert levels == {"a": "int16", "b": "int8", "c": "int8"}
-    assert (found.loss, found.most) == pytest.approx((4.8, 12.0))
+    assert (found.loss, found.lowest_level_loss) == pytest.approx((4.8, 12.0))
     assert found.notes == ()
     levels, found = chosen(stub, mixed_loss=0.25)
     assert levels == {"a": "int16", "b": "int8", "c": "int16"}
@@ -84,7 +84,7 @@ def test_what_costs_the_most_is_raised_until_little_enough_is_left(stub: Stub) -
 
 def test_nothing_is_raised_where_all_may_be_lost(stub: Stub) -> None:
     assert set(chosen(stub, mixed_loss=0.99999)[0].values()) != {"int8"}, "less is asked for"
-    stub.loss = lambda path: 0.0  # type: ignore[method-assign]
+    stub.measure_loss = lambda path: 0.0  # type: ignore[method-assign]
     assert set(chosen(stub)[0].values()) == {"int8"}
 
 
@@ -123,7 +123,7 @@ def test_int8_is_taken_where_it_is_as_good_and_cheaper(stub: Stub) -> None:
     asked.clear()
     assert set(chosen(stub, as_good, mixed_loss=0.0)[0].values()) == {"float32"}
     chosen(stub, as_good, mixed_levels=("int16", "float32"))
-    stub.loss = lambda path: 0.0  # type: ignore[method-assign]
+    stub.measure_loss = lambda path: 0.0  # type: ignore[method-assign]
     chosen(stub, as_good)
     assert asked == []
 
@@ -167,7 +167,7 @@ def test_a_level_that_a_layer_cannot_have_is_left_out_and_named(stub: Stub) -> N
 def test_a_layer_that_can_have_no_level_stays_as_it_is(stub: Stub) -> None:
     stub.refuses = ("a", "int8")
     options = ExportOptions(formats=("int8-mixed",), mixed_levels=("int8",))
-    found = Search(stub, options, lambda share: None).found()  # type: ignore[arg-type]
+    found = PrecisionSearch(stub, options, lambda share: None).run()  # type: ignore[arg-type]
     assert {unit.name: level for unit, level in found.levels.items()} == {
         "a": "float32", "b": "int8", "c": "int8",
     }  # fmt: skip

@@ -17,16 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.measure import count_macs
-from compress.model.internals import is_graph, variable_paths, weights_changed
+from compress.model.keras_internals import is_graph, list_named_weights, update_derived_state
 from compress.model.program import Node, Program
-from compress.model.recording import record
-from compress.prune.channels.analysis import coupling_of
-from compress.prune.channels.coupling.blocks import Block, blocks_of
+from compress.model.recording import record_program
+from compress.prune.channels.analysis import analyze_coupling
+from compress.prune.channels.coupling.blocks import Block, list_blocks
 from compress.prune.channels.coupling.groups import Coupling, Mask
 from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.surgery import (
-    Surgeon,
-    kept_indices,
+    PrunedModelBuilder,
+    compute_kept_indices,
 )
 
 Array = npt.NDArray[Any]
@@ -62,15 +62,15 @@ def check(
     rng = np.random.default_rng(seed)
     randomize(model, rng)
     before = [weight.numpy() for weight in model.weights]
-    coupling = coupling_of(model, input_shape)
+    coupling = analyze_coupling(model, input_shape)
     if mask is None:
         mask = random_mask(coupling, rng, keep)
     assert not removes or not mask.all(), "nothing was removed"
     if inputs is None:
         inputs = random_inputs(coupling.program, rng)
-    blocks = [blocks_of(coupling)[index] for index in dropped]
-    surgeon = Surgeon(coupling, mask, blocks)
-    sliced, new = surgeon.build(coupling.program), surgeon.weights
+    blocks = [list_blocks(coupling)[index] for index in dropped]
+    surgeon = PrunedModelBuilder(coupling, mask, blocks)
+    sliced, new = surgeon.build(coupling.program), surgeon.new_weights
     check_slices(coupling, mask, new, blocks)
     for weight, value in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(weight.numpy(), value, "the model was modified")
@@ -92,12 +92,12 @@ def randomize(model: Any, rng: np.random.Generator) -> None:
         else:
             value = 0.3 * rng.normal(size=shape)
         weight.assign(value)
-    weights_changed(model)
+    update_derived_state(model)
 
 
 def random_mask(coupling: Coupling, rng: np.random.Generator, keep: float | None = None) -> Mask:
     """Removes random units of every group, at least one if there are two; one stays."""
-    mask = np.ones(coupling.units, bool)
+    mask = np.ones(coupling.unit_count, bool)
     for group in coupling.groups:
         size = len(group.units)
         count = rng.integers(1, max(2, size)) if keep is None else max(1, round(keep * size))
@@ -150,7 +150,7 @@ def check_slices(
     The one exception is written down in docs/methods.md: a query projection is multiplied
     by the root of (new / old key width).
     """
-    indices = Surgeon(coupling, mask, dropped).list_kept_indices()
+    indices = PrunedModelBuilder(coupling, mask, dropped).list_kept_indices()
     scaled = {id(variable) for scales in coupling.graph.scales.values() for variable, _ in scales}
     compared = 0
     for weight in coupling.program.model.weights:
@@ -175,9 +175,9 @@ def check_slices(
 def check_costs(coupling: Coupling, mask: Mask, sliced: Any, dropped: Sequence[Block] = ()) -> None:
     """Compares costs from channel counts with the counts of the built model."""
     kept = np.array([mask[group.units].sum() for group in coupling.groups])
-    present = np.ones(len(blocks_of(coupling)))
+    present = np.ones(len(list_blocks(coupling)))
     present[[block.index for block in dropped]] = 0
-    assert int(CostModel.of(coupling).params(kept, present)) == sum(
+    assert int(CostModel.from_coupling(coupling).params(kept, present)) == sum(
         int(np.prod(weight.shape)) for weight in sliced.weights
     )
     analysis = count_macs(sliced)
@@ -185,13 +185,13 @@ def check_costs(coupling: Coupling, mask: Mask, sliced: Any, dropped: Sequence[B
         counted: Counter[str] = Counter()
         for row in analysis.layers:
             counted[row.name] += row.macs or 0
-        own = CostModel.of(coupling).macs.by_layer(kept, present)
+        own = CostModel.from_coupling(coupling).macs.compute_by_layer(kept, present)
         differing = {
             name: (own.get(name, 0.0), macs)
             for name, macs in counted.items()
             if own.get(name, 0.0) != macs
         }
-        macs = float(CostModel.of(coupling).macs(kept, present))
+        macs = float(CostModel.from_coupling(coupling).macs(kept, present))
         assert round(macs) == analysis.macs, differing
 
 
@@ -200,19 +200,19 @@ def reference(
 ) -> list[Array]:
     """Outputs of the original with removed entries of its variables, and blocks, set to zero."""
     model = coupling.program.model
-    indices = kept_indices(coupling, mask)
-    originals = {path: variable.numpy() for path, variable in variable_paths(model)}
+    indices = compute_kept_indices(coupling, mask)
+    originals = {path: variable.numpy() for path, variable in list_named_weights(model)}
     try:
-        for path, variable in variable_paths(model):
+        for path, variable in list_named_weights(model):
             variable.assign(zeroed(originals[path], indices[path]))
-        weights_changed(model)
+        update_derived_state(model)
         if not coupling.graph.statistics and not dropped:
             return outputs_of(model, inputs)
         return _Interpreter(coupling, mask, dropped).run(coupling.program, _flat(inputs))
     finally:
-        for path, variable in variable_paths(model):
+        for path, variable in list_named_weights(model):
             variable.assign(originals[path])
-        weights_changed(model)
+        update_derived_state(model)
 
 
 def zeroed(value: Array, kept: tuple[Array | None, ...]) -> Array:
@@ -237,7 +237,7 @@ class _Interpreter:
 
     def __init__(self, coupling: Coupling, mask: Mask, dropped: Sequence[Block]) -> None:
         self.coupling = coupling
-        self.kept = coupling.kept(mask)
+        self.kept = coupling.build_kept_slots(mask)
         self.names = {name for name, _ in coupling.graph.statistics}
         self.zero = {(id(block.merge), block.operand) for block in dropped}
 
@@ -260,11 +260,11 @@ class _Interpreter:
             elif node.name in self.names:
                 results = [self.special(node, np.asarray(arguments[0]))]
             elif _holds_graph(node.operation):
-                inside, x = record(node.operation.layer), np.asarray(arguments[0])
+                inside, x = record_program(node.operation.layer), np.asarray(arguments[0])
                 steps = [self.run(inside, [x[:, step]])[0] for step in range(x.shape[1])]
                 results = [np.stack(steps, axis=1)]
             else:
-                args, kwargs = node.arguments(arguments)
+                args, kwargs = node.fill_arguments(arguments)
                 if getattr(node.operation, "_call_has_training_arg", False):
                     kwargs = {**kwargs, "training": False}
                 results = keras.tree.flatten(node.operation(*args, **kwargs))
@@ -280,7 +280,7 @@ class _Interpreter:
         kind = type(layer).__name__
         slots = self.coupling.graph.tensors[id(node.inputs[0])]
         flags = [
-            np.ones(size, bool) if ids is None else self.kept.flags(ids)
+            np.ones(size, bool) if ids is None else self.kept.get_flags(ids)
             for size, ids in zip(x.shape, slots.axes, strict=True)
         ]
         if kind in ("Dense", "Conv2D", "Conv1D"):  # softmax as the layer's activation
@@ -291,7 +291,7 @@ class _Interpreter:
                 layer.activation = linear
             ids = self.coupling.graph.tensors[id(node.outputs[0])].axes[-1]
             flags = [np.ones(size, bool) for size in x.shape]
-            flags[-1] = flags[-1] if ids is None else self.kept.flags(ids)
+            flags[-1] = flags[-1] if ids is None else self.kept.get_flags(ids)
             return _scattered(x, flags, lambda part: _softmax(part, (-1,)))
         axis = getattr(layer, "axis", -1)
         axes = tuple(
@@ -390,4 +390,4 @@ def _scattered(x: Array, flags: list[Array], function: Any) -> Array:
 
 def whole(coupling: Coupling) -> Mask:
     """Returns the mask that keeps all units."""
-    return np.ones(coupling.units, bool)
+    return np.ones(coupling.unit_count, bool)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.analysis import analyze_coupling
 from compress.prune.channels.coupling.groups import Coupling
 from compress.prune.channels.selection.costs import CostModel
 
@@ -30,12 +30,14 @@ def between(layer: Any, shape: tuple[int, ...] = (4, 3)) -> Any:
 def check_macs(coupling: Coupling, sliced: Any, mask: Any) -> None:
     """The costs of a kept set are those of the sliced model, analysed anew."""
     kept = np.array([mask[group.units].sum() for group in coupling.groups])
-    again = coupling_of(sliced)
+    again = analyze_coupling(sliced)
     whole = np.array([len(group.units) for group in again.groups])
-    assert CostModel.of(coupling).macs(kept) == CostModel.of(again).macs(whole)
+    assert CostModel.from_coupling(coupling).macs(kept) == CostModel.from_coupling(again).macs(
+        whole
+    )
 
 
 def macs_of(model: Any, layer: str, input_shape: tuple[int, ...] | None = None) -> float:
-    coupling = coupling_of(model, input_shape)
+    coupling = analyze_coupling(model, input_shape)
     whole = np.array([len(group.units) for group in coupling.groups])
-    return CostModel.of(coupling).macs.by_layer(whole)[layer]
+    return CostModel.from_coupling(coupling).macs.compute_by_layer(whole)[layer]

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 
 from compress.measure import count_macs
-from compress.model.recording import record
+from compress.model.recording import record_program
 from compress.prune.channels import prune_channels
-from compress.prune.channels.analysis import coupling_of
-from compress.prune.channels.report import _mask_of
+from compress.prune.channels.analysis import analyze_coupling
+from compress.prune.channels.report import _build_mask
 from tests.compress.prune.channels.law import compare, outputs_of, randomize, reference
 
 # smallest inputs that the constructors accept with their classifier on top
@@ -102,7 +102,7 @@ def near_its_own_statistics(model: Any, rng: np.random.Generator) -> None:
     """Sets moving means and variances to those of random images, then shakes them."""
     import keras
 
-    program = record(model)
+    program = record_program(model)
     layers = {
         id(node.operation): node.operation
         for node in program.walk()
@@ -139,13 +139,13 @@ def examine(model: Any, name: str, share: float, folder: Path | None) -> Result:
     reasons = [frozen.reason for frozen in report.frozen]
     assert reasons == [f"model output '{model.output_names[0]}'"]
     x = images(np.random.default_rng(1), model, 2)
-    coupling = coupling_of(model)
+    coupling = analyze_coupling(model)
     received = outputs_of(result.model, x)
     one, two = received[0]
     hangs = float(np.abs(one - two).max() / np.abs(one).max())
     assert hangs > 1e-3, f"the output hangs on the input by {hangs:.1e} of its scale alone"
     try:
-        law = compare(reference(coupling, _mask_of(coupling, result.kept), x), received)
+        law = compare(reference(coupling, _build_mask(coupling, result.kept), x), received)
     except AssertionError as error:
         # random statistics may make a network that no two orders of summation agree on
         shaken = x * (1 + 1e-7 * np.random.default_rng(2).normal(size=x.shape))

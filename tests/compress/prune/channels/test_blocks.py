@@ -12,16 +12,16 @@ from keras import layers
 
 from benchmarks.resnet20 import build
 from compress.measure import count_macs
-from compress.model.internals import named_layers
-from compress.prune.channels.analysis import coupling_of
-from compress.prune.channels.coupling.blocks import blocks_of
-from compress.prune.channels.report import _mask_of
+from compress.model.keras_internals import walk_named_layers
+from compress.prune.channels.analysis import analyze_coupling
+from compress.prune.channels.coupling.blocks import list_blocks
+from compress.prune.channels.report import _build_mask
 from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.surgery import (
-    Surgeon,
-    kept_indices,
-    sliced_model,
-    variable_paths,
+    PrunedModelBuilder,
+    build_pruned_model,
+    compute_kept_indices,
+    list_named_weights,
 )
 from tests.compress.prune.channels.law import (
     check,
@@ -44,12 +44,12 @@ ONE_ENTRY = pytest.mark.filterwarnings("ignore:(.|\n)*softmax over axis")
 
 def found(model: Any) -> list[tuple[str, tuple[str, ...]]]:
     """Names and layers of the blocks."""
-    return [(block.name, block.layers) for block in blocks_of(coupling_of(model))]
+    return [(block.name, block.layers) for block in list_blocks(analyze_coupling(model))]
 
 
 def held(model: Any) -> list[tuple[str, str]]:
     """Names and reasons of what stays."""
-    return [(row.name, row.reason) for row in coupling_of(model).depth.held]
+    return [(row.name, row.reason) for row in analyze_coupling(model).block_dependencies.protected]
 
 
 # -- the law --------------------------------------------------------------------------------
@@ -59,16 +59,16 @@ def held(model: Any) -> list[tuple[str, str]]:
 def test_law(name: str) -> None:
     """For each net a random part of its blocks with random channels, then all blocks."""
     model = NETS[name]()
-    count = len(blocks_of(coupling_of(model)))
+    count = len(list_blocks(analyze_coupling(model)))
     assert count
     some = np.flatnonzero(np.random.default_rng(len(name)).random(count) < 0.5)
     for seed, dropped in enumerate((some[: count - 1], range(count))):
         coupling, sliced, _ = check(model, seed=seed, dropped=list(dropped))
-        gone = {layer for index in dropped for layer in blocks_of(coupling)[index].layers}
-        left = {layer for layer, _ in named_layers(sliced)}
+        gone = {layer for index in dropped for layer in list_blocks(coupling)[index].layers}
+        left = {layer for layer, _ in walk_named_layers(sliced)}
         assert not gone & left
-        again = blocks_of(coupling_of(sliced))
-        inner = {at for index in dropped for at in blocks_of(coupling)[index].inner}
+        again = list_blocks(analyze_coupling(sliced))
+        inner = {at for index in dropped for at in list_blocks(coupling)[index].inner}
         assert len(again) == count - len({*dropped, *inner})
 
 
@@ -76,7 +76,7 @@ def test_law(name: str) -> None:
 @pytest.mark.parametrize("name", NETS)
 def test_law_of_each_block(name: str) -> None:
     model = NETS[name]()
-    for index in range(len(blocks_of(coupling_of(model)))):
+    for index in range(len(list_blocks(analyze_coupling(model)))):
         check(model, seed=index, dropped=[index])
 
 
@@ -85,22 +85,22 @@ def test_resnet20_is_itself_with_zeroed_normalizations(tmp_path: Path) -> None:
     model = build(widths=(8, 12, 16), input_shape=(12, 12, 1))
     rng = np.random.default_rng(0)
     randomize(model, rng)
-    coupling = coupling_of(model)
-    blocks = blocks_of(coupling)
+    coupling = analyze_coupling(model)
+    blocks = list_blocks(coupling)
     assert [block.name for block in blocks] == [
         f"s{stage}b{block}_add" for stage in (1, 2, 3) for block in (1, 2, 3)
     ]
     dropped = [blocks[at] for at in (1, 2, 3, 8)]  # several in a row, and one with a projection
     mask = random_mask(coupling, rng)
-    sliced = sliced_model(coupling, mask, dropped)
+    sliced = build_pruned_model(coupling, mask, dropped)
     file = tmp_path / "model.keras"
     sliced.save(file)
     x = rng.normal(size=(3, 12, 12, 1)).astype(np.float32)
     received = outputs_of(sliced, x)
     compare(received, outputs_of(keras.models.load_model(file, compile=False), x), 1e-6)
-    for path, weight in variable_paths(model):
+    for path, weight in list_named_weights(model):
         value = weight.numpy()
-        for axis, kept in enumerate(kept_indices(coupling, mask)[path]):
+        for axis, kept in enumerate(compute_kept_indices(coupling, mask)[path]):
             if kept is not None:
                 flags = np.isin(np.arange(value.shape[axis]), kept)
                 value *= flags.reshape([-1 if at == axis else 1 for at in range(value.ndim)])
@@ -129,7 +129,7 @@ def test_many_random_blocks() -> None:
 def obeys(seed: int) -> tuple[int, int]:
     """Checks the law for random blocks of a random net; returns how many and how many inside."""
     model = random_blocks(seed)
-    blocks = blocks_of(coupling_of(model))
+    blocks = list_blocks(analyze_coupling(model))
     dropped = np.flatnonzero(np.random.default_rng(seed).random(len(blocks)) < 0.6).tolist()
     check(model, seed=seed, dropped=dropped, removes=False)
     return len(blocks), sum(len(block.inner) for block in blocks)
@@ -138,12 +138,12 @@ def obeys(seed: int) -> tuple[int, int]:
 def test_step_by_step_is_at_once() -> None:
     model = build(widths=(8, 12, 16), input_shape=(8, 8, 1))
     randomize(model, np.random.default_rng(0))
-    coupling = coupling_of(model)
-    blocks = blocks_of(coupling)
-    at_once = sliced_model(coupling, whole(coupling), [blocks[1], blocks[4]])
-    first = coupling_of(sliced_model(coupling, whole(coupling), [blocks[1]]))
-    (later,) = [block for block in blocks_of(first) if block.name == blocks[4].name]
-    second = sliced_model(first, whole(first), [later])
+    coupling = analyze_coupling(model)
+    blocks = list_blocks(coupling)
+    at_once = build_pruned_model(coupling, whole(coupling), [blocks[1], blocks[4]])
+    first = analyze_coupling(build_pruned_model(coupling, whole(coupling), [blocks[1]]))
+    (later,) = [block for block in list_blocks(first) if block.name == blocks[4].name]
+    second = build_pruned_model(first, whole(first), [later])
     assert [layer.name for layer in second.layers] == [layer.name for layer in at_once.layers]
     for one, two in zip(at_once.weights, second.weights, strict=True):
         np.testing.assert_array_equal(one, two)
@@ -170,7 +170,7 @@ def test_an_input_of_a_branch_alone_stays_an_input(tmp_path: Path) -> None:
     assert [tensor.name for tensor in sliced.inputs] == ["one", "two"]
     sliced.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras", compile=False)
-    x = random_inputs(coupling_of(model).program, np.random.default_rng(0))
+    x = random_inputs(analyze_coupling(model).program, np.random.default_rng(0))
     compare(outputs_of(sliced, x), outputs_of(again, x), 1e-6)
 
 
@@ -194,16 +194,16 @@ def test_a_subclassed_model() -> None:
 
 
 def test_weights_of_dropped_layers_have_empty_indices() -> None:
-    coupling = coupling_of(NETS["within each other"]())
-    outer = blocks_of(coupling)[2]
+    coupling = analyze_coupling(NETS["within each other"]())
+    outer = list_blocks(coupling)[2]
     mask = random_mask(coupling, np.random.default_rng(0), 0.5)
-    indices = kept_indices(coupling, mask, [outer])
-    surgeon = Surgeon(coupling, mask, [outer])
+    indices = compute_kept_indices(coupling, mask, [outer])
+    surgeon = PrunedModelBuilder(coupling, mask, [outer])
     surgeon.build(coupling.program)
-    without = kept_indices(coupling, mask)
-    for path, weight in variable_paths(coupling.program.model):
+    without = compute_kept_indices(coupling, mask)
+    for path, weight in list_named_weights(coupling.program.model):
         layer = path.split("/")[0]
-        assert (id(weight) in surgeon.weights) == (layer not in outer.layers)
+        assert (id(weight) in surgeon.new_weights) == (layer not in outer.layers)
         if layer in outer.layers:
             assert [len(kept) for kept in indices[path]] == [0] * len(weight.shape)
         else:
@@ -214,18 +214,18 @@ def test_weights_of_dropped_layers_have_empty_indices() -> None:
 
 
 def test_kept_units_are_read_from_the_weights_that_stay() -> None:
-    coupling = coupling_of(NETS["within each other"]())
+    coupling = analyze_coupling(NETS["within each other"]())
     mask = random_mask(coupling, np.random.default_rng(0), 0.5)
-    read = _mask_of(coupling, kept_indices(coupling, mask, blocks_of(coupling)[2:]))
+    read = _build_mask(coupling, compute_kept_indices(coupling, mask, list_blocks(coupling)[2:]))
     by_name = {group.name: group.units for group in coupling.groups}
     np.testing.assert_array_equal(read[by_name["stem"]], mask[by_name["stem"]])
     assert read[by_name["down"]].all()  # in the block alone: nothing says what of it was kept
 
 
 def test_blocks_of_another_coupling_are_refused() -> None:
-    one, two = (coupling_of(NETS["three operands"]()) for _ in range(2))
+    one, two = (analyze_coupling(NETS["three operands"]()) for _ in range(2))
     with pytest.raises(ValueError, match="must be of this coupling"):
-        sliced_model(one, whole(one), blocks_of(two)[:1])
+        build_pruned_model(one, whole(one), list_blocks(two)[:1])
 
 
 # -- whole networks -------------------------------------------------------------------------
@@ -247,13 +247,17 @@ def test_blocks_of_another_coupling_are_refused() -> None:
 def test_applications(name: str, blocks: int, tmp_path: Path) -> None:
     """One block leaves; two with half of all channels."""
     model = application(name)
-    coupling = coupling_of(model)
-    found, costs, rng = blocks_of(coupling), CostModel.of(coupling), np.random.default_rng(1)
+    coupling = analyze_coupling(model)
+    found, costs, rng = (
+        list_blocks(coupling),
+        CostModel.from_coupling(coupling),
+        np.random.default_rng(1),
+    )
     assert len(found) == blocks
     x = images(rng, model, 2)
     for dropped, keep in ((found[:1], 1.0), ((found[0], found[-1]), 0.5)):
         mask = random_mask(coupling, rng, keep)
-        sliced = sliced_model(coupling, mask, dropped)
+        sliced = build_pruned_model(coupling, mask, dropped)
         received = outputs_of(sliced, x)
         assert float(np.abs(received[0][0] - received[0][1]).max()) > 0
         compare(reference(coupling, mask, x, dropped), received)

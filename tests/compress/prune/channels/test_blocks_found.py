@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.analysis import analyze_coupling
 from compress.prune.channels.coupling import branches
-from compress.prune.channels.coupling.blocks import blocks_of
+from compress.prune.channels.coupling.blocks import list_blocks
 from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.surgery import (
-    sliced_model,
+    build_pruned_model,
 )
 from tests.compress.prune.channels import residual
 from tests.compress.prune.channels.law import check, whole
@@ -23,12 +23,12 @@ from tests.compress.prune.channels.residual import NETS, classifier
 
 def found(model: Any) -> list[tuple[str, tuple[str, ...]]]:
     """Names and layers of the blocks."""
-    return [(block.name, block.layers) for block in blocks_of(coupling_of(model))]
+    return [(block.name, block.layers) for block in list_blocks(analyze_coupling(model))]
 
 
 def held(model: Any) -> list[tuple[str, str]]:
     """Names and reasons of what stays."""
-    return [(row.name, row.reason) for row in coupling_of(model).depth.held]
+    return [(row.name, row.reason) for row in analyze_coupling(model).block_dependencies.protected]
 
 
 def test_blocks_by_name() -> None:
@@ -55,11 +55,11 @@ def test_a_projection_stays() -> None:
 
 
 def test_blocks_within_blocks() -> None:
-    blocks = blocks_of(coupling_of(NETS["within each other"]()))
+    blocks = list_blocks(analyze_coupling(NETS["within each other"]()))
     assert [(block.name, block.inner) for block in blocks] == [
         ("a_add", ()), ("b_add", ()), ("outer", (0, 1)),
     ]  # fmt: skip
-    nested = blocks_of(coupling_of(NETS["nested"]()))
+    nested = list_blocks(analyze_coupling(NETS["nested"]()))
     assert [(block.name, block.inner) for block in nested] == [
         ("twice/sum", ()), ("once/sum", ()), ("outer", (1,)),
     ]  # fmt: skip
@@ -69,9 +69,9 @@ def test_blocks_within_blocks() -> None:
 def test_an_outer_block_takes_the_inner_ones_along(name: str) -> None:
     model = NETS[name]()
     coupling, sliced, _ = check(model, dropped=[2])
-    outer = blocks_of(coupling)[2]
-    assert len(blocks_of(coupling_of(sliced))) == 3 - 1 - len(outer.inner)
-    costs, kept = CostModel.of(coupling), coupling.whole
+    outer = list_blocks(coupling)[2]
+    assert len(list_blocks(analyze_coupling(sliced))) == 3 - 1 - len(outer.inner)
+    costs, kept = CostModel.from_coupling(coupling), coupling.removable_counts
     inner = np.ones((2, 3))
     inner[:, 2], inner[0, outer.inner] = 0, 0
     np.testing.assert_array_equal(*costs.macs(kept, inner))  # they are gone either way
@@ -92,11 +92,11 @@ def test_what_a_split_serves_leaves_with_the_last_of_them() -> None:
 
 def test_what_a_normalization_serves_leaves_with_the_last_of_them() -> None:
     model = NETS["parallel transformer"]()
-    coupling = coupling_of(model)
-    first, second = blocks_of(coupling)[:2]
+    coupling = analyze_coupling(model)
+    first, second = list_blocks(coupling)[:2]
     assert (first.layers, second.layers) == (("a_heads",), ("a_up", "a_down"))
     for dropped, stays in (([first], True), ([second], True), ([first, second], False)):
-        sliced = sliced_model(coupling, whole(coupling), dropped)
+        sliced = build_pruned_model(coupling, whole(coupling), dropped)
         assert ("a_norm" in [layer.name for layer in sliced.layers]) == stays
 
 
@@ -148,10 +148,12 @@ def dense_connections() -> Any:
 
 @pytest.mark.parametrize("make", [plain, unet, dense_connections])
 def test_nets_without_sums_have_no_blocks(make: Any) -> None:
-    coupling = coupling_of(make())
-    assert blocks_of(coupling) == () == coupling.depth.held
-    costs = CostModel.of(coupling)
-    assert costs.macs(coupling.whole, np.ones(0)) == costs.macs(coupling.whole)
+    coupling = analyze_coupling(make())
+    assert list_blocks(coupling) == () == coupling.block_dependencies.protected
+    costs = CostModel.from_coupling(coupling)
+    assert costs.macs(coupling.removable_counts, np.ones(0)) == costs.macs(
+        coupling.removable_counts
+    )
 
 
 def two_towers() -> Any:

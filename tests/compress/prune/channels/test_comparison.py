@@ -12,12 +12,12 @@ import pytest
 from compress.core.memory_budget import use_budget
 from compress.plan import ChannelOptions
 from compress.prune.channels import prune_channels
-from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.analysis import analyze_coupling
 from compress.prune.channels.criteria import Context
-from compress.prune.channels.selection import chooser
-from compress.prune.channels.selection.chooser import Effort, estimate_effort
-from compress.prune.channels.selection.damage import Judge
-from compress.train.given import as_examples
+from compress.prune.channels.selection import selector
+from compress.prune.channels.selection.output_error import ErrorEvaluator
+from compress.prune.channels.selection.selector import EffortEstimate, estimate_effort
+from compress.train.dataset_loading import as_examples
 
 L = keras.layers
 SINGLE = {
@@ -91,14 +91,14 @@ def test_too_long_or_too_large_a_comparison_is_l2_and_says_so(
     model, x = deceptive(), images(60)
     usual = prune_channels(model, data=x, **CALM, criterion="l2", scope="global")
     with monkeypatch.context() as patch:
-        patch.setattr(chooser, "LONGEST", 1e-6)
+        patch.setattr(selector, "LONGEST", 1e-6)
         long = prune_channels(model, data=x, **CALM)
     assert any("more than 0: channels are ranked by l2" in note for note in long.report.notes)
     with monkeypatch.context() as patch:
         patch.setattr(
-            chooser,
+            selector,
             "estimate_effort",
-            lambda *_: Effort(seconds=1.0, trial_seconds=0.1, bytes=10**13),
+            lambda *_: EffortEstimate(seconds=1.0, trial_seconds=0.1, bytes=10**13),
         )
         large = prune_channels(model, data=x, **CALM)
     assert any("10,000.0 GB of memory (estimated)" in note for note in large.report.notes)
@@ -118,25 +118,25 @@ def test_few_examples_are_not_held_back() -> None:
 def test_what_evaluates_is_not_what_reconstructs() -> None:
     model, x = deceptive(), images(100)
     data = as_examples(x, model=model, path=None, seed=0)
-    judge = Judge(coupling_of(model), Context(coupling_of(model), data=data))
-    (held,) = judge.judged
-    rows = [{row.tobytes() for row in part} for part in (held, judge.x)]
+    judge = ErrorEvaluator(analyze_coupling(model), Context(analyze_coupling(model), data=data))
+    (held,) = judge.evaluation_inputs
+    rows = [{row.tobytes() for row in part} for part in (held, judge.calibration_inputs)]
     assert (len(rows[0]), len(rows[1]), rows[0] & rows[1]) == (50, 50, set())
 
 
 def test_bytes_of_a_comparison_by_hand() -> None:
     """Second moments, their covariance and inverse; and kernels at five shares, in two forms."""
     model = keras.Sequential([keras.Input((30,)), L.Dense(20), L.ReLU(), L.Dense(4)])
-    coupling = coupling_of(model)
+    coupling = analyze_coupling(model)
     data = as_examples(np.ones((50, 30), np.float32), model=model, path=None, seed=0)
-    judge = Judge(coupling, Context(coupling, data=data))
+    judge = ErrorEvaluator(coupling, Context(coupling, data=data))
     found = estimate_effort(coupling, ChannelOptions(), judge)
     assert found.bytes == 24 * (30**2 + 20**2) + 12 * 5 * (30 * 20 + 20 * 4)
 
 
 def test_tries_are_as_many_as_the_time_allows() -> None:
-    assert Effort(seconds=200.0, trial_seconds=30.0, bytes=0).affordable(16) == 3
-    assert Effort(seconds=200.0, trial_seconds=1.0, bytes=0).affordable(16) == 16
-    assert Effort(seconds=299.0, trial_seconds=30.0, bytes=0).affordable(16) == 0
+    assert EffortEstimate(seconds=200.0, trial_seconds=30.0, bytes=0).limit_tries(16) == 3
+    assert EffortEstimate(seconds=200.0, trial_seconds=1.0, bytes=0).limit_tries(16) == 16
+    assert EffortEstimate(seconds=299.0, trial_seconds=30.0, bytes=0).limit_tries(16) == 0
     with use_budget(None):
-        assert Effort(seconds=299.0, trial_seconds=30.0, bytes=10**6).refusal == ""
+        assert EffortEstimate(seconds=299.0, trial_seconds=30.0, bytes=10**6).refusal == ""

@@ -9,7 +9,7 @@ import pytest
 
 from compress.core.errors import FeasibleError, InputError
 from compress.prune.channels import prune_channels
-from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.analysis import analyze_coupling
 from compress.prune.channels.selection.costs import CostModel
 
 
@@ -30,7 +30,7 @@ def widths_of(model: Any) -> list[int]:
 @pytest.mark.parametrize("scope", ["global", "layer", "damage"])
 def test_a_cost_that_counts_macs_chooses_as_macs_do(scope: str) -> None:
     model, x = chain(24, 16), np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32)
-    macs = CostModel.of(coupling_of(model)).macs
+    macs = CostModel.from_coupling(analyze_coupling(model)).macs
     how: dict[str, Any] = {"scope": scope, "round_to": 1, "data": x, "repair": False}
     first = prune_channels(model, macs=0.5, **how)
     second = prune_channels(model, cost=macs, share=0.5, **how)

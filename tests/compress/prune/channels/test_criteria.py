@@ -15,7 +15,7 @@ from keras import layers
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.prune.channels import prune_channels
-from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.analysis import analyze_coupling
 from compress.prune.channels.coupling.groups import Coupling
 from compress.prune.channels.criteria import CRITERIA, NEEDS_DATA, Context
 from tests.compress.prune.channels.law import randomize
@@ -42,7 +42,7 @@ def weights(model: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def score(model: Any, name: str, **settings: Any) -> np.ndarray:
-    coupling = coupling_of(model)
+    coupling = analyze_coupling(model)
     assert len(coupling.groups) == 1
     return np.asarray(CRITERIA[name](coupling.groups[0], Context(coupling, **settings)))
 
@@ -67,7 +67,7 @@ def test_contract_on_convolutions_heads_and_flattening(name: str, digits: Datase
     x = layers.Reshape((9, 6))(x)
     x = layers.MultiHeadAttention(4, 3, name="attention")(x, x)
     x = layers.Dense(10)(layers.Flatten()(x))
-    coupling = coupling_of(keras.Model(inputs, x))
+    coupling = analyze_coupling(keras.Model(inputs, x))
     context = Context(coupling, data=digits, examples=64)
     assert len(coupling.groups) > 1
     for group in coupling.groups:
@@ -103,7 +103,7 @@ def test_normalization_scale() -> None:
 def test_a_group_without_scale_is_scored_by_l2_and_says_so() -> None:
     inputs = keras.Input((4,))
     model = keras.Model(inputs, layers.Dense(3)(layers.Dense(6, name="a")(inputs)))
-    coupling = coupling_of(model)
+    coupling = analyze_coupling(model)
     context = Context(coupling)
     found = CRITERIA["bn_scale"](coupling.groups[0], context)
     np.testing.assert_array_equal(found, CRITERIA["l2"](coupling.groups[0], Context(coupling)))
@@ -195,7 +195,7 @@ def test_a_channel_before_flatten_owns_all_its_positions() -> None:
 
 
 def test_coupling_is_shared_by_contexts() -> None:
-    coupling = coupling_of(chain())
+    coupling = analyze_coupling(chain())
     assert isinstance(coupling, Coupling)
     assert Context(coupling).slices(coupling.groups[0])
 
@@ -207,7 +207,7 @@ def test_the_criterion_of_the_contributors_guide() -> None:
     names: dict[str, Any] = {}
     exec(compile(textwrap.dedent(block), "CONTRIBUTING.md", "exec"), names)
     model = chain()
-    coupling = coupling_of(model)
+    coupling = analyze_coupling(model)
     found = names["spread"](coupling.groups[0], Context(coupling))
     a, _, b = weights(model)
     np.testing.assert_allclose(found, (a.std(0) + b.std(1)) / 2, rtol=1e-5)

@@ -14,9 +14,9 @@ from keras import layers
 from compress.core.errors import InputError
 from compress.measure import count_macs
 from compress.prune.channels import coupled_groups, prune_channels
-from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.analysis import analyze_coupling
 from compress.prune.channels.selection.costs import CostModel
-from compress.prune.channels.surgery import sliced_model
+from compress.prune.channels.surgery import build_pruned_model
 from tests.compress.prune.channels.law import randomize
 
 
@@ -88,18 +88,20 @@ def test_any_kept_set_costs_what_the_smaller_model_costs(
 ) -> None:
     """Not only the whole: terms of one layer may grow differently with the size."""
     _, open_ = twins(build, shape)
-    coupling = coupling_of(open_, shape)
+    coupling = analyze_coupling(open_, shape)
     rng = np.random.default_rng(1)
     for _ in range(3):
-        mask = np.ones(coupling.units, bool)
+        mask = np.ones(coupling.unit_count, bool)
         counts = []
         for group in coupling.groups:
             gone = rng.permutation(group.units)[: rng.integers(0, len(group.units))]
             mask[gone] = False
             counts.append(len(group.units) - len(gone))
-        small = count_macs(sliced_model(coupling, mask), shape)
+        small = count_macs(build_pruned_model(coupling, mask), shape)
         assert small.unsupported == ()
-        assert float(CostModel.of(coupling).macs(np.array(counts))) == pytest.approx(small.macs)
+        assert float(CostModel.from_coupling(coupling).macs(np.array(counts))) == pytest.approx(
+            small.macs
+        )
 
 
 def test_macs_of_an_open_size_are_refused_with_the_remedy() -> None:

@@ -322,7 +322,7 @@ def test_kernels_with_lora_have_no_rule_but_the_users_own() -> None:
     reason = "LoRA and quantized kernels have no rule"
     unknown = [("plain", "Dense", reason), ("own", "Own", reason)]
     assert list(compress.coupled_groups(model).unknown) == unknown
-    register_rule(Own, lambda call: call.unknown("in its own words")[0])
+    register_rule(Own, lambda call: call.report_unknown("in its own words")[0])
     assert compress.coupled_groups(model).unknown[1] == ("own", "Own", "in its own words")
 
 

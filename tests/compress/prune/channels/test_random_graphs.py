@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from compress.model.program import Program
-from compress.model.recording import record
-from compress.prune.channels.rules import all_rules, rule_for
+from compress.model.recording import record_program
+from compress.prune.channels.rules import find_rule, list_rules
 from compress.prune.channels.selection.costs import CostModel
 from tests.compress.prune.channels.generator import graph
 from tests.compress.prune.channels.law import check
@@ -57,7 +57,7 @@ def rules_in(program: Program) -> Counter[str]:
     for node in program.walk():
         inside = getattr(node.operation, "_flatten_layers", None)
         for part in inside() if inside else [node.operation]:
-            rule = rule_for(part)
+            rule = find_rule(part)
             if rule is not None:
                 found[name_of(rule)] += 1
     return found
@@ -71,8 +71,8 @@ def obeys(seed: int, several: bool = False) -> Cut:
     hits.update(rules_in(coupling.program))
     whole = np.array([len(group.units) for group in coupling.groups])
     kept = np.array([mask[group.units].sum() for group in coupling.groups])
-    macs, left = (float(CostModel.of(coupling).macs(counts)) for counts in (whole, kept))
-    return Cut(coupling.units, int((~mask).sum()), macs, left)
+    macs, left = (float(CostModel.from_coupling(coupling).macs(counts)) for counts in (whole, kept))
+    return Cut(coupling.unit_count, int((~mask).sum()), macs, left)
 
 
 def assert_they_shrank(cuts: Iterable[Cut]) -> None:
@@ -140,12 +140,12 @@ def test_random_graphs(capsys: pytest.CaptureFixture[str]) -> None:
     obeys.cache_clear()
     seeds = count(FEW)
     assert_they_shrank([obeys(seed) for seed in islice(seeds, GRAPHS)])
-    expected = {name_of(rule) for rule in all_rules()} - ELSEWHERE
+    expected = {name_of(rule) for rule in list_rules()} - ELSEWHERE
     # rules that are drawn seldom: graphs are built, which is cheap, until one has them
     for seed in islice(seeds, MOST_MORE):
         if expected <= set(hits):
             break
-        if (expected - set(hits)) & set(rules_in(record(graph(seed)))):
+        if (expected - set(hits)) & set(rules_in(record_program(graph(seed)))):
             obeys(seed)
     with capsys.disabled():
         print(f"\nrules hit in {GRAPHS} graphs and those that were looked for:")

@@ -11,22 +11,22 @@ import pytest
 
 from benchmarks.resnet20 import build
 from compress.core.errors import InputError
-from compress.data import Unlabelled
+from compress.data import UnlabelledDataset
 from compress.measure import count_macs
-from compress.measure.quality import divergence
+from compress.measure.file_agreement import compute_divergence
 from compress.plan import ChannelOptions
 from compress.prune.channels import prune_channels
-from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.analysis import analyze_coupling
 from compress.prune.channels.criteria import Context
 from compress.prune.channels.criteria.reconstruction import (
     Reader,
-    all_readers,
-    eliminated,
-    reconstruction,
+    collect_readers,
+    eliminate_units,
+    score_reconstruction,
 )
-from compress.prune.channels.selection.allowed import AIM, Allowed
-from compress.prune.channels.selection.by_output_error import allocated
-from compress.prune.channels.selection.sensitivity import GroupSensitivity, Losses
+from compress.prune.channels.selection.allowed_counts import TARGET_PRECISION, AllowedCounts
+from compress.prune.channels.selection.output_error_selection import allocate_by_error
+from compress.prune.channels.selection.sensitivity import GroupSensitivity, OutputErrors
 
 
 def lost(h: Any, w: Any, gone: list[int]) -> float:
@@ -46,7 +46,7 @@ def test_units_leave_that_least_squares_miss_least() -> None:
     h, w = p.T @ p / 60, rng.normal(size=(units * each, 3))
     columns = np.arange(units * each).reshape(units, each)
     reader = Reader(None, np.linalg.inv(h), w, 2.0, columns)  # type: ignore[arg-type]
-    found = eliminated([reader], units, asked=[2])
+    found = eliminate_units([reader], units, kernel_counts=[2])
     gone: list[int] = []
     before = 0.0
     for unit in found.order:
@@ -100,17 +100,17 @@ def test_what_depends_on_others_leaves_first() -> None:
     model.layers[0].kernel.assign(kernel)
     model.layers[0].bias.assign(bias)
     model.layers[1].kernel.assign(rng.normal(size=(8, 3)))
-    coupling = coupling_of(model)
-    data = Unlabelled.of("x", rng.normal(size=(200, 6)).astype(np.float32))
+    coupling = analyze_coupling(model)
+    data = UnlabelledDataset.from_arrays("x", rng.normal(size=(200, 6)).astype(np.float32))
     context = Context(coupling, data=data)
-    scores = reconstruction(coupling.groups[0], context)
+    scores = score_reconstruction(coupling.groups[0], context)
     order = np.argsort(scores)
     # of each dependent set one leaves for next to nothing, then nothing more is free
     assert {0, 1, 3} & set(order[:2])
     assert {2, 4, 5} & set(order[:2])
     # the ridge of 1e-3 lets them cost a little
     assert scores[order[1]] < 0.1 * scores[order[2]]
-    assert [len(readers) for readers in context.of_all(all_readers)] == [1]
+    assert [len(readers) for readers in context.compute_once(collect_readers)] == [1]
 
 
 def test_output_error_between_measured_widths_by_hand() -> None:
@@ -123,9 +123,9 @@ def test_output_error_between_measured_widths_by_hand() -> None:
 def test_distances_by_hand() -> None:
     wanted, made = np.array([[0.5, 0.5], [0.9, 0.1]]), np.array([[0.25, 0.75], [0.9, 0.1]])
     kl = 0.5 * np.log(0.5 / 0.25) + 0.5 * np.log(0.5 / 0.75)
-    assert divergence([wanted], [made]) == pytest.approx(kl / 2)
+    assert compute_divergence([wanted], [made]) == pytest.approx(kl / 2)
     numbers = np.array([[1.0], [2.0], [6.0]])
-    assert divergence([numbers], [numbers + 1]) == pytest.approx(3 / (4 + 1 + 9))
+    assert compute_divergence([numbers], [numbers + 1]) == pytest.approx(3 / (4 + 1 + 9))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -136,7 +136,7 @@ def test_allocation_against_all_choices(seed: int) -> None:
         np.concatenate([[0.0], np.cumsum(np.sort(rng.random(count) ** 3))]) for count in units
     ]
     weights = rng.integers(1, 9, 3)
-    losses = Losses(tables, rng.random(2), np.array([[1, 0, 0], [0, 0, 0]], bool),
+    losses = OutputErrors(tables, rng.random(2), np.array([[1, 0, 0], [0, 0, 0]], bool),
                        np.zeros((2, 2), bool))  # fmt: skip
 
     def cost(kept: Any, present: Any) -> Any:
@@ -144,23 +144,23 @@ def test_allocation_against_all_choices(seed: int) -> None:
         inside = kept[..., 0] * kept[..., 1] * weights[0] * present[..., 0]
         return inside + kept[..., 1] * kept[..., 2] * weights[1] + 10 * present[..., 1] + 5.0
 
-    allowed = Allowed(units, 0 * units, 1 + 0 * units, 1 + 0 * units)
+    allowed = AllowedCounts(units, 0 * units, 1 + 0 * units, 1 + 0 * units)
     whole = float(cost(units, np.ones(2, int)))
     target = 0.45 * whole
-    found = allocated(losses, allowed, cost, target)
-    assert found.cost <= target * (1 + AIM)
+    found = allocate_by_error(losses, allowed, cost, target)
+    assert found.cost <= target * (1 + TARGET_PRECISION)
     assert found.cost == cost(found.totals, found.present)
     best = np.inf
     for totals in itertools.product(*(range(1, count + 1) for count in units)):
         for present in itertools.product((0, 1), repeat=2):
             kept, there = np.array(totals), np.array(present)
-            if cost(kept, there) <= target * (1 + AIM):
+            if cost(kept, there) <= target * (1 + TARGET_PRECISION):
                 best = min(best, float(losses(units - kept, there)))
     assert float(losses(units - found.totals, found.present)) <= 1.25 * best + 1e-9
 
 
 def test_damage_in_blocks_that_left_is_none() -> None:
-    losses = Losses(
+    losses = OutputErrors(
         [np.array([0.0, 1.0]), np.array([0.0, 2.0])],
         [4.0, 8.0],
         np.array([[1, 0], [1, 0]], bool),
@@ -221,7 +221,7 @@ def test_widths_and_blocks_by_damage(resnet: Any, x: Any, blocks: bool) -> None:
         round_to=2, tries=4, on_progress=lambda text, share: told.append(text),
     )  # fmt: skip
     assert small.report.macs is not None
-    (tried,) = (note for note in small.report.notes if note.startswith("damage of the first"))
+    (tried,) = (note for note in small.report.notes if note.startswith("output error of the first"))
     first, best = (float(text.split(";")[0]) for text in tried.split(": ")[1:])
     assert best <= first
     assert count_macs(small.model).macs == small.report.macs[1]
@@ -229,8 +229,8 @@ def test_widths_and_blocks_by_damage(resnet: Any, x: Any, blocks: bool) -> None:
     # measuring leaves the original as it was
     for weight, value in zip(resnet.weights, before, strict=True):
         np.testing.assert_array_equal(weight.numpy(), value)
-    assert any(text.startswith("damage of thinner") for text in told)
-    assert any(text.startswith("damage without") for text in told) == blocks
+    assert any(text.startswith("output error of thinner") for text in told)
+    assert any(text.startswith("output error without") for text in told) == blocks
     left = [note for note in small.report.notes if note.endswith("' was removed")]
     names = {layer.name for layer in resnet.layers} - {layer.name for layer in small.model.layers}
     assert bool(names) == bool(left)

@@ -40,7 +40,7 @@ MULTI_HEAD: dict[str, Make] = {
 def test_multi_head_attention(name: str, seed: int) -> None:
     for call in ({}, {"use_causal_mask": True}):
         coupling, sliced, mask = check(attended(MULTI_HEAD[name](), **call), seed=seed)
-        assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
+        assert [frozen.reason for frozen in coupling.list_frozen()] == HEAD
         assert not coupling.graph.unknown
         kinds = [group.kind for group in coupling.groups]
         assert kinds.count("heads") == 1
@@ -55,7 +55,7 @@ def test_an_output_of_two_axes(seed: int) -> None:
     x = layers.MultiHeadAttention(4, 5, output_shape=(3, 4), name="heads")(x, x)
     x = layers.EinsumDense("btxy,xyo->bto", output_shape=(None, 2), name="head")(x)
     coupling, sliced, mask = check(keras.Model(inputs, x), seed=seed)
-    assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
+    assert [frozen.reason for frozen in coupling.list_frozen()] == HEAD
     assert len(coupling.groups) == 6
     check_macs(coupling, sliced, mask)
 
@@ -68,7 +68,7 @@ def test_the_query_kernel_keeps_the_scores() -> None:
 
     def kept(variable: Any) -> Any:
         found = [b for b in coupling.bindings if b.variable is variable]
-        axes = {b.axis: np.flatnonzero(mask[coupling.unit[b.ids]]) for b in found}
+        axes = {b.axis: np.flatnonzero(mask[coupling.unit_of_slot[b.ids]]) for b in found}
         return variable.numpy()[np.ix_(*[axes[axis] for axis in range(len(variable.shape))])]
 
     for part in ("key", "value", "output"):
@@ -96,7 +96,7 @@ def test_cross_attention_of_other_widths(seed: int) -> None:
     allowed[..., 0] = True
     model = headed([target, source, third, mask], x)
     coupling, sliced, chosen = check(model, seed=seed, inputs=[*inputs, allowed])
-    assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
+    assert [frozen.reason for frozen in coupling.list_frozen()] == HEAD
     assert len(coupling.groups) == 7
     check_macs(coupling, sliced, chosen)
 
@@ -108,7 +108,7 @@ def test_more_axes(axes: Any, seed: int) -> None:
     x = layers.Dense(6, name="before")(inputs)
     x = layers.MultiHeadAttention(3, 5, attention_axes=axes, name="heads")(x, x)
     coupling, sliced, mask = check(headed(inputs, x), seed=seed)
-    assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
+    assert [frozen.reason for frozen in coupling.list_frozen()] == HEAD
     assert len(coupling.groups) == 5
     check_macs(coupling, sliced, mask)
 
@@ -126,7 +126,7 @@ def test_scores_that_leave_the_model_fix_heads(make: Make) -> None:
     x, scores = make()(x, x, return_attention_scores=True)
     x = layers.Dense(3, name="head")(x)
     coupling, _, _ = check(keras.Model(inputs, [x, scores]))
-    reasons = [frozen.reason for frozen in coupling.frozen_report()]
+    reasons = [frozen.reason for frozen in coupling.list_frozen()]
     assert reasons == [*HEAD, "model output 'heads'"]
     assert {group.kind for group in coupling.groups} == {"channels"}
 
@@ -137,7 +137,7 @@ def test_scores_used_inside(seed: int) -> None:
     x = layers.Dense(6, name="before")(inputs)
     x, scores = layers.MultiHeadAttention(3, 5, name="heads")(x, x, return_attention_scores=True)
     coupling, sliced, mask = check(headed(inputs, [x, scores]), seed=seed)
-    assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
+    assert [frozen.reason for frozen in coupling.list_frozen()] == HEAD
     assert [group.kind for group in coupling.groups].count("heads") == 1
     check_macs(coupling, sliced, mask)
 
@@ -159,7 +159,7 @@ GROUPED: dict[str, tuple[Make, int]] = {
 def test_grouped_query_attention(name: str, seed: int) -> None:
     make, heads = GROUPED[name]
     coupling, sliced, mask = check(attended(make(), use_causal_mask=True), seed=seed)
-    assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
+    assert [frozen.reason for frozen in coupling.list_frozen()] == HEAD
     assert not coupling.graph.unknown
     assert [len(group.units) for group in coupling.groups if group.kind == "heads"] == [heads]
     assert sorted(len(group.units) for group in coupling.groups) == sorted([heads, 5, 6])
@@ -170,13 +170,13 @@ def test_grouped_queries_keep_a_fixed_width() -> None:
     inputs = keras.Input((4, 3))
     x = layers.GroupQueryAttention(5, 4, 2, name="heads")(inputs, inputs)
     coupling, _, _ = check(headed(inputs, x))
-    assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
+    assert [frozen.reason for frozen in coupling.list_frozen()] == HEAD
     assert sorted(len(group.units) for group in coupling.groups) == [2, 5]
     target, source = keras.Input((4, 6)), keras.Input((5, 3))
     source_six = layers.Dense(6, name="before")(source)
     x = layers.GroupQueryAttention(5, 4, 2, name="heads")(target, source_six)
     coupling, _, _ = check(headed([target, source], x))
-    reasons = [frozen.reason for frozen in coupling.frozen_report()]
+    reasons = [frozen.reason for frozen in coupling.list_frozen()]
     assert reasons == ["query and value have one width", *HEAD]
 
 
@@ -192,7 +192,7 @@ def test_transformer_encoder(seed: int) -> None:
         x = layers.LayerNormalization(name=f"ln{block}b")(x)
     x = layers.Dense(3, name="head")(layers.GlobalAveragePooling1D()(x))
     coupling, sliced, mask = check(keras.Model(inputs, x), seed=seed)
-    assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
+    assert [frozen.reason for frozen in coupling.list_frozen()] == HEAD
     # one width; heads, keys, values and the wide layer of each block
     assert len(coupling.groups) == 1 + 2 * 4
     check_macs(coupling, sliced, mask)
@@ -206,7 +206,7 @@ def test_shared_attention(seed: int) -> None:
     one, two = dense(first), dense(second)
     x = [heads(one, one), heads(two, one, key=one)]
     coupling, sliced, mask = check(headed([first, second], x), seed=seed)
-    assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
+    assert [frozen.reason for frozen in coupling.list_frozen()] == HEAD
     assert len(coupling.groups) == 5
     check_macs(coupling, sliced, mask)
 

@@ -54,5 +54,5 @@ def test_law(name: str, seed: int) -> None:
     layer, shape = CASES[name]
     layer = type(layer).from_config(layer.get_config())
     coupling, _, _ = check(between(layer, shape), seed=seed)
-    assert [frozen.reason for frozen in coupling.frozen_report()] == ["model output 'head'"]
+    assert [frozen.reason for frozen in coupling.list_frozen()] == ["model output 'head'"]
     assert len(coupling.groups) >= 2

@@ -29,7 +29,7 @@ def sandwich(middle: Builder, shape: tuple[int, ...] = (6, 6, 3), width: int = 8
 
 
 def only_outputs_frozen(coupling: Any) -> None:
-    assert [frozen.reason for frozen in coupling.frozen_report()] == ["model output 'head'"]
+    assert [frozen.reason for frozen in coupling.list_frozen()] == ["model output 'head'"]
 
 
 NORMALIZATIONS = {
@@ -94,7 +94,7 @@ def mixing(x: Any) -> Any:
 
 def test_activation_that_mixes_channels_is_a_barrier() -> None:
     coupling, _, _ = check(sandwich(lambda x: layers.Activation(mixing)(x)))
-    assert any("mixes channels" in frozen.reason for frozen in coupling.frozen_report())
+    assert any("mixes channels" in frozen.reason for frozen in coupling.list_frozen())
 
 
 POSITIONS = {
@@ -179,7 +179,7 @@ def test_broadcast_of_one_channel_keeps_it() -> None:
         return layers.Multiply(name="gated")([x, gate])
 
     coupling, _, _ = check(sandwich(middle))
-    reasons = {frozen.reason for frozen in coupling.frozen_report()}
+    reasons = {frozen.reason for frozen in coupling.list_frozen()}
     assert reasons == {"model output 'head'", "its only entry is broadcast"}
 
 
@@ -202,7 +202,7 @@ def test_fixed_input_is_concatenated_and_added() -> None:
     x = layers.Concatenate()([inputs, y])
     x = layers.GlobalAveragePooling2D()(x)
     coupling, _, _ = check(keras.Model(inputs, layers.Dense(3, name="head")(x)))
-    reasons = [frozen.reason for frozen in coupling.frozen_report()]
+    reasons = [frozen.reason for frozen in coupling.list_frozen()]
     assert len(reasons) == 3
     assert sum("model input" in reason for reason in reasons) == 2
     assert [group.name for group in coupling.groups] == ["free"]
@@ -224,17 +224,17 @@ def test_channels_first() -> None:
 
 def test_channels_first_convolution_couples_axis_one() -> None:
     # this backend's CPU kernels cannot run it: the coupling and the shapes are checked
-    from compress.prune.channels.analysis import coupling_of
-    from compress.prune.channels.surgery import sliced_model
+    from compress.prune.channels.analysis import analyze_coupling
+    from compress.prune.channels.surgery import build_pruned_model
 
     inputs = keras.Input((3, 8, 8))
     x = layers.Conv2D(8, 3, data_format="channels_first", name="a")(inputs)
     x = layers.GlobalAveragePooling2D(data_format="channels_first")(x)
     model = keras.Model(inputs, layers.Dense(3, name="head")(x))
-    coupling = coupling_of(model)
-    mask = np.ones(coupling.units, bool)
+    coupling = analyze_coupling(model)
+    mask = np.ones(coupling.unit_count, bool)
     mask[coupling.groups[0].units[:5]] = False
-    sliced = sliced_model(coupling, mask)
+    sliced = build_pruned_model(coupling, mask)
     assert sliced.get_layer("a").output.shape == (None, 3, 6, 6)
     np.testing.assert_array_equal(
         sliced.get_layer("a").kernel.numpy(), model.get_layer("a").kernel.numpy()[..., 5:]
@@ -270,7 +270,7 @@ def test_shared_layers_nested_models_and_mixed_precision() -> None:
     outputs = [layers.Dense(3, name="head")(x), layers.Dense(2, name="second")(x)]
     model = keras.Model(inputs, outputs)
     coupling, sliced, _ = check(model, seed=2)
-    reasons = {frozen.reason for frozen in coupling.frozen_report()}
+    reasons = {frozen.reason for frozen in coupling.list_frozen()}
     assert reasons == {"model output 'head'", "model output 'second'"}
     assert [layer.name for layer in sliced.layers] == [layer.name for layer in model.layers]
     assert [layer.name for layer in sliced.get_layer("body").layers] == [
@@ -292,13 +292,13 @@ def test_sequential_stays_sequential_and_keeps_its_policy() -> None:
         ],
         name="chain",
     )
-    from compress.prune.channels.analysis import coupling_of
-    from compress.prune.channels.surgery import sliced_model
+    from compress.prune.channels.analysis import analyze_coupling
+    from compress.prune.channels.surgery import build_pruned_model
 
-    coupling = coupling_of(model)
-    mask = np.ones(coupling.units, bool)
+    coupling = analyze_coupling(model)
+    mask = np.ones(coupling.unit_count, bool)
     mask[coupling.groups[0].units[::2]] = False
-    sliced = sliced_model(coupling, mask)
+    sliced = build_pruned_model(coupling, mask)
     assert isinstance(sliced, keras.Sequential)
     assert sliced.name == "chain"
     assert sliced.layers[0].compute_dtype == "bfloat16"

@@ -39,7 +39,7 @@ def reasons(model: Any, seed: int = 0, *, removes: bool = True) -> list[str]:
     """Checks the law; returns why units are frozen beside the model's output."""
     coupling, _, _ = check(model, seed=seed, removes=removes)
     assert not coupling.graph.unknown
-    found = [frozen.reason for frozen in coupling.frozen_report()]
+    found = [frozen.reason for frozen in coupling.list_frozen()]
     assert HEAD in found
     return [reason for reason in found if reason != HEAD]
 
@@ -174,7 +174,7 @@ def test_reductions(name: str, seed: int) -> None:
 def test_sum_of_zeros_loses_channels(seed: int) -> None:
     model = dense_net(lambda x: ops.sum(x, axis=-1, keepdims=True))
     coupling, sliced, _ = check(model, seed=seed)
-    assert [frozen.reason for frozen in coupling.frozen_report()] == [HEAD]
+    assert [frozen.reason for frozen in coupling.list_frozen()] == [HEAD]
     assert sliced.get_layer("before").units < 8
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.analysis import analyze_coupling
 from tests.compress.prune.channels.law import check
 from tests.compress.prune.channels.nets import HEAD, between, check_macs, headed, macs_of
 
@@ -84,7 +84,7 @@ CASES: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
 def test_law(name: str, seed: int) -> None:
     make, shape = CASES[name]
     coupling, sliced, mask = check(between(make(), shape), seed=seed)
-    assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
+    assert [frozen.reason for frozen in coupling.list_frozen()] == HEAD
     assert not coupling.graph.unknown
     assert len(coupling.groups) >= 2
     check_macs(coupling, sliced, mask)
@@ -94,7 +94,7 @@ def test_units_are_exact_slices() -> None:
     model = between(layers.LSTM(5, name="lstm"))
     coupling, sliced, mask = check(model, keep=0.6)
     rows, units = (
-        np.flatnonzero(mask[coupling.unit[binding.ids]])
+        np.flatnonzero(mask[coupling.unit_of_slot[binding.ids]])
         for binding in coupling.bindings
         if binding.layer == "lstm" and binding.variable.path.endswith("/kernel")
     )
@@ -127,7 +127,7 @@ def test_states_of_an_encoder_start_a_decoder(seed: int) -> None:
     x = layers.GRU(6, name="last")(x, states[0])
     model = keras.Model([source, target], layers.Dense(3, name="head")(x))
     coupling, _, _ = check(model, seed=seed)
-    assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
+    assert [frozen.reason for frozen in coupling.list_frozen()] == HEAD
     assert len(coupling.groups) == 1, "encoder and decoders share their units"
 
 
@@ -136,7 +136,7 @@ def test_a_given_state_fixes_the_units() -> None:
     x = layers.GRU(5, name="gru")(layers.Dense(6)(inputs), initial_state=state)
     model = keras.Model([inputs, state], layers.Dense(3, name="head")(x))
     coupling, _, _ = check(model)
-    reasons = [frozen.reason for frozen in coupling.frozen_report()]
+    reasons = [frozen.reason for frozen in coupling.list_frozen()]
     assert reasons == ["its initial state is fixed (model input 'state')", *HEAD]
 
 
@@ -148,7 +148,7 @@ def test_shared_with_and_without_a_state(seed: int) -> None:
     one, *states = shared(dense(first))
     two, *_ = shared(dense(second), initial_state=states)
     coupling, sliced, mask = check(headed([first, second], [one, two]), seed=seed)
-    assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
+    assert [frozen.reason for frozen in coupling.list_frozen()] == HEAD
     check_macs(coupling, sliced, mask)
 
 
@@ -160,7 +160,7 @@ def test_masked_embedding(seed: int) -> None:
     x = layers.Bidirectional(layers.GRU(4), name="both")(x)
     model = keras.Model(inputs, layers.Dense(3, name="head")(x))
     coupling, sliced, _ = check(model, seed=seed)
-    assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
+    assert [frozen.reason for frozen in coupling.list_frozen()] == HEAD
     assert [group.name for group in coupling.groups] == ["table", "lstm", "both"]
     tokens = np.array([[1, 2, 0, 0, 0, 0]])
     before = np.asarray(sliced(tokens))
@@ -180,7 +180,7 @@ def test_masked_sequential(seed: int) -> None:
         ]
     )
     coupling, sliced, _ = check(model, seed=seed)
-    assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
+    assert [frozen.reason for frozen in coupling.list_frozen()] == HEAD
     assert [type(layer) for layer in sliced.layers] == [type(layer) for layer in model.layers]
 
 
@@ -197,14 +197,14 @@ def test_what_has_no_rule() -> None:
     assert not coupling.groups
     inputs = keras.Input(batch_shape=(2, 4, 3))
     x = layers.LSTM(5, stateful=True, name="lstm")(layers.Dense(6)(inputs))
-    coupling = coupling_of(keras.Model(inputs, layers.Dense(3)(x)))
+    coupling = analyze_coupling(keras.Model(inputs, layers.Dense(3)(x)))
     reason = "it carries its state from batch to batch"
     assert coupling.graph.unknown == {"lstm": ("LSTM", reason)}
 
 
 def test_an_activation_over_units_fixes_them() -> None:
     coupling, _, _ = check(between(layers.SimpleRNN(5, activation="softmax", name="rnn")))
-    reasons = [frozen.reason for frozen in coupling.frozen_report()]
+    reasons = [frozen.reason for frozen in coupling.list_frozen()]
     assert reasons == ["activation softmax mixes units", *HEAD]
 
 
@@ -215,7 +215,7 @@ def test_cells_as_layers(seed: int) -> None:
     x, (hidden, carry) = layers.LSTMCell(5)(layers.Dense(6)(inputs), [hidden, carry])
     y, _ = layers.GRUCell(5)(x, [hidden])
     coupling, _, _ = check(headed(inputs, [y, carry]), seed=seed)
-    assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
+    assert [frozen.reason for frozen in coupling.list_frozen()] == HEAD
     assert [len(group.units) for group in coupling.groups] == [6, 5]
 
 

@@ -34,7 +34,7 @@ def test_scored(name: str, seed: int) -> None:
     for call in ({}, {"use_causal_mask": True}):
         x = SCORED[name]()([query, value, key], **call)
         coupling, sliced, mask = check(headed([target, source], x), seed=seed)
-        assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
+        assert [frozen.reason for frozen in coupling.list_frozen()] == HEAD
         assert [len(group.units) for group in coupling.groups] == [5, 7]
         check_macs(coupling, sliced, mask)
 
@@ -48,7 +48,7 @@ def test_scored_where_silence_is_not_zero(name: str) -> None:
     removes = name == "additive"
     coupling, _, _ = check(headed([target, source], [x, scores]), removes=removes)
     assert len(coupling.groups) == int(removes)
-    reasons = [frozen.reason for frozen in coupling.frozen_report()]
+    reasons = [frozen.reason for frozen in coupling.list_frozen()]
     assert any("sums over it" in reason for reason in reasons) is not removes
 
 
@@ -58,7 +58,7 @@ def test_scored_against_a_fixed_query(seed: int) -> None:
     key, value = layers.Dense(5, name="k")(source), layers.Dense(7, name="v")(source)
     x = layers.Attention(name="attend")([target, value, key])
     coupling, _, _ = check(headed([target, source], x), seed=seed)
-    reasons = [frozen.reason for frozen in coupling.frozen_report()]
+    reasons = [frozen.reason for frozen in coupling.list_frozen()]
     assert reasons == ["a product sums over it (model input 'target')", *HEAD]
     assert [group.name for group in coupling.groups] == ["v"]
 
@@ -83,7 +83,7 @@ def test_recurrent_attention(seed: int) -> None:
     x = layers.GlobalAveragePooling1D()(x)
     model = keras.Model(inputs, layers.Dense(3, name="head")(x))
     coupling, sliced, mask = check(model, seed=seed)
-    assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
+    assert [frozen.reason for frozen in coupling.list_frozen()] == HEAD
     assert [group.name for group in coupling.groups] == ["table", "both"]
     check_macs(coupling, sliced, mask)
 
@@ -98,7 +98,7 @@ def test_reversible_embedding(tie: bool, cap: float | None, seed: int) -> None:
     x = layers.Add()([x, layers.Dense(8, name="inner")(x)])
     model = keras.Model(inputs, table(x, reverse=True))
     coupling, sliced, mask = check(model, seed=seed)
-    assert coupling.frozen_report() == ()
+    assert coupling.list_frozen() == ()
     assert [group.name for group in coupling.groups] == ["table"]
     assert macs_of(model, "table") == 6 * 8 * 9
     check_macs(coupling, sliced, mask)

@@ -22,7 +22,7 @@ def test_bidirectional(merge: str | None, states: bool, sequences: bool) -> None
         inner = kind(5, return_sequences=sequences, return_state=states)
         model = between(layers.Bidirectional(inner, merge_mode=merge, name="both"))
         coupling, sliced, mask = check(model, seed=seed)
-        assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
+        assert [frozen.reason for frozen in coupling.list_frozen()] == HEAD
         assert [len(group.units) for group in coupling.groups] == [6, 5]
         check_macs(coupling, sliced, mask)
 
@@ -34,7 +34,7 @@ def test_states_of_a_bidirectional_encoder() -> None:
     decoder = layers.Bidirectional(layers.LSTM(4, return_sequences=True), name="decoder")
     model = headed([source, target], [x, decoder(target, initial_state=states)])
     coupling, _, _ = check(model)
-    assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
+    assert [frozen.reason for frozen in coupling.list_frozen()] == HEAD
     assert len(coupling.groups) == 1
 
 
@@ -101,7 +101,7 @@ def test_time_distributed(name: str, seed: int) -> None:
     x = layers.TimeDistributed(layers.Flatten())(x) if len(x.shape) > 3 else x
     x = layers.LSTM(5, name="lstm")(x)
     coupling, sliced, mask = check(keras.Model(inputs, layers.Dense(3, name="head")(x)), seed=seed)
-    assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
+    assert [frozen.reason for frozen in coupling.list_frozen()] == HEAD
     assert not coupling.graph.unknown
     assert len(coupling.groups) >= (2 if name in ("pooling", "normalization") else 3)
     check_macs(coupling, sliced, mask)
@@ -123,7 +123,7 @@ def test_time_distributed_called_twice() -> None:
     dense = layers.Dense(6)
     model = headed([first, second], [shared(dense(first)), shared(dense(second))])
     coupling, _, _ = check(model)
-    assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
+    assert [frozen.reason for frozen in coupling.list_frozen()] == HEAD
 
 
 @pytest.mark.filterwarnings("ignore:Layer 'flatten")
@@ -132,7 +132,7 @@ def test_time_distributed_with_and_without_a_mask() -> None:
     shared = layers.TimeDistributed(layers.Dense(5), name="shared")
     x = [layers.Embedding(9, 7, mask_zero=zero)(inputs) for zero in (True, False)]
     coupling, _, _ = check(headed(inputs, [layers.GRU(4)(shared(part)) for part in x]))
-    assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
+    assert [frozen.reason for frozen in coupling.list_frozen()] == HEAD
     assert len(coupling.groups) == 4
 
 

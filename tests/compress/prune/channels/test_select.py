@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from compress.prune.channels.selection.allowed import Allowed, steps_for
-from compress.prune.channels.selection.by_rank import by_rank, by_share
+from compress.prune.channels.selection.allowed_counts import AllowedCounts, compute_rounding_steps
+from compress.prune.channels.selection.rank_selection import allocate_by_rank, allocate_by_share
 
 
 def allowed(
@@ -16,9 +16,9 @@ def allowed(
     step: list[int] | None = None,
     fixed: list[int] | None = None,
     floor: list[int] | None = None,
-) -> Allowed:
+) -> AllowedCounts:
     count = len(removable)
-    return Allowed(
+    return AllowedCounts(
         np.array(removable),
         np.array(fixed or [0] * count),
         np.array(step or [1] * count),
@@ -29,25 +29,29 @@ def allowed(
 def test_steps_by_width() -> None:
     channels = np.array([4, 6, 8, 12, 24, 32, 64, 2048])
     ones, never = np.ones(8, np.int64), np.zeros(8, bool)
-    assert steps_for(channels, ones, never, 0).tolist() == [4, 4, 4, 8, 8, 16, 16, 16]
-    assert steps_for(channels, ones, never, 8).tolist() == [4, 4, 4, 8, 8, 8, 8, 8]
-    assert steps_for(channels, ones, never, 1).tolist() == [1] * 8
+    assert compute_rounding_steps(channels, ones, never, 0).tolist() == [4, 4, 4, 8, 8, 16, 16, 16]
+    assert compute_rounding_steps(channels, ones, never, 8).tolist() == [4, 4, 4, 8, 8, 8, 8, 8]
+    assert compute_rounding_steps(channels, ones, never, 1).tolist() == [1] * 8
 
 
 def test_steps_count_channels_not_units() -> None:
     # 16 units of 8 channels: every number of units is a multiple of 8 channels
-    assert steps_for(np.array([128]), np.array([8]), np.array([False]), 0).tolist() == [2]
-    assert steps_for(np.array([12]), np.array([1]), np.array([True]), 0).tolist() == [1]
+    assert compute_rounding_steps(
+        np.array([128]), np.array([8]), np.array([False]), 0
+    ).tolist() == [2]
+    assert compute_rounding_steps(np.array([12]), np.array([1]), np.array([True]), 0).tolist() == [
+        1
+    ]
 
 
 def test_nearest_allowed_numbers() -> None:
     space = allowed([30, 64], step=[8, 16], floor=[3, 7])
     assert space.lowest.tolist() == [8, 16]
-    assert space.nearest(np.array([5.0, 23.9])).tolist() == [8, 16]
-    assert space.nearest(np.array([12.0, 24.0])).tolist() == [16, 32]
-    assert space.nearest(np.array([28.0, 64.0])).tolist() == [30, 64]  # everything is allowed
-    assert space.up(np.array([24, 64])).tolist() == [30, 64]
-    assert space.down(np.array([30, 16])).tolist() == [24, 16]
+    assert space.round_totals(np.array([5.0, 23.9])).tolist() == [8, 16]
+    assert space.round_totals(np.array([12.0, 24.0])).tolist() == [16, 32]
+    assert space.round_totals(np.array([28.0, 64.0])).tolist() == [30, 64]  # everything is allowed
+    assert space.step_up(np.array([24, 64])).tolist() == [30, 64]
+    assert space.step_down(np.array([30, 16])).tolist() == [24, 16]
 
 
 def test_frozen_units_count_towards_the_totals() -> None:
@@ -57,15 +61,15 @@ def test_frozen_units_count_towards_the_totals() -> None:
 
 
 def test_share_of_every_group() -> None:
-    assert by_share(allowed([10, 20]), 0.5).tolist() == [5, 10]
+    assert allocate_by_share(allowed([10, 20]), 0.5).tolist() == [5, 10]
 
 
 def test_one_threshold_removes_the_lowest_scores() -> None:
     scores = [np.array([0.1, 0.9, 0.8]), np.array([0.2, 0.3, 0.95])]
     weight = np.array([1.0, 1.0])
-    choice = by_rank(scores, allowed([3, 3]), lambda kept, _: kept @ weight, 3.0)
+    choice = allocate_by_rank(scores, allowed([3, 3]), lambda kept, _: kept @ weight, 3.0)
     assert choice.totals.tolist() == [2, 1]  # 0.1, 0.2, 0.3 leave
-    assert choice.met
+    assert choice.is_on_target
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -81,7 +85,7 @@ def test_comes_as_near_as_exhaustive_search(seed: int) -> None:
 
     space = allowed(sizes.tolist())
     target = float(cost(sizes)) * rng.uniform(0.3, 0.8)
-    choice = by_rank(scores, space, lambda kept, _: cost(kept), target)
+    choice = allocate_by_rank(scores, space, lambda kept, _: cost(kept), target)
     best = min(
         abs(float(cost(np.array(kept))) - target) / target
         for kept in itertools.product(*[range(1, size + 1) for size in sizes])
@@ -93,7 +97,7 @@ def test_comes_as_near_as_exhaustive_search(seed: int) -> None:
 def test_uniform_thins_all_groups_alike() -> None:
     scores = [np.full(100, 0.01), np.full(100, 5.0)]
     weight = np.array([1.0, 1.0])
-    choice = by_rank(
+    choice = allocate_by_rank(
         scores, allowed([100, 100]), lambda kept, _: kept @ weight, 100.0, uniform=True
     )
     assert choice.totals.tolist() == [50, 50]
@@ -101,7 +105,7 @@ def test_uniform_thins_all_groups_alike() -> None:
 
 def test_floors_hold() -> None:
     scores = [np.zeros(10), np.ones(10)]
-    choice = by_rank(
+    choice = allocate_by_rank(
         scores, allowed([10, 10], floor=[4, 1]), lambda kept, _: kept.sum(-1).astype(float), 9.0
     )
     assert choice.totals[0] == 4

@@ -16,7 +16,7 @@ from keras import layers
 from benchmarks.resnet20 import build
 from compress.core.errors import FeasibleError, InputError
 from compress.data import Dataset
-from compress.measure.quality import divergence
+from compress.measure.file_agreement import compute_divergence
 from compress.prune.channels import PruneResult, SensitivityMap, prune_channels, sensitivity_map
 from tests.compress.prune.channels.law import randomize
 from tests.compress.prune.channels.test_pruning import cnn, first_kept
@@ -40,7 +40,7 @@ def same(one: PruneResult, two: PruneResult) -> bool:
 
 
 def test_output_errors_by_hand() -> None:
-    """Of a hidden layer, whose only reader is solved for in closed form."""
+    """Of a hidden layer, whose only reader is reconstructed in closed form."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 6)).astype(np.float32)
     inputs = keras.Input((6,))
@@ -63,7 +63,9 @@ def test_output_errors_by_hand() -> None:
         solved[kept] = np.linalg.solve(regular[np.ix_(kept, kept)], (regular @ v)[kept])
         logits = (rows @ solved + vb + rows.mean(0) @ (v - solved))[judged]
         made = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-        assert error == pytest.approx(divergence([np.asarray(model(x[judged]))], [made]), rel=1e-3)
+        assert error == pytest.approx(
+            compute_divergence([np.asarray(model(x[judged]))], [made]), rel=1e-3
+        )
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,7 @@ def test_pruning_by_a_map_is_that_of_measuring_anew(
     measured = sensitivity_map(model, x, blocks=True, seed=1, **own)
     measured.save(tmp_path / "map.json")
     assert SensitivityMap.load(tmp_path / "map.json") == measured
-    name = "compress.prune.channels.selection.chooser.measure_sensitivity"
+    name = "compress.prune.channels.selection.selector.measure_sensitivity"
     monkeypatch.setattr(name, lambda *_, **__: pytest.fail(NOT_MEASURED))
     for share, expected in anew.items():
         read = SensitivityMap.load(tmp_path / "map.json")
@@ -111,7 +113,7 @@ def test_a_map_is_used_where_measuring_would_take_too_long(
 ) -> None:
     model = cnn(16)
     measured = sensitivity_map(model, x)
-    monkeypatch.setattr("compress.prune.channels.selection.chooser.LONGEST", 0.0)
+    monkeypatch.setattr("compress.prune.channels.selection.selector.LONGEST", 0.0)
     assert prune_channels(model, macs=0.5, data=x).report.criterion == "l2 over all layers"
     found = prune_channels(model, macs=0.5, data=x, sensitivity=measured).report
     assert any(note.startswith("divergence from the original on") for note in found.notes)
@@ -135,7 +137,7 @@ def test_sensitive_groups_keep_more(x: Any) -> None:
     kept = {}
     for fragile in range(2):
         factors = np.where(np.arange(3) == fragile, 1e3, 1.0)
-        sensitivity = measured.scaled(factors, np.ones(0))
+        sensitivity = measured.scale(factors, np.ones(0))
         how = {"data": x, "scope": "damage", "tries": 0, "round_to": 1}
         report = prune_channels(model, macs=0.5, sensitivity=sensitivity, **how).report
         kept[fragile] = [row.kept for row in report.groups]

@@ -15,8 +15,8 @@ from compress.core.errors import FeasibleError
 from compress.measure import count_macs
 from compress.plan import ChannelOptions
 from compress.prune.channels import coupled_groups, prune_channels
-from compress.prune.channels.analysis import coupling_of
-from compress.prune.channels.selection.target import smallest
+from compress.prune.channels.analysis import analyze_coupling
+from compress.prune.channels.selection.target import find_smallest
 from search.cli import app
 from tests.compress.prune.channels.generator import graph
 
@@ -81,15 +81,15 @@ def test_the_smallest_is_met_and_less_is_refused(
 @pytest.mark.parametrize("seed", range(4))
 def test_of_random_graphs(seed: int) -> None:
     model = graph(seed)
-    if coupling_of(model).groups:
+    if analyze_coupling(model).groups:
         check(model, "params")
 
 
 def test_by_hand() -> None:
     """Three layers of 32 thinned to 4: kept numbers are multiples of 4, a tenth is 3.2."""
     model = chain(32, 32, 32)
-    found = smallest(coupling_of(model), ChannelOptions(target="0.5x"))
-    assert found.full == 64 * 9 * (32 + 2 * 32 * 32) + 320
+    found = find_smallest(analyze_coupling(model), ChannelOptions(target="0.5x"))
+    assert found.original_cost == 64 * 9 * (32 + 2 * 32 * 32) + 320
     assert found.cost == 64 * 9 * (4 + 2 * 4 * 4) + 40
     assert found.share == 0.0174  # 20,776 of 1,198,400 are 0.017336 of them
     coupled = coupled_groups(model)

@@ -13,20 +13,20 @@ import pytest
 from keras import layers
 
 from compress.core.errors import InputError
-from compress.exporting.side_by_side import litert_files
+from compress.exporting.batch_conversion import write_litert_files
 from compress.measure.latency_table import CallKey, CallTime, LatencyTable, measure_calls
 from compress.plan import ChannelOptions
-from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.analysis import analyze_coupling
 from compress.prune.channels.coupling.groups import Coupling
-from compress.prune.channels.selection.allowed import allowed_for
-from compress.prune.channels.selection.measured_times import (
+from compress.prune.channels.selection.allowed_counts import compute_allowed_counts
+from compress.prune.channels.selection.latency_measurement import (
     TimedCalls,
-    measured_times,
-    some_choices,
-    time_nets,
+    measure_latency_model,
+    sample_kept_counts,
+    time_models,
 )
-from compress.prune.channels.selection.times import TimeModel
-from compress.prune.channels.surgery import sliced_model
+from compress.prune.channels.selection.latency_model import LatencyModel
+from compress.prune.channels.surgery import build_pruned_model
 
 OVERHEAD = 0.25
 
@@ -73,24 +73,26 @@ def table_of(models: dict[CallKey, Callable[[], Any]]) -> LatencyTable:
 
 @pytest.fixture(scope="module")
 def coupling() -> Coupling:
-    return coupling_of(net())
+    return analyze_coupling(net())
 
 
 @pytest.fixture(scope="module")
 def calls(coupling: Coupling) -> TimedCalls:
-    return TimedCalls(coupling, allowed_for(coupling, ChannelOptions(min_kept=0.25), 4), BLOCKS)
+    return TimedCalls(
+        coupling, compute_allowed_counts(coupling, ChannelOptions(min_kept=0.25), 4), BLOCKS
+    )
 
 
 @pytest.fixture(scope="module")
-def model(calls: TimedCalls) -> TimeModel:
-    return calls.times(table_of(calls.models()))
+def model(calls: TimedCalls) -> LatencyModel:
+    return calls.build_latency_model(table_of(calls.list_model_makers()))
 
 
 def choices(coupling: Coupling, count: int = 40) -> np.ndarray:
-    allowed = allowed_for(coupling, ChannelOptions(min_kept=0.25), 4)
+    allowed = compute_allowed_counts(coupling, ChannelOptions(min_kept=0.25), 4)
     rng = np.random.default_rng(0)
     share = rng.random((count, len(coupling.groups)))
-    totals = allowed.nearest(allowed.lowest + share * (allowed.total - allowed.lowest))
+    totals = allowed.round_totals(allowed.lowest + share * (allowed.total - allowed.lowest))
     return np.asarray(totals - allowed.fixed)
 
 
@@ -115,46 +117,46 @@ def by_hand(a: int, b: int, c: int, present: tuple[int, int] = (1, 1)) -> float:
     return total + invented(key("Dense", (a,), (5,)))
 
 
-def test_times_are_the_sums_over_the_calls(coupling: Coupling, model: TimeModel) -> None:
+def test_times_are_the_sums_over_the_calls(coupling: Coupling, model: LatencyModel) -> None:
     """All widths, measured or not: the truth is linear where it is interpolated."""
     assert [group.name for group in coupling.groups] == ["stem", "a1", "b1"]
     kept = choices(coupling)
-    assert model.time(kept) == pytest.approx([by_hand(*map(int, row)) for row in kept])
+    assert model.predict(kept) == pytest.approx([by_hand(*map(int, row)) for row in kept])
     present = np.random.default_rng(1).integers(0, 2, (len(kept), 2))
     assert len(np.unique(present, axis=0)) == 4
     wanted = [
         by_hand(*map(int, row), present=(int(one), int(two)))
         for row, (one, two) in zip(kept, present, strict=True)
     ]
-    assert model.time(kept, present) == pytest.approx(wanted)
+    assert model.predict(kept, present) == pytest.approx(wanted)
 
 
-def test_many_choices_at_once_are_the_loop(coupling: Coupling, model: TimeModel) -> None:
+def test_many_choices_at_once_are_the_loop(coupling: Coupling, model: LatencyModel) -> None:
     kept = choices(coupling, 24).reshape(4, 6, -1)
     present = np.random.default_rng(1).integers(0, 2, (6, 2))
-    found = model.time(kept, present)
+    found = model.predict(kept, present)
     assert found.shape == (4, 6)
-    looped = [[float(model.time(kept[i, j], present[j])) for j in range(6)] for i in range(4)]
+    looped = [[float(model.predict(kept[i, j], present[j])) for j in range(6)] for i in range(4)]
     assert found == pytest.approx(np.array(looped))
-    layers_ = model.by_layer(kept, present)
+    layers_ = model.predict_by_layer(kept, present)
     assert {"(run)", "stem", "a1", "a2", "a_add", "pool", "logits"} <= set(layers_)
     assert sum(layers_.values()) == pytest.approx(found)
     assert layers_["a1"][:, present[:, 0] == 0] == pytest.approx(0.0)
     assert (layers_["a1"][:, present[:, 0] == 1] > 0).all()
-    assert model.time(kept[0, 0]).shape == ()
+    assert model.predict(kept[0, 0]).shape == ()
 
 
 def test_calls_are_those_of_the_smaller_net(coupling: Coupling, calls: TimedCalls) -> None:
     """The calls of a choice are the very calls of the net that is cut out for it."""
     kept = choices(coupling)[3]
-    mask = np.ones(coupling.units, bool)
+    mask = np.ones(coupling.unit_count, bool)
     for group, count in zip(coupling.groups, kept, strict=True):
         mask[group.units[count:]] = False
-    smaller = coupling_of(sliced_model(coupling, mask))
-    own = TimedCalls(smaller, allowed_for(smaller, ChannelOptions(), 0))
-    wanted = [(name, key) for name, key, _ in own.calls_at(smaller.whole)]
-    assert [(name, key) for name, key, _ in calls.calls_at(kept)] == wanted
-    without = [name for name, _, _ in calls.calls_at(kept, np.array([1, 0]))]
+    smaller = analyze_coupling(build_pruned_model(coupling, mask))
+    own = TimedCalls(smaller, compute_allowed_counts(smaller, ChannelOptions(), 0))
+    wanted = [(name, key) for name, key, _ in own.list_calls(smaller.removable_counts)]
+    assert [(name, key) for name, key, _ in calls.list_calls(kept)] == wanted
+    without = [name for name, _, _ in calls.list_calls(kept, np.array([1, 0]))]
     assert without == ["stem", "a1", "a2", "a_add", "b_relu", "pool", "logits"]
 
 
@@ -165,16 +167,16 @@ def test_an_activation_that_is_left_joins_the_projection_before_it() -> None:
     y = layers.Conv2D(8, 3, padding="same", name="branch")(inputs)
     z = layers.ReLU(name="relu")(layers.Add(name="sum")([x, y]))
     for outputs, left in (([z], ["projection"]), ([z, x], ["projection", "relu"])):
-        coupling = coupling_of(keras.Model(inputs, outputs))
-        allowed = allowed_for(coupling, ChannelOptions(), 4)
+        coupling = analyze_coupling(keras.Model(inputs, outputs))
+        allowed = compute_allowed_counts(coupling, ChannelOptions(), 4)
         calls = TimedCalls(coupling, allowed, [Branch(("branch",))])
-        names = [name for name, _, _ in calls.calls_at(coupling.whole, np.zeros(1))]
+        names = [name for name, _, _ in calls.list_calls(coupling.removable_counts, np.zeros(1))]
         assert names == left
-        assert len(calls.calls_at(coupling.whole)) == 3
+        assert len(calls.list_calls(coupling.removable_counts)) == 3
 
 
 def test_models_of_calls_have_the_shapes_of_their_keys(calls: TimedCalls) -> None:
-    for key, make in list(calls.models().items())[::7]:
+    for key, make in list(calls.list_model_makers().items())[::7]:
         made = make()
         assert [tuple(tensor.shape) for tensor in made.inputs] == [*key.inputs]
         assert [tuple(tensor.shape) for tensor in made.outputs] == [*key.outputs]
@@ -184,21 +186,21 @@ def test_models_of_calls_have_the_shapes_of_their_keys(calls: TimedCalls) -> Non
 
 def test_equal_calls_are_measured_once(coupling: Coupling, calls: TimedCalls) -> None:
     """Of 4 widths of the stem and 5 of inner ones; both blocks are alike."""
-    allowed = allowed_for(coupling, ChannelOptions(min_kept=0.25), 4)
+    allowed = compute_allowed_counts(coupling, ChannelOptions(min_kept=0.25), 4)
     assert [*zip(allowed.lowest, allowed.total, allowed.step, strict=True)] == [
         (4, 16, 4), (8, 24, 4), (8, 24, 4)
     ]  # fmt: skip
     # stem, inner (3 x 5), outer (3 x 4), sum, ReLU alone, pool, logits: along input channels three
-    assert len(calls.models()) == 4 + 15 + 12 + 4 + 4 + 4 + 3
+    assert len(calls.list_model_makers()) == 4 + 15 + 12 + 4 + 4 + 4 + 3
 
 
 def test_wide_groups_are_measured_at_some_widths() -> None:
     inputs = keras.Input((4, 4, 3))
     x = layers.Conv2D(512, 1, name="wide")(inputs)
     x = layers.Conv2D(8, 1, name="last")(x)
-    wide = coupling_of(keras.Model(inputs, layers.GlobalAveragePooling2D()(x)))
-    calls = TimedCalls(wide, allowed_for(wide, ChannelOptions(), 0))
-    assert [(key.inputs[0][-1], key.outputs[0][-1]) for key in calls.models()] == [
+    wide = analyze_coupling(keras.Model(inputs, layers.GlobalAveragePooling2D()(x)))
+    calls = TimedCalls(wide, compute_allowed_counts(wide, ChannelOptions(), 0))
+    assert [(key.inputs[0][-1], key.outputs[0][-1]) for key in calls.list_model_makers()] == [
         # multiples of 32, and the least and the largest multiple of 16 alone
         *((3, width) for width in (64, 80, 192, 288, 384, 496, 512)),
         *((width, 8) for width in (64, 288, 512)),
@@ -213,46 +215,48 @@ def test_groups_that_meet_are_thinned_alike() -> None:
     b = layers.Conv2D(32, 3, padding="same", name="b")(inputs)
     x = layers.Concatenate(name="both")([a, b])
     x = layers.Conv2D(8, 1, name="c")(x)
-    coupling = coupling_of(keras.Model(inputs, layers.GlobalAveragePooling2D(name="p")(x)))
-    calls = TimedCalls(coupling, allowed_for(coupling, ChannelOptions(min_kept=0.25), 4))
-    models = calls.models()
+    coupling = analyze_coupling(keras.Model(inputs, layers.GlobalAveragePooling2D(name="p")(x)))
+    calls = TimedCalls(coupling, compute_allowed_counts(coupling, ChannelOptions(min_kept=0.25), 4))
+    models = calls.list_model_makers()
     times = tuple(
         # of what is linear in the width every line tells
         CallTime(key, 0.1 + 0.01 * sum(s[-1] for s in key.inputs), 0.0, 40, 1, 0)
         for key in models
     )
-    found = calls.times(LatencyTable("known", "float32", 1, "a processor", 0.0, 0.0, times))
+    found = calls.build_latency_model(
+        LatencyTable("known", "float32", 1, "a processor", 0.0, 0.0, times)
+    )
     assert sorted(text.split(":")[0] for text in found.estimated) == ["both", "c"]
     widths = {group.name: place for place, group in enumerate(coupling.groups)}
     kept = np.array([[0, 0], [0, 0]])
     kept[:, widths["a"]], kept[:, widths["b"]] = [16, 4], [8, 20]
-    for row in found.by_layer(kept)["c"]:
+    for row in found.predict_by_layer(kept)["c"]:
         assert row == pytest.approx(0.1 + 0.01 * 24)
 
 
 def test_the_estimates_are_named(calls: TimedCalls) -> None:
-    table = table_of(calls.models())
+    table = table_of(calls.list_model_makers())
     pool = [place for place, call in enumerate(table.calls) if "Global" in call.key.kinds[0]]
     changed = list(table.calls)
     changed[pool[0]] = CallTime(changed[pool[0]].key, 0.1, 0.0, 0, 1, 0, "refused")
     told = LatencyTable("known", "float32", 1, "a processor", 0.0, 0.0, tuple(changed))
-    assert calls.times(told).estimated == ("pool: refused",)
+    assert calls.build_latency_model(told).estimated == ("pool: refused",)
 
 
-def test_bad_choices_are_named(model: TimeModel, calls: TimedCalls, coupling: Coupling) -> None:
+def test_bad_choices_are_named(model: LatencyModel, calls: TimedCalls, coupling: Coupling) -> None:
     with pytest.raises(InputError, match=r"kept must have a last axis of 3\. Received: shape"):
-        model.time(np.ones(4))
+        model.predict(np.ones(4))
     with pytest.raises(InputError, match=r"present must have a last axis of 2"):
-        model.time(coupling.whole, np.ones(3))
+        model.predict(coupling.removable_counts, np.ones(3))
     with pytest.raises(InputError, match=r"units of 'a1' must be within .* 8 to 24.*Received: 7"):
-        model.time(coupling.whole - np.array([0, 17, 0]))
+        model.predict(coupling.removable_counts - np.array([0, 17, 0]))
     with pytest.raises(InputError, match="latency table must hold the call"):
-        calls.times(LatencyTable("known", "float32", 1, "a processor", 0.0, 0.0, ()))
+        calls.build_latency_model(LatencyTable("known", "float32", 1, "a processor", 0.0, 0.0, ()))
 
 
 def test_calibration_reaches_sums_and_layers(coupling: Coupling, calls: TimedCalls) -> None:
     """Weights are counted over what is present, as by hand, and their cost goes by their bytes."""
-    models = calls.models()
+    models = calls.list_model_makers()
     table = LatencyTable(
         "known", "float32", 1, "a processor", OVERHEAD, 0.0,
         tuple(
@@ -261,30 +265,32 @@ def test_calibration_reaches_sums_and_layers(coupling: Coupling, calls: TimedCal
             for key in models
         ),
     )  # fmt: skip
-    bare = calls.times(table)
+    bare = calls.build_latency_model(table)
     kept = choices(coupling, 30)
     a, b, c = kept.T
     held = 36.0 * (3 * a + 2 * a * b + 2 * a * c)
-    whole = 0.9 * bare.time(kept) + 2e-5 * held
-    found = bare.calibrated(kept, whole)
+    whole = 0.9 * bare.predict(kept) + 2e-5 * held
+    found = bare.calibrate(kept, whole)
     assert found.calibration.beyond == 0.0
-    assert found.time(kept) == pytest.approx(whole)
+    assert found.predict(kept) == pytest.approx(whole)
     without = np.tile([1, 0], (30, 1))
-    assert found.time(kept, without) == pytest.approx(
-        0.9 * bare.time(kept, without) + 2e-5 * 36.0 * (3 * a + 2 * a * b)
+    assert found.predict(kept, without) == pytest.approx(
+        0.9 * bare.predict(kept, without) + 2e-5 * 36.0 * (3 * a + 2 * a * b)
     )
-    layers_ = found.by_layer(kept)
+    layers_ = found.predict_by_layer(kept)
     assert sum(layers_.values()) == pytest.approx(whole)
-    assert layers_["a1"] == pytest.approx(0.9 * bare.by_layer(kept)["a1"] + 2e-5 * 36.0 * a * b)
+    assert layers_["a1"] == pytest.approx(
+        0.9 * bare.predict_by_layer(kept)["a1"] + 2e-5 * 36.0 * a * b
+    )
 
 
 def test_choices_of_whole_nets_have_all_sizes(coupling: Coupling) -> None:
-    allowed = allowed_for(coupling, ChannelOptions(min_kept=0.25), 4)
-    kept = some_choices(allowed, 8, 0)
+    allowed = compute_allowed_counts(coupling, ChannelOptions(min_kept=0.25), 4)
+    kept = sample_kept_counts(allowed, 8, 0)
     assert kept.shape == (8, 3)
     assert (kept[0] == allowed.lowest - allowed.fixed).all()
-    assert (kept[-1] == coupling.whole).all()
-    assert (allowed.nearest(kept + allowed.fixed) == kept + allowed.fixed).all()
+    assert (kept[-1] == coupling.removable_counts).all()
+    assert (allowed.round_totals(kept + allowed.fixed) == kept + allowed.fixed).all()
 
 
 def test_an_open_input_size_is_named() -> None:
@@ -292,11 +298,15 @@ def test_an_open_input_size_is_named() -> None:
     x = layers.Conv2D(8, 3, name="c")(inputs)
     x = layers.Conv2D(8, 3, name="d")(x)
     model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
-    coupling = coupling_of(model)
+    coupling = analyze_coupling(model)
     with pytest.raises(InputError, match="Times must be measured at a known input size"):
-        TimedCalls(coupling, allowed_for(coupling, ChannelOptions(), 4)).models()
-    sized = coupling_of(model, (8, 8, 3))
-    models = TimedCalls(sized, allowed_for(sized, ChannelOptions(), 4)).models()
+        TimedCalls(
+            coupling, compute_allowed_counts(coupling, ChannelOptions(), 4)
+        ).list_model_makers()
+    sized = analyze_coupling(model, (8, 8, 3))
+    models = TimedCalls(
+        sized, compute_allowed_counts(sized, ChannelOptions(), 4)
+    ).list_model_makers()
     assert {key.inputs[0][1:3] for key in models} == {(8, 8), (6, 6), (4, 4)}
 
 
@@ -308,38 +318,44 @@ def test_a_real_measurement(tmp_path: Path) -> None:
     y = layers.Conv2D(8, 3, padding="same", name="d")(x)
     x = layers.Add(name="s")([x, y])
     x = layers.GlobalAveragePooling2D(name="p")(x)
-    coupling = coupling_of(keras.Model(inputs, layers.Dense(3, name="e")(x)))
-    allowed = allowed_for(coupling, ChannelOptions(), 4)
+    coupling = analyze_coupling(keras.Model(inputs, layers.Dense(3, name="e")(x)))
+    allowed = compute_allowed_counts(coupling, ChannelOptions(), 4)
     told: list[str] = []
-    found, table = measured_times(
-        coupling, allowed, litert_files, budget=1.0, on_progress=lambda text, _: told.append(text)
+    found, table = measure_latency_model(
+        coupling,
+        allowed,
+        write_litert_files,
+        budget=1.0,
+        on_progress=lambda text, _: told.append(text),
     )
-    assert set(TimedCalls(coupling, allowed).models()) == {call.key for call in table.calls}
-    assert all(call.measured and np.isfinite(call.ms) and call.ms >= 0 for call in table.calls)
+    assert set(TimedCalls(coupling, allowed).list_model_makers()) == {
+        call.key for call in table.calls
+    }
+    assert all(call.is_measured and np.isfinite(call.ms) and call.ms >= 0 for call in table.calls)
     assert table.overhead_ms > 0
     assert found.estimated == ()
     assert found.calibration.nets == 8
-    times = found.time(some_choices(allowed, 5, 0))
+    times = found.predict(sample_kept_counts(allowed, 5, 0))
     assert np.isfinite(times).all()
     assert (times > 0).all()
     assert told[-1] == "measured"
     # what is known is not measured again
-    again, same = measured_times(coupling, allowed, _only_nets, known=table)
+    again, same = measure_latency_model(coupling, allowed, _only_nets, known_table=table)
     assert same is table
     assert again.calibration.nets == 8
-    assert time_nets(coupling, coupling.whole[None], litert_files).shape == (1,)
+    assert time_models(coupling, coupling.removable_counts[None], write_litert_files).shape == (1,)
 
 
 def _only_nets(models: Sequence[Any], folder: Path, kind: str) -> list[Path | str]:
     assert all(len(model.layers) > 4 for model in models)
-    return litert_files(models, folder, kind)
+    return write_litert_files(models, folder, kind)
 
 
 def test_another_runtime_by_one_file_a_call(tmp_path: Path) -> None:
     """Any converter will do; what takes two tensors ONNX Runtime's session does not run."""
     pytest.importorskip("onnxruntime")
-    from compress.exporting.onnx import file_for
-    from compress.exporting.traced import Traced
+    from compress.exporting.onnx import write_for_runtime
+    from compress.exporting.tracing import TracedModel
 
     def convert(models: Sequence[Any], folder: Path, kind: str) -> list[Path | str]:
         found: list[Path | str] = []
@@ -347,8 +363,8 @@ def test_another_runtime_by_one_file_a_call(tmp_path: Path) -> None:
             if len(model.inputs) > 1:
                 found.append("it takes two tensors")
                 continue
-            with Traced(model) as traced:
-                found.append(file_for(traced, kind, folder / str(place), np.zeros((1,))))
+            with TracedModel(model) as traced:
+                found.append(write_for_runtime(traced, kind, folder / str(place), np.zeros((1,))))
         return found
 
     x, y = keras.Input((4,)), keras.Input((4,))
@@ -362,5 +378,5 @@ def test_another_runtime_by_one_file_a_call(tmp_path: Path) -> None:
         convert, runtime="onnx", budget=0.2,
     )  # fmt: skip
     assert table.runtime.startswith("ONNX Runtime")
-    assert table[keys["dense"]].measured
+    assert table[keys["dense"]].is_measured
     assert table[keys["sum"]].reason == "it takes two tensors"

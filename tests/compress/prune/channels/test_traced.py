@@ -11,9 +11,9 @@ import tensorflow as tf
 from keras import layers, ops
 
 from compress.core.errors import FeasibleError, InputError, RunFailed
-from compress.model.recording import record
+from compress.model.recording import record_program
 from compress.prune.channels import prune_channels
-from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.analysis import analyze_coupling
 from tests.compress.prune.channels.law import check
 
 
@@ -154,8 +154,8 @@ def test_subclassed_model_with_a_list_of_blocks() -> None:
     names = [layer.name for layer in sliced.layers]
     assert len(set(names)) == len(names)
     assert len(coupling.groups) == 1 + 3  # the residual stream and each block's hidden layer
-    assert coupling.program.opened
-    assert len(coupling.program.opened) == 3
+    assert coupling.program.opened_layers
+    assert len(coupling.program.opened_layers) == 3
 
 
 def test_transformer_encoder_as_a_composite_layer_to_half() -> None:
@@ -233,10 +233,10 @@ def test_a_model_that_was_never_built() -> None:
 def test_tracing_leaves_no_nodes_behind() -> None:
     model = Blocks(2)
     model(np.zeros((2, 5), np.float32))
-    record(model, lambda layer: isinstance(layer, Block))
-    record(model, lambda layer: isinstance(layer, Block))
+    record_program(model, lambda layer: isinstance(layer, Block))
+    record_program(model, lambda layer: isinstance(layer, Block))
     assert sum(len(layer._outbound_nodes) for layer in model._flatten_layers()) == 0
-    coupling_of(model)
+    analyze_coupling(model)
 
 
 class Patches(layers.Layer):
@@ -315,7 +315,7 @@ class Folded(layers.Layer):
 def test_a_size_that_nobody_knows_keeps_the_layer_whole() -> None:
     inputs = keras.Input((None, 3))
     x = layers.Dense(16, name="stem")(inputs)
-    frozen = coupling_of(keras.Model(inputs, Folded(name="folded")(x))).frozen_report()
+    frozen = analyze_coupling(keras.Model(inputs, Folded(name="folded")(x))).list_frozen()
     assert any("it reshapes (None, None, 16) to (-1, None, 2, 8)" in row.reason for row in frozen)
 
 

@@ -12,7 +12,12 @@ from keras import layers
 
 from compress.plan import WeightOptions
 from compress.prune.weights import WeightPruner, find_targets
-from compress.prune.weights.masks import erk, exactly, kth_largest, of_layer
+from compress.prune.weights.masks import (
+    compute_erk_sparsities,
+    compute_exact_masks,
+    compute_layer_mask,
+    find_kth_largest,
+)
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000, 200_000])
@@ -27,7 +32,7 @@ def test_kth_largest(size: int, kind: str) -> None:
         values[rng.random(size) < 0.6] = 0
     order = np.sort(values)[::-1]
     for count in sorted({1, max(1, size // 5), max(1, size // 2), size}):
-        found = kth_largest(tf.constant(values), tf.constant(count))
+        found = find_kth_largest(tf.constant(values), tf.constant(count))
         assert found.numpy() == order[count - 1]
 
 
@@ -48,7 +53,7 @@ def test_exact_numbers_with_ties_broken_in_order(digits: int | None, keep: int) 
     weights = [weight if digits is None else np.round(weight, digits) for weight in weights]
     parts = [tf.constant(np.abs(weight), tf.float32) for weight in weights]
     expected = oracle_global([weight.astype(np.float32) for weight in weights], keep)
-    found = exactly(parts, tf.constant(keep))
+    found = compute_exact_masks(parts, tf.constant(keep))
     assert sum(int(mask.numpy().sum()) for mask in found) == keep
     for one, two in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one.numpy(), two)
@@ -56,7 +61,7 @@ def test_exact_numbers_with_ties_broken_in_order(digits: int | None, keep: int) 
 
 def test_of_one_layer_ties_stay() -> None:
     values = tf.constant([3.0, 1.0, 2.0, 2.0, 2.0, 0.0])
-    np.testing.assert_array_equal(of_layer(values, 0.5).numpy(), [1, 0, 1, 1, 1, 0])
+    np.testing.assert_array_equal(compute_layer_mask(values, 0.5).numpy(), [1, 0, 1, 1, 1, 0])
 
 
 def net() -> Any:
@@ -87,12 +92,12 @@ def test_global_scope() -> None:
 
 def test_erk_by_hand() -> None:
     # densities 20/100 f and 110/1000 f: 0.2 f * 100 + 0.11 f * 1000 = 0.2 * 1100 -> f = 22 / 13
-    found = erk([(10, 10), (10, 100)], 0.8)
+    found = compute_erk_sparsities([(10, 10), (10, 100)], 0.8)
     np.testing.assert_allclose(found, [1 - 0.2 * 22 / 13, 1 - 0.11 * 22 / 13])
     # the first would be denser than 1: it stays dense, the other takes the rest of the budget
-    found = erk([(2, 2), (100, 100)], 0.9)
+    found = compute_erk_sparsities([(2, 2), (100, 100)], 0.9)
     np.testing.assert_allclose(found, [0.0, 1 - (0.1 * 10004 - 4) / 10000])
-    np.testing.assert_array_equal(erk([(2, 2), (3, 3)], 0.0), [0.0, 0.0])
+    np.testing.assert_array_equal(compute_erk_sparsities([(2, 2), (3, 3)], 0.0), [0.0, 0.0])
 
 
 def test_erk_scope() -> None:
@@ -101,7 +106,7 @@ def test_erk_scope() -> None:
     before = {name: model.get_layer(name).kernel.numpy() for name in names}
     shapes = [value.shape for value in before.values()]
     WeightPruner(WeightOptions(sparsity=0.8, scope="erk")).once(model)
-    for name, share in zip(names, erk(shapes, 0.8), strict=True):
+    for name, share in zip(names, compute_erk_sparsities(shapes, 0.8), strict=True):
         value = before[name]
         keep = max(1, int(np.round(np.float32(value.size) * (1 - np.float32(share)))))
         (kept,) = oracle_global([value], keep)

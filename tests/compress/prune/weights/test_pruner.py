@@ -17,8 +17,8 @@ from compress.core.device import Device
 from compress.core.errors import InputError, TrainingDiverged
 from compress.data import Dataset
 from compress.plan import TrainSettings, WeightOptions
-from compress.prune.weights import WeightPruner, resume_pruning, save_pruning, update_times
-from compress.prune.weights.schedules import schedule_from
+from compress.prune.weights import WeightPruner, compute_update_times, resume_pruning, save_pruning
+from compress.prune.weights.schedules import build_schedule
 from compress.train import train
 from tests.same import same_arrays
 
@@ -43,7 +43,7 @@ def schedule(step: int, begin: int, end: int, final: float, power: float = 3.0) 
     ],
 )
 def test_update_times(options: WeightOptions, steps: int, expected: tuple[int, int, int]) -> None:
-    times = update_times(options, steps, steps_per_epoch=25)
+    times = compute_update_times(options, steps, steps_per_epoch=25)
     begin, end, frequency = expected
     assert (times.begin, times.frequency) == (begin, frequency)
     assert times.end == begin + (end - begin) // frequency * frequency
@@ -317,15 +317,24 @@ ERRORS: list[tuple[Callable[[], Any], str]] = [
     (lambda: WeightOptions(overrides=("a=1.0",)), "prune_overrides must be pattern=sparsity"),
     (lambda: WeightOptions(sparsity=0.0, overrides=("a=0.5",)), "be above 0 where overrides"),
     (lambda: WeightOptions(include=("everything",)), "Unknown kind of weights to prune too"),
-    (lambda: update_times(WeightOptions(), 1), "at least 2 to prune"),
-    (lambda: update_times(WeightOptions(begin="10", end="2e"), 100), "Give steps_per_epoch="),
-    (lambda: update_times(WeightOptions(begin="10", end="200"), 100), "end before training does"),
-    (lambda: update_times(WeightOptions(begin="9e", end="50"), 100, 10), "begin before it ends"),
+    (lambda: compute_update_times(WeightOptions(), 1), "at least 2 to prune"),
+    (
+        lambda: compute_update_times(WeightOptions(begin="10", end="2e"), 100),
+        "Give steps_per_epoch=",
+    ),
+    (
+        lambda: compute_update_times(WeightOptions(begin="10", end="200"), 100),
+        "end before training does",
+    ),
+    (
+        lambda: compute_update_times(WeightOptions(begin="9e", end="50"), 100, 10),
+        "begin before it ends",
+    ),
     (lambda: WeightPruner().attach(two_layers()), "must know the length of the training"),
     (lambda: WeightPruner(schedule=3).attach(two_layers()), "Received: int"),
     (
         lambda: WeightPruner(
-            schedule=schedule_from({"class_name": "ConstantSparsity", "config": TFMOT})
+            schedule=build_schedule({"class_name": "ConstantSparsity", "config": TFMOT})
         ).attach(two_layers(), steps_per_epoch=10, epochs=2),
         "end_step 50, 20 training steps",
     ),
@@ -341,7 +350,7 @@ ERRORS: list[tuple[Callable[[], Any], str]] = [
         lambda: prune_weights(two_layers(), options=WeightOptions(recalibrate=1)),
         "prune_recalibrate must have data",
     ),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("act", "message"), ERRORS)

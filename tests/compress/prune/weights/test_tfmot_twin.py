@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from compress.plan import WeightOptions
 from compress.prune.weights import WeightPruner
-from compress.prune.weights.schedules import schedule_from
+from compress.prune.weights.schedules import build_schedule
 
 STEPS = 200
 DENSE: dict[str, Any] = {"layer": "Dense", "settings": {"units": 24}, "input": [32]}
@@ -89,7 +89,7 @@ def pruner_of(case: dict[str, Any]) -> WeightPruner:
         freeze=True,
     )
     config = {"class_name": case["schedule"], "config": case["times"]}
-    return WeightPruner(options, schedule=schedule_from(config))
+    return WeightPruner(options, schedule=build_schedule(config))
 
 
 def arrays_of(case: dict[str, Any], seed: int) -> dict[str, np.ndarray]:

@@ -15,9 +15,9 @@ from compress.plan import Plan
 from compress.plan.fields import from_flat
 from compress.plugins import LOGS
 from compress.run.directory import RunFolder
-from compress.run.logs import EPOCHS, EpochSource, Event, FileSource, following, note_epoch
-from search.study.directory import Final, SearchFolder
-from search.study.events import search_sources
+from compress.run.logs import EPOCHS_FILE, EpochSource, Event, FileSource, append_epoch, following
+from search.study.directory import FinalTraining, SearchFolder
+from search.study.events import create_log_sources
 from tests.compress.report.test_report import folder  # noqa: F401
 from tests.contracts.log import CURVE, Figures, LogContract, Once
 from tests.patience import wait_for
@@ -159,16 +159,16 @@ class _Listing:
 
 @pytest.mark.usefixtures("plugged")
 def test_epochs_are_told_while_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compress.run.logs.EVERY", 0.01)
+    monkeypatch.setattr("compress.run.logs.POLL_SECONDS", 0.01)
     run, made = RunFolder(tmp_path / "run"), _Listing.made
     run.path.mkdir()
     record = {"epoch": 1, "loss": 0.5, "val_loss": 0.6, "val": {"accuracy": 0.7}, "seconds": 1.0}
     with following(["listing"], run, {}, [EpochSource(run)]):
-        note_epoch(run.path, "m", "fine-tuning", record)
+        append_epoch(run.path, "m", "fine-tuning", record)
         wait_for(lambda: len(made) == 1)
-        note_epoch(run.path, "m", "fine-tuning", {**record, "epoch": 2})
+        append_epoch(run.path, "m", "fine-tuning", {**record, "epoch": 2})
         wait_for(lambda: len(made) == 2)
-        with open(run.path / EPOCHS, "a") as stream:
+        with open(run.path / EPOCHS_FILE, "a") as stream:
             stream.write('{"model": "torn')
     assert [event.points[0].step for event in made] == [1, 2]
     assert made[0].points[0].values == {
@@ -181,15 +181,15 @@ def test_an_interrupted_run_tells_no_files_and_goes_on(folder: SearchFolder) -> 
     made = _Listing.made
     with (
         pytest.raises(KeyboardInterrupt),
-        following(["listing"], folder, {}, [FileSource(folder), *search_sources(folder)]),
+        following(["listing"], folder, {}, [FileSource(folder), *create_log_sources(folder)]),
     ):
         raise KeyboardInterrupt
     assert {event.kind for event in made} == {"candidate"}
-    with following(["listing"], folder, {}, [FileSource(folder), *search_sources(folder)]):
+    with following(["listing"], folder, {}, [FileSource(folder), *create_log_sources(folder)]):
         pass
     kinds = [event.kind for event in made]
     assert kinds.count("candidate") == len(folder.read_candidates())
-    assert kinds.count("file") == len(next(iter(folder.read_compressed())).files())
+    assert kinds.count("file") == len(next(iter(folder.read_compressed())).list_artifacts())
 
 
 @pytest.mark.usefixtures("plugged")
@@ -212,8 +212,10 @@ def test_a_source_that_breaks_is_left_out(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_what_a_search_and_a_compression_tell(folder: SearchFolder) -> None:  # noqa: F811
-    folder.write_final(Final("0001", 0, 1, 5, 4, False, {"accuracy": 0.8}, {"accuracy": 0.7}, 1.0))
-    (candidates, finals), files = search_sources(folder), FileSource(folder)
+    folder.write_final(
+        FinalTraining("0001", 0, 1, 5, 4, False, {"accuracy": 0.8}, {"accuracy": 0.7}, 1.0)
+    )
+    (candidates, finals), files = create_log_sources(folder), FileSource(folder)
     events = [*candidates.new(last=False), *finals.new(last=False)]
     known = {item.id: item for item in folder.read_candidates()}
     assert [event.item for event in events] == [*known, "0001-final0"]
@@ -228,8 +230,8 @@ def test_what_a_search_and_a_compression_tell(folder: SearchFolder) -> None:  # 
     told = {event.item: event.points[0].values for event in files.new(last=True)}
     timed = json.loads(folder.latency.read_text())
     (record,) = folder.read_compressed()
-    assert set(told) == {item.id for item in record.files()}
-    for item in record.files():
+    assert set(told) == {item.id for item in record.list_artifacts()}
+    for item in record.list_artifacts():
         assert told[item.id]["test/accuracy"] == item.test["accuracy"]
         assert told[item.id]["cost/gzip_bytes"] == item.gzip_bytes
         if item.id in timed:

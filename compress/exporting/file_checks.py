@@ -1,0 +1,237 @@
+"""Checks of a model's files: test runs, outputs, and comparisons of two files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.core.arrays import concat_examples, count_examples, list_arrays, take_examples
+from compress.core.errors import InputError, to_one_line
+from compress.core.memory_budget import get_current_budget
+from compress.core.statistics import compare_examples
+from compress.data import Dataset, Preprocessing, UnlabelledDataset, sample_stratified
+from compress.data.label_inference import Head, Heads
+from compress.data.tasks import Several, Task, create_task
+from compress.data.tasks.model_tasks import Answers
+from compress.exporting.conversions import ConversionFailed
+from compress.measure.file_agreement import compute_outputs
+from compress.measure.runtimes import Session, prepare_session
+from compress.model.heads import find_decision_threshold, infer_head
+from compress.model.ports import call_model, flatten_inputs, list_output_names
+from compress.train.predict import Predictor
+
+if TYPE_CHECKING:
+    import keras
+
+BATCH_SIZE = 2000
+"""Number of examples whose inputs are in memory at a time."""
+FEWEST, MOST = 200, 2000
+"""Examples on which files are compared: with fewer, nearly every comparison would be a tie."""
+
+
+def predict_with_file(
+    model: keras.Model,
+    session: Session | Sequence[Session],
+    x: Any,
+    on_progress: Callable[[float], None] | None = None,
+) -> Any:
+    """Return a file's outputs for model inputs, in the shapes of the model's own outputs.
+
+    Args:
+        model: The model from which the file was exported.
+        session: Session of the file, or several sessions that share the examples.
+        x: Model inputs (n, ...), or such arrays by input name.
+        on_progress: Callback invoked with the completed share, in [0, 1].
+
+    Returns:
+        Outputs (n, ...), or such arrays by output name.
+    """
+    outputs = compute_outputs(session, flatten_inputs(model, x), on_progress)
+    shaped = [
+        # open sizes are known only from the file's outputs
+        part if None in output.shape[1:] else part.reshape(len(part), *output.shape[1:])
+        for part, output in zip(outputs, model.outputs, strict=True)
+    ]
+    return (
+        shaped[0] if len(shaped) == 1 else dict(zip(list_output_names(model), shaped, strict=True))
+    )
+
+
+def predict_part(
+    model: keras.Model,
+    session: Session | Sequence[Session],
+    data: Dataset,
+    part: str,
+    on_progress: Callable[[float], None] | None = None,
+) -> Any:
+    """Return a file's outputs for a part of the data; see `predict_with_file`.
+
+    Args:
+        model: The model from which the file was exported.
+        session: Session of the file, or several sessions that share the examples.
+        data: Data set.
+        part: "train", "val" or "test".
+        on_progress: Callback invoked with the completed share, in [0, 1].
+    """
+    return _predict_in_batches(model, session, data.split(part).x, data.preprocess, on_progress)
+
+
+def _predict_in_batches(
+    model: keras.Model,
+    session: Session | Sequence[Session],
+    x: Any,
+    preprocess: Preprocessing,
+    on_progress: Callable[[float], None] | None = None,
+) -> Any:
+    """Return a file's outputs for raw examples, preprocessed in batches to save memory."""
+    total, batch_outputs = count_examples(x), []
+    bytes_per_example = sum(8 * int(np.prod(values.shape[1:])) for values in list_arrays(x))
+    size = get_current_budget().find_batch_size(
+        bytes_per_example, max_examples=BATCH_SIZE, purpose="the inputs of a file"
+    )
+    for start in range(0, total, size):
+        batch = preprocess(take_examples(x, slice(start, start + size)))
+
+        def report_progress(
+            share: float, start: int = start, size: int = count_examples(batch)
+        ) -> None:
+            if on_progress is not None:
+                on_progress((start + share * size) / total)
+
+        batch_outputs.append(predict_with_file(model, session, batch, report_progress))
+    return concat_examples(batch_outputs)
+
+
+def predict_outputs(model: keras.Model, probe: Any) -> Any:
+    """Return a model's outputs for model inputs.
+
+    Args:
+        model: The model.
+        probe: Model inputs (n, ...), or such arrays by name.
+    """
+    return Predictor(partial(call_model, model), Preprocessing(), model)(probe)
+
+
+def find_task(model: keras.Model, data: Dataset | UnlabelledDataset) -> tuple[Task, Sequence[str]]:
+    """Return the task by which outputs are compared, and the names of its classes or outputs.
+
+    Without labels the task is inferred from the model's output activation. An output without an
+    activation may hold logits or regression values, so it is compared as numbers.
+
+    Args:
+        model: The model.
+        data: Data set, with or without labels.
+    """
+    if isinstance(data, Dataset):
+        return data.task, data.class_names
+    head = infer_head(model)
+    if isinstance(head, Heads):
+        tasks = {name: _infer_task(part) for name, part in head.outputs.items()}
+        task = Several(tuple(tasks.items())) if len(tasks) > 1 else next(iter(tasks.values()))
+        return task, list(tasks)
+    task = _infer_task(head, data.kind)
+    names = 2 if task.name == "binary" else 1 if head is None else head.num_outputs
+    return task, [str(name) for name in range(names)]
+
+
+def _infer_task(head: Head | None, kind: str | None = None) -> Task:
+    """Return the task of one output, from a given kind or else from its activation."""
+    activation, width = ("linear", 1) if head is None else (head.activation, head.num_outputs)
+    kind = kind or {"softmax": "multiclass", "sigmoid": "multilabel"}.get(activation, "regression")
+    return create_task(kind, 2 if kind == "binary" else width)
+
+
+def check_equivalence(
+    cheaper: Path,
+    dearer: Path,
+    original: Path,
+    *,
+    model: keras.Model,
+    data: Dataset | UnlabelledDataset,
+    task: Task,
+    calibration_indices: Any,
+    seed: int,
+) -> str:
+    """Return a comparison that shows a file to be as good as another; "" if it is not.
+
+    The files are compared on held-out examples: they neither calibrated ranges nor chose a
+    precision. "" is also returned if there are too few examples or no labels to compare with.
+
+    Args:
+        cheaper: The cheaper file.
+        dearer: The more precise file.
+        original: The float32 file.
+        model: Model of the files.
+        data: Data set whose validation examples of every class are used. For unlabelled data,
+            training examples that did not calibrate are used, with the float32 file's outputs as
+            labels.
+        task: Task that defines the metric.
+        calibration_indices: Indices of the training examples that calibrated the files.
+        seed: Seed of the sampling of examples.
+    """
+    if isinstance(data, Dataset):
+        part = data.split("val")
+        part = part.take(sample_stratified(part, MOST, seed))
+    else:
+        unused = np.setdiff1d(np.arange(len(data.train)), calibration_indices)
+        part = data.train.take(unused[:MOST])
+    if len(part) < FEWEST:
+        return ""
+
+    def predict_file(path: Path) -> Any:
+        return _predict_in_batches(model, prepare_session(path), part.x, data.preprocess)
+
+    if isinstance(data, Dataset):
+        labels = data.labels(part)
+    elif len(model.outputs) > 1:
+        return ""
+    else:
+        labels = predict_file(original)
+        task = Answers.for_labels(labels.shape[-1], labels)
+    threshold = find_decision_threshold(model, task)
+    new, old = (
+        task.example_values(labels, predict_file(path), threshold=threshold)
+        for path in (cheaper, dearer)
+    )
+    change = compare_examples(new, old)
+    if change.high < 0:
+        return ""
+    return (
+        f"{task.qualities[0]} on {len(part):,} held-back examples {change.estimate:+.4f} "
+        f"({change.low:+.4f} to {change.high:+.4f})"
+    )
+
+
+def open_session(path: Path, inputs: Sequence[npt.NDArray[Any]]) -> Session:
+    """Prepare a file and run it on the first of some examples; delete the file if that fails.
+
+    Some kernels refuse a type or a value only when they run. LiteRT's int16 kernels refuse types;
+    its integer division refuses a zero divisor, such as the contrast of an all-zero image. So the
+    test run uses an example of the data.
+
+    Args:
+        path: File of a kind that some runtime supports.
+        inputs: Model inputs, one array (n >= 1, ...) per input, in the model's order.
+
+    Raises:
+        ConversionFailed: The file cannot be prepared or run.
+    """
+    try:
+        session = prepare_session(path)
+        session.set_inputs([values[:1] for values in inputs])
+        session.invoke()
+        return session
+    except InputError as error:
+        reason = str(error)
+    except RuntimeError as error:
+        reason = (
+            f"'{path.name}' must be a file that its runtime can run. Received: one that it refuses "
+            f"({to_one_line(error)})."
+        )
+    path.unlink()
+    raise ConversionFailed("made no file that runs of", reason)

@@ -1,0 +1,475 @@
+"""Latency of any channel counts and blocks, from a table of measured calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.core.errors import InputError
+from compress.measure.counting import SizedTensor
+from compress.measure.latency_table import CallKey, build_call_key
+from compress.measure.latency_table.fusion import FusedCalls, get_class_name
+from compress.measure.latency_table.prediction import (
+    MAX_MEASURED,
+    Calibration,
+    build_interpolation_matrix,
+    calibrate,
+    find_intervals,
+    interpolate_table,
+    select_channel_counts,
+    select_evenly,
+)
+from compress.model.keras_internals import update_derived_state
+from compress.model.program import replace_tensors
+from compress.prune.channels.coupling.groups import Coupling
+from compress.prune.channels.coupling.slots import Ids, Numbers
+from compress.prune.channels.selection.allowed_counts import AllowedCounts, Counts
+from compress.prune.channels.surgery import PrunedModelBuilder
+
+JOINT_POINTS = 7
+"""Number of measured channel counts of groups that share an axis."""
+Row = tuple[tuple[int, float], ...]
+"""Groups with units on an axis, each with the number of entries per unit."""
+
+
+@dataclass(frozen=True, eq=False)
+class TimedUnit:
+    """Fused calls that are timed together, and the condition on which they run.
+
+    Attributes:
+        unit: The calls.
+        present_blocks: The unit runs only if all of these blocks are present.
+        absent_blocks: If not empty, the unit runs only if at least one of these blocks is absent.
+    """
+
+    unit: FusedCalls
+    present_blocks: tuple[int, ...] = ()
+    absent_blocks: tuple[int, ...] = ()
+
+    def compute_presence(self, present: Numbers) -> Numbers:
+        """Return 1 if the unit runs, else 0; (..., blocks) -> (...)."""
+        presence = present[..., list(self.present_blocks)].prod(-1)
+        if self.absent_blocks:
+            presence = presence * (1.0 - present[..., list(self.absent_blocks)].prod(-1))
+        return np.asarray(presence)
+
+
+@dataclass(frozen=True, eq=False)
+class LatencySurface:
+    """The latency of one unit: tables over the channel counts that it depends on.
+
+    Attributes:
+        part: The unit.
+        axes: Channel counts that it depends on, one for each axis of the tables.
+        times: Latency in ms.
+        weight_bytes: Size of its weights in bytes.
+        reason: Reason why some times are estimates; empty if all are measured or interpolated.
+    """
+
+    part: TimedUnit
+    axes: tuple[CountAxis, ...]
+    times: Numbers
+    weight_bytes: Numbers
+    reason: str
+
+
+class LatencyModel:
+    """Latency of one inference, in ms, as a function of kept units and present blocks.
+
+    The latency of each unit is interpolated between measured channel counts. The latency of the
+    model is the sum over its units plus the overhead of a run, calibrated on some models that were
+    measured as whole files (`calibrate`). It is created by `TimedCalls.build_latency_model`.
+
+    Args:
+        coupling: Coupling of the model.
+        blocks: Number of blocks.
+        overhead: Overhead of a run in ms.
+        surfaces: Latency of each unit.
+        calibration: Calibration; default: none.
+
+    Attributes:
+        calibration: The calibration; the default one changes nothing.
+        estimated: Units whose times, or whose interpolation, are estimates, with the reasons:
+            "softmax: ...".
+    """
+
+    def __init__(
+        self, coupling: Coupling, blocks: int, overhead: float, surfaces: Sequence[LatencySurface],
+        calibration: Calibration | None = None,
+    ) -> None:  # fmt: skip
+        self._coupling, self._blocks = coupling, blocks
+        self._overhead, self._surfaces = overhead, list(surfaces)
+        self.calibration = calibration or Calibration()
+        self.estimated = tuple(_iter_reasons(self._surfaces))
+
+    def calibrate(
+        self,
+        kept: npt.NDArray[Any],
+        measured_ms: npt.NDArray[Any],
+        present: npt.NDArray[Any] | None = None,
+    ) -> LatencyModel:
+        """Return a latency model with a mean error of zero on some whole models.
+
+        Args:
+            kept: Removable units kept in each group by some models, (models, groups).
+            measured_ms: Latency of these models as whole files in ms, (models,).
+            present: Present blocks, see `predict`.
+
+        Raises:
+            InputError: There are fewer than four models; or see `predict`.
+        """
+        sums, weight_bytes = self._sum_units(kept, present)
+        return LatencyModel(
+            self._coupling,
+            self._blocks,
+            self._overhead,
+            self._surfaces,
+            calibrate(sums, weight_bytes, measured_ms),
+        )
+
+    def predict(self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None = None) -> Numbers:
+        """Return the latency of whole inferences in ms.
+
+        Args:
+            kept: Removable units kept in each group, (..., groups).
+            present: 1 for each kept block, 0 for each removed one, (..., blocks); default: all
+                blocks are kept.
+
+        Returns:
+            (...), the broadcast leading axes of both arguments.
+
+        Raises:
+            InputError: A group keeps fewer or more units than were measured, or a shape is wrong.
+        """
+        sums, weight_bytes = self._sum_units(kept, present)
+        return np.asarray(
+            self.calibration.factor * sums + self.calibration.predict_weights_ms(weight_bytes)
+        )
+
+    def predict_by_layer(
+        self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None = None
+    ) -> dict[str, Numbers]:
+        """Return the latency of each unit in ms, by the name of its kernel layer; see `predict`.
+
+        The overhead of a run has the name "(run)". The calibrated cost of weights is distributed by
+        their bytes. The sum equals the result of `predict`.
+        """
+        rows = list(self._iter_units(kept, present))
+        total = np.asarray(sum(unit_bytes for _, _, unit_bytes in rows))
+        share = self.calibration.predict_weights_ms(total) / np.maximum(total, 1.0)
+        factor = self.calibration.factor
+        times: dict[str, Numbers] = {"(run)": np.asarray(factor * self._overhead)}
+        for name, time, unit_bytes in rows:
+            times[name] = times.get(name, 0.0) + factor * time + share * unit_bytes
+        return times
+
+    __call__ = predict
+
+    def _sum_units(
+        self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None
+    ) -> tuple[Numbers, Numbers]:
+        """Return the total latency of units and run overhead, and the total bytes of weights."""
+        total, weight_bytes = np.asarray(self._overhead), np.zeros(())
+        for _, time, unit_bytes in self._iter_units(kept, present):
+            total, weight_bytes = total + time, weight_bytes + unit_bytes
+        return np.asarray(total), np.asarray(weight_bytes)
+
+    def _iter_units(
+        self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None
+    ) -> Iterator[tuple[str, Numbers, Numbers]]:
+        """Yield the name, latency and weight bytes of each unit."""
+        counts = np.asarray(kept, np.float64)
+        block_presence = (
+            np.ones(self._blocks) if present is None else np.asarray(present, np.float64)
+        )
+        for name, array, size in (("kept", counts, len(self._coupling.groups)),
+                                  ("present", block_presence, self._blocks)):  # fmt: skip
+            if array.shape[-1:] != (size,):
+                raise InputError(
+                    f"{name} must have a last axis of {size}. Received: shape {array.shape}."
+                )
+        shape = np.broadcast_shapes(counts.shape[:-1], block_presence.shape[:-1])
+        located_axes: dict[int, Any] = {}
+        for surface in self._surfaces:
+            for axis in surface.axes:
+                if id(axis) not in located_axes:
+                    located_axes[id(axis)] = self._locate_counts(axis, counts)
+            places = [located_axes[id(axis)] for axis in surface.axes]
+            presence = surface.part.compute_presence(block_presence)
+            # the latency of a unit with fixed channels is constant
+            time, weight_bytes = (
+                np.broadcast_to(interpolate_table(table, places) * presence, shape)
+                for table in (surface.times, surface.weight_bytes)
+            )
+            yield surface.part.unit.name, time, weight_bytes
+
+    def _locate_counts(self, axis: CountAxis, kept: Numbers) -> Any:
+        values = axis.compute_counts(kept)
+        low, high = axis.counts[0], axis.counts[-1]
+        if values.size and (values.min() < low - 1e-9 or values.max() > high + 1e-9):
+            names = ", ".join(f"'{self._coupling.groups[group].name}'" for group in axis.groups)
+            raise InputError(
+                f"Kept units of {names} must be within the measured channel counts, "
+                f"{low - axis.fixed:g} to {high - axis.fixed:g}. "
+                f"Received: {values.min() - axis.fixed:g} to {values.max() - axis.fixed:g}."
+            )
+        return find_intervals(np.clip(values, low, high), axis.counts)
+
+
+def _iter_reasons(surfaces: Sequence[LatencySurface]) -> Iterator[str]:
+    for surface in surfaces:
+        if surface.reason:
+            yield f"{surface.part.unit.name}: {surface.reason}"
+        elif any(axis.is_joint for axis in surface.axes):
+            yield (
+                f"{surface.part.unit.name}: several groups meet on one axis; they are measured "
+                "all thinned alike"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class CountAxis:
+    """Channel count, of one group or several together, that the latency of a unit depends on.
+
+    Attributes:
+        groups: Indices of the groups, (n,).
+        weights: Entries that one kept unit of each group adds to the count, (n,).
+        fixed: Entries of frozen units.
+        counts: All possible counts, increasing, (counts,).
+        kept: Removable units of each group at these counts, (counts, n).
+        measured: Indices of the measured counts.
+        interpolation: Matrix from measured times to times at all counts, (counts, measured).
+        is_joint: Whether several groups are measured together, all pruned by the same share.
+    """
+
+    groups: tuple[int, ...]
+    weights: Numbers
+    fixed: float
+    counts: Numbers
+    kept: Counts
+    measured: tuple[int, ...]
+    interpolation: Numbers
+    is_joint: bool = False
+
+    def compute_counts(self, kept: npt.NDArray[Any]) -> Numbers:
+        """Return the counts for kept units of all groups, (..., groups) -> (...)."""
+        return np.asarray(kept[..., list(self.groups)] @ self.weights + self.fixed, np.float64)
+
+
+class CallGrid:
+    """The units of a coupling at the measured channel counts.
+
+    Args:
+        coupling: Coupling of the model.
+        allowed: Totals that the groups may have.
+        max_points: Maximum number of channel counts of a group that are all measured; if there are
+            more, some are selected, see `select_channel_counts`. Counts of input channels are
+            measured at three points.
+    """
+
+    def __init__(
+        self, coupling: Coupling, allowed: AllowedCounts, max_points: int = MAX_MEASURED
+    ) -> None:
+        self._coupling, self._allowed, self._max_points = coupling, allowed, max_points
+        self._count_axes: dict[tuple[tuple[Row, ...], bool], CountAxis] = {}
+
+    def find_axes(self, unit: FusedCalls) -> tuple[CountAxis, ...]:
+        """Return the channel counts that the latency of a unit depends on; () if they are fixed."""
+        rows = {row for row in map(self._build_row, self._iter_axes(unit)) if row}
+        parts: list[set[Row]] = []
+        for row in rows:
+            row_groups = _collect_groups([row])
+            overlapping = [part for part in parts if row_groups & _collect_groups(part)]
+            parts = [part for part in parts if part not in overlapping]
+            parts.append({row}.union(*overlapping))
+        input_groups, output_groups = (
+            _collect_groups(
+                map(self._build_row, self._iter_tracked(symbolic for _, symbolic in tensors))
+            )
+            for tensors in (unit.inputs, unit.outputs)
+        )
+        # with three or more axes, all counts would be too many combinations
+        return tuple(
+            self._get_axis(
+                part, len(parts) > 2 or bool(_collect_groups(part) & (input_groups - output_groups))
+            )
+            for part in sorted(tuple(sorted(part)) for part in parts)
+        )
+
+    def iter_calls(self, unit: FusedCalls) -> Iterator[tuple[CallKey, Callable[[], Any]]]:
+        """Yield a unit's calls at all combinations of measured counts, the last axis fastest.
+
+        Each item is the key of a call and a function that builds its model.
+        """
+        axes = self.find_axes(unit)
+        for places in product(*(axis.measured for axis in axes)):
+            kept = self._coupling.removable_counts.copy()
+            for axis, index in zip(axes, places, strict=True):
+                kept[list(axis.groups)] = axis.kept[index]
+            yield self.build_call(unit, kept)
+
+    def build_call(self, unit: FusedCalls, kept: Counts) -> tuple[CallKey, Callable[[], Any]]:
+        """Return the key of a unit's call and a function that builds its model.
+
+        Args:
+            unit: The unit.
+            kept: Removable units kept in each group, (groups,).
+        """
+        smaller = PrunedModelBuilder(self._coupling, self._coupling.keep_first_units(kept))
+        return self._build_key(unit, smaller), partial(self._build_model, unit, smaller)
+
+    # -- channel counts ------------------------------------------------------------------
+
+    def _iter_axes(self, unit: FusedCalls) -> Iterator[Ids]:
+        for step in unit.steps:
+            yield from self._iter_tracked((*step.node.inputs, *step.node.outputs))
+            for weight in getattr(step.node.operation, "weights", ()):
+                yield from self._coupling.weight_axes[id(weight)].values()
+
+    def _iter_tracked(self, tensors: Iterable[Any]) -> Iterator[Ids]:
+        for tensor in tensors:
+            slots = self._coupling.graph.tensors.get(id(tensor))
+            yield from (ids for ids in (slots.axes if slots else ()) if ids is not None)
+
+    def _build_row(self, ids: Ids) -> Row:
+        group = self._coupling.group_of_unit[self._coupling.unit_of_slot[ids]]
+        names, counts = np.unique(group[group >= 0], return_counts=True)
+        return tuple(
+            (int(name), float(count) / len(self._coupling.groups[name].units))
+            for name, count in zip(names, counts, strict=True)
+        )
+
+    def _get_axis(self, rows: tuple[Row, ...], line: bool) -> CountAxis:
+        groups = sorted(_collect_groups(rows))
+        # the count of a single group is its total, regardless of its number of axes
+        key = ((((groups[0], 1.0),),) if len(groups) == 1 else rows, line)
+        if key not in self._count_axes:
+            self._count_axes[key] = (
+                self._build_group_axis(groups[0], line)
+                if len(groups) == 1
+                else self._build_joint_axis(groups, rows)
+            )
+        return self._count_axes[key]
+
+    def _list_totals(self, index: int) -> Counts:
+        allowed = self._allowed
+        lowest, step = int(allowed.lowest[index]), int(allowed.step[index])
+        total, highest = int(allowed.total[index]), int(allowed.highest[index])
+        return np.unique(
+            np.r_[lowest, np.arange(-(-lowest // step) * step, highest + 1, step), total]
+        )
+
+    def _build_group_axis(self, index: int, line: bool) -> CountAxis:
+        totals, fixed = self._list_totals(index), int(self._allowed.fixed[index])
+        channels = [int(total) * self._coupling.groups[index].width for total in totals]
+        picked = (
+            select_evenly(len(channels))
+            if line
+            else select_channel_counts(channels, self._max_points)
+        )
+        return CountAxis(
+            (index,),
+            np.ones(1),
+            float(fixed),
+            totals.astype(np.float64),
+            (totals - fixed)[:, None],
+            tuple(picked),
+            build_interpolation_matrix(channels, picked, tiled=not line),
+        )
+
+    def _build_joint_axis(self, groups: Sequence[int], rows: tuple[Row, ...]) -> CountAxis:
+        """Return the joint axis of groups that share an axis, all pruned by the same share.
+
+        Its count is the sum over the axes that the groups have units on.
+        """
+        weights = np.zeros(len(groups))
+        for group, count in (item for row in rows for item in row):
+            weights[groups.index(group)] += count
+        totals = [self._list_totals(group) for group in groups]
+        shares = np.linspace(0.0, 1.0, JOINT_POINTS)
+        kept = (
+            np.array(
+                [
+                    [
+                        group_totals[round(share * (len(group_totals) - 1))]
+                        for group_totals in totals
+                    ]
+                    for share in shares
+                ]
+            )
+            - self._allowed.fixed[list(groups)]
+        )
+        counts, first = np.unique(kept @ weights, return_index=True)
+        places = tuple(range(len(counts)))
+        return CountAxis(
+            tuple(groups), weights, 0.0, counts, kept[first], places, np.eye(len(counts)), True
+        )
+
+    # -- calls ---------------------------------------------------------------------------
+
+    def _compute_shape(
+        self, tensor: SizedTensor, symbolic: Any, smaller: PrunedModelBuilder
+    ) -> tuple[int, ...]:
+        slots = self._coupling.graph.tensors.get(id(symbolic))
+        axes = slots.axes if slots else (None,) * len(tensor.shape)
+        sizes = tuple(
+            size if ids is None else smaller.kept.count(ids)
+            for size, ids in zip(tensor.shape, axes, strict=True)
+        )
+        if None in sizes:
+            raise InputError(
+                f"Times must be measured at a known input size. Received: {sizes} in model "
+                f"'{self._coupling.program.model.name}'. Give input_shape (--input-shape)."
+            )
+        return tuple(int(size) for size in sizes if size is not None)
+
+    def _build_key(self, unit: FusedCalls, smaller: PrunedModelBuilder) -> CallKey:
+        inputs = unit.inputs
+        numbers = {tensor.key: f"input {index}" for index, (tensor, _) in enumerate(inputs)}
+        calls = []
+        for step in unit.steps:
+            # results of earlier calls are identified by their position in the unit
+            names = [numbers.get(tensor.key, "before") for tensor in step.inputs]
+            args, kwargs = replace_tensors(
+                smaller.build_arguments(step.node), step.node.inputs, names
+            )
+            config = smaller.build_config(step.node)
+            calls.append((get_class_name(step), {"config": config, "args": args, "kwargs": kwargs}))
+        shapes = (
+            [self._compute_shape(tensor, symbolic, smaller) for tensor, symbolic in tensors]
+            for tensors in (inputs, unit.outputs)
+        )
+        return build_call_key(calls, *shapes)
+
+    def _build_model(self, unit: FusedCalls, smaller: PrunedModelBuilder) -> Any:
+        """Return a model of a unit, with random weights: converters may omit zeros and ones."""
+        import keras
+
+        values: dict[int, Any] = {}
+        for tensor, symbolic in unit.inputs:
+            shape = self._compute_shape(tensor, symbolic, smaller)
+            values[tensor.key] = keras.Input(batch_shape=shape, dtype=tensor.dtype)
+        model_inputs = list(values.values())
+        results: list[Any] = []
+        for step in unit.steps:
+            results = smaller.call_layer(step.node, [values[tensor.key] for tensor in step.inputs])
+            values.update(
+                (tensor.key, result) for tensor, result in zip(step.outputs, results, strict=True)
+            )
+        model = keras.Model(model_inputs, results)
+        rng = np.random.default_rng(0)
+        for weight in model.weights:
+            if "float" in str(weight.dtype):
+                weight.assign(rng.uniform(0.5, 1.5, tuple(weight.shape)))
+        update_derived_state(model)
+        return model
+
+
+def _collect_groups(rows: Iterable[Row]) -> set[int]:
+    return {group for row in rows for group, _ in row}

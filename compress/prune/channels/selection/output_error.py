@@ -1,0 +1,378 @@
+"""Output errors of pruned models that are reconstructed on a few examples."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.core.arrays import take_examples
+from compress.core.errors import InputError
+from compress.core.memory_budget import get_current_budget
+from compress.core.summary import OnProgress, ignore_progress
+from compress.data import sample_inputs
+from compress.measure.file_agreement import compute_distance, compute_divergence, compute_normalizer
+from compress.model.activations import OVERHEAD, count_activation_bytes, run_in_batches
+from compress.model.ports import flatten_inputs
+from compress.model.program import Node, Program, flatten_program
+from compress.model.recording import record_program
+from compress.prune.channels.coupling.blocks import Block, list_blocks
+from compress.prune.channels.coupling.groups import Coupling, Group, Mask
+from compress.prune.channels.coupling.slots import Numbers
+from compress.prune.channels.criteria import Context, Criterion
+from compress.prune.channels.criteria.reconstruction import Reader, collect_readers, eliminate_units
+from compress.prune.channels.selection.sensitivity import (
+    BlockSensitivity,
+    GroupSensitivity,
+    SensitivityMap,
+    list_removed_counts,
+)
+from compress.prune.channels.surgery import build_pruned_model, compute_kept_indices
+from compress.reconstruction import repair
+from compress.reconstruction.kernel_parts import KernelPart
+from compress.reconstruction.matching import should_open
+from compress.reconstruction.repairing import MIN_EXAMPLES
+
+CHUNK = 256
+"""Number of examples run at a time, if the memory budget allows it."""
+Change = tuple[Any, npt.NDArray[Any]]
+"""A weight and its temporary value."""
+
+EVALUATION_EXAMPLES = 500
+"""Maximum number of examples on which outputs are compared; at most half of all examples."""
+QUICK_EXAMPLES = 300
+QUICK_SAMPLES = 4000
+QUICK_SETTINGS: dict[str, Any] = {
+    "examples": QUICK_EXAMPLES,
+    "samples": QUICK_SAMPLES,
+    "joint": False,
+}
+"""Settings of a quick reconstruction, used to evaluate the output error of a pruned model."""
+TIMING_EXAMPLES = 64
+"""Number of examples on which a forward pass is timed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Perturbation:
+    """Temporary changes of weights, and the first call that they affect.
+
+    Attributes:
+        first_call: Index of the first affected call in the flat program.
+        changes: Weights with their temporary values.
+    """
+
+    first_call: int
+    changes: tuple[Change, ...]
+
+
+def measure_perturbations(
+    program: Program,
+    inputs: Sequence[npt.NDArray[Any]],
+    perturbations: Sequence[Perturbation],
+    on_share: Callable[[float], None],
+) -> Numbers:
+    """Measure the output error of each perturbation by a partial pass after one full pass.
+
+    Args:
+        program: A flat program; its weights are restored on return.
+        inputs: One array for each input, (examples, ...).
+        perturbations: Changes, which are applied one at a time.
+        on_share: Called with the completed share.
+
+    Returns:
+        The output error of each perturbation, (perturbations,); see
+        `compress.measure.file_agreement`.
+    """
+    count, done = len(inputs[0]), 0
+    sums, unit = np.zeros(len(perturbations)), 0.0
+    by_first_call: dict[int, list[int]] = {}
+    for index, perturbation in enumerate(perturbations):
+        by_first_call.setdefault(perturbation.first_call, []).append(index)
+    tails = {first_call: program.slice_from(first_call) for first_call in by_first_call}
+    chunk = _compute_chunk_size(program, inputs, list(tails.values()))
+    chunks = -(-count // chunk)
+    for start in range(0, count, chunk):
+        chunk_inputs = [x[start : start + chunk] for x in inputs]
+        reference_outputs = [np.asarray(y) for y in program.run(chunk_inputs)]
+        unit += sum(compute_normalizer(y) for y in reference_outputs)
+        tail_values = _collect_values(program, chunk_inputs, tails)
+        for first_call, indices in sorted(by_first_call.items()):
+            tail = tails[first_call]
+            values = [tail_values[id(tensor)] for tensor in tail.inputs]
+            for index in indices:
+                with apply_changes(perturbations[index].changes):
+                    perturbed_outputs = tail.run(values)
+                sums[index] += sum(
+                    compute_distance(y, np.asarray(z))
+                    for y, z in zip(reference_outputs, perturbed_outputs, strict=True)
+                )
+                done += 1
+                on_share(done / (chunks * len(perturbations)))
+    return np.asarray(sums / max(unit, 1e-30))
+
+
+def _compute_chunk_size(program: Program, inputs: Sequence[Any], tails: Sequence[Program]) -> int:
+    """Return the number of examples per chunk, for which the inputs of all tails are stored."""
+    tail_inputs = {id(tensor): tensor for tail in tails for tensor in tail.inputs}
+    tail_bytes = sum(
+        4 * math.prod(size or 1 for size in tensor.shape[1:]) for tensor in tail_inputs.values()
+    )
+    live = count_activation_bytes(program, [x.shape[1:] for x in inputs]).live
+    return get_current_budget().find_batch_size(
+        int(OVERHEAD * live) + tail_bytes,
+        max_examples=CHUNK,
+        purpose=f"the output error of model '{program.model.name}'",
+    )
+
+
+@contextmanager
+def apply_changes(changes: Sequence[Change]) -> Iterator[None]:
+    """Assign temporary values to weights inside a with block."""
+    saved = [(variable, variable.numpy()) for variable, _ in changes]
+    try:
+        for variable, value in changes:
+            variable.assign(value)
+        yield
+    finally:
+        for variable, value in saved:
+            variable.assign(value)
+
+
+def measure_sensitivity(
+    coupling: Coupling,
+    context: Context,
+    criterion: Criterion,
+    evaluator: ErrorEvaluator,
+    *,
+    blocks: bool = False,
+    on_progress: OnProgress | None = None,
+) -> SensitivityMap:
+    """Measure the output error for each pruned group and, if requested, each removed block.
+
+    One full pass collects the second moments of kernel inputs. Then, for each channel count of each
+    group, a partial pass runs from the first layer that reads the group, with these layers
+    reconstructed. A model without a block is reconstructed completely.
+
+    Args:
+        coupling: Coupling of the model; the model's weights are restored on return.
+        context: Data and context of the criterion.
+        criterion: Criterion that orders the channels of a group.
+        evaluator: Evaluator of the same model and data.
+        blocks: Whether to measure blocks too.
+        on_progress: Called with (text, completed share).
+    """
+    readers, report_progress = context.compute_once(collect_readers), on_progress or ignore_progress
+    plans = []
+    for group, group_readers in zip(coupling.groups, readers, strict=True):
+        report_progress(f"solving behind {group.name}", group.index / len(coupling.groups))
+        scores = context.score(criterion, group)
+        counts = sorted({*list_removed_counts(len(scores))} - {0})
+        order = np.argsort(scores, kind="stable")
+        perturbations = build_perturbations(
+            coupling, evaluator.program, group, group_readers, order, counts
+        )
+        plans.append((group.name, counts, perturbations, scores))
+    errors = iter(
+        measure_perturbations(
+            evaluator.program,
+            evaluator.evaluation_inputs,
+            [perturbation for _, _, perturbations, _ in plans for perturbation in perturbations],
+            lambda share: report_progress("output error of thinner layers", share),
+        ).tolist()
+    )
+    groups = tuple(
+        GroupSensitivity(
+            name, tuple(counts), tuple(islice(errors, len(counts))), tuple(scores.tolist())
+        )
+        for name, counts, _, scores in plans
+    )
+    missing = []
+    for block in list_blocks(coupling) if blocks else ():
+        report_progress(
+            f"output error without {block.name}", block.index / len(list_blocks(coupling))
+        )
+        error = evaluator.measure_error(np.ones(coupling.unit_count, bool), [block])
+        missing.append(BlockSensitivity(block.name, error))
+    return SensitivityMap(groups, tuple(missing))
+
+
+def _collect_values(
+    program: Program, inputs: Sequence[Any], tails: dict[int, Program]
+) -> dict[int, Any]:
+    """Return the tensors that partial passes start from, by id."""
+    import keras
+
+    needed = {id(tensor) for tail in tails.values() for tensor in tail.inputs}
+    values = {
+        id(tensor): keras.ops.convert_to_tensor(x)
+        for tensor, x in zip(program.inputs, inputs, strict=True)
+        if id(tensor) in needed
+    }
+
+    def record_values(node: Node, results: Sequence[Any]) -> None:
+        for tensor, value in zip(node.outputs, results, strict=True):
+            if id(tensor) in needed:
+                values[id(tensor)] = value
+
+    program.run(inputs, after_call=record_values)
+    return values
+
+
+def build_perturbations(
+    coupling: Coupling,
+    program: Program,
+    group: Group,
+    readers: list[Reader],
+    order: npt.NDArray[np.int64],
+    counts: Sequence[int],
+) -> list[Perturbation]:
+    """Return the perturbations that remove the first units of an order from a group.
+
+    Kernels that read the group are reconstructed without these units. The shift of their outputs is
+    added to the bias, or to the moving mean of a normalization that follows.
+
+    Args:
+        coupling, program: Coupling and flat program of the same model.
+        group: The group.
+        readers: Kernels that read the group; if there are none, all weights of the removed units
+            are set to zero.
+        order: Order of removal of its units.
+        counts: Numbers of removed units, one for each perturbation.
+    """
+    if not readers:
+        return [_zero_units(coupling, program, group, order[:count]) for count in counts]
+    kernels = eliminate_units(readers, len(order), counts, order).kernels
+    first_call = min(reader.observed.call_index for reader in readers)
+    perturbations = []
+    for count in counts:
+        changes: list[Change] = []
+        for reader, kernel in zip(readers, kernels.get(count, ()), strict=count in kernels):
+            changes += _compute_changes(reader, kernel)
+        perturbations.append(Perturbation(first_call, tuple(changes)))
+    return perturbations
+
+
+def _compute_changes(reader: Reader, kernel: Numbers) -> list[Change]:
+    observed = reader.observed
+    part: KernelPart = observed.part
+    changes: list[Change] = [(part.kernel, part.from_matrix(kernel[None]).astype(np.float32))]
+    if not observed.can_shift:
+        return changes
+    shift = observed.moments.means[0][0] @ (observed.read_kernel() - kernel)
+    if part.bias is not None:
+        value = part.read_bias() + shift
+        return [*changes, (part.bias, value.reshape(part.bias.shape).astype(np.float32))]
+    for absorber in observed.absorbers or ():
+        moving = absorber.layer.moving_mean
+        value = moving.numpy()
+        value[absorber.start : absorber.start + len(shift)] -= shift
+        changes.append((moving, value))
+    return changes
+
+
+def _zero_units(
+    coupling: Coupling, program: Program, group: Group, removed: npt.NDArray[np.int64]
+) -> Perturbation:
+    """Return the perturbation that sets all weights of the removed units to zero."""
+    flags = np.zeros(coupling.unit_count, bool)
+    flags[group.units[removed]] = True
+    values: dict[int, Change] = {}
+    for binding in coupling.bindings:
+        is_removed = flags[coupling.unit_of_slot[binding.ids]]
+        if is_removed.any():
+            variable = binding.variable
+            value = values.get(id(variable), (variable, variable.numpy()))[1]
+            shape = [-1 if axis == binding.axis else 1 for axis in range(value.ndim)]
+            values[id(variable)] = variable, np.where(is_removed.reshape(shape), 0, value)
+    places = (
+        index
+        for index, node in enumerate(program.nodes)
+        if any(id(weight) in values for weight in getattr(node.operation, "weights", ()))
+    )
+    return Perturbation(next(places, 0), tuple(values.values()))
+
+
+class ErrorEvaluator:
+    """Evaluator of pruned models: reconstructs them on some examples, compares them on others.
+
+    Args:
+        coupling: Coupling of the original model.
+        context: Data, and seed of the drawn examples.
+
+    Raises:
+        InputError: There is no data, or it does not fit the model.
+
+    Attributes:
+        program: Flat program of the original model.
+        coupling: Coupling of the original model.
+        seed: Seed of the drawn examples.
+        example_count: Number of drawn examples.
+        has_holdout: Whether there are enough examples to hold some back from reconstruction.
+        evaluation_inputs: Inputs on which outputs are compared; held back if `has_holdout`.
+        calibration_inputs: Inputs on which models are reconstructed.
+    """
+
+    def __init__(self, coupling: Coupling, context: Context) -> None:
+        if context.data is None:
+            raise InputError("Channel scope 'damage' must have data to look at. Give data=.")
+        self.program = flatten_program(record_program(coupling.program.model, should_open))
+        self.coupling, self.seed = coupling, context.seed
+        self.example_count = min(context.examples, len(context.data.train))
+        x = sample_inputs(context.data, context.examples, context.seed)
+        holdout_size = min(EVALUATION_EXAMPLES, self.example_count // 2)
+        self.has_holdout = holdout_size >= MIN_EXAMPLES
+        evaluation_examples = take_examples(
+            x, slice(holdout_size if self.has_holdout else EVALUATION_EXAMPLES)
+        )
+        self.evaluation_inputs: list[npt.NDArray[Any]] = flatten_inputs(
+            coupling.program.model, evaluation_examples
+        )
+        self.calibration_inputs = (
+            take_examples(x, slice(holdout_size, None)) if self.has_holdout else x
+        )
+
+    @cached_property
+    def _reference_outputs(self) -> list[npt.NDArray[Any]]:
+        return run_in_batches(self.program, self.evaluation_inputs)
+
+    def time_example(self) -> float:
+        """Return the time of a forward pass per example, in seconds, measured on a batch."""
+        few = [x[:TIMING_EXAMPLES] for x in self.evaluation_inputs]
+        run_in_batches(self.program, few)  # warm-up: later passes reuse functions
+        began = time.perf_counter()
+        run_in_batches(self.program, few)
+        return (time.perf_counter() - began) / len(few[0])
+
+    def measure_error(
+        self, mask: Mask, blocks: Sequence[Block] = (), *, thorough: bool = False
+    ) -> float:
+        """Return the output error of a pruned model with all layers reconstructed.
+
+        Args:
+            mask: True for kept units, (units,).
+            blocks: Blocks that are removed.
+            thorough: Whether to reconstruct as for the final model, on all examples that are not
+                held back. Otherwise few examples are used, enough to compare neighbouring
+                configurations.
+        """
+        pruned_model = build_pruned_model(self.coupling, mask, blocks)
+        repair(
+            pruned_model,
+            self.coupling.program.model,
+            self.calibration_inputs,
+            kept=compute_kept_indices(self.coupling, mask, blocks),
+            seed=self.seed,
+            **({} if thorough else QUICK_SETTINGS),
+        )
+        return compute_divergence(
+            self._reference_outputs,
+            run_in_batches(record_program(pruned_model), self.evaluation_inputs),
+        )

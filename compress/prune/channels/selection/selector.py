@@ -1,0 +1,334 @@
+"""Channel selection by the best of several methods, if time and memory allow a comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from compress.core.errors import FeasibleError
+from compress.core.memory_budget import format_gigabytes, get_current_budget
+from compress.core.summary import OnProgress
+from compress.model.program import Program
+from compress.plan import ChannelOptions
+from compress.plugins import CRITERIA
+from compress.prune.channels.coupling.blocks import list_blocks
+from compress.prune.channels.coupling.groups import Coupling
+from compress.prune.channels.criteria import Context, Criterion
+from compress.prune.channels.selection.allowed_counts import TOLERANCE, Selection
+from compress.prune.channels.selection.output_error import (
+    QUICK_EXAMPLES,
+    QUICK_SAMPLES,
+    ErrorEvaluator,
+    measure_sensitivity,
+)
+from compress.prune.channels.selection.output_error_selection import (
+    OUTPUT_ERROR,
+    refine_allocation,
+    select_by_output_error,
+)
+from compress.prune.channels.selection.rank_selection import select_by_rank
+from compress.prune.channels.selection.sensitivity import SHARES, SensitivityMap
+from compress.prune.channels.selection.target import CostFunction, list_notes
+from compress.reconstruction.input_moments import DEFAULT_SAMPLES
+from compress.reconstruction.kernel_parts import build_parts, has_parts
+from compress.reconstruction.repairing import MIN_EXAMPLES
+
+MAX_UNDERSHOOT = 0.05
+"""Share of the target by which a compared configuration may cost less."""
+LONGEST = 300.0
+"""Maximum estimated time of a comparison of methods, in seconds."""
+MEMORY_SHARE = 0.5
+"""Maximum share of the free memory for the arrays of a comparison."""
+SOLVER_FLOPS = 5e9
+"""Floating-point operations per second of the solver on one core."""
+FORWARD_PASSES = 2.5
+"""Forward passes for each example of a reconstruction: both models, layer by layer."""
+METHODS = 3
+"""Number of methods; one configuration of each is thoroughly reconstructed."""
+THOROUGH_FACTOR = 4
+"""Time of a thorough reconstruction relative to a quick one with as many examples."""
+
+
+GLOBAL = "l2 over all layers"
+RANKING_METHODS: dict[str, dict[str, Any]] = {
+    GLOBAL: {"criterion": "l2", "scope": "global"},
+    "uniform channel counts": {"criterion": "reconstruction", "scope": "layer"},
+}
+"""Methods that do not measure output errors, by their names in reports."""
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelSelector:
+    """Selector of channel counts and blocks by the best method for a model.
+
+    Attributes:
+        coupling: Coupling of the model.
+        options: Rounding, floors, limits, blocks and tries.
+        evaluator: Evaluator that reconstructs and evaluates configurations.
+        context: Data and context of criteria.
+        sensitivity: Output errors of groups and blocks; None: they were not measured.
+        method: Selection method: by output error, or one of `RANKING_METHODS`.
+        notes: Notes for the user.
+    """
+
+    coupling: Coupling
+    options: ChannelOptions
+    evaluator: ErrorEvaluator
+    context: Context
+    sensitivity: SensitivityMap | None
+    method: str = OUTPUT_ERROR
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_measurement(
+        cls,
+        coupling: Coupling,
+        options: ChannelOptions,
+        criterion: Criterion,
+        context: Context,
+        on_progress: OnProgress | None = None,
+        sensitivity: SensitivityMap | None = None,
+    ) -> ChannelSelector:
+        """Return a selector after measuring the output errors of groups and blocks.
+
+        If methods should be compared, but that would take too much time or memory, nothing is
+        measured, and the selector ranks by l2 over all layers.
+
+        Args:
+            coupling: Coupling of the model; the model's weights are restored on return.
+            options: Options with a selection by output error or by comparison.
+            criterion: Criterion that orders the units of a group.
+            context: Data and context of the criterion.
+            on_progress: Called with (text, completed share).
+            sensitivity: Earlier measurement with the same criterion and context.
+
+        Raises:
+            InputError: There is no data.
+        """
+        evaluator = ErrorEvaluator(coupling, context)
+        if options.should_compare:
+            effort = estimate_effort(coupling, options, evaluator)
+            too_few = (
+                f"methods were not compared: that takes at least {2 * MIN_EXAMPLES} examples, and "
+                "there "
+                f"are {evaluator.example_count}; channels are ranked by l2 over all layers"
+            )
+            refusal = effort.refusal if sensitivity is None else ""
+            reason = refusal if evaluator.has_holdout else too_few
+            if reason:
+                return cls(coupling, options, evaluator, context, None, GLOBAL, (reason,))
+            options = replace(options, tries=effort.limit_tries(options.tries))
+        if sensitivity is None:
+            sensitivity = measure_sensitivity(
+                coupling,
+                context,
+                criterion,
+                evaluator,
+                blocks=options.blocks,
+                on_progress=on_progress,
+            )
+        else:
+            context.notes += sensitivity.notes
+            context.cache_scores(
+                criterion, [np.array(group.scores) for group in sensitivity.groups]
+            )
+            sensitivity = replace(sensitivity, blocks=sensitivity.blocks if options.blocks else ())
+        return cls(coupling, options, evaluator, context, sensitivity)
+
+    def refine(
+        self,
+        target: float,
+        custom_cost: CostFunction | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> ChannelSelector:
+        """Evaluate configurations near a target, and return a selector for the best one.
+
+        Args:
+            target: Cost to reach.
+            custom_cost: See `select`.
+            on_progress: Called with (text, completed share).
+
+        Returns:
+            A selector whose output errors or method lead to the best configuration, for this and
+            similar targets; this selector itself if the options allow no tries.
+        """
+        if self.sensitivity is None or not (self.options.tries or self.options.should_compare):
+            return self
+        best = refine_allocation(
+            self.sensitivity,
+            lambda scaled: select_by_output_error(
+                self.coupling, self.options, scaled, target, custom_cost
+            ),
+            self.evaluator,
+            self.options.tries,
+            self.context.seed,
+            on_progress,
+        )
+        notes = (best.summarize(),) if best.tried_count else ()
+        selector = replace(self, sensitivity=best.sensitivity, notes=notes)
+        if not self.options.should_compare:
+            return selector
+        return selector._compare_methods(best.selection, target, custom_cost)
+
+    def _compare_methods(
+        self, selection: Selection, target: float, custom_cost: CostFunction | None
+    ) -> ChannelSelector:
+        """Return a selector with the method whose configuration has the least output error.
+
+        Args:
+            selection: Configuration selected by output error.
+            target, custom_cost: See `select`.
+        """
+        selections, unmet = {OUTPUT_ERROR: selection}, []
+        for method in RANKING_METHODS:
+            try:
+                selections[method] = self._select_ranked(method, target, custom_cost)
+            except FeasibleError:
+                unmet.append(method)
+        # configurations above the target have an advantage; those far below waste the budget
+        errors = {method: item.allocation.error for method, item in selections.items()}
+        nearest = min(abs(error) for error in errors.values())
+        low, high = -max(MAX_UNDERSHOOT, nearest), max(TOLERANCE, nearest)
+        unmet += [method for method, error in errors.items() if not low <= error <= high]
+        output_errors = {
+            method: self.evaluator.measure_error(item.mask, item.removed_blocks, thorough=True)
+            for method, item in selections.items()
+            if method not in unmet
+        }
+        best = min(output_errors, key=lambda method: output_errors[method])
+        count = len(self.evaluator.evaluation_inputs[0])
+        note = f"divergence from the original on {count} held-back examples: "
+        note += ", ".join(f"{method} {value:.3g}" for method, value in output_errors.items())
+        if unmet:
+            note += f"; not compared, because they miss the target: {', '.join(unmet)}"
+        earlier = self.notes if best == OUTPUT_ERROR else ()
+        return replace(self, method=best, notes=(*earlier, note))
+
+    def select(self, target: float, custom_cost: CostFunction | None = None) -> Selection:
+        """Select channel counts and blocks for a target.
+
+        Args:
+            target: Cost to reach.
+            custom_cost: Cost of kept units and present blocks; default: the metric of the options.
+
+        Raises:
+            FeasibleError: The target is below the feasible minimum.
+        """
+        if self.method != OUTPUT_ERROR:
+            selection = self._select_ranked(self.method, target, custom_cost)
+            return replace(selection, notes=(*self.notes, *selection.notes), method=self.method)
+        assert self.sensitivity is not None, "without a method, output errors were measured"
+        chosen = select_by_output_error(
+            self.coupling, self.options, self.sensitivity, target, custom_cost
+        )
+        removed = (f"block '{block.name}' was removed" for block in chosen.removed_blocks)
+        missed = list_notes(self.coupling, self.options, chosen, target, custom_cost)
+        return replace(chosen, notes=(*removed, *self.notes, *missed))
+
+    def apply_power(self, power: float) -> ChannelSelector:
+        """Return a selector by output errors raised to a power, if they were measured."""
+        if self.sensitivity is None:
+            return self
+        return replace(
+            self, sensitivity=self.sensitivity.apply_power(power), method=OUTPUT_ERROR, notes=()
+        )
+
+    def _select_ranked(
+        self, method: str, target: float, custom_cost: CostFunction | None
+    ) -> Selection:
+        options = replace(self.options, blocks=False, **RANKING_METHODS[method])
+        criterion = CRITERIA[options.criterion]
+        return select_by_rank(self.coupling, options, criterion, self.context, target, custom_cost)
+
+
+@dataclass(frozen=True)
+class EffortEstimate:
+    """Estimated time and memory of a comparison of methods.
+
+    Attributes:
+        seconds: Time without neighbouring configurations.
+        trial_seconds: Time to reconstruct and evaluate one configuration.
+        bytes: Memory of second moments and of trial kernels.
+    """
+
+    seconds: float
+    trial_seconds: float
+    bytes: int
+
+    def limit_tries(self, tries: int) -> int:
+        """Return the number of neighbouring configurations that time allows, at most `tries`."""
+        return max(0, min(tries, int((LONGEST - self.seconds) / max(self.trial_seconds, 1e-9))))
+
+    @property
+    def refusal(self) -> str:
+        """The reason why methods are not compared; empty if they are."""
+        if not get_current_budget().can_hold(self.bytes, MEMORY_SHARE):
+            return (
+                "output errors were not measured, because that takes "
+                f"{format_gigabytes(self.bytes)} of "
+                "memory (estimated), more than half of what is free: channels are ranked by l2 "
+                "over all layers"
+            )
+        if self.seconds > LONGEST:
+            return (
+                f"output errors were not measured, because that takes about "
+                f"{self.seconds / 60:.0f} minutes (estimated), more than {LONGEST / 60:.0f}: "
+                "channels are ranked by l2 over all layers; --channel-scope damage measures them"
+            )
+        return ""
+
+
+def estimate_effort(
+    coupling: Coupling, options: ChannelOptions, evaluator: ErrorEvaluator
+) -> EffortEstimate:
+    """Estimate the effort of measuring output errors, from a forward pass and the layer sizes.
+
+    Args:
+        coupling: Coupling of the model.
+        options: Whether blocks are tried.
+        evaluator: Evaluator of the same model and data.
+    """
+    forward = evaluator.time_example()
+    kernels = _list_kernel_shapes(evaluator.program)
+    count, evaluation_count = evaluator.example_count, len(evaluator.evaluation_inputs[0])
+    trials = sum(min(len(SHARES), len(group.units) - 1) for group in coupling.groups)
+    squares = sum(systems * columns**2 for systems, columns, _ in kernels)
+    cubes = sum(systems * columns**3 for systems, columns, _ in kernels)
+    solving = (2 * QUICK_SAMPLES * squares + 2 * cubes) / SOLVER_FLOPS
+    configuration_seconds = (
+        forward * (FORWARD_PASSES * min(QUICK_EXAMPLES, count) + evaluation_count) + solving
+    )
+    observing = forward * count + (2 * DEFAULT_SAMPLES * squares + 4 * cubes) / SOLVER_FLOPS
+    trying = forward * evaluation_count * trials / 2
+    blocks = len(list_blocks(coupling)) if options.blocks else 0
+    # a covariance and its inverse are stored with the second moments
+    moment_bytes = sum(24 * columns**2 for systems, columns, _ in kernels if systems == 1)
+    kernel_bytes = 12 * len(SHARES) * sum(columns * outputs for _, columns, outputs in kernels)
+    # the configuration of least output error, and one without each block
+    quick = (1 + blocks) * configuration_seconds
+    thorough = (
+        METHODS
+        * THOROUGH_FACTOR
+        * configuration_seconds
+        * max(1.0, (count - evaluation_count) / QUICK_EXAMPLES)
+    )
+    return EffortEstimate(
+        observing + trying + quick + thorough,
+        configuration_seconds,
+        int(moment_bytes + kernel_bytes),
+    )
+
+
+def _list_kernel_shapes(program: Program) -> list[tuple[int, int, int]]:
+    """Return (systems, columns, outputs) of each kernel that can be reconstructed."""
+    shapes = {}
+    for node in program.nodes:
+        if not has_parts(node.operation):
+            continue
+        parts, _ = build_parts(node.operation, len(node.inputs[0].shape))
+        for part in parts:
+            shape = part.to_matrix(np.empty(tuple(part.kernel.shape), np.int8)).shape
+            shapes[id(part.kernel)] = (int(shape[0]), int(shape[1]), int(shape[2]))
+    return list(shapes.values())

@@ -1,0 +1,500 @@
+"""Joint reconstruction of two consecutive kernels by Gauss-Newton.
+
+P are the rows of the first kernel, h = f(P W1 + c1) the values between the kernels, R(h) the rows
+of the second kernel and T its targets. The residual takes the following activation into account:
+errors that it clips are ignored, as in `Clip`.
+
+    r = R(h) W2 + c2 - T,   J v = R(f' (P v1 + d1)) W2 + R(h) v2 + d2
+    (J'J + N + l D) v = -J'r - N (W - W0),   D near diag(J'J)     (Levenberg-Marquardt)
+
+N is the curvature of the error caused by rounding P and h to int8, and W0 are the initial weights.
+Without N, the weights of inputs that are nearly always zero would grow without bound. The system is
+solved by conjugate gradients, which need only products with J, preconditioned by the curvature of
+each kernel alone. Steps that do not reduce the held-out error are undone.
+
+The curvature of a kernel is approximated by one matrix for all its outputs: with weight a_no of row
+p_n in output o, sum_n a_no p_n p_n' is replaced by mean_n(a_no) sum_n p_n p_n'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.core.device import use_all_blas_threads
+from compress.model.program import Node
+from compress.reconstruction.kernel_parts import KernelPart
+from compress.reconstruction.least_squares import Flags
+from compress.reconstruction.linear_paths import LinearPath
+from compress.reconstruction.sums import (
+    Clip,
+    Numbers,
+    Sample,
+    Singles,
+    compute_gram,
+    estimate_rounding_noise,
+    multiply_rows,
+    multiply_transposed,
+    propagate_back,
+)
+
+MAX_STEPS = 2
+"""Maximum number of Gauss-Newton steps; each uses different positions."""
+PRODUCTS = 10
+"""Maximum number of conjugate gradient iterations per step."""
+NEAR = 1e-3
+"""Relative squared residual at which the conjugate gradients stop."""
+INITIAL_DAMPING = 1e-2
+"""Damping of the first step, relative to the diagonal."""
+MIN_GAIN = 0.01
+"""Minimum relative reduction of the error; a step with a smaller one is the last."""
+SLOPE_STEP = 1e-2
+"""Half the width of the central differences that estimate the slopes of activations."""
+MIN_DAMPING = 1e-6
+"""Added to the diagonal, relative to its mean: weights of inputs that are always zero do not
+change."""
+_KernelMap = Callable[[Numbers, Numbers], tuple[Numbers, Numbers]]
+
+
+class PairWeights(NamedTuple):
+    """Kernels and shifts of both layers, or changes of them.
+
+    Attributes:
+        first, second: Kernels, (systems, columns, outputs).
+        shifts: Shifts of the first and of the second layer, by channel.
+    """
+
+    first: Numbers
+    second: Numbers
+    shifts: tuple[Numbers, Numbers]
+
+    def flatten(self) -> Numbers:
+        """Return all weights as one vector."""
+        return np.concatenate([part.ravel() for part in (self.first, self.second, *self.shifts)])
+
+    def unflatten(self, flat: Numbers) -> PairWeights:
+        """Return a vector as kernels and shifts of these shapes."""
+        parts = (self.first, self.second, *self.shifts)
+        pieces = np.split(flat, np.cumsum([part.size for part in parts])[:-1])
+        first, second, *shifts = (x.reshape(y.shape) for x, y in zip(pieces, parts, strict=True))
+        return PairWeights(first, second, (shifts[0], shifts[1]))
+
+    def add(self, change: Numbers) -> PairWeights:
+        """Return the weights after adding a flattened change."""
+        return self.unflatten(self.flatten() + change)
+
+
+@dataclass(frozen=True, eq=False)
+class PairSample:
+    """Rows of both kernels and targets of the second one at sampled positions.
+
+    Attributes:
+        rows: Rows of the first kernel at all positions that the second one reads, (systems, hidden,
+            columns).
+        reads: Indices into `hidden` read by each row of the second kernel, (rows, offsets); the
+            index `hidden` (one past the end) stands for padding.
+        targets: Targets of the second kernel, (rows, channels).
+        base: Values added to outputs and targets before the following activation, (rows, channels);
+            None: none.
+    """
+
+    rows: Singles
+    reads: npt.NDArray[np.int64]
+    targets: Singles
+    base: Singles | None
+
+    @classmethod
+    def concat(cls, parts: Sequence[PairSample]) -> PairSample:
+        """Concatenate the samples of several chunks."""
+        hidden = [part.rows.shape[1] for part in parts]
+        starts, total = np.cumsum([0, *hidden])[:-1], sum(hidden)
+        reads = [
+            np.where(part.reads == count, total, part.reads + start)
+            for part, count, start in zip(parts, hidden, starts, strict=True)
+        ]
+        bases = [part.base for part in parts if part.base is not None]
+        return cls(
+            np.concatenate([part.rows for part in parts], 1),
+            np.concatenate(reads),
+            np.concatenate([part.targets for part in parts]),
+            np.concatenate(bases) if bases else None,
+        )
+
+    @cached_property
+    def scatter_matrix(self) -> Any:
+        """Sparse matrix that sums values read by the second kernel into hidden positions."""
+        from scipy.sparse import csr_matrix
+
+        count, hidden = self.reads.size, self.rows.shape[1]
+        ones = np.ones(count, np.float32)
+        where = self.reads.ravel(), np.arange(count)
+        return csr_matrix((ones, where), (hidden + 1, count))[:hidden]
+
+
+@dataclass(frozen=True, eq=False)
+class PairPath:
+    """Path from the output z of a kernel to the input of the next: gain * f(path(z)) + offset.
+
+    Attributes:
+        nodes: Calls on the path in their order, without those of the kernels.
+        second: Call of the next kernel.
+        path: Path from z to the activation; nothing is added on it.
+        activation: Activation function of arrays of any shape; None: there is none.
+        gain, offset: Applied after the activation, by channel.
+    """
+
+    nodes: tuple[Node, ...]
+    second: Node
+    path: LinearPath
+    activation: Callable[[Singles], Singles] | None
+    gain: Numbers
+    offset: Numbers
+
+    def __call__(self, z: Singles) -> tuple[Singles, Singles]:
+        """Return the next kernel's input and its slope for values z behind the linear path.
+
+        Args:
+            z: (rows, channels).
+        """
+        gain = self.gain.astype(np.float32)
+        if self.activation is None:
+            value, slope = z, np.ones_like(z)
+        elif self.path.clip is not None:
+            value = np.clip(z, self.path.clip.low, self.path.clip.high)
+            slope = (value == z).astype(np.float32)
+        else:
+            value = self.activation(z)
+            slope = (self.activation(z + SLOPE_STEP) - self.activation(z - SLOPE_STEP)) / (
+                2 * SLOPE_STEP
+            )
+        return value * gain + self.offset.astype(np.float32), slope * gain
+
+
+@dataclass(eq=False)
+class KernelPair:
+    """Two consecutive kernels.
+
+    Attributes:
+        parts: Kernels of both layers.
+        between: Path between them.
+        clip: Clipping activation after the second kernel; None: there is none.
+        supports: Positions of each kernel that may differ from zero; None: all.
+        can_shift: Whether each layer can represent a constant shift of its outputs.
+    """
+
+    parts: tuple[KernelPart, KernelPart]
+    between: PairPath
+    clip: Clip | None
+    supports: tuple[Flags | None, Flags | None] = (None, None)
+    can_shift: tuple[bool, bool] = (True, True)
+
+    def run_forward(self, pair_sample: PairSample, kernels: PairWeights) -> _ForwardPass:
+        """Return rows, slopes and outputs of the second kernel for the sampled positions."""
+        z = multiply_rows(pair_sample.rows, kernels.first) + kernels.shifts[0].astype(np.float32)
+        hidden, slope = self.between(z)
+        rows = self._gather_rows(pair_sample, hidden)
+        outputs = multiply_rows(rows, kernels.second) + kernels.shifts[1].astype(np.float32)
+        return _ForwardPass(rows, slope, outputs)
+
+    def _gather_rows(self, pair_sample: PairSample, hidden: Singles) -> Singles:
+        """Return the rows of the second kernel from hidden values; padding is zero."""
+        padded = np.concatenate([hidden, np.zeros((1, hidden.shape[1]), np.float32)])
+        return np.asarray(self.parts[1].arrange_rows(padded[pair_sample.reads]), np.float32)
+
+    def build_sample(self, pair_sample: PairSample, kernels: PairWeights) -> Sample:
+        """Return rows and targets of the second kernel."""
+        rows = self.run_forward(pair_sample, kernels).rows
+        return Sample(rows, pair_sample.targets, pair_sample.base, estimate_rounding_noise(rows))
+
+    def measure_error(self, pair_sample: PairSample, kernels: PairWeights) -> float:
+        """Return the squared error after the activation, relative to the spread of the targets.
+
+        It includes the error caused by rounding the inputs of both kernels to int8.
+        """
+        forward_pass = self.run_forward(pair_sample, kernels)
+        sample = Sample(
+            forward_pass.rows,
+            pair_sample.targets,
+            pair_sample.base,
+            estimate_rounding_noise(forward_pass.rows),
+        )
+        hidden = np.square(forward_pass.slope) * np.square(kernels.first).sum(1).ravel().astype(
+            np.float32
+        )
+        passed = multiply_rows(self._gather_rows(pair_sample, hidden), np.square(kernels.second))
+        clip = self.clip or Clip(-np.inf, np.inf)
+        variance = estimate_rounding_noise(pair_sample.rows) * passed
+        return clip.measure_error(sample, kernels.second, kernels.shifts[1], variance)
+
+    def compute_residual(
+        self, pair_sample: PairSample, forward_pass: _ForwardPass
+    ) -> tuple[Singles, Singles]:
+        """Return the residuals of the outputs and a mask with 0 where both sides are clipped."""
+        outputs = forward_pass.outputs
+        if self.clip is None:
+            return outputs - pair_sample.targets, np.ones_like(outputs)
+        return self.clip.compute_residual(outputs, pair_sample.targets, pair_sample.base)
+
+    def multiply_jacobian(
+        self,
+        pair_sample: PairSample,
+        forward_pass: _ForwardPass,
+        kernels: PairWeights,
+        change: PairWeights,
+    ) -> Singles:
+        """Return J v, (rows, channels).
+
+        Args:
+            pair_sample: Sampled positions.
+            forward_pass: Result of `run_forward` there.
+            kernels: Weights at which J is evaluated.
+            change: The direction v.
+        """
+        first_change = multiply_rows(pair_sample.rows, change.first) + change.shifts[0].astype(
+            np.float32
+        )
+        rows = self._gather_rows(pair_sample, first_change * forward_pass.slope)
+        output_change = multiply_rows(rows, kernels.second) + multiply_rows(
+            forward_pass.rows, change.second
+        )
+        return np.asarray(output_change + change.shifts[1].astype(np.float32))
+
+    def multiply_transposed(
+        self, pair_sample: PairSample, forward_pass: _ForwardPass, kernels: PairWeights, u: Singles
+    ) -> Numbers:
+        """Return J'u as one vector.
+
+        Args:
+            pair_sample: Sampled positions.
+            forward_pass: Result of `run_forward` there.
+            kernels: Weights at which J is evaluated.
+            u: (rows, channels).
+        """
+        hidden = self._propagate_back(pair_sample, kernels.second, u) * forward_pass.slope
+        first, second = (
+            multiply_transposed(pair_sample.rows, hidden),
+            multiply_transposed(forward_pass.rows, u),
+        )
+        sums = hidden.sum(0, dtype=np.float64), u.sum(0, dtype=np.float64)
+        return self.mask_change(PairWeights(first, second, sums))
+
+    def compute_curvature(
+        self,
+        pair_sample: PairSample,
+        forward_pass: _ForwardPass,
+        kernels: PairWeights,
+        active: Singles,
+        damping: float,
+    ) -> tuple[Curvature, Curvature]:
+        """Return the curvature of each kernel alone, ignoring the overlap of offsets.
+
+        Args:
+            pair_sample: Sampled positions.
+            forward_pass: Result of `run_forward` there.
+            kernels: Weights at which the curvature is evaluated.
+            active: 0 where outputs are clipped, else 1, (rows, channels).
+            damping: Share of the diagonal that is added to it.
+        """
+        hidden = self._propagate_back(pair_sample, kernels.second**2, active)
+        return (
+            Curvature(
+                pair_sample.rows,
+                hidden * forward_pass.slope**2,
+                damping,
+                estimate_rounding_noise(pair_sample.rows),
+            ),
+            Curvature(
+                forward_pass.rows, active, damping, estimate_rounding_noise(forward_pass.rows)
+            ),
+        )
+
+    def _propagate_back(self, pair_sample: PairSample, kernel: Numbers, u: Singles) -> Singles:
+        """Propagate u back to the hidden positions, (hidden, channels)."""
+        read = self.parts[1].scatter_rows(propagate_back(u, kernel))
+        return np.asarray(pair_sample.scatter_matrix @ read.reshape(-1, read.shape[2]))
+
+    def mask_change(self, change: PairWeights) -> Numbers:
+        """Return a flattened change with zeros where weights or shifts are fixed."""
+        first, second = (
+            part if support is None else part * support
+            for part, support in zip((change.first, change.second), self.supports, strict=True)
+        )
+        shifts = [
+            part if free else np.zeros_like(part)
+            for part, free in zip(change.shifts, self.can_shift, strict=True)
+        ]
+        return PairWeights(first, second, (shifts[0], shifts[1])).flatten()
+
+
+class Curvature:
+    """Damped and inverted second moments of a kernel's rows, extended by a constant column.
+
+    Args:
+        rows: (systems, rows, columns).
+        weights: Weight of each row in each output, (rows, channels), at least 0.
+        damping: Share of the diagonal that is added to it.
+        noise: Variance of independent noise in each element of the rows.
+
+    Attributes:
+        inverse: (systems, columns + 1, columns + 1).
+        diagonal: Diagonal of the moments, (systems, columns + 1).
+        weights: Mean weight of each output, (systems, outputs).
+        noise: Noise variance summed over the rows.
+
+    Reference:
+        Martens & Grosse 2015, "Optimizing Neural Networks with Kronecker-factored Approximate
+        Curvature", section 3; here it is only a preconditioner.
+    """
+
+    def __init__(self, rows: Singles, weights: Singles, damping: float, noise: float) -> None:
+        systems, count, columns = rows.shape
+        moments = np.empty((systems, columns + 1, columns + 1))
+        moments[:, :-1, :-1] = compute_gram(rows)
+        moments[:, :-1, -1] = moments[:, -1, :-1] = rows.sum(1, dtype=np.float64)
+        moments[:, -1, -1] = count
+        np.einsum("sdd->sd", moments)[:, :-1] += count * noise
+        diagonal = np.einsum("sdd->sd", moments).copy()
+        diagonal += MIN_DAMPING * diagonal.mean() + 1e-30
+        np.einsum("sdd->sd", moments)[:] = (1 + damping) * diagonal
+        mean_weights = weights.mean(0, dtype=np.float64).reshape(systems, -1)
+        self.weights = np.maximum(mean_weights, 1e-3 * mean_weights.mean() + 1e-30)
+        self.inverse, self.diagonal, self.noise = np.linalg.inv(moments), diagonal, count * noise
+
+    def solve(self, kernel: Numbers, shift: Numbers) -> tuple[Numbers, Numbers]:
+        """Return the inverse curvature times a kernel and a shift.
+
+        Args:
+            kernel: (systems, columns, outputs).
+            shift: By channel.
+        """
+        both = np.concatenate([kernel, shift.reshape(len(kernel), 1, -1)], 1)
+        solution = self.inverse @ both / self.weights[:, None]
+        return solution[:, :-1], solution[:, -1].reshape(-1)
+
+    def multiply_diagonal(self, kernel: Numbers, shift: Numbers) -> tuple[Numbers, Numbers]:
+        """Return a kernel and a shift times the diagonal of the curvature."""
+        scale = self.diagonal[:, :, None] * self.weights[:, None]
+        return kernel * scale[:, :-1], shift * scale[:, -1].reshape(-1)
+
+    def multiply_noise(self, kernel: Numbers, shift: Numbers) -> tuple[Numbers, Numbers]:
+        """Return a kernel and a shift times the curvature of the error caused by input noise."""
+        return self.noise * kernel * self.weights[:, None], np.zeros_like(shift)
+
+
+class PairSolution(NamedTuple):
+    """Result of the joint reconstruction of two kernels.
+
+    Attributes:
+        kernels: Weights with the lowest held-out error.
+        before, after: Held-out errors, see `KernelPair.measure_error`.
+        steps: Number of steps that reduced the error.
+    """
+
+    kernels: PairWeights
+    before: float
+    after: float
+    steps: int
+
+
+@np.errstate(over="ignore", invalid="ignore")  # steps that diverge are undone
+@use_all_blas_threads()
+def solve_pair(
+    pair: KernelPair, train: Sequence[PairSample], held_out: PairSample, start: PairWeights
+) -> PairSolution:
+    """Minimize the error of two consecutive kernels while the held-out error decreases.
+
+    Args:
+        pair: Both kernels.
+        train: One sample per step.
+        held_out: Sample on which each step is evaluated.
+        start: Initial weights.
+
+    Returns:
+        The weights, their errors, and the number of steps.
+    """
+    before = error = pair.measure_error(held_out, start)
+    kernels, damping, steps = start, INITIAL_DAMPING, 0
+    for pair_sample in train:
+        trial = kernels.add(_compute_step(pair, pair_sample, kernels, start, damping))
+        trial_error = pair.measure_error(held_out, trial)
+        if not trial_error < error:
+            damping *= 30
+            continue
+        gain = 1 - trial_error / error if error else 0.0
+        kernels, error, steps, damping = trial, trial_error, steps + 1, damping / 3
+        if gain < MIN_GAIN:
+            break
+    return PairSolution(kernels, before, error, steps)
+
+
+class _ForwardPass(NamedTuple):
+    """Rows of the second kernel, slopes between the kernels, and outputs of the second."""
+
+    rows: Singles
+    slope: Singles
+    outputs: Singles
+
+
+def _compute_step(
+    pair: KernelPair,
+    pair_sample: PairSample,
+    kernels: PairWeights,
+    start: PairWeights,
+    damping: float,
+) -> Numbers:
+    """Return the change of the weights in one damped step."""
+    forward_pass = pair.run_forward(pair_sample, kernels)
+    residual, active = pair.compute_residual(pair_sample, forward_pass)
+    first, second = pair.compute_curvature(pair_sample, forward_pass, kernels, active, damping)
+    away = kernels.add(-start.flatten())
+    pull = pair.mask_change(_apply_to_both(first.multiply_noise, second.multiply_noise, away))
+    negative_gradient = (
+        -pair.multiply_transposed(pair_sample, forward_pass, kernels, residual) - pull
+    )
+
+    def multiply_hessian(v: Numbers) -> Numbers:
+        change = kernels.unflatten(v)
+        outputs_change = pair.multiply_jacobian(pair_sample, forward_pass, kernels, change) * active
+        damped = (
+            damping
+            * _apply_to_both(first.multiply_diagonal, second.multiply_diagonal, change).flatten()
+        )
+        noise = pair.mask_change(
+            _apply_to_both(first.multiply_noise, second.multiply_noise, change)
+        )
+        return np.asarray(
+            pair.multiply_transposed(pair_sample, forward_pass, kernels, outputs_change)
+            + damped
+            + noise
+        )
+
+    def precondition(v: Numbers) -> Numbers:
+        return pair.mask_change(_apply_to_both(first.solve, second.solve, kernels.unflatten(v)))
+
+    solution, direction = np.zeros_like(negative_gradient), precondition(negative_gradient)
+    remainder = negative_gradient.copy()
+    size = float(remainder @ direction)
+    tolerance = NEAR * size
+    for _ in range(PRODUCTS):
+        if size <= tolerance:
+            break
+        product = multiply_hessian(direction)
+        length = size / max(float(direction @ product), 1e-300)
+        solution += length * direction
+        remainder -= length * product
+        preconditioned = precondition(remainder)
+        new_size = float(remainder @ preconditioned)
+        direction = preconditioned + new_size / size * direction
+        size = new_size
+    return solution
+
+
+def _apply_to_both(first: _KernelMap, second: _KernelMap, change: PairWeights) -> PairWeights:
+    first_kernel, first_shift = first(change.first, change.shifts[0])
+    second_kernel, second_shift = second(change.second, change.shifts[1])
+    return PairWeights(first_kernel, second_kernel, (first_shift, second_shift))

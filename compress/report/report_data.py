@@ -1,0 +1,321 @@
+"""Contents of a compression report, read from the run's folder, and sections added to it.
+
+Other packages (such as the search) add sections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+from rich.console import RenderableType
+
+from compress.core.arguments import convert_json
+from compress.core.atomic_files import read_json
+from compress.core.errors import InputError
+from compress.core.statistics import compute_wilson_interval
+from compress.core.summary import DisplayableResult, Summary
+from compress.data.tasks import MEAN_METRIC, TASKS
+from compress.measure.latency_record import Latency
+from compress.measure.verdict import Outcome
+from compress.plugins import RUNTIMES
+from compress.report.terminal import to_text
+from compress.run.compressed_model import VARIANTS, Artifact, CompressedModel
+from compress.run.directory import RunFolder
+from compress.run.records import read_record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from compress.measure.verdict import Verdict
+    from compress.report.live.charts import Chart, Points
+
+
+@dataclass(frozen=True)
+class Row:
+    """One exported file with its latency; None if it was not timed."""
+
+    artifact: Artifact
+    latency: Latency | None
+
+
+@dataclass(frozen=True, repr=False)
+class Report(DisplayableResult):
+    """All contents of a compression report.
+
+    Attributes:
+        folder: The run's folder.
+        record: plan.json: command, plan, versions.
+        data: data.json: source, counts, class names, scaling.
+        compressed: Record of the compress stage of each model.
+        rows: Exported files, models by rising MACs, original before pruned.
+        others: Runtime -> latency by artifact, or the reason that it was skipped; without the main
+            runtime.
+        sections: Further sections of the report.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+    data: dict[str, Any]
+    compressed: tuple[CompressedModel, ...]
+    rows: tuple[Row, ...]
+    others: Mapping[str, dict[str, Latency] | str] = field(default_factory=dict)
+    sections: tuple[Section, ...] = ()
+
+    def build_summary(self) -> Summary:
+        """Return a summary for one screen."""
+        from compress.report.text_report import summarize_files
+
+        return summarize_files(self)
+
+    @property
+    def qualities(self) -> tuple[str, ...]:
+        """Names of the test metrics, the main metric first."""
+        if self.rows:
+            return tuple(self.rows[0].artifact.test)
+        names = TASKS[self.kind].qualities
+        return names if isinstance(names, tuple) else (MEAN_METRIC,)
+
+    @property
+    def main(self) -> str:
+        """Main metric, by which files are compared."""
+        return self.qualities[0]
+
+    @property
+    def kind(self) -> str:
+        """Kind of task."""
+        return str(self.data.get("task", "multiclass"))
+
+    @property
+    def validation_learnt(self) -> bool:
+        """Whether models were trained on validation data, which then selects nothing."""
+        return any(item.validation_learnt for item in self.sections) or any(
+            record.val_learnt for record in self.compressed
+        )
+
+    def tested(self, row: Row) -> int | None:
+        """Return the number of test examples of a file's metrics; None if not recorded.
+
+        Args:
+            row: The file.
+        """
+        counts = self.data.get("counts", {}).get("test")
+        if row.artifact.tested is not None or not counts:
+            return row.artifact.tested
+        total: int | None = TASKS[self.kind].counted(counts)
+        return total
+
+    def interval(self, row: Row, quality: str) -> tuple[float, float] | None:
+        """Return the 95 % interval of a file's test metric; None if unknown.
+
+        Args:
+            row: The file.
+            quality: Name of the metric.
+        """
+        count, value = self.tested(row), row.artifact.test.get(quality)
+        if count and value is not None and quality in TASKS[self.kind].shares:
+            return compute_wilson_interval(value, count)
+        stored = row.artifact.test_interval
+        return (stored[0], stored[1]) if stored and quality == self.main else None
+
+
+def load_report(path: str | Path) -> Report:
+    """Read the report of a run; nothing is measured or trained.
+
+    Args:
+        path: The `--out` folder of `paretune compress`.
+
+    Raises:
+        InputError: The folder is not a run's folder, or a record in it is corrupt.
+    """
+    return read_report(RunFolder(path))
+
+
+def read_report(folder: RunFolder) -> Report:
+    """Read the compression part of the report of any run.
+
+    Args:
+        folder: The run's folder.
+
+    Raises:
+        InputError: The folder is not a run's folder, or a record in it is corrupt.
+    """
+    record = folder.read_plan_record()
+    compressed = tuple(folder.read_compressed())
+    main = folder.find_timed_runtime()
+    times = {
+        name: _read_latency(folder, name)
+        for name in RUNTIMES
+        if folder.get_latency_path(name).exists()
+    }
+    timed = times.get(main)
+    latency = timed if isinstance(timed, dict) else {}
+    others = {name: result for name, result in times.items() if result is not latency}
+    rows = [
+        Row(artifact, latency.get(artifact.id))
+        for item in compressed
+        for artifact in item.list_artifacts()
+    ]
+    rows.sort(key=lambda row: (row.artifact.macs, row.artifact.model))
+    report = Report(
+        folder.path,
+        record,
+        folder.read_data_record(),
+        compressed,
+        tuple(rows),
+        others,
+        (GoalSection(read_record(folder.outcome, Outcome)),) if folder.outcome.exists() else (),
+    )
+    for item in compressed:
+        # each record may be valid but belong to another run
+        metric_sets = [
+            *(item.val[variant] for variant in VARIANTS),
+            *(f.test for f in item.list_artifacts()),
+        ]
+        if any(report.main not in metrics for metrics in metric_sets):
+            raise InputError(
+                f"'{folder.path / 'compressed' / f'{item.model}.json'}' must hold {report.main} of "
+                "the model before and after, and of each file. Received: not of all."
+            )
+    return report
+
+
+def _read_latency(folder: RunFolder, runtime: str) -> dict[str, Latency] | str:
+    """Return the latency of a runtime by artifact, or the reason that it was skipped."""
+    path = folder.get_latency_path(runtime)
+    content = read_json(path)
+    if "skipped" in content:
+        skipped: str = convert_json(content["skipped"], str, f"'{path}': skipped")
+        return skipped
+    return {name: Latency.from_json(value, path) for name, value in content.items()}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A figure in large type.
+
+    Attributes:
+        figure: "12", "97.2 % [96.1, 98.0]".
+        label: Description below it.
+    """
+
+    figure: str
+    label: str
+
+
+@dataclass(frozen=True)
+class ModelDetails:
+    """Details of a compressed model from a section.
+
+    Attributes:
+        epochs: Number of epochs of the training before compression; None: unknown.
+        choices: Hyperparameters of the model, in one line.
+        commands: Commands that reproduce the model, each below a comment line.
+    """
+
+    epochs: int | None = None
+    choices: str = ""
+    commands: tuple[str, ...] = ()
+
+
+class Section:
+    """An additional part of a report; methods that are not overridden add nothing.
+
+    Attributes:
+        front: Names of the Pareto-optimal models, in order: their files are marked.
+        validation_learnt: Whether models were trained on validation data, which then selects
+            nothing.
+        evaluated_on_test: Models other than exported files that used test data ("final trainings").
+        devices: Devices on which models were trained.
+        shipped_id: Id of the file that a goal selected.
+        shipped_file: Path of its copy that is ready to use, in the run's folder.
+        verdict: That file compared with the original on test data; None: not recorded.
+    """
+
+    front: tuple[str, ...] = ()
+    validation_learnt: bool = False
+    evaluated_on_test: str = ""
+    devices: tuple[str, ...] = ()
+    shipped_id: str = ""
+    shipped_file: str = ""
+    verdict: Verdict | None = None
+
+    def describe_model(self, model: str) -> ModelDetails:
+        """Return the section's details of a compressed model."""
+        return ModelDetails()
+
+    def list_warnings(self) -> list[str]:
+        """Return warnings as sentences."""
+        return []
+
+    def to_json(self) -> dict[str, Any]:
+        """Return additional keys of report.json."""
+        return {}
+
+    def list_csv_rows(self, metric: str) -> list[dict[str, Any]]:
+        """Return additional lines of candidates.csv, see `compress.report.columns`.
+
+        Args:
+            metric: Name of the main metric.
+        """
+        return []
+
+    def render_tables(self) -> list[RenderableType]:
+        """Return tables and lines for the terminal, shown before the files."""
+        return []
+
+    def list_tiles(self) -> list[Tile]:
+        """Return tiles, which the page shows first."""
+        return []
+
+    def list_points(self) -> Sequence[Points]:
+        """Return additional point sets of the live page."""
+        return ()
+
+    def list_charts(self) -> Sequence[Chart]:
+        """Return additional charts of the live page."""
+        return ()
+
+    def list_panels(self) -> Sequence[Callable[[Axes], None]]:
+        """Return functions that draw panels of `pareto.png`, shown first."""
+        return ()
+
+    def render_above(self) -> Markup:
+        """Return HTML to show before the files."""
+        return Markup()
+
+    def render_below(self) -> Markup:
+        """Return HTML to show after the models."""
+        return Markup()
+
+
+class GoalSection(Section):
+    """Report section of a goal.
+
+    Args:
+        outcome: Result of the goal.
+    """
+
+    def __init__(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self.shipped_id, self.shipped_file = outcome.chosen, outcome.file
+        self.verdict = outcome.verdict
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Section.to_json`."""
+        return {"goal": self._outcome.to_json()}
+
+    def render_tables(self) -> list[RenderableType]:
+        """See `Section.render_tables`."""
+        return [to_text(text) for text in (self._outcome.title, *self._outcome.lines)]
+
+    def list_tiles(self) -> list[Tile]:
+        """See `Section.list_tiles`."""
+        outcome = self._outcome
+        head = outcome.title.partition(":")[0]
+        return [
+            Tile(head[:1].upper() + head[1:], f"{'; '.join(outcome.lines)}. Ship {outcome.file}")
+        ]

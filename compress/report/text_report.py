@@ -1,0 +1,453 @@
+"""The report on the terminal, and its sentences on effects, measurement and selection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+
+from compress.core.quantities import format_threads
+from compress.core.summary import Summary
+from compress.data.tasks import TASKS, describe_metric, split_metric_name
+from compress.measure import formatting
+from compress.report.file_selection import (
+    GOAL,
+    FileSelection,
+    format_agreement_warnings,
+    select_files,
+)
+from compress.report.terminal import ReportTable, to_text
+from compress.run.compressed_model import CompressedModel
+from compress.run.origin import UNKNOWN_TRAINING, TrainingHistory
+
+if TYPE_CHECKING:
+    from compress.report.report_data import Report, Row
+
+ELSEWHERE = "A wider terminal, report.html and candidates.csv have them."
+"""Hint for the columns that do not fit a narrow terminal."""
+OUTPUTS_TITLE = "Outputs, test part: original -> chosen"
+NEGLIGIBLE = 0.02
+"""Ratios within this distance of 1 are no gain: instances of one file differ as much."""
+
+
+def render_tables(report: Report) -> RenderableType:
+    """Return the terminal report: sections, exported files, measurement conditions.
+
+    Args:
+        report: Report with all its sections.
+    """
+    parts: list[RenderableType] = [
+        to_text(line, "bold") for line in format_agreement_warnings(report)
+    ]
+    for section in report.sections:
+        parts += section.render_tables()
+    if report.rows:
+        parts += [_build_file_table(report), to_text(describe_conditions(report), "dim")]
+    if (outputs := build_outputs_table(report)) is not None:
+        heads, rows = outputs
+        grid = ReportTable(OUTPUTS_TITLE, heads, heads[:1], elsewhere=ELSEWHERE, drop=heads[:0:-1])
+        for row in rows:
+            grid.add_row(row)
+        parts.append(grid)
+    parts += map(to_text, format_other_runtimes(report))
+    for record in report.compressed:
+        parts.append(to_text(f"{record.model}: {describe_effect(report, record.model)}"))
+        parts.append(to_text(describe_training(report, record), "dim"))
+    parts += [to_text(line, "bold") for line in format_leakage_warnings(report)]
+    if report.rows:
+        parts.append(to_text(describe_metrics(report), "dim"))
+        parts += map(to_text, format_selected_files(report, select_files(report)))
+    return Group(*parts)
+
+
+def summarize_files(report: Report) -> Summary:
+    """Return a summary with a row per file, with its metrics and costs.
+
+    Args:
+        report: The report with the files.
+    """
+    main = report.main
+    verdict = select_files(report).verdict
+    models = ", ".join(f"'{record.model}'" for record in report.compressed)
+    return Summary(
+        f"{len(report.rows)} files of {models or 'no model'} in '{report.folder}'",
+        (
+            *((verdict.line,) if verdict is not None else ()),
+            f"report, with intervals: {report.folder / 'report.html'}",
+        ),
+        ("File", f"test {main}", "MACs", "size", "latency", "speed-up"),
+        tuple(
+            (
+                row.artifact.id,
+                formatting.format_metric(main, row.artifact.test.get(main)),
+                formatting.format_count(row.artifact.macs),
+                formatting.format_size(row.artifact.size_bytes),
+                formatting.format_time(row.latency.median_ms) if row.latency else "-",
+                f"{row.latency.ratio:.2f}x" if row.latency else "-",
+            )
+            for row in report.rows
+        ),
+        tuple(f"{record.model}: {note}" for record in report.compressed for note in record.notes),
+        "files",
+        tuple(format_agreement_warnings(report)),
+    )
+
+
+def build_outputs_table(report: Report) -> tuple[list[str], list[list[str]]] | None:
+    """Return the headings and a row per output of the selected file; None for a single output.
+
+    A metric that an output does not have is "-".
+
+    Args:
+        report: The report with the files.
+    """
+    by_output: dict[str, dict[str, str]] = {}
+    for name in report.qualities:
+        output, metric = split_metric_name(name)
+        if output:
+            by_output.setdefault(output, {})[metric] = name
+    selected = select_files(report).to_ship
+    if selected is None or len(by_output) < 2:
+        return None
+    unpruned_rows = [
+        row
+        for row in report.rows
+        if row.artifact.variant == "dense" and row.artifact.model == selected.row.artifact.model
+    ]
+    # prefer the original in the format of the selected file
+    same_format_rows = [
+        row for row in unpruned_rows if row.artifact.format == selected.row.artifact.format
+    ]
+    original = next(iter(same_format_rows or unpruned_rows), None)
+    metrics = list(dict.fromkeys(metric for names in by_output.values() for metric in names))
+    rows = []
+    for output, names in by_output.items():
+        cells = [
+            _format_change(names[metric], original, selected.row) if metric in names else "-"
+            for metric in metrics
+        ]
+        rows.append([output, *cells])
+    return ["Output", *(describe_metric(metric)[0] for metric in metrics)], rows
+
+
+def _build_file_table(report: Report) -> ReportTable:
+    shown = report.qualities[:2]
+    grid = ReportTable(
+        "Exported files, measured on the test part",
+        (
+            "File",
+            *(describe_metric(name)[0] for name in shown),
+            "MACs",
+            "Non-zero",
+            "Size",
+            "Gzipped",
+            "Zstd",
+            "Latency",
+            "Speed-up",
+        ),
+        ("File",),
+        drop=(
+            "Zstd",
+            *(describe_metric(name)[0] for name in shown[1:]),
+            "MACs",
+            "Size",
+            "Non-zero",
+            "Gzipped",
+        ),
+        elsewhere=ELSEWHERE,
+    )
+    last = None
+    for row in report.rows:
+        artifact = row.artifact
+        if last not in (None, artifact.model):
+            grid.add_section()
+        last = artifact.model
+        grid.add_row(
+            (
+                artifact.id,
+                *(formatting.format_metric(name, artifact.test.get(name)) for name in shown),
+                formatting.format_count(artifact.macs),
+                f"{formatting.format_count(artifact.nonzero)} "
+                f"({formatting.format_percent(artifact.zeros)} zero)",
+                formatting.format_size(artifact.size_bytes),
+                formatting.format_size(artifact.gzip_bytes),
+                formatting.format_size(artifact.zstd_bytes),
+                formatting.format_latency(row.latency),
+                formatting.format_speedup(row.latency),
+            )
+        )
+    return grid
+
+
+def _format_change(name: str, original: Row | None, chosen: Row) -> str:
+    after = formatting.format_metric(name, chosen.artifact.test.get(name))
+    if original is None or original is chosen:
+        return after
+    return f"{formatting.format_metric(name, original.artifact.test.get(name))} -> {after}"
+
+
+def describe_effect(report: Report, model: str) -> str:
+    """Return a sentence on the effect of compression: metric, bytes and time of pruned files.
+
+    Args:
+        report: The report with the files.
+        model: Name of the model.
+    """
+    rows = [row for row in report.rows if row.artifact.model == model]
+    record = next(item for item in report.compressed if item.model == model)
+    unpruned_rows = [row for row in rows if row.artifact.variant == "dense"]
+    pruned_rows = [row for row in rows if row.artifact.variant == "pruned"]
+    if not unpruned_rows or not pruned_rows:
+        return "not compressed"
+    unpruned_by_format = {row.artifact.format: row for row in unpruned_rows}
+    baseline = next(
+        (row for row in unpruned_rows if row.artifact.id == row.artifact.baseline), unpruned_rows[0]
+    )
+    return "; ".join(
+        _describe_file_effect(
+            baseline, row, unpruned_by_format.get(row.artifact.format), report.main, record
+        )
+        for row in pruned_rows
+    )
+
+
+def describe_training(report: Report, record: CompressedModel) -> str:
+    """Return a sentence on the training of the original and of the compressed model.
+
+    Longer training or a teacher can improve a compressed model; such a gain is not due to
+    compression.
+
+    Args:
+        report: The report.
+        record: Record of the model.
+    """
+    before = TrainingHistory(record.dense_epochs, record.dense_begun)
+    if record.dense_epochs is None and record.finetuned is None:
+        # older records lack the history: use the epochs of a section, if any
+        epochs_by_section = (
+            section.describe_model(record.model).epochs for section in report.sections
+        )
+        before = next(
+            (TrainingHistory(epochs) for epochs in epochs_by_section if epochs), UNKNOWN_TRAINING
+        )
+    epochs = "epoch" if before.epochs == 1 else "epochs"
+    baseline_text = (
+        "how long the dense model was trained is not known"
+        if before.epochs is None
+        else f"the dense model was trained for {before.epochs} {epochs}"
+        + (", from weights that came trained" if before.is_continued else "")
+    )
+    teacher_text = f", distilled from {record.teacher}" if record.teacher else ""
+    epochs_text = _describe_epochs(record)
+    text = (
+        f"Training: {baseline_text}, then for {epochs_text} while it was compressed{teacher_text}. "
+    )
+    if record.as_long is not None:
+        long_metric = formatting.format_metric(report.main, record.as_long["test"].get(report.main))
+        return (
+            f"{text}Trained on for just as long, in the same way but not compressed, the Keras "
+            f"model reaches test {report.main} {long_metric}."
+        )
+    if _find_finetuning_epochs(record) == 0:
+        return f"Training: {baseline_text}; compression trained nothing."
+    possible_causes = "training and the teacher" if record.teacher else "training"
+    return (
+        f"{text}No dense model was trained for as long (paretune compress --as-long does that): "
+        f"gains may come from {possible_causes}, not from compression."
+    )
+
+
+def describe_speedup(row: Row) -> str:
+    """Return the speed-up or slow-down of a file relative to its baseline, as text."""
+    latency = row.latency
+    if latency is None:
+        return "not timed"
+    if latency.ratio_low <= 1.0 <= latency.ratio_high:
+        return "no difference in time that this run can detect"
+    if abs(latency.ratio - 1.0) < NEGLIGIBLE:
+        return f"the same time within {NEGLIGIBLE:.0%}"
+    direction = "faster" if latency.ratio > 1 else "slower"
+    ratio = latency.ratio if latency.ratio > 1 else 1 / latency.ratio
+    return f"{ratio:.2f}x {direction} ({formatting.format_latency(latency)})"
+
+
+def describe_conditions(report: Report) -> str:
+    """Return a sentence on the conditions of the latency measurement."""
+    timed = next((row.latency for row in report.rows if row.latency), None)
+    if timed is None:
+        return "Latency was not measured."
+    stop_reason = {
+        "precision": "stopped when every interval was narrow enough",
+        "budget": "stopped when the time budget was spent",
+    }[timed.stopped_by]
+    text = (
+        f"Latency measured with {timed.runtime} on {timed.device}, "
+        f"{format_threads(timed.threads)}, batch 1: median and "
+        f"{formatting.describe_rounds(timed)}; {stop_reason}. "
+        f"Speed-up is old/new against the model's own dense {timed.baseline.rpartition('.')[2]} "
+        "file."
+    )
+    return " ".join([text, *(f"Warning: {warning}." for warning in timed.warnings)])
+
+
+def format_test_metric(report: Report, row: Row) -> str:
+    """Return a file's test metric: "94.00 % [91.05, 96.01], n = 360"."""
+    text = formatting.format_metric(report.main, row.artifact.test.get(report.main))
+    ends = formatting.format_interval(report.main, report.interval(row, report.main))
+    count = report.tested(row)
+    return "".join(
+        [text, f" {ends}" if ends else "", f", n = {count:,}" if count is not None else ""]
+    )
+
+
+def describe_metrics(report: Report) -> str:
+    """Return a sentence on the source of the metrics and the meaning of brackets."""
+    if not report.rows:
+        return ""
+    first = report.rows[0]
+    count = report.tested(first)
+    examples_text = f"{count:,} test examples" if count is not None else "the test part"
+    text = f"Qualities are those of the exported files themselves on {examples_text}"
+    if report.interval(first, report.main) is None:
+        return f"{text}; there is no interval of {report.main} on record."
+    interval_text = (
+        "a 95 % interval by a jackknife over the examples"
+        if report.main not in TASKS[report.kind].shares
+        else "Wilson's 95 % interval (1927)"
+    )
+    return f"{text}; in brackets {interval_text}."
+
+
+def format_selected_files(report: Report, selection: FileSelection) -> list[str]:
+    """Return sentences on the selected files, with their test metrics.
+
+    Args:
+        report: The report with the files.
+        selection: The selected files.
+    """
+    if selection.to_ship is None:
+        return [f"No file is chosen to ship: {selection.reason}."]
+    to_ship, best = selection.to_ship, selection.best
+    val = formatting.format_metric(selection.metric, to_ship.val)
+    lines = [
+        f"{to_ship.title}: {to_ship.row.artifact.id}, {to_ship.figure} (validation {val}); "
+        f"test {format_test_metric(report, to_ship.row)}",
+        f"{best.title}: {best.row.artifact.id} ({best.figure}); test "
+        f"{format_test_metric(report, best.row)}",
+    ]
+    if selection.verdict is not None and to_ship.role != GOAL:  # a goal already shows the verdict
+        lines.insert(0, f"{selection.verdict.line}.")
+    return lines
+
+
+def format_leakage_warnings(report: Report) -> list[str]:
+    """Return warnings about models that were trained on validation data."""
+    lines = [text for section in report.sections for text in section.list_warnings()]
+    return lines + [
+        format_leakage_warning(record) for record in report.compressed if record.val_learnt
+    ]
+
+
+def format_leakage_warning(record: CompressedModel) -> str:
+    """Return the warning that a model or its teacher was trained on validation data."""
+    return (
+        f"{record.model}: the model or its teacher was trained on the validation part. It selected "
+        "nothing (the last epoch was kept), and its figures are too good."
+    )
+
+
+def format_other_runtimes(report: Report) -> list[str]:
+    """Return a line per further runtime: its latency, or the reason that it was skipped."""
+    lines = []
+    for runtime, result in report.others.items():
+        if isinstance(result, str):
+            lines.append(f"{runtime} was not measured: {result}")
+            continue
+        for name, latency in result.items():
+            against = (
+                "the baseline"
+                if latency.baseline == name
+                else f"{formatting.format_speedup(latency)} against {latency.baseline}"
+            )
+            threads = format_threads(latency.threads)
+            lines.append(
+                f"{latency.runtime}, {threads}: {name} {formatting.format_latency(latency)}, "
+                f"{against}"
+            )
+    return lines
+
+
+def _find_finetuning_epochs(record: CompressedModel, file: str = "") -> int | None:
+    """Return the epochs of fine-tuning of a file's model, or the most of all its models.
+
+    Args:
+        record: Record of the model.
+        file: Id of the file; empty: all files.
+
+    Returns:
+        Number of epochs; None if records of older versions lack it.
+    """
+    if not record.each:
+        return record.finetuned
+    if not file:
+        return max(record.each.values())
+    return record.each.get(file.rpartition(".")[0], record.finetuned)
+
+
+def _describe_epochs(record: CompressedModel, file: str = "") -> str:
+    """Return the number of fine-tuning epochs as text, see `_find_finetuning_epochs`."""
+    count, least = _find_finetuning_epochs(record, file), ""
+    if count is not None and not file and len(set(record.each.values())) > 1:
+        least = "up to "
+    if count is None:
+        # older records only hold the last fine-tuning; channels may be removed in several steps
+        count, least = record.epochs, "at least " if record.channels else ""
+    return f"{least}{count} more epoch{'' if count == 1 else 's'}"
+
+
+def _describe_file_effect(
+    old: Row, new: Row, unpruned: Row | None, main: str, record: CompressedModel
+) -> str:
+    """Return the gain of a pruned file over the original, and that of the format alone."""
+    metric_change = formatting.format_change(
+        main, new.artifact.test[main] - old.artifact.test[main]
+    )
+    metric_title = main if main == "accuracy" else describe_metric(main)[0]
+    size_ratio = old.artifact.gzip_bytes / new.artifact.gzip_bytes
+    changes = [new.artifact.format]
+    if 0 < new.artifact.macs < old.artifact.macs:
+        changes.append(f"with {old.artifact.macs / new.artifact.macs:.2f}x fewer MACs")
+    if new.artifact.sparsity > 0:
+        changes.append(
+            f"({formatting.format_percent(new.artifact.sparsity)} of the pruned kernels, "
+            f"{formatting.format_percent(new.artifact.zeros)} of all parameters are zero)"
+        )
+    elif len(changes) == 1:
+        changes.append("(nothing was removed)")
+    long_text = ""
+    if record.as_long is not None and main in record.as_long["test"]:
+        long_change = formatting.format_change(
+            main, new.artifact.test[main] - record.as_long["test"][main]
+        )
+        long_text = f" ({long_change} against the dense model trained as long)"
+    file_id = new.artifact.id
+    training_text = (
+        "without training"
+        if _find_finetuning_epochs(record, file_id) == 0
+        else f"after {_describe_epochs(record, file_id)} of training"
+    )
+    text = (
+        f"{' '.join(changes)}: {metric_change} of test {metric_title} {training_text}{long_text}, "
+        f"{size_ratio:.2f}x smaller gzipped, {describe_speedup(new)}"
+    )
+    if unpruned is not None and unpruned is not old and unpruned.latency is not None:
+        text += f" where {new.artifact.format} alone gives {unpruned.latency.ratio:.2f}x"
+    format_ratio = unpruned.latency.ratio if unpruned is not None and unpruned.latency else 1.0
+    same_macs = unpruned is None or unpruned.artifact.macs == new.artifact.macs
+    is_slow = new.latency is not None and new.latency.ratio < format_ratio * (1 + NEGLIGIBLE)
+    if new.artifact.sparsity != 0 and same_macs and is_slow:
+        text += ": the zeros save bytes but no time"
+    if new.artifact.unsupported:
+        num_uncounted = len(new.artifact.unsupported)
+        text += f" (MACs leave out {num_uncounted} operation{'' if num_uncounted == 1 else 's'})"
+    return text

@@ -1,0 +1,212 @@
+"""Checks that a model is evaluated on held-out data, with the scaling of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from compress.core.errors import InputError
+from compress.data import Dataset
+from compress.data.example_hashing import RowMatcher, is_among
+from compress.data.leakage import Mask, compare_with_training
+from compress.run.directory import RunFolder
+from compress.run.origin import EXAMPLE_KINDS, Origin, find_origin
+
+
+@dataclass(frozen=True)
+class EvaluationNotes:
+    """Notes on an evaluation that follow from a model's training.
+
+    Attributes:
+        is_trained_on_validation: Whether the model was trained on the validation part, which then
+            must not be used for selection.
+        notes: Notes for reports.
+    """
+
+    is_trained_on_validation: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def check_held_out(path: Path, data: Dataset, model_name: str) -> EvaluationNotes:
+    """Check that the evaluation data were not used to train a model, if its training is known.
+
+    A model may have been trained on the validation part on purpose (`--final-on-validation`). No
+    option can undo this, so it is not an error; the caller must then select in another way.
+
+    Args:
+        path: The model's file.
+        data: Data for training, selection and testing.
+        model_name: Name of the model for errors: "Model 'x.keras'".
+
+    Raises:
+        InputError: The test part or the validation part contains training examples of the model;
+            the message names the options of its run.
+    """
+    origin = find_origin(path)
+    if origin is None:
+        return EvaluationNotes(
+            notes=(
+                f"what {_lower_first(model_name)} was trained on is not known (it comes from no "
+                "run): "
+                "figures "
+                "flatter it if it has seen the validation or test examples",
+            )
+        )
+    trained_keys, is_on_validation = origin.read_trained_keys(), origin.has_trained_on_validation()
+    if trained_keys is None:
+        _check_fingerprint(origin, data, model_name)
+        is_same = _is_same_source(str(origin.data.get("source")), data.name)
+        return (
+            EvaluationNotes(True, (_note_validation(model_name),))
+            if is_on_validation and is_same
+            else EvaluationNotes()
+        )
+    notes: list[str] = []
+    rescaled, chance = _match_known_rows(origin.read_row_matchers(origin.trained_kinds), data)
+    for part, name in (("test", "test"), ("val", "validation")):
+        shared = compare_with_training(data, part, trained_keys, rescaled.get(part), chance)
+        if shared.is_leak and part == "val" and is_on_validation:
+            return EvaluationNotes(True, (*notes, _note_validation(model_name)))
+        if shared.is_leak:
+            raise _build_refusal(
+                origin,
+                model_name,
+                f"{shared.count:,} of the {shared.unique_count:,} {name} examples that "
+                "occur once in the data are among those that it was trained on",
+            )
+        if shared.count:
+            notes.append(
+                f"{shared.count:,} of the {shared.unique_count:,} {name} examples that occur once "
+                "in "
+                f"the data are among those that {_lower_first(model_name)} was trained on (chance "
+                "duplicates)"
+            )
+    return EvaluationNotes(False, tuple(notes))
+
+
+def check_choices(folder: RunFolder, data: Dataset, choices_name: str) -> None:
+    """Check that a run's hyperparameters were not selected on the test examples of other data.
+
+    Hyperparameters carry no weights, so the validation part is not checked.
+
+    Args:
+        folder: Folder of the run that selected the hyperparameters.
+        data: Data of the new run.
+        choices_name: Name of the hyperparameters, for errors.
+
+    Raises:
+        InputError: The test part contains examples that the run used for training or selection.
+    """
+    if not folder.data.is_file():
+        return
+    origin = Origin(folder.models / "any.keras", folder, folder.read_data_record())
+    stored = origin.read_examples()
+    if stored is None:
+        _check_fingerprint(origin, data, choices_name)
+        return
+    used_keys = np.unique(np.concatenate([stored[name] for name in EXAMPLE_KINDS]))
+    rescaled, chance = _match_known_rows(origin.read_row_matchers(), data)
+    shared = compare_with_training(data, "test", used_keys, rescaled.get("test"), chance)
+    if shared.is_leak:
+        raise _build_refusal(
+            origin,
+            choices_name,
+            f"{shared.count:,} of the {shared.unique_count:,} test examples that occur "
+            "once in the data are among those that it has trained on or chosen by",
+        )
+
+
+def _match_known_rows(
+    matchers: Sequence[RowMatcher], data: Dataset
+) -> tuple[dict[str, Mask], float]:
+    """Return masks by part of known rows in another scale, and the probability of a false match."""
+    parts = {name: data.split(name).x for name in ("train", "val", "test") if len(data.split(name))}
+    masks: dict[str, Mask] = {}
+    chance = 0.0
+    for matcher in matchers:
+        for name, mask in matcher.match(parts).items():
+            masks[name] = masks[name] | mask if name in masks else mask
+            chance = max(chance, matcher.sketch.estimate_collision_probability())
+    return masks, chance
+
+
+def check_scaling(path: Path, data: Dataset, model_name: str) -> tuple[str, ...]:
+    """Check that a model's inputs are scaled as in its run, if the run is known.
+
+    Args:
+        path: The model's file.
+        data: Data that the model is fed with.
+        model_name: Name of the model, for errors.
+
+    Returns:
+        Notes for reports; on other data another scaling may be correct.
+
+    Raises:
+        InputError: The data are those of the model's run, with another scaling.
+    """
+    origin = find_origin(path)
+    run_scaling = origin.preprocess if origin is not None else None
+    if origin is None or run_scaling is None or run_scaling.is_equivalent(data.preprocess):
+        return ()
+    trained_keys = origin.read_trained_keys()
+    if trained_keys is None:
+        is_same = _is_same_source(str(origin.data.get("source")), data.name)
+    else:
+        is_same = bool(is_among(data.keys["train"], trained_keys).mean() > 0.5)
+    if is_same:
+        raise InputError(
+            f"{model_name} must be fed in the scaling of its run '{origin.folder.path}'. Received: "
+            "another one. Leave --normalize out (in Python: give load_data that preprocess)."
+        )
+    return (
+        f"{_lower_first(model_name)} is fed in another scaling than in its run "
+        f"'{origin.folder.path}'",
+    )
+
+
+def _check_fingerprint(origin: Origin, data: Dataset, model_name: str) -> None:
+    """Compare data with a run of the first release, which stored only one hash of all data."""
+    stored = origin.data.get("fingerprint")
+    if stored is None or not _is_same_source(str(origin.data.get("source")), data.name):
+        return
+    scaled = origin.preprocess or data.preprocess
+    fingerprints = {data.fingerprint(), replace(data, preprocess=scaled).fingerprint()}
+    if stored not in fingerprints:
+        raise _build_refusal(
+            origin,
+            model_name,
+            f"other parts of '{data.name}', or other examples, than those that it was trained on",
+        )
+
+
+def _is_same_source(first: str, second: str) -> bool:
+    if first == second:
+        return True
+    return (
+        Path(first).exists()
+        and Path(second).exists()
+        and Path(first).resolve() == Path(second).resolve()
+    )
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _note_validation(model_name: str) -> str:
+    return (
+        f"{_lower_first(model_name)} was trained on the validation part: nothing is selected by "
+        "it, "
+        "the last "
+        "epoch is kept, and validation figures say little"
+    )
+
+
+def _build_refusal(origin: Origin, model_name: str, received: str) -> InputError:
+    return InputError(
+        f"{model_name} must be evaluated on examples that it was not trained on in its run "
+        f"'{origin.folder.path}'. Received: {received}. Give that run's {origin.options}."
+    )

@@ -1,0 +1,268 @@
+"""The data of a search's report, read from the run's folder, and figures of its progress."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from compress.core.errors import InputError
+from compress.core.summary import Summary
+from compress.measure import formatting
+from compress.report.markup import Cell
+from compress.report.report_data import Report, read_report
+from compress.report.text_report import summarize_files
+from search.report.importance import TREES, Importance, compute_importances, rank_parameters
+from search.study.directory import (
+    COMPLETE,
+    DUPLICATE,
+    FAILED,
+    REJECTED,
+    STOPPED,
+    Candidate,
+    FinalTraining,
+    SearchFolder,
+)
+from search.study.front import FrontProgress, count_epochs, measure_progress, select_front
+
+_NOUNS = {"macs": "MACs", "params": "parameters", "size_bytes": "of file", "latency_ms": "latency"}
+_METHOD = (
+    f"A random forest of {TREES} trees learns the target from the choices of four fifths of the "
+    "trials and predicts the rest, each fifth in turn. A parameter's share is by how much the "
+    "squared error grows when its values are exchanged at random among the trials that were asked "
+    "for it, over twice the variance (Breiman 2001; Gregorutti, Michel & Saint-Pierre 2017). "
+    "Quality enters as ranks and costs as logarithms. Shares need not add up to 100 %: what the "
+    "forest does not predict is missing, and what works together counts for each. Around zero, "
+    "also below it, means no influence that these trials show. The spread is of the method "
+    "alone; other trials would differ by more. A sampler that looks for good candidates tries few "
+    "bad values, so this speaks of the trials of this search, not of the whole space."
+)
+
+
+@dataclass(frozen=True, repr=False)
+class SearchReport(Report):
+    """The data of a run's report.
+
+    Attributes:
+        candidates: All candidates that ended.
+        front: Ids of the candidates on the front, in ascending order of the first cost.
+        finals: Final trainings of the front.
+    """
+
+    candidates: tuple[Candidate, ...] = ()
+    front: tuple[str, ...] = ()
+    finals: tuple[FinalTraining, ...] = ()
+
+    def build_summary(self) -> Summary:
+        """Return one row per file, or per candidate of the front if there are no files."""
+        lines = (self.summarize_trials(), f"report, with intervals: {self.folder / 'report.html'}")
+        if self.rows:
+            return replace(summarize_files(self), lines=lines)
+        metric, *costs = self.objectives
+        front = self.list_front_candidates()
+        return Summary(
+            f"a front of {len(front)} candidates in '{self.folder}'",
+            lines,
+            ("Model", f"validation {metric}", "MACs", "parameters"),
+            tuple(
+                (
+                    item.id,
+                    formatting.format_metric(metric, item.val[metric]),
+                    formatting.format_count(item.macs),
+                    formatting.format_count(item.params),
+                )
+                for item in front
+            ),
+            (f"traded against {', '.join(costs)}",),
+            "candidates",
+        )
+
+    def list_front_candidates(self) -> list[Candidate]:
+        """Return the candidates on the front, in its order."""
+        by_id = {candidate.id: candidate for candidate in self.candidates}
+        return [by_id[name] for name in self.front]
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The metric and costs that were the objectives of the search."""
+        search = self.record["plan"].get("search", {})
+        return tuple(search.get("objectives", ("accuracy", "macs")))
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of a candidate's full training; 0 if the plan does not define it."""
+        return int(self.record["plan"].get("search", {}).get("epochs") or 0)
+
+    @property
+    def treatment(self) -> str:
+        """Treatment of candidates: "trained", or "judged" if they were evaluated untrained."""
+        return "judged" if self.record["plan"].get("search", {}).get("no_train") else "trained"
+
+    def is_estimated(self, cost: str) -> bool:
+        """Return whether a cost of the candidates is an estimate."""
+        return any(cost in candidate.estimated for candidate in self.candidates)
+
+    def count_candidates(self, state: str) -> int:
+        """Return the number of candidates that ended in `state`."""
+        return sum(candidate.state == state for candidate in self.candidates)
+
+    def summarize_trials(self) -> str:
+        """Return one line with the number of trials by outcome and the size of the front."""
+        parts = [f"{self.count_candidates(COMPLETE)} candidates {self.treatment}"]
+        if stopped := self.count_candidates(STOPPED):
+            parts.append(f"{stopped} stopped early")
+        parts.append(f"{self.count_candidates(REJECTED)} rejected untrained")
+        if repeated := self.count_candidates(DUPLICATE):
+            parts.append(f"{repeated} repeated others")
+        return ", ".join(
+            [*parts, f"{self.count_candidates(FAILED)} failed", f"{len(self.front)} on the front"]
+        )
+
+
+def read_search(folder: SearchFolder) -> SearchReport:
+    """Return the report of a run's search and compression from its folder.
+
+    Raises:
+        InputError: The path is not the folder of a run, or a record in it is corrupt.
+    """
+    base = read_report(folder)
+    report = SearchReport(
+        base.folder,
+        base.record,
+        base.data,
+        base.compressed,
+        base.rows,
+        base.others,
+        base.sections,
+        candidates=tuple(folder.read_candidates()),
+        finals=tuple(folder.read_finals()),
+    )
+    if len(report.objectives) < 2:
+        raise InputError(
+            f"'{folder.plan_path}' must name a quality and a cost as objectives. Received: "
+            f"{', '.join(report.objectives) or 'none'}."
+        )
+    front = select_front(report.candidates, report.objectives)
+    return replace(report, front=tuple(item.id for item in front))
+
+
+@dataclass(frozen=True)
+class SearchFacts:
+    """Figures of a search's progress.
+
+    Attributes:
+        progress: Hypervolume of the front over the trials; None with fewer than two complete
+            candidates.
+        epochs_trained: Epochs of complete and stopped trials.
+        epochs_full: Epochs of full trainings of the same trials; None if the plan does not define
+            the epochs of a training.
+        importances: Importance of the parameters for each objective.
+    """
+
+    progress: FrontProgress | None
+    epochs_trained: int
+    epochs_full: int | None
+    importances: tuple[Importance, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as dictionaries, lists and numbers."""
+        return {
+            "epochs_trained": self.epochs_trained,
+            "epochs_full": self.epochs_full,
+            "hypervolume": self.progress.to_json() if self.progress else None,
+            "importance": [item.to_json() for item in self.importances],
+        }
+
+
+def compute_search_facts(report: SearchReport) -> SearchFacts:
+    """Compute the report's figures of the search."""
+    trained, full = count_epochs(report.candidates, report.epochs)
+    return SearchFacts(
+        measure_progress(report.candidates, report.objectives),
+        trained,
+        full if report.epochs else None,
+        tuple(compute_importances(report.candidates, report.objectives)),
+    )
+
+
+def build_progress_section(report: SearchReport, facts: SearchFacts) -> dict[str, Any]:
+    """Return the progress of the search for search.html.j2.
+
+    Args:
+        report: The report of the search.
+        facts: Result of `compute_search_facts`.
+    """
+    return {
+        "epochs": _describe_epochs(facts),
+        "volume": _describe_hypervolume(report, facts.progress),
+    }
+
+
+def _describe_epochs(facts: SearchFacts) -> str:
+    trained, full = facts.epochs_trained, facts.epochs_full
+    if not trained or not full:
+        return "No epochs are on record."
+    text = f"{trained:,} epochs were trained"
+    if trained == full:
+        return f"{text}, all that full training of every trained candidate takes."
+    return (
+        f"{text} of the {full:,} that full training of the same candidates would have taken "
+        f"({trained / full * 100:.0f} %): the rest was saved by ending trials early. Trials that "
+        "failed are not counted."
+    )
+
+
+def _describe_hypervolume(report: SearchReport, progress: FrontProgress | None) -> str:
+    if progress is None:
+        return "Hypervolume needs two finished candidates: with fewer there is no scale."
+    reference, best = (
+        ", ".join(_format_amount(name, value) for name, value in point.items())
+        for point in (progress.reference, progress.best)
+    )
+    costs = " and ".join(report.objectives[1:])
+    return (
+        f"Hypervolume is the space that the front dominates: here the share of the box between the "
+        f"reference point ({reference}) and the best value of each objective ({best}), {costs} on "
+        "a logarithmic scale. The reference lies a tenth of the range beyond the worst finished "
+        "candidate in every objective. Both come from this run, so shares of different runs do "
+        "not compare; 100 % would be one candidate that is best in everything."
+    )
+
+
+def _format_amount(name: str, value: float) -> str:
+    if name in _NOUNS:
+        return f"{formatting.format_cost(name, value)} {_NOUNS[name]}"
+    return f"{name} {formatting.format_metric(name, value)}"
+
+
+def build_importance_section(importances: Sequence[Importance]) -> dict[str, Any]:
+    """Return the importance of parameters for search.html.j2."""
+    explained = [item for item in importances if item.shares]
+    return {
+        "said": [
+            f"{item.target}: {item.trials} trials; on held-out ones the forest predicts "
+            f"{(item.explained or 0) * 100:.0f} % of the variance."
+            if item.shares
+            else f"{item.target}: no importance ({item.missing})."
+            for item in importances
+        ],
+        "method": _METHOD,
+        "heads": [
+            "Parameter",
+            *(head for item in explained for head in (item.target, "asked for in")),
+        ],
+        "rows": [
+            [name, *(cell for item in explained for cell in _format_share(item, name))]
+            for name in rank_parameters(explained)
+        ],
+    }
+
+
+def _format_share(item: Importance, name: str) -> tuple[str | Cell, str]:
+    share = item.shares.get(name)
+    if share is None:
+        return "-", "-"
+    return (
+        Cell(f"{share.value * 100:.1f} %", beside=f"±{share.spread * 100:.1f}"),
+        f"{share.asked} of {item.trials}",
+    )
