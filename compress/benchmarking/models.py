@@ -266,8 +266,7 @@ def _check_path(path: Path, known_suffixes: Sequence[str]) -> None:
     elif path.suffix not in known_suffixes:
         raise InputError(
             f"A model file must end in {', '.join(dict.fromkeys(known_suffixes))}, or be the "
-            "folder of a "
-            f"SavedModel. Received: '{path}'."
+            f"folder of a SavedModel. Received: '{path}'."
         )
     elif not path.is_file():
         raise InputError(f"A model file must exist. Received: '{path}'.")

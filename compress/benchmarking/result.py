@@ -127,8 +127,7 @@ class BenchResult(DisplayableResult):
         text = (
             f"Measured on {first.device} ({linux.count_cores()} cores) at batch 1 with {runtimes}: "
             f"median and {formatting.describe_rounds(first)}; stopped when {reason}. Ratios are "
-            "old/new, paired "
-            "by round."
+            "old/new, paired by round."
         )
         for old, new in self._iterate_pairs():
             if old.model != new.model and old.format != new.format:

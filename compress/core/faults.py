@@ -136,8 +136,8 @@ def retry_call(
             if time.monotonic() > deadline:
                 raise ServiceTimeout(
                     f"{service[0].upper()}{service[1:]} must answer. Received: nothing for "
-                    f"{seconds:g} s "
-                    f"({reason}). When it runs again, give the same command: the run continues."
+                    f"{seconds:g} s ({reason}). When it runs again, give the same command: the run "
+                    "continues."
                 ) from error
             if wait == _FIRST_WAIT:
                 _LOG.info(

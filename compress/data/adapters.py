@@ -269,8 +269,7 @@ def read_arrays(
         if len(other) != count_examples(examples):
             raise InputError(
                 f"x and {array_name} must have equal lengths. Received: {count_examples(examples)} "
-                "and "
-                f"{len(other)}."
+                f"and {len(other)}."
             )
     return examples, labels, weights, name
 

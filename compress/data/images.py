@@ -218,8 +218,7 @@ def _infer_format(
         (first_depth, first), (second_depth, second) = list(depths.items())[:2]
         raise InputError(
             f"Images must have one depth. Received: {first_depth.name} ('{first}') and "
-            f"{second_depth.name} "
-            f"('{second}'). Convert them first."
+            f"{second_depth.name} ('{second}'). Convert them first."
         )
     size, (depth,) = next(iter(sizes)), depths
     notes = tuple(

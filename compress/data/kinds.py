@@ -356,10 +356,8 @@ def _select_label_fields(
         *others, last = dict.fromkeys((*LABEL_NAMES, *layout.defaults))
         raise InputError(
             f"{layout.sentence_start} must have a {noun} that is the label: {', '.join(others)} or "
-            f"{last}, "
-            f"or the one that is named. Received: {_format_names(fields)}. Give --label NAME "
-            "(label=); "
-            "where there is none, --task unlabelled."
+            f"{last}, or the one that is named. Received: {_format_names(fields)}. Give --label "
+            "NAME (label=); where there is none, --task unlabelled."
         )
     for name in () if ignore_labels else selected:
         kind = fields[name].kind
@@ -396,9 +394,8 @@ def _select_single_input(layout: Layout, others: Sequence[str]) -> tuple[str, ..
         received = _format_names(f"{name} ({layout.fields[name].kind})" for name in others)
         raise InputError(
             f"{layout.sentence_start} must hold numbers, or one {layout.noun} of lists or images, "
-            "beside "
-            f"the label, for a model of one input. Received: {received or 'nothing'}. To leave "
-            f"one out {layout.remedy}."
+            f"beside the label, for a model of one input. Received: {received or 'nothing'}. To "
+            f"leave one out {layout.remedy}."
         )
     return tuple(others)
 

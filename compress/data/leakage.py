@@ -207,12 +207,10 @@ def _iter_duplicate_notes(data: Dataset, provided_parts: Collection[str]) -> Ite
         if shared.is_leak and is_provided:
             raise InputError(
                 f"The {name} part of '{data.name}' must hold examples that the {other_name} part "
-                "does not "
-                f"hold. Received: {shared.count:,} of the {shared.unique_count:,} {name} examples "
-                "that "
-                f"occur once are in the {other_name} part too, where duplicates explain "
-                f"{int(shared.allowed):,}. Remove them from one of the two, or give all examples "
-                "in one part: others are split off from it."
+                f"does not hold. Received: {shared.count:,} of the {shared.unique_count:,} {name} "
+                f"examples that occur once are in the {other_name} part too, where duplicates "
+                f"explain {int(shared.allowed):,}. Remove them from one of the two, or give all "
+                "examples in one part: others are split off from it."
             )
         is_copy = is_among(keys, others)
         copies = int((is_copy if rescaled is None else is_copy | rescaled).sum())
@@ -251,6 +249,6 @@ def _check_groups(data: Dataset, part: str, other: str) -> None:
         raise InputError(
             f"Groups of '{data.name}' must be in one part each. Received: {len(shared):,} in both "
             f"the {_PART_NAMES[other]} and the {_PART_NAMES[part]} part ('{shared[0]}' among "
-            "them). Move all "
-            "examples of a group to one part, or give one part: others are split off by groups."
+            "them). Move all examples of a group to one part, or give one part: others are split "
+            "off by groups."
         )

@@ -218,8 +218,7 @@ def _check_complete(path: Path, count: int) -> None:
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
             f"TFRecord file '{path}' must be complete and readable. Received: "
-            f"{to_one_line(error)}, "
-            f"behind record {count:,}. Fetch it again."
+            f"{to_one_line(error)}, behind record {count:,}. Fetch it again."
         ) from None
 
 
@@ -234,8 +233,7 @@ def _parse_features(record: bytes, record_name: str) -> Any:
     if not example.features.feature:
         raise InputError(
             "Records must be of the type tf.train.Example, with features. Received: "
-            f"{record_name}, "
-            f"which is not ({len(record):,} bytes)."
+            f"{record_name}, which is not ({len(record):,} bytes)."
         )
     return example.features.feature
 

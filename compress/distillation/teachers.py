@@ -396,8 +396,7 @@ def _open_cache(cache_folder: Path, key: str, shapes: Shapes, size: int) -> tupl
         if stored_meta != meta:
             raise InputError(
                 "A teacher cache must be of this teacher and these examples. Received: "
-                f"'{cache_folder}', "
-                f"of key {stored_meta.get('key')} instead of {key}. Remove it."
+                f"'{cache_folder}', of key {stored_meta.get('key')} instead of {key}. Remove it."
             )
     cache_folder.mkdir(parents=True, exist_ok=True)
     missing = [name for name in shapes if not (cache_folder / f"{name}.npy").exists()]

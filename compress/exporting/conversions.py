@@ -168,8 +168,7 @@ def _explain_refusal(text: str, model: keras.Model | str) -> str:
         if unobserved is not None:
             return (
                 f"calibration gives no range for tensor '{unobserved[1]}', and this format "
-                "quantizes "
-                "all: integers such as indices of tokens have none"
+                "quantizes all: integers such as indices of tokens have none"
             )
         lines = _MLIR.sub("", text).strip().splitlines()
         return (lines or [broken_rule[0] if broken_rule else "no reason given"])[0][:LONGEST]

@@ -217,16 +217,15 @@ def export(
         if calibrated_formats:
             raise InputError(
                 f"{calibrated_formats[0]} must have examples to calibrate on. Received: no data. "
-                "Give data=, "
-                "x alone is enough."
+                "Give data=, x alone is enough."
             )
     loaded = as_model(model)
     trained_format = next((name for name in paths if name in QAT_FORMATS), None)
     if trained_format and not is_fake_quantized(loaded):
         raise InputError(
-            f"{trained_format} must be of a model that learnt to compute in integers. "
-            "Received: the "
-            f"plain model '{loaded.name}'. Call quantize(model, data).export(path), or take int8."
+            f"{trained_format} must be of a model that learnt to compute in integers. Received: "
+            f"the plain model '{loaded.name}'. Call quantize(model, data).export(path), or take "
+            "int8."
         )
     examples = (
         _draw_random_inputs(loaded, seed)

@@ -53,9 +53,7 @@ class ForeignModel:
         """Explanation of the operations that this format does not support."""
         return (
             f"This is {self.description}, {_GRAPH_DESCRIPTION}: it can be measured, and neither "
-            "pruned nor "
-            f"fine-tuned. "
-            f"{self.remedy}"
+            f"pruned nor fine-tuned. {self.remedy}"
         )
 
 
@@ -112,8 +110,7 @@ def refuse_graphs(path: Path) -> None:
     if path.suffix.lower() in _PYTORCH_SUFFIXES:
         raise InputError(
             f"A model must be a Keras model ({', '.join(KERAS_SUFFIXES)}). Received: '{path}', a "
-            "PyTorch "
-            "file. Build the model in Keras and put its weights there."
+            "PyTorch file. Build the model in Keras and put its weights there."
         )
     if path.suffix.lower() in _GRAPH_SUFFIXES:
         foreign_model = detect_foreign_model(path)
@@ -153,8 +150,7 @@ def require_inspectable(path: Path, *, profile: bool = False) -> ForeignModel | 
     if profile:
         raise InputError(
             f"--profile must be of a Keras model. Received: '{path}', {foreign_model.description}: "
-            "no profiler "
-            "tells the time of its operators. `paretune bench` times the whole."
+            "no profiler tells the time of its operators. `paretune bench` times the whole."
         )
     return foreign_model
 

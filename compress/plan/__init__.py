@@ -120,9 +120,8 @@ class Plan:
     repair: int = option(
         1000,
         "--repair",
-        "training examples on which what pruning broke is reconstructed, layer by layer, before "
-        "any "
-        "fine-tuning; labels are not used; 0: no repair",
+        "calibration examples for layer-wise least-squares weight reconstruction after pruning "
+        "(no labels needed); 0: none",
         least=0,
         most=1_000_000,
         why="thousands add nothing",

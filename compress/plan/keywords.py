@@ -162,8 +162,7 @@ class Keywords:
             functions = " or ".join(f"{taker}()" for taker in takers)
             return InputError(
                 f"{self.function_name}() must be given options of its own. Received: '{name}', "
-                "which "
-                f"{functions} takes."
+                f"which {functions} takes."
             )
         return build_unknown_name_error(f"option of {self.function_name}()", name, choices)
 

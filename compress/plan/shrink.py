@@ -222,8 +222,7 @@ class ShrinkPlan(Plan):
             not has_time_goal or first in self._usable_runtimes,
             "runtimes",
             f"begin with one that runs {formats[0]} files ({', '.join(self._usable_runtimes)}), "
-            "where a time "
-            "is the goal: it is measured there",
+            "where a time is the goal: it is measured there",
             ",".join(self.latency.runtimes),
             "Give --formats onnx or onnx_int8 for onnx and openvino.",
         )

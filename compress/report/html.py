@@ -280,9 +280,8 @@ def _build_card(report: Report, record: CompressedModel) -> dict[str, Any]:
         "warning": format_leakage_warning(record) if record.val_learnt else "",
         "choices": [item.choices for item in details if item.choices],
         "finetuning": f"{repairs}{tuning_text}{record.seconds:.0f} s in all on {record.device}; "
-        "validation "
-        f"{report.main} {formatting.format_metric(report.main, record.val['dense'][report.main])} "
-        "before, "
+        f"validation {report.main} "
+        f"{formatting.format_metric(report.main, record.val['dense'][report.main])} before, "
         f"{formatting.format_metric(report.main, record.val['pruned'][report.main])} after.",
         "notes": record.notes,
         "layers": _describe_layers(record),

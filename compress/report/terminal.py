@@ -208,8 +208,7 @@ def render_costs(
         f"{formatting.format_count(analysis.other_ops)} "
         f"elementwise operations, {formatting.format_count(analysis.params)} parameters",
         f"{peak} of activations at the peak, {formatting.format_size(analysis.bytes_moved)} moved; "
-        "all "
-        "counted from shapes at batch 1",
+        "all counted from shapes at batch 1",
     ]
     parts: list[RenderableType] = [*map(to_text, lines), _build_layer_table(analysis, shares, rows)]
     if shares:

@@ -50,9 +50,7 @@ def check_held_out(path: Path, data: Dataset, model_name: str) -> EvaluationNote
         return EvaluationNotes(
             notes=(
                 f"what {_lower_first(model_name)} was trained on is not known (it comes from no "
-                "run): "
-                "figures "
-                "flatter it if it has seen the validation or test examples",
+                "run): figures flatter it if it has seen the validation or test examples",
             )
         )
     trained_keys, is_on_validation = origin.read_trained_keys(), origin.has_trained_on_validation()
@@ -80,9 +78,8 @@ def check_held_out(path: Path, data: Dataset, model_name: str) -> EvaluationNote
         if shared.count:
             notes.append(
                 f"{shared.count:,} of the {shared.unique_count:,} {name} examples that occur once "
-                "in "
-                f"the data are among those that {_lower_first(model_name)} was trained on (chance "
-                "duplicates)"
+                f"in the data are among those that {_lower_first(model_name)} was trained on "
+                "(chance duplicates)"
             )
     return EvaluationNotes(False, tuple(notes))
 
@@ -199,9 +196,7 @@ def _lower_first(text: str) -> str:
 def _note_validation(model_name: str) -> str:
     return (
         f"{_lower_first(model_name)} was trained on the validation part: nothing is selected by "
-        "it, "
-        "the last "
-        "epoch is kept, and validation figures say little"
+        "it, the last epoch is kept, and validation figures say little"
     )
 
 

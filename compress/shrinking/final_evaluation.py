@@ -121,8 +121,7 @@ def finish_shrink(
     ):
         notes.append(
             f"{len(context.data.val):,} validation examples are too few to show that a smaller "
-            "file "
-            "stays inside the limit: the best of those that come into question ships"
+            "file stays inside the limit: the best of those that come into question ships"
         )
     lines = (verdict.line, *choice.lines)
     shown_candidate = candidate or builder.build_original(job.name, planner.formats)
@@ -330,8 +329,7 @@ def _describe_steps(planner: Planner, chosen: Artifact, candidate: Candidate | N
         training_text = f", distilled from {job.teacher_names}" if job.teachers else ", by labels"
         steps = [
             f"channels: {kept:,} of {total:,} stay in {len(groups)} groups{removed_text}, chosen "
-            "by what "
-            "the outputs lose",
+            "by what the outputs lose",
             f"repaired on {repair['examples']:,} unlabelled training examples"
             if repair
             else "not repaired",

@@ -166,8 +166,8 @@ class Planner:
         self.notes += [
             f"{name} was left out: the model's own {name} file takes "
             f"{original_files.times[name] / original_files.ms:.2f} times as long as its "
-            f"{original_files.first} file "
-            "(measured), so more channels would have to leave for the same time"
+            f"{original_files.first} file (measured), so more channels would have to leave for the "
+            "same time"
             for name in slower
         ]
         return tuple(name for name in self.formats if name not in slower)
@@ -326,8 +326,7 @@ class Planner:
             )
             self.notes.append(
                 f"{candidate.name} was not trained: an epoch takes about {epoch_seconds:.0f} s "
-                "(estimated), "
-                f"and {seconds_left:.0f} s of the budget are left"
+                f"(estimated), and {seconds_left:.0f} s of the budget are left"
             )
         elif epochs < wanted_epochs:
             self.notes.append(
@@ -379,8 +378,7 @@ def train_longer(planner: Planner, candidates: Sequence[Candidate]) -> list[Cand
         seconds = LONGER_TIMES * best.seconds
         description = (
             f"{best.name} loses {drop:.2f} points of validation {constraint.metric} after "
-            f"{best.epochs} "
-            f"epochs, where {allowed:.3g} may be lost"
+            f"{best.epochs} epochs, where {allowed:.3g} may be lost"
         )
         if drop > LONGER_NEAR * allowed + LONGER_POINTS:
             break

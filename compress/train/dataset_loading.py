@@ -364,8 +364,7 @@ def with_compiled(
         if settings is None or settings.loss is None:
             raise InputError(
                 f"Output '{output_name}' must have a loss for a custom task: the model was "
-                "compiled "
-                "without one. Compile it (loss=, metrics=), or give --task."
+                "compiled without one. Compile it (loss=, metrics=), or give --task."
             )
         labels, scores = (values[name] if name else values for values in (part.y, outputs))
         shape = tuple(size or scores.shape[axis + 1] for axis, size in

@@ -250,8 +250,7 @@ def find_scaling(model: keras.Model, data: Dataset, model_name: str) -> Inferred
         raise InputError(
             f"{model_name} must show by its answers how its inputs were scaled. Received: "
             f"{format_trial(best, data)} and {format_trial(differing[0], data)} on {examples}, "
-            "within "
-            "noise. Pass --normalize with what it was trained with."
+            "within noise. Pass --normalize with what it was trained with."
         )
     name = model_name[:1].lower() + model_name[1:]
     text = f"inputs of {name} are scaled by {format_trial(best, data)}"
@@ -411,9 +410,9 @@ def require_skill(best: ScalingTrial, data: Dataset, model_name: str, examples: 
         return
     raise InputError(
         f"{model_name} must answer validation examples better than guessing does, in one of the "
-        "usual "
-        f"scalings of its inputs. Received: {format_trial(best, data)} at best on {examples}. "
-        "Pass --normalize with what it was trained with, if it was trained for these data."
+        f"usual scalings of its inputs. Received: {format_trial(best, data)} at best on "
+        f"{examples}. Pass --normalize with what it was trained with, if it was trained for these "
+        "data."
     )
 
 

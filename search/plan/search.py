@@ -84,8 +84,7 @@ class SearchOptions:
         DEFAULT_OBJECTIVES,
         "--objectives",
         f"a metric ({', '.join(list_metrics())}) and one cost or more ({', '.join(COSTS)}); of "
-        "tasks "
-        "without accuracy their first metric and macs",
+        "tasks without accuracy their first metric and macs",
     )
     max_macs: int | None = option(
         None,

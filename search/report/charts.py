@@ -87,8 +87,7 @@ def _describe_growth(progress: FrontProgress) -> str:
         return f"The front was still growing with the last of {trials} trials.{order}"
     return (
         f"The front last grew with trial {last} ({progress.ids[last - 1]}) of {trials}; it has not "
-        "in "
-        f"the {trials - last} after it.{order}"
+        f"in the {trials - last} after it.{order}"
     )
 
 

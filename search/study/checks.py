@@ -110,10 +110,9 @@ def check_data_leakage(plan: SearchPlan, data: Dataset, space: Space) -> Provena
         if check_held_out(base_model[0], data, f"Space '{space.name}'").is_trained_on_validation:
             raise InputError(
                 f"Space '{space.name}' must not have been trained on the validation part: the "
-                "search would "
-                f"choose by it. Received: '{base_model[0]}', trained with --final-on-validation or "
-                "made "
-                "of such a model. Take one of that run's candidates/."
+                f"search would choose by it. Received: '{base_model[0]}', trained with "
+                "--final-on-validation or made of such a model. Take one of that run's "
+                "candidates/."
             )
         check_scaling(base_model[0], data, f"Space '{space.name}'")
     for name in plan.search.warm_start:

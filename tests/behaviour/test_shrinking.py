@@ -57,7 +57,8 @@ def test_shrink_to_macs_without_training(
     paretune: Command, model_file: Path, data_file: Path, images: Digits, tmp_path: Path
 ) -> None:
     done = paretune("shrink", model_file, "--data", data_file, "--macs", "0.5x", "--no-train",
-                    "--formats", "float32", "--latency-budget", 1, "--device", "cpu")  # fmt: skip
+                    "--formats", "float32", "--latency-budget", 1, "--repair", 256,
+                    "--device", "cpu")  # fmt: skip
     assert done.code == 0, done.said
     folder = tmp_path / "runs" / "shrink-digits_cnn"
     (shipped,) = (folder / "ship").glob("*.tflite")
@@ -78,7 +79,7 @@ def test_shrink_to_a_size_with_a_limit_on_the_drop(
     small = pt.shrink(
         model_file, images.x, images.y, test=(images.x_test, images.y_test), size=0.5,
         max_drop=60.0, formats=("float32", "int8"), finetune_epochs=1, latency_budget=1.0,
-        out=tmp_path / "r",
+        repair=256, out=tmp_path / "r",
     )  # fmt: skip
     assert small.met
     assert small.file is not None
@@ -104,7 +105,7 @@ def test_a_budget_of_seconds_is_kept_by_what_is_left_out(
 ) -> None:
     made = pt.shrink(
         model_file, images.x, images.y, macs=0.5, formats=("float32",), budget=1.0,
-        latency_budget=0.5, out=tmp_path / "r",
+        latency_budget=0.5, repair=128, out=tmp_path / "r",
     )  # fmt: skip
     assert made.file.exists()
     nets = [read(path) for path in (tmp_path / "r" / "nets").glob("*.json")]
@@ -113,7 +114,9 @@ def test_a_budget_of_seconds_is_kept_by_what_is_left_out(
 
 
 def test_a_recipe_repeats_a_shrink(model_file: Path, images: Digits, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"macs": 0.6, "formats": ("float32",), "latency_budget": 0.5}
+    options: dict[str, Any] = {
+        "macs": 0.6, "formats": ("float32",), "latency_budget": 0.5, "repair": 128,
+    }  # fmt: skip
     first = pt.shrink(model_file, images.x, images.y, no_train=True, out=tmp_path / "a", **options)
     first.save_recipe(tmp_path / "mine.toml")
     second = pt.shrink(
@@ -140,9 +143,10 @@ def test_examples_without_labels_are_enough(
 def test_options_of_toml_and_flags_are_one_plan(
     paretune: Command, model_file: Path, data_file: Path, tmp_path: Path
 ) -> None:
-    flags = ("--sparsity", 0.5, "--epochs", 0, "--formats", "float32", "--latency-budget", 0.5)
+    flags = ("--sparsity", 0.5, "--epochs", 0, "--formats", "float32", "--latency-budget", 0.5,
+             "--repair", 0)  # fmt: skip
     (tmp_path / "plan.toml").write_text(
-        "[weights]\nsparsity = 0.5\n[finetune]\nepochs = 0\n"
+        "repair = 0\n[weights]\nsparsity = 0.5\n[finetune]\nepochs = 0\n"
         '[export]\nformats = ["float32"]\n[latency]\nbudget = 0.5\n'
     )
     common = ("compress", model_file, "--data", data_file, "--device", "cpu")

@@ -15,6 +15,7 @@ from tests.fuzz.calls import try_calls
 
 QUICK: dict[str, Any] = {
     "no_train": True, "formats": ["float32"], "latency_budget": 0.2, "round_to": 2,
+    "repair": 64,
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from search.plan import SearchPlan
 
 QUICK: dict[str, Any] = {
     "no_train": True, "formats": ["float32"], "latency_budget": 0.2, "round_to": 2,
+    "repair": 64,
 }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from tests.search.test_run import paretune
 
 QUICK: dict[str, Any] = {
     "round_to": 2, "latency_budget": 0.5, "seed": 1, "min_kept": 0.2, "channel_tries": 2,
-    "finetune_epochs": 2, "size": "0.3x", "threads": 1, "device": "cpu",
+    "finetune_epochs": 2, "size": "0.3x", "threads": 1, "device": "cpu", "repair": 64,
 }  # fmt: skip
 
 

@@ -198,8 +198,7 @@ class _PositionTask(TalliedTask, _SoftmaxTask):
             expected = "(n, ...)" if not positions else f"(n, {', '.join(['size'] * positions)})"
             raise InputError(
                 f"{name} must be class indices, one a position, of shape {expected}. Received: "
-                "shape "
-                f"{labels.shape}, type {labels.dtype}."
+                f"shape {labels.shape}, type {labels.dtype}."
             )
         indices = labels.astype(np.int32)
         if labels.dtype == np.uint8 and classes <= 255:

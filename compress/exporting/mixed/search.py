@@ -279,8 +279,7 @@ class PrecisionSearch:
         raised_count = sum(level != int8_choice[0] for level in choice)
         self.notes.append(
             f"{MIXED}: all layers are int8, which is as good as {raised_count} of them in more "
-            "precision "
-            f"and costs less: {figures}"
+            f"precision and costs less: {figures}"
         )
         return int8_choice
 
@@ -336,8 +335,7 @@ class PrecisionSearch:
             size = self._build_file(choices[0]).stat().st_size
             raise RunFailed(
                 f"The int8-mixed file must be within {self._describe_limits()}. Received: {size:,} "
-                "bytes "
-                "where every layer is as cheap as can be. Allow more, or allow int4 "
+                "bytes where every layer is as cheap as can be. Allow more, or allow int4 "
                 "(--mixed-levels)."
             )
         return _bisect_last(last, lambda index: self._is_within_limits(choices[index]))

@@ -207,8 +207,7 @@ def _describe_layers(
     lowest_level = result.lowest_level
     lines = [
         f"{MIXED}: of {len(layers)} layers {counts_text}; {remaining_loss} is left of what the "
-        "outputs lose where "
-        f"all are {lowest_level} (measured on {examples} training examples)"
+        f"outputs lose where all are {lowest_level} (measured on {examples} training examples)"
     ]
     raised = [item for item in layers if item.precision != lowest_level]
     raised.sort(key=lambda item: -item.alone.get(lowest_level, 0.0))
@@ -217,8 +216,7 @@ def _describe_layers(
         share = item.alone.get(lowest_level, 0.0) / total if total else 0.0
         lines.append(
             f"{MIXED}: '{item.layer}' is {item.precision}: {lowest_level} there makes {share:.0%} "
-            "of "
-            "what layers lose one by one"
+            "of what layers lose one by one"
         )
     if len(raised) > SHOWN:
         lines.append(f"{MIXED}: {len(raised) - SHOWN} more layers are not {lowest_level}")
@@ -275,9 +273,8 @@ def round_together(
     except (InputError, ConversionFailed) as error:  # keep the file with the nearest values
         return f"kernels of four bits have the nearest values ({error})"
     description = (
-        f"{len(kernels)} kernels of four bits are rounded so that their layers' outputs stay "
-        f"(on {report.examples} training examples); the file's outputs move by "
-        f"{divergence_after:.3g} "
+        f"{len(kernels)} kernels of four bits are rounded so that their layers' outputs stay (on "
+        f"{report.examples} training examples); the file's outputs move by {divergence_after:.3g} "
         f"instead of {divergence_before:.3g} (divergence, on {len(evaluation_inputs[0])} others)"
     )
     rejection = ": that is no better, so weights have the nearest values"

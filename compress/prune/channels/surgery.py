@@ -88,8 +88,7 @@ def check_callable(pruned_model: keras.Model, coupling: Coupling) -> None:
         raise RunFailed(
             f"The pruned model of '{program.model.name}' must be callable as the original is. "
             f"Received: {extract_reason(error)} Exclude the layer's channels (--channel-exclude, "
-            "in "
-            "Python exclude=), and report it."
+            "in Python exclude=), and report it."
         ) from error
 
 

@@ -277,9 +277,8 @@ def _build_error_charts(record: CompressedModel) -> Iterator[Chart]:
         yield Chart(
             f"repair-{removed}-{record.model}",
             f"Errors of layers behind {removed} that left",
-            "Sum of squares over that of the dense model's spread, measured on examples held "
-            "back, before and after the weights behind were reconstructed again. A cross marks a "
-            "layer "
+            "Sum of squares over that of the dense model's spread, measured on examples held back, "
+            "before and after the weights behind were reconstructed again. A cross marks a layer "
             "that was kept as it was.",
             [
                 {**marks, "y": [max(layer.before or 0, MIN_ERROR) for layer in layers],

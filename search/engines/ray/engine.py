@@ -52,9 +52,8 @@ class RayEngine:
         if options.files and request.local_inputs:
             raise InputError(
                 f"files must be left out for {request.local_inputs}: workers read files of the "
-                "run's "
-                f"machine. Received: {options.files}. Put the output folder, and those files, "
-                "where all see them."
+                f"run's machine. Received: {options.files}. Put the output folder, and those "
+                "files, where all see them."
             )
         if options.files and request.uses_local_journal:
             raise InputError(

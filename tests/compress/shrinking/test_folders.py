@@ -15,7 +15,7 @@ from compress.shrinking.shrink import ShrinkResult, shrink
 
 QUICK: dict[str, Any] = {
     "no_train": True, "round_to": 2, "latency_budget": 0.3, "seed": 1, "min_kept": 0.2,
-    "channel_tries": 0, "formats": ["float32"],
+    "channel_tries": 0, "formats": ["float32"], "repair": 64,
 }  # fmt: skip
 
 

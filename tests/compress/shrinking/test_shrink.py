@@ -25,7 +25,7 @@ from compress.shrinking.shrink import ShrinkResult, shrink
 
 QUICK: dict[str, Any] = {
     "no_train": True, "round_to": 2, "latency_budget": 0.5, "seed": 1, "min_kept": 0.2,
-    "channel_tries": 2,
+    "channel_tries": 2, "repair": 128,
 }  # fmt: skip
 Build = Callable[..., Any]
 

@@ -45,8 +45,7 @@ def test_nothing_is_chosen_where_validation_data_were_trained_on(tmp_path: Path)
     assert format_outcome(load_report(folder.path)) == (
         f"report: {folder.path}/report.html; ship: a file of your choice in {folder.path}/exports "
         "(none is chosen: the models were trained on the validation part, and test data never "
-        "choose "
-        "a file)"
+        "choose a file)"
     )
 
 

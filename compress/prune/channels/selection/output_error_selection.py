@@ -185,9 +185,7 @@ class Refinement(NamedTuple):
         """Return the result of the search in one line."""
         return (
             f"output error of the first choice, all layers repaired: {self.first_error:.3g}; of "
-            "the best "
-            "of "
-            f"{self.tried_count} near it: {self.output_error:.3g}"
+            f"the best of {self.tried_count} near it: {self.output_error:.3g}"
         )
 
 

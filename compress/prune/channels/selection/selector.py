@@ -112,8 +112,7 @@ class ChannelSelector:
             effort = estimate_effort(coupling, options, evaluator)
             too_few = (
                 f"methods were not compared: that takes at least {2 * MIN_EXAMPLES} examples, and "
-                "there "
-                f"are {evaluator.example_count}; channels are ranked by l2 over all layers"
+                f"there are {evaluator.example_count}; channels are ranked by l2 over all layers"
             )
             refusal = effort.refusal if sensitivity is None else ""
             reason = refusal if evaluator.has_holdout else too_few

@@ -275,14 +275,11 @@ def build_infeasible_error(
     layers = ", ".join(f"{name} {value / smallest_cost.cost:.0%}" for name, value in top)
     return FeasibleError(
         f"{options.target_metric} must be at least {math.ceil(smallest_cost.cost):,} "
-        f"({smallest_cost.share:g}x of "
-        f"{smallest_cost.original_cost:,.0f}): that much is left when every layer is thinned to "
-        "its minimum "
-        f"(min_kept={options.min_kept:g}, multiples of {list_rounding_steps(options)[-1]}); most "
-        "of it lies "
-        f"in {layers}; {_describe_protected(coupling)} Received: {target:,.0f} "
-        f"({target / smallest_cost.original_cost:.3g}x). "
-        "Ask for more, or "
+        f"({smallest_cost.share:g}x of {smallest_cost.original_cost:,.0f}): that much is left when "
+        f"every layer is thinned to its minimum (min_kept={options.min_kept:g}, multiples of "
+        f"{list_rounding_steps(options)[-1]}); most of it lies in {layers}; "
+        f"{_describe_protected(coupling)} Received: {target:,.0f} "
+        f"({target / smallest_cost.original_cost:.3g}x). Ask for more, or "
         f"{_describe_relaxation(coupling, options, smallest_cost, custom_cost)}lower min_kept or "
         "round_to."
     )

@@ -193,7 +193,7 @@ def test_adapted_constants_are_carried_over() -> None:
 
 
 def test_recalibration_sets_statistics_of_the_batches(digits: Dataset) -> None:
-    result = prune_channels(cnn(), macs=0.5, data=digits, recalibrate=1)
+    result = prune_channels(cnn(), macs=0.5, scope="global", data=digits, recalibrate=1)
     stem = keras.Model(result.model.input, result.model.get_layer("stem").output)
     order = np.random.default_rng(0).permutation(len(digits.train))[:256]
     values = outputs_of(stem, digits.preprocess(digits.train.x[order]))[0]
