@@ -166,7 +166,7 @@ def measure_available_bytes() -> int | None:
 
 
 def _list_control_groups(root: Path, controller: str) -> list[Path]:
-    """Return the control group of this process and its parents, up to the root.
+    """Return the control groups from the root down to that of this process.
 
     Each of them may have a limit. In a container the root is often the process's own group, and the
     path reported by the kernel does not exist.

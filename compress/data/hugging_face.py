@@ -78,8 +78,8 @@ def select_parts(data: Any, val: Any, test: Any) -> tuple[Any, Any, Any]:
     for name, part_key, part_data in (("val", "validation", val), ("test", "test", test)):
         if part_key in data and part_data is not None:
             raise InputError(
-                f"{name} goes with data without such a part. Received: {name} beside a "
-                f"DatasetDict that has '{part_key}'. Give data['train']."
+                f"{name}= must be left out of a DatasetDict with such a part. Received: {name}= "
+                f"beside its '{part_key}'. Leave {name}= out, or give data['train'] with it."
             )
         parts.append(data.get(part_key, part_data))
     return parts[0], parts[1], parts[2]

@@ -103,7 +103,8 @@ def export_latency_table(
     coupling = analyze_coupling(source_model, input_shape)
     if not coupling.groups:
         raise InputError(
-            f"Model '{source_model.name}' must have channels that can be removed. Received: none."
+            f"Model '{source_model.name}' must have channels that can be removed: a latency table "
+            "times layers with fewer channels. Received: none. Give another model."
         )
     allowed = compute_allowed_counts(coupling, options, list_rounding_steps(options)[-1])
     calls = TimedCalls(coupling, allowed, list_blocks(coupling)).list_model_makers()

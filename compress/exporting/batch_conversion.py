@@ -200,7 +200,7 @@ def _calibrate_int8(model: Any, folder: Path) -> bytes | None:
 
 def _convert_joined(models: list[Any], folder: Path, kind: str) -> list[bytes]:
     """Convert all models as one graph with all their inputs and outputs."""
-    from compress.exporting.tflite_editing import split_parts
+    from compress.exporting.tflite_editing import split_joined_graphs
 
     models = [convert_to_float32(model) for model in models]
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
@@ -213,7 +213,7 @@ def _convert_joined(models: list[Any], folder: Path, kind: str) -> list[bytes]:
         if kind not in ONNX_FORMATS:
             convert("litert_graph", **paths, inputs=inputs, outputs=outputs, kind=kind)
             sizes = [(len(model.inputs), len(model.outputs)) for model in models]
-            return list(split_parts(path.read_bytes(), sizes))
+            return list(split_joined_graphs(path.read_bytes(), sizes))
         names = [name for name, _, _ in inputs]
         convert("onnx_graph", **paths, inputs=names, outputs=outputs)
         if kind == "onnx_int8":

@@ -29,18 +29,18 @@ _VERSION = 3
 _LSTM = schema.BuiltinOperator.UNIDIRECTIONAL_SEQUENCE_LSTM
 
 
-def split_parts(content: bytes, sizes: Sequence[tuple[int, int]]) -> Iterator[bytes]:
-    """Yield each part of a file as a file of its own.
+def split_joined_graphs(content: bytes, io_counts: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+    """Split a file of several unconnected graphs into one file per graph.
 
     Args:
-        content: A `.tflite` file; its parts share no inputs and no operations.
-        sizes: Number of file inputs and number of file outputs of each part, in order.
+        content: A `.tflite` file; its graphs share no inputs and no operations.
+        io_counts: Number of file inputs and number of file outputs of each graph, in order.
     """
     whole = schema.ModelT.InitFromPackedBuf(content, 0)
     graph = whole.subgraphs[0]
     makers = {int(tensor): operator for operator in graph.operators for tensor in operator.outputs}
     inputs, outputs = iter(graph.inputs), iter(graph.outputs)
-    for input_count, output_count in sizes:
+    for input_count, output_count in io_counts:
         results = [int(tensor) for tensor in islice(outputs, output_count)]
         ancestors = _find_ancestors(results, makers)
         operators = [operator for operator in graph.operators if id(operator) in ancestors]

@@ -171,7 +171,9 @@ def check_graph_file(path: Path) -> None:
         head = file.read(8)
     if head[4:] != _LITERT_MAGIC:
         received = "an empty file" if not head else "another file, or a corrupt one"
-        raise InputError(f"'{path}' must be a LiteRT file. Received: {received}.")
+        raise InputError(
+            f"'{path}' must be a LiteRT file. Received: {received}. Export or copy it again."
+        )
 
 
 def _format_refusal(path: Path, description: str, remedy: str) -> str:

@@ -42,10 +42,11 @@ def check_head(model: keras.Model, data: Dataset) -> None:
     check_shapes(model, data)
     parts, names = data.task.parts, list_output_names(model)
     if len(names) != len(parts) or (len(parts) > 1 and set(names) != set(parts)):
-        wanted = ", ".join(parts) if len(parts) > 1 else "one"
+        labelled = f"the outputs {', '.join(parts)}" if len(parts) > 1 else "one output"
         raise InputError(
-            f"Model '{model.name}' must have the outputs that the data have labels of: {wanted}. "
-            f"Received: {', '.join(names)}."
+            f"Model '{model.name}' must have the outputs that the data have labels of. Received: "
+            f"labels for {labelled}, and a model with {', '.join(names)}. Give labels for each "
+            "output by its name, or another model."
         )
     for name, task in parts.items():
         _check_output(model, find_output(model, name), task, data)

@@ -252,7 +252,7 @@ def clear_losses(model: keras.Model) -> None:
 
 
 def create_empty_copy(original: Any) -> tuple[Any, dict[str, Any]]:
-    """Return an empty copy of a layer or operation, and the state that it must not share.
+    """Return an empty copy of a layer or operation, and fresh values for its unshared state.
 
     The copy belongs to no graph, is not compiled, and has only the attributes that Keras creates
     for each object.

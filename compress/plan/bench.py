@@ -167,7 +167,8 @@ class BenchPlan:
     precision: float = option(
         0.02,
         "--precision",
-        "stop when each ratio's 95 % half-width is below this share",
+        "stop timing when the 95 % interval of each latency ratio is within plus or minus this "
+        "share: 0.02 is 2 %",
         unit="share",
     )
     budget: ConvertedField[float, float | str] = option(

@@ -111,7 +111,8 @@ class ChannelOptions:
     target_metric: str = option(
         "macs",
         "--channels-of",
-        "what --channels counts: macs, params, or amount (the share of each layer to remove: 0.5)",
+        "unit of --channels: macs or params (to keep, of the model), or amount (share of each "
+        "layer's channels to remove)",
         former_name="of",
         choices=Choices("channel target", ("macs", "params", "amount")),
     )

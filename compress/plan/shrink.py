@@ -54,8 +54,8 @@ class GoalOptions:
     peak_memory: ConvertedField[SizeTarget | None, SizeTarget | str | float | None] = option(
         None,
         "--peak-memory",
-        "memory for what flows through one inference, LiteRT's arena: 0.5x (of the model's float32 "
-        "file) or 64KB",
+        "most memory for the activations of one inference (LiteRT's arena): 64KB, or 0.5x (of the "
+        "arena of the model's float32 file)",
     )
     macs: ConvertedField[Target | None, Target | str | float | None] = option(
         None, "--macs", "multiply-accumulates of one inference: 0.5x or 12M"

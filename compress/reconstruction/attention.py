@@ -63,7 +63,7 @@ def group_narrow_heads(
     kept: KeptIndices,
     mask: Callable[[Any], Any],
 ) -> list[LayerRepair]:
-    """Merge the queries and keys of narrower heads into joint matches.
+    """Merge the queries and keys of narrower heads in `matches`, and report those left out.
 
     Changes `matches` and `order` in place.
 

@@ -85,7 +85,7 @@ class MutationSampler(StatelessSampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Return all parameters in the study; see Optuna's `BaseSampler`."""
+        """Return all parameters in the study that have several values."""
         space: dict[str, BaseDistribution] = {}
         for other in study.get_trials(deepcopy=False):
             space |= other.distributions

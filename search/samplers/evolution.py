@@ -34,7 +34,7 @@ class EvolutionSampler(MutationSampler):
     """
 
     def select_parent(self, study: optuna.Study, rng: np.random.Generator) -> FrozenTrial | None:
-        """See `MutationSampler.select_parent`."""
+        """Return the best of a random tournament in the population; None: it is not yet full."""
         trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if len(trials) < POPULATION:
             return None

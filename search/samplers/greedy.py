@@ -31,7 +31,7 @@ class GreedySampler(MutationSampler):
     """
 
     def select_parent(self, study: optuna.Study, rng: np.random.Generator) -> FrozenTrial | None:
-        """See `MutationSampler.select_parent`."""
+        """Return the less crowded of two random trials of the front; None: a random restart."""
         trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if len(trials) < STARTUP or rng.random() < RESTART:
             return None

@@ -162,7 +162,10 @@ def read_journal(folder: SearchFolder) -> Journal:
     if not path.exists():
         return Journal()
     if not path.is_file():
-        raise InputError(f"'{path}' must be a file. Received: something else of that name.")
+        raise InputError(
+            f"The run's journal '{path}' must be a file. Received: a folder or something else of "
+            "that name. Move it away, and give the same command again."
+        )
     content = path.read_bytes()
     complete_size = content.rfind(b"\n") + 1
     lines = content[:complete_size].splitlines()

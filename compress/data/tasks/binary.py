@@ -69,7 +69,7 @@ class Binary(ClassIndexTask, SigmoidTask):
         return 1
 
     def constants(self, labels: Array) -> Iterator[Array]:
-        """Yield all no and all yes."""
+        """Yield the logits of all no (-1) and of all yes (1), shaped like the labels."""
         yield expand_row([-1.0], labels)
         yield expand_row([1.0], labels)
 

@@ -135,7 +135,7 @@ def _is_relu(step: Step) -> bool:
 
 
 def _find_activation(operation: Any) -> str:
-    """Return the name of a layer's activation; empty if it has none."""
+    """Return the name of a layer's activation ("linear": identity); empty without the attribute."""
     function = getattr(operation, "activation", None)
     if function is None:
         return ""

@@ -286,7 +286,10 @@ def estimate_missing(calls: list[CallTime]) -> tuple[CallTime, ...]:
     """
     measured = [call for call in calls if call.is_measured]
     if not measured:
-        raise RunFailed(f"No call could be measured: {calls[0].key}: {calls[0].reason}")
+        raise RunFailed(
+            "No layer of the model could be timed for the latency table. The first one, "
+            f"{calls[0].key}, failed: {calls[0].reason}."
+        )
     ops = sum(call.ops for call in measured)
     rate = sum(call.ms for call in measured) / ops if ops else 0.0
     return tuple(call if call.is_measured else replace(call, ms=rate * call.ops) for call in calls)

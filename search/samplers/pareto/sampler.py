@@ -100,7 +100,7 @@ class ParetoSampler(StatelessSampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Return all parameters of the space or of observed trials; see `BaseSampler`."""
+        """Return the parameters of the space or of trials that have several values."""
         history = History(study, trial, self._curves)
         full_space = ConditionalSpace(
             self._space, history.distributions, [other.params for other in history.observed]
