@@ -296,7 +296,7 @@ def test_refusals(data: Any, message: str) -> None:
 
 def test_a_part_twice_and_a_label_that_is_not_there() -> None:
     parts = DatasetDict(train=pictures(), validation=pictures(9))
-    with pytest.raises(InputError, match="val beside a DatasetDict that has 'validation'"):
+    with pytest.raises(InputError, match="val= must be left out of a DatasetDict with such a part"):
         build_labelled_dataset(parts, val=pictures(9))
     with pytest.raises(InputError, match="val and test must be a part each"):
         build_labelled_dataset(pictures(), val=parts)
