@@ -181,3 +181,24 @@ def build_lazy_getattr(package: str, references: Mapping[str, str]) -> Callable[
         return value
 
     return load_attribute
+
+
+def build_renamed_getattr(renamed: Mapping[str, str]) -> Callable[[Any, str], Any]:
+    """Return a `__getattr__` for a class that names the successors of renamed members.
+
+    Args:
+        renamed: Present name by former name.
+
+    Example:
+        >>> class Report:
+        ...     __getattr__ = build_renamed_getattr({"told": "summarize"})
+        >>> Report().told
+        Traceback (most recent call last):
+        AttributeError: 'Report' object has no attribute 'told'. It is called 'summarize' now.
+    """
+
+    def refuse_attribute(self: Any, name: str) -> Any:
+        hint = f". It is called '{renamed[name]}' now." if name in renamed else ""
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'{hint}")
+
+    return refuse_attribute

@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import escape_unprintable
+from compress.core.registry import build_renamed_getattr
 
 WIDTH = 80
 """Width of the text in columns."""
@@ -138,6 +139,9 @@ class DisplayableResult:
 
     Subclasses implement `build_summary`; `repr` is its first line.
     """
+
+    if not TYPE_CHECKING:  # a type checker must refuse unknown attributes
+        __getattr__ = build_renamed_getattr({"screen": "build_summary"})
 
     def build_summary(self) -> Summary:
         """Return the summary of the result."""

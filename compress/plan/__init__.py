@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from compress.core.device import DEVICES
 from compress.core.memory_budget import MIN_BUDGET_BYTES
 from compress.core.quantities import MAX_SEED, MAX_SEED_REASON, MAX_THREADS, MAX_THREADS_REASON
+from compress.core.registry import build_renamed_getattr
 from compress.plan.channels import (
     AGGREGATES,
     ChannelOptions,
@@ -70,6 +71,9 @@ __all__ = [
 @dataclass(frozen=True)
 class Plan:
     """All options of the compress stage, for `paretune compress` and `compress_model`."""
+
+    if not TYPE_CHECKING:  # a type checker must refuse unknown attributes
+        __getattr__ = build_renamed_getattr({"qat": "uses_qat", "trained_formats": "qat_formats"})
 
     command: ClassVar[str] = "compress"
     """Subcommand of `paretune` that uses this plan."""

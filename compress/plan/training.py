@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from compress.core.registry import build_renamed_getattr
 from compress.plan.conversion import NameList
 from compress.plan.fields import Choices, RemovedOption, option, require, validate_fields
 
@@ -27,6 +28,9 @@ class TrainSettings:
     Attributes:
         least_epochs: Minimum number of epochs with `epochs=None`.
     """
+
+    if not TYPE_CHECKING:  # a type checker must refuse unknown attributes
+        __getattr__ = build_renamed_getattr({"epochs_for": "count_epochs"})
 
     least_epochs: ClassVar[int] = MIN_FINETUNE_EPOCHS
     REMOVED: ClassVar[dict[str, RemovedOption]] = {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from compress.core.registry import build_renamed_getattr
 from compress.core.summary import DisplayableResult, Summary
 
 REPAIRED = "repaired"
@@ -58,6 +59,9 @@ class RepairReport(DisplayableResult):
             model's: (before, after), one pair per output.
         notes: Remarks for the user.
     """
+
+    if not TYPE_CHECKING:  # a type checker must refuse unknown attributes
+        __getattr__ = build_renamed_getattr({"line": "summarize", "screen": "build_summary"})
 
     layers: tuple[LayerRepair, ...]
     examples: int

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from compress.core.registry import build_renamed_getattr
 from compress.plan import ChannelOptions, DataOptions, Plan, TeacherChoice
 from compress.plan.conversion import ConvertedField
 from compress.plan.fields import option, require
@@ -79,6 +81,17 @@ class SearchChannels(ChannelOptions):
 @dataclass(frozen=True)
 class SearchPlan(Plan):
     """All options of `paretune run`, for `search.run` and `search.run_search`."""
+
+    if not TYPE_CHECKING:  # a type checker must refuse unknown attributes
+        __getattr__ = build_renamed_getattr(
+            {
+                "compression": "build_compression_plan",
+                "to_goal": "build_shrink_plan",
+                "rungs": "list_rungs",
+                "qat": "uses_qat",
+                "trained_formats": "qat_formats",
+            }
+        )
 
     data: SearchData = field(default_factory=SearchData)
     channels: SearchChannels = field(default_factory=SearchChannels)

@@ -7,7 +7,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from compress.core.arrays import list_named_arrays
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
+from compress.core.registry import build_renamed_getattr
 from compress.core.summary import DisplayableResult, Summary
 from compress.model.keras_internals import hash_weights
 from compress.prune.channels.coupling.blocks import list_blocks
@@ -124,6 +125,16 @@ class SensitivityMap(DisplayableResult):
         notes: Notes on the channels' scores for the user.
         origin: Model, examples and options of the measurement; see `describe_origin`.
     """
+
+    if not TYPE_CHECKING:  # a type checker must refuse unknown attributes
+        __getattr__ = build_renamed_getattr(
+            {
+                "losses": "build_output_errors",
+                "tempered": "apply_power",
+                "scaled": "scale",
+                "screen": "build_summary",
+            }
+        )
 
     groups: tuple[GroupSensitivity, ...]
     blocks: tuple[BlockSensitivity, ...] = ()

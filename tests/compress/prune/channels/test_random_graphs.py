@@ -155,4 +155,4 @@ def test_random_graphs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 # rules that the networks of keras.applications alone have layers for
-ELSEWHERE = {"normalization.layer_scale"}
+ELSEWHERE = {"normalization.propagate_layer_scale"}
