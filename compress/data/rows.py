@@ -88,6 +88,7 @@ class _PartBuilder:
         self.count = 0
 
     def add(self, batch: Batch, rows: Sequence[str]) -> None:
+        """Add the selected rows of a batch."""
         if not len(rows):
             return
         self.count += len(rows)
@@ -104,12 +105,14 @@ class _PartBuilder:
             self._others[role].append(np.asarray(batch[column]))
 
     def build(self) -> Split:
+        """Return the part with all rows."""
         x = {name: piece.build() for name, piece in self.inputs.items()}
         y = {name: np.concatenate(parts) for name, parts in self._labels.items()}
         others = {role: np.concatenate(values) for role, values in self._others.items()}
         return Split(unwrap_columns(x), unwrap_columns(y) if y else None, **others)
 
     def close(self) -> None:
+        """Release the memory-mapped files."""
         for piece in self.inputs.values():
             piece.close()
 
@@ -133,6 +136,7 @@ class _InputBuilder:
         self._array.add(np.stack(values, axis=1))
 
     def build(self) -> Array:
+        """Return the input of all rows."""
         return self._array.to_array()
 
     def close(self) -> None:
@@ -146,12 +150,14 @@ class _ColumnBuilder(_InputBuilder):
     _has_integers = True
 
     def add(self, batch: Batch, rows: Sequence[str]) -> None:
+        """Add the selected rows of a batch."""
         values = np.asarray(batch[self._columns[0]])
         self._has_integers &= values.dtype.kind in "iub"
         # float64 keeps integers up to 2^53 exact if fractions follow
         self._array.add(values.astype(np.float64)[:, None])
 
     def build(self) -> Array:
+        """Return the columns of all rows."""
         kind = np.int64 if self._has_integers else np.float32
         with np.errstate(over="ignore"):
             return convert_rows(super().build(), lambda part: part.astype(kind))
@@ -163,6 +169,7 @@ class _ListBuilder(_InputBuilder):
     _first: tuple[tuple[int, ...], Any] | None = None
 
     def add(self, batch: Batch, rows: Sequence[str]) -> None:
+        """Add the selected rows of a batch."""
         values = np.asarray(batch[self._columns[0]])
         if values.dtype.kind == "f":
             with np.errstate(over="ignore"):
@@ -200,6 +207,7 @@ class _ImageBuilder(_InputBuilder):
         self._resize, self._remedy = resize, remedy
 
     def add(self, batch: Batch, rows: Sequence[str]) -> None:
+        """Add the selected images of a batch."""
         images = [
             self._prepare_image(image, row)
             for image, row in zip(batch[self._columns[0]], rows, strict=True)

@@ -133,6 +133,7 @@ class _MemoryMeter:
         self.current = self.live = self.total = 0
 
     def allocate(self, size: int) -> None:
+        """Count the memory of a new tensor."""
         self.current += size
         self.total += size
         self.live = max(self.live, self.current)

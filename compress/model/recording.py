@@ -111,6 +111,7 @@ class _Recorder:
         self.alive: list[Any] = []  # tensors whose ids are keys of aliases
 
     def record(self, model: Any, input_shapes: Any = None) -> Program:
+        """Return the program of a model, recorded once."""
         if id(model) not in self.programs:
             self.programs[id(model)] = (
                 self._record_functional(model)

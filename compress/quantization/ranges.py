@@ -225,16 +225,19 @@ class _RangeStatistics:
     counts: Floats = field(default_factory=lambda: np.zeros(BINS))
 
     def update_extremes(self, values: npt.NDArray[Any]) -> None:
+        """Extend the range by values."""
         self.low = min(self.low, float(values.min()))
         self.high = max(self.high, float(values.max()))
 
     def update_histogram(self, values: npt.NDArray[Any]) -> None:
+        """Add values to the histogram."""
         # zeros lie on every grid, so they have no error
         histogram, _ = np.histogram(values[values != 0], BINS, self._ends)
         self.counts = self.counts + histogram
 
     @property
     def centres(self) -> Floats:
+        """Centres of the bins of the histogram."""
         edges = np.linspace(*self._ends, BINS + 1)
         centres: Floats = (edges[:-1] + edges[1:]) / 2
         return centres

@@ -213,6 +213,7 @@ class _Loop:
         self._producers, self._body_producers = condition.find_producers(), body.find_producers()
 
     def count_rounds(self, tensor: Tensor) -> int | None:
+        """Return the number of rounds that a condition allows, or None if it is unknown."""
         producer = self._producers.get(id(_find_source(tensor, self._producers)))
         kind = "" if producer is None else _normalize_kind(producer)
         inputs = [] if producer is None else producer.present_inputs

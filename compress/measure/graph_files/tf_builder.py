@@ -189,6 +189,7 @@ class _Builder:
     _tf_tensors: dict[str, Any] = field(default_factory=dict)
 
     def build(self, nodes: Sequence[Any], inputs: Sequence[str], outputs: Sequence[str]) -> Graph:
+        """Return the graph of nodes."""
         waiting: list[Any] = []
         for node in nodes:
             reads_list = node.op in _LIST_READERS and any(

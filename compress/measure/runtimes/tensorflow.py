@@ -106,6 +106,7 @@ class _ModelStore:
         self._count = 0
 
     def load(self, path: str) -> tuple[int, list[Any], list[Any]]:
+        """Load a model; return its number and the descriptions of inputs and outputs."""
         loaded = _load_saved_model(Path(path)) if Path(path).is_dir() else _load_keras_model(path)
         function, inputs, outputs = loaded
         self._count += 1
@@ -113,11 +114,14 @@ class _ModelStore:
         return self._count, inputs, outputs
 
     def input(self, number: int, values: list[Any]) -> None:
+        """Set the inputs of a model."""
+
         import tensorflow as tf
 
         self._models[number].inputs = [tf.constant(value) for value in values]
 
     def run(self, number: int, count: int) -> list[float]:
+        """Run a model and return the seconds of each inference."""
         model = self._models[number]
         function, x = model.function, model.inputs
         seconds = []
@@ -129,9 +133,11 @@ class _ModelStore:
         return seconds
 
     def output(self, number: int) -> Any:
+        """Return the outputs of the last inference."""
         return self._models[number].outputs
 
     def drop(self, number: int) -> None:
+        """Remove a model."""
         del self._models[number]
 
 

@@ -225,6 +225,7 @@ class _LogThread(threading.Thread):
         self._sent_keys = set(sent_text.splitlines())
 
     def run(self) -> None:
+        """Write events until the end."""
         for name in self._names:
             self._call_log(name, partial(self._open_log, name))
         while not self._stop_event.wait(POLL_SECONDS):
@@ -235,6 +236,7 @@ class _LogThread(threading.Thread):
             self._call_log(name, partial(log.end, files, finished=self._finished))
 
     def end(self, *, finished: bool) -> None:
+        """Write the remaining events and end the thread."""
         self._finished = finished
         self._stop_event.set()
         self.join(END_TIMEOUT)

@@ -131,10 +131,12 @@ class _AllocationState:
     cost_function: CostFunction
 
     def compute_cost(self, state: Counts) -> Numbers:
+        """Return the cost of states, (..., groups + blocks) -> (...,)."""
         groups = len(self.allowed.total)
         return self.cost_function(state[..., :groups] - self.allowed.fixed, state[..., groups:])
 
     def compute_error(self, state: Counts) -> Numbers:
+        """Return the output error of states, (..., groups + blocks) -> (...,)."""
         groups = len(self.allowed.total)
         return self.losses(self.allowed.total - state[..., :groups], state[..., groups:])
 
