@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PYTEST := -m pytest --numprocesses=auto --maxprocesses=4
 
 # what most of the package stands on, in a minute: for the versions of others that we claim
-CORE := $(addprefix tests/compress/, core/test_linux.py core/test_lifeline.py plan data/tasks \
+CORE := $(addprefix tests/compress/, core/test_linux.py core/test_parent_watch.py plan data/tasks \
 	train/test_train.py train/test_added_losses.py prune/weights/test_masks.py prune/weights/test_pruner.py \
 	prune/channels/test_pruning.py exporting/test_export.py) \
 	$(addprefix tests/search/, samplers/test_samplers.py study/test_study.py)
