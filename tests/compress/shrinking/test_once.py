@@ -61,7 +61,7 @@ def test_teachers_scaling_and_coupling_are_made_once(
     calls: Counter[str] = Counter()
     counted(monkeypatch, calls, "load_model", cases)
     counted(monkeypatch, calls, "find_scaling", cases)
-    counted(monkeypatch, calls, "coupling_of", analysis, cases, pruning)
+    counted(monkeypatch, calls, "analyze_coupling", analysis, cases, pruning)
 
     def stop(*_: Any) -> Any:
         raise Stopped
@@ -78,7 +78,7 @@ def test_teachers_scaling_and_coupling_are_made_once(
     )  # fmt: skip
     with pytest.raises(Stopped):
         compress_model(tmp_path / "student.keras", plan=plan)
-    assert calls == {"load_model": 1, "find_scaling": 1, "coupling_of": 1}
+    assert calls == {"load_model": 1, "find_scaling": 1, "analyze_coupling": 1}
     assert (tmp_path / "run" / "candidates" / "student-c0_6x.keras").is_file()
 
 
