@@ -282,7 +282,7 @@ def test_check_head_names_what_is_wrong(
     with pytest.raises(InputError, match=r"the data's shape \(4,\)"):
         check_head(model, blobs)
     two = keras.Model(model.inputs, [model.output, model.get_layer("last").output])
-    with pytest.raises(InputError, match="Received: labels for one output, and a model with .*, last"):
+    with pytest.raises(InputError, match="labels for one output, and a model with .*, last"):
         check_head(two, digits)
     rows = Split(digits.train.x[:9], np.eye(10, dtype=np.int64)[digits.train.y[:9]])
     labels = Dataset(
