@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compress.core.device import count_gpus
 from compress.core.errors import InputError, ParetuneError, RunFailed, TrainingDiverged
 from compress.core.quantities import parse_integer
-from compress.data.dataset import list_shared_files, share_dataset
 from compress.plan.shrink import ShrinkPlan
 from compress.run.directory import LOG
-from compress.shrinking.candidate import ShrinkFolder
-from compress.shrinking.compression_job import CompressionJob
 from search.engines import (
     Display,
     Engine,
@@ -25,10 +22,13 @@ from search.engines import (
     WorkerSpec,
     messages,
 )
-from search.engines.pool import Pool
 from search.plan.search import LOCAL_ENGINE, EngineOptions
 from search.plugins import ENGINES
-from search.study.directory import SearchFolder
+
+if TYPE_CHECKING:  # the command line imports this module
+    from compress.shrinking.candidate import ShrinkFolder
+    from compress.shrinking.compression_job import CompressionJob
+    from search.engines.pool import Pool
 
 MAX_PARALLEL = 8
 """Default for the largest number of models that are trained in parallel."""
@@ -97,6 +97,9 @@ class Workers:
         self, job: CompressionJob, folder: ShrinkFolder, handed_over: bool
     ) -> Iterator[ShrinkTrainers]:
         """See `compress.shrinking.candidate_builder.TrainerPool.open_trainers`."""
+        from compress.data.dataset import list_shared_files, share_dataset
+        from search.study.directory import SearchFolder
+
         spec = self._spec
         assert spec is not None, "it was checked"
         data = job.context.data

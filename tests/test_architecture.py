@@ -172,3 +172,16 @@ def test_the_page_names_what_there_is() -> None:
     }  # fmt: skip
     missing = {room for room in rooms if not any(name.startswith(room) for name in named)}
     assert missing == {"search/cli", "search/plan", "search/report"}  # the picture says enough
+
+
+def test_the_command_line_imports_no_engine() -> None:
+    """Help, completion and refusals wait for it: what shrinks models is imported by commands."""
+    code = (
+        "import sys, search.cli; heavy = ('compress.prune', 'compress.shrinking', "
+        "'compress.reconstruction', 'compress.exporting', 'search.study', 'search.spaces'); "
+        "print([name for name in sys.modules if name.startswith(heavy)])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.strip() == "[]"

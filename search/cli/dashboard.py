@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from socketserver import ThreadingMixIn
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import typer
@@ -16,8 +16,9 @@ from compress.core.quantities import parse_integer
 from compress.plan.fields import require
 from search.cli._console import report_errors, show
 from search.cli._help import add_command, create_command_group
-from search.study.directory import SearchFolder
-from search.study.events import ARTIFACTS_FOLDER
+
+if TYPE_CHECKING:
+    from search.study.directory import SearchFolder
 
 HOST = "127.0.0.1"
 HOSTS = (HOST, "localhost")
@@ -76,6 +77,9 @@ def create_dashboard(path: Path, port: int) -> Server:
             port is in use.
         MissingDependency: optuna-dashboard is not installed.
     """
+    from search.study.directory import SearchFolder
+    from search.study.events import ARTIFACTS_FOLDER
+
     require(0 <= port <= 65535, "port", "be in [0, 65535]", port)
     folder = SearchFolder(path)
     search = folder.read_plan_record()["plan"].get("search")
