@@ -18,7 +18,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from compress.core import linux, parent_watch
 from compress.core.errors import InputError, MissingDependency
 
 _PACKAGES_FOLDER = str(Path(__file__).parents[2])
@@ -86,6 +85,8 @@ def build_module_command(module: str, *arguments: str) -> list[str]:
         module: Dotted name of the module.
         *arguments: Its command line arguments.
     """
+    from compress.core import linux, parent_watch  # `import paretune` needs neither
+
     # -P: neither the current folder nor the folder of the file comes first
     watch = [parent_watch.__file__, str(os.getpid()), linux.select_watch_method()]
     return [sys.executable, "-P", *watch, module, *arguments]
