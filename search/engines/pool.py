@@ -18,6 +18,7 @@ from search.engines._base import NODE_LOST, TIMED_OUT, Job, JobQueue, PoolSettin
 MAX_GROWTH = 2**30
 """Growth of a worker's memory, in bytes, after which it is renewed (TensorFlow frees none)."""
 MAX_JOBS = 40
+"""Number of jobs after which a worker is renewed."""
 KILLED_STARTS, LOST_STARTS = 3, 20
 """Maximum numbers of consecutive replacements of a worker that is killed, or whose node is lost,
 while it starts."""
@@ -107,7 +108,7 @@ class Pool:
             handler: The queue of jobs.
 
         Raises:
-            RunFailed: A worker cannot start.
+            RunFailed: A worker cannot start, or reports a fatal error.
         """
         self._may_have_jobs = True
         self._assign_jobs(handler)

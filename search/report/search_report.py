@@ -239,7 +239,7 @@ def build_importance_section(importances: Sequence[Importance]) -> dict[str, Any
     """Return the importance of parameters for search.html.j2."""
     explained = [item for item in importances if item.shares]
     return {
-        "said": [
+        "summaries": [
             f"{item.target}: {item.trials} trials; on held-out ones the forest predicts "
             f"{(item.explained or 0) * 100:.0f} % of the variance."
             if item.shares

@@ -181,7 +181,7 @@ class RayHost:
         return self._log.read_text("utf-8", "replace")[-10_000:] if self._log.exists() else ""
 
     def poll(self) -> list[dict[str, Any]]:
-        """Return the worker's messages since the last call, waiting ten seconds for the first."""
+        """Return the worker's messages since the last call, after ten seconds at most."""
         new_messages = []
         try:
             new_messages.append(self._messages.get(timeout=10))
