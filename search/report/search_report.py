@@ -151,8 +151,8 @@ class SearchFacts:
     """Figures of a search's progress.
 
     Attributes:
-        progress: Hypervolume of the front over the trials; None with fewer than two complete
-            candidates.
+        progress: Hypervolume of the front over the trials; None if fewer than two candidates have
+            all objectives.
         epochs_trained: Epochs of complete and stopped trials.
         epochs_full: Epochs of full trainings of the same trials; None if the plan does not define
             the epochs of a training.

@@ -355,7 +355,7 @@ class NodeFolder:
             self._remove(self.path)
 
     def _remove_unused(self) -> None:
-        """Remove folders that killed workers have left."""
+        """Remove other folders that killed workers have left."""
         for path in self._home.glob(f"{self._prefix}*"):
             if path.is_dir() and path != self.path:
                 self._remove(path)
