@@ -55,8 +55,8 @@ class Workers:
         InputError: A value breaks a rule.
 
     Example:
-        >>> crew = Workers(2)
-        >>> crew.count
+        >>> workers = Workers(2)
+        >>> workers.count
         2
     """
 
@@ -115,10 +115,10 @@ class Workers:
         has_loss_weights = bool(data.outputs)
         engine: Engine = ENGINES[self.engine]
         least_bytes = 0 if handed_over or engine.remote or has_loss_weights else None
-        order = PoolSettings(search_folder, self._build_request(job.plan), spec)
+        settings = PoolSettings(search_folder, self._build_request(job.plan), spec)
         with (
             share_dataset(data, search_folder.shared, min_bytes=least_bytes) as (_, unshared),
-            engine.open_pool(order) as pool,
+            engine.open_pool(settings) as pool,
         ):
             if handed_over and not list_shared_files(search_folder.shared):
                 raise RunFailed(

@@ -284,10 +284,10 @@ class TimeLeft(ProgressColumn):
         next step. The estimate counts down from the last step, and is None when the next one is
         late.
         """
-        finished = task.completed - task.fields.get("begun", 0.0)
+        finished = task.completed - task.fields.get("initial", 0.0)
         if task.elapsed is None or task.total is None or finished <= 0 or task.remaining is None:
             return None
-        last_update = task.fields.get("told", task.elapsed)
+        last_update = task.fields.get("updated_at", task.elapsed)
         remaining = last_update * task.remaining / finished - (task.elapsed - last_update)
         return remaining if remaining >= 0.5 else None
 
@@ -308,9 +308,9 @@ class RichDisplay(Display):
         for task in (*self._workers.values(), *([] if self._main is None else [self._main])):
             self._progress.remove_task(task)
         self._workers, self._shares, self._done, self._steps = {}, {}, done, is_stepwise
-        # `begun` leaves jobs of an earlier run out of the estimate of this run's speed
+        # `initial` leaves jobs of an earlier run out of the estimate of this run's speed
         self._main = self._progress.add_task(
-            escape_line(title), total=total, completed=done, begun=done
+            escape_line(title), total=total, completed=done, initial=done
         )
 
     def advance(self, done: int, total: int) -> None:
@@ -332,7 +332,7 @@ class RichDisplay(Display):
         self._update_total()
 
     def _update_total(self) -> None:
-        """Update the total, counting running jobs by their shares if these are known."""
+        """Update the phase's bar, to which running jobs add their shares unless it is stepwise."""
         if self._main is not None:
             running_share = 0.0 if self._steps else sum(self._shares.values())
             self._update_bar(self._main, self._done + running_share)
@@ -341,7 +341,7 @@ class RichDisplay(Display):
         """Update a bar and the time of its last change."""
         (bar,) = (item for item in self._progress.tasks if item.id == task)
         if bar.completed != completed:
-            self._progress.update(task, completed=completed, told=bar.elapsed or 0.0)
+            self._progress.update(task, completed=completed, updated_at=bar.elapsed or 0.0)
 
 
 @contextmanager

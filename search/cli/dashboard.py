@@ -90,23 +90,24 @@ def create_dashboard(path: Path, port: int) -> Server:
         from optuna_dashboard import wsgi
     except ImportError:
         raise MissingDependency(INSTALL_HINT) from None
-    storage, number = _open_study(folder, search.get("storage", ""))
+    storage, study_id = _open_study(folder, search.get("storage", ""))
     artifacts = folder.path / ARTIFACTS_FOLDER
-    more: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if artifacts.is_dir():
-        more["artifact_store"] = FileSystemArtifactStore(base_path=artifacts)
-    application = require_local_host(refuse_writes(wsgi(storage, **more)))
+        options["artifact_store"] = FileSystemArtifactStore(base_path=artifacts)
+    application = require_local_host(refuse_writes(wsgi(storage, **options)))
     try:
         server = make_server(HOST, port, application, Server, _QuietHandler)
     except OSError as error:
         raise InputError(
             f"port must be free. Received: {port} ({error.strerror}). Choose another with --port."
         ) from None
-    server.start = f"/dashboard/studies/{number}"
+    server.start = f"/dashboard/studies/{study_id}"
     return server
 
 
 def _open_study(folder: SearchFolder, url: str) -> tuple[Any, int]:
+    """Return the storage of a run's study, and the study's id in it."""
     import optuna
 
     from search.study.storage import build_study_name, open_storage

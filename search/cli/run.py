@@ -152,7 +152,7 @@ def shrink(
     plan: ShrinkPlan,
 ) -> None:
     """Shrink a Keras model of your own to a goal: a time, a size, a quality, or a whole front."""
-    from compress.shrinking.shrink import shrink as to_goal
+    from compress.shrinking.shrink import shrink as shrink_model
 
     with (
         report_errors("The same command continues where it ended."),
@@ -160,7 +160,7 @@ def shrink(
     ):
         workers = _create_workers(worker_options, progress)
         progress.start_phase(f"Shrinking {model.name}", 0, 1, is_stepwise=True)
-        result = to_goal(
+        result = shrink_model(
             model,
             plan=plan,
             crew=workers,

@@ -74,7 +74,7 @@ def describe_space(
     from compress.plan.conversion import split_items
     from search.spaces import SubnetworkSpace, resolve_space
     from search.spaces.describe import SAMPLES
-    from search.spaces.describe import describe_space as described
+    from search.spaces.describe import describe_space as create_description
 
     with report_errors("The same command starts again."):
         import_plugins(split_items(plugins))
@@ -84,7 +84,7 @@ def describe_space(
         chosen = resolve_space(name)
         if isinstance(chosen, SubnetworkSpace):
             check_model_file(chosen.path)
-        description = described(chosen, load_data(options), number, count)
+        description = create_description(chosen, load_data(options), number, count)
         if json is not None:
             write_json(json, description.to_json())
     show(

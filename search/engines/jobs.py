@@ -117,6 +117,9 @@ def train_front(folder: SearchFolder, plan: SearchPlan, pool: Pool, display: Dis
         plan: The plan of the run.
         pool: The pool of workers.
         display: Display of the progress.
+
+    Raises:
+        RunFailed: A final training failed.
     """
     front = [item.id for item in select_final_candidates(folder.read_candidates(), plan)]
     jobs = FinalJobs(folder, plan, front, display, _select_teachers(plan))
@@ -190,7 +193,7 @@ class SearchJobs(JobQueue):
 
     Attributes:
         candidates: All candidates that ended.
-        stop_reason: Reason for not starting further trials; empty: another may start.
+        stop_reason: Reason for not starting further trials; empty: the search goes on.
     """
 
     def __init__(
@@ -219,7 +222,10 @@ class SearchJobs(JobQueue):
         return sum(item.is_trial for item in self.candidates)
 
     def take_job(self) -> Job | None:
-        """Return a trial while the budget lasts; `stop_reason` holds the reason for None."""
+        """Return a trial while the budget lasts; None otherwise, with the reason in `stop_reason`.
+
+        It is also None, without a reason, while a trial must run alone.
+        """
         untrained = len(self.candidates) - self.ended_count
         self.stop_reason = self._budget.find_stop_reason(self.candidates, self._running)
         if not self.stop_reason and untrained >= self._max_untrained:

@@ -19,7 +19,9 @@ from search.engines._base import Job, PoolSettings, WorkerRequest, WorkerSpec
 from search.engines.pool import OnMessage, Pool
 
 MAX_WORKERS = 8
+"""Default for the largest number of workers on the CPU."""
 STOP_SECONDS = 5.0
+"""Seconds that a worker has to end before it is killed."""
 MIN_WORKER_BYTES = 800_000_000
 """Bytes of a worker: two copies of TensorFlow, in its process and in the converter's."""
 FORK_PARENT_BYTES = 100_000_000
@@ -32,10 +34,14 @@ class LocalEngine:
     remote = False
 
     def allocate_workers(self, request: WorkerRequest) -> WorkerSpec:
-        """Return one worker per GPU, or one per core.
+        """Return the requested number of workers; default: one per GPU, or one per core.
 
         On the CPU, small networks keep one core busy but use only half of two cores, so there is
-        one worker per core (8 at most, because each loads TensorFlow).
+        one worker per core: at most 8, as many as there are jobs, and as many as memory allows,
+        because each loads TensorFlow.
+
+        Raises:
+            InputError: More workers are requested than the memory set by the user allows.
         """
         gpus, cores = count_gpus(request.device), linux.count_cores()
         budget = get_current_budget()
@@ -193,7 +199,11 @@ def count_gpu_sharers(worker: int, workers: int, gpus: int) -> int:
 
 
 def compute_memory_share(count: int) -> int:
-    """Return the memory of each of several workers, in bytes: equal shares of the free budget."""
+    """Return the memory of each of several workers, in bytes.
+
+    It is an equal share of the free budget without the bytes of the process from which a worker
+    forks, and `MIN_BUDGET_BYTES` at least.
+    """
     return max(
         MIN_BUDGET_BYTES, get_current_budget().measure_free_bytes() // count - FORK_PARENT_BYTES
     )

@@ -18,6 +18,7 @@ from search.engines._base import NODE_LOST, TIMED_OUT, Job, JobQueue, PoolSettin
 MAX_GROWTH = 2**30
 """Growth of a worker's memory, in bytes, after which it is renewed (TensorFlow frees none)."""
 MAX_JOBS = 40
+"""Number of jobs after which a worker is renewed."""
 KILLED_STARTS, LOST_STARTS = 3, 20
 """Maximum numbers of consecutive replacements of a worker that is killed, or whose node is lost,
 while it starts."""
@@ -48,7 +49,24 @@ class Link(Protocol):
 
 @dataclass
 class Slot:
-    """A position in the pool for one worker at a time, with its running job and its memory."""
+    """A position in the pool for one worker at a time, with its running job and its memory.
+
+    Attributes:
+        index: Index of the position, from 0.
+        link: The connection to the worker; None: there is no worker.
+        generation: Number of workers started and ended so far; events of earlier ones are ignored.
+        has_started: Whether the worker has been ready once.
+        is_ready: Whether the worker accepts jobs.
+        job: The running job, or the job that waits for the worker to start; None: idle.
+        deadline: Time at which the job is ended, in seconds of `time.monotonic`.
+        claimed_trial: Message with the number and seed of the trial that the job has begun.
+        is_overdue: Whether the worker was killed because its job exceeded the time limit.
+        first_memory: Bytes of the worker before its first job.
+        memory: Bytes of the worker after its last job.
+        finished_jobs: Number of jobs since the worker or its last fork started.
+        lost_starts: Number of consecutive workers that died while they started.
+        paused_until: Time before which no worker is started, in seconds of `time.monotonic`.
+    """
 
     index: int
     link: Link | None = None
@@ -107,7 +125,7 @@ class Pool:
             handler: The queue of jobs.
 
         Raises:
-            RunFailed: A worker cannot start.
+            RunFailed: A worker cannot start, or reports a fatal error.
         """
         self._may_have_jobs = True
         self._assign_jobs(handler)

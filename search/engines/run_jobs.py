@@ -38,7 +38,12 @@ from search.engines import messages
 from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.directory import FAILED, Candidate, SearchFolder, TrialGivenUp
-from search.study.objective import evaluate_trial, format_candidate_id, get_trial_seed
+from search.study.objective import (
+    SEED_ATTR,
+    evaluate_trial,
+    format_candidate_id,
+    get_trial_seed,
+)
 from search.study.retrain import halve_slow_model, train_final
 from search.study.study import ask_trial
 
@@ -129,7 +134,7 @@ class SearchWorker(Worker):
         if self.folder.read_candidate(format_candidate_id(trial.number)) is not None:
             raise studies.build_lost_error(format_candidate_id(trial.number))
         seed = get_trial_seed(self.plan, trial)
-        trial.set_user_attr("seed", seed)
+        trial.set_user_attr(SEED_ATTR, seed)
         messages.send(self._out, messages.CLAIMED, number=trial.number, seed=seed)
         try:
             candidate = evaluate_trial(

@@ -57,7 +57,10 @@ def _enqueue_messages(jobs: queue.Queue[dict[str, Any]]) -> None:
 
 
 def _serve(worker: Worker, out: TextIO, is_fork: bool) -> int:
-    """Run jobs until a quit message or, in a fork, until memory has grown; return the exit code."""
+    """Run jobs until a quit message, a fatal error or the end of this fork; return the exit code.
+
+    A fork ends when its memory has grown, or after a failed allocation.
+    """
     if is_fork:
         from compress.exporting import converter
 

@@ -200,7 +200,7 @@ class SearchSection(Section):
         return render_template(
             load_templates(search="search.report"),
             "search/search.html.j2",
-            course=build_progress_section(self._report, self._facts),
+            progress=build_progress_section(self._report, self._facts),
             importance=build_importance_section(self._facts.importances),
             candidates=build_candidates_section(self._report),
         )

@@ -137,7 +137,7 @@ def compare_runs(paths: Sequence[str | Path], out: str | Path) -> Path:
         title=f"{len(runs)} runs compared",
         runs=[(run.label, str(run.report.folder), run.report.summarize_trials()) for run in runs],
         warnings=_list_warnings(runs),
-        duels=[*_build_comparisons(runs, point_sets)],
+        comparisons=[*_build_comparisons(runs, point_sets)],
     )
     page_path.parent.mkdir(parents=True, exist_ok=True)
     write_text(page_path, str(page))
@@ -232,7 +232,7 @@ def _merge_points(runs: Sequence[_Run], kind: str) -> Points | None:
 def _build_comparisons(
     runs: Sequence[_Run], point_sets: Sequence[Points]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the table row of each set of points and each pair of the first run and another."""
+    """Yield the table of each set of points and each pair of the first run and another."""
     first = runs[0]
     for points in point_sets:
         axes = {axis.key: axis for axis in points.axes}
@@ -323,11 +323,13 @@ def _compare_candidates(
         return None
     values = [{row["id"]: float(row[metric]) for row in part if row.get(metric) is not None}
               for part in rows]  # fmt: skip
-    choices = len(values[0]) * len(values[1])
+    pair_count = len(values[0]) * len(values[1])
 
     def compare(first: str, second: str, _: int) -> Difference:
         first_value, second_value = values[0][first], values[1][second]
-        return compare_shares(first_value, counts[0], second_value, counts[1], comparisons=choices)
+        return compare_shares(
+            first_value, counts[0], second_value, counts[1], comparisons=pair_count
+        )
 
     return compare
 
@@ -367,7 +369,7 @@ def _format_comparison(comparison: FrontComparison, labels: tuple[str, str]) -> 
     return {
         "cost": comparison.cost.title,
         "shares": (f"{first_share * 100:.1f} %", f"{second_share * 100:.1f} %"),
-        "stretches": [
+        "cost_ranges": [
             _format_cost_range(cost_range, comparison, labels)
             for cost_range in comparison.cost_ranges
         ],

@@ -40,7 +40,7 @@ GROUPS = {
     "judged": ("#8A8F99", "circle-open"),
     "stopped early": (STOPPED_COLOUR, "x"),
 }
-"""Marks of candidates by outcome; other outcomes have no metric and are only in the table."""
+"""Outcome -> (colour, symbol); candidates with other outcomes are only in the table."""
 _COSTS = (
     ("macs", "MACs", "counted at batch 1, before training", "~s", ""),
     ("params", "Parameters", "counted, before training", "~s", ""),

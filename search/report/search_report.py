@@ -151,8 +151,8 @@ class SearchFacts:
     """Figures of a search's progress.
 
     Attributes:
-        progress: Hypervolume of the front over the trials; None with fewer than two complete
-            candidates.
+        progress: Hypervolume of the front over the trials; None if fewer than two candidates have
+            all objectives.
         epochs_trained: Epochs of complete and stopped trials.
         epochs_full: Epochs of full trainings of the same trials; None if the plan does not define
             the epochs of a training.
@@ -239,7 +239,7 @@ def build_importance_section(importances: Sequence[Importance]) -> dict[str, Any
     """Return the importance of parameters for search.html.j2."""
     explained = [item for item in importances if item.shares]
     return {
-        "said": [
+        "summaries": [
             f"{item.target}: {item.trials} trials; on held-out ones the forest predicts "
             f"{(item.explained or 0) * 100:.0f} % of the variance."
             if item.shares

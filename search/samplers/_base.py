@@ -135,7 +135,7 @@ def draw(
 
 
 def compute_losses(study: optuna.Study, trials: Sequence[FrozenTrial]) -> Losses:
-    """Return the objectives of completed trials as losses, with costs as logarithms.
+    """Return the objectives of completed trials as losses, with costs as natural logarithms.
 
     Costs span orders of magnitude, so their distances are only meaningful as logarithms. The order
     within an objective and the Pareto fronts do not change.
@@ -177,7 +177,11 @@ def convert_to_losses(
 
 
 def count_values(distribution: BaseDistribution) -> float:
-    """Return the number of values of a distribution; infinity if it is continuous."""
+    """Return the number of values of a distribution; infinity if it is continuous.
+
+    Raises:
+        TypeError: The distribution is not one of Optuna's.
+    """
     if isinstance(distribution, CategoricalDistribution):
         return len(distribution.choices)
     if not isinstance(distribution, (FloatDistribution, IntDistribution)):

@@ -1,7 +1,7 @@
 """Optuna's own samplers for several objectives, with settings for tens of trials.
 
-All sample parameters of conditional spaces. NSGA-II and NSGA-III model the parameters that every
-trial has jointly and draw the others at random. TPE models each parameter independently.
+All of them support conditional spaces. NSGA-II and NSGA-III cross the parameters that every trial
+has and draw the others at random. TPE models each parameter independently.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from optuna.samplers import (
 POPULATION = 16
 """Population size; with Optuna's 50, a search of tens of trials would be entirely random."""
 STARTUP = 10
-"""Number of random trials before the sampler's model is used."""
+"""Number of ended trials before TPE uses its model; earlier trials are random."""
 
 
 def create_qmc_sampler(seed: int) -> BaseSampler:

@@ -10,7 +10,7 @@ from compress.core.pareto import compute_crowding_distance, rank_nondominated
 from search.samplers._base import MutationSampler, compute_losses
 
 POPULATION = 10
-"""Population size P, in complete trials; also the number of random trials at the start."""
+"""Population size P, in complete trials; with fewer, choices are random."""
 TOURNAMENT = 5
 """Tournament size S.
 
@@ -46,7 +46,5 @@ class EvolutionSampler(MutationSampler):
             front = ranks == rank
             distances[front] = compute_crowding_distance(losses[front])
         contestants = rng.choice(POPULATION, size=TOURNAMENT, replace=False)
-        best = np.lexsort((-distances[contestants], ranks[contestants]))[
-            0
-        ]  # the last key counts most
-        return population[int(contestants[best])]
+        order = np.lexsort((-distances[contestants], ranks[contestants]))  # by rank first
+        return population[int(contestants[order[0]])]

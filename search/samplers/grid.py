@@ -23,9 +23,9 @@ from search.samplers._base import (
 )
 
 MAX_LISTED_VALUES = 10
-"""Maximum number of values of a number that are all tried; others are put on a grid."""
+"""Maximum number of values of a numeric parameter for which all are tried."""
 GRID_POINTS = 3
-"""Number of points of such a grid: both ends and the middle (of the logarithm if log-scaled)."""
+"""Number of values otherwise: both ends and the middle (of the logarithm if log-scaled)."""
 
 
 class GridSampler(StatelessSampler):
@@ -86,10 +86,10 @@ def is_exhausted(study: optuna.Study) -> bool:
 
 
 def list_grid_values(distribution: BaseDistribution) -> list[Any]:
-    """Return the grid values of a distribution, in ascending order.
+    """Return the grid values of a distribution: categories in their order, numbers ascending.
 
-    Categories: all. Numbers: all if there are at most `MAX_LISTED_VALUES`, else `GRID_POINTS`
-        points.
+    All categories are included, and all numbers if there are at most `MAX_LISTED_VALUES`. Of more
+    numbers, at most `GRID_POINTS` are included.
     """
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)

@@ -86,15 +86,15 @@ class Space(ABC):
         return None
 
     def ladder(self, data: Dataset, steps: int) -> list[dict[str, Any]]:
-        """Return complete choices between the smallest model and the baseline.
+        """Return complete choices from the smallest model up to the baseline.
 
         Args:
             data: The data of the search.
             steps: Maximum number of choices, at least 0.
 
         Returns:
-            Distinct choices in ascending order of cost, without the baseline; [] if the smallest
-            model is unknown.
+            Distinct choices in ascending order of cost, with the smallest model, without the
+            baseline; [] if the smallest model is unknown.
         """
         return []
 
@@ -166,7 +166,7 @@ class DeclaredSpace(Space):
         return complete_choices(self.choices(data), lambda choice: choice.most)
 
     def ladder(self, data: Dataset, steps: int) -> list[dict[str, Any]]:
-        """Return choices that move through the values of each choice in equal steps.
+        """Return choices that move through the values of each number in equal steps.
 
         See `Space.ladder`.
         """

@@ -132,7 +132,7 @@ def apply_activation(x: Any, name: str, activation: str) -> Any:
 
 
 def add_shortcut(x: Any, y: Any, name: str) -> Any:
-    """Apply a shortcut by adding two tensors, named `<name>_add`."""
+    """Add the tensor of a shortcut to another one; the layer is named `<name>_add`."""
     if isinstance(y, ShapeTensor):
         return y
 

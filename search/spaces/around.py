@@ -304,7 +304,7 @@ class Subnetworks:
         return TimedCalls(self.coupling, self._allowed)
 
     def time_calls(self, convert: Convert, **settings: Any) -> LatencyMeasurements:
-        """Time these calls, and some whole sub-networks.
+        """Time the calls of `calls`, and some whole sub-networks.
 
         Args:
             convert: See

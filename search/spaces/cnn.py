@@ -44,7 +44,7 @@ class CNN(ImageSpace):
         return (1, 2) if min(data.input_shape[:2]) >= MIN_STRIDED_SIZE else (1,)
 
     def baseline(self, data: Dataset) -> dict[str, Any]:
-        """Return a plain network of two stages with two blocks each, of 32 and 64 channels."""
+        """Return a plain network of up to two stages, with two blocks each, 32 and 64 channels."""
         stages = min(2, self.get_max_stages(data))
         choices: dict[str, Any] = {
             "stages": stages,

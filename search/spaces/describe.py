@@ -24,6 +24,7 @@ from search.samplers._base import count_values, find_condition
 from search.spaces._base import Choice, Chosen, DeclaredSpace, Space, count_choices
 
 SAMPLES = 32
+"""Default number of models of a user-defined space that are built."""
 
 
 def describe_space(
@@ -231,7 +232,7 @@ class Sample:
 def sample_space(
     space: Space, data: Dataset, seed: int, samples: int, fixed: Chosen
 ) -> tuple[Sample, ...]:
-    """Call a space on random trials, with a uniform distribution of each parameter.
+    """Call a space on random trials; all values of an integer or category are equally likely.
 
     Args:
         space: The space.
@@ -315,7 +316,7 @@ def infer_condition(name: str, samples: Sequence[Sample]) -> str:
     """Return the condition under which a parameter is sampled, from samples; "": always.
 
     The likely condition is a value of an earlier parameter that differs between the samples with
-    and without the parameter.
+    and without the parameter. If there is none, only the share of the samples is returned.
 
     Args:
         name: Name of the parameter.

@@ -43,7 +43,7 @@ class MobileNet(ImageSpace):
     """stem -> stages of inverted residuals -> 1 x 1 convolution -> global average -> softmax.
 
     All stages but the first halve the resolution. Choices: number of stages; width multiplier of
-    all layers, for 16, 24, 40, 80, 160 channels; activation; squeeze-excite in all blocks or
+    stem and stages, for 16, 24, 40, 80, 160 channels; activation; squeeze-excite in all blocks or
     none; stride of the stem; per stage the number of blocks (1 to 3), their expansion (1, 3, 4 or
     6) and depthwise kernel (3 or 5); channels of the last 1 x 1 convolution, or none; dropout
     before the classifier.
@@ -68,7 +68,7 @@ class MobileNet(ImageSpace):
         return find_max_stages(data, max(self.list_stem_strides(data)), MAX_STAGES)
 
     def baseline(self, data: Dataset) -> dict[str, Any]:
-        """Return MobileNetV2-like blocks: expansion 4, 3 x 3, ReLU6, as deep as possible."""
+        """Return MobileNetV2-like blocks: expansion 4, 3 x 3, ReLU6, in all possible stages."""
         stages = self.get_max_stages(data)
         choices: dict[str, Any] = {
             "stages": stages,

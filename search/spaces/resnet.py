@@ -46,7 +46,7 @@ class ResNet(ImageSpace):
     Choices: number of stages; kind of block (basic: two 3 x 3 convolutions; bottleneck:
     1 x 1, 3 x 3 on a quarter of the channels, 1 x 1); whether blocks normalize and activate
     before their convolutions (pre-activation) or after; stem (3 x 3 convolution, the same
-    with stride 2, or followed by max pooling); channels of the first stage and the factor from
+    with stride 2, or the latter and max pooling); channels of the first stage and the factor from
     stage to stage; blocks of each stage (1 to 4); dropout before the classifier.
 
     Reference:

@@ -43,8 +43,7 @@ class Provenance:
     Attributes:
         initial_models: Files of the models from which candidates take their initial weights.
         notes: Notes for the report of each compressed model.
-        trained_on_validation: Whether a teacher or a final training used the validation part of
-            the compressed models.
+        trained_on_validation: Whether a teacher or a final training used the validation part.
     """
 
     initial_models: tuple[Path, ...] = ()

@@ -43,6 +43,7 @@ NAMES = {
     "size_bytes": "bytes of .tflite",
     "latency_ms": "ms on LiteRT",
 }
+"""Costs by field name -> unit in messages."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def find_costs(
         model: A built, untrained model.
         options: Limits and objectives.
         folder: The folder of the run.
-        latency: Estimated milliseconds; None: the latency of a file is measured.
+        latency: Estimated milliseconds; None: the file is timed if the plan needs its latency.
     """
     analysis = count_macs(model)
     estimated_costs = () if latency is None else ("latency_ms",)
@@ -191,10 +192,10 @@ def _measure_file(model: keras.Model, needs_latency: bool) -> dict[str, Any]:
         export_litert(_with_distinct_weights(model), path)
         costs: dict[str, Any] = {"size_bytes": path.stat().st_size}
         if needs_latency:
-            latency_options = LatencyOptions(threads=1, precision=0.03, budget=2.0)
-            costs["latency_ms"] = measure_latency({"model": path}, latency_options)[
-                "model"
-            ].median_ms
+            latencies = measure_latency(
+                {"model": path}, LatencyOptions(threads=1, precision=0.03, budget=2.0)
+            )
+            costs["latency_ms"] = latencies["model"].median_ms
     return costs
 
 
@@ -278,7 +279,9 @@ def find_timed_space(options: SearchOptions) -> SubnetworkSpace | None:
 def build_latency_estimator(
     options: SearchOptions, folder: SearchFolder
 ) -> Callable[[dict[str, Any]], float] | None:
-    """Return a function that estimates a candidate's milliseconds; None: its file is measured.
+    """Return a function that estimates a candidate's milliseconds from latencies of parts.
+
+    It is None if latencies are not needed, or if the parts of the model have not been timed.
 
     Args:
         options: Options of the search.

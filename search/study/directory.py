@@ -208,7 +208,7 @@ class SearchFolder(RunFolder):
         return [item for item in candidates if item.state != LOST]
 
     def read_candidate(self, name: str) -> Candidate | None:
-        """Return the record of a candidate; None if it has not ended."""
+        """Return the record of a candidate; None if it has not ended or was given up."""
         path = self._get_record_path(name)
         candidate = _read_candidate(path) if path.exists() else None
         return None if candidate is None or candidate.state == LOST else candidate

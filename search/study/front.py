@@ -261,7 +261,9 @@ def sort_by_end(candidates: Sequence[Candidate]) -> tuple[list[Candidate], bool]
 
 
 def compute_losses(candidate: Candidate, objectives: Sequence[str]) -> list[float] | None:
-    """Return the negated metric and the costs' logarithms; None without a complete training.
+    """Return the negated metric and the costs' decimal logarithms.
+
+    It is None unless the candidate is complete and all of its objectives are finite.
 
     Args:
         candidate: A candidate in any state.
@@ -321,6 +323,8 @@ class Convergence:
 
     def count_stale_trials(self, candidates: Sequence[Candidate]) -> int:
         """Return the number of trials that ended since the front last grew.
+
+        It is 0 until two candidates have all objectives.
 
         Args:
             candidates: All candidates so far. Only new ones are processed, unless one of them ended

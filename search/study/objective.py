@@ -50,6 +50,7 @@ from search.study.directory import (
 )
 
 SEED_ATTR = "seed"
+"""Trial attribute that holds the seed of the trial's weights and batches."""
 MAX_VALIDATION_EXAMPLES = 2000
 """Maximum number of validation examples for candidates that are evaluated without training.
 
@@ -58,6 +59,7 @@ Later stages evaluate the selected candidates on all validation examples.
 SEED_GIVEN = "seed_given"
 """Trial attribute that marks trials queued with a seed: replays and retries."""
 COSTS_ATTR = "costs"
+"""Trial attribute that holds the costs among the objectives, in their order."""
 SEEN_TRIALS: WeakKeyDictionary[optuna.Trial, Sequence[FrozenTrial]] = WeakKeyDictionary()
 """Trial -> all trials at the time it began, which saves another reading of the storage."""
 
@@ -68,7 +70,7 @@ def format_candidate_id(number: int) -> str:
 
 
 def get_trial_seed(plan: SearchPlan, trial: optuna.Trial) -> int:
-    """Return the seed of a trial's weights and batches: its own, or a replayed one."""
+    """Return the seed of a trial's weights and batches: a stored one, or one from its number."""
     return int(trial.user_attrs.get(SEED_ATTR, derive_seed(plan.seed, trial.number)))
 
 
@@ -207,7 +209,7 @@ def _write_candidate(folder: SearchFolder, candidate: Candidate) -> Candidate:
 
 
 def find_same_choices(trial: optuna.Trial) -> int | None:
-    """Return the number of the earliest trial with the same choices and a result.
+    """Return the number of the earliest trial with the same choices and a result; None: none.
 
     It searches the trials that were read when this trial began, or else the current ones.
     """

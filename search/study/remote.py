@@ -51,7 +51,7 @@ class RemoteFolder(SearchFolder):
         return super().read_candidate(name)
 
     def get_shipped_path(self, name: str) -> Path:
-        """Return the path of the final `.keras` file, and fetch it with its record."""
+        """Return the path of the final `.keras` file, after fetching all files of the model."""
         for folder in (self.candidates, self.final):
             for file_name in self._files.list_names(folder.name):
                 if file_name.startswith((f"{name}.", f"{name}-final")):
@@ -65,7 +65,7 @@ class RemoteFolder(SearchFolder):
         return self.path / relative
 
     def publish(self) -> tuple[str, ...]:
-        """Publish the files written since the last call, and return their names."""
+        """Publish the files that are new or changed since the last call; return their names."""
         names = []
         for folder in PUBLISHED_FOLDERS:
             for path in sorted((self.path / folder).rglob("*")):
@@ -93,12 +93,17 @@ def _read_state(path: Path) -> tuple[int, int] | None:
 
 
 def fetch_files(folder: SearchFolder, files: FileStore, names: Iterable[str]) -> None:
-    """Fetch a worker's files into the run's folder, records last and never overwritten.
+    """Fetch a worker's files into the run's folder, records last.
+
+    The record of a candidate is kept if it exists; other files are overwritten.
 
     Args:
         folder: The folder of the run.
         files: The file store.
         names: Names of the files, relative to the folder.
+
+    Raises:
+        RunFailed: A file is no longer in the store.
     """
     for name in sorted(names, key=lambda name: (name.endswith(".json"), name)):
         path = folder.path / name

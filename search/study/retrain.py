@@ -49,6 +49,7 @@ On some processors, int8 kernels take about the same time for any number of chan
 """
 HALF_MACS = Target(0.5, relative=True)
 TIMING_PRECISION, TIMING_SECONDS = 0.05, 2.0
+"""Relative half-width of the intervals, and time limit, of these measurements."""
 
 
 def derive_final_seed(candidate: Candidate, index: int) -> int:
@@ -82,6 +83,9 @@ def train_final(
 
     Returns:
         The record, which has been written.
+
+    Raises:
+        TrainingDiverged: The loss is not finite or far above that of guessing.
     """
     import keras
 

@@ -106,8 +106,9 @@ def open_storage(
 
     Raises:
         InputError: The URL is malformed or cannot be reached, or the journal is corrupt.
+        OSError: The journal cannot be opened.
         MissingDependency: The database's driver is not installed.
-        NoAnswer: The storage could not be reached in time.
+        ServiceTimeout: The storage could not be reached in time.
     """
     if isinstance(location, Path):
         try:

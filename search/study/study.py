@@ -42,7 +42,7 @@ TRIES_ATTR = "memory_was_short"
 LOST_ATTR = "node_was_lost"
 """Trial attribute that counts lost nodes on which these choices were tried."""
 MAX_LADDER_STEPS = 3
-"""Maximum number of models between the smallest and the baseline among the first trials."""
+"""Maximum number of first trials below the baseline, the smallest model included."""
 
 
 def open_study(folder: SearchFolder, plan: SearchPlan) -> optuna.Study:
@@ -376,7 +376,7 @@ def list_first_choices(plan: SearchPlan, data: Dataset) -> list[dict[str, Any]]:
 
     Args:
         plan: The plan. At most a quarter of its trials, and at most `MAX_LADDER_STEPS`, are models
-            between the smallest and the baseline.
+            from the smallest up to the baseline, which is not counted.
         data: The data of the run.
     """
     space, settings = plan.search.resolved_space, optimizers.build_baseline(plan, data)

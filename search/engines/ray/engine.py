@@ -41,7 +41,10 @@ class RayEngine:
     _owns_connection = False
 
     def allocate_workers(self, request: WorkerRequest) -> WorkerSpec:
-        """Return the requested number of workers, or as many as the cluster can hold now.
+        """Return the requested number of workers, or as many as the cluster's nodes can hold.
+
+        It counts the resources of all live nodes, including those that are in use, and never
+        returns more workers than jobs unless they are requested.
 
         Raises:
             InputError: The cluster does not respond, no node can hold a worker, workers that do not

@@ -181,7 +181,7 @@ class RayHost:
         return self._log.read_text("utf-8", "replace")[-10_000:] if self._log.exists() else ""
 
     def poll(self) -> list[dict[str, Any]]:
-        """Return the worker's messages since the last call, waiting ten seconds for the first."""
+        """Return the worker's messages since the last call, after ten seconds at most."""
         new_messages = []
         try:
             new_messages.append(self._messages.get(timeout=10))
@@ -355,7 +355,7 @@ class NodeFolder:
             self._remove(self.path)
 
     def _remove_unused(self) -> None:
-        """Remove folders that killed workers have left."""
+        """Remove other folders that killed workers have left."""
         for path in self._home.glob(f"{self._prefix}*"):
             if path.is_dir() and path != self.path:
                 self._remove(path)

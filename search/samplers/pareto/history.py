@@ -39,15 +39,18 @@ MIN_ENDED = 3
 """Minimum number of ended trials for predicting the final metric of a stopped trial."""
 MAX_ENDED = 1000
 """Maximum number of ended trials for this prediction, the youngest ones."""
-MAX_CONDITION_TRIALS = 300
-"""Maximum number of observed trials from which conditions of parameters are inferred."""
+CONDITION_TRIALS = 300
+"""Number of observed trials from which conditions of parameters are inferred, if there are more.
+
+Every n-th trial is used, so there may be nearly twice as many.
+"""
 CLAIM_ATTR = "paretune:claim"
 """System attribute of a trial that holds all choices its sampler will make.
 
 Workers that sample at the same time then try different choices, and know each other's choices
 before all of them have been sampled.
 """
-_NOT_ASKED = object()
+_INACTIVE = object()
 
 read_reported_values: Curves = attrgetter("intermediate_values")
 """Function that returns the values that a trial has reported to Optuna."""
@@ -62,6 +65,7 @@ class History:
         curves: Returns the metrics of a trial during its training.
 
     Attributes:
+        directions: Directions of the objectives.
         ended: Complete trials, with values.
         stopped: Stopped trials with a curve but no values.
         running: Running trials with choices or a claim.
@@ -149,6 +153,8 @@ def collect_choices(trial: FrozenTrial) -> dict[str, Any]:
 def claim_candidate(study: optuna.Study, trial: FrozenTrial, ranked: Sequence[Choices]) -> Choices:
     """Claim and return the first candidate that no running trial has claimed.
 
+    If all are claimed, it is the first one.
+
     Args:
         study: The study, whose other trials may have begun since the candidates were ranked.
         trial: The current trial, for which the candidate is claimed.
@@ -181,9 +187,9 @@ def filter_unseen(pool: Sequence[Choices], trials: Iterable[FrozenTrial]) -> lis
         for name, value in chosen.items():
             values.setdefault(name, set()).add(value)
     key_name = max(values, key=lambda name: len(values[name]), default="")
-    seen = {chosen.get(key_name, _NOT_ASKED) for chosen in pool}
+    key_values = {chosen.get(key_name, _INACTIVE) for chosen in pool}
     for choices in map(collect_choices, trials):
-        if choices.get(key_name, _NOT_ASKED) in seen:
+        if choices.get(key_name, _INACTIVE) in key_values:
             candidates.pop(frozenset(choices.items()), None)
     return list(candidates.values())
 
@@ -214,7 +220,7 @@ class ConditionalSpace:
             self.distributions = {
                 name: item.to_distribution() for name, item in self._declared.items()
             }
-        sampled_choices = observed_choices[:: max(1, len(observed_choices) // MAX_CONDITION_TRIALS)]
+        sampled_choices = observed_choices[:: max(1, len(observed_choices) // CONDITION_TRIALS)]
         undeclared = {
             name: item
             for name, item in seen_distributions.items()
@@ -240,7 +246,7 @@ class ConditionalSpace:
         return all(name in choices for name in self.distributions if self._is_active(name, choices))
 
     def sample(self, rng: np.random.Generator) -> Choices:
-        """Return random complete choices, with equal probability for all values of an integer."""
+        """Return random complete choices; see `draw_value` for their distributions."""
         return self._fill_choices({}, rng)
 
     def mutate(self, parent: Mapping[str, Any], rng: np.random.Generator, count: int) -> Choices:
@@ -249,7 +255,7 @@ class ConditionalSpace:
         Args:
             parent: Choices of an observed trial.
             rng: Random number generator.
-            count: Number of changed choices; newly active parameters are drawn in addition.
+            count: Maximum number of changed choices; newly active ones are drawn in addition.
         """
         chosen = {name: value for name, value in parent.items() if name in self.distributions}
         free = [name for name in self._free if name in chosen]
@@ -272,8 +278,8 @@ def draw_value(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
     An Optuna sampler would be too slow for a thousand candidates per trial.
 
     Args:
-        distribution: Distribution of a parameter. Continuous and log-scaled ones are drawn on that
-            scale; all values of others are equally likely.
+        distribution: Distribution of a parameter. Continuous numbers are uniform, log-scaled ones
+            (integers too) log-uniform; all values of others are equally likely.
         rng: Random number generator.
 
     Raises:

@@ -30,10 +30,13 @@ JITTER = 1e-8
 MAX_VALUE_COLUMNS = 12
 """Maximum number of values of a categorical parameter with one column per value.
 
-More values share one column, by their order.
+Of parameters with more values, only numeric ones are encoded, by one column.
 """
 MARGIN = 0.1
-"""Distance of the reference point from the worst values of the front, as a share of the range."""
+"""Distance of the reference point beyond the worst values, as a share of the range.
+
+The worst metric is that of the front, the worst costs are those of all ended and running trials.
+"""
 VOLUME_POINTS = 1024
 """Number of quasi-random points for measuring volumes of several costs."""
 
@@ -113,11 +116,11 @@ class Kernel:
 
 
 def fit_kernel(rows: Numbers, y: Numbers, noise: Numbers) -> Kernel:
-    """Return the kernel with the maximum likelihood of the observations.
+    """Return the kernel with the maximum marginal likelihood of the observations.
 
     Args:
         rows: (observations, columns).
-        y: Observed values with mean 0 and standard deviation 1, (observations,).
+        y: Observed values, standardized over all observations, (observations,).
         noise: Variance of each observation beyond the common noise, (observations,).
     """
     products = rows @ rows.T
@@ -155,13 +158,17 @@ def fit_kernel(rows: Numbers, y: Numbers, noise: Numbers) -> Kernel:
 class Encoding:
     """Encoding of the choices of a space as columns of numbers.
 
-    A categorical parameter has one column per value, a number has one column (its logarithm if
-    log-scaled). Inactive categories are 0, inactive numbers are the mean. If several categorical
+    A number has one column (its logarithm if log-scaled). A categorical parameter has one column
+    per value, up to `MAX_VALUE_COLUMNS` values; if its values are numbers, it also has the column
+    of a number. Inactive categories are 0, inactive numbers are NaN. If several categorical
     parameters have the same values (such as the kind of each layer), additional columns count each
     value, which measures the depth of a model.
 
     Args:
-        distributions: Distributions of the parameters, by name.
+        distributions: Distributions of the parameters, by name; those with one value are left out.
+
+    Attributes:
+        columns: Number of columns.
     """
 
     def __init__(self, distributions: Mapping[str, BaseDistribution]) -> None:
@@ -256,19 +263,19 @@ def predict_improvement(
         correlation of leave-one-out predictions with the observed metrics.
     """
     parts = [pool, ended, stopped, running]
-    costs = [choices_part.costs.copy() for choices_part in parts]
+    costs = [part.costs.copy() for part in parts]
     # a cost is only used as a feature of the metric if it is known for all choices
-    is_known_cost = ~np.any([np.isnan(choices_part).any(0) for choices_part in costs], axis=0)
+    is_known_cost = ~np.any([np.isnan(part_costs).any(0) for part_costs in costs], axis=0)
     rows = _standardize(
-        [np.concatenate([encoding.encode(choices_part.choices), item[:, is_known_cost]], 1)
-         for choices_part, item in zip(parts, costs, strict=True)], int(is_known_cost.sum()),
+        [np.concatenate([encoding.encode(part.choices), part_costs[:, is_known_cost]], 1)
+         for part, part_costs in zip(parts, costs, strict=True)], int(is_known_cost.sum()),
     )  # fmt: skip
     for column in np.flatnonzero(~is_known_cost):
         process = GaussianProcess(rows[1], costs[1][:, column], np.zeros(len(rows[1])), rng)
-        for item, row in zip(costs, rows, strict=True):
-            is_missing = np.isnan(item[:, column])
+        for part_costs, part_rows in zip(costs, rows, strict=True):
+            is_missing = np.isnan(part_costs[:, column])
             if is_missing.any():
-                item[is_missing, column] = process(row[is_missing])[0]
+                part_costs[is_missing, column] = process(part_rows[is_missing])[0]
     process = GaussianProcess(np.concatenate(rows[1:3]), metric_values, noise, rng)
     mean, spread = process(rows[0])
     # smoothed values, so that noise does not favour one of several equal models

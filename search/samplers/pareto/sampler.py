@@ -38,7 +38,7 @@ STARTUP = 8
 POOL_SIZE = 1000
 """Number of candidates for each trial, half of them near the front."""
 MAX_CHANGES = 3
-"""Maximum number of choices in which those differ from a member of the front."""
+"""Maximum number of choices in which the candidates near the front differ from its members."""
 MAX_OBSERVED = 300
 """Maximum number of ended trials for predictions: the front, and random other trials."""
 MAX_RANKED = 32
@@ -130,7 +130,7 @@ class ParetoSampler(StatelessSampler):
     def _select_spread(
         self, full_space: ConditionalSpace, history: History, number: int, rng: np.random.Generator
     ) -> list[Choices]:
-        """Return random candidates in order of cost, from a different share on for each trial."""
+        """Return random candidates in order of cost, from another quantile on for each trial."""
         samples = [full_space.sample(rng) for _ in range(POOL_SIZE // 4)]
         pool = self._compute_costs(
             filter_unseen(samples, [*history.observed, *history.running]), history
