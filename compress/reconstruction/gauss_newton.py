@@ -139,12 +139,12 @@ class PairSample:
 
 @dataclass(frozen=True, eq=False)
 class PairPath:
-    """Path from the output z of a kernel to the input of the next: gain * f(path(z)) + offset.
+    """Path from the output y of a kernel to the input of the next: gain * f(path(y)) + offset.
 
     Attributes:
         nodes: Calls on the path in their order, without those of the kernels.
         second: Call of the next kernel.
-        path: Path from z to the activation; nothing is added on it.
+        path: Path from y to the activation; no tensor is added on it.
         activation: Activation function of arrays of any shape; None: there is none.
         gain, offset: Applied after the activation, by channel.
     """
@@ -157,10 +157,10 @@ class PairPath:
     offset: Numbers
 
     def __call__(self, z: Singles) -> tuple[Singles, Singles]:
-        """Return the next kernel's input and its slope for values z behind the linear path.
+        """Return the next kernel's input and its slope, both (rows, channels).
 
         Args:
-            z: (rows, channels).
+            z: Values path(y) before the activation, (rows, channels).
         """
         gain = self.gain.astype(np.float32)
         if self.activation is None:
@@ -292,7 +292,7 @@ class KernelPair:
         active: Singles,
         damping: float,
     ) -> tuple[Curvature, Curvature]:
-        """Return the curvature of each kernel alone, ignoring the overlap of offsets.
+        """Return the curvature of each kernel alone, without cross terms between positions.
 
         Args:
             pair_sample: Sampled positions.

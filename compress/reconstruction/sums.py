@@ -42,7 +42,8 @@ class Moments:
         pp: Products of rows, (systems, columns, columns).
         pt: Products of rows and targets, (systems, columns, outputs).
         tt: Squares of targets, (systems, outputs).
-        noise: Variance of independent noise in each element of the rows; `pp` includes it.
+        noise: Variance of independent noise in each element of the rows; the diagonal of `pp`
+            includes it `count` times.
     """
 
     count: int
