@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.core.errors import InputError
-from compress.distillation.losses import FeatureLoss
+from compress.distillation.losses import FeatureLoss, Shape
 from compress.model.heads import is_activation_layer
 from compress.model.keras_internals import find_producer
 from compress.model.logits import find_feature_calls
@@ -23,12 +23,10 @@ if TYPE_CHECKING:
 
     from compress.data.tasks import Task
 
-Shape = tuple[int | None, ...]
-
 
 @dataclass(frozen=True)
 class LayerPair:
-    """A student layer and a teacher layer, with the shapes of their outputs."""
+    """A student layer and a teacher layer, with the shapes of their outputs, batch axis first."""
 
     student: str
     teacher: str

@@ -54,7 +54,8 @@ def prepare_distillation(
 ) -> Iterator[tuple[DistillObjective, TeacherCache | None, dict[str, float], list[str]]]:
     """Yield the distillation objective, with its teachers ready or their outputs cached.
 
-    For arguments and errors see `distill`.
+    For arguments and errors see `distill`: `models` are the teachers, and `settings` are the
+    training settings.
 
     Yields:
         The objective, the cache of the teacher outputs (None: computed at every step), the
@@ -160,7 +161,7 @@ class DistillObjective(LabelObjective):
     """Objective (1 - w) * label loss + w * logit loss + h * sum of weighted feature losses.
 
     Args:
-        task, label_smoothing: Of the label loss.
+        task, label_smoothing: Task of the data and smoothing of its label loss.
         options: Options with the temperature T, the weight w and the hint_weight h.
         losses: Logit loss of each output, by output name; if empty, w is 0.
         hints: Feature losses.
@@ -270,7 +271,7 @@ class DistillObjective(LabelObjective):
 def _evaluate_teachers(
     teachers: Teachers, models: Sequence[keras.Model], data: Dataset, weights: Sequence[float]
 ) -> tuple[dict[str, float], list[str]]:
-    """Return the teachers' validation metrics, with a warning if they are at chance level."""
+    """Return the validation metrics of the blended teachers, and a warning if at chance level."""
     import tensorflow as tf
 
     task = data.task
@@ -278,13 +279,13 @@ def _evaluate_teachers(
 
         def run_teachers(x: Any, **_: Any) -> Any:
             outputs = teachers.compute_outputs(x)
-            metrics = {
+            blended = {
                 name: blend_logits(
                     tf.cast(outputs[name_logits(name)], tf.float32), weights, part.activation, 1.0
                 )
                 for name, part in task.parts.items()
             }
-            return metrics if len(metrics) > 1 else next(iter(metrics.values()))
+            return blended if len(blended) > 1 else next(iter(blended.values()))
 
         logits = Predictor(run_teachers, data.preprocess, list(models))(data.val.x)
     labels = data.labels(data.val)

@@ -23,8 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.arguments import convert_json
-from compress.core.arrays import list_arrays as arrays_of
-from compress.core.arrays import list_named_arrays, take_examples
+from compress.core.arrays import list_arrays, list_named_arrays, take_examples
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing
@@ -47,7 +46,7 @@ BATCH = 256
 META = "cache.json"
 MIB = 1 << 20
 NOTE_EVERY = 64
-"""Number of batches between two progress records on disk."""
+"""Number of batches between two progress reports, and between two progress records on disk."""
 
 Arrays = dict[str, npt.NDArray[Any]]
 Shapes = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
@@ -132,7 +131,7 @@ class Teachers:
         return {name: tf.stop_gradient(value) for name, value in outputs.items()}
 
     def compute_fingerprint(self) -> str:
-        """Return a hash of the architectures, the weights and the requested outputs."""
+        """Return a hash of the architectures, weights, class orders, scalings and hints."""
         digest = hashlib.sha256()
         for model, order in zip(self.models, self._orders, strict=True):
             digest.update(describe_structure(record_program(model)).encode())
@@ -239,7 +238,7 @@ def find_class_order(
         teacher: A model for the data's examples.
         data: Data set with the class names of the student.
         names: Class names of the teacher in its order; None: unknown, and its outputs are assumed
-            to be in the data's order.
+            to be in the data's order. Ignored for unlabelled data and for several outputs.
 
     Returns:
         Index of the teacher's output for each class of the data; None: the order is the same.
@@ -290,7 +289,7 @@ class TeacherCache:
 
 
 def compute_cache_key(teachers: Teachers, data: Dataset) -> str:
-    """Return the key of a cache: a hash of teachers, requested outputs and examples."""
+    """Return the key of a cache: a hash of teachers, requested outputs, examples and scaling."""
     digest = hashlib.sha256(teachers.compute_fingerprint().encode())
     digest.update(data.preprocess.identity.encode())
     for name, values in list_named_arrays(data.train.x):
@@ -365,7 +364,7 @@ def _fill_cache(
     import tensorflow as tf
 
     total = len(data.train)
-    sizes = [values.shape[1:] for values in arrays_of(data.train.x)]
+    sizes = [values.shape[1:] for values in list_arrays(data.train.x)]
     size = min(find_batch_size(teachers.models, BATCH, input_shapes=sizes), total)
     scaled = data.preprocess.to_graph_function()
     with teachers.prepare():

@@ -102,8 +102,8 @@ def distill(
 ) -> DistillResult:
     """Train a student in place by knowledge distillation from labels and teacher outputs.
 
-    Without augmentation the teacher outputs are computed once. With augmentation the teachers run
-    at every step, on the same augmented batch as the student.
+    Without augmentation the teacher outputs are computed once and cached. With augmentation, or
+    without a cache, the teachers run at every step, on the same (augmented) batch as the student.
 
     Args:
         student: A Keras model or the path of its file; the output may be logits or have the task's
@@ -122,12 +122,13 @@ def distill(
         task: Meaning of the labels if they are ambiguous; see `as_dataset`.
         finetune: Training settings; keywords override it.
         device: "auto", "cpu", "gpu", or a `Device`; default: "auto".
-        seed: Seed of the batch order, of augmentation and of the hints' projections.
+        seed: Seed of the batch order, of augmentation, of the hints' projections and of the split.
         hooks: Hooks that act during training, such as a `WeightPruner`.
         select_by: Validation metric that selects the best epoch; default: the first of the task.
         teacher_classes: For each teacher its class names in its order (None: those of the data);
-            they are matched by name.
-        teacher_scalings: For each teacher its input scaling (None: that of the data).
+            they are matched by name. Default: read from the run folders of the teachers.
+        teacher_scalings: For each teacher its input scaling (None: that of the data). Default: read
+            from the run folders of the teachers.
         cache_folder: Folder in which caches on disk are kept; default: a temporary folder.
         checkpoint: A checkpoint file from which training resumes; see `compress.train.train`.
         on_epoch: Called after each epoch with (epoch, epochs, record).

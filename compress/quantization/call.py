@@ -40,7 +40,8 @@ class Value:
     Attributes:
         name: Name of the call that computed it.
         tensor: Symbolic tensor; None for an unfinished sum.
-        range: Range layer that rounded it; None: it is a float or not real-valued.
+        range: Range layer that rounded it; None: it is a float, not real-valued, or an unfinished
+            sum.
         sum: Integer result that has not been rounded to a grid yet.
         plain: The tensor before a prescribed range was applied; None: no prescribed range.
         loose: Whether it is a float after a product of activations, which stays float unless a
@@ -97,7 +98,7 @@ class TwinBuilder:
         learned: Whether ranges are trained.
         integer_products: Whether products of two activations are computed in integers, too.
         reduced_range: Whether weights have 7 bits; see `QuantizedKernel`.
-        placed: One record per call, in order.
+        placed: Records of the computation of all calls, in order.
         ranges: All range layers, in order of creation.
     """
 
@@ -234,6 +235,8 @@ class Call:
     def apply_affine(self, value: Value, affine: Affine) -> Value:
         """Scale and shift a value per channel, folded into the preceding kernel if possible.
 
+        Otherwise it is a depthwise kernel, or a float operation if a size of the value is open.
+
         Args:
             value: Input.
             affine: Scale and offset per channel.
@@ -357,7 +360,7 @@ class Call:
 
         Args:
             function: Function of a symbolic tensor.
-            value: A value on its grid, or a float.
+            value: The input; a sum is rounded to its grid first.
             reason: Reason why it is not computed in integers.
         """
         self.builder.record_call(self.path, self.layer, reason)
@@ -459,7 +462,10 @@ def bring_to_grid(builder: TwinBuilder, value: Value) -> Value:
 
     Args:
         builder: State of the model.
-        value: A value on a grid, a sum, a float or integers.
+        value: A value on a grid, a sum, a float or integers; it is changed in place.
+
+    Returns:
+        The same value.
     """
     if value.range is not None or value.is_integer:
         return value

@@ -40,6 +40,7 @@ from compress.run.compressed_model import LayerRow
 
 NO_RULE = "there is no rule for it in integers"
 EXAMPLES = 64
+"""Maximum number of examples on which errors are measured."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,9 @@ class FakeQuantizedModel:
             rounded, so that losses can be computed from logits.
         served: Model to export, with rounded outputs.
         state: State of the layers of both models.
-        ranges: Ranges that are calibrated, in the model's order.
-        placed: Computation of each call.
+        ranges: Range layers without a prescribed range, in order of creation; those that round are
+            calibrated.
+        placed: Computation of each call, in the model's order.
     """
 
     model: keras.Model
@@ -118,13 +120,13 @@ def measure_layer_errors(
     """
     error_records: list[LayerError] = []
     store = Store()
-    make = partial(call_in_chunks, store=store)
+    call = partial(call_in_chunks, store=store)
 
     def compute_variants(node: Node, values: list[Any]) -> list[tuple[Chunks, Chunks, Chunks]]:
         with fake_quantized.state.disable_quantization():
-            in_float = make(node, [value[0] for value in values])
-        quantized = make(node, [value[1] for value in values])
-        quantized_from_float = make(node, [value[2] for value in values])
+            in_float = call(node, [value[0] for value in values])
+        quantized = call(node, [value[1] for value in values])
+        quantized_from_float = call(node, [value[2] for value in values])
         layer = node.operation
         if isinstance(layer, FakeQuant):
             if layer.rounds:
@@ -171,11 +173,14 @@ def describe_float_layers(placed: Sequence[Placement]) -> tuple[str, ...]:
 def build_layer_rows(
     placed: Sequence[Placement], errors: Sequence[LayerError]
 ) -> tuple[LayerRow, ...]:
-    """Return a record of each layer: its quantization error, or the reason why it is in float.
+    """Return the rows of a report: layers with quantization errors, then those in float.
 
     Args:
         placed: Computation of each call.
-        errors: Errors of the layers in integers.
+        errors: Quantization errors after the layers; see `measure_layer_errors`.
+
+    Returns:
+        Rows with the errors as "losses", or with the reason for float as "why".
     """
     integer_rows: list[LayerRow] = [
         {

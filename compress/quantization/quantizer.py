@@ -166,7 +166,7 @@ class QuantizeResult(DisplayableResult):
         quantized: Fake-quantized model. It agrees with its file to within one step of the output's
             grid; `export` it as "int8-qat", or as "onnx_int8-qat" if quantized for that.
         placed: Computation of each call of a layer, in the model's order.
-        errors: Quantization error after each layer, on 64 training examples.
+        errors: Quantization error after each layer, on up to 64 of the calibration examples.
         training: Training history; None: ranges were only calibrated.
         calibration: Method that set the initial ranges.
         data: Data that calibrated, trained and checks the file.
@@ -311,7 +311,7 @@ class Quantizer:
         )
 
     def measure_errors(self) -> tuple[LayerError, ...]:
-        """Return the current quantization error after each layer, on training examples."""
+        """Return the current quantization error after each layer, on calibration examples."""
         return measure_layer_errors(self.fake_quantized, self._inputs)
 
 

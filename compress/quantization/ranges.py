@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 BATCH = 32
-"""Examples per batch, if the memory budget allows."""
-BINS = 2048
+"""Maximum number of calibration examples per batch; the memory budget may allow fewer."""
+BINS = 2048  # of the histogram of a range
 CANDIDATES = 64
 """Number of candidates for each end of a range, from the extreme inwards."""
 NARROWEST = 0.2
 """Smallest share of the extreme that a range is narrowed to."""
 PERCENTILE = 99.99
-STEPS = 255
+STEPS = 255  # between the minimum and the maximum of a range
 MOMENTUM = 0.99
 """Momentum of moving-average ranges: share of the old range that is kept in each step."""
 TIE = 1e-3
@@ -66,7 +66,7 @@ class BuiltLayer(keras.layers.Layer):  # type: ignore[misc]
 
 
 class FakeQuant(BuiltLayer):
-    """Fake quantization: values are rounded to 256 steps between a minimum and a maximum.
+    """Fake quantization: values are rounded to 256 equally spaced values of a range.
 
     Integer inputs, such as pixels, are cast to floats first.
 
@@ -119,10 +119,10 @@ class FakeQuant(BuiltLayer):
             self.high = self.add_weight(name="high", initializer="zeros", **kept)
 
     def tie(self, other: FakeQuant) -> None:
-        """Tie this range to another one, unless one of them is fixed.
+        """Tie this range to another one, unless it is fixed.
 
         Args:
-            other: The other range.
+            other: The other range; fixed if and only if this one is.
         """
         if self.fixed is None and self.ties is not other.ties:
             self.ties.layers += other.ties.layers
@@ -130,7 +130,7 @@ class FakeQuant(BuiltLayer):
                 layer.ties = self.ties
 
     def compute_bounds(self) -> tuple[Any, Any]:
-        """Return the minimum (at most 0) and the maximum (at least 0) of the range."""
+        """Return the minimum (at most 0) and the maximum of the range, at least 1e-6 apart."""
         if self.fixed is not None:
             return tf.constant(self.fixed[0], tf.float32), tf.constant(self.fixed[1], tf.float32)
         parts = self.ties.layers
@@ -186,7 +186,7 @@ class QuantizationState:
 
     Attributes:
         quantizes: Whether values are rounded to their grids; else the model computes in float.
-        watch: Callback invoked with (range layer, values) instead of quantizing them.
+        watch: Callback invoked with (range layer, values before rounding); None: no callback.
     """
 
     quantizes: bool = True
@@ -279,16 +279,16 @@ def calibrate(
     def collect_histogram(layer: FakeQuant, values: Any) -> None:
         statistics[id(layer)].update_histogram(np.asarray(values))
 
-    rounds = (collect_extremes,) if method == "minmax" else (collect_extremes, collect_histogram)
+    passes = (collect_extremes,) if method == "minmax" else (collect_extremes, collect_histogram)
     total = count_examples(inputs[0])
     size = find_batch_size(fake_quantized.served, BATCH, keeps_all=True)
-    for done, watch in enumerate(rounds):
+    for done, watch in enumerate(passes):
         with fake_quantized.state.disable_quantization(watch):
             for start in range(0, total, size):
                 batch = [take_examples(part, slice(start, start + size)) for part in inputs]
                 fake_quantized.served(pack_inputs(fake_quantized.served, batch), training=False)
                 if on_progress is not None:
-                    on_progress((done + min(start + size, total) / total) / len(rounds))
+                    on_progress((done + min(start + size, total) / total) / len(passes))
     for layer in fake_quantized.ranges:
         if layer.rounds:
             layer.assign_range(*METHODS[method](statistics[id(layer)]))
@@ -333,7 +333,7 @@ METHODS = {"minmax": find_extremes, "percentile": find_percentiles, "mse": find_
 
 
 def _compute_error(statistics: _RangeStatistics, low: float, high: float) -> float:
-    """Return the squared error of a range, summed over all values."""
+    """Return the squared error of a range, summed over all non-zero values."""
     scale = max(high - low, 1e-12) / STEPS
     values = statistics.centres
     kept = np.clip(values, low, high)

@@ -8,7 +8,7 @@ and let X, Y be the inputs of both projections in the pruned model:
     Q^ = [X 1] B, K^ = [Y 1] C           ridge regressions of Q and K, towards the original kernels
     Q^'Q^ = R'R, K^'K^ = S'S             D x D; K^ centred
     R S' = U s V'                        its k largest singular values give the best k columns
-    B R^-1 U_k sqrt(s_k) sqrt(k / D)     the new query kernel, with its bias below
+    B R^-1 U_k sqrt(s_k) sqrt(k / D)     the new query kernel, with its bias as the last row
     C S^-1 V_k sqrt(s_k)                 the new key kernel
 
 Keys are centred because softmax ignores a constant added to all scores of a query. The factor

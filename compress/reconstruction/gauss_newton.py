@@ -48,7 +48,8 @@ MAX_STEPS = 2
 PRODUCTS = 10
 """Maximum number of conjugate gradient iterations per step."""
 NEAR = 1e-3
-"""Relative squared residual at which the conjugate gradients stop."""
+"""Squared residual at which the conjugate gradients stop, relative to the first one and in the norm
+of the preconditioner."""
 INITIAL_DAMPING = 1e-2
 """Damping of the first step, relative to the diagonal."""
 MIN_GAIN = 0.01
@@ -138,12 +139,12 @@ class PairSample:
 
 @dataclass(frozen=True, eq=False)
 class PairPath:
-    """Path from the output z of a kernel to the input of the next: gain * f(path(z)) + offset.
+    """Path from the output y of a kernel to the input of the next: gain * f(path(y)) + offset.
 
     Attributes:
         nodes: Calls on the path in their order, without those of the kernels.
         second: Call of the next kernel.
-        path: Path from z to the activation; nothing is added on it.
+        path: Path from y to the activation; no tensor is added on it.
         activation: Activation function of arrays of any shape; None: there is none.
         gain, offset: Applied after the activation, by channel.
     """
@@ -156,10 +157,10 @@ class PairPath:
     offset: Numbers
 
     def __call__(self, z: Singles) -> tuple[Singles, Singles]:
-        """Return the next kernel's input and its slope for values z behind the linear path.
+        """Return the next kernel's input and its slope, both (rows, channels).
 
         Args:
-            z: (rows, channels).
+            z: Values path(y) before the activation, (rows, channels).
         """
         gain = self.gain.astype(np.float32)
         if self.activation is None:
@@ -291,7 +292,7 @@ class KernelPair:
         active: Singles,
         damping: float,
     ) -> tuple[Curvature, Curvature]:
-        """Return the curvature of each kernel alone, ignoring the overlap of offsets.
+        """Return the curvature of each kernel alone, without cross terms between positions.
 
         Args:
             pair_sample: Sampled positions.
@@ -343,7 +344,7 @@ class Curvature:
     Attributes:
         inverse: (systems, columns + 1, columns + 1).
         diagonal: Diagonal of the moments, (systems, columns + 1).
-        weights: Mean weight of each output, (systems, outputs).
+        weights: Mean weight of each output, (systems, outputs), at least 1/1000 of their mean.
         noise: Noise variance summed over the rows.
 
     Reference:
@@ -370,7 +371,7 @@ class Curvature:
 
         Args:
             kernel: (systems, columns, outputs).
-            shift: By channel.
+            shift: (channels,).
         """
         both = np.concatenate([kernel, shift.reshape(len(kernel), 1, -1)], 1)
         solution = self.inverse @ both / self.weights[:, None]
@@ -406,11 +407,13 @@ class PairSolution(NamedTuple):
 def solve_pair(
     pair: KernelPair, train: Sequence[PairSample], held_out: PairSample, start: PairWeights
 ) -> PairSolution:
-    """Minimize the error of two consecutive kernels while the held-out error decreases.
+    """Minimize the error of two consecutive kernels, one Gauss-Newton step per training sample.
+
+    A step that does not reduce the held-out error is undone, and the next one is damped more.
 
     Args:
         pair: Both kernels.
-        train: One sample per step.
+        train: One sample per step, at other positions each.
         held_out: Sample on which each step is evaluated.
         start: Initial weights.
 

@@ -91,7 +91,8 @@ def collect_input_moments(
     """Run a model once and return the input moments of its kernel layers, by id of the kernel.
 
     Kernels of several systems (depthwise, grouped) are omitted: their inputs are removed with their
-    outputs.
+    outputs. So are recurrent layers, and kernels with more than 12,000 columns or with moments too
+    large for the memory budget.
 
     Args:
         program: A flat program.

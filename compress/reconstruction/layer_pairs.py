@@ -87,7 +87,7 @@ class LayerPairs:
         )
 
     def store_inputs(self, match: Match, inputs: Chunks) -> None:
-        """Store a layer's inputs until the next layer is reconstructed, if both are a pair."""
+        """Store the inputs of a pair's first layer until the second one is reconstructed."""
         for second, first in self._first_matches.items():
             if first is match:
                 self.first_inputs[second] = inputs
@@ -114,7 +114,8 @@ class LayerPairs:
         Returns:
             Weights and shift of the second layer, the sums of its new rows, its held-out error
             relative to the previous solution, its new inputs, and the name of the first layer. None
-            if there is no pair, if it is too large, or if the error did not decrease.
+            if there is no pair, if it is too large, if there are too few positions, or if the error
+            did not decrease.
         """
         import keras
 
@@ -178,7 +179,7 @@ class LayerPairs:
             max_positions < self.sampler.batches.count
             or max_positions * parts[1].channel_count < unknown
         ):
-            return None  # the problem would be underdetermined
+            return None  # the pair is too large, or its weights outnumber the targets
         samples = []
         # each step uses other positions, so that it does not overfit those of the steps before
         for wants_held_out in (*[False] * MAX_STEPS, True):
@@ -261,8 +262,8 @@ def trace_between(
         channel_count: Channels of the first kernel's output.
 
     Returns:
-        The path; None if the output branches, or if an operation is neither affine by channel nor
-        the only elementwise activation.
+        The path; None if the output branches or changes its shape, or if an operation is neither
+        affine by channel nor the only elementwise activation.
     """
     path, gain, offset, apply = (
         LinearPath(channel_count),

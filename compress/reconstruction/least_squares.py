@@ -5,6 +5,9 @@ weights W0 and the ridge L = r diag(P'P):
 
     W = W0 + (P'P + L)^-1 P'(T - P W0)               P, T centred if the shift is free
 
+The variance of the noise in the rows, times their number, is added to the diagonal of P'P, so it
+acts like a part of the ridge.
+
 Masked weights are restricted to their support, output by output. With fewer rows than columns, the
 equivalent form W0 + D P~'(P~ P~' + r I)^-1 (T - P W0) is used, with P~ = P D, D = diag(P'P)^-1/2.
 
@@ -113,11 +116,12 @@ class Fit:
     """Fitted weights and shift of a layer, with their held-out errors.
 
     Attributes:
-        weights, shift: Solution for all rows with the best ridge.
-        ridge: Relative to the diagonal.
+        weights, shift: Solution with the best ridge, for all rows (`fit_weights`) or for the
+            training rows (`fit_on_grid`).
+        ridge: Relative to the diagonal; 0 if the layer was already exact.
         before, after: Held-out errors relative to the spread of the targets, one per call; `after`
             is measured for the solution without the held-out rows.
-        sums: Sums over all rows; None if the layer was already exact.
+        sums: Sums over the rows of the solution; None if the layer was already exact.
     """
 
     weights: Numbers
@@ -195,6 +199,9 @@ def fit_weights(
 
 def select_ridge(problem: Problem, sums: Sums, holdout: Holdout) -> tuple[float, tuple[float, ...]]:
     """Return the ridge with the lowest held-out error, and its errors by call.
+
+    The search starts at 1e-3 and moves to neighbouring ridges while the error decreases. Errors are
+    measured before the activation.
 
     Args:
         problem: The regression problem.
@@ -318,9 +325,9 @@ def _iterate_free_targets(
     solution: tuple[Numbers, Numbers],
 ) -> Iterator[tuple[Numbers, Numbers]]:  # fmt: skip
     """Yield solutions, each for the targets updated with the previous solution."""
-    factored = NormalEquations(sample.rows, sums, problem, ridge)
+    equations = NormalEquations(sample.rows, sums, problem, ridge)
     while True:
-        solution = factored.solve(clip.compute_targets(sample, *solution), solution[0])
+        solution = equations.solve(clip.compute_targets(sample, *solution), solution[0])
         yield solution
 
 
@@ -346,7 +353,10 @@ def _add_ridge(a: Numbers, ridge: float) -> Numbers:
 
 
 def _solve_systems(regular: Numbers, right_side: Numbers) -> Numbers:
-    """Solve positive definite systems by Cholesky, or by least squares if that fails."""
+    """Solve positive definite systems: several at once by LU, else each by Cholesky.
+
+    If that fails, they are solved by least squares.
+    """
     import scipy.linalg
 
     # a unit diagonal keeps the precision for inputs of mixed scale
@@ -387,7 +397,7 @@ def _solve_on_support(regular: Numbers, right_side: Numbers, support: Flags) -> 
 def _solve_by_rows(
     p: Numbers, residual: Numbers, ridge: float, noise: float, support: Flags | None
 ) -> Numbers:
-    """Return the change of one system's weights, from the Gram matrix of the rows."""
+    """Return the change of one system's weights in the form for fewer rows than columns."""
     squares = (p**2).sum(0)
     alive = squares > DEAD_NORM**2 * max(float(squares.max()), 1e-280)
     scale = alive / np.sqrt(np.where(alive, squares + noise / ridge, 1))

@@ -13,9 +13,7 @@ import numpy.typing as npt
 
 from compress.model.layers import find_layer_class
 from compress.model.program import Node, Program, TensorReaders
-from compress.reconstruction.sums import Clip
-
-Numbers = npt.NDArray[np.float64]
+from compress.reconstruction.sums import Clip, Numbers
 
 
 class Graph(TensorReaders[Node]):

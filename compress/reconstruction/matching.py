@@ -48,8 +48,8 @@ def report_skipped(name: str, layer: Any, reason: str) -> LayerRepair:
 
 def should_open(layer: Any) -> bool:
     """Return whether a layer that is not a model is replaced by the calls of its inner layers."""
-    made_of_others = not has_parts(layer) and list_layers(layer, include_self=False)
-    if type(layer).__name__ == "RNN" or not made_of_others or not layer.weights:
+    inner_layers = not has_parts(layer) and list_layers(layer, include_self=False)
+    if type(layer).__name__ == "RNN" or not inner_layers or not layer.weights:
         return False
     # a trace contains only masks passed as arguments: without implicit ones it would differ
     return not has_implicit_masks(layer)
@@ -141,24 +141,24 @@ class CallOrder:
         self.steps: list[list[Node]] = [[node] for node in program.nodes]
         self._step = {id(node): step for step, node in enumerate(program.nodes)}
         graph = TensorReaders(program.nodes)
-        self._maker = {key: self._step[id(node)] for key, node in graph.producers.items()}
+        self._producer = {key: self._step[id(node)] for key, node in graph.producers.items()}
         self._users: list[set[int]] = [
             {self._step[id(user)] for tensor in node.outputs for user in graph.list_readers(tensor)}
             for node in program.nodes
         ]
 
     def require_before(self, tensor: Any, node: Node) -> bool:
-        """Require that a tensor is computed before a call; return whether this is possible."""
-        if id(tensor) not in self._maker:
+        """Require that a tensor is computed before a call; return False if it is impossible."""
+        if id(tensor) not in self._producer:
             return True  # an input of the model
-        first, second = self._maker[id(tensor)], self._step[id(node)]
+        first, second = self._producer[id(tensor)], self._step[id(node)]
         if first in self._find_dependents(second):
             return False
         self._users[first].add(second)
         return True
 
     def merge_steps(self, nodes: Sequence[Node]) -> bool:
-        """Require that calls are made in the same step; return whether this is possible."""
+        """Require that calls are made in the same step; return False if it is impossible."""
         steps = [self._step[id(node)] for node in nodes]
         if any(step in self._find_dependents(other) - {other} for other in steps for step in steps):
             return False
@@ -175,7 +175,7 @@ class CallOrder:
         self.steps[first] = list(nodes)
         self._step.update((id(node), first) for node in nodes)
         for node in nodes:
-            self._maker.update((id(tensor), first) for tensor in node.outputs)
+            self._producer.update((id(tensor), first) for tensor in node.outputs)
         return True
 
     def sort_steps(self) -> list[list[Node]]:

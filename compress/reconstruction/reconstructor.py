@@ -317,7 +317,7 @@ def _count_positions(part: KernelPart, value: StoredTensor) -> int:
 
 
 def _is_same_value(first: StoredTensor, second: StoredTensor) -> bool:
-    """Return whether two values are equal and without padding."""
+    """Return whether two values are equal and the first one has no mask."""
     is_comparable = first.mask is None and first.blank.shape == second.blank.shape
     return is_comparable and np.array_equal(first.array, second.array)
 
@@ -328,6 +328,6 @@ def _list_addends(path: LinearPath) -> list[Any]:
 
 
 def _is_invertible(path: LinearPath) -> bool:
-    """Return whether the gains can be divided by: none of them is near zero."""
+    """Return whether no gain by which the weights are divided is near zero."""
     size = np.abs(path.gain if path.scale_layer is None else path.later_gain)
     return bool(size.min() > 1e-4 * size.max())

@@ -40,6 +40,7 @@ Grids = Mapping[str, int]
 HOLDOUT_SHARE = 0.2
 """Share of the examples held out to choose the ridges and to accept or reject solutions."""
 MIN_EXAMPLES = 20
+"""Minimum number of calibration examples."""
 DEFAULT_EXAMPLES = 1000
 """Maximum number of calibration examples that are drawn."""
 
@@ -85,7 +86,7 @@ def repair(
             are then reconstructed jointly: this reduced the accuracy drop by about a third, in
             about twice the time.
         seed: Seed of all random draws, at least 0.
-        on_progress: Called with (text, share that is done).
+        on_progress: Called before each layer with (text, share of the calls that are done).
 
     Shapes:
         x: (n, ...), as the models take them.
@@ -94,8 +95,9 @@ def repair(
         The report, layer by layer.
 
     Raises:
-        InputError: There are fewer than 20 examples, they contain NaN, shapes do not fit, the
-            models do not belong together, a mask removes all weights, or a grid is empty.
+        InputError: There are fewer than 20 examples, they contain NaN or infinity, shapes do not
+            fit, the models do not belong together or are the same one, a mask removes all weights,
+            a mask or grid names no fitting weight, or an argument is too small.
 
     Example:
         >>> small = prune_channels(model, macs=0.5, repair=False)

@@ -20,10 +20,13 @@ class LayerRepair:
     Attributes:
         name: Path of the layer, with ":depthwise" or another part name if it has several kernels.
         kind: Class name.
-        state: "repaired"; "kept": the solution had no lower held-out error, and the weights are
-            unchanged; "left": not reconstructed, see `reason`.
+        state: "repaired"; "kept": the solution had no lower held-out error, so the weights are
+            unchanged, or rounded to the nearest values if the kernel has a quantization grid;
+            "left": not reconstructed, see `reason`.
         before, after: Held-out error relative to the spread of the original model's outputs there:
-            sum of squared errors over sum of squared deviations. None if the state is "left".
+            sum of squared errors over sum of squared deviations, the mean over the calls of the
+            layer. With a quantization grid, `before` is the error of rounding to the nearest
+            values. Equal if the state is "kept", None if it is "left".
         target: "own": the layer's output; "sum": the output of the addition that it feeds;
             "scores": the attention scores, for queries and keys jointly.
         ridge: Selected ridge; None if the state is "left".
@@ -51,7 +54,7 @@ class RepairReport(DisplayableResult):
     """Report of a repair.
 
     Attributes:
-        layers: Rows in the order of reconstruction.
+        layers: Rows in the order of reconstruction, then those of the layers left out.
         examples: Number of examples used, including the held-out ones.
         held_back: Number of held-out examples.
         seconds: Total time.
@@ -72,7 +75,7 @@ class RepairReport(DisplayableResult):
 
     @property
     def repaired(self) -> int:
-        """Number of reconstructed layers."""
+        """Number of reconstructed kernels: rows with the state "repaired"."""
         return sum(layer.state == REPAIRED for layer in self.layers)
 
     def summarize(self) -> str:

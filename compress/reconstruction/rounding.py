@@ -43,7 +43,8 @@ def fit_on_grid(
         grid_max: Largest integer of the grid, at least 1.
 
     Returns:
-        The fit; `before` is the error of rounding the current weights to the nearest values.
+        The fit to the training rows; `before` is the error of rounding the current weights to the
+        nearest values.
     """
     sums = train.compute_sums()
     holdout = Holdout(held_out, sums, clip)
@@ -136,20 +137,21 @@ def _round_system(
     factor, order = _factor_inverse(products)
     step = _fit_steps(np.diag(products), weights, grid_max)
     integers = np.zeros_like(weights)
-    short = np.flatnonzero(np.any(weights != 0, 0))
+    # outputs with no weight on the last value of their grid yet
+    unfilled = np.flatnonzero(np.any(weights != 0, 0))
     for _ in range(MAX_NARROWINGS):
-        mask = None if support is None else support[:, short]
-        integers[:, short] = _round_in_order(
-            factor, order, weights[:, short], step[short], grid_max, mask
+        mask = None if support is None else support[:, unfilled]
+        integers[:, unfilled] = _round_in_order(
+            factor, order, weights[:, unfilled], step[unfilled], grid_max, mask
         )
         largest = np.abs(integers).max(0)
-        short = short[largest[short] < grid_max]
-        if not len(short):
+        unfilled = unfilled[largest[unfilled] < grid_max]
+        if not len(unfilled):
             break
-        step[short] *= np.maximum(largest[short], 1) / grid_max
+        step[unfilled] *= np.maximum(largest[unfilled], 1) / grid_max
     # where the last value is still unused, the largest weight gets it
-    heaviest = np.abs(weights[:, short]).argmax(0)
-    integers[heaviest, short] = grid_max * np.sign(weights[heaviest, short])
+    heaviest = np.abs(weights[:, unfilled]).argmax(0)
+    integers[heaviest, unfilled] = grid_max * np.sign(weights[heaviest, unfilled])
     return np.asarray(integers * step)
 
 

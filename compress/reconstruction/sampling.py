@@ -33,7 +33,7 @@ class Batches:
         inputs: One array per input, (examples, ...), in random order.
         bounds: Start and stop index of each chunk.
         held_out: Whether each chunk is held out.
-        count: Total number of examples.
+        count: Number of examples in all chunks.
     """
 
     inputs: tuple[npt.NDArray[Any], ...]
@@ -54,7 +54,8 @@ class Sampler:
     Attributes:
         tensor_values: Values of tensors of both models that are needed later, by id of the tensor.
         original_inputs: Inputs of calls of the original model, by id of the node.
-        linear_outputs: Outputs of its calls without an activation, by id of the node.
+        linear_outputs: Outputs of the original model's calls without an activation, by id of the
+            node.
     """
 
     def __init__(
@@ -84,7 +85,8 @@ class Sampler:
             path: Linear path after the layer; None: it was not traced.
 
         Returns:
-            Training samples, one per chunk, and held-out samples, one per call.
+            Training samples, one per call and chunk, and held-out samples, one per call. Either
+            list is empty if a mask excludes all of its positions.
         """
         systems, columns, _ = part.read_weights().shape
         max_positions = max(1, int(self.max_bytes // (4 * systems * columns))) // len(match.calls)
@@ -132,7 +134,7 @@ class Sampler:
         positions: Positions,
         path: LinearPath | None,
     ) -> tuple[Singles, Singles | None]:
-        """Return the targets of a kernel and the values added on the path, both by rows.
+        """Return the targets of a kernel alone, and the values that the path adds to its outputs.
 
         Args:
             node: Call of the layer in the original model.
@@ -142,7 +144,8 @@ class Sampler:
             path: Linear path after the layer; None: it was not traced.
 
         Returns:
-            Targets (rows, channels), and the values added before the activation, or None.
+            Targets, and the values added before the activation (None without a path), both (rows,
+            channels).
         """
         kept, cached_outputs = (
             original_part.find_kept_channels(self.kept),
@@ -203,7 +206,8 @@ class Sampler:
             part: Kernel of the layer.
             x: Inputs of the chunk.
             outputs: Array of the output's shape.
-            max_positions: Maximum number of positions over all examples.
+            max_positions: Maximum number of positions over all examples; at least one is drawn from
+                each example.
         """
         position_count = part.count_positions(outputs)
         samples = min(self.samples, max_positions)
@@ -303,7 +307,7 @@ class ProgramRun:
             self.outputs = list(end.value)
 
     def run_until(self, match: Match, path: LinearPath | None) -> None:
-        """Run the original model until a layer's inputs and the addends of its path are known."""
+        """Run the original model past the calls of a layer and of the addends on its path."""
         indices = [self.graph.call_index[id(node)] for node in match.original_calls]
         indices += [
             self.graph.producer_index[id(addend.original)]

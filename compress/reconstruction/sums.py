@@ -42,7 +42,8 @@ class Moments:
         pp: Products of rows, (systems, columns, columns).
         pt: Products of rows and targets, (systems, columns, outputs).
         tt: Squares of targets, (systems, outputs).
-        noise: Variance of independent noise in each element of the rows; `pp` includes it.
+        noise: Variance of independent noise in each element of the rows; the diagonal of `pp`
+            includes it `count` times.
     """
 
     count: int
@@ -96,7 +97,7 @@ class Moments:
         return self.offsets[0] + self.sums[0] / count, self.offsets[1] + self.sums[1] / count
 
     def compute_centred(self) -> tuple[Numbers, Numbers, Numbers]:
-        """Return products about the means: of rows, of rows and targets, and squares of targets."""
+        """Return products about the means, in the shapes of `pp`, `pt` and `tt`."""
         count = max(1, self.count)
         p, t = self.sums
         return (
@@ -106,7 +107,11 @@ class Moments:
         )
 
     def compute_raw(self, shift: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-        """Return the same products about zero, with targets minus a shift (systems, outputs)."""
+        """Return the products of `compute_centred` about zero instead of the means.
+
+        Args:
+            shift: Subtracted from the targets first, (systems, outputs).
+        """
         a, b, c = self.compute_centred()
         p, t = self.means
         t = t - shift
@@ -118,7 +123,10 @@ class Moments:
         )
 
     def compute_errors(self, weights: Numbers, shift: Numbers) -> Numbers:
-        """Return the sum over rows of (rows x weights + shift - targets)^2, by output."""
+        """Return the sum over rows of (rows x weights + shift - targets)^2, (systems, outputs).
+
+        It includes the error caused by the noise of the rows.
+        """
         a, b, c = self.compute_centred()
         p, t = self.means
         inner = np.einsum("sdm,sdm->sm", weights, a @ weights - 2 * b) + c
@@ -132,7 +140,9 @@ class Moments:
 
 @dataclass(eq=False)
 class StoredRows:
-    """Rows and targets themselves, used if there are fewer rows than columns; see `Moments`.
+    """Rows and targets themselves, used for one system with at most as many rows as columns.
+
+    They replace `Moments`, which would be larger.
 
     Attributes:
         parts: Rows (systems, rows, columns) and targets (systems, rows, outputs).
@@ -169,7 +179,10 @@ class StoredRows:
         return rows.mean(1), targets.mean(1)
 
     def compute_errors(self, weights: Numbers, shift: Numbers) -> Numbers:
-        """Return the sum over rows of (rows x weights + shift - targets)^2, by output."""
+        """Return the sum over rows of (rows x weights + shift - targets)^2, (systems, outputs).
+
+        It includes the error caused by the noise of the rows.
+        """
         rows, targets = self.stacked
         squares = ((rows @ weights + shift[:, None] - targets) ** 2).sum(1)
         return np.asarray(squares + self.count * self.noise * (weights**2).sum(1))
@@ -205,7 +218,7 @@ class Sample:
 
     @classmethod
     def concat(cls, parts: Sequence[Sample]) -> Sample:
-        """Concatenate samples."""
+        """Concatenate samples; the largest of their noise variances holds for all rows."""
         if len(parts) == 1:
             return parts[0]
         bases = [part.base for part in parts if part.base is not None]
@@ -217,10 +230,11 @@ class Sample:
         )
 
     def compute_sums(self, reference: Sums | None = None) -> Sums:
-        """Return the moments, or the rows themselves if they are fewer than the columns.
+        """Return the moments, or the rows themselves for few rows; see `StoredRows`.
 
         Args:
-            reference: Sums to which the result will be added; default: none.
+            reference: Sums to which the result can be added: it gets their class, offsets and
+                noise. Default: the class follows from the shape of the rows.
         """
         systems, count, columns = self.rows.shape
         shaped = self.targets.reshape(count, systems, -1).transpose(1, 0, 2)
@@ -273,7 +287,7 @@ class Clip:
         Args:
             sample: Rows and targets; the noise of the rows adds to the error.
             weights: (systems, columns, outputs).
-            shift: By output.
+            shift: Added to the outputs, (systems, outputs) or (channels,).
             variance: Variance of additional noise in the outputs, (rows, channels).
         """
         outputs, targets = sample.predict(weights, shift), sample.targets
@@ -295,7 +309,10 @@ class Clip:
         Args:
             sample: Rows and targets.
             weights: (systems, columns, outputs).
-            shift: By output.
+            shift: Added to the outputs, (systems, outputs) or (channels,).
+
+        Returns:
+            (rows, channels).
         """
         outputs = sample.predict(weights, shift)
         residual, _ = self.compute_residual(outputs, sample.targets, sample.base)

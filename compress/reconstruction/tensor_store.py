@@ -43,8 +43,12 @@ class Store:
     """Storage of tensor values in memory and, beyond a limit, in temporary files.
 
     Args:
-        limit: Bytes in memory; more is written to a temporary folder that `close` removes. Default:
-            set by the memory budget.
+        limit: Bytes in memory; more is written to a temporary folder that `close` removes, except
+            for tensors below 1 MiB. Default: set by the memory budget.
+
+    Attributes:
+        used: Bytes in memory now.
+        spilled: Bytes written to files so far.
     """
 
     def __init__(self, limit: int | None = None) -> None:
@@ -123,7 +127,7 @@ class StoredTensor:
 
     @property
     def array(self) -> Array:
-        """Value as a read-only array."""
+        """Value as an array, which must not be written to."""
         if self._tensor is not None:
             return np.asarray(self._tensor)
         assert self._file is not None

@@ -29,7 +29,7 @@ def assign_solution(
         part: The reconstructed kernel.
         path: Linear path after it, with the gain of the previous weights.
         weights: (systems, columns, outputs).
-        shift: By channel, before the offset of the path.
+        shift: (channels,) or (systems, outputs), without the offset of the path.
         sums: Sums over all rows, for the statistics of a normalization.
         absorbers: Normalizations that absorb a shift if there is no bias; None: there are none.
     """

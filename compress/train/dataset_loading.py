@@ -83,8 +83,10 @@ def as_dataset(
             "unlabelled": the model's outputs are used as labels.
         label: Label columns of a table, of records or of a Hugging Face data set.
         normalize: Input scaling of data by name or path; see `load_data`.
-        val_fraction: Share of the training part that is split off, in (0, 1); default 0.15.
-        test_fraction: Share of all examples that is split off, in (0, 1); default 0.2.
+        val_fraction: Share of the training part that is split off for validation, in (0, 1);
+            default 0.15.
+        test_fraction: Share of all examples that is split off for the test, in (0, 1); default 0.2
+            where a test part is split off.
         metric: Selection metric; default: the first metric of the task.
         group_column, time_column: Column name of the groups or times in data by path.
         groups: Group of each example, (n,), such as a person, recording or site: a group is never
@@ -235,10 +237,10 @@ def _trace_model(
 def as_examples(
     data: Any, *, model: keras.Model, path: Path | None = None, seed: int = 0
 ) -> Dataset | UnlabelledDataset:
-    """Return examples, with labels if the data have any.
+    """Return examples; labels are kept only for a `Dataset` and for data by name or path.
 
     Args:
-        data: Data as for `as_dataset`, or x alone.
+        data: Data as for `as_dataset`, or x alone. Labels of arrays and streams are not used.
         model: Model for the data.
         path: Path of the model's file; None: it was not loaded from a file.
         seed: Seed of the split of data by name or path.

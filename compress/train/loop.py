@@ -87,8 +87,8 @@ def train(
             model's own `train_step` if the settings request it.
         hooks: Hooks that act during training (pruning).
         select_by: Selection metric among `data.task.qualities`; default: the first.
-        checkpoint: File that is written after each epoch; if it exists, training resumes from it.
-            It is kept when training is done.
+        checkpoint: File that is written after each epoch, with the suffix ".npz"; if it exists,
+            training resumes from it. It is kept when training is done.
         on_epoch: Called after each epoch with (epoch, epochs, record).
         should_stop: Called with the record of each epoch but the last; True stops the training.
             Schedules always span all epochs.
@@ -97,9 +97,11 @@ def train(
         History and best epoch.
 
     Raises:
-        InputError: The model does not fit the data, or the checkpoint belongs to another training.
-        TrainingDiverged: The loss became NaN, infinite or too large; the message names the epoch.
-            The model's weights are then unusable.
+        InputError: The model does not fit the data or has no trainable weights, the memory is too
+            small, the checkpoint belongs to another training, or the hooks allow no epoch.
+        TrainingDiverged: The loss became NaN, infinite or too large (see `DIVERGENCE_FACTOR`), or
+            outputs are not finite; the message names the epoch. The model's weights are then
+            unusable.
     """
     settings.require_epochs()
     check_head(model, data)
@@ -158,7 +160,8 @@ class Training:
         parts: Number of parts of a batch; see `count_batch_parts`.
         history: One record per epoch.
         best: Rank, number and variables of the best epoch; None: there is none yet.
-        baseline_loss: Loss of an untrained model; see `DIVERGENCE_FACTOR`.
+        baseline_loss: The larger of the loss of a guess and the loss before training; infinite if
+            the loss of a guess is unknown. See `DIVERGENCE_FACTOR`.
     """
 
     model: keras.Model
@@ -191,7 +194,7 @@ class Training:
 
     @property
     def epochs(self) -> int:
-        """Number of epochs, computed for whole batches."""
+        """Number of epochs, which does not depend on the number of parts of a batch."""
         return self.settings.count_epochs(len(self.data.train) // self.batch_size)
 
     @property
@@ -203,7 +206,7 @@ class Training:
         """Build the optimizer and the compiled steps, and resume from a checkpoint if it exists.
 
         Args:
-            view: Function from inputs to logits.
+            view: Function from inputs to logits, and to features if the objective needs any.
             checkpoint: File of the checkpoint, or None.
         """
         import keras
@@ -248,7 +251,7 @@ class Training:
         self.predict = Predictor(logits, self.data.preprocess, self.model)
 
     def _measure_baseline_loss(self, stored: Checkpoint | None) -> float:
-        """Return the loss of an untrained model; a resumed training uses the stored value.
+        """Return `baseline_loss`; a resumed training uses the stored value.
 
         The loss of a guess is not sufficient: large inputs or penalties may exceed it.
         """

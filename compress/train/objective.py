@@ -36,10 +36,11 @@ class Batch:
 
     Attributes:
         labels: Labels as stored in the data set.
-        logits: Logits of the model, (batch, outputs), float32.
+        logits: Logits of the model, (batch, *output_shape), float32; for several outputs, such
+            tensors by name.
         features: Outputs of the layers named by the objective's `feature_layers`.
         given: The batch's rows of `Objective.arrays`, and the result of `Objective.live`.
-        weights: Weights of the examples, (batch,); the loop multiplies the loss by them.
+        weights: Weights of the examples, (batch,), float32; the loop multiplies the loss by them.
         progress: Share of the training that is done, in [0, 1).
     """
 
@@ -133,11 +134,11 @@ class OwnStepObjective(LabelObjective):
 
     def step(self, model: keras.Model, optimizer: Any) -> Step:
         """Return a function that performs the user's training step."""
-        worker = self.own_step.build_model(model, optimizer)
+        step_model = self.own_step.build_model(model, optimizer)
 
         def run(inputs: Any, labels: Any, weights: Any) -> Any:
             return run_train_step(
-                worker, (pack_inputs(model, inputs), _pack_labels(model, labels), weights)
+                step_model, (pack_inputs(model, inputs), _pack_labels(model, labels), weights)
             )
 
         return run
@@ -208,7 +209,13 @@ def _pack_labels(model: keras.Model, labels: Any) -> Any:
 
 
 def build_learning_rate(settings: TrainSettings, total_steps: int) -> Any:
-    """Return the learning rate as a number or a Keras schedule over `total_steps`."""
+    """Return the learning rate as a number or a Keras schedule.
+
+    Args:
+        settings: Training settings; the schedule "cosine" ends at 0, "exponential" at 1 % of the
+            peak.
+        total_steps: Number of steps from the peak to the end; see `build_optimizer`.
+    """
     import keras
 
     if settings.schedule == "cosine":

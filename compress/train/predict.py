@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 EVALUATION_BATCH = 1024
 """Maximum number of examples per batch; the memory budget may allow fewer."""
 FIRST_EXAMPLES = 512
-"""Number of validation examples for the first comparison of all scalings; the remaining ones are
+"""Number of validation examples for the first comparison of all scalings; the best ones are then
 compared on all validation examples."""
 EXTRA_EXAMPLES = 4096
 """Maximum number of training examples that are added if validation examples do not suffice."""
@@ -174,10 +174,11 @@ class ScalingTrial:
     Attributes:
         name: Name of the scaling.
         targets: Labels, or the scaled inputs if the model reconstructs its inputs.
-        logits: (examples, *output_shape).
+        logits: (examples, *output_shape), finite: NaN is replaced by 0, infinity by `HUGE`.
         scores: Share of correct decisions of each example, or minus the squared error.
-        exponent: Decimal logarithm of the temperature with the lowest loss.
-        fit: Minus the loss of each example at that temperature.
+        exponent: Decimal logarithm of the temperature with the lowest loss; at least 0 if all
+            decisions are correct.
+        fit: Minus the loss of each example at the temperature with the lowest loss.
         plain_fit: Minus the mean loss at temperature 1.
     """
 

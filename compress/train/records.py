@@ -96,8 +96,8 @@ class TrainResult:
         history: One record per epoch.
         best_epoch: Epoch (1-based) of the restored weights; 0: those before fine-tuning.
         val: Validation metrics of these weights.
-        steps: Number of optimizer steps.
-        notes: Deviations from the settings, with the reason.
+        steps: Number of training steps. A batch that is split into parts counts one step per part.
+        notes: Deviations from the settings with the reason, and other remarks.
     """
 
     history: tuple[EpochRecord, ...]
@@ -173,8 +173,9 @@ class Checkpoint:
 
     Attributes:
         identity: Description of the training; only the same training may resume from it.
-        about: Plain values: history, best epoch, steps.
-        arrays: Values of variables by part and index ("model/3").
+        about: Plain values: history, best epoch, step, baseline loss, parts per batch.
+        arrays: Values of variables by part and index ("model/3"), and arrays of hooks by part and
+            name.
     """
 
     identity: str
@@ -204,7 +205,12 @@ class Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a checkpoint in one atomic step; bfloat16 arrays are stored as float32."""
+    """Write a checkpoint in one atomic step; bfloat16 arrays are stored as float32.
+
+    Args:
+        checkpoint: The checkpoint.
+        path: File of the checkpoint; its suffix is replaced by ".npz".
+    """
     about = json.dumps({"identity": checkpoint.identity, **checkpoint.about})
     arrays: dict[str, Any] = {  # bfloat16 would need pickling
         name: array.astype(np.float32) if array.dtype.kind == "V" else array
@@ -218,7 +224,7 @@ def load_checkpoint(path: Path, identity: str) -> Checkpoint | None:
     """Return the checkpoint written by `save_checkpoint`, or None if there is no file.
 
     Args:
-        path: File of the checkpoint.
+        path: File of the checkpoint; its suffix is replaced by ".npz".
         identity: Description of the training, which must match.
 
     Raises:
@@ -242,6 +248,9 @@ def load_checkpoint(path: Path, identity: str) -> Checkpoint | None:
 
 def read_part_count(path: Path) -> int | None:
     """Return the number of parts per batch of a checkpoint, or None if there is no file.
+
+    Args:
+        path: File of the checkpoint; its suffix is replaced by ".npz".
 
     Raises:
         InputError: The file is not a checkpoint.

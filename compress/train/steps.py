@@ -38,7 +38,7 @@ class Steps:
 
     Args:
         training: The training.
-        view: Function from model inputs to logits.
+        view: Function from model inputs to logits, and to features if the objective needs any.
         variables: Variables to train.
         optimizer: Optimizer built for them.
         step: The int64 variable that counts steps.
@@ -149,7 +149,7 @@ class Steps:
         return traced
 
     def measure_first_loss(self, count: int) -> float:
-        """Return the loss of the untrained model, in inference mode.
+        """Return the loss of the model with its current weights, in inference mode.
 
         Args:
             count: Number of training examples; a subset of them is used.
@@ -220,6 +220,9 @@ def compute_example_weights(data: Dataset, mode: str) -> npt.NDArray[np.float32]
     Args:
         data: Data set; classes are counted in the training part.
         mode: "none", or "balanced": n / (classes * n_c), as in scikit-learn.
+
+    Raises:
+        InputError: "balanced" is used with labels that are not class indices.
     """
     data_weights = data.train.weight
     weights = np.ones(len(data.train)) if data_weights is None else data_weights.astype(np.float64)
@@ -329,7 +332,7 @@ def augment_images(
             start = tf.random.stateless_uniform(
                 (batch, 1), keys + axis, 0, 2 * reach + 1, dtype=tf.int32
             )
-            places = start + tf.range(size)  # (batch, size)
-            padded = tf.gather(padded, places, axis=axis, batch_dims=1)
+            positions = start + tf.range(size)  # (batch, size)
+            padded = tf.gather(padded, positions, axis=axis, batch_dims=1)
         images = padded
     return images

@@ -78,7 +78,8 @@ def apply_by_position(
         student: (batch, outputs) or (batch, positions ..., outputs).
         teacher: Likewise.
         temperature, labels, weights: See `LogitLoss`; labels have the axes of the positions.
-        mask: True at positions that count, (batch, positions ...); None: all.
+        mask: True at positions that count, (batch, positions ...); None: all. Not used for (batch,
+            outputs).
     """
     import tensorflow as tf
 
@@ -106,7 +107,8 @@ class FeatureLoss(ABC):
 
     Attributes:
         name: Name in the options.
-        weight: Default factor relative to the cross-entropy.
+        weight: Factor of the loss, divided evenly among its layer pairs; `hint_weight` multiplies
+            it.
         where: Layers that are chosen by default: "stages" (the last layer of every resolution),
             "middle" (the last layer of the middle one) or "embedding" (the input of the head).
     """
@@ -126,7 +128,11 @@ class FeatureLoss(ABC):
         return []
 
     def reduced(self, teacher: Any) -> Any:
-        """Return the teacher features that the loss needs; the result is cached (graph code)."""
+        """Return the teacher features that the loss needs (graph code).
+
+        Args:
+            teacher: Output of the teacher's layer, (batch, ...). The result may be cached.
+        """
         return teacher
 
     @abstractmethod

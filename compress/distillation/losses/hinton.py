@@ -17,8 +17,8 @@ class HintonKD(LogitLoss):
 
     In a sigmoid task it is the mean over labels of T^2 * KL between the two Bernoulli
     distributions. In a regression it is the mean over targets of the squared difference, without T.
-    For outputs with a user-defined loss, the squared difference is divided by the variance of the
-    outputs.
+    For outputs with a user-defined loss, `scale` converts the squared difference to the unit of
+    that loss.
 
     Args:
         activation: Activation of the task: "softmax", "sigmoid" or "linear".

@@ -53,6 +53,10 @@ def combine_with_constant(call: Call) -> Value:
 
     Args:
         call: Call with one tensor and one constant.
+
+    Raises:
+        KeptInFloats: The constant is unknown or larger than the tensor, or the call divides by a
+            tensor or by 0.
     """
     operands = list(call.node.args[:2])
     constant_index = next(
@@ -118,7 +122,7 @@ def quantize_matmul(call: Call) -> Value:
 @layer_rule("GlobalAveragePooling1D", "GlobalAveragePooling2D")
 @operation_rule("Mean")
 def quantize_mean(call: Call) -> Value:
-    """Quantize a mean, with its own range."""
+    """Quantize a mean or a global average pooling, with its own range."""
     refuse_mask(call)
     return call.apply_with_range(call.itself, call.inputs[0], fuses=False)
 

@@ -86,7 +86,7 @@ def quantize_upsampling(call: Call) -> list[Value]:
 
 @layer_rule(*sorted(select_classes("inert") - {"Identity", "StopGradient"}))
 def skip_training_only(call: Call) -> Value:
-    """Skip a layer that only acts in training."""
+    """Keep a layer that only acts in training; in inference its input is passed on."""
     return call.pass_through(call.inputs[0], call.itself)
 
 

@@ -87,9 +87,8 @@ class GatesPart(_RecurrentPart):
     def assign(self, matrix: Array) -> None:
         """Assign the input kernel and the recurrent kernel."""
         kernels = np.split(self.from_matrix(matrix), [self.kernel.shape[0]])
-        if (
-            self.is_reset_after
-        ):  # rows are zero there: the candidate's recurrent kernel belongs to `CandidatePart`
+        if self.is_reset_after:
+            # rows are zero there: the candidate's recurrent kernel belongs to `CandidatePart`
             kernels[1][:, 2 * self.units :] = self.cell.recurrent_kernel.numpy()[
                 :, 2 * self.units :
             ]
@@ -161,9 +160,8 @@ class GatesPart(_RecurrentPart):
             np.concatenate([units, units + original.units]) if self.systems > 1 else units
         )
         kept_states = y[:, :, state_columns]
-        if (
-            self.is_reset_after
-        ):  # add the difference of the candidate's state term, times the reset gate
+        if self.is_reset_after:
+            # add the difference of the candidate's state term, times the reset gate
             candidate, original_candidate = CandidatePart(self.layer), CandidatePart(original.layer)
             rows, state = candidate.build_state_pairs(
                 original_candidate, y[:, :, : original.units], units, positions
