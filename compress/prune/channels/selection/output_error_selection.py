@@ -238,6 +238,8 @@ def refine_allocation(
     )
     seen, max_error = {best_selection.key}, max(TOLERANCE, abs(best_selection.allocation.error))
     for _ in range(len(pending_factors) + DRAWS_PER_TRY * tries):
+        if len(seen) > tries:
+            break
         factors = (
             pending_factors.pop(0)
             if pending_factors
@@ -260,6 +262,4 @@ def refine_allocation(
                 scaled,
                 factors,
             )
-        if len(seen) > tries:
-            break
     return Refinement(best_selection, best_sensitivity, least_error, first_error, len(seen) - 1)
