@@ -153,7 +153,8 @@ def prune_weights(
     Raises:
         InputError: The model does not fit the data or is not a graph, a block is larger than a
             weight, a pattern of names matches nothing, a schedule does not fit the training, or
-            `recalibrate` or a training option was given without data.
+            `recalibrate` or a training option was given without data or together with `repair`.
+        MissingDependency: tfmot is not installed, which training needs.
         TrainingDiverged: The loss became NaN or infinite.
 
     Example:

@@ -114,7 +114,7 @@ class LatencyModel:
         measured_ms: npt.NDArray[Any],
         present: npt.NDArray[Any] | None = None,
     ) -> LatencyModel:
-        """Return a latency model with a mean error of zero on some whole models.
+        """Return a latency model with the least squared relative error on some whole models.
 
         Args:
             kept: Removable units kept in each group by some models, (models, groups).
@@ -122,7 +122,7 @@ class LatencyModel:
             present: Present blocks, see `predict`.
 
         Raises:
-            InputError: There are fewer than four models; or see `predict`.
+            InputError: There are fewer than four models, or times not above 0; or see `predict`.
         """
         sums, weight_bytes = self._sum_units(kept, present)
         return LatencyModel(
