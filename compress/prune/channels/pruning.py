@@ -117,14 +117,13 @@ def prune_channels(
         criterion: Name, or a function (group, context) -> (units,) scores, higher = keep. Default
             ("auto"), with data: three methods are compared (l2 over all layers, uniform channel
             counts, output error), each configuration is reconstructed and evaluated on held-back
-            examples, and the best one is kept. Without data, or if the comparison would take more
-            than 5 minutes or half of the free memory: l2 over all layers, which is noted in the
-            report.
-        data: Calibration data, taken from its training part: x alone, (x, y), a stream, a
-            `Dataset`, or a value of `--data`; see `as_dataset`. It is used for weight
-            reconstruction, the comparison of methods, the choice of channel counts by output error,
-            the criteria "reconstruction", "activation" and "taylor" (which needs labels), and
-            `recalibrate`.
+            examples, and the best one is kept. Without data or reconstruction: l2 over all layers;
+            so too with few examples, or if the comparison would take more than 5 minutes or half
+            of the free memory, which is noted in the report.
+        data: Calibration data: x alone, (x, y), a stream, a `Dataset`, or a value of `--data`; see
+            `as_dataset`. Only the training part is read. It is used for weight reconstruction, the
+            comparison of methods, the choice of channel counts by output error, the criteria
+            "reconstruction", "activation" and "taylor" (which needs labels), and `recalibrate`.
         sensitivity: Output errors measured by `sensitivity_map` with the same data, criterion and
             seed, for a choice by output error or a comparison of methods. Several targets then need
             only one measurement; the result is the same as without it. With several steps, only the
@@ -205,7 +204,7 @@ def prune_channels(
     count = 0
     if data is not None or repair:
         from compress.data import sample_inputs
-        from compress.reconstruction import repair as solve
+        from compress.reconstruction import repair as reconstruct
         from compress.reconstruction.repairing import MIN_EXAMPLES, count_repair_examples
 
         is_enough = data is not None and len(data.train) >= MIN_EXAMPLES
@@ -216,7 +215,7 @@ def prune_channels(
         check_feasible(original, options, cost)  # before any step, not only in the last one
     goal = Goal.from_options(options, original, cost)
     current, coupling, repaired = model, original, None
-    # the model whose outputs are reconstructed, and its kept indices
+    # `reference`: the model whose outputs are reconstructed; `step_history`: that of its weights
     reference, full_history, step_history = model, _KeptHistory(model), _KeptHistory(model)
     for step in range(1, options.steps + 1):
         if step > 1:
@@ -232,22 +231,22 @@ def prune_channels(
         elif options.scope == "damage" or options.should_compare:
             from compress.prune.channels.selection.selector import ChannelSelector
 
-            chooser = ChannelSelector.from_measurement(
+            selector = ChannelSelector.from_measurement(
                 coupling, options, score, context, on_progress, sensitivity
             )
-            chosen = chooser.refine(step_target, cost, on_progress).select(step_target, cost)
+            chosen = selector.refine(step_target, cost, on_progress).select(step_target, cost)
         else:
             chosen = select_by_rank(coupling, options, score, context, step_target, cost)
         if on_choice is not None:
             on_choice(chosen)
-        surgeon = PrunedModelBuilder(coupling, chosen.mask, chosen.removed_blocks)
-        current = surgeon.build(coupling.program)
+        builder = PrunedModelBuilder(coupling, chosen.mask, chosen.removed_blocks)
+        current = builder.build(coupling.program)
         check_callable(current, coupling)
-        full_history.update(surgeon)
-        step_history.update(surgeon)
+        full_history.update(builder)
+        step_history.update(builder)
         if count:
             x, kept = sample_inputs(data, count, seed), step_history.kept
-            repaired = solve(
+            repaired = reconstruct(
                 current, reference, x, kept=kept, examples=count, seed=seed, on_progress=on_progress
             )
         if finetune is not None and step < options.steps:
@@ -313,10 +312,10 @@ def sensitivity_map(
         InputError: An unknown criterion, NaN weights, or data that does not fit the model.
 
     Example:
-        >>> found = sensitivity_map(model, x)
-        >>> [(group.name, group.removed) for group in found.groups]
+        >>> output_errors = sensitivity_map(model, x)
+        >>> [(group.name, group.removed) for group in output_errors.groups]
         [('hidden', (4, 8, 10, 12, 14))]
-        >>> small = prune_channels(model, macs=0.5, data=x, sensitivity=found)
+        >>> small = prune_channels(model, macs=0.5, data=x, sensitivity=output_errors)
     """
     from compress.prune.channels.selection.output_error import ErrorEvaluator, measure_sensitivity
 
@@ -416,9 +415,9 @@ class _KeptHistory:
             path: (None,) * len(weight.shape) for path, weight in self._current_weights.items()
         }
 
-    def update(self, surgeon: PrunedModelBuilder) -> None:
+    def update(self, builder: PrunedModelBuilder) -> None:
         """Record the weights that were kept in a step."""
-        indices, new = surgeon.list_kept_indices(), surgeon.new_weights
+        indices, new = builder.list_kept_indices(), builder.new_weights
         for path, variable in list(self._current_weights.items()):
             if id(variable) in new:
                 self._current_weights[path] = new[id(variable)]
@@ -438,7 +437,7 @@ class _KeptHistory:
 
 
 def _list_copy_notes(*couplings: Coupling) -> list[str]:
-    """Return a note for each layer that was copied as an object, since a model file lacks it."""
+    """Return a note for each layer that was copied, not rebuilt: no model file can be loaded."""
     copied_layers = {
         name: details for item in couplings for name, *details in item.graph.copied.values()
     }

@@ -39,7 +39,7 @@ class GroupRow:
         name: First layer that produces its channels.
         kind: "channels" or "heads".
         makers: All layers that produce its channels.
-        layers: All layers whose weights were sliced.
+        layers: All layers whose weights its channels have entries in.
         total: Channels (or heads) before pruning, frozen ones included.
         kept: Channels (or heads) after pruning.
         reason: Reason why some cannot be removed; empty if all can.
@@ -87,7 +87,7 @@ class ChannelReport:
         params: (before, after).
         target: The requested target: "macs 0.5x".
         error: Relative distance of the result from the target.
-        criterion: Criterion that ranked the units.
+        criterion: Selection method; if units were ranked by one criterion, its name.
         round_to: Rounding step of kept channel counts, as text.
         notes: Notes for the user.
         repair: Report of the weight reconstruction; None if there was none.

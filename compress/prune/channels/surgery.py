@@ -36,8 +36,8 @@ def build_pruned_model(
 
     The sum that a removed block ends in is replaced by its remaining operand or, if there are more,
     by the sum of the remaining ones. The layers of the block are removed, and so are layers used by
-    removed blocks only. A sum that is an output of the model becomes an Identity layer of the same
-    name.
+    removed blocks only. A sum that is an output of the model and has one remaining operand becomes
+    an Identity layer of the same name.
 
     Args:
         coupling: Coupling of the original model, which is not modified.
@@ -133,7 +133,7 @@ class PrunedModelBuilder:
         self, coupling: Coupling, mask: Mask, removed_blocks: Collection[Block] = ()
     ) -> None:
         self.coupling, self.mask, self.removed_blocks = coupling, mask, removed_blocks
-        self.graph, self.depth = coupling.graph, coupling.block_dependencies
+        self.graph, self.dependencies = coupling.graph, coupling.block_dependencies
         self.kept = coupling.build_kept_slots(mask)
         removable = set(map(id, list_blocks(coupling)))
         if any(id(block) not in removable for block in removed_blocks):
@@ -148,7 +148,7 @@ class PrunedModelBuilder:
         """Return the kept indices of each weight's axes, by id; see `compute_kept_indices`."""
         indices: dict[int, tuple[Ids | None, ...]] = {}
         for weight in self.coupling.program.model.weights:
-            if is_met(self.depth.get_weight_needs(weight), self.removed_indices):
+            if is_met(self.dependencies.get_weight_needs(weight), self.removed_indices):
                 axes = {
                     axis: ids
                     for axis, ids in self.coupling.weight_axes[id(weight)].items()
@@ -168,10 +168,11 @@ class PrunedModelBuilder:
         output_ids = set(map(id, program.outputs))
 
         def call(node: Node, tensors: list[Any]) -> list[Any]:
-            if not self.depth.is_kept(node, self.removed_indices):
+            if not self.dependencies.is_kept(node, self.removed_indices):
                 return [None] * len(node.outputs)  # their consumers are removed too
             kept_tensors = [
-                tensors[index] for index in self.depth.list_kept_inputs(node, self.removed_indices)
+                tensors[index]
+                for index in self.dependencies.list_kept_inputs(node, self.removed_indices)
             ]
             if len(kept_tensors) == len(tensors):
                 return self.call_layer(node, tensors)

@@ -35,7 +35,7 @@ from compress.prune.weights.targets import (
     WeightReport,
     find_targets,
 )
-from compress.reconstruction import repair as solve
+from compress.reconstruction import repair as reconstruct
 from compress.reconstruction.repairing import count_repair_examples
 from compress.train.dataset_loading import as_examples, prepare_dataset
 
@@ -87,8 +87,11 @@ class PruneWeightsResult(DisplayableResult):
         """Return a summary for the screen."""
         summary = self.report.build_summary()
         training_lines = () if self.training is None else (self.training.summarize(),)
-        title = f"'{self.model.name}': {summary.title}"
-        return replace(summary, title=title, lines=(*summary.lines, *training_lines))
+        return replace(
+            summary,
+            title=f"'{self.model.name}': {summary.title}",
+            lines=(*summary.lines, *training_lines),
+        )
 
 
 @check_arguments(
@@ -127,8 +130,9 @@ def prune_weights(
             between parts; see `as_dataset`.
         time: Time of each example, (n,), by which parts are split; see `as_dataset`.
         task: Task of the labels, if it cannot be inferred from them; see `as_dataset`.
-        schedule: "polynomial" or "constant"; or tfmot's `ConstantSparsity` or `PolynomialDecay`
-            instead of the plan's. The first step is 1.
+        schedule: "polynomial" or "constant"; tfmot's `ConstantSparsity` or `PolynomialDecay`
+            instead of the plan's; or a function step -> (update now, sparsity). The first step is
+            1.
         repair: Number of calibration examples from `data` (x alone is enough) for weight
             reconstruction. The model is pruned at once, without training, and the remaining weights
             are reconstructed, see `compress.reconstruction.repair`; True: 1,000. To train it
@@ -149,7 +153,8 @@ def prune_weights(
     Raises:
         InputError: The model does not fit the data or is not a graph, a block is larger than a
             weight, a pattern of names matches nothing, a schedule does not fit the training, or
-            `recalibrate` or a training option was given without data.
+            `recalibrate` or a training option was given without data or together with `repair`.
+        MissingDependency: tfmot is not installed, which training needs.
         TrainingDiverged: The loss became NaN or infinite.
 
     Example:
@@ -270,7 +275,7 @@ def prune_at_once(
             for path, variable in list_named_weights(pruned_model)
             if id(variable) in pruned and len(variable.shape) > 1
         }
-        repair_report = solve(
+        repair_report = reconstruct(
             pruned_model,
             original,
             x,
@@ -287,8 +292,9 @@ def prune_at_once(
 def _plan_steps(options: WeightOptions, is_repaired: bool) -> list[WeightOptions]:
     """Return the options of each step; weights are reconstructed and ranked again after each.
 
-    Each step keeps the same share, about 1/e, of the remaining weights. An N:M pattern fixes the
-    sparsity, and the sparsity of overrides grows with the steps: both take one step.
+    Each step keeps the same share of the remaining weights: about 1/e, or more at low sparsity. An
+    N:M pattern fixes the sparsity, and the sparsity of overrides grows with the steps: both take
+    one step.
     """
     if not is_repaired or options.pattern.kind == "n:m" or options.overrides:
         return [options]
@@ -310,7 +316,8 @@ def save_pruning(model: keras.Model, pruner: WeightPruner, path: str | Path) -> 
         path: Path ending in `.keras`; the file is written atomically.
 
     Raises:
-        InputError: The pruner is not attached, or the folder is not writable.
+        InputError: The pruner is not attached.
+        OSError: The file cannot be written.
 
     Example:
         >>> model.compile("adam", "sparse_categorical_crossentropy")
@@ -353,7 +360,9 @@ def resume_pruning(
         The model, compiled as it was saved, and the pruner attached to it.
 
     Raises:
-        InputError: The file contains no masks, or its schedule is missing.
+        InputError: The file is not a `.keras` file or contains no masks, or its schedule is
+            missing.
+        MissingDependency: tfmot is not installed, and no schedule was given.
 
     Example:
         >>> model.compile("adam", "sparse_categorical_crossentropy")

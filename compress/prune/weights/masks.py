@@ -31,7 +31,7 @@ def find_kth_largest(magnitudes: Any, count: Any, *, jit: bool = False) -> Any:
     """Return the exact `count`-th largest entry.
 
     Args:
-        magnitudes: Non-negative values, (n,); float32 if n is large.
+        magnitudes: Non-negative values, (n,); sorted if they are not float32 or n is small.
         count: int32 in [1, n].
         jit: Whether XLA compiles this. Compiling the histograms takes half a minute, so the entries
             are sorted instead.
@@ -62,7 +62,10 @@ def _find_bin(counts: Any, rank: Any) -> tuple[Any, Any]:
 
 
 def _find_last_reaching(counts: Any, rank: Any, above: Any) -> tuple[Any, Any]:
-    """Return the last bin from which on, with `above` more, at least `rank` entries lie."""
+    """Return the last bin with at least `rank` entries in it and after it, and those after it.
+
+    The `above` entries, which are larger than all in `counts`, count as entries after the last bin.
+    """
     from_top = tf.cumsum(counts, reverse=True) + above
     chosen = tf.reduce_sum(tf.cast(from_top >= rank, tf.int32)) - 1
     return chosen, from_top[chosen] - counts[chosen]
@@ -137,7 +140,8 @@ class Ranking:
         scope: "layer", "global" or "erk".
         final: Final sparsity of the schedule, in [0, 1). Overrides and ERK's ratios are reached in
             proportion to it.
-        floors: Initial share of zeros of each target; masks never have fewer zeros.
+        floors: Initial share of zeros of each target; masks never have fewer zeros (in the scope
+            "global": all targets together). Patterns with a fixed count ignore it.
 
     Attributes:
         final_sparsities: Final sparsity of each target, (targets,).

@@ -137,7 +137,7 @@ class WeightPruner:
 
         Raises:
             InputError: A pattern matches no layer, a block is larger than a weight, the schedule
-                does not fit the training, or the pruner is already in use.
+                does not fit the training, weights are not finite, or the pruner was used before.
         """
         has_length = steps_per_epoch is not None and epochs is not None
         total = steps_per_epoch * epochs if steps_per_epoch and epochs else None
@@ -211,7 +211,7 @@ class WeightPruner:
         return self._model is not None
 
     def may_select(self, step: int) -> bool:
-        """Return whether weights may be selected at a step: only after the last mask update."""
+        """Return whether weights may be selected at a step: from the last mask update on."""
         return not self.targets or self._last_update is None or step >= self._last_update
 
     def once(self, model: keras.Model) -> WeightReport:
@@ -222,6 +222,10 @@ class WeightPruner:
 
         Returns:
             The report.
+
+        Raises:
+            InputError: A pattern matches no layer, a block is larger than a weight, or weights are
+                not finite.
         """
         self._find_targets(model)
         for target, mask in zip(self.targets, self._compute_masks(self._final), strict=True):
@@ -264,7 +268,12 @@ class WeightPruner:
         return self.report
 
     def state(self) -> State:
-        """Return the state to resume a training from: the step, and the masks as bits."""
+        """Return the state to resume a training from.
+
+        Returns:
+            "step", "updated" (whether masks were updated), "floors" (initial share of zeros of each
+            target), and "mask0", "mask1", ...: each target's mask as packed bits, uint8.
+        """
         state: State = {
             "step": self._step.numpy(),
             "updated": self._updated.numpy(),

@@ -48,8 +48,9 @@ def compute_update_times(
         The steps of the updates.
 
     Raises:
-        InputError: There are fewer than 2 steps, the end is before the beginning or after the
-            training, or times are in epochs of unknown length.
+        InputError: There are fewer than 2 steps, times are in epochs of unknown length, or the end
+            is before the beginning or after the training. (If begin or end is a share, they are
+            moved into the training instead.)
     """
     require(total_steps >= 2, "training steps", "be at least 2 to prune", total_steps)
 
@@ -94,6 +95,9 @@ def create_schedule(options: WeightOptions, times: UpdateTimes) -> Any:
     Args:
         options: Schedule name, initial and final sparsity, and power.
         times: Steps of the mask updates.
+
+    Raises:
+        MissingDependency: tfmot is not installed.
 
     Reference:
         Zhu & Gupta 2017, "To prune, or not to prune", equation 1.
@@ -145,7 +149,7 @@ def get_final_sparsity(schedule: Any, options: WeightOptions) -> float:
 
 
 def find_last_update(schedule: Any, total_steps: int | None) -> int | None:
-    """Return the step of the last mask update; None if it is unknown or there is none."""
+    """Return the step of the last mask update; `total_steps` if the schedule does not define it."""
     end, begin = getattr(schedule, "end_step", None), getattr(schedule, "begin_step", None)
     frequency = getattr(schedule, "frequency", 1)
     if end == -1:
@@ -160,6 +164,7 @@ def build_schedule(config: Mapping[str, Any]) -> Any:
 
     Raises:
         InputError: The class is not one of tfmot's schedules.
+        MissingDependency: tfmot is not installed.
     """
     kind = getattr(_import_tfmot(), str(config.get("class_name")), None)
     if kind is None:

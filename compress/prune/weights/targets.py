@@ -98,7 +98,11 @@ class Target:
 
     @property
     def matrix(self) -> MatrixView:
-        """The view as matrices of a weight that has one."""
+        """The view as matrices.
+
+        Raises:
+            ValueError: The weight has none.
+        """
         if self.view is None:
             raise ValueError(f"the weight of layer '{self.layer}' must be a matrix")
         return self.view

@@ -186,7 +186,7 @@ class Coupling:
         return BlockDependencies(self.program, self.graph)
 
     def keep_first_units(self, kept: Ids) -> Mask:
-        """Return the mask that keeps the first `kept` units of each group.
+        """Return the mask that keeps frozen units and the first `kept` units of each group.
 
         Args:
             kept: Number of units to keep in each group, (groups,).
@@ -280,6 +280,7 @@ def _list_keyed_groups(groups: tuple[Group, ...]) -> list[tuple[tuple[str, str, 
 
 
 def _find_components(graph: CouplingGraph) -> tuple[Ids, int]:
+    """Return the unit of every slot, (slots,), and the number of units."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -23,7 +23,7 @@ Shape = tuple[int | None, ...]
 CHANNELS, HEADS = "channels", "heads"
 
 Path = tuple[str | int, ...]
-Kept = Any  # compress.prune.channels.coupling.groups.KeptSlots; rules only call it
+Kept = Any  # compress.prune.channels.coupling.groups.KeptSlots, which imports this module
 ConfigEdit = Callable[[dict[str, Any], Kept], None]
 CallEdit = Callable[[tuple[Any, ...], dict[str, Any], Kept], tuple[tuple[Any, ...], dict[str, Any]]]
 
@@ -53,7 +53,10 @@ class Slots:
         return tuple(axis for axis, ids in enumerate(self.axes) if ids is not None)
 
     def get_factor(self, axis: int) -> Ids | int:
-        """Return an axis as a factor of `LayerCall.macs`: its ids, or its size if untracked."""
+        """Return an axis as a factor of `LayerCall.macs`: its ids, or its size if untracked.
+
+        An unknown size counts as one.
+        """
         ids = self.axes[axis]
         return int(self.shape[axis] or 1) if ids is None else ids
 
@@ -171,7 +174,8 @@ class CouplingGraph:
     def bind(self, variable: Any, axis: int, ids: Ids | None, layer: str) -> None:
         """Bind slots to an axis of a variable.
 
-        The second binding of a shared variable is linked to the first.
+        The second binding of a shared variable is linked to the first. If one of them is None, the
+        slots of the other one are frozen.
 
         Args:
             variable: The weight.

@@ -9,7 +9,7 @@ from compress.prune.channels.criteria._base import (
     resolve_criterion,
 )
 
-NEEDS_DATA = ("taylor", "activation", "reconstruction")
+NEEDS_DATA = ("taylor", "activation", "reconstruction")  # built-in ones
 WITHOUT_LABELS = ("l1", "l2", "bn_scale", "fpgm", "activation", "reconstruction", "random")
 """Built-in criteria that need no labels; custom criteria may need them."""
 

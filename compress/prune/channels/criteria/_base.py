@@ -101,14 +101,15 @@ class Context:
         return result
 
     def cache_scores(self, criterion: Criterion, scores: Sequence[Scores]) -> None:
-        """Use scores that a criterion returned before, one array for each group."""
+        """Store scores that a criterion returned before, one array for each group."""
         self._scores |= {(id(criterion), index): part for index, part in enumerate(scores)}
 
     def score(self, criterion: Criterion, group: Group) -> Scores:
         """Return a criterion's scores of a group's units, (units,), higher = keep; cached.
 
-        If there are examples, units that are zero on all of them get the lowest score. They are
-        removed first, because they do not affect the outputs, however large their weights are.
+        If there are examples, units that layers read as zero on all of them get the lowest score.
+        They are removed first, because they do not affect the outputs, however large their weights
+        are.
 
         Args:
             criterion: Function that scores units.
@@ -251,10 +252,11 @@ def _group_entries(coupling: Coupling, ids: Ids, position: Ids) -> list[tuple[in
 
 
 def measure_magnitudes(context: Context) -> tuple[Scores, Scores]:
-    """Return the summed mean magnitudes of each unit over all read tensors, and its reads.
+    """Return the sum over all reads of a unit's mean magnitude, and the number of its reads.
 
-    The tensors are the inputs of layers with weights. Inputs of normalization layers are excluded:
-    a unit may be nonzero there, but zero after the activation that follows.
+    A read is one of the unit's channels in one batch of a tensor. The tensors are the inputs of
+    layers with weights. Inputs of normalization layers are excluded: a unit may be nonzero
+    there, but zero after the activation that follows.
 
     Args:
         context: Data, coupling, seed and number of examples.

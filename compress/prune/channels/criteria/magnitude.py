@@ -12,6 +12,8 @@ from compress.prune.channels.criteria._base import Context, Scores, measure_magn
 def score_l1(group: Group, context: Context) -> Scores:
     """Score units by the l1 norms of their kernel slices and normalization scales, (units,).
 
+    A group with neither is scored by all its weights.
+
     Reference:
         Li et al. 2017, "Pruning Filters for Efficient ConvNets"; over all coupled slices as in Fang
         et al. 2023, "DepGraph", eq. 5.
@@ -21,6 +23,8 @@ def score_l1(group: Group, context: Context) -> Scores:
 
 def score_l2(group: Group, context: Context) -> Scores:
     """Score units by the l2 norms of their kernel slices and normalization scales, (units,).
+
+    A group with neither is scored by all its weights.
 
     Reference:
         Fang et al. 2023, "DepGraph", eq. 5, with norms instead of their squares.
@@ -53,7 +57,7 @@ def score_bn_scale(group: Group, context: Context) -> Scores:
 def score_fpgm(group: Group, context: Context) -> Scores:
     """Score units by the sum of distances of their kernel slices to all others', (units,).
 
-    A group without kernels is scored by l2.
+    A group without kernels is scored by l2, which is noted in the report.
 
     Reference:
         He et al. 2019, "Filter Pruning via Geometric Median", eq. 4; over all kernels of a unit

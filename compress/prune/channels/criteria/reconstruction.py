@@ -22,7 +22,7 @@ from compress.reconstruction.matching import should_open
 
 ROUNDS = 64
 """Maximum number of elimination rounds; in larger groups a round removes several units."""
-RIDGE = 1e-3
+RIDGE = 1e-3  # relative to the second moment of each kernel input
 Numbers = npt.NDArray[np.float64]
 
 
@@ -30,10 +30,13 @@ def score_reconstruction(group: Group, context: Context) -> Scores:
     """Score units by the error that their removal adds after least squares, (units,).
 
     Units are eliminated greedily, considering all layers that read the group. Each step removes the
-    unit that adds least to the sum of the layers' relative errors, with all remaining weights
-    reconstructed; its score is the added error, or that of the unit before if it is larger. A group
-    that no kernel reads (key dimensions of attention, states of recurrent layers) is scored by l2,
-    which is noted in the report.
+    unit that adds least to the sum of the layers' relative errors (in groups of more than 64 units
+    several at once), with all remaining weights reconstructed. Its score is the added error, or
+    that of the unit before if it is larger. A group that no kernel reads (key dimensions of
+    attention, states of recurrent layers) is scored by l2, which is noted in the report.
+
+    Raises:
+        InputError: There is no data.
 
     Reference:
         Hassibi & Stork 1993, "Optimal Brain Surgeon", eq. 5, for blocks of weights as in Frantar &
@@ -53,9 +56,11 @@ class Reader:
 
     Attributes:
         observed: The kernel and the second moments of its inputs.
-        inverse: Inverse of the regularized covariance of its rows, (columns, columns).
-        kernel: Weights divided by `scale`, (columns, outputs).
-        scale: Square root of the total spread of the outputs.
+        inverse: Inverse of the regularized covariance of its inputs, (columns, columns).
+        kernel: Weights divided by `scale`, (columns, outputs), with one column for each input of a
+            product.
+        scale: Square root of the summed second moments of the outputs (variances if they can be
+            shifted).
         columns: Columns of each unit, (units, columns per unit).
     """
 

@@ -10,7 +10,7 @@ from compress.core.errors import InputError
 from compress.prune.channels.coupling.groups import Group
 from compress.prune.channels.criteria._base import Context, Scores
 
-BATCH = 128
+BATCH = 128  # examples whose mean loss is differentiated
 BACKWARD = 1.3
 """Ratio of the memory of a backward pass to that of the tensors that it needs."""
 
@@ -18,8 +18,8 @@ BACKWARD = 1.3
 def score_taylor(group: Group, context: Context) -> Scores:
     """Score units by the mean over batches of (sum of gradient x weight)^2, (units,).
 
-    It needs labelled training data. Normalization statistics are not parameters of the loss and are
-    excluded.
+    It needs labelled training data. Weights that are not trainable (normalization statistics,
+    frozen layers) are excluded.
 
     Reference:
         Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", eq. 8; the sum is

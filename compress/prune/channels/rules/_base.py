@@ -74,7 +74,7 @@ def register_rule(layer_class: type, rule: Rule | None = None) -> Any:
             several).
 
     Returns:
-        The rule.
+        The rule; without one, a decorator that registers it.
     """
     return TABLE.register(layer_class, rule)
 
@@ -334,7 +334,7 @@ def normalize_over_axes(
 
 
 def analyze_activation(function: Any) -> tuple[bool, bool]:
-    """Test whether a function is elementwise, and whether it maps 0 to 0."""
+    """Test whether a function is elementwise and whether it maps 0 to 0; if it fails: neither."""
     x = np.linspace(-2.0, 2.0, 10, dtype=np.float32).reshape(2, 5)
     try:
         full_output = np.asarray(keras.ops.convert_to_numpy(function(keras.ops.array(x))))

@@ -106,13 +106,15 @@ def _collect_inputs(call: LayerCall) -> tuple[Slots, Slots, Slots]:
     call.link_by_weights()
     slots_by_argument = collect_tensors(call, "query", "value")
     query, value = slots_by_argument["query"][0], slots_by_argument["value"][0]
-    return _freeze_other_axes(call, query, value, (slots_by_argument.get("key") or [value])[0])
+    return _freeze_positions(call, query, value, (slots_by_argument.get("key") or [value])[0])
 
 
-def _freeze_other_axes(call: LayerCall, *inputs: Slots) -> tuple[Slots, Slots, Slots]:
-    for slots in inputs:
+def _freeze_positions(
+    call: LayerCall, query: Slots, value: Slots, key: Slots
+) -> tuple[Slots, Slots, Slots]:
+    """Freeze all axes of query, value and key except the last ones, and return the inputs."""
+    for slots in (query, value, key):
         freeze_other_axes(call, slots, len(slots.shape) - 1, "an attention")
-    query, value, key = inputs
     return query, value, key
 
 
@@ -188,7 +190,7 @@ def propagate_additive_attention(call: LayerCall) -> list[Slots]:
 
 def _read_inputs(call: LayerCall) -> tuple[Slots, Slots, Slots]:
     query, value, *rest = collect_tensors(call, "inputs")["inputs"]
-    return _freeze_other_axes(call, query, value, rest[0] if rest else value)
+    return _freeze_positions(call, query, value, rest[0] if rest else value)
 
 
 def _link_summed(call: LayerCall, query: Slots, key: Slots, *, exact: bool) -> Ids | None:

@@ -104,7 +104,8 @@ def link_contracted(
 ) -> None:
     """Link two axes that are multiplied and summed, or freeze them.
 
-    They are linked if one factor is zero at removed entries, which then add nothing to the sum.
+    They are linked if both are tracked and one factor is zero at removed entries, which then add
+    nothing to the sum.
 
     Args:
         call: The call.

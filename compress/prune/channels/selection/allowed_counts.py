@@ -67,7 +67,7 @@ class AllowedCounts:
         return np.asarray(np.minimum(-(-lower // self.step) * self.step, self.total))
 
     def round_totals(self, totals: npt.NDArray[Any]) -> Counts:
-        """Return totals rounded to allowed ones, (..., groups)."""
+        """Return totals rounded to allowed ones, (..., groups); the ceiling does not apply."""
         multiple = np.floor(np.asarray(totals) / self.step + 0.5).astype(np.int64) * self.step
         largest_multiple = self.total // self.step * self.step
         nearest = np.minimum(multiple, largest_multiple)
@@ -93,8 +93,8 @@ def compute_rounding_steps(
         channels: Channels of each group (units x width), frozen ones included.
         width: Channels of one unit.
         heads: True for groups of attention heads, which are not rounded.
-        round_to: Multiple in channels; it is halved for groups that are too small for it. 0: 16
-            from 32 channels on, 8 from 9 on, else 4.
+        round_to: Multiple in channels; it is halved, at most down to 4, for groups that are too
+            small for it. 0: 16 from 32 channels on, 8 from 9 on, else 4.
     """
     steps = np.ones(len(channels), np.int64)
     for index, (count, wide, head) in enumerate(zip(channels, width, heads, strict=True)):
@@ -158,7 +158,7 @@ class Allocation:
     Attributes:
         totals: Kept units of each group, frozen ones included, (groups,).
         cost: Cost in the metric of the target.
-        error: Relative distance from the target.
+        error: Relative distance from the target, negative below it; 0 for a target in amount.
         present: 1 for kept blocks, (blocks,); None: all blocks are kept.
     """
 
@@ -203,8 +203,8 @@ class Selection:
         allocation: Totals of each group, cost, and distance from the target.
         round_to: Rounding step of kept counts, as text.
         notes: Notes for the user.
-        removed_blocks: Blocks that are removed.
-        method: Name of the selection method, if methods were compared.
+        removed_blocks: Blocks that are removed; those nested in them may be missing.
+        method: Name of the selection method; "" if units were ranked by one criterion.
     """
 
     mask: Mask

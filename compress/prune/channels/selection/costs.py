@@ -183,11 +183,11 @@ def _collect_macs(coupling: Coupling, columns: _FactorColumns) -> ProductSum | s
     differs = input_shape is not None or _has_variable_batch(coupling)
     steps = ShapePropagation(program, input_shape).steps if differs else []
     terms = coupling.graph.terms if input_shape is None else _compute_sized_terms(coupling, steps)
-    depth = coupling.block_dependencies
+    dependencies = coupling.block_dependencies
     macs = ProductSum(
         columns,
         [
-            (term.coefficient, term.factors, depth.get_call_needs(term.calls), term.layer)
+            (term.coefficient, term.factors, dependencies.get_call_needs(term.calls), term.layer)
             for term in terms
         ],
     )
@@ -227,7 +227,7 @@ def _format_open_sizes(program: Program) -> str:
 
 def _collect_weight_terms(coupling: Coupling) -> list[tuple[_Term, int]]:
     """Return the number of entries of each weight as a term, and the number of its axes."""
-    depth = coupling.block_dependencies
+    dependencies = coupling.block_dependencies
     tracked: dict[int, tuple[Any, dict[int, Ids], str]] = {}
     for binding in coupling.bindings:
         entry = tracked.setdefault(id(binding.variable), (binding.variable, {}, binding.layer))
@@ -235,7 +235,12 @@ def _collect_weight_terms(coupling: Coupling) -> list[tuple[_Term, int]]:
     terms: list[tuple[_Term, int]] = []
     for variable, axes, layer in tracked.values():
         fixed = [size for axis, size in enumerate(variable.shape) if axis not in axes]
-        term = (float(np.prod(fixed)), list(axes.values()), depth.get_weight_needs(variable), layer)
+        term = (
+            float(np.prod(fixed)),
+            list(axes.values()),
+            dependencies.get_weight_needs(variable),
+            layer,
+        )
         terms.append((term, len(variable.shape)))
     rest: dict[int, tuple[_Term, int]] = {}
     for node in coupling.program.walk():
@@ -244,7 +249,7 @@ def _collect_weight_terms(coupling: Coupling) -> list[tuple[_Term, int]]:
                 untracked_term: _Term = (
                     float(np.prod(weight.shape)),
                     [],
-                    depth.get_weight_needs(weight),
+                    dependencies.get_weight_needs(weight),
                     node.name,
                 )
                 rest[id(weight)] = (untracked_term, len(weight.shape))

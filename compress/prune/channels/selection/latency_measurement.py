@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 MODEL_COUNT = 8
 """Number of whole models measured besides the calls; the calibration has three unknowns."""
-MODEL_ERROR = 0.01
-MODEL_SECONDS = 2.0
+MODEL_ERROR, MODEL_SECONDS = 0.01, 2.0
+"""Relative error of timing whole models, and the time limit (s) for each of them."""
 LOCAL_ERROR, LOCAL_SECONDS = 0.05, 60.0
 """Relative error and time limit (s) of timing calls if whole files calibrate the estimates."""
 _CALLS_SHARE = 0.7

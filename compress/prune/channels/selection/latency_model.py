@@ -67,8 +67,8 @@ class LatencySurface:
     Attributes:
         part: The unit.
         axes: Channel counts that it depends on, one for each axis of the tables.
-        times: Latency in ms.
-        weight_bytes: Size of its weights in bytes.
+        times: Latency in ms, with the counts of one of `axes` along each axis.
+        weight_bytes: Size of its weights in bytes, shaped as `times`.
         reason: Reason why some times are estimates; empty if all are measured or interpolated.
     """
 
@@ -114,7 +114,7 @@ class LatencyModel:
         measured_ms: npt.NDArray[Any],
         present: npt.NDArray[Any] | None = None,
     ) -> LatencyModel:
-        """Return a latency model with a mean error of zero on some whole models.
+        """Return a latency model with the least squared relative error on some whole models.
 
         Args:
             kept: Removable units kept in each group by some models, (models, groups).
@@ -122,7 +122,7 @@ class LatencyModel:
             present: Present blocks, see `predict`.
 
         Raises:
-            InputError: There are fewer than four models; or see `predict`.
+            InputError: There are fewer than four models, or times not above 0; or see `predict`.
         """
         sums, weight_bytes = self._sum_units(kept, present)
         return LatencyModel(
@@ -237,10 +237,12 @@ def _iter_reasons(surfaces: Sequence[LatencySurface]) -> Iterator[str]:
 class CountAxis:
     """Channel count, of one group or several together, that the latency of a unit depends on.
 
+    The count of a single group is its number of units, frozen ones included.
+
     Attributes:
         groups: Indices of the groups, (n,).
         weights: Entries that one kept unit of each group adds to the count, (n,).
-        fixed: Entries of frozen units.
+        fixed: Entries of frozen units; 0 if several groups are measured together.
         counts: All possible counts, increasing, (counts,).
         kept: Removable units of each group at these counts, (counts, n).
         measured: Indices of the measured counts.
@@ -345,13 +347,13 @@ class CallGrid:
             for name, count in zip(names, counts, strict=True)
         )
 
-    def _get_axis(self, rows: tuple[Row, ...], line: bool) -> CountAxis:
+    def _get_axis(self, rows: tuple[Row, ...], is_linear: bool) -> CountAxis:
         groups = sorted(_collect_groups(rows))
         # the count of a single group is its total, regardless of its number of axes
-        key = ((((groups[0], 1.0),),) if len(groups) == 1 else rows, line)
+        key = ((((groups[0], 1.0),),) if len(groups) == 1 else rows, is_linear)
         if key not in self._count_axes:
             self._count_axes[key] = (
-                self._build_group_axis(groups[0], line)
+                self._build_group_axis(groups[0], is_linear)
                 if len(groups) == 1
                 else self._build_joint_axis(groups, rows)
             )
@@ -365,12 +367,12 @@ class CallGrid:
             np.r_[lowest, np.arange(-(-lowest // step) * step, highest + 1, step), total]
         )
 
-    def _build_group_axis(self, index: int, line: bool) -> CountAxis:
+    def _build_group_axis(self, index: int, is_linear: bool) -> CountAxis:
         totals, fixed = self._list_totals(index), int(self._allowed.fixed[index])
         channels = [int(total) * self._coupling.groups[index].width for total in totals]
         picked = (
             select_evenly(len(channels))
-            if line
+            if is_linear
             else select_channel_counts(channels, self._max_points)
         )
         return CountAxis(
@@ -380,7 +382,7 @@ class CallGrid:
             totals.astype(np.float64),
             (totals - fixed)[:, None],
             tuple(picked),
-            build_interpolation_matrix(channels, picked, tiled=not line),
+            build_interpolation_matrix(channels, picked, tiled=not is_linear),
         )
 
     def _build_joint_axis(self, groups: Sequence[int], rows: tuple[Row, ...]) -> CountAxis:

@@ -47,9 +47,9 @@ Change = tuple[Any, npt.NDArray[Any]]
 """A weight and its temporary value."""
 
 EVALUATION_EXAMPLES = 500
-"""Maximum number of examples on which outputs are compared; at most half of all examples."""
-QUICK_EXAMPLES = 300
-QUICK_SAMPLES = 4000
+"""Maximum number of examples on which outputs are compared; at most half if they are held back."""
+QUICK_EXAMPLES, QUICK_SAMPLES = 300, 4000
+"""Number of examples, and of rows of each kernel's inputs, of a quick reconstruction."""
 QUICK_SETTINGS: dict[str, Any] = {
     "examples": QUICK_EXAMPLES,
     "samples": QUICK_SAMPLES,
@@ -168,6 +168,10 @@ def measure_sensitivity(
         evaluator: Evaluator of the same model and data.
         blocks: Whether to measure blocks too.
         on_progress: Called with (text, completed share).
+
+    Raises:
+        InputError: There is no data, or the criterion did not return one finite number for each
+            unit.
     """
     readers, report_progress = context.compute_once(collect_readers), on_progress or ignore_progress
     plans = []
@@ -236,8 +240,8 @@ def build_perturbations(
 ) -> list[Perturbation]:
     """Return the perturbations that remove the first units of an order from a group.
 
-    Kernels that read the group are reconstructed without these units. The shift of their outputs is
-    added to the bias, or to the moving mean of a normalization that follows.
+    Kernels that read the group are reconstructed without these units. The mean shift of their
+    outputs is compensated by the bias, or by the moving mean of a normalization that follows.
 
     Args:
         coupling, program: Coupling and flat program of the same model.
@@ -292,12 +296,12 @@ def _zero_units(
             value = values.get(id(variable), (variable, variable.numpy()))[1]
             shape = [-1 if axis == binding.axis else 1 for axis in range(value.ndim)]
             values[id(variable)] = variable, np.where(is_removed.reshape(shape), 0, value)
-    places = (
+    call_indices = (
         index
         for index, node in enumerate(program.nodes)
         if any(id(weight) in values for weight in getattr(node.operation, "weights", ()))
     )
-    return Perturbation(next(places, 0), tuple(values.values()))
+    return Perturbation(next(call_indices, 0), tuple(values.values()))
 
 
 class ErrorEvaluator:

@@ -56,30 +56,37 @@ def select_by_output_error(
         sensitivity: Sensitivity map of this model.
         target: Cost to reach.
         cost: Cost of kept units and present blocks; default: the metric of `options`.
+
+    Raises:
+        InputError: A pattern matches no layer with removable channels.
     """
-    counted, losses = (
-        resolve_cost(coupling, options, cost),
-        sensitivity.build_output_errors(coupling),
-    )
+    cost_function = resolve_cost(coupling, options, cost)
+    output_errors = sensitivity.build_output_errors(coupling)
 
     def compute_cost(kept: Any, present: Any) -> Numbers:
         # without measured blocks, all of them are kept
-        return np.asarray(counted(kept, present if sensitivity.blocks else None), np.float64)
+        return np.asarray(cost_function(kept, present if sensitivity.blocks else None), np.float64)
 
     def allocate(round_to: int) -> Allocation:
         return allocate_by_error(
-            losses, compute_allowed_counts(coupling, options, round_to), compute_cost, target
+            output_errors,
+            compute_allowed_counts(coupling, options, round_to),
+            compute_cost,
+            target,
         )
 
-    choice, round_to = choose_nearest(options, allocate)
+    allocation, round_to = choose_nearest(options, allocate)
     fixed = compute_allowed_counts(coupling, options, round_to).fixed
-    scores = [np.array(group.scores) for group in sensitivity.groups]
-    removed_indices = np.flatnonzero(choice.present == 0)
+    removed_indices = np.flatnonzero(allocation.present == 0)
     blocks = list_blocks(coupling) if len(removed_indices) else ()
     outer = {inner for index in removed_indices for inner in blocks[index].inner}
     return Selection(
-        keep_best(coupling, scores, choice.totals - fixed),
-        choice,
+        keep_best(
+            coupling,
+            [np.array(group.scores) for group in sensitivity.groups],
+            allocation.totals - fixed,
+        ),
+        allocation,
         format_rounding_step(round_to),
         removed_blocks=tuple(blocks[index] for index in removed_indices if index not in outer),
         method=OUTPUT_ERROR,
@@ -87,7 +94,7 @@ def select_by_output_error(
 
 
 def allocate_by_error(
-    losses: OutputErrors, allowed: AllowedCounts, cost: CostFunction, target: float
+    output_errors: OutputErrors, allowed: AllowedCounts, cost: CostFunction, target: float
 ) -> Allocation:
     """Return the channel counts and blocks of least total output error for a target.
 
@@ -96,13 +103,13 @@ def allocate_by_error(
     exchange steps as long as this lowers the total output error within the target.
 
     Args:
-        losses: Output errors of groups and blocks.
+        output_errors: Output errors of groups and blocks.
         allowed: Rounding steps and floors.
         cost: Cost of kept units and present blocks.
         target: Cost to reach.
     """
-    state = _AllocationState(losses, allowed, cost)
-    current = np.concatenate([allowed.total, np.ones(len(losses.blocks), np.int64)])
+    state = _AllocationState(output_errors, allowed, cost)
+    current = np.concatenate([allowed.total, np.ones(len(output_errors.blocks), np.int64)])
     while float(state.compute_cost(current)) > target * (1 + TARGET_PRECISION):
         moves = state.list_moves(current, up=False)
         saved = np.log(float(state.compute_cost(current))) - np.log(
@@ -126,7 +133,7 @@ def allocate_by_error(
 class _AllocationState:
     """Costs and output errors of rows of totals and presence, (..., groups + blocks)."""
 
-    losses: OutputErrors
+    output_errors: OutputErrors
     allowed: AllowedCounts
     cost_function: CostFunction
 
@@ -138,7 +145,7 @@ class _AllocationState:
     def compute_error(self, state: Counts) -> Numbers:
         """Return the output error of states, (..., groups + blocks) -> (...,)."""
         groups = len(self.allowed.total)
-        return self.losses(self.allowed.total - state[..., :groups], state[..., groups:])
+        return self.output_errors(self.allowed.total - state[..., :groups], state[..., groups:])
 
     def list_moves(self, state: Counts, *, up: bool) -> Counts:
         """Return all single steps down, or up, (groups + blocks, groups + blocks)."""
@@ -231,6 +238,8 @@ def refine_allocation(
     )
     seen, max_error = {best_selection.key}, max(TOLERANCE, abs(best_selection.allocation.error))
     for _ in range(len(pending_factors) + DRAWS_PER_TRY * tries):
+        if len(seen) > tries:
+            break
         factors = (
             pending_factors.pop(0)
             if pending_factors
@@ -253,6 +262,4 @@ def refine_allocation(
                 scaled,
                 factors,
             )
-        if len(seen) > tries:
-            break
     return Refinement(best_selection, best_sensitivity, least_error, first_error, len(seen) - 1)

@@ -31,7 +31,7 @@ from compress.prune.channels.selection.target import (
 MAX_MOVES = 200
 """Maximum number of moves of an allocation towards its target."""
 PAIRED_GROUPS = 64
-"""Maximum number of groups whose steps are tried in pairs."""
+"""From twice this number of groups on, only a sample of them is tried in pairs."""
 COMBINED_GROUPS = 7
 """Number of groups whose steps are tried in all combinations."""
 
@@ -66,7 +66,7 @@ def select_by_rank(
     allowed_counts = compute_allowed_counts(coupling, options, options.round_to)
     if options.target_metric == "amount":
         totals = allocate_by_share(allowed_counts, 1.0 - target)
-        choice = Allocation(totals, float(cost(totals - allowed_counts.fixed, None)), 0.0)
+        allocation = Allocation(totals, float(cost(totals - allowed_counts.fixed, None)), 0.0)
         round_to = options.round_to
     else:
         ranks = [part / _compute_scale(part, options.normalize) for part in scores]
@@ -76,9 +76,9 @@ def select_by_rank(
             allowed = compute_allowed_counts(coupling, options, step)
             return allocate_by_rank(ranks, allowed, cost, target, uniform=uniform)
 
-        choice, round_to = choose_nearest(options, allocate)
-    mask = keep_best(coupling, scores, choice.totals - allowed_counts.fixed)
-    selection = Selection(mask, choice, format_rounding_step(round_to))
+        allocation, round_to = choose_nearest(options, allocate)
+    mask = keep_best(coupling, scores, allocation.totals - allowed_counts.fixed)
+    selection = Selection(mask, allocation, format_rounding_step(round_to))
     if options.target_metric == "amount":
         return selection
     return replace(selection, notes=list_notes(coupling, options, selection, target, custom_cost))
@@ -121,8 +121,9 @@ def allocate_by_rank(
 ) -> Allocation:
     """Return the totals of the highest-scoring units whose cost is nearest to a target.
 
-    A threshold on all scores is found by bisection, and the kept numbers are rounded. Then single
-    steps of single groups, the ones that lose least score first, close the gap to the target.
+    A threshold on all scores is found by bisection, and the kept numbers are rounded. Then steps of
+    single groups, of pairs or of a few groups close the gap to the target. Each time the step that
+    comes nearest is taken; among those that reach the target, the one that keeps most score.
 
     Args:
         scores: One array for each group, higher = keep.
@@ -152,7 +153,7 @@ def allocate_by_rank(
         tried.append(Allocation(totals, total_cost, (total_cost - target) / target))
         if tried[-1].is_on_target:
             break
-    return min(tried, key=lambda choice: abs(choice.error))
+    return min(tried, key=lambda allocation: abs(allocation.error))
 
 
 def _search_threshold(
@@ -177,7 +178,7 @@ def _search_threshold(
             high = middle
     return min(
         (count_totals(low), count_totals(high)),
-        key=lambda choice: abs(float(compute_cost(choice)) - target),
+        key=lambda totals: abs(float(compute_cost(totals)) - target),
     )
 
 
@@ -193,7 +194,7 @@ def _search_share(
             low = middle
     return min(
         (allocate_by_share(allowed, low), allocate_by_share(allowed, high)),
-        key=lambda choice: abs(float(compute_cost(choice)) - target),
+        key=lambda totals: abs(float(compute_cost(totals)) - target),
     )
 
 

@@ -56,7 +56,7 @@ RANKING_METHODS: dict[str, dict[str, Any]] = {
     GLOBAL: {"criterion": "l2", "scope": "global"},
     "uniform channel counts": {"criterion": "reconstruction", "scope": "layer"},
 }
-"""Methods that do not measure output errors, by their names in reports."""
+"""Options of the methods that do not measure output errors, by the methods' names in reports."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +93,8 @@ class ChannelSelector:
     ) -> ChannelSelector:
         """Return a selector after measuring the output errors of groups and blocks.
 
-        If methods should be compared, but that would take too much time or memory, nothing is
-        measured, and the selector ranks by l2 over all layers.
+        If methods should be compared, but there are too few examples or it would take too much time
+        or memory, nothing is measured, and the selector ranks by l2 over all layers.
 
         Args:
             coupling: Coupling of the model; the model's weights are restored on return.
@@ -151,7 +151,8 @@ class ChannelSelector:
 
         Returns:
             A selector whose output errors or method lead to the best configuration, for this and
-            similar targets; this selector itself if the options allow no tries.
+            similar targets; this selector itself if the options allow no tries, or output errors
+            were not measured.
         """
         if self.sensitivity is None or not (self.options.tries or self.options.should_compare):
             return self
@@ -249,7 +250,7 @@ class EffortEstimate:
     Attributes:
         seconds: Time without neighbouring configurations.
         trial_seconds: Time to reconstruct and evaluate one configuration.
-        bytes: Memory of second moments and of trial kernels.
+        bytes: Memory of second moments and of reconstructed kernels.
     """
 
     seconds: float

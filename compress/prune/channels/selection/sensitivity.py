@@ -29,7 +29,10 @@ SHARES = (0.25, 0.5, 0.625, 0.75, 0.875)
 
 
 def list_removed_counts(units: int) -> list[int]:
-    """Return the numbers of removed channels at which a group's output error is measured."""
+    """Return the numbers of removed channels at which a group's output error is measured.
+
+    There is one for each of `SHARES`; in small groups some are equal, or 0 for a single channel.
+    """
     return [min(units - 1, max(1, round(share * units))) for share in SHARES]
 
 
@@ -39,7 +42,7 @@ class OutputErrors:
     Args:
         by_count: Output error of each group by number of removed units, (units + 1,).
         blocks: Output error without each block, (blocks,).
-        inside: True for a group that is in a block only, (blocks, groups).
+        inside: True for a group whose layers are all in a block, (blocks, groups).
         nested: True for blocks (second axis) inside a block (first axis), (blocks, blocks).
     """
 

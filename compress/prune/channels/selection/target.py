@@ -27,7 +27,7 @@ CostFunction = Callable[[Any, Any], Numbers]
 
 Present blocks are 0 or 1; None means that all blocks are kept.
 """
-ROUNDING = 1e-9
+ROUNDING = 1e-9  # relative tolerance for rounding errors of costs
 
 
 def apply_target(
@@ -71,7 +71,7 @@ class Goal:
     Attributes:
         metric: Metric of the target: "macs", "params", "amount" or "cost".
         value: Value to reach; for an amount, the share to remove.
-        original_value: Value of the original model.
+        original_value: Value of the original model; 1 for an amount.
     """
 
     metric: str
@@ -91,6 +91,7 @@ class Goal:
 
         Raises:
             FeasibleError: The target is above the model's own value.
+            InputError: MACs are required and an input size is open.
         """
         target, metric = options.target, options.target_metric if custom_cost is None else "cost"
         assert target is not None, "prune_channels has asked for one"
@@ -124,6 +125,9 @@ def resolve_cost(
         coupling: Coupling of the model.
         options: Options with the metric.
         custom_cost: Custom cost, which takes precedence.
+
+    Raises:
+        InputError: MACs are required and an input size is open.
     """
     if custom_cost is not None:
         return custom_cost
@@ -141,7 +145,7 @@ class SmallestCost:
 
     Attributes:
         kept: Kept removable units of each group, (groups,).
-        cost: Cost in the metric of the target: MACs or parameters.
+        cost: Cost in the metric of the target: MACs, parameters or a custom cost.
         original_cost: Cost of the original model.
     """
 
@@ -268,10 +272,8 @@ def build_infeasible_error(
             "or round_to."
         )
     costs = CostModel.from_coupling(coupling)
-    counted = costs.params if options.target_metric == "params" else costs.macs
-    top = sorted(counted.compute_by_layer(smallest_cost.kept).items(), key=lambda item: -item[1])[
-        :3
-    ]
+    cost = costs.params if options.target_metric == "params" else costs.macs
+    top = sorted(cost.compute_by_layer(smallest_cost.kept).items(), key=lambda item: -item[1])[:3]
     layers = ", ".join(f"{name} {value / smallest_cost.cost:.0%}" for name, value in top)
     return FeasibleError(
         f"{options.target_metric} must be at least {math.ceil(smallest_cost.cost):,} "

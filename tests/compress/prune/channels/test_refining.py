@@ -89,7 +89,7 @@ def test_a_choice_that_misses_the_target_is_not_judged() -> None:
     assert best.output_error == 1.0
 
 
-@pytest.mark.parametrize("tries", [1, 3])
+@pytest.mark.parametrize("tries", [0, 1, 3])
 def test_no_more_are_judged_than_asked_for(tries: int) -> None:
     judge = Judge()
     best = refine_allocation(MEASURED, choose, judge, tries)  # type: ignore[arg-type]

@@ -83,14 +83,14 @@ def test_steps_keep_one_share_each_and_kernels_in_a_row_come_last(
     import compress.prune.weights as weights
 
     model, told = small_cnn(), []
-    solve = weights.solve
+    reconstruct = weights.reconstruct
 
     def seen(student: Any, *args: Any, masks: Any, joint: bool, **rest: Any) -> Any:
         count = sum(mask.sum() for mask in masks.values())
         told.append((count / sum(mask.size for mask in masks.values()), joint))
-        return solve(student, *args, masks=masks, joint=joint, **rest)
+        return reconstruct(student, *args, masks=masks, joint=joint, **rest)
 
-    monkeypatch.setattr(weights, "solve", seen)
+    monkeypatch.setattr(weights, "reconstruct", seen)
     x = np.random.default_rng(0).normal(size=(40, *model.input_shape[1:])).astype(np.float32)
     weights.prune_weights(model, x, sparsity=sparsity, scope="global", repair=40)
     shares, joint = zip(*told, strict=True)
