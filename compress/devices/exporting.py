@@ -84,8 +84,8 @@ def export_latency_table(
         RunFailed: A whole model could not be converted.
 
     Example:
-        >>> made = export_latency_table(model, folder / "phone", formats=["float32"], round_to=4)
-        >>> sorted(path.name for path in made.iterdir())
+        >>> phone = export_latency_table(model, folder / "phone", formats=["float32"], round_to=4)
+        >>> sorted(path.name for path in phone.iterdir())
         ['files', 'manifest.json', 'measure.py', 'measure.sh', 'results']
     """
     target_folder = Path(folder)

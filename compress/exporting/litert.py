@@ -207,8 +207,8 @@ def configure_converter(converter: Any, kind: str, examples: Sequence[Any]) -> A
     Args:
         converter: A converter of any source.
         kind: See `export_litert`.
-        examples: Calibration examples for int8, each a list of arrays, or arrays by input name if
-            the model has a signature.
+        examples: Calibration examples for int8 and int16x8, each a list of arrays, or arrays by
+            input name if the model has a signature.
     """
     import tensorflow as tf
 

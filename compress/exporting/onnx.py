@@ -200,7 +200,6 @@ def convert_onnx_int8(source: str, path: str, examples: str) -> None:
         (item.name, onnx.helper.tensor_dtype_to_np_dtype(item.type.tensor_type.elem_type))
         for item in onnx.load(source).graph.input
     ]
-
     rows = (
         {name: part.astype(kind) for (name, kind), part in zip(inputs, row.values(), strict=True)}
         for row in read_examples(examples)

@@ -94,9 +94,10 @@ def summarize_files(report: Report) -> Summary:
 
 
 def build_outputs_table(report: Report) -> tuple[list[str], list[list[str]]] | None:
-    """Return the headings and a row per output of the selected file; None for a single output.
+    """Return the headings and a row per output of the selected file.
 
-    A metric that an output does not have is "-".
+    None for a single output or if no file is selected. A metric that an output does not have is
+    "-".
 
     Args:
         report: The report with the files.
@@ -357,7 +358,7 @@ def format_leakage_warning(record: CompressedModel) -> str:
 
 
 def format_other_runtimes(report: Report) -> list[str]:
-    """Return a line per further runtime: its latency, or the reason that it was skipped."""
+    """Return a line per file of each further runtime, or the reason that it was skipped."""
     lines = []
     for runtime, result in report.others.items():
         if isinstance(result, str):
@@ -378,7 +379,7 @@ def format_other_runtimes(report: Report) -> list[str]:
 
 
 def _find_finetuning_epochs(record: CompressedModel, file: str = "") -> int | None:
-    """Return the epochs of fine-tuning of a file's model, or the most of all its models.
+    """Return the epochs of fine-tuning of one file's model, or the most of all files.
 
     Args:
         record: Record of the model.

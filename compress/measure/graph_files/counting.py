@@ -101,7 +101,7 @@ class _Counter:
         """Count the graphs that an operator runs and return their largest peak bytes."""
         kind, inputs = operator.kind, operator.inputs
         times, reason = scope.times, scope.reason
-        carried: Sequence[bool] | None = None
+        invariant: Sequence[bool] | None = None
         if kind in self._table.loops:
             (body,) = operator.bodies
             num_rounds = count_rounds(operator)
@@ -109,7 +109,7 @@ class _Counter:
                 reason = "in a loop: how many rounds it takes is not in the graph"
             else:
                 times *= num_rounds
-            carried = [is_carried(body, number) for number in range(len(body.inputs))]
+            invariant = [is_loop_invariant(body, number) for number in range(len(body.inputs))]
         elif kind in self._table.branches:
             reason = "in a branch: which one runs depends on values"
             inputs = inputs[1:]  # the first input selects the branch
@@ -117,7 +117,7 @@ class _Counter:
         peaks = []
         for body in operator.bodies:
             for number, (outer, body_input) in enumerate(zip(inputs, body.inputs, strict=False)):
-                if outer is not None and (carried is None or carried[number]):
+                if outer is not None and (invariant is None or invariant[number]):
                     self._bind_input(outer, body_input)
             peaks.append(self.count_operators(body, inner_scope))
         known_peaks = [peak for peak in peaks if peak is not None]
@@ -185,7 +185,7 @@ def count_rounds(loop: Operator) -> int | None:
     return _Loop(loop, loop.condition, loop.bodies[0]).count_rounds(loop.condition.outputs[0])
 
 
-def is_carried(body: Graph, index: int) -> bool:
+def is_loop_invariant(body: Graph, index: int) -> bool:
     """Return whether a loop's body passes an input on unchanged."""
     producers = body.find_producers()
     return _find_source(body.outputs[index], producers) is body.inputs[index]
@@ -247,7 +247,7 @@ class _Loop:
         if source.scalar is not None:
             return source.scalar
         index = self._find_input_index(source)
-        if index is None or not is_carried(self._body, index):
+        if index is None or not is_loop_invariant(self._body, index):
             return None
         return self._find_initial_value(index)
 
