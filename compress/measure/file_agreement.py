@@ -158,7 +158,7 @@ def describe_low_agreement(name: str, kind: str, agreement: float, num_examples:
         kind, agreement, num_examples: See `has_low_agreement`.
 
     Example:
-        >>> describe_low_agreement("m.int8", "multiclass", 0.61, 200)[:60]
+        >>> describe_low_agreement("m.int8", "multiclass", 0.61, 200)[:61]
         'warning: m.int8 agrees with the Keras model on only 61.0 % of'
     """
     if not has_low_agreement(kind, agreement, num_examples):

@@ -286,7 +286,7 @@ class Timer:
 
 
 def sample_input(info: TensorInfo, random: np.random.Generator) -> npt.NDArray[Any]:
-    """Return random values for an input: normal numbers, or 0 and 1 for index inputs."""
+    """Return random values in an input's shape: normal numbers, or 0 and 1 for index inputs."""
     if info.has_indices:
         return random.integers(2, size=info.shape)
     return random.normal(size=info.shape).astype(np.float32)

@@ -185,7 +185,7 @@ def build_verdict(
         ...     limit=MetricLimit(max_drop=0.01),
         ... )
         >>> verdict.line
-        'test accuracy: 100.00 % -> 99.60 %, -0.40 pp [-0.87, +0.07], limit -1 pp: met'
+        'test accuracy: 100.00 % -> 99.60 %, -0.40 pp [-0.88, +0.08], limit -1 pp: met'
     """
     change = compare_files(values, original)
     low, high = (change.low, change.high) if change is not None else (None, None)

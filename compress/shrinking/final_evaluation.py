@@ -70,6 +70,9 @@ def finish_shrink(
         candidates: The candidates.
         command: Command shown in the report to repeat the run.
         start_time: Start of the work, by `time.monotonic`.
+
+    Raises:
+        RunFailed: The plan's runtime could not time the files.
     """
     builder, constraint, notes = (
         planner.builder,

@@ -124,7 +124,11 @@ class Planner:
         return self.build_front()
 
     def build_for_costs(self) -> list[Candidate]:
-        """Build the best candidate per format, or one for all if costs do not depend on it."""
+        """Build and train a candidate per format, or one for all if costs do not depend on it.
+
+        Raises:
+            FeasibleError: No format meets the goals.
+        """
         file_costs, targets = FILES & set(self.limits), self.builder.job.plan.goal.costs
         formats = self._select_formats()
         label = "-".join(f"{name.partition('_')[2] or name}{targets[name]}" for name in self.limits)

@@ -141,9 +141,9 @@ class _Counter:
         macs, reason = self._table.count_macs(operator)
         if macs and scope.reason:
             macs, reason = None, scope.reason
-        others = None if scope.reason else self._table.count_other_ops(operator)
+        other_ops = None if scope.reason else self._table.count_other_ops(operator)
         sizes = [tensor.size_bytes for tensor in (*self._list_activations(operator), *weights)]
-        moved = None if None in sizes else sum(size or 0 for size in sizes)
+        bytes_moved = None if None in sizes else sum(size or 0 for size in sizes)
         output_shape = operator.outputs[0].shape if operator.outputs else ()
         return LayerCost(
             scope.qualify_name(operator.name),
@@ -154,8 +154,8 @@ class _Counter:
             sum(weight.nonzero for weight in new_weights),
             reason,
             None if macs is None else round(macs * scope.times * _compute_density(weights)),
-            None if others is None else others * scope.times,
-            None if moved is None or scope.reason else moved * scope.times,
+            None if other_ops is None else other_ops * scope.times,
+            None if bytes_moved is None or scope.reason else bytes_moved * scope.times,
         )
 
     def _list_activations(self, operator: Operator) -> list[Tensor]:
@@ -186,7 +186,12 @@ def count_rounds(loop: Operator) -> int | None:
 
 
 def is_loop_invariant(body: Graph, index: int) -> bool:
-    """Return whether a loop's body passes an input on unchanged."""
+    """Return whether a loop's body passes an input on unchanged.
+
+    Args:
+        body: Body of the loop.
+        index: Index of the input, and of the output of the same variable.
+    """
     producers = body.find_producers()
     return _find_source(body.outputs[index], producers) is body.inputs[index]
 
