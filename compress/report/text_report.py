@@ -443,9 +443,9 @@ def _describe_file_effect(
     )
     if unpruned is not None and unpruned is not old and unpruned.latency is not None:
         text += f" where {new.artifact.format} alone gives {unpruned.latency.ratio:.2f}x"
-    format_ratio = unpruned.latency.ratio if unpruned is not None and unpruned.latency else 1.0
+    unpruned_ratio = unpruned.latency.ratio if unpruned is not None and unpruned.latency else 1.0
     same_macs = unpruned is None or unpruned.artifact.macs == new.artifact.macs
-    is_slow = new.latency is not None and new.latency.ratio < format_ratio * (1 + NEGLIGIBLE)
+    is_slow = new.latency is not None and new.latency.ratio < unpruned_ratio * (1 + NEGLIGIBLE)
     if new.artifact.sparsity != 0 and same_macs and is_slow:
         text += ": the zeros save bytes but no time"
     if new.artifact.unsupported:

@@ -269,13 +269,15 @@ def build_goal_error(
     remedy = "Ask for more, lower min_kept or round_to, or name other formats."
     if other_costs:
         texts = {}
-        for name, format_costs in other_costs.items():
-            costs_text = ", ".join(format_cost(key, value) for key, value in format_costs.items())
+        for name, costs_in_format in other_costs.items():
+            costs_text = ", ".join(
+                format_cost(key, value) for key, value in costs_in_format.items()
+            )
             texts[name] = f"{name} ({costs_text})"
         within = [
             texts[name]
-            for name, format_costs in other_costs.items()
-            if all(value <= goals[key] for key, value in format_costs.items())
+            for name, costs_in_format in other_costs.items()
+            if all(value <= goals[key] for key, value in costs_in_format.items())
         ]
         remedy = (
             f"Take {_join_names(within)}: files of the same net meet the goal. Or ask for more, or "
