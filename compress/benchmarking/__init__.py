@@ -79,6 +79,7 @@ def bench(
     Raises:
         InputError: A file is missing, corrupt or of an unknown format, a model has open sizes, a
             name in `compare` is not among the models, or all combinations were skipped.
+        MissingDependency: None of the runtimes is installed.
 
     Example:
         >>> result = bench(model, folder / "model.keras", threads=[1, 2], budget=0.5)
@@ -181,7 +182,7 @@ class Profile:
     """Time by layer.
 
     Attributes:
-        seconds: Median over runs of the time in each layer's kernels, by layer name.
+        seconds: By layer name, the sum over the layer's kernels of their median time over runs.
         runtime, threads, runs: Name of the runtime, CPU threads, number of measured runs.
     """
 

@@ -53,7 +53,8 @@ class BenchModel:
 
     Attributes:
         name: File stem, made unique.
-        path: Path as passed; for an in-memory Keras model the temporary file that it was saved to.
+        path: Path as passed; for an in-memory Keras model the temporary file that it was saved to
+            (in a result only the file's name).
         macs, params, nonzero: Counted costs; None for files other than Keras, LiteRT and
             SavedModel.
         unsupported: Calls that `macs` does not include.

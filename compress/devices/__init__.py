@@ -192,9 +192,9 @@ def import_latency_table(
 
     Example:
         >>> import subprocess, sys
-        >>> made = export_latency_table(model, folder / "board", formats=["float32"], round_to=4)
-        >>> _ = subprocess.run([sys.executable, made / "measure.py"], check=True)
-        >>> times = import_latency_table(made, "this very machine", folder / "board.json")
+        >>> board = export_latency_table(model, folder / "board", formats=["float32"], round_to=4)
+        >>> _ = subprocess.run([sys.executable, board / "measure.py"], check=True)
+        >>> times = import_latency_table(board, "this very machine", folder / "board.json")
         >>> times.formats, times.own_ms("float32") > 0
         (('float32',), True)
     """
@@ -376,7 +376,8 @@ def channel_times(
         format: Format of the files: "float32", "float16", "dynamic" or "int8".
         threads: Number of CPU threads, at least 1.
         budget: Time limit in seconds for calls, and as much again for whole models, above 0.
-            Default: until the standard error of each call is 3 %, and two seconds per whole model.
+            Default: one second per call, less if the standard errors are 3 % before that, and two
+            seconds per whole model.
         seed: Seed of the measurement order.
         input_shape: Shape of one example, if the model's own has open sizes.
         on_progress: Called with (current step, fraction that is done).

@@ -84,8 +84,8 @@ def export_latency_table(
         RunFailed: A whole model could not be converted.
 
     Example:
-        >>> made = export_latency_table(model, folder / "phone", formats=["float32"], round_to=4)
-        >>> sorted(path.name for path in made.iterdir())
+        >>> phone = export_latency_table(model, folder / "phone", formats=["float32"], round_to=4)
+        >>> sorted(path.name for path in phone.iterdir())
         ['files', 'manifest.json', 'measure.py', 'measure.sh', 'results']
     """
     target_folder = Path(folder)
@@ -113,20 +113,20 @@ def export_latency_table(
     with tempfile.TemporaryDirectory(dir=target_folder.parent, prefix=".calls-") as temporary:
         work_folder = Path(temporary) / "made"
         (work_folder / RESULTS).mkdir(parents=True)
-        files = {format: work_folder / FILES / format for format in all_formats}
-        for format_folder in files.values():
-            format_folder.mkdir(parents=True)
+        folders = {format: work_folder / FILES / format for format in all_formats}
+        for output_folder in folders.values():
+            output_folder.mkdir(parents=True)
         on_progress("writing whole nets", 0.0)
         small_models = [build_empty_model(), *build_pruned_models(coupling, kept)]
         model_files = {
-            format: _write_models(small_models, format_folder, source_model.name)
-            for format, format_folder in files.items()
+            format: _write_models(small_models, output_folder, source_model.name)
+            for format, output_folder in folders.items()
         }
         on_progress(f"writing {len(calls)} calls", 0.2)
         rows: dict[str, list[dict[str, Any]]] = {format: [] for format in all_formats}
         for batch in iterate_batches(calls):
-            for format, format_folder in files.items():
-                rows[format] += _write_calls(batch, format_folder, len(rows[format]))
+            for format, output_folder in folders.items():
+                rows[format] += _write_calls(batch, output_folder, len(rows[format]))
             done = len(rows[all_formats[0]]) / len(calls)
             on_progress(f"writing {len(calls)} calls", 0.2 + 0.8 * done)
         for name in SCRIPTS:

@@ -47,7 +47,7 @@ def convert(step: str, **arguments: Any) -> None:
 
     Args:
         step: Name of the step.
-        arguments: Arguments of the step: paths, strings and numbers.
+        arguments: Arguments of the step, which are pickled: paths as text, numbers, lists.
 
     Raises:
         ConversionFailed: The converter refused, crashed or hung.
@@ -86,11 +86,12 @@ def explain_failures(converter: str, kind: str, model: keras.Model | str) -> Ite
 
 
 class ConversionFailed(Exception):
-    """Failure of a converter: no file was written.
+    """Failure of a converter: there is no file that can be run.
 
     Attributes:
-        verb: Kind of failure: "refused", "crashed on" or "hung on".
-        reason: Error message of the converter, or its exit status.
+        verb: Kind of failure: "refused", "crashed on", "hung on", or "made no file that runs of"
+            if the written file cannot be run.
+        reason: Error message of the converter or the runtime, or the converter's exit status.
     """
 
     def __init__(self, verb: str, reason: str) -> None:

@@ -35,6 +35,7 @@ LONGEST = 20_000
 CONVERSIONS = 20
 """Conversions per fork; then a fresh fork takes over, because TensorFlow does not free memory."""
 _RENEW = 75
+"""Exit status of a fork that a fresh one replaces."""
 
 
 def serve(questions: int, answers: int) -> None:
@@ -62,7 +63,7 @@ def serve(questions: int, answers: int) -> None:
 
 
 def _answer_questions(questions: int, answers: int, output_file: IO[bytes], busy: mmap.mmap) -> int:
-    """Answer up to `CONVERSIONS` requests and return an exit status.
+    """Answer up to `CONVERSIONS` requests and return `_RENEW`, or 0 at the end of the requests.
 
     Args:
         questions, answers: See `serve`.

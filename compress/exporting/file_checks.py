@@ -120,8 +120,9 @@ def predict_outputs(model: keras.Model, probe: Any) -> Any:
 def find_task(model: keras.Model, data: Dataset | UnlabelledDataset) -> tuple[Task, Sequence[str]]:
     """Return the task by which outputs are compared, and the names of its classes or outputs.
 
-    Without labels the task is inferred from the model's output activation. An output without an
-    activation may hold logits or regression values, so it is compared as numbers.
+    Without labels the task of a single output is `data.kind`; if that is empty, or for several
+    outputs, it is inferred from the output activation. An output without an activation may hold
+    logits or regression values, so it is compared as numbers.
 
     Args:
         model: The model.
@@ -157,7 +158,7 @@ def check_equivalence(
     calibration_indices: Any,
     seed: int,
 ) -> str:
-    """Return a comparison that shows a file to be as good as another; "" if it is not.
+    """Return a comparison of two files; "" if the cheaper one is significantly worse.
 
     The files are compared on held-out examples: they neither calibrated ranges nor chose a
     precision. "" is also returned if there are too few examples or no labels to compare with.

@@ -27,11 +27,11 @@ from compress.exporting.file_checks import (
     predict_outputs,
     predict_with_file,
 )
-from compress.exporting.litert import CALIBRATED as CONVERTED
+from compress.exporting.litert import CALIBRATED as LITERT_CALIBRATED
 from compress.exporting.litert import write_int8, write_litert
 from compress.exporting.onnx import ensure_float32_file, quantize_onnx, write_onnx
 from compress.exporting.tracing import TracedModel
-from compress.measure import formatting as figures
+from compress.measure import formatting
 from compress.measure.file_agreement import describe_low_agreement
 from compress.model.copies import find_index_inputs, fix_input_shapes
 from compress.model.heads import check_shapes, find_decision_threshold, list_input_shapes
@@ -62,9 +62,9 @@ RANDOM_EXAMPLES = 32
 """Number of random inputs that check a file if no examples are given."""
 CHECKED_EXAMPLES = 200
 """Number of validation examples that check a file; every class is among them."""
-CALIBRATED = (*CONVERTED, MIXED, "onnx_int8")
+CALIBRATED = (*LITERT_CALIBRATED, MIXED, "onnx_int8")
 """Formats whose ranges are calibrated on examples."""
-REDUCED = (
+REDUCED_NOTE = (
     f"the weights of {ONNX_QAT} files have 7 bits, and these were quantized with 8 before: "
     f'quantize(..., format="{ONNX_QAT}") trains them for 7'
 )
@@ -72,7 +72,7 @@ REDUCED = (
 
 @dataclass(frozen=True)
 class Exported:
-    """File of a model, checked on validation examples.
+    """File of a model, checked on validation examples or, without data, on random inputs.
 
     Attributes:
         format: One of `compress.plan.FORMATS`.
@@ -120,10 +120,10 @@ class ExportedFiles(DisplayableResult, tuple[Exported, ...]):
                 (
                     str(item.path),
                     item.format,
-                    figures.format_size(item.path.stat().st_size)
+                    formatting.format_size(item.path.stat().st_size)
                     if item.path.is_file()
                     else "gone",
-                    figures.format_share(item.agreement),
+                    formatting.format_share(item.agreement),
                     f"{item.max_difference:.3g}",
                 )
                 for item in self
@@ -190,7 +190,6 @@ def export(
             requested without data.
         MissingDependency: ONNX's packages are not installed.
         RunFailed: A converter refused the model, crashed or hung, and there is no `on_refusal`.
-
 
     Example:
         >>> files = export(model, folder / "m.tflite", format="int8", data=x)
@@ -298,7 +297,7 @@ def _write_files(
             if name == ONNX_QAT:
                 with reduce_range(model) as is_reduced:
                     if is_reduced:
-                        reference, notes = predict_outputs(model, probe), (*notes, REDUCED)
+                        reference, notes = predict_outputs(model, probe), (*notes, REDUCED_NOTE)
             outputs = predict_with_file(model, session, probe)
             pairs = zip(list_arrays(outputs), list_arrays(reference), strict=True)
             results.append(

@@ -74,6 +74,10 @@ def write_litert(
         traced: The model.
         path, kind, representative: See `export_litert`.
         plain: Whether to keep LSTMs as loops, for readers without LiteRT's fused LSTM.
+
+    Raises:
+        InputError: int8 or int16x8 without calibration examples.
+        RunFailed: The model cannot be traced, or the converter refused it, crashed or hung.
     """
     calibration = None
     if kind in CALIBRATED:
@@ -157,6 +161,9 @@ def write_for_runtime(traced: Convertible, kind: str, stem: Path, inputs: Exampl
         kind: See `export_litert`.
         stem: Path of the file without its suffix.
         inputs: Calibration examples (n, ...), one array per input.
+
+    Raises:
+        RunFailed: See `write_litert`.
     """
     path = Path(f"{stem}.tflite")
     if kind == "int8":
@@ -171,6 +178,9 @@ def ensure_float32_file(traced: Convertible) -> Path:
 
     Args:
         traced: The model.
+
+    Raises:
+        RunFailed: See `write_litert`.
     """
     path = traced.directory / "float32.tflite"
     if not path.exists():
@@ -207,8 +217,8 @@ def configure_converter(converter: Any, kind: str, examples: Sequence[Any]) -> A
     Args:
         converter: A converter of any source.
         kind: See `export_litert`.
-        examples: Calibration examples for int8, each a list of arrays, or arrays by input name if
-            the model has a signature.
+        examples: Calibration examples for int8 and int16x8, each a list of arrays, or arrays by
+            input name if the model has a signature.
     """
     import tensorflow as tf
 

@@ -40,7 +40,7 @@ def export_mnn(source: Path, path: Path) -> None:
 
 
 def write_for_runtime(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Path:
-    """Write the MNN file of a Keras model; see `Runtime.maker`.
+    """Write the MNN file of a traced model; see `Runtime.maker`.
 
     Args:
         traced: The model.

@@ -87,6 +87,9 @@ def write_onnx(
         path: Path of the file, ending in `.onnx`.
         opset: See `export_onnx`.
         whole_numbers: Whether the model is fake-quantized: kernels and biases become integers.
+
+    Raises:
+        InputError, MissingDependency, RunFailed: See `export_onnx`.
     """
     kind = ONNX_QAT if whole_numbers else "onnx"
     require_packages(ONNX_PACKAGES, f"format {kind}")
@@ -131,6 +134,9 @@ def ensure_float32_file(traced: Convertible, *, opset: int | None = None) -> Pat
     Args:
         traced: The model.
         opset: See `export_onnx`.
+
+    Raises:
+        InputError, MissingDependency, RunFailed: See `export_onnx`.
     """
     path = traced.directory / "float32.onnx"
     if not path.exists():
@@ -200,7 +206,6 @@ def convert_onnx_int8(source: str, path: str, examples: str) -> None:
         (item.name, onnx.helper.tensor_dtype_to_np_dtype(item.type.tensor_type.elem_type))
         for item in onnx.load(source).graph.input
     ]
-
     rows = (
         {name: part.astype(kind) for (name, kind), part in zip(inputs, row.values(), strict=True)}
         for row in read_examples(examples)

@@ -72,7 +72,7 @@ def replace_recurrent(
     """Replace the computation of recurrent layers while a model is traced.
 
     Layers that no converter operation supports are unchanged: those with other activations, masks,
-    initial or returned states, or sequences of unknown length.
+    initial, returned or kept (stateful) states, or inputs of unknown size.
 
     Args:
         model: Any model; nested layers (Bidirectional) are included.

@@ -183,7 +183,7 @@ class TracedSavedModel(Convertible):
 
     Args:
         source: The loaded SavedModel.
-        sizes: Sizes of one example, one sequence per input; see `SavedModel.sizes`.
+        sizes: Shape of one example for each input, from `SavedModel.fill_input_shapes`.
     """
 
     def __init__(self, source: SavedModel, sizes: Sequence[Sequence[int]]) -> None:
@@ -221,7 +221,14 @@ class TracedSavedModel(Convertible):
 
 
 def write_for_runtime(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Path:
-    """Write a model file for TensorFlow; see `Runtime.maker`."""
+    """Write a `.keras` file or a SavedModel for TensorFlow; see `Runtime.maker`.
+
+    Args:
+        traced: The model.
+        kind: Not used: the runtime has one format.
+        stem: Path of the file without its suffix.
+        inputs: Not used.
+    """
     if isinstance(traced.model, str):
         path = Path(f"{stem}.saved_model")
         shutil.copytree(traced.ensure_saved(), path)
@@ -283,7 +290,7 @@ def write_examples(path: Path, examples: Examples, ports: Sequence[Port]) -> Non
 
 
 def read_examples(path: str) -> list[dict[str, npt.NDArray[Any]]]:
-    """Return the examples of such a file, each as batches of one by input name.
+    """Return examples that were written to a file, each as batches of one by input name.
 
     Args:
         path: File written by `write_examples`.

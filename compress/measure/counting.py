@@ -89,7 +89,7 @@ def build_call_graph(
     """Return the calls of a model, each with its costs and its source calls.
 
     Args:
-        model, input_shape: See `count_macs`.
+        model, input_shape: See `count_macs`, without `.tflite` files and SavedModels.
 
     Raises:
         InputError: The model is not a graph and cannot be traced, or `input_shape` does not fit.
@@ -165,13 +165,13 @@ def _count_step(step: Step, seen: set[int]) -> LayerCost:
     sizes = [tensor.size_bytes for tensor in (*step.inputs, *step.outputs)]
     known_sizes = [size for size in sizes if size is not None]
     window = getattr(operation, "pool_size", 1)
-    others = count_other_ops(
+    other_ops = count_other_ops(
         type(operation).__name__,
         math.prod(step.inputs[0].known_shape or ()) if step.inputs else 0,
         sum(math.prod(tensor.known_shape or ()) for tensor in step.outputs),
         math.prod(window) if isinstance(window, (list, tuple)) else int(window),
     )
-    moved = sum(known_sizes) + sum(
+    bytes_moved = sum(known_sizes) + sum(
         int(np.prod(w.shape)) * compute_item_size(str(w.dtype)) for w in weights
     )
     return LayerCost(
@@ -183,8 +183,8 @@ def _count_step(step: Step, seen: set[int]) -> LayerCost:
         sum(int(np.count_nonzero(weight.numpy())) for weight in new_weights),
         reason,
         None if count is None else _count_sparse_macs(operation, count),
-        others if len(known_sizes) == len(sizes) else None,
-        moved if len(known_sizes) == len(sizes) else None,
+        other_ops if len(known_sizes) == len(sizes) else None,
+        bytes_moved if len(known_sizes) == len(sizes) else None,
     )
 
 
@@ -365,7 +365,7 @@ def _infer_outputs(name: str, node: Node, inputs: Sequence[SizedTensor]) -> list
 
 
 def compute_item_size(dtype: str) -> int:
-    """Return the bytes of one element."""
+    """Return the bytes of one element of a Keras dtype: 4 for float32, 1 for bool and string."""
     if dtype in ("bool", "string"):
         return 1
     digits = "".join(c for c in dtype if c.isdigit())

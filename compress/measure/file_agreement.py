@@ -113,7 +113,7 @@ def has_low_agreement(kind: str, agreement: float, num_examples: int) -> bool:
     """Return whether a file agrees too little with its Keras model to be chosen by default.
 
     The upper end of the 95 % Wilson interval of the agreement, for `num_examples` decisions, must
-    be below `Task.least_agreement`. With 200 examples and a limit of 90 % that means below 85 %, so
+    be below `Task.least_agreement`. With 200 examples and a limit of 90 % that means below 86 %, so
     an intact file is not rejected by chance. R^2 is compared with the limit directly.
 
     Args:
@@ -158,7 +158,7 @@ def describe_low_agreement(name: str, kind: str, agreement: float, num_examples:
         kind, agreement, num_examples: See `has_low_agreement`.
 
     Example:
-        >>> describe_low_agreement("m.int8", "multiclass", 0.61, 200)[:60]
+        >>> describe_low_agreement("m.int8", "multiclass", 0.61, 200)[:61]
         'warning: m.int8 agrees with the Keras model on only 61.0 % of'
     """
     if not has_low_agreement(kind, agreement, num_examples):
@@ -209,12 +209,16 @@ def compute_divergence(expected: Sequence[Any], actual: Sequence[Any]) -> float:
         probabilities below 1e-9 count as that.
     """
     pairs = [(np.asarray(y), np.asarray(z)) for y, z in zip(expected, actual, strict=True)]
-    unit = sum(compute_normalizer(y) for y, _ in pairs)
-    return sum(compute_distance(y, z) for y, z in pairs) / max(unit, 1e-30)
+    normalizer = sum(compute_normalizer(y) for y, _ in pairs)
+    return sum(compute_distance(y, z) for y, z in pairs) / max(normalizer, 1e-30)
 
 
 def compute_normalizer(y: npt.NDArray[Any]) -> float:
-    """Return the divisor of distances: number of distributions, or squared spread of numbers."""
+    """Return the divisor of distances: number of distributions, or squared spread of numbers.
+
+    Args:
+        y: Expected values of one output, (n, ...).
+    """
     if _is_distribution(y):
         return float(y.size // y.shape[-1])
     y = y.astype(np.float64)

@@ -63,6 +63,7 @@ def measure_arena_bytes(path: str | Path) -> int:
     Raises:
         InputError: The file cannot be read or run, or it has loops: LiteRT does not expose the
             addresses of the tensors in loops.
+        MissingDependency: ai-edge-litert is not installed.
 
     Example:
         >>> file = export(model, folder / "m.tflite")[0].path
@@ -100,7 +101,7 @@ def measure_arena_bytes(path: str | Path) -> int:
 
 
 def try_measure_arena(path: str | Path) -> int | None:
-    """Return the result of `measure_arena_bytes`; None if it fails (the log has the reason).
+    """Return the result of `measure_arena_bytes`; None on an `InputError` (the log has the reason).
 
     Args:
         path: A file. The result is None for files other than `.tflite`.

@@ -47,7 +47,7 @@ MIN_RUNS = 7
 
 @dataclass(frozen=True)
 class Entry:
-    """One timing subject: a file, a runtime name and a number of CPU threads."""
+    """One file to time, with a runtime name and a number of CPU threads."""
 
     path: Path
     runtime: str
@@ -114,9 +114,10 @@ def time_entries(
     """Measure files, runtimes and thread counts against each other.
 
     In each round every entry runs a short block, in random order. Files are prepared again every
-    few rounds. Timing stops when the 95 % half-width of every ratio is within `precision`, or when
-    the budget is spent; the result has the reason. It also says whether there were enough instances
-    for intervals.
+    few rounds. Timing stops when the relative half-width of the 95 % interval of every ratio is at
+    most `precision` (of every time, if no entry has another one as its baseline), or when the
+    budget is spent; the result has the reason. `Latency.spread` is "range" if there were too few
+    instances for intervals.
 
     Args:
         entries: Name -> entry.
@@ -285,7 +286,7 @@ class Timer:
 
 
 def sample_input(info: TensorInfo, random: np.random.Generator) -> npt.NDArray[Any]:
-    """Return random values for an input: normal numbers, or 0 and 1 for index inputs."""
+    """Return random values in an input's shape: normal numbers, or 0 and 1 for index inputs."""
     if info.has_indices:
         return random.integers(2, size=info.shape)
     return random.normal(size=info.shape).astype(np.float32)

@@ -120,9 +120,9 @@ class Analysis(DisplayableResult):
 
     def build_summary(self) -> Summary:
         """Return a summary for one screen: totals, then layers by falling MACs."""
-        format_macs, total = formatting.format_count, max(1, self.macs)
+        format_count, total = formatting.format_count, max(1, self.macs)
         lines = [
-            f"{format_macs(self.params)} parameters ({format_macs(self.nonzero)} not zero), "
+            f"{format_count(self.params)} parameters ({format_count(self.nonzero)} not zero), "
             f"{formatting.format_size(self.bytes_moved)} moved"
         ]
         if self.peak_bytes is not None:
@@ -132,16 +132,16 @@ class Analysis(DisplayableResult):
             key=lambda layer: -(layer.macs or 0),
         )
         return Summary(
-            f"{format_macs(self.macs)} MACs at batch 1 ({format_macs(2 * self.macs)} FLOPs)",
+            f"{format_count(self.macs)} MACs at batch 1 ({format_count(2 * self.macs)} FLOPs)",
             tuple(lines),
             ("Layer", "class", "MACs", "share", "parameters"),
             tuple(
                 (
                     layer.name,
                     layer.kind,
-                    format_macs(layer.macs),
+                    format_count(layer.macs),
                     f"{(layer.macs or 0) / total:.1%}",
-                    format_macs(layer.params),
+                    format_count(layer.params),
                 )
                 for layer in costly
             ),

@@ -182,10 +182,10 @@ def build_verdict(
         >>> values = np.where(np.arange(1000) < 4, 0.0, 1.0)
         >>> verdict = build_verdict(
         ...     "accuracy", 0.996, 1.0, values=values, original=original, examples=1000,
-        ...     limit=QualityLimit(max_drop=0.01),
+        ...     limit=MetricLimit(max_drop=0.01),
         ... )
         >>> verdict.line
-        'test accuracy: 100.00 % -> 99.60 %, -0.40 pp [-0.87, +0.07], limit -1 pp: met'
+        'test accuracy: 100.00 % -> 99.60 %, -0.40 pp [-0.88, +0.08], limit -1 pp: met'
     """
     change = compare_files(values, original)
     low, high = (change.low, change.high) if change is not None else (None, None)
@@ -295,13 +295,13 @@ def select_file(
 ) -> FileCandidate:
     """Return the file to ship, selected on validation data.
 
-    With a limit it is the cheapest file whose 95 % interval lies within the limit. If only the
-    original itself does, it is the best file. Without a limit it is the cheapest of the files whose
-    metric is at most `NEAR` below the best one and not significantly worse.
+    With a limit it is the cheapest file whose 95 % interval lies within the limit, or the best file
+    if no file other than the original has such an interval. Without a limit it is the cheapest of
+    the files whose metric is at most `NEAR` below the best one and not significantly worse.
 
     Args:
         candidates: Files to choose from, at least one.
-        original: The file that the limit compares with.
+        original: The file that the limit compares with; None: each file is compared with itself.
         limit: Limit of the metric.
         unit: Scale of the metric: 1 for shares. Infinity for errors in their own unit, for which a
             fixed tolerance has no meaning: then only significance counts.

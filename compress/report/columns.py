@@ -28,7 +28,7 @@ class Column:
     Attributes:
         key: Field name in JSON and CSV.
         title: Heading.
-        unit: Unit; empty for a share.
+        unit: Unit; empty for shares, counts and metrics.
         kind: "measured" or "counted" (exact, from shapes and bytes).
         how: Description in one sentence.
         get: Row -> value; None if it was not measured.

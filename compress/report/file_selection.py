@@ -60,7 +60,7 @@ class FileSelection:
             and the best file.
         reason: Why no file was selected; empty otherwise.
         verdict: The file to ship compared with its original on test data; None if none was
-            selected.
+            selected or its original is not among the files.
     """
 
     metric: str
@@ -108,7 +108,8 @@ def select_files(report: Report) -> FileSelection:
     """Return the file to ship and the best file, selected on validation data only.
 
     The validation metric of the file itself is used. Records of older versions lack it; for them it
-    is the metric of the Keras model, for formats that compute the same. Nothing is selected if
+    is the metric of the Keras model, for formats that compute the same. Files that `can_ship`
+    excludes are selected only if it excludes all. Nothing is selected if there are no files, if
     models were trained on validation data or if no validation metric is recorded: test data are
     never used.
 
@@ -179,7 +180,7 @@ def can_ship(report: Report, row: Row) -> bool:
 
 
 def format_agreement_warnings(report: Report) -> list[str]:
-    """Return a warning for each file with low agreement, worst first.
+    """Return warnings for files with low agreement, worst first; after `MAX_WARNINGS` their number.
 
     Args:
         report: The report with the files.

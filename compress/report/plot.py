@@ -132,7 +132,9 @@ def scale_cost_axis(axes: Axes, xs: Sequence[float], unit: str = "") -> None:
 
 
 def cut_failures(axes: Axes, heights: list[float], shown: list[float]) -> None:
-    """Crop points near chance level from the panel and write their number into it.
+    """Crop points far below the best one from the panel and write their number into it.
+
+    The limit is 12 percentage points below the best, or three times the distance of the median.
 
     Args:
         axes: Axes of the panel.

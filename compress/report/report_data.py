@@ -51,7 +51,7 @@ class Report(DisplayableResult):
         record: plan.json: command, plan, versions.
         data: data.json: source, counts, class names, scaling.
         compressed: Record of the compress stage of each model.
-        rows: Exported files, models by rising MACs, original before pruned.
+        rows: Exported files by rising MACs, then by model; the original comes first among equals.
         others: Runtime -> latency by artifact, or the reason that it was skipped; without the main
             runtime.
         sections: Further sections of the report.

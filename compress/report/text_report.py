@@ -94,9 +94,10 @@ def summarize_files(report: Report) -> Summary:
 
 
 def build_outputs_table(report: Report) -> tuple[list[str], list[list[str]]] | None:
-    """Return the headings and a row per output of the selected file; None for a single output.
+    """Return the headings and a row per output of the selected file.
 
-    A metric that an output does not have is "-".
+    None for a single output or if no file is selected. A metric that an output does not have is
+    "-".
 
     Args:
         report: The report with the files.
@@ -357,7 +358,7 @@ def format_leakage_warning(record: CompressedModel) -> str:
 
 
 def format_other_runtimes(report: Report) -> list[str]:
-    """Return a line per further runtime: its latency, or the reason that it was skipped."""
+    """Return a line per file of each further runtime, or the reason that it was skipped."""
     lines = []
     for runtime, result in report.others.items():
         if isinstance(result, str):
@@ -378,7 +379,7 @@ def format_other_runtimes(report: Report) -> list[str]:
 
 
 def _find_finetuning_epochs(record: CompressedModel, file: str = "") -> int | None:
-    """Return the epochs of fine-tuning of a file's model, or the most of all its models.
+    """Return the epochs of fine-tuning of one file's model, or the most of all files.
 
     Args:
         record: Record of the model.
@@ -442,9 +443,9 @@ def _describe_file_effect(
     )
     if unpruned is not None and unpruned is not old and unpruned.latency is not None:
         text += f" where {new.artifact.format} alone gives {unpruned.latency.ratio:.2f}x"
-    format_ratio = unpruned.latency.ratio if unpruned is not None and unpruned.latency else 1.0
+    unpruned_ratio = unpruned.latency.ratio if unpruned is not None and unpruned.latency else 1.0
     same_macs = unpruned is None or unpruned.artifact.macs == new.artifact.macs
-    is_slow = new.latency is not None and new.latency.ratio < format_ratio * (1 + NEGLIGIBLE)
+    is_slow = new.latency is not None and new.latency.ratio < unpruned_ratio * (1 + NEGLIGIBLE)
     if new.artifact.sparsity != 0 and same_macs and is_slow:
         text += ": the zeros save bytes but no time"
     if new.artifact.unsupported:

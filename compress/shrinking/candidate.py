@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 REPAIRED, TRAINED = "repaired", "trained"
 STAGES = (REPAIRED, TRAINED)
 PRECISION, SECONDS = 0.01, 20.0
+"""Relative half-width at which timing the original's files stops, and its time limit."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Candidate(Record):
         checks: Agreement of its files with the Keras model, see
             `compress.shrinking.file_evaluation`.
         epochs, best_epoch: Number of epochs of its fine-tuning, and the best one, which was kept.
-        seconds: Total time of its stages so far.
+        seconds: Total time of its stages so far, in seconds.
         notes: Notes.
         channels: Channel report as JSON; None if nothing was removed.
         layer_ms: Milliseconds by layer "before" and "after", from the latency model; {}: unknown.

@@ -115,6 +115,7 @@ class CandidateBuilder:
 
         Raises:
             FeasibleError: The goals are not feasible in this format.
+            RunFailed: A pruned model could not be converted, or no file could be exported.
         """
         if (stored := self.folder.find_candidate(name)) is not None:
             return stored
@@ -208,7 +209,7 @@ class CandidateBuilder:
             trainings: Candidates and numbers of epochs.
 
         Returns:
-            For each the trained candidate, or the error of its training.
+            For each the trained candidate, or the error of its training, in the same order.
         """
         if self.trainers is None:
             results: list[Candidate | ParetuneError] = []
@@ -230,6 +231,10 @@ class CandidateBuilder:
         Args:
             candidate: A reconstructed candidate; a trained one is returned unchanged.
             epochs: Number of epochs within the budget.
+
+        Raises:
+            RunFailed: No file could be exported.
+            TrainingDiverged: The training failed.
         """
         import keras
 

@@ -200,6 +200,10 @@ def compress_stage(job: CompressionJob, folder: RunFolder, command: str) -> Comp
 
     Returns:
         The record, as written.
+
+    Raises:
+        RunFailed: No file of the original or of the compressed model could be exported.
+        TrainingDiverged: Fine-tuning failed.
     """
     import keras
 
@@ -333,7 +337,7 @@ def compute_confusion_matrix(labels: Indices, decided: Indices, classes: int) ->
 def _find_differing(
     labels: Indices, baseline_decisions: Indices, decisions: Indices
 ) -> Iterator[int]:
-    """Yield examples with a different decision: newly wrong ones first, then newly right ones."""
+    """Yield up to `EXAMPLES` changed decisions: newly wrong, then newly right, then others."""
     is_different = baseline_decisions != decisions
     lost = np.flatnonzero(is_different & (baseline_decisions == labels))
     won = np.flatnonzero(is_different & (decisions == labels))

@@ -389,7 +389,7 @@ def _drop_item(plan: PlanT, section: str, field: str, item: object) -> PlanT:
 
 def _build_channel_check(plan: Plan, **changes: Any) -> ModelCheck:
     options = replace(plan.channels, **{"limits": (), "exclude": (), **changes})
-    return lambda subject: check_channels(subject.coupling, options)
+    return lambda coupled_model: check_channels(coupled_model.coupling, options)
 
 
 def _build_weight_check(plan: Plan, override: LayerShare) -> ModelCheck:

@@ -124,8 +124,8 @@ class CostEstimates:
             goals: Limit of each cost, by name.
 
         Returns:
-            A function of kept units and present blocks; at 1 all goals are met,
-                one of them exactly.
+            A function of kept units and present blocks. Up to 1 all goals are met; at 1 one of them
+            is met exactly.
         """
         scales = {name: self.factors.get(name, 1.0) / goal for name, goal in goals.items()}
 

@@ -103,7 +103,7 @@ def export_and_evaluate(
         formats: Export formats; (): those of the plan.
 
     Returns:
-        The files, and notes with the reason for each format that could not be exported.
+        The files, and notes on the export, with the reason for each format that was refused.
     """
     options = context.plan.export
     # QAT files are built later; if no other format is requested, float32 is their baseline
@@ -251,7 +251,7 @@ def evaluate_artifacts(
 
 
 def assign_baseline(artifacts: list[Artifact], plan: Plan) -> list[Artifact]:
-    """Set the baseline of each file: the original's file in the first exported format.
+    """Set the baseline of each file: the original's float32 file, else its first other format.
 
     Args:
         artifacts: Files of one original model.
@@ -318,6 +318,10 @@ def measure_stage(folder: RunFolder, plan: Plan, on_progress: OnProgress = ignor
         folder: Folder of the run.
         plan: Plan with the section latency.
         on_progress: Callback invoked with (current step, completed share in [0, 1]).
+
+    Raises:
+        InputError: The main runtime cannot run a file.
+        MissingDependency: The main runtime is not installed.
     """
     for name in plan.latency.runtimes:
         _time_with_runtime(name, folder, plan, on_progress)
@@ -365,7 +369,7 @@ def _time_with_runtime(name: str, folder: RunFolder, plan: Plan, on_progress: On
 
 
 def _find_baseline(item: Artifact, artifacts: list[Artifact]) -> str:
-    """Return the id of the first timed file of the same original model."""
+    """Return the id of the first timed file of the same original model, or of the file itself."""
     return next(
         other.id
         for other in (*artifacts, item)
@@ -396,7 +400,8 @@ def save_decisions(
         folder: Folder of the run.
         artifact: Id of the file.
         scores: Outputs of the file for the test part.
-        data: Data set; decisions are stored only for single-label classification.
+        data: Data set; decisions are stored only for single-label classification with at most
+            `MOST_CLASSES` classes.
         threshold: Score from which a binary output counts as positive.
     """
     if data.kind not in ("multiclass", "binary") or data.num_classes > MOST_CLASSES:

@@ -50,11 +50,12 @@ from compress.shrinking.ship import write_ship_folder
 UNUSED = 0.1
 """Unused share of a goal above which the reason is noted."""
 LOST = 1.0
-"""Loss from rounding alone above which a note is written, in points."""
-TOLD = 3
+"""Loss from rounding alone above which a note is written, in percentage points."""
+MAX_LISTED = 3
 """Maximum number of candidates in this note."""
-STARTS_FROM = "int8"
-"""Format whose file selects candidates for QAT: both formats cost the same."""
+SELECTION_FORMAT = "int8"
+"""Format whose files select the candidates for QAT and mixed precision: an int8-qat file costs the
+same."""
 
 
 def finish_shrink(
@@ -69,6 +70,9 @@ def finish_shrink(
         candidates: The candidates.
         command: Command shown in the report to repeat the run.
         start_time: Start of the work, by `time.monotonic`.
+
+    Raises:
+        RunFailed: The plan's runtime could not time the files.
     """
     builder, constraint, notes = (
         planner.builder,
@@ -179,9 +183,8 @@ def record_files(
         best.layer_ms,
     )
     past_training = read_training(job.path)
-    artifacts = _evaluate_candidates(
-        planner, candidates, folder
-    )  # evaluated first, because they may add notes
+    # first, because this may add notes
+    artifacts = _evaluate_candidates(planner, candidates, folder)
     base_record = CompressedModel(
         model=job.name,
         teacher="",
@@ -351,8 +354,9 @@ def build_integer_files(
 ) -> list[Artifact]:
     """Build files with QAT and with mixed precision, and evaluate them.
 
-    With a goal for the file, they are built from the candidate with the best int8 file; without a
-    goal, from every candidate of the Pareto front.
+    With a goal for the file or a time budget, they are built from the candidate with the best int8
+    file; otherwise from every candidate of the Pareto front. With latencies on a remote device none
+    is built.
 
     Args:
         planner: Planner that built the candidates; notes on float operations are added to it.
@@ -399,7 +403,7 @@ def build_integer_files(
 def describe_rounding_loss(
     constraint: MetricConstraint, candidates: Sequence[Candidate], first: str
 ) -> str:
-    """Return a note on candidates that lose more than a point by rounding alone, or "".
+    """Return a note on candidates that lose more than `LOST` by rounding alone, or "".
 
     Args:
         constraint: Constraint on the selection metric.
@@ -408,22 +412,22 @@ def describe_rounding_loss(
     """
     losses = [
         (
-            constraint.compute_drop(candidate.get_metric(STARTS_FROM, constraint.metric))
+            constraint.compute_drop(candidate.get_metric(SELECTION_FORMAT, constraint.metric))
             - constraint.compute_drop(candidate.get_metric(first, constraint.metric)),
             candidate.name,
         )
         for candidate in candidates
-        if {STARTS_FROM, first} <= candidate.val.keys()
+        if {SELECTION_FORMAT, first} <= candidate.val.keys()
     ]
     lost = sorted((item for item in losses if item[0] > LOST), reverse=True)
     if not lost:
         return ""
-    listed = ", ".join(f"{name} ({points:.1f} points)" for points, name in lost[:TOLD])
-    more = f" and {len(lost) - TOLD} more" if len(lost) > TOLD else ""
+    listed = ", ".join(f"{name} ({points:.1f} points)" for points, name in lost[:MAX_LISTED])
+    more = f" and {len(lost) - MAX_LISTED} more" if len(lost) > MAX_LISTED else ""
     return (
-        f"rounding alone makes {STARTS_FROM} files worse by validation {constraint.metric}: "
+        f"rounding alone makes {SELECTION_FORMAT} files worse by validation {constraint.metric}: "
         f"{listed}{more}. "
-        f"--qat trains the best net as its {STARTS_FROM} file computes"
+        f"--qat trains the best net as its {SELECTION_FORMAT} file computes"
     )
 
 
@@ -436,12 +440,12 @@ def _select_candidates(
     if builder.job.device_times is not None:
         planner.notes.append(f"no {format} file was made: there are no times of it on the device")
         return []
-    quantizable = [candidate for candidate in candidates if STARTS_FROM in candidate.val]
+    quantizable = [candidate for candidate in candidates if SELECTION_FORMAT in candidate.val]
     if not quantizable:
-        planner.notes.append(f"no {format} file was made: no net has an {STARTS_FROM} file")
+        planner.notes.append(f"no {format} file was made: no net has an {SELECTION_FORMAT} file")
         return []
     if goal.costs or goal.budget is not None or planner.constraint.floor is not None:
-        return [max(quantizable, key=lambda net: net.get_metric(STARTS_FROM, metric))]
+        return [max(quantizable, key=lambda net: net.get_metric(SELECTION_FORMAT, metric))]
     return quantizable
 
 

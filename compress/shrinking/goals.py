@@ -90,7 +90,8 @@ class MetricConstraint:
         metric: Name of the selection metric.
         original: Value of the original's float32 file.
         floor: Smallest allowed value; None: no constraint.
-        max_drop: Largest allowed drop below `original` in points, if the goal is a drop.
+        max_drop: Largest allowed drop below `original` in percentage points (for an error, in its
+            unit), if the goal is a drop.
     """
 
     metric: str
@@ -128,7 +129,7 @@ class MetricConstraint:
 
     @staticmethod
     def get_point_size(metric: str) -> float:
-        """Return the size of a point: 0.01, or 1 if the metric has a unit.
+        """Return the unit of drops: a percentage point, 0.01, or 1 if the metric has a unit.
 
         Args:
             metric: Name of the metric.
@@ -136,7 +137,7 @@ class MetricConstraint:
         return 1.0 if has_unit(metric) else 0.01
 
     def compute_drop(self, value: float) -> float:
-        """Return the drop from the original's metric, in points.
+        """Return the drop from the original's metric, in the unit of `max_drop`.
 
         Args:
             value: Value of the metric.
@@ -154,7 +155,7 @@ class MetricConstraint:
 
     @property
     def allowed_drop(self) -> float | None:
-        """Largest allowed drop, in points; None: no constraint."""
+        """Largest allowed drop, in the unit of `max_drop`; None: no constraint."""
         return None if self.floor is None else self.compute_drop(self.floor)
 
     def is_met(self, value: float) -> bool:
@@ -268,13 +269,15 @@ def build_goal_error(
     remedy = "Ask for more, lower min_kept or round_to, or name other formats."
     if other_costs:
         texts = {}
-        for name, format_costs in other_costs.items():
-            costs_text = ", ".join(format_cost(key, value) for key, value in format_costs.items())
+        for name, costs_in_format in other_costs.items():
+            costs_text = ", ".join(
+                format_cost(key, value) for key, value in costs_in_format.items()
+            )
             texts[name] = f"{name} ({costs_text})"
         within = [
             texts[name]
-            for name, format_costs in other_costs.items()
-            if all(value <= goals[key] for key, value in format_costs.items())
+            for name, costs_in_format in other_costs.items()
+            if all(value <= goals[key] for key, value in costs_in_format.items())
         ]
         remedy = (
             f"Take {_join_names(within)}: files of the same net meet the goal. Or ask for more, or "
@@ -360,7 +363,8 @@ class Measurements:
     """Measurements of files, all from one session.
 
     Attributes:
-        times: Latencies of all files, relative to the original's float32 file.
+        times: Latencies of all timed files; ratios refer to the original's file, see
+            `compress.shrinking.file_evaluation.measure_stage`.
         memory: Bytes of LiteRT's arena by file, if known.
         relative: Whether the latency goal is relative. Then paired ratios are compared, which do
             not depend on the processor's clock rate.

@@ -394,7 +394,7 @@ def check_against_data(plan: Plan, data: Dataset) -> None:
 
 
 def check_memory(plan: Plan, data: Dataset, model: keras.Model) -> None:
-    """Check that the memory budget is enough for a model with a batch size of 1.
+    """Check that the memory budget is enough to convert a model and to train on the smallest batch.
 
     Args:
         plan: The plan.

@@ -36,19 +36,20 @@ FRONT = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.1)
 SPREAD = 1.12
 """Ratio between the closest feasible and infeasible latency at which a bisection stops."""
 MOST_TRIED = 5
-FAR = 10.0
+"""Maximum number of candidates of a bisection."""
+FAR, POINTS = 10.0, 5.0
 """Candidates are not trained if their drop after reconstruction exceeds this many times the allowed
-drop (except for the best candidate that meets the costs, because one is needed)"""
-POINTS = 5.0
-"""plus this many points: training reduces the drop to a fourth or less."""
+drop plus this many percentage points: training reduces the drop to a fourth or less. The best
+candidate that meets the costs is always trained, because one is needed."""
 LONGER_TIMES = 4
 """Factor of the number of epochs, in each repetition."""
 LONGER_NEAR, LONGER_POINTS = 4.0, 1.0
 """Candidates are not trained longer if their drop exceeds this many times the allowed drop plus
-this many points: four times as many epochs recover about half of the drop."""
+this many percentage points: four times as many epochs recover about half of the drop."""
 LONGER_SECONDS = 600.0
 """Time limit of a longer training in seconds; beyond it the user must ask for it."""
 PROBED = 512
+"""Number of examples on which a forward pass is timed."""
 EVERY = 1.0
 """Seconds between two records of the spent time."""
 BACKWARD = 3.0
@@ -123,7 +124,11 @@ class Planner:
         return self.build_front()
 
     def build_for_costs(self) -> list[Candidate]:
-        """Build the best candidate per format, or one for all if costs do not depend on it."""
+        """Build and train a candidate per format, or one for all if costs do not depend on it.
+
+        Raises:
+            FeasibleError: No format meets the goals.
+        """
         file_costs, targets = FILES & set(self.limits), self.builder.job.plan.goal.costs
         formats = self._select_formats()
         label = "-".join(f"{name.partition('_')[2] or name}{targets[name]}" for name in self.limits)
@@ -213,7 +218,7 @@ class Planner:
         return any(is_within_limit(file, original, limit) for file in files)
 
     def build_front(self) -> list[Candidate]:
-        """Build candidates from 1x to 0.1x of the original latency."""
+        """Build and train candidates from 1x to 0.1x of the original latency, if feasible."""
         smaller = [self._build_at_share(share) for share in FRONT if share < 1.0]
         return self.train(
             [self._build_original(), *(candidate for candidate in smaller if candidate is not None)]
@@ -223,7 +228,10 @@ class Planner:
         return self.builder.build_original(self.format_name("whole"), self.formats)
 
     def _build_at_share(self, share: float) -> Candidate | None:
-        """Return the candidate at a share of the latency (float32 file), or None if infeasible."""
+        """Return a candidate with a share of the original's float latency, or None if infeasible.
+
+        Its file in the first format has this latency.
+        """
         limits = {"latency": share * self.builder.original_files.ms}
         name = self.format_name(f"latency{share:.3g}x")
         try:
@@ -277,7 +285,7 @@ class Planner:
             for index, candidate in enumerate(candidates)
             if self._is_worth_training(candidate, is_required=nearest and index == 0)
         ]
-        # without a budget all start together, because no training time is needed for the next one
+        # with a budget, the measured time of each batch limits the epochs of the next one
         step = (
             self.builder.max_parallel
             if self.time_budget.budget is not None
@@ -285,11 +293,11 @@ class Planner:
         )
         for start in range(0, len(indices), step):
             # the remaining time is divided equally among the remaining batches
-            waves = -(-(len(indices) - start) // self.builder.max_parallel)
+            batches = -(-(len(indices) - start) // self.builder.max_parallel)
             trainings = [
                 (index, candidates[index], epochs)
                 for index in indices[start : start + step]
-                if (epochs := self._limit_epochs(candidates[index], waves))
+                if (epochs := self._limit_epochs(candidates[index], batches))
             ]
             outcomes = self.builder.train_all(
                 [(candidate, epochs) for _, candidate, epochs in trainings]
@@ -315,10 +323,10 @@ class Planner:
         )
         return False
 
-    def _limit_epochs(self, candidate: Candidate, waves: int) -> int:
+    def _limit_epochs(self, candidate: Candidate, batches: int) -> int:
         """Return the number of epochs within the budget, and note a reduction."""
         wanted_epochs = self.epochs
-        epochs = self.time_budget.limit_epochs(candidate.share, wanted_epochs, waves)
+        epochs = self.time_budget.limit_epochs(candidate.share, wanted_epochs, batches)
         if epochs == 0:
             epoch_seconds, seconds_left = (
                 self.time_budget.estimate_epoch(candidate.share),
@@ -451,7 +459,7 @@ class TimeBudget:
         return cls(budget, spent_before, time.monotonic())
 
     def record_progress(self, path: Path, on_progress: OnProgress) -> OnProgress:
-        """Return a progress callback that also records the spent time every second.
+        """Return a progress callback that also records the spent time, at most once a second.
 
         A resumed run reads the record, so that it has only the remaining time.
 
@@ -471,7 +479,9 @@ class TimeBudget:
         return report_progress
 
     def measure_forward(self, model: keras.Model, context: RunContext) -> None:
-        """Measure the time of a forward pass of the original model over the training part.
+        """Estimate the time of a forward pass of the original model over the training part.
+
+        It is extrapolated from the first `PROBED` validation examples.
 
         Args:
             model: The original model.
@@ -512,7 +522,8 @@ class TimeBudget:
         Args:
             share: MACs of the candidate as a share of the original's.
             epochs: Wanted number of epochs.
-            trainings: Number of remaining trainings with this one; they share the time equally.
+            trainings: Number of remaining trainings one after the other, including this one; they
+                share the time equally.
         """
         if self.budget is None:
             return epochs

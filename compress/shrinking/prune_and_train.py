@@ -40,6 +40,9 @@ def prune_and_train(job: CompressionJob, tuner: FineTuner) -> PrunedModel:
 
     Returns:
         The pruned model and its records.
+
+    Raises:
+        TrainingDiverged: Fine-tuning failed.
     """
     data, plan = job.context.data, job.context.plan
     student, channels, notes = _remove_channels(job, tuner)
@@ -191,7 +194,11 @@ class FineTuner:
             hooks: Hooks of the training.
 
         Returns:
-            The training, the selection metric of the teachers on validation data, and notes.
+            The training, the selection metric of the teachers on validation data (0 without
+            teachers), and notes.
+
+        Raises:
+            TrainingDiverged: The training failed.
         """
         data, plan = self.context.data, self.context.plan
         main = data.task.qualities[0]

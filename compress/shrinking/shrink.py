@@ -94,7 +94,7 @@ def shrink(
 
     Raises:
         FeasibleError: No configuration meets the goal (before any training), or the model is no
-            better than chance.
+            better than chance or below `min_quality`.
         InputError: The model, the data, the plan or the folder is invalid. Nothing has been
             written then.
         RunFailed: No file could be exported.

@@ -21,19 +21,20 @@ if TYPE_CHECKING:
 CRITERIA = ("reconstruction", "l2", "taylor")
 """Criteria for the units to remove in a group; Taylor uses gradients, so it needs labels."""
 TEMPERATURES = (0.5, 2.0)
-"""Exponents of the output errors that determine channel counts: above 1, insensitive groups lose
-more channels."""
+"""Range of the exponent of the output errors that determine channel counts: above 1, insensitive
+groups lose more channels."""
 RATES = (0.3, 3.0)
-"""Factors of the learning rate of fine-tuning."""
+"""Range of the factor of the learning rate of fine-tuning."""
 FIRST = 4
 """Number of random variations before TPE starts."""
 MOST = 50
-SLACK = 1.3
-"""A variation is started if the remaining time is this many times the longest so far,"""
-FINISHING = 60.0
-"""after subtracting this many seconds, and those of the timing, for the final steps."""
+"""Maximum number of variations."""
+SLACK, FINISHING = 1.3, 60.0
+"""A variation is started if the remaining time is this many times the longest so far, after
+subtracting this many seconds, and those of the timing, for the final steps."""
 BEHIND = 2.0
-"""Maximum gap between an untrained candidate and the best one to be trained, in points."""
+"""Candidates are trained if their metric before training is at most this many percentage points
+below the best one's."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +238,7 @@ class _VariationSearch:
     _count: int = 0
 
     def run_next(self) -> bool:
-        """Build and train the next batch; return False if no time is left for more."""
+        """Build and train the next batch; return False after `MOST` or if no time is left."""
         new_trials: list[tuple[Trial, Candidate]] = []
         is_over = False
         for _ in range(self.planner.builder.max_parallel):

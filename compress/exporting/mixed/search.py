@@ -177,7 +177,8 @@ class PrecisionChoice:
             level.
         loss: Measured divergence of the file's outputs.
         lowest_level: The least precise level.
-        lowest_level_loss: Measured divergence if every unit that supports it has the lowest level.
+        lowest_level_loss: Measured divergence if every unit that supports it has the lowest level;
+            if that file cannot be converted, of the file with the cheapest levels.
         notes: Limits that kept the loss above the requested one, and levels that failed.
     """
 
@@ -199,7 +200,7 @@ class PrecisionSearch:
         options: Levels, loss and limits.
         on_progress: Callback invoked with the completed share, in [0, 1].
         equivalence_check: Function that checks, on held-out examples, whether an all-int8 file is
-            as good. None: no check.
+            as good. None: no check, so the all-int8 file is not preferred.
         notes: Notes of the search; it starts empty.
     """
 
@@ -364,7 +365,10 @@ class PrecisionSearch:
         return timings["mixed"].median_ms <= limit
 
     def _select_cheapest(self, choices: Sequence[Choice], max_loss: float) -> Choice:
-        """Return the cheapest choice whose file has a loss of at most `max_loss`."""
+        """Return the cheapest choice whose file has a loss of at most `max_loss`.
+
+        If there is none, it is the most expensive choice, with a note.
+        """
 
         def is_too_lossy(index: int) -> bool:
             return self.files.measure_loss(self._build_file(choices[index])) > max_loss

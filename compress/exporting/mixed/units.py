@@ -125,7 +125,7 @@ def group_operations(graph: Graph, layers: Mapping[str, bool]) -> tuple[Unit, ..
 
 
 def find_kernel(operator: Operator) -> Tensor | None:
-    """Return an operation's first real-valued constant with two or more axes, or None.
+    """Return an operation's first real-valued constant with two axes of size above 1, or None.
 
     Args:
         operator: Operation of a file.

@@ -101,7 +101,7 @@ class _Counter:
         """Count the graphs that an operator runs and return their largest peak bytes."""
         kind, inputs = operator.kind, operator.inputs
         times, reason = scope.times, scope.reason
-        carried: Sequence[bool] | None = None
+        invariant: Sequence[bool] | None = None
         if kind in self._table.loops:
             (body,) = operator.bodies
             num_rounds = count_rounds(operator)
@@ -109,7 +109,7 @@ class _Counter:
                 reason = "in a loop: how many rounds it takes is not in the graph"
             else:
                 times *= num_rounds
-            carried = [is_carried(body, number) for number in range(len(body.inputs))]
+            invariant = [is_loop_invariant(body, number) for number in range(len(body.inputs))]
         elif kind in self._table.branches:
             reason = "in a branch: which one runs depends on values"
             inputs = inputs[1:]  # the first input selects the branch
@@ -117,7 +117,7 @@ class _Counter:
         peaks = []
         for body in operator.bodies:
             for number, (outer, body_input) in enumerate(zip(inputs, body.inputs, strict=False)):
-                if outer is not None and (carried is None or carried[number]):
+                if outer is not None and (invariant is None or invariant[number]):
                     self._bind_input(outer, body_input)
             peaks.append(self.count_operators(body, inner_scope))
         known_peaks = [peak for peak in peaks if peak is not None]
@@ -141,9 +141,9 @@ class _Counter:
         macs, reason = self._table.count_macs(operator)
         if macs and scope.reason:
             macs, reason = None, scope.reason
-        others = None if scope.reason else self._table.count_other_ops(operator)
+        other_ops = None if scope.reason else self._table.count_other_ops(operator)
         sizes = [tensor.size_bytes for tensor in (*self._list_activations(operator), *weights)]
-        moved = None if None in sizes else sum(size or 0 for size in sizes)
+        bytes_moved = None if None in sizes else sum(size or 0 for size in sizes)
         output_shape = operator.outputs[0].shape if operator.outputs else ()
         return LayerCost(
             scope.qualify_name(operator.name),
@@ -154,8 +154,8 @@ class _Counter:
             sum(weight.nonzero for weight in new_weights),
             reason,
             None if macs is None else round(macs * scope.times * _compute_density(weights)),
-            None if others is None else others * scope.times,
-            None if moved is None or scope.reason else moved * scope.times,
+            None if other_ops is None else other_ops * scope.times,
+            None if bytes_moved is None or scope.reason else bytes_moved * scope.times,
         )
 
     def _list_activations(self, operator: Operator) -> list[Tensor]:
@@ -185,8 +185,13 @@ def count_rounds(loop: Operator) -> int | None:
     return _Loop(loop, loop.condition, loop.bodies[0]).count_rounds(loop.condition.outputs[0])
 
 
-def is_carried(body: Graph, index: int) -> bool:
-    """Return whether a loop's body passes an input on unchanged."""
+def is_loop_invariant(body: Graph, index: int) -> bool:
+    """Return whether a loop's body passes an input on unchanged.
+
+    Args:
+        body: Body of the loop.
+        index: Index of the input, and of the output of the same variable.
+    """
     producers = body.find_producers()
     return _find_source(body.outputs[index], producers) is body.inputs[index]
 
@@ -247,7 +252,7 @@ class _Loop:
         if source.scalar is not None:
             return source.scalar
         index = self._find_input_index(source)
-        if index is None or not is_carried(self._body, index):
+        if index is None or not is_loop_invariant(self._body, index):
             return None
         return self._find_initial_value(index)
 

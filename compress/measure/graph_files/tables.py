@@ -284,9 +284,8 @@ TFLITE = CostTable(
     rules={
         "CONV_2D": build_convolution_rule(1, None),  # (filters, height, width, channels of a group)
         "CONV_3D": build_convolution_rule(0, -1),
-        "DEPTHWISE_CONV_2D": build_convolution_rule(
-            1, 3
-        ),  # (1, height, width, channels * multiplier)
+        # (1, height, width, channels * multiplier)
+        "DEPTHWISE_CONV_2D": build_convolution_rule(1, 3),
         "TRANSPOSE_CONV": build_convolution_rule(0, -1, 2),
         "CONV_3D_TRANSPOSE": build_convolution_rule(0, -1, 2),
         "FULLY_CONNECTED": build_convolution_rule(1, 2),  # (units, inputs)

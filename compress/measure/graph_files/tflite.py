@@ -38,6 +38,9 @@ def read_tflite(
     Args:
         path, input_shape, signature: See `compress.measure.graph_files.read_graph_file`.
         file_kind: File format, from `compress.model.file_formats`.
+
+    Raises:
+        InputError: The file is corrupt, or a size or the signature does not fit.
     """
     reader = TFLiteReader(path)
     names = tuple(reader.signatures)

@@ -34,7 +34,7 @@ an argument because `compress.exporting` imports this package; see
 `compress.exporting.batch_conversion.write_litert_files`."""
 DEFAULT_ERROR = 0.03
 _CONVERSION_SHARE = 0.3
-"""Share of the progress when all files are converted."""
+"""Progress of a batch when all its files are converted."""
 AT_ONCE = 256
 BYTES_AT_ONCE = 2**28
 """Limits of a batch: number of calls and bytes of weights; all its files are in memory at once."""
@@ -79,7 +79,7 @@ def measure_calls(
 
     Raises:
         InputError: There are no calls, or an argument is out of range.
-        RunFailed: No call could be measured.
+        RunFailed: No call could be measured, or the empty file could not be converted.
         MissingDependency: The runtime is not installed.
     """
     require(bool(models), "models", "hold at least one call", "none")

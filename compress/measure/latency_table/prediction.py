@@ -30,7 +30,7 @@ from compress.core.errors import InputError
 from compress.run.records import Record
 
 Numbers = npt.NDArray[np.float64]
-Places = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
 TILE = 32
 """Largest tile size of kernels; higher powers of two bring no further gain."""
 MAX_MEASURED = 16
@@ -109,7 +109,7 @@ def build_interpolation_matrix(
     return matrix
 
 
-def find_intervals(values: Numbers, at: Numbers) -> tuple[Places, Numbers]:
+def find_intervals(values: Numbers, at: Numbers) -> tuple[Indices, Numbers]:
     """Return the interval that contains each value: index of its lower end, and the fraction.
 
     Args:
@@ -125,7 +125,7 @@ def find_intervals(values: Numbers, at: Numbers) -> tuple[Places, Numbers]:
     return below, (values - at[below]) / (at[below + 1] - at[below])
 
 
-def interpolate_table(table: Numbers, positions: Sequence[tuple[Places, Numbers]]) -> Numbers:
+def interpolate_table(table: Numbers, positions: Sequence[tuple[Indices, Numbers]]) -> Numbers:
     """Return values between the entries of a table, linear along each axis.
 
     Args:

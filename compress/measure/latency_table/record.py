@@ -274,7 +274,7 @@ def cache_table(table: LatencyTable) -> Path | None:
 
 
 def _normalize_config(value: Any) -> Any:
-    """Return a value as JSON, without entries that do not affect latency."""
+    """Return a config as values that JSON can hold, without entries that do not affect latency."""
     if isinstance(value, Mapping):
         ends = ("_initializer", "_regularizer", "_constraint")
         return {

@@ -142,23 +142,23 @@ def build_file_points(report: Report) -> Points | None:
         return None
     metric_names = set(report.qualities)
     bounds = {key for both in _ENDS.values() for key in both}
-    of_files = [item for item in list_columns(report) if item.key not in bounds]
-    validated = f"val_{report.main}"
+    file_columns = [item for item in list_columns(report) if item.key not in bounds]
+    val_key = f"val_{report.main}"
     axes = [
         Axis("format", "Format", OTHER, "Of the file.", drawn=False),
         Axis(
-            validated, f"Validation {report.main}", COST if report.main in ERRORS else QUALITY,
+            val_key, f"Validation {report.main}", COST if report.main in ERRORS else QUALITY,
             "measured: of the exported file itself, on the validation part: it chooses.",
             ".1%" if is_share(report.main) else "~r",
         ),
-        *(_build_axis(item, item.key in metric_names, report) for item in of_files),
+        *(_build_axis(item, item.key in metric_names, report) for item in file_columns),
     ]  # fmt: skip
     titles_by_file: dict[str, list[str]] = {}
     for item in select_files(report).files:
         titles_by_file.setdefault(item.row.artifact.id, []).append(item.title)
     front = {name for section in report.sections for name in section.front}
     rows = [
-        _build_row(report, row, of_files, validated, titles_by_file, front) for row in report.rows
+        _build_row(report, row, file_columns, val_key, titles_by_file, front) for row in report.rows
     ]
     groups = _assign_marks([row["group"] for row in rows])
     timed = any(row.latency for row in report.rows)
@@ -170,7 +170,7 @@ def build_file_points(report: Report) -> Points | None:
         axes,
         rows,
         "latency_ms" if timed else "gzip_bytes",
-        validated if all(row["values"][validated] is not None for row in rows) else report.main,
+        val_key if all(row["values"][val_key] is not None for row in rows) else report.main,
         groups,
     )
 
@@ -203,12 +203,12 @@ def _build_axis(column: Column, is_metric: bool, report: Report) -> Axis:
 
 
 def _build_row(
-    report: Report, row: Row, of_files: list[Column], validated: str,
+    report: Report, row: Row, file_columns: list[Column], val_key: str,
     titles_by_file: dict[str, list[str]], front: set[str],
 ) -> dict[str, Any]:  # fmt: skip
     item, timed = row.artifact, row.latency
-    values: dict[str, Any] = {column.key: column.get(row) for column in of_files}
-    values[validated] = item.val.get(report.main)
+    values: dict[str, Any] = {column.key: column.get(row) for column in file_columns}
+    values[val_key] = item.val.get(report.main)
     ends = report.interval(row, report.main)
     values["test_low"], values["test_high"] = ends or (None, None)
     if timed is not None:
@@ -216,8 +216,8 @@ def _build_row(
             "latency_low_ms": timed.low_ms, "latency_high_ms": timed.high_ms,
             "speedup_low": timed.ratio_low, "speedup_high": timed.ratio_high,
         }  # fmt: skip
-    texts = {column.key: _format_cell(report, row, column) for column in of_files}
-    texts[validated] = formatting.format_metric(report.main, values[validated])
+    texts = {column.key: _format_cell(report, row, column) for column in file_columns}
+    texts[val_key] = formatting.format_metric(report.main, values[val_key])
     texts["format"] = f"{item.variant} {item.format}"
     # the front of the search can differ from the front of the exported files
     tags = [

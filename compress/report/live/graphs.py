@@ -86,7 +86,7 @@ def arrange_nodes(nodes: Sequence[CallNode]) -> tuple[list[float], list[float]]:
         nodes: Calls in execution order.
 
     Returns:
-        Their columns and their rows.
+        Their columns (x), centred on 0, and their rows (y), downwards from 0.
 
     Example:
         >>> def call(*sources):
@@ -226,11 +226,11 @@ def export_graphs(report: Report, out: str | Path) -> list[Path]:
         out: Folder for the files: MODEL.json with the graphs "before" and "after", and for each
             figure MODEL-FIGURE.json, which Model Explorer overlays.
 
-    Raises:
-        InputError: The run has no recorded graph.
-
     Returns:
         Paths of the files.
+
+    Raises:
+        InputError: The run has no recorded graph.
     """
     folder, paths = Path(out), list[Path]()
     for record in report.compressed:
