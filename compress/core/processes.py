@@ -20,7 +20,7 @@ from typing import IO, Any, NoReturn
 from compress.core import linux, parent_watch
 from compress.core.module_loading import build_module_command, build_module_environment
 
-CLOSE_SECONDS = 10.0
+CLOSE_SECONDS = 10.0  # longest wait for a process to end
 
 
 class ProcessEnded(Exception):
@@ -187,8 +187,8 @@ class ServerProcess:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(CLOSE_SECONDS)  # let it end by itself, for its exit status
             errors = self._errors
-            last_words = "" if errors is None or errors.closed else read_last_line(errors)
-            details = f"; its last words: {last_words}" if last_words else ""
+            last_line = "" if errors is None or errors.closed else read_last_line(errors)
+            details = f"; its last words: {last_line}" if last_line else ""
             raise ProcessEnded(describe_exit(self.close()) + details) from None
         except BaseException:
             # a late answer would be taken for that of the next request

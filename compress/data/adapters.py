@@ -225,8 +225,8 @@ def read_arrays(
         inputs or outputs are dictionaries by name.
 
     Raises:
-        InputError: Names do not match the model, values are not numbers, a stream does not end, or
-            the data do not fit into memory.
+        InputError: Names do not match the model, values are not numbers, lengths differ, a stream
+            does not end, or the data do not fit into memory.
     """
     name = infer_name(data)
     if is_hugging_face(data):

@@ -305,6 +305,9 @@ def read_parts(
         convert_examples: Function (x, name of the part) -> examples in the form of a data set.
         class_names: One name per class, if the file has them.
         notes: Content that was dropped or changed during reading.
+
+    Raises:
+        InputError: Labels have another format, or lengths disagree.
     """
     splits = {
         part: None

@@ -179,7 +179,7 @@ def build_predictor(model: keras.Model) -> PredictFunction:
             shapes.
     """
     if any(len(output.shape) < 2 for output in model.outputs):
-        shapes = [tuple(output.shape) for output in model.outputs or []]
+        shapes = [tuple(output.shape) for output in model.outputs]
         raise InputError(
             f"Model '{model.name}' must output (batch, ..., outputs) for its answers to stand for "
             f"labels. Received: {shapes}."
@@ -206,9 +206,10 @@ def _predict_in_batches(model: keras.Model, x: Any, preprocess: Preprocessing) -
 def infer_head(
     model: keras.Model, compiled: Mapping[str, CompiledOutput] | None = None
 ) -> Head | Heads | None:
-    """Return the head implied by a model's outputs, or None if it is not built or has an open size.
+    """Return the head implied by a model's outputs, or None if it is unknown.
 
-    For several inputs or outputs, return all of them by name.
+    It is unknown if the model is not built, or if the last axis of its only output is missing or
+    open. For several inputs or outputs, return all of them by name.
 
     Args:
         model: Any Keras model.
@@ -261,7 +262,7 @@ def is_activation_layer(layer: Any, activation: str) -> bool:
 
     Args:
         layer: A layer.
-        activation: "softmax", "sigmoid" or "linear".
+        activation: "softmax", "sigmoid" or "linear", for which the result is False.
     """
     if isinstance(layer, keras.layers.Softmax):
         return activation == "softmax" and layer.axis == -1

@@ -68,7 +68,7 @@ def copy_output_names(model: keras.Model, other: keras.Model) -> None:
 
 
 def is_integer_input(tensor: Any) -> bool:
-    """Return whether an input takes integers."""
+    """Return whether an input takes no floats: integers, booleans or strings."""
     return "float" not in str(tensor.dtype)
 
 
@@ -153,7 +153,7 @@ def call_model(model: keras.Model, x: Any, training: bool = False) -> Any:
 
 
 def describe_ports(model: keras.Model) -> tuple[PortDescriptions, PortDescriptions]:
-    """Return name, shape of one example (0 for open sizes) and type of all inputs and outputs."""
+    """Return name, shape at batch size 1 (0 for open sizes) and type of all inputs and outputs."""
 
     def describe_tensors(names: Sequence[str], tensors: Sequence[Any]) -> PortDescriptions:
         return [

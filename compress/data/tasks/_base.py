@@ -147,7 +147,7 @@ class Task(ABC):
 
     @abstractmethod
     def chance_loss(self) -> float:
-        """Return an upper bound of the loss of a constant prediction."""
+        """Return an upper bound of the loss of the best constant prediction."""
 
     @abstractmethod
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
@@ -177,7 +177,7 @@ class Task(ABC):
         return {"": self}
 
     def share(self, metrics: dict[str, float]) -> float:
-        """Return the main metric for a mean over outputs, at least 0, where 0 is chance level."""
+        """Return the value of the main metric that enters a mean over outputs, at least 0."""
         return max(0.0, metrics[self.qualities[0]])
 
     @property
