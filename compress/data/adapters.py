@@ -108,8 +108,10 @@ def build_labelled_dataset(
     )
     data, val, test = select_parts(data, val, test)
     ignore_labels = answers is not None or (kind != AUTO and TASKS[kind].of_inputs)
-    marks = split_groups_and_times(groups, time)
-    splits = {"train": _build_split("train", data, marks["train"], label, head, ignore_labels)}
+    groups_and_times = split_groups_and_times(groups, time)
+    splits = {
+        "train": _build_split("train", data, groups_and_times["train"], label, head, ignore_labels)
+    }
     for part, part_data in (("val", val), ("test", test)):
         if isinstance(part_data, numbers.Number):
             raise InputError(
@@ -121,7 +123,7 @@ def build_labelled_dataset(
             # other parts may be arrays, even if `data` has columns
             part_label = label if is_hugging_face(part_data) else ()
             splits[part] = _build_split(
-                part, part_data, marks[part], part_label, head, ignore_labels
+                part, part_data, groups_and_times[part], part_label, head, ignore_labels
             )
     train, name = splits["train"], infer_name(data)
     if ignore_labels:
@@ -342,13 +344,13 @@ def as_array(value: Any, name: str) -> Array:
 
 
 def _build_split(
-    part: str, data: Any, marks: dict[str, Any], label: Sequence[str],
+    part: str, data: Any, groups_and_times: dict[str, Any], label: Sequence[str],
     head: Head | Heads | None, ignore_labels: bool,
 ) -> Split:  # fmt: skip
     """Return the arrays of one part; only its examples if labels are ignored."""
     x, y, weight, _ = read_arrays(data, head, label=label, require_labels=not ignore_labels)
     if ignore_labels:
-        return Split(x, None, **marks)
+        return Split(x, None, **groups_and_times)
     if y is None and part != "train":
         raise InputError(
             f"{part} must hold labels, as the training part does. Received: examples alone. Give "
@@ -360,7 +362,7 @@ def _build_split(
             "such pairs; to shrink a model without labels give task='unlabelled' "
             "(or 'reconstruction', of an autoencoder)."
         )
-    return Split(x, y, weight, **marks)
+    return Split(x, y, weight, **groups_and_times)
 
 
 def _select_class_names(

@@ -215,7 +215,7 @@ def assign_roles(
     )
     input_fields = {name for columns in inputs.values() for name in columns}
     unused = [name for name in others if name not in input_fields]
-    facts = {
+    conditions = {
         f"left out of {layout.where}: {_format_names(unused)}": unused,
         f"{layout.noun} '{weight}' of {layout.where} says how much examples count": (
             weight and not ignore_labels
@@ -224,7 +224,7 @@ def assign_roles(
         f"no {layout.noun} '{group}' of one value is in two parts": group,
         f"parts are split by {layout.noun} '{time}': the latest are the test part": time,
     }
-    notes = tuple(note for note, holds in facts.items() if holds)
+    notes = tuple(note for note, holds in conditions.items() if holds)
     if ignore_labels:
         label_fields: dict[str, tuple[str, ...]] = {}
     else:

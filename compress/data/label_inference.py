@@ -131,7 +131,7 @@ def infer_label_format(y: Any, head: Head | Heads | None, task: str | None) -> L
         y: Labels (n,), (n, 1), (n, columns), or (n, positions ...) with or without columns; for
             several outputs, such arrays by output name.
         head: Head of the model, if there is one.
-        task: Kind of task given by the user; for several outputs see `_parse_output_tasks`. None:
+        task: Kind of task given by the user, or "name=kind,name=kind" for several outputs. None:
             inferred from labels and head.
 
     Raises:

@@ -56,7 +56,8 @@ def _check_output(model: keras.Model, output: Any, task: Task, data: Dataset) ->
     expected_shape, actual_shape = task.output_shape, tuple(output.shape)
     # open sizes of a model match any size
     fits = len(actual_shape) == len(expected_shape) + 1 and all(
-        size in (None, want) for size, want in zip(actual_shape[1:], expected_shape, strict=True)
+        size in (None, expected)
+        for size, expected in zip(actual_shape[1:], expected_shape, strict=True)
     )
     if not fits:
         shape = ", ".join(map(str, ("batch", *expected_shape)))
@@ -134,15 +135,15 @@ def check_input_shapes(model: keras.Model, shapes: Mapping[str, tuple[int, ...]]
         )
     for name, tensor in zip(names, model.inputs, strict=True):
         shape = shapes[name if len(shapes) > 1 else next(iter(shapes))]
-        expected = tuple(tensor.shape[1:])
-        fits = len(expected) == len(shape) and all(
-            want in (None, size) for want, size in zip(expected, shape, strict=True)
+        expected_shape = tuple(tensor.shape[1:])
+        fits = len(expected_shape) == len(shape) and all(
+            expected in (None, size) for expected, size in zip(expected_shape, shape, strict=True)
         )
         if not fits:
             input_label = f" ('{name}')" if len(shapes) > 1 else ""
             raise InputError(
                 f"Model '{model.name}' must take inputs of the data's shape {shape}{input_label}. "
-                f"Received: a model for {expected}."
+                f"Received: a model for {expected_shape}."
             )
 
 

@@ -324,6 +324,8 @@ class Decisions(TypedDict):
 def read_decisions(path: Path) -> Decisions | None:
     """Read the decisions of one model's files; return None if there are none.
 
+    Pictures other than PNG data URLs become "", because reports show them.
+
     Raises:
         InputError: The file is corrupt.
     """
