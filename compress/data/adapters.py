@@ -184,6 +184,9 @@ def build_dataset(raw: RawData, name: str, preprocess: Preprocessing, provided: 
         name: Name of the data.
         preprocess: Map from raw examples to model inputs.
         provided: The data before splitting, which show the parts that the caller provided.
+
+    Raises:
+        InputError: See `Dataset` and `check_leakage`.
     """
     assert raw.val is not None, "it was split off"
     assert raw.class_names is not None, "whoever reads labels names them"
@@ -198,7 +201,15 @@ def build_dataset(raw: RawData, name: str, preprocess: Preprocessing, provided: 
 
 
 def build_unlabelled_dataset(data: Any, *, head: Head | Heads | None = None) -> UnlabelledDataset:
-    """Return the examples of arrays or a stream without labels; labels only determine the task."""
+    """Return the examples of arrays or a stream without labels; labels only determine the task.
+
+    Args:
+        data: See `read_arrays`; of a `DatasetDict` the training part.
+        head: See `read_arrays`.
+
+    Raises:
+        InputError: See `read_arrays` and `UnlabelledDataset`.
+    """
     x, y, _, name = read_arrays(select_parts(data, None, None)[0], head)
     kind = "" if y is None or isinstance(y, dict) else infer_label_format(y, head, None).kind
     return UnlabelledDataset.from_arrays(name, x, kind=kind)
@@ -319,10 +330,14 @@ def infer_name(data: Any) -> str:
 
 
 def as_array(value: Any, name: str) -> Array:
-    """Return numbers as a NumPy array whose first axis is the examples.
+    """Return numbers as a NumPy array whose first axis is the examples; mapped arrays stay mapped.
+
+    Args:
+        value: An array, a tensor, a column or a list, (n, ...).
+        name: Name of the values, for errors.
 
     Raises:
-        InputError: The values are names, objects or rows of unequal lengths.
+        InputError: The values are names, objects, rows of unequal lengths or a single number.
     """
     try:
         # keep memory-mapped arrays mapped

@@ -369,7 +369,12 @@ class RowMatcher:
 
 
 def is_identity(scale: tuple[Floats, Floats], sketch: RowSketch) -> bool:
-    """Return whether a scale changes values only by rounding."""
+    """Return whether a scale changes values only by rounding.
+
+    Args:
+        scale: Gain and offset of each column, (columns,) each.
+        sketch: Sketch of the table whose values are scaled.
+    """
     moved = np.abs(np.stack([sketch.low, sketch.high]) * (scale[0] - 1) + scale[1])
     return bool(
         (moved[:, sketch.varying_columns] <= 1e-3 * sketch.spread[sketch.varying_columns]).all()

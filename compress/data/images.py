@@ -80,7 +80,6 @@ class ImageFormat:
     depth: Depth
     is_grey: bool
     notes: tuple[str, ...]
-
     needs_resize: bool = False
 
     @property

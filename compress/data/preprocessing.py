@@ -247,6 +247,10 @@ def infer_full_scale(x: npt.NDArray[np.generic], max_value: float) -> float:
     """Return the full-scale value: `max_value`, or 255 if the pixel values imply it.
 
     Pixels in [0, 255] are often stored as float32 or int64, where only the values show the scale.
+
+    Args:
+        x: Raw training examples; only images, (n, H, W, C), are inspected.
+        max_value: Full-scale value of the source; 1 if it is unknown.
     """
     if max_value != 1.0 or x.ndim != 4:
         return max_value

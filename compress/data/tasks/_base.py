@@ -314,7 +314,12 @@ class Task(ABC):
         """
 
     def error(self, labels: Array, logits: Floats) -> float:
-        """Return the mean loss without label smoothing, averaged in float64."""
+        """Return the mean loss without label smoothing, averaged in float64.
+
+        Args:
+            labels: Labels in the form of the data set, at least one.
+            logits: (n, *output_shape), float32.
+        """
         plain: Any = replace(self, label_smoothing=0.0)  # type: ignore[type-var]
         total = 0.0
         rows = max(1, _CHUNK_LOGITS // max(1, logits[0].size))
