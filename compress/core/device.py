@@ -88,7 +88,8 @@ def setup_device(choice: str = "auto", threads: int | None = None, sharers: int 
         unchanged.
 
     Raises:
-        InputError: The choice is unknown, there is no GPU for "gpu", or Keras uses another backend.
+        InputError: The choice is unknown, there is no GPU for "gpu", `threads` is out of range, or
+            Keras uses another backend.
     """
     if choice not in DEVICES:
         raise InputError(f"device must be one of {', '.join(DEVICES)}. Received: {choice}.")

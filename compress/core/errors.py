@@ -174,7 +174,7 @@ def escape_unprintable(text: str) -> str:
     Control characters would move a terminal's cursor, direction marks would reverse a line, and
     surrogates cannot be written. Letters of all scripts are unchanged.
     """
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 # control characters, direction marks, line separators, surrogates, noncharacters

@@ -194,8 +194,8 @@ def measure_resident_bytes() -> int:
 def measure_tree_bytes() -> int:
     """Return the memory of this process and all processes that it started, in bytes.
 
-    Pages shared by several processes count once. At most `MAX_LIBRARY_BYTES` of mapped files count,
-    because the system drops data pages when memory is needed.
+    Pages shared by several processes count once. At most `MAX_LIBRARY_BYTES` of mapped files count
+    for each process, because the system drops data pages when memory is needed.
     """
     children: dict[int, list[int]] = {}
     for folder in _PROC.glob("[0-9]*"):

@@ -18,7 +18,7 @@ from compress.core.device import measure_free_gpu_bytes
 from compress.core.errors import InputError
 
 MARGIN = 0.9
-"""Usable share of an amount: estimates are inexact, and converters start processes later."""
+"""Usable share of the memory: estimates are inexact, and converters start processes later."""
 WORK_SHARE = 0.5
 """Share of the free memory that one task may plan with: its estimate does not include memory that
 libraries allocate besides the tensors, and freed memory is not returned at once."""
@@ -83,10 +83,11 @@ class MemoryBudget:
         fixed_bytes: int = 0,
         min_examples: int = 1,
     ) -> int:
-        """Return the number of examples that fit into the budget at a time.
+        """Return the number of examples that fit into the free memory at a time.
 
-        If `max_examples` do not fit, the result is a power of two, so that small changes of the
-        used memory do not change it.
+        On a GPU its free memory counts, not the budget. If `max_examples` do not fit, the result is
+        a power of two, so that small changes of the used memory do not change it, or
+        `min_examples`.
 
         Args:
             example_bytes: Bytes that one example takes.

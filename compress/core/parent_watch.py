@@ -14,7 +14,7 @@ import sys
 KERNEL, WATCH = "kernel", "watch"
 """Methods: the kernel kills the process, or a thread of it checks its parent's id, which changes
 when the parent ends."""
-WATCH_SECONDS = 0.5
+WATCH_SECONDS = 0.5  # between two checks
 _PR_SET_PDEATHSIG = 1
 
 

@@ -154,7 +154,7 @@ class ParetoFront:
         self.volume = 0.0
 
     def add(self, row: npt.ArrayLike) -> None:
-        """Add a row to the front unless it is dominated.
+        """Add a row unless it is dominated, or not better than the reference in every objective.
 
         Args:
             row: (objectives,), lower is better.
@@ -190,7 +190,7 @@ def _compute_volume(losses: Losses, reference: Losses) -> float:
     rows = rows[np.argsort(-rows[:, -1], kind="stable")]
     total = 0.0
     for index, row in enumerate(rows):
-        # the part of this row's box that later rows cover: of the same height in the last objective
+        # later rows are no worse in the last objective: what they cover has this row's height there
         limited = np.maximum(rows[index + 1 :, :-1], row[:-1])
         base = float((reference[:-1] - row[:-1]).prod()) - _compute_volume(limited, reference[:-1])
         total += float(reference[-1] - row[-1]) * base

@@ -20,7 +20,7 @@ from typing import IO, Any, NoReturn
 from compress.core import linux, parent_watch
 from compress.core.module_loading import build_module_command, build_module_environment
 
-CLOSE_SECONDS = 10.0
+CLOSE_SECONDS = 10.0  # longest wait for a process to end
 
 
 class ProcessEnded(Exception):
@@ -142,23 +142,23 @@ class ServerProcess:
 
         Args:
             work: Function that runs in the fork until it returns. Its arguments are the file
-                descriptors to read requests from and to write answers to. Besides these, only
+                descriptors to read requests from and to write replies to. Besides these, only
                 standard error stays open in the fork.
         """
-        questions, request_pipe = os.pipe()
-        reply_pipe, answers = os.pipe()
+        requests, request_pipe = os.pipe()
+        reply_pipe, replies = os.pipe()
         child = fork_process()
         if child == 0:
 
             def run_isolated() -> int:
                 os.setsid()
-                _close_other_descriptors({2, questions, answers})
-                work(questions, answers)
+                _close_other_descriptors({2, requests, replies})
+                work(requests, replies)
                 return 0
 
             _exit_with_result(run_isolated)
-        os.close(questions)
-        os.close(answers)
+        os.close(requests)
+        os.close(replies)
         return cls(ForkedProcess(child), request_pipe, reply_pipe)
 
     @property
@@ -166,11 +166,11 @@ class ServerProcess:
         """Process id."""
         return self._process.pid
 
-    def ask(self, *question: Any, seconds: float | None = None) -> Any:
-        """Return the answer to a request.
+    def ask(self, *request: Any, seconds: float | None = None) -> Any:
+        """Return the reply to a request.
 
         Args:
-            *question: The request: any objects that can be pickled.
+            *request: The request: any objects that can be pickled.
             seconds: Time limit. None waits without limit.
 
         Raises:
@@ -178,7 +178,7 @@ class ServerProcess:
             ProcessOverdue: The process took longer and was killed.
         """
         try:
-            send_object(self._request_pipe, question)
+            send_object(self._request_pipe, request)
             return receive_object(self._reply_pipe, seconds)
         except TimeoutError:
             self.close()
@@ -187,11 +187,11 @@ class ServerProcess:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(CLOSE_SECONDS)  # let it end by itself, for its exit status
             errors = self._errors
-            last_words = "" if errors is None or errors.closed else read_last_line(errors)
-            details = f"; its last words: {last_words}" if last_words else ""
+            last_line = "" if errors is None or errors.closed else read_last_line(errors)
+            details = f"; its last words: {last_line}" if last_line else ""
             raise ProcessEnded(describe_exit(self.close()) + details) from None
         except BaseException:
-            # a late answer would be taken for that of the next request
+            # a late reply would be taken for that of the next request
             self.close()
             raise
 
@@ -219,15 +219,15 @@ def start_serving() -> tuple[int, int]:
     """Turn this process into a server.
 
     Standard output is redirected to standard error, so that the output of libraries does not mix
-    with answers.
+    with replies.
 
     Returns:
-        The file descriptors to read requests from and to write answers to.
+        The file descriptors to read requests from and to write replies to.
     """
-    questions, answers = os.dup(0), os.dup(1)
+    requests, replies = os.dup(0), os.dup(1)
     _redirect_to_null(0, os.O_RDONLY)
     os.dup2(2, 1)
-    return questions, answers
+    return requests, replies
 
 
 def fork_process() -> int:

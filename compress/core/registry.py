@@ -168,8 +168,8 @@ def build_lazy_getattr(package: str, references: Mapping[str, str]) -> Callable[
         name is looked up once.
 
     Example:
-        >>> found = build_lazy_getattr("collections", {"Part": "fractions:Fraction"})
-        >>> found("Part")(1, 2)  # and now it is collections.Part
+        >>> load_attribute = build_lazy_getattr("collections", {"Part": "fractions:Fraction"})
+        >>> load_attribute("Part")(1, 2)  # and now it is collections.Part
         Fraction(1, 2)
     """
 

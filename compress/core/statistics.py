@@ -81,9 +81,12 @@ def compare_examples(
         of Bonett and Price, which has a positive width even if no example differs. For other
         values it is that of a paired t test.
 
+    Raises:
+        ValueError: The arrays have different lengths, or are empty.
+
     Example:
-        >>> found = compare_examples(np.array([1, 1, 0, 1] * 25), np.array([1, 1, 1, 1] * 25))
-        >>> round(found.estimate, 3), found.is_tie
+        >>> change = compare_examples(np.array([1, 1, 0, 1] * 25), np.array([1, 1, 1, 1] * 25))
+        >>> round(change.estimate, 3), change.is_tie
         (-0.25, False)
 
     Reference:

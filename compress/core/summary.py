@@ -120,7 +120,7 @@ class Summary:
         return [text.rstrip() for text in sink.getvalue().rstrip().splitlines()]
 
     def to_html(self) -> str:
-        """Return the whole table as HTML, with users' names escaped."""
+        """Return the whole summary as HTML, with users' names escaped."""
         import jinja2
 
         page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)

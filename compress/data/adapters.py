@@ -108,8 +108,10 @@ def build_labelled_dataset(
     )
     data, val, test = select_parts(data, val, test)
     ignore_labels = answers is not None or (kind != AUTO and TASKS[kind].of_inputs)
-    marks = split_groups_and_times(groups, time)
-    splits = {"train": _build_split("train", data, marks["train"], label, head, ignore_labels)}
+    groups_and_times = split_groups_and_times(groups, time)
+    splits = {
+        "train": _build_split("train", data, groups_and_times["train"], label, head, ignore_labels)
+    }
     for part, part_data in (("val", val), ("test", test)):
         if isinstance(part_data, numbers.Number):
             raise InputError(
@@ -121,7 +123,7 @@ def build_labelled_dataset(
             # other parts may be arrays, even if `data` has columns
             part_label = label if is_hugging_face(part_data) else ()
             splits[part] = _build_split(
-                part, part_data, marks[part], part_label, head, ignore_labels
+                part, part_data, groups_and_times[part], part_label, head, ignore_labels
             )
     train, name = splits["train"], infer_name(data)
     if ignore_labels:
@@ -182,6 +184,9 @@ def build_dataset(raw: RawData, name: str, preprocess: Preprocessing, provided: 
         name: Name of the data.
         preprocess: Map from raw examples to model inputs.
         provided: The data before splitting, which show the parts that the caller provided.
+
+    Raises:
+        InputError: See `Dataset` and `check_leakage`.
     """
     assert raw.val is not None, "it was split off"
     assert raw.class_names is not None, "whoever reads labels names them"
@@ -196,7 +201,15 @@ def build_dataset(raw: RawData, name: str, preprocess: Preprocessing, provided: 
 
 
 def build_unlabelled_dataset(data: Any, *, head: Head | Heads | None = None) -> UnlabelledDataset:
-    """Return the examples of arrays or a stream without labels; labels only determine the task."""
+    """Return the examples of arrays or a stream without labels; labels only determine the task.
+
+    Args:
+        data: See `read_arrays`; of a `DatasetDict` the training part.
+        head: See `read_arrays`.
+
+    Raises:
+        InputError: See `read_arrays` and `UnlabelledDataset`.
+    """
     x, y, _, name = read_arrays(select_parts(data, None, None)[0], head)
     kind = "" if y is None or isinstance(y, dict) else infer_label_format(y, head, None).kind
     return UnlabelledDataset.from_arrays(name, x, kind=kind)
@@ -225,8 +238,8 @@ def read_arrays(
         inputs or outputs are dictionaries by name.
 
     Raises:
-        InputError: Names do not match the model, values are not numbers, a stream does not end, or
-            the data do not fit into memory.
+        InputError: Names do not match the model, values are not numbers, lengths differ, a stream
+            does not end, or the data do not fit into memory.
     """
     name = infer_name(data)
     if is_hugging_face(data):
@@ -317,10 +330,14 @@ def infer_name(data: Any) -> str:
 
 
 def as_array(value: Any, name: str) -> Array:
-    """Return numbers as a NumPy array whose first axis is the examples.
+    """Return numbers as a NumPy array whose first axis is the examples; mapped arrays stay mapped.
+
+    Args:
+        value: An array, a tensor, a column or a list, (n, ...).
+        name: Name of the values, for errors.
 
     Raises:
-        InputError: The values are names, objects or rows of unequal lengths.
+        InputError: The values are names, objects, rows of unequal lengths or a single number.
     """
     try:
         # keep memory-mapped arrays mapped
@@ -342,13 +359,13 @@ def as_array(value: Any, name: str) -> Array:
 
 
 def _build_split(
-    part: str, data: Any, marks: dict[str, Any], label: Sequence[str],
+    part: str, data: Any, groups_and_times: dict[str, Any], label: Sequence[str],
     head: Head | Heads | None, ignore_labels: bool,
 ) -> Split:  # fmt: skip
     """Return the arrays of one part; only its examples if labels are ignored."""
     x, y, weight, _ = read_arrays(data, head, label=label, require_labels=not ignore_labels)
     if ignore_labels:
-        return Split(x, None, **marks)
+        return Split(x, None, **groups_and_times)
     if y is None and part != "train":
         raise InputError(
             f"{part} must hold labels, as the training part does. Received: examples alone. Give "
@@ -360,7 +377,7 @@ def _build_split(
             "such pairs; to shrink a model without labels give task='unlabelled' "
             "(or 'reconstruction', of an autoencoder)."
         )
-    return Split(x, y, weight, **marks)
+    return Split(x, y, weight, **groups_and_times)
 
 
 def _select_class_names(

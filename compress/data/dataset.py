@@ -187,7 +187,11 @@ class Dataset(_ExampleSet):
         return len(self.class_names)
 
     def split(self, part: str) -> Split:
-        """Return the part named `part` ("train", "val" or "test")."""
+        """Return the part named `part` ("train", "val" or "test").
+
+        Raises:
+            InputError: There is no such part.
+        """
         if part not in SPLITS:
             raise InputError(f"part must be one of {', '.join(SPLITS)}. Received: {part}.")
         selected: Split = getattr(self, part)
@@ -216,7 +220,7 @@ class Dataset(_ExampleSet):
         """Return the number of examples per class for each part, in label order.
 
         For several labels, masks and classes by position, count the examples that have the label.
-        For regression, count all examples once per target.
+        For regression, count all examples once per target; for several outputs, once per output.
         """
         if self.outputs:
             return {part: [len(self.split(part))] * len(self.outputs) for part in SPLITS}
@@ -278,7 +282,13 @@ class UnlabelledDataset(_ExampleSet):
 
     @classmethod
     def from_arrays(cls, name: str, x: Columns, **settings: Any) -> UnlabelledDataset:
-        """Return a data set of one array, (n, ...), or of several by name."""
+        """Return a data set of one array, (n, ...), or of several by name.
+
+        Args:
+            name: Name for error messages.
+            x: Raw examples.
+            **settings: Values of the other attributes.
+        """
         return cls(name, Split.unlabelled(x), **settings)
 
     @property

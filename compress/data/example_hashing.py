@@ -111,7 +111,9 @@ def is_scale_invariant(shape: tuple[int, ...]) -> bool:
 
 
 def as_rows(x: Columns) -> list[Rows] | None:
-    """Return examples as matrices (n, columns) to be read side by side; None for image data.
+    """Return examples as matrices (n, columns) to be read side by side, or None for other data.
+
+    None is returned for images, and for more than `MAX_COLUMNS` columns in total.
 
     Args:
         x: Examples (n, ...), or several such arrays by name.
@@ -347,7 +349,11 @@ class RowMatcher:
 
         Args:
             parts: Examples by part. If the scale of a part cannot be found because it has few known
-                rows, the scale of another part is used. Parts that are not tables are left out.
+                rows, the scale of another part is used.
+
+        Returns:
+            Masks, (n,), by part; without parts that are not tables, have the scale of the known
+            rows, or are of unknown scale.
         """
         tables = {name: rows for name, x in parts.items() if (rows := as_rows(x)) is not None}
         scales = {name: self.sketch.find_scale(rows) for name, rows in tables.items()}
@@ -363,7 +369,12 @@ class RowMatcher:
 
 
 def is_identity(scale: tuple[Floats, Floats], sketch: RowSketch) -> bool:
-    """Return whether a scale changes values only by rounding."""
+    """Return whether a scale changes values only by rounding.
+
+    Args:
+        scale: Gain and offset of each column, (columns,) each.
+        sketch: Sketch of the table whose values are scaled.
+    """
     moved = np.abs(np.stack([sketch.low, sketch.high]) * (scale[0] - 1) + scale[1])
     return bool(
         (moved[:, sketch.varying_columns] <= 1e-3 * sketch.spread[sketch.varying_columns]).all()

@@ -80,7 +80,6 @@ class ImageFormat:
     depth: Depth
     is_grey: bool
     notes: tuple[str, ...]
-
     needs_resize: bool = False
 
     @property
@@ -296,7 +295,7 @@ def _open_image(path: Path) -> Iterator[Image]:
     if not path.is_file():
         raise InputError(f"Image '{path}' must be a file. Remove it, or fix the link.")
     try:
-        # sizes are checked against memory below; corrupt tags are harmless
+        # `_infer_format` checks sizes against the memory; corrupt tags are harmless
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # open a stream: Pillow maps named files and then rotates TIFFs wrongly

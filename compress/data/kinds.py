@@ -215,7 +215,7 @@ def assign_roles(
     )
     input_fields = {name for columns in inputs.values() for name in columns}
     unused = [name for name in others if name not in input_fields]
-    facts = {
+    conditions = {
         f"left out of {layout.where}: {_format_names(unused)}": unused,
         f"{layout.noun} '{weight}' of {layout.where} says how much examples count": (
             weight and not ignore_labels
@@ -224,7 +224,7 @@ def assign_roles(
         f"no {layout.noun} '{group}' of one value is in two parts": group,
         f"parts are split by {layout.noun} '{time}': the latest are the test part": time,
     }
-    notes = tuple(note for note, holds in facts.items() if holds)
+    notes = tuple(note for note, holds in conditions.items() if holds)
     if ignore_labels:
         label_fields: dict[str, tuple[str, ...]] = {}
     else:
@@ -305,6 +305,9 @@ def read_parts(
         convert_examples: Function (x, name of the part) -> examples in the form of a data set.
         class_names: One name per class, if the file has them.
         notes: Content that was dropped or changed during reading.
+
+    Raises:
+        InputError: Labels have another format, or lengths disagree.
     """
     splits = {
         part: None

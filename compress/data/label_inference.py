@@ -39,7 +39,7 @@ class Head:
 
     @property
     def num_outputs(self) -> int:
-        """The size of the last axis of the output."""
+        """The size of the last axis of the output; 0 if it is open."""
         return int(self.shape[-1] or 0)
 
     @property
@@ -131,7 +131,7 @@ def infer_label_format(y: Any, head: Head | Heads | None, task: str | None) -> L
         y: Labels (n,), (n, 1), (n, columns), or (n, positions ...) with or without columns; for
             several outputs, such arrays by output name.
         head: Head of the model, if there is one.
-        task: Kind of task given by the user; for several outputs see `_parse_output_tasks`. None:
+        task: Kind of task given by the user, or "name=kind,name=kind" for several outputs. None:
             inferred from labels and head.
 
     Raises:
@@ -221,8 +221,8 @@ def _infer_position_labels(y: Array, head: Head | None, task: str | None) -> Lab
         kind, reason = _infer_position_task(y, head)
         notes = _note_inferred(kind, reason, head, "outputs a position")
     shape = head.shape if head is not None and head.num_position_axes else ()
-    names = head.num_outputs if head is not None else 0
-    return LabelFormat(kind, names or TASKS[kind].names_of(y), notes=notes, shape=shape)
+    num_outputs = head.num_outputs if head is not None else 0
+    return LabelFormat(kind, num_outputs or TASKS[kind].names_of(y), notes=notes, shape=shape)
 
 
 def _infer_position_task(y: Array, head: Head | None) -> tuple[str, str]:

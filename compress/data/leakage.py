@@ -36,8 +36,9 @@ class Overlap:
 
     Attributes:
         count: Number of examples in both sets, among `unique_count`.
-        unique_count: Number of examples that occur once in the data. Others are natural duplicates,
-            which may be in both sets for that reason.
+        unique_count: Number of examples that occur once, in their part (`compare_parts`) or in all
+            of the data (`compare_with_training`). Others are natural duplicates, which may be in
+            both sets for that reason.
         allowed: Largest count that is tolerated or explained by natural duplicates.
     """
 
@@ -180,10 +181,11 @@ def check_leakage(data: Dataset, provided_parts: Collection[str]) -> Dataset:
             off from one pool, where both parts may have copies of one example.
 
     Returns:
-        The data set, with notes on the number of examples that occur in two parts.
+        The data set, with notes on the examples that also occur in the training part.
 
     Raises:
-        InputError: A part shares more examples with another part than duplicates explain.
+        InputError: A provided part shares more examples with another part than duplicates explain,
+            or a group is in two parts.
     """
     notes = [note for note in _iter_duplicate_notes(data, provided_parts) if note not in data.notes]
     return replace(data, notes=(*data.notes, *notes)) if notes else data
@@ -195,22 +197,22 @@ def _iter_duplicate_notes(data: Dataset, provided_parts: Collection[str]) -> Ite
             continue
         _check_groups(data, part, other)
         keys, others = data.keys[part], data.keys[other]
-        shared = compare_parts(keys, others)
+        overlap = compare_parts(keys, others)
         rescaled = None
-        if not shared.is_leak:
+        if not overlap.is_leak:
             rescaled = _match_rescaled_rows(data, part, other)
-            shared = compare_parts(keys, others, rescaled)
+            overlap = compare_parts(keys, others, rescaled)
         name, other_name = _PART_NAMES[part], _PART_NAMES[other]
         is_provided = part in provided_parts or (
             (part, other) == ("test", "val") and other in provided_parts
         )
-        if shared.is_leak and is_provided:
+        if overlap.is_leak and is_provided:
             raise InputError(
                 f"The {name} part of '{data.name}' must hold examples that the {other_name} part "
-                f"does not hold. Received: {shared.count:,} of the {shared.unique_count:,} {name} "
-                f"examples that occur once are in the {other_name} part too, where duplicates "
-                f"explain {int(shared.allowed):,}. Remove them from one of the two, or give all "
-                "examples in one part: others are split off from it."
+                f"does not hold. Received: {overlap.count:,} of the {overlap.unique_count:,} "
+                f"{name} examples that occur once are in the {other_name} part too, where "
+                f"duplicates explain {int(overlap.allowed):,}. Remove them from one of the two, or "
+                "give all examples in one part: others are split off from it."
             )
         is_copy = is_among(keys, others)
         copies = int((is_copy if rescaled is None else is_copy | rescaled).sum())
@@ -222,7 +224,9 @@ def _iter_duplicate_notes(data: Dataset, provided_parts: Collection[str]) -> Ite
 
 
 def _match_rescaled_rows(data: Dataset, part: str, other: str) -> Mask | None:
-    """Return a mask of table rows that occur in another part in another scale; None if none do.
+    """Return a mask of table rows that occur in another part in another scale, or None.
+
+    None means that the parts are no tables, have one scale, or cannot be compared reliably.
 
     Parts that were standardized separately have no values in common.
     """

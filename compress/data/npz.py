@@ -99,13 +99,13 @@ def _build_split(
         raise InputError(
             f"'{source}' must hold both x_{part} and y_{part}. Received: {present}.{remedy}"
         )
-    marks = {
+    groups_and_times = {
         f"{option}s": _select_column(arrays, column, part) for option, column in columns.items()
     }
     return (
-        Split(x, None, **marks)
+        Split(x, None, **groups_and_times)
         if ignore_labels
-        else Split(x, y, arrays.get(f"weight_{part}"), **marks)
+        else Split(x, y, arrays.get(f"weight_{part}"), **groups_and_times)
     )
 
 

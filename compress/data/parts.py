@@ -209,20 +209,20 @@ def add_groups_and_times(split: Split, groups: Any, times: Any, part: str, name:
         InputError: The number of values differs from the number of examples, values are missing, or
             times are invalid.
     """
-    marks = {}
-    for mark_name, raw_values, read_values in (
+    converted = {}
+    for role, raw_values, read_values in (
         ("groups", groups, _read_groups),
         ("times", times, _read_times),
     ):
         if raw_values is None:
             continue
-        marks[mark_name] = values = read_values(raw_values, part, name)
+        converted[role] = values = read_values(raw_values, part, name)
         if values.shape != (len(split),):
             raise InputError(
-                f"{mark_name} of '{name}' must be one value an example. Received: shape "
+                f"{role} of '{name}' must be one value an example. Received: shape "
                 f"{values.shape} for {len(split)} examples of the {part} part."
             )
-    return replace(split, **marks) if marks else split
+    return replace(split, **converted) if converted else split
 
 
 def split_groups_and_times(groups: Any, time: Any) -> dict[str, dict[str, Any]]:
@@ -241,17 +241,17 @@ def split_groups_and_times(groups: Any, time: Any) -> dict[str, dict[str, Any]]:
             "groups must be left out beside time: parts are split by groups or by time. Received: "
             "both."
         )
-    marks: dict[str, dict[str, Any]] = {}
+    by_name: dict[str, dict[str, Any]] = {}
     for name, values in (("groups", groups), ("time", time)):
-        marks[name] = dict(values) if isinstance(values, Mapping) else {"train": values}
-        unknown = [part for part in marks[name] if part not in SPLITS]
+        by_name[name] = dict(values) if isinstance(values, Mapping) else {"train": values}
+        unknown = [part for part in by_name[name] if part not in SPLITS]
         if unknown:
             raise InputError(
                 f"{name} must be an array, or arrays by part: {', '.join(SPLITS)}. Received: "
                 f"'{unknown[0]}'."
             )
     return {
-        part: {"groups": marks["groups"].get(part), "times": marks["time"].get(part)}
+        part: {"groups": by_name["groups"].get(part), "times": by_name["time"].get(part)}
         for part in SPLITS
     }
 
@@ -291,20 +291,20 @@ def _read_times(values: Any, part: str, name: str) -> Array:
     return array
 
 
-def _convert_to_array(values: Any, mark_name: str, part: str, name: str) -> Array:
+def _convert_to_array(values: Any, role: str, part: str, name: str) -> Array:
     try:
         return np.asarray(values)
     except ValueError:
         raise InputError(
-            f"{mark_name} of '{name}' must be one value an example. Received: lists of different "
+            f"{role} of '{name}' must be one value an example. Received: lists of different "
             f"lengths in the {part} part."
         ) from None
 
 
-def _require_values(missing: npt.NDArray[np.bool_], mark_name: str, part: str, name: str) -> None:
+def _require_values(missing: npt.NDArray[np.bool_], role: str, part: str, name: str) -> None:
     if missing.any():
         raise InputError(
-            f"{mark_name} of '{name}' must have a value for every example. Received: "
+            f"{role} of '{name}' must have a value for every example. Received: "
             f"{int(missing.sum()):,} missing in the {part} part."
         )
 

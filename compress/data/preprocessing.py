@@ -56,7 +56,10 @@ class Preprocessing:
         return (x[..., ::-1] if self.bgr else x).astype(np.float32) * gain + offset
 
     def compute_gain_offset(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Return gain and offset, shape (C,) or (1,), such that the map is `x * gain + offset`."""
+        """Return gain and offset, (C,) or (1,) each, such that the map is `x * gain + offset`.
+
+        With `bgr` they apply to the reversed channels.
+        """
         std = np.asarray(self.std, np.float64)
         gain = self.scale / std
         offset = -np.asarray(self.mean, np.float64) / std
@@ -102,7 +105,7 @@ class Preprocessing:
         is_reversed = self.bgr != other.bgr
         if is_reversed:
             source_std, source_mean = source_std[::-1], source_mean[::-1]
-        # raw = (input * its_std + its_mean) / other.scale, in the order of this scaling
+        # raw = (input * source_std + source_mean) / other.scale, in the order of this scaling
         factor = self.scale / other.scale
         mean = np.asarray(self.mean, np.float64) - source_mean * factor
         mean, std = np.broadcast_arrays(
@@ -128,8 +131,8 @@ class Preprocessing:
                 for name in (*column_maps, *other_maps)
             )
         return self.bgr == other.bgr and all(
-            np.allclose(values, other_maps, rtol=1e-4, atol=1e-6)
-            for values, other_maps in zip(
+            np.allclose(values, other_values, rtol=1e-4, atol=1e-6)
+            for values, other_values in zip(
                 self.compute_gain_offset(), other.compute_gain_offset(), strict=True
             )
         )
@@ -186,7 +189,7 @@ def fit_preprocessing(x: Columns, max_value: float, normalize: str) -> Preproces
             scaled.
         max_value: Value that is scaled to 1.
         normalize: "standardize" (zero mean, unit variance per channel or feature; a constant
-            channel keeps variance 1), "center" (zero mean only), "unit" (scaling only), "symmetric"
+            channel is only centred), "center" (zero mean only), "unit" (scaling only), "symmetric"
             (to [-1, 1]), "caffe" and "torch" (ImageNet's means, see `CAFFE_MEAN` and
             `IMAGENET_MEAN`; three channels) or "none".
 
@@ -244,6 +247,10 @@ def infer_full_scale(x: npt.NDArray[np.generic], max_value: float) -> float:
     """Return the full-scale value: `max_value`, or 255 if the pixel values imply it.
 
     Pixels in [0, 255] are often stored as float32 or int64, where only the values show the scale.
+
+    Args:
+        x: Raw training examples; only images, (n, H, W, C), are inspected.
+        max_value: Full-scale value of the source; 1 if it is unknown.
     """
     if max_value != 1.0 or x.ndim != 4:
         return max_value

@@ -88,12 +88,12 @@ class _PartBuilder:
         self.count = 0
 
     def add(self, batch: Batch, rows: Sequence[str]) -> None:
-        """Add the selected rows of a batch."""
+        """Append the rows of a batch."""
         if not len(rows):
             return
         self.count += len(rows)
-        for piece in self.inputs.values():
-            piece.add(batch, rows)
+        for builder in self.inputs.values():
+            builder.add(batch, rows)
         for name, columns in self._roles.labels.items():
             label_columns = [np.asarray(batch[column]) for column in columns]
             if columns[0] in self._names:
@@ -106,15 +106,15 @@ class _PartBuilder:
 
     def build(self) -> Split:
         """Return the part with all rows."""
-        x = {name: piece.build() for name, piece in self.inputs.items()}
+        x = {name: builder.build() for name, builder in self.inputs.items()}
         y = {name: np.concatenate(parts) for name, parts in self._labels.items()}
         others = {role: np.concatenate(values) for role, values in self._others.items()}
         return Split(unwrap_columns(x), unwrap_columns(y) if y else None, **others)
 
     def close(self) -> None:
-        """Release the memory-mapped files."""
-        for piece in self.inputs.values():
-            piece.close()
+        """Close the files; their content exists as long as arrays are mapped to them."""
+        for builder in self.inputs.values():
+            builder.close()
 
 
 class _InputBuilder:
@@ -150,14 +150,14 @@ class _ColumnBuilder(_InputBuilder):
     _has_integers = True
 
     def add(self, batch: Batch, rows: Sequence[str]) -> None:
-        """Add the selected rows of a batch."""
+        """Append the rows of a batch."""
         values = np.asarray(batch[self._columns[0]])
         self._has_integers &= values.dtype.kind in "iub"
         # float64 keeps integers up to 2^53 exact if fractions follow
         self._array.add(values.astype(np.float64)[:, None])
 
     def build(self) -> Array:
-        """Return the columns of all rows."""
+        """Return the column of all rows."""
         kind = np.int64 if self._has_integers else np.float32
         with np.errstate(over="ignore"):
             return convert_rows(super().build(), lambda part: part.astype(kind))
@@ -169,7 +169,7 @@ class _ListBuilder(_InputBuilder):
     _first: tuple[tuple[int, ...], Any] | None = None
 
     def add(self, batch: Batch, rows: Sequence[str]) -> None:
-        """Add the selected rows of a batch."""
+        """Append the rows of a batch."""
         values = np.asarray(batch[self._columns[0]])
         if values.dtype.kind == "f":
             with np.errstate(over="ignore"):
@@ -207,7 +207,7 @@ class _ImageBuilder(_InputBuilder):
         self._resize, self._remedy = resize, remedy
 
     def add(self, batch: Batch, rows: Sequence[str]) -> None:
-        """Add the selected images of a batch."""
+        """Append the images of a batch."""
         images = [
             self._prepare_image(image, row)
             for image, row in zip(batch[self._columns[0]], rows, strict=True)
@@ -293,10 +293,11 @@ def _require_values(missing: Counter[str], layout: Layout) -> None:
 def _match_colours(parts: Sequence[_PartBuilder]) -> None:
     """Convert the images of all parts to colour if any part has colour images."""
     for name in parts[0].inputs:
-        images = [piece for part in parts if isinstance(piece := part.inputs[name], _ImageBuilder)]
-        if not all(piece.is_grey for piece in images):
-            for piece in images:
-                piece.convert_to_colour()
+        builders = [part.inputs[name] for part in parts]
+        images = [builder for builder in builders if isinstance(builder, _ImageBuilder)]
+        if not all(builder.is_grey for builder in images):
+            for builder in images:
+                builder.convert_to_colour()
 
 
 def _reshape_examples(split: Split, head: Head | Heads | None) -> Split:

@@ -88,6 +88,7 @@ def load_data(
 
     Raises:
         InputError: The source is unknown, missing, corrupt or inconsistent.
+        MissingDependency: A package required to read it is not installed.
 
     Shapes:
         `dataset.train.x`: (n, ...); `dataset.train.y`: see `compress.data.Split`.

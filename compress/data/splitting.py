@@ -53,6 +53,9 @@ def split_missing_parts(
 
     Returns:
         All parts, with a note if copies are kept together.
+
+    Raises:
+        InputError: See `split_off`.
     """
     fractions = {"test": test_fraction} if test_fraction is not None and raw.test is None else {}
     if raw.val is None:
@@ -93,13 +96,14 @@ def split_off(
         name: Name of the data, for errors.
         kind: Kind of task.
         outputs: Outputs of a task with several. Strata are the combinations of all classes; if a
-            combination occurs only once, the classes of the first output that has classes.
+            combination occurs only once, or there are too many for the fraction, the classes of the
+            first output that has classes; if that fails too, none.
 
     Returns:
         The remaining part, and the new part.
 
     Raises:
-        InputError: A class has too few examples.
+        InputError: A class has too few examples, or all examples have one group or one time.
     """
     from sklearn.model_selection import train_test_split
 
@@ -246,10 +250,12 @@ def _split_few_groups(
     with warnings.catch_warnings():
         # warnings for classes with fewer examples than folds
         warnings.simplefilter("ignore", UserWarning)
-        fold_indices = [part_index for _, part_index in splitter.split(labels, labels, groups)]
-    fold_indices = [
-        part_index for part_index in fold_indices if len(part_index)
-    ]  # folds of few groups may be empty
+        # folds of few groups may be empty
+        fold_indices = [
+            part_index
+            for _, part_index in splitter.split(labels, labels, groups)
+            if len(part_index)
+        ]
     part_index = np.concatenate(fold_indices[: min(num_joined, len(fold_indices) - 1)])
     return np.setdiff1d(np.arange(len(groups)), part_index), part_index
 

@@ -383,7 +383,10 @@ def _convert_numbers(column: Any) -> Array:
 
 
 def _format_times(column: Any) -> Array:
-    """Return dates and times as (n,) objects: texts in ISO 8601, or None."""
+    """Return dates as texts in ISO 8601, times of day and durations as integers, (n,) objects.
+
+    Missing values are None.
+    """
     if str(column.type).startswith(("timestamp", "date")):
         moments = column.cast("timestamp[us]").to_numpy(zero_copy_only=False)
         texts = np.datetime_as_string(moments.astype("datetime64[us]")).astype(object)

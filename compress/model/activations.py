@@ -149,7 +149,7 @@ class _MemoryMeter:
             )
         ]
         has_open_sizes = program.has_open_sizes
-        program.interpret(lambda node, given: self._call(node, given, has_open_sizes), inputs)
+        program.interpret(lambda node, tensors: self._call(node, tensors, has_open_sizes), inputs)
         return ActivationBytes(-(-self.live // batch_size), -(-self.total // batch_size))
 
     def _call(self, node: Node, inputs: list[_Tensor], has_open_sizes: bool) -> list[_Tensor]:

@@ -229,9 +229,8 @@ def _copy_attribute(custom_model: Any, name: str, value: Any) -> None:
     unshared_types = (keras.layers.Layer, keras.optimizers.Optimizer, keras.KerasTensor)
     are_trainable = [isinstance(part, keras.Variable) and bool(part.trainable) for part in parts]
     if not any(are_trainable) and not any(isinstance(part, unshared_types) for part in parts):
-        vars(custom_model)[name] = (
-            value  # bypass Keras's tracking: a counter is not a weight of this model
-        )
+        # bypass Keras's tracking: a counter is not a weight of this model
+        vars(custom_model)[name] = value
 
 
 def _copy_metrics(structure: Any) -> Any:

@@ -159,7 +159,8 @@ def check_graph_file(path: Path) -> None:
     """Check the path of a LiteRT file or a SavedModel, without loading it.
 
     Raises:
-        InputError: The path does not exist, is empty, or does not begin like a LiteRT file.
+        InputError: The path does not exist, or is neither a SavedModel's folder nor a file that
+            begins like a LiteRT file.
     """
     if path.is_dir():
         if not _is_saved_model(path):

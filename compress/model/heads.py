@@ -56,7 +56,8 @@ def _check_output(model: keras.Model, output: Any, task: Task, data: Dataset) ->
     expected_shape, actual_shape = task.output_shape, tuple(output.shape)
     # open sizes of a model match any size
     fits = len(actual_shape) == len(expected_shape) + 1 and all(
-        size in (None, want) for size, want in zip(actual_shape[1:], expected_shape, strict=True)
+        size in (None, expected)
+        for size, expected in zip(actual_shape[1:], expected_shape, strict=True)
     )
     if not fits:
         shape = ", ".join(map(str, ("batch", *expected_shape)))
@@ -134,15 +135,15 @@ def check_input_shapes(model: keras.Model, shapes: Mapping[str, tuple[int, ...]]
         )
     for name, tensor in zip(names, model.inputs, strict=True):
         shape = shapes[name if len(shapes) > 1 else next(iter(shapes))]
-        expected = tuple(tensor.shape[1:])
-        fits = len(expected) == len(shape) and all(
-            want in (None, size) for want, size in zip(expected, shape, strict=True)
+        expected_shape = tuple(tensor.shape[1:])
+        fits = len(expected_shape) == len(shape) and all(
+            expected in (None, size) for expected, size in zip(expected_shape, shape, strict=True)
         )
         if not fits:
             input_label = f" ('{name}')" if len(shapes) > 1 else ""
             raise InputError(
                 f"Model '{model.name}' must take inputs of the data's shape {shape}{input_label}. "
-                f"Received: a model for {expected}."
+                f"Received: a model for {expected_shape}."
             )
 
 
@@ -179,7 +180,7 @@ def build_predictor(model: keras.Model) -> PredictFunction:
             shapes.
     """
     if any(len(output.shape) < 2 for output in model.outputs):
-        shapes = [tuple(output.shape) for output in model.outputs or []]
+        shapes = [tuple(output.shape) for output in model.outputs]
         raise InputError(
             f"Model '{model.name}' must output (batch, ..., outputs) for its answers to stand for "
             f"labels. Received: {shapes}."
@@ -206,9 +207,10 @@ def _predict_in_batches(model: keras.Model, x: Any, preprocess: Preprocessing) -
 def infer_head(
     model: keras.Model, compiled: Mapping[str, CompiledOutput] | None = None
 ) -> Head | Heads | None:
-    """Return the head implied by a model's outputs, or None if it is not built or has an open size.
+    """Return the head implied by a model's outputs, or None if it is unknown.
 
-    For several inputs or outputs, return all of them by name.
+    It is unknown if the model is not built, or if the last axis of its only output is missing or
+    open. For several inputs or outputs, return all of them by name.
 
     Args:
         model: Any Keras model.
@@ -261,7 +263,7 @@ def is_activation_layer(layer: Any, activation: str) -> bool:
 
     Args:
         layer: A layer.
-        activation: "softmax", "sigmoid" or "linear".
+        activation: "softmax", "sigmoid" or "linear", for which the result is False.
     """
     if isinstance(layer, keras.layers.Softmax):
         return activation == "softmax" and layer.axis == -1

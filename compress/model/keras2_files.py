@@ -32,8 +32,8 @@ _DAMAGED_FILE_ERRORS = (
     zlib.error, struct.error,
 )  # fmt: skip
 
-# arguments that Keras 3 dropped, by the work of a class, with the value that has no effect
 _ANY = object()
+# arguments that Keras 3 dropped, by the work of a class, with the value that has no effect
 _DROPPED_ARGUMENTS: dict[str, dict[str, Any]] = {
     "depthwise": {"groups": 1},
     "transposed": {"groups": 1},

@@ -137,7 +137,10 @@ def _can_fuse(layer: Any) -> bool:
 
 
 def _build_fused_call(layer: Any) -> Any:
-    """Return a fused `call` for one layer, or its original `call` for masks and mixed types."""
+    """Return a fused `call` for one layer.
+
+    It makes the original call for masks, and if the variables are not float32.
+    """
     original_call = layer.call
 
     def call(inputs: Any, training: bool | None = None, mask: Any = None) -> Any:

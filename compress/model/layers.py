@@ -27,17 +27,17 @@ and shift) per output element. `ELEMENTWISE`: one operation per output element.
 """
 
 TRAITS = {
-    "linear": "no nonlinearity but its activation; pooling and normalization count as linear, "
-    "shortcuts are made of them",
+    "linear": "linear except for its activation; pooling and normalization count as linear, "
+    "because shortcuts consist of them",
     "linear_by_constant": "linear where only one operand is a tensor",
     "entrywise": "a raw operation that computes each entry for itself, with broadcasting",
     "multiplies": "multiplies activations by each other",
-    "loose": "computes each element for itself or moves it: in integer files it is computed in "
-    "floats behind a product of activations",
-    "keeps_shifts": "what is added to all of a channel it is given is added to what it returns",
+    "loose": "computes each element for itself or moves it; in integer files it is computed in "
+    "floats if it follows a product of activations",
+    "keeps_shifts": "a constant added to an input channel is added to the output channel",
     "pads": "puts zeros around positions",
     "inert": "passes values on unchanged in inference",
-    "left_out": "inert, but draws random numbers that no converter knows: no part of a file",
+    "left_out": "inert, but draws random numbers that no converter supports: excluded from files",
 }
 """Traits of a class by name, with their meanings."""
 

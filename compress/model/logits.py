@@ -98,7 +98,7 @@ class OutputHead:
 def open_logits_view(
     model: keras.Model, task: Task, feature_layers: Sequence[str] = ()
 ) -> Iterator[LogitsView]:
-    """Return the model as a function to logits, for heads with or without an activation.
+    """Open the model as a function to logits, for heads with or without an activation.
 
     A final layer that only applies the task's activation (softmax, sigmoid) is skipped. An
     activation inside the last layer is switched off within the context. A head that outputs logits
@@ -118,7 +118,8 @@ def open_logits_view(
         `view.call_with_losses` also returns the losses that the model adds.
 
     Raises:
-        InputError: No layer has the name of a feature layer; similar names are suggested.
+        InputError: No layer has the name of a feature layer (similar names are suggested), or it is
+            called more than once.
     """
     heads = [_build_head(model, name, part) for name, part in task.parts.items()]
     view = LogitsView(

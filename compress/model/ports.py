@@ -68,7 +68,7 @@ def copy_output_names(model: keras.Model, other: keras.Model) -> None:
 
 
 def is_integer_input(tensor: Any) -> bool:
-    """Return whether an input takes integers."""
+    """Return whether an input takes no floats: integers, booleans or strings."""
     return "float" not in str(tensor.dtype)
 
 
@@ -81,7 +81,8 @@ def flatten_inputs(model: keras.Model, values: Any) -> list[Any]:
             subclassed model, whose inputs have no names: the structure that its `call` takes.
 
     Raises:
-        InputError: The names or the number of inputs do not match.
+        InputError: The names or the number of inputs do not match, or an array for an integer input
+            has other numbers.
     """
     if getattr(model, "inputs", None) is None:
         structure: list[Any] = keras.tree.flatten(values)
@@ -153,7 +154,7 @@ def call_model(model: keras.Model, x: Any, training: bool = False) -> Any:
 
 
 def describe_ports(model: keras.Model) -> tuple[PortDescriptions, PortDescriptions]:
-    """Return name, shape of one example (0 for open sizes) and type of all inputs and outputs."""
+    """Return name, shape at batch size 1 (0 for open sizes) and type of all inputs and outputs."""
 
     def describe_tensors(names: Sequence[str], tensors: Sequence[Any]) -> PortDescriptions:
         return [
@@ -266,8 +267,8 @@ def _resolve_sizes(
     if len(shape) == len(sizes) + 1:
         shape = shape[1:]  # with the batch axis
     fits = len(shape) == len(sizes) and all(
-        got is not None and got >= 1 and size in (None, int(got))
-        for size, got in zip(sizes, shape, strict=True)
+        value is not None and value >= 1 and size in (None, int(value))
+        for size, value in zip(sizes, shape, strict=True)
     )
     if not fits:
         which = f"input '{name}' of {owner}" if several else owner

@@ -152,7 +152,7 @@ class Program:
         """Interpret the calls with values of any type in place of tensors.
 
         The handler defines the values: arrays, shapes, channel slots, pairs of two models' results.
-        Each value is kept until its last use, and the inputs of a nested model until that ends.
+        Each value is kept until its last use; the inputs of a nested model until the model ends.
 
         Args:
             handler: Called for each call with its node and the values of its inputs; returns the
@@ -302,7 +302,7 @@ class TensorReaders(Generic[C]):
         return self._readers.get(self._key(tensor), [])
 
     def find_only_reader(self, tensor: Any) -> C | None:
-        """Return the only call that reads a tensor, or None if it is also read elsewhere."""
+        """Return the call that reads a tensor if nothing else reads it, or None."""
         readers = self.list_readers(tensor)
         return readers[0] if len(readers) == 1 and not self.is_output(tensor) else None
 

@@ -110,6 +110,9 @@ def needs_lenient_config(layer: Any) -> bool:
     """Return whether a layer can be rebuilt only if unknown entries of its config are left out.
 
     Keras itself cannot load such a layer from a file; `compress.model.io.load_model` can.
+
+    Args:
+        layer: A layer for which `find_rebuild_failure` is empty.
     """
     config = read_layer_config(layer)
     try:
@@ -251,7 +254,7 @@ def as_graph(model: keras.Model) -> keras.Model:
 
 
 def _has_lossy_parts(model: keras.Model) -> bool:
-    """Return whether a graph has user's models, or layers that a file cannot hold."""
+    """Return whether a graph has users' models, or layers that a file cannot hold."""
     parts = list_layers(model, include_self=False)
     return any(
         # a layer without weights of its own can be opened

@@ -127,7 +127,7 @@ def convert_value(value: Any, hint: Any, name: str, *, unit: str = "", **bounds:
 
     Args:
         value: The value in any form. Tuples: a list, one item or comma-separated text. Numbers and
-            records: a text. None: an empty text.
+            records: a text. None: an empty text, except for numbers.
         hint: int, float, bool, str, Path, a class with `parse` (`TextValue`), tuple[X, ...], or a
             union of one of these with None.
         name: Name of the value in errors.

@@ -135,7 +135,15 @@ class RemovedOption:
 
 @dataclasses.dataclass(frozen=True)
 class PlanField:
-    """One field of a plan with its section, its flags, its type and its choices."""
+    """One field of a plan with its section, its flags, its type and its choices.
+
+    Attributes:
+        section: Name of the section; None for a field of the plan itself.
+        name: Name of the field.
+        flags: Names on the command line; the first is the flat name.
+        hint: Type after conversion.
+        default, help, extendable, left_open, choices, extra_choices: See `option`.
+    """
 
     section: str | None
     name: str

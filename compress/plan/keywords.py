@@ -41,7 +41,11 @@ class Keywords:
     renames: Mapping[str, str] = field(default_factory=dict)
 
     def list_options(self) -> dict[str, PlanField]:
-        """Return the options by keyword."""
+        """Return the options by keyword.
+
+        Raises:
+            ValueError: Two options have the same keyword.
+        """
         options: dict[str, PlanField] = {}
         for leaf in list_plan_fields(self.plan):
             if leaf.path in self.excluded or (self.sections and leaf.section not in self.sections):

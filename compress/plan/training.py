@@ -195,7 +195,8 @@ class QuantizeOptions:
     def build_train_settings(self, finetune: TrainSettings) -> TrainSettings:
         """Return the settings of quantization-aware training: those of fine-tuning with changes.
 
-        The epochs and the learning rate are replaced by those of this section.
+        The epochs and the learning rate are replaced by those of this section, and the model's own
+        `train_step` is not used.
 
         Args:
             finetune: Settings of fine-tuning.

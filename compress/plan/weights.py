@@ -60,7 +60,7 @@ class TrainTime(TextValue):
 
     @classmethod
     def from_value(cls, value: object, name: str = "a pruning time") -> Self:
-        """Return the time of a text or number; an integer counts steps, a fraction is a share.
+        """Return the time of a text or number; a number in (0, 1) is a share, others count steps.
 
         Args:
             value: The text, number or time.

@@ -114,7 +114,7 @@ class Artifact(Record):
         id: Id, such as "0005.float32" or "0005-p80.int8".
         model: Name of the original model ("0005").
         variant: "dense" (the original) or "pruned".
-        format: "float32" or "int8".
+        format: Export format, such as "float32" or "int8".
         file: Path in the run's folder.
         baseline: Id of the artifact that ratios refer to: the original model's file, in float32 if
             it was exported.
@@ -323,6 +323,8 @@ class Decisions(TypedDict):
 
 def read_decisions(path: Path) -> Decisions | None:
     """Read the decisions of one model's files; return None if there are none.
+
+    Pictures other than PNG data URLs become "", because reports show them.
 
     Raises:
         InputError: The file is corrupt.

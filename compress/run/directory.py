@@ -144,7 +144,10 @@ class RunFolder:
         return self.latency if runtime == MAIN_RUNTIME else self.path / f"latency-{runtime}.json"
 
     def find_timed_runtime(self) -> str:
-        """Return the runtime whose latencies are shown: the main one if it has measurements."""
+        """Return the runtime whose latencies are shown.
+
+        It is the main one if it has measurements or no runtime has, else the first that has.
+        """
         names: tuple[str, ...] = (MAIN_RUNTIME, *RUNTIMES)
         for name in names:
             path = self.get_latency_path(name)

@@ -65,20 +65,20 @@ def check_held_out(path: Path, data: Dataset, model_name: str) -> EvaluationNote
     notes: list[str] = []
     rescaled, chance = _match_known_rows(origin.read_row_matchers(origin.trained_kinds), data)
     for part, name in (("test", "test"), ("val", "validation")):
-        shared = compare_with_training(data, part, trained_keys, rescaled.get(part), chance)
-        if shared.is_leak and part == "val" and is_on_validation:
+        overlap = compare_with_training(data, part, trained_keys, rescaled.get(part), chance)
+        if overlap.is_leak and part == "val" and is_on_validation:
             return EvaluationNotes(True, (*notes, _note_validation(model_name)))
-        if shared.is_leak:
+        if overlap.is_leak:
             raise _build_refusal(
                 origin,
                 model_name,
-                f"{shared.count:,} of the {shared.unique_count:,} {name} examples that "
+                f"{overlap.count:,} of the {overlap.unique_count:,} {name} examples that "
                 "occur once in the data are among those that it was trained on",
             )
-        if shared.count:
+        if overlap.count:
             notes.append(
-                f"{shared.count:,} of the {shared.unique_count:,} {name} examples that occur once "
-                f"in the data are among those that {_lower_first(model_name)} was trained on "
+                f"{overlap.count:,} of the {overlap.unique_count:,} {name} examples that occur "
+                f"once in the data are among those that {_lower_first(model_name)} was trained on "
                 "(chance duplicates)"
             )
     return EvaluationNotes(False, tuple(notes))
@@ -106,12 +106,12 @@ def check_choices(folder: RunFolder, data: Dataset, choices_name: str) -> None:
         return
     used_keys = np.unique(np.concatenate([stored[name] for name in EXAMPLE_KINDS]))
     rescaled, chance = _match_known_rows(origin.read_row_matchers(), data)
-    shared = compare_with_training(data, "test", used_keys, rescaled.get("test"), chance)
-    if shared.is_leak:
+    overlap = compare_with_training(data, "test", used_keys, rescaled.get("test"), chance)
+    if overlap.is_leak:
         raise _build_refusal(
             origin,
             choices_name,
-            f"{shared.count:,} of the {shared.unique_count:,} test examples that occur "
+            f"{overlap.count:,} of the {overlap.unique_count:,} test examples that occur "
             "once in the data are among those that it has trained on or chosen by",
         )
 

@@ -130,7 +130,8 @@ def create_task(kind: str, num_classes: int, labels: Array | None = None) -> Tas
     Args:
         kind: A name in `compress.plugins.TASKS`.
         num_classes: Number of classes, labels or targets.
-        labels: Labels of the training part; for regression, they determine the chance loss.
+        labels: Labels of the training part. They determine the sizes of position axes, the chance
+            loss of regression, and the activation of `UNLABELLED`.
 
     Raises:
         InputError: The kind is unknown.

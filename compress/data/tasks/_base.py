@@ -147,7 +147,7 @@ class Task(ABC):
 
     @abstractmethod
     def chance_loss(self) -> float:
-        """Return an upper bound of the loss of a constant prediction."""
+        """Return an upper bound of the loss of the best constant prediction."""
 
     @abstractmethod
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
@@ -177,7 +177,7 @@ class Task(ABC):
         return {"": self}
 
     def share(self, metrics: dict[str, float]) -> float:
-        """Return the main metric for a mean over outputs, at least 0, where 0 is chance level."""
+        """Return the value of the main metric that enters a mean over outputs, at least 0."""
         return max(0.0, metrics[self.qualities[0]])
 
     @property
@@ -314,7 +314,12 @@ class Task(ABC):
         """
 
     def error(self, labels: Array, logits: Floats) -> float:
-        """Return the mean loss without label smoothing, averaged in float64."""
+        """Return the mean loss without label smoothing, averaged in float64.
+
+        Args:
+            labels: Labels in the form of the data set, at least one.
+            logits: (n, *output_shape), float32.
+        """
         plain: Any = replace(self, label_smoothing=0.0)  # type: ignore[type-var]
         total = 0.0
         rows = max(1, _CHUNK_LOGITS // max(1, logits[0].size))

@@ -69,7 +69,7 @@ class Binary(ClassIndexTask, SigmoidTask):
         return 1
 
     def constants(self, labels: Array) -> Iterator[Array]:
-        """Yield the logits of all no (-1) and of all yes (1), shaped like the labels."""
+        """Yield the logits of all no (-1) and of all yes (1), (n, 1) each."""
         yield expand_row([-1.0], labels)
         yield expand_row([1.0], labels)
 

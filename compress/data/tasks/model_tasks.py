@@ -361,7 +361,7 @@ class Several(Task):
         yield from ()
 
     def chance(self, labels: Any) -> float:
-        """Return the main metric of the best constant prediction for each output."""
+        """Return the main metric if each output is its best constant prediction."""
         selected = self._select_output()
         if selected is not None:
             return selected[1].chance(labels[selected[0]])

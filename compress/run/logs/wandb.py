@@ -30,16 +30,16 @@ class WandbLog:
         self._plan = {key: value for key, value in plan.items() if value is not None}
         self._runs: dict[str, Any] = {}
         # folder names are reused: a random id per folder identifies its runs in W&B
-        mark = folder / MARK_FILE
-        if not mark.exists():
-            write_text(mark, uuid.uuid4().hex[:12])
-        self._mark = mark.read_text("utf-8").strip()
+        id_path = folder / MARK_FILE
+        if not id_path.exists():
+            write_text(id_path, uuid.uuid4().hex[:12])
+        self._folder_id = id_path.read_text("utf-8").strip()
 
     def _open_run(self, item: str, kind: str) -> Any:
         if item not in self._runs:
             self._runs[item] = self._wandb.init(
                 project=PROJECT, group=self._name, name=item, job_type=kind,
-                id=re.sub(r"[^\w-]", "-", f"{self._mark}-{item}"), resume="allow",
+                id=re.sub(r"[^\w-]", "-", f"{self._folder_id}-{item}"), resume="allow",
                 reinit="create_new",
                 dir=str(self._folder), config=self._plan,
                 settings=self._wandb.Settings(silent=True, console="off"),
