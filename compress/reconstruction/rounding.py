@@ -139,10 +139,7 @@ def _round_system(
     integers = np.zeros_like(weights)
     # outputs with no weight on the last value of their grid yet
     unfilled = np.flatnonzero(np.any(weights != 0, 0))
-    largest = np.zeros(weights.shape[1])
-    for narrowing in range(MAX_NARROWINGS + 1):
-        if narrowing:
-            step[unfilled] *= np.maximum(largest[unfilled], 1) / grid_max
+    for _ in range(MAX_NARROWINGS):
         mask = None if support is None else support[:, unfilled]
         integers[:, unfilled] = _round_in_order(
             factor, order, weights[:, unfilled], step[unfilled], grid_max, mask
@@ -151,10 +148,11 @@ def _round_system(
         unfilled = unfilled[largest[unfilled] < grid_max]
         if not len(unfilled):
             break
-    # where the last value is still unused, the largest weight gets it
-    heaviest = np.abs(weights[:, unfilled]).argmax(0)
-    integers[heaviest, unfilled] = grid_max * np.sign(weights[heaviest, unfilled])
-    return np.asarray(integers * step)
+        step[unfilled] *= np.maximum(largest[unfilled], 1) / grid_max
+    result = np.asarray(integers * step)
+    # the nearest values use the last one, by the largest weight
+    result[:, unfilled] = round_to_nearest(weights[None, :, unfilled], grid_max)[0]
+    return result
 
 
 def _round_in_order(

@@ -76,6 +76,16 @@ def test_outputs_are_nearer_than_with_nearest_values() -> None:
     assert lost(products, weights, found).sum() < 0.5 * lost(products, weights, plain).sum()
 
 
+def test_an_output_that_misses_the_end_of_its_grid_takes_the_nearest_values() -> None:
+    """Three times the grid is narrowed, and in this system no weight reaches its end."""
+    rng = np.random.default_rng(2947)
+    rng.integers(2, 6)  # the draw that this seed was found with
+    rows = rng.normal(size=(40, 4)) @ rng.normal(size=(4, 4))
+    products, weights = rows.T @ rows + 1e-3 * np.eye(4), rng.normal(size=(4, 1))
+    found = module._round_system(products, weights, 127, None)
+    np.testing.assert_allclose(found, round_to_nearest(weights[None], 127)[0])
+
+
 def test_inputs_that_tell_nothing_of_each_other_leave_the_nearest_values_of_the_grid() -> None:
     products, weights = np.diag([4.0, 1.0, 9.0]), RNG.normal(size=(3, 8))
     found = round_weights(products[None], weights[None], MOST)[0]
