@@ -50,7 +50,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
 def _net(name: str, choices: int) -> dict[str, Any]:
     import keras
 
-    from compress.exporting.batch_conversion import write_litert_files
+    from compress.exporting.batch_conversion import write_latency_files
     from compress.measure.latency_table import measure_calls
     from compress.plan import ChannelOptions
     from compress.prune.channels.analysis import analyze_coupling
@@ -73,7 +73,7 @@ def _net(name: str, choices: int) -> dict[str, Any]:
     coupling = analyze_coupling(model)
     allowed = compute_allowed_counts(coupling, ChannelOptions(min_kept=LEAST), STEP[name])
     began = time.perf_counter()
-    times, measured = measure_latency_model(coupling, allowed, write_litert_files)
+    times, measured = measure_latency_model(coupling, allowed, write_latency_files)
     seconds = time.perf_counter() - began
     kept = _drawn(allowed, choices)
     many = np.resize(kept, (10_000, kept.shape[1]))
@@ -85,9 +85,9 @@ def _net(name: str, choices: int) -> dict[str, Any]:
     chosen = [calls.list_calls(row) for row in kept]
     own = {key: make for row in chosen for _, key, make in row}
     lacking = {key: own[key] for key in measured.find_missing(own)}
-    every = measured.merge(measure_calls(lacking, write_litert_files)) if lacking else measured
+    every = measured.merge(measure_calls(lacking, write_latency_files)) if lacking else measured
     added = [every.overhead_ms + sum(every[key].ms for _, key, _ in row) for row in chosen]
-    found = time_models(coupling, kept, write_litert_files)
+    found = time_models(coupling, kept, write_latency_files)
     macs = CostModel.from_coupling(coupling).macs(kept)
     return {
         "calls": len(measured.calls), "seconds": seconds, "ten_thousand_seconds": ten_thousand,

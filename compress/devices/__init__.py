@@ -20,7 +20,7 @@ from compress.core.arguments import check_arguments
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError, RunFailed, build_unknown_name_error, to_one_line
 from compress.devices.exporting import EMPTY_FILE, RESULTS, CallFile, Manifest, read_manifest
-from compress.exporting.batch_conversion import write_litert_files
+from compress.exporting.batch_conversion import write_latency_files
 from compress.measure.latency_record import QUIET, estimate_quantile
 from compress.measure.latency_table import CallKey, CallTime, LatencyTable
 from compress.measure.latency_table.measurement import estimate_missing
@@ -410,7 +410,7 @@ def channel_times(
     return measure_latency_model(
         coupling,
         allowed,
-        write_litert_files,
+        write_latency_files,
         blocks,
         format=format,
         threads=threads,

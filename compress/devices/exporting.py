@@ -13,7 +13,7 @@ from compress.core.atomic_files import write_json, write_text
 from compress.core.errors import InputError, RunFailed
 from compress.core.quantities import MAX_THREADS, MAX_THREADS_REASON, parse_integer
 from compress.core.summary import OnProgress, ignore_progress, render_template
-from compress.exporting.batch_conversion import write_litert_files
+from compress.exporting.batch_conversion import write_latency_files
 from compress.measure.latency_table.measurement import CallItem, build_empty_model, iterate_batches
 from compress.model.io import as_model
 from compress.plan.fields import require, require_choice
@@ -231,7 +231,7 @@ def _write_calls(batch: Sequence[CallItem], folder: Path, first: int) -> list[di
     rows = []
     with tempfile.TemporaryDirectory(dir=folder) as hidden:
         models = [item.model for item in batch if item.model is not None]
-        files = iter(write_litert_files(models, Path(hidden), folder.name))
+        files = iter(write_latency_files(models, Path(hidden), folder.name))
         for index, item in enumerate(batch, first):
             file_or_reason = item.reason if item.model is None else next(files)
             row = CallFile(item.key.to_json(), item.ops, item.weight_bytes, "")
@@ -253,7 +253,7 @@ def _write_models(models: Sequence[keras.Model], folder: Path, name: str) -> tup
     names = [EMPTY_FILE, *(f"net-{index}.tflite" for index in range(len(models) - 1))]
     with tempfile.TemporaryDirectory(dir=folder) as hidden:
         for file_name, file_or_reason in zip(
-            names, write_litert_files(models, Path(hidden), folder.name), strict=True
+            names, write_latency_files(models, Path(hidden), folder.name), strict=True
         ):
             if isinstance(file_or_reason, str):
                 requirement = f"Model '{name}' must become a {folder.name} file to be timed"

@@ -40,46 +40,28 @@ LOWERED = "_lower_using_switch_merge"
 """Attribute of TensorFlow loops: lower them to the control flow operations of TensorFlow 1."""
 
 
-def write_litert_files(
+def write_latency_files(
     models: Sequence[keras.Model], folder: Path, kind: str = "float32"
 ) -> list[Path | str]:
-    """Write a `.tflite` file of each model, for latency measurements.
+    """Write a `.tflite` or `.onnx` file of each model, for latency measurements.
 
     int8 is calibrated on random inputs. If the converter refuses the graph, the models are halved
     until the refused ones are found; all others are converted.
 
     Args:
         models: Functional models with inputs of known sizes; an open batch axis becomes 1.
-        folder: Folder of the files 0.tflite, 1.tflite, ...
-        kind: "float32", "float16", "dynamic" or "int8"; see `export_litert`.
-
-    Returns:
-        For each model the path of its file, or the reason why there is none.
-    """
-    return _write_each(models, folder, kind, ".tflite")
-
-
-def write_onnx_files(
-    models: Sequence[keras.Model], folder: Path, kind: str = "onnx"
-) -> list[Path | str]:
-    """Write an `.onnx` file of each model, for latency measurements.
-
-    int8 is calibrated on random inputs. If the converter refuses the graph, the models are halved
-    until the refused ones are found; all others are converted.
-
-    Args:
-        models: Functional models with inputs of known sizes; an open batch axis becomes 1.
-        folder: Folder of the files 0.onnx, 1.onnx, ...
-        kind: "onnx" or "onnx_int8".
+        folder: Folder of the files, 0.tflite, 1.tflite, ...
+        kind: "float32", "float16", "dynamic" or "int8" of LiteRT (see `export_litert`), "onnx" or
+            "onnx_int8".
 
     Returns:
         For each model the path of its file, or the reason why there is none.
 
     Raises:
-        MissingDependency: A package is not installed.
+        MissingDependency: A package that the format needs is not installed.
     """
-    require_packages(FORMAT_PACKAGES[kind], f"format {kind}")
-    return _write_each(models, folder, kind, ".onnx")
+    require_packages(FORMAT_PACKAGES.get(kind, ()), f"format {kind}")
+    return _write_each(models, folder, kind, ".onnx" if kind in ONNX_FORMATS else ".tflite")
 
 
 def convert_litert_graph(
@@ -92,7 +74,7 @@ def convert_litert_graph(
         path: The file to write.
         inputs: Name, shape and type of each input of the graph.
         outputs: Names of the outputs.
-        kind: See `write_litert_files`.
+        kind: See `write_latency_files`.
     """
     import tensorflow as tf
 
@@ -156,7 +138,7 @@ def draw_random_examples(
 def _write_each(
     models: Sequence[keras.Model], folder: Path, kind: str, suffix: str
 ) -> list[Path | str]:
-    """Write a file of each model; see `write_litert_files`."""
+    """Write a file of each model; see `write_latency_files`."""
     files: list[Path | str] = []
     for index, content in enumerate(_convert_all(list(models), folder, kind)):
         if isinstance(content, str):
@@ -226,7 +208,7 @@ def _write_graph(models: Sequence[keras.Model], file: Path) -> tuple[list[Port],
     """Write one graph of all models, with weights as constants.
 
     Args:
-        models: Models in float32; see `write_litert_files`.
+        models: Models in float32; see `write_latency_files`.
         file: Path of the serialized GraphDef.
 
     Returns:

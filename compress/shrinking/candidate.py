@@ -12,12 +12,11 @@ import numpy as np
 from compress.core.atomic_files import write_json
 from compress.core.errors import RunFailed
 from compress.exporting import litert, onnx
-from compress.exporting.batch_conversion import EXAMPLES, write_litert_files, write_onnx_files
+from compress.exporting.batch_conversion import EXAMPLES, write_latency_files
 from compress.exporting.conversions import ConversionFailed
 from compress.exporting.tracing import TracedModel
 from compress.measure.footprint import try_measure_arena
 from compress.measure.latency import Entry, time_entries
-from compress.measure.latency_table.measurement import Convert
 from compress.plan.output import ONNX_FORMATS
 from compress.run.directory import RunFolder
 from compress.run.records import Record, find_too_low, find_unknown_value, read_record
@@ -261,7 +260,7 @@ def measure_original(job: CompressionJob, folder: ShrinkFolder) -> OriginalFiles
     beside = {}
     for kind in files if plan.goal.size is not None else ():
         with tempfile.TemporaryDirectory() as temporary:
-            (file,) = select_converter(kind)([model], Path(temporary), kind)
+            (file,) = write_latency_files([model], Path(temporary), kind)
             if isinstance(file, Path):
                 beside[kind] = files[kind].stat().st_size - file.stat().st_size
     context.on_progress(f"timing {name}", 0.0)
@@ -300,15 +299,6 @@ def measure_original(job: CompressionJob, folder: ShrinkFolder) -> OriginalFiles
     return record
 
 
-def select_converter(format: str) -> Convert:
-    """Return the function that writes files for timing in a format; see `Convert`.
-
-    Args:
-        format: Format of the files.
-    """
-    return write_onnx_files if format in ONNX_FORMATS else write_litert_files
-
-
 def write_candidate_file(model: keras.Model, format: str, folder: Path, *, shipped: bool) -> Path:
     """Write the file of a candidate.
 
@@ -323,7 +313,7 @@ def write_candidate_file(model: keras.Model, format: str, folder: Path, *, shipp
         RunFailed: The model could not be converted.
     """
     if not shipped:
-        (file,) = select_converter(format)([model], folder, format)
+        (file,) = write_latency_files([model], folder, format)
         if isinstance(file, str):
             raise RunFailed(f"A thinner net could not be converted to {format}: {file}")
         return file

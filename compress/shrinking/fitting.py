@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.core.errors import MissingDependency, RunFailed
+from compress.exporting.batch_conversion import write_latency_files
 from compress.measure.counting import count_macs
 from compress.measure.footprint import measure_arena_bytes
 from compress.measure.latency import Entry, time_entries
@@ -26,7 +27,7 @@ from compress.prune.channels.selection.latency_model import LatencyModel
 from compress.prune.channels.selection.selector import ChannelSelector
 from compress.prune.channels.surgery import build_pruned_model
 from compress.run.directory import LOG
-from compress.shrinking.candidate import OriginalFiles, select_converter, write_candidate_file
+from compress.shrinking.candidate import OriginalFiles, write_candidate_file
 from compress.shrinking.estimates import (
     Configuration,
     CostEstimates,
@@ -124,7 +125,7 @@ class GoalFitter:
                     coupling,
                     allowed,
                     blocks,
-                    select_converter(format),
+                    write_latency_files,
                     format,
                     self.original_files,
                     plan.seed,
@@ -140,7 +141,7 @@ class GoalFitter:
                     calls,
                     coupling,
                     allowed,
-                    select_converter(format),
+                    write_latency_files,
                     runtime=plan.runtime,
                     format=format,
                     threads=plan.latency.threads,

@@ -168,10 +168,10 @@ class SubnetworkSpace(DeclaredSpace):
         Raises:
             RunFailed: No call could be timed, or no whole sub-network could be converted.
         """
-        from compress.exporting.batch_conversion import write_litert_files
+        from compress.exporting.batch_conversion import write_latency_files
 
         return self._load_subnetworks().time_calls(
-            write_litert_files, runtime=RUNTIME, format=FORMAT, threads=THREADS, seed=0,
+            write_latency_files, runtime=RUNTIME, format=FORMAT, threads=THREADS, seed=0,
             on_progress=on_progress,
         )  # fmt: skip
 

@@ -296,7 +296,7 @@ def _measure_run_cost(original: CoupledModel, plan: SearchPlan, data: Dataset) -
         FeasibleError: Half of the MACs cannot be removed.
     """
     from compress.exporting import export
-    from compress.exporting.batch_conversion import write_litert_files
+    from compress.exporting.batch_conversion import write_latency_files
     from compress.measure.latency_table.measurement import build_empty_model
 
     threads = plan.latency.threads
@@ -316,7 +316,7 @@ def _measure_run_cost(original: CoupledModel, plan: SearchPlan, data: Dataset) -
             )
 
         model_entry = export_int8(original.model, "own")
-        (empty,) = write_litert_files([build_empty_model()], folder, "int8")
+        (empty,) = write_latency_files([build_empty_model()], folder, "int8")
         if isinstance(empty, str):
             raise RunFailed(f"there is no empty int8 file to time: {empty}")
         times = measure_times({"own": model_entry, "empty": Entry(empty, "litert", threads)})

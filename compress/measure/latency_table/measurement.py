@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Convert = Callable[[Sequence[Any], Path, str], list[Path | str]]
 """(models, folder, format) -> for each model its file, or the reason that there is none. Passed as
 an argument because `compress.exporting` imports this package; see
-`compress.exporting.batch_conversion.write_litert_files`."""
+`compress.exporting.batch_conversion.write_latency_files`."""
 DEFAULT_ERROR = 0.03
 _CONVERSION_SHARE = 0.3
 """Progress of a batch when all its files are converted."""

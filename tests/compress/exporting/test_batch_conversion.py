@@ -11,7 +11,7 @@ import pytest
 from keras import layers
 
 from compress.exporting import batch_conversion
-from compress.exporting.batch_conversion import write_litert_files
+from compress.exporting.batch_conversion import write_latency_files
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -62,7 +62,7 @@ def test_each_file_computes_what_its_model_does(tmp_path: Path) -> None:
     made = models()
     for model in made:
         model.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in model.get_weights()])
-    files = write_litert_files(made, tmp_path)
+    files = write_latency_files(made, tmp_path)
     assert files == [tmp_path / f"{place}.tflite" for place in range(len(made))]
     assert sorted(tmp_path.iterdir()) == sorted(files)
     for model, file in zip(made, files, strict=True):
@@ -78,7 +78,7 @@ def test_each_file_computes_what_its_model_does(tmp_path: Path) -> None:
 def test_a_file_holds_its_own_weights_alone(tmp_path: Path) -> None:
     x = keras.Input((100,))
     wide, narrow = keras.Model(x, layers.Dense(500)(x)), keras.Model(x, layers.Dense(1)(x))
-    files = write_litert_files([wide, narrow], tmp_path)
+    files = write_latency_files([wide, narrow], tmp_path)
     sizes = [file.stat().st_size for file in files if isinstance(file, Path)]
     assert 4 * 50_000 < sizes[0] < 4 * 50_000 + 8000
     assert sizes[1] < 8000
@@ -91,7 +91,7 @@ def test_other_formats(kind: str, tmp_path: Path) -> None:
     for name in ("float32", kind):
         (tmp_path / name).mkdir()
     (plain,), (file,) = (
-        write_litert_files([model], tmp_path / name, name) for name in ("float32", kind)
+        write_latency_files([model], tmp_path / name, name) for name in ("float32", kind)
     )
     assert isinstance(plain, Path)
     assert isinstance(file, Path)
@@ -116,8 +116,8 @@ def test_what_is_refused_costs_itself_alone(
         return own(models, folder, kind)
 
     monkeypatch.setattr(batch_conversion, "_convert_joined", counted)
-    files = write_litert_files([*good[:5], bad, *good[5:]], tmp_path)
+    files = write_latency_files([*good[:5], bad, *good[5:]], tmp_path)
     assert calls == [8, 4, 4, 2, 1, 1, 2]
     assert [isinstance(file, str) for file in files] == [place == 5 for place in range(8)]
     assert "Svd" in str(files[5])
-    assert write_litert_files([], tmp_path) == []
+    assert write_latency_files([], tmp_path) == []

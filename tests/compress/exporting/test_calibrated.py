@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import compress
 from compress.core.errors import RunFailed
-from compress.exporting.batch_conversion import write_litert_files
+from compress.exporting.batch_conversion import write_latency_files
 from compress.measure.runtimes import prepare_session
 from compress.report import load_report
 from search.cli import app
@@ -87,7 +87,7 @@ def test_where_nothing_would_be_integers_no_file_is_made(tmp_path: Path) -> None
 
 def test_one_that_crashes_among_others_has_a_file_for_timing(tmp_path: Path) -> None:
     plain = recurrent(L.GlobalAveragePooling1D())
-    files = write_litert_files([plain, recurrent(L.LSTM(8))], tmp_path, "int8")
+    files = write_latency_files([plain, recurrent(L.LSTM(8))], tmp_path, "int8")
     assert all(isinstance(file, Path) for file in files), files
     assert [integer_kernels(Path(file)) >= 2 for file in files] == [True, True]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from compress import quantize
-from compress.exporting.batch_conversion import write_litert_files, write_onnx_files
+from compress.exporting.batch_conversion import write_latency_files
 from compress.exporting.litert import ensure_float32_file, export_litert
 from compress.exporting.onnx import export_onnx
 from compress.exporting.recurrent import MOST, SHUT, compute_shut_feature
@@ -89,7 +89,7 @@ def test_one_operation_a_layer_with_the_outputs_of_keras(name: str, tmp_path: Pa
 def test_of_several_files_in_one_conversion_too(tmp_path: Path) -> None:
     models = [make() for make, _ in NETS.values()]
     x = examples()
-    for model, path in zip(models, write_litert_files(models, tmp_path), strict=True):
+    for model, path in zip(models, write_latency_files(models, tmp_path), strict=True):
         assert isinstance(path, Path), path
         assert operations(path)[FUSED]
         np.testing.assert_allclose(ran(path, x), model.predict(x, verbose=0), atol=5e-6)
@@ -221,7 +221,7 @@ def test_sparse_weights_stay_sparse(tmp_path: Path) -> None:
 
 def test_a_layer_may_be_of_several_models(tmp_path: Path) -> None:
     model = two()
-    paths = write_litert_files([model, model], tmp_path)
+    paths = write_latency_files([model, model], tmp_path)
     assert [operations(path)[FUSED] for path in paths if isinstance(path, Path)] == [2, 2]
     assert not any("call" in vars(layer) for layer in model.layers)
 
@@ -266,7 +266,7 @@ def test_onnx_has_one_operation_a_layer(name: str, tmp_path: Path) -> None:
 def test_onnx_of_several_files_in_one_conversion_too(tmp_path: Path) -> None:
     models, x = [make() for make, _, _ in ONNX.values()], examples(5)
     for model, path, (_, kind, _) in zip(
-        models, write_onnx_files(models, tmp_path), ONNX.values(), strict=True
+        models, write_latency_files(models, tmp_path, "onnx"), ONNX.values(), strict=True
     ):
         assert isinstance(path, Path), path
         assert nodes(path)[kind]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from compress.core.errors import InputError
-from compress.exporting.batch_conversion import write_litert_files
+from compress.exporting.batch_conversion import write_latency_files
 from compress.measure.footprint import measure_arena_bytes, try_measure_arena
 
 
@@ -32,7 +32,7 @@ def convs(size: int, width: int) -> Any:
 
 
 def file_of(model: Any, place: Path, format: str = "float32") -> Path:
-    (file,) = write_litert_files([model], place, format)
+    (file,) = write_latency_files([model], place, format)
     assert isinstance(file, Path)
     return file
 

@@ -87,10 +87,10 @@ def test_a_file_is_prepared_for_the_threads_that_may_be_busy(
 ) -> None:
     import keras
 
-    from compress.exporting.batch_conversion import write_litert_files
+    from compress.exporting.batch_conversion import write_latency_files
 
     net = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    (file,) = write_litert_files([net], tmp_path, "float32")
+    (file,) = write_latency_files([net], tmp_path, "float32")
     assert isinstance(file, Path)
     assert [len(prepare_sessions(file, threads)) for threads in (1, 3, 64)] == [1, 3, 4]
     alone = compute_outputs(prepare_sessions(file, 1)[0], [X])[0]

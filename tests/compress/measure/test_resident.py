@@ -8,7 +8,7 @@ import keras
 import pytest
 
 from compress.core.errors import InputError
-from compress.exporting.batch_conversion import write_litert_files
+from compress.exporting.batch_conversion import write_latency_files
 from compress.measure.footprint import measure_resident_bytes, try_measure_resident
 
 
@@ -17,7 +17,7 @@ def dense(units: int) -> keras.Model:
 
 
 def test_weights_are_resident(tmp_path: Path) -> None:
-    small, large = write_litert_files([dense(4), dense(2000)], tmp_path)
+    small, large = write_latency_files([dense(4), dense(2000)], tmp_path)
     assert isinstance(small, Path)
     assert isinstance(large, Path)
     weights = 4 * 2000 * 2000

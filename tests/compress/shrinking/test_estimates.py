@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.exporting.batch_conversion import write_litert_files
+from compress.exporting.batch_conversion import write_latency_files
 from compress.plan import ChannelOptions
 from compress.prune.channels.analysis import analyze_coupling
 from compress.prune.channels.selection.allowed_counts import compute_allowed_counts
@@ -92,16 +92,16 @@ def test_sizes_of_files_are_foretold(
     model = small_cnn()
     coupling = analyze_coupling(model)
     allowed = compute_allowed_counts(coupling, ChannelOptions(round_to=2), 2)
-    (whole,) = write_litert_files([model], tmp_path, format)
+    (whole,) = write_latency_files([model], tmp_path, format)
     assert isinstance(whole, Path)
     shipped = whole.stat().st_size + 64
     size = fit_file_sizes(
-        coupling, allowed, (), write_litert_files, format, dense_of(format, shipped, 64), seed=0
+        coupling, allowed, (), write_latency_files, format, dense_of(format, shipped, 64), seed=0
     )
     assert float(size(coupling.removable_counts)) == pytest.approx(shipped)
     kept = np.array([[4, 8, 20], [6, 12, 10]])[:, : len(coupling.groups)]
     nets = build_pruned_models(coupling, kept)
-    files = write_litert_files(nets, tmp_path, format)
+    files = write_latency_files(nets, tmp_path, format)
     real = [Path(item).stat().st_size + 64 for item in files]
     # what is not proportional (alignment, tables) is much of files of 4 kB
     np.testing.assert_allclose(size(kept), real, rtol=0.05)
@@ -125,17 +125,17 @@ def test_sizes_know_what_leaves_with_a_block(tmp_path: Path, format: str) -> Non
     coupling = analyze_coupling(model)
     blocks = list_blocks(coupling)
     allowed = compute_allowed_counts(coupling, ChannelOptions(round_to=2), 2)
-    (whole,) = write_litert_files([model], tmp_path, format)
+    (whole,) = write_latency_files([model], tmp_path, format)
     assert isinstance(whole, Path)
     dense = dense_of(format, whole.stat().st_size, 0)
     kept = sample_kept_counts(allowed, 3, 5)
     dropped = [blocks[:2], blocks[1:5], blocks]
-    files = write_litert_files(build_pruned_models(coupling, kept, dropped), tmp_path, format)
+    files = write_latency_files(build_pruned_models(coupling, kept, dropped), tmp_path, format)
     real = np.array([Path(item).stat().st_size for item in files])
     present = np.stack([encode_present_blocks(coupling, left) for left in dropped])
 
     def errors(known: Any) -> Any:
-        size = fit_file_sizes(coupling, allowed, known, write_litert_files, format, dense, seed=0)
+        size = fit_file_sizes(coupling, allowed, known, write_latency_files, format, dense, seed=0)
         return np.abs(size(kept, present) / real - 1)
 
     # what is not proportional is much of files of 4 kB

@@ -98,7 +98,7 @@ def measure_latency_model(
         coupling: Coupling of the model.
         allowed: Totals that the groups may have.
         convert: Function that writes model files:
-            `compress.exporting.batch_conversion.write_litert_files`. It is an argument because
+            `compress.exporting.batch_conversion.write_latency_files`. It is an argument because
             pruning must not import exporting.
         blocks: Residual branches that can be removed.
         runtime, format, threads, error, budget, seed: See `measure_calls`; whole models take the

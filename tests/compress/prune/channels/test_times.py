@@ -13,7 +13,7 @@ import pytest
 from keras import layers
 
 from compress.core.errors import InputError
-from compress.exporting.batch_conversion import write_litert_files
+from compress.exporting.batch_conversion import write_latency_files
 from compress.measure.latency_table import CallKey, CallTime, LatencyTable, measure_calls
 from compress.plan import ChannelOptions
 from compress.prune.channels.analysis import analyze_coupling
@@ -324,7 +324,7 @@ def test_a_real_measurement(tmp_path: Path) -> None:
     found, table = measure_latency_model(
         coupling,
         allowed,
-        write_litert_files,
+        write_latency_files,
         budget=1.0,
         on_progress=lambda text, _: told.append(text),
     )
@@ -343,12 +343,12 @@ def test_a_real_measurement(tmp_path: Path) -> None:
     again, same = measure_latency_model(coupling, allowed, _only_nets, known_table=table)
     assert same is table
     assert again.calibration.nets == 8
-    assert time_models(coupling, coupling.removable_counts[None], write_litert_files).shape == (1,)
+    assert time_models(coupling, coupling.removable_counts[None], write_latency_files).shape == (1,)
 
 
 def _only_nets(models: Sequence[Any], folder: Path, kind: str) -> list[Path | str]:
     assert all(len(model.layers) > 4 for model in models)
-    return write_litert_files(models, folder, kind)
+    return write_latency_files(models, folder, kind)
 
 
 def test_another_runtime_by_one_file_a_call(tmp_path: Path) -> None:
