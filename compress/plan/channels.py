@@ -149,7 +149,7 @@ class ChannelOptions:
     round_to: int = option(
         0,
         "--round-to",
-        "keep a multiple of this many channels; 0: of 16 from 32 channels on, 8 below, else 4",
+        "keep a multiple of this many channels; 0: of 16 from 32 channels on, 8 from 9 on, else 4",
         least=0,
         most=2**16,
         why="no layer has as many channels",

@@ -114,7 +114,7 @@ def list_rounding_steps(options: ChannelOptions) -> list[int]:
 
 def format_rounding_step(round_to: int) -> str:
     """Return a rounding step as text."""
-    return str(round_to) if round_to else "16 from 32 channels on, 8 below, else 4"
+    return str(round_to) if round_to else "16 from 32 channels on, 8 from 9 on, else 4"
 
 
 def compute_allowed_counts(
