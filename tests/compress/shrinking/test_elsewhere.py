@@ -142,7 +142,7 @@ def test_the_time_of_another_runtime(
     made, wanted, _ = told_by_feeding(result, digits)
     np.testing.assert_allclose(made, wanted, atol=1e-4)
     card = (result.file.parent / "README.md").read_text()
-    assert "onnxruntime alone" in card
+    assert "it needs only numpy and\nonnxruntime" in card
     assert "arena" not in card
 
 
