@@ -1,22 +1,15 @@
-"""The report on the terminal, and its sentences on effects, measurement and selection."""
+"""Sentences of the report on effects, training, measurement and metrics."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
-
 from compress.core.quantities import format_threads
-from compress.core.summary import Summary
 from compress.data.tasks import TASKS, describe_metric, split_metric_name
 from compress.measure import formatting
 from compress.report.file_selection import (
-    GOAL,
-    FileSelection,
-    format_agreement_warnings,
     select_files,
 )
-from compress.report.terminal import ReportTable, to_text
 from compress.run.compressed_model import CompressedModel
 from compress.run.origin import UNKNOWN_TRAINING, TrainingHistory
 
@@ -28,69 +21,6 @@ ELSEWHERE = "A wider terminal, report.html and candidates.csv have them."
 OUTPUTS_TITLE = "Outputs, test part: original -> chosen"
 NEGLIGIBLE = 0.02
 """Ratios within this distance of 1 are no gain: instances of one file differ as much."""
-
-
-def render_tables(report: Report) -> RenderableType:
-    """Return the terminal report: sections, exported files, measurement conditions.
-
-    Args:
-        report: Report with all its sections.
-    """
-    parts: list[RenderableType] = [
-        to_text(line, "bold") for line in format_agreement_warnings(report)
-    ]
-    for section in report.sections:
-        parts += section.render_tables()
-    if report.rows:
-        parts += [_build_file_table(report), to_text(describe_conditions(report), "dim")]
-    if (outputs := build_outputs_table(report)) is not None:
-        heads, rows = outputs
-        grid = ReportTable(OUTPUTS_TITLE, heads, heads[:1], elsewhere=ELSEWHERE, drop=heads[:0:-1])
-        for row in rows:
-            grid.add_row(row)
-        parts.append(grid)
-    parts += map(to_text, format_other_runtimes(report))
-    for record in report.compressed:
-        parts.append(to_text(f"{record.model}: {describe_effect(report, record.model)}"))
-        parts.append(to_text(describe_training(report, record), "dim"))
-    parts += [to_text(line, "bold") for line in format_leakage_warnings(report)]
-    if report.rows:
-        parts.append(to_text(describe_metrics(report), "dim"))
-        parts += map(to_text, format_selected_files(report, select_files(report)))
-    return Group(*parts)
-
-
-def summarize_files(report: Report) -> Summary:
-    """Return a summary with a row per file, with its metrics and costs.
-
-    Args:
-        report: The report with the files.
-    """
-    main = report.main
-    verdict = select_files(report).verdict
-    models = ", ".join(f"'{record.model}'" for record in report.compressed)
-    return Summary(
-        f"{len(report.rows)} files of {models or 'no model'} in '{report.folder}'",
-        (
-            *((verdict.line,) if verdict is not None else ()),
-            f"report, with intervals: {report.folder / 'report.html'}",
-        ),
-        ("File", f"test {main}", "MACs", "size", "latency", "speed-up"),
-        tuple(
-            (
-                row.artifact.id,
-                formatting.format_metric(main, row.artifact.test.get(main)),
-                formatting.format_count(row.artifact.macs),
-                formatting.format_size(row.artifact.size_bytes),
-                formatting.format_time(row.latency.median_ms) if row.latency else "-",
-                f"{row.latency.ratio:.2f}x" if row.latency else "-",
-            )
-            for row in report.rows
-        ),
-        tuple(f"{record.model}: {note}" for record in report.compressed for note in record.notes),
-        "files",
-        tuple(format_agreement_warnings(report)),
-    )
 
 
 def build_outputs_table(report: Report) -> tuple[list[str], list[list[str]]] | None:
@@ -129,55 +59,6 @@ def build_outputs_table(report: Report) -> tuple[list[str], list[list[str]]] | N
         ]
         rows.append([output, *cells])
     return ["Output", *(describe_metric(metric)[0] for metric in metrics)], rows
-
-
-def _build_file_table(report: Report) -> ReportTable:
-    shown = report.qualities[:2]
-    grid = ReportTable(
-        "Exported files, measured on the test part",
-        (
-            "File",
-            *(describe_metric(name)[0] for name in shown),
-            "MACs",
-            "Non-zero",
-            "Size",
-            "Gzipped",
-            "Zstd",
-            "Latency",
-            "Speed-up",
-        ),
-        ("File",),
-        drop=(
-            "Zstd",
-            *(describe_metric(name)[0] for name in shown[1:]),
-            "MACs",
-            "Size",
-            "Non-zero",
-            "Gzipped",
-        ),
-        elsewhere=ELSEWHERE,
-    )
-    last = None
-    for row in report.rows:
-        artifact = row.artifact
-        if last not in (None, artifact.model):
-            grid.add_section()
-        last = artifact.model
-        grid.add_row(
-            (
-                artifact.id,
-                *(formatting.format_metric(name, artifact.test.get(name)) for name in shown),
-                formatting.format_count(artifact.macs),
-                f"{formatting.format_count(artifact.nonzero)} "
-                f"({formatting.format_percent(artifact.zeros)} zero)",
-                formatting.format_size(artifact.size_bytes),
-                formatting.format_size(artifact.gzip_bytes),
-                formatting.format_size(artifact.zstd_bytes),
-                formatting.format_latency(row.latency),
-                formatting.format_speedup(row.latency),
-            )
-        )
-    return grid
 
 
 def _format_change(name: str, original: Row | None, chosen: Row) -> str:
@@ -317,28 +198,6 @@ def describe_metrics(report: Report) -> str:
         else "Wilson's 95 % interval (1927)"
     )
     return f"{text}; in brackets {interval_text}."
-
-
-def format_selected_files(report: Report, selection: FileSelection) -> list[str]:
-    """Return sentences on the selected files, with their test metrics.
-
-    Args:
-        report: The report with the files.
-        selection: The selected files.
-    """
-    if selection.to_ship is None:
-        return [f"No file is chosen to ship: {selection.reason}."]
-    to_ship, best = selection.to_ship, selection.best
-    val = formatting.format_metric(selection.metric, to_ship.val)
-    lines = [
-        f"{to_ship.title}: {to_ship.row.artifact.id}, {to_ship.figure} (validation {val}); "
-        f"test {format_test_metric(report, to_ship.row)}",
-        f"{best.title}: {best.row.artifact.id} ({best.figure}); test "
-        f"{format_test_metric(report, best.row)}",
-    ]
-    if selection.verdict is not None and to_ship.role != GOAL:  # a goal already shows the verdict
-        lines.insert(0, f"{selection.verdict.line}.")
-    return lines
 
 
 def format_leakage_warnings(report: Report) -> list[str]:

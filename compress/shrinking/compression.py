@@ -80,7 +80,7 @@ class CompressResult(DisplayableResult):
     files: dict[str, Path]
 
     def build_summary(self) -> Summary:
-        """Return a console summary of every file, original and compressed, with its costs."""
+        """Return the result screen: the verdict, the file to ship, and every file."""
         return self.report.build_summary()
 
 

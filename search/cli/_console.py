@@ -32,14 +32,12 @@ from rich.text import Text
 from compress.core.credentials import hide_passwords
 from compress.core.errors import MAX_MESSAGE_LENGTH, ParetuneError, to_one_line
 from compress.core.faults import SPACE, explain_fault, find_fault
-from compress.core.summary import escape_line
-from compress.measure import formatting
-from compress.run.directory import LOG, RunFolder
+from compress.core.summary import WIDTH, escape_line
+from compress.run.directory import LOG
 from search.engines import Display
 
 if TYPE_CHECKING:
-    from compress.report import Report
-    from search.report import SearchReport
+    pass
 
 INTERRUPTED, TERMINATED = 130, 143
 RESUME_HINT = (
@@ -51,6 +49,8 @@ _PATH_ERRORS = {
     errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP,
 }  # fmt: skip
 """Error numbers that mean an invalid path from the user, rather than a fault of the machine."""
+MAX_WIDTH = 120
+"""Maximum number of columns of a result screen, because longer lines are hard to read."""
 MAX_SHOWN = 16
 """Maximum number of workers with a progress bar, so that the bars fit on a screen."""
 
@@ -139,6 +139,26 @@ def create_console() -> Console:
     return output if output.is_terminal else Console(markup=False, emoji=False, width=200)
 
 
+def show_screen(text: str, saved: object) -> None:
+    """Print a result screen on standard output; no name or path in it is broken across lines.
+
+    Args:
+        text: The screen.
+        saved: File of the results on disk, for error messages.
+
+    Raises:
+        SystemExit: See `report_output_errors`.
+    """
+    with report_output_errors(saved):
+        print(text, flush=True)
+
+
+def choose_width() -> int:
+    """Return the width of result screens: the terminal's up to `MAX_WIDTH`; `WIDTH` for files."""
+    console = Console()
+    return min(console.width, MAX_WIDTH) if console.is_terminal else WIDTH
+
+
 def show(*parts: RenderableType, saved: object = "", last: str = "") -> None:
     """Print results on standard output, each on its own lines.
 
@@ -188,64 +208,6 @@ def format_written(paths: Iterable[Path]) -> str:
     """Return "written: a.json, b.csv" for the files that exist; empty if none exists."""
     names = ", ".join(escape_line(path) for path in paths if path.exists())
     return f"written: {names}" if names else ""
-
-
-def format_outcome(report: Report) -> str:
-    """Return one line with the path of a run's report and the file to ship.
-
-    Validation data select the file; see `compress.measure.verdict`. For a search alone, the line
-    names the best model of the front, which is not compressed yet.
-    """
-    from search.report import SearchReport
-
-    page, file_text = f"report: {escape_line(report.folder / 'report.html')}", ""
-    if report.rows:
-        file_text = _describe_file(report)
-    elif isinstance(report, SearchReport):
-        file_text = _describe_model(report)
-    return f"{page}; {file_text}" if file_text else page
-
-
-def _describe_file(report: Report) -> str:
-    from compress.report.file_selection import GOAL, select_files
-
-    choice = select_files(report)
-    if choice.to_ship is None:
-        folder = escape_line(RunFolder(report.folder).exports)
-        return f"ship: a file of your choice in {folder} (none is chosen: {choice.reason})"
-    artifact = choice.to_ship.row.artifact
-    reason = "cheapest that cannot be told apart from the best"
-    if choice.to_ship.role == GOAL:
-        reason = "for the goal"
-    elif choice.to_ship.row is choice.best.row:
-        reason = "the best"
-    metric_text = formatting.format_metric(choice.metric, choice.to_ship.val)
-    file_name = next(
-        (item.shipped_file for item in report.sections if item.shipped_id), artifact.file
-    )
-    return (
-        f"ship: {escape_line(report.folder / file_name)} "
-        f"(chosen by validation {choice.metric}: {metric_text}, {reason})"
-    )
-
-
-def _describe_model(report: SearchReport) -> str:
-    from search.study.directory import SearchFolder
-
-    folder, metric = SearchFolder(report.folder), report.objectives[0]
-    front = [item for item in report.candidates if item.id in report.front]
-    if not front:
-        return ""
-    if report.validation_learnt:
-        models = escape_line(folder.candidates)
-        return f"models: {models} (none is chosen: validation data were trained on)"
-    best = max(front, key=lambda item: item.val[metric])
-    return (
-        f"best model: {escape_line(folder.get_shipped_path(best.id))} (chosen by validation "
-        f"{metric}: "
-        f"{formatting.format_metric(metric, best.val[metric])}); `paretune compress` makes files "
-        "to ship"
-    )
 
 
 class _ConsoleLog(logging.Handler):

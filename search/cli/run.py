@@ -15,10 +15,11 @@ from compress.plan.shrink import ShrinkPlan
 from search.cli._console import (
     RESUME_HINT,
     RichDisplay,
-    format_outcome,
+    choose_width,
     report_errors,
     show,
     show_progress,
+    show_screen,
 )
 from search.cli._help import SECTIONS
 from search.cli._options import Plugins, create_option
@@ -245,11 +246,9 @@ def read_recipe_sections(argument_values: Mapping[str, Any]) -> Mapping[str, Any
 
 
 def print_report(report: Report) -> None:
-    """Print the report's tables on standard output, then its path and the file to ship."""
-    from compress.report import render_tables
-
-    page = report.folder / "report.html"
-    show(render_tables(report), saved=page, last=format_outcome(report))
+    """Print the result screen of a report on standard output."""
+    screen = report.build_summary().to_text(choose_width())
+    show_screen(screen, report.folder / "report.html")
 
 
 def _create_workers(worker_options: Sequence[Any], display: RichDisplay) -> Workers | None:

@@ -15,8 +15,6 @@ from compress.measure import formatting
 from compress.report.live.charts import COST, OTHER, QUALITY, Axis, Points
 from compress.report.markup import Cell
 from compress.report.plot import GREY, INK, MAX_LETTERS, cut_failures, scale_cost_axis
-from compress.report.terminal import ReportTable
-from compress.report.text_report import ELSEWHERE
 from search.report.search_report import SearchReport
 from search.study.directory import COMPLETE, STOPPED, Candidate, FinalTraining
 from search.study.front import count_epochs
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FRONT_COLOUR, STOPPED_COLOUR = "#0072B2", "#D55E00"
-_MEASURED_HEADINGS = {"size_bytes": "File", "latency_ms": "Latency"}
-"""Headings of costs that only some searches have."""
 _SHOWN_FILES = (("dense", "float32"), ("pruned", "float32"), ("pruned", "int8"))
 """Files of a model that its row shows, as (variant, format)."""
 FINAL_HEADINGS = ("Model", "Epochs", "Trainings", "Validation", "Test")
@@ -58,7 +54,7 @@ def build_front_section(report: SearchReport) -> dict[str, Any]:
         "MACs and parameters are those before compression. Zeros save bytes and no MACs; channels "
         "that leave save both, see the files.",
         "heads": ["Model", f"validation {metric}", "MACs", "Parameters",
-                  *_list_measured_costs(report), "dense float32: test, gzipped", "pruned float32",
+                  *report.list_measured_costs(), "dense float32: test, gzipped", "pruned float32",
                   "pruned int8"],
         "rows": [_build_cells(report, item) for item in report.list_front_candidates()],
     }  # fmt: skip
@@ -76,7 +72,7 @@ def _build_cells(report: SearchReport, item: Candidate) -> list[str | Cell]:
         formatting.format_metric(report.objectives[0], item.val[report.objectives[0]]),
         formatting.format_count(item.macs),
         formatting.format_count(item.params),
-        *_format_measured_costs(report, item),
+        *report.format_measured_costs(item),
         *(
             Cell(
                 formatting.format_metric(report.main, file.test[report.main]),
@@ -86,51 +82,6 @@ def _build_cells(report: SearchReport, item: Candidate) -> list[str | Cell]:
             else "-"
             for file in shown_files
         ),
-    ]
-
-
-def build_front_table(report: SearchReport) -> ReportTable:
-    """Return the table of the front for the terminal."""
-    metric, *costs = report.objectives
-    grid = ReportTable(
-        f"Front: validation {metric} against {' and '.join(costs)}",
-        ("Model", metric, "MACs", "Parameters", *_list_measured_costs(report), "Choices"),
-        ("Model", "Choices"),
-        wrap=("Choices",),
-        drop=("Parameters",),
-        elsewhere=ELSEWHERE,
-    )
-    for candidate in report.list_front_candidates():
-        grid.add_row(
-            (
-                candidate.id,
-                formatting.format_metric(metric, candidate.val[metric]),
-                formatting.format_count(candidate.macs),
-                formatting.format_count(candidate.params),
-                *_format_measured_costs(report, candidate),
-                format_choices(candidate),
-            )
-        )
-    return grid
-
-
-def _list_measured_costs(report: SearchReport) -> list[str]:
-    """Return the headings of the measured costs that are objectives of the search."""
-    return [
-        f"{_MEASURED_HEADINGS[cost]}, estimated"
-        if report.is_estimated(cost)
-        else _MEASURED_HEADINGS[cost]
-        for cost in report.objectives[1:]
-        if cost in _MEASURED_HEADINGS
-    ]
-
-
-def _format_measured_costs(report: SearchReport, candidate: Candidate) -> list[str]:
-    """Return a candidate's measured costs, in the order of `_list_measured_costs`."""
-    return [
-        formatting.format_cost(cost, getattr(candidate, cost))
-        for cost in report.objectives[1:]
-        if cost in _MEASURED_HEADINGS
     ]
 
 
@@ -174,15 +125,6 @@ def build_final_section(report: SearchReport) -> dict[str, Any]:
         "heads": [*FINAL_HEADINGS[:3], f"validation {metric}", f"test {metric}"],
         "rows": [_build_final_cells(item, metric) for item in summarize_finals(report)],
     }
-
-
-def build_final_table(report: SearchReport) -> ReportTable:
-    """Return the table of the final trainings for the terminal."""
-    metric = report.objectives[0]
-    grid = ReportTable(f"Final trainings: {metric}, mean +- deviation", FINAL_HEADINGS, ("Model",))
-    for item in summarize_finals(report):
-        grid.add_row(_build_final_cells(item, metric))
-    return grid
 
 
 def _build_final_cells(summary: FinalSummary, metric: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ from compress.core.summary import Summary
 from compress.measure import formatting
 from compress.report.markup import Cell
 from compress.report.report_data import Report, read_report
-from compress.report.text_report import summarize_files
+from compress.report.result_screen import build_result_screen
 from search.report.importance import TREES, Importance, compute_importances, rank_parameters
 from search.study.directory import (
     COMPLETE,
@@ -26,6 +27,8 @@ from search.study.directory import (
 from search.study.front import FrontProgress, count_epochs, measure_progress, select_front
 
 _NOUNS = {"macs": "MACs", "params": "parameters", "size_bytes": "of file", "latency_ms": "latency"}
+_MEASURED_HEADINGS = {"size_bytes": "File", "latency_ms": "Latency"}
+"""Headings of costs that only some searches have."""
 _METHOD = (
     f"A random forest of {TREES} trees learns the target from the choices of four fifths of the "
     "trials and predicts the rest, each fifth in turn. A parameter's share is by how much the "
@@ -54,28 +57,65 @@ class SearchReport(Report):
     finals: tuple[FinalTraining, ...] = ()
 
     def build_summary(self) -> Summary:
-        """Return one row per file, or per candidate of the front if there are no files."""
-        lines = (self.summarize_trials(), f"report, with intervals: {self.folder / 'report.html'}")
+        """Return the result screen; of a search alone with the candidates of its front."""
+        trials = self.summarize_trials()
         if self.rows:
-            return replace(summarize_files(self), lines=lines)
+            screen = build_result_screen(self)
+            if not self.candidates:
+                return screen
+            return replace(screen, notes=(screen.notes[0], trials, *screen.notes[1:]))
         metric, *costs = self.objectives
         front = self.list_front_candidates()
+        page = ("Report", str(self.folder / "report.html"))
         return Summary(
-            f"a front of {len(front)} candidates in '{self.folder}'",
-            lines,
-            ("Model", f"validation {metric}", "MACs", "parameters"),
+            f"Pareto front: {len(front)} models, validation {metric} against {', '.join(costs)}",
+            (trials,),
+            ("Model", f"validation {metric}", "MACs", "parameters", *self.list_measured_costs()),
             tuple(
                 (
                     item.id,
                     formatting.format_metric(metric, item.val[metric]),
                     formatting.format_count(item.macs),
                     formatting.format_count(item.params),
+                    *self.format_measured_costs(item),
                 )
                 for item in front
             ),
-            (f"traded against {', '.join(costs)}",),
-            "candidates",
+            row_noun="candidates",
+            fields=(*self._list_next_steps(front), page),
         )
+
+    def list_measured_costs(self) -> list[str]:
+        """Return the headings of the measured costs that are objectives of the search."""
+        return [
+            f"{_MEASURED_HEADINGS[cost]}, estimated"
+            if self.is_estimated(cost)
+            else _MEASURED_HEADINGS[cost]
+            for cost in self.objectives[1:]
+            if cost in _MEASURED_HEADINGS
+        ]
+
+    def format_measured_costs(self, candidate: Candidate) -> list[str]:
+        """Return a candidate's measured costs, in the order of `list_measured_costs`.
+
+        Args:
+            candidate: The candidate.
+        """
+        return [
+            formatting.format_cost(cost, getattr(candidate, cost))
+            for cost in self.objectives[1:]
+            if cost in _MEASURED_HEADINGS
+        ]
+
+    def _list_next_steps(self, front: Sequence[Candidate]) -> list[tuple[str, str]]:
+        """Return the best model's file, and the command that compresses it."""
+        if not front or self.validation_learnt:
+            return []
+        best = max(front, key=lambda item: item.val[self.objectives[0]])
+        model = SearchFolder(self.folder).get_shipped_path(best.id)
+        source = self.record["plan"].get("data", {}).get("source") or "DATA"
+        command = f"paretune shrink {shlex.quote(str(model))} --data {shlex.quote(str(source))}"
+        return [("Best", str(model)), ("Next", f"{command} --latency 0.5x")]
 
     def list_front_candidates(self) -> list[Candidate]:
         """Return the candidates on the front, in its order."""
