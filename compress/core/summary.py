@@ -120,19 +120,32 @@ class Summary:
         return "\n".join(lines).rstrip().splitlines()
 
     def _format_table(self, rows: int, width: int) -> list[str]:
-        """Return the lines of the table; columns that do not fit are left out from the right."""
+        """Return the lines of the table.
+
+        Columns that do not fit are left out from the right. A name that leaves no room for the
+        second column has a line of its own.
+        """
+        from rich.cells import cell_len
+
         cells = [tuple(map(escape_line, row)) for row in (self.headers, *self.rows[:rows])]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+        room = width - sum(GAP + size for size in widths[1:MIN_COLUMNS])
+        name_widths = [cell_len(row[0]) for row in cells]
+        widths[0] = max((size for size in name_widths if size <= room), default=0)
         count = len(widths)
         while count > MIN_COLUMNS and sum(widths[:count]) + GAP * (count - 1) > width:
             count -= 1
         lines = []
-        for row in cells:
-            columns = [
-                cell.rjust(size) if index else cell.ljust(size)
-                for index, (cell, size) in enumerate(zip(row[:count], widths, strict=False))
+        for name, *figures in cells:
+            if cell_len(name) > widths[0]:
+                lines.append(name)
+                name = ""
+            columns = [name + " " * (widths[0] - cell_len(name))]
+            columns += [
+                " " * (size - cell_len(text)) + text
+                for text, size in zip(figures, widths[1:], strict=True)
             ]
-            lines.append((" " * GAP).join(columns).rstrip())
+            lines.append((" " * GAP).join(columns[:count]).rstrip())
         lines.insert(1, "-" * min(width, sum(widths[:count]) + GAP * (count - 1)))
         if omitted := self.headers[count:]:
             lines.append(f"(a wider terminal shows {', '.join(map(escape_line, omitted))})")

@@ -113,29 +113,29 @@ def describe_training(report: Report, record: CompressedModel) -> str:
             (TrainingHistory(epochs) for epochs in epochs_by_section if epochs), UNKNOWN_TRAINING
         )
     epochs = "epoch" if before.epochs == 1 else "epochs"
-    baseline_text = (
-        "how long the dense model was trained is not known"
+    original_text = (
+        "for how many epochs the original was trained is unknown"
         if before.epochs is None
-        else f"the dense model was trained for {before.epochs} {epochs}"
-        + (", from weights that came trained" if before.is_continued else "")
+        else f"the original was trained for {before.epochs} {epochs}"
+        + (", from pretrained weights" if before.is_continued else "")
     )
+    if record.as_long is None and _find_finetuning_epochs(record) == 0:
+        return f"Training: {original_text}; the smaller model was not fine-tuned."
     teacher_text = f", distilled from {record.teacher}" if record.teacher else ""
-    epochs_text = _describe_epochs(record)
     text = (
-        f"Training: {baseline_text}, then for {epochs_text} while it was compressed{teacher_text}. "
+        f"Training: {original_text}; the smaller model was fine-tuned for "
+        f"{_describe_epochs(record)}{teacher_text}. "
     )
     if record.as_long is not None:
         long_metric = formatting.format_metric(report.main, record.as_long["test"].get(report.main))
         return (
-            f"{text}Trained on for just as long, in the same way but not compressed, the Keras "
-            f"model reaches test {report.main} {long_metric}."
+            f"{text}The original, trained on in the same way for as long, reaches test "
+            f"{report.main} {long_metric}."
         )
-    if _find_finetuning_epochs(record) == 0:
-        return f"Training: {baseline_text}; compression trained nothing."
     possible_causes = "training and the teacher" if record.teacher else "training"
     return (
-        f"{text}No dense model was trained for as long (paretune compress --as-long does that): "
-        f"gains may come from {possible_causes}, not from compression."
+        f"{text}The original was not trained on for as long (paretune compress --as-long does "
+        f"that): a gain may come from {possible_causes}."
     )
 
 

@@ -68,7 +68,7 @@ class SearchReport(Report):
         front = self.list_front_candidates()
         page = ("Report", str(self.folder / "report.html"))
         return Summary(
-            f"Pareto front: {len(front)} models, validation {metric} against {', '.join(costs)}",
+            f"Pareto front: {len(front)} model{'' if len(front) == 1 else 's'}, validation {metric} against {', '.join(costs)}",
             (trials,),
             ("Model", f"validation {metric}", "MACs", "parameters", *self.list_measured_costs()),
             tuple(

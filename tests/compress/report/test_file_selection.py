@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 from scipy.stats import binomtest
 
 from compress.core.atomic_files import read_json, write_json
 from compress.core.statistics import compute_mean_interval, compute_wilson_interval
 from compress.data.tasks import create_task
 from compress.plan import Plan
-from compress.report import render_tables
 from compress.report.file_selection import select_files
 from compress.report.text_report import format_leakage_warnings
 from compress.run.compressed_model import Artifact, CompressedModel, write_example_values
@@ -94,15 +91,10 @@ def test_validation_chooses_and_test_judges(tmp_path: Path) -> None:
     assert "[91.05, 96.02]" in tiles
     assert "n = 360" in tiles
     assert "m.int8" not in tiles
-    out = StringIO()
-    Console(file=out, width=250).print(render_tables(report))
-    last = out.getvalue().strip().splitlines()[-3:]
-    assert last[0] == "test accuracy: 94.00 % -> 93.00 %, -1.00 pp."
-    assert last[1].startswith(
-        "Cheapest that cannot be told apart from the best: m-p80.float32, 455 us"
-    )
-    assert last[2].startswith("Best validation accuracy: m.float32 (96.00 %)")
-    assert "test 94.00 % [91.05, 96.02], n = 360" in last[2]
+    text = str(report)
+    assert text.startswith("Test accuracy: 94.00 % -> 93.00 %, -1.00 pp\n")
+    assert "> m-p80.float32" in text
+    assert "best on validation data: m.float32 (96.00 %)" in text
 
 
 def test_what_examples_tell_apart_is_not_shipped_for_its_speed(tmp_path: Path) -> None:
@@ -186,14 +178,13 @@ def test_what_was_learnt_chooses_nothing(tmp_path: Path, learn: Any) -> None:
     assert "cannot be told apart" not in page
     chosen = json.loads((folder.path / "report.json").read_text("utf-8"))["chosen"]
     assert set(chosen) == {"missing"}
-    out = StringIO()
-    Console(file=out, width=250).print(render_tables(report))
-    assert found.reason in out.getvalue()
+    text = report.build_summary().to_text(250)
+    assert found.reason in text
     # said where nobody overlooks it: above all sections, and bold among the last lines
     (warning,) = format_leakage_warnings(report)
     assert "trained on the validation part" in warning
     assert f'<p class="warning">{warning}</p>' in page[: page.index("<h2>")]
-    assert warning in out.getvalue()
+    assert warning in text
 
 
 @pytest.mark.parametrize(("right", "of"), [(0, 10), (3, 7), (350, 360), (360, 360), (9123, 10_000)])

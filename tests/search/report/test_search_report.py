@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from compress.plan import Plan
-from compress.report import render_tables
 from search.plan import SearchOptions, SearchPlan
 from search.report import render
 from search.report.charts import (
@@ -348,14 +347,11 @@ def test_no_search_no_section(tmp_path: Path, folder: SearchFolder) -> None:
     assert "The search" not in write(bare, [])
 
 
-def test_the_terminal_says_how_many_epochs(folder: SearchFolder) -> None:
-    from rich.console import Console
-
+def test_the_page_says_how_many_epochs(folder: SearchFolder) -> None:
     write(folder, [candidate(0, 0.5, 9, history=history(0.1, 0.5), choices={"x": 1})])
-    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(render_tables(render(folder.path)))
-    assert "1 on the front; 2 of 12 epochs trained" in console.export_text()
-    console.file.close()
+    render(folder.path)
+    page = (folder.path / "report.html").read_text("utf-8")
+    assert "1 on the front; 2 of 12 epochs trained" in page
 
 
 def test_the_study_is_not_needed(folder: SearchFolder) -> None:
