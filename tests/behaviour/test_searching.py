@@ -86,7 +86,7 @@ def test_a_run_ends_in_files_to_ship(paretune: Command, tmp_path: Path) -> None:
     for row in report["files"]:
         found = accuracy(answers(tmp_path / "r" / row["file"], data.inputs("test")), data.test.y)
         assert row["test"]["accuracy"] == pytest.approx(found, abs=0.003)
-    assert "ship: " in done.out
+    assert "Ship " in done.out
 
 
 def test_a_space_of_ones_own(paretune: Command, tmp_path: Path) -> None:
