@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from compress.core.errors import (
@@ -27,12 +27,30 @@ if TYPE_CHECKING:
 
 PlanT = TypeVar("PlanT")
 
+FORMER_NAMES = {
+    "also": "include",
+    "epochs": "finetune_epochs",
+    "hint_pairs": "feature_pairs",
+    "hint_weight": "feature_weight",
+    "hints": "feature_losses",
+    "min_quality": "min_metric",
+    "optimizer": "finetune_optimizer",
+    "pairs": "feature_pairs",
+    "prune_also": "weight_include",
+    "prune_end": "sparsity_end",
+    "prune_overrides": "weight_overrides",
+    "prune_pattern": "weight_pattern",
+    "prune_scope": "weight_scope",
+    "schedule": "learning_rate_schedule",
+}
+"""Names of options in earlier versions -> present names, for errors."""
+
 
 def option(
     default: Any,
-    flags: str,
     text: str,
     *,
+    flat_name: str = "",
     extendable: bool = False,
     least: int | None = None,
     most: int | None = None,
@@ -48,8 +66,11 @@ def option(
 
     Args:
         default: Default value, of the field's type.
-        flags: Names on the command line, separated by spaces; the first is the flat name.
-        text: Help text.
+        text: Help text: one sentence with unit and default where the declaration does not say them.
+            Choices, bounds and the default are appended, see `PlanField.describe`.
+        flat_name: Name outside its section, in Python and, with dashes, on the command line; the
+            default is the name of the field. It is the field's name behind the section's topic
+            ("channel_scope"), or the section's own name.
         extendable: Whether the value may change when a run is resumed (a budget, for example).
         least, most: Inclusive bounds of an integer; checked by `validate_fields`.
         why: Reason for `most`.
@@ -66,7 +87,7 @@ def option(
     """
     count = {"least": least, "most": most, "why": why, "unit": unit, "like": like}
     metadata = {
-        "flags": tuple(flags.split()), "help": text, "extendable": extendable, "was": former_name,
+        "flat_name": flat_name, "help": text, "extendable": extendable, "was": former_name,
         "count": count, "left_open": left_open, "choices": choices, "beside": extra_choices,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
@@ -135,19 +156,20 @@ class RemovedOption:
 
 @dataclasses.dataclass(frozen=True)
 class PlanField:
-    """One field of a plan with its section, its flags, its type and its choices.
+    """One field of a plan with its section, its names, its type and its choices.
 
     Attributes:
         section: Name of the section; None for a field of the plan itself.
-        name: Name of the field.
-        flags: Names on the command line; the first is the flat name.
+        name: Name of the field, as in TOML.
+        flat_name: Name outside its section, in Python: "channel_scope".
         hint: Type after conversion.
+        least, most: Inclusive bounds of an integer; None: not bounded.
         default, help, extendable, left_open, choices, extra_choices: See `option`.
     """
 
     section: str | None
     name: str
-    flags: tuple[str, ...]
+    flat_name: str
     hint: Any
     default: Any
     help: str
@@ -155,16 +177,30 @@ class PlanField:
     left_open: Any
     choices: Choices | Registry[Any] | None
     extra_choices: tuple[str, ...]
+    least: int | None
+    most: int | None
 
     @property
-    def keyword(self) -> str:
-        """First flag as a Python name: `--val-fraction` -> `val_fraction`."""
-        return self.flags[0].lstrip("-").replace("-", "_")
+    def flag(self) -> str:
+        """Name on the command line: `val_fraction` -> `--val-fraction`."""
+        return f"--{self.flat_name.replace('_', '-')}"
 
     @property
     def default_text(self) -> str:
         """Default in its form on the command line, or "" for none."""
         return format_value(self.default)
+
+    def describe(self) -> str:
+        """Return the help text with the choices, the bounds and the default."""
+        facts = []
+        if self.choices is not None:
+            facts.append(", ".join((*self.extra_choices, *self.choices.names())))
+        if self.least is not None:
+            bounds = f"{self.least:,} to {self.most:,}" if self.most else f"at least {self.least:,}"
+            facts.append(bounds)
+        if self.default_text and self.default is not False:
+            facts.append(f"default: {self.default_text}")
+        return f"{self.help}  [{'; '.join(facts)}]" if facts else self.help
 
     @property
     def path(self) -> str:
@@ -173,16 +209,12 @@ class PlanField:
 
 
 def list_plan_fields(plan: type[Any]) -> tuple[PlanField, ...]:
-    """Return the fields of a plan class with its sections flattened.
-
-    If two fields have the same flag, it belongs to the last section that uses it as its *first*
-    flag; the other field keeps its remaining flags.
-    """
+    """Return the fields of a plan class with its sections flattened."""
     leaves: list[PlanField] = []
     hints = read_field_types(plan)
     for field in dataclasses.fields(plan):
         hint = hints[field.name]
-        if "flags" in field.metadata:
+        if is_option(field):
             leaves.append(_build_plan_field(None, field, hint))
             continue
         inner_hints = read_field_types(hint)
@@ -190,21 +222,14 @@ def list_plan_fields(plan: type[Any]) -> tuple[PlanField, ...]:
             _build_plan_field(field.name, inner, inner_hints[inner.name])
             for inner in dataclasses.fields(hint)
         ]
-    primary = {leaf.flags[0]: leaf.path for leaf in leaves}
-    return tuple(
-        dataclasses.replace(
-            leaf,
-            flags=tuple(flag for flag in leaf.flags if primary.get(flag, leaf.path) == leaf.path),
-        )
-        for leaf in leaves
-    )
+    return tuple(leaves)
 
 
 def list_removed_options(plan: type[Any]) -> dict[str, RemovedOption]:
     """Return the options of earlier versions of a plan, by path: "quantize.equalize"."""
     removed = dict(_read_removed_options(plan))
     for field in dataclasses.fields(plan):
-        if "flags" not in field.metadata:
+        if not is_option(field):
             section = read_field_types(plan)[field.name]
             removed |= {
                 f"{field.name}.{name}": item
@@ -220,9 +245,20 @@ def _read_removed_options(section: type[Any]) -> Mapping[str, RemovedOption]:
 def _build_plan_field(section: str | None, field: dataclasses.Field[Any], hint: Any) -> PlanField:
     meta = field.metadata
     return PlanField(
-        section, field.name, meta["flags"], hint, field.default, meta["help"], meta["extendable"],
-        meta["left_open"], meta["choices"], meta["beside"],
+        section, field.name, read_flat_name(field), hint, field.default, meta["help"],
+        meta["extendable"], meta["left_open"], meta["choices"], meta["beside"],
+        meta["count"]["least"], meta["count"]["most"],
     )  # fmt: skip
+
+
+def is_option(field: dataclasses.Field[Any]) -> bool:
+    """Return whether a dataclass field is an option; other fields of a plan are sections."""
+    return "flat_name" in field.metadata
+
+
+def read_flat_name(field: dataclasses.Field[Any]) -> str:
+    """Return the name of an option outside its section."""
+    return field.metadata["flat_name"] or field.name
 
 
 def validate_fields(section: Any) -> None:
@@ -234,10 +270,9 @@ def validate_fields(section: Any) -> None:
     """
     hints = read_field_types(type(section))
     for field in dataclasses.fields(section):
-        if "flags" in field.metadata:
-            name = field.metadata["flags"][0].lstrip("-").replace("-", "_")
-            raw_value = getattr(section, field.name)
-            value = convert_value(raw_value, hints[field.name], name, **field.metadata["count"])
+        if is_option(field):
+            raw_value, count = getattr(section, field.name), field.metadata["count"]
+            value = convert_value(raw_value, hints[field.name], read_flat_name(field), **count)
             object.__setattr__(section, field.name, value)
     # plug-ins may register choices
     import_plugins(getattr(section, "plugins", ()))
@@ -271,18 +306,14 @@ def nest_options(plan: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: A name is unknown.
     """
-    by_name = {
-        flag.lstrip("-").replace("-", "_"): leaf
-        for leaf in list_plan_fields(plan)
-        for flag in leaf.flags
-    }
+    by_name = {leaf.flat_name: leaf for leaf in list_plan_fields(plan)}
     removed = {item.keyword: item for item in list_removed_options(plan).values()}
     nested: dict[str, Any] = {}
     for name, value in values.items():
         if name in removed:
             raise removed[name].build_error(name)
         if name not in by_name:
-            raise build_unknown_name_error("plan option", name, by_name)
+            raise build_unknown_option_error("plan option", name, by_name)
         leaf = by_name[name]
         target = nested.setdefault(leaf.section, {}) if leaf.section else nested
         target[leaf.name] = value
@@ -348,7 +379,7 @@ def _resolve_keys(section: type[Any], values: Mapping[str, Any], kind: str) -> d
 def to_nested(plan: Any) -> dict[str, Any]:
     """Return a plan or a section as plain dictionaries and lists, for JSON and TOML."""
     return {
-        field.name: (to_plain if "flags" in field.metadata else to_nested)(
+        field.name: (to_plain if is_option(field) else to_nested)(
             getattr(plan, field.name)
         )
         for field in dataclasses.fields(plan)
@@ -430,7 +461,7 @@ def build_command_words(plan: Any) -> list[str]:
         value = read_field(plan, leaf)
         if leaf.path == "out" or value == leaf.default:
             continue
-        words.append(leaf.flags[0])
+        words.append(leaf.flag)
         if not isinstance(value, bool):
             words.append(format_value(value))
     return words
@@ -469,6 +500,21 @@ def require_choice(kind: str, value: str, choices: tuple[str, ...]) -> None:
     """
     if value not in choices:
         raise build_unknown_name_error(kind, value, choices)
+
+
+def build_unknown_option_error(kind: str, name: str, names: Iterable[str]) -> InputError:
+    """Build the error for an unknown option; one that was renamed is answered with its name.
+
+    Args:
+        kind: Kind of option, in the user's terms.
+        name: The received name.
+        names: All valid names.
+    """
+    names = tuple(names)
+    present_name = FORMER_NAMES.get(name)
+    if present_name in names:
+        return InputError(f"Unknown {kind} '{name}'. It is called '{present_name}' now.")
+    return build_unknown_name_error(kind, name, names)
 
 
 def _build_table_error(key: str, value: object) -> InputError:

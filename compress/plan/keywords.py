@@ -10,10 +10,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
-from compress.core.errors import InputError, build_unknown_name_error
+from compress.core.errors import InputError
 from compress.plan import Plan, WeightOptions
 from compress.plan.bench import BenchPlan
-from compress.plan.fields import PlanField, RemovedOption, list_plan_fields, list_removed_options
+from compress.plan.fields import (
+    PlanField,
+    RemovedOption,
+    build_unknown_option_error,
+    list_plan_fields,
+    list_removed_options,
+)
 from compress.plan.shrink import ShrinkPlan
 
 SectionT = TypeVar("SectionT")
@@ -50,12 +56,10 @@ class Keywords:
         for leaf in list_plan_fields(self.plan):
             if leaf.path in self.excluded or (self.sections and leaf.section not in self.sections):
                 continue
-            for name in self._list_names(leaf):
-                if name in options:
-                    raise ValueError(
-                        f"{self.function_name}: '{name}' is of two sections: rename one."
-                    )
-                options[name] = leaf
+            name = self.renames.get(leaf.path, leaf.name) if self.sections else leaf.flat_name
+            if name in options:
+                raise ValueError(f"{self.function_name}: '{name}' is of two sections: rename one.")
+            options[name] = leaf
         return options
 
     def sort_by_section(self, settings: Mapping[str, Any]) -> dict[str | None, dict[str, Any]]:
@@ -72,13 +76,7 @@ class Keywords:
         options, by_section = self.list_options(), dict[str | None, dict[str, Any]]()
         for name, value in settings.items():
             leaf = options[name]
-            section = by_section.setdefault(leaf.section, {})
-            if leaf.name in section:
-                raise InputError(
-                    f"An option must be given once. Received: '{name}' and another name of "
-                    f"'{leaf.path}'."
-                )
-            section[leaf.name] = value
+            by_section.setdefault(leaf.section, {})[leaf.name] = value
         return by_section
 
     def require_known(self, names: Iterable[str], argument_names: Iterable[str] = ()) -> None:
@@ -137,11 +135,6 @@ class Keywords:
             return section_class(**values)
         return replace(base, **values) if values else base  # type: ignore[type-var]
 
-    def _list_names(self, leaf: PlanField) -> tuple[str, ...]:
-        if self.sections:
-            return (self.renames.get(leaf.path, leaf.name),)
-        return tuple(flag.lstrip("-").replace("-", "_") for flag in leaf.flags)
-
     def _list_removed_options(self) -> dict[str, RemovedOption]:
         """Return the options that the function took in earlier versions, by keyword."""
         removed = {}
@@ -168,7 +161,7 @@ class Keywords:
                 f"{self.function_name}() must be given options of its own. Received: '{name}', "
                 f"which {functions} takes."
             )
-        return build_unknown_name_error(f"option of {self.function_name}()", name, choices)
+        return build_unknown_option_error(f"option of {self.function_name}()", name, choices)
 
 
 TRAINING = {"finetune.schedule": "learning_rate_schedule"}

@@ -362,7 +362,7 @@ def explain_bare_latencies(plan: Any) -> tuple[str, ...]:
     Such a number meant milliseconds in earlier versions; now it means a share of the original's
     latency.
     """
-    values = {leaf.flags[0]: read_field(plan, leaf) for leaf in list_plan_fields(type(plan))}
+    values = {leaf.flag: read_field(plan, leaf) for leaf in list_plan_fields(type(plan))}
     for flag, value in tuple(values.items()):
         if isinstance(value, ShrinkGoal):
             values[f"latency of {flag}"] = value.goal.latency

@@ -457,7 +457,7 @@ def open_logs(
         others: Further sources, which come first.
     """
     changed_options = {
-        leaf.keyword: value
+        leaf.flat_name: value
         for leaf in list_plan_fields(type(plan))
         if (value := read_field(plan, leaf)) != leaf.default
     }

@@ -48,20 +48,6 @@ BASIC = {
     ),
 }  # fmt: skip
 """Names of the options that `--help` shows, by command."""
-SEARCH_REFUSED = {
-    "optimizer": "Give --finetune-optimizer, or --optimizers: those that the search samples from."
-}
-"""Refused options of `run` and `search`, which could mean the search or the fine-tuning."""
-OLD_NAMES = {"epochs": "finetune_epochs", "optimizer": "finetune_optimizer"}
-"""Option names of the first release -> current names, in `compress`."""
-SHRINK_REFUSED = {
-    "max_latency": "Give --latency.",
-    "max_size": "Give --size.",
-    "max_macs": "Give --macs.",
-    "max_params": "Give --params.",
-}
-"""Refused options of `shrink`: limits of a search, which are goals in this command."""
-
 _ENGINE_OPTIONS = (
     ("--engine", "engine", str, "TEXT"),
     ("--address", "address", str, "TEXT"),
@@ -95,10 +81,10 @@ SHRINK_OPTIONS = (
         SECTIONS["engine"],
     ),
     *(
-        create_option(name, kind, leaf.flags[0], metavar, leaf.help, SECTIONS["engine"])
+        create_option(name, kind, leaf.flag, metavar, leaf.help, SECTIONS["engine"])
         for leaf in list_plan_fields(EngineOptions)
         for flag, name, kind, metavar in _ENGINE_OPTIONS
-        if leaf.flags[0] == flag
+        if leaf.flag == flag
     ),
 )
 """Options of `shrink` that are no fields of the plan."""

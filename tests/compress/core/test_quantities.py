@@ -178,7 +178,7 @@ def test_numbers_of_python_above_one_need_a_unit_too() -> None:
 )
 def test_options_take_their_units(name: str, text: str, expected: float) -> None:
     plan = from_flat(SearchPlan, {name: text})
-    (leaf,) = (leaf for leaf in list_plan_fields(SearchPlan) if leaf.keyword == name)
+    (leaf,) = (leaf for leaf in list_plan_fields(SearchPlan) if leaf.flat_name == name)
     assert read_field(plan, leaf) == expected
 
 
@@ -295,10 +295,10 @@ def test_every_whole_number_of_a_plan_has_a_lower_bound_and_most_an_upper(plan: 
         if leaf.hint is int or leaf.hint == int | None:
             checked += 1
             with pytest.raises(InputError, match="must be at least"):
-                from_flat(plan, {leaf.keyword: -1})
-            if leaf.keyword not in unbounded:
+                from_flat(plan, {leaf.flat_name: -1})
+            if leaf.flat_name not in unbounded:
                 with pytest.raises(InputError, match=r"must be at most [\d,]+ \(.+\)"):
-                    from_flat(plan, {leaf.keyword: 2**62})
+                    from_flat(plan, {leaf.flat_name: 2**62})
     assert checked >= (1 if plan is BenchPlan else 10)
 
 

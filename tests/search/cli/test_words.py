@@ -73,5 +73,5 @@ def test_one_flag_has_one_help_text_in_every_plan() -> None:
     places: dict[str, set[tuple[str, str]]] = {}
     for plan in (Plan, SearchPlan):
         for leaf in list_plan_fields(plan):
-            places.setdefault(leaf.flags[0], set()).add((leaf.path, leaf.help))
+            places.setdefault(leaf.flag, set()).add((leaf.path, leaf.help))
     assert {flag: found for flag, found in places.items() if len(found) > 1} == {}
