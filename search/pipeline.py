@@ -141,7 +141,8 @@ def run(
         time: Time of each example, (n,), for a split by time; see `as_dataset`.
         display: Display of the progress.
         **settings: Every option of `paretune run` by its name there: space, trials, max_macs,
-            channels, sparsity, formats, out, ...
+            channels, sparsity, formats, out, ...; or a goal for each model of the front, as in
+            `shrink`: `latency=0.5, max_drop=1`.
 
     Shapes:
         x: (n, ...), as the models take it; y: see `as_dataset`.
@@ -295,7 +296,7 @@ def _execute_plan(
             f"{', '.join(data.task.qualities)}. Received: {metric}."
         )
     provenance = check_data_leakage(plan, data, space)
-    if plan.shrink_to is not None:
+    if plan.goal.is_given:
         refuse_trained_validation(provenance.trained_on_validation)
     check_training(plan, data)
     teachers = load_teachers(plan.distill.teacher.files, data, plan)

@@ -354,14 +354,15 @@ def _resolve_keys(section: type[Any], values: Mapping[str, Any], kind: str) -> d
         InputError: A key is unknown, is given under its old name too, or belongs to a removed
             option that was used.
     """
-    removed = _read_removed_options(section)
+    fields = dataclasses.fields(section)
+    names = {field.name: field.name for field in fields}
+    old = {field.metadata["was"]: field.name for field in fields if field.metadata.get("was")}
+    # plans may use the former name of an option that was renamed
+    removed = {key: item for key, item in _read_removed_options(section).items() if key not in old}
     for key, item in removed.items():
         if key in values and values[key] not in item.unused_values:
             raise item.build_error(key)
     values = {key: value for key, value in values.items() if key not in removed}
-    fields = dataclasses.fields(section)
-    names = {field.name: field.name for field in fields}
-    old = {field.metadata["was"]: field.name for field in fields if field.metadata.get("was")}
     resolved: dict[str, Any] = {}
     for key, value in values.items():
         name = (names | old).get(key)

@@ -1,22 +1,21 @@
-"""Plan of `shrink`: goals, defaults for goals, and goals as text."""
+"""Plan of `shrink`: goals, and defaults for goals."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-from compress.core.errors import InputError, build_unknown_name_error, to_one_line
 from compress.core.quantities import format_number
 from compress.plan import ChannelOptions, Plan, TrainSettings, WeightOptions
-from compress.plan.conversion import (
-    ConvertedField,
-    OptionalPath,
-    TextValue,
-    format_value,
-    split_items,
+from compress.plan.conversion import ConvertedField, OptionalPath
+from compress.plan.fields import (
+    RemovedOption,
+    list_plan_fields,
+    option,
+    read_field,
+    require,
+    validate_fields,
 )
-from compress.plan.fields import list_plan_fields, option, read_field, require, validate_fields
 from compress.plan.output import MIXED, ONNX_FORMATS
 from compress.plan.target import SizeTarget, Target, TimeTarget
 
@@ -30,23 +29,24 @@ GOAL_RUNTIME_FORMATS: dict[str, tuple[str, ...]] = {
 """Formats by runtime whose latency may be a goal. The first format is the float format, to which
 goals given as shares refer."""
 COST_GOALS = ("latency", "size", "peak_memory", "macs", "params")
-"""Cost goals, as fields of `GoalOptions`."""
+"""Cost goals, as fields of `GoalLimits`."""
 
 
 @dataclass(frozen=True)
-class GoalOptions:
-    """Goals: limits of costs, of the metric, of both, or none (a Pareto front from 1x to 0.1x)."""
+class GoalLimits:
+    """Goals of a model: limits of costs, of the metric, of both, or none."""
+
+    REMOVED: ClassVar[dict[str, RemovedOption]] = {
+        "min_quality": RemovedOption(
+            "--min-quality", "It is called min_metric (--min-metric) now.", unused_values=(None,)
+        ),
+    }
 
     latency: ConvertedField[TimeTarget | None, TimeTarget | str | float | None] = option(
         None,
         "--latency",
         "time of one inference: 0.5x (of the model's float32 file; also: 2x faster) or 3ms; "
         "measured with the first of --runtimes (litert, onnx or openvino) and --latency-threads",
-    )
-    latency_table: OptionalPath = option(
-        None,
-        "--latency-table",
-        "times of another device, which the latency is of: a file of paretune latency-table import",
     )
     size: ConvertedField[SizeTarget | None, SizeTarget | str | float | None] = option(
         None, "--size", "size of the file: 0.25x (of the model's float32 file) or 200KB"
@@ -68,19 +68,11 @@ class GoalOptions:
         "--max-drop",
         "maximum drop of the metric, in percentage points, at least 0: 1 is from 93 % to 92 %",
     )
-    min_quality: float | None = option(
+    min_metric: float | None = option(
         None,
-        "--min-quality",
+        "--min-metric",
         "least value of the metric, as the metric counts: 0.92",
-    )
-    budget: ConvertedField[float | None, float | str | None] = option(
-        None,
-        "--budget",
-        "seconds (or 30m) within which all is to be done; default: as long as it takes",
-        unit="seconds",
-    )
-    no_train: bool = option(
-        False, "--no-train", "repair alone, no fine-tuning: minutes, and no labels are needed"
+        former_name="min_quality",
     )
 
     def __post_init__(self) -> None:
@@ -93,20 +85,13 @@ class GoalOptions:
             ok = target.amount > 0 and (target.amount <= 1 or not target.relative)
             require(ok, name, rule, target)
         require(
-            self.latency_table is None or self.latency is not None,
-            "latency_table", "stand beside a latency, which it is of", f"'{self.latency_table}'",
-            "Give --latency.",
-        )  # fmt: skip
-        require(
-            self.max_drop is None or self.min_quality is None,
+            self.max_drop is None or self.min_metric is None,
             "max_drop",
-            "be left out beside min_quality: each says how good the model must stay",
+            "be left out beside min_metric: each says how good the model must stay",
             self.max_drop,
         )
         if self.max_drop is not None:
             require(self.max_drop >= 0, "max_drop", "be at least 0 points", self.max_drop)
-        if self.budget is not None:
-            require(self.budget > 0, "budget", "be above 0 seconds", self.budget)
 
     @property
     def costs(self) -> dict[str, Target]:
@@ -115,20 +100,56 @@ class GoalOptions:
         return {name: target for name, target in targets.items() if target is not None}
 
     @property
+    def is_given(self) -> bool:
+        """Whether there is a goal."""
+        return bool(self.costs) or self.has_metric_goal
+
+    @property
+    def has_metric_goal(self) -> bool:
+        """Whether the goal limits the metric."""
+        return self.max_drop is not None or self.min_metric is not None
+
+
+@dataclass(frozen=True)
+class GoalOptions(GoalLimits):
+    """Goals of `shrink`; without limits it makes a Pareto front from 1x to 0.1x."""
+
+    latency_table: OptionalPath = option(
+        None,
+        "--latency-table",
+        "times of another device, which the latency is of: a file of paretune latency-table import",
+    )
+    budget: ConvertedField[float | None, float | str | None] = option(
+        None,
+        "--budget",
+        "seconds (or 30m) within which all is to be done; default: as long as it takes",
+        unit="seconds",
+    )
+    no_train: bool = option(
+        False, "--no-train", "repair alone, no fine-tuning: minutes, and no labels are needed"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.latency_table is None or self.latency is not None,
+            "latency_table", "stand beside a latency, which it is of", f"'{self.latency_table}'",
+            "Give --latency.",
+        )  # fmt: skip
+        if self.budget is not None:
+            require(self.budget > 0, "budget", "be above 0 seconds", self.budget)
+
+    @property
     def label(self) -> str:
         """Text of the goal for file names: "latency0_5x-drop1", "front"."""
         parts = [f"{name.partition('_')[2] or name}{target}" for name, target in self.costs.items()]
         if self.max_drop is not None:
             parts.append(f"drop{format_number(self.max_drop)}")
-        if self.min_quality is not None:
-            parts.append(f"quality{format_number(self.min_quality)}")
+        if self.min_metric is not None:
+            # files of earlier versions have this name
+            parts.append(f"quality{format_number(self.min_metric)}")
         parts += ["untrained"] if self.no_train else []
         return "-".join(parts or ["front"]).replace(".", "_")
-
-    @property
-    def has_metric_goal(self) -> bool:
-        """Whether the goal limits the metric."""
-        return self.max_drop is not None or self.min_quality is not None
 
 
 @dataclass(frozen=True)
@@ -263,99 +284,6 @@ class ShrinkPlan(Plan):
         return GOAL_RUNTIME_FORMATS[self.runtime][0]
 
 
-GOAL_NAMES = tuple(item.name for item in fields(GoalOptions))
-
-
-@dataclass(frozen=True)
-class ShrinkGoal(TextValue):
-    """Goal with a text form: "latency=0.5x,max_drop=1".
-
-    Attributes:
-        goal: The options of the goal.
-
-    Example:
-        >>> ShrinkGoal.parse("macs=0.25x,no_train").goal.no_train
-        True
-        >>> str(ShrinkGoal.parse("macs = 0.25x, no-train"))
-        'macs=0.25x,no_train'
-    """
-
-    goal: GoalOptions
-
-    @classmethod
-    def parse(cls, text: str, name: str = "shrink_to") -> Self:
-        """Return the goal of a text: comma-separated options of `paretune shrink` with values.
-
-        Args:
-            text: The text.
-            name: Name of the value in errors.
-
-        Raises:
-            InputError: A name is unknown, a value violates a rule, or no goal is given.
-        """
-        values: dict[str, Any] = {}
-        for item in split_items(text):
-            key, sign, value = (part.strip() for part in item.partition("="))
-            key = key.replace("-", "_")
-            if key not in GOAL_NAMES:
-                raise build_unknown_name_error(f"goal of {name}", key, GOAL_NAMES)
-            if not sign and key != "no_train":
-                raise InputError(f"{name} must give {key} a value. Received: {to_one_line(text)}.")
-            if key == "no_train" and sign:
-                if value.lower() not in ("true", "false"):
-                    raise InputError(
-                        f"{name} must hold no_train alone, without a value. Received: "
-                        f"{to_one_line(item)}."
-                    )
-                if value.lower() == "false":
-                    continue
-            values[key] = True if key == "no_train" else value
-        return cls._from_values(values, name)
-
-    @classmethod
-    def from_value(cls, value: object, name: str = "shrink_to") -> Self:
-        """Return the goal of a text, of a dictionary, or of `GoalOptions`.
-
-        Args:
-            value: The text, dictionary, options or goal.
-            name: Name of the value in errors.
-
-        Raises:
-            InputError: See `parse`.
-        """
-        if isinstance(value, GoalOptions):
-            return cls(value)
-        if isinstance(value, Mapping):
-            for key in value:
-                if key not in GOAL_NAMES:
-                    raise build_unknown_name_error(f"goal of {name}", str(key), GOAL_NAMES)
-            return cls._from_values(dict(value), name)
-        return super().from_value(value, name)
-
-    @classmethod
-    def _from_values(cls, values: dict[str, Any], name: str) -> Self:
-        goal = GoalOptions(**values)
-        if goal.latency_table is not None:
-            raise InputError(
-                f"{name} must be good for each model of a run. Received: latency_table, which is "
-                "of one. Give it to paretune shrink."
-            )
-        if not goal.costs and not goal.has_metric_goal:
-            raise InputError(
-                f"{name} must name a cost or a quality, like latency=0.5x or max_drop=1. Received: "
-                f"{', '.join(values) or 'nothing'}."
-            )
-        return cls(goal)
-
-    def __str__(self) -> str:
-        parts = []
-        for item in fields(GoalOptions):
-            value = getattr(self.goal, item.name)
-            if value != item.default:
-                parts.append(item.name if value is True else f"{item.name}={format_value(value)}")
-        return ",".join(parts)
-
-
 def explain_bare_latencies(plan: Any) -> tuple[str, ...]:
     """Return a note for each latency that was given as text without a unit.
 
@@ -363,9 +291,6 @@ def explain_bare_latencies(plan: Any) -> tuple[str, ...]:
     latency.
     """
     values = {leaf.flag: read_field(plan, leaf) for leaf in list_plan_fields(type(plan))}
-    for flag, value in tuple(values.items()):
-        if isinstance(value, ShrinkGoal):
-            values[f"latency of {flag}"] = value.goal.latency
     return tuple(
         f"{name} {format_number(value.amount)} is read as {value}, a share of the original's "
         f"latency. It meant milliseconds before: write {format_number(value.amount)}ms for these."

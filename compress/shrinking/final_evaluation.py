@@ -92,8 +92,8 @@ def finish_shrink(
     )
     measured = _read_measurements(planner, files, candidates)
     goal, limits = job.plan.goal, dict(planner.limits)
-    if goal.latency is not None:  # limits for candidates are a margin below the target
-        limits["latency"] = goal.latency.amount
+    if "latency" in goal.costs:  # limits for candidates are a margin below the target
+        limits["latency"] = goal.costs["latency"].amount
     agreeing = [
         item
         for item in files
@@ -270,10 +270,11 @@ def _read_measurements(
         raise RunFailed(f"The files could not be timed: {timed['skipped']}")
     sizes = {item.id: try_measure_arena(folder.path / item.file) for item in files}
     values = {item.id: read_example_values(folder, item.id, "val") for item in files}
+    costs = plan.goal.costs
     return Measurements(
         {key: Latency.from_json(value, path) for key, value in timed.items()},
         {key: size for key, size in sizes.items() if size is not None},
-        plan.goal.latency is not None and plan.goal.latency.relative,
+        "latency" in costs and costs["latency"].relative,
         _collect_device_times(planner, candidates),
         {
             key: example_values

@@ -39,7 +39,7 @@ BASIC = {
         "max_minutes", "stopping", "workers", "out",
     ),
     "shrink": (
-        "data", "latency", "size", "macs", "params", "max_drop", "min_quality", "budget",
+        "data", "latency", "size", "macs", "params", "max_drop", "min_metric", "budget",
         "no_train", "recipe", "formats", "task", "finetune_epochs", "device", "out",
     ),
     "compress": (
@@ -95,6 +95,8 @@ def run(plan: SearchPlan) -> None:
     """Search architectures, compress the best, measure and report.
 
     The best candidates form the Pareto front: no other candidate is both better and cheaper.
+    A goal, like --latency 0.5x --max-drop 1, is one for each of them, in place of --channels and
+    --sparsity.
     """
     from search import pipeline
 

@@ -190,7 +190,7 @@ class JobQueue:
         self._display, self._pending = display, list(jobs)
         self.total, self.done = done + len(self._pending), done
         self.failures: list[str] = []
-        self._lost = Counter[tuple[str, int]]()
+        self._lost = Counter[str]()
 
     def take_job(self) -> Job | None:
         """Return the next job; None if no job can start now."""
@@ -219,9 +219,8 @@ class JobQueue:
             cause: Cause of death: `NODE_LOST`, `KILLED`, "exit code 1".
         """
         if cause == NODE_LOST:
-            key = (job["name"], job.get("place", 0))
-            self._lost[key] += 1
-            if self._lost[key] < MAX_LOST:
+            self._lost[job["name"]] += 1
+            if self._lost[job["name"]] < MAX_LOST:
                 self._display.update_worker(worker, "", 0.0)
                 self._pending.insert(0, job)
                 return

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from compress.core.registry import build_renamed_getattr
 from compress.plan import ChannelOptions, DataOptions, Plan, TeacherChoice
-from compress.plan.conversion import ConvertedField
-from compress.plan.fields import option, require
+from compress.plan.fields import RemovedOption, option, require
 from compress.plan.keywords import FUNCTIONS, Keywords
 from compress.plan.shrink import (
+    GoalLimits,
+    GoalOptions,
     ShrinkChannels,
-    ShrinkGoal,
     ShrinkPlan,
     ShrinkTraining,
     ShrinkWeights,
@@ -93,6 +93,16 @@ class SearchPlan(Plan):
             }
         )
 
+    REMOVED: ClassVar[dict[str, RemovedOption]] = {
+        "shrink_to": RemovedOption(
+            "--shrink-to",
+            "Goals are options of their own, as in paretune shrink: --latency 0.5x --max-drop 1; "
+            "in Python latency=0.5, max_drop=1; in TOML keys of [goal]. In place of no_train, give "
+            "--finetune-epochs 0.",
+            unused_values=(None,),
+        ),
+    }
+
     data: SearchData = field(default_factory=SearchData)
     channels: SearchChannels = field(default_factory=SearchChannels)
     search: SearchOptions = field(default_factory=SearchOptions)
@@ -100,36 +110,23 @@ class SearchPlan(Plan):
     budget: BudgetOptions = field(default_factory=BudgetOptions)
     final: FinalOptions = field(default_factory=FinalOptions)
     engine: EngineOptions = field(default_factory=EngineOptions)
-    shrink_to: ConvertedField[
-        ShrinkGoal | None, ShrinkGoal | Mapping[str, str | float] | str | None
-    ] = option(
-        None,
-        "--shrink-to",
-        "a goal for each model of the front, as paretune shrink takes it: latency=0.5x,max_drop=1; "
-        "in place of --channels and --sparsity",
-    )
+    goal: GoalLimits = field(default_factory=GoalLimits)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            self.shrink_to is None or self.channels.target is None,
+            not self.goal.is_given or self.channels.target is None,
             "channels",
-            "be left out beside shrink_to: the goal says how many leave",
+            "be left out beside a goal, which says how many leave",
             self.channels.target,
         )
         require(
-            self.shrink_to is None or not self.channels.keep_all,
+            not self.goal.is_given or not self.channels.keep_all,
             "keep_channels",
-            "be left out beside shrink_to: the goal says how many leave",
+            "be left out beside a goal, which says how many leave",
             True,
         )
         self.build_shrink_plan(())
-        require(
-            bool(self.final_epochs) or not (self.final.seeds > 1 or self.final.on_validation),
-            "final_epochs",
-            "be at least 1 where final_seeds or final_on_validation is given",
-            self.final_epochs,
-        )
         require(
             not self.finetune.own_train_step,
             "own_train_step",
@@ -161,7 +158,7 @@ class SearchPlan(Plan):
         Raises:
             InputError: An option cannot be combined with a goal.
         """
-        if self.shrink_to is None:
+        if not self.goal.is_given:
             return None
         plan = self.build_compression_plan(teachers)
         values = {item.name: getattr(plan, item.name) for item in fields(Plan)}
@@ -172,9 +169,9 @@ class SearchPlan(Plan):
         }
         values["channels"] = ShrinkChannels(**changed)
         values["weights"] = ShrinkWeights()
-        epochs = {"epochs": 0} if self.shrink_to.goal.no_train else {}
-        values["finetune"] = ShrinkTraining(**vars(self.finetune) | epochs)
-        return ShrinkPlan(**values, goal=self.shrink_to.goal)
+        values["finetune"] = ShrinkTraining(**vars(self.finetune))
+        goal = GoalOptions(**vars(self.goal), no_train=self.finetune.epochs == 0)
+        return ShrinkPlan(**values, goal=goal)
 
     @property
     def final_epochs(self) -> int:

@@ -181,6 +181,20 @@ class BudgetOptions:
 class FinalOptions:
     """Final training of the front's candidates after the search."""
 
+    REMOVED: ClassVar[dict[str, RemovedOption]] = {
+        "seeds": RemovedOption(
+            "--final-seeds",
+            "No figure showed that several trainings of each model gain anything. Leave it out.",
+            unused_values=(1,),
+        ),
+        "on_validation": RemovedOption(
+            "--final-on-validation",
+            "No figure showed a gain, and without a validation part nothing could select an epoch "
+            "or a file. Use a smaller val_fraction (--val-fraction) to train on more data.",
+            unused_values=(False,),
+        ),
+    }
+
     epochs: int = option(
         0,
         "--final-epochs",
@@ -198,15 +212,6 @@ class FinalOptions:
         least=0,
         most=10_000,
         why="each is trained and compressed",
-    )
-    seeds: int = option(
-        1, "--final-seeds", "trainings of each model, each with a seed of its own", least=1,
-        most=10_000, why="each trains every model of the front",
-    )  # fmt: skip
-    on_validation: bool = option(
-        False,
-        "--final-on-validation",
-        "train on the validation part too; the last epoch is kept then",
     )
 
     def __post_init__(self) -> None:

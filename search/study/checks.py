@@ -43,7 +43,7 @@ class Provenance:
     Attributes:
         initial_models: Files of the models from which candidates take their initial weights.
         notes: Notes for the report of each compressed model.
-        trained_on_validation: Whether a teacher or a final training used the validation part.
+        trained_on_validation: Whether a teacher was trained on the validation part.
     """
 
     initial_models: tuple[Path, ...] = ()
@@ -109,9 +109,8 @@ def check_data_leakage(plan: SearchPlan, data: Dataset, space: Space) -> Provena
         if check_held_out(base_model[0], data, f"Space '{space.name}'").is_trained_on_validation:
             raise InputError(
                 f"Space '{space.name}' must not have been trained on the validation part: the "
-                f"search would choose by it. Received: '{base_model[0]}', trained with "
-                "--final-on-validation or made of such a model. Take one of that run's "
-                "candidates/."
+                f"search would choose by it. Received: '{base_model[0]}', trained on it by an "
+                "earlier version or made of such a model. Take one of that run's candidates/."
             )
         check_scaling(base_model[0], data, f"Space '{space.name}'")
     for name in plan.search.warm_start:
@@ -123,12 +122,6 @@ def check_data_leakage(plan: SearchPlan, data: Dataset, space: Space) -> Provena
     teacher_checks = check_held_out_teachers(plan, data)
     notes = [note for item in teacher_checks for note in item.notes]
     trained_on_validation = any(item.is_trained_on_validation for item in teacher_checks)
-    if plan.final.on_validation:
-        notes.append(
-            "the dense model was trained on the validation part (--final-on-validation): nothing "
-            "is selected by it, the last epoch is kept, and validation figures say little"
-        )
-        trained_on_validation = True
     initial_models = () if base_model is None else (base_model[0],)
     return Provenance(initial_models, tuple(notes), trained_on_validation)
 

@@ -439,8 +439,7 @@ def units(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
     if kind == 0:
         return ["shrink", "m.keras", "--data", "nowhere", f"--{pick(rng, names)}", text]
     if kind == 1:
-        goal = f"{pick(rng, names[:7]).replace('-', '_')}={text}"
-        return ["run", "--data", "nowhere", "--shrink-to", goal]
+        return ["run", "--data", "nowhere", f"--{pick(rng, names[:5])}", text]
     if kind == 2:
         section, name = pick(rng, (("goal", "latency"), ("goal", "size"), ("goal", "budget"),
                                    ("latency", "budget"), ("weights", "sparsity")))  # fmt: skip

@@ -56,7 +56,7 @@ CASES: dict[str, tuple[list[str], list[str], str]] = {
     "shrink: model": (["shrink", "no.keras", "--data", "digits"], [], NO_MODEL),
     "shrink: goal": ([*SHRINK, "--latency", "2x slower"], [], "a time like 3ms"),
     "shrink: both": (
-        [*SHRINK, "--max-drop", "1", "--min-quality", "0.9"], [], "left out beside min_quality",
+        [*SHRINK, "--max-drop", "1", "--min-metric", "0.9"], [], "left out beside min_metric",
     ),
     "shrink: steps": ([*SHRINK, "--channels", "0.5x"], [], "the goal says how many leave"),
     "shrink: formats": ([*SHRINK, "--formats", "onnx,int8"], [], "formats must be among float32"),

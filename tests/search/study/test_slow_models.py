@@ -131,7 +131,7 @@ def test_a_model_that_half_of_its_macs_make_no_faster_keeps_its_channels(
 
 @pytest.mark.parametrize(
     "given",
-    [{"channels": "0.8x"}, {"keep_channels": True}, {"shrink_to": "macs=0.5x"}],
+    [{"channels": "0.8x"}, {"keep_channels": True}, {"macs": "0.5x"}],
     ids=["channels", "off", "goal"],
 )
 def test_a_plan_that_says_otherwise_stays(
@@ -142,7 +142,7 @@ def test_a_plan_that_says_otherwise_stays(
     assert not timed
 
 
-@pytest.mark.parametrize("other", [{"channels": "0.8x"}, {"shrink_to": "macs=0.5x"}])
+@pytest.mark.parametrize("other", [{"channels": "0.8x"}, {"macs": "0.5x"}])
 def test_to_keep_all_and_to_remove_some_is_refused(other: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="keep_channels must be left out beside"):
         from_flat(SearchPlan, {"keep_channels": True, **other})
