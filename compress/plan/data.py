@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from compress.plan.conversion import NameList
-from compress.plan.fields import Choices, option, require, validate_fields
+from compress.plan.fields import Choices, RemovedOption, option, require, validate_fields
 from compress.plugins import TASKS
 
 AUTO = "auto"
@@ -25,6 +26,15 @@ NORMALIZATIONS = (
 @dataclass(frozen=True)
 class DataOptions:
     """Source of the examples, their splits and scaling, and the task."""
+
+    REMOVED: ClassVar[dict[str, RemovedOption]] = {
+        "skip_damaged": RemovedOption(
+            "--skip-damaged",
+            "A corrupt image ends the run, and all of them are named at once. Delete or replace "
+            "them.",
+            unused_values=(0.0,),
+        ),
+    }
 
     source: str = option(
         "",
@@ -93,10 +103,6 @@ class DataOptions:
         "height and width that images of a folder or of records become of: 96,96; default: they "
         "must have one size",
     )
-    skip_damaged: float = option(
-        0.0, "--skip-damaged", "share of a folder's images that may be skipped, where they are "
-        "corrupt; they are named", unit="share",
-    )  # fmt: skip
 
     def __post_init__(self) -> None:
         validate_fields(self)
@@ -106,7 +112,6 @@ class DataOptions:
         if self.resize is not None:
             sizes = all(size >= 1 for size in self.resize)
             require(len(self.resize) == 2 and sizes, "resize", "be height,width", self.resize)
-        require(0 <= self.skip_damaged < 1, "skip_damaged", "be in [0, 1)", self.skip_damaged)
         require(
             not (self.group_column and self.time_column),
             "group_column",

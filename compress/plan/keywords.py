@@ -178,12 +178,10 @@ PRUNE_WEIGHTS = Keywords(
     "prune_weights",
     Plan,
     ("weights", "finetune", "data"),
-    _DATA | _TUNING | {"weights.schedule", "data.task"},
+    _DATA | _TUNING | {"data.task"},
     TRAINING,
 )
-WEIGHT_PRUNER = Keywords(
-    "WeightPruner", Plan, ("weights",), frozenset({"weights.schedule", "weights.recalibrate"})
-)
+WEIGHT_PRUNER = Keywords("WeightPruner", Plan, ("weights",))
 DISTILL = Keywords(
     "distill",
     Plan,

@@ -16,7 +16,6 @@ from compress.distillation import distill
 from compress.model.copies import copy_model
 from compress.plan import Plan
 from compress.prune.channels import ChannelReport, prune_channels
-from compress.prune.recalibrate import recalibrate
 from compress.prune.weights import WeightPruner, WeightReport, prune_at_once
 from compress.run.compressed_model import Artifact
 from compress.run.directory import LOG, RunFolder
@@ -53,8 +52,6 @@ def prune_and_train(job: CompressionJob, tuner: FineTuner) -> PrunedModel:
             student, weights = prune_at_once(
                 student, data, plan.weights, plan.repair, plan.seed, job.context.on_progress
             )
-            if plan.weights.recalibrate:
-                recalibrate(student, data, plan.weights.recalibrate, seed=plan.seed)
         notes += [*weights.notes, "nothing was fine-tuned (0 epochs)"]
         return PrunedModel(
             student, channels, weights, evaluate_model(student, data, "val"), tuple(notes)
@@ -68,10 +65,6 @@ def prune_and_train(job: CompressionJob, tuner: FineTuner) -> PrunedModel:
         if pruner:
             weights = pruner.strip()
     notes += [*tuning_notes, *weights.notes]
-    val = training.val
-    if pruner and plan.weights.recalibrate:
-        recalibrate(student, data, plan.weights.recalibrate, seed=plan.seed)
-        val = evaluate_model(student, data, "val")
     if pruner and not weights.pruned:
         notes.append("no layer was pruned: see the kept layers and their reasons")
     trainings = tuple(tuner.epochs_trained)
@@ -82,7 +75,7 @@ def prune_and_train(job: CompressionJob, tuner: FineTuner) -> PrunedModel:
             text = f"training the dense model as long, part {index} of {len(trainings)}"
             tuner.tune(as_long, text, [])
     return PrunedModel(
-        student, channels, weights, val, (*notes, *training.notes), teacher_val,
+        student, channels, weights, training.val, (*notes, *training.notes), teacher_val,
         training.best_epoch, len(training.history), sum(trainings), as_long,
     )  # fmt: skip
 

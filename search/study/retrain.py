@@ -244,9 +244,7 @@ def _halve_macs(plan: SearchPlan) -> SearchPlan:
     if weights.pattern.kind == "n:m" or weights.overrides:
         return replace(plan, channels=channels)
     sparsity = round(max(0.0, 1.0 - (1.0 - weights.sparsity) / HALF_MACS.amount), 4)
-    initial_sparsity = min(weights.initial_sparsity, sparsity)
-    weight_options = replace(weights, sparsity=sparsity, initial_sparsity=initial_sparsity)
-    return replace(plan, channels=channels, weights=weight_options)
+    return replace(plan, channels=channels, weights=replace(weights, sparsity=sparsity))
 
 
 def _measure_run_cost(original: CoupledModel, plan: SearchPlan, data: Dataset) -> RunCost:

@@ -432,7 +432,7 @@ def units(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
     names = ("latency", "size", "peak-memory", "macs", "params", "budget", "max-drop", "memory",
              "val-fraction", "mixed-size", "mixed-latency", "latency-budget")  # fmt: skip
     searched = ("max-macs", "max-size", "max-latency", "max-minutes", "trial-minutes", "sparsity",
-                "min-kept", "channels", "prune-begin", "prune-frequency", "temperature",
+                "min-kept", "channels", "prune-end", "temperature",
                 "channel-limits")  # fmt: skip
     text = pick(rng, QUANTITIES)
     kind = int(rng.integers(4))

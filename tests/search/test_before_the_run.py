@@ -59,10 +59,6 @@ CASES = {
     "too small": (["--channels", "2"], "macs must be at least"),
     "too large": (["--channels", "100G"], "macs must be at most the model's own"),
     "no share": (["--channels", "0.0001x"], "macs must be at least"),
-    "late": (
-        ["--prune-begin", "99999", "--prune-end", "999999"],
-        "A pruning schedule must end before training does",
-    ),
     "no such storage": (["--storage", "nosuch://host/x"], "storage must be a URL that Optuna can"),
     "no such folder": (
         ["--storage", "sqlite:////nosuch/folder/study.db"],

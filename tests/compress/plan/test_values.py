@@ -52,7 +52,7 @@ RICH = {
     "augment": "flip,shift", "channels": "0.5x", "channel_limits": "conv1*=0.3,head=0",
     "channel_exclude": "stem*", "sparsity": "0.9",
     "prune_pattern": "1x4", "prune_overrides": "a=0.5,b=0", "prune_also": "ends,biases",
-    "prune_begin": "10%", "prune_end": "2e", "prune_frequency": "100",
+    "prune_end": "2e",
     "teacher": 'a.keras,"b,c.keras"', "teacher_weights": "2,1", "temperature": "8:2",
     "distill_weight": "0:0.7@20%", "hint_weight": "0.5", "hints": "fitnets,mine:Loss",
     "hint_pairs": "conv2=conv3,head=top", "formats": "float32,int8,sparse", "opset": "17",
@@ -91,9 +91,7 @@ sparsity = 0.9
 pattern = "1x4"
 overrides = ["a=0.5", "b=0"]
 include = ["ends", "biases"]
-begin = 0.1
 end = "2e"
-frequency = 100
 [distill]
 teacher = ["a.keras", "b,c.keras"]
 teacher_weights = [2, 1]
@@ -232,9 +230,7 @@ def test_values_hold_what_was_said(plans: dict[str, Any]) -> None:
     assert plan.channels.target == Target(0.5, relative=True)
     assert plan.channels.limits == (LayerShare("conv1*", 0.3), LayerShare("head", 0.0))
     assert plan.weights.pattern == PatternSpec("block", 1, 4)
-    assert plan.weights.begin == TrainTime(0.1, "share")
     assert plan.weights.end == TrainTime(2.0, "epochs")
-    assert plan.weights.frequency == TrainTime(100.0, "steps")
     assert plan.distill.teacher.files == (Path("a.keras"), Path("b,c.keras"))
     assert plan.distill.teacher_weights == (2.0, 1.0)
     assert plan.distill.temperature == Ramp(8.0, 2.0)
@@ -259,8 +255,8 @@ def test_python_gives_values_as_they_are() -> None:
     assert ChannelOptions(target=0.5, target_metric="amount").target == Target(0.5, relative=False)
     assert ChannelOptions(exclude="stem*").exclude == ("stem*",)
     assert ChannelOptions(limits={"a": 0.3}).limits == (LayerShare("a", 0.3),)
-    assert WeightOptions(begin=0.1, end=0.5).begin == TrainTime(0.1, "share")
-    assert WeightOptions(begin=0, end=400, frequency=5).end == TrainTime(400.0, "steps")
+    assert WeightOptions(end=0.5).end == TrainTime(0.5, "share")
+    assert WeightOptions(end=400).end == TrainTime(400.0, "steps")
     assert WeightOptions(pattern=PatternSpec("n:m", 2, 4)) == WeightOptions(pattern="2:4")
     assert DistillOptions(temperature=8).temperature == Ramp(8.0, 8.0)
     assert DistillOptions(weight=Ramp(0.0, 0.5)) == DistillOptions(weight="0:0.5")
