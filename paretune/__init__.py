@@ -80,12 +80,10 @@ if TYPE_CHECKING:
         shrink,
     )
     from search import (
-        BudgetOptions,
         FinalOptions,
         SearchData,
         SearchOptions,
         SearchPlan,
-        StoppingOptions,
         Workers,
         run,
         run_search,
@@ -95,7 +93,6 @@ __all__ = [
     "Analysis",
     "BenchPlan",
     "BenchResult",
-    "BudgetOptions",
     "ChannelOptions",
     "CompressResult",
     "DataOptions",
@@ -127,7 +124,6 @@ __all__ = [
     "ShrinkPlan",
     "ShrinkResult",
     "Split",
-    "StoppingOptions",
     "TrainSettings",
     "TrainingDiverged",
     "WeightOptions",

@@ -23,6 +23,7 @@ from compress.plan.fields import (
     list_plan_fields,
     merge_nested,
     nest_options,
+    replace_former_paths,
 )
 from compress.plan.shrink import explain_bare_latencies
 from compress.plugins import SOURCES, TASKS
@@ -123,9 +124,10 @@ def create_plan_command(
         chosen = {name: value for name, value in given_values.items() if value is not None}
         with report_errors(""):
             renamed = _rename_options(chosen, old_names, refused)
-            stored: Mapping[str, Any] = {} if read_base is None else read_base(argument_values)
+            base = {} if read_base is None else read_base(argument_values)
+            stored = replace_former_paths(plan, base)
             if file is not None:
-                stored = merge_nested(stored, read_plan_file(file))
+                stored = merge_nested(stored, replace_former_paths(plan, read_plan_file(file)))
             merged_plan = from_nested(plan, merge_nested(stored, nest_options(plan, chosen)))
         for name, new in renamed.items():
             print_note(f"{_to_flag(name)} is the old name of {_to_flag(new)} in this command.")
