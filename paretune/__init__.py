@@ -81,12 +81,10 @@ if TYPE_CHECKING:
         shrink,
     )
     from search import (
-        BudgetOptions,
         FinalOptions,
         SearchData,
         SearchOptions,
         SearchPlan,
-        StoppingOptions,
         Workers,
         run,
         run_search,
@@ -96,7 +94,6 @@ __all__ = [
     "Analysis",
     "BenchPlan",
     "BenchResult",
-    "BudgetOptions",
     "ChannelOptions",
     "CompressResult",
     "DataOptions",
@@ -129,7 +126,6 @@ __all__ = [
     "ShrinkPlan",
     "ShrinkResult",
     "Split",
-    "StoppingOptions",
     "TrainSettings",
     "TrainingDiverged",
     "WeightOptions",

@@ -195,7 +195,7 @@ def network(width: int = 8) -> Any:
 NAMES = {
     "channel_criterion": "last_kept", "distill_loss": "squared", "hints": "means",
     "runtimes": "mine", "task": "graded", "space": "tiny", "sampler": "first",
-    "objectives": "grade,macs", "prefer": "grade>=0.5",
+    "objectives": "grade,macs", "target": "grade>=0.5",
 }  # fmt: skip
 
 

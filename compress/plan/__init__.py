@@ -78,6 +78,13 @@ class Plan:
     command: ClassVar[str] = "compress"
     """Subcommand of `paretune` that uses this plan."""
 
+    FORMER_PATHS: ClassVar[dict[str, str]] = {
+        "channels.of": "channels.target_metric",
+        "weights.also": "weights.include",
+        "goal.min_quality": "goal.min_metric",
+    }
+    """Present paths of fields, by path in plans of earlier versions (TOML and run folders)."""
+
     data: DataOptions = field(default_factory=DataOptions)
     finetune: TrainSettings = field(default_factory=TrainSettings)
     channels: ChannelOptions = field(default_factory=ChannelOptions)

@@ -113,7 +113,6 @@ class ChannelOptions:
         "--channels-of",
         "unit of --channels: macs or params (to keep, of the model), or amount (share of each "
         "layer's channels to remove)",
-        former_name="of",
         choices=Choices("channel target", ("macs", "params", "amount")),
     )
     criterion: str = option(

@@ -57,7 +57,6 @@ def option(
     why: str = "",
     unit: str = "",
     like: str = "",
-    former_name: str = "",
     left_open: Any = None,
     choices: Choices | Registry[Any] | None = None,
     extra_choices: tuple[str, ...] = (),
@@ -77,7 +76,6 @@ def option(
         unit: Unit of a number without a unit: "bytes" or "MiB" for a size, "minutes" or "seconds"
             for a duration, "ms" for a latency, "share" for a share; see `compress.core.quantities`.
         like: Description of valid integers in errors, with examples.
-        former_name: Name of the field in plans of earlier versions (TOML and run folders).
         left_open: Value that leaves the choice to the data and the model.
         choices: Valid words, for a text or for each item of a list; checked by `validate_fields`.
         extra_choices: Additional valid words.
@@ -87,8 +85,8 @@ def option(
     """
     count = {"least": least, "most": most, "why": why, "unit": unit, "like": like}
     metadata = {
-        "flat_name": flat_name, "help": text, "extendable": extendable, "was": former_name,
-        "count": count, "left_open": left_open, "choices": choices, "beside": extra_choices,
+        "flat_name": flat_name, "help": text, "extendable": extendable, "count": count,
+        "left_open": left_open, "choices": choices, "beside": extra_choices,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -323,7 +321,7 @@ def nest_options(plan: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
 def from_nested(plan: type[PlanT], values: Mapping[str, Any]) -> PlanT:
     """Build a plan from its nested form, as written by `to_nested` and in TOML.
 
-    Names of keys in earlier versions are accepted.
+    Paths of earlier versions are accepted; see `replace_former_paths`.
 
     Args:
         plan: Class of the plan.
@@ -332,7 +330,7 @@ def from_nested(plan: type[PlanT], values: Mapping[str, Any]) -> PlanT:
     Raises:
         InputError: A section or key is unknown, or a value violates a rule.
     """
-    arguments = _resolve_keys(plan, values, "plan section or key")
+    arguments = _select_fields(plan, replace_former_paths(plan, values), "plan section or key")
     if "plugins" in arguments:
         # any section may name registered plug-ins
         import_plugins(convert_value(arguments["plugins"], tuple[str, ...], "plugins"))
@@ -343,38 +341,63 @@ def from_nested(plan: type[PlanT], values: Mapping[str, Any]) -> PlanT:
         if not isinstance(value, Mapping):
             raise _build_table_error(key, value)
         section = read_field_types(plan)[key]
-        arguments[key] = section(**_resolve_keys(section, value, f"key in plan section '{key}'"))
+        arguments[key] = section(**_select_fields(section, value, f"key in plan section '{key}'"))
     return plan(**arguments)
 
 
-def _resolve_keys(section: type[Any], values: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Return the values under the current names of the fields.
+def replace_former_paths(plan: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the nested form of a plan under the present paths of its fields.
+
+    Args:
+        plan: Class of the plan; its `FORMER_PATHS` holds present paths by path of earlier versions:
+            {"channels.of": "channels.target_metric"}. A present path may be one of a removed
+            option.
+        values: Values by section and key.
 
     Raises:
-        InputError: A key is unknown, is given under its old name too, or belongs to a removed
-            option that was used.
+        InputError: A value is given under its present path too.
     """
-    fields = dataclasses.fields(section)
-    names = {field.name: field.name for field in fields}
-    old = {field.metadata["was"]: field.name for field in fields if field.metadata.get("was")}
-    # plans may use the former name of an option that was renamed
-    removed = {key: item for key, item in _read_removed_options(section).items() if key not in old}
-    for key, item in removed.items():
-        if key in values and values[key] not in item.unused_values:
-            raise item.build_error(key)
-    values = {key: value for key, value in values.items() if key not in removed}
-    resolved: dict[str, Any] = {}
-    for key, value in values.items():
-        name = (names | old).get(key)
-        if name is None:
-            raise build_unknown_name_error(kind, key, names)
-        if name in resolved:
+    replaced = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()
+    }
+    former_paths: Mapping[str, str] = getattr(plan, "FORMER_PATHS", {})
+    for former_path, path in former_paths.items():
+        (former_section, _, former_name), (section, _, name) = (
+            text.partition(".") for text in (former_path, path)
+        )
+        former = replaced.get(former_section)
+        if not isinstance(former, dict) or former_name not in former:
+            continue
+        target = replaced.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise _build_table_error(section, target)
+        if name in target:
             raise InputError(
-                f"A {kind} must stand in a plan once. Received: '{name}' and its old name "
-                f"'{next(was for was, now in old.items() if now == name)}'."
+                f"A key must stand in a plan once. Received: '{path}' and its old name "
+                f"'{former_path}'."
             )
-        resolved[name] = value
-    return resolved
+        target[name] = former.pop(former_name)
+    former_sections = {path.partition(".")[0] for path in former_paths}
+    return {
+        key: value for key, value in replaced.items() if value != {} or key not in former_sections
+    }
+
+
+def _select_fields(section: type[Any], values: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Return the values without those of removed options.
+
+    Raises:
+        InputError: A key is unknown, or belongs to a removed option that was used.
+    """
+    removed = _read_removed_options(section)
+    names = [field.name for field in dataclasses.fields(section)]
+    for key, value in values.items():
+        if key in removed:
+            if value not in removed[key].unused_values:
+                raise removed[key].build_error(key)
+        elif key not in names:
+            raise build_unknown_name_error(kind, key, names)
+    return {key: value for key, value in values.items() if key not in removed}
 
 
 def to_nested(plan: Any) -> dict[str, Any]:

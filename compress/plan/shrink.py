@@ -9,7 +9,6 @@ from compress.core.quantities import format_number
 from compress.plan import ChannelOptions, Plan, TrainSettings, WeightOptions
 from compress.plan.conversion import ConvertedField, OptionalPath
 from compress.plan.fields import (
-    RemovedOption,
     list_plan_fields,
     option,
     read_field,
@@ -35,12 +34,6 @@ COST_GOALS = ("latency", "size", "peak_memory", "macs", "params")
 @dataclass(frozen=True)
 class GoalLimits:
     """Goals of a model: limits of costs, of the metric, of both, or none."""
-
-    REMOVED: ClassVar[dict[str, RemovedOption]] = {
-        "min_quality": RemovedOption(
-            "--min-quality", "It is called min_metric (--min-metric) now.", unused_values=(None,)
-        ),
-    }
 
     latency: ConvertedField[TimeTarget | None, TimeTarget | str | float | None] = option(
         None,
@@ -72,7 +65,6 @@ class GoalLimits:
         None,
         "--min-metric",
         "least value of the metric, as the metric counts: 0.92",
-        former_name="min_quality",
     )
 
     def __post_init__(self) -> None:

@@ -220,7 +220,6 @@ class WeightOptions:
         (),
         "--prune-also",
         "prune these too: " + ", ".join(OPTIONAL_WEIGHT_KINDS) + " (ends: first and last layer)",
-        former_name="also",
         choices=Choices("kind of weights to prune too", OPTIONAL_WEIGHT_KINDS),
     )
     end: ConvertedField[TrainTime, TrainTime | str | float] = option(

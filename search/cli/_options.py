@@ -23,6 +23,7 @@ from compress.plan.fields import (
     list_plan_fields,
     merge_nested,
     nest_options,
+    replace_former_paths,
 )
 from compress.plan.shrink import explain_bare_latencies
 from compress.plugins import SOURCES, TASKS
@@ -116,9 +117,10 @@ def create_plan_command(
         file = given_values.pop("plan_file")
         chosen = {name: value for name, value in given_values.items() if value is not None}
         with report_errors(""):
-            stored: Mapping[str, Any] = {} if read_base is None else read_base(argument_values)
+            base = {} if read_base is None else read_base(argument_values)
+            stored = replace_former_paths(plan, base)
             if file is not None:
-                stored = merge_nested(stored, read_plan_file(file))
+                stored = merge_nested(stored, replace_former_paths(plan, read_plan_file(file)))
             merged_plan = from_nested(plan, merge_nested(stored, nest_options(plan, chosen)))
         for text in explain_bare_latencies(merged_plan):
             print_note(text)

@@ -23,7 +23,7 @@ from search.cli._console import (
 from search.cli._help import SECTIONS
 from search.cli._options import Plugins, create_option
 from search.plan import SearchPlan
-from search.plan.search import EngineOptions
+from search.plan.cluster import ClusterOptions
 from search.workers import MAX_PARALLEL, Workers
 
 if TYPE_CHECKING:
@@ -48,12 +48,12 @@ BASIC = {
     ),
 }  # fmt: skip
 """Names of the options that `--help` shows, by command."""
-_ENGINE_OPTIONS = (
-    ("--engine", "engine", str, "TEXT"),
-    ("--address", "address", str, "TEXT"),
-    ("--cpus-per-worker", "cpus_per_worker", int, "N"),
-    ("--gpus-per-worker", "gpus_per_worker", float, "NUMBER"),
-)
+_CLUSTER_OPTIONS: dict[str, dict[str, Any]] = {
+    "engine": {"kind": str, "metavar": "TEXT"},
+    "cpus_per_worker": {"kind": int, "metavar": "N"},
+    "gpus_per_worker": {"kind": float, "metavar": "NUMBER"},
+}
+"""Options of `ClusterOptions` that `shrink` takes too, in their order there."""
 SHRINK_OPTIONS = (
     create_option(
         "recipe",
@@ -78,13 +78,18 @@ SHRINK_OPTIONS = (
         "N",
         "processes that train nets beside each other; default: none, nets are trained one after "
         f"another; with --engine ray as many as there is room for, {MAX_PARALLEL} at most",
-        SECTIONS["engine"],
+        SECTIONS["cluster"],
     ),
     *(
-        create_option(name, kind, leaf.flag, metavar, leaf.help, SECTIONS["engine"])
-        for leaf in list_plan_fields(EngineOptions)
-        for flag, name, kind, metavar in _ENGINE_OPTIONS
-        if leaf.flag == flag
+        create_option(
+            leaf.name,
+            flag=leaf.flag,
+            text=leaf.describe(),
+            group=SECTIONS["cluster"],
+            **_CLUSTER_OPTIONS[leaf.name],
+        )
+        for leaf in list_plan_fields(ClusterOptions)
+        if leaf.name in _CLUSTER_OPTIONS
     ),
 )
 """Options of `shrink` that are no fields of the plan."""
@@ -248,11 +253,11 @@ def _create_workers(worker_options: Sequence[Any], display: RichDisplay) -> Work
         display: Display of the workers' progress.
     """
     count, *options = worker_options
-    engine_options = {
+    cluster_options = {
         name: value
-        for (_, name, _, _), value in zip(_ENGINE_OPTIONS, options, strict=True)
+        for name, value in zip(_CLUSTER_OPTIONS, options, strict=True)
         if value is not None
     }
-    if count is None and not engine_options:
+    if count is None and not cluster_options:
         return None
-    return Workers(count, **engine_options, display=display)
+    return Workers(count, **cluster_options, display=display)

@@ -12,7 +12,7 @@ from search.engines import messages
 
 if TYPE_CHECKING:
     from search.engines.pool import Pool
-    from search.plan import EngineOptions, SearchPlan
+    from search.plan import ClusterOptions, SearchPlan
     from search.study.directory import SearchFolder
 
 TIMED_OUT = "ended at its time limit"
@@ -70,7 +70,7 @@ class WorkerRequest:
         uses_local_journal: Whether the study is a journal in the run's folder.
     """
 
-    options: EngineOptions
+    options: ClusterOptions
     workers: int | None
     max_jobs: int
     threads: int | None
@@ -88,7 +88,7 @@ class WorkerRequest:
             "a search around a model" if isinstance(search.resolved_space, SubnetworkSpace) else ""
         )
         return cls(
-            plan.engine, search.workers, search.trials, plan.threads, plan.device, local_inputs,
+            plan.cluster, search.workers, search.trials, plan.threads, plan.device, local_inputs,
             not search.storage,
         )  # fmt: skip
 

@@ -63,7 +63,7 @@ def search_front(
         "5 repeat until %d candidates are %s",
         options.sampler_name, "repair" if options.no_train else f"train {options.epochs} epochs",
         options.objectives[0], ", ".join(options.costs), options.trials,
-        "judged" if options.no_train else f"trained; stopping: {plan.stopping.rule}",
+        "judged" if options.no_train else f"trained; stopping: {options.stopping}",
     )  # fmt: skip
     candidates = folder.read_candidates()
     has_lost_trials = recover(folder, plan, data, candidates)
@@ -240,7 +240,7 @@ class SearchJobs(JobQueue):
             return None
         self._is_exclusive = bool(self._exclusive_trials)
         self._running += 1
-        limit = self._plan.budget.trial_minutes
+        limit = self._plan.search.trial_minutes
         return {
             "kind": messages.TRIAL,
             **({} if limit is None else {"seconds": 60 * limit}),

@@ -19,27 +19,21 @@ from compress.plan.shrink import (
     ShrinkTraining,
     ShrinkWeights,
 )
-from search.plan.search import EngineOptions, SearchOptions
-from search.plan.stopping import (
-    COSTS,
-    BudgetOptions,
-    Condition,
-    FinalOptions,
-    StoppingOptions,
-    compute_rungs,
-)
+from search.plan.cluster import ClusterOptions
+from search.plan.conditions import COSTS, Condition
+from search.plan.final import FinalOptions
+from search.plan.search import SearchOptions
+from search.plan.stopping import compute_rungs
 
 __all__ = [
     "COSTS",
-    "BudgetOptions",
+    "ClusterOptions",
     "Condition",
-    "EngineOptions",
     "FinalOptions",
     "SearchChannels",
     "SearchData",
     "SearchOptions",
     "SearchPlan",
-    "StoppingOptions",
 ]
 
 DEFAULT_FINAL_MODELS = 8
@@ -102,14 +96,28 @@ class SearchPlan(Plan):
             unused_values=(None,),
         ),
     }
+    FORMER_PATHS: ClassVar[dict[str, str]] = Plan.FORMER_PATHS | {
+        "stopping.rule": "search.stopping",
+        "stopping.eta": "search.eta",
+        "stopping.margin": "search.margin",
+        "stopping.rungs": "search.rungs",
+        "stopping.plateau": "search.plateau",
+        "budget.minutes": "search.max_minutes",
+        "budget.trial_minutes": "search.trial_minutes",
+        "budget.target": "search.target",
+        "budget.converged": "search.converged",
+        "engine.name": "cluster.engine",
+        "engine.address": "cluster.address",
+        "engine.cpus": "cluster.cpus_per_worker",
+        "engine.gpus": "cluster.gpus_per_worker",
+        "engine.files": "cluster.files",
+    }
 
     data: SearchData = field(default_factory=SearchData)
     channels: SearchChannels = field(default_factory=SearchChannels)
     search: SearchOptions = field(default_factory=SearchOptions)
-    stopping: StoppingOptions = field(default_factory=StoppingOptions)
-    budget: BudgetOptions = field(default_factory=BudgetOptions)
     final: FinalOptions = field(default_factory=FinalOptions)
-    engine: EngineOptions = field(default_factory=EngineOptions)
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
     goal: GoalLimits = field(default_factory=GoalLimits)
 
     def __post_init__(self) -> None:
@@ -133,7 +141,6 @@ class SearchPlan(Plan):
             "go with paretune compress: models of a search have classes of Keras's",
             True,
         )
-        self.list_rungs()
 
     def build_compression_plan(self, teachers: Sequence[str | Path]) -> Plan:
         """Return the plan that compresses one model of the front.
@@ -188,12 +195,8 @@ class SearchPlan(Plan):
         return self.final.models
 
     def list_rungs(self) -> tuple[int, ...]:
-        """Return the epochs after which a trial may be stopped.
-
-        Raises:
-            InputError: A rung is not below the number of epochs.
-        """
-        return compute_rungs(self.stopping.rule, self.search.epochs, self.stopping.rungs)
+        """Return the epochs after which a trial may be stopped."""
+        return compute_rungs(self.search.stopping, self.search.epochs)
 
 
 RUN = Keywords("run", SearchPlan, excluded=frozenset({"data.source"}))

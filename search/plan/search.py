@@ -1,4 +1,4 @@
-"""Plan sections: search space, sampler, objectives, limits, and the engine of workers."""
+"""Plan section: search space, sampler, objectives, limits and the end of the search."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from compress.core import credentials
 from compress.core.errors import InputError
 from compress.data.tasks import list_metrics
 from compress.plan import OPTIMIZERS
-from compress.plan.conversion import ConvertedField, NameList, OptionalPath
+from compress.plan.conversion import ConvertedField, NameList
 from compress.plan.data import AUTO
 from compress.plan.fields import (
     Choices,
@@ -23,8 +23,9 @@ from compress.plan.fields import (
     validate_fields,
 )
 from compress.plan.training import MAX_EPOCHS, MAX_EPOCHS_REASON
-from search.plan.stopping import COSTS, Conditions
-from search.plugins import ENGINES, SAMPLERS
+from search.plan.conditions import COSTS, Conditions
+from search.plan.stopping import REMOVED_RULES, RULES
+from search.plugins import SAMPLERS
 
 if TYPE_CHECKING:
     from search.spaces import Space
@@ -34,12 +35,13 @@ DEFAULT_SAMPLER = "pareto"
 
 
 DEFAULT_OBJECTIVES = ("accuracy", "macs")
-LOCAL_ENGINE = "local"
+Minutes = ConvertedField[float | None, float | str | None]
+"""Minutes as a number, or a duration as text: "30m", "1h", "90s"."""
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Search space, sampler, objectives, number of trials and limits."""
+    """Search space, sampler, objectives, limits, early stopping of trials and end of the search."""
 
     REMOVED: ClassVar[dict[str, RemovedOption]] = {
         "inherit": RemovedOption(
@@ -47,6 +49,49 @@ class SearchOptions:
             "Candidates that began with weights of the nearest finished one gained nothing: the "
             "hypervolume changed by -0.004 +- 0.014. Leave it out.",
             unused_values=(False,),
+        ),
+        "prefer": RemovedOption(
+            "--prefer",
+            "No figure showed that soft limits gain anything. Give a limit (max_macs, max_params, "
+            "max_size, max_latency), or name the cost in objectives.",
+            unused_values=([], ()),
+        ),
+        "replay": RemovedOption(
+            "--replay",
+            "Give the file to warm_start: the choices and the seed of a candidate's .json are "
+            "tried first.",
+            unused_values=(None, ""),
+        ),
+        "eta": RemovedOption(
+            "--eta",
+            "Only the stopping rule 'halving' used it, which was removed too. Leave it out.",
+            unused_values=(3.0,),
+        ),
+        "margin": RemovedOption(
+            "--stop-margin",
+            "It is 0.02: margins of 0.01 to 0.03 lost the same share of the hypervolume, 0.15 % "
+            "on average, at 2.5 to 2.6 times fewer epochs. Leave it out.",
+            unused_values=(0.02,),
+        ),
+        "rungs": RemovedOption(
+            "--rungs",
+            "Trials are compared after an eighth, a quarter and a half of their epochs: 2.5 times "
+            "fewer epochs for 0.15 % of the hypervolume, on average. Leave it out; stopping none "
+            "trains every trial to its end.",
+            unused_values=([], ()),
+        ),
+        "plateau": RemovedOption(
+            "--plateau",
+            "No figure showed that ending a training without improvement gains anything. Leave it "
+            "out, or use fewer epochs.",
+            unused_values=(0,),
+        ),
+        "converged": RemovedOption(
+            "--converged-after",
+            "No figure showed after how many trials without a larger hypervolume a search is "
+            "worth ending. Use trials, max_minutes or target; the report shows the hypervolume "
+            "over the trials.",
+            unused_values=(0,),
         ),
     }
 
@@ -64,6 +109,25 @@ class SearchOptions:
         12, "--epochs", "epochs of a candidate's training", least=1, most=MAX_EPOCHS,
         why=MAX_EPOCHS_REASON,
     )  # fmt: skip
+    max_minutes: Minutes = option(
+        None, "--max-minutes",
+        "end the search after this time (minutes, or 90s, 30m, 2h); interruptions do not count",
+        extendable=True, unit="minutes",
+    )  # fmt: skip
+    trial_minutes: Minutes = option(
+        None, "--trial-minutes", "a trial that takes longer is ended and counts as failed",
+        extendable=True, unit="minutes",
+    )  # fmt: skip
+    target: Conditions = option(
+        (), "--target", "end at a candidate that meets accuracy>=0.92,macs<=2e6", extendable=True
+    )
+    stopping: str = option(
+        "dominance",
+        "--stopping",
+        "early-stopping rule: dominance (stop a trial when another is better at no more cost) or "
+        "none",
+        choices=Choices("stopping rule", RULES, REMOVED_RULES),
+    )
     sampler: str = option(
         AUTO,
         "--sampler",
@@ -111,12 +175,6 @@ class SearchOptions:
         "training them",
         unit="ms",
     )
-    prefer: Conditions = option(
-        (),
-        "--prefer",
-        "soft limits, macs<=1e6,accuracy>=0.8: candidates beyond one are trained, but the sampler "
-        "is led away from them",
-    )
     workers: int | None = option(
         None,
         "--workers",
@@ -133,13 +191,11 @@ class SearchOptions:
         "Optuna storage URL; default: a journal in --out. Its password is not stored: give it in "
         "PARETUNE_STORAGE_PASSWORD",
     )
-    replay: OptionalPath = option(
-        None, "--replay", "a candidate's .json: its choices and its seed are tried first"
-    )
     warm_start: ConvertedField[tuple[str, ...], Iterable[str | Path]] = option(
         (),
         "--warm-start",
-        "folders of finished runs or storage URLs, with commas: their fronts are tried first",
+        "folders of finished runs or storage URLs, with commas: their fronts are tried first; or "
+        "a candidate's .json: its choices and its seed are",
     )
     no_train: bool = option(
         False,
@@ -164,10 +220,9 @@ class SearchOptions:
             len(set(self.objectives)) == len(self.objectives),
             "objectives", "name each cost once", ",".join(self.objectives),
         )  # fmt: skip
-        require(
-            self.max_latency is None or self.max_latency > 0,
-            "max_latency", "be above 0", self.max_latency,
-        )  # fmt: skip
+        for name in ("max_latency", "max_minutes", "trial_minutes"):
+            value = getattr(self, name)
+            require(value is None or value > 0, name, "be above 0", value)
         require(
             not self.no_train or self.resolved_space.trained,
             "no_train",
@@ -216,69 +271,4 @@ class SearchOptions:
             cost: Name of the cost, like "latency_ms".
         """
         limit = {"size_bytes": self.max_size, "latency_ms": self.max_latency}.get(cost)
-        soft = any(condition.name == cost for condition in self.prefer)
-        return limit is not None or cost in self.costs or soft
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """Engine that runs workers, and the resources of each worker in a cluster.
-
-    All of these options may change when a run is resumed, for example from one machine to many.
-    """
-
-    name: str = option(
-        LOCAL_ENGINE,
-        "--engine",
-        "where workers run. local: processes of this machine; ray: actors of a Ray cluster",
-        extendable=True,
-        choices=ENGINES,
-    )
-    address: str = option(
-        "auto",
-        "--address",
-        "of the Ray cluster: host:port or ray://host:port; auto: the one that runs on this "
-        "machine, or of RAY_ADDRESS; local: a new one, of this machine alone",
-        extendable=True,
-    )
-    cpus: int | None = option(
-        None, "--cpus-per-worker",
-        "cores that a worker takes of the cluster; default: --threads, or 1",
-        extendable=True, least=1, most=4096,
-        why="no node has more",
-    )  # fmt: skip
-    gpus: float | None = option(
-        None,
-        "--gpus-per-worker",
-        "GPUs that a worker takes of the cluster, in [0, 1]: 0.25 puts four on a card, each with a "
-        "quarter of its memory; default: 1 where the cluster has GPUs, else 0",
-        extendable=True,
-    )
-
-    files: str = option(
-        "",
-        "--files",
-        "where workers put what they make, if they do not see --out: s3://bucket/path, or another "
-        "place that fsspec opens",
-        extendable=True,
-    )
-
-    def __post_init__(self) -> None:
-        validate_fields(self)
-        require(
-            self.gpus is None or 0 <= self.gpus <= 1,
-            "gpus_per_worker", "be in [0, 1]: a trial computes on one GPU at most", self.gpus,
-        )  # fmt: skip
-        cluster_options = {
-            "address": self.address != "auto",
-            "cpus_per_worker": self.cpus is not None,
-            "gpus_per_worker": self.gpus is not None,
-            "files": bool(self.files),
-        }
-        unused = [name for name, is_set in cluster_options.items() if is_set]
-        if self.name == LOCAL_ENGINE and unused:
-            raise InputError(
-                f"{unused[0]} must come with the engine of a cluster. Received: engine "
-                f"{LOCAL_ENGINE}. "
-                "Give --engine ray."
-            )
+        return limit is not None or cost in self.costs

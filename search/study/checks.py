@@ -25,6 +25,7 @@ from search.spaces import Space
 from search.spaces.describe import measure_costs
 from search.study.costs import NAMES, Costs, find_excesses, get_limits
 from search.study.directory import SearchFolder
+from search.study.warm_start import is_candidate_file
 
 if TYPE_CHECKING:
     import keras
@@ -93,7 +94,7 @@ def check_data_leakage(plan: SearchPlan, data: Dataset, space: Space) -> Provena
     """Check that no earlier model or search was trained on held-out data of this run.
 
     Args:
-        plan: The plan, which names space, teachers, warm starts and replayed record.
+        plan: The plan, which names space, teachers and warm starts.
         data: Training, validation and test parts.
         space: The space of the plan.
 
@@ -101,8 +102,8 @@ def check_data_leakage(plan: SearchPlan, data: Dataset, space: Space) -> Provena
         The origin of the run's models, with notes for the report.
 
     Raises:
-        InputError: The initial model, a teacher, a warm start or the replayed search was trained
-            on the test part or on data that select models.
+        InputError: The initial model, a teacher or a warm start was trained on the test part or on
+            data that select models.
     """
     base_model = space.whole()
     if base_model is not None:
@@ -114,11 +115,9 @@ def check_data_leakage(plan: SearchPlan, data: Dataset, space: Space) -> Provena
             )
         check_scaling(base_model[0], data, f"Space '{space.name}'")
     for name in plan.search.warm_start:
-        if (Path(name) / "plan.json").is_file():
-            check_choices(SearchFolder(name), data, f"Warm start '{name}'")
-    if plan.search.replay:
-        folder = SearchFolder(plan.search.replay.resolve().parent.parent)
-        check_choices(folder, data, f"Replay '{plan.search.replay}'")
+        path = Path(name).resolve().parent.parent if is_candidate_file(name) else Path(name)
+        if (path / "plan.json").is_file():
+            check_choices(SearchFolder(path), data, f"Warm start '{name}'")
     teacher_checks = check_held_out_teachers(plan, data)
     notes = [note for item in teacher_checks for note in item.notes]
     trained_on_validation = any(item.is_trained_on_validation for item in teacher_checks)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -122,22 +122,6 @@ def report_excess(trial: optuna.Trial, costs: Costs, options: SearchOptions) -> 
     """
     for name, value, limit in find_excesses(costs, options):
         trial.set_constraint(name, value / limit - 1)
-
-
-def report_preferences(
-    trial: optuna.Trial, values: Mapping[str, float | None], options: SearchOptions
-) -> None:
-    """Report the violation of each soft limit with a known value to the sampler.
-
-    Args:
-        trial: The trial of the candidate.
-        values: Costs and metrics by name; None: unknown.
-        options: Options of the search, with the soft limits.
-    """
-    for condition in options.prefer:
-        value = values.get(condition.name)
-        if value is not None:
-            trial.set_constraint(f"prefer {condition.name}", condition.compute_violation(value))
 
 
 def find_costs(

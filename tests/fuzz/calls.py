@@ -188,7 +188,7 @@ class Things:
             Target("WeightPruner", {},
                    ("options", "schedule", *options(keywords.WEIGHT_PRUNER))),
             Target("Workers", {"count": 1},
-                   ("engine", "address", "cpus_per_worker", "gpus_per_worker")),
+                   ("engine", "cpus_per_worker", "gpus_per_worker")),
         ]  # fmt: skip
 
 

@@ -233,8 +233,7 @@ def paths(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
         _on_data(path), ["inspect", path], ["report", path], ["bench", path, "--out", "new"],
         ["compress", path, "--data", "digits"], ["run", "--plan", path, "--data", "nowhere"],
         ["compress", "text.keras", "--data", path], ["run", "--data", "nowhere", "--out", path],
-        ["run", "--data", path], [*SEARCH, "--replay", path],
-        [*SEARCH, "--warm-start", path], ["dashboard", path],
+        ["run", "--data", path], [*SEARCH, "--warm-start", path], ["dashboard", path],
         ["run", "--data", "nowhere", "--teacher", path], ["space", "describe", f"around:{path}"],
         ["inspect", "text.keras", "--json", path], ["bench", "text.keras", path],
     ))  # fmt: skip
@@ -309,7 +308,7 @@ def records(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
         path.write_text(json.dumps(odd))
     words = ["report", "r"]
     if rng.random() < 0.15:
-        words = [*SEARCH, "--replay", str(path)]
+        words = [*SEARCH, "--warm-start", str(path)]
     elif rng.random() < 0.15:
         words = ["search", "--data", "digits", "--space", "mlp", "--warm-start", "r", "--out", "r"]
     elif rng.random() < 0.1:
@@ -447,8 +446,7 @@ def units(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
         (folder / "p.toml").write_text(f"[{section}]\n{name} = {value}\n")
         return ["shrink", "m.keras", "--data", "nowhere", "--plan", "p.toml"]
     condition = f"{pick(rng, ('macs', 'latency_ms', 'size_bytes', 'accuracy'))}<={text}"
-    words = pick(rng, (("--prefer", condition), ("--target", condition),
-                       (f"--{pick(rng, searched)}", text)))  # fmt: skip
+    words = pick(rng, (("--target", condition), (f"--{pick(rng, searched)}", text)))
     return ["search", "--data", "nowhere", *words]
 
 

@@ -15,6 +15,8 @@ from compress.plan.fields import (
     from_flat,
     from_nested,
     list_forbidden_changes,
+    list_plan_fields,
+    list_removed_options,
     merge_nested,
     nest_options,
 )
@@ -22,10 +24,10 @@ from compress.run.directory import RunFolder
 from search.pipeline import restore_plan
 from search.plan import SearchPlan
 from search.study.directory import SearchFolder
-from tests.compress.plan.test_values import SEARCHED
+from tests.compress.plan.test_values import SEARCHED, made
 
-# plans of SearchPlan() and of SEARCHED, as the first release wrote them into plan.json; the second
-# hint is a user's own
+# plans of SearchPlan() and of SEARCHED, as the first release wrote them into plan.json, with the
+# defaults of options that are gone since; the second hint is a user's own
 STORED: dict[str, Any] = json.loads(Path(__file__).with_name("first_release.json").read_text())
 
 
@@ -106,8 +108,77 @@ def test_a_toml_plan_of_the_first_release_is_read() -> None:
     assert from_nested(
         Plan, merge_nested(old, nest_options(Plan, {"channels": "60k"}))
     ).channels == (from_flat(Plan, {**flat, "channels": 6e4}).channels)
-    with pytest.raises(InputError, match="once. Received: 'target_metric' and its old name 'of'"):
+    with pytest.raises(InputError, match="once. Received: 'channels.target_metric' and its old"):
         from_nested(Plan, {"channels": {"of": "macs", "target_metric": "params"}})
+
+
+FORMER_SECTIONS = {
+    "search": {"space": "mlp"},
+    "stopping": {"rule": "none", "eta": 3.0, "margin": 0.02, "rungs": [], "plateau": 0},
+    "budget": {"minutes": 60.0, "trial_minutes": "90s", "converged": 0, "target": ["macs<=2M"]},
+    "engine": {
+        "name": "ray", "address": "auto", "cpus": 2, "gpus": 0.5, "files": "s3://bucket/path",
+    },
+}  # fmt: skip
+"""Sections of earlier versions, with every key that they had."""
+NOW = {
+    "space": "mlp", "stopping": "none", "max_minutes": 60, "trial_minutes": 1.5,
+    "target": "macs<=2M", "engine": "ray", "cpus_per_worker": 2, "gpus_per_worker": 0.5,
+    "files": "s3://bucket/path",
+}  # fmt: skip
+
+
+def test_sections_of_earlier_versions_are_read() -> None:
+    assert from_nested(SearchPlan, FORMER_SECTIONS) == from_flat(SearchPlan, NOW)
+    former = {
+        f"{section}.{key}"
+        for section, values in FORMER_SECTIONS.items()
+        for key in values
+        if section != "search"
+    }
+    assert former == SearchPlan.FORMER_PATHS.keys() - Plan.FORMER_PATHS.keys()
+    assert from_nested(SearchPlan, {"stopping": {}, "budget": {}}) == SearchPlan()
+
+
+def test_every_former_path_leads_to_an_option() -> None:
+    for plan in (Plan, SearchPlan):
+        paths = {leaf.path for leaf in list_plan_fields(plan)} | list_removed_options(plan).keys()
+        assert set(plan.FORMER_PATHS.values()) <= paths
+
+
+def test_a_value_at_its_former_and_its_present_path_is_refused() -> None:
+    both = {"search": {"max_minutes": 30}, "budget": {"minutes": 60}}
+    with pytest.raises(InputError) as caught:
+        from_nested(SearchPlan, both)
+    assert str(caught.value) == (
+        "A key must stand in a plan once. Received: 'search.max_minutes' and its old name "
+        "'budget.minutes'."
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "message"),
+    [
+        ({"stopping": {"margin": 0.1}}, "Option 'margin' was removed. It is 0.02"),
+        ({"stopping": {"rungs": ["2", "4"]}}, "Option 'rungs' was removed. Trials are compared"),
+        ({"stopping": {"plateau": 3}}, "Option 'plateau' was removed. No figure"),
+        ({"budget": {"converged": 20}}, "Option 'converged' was removed. No figure"),
+        ({"engine": {"name": "ray", "address": "h:1"}}, "Option 'address' was removed. Ray itself"),
+        ({"search": {"replay": "c.json"}}, "Option 'replay' was removed. Give the file to warm_s"),
+        ({"search": {"prefer": ["macs<=1M"]}}, "Option 'prefer' was removed. No figure"),
+        ({"search": 3, "stopping": {"rule": "none"}}, "section 'search' must be a table"),
+        ({"budget": {"minute": 3}}, "Unknown plan section or key 'budget'"),
+    ],
+)
+def test_what_a_former_section_cannot_hold(old: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_nested(SearchPlan, old)
+
+
+def test_options_override_former_sections_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text("[budget]\nminutes = 60\n[stopping]\nrule = 'none'\n")
+    plan = made(SearchPlan, "--plan", str(tmp_path / "p.toml"), "--max-minutes", "5")
+    assert (plan.search.max_minutes, plan.search.stopping) == (5.0, "none")
 
 
 def test_a_training_that_the_first_release_began_goes_on() -> None:

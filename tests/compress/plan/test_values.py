@@ -44,7 +44,7 @@ from compress.plan.fields import (
     to_nested,
 )
 from search.cli._options import create_plan_command
-from search.plan import BudgetOptions, Condition, SearchPlan, StoppingOptions
+from search.plan import Condition, SearchOptions, SearchPlan
 
 # what a user may type for every field that is no plain number, name or switch
 RICH = {
@@ -61,8 +61,7 @@ RICH = {
 SEARCHED = RICH | {
     "space": "mlp", "trials": "2k", "optimizers": "adam,sgd", "objectives": "f1_macro,params",
     "max_macs": "2M", "max_size": "1.5MiB", "max_latency": "1.5",
-    "prefer": "macs<=1.5M,accuracy>=0.8", "replay": "c.json",
-    "warm_start": "runs/a,sqlite:///b.db", "storage": "sqlite:///s.db", "rungs": "2,4",
+    "warm_start": "runs/a,sqlite:///b.db", "storage": "sqlite:///s.db",
     "max_minutes": "1h", "trial_minutes": "90s", "target": "macs<=2e6,size_bytes<=1.5MiB",
     "final_epochs": "3",
 }  # fmt: skip
@@ -114,14 +113,9 @@ objectives = ["f1_macro", "params"]
 max_macs = 2e6
 max_size = "1536KiB"
 max_latency = 1.5
-prefer = ["macs<=1500k", "accuracy>=0.8"]
-replay = "c.json"
 warm_start = ["runs/a", "sqlite:///b.db"]
 storage = "sqlite:///s.db"
-[stopping]
-rungs = [2, 4]
-[budget]
-minutes = 60
+max_minutes = 60
 trial_minutes = "1.5"
 target = ["macs<=2M", "size_bytes<=1536KiB"]
 [final]
@@ -236,14 +230,10 @@ def test_values_hold_what_was_said(plans: dict[str, Any]) -> None:
     assert plan.distill.temperature == Ramp(8.0, 2.0)
     assert plan.distill.weight == Ramp(0.0, 0.7, 0.2)
     assert plan.distill.pairs == (LayerPair("conv2", "conv3"), LayerPair("head", "top"))
-    assert plan.search.prefer[0] == Condition("macs", "<=", 1.5e6)
+    assert plan.search.target[0] == Condition("macs", "<=", 2e6)
     assert plan.search.max_size == 1.5 * 2**20
-    assert (plan.stopping.rungs, plan.budget.minutes, plan.budget.trial_minutes) == (
-        (2, 4),
-        60,
-        1.5,
-    )
-    assert (plan.out, plan.search.replay) == (Path("runs/x"), Path("c.json"))
+    assert (plan.search.max_minutes, plan.search.trial_minutes) == (60, 1.5)
+    assert plan.out == Path("runs/x")
     assert plans["bench"].input_shape == InputShape((("", (224, 224, 3)),))
     assert (plans["bench"].threads, plans["bench"].budget) == ((1, 2), 90.0)
 
@@ -268,8 +258,8 @@ def test_python_gives_values_as_they_are() -> None:
         BenchPlan(threads=[1, 2]).threads == BenchPlan(threads=np.array([1, 2])).threads == (1, 2)
     )
     assert BenchPlan(threads=2).threads == (2,)
-    assert StoppingOptions(rungs=[2, 4]).rungs == (2, 4)
-    assert BudgetOptions(minutes="2h").minutes == BudgetOptions(minutes=120).minutes == 120.0
+    assert SearchOptions(max_minutes="2h").max_minutes == 120.0
+    assert SearchOptions(max_minutes=120).max_minutes == 120.0
 
 
 RECORDS: list[tuple[Any, str, Any]] = [
@@ -339,7 +329,7 @@ def test_ratios_of_both_kinds(text: str, share: float) -> None:
         (lambda: DistillOptions(teacher=["auto", "b"]), "files alone. Received: 'auto,b'"),
         (lambda: DistillOptions(teacher_weights=[1, -1]), "must be numbers above 0.*: 1,-1"),
         (lambda: DistillOptions(temperature=float("nan")), "temperature must be a number, a ramp"),
-        (lambda: BudgetOptions(minutes="soon"), "max_minutes must be a number of minutes, or"),
+        (lambda: SearchOptions(max_minutes="soon"), "max_minutes must be a number of minutes, or"),
         (lambda: BenchPlan(budget="30x"), "budget must be a number of seconds, or a dur"),
         (lambda: BenchPlan(input_shape="224x224"), "sizes with commas, like 224,224,3"),
         (lambda: BenchPlan(threads=None), "threads must be a list. Received: None"),
@@ -388,6 +378,6 @@ def test_times_are_read(text: str, unit: str, expected: float | None) -> None:
 
 
 def test_an_old_name_beside_the_new_one_is_refused() -> None:
-    with pytest.raises(InputError, match="once. Received: 'include' and its old name 'also'"):
+    with pytest.raises(InputError, match="once. Received: 'weights.include' and its old"):
         from_nested(Plan, {"weights": {"also": ["ends"], "include": ["ends"]}})
     assert nest_options(Plan, {"prune_also": "ends"}) == {"weights": {"include": "ends"}}

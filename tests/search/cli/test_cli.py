@@ -57,7 +57,7 @@ CASES = {
     "plan file": (["run", "--plan", "bad.toml"], "trials must be an integer"),
     "plan key": (["run", "--plan", "unknown.toml"], "Did you mean 'trials'"),
     "no plan": (["run", "--plan", "no.toml"], "Cannot read plan 'no.toml'"),
-    "replay": (["search", "--replay", "no.json"], "Cannot read 'no.json'"),
+    "replay": (["search", "--warm-start", "no.json"], "Cannot read 'no.json'"),
     "report": (["report", "nowhere"], "must be the folder of a run"),
     "channels": (["compress", "m.keras", "--channels", "0x"], "keep a share in (0, 1]"),
     "channel words": (["run", "--channels", "half"], "a count like 12M. Received: 'half'"),

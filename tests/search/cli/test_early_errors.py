@@ -74,7 +74,7 @@ CASES: dict[str, tuple[list[str], list[str], str]] = {
     "run: value": (["run", "--trials", "0"], [], "trials must be at least 1"),
     "run: plan": (["run", "--plan", "no.toml"], [], NO_PLAN),
     "run: around": (["run", "--space", "around:no.keras"], [], NO_MODEL),
-    "run: replay": (["run", "--replay", "no.json"], [], "Cannot read 'no.json'"),
+    "run: replay": (["run", "--warm-start", "no.json"], [], "Cannot read 'no.json'"),
     "run: warm start": (["run", "--warm-start", "no"], [], "warm_start must be"),
     "run: out": (["run", "--out", "other"], [], "must be empty or an earlier run's"),
     "run: GPU": (["run", "--device", "gpu"], [], "device 'gpu' must have a GPU"),

@@ -128,10 +128,10 @@ def test_warm_starts(run: SearchFolder, digits: Dataset) -> None:
 def test_what_is_replayed(run: SearchFolder, digits: Dataset) -> None:
     """Choices that a run made by what is now the test part are not evaluated with it."""
     cnn, file = resolve_space("cnn"), run.candidates / "0000.json"
-    assert check_data_leakage(plan_of(replay=str(file)), digits, cnn) == Provenance()
+    assert check_data_leakage(plan_of(warm_start=str(file)), digits, cnn) == Provenance()
     other = load_data("digits", seed=1)
-    with pytest.raises(InputError, match=f"Replay '{file}' must be evaluated .* --seed 0"):
-        check_data_leakage(plan_of(replay=str(file), seed=1), other, cnn)
+    with pytest.raises(InputError, match=f"Warm start '{file}' must be evaluated .* --seed 0"):
+        check_data_leakage(plan_of(warm_start=str(file), seed=1), other, cnn)
 
 
 def test_teachers_of_a_run(run: SearchFolder, digits: Dataset, tmp_path: Path) -> None:

@@ -1,0 +1,49 @@
+"""Plan section: final training of the front."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from compress.plan.fields import option, validate_fields
+from compress.plan.training import MAX_EPOCHS, MAX_EPOCHS_REASON
+
+
+@dataclass(frozen=True)
+class FinalOptions:
+    """Final training of the front's candidates after the search."""
+
+    REMOVED: ClassVar[dict[str, RemovedOption]] = {
+        "seeds": RemovedOption(
+            "--final-seeds",
+            "No figure showed that several trainings of each model gain anything. Leave it out.",
+            unused_values=(1,),
+        ),
+        "on_validation": RemovedOption(
+            "--final-on-validation",
+            "No figure showed a gain, and without a validation part nothing could select an epoch "
+            "or a file. Use a smaller val_fraction (--val-fraction) to train on more data.",
+            unused_values=(False,),
+        ),
+    }
+
+    epochs: int = option(
+        0,
+        "--final-epochs",
+        "train the front once more, for this many epochs; 0: keep what was trained, with "
+        "--no-train as many as --epochs",
+        least=0,
+        most=MAX_EPOCHS,
+        why=MAX_EPOCHS_REASON,
+    )
+    models: int | None = option(
+        None,
+        "--final-models",
+        "at most so many models of the front, spread over it, are trained once more and "
+        "compressed; 0: none (paretune search); default: all, with --no-train 8",
+        least=0,
+        most=10_000,
+        why="each is trained and compressed",
+    )
+
+    def __post_init__(self) -> None:
+        validate_fields(self)
