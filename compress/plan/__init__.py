@@ -9,11 +9,7 @@ from compress.core.device import DEVICES
 from compress.core.memory_budget import MIN_BUDGET_BYTES
 from compress.core.quantities import MAX_SEED, MAX_SEED_REASON, MAX_THREADS, MAX_THREADS_REASON
 from compress.core.registry import build_renamed_getattr
-from compress.plan.channels import (
-    AGGREGATES,
-    ChannelOptions,
-    LayerShare,
-)
+from compress.plan.channels import ChannelOptions
 from compress.plan.conversion import NameList, OptionalPath
 from compress.plan.data import DataOptions
 from compress.plan.distill import AUTO, DistillOptions, LayerPair, Ramp, TeacherChoice
@@ -34,6 +30,7 @@ from compress.plan.training import (
     TrainSettings,
 )
 from compress.plan.weights import (
+    LayerShare,
     PatternSpec,
     TrainTime,
     WeightOptions,
@@ -41,7 +38,6 @@ from compress.plan.weights import (
 from compress.plugins import LOGS
 
 __all__ = [
-    "AGGREGATES",
     "AUTO",
     "ChannelOptions",
     "DataOptions",

@@ -43,6 +43,7 @@ def option(
     left_open: Any = None,
     choices: Choices | Registry[Any] | None = None,
     extra_choices: tuple[str, ...] = (),
+    former_values: Mapping[str, str] | None = None,
 ) -> Any:
     """Declare a field of a plan section.
 
@@ -60,6 +61,8 @@ def option(
         left_open: Value that leaves the choice to the data and the model.
         choices: Valid words, for a text or for each item of a list; checked by `validate_fields`.
         extra_choices: Additional valid words.
+        former_values: Current word by word in plans of earlier versions (TOML and run folders).
+            `choices` refuses the former words, so that options and keywords cannot be such a word.
 
     Returns:
         The dataclass field.
@@ -68,6 +71,7 @@ def option(
     metadata = {
         "flags": tuple(flags.split()), "help": text, "extendable": extendable, "was": former_name,
         "count": count, "left_open": left_open, "choices": choices, "beside": extra_choices,
+        "former_values": former_values or {},
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -142,7 +146,7 @@ class PlanField:
         name: Name of the field.
         flags: Names on the command line; the first is the flat name.
         hint: Type after conversion.
-        default, help, extendable, left_open, choices, extra_choices: See `option`.
+        default, help, extendable, left_open, choices, extra_choices, former_values: See `option`.
     """
 
     section: str | None
@@ -155,6 +159,7 @@ class PlanField:
     left_open: Any
     choices: Choices | Registry[Any] | None
     extra_choices: tuple[str, ...]
+    former_values: Mapping[str, str]
 
     @property
     def keyword(self) -> str:
@@ -221,7 +226,7 @@ def _build_plan_field(section: str | None, field: dataclasses.Field[Any], hint: 
     meta = field.metadata
     return PlanField(
         section, field.name, meta["flags"], hint, field.default, meta["help"], meta["extendable"],
-        meta["left_open"], meta["choices"], meta["beside"],
+        meta["left_open"], meta["choices"], meta["beside"], meta["former_values"],
     )  # fmt: skip
 
 
@@ -269,7 +274,7 @@ def nest_options(plan: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
         values: Values by option name.
 
     Raises:
-        InputError: A name is unknown.
+        InputError: A name is unknown, or a value has another name now.
     """
     by_name = {
         flag.lstrip("-").replace("-", "_"): leaf
@@ -284,6 +289,8 @@ def nest_options(plan: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
         if name not in by_name:
             raise build_unknown_name_error("plan option", name, by_name)
         leaf = by_name[name]
+        if isinstance(value, str) and value in leaf.former_values and leaf.choices is not None:
+            leaf.choices.require(value, leaf.extra_choices)
         target = nested.setdefault(leaf.section, {}) if leaf.section else nested
         target[leaf.name] = value
     return nested
@@ -292,7 +299,7 @@ def nest_options(plan: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
 def from_nested(plan: type[PlanT], values: Mapping[str, Any]) -> PlanT:
     """Build a plan from its nested form, as written by `to_nested` and in TOML.
 
-    Names of keys in earlier versions are accepted.
+    Names of keys and of values in earlier versions are accepted.
 
     Args:
         plan: Class of the plan.
@@ -317,7 +324,7 @@ def from_nested(plan: type[PlanT], values: Mapping[str, Any]) -> PlanT:
 
 
 def _resolve_keys(section: type[Any], values: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Return the values under the current names of the fields.
+    """Return the values, by their current names, under the current names of the fields.
 
     Raises:
         InputError: A key is unknown, is given under its old name too, or belongs to a removed
@@ -330,6 +337,7 @@ def _resolve_keys(section: type[Any], values: Mapping[str, Any], kind: str) -> d
     values = {key: value for key, value in values.items() if key not in removed}
     fields = dataclasses.fields(section)
     names = {field.name: field.name for field in fields}
+    metadata = {field.name: field.metadata for field in fields}
     old = {field.metadata["was"]: field.name for field in fields if field.metadata.get("was")}
     resolved: dict[str, Any] = {}
     for key, value in values.items():
@@ -341,7 +349,8 @@ def _resolve_keys(section: type[Any], values: Mapping[str, Any], kind: str) -> d
                 f"A {kind} must stand in a plan once. Received: '{name}' and its old name "
                 f"'{next(was for was, now in old.items() if now == name)}'."
             )
-        resolved[name] = value
+        former_values = metadata[name].get("former_values", {})
+        resolved[name] = former_values.get(value, value) if isinstance(value, str) else value
     return resolved
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from compress.core.registry import build_renamed_getattr
-from compress.plan import ChannelOptions, DataOptions, Plan, TeacherChoice
+from compress.plan import ChannelOptions, DataOptions, Plan, Target, TeacherChoice
 from compress.plan.conversion import ConvertedField
-from compress.plan.fields import option, require
+from compress.plan.fields import RemovedOption, option, require
 from compress.plan.keywords import FUNCTIONS, Keywords
 from compress.plan.shrink import (
     ShrinkChannels,
@@ -60,22 +60,21 @@ class SearchData(DataOptions):
 class SearchChannels(ChannelOptions):
     """Channel pruning of the front's models that become faster by it."""
 
-    keep_all: bool = option(
-        False,
-        "--keep-channels",
-        "remove no channels; default, without --channels: half of the MACs are removed where the "
-        "int8 file's measured latency is above three times that of an empty file, and falls by a "
-        "tenth or more",
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            not (self.keep_all and self.is_active),
-            "keep_channels",
-            "be left out beside channels, which says how many stay",
-            f"channels {self.target}",
+    REMOVED: ClassVar[dict[str, RemovedOption]] = ChannelOptions.REMOVED | {
+        "keep_all": RemovedOption(
+            "--keep-channels",
+            "Give --channels 1x, which keeps every channel.",
+            unused_values=(False,),
         )
+    }
+
+    target: ConvertedField[Target | None, Target | str | float | None] = option(
+        None,
+        "--channels",
+        "MACs to keep: 0.5x or an absolute 12M; 1x: every channel; default: half where the int8 "
+        "file's measured latency is above three times that of an empty file, and falls by a tenth "
+        "or more",
+    )
 
 
 @dataclass(frozen=True)
@@ -116,12 +115,6 @@ class SearchPlan(Plan):
             "channels",
             "be left out beside shrink_to: the goal says how many leave",
             self.channels.target,
-        )
-        require(
-            self.shrink_to is None or not self.channels.keep_all,
-            "keep_channels",
-            "be left out beside shrink_to: the goal says how many leave",
-            True,
         )
         self.build_shrink_plan(())
         require(
