@@ -275,7 +275,9 @@ def test_criteria_losses_and_data_in_python(folder: Path) -> None:
 
     from compress import distill, load_data, prune_channels
 
-    result = prune_channels(network(), ChannelOptions(criterion="last_kept"), amount=0.5)
+    result = prune_channels(
+        network(), ChannelOptions(criterion="last_kept"), macs=0.5, scope="layer"
+    )
     assert result.kept["first/kernel"][1].tolist() == [4, 5, 6, 7]
     data = load_data("corners", task="graded")
     assert (data.num_classes, len(data.train)) == (4, 136)  # 200 less 20 %, less 15 %
@@ -335,7 +337,7 @@ def test_a_layer_rule(folder: Path) -> None:
     x = inputs = keras.Input((2,))
     x = mine_layer.Scaled(name="own")(keras.layers.Dense(8, name="before")(x))
     model = keras.Model(inputs, keras.layers.Dense(4, name="last")(x), name="scaled")
-    result = prune_channels(model, amount=0.5, round_to=1)
+    result = prune_channels(model, macs=0.5, scope="layer", round_to=1)
     assert not result.report.unknown
     assert result.model.get_layer("own").factor.shape == (4,)
     model.save("scaled.keras")

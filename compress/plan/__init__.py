@@ -9,11 +9,7 @@ from compress.core.device import DEVICES
 from compress.core.memory_budget import MIN_BUDGET_BYTES
 from compress.core.quantities import MAX_SEED, MAX_SEED_REASON, MAX_THREADS, MAX_THREADS_REASON
 from compress.core.registry import build_renamed_getattr
-from compress.plan.channels import (
-    AGGREGATES,
-    ChannelOptions,
-    LayerShare,
-)
+from compress.plan.channels import ChannelOptions
 from compress.plan.conversion import NameList, OptionalPath
 from compress.plan.data import DataOptions
 from compress.plan.distill import AUTO, DistillOptions, LayerPair, Ramp, TeacherChoice
@@ -34,6 +30,7 @@ from compress.plan.training import (
     TrainSettings,
 )
 from compress.plan.weights import (
+    LayerShare,
     PatternSpec,
     TrainTime,
     WeightOptions,
@@ -41,7 +38,6 @@ from compress.plan.weights import (
 from compress.plugins import LOGS
 
 __all__ = [
-    "AGGREGATES",
     "AUTO",
     "ChannelOptions",
     "DataOptions",
@@ -79,7 +75,6 @@ class Plan:
     """Subcommand of `paretune` that uses this plan."""
 
     FORMER_PATHS: ClassVar[dict[str, str]] = {
-        "channels.of": "channels.target_metric",
         "weights.also": "weights.include",
         "goal.min_quality": "goal.min_metric",
     }

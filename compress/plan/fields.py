@@ -60,6 +60,7 @@ def option(
     left_open: Any = None,
     choices: Choices | Registry[Any] | None = None,
     extra_choices: tuple[str, ...] = (),
+    former_values: Mapping[str, str] | None = None,
 ) -> Any:
     """Declare a field of a plan section.
 
@@ -79,6 +80,8 @@ def option(
         left_open: Value that leaves the choice to the data and the model.
         choices: Valid words, for a text or for each item of a list; checked by `validate_fields`.
         extra_choices: Additional valid words.
+        former_values: Current word by word in plans of earlier versions (TOML and run folders).
+            `choices` refuses the former words, so that options and keywords cannot be such a word.
 
     Returns:
         The dataclass field.
@@ -87,6 +90,7 @@ def option(
     metadata = {
         "flat_name": flat_name, "help": text, "extendable": extendable, "count": count,
         "left_open": left_open, "choices": choices, "beside": extra_choices,
+        "former_values": former_values or {},
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -162,7 +166,7 @@ class PlanField:
         flat_name: Name outside its section, in Python: "channel_scope".
         hint: Type after conversion.
         least, most: Inclusive bounds of an integer; None: not bounded.
-        default, help, extendable, left_open, choices, extra_choices: See `option`.
+        default, help, extendable, left_open, choices, extra_choices, former_values: See `option`.
     """
 
     section: str | None
@@ -177,6 +181,7 @@ class PlanField:
     extra_choices: tuple[str, ...]
     least: int | None
     most: int | None
+    former_values: Mapping[str, str]
 
     @property
     def flag(self) -> str:
@@ -245,7 +250,7 @@ def _build_plan_field(section: str | None, field: dataclasses.Field[Any], hint: 
     return PlanField(
         section, field.name, read_flat_name(field), hint, field.default, meta["help"],
         meta["extendable"], meta["left_open"], meta["choices"], meta["beside"],
-        meta["count"]["least"], meta["count"]["most"],
+        meta["count"]["least"], meta["count"]["most"], meta["former_values"],
     )  # fmt: skip
 
 
@@ -302,7 +307,7 @@ def nest_options(plan: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
         values: Values by option name.
 
     Raises:
-        InputError: A name is unknown.
+        InputError: A name is unknown, or a value has another name now.
     """
     by_name = {leaf.flat_name: leaf for leaf in list_plan_fields(plan)}
     removed = {item.keyword: item for item in list_removed_options(plan).values()}
@@ -313,6 +318,8 @@ def nest_options(plan: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
         if name not in by_name:
             raise build_unknown_option_error("plan option", name, by_name)
         leaf = by_name[name]
+        if isinstance(value, str) and value in leaf.former_values and leaf.choices is not None:
+            leaf.choices.require(value, leaf.extra_choices)
         target = nested.setdefault(leaf.section, {}) if leaf.section else nested
         target[leaf.name] = value
     return nested
@@ -321,7 +328,7 @@ def nest_options(plan: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
 def from_nested(plan: type[PlanT], values: Mapping[str, Any]) -> PlanT:
     """Build a plan from its nested form, as written by `to_nested` and in TOML.
 
-    Paths of earlier versions are accepted; see `replace_former_paths`.
+    Paths and values of earlier versions are accepted; see `replace_former_paths`.
 
     Args:
         plan: Class of the plan.
@@ -350,7 +357,7 @@ def replace_former_paths(plan: type[Any], values: Mapping[str, Any]) -> dict[str
 
     Args:
         plan: Class of the plan; its `FORMER_PATHS` holds present paths by path of earlier versions:
-            {"channels.of": "channels.target_metric"}. A present path may be one of a removed
+            {"weights.also": "weights.include"}. A present path may be one of a removed
             option.
         values: Values by section and key.
 
@@ -384,20 +391,24 @@ def replace_former_paths(plan: type[Any], values: Mapping[str, Any]) -> dict[str
 
 
 def _select_fields(section: type[Any], values: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Return the values without those of removed options.
+    """Return the values by their present names, without those of removed options.
 
     Raises:
         InputError: A key is unknown, or belongs to a removed option that was used.
     """
     removed = _read_removed_options(section)
-    names = [field.name for field in dataclasses.fields(section)]
+    metadata = {field.name: field.metadata for field in dataclasses.fields(section)}
+    selected: dict[str, Any] = {}
     for key, value in values.items():
         if key in removed:
             if value not in removed[key].unused_values:
                 raise removed[key].build_error(key)
-        elif key not in names:
-            raise build_unknown_name_error(kind, key, names)
-    return {key: value for key, value in values.items() if key not in removed}
+        elif key not in metadata:
+            raise build_unknown_name_error(kind, key, metadata)
+        else:
+            former_values = metadata[key].get("former_values", {})
+            selected[key] = former_values.get(value, value) if isinstance(value, str) else value
+    return selected
 
 
 def to_nested(plan: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
-from compress.core.errors import InputError
+from compress.core.errors import InputError, build_removed_name_error
 from compress.plan import Plan, WeightOptions
 from compress.plan.bench import BenchPlan
 from compress.plan.fields import (
@@ -38,6 +38,7 @@ class Keywords:
         excluded: Paths ("channels.target") of options that the function takes in another way or
             does not use.
         renames: Keywords by path, for fields of the same name in two sections.
+        removed: What to use instead of other arguments of earlier versions, by name.
     """
 
     function_name: str
@@ -45,6 +46,7 @@ class Keywords:
     sections: tuple[str, ...] = ()
     excluded: frozenset[str] = frozenset()
     renames: Mapping[str, str] = field(default_factory=dict)
+    removed: Mapping[str, str] = field(default_factory=dict)
 
     def list_options(self) -> dict[str, PlanField]:
         """Return the options by keyword.
@@ -150,6 +152,8 @@ class Keywords:
         removed = self._list_removed_options()
         if name in removed:
             return removed[name].build_error(name)
+        if name in self.removed:
+            return build_removed_name_error("argument", name, self.removed[name])
         takers = [
             other.function_name
             for other in FUNCTIONS
@@ -172,7 +176,12 @@ PRUNE_CHANNELS = Keywords(
     "prune_channels",
     Plan,
     ("channels",),
-    frozenset({"channels.target", "channels.target_metric", "channels.criterion"}),
+    frozenset({"channels.target", "channels.criterion"}),
+    removed={
+        "amount": "A target says what is kept. Give macs=, with scope='layer' for the same share "
+        "of each layer.",
+        "finetune": "It was called between several steps. Call prune_channels and train in turn.",
+    },
 )
 PRUNE_WEIGHTS = Keywords(
     "prune_weights",
@@ -210,9 +219,7 @@ SHRINK = Keywords(
     excluded=frozenset(
         {
             "channels.scope",
-            "channels.steps",
             "channels.target",
-            "channels.target_metric",
             "data.source",
             "finetune.as_long",
             "finetune.own_train_step",

@@ -199,15 +199,12 @@ class ShrinkPlan(Plan):
             "Give --macs, --params, --size or --latency.",
         )
         require(
-            self.channels.scope == "damage" or self.channels.should_compare,
+            self.channels.scope == "output_error" or self.channels.should_compare,
             "channel scope",
-            "be damage, or auto without a criterion: a goal is met by what single layers are worth",
+            "be output_error, or auto without a criterion: a goal is met by what single layers are "
+            "worth",
             self.channels.scope,
         )
-        require(
-            self.channels.steps == 1, "channel steps", "be 1 on the way to a goal",
-            self.channels.steps,
-        )  # fmt: skip
         require(
             not self.weights.sparsity, "sparsity", "be 0 on the way to a goal",
             self.weights.sparsity, "Prune the result with `paretune compress`.",

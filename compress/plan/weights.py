@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 from compress.core.errors import InputError, to_one_line
 from compress.core.quantities import format_number, format_received, parse_number
-from compress.plan.channels import Shares
 from compress.plan.conversion import ConvertedField, NameList, TextValue, to_float
 from compress.plan.data import AUTO
 from compress.plan.fields import Choices, RemovedOption, option, require, validate_fields
@@ -141,6 +141,65 @@ class PatternSpec(TextValue):
         if self.kind == "unstructured":
             return self.kind
         return f"{self.first}{':' if self.kind == 'n:m' else 'x'}{self.second}"
+
+
+@dataclass(frozen=True)
+class LayerShare(TextValue):
+    """Share for all layers that match a pattern.
+
+    Attributes:
+        pattern: Shell pattern of layer names ("conv1*").
+        share: Share in [0, 1].
+
+    Example:
+        >>> LayerShare.parse("conv1*=0.3")
+        LayerShare(pattern='conv1*', share=0.3)
+    """
+
+    pattern: str
+    share: float
+
+    @classmethod
+    def parse(cls, text: str, name: str = "a share of layers") -> Self:
+        """Return the layer share of a text like "pattern=0.3" or "pattern=30%".
+
+        Args:
+            text: The text.
+            name: Name of the value in errors.
+
+        Raises:
+            InputError: There is no pattern, or the share is not in [0, 1].
+        """
+        pattern, _, digits = text.rpartition("=")
+        share = parse_number(digits, "share")
+        if not pattern or share is None or not 0 <= share <= 1:
+            raise InputError(
+                f"{name} must be pattern=share, a share in [0, 1], like conv1*=0.3. "
+                f"Received: {to_one_line(text)}."
+            )
+        return cls(pattern, share)
+
+    @classmethod
+    def from_value(cls, value: object, name: str = "a share of layers") -> Self:
+        """Return the layer share of a text or of a pair (pattern, share).
+
+        Args:
+            value: The text, pair or layer share.
+            name: Name of the value in errors.
+
+        Raises:
+            InputError: See `parse`.
+        """
+        if isinstance(value, tuple | list) and len(value) == 2 and isinstance(value[0], str):
+            value = f"{value[0]}={to_one_line(value[1])}"
+        return super().from_value(value, name)
+
+    def __str__(self) -> str:
+        return f"{self.pattern}={format_number(self.share)}"
+
+
+Shares = ConvertedField[tuple[LayerShare, ...], Iterable[str | LayerShare] | Mapping[str, float]]
+"""Shares by pattern of layer names: {"conv1*": 0.3}, ("conv1*=0.3",) or "conv1*=0.3,head=0"."""
 
 
 WEIGHT_SCOPES = ("layer", "global", "erk")

@@ -258,7 +258,7 @@ def compress_stage(job: CompressionJob, folder: RunFolder, command: str) -> Comp
         notes=(*job.notes, *pruned.notes, *describe_excluded_layers(model), *reasons),
         val_learnt=job.is_trained_on_validation,
         artifacts=tuple(artifact.to_json() for artifact in artifacts),
-        finetuned=pruned.finetuned,
+        finetuned=pruned.epochs,
         dense_epochs=past_training.epochs,
         dense_begun=past_training.is_continued,
         as_long={name: evaluate_model(pruned.as_long, data, name) for name in ("val", "test")}

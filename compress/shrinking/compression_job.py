@@ -295,22 +295,18 @@ def iterate_checks(
         teachers: Possible teachers; None stands for the model itself.
 
     Yields:
-        Name of the option for notes ("channel limit 'conv1*=0.3'"), check that raises
+        Name of the option for notes ("channel exclusion 'stem*'"), check that raises
         `InputError` for a model without support, and the plan item to drop for such a model;
         None: the option cannot be dropped.
     """
     if plan.channels.is_active:
         yield f"channels {plan.channels.target}", _build_channel_check(plan), None
-        for field, kind in (("limits", "channel limit"), ("exclude", "channel exclusion")):
-            for pattern in getattr(plan.channels, field):
-                yield (
-                    f"{kind} '{pattern}'",
-                    # with a target that any model meets
-                    _build_channel_check(
-                        plan, target_metric="amount", target=0.0, **{field: (pattern,)}
-                    ),
-                    ("channels", field, pattern),
-                )
+        for pattern in plan.channels.exclude:
+            yield (
+                f"channel exclusion '{pattern}'",
+                _build_channel_check(plan, target=None, exclude=(pattern,)),
+                ("channels", "exclude", pattern),
+            )
     if plan.weights.sparsity > 0:
         for override in plan.weights.overrides:
             yield (
@@ -388,7 +384,7 @@ def _drop_item(plan: PlanT, section: str, field: str, item: object) -> PlanT:
 
 
 def _build_channel_check(plan: Plan, **changes: Any) -> ModelCheck:
-    options = replace(plan.channels, **{"limits": (), "exclude": (), **changes})
+    options = replace(plan.channels, **{"exclude": (), **changes})
     return lambda coupled_model: check_channels(coupled_model.coupling, options)
 
 

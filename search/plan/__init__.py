@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from compress.core.registry import build_renamed_getattr
-from compress.plan import ChannelOptions, DataOptions, Plan, TeacherChoice
+from compress.plan import ChannelOptions, DataOptions, Plan, Target, TeacherChoice
 from compress.plan.fields import RemovedOption, option, require
 from compress.plan.keywords import FUNCTIONS, Keywords
 from compress.plan.shrink import (
@@ -30,7 +30,6 @@ __all__ = [
     "ClusterOptions",
     "Condition",
     "FinalOptions",
-    "SearchChannels",
     "SearchData",
     "SearchOptions",
     "SearchPlan",
@@ -48,28 +47,6 @@ class SearchData(DataOptions):
     source: str = field(
         default="digits", metadata=DataOptions.__dataclass_fields__["source"].metadata
     )
-
-
-@dataclass(frozen=True)
-class SearchChannels(ChannelOptions):
-    """Channel pruning of the front's models that become faster by it."""
-
-    keep_all: bool = option(
-        False,
-        "--keep-channels",
-        "remove no channels; default, without --channels: half of the MACs are removed where the "
-        "int8 file's measured latency is above three times that of an empty file, and falls by a "
-        "tenth or more",
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            not (self.keep_all and self.is_active),
-            "keep_channels",
-            "be left out beside channels, which says how many stay",
-            f"channels {self.target}",
-        )
 
 
 @dataclass(frozen=True)
@@ -114,7 +91,6 @@ class SearchPlan(Plan):
     }
 
     data: SearchData = field(default_factory=SearchData)
-    channels: SearchChannels = field(default_factory=SearchChannels)
     search: SearchOptions = field(default_factory=SearchOptions)
     final: FinalOptions = field(default_factory=FinalOptions)
     cluster: ClusterOptions = field(default_factory=ClusterOptions)
@@ -127,12 +103,6 @@ class SearchPlan(Plan):
             "channels",
             "be left out beside a goal, which says how many leave",
             self.channels.target,
-        )
-        require(
-            not self.goal.is_given or not self.channels.keep_all,
-            "keep_channels",
-            "be left out beside a goal, which says how many leave",
-            True,
         )
         self.build_shrink_plan(())
         require(
@@ -151,9 +121,6 @@ class SearchPlan(Plan):
         values = {field.name: getattr(self, field.name) for field in fields(Plan)}
         files = TeacherChoice(tuple(map(Path, teachers)))
         values["data"] = DataOptions(**vars(self.data))
-        values["channels"] = ChannelOptions(
-            **{item.name: getattr(self.channels, item.name) for item in fields(ChannelOptions)}
-        )
         return Plan(**values | {"distill": replace(self.distill, teacher=files)})
 
     def build_shrink_plan(self, teachers: Sequence[str | Path]) -> ShrinkPlan | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from compress.plan.fields import option, validate_fields
+from compress.plan.fields import RemovedOption, option, validate_fields
 from compress.plan.training import MAX_EPOCHS, MAX_EPOCHS_REASON
 
 

@@ -211,9 +211,9 @@ def halve_slow_model(
 
     Returns:
         The plan for this model, and notes on the measurement and the decision. If the plan sets
-        channels or a goal, or `channels.keep_all`, the unchanged plan without notes.
+        channels or a goal, the unchanged plan without notes.
     """
-    if plan.channels.keep_all or plan.channels.is_active or plan.goal.is_given:
+    if plan.channels.target is not None or plan.goal.is_given:
         return plan, []
     halved = _halve_macs(plan)
     try:
@@ -240,7 +240,7 @@ def halve_slow_model(
 def _halve_macs(plan: SearchPlan) -> SearchPlan:
     """Return the plan with a channel target of half the MACs and an adjusted sparsity."""
     channel_options, weights = plan.channels, plan.weights
-    channels = replace(channel_options, target=HALF_MACS, target_metric="macs")
+    channels = replace(channel_options, target=HALF_MACS)
     if weights.pattern.kind == "n:m" or weights.overrides:
         return replace(plan, channels=channels)
     sparsity = round(max(0.0, 1.0 - (1.0 - weights.sparsity) / HALF_MACS.amount), 4)
@@ -288,11 +288,9 @@ def _measure_run_cost(original: CoupledModel, plan: SearchPlan, data: Dataset) -
         cost = RunCost(times["own"].quiet_ms, times["empty"].quiet_ms, runtime_text)
         if not cost.is_slow:
             return cost
-        # l2 in one step is quick; channel counts by output error are only known after pruning,
+        # l2 is quick; channel counts by output error are only known after pruning,
         # and may give another latency
-        quick_options = replace(
-            plan.channels, criterion="l2", scope="global", blocks=False, steps=1
-        )
+        quick_options = replace(plan.channels, criterion="l2", scope="global", blocks=False)
         halved_model = prune_channels(
             original.model, quick_options, coupling=original.coupling
         ).model

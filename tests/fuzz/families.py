@@ -432,7 +432,7 @@ def units(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
              "val-fraction", "mixed-size", "mixed-latency", "latency-budget")  # fmt: skip
     searched = ("max-macs", "max-size", "max-latency", "max-minutes", "trial-minutes", "sparsity",
                 "min-kept", "channels", "prune-end", "temperature",
-                "channel-limits")  # fmt: skip
+                "prune-overrides")  # fmt: skip
     text = pick(rng, QUANTITIES)
     kind = int(rng.integers(4))
     if kind == 0:

@@ -31,10 +31,6 @@ CASES = {
         ["--channels", "0.5x", "--channel-criterion", "nope"],
         "Unknown channel criterion 'nope'. Choices: ",
     ),
-    "limits": (
-        ["--channels", "0.5x", "--channel-limits", "nosuch=.1"],
-        "Unknown layer or pattern (no removable channels) 'nosuch'",
-    ),
     "exclude": (
         ["--channels", "0.5x", "--channel-exclude", "nosuch"],
         "Unknown layer or pattern (no removable channels) 'nosuch'",
@@ -110,13 +106,14 @@ def test_a_pattern_that_fits_the_largest_alone_is_accepted(
     """The baseline of the space has two hidden layers, the largest more."""
     monkeypatch.setattr(local, "LocalPool", Stop)
     values = {"data": "digits", "space": "mlp", "out": str(tmp_path / "run")}
-    values |= {"channels": "0.5x", "channel_limits": deepest(), "prune_overrides": deepest()}
+    name = deepest()
+    values |= {"channels": "0.5x", "channel_exclude": name, "prune_overrides": f"{name}=0.3"}
     with pytest.raises(Stopped):
         pipeline.run(plan=from_flat(SearchPlan, values))
 
 
 def deepest() -> str:
-    """Returns a setting for the last hidden layer of the largest model of the space."""
+    """Returns the name of the last hidden layer of the largest model of the space."""
     from optuna.trial import FixedTrial
 
     from compress.data import load_data
@@ -129,7 +126,7 @@ def deepest() -> str:
     ]
     names = [[layer.name for layer in model.layers if hasattr(layer, "kernel")] for model in models]
     (name,) = [name for name in names[1] if name not in names[0]][-1:]
-    return f"{name}=0.3"
+    return name
 
 
 class Stopped(Exception):
@@ -149,20 +146,19 @@ def subject(*widths: int) -> CoupledModel:
 
 
 def test_what_a_model_cannot_do_is_left_out_and_noted(blobs: Dataset) -> None:
-    values = {"channels": "0.5x", "sparsity": 0.5, "channel_limits": "h1=0.3,h0=0.4"}
-    values |= {"channel_exclude": "h1", "prune_overrides": "h1=0.2,*=0.4"}
+    values = {"channels": "0.5x", "sparsity": 0.5, "channel_exclude": "h1,h0"}
+    values |= {"prune_overrides": "h1=0.2,*=0.4"}
     values |= {"hints": "fitnets", "hint_pairs": "h0=h0,h1=h0"}
     plan = from_flat(SearchPlan, values)
     same, notes = fit_plan(plan, blobs, subject(32, 32, 32), mlp(32, 32, 32))
     assert same == plan
     assert notes == []
     small, notes = fit_plan(plan, blobs, subject(32), mlp(32, 32, 32))
-    assert small.channels == replace(plan.channels, limits={"h0": 0.4}, exclude=())
-    assert small.channels.exclude == ()
+    assert small.channels == replace(plan.channels, exclude="h0")
     assert small.distill == replace(plan.distill, pairs={"h0": "h0"})
     assert small.distill.hints == ("fitnets",)
     words = [note.partition(" was left out for this model: ")[0] for note in notes]
-    assert words[:2] == ["channel limit 'h1=0.3'", "channel exclusion 'h1'"]
+    assert words[0] == "channel exclusion 'h1'"
     assert words[-1] == "hint pair 'h1=h0'"
     none, notes = fit_plan(
         from_flat(SearchPlan, {"hints": "fitnets", "hint_pairs": "h1=h0"}), blobs, subject(32), None
@@ -179,7 +175,7 @@ def test_a_worker_compresses_with_what_fits(blobs: Dataset, cpu: Device, tmp_pat
 
     folder = SearchFolder(tmp_path / "run")
     values = {"epochs": 1, "batch_size": 32, "teacher": "none", "formats": "float32"}
-    values |= {"channels": "0.5x", "channel_limits": "h1=0.3", "sparsity": 0.0}
+    values |= {"channels": "0.5x", "channel_exclude": "h1", "sparsity": 0.0}
     plan = from_flat(SearchPlan, values)
     folder.claim("run", plan)
     mlp(32).save(folder.get_model_path("0000"))
@@ -194,9 +190,9 @@ def test_a_worker_compresses_with_what_fits(blobs: Dataset, cpu: Device, tmp_pat
         worker._out.close()
     assert "error" not in done, done
     (record,) = folder.read_compressed()
-    assert record.notes[0].startswith("channel limit 'h1=0.3' was left out for this model: ")
+    assert record.notes[0].startswith("channel exclusion 'h1' was left out for this model: ")
     assert "--channels 0.5x" in record.command
-    assert "--channel-limits" not in record.command
+    assert "--channel-exclude" not in record.command
 
 
 def test_a_run_without_a_trial_is_corrected_in_place(

@@ -96,20 +96,21 @@ def test_a_folder_of_the_first_release_goes_on(name: str, tmp_path: Path) -> Non
 
 def test_a_toml_plan_of_the_first_release_is_read() -> None:
     old = {
-        "channels": {"target": "0.5x", "of": "params", "limits": ["a=0.5"]},
+        "channels": {"target": "0.5x", "of": "macs", "limits": []},
         "weights": {"also": ["ends"], "frequency": "", "begin": "0%"},
         "distill": {"teacher_weights": "", "teacher": "none", "temperature": "4"},
     }
     plan = from_nested(Plan, old)
-    flat = {"channels": 0.5, "channels_of": "params", "channel_limits": {"a": 0.5},
-            "prune_also": ("ends",), "teacher": None}  # fmt: skip
+    flat = {"channels": 0.5, "prune_also": ("ends",), "teacher": None}
     assert plan == from_flat(Plan, flat)
     # options go over a file's old names
     assert from_nested(
         Plan, merge_nested(old, nest_options(Plan, {"channels": "60k"}))
     ).channels == (from_flat(Plan, {**flat, "channels": 6e4}).channels)
-    with pytest.raises(InputError, match="once. Received: 'channels.target_metric' and its old"):
-        from_nested(Plan, {"channels": {"of": "macs", "target_metric": "params"}})
+    with pytest.raises(InputError, match="once. Received: 'weights.include' and its old name"):
+        from_nested(Plan, {"weights": {"also": ["ends"], "include": ["biases"]}})
+    with pytest.raises(InputError, match="^Option 'of' was removed. .* shrink --params 0.5x"):
+        from_nested(Plan, {"channels": {"of": "params"}})
 
 
 FORMER_SECTIONS = {

@@ -52,9 +52,7 @@ def test_every_option_of_a_plan_is_a_keyword_of_the_whole() -> None:
 
 def test_every_option_of_a_section_is_a_keyword_of_its_function() -> None:
     """What a function leaves out it takes in another way."""
-    assert PRUNE_CHANNELS.excluded == {
-        "channels.target", "channels.target_metric", "channels.criterion"
-    }  # fmt: skip
+    assert PRUNE_CHANNELS.excluded == {"channels.target", "channels.criterion"}
     names = {leaf.path: name for name, leaf in PRUNE_WEIGHTS.list_options().items()}
     assert names["finetune.schedule"] == "learning_rate_schedule"
     assert names["weights.end"] == "end"

@@ -73,9 +73,8 @@ def test_a_former_name_is_answered_with_the_present_one(former: str) -> None:
         flag, new_flag = (f"--{name.replace('_', '-')}" for name in (former, present))
         done = invoked(command, "m.keras", flag, "1")
         assert done.exit_code == 2
-        assert f"Unknown option '{flag}' of `paretune {command}`. It is called '{new_flag}' now." in (
-            done.stderr
-        )
+        said = f"Unknown option '{flag}' of `paretune {command}`. It is called '{new_flag}' now."
+        assert said in done.stderr
         with pytest.raises(pt.InputError, match=f"'{former}'. It is called '{present}' now"):
             from_flat(PLANS[command], {former: 1})
 

@@ -44,7 +44,9 @@ def test_a_plan_that_used_a_removed_option_is_refused() -> None:
         from_nested(SearchPlan, {"stopping": {"rule": "halving", "eta": 3.0}})
     with pytest.raises(pt.InputError, match="^Option 'inherit' was removed. Candidates that began"):
         from_nested(SearchPlan, {"search": {"inherit": True}})
-    with pytest.raises(pt.InputError, match="^Option 'sensitivity' was removed. Scopes damage and"):
+    with pytest.raises(
+        pt.InputError, match="^Option 'sensitivity' was removed. Scopes output_error and"
+    ):
         from_nested(Plan, {"channels": {"target": 0.5, "sensitivity": "maps"}})
 
 
@@ -95,6 +97,22 @@ def test_a_pruning_of_an_earlier_version_is_read_where_it_ranked_by_magnitude() 
         from_nested(Plan, {"weights": {"saliency": "obs"}})
     with pytest.raises(pt.InputError, match="^Option 'saliency' was removed. Ranking weights"):
         pt.prune_weights("m.keras", saliency="wanda")  # type: ignore[call-arg]
+
+
+def test_a_renamed_scope_is_read_from_files_alone(tmp_path: Path) -> None:
+    message = "^Channel scope 'damage' was removed. It is called output_error now.$"
+    stored = from_nested(Plan, {"channels": {"scope": "damage"}})
+    assert stored == from_flat(Plan, {"channel_scope": "output_error"})
+    with pytest.raises(pt.InputError, match=message):
+        from_flat(Plan, {"channel_scope": "damage"})
+    with pytest.raises(pt.InputError, match=message):
+        pt.prune_channels("m.keras", macs=0.5, scope="damage")
+    with pytest.raises(pt.InputError, match=message):
+        pt.compress_model("m.keras", "digits", channel_scope="damage")
+    done = paretune("compress", "m.keras", "--data", "digits", "--channel-scope", "damage",
+                    cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == f"paretune: error: {message[1:-1]}\n"
 
 
 def test_a_removed_distillation_loss() -> None:

@@ -49,8 +49,7 @@ from search.plan import Condition, SearchOptions, SearchPlan
 # what a user may type for every field that is no plain number, name or switch
 RICH = {
     "data": "a b.npz", "val_fraction": "0.2", "finetune_epochs": "4", "learning_rate": "2e-3",
-    "augment": "flip,shift", "channels": "0.5x", "channel_limits": "conv1*=0.3,head=0",
-    "channel_exclude": "stem*", "sparsity": "0.9",
+    "augment": "flip,shift", "channels": "0.5x", "channel_exclude": "stem*", "sparsity": "0.9",
     "prune_pattern": "1x4", "prune_overrides": "a=0.5,b=0", "prune_also": "ends,biases",
     "prune_end": "2e",
     "teacher": 'a.keras,"b,c.keras"', "teacher_weights": "2,1", "temperature": "8:2",
@@ -222,7 +221,7 @@ def test_a_shown_command_says_what_was_typed(plans: dict[str, Any]) -> None:
 def test_values_hold_what_was_said(plans: dict[str, Any]) -> None:
     plan = plans["run"]
     assert plan.channels.target == Target(0.5, relative=True)
-    assert plan.channels.limits == (LayerShare("conv1*", 0.3), LayerShare("head", 0.0))
+    assert plan.weights.overrides == (LayerShare("a", 0.5), LayerShare("b", 0.0))
     assert plan.weights.pattern == PatternSpec("block", 1, 4)
     assert plan.weights.end == TrainTime(2.0, "epochs")
     assert plan.distill.teacher.files == (Path("a.keras"), Path("b,c.keras"))
@@ -242,9 +241,8 @@ def test_python_gives_values_as_they_are() -> None:
     assert ChannelOptions(target=0.5).target == Target(0.5, relative=True)
     assert ChannelOptions(target=12e6).target == Target(12e6, relative=False)
     assert ChannelOptions(target=np.float32(0.5)) == ChannelOptions(target="0.5x")
-    assert ChannelOptions(target=0.5, target_metric="amount").target == Target(0.5, relative=False)
     assert ChannelOptions(exclude="stem*").exclude == ("stem*",)
-    assert ChannelOptions(limits={"a": 0.3}).limits == (LayerShare("a", 0.3),)
+    assert WeightOptions(overrides={"a": 0.3}).overrides == (LayerShare("a", 0.3),)
     assert WeightOptions(end=0.5).end == TrainTime(0.5, "share")
     assert WeightOptions(end=400).end == TrainTime(400.0, "steps")
     assert WeightOptions(pattern=PatternSpec("n:m", 2, 4)) == WeightOptions(pattern="2:4")
@@ -318,7 +316,7 @@ def test_ratios_of_both_kinds(text: str, share: float) -> None:
         (lambda: ChannelOptions(target=-0.5), r"must keep a share in \(0, 1\].*Received: -0.5x"),
         (lambda: ChannelOptions(target="0.5ms"), "Received: '0.5ms', which is a latency"),
         (lambda: ChannelOptions(target=True), "channels must be a share.*Received: True"),
-        (lambda: ChannelOptions(limits=5), "channel_limits must be pattern=share.*Received: 5"),
+        (lambda: WeightOptions(overrides=5), "prune_overrides must be pattern=share.*Received: 5"),
         (lambda: ChannelOptions(exclude=5), "channel_exclude must be a list of names. Received: 5"),
         (lambda: ChannelOptions(blocks="yes"), "blocks must be true or false.*'yes'"),
         (lambda: ChannelOptions(exclude=["a\0"]), r"exclude must hold no NUL.*'a\\x00'"),

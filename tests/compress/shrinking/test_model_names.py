@@ -168,7 +168,7 @@ def test_nothing_is_trained_and_all_is_repaired(
         "compress.shrinking.prune_and_train.train",
         lambda *_, **__: pytest.fail("nothing is trained"),
     )
-    values = {"channels": "0.5x", "sparsity": 0.5, "epochs": 0, "channel_steps": 2}
+    values = {"channels": "0.5x", "sparsity": 0.5, "epochs": 0}
     place = tmp_path / "run"
     record = compressed(mlp(64, 64, 64), values, blobs, cpu, place)
     assert (record.compressed_name, record.epochs, record.finetuned) == ("m-c0_5x-p50", 0, 0)
@@ -177,7 +177,6 @@ def test_nothing_is_trained_and_all_is_repaired(
         assert part is not None
         (before, after), *_ = part["repair"]["output_error"]
         assert after < before
-    # the second step repairs what both steps broke: it aims at the dense model
     assert record.channels is not None
     broken = [layer["name"] for layer in record.channels["repair"]["layers"] if layer["before"]]
     assert broken == ["h1", "h2", "head"]

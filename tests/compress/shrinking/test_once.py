@@ -71,7 +71,7 @@ def test_teachers_scaling_and_coupling_are_made_once(
         Plan,
         {
             "data": "digits", "epochs": 1, "batch_size": 256, "channels": "0.6x",
-            "channel_limits": "mid=0.9,hidden=0.9", "channel_exclude": "first", "sparsity": 0.0,
+            "channel_exclude": "first", "sparsity": 0.0,
             "teacher": str(tmp_path / "teacher.keras"), "out": str(tmp_path / "run"),
             "device": "cpu", "formats": "float32",
         },

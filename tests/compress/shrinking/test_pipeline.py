@@ -102,8 +102,8 @@ def test_from_a_file_to_a_report(trained: Path, tmp_path: Path, digits: Dataset)
 
 @pytest.mark.slow
 def test_channels_then_weights(trained: Path, tmp_path: Path) -> None:
-    """Channels leave first (in two steps), then weights are pruned while the model teaches."""
-    values = {**QUICK, "channels": "0.5x", "channel_steps": 2, "sparsity": 0.5, "as_long": True}
+    """Channels leave first, then weights are pruned while the model teaches."""
+    values = {**QUICK, "channels": "0.5x", "sparsity": 0.5, "as_long": True}
     plan = from_flat(Plan, {**values, "out": str(tmp_path / "out")})
     seen: list[str] = []
     result = compress_model(trained, plan=plan, on_progress=lambda text, _: seen.append(text))
@@ -121,13 +121,12 @@ def test_channels_then_weights(trained: Path, tmp_path: Path) -> None:
     assert record.channels is not None
     kept = {row["name"]: row["kept"] for row in record.channels["groups"]}
     assert kept["first"] == result.model.get_layer("first").filters == 8
-    assert any(text.startswith("fine-tuning, channel step 1 of 2") for text in seen)
+    assert any(text.startswith("fine-tuning, validation") for text in seen)
     page = (result.folder / "report.html").read_text("utf-8")
     assert "first: 8 of 16 channels kept" in page
     assert "fewer MACs (50 % of the pruned kernels, " in page
-    # two trainings: between the steps of channels, then with weights; the dense copy had both
-    assert record.finetuned == 2 * record.epochs
-    assert sum("training the dense model as long, part 2 of 2" in text for text in seen) > 1
+    assert record.finetuned == record.epochs
+    assert sum("training the dense model as long" in text for text in seen) > 1
     assert record.dense_epochs is None
     assert record.as_long is not None
     assert record.as_long["test"]["accuracy"] > 0.9
@@ -139,7 +138,7 @@ def test_channels_then_weights(trained: Path, tmp_path: Path) -> None:
         assert row.artifact.test_interval is None
     # one of 360 examples may fall to the other side
     assert small.val["accuracy"] == pytest.approx(record.val["pruned"]["accuracy"], abs=0.003)
-    assert "--channels 0.5x --channel-steps 2" in record.command
+    assert "--channels 0.5x" in record.command
 
 
 @pytest.mark.slow

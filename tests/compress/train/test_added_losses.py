@@ -234,7 +234,7 @@ def test_pruned_channels_keep_their_regularizers() -> None:
     x = keras.layers.BatchNormalization(gamma_regularizer=keras.regularizers.L1(0.2), name="b")(x)
     x = keras.layers.ReLU(activity_regularizer=keras.regularizers.L1(0.3), name="c")(x)
     model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
-    pruned = prune_channels(model, amount=0.5, round_to=1).model
+    pruned = prune_channels(model, macs=0.5, scope="layer", round_to=1).model
     kernel, gamma = pruned.get_layer("a").kernel.numpy(), pruned.get_layer("b").gamma.numpy()
     assert gamma.shape == (4,)
     out = pruned.get_layer("c")
