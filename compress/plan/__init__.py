@@ -75,7 +75,9 @@ class Plan:
     """Subcommand of `paretune` that uses this plan."""
 
     FORMER_PATHS: ClassVar[dict[str, str]] = {
+        "finetune.schedule": "finetune.learning_rate_schedule",
         "weights.also": "weights.include",
+        "weights.end": "weights.sparsity_end",
         "goal.min_quality": "goal.min_metric",
     }
     """Present paths of fields, by path in plans of earlier versions (TOML and run folders)."""
@@ -89,20 +91,22 @@ class Plan:
     export: ExportOptions = field(default_factory=ExportOptions)
     latency: LatencyOptions = field(default_factory=LatencyOptions)
     seed: int = option(
-        0, "--seed", "seeds splits, initial weights, shuffling and sampling", least=0,
-        most=MAX_SEED, why=MAX_SEED_REASON, like="an integer, like 0",
-    )  # fmt: skip
+        0,
+        "random seed of splits, weights, shuffling and sampling",
+        least=0,
+        most=MAX_SEED,
+        why=MAX_SEED_REASON,
+        like="an integer, like 0",
+    )
     device: str = option(
         "auto",
-        "--device",
-        "auto, cpu or gpu",
+        "device that trains",
         extendable=True,
         choices=Choices("device", DEVICES),
     )
     threads: int | None = option(
         None,
-        "--threads",
-        "CPU threads of a training; default: every core, shared among a run's workers",
+        "CPU threads of a training; default: all cores, shared among workers",
         extendable=True,
         least=1,
         most=MAX_THREADS,
@@ -110,9 +114,8 @@ class Plan:
     )
     memory: int | None = option(
         None,
-        "--memory",
-        "memory that all processes of a run may occupy together, like 4GB; batches are as large as "
-        "it allows; default: 90 % of what the machine or container has free",
+        "memory limit of all processes together, in bytes or like 4GB; default: 90 % of what "
+        "is free",
         extendable=True,
         least=MIN_BUDGET_BYTES,
         most=10**15,
@@ -121,28 +124,22 @@ class Plan:
         like="a size, like 4GB",
     )
     out: OptionalPath = option(
-        None, "--out", "folder for the results; default: one in runs/", extendable=True
+        None, "folder for the results; default: a new one in runs/", extendable=True
     )
     repair: int = option(
         1000,
-        "--repair",
-        "calibration examples for layer-wise least-squares weight reconstruction after pruning "
-        "(no labels needed); 0: none",
+        "calibration examples for weight reconstruction after pruning (no labels needed); 0: none",
         least=0,
         most=1_000_000,
         why="thousands add nothing",
     )
     log: NameList = option(
         (),
-        "--log",
-        "where epochs, candidates and files are logged beside the run's folder, with commas: "
-        "tensorboard, mlflow, wandb",
+        "experiment trackers that record the run too, with commas",
         extendable=True,
         choices=LOGS,
     )
-    plugins: NameList = option(
-        (), "--plugins", "modules to import first, with commas: they register plug-ins of yours"
-    )
+    plugins: NameList = option((), "modules with plug-ins to import first, with commas")
 
     @property
     def uses_qat(self) -> bool:

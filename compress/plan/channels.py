@@ -83,25 +83,23 @@ class ChannelOptions:
 
     target: ConvertedField[Target | None, Target | str | float | None] = option(
         None,
-        "--channels",
-        "MACs to keep: 0.5x (half of the model's; also: 2x smaller) or an absolute 12M; empty or "
-        "1x: every channel",
+        "MACs to keep by channel pruning: 0.5x or 12M; 1x: all; default: all (paretune run: "
+        "half where it saves time)",
+        flat_name="channels",
     )
     criterion: str = option(
         AUTO,
-        "--channel-criterion",
-        "how channels are ranked: auto (l2, or reconstruction with scope output_error), "
-        + ", ".join(CRITERIA)
-        + ", or your own package.module:function",
+        "importance criterion of channels, or package.module:function; auto: by --channel-scope",
+        flat_name="channel_criterion",
         left_open=AUTO,
         choices=CRITERIA,
         extra_choices=(AUTO,),
     )
     scope: str = option(
         AUTO,
-        "--channel-scope",
-        "how channel counts are chosen: global (one ranking), layer (the same share of each), "
-        "output_error (measured) or auto (with data the best of the three, else global)",
+        "how channel counts are chosen: one ranking, equal shares, by output error; auto: the"
+        " best of these",
+        flat_name="channel_scope",
         left_open=AUTO,
         choices=Choices(
             "channel scope",
@@ -112,29 +110,29 @@ class ChannelOptions:
     )
     round_to: int = option(
         0,
-        "--round-to",
-        "keep a multiple of this many channels; 0: of 16 from 32 channels on, 8 from 9 on, else 4",
+        "channels kept are a multiple of this; 0: of 16 from 32 channels on, of 8 from 9 on, "
+        "else of 4",
         least=0,
         most=2**16,
         why="no layer has as many channels",
     )
     min_kept: float = option(
-        0.1, "--min-kept", "smallest share of a layer's channels to keep", unit="share"
+        0.1, "minimum share of each layer's channels to keep, in [0, 1]", unit="share"
     )
     exclude: NameList = option(
-        (), "--channel-exclude", "patterns of layer names whose channels all stay"
+        (),
+        "layer name patterns whose channels are all kept, with commas",
+        flat_name="channel_exclude",
     )
     blocks: bool = option(
         False,
-        "--blocks",
-        "also remove whole residual blocks (depth pruning); with --channel-scope output_error or "
-        "auto",
+        "also remove whole residual blocks (depth pruning); needs --channel-scope "
+        "output_error or auto",
     )
     tries: int = option(
         16,
-        "--channel-tries",
-        "number of neighbouring configurations to reconstruct and evaluate, the best one is kept; "
-        "with --channel-scope output_error or auto",
+        "number of neighbouring configurations to reconstruct and evaluate; the best one is kept",
+        flat_name="channel_tries",
         least=0,
         most=10_000,
         why="each is a repair",

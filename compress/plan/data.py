@@ -38,70 +38,53 @@ class DataOptions:
 
     source: str = option(
         "",
-        "--data",
-        "a name (digits, fashion_mnist, mnist, cifar10, cifar100, tfds:NAME); a folder of images "
-        "by class, of IDX or TFRecord files; an .npz, .csv, .parquet or .tfrecord file; "
-        "package.module:function",
+        "data set: a name, file, folder or package.module:function (see docs/howto/data.md)",
+        flat_name="data",
     )
     task: str = option(
         AUTO,
-        "--task",
-        "what labels mean, where they and the model do not tell: multiclass, binary, multilabel, "
-        "regression, segmentation, tagging, masks, reconstruction, custom, unlabelled; of several "
-        "outputs NAME=TASK,NAME=TASK",
+        "task, where labels and model do not tell: multiclass, regression, ...; several "
+        "outputs: NAME=TASK,...",
         left_open=AUTO,
     )
     normalize: str = option(
         "auto",
-        "--normalize",
-        "how inputs are scaled: standardize (per channel, by training statistics), unit (pixels "
-        "to [0, 1]), symmetric (to [-1, 1]), center (minus the mean per channel), caffe or torch "
-        "(ImageNet's means, as in keras.applications), none; auto: standardize for new models; "
-        "for a model that exists what its run stored, else what scores best on validation data",
+        "input scaling; auto: standardize new models, for given models the stored or best-"
+        "scoring one",
         choices=Choices("normalization", NORMALIZATIONS),
     )
     val_fraction: float = option(
         0.15,
-        "--val-fraction",
-        "share of the training part to hold out where there is no validation part",
+        "share of the training data to hold out for validation, if the source has no such "
+        "part; in (0, 1)",
         unit="share",
     )
     test_fraction: float = option(
         0.2,
-        "--test-fraction",
-        "share to hold out for the test where the source has no test part",
+        "share of the data to hold out as test data, if the source has no such part; in (0, 1)",
         unit="share",
     )
     group_column: str = option(
         "",
-        "--group-column",
-        "the column of a table (or NAME_train of an .npz) whose equal values stay in one part: a "
-        "person, a recording, a site; it is no input",
+        "column whose equal values (a person, a site) stay in one part; not used as an input",
     )
     time_column: str = option(
         "",
-        "--time-column",
-        "the column of a table (or NAME_train of an .npz) to split by time: the latest examples "
-        "are the test part, those before them the validation part; it is no input",
+        "column to split by time: latest examples are test data, those before validation; not"
+        " an input",
     )
     metric: str = option(
         "",
-        "--metric",
-        "selection metric; default: the task's first (accuracy, mean_iou, r2, ...); of "
-        "several outputs like box.r2; of a compiled model's metrics -NAME where less is better",
+        "selection metric, like accuracy or r2 (several outputs: box.r2); default: the task's"
+        " first",
     )
     label: NameList = option(
         (),
-        "--label",
-        "the column of a table, or the feature of records, that is the label; several with commas: "
-        "columns of one label, or a label for each of a model's outputs, by the outputs' names; "
-        "default: the one called label, y or target",
+        "columns or features that hold the labels, with commas; default: label, y or target",
     )
     resize: tuple[int, int] | None = option(
         None,
-        "--resize",
-        "height and width that images of a folder or of records become of: 96,96; default: they "
-        "must have one size",
+        "height and width to resize images to, in pixels, like 96,96; default: all have one size",
     )
 
     def __post_init__(self) -> None:

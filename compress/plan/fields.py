@@ -414,9 +414,7 @@ def _select_fields(section: type[Any], values: Mapping[str, Any], kind: str) -> 
 def to_nested(plan: Any) -> dict[str, Any]:
     """Return a plan or a section as plain dictionaries and lists, for JSON and TOML."""
     return {
-        field.name: (to_plain if is_option(field) else to_nested)(
-            getattr(plan, field.name)
-        )
+        field.name: (to_plain if is_option(field) else to_nested)(getattr(plan, field.name))
         for field in dataclasses.fields(plan)
     }
 

@@ -37,34 +37,28 @@ class GoalLimits:
 
     latency: ConvertedField[TimeTarget | None, TimeTarget | str | float | None] = option(
         None,
-        "--latency",
-        "time of one inference: 0.5x (of the model's float32 file; also: 2x faster) or 3ms; "
-        "measured with the first of --runtimes (litert, onnx or openvino) and --latency-threads",
+        "target latency of one inference: 0.5x of the original (also: 2x faster) or 3ms",
     )
     size: ConvertedField[SizeTarget | None, SizeTarget | str | float | None] = option(
-        None, "--size", "size of the file: 0.25x (of the model's float32 file) or 200KB"
+        None, "target file size: 0.25x of the original's float32 file, or 200KB"
     )
     peak_memory: ConvertedField[SizeTarget | None, SizeTarget | str | float | None] = option(
         None,
-        "--peak-memory",
-        "most memory for the activations of one inference (LiteRT's arena): 64KB, or 0.5x (of the "
-        "arena of the model's float32 file)",
+        "target peak memory of activations (LiteRT's arena): 0.5x of the original, or 64KB",
     )
     macs: ConvertedField[Target | None, Target | str | float | None] = option(
-        None, "--macs", "multiply-accumulates of one inference: 0.5x or 12M"
+        None, "target MACs of one inference: 0.5x of the original, or 12M"
     )
     params: ConvertedField[Target | None, Target | str | float | None] = option(
-        None, "--params", "parameters: 0.5x or 200k"
+        None, "target number of parameters: 0.5x of the original, or 200k"
     )
     max_drop: float | None = option(
         None,
-        "--max-drop",
-        "maximum drop of the metric, in percentage points, at least 0: 1 is from 93 % to 92 %",
+        "maximum drop of the metric, in percentage points, at least 0",
     )
     min_metric: float | None = option(
         None,
-        "--min-metric",
-        "least value of the metric, as the metric counts: 0.92",
+        "minimum value of the metric, like 0.92",
     )
 
     def __post_init__(self) -> None:
@@ -108,26 +102,26 @@ class GoalOptions(GoalLimits):
 
     latency_table: OptionalPath = option(
         None,
-        "--latency-table",
-        "times of another device, which the latency is of: a file of paretune latency-table import",
+        "latency table of another device (from `paretune latency-table import`) for --latency",
     )
     budget: ConvertedField[float | None, float | str | None] = option(
         None,
-        "--budget",
-        "seconds (or 30m) within which all is to be done; default: as long as it takes",
+        "time limit for everything, in seconds (or 30m); default: none",
         unit="seconds",
     )
     no_train: bool = option(
-        False, "--no-train", "repair alone, no fine-tuning: minutes, and no labels are needed"
+        False, "skip fine-tuning: post-training pruning, takes minutes and needs no labels"
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
             self.latency_table is None or self.latency is not None,
-            "latency_table", "stand beside a latency, which it is of", f"'{self.latency_table}'",
+            "latency_table",
+            "stand beside a latency, which it is of",
+            f"'{self.latency_table}'",
             "Give --latency.",
-        )  # fmt: skip
+        )
         if self.budget is not None:
             require(self.budget > 0, "budget", "be above 0 seconds", self.budget)
 
@@ -163,7 +157,7 @@ class ShrinkTraining(TrainSettings):
         default=None,
         metadata={
             **TrainSettings.__dataclass_fields__["epochs"].metadata,
-            "help": "epochs of fine-tuning; default: enough for 1,000 steps, at least 2; 0: none",
+            "help": "epochs of fine-tuning; 0: none; default: enough for 1,000 steps, at least 2",
         },
     )
     least_epochs: ClassVar[int] = 2
@@ -206,13 +200,19 @@ class ShrinkPlan(Plan):
             self.channels.scope,
         )
         require(
-            not self.weights.sparsity, "sparsity", "be 0 on the way to a goal",
-            self.weights.sparsity, "Prune the result with `paretune compress`.",
-        )  # fmt: skip
+            not self.weights.sparsity,
+            "sparsity",
+            "be 0 on the way to a goal",
+            self.weights.sparsity,
+            "Prune the result with `paretune compress`.",
+        )
         require(
-            not self.finetune.as_long, "as_long", "be left out on the way to a goal", True,
+            not self.finetune.as_long,
+            "as_long",
+            "be left out on the way to a goal",
+            True,
             "`paretune compress` trains the dense model as long.",
-        )  # fmt: skip
+        )
         require(
             not self.finetune.own_train_step, "own_train_step", "go with paretune compress", True
         )
@@ -238,12 +238,16 @@ class ShrinkPlan(Plan):
         )
         require(
             goal.peak_memory is None or "litert" in self._usable_runtimes,
-            "peak_memory", "be of LiteRT files: it is that of LiteRT's arena", ",".join(formats),
-        )  # fmt: skip
+            "peak_memory",
+            "be of LiteRT files: it is that of LiteRT's arena",
+            ",".join(formats),
+        )
         require(
             goal.latency_table is None or "litert" in self._usable_runtimes,
-            "latency_table", "be of LiteRT files", ",".join(formats),
-        )  # fmt: skip
+            "latency_table",
+            "be of LiteRT files",
+            ",".join(formats),
+        )
 
     @property
     def _usable_runtimes(self) -> tuple[str, ...]:

@@ -253,38 +253,35 @@ class WeightOptions:
         ),
     }
 
-    sparsity: float = option(
-        0.8, "--sparsity", "share of each pruned kernel to set to zero; 0: none", unit="share"
-    )
+    sparsity: float = option(0.8, "share of the weights to set to zero, in [0, 1)", unit="share")
     pattern: ConvertedField[PatternSpec, PatternSpec | str] = option(
         PatternSpec(),
-        "--prune-pattern",
-        "unstructured; 2:4 (keep 2 of 4 along the inputs; any N:M); 1x4 (blocks of 1 input x 4 "
-        "outputs; any size)",
+        "sparsity pattern: unstructured, N:M (2:4 keeps 2 of 4 inputs) or blocks (1x4: inputs"
+        " x outputs)",
+        flat_name="weight_pattern",
     )
     scope: str = option(
         AUTO,
-        "--prune-scope",
-        "global: one ranking of all kernels; layer: the same sparsity everywhere; erk: by shape; "
-        "auto: global of single weights, layer of N:M and blocks",
+        "ranking of weights: global, layer (equal sparsity), erk (by shape); auto: global if "
+        "unstructured, else layer",
+        flat_name="weight_scope",
         left_open=AUTO,
         choices=Choices("pruning scope", (AUTO, *WEIGHT_SCOPES)),
     )
     overrides: Shares = option(
         (),
-        "--prune-overrides",
-        "sparsity by layer name pattern: conv1*=0.5,head=0 (0 leaves a layer alone)",
+        "sparsity by layer name pattern, in [0, 1): conv1*=0.5,head=0",
+        flat_name="weight_overrides",
     )
     include: NameList = option(
         (),
-        "--prune-also",
-        "prune these too: " + ", ".join(OPTIONAL_WEIGHT_KINDS) + " (ends: first and last layer)",
+        "kinds of weights to prune too, with commas (ends: first and last layer)",
+        flat_name="weight_include",
         choices=Choices("kind of weights to prune too", OPTIONAL_WEIGHT_KINDS),
     )
-    end: ConvertedField[TrainTime, TrainTime | str | float] = option(
+    sparsity_end: ConvertedField[TrainTime, TrainTime | str | float] = option(
         TrainTime(0.5, "share"),
-        "--prune-end",
-        "when the final sparsity is reached: 50% of the training, 2e (epochs) or 400 (steps)",
+        "share of fine-tuning (50%), epochs (2e) or steps (400) until the full sparsity is reached",
     )
 
     def __post_init__(self) -> None:
@@ -297,11 +294,11 @@ class WeightOptions:
             self.scope,
         )
         require(
-            self.end.unit != "share" or self.end.value > 0, "prune_end", "be above 0%", self.end
+            self.sparsity_end.unit != "share" or self.sparsity_end.value > 0, "sparsity_end", "be above 0%", self.sparsity_end
         )
         for override in self.overrides:
             require(
-                override.share < 1, "prune_overrides", "be pattern=sparsity, in [0, 1)", override
+                override.share < 1, "weight_overrides", "be pattern=sparsity, in [0, 1)", override
             )
         require(
             self.sparsity > 0 or not any(override.share > 0 for override in self.overrides),

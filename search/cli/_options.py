@@ -49,7 +49,7 @@ OPTION_VALUES: dict[str, ListNames] = {
     "task": TASKS.names,
     "space": lambda: (*SPACES.names(), "around:"),
     "objectives": lambda: (*list_metrics(), *COSTS),
-    "prune_pattern": lambda: ("unstructured", "2:4", "1x4"),
+    "weight_pattern": lambda: ("unstructured", "2:4", "1x4"),
     "teacher": lambda: ("auto", "none"),
 }
 """Completions of options that accept further values too, by their names in Python."""

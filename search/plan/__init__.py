@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from compress.core.registry import build_renamed_getattr
-from compress.plan import ChannelOptions, DataOptions, Plan, Target, TeacherChoice
-from compress.plan.fields import RemovedOption, option, require
+from compress.plan import ChannelOptions, DataOptions, Plan, TeacherChoice
+from compress.plan.fields import RemovedOption, require
 from compress.plan.keywords import FUNCTIONS, Keywords
 from compress.plan.shrink import (
     GoalLimits,

@@ -31,30 +31,26 @@ class ClusterOptions:
 
     engine: str = option(
         LOCAL_ENGINE,
-        "--engine",
-        "where workers run. local: processes of this machine; ray: actors of the Ray cluster that "
-        "runs on this machine, or of RAY_ADDRESS",
+        "where workers run: local processes, or actors of a Ray cluster (RAY_ADDRESS)",
         extendable=True,
         choices=ENGINES,
     )
     cpus_per_worker: int | None = option(
-        None, "--cpus-per-worker",
-        "cores that a worker takes of the cluster; default: --threads, or 1",
-        extendable=True, least=1, most=4096,
+        None,
+        "CPU cores per worker in a cluster; default: --threads, or 1",
+        extendable=True,
+        least=1,
+        most=4096,
         why="no node has more",
-    )  # fmt: skip
+    )
     gpus_per_worker: float | None = option(
         None,
-        "--gpus-per-worker",
-        "GPUs that a worker takes of the cluster, in [0, 1]: 0.25 puts four on a card, each with a "
-        "quarter of its memory; default: 1 where the cluster has GPUs, else 0",
+        "GPUs per worker in a cluster, in [0, 1]; default: 1 if the cluster has GPUs, else 0",
         extendable=True,
     )
     files: str = option(
         "",
-        "--files",
-        "where workers put what they make, if they do not see --out: s3://bucket/path, or another "
-        "place that fsspec opens",
+        "storage that workers share if --out is not visible to them: s3://bucket/path (fsspec)",
         extendable=True,
     )
 
@@ -62,9 +58,10 @@ class ClusterOptions:
         validate_fields(self)
         require(
             self.gpus_per_worker is None or 0 <= self.gpus_per_worker <= 1,
-            "gpus_per_worker", "be in [0, 1]: a trial computes on one GPU at most",
+            "gpus_per_worker",
+            "be in [0, 1]: a trial computes on one GPU at most",
             self.gpus_per_worker,
-        )  # fmt: skip
+        )
         used = [
             name
             for name in ("cpus_per_worker", "gpus_per_worker", "files")

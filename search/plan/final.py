@@ -29,18 +29,17 @@ class FinalOptions:
 
     epochs: int = option(
         0,
-        "--final-epochs",
-        "train the front once more, for this many epochs; 0: keep what was trained, with "
-        "--no-train as many as --epochs",
+        "epochs of the Pareto front's second training after the search; 0: none (--no-train: "
+        "as --epochs)",
+        flat_name="final_epochs",
         least=0,
         most=MAX_EPOCHS,
         why=MAX_EPOCHS_REASON,
     )
     models: int | None = option(
         None,
-        "--final-models",
-        "at most so many models of the front, spread over it, are trained once more and "
-        "compressed; 0: none (paretune search); default: all, with --no-train 8",
+        "maximum number of front models to train again and compress; default: all (--no-train: 8)",
+        flat_name="final_models",
         least=0,
         most=10_000,
         why="each is trained and compressed",

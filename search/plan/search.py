@@ -97,89 +97,89 @@ class SearchOptions:
 
     space: str = option(
         "cnn",
-        "--space",
-        "search space: cnn, mlp, mobilenet, resnet, around:model.keras (sub-networks of a trained "
-        "model), or your own module:function(trial, data)",
+        "search space: a name, around:model.keras (sub-networks of a model) or "
+        "module:function(trial, data)",
     )
     trials: int = option(
-        20, "--trials", "candidates to train", extendable=True, least=1, most=10_000_000,
+        20,
+        "number of candidates to train",
+        extendable=True,
+        least=1,
+        most=10_000_000,
         why="each writes a record",
-    )  # fmt: skip
+    )
     epochs: int = option(
-        12, "--epochs", "epochs of a candidate's training", least=1, most=MAX_EPOCHS,
+        12,
+        "epochs of each candidate's training",
+        least=1,
+        most=MAX_EPOCHS,
         why=MAX_EPOCHS_REASON,
-    )  # fmt: skip
+    )
     max_minutes: Minutes = option(
-        None, "--max-minutes",
-        "end the search after this time (minutes, or 90s, 30m, 2h); interruptions do not count",
-        extendable=True, unit="minutes",
-    )  # fmt: skip
+        None,
+        "time limit of the search, in minutes (or 90s, 2h); paused time does not count; "
+        "default: none",
+        extendable=True,
+        unit="minutes",
+    )
     trial_minutes: Minutes = option(
-        None, "--trial-minutes", "a trial that takes longer is ended and counts as failed",
-        extendable=True, unit="minutes",
-    )  # fmt: skip
+        None,
+        "time limit of one trial, in minutes (or 90s); a longer one fails; default: none",
+        extendable=True,
+        unit="minutes",
+    )
     target: Conditions = option(
-        (), "--target", "end at a candidate that meets accuracy>=0.92,macs<=2e6", extendable=True
+        (),
+        "stop at the first candidate that meets these conditions: accuracy>=0.92,macs<=2e6",
+        extendable=True,
     )
     stopping: str = option(
         "dominance",
-        "--stopping",
-        "early-stopping rule: dominance (stop a trial when another is better at no more cost) or "
-        "none",
+        "early-stopping rule; dominance: stop a trial that is Pareto-dominated at the same epoch",
         choices=Choices("stopping rule", RULES, REMOVED_RULES),
     )
     sampler: str = option(
         AUTO,
-        "--sampler",
-        f"search strategy: {AUTO} (which is {DEFAULT_SAMPLER}), "
-        + ", ".join(sorted(SAMPLERS))
-        + ", or your own package.module:function(seed)",
+        "sampling algorithm, or package.module:function(seed); auto: pareto",
         left_open=AUTO,
         choices=SAMPLERS,
         extra_choices=(AUTO,),
     )
     optimizers: NameList = option(
         OPTIMIZERS,
-        "--optimizers",
         "optimizers of candidates to sample from, with commas",
         choices=Choices("optimizer", OPTIMIZERS),
     )
     objectives: NameList = option(
         DEFAULT_OBJECTIVES,
-        "--objectives",
-        f"a metric ({', '.join(list_metrics())}) and one cost or more ({', '.join(COSTS)}); of "
-        "tasks without accuracy their first metric and macs",
+        "one metric, then one or more costs, with commas; default: the task's first metric "
+        "and macs",
     )
     max_macs: int | None = option(
         None,
-        "--max-macs",
-        "reject candidates above this without training them; 2M is 2,000,000",
+        "reject candidates with more MACs before training, like 2M; default: no limit",
         least=1,
     )
     max_params: int | None = option(
         None,
-        "--max-params",
-        "reject candidates with more parameters without training them; 200k is 200,000",
+        "reject candidates with more parameters before training, like 200k; default: no limit",
         least=1,
     )
     max_size: int | None = option(
-        None, "--max-size",
-        "bytes of the float32 .tflite file (or 2MB, 2MiB): reject larger candidates without "
-        "training them",
-        least=1, unit="bytes",
-    )  # fmt: skip
+        None,
+        "reject candidates with a larger float32 file before training, like 2MB; default: no limit",
+        least=1,
+        unit="bytes",
+    )
     max_latency: float | None = option(
         None,
-        "--max-latency",
-        "milliseconds (or 3ms, 250us) on LiteRT with one thread: reject slower candidates without "
-        "training them",
+        "reject candidates that are slower on LiteRT before training, in ms (or 250us); "
+        "default: no limit",
         unit="ms",
     )
     workers: int | None = option(
         None,
-        "--workers",
-        "worker processes; default: one per GPU, else one per core; those on one GPU share its "
-        "memory",
+        "worker processes; default: one per GPU, or one per CPU core",
         extendable=True,
         least=1,
         most=1024,
@@ -187,21 +187,15 @@ class SearchOptions:
     )
     storage: str = option(
         "",
-        "--storage",
-        "Optuna storage URL; default: a journal in --out. Its password is not stored: give it in "
-        "PARETUNE_STORAGE_PASSWORD",
+        "Optuna storage URL (password: PARETUNE_STORAGE_PASSWORD); default: a journal in --out",
     )
     warm_start: ConvertedField[tuple[str, ...], Iterable[str | Path]] = option(
         (),
-        "--warm-start",
-        "folders of finished runs or storage URLs, with commas: their fronts are tried first; or "
-        "a candidate's .json: its choices and its seed are",
+        "finished runs (folders, storage URLs) or candidates (.json) to try first, with commas",
     )
     no_train: bool = option(
         False,
-        "--no-train",
-        "with around: judge sub-networks as they are, cut and repaired, in seconds each; some of "
-        "the front are trained when the search is over (--final-epochs, --final-models)",
+        "with around: evaluate reconstructed sub-networks without training (seconds each)",
     )
 
     def __post_init__(self) -> None:
@@ -218,8 +212,10 @@ class SearchOptions:
             require_choice("cost", name, tuple(COSTS))
         require(
             len(set(self.objectives)) == len(self.objectives),
-            "objectives", "name each cost once", ",".join(self.objectives),
-        )  # fmt: skip
+            "objectives",
+            "name each cost once",
+            ",".join(self.objectives),
+        )
         for name in ("max_latency", "max_minutes", "trial_minutes"):
             value = getattr(self, name)
             require(value is None or value > 0, name, "be above 0", value)

@@ -431,8 +431,8 @@ def units(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
     names = ("latency", "size", "peak-memory", "macs", "params", "budget", "max-drop", "memory",
              "val-fraction", "mixed-size", "mixed-latency", "latency-budget")  # fmt: skip
     searched = ("max-macs", "max-size", "max-latency", "max-minutes", "trial-minutes", "sparsity",
-                "min-kept", "channels", "prune-end", "temperature",
-                "prune-overrides")  # fmt: skip
+                "min-kept", "channels", "sparsity-end", "temperature",
+                "weight-overrides")  # fmt: skip
     text = pick(rng, QUANTITIES)
     kind = int(rng.integers(4))
     if kind == 0:

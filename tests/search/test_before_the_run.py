@@ -36,11 +36,11 @@ CASES = {
         "Unknown layer or pattern (no removable channels) 'nosuch'",
     ),
     "overrides": (
-        ["--prune-overrides", "nosuch=0.5"],
+        ["--weight-overrides", "nosuch=0.5"],
         "Unknown layer or pattern (no weights to prune) 'nosuch'",
     ),
     "one of two overrides": (
-        ["--prune-overrides", "*=0.5,nosuch=0.5"],
+        ["--weight-overrides", "*=0.5,nosuch=0.5"],
         "Unknown layer or pattern (no weights to prune) 'nosuch'",
     ),
     "teachers' weights": (
@@ -107,7 +107,7 @@ def test_a_pattern_that_fits_the_largest_alone_is_accepted(
     monkeypatch.setattr(local, "LocalPool", Stop)
     values = {"data": "digits", "space": "mlp", "out": str(tmp_path / "run")}
     name = deepest()
-    values |= {"channels": "0.5x", "channel_exclude": name, "prune_overrides": f"{name}=0.3"}
+    values |= {"channels": "0.5x", "channel_exclude": name, "weight_overrides": f"{name}=0.3"}
     with pytest.raises(Stopped):
         pipeline.run(plan=from_flat(SearchPlan, values))
 
@@ -147,7 +147,7 @@ def subject(*widths: int) -> CoupledModel:
 
 def test_what_a_model_cannot_do_is_left_out_and_noted(blobs: Dataset) -> None:
     values = {"channels": "0.5x", "sparsity": 0.5, "channel_exclude": "h1,h0"}
-    values |= {"prune_overrides": "h1=0.2,*=0.4"}
+    values |= {"weight_overrides": "h1=0.2,*=0.4"}
     values |= {"hints": "fitnets", "hint_pairs": "h0=h0,h1=h0"}
     plan = from_flat(SearchPlan, values)
     same, notes = fit_plan(plan, blobs, subject(32, 32, 32), mlp(32, 32, 32))

@@ -166,7 +166,7 @@ class BlockPattern(Pattern):
             raise InputError(
                 f"A block must be no larger than the weight. Received: {self.name} for the "
                 f"{size[0]} x {size[1]} kernel of layer '{target.layer}'. Choose a smaller "
-                f"block, or leave the layer out: --prune-overrides {target.layer}=0."
+                f"block, or leave the layer out: --weight-overrides {target.layer}=0."
             )
         return ""
 

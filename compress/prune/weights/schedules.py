@@ -53,7 +53,7 @@ def compute_update_times(
         InputError: There are fewer than 2 steps, or the end is in epochs of unknown length.
     """
     require(total_steps >= 2, "training steps", "be at least 2 to prune", total_steps)
-    end = options.end
+    end = options.sparsity_end
     if end.unit == "epochs" and steps_per_epoch is None:
         raise InputError(
             f"Pruning times must be steps or shares where epochs have no known length. "

@@ -308,10 +308,10 @@ def test_every_whole_number_of_a_plan_has_a_lower_bound_and_most_an_upper(plan: 
 def test_lists_of_numbers_have_bounds(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         BenchPlan(**given)
-    with pytest.raises(InputError, match="prune_pattern must be .*65,536"):
-        from_flat(Plan, {"prune_pattern": "1x99999999"})
-    with pytest.raises(InputError, match="prune_end must be a share of training"):
-        from_flat(Plan, {"prune_end": "1e300"})
+    with pytest.raises(InputError, match="weight_pattern must be .*65,536"):
+        from_flat(Plan, {"weight_pattern": "1x99999999"})
+    with pytest.raises(InputError, match="sparsity_end must be a share of training"):
+        from_flat(Plan, {"sparsity_end": "1e300"})
 
 
 def test_functions_that_take_numbers_directly_have_the_same_bounds(tmp_path: Path) -> None:

@@ -263,7 +263,7 @@ def test_distillation_goes_on_with_masks_and_projections(
 ) -> None:
     """Interrupted after epoch 2 of 4 while masks are updated: the same to the last bit."""
     settings = TrainSettings(epochs=4, batch_size=64)
-    weights = WeightOptions(sparsity=0.6, scope="layer", end="75%")
+    weights = WeightOptions(sparsity=0.6, scope="layer", sparsity_end="75%")
     options = replace(TWO_HINTS, temperature="8:2", weight="0:0.7@50%")
 
     def run(student: Any, **given: Any) -> Any:

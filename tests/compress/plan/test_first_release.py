@@ -71,11 +71,11 @@ def test_differences_are_told_in_texts() -> None:
     changed = (
         plans()["rich"],
         from_flat(
-            SearchPlan, SEARCHED | {"channels": "0.4x", "temperature": "4", "prune_end": "60%"}
+            SearchPlan, SEARCHED | {"channels": "0.4x", "temperature": "4", "sparsity_end": "60%"}
         ),
     )
     assert list_forbidden_changes(*changed) == [
-        "channels.target was '0.5x', now '0.4x'", "weights.end was '2e', now '60%'",
+        "channels.target was '0.5x', now '0.4x'", "weights.sparsity_end was '2e', now '60%'",
         "distill.temperature was '8:2', now 4.0",
     ]  # fmt: skip
 
@@ -101,7 +101,7 @@ def test_a_toml_plan_of_the_first_release_is_read() -> None:
         "distill": {"teacher_weights": "", "teacher": "none", "temperature": "4"},
     }
     plan = from_nested(Plan, old)
-    flat = {"channels": 0.5, "prune_also": ("ends",), "teacher": None}
+    flat = {"channels": 0.5, "weight_include": ("ends",), "teacher": None}
     assert plan == from_flat(Plan, flat)
     # options go over a file's old names
     assert from_nested(

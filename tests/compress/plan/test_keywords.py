@@ -55,7 +55,7 @@ def test_every_option_of_a_section_is_a_keyword_of_its_function() -> None:
     assert PRUNE_CHANNELS.excluded == {"channels.target", "channels.criterion"}
     names = {leaf.path: name for name, leaf in PRUNE_WEIGHTS.list_options().items()}
     assert names["finetune.schedule"] == "learning_rate_schedule"
-    assert names["weights.end"] == "end"
+    assert names["weights.sparsity_end"] == "end"
 
 
 def test_keywords_go_over_a_record() -> None:

@@ -135,7 +135,7 @@ def test_values_that_no_message_could_show(values: dict[str, object], message: s
             {"sparsity": "a"},
             "sparsity must be a number like 0.5, or a share like 50 %. Received: 'a'",
         ),
-        ({"prune_end": "0%"}, "prune_end must be above 0%"),
+        ({"sparsity_end": "0%"}, "sparsity_end must be above 0%"),
         ({"epochs": -1}, "epochs must be at least 0"),
         ({"epochs": True}, "epochs must be an integer"),
         ({"temperature": 0.0}, "temperature must be above 0"),
@@ -154,7 +154,7 @@ def test_values_that_no_message_could_show(values: dict[str, object], message: s
         ({"latency_budget": 0.0}, "latency_budget must be above 0"),
         # a misspelt choice is named before rules that depend on it
         ({"channel_scope": "damag", "blocks": True}, "Unknown channel scope 'damag'. Did you mean"),
-        ({"prune_scope": "erc", "prune_pattern": "2:4"}, "Unknown pruning scope 'erc'. Did you"),
+        ({"weight_scope": "erc", "weight_pattern": "2:4"}, "Unknown pruning scope 'erc'. Did you"),
         ({"optimizer": "lion", "learning_rate": -1}, "Unknown optimizer 'lion'. Choices: adagrad"),
     ],
 )

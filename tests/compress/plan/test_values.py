@@ -50,8 +50,8 @@ from search.plan import Condition, SearchOptions, SearchPlan
 RICH = {
     "data": "a b.npz", "val_fraction": "0.2", "finetune_epochs": "4", "learning_rate": "2e-3",
     "augment": "flip,shift", "channels": "0.5x", "channel_exclude": "stem*", "sparsity": "0.9",
-    "prune_pattern": "1x4", "prune_overrides": "a=0.5,b=0", "prune_also": "ends,biases",
-    "prune_end": "2e",
+    "weight_pattern": "1x4", "weight_overrides": "a=0.5,b=0", "weight_include": "ends,biases",
+    "sparsity_end": "2e",
     "teacher": 'a.keras,"b,c.keras"', "teacher_weights": "2,1", "temperature": "8:2",
     "distill_weight": "0:0.7@20%", "hint_weight": "0.5", "hints": "fitnets,mine:Loss",
     "hint_pairs": "conv2=conv3,head=top", "formats": "float32,int8,sparse", "opset": "17",
@@ -223,7 +223,7 @@ def test_values_hold_what_was_said(plans: dict[str, Any]) -> None:
     assert plan.channels.target == Target(0.5, relative=True)
     assert plan.weights.overrides == (LayerShare("a", 0.5), LayerShare("b", 0.0))
     assert plan.weights.pattern == PatternSpec("block", 1, 4)
-    assert plan.weights.end == TrainTime(2.0, "epochs")
+    assert plan.weights.sparsity_end == TrainTime(2.0, "epochs")
     assert plan.distill.teacher.files == (Path("a.keras"), Path("b,c.keras"))
     assert plan.distill.teacher_weights == (2.0, 1.0)
     assert plan.distill.temperature == Ramp(8.0, 2.0)
@@ -243,8 +243,8 @@ def test_python_gives_values_as_they_are() -> None:
     assert ChannelOptions(target=np.float32(0.5)) == ChannelOptions(target="0.5x")
     assert ChannelOptions(exclude="stem*").exclude == ("stem*",)
     assert WeightOptions(overrides={"a": 0.3}).overrides == (LayerShare("a", 0.3),)
-    assert WeightOptions(end=0.5).end == TrainTime(0.5, "share")
-    assert WeightOptions(end=400).end == TrainTime(400.0, "steps")
+    assert WeightOptions(sparsity_end=0.5).sparsity_end == TrainTime(0.5, "share")
+    assert WeightOptions(sparsity_end=400).sparsity_end == TrainTime(400.0, "steps")
     assert WeightOptions(pattern=PatternSpec("n:m", 2, 4)) == WeightOptions(pattern="2:4")
     assert DistillOptions(temperature=8).temperature == Ramp(8.0, 8.0)
     assert DistillOptions(weight=Ramp(0.0, 0.5)) == DistillOptions(weight="0:0.5")
@@ -316,13 +316,13 @@ def test_ratios_of_both_kinds(text: str, share: float) -> None:
         (lambda: ChannelOptions(target=-0.5), r"must keep a share in \(0, 1\].*Received: -0.5x"),
         (lambda: ChannelOptions(target="0.5ms"), "Received: '0.5ms', which is a latency"),
         (lambda: ChannelOptions(target=True), "channels must be a share.*Received: True"),
-        (lambda: WeightOptions(overrides=5), "prune_overrides must be pattern=share.*Received: 5"),
+        (lambda: WeightOptions(overrides=5), "weight_overrides must be pattern=share.*Received: 5"),
         (lambda: ChannelOptions(exclude=5), "channel_exclude must be a list of names. Received: 5"),
         (lambda: ChannelOptions(blocks="yes"), "blocks must be true or false.*'yes'"),
         (lambda: ChannelOptions(exclude=["a\0"]), r"exclude must hold no NUL.*'a\\x00'"),
         (lambda: WeightOptions(sparsity=None), "sparsity must have a value. Received: None"),
-        (lambda: WeightOptions(end="120%"), "prune_end must be a share of training"),
-        (lambda: WeightOptions(pattern=24), "prune_pattern must be unstructured.*Received: 24"),
+        (lambda: WeightOptions(sparsity_end="120%"), "sparsity_end must be a share of training"),
+        (lambda: WeightOptions(pattern=24), "weight_pattern must be unstructured.*Received: 24"),
         (lambda: DistillOptions(teacher=5), "teacher must be auto, none, or files.*Received: 5"),
         (lambda: DistillOptions(teacher=["auto", "b"]), "files alone. Received: 'auto,b'"),
         (lambda: DistillOptions(teacher_weights=[1, -1]), "must be numbers above 0.*: 1,-1"),
@@ -378,4 +378,4 @@ def test_times_are_read(text: str, unit: str, expected: float | None) -> None:
 def test_an_old_name_beside_the_new_one_is_refused() -> None:
     with pytest.raises(InputError, match="once. Received: 'weights.include' and its old"):
         from_nested(Plan, {"weights": {"also": ["ends"], "include": ["ends"]}})
-    assert nest_options(Plan, {"prune_also": "ends"}) == {"weights": {"include": "ends"}}
+    assert nest_options(Plan, {"weight_include": "ends"}) == {"weights": {"include": "ends"}}

@@ -103,7 +103,7 @@ def test_zeros_are_counted_in_the_file(net: Any, digits: Dataset, tmp_path: Path
         out=tmp_path / "out",
         qat=True,
         formats=["float32"],
-        prune_scope="layer",
+        weight_scope="layer",
         **QUICK,
     )
     (file,) = (

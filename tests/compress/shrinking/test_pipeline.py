@@ -144,7 +144,7 @@ def test_channels_then_weights(trained: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_zeros_are_worth_bytes_and_where_they_are_worth_time(trained: Path, tmp_path: Path) -> None:
     """A 1:4 pattern, the sparse file, and MNN beside LiteRT."""
-    values = {**QUICK, "prune_pattern": "1:4", "formats": "float32,sparse"}
+    values = {**QUICK, "weight_pattern": "1:4", "formats": "float32,sparse"}
     values |= {"runtimes": "litert,mnn", "out": str(tmp_path / "out")}
     result = compress_model(trained, plan=from_flat(Plan, values))
     rows = {row.artifact.id: row for row in result.report.rows}

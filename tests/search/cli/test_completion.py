@@ -18,7 +18,7 @@ from search.cli._options import create_completer, find_word_lister
 from search.plan import SearchPlan
 
 PLANS: list[Any] = [SearchPlan, BenchPlan]
-NO_LIST = {"data", "space", "teacher", "prune_pattern"}
+NO_LIST = {"data", "space", "teacher", "weight_pattern"}
 """Options that take files or forms too: their errors do not list plain choices."""
 
 

@@ -91,8 +91,8 @@ def test_half_of_the_macs_leave_where_a_file_takes_three_times_an_empty_one(
     [
         ({"sparsity": 0.9}, 0.8, ("reconstruction", True)),
         ({"sparsity": 0.4}, 0.0, ("reconstruction", True)),
-        ({"prune_pattern": "2:4"}, 0.8, ("reconstruction", True)),
-        ({"prune_overrides": "a=0.5"}, 0.8, ("reconstruction", True)),
+        ({"weight_pattern": "2:4"}, 0.8, ("reconstruction", True)),
+        ({"weight_overrides": "a=0.5"}, 0.8, ("reconstruction", True)),
         ({"channel_scope": "layer"}, 0.6, ("l2", False)),
     ],
     ids=["more zeros", "few zeros", "n:m", "by layer", "own scope"],

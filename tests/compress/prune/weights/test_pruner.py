@@ -35,11 +35,11 @@ def schedule(step: int, begin: int, end: int, final: float, power: float = 3.0) 
         (WeightOptions(), 1000, (501, 10)),
         (WeightOptions(), 40, (21, 1)),
         # 1 to 56 in at most 50 updates: every 2 steps, so the last one is at 55
-        (WeightOptions(end="55%"), 100, (55, 2)),
+        (WeightOptions(sparsity_end="55%"), 100, (55, 2)),
         (WeightOptions(), 2, (2, 1)),
-        (WeightOptions(end="60"), 100, (61, 2)),
-        (WeightOptions(end="2e"), 100, (51, 1)),
-        (WeightOptions(end="900"), 100, (99, 2)),
+        (WeightOptions(sparsity_end="60"), 100, (61, 2)),
+        (WeightOptions(sparsity_end="2e"), 100, (51, 1)),
+        (WeightOptions(sparsity_end="900"), 100, (99, 2)),
     ],
 )
 def test_update_times(options: WeightOptions, steps: int, expected: tuple[int, int]) -> None:
@@ -83,7 +83,7 @@ def test_training_reaches_the_sparsity_and_holds_it(
 def test_masks_follow_the_schedule_in_the_loop_of_ours(cpu: Device, blobs: Dataset) -> None:
     """After each epoch the zeros are as many as equation 1 says at the last update."""
     model = two_layers()
-    pruner = WeightPruner(WeightOptions(sparsity=0.75, end="20"))
+    pruner = WeightPruner(WeightOptions(sparsity=0.75, sparsity_end="20"))
     zeros: list[int] = []
     train(
         model, blobs, TrainSettings(epochs=5, batch_size=48), device=cpu, hooks=[pruner],
@@ -215,7 +215,7 @@ def test_a_training_goes_on_from_its_file_as_if_never_interrupted(
     keras.utils.set_random_seed(3)
     model = two_layers()
     start = model.get_weights()
-    options = WeightOptions(sparsity=0.75, end="80%")
+    options = WeightOptions(sparsity=0.75, sparsity_end="80%")
     pruner = WeightPruner(options).attach(model, steps_per_epoch=10, epochs=2)
     fit(model, blobs, 1)
     save_pruning(model, pruner, tmp_path / "half.keras")
@@ -290,18 +290,18 @@ ERRORS: list[tuple[Callable[[], Any], str]] = [
     (lambda: WeightOptions(sparsity=-0.1), r"sparsity must be in \[0, 1\)"),
     (lambda: WeightOptions(pattern="4:2"), "N:M with N < M .*Received: 4:2"),
     (lambda: WeightOptions(pattern="0x4"), "ROWSxCOLUMNS"),
-    (lambda: WeightOptions(pattern="often"), "prune_pattern must be unstructured"),
+    (lambda: WeightOptions(pattern="often"), "weight_pattern must be unstructured"),
     (lambda: WeightOptions(pattern="2:4", scope="global"), "scope must be layer for an N:M"),
-    (lambda: WeightOptions(end="0%"), "prune_end must be above 0%"),
-    (lambda: WeightOptions(end="-1"), "prune_end must be a share of training"),
-    (lambda: WeightOptions(end="soon"), "prune_end must be .*steps .400.. Received: 'soon'"),
-    (lambda: WeightOptions(overrides=("a",)), "prune_overrides must be pattern=share"),
-    (lambda: WeightOptions(overrides=("a=1.0",)), "prune_overrides must be pattern=sparsity"),
+    (lambda: WeightOptions(sparsity_end="0%"), "sparsity_end must be above 0%"),
+    (lambda: WeightOptions(sparsity_end="-1"), "sparsity_end must be a share of training"),
+    (lambda: WeightOptions(sparsity_end="soon"), "sparsity_end must be .*steps .400.. Received: 'soon'"),
+    (lambda: WeightOptions(overrides=("a",)), "weight_overrides must be pattern=share"),
+    (lambda: WeightOptions(overrides=("a=1.0",)), "weight_overrides must be pattern=sparsity"),
     (lambda: WeightOptions(sparsity=0.0, overrides=("a=0.5",)), "be above 0 where overrides"),
     (lambda: WeightOptions(include=("everything",)), "Unknown kind of weights to prune too"),
     (lambda: compute_update_times(WeightOptions(), 1), "at least 2 to prune"),
     (
-        lambda: compute_update_times(WeightOptions(end="2e"), 100),
+        lambda: compute_update_times(WeightOptions(sparsity_end="2e"), 100),
         "Give steps_per_epoch=",
     ),
     (lambda: WeightPruner().attach(two_layers()), "must know the length of the training"),
