@@ -37,7 +37,6 @@ class Keywords:
             the plan are keywords under their command line names (`--round-to` is `round_to`).
         excluded: Paths ("channels.target") of options that the function takes in another way or
             does not use.
-        renames: Keywords by path, for fields of the same name in two sections.
         removed: What to use instead of other arguments of earlier versions, by name.
     """
 
@@ -45,7 +44,6 @@ class Keywords:
     plan: type[Any]
     sections: tuple[str, ...] = ()
     excluded: frozenset[str] = frozenset()
-    renames: Mapping[str, str] = field(default_factory=dict)
     removed: Mapping[str, str] = field(default_factory=dict)
 
     def list_options(self) -> dict[str, PlanField]:
@@ -58,7 +56,7 @@ class Keywords:
         for leaf in list_plan_fields(self.plan):
             if leaf.path in self.excluded or (self.sections and leaf.section not in self.sections):
                 continue
-            name = self.renames.get(leaf.path, leaf.name) if self.sections else leaf.flat_name
+            name = leaf.name if self.sections else leaf.flat_name
             if name in options:
                 raise ValueError(f"{self.function_name}: '{name}' is of two sections: rename one.")
             options[name] = leaf
@@ -168,7 +166,6 @@ class Keywords:
         return build_unknown_option_error(f"option of {self.function_name}()", name, choices)
 
 
-TRAINING = {"finetune.schedule": "learning_rate_schedule"}
 _DATA = frozenset({"data.source", "data.test_fraction"})
 _TUNING = frozenset({"finetune.as_long"})
 
@@ -188,7 +185,6 @@ PRUNE_WEIGHTS = Keywords(
     Plan,
     ("weights", "finetune", "data"),
     _DATA | _TUNING | {"data.task"},
-    TRAINING,
 )
 WEIGHT_PRUNER = Keywords("WeightPruner", Plan, ("weights",))
 DISTILL = Keywords(
@@ -196,7 +192,6 @@ DISTILL = Keywords(
     Plan,
     ("distill", "finetune", "data"),
     _DATA | _TUNING | {"distill.teacher", "data.task"},
-    TRAINING,
 )
 QUANTIZE = Keywords(
     "quantize",
@@ -208,7 +203,6 @@ QUANTIZE = Keywords(
         "data.task", "distill.teacher", "distill.teacher_weights", "finetune.epochs",
         "finetune.learning_rate", "finetune.own_train_step", "quantize.qat",
     },
-    TRAINING,
 )  # fmt: skip
 EXPORT = Keywords("export", Plan, ("export",))
 COMPRESS_MODEL = Keywords("compress_model", Plan, excluded=frozenset({"data.source"}))

@@ -218,9 +218,9 @@ def build_learning_rate(settings: TrainSettings, total_steps: int) -> Any:
     """
     import keras
 
-    if settings.schedule == "cosine":
+    if settings.learning_rate_schedule == "cosine":
         return keras.optimizers.schedules.CosineDecay(settings.learning_rate, total_steps)
-    if settings.schedule == "exponential":
+    if settings.learning_rate_schedule == "exponential":
         return keras.optimizers.schedules.ExponentialDecay(
             settings.learning_rate, total_steps, EXPONENTIAL_FLOOR
         )

@@ -17,7 +17,7 @@ from compress.train import train
 
 EPOCHS = 4
 FULL = TrainSettings(
-    epochs=EPOCHS, batch_size=60, optimizer="sgd", learning_rate=0.2, schedule="constant"
+    epochs=EPOCHS, batch_size=60, optimizer="sgd", learning_rate=0.2, learning_rate_schedule="constant"
 )
 """One step an epoch, on all examples: the order of batches does not matter."""
 

@@ -199,7 +199,7 @@ def test_a_failed_training_leaves_no_trace(cpu: Device, blobs: Dataset) -> None:
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
     pruner = WeightPruner(WeightOptions(include=("ends",)))
-    wild = TrainSettings(epochs=2, learning_rate=3e38, optimizer="sgd", schedule="constant")
+    wild = TrainSettings(epochs=2, learning_rate=3e38, optimizer="sgd", learning_rate_schedule="constant")
     with pytest.raises(TrainingDiverged):
         train(model, blobs, replace(wild, batch_size=60), device=cpu, hooks=[pruner])
     pruner.strip()
@@ -306,7 +306,7 @@ ERRORS: list[tuple[Callable[[], Any], str]] = [
     ),
     (lambda: WeightPruner().attach(two_layers()), "must know the length of the training"),
     (lambda: WeightPruner(schedule=3).attach(two_layers()), "Received: int"),
-    (lambda: WeightPruner(schedule="constant").attach(two_layers()), "a function .* Received: str"),
+    (lambda: WeightPruner(learning_rate_schedule="constant").attach(two_layers()), "a function .* Received: str"),
     (
         lambda: WeightPruner(
             schedule=build_schedule({"class_name": "ConstantSparsity", "config": TFMOT})
