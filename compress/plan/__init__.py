@@ -16,11 +16,10 @@ from compress.plan.channels import (
 )
 from compress.plan.conversion import NameList, OptionalPath
 from compress.plan.data import DataOptions
-from compress.plan.distill import AUTO, DistillOptions, LayerPair, Ramp, TeacherChoice
+from compress.plan.distill import AUTO, DistillOptions, LayerPair, TeacherChoice
 from compress.plan.fields import Choices, option, require, validate_fields
 from compress.plan.output import (
     FORMATS,
-    LEVELS,
     ONNX_FORMATS,
     QAT,
     ExportOptions,
@@ -48,7 +47,6 @@ __all__ = [
     "DistillOptions",
     "ExportOptions",
     "FORMATS",
-    "LEVELS",
     "LatencyOptions",
     "LayerPair",
     "LayerShare",
@@ -58,7 +56,6 @@ __all__ = [
     "QAT",
     "Plan",
     "QuantizeOptions",
-    "Ramp",
     "SCHEDULES",
     "Target",
     "TeacherChoice",
@@ -145,12 +142,12 @@ class Plan:
     @property
     def uses_qat(self) -> bool:
         """Whether a model is trained with quantization-aware training."""
-        return self.quantize.qat or bool(self.export.qat_formats)
+        return bool(self.export.qat_formats)
 
     @property
     def qat_formats(self) -> tuple[str, ...]:
         """Export formats that need quantization-aware training."""
-        return self.export.qat_formats or ((QAT,) if self.quantize.qat else ())
+        return self.export.qat_formats
 
     def __post_init__(self) -> None:
         validate_fields(self)
