@@ -12,11 +12,10 @@ from compress.core.registry import build_renamed_getattr
 from compress.plan.channels import ChannelOptions
 from compress.plan.conversion import NameList, OptionalPath
 from compress.plan.data import DataOptions
-from compress.plan.distill import AUTO, DistillOptions, LayerPair, Ramp, TeacherChoice
+from compress.plan.distill import AUTO, DistillOptions, LayerPair, TeacherChoice
 from compress.plan.fields import Choices, option, require, validate_fields
 from compress.plan.output import (
     FORMATS,
-    LEVELS,
     ONNX_FORMATS,
     QAT,
     ExportOptions,
@@ -44,7 +43,6 @@ __all__ = [
     "DistillOptions",
     "ExportOptions",
     "FORMATS",
-    "LEVELS",
     "LatencyOptions",
     "LayerPair",
     "LayerShare",
@@ -54,7 +52,6 @@ __all__ = [
     "QAT",
     "Plan",
     "QuantizeOptions",
-    "Ramp",
     "SCHEDULES",
     "Target",
     "TeacherChoice",
@@ -144,12 +141,12 @@ class Plan:
     @property
     def uses_qat(self) -> bool:
         """Whether a model is trained with quantization-aware training."""
-        return self.quantize.qat or bool(self.export.qat_formats)
+        return bool(self.export.qat_formats)
 
     @property
     def qat_formats(self) -> tuple[str, ...]:
         """Export formats that need quantization-aware training."""
-        return self.export.qat_formats or ((QAT,) if self.quantize.qat else ())
+        return self.export.qat_formats
 
     def __post_init__(self) -> None:
         validate_fields(self)

@@ -74,8 +74,8 @@ def option(
         extendable: Whether the value may change when a run is resumed (a budget, for example).
         least, most: Inclusive bounds of an integer; checked by `validate_fields`.
         why: Reason for `most`.
-        unit: Unit of a number without a unit: "bytes" or "MiB" for a size, "minutes" or "seconds"
-            for a duration, "ms" for a latency, "share" for a share; see `compress.core.quantities`.
+        unit: Unit of a number without a unit: "bytes" for a size, "minutes" or "seconds" for a
+            duration, "ms" for a latency, "share" for a share; see `compress.core.quantities`.
         like: Description of valid integers in errors, with examples.
         left_open: Value that leaves the choice to the data and the model.
         choices: Valid words, for a text or for each item of a list; checked by `validate_fields`.

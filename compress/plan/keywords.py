@@ -200,8 +200,8 @@ QUANTIZE = Keywords(
     _DATA
     | _TUNING
     | {
-        "data.task", "distill.teacher", "distill.teacher_weights", "finetune.epochs",
-        "finetune.learning_rate", "finetune.own_train_step", "quantize.qat",
+        "data.task", "distill.teacher", "finetune.epochs", "finetune.learning_rate",
+        "finetune.own_train_step",
     },
 )  # fmt: skip
 EXPORT = Keywords("export", Plan, ("export",))

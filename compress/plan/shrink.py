@@ -15,7 +15,7 @@ from compress.plan.fields import (
     require,
     validate_fields,
 )
-from compress.plan.output import MIXED, ONNX_FORMATS
+from compress.plan.output import MIXED, ONNX_FORMATS, QAT
 from compress.plan.target import SizeTarget, Target, TimeTarget
 
 TIMED_FORMATS = ("float32", "float16", "dynamic", "int8")
@@ -222,7 +222,7 @@ class ShrinkPlan(Plan):
             bool(formats) and any(set(formats) <= set(kind) for kind in kinds),
             "formats",
             f"be among {' or among '.join(map(', '.join, kinds))} on the way to a goal "
-            f"(beside {MIXED}, which is made at its end)",
+            f"(beside {MIXED} and {QAT}, which are made at its end)",
             ",".join(self.export.formats),
             "`paretune compress` makes the others.",
         )

@@ -177,7 +177,7 @@ def _measure_file(model: keras.Model, needs_latency: bool) -> dict[str, Any]:
         costs: dict[str, Any] = {"size_bytes": path.stat().st_size}
         if needs_latency:
             latencies = measure_latency(
-                {"model": path}, LatencyOptions(threads=1, precision=0.03, budget=2.0)
+                {"model": path}, LatencyOptions(threads=1, budget=2.0), precision=0.03
             )
             costs["latency_ms"] = latencies["model"].median_ms
     return costs

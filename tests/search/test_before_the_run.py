@@ -43,10 +43,6 @@ CASES = {
         ["--weight-overrides", "*=0.5,nosuch=0.5"],
         "Unknown layer or pattern (no weights to prune) 'nosuch'",
     ),
-    "teachers' weights": (
-        ["--teacher-weights", "1,2,3"],
-        "teacher_weights must have one number a teacher. Received: 3 for 1",
-    ),
     "hint pairs": (
         ["--hints", "fitnets", "--hint-pairs", "here=there"],
         "Unknown layer",

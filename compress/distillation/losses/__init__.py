@@ -40,7 +40,7 @@ class LogitLoss(ABC):
         Args:
             student: (batch, outputs), any float type; see `apply_by_position` for more axes.
             teacher: Likewise.
-            temperature: T, above 0; a number or a scalar tensor.
+            temperature: T, above 0.
             labels: Labels as stored in the data set.
             weights: Weights of the examples, (batch,), float32.
 

@@ -76,7 +76,7 @@ def test_differences_are_told_in_texts() -> None:
     )
     assert list_forbidden_changes(*changed) == [
         "channels.target was '0.5x', now '0.4x'", "weights.sparsity_end was '2e', now '60%'",
-        "distill.temperature was '8:2', now 4.0",
+        "distill.temperature was 8.0, now 4.0",
     ]  # fmt: skip
 
 
@@ -191,7 +191,7 @@ def test_a_training_that_the_first_release_began_goes_on() -> None:
         "'hint_weight': 1.0, 'pairs': ()}"
     )
     rich = (
-        "{'teacher_weights': '2,1', 'loss': 'kd', 'temperature': '8:2', 'weight': '0:0.7@20%', "
+        "{'teacher_weights': '', 'loss': 'kd', 'temperature': 8.0, 'weight': 0.5, "
         "'hints': ('fitnets', 'mine:Loss'), 'hint_weight': 0.5, "
         "'pairs': ('conv2=conv3', 'head=top')}"
     )

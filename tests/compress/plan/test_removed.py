@@ -115,6 +115,25 @@ def test_a_renamed_scope_is_read_from_files_alone(tmp_path: Path) -> None:
     assert done.stderr == f"paretune: error: {message[1:-1]}\n"
 
 
+def test_quantization_aware_training_is_a_format() -> None:
+    with pytest.raises(pt.InputError) as caught:
+        from_nested(Plan, {"quantize": {"qat": True}})
+    assert str(caught.value) == (
+        "Option 'qat' was removed. Its format says the same. Name int8-qat among formats: "
+        "--formats float32,int8,int8-qat."
+    )
+    formats = ["float32", "int8", "int8-qat"]
+    plan = from_nested(ShrinkPlan, {"export": {"formats": formats}, "goal": {"macs": "0.5x"}})
+    assert plan.qat_formats == ("int8-qat",)
+    assert plan.export.candidate_formats == ("float32", "int8")
+
+
+def test_a_ramp_of_an_earlier_version_is_refused() -> None:
+    for name in ("temperature", "weight", "hint_weight"):
+        with pytest.raises(pt.InputError, match=f"{name} must be a number. Received: '8:2'."):
+            from_nested(Plan, {"distill": {name: "8:2"}})
+
+
 def test_a_removed_distillation_loss() -> None:
     with pytest.raises(pt.InputError, match="^Distillation loss 'dist' was removed. .* Use kd.$"):
         DistillOptions(loss="dist")

@@ -1,4 +1,4 @@
-"""`--qat`: the smaller model trained as its file of integers computes, in a compression."""
+"""Format int8-qat: the smaller model trained as its file of integers computes, in a compression."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def net(digits: Dataset, cpu: Any) -> Any:
 def test_a_file_is_trained_for_beside_the_others(net: Any, digits: Dataset, tmp_path: Path) -> None:
     seen: list[str] = []
     result = compress_model(
-        net, digits, out=tmp_path / "out", qat=True, formats=["float32", "int8"],
+        net, digits, out=tmp_path / "out", formats=["float32", "int8", "int8-qat"],
         on_progress=lambda text, _: seen.append(text), **QUICK,
     )  # fmt: skip
     rows = {row.artifact.id: row for row in result.report.rows}
@@ -101,8 +101,7 @@ def test_zeros_are_counted_in_the_file(net: Any, digits: Dataset, tmp_path: Path
         net,
         digits,
         out=tmp_path / "out",
-        qat=True,
-        formats=["float32"],
+        formats=["float32", "int8-qat"],
         weight_scope="layer",
         **QUICK,
     )

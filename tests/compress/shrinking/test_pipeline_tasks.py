@@ -116,8 +116,8 @@ def test_hints_several_teachers_and_augmentation_reach_the_pipeline(
         save_model(model, tmp_path / f"{name}.keras")
     teachers = f"{tmp_path / 'one.keras'},{tmp_path / 'two.keras'}"
     values = {
-        **QUICK, "epochs": 2, "teacher": teachers, "teacher_weights": "2,1", "hints": "fitnets",
-        "hint_pairs": "relu=relu", "temperature": "6:2", "augment": "shift",
+        **QUICK, "epochs": 2, "teacher": teachers, "hints": "fitnets",
+        "hint_pairs": "relu=relu", "temperature": "6", "augment": "shift",
         "out": str(tmp_path / "out"), "formats": "float32",
     }  # fmt: skip
     result = compress_model(tmp_path / "mine.keras", plan=from_flat(Plan, values))
