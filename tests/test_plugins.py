@@ -193,7 +193,7 @@ def network(width: int = 8) -> Any:
 
 
 NAMES = {
-    "channel_criterion": "last_kept", "distill_loss": "squared", "hints": "means",
+    "channel_criterion": "last_kept", "distill_loss": "squared", "feature_losses": "means",
     "runtimes": "mine", "task": "graded", "space": "tiny", "sampler": "first",
     "objectives": "grade,macs", "target": "grade>=0.5",
 }  # fmt: skip
@@ -248,8 +248,8 @@ def test_compress_with_names_of_the_users_own(folder: Path) -> None:
     words = [
         "compress", "small.keras", "--plugins", "mine", "--data", "corners", "--task", "graded",
         "--normalize", "standardize", "--channels", "0.5x", "--channel-criterion", "last_kept",
-        "--round-to", "1", "--distill-loss", "squared", "--hints", "means", "--epochs", "2",
-        "--sparsity", "0", "--formats", "float32", "--runtimes", "litert,mine",
+        "--round-to", "1", "--distill-loss", "squared", "--feature-losses", "means",
+        "--finetune-epochs", "2", "--sparsity", "0", "--formats", "float32", "--runtimes", "litert,mine",
         "--latency-budget", "0.2", "--out", "out",
     ]  # fmt: skip
     done = paretune(*words)
@@ -286,7 +286,7 @@ def test_criteria_losses_and_data_in_python(folder: Path) -> None:
     logits = np.eye(4, dtype=np.float32)[[0, 0, 1, 1, 2, 0]]
     # recalls 2/3, 1, 1 and 0; four of six are right
     assert data.task.quality(labels, logits) == pytest.approx({"grade": 2 / 3, "accuracy": 4 / 6})
-    options = DistillOptions(loss="squared", hints=["means"])
+    options = DistillOptions(loss="squared", feature_losses=["means"])
     taught = distill(network(4), network(), data, options)
     assert "grade" in taught.training.val
     assert [str(hint).partition(":")[0] for hint in taught.hints] == ["means, weight 0.5"]

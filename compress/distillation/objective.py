@@ -163,7 +163,7 @@ class DistillObjective(LabelObjective):
         super().__init__(task, label_smoothing)
         self.hints, self._losses = hints, losses
         self._teachers, self._arrays = teachers, arrays
-        self._temperature, self._hint_weight = options.temperature, options.hint_weight
+        self._temperature, self._hint_weight = options.temperature, options.feature_weight
         self._weight = options.weight if losses else 0.0
         self._output_weights = task.loss_weights if isinstance(task, Several) else {"": 1.0}
         self.feature_layers = tuple(dict.fromkeys(hint.pair.student for hint in hints))
@@ -286,11 +286,17 @@ def _find_random_layers(student: keras.Model) -> list[str]:
     ]
 
 
+_STORED_NAMES = {
+    "feature_losses": "hints", "feature_weight": "hint_weight", "feature_pairs": "pairs",
+}  # fmt: skip
+"""Names of options in the identity of a training, where they differ: those of earlier versions."""
+
+
 def _collect_identity(options: DistillOptions) -> dict[str, Any]:
     """Return the options that identify a training, in the format of earlier checkpoints."""
     options_by_name = to_nested(options)
     del options_by_name["teacher"]
     return {"teacher_weights": ""} | {
-        name: tuple(value) if isinstance(value, list) else value
+        _STORED_NAMES.get(name, name): tuple(value) if isinstance(value, list) else value
         for name, value in options_by_name.items()
     }

@@ -72,6 +72,9 @@ class Plan:
     """Subcommand of `paretune` that uses this plan."""
 
     FORMER_PATHS: ClassVar[dict[str, str]] = {
+        "distill.hints": "distill.feature_losses",
+        "distill.hint_weight": "distill.feature_weight",
+        "distill.pairs": "distill.feature_pairs",
         "finetune.schedule": "finetune.learning_rate_schedule",
         "weights.also": "weights.include",
         "weights.end": "weights.sparsity_end",

@@ -124,7 +124,7 @@ class LayerPair(TextValue):
     teacher: str
 
     @classmethod
-    def parse(cls, text: str, name: str = "a hint pair") -> Self:
+    def parse(cls, text: str, name: str = "a feature pair") -> Self:
         """Return the pair of a text "student=teacher".
 
         Args:
@@ -142,7 +142,7 @@ class LayerPair(TextValue):
         return cls(student, teacher)
 
     @classmethod
-    def from_value(cls, value: object, name: str = "a hint pair") -> Self:
+    def from_value(cls, value: object, name: str = "a feature pair") -> Self:
         """Return the pair of a text or of two names.
 
         Args:
@@ -198,33 +198,31 @@ class DistillOptions:
 
     teacher: ConvertedField[TeacherChoice, TeacherInput] = option(
         AUTO,
-        "--teacher",
-        "a .keras file, or several with commas (double quotes around a name with a comma); auto: "
-        "the best candidate of the run, else the unpruned model itself; none: labels only",
+        "teacher models, .keras files with commas; auto: the run's best, else the unpruned "
+        "model; none: labels only",
     )
     loss: str = option(
         "kd",
-        "--distill-loss",
-        "distillation loss on logits: " + ", ".join((*LOGIT_LOSSES, NO_LOSS)),
+        "distillation loss on logits",
+        flat_name="distill_loss",
         choices=LOGIT_LOSSES,
         extra_choices=(NO_LOSS,),
     )
-    temperature: float = option(4.0, "--temperature", "softens both distributions, above 0")
+    temperature: float = option(4.0, "softmax temperature of distillation, above 0")
     weight: float = option(
-        0.7, "--distill-weight", "share of the teacher's term in the loss, in [0, 1]"
+        0.7, "share of the teacher's term in the loss, in [0, 1]", flat_name="distill_weight"
     )
-    hints: NameList = option(
+    feature_losses: NameList = option(
         (),
-        "--hints",
-        "distillation losses on features: " + ", ".join(HINTS),
+        "feature distillation losses, with commas",
         choices=HINTS,
     )
-    hint_weight: float = option(1.0, "--hint-weight", "factor on each hint's own usual weight")
-    pairs: ConvertedField[tuple[LayerPair, ...], Iterable[PairInput] | Mapping[str, str]] = option(
+    feature_weight: float = option(1.0, "factor on the weight of each feature loss, at least 0")
+    feature_pairs: ConvertedField[
+        tuple[LayerPair, ...], Iterable[PairInput] | Mapping[str, str]
+    ] = option(
         (),
-        "--hint-pairs",
-        "layers to compare, student_layer=teacher_layer, with commas; default: by resolution and "
-        "depth",
+        "layers to compare, student=teacher, with commas; default: by resolution and depth",
     )
 
     def __post_init__(self) -> None:
@@ -232,7 +230,9 @@ class DistillOptions:
         is_valid = 0 < self.temperature <= MAX_FACTOR
         require(is_valid, "temperature", "be above 0, at most 1e30", self.temperature)
         require(0 <= self.weight <= 1, "distill_weight", "be in [0, 1]", self.weight)
-        is_valid = 0 <= self.hint_weight <= MAX_FACTOR
-        require(is_valid, "hint_weight", "be at least 0, at most 1e30", self.hint_weight)
-        if self.pairs and not self.hints:
-            raise InputError("hint_pairs must come with hints. Give hints too, or no pairs.")
+        is_valid = 0 <= self.feature_weight <= MAX_FACTOR
+        require(is_valid, "feature_weight", "be at least 0, at most 1e30", self.feature_weight)
+        if self.feature_pairs and not self.feature_losses:
+            raise InputError(
+                "feature_pairs must come with feature_losses. Give these too, or no pairs."
+            )

@@ -15,8 +15,16 @@ QAT, ONNX_QAT = "int8-qat", "onnx_int8-qat"
 QAT_FORMATS = (QAT, ONNX_QAT)
 MIXED, INT16, INT4 = "int8-mixed", "int16x8", "int4-weights"
 LITERT_FORMATS = (
-    "float32", "float16", "dynamic", "int8", QAT, MIXED, INT16, INT4, "sparse",
-)  # fmt: skip
+    "float32",
+    "float16",
+    "dynamic",
+    "int8",
+    QAT,
+    MIXED,
+    INT16,
+    INT4,
+    "sparse",
+)
 ONNX_FORMATS = ("onnx", "onnx_int8")
 FORMATS = (*LITERT_FORMATS, *ONNX_FORMATS, ONNX_QAT)
 
@@ -48,23 +56,26 @@ class ExportOptions:
 
     formats: NameList = option(
         ("float32", "int8"),
-        "--formats",
-        "LiteRT: float32, float16, dynamic, int8, int8-qat, int16x8, int8-mixed, int4-weights, "
-        "sparse; ONNX: onnx, onnx_int8, onnx_int8-qat (pip install 'paretune[mixed,onnx]')",
+        "file formats, with commas",
         choices=Choices("export format", FORMATS),
     )
     calibration: int = option(
-        200, "--calibration", "training examples that calibrate int8", least=1, most=1_000_000,
+        200,
+        "training examples that calibrate integer formats",
+        least=1,
+        most=1_000_000,
         why="a few hundred tell the ranges",
-    )  # fmt: skip
+    )
     opset: int | None = option(
-        None, "--opset", "ONNX operator set; default: the converter's", least=1, most=1000,
+        None,
+        "ONNX operator set; default: the converter's",
+        least=1,
+        most=1000,
         why="ONNX has far fewer",
-    )  # fmt: skip
+    )
     mixed_loss: float = option(
         0.25,
-        "--mixed-loss",
-        "share of what the outputs lose where all layers are int8 that int8-mixed may leave",
+        "output error that int8-mixed may keep, as a share of that of plain int8, in [0, 1)",
         unit="share",
     )
 
@@ -98,22 +109,23 @@ class LatencyOptions:
     }
 
     threads: int = option(
-        1, "--latency-threads", "CPU threads of the timed runtime", least=1, most=MAX_THREADS,
+        1,
+        "CPU threads of latency measurements",
+        flat_name="latency_threads",
+        least=1,
+        most=MAX_THREADS,
         why=MAX_THREADS_REASON,
-    )  # fmt: skip
+    )
     budget: ConvertedField[float, float | str] = option(
         60.0,
-        "--latency-budget",
-        "seconds (or 2m) after which timing stops in any case",
+        "time limit of one latency measurement, in seconds (or 2m), above 0",
+        flat_name="latency_budget",
         unit="seconds",
     )
 
     runtimes: NameList = option(
         ("litert",),
-        "--runtimes",
-        "what times the files: litert; mnn (whose kernels skip zeros; float32 files; pip install "
-        "'paretune[mnn]'); onnx and openvino (the ONNX files among --formats; pip install "
-        "'paretune[onnx,openvino]')",
+        "runtimes whose latency is measured, with commas (mnn, onnx and openvino are extras)",
         choices=RUNTIMES,
     )
 

@@ -294,7 +294,10 @@ class WeightOptions:
             self.scope,
         )
         require(
-            self.sparsity_end.unit != "share" or self.sparsity_end.value > 0, "sparsity_end", "be above 0%", self.sparsity_end
+            self.sparsity_end.unit != "share" or self.sparsity_end.value > 0,
+            "sparsity_end",
+            "be above 0%",
+            self.sparsity_end,
         )
         for override in self.overrides:
             require(

@@ -176,10 +176,10 @@ def _apply_own_step(plan: Plan) -> Plan:
     Raises:
         InputError: The plan has feature distillation (hints), which needs a teacher.
     """
-    if plan.distill.hints:
+    if plan.distill.feature_losses:
         raise InputError(
             "hints must go with a teacher: where the model's own train_step trains there is none. "
-            f"Received: {', '.join(plan.distill.hints)}."
+            f"Received: {', '.join(plan.distill.feature_losses)}."
         )
     data = replace(plan.data, task=CUSTOM) if plan.data.is_task_inferred else plan.data
     return replace(plan, data=data, distill=replace(plan.distill, teacher=TeacherChoice()))

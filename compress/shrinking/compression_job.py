@@ -315,12 +315,12 @@ def iterate_checks(
                 ("weights", "overrides", override),
             )
     if plan.distill.teacher.automatic or plan.distill.teacher.files:
-        for pair in plan.distill.pairs:
+        for pair in plan.distill.feature_pairs:
             run = _build_hint_check(plan, data, teachers, (pair,))
-            yield f"hint pair '{pair}'", run, ("distill", "pairs", pair)
-        if plan.distill.hints and not plan.distill.pairs:
+            yield f"feature pair '{pair}'", run, ("distill", "feature_pairs", pair)
+        if plan.distill.feature_losses and not plan.distill.feature_pairs:
             yield (
-                f"hints {', '.join(plan.distill.hints)}",
+                f"feature losses {', '.join(plan.distill.feature_losses)}",
                 _build_hint_check(plan, data, teachers, ()),
                 None,
             )
@@ -379,7 +379,7 @@ def _drop_item(plan: PlanT, section: str, field: str, item: object) -> PlanT:
     """Return a plan without one item of a list; hints are dropped with the last layer pair."""
     options = getattr(plan, section)
     kept = tuple(other for other in getattr(options, field) if other != item)
-    more = {"hints": ()} if field == "pairs" and not kept else {}
+    more = {"feature_losses": ()} if field == "feature_pairs" and not kept else {}
     return replace(plan, **{section: replace(options, **{field: kept}, **more)})
 
 
@@ -400,7 +400,7 @@ def _build_weight_check(plan: Plan, override: LayerShare) -> ModelCheck:
 def _build_hint_check(
     plan: Plan, data: Dataset, teachers: Sequence[keras.Model | None], pairs: tuple[LayerPair, ...]
 ) -> ModelCheck:
-    options = replace(plan.distill, pairs=pairs)
+    options = replace(plan.distill, feature_pairs=pairs)
 
     def run(coupled_model: CoupledModel) -> None:
         model, errors = coupled_model.model, []

@@ -43,8 +43,8 @@ CASES = {
         ["--weight-overrides", "*=0.5,nosuch=0.5"],
         "Unknown layer or pattern (no weights to prune) 'nosuch'",
     ),
-    "hint pairs": (
-        ["--hints", "fitnets", "--hint-pairs", "here=there"],
+    "feature pairs": (
+        ["--feature-losses", "fitnets", "--feature-pairs", "here=there"],
         "Unknown layer",
     ),
     "opset": (["--opset", "-1"], "opset must be at least 1. Received: -1"),
@@ -144,22 +144,25 @@ def subject(*widths: int) -> CoupledModel:
 def test_what_a_model_cannot_do_is_left_out_and_noted(blobs: Dataset) -> None:
     values = {"channels": "0.5x", "sparsity": 0.5, "channel_exclude": "h1,h0"}
     values |= {"weight_overrides": "h1=0.2,*=0.4"}
-    values |= {"hints": "fitnets", "hint_pairs": "h0=h0,h1=h0"}
+    values |= {"feature_losses": "fitnets", "feature_pairs": "h0=h0,h1=h0"}
     plan = from_flat(SearchPlan, values)
     same, notes = fit_plan(plan, blobs, subject(32, 32, 32), mlp(32, 32, 32))
     assert same == plan
     assert notes == []
     small, notes = fit_plan(plan, blobs, subject(32), mlp(32, 32, 32))
     assert small.channels == replace(plan.channels, exclude="h0")
-    assert small.distill == replace(plan.distill, pairs={"h0": "h0"})
-    assert small.distill.hints == ("fitnets",)
+    assert small.distill == replace(plan.distill, feature_pairs={"h0": "h0"})
+    assert small.distill.feature_losses == ("fitnets",)
     words = [note.partition(" was left out for this model: ")[0] for note in notes]
     assert words[0] == "channel exclusion 'h1'"
-    assert words[-1] == "hint pair 'h1=h0'"
+    assert words[-1] == "feature pair 'h1=h0'"
     none, notes = fit_plan(
-        from_flat(SearchPlan, {"hints": "fitnets", "hint_pairs": "h1=h0"}), blobs, subject(32), None
+        from_flat(SearchPlan, {"feature_losses": "fitnets", "feature_pairs": "h1=h0"}),
+        blobs,
+        subject(32),
+        None,
     )
-    assert (none.distill.pairs, none.distill.hints) == ((), ())
+    assert (none.distill.feature_pairs, none.distill.feature_losses) == ((), ())
     # a target that it cannot meet is another matter
     plan = from_flat(SearchPlan, {"channels": "0.001x", "teacher": "none"})
     assert fit_plan(plan, blobs, subject(32), None) == (plan, [])

@@ -107,8 +107,8 @@ class FeatureLoss(ABC):
 
     Attributes:
         name: Name in the options.
-        weight: Factor of the loss, divided evenly among its layer pairs; `hint_weight` multiplies
-            it.
+        weight: Factor of the loss, divided evenly among its layer pairs; `feature_weight`
+            multiplies it.
         where: Layers that are chosen by default: "stages" (the last layer of every resolution),
             "middle" (the last layer of the middle one) or "embedding" (the input of the head).
     """

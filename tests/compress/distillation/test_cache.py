@@ -24,7 +24,7 @@ from compress.train import steps
 from tests.compress.distillation.test_trainer import OWN_HINT
 from tests.same import same_arrays
 
-OPTIONS = DistillOptions(hints=("fitnets", OWN_HINT), hint_weight=0.1)
+OPTIONS = DistillOptions(feature_losses=("fitnets", OWN_HINT), feature_weight=0.1)
 TWO = TrainSettings(epochs=2, batch_size=64)
 
 

@@ -24,7 +24,7 @@ from tests.same import same_arrays
 ONE = TrainSettings(epochs=1, batch_size=64)
 OWN_LOSS = "tests.compress.distillation.own_losses:Centred"
 OWN_HINT = "tests.compress.distillation.own_losses:Spread"
-TWO_HINTS = DistillOptions(hints=("fitnets", OWN_HINT), hint_weight=0.01)
+TWO_HINTS = DistillOptions(feature_losses=("fitnets", OWN_HINT), feature_weight=0.01)
 
 
 def mlp(data: Dataset, seed: int = 0, width: int = 12, activation: str | None = None) -> Any:
@@ -127,7 +127,7 @@ def test_an_example_of_weight_two_counts_like_two(
     part = blobs.train.take(np.arange(12))
     weighted = replace(part, weight=np.array([1, 2, 1, 3] * 3, np.float32))
     repeated = part.take(np.repeat(np.arange(12), [1, 2, 1, 3] * 3))
-    options = DistillOptions(loss=loss, hints=hints, hint_weight=0.01)
+    options = DistillOptions(loss=loss, feature_losses=hints, feature_weight=0.01)
     settings = TrainSettings(epochs=4, optimizer="sgd", learning_rate=0.05, batch_size=64)
     students = []
     for train_part in (weighted, repeated):
@@ -301,7 +301,7 @@ def test_mixed_precision(blobs: Dataset, cpu: Device, policy: str) -> None:
     x = keras.layers.Dense(8, activation="relu", dtype=policy, name="hidden")(inputs)
     student = keras.Model(inputs, keras.layers.Dense(3, dtype="float32")(x))
     settings = TrainSettings(epochs=30, optimizer="adam", learning_rate=0.01, batch_size=32)
-    options = DistillOptions(hints=("fitnets", OWN_HINT), weight=0.1)
+    options = DistillOptions(feature_losses=("fitnets", OWN_HINT), weight=0.1)
     result = distill(
         student, mlp(blobs, 1, 20), blobs, options,
         finetune=settings, device=replace(cpu, policy=policy),
@@ -311,7 +311,7 @@ def test_mixed_precision(blobs: Dataset, cpu: Device, policy: str) -> None:
 
 @pytest.mark.slow
 def test_xla_gives_the_same(blobs: Dataset, cpu: Device) -> None:
-    options = DistillOptions(loss=OWN_LOSS, hints=("fitnets", OWN_HINT))
+    options = DistillOptions(loss=OWN_LOSS, feature_losses=("fitnets", OWN_HINT))
     students = []
     for jit in (False, True):
         students.append(mlp(blobs))
@@ -346,14 +346,17 @@ def test_random_layers_in_the_student_are_noted(
     [
         ({"temperature": 0.0}, "temperature must be above 0, at most 1e30. Received: 0\\."),
         ({"temperature": 1e31}, "temperature must be above 0, at most 1e30. Received: 1e"),
-        ({"hint_weight": -1.0}, "hint_weight must be at least 0, at most 1e30. Received: -1"),
+        ({"feature_weight": -1.0}, "feature_weight must be at least 0, at most 1e30. Received: -1"),
         ({"temperature": "hot"}, "temperature must be a number. Received: 'hot'"),
         ({"weight": "0:0.5@20%"}, "weight must be a number. Received: '0:0.5@20%'"),
         ({"weight": 1.5}, r"distill_weight must be in \[0, 1\]. Received: 1.5"),
         ({"loss": "kl"}, "Unknown distillation loss 'kl'"),
-        ({"hints": ("fitnet",)}, "Unknown hint 'fitnet'.*Did you mean 'fitnets'"),
-        ({"hints": ("fitnets",), "pairs": ("a",)}, "student_layer=teacher_layer. Received: 'a'"),
-        ({"pairs": ("a=b",)}, "hint_pairs must come with hints"),
+        ({"feature_losses": ("fitnet",)}, "Unknown feature loss 'fitnet'.*Did you mean 'fitnets'"),
+        (
+            {"feature_losses": ("fitnets",), "feature_pairs": ("a",)},
+            "student_layer=teacher_layer. Received: 'a'",
+        ),
+        ({"feature_pairs": ("a=b",)}, "feature_pairs must come with feature_losses"),
         ({"teacher": "auto,a.keras"}, "teacher must be auto, none, or files alone"),
     ],
 )
@@ -366,7 +369,7 @@ def test_bad_models(
     digits: Dataset, blobs: Dataset, cpu: Device, small_cnn: Callable[..., Any]
 ) -> None:
     student, teacher = small_cnn(0), small_cnn(1)
-    pairs = replace(TWO_HINTS, pairs=("rely=relu",))
+    pairs = replace(TWO_HINTS, feature_pairs=("rely=relu",))
     with pytest.raises(
         InputError, match="Unknown layer of model 'small_cnn' 'rely'.*Did you mean 'relu'"
     ):

@@ -57,7 +57,8 @@ def test_a_plan_that_used_a_removed_option_is_refused() -> None:
      "hypervolume at 2 to 4.5 times fewer epochs. Use 'dominance', the default, which lost 0.3 % "
      "at 2.5 times fewer; to save more, use fewer epochs, and final_epochs to train the front "
      "longer."),
-    ({"hints": "attention", "hint_weight": -1}, "Hint 'attention' was removed. No figure showed "
+    ({"feature_losses": "attention", "feature_weight": -1},
+     "Feature loss 'attention' was removed. No figure showed "
      "that it gains anything. Use fitnets, or a loss of your own."),
 ])  # fmt: skip
 def test_a_removed_choice_says_what_to_use_instead(values: dict[str, str], message: str) -> None:
@@ -142,8 +143,8 @@ def test_a_removed_distillation_loss() -> None:
 @pytest.mark.parametrize("name", ["attention", "similarity", "relational"])
 def test_removed_hints(name: str) -> None:
     with pytest.raises(pt.InputError) as caught:
-        DistillOptions(hints=("fitnets", name))
+        DistillOptions(feature_losses=("fitnets", name))
     assert str(caught.value) == (
-        f"Hint '{name}' was removed. No figure showed that it gains anything. Use fitnets, or a "
+        f"Feature loss '{name}' was removed. No figure showed that it gains anything. Use fitnets, or a "
         "loss of your own."
     )

@@ -52,8 +52,8 @@ RICH = {
     "weight_pattern": "1x4", "weight_overrides": "a=0.5,b=0", "weight_include": "ends,biases",
     "sparsity_end": "2e",
     "teacher": 'a.keras,"b,c.keras"', "temperature": "8",
-    "distill_weight": "0.5", "hint_weight": "0.5", "hints": "fitnets,mine:Loss",
-    "hint_pairs": "conv2=conv3,head=top", "formats": "float32,int8,sparse", "opset": "17",
+    "distill_weight": "0.5", "feature_weight": "0.5", "feature_losses": "fitnets,mine:Loss",
+    "feature_pairs": "conv2=conv3,head=top", "formats": "float32,int8,sparse", "opset": "17",
     "latency_threads": "2", "latency_budget": "2m", "seed": "7", "threads": "2", "out": "runs/x",
 }  # fmt: skip
 SEARCHED = RICH | {
@@ -88,14 +88,14 @@ sparsity = 0.9
 pattern = "1x4"
 overrides = ["a=0.5", "b=0"]
 include = ["ends", "biases"]
-end = "2e"
+sparsity_end = "2e"
 [distill]
 teacher = ["a.keras", "b,c.keras"]
 temperature = 8
 weight = "0.5"
-hint_weight = 0.5
-hints = ["fitnets", "mine:Loss"]
-pairs = {conv2 = "conv3", head = "top"}
+feature_weight = 0.5
+feature_losses = ["fitnets", "mine:Loss"]
+feature_pairs = {conv2 = "conv3", head = "top"}
 [export]
 formats = ["float32", "int8", "sparse"]
 opset = 17
@@ -224,7 +224,7 @@ def test_values_hold_what_was_said(plans: dict[str, Any]) -> None:
     assert plan.weights.sparsity_end == TrainTime(2.0, "epochs")
     assert plan.distill.teacher.files == (Path("a.keras"), Path("b,c.keras"))
     assert (plan.distill.temperature, plan.distill.weight) == (8.0, 0.5)
-    assert plan.distill.pairs == (LayerPair("conv2", "conv3"), LayerPair("head", "top"))
+    assert plan.distill.feature_pairs == (LayerPair("conv2", "conv3"), LayerPair("head", "top"))
     assert plan.search.target[0] == Condition("macs", "<=", 2e6)
     assert plan.search.max_size == 1.5 * 2**20
     assert (plan.search.max_minutes, plan.search.trial_minutes) == (60, 1.5)
@@ -245,7 +245,9 @@ def test_python_gives_values_as_they_are() -> None:
     assert DistillOptions(temperature=8) == DistillOptions(temperature="8.0")
     assert DistillOptions(teacher=Path("a,b.keras")).teacher.files == (Path("a,b.keras"),)
     assert DistillOptions(teacher=None).teacher == DistillOptions(teacher="none").teacher
-    assert DistillOptions(pairs={"a": "b"}, hints=["fitnets"]).pairs == (LayerPair("a", "b"),)
+    assert DistillOptions(feature_pairs={"a": "b"}, feature_losses=["fitnets"]).feature_pairs == (
+        LayerPair("a", "b"),
+    )
     assert ExportOptions(formats=["int8"]).formats == ("int8",)
     assert (
         BenchPlan(threads=[1, 2]).threads == BenchPlan(threads=np.array([1, 2])).threads == (1, 2)

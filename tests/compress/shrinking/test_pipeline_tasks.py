@@ -116,8 +116,8 @@ def test_hints_several_teachers_and_augmentation_reach_the_pipeline(
         save_model(model, tmp_path / f"{name}.keras")
     teachers = f"{tmp_path / 'one.keras'},{tmp_path / 'two.keras'}"
     values = {
-        **QUICK, "epochs": 2, "teacher": teachers, "hints": "fitnets",
-        "hint_pairs": "relu=relu", "temperature": "6", "augment": "shift",
+        **QUICK, "epochs": 2, "teacher": teachers, "feature_losses": "fitnets",
+        "feature_pairs": "relu=relu", "temperature": "6", "augment": "shift",
         "out": str(tmp_path / "out"), "formats": "float32",
     }  # fmt: skip
     result = compress_model(tmp_path / "mine.keras", plan=from_flat(Plan, values))
@@ -127,9 +127,9 @@ def test_hints_several_teachers_and_augmentation_reach_the_pipeline(
     assert any(
         note.startswith("hint fitnets, weight 1: relu (4, 4, 16)") for note in record["notes"]
     )
-    assert "--hint-pairs relu=relu" in record["command"]
+    assert "--feature-pairs relu=relu" in record["command"]
     assert "--temperature 6:2" in record["command"]
-    wrong = {**values, "hint_pairs": "relu=rely", "out": str(tmp_path / "wrong")}
+    wrong = {**values, "feature_pairs": "relu=rely", "out": str(tmp_path / "wrong")}
     with pytest.raises(InputError, match="Did you mean 'relu'"):
         compress_model(tmp_path / "mine.keras", plan=from_flat(Plan, wrong))
     assert not (tmp_path / "wrong").exists()

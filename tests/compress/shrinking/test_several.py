@@ -137,7 +137,7 @@ def test_each_output_is_taught(taught: tuple[Any, Dataset]) -> None:
     before = evaluate_model(student, data, "val")["mean_quality"]
     result = distill(
         student, model, data, epochs=3, batch_size=32, learning_rate=3e-3, weight=1.0,
-        hints=["fitnets"],
+        feature_losses=["fitnets"],
     )  # fmt: skip
     assert result.training.val["mean_quality"] > before
     teacher = by_hand(model, data.val.x, data.val.y)

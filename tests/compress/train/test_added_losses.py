@@ -17,7 +17,11 @@ from compress.train import steps, train
 
 EPOCHS = 4
 FULL = TrainSettings(
-    epochs=EPOCHS, batch_size=60, optimizer="sgd", learning_rate=0.2, learning_rate_schedule="constant"
+    epochs=EPOCHS,
+    batch_size=60,
+    optimizer="sgd",
+    learning_rate=0.2,
+    learning_rate_schedule="constant",
 )
 """One step an epoch, on all examples: the order of batches does not matter."""
 
@@ -156,9 +160,9 @@ def test_distillation_adds_the_students_losses_alone(
     settings = replace(FULL, augment=("flip",))
     model, teacher = penalized(), penalized("dense")
     teacher.set_weights([w + 0.1 for w in teacher.get_weights()])
-    options = DistillOptions(weight=0.0, hints=hints, hint_weight=0.0)
+    options = DistillOptions(weight=0.0, feature_losses=hints, feature_weight=0.0)
     if hints:
-        options = replace(options, pairs=("relu=relu",))
+        options = replace(options, feature_pairs=("relu=relu",))
     last, got, _ = trained(
         model,
         lambda tell: distill(

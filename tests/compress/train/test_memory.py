@@ -155,7 +155,11 @@ def test_parts_of_a_batch_make_its_step(blobs: Dataset, cpu: Device, budget_of: 
         model = keras.Model(inputs, keras.layers.Dense(3)(hidden))
         budget_of(size)
         settings = TrainSettings(
-            epochs=1, batch_size=240, optimizer="sgd", learning_rate=0.1, learning_rate_schedule="constant"
+            epochs=1,
+            batch_size=240,
+            optimizer="sgd",
+            learning_rate=0.1,
+            learning_rate_schedule="constant",
         )
         result = train(model, blobs, settings, device=cpu)
         assert any("trained in" in note for note in result.notes) == (size < 10**9)

@@ -64,7 +64,7 @@ CASES = {
     "round to": (["compress", "m.keras", "--round-to", "-1"], "round_to must be at least 0"),
     "task": (["compress", "m.keras", "--task", "ranking"], "Unknown task 'ranking'"),
     "temperature": (["compress", "m.keras", "--temperature", "0"], "temperature must be above 0"),
-    "hint": (["compress", "m.keras", "--hints", "fitnet"], "Did you mean 'fitnets'"),
+    "hint": (["compress", "m.keras", "--feature-losses", "fitnet"], "Did you mean 'fitnets'"),
     "no bench threads": (["bench", "m.keras", "--threads", "0"], "threads must be at least 1"),
     "bench runtime": (["bench", "m.keras", "--runtimes", "trt"], "Unknown runtime 'trt'"),
     "bench shape": (["bench", "m.keras", "--input-shape", "a,3"], "sizes with commas"),

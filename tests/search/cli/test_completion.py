@@ -99,7 +99,7 @@ CASES = {
     "paretune run --trial-": ["--trial-minutes"],
     "paretune run --space m": ["mlp", "mobilenet"],
     "paretune search --sampler gr": ["grid", "greedy"],
-    "paretune compress m.keras --hints fi": ["fitnets"],
+    "paretune compress m.keras --feature-losses fi": ["fitnets"],
     "paretune compress m.keras --distill-loss d": ["dkd"],
     "paretune compress m.keras --formats onnx,int8-": ["onnx,int8-qat", "onnx,int8-mixed"],
     "paretune compress m.keras --channel-criterion fp": ["fpgm"],

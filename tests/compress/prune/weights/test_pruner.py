@@ -199,7 +199,9 @@ def test_a_failed_training_leaves_no_trace(cpu: Device, blobs: Dataset) -> None:
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
     pruner = WeightPruner(WeightOptions(include=("ends",)))
-    wild = TrainSettings(epochs=2, learning_rate=3e38, optimizer="sgd", learning_rate_schedule="constant")
+    wild = TrainSettings(
+        epochs=2, learning_rate=3e38, optimizer="sgd", learning_rate_schedule="constant"
+    )
     with pytest.raises(TrainingDiverged):
         train(model, blobs, replace(wild, batch_size=60), device=cpu, hooks=[pruner])
     pruner.strip()
@@ -294,7 +296,10 @@ ERRORS: list[tuple[Callable[[], Any], str]] = [
     (lambda: WeightOptions(pattern="2:4", scope="global"), "scope must be layer for an N:M"),
     (lambda: WeightOptions(sparsity_end="0%"), "sparsity_end must be above 0%"),
     (lambda: WeightOptions(sparsity_end="-1"), "sparsity_end must be a share of training"),
-    (lambda: WeightOptions(sparsity_end="soon"), "sparsity_end must be .*steps .400.. Received: 'soon'"),
+    (
+        lambda: WeightOptions(sparsity_end="soon"),
+        "sparsity_end must be .*steps .400.. Received: 'soon'",
+    ),
     (lambda: WeightOptions(overrides=("a",)), "weight_overrides must be pattern=share"),
     (lambda: WeightOptions(overrides=("a=1.0",)), "weight_overrides must be pattern=sparsity"),
     (lambda: WeightOptions(sparsity=0.0, overrides=("a=0.5",)), "be above 0 where overrides"),
@@ -306,7 +311,10 @@ ERRORS: list[tuple[Callable[[], Any], str]] = [
     ),
     (lambda: WeightPruner().attach(two_layers()), "must know the length of the training"),
     (lambda: WeightPruner(schedule=3).attach(two_layers()), "Received: int"),
-    (lambda: WeightPruner(learning_rate_schedule="constant").attach(two_layers()), "a function .* Received: str"),
+    (
+        lambda: WeightPruner(learning_rate_schedule="constant").attach(two_layers()),
+        "a function .* Received: str",
+    ),
     (
         lambda: WeightPruner(
             schedule=build_schedule({"class_name": "ConstantSparsity", "config": TFMOT})
