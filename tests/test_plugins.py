@@ -249,7 +249,8 @@ def test_compress_with_names_of_the_users_own(folder: Path) -> None:
         "compress", "small.keras", "--plugins", "mine", "--data", "corners", "--task", "graded",
         "--normalize", "standardize", "--channels", "0.5x", "--channel-criterion", "last_kept",
         "--round-to", "1", "--distill-loss", "squared", "--feature-losses", "means",
-        "--finetune-epochs", "2", "--sparsity", "0", "--formats", "float32", "--runtimes", "litert,mine",
+        "--finetune-epochs", "2", "--sparsity", "0", "--formats", "float32",
+        "--runtimes", "litert,mine",
         "--latency-budget", "0.2", "--out", "out",
     ]  # fmt: skip
     done = paretune(*words)

@@ -14,6 +14,7 @@ from compress.core.errors import InputError, build_removed_name_error
 from compress.plan import Plan, WeightOptions
 from compress.plan.bench import BenchPlan
 from compress.plan.fields import (
+    FORMER_NAMES,
     PlanField,
     RemovedOption,
     build_unknown_option_error,
@@ -152,6 +153,9 @@ class Keywords:
             return removed[name].build_error(name)
         if name in self.removed:
             return build_removed_name_error("argument", name, self.removed[name])
+        choices = tuple(choices)
+        if FORMER_NAMES.get(name) in choices:
+            return build_unknown_option_error(f"option of {self.function_name}()", name, choices)
         takers = [
             other.function_name
             for other in FUNCTIONS

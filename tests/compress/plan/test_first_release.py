@@ -20,6 +20,7 @@ from compress.plan.fields import (
     merge_nested,
     nest_options,
 )
+from compress.plan.shrink import ShrinkPlan
 from compress.run.directory import RunFolder
 from search.pipeline import restore_plan
 from search.plan import SearchPlan
@@ -142,9 +143,10 @@ def test_sections_of_earlier_versions_are_read() -> None:
 
 
 def test_every_former_path_leads_to_an_option() -> None:
-    for plan in (Plan, SearchPlan):
-        paths = {leaf.path for leaf in list_plan_fields(plan)} | list_removed_options(plan).keys()
-        assert set(plan.FORMER_PATHS.values()) <= paths
+    paths: set[str] = set()
+    for plan in (Plan, ShrinkPlan, SearchPlan):
+        paths |= {leaf.path for leaf in list_plan_fields(plan)} | list_removed_options(plan).keys()
+    assert set(SearchPlan.FORMER_PATHS.values()) <= paths
 
 
 def test_a_value_at_its_former_and_its_present_path_is_refused() -> None:

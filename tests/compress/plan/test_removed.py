@@ -130,7 +130,7 @@ def test_quantization_aware_training_is_a_format() -> None:
 
 
 def test_a_ramp_of_an_earlier_version_is_refused() -> None:
-    for name in ("temperature", "weight", "hint_weight"):
+    for name in ("temperature", "weight", "feature_weight"):
         with pytest.raises(pt.InputError, match=f"{name} must be a number. Received: '8:2'."):
             from_nested(Plan, {"distill": {name: "8:2"}})
 
@@ -145,6 +145,6 @@ def test_removed_hints(name: str) -> None:
     with pytest.raises(pt.InputError) as caught:
         DistillOptions(feature_losses=("fitnets", name))
     assert str(caught.value) == (
-        f"Feature loss '{name}' was removed. No figure showed that it gains anything. Use fitnets, or a "
-        "loss of your own."
+        f"Feature loss '{name}' was removed. No figure showed that it gains anything. Use fitnets, "
+        "or a loss of your own."
     )

@@ -81,7 +81,6 @@ learning_rate = 2e-3
 augment = ["flip", "shift"]
 [channels]
 target = 0.5
-limits = {"conv1*" = 0.3, head = 0}
 exclude = ["stem*"]
 [weights]
 sparsity = 0.9
