@@ -202,7 +202,7 @@ class PlanField:
             bounds = f"{self.least:,} to {self.most:,}" if self.most else f"at least {self.least:,}"
             facts.append(bounds)
         if self.default_text and self.default is not False:
-            facts.append(f"default: {self.default_text}")
+            facts.append(f"default: {'on' if self.default is True else self.default_text}")
         return f"{self.help}  [{'; '.join(facts)}]" if facts else self.help
 
     @property

@@ -22,15 +22,15 @@ SECTIONS = {
     "goal": "Goal",
     "data": "Data",
     "search": "Search",
-    "final": "Training the front once more",
-    "cluster": "Where workers run",
-    "channels": "Removing channels",
-    "weights": "Pruning weights",
+    "final": "Final training of the Pareto front",
+    "cluster": "Workers",
+    "channels": "Channel pruning",
+    "weights": "Weight pruning",
     "finetune": "Fine-tuning",
-    "distill": "Teacher",
+    "distill": "Knowledge distillation",
     "quantize": "Quantization",
     "export": "Exported files",
-    "latency": "Timing",
+    "latency": "Latency measurement",
 }
 """Titles of the plan's sections, in the order in which `--help-all` shows them."""
 MAX_WIDTH = 100

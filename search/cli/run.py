@@ -60,7 +60,7 @@ SHRINK_OPTIONS = (
         str,
         "--recipe",
         "NAME",
-        "mobile-int8, twice-as-fast, untrained, or a .toml file: what no option says",
+        "preset of options: mobile-int8, twice-as-fast, untrained, or a .toml file",
         SECTIONS["goal"],
     ),
     create_option(
@@ -68,7 +68,7 @@ SHRINK_OPTIONS = (
         Path,
         "--save-recipe",
         "FILE",
-        "write what led here as a .toml file, for other models",
+        "write the options of this run as a .toml recipe for other models",
         SECTIONS["goal"],
     ),
     create_option(
@@ -76,8 +76,8 @@ SHRINK_OPTIONS = (
         int,
         "--workers",
         "N",
-        "processes that train nets beside each other; default: none, nets are trained one after "
-        f"another; with --engine ray as many as there is room for, {MAX_PARALLEL} at most",
+        "worker processes that train candidates at the same time; default: none; with --engine "
+        f"ray as many as there is room for, at most {MAX_PARALLEL}",
         SECTIONS["cluster"],
     ),
     *(
