@@ -58,7 +58,7 @@ class ChannelOptions:
         ),
         "limits": RemovedOption(
             "--channel-limits",
-            "No figure showed a gain. Give --channel-exclude for layers whose channels all stay, "
+            "No figure showed a gain. Give --channel-exclude for layers whose channels are all kept, "
             "and --min-kept for the smallest share of a layer's channels.",
             unused_values=([], ""),
         ),
@@ -102,7 +102,7 @@ class ChannelOptions:
         flat_name="channel_scope",
         left_open=AUTO,
         choices=Choices(
-            "channel scope",
+            "channel_scope",
             (AUTO, "global", "layer", "output_error"),
             removed={"damage": "It is called output_error now."},
         ),
@@ -145,7 +145,7 @@ class ChannelOptions:
             self._check_target(self.target)
         require(
             not self.blocks or self.scope == "output_error" or self.should_compare,
-            "channel scope",
+            "channel_scope",
             "be output_error, or auto without a criterion, where blocks may be removed: their "
             "output error is weighed against that of channels",
             self.scope,

@@ -73,7 +73,7 @@ class GoalLimits:
         require(
             self.max_drop is None or self.min_metric is None,
             "max_drop",
-            "be left out beside min_metric: each says how good the model must stay",
+            "be left out beside min_metric: each limits the loss of quality",
             self.max_drop,
         )
         if self.max_drop is not None:
@@ -188,13 +188,13 @@ class ShrinkPlan(Plan):
         require(
             self.channels.target is None,
             "channels",
-            "be left out: the goal says how many leave",
+            "be left out: the goal determines how many are kept",
             self.channels.target,
             "Give --macs, --params, --size or --latency.",
         )
         require(
             self.channels.scope == "output_error" or self.channels.should_compare,
-            "channel scope",
+            "channel_scope",
             "be output_error, or auto without a criterion: a goal is met by what single layers are "
             "worth",
             self.channels.scope,

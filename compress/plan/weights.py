@@ -289,7 +289,7 @@ class WeightOptions:
         require(0 <= self.sparsity < 1, "sparsity", "be in [0, 1)", self.sparsity)
         require(
             self.pattern.kind != "n:m" or self.effective_scope == "layer",
-            "pruning scope",
+            "weight_scope",
             "be layer for an N:M pattern, which fixes the sparsity of every layer",
             self.scope,
         )

@@ -101,7 +101,7 @@ class SearchPlan(Plan):
         require(
             not self.goal.is_given or self.channels.target is None,
             "channels",
-            "be left out beside a goal, which says how many leave",
+            "be left out beside a goal, which determines how many are kept",
             self.channels.target,
         )
         self.build_shrink_plan(())

@@ -58,7 +58,7 @@ CASES: dict[str, tuple[list[str], list[str], str]] = {
     "shrink: both": (
         [*SHRINK, "--max-drop", "1", "--min-metric", "0.9"], [], "left out beside min_metric",
     ),
-    "shrink: steps": ([*SHRINK, "--channels", "0.5x"], [], "the goal says how many leave"),
+    "shrink: steps": ([*SHRINK, "--channels", "0.5x"], [], "the goal determines how many are kept"),
     "shrink: formats": ([*SHRINK, "--formats", "onnx,int8"], [], "formats must be among float32"),
     "shrink: runtime": (
         [*SHRINK, "--latency", "3ms", "--runtimes", "mnn"], [], "runtimes must begin with one",

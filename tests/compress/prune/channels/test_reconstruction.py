@@ -233,6 +233,6 @@ def test_refusals(resnet: Any, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         prune_channels(resnet, macs=0.5, **settings)
     with pytest.raises(
-        InputError, match="channel scope must be output_error, or auto without a crit"
+        InputError, match="channel_scope must be output_error, or auto without a crit"
     ):
         ChannelOptions(target=0.5, blocks=True, criterion="l2")
