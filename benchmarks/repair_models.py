@@ -4,8 +4,8 @@
         [--resume FILE]
 
 The nets of repair_nets.py, each trained once. Channels leave at once, down to a share of the MACs,
-chosen by l2 over all layers together, or by the criterion reconstruction with widths by output error;
-then the same net is judged as it is, and repaired. 1,000 unlabelled training images are all that is
+chosen by l2 over all layers together, or by the criterion reconstruction with widths by output
+error; then the same net is judged as it is, and repaired. 1,000 unlabelled training images are all that is
 looked at; a seed draws them and what is held back. Judged by the 10,000 test images: accuracy, the
 worst class's, and accuracy on the same images brighter, blurred and noisy (`shifted`, the middle
 level). The autoencoder, which has no classes, is evaluated with its error: the squares of what it

@@ -154,7 +154,7 @@ def test_values_that_no_message_could_show(values: dict[str, object], message: s
         ({"threads": 0}, "threads must be at least 1"),
         ({"latency_budget": 0.0}, "latency_budget must be above 0"),
         # a misspelt choice is named before rules that depend on it
-        ({"channel_scope": "damag", "blocks": True}, "Unknown channel scope 'damag'. Did you mean"),
+        ({"channel_scope": "layers"}, "Unknown channel scope 'layers'. Did you mean"),
         ({"prune_scope": "erc", "prune_pattern": "2:4"}, "Unknown pruning scope 'erc'. Did you"),
         ({"optimizer": "lion", "learning_rate": -1}, "Unknown optimizer 'lion'. Choices: adagrad"),
     ],

@@ -83,12 +83,11 @@ learning_rate = 2e-3
 augment = ["flip", "shift"]
 [channels]
 target = 0.5
-limits = {"conv1*" = 0.3, head = 0}
 exclude = ["stem*"]
 [weights]
 sparsity = 0.9
 pattern = "1x4"
-overrides = ["a=0.5", "b=0"]
+overrides = {a = 0.5, b = 0}
 include = ["ends", "biases"]
 begin = 0.1
 end = "2e"
