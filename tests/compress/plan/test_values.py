@@ -85,7 +85,7 @@ exclude = ["stem*"]
 [weights]
 sparsity = 0.9
 pattern = "1x4"
-overrides = ["a=0.5", "b=0"]
+overrides = {a = 0.5, b = 0}
 include = ["ends", "biases"]
 sparsity_end = "2e"
 [distill]

@@ -76,7 +76,6 @@ def test_a_share_that_cannot_be_met_is_refused_in_its_own_unit() -> None:
         ({"share": 0.5}, "must go together.*share alone"),
         ({"cost": lambda kept, _: kept.sum(-1), "macs": 0.5}, "must go together.*cost alone"),
         ({"cost": lambda kept, _: kept.sum(-1), "share": 1.5}, "share must be in"),
-        ({"cost": lambda kept, _: kept.sum(-1), "share": 0.5, "steps": 2}, "one step"),
         ({"macs": 0.5, "share": 0.5}, "must be one of macs=, params= or share="),
     ],
 )
