@@ -128,7 +128,7 @@ WRONG: list[tuple[Callable[[Any, Any], Any], str]] = [
     (lambda m, d: pt.prune_channels(m, macs=0.5, criterion=len),
      "criterion must be a text or a function of 2 arguments"),
     (lambda m, d: pt.shrink(m, d, macs=0.5, on_progress=3), "on_progress must be a function of 2"),
-    (lambda m, d: pt.quantize(m, d, 3), "options must be a QuantizeOptions.*epochs= or examples="),
+    (lambda m, d: pt.quantize(m, d, 3), "options must be a QuantizeOptions.*epochs="),
     (lambda m, d: pt.shrink(m, d, macs=0.5, val=0.2),
      "val and test must be .x, y., a stream or a Dataset. Received: 0.2. .* val_fraction="),
     (lambda m, d: pt.shrink(m, d, macs=0.5, seed="a"), "seed must be an integer, like 0. "),
