@@ -58,7 +58,7 @@ class ChannelOptions:
         ),
         "limits": RemovedOption(
             "--channel-limits",
-            "No figure showed a gain. Give --channel-exclude for layers whose channels are all kept, "
+            "No figure showed a gain. Give --channel-exclude for layers that keep all channels, "
             "and --min-kept for the smallest share of a layer's channels.",
             unused_values=([], ""),
         ),

@@ -16,7 +16,8 @@ from tests.compress.quantization.saturating import INT16, kernels_of, worst_pair
 from tests.compress.shrinking.conftest import learnt
 
 QUICK: dict[str, Any] = {
-    "epochs": 1, "batch_size": 64, "qat_epochs": 1, "latency_budget": 0.5, "sparsity": 0.75,
+    "finetune_epochs": 1, "batch_size": 64, "qat_epochs": 1, "latency_budget": 0.5,
+    "sparsity": 0.75,
 }  # fmt: skip
 
 

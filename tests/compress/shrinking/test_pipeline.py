@@ -23,7 +23,7 @@ from tests.compress.exporting.tflite import zeros_in
 
 QUICK = {
     "data": "digits",
-    "epochs": 8,
+    "finetune_epochs": 8,
     "batch_size": 64,
     "learning_rate": 3e-3,
     "latency_budget": 1.0,
@@ -174,7 +174,13 @@ def test_a_target_below_what_is_feasible_writes_nothing(trained: Path, tmp_path:
 
 
 def test_without_pruning_and_teacher(trained: Path, tmp_path: Path) -> None:
-    values = {**QUICK, "epochs": 1, "sparsity": 0.0, "teacher": "none", "formats": "float32"}
+    values = {
+        **QUICK,
+        "finetune_epochs": 1,
+        "sparsity": 0.0,
+        "teacher": "none",
+        "formats": "float32",
+    }
     plan = from_flat(Plan, {**values, "out": str(tmp_path / "out")})
     result = compress_model(trained, plan=plan)
     assert [row.artifact.id for row in result.report.rows] == ["mine.float32", "mine-p0.float32"]
@@ -259,7 +265,7 @@ def test_a_strangers_model_is_fed_as_it_was_trained(
     model = scaled_inside(tmp_path / "mine.keras", data)
     accuracy = model.evaluate(arrays["x_test"], every["test"].y, verbose=0)[1]
     assert accuracy > 0.7
-    values = {"data": str(tmp_path / "pixels.npz"), "epochs": 1, "formats": "float32"}
+    values = {"data": str(tmp_path / "pixels.npz"), "finetune_epochs": 1, "formats": "float32"}
     values |= {"latency_budget": 0.5, "out": str(tmp_path / "out")}
     result = compress_model(tmp_path / "mine.keras", plan=from_flat(Plan, values))
     dense = next(row.artifact for row in result.report.rows if row.artifact.variant == "dense")

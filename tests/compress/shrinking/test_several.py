@@ -153,7 +153,7 @@ def test_from_arrays_to_files_that_are_fed_by_name(
 ) -> None:
     model, data = taught
     result = compress_model(
-        model, data, channels=0.6, epochs=1, batch_size=32, learning_rate=1e-3, round_to=2,
+        model, data, channels=0.6, finetune_epochs=1, batch_size=32, learning_rate=1e-3, round_to=2,
         latency_budget=0.5, formats=["float32", "int8", "onnx"], out=tmp_path / "out",
     )  # fmt: skip
     assert result.report.main == "mean_quality"

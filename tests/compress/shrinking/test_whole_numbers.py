@@ -74,7 +74,7 @@ def test_a_net_is_trained_once_more(trained: Any, digits: Dataset, tmp_path: Pat
         out=tmp_path / "out",
         formats=FORMATS,
         qat_epochs=1,
-        epochs=1,
+        finetune_epochs=1,
         **QUICK,
     )
     found = [row.artifact for row in result.report.rows if row.artifact.format == "int8-qat"]
@@ -88,7 +88,7 @@ def test_a_net_is_trained_once_more(trained: Any, digits: Dataset, tmp_path: Pat
         out=tmp_path / "out",
         formats=FORMATS,
         qat_epochs=1,
-        epochs=1,
+        finetune_epochs=1,
         **QUICK,
     )
     assert again.outcome.chosen == result.outcome.chosen

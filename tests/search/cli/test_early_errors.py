@@ -63,7 +63,7 @@ CASES: dict[str, tuple[list[str], list[str], str]] = {
     "shrink: runtime": (
         [*SHRINK, "--latency", "3ms", "--runtimes", "mnn"], [], "runtimes must begin with one",
     ),
-    "shrink: search": ([*SHRINK, "--max-size", "2MB"], [], "Give --size."),
+    "shrink: search": ([*SHRINK, "--max-size", "2MB"], [], "Did you mean '--size'?"),
     "shrink: recipe": ([*SHRINK, "--recipe", "none"], [], "Unknown recipe"),
     "shrink: file": ([*SHRINK, "--save-recipe", "a.json"], [], "ending in .toml"),
     "shrink: budget": ([*SHRINK, "--budget", "soon"], [], "a duration like 90s"),
