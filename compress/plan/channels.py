@@ -102,7 +102,7 @@ class ChannelOptions:
         flat_name="channel_scope",
         left_open=AUTO,
         choices=Choices(
-            "channel_scope",
+            "channel scope",
             (AUTO, "global", "layer", "output_error"),
             removed={"damage": "It is called output_error now."},
         ),

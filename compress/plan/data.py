@@ -43,8 +43,8 @@ class DataOptions:
     )
     task: str = option(
         AUTO,
-        "task, if labels and model do not say: multiclass, ... (docs/howto/data.md); several "
-        "outputs: NAME=TASK,NAME=TASK",
+        "task, if labels and model do not say (docs/howto/data.md); several outputs: "
+        "NAME=TASK,NAME=TASK",
         left_open=AUTO,
     )
     normalize: str = option(

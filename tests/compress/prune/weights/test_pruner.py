@@ -312,7 +312,7 @@ ERRORS: list[tuple[Callable[[], Any], str]] = [
     (lambda: WeightPruner().attach(two_layers()), "must know the length of the training"),
     (lambda: WeightPruner(schedule=3).attach(two_layers()), "Received: int"),
     (
-        lambda: WeightPruner(learning_rate_schedule="constant").attach(two_layers()),
+        lambda: WeightPruner(schedule="constant").attach(two_layers()),
         "a function .* Received: str",
     ),
     (
