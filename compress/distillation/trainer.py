@@ -102,19 +102,19 @@ def distill(
 ) -> DistillResult:
     """Train a student in place by knowledge distillation from labels and teacher outputs.
 
-    Without augmentation the teacher outputs are computed once and cached. With augmentation, or
-    without a cache, the teachers run at every step, on the same (augmented) batch as the student.
+    Without augmentation the teacher outputs are computed once and cached. With augmentation the
+    teachers run at every step, on the same augmented batch as the student.
 
     Args:
         student: A Keras model or the path of its file; the output may be logits or have the task's
             activation.
         teacher: One or more models or paths of files; they run in inference mode, and their weights
-            do not change. The student is distilled from the weighted mean of their softened
-            predictions; hints use the first one. For a model in a run folder, class names and
-            scaling are read from the run.
+            do not change. The student is distilled from the mean of their softened predictions;
+            hints use the first one. For a model in a run folder, class names and scaling are read
+            from the run.
         data: (x, y), a stream, a `Dataset`, or a value of `--data` (then scaled as the inputs of
             the first teacher); see `as_dataset`.
-        options: Losses, temperature (above 0), weights, layer pairs, cache; keywords override it.
+        options: Losses, temperature (above 0), weights, layer pairs; keywords override it.
         val: Validation part for arrays or a stream; default: split off by `seed`.
         groups: Group of each example, (n,), such as a person or recording; a group is never split
             across parts; see `as_dataset`.

@@ -67,8 +67,9 @@ class SearchReport(Report):
         metric, *costs = self.objectives
         front = self.list_front_candidates()
         page = ("Report", str(self.folder / "report.html"))
+        models = "1 model" if len(front) == 1 else f"{len(front)} models"
         return Summary(
-            f"Pareto front: {len(front)} model{'' if len(front) == 1 else 's'}, validation {metric} against {', '.join(costs)}",
+            f"Pareto front: {models}, validation {metric} against {', '.join(costs)}",
             (trials,),
             ("Model", f"validation {metric}", "MACs", "parameters", *self.list_measured_costs()),
             tuple(

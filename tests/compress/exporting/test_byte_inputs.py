@@ -97,7 +97,7 @@ def operations(path: Path) -> list[str]:
 def test_every_format_takes_pixels(learnt: Any, tmp_path: Path) -> None:
     x, _ = pixels()
     expected = learnt.predict(x, verbose=0)
-    made = compress.export(learnt, tmp_path / "m", formats=LITERT, data=x, mixed_levels=["int8"])
+    made = compress.export(learnt, tmp_path / "m", formats=LITERT, data=x, mixed_loss=0.99)
     assert [file.format for file in made] == LITERT
     about = json.loads((tmp_path / "m.json").read_text())
     assert (about["preprocess"]["scale"], about["preprocess"]["mean"]) == (1.0, [0.0])

@@ -21,7 +21,7 @@ class TestLonger:
 
     def made(self, loss: float, **flat: Any) -> tuple[Planner, Builder, list[Candidate]]:
         # ten steps an epoch: a hundred epochs are the recipe's thousand steps
-        given = {"latency": "0.5x", "max_drop": 0.5, "epochs": None, "batch_size": 100}
+        given = {"latency": "0.5x", "max_drop": 0.5, "finetune_epochs": None, "batch_size": 100}
         made, builder = planner({**given, **flat}, {"latency": 1.0}, 0.895, lambda _: loss)
         return made, builder, made.run()
 
@@ -65,7 +65,7 @@ class TestLonger:
         [
             (2.0, {}),  # good enough
             (12.1, {}),  # 3.03 points: more than 4 x 0.5 + 1
-            (4.0, {"epochs": 100}),  # the user says how long
+            (4.0, {"finetune_epochs": 100}),  # the user says how long
             (4.0, {"no_train": True}),
         ],
     )

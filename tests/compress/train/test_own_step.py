@@ -199,7 +199,7 @@ def test_what_does_not_go_with_it_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="label_smoothing must be 0"):
         TrainSettings(own_train_step=True, label_smoothing=0.1)
     with pytest.raises(InputError, match="hints must go with a teacher"):
-        compress_model(net(), (X, BOX), own_train_step=True, hints=["fitnets"])
+        compress_model(net(), (X, BOX), own_train_step=True, feature_losses=["fitnets"])
 
 
 def test_a_file_of_an_unknown_class_is_named(tmp_path: Path) -> None:
