@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import json
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +35,7 @@ from rich.text import Text
 from compress.core.credentials import hide_passwords
 from compress.core.errors import MAX_MESSAGE_LENGTH, ParetuneError, to_one_line
 from compress.core.faults import SPACE, explain_fault, find_fault
-from compress.core.summary import WIDTH, escape_line
+from compress.core.summary import WIDTH, DisplayableResult, escape_line
 from compress.run.directory import LOG
 from search.engines import Display
 
@@ -121,13 +124,32 @@ def print_error(error: object) -> None:
 
 
 def print_note(text: object) -> None:
-    """Print a note as one line on standard error."""
-    _print_line(f"paretune: {hide_passwords(to_one_line(text, MAX_MESSAGE_LENGTH))}")
+    """Print a note as one line on standard error, unless the command is quiet."""
+    if not OUTPUT_MODE.get().quiet:
+        _print_line(f"paretune: {hide_passwords(to_one_line(text, MAX_MESSAGE_LENGTH))}")
 
 
 def _print_line(text: str) -> None:
     with contextlib.suppress(OSError):  # standard error may be closed
         print(text, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class OutputMode:
+    """What a command prints.
+
+    Attributes:
+        quiet: Whether progress, log lines and notes are left out.
+        as_json: Whether the result is one JSON document in place of a screen.
+    """
+
+    quiet: bool = False
+    as_json: bool = False
+
+
+DEFAULT_MODE = OutputMode()
+OUTPUT_MODE: ContextVar[OutputMode] = ContextVar("OUTPUT_MODE", default=DEFAULT_MODE)
+"""Mode of the running command."""
 
 
 def create_console() -> Console:
@@ -139,16 +161,21 @@ def create_console() -> Console:
     return output if output.is_terminal else Console(markup=False, emoji=False, width=200)
 
 
-def show_screen(text: str, saved: object) -> None:
-    """Print a result screen on standard output; no name or path in it is broken across lines.
+def show_result(result: DisplayableResult, build_json: Callable[[], object], saved: object) -> None:
+    """Print a result on standard output: as its screen, or with `--json` as a JSON document.
 
     Args:
-        text: The screen.
+        result: The result; no name or path of its screen is broken across lines.
+        build_json: Builds the content of the document.
         saved: File of the results on disk, for error messages.
 
     Raises:
         SystemExit: See `report_output_errors`.
     """
+    if OUTPUT_MODE.get().as_json:
+        text = json.dumps(build_json(), indent=1)
+    else:
+        text = result.build_summary().to_text(choose_width())
     with report_output_errors(saved):
         print(text, flush=True)
 
@@ -311,7 +338,8 @@ def show_progress() -> Iterator[RichDisplay]:
     """Show progress and log lines on standard error while the context lasts."""
     # a copy of the descriptor, because descriptor 2 is redirected at times to hide library output
     with os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace") as stream:
-        console = Console(file=stream, markup=False, emoji=False)
+        is_quiet = OUTPUT_MODE.get().quiet
+        console = Console(file=stream, markup=False, emoji=False, quiet=is_quiet)
         handler = _ConsoleLog(console)
         LOG.addHandler(handler)
         LOG.setLevel(logging.INFO)

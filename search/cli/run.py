@@ -15,11 +15,10 @@ from compress.plan.shrink import ShrinkPlan
 from search.cli._console import (
     RESUME_HINT,
     RichDisplay,
-    choose_width,
     report_errors,
     show,
     show_progress,
-    show_screen,
+    show_result,
 )
 from search.cli._help import SECTIONS
 from search.cli._options import Plugins, create_option
@@ -239,9 +238,10 @@ def read_recipe_sections(argument_values: Mapping[str, Any]) -> Mapping[str, Any
 
 
 def print_report(report: Report) -> None:
-    """Print the result screen of a report on standard output."""
-    screen = report.build_summary().to_text(choose_width())
-    show_screen(screen, report.folder / "report.html")
+    """Print the result screen of a report, or its JSON, on standard output."""
+    from compress.report.columns import as_json
+
+    show_result(report, lambda: as_json(report), report.folder / "report.html")
 
 
 def _create_workers(worker_options: Sequence[Any], display: RichDisplay) -> Workers | None:

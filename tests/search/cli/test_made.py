@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,11 @@ def test_bench_names_what_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     Path("b").mkdir()
     done = CliRunner().invoke(app, ["bench", "m.tflite", "--out", "b"])
     # of a model without MACs there is no picture
-    assert done.stdout.splitlines()[-1] == "written: b/bench.json, b/bench.csv"
-    assert "written:" not in CliRunner().invoke(app, ["bench", "m.tflite"]).stdout
+    lines = done.stdout.splitlines()
+    assert lines[1:3] == ["Saved  b/bench.json", "Saved  b/bench.csv"]
+    assert "Saved" not in CliRunner().invoke(app, ["bench", "m.tflite"]).stdout
+    done = CliRunner().invoke(app, ["bench", "m.tflite", "--json", "--quiet"])
+    assert json.loads(done.stdout)["timed"][0]["model"] == "m"
 
 
 def test_what_is_not_there_is_not_named(tmp_path: Path) -> None:
