@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 PlanT = TypeVar("PlanT")
 
+PRACTICAL_MAXIMUM = 50_000
+"""Bounds from here on only catch slips; help does not mention them."""
 FORMER_NAMES = {
     "also": "include",
     "epochs": "finetune_epochs",
@@ -199,8 +201,10 @@ class PlanField:
         if self.choices is not None:
             facts.append(", ".join((*self.extra_choices, *self.choices.names())))
         if self.least is not None:
-            bounds = f"{self.least:,} to {self.most:,}" if self.most else f"at least {self.least:,}"
-            facts.append(bounds)
+            has_maximum = self.most is not None and self.most < PRACTICAL_MAXIMUM
+            facts.append(
+                f"{self.least} to {self.most:,}" if has_maximum else f"at least {self.least}"
+            )
         if self.default_text and self.default is not False:
             facts.append(f"default: {'on' if self.default is True else self.default_text}")
         return f"{self.help}  [{'; '.join(facts)}]" if facts else self.help
