@@ -40,7 +40,7 @@ BASIC = {
     ),
     "shrink": (
         "data", "latency", "size", "macs", "params", "max_drop", "min_metric", "budget",
-        "no_train", "recipe", "formats", "task", "finetune_epochs", "device", "out",
+        "no_train", "recipe", "formats", "finetune_epochs", "device", "out",
     ),
     "compress": (
         "data", "channels", "sparsity", "finetune_epochs", "learning_rate", "teacher", "formats",
