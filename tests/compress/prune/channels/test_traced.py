@@ -172,7 +172,9 @@ def test_transformer_encoder_as_a_composite_layer_to_half() -> None:
 
 
 def test_prune_channels_opens_a_transformer() -> None:
-    result = prune_channels(transformer(), macs=0.5, scope="layer", round_to=1)
+    result = prune_channels(
+        transformer(), cost=lambda kept, _: kept.sum(-1), share=0.5, scope="layer", round_to=1
+    )
     assert result.report.opened == ("encoder_0", "encoder_1")
     heads = [row for row in result.report.groups if row.kind == "heads"]
     assert [(row.total, row.kept) for row in heads] == [(4, 2), (4, 2)]
