@@ -16,6 +16,7 @@ from compress.report.file_selection import (
     BEST,
     FileSelection,
     SelectedFile,
+    find_shipped_file,
     format_agreement_warnings,
     select_files,
 )
@@ -183,9 +184,7 @@ def _describe_shipped(report: Report, selection: FileSelection) -> str:
         return ""
     row = selection.to_ship.row
     item = row.artifact
-    shipped_file = next(
-        (part.shipped_file for part in report.sections if part.shipped_id == item.id), ""
-    )
+    shipped_file = find_shipped_file(report, row).relative_to(report.folder)
     gains = []
     base = next((other for other in report.rows if other.artifact.id == item.baseline), None)
     if base is not None and base is not row:
@@ -195,7 +194,7 @@ def _describe_shipped(report: Report, selection: FileSelection) -> str:
     result = f"test {selection.metric} {format_test_metric(report, row)}"
     if selection.verdict is not None:
         result = selection.verdict.line
-    return f"Ship {shipped_file or item.file}: {result}{gains_text}."
+    return f"Ship {shipped_file}: {result}{gains_text}."
 
 
 def _build_method(report: Report) -> dict[str, Any]:

@@ -233,7 +233,6 @@ class Section:
         evaluated_on_test: Models other than exported files that used test data ("final trainings").
         devices: Devices on which models were trained.
         shipped_id: Id of the file that a goal selected.
-        shipped_file: Path of its copy that is ready to use, in the run's folder.
         verdict: That file compared with the original on test data; None: not recorded.
         verdict_title: Whether the goal was met, in one line; empty: there is no goal.
         verdict_lines: A line per part of the goal.
@@ -245,7 +244,6 @@ class Section:
     evaluated_on_test: str = ""
     devices: tuple[str, ...] = ()
     shipped_id: str = ""
-    shipped_file: str = ""
     verdict: Verdict | None = None
     verdict_title: str = ""
     verdict_lines: tuple[str, ...] = ()
@@ -305,7 +303,7 @@ class GoalSection(Section):
 
     def __init__(self, outcome: Outcome) -> None:
         self._outcome = outcome
-        self.shipped_id, self.shipped_file = outcome.chosen, outcome.file
+        self.shipped_id = outcome.chosen
         self.verdict = outcome.verdict
         self.verdict_title, self.verdict_lines = outcome.title, outcome.lines
         self.screen_notes = outcome.notes

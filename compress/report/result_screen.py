@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.core.quantities import format_threads
@@ -17,6 +16,7 @@ from compress.report.file_selection import (
     GOAL,
     FileSelection,
     SelectedFile,
+    find_shipped_file,
     format_agreement_warnings,
     select_files,
 )
@@ -56,18 +56,6 @@ def build_result_screen(report: Report) -> Summary:
         (*format_agreement_warnings(report), *format_leakage_warnings(report)),
         fields=_list_fields(report, shipped),
     )
-
-
-def find_shipped_file(report: Report, shipped: SelectedFile) -> Path:
-    """Return the path of the file to ship: the copy in ship/, or the exported file.
-
-    Args:
-        report: The report.
-        shipped: The selected file.
-    """
-    copies = (item.shipped_file for item in report.sections if item.shipped_id)
-    name = next((name for name in copies if name), shipped.row.artifact.file)
-    return report.folder / name
 
 
 def _list_verdict_lines(report: Report, selection: FileSelection) -> list[str]:
@@ -110,7 +98,7 @@ def _list_fields(report: Report, shipped: SelectedFile | None) -> tuple[tuple[st
     """Return the labelled lines: what to ship, what it costs, what to run next, the report."""
     fields = []
     if shipped is not None:
-        file = find_shipped_file(report, shipped)
+        file = find_shipped_file(report, shipped.row)
         fields += [("Ship", str(file)), ("", _describe_costs(report, shipped.row))]
         script = file.parent / "feed.py"
         command = f"python {script}" if script.exists() else f"paretune bench {file}"

@@ -76,20 +76,32 @@ def describe_effect(report: Report, model: str) -> str:
         model: Name of the model.
     """
     rows = [row for row in report.rows if row.artifact.model == model]
-    record = next(item for item in report.compressed if item.model == model)
-    unpruned_rows = [row for row in rows if row.artifact.variant == "dense"]
     pruned_rows = [row for row in rows if row.artifact.variant == "pruned"]
-    if not unpruned_rows or not pruned_rows:
+    if not pruned_rows or len(pruned_rows) == len(rows):
         return "not compressed"
-    unpruned_by_format = {row.artifact.format: row for row in unpruned_rows}
+    return "; ".join(describe_file_effect(report, row) for row in pruned_rows)
+
+
+def describe_file_effect(report: Report, row: Row) -> str:
+    """Return the gain of a pruned file over the original, and that of the format alone.
+
+    Args:
+        report: The report with the files.
+        row: The pruned file; files of the original are in the report, too.
+    """
+    model = row.artifact.model
+    record = next(item for item in report.compressed if item.model == model)
+    originals = [
+        item
+        for item in report.rows
+        if item.artifact.model == model and item.artifact.variant == "dense"
+    ]
+    by_format = {item.artifact.format: item for item in originals}
     baseline = next(
-        (row for row in unpruned_rows if row.artifact.id == row.artifact.baseline), unpruned_rows[0]
+        (item for item in originals if item.artifact.id == item.artifact.baseline), originals[0]
     )
-    return "; ".join(
-        _describe_file_effect(
-            baseline, row, unpruned_by_format.get(row.artifact.format), report.main, record
-        )
-        for row in pruned_rows
+    return _describe_file_effect(
+        baseline, row, by_format.get(row.artifact.format), report.main, record
     )
 
 

@@ -130,7 +130,6 @@ class ShrinkFolder(RunFolder):
         candidate_records: Folder of the record of each candidate, NAME.json.
         original_record: Record of the original model's files and costs.
         spent: File with the seconds spent, if there is a time budget.
-        ship: Folder with the file to deploy and everything needed to use it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -138,7 +137,6 @@ class ShrinkFolder(RunFolder):
         self.candidate_records = self.path / "nets"
         self.original_record = self.path / "dense.json"
         self.spent = self.path / "spent.json"
-        self.ship = self.path / "ship"
 
     @property
     def _folders(self) -> tuple[Path, ...]:

@@ -45,7 +45,7 @@ from compress.shrinking.goals import (
 )
 from compress.shrinking.planner import Planner
 from compress.shrinking.prune_and_train import FineTuner, quantize_and_evaluate
-from compress.shrinking.ship import write_ship_folder
+from compress.shrinking.ship import ShippedFile, write_ship_folder
 
 UNUSED = 0.1
 """Unused share of a goal above which the reason is noted."""
@@ -133,9 +133,10 @@ def finish_shrink(
     path = write_ship_folder(
         folder,
         job.model if candidate is None else builder.read_model(candidate),
-        (original, chosen),
-        measured,
-        job,
+        ShippedFile(
+            job.name, original, chosen, measured, job.plan.runtime, job.plan.latency.threads
+        ),
+        context.data,
         {"lines": lines, "steps": _describe_steps(planner, chosen, candidate), "notes": notes},
     )
     write_json(

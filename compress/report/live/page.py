@@ -117,7 +117,7 @@ def build_cards(
         report: The report with the files.
         summaries: Contents of the card of each model, from `compress.report.html`.
     """
-    shipped_files = {section.shipped_id: section.shipped_file for section in report.sections}
+    ship = RunFolder(report.folder).ship
     cards_by_model = {}
     for card in summaries:
         files = [row.artifact for row in report.rows if row.artifact.model == card["model"]]
@@ -127,7 +127,7 @@ def build_cards(
             "files": {
                 item.id: {
                     "path": item.file,
-                    "ship": shipped_files.get(item.id, ""),
+                    "ship": f"{ship.name}/{copy.name}" if copy.exists() else "",
                     "baseline": item.baseline,
                     "feeding": format_feeding_code(
                         item.file, item.id.rpartition(".")[0], report.data
@@ -136,6 +136,7 @@ def build_cards(
                     "precisions": build_precision_table(item) if item.layers else None,
                 }
                 for item in files
+                for copy in (ship / PurePosixPath(item.file).name,)
             },
         }
     return cards_by_model
