@@ -184,11 +184,12 @@ def _apply_own_step(plan: Plan) -> Plan:
     """Return a plan for training with a custom `train_step`: a custom task and no teacher.
 
     Raises:
-        InputError: The plan has feature distillation (hints), which needs a teacher.
+        InputError: The plan has feature distillation, which needs a teacher.
     """
     if plan.distill.feature_losses:
         raise InputError(
-            "hints must go with a teacher: where the model's own train_step trains there is none. "
+            "feature_losses must go with a teacher: where the model's own train_step trains there "
+            "is none. "
             f"Received: {', '.join(plan.distill.feature_losses)}."
         )
     data = replace(plan.data, task=CUSTOM) if plan.data.is_task_inferred else plan.data

@@ -338,7 +338,7 @@ def check_by_models(
         plan: Plan with the sections channels, weights and distill.
         data: Data set of the models.
         coupled_models: The model to compress, or examples of those that may be compressed.
-        teachers: Known teachers, the first of which gives hints; empty: the models themselves.
+        teachers: Known teachers, the first of which gives features; empty: the models themselves.
 
     Raises:
         InputError: No model supports an option; the error is that of the first model.
@@ -376,7 +376,7 @@ def fit_plan(
 
 
 def _drop_item(plan: PlanT, section: str, field: str, item: object) -> PlanT:
-    """Return a plan without one item of a list; hints are dropped with the last layer pair."""
+    """Return a plan without one item of a list; without layer pairs it has no feature losses."""
     options = getattr(plan, section)
     kept = tuple(other for other in getattr(options, field) if other != item)
     more = {"feature_losses": ()} if field == "feature_pairs" and not kept else {}

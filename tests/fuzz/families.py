@@ -408,7 +408,7 @@ def options(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
         leaf = pick(rng, list_plan_fields(plan))
         if leaf.path in ("data.source", "out", "search.study.storage"):
             continue
-        words.append(str(pick(rng, leaf.flags)))
+        words.append(leaf.flag)
         if leaf.hint is not bool:
             words.append(pick(rng, ODD_TEXTS).replace("\0", ""))
     # nothing begins: there are no data, and no second model

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -287,12 +289,15 @@ def _connect(address: str) -> bool:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == LOCAL:
         options |= {"include_dashboard": False}
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         # Ray itself retries for minutes
         _check_address(address)
         with warnings.catch_warnings(action="ignore"):  # Ray warns about its next version
             ray.init(address, namespace="paretune", **options)
     except Exception as error:  # Ray raises many kinds of errors here
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray replaces it before it connects
         reason, address = hide_passwords(to_one_line(str(error), 200)), hide_passwords(address)
         status_command = "ray status" + ("" if address == AUTO else f" --address {address}")
         raise InputError(

@@ -268,9 +268,7 @@ def test_a_rule_of_ones_own_does_not_help_a_layer_that_cannot_be_made() -> None:
     inputs = keras.Input((16,))
     x = Taught(object(), 16, name="taught")(layers.Dense(16, name="before")(inputs))
     report = prune_channels(
-        keras.Model(inputs, layers.Dense(3)(layers.Dense(16, name="after")(x))),
-        macs=0.5,
-        scope="layer",
+        keras.Model(inputs, layers.Dense(3)(layers.Dense(16, name="after")(x))), **HALF
     ).report
     assert [row.name for row in report.groups] == ["after"]
 

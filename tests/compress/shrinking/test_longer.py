@@ -57,7 +57,7 @@ class TestLonger:
         assert made.notes == [
             "m-latency0_5x-float32 loses 1.00 points of validation accuracy after 100 epochs, "
             "where 0.5 may be lost; more may bring it there, which would take about 68 min "
-            "(estimated): --epochs 400"
+            "(estimated): --finetune-epochs 400"
         ]
 
     @pytest.mark.parametrize(

@@ -225,8 +225,9 @@ def test_the_peak_of_a_process_stays_below_its_budget(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", make], cwd=tmp_path, env=environment, check=True)
     command = [
         sys.executable, "-m", "paretune", "compress", "m.keras", "--data", "x.npz", "--task",
-        "unlabelled", "--normalize", "symmetric", "--channels", "0.5x", "--epochs", "0",
-        "--repair", "100", "--formats", "float32", "--latency-budget", "0.5", "--memory", "3GB",
+        "unlabelled", "--normalize", "symmetric", "--channels", "0.5x",
+        "--finetune-epochs", "0", "--repair", "100", "--formats", "float32",
+        "--latency-budget", "0.5", "--memory", "3GB",
         "--out", "made",
     ]  # fmt: skip
     found = watch_command(command, 5000, tmp_path / "log", cwd=tmp_path, env=environment)
