@@ -212,7 +212,7 @@ COSTS = (
     ),
     Column(
         "size_bytes",
-        "File",
+        "Size",
         "B",
         "counted",
         "Size of the file.",

@@ -196,19 +196,6 @@ def _read_latency(folder: RunFolder, runtime: str) -> dict[str, Latency] | str:
 
 
 @dataclass(frozen=True)
-class Tile:
-    """A figure in large type.
-
-    Attributes:
-        figure: "12", "97.2 % [96.1, 98.0]".
-        label: Description below it.
-    """
-
-    figure: str
-    label: str
-
-
-@dataclass(frozen=True)
 class ModelDetails:
     """Details of a compressed model from a section.
 
@@ -237,6 +224,7 @@ class Section:
         verdict_title: Whether the goal was met, in one line; empty: there is no goal.
         verdict_lines: A line per part of the goal.
         screen_notes: Notes of the result screen.
+        target: The goal, for the title; empty: there is none.
     """
 
     front: tuple[str, ...] = ()
@@ -248,6 +236,7 @@ class Section:
     verdict_title: str = ""
     verdict_lines: tuple[str, ...] = ()
     screen_notes: tuple[str, ...] = ()
+    target: str = ""
 
     def describe_model(self, model: str) -> ModelDetails:
         """Return the section's details of a compressed model."""
@@ -267,10 +256,6 @@ class Section:
         Args:
             metric: Name of the main metric.
         """
-        return []
-
-    def list_tiles(self) -> list[Tile]:
-        """Return tiles, which the page shows first."""
         return []
 
     def list_points(self) -> Sequence[Points]:
@@ -306,16 +291,8 @@ class GoalSection(Section):
         self.shipped_id = outcome.chosen
         self.verdict = outcome.verdict
         self.verdict_title, self.verdict_lines = outcome.title, outcome.lines
-        self.screen_notes = outcome.notes
+        self.screen_notes, self.target = outcome.notes, outcome.goal
 
     def to_json(self) -> dict[str, Any]:
         """See `Section.to_json`."""
         return {"goal": self._outcome.to_json()}
-
-    def list_tiles(self) -> list[Tile]:
-        """See `Section.list_tiles`."""
-        outcome = self._outcome
-        head = outcome.title.partition(":")[0]
-        return [
-            Tile(head[:1].upper() + head[1:], f"{'; '.join(outcome.lines)}. Ship {outcome.file}")
-        ]

@@ -40,9 +40,9 @@ def build_result_screen(report: Report) -> Summary:
         report: The report with the files.
     """
     selection = select_files(report)
-    lines = list(_list_verdict_lines(report, selection))
+    lines = list(list_verdict_lines(report, selection))
     shipped = selection.to_ship
-    rows = _sort_rows(report, selection)
+    rows = sort_rows(report, selection)
     return Summary(
         lines[0],
         tuple(lines[1:]),
@@ -54,12 +54,17 @@ def build_result_screen(report: Report) -> Summary:
         tuple(_list_footnotes(report, selection)),
         "files",
         (*format_agreement_warnings(report), *format_leakage_warnings(report)),
-        fields=_list_fields(report, shipped),
+        fields=list_fields(report, shipped),
     )
 
 
-def _list_verdict_lines(report: Report, selection: FileSelection) -> list[str]:
-    """Return the verdict, one line per goal, and one line per output of several."""
+def list_verdict_lines(report: Report, selection: FileSelection) -> list[str]:
+    """Return the verdict, one line per goal, and one line per output of several.
+
+    Args:
+        report: The report with the files.
+        selection: Its selected files.
+    """
     titles = [section.verdict_title for section in report.sections if section.verdict_title]
     lines = [line for section in report.sections for line in section.verdict_lines]
     if selection.to_ship is None:
@@ -80,7 +85,7 @@ def _list_output_lines(report: Report, selection: FileSelection) -> list[str]:
     if selection.to_ship is None:
         return []
     row = selection.to_ship.row
-    original = _find_original(report, row)
+    original = find_original(report, row)
     by_output: dict[str, list[str]] = {}
     for name in report.qualities:
         output, metric = split_metric_name(name)
@@ -94,8 +99,13 @@ def _list_output_lines(report: Report, selection: FileSelection) -> list[str]:
     return [f"{output}: {', '.join(texts)}" for output, texts in by_output.items()]
 
 
-def _list_fields(report: Report, shipped: SelectedFile | None) -> tuple[tuple[str, str], ...]:
-    """Return the labelled lines: what to ship, what it costs, what to run next, the report."""
+def list_fields(report: Report, shipped: SelectedFile | None) -> tuple[tuple[str, str], ...]:
+    """Return the labelled lines: what to ship, what it costs, what to run next, the report.
+
+    Args:
+        report: The report with the files.
+        shipped: The file to ship; None if none is selected.
+    """
     fields = []
     if shipped is not None:
         file = find_shipped_file(report, shipped.row)
@@ -112,28 +122,34 @@ def _describe_costs(report: Report, row: Row) -> str:
     texts = [formatting.format_size(artifact.size_bytes)]
     if row.latency is not None:
         texts.append(formatting.format_latency(row.latency))
-    original = _find_original(report, row)
+    original = find_original(report, row)
     if original is None:
         return ", ".join(texts)
     if original is row:
         return f"{', '.join(texts)}; this is the original in {artifact.format}"
-    ratios = [_format_smaller(original, row) + " smaller"]
+    ratios = [format_smaller(original, row) + " smaller"]
     if row.latency is not None:
         ratios.append(formatting.format_speedup(row.latency).partition(" [")[0] + " faster")
     return f"{', '.join(texts)}; {', '.join(ratios)} than {original.artifact.id}"
 
 
-def _find_original(report: Report, row: Row) -> Row | None:
+def find_original(report: Report, row: Row) -> Row | None:
     """Return the file that a file is compared with."""
     return next((item for item in report.rows if item.artifact.id == row.artifact.baseline), None)
 
 
-def _format_smaller(original: Row, row: Row) -> str:
+def format_smaller(original: Row, row: Row) -> str:
+    """Return how many times smaller a file is than the original's: "3.54x"."""
     return f"{original.artifact.size_bytes / max(1, row.artifact.size_bytes):.2f}x"
 
 
-def _sort_rows(report: Report, selection: FileSelection) -> list[Row]:
-    """Return the shipped file, then the others by falling test metric and rising latency."""
+def sort_rows(report: Report, selection: FileSelection) -> list[Row]:
+    """Return the shipped file, then the others by falling test metric and rising latency.
+
+    Args:
+        report: The report with the files.
+        selection: Its selected files.
+    """
     shipped = selection.to_ship.row if selection.to_ship is not None else None
 
     def rank(row: Row) -> tuple[bool, float, float]:
@@ -146,7 +162,7 @@ def _sort_rows(report: Report, selection: FileSelection) -> list[Row]:
 
 def _build_table_row(report: Report, row: Row, is_shipped: bool) -> tuple[str, ...]:
     artifact, latency = row.artifact, row.latency
-    original = _find_original(report, row)
+    original = find_original(report, row)
     mark = SHIPPED_MARK if is_shipped else " " * len(SHIPPED_MARK)
     return (
         mark + artifact.id,
@@ -154,7 +170,7 @@ def _build_table_row(report: Report, row: Row, is_shipped: bool) -> tuple[str, .
         formatting.format_size(artifact.size_bytes),
         formatting.format_time(latency.median_ms) if latency is not None else "-",
         f"{latency.ratio:.2f}x" if latency is not None else "-",
-        _format_smaller(original, row) if original is not None else "-",
+        format_smaller(original, row) if original is not None else "-",
         formatting.format_count(artifact.macs),
     )
 

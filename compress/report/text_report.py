@@ -178,7 +178,7 @@ def describe_conditions(report: Report) -> str:
         f"Latency measured with {timed.runtime} on {timed.device}, "
         f"{format_threads(timed.threads)}, batch 1: median and "
         f"{formatting.describe_rounds(timed)}; {stop_reason}. "
-        f"Speed-up is old/new against the model's own dense {timed.baseline.rpartition('.')[2]} "
+        f"Speed-up is old/new against the original's {timed.baseline.rpartition('.')[2]} "
         "file."
     )
     return " ".join([text, *(f"Warning: {warning}." for warning in timed.warnings)])
@@ -201,7 +201,7 @@ def describe_metrics(report: Report) -> str:
     first = report.rows[0]
     count = report.tested(first)
     examples_text = f"{count:,} test examples" if count is not None else "the test part"
-    text = f"Qualities are those of the exported files themselves on {examples_text}"
+    text = f"Metrics are those of the exported files on {examples_text}"
     if report.interval(first, report.main) is None:
         return f"{text}; there is no interval of {report.main} on record."
     interval_text = (
@@ -285,7 +285,7 @@ def _describe_file_effect(
         main, new.artifact.test[main] - old.artifact.test[main]
     )
     metric_title = main if main == "accuracy" else describe_metric(main)[0]
-    size_ratio = old.artifact.gzip_bytes / new.artifact.gzip_bytes
+    size_ratio = old.artifact.size_bytes / max(1, new.artifact.size_bytes)
     changes = [new.artifact.format]
     if 0 < new.artifact.macs < old.artifact.macs:
         changes.append(f"with {old.artifact.macs / new.artifact.macs:.2f}x fewer MACs")
@@ -301,7 +301,7 @@ def _describe_file_effect(
         long_change = formatting.format_change(
             main, new.artifact.test[main] - record.as_long["test"][main]
         )
-        long_text = f" ({long_change} against the dense model trained as long)"
+        long_text = f" ({long_change} against the original trained as long)"
     file_id = new.artifact.id
     training_text = (
         "without training"
@@ -310,7 +310,7 @@ def _describe_file_effect(
     )
     text = (
         f"{' '.join(changes)}: {metric_change} of test {metric_title} {training_text}{long_text}, "
-        f"{size_ratio:.2f}x smaller gzipped, {describe_speedup(new)}"
+        f"{size_ratio:.2f}x smaller, {describe_speedup(new)}"
     )
     if unpruned is not None and unpruned is not old and unpruned.latency is not None:
         text += f" where {new.artifact.format} alone gives {unpruned.latency.ratio:.2f}x"

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from compress.report import write_report
 from compress.report.markup import load_templates, render_template
-from compress.report.report_data import ModelDetails, Section, Tile
+from compress.report.report_data import ModelDetails, Section
 from search.report.charts import build_charts
 from search.report.front import (
     build_candidate_points,
@@ -31,7 +31,7 @@ from search.report.search_report import (
     compute_search_facts,
     read_search,
 )
-from search.study.directory import COMPLETE, SearchFolder
+from search.study.directory import SearchFolder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -143,15 +143,6 @@ class SearchSection(Section):
             }
             for item in self._report.candidates
         ]
-
-    def list_tiles(self) -> list[Tile]:
-        """Return a tile with the number of trained candidates; see `Section.list_tiles`."""
-        report = self._report
-        return (
-            [Tile(str(report.count_candidates(COMPLETE)), report.summarize_trials())]
-            if report.candidates
-            else []
-        )
 
     def list_points(self) -> Sequence[Points]:
         """Return all candidates as points; see `Section.list_points`."""

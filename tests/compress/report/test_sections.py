@@ -15,7 +15,7 @@ from markupsafe import Markup
 import search.report
 from compress.core.atomic_files import read_json, write_json
 from compress.report import Section, load_report, render_report, write_report
-from compress.report.report_data import ModelDetails, Tile
+from compress.report.report_data import ModelDetails
 from compress.report.text_report import describe_training
 from tests.compress.report.test_file_selection import FILES, run_with
 
@@ -68,9 +68,6 @@ class Bakery(Section):
     def list_csv_rows(self, metric: str) -> list[dict[str, Any]]:
         return [{"record": "cake", "id": "=1", f"val_{metric}": 0.5}]
 
-    def list_tiles(self) -> list[Tile]:
-        return [Tile("3 [2, 4]", "cakes")]
-
     def list_panels(self) -> Sequence[Callable[[Axes], None]]:
         def draw(axes: Axes) -> None:
             axes.plot([1, 2], [3, 4], label="rising <dough>")
@@ -94,7 +91,6 @@ def test_whatever_a_section_adds_is_shown(tmp_path: Path) -> None:
     for told in (
         "test data evaluated cakes and exported files once",
         '<p class="warning">hot &amp; &lt;b&gt;heavy&lt;/b&gt;</p>',
-        "<b>3<small> [2, 4]</small></b><span>cakes</span>",
         '<p class="soft">flour for m</p>',
         "<pre># bake it again\nbake &lt;m&gt;</pre>",
         "Trained on CPU; an oven.",
