@@ -151,7 +151,8 @@ def _build_head(report: Report) -> dict[str, Any]:
         selected_by = f"No file is chosen to ship: {selection.reason}."
     return {
         "title": build_title(report),
-        "lead": f"{len(data.get('class_names', []))} {noun}, inputs of {shape}; {counts_text}. "
+        "lead": f"Data: {data.get('source', report.folder.name)}; "
+        f"{len(data.get('class_names', []))} {noun}, inputs of {shape}; {counts_text}. "
         "Training data trained, validation data selected, test data evaluated "
         f"{' and '.join(evaluated_on_test)} once.",
         "verdict": list_verdict_lines(report, selection) if report.rows else [],

@@ -318,7 +318,7 @@ def _describe_file_effect(
     same_macs = unpruned is None or unpruned.artifact.macs == new.artifact.macs
     is_slow = new.latency is not None and new.latency.ratio < unpruned_ratio * (1 + NEGLIGIBLE)
     if new.artifact.sparsity != 0 and same_macs and is_slow:
-        text += ": the zeros save bytes but no time"
+        text += ": the zeros save no time, and bytes only where the file is compressed"
     if new.artifact.unsupported:
         num_uncounted = len(new.artifact.unsupported)
         text += f" (MACs leave out {num_uncounted} operation{'' if num_uncounted == 1 else 's'})"

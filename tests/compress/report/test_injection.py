@@ -282,8 +282,8 @@ def test_a_template_can_do_no_more_than_show(path: Path) -> None:
 
 ELEMENTS = {
     "html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "p", "div", "b",
-    "small", "span", "br", "ul", "li", "dl", "dt", "dd", "pre", "details", "summary", "table",
-    "thead", "tbody", "tr", "th", "td", "section", "script", "noscript",
+    "code", "small", "span", "br", "ul", "li", "dl", "dt", "dd", "pre", "details", "summary",
+    "table", "thead", "tbody", "tr", "th", "td", "section", "script", "noscript",
 }  # fmt: skip
 
 
