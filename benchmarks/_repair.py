@@ -62,8 +62,8 @@ WAYS = {
     "l2": Way("the same, repaired", "l2", "layer", "repair"),
     "reconstruction": Way("criterion `reconstruction`, uniform widths, repaired",
                           "reconstruction", "layer", "repair"),
-    "damage": Way("criterion `reconstruction`, widths by damage, repaired", "reconstruction",
-                  "damage", "repair", ChannelOptions().tries),
+    "damage": Way("criterion `reconstruction`, widths by output error, repaired", "reconstruction",
+                  "output_error", "repair", ChannelOptions().tries),
 }  # fmt: skip
 TORCH = {
     "torch-pruning layer": "torch-pruning, l2, uniform widths, statistics re-estimated",
@@ -128,7 +128,7 @@ def pruned(
         seed: Of what is drawn and held back.
 
     Returns:
-        The net, and seconds: "choice" (measuring of damages included), "cut" (building the
+        The net, and seconds: "choice" (measuring of output errors included), "cut" (building the
         smaller net), "after" (statistics, ridge or repair).
     """
     from compress.prune.channels import prune_channels

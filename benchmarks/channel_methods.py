@@ -39,7 +39,7 @@ NETS = (*RESNETS, *REPAIRED, MOBILE)
 METHODS: dict[str, dict[str, Any]] = {
     "l2 over all layers": {"criterion": "l2", "scope": "global"},
     "uniform channel counts": {"criterion": "reconstruction", "scope": "layer"},
-    "output error": {"criterion": "reconstruction", "scope": "damage"},
+    "output error": {"criterion": "reconstruction", "scope": "output_error"},
     "default": {},
 }
 

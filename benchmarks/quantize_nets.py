@@ -126,8 +126,8 @@ def timed(files: Files, runtime: str) -> dict[str, Any]:
         except ParetuneError as error:
             found[way] = {"not run": str(error).replace(f"{files.folder}/", "")}
     if paths:
-        options = LatencyOptions(precision=0.01, budget=BUDGET)
-        made = measure_latency(paths, options, runtime=runtime)
+        options = LatencyOptions(budget=BUDGET)
+        made = measure_latency(paths, options, precision=0.01, runtime=runtime)
         found |= {way: latency.to_json() for way, latency in made.items()}
     print(runtime, {way: item.get("median_ms") for way, item in found.items()}, flush=True)
     return found

@@ -4,14 +4,13 @@
         [--resume FILE]
 
 The nets of repair_nets.py, each trained once. Channels leave at once, down to a share of the MACs,
-chosen by l2 over all layers together, or by the criterion reconstruction with widths by damage;
-then the same net is judged as it is, and repaired. 1,000 unlabelled training images are all that is
-looked at; a seed draws them and what is held back. Judged by the 10,000 test images: accuracy, the
-worst class's, and accuracy on the same images brighter, blurred and noisy (`shifted`, the middle
-level). The autoencoder, which has no classes, is evaluated with its error: the squares of what it
-does not give back over the squares of images about their mean, of each class about the class's
-mean.
-"""
+chosen by l2 over all layers together, or by the criterion reconstruction with channel counts by
+output error; then the same net is judged as it is, and repaired. 1,000 unlabelled training images
+are all that is looked at; a seed draws them and what is held back. Judged by the 10,000 test
+images: accuracy, the worst class's, and accuracy on the same images brighter, blurred and noisy
+(`shifted`, the middle level). The autoencoder, which has no classes, is evaluated with its error:
+the squares of what it does not give back over the squares of images about their mean, of each
+class about the class's mean."""
 
 from __future__ import annotations
 
@@ -42,12 +41,12 @@ BATCH = 1000
 ROUND_TO = 4
 CHOICES = {
     "l2": ("l2", "global"),
-    "reconstruction, damage": ("reconstruction", "damage"),
+    "reconstruction, damage": ("reconstruction", "output_error"),
 }
 """Criterion and scope."""
 LABELS = {
     "l2": "l2 over all layers",
-    "reconstruction, damage": "`reconstruction`, widths by damage",
+    "reconstruction, damage": "`reconstruction`, widths by output error",
 }
 PARAMETERS = {
     "brightness": (25.0, 50.0, 75.0),

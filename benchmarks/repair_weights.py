@@ -154,8 +154,11 @@ def _one(variants: Variants, name: str, sparsity: float, x: Any, seed: int) -> t
     way = WAYS["global" if name.startswith("not") else "global repaired"]
     start, _ = pruned(variants.dense, way, sparsity, x, seed)
     # the masks of the first step: what is zero is smallest, and stays so
-    options = WeightOptions(sparsity=sparsity, scope=way.scope, schedule="constant")
-    return variants.ours(options, seed, taught=name == "taught", start=start)
+    options = WeightOptions(sparsity=sparsity, scope=way.scope)
+    return variants.ours(
+        options, seed, taught=name == "taught", start=start,
+        schedule=lambda step: (step == 1, sparsity),
+    )  # fmt: skip
 
 
 def _keep(stored: Stored, variants: Variants, key: str, model: Any, record: dict[str, Any]) -> None:

@@ -191,7 +191,13 @@ class Variants:
         self.dense = self.net.model
 
     def ours(
-        self, options: WeightOptions, seed: int, *, taught: bool, start: Any = None
+        self,
+        options: WeightOptions,
+        seed: int,
+        *,
+        taught: bool,
+        start: Any = None,
+        schedule: Any = None,
     ) -> tuple[Any, float]:
         """Prune while training on labels or with the dense net as teacher.
 
@@ -200,13 +206,14 @@ class Variants:
             seed: Of the order of examples.
             taught: By the dense net.
             start: What the training begins with; default: the dense net.
+            schedule: Of the sparsity; default: polynomial.
         """
         from compress.distillation import distill
         from compress.model.copies import copy_model
         from compress.prune.weights import WeightPruner
         from compress.train import train
 
-        student, pruner = copy_model(start or self.dense), WeightPruner(options)
+        student, pruner = copy_model(start or self.dense), WeightPruner(options, schedule=schedule)
         if taught:
             distill(
                 student, self.dense, self.flipped, DistillOptions(), finetune=RECIPE,

@@ -264,7 +264,7 @@ def timed(files: Mapping[str, Any], place: Path) -> dict[str, Any]:
 
     paths = {name: place / item["file"] for name, item in files.items()}
     found = measure_latency(
-        paths, LatencyOptions(precision=0.01, budget=10.0 * len(paths)),
+        paths, LatencyOptions(budget=10.0 * len(paths)), precision=0.01,
         baselines=dict.fromkeys(paths, DENSE),
     )  # fmt: skip
     return {name: latency.to_json() for name, latency in found.items()}

@@ -7,7 +7,7 @@ the MLP with batch 1,024 too, since holding costs one pass over the weights what
 each round, in random order, three copies run a block of steps of Keras's own training function:
 plain; pruned with masks held and no update in the block; pruned with an update at every step.
 "Every 100 steps" is computed from the two measured ratios: 99 steps that hold and one that updates.
-Quantization-aware training, the ResNet-20: plain; with moving-average ranges; with learned ranges.
+Quantization-aware training, the ResNet-20: plain; with moving-average ranges.
 tfmot's wrappers do the same on the same networks in tf_keras, in a process of their own
 (benchmarks/peers/tfmot_speed.py): its int8 kernels are per channel, its ranges move, and its batch
 normalizations run beside the convolutions that they are folded into in its files.
@@ -119,7 +119,7 @@ def pruned_steps(case: Case) -> dict[str, Callable[[], Any]]:
 
 
 def quantized_steps(case: Case) -> dict[str, Callable[[], Any]]:
-    """Return one training step for each kind of ranges, compiled and warm."""
+    """Return a training step of each kind, compiled and warm."""
     import keras
 
     from benchmarks.resnet20 import build
@@ -128,11 +128,11 @@ def quantized_steps(case: Case) -> dict[str, Callable[[], Any]]:
 
     examples = np.random.default_rng(0).normal(size=(64, *case.shape)).astype(np.float32)
     steps = {}
-    for variant in ("plain", "moving", "learned"):
+    for variant in ("plain", "moving"):
         model = build()
         if variant != "plain":
-            twin = build_fake_quantized(model, learned=variant == "learned")
-            calibrate(twin, [examples], "minmax")
+            twin = build_fake_quantized(model)
+            calibrate(twin, [examples])
             model = twin.model
         model.compile(
             keras.optimizers.SGD(0.01, momentum=0.9), keras.losses.SparseCategoricalCrossentropy()
@@ -218,14 +218,11 @@ def pruning(result: dict[str, Any]) -> str:
 
 def quantization(result: dict[str, Any]) -> str:
     """Return the table of quantization-aware training steps over plain ones."""
-    rows = []
-    for side, row in result[QUANTIZED].items():
-        cells = [
-            told_ratio(row.get(f"{kind} / plain") if was_run(row) else row)
-            for kind in ("moving", "learned")
-        ]
-        rows.append([side, *cells])
-    return table(["ResNet-20, batch 128", "moving-average ranges", "learned ranges"], rows)
+    rows = [
+        [side, told_ratio(row["moving / plain"] if was_run(row) else row)]
+        for side, row in result[QUANTIZED].items()
+    ]
+    return table(["ResNet-20, batch 128", "quantization-aware training"], rows)
 
 
 BENCHMARK = Benchmark(

@@ -124,7 +124,7 @@ def by_hand(choices: dict[str, Any], data: Dataset, device: Device) -> float:
 
 
 def by_ours(choices: dict[str, Any], data: Dataset, device: Device) -> float:
-    settings = TrainSettings(epochs=EPOCHS, batch_size=BATCH, schedule="constant")
+    settings = TrainSettings(epochs=EPOCHS, batch_size=BATCH, learning_rate_schedule="constant")
     return train(build(choices, data), data, settings, device=device).val["accuracy"]
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         TrainSettings,
         WeightOptions,
     )
-    from compress.plan.shrink import GoalOptions, ShrinkPlan
+    from compress.plan.shrink import GoalLimits, GoalOptions, ShrinkPlan
     from compress.prune.channels import (
         PruneResult,
         SensitivityMap,
@@ -75,6 +75,7 @@ _PLACES = {
     "ExportOptions": "compress.plan:ExportOptions",
     "Exported": "compress.exporting:Exported",
     "FeasibleError": "compress.core.errors:FeasibleError",
+    "GoalLimits": "compress.plan.shrink:GoalLimits",
     "GoalOptions": "compress.plan.shrink:GoalOptions",
     "InputError": "compress.core.errors:InputError",
     "LatencyOptions": "compress.plan:LatencyOptions",
@@ -134,6 +135,7 @@ __all__ = [
     "ExportOptions",
     "Exported",
     "FeasibleError",
+    "GoalLimits",
     "GoalOptions",
     "InputError",
     "LatencyOptions",

@@ -41,7 +41,7 @@ LOGIT_LOSSES: Registry[Any] = Registry(
 """Subclasses of `compress.distillation.losses.LogitLoss`."""
 
 HINTS: Registry[Any] = Registry(
-    "hint",
+    "feature loss",
     {"fitnets": f"{_LOSSES}.fitnets:FitNets"},
     removed=dict.fromkeys(
         ("attention", "similarity", "relational"),

@@ -51,7 +51,13 @@ if __name__ == "__main__":
 
     # half of the MACs; fine-tuned with the model as it was as the teacher
     result = pt.compress_model(
-        model, (x, y), **parts, channels=0.5, sparsity=0, epochs=given.epochs, latency_budget="10s"
+        model,
+        (x, y),
+        **parts,
+        channels=0.5,
+        sparsity=0,
+        finetune_epochs=given.epochs,
+        latency_budget="10s",
     )
     print(result)
     print("to ship:", result.files["int8"])

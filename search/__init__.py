@@ -9,34 +9,28 @@ from compress.core.registry import build_lazy_getattr
 if TYPE_CHECKING:
     from search.pipeline import run, run_search
     from search.plan import (
-        BudgetOptions,
         FinalOptions,
         SearchData,
         SearchOptions,
         SearchPlan,
-        StoppingOptions,
     )
     from search.workers import Workers
 
 _TARGETS = {
-    "BudgetOptions": "search.plan:BudgetOptions",
     "FinalOptions": "search.plan:FinalOptions",
     "SearchData": "search.plan:SearchData",
     "SearchOptions": "search.plan:SearchOptions",
     "SearchPlan": "search.plan:SearchPlan",
-    "StoppingOptions": "search.plan:StoppingOptions",
     "Workers": "search.workers:Workers",
     "run": "search.pipeline:run",
     "run_search": "search.pipeline:run_search",
 }
 
 __all__ = [
-    "BudgetOptions",
     "FinalOptions",
     "SearchData",
     "SearchOptions",
     "SearchPlan",
-    "StoppingOptions",
     "Workers",
     "run",
     "run_search",

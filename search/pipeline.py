@@ -23,6 +23,7 @@ from compress.core.faults import convert_faults
 from compress.core.memory_budget import use_budget
 from compress.data.adapters import infer_name
 from compress.data.dataset import share_dataset
+from compress.plan.conversion import format_value
 from compress.plan.fields import build_command_words, fill_open_fields, from_nested
 from compress.plan.keywords import Keywords
 from compress.run.directory import LOG, run_in_own_folder
@@ -39,7 +40,7 @@ from compress.shrinking.job_runner import (
 from search.engines import Display, Engine, PoolSettings, WorkerRequest
 from search.engines.jobs import compress_front, search_front, train_front
 from search.engines.worker import WORKERS_LOCK
-from search.plan import RUN, RUN_SEARCH, BudgetOptions, FinalOptions, SearchPlan
+from search.plan import RUN, RUN_SEARCH, FinalOptions, SearchPlan
 from search.plan.search import DEFAULT_OBJECTIVES
 from search.plugins import ENGINES, SAMPLERS
 from search.report import SearchReport, render
@@ -56,7 +57,7 @@ from search.study.directory import SearchFolder
 from search.study.events import create_log_sources, upload_artifacts
 from search.study.recovery import is_untried, remove_study
 from search.study.storage import open_storage
-from search.study.warm_start import find_sources
+from search.study.warm_start import find_sources, read_replayed
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -141,7 +142,8 @@ def run(
         time: Time of each example, (n,), for a split by time; see `as_dataset`.
         display: Display of the progress.
         **settings: Every option of `paretune run` by its name there: space, trials, max_macs,
-            channels, sparsity, formats, out, ...
+            channels, sparsity, formats, out, ...; or a goal for each model of the front, as in
+            `shrink`: `latency=0.5, max_drop=1`.
 
     Shapes:
         x: (n, ...), as the models take it; y: see `as_dataset`.
@@ -265,11 +267,10 @@ def _execute_plan(
             "paretune search ends with the front."
         )
     SAMPLERS.require_installed(plan.search.sampler_name)
-    ENGINES.require_installed(plan.engine.name)
-    engine: Engine = ENGINES[plan.engine.name]
+    ENGINES.require_installed(plan.cluster.engine)
+    engine: Engine = ENGINES[plan.cluster.engine]
     request = WorkerRequest.from_plan(plan)
-    if plan.search.replay:
-        studies.read_replay(plan.search.replay)
+    read_replayed(plan.search.warm_start)
     if model_files:
         # GPUs must be counted before the model starts TensorFlow, which fixes its devices
         count_gpus(plan.device)
@@ -295,7 +296,7 @@ def _execute_plan(
             f"{', '.join(data.task.qualities)}. Received: {metric}."
         )
     provenance = check_data_leakage(plan, data, space)
-    if plan.shrink_to is not None:
+    if plan.goal.is_given:
         refuse_trained_validation(provenance.trained_on_validation)
     check_training(plan, data)
     teachers = load_teachers(plan.distill.teacher.files, data, plan)
@@ -381,12 +382,19 @@ def _format_commands(
 ) -> dict[str, str]:
     words = build_command_words(plan)
     # the plan of one candidate alone: no warm start, no early stopping, no final training
-    search = replace(plan.search, trials=1, replay=None, workers=1, warm_start=())
-    final_options = FinalOptions(models=0) if search.no_train else FinalOptions()
-    single_plan = replace(
-        plan, search=search, threads=threads, budget=BudgetOptions(), final=final_options
+    search = replace(
+        plan.search,
+        trials=1,
+        workers=1,
+        warm_start=(),
+        max_minutes=None,
+        trial_minutes=None,
+        target=(),
     )
-    replay_words = ["paretune", "search", "--replay", f"{folder.candidates}/{{id}}.json"]
+    final_options = FinalOptions(models=0) if search.no_train else FinalOptions()
+    single_plan = replace(plan, search=search, threads=threads, final=final_options)
+    candidate_file = format_value((f"{folder.candidates}/{{id}}.json",))
+    replay_words = ["paretune", "search", "--warm-start", candidate_file]
     return {
         "command": shlex.join(["paretune", command, *words]),
         "replay": shlex.join([*replay_words, *build_command_words(single_plan)]),

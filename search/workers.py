@@ -22,7 +22,7 @@ from search.engines import (
     WorkerSpec,
     messages,
 )
-from search.plan.search import LOCAL_ENGINE, EngineOptions
+from search.plan.cluster import LOCAL_ENGINE, ClusterOptions
 from search.plugins import ENGINES
 
 if TYPE_CHECKING:  # the command line imports this module
@@ -44,8 +44,8 @@ class Workers:
 
     Args:
         count: Number of workers, 1 to 1024; None: as many as there is room for, 8 at most.
-        engine: "local" or "ray".
-        address: Address of the Ray cluster: host:port, ray://host:port, "auto" or "local".
+        engine: "local" or "ray": the Ray cluster that runs on this machine, or of the environment
+            variable RAY_ADDRESS.
         cpus_per_worker: Cores of the cluster per worker; default: threads, or 1.
         gpus_per_worker: GPUs of the cluster per worker, in [0, 1]; default: 1 where the
             cluster has GPUs, else 0.
@@ -62,7 +62,6 @@ class Workers:
 
     count: int | None = None
     engine: str = LOCAL_ENGINE
-    address: str = "auto"
     cpus_per_worker: int | None = None
     gpus_per_worker: float | None = None
     display: Display = field(default_factory=Display)
@@ -71,9 +70,7 @@ class Workers:
     def __post_init__(self) -> None:
         if self.count is not None:
             self.count = parse_integer(self.count, "workers", least=1, most=1024)
-        self._options = EngineOptions(
-            self.engine, self.address, self.cpus_per_worker, self.gpus_per_worker
-        )
+        self._options = ClusterOptions(self.engine, self.cpus_per_worker, self.gpus_per_worker)
 
     def check(self, plan: ShrinkPlan) -> None:
         """See `compress.shrinking.candidate_builder.TrainerPool.check`."""

@@ -193,9 +193,9 @@ def network(width: int = 8) -> Any:
 
 
 NAMES = {
-    "channel_criterion": "last_kept", "distill_loss": "squared", "hints": "means",
+    "channel_criterion": "last_kept", "distill_loss": "squared", "feature_losses": "means",
     "runtimes": "mine", "task": "graded", "space": "tiny", "sampler": "first",
-    "objectives": "grade,macs", "prefer": "grade>=0.5",
+    "objectives": "grade,macs", "target": "grade>=0.5",
 }  # fmt: skip
 
 
@@ -248,8 +248,9 @@ def test_compress_with_names_of_the_users_own(folder: Path) -> None:
     words = [
         "compress", "small.keras", "--plugins", "mine", "--data", "corners", "--task", "graded",
         "--normalize", "standardize", "--channels", "0.5x", "--channel-criterion", "last_kept",
-        "--round-to", "1", "--distill-loss", "squared", "--hints", "means", "--epochs", "2",
-        "--sparsity", "0", "--formats", "float32", "--runtimes", "litert,mine",
+        "--round-to", "1", "--distill-loss", "squared", "--feature-losses", "means",
+        "--finetune-epochs", "2", "--sparsity", "0", "--formats", "float32",
+        "--runtimes", "litert,mine",
         "--latency-budget", "0.2", "--out", "out",
     ]  # fmt: skip
     done = paretune(*words)
@@ -275,7 +276,9 @@ def test_criteria_losses_and_data_in_python(folder: Path) -> None:
 
     from compress import distill, load_data, prune_channels
 
-    result = prune_channels(network(), ChannelOptions(criterion="last_kept"), amount=0.5)
+    result = prune_channels(
+        network(), ChannelOptions(criterion="last_kept"), macs=0.5, scope="layer"
+    )
     assert result.kept["first/kernel"][1].tolist() == [4, 5, 6, 7]
     data = load_data("corners", task="graded")
     assert (data.num_classes, len(data.train)) == (4, 136)  # 200 less 20 %, less 15 %
@@ -284,7 +287,7 @@ def test_criteria_losses_and_data_in_python(folder: Path) -> None:
     logits = np.eye(4, dtype=np.float32)[[0, 0, 1, 1, 2, 0]]
     # recalls 2/3, 1, 1 and 0; four of six are right
     assert data.task.quality(labels, logits) == pytest.approx({"grade": 2 / 3, "accuracy": 4 / 6})
-    options = DistillOptions(loss="squared", hints=["means"])
+    options = DistillOptions(loss="squared", feature_losses=["means"])
     taught = distill(network(4), network(), data, options)
     assert "grade" in taught.training.val
     assert [str(hint).partition(":")[0] for hint in taught.hints] == ["means, weight 0.5"]
@@ -335,7 +338,7 @@ def test_a_layer_rule(folder: Path) -> None:
     x = inputs = keras.Input((2,))
     x = mine_layer.Scaled(name="own")(keras.layers.Dense(8, name="before")(x))
     model = keras.Model(inputs, keras.layers.Dense(4, name="last")(x), name="scaled")
-    result = prune_channels(model, amount=0.5, round_to=1)
+    result = prune_channels(model, macs=0.5, scope="layer", round_to=1)
     assert not result.report.unknown
     assert result.model.get_layer("own").factor.shape == (4,)
     model.save("scaled.keras")

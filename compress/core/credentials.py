@@ -26,7 +26,7 @@ PASSWORD_FILE_VARIABLE = "PARETUNE_STORAGE_PASSWORD_FILE"
 _USER_PATTERN = re.compile(r"^([A-Za-z][\w+.\-]*://[^:/@?]*):([^@]*(?:@[^/?@]*(?=@))*)@")
 _TEXT_PATTERN = re.compile(r"([A-Za-z][\w+.\-]*://[^:/@?\s'\",]*):[^\s'\",]*@")
 _SECRET_KEY_PATTERN = r"(?:ssl)?(?:password|passwd|passphrase|pwd|secret|token)"
-# user, password and host without a scheme; a ramp ("0:0.7@20%") has no host after the @
+# user, password and host without a scheme; a text like "0:0.7@20%" has no host after the @
 _BARE_PATTERN = re.compile(r"(?<![\w/:])([^\s:/@?'\",=]+):[^\s'\",/@]+@(?=[A-Za-z\[]|\d+\.\d+\.)")
 _QUERY_PATTERN = re.compile(rf"([?&]){_SECRET_KEY_PATTERN}=[^&\s'\",]*(&?)", re.IGNORECASE)
 

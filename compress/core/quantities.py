@@ -13,7 +13,7 @@ from typing import Literal
 from compress.core.errors import InputError, to_one_line
 
 Dimension = Literal["count", "size", "latency", "duration", "share"]
-Unit = Literal["", "count", "bytes", "MiB", "ms", "seconds", "minutes", "share"]
+Unit = Literal["", "count", "bytes", "ms", "seconds", "minutes", "share"]
 """Unit of a number without a unit in an option; "" for options without units."""
 
 MAX_THREADS = 1024
@@ -27,7 +27,6 @@ _MAX_LENGTH = 60
 _DIGITS = r"\d+(?:_\d+)*"
 _NUMBER = rf"[+-]?(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:e(?:\+?\d{{1,2}}|-\d{{1,3}}))?"
 _QUANTITY_PATTERN = re.compile(rf"({_NUMBER})\s*([a-z\u00b5\u03bc%]*)", re.ASCII | re.I)
-_MIB = 1024**2
 _SUFFIXES = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _COUNTS = {suffix.lower(): scale for suffix, scale in _SUFFIXES.items()}
 _UNITS: dict[Dimension, dict[str, Fraction]] = {
@@ -52,7 +51,6 @@ _DURATION = re.compile(
 _BARE_UNITS: dict[str, tuple[Dimension, Fraction]] = {
     "count": ("count", Fraction(1)),
     "bytes": ("size", Fraction(1)),
-    "MiB": ("size", Fraction(_MIB)),
     "ms": ("latency", Fraction(1)),
     "seconds": ("duration", Fraction(1)),
     "minutes": ("duration", Fraction(60)),
@@ -147,8 +145,7 @@ def parse_integer(
         name: Name of the value, for the error.
         least, most: Inclusive bounds.
         why: Reason for `most`.
-        unit: "bytes" also accepts KB, MB, GB and KiB, MiB, GiB. "MiB" reads all suffixes as bytes
-            and rounds up. "" is a plain count.
+        unit: "bytes" also accepts KB, MB, GB and KiB, MiB, GiB. "" is a plain count.
         like: Description of valid values, for the error. Default: a description with examples.
 
     Raises:
@@ -209,8 +206,6 @@ def _read_integer(value: object, unit: str) -> int | None:
     if number is None:
         bare = _QUANTITY_PATTERN.fullmatch(value.strip()) if len(value) <= _MAX_LENGTH else None
         number = Fraction(bare[1].replace("_", "")) if bare and not bare[2] else None
-    elif unit == "MiB":
-        return -int(-number // _MIB)
     return int(number) if number is not None and number.denominator == 1 else None
 
 

@@ -40,7 +40,7 @@ _ORIENTATION_TAG = 0x0112
 _MULTI_FRAME_FORMATS = {"GIF", "PNG", "TIFF", "WEBP"}
 """Formats whose further frames are separate images (those of .jpg files are previews)."""
 _MAX_NAMED = 5
-"""Largest number of corrupt images that a note names."""
+"""Largest number of corrupt images that an error names."""
 
 
 @dataclass(frozen=True)
@@ -89,50 +89,41 @@ class ImageFormat:
 
 
 class DamagedImages:
-    """Images that cannot be read, up to the share that may be skipped.
-
-    Args:
-        total: Number of images.
-        share: Largest share of the images that may be skipped, in [0, 1).
+    """Images that cannot be read, which one error names when all images were tried.
 
     Attributes:
-        paths: Paths of the skipped images.
+        errors: Errors by path, in the order of reading.
     """
 
-    def __init__(self, total: int, share: float) -> None:
-        self._allowed = int(share * total)
-        self._share, self._total = share, total
-        self.paths: list[Path] = []
+    def __init__(self) -> None:
+        self.errors: dict[Path, InputError] = {}
 
     @contextmanager
-    def skip_errors(self, path: Path) -> Iterator[None]:
-        """Skip an image if reading it raises an error.
-
-        Raises:
-            InputError: The image exceeds the share that may be skipped.
-        """
+    def collect_errors(self, path: Path) -> Iterator[None]:
+        """Record the error if reading an image raises one."""
         try:
             yield
         except InputError as error:
-            self.paths.append(path)
-            if len(self.paths) <= self._allowed:
-                return
-            if not self._allowed:
-                raise
-            raise InputError(
-                f"{error} It is number {len(self.paths)} of {self._total:,} that cannot be read, "
-                f"and {self._share:.2%} may be skipped (--skip-damaged)."
-            ) from None
+            self.errors[path] = error
 
-    def format_notes(self) -> tuple[str, ...]:
-        """Return notes for the report."""
-        if not self.paths:
-            return ()
-        shown_paths = ", ".join(f"'{path}'" for path in self.paths[:_MAX_NAMED])
-        more = ", ..." if len(self.paths) > _MAX_NAMED else ""
-        return (
-            f"{len(self.paths)} of {self._total:,} images skipped: corrupt ({shown_paths}{more})",
-        )
+    def raise_if_any(self, total: int) -> None:
+        """Raise an error that names the images that cannot be read.
+
+        Args:
+            total: Number of all images.
+
+        Raises:
+            InputError: At least one image cannot be read.
+        """
+        if not self.errors:
+            return
+        paths = list(self.errors)
+        message = str(self.errors[paths[0]])
+        if len(paths) > 1:
+            others = ", ".join(f"'{path}'" for path in paths[1:_MAX_NAMED])
+            more = f" and {len(paths) - _MAX_NAMED} more" if len(paths) > _MAX_NAMED else ""
+            message += f" {len(paths)} of {total:,} images cannot be read: also {others}{more}."
+        raise InputError(f"{message} Delete or replace {'it' if len(paths) == 1 else 'them'}.")
 
 
 def load_images(source: str, request: ReadRequest) -> RawData:
@@ -140,12 +131,11 @@ def load_images(source: str, request: ReadRequest) -> RawData:
 
     Args:
         source: The folder.
-        request: The request: whether labels are ignored, the size that images are resized to, and
-            the share of unreadable images that may be skipped.
+        request: The request: whether labels are ignored, and the size that images are resized to.
 
     Raises:
-        InputError: There are no class folders, a part has other classes, an image is unreadable,
-            images have different sizes or depths, or the images do not fit into memory.
+        InputError: There are no class folders, a part has other classes, images are unreadable
+            (all are named), have different sizes or depths, or the images do not fit into memory.
     """
     root = Path(source)
     parts = {part: root / part for part in ("train", "val", "test") if (root / part).is_dir()}
@@ -155,21 +145,19 @@ def load_images(source: str, request: ReadRequest) -> RawData:
     skipped: Counter[str] = Counter()
     files = {part: _list_images(folder, classes, skipped) for part, folder in parts.items()}
     paths = [path for listed in files.values() for path, _ in listed]
-    damaged = DamagedImages(len(paths), request.options.skip_damaged)
+    damaged = DamagedImages()
     image_format = _infer_format(paths, request.options.resize, damaged)
-    damaged_paths = set(damaged.paths)
     splits = {
         part: _read_images(
-            [item for item in listed if item[0] not in damaged_paths],
+            [item for item in listed if item[0] not in damaged.errors],
             image_format,
             damaged,
             classes is not None,
         )
         for part, listed in files.items()
     }
-    notes = damaged.format_notes() + tuple(
-        f"{n} files ending in '{s}' skipped: not images" for s, n in skipped.items()
-    )
+    damaged.raise_if_any(len(paths))
+    notes = tuple(f"{n} files ending in '{s}' skipped: not images" for s, n in skipped.items())
     return RawData(
         splits["train"],
         splits.get("val"),
@@ -191,15 +179,15 @@ def _infer_format(
         damaged: Collects images that cannot be read.
 
     Raises:
-        InputError: An image cannot be read, images differ in size or depth, or the images do not
-            fit into memory.
+        InputError: No image can be read, images differ in size or depth, or the images do not fit
+            into memory.
     """
     sizes: dict[tuple[int, int], Path] = {}
     depths: dict[Depth, Path] = {}
     modes: set[str] = set()
     remark_counts: Counter[str] = Counter()
     for path in paths:
-        with damaged.skip_errors(path), _open_image(path) as image:
+        with damaged.collect_errors(path), _open_image(path) as image:
             size = image.size
             if _read_orientation(image) >= 5 and image.format != "TIFF":
                 size = size[::-1]  # Pillow rotates TIFF files itself; their size is already rotated
@@ -207,6 +195,8 @@ def _infer_format(
             depths.setdefault(_detect_depth(image), path)
             modes.add(image.mode)
             remark_counts.update(_list_remarks(image))
+    if not sizes:
+        damaged.raise_if_any(len(paths))
     if len(sizes) > 1 and resize is None:
         (first_size, first), (second_size, second) = list(sizes.items())[:2]
         raise InputError(
@@ -248,7 +238,7 @@ def _read_images(
     images = np.empty((len(listed), *image_format.shape), image_format.depth.dtype)
     labels: list[int] = []
     for path, label in listed:
-        with damaged.skip_errors(path), _open_image(path) as image:
+        with damaged.collect_errors(path), _open_image(path) as image:
             orientation = 1 if image.format == "TIFF" else _read_orientation(image)
             upright = _rotate_upright(_convert_mode(image, image_format), orientation)
             values = (
@@ -293,7 +283,7 @@ def _open_image(path: Path) -> Iterator[Image]:
     from PIL import Image
 
     if not path.is_file():
-        raise InputError(f"Image '{path}' must be a file. Remove it, or fix the link.")
+        raise InputError(f"Image '{path}' must be a file, or a link to one.")
     try:
         # `_infer_format` checks sizes against the memory; corrupt tags are harmless
         with warnings.catch_warnings():

@@ -76,10 +76,10 @@ def make_hints(
     Raises:
         InputError: A layer does not exist, or its shape does not fit the loss.
     """
-    layer_names = [(pair.student, pair.teacher) for pair in options.pairs]
+    layer_names = [(pair.student, pair.teacher) for pair in options.feature_pairs]
     rng = np.random.default_rng(seed)
     hints = []
-    for name in options.hints:
+    for name in options.feature_losses:
         loss_class = HINTS[name]
         pairs = (
             resolve_named_pairs(student, teacher, layer_names)
@@ -155,7 +155,7 @@ def choose_pairs(
             return pairs if loss.where == "stages" else [pairs[(len(pairs) - 1) // 2]]
     raise InputError(
         f"Layer pairs for hint '{loss.name}' must be found by depth and resolution. Received: "
-        f"none in models '{student.name}' and '{teacher.name}'. Name them with hint_pairs."
+        f"none in models '{student.name}' and '{teacher.name}'. Name them with feature_pairs."
     )
 
 

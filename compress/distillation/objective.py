@@ -27,8 +27,7 @@ from compress.distillation.teachers import (
 )
 from compress.model.heads import check_head
 from compress.model.keras_internals import list_layers
-from compress.plan import DistillOptions, Ramp, TrainSettings
-from compress.plan.conversion import format_value
+from compress.plan import DistillOptions, TrainSettings
 from compress.plan.fields import to_nested
 from compress.plugins import LOGIT_LOSSES
 from compress.train import Batch, LabelObjective
@@ -61,7 +60,6 @@ def prepare_distillation(
         The objective, the cache of the teacher outputs (None: computed at every step), the
         validation metrics of the blended teachers, and warnings.
     """
-    weights = compute_teacher_shares(options, len(models))
     check_head(student, data)
     if any(model is student for model in models):
         raise InputError(
@@ -87,12 +85,11 @@ def prepare_distillation(
         for scaling in scalings
     ]
     teachers = Teachers(models, data.task, hints, orders, input_scalings)
-    teacher_val, notes = _evaluate_teachers(teachers, models, data, weights)
-    runs_live = bool(settings.augment) or options.cache == "off"
+    teacher_val, notes = _evaluate_teachers(teachers, models, data)
+    runs_live = bool(settings.augment)
     report_progress = on_progress and partial(on_progress, "computing the teacher's outputs")
     ready: Any = teachers.prepare() if runs_live else open_teacher_cache(
-        teachers, data, location=options.cache, limit=options.cache_limit, folder=cache_folder,
-        on_progress=report_progress,
+        teachers, data, folder=cache_folder, on_progress=report_progress
     )  # fmt: skip
     with ready as cached:
         objective = DistillObjective(
@@ -101,7 +98,6 @@ def prepare_distillation(
             options,
             losses,
             hints,
-            weights,
             teachers=teachers if runs_live else None,
             arrays=cached.arrays if cached else {},
             identity=f"teachers {compute_cache_key(teachers, data)}, {_collect_identity(options)}",
@@ -139,33 +135,14 @@ def build_logit_losses(name: str, task: Task) -> dict[str, LogitLoss]:
     }
 
 
-def compute_teacher_shares(options: DistillOptions, count: int) -> list[float]:
-    """Return the weights of the teachers, normalized to sum 1.
-
-    Args:
-        options: Options with the weights; empty: equal weights.
-        count: Number of teachers.
-
-    Raises:
-        InputError: The number of weights differs from `count`.
-    """
-    weights = list(options.teacher_weights) or [1.0] * count
-    if len(weights) != count:
-        raise InputError(
-            f"teacher_weights must have one number a teacher. Received: {len(weights)} for {count}."
-        )
-    return [weight / sum(weights) for weight in weights]
-
-
 class DistillObjective(LabelObjective):
     """Objective (1 - w) * label loss + w * logit loss + h * sum of weighted feature losses.
 
     Args:
         task, label_smoothing: Task of the data and smoothing of its label loss.
-        options: Options with the temperature T, the weight w and the hint_weight h.
+        options: Options with the temperature T, the weight w and the hint weight h.
         losses: Logit loss of each output, by output name; if empty, w is 0.
         hints: Feature losses.
-        shares: Weights of the teachers, with sum 1.
         teachers: Teachers that run at every step; None: `arrays` holds their outputs.
         arrays: Cached teacher outputs, one row per training example; empty if the teachers run.
         identity: Settings that must match when training resumes, apart from the label loss.
@@ -178,17 +155,16 @@ class DistillObjective(LabelObjective):
         options: DistillOptions,
         losses: Mapping[str, LogitLoss],
         hints: Sequence[Hint],
-        shares: Sequence[float],
         *,
         teachers: Teachers | None,
         arrays: Mapping[str, npt.NDArray[Any]],
         identity: str,
     ) -> None:
         super().__init__(task, label_smoothing)
-        self.hints, self._losses, self._shares = hints, losses, shares
+        self.hints, self._losses = hints, losses
         self._teachers, self._arrays = teachers, arrays
-        self._temperature, self._hint_weight = options.temperature, options.hint_weight
-        self._weight = options.weight if losses else Ramp(0.0, 0.0)
+        self._temperature, self._hint_weight = options.temperature, options.feature_weight
+        self._weight = options.weight if losses else 0.0
         self._output_weights = task.loss_weights if isinstance(task, Several) else {"": 1.0}
         self.feature_layers = tuple(dict.fromkeys(hint.pair.student for hint in hints))
         self.identity = f"{self.identity}, {identity}"
@@ -211,44 +187,36 @@ class DistillObjective(LabelObjective):
         return {} if self._teachers is None else self._teachers.compute_outputs(inputs)
 
     def chance_loss(self) -> float:
-        """Return the largest loss of a constant guess over the training, without the hints."""
+        """Return the loss of a constant guess, without the hints."""
         label_loss, parts = super().chance_loss(), self.task.parts
         teacher_loss = sum(
-            self._output_weights[name]
-            * loss.chance_loss(parts[name].outputs, self._temperature.maximum)
+            self._output_weights[name] * loss.chance_loss(parts[name].outputs, self._temperature)
             for name, loss in self._losses.items()
         )
-        return max(
-            (1.0 - w) * label_loss + w * teacher_loss
-            for w in (self._weight.minimum, self._weight.maximum)
-        )
+        return (1.0 - self._weight) * label_loss + self._weight * teacher_loss
 
     def loss(self, batch: Batch) -> Any:
         """Return the combined loss of each example, (batch,)."""
-        w, h = (
-            self._weight.interpolate(batch.progress),
-            self._hint_weight.interpolate(batch.progress),
-        )
-        total = (1.0 - w) * super().loss(batch)
+        total = (1.0 - self._weight) * super().loss(batch)
         for name, loss in self._losses.items():
-            total += w * self._output_weights[name] * self._compute_logit_loss(name, loss, batch)
+            weight = self._weight * self._output_weights[name]
+            total += weight * self._compute_logit_loss(name, loss, batch)
         if self.hints:
-            total += h * self._compute_hint_loss(batch)
+            total += self._hint_weight * self._compute_hint_loss(batch)
         return total
 
     def _compute_logit_loss(self, name: str, loss: LogitLoss, batch: Batch) -> Any:
         """Return the logit loss of one output, (batch,)."""
         import tensorflow as tf
 
-        temperature = self._temperature.interpolate(batch.progress)
         logits = tf.cast(batch.given[name_logits(name)], tf.float32)
         task = self.task.parts[name]
         labels = batch.labels[name] if name else batch.labels
         return apply_by_position(
             loss,
             batch.logits[name] if name else batch.logits,
-            blend_logits(logits, self._shares, task.activation, temperature),
-            temperature=temperature,
+            blend_logits(logits, task.activation, self._temperature),
+            temperature=self._temperature,
             labels=labels,
             weights=batch.weights,
             # positions without a label, such as padding, are not distilled either
@@ -269,7 +237,7 @@ class DistillObjective(LabelObjective):
 
 
 def _evaluate_teachers(
-    teachers: Teachers, models: Sequence[keras.Model], data: Dataset, weights: Sequence[float]
+    teachers: Teachers, models: Sequence[keras.Model], data: Dataset
 ) -> tuple[dict[str, float], list[str]]:
     """Return the validation metrics of the blended teachers, and a warning if at chance level."""
     import tensorflow as tf
@@ -281,7 +249,7 @@ def _evaluate_teachers(
             outputs = teachers.compute_outputs(x)
             blended = {
                 name: blend_logits(
-                    tf.cast(outputs[name_logits(name)], tf.float32), weights, part.activation, 1.0
+                    tf.cast(outputs[name_logits(name)], tf.float32), part.activation, 1.0
                 )
                 for name, part in task.parts.items()
             }
@@ -318,11 +286,17 @@ def _find_random_layers(student: keras.Model) -> list[str]:
     ]
 
 
+_STORED_NAMES = {
+    "feature_losses": "hints", "feature_weight": "hint_weight", "feature_pairs": "pairs",
+}  # fmt: skip
+"""Names of options in the identity of a training, where they differ: those of earlier versions."""
+
+
 def _collect_identity(options: DistillOptions) -> dict[str, Any]:
     """Return the options that identify a training, in the format of earlier checkpoints."""
-    stored_forms = {"teacher_weights": format_value(options.teacher_weights)}
-    return {
-        name: stored_forms.get(name, tuple(value) if isinstance(value, list) else value)
-        for name, value in to_nested(options).items()
-        if name not in ("cache", "cache_limit", "teacher")
+    options_by_name = to_nested(options)
+    del options_by_name["teacher"]
+    return {"teacher_weights": ""} | {
+        _STORED_NAMES.get(name, name): tuple(value) if isinstance(value, list) else value
+        for name, value in options_by_name.items()
     }

@@ -26,6 +26,7 @@ from compress.core.arguments import convert_json
 from compress.core.arrays import list_arrays, list_named_arrays, take_examples
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
+from compress.core.memory_budget import get_current_budget
 from compress.data import Dataset, Preprocessing
 from compress.data.tasks import UNLABELLED, Task
 from compress.model.activations import find_batch_size
@@ -45,6 +46,10 @@ BATCH = 256
 """Maximum number of examples per batch; the memory budget may allow fewer."""
 META = "cache.json"
 MIB = 1 << 20
+MAX_MEMORY_BYTES = 1024 * MIB
+"""Maximum size of a cache in memory; larger caches are on disk."""
+MEMORY_SHARE = 0.25
+"""Share of the free memory that a cache may take."""
 NOTE_EVERY = 64
 """Number of batches between two progress reports, and between two progress records on disk."""
 
@@ -193,15 +198,14 @@ class _TensorNumber:
         return f"#{self.number}"
 
 
-def blend_logits(logits: Any, weights: Sequence[float], activation: str, temperature: Any) -> Any:
-    """Return logits with softened predictions equal to the weighted mean of the teachers'.
+def blend_logits(logits: Any, activation: str, temperature: float) -> Any:
+    """Return logits with softened predictions equal to the mean of the teachers'.
 
-    softmax(z / T) = sum_k w_k softmax(z_k / T), likewise with sigmoid; for linear outputs the
-    weighted mean of the outputs.
+    softmax(z / T) = mean_k softmax(z_k / T), likewise with sigmoid; for linear outputs the mean of
+    the outputs.
 
     Args:
         logits: (batch, teachers, ..., outputs), float32.
-        weights: Weights of the teachers, with sum 1.
         activation: Activation of the task: "softmax", "sigmoid" or "linear".
         temperature: T, above 0.
 
@@ -214,10 +218,10 @@ def blend_logits(logits: Any, weights: Sequence[float], activation: str, tempera
     """
     import tensorflow as tf
 
-    if len(weights) == 1:
+    count = int(logits.shape[1])
+    if count == 1:
         return logits[:, 0]
-    # (teachers, 1 ...)
-    share = tf.reshape(tf.constant(weights, tf.float32), (-1, *[1] * (len(logits.shape) - 2)))
+    share = tf.constant(1.0 / count, tf.float32, (count, *[1] * (len(logits.shape) - 2)))
     if activation == "linear":
         return tf.reduce_sum(logits * share, axis=1)
     softened = logits / temperature
@@ -303,18 +307,17 @@ def open_teacher_cache(
     teachers: Teachers,
     data: Dataset,
     *,
-    location: str = "auto",
-    limit: int = 1024,
     folder: Path | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Iterator[TeacherCache]:
     """Yield the teacher outputs for the training examples without augmentation.
 
+    They are in memory, or on disk if they exceed `MAX_MEMORY_BYTES` or `MEMORY_SHARE` of the free
+    memory.
+
     Args:
         teachers: The teachers.
         data: Data set; only its training part is used.
-        location: "memory", "disk", or "auto": memory up to `limit`, then disk.
-        limit: Maximum size in memory for "auto", in MiB.
         folder: Folder of caches on disk, with one subfolder per key, which are kept; default: a
             temporary folder that is removed on exit.
         on_progress: Called with the share that is done.
@@ -333,9 +336,7 @@ def open_teacher_cache(
         for name, value in row.items()
     }
     size = sum(math.prod(shape) * dtype.itemsize for shape, dtype in shapes.values())
-    if location == "auto":
-        location = "memory" if size <= limit * MIB else "disk"
-    if location == "memory":
+    if size <= get_current_budget().compute_share(MEMORY_SHARE, MAX_MEMORY_BYTES):
         arrays = {name: np.empty(shape, dtype) for name, (shape, dtype) in shapes.items()}
         _fill_cache(teachers, data, arrays, 0, on_progress, None)
         yield TeacherCache(arrays, "memory", size, examples)
@@ -406,7 +407,7 @@ def _open_cache(cache_folder: Path, key: str, shapes: Shapes, size: int) -> tupl
             raise InputError(
                 f"The disk of '{cache_folder}' must have room for the teacher's outputs: "
                 f"{size / MIB:,.0f} MiB. Received: {free / MIB:,.0f} MiB free. Use another "
-                "folder, or cache 'off'."
+                "folder."
             )
     arrays: Arrays = {}
     for name, (shape, dtype) in shapes.items():

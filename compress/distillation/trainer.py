@@ -102,19 +102,19 @@ def distill(
 ) -> DistillResult:
     """Train a student in place by knowledge distillation from labels and teacher outputs.
 
-    Without augmentation the teacher outputs are computed once and cached. With augmentation, or
-    without a cache, the teachers run at every step, on the same (augmented) batch as the student.
+    Without augmentation the teacher outputs are computed once and cached. With augmentation the
+    teachers run at every step, on the same augmented batch as the student.
 
     Args:
         student: A Keras model or the path of its file; the output may be logits or have the task's
             activation.
         teacher: One or more models or paths of files; they run in inference mode, and their weights
-            do not change. The student is distilled from the weighted mean of their softened
-            predictions; hints use the first one. For a model in a run folder, class names and
-            scaling are read from the run.
+            do not change. The student is distilled from the mean of their softened predictions;
+            feature losses use the first one. For a model in a run folder, class names and scaling
+            are read from the run.
         data: (x, y), a stream, a `Dataset`, or a value of `--data` (then scaled as the inputs of
             the first teacher); see `as_dataset`.
-        options: Losses, temperature (above 0), weights, layer pairs, cache; keywords override it.
+        options: Losses, temperature (above 0), weights, layer pairs; keywords override it.
         val: Validation part for arrays or a stream; default: split off by `seed`.
         groups: Group of each example, (n,), such as a person or recording; a group is never split
             across parts; see `as_dataset`.
@@ -122,7 +122,8 @@ def distill(
         task: Meaning of the labels if they are ambiguous; see `as_dataset`.
         finetune: Training settings; keywords override it.
         device: "auto", "cpu", "gpu", or a `Device`; default: "auto".
-        seed: Seed of the batch order, of augmentation, of the hints' projections and of the split.
+        seed: Seed of the batch order, of augmentation, of the feature losses' projections and of
+            the split.
         hooks: Hooks that act during training, such as a `WeightPruner`.
         select_by: Validation metric that selects the best epoch; default: the first of the task.
         teacher_classes: For each teacher its class names in its order (None: those of the data);
@@ -133,7 +134,7 @@ def distill(
         checkpoint: A checkpoint file from which training resumes; see `compress.train.train`.
         on_epoch: Called after each epoch with (epoch, epochs, record).
         on_progress: Called with (text, share that is done) while the cache is filled.
-        **settings: Fields of `DistillOptions` (temperature, weight, loss, hints, ...), of
+        **settings: Fields of `DistillOptions` (temperature, weight, loss, feature_losses, ...), of
             `TrainSettings` (epochs, optimizer, learning_rate, ...), and options for splitting and
             scaling data by name or path (val_fraction, normalize).
 

@@ -53,7 +53,7 @@ from compress.train.dataset_loading import as_examples
 if TYPE_CHECKING:
     import keras
 
-    from compress.exporting.mixed.search import EquivalenceCheck
+    from compress.exporting.mixed.search import EquivalenceCheck, MixedLimits
     from compress.exporting.mixed.writing import LayerPrecision
     from compress.measure.runtimes import Session
     from compress.plan.settings import ExportSettings
@@ -174,8 +174,7 @@ def export(
             an error lists all refused formats after the other files are written.
         on_progress: Callback invoked with (text, completed share in [0, 1]) while int8-mixed
             searches for precisions.
-        **settings: `formats`, `calibration`, `opset`, and the options of int8-mixed
-            (`mixed_levels`, `mixed_loss`, `mixed_size`, `mixed_latency`): see `ExportOptions`.
+        **settings: `formats`, `calibration`, `opset` and `mixed_loss`: see `ExportOptions`.
 
     Shapes:
         x: (n, ...), as the model takes them.
@@ -231,7 +230,10 @@ def export(
         if data is None
         else as_examples(data, model=loaded, path=source, seed=seed)
     )
-    return _write_files(loaded, examples, paths, about, chosen, seed, on_refusal, on_progress)
+    return write_files(
+        loaded, examples, paths, about, chosen,
+        seed=seed, on_refusal=on_refusal, on_progress=on_progress,
+    )  # fmt: skip
 
 
 def get_file_path(stem: Path, format: str) -> Path:
@@ -244,17 +246,33 @@ def get_file_path(stem: Path, format: str) -> Path:
     return Path(f"{stem}.{format}{_get_suffix(format)}")
 
 
-def _write_files(
+def write_files(
     model: keras.Model,
     data: Dataset | UnlabelledDataset,
     paths: Mapping[str, Path],
     about: Path,
     options: ExportOptions,
-    seed: int,
-    on_refusal: Callable[[str, str], None] | None,
-    on_progress: Callable[[str, float], None] | None,
+    *,
+    limits: MixedLimits | None = None,
+    seed: int = 0,
+    on_refusal: Callable[[str, str], None] | None = None,
+    on_progress: Callable[[str, float], None] | None = None,
 ) -> ExportedFiles:
-    """Write the file of each format and the JSON record `about`; see `export`."""
+    """Write the file of each format and a JSON record.
+
+    For the other arguments, the result and errors see `export`.
+
+    Args:
+        model: The model.
+        data: Data set.
+        paths: Path of each file, by format.
+        about: Path of the record.
+        options: Calibration examples, operator set and allowed loss.
+        limits: Limits of the int8-mixed file; default: none.
+        seed, on_refusal, on_progress: See `export`.
+    """
+    from compress.exporting.mixed.search import MixedLimits
+
     check_shapes(model, data)
     model = fix_input_shapes(model, list_input_shapes(model, data.input_shapes))
     calibration_indices = np.random.default_rng(seed).permutation(len(data.train))[
@@ -282,8 +300,9 @@ def _write_files(
         for name, path in paths.items():
             try:
                 layers, notes = _write(
-                    traced, path, name, representative, options, equivalence_check, on_progress
-                )
+                    traced, path, name, representative, options, limits or MixedLimits(),
+                    equivalence_check, on_progress,
+                )  # fmt: skip
                 session = open_session(path, representative)
             except (RunFailed, ConversionFailed) as error:
                 reason = str(error)
@@ -344,6 +363,7 @@ def _write(
     name: str,
     representative: list[npt.NDArray[np.float32]],
     options: ExportOptions,
+    limits: MixedLimits,
     equivalence_check: EquivalenceCheck,
     on_progress: Callable[[str, float], None] | None,
 ) -> tuple[tuple[LayerPrecision, ...], tuple[str, ...]]:
@@ -364,8 +384,9 @@ def _write(
     notes: tuple[str, ...] = ()
     if name == MIXED:
         return write_mixed(
-            traced, path, representative, options, report_progress, equivalence_check
-        )
+            traced, path, representative, options.mixed_loss, limits, report_progress,
+            equivalence_check,
+        )  # fmt: skip
     if name == INT4:
         notes = write_int4(traced, path, representative)
     elif name == "int8":

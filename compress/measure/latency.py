@@ -39,6 +39,8 @@ ROUNDS_PER_INSTANCE = 2
 """Rounds after which each file is prepared again. Instances of one file differ by up to 5 %, and
 rounds of the same instance are correlated: only instances are independent."""
 MIN_ROUNDS = 40
+PRECISION = 0.02
+"""Relative half-width of the 95 % interval of every ratio at which timing stops."""
 BUSY = "other processes kept"
 """First words of the warning about other busy processes."""
 MIN_RUNS = 7
@@ -59,6 +61,7 @@ def measure_latency(
     files: Mapping[str, str | Path],
     options: LatencyOptions | None = None,
     *,
+    precision: float = PRECISION,
     baselines: Mapping[str, str] | None = None,
     runtime: str = "litert",
     seed: int = 0,
@@ -68,7 +71,8 @@ def measure_latency(
 
     Args:
         files: Name -> path of a file that the runtime can run.
-        options: Threads, precision (relative half-width) and budget (seconds).
+        options: Threads and budget (seconds).
+        precision: Relative half-width of every ratio at which timing stops, above 0.
         baselines: Name -> name of the file that its ratio compares with. Default: the first file.
         runtime: A name in `compress.measure.runtimes.RUNTIMES`.
         seed: Seed of the order, the inputs and the bootstrap.
@@ -94,7 +98,7 @@ def measure_latency(
     require(bool(files), "files", "name at least one file", "none")
     return time_entries(
         {name: Entry(Path(path), runtime, options.threads) for name, path in files.items()},
-        precision=options.precision,
+        precision=precision,
         budget=options.budget,
         baselines=baselines,
         seed=seed,

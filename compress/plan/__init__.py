@@ -9,18 +9,13 @@ from compress.core.device import DEVICES
 from compress.core.memory_budget import MIN_BUDGET_BYTES
 from compress.core.quantities import MAX_SEED, MAX_SEED_REASON, MAX_THREADS, MAX_THREADS_REASON
 from compress.core.registry import build_renamed_getattr
-from compress.plan.channels import (
-    AGGREGATES,
-    ChannelOptions,
-    LayerShare,
-)
+from compress.plan.channels import ChannelOptions
 from compress.plan.conversion import NameList, OptionalPath
 from compress.plan.data import DataOptions
-from compress.plan.distill import AUTO, DistillOptions, LayerPair, Ramp, TeacherChoice
+from compress.plan.distill import AUTO, DistillOptions, LayerPair, TeacherChoice
 from compress.plan.fields import Choices, option, require, validate_fields
 from compress.plan.output import (
     FORMATS,
-    LEVELS,
     ONNX_FORMATS,
     QAT,
     ExportOptions,
@@ -34,6 +29,7 @@ from compress.plan.training import (
     TrainSettings,
 )
 from compress.plan.weights import (
+    LayerShare,
     PatternSpec,
     TrainTime,
     WeightOptions,
@@ -41,14 +37,12 @@ from compress.plan.weights import (
 from compress.plugins import LOGS
 
 __all__ = [
-    "AGGREGATES",
     "AUTO",
     "ChannelOptions",
     "DataOptions",
     "DistillOptions",
     "ExportOptions",
     "FORMATS",
-    "LEVELS",
     "LatencyOptions",
     "LayerPair",
     "LayerShare",
@@ -58,7 +52,6 @@ __all__ = [
     "QAT",
     "Plan",
     "QuantizeOptions",
-    "Ramp",
     "SCHEDULES",
     "Target",
     "TeacherChoice",
@@ -78,6 +71,17 @@ class Plan:
     command: ClassVar[str] = "compress"
     """Subcommand of `paretune` that uses this plan."""
 
+    FORMER_PATHS: ClassVar[dict[str, str]] = {
+        "distill.hints": "distill.feature_losses",
+        "distill.hint_weight": "distill.feature_weight",
+        "distill.pairs": "distill.feature_pairs",
+        "finetune.schedule": "finetune.learning_rate_schedule",
+        "weights.also": "weights.include",
+        "weights.end": "weights.sparsity_end",
+        "goal.min_quality": "goal.min_metric",
+    }
+    """Present paths of fields, by path in plans of earlier versions (TOML and run folders)."""
+
     data: DataOptions = field(default_factory=DataOptions)
     finetune: TrainSettings = field(default_factory=TrainSettings)
     channels: ChannelOptions = field(default_factory=ChannelOptions)
@@ -87,20 +91,22 @@ class Plan:
     export: ExportOptions = field(default_factory=ExportOptions)
     latency: LatencyOptions = field(default_factory=LatencyOptions)
     seed: int = option(
-        0, "--seed", "seeds splits, initial weights, shuffling and sampling", least=0,
-        most=MAX_SEED, why=MAX_SEED_REASON, like="an integer, like 0",
-    )  # fmt: skip
+        0,
+        "random seed of splits, weights, shuffling and sampling",
+        least=0,
+        most=MAX_SEED,
+        why=MAX_SEED_REASON,
+        like="an integer, like 0",
+    )
     device: str = option(
         "auto",
-        "--device",
-        "auto, cpu or gpu",
+        "device that trains",
         extendable=True,
         choices=Choices("device", DEVICES),
     )
     threads: int | None = option(
         None,
-        "--threads",
-        "CPU threads of a training; default: every core, shared among a run's workers",
+        "CPU threads of a training; default: all cores, shared among workers",
         extendable=True,
         least=1,
         most=MAX_THREADS,
@@ -108,9 +114,8 @@ class Plan:
     )
     memory: int | None = option(
         None,
-        "--memory",
-        "memory that all processes of a run may occupy together, like 4GB; batches are as large as "
-        "it allows; default: 90 % of what the machine or container has free",
+        "memory limit of all processes together, in bytes or like 4GB; default: 90 % of what "
+        "is free",
         extendable=True,
         least=MIN_BUDGET_BYTES,
         most=10**15,
@@ -119,38 +124,32 @@ class Plan:
         like="a size, like 4GB",
     )
     out: OptionalPath = option(
-        None, "--out", "folder for the results; default: one in runs/", extendable=True
+        None, "folder for the results; default: a new one in runs/", extendable=True
     )
     repair: int = option(
         1000,
-        "--repair",
-        "calibration examples for layer-wise least-squares weight reconstruction after pruning "
-        "(no labels needed); 0: none",
+        "calibration examples for weight reconstruction after pruning (no labels needed); 0: none",
         least=0,
         most=1_000_000,
         why="thousands add nothing",
     )
     log: NameList = option(
         (),
-        "--log",
-        "where epochs, candidates and files are logged beside the run's folder, with commas: "
-        "tensorboard, mlflow, wandb",
+        "experiment trackers that record the run too, with commas",
         extendable=True,
         choices=LOGS,
     )
-    plugins: NameList = option(
-        (), "--plugins", "modules to import first, with commas: they register plug-ins of yours"
-    )
+    plugins: NameList = option((), "modules with plug-ins to import first, with commas")
 
     @property
     def uses_qat(self) -> bool:
         """Whether a model is trained with quantization-aware training."""
-        return self.quantize.qat or bool(self.export.qat_formats)
+        return bool(self.export.qat_formats)
 
     @property
     def qat_formats(self) -> tuple[str, ...]:
         """Export formats that need quantization-aware training."""
-        return self.export.qat_formats or ((QAT,) if self.quantize.qat else ())
+        return self.export.qat_formats
 
     def __post_init__(self) -> None:
         validate_fields(self)

@@ -138,57 +138,49 @@ class BenchPlan:
 
     runtimes: NameList = option(
         ("litert",),
-        "--runtimes",
-        "with commas: " + ", ".join(RUNTIMES),
+        "runtimes to time, with commas",
         choices=RUNTIMES,
     )
     formats: NameList = option(
         ("float32",),
-        "--formats",
-        "formats of Keras models, where the runtime has them: " + ", ".join(BENCH_FORMATS),
+        "formats that Keras models are converted to, with commas",
         choices=Choices("format", BENCH_FORMATS),
     )
     threads: ConvertedField[tuple[int, ...], Iterable[int] | int | str] = option(
-        (1,), "--threads", "numbers of CPU threads, with commas: 1,2", least=1, most=MAX_THREADS,
+        (1,),
+        "numbers of CPU threads, with commas: 1,2",
+        least=1,
+        most=MAX_THREADS,
         why=MAX_THREADS_REASON,
-    )  # fmt: skip
+    )
     compare: NameList = option(
-        (), "--compare", "two of the models, A,B: is B faster than A, and by how much"
+        (), "two of the models, A,B: whether B is faster than A, and by how much"
     )
     input_shape: ConvertedField[
         InputShape | None, Mapping[str, Iterable[int]] | Iterable[int] | str | None
     ] = option(
-        None, "--input-shape", "sizes of one example, where a model leaves them open: 224,224,3; "
-        "of several inputs by name: image=96,96,3,table=12",
-    )  # fmt: skip
-    signature: str = option(
-        "", "--signature", "of SavedModels that have several: the one that is timed"
+        None,
+        "sizes of open input axes: 224,224,3; several inputs: image=96,96,3,table=12",
     )
+    signature: str = option("", "signature of SavedModels to time")
     precision: float = option(
         0.02,
-        "--precision",
-        "stop timing when the 95 % interval of each latency ratio is within plus or minus this "
-        "share: 0.02 is 2 %",
+        "stop when the 95 % interval of each latency ratio is within +- this share, above 0",
         unit="share",
     )
     budget: ConvertedField[float, float | str] = option(
-        120.0, "--budget", "seconds (or 2m) after which timing stops in any case", unit="seconds"
+        120.0, "time limit of the measurement, in seconds (or 2m), above 0", unit="seconds"
     )
     seed: int = option(
         0,
-        "--seed",
-        "seeds inputs, order and bootstrap",
+        "random seed of splits, weights, shuffling and sampling",
         least=0,
         most=MAX_SEED,
         why=MAX_SEED_REASON,
         like="an integer, like 0",
     )
-    out: OptionalPath = option(
-        None, "--out", "folder for the converted files, bench.json, bench.csv and bench.png"
-    )
-    plugins: NameList = option(
-        (), "--plugins", "modules to import first, with commas: they register plug-ins of yours"
-    )
+    out: OptionalPath = option(None, "folder for the results; default: a new one in runs/")
+    plugins: NameList = option((), "modules with plug-ins to import first, with commas")
 
     def __post_init__(self) -> None:
         validate_fields(self)

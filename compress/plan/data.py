@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from compress.plan.conversion import NameList
-from compress.plan.fields import Choices, option, require, validate_fields
+from compress.plan.fields import Choices, RemovedOption, option, require, validate_fields
 from compress.plugins import TASKS
 
 AUTO = "auto"
@@ -26,77 +27,65 @@ NORMALIZATIONS = (
 class DataOptions:
     """Source of the examples, their splits and scaling, and the task."""
 
+    REMOVED: ClassVar[dict[str, RemovedOption]] = {
+        "skip_damaged": RemovedOption(
+            "--skip-damaged",
+            "A corrupt image ends the run, and all of them are named at once. Delete or replace "
+            "them.",
+            unused_values=(0.0,),
+        ),
+    }
+
     source: str = option(
         "",
-        "--data",
-        "a name (digits, fashion_mnist, mnist, cifar10, cifar100, tfds:NAME); a folder of images "
-        "by class, of IDX or TFRecord files; an .npz, .csv, .parquet or .tfrecord file; "
-        "package.module:function",
+        "data set: a name, file, folder or package.module:function (see docs/howto/data.md)",
+        flat_name="data",
     )
     task: str = option(
         AUTO,
-        "--task",
-        "what labels mean, where they and the model do not tell: multiclass, binary, multilabel, "
-        "regression, segmentation, tagging, masks, reconstruction, custom, unlabelled; of several "
-        "outputs NAME=TASK,NAME=TASK",
+        "task, if labels and model do not say (docs/howto/data.md); several outputs: "
+        "NAME=TASK,NAME=TASK",
         left_open=AUTO,
     )
     normalize: str = option(
         "auto",
-        "--normalize",
-        "how inputs are scaled: standardize (per channel, by training statistics), unit (pixels "
-        "to [0, 1]), symmetric (to [-1, 1]), center (minus the mean per channel), caffe or torch "
-        "(ImageNet's means, as in keras.applications), none; auto: standardize for new models; "
-        "for a model that exists what its run stored, else what scores best on validation data",
+        "input scaling; auto: standardize new models, for given models the stored or best-"
+        "scoring one",
         choices=Choices("normalization", NORMALIZATIONS),
     )
     val_fraction: float = option(
         0.15,
-        "--val-fraction",
-        "share of the training part to hold out where there is no validation part",
+        "share of the training data to hold out for validation, if the source has no such "
+        "part; in (0, 1)",
         unit="share",
     )
     test_fraction: float = option(
         0.2,
-        "--test-fraction",
-        "share to hold out for the test where the source has no test part",
+        "share of the data to hold out as test data, if the source has no such part; in (0, 1)",
         unit="share",
     )
     group_column: str = option(
         "",
-        "--group-column",
-        "the column of a table (or NAME_train of an .npz) whose equal values stay in one part: a "
-        "person, a recording, a site; it is no input",
+        "column whose equal values (a person, a site) stay in one part; not used as an input",
     )
     time_column: str = option(
         "",
-        "--time-column",
-        "the column of a table (or NAME_train of an .npz) to split by time: the latest examples "
-        "are the test part, those before them the validation part; it is no input",
+        "column to split by time: latest examples are test data, those before validation; not"
+        " an input",
     )
     metric: str = option(
         "",
-        "--metric",
-        "selection metric; default: the task's first (accuracy, mean_iou, r2, ...); of "
-        "several outputs like box.r2; of a compiled model's metrics -NAME where less is better",
+        "selection metric, like accuracy or r2 (several outputs: box.r2); default: the task's"
+        " first",
     )
     label: NameList = option(
         (),
-        "--label",
-        "the column of a table, or the feature of records, that is the label; several with commas: "
-        "columns of one label, or a label for each of a model's outputs, by the outputs' names; "
-        "default: the one called label, y or target",
+        "columns or features that hold the labels, with commas; default: label, y or target",
     )
     resize: tuple[int, int] | None = option(
         None,
-        "--resize",
-        "height and width that images of a folder or of records become of: 96,96; default: they "
-        "must have one size",
+        "height and width to resize images to, in pixels, like 96,96; default: all have one size",
     )
-    skip_damaged: float = option(
-        0.0, "--skip-damaged", "share of a folder's images that may be skipped, where they are "
-        "corrupt; they are named", unit="share",
-    )  # fmt: skip
 
     def __post_init__(self) -> None:
         validate_fields(self)
@@ -106,7 +95,6 @@ class DataOptions:
         if self.resize is not None:
             sizes = all(size >= 1 for size in self.resize)
             require(len(self.resize) == 2 and sizes, "resize", "be height,width", self.resize)
-        require(0 <= self.skip_damaged < 1, "skip_damaged", "be in [0, 1)", self.skip_damaged)
         require(
             not (self.group_column and self.time_column),
             "group_column",

@@ -1,4 +1,4 @@
-"""Plan section: knowledge distillation, with values for ramps, teachers and layer pairs."""
+"""Plan section: knowledge distillation, with values for teachers and layer pairs."""
 
 from __future__ import annotations
 
@@ -6,119 +6,18 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from compress.core.errors import InputError, to_one_line
-from compress.core.lazy_modules import tf
-from compress.core.quantities import format_number, parse_number
 from compress.plan.conversion import (
     ConvertedField,
     NameList,
     TextValue,
-    format_value,
     join_items,
     split_items,
-    to_float,
 )
-from compress.plan.fields import Choices, option, require, validate_fields
-from compress.plan.weights import format_percent
+from compress.plan.fields import RemovedOption, option, require, validate_fields
 from compress.plugins import HINTS, LOGIT_LOSSES
-
-
-@dataclass(frozen=True)
-class Ramp(TextValue):
-    """Value that changes linearly from `start` to `end` during a share of the training.
-
-    Attributes:
-        start, end: Values before and after the ramp.
-        until: Share of the training, in (0, 1], after which the value is `end`.
-
-    Example:
-        >>> Ramp.parse("0:0.7@20%")
-        Ramp(start=0.0, end=0.7, until=0.2)
-    """
-
-    start: float
-    end: float
-    until: float = 1.0
-
-    @classmethod
-    def from_number(cls, value: float) -> Self:
-        """Return a constant ramp."""
-        return cls(float(value), float(value))
-
-    @classmethod
-    def parse(cls, text: str, name: str = "a number") -> Self:
-        """Return the ramp of a text: "4" (constant), "8:2" (whole training) or "0:0.7@20%".
-
-        Args:
-            text: The text.
-            name: Name of the value in errors.
-
-        Raises:
-            InputError: The text has another form.
-        """
-        try:
-            values, _, until = text.partition("@")
-            start, _, end = values.partition(":")
-            share = parse_number(until, "share") if until else 1.0
-            ramp = cls(float(start), float(end or start), 0.0 if share is None else share)
-        except ValueError:
-            ramp = cls(0.0, 0.0, 0.0)
-        if not 0 < ramp.until <= 1 or not abs(ramp.start) + abs(ramp.end) <= 1e30:
-            raise InputError(
-                f"{name} must be a number, a ramp 'from:to' over the training, or 'from:to@20%' "
-                f"over its first fifth. Received: {to_one_line(repr(text))}."
-            )
-        return ramp
-
-    @classmethod
-    def from_value(cls, value: object, name: str = "a number") -> Self:
-        """Return the ramp of a text, of a number, or of a pair (from, to).
-
-        Args:
-            value: The text, number, pair or ramp.
-            name: Name of the value in errors.
-
-        Raises:
-            InputError: See `parse`.
-        """
-        ends = value if isinstance(value, tuple | list) and len(value) == 2 else (value,)
-        texts = [format_number(number) for end in ends if (number := to_float(end)) is not None]
-        return super().from_value(":".join(texts) if len(texts) == len(ends) else value, name)
-
-    @property
-    def maximum(self) -> float:
-        """Largest value during training."""
-        return max(self.start, self.end)
-
-    @property
-    def minimum(self) -> float:
-        """Smallest value during training."""
-        return min(self.start, self.end)
-
-    def interpolate(self, progress: Any) -> Any:
-        """Return the value of the ramp at a time.
-
-        Args:
-            progress: Completed share of the training, a number or tensor.
-        """
-        if self.start == self.end:
-            return self.start
-        return self.start + (self.end - self.start) * tf.minimum(progress / self.until, 1.0)
-
-    def to_plain(self) -> float | str:
-        """Return the number of a constant ramp, or the text of another one."""
-        return self.start if self == self.from_number(self.start) else str(self)
-
-    def __str__(self) -> str:
-        if self == self.from_number(self.start):
-            return format_number(self.start)
-        text = f"{format_number(self.start)}:{format_number(self.end)}"
-        if self.until == 1.0:
-            return text
-        return f"{text}@{format_percent(self.until) or format_number(self.until)}"
-
 
 AUTOMATIC = "auto"
 NO_TEACHER = "none"
@@ -205,6 +104,8 @@ AUTO = TeacherChoice(automatic=True)
 
 
 NO_LOSS = "none"
+MAX_FACTOR = 1e30
+"""Largest temperature or weight, so that no loss is infinite."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +124,7 @@ class LayerPair(TextValue):
     teacher: str
 
     @classmethod
-    def parse(cls, text: str, name: str = "a hint pair") -> Self:
+    def parse(cls, text: str, name: str = "a feature pair") -> Self:
         """Return the pair of a text "student=teacher".
 
         Args:
@@ -241,7 +142,7 @@ class LayerPair(TextValue):
         return cls(student, teacher)
 
     @classmethod
-    def from_value(cls, value: object, name: str = "a hint pair") -> Self:
+    def from_value(cls, value: object, name: str = "a feature pair") -> Self:
         """Return the pair of a text or of two names.
 
         Args:
@@ -263,8 +164,6 @@ class LayerPair(TextValue):
         return f"{self.student}={self.teacher}"
 
 
-RampField = ConvertedField[Ramp, Ramp | float | str]
-"""A constant number or a ramp: 4, "8:2", "0:0.7@20%"."""
 TeacherInput = TeacherChoice | str | Path | Iterable[str | Path] | None
 PairInput = str | LayerPair | tuple[str, str]
 
@@ -274,74 +173,66 @@ class DistillOptions:
     """Knowledge distillation during fine-tuning: teachers, losses and weights.
 
     The loss is (1 - w) x label loss + w x logit loss + the weighted feature losses (hints).
-    `temperature`, `weight` and `hint_weight` are numbers or ramps: "8:2" changes from 8 to 2 during
-    the training, "0:0.7@20%" reaches 0.7 after a fifth of it and stays constant.
     """
+
+    REMOVED: ClassVar[dict[str, RemovedOption]] = {
+        "teacher_weights": RemovedOption(
+            "--teacher-weights",
+            "No figure showed that unequal weights gain anything. Leave it out: several teachers "
+            "count equally.",
+            unused_values=([], ""),
+        ),
+        "cache": RemovedOption(
+            "--teacher-cache",
+            "The teacher's outputs are kept in memory, or on disk where they are too large for "
+            "it; under augment (--augment) the teacher runs at every step. Leave it out.",
+            unused_values=("auto",),
+        ),
+        "cache_limit": RemovedOption(
+            "--cache-limit",
+            "The teacher's outputs are kept in memory up to 1 GiB, or less where memory is short. "
+            "Leave it out, or limit all memory with memory (--memory).",
+            unused_values=(1024,),
+        ),
+    }
 
     teacher: ConvertedField[TeacherChoice, TeacherInput] = option(
         AUTO,
-        "--teacher",
-        "a .keras file, or several with commas (double quotes around a name with a comma); auto: "
-        "the best candidate of the run, else the unpruned model itself; none: labels only",
-    )
-    teacher_weights: ConvertedField[tuple[float, ...], Iterable[float] | str] = option(
-        (), "--teacher-weights", "weights of several teachers, with commas; default: all equal"
+        "teacher models, .keras files with commas; auto: the run's best, else the unpruned "
+        "model; none: labels only",
     )
     loss: str = option(
         "kd",
-        "--distill-loss",
-        "distillation loss on logits: " + ", ".join((*LOGIT_LOSSES, NO_LOSS)),
+        "distillation loss on logits",
+        flat_name="distill_loss",
         choices=LOGIT_LOSSES,
         extra_choices=(NO_LOSS,),
     )
-    temperature: RampField = option(
-        Ramp.from_number(4.0),
-        "--temperature",
-        "softens both distributions; 8:2 goes from 8 to 2 during the training",
+    temperature: float = option(4.0, "softmax temperature of distillation, above 0")
+    weight: float = option(
+        0.7, "share of the teacher's term in the loss, in [0, 1]", flat_name="distill_weight"
     )
-    weight: RampField = option(
-        Ramp.from_number(0.7),
-        "--distill-weight",
-        "share of the teacher's term in the loss, in [0, 1]; 0:0.7@20% reaches 0.7 after a fifth",
-    )
-    hints: NameList = option(
+    feature_losses: NameList = option(
         (),
-        "--hints",
-        "distillation losses on features: " + ", ".join(HINTS),
+        "feature distillation losses, with commas",
         choices=HINTS,
     )
-    hint_weight: RampField = option(
-        Ramp.from_number(1.0), "--hint-weight", "factor on each hint's own usual weight"
-    )
-    pairs: ConvertedField[tuple[LayerPair, ...], Iterable[PairInput] | Mapping[str, str]] = option(
+    feature_weight: float = option(1.0, "factor on the weight of each feature loss, at least 0")
+    feature_pairs: ConvertedField[
+        tuple[LayerPair, ...], Iterable[PairInput] | Mapping[str, str]
+    ] = option(
         (),
-        "--hint-pairs",
-        "layers to compare, student_layer=teacher_layer, with commas; default: by resolution and "
-        "depth",
+        "layers to compare, student=teacher, with commas; default: by resolution and depth",
     )
-    cache: str = option(
-        "auto",
-        "--teacher-cache",
-        "where the teacher's outputs are kept: memory, disk, off (it runs at every step), or "
-        "auto: memory up to --cache-limit, disk above; always off under --augment",
-        choices=Choices("teacher cache", ("auto", "memory", "disk", "off")),
-    )
-    cache_limit: int = option(
-        1024, "--cache-limit", "MiB of teacher outputs to keep in memory; or 2GB, 2GiB", least=0,
-        most=2**30, why="that is a pebibyte", unit="MiB",
-    )  # fmt: skip
 
     def __post_init__(self) -> None:
         validate_fields(self)
-        require(self.temperature.minimum > 0, "temperature", "be above 0", self.temperature)
-        is_share = self.weight.minimum >= 0 and self.weight.maximum <= 1
-        require(is_share, "distill_weight", "be in [0, 1]", self.weight)
-        require(self.hint_weight.minimum >= 0, "hint_weight", "be at least 0", self.hint_weight)
-        require(
-            all(0 < weight < 1e30 for weight in self.teacher_weights),
-            "teacher_weights",
-            "be numbers above 0, with commas",
-            format_value(self.teacher_weights),
-        )
-        if self.pairs and not self.hints:
-            raise InputError("hint_pairs must come with hints. Give hints too, or no pairs.")
+        is_valid = 0 < self.temperature <= MAX_FACTOR
+        require(is_valid, "temperature", "be above 0, at most 1e30", self.temperature)
+        require(0 <= self.weight <= 1, "distill_weight", "be in [0, 1]", self.weight)
+        is_valid = 0 <= self.feature_weight <= MAX_FACTOR
+        require(is_valid, "feature_weight", "be at least 0, at most 1e30", self.feature_weight)
+        if self.feature_pairs and not self.feature_losses:
+            raise InputError(
+                "feature_pairs must come with feature_losses. Give these too, or no pairs."
+            )

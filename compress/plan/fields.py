@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from compress.core.errors import (
@@ -27,47 +27,72 @@ if TYPE_CHECKING:
 
 PlanT = TypeVar("PlanT")
 
+PRACTICAL_MAXIMUM = 50_000
+"""Bounds from here on only catch slips; help does not mention them."""
+FORMER_NAMES = {
+    "also": "include",
+    "epochs": "finetune_epochs",
+    "hint_pairs": "feature_pairs",
+    "hint_weight": "feature_weight",
+    "hints": "feature_losses",
+    "min_quality": "min_metric",
+    "optimizer": "finetune_optimizer",
+    "pairs": "feature_pairs",
+    "prune_also": "weight_include",
+    "prune_end": "sparsity_end",
+    "prune_overrides": "weight_overrides",
+    "prune_pattern": "weight_pattern",
+    "prune_scope": "weight_scope",
+    "schedule": "learning_rate_schedule",
+}
+"""Names of options in earlier versions -> present names, for errors."""
+
 
 def option(
     default: Any,
-    flags: str,
     text: str,
     *,
+    flat_name: str = "",
     extendable: bool = False,
     least: int | None = None,
     most: int | None = None,
     why: str = "",
     unit: str = "",
     like: str = "",
-    former_name: str = "",
     left_open: Any = None,
     choices: Choices | Registry[Any] | None = None,
     extra_choices: tuple[str, ...] = (),
+    former_values: Mapping[str, str] | None = None,
 ) -> Any:
     """Declare a field of a plan section.
 
     Args:
         default: Default value, of the field's type.
-        flags: Names on the command line, separated by spaces; the first is the flat name.
-        text: Help text.
+        text: Help text: one sentence with unit and default where the declaration does not say them.
+            Choices, bounds and the default are appended, see `PlanField.describe`.
+        flat_name: Name outside its section, in Python and, with dashes, on the command line; the
+            default is the name of the field. It is the field's name behind the section's topic
+            ("channel_scope"), or the section's own name.
         extendable: Whether the value may change when a run is resumed (a budget, for example).
         least, most: Inclusive bounds of an integer; checked by `validate_fields`.
         why: Reason for `most`.
-        unit: Unit of a number without a unit: "bytes" or "MiB" for a size, "minutes" or "seconds"
-            for a duration, "ms" for a latency, "share" for a share; see `compress.core.quantities`.
+        unit: Unit of a number without a unit: "bytes" for a size, "minutes" or "seconds" for a
+            duration, "ms" for a latency, "share" for a share; see `compress.core.quantities`.
         like: Description of valid integers in errors, with examples.
-        former_name: Name of the field in plans of earlier versions (TOML and run folders).
         left_open: Value that leaves the choice to the data and the model.
         choices: Valid words, for a text or for each item of a list; checked by `validate_fields`.
         extra_choices: Additional valid words.
+        former_values: Current word by word in plans of earlier versions (TOML and run folders).
+            `choices` refuses the former words, so that options and keywords cannot be such a word.
 
     Returns:
         The dataclass field.
     """
     count = {"least": least, "most": most, "why": why, "unit": unit, "like": like}
     metadata = {
-        "flags": tuple(flags.split()), "help": text, "extendable": extendable, "was": former_name,
-        "count": count, "left_open": left_open, "choices": choices, "beside": extra_choices,
+        "flat_name": flat_name, "help": text, "extendable": extendable, "count": count,
+        "left_open": left_open, "choices": choices, "beside": extra_choices,
+        "former_values": former_values or {},
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -135,19 +160,20 @@ class RemovedOption:
 
 @dataclasses.dataclass(frozen=True)
 class PlanField:
-    """One field of a plan with its section, its flags, its type and its choices.
+    """One field of a plan with its section, its names, its type and its choices.
 
     Attributes:
         section: Name of the section; None for a field of the plan itself.
-        name: Name of the field.
-        flags: Names on the command line; the first is the flat name.
+        name: Name of the field, as in TOML.
+        flat_name: Name outside its section, in Python: "channel_scope".
         hint: Type after conversion.
-        default, help, extendable, left_open, choices, extra_choices: See `option`.
+        least, most: Inclusive bounds of an integer; None: not bounded.
+        default, help, extendable, left_open, choices, extra_choices, former_values: See `option`.
     """
 
     section: str | None
     name: str
-    flags: tuple[str, ...]
+    flat_name: str
     hint: Any
     default: Any
     help: str
@@ -155,16 +181,33 @@ class PlanField:
     left_open: Any
     choices: Choices | Registry[Any] | None
     extra_choices: tuple[str, ...]
+    least: int | None
+    most: int | None
+    former_values: Mapping[str, str]
 
     @property
-    def keyword(self) -> str:
-        """First flag as a Python name: `--val-fraction` -> `val_fraction`."""
-        return self.flags[0].lstrip("-").replace("-", "_")
+    def flag(self) -> str:
+        """Name on the command line: `val_fraction` -> `--val-fraction`."""
+        return f"--{self.flat_name.replace('_', '-')}"
 
     @property
     def default_text(self) -> str:
         """Default in its form on the command line, or "" for none."""
         return format_value(self.default)
+
+    def describe(self) -> str:
+        """Return the help text with the choices, the bounds and the default."""
+        facts = []
+        if self.choices is not None:
+            facts.append(", ".join((*self.extra_choices, *self.choices.names())))
+        if self.least is not None:
+            has_maximum = self.most is not None and self.most < PRACTICAL_MAXIMUM
+            facts.append(
+                f"{self.least} to {self.most:,}" if has_maximum else f"at least {self.least}"
+            )
+        if self.default_text and self.default is not False:
+            facts.append(f"default: {'on' if self.default is True else self.default_text}")
+        return f"{self.help}  [{'; '.join(facts)}]" if facts else self.help
 
     @property
     def path(self) -> str:
@@ -173,16 +216,12 @@ class PlanField:
 
 
 def list_plan_fields(plan: type[Any]) -> tuple[PlanField, ...]:
-    """Return the fields of a plan class with its sections flattened.
-
-    If two fields have the same flag, it belongs to the last section that uses it as its *first*
-    flag; the other field keeps its remaining flags.
-    """
+    """Return the fields of a plan class with its sections flattened."""
     leaves: list[PlanField] = []
     hints = read_field_types(plan)
     for field in dataclasses.fields(plan):
         hint = hints[field.name]
-        if "flags" in field.metadata:
+        if is_option(field):
             leaves.append(_build_plan_field(None, field, hint))
             continue
         inner_hints = read_field_types(hint)
@@ -190,21 +229,14 @@ def list_plan_fields(plan: type[Any]) -> tuple[PlanField, ...]:
             _build_plan_field(field.name, inner, inner_hints[inner.name])
             for inner in dataclasses.fields(hint)
         ]
-    primary = {leaf.flags[0]: leaf.path for leaf in leaves}
-    return tuple(
-        dataclasses.replace(
-            leaf,
-            flags=tuple(flag for flag in leaf.flags if primary.get(flag, leaf.path) == leaf.path),
-        )
-        for leaf in leaves
-    )
+    return tuple(leaves)
 
 
 def list_removed_options(plan: type[Any]) -> dict[str, RemovedOption]:
     """Return the options of earlier versions of a plan, by path: "quantize.equalize"."""
     removed = dict(_read_removed_options(plan))
     for field in dataclasses.fields(plan):
-        if "flags" not in field.metadata:
+        if not is_option(field):
             section = read_field_types(plan)[field.name]
             removed |= {
                 f"{field.name}.{name}": item
@@ -220,9 +252,20 @@ def _read_removed_options(section: type[Any]) -> Mapping[str, RemovedOption]:
 def _build_plan_field(section: str | None, field: dataclasses.Field[Any], hint: Any) -> PlanField:
     meta = field.metadata
     return PlanField(
-        section, field.name, meta["flags"], hint, field.default, meta["help"], meta["extendable"],
-        meta["left_open"], meta["choices"], meta["beside"],
+        section, field.name, read_flat_name(field), hint, field.default, meta["help"],
+        meta["extendable"], meta["left_open"], meta["choices"], meta["beside"],
+        meta["count"]["least"], meta["count"]["most"], meta["former_values"],
     )  # fmt: skip
+
+
+def is_option(field: dataclasses.Field[Any]) -> bool:
+    """Return whether a dataclass field is an option; other fields of a plan are sections."""
+    return "flat_name" in field.metadata
+
+
+def read_flat_name(field: dataclasses.Field[Any]) -> str:
+    """Return the name of an option outside its section."""
+    return field.metadata["flat_name"] or field.name
 
 
 def validate_fields(section: Any) -> None:
@@ -234,10 +277,9 @@ def validate_fields(section: Any) -> None:
     """
     hints = read_field_types(type(section))
     for field in dataclasses.fields(section):
-        if "flags" in field.metadata:
-            name = field.metadata["flags"][0].lstrip("-").replace("-", "_")
-            raw_value = getattr(section, field.name)
-            value = convert_value(raw_value, hints[field.name], name, **field.metadata["count"])
+        if is_option(field):
+            raw_value, count = getattr(section, field.name), field.metadata["count"]
+            value = convert_value(raw_value, hints[field.name], read_flat_name(field), **count)
             object.__setattr__(section, field.name, value)
     # plug-ins may register choices
     import_plugins(getattr(section, "plugins", ()))
@@ -269,21 +311,19 @@ def nest_options(plan: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
         values: Values by option name.
 
     Raises:
-        InputError: A name is unknown.
+        InputError: A name is unknown, or a value has another name now.
     """
-    by_name = {
-        flag.lstrip("-").replace("-", "_"): leaf
-        for leaf in list_plan_fields(plan)
-        for flag in leaf.flags
-    }
+    by_name = {leaf.flat_name: leaf for leaf in list_plan_fields(plan)}
     removed = {item.keyword: item for item in list_removed_options(plan).values()}
     nested: dict[str, Any] = {}
     for name, value in values.items():
         if name in removed:
             raise removed[name].build_error(name)
         if name not in by_name:
-            raise build_unknown_name_error("plan option", name, by_name)
+            raise build_unknown_option_error("plan option", name, by_name)
         leaf = by_name[name]
+        if isinstance(value, str) and value in leaf.former_values and leaf.choices is not None:
+            leaf.choices.require(value, leaf.extra_choices)
         target = nested.setdefault(leaf.section, {}) if leaf.section else nested
         target[leaf.name] = value
     return nested
@@ -292,7 +332,7 @@ def nest_options(plan: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
 def from_nested(plan: type[PlanT], values: Mapping[str, Any]) -> PlanT:
     """Build a plan from its nested form, as written by `to_nested` and in TOML.
 
-    Names of keys in earlier versions are accepted.
+    Paths and values of earlier versions are accepted; see `replace_former_paths`.
 
     Args:
         plan: Class of the plan.
@@ -301,7 +341,7 @@ def from_nested(plan: type[PlanT], values: Mapping[str, Any]) -> PlanT:
     Raises:
         InputError: A section or key is unknown, or a value violates a rule.
     """
-    arguments = _resolve_keys(plan, values, "plan section or key")
+    arguments = _select_fields(plan, replace_former_paths(plan, values), "plan section or key")
     if "plugins" in arguments:
         # any section may name registered plug-ins
         import_plugins(convert_value(arguments["plugins"], tuple[str, ...], "plugins"))
@@ -312,45 +352,73 @@ def from_nested(plan: type[PlanT], values: Mapping[str, Any]) -> PlanT:
         if not isinstance(value, Mapping):
             raise _build_table_error(key, value)
         section = read_field_types(plan)[key]
-        arguments[key] = section(**_resolve_keys(section, value, f"key in plan section '{key}'"))
+        arguments[key] = section(**_select_fields(section, value, f"key in plan section '{key}'"))
     return plan(**arguments)
 
 
-def _resolve_keys(section: type[Any], values: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Return the values under the current names of the fields.
+def replace_former_paths(plan: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the nested form of a plan under the present paths of its fields.
+
+    Args:
+        plan: Class of the plan; its `FORMER_PATHS` holds present paths by path of earlier versions:
+            {"weights.also": "weights.include"}. A present path may be one of a removed
+            option.
+        values: Values by section and key.
 
     Raises:
-        InputError: A key is unknown, is given under its old name too, or belongs to a removed
-            option that was used.
+        InputError: A value is given under its present path too.
+    """
+    replaced = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()
+    }
+    former_paths: Mapping[str, str] = getattr(plan, "FORMER_PATHS", {})
+    for former_path, path in former_paths.items():
+        (former_section, _, former_name), (section, _, name) = (
+            text.partition(".") for text in (former_path, path)
+        )
+        former = replaced.get(former_section)
+        if not isinstance(former, dict) or former_name not in former:
+            continue
+        target = replaced.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise _build_table_error(section, target)
+        if name in target:
+            raise InputError(
+                f"A key must stand in a plan once. Received: '{path}' and its old name "
+                f"'{former_path}'."
+            )
+        target[name] = former.pop(former_name)
+    former_sections = {path.partition(".")[0] for path in former_paths}
+    return {
+        key: value for key, value in replaced.items() if value != {} or key not in former_sections
+    }
+
+
+def _select_fields(section: type[Any], values: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Return the values by their present names, without those of removed options.
+
+    Raises:
+        InputError: A key is unknown, or belongs to a removed option that was used.
     """
     removed = _read_removed_options(section)
-    for key, item in removed.items():
-        if key in values and values[key] not in item.unused_values:
-            raise item.build_error(key)
-    values = {key: value for key, value in values.items() if key not in removed}
-    fields = dataclasses.fields(section)
-    names = {field.name: field.name for field in fields}
-    old = {field.metadata["was"]: field.name for field in fields if field.metadata.get("was")}
-    resolved: dict[str, Any] = {}
+    metadata = {field.name: field.metadata for field in dataclasses.fields(section)}
+    selected: dict[str, Any] = {}
     for key, value in values.items():
-        name = (names | old).get(key)
-        if name is None:
-            raise build_unknown_name_error(kind, key, names)
-        if name in resolved:
-            raise InputError(
-                f"A {kind} must stand in a plan once. Received: '{name}' and its old name "
-                f"'{next(was for was, now in old.items() if now == name)}'."
-            )
-        resolved[name] = value
-    return resolved
+        if key in removed:
+            if value not in removed[key].unused_values:
+                raise removed[key].build_error(key)
+        elif key not in metadata:
+            raise build_unknown_name_error(kind, key, metadata)
+        else:
+            former_values = metadata[key].get("former_values", {})
+            selected[key] = former_values.get(value, value) if isinstance(value, str) else value
+    return selected
 
 
 def to_nested(plan: Any) -> dict[str, Any]:
     """Return a plan or a section as plain dictionaries and lists, for JSON and TOML."""
     return {
-        field.name: (to_plain if "flags" in field.metadata else to_nested)(
-            getattr(plan, field.name)
-        )
+        field.name: (to_plain if is_option(field) else to_nested)(getattr(plan, field.name))
         for field in dataclasses.fields(plan)
     }
 
@@ -430,7 +498,7 @@ def build_command_words(plan: Any) -> list[str]:
         value = read_field(plan, leaf)
         if leaf.path == "out" or value == leaf.default:
             continue
-        words.append(leaf.flags[0])
+        words.append(leaf.flag)
         if not isinstance(value, bool):
             words.append(format_value(value))
     return words
@@ -469,6 +537,21 @@ def require_choice(kind: str, value: str, choices: tuple[str, ...]) -> None:
     """
     if value not in choices:
         raise build_unknown_name_error(kind, value, choices)
+
+
+def build_unknown_option_error(kind: str, name: str, names: Iterable[str]) -> InputError:
+    """Build the error for an unknown option; one that was renamed is answered with its name.
+
+    Args:
+        kind: Kind of option, in the user's terms.
+        name: The received name.
+        names: All valid names.
+    """
+    names = tuple(names)
+    present_name = FORMER_NAMES.get(name)
+    if present_name in names:
+        return InputError(f"Unknown {kind} '{name}'. It is called '{present_name}' now.")
+    return build_unknown_name_error(kind, name, names)
 
 
 def _build_table_error(key: str, value: object) -> InputError:

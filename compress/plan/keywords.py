@@ -10,10 +10,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
-from compress.core.errors import InputError, build_unknown_name_error
+from compress.core.errors import InputError, build_removed_name_error
 from compress.plan import Plan, WeightOptions
 from compress.plan.bench import BenchPlan
-from compress.plan.fields import PlanField, RemovedOption, list_plan_fields, list_removed_options
+from compress.plan.fields import (
+    FORMER_NAMES,
+    PlanField,
+    RemovedOption,
+    build_unknown_option_error,
+    list_plan_fields,
+    list_removed_options,
+)
 from compress.plan.shrink import ShrinkPlan
 
 SectionT = TypeVar("SectionT")
@@ -31,14 +38,14 @@ class Keywords:
             the plan are keywords under their command line names (`--round-to` is `round_to`).
         excluded: Paths ("channels.target") of options that the function takes in another way or
             does not use.
-        renames: Keywords by path, for fields of the same name in two sections.
+        removed: What to use instead of other arguments of earlier versions, by name.
     """
 
     function_name: str
     plan: type[Any]
     sections: tuple[str, ...] = ()
     excluded: frozenset[str] = frozenset()
-    renames: Mapping[str, str] = field(default_factory=dict)
+    removed: Mapping[str, str] = field(default_factory=dict)
 
     def list_options(self) -> dict[str, PlanField]:
         """Return the options by keyword.
@@ -50,12 +57,10 @@ class Keywords:
         for leaf in list_plan_fields(self.plan):
             if leaf.path in self.excluded or (self.sections and leaf.section not in self.sections):
                 continue
-            for name in self._list_names(leaf):
-                if name in options:
-                    raise ValueError(
-                        f"{self.function_name}: '{name}' is of two sections: rename one."
-                    )
-                options[name] = leaf
+            name = leaf.name if self.sections else leaf.flat_name
+            if name in options:
+                raise ValueError(f"{self.function_name}: '{name}' is of two sections: rename one.")
+            options[name] = leaf
         return options
 
     def sort_by_section(self, settings: Mapping[str, Any]) -> dict[str | None, dict[str, Any]]:
@@ -72,13 +77,7 @@ class Keywords:
         options, by_section = self.list_options(), dict[str | None, dict[str, Any]]()
         for name, value in settings.items():
             leaf = options[name]
-            section = by_section.setdefault(leaf.section, {})
-            if leaf.name in section:
-                raise InputError(
-                    f"An option must be given once. Received: '{name}' and another name of "
-                    f"'{leaf.path}'."
-                )
-            section[leaf.name] = value
+            by_section.setdefault(leaf.section, {})[leaf.name] = value
         return by_section
 
     def require_known(self, names: Iterable[str], argument_names: Iterable[str] = ()) -> None:
@@ -137,11 +136,6 @@ class Keywords:
             return section_class(**values)
         return replace(base, **values) if values else base  # type: ignore[type-var]
 
-    def _list_names(self, leaf: PlanField) -> tuple[str, ...]:
-        if self.sections:
-            return (self.renames.get(leaf.path, leaf.name),)
-        return tuple(flag.lstrip("-").replace("-", "_") for flag in leaf.flags)
-
     def _list_removed_options(self) -> dict[str, RemovedOption]:
         """Return the options that the function took in earlier versions, by keyword."""
         removed = {}
@@ -157,6 +151,11 @@ class Keywords:
         removed = self._list_removed_options()
         if name in removed:
             return removed[name].build_error(name)
+        if name in self.removed:
+            return build_removed_name_error("argument", name, self.removed[name])
+        choices = tuple(choices)
+        if FORMER_NAMES.get(name) in choices:
+            return build_unknown_option_error(f"option of {self.function_name}()", name, choices)
         takers = [
             other.function_name
             for other in FUNCTIONS
@@ -168,10 +167,9 @@ class Keywords:
                 f"{self.function_name}() must be given options of its own. Received: '{name}', "
                 f"which {functions} takes."
             )
-        return build_unknown_name_error(f"option of {self.function_name}()", name, choices)
+        return build_unknown_option_error(f"option of {self.function_name}()", name, choices)
 
 
-TRAINING = {"finetune.schedule": "learning_rate_schedule"}
 _DATA = frozenset({"data.source", "data.test_fraction"})
 _TUNING = frozenset({"finetune.as_long"})
 
@@ -179,24 +177,25 @@ PRUNE_CHANNELS = Keywords(
     "prune_channels",
     Plan,
     ("channels",),
-    frozenset({"channels.target", "channels.target_metric", "channels.criterion"}),
+    frozenset({"channels.target", "channels.criterion"}),
+    removed={
+        "amount": "A target says what is kept. Give macs=, with scope='layer' for the same share "
+        "of each layer.",
+        "finetune": "It was called between several steps. Call prune_channels and train in turn.",
+    },
 )
 PRUNE_WEIGHTS = Keywords(
     "prune_weights",
     Plan,
     ("weights", "finetune", "data"),
-    _DATA | _TUNING | {"weights.schedule", "data.task"},
-    TRAINING,
+    _DATA | _TUNING | {"data.task"},
 )
-WEIGHT_PRUNER = Keywords(
-    "WeightPruner", Plan, ("weights",), frozenset({"weights.schedule", "weights.recalibrate"})
-)
+WEIGHT_PRUNER = Keywords("WeightPruner", Plan, ("weights",))
 DISTILL = Keywords(
     "distill",
     Plan,
     ("distill", "finetune", "data"),
     _DATA | _TUNING | {"distill.teacher", "data.task"},
-    TRAINING,
 )
 QUANTIZE = Keywords(
     "quantize",
@@ -205,10 +204,9 @@ QUANTIZE = Keywords(
     _DATA
     | _TUNING
     | {
-        "data.task", "distill.teacher", "distill.teacher_weights", "finetune.epochs",
-        "finetune.learning_rate", "finetune.own_train_step", "quantize.qat",
+        "data.task", "distill.teacher", "finetune.epochs", "finetune.learning_rate",
+        "finetune.own_train_step",
     },
-    TRAINING,
 )  # fmt: skip
 EXPORT = Keywords("export", Plan, ("export",))
 COMPRESS_MODEL = Keywords("compress_model", Plan, excluded=frozenset({"data.source"}))
@@ -219,9 +217,7 @@ SHRINK = Keywords(
     excluded=frozenset(
         {
             "channels.scope",
-            "channels.steps",
             "channels.target",
-            "channels.target_metric",
             "data.source",
             "finetune.as_long",
             "finetune.own_train_step",

@@ -1,6 +1,6 @@
 """Call of a layer as rules see it: its values, and the computations a rule can use.
 
-Products of activations may stay in float, together with the operations between two of them.
+Products of activations stay in float, together with the operations between two of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from compress.quantization.layers import (
 from compress.quantization.ranges import FakeQuant, QuantizationState
 
 Function = Callable[..., Any]
-FASTER = "CPUs multiply activations far faster in floats (integer_products: in integers)"
+FASTER = "CPUs multiply activations far faster in floats"
 READS_ONE = "it reads the product of activations that is computed in floats"
 _NOT_IN_SCOPES = re.compile(r"[^A-Za-z0-9_.-]")
 
@@ -95,16 +95,12 @@ class TwinBuilder:
 
     Attributes:
         state: State of the model's layers.
-        learned: Whether ranges are trained.
-        integer_products: Whether products of two activations are computed in integers, too.
         reduced_range: Whether weights have 7 bits; see `QuantizedKernel`.
         placed: Records of the computation of all calls, in order.
         ranges: All range layers, in order of creation.
     """
 
     state: QuantizationState
-    learned: bool = False
-    integer_products: bool = False
     reduced_range: bool = False
     placed: list[Placement] = field(default_factory=list)
     ranges: list[FakeQuant] = field(default_factory=list)
@@ -133,7 +129,6 @@ class TwinBuilder:
         fake_quant = FakeQuant(
             self.state,
             fixed=fixed,
-            learned=self.learned,
             name=self.reserve_name(f"{name}_range"),
             **settings,
         )
@@ -375,7 +370,6 @@ class Call:
         self.builder.record_call(self.path, self.layer, reason)
         outputs = keras.tree.flatten(self.itself(*map(self._take_float, self.inputs)))
         loose = "multiplies" in find_layer_class(self.layer).traits or should_stay_float(self)
-        loose = loose and not self.builder.integer_products
         return [
             Value(
                 self.path, tensor, loose=loose and _is_real(tensor), is_integer=not _is_real(tensor)

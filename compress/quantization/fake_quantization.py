@@ -83,8 +83,6 @@ class FakeQuantizedModel:
 def build_fake_quantized(
     model: keras.Model,
     *,
-    learned: bool = False,
-    integer_products: bool = False,
     reduced_range: bool = False,
 ) -> FakeQuantizedModel:
     """Build the fake-quantized version of a model.
@@ -92,16 +90,12 @@ def build_fake_quantized(
     Args:
         model: A functional or Sequential model in float32 of known sizes. Both models share its
             weights: training the fake-quantized model trains it.
-        learned: Whether ranges are trained instead of moving averages.
-        integer_products: Whether products of two activations are computed in integers, too.
         reduced_range: Whether weights have 7 bits, as in `.onnx` files; see `QuantizedKernel`.
     """
     previous_policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")  # the current policy may be mixed precision
     try:
-        return _build_models(
-            model, TwinBuilder(QuantizationState(), learned, integer_products, reduced_range)
-        )
+        return _build_models(model, TwinBuilder(QuantizationState(), reduced_range))
     finally:
         keras.config.set_dtype_policy(previous_policy)
 

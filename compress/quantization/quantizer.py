@@ -58,11 +58,13 @@ from compress.train.dataset_loading import as_examples, prepare_dataset
 if TYPE_CHECKING:
     from compress.plan.settings import QuantizeSettings
 
+EXAMPLES = 512
+"""Number of training examples that set the initial ranges."""
 WORST = 5
 """Number of layers with the largest errors in a summary."""
 
 
-@check_arguments(keywords=("epochs", "examples"), label_argument="options", options=QUANTIZE)
+@check_arguments(keywords=("epochs",), label_argument="options", options=QUANTIZE)
 def quantize(
     model: keras.Model | str | Path,
     data: Any,
@@ -91,7 +93,7 @@ def quantize(
         model: A functional model or a built Sequential, or the path of a file; it is not changed.
         data: (x, y), a stream, a `Dataset` or a value of `--data`, see `as_dataset`; x alone is
             enough without training (`epochs=0`).
-        options: Epochs, learning rate, calibration, ranges; keywords override it.
+        options: Epochs and learning rate; keywords override it.
         format: Format to train for: "int8-qat", or "onnx_int8-qat", whose weights have 7 bits
             (8 bits in depthwise convolutions).
         val: Validation data for arrays or a stream; default: split off from the training data.
@@ -106,9 +108,9 @@ def quantize(
         memory: Memory limit of this process in bytes, or a text like "4GB"; default: the memory of
             the machine.
         seed: Seed of the batch order, the calibration examples and the split, at least 0.
-        **settings: Fields of `QuantizeOptions` (epochs, learning_rate, calibration, examples,
-            learned_ranges, integer_products), of `DistillOptions`, of `TrainSettings` (optimizer,
-            batch_size, ...), and options for splitting and scaling data given by name or path.
+        **settings: Fields of `QuantizeOptions` (epochs, learning_rate), of `DistillOptions`, of
+            `TrainSettings` (optimizer, batch_size, ...), and options for splitting and scaling data
+            given by name or path.
 
     Shapes:
         x: (n, ...), as the model takes them, sizes known; y: see `as_dataset`.
@@ -168,7 +170,6 @@ class QuantizeResult(DisplayableResult):
         placed: Computation of each call of a layer, in the model's order.
         errors: Quantization error after each layer, on up to 64 of the calibration examples.
         training: Training history; None: ranges were only calibrated.
-        calibration: Method that set the initial ranges.
         data: Data that calibrated, trained and checks the file.
         notes: Warnings.
     """
@@ -178,7 +179,6 @@ class QuantizeResult(DisplayableResult):
     placed: tuple[Placement, ...]
     errors: tuple[LayerError, ...]
     training: TrainResult | None
-    calibration: str
     data: Dataset | UnlabelledDataset
     notes: tuple[str, ...] = ()
 
@@ -205,7 +205,7 @@ class QuantizeResult(DisplayableResult):
         share = "all" if integer_count == count else f"{integer_count} of"
         lines = [
             f"{share} {count} calls are computed in integers",
-            f"ranges from examples ({self.calibration})",
+            "ranges from examples (mse)",
         ]
         if self.training is not None:
             lines.append(self.training.summarize())
@@ -227,9 +227,10 @@ class Quantizer:
     Args:
         original: The original model; it is not changed.
         data: Data whose training part calibrates and trains.
-        options: Epochs, calibration, ranges.
+        options: Epochs and learning rate.
         formats: Formats of the files to write.
         seed: Seed of the calibration examples and of the batch order.
+        examples: Number of calibration examples.
         on_progress: Callback invoked with (text, completed share in [0, 1]).
 
     Raises:
@@ -244,6 +245,7 @@ class Quantizer:
         *,
         formats: Sequence[str] = (QAT,),
         seed: int = 0,
+        examples: int = EXAMPLES,
         on_progress: Callable[[str, float], None] | None = None,
     ) -> None:
         check_shapes(original, data)
@@ -259,20 +261,16 @@ class Quantizer:
         self.student = convert_index_inputs(copy_model(sized))
         self.training: TrainResult | None = None
         self.notes: list[str] = []
-        inputs = self._inputs = flatten_inputs(
-            self.student, sample_inputs(data, options.examples, seed)
-        )
+        inputs = self._inputs = flatten_inputs(self.student, sample_inputs(data, examples, seed))
         self.fake_quantized = build_fake_quantized(
             self.student,
-            learned=options.learned_ranges,
-            integer_products=options.integer_products,
             # both formats hold the same weights then: rounding 8-bit weights to 7 bits costs more
             reduced_range=ONNX_QAT in formats,
         )
         report_progress = (
             None if on_progress is None else partial(on_progress, "calibrating ranges")
         )
-        calibrate(self.fake_quantized, inputs, options.calibration, report_progress)
+        calibrate(self.fake_quantized, inputs, report_progress)
 
     def train(
         self, recipe: TrainSettings, distillation: DistillOptions | None, device: Device
@@ -305,7 +303,6 @@ class Quantizer:
             self.fake_quantized.placed,
             self.measure_errors(),
             self.training,
-            self.options.calibration,
             self.data,
             tuple(self.notes),
         )
@@ -331,8 +328,8 @@ def calibrate_for_file(
         InputError: No part of the model can be computed in integers; also see `quantize`.
     """
     x = dict(zip(list_input_names(model), inputs, strict=True)) if len(inputs) > 1 else inputs[0]
-    options = QuantizeOptions(epochs=0, examples=len(inputs[0]))
-    quantizer = Quantizer(model, UnlabelledDataset.from_arrays("calibration examples", x), options)
+    data = UnlabelledDataset.from_arrays("calibration examples", x)
+    quantizer = Quantizer(model, data, QuantizeOptions(epochs=0), examples=len(inputs[0]))
     float_layers = describe_float_layers(quantizer.fake_quantized.placed)
     if all(call.reason for call in quantizer.fake_quantized.placed):
         raise InputError(

@@ -1,6 +1,6 @@
 """Ranges of activations on a grid of 256 integers, and their calibration.
 
-A range is set from examples: by their extremes, by percentiles, or by the least rounding error.
+A range is set from examples by the least error of rounding and clipping.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ CANDIDATES = 64
 """Number of candidates for each end of a range, from the extreme inwards."""
 NARROWEST = 0.2
 """Smallest share of the extreme that a range is narrowed to."""
-PERCENTILE = 99.99
 STEPS = 255  # between the minimum and the maximum of a range
 MOMENTUM = 0.99
 """Momentum of moving-average ranges: share of the old range that is kept in each step."""
@@ -81,8 +80,6 @@ class FakeQuant(BuiltLayer):
             needs the layer.
         cap: Upper limit of the range; larger values are clipped. None: no limit.
         away: Whether ties are rounded away from integer 0, as integer pooling does.
-        learned: Whether minimum and maximum are trained with the weights; else they are
-            moving averages in training.
         settings: Arguments of `BuiltLayer`.
 
     Shapes:
@@ -90,8 +87,7 @@ class FakeQuant(BuiltLayer):
 
     Reference:
         Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
-        Integer-Arithmetic-Only Inference", equations 12 and 13; learned ranges: the gradients of
-        TensorFlow's operation (Krishnamoorthi 2018, section 3.2).
+        Integer-Arithmetic-Only Inference", equations 12 and 13.
     """
 
     is_range = True
@@ -105,16 +101,14 @@ class FakeQuant(BuiltLayer):
         rounds: bool = True,
         cap: float | None = None,
         away: bool = False,
-        learned: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
         self.state, self.fixed, self.rounds = state, fixed, rounds
         self.cap, self.away = cap, away
-        self.moving = not learned
         self.ties = _Tie([self])
         if fixed is None:
-            kept: dict[str, Any] = {"shape": (), "trainable": learned}
+            kept: dict[str, Any] = {"shape": (), "trainable": False}
             self.low = self.add_weight(name="low", initializer="zeros", **kept)
             self.high = self.add_weight(name="high", initializer="zeros", **kept)
 
@@ -157,7 +151,7 @@ class FakeQuant(BuiltLayer):
         self.high.assign(max(high, 0.0))
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Round the inputs; in training, update a moving-average range."""
+        """Round the inputs; in training, update the range as a moving average."""
         inputs = tf.cast(inputs, self.compute_dtype)
         if self.state.watch is not None and self.rounds and self.fixed is None:
             self.state.watch(self, inputs)
@@ -165,7 +159,7 @@ class FakeQuant(BuiltLayer):
             return inputs if self.cap is None else tf.minimum(inputs, self.cap)
         if training and not self.rounds:
             return inputs
-        if training and self.moving and self.fixed is None:
+        if training and self.fixed is None:
             self._update_range(inputs)
         low, high = self.compute_bounds()
         if self.away and not self.for_file:
@@ -250,7 +244,6 @@ class _RangeStatistics:
 def calibrate(
     fake_quantized: FakeQuantizedModel,
     inputs: Sequence[npt.NDArray[Any]],
-    method: str = "mse",
     on_progress: Callable[[float], None] | None = None,
 ) -> None:
     """Set the ranges of a fake-quantized model from the activations of examples.
@@ -258,7 +251,6 @@ def calibrate(
     Args:
         fake_quantized: The fake-quantized model; it computes in float meanwhile.
         inputs: Calibration examples (n, ...), one array per input, in the model's order.
-        method: "minmax", "percentile" or "mse".
         on_progress: Callback invoked with the completed share, in [0, 1].
 
     Raises:
@@ -279,7 +271,7 @@ def calibrate(
     def collect_histogram(layer: FakeQuant, values: Any) -> None:
         statistics[id(layer)].update_histogram(np.asarray(values))
 
-    passes = (collect_extremes,) if method == "minmax" else (collect_extremes, collect_histogram)
+    passes = (collect_extremes, collect_histogram)
     total = count_examples(inputs[0])
     size = find_batch_size(fake_quantized.served, BATCH, keeps_all=True)
     for done, watch in enumerate(passes):
@@ -291,23 +283,7 @@ def calibrate(
                     on_progress((done + min(start + size, total) / total) / len(passes))
     for layer in fake_quantized.ranges:
         if layer.rounds:
-            layer.assign_range(*METHODS[method](statistics[id(layer)]))
-
-
-def find_extremes(statistics: _RangeStatistics) -> tuple[float, float]:
-    """Return the smallest and the largest value: nothing is clipped."""
-    return statistics.low, statistics.high
-
-
-def find_percentiles(statistics: _RangeStatistics) -> tuple[float, float]:
-    """Return a range that clips 0.01 % of the non-zero values on each side."""
-    if not statistics.counts.any():
-        return find_extremes(statistics)
-    share = np.cumsum(statistics.counts) / statistics.counts.sum()
-    out = 1 - PERCENTILE / 100
-    low = statistics.centres[int(np.searchsorted(share, out))]
-    high = statistics.centres[min(int(np.searchsorted(share, 1 - out)), BINS - 1)]
-    return min(float(low), 0.0), max(float(high), 0.0)
+            layer.assign_range(*find_least_error(statistics[id(layer)]))
 
 
 def find_least_error(statistics: _RangeStatistics) -> tuple[float, float]:
@@ -327,9 +303,6 @@ def find_least_error(statistics: _RangeStatistics) -> tuple[float, float]:
             ends = low * np.linspace(1.0, NARROWEST, CANDIDATES)
             low = float(min(ends, key=lambda end: _compute_error(statistics, float(end), high)))
     return low, high
-
-
-METHODS = {"minmax": find_extremes, "percentile": find_percentiles, "mse": find_least_error}
 
 
 def _compute_error(statistics: _RangeStatistics, low: float, high: float) -> float:

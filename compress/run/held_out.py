@@ -33,8 +33,8 @@ class EvaluationNotes:
 def check_held_out(path: Path, data: Dataset, model_name: str) -> EvaluationNotes:
     """Check that the evaluation data were not used to train a model, if its training is known.
 
-    A model may have been trained on the validation part on purpose (`--final-on-validation`). No
-    option can undo this, so it is not an error; the caller must then select in another way.
+    Earlier versions could train a model on the validation part on purpose. No option can undo this,
+    so it is not an error; the caller must then select in another way.
 
     Args:
         path: The model's file.

@@ -174,12 +174,13 @@ def _apply_own_step(plan: Plan) -> Plan:
     """Return a plan for training with a custom `train_step`: a custom task and no teacher.
 
     Raises:
-        InputError: The plan has feature distillation (hints), which needs a teacher.
+        InputError: The plan has feature distillation, which needs a teacher.
     """
-    if plan.distill.hints:
+    if plan.distill.feature_losses:
         raise InputError(
-            "hints must go with a teacher: where the model's own train_step trains there is none. "
-            f"Received: {', '.join(plan.distill.hints)}."
+            "feature_losses must go with a teacher: where the model's own train_step trains there "
+            "is none. "
+            f"Received: {', '.join(plan.distill.feature_losses)}."
         )
     data = replace(plan.data, task=CUSTOM) if plan.data.is_task_inferred else plan.data
     return replace(plan, data=data, distill=replace(plan.distill, teacher=TeacherChoice()))
@@ -258,7 +259,7 @@ def compress_stage(job: CompressionJob, folder: RunFolder, command: str) -> Comp
         notes=(*job.notes, *pruned.notes, *describe_excluded_layers(model), *reasons),
         val_learnt=job.is_trained_on_validation,
         artifacts=tuple(artifact.to_json() for artifact in artifacts),
-        finetuned=pruned.finetuned,
+        finetuned=pruned.epochs,
         dense_epochs=past_training.epochs,
         dense_begun=past_training.is_continued,
         as_long={name: evaluate_model(pruned.as_long, data, name) for name in ("val", "test")}

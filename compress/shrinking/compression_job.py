@@ -295,22 +295,18 @@ def iterate_checks(
         teachers: Possible teachers; None stands for the model itself.
 
     Yields:
-        Name of the option for notes ("channel limit 'conv1*=0.3'"), check that raises
+        Name of the option for notes ("channel exclusion 'stem*'"), check that raises
         `InputError` for a model without support, and the plan item to drop for such a model;
         None: the option cannot be dropped.
     """
     if plan.channels.is_active:
         yield f"channels {plan.channels.target}", _build_channel_check(plan), None
-        for field, kind in (("limits", "channel limit"), ("exclude", "channel exclusion")):
-            for pattern in getattr(plan.channels, field):
-                yield (
-                    f"{kind} '{pattern}'",
-                    # with a target that any model meets
-                    _build_channel_check(
-                        plan, target_metric="amount", target=0.0, **{field: (pattern,)}
-                    ),
-                    ("channels", field, pattern),
-                )
+        for pattern in plan.channels.exclude:
+            yield (
+                f"channel exclusion '{pattern}'",
+                _build_channel_check(plan, target=None, exclude=(pattern,)),
+                ("channels", "exclude", pattern),
+            )
     if plan.weights.sparsity > 0:
         for override in plan.weights.overrides:
             yield (
@@ -319,12 +315,12 @@ def iterate_checks(
                 ("weights", "overrides", override),
             )
     if plan.distill.teacher.automatic or plan.distill.teacher.files:
-        for pair in plan.distill.pairs:
+        for pair in plan.distill.feature_pairs:
             run = _build_hint_check(plan, data, teachers, (pair,))
-            yield f"hint pair '{pair}'", run, ("distill", "pairs", pair)
-        if plan.distill.hints and not plan.distill.pairs:
+            yield f"feature pair '{pair}'", run, ("distill", "feature_pairs", pair)
+        if plan.distill.feature_losses and not plan.distill.feature_pairs:
             yield (
-                f"hints {', '.join(plan.distill.hints)}",
+                f"feature losses {', '.join(plan.distill.feature_losses)}",
                 _build_hint_check(plan, data, teachers, ()),
                 None,
             )
@@ -342,7 +338,7 @@ def check_by_models(
         plan: Plan with the sections channels, weights and distill.
         data: Data set of the models.
         coupled_models: The model to compress, or examples of those that may be compressed.
-        teachers: Known teachers, the first of which gives hints; empty: the models themselves.
+        teachers: Known teachers, the first of which gives features; empty: the models themselves.
 
     Raises:
         InputError: No model supports an option; the error is that of the first model.
@@ -380,15 +376,15 @@ def fit_plan(
 
 
 def _drop_item(plan: PlanT, section: str, field: str, item: object) -> PlanT:
-    """Return a plan without one item of a list; hints are dropped with the last layer pair."""
+    """Return a plan without one item of a list; without layer pairs it has no feature losses."""
     options = getattr(plan, section)
     kept = tuple(other for other in getattr(options, field) if other != item)
-    more = {"hints": ()} if field == "pairs" and not kept else {}
+    more = {"feature_losses": ()} if field == "feature_pairs" and not kept else {}
     return replace(plan, **{section: replace(options, **{field: kept}, **more)})
 
 
 def _build_channel_check(plan: Plan, **changes: Any) -> ModelCheck:
-    options = replace(plan.channels, **{"limits": (), "exclude": (), **changes})
+    options = replace(plan.channels, **{"exclude": (), **changes})
     return lambda coupled_model: check_channels(coupled_model.coupling, options)
 
 
@@ -404,7 +400,7 @@ def _build_weight_check(plan: Plan, override: LayerShare) -> ModelCheck:
 def _build_hint_check(
     plan: Plan, data: Dataset, teachers: Sequence[keras.Model | None], pairs: tuple[LayerPair, ...]
 ) -> ModelCheck:
-    options = replace(plan.distill, pairs=pairs)
+    options = replace(plan.distill, feature_pairs=pairs)
 
     def run(coupled_model: CoupledModel) -> None:
         model, errors = coupled_model.model, []

@@ -15,8 +15,9 @@ from compress.core.errors import InputError, MissingDependency, RunFailed
 from compress.core.registry import load_reference
 from compress.core.statistics import Floats, compute_mean_interval
 from compress.core.summary import OnProgress, ignore_progress
-from compress.exporting import Exported, export, get_file_path
+from compress.exporting import Exported, get_file_path
 from compress.exporting.file_checks import predict_part
+from compress.exporting.files import write_files
 from compress.measure import count_macs, measure_latency
 from compress.measure.file_agreement import prepare_sessions
 from compress.measure.footprint import measure_file_sizes, try_measure_arena
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import keras
 
     from compress.data import Dataset
+    from compress.exporting.mixed.search import MixedLimits
     from compress.exporting.mixed.writing import LayerPrecision
     from compress.measure.runtimes import Runtime
 
@@ -90,7 +92,11 @@ class EvaluatedFiles:
 
 
 def export_and_evaluate(
-    variant: Variant, context: RunContext, folder: RunFolder, formats: tuple[str, ...] = ()
+    variant: Variant,
+    context: RunContext,
+    folder: RunFolder,
+    formats: tuple[str, ...] = (),
+    limits: MixedLimits | None = None,
 ) -> tuple[list[Artifact], list[str]]:
     """Export a model and evaluate every file on validation and test data.
 
@@ -101,6 +107,7 @@ def export_and_evaluate(
         context: Data, plan (section export).
         folder: Folder of the run.
         formats: Export formats; (): those of the plan.
+        limits: Limits of the int8-mixed file; None: there are none.
 
     Returns:
         The files, and notes on the export, with the reason for each format that was refused.
@@ -112,7 +119,7 @@ def export_and_evaluate(
     if variant.kind == "dense" and formats != ("sparse",):
         # sparse is pointless without zeros
         formats = tuple(kind for kind in formats if kind != "sparse")
-    files, refused = export_files(variant.model, variant.stem, context, folder, formats)
+    files, refused = export_files(variant.model, variant.stem, context, folder, formats, limits)
     notes = [f"{variant.stem}: {note}" for item in files for note in item.notes]
     notes += [f"{variant.stem}.{kind} was not made: {reason}" for kind, reason in refused.items()]
     return evaluate_artifacts(variant, files, context, folder), notes
@@ -163,7 +170,12 @@ def restore_exported(stem: str, checks: Checks, folder: RunFolder) -> list[Expor
 
 
 def export_files(
-    model: keras.Model, stem: str, context: RunContext, folder: RunFolder, formats: tuple[str, ...]
+    model: keras.Model,
+    stem: str,
+    context: RunContext,
+    folder: RunFolder,
+    formats: tuple[str, ...],
+    limits: MixedLimits | None = None,
 ) -> tuple[Sequence[Exported], dict[str, str]]:
     """Export a model into a run's folder; formats that cannot be exported are logged.
 
@@ -173,6 +185,7 @@ def export_files(
         context: Data, plan (section export).
         folder: Folder of the run.
         formats: Export formats.
+        limits: Limits of the int8-mixed file; None: there are none.
 
     Returns:
         The files, and the reason for each format that could not be exported.
@@ -184,11 +197,13 @@ def export_files(
         refused[kind] = reason
 
     context.on_progress(f"exporting {stem}", 0.0)
-    return export(
+    return write_files(
         model,
-        folder.exports / stem,
-        data=context.data,
-        options=replace(context.plan.export, formats=formats),
+        context.data,
+        {kind: get_file_path(folder.exports / stem, kind) for kind in formats},
+        folder.exports / f"{stem}.json",
+        context.plan.export,
+        limits=limits,
         seed=context.plan.seed,
         on_refusal=note,
         on_progress=context.on_progress,

@@ -9,13 +9,13 @@ from dataclasses import replace
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import RunFailed
 from compress.devices import DeviceTimes
+from compress.exporting.mixed.search import MixedLimits
 from compress.measure.file_agreement import can_ship_by_default
 from compress.measure.footprint import try_measure_arena
 from compress.measure.latency_record import Latency
 from compress.measure.verdict import MET, Outcome, build_artifact_verdict, find_worst_state
 from compress.model.layer_patches import describe_excluded_layers
 from compress.plan.output import MIXED, QAT
-from compress.plan.target import SizeTarget, TimeTarget
 from compress.prune.weights import WeightReport
 from compress.run.compressed_model import (
     Artifact,
@@ -92,8 +92,8 @@ def finish_shrink(
     )
     measured = _read_measurements(planner, files, candidates)
     goal, limits = job.plan.goal, dict(planner.limits)
-    if goal.latency is not None:  # limits for candidates are a margin below the target
-        limits["latency"] = goal.latency.amount
+    if "latency" in goal.costs:  # limits for candidates are a margin below the target
+        limits["latency"] = goal.costs["latency"].amount
     agreeing = [
         item
         for item in files
@@ -270,10 +270,11 @@ def _read_measurements(
         raise RunFailed(f"The files could not be timed: {timed['skipped']}")
     sizes = {item.id: try_measure_arena(folder.path / item.file) for item in files}
     values = {item.id: read_example_values(folder, item.id, "val") for item in files}
+    costs = plan.goal.costs
     return Measurements(
         {key: Latency.from_json(value, path) for key, value in timed.items()},
         {key: size for key, size in sizes.items() if size is not None},
-        plan.goal.latency is not None and plan.goal.latency.relative,
+        "latency" in costs and costs["latency"].relative,
         _collect_device_times(planner, candidates),
         {
             key: example_values
@@ -382,18 +383,10 @@ def build_integer_files(
     ):
         planner.notes.append(note)
     if MIXED in plan.export.formats:
-        # limited by the goal's size and latency, unless the export options set limits
-        size, latency = (planner.limits.get(name) for name in ("size", "latency"))
-        options = replace(
-            plan.export,
-            mixed_size=plan.export.mixed_size or (SizeTarget(size, False) if size else None),
-            mixed_latency=plan.export.mixed_latency
-            or (TimeTarget(latency, False) if latency else None),
-        )
-        context = replace(builder.job.context, plan=replace(plan, export=options))
+        limits = MixedLimits(planner.limits.get("size"), planner.limits.get("latency"))
         for candidate in _select_candidates(planner, candidates, MIXED):
             new_artifacts, notes = export_and_evaluate(
-                _build_variant(planner, candidate), context, folder, (MIXED,)
+                _build_variant(planner, candidate), builder.job.context, folder, (MIXED,), limits
             )
             artifacts += new_artifacts
             planner.notes += notes
@@ -427,7 +420,7 @@ def describe_rounding_loss(
     return (
         f"rounding alone makes {SELECTION_FORMAT} files worse by validation {constraint.metric}: "
         f"{listed}{more}. "
-        f"--qat trains the best net as its {SELECTION_FORMAT} file computes"
+        f"Format {QAT} (--formats) trains the best net as its {SELECTION_FORMAT} file computes"
     )
 
 

@@ -211,9 +211,7 @@ class GoalFitter:
         name = variation.criterion or self.job.plan.channels.ranking_criterion
         if name not in self._selectors:
             job, options = self.job, self.job.plan.channels
-            criterion_context = Context(
-                job.coupling, data=job.context.data, seed=job.plan.seed, aggregate=options.aggregate
-            )
+            criterion_context = Context(job.coupling, data=job.context.data, seed=job.plan.seed)
             selector = ChannelSelector.from_measurement(
                 job.coupling,
                 options,

@@ -63,7 +63,7 @@ def compute_cost_limits(
         name: target.amount * original_costs[name] if target.relative else target.amount
         for name, target in goal.costs.items()
     }
-    if goal.latency is not None and not goal.latency.relative:
+    if "latency" in goal.costs and not goal.costs["latency"].relative:
         limits["latency"] /= 1 + (LATENCY_MARGIN if margin is None else margin)
     return limits
 
@@ -116,13 +116,13 @@ class MetricConstraint:
         metric = data.task.qualities[0]
         original = original_files.val[original_files.first][metric]
         _check_above_chance(metric, original, data)
-        if goal.min_quality is not None and original < goal.min_quality:
+        if goal.min_metric is not None and original < goal.min_metric:
             raise FeasibleError(
-                f"min_quality must be at most the model's own validation {metric}, {original:.4f}. "
-                f"Received: {goal.min_quality:g}. Lower it, or train the model first."
+                f"min_metric must be at most the model's own validation {metric}, {original:.4f}. "
+                f"Received: {goal.min_metric:g}. Lower it, or train the model first."
             )
         if goal.max_drop is None:
-            return cls(metric, original, goal.min_quality)
+            return cls(metric, original, goal.min_metric)
         return cls(
             metric, original, original - goal.max_drop * cls.get_point_size(metric), goal.max_drop
         )

@@ -23,7 +23,6 @@ from compress.core.summary import OnProgress
 from compress.data import DataOptions, Dataset, check_source
 from compress.data.adapters import is_unlabelled
 from compress.data.tasks import CUSTOM, UNLABELLED
-from compress.distillation.objective import compute_teacher_shares
 from compress.measure.runtimes import list_runtimes
 from compress.model.activations import OVERHEAD, count_activation_bytes
 from compress.model.compile_config import (
@@ -383,9 +382,6 @@ def check_against_data(plan: Plan, data: Dataset) -> None:
     """
     check_training(plan, data)
     CRITERIA[plan.channels.ranking_criterion]
-    teacher = plan.distill.teacher
-    if teacher.files or teacher.automatic:
-        compute_teacher_shares(plan.distill, len(teacher.files) or 1)
     if plan.finetune.epochs == 0:
         return
     if plan.weights.sparsity > 0:
@@ -457,7 +453,7 @@ def open_logs(
         others: Further sources, which come first.
     """
     changed_options = {
-        leaf.keyword: value
+        leaf.flat_name: value
         for leaf in list_plan_fields(type(plan))
         if (value := read_field(plan, leaf)) != leaf.default
     }

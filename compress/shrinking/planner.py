@@ -393,7 +393,7 @@ def train_longer(planner: Planner, candidates: Sequence[Candidate]) -> list[Cand
         if seconds > LONGER_SECONDS:
             planner.notes.append(
                 f"{description}; more may bring it there, which would take about "
-                f"{seconds / 60:.0f} min (estimated): --epochs {epochs}"
+                f"{seconds / 60:.0f} min (estimated): --finetune-epochs {epochs}"
             )
             break
         restarted = builder.reset_to_repaired(first, f"{first.name}-{epochs}epochs")

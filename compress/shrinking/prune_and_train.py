@@ -1,13 +1,13 @@
 """Compression of one model: channel pruning, then weight pruning with fine-tuning.
 
-`FineTuner` fine-tunes between and after these steps, and for `shrink`. `quantize_and_evaluate` adds
+`FineTuner` fine-tunes after these steps, and for `shrink`. `quantize_and_evaluate` adds
 quantization-aware training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,6 @@ from compress.distillation import distill
 from compress.model.copies import copy_model
 from compress.plan import Plan
 from compress.prune.channels import ChannelReport, prune_channels
-from compress.prune.recalibrate import recalibrate
 from compress.prune.weights import WeightPruner, WeightReport, prune_at_once
 from compress.run.compressed_model import Artifact
 from compress.run.directory import LOG, RunFolder
@@ -45,7 +44,7 @@ def prune_and_train(job: CompressionJob, tuner: FineTuner) -> PrunedModel:
         TrainingDiverged: Fine-tuning failed.
     """
     data, plan = job.context.data, job.context.plan
-    student, channels, notes = _remove_channels(job, tuner)
+    student, channels, notes = _remove_channels(job)
     weights = WeightReport((), ())
     if plan.finetune.epochs == 0:
         # without training, weights are set to zero at once and the remaining ones reconstructed
@@ -53,8 +52,6 @@ def prune_and_train(job: CompressionJob, tuner: FineTuner) -> PrunedModel:
             student, weights = prune_at_once(
                 student, data, plan.weights, plan.repair, plan.seed, job.context.on_progress
             )
-            if plan.weights.recalibrate:
-                recalibrate(student, data, plan.weights.recalibrate, seed=plan.seed)
         notes += [*weights.notes, "nothing was fine-tuned (0 epochs)"]
         return PrunedModel(
             student, channels, weights, evaluate_model(student, data, "val"), tuple(notes)
@@ -68,22 +65,15 @@ def prune_and_train(job: CompressionJob, tuner: FineTuner) -> PrunedModel:
         if pruner:
             weights = pruner.strip()
     notes += [*tuning_notes, *weights.notes]
-    val = training.val
-    if pruner and plan.weights.recalibrate:
-        recalibrate(student, data, plan.weights.recalibrate, seed=plan.seed)
-        val = evaluate_model(student, data, "val")
     if pruner and not weights.pruned:
         notes.append("no layer was pruned: see the kept layers and their reasons")
-    trainings = tuple(tuner.epochs_trained)
     as_long = None
-    if plan.finetune.as_long:  # in the same way, for the same number of trainings
+    if plan.finetune.as_long:
         as_long = copy_model(job.model)
-        for index in range(1, len(trainings) + 1):
-            text = f"training the dense model as long, part {index} of {len(trainings)}"
-            tuner.tune(as_long, text, [])
+        tuner.tune(as_long, "training the dense model as long", [])
     return PrunedModel(
-        student, channels, weights, val, (*notes, *training.notes), teacher_val,
-        training.best_epoch, len(training.history), sum(trainings), as_long,
+        student, channels, weights, training.val, (*notes, *training.notes), teacher_val,
+        training.best_epoch, len(training.history), as_long,
     )  # fmt: skip
 
 
@@ -98,8 +88,7 @@ class PrunedModel:
         val: Validation metrics of the model.
         notes: Skipped or changed steps, with reasons.
         teacher_val: Selection metric of the teachers on validation data; 0 without teachers.
-        best_epoch, epochs: Best epoch and number of epochs of the last fine-tuning.
-        finetuned: Total number of epochs of all fine-tunings.
+        best_epoch, epochs: Best epoch and number of epochs of the fine-tuning.
         as_long: The original model after the same number of extra epochs; None if not requested.
     """
 
@@ -111,7 +100,6 @@ class PrunedModel:
     teacher_val: float = 0.0
     best_epoch: int = 0
     epochs: int = 0
-    finetuned: int = 0
     as_long: keras.Model | None = None
 
     def format_label(self, plan: Plan) -> str:
@@ -129,14 +117,11 @@ class PrunedModel:
 
 
 def _remove_channels(
-    job: CompressionJob, tuner: FineTuner
+    job: CompressionJob,
 ) -> tuple[keras.Model, ChannelReport | None, list[str]]:
     model, context, plan = job.model, job.context, job.context.plan
     if not plan.channels.is_active:
         return copy_model(model), None, []
-
-    def tune_step(smaller: Any, step: int, steps: int) -> None:
-        tuner.tune(smaller, f"fine-tuning, channel step {step} of {steps}", [])
 
     context.on_progress("removing channels", 0.0)
     try:
@@ -144,8 +129,6 @@ def _remove_channels(
             model,
             plan.channels,
             data=context.data,
-            # without training, each step reconstructs the outputs of the original model
-            finetune=tune_step if plan.finetune.epochs != 0 else None,
             seed=plan.seed,
             repair=plan.repair,
             input_shape=job.input_shape,
@@ -170,7 +153,6 @@ class FineTuner:
             the model is finished.
         last_epoch_hooks: Hooks that keep the last epoch; empty: the best epoch is kept.
         on_epoch: Callback invoked with (training, record of the epoch as JSON) after each epoch.
-        epochs_trained: Number of epochs of each training so far.
     """
 
     context: RunContext
@@ -178,7 +160,6 @@ class FineTuner:
     checkpoints: Path | None = None
     last_epoch_hooks: Sequence[LastEpochHook] = ()
     on_epoch: Callable[[str, dict[str, Any]], None] | None = None
-    epochs_trained: list[int] = field(default_factory=list)
 
     def tune(
         self, student: keras.Model, text: str, hooks: Sequence[Hook]
@@ -247,7 +228,6 @@ class FineTuner:
             training = train(
                 student, data, plan.finetune, objective=self.context.own_step, **common
             )
-        self.epochs_trained.append(len(training.history))
         return start.keep_better(student, training) if start else training, teacher_val, notes
 
 

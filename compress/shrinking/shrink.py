@@ -82,7 +82,7 @@ def shrink(
             same up to the order of floating-point sums; with a budget more candidates are tried.
         on_progress: Callback invoked with (current step, completed share in [0, 1]).
         **settings: The goal (`latency=0.5`, `size="200KB"`, `macs=0.25`, `params="1M"`,
-            `max_drop=1.0`, `min_quality=0.92`; none: a Pareto front), `budget="30m"`,
+            `max_drop=1.0`, `min_metric=0.92`; none: a Pareto front), `budget="30m"`,
             `no_train=True`, and the options of `paretune shrink` under the same names.
 
     Shapes:
@@ -94,7 +94,7 @@ def shrink(
 
     Raises:
         FeasibleError: No configuration meets the goal (before any training), or the model is no
-            better than chance or below `min_quality`.
+            better than chance or below `min_metric`.
         InputError: The model, the data, the plan or the folder is invalid. Nothing has been
             written then.
         RunFailed: No file could be exported.

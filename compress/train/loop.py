@@ -28,6 +28,7 @@ from compress.plan import TrainSettings
 from compress.train.objective import LabelObjective, Objective, build_optimizer, build_own_objective
 from compress.train.predict import Predictor
 from compress.train.records import (
+    STORED_NAMES,
     Checkpoint,
     EpochRecord,
     Hook,
@@ -333,7 +334,10 @@ class Training:
                 f"seed {self.seed}",
                 f"selection by {self.select_by}",
                 self.objective.identity,
-                *(f"{key} {value!r}" for key, value in asdict(self.settings).items()),
+                *(
+                    f"{STORED_NAMES.get(key, key)} {value!r}"
+                    for key, value in asdict(self.settings).items()
+                ),
             ]
         )
 

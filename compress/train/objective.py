@@ -41,7 +41,6 @@ class Batch:
         features: Outputs of the layers named by the objective's `feature_layers`.
         given: The batch's rows of `Objective.arrays`, and the result of `Objective.live`.
         weights: Weights of the examples, (batch,), float32; the loop multiplies the loss by them.
-        progress: Share of the training that is done, in [0, 1).
     """
 
     labels: Any
@@ -49,7 +48,6 @@ class Batch:
     features: Mapping[str, Any]
     given: Mapping[str, Any]
     weights: Any
-    progress: Any
 
 
 class Objective(Protocol):
@@ -218,9 +216,9 @@ def build_learning_rate(settings: TrainSettings, total_steps: int) -> Any:
     """
     import keras
 
-    if settings.schedule == "cosine":
+    if settings.learning_rate_schedule == "cosine":
         return keras.optimizers.schedules.CosineDecay(settings.learning_rate, total_steps)
-    if settings.schedule == "exponential":
+    if settings.learning_rate_schedule == "exponential":
         return keras.optimizers.schedules.ExponentialDecay(
             settings.learning_rate, total_steps, EXPONENTIAL_FLOOR
         )

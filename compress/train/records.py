@@ -28,6 +28,8 @@ REMOVED_OPTIONS = frozenset(
     for value in option.unused_values
 )
 """Identity lines that earlier versions wrote for removed options at their inactive values."""
+STORED_NAMES = {"learning_rate_schedule": "schedule"}
+"""Names of settings in the identity of a training, where they differ: those of earlier versions."""
 
 
 class Hook(Protocol):

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 PROBE_EXAMPLES = 256
 """Maximum number of training examples used to measure the loss before training."""
-PROGRESS_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Shares of the training at which this loss is measured, because temperature and weights may
-change."""
 SHIFT_DIVISOR = 8
 """Images are shifted by up to 1 / SHIFT_DIVISOR of their height and width."""
 
@@ -58,7 +55,7 @@ class Steps:
         import tensorflow as tf
 
         data, settings, objective = training.data, training.settings, training.objective
-        device, seed, total_steps = training.device, training.seed, training.total_steps
+        device, seed = training.device, training.seed
         self.notes: list[str] = []
         # the user's own step may contain operations that XLA cannot compile
         self._jit, self._step = device.jit and own_step is None, step
@@ -80,7 +77,7 @@ class Steps:
                 **{name: read(batch) for name, read in rows.items()},
             }
 
-        def compute_loss(arrays: Mapping[str, Any], output: Any, progress: Any) -> Any:
+        def compute_loss(arrays: Mapping[str, Any], output: Any) -> Any:
             logits, features = output if objective.feature_layers else (output, {})
             batch = Batch(
                 labels=arrays["labels"],
@@ -88,7 +85,6 @@ class Steps:
                 features=features,
                 given=arrays,
                 weights=arrays["weights"],
-                progress=progress,
             )
             return tf.reduce_mean(objective.loss(batch) * arrays["weights"]) / mean_weight
 
@@ -101,26 +97,21 @@ class Steps:
             arrays = {**gathered, "labels": targets, **objective.live(inputs)}
             with tf.GradientTape() as tape:
                 output, added = view.call_with_losses(inputs, training=True)
-                loss = compute_loss(arrays, output, tf.cast(now, tf.float32) / total_steps) + added
+                loss = compute_loss(arrays, output) + added
                 target = optimizer.scale_loss(loss) if scales_loss else loss
             gradients = tape.gradient(target, [variable.value for variable in variables])
             optimizer.apply(gradients, variables)
             return loss
 
-        def measure_losses(chosen: Any) -> npt.NDArray[np.float64]:
+        def measure_loss(chosen: Any) -> float:
             rows_of_batch = gather(chosen)
             inputs = scaling(rows_of_batch["images"])
             targets = inputs if data.gives_back else rows_of_batch["labels"]
             arrays = {**rows_of_batch, "labels": targets, **objective.live(inputs)}
             output, added = view.call_with_losses(inputs, training=False)
-            return np.array(
-                [
-                    float(compute_loss(arrays, output, tf.constant(share)) + added)
-                    for share in PROGRESS_SHARES
-                ]
-            )
+            return float(compute_loss(arrays, output) + added)
 
-        self._measure_losses, self._batch = measure_losses, training.part_size
+        self._measure_loss, self._batch = measure_loss, training.part_size
         self._gather, self._update = gather, update
         self._run = self._trace()
 
@@ -155,14 +146,12 @@ class Steps:
             count: Number of training examples; a subset of them is used.
 
         Returns:
-            The mean over examples. For an objective that changes during training, it is the largest
-            value at `PROGRESS_SHARES`. Infinite or NaN if the model's outputs are.
+            The mean over examples. Infinite or NaN if the model's outputs are.
         """
         chosen = np.linspace(0, count - 1, min(PROBE_EXAMPLES, count)).astype(np.int32)
         # batches no larger than in training, which were chosen to fit into memory
         batches = np.array_split(chosen, math.ceil(len(chosen) / self._batch))
-        total = sum(len(batch) * self._measure_losses(batch) for batch in batches)
-        return float(np.max(total / len(chosen)))
+        return sum(len(batch) * self._measure_loss(batch) for batch in batches) / len(chosen)
 
     def __call__(self, index: Any) -> Any:
         """Run the steps; if XLA cannot compile them, disable it from then on.

@@ -73,17 +73,16 @@ _MODELS = signatures.Parameter(
 )
 
 for _name, _command in {
-    "run": create_plan_command(SearchPlan, run.run, refused=run.SEARCH_REFUSED),
-    "search": create_plan_command(SearchPlan, run.search, refused=run.SEARCH_REFUSED),
+    "run": create_plan_command(SearchPlan, run.run),
+    "search": create_plan_command(SearchPlan, run.search),
     "shrink": create_plan_command(
         ShrinkPlan,
         run.shrink,
         _MODEL,
         *run.SHRINK_OPTIONS,
-        refused=run.SHRINK_REFUSED,
         read_base=run.read_recipe_sections,
     ),
-    "compress": create_plan_command(Plan, run.compress, _MODEL, old_names=run.OLD_NAMES),
+    "compress": create_plan_command(Plan, run.compress, _MODEL),
 }.items():
     add_command(app, _name, _command, run.BASIC[_name])
 add_command(

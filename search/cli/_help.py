@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from compress.core.errors import InputError, ParetuneError, build_unknown_name_error
-from compress.plan.fields import RemovedOption, list_removed_options
+from compress.plan.fields import FORMER_NAMES, RemovedOption, list_removed_options
 from compress.plan.shrink import ShrinkPlan
 from search.cli._console import print_error
 from search.plan import SearchPlan
@@ -22,17 +22,15 @@ SECTIONS = {
     "goal": "Goal",
     "data": "Data",
     "search": "Search",
-    "stopping": "Stopping trials early",
-    "budget": "End of the search",
-    "final": "Training the front once more",
-    "engine": "Where workers run",
-    "channels": "Removing channels",
-    "weights": "Pruning weights",
+    "final": "Final training of the Pareto front",
+    "cluster": "Workers",
+    "channels": "Channel pruning",
+    "weights": "Weight pruning",
     "finetune": "Fine-tuning",
-    "distill": "Teacher",
+    "distill": "Knowledge distillation",
     "quantize": "Quantization",
     "export": "Exported files",
-    "latency": "Timing",
+    "latency": "Latency measurement",
 }
 """Titles of the plan's sections, in the order in which `--help-all` shows them."""
 MAX_WIDTH = 100
@@ -200,8 +198,7 @@ def _report_usage_error(error: Any) -> int:
         if removed is not None:
             print_error(removed.build_error(name))
             return InputError.exit_code
-        nearest = _find_nearest_option(name, error.ctx.command.get_params(error.ctx))
-        hint = f" Did you mean '{nearest}'?" if nearest else ""
+        hint = _suggest_option(name, error.ctx.command.get_params(error.ctx))
         print_error(f"Unknown option '{name}' of `{path}`.{hint} `{path} --help-all` lists them.")
     else:
         hint_text = f" `{path} --help` says how." if path else ""
@@ -217,13 +214,16 @@ def _find_removed(flag: str) -> RemovedOption | None:
     return next((item for item in removed if flag.replace("--no-", "--", 1) == item.flag), None)
 
 
-def _find_nearest_option(name: str, params: Sequence[Any]) -> str:
-    """Return the option with the most similar name; empty: none is similar."""
-    flags = [flag for item in params if not getattr(item, "hidden", False) for flag in item.opts]
-    synonym = SYNONYMS.get(name)
-    if synonym in flags:
-        return str(synonym)
-    return next(iter(difflib.get_close_matches(name, flags, n=1)), "")
+def _suggest_option(name: str, params: Sequence[Any]) -> str:
+    """Return a sentence that names the option that was meant; empty: none is similar."""
+    flags = [flag for item in params for flag in item.opts]
+    renamed = FORMER_NAMES.get(name.lstrip("-").replace("-", "_"), "").replace("_", "-")
+    if f"--{renamed}" in flags:
+        return f" It is called '--{renamed}' now."
+    nearest = SYNONYMS.get(name)
+    if nearest not in flags:
+        nearest = next(iter(difflib.get_close_matches(name, flags, n=1)), "")
+    return f" Did you mean '{nearest}'?" if nearest else ""
 
 
 def _show_all_options(context: typer.Context, is_requested: bool) -> None:

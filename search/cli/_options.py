@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from compress.core.atomic_files import read_file
-from compress.core.errors import InputError, to_one_line
+from compress.core.errors import InputError
 from compress.data.tasks import list_metrics
 from compress.plan import Plan
 from compress.plan.bench import BenchPlan, InputShape
@@ -23,6 +23,7 @@ from compress.plan.fields import (
     list_plan_fields,
     merge_nested,
     nest_options,
+    replace_former_paths,
 )
 from compress.plan.shrink import explain_bare_latencies
 from compress.plugins import SOURCES, TASKS
@@ -48,7 +49,7 @@ OPTION_VALUES: dict[str, ListNames] = {
     "task": TASKS.names,
     "space": lambda: (*SPACES.names(), "around:"),
     "objectives": lambda: (*list_metrics(), *COSTS),
-    "prune_pattern": lambda: ("unstructured", "2:4", "1x4"),
+    "weight_pattern": lambda: ("unstructured", "2:4", "1x4"),
     "teacher": lambda: ("auto", "none"),
 }
 """Completions of options that accept further values too, by their names in Python."""
@@ -61,7 +62,7 @@ def find_word_lister(leaf: PlanField) -> ListNames | None:
     """
     choices = leaf.choices
     if choices is None:
-        return OPTION_VALUES.get(leaf.keyword)
+        return OPTION_VALUES.get(leaf.flat_name)
     return lambda: (*leaf.extra_choices, *choices.names())
 
 
@@ -92,22 +93,17 @@ def create_plan_command(
     body: Callable[..., None],
     *arguments: inspect.Parameter,
     groups: Mapping[str, str] | None = None,
-    old_names: Mapping[str, str] | None = None,
-    refused: Mapping[str, str] | None = None,
     read_base: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
 ) -> Callable[..., None]:
     """Return a typer command whose options are the plan's fields.
 
-    Each field has one option, its first flag, with the same name in every command.
+    Each field has one option, with the same name in every command.
 
     Args:
         plan: The plan class.
         body: Called with the values of the positional arguments and `plan=`.
         *arguments: Further parameters, annotated for typer, which come first.
         groups: Group titles in help of options without a section, by option.
-        old_names: Option names of earlier releases -> current names. Old names are accepted with
-            a note.
-        refused: Ambiguous option names that are refused -> remedy for the error message.
         read_base: Returns the sections that --plan and options override, from the values of
             `arguments`.
 
@@ -115,20 +111,17 @@ def create_plan_command(
         A function for `search.cli._help.add_command`.
     """
     argument_names = [argument.name for argument in arguments]
-    old_names, refused = old_names or {}, refused or {}
 
     def run_command(**given_values: Any) -> None:
         argument_values = {name: given_values.pop(name) for name in argument_names}
         file = given_values.pop("plan_file")
         chosen = {name: value for name, value in given_values.items() if value is not None}
         with report_errors(""):
-            renamed = _rename_options(chosen, old_names, refused)
-            stored: Mapping[str, Any] = {} if read_base is None else read_base(argument_values)
+            base = {} if read_base is None else read_base(argument_values)
+            stored = replace_former_paths(plan, base)
             if file is not None:
-                stored = merge_nested(stored, read_plan_file(file))
+                stored = merge_nested(stored, replace_former_paths(plan, read_plan_file(file)))
             merged_plan = from_nested(plan, merge_nested(stored, nest_options(plan, chosen)))
-        for name, new in renamed.items():
-            print_note(f"{_to_flag(name)} is the old name of {_to_flag(new)} in this command.")
         for text in explain_bare_latencies(merged_plan):
             print_note(text)
         body(*argument_values.values(), plan=merged_plan)
@@ -137,7 +130,6 @@ def create_plan_command(
     parameters = [
         *arguments,
         *(_create_plan_option(leaf, groups or {}) for leaf in leaves),
-        *(_create_hidden_option(name) for name in (*old_names, *refused)),
         _PLAN_FILE,
     ]
     run_command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -172,47 +164,6 @@ _PLAN_FILE = create_option(
 )
 
 
-def _rename_options(
-    chosen: dict[str, Any], old_names: Mapping[str, str], refused: Mapping[str, str]
-) -> dict[str, str]:
-    """Move values of old option names to their current names.
-
-    Returns:
-        The given old names -> current names.
-
-    Raises:
-        InputError: A name is refused, or is given together with its new name.
-    """
-    for name, remedy in refused.items():
-        if name in chosen:
-            raise InputError(
-                f"{_to_flag(name)} could mean two things in this command. Received: "
-                f"{to_one_line(chosen[name])}. {remedy}"
-            )
-    renamed = {name: new for name, new in old_names.items() if name in chosen}
-    for name, new in renamed.items():
-        if new in chosen:
-            raise InputError(
-                f"{_to_flag(new)} must be given once. Received: it and {_to_flag(name)}, its old "
-                "name."
-            )
-        chosen[new] = chosen.pop(name)
-    return renamed
-
-
-def _to_flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _create_hidden_option(name: str) -> inspect.Parameter:
-    return inspect.Parameter(
-        name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[str | None, typer.Option(_to_flag(name), hidden=True)],
-    )
-
-
 def _create_plan_option(leaf: PlanField, groups: Mapping[str, str]) -> inspect.Parameter:
     """Return the option of a field; its default None means "not given"."""
     kind, names = split_optional(leaf.hint)[0], find_word_lister(leaf)
@@ -220,18 +171,16 @@ def _create_plan_option(leaf: PlanField, groups: Mapping[str, str]) -> inspect.P
     metavar = "LIST" if several else _METAVARS.get(kind, "TEXT")
     if kind is not bool:
         kind = str  # the plan parses the text: lists, counts like 2M, times like 30m
-    default = "" if leaf.default is False else leaf.default_text
-    text = f"{leaf.help}  [default: {default}]" if default else leaf.help
     option = typer.Option(
-        leaf.flags[0],
-        help=text,
+        leaf.flag,
+        help=leaf.describe(),
         show_default=False,
         metavar=metavar,
-        rich_help_panel=groups.get(leaf.keyword) or SECTIONS.get(leaf.section or "", GENERAL),
+        rich_help_panel=groups.get(leaf.flat_name) or SECTIONS.get(leaf.section or "", GENERAL),
         autocompletion=create_completer(names, several) if names else None,
     )
     return inspect.Parameter(
-        leaf.keyword,
+        leaf.flat_name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
         annotation=Annotated[kind | None, option],

@@ -23,7 +23,7 @@ from search.cli._console import (
 from search.cli._help import SECTIONS
 from search.cli._options import Plugins, create_option
 from search.plan import SearchPlan
-from search.plan.search import EngineOptions
+from search.plan.cluster import ClusterOptions
 from search.workers import MAX_PARALLEL, Workers
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ BASIC = {
         "max_minutes", "stopping", "workers", "out",
     ),
     "shrink": (
-        "data", "latency", "size", "macs", "params", "max_drop", "min_quality", "budget",
+        "data", "latency", "size", "macs", "params", "max_drop", "min_metric", "budget",
         "no_train", "recipe", "formats", "task", "finetune_epochs", "device", "out",
     ),
     "compress": (
@@ -48,33 +48,19 @@ BASIC = {
     ),
 }  # fmt: skip
 """Names of the options that `--help` shows, by command."""
-SEARCH_REFUSED = {
-    "optimizer": "Give --finetune-optimizer, or --optimizers: those that the search samples from."
+_CLUSTER_OPTIONS: dict[str, dict[str, Any]] = {
+    "engine": {"kind": str, "metavar": "TEXT"},
+    "cpus_per_worker": {"kind": int, "metavar": "N"},
+    "gpus_per_worker": {"kind": float, "metavar": "NUMBER"},
 }
-"""Refused options of `run` and `search`, which could mean the search or the fine-tuning."""
-OLD_NAMES = {"epochs": "finetune_epochs", "optimizer": "finetune_optimizer"}
-"""Option names of the first release -> current names, in `compress`."""
-SHRINK_REFUSED = {
-    "max_latency": "Give --latency.",
-    "max_size": "Give --size.",
-    "max_macs": "Give --macs.",
-    "max_params": "Give --params.",
-}
-"""Refused options of `shrink`: limits of a search, which are goals in this command."""
-
-_ENGINE_OPTIONS = (
-    ("--engine", "engine", str, "TEXT"),
-    ("--address", "address", str, "TEXT"),
-    ("--cpus-per-worker", "cpus_per_worker", int, "N"),
-    ("--gpus-per-worker", "gpus_per_worker", float, "NUMBER"),
-)
+"""Options of `ClusterOptions` that `shrink` takes too, in their order there."""
 SHRINK_OPTIONS = (
     create_option(
         "recipe",
         str,
         "--recipe",
         "NAME",
-        "mobile-int8, twice-as-fast, untrained, or a .toml file: what no option says",
+        "preset of options: mobile-int8, twice-as-fast, untrained, or a .toml file",
         SECTIONS["goal"],
     ),
     create_option(
@@ -82,7 +68,7 @@ SHRINK_OPTIONS = (
         Path,
         "--save-recipe",
         "FILE",
-        "write what led here as a .toml file, for other models",
+        "write the options of this run as a .toml recipe for other models",
         SECTIONS["goal"],
     ),
     create_option(
@@ -90,15 +76,20 @@ SHRINK_OPTIONS = (
         int,
         "--workers",
         "N",
-        "processes that train nets beside each other; default: none, nets are trained one after "
-        f"another; with --engine ray as many as there is room for, {MAX_PARALLEL} at most",
-        SECTIONS["engine"],
+        "worker processes that train candidates at the same time; default: none; with --engine "
+        f"ray as many as there is room for, at most {MAX_PARALLEL}",
+        SECTIONS["cluster"],
     ),
     *(
-        create_option(name, kind, leaf.flags[0], metavar, leaf.help, SECTIONS["engine"])
-        for leaf in list_plan_fields(EngineOptions)
-        for flag, name, kind, metavar in _ENGINE_OPTIONS
-        if leaf.flags[0] == flag
+        create_option(
+            leaf.name,
+            flag=leaf.flag,
+            text=leaf.describe(),
+            group=SECTIONS["cluster"],
+            **_CLUSTER_OPTIONS[leaf.name],
+        )
+        for leaf in list_plan_fields(ClusterOptions)
+        if leaf.name in _CLUSTER_OPTIONS
     ),
 )
 """Options of `shrink` that are no fields of the plan."""
@@ -109,6 +100,8 @@ def run(plan: SearchPlan) -> None:
     """Search architectures, compress the best, measure and report.
 
     The best candidates form the Pareto front: no other candidate is both better and cheaper.
+    A goal, like --latency 0.5x --max-drop 1, is one for each of them, in place of --channels and
+    --sparsity.
     """
     from search import pipeline
 
@@ -260,11 +253,11 @@ def _create_workers(worker_options: Sequence[Any], display: RichDisplay) -> Work
         display: Display of the workers' progress.
     """
     count, *options = worker_options
-    engine_options = {
+    cluster_options = {
         name: value
-        for (_, name, _, _), value in zip(_ENGINE_OPTIONS, options, strict=True)
+        for name, value in zip(_CLUSTER_OPTIONS, options, strict=True)
         if value is not None
     }
-    if count is None and not engine_options:
+    if count is None and not cluster_options:
         return None
-    return Workers(count, **engine_options, display=display)
+    return Workers(count, **cluster_options, display=display)

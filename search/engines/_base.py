@@ -12,7 +12,7 @@ from search.engines import messages
 
 if TYPE_CHECKING:
     from search.engines.pool import Pool
-    from search.plan import EngineOptions, SearchPlan
+    from search.plan import ClusterOptions, SearchPlan
     from search.study.directory import SearchFolder
 
 TIMED_OUT = "ended at its time limit"
@@ -70,7 +70,7 @@ class WorkerRequest:
         uses_local_journal: Whether the study is a journal in the run's folder.
     """
 
-    options: EngineOptions
+    options: ClusterOptions
     workers: int | None
     max_jobs: int
     threads: int | None
@@ -88,7 +88,7 @@ class WorkerRequest:
             "a search around a model" if isinstance(search.resolved_space, SubnetworkSpace) else ""
         )
         return cls(
-            plan.engine, search.workers, search.trials, plan.threads, plan.device, local_inputs,
+            plan.cluster, search.workers, search.trials, plan.threads, plan.device, local_inputs,
             not search.storage,
         )  # fmt: skip
 
@@ -190,7 +190,7 @@ class JobQueue:
         self._display, self._pending = display, list(jobs)
         self.total, self.done = done + len(self._pending), done
         self.failures: list[str] = []
-        self._lost = Counter[tuple[str, int]]()
+        self._lost = Counter[str]()
 
     def take_job(self) -> Job | None:
         """Return the next job; None if no job can start now."""
@@ -219,9 +219,8 @@ class JobQueue:
             cause: Cause of death: `NODE_LOST`, `KILLED`, "exit code 1".
         """
         if cause == NODE_LOST:
-            key = (job["name"], job.get("place", 0))
-            self._lost[key] += 1
-            if self._lost[key] < MAX_LOST:
+            self._lost[job["name"]] += 1
+            if self._lost[job["name"]] < MAX_LOST:
                 self._display.update_worker(worker, "", 0.0)
                 self._pending.insert(0, job)
                 return

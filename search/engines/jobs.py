@@ -24,7 +24,7 @@ from search.study.directory import COMPLETE, FAILED, STOPPED, Candidate, SearchF
 from search.study.front import Budget, select_final_candidates
 from search.study.objective import format_candidate_id
 from search.study.recovery import recover
-from search.study.retrain import promote_best
+from search.study.retrain import promote_final
 
 MAX_ATTEMPTS = {
     studies.TRIES_ATTR: (3, "it seems to need more memory than there is"),
@@ -63,7 +63,7 @@ def search_front(
         "5 repeat until %d candidates are %s",
         options.sampler_name, "repair" if options.no_train else f"train {options.epochs} epochs",
         options.objectives[0], ", ".join(options.costs), options.trials,
-        "judged" if options.no_train else f"trained; stopping: {plan.stopping.rule}",
+        "judged" if options.no_train else f"trained; stopping: {options.stopping}",
     )  # fmt: skip
     candidates = folder.read_candidates()
     has_lost_trials = recover(folder, plan, data, candidates)
@@ -110,7 +110,7 @@ def explain_no_training(candidates: list[Candidate], plan: SearchPlan) -> str:
 
 
 def train_front(folder: SearchFolder, plan: SearchPlan, pool: Pool, display: Display) -> None:
-    """Run the final trainings of the front, and promote the best training of each candidate.
+    """Run the final trainings of the front, and promote their models.
 
     Args:
         folder: The folder of the run.
@@ -123,11 +123,7 @@ def train_front(folder: SearchFolder, plan: SearchPlan, pool: Pool, display: Dis
     """
     front = [item.id for item in select_final_candidates(folder.read_candidates(), plan)]
     jobs = FinalJobs(folder, plan, front, display, _select_teachers(plan))
-    LOG.info(
-        "final trainings of the front (%s): %d epochs, %d seed(s)%s",
-        ", ".join(front), plan.final_epochs, plan.final.seeds,
-        ", validation part included" if plan.final.on_validation else "",
-    )  # fmt: skip
+    LOG.info("final trainings of the front (%s): %d epochs", ", ".join(front), plan.final_epochs)
     display.start_phase("Training the front", jobs.done, jobs.total)
     pool.run(jobs)
     if jobs.failures:
@@ -136,7 +132,7 @@ def train_front(folder: SearchFolder, plan: SearchPlan, pool: Pool, display: Dis
             "again."
         )
     for name in front:
-        promote_best(name, folder, plan.search.objectives[0])
+        promote_final(name, folder)
 
 
 def _select_teachers(plan: SearchPlan) -> tuple[Path, ...]:
@@ -244,7 +240,7 @@ class SearchJobs(JobQueue):
             return None
         self._is_exclusive = bool(self._exclusive_trials)
         self._running += 1
-        limit = self._plan.budget.trial_minutes
+        limit = self._plan.search.trial_minutes
         return {
             "kind": messages.TRIAL,
             **({} if limit is None else {"seconds": 60 * limit}),
@@ -371,7 +367,7 @@ class SearchJobs(JobQueue):
 
 
 class FinalJobs(JobQueue):
-    """Final trainings of the front, all seeds of the largest model first.
+    """Final trainings of the front, the largest model first.
 
     Args:
         folder: The folder of the run.
@@ -389,32 +385,28 @@ class FinalJobs(JobQueue):
         display: Display,
         teachers: Sequence[Path] = (),
     ) -> None:
-        finished = {(record.model, record.place) for record in folder.read_finals()}
-        trainings = [(name, index) for name in reversed(names) for index in range(plan.final.seeds)]
+        finished = {record.model for record in folder.read_finals()}
         self._metric = plan.search.objectives[0]
         files = [str(path) for path in teachers]
         jobs = [
-            {"kind": messages.FINAL, "name": name, "place": index, "teachers": files}
-            for name, index in trainings
-            if (name, index) not in finished
+            {"kind": messages.FINAL, "name": name, "teachers": files}
+            for name in reversed(names)
+            if name not in finished
         ]
-        super().__init__(display, jobs, len(trainings) - len(jobs))
+        super().__init__(display, jobs, len(names) - len(jobs))
 
     def _log_result(self, worker: int, job: Job, message: dict[str, Any]) -> None:
         record = message["final"]
-        val_score = record["val"].get(self._metric)
         LOG.info(
-            "final training %d of %s: %s, %.1f s",
-            record["place"] + 1,
+            "final training of %s: validation %s %.4f, %.1f s",
             record["model"],
-            "with validation data"
-            if val_score is None
-            else f"validation {self._metric} {val_score:.4f}",
+            self._metric,
+            record["val"][self._metric],
             record["seconds"],
         )
 
     def _record_failure(self, job: Job, reason: str, has_diverged: bool = False) -> None:
-        self.failures.append(f"{job['name']} (training {job['place'] + 1}): {reason}")
+        self.failures.append(f"{job['name']}: {reason}")
         LOG.info("final training of %s failed: %s", job["name"], reason)
 
 

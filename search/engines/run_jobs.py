@@ -177,7 +177,6 @@ class SearchWorker(Worker):
         try:
             record = train_final(
                 candidate,
-                job["place"],
                 self.data,
                 self.plan,
                 self.folder,

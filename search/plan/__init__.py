@@ -2,44 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from compress.core.registry import build_renamed_getattr
 from compress.plan import ChannelOptions, DataOptions, Plan, TeacherChoice
-from compress.plan.conversion import ConvertedField
-from compress.plan.fields import option, require
+from compress.plan.fields import RemovedOption, require
 from compress.plan.keywords import FUNCTIONS, Keywords
 from compress.plan.shrink import (
+    GoalLimits,
+    GoalOptions,
     ShrinkChannels,
-    ShrinkGoal,
     ShrinkPlan,
     ShrinkTraining,
     ShrinkWeights,
 )
-from search.plan.search import EngineOptions, SearchOptions
-from search.plan.stopping import (
-    COSTS,
-    BudgetOptions,
-    Condition,
-    FinalOptions,
-    StoppingOptions,
-    compute_rungs,
-)
+from search.plan.cluster import ClusterOptions
+from search.plan.conditions import COSTS, Condition
+from search.plan.final import FinalOptions
+from search.plan.search import SearchOptions
+from search.plan.stopping import compute_rungs
 
 __all__ = [
     "COSTS",
-    "BudgetOptions",
+    "ClusterOptions",
     "Condition",
-    "EngineOptions",
     "FinalOptions",
-    "SearchChannels",
     "SearchData",
     "SearchOptions",
     "SearchPlan",
-    "StoppingOptions",
 ]
 
 DEFAULT_FINAL_MODELS = 8
@@ -57,28 +50,6 @@ class SearchData(DataOptions):
 
 
 @dataclass(frozen=True)
-class SearchChannels(ChannelOptions):
-    """Channel pruning of the front's models that become faster by it."""
-
-    keep_all: bool = option(
-        False,
-        "--keep-channels",
-        "remove no channels; default, without --channels: half of the MACs are removed where the "
-        "int8 file's measured latency is above three times that of an empty file, and falls by a "
-        "tenth or more",
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            not (self.keep_all and self.is_active),
-            "keep_channels",
-            "be left out beside channels, which says how many stay",
-            f"channels {self.target}",
-        )
-
-
-@dataclass(frozen=True)
 class SearchPlan(Plan):
     """All options of `paretune run`, for `search.run` and `search.run_search`."""
 
@@ -93,50 +64,53 @@ class SearchPlan(Plan):
             }
         )
 
+    REMOVED: ClassVar[dict[str, RemovedOption]] = {
+        "shrink_to": RemovedOption(
+            "--shrink-to",
+            "Goals are options of their own, as in paretune shrink: --latency 0.5x --max-drop 1; "
+            "in Python latency=0.5, max_drop=1; in TOML keys of [goal]. In place of no_train, give "
+            "--finetune-epochs 0.",
+            unused_values=(None,),
+        ),
+    }
+    FORMER_PATHS: ClassVar[dict[str, str]] = Plan.FORMER_PATHS | {
+        "stopping.rule": "search.stopping",
+        "stopping.eta": "search.eta",
+        "stopping.margin": "search.margin",
+        "stopping.rungs": "search.rungs",
+        "stopping.plateau": "search.plateau",
+        "budget.minutes": "search.max_minutes",
+        "budget.trial_minutes": "search.trial_minutes",
+        "budget.target": "search.target",
+        "budget.converged": "search.converged",
+        "engine.name": "cluster.engine",
+        "engine.address": "cluster.address",
+        "engine.cpus": "cluster.cpus_per_worker",
+        "engine.gpus": "cluster.gpus_per_worker",
+        "engine.files": "cluster.files",
+    }
+
     data: SearchData = field(default_factory=SearchData)
-    channels: SearchChannels = field(default_factory=SearchChannels)
     search: SearchOptions = field(default_factory=SearchOptions)
-    stopping: StoppingOptions = field(default_factory=StoppingOptions)
-    budget: BudgetOptions = field(default_factory=BudgetOptions)
     final: FinalOptions = field(default_factory=FinalOptions)
-    engine: EngineOptions = field(default_factory=EngineOptions)
-    shrink_to: ConvertedField[
-        ShrinkGoal | None, ShrinkGoal | Mapping[str, str | float] | str | None
-    ] = option(
-        None,
-        "--shrink-to",
-        "a goal for each model of the front, as paretune shrink takes it: latency=0.5x,max_drop=1; "
-        "in place of --channels and --sparsity",
-    )
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
+    goal: GoalLimits = field(default_factory=GoalLimits)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            self.shrink_to is None or self.channels.target is None,
+            not self.goal.is_given or self.channels.target is None,
             "channels",
-            "be left out beside shrink_to: the goal says how many leave",
+            "be left out beside a goal, which determines how many are kept",
             self.channels.target,
         )
-        require(
-            self.shrink_to is None or not self.channels.keep_all,
-            "keep_channels",
-            "be left out beside shrink_to: the goal says how many leave",
-            True,
-        )
         self.build_shrink_plan(())
-        require(
-            bool(self.final_epochs) or not (self.final.seeds > 1 or self.final.on_validation),
-            "final_epochs",
-            "be at least 1 where final_seeds or final_on_validation is given",
-            self.final_epochs,
-        )
         require(
             not self.finetune.own_train_step,
             "own_train_step",
             "go with paretune compress: models of a search have classes of Keras's",
             True,
         )
-        self.list_rungs()
 
     def build_compression_plan(self, teachers: Sequence[str | Path]) -> Plan:
         """Return the plan that compresses one model of the front.
@@ -147,9 +121,6 @@ class SearchPlan(Plan):
         values = {field.name: getattr(self, field.name) for field in fields(Plan)}
         files = TeacherChoice(tuple(map(Path, teachers)))
         values["data"] = DataOptions(**vars(self.data))
-        values["channels"] = ChannelOptions(
-            **{item.name: getattr(self.channels, item.name) for item in fields(ChannelOptions)}
-        )
         return Plan(**values | {"distill": replace(self.distill, teacher=files)})
 
     def build_shrink_plan(self, teachers: Sequence[str | Path]) -> ShrinkPlan | None:
@@ -161,7 +132,7 @@ class SearchPlan(Plan):
         Raises:
             InputError: An option cannot be combined with a goal.
         """
-        if self.shrink_to is None:
+        if not self.goal.is_given:
             return None
         plan = self.build_compression_plan(teachers)
         values = {item.name: getattr(plan, item.name) for item in fields(Plan)}
@@ -172,9 +143,9 @@ class SearchPlan(Plan):
         }
         values["channels"] = ShrinkChannels(**changed)
         values["weights"] = ShrinkWeights()
-        epochs = {"epochs": 0} if self.shrink_to.goal.no_train else {}
-        values["finetune"] = ShrinkTraining(**vars(self.finetune) | epochs)
-        return ShrinkPlan(**values, goal=self.shrink_to.goal)
+        values["finetune"] = ShrinkTraining(**vars(self.finetune))
+        goal = GoalOptions(**vars(self.goal), no_train=self.finetune.epochs == 0)
+        return ShrinkPlan(**values, goal=goal)
 
     @property
     def final_epochs(self) -> int:
@@ -191,12 +162,8 @@ class SearchPlan(Plan):
         return self.final.models
 
     def list_rungs(self) -> tuple[int, ...]:
-        """Return the epochs after which a trial may be stopped.
-
-        Raises:
-            InputError: A rung is not below the number of epochs.
-        """
-        return compute_rungs(self.stopping.rule, self.search.epochs, self.stopping.rungs)
+        """Return the epochs after which a trial may be stopped."""
+        return compute_rungs(self.search.stopping, self.search.epochs)
 
 
 RUN = Keywords("run", SearchPlan, excluded=frozenset({"data.source"}))

@@ -1,4 +1,4 @@
-"""Plan sections: search space, sampler, objectives, limits, and the engine of workers."""
+"""Plan section: search space, sampler, objectives, limits and the end of the search."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from compress.core import credentials
 from compress.core.errors import InputError
 from compress.data.tasks import list_metrics
 from compress.plan import OPTIMIZERS
-from compress.plan.conversion import ConvertedField, NameList, OptionalPath
+from compress.plan.conversion import ConvertedField, NameList
 from compress.plan.data import AUTO
 from compress.plan.fields import (
     Choices,
@@ -23,8 +23,9 @@ from compress.plan.fields import (
     validate_fields,
 )
 from compress.plan.training import MAX_EPOCHS, MAX_EPOCHS_REASON
-from search.plan.stopping import COSTS, Conditions
-from search.plugins import ENGINES, SAMPLERS
+from search.plan.conditions import COSTS, Conditions
+from search.plan.stopping import REMOVED_RULES, RULES
+from search.plugins import SAMPLERS
 
 if TYPE_CHECKING:
     from search.spaces import Space
@@ -34,12 +35,13 @@ DEFAULT_SAMPLER = "pareto"
 
 
 DEFAULT_OBJECTIVES = ("accuracy", "macs")
-LOCAL_ENGINE = "local"
+Minutes = ConvertedField[float | None, float | str | None]
+"""Minutes as a number, or a duration as text: "30m", "1h", "90s"."""
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Search space, sampler, objectives, number of trials and limits."""
+    """Search space, sampler, objectives, limits, early stopping of trials and end of the search."""
 
     REMOVED: ClassVar[dict[str, RemovedOption]] = {
         "inherit": RemovedOption(
@@ -48,80 +50,136 @@ class SearchOptions:
             "hypervolume changed by -0.004 +- 0.014. Leave it out.",
             unused_values=(False,),
         ),
+        "prefer": RemovedOption(
+            "--prefer",
+            "No figure showed that soft limits gain anything. Give a limit (max_macs, max_params, "
+            "max_size, max_latency), or name the cost in objectives.",
+            unused_values=([], ()),
+        ),
+        "replay": RemovedOption(
+            "--replay",
+            "Give the file to warm_start: the choices and the seed of a candidate's .json are "
+            "tried first.",
+            unused_values=(None, ""),
+        ),
+        "eta": RemovedOption(
+            "--eta",
+            "Only the stopping rule 'halving' used it, which was removed too. Leave it out.",
+            unused_values=(3.0,),
+        ),
+        "margin": RemovedOption(
+            "--stop-margin",
+            "It is 0.02: margins of 0.01 to 0.03 lost the same share of the hypervolume, 0.15 % "
+            "on average, at 2.5 to 2.6 times fewer epochs. Leave it out.",
+            unused_values=(0.02,),
+        ),
+        "rungs": RemovedOption(
+            "--rungs",
+            "Trials are compared after an eighth, a quarter and a half of their epochs: 2.5 times "
+            "fewer epochs for 0.15 % of the hypervolume, on average. Leave it out; stopping none "
+            "trains every trial to its end.",
+            unused_values=([], ()),
+        ),
+        "plateau": RemovedOption(
+            "--plateau",
+            "No figure showed that ending a training without improvement gains anything. Leave it "
+            "out, or use fewer epochs.",
+            unused_values=(0,),
+        ),
+        "converged": RemovedOption(
+            "--converged-after",
+            "No figure showed after how many trials without a larger hypervolume a search is "
+            "worth ending. Use trials, max_minutes or target; the report shows the hypervolume "
+            "over the trials.",
+            unused_values=(0,),
+        ),
     }
 
     space: str = option(
         "cnn",
-        "--space",
-        "search space: cnn, mlp, mobilenet, resnet, around:model.keras (sub-networks of a trained "
-        "model), or your own module:function(trial, data)",
+        "search space: a name, around:model.keras (sub-networks of a model) or "
+        "module:function(trial, data)",
     )
     trials: int = option(
-        20, "--trials", "candidates to train", extendable=True, least=1, most=10_000_000,
+        20,
+        "number of candidates to train",
+        extendable=True,
+        least=1,
+        most=10_000_000,
         why="each writes a record",
-    )  # fmt: skip
+    )
     epochs: int = option(
-        12, "--epochs", "epochs of a candidate's training", least=1, most=MAX_EPOCHS,
+        12,
+        "epochs of each candidate's training",
+        least=1,
+        most=MAX_EPOCHS,
         why=MAX_EPOCHS_REASON,
-    )  # fmt: skip
+    )
+    max_minutes: Minutes = option(
+        None,
+        "time limit of the search, in minutes (or 90s, 2h); paused time does not count; "
+        "default: none",
+        extendable=True,
+        unit="minutes",
+    )
+    trial_minutes: Minutes = option(
+        None,
+        "time limit of one trial, in minutes (or 90s); a longer one fails; default: none",
+        extendable=True,
+        unit="minutes",
+    )
+    target: Conditions = option(
+        (),
+        "stop at the first candidate that meets these conditions: accuracy>=0.92,macs<=2e6",
+        extendable=True,
+    )
+    stopping: str = option(
+        "dominance",
+        "early-stopping rule; dominance: stop a trial that is Pareto-dominated at the same epoch",
+        choices=Choices("stopping rule", RULES, REMOVED_RULES),
+    )
     sampler: str = option(
         AUTO,
-        "--sampler",
-        f"search strategy: {AUTO} (which is {DEFAULT_SAMPLER}), "
-        + ", ".join(sorted(SAMPLERS))
-        + ", or your own package.module:function(seed)",
+        "sampling algorithm, or package.module:function(seed); auto: pareto",
         left_open=AUTO,
         choices=SAMPLERS,
         extra_choices=(AUTO,),
     )
     optimizers: NameList = option(
         OPTIMIZERS,
-        "--optimizers",
         "optimizers of candidates to sample from, with commas",
         choices=Choices("optimizer", OPTIMIZERS),
     )
     objectives: NameList = option(
         DEFAULT_OBJECTIVES,
-        "--objectives",
-        f"a metric ({', '.join(list_metrics())}) and one cost or more ({', '.join(COSTS)}); of "
-        "tasks without accuracy their first metric and macs",
+        "one metric, then one or more costs, with commas; default: the task's first metric "
+        "and macs",
     )
     max_macs: int | None = option(
         None,
-        "--max-macs",
-        "reject candidates above this without training them; 2M is 2,000,000",
+        "reject candidates with more MACs before training, like 2M; default: no limit",
         least=1,
     )
     max_params: int | None = option(
         None,
-        "--max-params",
-        "reject candidates with more parameters without training them; 200k is 200,000",
+        "reject candidates with more parameters before training, like 200k; default: no limit",
         least=1,
     )
     max_size: int | None = option(
-        None, "--max-size",
-        "bytes of the float32 .tflite file (or 2MB, 2MiB): reject larger candidates without "
-        "training them",
-        least=1, unit="bytes",
-    )  # fmt: skip
+        None,
+        "reject candidates with a larger float32 file before training, like 2MB; default: no limit",
+        least=1,
+        unit="bytes",
+    )
     max_latency: float | None = option(
         None,
-        "--max-latency",
-        "milliseconds (or 3ms, 250us) on LiteRT with one thread: reject slower candidates without "
-        "training them",
+        "reject candidates that are slower on LiteRT before training, in ms (or 250us); "
+        "default: no limit",
         unit="ms",
-    )
-    prefer: Conditions = option(
-        (),
-        "--prefer",
-        "soft limits, macs<=1e6,accuracy>=0.8: candidates beyond one are trained, but the sampler "
-        "is led away from them",
     )
     workers: int | None = option(
         None,
-        "--workers",
-        "worker processes; default: one per GPU, else one per core; those on one GPU share its "
-        "memory",
+        "worker processes; default: one per GPU, or one per CPU core",
         extendable=True,
         least=1,
         most=1024,
@@ -129,23 +187,15 @@ class SearchOptions:
     )
     storage: str = option(
         "",
-        "--storage",
-        "Optuna storage URL; default: a journal in --out. Its password is not stored: give it in "
-        "PARETUNE_STORAGE_PASSWORD",
-    )
-    replay: OptionalPath = option(
-        None, "--replay", "a candidate's .json: its choices and its seed are tried first"
+        "Optuna storage URL (password: PARETUNE_STORAGE_PASSWORD); default: a journal in --out",
     )
     warm_start: ConvertedField[tuple[str, ...], Iterable[str | Path]] = option(
         (),
-        "--warm-start",
-        "folders of finished runs or storage URLs, with commas: their fronts are tried first",
+        "finished runs (folders, storage URLs) or candidates (.json) to try first, with commas",
     )
     no_train: bool = option(
         False,
-        "--no-train",
-        "with around: judge sub-networks as they are, cut and repaired, in seconds each; some of "
-        "the front are trained when the search is over (--final-epochs, --final-models)",
+        "with around: evaluate reconstructed sub-networks without training (seconds each)",
     )
 
     def __post_init__(self) -> None:
@@ -162,12 +212,13 @@ class SearchOptions:
             require_choice("cost", name, tuple(COSTS))
         require(
             len(set(self.objectives)) == len(self.objectives),
-            "objectives", "name each cost once", ",".join(self.objectives),
-        )  # fmt: skip
-        require(
-            self.max_latency is None or self.max_latency > 0,
-            "max_latency", "be above 0", self.max_latency,
-        )  # fmt: skip
+            "objectives",
+            "name each cost once",
+            ",".join(self.objectives),
+        )
+        for name in ("max_latency", "max_minutes", "trial_minutes"):
+            value = getattr(self, name)
+            require(value is None or value > 0, name, "be above 0", value)
         require(
             not self.no_train or self.resolved_space.trained,
             "no_train",
@@ -216,69 +267,4 @@ class SearchOptions:
             cost: Name of the cost, like "latency_ms".
         """
         limit = {"size_bytes": self.max_size, "latency_ms": self.max_latency}.get(cost)
-        soft = any(condition.name == cost for condition in self.prefer)
-        return limit is not None or cost in self.costs or soft
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """Engine that runs workers, and the resources of each worker in a cluster.
-
-    All of these options may change when a run is resumed, for example from one machine to many.
-    """
-
-    name: str = option(
-        LOCAL_ENGINE,
-        "--engine",
-        "where workers run. local: processes of this machine; ray: actors of a Ray cluster",
-        extendable=True,
-        choices=ENGINES,
-    )
-    address: str = option(
-        "auto",
-        "--address",
-        "of the Ray cluster: host:port or ray://host:port; auto: the one that runs on this "
-        "machine, or of RAY_ADDRESS; local: a new one, of this machine alone",
-        extendable=True,
-    )
-    cpus: int | None = option(
-        None, "--cpus-per-worker",
-        "cores that a worker takes of the cluster; default: --threads, or 1",
-        extendable=True, least=1, most=4096,
-        why="no node has more",
-    )  # fmt: skip
-    gpus: float | None = option(
-        None,
-        "--gpus-per-worker",
-        "GPUs that a worker takes of the cluster, in [0, 1]: 0.25 puts four on a card, each with a "
-        "quarter of its memory; default: 1 where the cluster has GPUs, else 0",
-        extendable=True,
-    )
-
-    files: str = option(
-        "",
-        "--files",
-        "where workers put what they make, if they do not see --out: s3://bucket/path, or another "
-        "place that fsspec opens",
-        extendable=True,
-    )
-
-    def __post_init__(self) -> None:
-        validate_fields(self)
-        require(
-            self.gpus is None or 0 <= self.gpus <= 1,
-            "gpus_per_worker", "be in [0, 1]: a trial computes on one GPU at most", self.gpus,
-        )  # fmt: skip
-        cluster_options = {
-            "address": self.address != "auto",
-            "cpus_per_worker": self.cpus is not None,
-            "gpus_per_worker": self.gpus is not None,
-            "files": bool(self.files),
-        }
-        unused = [name for name, is_set in cluster_options.items() if is_set]
-        if self.name == LOCAL_ENGINE and unused:
-            raise InputError(
-                f"{unused[0]} must come with the engine of a cluster. Received: engine "
-                f"{LOCAL_ENGINE}. "
-                "Give --engine ray."
-            )
+        return limit is not None or cost in self.costs

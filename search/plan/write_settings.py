@@ -48,15 +48,9 @@ def _build_class(function: Keywords, used: set[tuple[str, str]]) -> str:
         title = function.function_name
     lines = ["", "", f"class {title}Settings(TypedDict, total=False):"]
     lines.append(f'    """Keywords of `{function.function_name}`."""')
-    first: dict[str, str] = {}
     for name, leaf in function.list_options().items():
-        first_name = first.setdefault(leaf.path, name)
         hint = format_type(_read_accepted_type(function.plan, leaf), used)
-        lines += [
-            "",
-            f"    {name}: {hint}",
-            *_format_help(leaf, "" if first_name == name else first_name),
-        ]
+        lines += ["", f"    {name}: {hint}", *_format_help(leaf)]
     return "\n".join([*lines, ""])
 
 
@@ -89,12 +83,8 @@ def format_type(hint: Any, used: set[tuple[str, str]]) -> str:
     return f"{kind.__name__}[{', '.join(format_type(item, used) for item in arguments)}]"
 
 
-def _format_help(leaf: PlanField, same_as: str) -> list[str]:
-    if same_as:
-        return [f'    """The same as `{same_as}`."""']
-    text = f"{leaf.help}."
-    if leaf.default_text:
-        text += f" Default: {leaf.default_text}."
+def _format_help(leaf: PlanField) -> list[str]:
+    text = leaf.describe()
     text = text.replace("\\", "\\\\").replace('"""', "'''")
     wrapped = textwrap.wrap(f'"""{text}"""', WIDTH - 4, break_long_words=False)
     return [f"    {line}" for line in wrapped]

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from compress.core.summary import truncate_end
 from compress.data.tasks import is_share
@@ -18,7 +14,7 @@ from compress.report.plot import GREY, INK, MAX_LETTERS, cut_failures, scale_cos
 from compress.report.terminal import ReportTable
 from compress.report.text_report import ELSEWHERE
 from search.report.search_report import SearchReport
-from search.study.directory import COMPLETE, STOPPED, Candidate, FinalTraining
+from search.study.directory import COMPLETE, STOPPED, Candidate
 from search.study.front import count_epochs
 
 if TYPE_CHECKING:
@@ -29,11 +25,8 @@ _MEASURED_HEADINGS = {"size_bytes": "File", "latency_ms": "Latency"}
 """Headings of costs that only some searches have."""
 _SHOWN_FILES = (("dense", "float32"), ("pruned", "float32"), ("pruned", "int8"))
 """Files of a model that its row shows, as (variant, format)."""
-FINAL_HEADINGS = ("Model", "Epochs", "Trainings", "Validation", "Test")
-FINAL_NOTE = (
-    "Trained again after the search; mean and sample standard deviation over seeds; the test "
-    "part is read once per training. Validation data choose which training is compressed."
-)
+FINAL_HEADINGS = ("Model", "Epochs", "Validation", "Test")
+FINAL_NOTE = "Trained again after the search; the test part is read once per training."
 GROUPS = {
     "front": (FRONT_COLOUR, "circle"),
     "trained": ("#8A8F99", "circle-open"),
@@ -171,82 +164,37 @@ def build_final_section(report: SearchReport) -> dict[str, Any]:
     metric = report.objectives[0]
     return {
         "lead": FINAL_NOTE,
-        "heads": [*FINAL_HEADINGS[:3], f"validation {metric}", f"test {metric}"],
-        "rows": [_build_final_cells(item, metric) for item in summarize_finals(report)],
+        "heads": [*FINAL_HEADINGS[:2], f"validation {metric}", f"test {metric}"],
+        "rows": _list_final_cells(report),
     }
 
 
 def build_final_table(report: SearchReport) -> ReportTable:
     """Return the table of the final trainings for the terminal."""
-    metric = report.objectives[0]
-    grid = ReportTable(f"Final trainings: {metric}, mean +- deviation", FINAL_HEADINGS, ("Model",))
-    for item in summarize_finals(report):
-        grid.add_row(_build_final_cells(item, metric))
+    title = f"Final trainings: {report.objectives[0]}"
+    grid = ReportTable(title, FINAL_HEADINGS, ("Model",))
+    for cells in _list_final_cells(report):
+        grid.add_row(cells)
     return grid
 
 
-def _build_final_cells(summary: FinalSummary, metric: str) -> list[str]:
-    def format_pair(pair: tuple[float, float] | None) -> str:
-        if pair is None:
-            return "trained on"
-        mean = formatting.format_metric(metric, pair[0])
-        return (
-            mean if np.isnan(pair[1]) else f"{mean} +- {formatting.format_metric(metric, pair[1])}"
-        )
-
+def _list_final_cells(report: SearchReport) -> list[list[str]]:
+    """Return one row per training, in the order of the front, then models that are not on it."""
+    metric, front = report.objectives[0], report.front
     return [
-        summary.model,
-        str(summary.epochs),
-        str(summary.count),
-        format_pair(summary.val),
-        format_pair(summary.test),
+        [
+            item.model,
+            str(item.epochs),
+            formatting.format_metric(metric, item.val[metric])
+            if metric in item.val
+            else "trained on",
+            formatting.format_metric(metric, item.test[metric]),
+        ]
+        for item in sorted(
+            report.finals,
+            key=lambda item: front.index(item.model) if item.model in front else len(front),
+        )
     ]
-
-
-@dataclass(frozen=True)
-class FinalSummary:
-    """The final trainings of a model.
-
-    Attributes:
-        model: Id of the model.
-        epochs: Epochs of each training.
-        count: Number of trainings.
-        val, test: (mean, sample standard deviation) of the main metric; the deviation is NaN for
-            one training; `val` is None if validation data were trained on.
-    """
-
-    model: str
-    epochs: int
-    count: int
-    val: tuple[float, float] | None
-    test: tuple[float, float]
-
-
-def summarize_finals(report: SearchReport) -> list[FinalSummary]:
-    """Return one summary per model, in the order of the front, then models that are not on it."""
-    by_model: dict[str, list[FinalTraining]] = {}
-    for record in report.finals:
-        by_model.setdefault(record.model, []).append(record)
-    order = [name for name in report.front if name in by_model]
-    order += [name for name in by_model if name not in order]
-    metric = report.objectives[0]
-    return [_summarize_model(name, by_model[name], metric) for name in order]
-
-
-def _summarize_model(model: str, records: Sequence[FinalTraining], metric: str) -> FinalSummary:
-    vals = [record.val[metric] for record in records if metric in record.val]
-    return FinalSummary(
-        model,
-        records[0].epochs,
-        len(records),
-        _compute_mean(vals) if len(vals) == len(records) else None,
-        _compute_mean([record.test[metric] for record in records]),
-    )
-
-
-def _compute_mean(values: Sequence[float]) -> tuple[float, float]:
-    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-    return float(np.mean(values)), deviation
 
 
 def build_candidates_section(report: SearchReport) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -235,8 +235,7 @@ def _read_subnetworks(path: str, stamp: int) -> Subnetworks:  # noqa: ARG001 - s
     from compress.prune.channels.analysis import analyze_coupling
 
     coupling = analyze_coupling(load_model(path))
-    # only a model without prunable channels cannot meet a target of half of every layer
-    check_channels(coupling, replace(OPTIONS, target_metric="amount", target=0.5))
+    check_channels(coupling, OPTIONS)
     return Subnetworks(coupling)
 
 
@@ -269,7 +268,7 @@ class Subnetworks:
 
     def __init__(self, coupling: Coupling) -> None:
         self.coupling = coupling
-        context = Context(self.coupling, aggregate=OPTIONS.aggregate)
+        context = Context(self.coupling)
         score = CRITERIA[OPTIONS.ranking_criterion]
         groups = self.coupling.groups
         self._scores = [context.score(score, group) for group in groups]

@@ -25,6 +25,7 @@ from search.spaces import Space
 from search.spaces.describe import measure_costs
 from search.study.costs import NAMES, Costs, find_excesses, get_limits
 from search.study.directory import SearchFolder
+from search.study.warm_start import is_candidate_file
 
 if TYPE_CHECKING:
     import keras
@@ -43,7 +44,7 @@ class Provenance:
     Attributes:
         initial_models: Files of the models from which candidates take their initial weights.
         notes: Notes for the report of each compressed model.
-        trained_on_validation: Whether a teacher or a final training used the validation part.
+        trained_on_validation: Whether a teacher was trained on the validation part.
     """
 
     initial_models: tuple[Path, ...] = ()
@@ -93,7 +94,7 @@ def check_data_leakage(plan: SearchPlan, data: Dataset, space: Space) -> Provena
     """Check that no earlier model or search was trained on held-out data of this run.
 
     Args:
-        plan: The plan, which names space, teachers, warm starts and replayed record.
+        plan: The plan, which names space, teachers and warm starts.
         data: Training, validation and test parts.
         space: The space of the plan.
 
@@ -101,34 +102,25 @@ def check_data_leakage(plan: SearchPlan, data: Dataset, space: Space) -> Provena
         The origin of the run's models, with notes for the report.
 
     Raises:
-        InputError: The initial model, a teacher, a warm start or the replayed search was trained
-            on the test part or on data that select models.
+        InputError: The initial model, a teacher or a warm start was trained on the test part or on
+            data that select models.
     """
     base_model = space.whole()
     if base_model is not None:
         if check_held_out(base_model[0], data, f"Space '{space.name}'").is_trained_on_validation:
             raise InputError(
                 f"Space '{space.name}' must not have been trained on the validation part: the "
-                f"search would choose by it. Received: '{base_model[0]}', trained with "
-                "--final-on-validation or made of such a model. Take one of that run's "
-                "candidates/."
+                f"search would choose by it. Received: '{base_model[0]}', trained on it by an "
+                "earlier version or made of such a model. Take one of that run's candidates/."
             )
         check_scaling(base_model[0], data, f"Space '{space.name}'")
     for name in plan.search.warm_start:
-        if (Path(name) / "plan.json").is_file():
-            check_choices(SearchFolder(name), data, f"Warm start '{name}'")
-    if plan.search.replay:
-        folder = SearchFolder(plan.search.replay.resolve().parent.parent)
-        check_choices(folder, data, f"Replay '{plan.search.replay}'")
+        path = Path(name).resolve().parent.parent if is_candidate_file(name) else Path(name)
+        if (path / "plan.json").is_file():
+            check_choices(SearchFolder(path), data, f"Warm start '{name}'")
     teacher_checks = check_held_out_teachers(plan, data)
     notes = [note for item in teacher_checks for note in item.notes]
     trained_on_validation = any(item.is_trained_on_validation for item in teacher_checks)
-    if plan.final.on_validation:
-        notes.append(
-            "the dense model was trained on the validation part (--final-on-validation): nothing "
-            "is selected by it, the last epoch is kept, and validation figures say little"
-        )
-        trained_on_validation = True
     initial_models = () if base_model is None else (base_model[0],)
     return Provenance(initial_models, tuple(notes), trained_on_validation)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -124,22 +124,6 @@ def report_excess(trial: optuna.Trial, costs: Costs, options: SearchOptions) -> 
         trial.set_constraint(name, value / limit - 1)
 
 
-def report_preferences(
-    trial: optuna.Trial, values: Mapping[str, float | None], options: SearchOptions
-) -> None:
-    """Report the violation of each soft limit with a known value to the sampler.
-
-    Args:
-        trial: The trial of the candidate.
-        values: Costs and metrics by name; None: unknown.
-        options: Options of the search, with the soft limits.
-    """
-    for condition in options.prefer:
-        value = values.get(condition.name)
-        if value is not None:
-            trial.set_constraint(f"prefer {condition.name}", condition.compute_violation(value))
-
-
 def find_costs(
     model: keras.Model, options: SearchOptions, folder: SearchFolder, latency: float | None = None
 ) -> Costs:
@@ -193,7 +177,7 @@ def _measure_file(model: keras.Model, needs_latency: bool) -> dict[str, Any]:
         costs: dict[str, Any] = {"size_bytes": path.stat().st_size}
         if needs_latency:
             latencies = measure_latency(
-                {"model": path}, LatencyOptions(threads=1, precision=0.03, budget=2.0)
+                {"model": path}, LatencyOptions(threads=1, budget=2.0), precision=0.03
             )
             costs["latency_ms"] = latencies["model"].median_ms
     return costs

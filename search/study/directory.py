@@ -95,13 +95,15 @@ class Candidate(Record):
 class FinalTraining(Record):
     """A full training of a front's candidate after the search.
 
+    Earlier versions could train a candidate several times, and on the validation part.
+
     Attributes:
         model: The candidate's id.
-        place: Index of this training among those of the candidate, from 0.
+        place: Index of this training among those of the candidate, from 0; now always 0.
         seed: Seed of its initial weights and batch order.
         epochs: Number of trained epochs.
         best_epoch: Epoch of the kept weights: the last one if validation data were trained on.
-        on_validation: Whether it was trained on training and validation part.
+        on_validation: Whether it was trained on training and validation part; now never.
         val: Validation metrics, by name; empty if validation data were trained on.
         test: Test metrics of the Keras model, by name.
         seconds: Wall time.
@@ -122,12 +124,12 @@ class FinalTraining(Record):
         return find_too_low(self, 0, "place", "seed", "epochs", "seconds")
 
 
-def build_final_name(model: str, index: int) -> str:
-    """Return the name of one of a model's final trainings: "0005-final2".
+def build_final_name(model: str, index: int = 0) -> str:
+    """Return the name of a model's final training: "0005-final0".
 
     Args:
         model: Id of the candidate.
-        index: Index of the training, from 0.
+        index: Index of the training; above 0 only in runs of earlier versions.
     """
     return f"{model}-final{index}"
 

@@ -179,72 +179,30 @@ def measure_progress(
         The progress; None if fewer than two candidates have all objectives.
     """
     trials, has_end_times = sort_by_end(candidates)
-    tracker = HypervolumeTracker(objectives)
-    tracker.extend(trials)
-    if tracker.finished_count < 2:
+    rows = [compute_losses(item, objectives) for item in trials]
+    finished = np.array([row for row in rows if row is not None])
+    if len(finished) < 2:
         return None
+    best, worst = finished.min(axis=0), finished.max(axis=0)
+    spread = worst - best
+    front = ParetoFront(np.full(len(objectives), 1 + MARGIN))
+    shares: list[float] = []
+    last_growth, last_share = 0, 0.0
+    for row in rows:
+        if row is not None:
+            front.add((np.array(row) - best) / np.where(spread > 0, spread, 1.0))
+        shares.append(front.volume / (1 + MARGIN) ** len(objectives))
+        if shares[-1] > last_share * (1 + GROWTH):
+            last_growth, last_share = len(shares), shares[-1]
     return FrontProgress(
         tuple(item.id for item in trials),
         has_end_times,
         tuple(accumulate(item.seconds for item in trials)),
-        tuple(tracker.shares),
-        _to_objectives(tracker.best + (tracker.worst - tracker.best) * (1 + MARGIN), objectives),
-        _to_objectives(tracker.best, objectives),
-        tracker.last_growth,
+        tuple(shares),
+        _to_objectives(best + spread * (1 + MARGIN), objectives),
+        _to_objectives(best, objectives),
+        last_growth,
     )
-
-
-class HypervolumeTracker:
-    """Incremental computation of the hypervolumes of `measure_progress`.
-
-    A new trial is compared with the front once. All hypervolumes are recomputed only when a trial
-    is the best or worst so far in an objective, because this changes the scale.
-
-    Args:
-        objectives: See `measure_progress`.
-
-    Attributes:
-        finished_count: Number of trials that have all objectives.
-        best, worst: Lowest and highest loss of these trials, by objective.
-        shares, last_growth: See `FrontProgress`; of all trials so far.
-    """
-
-    def __init__(self, objectives: Sequence[str]) -> None:
-        self._objectives = tuple(objectives)
-        self._rows: list[list[float] | None] = []
-        self.best = np.full(len(self._objectives), np.inf)
-        self.worst = -self.best
-        self.finished_count = 0
-        self._reset()
-
-    def extend(self, trials: Sequence[Candidate]) -> None:
-        """Add further trials, in the order of their end times."""
-        rows = [compute_losses(item, self._objectives) for item in trials]
-        self._rows += rows
-        new_rows = [np.array(row) for row in rows if row is not None]
-        self.finished_count += len(new_rows)
-        best = np.min([self.best, *new_rows], axis=0)
-        worst = np.max([self.worst, *new_rows], axis=0)
-        if (best != self.best).any() or (worst != self.worst).any():
-            self.best, self.worst = best, worst
-            self._reset()
-            rows = self._rows
-        for row in rows:
-            self._add_row(row)
-
-    def _reset(self) -> None:
-        self._frontier = ParetoFront(np.full(len(self._objectives), 1 + MARGIN))
-        self.shares: list[float] = []
-        self.last_growth, self._last_share = 0, 0.0
-
-    def _add_row(self, row: list[float] | None) -> None:
-        if row is not None:
-            spread = self.worst - self.best
-            self._frontier.add((np.array(row) - self.best) / np.where(spread > 0, spread, 1.0))
-        share = self._frontier.volume / (1 + MARGIN) ** len(self._objectives)
-        self.shares.append(share)
-        if share > self._last_share * (1 + GROWTH):
-            self.last_growth, self._last_share = len(self.shares), share
 
 
 def sort_by_end(candidates: Sequence[Candidate]) -> tuple[list[Candidate], bool]:
@@ -308,50 +266,18 @@ def _to_objectives(point: Losses, objectives: Sequence[str]) -> dict[str, float]
     return values | {cost: float(10**value) for cost, value in zip(costs, point[1:], strict=True)}
 
 
-class Convergence:
-    """Counter of the trials since the front's hypervolume last grew.
-
-    Reference point and order are those of the report: see `search.study.front`.
-
-    Args:
-        objectives: Metric, then costs, by field name.
-    """
-
-    def __init__(self, objectives: Sequence[str]) -> None:
-        self._objectives = tuple(objectives)
-        self._tracker, self._seen_ids = HypervolumeTracker(self._objectives), list[str]()
-
-    def count_stale_trials(self, candidates: Sequence[Candidate]) -> int:
-        """Return the number of trials that ended since the front last grew.
-
-        It is 0 until two candidates have all objectives.
-
-        Args:
-            candidates: All candidates so far. Only new ones are processed, unless one of them ended
-                before a candidate that was processed earlier.
-        """
-        trials, _ = sort_by_end(candidates)
-        ids = [item.id for item in trials]
-        if ids[: len(self._seen_ids)] != self._seen_ids:
-            self._tracker, self._seen_ids = HypervolumeTracker(self._objectives), []
-        self._tracker.extend(trials[len(self._seen_ids) :])
-        self._seen_ids = ids
-        return len(ids) - self._tracker.last_growth if self._tracker.finished_count > 1 else 0
-
-
 class Budget:
-    """The stopping conditions of a search: trials, time, a target, convergence.
+    """The stopping conditions of a search: trials, time, a target.
 
     Time of earlier, interrupted runs in the same folder counts; time between runs does not.
 
     Args:
         folder: The folder of the run.
-        plan: The plan with trials, minutes, target and convergence.
+        plan: The plan of the run.
     """
 
     def __init__(self, folder: SearchFolder, plan: SearchPlan) -> None:
         self._plan, self._file = plan, folder.path / "search_seconds.json"
-        self._convergence = Convergence(plan.search.objectives)
         self._earlier_seconds = 0.0
         if self._file.exists():
             seconds = read_json(self._file).get("seconds")
@@ -374,17 +300,14 @@ class Budget:
             candidates: Candidates that ended.
             running_count: Number of running trials.
         """
-        plan, budget = self._plan, self._plan.budget
-        if sum(item.is_trial for item in candidates) + running_count >= plan.search.trials:
-            return f"{plan.search.trials} trials"
-        if budget.minutes is not None and self.seconds >= 60 * budget.minutes:
-            return f"{budget.minutes:g} minutes are over"
+        options = self._plan.search
+        if sum(item.is_trial for item in candidates) + running_count >= options.trials:
+            return f"{options.trials} trials"
+        if options.max_minutes is not None and self.seconds >= 60 * options.max_minutes:
+            return f"{options.max_minutes:g} minutes are over"
         for item in candidates:
-            if budget.target and self._meets_target(item):
-                return f"candidate {item.id} meets {','.join(map(str, budget.target))}"
-        stale_count = self._convergence.count_stale_trials(candidates) if budget.converged else 0
-        if budget.converged and stale_count >= budget.converged:
-            return f"converged: the front has not grown for {stale_count} trials"
+            if options.target and self._meets_target(item):
+                return f"candidate {item.id} meets {','.join(map(str, options.target))}"
         return ""
 
     def _meets_target(self, candidate: Candidate) -> bool:
@@ -392,5 +315,5 @@ class Budget:
         return candidate.state == COMPLETE and all(
             values.get(condition.name) is not None
             and condition.is_met(float(values[condition.name]))
-            for condition in self._plan.budget.target
+            for condition in self._plan.search.target
         )

@@ -37,7 +37,6 @@ from search.study.costs import (
     describe_excesses,
     find_costs,
     report_excess,
-    report_preferences,
 )
 from search.study.directory import (
     COMPLETE,
@@ -56,6 +55,8 @@ MAX_VALIDATION_EXAMPLES = 2000
 
 Later stages evaluate the selected candidates on all validation examples.
 """
+STOP_MARGIN = 0.02
+"""Lead of another trial's metric from which on a trial is dominated; see docs/search.md."""
 SEED_GIVEN = "seed_given"
 """Trial attribute that marks trials queued with a seed: replays and retries."""
 COSTS_ATTR = "costs"
@@ -146,14 +147,12 @@ def evaluate_trial(
     if reason:
         report_excess(trial, costs, plan.search)
         return _write_candidate(folder, replace(candidate, state=REJECTED, reason=reason))
-    report_preferences(trial, vars(costs), plan.search)
     check_saveable(model)  # fails before the training rather than after it
     space.prepare(model, candidate.choices, data, quickly=plan.search.no_train)
     if plan.search.no_train:
         on_progress(f"{name}: judging", 0.5)
         limited_data = _limit_validation(data, plan.seed)
         val = evaluate_model(model, limited_data, "val")
-        report_preferences(trial, val, plan.search)
         save_model(convert_to_float32(model), folder.get_model_path(name))
         note_on_metric = (
             "not trained: evaluated as pruned and reconstructed, by "
@@ -181,7 +180,6 @@ def evaluate_trial(
         )
     if start is not None:
         result = start.keep_better(model, result)
-    report_preferences(trial, result.val, plan.search)
     if not monitor.stop_reason:
         save_model(convert_to_float32(model), folder.get_model_path(name))
     candidate = replace(
@@ -192,7 +190,7 @@ def evaluate_trial(
         best_epoch=result.best_epoch,
         history=tuple(asdict(record) for record in result.history),
         seconds=time.perf_counter() - began,
-        notes=(*sampler_notes, *result.notes, *monitor.notes),
+        notes=(*sampler_notes, *result.notes),
     )
     return _write_candidate(folder, candidate)
 
@@ -266,7 +264,7 @@ def get_objective_values(candidate: Candidate, plan: SearchPlan) -> list[float]:
 
 
 class TrainingMonitor:
-    """Progress display and early stopping of one training: by plateau and by the stopping rule."""
+    """Progress display and early stopping of one training."""
 
     def __init__(
         self,
@@ -278,12 +276,10 @@ class TrainingMonitor:
     ) -> None:
         # costs that are objectives have been measured and are not None
         values = [getattr(costs, name) for name in plan.search.costs]
-        self._stopper = DominanceStopper(trial, plan.stopping.margin, plan.list_rungs(), values)
-        self._metric, self._plateau = plan.search.objectives[0], plan.stopping.plateau
+        self._stopper = DominanceStopper(trial, plan.list_rungs(), values)
+        self._metric, self._best = plan.search.objectives[0], -math.inf
         self._name, self._on_progress = name, on_progress
-        self._best, self._best_epoch = -math.inf, 0
         self.stop_reason = ""
-        self.notes: tuple[str, ...] = ()
 
     def on_epoch(self, epoch: int, epochs: int, record: EpochRecord) -> None:
         """Show the progress of the training."""
@@ -294,16 +290,11 @@ class TrainingMonitor:
 
     def should_stop(self, record: EpochRecord) -> bool:
         """Return whether the training ends after this epoch."""
-        value = record.val[self._metric]
-        if value > self._best:
-            self._best, self._best_epoch = value, record.epoch
+        self._best = max(self._best, record.val[self._metric])
         # the best epoch so far represents a trial, as at its end
         if self._stopper.should_stop(record.epoch, self._best):
             self.stop_reason = f"others were better after {record.epoch} epochs"
-        elif self._plateau and record.epoch - self._best_epoch >= self._plateau:
-            self.notes = (f"ended after {record.epoch} epochs: none of the last "
-                          f"{self._plateau} was better",)  # fmt: skip
-        return bool(self.stop_reason or self.notes)
+        return bool(self.stop_reason)
 
 
 class DominanceStopper:
@@ -311,19 +302,12 @@ class DominanceStopper:
 
     Args:
         trial: The trial; its study holds the values of the other trials.
-        margin: See `is_dominated`.
         epochs: The rungs; empty: the rule never stops a trial.
         costs: The trial's costs, in the order of the objectives.
     """
 
-    def __init__(
-        self,
-        trial: optuna.Trial,
-        margin: float,
-        epochs: Sequence[int],
-        costs: Sequence[float],
-    ) -> None:
-        self._trial, self._margin, self._epochs = trial, margin, epochs
+    def __init__(self, trial: optuna.Trial, epochs: Sequence[int], costs: Sequence[float]) -> None:
+        self._trial, self._epochs = trial, epochs
         self._costs = [float(cost) for cost in costs]
         trial.set_user_attr(COSTS_ATTR, self._costs)
 
@@ -336,10 +320,10 @@ class DominanceStopper:
             self._trial.study, epoch, len(self._costs), excluded_number=self._trial.number
         )
         row = np.array([[-value, *self._costs]])
-        return is_dominated(np.concatenate([peers, row]), len(peers), self._margin)
+        return is_dominated(np.concatenate([peers, row]), len(peers))
 
 
-def is_dominated(losses: Losses, index: int, margin: float) -> bool:
+def is_dominated(losses: Losses, index: int, margin: float = STOP_MARGIN) -> bool:
     """Return whether another trial is better by a margin, at no higher cost.
 
     A trial is only compared with trials that cost no more, so the cheap end of the front survives

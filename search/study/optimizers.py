@@ -92,7 +92,7 @@ def sample_settings(trial: BaseTrial, plan: SearchPlan, data: Dataset) -> TrainS
         epochs=plan.search.epochs,
         optimizer=name,
         learning_rate=trial.suggest_float(f"learning_rate.{name}", low, high, log=True),
-        schedule=trial.suggest_categorical("schedule", SCHEDULES),
+        learning_rate_schedule=trial.suggest_categorical("schedule", SCHEDULES),
         weight_decay=trial.suggest_float("weight_decay", 1e-5, 1e-2, log=True),
         label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.1, step=0.05),
         batch_size=trial.suggest_categorical("batch_size", list_batch_sizes(data)),

@@ -31,7 +31,7 @@ from search.optuna_internals import FIXED_PARAMS_ATTR, replay_journal, set_study
 from search.plan import SearchPlan
 from search.spaces import DeclaredSpace
 from search.study import optimizers
-from search.study.costs import Costs, report_excess, report_preferences
+from search.study.costs import Costs, report_excess
 from search.study.directory import COMPLETE, FAILED, REJECTED, STOPPED, Candidate, SearchFolder
 from search.study.front import is_finite
 from search.study.objective import (
@@ -428,13 +428,10 @@ def describe_trial(record: Candidate, plan: SearchPlan) -> dict[str, Any]:
 def _compute_constraints(record: Candidate, plan: SearchPlan) -> dict[str, float]:
     """Return a candidate's limit violations, as they are reported to samplers."""
     trial: Any = optuna.trial.FixedTrial(record.choices)
-    if record.macs is None or record.params is None:
+    if record.state != REJECTED or record.macs is None or record.params is None:
         return {}
     costs = Costs(record.macs, record.params, (), record.size_bytes, record.latency_ms)
-    if record.state == REJECTED:
-        report_excess(trial, costs, plan.search)
-    elif record.state in (COMPLETE, STOPPED):
-        report_preferences(trial, {**vars(costs), **record.val}, plan.search)
+    report_excess(trial, costs, plan.search)
     return dict(trial.constraints)
 
 

@@ -14,14 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 
 from compress.core.atomic_files import replace_file, write_json
 from compress.core.device import Device
 from compress.core.errors import InputError, RunFailed, to_one_line
 from compress.core.quantities import format_threads
-from compress.data import Dataset, Split
+from compress.data import Dataset
 from compress.measure import formatting
 from compress.measure.latency import Entry, time_entries
 from compress.measure.latency_record import Latency
@@ -34,11 +33,11 @@ from compress.shrinking.compression_job import CoupledModel, RunContext, Teacher
 from compress.shrinking.prune_and_train import FineTuner
 from compress.train import train
 from compress.train.predict import evaluate_model
-from compress.train.records import LastEpochHook, StartingPoint
+from compress.train.records import StartingPoint
 from search.plan import SearchPlan
 from search.study import optimizers
 from search.study.directory import Candidate, FinalTraining, SearchFolder, build_final_name
-from search.study.objective import build_model, derive_seed
+from search.study.objective import build_model
 
 SLOW_RATIO = 3.0
 """A model is slow if it takes more than this multiple of a nearly empty model's time."""
@@ -52,14 +51,8 @@ TIMING_PRECISION, TIMING_SECONDS = 0.05, 2.0
 """Relative half-width of the intervals, and time limit, of these measurements."""
 
 
-def derive_final_seed(candidate: Candidate, index: int) -> int:
-    """Return the seed of a final training; the first one uses the candidate's seed."""
-    return derive_seed(candidate.seed, index) if index else candidate.seed
-
-
 def train_final(
     candidate: Candidate,
-    index: int,
     data: Dataset,
     plan: SearchPlan,
     folder: SearchFolder,
@@ -73,8 +66,7 @@ def train_final(
 
     Args:
         candidate: The candidate, whose model is built again from its choices.
-        index: Index of this training among the candidate's, from 0; sets its name and seed.
-        data: The data; each training evaluates the test part once.
+        data: The data; the test part is evaluated once.
         plan: The plan, with section `final`.
         folder: Folder for the model and the record. An interrupted training is resumed.
         device: Device of the training.
@@ -90,39 +82,35 @@ def train_final(
     import keras
 
     began = time.perf_counter()
-    seed, name = derive_final_seed(candidate, index), build_final_name(candidate.id, index)
-    keras.utils.set_random_seed(seed)
+    name = build_final_name(candidate.id)
+    keras.utils.set_random_seed(candidate.seed)
     trial = optuna.trial.FixedTrial(candidate.choices)
     space = plan.search.resolved_space
     model = build_model(space, trial, data, device.policy)
     space.prepare(model, candidate.choices, data)
     settings = replace(optimizers.sample_settings(trial, plan, data), epochs=plan.final_epochs)
-    training_data = merge_validation(data) if plan.final.on_validation else data
-    hooks = [LastEpochHook()] if plan.final.on_validation else []
-
     # a `FineTuner` compares with the start itself
-    compares_start = space.trained and not plan.final.on_validation and not plan.search.no_train
+    compares_start = space.trained and not plan.search.no_train
     start = StartingPoint(model, data, plan.search.objectives[0]) if compares_start else None
     unfinished = folder.final / f"{name}.unfinished"
     if plan.search.no_train:
-        compression_plan = replace(plan.build_compression_plan(()), seed=seed, finetune=settings)
+        compression_plan = replace(
+            plan.build_compression_plan(()), seed=candidate.seed, finetune=settings
+        )
         context = RunContext(
-            training_data,
+            data,
             compression_plan,
             device,
             lambda text, share: on_progress(f"{name}: {text}", share),
         )
-        result, _, _ = FineTuner(context, teachers, unfinished, hooks).tune(
-            model, "fine-tuning", []
-        )
+        result, _, _ = FineTuner(context, teachers, unfinished).tune(model, "fine-tuning", [])
     else:
         result = train(
             model,
-            training_data,
+            data,
             settings,
             device=device,
-            seed=seed,
-            hooks=hooks,
+            seed=candidate.seed,
             select_by=plan.search.objectives[0],
             checkpoint=unfinished,
             on_epoch=lambda epoch, epochs, _: on_progress(
@@ -133,15 +121,15 @@ def train_final(
         result = start.keep_better(model, result)
     save_model(convert_to_float32(model), folder.final / f"{name}.keras")
     record = FinalTraining(
-        candidate.id,
-        index,
-        seed,
-        len(result.history),
-        result.best_epoch,
-        plan.final.on_validation,
-        {} if plan.final.on_validation else result.val,
-        evaluate_model(model, data, "test"),
-        time.perf_counter() - began,
+        model=candidate.id,
+        place=0,
+        seed=candidate.seed,
+        epochs=len(result.history),
+        best_epoch=result.best_epoch,
+        on_validation=False,
+        val=result.val,
+        test=evaluate_model(model, data, "test"),
+        seconds=time.perf_counter() - began,
     )
     folder.write_final(record)
     if unfinished.is_dir():
@@ -151,37 +139,15 @@ def train_final(
     return record
 
 
-def promote_best(model: str, folder: SearchFolder, metric: str) -> FinalTraining:
-    """Promote the best of a model's final trainings to its final `.keras` file.
-
-    The best validation metric wins, and the first training wins ties. If validation data were
-    trained on, the first training is taken, because test data must never select.
+def promote_final(model: str, folder: SearchFolder) -> None:
+    """Copy a model's final training to its final `.keras` file, which is compressed and shipped.
 
     Args:
         model: Id of the candidate.
         folder: The folder of the run.
-        metric: Name of the selection metric.
     """
-    records = [record for record in folder.read_finals() if record.model == model]
-    best = max(records, key=lambda record: (record.val.get(metric, 0.0), -record.place))
     with replace_file(folder.final / f"{model}.keras") as part:
-        shutil.copyfile(folder.final / f"{build_final_name(model, best.place)}.keras", part)
-    return best
-
-
-def merge_validation(data: Dataset) -> Dataset:
-    """Return the data with the validation part added to the training part."""
-    train_part, val = data.train, data.val
-    weight = None
-    if train_part.weight is not None or val.weight is not None:
-        weight = np.concatenate(
-            [np.ones(len(split), np.float32) if split.weight is None else split.weight
-             for split in (train_part, val)]
-        )  # fmt: skip
-    merged = Split(
-        np.concatenate([train_part.x, val.x]), np.concatenate([train_part.y, val.y]), weight
-    )
-    return replace(data, train=merged)
+        shutil.copyfile(folder.final / f"{build_final_name(model)}.keras", part)
 
 
 @dataclass(frozen=True)
@@ -245,9 +211,9 @@ def halve_slow_model(
 
     Returns:
         The plan for this model, and notes on the measurement and the decision. If the plan sets
-        channels or a `shrink_to` goal, or `channels.keep_all`, the unchanged plan without notes.
+        channels or a goal, the unchanged plan without notes.
     """
-    if plan.channels.keep_all or plan.channels.is_active or plan.shrink_to is not None:
+    if plan.channels.target is not None or plan.goal.is_given:
         return plan, []
     halved = _halve_macs(plan)
     try:
@@ -274,13 +240,11 @@ def halve_slow_model(
 def _halve_macs(plan: SearchPlan) -> SearchPlan:
     """Return the plan with a channel target of half the MACs and an adjusted sparsity."""
     channel_options, weights = plan.channels, plan.weights
-    channels = replace(channel_options, target=HALF_MACS, target_metric="macs")
+    channels = replace(channel_options, target=HALF_MACS)
     if weights.pattern.kind == "n:m" or weights.overrides:
         return replace(plan, channels=channels)
     sparsity = round(max(0.0, 1.0 - (1.0 - weights.sparsity) / HALF_MACS.amount), 4)
-    initial_sparsity = min(weights.initial_sparsity, sparsity)
-    weight_options = replace(weights, sparsity=sparsity, initial_sparsity=initial_sparsity)
-    return replace(plan, channels=channels, weights=weight_options)
+    return replace(plan, channels=channels, weights=replace(weights, sparsity=sparsity))
 
 
 def _measure_run_cost(original: CoupledModel, plan: SearchPlan, data: Dataset) -> RunCost:
@@ -324,11 +288,9 @@ def _measure_run_cost(original: CoupledModel, plan: SearchPlan, data: Dataset) -
         cost = RunCost(times["own"].quiet_ms, times["empty"].quiet_ms, runtime_text)
         if not cost.is_slow:
             return cost
-        # l2 in one step is quick; channel counts by output error are only known after pruning,
+        # l2 is quick; channel counts by output error are only known after pruning,
         # and may give another latency
-        quick_options = replace(
-            plan.channels, criterion="l2", scope="global", blocks=False, steps=1
-        )
+        quick_options = replace(plan.channels, criterion="l2", scope="global", blocks=False)
         halved_model = prune_channels(
             original.model, quick_options, coupling=original.coupling
         ).model

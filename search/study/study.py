@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -18,14 +17,13 @@ from compress.core.errors import InputError, RunFailed
 from compress.core.faults import RETRY_SECONDS
 from compress.data import Dataset
 from compress.run.directory import LOG
-from compress.run.records import read_record
 from search.optuna_internals import FIXED_PARAMS_ATTR, begin_trial, end_trial
 from search.plan import SearchPlan
 from search.samplers import SAMPLERS
 from search.spaces import DeclaredSpace
 from search.study import optimizers
 from search.study.costs import Costs, build_latency_estimator, describe_excesses
-from search.study.directory import COMPLETE, DUPLICATE, FAILED, LOST, Candidate, SearchFolder
+from search.study.directory import COMPLETE, DUPLICATE, FAILED, Candidate, SearchFolder
 from search.study.objective import (
     SEED_ATTR,
     SEED_GIVEN,
@@ -35,7 +33,13 @@ from search.study.objective import (
     get_objective_values,
 )
 from search.study.storage import build_study_name, open_storage
-from search.study.warm_start import SEARCH_ATTR, describe_search, find_sources, list_choices
+from search.study.warm_start import (
+    SEARCH_ATTR,
+    describe_search,
+    find_sources,
+    list_choices,
+    read_replayed,
+)
 
 TRIES_ATTR = "memory_was_short"
 """Trial attribute that counts failures of these choices by lack of memory."""
@@ -185,7 +189,7 @@ def build_sampler_arguments(
 def _build_cost_function(
     plan: SearchPlan, space: DeclaredSpace, data: Dataset, folder: SearchFolder | None
 ) -> Callable[[dict[str, Any]], tuple[float, ...] | None]:
-    """Return a function that counts a candidate's costs; None: it exceeds a hard or soft limit."""
+    """Return a function that counts a candidate's costs; None: it exceeds a limit."""
     options = plan.search
     estimate_latency = None if folder is None else build_latency_estimator(options, folder)
 
@@ -195,11 +199,7 @@ def _build_cost_function(
         candidate_costs = Costs(
             *counts, latency_ms=None if estimate_latency is None else estimate_latency(chosen)
         )
-        costs = {name: value for name, value in vars(candidate_costs).items() if value is not None}
-        conditions = (item for item in options.prefer if item.name in costs)
-        if describe_excesses(candidate_costs, options) or not all(
-            item.is_met(costs[item.name]) for item in conditions
-        ):
+        if describe_excesses(candidate_costs, options):
             return None
         values = (getattr(candidate_costs, name) for name in options.costs)
         return tuple(math.nan if value is None else float(value) for value in values)
@@ -323,7 +323,7 @@ def enqueue_first_trials(
 ) -> None:
     """Queue the first trials of a new study.
 
-    These are the replayed choices, or else the fronts of finished searches, or else the result of
+    These are the replayed candidates and the fronts of finished searches, or else the result of
     `list_first_choices`.
 
     Args:
@@ -334,8 +334,8 @@ def enqueue_first_trials(
             missing first trials are queued again.
 
     Raises:
-        InputError: The replay file holds no candidate, a warm start is not a finished search, or
-            the study of this name in a shared storage belongs to another search.
+        InputError: A warm start is no finished search and no candidate, or the study of this name
+            in a shared storage belongs to another search.
     """
     options = plan.search
     stored = study.user_attrs.get(SEARCH_ATTR)
@@ -351,16 +351,17 @@ def enqueue_first_trials(
     if trials and not has_lost_trials:
         return
     tried = [{**trial.system_attrs.get(FIXED_PARAMS_ATTR, {}), **trial.params} for trial in trials]
-    queue: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    if plan.search.replay:
-        replayed = read_replay(plan.search.replay)
-        queue = [(replayed.choices, {SEED_ATTR: replayed.seed, SEED_GIVEN: True})]
-    elif options.warm_start:
-        sources = find_sources(options.warm_start, options.space, options.objectives, data)
-        queue = list_choices(sources)
+    queue: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        (candidate.choices, {SEED_ATTR: candidate.seed, SEED_GIVEN: True})
+        for candidate in read_replayed(options.warm_start)
+    ]
+    sources = find_sources(options.warm_start, options.space, options.objectives, data)
+    if sources:
+        choices_of_fronts = list_choices(sources)
+        queue += choices_of_fronts
         LOG.info(
             "warm start: %d candidates of %s",
-            len(queue),
+            len(choices_of_fronts),
             ", ".join(f"{source.name} (distance {source.distance:.2f})" for source in sources),
         )
     for choices, attrs in queue or [(choices, {}) for choices in list_first_choices(plan, data)]:
@@ -383,18 +384,3 @@ def list_first_choices(plan: SearchPlan, data: Dataset) -> list[dict[str, Any]]:
     steps = min(MAX_LADDER_STEPS, plan.search.trials // 4)
     chosen = [space.baseline(data), *space.ladder(data, steps)]
     return [{**choices, **settings} for choices in chosen]
-
-
-def read_replay(path: Path) -> Candidate:
-    """Read a candidate's record for `--replay`.
-
-    Raises:
-        InputError: The file is missing or holds no candidate.
-    """
-    candidate = read_record(path, Candidate)
-    if candidate.state == LOST:
-        raise InputError(
-            f"replay must name the record of a candidate that ended. Received: '{path}', which "
-            f"says that {candidate.reason}; it ran again under another number."
-        )
-    return candidate

@@ -1,4 +1,4 @@
-"""Warm starts from the fronts of finished searches, with the nearest data set first."""
+"""Warm starts: from candidates, and from the fronts of finished searches, nearest data first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from optuna.trial import TrialState
 from compress.core.errors import InputError
 from compress.core.pareto import compute_crowding_distance, compute_front_mask
 from compress.data import Dataset
+from compress.run.records import read_record
 from search.samplers._base import compute_losses
+from search.study.directory import LOST, Candidate
 from search.study.storage import open_storage
 
 SEARCH_ATTR = "paretune"
@@ -107,13 +109,40 @@ class Source:
     distance: float
 
 
+def is_candidate_file(name: str) -> bool:
+    """Return whether a warm start names the record of a candidate."""
+    return "://" not in name and name.endswith(".json") and not Path(name).is_dir()
+
+
+def read_replayed(names: tuple[str, ...]) -> list[Candidate]:
+    """Read the candidates whose choices and seeds are tried again.
+
+    Args:
+        names: Warm starts; those that name no record of a candidate are left out.
+
+    Raises:
+        InputError: A file is missing or holds no candidate that ended.
+    """
+    candidates = []
+    for name in filter(is_candidate_file, names):
+        candidate = read_record(Path(name), Candidate)
+        if candidate.state == LOST:
+            raise InputError(
+                "warm_start must name the record of a candidate that ended. Received: "
+                f"'{name}', which says that {candidate.reason}; it ran again under another number."
+            )
+        candidates.append(candidate)
+    return candidates
+
+
 def find_sources(
     names: tuple[str, ...], space: str, objectives: tuple[str, ...], data: Dataset
 ) -> list[Source]:
     """Return the Pareto fronts of finished searches, nearest data set first.
 
     Args:
-        names: Folders of runs, or Optuna storage URLs (all paretune studies in them).
+        names: Folders of runs, or Optuna storage URLs (all paretune studies in them); records of
+            candidates are left out.
         space: Space of the new search; the others must have the same.
         objectives: Objectives of the new search; the others must have the same.
         data: Data of the new search.
@@ -124,11 +153,13 @@ def find_sources(
     """
     sources = []
     for name in names:
+        if is_candidate_file(name):
+            continue
         studies = list(_open_studies(name))
         if not studies:
             raise InputError(
-                f"warm_start must be folders of runs or storage URLs. Received: '{name}' without "
-                "a study of paretune in it."
+                "warm_start must be folders of runs, storage URLs or records of candidates "
+                f"(.json). Received: '{name}' without a study of paretune in it."
             )
         for study in studies:
             stored = study.user_attrs[SEARCH_ATTR]

@@ -143,8 +143,8 @@ def test_examples_without_labels_are_enough(
 def test_options_of_toml_and_flags_are_one_plan(
     paretune: Command, model_file: Path, data_file: Path, tmp_path: Path
 ) -> None:
-    flags = ("--sparsity", 0.5, "--epochs", 0, "--formats", "float32", "--latency-budget", 0.5,
-             "--repair", 0)  # fmt: skip
+    flags = ("--sparsity", 0.5, "--finetune-epochs", 0, "--formats", "float32",
+             "--latency-budget", 0.5, "--repair", 0)  # fmt: skip
     (tmp_path / "plan.toml").write_text(
         "repair = 0\n[weights]\nsparsity = 0.5\n[finetune]\nepochs = 0\n"
         '[export]\nformats = ["float32"]\n[latency]\nbudget = 0.5\n'

@@ -56,3 +56,16 @@ def test_a_plan_is_read(
     assert plan["seed"] == 3
     assert plan["channels"]["target"] == "0.5x"
     assert plan["finetune"]["batch_size"] == 64
+
+
+def test_a_plan_of_a_search_is_read(paretune: Command, tmp_path: Path) -> None:
+    done = paretune("search", "--plan", STORED / "search.toml", "--data", "digits",
+                    "--device", "cpu", "--max-minutes", 8, "--out", "r")  # fmt: skip
+    assert done.code == 0, done.said
+    plan = json.loads((tmp_path / "r" / "plan.json").read_text())["plan"]
+    assert plan["search"]["stopping"] == "none"
+    assert plan["search"]["max_minutes"] == 8
+    assert plan["search"]["trial_minutes"] == 5
+    assert plan["search"]["target"] == ["accuracy>=0.99"]
+    assert plan["cluster"]["engine"] == "local"
+    assert not {"stopping", "budget", "engine"} & plan.keys()

@@ -189,7 +189,7 @@ def test_each_kind_of_result_has_its_own_table() -> None:
 
 
 def test_zeros_stay_zero_while_a_repaired_net_is_trained(small_cnn: Any) -> None:
-    """`_one` relies on it: a constant schedule at the sparsity that is there."""
+    """`_one` relies on it: one update at the sparsity that is there."""
     from compress.plan import WeightOptions
     from compress.prune.weights import WeightPruner
 
@@ -197,11 +197,13 @@ def test_zeros_stay_zero_while_a_repaired_net_is_trained(small_cnn: Any) -> None
     way = repair_weights.WAYS["global"]
     start, record = repair_weights.pruned(model, way, 0.75, None, 0)
     zero = {w.path: w.numpy() == 0 for w in start.weights if w.path.endswith("kernel")}
-    options = WeightOptions(sparsity=0.75, scope="global", schedule="constant")
+    pruner = WeightPruner(
+        WeightOptions(sparsity=0.75, scope="global"), schedule=lambda step: (step == 1, 0.75)
+    )
     start.compile("sgd", "mse")
     x = np.random.default_rng(0).normal(size=(32, *model.input_shape[1:])).astype(np.float32)
     y = np.random.default_rng(1).normal(size=(32, *model.output_shape[1:])).astype(np.float32)
-    with WeightPruner(options).attach(start, steps_per_epoch=4, epochs=2):
+    with pruner.attach(start, steps_per_epoch=4, epochs=2):
         start.fit(x, y, batch_size=8, epochs=2, verbose=0)
     assert 0.7 < record["sparsity"] < 0.8
     moved = 0

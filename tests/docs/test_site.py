@@ -66,7 +66,7 @@ def test_the_reference_has_every_field_of_a_plan(command: str, plan: type[Any]) 
     page = reference().on_page_markdown(f"before\n\n<!-- options of {command} -->\n\nbehind\n")
     assert page.startswith(f"before\n\n```\nparetune {command} ")
     for leaf in list_plan_fields(plan):
-        assert len(re.findall(rf"^\| `{leaf.flags[0]}[ `,]", page, re.MULTILINE)) == 1, leaf
+        assert len(re.findall(rf"^\| `{leaf.flag}[ `,]", page, re.MULTILINE)) == 1, leaf
 
 
 def test_the_reference_has_every_command() -> None:

@@ -142,8 +142,8 @@ class Things:
             Target("run_search", searched,
                    ("plan", "display", *parts, *options(search_keywords.RUN_SEARCH))),
             Target("prune_channels", {"model": model, "macs": 0.6},
-                   ("options", "params", "amount", "cost", "share", "criterion", "data",
-                    "sensitivity", "finetune", "seed", "repair", "input_shape", "on_choice",
+                   ("options", "params", "cost", "share", "criterion", "data",
+                    "sensitivity", "seed", "repair", "input_shape", "on_choice",
                     "on_progress", *options(keywords.PRUNE_CHANNELS))),
             Target("prune_weights", {"model": model, "data": data, **short},
                    ("options", "val", "groups", "time", "task", "schedule", "repair", "finetune",
@@ -184,11 +184,11 @@ class Things:
             Target("resume_pruning", {"path": "pruning"}, ("schedule", "custom_objects")),
             Target("save_pruning", {"model": model, "pruner": pt.WeightPruner(), "path": "p"}),
             Target("sensitivity_map", {"model": model, "data": data},
-                   ("criterion", "aggregate", "blocks", "seed", "on_progress")),
+                   ("criterion", "blocks", "seed", "on_progress")),
             Target("WeightPruner", {},
                    ("options", "schedule", *options(keywords.WEIGHT_PRUNER))),
             Target("Workers", {"count": 1},
-                   ("engine", "address", "cpus_per_worker", "gpus_per_worker")),
+                   ("engine", "cpus_per_worker", "gpus_per_worker")),
         ]  # fmt: skip
 
 

@@ -233,8 +233,7 @@ def paths(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
         _on_data(path), ["inspect", path], ["report", path], ["bench", path, "--out", "new"],
         ["compress", path, "--data", "digits"], ["run", "--plan", path, "--data", "nowhere"],
         ["compress", "text.keras", "--data", path], ["run", "--data", "nowhere", "--out", path],
-        ["run", "--data", path], [*SEARCH, "--replay", path],
-        [*SEARCH, "--warm-start", path], ["dashboard", path],
+        ["run", "--data", path], [*SEARCH, "--warm-start", path], ["dashboard", path],
         ["run", "--data", "nowhere", "--teacher", path], ["space", "describe", f"around:{path}"],
         ["inspect", "text.keras", "--json", path], ["bench", "text.keras", path],
     ))  # fmt: skip
@@ -309,7 +308,7 @@ def records(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
         path.write_text(json.dumps(odd))
     words = ["report", "r"]
     if rng.random() < 0.15:
-        words = [*SEARCH, "--replay", str(path)]
+        words = [*SEARCH, "--warm-start", str(path)]
     elif rng.random() < 0.15:
         words = ["search", "--data", "digits", "--space", "mlp", "--warm-start", "r", "--out", "r"]
     elif rng.random() < 0.1:
@@ -409,7 +408,7 @@ def options(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
         leaf = pick(rng, list_plan_fields(plan))
         if leaf.path in ("data.source", "out", "search.study.storage"):
             continue
-        words.append(str(pick(rng, leaf.flags)))
+        words.append(leaf.flag)
         if leaf.hint is not bool:
             words.append(pick(rng, ODD_TEXTS).replace("\0", ""))
     # nothing begins: there are no data, and no second model
@@ -430,17 +429,16 @@ def units(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
     """Numbers with units of any dimension, on the command line, in TOML and in goals of a run."""
     (folder / "m.keras").write_bytes(shelf.models["small.keras"])
     names = ("latency", "size", "peak-memory", "macs", "params", "budget", "max-drop", "memory",
-             "val-fraction", "mixed-size", "mixed-latency", "latency-budget")  # fmt: skip
+             "val-fraction", "mixed-loss", "latency-budget")  # fmt: skip
     searched = ("max-macs", "max-size", "max-latency", "max-minutes", "trial-minutes", "sparsity",
-                "min-kept", "channels", "prune-begin", "prune-frequency", "temperature",
-                "channel-limits")  # fmt: skip
+                "min-kept", "channels", "sparsity-end", "temperature",
+                "weight-overrides")  # fmt: skip
     text = pick(rng, QUANTITIES)
     kind = int(rng.integers(4))
     if kind == 0:
         return ["shrink", "m.keras", "--data", "nowhere", f"--{pick(rng, names)}", text]
     if kind == 1:
-        goal = f"{pick(rng, names[:7]).replace('-', '_')}={text}"
-        return ["run", "--data", "nowhere", "--shrink-to", goal]
+        return ["run", "--data", "nowhere", f"--{pick(rng, names[:5])}", text]
     if kind == 2:
         section, name = pick(rng, (("goal", "latency"), ("goal", "size"), ("goal", "budget"),
                                    ("latency", "budget"), ("weights", "sparsity")))  # fmt: skip
@@ -448,8 +446,7 @@ def units(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
         (folder / "p.toml").write_text(f"[{section}]\n{name} = {value}\n")
         return ["shrink", "m.keras", "--data", "nowhere", "--plan", "p.toml"]
     condition = f"{pick(rng, ('macs', 'latency_ms', 'size_bytes', 'accuracy'))}<={text}"
-    words = pick(rng, (("--prefer", condition), ("--target", condition),
-                       (f"--{pick(rng, searched)}", text)))  # fmt: skip
+    words = pick(rng, (("--target", condition), (f"--{pick(rng, searched)}", text)))
     return ["search", "--data", "nowhere", *words]
 
 

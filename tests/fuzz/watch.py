@@ -56,7 +56,7 @@ def classify(code: int, errors: str, unexpected: BaseException | None) -> tuple[
     if code == 0:
         return ACCEPTED, ""
     # advice may stand above the error
-    advice = r"\A(paretune: [^\n]*(is the old name of|is read as) [^\n]*\n)+"
+    advice = r"\A(paretune: [^\n]*(is read as) [^\n]*\n)+"
     errors = re.sub(advice, "", errors)
     if not (errors.startswith("paretune: error: ") and errors.count("\n") == 1):
         return LINES, errors[:300]

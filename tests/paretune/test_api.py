@@ -142,7 +142,13 @@ def test_compress_model(
     monkeypatch.chdir(tmp_path)
     how: dict[str, Any] = {"latency_budget": 0.3}
     result = pt.compress_model(
-        model, data, channels=0.5, sparsity=0.8, epochs=4, formats=["float32", "int8"], **how
+        model,
+        data,
+        channels=0.5,
+        sparsity=0.8,
+        finetune_epochs=4,
+        formats=["float32", "int8"],
+        **how,
     )
     assert result.folder == Path("runs/compress-big")
     lines = str(result).splitlines()
@@ -164,13 +170,19 @@ def test_compress_model(
     # finished work is not repeated
     before = {path: path.stat().st_mtime_ns for path in result.files.values()}
     again = pt.compress_model(
-        model, data, channels=0.5, sparsity=0.8, epochs=4, formats=["float32", "int8"], **how
+        model,
+        data,
+        channels=0.5,
+        sparsity=0.8,
+        finetune_epochs=4,
+        formats=["float32", "int8"],
+        **how,
     )
     assert {path: path.stat().st_mtime_ns for path in again.files.values()} == before
     # another model of this name has another folder: a named one is refused, else it is numbered
     with pytest.raises(pt.InputError, match="belongs to another run: weights was"):
         pt.compress_model(
-            network(seed=5), data, channels=0.5, sparsity=0.8, epochs=4,
+            network(seed=5), data, channels=0.5, sparsity=0.8, finetune_epochs=4,
             formats=["float32", "int8"], out="runs/compress-big", **how,
         )  # fmt: skip
 

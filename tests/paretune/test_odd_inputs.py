@@ -80,7 +80,7 @@ def test_an_input_too_small_for_a_strided_stem(tmp_path: Path) -> None:
         pt.prune_channels(model, macs=0.5, input_shape=(8, 8, 3))
     x = np.zeros((40, 8, 8, 3), np.float32)
     with pytest.raises(pt.InputError, match=r"Received: \(8, 8, 3\): .*Is the input too small"):
-        pt.prune_channels(model, amount=0.5, data=x)
+        pt.prune_channels(model, macs=0.5, scope="layer", data=x)
     with pytest.raises(pt.InputError, match="Is the input too small"):
         pt.bench(model, input_shape=(8, 8, 3), budget=0.1)
     assert "input is too small" in command(

@@ -31,38 +31,26 @@ CASES = {
         ["--channels", "0.5x", "--channel-criterion", "nope"],
         "Unknown channel criterion 'nope'. Choices: ",
     ),
-    "limits": (
-        ["--channels", "0.5x", "--channel-limits", "nosuch=.1"],
-        "Unknown layer or pattern (no removable channels) 'nosuch'",
-    ),
     "exclude": (
         ["--channels", "0.5x", "--channel-exclude", "nosuch"],
         "Unknown layer or pattern (no removable channels) 'nosuch'",
     ),
     "overrides": (
-        ["--prune-overrides", "nosuch=0.5"],
+        ["--weight-overrides", "nosuch=0.5"],
         "Unknown layer or pattern (no weights to prune) 'nosuch'",
     ),
     "one of two overrides": (
-        ["--prune-overrides", "*=0.5,nosuch=0.5"],
+        ["--weight-overrides", "*=0.5,nosuch=0.5"],
         "Unknown layer or pattern (no weights to prune) 'nosuch'",
     ),
-    "teachers' weights": (
-        ["--teacher-weights", "1,2,3"],
-        "teacher_weights must have one number a teacher. Received: 3 for 1",
-    ),
-    "hint pairs": (
-        ["--hints", "fitnets", "--hint-pairs", "here=there"],
+    "feature pairs": (
+        ["--feature-losses", "fitnets", "--feature-pairs", "here=there"],
         "Unknown layer",
     ),
     "opset": (["--opset", "-1"], "opset must be at least 1. Received: -1"),
     "too small": (["--channels", "2"], "macs must be at least"),
     "too large": (["--channels", "100G"], "macs must be at most the model's own"),
     "no share": (["--channels", "0.0001x"], "macs must be at least"),
-    "late": (
-        ["--prune-begin", "99999", "--prune-end", "999999"],
-        "A pruning schedule must end before training does",
-    ),
     "no such storage": (["--storage", "nosuch://host/x"], "storage must be a URL that Optuna can"),
     "no such folder": (
         ["--storage", "sqlite:////nosuch/folder/study.db"],
@@ -114,13 +102,14 @@ def test_a_pattern_that_fits_the_largest_alone_is_accepted(
     """The baseline of the space has two hidden layers, the largest more."""
     monkeypatch.setattr(local, "LocalPool", Stop)
     values = {"data": "digits", "space": "mlp", "out": str(tmp_path / "run")}
-    values |= {"channels": "0.5x", "channel_limits": deepest(), "prune_overrides": deepest()}
+    name = deepest()
+    values |= {"channels": "0.5x", "channel_exclude": name, "weight_overrides": f"{name}=0.3"}
     with pytest.raises(Stopped):
         pipeline.run(plan=from_flat(SearchPlan, values))
 
 
 def deepest() -> str:
-    """Returns a setting for the last hidden layer of the largest model of the space."""
+    """Returns the name of the last hidden layer of the largest model of the space."""
     from optuna.trial import FixedTrial
 
     from compress.data import load_data
@@ -133,7 +122,7 @@ def deepest() -> str:
     ]
     names = [[layer.name for layer in model.layers if hasattr(layer, "kernel")] for model in models]
     (name,) = [name for name in names[1] if name not in names[0]][-1:]
-    return f"{name}=0.3"
+    return name
 
 
 class Stopped(Exception):
@@ -153,25 +142,27 @@ def subject(*widths: int) -> CoupledModel:
 
 
 def test_what_a_model_cannot_do_is_left_out_and_noted(blobs: Dataset) -> None:
-    values = {"channels": "0.5x", "sparsity": 0.5, "channel_limits": "h1=0.3,h0=0.4"}
-    values |= {"channel_exclude": "h1", "prune_overrides": "h1=0.2,*=0.4"}
-    values |= {"hints": "fitnets", "hint_pairs": "h0=h0,h1=h0"}
+    values = {"channels": "0.5x", "sparsity": 0.5, "channel_exclude": "h1,h0"}
+    values |= {"weight_overrides": "h1=0.2,*=0.4"}
+    values |= {"feature_losses": "fitnets", "feature_pairs": "h0=h0,h1=h0"}
     plan = from_flat(SearchPlan, values)
     same, notes = fit_plan(plan, blobs, subject(32, 32, 32), mlp(32, 32, 32))
     assert same == plan
     assert notes == []
     small, notes = fit_plan(plan, blobs, subject(32), mlp(32, 32, 32))
-    assert small.channels == replace(plan.channels, limits={"h0": 0.4}, exclude=())
-    assert small.channels.exclude == ()
-    assert small.distill == replace(plan.distill, pairs={"h0": "h0"})
-    assert small.distill.hints == ("fitnets",)
+    assert small.channels == replace(plan.channels, exclude="h0")
+    assert small.distill == replace(plan.distill, feature_pairs={"h0": "h0"})
+    assert small.distill.feature_losses == ("fitnets",)
     words = [note.partition(" was left out for this model: ")[0] for note in notes]
-    assert words[:2] == ["channel limit 'h1=0.3'", "channel exclusion 'h1'"]
-    assert words[-1] == "hint pair 'h1=h0'"
+    assert words[0] == "channel exclusion 'h1'"
+    assert words[-1] == "feature pair 'h1=h0'"
     none, notes = fit_plan(
-        from_flat(SearchPlan, {"hints": "fitnets", "hint_pairs": "h1=h0"}), blobs, subject(32), None
+        from_flat(SearchPlan, {"feature_losses": "fitnets", "feature_pairs": "h1=h0"}),
+        blobs,
+        subject(32),
+        None,
     )
-    assert (none.distill.pairs, none.distill.hints) == ((), ())
+    assert (none.distill.feature_pairs, none.distill.feature_losses) == ((), ())
     # a target that it cannot meet is another matter
     plan = from_flat(SearchPlan, {"channels": "0.001x", "teacher": "none"})
     assert fit_plan(plan, blobs, subject(32), None) == (plan, [])
@@ -183,7 +174,7 @@ def test_a_worker_compresses_with_what_fits(blobs: Dataset, cpu: Device, tmp_pat
 
     folder = SearchFolder(tmp_path / "run")
     values = {"epochs": 1, "batch_size": 32, "teacher": "none", "formats": "float32"}
-    values |= {"channels": "0.5x", "channel_limits": "h1=0.3", "sparsity": 0.0}
+    values |= {"channels": "0.5x", "channel_exclude": "h1", "sparsity": 0.0}
     plan = from_flat(SearchPlan, values)
     folder.claim("run", plan)
     mlp(32).save(folder.get_model_path("0000"))
@@ -198,9 +189,9 @@ def test_a_worker_compresses_with_what_fits(blobs: Dataset, cpu: Device, tmp_pat
         worker._out.close()
     assert "error" not in done, done
     (record,) = folder.read_compressed()
-    assert record.notes[0].startswith("channel limit 'h1=0.3' was left out for this model: ")
+    assert record.notes[0].startswith("channel exclusion 'h1' was left out for this model: ")
     assert "--channels 0.5x" in record.command
-    assert "--channel-limits" not in record.command
+    assert "--channel-exclude" not in record.command
 
 
 def test_a_run_without_a_trial_is_corrected_in_place(

@@ -71,13 +71,16 @@ def test_workers_train_what_one_process_trains(
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
-def test_workers_of_a_cluster(trained: Any, tmp_path: Path) -> None:
+def test_workers_of_a_cluster(
+    trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trained.save(tmp_path / "m.keras")
     words = (
         "--data", "digits", "--size", "0.3x", "--finetune-epochs", 2, "--latency-budget", 0.5,
         "--channel-tries", 2, "--round-to", 2, "--out", tmp_path / "out", "--threads", 1,
     )  # fmt: skip
-    on = ("--engine", "ray", "--address", "local", "--workers", 2)
+    on = ("--engine", "ray", "--workers", 2)
+    monkeypatch.setenv("RAY_ADDRESS", "local")
     done = paretune("shrink", tmp_path / "m.keras", *words, *on, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     log = (tmp_path / "out" / "log.txt").read_text()
@@ -182,8 +185,8 @@ def test_workers_stand_behind_the_process_itself(case: Any, folder: ShrinkFolder
 def test_how_many_and_where() -> None:
     with pytest.raises(InputError, match="workers must be at least 1. Received: 0"):
         Workers(0)
-    with pytest.raises(InputError, match="address must come with the engine of a cluster"):
-        Workers(2, address="10.0.0.1:6379")
+    with pytest.raises(InputError, match="cpus_per_worker must come with the engine of a cluster"):
+        Workers(2, cpus_per_worker=4)
     with pytest.raises(InputError, match="ngine"):
         Workers(2, engine="slurm")
 

@@ -40,7 +40,7 @@ class LogitLoss(ABC):
         Args:
             student: (batch, outputs), any float type; see `apply_by_position` for more axes.
             teacher: Likewise.
-            temperature: T, above 0; a number or a scalar tensor.
+            temperature: T, above 0.
             labels: Labels as stored in the data set.
             weights: Weights of the examples, (batch,), float32.
 
@@ -107,8 +107,8 @@ class FeatureLoss(ABC):
 
     Attributes:
         name: Name in the options.
-        weight: Factor of the loss, divided evenly among its layer pairs; `hint_weight` multiplies
-            it.
+        weight: Factor of the loss, divided evenly among its layer pairs; `feature_weight`
+            multiplies it.
         where: Layers that are chosen by default: "stages" (the last layer of every resolution),
             "middle" (the last layer of the middle one) or "embedding" (the input of the head).
     """

@@ -82,7 +82,7 @@ def _find_common_sizes(student: Shape, teacher: Shape) -> tuple[int, ...] | None
     for shape in (student, teacher):
         if any(size is None for size in shape[1:]):
             raise InputError(
-                "Layers of a hint pair must have known output shapes. Received: "
+                "Layers of a feature pair must have known output shapes. Received: "
                 f"{tuple(shape)}. Build the model with a fixed input shape."
             )
     pairs = zip(student[1:-1], teacher[1:-1], strict=True)

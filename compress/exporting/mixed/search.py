@@ -20,13 +20,14 @@ import numpy.typing as npt
 from compress.core.errors import RunFailed
 from compress.exporting.conversions import ConversionFailed, convert
 from compress.exporting.file_checks import open_session
-from compress.exporting.mixed.units import BITS, FLOAT32, INT8, LOOP_LEVELS, Unit, build_recipe
+from compress.exporting.mixed.units import BITS, FLOAT32, INT8, LEVELS, Unit, build_recipe
 from compress.exporting.tracing import Port, write_examples
 from compress.measure.file_agreement import compute_divergence, compute_outputs
 from compress.measure.latency import measure_latency
 from compress.measure.runtimes import Session, prepare_session
 from compress.plan import LatencyOptions
-from compress.plan.output import MIXED, ExportOptions
+from compress.plan.output import MIXED
+from compress.plan.target import SizeTarget, TimeTarget
 
 NEGLIGIBLE = 1e-4
 """Loss that `mixed_loss` always allows, unless it is 0: it hardly changes a class decision."""
@@ -38,8 +39,9 @@ as good as the second; "" if it is not."""
 Numbers = npt.NDArray[np.float64]
 Choice = tuple[int, ...]
 """Index of each unit's level."""
-TIMING = LatencyOptions(precision=0.05, budget=4.0)
+TIMING = LatencyOptions(budget=4.0)
 """Options for timing whole files against each other, with one thread."""
+TIMING_PRECISION = 0.05
 
 
 def measure_ranges(
@@ -167,6 +169,28 @@ class PrecisionFiles:
 
 
 @dataclass(frozen=True)
+class MixedLimits:
+    """Limits of a mixed-precision file.
+
+    Attributes:
+        size_bytes: Maximum size; None: no limit.
+        latency_ms: Maximum latency on LiteRT on this machine; None: no limit.
+    """
+
+    size_bytes: float | None = None
+    latency_ms: float | None = None
+
+    def __str__(self) -> str:
+        """Return "a size of 9926B and a latency of 3ms", or "" without limits."""
+        texts = []
+        if self.size_bytes is not None:
+            texts.append(f"a size of {SizeTarget(float(self.size_bytes), relative=False)}")
+        if self.latency_ms is not None:
+            texts.append(f"a latency of {TimeTarget(float(self.latency_ms), relative=False)}")
+        return " and ".join(texts)
+
+
+@dataclass(frozen=True)
 class PrecisionChoice:
     """Result of a precision search.
 
@@ -176,9 +200,8 @@ class PrecisionChoice:
         unit_losses: By unit, then by level: divergence of the outputs if only this unit has this
             level.
         loss: Measured divergence of the file's outputs.
-        lowest_level: The least precise level.
-        lowest_level_loss: Measured divergence if every unit that supports it has the lowest level;
-            if that file cannot be converted, of the file with the cheapest levels.
+        int8_loss: Measured divergence if every unit that supports it is int8; if that file cannot
+            be converted, of the file with the cheapest levels.
         notes: Limits that kept the loss above the requested one, and levels that failed.
     """
 
@@ -186,8 +209,7 @@ class PrecisionChoice:
     levels: Mapping[Unit, str]
     unit_losses: Mapping[Unit, Mapping[str, float]]
     loss: float
-    lowest_level: str
-    lowest_level_loss: float
+    int8_loss: float
     notes: tuple[str, ...]
 
 
@@ -197,7 +219,8 @@ class PrecisionSearch:
 
     Args:
         files: Files of one float32 file.
-        options: Levels, loss and limits.
+        allowed_share: Share of the loss of int8 throughout that may be left, in [0, 1).
+        limits: Limits of the file.
         on_progress: Callback invoked with the completed share, in [0, 1].
         equivalence_check: Function that checks, on held-out examples, whether an all-int8 file is
             as good. None: no check, so the all-int8 file is not preferred.
@@ -205,7 +228,8 @@ class PrecisionSearch:
     """
 
     files: PrecisionFiles
-    options: ExportOptions
+    allowed_share: float
+    limits: MixedLimits
     on_progress: Callable[[float], None]
     equivalence_check: EquivalenceCheck | None = None
     notes: list[str] = field(default_factory=list)
@@ -216,7 +240,8 @@ class PrecisionSearch:
         Raises:
             RunFailed: No file is within the limits.
         """
-        self.levels, units = self.options.mixed_levels, self.files.units
+        self.levels: tuple[str, ...] = LEVELS
+        units = self.files.units
         losses = self._measure_unit_losses()
         is_available = np.isfinite(losses)
         if not is_available.any(axis=1).all():  # units that support none of the levels stay float32
@@ -234,12 +259,12 @@ class PrecisionSearch:
             choices = trace_convex_hull(losses, costs)
         self.on_progress(0.8)
         choices = choices[: 1 + self._find_last_within(choices)]
-        lowest_level_loss = self.files.measure_loss(
-            self._build_lowest(is_available[:, 0]) or self._build_file(choices[0])
+        int8_loss = self.files.measure_loss(
+            self._build_int8(is_available[:, 0]) or self._build_file(choices[0])
         )
-        share = self.options.mixed_loss
+        share = self.allowed_share
         choice = self._select_cheapest(
-            choices, max(share * lowest_level_loss, NEGLIGIBLE) if share else 0.0
+            choices, max(share * int8_loss, NEGLIGIBLE) if share else 0.0
         )
         if share:
             choice = self._prefer_int8(choice, costs)
@@ -254,14 +279,13 @@ class PrecisionSearch:
             self._map_levels(choice),
             unit_losses,
             self.files.measure_loss(path),
-            self.levels[0],
-            lowest_level_loss,
+            int8_loss,
             tuple(self.notes),
         )
 
     def _prefer_int8(self, choice: Choice, costs: Numbers) -> Choice:
         """Return int8 for all units if that is cheaper and as good, else the given choice."""
-        if self.equivalence_check is None or INT8 not in self.levels:
+        if self.equivalence_check is None:
             return choice
         int8_choice = (self.levels.index(INT8),) * len(choice)
         units = np.arange(len(choice))
@@ -290,7 +314,7 @@ class PrecisionSearch:
         failed = dict[str, str]()
         for row, unit in enumerate(self.files.units):
             for column, level in enumerate(self.levels):
-                if unit.is_loop and level not in LOOP_LEVELS:
+                if unit.is_loop and level == INT8:
                     continue
                 try:
                     losses[row, column] = self.files.measure_unit_loss(unit, level)
@@ -306,13 +330,12 @@ class PrecisionSearch:
         bits = np.array([BITS[level] for level in self.levels]) / BITS[FLOAT32]
         return weight_counts[:, None] / max(1.0, weight_counts.sum()) * bits[None, :]
 
-    def _build_lowest(self, is_available: npt.NDArray[np.bool_]) -> Path | None:
-        """Return the file of the least precise level, or None if it cannot be converted."""
-        level = self.levels[0]
+    def _build_int8(self, is_available: npt.NDArray[np.bool_]) -> Path | None:
+        """Return the file that is int8 throughout, or None if it cannot be converted."""
         try:
-            return self.files.build(self.files.assign_level(level, is_available))
+            return self.files.build(self.files.assign_level(INT8, is_available))
         except ConversionFailed as error:
-            self.notes.append(f"no file is {level} throughout: {error.reason}")
+            self.notes.append(f"no file is {INT8} throughout: {error.reason}")
             return None
 
     def _map_levels(self, choice: Choice) -> dict[Unit, str]:
@@ -335,34 +358,26 @@ class PrecisionSearch:
         if not self._is_within_limits(choices[0]):
             size = self._build_file(choices[0]).stat().st_size
             raise RunFailed(
-                f"The int8-mixed file must be within {self._describe_limits()}. Received: {size:,} "
-                "bytes where every layer is as cheap as can be. Allow more, or allow int4 "
-                "(--mixed-levels)."
+                f"The int8-mixed file must be within {self.limits}. Received: {size:,} bytes where "
+                "every layer is as cheap as can be. Allow more."
             )
         return _bisect_last(last, lambda index: self._is_within_limits(choices[index]))
 
     def _is_too_large(self, path: Path) -> bool:
         """Return whether a file exceeds the size limit, if there is one."""
-        size = self.options.mixed_size
-        if size is None:
-            return False
-        source_bytes = self.files.source.stat().st_size if size.relative else 1
-        return path.stat().st_size > size.amount * source_bytes
-
-    def _describe_limits(self) -> str:
-        limits = {"size": self.options.mixed_size, "latency": self.options.mixed_latency}
-        texts = [f"a {name} of {limit}" for name, limit in limits.items() if limit is not None]
-        return " and ".join(texts)
+        size_bytes = self.limits.size_bytes
+        return size_bytes is not None and path.stat().st_size > size_bytes
 
     def _is_within_limits(self, choice: Choice) -> bool:
-        path, latency = self._build_file(choice), self.options.mixed_latency
+        path = self._build_file(choice)
         if self._is_too_large(path):
             return False
-        if latency is None:
+        if self.limits.latency_ms is None:
             return True
-        timings = measure_latency({FLOAT32: self.files.source, "mixed": path}, TIMING)
-        limit = latency.amount * (timings[FLOAT32].median_ms if latency.relative else 1)
-        return timings["mixed"].median_ms <= limit
+        timings = measure_latency(
+            {FLOAT32: self.files.source, "mixed": path}, TIMING, precision=TIMING_PRECISION
+        )
+        return timings["mixed"].median_ms <= self.limits.latency_ms
 
     def _select_cheapest(self, choices: Sequence[Choice], max_loss: float) -> Choice:
         """Return the cheapest choice whose file has a loss of at most `max_loss`.
@@ -375,7 +390,7 @@ class PrecisionSearch:
 
         last = len(choices) - 1
         if is_too_lossy(last):
-            limits = self._describe_limits()
+            limits = str(self.limits)
             cause = f"within {limits}" if limits else "with these levels"
             self.notes.append(f"int8-mixed cannot lose as little as was asked for {cause}")
             return choices[last]
@@ -489,5 +504,5 @@ def _measure_times(
             paths[name] = files.build(levels)
         except ConversionFailed:
             continue  # the units support these levels one by one, or not at all
-    timings = measure_latency(paths, TIMING)
+    timings = measure_latency(paths, TIMING, precision=TIMING_PRECISION)
     return {name: item.quiet_ms / timings[""].quiet_ms for name, item in timings.items() if name}

@@ -32,12 +32,10 @@ weights, per-example statistics). From the first of them on, the rest of a unit 
 Recipe = list[dict[str, Any]]
 FLOAT32, INT8 = "float32", "int8"
 _MIN_MAX, _CAST = "min_max_uniform_quantize", "float_casting"
-INTEGER_LEVELS = ("int4", INT8, "int16")
-"""Levels with integer activations."""
-LOOP_LEVELS = ("dynamic4", "dynamic", "float16", FLOAT32)
-"""Levels that loops support."""
-BITS = {"int4": 4, "dynamic4": 4, INT8: 8, "dynamic": 8, "int16": 8, "float16": 16, FLOAT32: 32}
-"""Bits per weight at each level."""
+LEVELS = (INT8, "dynamic", "float16")
+"""Precisions among which the search chooses. Only int8 has integer activations; loops have none."""
+BITS = {INT8: 8, "dynamic": 8, "float16": 16, FLOAT32: 32}
+"""Bits per weight at each level, in ascending order; units that support none are float32."""
 
 
 @dataclass(frozen=True)
@@ -223,27 +221,18 @@ def _configure_weights(bits: int, precision: str) -> dict[str, Any]:
     }
 
 
-def _configure_static(weights: int, activations: int) -> dict[str, Any]:
-    """Return the configuration of per-channel integer weights and per-tensor integer activations.
-
-    Args:
-        weights: Bits per weight, symmetric.
-        activations: Bits per activation; 16 bits are symmetric, as LiteRT's kernels require.
-    """
-    return {
-        "activation_tensor_config": _configure_tensor(activations, activations == 16, "TENSORWISE"),
-        "weight_tensor_config": _configure_tensor(weights, True, "CHANNELWISE"),
-        "compute_precision": "INTEGER",
-        "explicit_dequantize": False,
-    }
-
-
 def _configure_tensor(
     bits: int, symmetric: bool, granularity: str, dtype: str = "INT"
 ) -> dict[str, Any]:
     return {"num_bits": bits, "symmetric": symmetric, "granularity": granularity, "dtype": dtype}
 
 
+_STATIC = {
+    "activation_tensor_config": _configure_tensor(8, False, "TENSORWISE"),
+    "weight_tensor_config": _configure_tensor(8, True, "CHANNELWISE"),
+    "compute_precision": "INTEGER",
+    "explicit_dequantize": False,
+}
 _HALF = {
     "weight_tensor_config": _configure_tensor(16, True, "TENSORWISE", "FLOAT"),
     "compute_precision": "FLOAT",
@@ -251,20 +240,12 @@ _HALF = {
 }
 
 
-ENTRIES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
-    # the last supported entry applies: operations without a 4-bit kernel get 8 bits
-    "int4": ((_MIN_MAX, _configure_static(8, 8)), (_MIN_MAX, _configure_static(4, 8))),
-    "dynamic4": (
-        (_MIN_MAX, _configure_weights(8, "INTEGER")),
-        (_MIN_MAX, _configure_weights(4, "INTEGER")),
-    ),
-    INT8: ((_MIN_MAX, _configure_static(8, 8)),),
-    "dynamic": ((_MIN_MAX, _configure_weights(8, "INTEGER")),),
-    "int16": ((_MIN_MAX, _configure_static(8, 16)),),
-    "float16": ((_CAST, _HALF),),
-    FLOAT32: (),
+ENTRIES: dict[str, tuple[str, dict[str, Any]]] = {
+    INT8: (_MIN_MAX, _STATIC),
+    "dynamic": (_MIN_MAX, _configure_weights(8, "INTEGER")),
+    "float16": (_CAST, _HALF),
 }
-"""Level (of `compress.plan.LEVELS`) -> (algorithm, configuration) of its entries."""
+"""Level -> (algorithm, configuration) of its entry."""
 
 
 def _build_entry(regex: str, algorithm: str, configuration: dict[str, Any]) -> dict[str, Any]:
@@ -293,17 +274,17 @@ def build_recipe(levels: Mapping[Unit, str]) -> Recipe:
         levels: Level of each unit.
     """
     recipe: Recipe = []
-    for level, entries in ENTRIES.items():
+    for level, (algorithm, configuration) in ENTRIES.items():
         scopes = [
             scope
             for unit, unit_level in levels.items()
             if unit_level == level
             for scope in unit.scopes
-            if level not in INTEGER_LEVELS or scope not in unit.float_scopes
+            if level != INT8 or scope not in unit.float_scopes
         ]
-        for index, (algorithm, configuration) in enumerate(entries if scopes else ()):
-            # entries with equal patterns replace each other, so each is written differently
-            recipe.append(_build_entry(_build_regex(scopes, index), algorithm, configuration))
+        if scopes:
+            regex = f"^(?:{'|'.join(map(re.escape, scopes))})$"
+            recipe.append(_build_entry(regex, algorithm, configuration))
     return recipe
 
 
@@ -360,10 +341,6 @@ def convert_mixed(source: str, path: str, ranges: str | None, recipe: Recipe) ->
     }
     content = quantizer.Quantizer(source, recipe).quantize(ranges_by_tensor).quantized_model
     write_bytes(Path(path), quantize_byte_inputs(bytes(content)))
-
-
-def _build_regex(scopes: Sequence[str], index: int) -> str:
-    return f"^(?:{'|'.join(map(re.escape, scopes))}){'$' if index == 0 else '(?=$)'}"
 
 
 def _merge_ranges(current: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

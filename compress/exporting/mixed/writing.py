@@ -23,16 +23,16 @@ from compress.exporting.file_checks import open_session
 from compress.exporting.litert import ensure_float32_file
 from compress.exporting.mixed.search import (
     EquivalenceCheck,
+    MixedLimits,
     PrecisionChoice,
     PrecisionFiles,
     PrecisionSearch,
-    measure_ranges,
 )
 from compress.exporting.mixed.units import (
+    BITS,
     INT4_WEIGHTS,
-    INTEGER_LEVELS,
+    INT8,
     Unit,
-    build_recipe,
     find_kernel,
     find_kernel_layers,
     find_layer,
@@ -45,7 +45,7 @@ from compress.measure.file_agreement import compute_divergence, compute_outputs
 from compress.measure.runtimes import prepare_session
 from compress.model.copies import copy_model
 from compress.model.keras_internals import list_named_weights, walk_named_layers
-from compress.plan.output import INT4, LEVELS, MIXED, ExportOptions
+from compress.plan.output import INT4, MIXED
 from compress.reconstruction import repair
 from compress.reconstruction.kernel_parts import has_parts
 
@@ -64,7 +64,8 @@ def write_mixed(
     traced: TracedModel,
     path: Path,
     inputs: Sequence[npt.NDArray[Any]],
-    options: ExportOptions,
+    allowed_share: float,
+    limits: MixedLimits,
     on_progress: Callable[[float], None],
     equivalence_check: EquivalenceCheck | None = None,
 ) -> tuple[tuple[LayerPrecision, ...], tuple[str, ...]]:
@@ -73,15 +74,14 @@ def write_mixed(
     The loss of each layer is measured at each precision, with all others in float32. Losses and
     costs (bytes, and time by multiply-accumulates) of layers are assumed to add up. Files are then
     written and measured between the cheapest and the most expensive choice. The result is the
-    cheapest file with a small enough loss, or the most expensive one within the limits. If it has
-    4-bit kernels, these are finally rounded together; see `write_int4`.
+    cheapest file with a small enough loss, or the most expensive one within the limits.
 
     Args:
         traced: The model.
         path: Path of the file, ending in `.tflite`.
         inputs: Calibration examples (n, ...), one array per input. All of them set the ranges, the
             first `LOSS_EXAMPLES` measure the losses. No labels are needed.
-        options: `mixed_levels`, `mixed_loss`, `mixed_size`, `mixed_latency`.
+        allowed_share, limits: See `PrecisionSearch`.
         on_progress: Callback invoked with the completed share, in [0, 1].
         equivalence_check: See `PrecisionSearch`.
 
@@ -100,24 +100,11 @@ def write_mixed(
     folder.mkdir(exist_ok=True)
     with explain_failures(ENGINE, MIXED, traced.model):
         files = PrecisionFiles(source, folder, inputs, traced.ports, units, LOSS_EXAMPLES)
-        result = PrecisionSearch(files, options, on_progress, equivalence_check).run()
+        search = PrecisionSearch(files, allowed_share, limits, on_progress, equivalence_check)
+        result = search.run()
         write_bytes(path, result.path.read_bytes())
-
-        def rewrite_file(rounded: TracedModel, path: Path) -> None:
-            # the rounded model's constants may be folded differently, which changes names
-            source, units = ensure_float32_file(rounded), _group_traced(rounded)
-            ranges = rounded.directory / "ranges.json"
-            levels = dict(zip(units, result.levels.values(), strict=True))
-            measure_ranges(source, ranges, inputs, rounded.ports, units)
-            convert(
-                "mixed", source=str(source), path=str(path), ranges=str(ranges),
-                recipe=build_recipe(levels),
-            )  # fmt: skip
-
-        rounding_note = round_together(traced, path, inputs, rewrite_file)
     layers = _collect_layers(result)
-    notes = _describe_layers(layers, result, min(LOSS_EXAMPLES, len(inputs[0])))
-    return layers, (*notes, f"{MIXED}: {rounding_note}") if rounding_note else notes
+    return layers, _describe_layers(layers, result, min(LOSS_EXAMPLES, len(inputs[0])))
 
 
 def write_int4(
@@ -147,7 +134,7 @@ def write_int4(
         with replace_file(path) as temporary:
             _convert_int4(traced, temporary)
             open_session(temporary, inputs)
-        rounding_note = round_together(traced, path, inputs, _convert_int4)
+        rounding_note = round_together(traced, path, inputs)
     return (f"{INT4}: {rounding_note or 'no kernel has four bits'}",)
 
 
@@ -157,8 +144,7 @@ class LayerPrecision:
 
     Attributes:
         layer: Path of the layer in the model.
-        precision: "int4" (weights; int8 activations), "int8", "dynamic4" and "dynamic" (the same
-            weights, activations quantized dynamically), "int16" (activations; int8 weights),
+        precision: "int8", "dynamic" (the same weights, activations quantized dynamically),
             "float16" (weights, computed in float32) or "float32".
         alone: By precision: divergence of the outputs if only this layer has it; see
             `compress.measure.file_agreement`.
@@ -181,9 +167,7 @@ def _collect_layers(result: PrecisionChoice) -> tuple[LayerPrecision, ...]:
     }
     layers = []
     for unit, level in result.levels.items():
-        kinds = {
-            floats[scope] for scope in unit.scopes if scope in floats and level in INTEGER_LEVELS
-        }
+        kinds = {floats[scope] for scope in unit.scopes if scope in floats and level == INT8}
         unit_losses = dict(result.unit_losses[unit])
         layers.append(LayerPrecision(unit.name, level, unit_losses, tuple(sorted(kinds))))
     return tuple(layers)
@@ -200,26 +184,23 @@ def _describe_layers(
         examples: Number of examples on which losses were measured.
     """
     counts = Counter(item.precision for item in layers)
-    counts_text = ", ".join(f"{counts[level]} in {level}" for level in LEVELS if counts[level])
-    remaining_loss = (
-        f"{result.loss / result.lowest_level_loss:.0%}" if result.lowest_level_loss else "none"
-    )
-    lowest_level = result.lowest_level
+    counts_text = ", ".join(f"{counts[level]} in {level}" for level in BITS if counts[level])
+    remaining_loss = f"{result.loss / result.int8_loss:.0%}" if result.int8_loss else "none"
     lines = [
         f"{MIXED}: of {len(layers)} layers {counts_text}; {remaining_loss} is left of what the "
-        f"outputs lose where all are {lowest_level} (measured on {examples} training examples)"
+        f"outputs lose where all are {INT8} (measured on {examples} training examples)"
     ]
-    raised = [item for item in layers if item.precision != lowest_level]
-    raised.sort(key=lambda item: -item.alone.get(lowest_level, 0.0))
-    total = sum(item.alone.get(lowest_level, 0.0) for item in layers)
+    raised = [item for item in layers if item.precision != INT8]
+    raised.sort(key=lambda item: -item.alone.get(INT8, 0.0))
+    total = sum(item.alone.get(INT8, 0.0) for item in layers)
     for item in raised[:SHOWN]:
-        share = item.alone.get(lowest_level, 0.0) / total if total else 0.0
+        share = item.alone.get(INT8, 0.0) / total if total else 0.0
         lines.append(
-            f"{MIXED}: '{item.layer}' is {item.precision}: {lowest_level} there makes {share:.0%} "
+            f"{MIXED}: '{item.layer}' is {item.precision}: {INT8} there makes {share:.0%} "
             "of what layers lose one by one"
         )
     if len(raised) > SHOWN:
-        lines.append(f"{MIXED}: {len(raised) - SHOWN} more layers are not {lowest_level}")
+        lines.append(f"{MIXED}: {len(raised) - SHOWN} more layers are not {INT8}")
     kinds = sorted({kind for item in layers for kind in item.floats})
     if kinds:
         lines.append(
@@ -233,9 +214,8 @@ def round_together(
     traced: TracedModel,
     path: Path,
     inputs: Sequence[npt.NDArray[Any]],
-    write_file: Callable[[TracedModel, Path], None],
 ) -> str:
-    """Write a file again with 4-bit kernels rounded together, if that improves its outputs.
+    """Write an int4-weights file again with kernels rounded together, if that improves its outputs.
 
     Kernels are rounded to keep the outputs of their layers. The new file replaces the old one if
     its outputs are closer to those of the float32 file.
@@ -245,8 +225,6 @@ def round_together(
         path: A working file of the model, with weights rounded to the nearest values.
         inputs: Examples (n, ...), one array per input. The first `LOSS_EXAMPLES` compare both
             files, the others are used for rounding.
-        write_file: Function that writes the same kind of file for another model with the same
-            layers.
 
     Returns:
         Note on the rounding; "" if no kernel has 4 bits.
@@ -264,7 +242,7 @@ def round_together(
         model, report = round_model(traced.model, rounding_inputs, kernels)
         with TracedModel(model) as retraced:
             file = retraced.directory / "rounded.tflite"
-            write_file(retraced, file)
+            _convert_int4(retraced, file)
             divergence_after = compute_divergence(
                 reference, compute_outputs(open_session(file, evaluation_inputs), evaluation_inputs)
             )

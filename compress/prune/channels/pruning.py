@@ -15,9 +15,7 @@ from compress.core.summary import DisplayableResult, Summary
 from compress.model.io import as_model
 from compress.model.keras_internals import list_named_weights
 from compress.plan import ChannelOptions
-from compress.plan.channels import AGGREGATES
 from compress.plan.data import AUTO
-from compress.plan.fields import require_choice
 from compress.plan.keywords import PRUNE_CHANNELS
 from compress.prune.channels.analysis import analyze_coupling
 from compress.prune.channels.coupling.groups import Coupling
@@ -31,6 +29,7 @@ from compress.prune.channels.criteria import (
 )
 from compress.prune.channels.report import ChannelReport, make_report
 from compress.prune.channels.selection.allowed_counts import Selection
+from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.selection.rank_selection import select_by_rank
 from compress.prune.channels.selection.sensitivity import SensitivityMap, describe_origin
 from compress.prune.channels.selection.target import (
@@ -76,20 +75,18 @@ class PruneResult(DisplayableResult):
         return replace(summary, title=f"'{self.model.name}': {summary.title}")
 
 
-@check_arguments(keywords=("macs", "params", "amount"), options=PRUNE_CHANNELS)
+@check_arguments(keywords=("macs", "params"), options=PRUNE_CHANNELS)
 def prune_channels(
     model: keras.Model | str | Path,
     options: ChannelOptions | None = None,
     *,
     macs: float | str | None = None,
     params: float | str | None = None,
-    amount: float | None = None,
     cost: CostFunction | None = None,
     share: float | None = None,
     criterion: str | Criterion | None = None,
     data: Any = None,
     sensitivity: SensitivityMap | None = None,
-    finetune: Callable[[Any, int, int], None] | None = None,
     seed: int = 0,
     repair: bool | int | None = None,
     input_shape: Any = None,
@@ -108,7 +105,6 @@ def prune_channels(
         macs: Multiply-accumulates to keep: a share of the original in (0, 1], or a count
             (2_000_000, or "2M").
         params: Parameters to keep, as for `macs`.
-        amount: Share of the channels of every layer to remove, in [0, 1).
         cost: Custom cost: a function of the removable units kept in each group, (..., groups), and
             of the present blocks, (..., blocks) of 0 and 1, or None if all are present; in the
             orders of `analyze_coupling(model)`. It returns (...). `channel_times` measures one:
@@ -123,25 +119,22 @@ def prune_channels(
         data: Calibration data: x alone, (x, y), a stream, a `Dataset`, or a value of `--data`; see
             `as_dataset`. Only the training part is read. It is used for weight reconstruction, the
             comparison of methods, the choice of channel counts by output error, the criteria
-            "reconstruction", "activation" and "taylor" (which needs labels), and `recalibrate`.
+            "reconstruction", "activation" and "taylor" (which needs labels).
         sensitivity: Output errors measured by `sensitivity_map` with the same data, criterion and
             seed, for a choice by output error or a comparison of methods. Several targets then need
-            only one measurement; the result is the same as without it. With several steps, only the
-            first one uses it.
-        finetune: Called as `finetune(model, step, steps)` between steps; trains in place.
+            only one measurement; the result is the same as without it.
         seed: Seed of the criterion "random" and of the drawn examples.
-        repair: Number of calibration examples for weight reconstruction (layer-wise least squares)
-            after each step and before `finetune`, see `compress.reconstruction.repair`; True:
-            1,000; False or 0: no reconstruction. Default: True if there are enough examples.
+        repair: Number of calibration examples for weight reconstruction (layer-wise least squares),
+            see `compress.reconstruction.repair`; True: 1,000; False or 0: no reconstruction.
+            Default: True if there are enough examples.
         input_shape: Shape of one example, at which MACs are counted; needed only if the model's
             input has open sizes, which remain open in the pruned model. For a subclassed model that
             was never called, with the batch axis.
-        on_choice: Callback invoked with each selection before it is applied.
+        on_choice: Callback invoked with the selection before it is applied.
         on_progress: Called with (text, completed share) while output errors are measured and layers
             are reconstructed.
         coupling: Coupling of this model at this `input_shape`; default: it is analyzed.
-        selection: Selection for the same target and coupling, applied in one step; default: it is
-            computed.
+        selection: Selection for the same target and coupling, default: it is computed.
         **settings: Other fields of `ChannelOptions`: scope, round_to, exclude, ...
 
     Shapes:
@@ -168,30 +161,26 @@ def prune_channels(
         connected component of channel slots, so concatenation, splitting and flattening need no
         index maps.
     """
-    targets = {"macs": macs, "params": params, "amount": amount, "cost": share}
+    targets = {"macs": macs, "params": params, "cost": share}
     requested_targets = {name: value for name, value in targets.items() if value is not None}
     options = PRUNE_CHANNELS.build_section("channels", options, ChannelOptions, settings)
-    if len(requested_targets) > 1 or not (requested_targets or options.is_active):
+    if len(requested_targets) > 1 or not (requested_targets or options.target is not None):
         raise InputError(
-            "A channel target must be one of macs=, params=, amount= or share= of a cost=. "
+            "A channel target must be one of macs=, params= or share= of a cost=. "
             f"Received: {', '.join(requested_targets) or 'none'}."
         )
     options = apply_target(options, requested_targets, cost)
-    if selection is not None and options.steps > 1:
-        raise InputError(
-            "selection must go with one step: it is of the model as it is. Received: "
-            f"{options.steps} steps."
-        )
     decided = selection is not None or criterion not in (None, AUTO)
     if decided or data is None or repair in (False, 0):
         options = options.select_single_method()
-    if sensitivity is not None and not (options.scope == "damage" or options.should_compare):
+    by_output_error = options.scope == "output_error"
+    if sensitivity is not None and not (by_output_error or options.should_compare):
         raise InputError(
-            "sensitivity must go with scope damage, or with scope auto, data, repair and no "
+            "sensitivity must go with scope output_error, or with scope auto, data, repair and no "
             f"criterion. Received: a choice by scope {options.scope}."
         )
-    if options.scope == "damage" and data is None:
-        raise InputError("Channel scope 'damage' must have data to look at. Give data=.")
+    if by_output_error and data is None:
+        raise InputError("Channel scope 'output_error' must have data to look at. Give data=.")
     chosen_criterion = (
         options.ranking_criterion if criterion is None or criterion == AUTO else criterion
     )
@@ -210,67 +199,50 @@ def prune_channels(
         is_enough = data is not None and len(data.train) >= MIN_EXAMPLES
         count = count_repair_examples(is_enough if repair is None else repair, data)
     check_weights(model)
-    original = analyze_coupling(model, input_shape) if coupling is None else coupling
+    if coupling is None:
+        coupling = analyze_coupling(model, input_shape)
+    if params is not None:
+        cost = CostModel.from_coupling(coupling).params
     if selection is None:
-        check_feasible(original, options, cost)  # before any step, not only in the last one
-    goal = Goal.from_options(options, original, cost)
-    current, coupling, repaired = model, original, None
-    # `reference`: the model whose outputs are reconstructed; `step_history`: that of its weights
-    reference, full_history, step_history = model, _KeptHistory(model), _KeptHistory(model)
-    for step in range(1, options.steps + 1):
-        if step > 1:
-            coupling = analyze_coupling(current, original.input_shape)
-            coupling.copy_original_totals(original)
-            sensitivity = None  # it applies to the original model only
-        context = Context(coupling, data=data, seed=seed, aggregate=options.aggregate)
-        if sensitivity is not None:
-            sensitivity.check(context, name, options.blocks)
-        step_target = goal.compute_step_target(step, options.steps)
-        if selection is not None:
-            chosen = selection
-        elif options.scope == "damage" or options.should_compare:
-            from compress.prune.channels.selection.selector import ChannelSelector
+        check_feasible(coupling, options, cost)
+    goal = Goal.from_options(options, coupling, cost)
+    context = Context(coupling, data=data, seed=seed)
+    if sensitivity is not None:
+        sensitivity.check(context, name, options.blocks)
+    if selection is not None:
+        chosen = selection
+    elif by_output_error or options.should_compare:
+        from compress.prune.channels.selection.selector import ChannelSelector
 
-            selector = ChannelSelector.from_measurement(
-                coupling, options, score, context, on_progress, sensitivity
-            )
-            chosen = selector.refine(step_target, cost, on_progress).select(step_target, cost)
-        else:
-            chosen = select_by_rank(coupling, options, score, context, step_target, cost)
-        if on_choice is not None:
-            on_choice(chosen)
-        builder = PrunedModelBuilder(coupling, chosen.mask, chosen.removed_blocks)
-        current = builder.build(coupling.program)
-        check_callable(current, coupling)
-        full_history.update(builder)
-        step_history.update(builder)
-        if count:
-            x, kept = sample_inputs(data, count, seed), step_history.kept
-            repaired = reconstruct(
-                current, reference, x, kept=kept, examples=count, seed=seed, on_progress=on_progress
-            )
-        if finetune is not None and step < options.steps:
-            finetune(current, step, options.steps)
-            # the next reconstruction must not undo the fine-tuning
-            reference, step_history = current, _KeptHistory(current)
-    if options.recalibrate:
-        from compress.prune.recalibrate import recalibrate
-
-        if data is None:
-            raise InputError("recalibrate must have data to look at. Give data=.")
-        recalibrate(current, data, options.recalibrate, seed=seed)
-    notes = (*chosen.notes, *dict.fromkeys(context.notes), *_list_copy_notes(original, coupling))
+        selector = ChannelSelector.from_measurement(
+            coupling, options, score, context, on_progress, sensitivity
+        )
+        chosen = selector.refine(goal.value, cost, on_progress).select(goal.value, cost)
+    else:
+        chosen = select_by_rank(coupling, options, score, context, goal.value, cost)
+    if on_choice is not None:
+        on_choice(chosen)
+    builder = PrunedModelBuilder(coupling, chosen.mask, chosen.removed_blocks)
+    pruned_model = builder.build(coupling.program)
+    check_callable(pruned_model, coupling)
+    kept, repair_report = _find_kept_indices(model, builder), None
+    if count:
+        x = sample_inputs(data, count, seed)
+        repair_report = reconstruct(
+            pruned_model, model, x, kept=kept, examples=count, seed=seed, on_progress=on_progress
+        )
+    notes = (*chosen.notes, *dict.fromkeys(context.notes), *_list_copy_notes(coupling))
     if data is not None and repair is None and not count:
         notes += (f"nothing was repaired: that takes at least {MIN_EXAMPLES} examples",)
     report = make_report(
-        original,
-        full_history.kept,
+        coupling,
+        kept,
         options,
         goal,
         replace(chosen, notes=notes, method=chosen.method or name),
-        repaired,
+        repair_report,
     )
-    return PruneResult(current, report, full_history.kept)
+    return PruneResult(pruned_model, report, kept)
 
 
 @check_arguments()
@@ -279,7 +251,6 @@ def sensitivity_map(
     data: Any,
     *,
     criterion: str | Criterion = "reconstruction",
-    aggregate: str = "mean",
     blocks: bool = False,
     seed: int = 0,
     on_progress: Callable[[str, float], None] | None = None,
@@ -288,15 +259,13 @@ def sensitivity_map(
 
     One group of coupled layers is pruned at a time, the layers that read it are reconstructed, and
     the outputs are compared with those of the original. `prune_channels` makes the same measurement
-    if no map is given. It accepts the map with the same data, criterion, aggregation and seed.
+    if no map is given. It accepts the map with the same data, criterion and seed.
 
     Args:
         model: Any Keras model, or the path of its file. It is not modified.
         data: Calibration examples, as for `prune_channels`; labels are not needed.
         criterion: Criterion that orders the channels of a group: a name, or a function as for
             `prune_channels`.
-        aggregate: How the scores of a channel's weights are combined: "mean", "sum", "max" or
-            "norm".
         blocks: Whether to measure the output error without each residual block too.
         seed: Seed of the drawn examples and of the criterion "random".
         on_progress: Called with (text, completed share).
@@ -319,7 +288,6 @@ def sensitivity_map(
     """
     from compress.prune.channels.selection.output_error import ErrorEvaluator, measure_sensitivity
 
-    require_choice("channel aggregation", aggregate, AGGREGATES)
     name, score = resolve_criterion(criterion)
     path = Path(model) if isinstance(model, (str, Path)) else None
     model = as_model(model)
@@ -328,7 +296,7 @@ def sensitivity_map(
     coupling = analyze_coupling(model)
     if not coupling.groups:
         raise build_unprunable_error(coupling)
-    context = Context(coupling, data=data, seed=seed, aggregate=aggregate)
+    context = Context(coupling, data=data, seed=seed)
     measured = measure_sensitivity(
         coupling,
         context,
@@ -349,7 +317,7 @@ def check_channels(coupling: Coupling, options: ChannelOptions) -> None:
 
     Args:
         coupling: Coupling of the model.
-        options: Target, criterion, floors and limits.
+        options: Criterion, floors and excluded layers; the target, if there is one.
 
     Raises:
         FeasibleError: The model cannot meet the target (the message contains the minimum and the
@@ -359,7 +327,8 @@ def check_channels(coupling: Coupling, options: ChannelOptions) -> None:
     CRITERIA[options.ranking_criterion]
     check_weights(coupling.program.model)
     check_feasible(coupling, options)
-    Goal.from_options(options, coupling)
+    if options.target is not None:
+        Goal.from_options(options, coupling)
 
 
 def prepare_examples(
@@ -398,49 +367,20 @@ def check_weights(model: keras.Model) -> None:
             )
 
 
-class _KeptHistory:
-    """Kept indices of a model's weights after several pruning steps.
-
-    Args:
-        model: The model before the first step.
-
-    Attributes:
-        kept: Path of each weight -> kept indices of each of its axes (None: the whole axis is
-            kept).
-    """
-
-    def __init__(self, model: keras.Model) -> None:
-        self._current_weights = dict(list_named_weights(model))
-        self.kept: KeptIndices = {
-            path: (None,) * len(weight.shape) for path, weight in self._current_weights.items()
-        }
-
-    def update(self, builder: PrunedModelBuilder) -> None:
-        """Record the weights that were kept in a step."""
-        indices, new = builder.list_kept_indices(), builder.new_weights
-        for path, variable in list(self._current_weights.items()):
-            if id(variable) in new:
-                self._current_weights[path] = new[id(variable)]
-                self.kept[path] = tuple(
-                    new_indices
-                    if old_indices is None
-                    else old_indices
-                    if new_indices is None
-                    else old_indices[new_indices]
-                    for old_indices, new_indices in zip(
-                        self.kept[path], indices[id(variable)], strict=True
-                    )
-                )
-            else:
-                del self._current_weights[path]
-                self.kept[path] = tuple(np.zeros(0, np.int64) for _ in variable.shape)
-
-
-def _list_copy_notes(*couplings: Coupling) -> list[str]:
-    """Return a note for each layer that was copied, not rebuilt: no model file can be loaded."""
-    copied_layers = {
-        name: details for item in couplings for name, *details in item.graph.copied.values()
+def _find_kept_indices(model: keras.Model, builder: PrunedModelBuilder) -> KeptIndices:
+    """Return the kept indices of each weight's axes; empty for weights that were not built."""
+    indices = builder.list_kept_indices()
+    return {
+        path: indices[id(weight)]
+        if id(weight) in builder.new_weights
+        else tuple(np.zeros(0, np.int64) for _ in weight.shape)
+        for path, weight in list_named_weights(model)
     }
+
+
+def _list_copy_notes(coupling: Coupling) -> list[str]:
+    """Return a note for each layer that was copied, not rebuilt: no model file can be loaded."""
+    copied_layers = {name: details for name, *details in coupling.graph.copied.values()}
     return [
         f"layer '{name}' ({kind}) was copied as it is, because its config does not make it again "
         f"({reason}): save_weights() keeps the model, a .keras file of it cannot be loaded"

@@ -22,7 +22,7 @@ from compress.prune.channels.coupling.groups import Coupling, FrozenUnits, Group
 from compress.prune.channels.coupling.slots import Ids, Numbers
 from compress.prune.channels.selection.allowed_counts import TOLERANCE, Selection
 from compress.prune.channels.selection.costs import CostModel
-from compress.prune.channels.selection.target import Goal, find_smallest, resolve_cost
+from compress.prune.channels.selection.target import Goal, find_smallest
 from compress.prune.channels.surgery import KeptIndices
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class ChannelReport:
 
     @property
     def label(self) -> str:
-        """The target as a part of file names: "0.5x", "60kparams", "0.5amount".
+        """The target as a part of file names: "0.5x", "60kparams".
 
         If the result misses the target by more than 2 %, the reached share is used instead.
         """
@@ -265,7 +265,7 @@ def make_report(
         kept: Kept indices of the original's weights.
         options: Channel options with the target.
         goal: The target as a number.
-        selection: The last selection, with all notes.
+        selection: The selection, with all notes.
         repair: Report of the weight reconstruction; None if there was none.
     """
     mask = _build_mask(coupling, kept)
@@ -274,12 +274,8 @@ def make_report(
     macs = costs.macs(counts, present) if costs.has_macs else None
     params = costs.params(counts, present)
     # a custom cost is that of the selected units; it is not computed again
-    is_custom_cost = goal.metric == "cost"
-    reached = (
-        selection.allocation.cost
-        if is_custom_cost
-        else float(resolve_cost(coupling, options)(counts, present))
-    )
+    reached = {"macs": macs, "params": params, "cost": selection.allocation.cost}[goal.metric]
+    assert reached is not None, "a target in MACs had them counted"
     return ChannelReport(
         tuple(
             build_group_row(coupling, group, int(count) + group.fixed)
@@ -291,7 +287,7 @@ def make_report(
         None if macs is None else (int(costs.macs(coupling.removable_counts)), int(macs)),
         (int(costs.params(coupling.removable_counts)), int(params)),
         f"{goal.metric} {options.target}",
-        0.0 if goal.metric == "amount" else reached / goal.value - 1.0,
+        float(reached) / goal.value - 1.0,
         selection.method,
         selection.round_to,
         selection.notes,

@@ -25,7 +25,6 @@ from compress.model.keras_internals import list_named_weights
 from compress.plan import Plan, TrainSettings, WeightOptions
 from compress.plan.fields import from_nested, to_nested
 from compress.plan.keywords import PRUNE_WEIGHTS
-from compress.prune.recalibrate import recalibrate
 from compress.prune.weights.pruner import WeightPruner
 from compress.prune.weights.schedules import build_schedule, compute_update_times
 from compress.prune.weights.targets import (
@@ -123,16 +122,14 @@ def prune_weights(
         model: A functional model or a built Sequential, or the path of a file. It is not modified.
         data: (x, y), a stream, a `Dataset` or a value of `--data`, see `as_dataset`; None: prune at
             once, without training.
-        options: Pattern, scope, sparsity in [0, 1) and its times; keywords override it. Default:
-            unstructured, 80 % of all kernels together.
+        options: Pattern, scope, sparsity in [0, 1) and when it is reached; keywords override it.
+            Default: unstructured, 80 % of all kernels together.
         val: Validation part, given with arrays or a stream; default: split off by `seed`.
         groups: Group of each example, (n,), such as persons or recordings: a group is never split
             between parts; see `as_dataset`.
         time: Time of each example, (n,), by which parts are split; see `as_dataset`.
         task: Task of the labels, if it cannot be inferred from them; see `as_dataset`.
-        schedule: "polynomial" or "constant"; tfmot's `ConstantSparsity` or `PolynomialDecay`
-            instead of the plan's; or a function step -> (update now, sparsity). The first step is
-            1.
+        schedule: Schedule instead of the default one, see `WeightPruner`.
         repair: Number of calibration examples from `data` (x alone is enough) for weight
             reconstruction. The model is pruned at once, without training, and the remaining weights
             are reconstructed, see `compress.reconstruction.repair`; True: 1,000. To train it
@@ -152,8 +149,8 @@ def prune_weights(
 
     Raises:
         InputError: The model does not fit the data or is not a graph, a block is larger than a
-            weight, a pattern of names matches nothing, a schedule does not fit the training, or
-            `recalibrate` or a training option was given without data or together with `repair`.
+            weight, a pattern of names matches nothing, a schedule does not fit the training, or a
+            training option was given without data or together with `repair`.
         MissingDependency: tfmot is not installed, which training needs.
         TrainingDiverged: The loss became NaN or infinite.
 
@@ -169,8 +166,6 @@ def prune_weights(
     options = PRUNE_WEIGHTS.build_section("weights", options, WeightOptions, settings)
     training_settings = PRUNE_WEIGHTS.build_section("finetune", finetune, TrainSettings, settings)
     training_settings.require_epochs()
-    if isinstance(schedule, str):
-        options, schedule = replace(options, schedule=schedule), None
     path = Path(model) if isinstance(model, (str, Path)) else None
     original = as_model(model)
     parts = {"val": val, "groups": groups, "time": time}
@@ -181,7 +176,6 @@ def prune_weights(
         *(name for name, part in parts.items() if part is not None),
     ]
     if repair:
-        train_names += ["prune_recalibrate"] * bool(options.recalibrate)
         if train_names:
             raise InputError(
                 f"{train_names[0]} must come without repair, which prunes at once. To train on, "
@@ -204,8 +198,6 @@ def prune_weights(
     pruned_model = copy_model(original)
     pruner = WeightPruner(options, schedule=schedule)
     if data is None:
-        if options.recalibrate:
-            raise InputError("prune_recalibrate must have data to look at. Give data=.")
         if train_names or settings_by_section.get("data"):
             raise InputError(
                 f"{[*train_names, *settings_by_section.get('data', {})][0]} must come with data to "
@@ -223,8 +215,6 @@ def prune_weights(
         )
     finally:
         report = pruner.strip()
-    if options.recalibrate:
-        recalibrate(pruned_model, data, options.recalibrate, seed=seed)
     return PruneWeightsResult(pruned_model, report, training)
 
 
@@ -301,7 +291,7 @@ def _plan_steps(options: WeightOptions, is_repaired: bool) -> list[WeightOptions
     density = 1 - options.sparsity
     count = max(FEWEST_STEPS, round(-math.log(density)))
     shares = [1 - density ** (step / count) for step in range(1, count)]
-    return [*(replace(options, sparsity=share, initial_sparsity=0.0) for share in shares), options]
+    return [*(replace(options, sparsity=share) for share in shares), options]
 
 
 @check_arguments()

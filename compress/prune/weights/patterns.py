@@ -20,7 +20,7 @@ def create_pattern(options: WeightOptions) -> Pattern:
     if spec.kind == "n:m":
         return NMPattern(spec.first, spec.second)
     if spec.kind == "block":
-        return BlockPattern(spec.first, spec.second, options.pooling)
+        return BlockPattern(spec.first, spec.second)
     return UnstructuredPattern()
 
 
@@ -129,13 +129,11 @@ class NMPattern(Pattern):
 class BlockPattern(Pattern):
     """Blocks of `rows` inputs x `columns` outputs of a kernel's matrix, at every kernel position.
 
-    A block is ranked by the mean (or largest) magnitude of its weights. Blocks at the border may be
-    smaller.
+    A block is ranked by the mean magnitude of its weights. Blocks at the border may be smaller.
 
     Attributes:
         rows: Block size along the input axis.
         columns: Block size along the output axis.
-        pooling: "avg" or "max".
 
     Reference:
         tfmot's `block_size` and `block_pooling_type`, reproduced bit by bit for Dense kernels: if
@@ -146,7 +144,6 @@ class BlockPattern(Pattern):
 
     rows: int
     columns: int
-    pooling: str = "avg"
 
     @property
     def name(self) -> str:
@@ -169,7 +166,7 @@ class BlockPattern(Pattern):
             raise InputError(
                 f"A block must be no larger than the weight. Received: {self.name} for the "
                 f"{size[0]} x {size[1]} kernel of layer '{target.layer}'. Choose a smaller "
-                f"block, or leave the layer out: --prune-overrides {target.layer}=0."
+                f"block, or leave the layer out: --weight-overrides {target.layer}=0."
             )
         return ""
 
@@ -183,8 +180,6 @@ class BlockPattern(Pattern):
         row_count, column_count = -(-view.inputs // self.rows), -(-view.outputs // self.columns)
         grid = (-1, row_count, self.rows, column_count, self.columns)
         blocks = tf.reshape(tf.pad(matrices, padding), grid)
-        if self.pooling == "max":
-            return tf.reduce_max(blocks, axis=(2, 4))
         sizes = np.pad(np.ones((1, view.inputs, view.outputs), np.float32), padding)
         return tf.reduce_sum(blocks, axis=(2, 4)) / sizes.reshape(grid).sum((2, 4))
 
@@ -198,8 +193,6 @@ class BlockPattern(Pattern):
         """Pool rows, then columns, with the same rounding as `pruning_utils.factorized_pool`."""
         pooled = matrices[:, tf.newaxis]  # (positions, 1, inputs, outputs)
         for size in (self.rows, self.columns):
-            pooled = tf.nn.pool(
-                pooled, [1, size], self.pooling.upper(), strides=[1, size], padding="SAME"
-            )
+            pooled = tf.nn.pool(pooled, [1, size], "AVG", strides=[1, size], padding="SAME")
             pooled = tf.transpose(pooled, (0, 1, 3, 2))
         return pooled[:, 0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,10 +59,10 @@ class WeightPruner:
 
     Args:
         options: Pattern, scope, sparsity and times; keywords override it.
-        schedule: "polynomial" or "constant"; tfmot's `ConstantSparsity` or `PolynomialDecay`
-            instead of the plan's; or a function step -> (update now, sparsity). The first step is
-            1, as in tfmot.
-        **settings: Fields of `WeightOptions`: sparsity, pattern, scope, begin, end, ...
+        schedule: tfmot's `ConstantSparsity` or `PolynomialDecay`, or a function step -> (update
+            now, sparsity); the first step is 1, as in tfmot. Default: sparsity grows from 0 at the
+            first step to the options' at their end, by a cubic polynomial.
+        **settings: Fields of `WeightOptions`: sparsity, pattern, scope, end, ...
 
     Attributes:
         options: The options, with all keywords applied.
@@ -97,8 +96,6 @@ class WeightPruner:
         **settings: Unpack[WeightPrunerSettings],
     ) -> None:
         self.options = WEIGHT_PRUNER.build_section("weights", options, WeightOptions, settings)
-        if isinstance(schedule, str):
-            self.options, schedule = replace(self.options, schedule=schedule), None
         self.schedule = schedule
         self.pattern = create_pattern(self.options)
         self.targets: list[Target] = []
@@ -271,14 +268,10 @@ class WeightPruner:
         """Return the state to resume a training from.
 
         Returns:
-            "step", "updated" (whether masks were updated), "floors" (initial share of zeros of each
-            target), and "mask0", "mask1", ...: each target's mask as packed bits, uint8.
+            "step", "floors" (initial share of zeros of each target), and "mask0", "mask1", ...:
+            each target's mask as packed bits, uint8.
         """
-        state: State = {
-            "step": self._step.numpy(),
-            "updated": self._updated.numpy(),
-            "floors": np.array(self._floors),
-        }
+        state: State = {"step": self._step.numpy(), "floors": np.array(self._floors)}
         for index, mask in enumerate(self._masks):
             state[f"mask{index}"] = np.packbits(mask.numpy() != 0)
         return state
@@ -336,7 +329,6 @@ class WeightPruner:
         self._find_targets(model, None if state is None else state["floors"].tolist())
         self._model = model
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._updated = tf.Variable(False, trainable=False)
         self._masks = [
             tf.Variable(_cast_like(target.variable.value != 0, target.variable.value)
                         if self._floors[index] > 0 else tf.ones_like(target.variable.value),
@@ -373,13 +365,10 @@ class WeightPruner:
     def _update_if_due(self, step: Any) -> None:
         step = tf.cast(step, tf.int64)
         due, sparsity = self.schedule(step)
-        if self.pattern.has_fixed_count and self.options.freeze:
-            due = tf.logical_and(due, tf.logical_not(self._updated))
 
         def update() -> Any:
             for mask, new in zip(self._masks, self._compute_masks(sparsity), strict=True):
                 mask.assign(_cast_like(new, mask))
-            self._updated.assign(True)
             return tf.constant(True)
 
         tf.cond(due, update, lambda: tf.constant(False))
@@ -407,7 +396,6 @@ class WeightPruner:
             flags = np.unpackbits(bits, count=target.size).reshape(mask.shape)
             mask.assign(flags.astype(mask.dtype.as_numpy_dtype))
         self._step.assign(state["step"])
-        self._updated.assign(state["updated"])
 
     @property
     def report(self) -> WeightReport:

@@ -15,18 +15,19 @@ from types import ModuleType
 from typing import Any
 
 from compress.core.errors import InputError, MissingDependency
-from compress.plan import TrainTime, WeightOptions
+from compress.plan import WeightOptions
 from compress.plan.fields import require
 
 _LEGACY = "TF_USE_LEGACY_KERAS"
 _SCHEDULES = "tensorflow_model_optimization.python.core.sparsity.keras.pruning_schedule"
+UPDATES = 50
+"""Largest number of mask updates of the default schedule."""
 
 
 @dataclass(frozen=True)
 class UpdateTimes:
-    """Steps of the first and last mask update, and their interval; steps begin at 1."""
+    """Step of the last mask update, and the interval of updates; the first one is at step 1."""
 
-    begin: int
     end: int
     frequency: int
 
@@ -36,64 +37,39 @@ def compute_update_times(
 ) -> UpdateTimes:
     """Convert the plan's times to steps such that the last update has full sparsity.
 
-    A schedule updates the masks when (step - begin) is a multiple of the frequency. The end is
-    moved back to the last such step; otherwise the final sparsity would never be reached.
+    The masks are updated at equal intervals from step 1 on. The end is moved back to the last such
+    step; otherwise the final sparsity would never be reached.
 
     Args:
-        options: Begin, end and frequency, as shares of training, epochs or steps.
+        options: End of the schedule as a share of training, epochs or steps; an end after the
+            training is moved to its last step.
         total_steps: Number of training steps, at least 2.
-        steps_per_epoch: Number of steps in an epoch; needed for times in epochs.
+        steps_per_epoch: Number of steps in an epoch; needed for an end in epochs.
 
     Returns:
         The steps of the updates.
 
     Raises:
-        InputError: There are fewer than 2 steps, times are in epochs of unknown length, or the end
-            is before the beginning or after the training. (If begin or end is a share, they are
-            moved into the training instead.)
+        InputError: There are fewer than 2 steps, or the end is in epochs of unknown length.
     """
     require(total_steps >= 2, "training steps", "be at least 2 to prune", total_steps)
-
-    def to_steps(time: TrainTime) -> int:
-        if time.unit == "share":
-            return round(time.value * total_steps)
-        if time.unit == "steps":
-            return round(time.value)
-        if steps_per_epoch is None:
-            raise InputError(
-                f"Pruning times must be steps or shares where epochs have no known length. "
-                f"Received: '{time}'. Give steps_per_epoch=."
-            )
-        return round(time.value * steps_per_epoch)
-
-    begin, end = 1 + to_steps(options.begin), 1 + to_steps(options.end)
-    exact = "share" not in (options.begin.unit, options.end.unit)
-    if exact and not begin <= end:
-        raise _build_schedule_error(options, total_steps, "begin before it ends")
-    if exact and end > total_steps:
-        raise _build_schedule_error(options, total_steps, "end before training does")
-    begin = min(begin, total_steps - 1)
-    end = min(max(end, begin + 1), total_steps)
-    frequency = (
-        max(1, to_steps(options.frequency))
-        if options.frequency
-        else max(1, -(-(end - begin) // options.updates))
-    )
-    return UpdateTimes(begin, begin + max(1, (end - begin) // frequency) * frequency, frequency)
-
-
-def _build_schedule_error(options: WeightOptions, total: int, rule: str) -> InputError:
-    return InputError(
-        f"A pruning schedule must {rule}. Received: begin {options.begin}, end {options.end}, "
-        f"{total} training steps."
-    )
+    end = options.sparsity_end
+    if end.unit == "epochs" and steps_per_epoch is None:
+        raise InputError(
+            f"Pruning times must be steps or shares where epochs have no known length. "
+            f"Received: '{end}'. Give steps_per_epoch=."
+        )
+    unit_steps = {"share": total_steps, "epochs": steps_per_epoch or 0, "steps": 1}[end.unit]
+    duration = min(max(round(end.value * unit_steps), 1), total_steps - 1)
+    frequency = -(-duration // UPDATES)
+    return UpdateTimes(1 + duration // frequency * frequency, frequency)
 
 
 def create_schedule(options: WeightOptions, times: UpdateTimes) -> Any:
     """Return the tfmot schedule of a plan.
 
     Args:
-        options: Schedule name, initial and final sparsity, and power.
+        options: Final sparsity.
         times: Steps of the mask updates.
 
     Raises:
@@ -102,16 +78,11 @@ def create_schedule(options: WeightOptions, times: UpdateTimes) -> Any:
     Reference:
         Zhu & Gupta 2017, "To prune, or not to prune", equation 1.
     """
-    if options.schedule == "constant":
-        kind, config = "ConstantSparsity", {"target_sparsity": options.sparsity}
-    else:
-        sparsities = {
-            "initial_sparsity": options.initial_sparsity,
-            "final_sparsity": options.sparsity,
-        }
-        kind, config = "PolynomialDecay", {**sparsities, "power": options.power}
-    times_config = {"begin_step": times.begin, "end_step": times.end, "frequency": times.frequency}
-    return build_schedule({"class_name": kind, "config": {**config, **times_config}})
+    config = {
+        "initial_sparsity": 0.0, "final_sparsity": options.sparsity, "power": 3.0,
+        "begin_step": 1, "end_step": times.end, "frequency": times.frequency,
+    }  # fmt: skip
+    return build_schedule({"class_name": "PolynomialDecay", "config": config})
 
 
 def validate_schedule(schedule: Any, total_steps: int | None) -> Any:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 from collections.abc import Callable
 from typing import Any
 
 import keras
-import tensorflow as tf
 
-from compress.quantization.call import FASTER, Call, Value
-from compress.quantization.kernels import Affine
+from compress.quantization.call import Call, Value
 from compress.quantization.rules._base import (
     KeptInFloats,
     layer_rule,
@@ -128,42 +124,3 @@ def quantize_softmax(call: Call) -> Value | list[Value]:
     if call.layer.axis not in (-1, len(call.shape) - 1):
         raise KeptInFloats("a softmax over another axis than the last has no integer kernel")
     return call.apply_with_fixed_range(call.itself, call.inputs[0], *UNIT)
-
-
-@operation_rule("DotProductAttention")
-def quantize_attention(call: Call) -> Value | list[Value]:
-    """Quantize attention: scaled queries, scores, softmax and weighted values."""
-    layer = call.layer
-    names = inspect.signature(layer.call).parameters
-    arguments = {**dict(zip(names, call.node.args, strict=False)), **call.node.kwargs}
-    if arguments.get("mask") is not None or arguments.get("bias") is not None or layer.is_causal:
-        raise KeptInFloats("scores with a mask or a bias have no integer kernel")
-    if layer.attn_logits_soft_cap:
-        raise KeptInFloats("capped scores have no integer kernel")
-    if not call.builder.integer_products:
-        raise KeptInFloats(FASTER)
-    query, key, value = call.inputs
-    width = call.node.inputs[0].shape[-1]
-    scale = arguments.get("scale")
-    factor = 1 / math.sqrt(width) if scale is None else float(scale)
-    queries = call.apply_affine(query, Affine(None, lambda: (tf.fill((width,), factor), None)))
-
-    def compute_scores(queries: Any, keys: Any) -> Any:
-        return tf.matmul(tf.transpose(queries, (0, 2, 1, 3)), tf.transpose(keys, (0, 2, 3, 1)))
-
-    score_layer = call.wrap_function(
-        compute_scores, lambda one, two: (one[0], one[2], one[1], two[1]), "scores"
-    )
-    attention_scores = call.apply_with_range(score_layer, queries, key, fuses=False)
-    attention_weights = call.apply_with_fixed_range(
-        call.wrap_function(keras.activations.softmax, suffix="shares"), attention_scores, *UNIT
-    )
-
-    def apply_weights(weights: Any, values: Any) -> Any:
-        weighted = tf.matmul(weights, tf.transpose(values, (0, 2, 1, 3)))
-        return tf.transpose(weighted, (0, 2, 1, 3))
-
-    mixing_layer = call.wrap_function(
-        apply_weights, lambda one, two: (one[0], one[2], one[1], two[3]), "weighed"
-    )
-    return call.apply_with_range(mixing_layer, attention_weights, value, fuses=False)

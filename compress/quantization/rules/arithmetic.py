@@ -109,14 +109,10 @@ def quantize_cast(call: Call) -> Value:
     return call.to_grid(value) if value.is_integer else value
 
 
-@operation_rule("Matmul")
-def quantize_matmul(call: Call) -> Value:
-    """Multiply two activations, in float or in integers with a range for the product."""
-    if len(call.inputs) != 2 or any(value.is_integer for value in call.inputs):
-        raise KeptInFloats("one operand is a constant")
-    if not call.builder.integer_products:
-        raise KeptInFloats(FASTER)
-    return call.apply_with_range(call.itself, *call.inputs, fuses=False)
+@operation_rule("Matmul", "DotProductAttention")
+def keep_product_in_float(call: Call) -> list[Value]:
+    """Keep a product of activations in float."""
+    return call.keep_in_float(FASTER)
 
 
 @layer_rule("GlobalAveragePooling1D", "GlobalAveragePooling2D")

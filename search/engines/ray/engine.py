@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -65,13 +67,13 @@ class RayEngine:
             )
         if options.files:
             FileStore(options.files).check()
-        self._owns_connection |= _connect(options.address)
+        self._owns_connection |= _connect(os.environ.get("RAY_ADDRESS") or AUTO)
         import ray
 
         nodes = [node for node in ray.nodes() if node["Alive"]]
         total = ray.cluster_resources()
-        cpus = options.cpus or request.threads or 1
-        gpus_per_worker = options.gpus
+        cpus = options.cpus_per_worker or request.threads or 1
+        gpus_per_worker = options.gpus_per_worker
         if gpus_per_worker is None:
             gpus_per_worker = 1.0 if total.get("GPU", 0) >= 1 and request.device != "cpu" else 0.0
         capacity = sum(
@@ -287,31 +289,31 @@ def _connect(address: str) -> bool:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == LOCAL:
         options |= {"include_dashboard": False}
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         # Ray itself retries for minutes
         _check_address(address)
         with warnings.catch_warnings(action="ignore"):  # Ray warns about its next version
             ray.init(address, namespace="paretune", **options)
     except Exception as error:  # Ray raises many kinds of errors here
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray replaces it before it connects
         reason, address = hide_passwords(to_one_line(str(error), 200)), hide_passwords(address)
         status_command = "ray status" + ("" if address == AUTO else f" --address {address}")
         raise InputError(
-            f"address must be of a Ray cluster that runs. Received: '{address}' ({reason}). Check "
-            f"it with: {status_command}. A cluster of this machine alone: --address local."
+            f"RAY_ADDRESS must be of a Ray cluster that runs. Received: '{address}' ({reason}). "
+            f"Check it with: {status_command}. A cluster of this machine alone: RAY_ADDRESS=local."
         ) from None
     return True
 
 
 def _check_address(address: str) -> None:
-    """Check that a server listens at an address.
+    """Check that a server listens at an address with host and port.
 
     Raises:
         OSError: No server listens there.
-        ValueError: The address is malformed.
+        ValueError: The port is no number.
     """
-    if address in (LOCAL, AUTO):
-        return
     parts = urlsplit(address if "://" in address else f"//{address}")
-    if parts.hostname is None or parts.port is None:
-        raise ValueError("write host:port")
-    socket.create_connection((parts.hostname, parts.port), timeout=10).close()
+    if parts.hostname is not None and parts.port is not None:
+        socket.create_connection((parts.hostname, parts.port), timeout=10).close()

@@ -292,20 +292,22 @@ def test_a_ramp_is_resized_to_a_ramp(dtype: type[Any], high: float, tmp_path: Pa
     np.testing.assert_allclose(row, expected, atol=max(1e-6, 2e-5 * high) if high == 1 else 1.0)
 
 
-def test_damaged_images_are_named_and_skipped_up_to_a_share(tmp_path: Path) -> None:
+def test_damaged_images_are_named_all_at_once(tmp_path: Path) -> None:
     folder_of(tmp_path, [Image.fromarray(values(np.uint8, 255))], ".png")
     (tmp_path / "a" / "broken.png").write_bytes(b"no image")
+    with pytest.raises(
+        InputError, match=r"broken\.png' must be readable .*\)\. Delete or replace it\.$"
+    ):
+        load_data(str(tmp_path))
     whole = (tmp_path / "a" / "00.png").read_bytes()
     (tmp_path / "b" / "torn.png").write_bytes(whole[: len(whole) - 30])
-    with pytest.raises(InputError, match=r"broken\.png' must be readable"):
+    with pytest.raises(
+        InputError,
+        match=r"broken\.png' must be .* 2 of 17 images cannot be read: also '.*/b/torn\.png'\. "
+        r"Delete or replace them\.$",
+    ):
         load_data(str(tmp_path))
-    with pytest.raises(InputError, match=r"torn\.png.*number 2 of 17.*6\.00% may be skipped"):
-        load_data(DataOptions(str(tmp_path), skip_damaged=0.06))
-    data = load_data(DataOptions(str(tmp_path), skip_damaged=0.2))
-    assert sum(map(len, (data.train, data.val, data.test))) == 15
-    (note,) = said(data)
-    assert note.startswith("2 of 17 images skipped: corrupt")
-    assert "broken.png" in note
-    assert "torn.png" in note
-    with pytest.raises(InputError, match=r"skip_damaged must be in \[0, 1\)"):
-        DataOptions(skip_damaged=1.0)
+    for path in sorted(tmp_path.rglob("*.png")):
+        path.write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"17 of 17 images .* also ('[^']*',? ){4}and 12 more"):
+        load_data(str(tmp_path))

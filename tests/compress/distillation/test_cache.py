@@ -14,16 +14,24 @@ import pytest
 from compress import distill
 from compress.core.device import Device
 from compress.core.errors import InputError
+from compress.core.memory_budget import MemoryBudget
 from compress.data import Dataset
 from compress.distillation import teachers as caches
 from compress.distillation.hints import make_hints
 from compress.distillation.teachers import Teachers, compute_cache_key, open_teacher_cache
 from compress.plan import DistillOptions, TrainSettings
+from compress.train import steps
 from tests.compress.distillation.test_trainer import OWN_HINT
 from tests.same import same_arrays
 
-OPTIONS = DistillOptions(hints=("fitnets", OWN_HINT), hint_weight=0.1)
+OPTIONS = DistillOptions(feature_losses=("fitnets", OWN_HINT), feature_weight=0.1)
 TWO = TrainSettings(epochs=2, batch_size=64)
+
+
+@pytest.fixture
+def on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No cache may be in memory."""
+    monkeypatch.setattr(caches, "MAX_MEMORY_BYTES", 0)
 
 
 def teachers_of(data: Dataset, small_cnn: Callable[..., Any], seed: int = 1) -> Teachers:
@@ -38,7 +46,7 @@ def test_the_cache_holds_what_the_teacher_says(
     import keras
 
     teachers, teacher = teachers_of(digits, small_cnn), small_cnn(1)
-    with open_teacher_cache(teachers, digits, location="memory") as cached:
+    with open_teacher_cache(teachers, digits) as cached:
         logits = keras.Model(teacher.input, teacher.get_layer("last").output)
         expected = logits(digits.inputs("train"), training=False).numpy()
         np.testing.assert_allclose(cached.arrays["teacher_logits"][:, 0], expected, atol=1e-5)
@@ -48,24 +56,30 @@ def test_the_cache_holds_what_the_teacher_says(
 
 @pytest.mark.slow
 def test_students_are_the_same_with_and_without(
-    digits: Dataset, cpu: Device, small_cnn: Callable[..., Any], tmp_path: Path
+    digits: Dataset,
+    cpu: Device,
+    small_cnn: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     students = {}
-    for where in ("memory", "disk", "off", "auto"):
+    # images that augmentation does not change
+    monkeypatch.setattr(steps, "augment_images", lambda images, *_: images)
+    for where in ("memory", "disk", "off"):
         students[where] = small_cnn(0)
-        # auto with a limit of 0 MiB is disk
-        options = replace(OPTIONS, cache=where, cache_limit=0)
+        monkeypatch.setattr(caches, "MAX_MEMORY_BYTES", 0 if where == "disk" else 1 << 30)
+        finetune = replace(TWO, augment=("flip",) if where == "off" else ())
         result = distill(
-            students[where], small_cnn(1), digits, options, finetune=TWO, device=cpu,
+            students[where], small_cnn(1), digits, OPTIONS, finetune=finetune, device=cpu,
             cache_folder=tmp_path / where,
         )  # fmt: skip
-        assert result.cache == ("disk" if where == "auto" else where)
+        assert result.cache == where
         assert (result.cache_bytes > 0) == (where != "off")
-    for where in ("disk", "auto"):
-        same_arrays(students["memory"].get_weights(), students[where].get_weights())
+    same_arrays(students["memory"].get_weights(), students["disk"].get_weights())
     same_arrays(students["memory"].get_weights(), students["off"].get_weights(), atol=1e-4)
 
 
+@pytest.mark.usefixtures("on_disk")
 def test_an_interrupted_cache_goes_on(
     digits: Dataset, small_cnn: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,7 +90,7 @@ def test_an_interrupted_cache_goes_on(
         if share > 0.4:
             raise KeyboardInterrupt
 
-    given: dict[str, Any] = {"location": "disk", "folder": tmp_path}
+    given: dict[str, Any] = {"folder": tmp_path}
     with (
         pytest.raises(KeyboardInterrupt),
         open_teacher_cache(teachers, digits, **given, on_progress=stop),
@@ -84,20 +98,24 @@ def test_an_interrupted_cache_goes_on(
         pass
     with open_teacher_cache(teachers, digits, **given) as cached:
         assert 0 < cached.computed_rows < 0.7 * len(digits.train)
-        with open_teacher_cache(teachers, digits, location="memory") as whole:
+        monkeypatch.setattr(caches, "MAX_MEMORY_BYTES", 1 << 30)
+        with open_teacher_cache(teachers, digits) as whole:
+            assert whole.location == "memory"
             assert whole.arrays
             for name, array in whole.arrays.items():
                 np.testing.assert_array_equal(cached.arrays[name], array)
+    monkeypatch.setattr(caches, "MAX_MEMORY_BYTES", 0)
     with open_teacher_cache(teachers, digits, **given) as again:
         assert again.computed_rows == 0
 
 
+@pytest.mark.usefixtures("on_disk")
 def test_a_stale_cache_is_not_used(
     digits: Dataset, small_cnn: Callable[..., Any], tmp_path: Path
 ) -> None:
     teachers = teachers_of(digits, small_cnn)
     key = compute_cache_key(teachers, digits)
-    with open_teacher_cache(teachers, digits, location="disk", folder=tmp_path) as cached:
+    with open_teacher_cache(teachers, digits, folder=tmp_path) as cached:
         assert Path(cached.location) == tmp_path / key
     x = digits.train.x.copy()
     x[0, 0, 0] += 1
@@ -106,37 +124,40 @@ def test_a_stale_cache_is_not_used(
     scaled = replace(digits, preprocess=replace(digits.preprocess, scale=0.5))
     for who, what in ((teachers, moved), (other, digits), (teachers, scaled)):
         assert compute_cache_key(who, what) != key
-        with open_teacher_cache(who, what, location="disk", folder=tmp_path) as fresh:
+        with open_teacher_cache(who, what, folder=tmp_path) as fresh:
             assert fresh.computed_rows == len(digits.train)
     # labels do not matter to a teacher
     relabelled = replace(digits, train=replace(digits.train, y=digits.train.y[::-1].copy()))
     assert compute_cache_key(teachers, relabelled) == key
 
 
+@pytest.mark.usefixtures("on_disk")
 def test_a_cache_that_is_not_what_its_name_says_is_refused(
     digits: Dataset, small_cnn: Callable[..., Any], tmp_path: Path
 ) -> None:
     teachers, other = teachers_of(digits, small_cnn), teachers_of(digits, small_cnn, seed=2)
-    with open_teacher_cache(teachers, digits, location="disk", folder=tmp_path) as cached:
+    with open_teacher_cache(teachers, digits, folder=tmp_path) as cached:
         (tmp_path / Path(cached.location).name).rename(tmp_path / compute_cache_key(other, digits))
     with (
         pytest.raises(InputError, match="must be of this teacher and these examples"),
-        open_teacher_cache(other, digits, location="disk", folder=tmp_path),
+        open_teacher_cache(other, digits, folder=tmp_path),
     ):
         pass
 
 
+@pytest.mark.usefixtures("on_disk")
 def test_a_temporary_cache_is_removed(
     digits: Dataset, small_cnn: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with open_teacher_cache(teachers_of(digits, small_cnn), digits, location="disk") as cached:
+    with open_teacher_cache(teachers_of(digits, small_cnn), digits) as cached:
         record = json.loads((Path(cached.location) / caches.META).read_text("utf-8"))
         assert record["done"] == len(digits.train)
         assert list(tmp_path.iterdir()) != []
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("on_disk")
 def test_a_disk_that_is_too_small_is_named(
     digits: Dataset, small_cnn: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,8 +167,15 @@ def test_a_disk_that_is_too_small_is_named(
     monkeypatch.setattr("shutil.disk_usage", lambda path: Usage)
     with (
         pytest.raises(InputError, match=r"room for the teacher's outputs: .* MiB. Received: 0 MiB"),
-        open_teacher_cache(
-            teachers_of(digits, small_cnn), digits, location="disk", folder=tmp_path
-        ),
+        open_teacher_cache(teachers_of(digits, small_cnn), digits, folder=tmp_path),
     ):
         pass
+
+
+def test_a_cache_is_on_disk_where_memory_is_short(
+    digits: Dataset, small_cnn: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teachers = teachers_of(digits, small_cnn)
+    monkeypatch.setattr(MemoryBudget, "compute_share", lambda *_: 1000)
+    with open_teacher_cache(teachers, digits, folder=tmp_path) as cached:
+        assert Path(cached.location).parent == tmp_path

@@ -1,4 +1,4 @@
-"""Layer pairs by resolution and depth, and ramps."""
+"""Layer pairs by resolution and depth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.data.tasks import MultiClass
 from compress.distillation.hints import choose_pairs, resolve_named_pairs
-from compress.plan import Ramp
 from compress.plugins import HINTS
 from tests.compress.distillation.own_losses import Spread
 from tests.compress.distillation.test_trainer import mlp
@@ -74,19 +73,3 @@ def test_named_pairs(blobs: Dataset) -> None:
     assert (pair.student_shape, pair.teacher_shape) == ((None, 12), (None, 3))
     with pytest.raises(InputError, match="Unknown layer of model 'mlp20' 'lost'.*'last'"):
         resolve_named_pairs(student, teacher, [("hidden", "lost")])
-
-
-@pytest.mark.parametrize(
-    ("text", "progress", "expected"),
-    [
-        (4.0, 0.9, 4.0),
-        ("4", 0.9, 4.0),
-        ("8:2", 0.0, 8.0),
-        ("8:2", 0.5, 5.0),
-        ("0:0.8@20%", 0.1, 0.4),
-        ("0:0.8@0.2", 0.1, 0.4),
-        ("0:0.8@20%", 0.6, 0.8),
-    ],
-)
-def test_ramps(text: float | str, progress: float, expected: float) -> None:
-    assert float(Ramp.from_value(text).interpolate(progress)) == pytest.approx(expected)

@@ -20,7 +20,7 @@ L = keras.layers
 LITERT = [
     "float32", "float16", "dynamic", "int8", "int16x8", "int8-mixed", "int4-weights", "sparse",
 ]  # fmt: skip
-INTEGERS = {"int8", "int8-mixed", "int8-qat"}
+INTEGERS = {"int8", "int8-qat"}
 """Formats whose file multiplies integers from the pixels on."""
 
 
@@ -97,7 +97,7 @@ def operations(path: Path) -> list[str]:
 def test_every_format_takes_pixels(learnt: Any, tmp_path: Path) -> None:
     x, _ = pixels()
     expected = learnt.predict(x, verbose=0)
-    made = compress.export(learnt, tmp_path / "m", formats=LITERT, data=x, mixed_levels=["int8"])
+    made = compress.export(learnt, tmp_path / "m", formats=LITERT, data=x)
     assert [file.format for file in made] == LITERT
     about = json.loads((tmp_path / "m.json").read_text())
     assert (about["preprocess"]["scale"], about["preprocess"]["mean"]) == (1.0, [0.0])
@@ -105,7 +105,9 @@ def test_every_format_takes_pixels(learnt: Any, tmp_path: Path) -> None:
         answers = fed(file.path, about, x)
         assert np.abs(answers - expected).max() < 0.1, file.format
         assert (answers.argmax(-1) == expected.argmax(-1)).mean() > 0.97, file.format
-        assert ("CAST" in operations(file.path)) == (file.format not in INTEGERS), file.format
+        if file.format != "int8-mixed":  # which chooses the precision of its first layer
+            has_cast = "CAST" in operations(file.path)
+            assert has_cast == (file.format not in INTEGERS), file.format
 
 
 def test_onnx_files_take_pixels(learnt: Any, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_the_result_of_a_broken_file_begins_with_a_warning(
     order = np.argsort(digits.val.y, kind="stable")
     data = replace(digits, val=digits.val.take(order))
     made = compress_model(
-        exploded(digits, cpu), data, sparsity=0.5, epochs=0, formats=["float32", "int8"],
+        exploded(digits, cpu), data, sparsity=0.5, finetune_epochs=0, formats=["float32", "int8"],
         latency_budget=0.5, out=tmp_path / "out",
     )  # fmt: skip
     rows = {row.artifact.id: row for row in made.report.rows}

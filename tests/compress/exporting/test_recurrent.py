@@ -144,7 +144,7 @@ def test_what_is_trained_for_whole_numbers_has_weights_of_8_bits(tmp_path: Path)
     zeros.assign(np.where(np.arange(720) % 2, zeros.numpy(), 0.0))
     x = examples(30)
     export_litert(model, tmp_path / "by_weights.tflite", "dynamic")
-    made = quantize(model, x, epochs=0, examples=30)
+    made = quantize(model, x, epochs=0)
     (file,) = made.export(tmp_path / "m.tflite")
     assert "weights have 8 bits" in " ".join(call.reason for call in made.placed)
     wanted, found = constants(tmp_path / "by_weights.tflite"), constants(file.path)
@@ -166,7 +166,7 @@ def test_weights_that_layers_share_are_rounded_once(tmp_path: Path) -> None:
     lstm = keras.layers.LSTM(4)
     inputs = keras.Input((STEPS, FEATURES))
     model = keras.Model(inputs, keras.layers.Concatenate()([lstm(inputs), lstm(2.0 * inputs)]))
-    (file,) = quantize(model, examples(), epochs=0, examples=20).export(tmp_path / "m.tflite")
+    (file,) = quantize(model, examples(), epochs=0).export(tmp_path / "m.tflite")
     found = constants(file.path)
     assert len(found) == 16
     for (one, scale), (two, same) in zip(found[:8], found[8:], strict=True):

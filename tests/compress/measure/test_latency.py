@@ -123,8 +123,8 @@ def test_int8_files_are_told_what_a_processor_lacks(
 
 def test_budget_ends_a_noisy_run(fake: FakeRuntime) -> None:
     fake.noise = 0.2
-    options = LatencyOptions(budget=0.5, precision=1e-6)
-    result = measure_latency(FILES, options, runtime="fake")["b"]
+    options = LatencyOptions(budget=0.5)
+    result = measure_latency(FILES, options, precision=1e-6, runtime="fake")["b"]
     assert result.stopped_by == "budget"
     assert result.ratio_low < 2.0 < result.ratio_high
     assert result.ratio_low < result.ratio < result.ratio_high
@@ -229,12 +229,15 @@ def test_few_independent_values_have_a_range() -> None:
     assert (one.median, one.low, one.high) == (2.0, 2.0, 2.0)
 
 
-def coverage(fake: FakeRuntime, repeats: int, **options: float) -> tuple[float, float]:
+def coverage(
+    fake: FakeRuntime, repeats: int, *, precision: float = 0.02, budget: float = 60.0
+) -> tuple[float, float]:
     """Returns the shares of runs whose intervals hold the ratio and the time that are so."""
     held = np.zeros(2)
     for seed in range(repeats):
         fake.rng = np.random.default_rng(seed)
-        found = measure_latency(FILES, LatencyOptions(**options), runtime="fake", seed=seed)["b"]
+        options = LatencyOptions(budget=budget)
+        found = measure_latency(FILES, options, precision=precision, runtime="fake", seed=seed)["b"]
         assert found.spread == "interval"
         held += (found.ratio_low <= 2.0 <= found.ratio_high, found.low_ms <= 1.0 <= found.high_ms)
     return tuple(held / repeats)

@@ -23,6 +23,9 @@ from compress.prune.channels.rules.kernels import propagate_dense
 from compress.prune.weights import prune_weights
 from tests.compress.prune.channels.law import compare, outputs_of, randomize, zeroed
 
+HALF: dict[str, Any] = {"cost": lambda kept, _: kept.sum(-1), "share": 0.5, "scope": "layer"}
+"""Half of the channels of each group are kept."""
+
 
 class Table:
     """What no config can hold: an object with an array, a layer and a way back."""
@@ -176,7 +179,7 @@ def test_layers_that_share_a_layer_share_it_in_the_copy() -> None:
         copied = copy_model(original)
         assert copied.get_layer("tied").other is copied.get_layer("both")
         assert len(copied.weights) == len(original.weights) == 7
-        result = prune_channels(original, amount=0.5)
+        result = prune_channels(original, **HALF)
         assert [(row.name, row.kept) for row in result.report.groups] == [("hidden", 8)]
         assert result.model.get_layer("tied").other is result.model.get_layer("both")
 
@@ -221,7 +224,7 @@ def test_float32_of_constants_in_double_precision(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shared", [False, True])
 def test_channels_around_them_are_pruned(shared: bool) -> None:
     original = model(shared=shared)
-    result = prune_channels(original, amount=0.5, round_to=1)
+    result = prune_channels(original, **HALF, round_to=1)
     kept = {row.name: (row.kept, row.total) for row in result.report.groups}
     # "own" would be another layer with fewer units or inputs: both are held, and so is "last"
     assert kept == {"first": (16, 32)}
@@ -247,7 +250,7 @@ def test_what_passes_channels_on_holds_none() -> None:
     x = OwnReLU(object(), name="relu")(layers.Dense(32, name="before")(x))
     original = keras.Model(inputs, layers.Dense(3, name="head")(x))
     randomize(original, np.random.default_rng(0))
-    result = prune_channels(original, amount=0.5, round_to=1)
+    result = prune_channels(original, **HALF, round_to=1)
     assert [(row.name, row.kept) for row in result.report.groups] == [("before", 16)]
     x = batch()[:, 0]
     small = outputs_of(result.model, x)
@@ -265,7 +268,7 @@ def test_a_rule_of_ones_own_does_not_help_a_layer_that_cannot_be_made() -> None:
     inputs = keras.Input((16,))
     x = Taught(object(), 16, name="taught")(layers.Dense(16, name="before")(inputs))
     report = prune_channels(
-        keras.Model(inputs, layers.Dense(3)(layers.Dense(16, name="after")(x))), amount=0.5
+        keras.Model(inputs, layers.Dense(3)(layers.Dense(16, name="after")(x))), **HALF
     ).report
     assert [row.name for row in report.groups] == ["after"]
 
@@ -296,7 +299,7 @@ def test_a_config_that_fails_only_when_it_is_built() -> None:
     original = keras.Model(inputs, layers.Dense(3, name="head")(x))
     randomize(original, np.random.default_rng(0))
     check_copy(original, copy_model(original))
-    result = prune_channels(original, amount=0.5, round_to=1)
+    result = prune_channels(original, **HALF, round_to=1)
     assert [(row.name, row.kept) for row in result.report.groups] == [("hidden", 16)]
     assert any("'late' (Late) was copied as it is" in note for note in result.report.notes)
     small = outputs_of(result.model, batch())
@@ -318,7 +321,7 @@ def test_an_export_is_of_the_same_model(tmp_path: Path) -> None:
     from compress.measure import file_agreement
     from compress.measure.runtimes import prepare_session
 
-    original = prune_channels(model(), amount=0.5).model
+    original = prune_channels(model(), **HALF).model
     export_litert(original, tmp_path / "m.tflite")
     (got,) = file_agreement.compute_outputs(prepare_session(tmp_path / "m.tflite"), [batch()[:1]])
     np.testing.assert_allclose(got, outputs_of(original, batch()[:1])[0], atol=1e-5)

@@ -85,7 +85,7 @@ def test_a_traced_model_answers_as_before(written: Any, tmp_path: Path) -> None:
 
 def test_it_is_compressed_with_what_it_was_compiled_with(written: Any, tmp_path: Path) -> None:
     result = compress_model(
-        written, (X, Y), channels=0.5, epochs=0, formats=["float32"], round_to=2,
+        written, (X, Y), channels=0.5, finetune_epochs=0, formats=["float32"], round_to=2,
         latency_budget=0.2, out=tmp_path / "out",
     )  # fmt: skip
     # 32 * (8 + 3 + 2) multiply-accumulates at first

@@ -15,17 +15,20 @@ from compress.plan.fields import (
     from_flat,
     from_nested,
     list_forbidden_changes,
+    list_plan_fields,
+    list_removed_options,
     merge_nested,
     nest_options,
 )
+from compress.plan.shrink import ShrinkPlan
 from compress.run.directory import RunFolder
 from search.pipeline import restore_plan
 from search.plan import SearchPlan
 from search.study.directory import SearchFolder
-from tests.compress.plan.test_values import SEARCHED
+from tests.compress.plan.test_values import SEARCHED, made
 
-# plans of SearchPlan() and of SEARCHED, as the first release wrote them into plan.json; the second
-# hint is a user's own
+# plans of SearchPlan() and of SEARCHED, as the first release wrote them into plan.json, with the
+# defaults of options that are gone since; the second hint is a user's own
 STORED: dict[str, Any] = json.loads(Path(__file__).with_name("first_release.json").read_text())
 
 
@@ -69,12 +72,12 @@ def test_differences_are_told_in_texts() -> None:
     changed = (
         plans()["rich"],
         from_flat(
-            SearchPlan, SEARCHED | {"channels": "0.4x", "temperature": "4", "prune_end": "60%"}
+            SearchPlan, SEARCHED | {"channels": "0.4x", "temperature": "4", "sparsity_end": "60%"}
         ),
     )
     assert list_forbidden_changes(*changed) == [
-        "channels.target was '0.5x', now '0.4x'", "weights.end was '2e', now '60%'",
-        "distill.temperature was '8:2', now 4.0",
+        "channels.target was '0.5x', now '0.4x'", "weights.sparsity_end was '2e', now '60%'",
+        "distill.temperature was 8.0, now 4.0",
     ]  # fmt: skip
 
 
@@ -94,20 +97,91 @@ def test_a_folder_of_the_first_release_goes_on(name: str, tmp_path: Path) -> Non
 
 def test_a_toml_plan_of_the_first_release_is_read() -> None:
     old = {
-        "channels": {"target": "0.5x", "of": "params", "limits": ["a=0.5"]},
+        "channels": {"target": "0.5x", "of": "macs", "limits": []},
         "weights": {"also": ["ends"], "frequency": "", "begin": "0%"},
         "distill": {"teacher_weights": "", "teacher": "none", "temperature": "4"},
     }
     plan = from_nested(Plan, old)
-    flat = {"channels": 0.5, "channels_of": "params", "channel_limits": {"a": 0.5},
-            "prune_also": ("ends",), "teacher": None}  # fmt: skip
+    flat = {"channels": 0.5, "weight_include": ("ends",), "teacher": None}
     assert plan == from_flat(Plan, flat)
     # options go over a file's old names
     assert from_nested(
         Plan, merge_nested(old, nest_options(Plan, {"channels": "60k"}))
     ).channels == (from_flat(Plan, {**flat, "channels": 6e4}).channels)
-    with pytest.raises(InputError, match="once. Received: 'target_metric' and its old name 'of'"):
-        from_nested(Plan, {"channels": {"of": "macs", "target_metric": "params"}})
+    with pytest.raises(InputError, match="once. Received: 'weights.include' and its old name"):
+        from_nested(Plan, {"weights": {"also": ["ends"], "include": ["biases"]}})
+    with pytest.raises(InputError, match="^Option 'of' was removed. .* shrink --params 0.5x"):
+        from_nested(Plan, {"channels": {"of": "params"}})
+
+
+FORMER_SECTIONS = {
+    "search": {"space": "mlp"},
+    "stopping": {"rule": "none", "eta": 3.0, "margin": 0.02, "rungs": [], "plateau": 0},
+    "budget": {"minutes": 60.0, "trial_minutes": "90s", "converged": 0, "target": ["macs<=2M"]},
+    "engine": {
+        "name": "ray", "address": "auto", "cpus": 2, "gpus": 0.5, "files": "s3://bucket/path",
+    },
+}  # fmt: skip
+"""Sections of earlier versions, with every key that they had."""
+NOW = {
+    "space": "mlp", "stopping": "none", "max_minutes": 60, "trial_minutes": 1.5,
+    "target": "macs<=2M", "engine": "ray", "cpus_per_worker": 2, "gpus_per_worker": 0.5,
+    "files": "s3://bucket/path",
+}  # fmt: skip
+
+
+def test_sections_of_earlier_versions_are_read() -> None:
+    assert from_nested(SearchPlan, FORMER_SECTIONS) == from_flat(SearchPlan, NOW)
+    former = {
+        f"{section}.{key}"
+        for section, values in FORMER_SECTIONS.items()
+        for key in values
+        if section != "search"
+    }
+    assert former == SearchPlan.FORMER_PATHS.keys() - Plan.FORMER_PATHS.keys()
+    assert from_nested(SearchPlan, {"stopping": {}, "budget": {}}) == SearchPlan()
+
+
+def test_every_former_path_leads_to_an_option() -> None:
+    paths: set[str] = set()
+    for plan in (Plan, ShrinkPlan, SearchPlan):
+        paths |= {leaf.path for leaf in list_plan_fields(plan)} | list_removed_options(plan).keys()
+    assert set(SearchPlan.FORMER_PATHS.values()) <= paths
+
+
+def test_a_value_at_its_former_and_its_present_path_is_refused() -> None:
+    both = {"search": {"max_minutes": 30}, "budget": {"minutes": 60}}
+    with pytest.raises(InputError) as caught:
+        from_nested(SearchPlan, both)
+    assert str(caught.value) == (
+        "A key must stand in a plan once. Received: 'search.max_minutes' and its old name "
+        "'budget.minutes'."
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "message"),
+    [
+        ({"stopping": {"margin": 0.1}}, "Option 'margin' was removed. It is 0.02"),
+        ({"stopping": {"rungs": ["2", "4"]}}, "Option 'rungs' was removed. Trials are compared"),
+        ({"stopping": {"plateau": 3}}, "Option 'plateau' was removed. No figure"),
+        ({"budget": {"converged": 20}}, "Option 'converged' was removed. No figure"),
+        ({"engine": {"name": "ray", "address": "h:1"}}, "Option 'address' was removed. Ray itself"),
+        ({"search": {"replay": "c.json"}}, "Option 'replay' was removed. Give the file to warm_s"),
+        ({"search": {"prefer": ["macs<=1M"]}}, "Option 'prefer' was removed. No figure"),
+        ({"search": 3, "stopping": {"rule": "none"}}, "section 'search' must be a table"),
+        ({"budget": {"minute": 3}}, "Unknown plan section or key 'budget'"),
+    ],
+)
+def test_what_a_former_section_cannot_hold(old: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_nested(SearchPlan, old)
+
+
+def test_options_override_former_sections_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text("[budget]\nminutes = 60\n[stopping]\nrule = 'none'\n")
+    plan = made(SearchPlan, "--plan", str(tmp_path / "p.toml"), "--max-minutes", "5")
+    assert (plan.search.max_minutes, plan.search.stopping) == (5.0, "none")
 
 
 def test_a_training_that_the_first_release_began_goes_on() -> None:
@@ -119,7 +193,7 @@ def test_a_training_that_the_first_release_began_goes_on() -> None:
         "'hint_weight': 1.0, 'pairs': ()}"
     )
     rich = (
-        "{'teacher_weights': '2,1', 'loss': 'kd', 'temperature': '8:2', 'weight': '0:0.7@20%', "
+        "{'teacher_weights': '', 'loss': 'kd', 'temperature': 8.0, 'weight': 0.5, "
         "'hints': ('fitnets', 'mine:Loss'), 'hint_weight': 0.5, "
         "'pairs': ('conv2=conv3', 'head=top')}"
     )

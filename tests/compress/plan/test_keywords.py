@@ -52,12 +52,10 @@ def test_every_option_of_a_plan_is_a_keyword_of_the_whole() -> None:
 
 def test_every_option_of_a_section_is_a_keyword_of_its_function() -> None:
     """What a function leaves out it takes in another way."""
-    assert PRUNE_CHANNELS.excluded == {
-        "channels.target", "channels.target_metric", "channels.criterion"
-    }  # fmt: skip
+    assert PRUNE_CHANNELS.excluded == {"channels.target", "channels.criterion"}
     names = {leaf.path: name for name, leaf in PRUNE_WEIGHTS.list_options().items()}
-    assert names["finetune.schedule"] == "learning_rate_schedule"
-    assert names["weights.recalibrate"] == "recalibrate"
+    assert names["finetune.epochs"] == "epochs"
+    assert names["weights.scope"] == "scope"
 
 
 def test_keywords_go_over_a_record() -> None:
@@ -66,7 +64,7 @@ def test_keywords_go_over_a_record() -> None:
     over = PRUNE_WEIGHTS.build_section("weights", record, WeightOptions, settings)
     assert (over.sparsity, over.scope) == (0.9, "global")
     tuned = PRUNE_WEIGHTS.build_section("finetune", None, TrainSettings, settings)
-    assert (tuned.epochs, tuned.schedule) == (3, "constant")
+    assert (tuned.epochs, tuned.learning_rate_schedule) == (3, "constant")
     assert PRUNE_WEIGHTS.build_section("weights", record, WeightOptions, {}) is record
 
 
@@ -76,7 +74,7 @@ def test_keywords_go_over_a_plan() -> None:
         {
             "channels": 0.5,
             "sparsity": 0.9,
-            "epochs": 4,
+            "finetune_epochs": 4,
             "formats": ["float32", "int8"],
             "device": "cpu",
         },
@@ -90,7 +88,7 @@ def test_keywords_go_over_a_plan() -> None:
     assert plan.export.formats == ("float32", "int8")
     assert plan == keywords.COMPRESS_MODEL.apply_to(
         Plan(seed=3, device="cpu"),
-        {"channels": "0.5x", "sparsity": 0.9, "epochs": 4, "formats": "float32,int8"},
+        {"channels": "0.5x", "sparsity": 0.9, "finetune_epochs": 4, "formats": "float32,int8"},
     )
     assert BENCH.apply_to(BenchPlan(), {"threads": [1, 2]}).threads == (1, 2)
     search_plan = RUN.apply_to(SearchPlan(), {"space": "cnn", "trials": 12, "max_macs": 4e6})
@@ -113,7 +111,7 @@ def test_keywords_go_over_a_plan() -> None:
         (PRUNE_WEIGHTS, {"temperature": 4}, r"'temperature', which distill\(\) or "),
         (BENCH, {"thread": [1]}, "Did you mean 'threads'"),
         (COMPRESS_MODEL, {"trials": 3}, r"'trials', which run\(\) or run_search\(\) takes"),
-        (COMPRESS_MODEL, {"epochs": 3, "finetune_epochs": 3}, "once. Received: 'finetune_epochs'"),
+        (COMPRESS_MODEL, {"epochs": 3}, "'epochs'. It is called 'finetune_epochs' now"),
         (PRUNE_WEIGHTS, {"epochs": -1}, "epochs must be at least 0"),
     ],
 )

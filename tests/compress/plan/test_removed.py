@@ -44,7 +44,9 @@ def test_a_plan_that_used_a_removed_option_is_refused() -> None:
         from_nested(SearchPlan, {"stopping": {"rule": "halving", "eta": 3.0}})
     with pytest.raises(pt.InputError, match="^Option 'inherit' was removed. Candidates that began"):
         from_nested(SearchPlan, {"search": {"inherit": True}})
-    with pytest.raises(pt.InputError, match="^Option 'sensitivity' was removed. Scopes damage and"):
+    with pytest.raises(
+        pt.InputError, match="^Option 'sensitivity' was removed. Scopes output_error and"
+    ):
         from_nested(Plan, {"channels": {"target": 0.5, "sensitivity": "maps"}})
 
 
@@ -55,7 +57,8 @@ def test_a_plan_that_used_a_removed_option_is_refused() -> None:
      "hypervolume at 2 to 4.5 times fewer epochs. Use 'dominance', the default, which lost 0.3 % "
      "at 2.5 times fewer; to save more, use fewer epochs, and final_epochs to train the front "
      "longer."),
-    ({"hints": "attention", "hint_weight": -1}, "Hint 'attention' was removed. No figure showed "
+    ({"feature_losses": "attention", "feature_weight": -1},
+     "Feature loss 'attention' was removed. No figure showed "
      "that it gains anything. Use fitnets, or a loss of your own."),
 ])  # fmt: skip
 def test_a_removed_choice_says_what_to_use_instead(values: dict[str, str], message: str) -> None:
@@ -97,6 +100,41 @@ def test_a_pruning_of_an_earlier_version_is_read_where_it_ranked_by_magnitude() 
         pt.prune_weights("m.keras", saliency="wanda")  # type: ignore[call-arg]
 
 
+def test_a_renamed_scope_is_read_from_files_alone(tmp_path: Path) -> None:
+    message = "^Channel scope 'damage' was removed. It is called output_error now.$"
+    stored = from_nested(Plan, {"channels": {"scope": "damage"}})
+    assert stored == from_flat(Plan, {"channel_scope": "output_error"})
+    with pytest.raises(pt.InputError, match=message):
+        from_flat(Plan, {"channel_scope": "damage"})
+    with pytest.raises(pt.InputError, match=message):
+        pt.prune_channels("m.keras", macs=0.5, scope="damage")
+    with pytest.raises(pt.InputError, match=message):
+        pt.compress_model("m.keras", "digits", channel_scope="damage")
+    done = paretune("compress", "m.keras", "--data", "digits", "--channel-scope", "damage",
+                    cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == f"paretune: error: {message[1:-1]}\n"
+
+
+def test_quantization_aware_training_is_a_format() -> None:
+    with pytest.raises(pt.InputError) as caught:
+        from_nested(Plan, {"quantize": {"qat": True}})
+    assert str(caught.value) == (
+        "Option 'qat' was removed. Its format says the same. Name int8-qat among formats: "
+        "--formats float32,int8,int8-qat."
+    )
+    formats = ["float32", "int8", "int8-qat"]
+    plan = from_nested(ShrinkPlan, {"export": {"formats": formats}, "goal": {"macs": "0.5x"}})
+    assert plan.qat_formats == ("int8-qat",)
+    assert plan.export.candidate_formats == ("float32", "int8")
+
+
+def test_a_ramp_of_an_earlier_version_is_refused() -> None:
+    for name in ("temperature", "weight", "feature_weight"):
+        with pytest.raises(pt.InputError, match=f"{name} must be a number. Received: '8:2'."):
+            from_nested(Plan, {"distill": {name: "8:2"}})
+
+
 def test_a_removed_distillation_loss() -> None:
     with pytest.raises(pt.InputError, match="^Distillation loss 'dist' was removed. .* Use kd.$"):
         DistillOptions(loss="dist")
@@ -105,8 +143,8 @@ def test_a_removed_distillation_loss() -> None:
 @pytest.mark.parametrize("name", ["attention", "similarity", "relational"])
 def test_removed_hints(name: str) -> None:
     with pytest.raises(pt.InputError) as caught:
-        DistillOptions(hints=("fitnets", name))
+        DistillOptions(feature_losses=("fitnets", name))
     assert str(caught.value) == (
-        f"Hint '{name}' was removed. No figure showed that it gains anything. Use fitnets, or a "
-        "loss of your own."
+        f"Feature loss '{name}' was removed. No figure showed that it gains anything. Use fitnets, "
+        "or a loss of your own."
     )

@@ -52,13 +52,11 @@ def inputs_for(model: Any, count: int = 24, seed: int = 0) -> list[Any]:
     ]
 
 
-def made_twin(
-    model: Any, method: str = "minmax", *, integer_products: bool = True
-) -> tuple[FakeQuantizedModel, list[Any]]:
+def made_twin(model: Any) -> tuple[FakeQuantizedModel, list[Any]]:
     copied = convert_index_inputs(copy_model(model))
-    twin = build_fake_quantized(copied, integer_products=integer_products)
+    twin = build_fake_quantized(copied)
     inputs = inputs_for(copied)
-    calibrate(twin, inputs, method)
+    calibrate(twin, inputs)
     return twin, inputs
 
 

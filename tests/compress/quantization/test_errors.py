@@ -18,7 +18,7 @@ def test_own_and_total_errors() -> None:
     second.kernel.assign([[1.0]])
     x = np.linspace(-1.0, 1.55, 64, dtype=np.float32)[:, None]
     twin = build_fake_quantized(model)
-    calibrate(twin, [x], "minmax")
+    calibrate(twin, [x])
     rounded = np.round(x / 0.01) * 0.01  # steps of 0.01: -1 to 1.55
     lost = float(np.square(rounded - x).sum() / np.square(x - x.mean()).sum())
     found = {error.layer: error for error in measure_layer_errors(twin, [x])}
@@ -37,7 +37,7 @@ def test_errors_add_up_on_the_way() -> None:
         x = keras.layers.Dense(16, activation="relu", name=f"d{place}")(x)
     twin = build_fake_quantized(keras.Model(inputs, x))
     given = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)
-    calibrate(twin, [given], "minmax")
+    calibrate(twin, [given])
     found = measure_layer_errors(twin, [given])
     assert all(error.own <= 1.2 * error.total for error in found)
     assert found[-1].total > found[-1].own

@@ -31,7 +31,7 @@ def examined(make: Callable[[Any], Any], folder: Path) -> tuple[dict[str, str], 
     inputs = keras.Input(ROWS)
     model = keras.Model(inputs, make(L.Dense(8, name="given")(inputs)))
     scatter(model, np.random.default_rng(1))
-    twin, given = made_twin(model, integer_products=False)
+    twin, given = made_twin(model)
     found = compared(twin, given, folder, reference=False)["default"]
     reasons = {call.layer: call.reason for call in twin.placed if call.reason}
     graph = read_graph(folder / "model.tflite")

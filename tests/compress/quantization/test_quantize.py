@@ -102,19 +102,6 @@ def test_zeros_of_a_pruned_model_stay(learnt: Any, blobs: Dataset, tmp_path: Pat
     assert counts.nonzero < 0.5 * counts.params
 
 
-def test_learned_ranges_are_trained(learnt: Any, blobs: Dataset) -> None:
-    still = compress.quantize(learnt, blobs, epochs=0)
-    made = compress.quantize(
-        learnt, blobs, epochs=2, batch_size=32, learning_rate=1e-2, learned_ranges=True
-    )
-
-    def ends(result: Any) -> list[float]:
-        return [float(w.numpy()) for w in result.quantized.weights if w.path.endswith("high")]
-
-    assert len(ends(made)) == len(ends(still))
-    assert any(abs(a - b) > 1e-3 for a, b in zip(ends(made), ends(still), strict=True))
-
-
 def test_labels_alone(learnt: Any, blobs: Dataset) -> None:
     made = compress.quantize(learnt, blobs, epochs=1, distill=False, batch_size=32)
     assert made.training is not None
@@ -226,9 +213,9 @@ def test_a_plain_model_has_no_such_file(learnt: Any, blobs: Dataset, tmp_path: P
     [
         ({"epochs": -1}, "qat_epochs"),
         ({"learning_rate": 0.0}, "qat_learning_rate"),
-        ({"calibration": "mean"}, "mse"),
         ({"sparsity": 0.5}, "prune_weights"),
-        ({"qat": True}, "qat"),
+        ({"qat": True}, "Name int8-qat among formats"),
+        ({"learned_ranges": True}, "Option 'learned_ranges' was removed. No figure"),
     ],
 )
 def test_bad_options(learnt: Any, blobs: Dataset, settings: Any, words: str) -> None:

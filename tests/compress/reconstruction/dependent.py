@@ -96,7 +96,8 @@ def pruned(model: Any) -> Any:
     """Removes the last quarter of every layer's channels; nothing is repaired."""
     return prune_channels(
         model,
-        amount=GONE / WIDTH,
+        cost=lambda kept, _: kept.sum(-1),
+        share=1 - GONE / WIDTH,
         scope="layer",
         round_to=1,
         criterion=last_channels,

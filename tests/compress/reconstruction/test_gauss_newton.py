@@ -217,7 +217,7 @@ def bottleneck() -> tuple[Any, Any, npt.NDArray[np.float32]]:
     for weight in model.weights:
         weight.assign(rng.normal(size=weight.shape))
     x = rng.normal(size=(200, 6)).astype(np.float32)
-    return model, prune_channels(model, amount=0.5, round_to=1), x
+    return model, prune_channels(model, macs=0.5, scope="layer", round_to=1), x
 
 
 def test_what_the_second_kernel_alone_cannot_do_both_can() -> None:
@@ -251,7 +251,7 @@ def test_only_what_one_layer_alone_reads_is_solved_again(branched: bool) -> None
     x = np.random.default_rng(0).normal(size=(120, 12, 12, 2)).astype(np.float32)
     found = {}
     for together in (False, True):
-        small = prune_channels(model, amount=0.5, round_to=1, exclude=("two",))
+        small = prune_channels(model, macs=0.5, scope="layer", round_to=1, exclude=("two",))
         report = repair(small.model, model, x, kept=small.kept, joint=together)
         rows = {row.name: row for row in report.layers}
         assert rows["two"].together == ("one" if together and not branched else "")

@@ -34,7 +34,7 @@ def repaired(seed: int) -> tuple[float, float]:
     keras.utils.set_random_seed(seed)
     model = graph(seed)
     small = prune_channels(
-        model, amount=0.3, scope="layer", round_to=1, criterion="random", seed=seed, repair=False
+        model, macs=0.5, scope="layer", round_to=1, criterion="random", seed=seed, repair=False
     )
     fresh = examples(model, BATCH, seed + 1)
     (wanted,) = flat_outputs(model, fresh)

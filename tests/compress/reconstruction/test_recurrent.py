@@ -176,7 +176,7 @@ def test_bidirectional_is_opened() -> None:
     model = keras.Model(x, L.Dense(3)(y))
     filled(model, 4, 0.4)
     data = np.random.default_rng(5).normal(size=(200, 7, 4)).astype(np.float32)
-    small = prune_channels(model, amount=0.4, data=data, repair=False)
+    small = prune_channels(model, macs=0.4, scope="layer", data=data, repair=False)
     report = repair(small.model, model, data, kept=small.kept)
     states = {layer.name: layer.state for layer in report.layers}
     assert sum(layer.kind in ("LSTM", "GRU") for layer in report.layers) == 6
@@ -195,7 +195,7 @@ def test_padding_is_not_looked_at() -> None:
     data = rng.normal(size=(120, 8, 3)).astype(np.float32)
     lengths = rng.integers(3, 9, len(data))
     data[np.arange(8) >= lengths[:, None]] = -9.0
-    small = prune_channels(model, amount=0.3, data=data, repair=False)
+    small = prune_channels(model, macs=0.5, scope="layer", data=data, repair=False)
     report = repair(small.model, model, data, kept=small.kept)
     row = next(layer for layer in report.layers if layer.name == "rnn")
     assert row.rows == lengths.sum()
@@ -211,7 +211,7 @@ def test_masks_go_into_both_directions() -> None:
     rng = np.random.default_rng(0)
     lengths = rng.integers(2, 7, 100)
     data = np.where(np.arange(6) < lengths[:, None], rng.integers(1, 9, (100, 6)), 0)
-    small = prune_channels(model, amount=0.3, data=data, repair=False)
+    small = prune_channels(model, macs=0.5, scope="layer", data=data, repair=False)
     report = repair(small.model, model, data, kept=small.kept)
     rows = [layer.rows for layer in report.layers if layer.kind == "LSTM"]
     assert rows == [lengths.sum()] * 2

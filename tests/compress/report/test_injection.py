@@ -355,7 +355,7 @@ def test_files_of_a_folder_lie_in_it(full: SearchFolder, key: str, value: str) -
 def test_an_id_is_one_word_of_the_command_that_is_shown(full: SearchFolder) -> None:
     report = load_report(full.path)
     made = format_replay_command(report, Candidate("a; rm -rf ~ #", "complete", {}, 1))
-    assert made == "paretune search --replay 'r/a; rm -rf ~ #.json'"
+    assert made == "paretune search --warm-start 'r/a; rm -rf ~ #.json'"
 
 
 def test_a_cell_of_the_table_begins_no_formula(full: SearchFolder) -> None:

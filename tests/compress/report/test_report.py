@@ -45,7 +45,10 @@ def latency(ratio: float, spread: float = 0.01) -> Latency:
 @pytest.fixture
 def folder(tmp_path: Path) -> SearchFolder:
     made = SearchFolder(tmp_path / "run")
-    shown = {"command": "paretune run --data x", "replay": "paretune search --replay r/{id}.json"}
+    shown = {
+        "command": "paretune run --data x",
+        "replay": "paretune search --warm-start r/{id}.json",
+    }
     made.claim("run", SearchPlan(), {}, shown)
     write_json(
         made.data,
@@ -157,7 +160,7 @@ def test_html_is_self_contained_and_escaped(folder: SearchFolder) -> None:
     assert "&lt;script&gt;x" in bare
     for expected in (
         "paretune compress run/candidates/0001.keras",
-        "paretune search --replay r/0001.json",
+        "paretune search --warm-start r/0001.json",
         "bn kept: not pruned",
         "mid: 80 of 100 weights are zero",
         "odd (LSTM): no counting rule",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, Split, load_data
 from compress.plan.fields import from_flat, to_nested
@@ -32,6 +33,13 @@ def run_of(path: Path, data: Dataset, *, old: bool = False, **flat: Any) -> Sear
                  folder.final / "0003.keras", folder.final / "0003-final0.keras"):  # fmt: skip
         file.write_text("model")
     return folder
+
+
+def add_validation_training(folder: SearchFolder) -> None:
+    """Makes a run one of an earlier version whose final trainings used the validation part."""
+    stored = read_json(folder.plan_path)
+    stored["plan"]["final"]["on_validation"] = True
+    write_json(folder.plan_path, stored)
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +130,8 @@ def test_final_trainings_on_the_validation_part(
     digits: Dataset, reseeded: Dataset, tmp_path: Path
 ) -> None:
     for old in (False, True):
-        folder = run_of(
-            tmp_path / f"run{old}", digits, old=old, final_epochs=2, final_on_validation=True
-        )
+        folder = run_of(tmp_path / f"run{old}", digits, old=old, final_epochs=2)
+        add_validation_training(folder)
         for name in ("final/0003", "final/0003-final0", "candidates/0003-p80"):
             judged = check_held_out(folder.path / f"{name}.keras", digits, "Model 'm'")
             assert judged.is_trained_on_validation
@@ -142,7 +149,8 @@ def test_final_trainings_on_the_validation_part(
 
 def test_what_was_learnt_is_handed_on(digits: Dataset, reseeded: Dataset, tmp_path: Path) -> None:
     """A compressed model of a model of a run, and one whose teacher came from another."""
-    first = run_of(tmp_path / "run", digits, final_epochs=2, final_on_validation=True)
+    first = run_of(tmp_path / "run", digits, final_epochs=2)
+    add_validation_training(first)
     second = SearchFolder(tmp_path / "compress")
     second.claim("compress", from_flat(SearchPlan, {}))
     write_data_record(second, digits)

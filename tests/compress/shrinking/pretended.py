@@ -118,7 +118,7 @@ class Builder:
 def planner(
     flat: dict[str, Any], limits: dict[str, float], floor: float | None, loss: Any, **more: Any
 ) -> tuple[Planner, Builder]:
-    plan = from_flat(ShrinkPlan, {"batch_size": 100, "epochs": 3, **flat})
+    plan = from_flat(ShrinkPlan, {"batch_size": 100, "finetune_epochs": 3, **flat})
     builder = Builder(plan, loss, more.pop("least", 0.0), more.pop("examples", 10**6))
     pace = more.pop("pace", TimeBudget(None))
     return Planner(builder, limits, MetricConstraint("accuracy", 0.9, floor), pace), builder  # type: ignore[arg-type]

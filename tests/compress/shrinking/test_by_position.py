@@ -133,8 +133,8 @@ def test_from_arrays_to_the_report(kind: str, main: str, cpu: Device, tmp_path: 
     learnt = train(model, data, settings, device=cpu).val
     assert learnt[main] > data.task.chance(data.labels(data.val)) + 0.3
     result = compress_model(
-        model, given, channels=0.6, epochs=1, batch_size=32, sparsity=0.3, latency_budget=0.5,
-        round_to=2, formats=["float32", "int8"], out=tmp_path / "out", **asked,
+        model, given, channels=0.6, finetune_epochs=1, batch_size=32, sparsity=0.3,
+        latency_budget=0.5, round_to=2, formats=["float32", "int8"], out=tmp_path / "out", **asked,
     )  # fmt: skip
     assert result.report.main == main
     assert result.report.kind == kind

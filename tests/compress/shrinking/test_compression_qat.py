@@ -1,4 +1,4 @@
-"""`--qat`: the smaller model trained as its file of integers computes, in a compression."""
+"""Format int8-qat: the smaller model trained as its file of integers computes, in a compression."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tests.compress.quantization.saturating import INT16, kernels_of, worst_pair
 from tests.compress.shrinking.conftest import learnt
 
 QUICK: dict[str, Any] = {
-    "epochs": 1, "batch_size": 64, "qat_epochs": 1, "latency_budget": 0.5, "sparsity": 0.75,
+    "finetune_epochs": 1, "batch_size": 64, "qat_epochs": 1, "latency_budget": 0.5,
+    "sparsity": 0.75,
 }  # fmt: skip
 
 
@@ -28,7 +29,7 @@ def net(digits: Dataset, cpu: Any) -> Any:
 def test_a_file_is_trained_for_beside_the_others(net: Any, digits: Dataset, tmp_path: Path) -> None:
     seen: list[str] = []
     result = compress_model(
-        net, digits, out=tmp_path / "out", qat=True, formats=["float32", "int8"],
+        net, digits, out=tmp_path / "out", formats=["float32", "int8", "int8-qat"],
         on_progress=lambda text, _: seen.append(text), **QUICK,
     )  # fmt: skip
     rows = {row.artifact.id: row for row in result.report.rows}
@@ -101,9 +102,8 @@ def test_zeros_are_counted_in_the_file(net: Any, digits: Dataset, tmp_path: Path
         net,
         digits,
         out=tmp_path / "out",
-        qat=True,
-        formats=["float32"],
-        prune_scope="layer",
+        formats=["float32", "int8-qat"],
+        weight_scope="layer",
         **QUICK,
     )
     (file,) = (

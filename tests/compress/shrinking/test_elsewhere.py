@@ -15,7 +15,7 @@ from compress.devices import import_latency_table
 from compress.devices.exporting import export_latency_table, read_manifest
 from compress.measure import count_macs
 from compress.measure.runtimes import prepare_session
-from compress.plan.shrink import GoalOptions, ShrinkGoal
+from compress.plan.shrink import GoalOptions
 from compress.shrinking.shrink import shrink
 from tests.compress.shrinking.test_shrink import QUICK, told_by_feeding
 
@@ -111,11 +111,9 @@ def test_a_table_that_does_not_fit_is_refused_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_table_goes_with_a_latency_and_with_one_model() -> None:
+def test_a_table_goes_with_a_latency() -> None:
     with pytest.raises(InputError, match="latency_table must stand beside a latency"):
         GoalOptions(macs="0.5x", latency_table="phone.json")
-    with pytest.raises(InputError, match="Give it to paretune shrink"):
-        ShrinkGoal.parse("latency=0.5x,latency_table=phone.json")
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,12 @@ def test_a_refused_compression_leaves_nothing(
 ) -> None:
     with pytest.raises(InputError):
         compress_model(
-            trained, digits, channels="0.001x", epochs=0, out=tmp_path / "out", latency_budget=0.3
+            trained,
+            digits,
+            channels="0.001x",
+            finetune_epochs=0,
+            out=tmp_path / "out",
+            latency_budget=0.3,
         )
     assert not any(tmp_path.iterdir())
 
@@ -92,7 +97,7 @@ def test_a_budget_is_kept_over_a_restart(
     trained: Any, digits: Dataset, tmp_path: Path, left: float
 ) -> None:
     out, budget = tmp_path / "out", 601.0
-    how = {**QUICK, "no_train": False, "epochs": 2, "batch_size": 64, "budget": budget}
+    how = {**QUICK, "no_train": False, "finetune_epochs": 2, "batch_size": 64, "budget": budget}
 
     def killed(text: str, share: float) -> None:
         if (out / "spent.json").exists():

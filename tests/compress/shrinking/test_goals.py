@@ -62,7 +62,7 @@ def test_names_in_a_file_are_as_many_as_its_tensors() -> None:
 def test_folders_are_called_by_the_goal() -> None:
     assert GoalOptions(latency=0.5, max_drop=1).label == "latency0_5x-drop1"
     assert GoalOptions(peak_memory="64KB", no_train=True).label == "memory64kB-untrained"
-    assert GoalOptions(min_quality=0.92).label == "quality0_92"
+    assert GoalOptions(min_metric=0.92).label == "quality0_92"
     assert GoalOptions().label == "front"
 
 
@@ -74,7 +74,7 @@ def test_a_bar_is_so_many_points_below_the_model(blobs: Dataset) -> None:
     assert bar.is_met(0.885)
     assert not bar.is_met(0.88)
     assert MetricConstraint.from_goal(GoalOptions(), DENSE, blobs).floor is None
-    assert MetricConstraint.from_goal(GoalOptions(min_quality=0.8), DENSE, blobs).floor == 0.8
+    assert MetricConstraint.from_goal(GoalOptions(min_metric=0.8), DENSE, blobs).floor == 0.8
 
 
 def test_points_of_an_error_are_its_own_unit() -> None:
@@ -83,7 +83,7 @@ def test_points_of_an_error_are_its_own_unit() -> None:
 
 def test_a_quality_above_the_models_own_is_refused(blobs: Dataset) -> None:
     with pytest.raises(FeasibleError, match=r"at most the model's own .* 0\.9000"):
-        MetricConstraint.from_goal(GoalOptions(min_quality=0.95), DENSE, blobs)
+        MetricConstraint.from_goal(GoalOptions(min_metric=0.95), DENSE, blobs)
 
 
 def test_a_model_at_chance_is_refused(blobs: Dataset) -> None:
@@ -154,7 +154,7 @@ def test_goals_in_words() -> None:
         ({"latency": 0.0}, "latency"),
         ({"size": "0x"}, "size"),
         ({"max_drop": -1.0}, "max_drop"),
-        ({"max_drop": 1.0, "min_quality": 0.9}, "max_drop"),
+        ({"max_drop": 1.0, "min_metric": 0.9}, "max_drop"),
         ({"budget": 0.0}, "budget"),
         ({"budget": "soon"}, "budget"),
     ],

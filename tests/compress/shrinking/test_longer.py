@@ -21,7 +21,7 @@ class TestLonger:
 
     def made(self, loss: float, **flat: Any) -> tuple[Planner, Builder, list[Candidate]]:
         # ten steps an epoch: a hundred epochs are the recipe's thousand steps
-        given = {"latency": "0.5x", "max_drop": 0.5, "epochs": None, "batch_size": 100}
+        given = {"latency": "0.5x", "max_drop": 0.5, "finetune_epochs": None, "batch_size": 100}
         made, builder = planner({**given, **flat}, {"latency": 1.0}, 0.895, lambda _: loss)
         return made, builder, made.run()
 
@@ -57,7 +57,7 @@ class TestLonger:
         assert made.notes == [
             "m-latency0_5x-float32 loses 1.00 points of validation accuracy after 100 epochs, "
             "where 0.5 may be lost; more may bring it there, which would take about 68 min "
-            "(estimated): --epochs 400"
+            "(estimated): --finetune-epochs 400"
         ]
 
     @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ class TestLonger:
         [
             (2.0, {}),  # good enough
             (12.1, {}),  # 3.03 points: more than 4 x 0.5 + 1
-            (4.0, {"epochs": 100}),  # the user says how long
+            (4.0, {"finetune_epochs": 100}),  # the user says how long
             (4.0, {"no_train": True}),
         ],
     )

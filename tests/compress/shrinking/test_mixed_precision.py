@@ -25,7 +25,7 @@ def test_a_compression_chooses_precisions_and_says_them(
 ) -> None:
     seen: list[str] = []
     result = compress_model(
-        net, digits, out=tmp_path / "out", formats=["float32", "int8-mixed"], epochs=1,
+        net, digits, out=tmp_path / "out", formats=["float32", "int8-mixed"], finetune_epochs=1,
         batch_size=64, sparsity=0.5, latency_budget=0.5,
         on_progress=lambda text, _: seen.append(text),
     )  # fmt: skip

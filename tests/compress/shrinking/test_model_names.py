@@ -22,7 +22,7 @@ from compress.shrinking.compression import compress_stage
 from compress.shrinking.compression_job import RunContext, prepare_job
 from compress.shrinking.file_evaluation import measure_stage
 
-QUICK = {"epochs": 1, "batch_size": 32, "teacher": "none", "formats": "float32"}
+QUICK = {"finetune_epochs": 1, "batch_size": 32, "teacher": "none", "formats": "float32"}
 
 
 def mlp(*widths: int) -> Any:
@@ -168,7 +168,7 @@ def test_nothing_is_trained_and_all_is_repaired(
         "compress.shrinking.prune_and_train.train",
         lambda *_, **__: pytest.fail("nothing is trained"),
     )
-    values = {"channels": "0.5x", "sparsity": 0.5, "epochs": 0, "channel_steps": 2}
+    values = {"channels": "0.5x", "sparsity": 0.5, "finetune_epochs": 0}
     place = tmp_path / "run"
     record = compressed(mlp(64, 64, 64), values, blobs, cpu, place)
     assert (record.compressed_name, record.epochs, record.finetuned) == ("m-c0_5x-p50", 0, 0)
@@ -177,7 +177,6 @@ def test_nothing_is_trained_and_all_is_repaired(
         assert part is not None
         (before, after), *_ = part["repair"]["output_error"]
         assert after < before
-    # the second step repairs what both steps broke: it aims at the dense model
     assert record.channels is not None
     broken = [layer["name"] for layer in record.channels["repair"]["layers"] if layer["before"]]
     assert broken == ["h1", "h2", "head"]
@@ -198,4 +197,4 @@ def test_nothing_is_trained_and_all_is_repaired(
 
 def test_options_of_a_training_without_one() -> None:
     with pytest.raises(InputError, match="as_long must go with fine-tuning"):
-        from_flat(Plan, {"epochs": 0, "as_long": True})
+        from_flat(Plan, {"finetune_epochs": 0, "as_long": True})

@@ -70,8 +70,8 @@ def test_teachers_scaling_and_coupling_are_made_once(
     plan = from_flat(
         Plan,
         {
-            "data": "digits", "epochs": 1, "batch_size": 256, "channels": "0.6x",
-            "channel_limits": "mid=0.9,hidden=0.9", "channel_exclude": "first", "sparsity": 0.0,
+            "data": "digits", "finetune_epochs": 1, "batch_size": 256, "channels": "0.6x",
+            "channel_exclude": "first", "sparsity": 0.0,
             "teacher": str(tmp_path / "teacher.keras"), "out": str(tmp_path / "run"),
             "device": "cpu", "formats": "float32",
         },
@@ -97,7 +97,7 @@ def test_a_student_is_the_same_whether_its_teachers_were_loaded_just_now_or_befo
     h = keras.layers.Dense(16, activation="relu")(keras.layers.Flatten()(x))
     student = keras.Model(x, keras.layers.Dense(10)(keras.layers.Dropout(0.5)(h)))
     plan = from_flat(
-        Plan, {"epochs": 1, "batch_size": 512, "sparsity": 0.0, "normalize": "symmetric"}
+        Plan, {"finetune_epochs": 1, "batch_size": 512, "sparsity": 0.0, "normalize": "symmetric"}
     )
     work, paths = RunContext(digits, plan, cpu), [tmp_path / "teacher.keras"]
     # all in one go, as it would be if nothing had been checked before

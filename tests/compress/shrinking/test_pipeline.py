@@ -23,7 +23,7 @@ from tests.compress.exporting.tflite import zeros_in
 
 QUICK = {
     "data": "digits",
-    "epochs": 8,
+    "finetune_epochs": 8,
     "batch_size": 64,
     "learning_rate": 3e-3,
     "latency_budget": 1.0,
@@ -102,8 +102,8 @@ def test_from_a_file_to_a_report(trained: Path, tmp_path: Path, digits: Dataset)
 
 @pytest.mark.slow
 def test_channels_then_weights(trained: Path, tmp_path: Path) -> None:
-    """Channels leave first (in two steps), then weights are pruned while the model teaches."""
-    values = {**QUICK, "channels": "0.5x", "channel_steps": 2, "sparsity": 0.5, "as_long": True}
+    """Channels leave first, then weights are pruned while the model teaches."""
+    values = {**QUICK, "channels": "0.5x", "sparsity": 0.5, "as_long": True}
     plan = from_flat(Plan, {**values, "out": str(tmp_path / "out")})
     seen: list[str] = []
     result = compress_model(trained, plan=plan, on_progress=lambda text, _: seen.append(text))
@@ -121,13 +121,12 @@ def test_channels_then_weights(trained: Path, tmp_path: Path) -> None:
     assert record.channels is not None
     kept = {row["name"]: row["kept"] for row in record.channels["groups"]}
     assert kept["first"] == result.model.get_layer("first").filters == 8
-    assert any(text.startswith("fine-tuning, channel step 1 of 2") for text in seen)
+    assert any(text.startswith("fine-tuning, validation") for text in seen)
     page = (result.folder / "report.html").read_text("utf-8")
     assert "first: 8 of 16 channels kept" in page
     assert "fewer MACs (50 % of the pruned kernels, " in page
-    # two trainings: between the steps of channels, then with weights; the dense copy had both
-    assert record.finetuned == 2 * record.epochs
-    assert sum("training the dense model as long, part 2 of 2" in text for text in seen) > 1
+    assert record.finetuned == record.epochs
+    assert sum("training the dense model as long" in text for text in seen) > 1
     assert record.dense_epochs is None
     assert record.as_long is not None
     assert record.as_long["test"]["accuracy"] > 0.9
@@ -139,14 +138,14 @@ def test_channels_then_weights(trained: Path, tmp_path: Path) -> None:
         assert row.artifact.test_interval is None
     # one of 360 examples may fall to the other side
     assert small.val["accuracy"] == pytest.approx(record.val["pruned"]["accuracy"], abs=0.003)
-    assert "--channels 0.5x --channel-steps 2" in record.command
+    assert "--channels 0.5x" in record.command
 
 
 @pytest.mark.slow
 def test_zeros_are_worth_bytes_and_where_they_are_worth_time(trained: Path, tmp_path: Path) -> None:
     """A 1:4 pattern, the sparse file, and MNN beside LiteRT."""
-    values = {**QUICK, "prune_pattern": "1:4", "formats": "float32,sparse"}
-    values |= {"runtimes": "litert,mnn", "out": str(tmp_path / "out"), "prune_recalibrate": 2}
+    values = {**QUICK, "weight_pattern": "1:4", "formats": "float32,sparse"}
+    values |= {"runtimes": "litert,mnn", "out": str(tmp_path / "out")}
     result = compress_model(trained, plan=from_flat(Plan, values))
     rows = {row.artifact.id: row for row in result.report.rows}
     assert list(rows) == ["mine.float32", "mine-p1_4.float32", "mine-p1_4.sparse"]
@@ -175,7 +174,13 @@ def test_a_target_below_what_is_feasible_writes_nothing(trained: Path, tmp_path:
 
 
 def test_without_pruning_and_teacher(trained: Path, tmp_path: Path) -> None:
-    values = {**QUICK, "epochs": 1, "sparsity": 0.0, "teacher": "none", "formats": "float32"}
+    values = {
+        **QUICK,
+        "finetune_epochs": 1,
+        "sparsity": 0.0,
+        "teacher": "none",
+        "formats": "float32",
+    }
     plan = from_flat(Plan, {**values, "out": str(tmp_path / "out")})
     result = compress_model(trained, plan=plan)
     assert [row.artifact.id for row in result.report.rows] == ["mine.float32", "mine-p0.float32"]
@@ -260,7 +265,7 @@ def test_a_strangers_model_is_fed_as_it_was_trained(
     model = scaled_inside(tmp_path / "mine.keras", data)
     accuracy = model.evaluate(arrays["x_test"], every["test"].y, verbose=0)[1]
     assert accuracy > 0.7
-    values = {"data": str(tmp_path / "pixels.npz"), "epochs": 1, "formats": "float32"}
+    values = {"data": str(tmp_path / "pixels.npz"), "finetune_epochs": 1, "formats": "float32"}
     values |= {"latency_budget": 0.5, "out": str(tmp_path / "out")}
     result = compress_model(tmp_path / "mine.keras", plan=from_flat(Plan, values))
     dense = next(row.artifact for row in result.report.rows if row.artifact.variant == "dense")

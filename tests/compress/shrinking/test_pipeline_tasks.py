@@ -20,8 +20,8 @@ from compress.train import train
 from tests.same import same_arrays
 
 QUICK: dict[str, Any] = {
-    "data": "digits", "epochs": 6, "batch_size": 50, "learning_rate": 5e-3, "latency_budget": 1.0,
-    "sparsity": 0.5,
+    "data": "digits", "finetune_epochs": 6, "batch_size": 50, "learning_rate": 5e-3,
+    "latency_budget": 1.0, "sparsity": 0.5,
 }  # fmt: skip
 
 
@@ -116,8 +116,8 @@ def test_hints_several_teachers_and_augmentation_reach_the_pipeline(
         save_model(model, tmp_path / f"{name}.keras")
     teachers = f"{tmp_path / 'one.keras'},{tmp_path / 'two.keras'}"
     values = {
-        **QUICK, "epochs": 2, "teacher": teachers, "teacher_weights": "2,1", "hints": "fitnets",
-        "hint_pairs": "relu=relu", "temperature": "6:2", "augment": "shift",
+        **QUICK, "finetune_epochs": 2, "teacher": teachers, "feature_losses": "fitnets",
+        "feature_pairs": "relu=relu", "temperature": "6", "augment": "shift",
         "out": str(tmp_path / "out"), "formats": "float32",
     }  # fmt: skip
     result = compress_model(tmp_path / "mine.keras", plan=from_flat(Plan, values))
@@ -127,9 +127,9 @@ def test_hints_several_teachers_and_augmentation_reach_the_pipeline(
     assert any(
         note.startswith("hint fitnets, weight 1: relu (4, 4, 16)") for note in record["notes"]
     )
-    assert "--hint-pairs relu=relu" in record["command"]
+    assert "--feature-pairs relu=relu" in record["command"]
     assert "--temperature 6:2" in record["command"]
-    wrong = {**values, "hint_pairs": "relu=rely", "out": str(tmp_path / "wrong")}
+    wrong = {**values, "feature_pairs": "relu=rely", "out": str(tmp_path / "wrong")}
     with pytest.raises(InputError, match="Did you mean 'relu'"):
         compress_model(tmp_path / "mine.keras", plan=from_flat(Plan, wrong))
     assert not (tmp_path / "wrong").exists()
@@ -140,7 +140,7 @@ def test_an_interrupted_compression_goes_on_where_it_was(
     cpu: Device, tmp_path: Path, digits: Dataset, small_cnn: Any
 ) -> None:
     save_model(small_cnn(0), tmp_path / "mine.keras")
-    values = {**QUICK, "epochs": 4, "formats": "float32", "normalize": "standardize"}
+    values = {**QUICK, "finetune_epochs": 4, "formats": "float32", "normalize": "standardize"}
 
     def stop(text: str, share: float) -> None:
         if text.startswith("fine-tuning") and share >= 0.5:

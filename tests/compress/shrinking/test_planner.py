@@ -275,7 +275,7 @@ def test_a_budget_is_shared_by_those_that_run_beside_each_other() -> None:
     for places, epochs in ((1, 2), (2, 5), (4, 5)):
         pace = TimeBudget(700.0)
         pace._forward_seconds = 20.0
-        made, builder = planner({"epochs": 5}, {}, None, lambda _: 2.0, pace=pace)
+        made, builder = planner({"finetune_epochs": 5}, {}, None, lambda _: 2.0, pace=pace)
         builder.max_parallel = places
         nets = [
             made.builder.build(f"n{count}", "float32", {"latency": 1.0}, ("float32",))

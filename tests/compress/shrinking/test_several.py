@@ -115,11 +115,17 @@ def test_channels_leave_and_are_repaired(taught: tuple[Any, Dataset]) -> None:
     weights = prune_weights(model, data, sparsity=0.5, repair=True)
     assert evaluate_model(weights.model, data, "val")["mean_quality"] > lost
     weighed = prune_channels(
-        model, macs=0.5, data=data, criterion="reconstruction", scope="damage", round_to=2, tries=0
+        model,
+        macs=0.5,
+        data=data,
+        criterion="reconstruction",
+        scope="output_error",
+        round_to=2,
+        tries=0,
     )
     assert evaluate_model(weighed.model, data, "val")["mean_quality"] > lost
     for criterion in ("taylor", "activation"):
-        made = prune_channels(model, macs=0.7, data=data, criterion=criterion, recalibrate=1)
+        made = prune_channels(model, macs=0.7, data=data, criterion=criterion)
         assert count_macs(made.model).macs < count_macs(model).macs
 
 
@@ -131,7 +137,7 @@ def test_each_output_is_taught(taught: tuple[Any, Dataset]) -> None:
     before = evaluate_model(student, data, "val")["mean_quality"]
     result = distill(
         student, model, data, epochs=3, batch_size=32, learning_rate=3e-3, weight=1.0,
-        hints=["fitnets"],
+        feature_losses=["fitnets"],
     )  # fmt: skip
     assert result.training.val["mean_quality"] > before
     teacher = by_hand(model, data.val.x, data.val.y)
@@ -147,7 +153,7 @@ def test_from_arrays_to_files_that_are_fed_by_name(
 ) -> None:
     model, data = taught
     result = compress_model(
-        model, data, channels=0.6, epochs=1, batch_size=32, learning_rate=1e-3, round_to=2,
+        model, data, channels=0.6, finetune_epochs=1, batch_size=32, learning_rate=1e-3, round_to=2,
         latency_budget=0.5, formats=["float32", "int8", "onnx"], out=tmp_path / "out",
     )  # fmt: skip
     assert result.report.main == "mean_quality"

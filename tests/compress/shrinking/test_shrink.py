@@ -288,7 +288,13 @@ def test_examples_without_labels_are_enough(trained: Any, digits: Dataset, tmp_p
 
 @pytest.mark.slow
 def test_a_net_is_taught_by_the_original(trained: Any, digits: Dataset, tmp_path: Path) -> None:
-    quick = {**QUICK, "no_train": False, "epochs": 3, "batch_size": 64, "formats": ["float32"]}
+    quick = {
+        **QUICK,
+        "no_train": False,
+        "finetune_epochs": 3,
+        "batch_size": 64,
+        "formats": ["float32"],
+    }
     result = shrink(trained, digits, macs=0.3, max_drop=3.0, out=tmp_path / "out", **quick)
     (record,) = result.report.compressed
     assert record.finetuned == 3
@@ -299,7 +305,13 @@ def test_a_net_is_taught_by_the_original(trained: Any, digits: Dataset, tmp_path
 
 @pytest.mark.slow
 def test_a_budget_bounds_it(trained: Any, digits: Dataset, tmp_path: Path) -> None:
-    quick = {**QUICK, "no_train": False, "epochs": 2, "batch_size": 64, "formats": ["float32"]}
+    quick = {
+        **QUICK,
+        "no_train": False,
+        "finetune_epochs": 2,
+        "batch_size": 64,
+        "formats": ["float32"],
+    }
     # what the end takes is kept back: of a minute nothing is left for variations
     result = shrink(trained, digits, macs=0.3, out=tmp_path / "out", budget="61s", **quick)
     assert result.met
@@ -312,7 +324,13 @@ def test_a_budget_bounds_it(trained: Any, digits: Dataset, tmp_path: Path) -> No
 def test_what_a_budget_leaves_goes_into_variations(
     trained: Any, digits: Dataset, tmp_path: Path
 ) -> None:
-    quick = {**QUICK, "no_train": False, "epochs": 1, "batch_size": 64, "formats": ["float32"]}
+    quick = {
+        **QUICK,
+        "no_train": False,
+        "finetune_epochs": 1,
+        "batch_size": 64,
+        "formats": ["float32"],
+    }
     result = shrink(trained, digits, macs=0.3, out=tmp_path / "out", budget="150s", **quick)
     assert result.met
     assert any("variation(s) of the recipe" in note for note in result.outcome.notes)

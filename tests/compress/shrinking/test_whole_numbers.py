@@ -1,4 +1,4 @@
-"""`shrink --qat`: the net whose int8 file is the best is trained for integers."""
+"""`shrink` with format int8-qat: the net whose int8 file is the best is trained for integers."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ QUICK: dict[str, Any] = {
     "round_to": 2, "latency_budget": 0.5, "seed": 1, "min_kept": 0.2, "channel_tries": 2,
     "repair": 128,
 }  # fmt: skip
+FORMATS = ["float32", "int8", "int8-qat"]
 
 
 def test_what_rounding_alone_takes_is_told_with_what_can_be_done() -> None:
@@ -30,12 +31,12 @@ def test_what_rounding_alone_takes_is_told_with_what_can_be_done() -> None:
     bar = MetricConstraint("accuracy", 0.9, None)
     some = [net("a", 0.83, 0.70), net("b", 0.88, 0.875), net("c", 0.9, None), net("d", 0.9, 0.88)]
     told = describe_rounding_loss(bar, some, "float32")
-    assert "validation accuracy: a (13.0 points), d (2.0 points). --qat" in told
+    assert "validation accuracy: a (13.0 points), d (2.0 points). Format int8-qat" in told
     assert describe_rounding_loss(bar, some[1:3], "float32") == ""
     # the file may be better than the net's floats: nothing is lost
     assert describe_rounding_loss(bar, [net("e", 0.8, 0.85)], "float32") == ""
     many = [net(str(place), 0.9, 0.85) for place in range(5)]
-    assert "and 2 more. --qat" in describe_rounding_loss(bar, many, "float32")
+    assert "and 2 more. Format int8-qat" in describe_rounding_loss(bar, many, "float32")
 
 
 @pytest.mark.slow
@@ -43,7 +44,7 @@ def test_a_net_without_training_is_calibrated(
     trained: Any, digits: Dataset, tmp_path: Path
 ) -> None:
     result = shrink(
-        trained, digits, macs=0.5, out=tmp_path / "out", no_train=True, qat=True, **QUICK
+        trained, digits, macs=0.5, out=tmp_path / "out", no_train=True, formats=FORMATS, **QUICK
     )
     rows = {row.artifact.id: row for row in result.report.rows}
     (whole,) = (item for item in rows if item.endswith(".int8-qat"))
@@ -56,8 +57,8 @@ def test_a_net_without_training_is_calibrated(
 def test_the_model_itself_may_be_the_net(trained: Any, digits: Dataset, tmp_path: Path) -> None:
     # as int8 it is smaller than that
     result = shrink(
-        trained, digits, size=0.9, out=tmp_path / "out", no_train=True, qat=True,
-        formats=["int8"], **QUICK,
+        trained, digits, size=0.9, out=tmp_path / "out", no_train=True,
+        formats=["int8", "int8-qat"], **QUICK,
     )  # fmt: skip
     assert result.met
     rows = {row.artifact.id: row.artifact for row in result.report.rows}
@@ -67,13 +68,27 @@ def test_the_model_itself_may_be_the_net(trained: Any, digits: Dataset, tmp_path
 @pytest.mark.slow
 def test_a_net_is_trained_once_more(trained: Any, digits: Dataset, tmp_path: Path) -> None:
     result = shrink(
-        trained, digits, macs=0.6, out=tmp_path / "out", qat=True, qat_epochs=1, epochs=1, **QUICK
+        trained,
+        digits,
+        macs=0.6,
+        out=tmp_path / "out",
+        formats=FORMATS,
+        qat_epochs=1,
+        finetune_epochs=1,
+        **QUICK,
     )
     found = [row.artifact for row in result.report.rows if row.artifact.format == "int8-qat"]
     assert len(found) == 1
     assert found[0].val["accuracy"] > 0.8
     # the same command again: nothing is made anew
     again = shrink(
-        trained, digits, macs=0.6, out=tmp_path / "out", qat=True, qat_epochs=1, epochs=1, **QUICK
+        trained,
+        digits,
+        macs=0.6,
+        out=tmp_path / "out",
+        formats=FORMATS,
+        qat_epochs=1,
+        finetune_epochs=1,
+        **QUICK,
     )
     assert again.outcome.chosen == result.outcome.chosen

@@ -13,11 +13,15 @@ from compress import distill
 from compress.core.device import Device
 from compress.data import Dataset, Preprocessing, Split
 from compress.plan import DistillOptions, TrainSettings
-from compress.train import train
+from compress.train import steps, train
 
 EPOCHS = 4
 FULL = TrainSettings(
-    epochs=EPOCHS, batch_size=60, optimizer="sgd", learning_rate=0.2, schedule="constant"
+    epochs=EPOCHS,
+    batch_size=60,
+    optimizer="sgd",
+    learning_rate=0.2,
+    learning_rate_schedule="constant",
 )
 """One step an epoch, on all examples: the order of batches does not matter."""
 
@@ -147,19 +151,22 @@ def test_training_equals_fit(images: Dataset, cpu: Device, head: str) -> None:
 
 @pytest.mark.parametrize("hints", [(), ("fitnets",)], ids=["logits", "features"])
 def test_distillation_adds_the_students_losses_alone(
-    images: Dataset, cpu: Device, hints: tuple[str, ...]
+    images: Dataset, cpu: Device, hints: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights of 0 for what is distilled: what is left is `fit`; teachers' losses would show."""
     expected, losses = fitted(images)
+    # the teacher runs at every step, on images that augmentation does not change
+    monkeypatch.setattr(steps, "augment_images", lambda images, *_: images)
+    settings = replace(FULL, augment=("flip",))
     model, teacher = penalized(), penalized("dense")
     teacher.set_weights([w + 0.1 for w in teacher.get_weights()])
-    options = DistillOptions(weight=0.0, hints=hints, hint_weight=0.0, cache="off")
+    options = DistillOptions(weight=0.0, feature_losses=hints, feature_weight=0.0)
     if hints:
-        options = replace(options, pairs=("relu=relu",))
+        options = replace(options, feature_pairs=("relu=relu",))
     last, got, _ = trained(
         model,
         lambda tell: distill(
-            model, teacher, images, options, finetune=FULL, device=cpu, on_epoch=tell
+            model, teacher, images, options, finetune=settings, device=cpu, on_epoch=tell
         ),
         images,
     )
@@ -234,7 +241,7 @@ def test_pruned_channels_keep_their_regularizers() -> None:
     x = keras.layers.BatchNormalization(gamma_regularizer=keras.regularizers.L1(0.2), name="b")(x)
     x = keras.layers.ReLU(activity_regularizer=keras.regularizers.L1(0.3), name="c")(x)
     model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
-    pruned = prune_channels(model, amount=0.5, round_to=1).model
+    pruned = prune_channels(model, macs=0.5, scope="layer", round_to=1).model
     kernel, gamma = pruned.get_layer("a").kernel.numpy(), pruned.get_layer("b").gamma.numpy()
     assert gamma.shape == (4,)
     out = pruned.get_layer("c")

@@ -98,7 +98,9 @@ def test_a_large_penalty_is_no_divergence(cpu: Device) -> None:
 
 def test_an_explosion_is_found_and_measured(cpu: Device) -> None:
     data = line(5.0)
-    exploding = replace(SETTINGS, optimizer="sgd", learning_rate=1e3, schedule="constant")
+    exploding = replace(
+        SETTINGS, optimizer="sgd", learning_rate=1e3, learning_rate_schedule="constant"
+    )
     with pytest.raises(TrainingDiverged, match="NaN or infinite|above 10 times"):
         train(mlp(), data, exploding, device=cpu)
 

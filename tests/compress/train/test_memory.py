@@ -155,7 +155,11 @@ def test_parts_of_a_batch_make_its_step(blobs: Dataset, cpu: Device, budget_of: 
         model = keras.Model(inputs, keras.layers.Dense(3)(hidden))
         budget_of(size)
         settings = TrainSettings(
-            epochs=1, batch_size=240, optimizer="sgd", learning_rate=0.1, schedule="constant"
+            epochs=1,
+            batch_size=240,
+            optimizer="sgd",
+            learning_rate=0.1,
+            learning_rate_schedule="constant",
         )
         result = train(model, blobs, settings, device=cpu)
         assert any("trained in" in note for note in result.notes) == (size < 10**9)
@@ -169,7 +173,7 @@ def test_a_training_that_goes_on_keeps_its_parts(
     """The second half of it may find another amount of memory free."""
     import keras
 
-    settings = TrainSettings(epochs=4, batch_size=240, schedule="cosine")
+    settings = TrainSettings(epochs=4, batch_size=240, learning_rate_schedule="cosine")
     kernels = []
     for sizes in ((22_000,), (22_000, 10**9)):
         keras.utils.set_random_seed(0)
@@ -221,8 +225,9 @@ def test_the_peak_of_a_process_stays_below_its_budget(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", make], cwd=tmp_path, env=environment, check=True)
     command = [
         sys.executable, "-m", "paretune", "compress", "m.keras", "--data", "x.npz", "--task",
-        "unlabelled", "--normalize", "symmetric", "--channels", "0.5x", "--epochs", "0",
-        "--repair", "100", "--formats", "float32", "--latency-budget", "0.5", "--memory", "3GB",
+        "unlabelled", "--normalize", "symmetric", "--channels", "0.5x",
+        "--finetune-epochs", "0", "--repair", "100", "--formats", "float32",
+        "--latency-budget", "0.5", "--memory", "3GB",
         "--out", "made",
     ]  # fmt: skip
     found = watch_command(command, 5000, tmp_path / "log", cwd=tmp_path, env=environment)

@@ -19,13 +19,20 @@ from compress.train.objective import build_learning_rate, build_optimizer
     ],
 )
 def test_schedules(schedule: str, formula: object) -> None:
-    rate = build_learning_rate(TrainSettings(learning_rate=0.2, schedule=schedule), 100)
+    rate = build_learning_rate(
+        TrainSettings(learning_rate=0.2, learning_rate_schedule=schedule), 100
+    )
     for step in (0, 25, 50, 100):
         assert float(rate(step)) == pytest.approx(0.2 * formula(step / 100), rel=1e-5)  # type: ignore[operator]
 
 
 def test_constant_schedule() -> None:
-    assert build_learning_rate(TrainSettings(learning_rate=0.2, schedule="constant"), 100) == 0.2
+    assert (
+        build_learning_rate(
+            TrainSettings(learning_rate=0.2, learning_rate_schedule="constant"), 100
+        )
+        == 0.2
+    )
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -44,7 +51,9 @@ def test_one_step_of_momentum_and_nesterov_by_hand() -> None:
 
     for name, expected in (("momentum", 1.0 - 0.1 - 0.19), ("nesterov", 1.0 - 0.19 - 0.271)):
         variable = keras.Variable(np.array([[1.0]], np.float32))
-        settings = TrainSettings(optimizer=name, learning_rate=0.1, schedule="constant")
+        settings = TrainSettings(
+            optimizer=name, learning_rate=0.1, learning_rate_schedule="constant"
+        )
         optimizer = build_optimizer(settings, 10, [variable])
         for _ in range(2):
             optimizer.apply([np.array([[1.0]], np.float32)], [variable])
@@ -58,7 +67,7 @@ def test_weight_decay_is_decoupled_and_spares_vectors(name: str) -> None:
     kernel = keras.Variable(np.ones((1, 1), np.float32))
     bias = keras.Variable(np.ones((1,), np.float32))
     settings = TrainSettings(
-        optimizer=name, learning_rate=0.1, schedule="constant", weight_decay=0.5
+        optimizer=name, learning_rate=0.1, learning_rate_schedule="constant", weight_decay=0.5
     )
     optimizer = build_optimizer(settings, 10, [kernel, bias])
     optimizer.apply([np.zeros((1, 1), np.float32), np.zeros((1,), np.float32)], [kernel, bias])

@@ -61,7 +61,7 @@ def net(share: float = 0.0) -> Any:
 def settings(**changes: Any) -> TrainSettings:
     how: dict[str, Any] = {
         "epochs": 3, "batch_size": 32, "optimizer": "sgd", "learning_rate": 0.05,
-        "schedule": "constant", "own_train_step": True,
+        "learning_rate_schedule": "constant", "own_train_step": True,
     }  # fmt: skip
     return TrainSettings(**how | changes)
 
@@ -139,8 +139,8 @@ def test_compress_fine_tunes_by_it(tmp_path: Path, in_memory: bool) -> None:
         given = tmp_path / "counting.keras"
         model.save(given)
     result = compress_model(
-        given, (X, BOX), channels=0.5, sparsity=0.5 if in_memory else 0.0, epochs=2, batch_size=64,
-        own_train_step=True, formats=["float32"], round_to=2, latency_budget=0.2,
+        given, (X, BOX), channels=0.5, sparsity=0.5 if in_memory else 0.0, finetune_epochs=2,
+        batch_size=64, own_train_step=True, formats=["float32"], round_to=2, latency_budget=0.2,
         out=tmp_path / "out",
     )  # fmt: skip
     (record,) = (item for item in result.report.compressed)
@@ -198,8 +198,8 @@ def test_what_does_not_go_with_it_is_refused(tmp_path: Path) -> None:
         compress_model(net(), (X, BOX), own_train_step=True, teacher="big.keras")
     with pytest.raises(InputError, match="label_smoothing must be 0"):
         TrainSettings(own_train_step=True, label_smoothing=0.1)
-    with pytest.raises(InputError, match="hints must go with a teacher"):
-        compress_model(net(), (X, BOX), own_train_step=True, hints=["fitnets"])
+    with pytest.raises(InputError, match="feature_losses must go with a teacher"):
+        compress_model(net(), (X, BOX), own_train_step=True, feature_losses=["fitnets"])
 
 
 def test_a_file_of_an_unknown_class_is_named(tmp_path: Path) -> None:

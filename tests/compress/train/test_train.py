@@ -37,7 +37,7 @@ def linear(data: Dataset) -> Any:
     return keras.Model(inputs, outputs)
 
 
-SGD = TrainSettings(epochs=2, optimizer="sgd", learning_rate=0.1, schedule="constant")
+SGD = TrainSettings(epochs=2, optimizer="sgd", learning_rate=0.1, learning_rate_schedule="constant")
 
 
 @pytest.mark.parametrize("weights", ["none", "balanced"])

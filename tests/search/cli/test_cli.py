@@ -57,14 +57,14 @@ CASES = {
     "plan file": (["run", "--plan", "bad.toml"], "trials must be an integer"),
     "plan key": (["run", "--plan", "unknown.toml"], "Did you mean 'trials'"),
     "no plan": (["run", "--plan", "no.toml"], "Cannot read plan 'no.toml'"),
-    "replay": (["search", "--replay", "no.json"], "Cannot read 'no.json'"),
+    "replay": (["search", "--warm-start", "no.json"], "Cannot read 'no.json'"),
     "report": (["report", "nowhere"], "must be the folder of a run"),
     "channels": (["compress", "m.keras", "--channels", "0x"], "keep a share in (0, 1]"),
     "channel words": (["run", "--channels", "half"], "a count like 12M. Received: 'half'"),
     "round to": (["compress", "m.keras", "--round-to", "-1"], "round_to must be at least 0"),
     "task": (["compress", "m.keras", "--task", "ranking"], "Unknown task 'ranking'"),
     "temperature": (["compress", "m.keras", "--temperature", "0"], "temperature must be above 0"),
-    "hint": (["compress", "m.keras", "--hints", "fitnet"], "Did you mean 'fitnets'"),
+    "hint": (["compress", "m.keras", "--feature-losses", "fitnet"], "Did you mean 'fitnets'"),
     "no bench threads": (["bench", "m.keras", "--threads", "0"], "threads must be at least 1"),
     "bench runtime": (["bench", "m.keras", "--runtimes", "trt"], "Unknown runtime 'trt'"),
     "bench shape": (["bench", "m.keras", "--input-shape", "a,3"], "sizes with commas"),
@@ -178,7 +178,7 @@ def test_open_sizes_of_several_inputs(tmp_path: Path) -> None:
 
 def test_help_names_every_option_and_its_default(tmp_path: Path) -> None:
     text = " ".join(paretune("run", "--help-all", cwd=tmp_path).stdout.split())
-    for expected in ("--data", "--max-macs", "[default: digits]", "--trials", "[default: 20]"):
+    for expected in ("--data", "--max-macs", "[default: digits]", "--trials", "default: 20]"):
         assert expected in text
     assert "--finetune-epochs" in text
 

@@ -18,7 +18,7 @@ from search.cli._options import create_completer, find_word_lister
 from search.plan import SearchPlan
 
 PLANS: list[Any] = [SearchPlan, BenchPlan]
-NO_LIST = {"data", "space", "teacher", "prune_pattern", "shrink_to"}
+NO_LIST = {"data", "space", "teacher", "weight_pattern"}
 """Options that take files or forms too: their errors do not list plain choices."""
 
 
@@ -35,18 +35,18 @@ def test_the_shell_offers_what_an_error_would_list(plan: Any) -> None:
     """Each option that refuses a name is completed, with all the choices of its error."""
     checked = set()
     for leaf in list_plan_fields(plan):
-        wrong = "accuracy,zzz" if leaf.keyword == "objectives" else "zzz"
-        said = refused(plan, leaf.keyword, wrong)
-        if not said.startswith("Unknown ") or leaf.keyword in NO_LIST:
+        wrong = "accuracy,zzz" if leaf.flat_name == "objectives" else "zzz"
+        said = refused(plan, leaf.flat_name, wrong)
+        if not said.startswith("Unknown ") or leaf.flat_name in NO_LIST:
             continue
-        checked.add(leaf.keyword)
+        checked.add(leaf.flat_name)
         listed = said.partition("Choices: ")[2].partition(". ")[0].rstrip(".").split(", ")
         words = find_word_lister(leaf)
-        assert words is not None, leaf.keyword
+        assert words is not None, leaf.flat_name
         offered = set(words())
-        assert set(listed) == (offered & set(listed)), leaf.keyword
-        if leaf.keyword != "objectives":
-            assert offered == set(listed), leaf.keyword
+        assert set(listed) == (offered & set(listed)), leaf.flat_name
+        if leaf.flat_name != "objectives":
+            assert offered == set(listed), leaf.flat_name
     assert checked >= {"runtimes"}
     assert len(checked) >= (2 if plan is BenchPlan else 18)
 
@@ -54,7 +54,7 @@ def test_the_shell_offers_what_an_error_would_list(plan: Any) -> None:
 @pytest.mark.parametrize("plan", PLANS)
 def test_every_word_that_is_offered_is_taken(plan: Any) -> None:
     for leaf in list_plan_fields(plan):
-        name, words = leaf.keyword, find_word_lister(leaf) or tuple
+        name, words = leaf.flat_name, find_word_lister(leaf) or tuple
         for word in words():
             if word == "around:":  # a file follows
                 continue
@@ -99,7 +99,7 @@ CASES = {
     "paretune run --trial-": ["--trial-minutes"],
     "paretune run --space m": ["mlp", "mobilenet"],
     "paretune search --sampler gr": ["grid", "greedy"],
-    "paretune compress m.keras --hints fi": ["fitnets"],
+    "paretune compress m.keras --feature-losses fi": ["fitnets"],
     "paretune compress m.keras --distill-loss d": ["dkd"],
     "paretune compress m.keras --formats onnx,int8-": ["onnx,int8-qat", "onnx,int8-mixed"],
     "paretune compress m.keras --channel-criterion fp": ["fpgm"],

@@ -57,7 +57,7 @@ def test_help_on_a_terminal_of_80_by_40() -> None:
 @pytest.mark.parametrize("command", PLANS)
 def test_help_all_shows_every_option_once_in_its_group(command: str) -> None:
     text = invoked(command, "--help-all").stdout
-    flags = [leaf.flags[0] for leaf in list_plan_fields(PLANS[command])]
+    flags = [leaf.flag for leaf in list_plan_fields(PLANS[command])]
     assert sorted(options(text)) == sorted([*flags, "--plan", "--help-all", "--help"])
     groups: dict[str, list[str]] = {}
     for part in text.split("\n\n"):
@@ -65,7 +65,7 @@ def test_help_all_shows_every_option_once_in_its_group(command: str) -> None:
         if title.endswith(":"):
             groups[title[:-1]] = options(rows)
     for leaf in list_plan_fields(PLANS[command]):
-        (home,) = (title for title, found in groups.items() if leaf.flags[0] in found)
+        (home,) = (title for title, found in groups.items() if leaf.flag in found)
         if leaf.section is not None:
             assert home == SECTIONS[leaf.section]
     assert [title for title in groups if title in SECTIONS.values()] == [
@@ -125,7 +125,7 @@ def test_what_is_not_understood_is_told_in_one_line(words: list[str], said: str)
 
 
 def test_options_of_other_tools_lead_to_ours() -> None:
-    ours = {leaf.flags[0] for plan in PLANS.values() for leaf in list_plan_fields(plan)}
+    ours = {leaf.flag for plan in PLANS.values() for leaf in list_plan_fields(plan)}
     assert set(SYNONYMS.values()) <= ours
     assert not set(SYNONYMS) & ours
 

@@ -24,7 +24,7 @@ NODE = {"node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}
 @contextmanager
 def ray_cluster(nodes: int, cpus: int = 2, **more: Any) -> Iterator[Any]:
     """Runs a cluster while the context lasts; the head has no cores."""
-    before = os.environ.get("PYTHONPATH")
+    before = {name: os.environ.get(name) for name in ("PYTHONPATH", "RAY_ADDRESS")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # nodes import what this process tests, wherever it lies
@@ -38,7 +38,10 @@ def ray_cluster(nodes: int, cpus: int = 2, **more: Any) -> Iterator[Any]:
         try:
             for _ in range(nodes):
                 made.add_node(**NODE, num_cpus=cpus, **more)
+            os.environ["RAY_ADDRESS"] = made.address  # of the commands that are started
             yield made
         finally:
             made.shutdown()
-            os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                os.environ |= {} if value is None else {name: value}

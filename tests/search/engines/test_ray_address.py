@@ -18,12 +18,17 @@ HERE = importlib.util.find_spec("ray") is not None
 
 @pytest.mark.skipif(not HERE, reason="ray is not installed")
 @pytest.mark.parametrize(
-    ("address", "said"), [("127.0.0.1:9", "Connection refused"), ("nowhere", "write host:port")]
+    ("address", "said"),
+    [("127.0.0.1:9", "Connection refused"), ("nowhere", "Invalid address format")],
 )
-def test_nobody_answers(address: str, said: str, tmp_path: Path) -> None:
+def test_nobody_answers(
+    address: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "run"
-    values = {"data": "digits", "engine": "ray", "address": address, "out": str(out)}
-    with pytest.raises(InputError, match=rf"address must be of a Ray cluster.*{said}.*ray status"):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    values = {"data": "digits", "engine": "ray", "out": str(out)}
+    message = rf"RAY_ADDRESS must be of a Ray cluster.*{said}.*ray status"
+    with pytest.raises(InputError, match=message):
         pipeline.run_search(plan=from_flat(SearchPlan, values))
     assert not out.exists()
 
@@ -42,7 +47,7 @@ def test_without_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("address", "h:1"), ("cpus_per_worker", 2), ("gpus_per_worker", 0.5), ("files", "s3://b")],
+    [("cpus_per_worker", 2), ("gpus_per_worker", 0.5), ("files", "s3://b")],
 )
 def test_options_of_a_cluster_need_one(option: str, value: object) -> None:
     with pytest.raises(InputError, match=f"{option} must come with the engine of a cluster"):

@@ -71,16 +71,16 @@ def nothing_lost_nothing_twice(folder: Path, url: str, count: int) -> None:
     assert not study.get_trials(states=(TrialState.RUNNING,)), "nobody's trials are left"
 
 
-def on_cluster(cluster: Any, url: str, out: Path, trials: int) -> list[object]:
+def on_cluster(url: str, out: Path, trials: int) -> list[object]:
     return ["search", *SPACE, "--trials", trials, "--workers", 4, "--engine", "ray",
-            "--address", cluster.address, "--storage", url, "--out", out]  # fmt: skip
+            "--storage", url, "--out", out]  # fmt: skip
 
 
 def test_a_node_dies_another_joins_the_database_restarts(
     cluster: Any, database: Server, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    process = start(*on_cluster(cluster, database.url, out, 60), cwd=tmp_path)
+    process = start(*on_cluster(database.url, out, 60), cwd=tmp_path)
     until(out, 8, process)
     cluster.remove_node(cluster.list_all_nodes()[1], allow_graceful=False)
     until(out, 20, process)
@@ -108,7 +108,7 @@ def test_a_driver_is_killed_and_ctrl_c_ends_the_workers(
     cluster: Any, database: Server, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    words = on_cluster(cluster, database.url, out, 16)
+    words = on_cluster(database.url, out, 16)
     for count, how in ((3, signal.SIGKILL), (6, signal.SIGINT)):
         process = start(*words, cwd=tmp_path)
         until(out, count, process)
@@ -161,10 +161,10 @@ def test_workers_see_their_own_gpu_alone(tmp_path: Path) -> None:
         "                             keras.layers.Dense(units, 'relu'),\n"
         "                             keras.layers.Dense(10, 'softmax')])\n"
     )
-    with ray_cluster(1, cpus=4, num_gpus=2) as made:
+    with ray_cluster(1, cpus=4, num_gpus=2):
         done = paretune(
             "search", "--data", "digits", "--space", "seen:space", "--epochs", 1, "--trials", 12,
-            "--engine", "ray", "--address", made.address, "--gpus-per-worker", 0.5,
+            "--engine", "ray", "--gpus-per-worker", 0.5,
             "--workers", 4, "--out", tmp_path / "run", cwd=tmp_path,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -181,10 +181,9 @@ def test_what_a_cluster_must_have_is_said_first(
     out = tmp_path / "run"
     words = ["search", *SPACE, "--trials", 2, "--engine", "ray", "--out", out]
     for more, said in (
-        (["--address", "127.0.0.1:9"], "address must be of a Ray cluster that runs"),
-        (["--address", cluster.address, "--cpus-per-worker", 64], "must fit on a node"),
-        (["--address", cluster.address, "--gpus-per-worker", 1], "must fit on a node"),
-        (["--address", cluster.address, "--storage", "postgresql://u:s3cret@127.0.0.1:9/x"],
+        (["--cpus-per-worker", 64], "must fit on a node"),
+        (["--gpus-per-worker", 1], "must fit on a node"),
+        (["--storage", "postgresql://u:s3cret@127.0.0.1:9/x"],
          "storage must be a URL that Optuna can open"),
     ):  # fmt: skip
         done = paretune(*words, *more, cwd=tmp_path)
@@ -204,7 +203,7 @@ def test_workers_that_do_not_see_the_folder(cluster: Any, database: Server, tmp_
     words: list[object] = [
         "run", *SPACE, "--trials", 4, "--final-epochs", 1,
         "--finetune-epochs", 1, "--latency-budget", 1, "--formats", "float32",
-        "--engine", "ray", "--address", cluster.address, "--workers", 2,
+        "--engine", "ray", "--workers", 2,
         "--storage", database.url, "--files", f"file://{store}", "--out", out,
     ]  # fmt: skip
     process = start(*words, cwd=tmp_path)
@@ -300,7 +299,7 @@ class Faults:
 def test_random_faults(cluster: Any, database: Server, small_disk: Path) -> None:
     rng, out = random.Random(FAULTS), small_disk / "run"
     trials = 8 + 4 * FAULTS
-    faults = Faults(cluster, database, out, on_cluster(cluster, database.url, out, trials))
+    faults = Faults(cluster, database, out, on_cluster(database.url, out, trials))
     made = []
     for turn in range(FAULTS):
         until(out, 3 + 4 * turn, faults.process)

@@ -23,7 +23,6 @@ from search.study.costs import (
     find_costs,
     hash_architecture,
     report_excess,
-    report_preferences,
 )
 from search.study.directory import SearchFolder
 
@@ -88,19 +87,6 @@ def test_samplers_learn_by_how_much_limits_are_broken() -> None:
     assert study.trials[0].constraints == {"macs": 0.5, "latency_ms": 0.5}
 
 
-def test_soft_limits_are_told_as_shares() -> None:
-    study = optuna.create_study(directions=["maximize", "minimize"])
-    options = SearchOptions(prefer=("macs<=100", "accuracy>=0.8"))
-    trial = study.ask()
-    report_preferences(trial, {"macs": 150.0, "params": 3.0}, options)
-    report_preferences(trial, {"accuracy": 0.6}, options)
-    # half too many; a quarter too low
-    assert study.trials[0].constraints == pytest.approx(
-        {"prefer macs": 0.5, "prefer accuracy": 0.25}
-    )
-    assert SearchOptions(prefer=("latency_ms<=1",)).needs_cost("latency_ms")
-
-
 def test_limits_that_nothing_meets(digits: Dataset) -> None:
     plan = from_flat(SearchPlan, {"max_macs": 10})
     with pytest.raises(
@@ -123,7 +109,6 @@ def test_limits_that_nothing_meets(digits: Dataset) -> None:
             "Unknown cost 'flops'. Did you mean 'macs'. Choices: latency_ms, macs, params",
         ),
         ({"objectives": "accuracy,macs,macs"}, "objectives must name each cost once"),
-        ({"prefer": "macs<3"}, "prefer must be comparisons like"),
     ],
 )
 def test_bad_options(flat: dict[str, object], message: str) -> None:

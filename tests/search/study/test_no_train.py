@@ -98,7 +98,7 @@ def test_the_front_is_taught_by_the_whole(
     chosen = thinned(space, digits)
     candidate = evaluate_trial(ask(0, chosen), digits, plan, folder, cpu, silent)
     (whole,) = load_teachers([space.path], digits, plan)
-    record = train_final(candidate, 0, digits, plan, folder, cpu, silent, [whole])
+    record = train_final(candidate, digits, plan, folder, cpu, silent, [whole])
     assert record.epochs == 2
     student = space.build(FixedTrial(chosen), digits)
     space.prepare(student, chosen, digits)
@@ -142,7 +142,7 @@ def test_labels_alone_may_teach(
     plan, folder = made(tmp_path / "run", space, final_epochs=1)
     chosen = thinned(space, digits)
     candidate = evaluate_trial(ask(0, chosen), digits, plan, folder, cpu, silent)
-    record = train_final(candidate, 0, digits, plan, folder, cpu, silent)
+    record = train_final(candidate, digits, plan, folder, cpu, silent)
     alone = space.build(FixedTrial(chosen), digits)
     space.prepare(alone, chosen, digits)
     before = evaluate_model(alone, digits, "val")["accuracy"]
@@ -197,11 +197,8 @@ def test_what_goes_on_by_default(space: SubnetworkSpace) -> None:
     assert (untrained.final_epochs, untrained.final_models) == (7, 8)
     assert plan(no_train=True, final_epochs=3, final_models=2).final_epochs == 3
     assert plan(no_train=True, final_models=0).final_epochs == 0
-    with pytest.raises(InputError, match="final_epochs must be at least 1 where"):
-        plan(no_train=True, final_models=0, final_seeds=2)
     with pytest.raises(InputError, match="final_models must be at least 1 in paretune run"):
         run(plan=plan(final_models=0))
-    assert plan(no_train=True, final_seeds=2).final.seeds == 2  # there are epochs by default
 
 
 def test_untrained_models_of_a_new_space_are_refused() -> None:

@@ -28,6 +28,7 @@ from search.plan import SearchPlan
 from search.spaces import resolve_space
 from search.study.checks import Provenance, check_data_leakage, load_data_for_space
 from search.study.directory import Candidate, SearchFolder
+from tests.compress.run.test_origin import add_validation_training
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SearchFolder:
     from compress.core.device import setup_device
 
     folder = SearchFolder(tmp_path_factory.mktemp("past") / "run")
-    folder.claim("run", from_flat(SearchPlan, {"final_epochs": 1, "final_on_validation": True}))
+    folder.claim("run", from_flat(SearchPlan, {"final_epochs": 1}))
+    add_validation_training(folder)
     data = load_data("digits", normalize="symmetric")
     write_data_record(folder, data)
     write_examples(folder, data)
@@ -126,10 +128,10 @@ def test_warm_starts(run: SearchFolder, digits: Dataset) -> None:
 def test_what_is_replayed(run: SearchFolder, digits: Dataset) -> None:
     """Choices that a run made by what is now the test part are not evaluated with it."""
     cnn, file = resolve_space("cnn"), run.candidates / "0000.json"
-    assert check_data_leakage(plan_of(replay=str(file)), digits, cnn) == Provenance()
+    assert check_data_leakage(plan_of(warm_start=str(file)), digits, cnn) == Provenance()
     other = load_data("digits", seed=1)
-    with pytest.raises(InputError, match=f"Replay '{file}' must be evaluated .* --seed 0"):
-        check_data_leakage(plan_of(replay=str(file), seed=1), other, cnn)
+    with pytest.raises(InputError, match=f"Warm start '{file}' must be evaluated .* --seed 0"):
+        check_data_leakage(plan_of(warm_start=str(file), seed=1), other, cnn)
 
 
 def test_teachers_of_a_run(run: SearchFolder, digits: Dataset, tmp_path: Path) -> None:
@@ -142,9 +144,6 @@ def test_teachers_of_a_run(run: SearchFolder, digits: Dataset, tmp_path: Path) -
     assert not (tmp_path / "out").exists()
     plain = check_data_leakage(plan_of(teacher=str(run.get_model_path("0000"))), digits, cnn)
     assert (plain.trained_on_validation, plain.notes) == (False, ())
-    finally_ = check_data_leakage(plan_of(final_epochs=1, final_on_validation=True), digits, cnn)
-    assert finally_.trained_on_validation
-    assert "nothing is selected by it, the last epoch is kept" in finally_.notes[0]
 
 
 def test_a_teacher_is_fed_with_its_own_scaling(
@@ -208,7 +207,7 @@ def test_nothing_is_selected_by_what_was_learnt(
 
 def test_jobs_of_a_run_are_told(run: SearchFolder, digits: Dataset) -> None:
     for flat, learnt in ((dict[str, Any](), False),
-                         ({"final_epochs": 1, "final_on_validation": True}, True)):  # fmt: skip
+                         ({"teacher": str(run.final / "0000.keras")}, True)):  # fmt: skip
         plan = plan_of(**flat)
         past = check_data_leakage(plan, digits, resolve_space("cnn"))
         job = CompressJobs(run, plan, ["0000"], [], Display(), past).take_job()

@@ -25,6 +25,7 @@ from search.study.objective import find_same_choices, format_candidate_id, get_t
 from search.study.recovery import recover
 from search.study.storage import JournalLock
 from search.study.study import ask_trial
+from search.study.warm_start import read_replayed
 
 PLAN = from_flat(SearchPlan, {"sampler": "random"})
 
@@ -211,14 +212,14 @@ def test_spaces_of_unknown_sizes_begin_with_their_baseline(blobs: Dataset) -> No
 
 def test_a_replay_keeps_choices_and_seed(folder: SearchFolder, digits: Dataset) -> None:
     folder.write_candidate(finished(5))
-    plan = from_flat(SearchPlan, {"replay": str(folder.candidates / "0005.json")})
+    plan = from_flat(SearchPlan, {"warm_start": str(folder.candidates / "0005.json")})
     study = studies.open_study(folder, plan)
     studies.enqueue_first_trials(study, plan, digits)
     trial = start(study)
     assert trial.params == {"x": 0.5}
     assert get_trial_seed(plan, trial) == 1
     with pytest.raises(InputError, match="Cannot read"):
-        studies.read_replay(folder.path / "no.json")
+        read_replayed((str(folder.path / "no.json"),))
 
 
 def test_seeds_differ_by_trial_and_plan(folder: SearchFolder) -> None:

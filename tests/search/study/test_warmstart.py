@@ -11,6 +11,7 @@ import numpy as np
 import optuna
 import pytest
 
+from compress.core.atomic_files import write_json
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, Split, load_data
 from compress.plan.fields import from_flat
@@ -89,6 +90,21 @@ def test_fronts_are_queued_nearest_data_first(digits: Dataset, tmp_path: Path) -
     # queued once: the run continues
     studies.enqueue_first_trials(study, plan, digits)
     assert len(study.trials) == 4
+
+
+def test_candidates_come_before_fronts(digits: Dataset, tmp_path: Path) -> None:
+    finished_run(tmp_path / "run", digits, [(0.9, 10)])
+    folder = SearchFolder(tmp_path / "new")
+    names = [tmp_path / "run", tmp_path / "c.json"]
+    write_json(names[1], Candidate("0007", "complete", {"x": 77}, 5).to_json())
+    plan = from_flat(SearchPlan, {"warm_start": names, "sampler": "random"})
+    folder.claim("search", plan)
+    study = studies.open_study(folder, plan)
+    studies.enqueue_first_trials(study, plan, digits)
+    first, second = study.trials
+    assert first.system_attrs["fixed_params"] == {"x": 77}
+    assert first.user_attrs == {"seed": 5, "seed_given": True}
+    assert second.system_attrs["fixed_params"] == {"x": 0}
 
 
 def test_a_storage_url_is_a_source(digits: Dataset, tmp_path: Path) -> None:

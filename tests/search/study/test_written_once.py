@@ -18,6 +18,7 @@ from search.study import study as studies
 from search.study.directory import Candidate, SearchFolder, TrialGivenUp
 from search.study.recovery import recover
 from search.study.study import ask_trial
+from search.study.warm_start import read_replayed
 from tests.search.study.test_recovery import PLAN, begin, end
 
 
@@ -69,7 +70,7 @@ def test_a_trial_that_was_given_up_takes_no_record(folder: SearchFolder) -> None
     assert folder.read_candidates() == []
     assert folder.read_candidate("0000") is None
     with pytest.raises(InputError, match="ran again under another number"):
-        studies.read_replay(folder.candidates / "0000.json")
+        read_replayed((str(folder.candidates / "0000.json"),))
 
 
 def test_a_record_in_time_is_not_given_up(folder: SearchFolder) -> None:

@@ -113,8 +113,6 @@ class Coupling:
         groups: Removable units, grouped by their axes, in the order of the model.
         group_of_unit: Group of each unit, -1 if it has none, (units,).
         removable_counts: Number of removable units of each group, (groups,).
-        original_totals: Number of units of each group in the original model, frozen ones included,
-            (groups,).
     """
 
     def __init__(self, program: Program, graph: CouplingGraph, input_shape: Any = None) -> None:
@@ -140,9 +138,6 @@ class Coupling:
         self.incidence = _build_incidence(self.axes, self.unit_of_slot, self.unit_count)
         self.groups, self.group_of_unit = self._build_groups()
         self.removable_counts = np.array([len(group.units) for group in self.groups], np.int64)
-        self.original_totals = self.removable_counts + np.array(
-            [group.fixed for group in self.groups], np.int64
-        )
 
     def build_kept_slots(self, mask: Mask) -> KeptSlots:
         """Return the kept entries of axes for a mask of units, which must include frozen units.
@@ -156,29 +151,6 @@ class Coupling:
         if not np.all(mask[self.frozen]):
             raise ValueError("mask must keep the frozen units.")
         return KeptSlots(self.unit_of_slot, mask)
-
-    def copy_original_totals(self, original: Coupling) -> None:
-        """Set the unit counts on which rounding steps and floors are based to the original's.
-
-        Otherwise a layer of 16 channels that was pruned to 8 in a first step would be treated as a
-        layer of 8 channels, which might be pruned to 4.
-
-        Args:
-            original: Coupling of the original model.
-        """
-        totals = {
-            key: len(group.units) + group.fixed
-            for key, group in _list_keyed_groups(original.groups)
-        }
-        self.original_totals = np.array(
-            [
-                totals.get(key, total)
-                for (key, _), total in zip(
-                    _list_keyed_groups(self.groups), self.original_totals, strict=True
-                )
-            ],
-            np.int64,
-        )
 
     @cached_property
     def block_dependencies(self) -> BlockDependencies:
@@ -266,17 +238,6 @@ class Coupling:
                 if index >= 0:
                     names[index][layer] = None
         return [tuple(layer_names) for layer_names in names]
-
-
-def _list_keyed_groups(groups: tuple[Group, ...]) -> list[tuple[tuple[str, str, int], Group]]:
-    """Pair groups with a key that is the same in every step: maker, kind and running number."""
-    seen: dict[tuple[str, str], int] = {}
-    keyed_groups = []
-    for group in groups:
-        name = (group.name, group.kind)
-        seen[name] = seen.get(name, -1) + 1
-        keyed_groups.append(((*name, seen[name]), group))
-    return keyed_groups
 
 
 def _find_components(graph: CouplingGraph) -> tuple[Ids, int]:

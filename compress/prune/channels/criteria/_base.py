@@ -70,7 +70,6 @@ class Context:
         data: Examples for criteria that need data; None: no data.
         seed: Seed of random criteria and of drawn examples.
         examples: Number of training examples for criteria that need data.
-        aggregate: How the norms of a unit's slices are combined: "mean", "sum", "max" or "norm".
     """
 
     def __init__(
@@ -80,13 +79,11 @@ class Context:
         data: Dataset | UnlabelledDataset | None = None,
         seed: int = 0,
         examples: int = 1024,
-        aggregate: str = "mean",
     ) -> None:
         self.coupling = coupling
         self.data = data
         self.seed = seed
         self.examples = examples
-        self.aggregate = aggregate
         self.notes: list[str] = []
         self._results: dict[Any, Any] = {}
         self._scores: dict[tuple[int, int], Scores] = {}
@@ -172,13 +169,8 @@ class Context:
         return np.asarray(np.bincount(part.local, sums, count), np.float64)
 
     def combined(self, parts: list[Scores]) -> Scores:
-        """Combine the norms of a unit's slices, (slices, units) -> (units,)."""
-        table = np.stack(parts)
-        if self.aggregate == "norm":
-            return np.asarray(np.sqrt((table**2).sum(0)))
-        if self.aggregate == "max":
-            return np.asarray(table.max(0))
-        return np.asarray(table.sum(0) / (1 if self.aggregate == "sum" else len(parts)))
+        """Return the mean of the norms of a unit's slices, (slices, units) -> (units,)."""
+        return np.asarray(np.stack(parts).sum(0) / len(parts))
 
     def _sum_axis(self, part: Slice, power: float) -> Scores:
         key = (part.binding, power)

@@ -124,21 +124,20 @@ def compute_allowed_counts(
 
     Args:
         coupling: Coupling of the model.
-        options: Minimum share, limits and excluded layers.
+        options: Minimum share and excluded layers.
         round_to: Rounding step, see `compute_rounding_steps`.
 
     Raises:
         InputError: A pattern matches no layer with removable channels.
     """
     groups = coupling.groups
-    fixed = np.array([group.fixed for group in groups])
+    fixed = np.array([group.fixed for group in groups], np.int64)
     width = np.array([group.width for group in groups])
     heads = np.array([group.kind == HEADS for group in groups])
-    total = coupling.original_totals
+    total = coupling.removable_counts + fixed
     step = compute_rounding_steps(total * width, width, heads, round_to)
     floor = np.ceil(total * options.min_kept - 1e-9).astype(np.int64)
-    limits = [(limit.pattern, limit.share) for limit in options.limits]
-    for pattern, share in [*limits, *((pattern, 0.0) for pattern in options.exclude)]:
+    for pattern in options.exclude:
         names = [any(fnmatchcase(name, pattern) for name in group.makers) for group in groups]
         if not any(names):
             raise build_unknown_name_error(
@@ -146,8 +145,7 @@ def compute_allowed_counts(
                 pattern,
                 sorted({name for group in groups for name in group.makers}),
             )
-        minimum = np.ceil(total * (1 - share) - 1e-9).astype(np.int64)
-        floor = np.where(names, np.maximum(floor, minimum), floor)
+        floor = np.where(names, total, floor)
     return AllowedCounts(coupling.removable_counts, fixed, step, floor)
 
 
@@ -158,7 +156,7 @@ class Allocation:
     Attributes:
         totals: Kept units of each group, frozen ones included, (groups,).
         cost: Cost in the metric of the target.
-        error: Relative distance from the target, negative below it; 0 for a target in amount.
+        error: Relative distance from the target, negative below it.
         present: 1 for kept blocks, (blocks,); None: all blocks are kept.
     """
 

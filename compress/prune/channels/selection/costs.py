@@ -221,7 +221,7 @@ def _format_open_sizes(program: Program) -> str:
     return (
         f"MACs must be counted at a known input size. Received: model '{name}' for inputs of "
         f"{', '.join(shapes)}. Give input_shape (--input-shape), like {example}, or a "
-        "target in params or amount."
+        "target in params."
     )
 
 

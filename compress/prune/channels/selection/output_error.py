@@ -326,7 +326,7 @@ class ErrorEvaluator:
 
     def __init__(self, coupling: Coupling, context: Context) -> None:
         if context.data is None:
-            raise InputError("Channel scope 'damage' must have data to look at. Give data=.")
+            raise InputError("Channel scope 'output_error' must have data to look at. Give data=.")
         self.program = flatten_program(record_program(coupling.program.model, should_open))
         self.coupling, self.seed = coupling, context.seed
         self.example_count = min(context.examples, len(context.data.train))

@@ -52,15 +52,15 @@ def select_by_output_error(
 
     Args:
         coupling: Coupling of the model.
-        options: Rounding, floors and limits.
+        options: Rounding, floors and excluded layers.
         sensitivity: Sensitivity map of this model.
         target: Cost to reach.
-        cost: Cost of kept units and present blocks; default: the metric of `options`.
+        cost: Cost of kept units and present blocks; default: MACs.
 
     Raises:
         InputError: A pattern matches no layer with removable channels.
     """
-    cost_function = resolve_cost(coupling, options, cost)
+    cost_function = resolve_cost(coupling, cost)
     output_errors = sensitivity.build_output_errors(coupling)
 
     def compute_cost(kept: Any, present: Any) -> Numbers:

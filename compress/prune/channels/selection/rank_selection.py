@@ -48,11 +48,12 @@ def select_by_rank(
 
     Args:
         coupling: Coupling of the model.
-        options: Scope ("layer", else one ranking over all layers), rounding, floors and limits.
+        options: Scope ("layer", else one ranking over all layers), rounding, floors and excluded
+            layers.
         criterion: Function that scores units.
         context: Context of the criterion.
-        target: Cost to reach; with `target_metric="amount"`, the share to remove.
-        custom_cost: Cost of kept units and present blocks, instead of the metric of `options`.
+        target: Cost to reach.
+        custom_cost: Cost of kept units and present blocks; default: MACs.
 
     Raises:
         FeasibleError: The target is below the feasible minimum, or nothing can be removed.
@@ -62,33 +63,20 @@ def select_by_rank(
     if not coupling.groups:
         raise build_unprunable_error(coupling)
     scores = [context.score(criterion, group) for group in coupling.groups]
-    cost = resolve_cost(coupling, options, custom_cost)
-    allowed_counts = compute_allowed_counts(coupling, options, options.round_to)
-    if options.target_metric == "amount":
-        totals = allocate_by_share(allowed_counts, 1.0 - target)
-        allocation = Allocation(totals, float(cost(totals - allowed_counts.fixed, None)), 0.0)
-        round_to = options.round_to
-    else:
-        ranks = [part / _compute_scale(part, options.normalize) for part in scores]
-        uniform = options.scope == "layer"
+    cost = resolve_cost(coupling, custom_cost)
+    # scores of different groups are compared relative to the mean of their group
+    ranks = [part / max(float(np.abs(part).mean()), 1e-12) for part in scores]
+    uniform = options.scope == "layer"
 
-        def allocate(step: int) -> Allocation:
-            allowed = compute_allowed_counts(coupling, options, step)
-            return allocate_by_rank(ranks, allowed, cost, target, uniform=uniform)
+    def allocate(step: int) -> Allocation:
+        allowed = compute_allowed_counts(coupling, options, step)
+        return allocate_by_rank(ranks, allowed, cost, target, uniform=uniform)
 
-        allocation, round_to = choose_nearest(options, allocate)
-    mask = keep_best(coupling, scores, allocation.totals - allowed_counts.fixed)
+    allocation, round_to = choose_nearest(options, allocate)
+    fixed = compute_allowed_counts(coupling, options, round_to).fixed
+    mask = keep_best(coupling, scores, allocation.totals - fixed)
     selection = Selection(mask, allocation, format_rounding_step(round_to))
-    if options.target_metric == "amount":
-        return selection
     return replace(selection, notes=list_notes(coupling, options, selection, target, custom_cost))
-
-
-def _compute_scale(scores: Scores, normalize: str) -> float:
-    if normalize == "none":
-        return 1.0
-    size = np.abs(scores)
-    return max(float(size.max() if normalize == "max" else size.mean()), 1e-12)
 
 
 def keep_best(coupling: Coupling, scores: Sequence[Scores], kept: npt.NDArray[np.int64]) -> Mask:

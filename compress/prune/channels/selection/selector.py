@@ -65,7 +65,7 @@ class ChannelSelector:
 
     Attributes:
         coupling: Coupling of the model.
-        options: Rounding, floors, limits, blocks and tries.
+        options: Rounding, floors, excluded layers, blocks and tries.
         evaluator: Evaluator that reconstructs and evaluates configurations.
         context: Data and context of criteria.
         sensitivity: Output errors of groups and blocks; None: they were not measured.
@@ -211,7 +211,7 @@ class ChannelSelector:
 
         Args:
             target: Cost to reach.
-            custom_cost: Cost of kept units and present blocks; default: the metric of the options.
+            custom_cost: Cost of kept units and present blocks; default: MACs.
 
         Raises:
             FeasibleError: The target is below the feasible minimum.
@@ -275,7 +275,8 @@ class EffortEstimate:
             return (
                 f"output errors were not measured, because that takes about "
                 f"{self.seconds / 60:.0f} minutes (estimated), more than {LONGEST / 60:.0f}: "
-                "channels are ranked by l2 over all layers; --channel-scope damage measures them"
+                "channels are ranked by l2 over all layers; --channel-scope output_error measures "
+                "them"
             )
         return ""
 

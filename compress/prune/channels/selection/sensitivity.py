@@ -148,7 +148,7 @@ class SensitivityMap(DisplayableResult):
         """Check that the map was measured with the same model, examples and options.
 
         Args:
-            context: Model, examples, aggregation and seed.
+            context: Model, examples and seed.
             criterion: Name of the criterion that orders the channels of a group.
             blocks: Whether blocks may be removed.
 
@@ -275,7 +275,7 @@ def describe_origin(context: Context, criterion: str, blocks: bool) -> dict[str,
     """Return a record of the model, examples and options of a sensitivity map.
 
     Args:
-        context: Model, examples, aggregation and seed.
+        context: Model, examples and seed.
         criterion: Name of the criterion that orders the channels of a group.
         blocks: Whether blocks are measured.
     """
@@ -292,7 +292,7 @@ def describe_origin(context: Context, criterion: str, blocks: bool) -> dict[str,
         "model": hashlib.sha256(model.encode()).hexdigest()[:16],
         "examples": digest.hexdigest()[:16],
         "criterion": criterion,
-        "aggregate": context.aggregate,
+        "aggregate": "mean",  # version 0.1 had others
         "blocks": blocks,
         "seed": context.seed,
     }

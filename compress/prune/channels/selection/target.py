@@ -41,8 +41,7 @@ def apply_target(
         cost: Custom cost; its target is the share `targets["cost"]`.
 
     Raises:
-        InputError: A cost without a share or the reverse, a share outside (0, 1], or a cost with
-            several steps.
+        InputError: A cost without a share or the reverse, or a share outside (0, 1].
     """
     share = targets.get("cost")
     if (cost is None) != (share is None):
@@ -53,30 +52,23 @@ def apply_target(
     if share is not None:
         if not 0 < share <= 1:
             raise InputError(f"share must be in (0, 1]. Received: {share}.")
-        if options.steps > 1:
-            raise InputError(
-                "cost must go with one step: it is of the model as it is. Received: "
-                f"{options.steps} steps."
-            )
-        return replace(options, target_metric="macs", target=Target(float(share), relative=True))
-    for name, value in targets.items():
-        options = replace(options, target_metric=name, target=value)
+        return replace(options, target=Target(float(share), relative=True))
+    for target in targets.values():
+        options = replace(options, target=target)
     return options
 
 
 @dataclass(frozen=True)
 class Goal:
-    """The target as a number, and the intermediate targets of the steps.
+    """The target as a number.
 
     Attributes:
-        metric: Metric of the target: "macs", "params", "amount" or "cost".
-        value: Value to reach; for an amount, the share to remove.
-        original_value: Value of the original model; 1 for an amount.
+        metric: Metric of the target: "macs", "params" or "cost".
+        value: Value to reach.
     """
 
     metric: str
     value: float
-    original_value: float
 
     @classmethod
     def from_options(
@@ -87,56 +79,47 @@ class Goal:
         Args:
             options: Options with a target.
             coupling: Coupling of the model.
-            custom_cost: Cost function of the target, instead of the metric of the options.
+            custom_cost: See `resolve_cost`.
 
         Raises:
             FeasibleError: The target is above the model's own value.
             InputError: MACs are required and an input size is open.
         """
-        target, metric = options.target, options.target_metric if custom_cost is None else "cost"
+        target, metric = options.target, name_metric(coupling, custom_cost)
         assert target is not None, "prune_channels has asked for one"
-        if metric == "amount":
-            return cls(metric, target.amount, 1.0)
-        before = float(
-            resolve_cost(coupling, options, custom_cost)(coupling.removable_counts, None)
-        )
+        before = float(resolve_cost(coupling, custom_cost)(coupling.removable_counts, None))
         goal = target.amount * before if target.relative else target.amount
         if goal > before:
             raise FeasibleError(
                 f"{metric} must be at most the model's own {format_cost(before)}. Received: "
                 f"{format_cost(goal)}."
             )
-        return cls(metric, goal, before)
-
-    def compute_step_target(self, step: int, steps: int) -> float:
-        """Return the target of a step, such that all steps reduce by the same factor."""
-        if self.metric == "amount":
-            # each step removes the same share of the remaining channels
-            return 1.0 - float((1.0 - self.value) ** (1.0 / steps))
-        return float(self.original_value * (self.value / self.original_value) ** (step / steps))
+        return cls(metric, goal)
 
 
-def resolve_cost(
-    coupling: Coupling, options: ChannelOptions, custom_cost: CostFunction | None = None
-) -> CostFunction:
-    """Return the cost function of the target; for an amount, MACs if they can be counted.
+def resolve_cost(coupling: Coupling, custom_cost: CostFunction | None = None) -> CostFunction:
+    """Return the cost function of the target: MACs, or a custom cost.
 
     Args:
         coupling: Coupling of the model.
-        options: Options with the metric.
-        custom_cost: Custom cost, which takes precedence.
+        custom_cost: Custom cost, or the parameters of the coupling's `CostModel`.
 
     Raises:
         InputError: MACs are required and an input size is open.
     """
-    if custom_cost is not None:
-        return custom_cost
-    costs = CostModel.from_coupling(coupling)
-    if options.target_metric == "params" or (
-        options.target_metric == "amount" and not costs.has_macs
-    ):
-        return costs.params
-    return costs.macs
+    return CostModel.from_coupling(coupling).macs if custom_cost is None else custom_cost
+
+
+def name_metric(coupling: Coupling, custom_cost: CostFunction | None) -> str:
+    """Return the name of the target's metric: "macs", "params" or "cost".
+
+    Args:
+        coupling: Coupling of the model.
+        custom_cost: See `resolve_cost`.
+    """
+    if custom_cost is None:
+        return "macs"
+    return "params" if custom_cost is CostModel.from_coupling(coupling).params else "cost"
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +152,7 @@ def find_smallest(
 
     Args:
         coupling: Coupling of the model.
-        options: Metric, rounding, floors and limits.
+        options: Rounding, floors and excluded layers.
         custom_cost: See `resolve_cost`.
 
     Raises:
@@ -177,7 +160,7 @@ def find_smallest(
             input size is open.
     """
     allowed = compute_allowed_counts(coupling, options, list_rounding_steps(options)[-1])
-    kept, cost = allowed.lowest - allowed.fixed, resolve_cost(coupling, options, custom_cost)
+    kept, cost = allowed.lowest - allowed.fixed, resolve_cost(coupling, custom_cost)
     return SmallestCost(kept, float(cost(kept, None)), float(cost(allowed.removable, None)))
 
 
@@ -188,7 +171,7 @@ def check_feasible(
 
     Args:
         coupling: Coupling of the model.
-        options: Target, rounding, floors and limits.
+        options: Target, rounding, floors and excluded layers.
         custom_cost: See `resolve_cost`.
 
     Raises:
@@ -197,9 +180,10 @@ def check_feasible(
     """
     if not coupling.groups:
         raise build_unprunable_error(coupling)
-    smallest_cost = find_smallest(coupling, options, custom_cost)
-    if options.target is None or options.target_metric == "amount":
+    if options.target is None:
+        compute_allowed_counts(coupling, options, options.round_to)  # patterns
         return
+    smallest_cost = find_smallest(coupling, options, custom_cost)
     target = options.target.amount * (
         smallest_cost.original_cost if options.target.relative else 1.0
     )
@@ -218,7 +202,7 @@ def list_notes(
 
     Args:
         coupling: Coupling of the model.
-        options: Target, rounding, floors and limits.
+        options: Target, rounding, floors and excluded layers.
         selection: The selection.
         target: Cost to reach.
         custom_cost: See `resolve_cost`.
@@ -235,7 +219,7 @@ def list_notes(
         smallest_cost = find_smallest(coupling, options, custom_cost)
         if target < smallest_cost.cost and not options.blocks:
             raise build_infeasible_error(coupling, options, smallest_cost, target, custom_cost)
-        metric = options.target_metric if custom_cost is None else "cost"
+        metric = name_metric(coupling, custom_cost)
         target_text, reached_text = format_cost(target), format_cost(selection.allocation.cost)
         notes.append(
             f"the nearest feasible {metric} to {target_text} is {reached_text} "
@@ -255,12 +239,13 @@ def build_infeasible_error(
 
     Args:
         coupling: Coupling of the model.
-        options: Target, rounding, floors and limits.
+        options: Target, rounding, floors and excluded layers.
         smallest_cost: The smallest feasible cost.
         target: The infeasible target.
         custom_cost: See `resolve_cost`.
     """
-    if custom_cost is not None:
+    metric = name_metric(coupling, custom_cost)
+    if metric == "cost":
         return FeasibleError(
             f"cost must be at least {smallest_cost.cost:.4g} ({smallest_cost.share:g}x of "
             f"{smallest_cost.original_cost:.4g}): that "
@@ -272,11 +257,11 @@ def build_infeasible_error(
             "or round_to."
         )
     costs = CostModel.from_coupling(coupling)
-    cost = costs.params if options.target_metric == "params" else costs.macs
+    cost = costs.params if metric == "params" else costs.macs
     top = sorted(cost.compute_by_layer(smallest_cost.kept).items(), key=lambda item: -item[1])[:3]
     layers = ", ".join(f"{name} {value / smallest_cost.cost:.0%}" for name, value in top)
     return FeasibleError(
-        f"{options.target_metric} must be at least {math.ceil(smallest_cost.cost):,} "
+        f"{metric} must be at least {math.ceil(smallest_cost.cost):,} "
         f"({smallest_cost.share:g}x of {smallest_cost.original_cost:,.0f}): that much is left when "
         f"every layer is thinned to its minimum (min_kept={options.min_kept:g}, multiples of "
         f"{list_rounding_steps(options)[-1]}); most of it lies in {layers}; "
@@ -301,17 +286,13 @@ def _describe_relaxation(
     smallest_cost: SmallestCost,
     custom_cost: CostFunction | None,
 ) -> str:
-    """Return the part of an error message on the user's limits and the cost without them, or ""."""
-    if not options.limits and not options.exclude:
+    """Return the part of an error message on excluded layers and the cost without them, or ""."""
+    if not options.exclude:
         return ""
-    freer = find_smallest(coupling, replace(options, limits=(), exclude=()), custom_cost)
+    freer = find_smallest(coupling, replace(options, exclude=()), custom_cost)
     if freer.cost >= smallest_cost.cost:
         return ""
-    names = {"channel_limits": options.limits, "channel_exclude": options.exclude}
-    texts = " and ".join(
-        f"{name} {','.join(map(str, values))}" for name, values in names.items() if values
-    )
-    return f"relax {texts} (without: {freer.share:g}x), or "
+    return f"relax channel_exclude {','.join(options.exclude)} (without: {freer.share:g}x), or "
 
 
 def _describe_protected(coupling: Coupling) -> str:

@@ -17,6 +17,7 @@ from compress.exporting.mixed.search import PrecisionFiles
 from compress.exporting.mixed.units import (
     BITS,
     ENTRIES,
+    LEVELS,
     find_kernel,
     find_kernel_layers,
     format_scope,
@@ -26,7 +27,7 @@ from compress.exporting.mixed.units import (
 from compress.exporting.tracing import TracedModel
 from compress.measure.file_agreement import compute_divergence
 from compress.measure.runtimes import prepare_session
-from compress.plan import LEVELS, ExportOptions
+from compress.plan import ExportOptions
 
 
 @pytest.fixture(scope="module")
@@ -165,10 +166,7 @@ def test_what_is_slow_in_whole_numbers_stays_in_floats(tmp_path: Path) -> None:
 
 def test_precisions_are_as_they_are_said(net: Any, x: Any, tmp_path: Path) -> None:
     pytest.importorskip("litert_quantizer")
-    kernels = {
-        "int4": "int4", "dynamic4": "int4", "int8": "int8", "dynamic": "int8", "int16": "int8",
-        "float16": "float16", "float32": "float32",
-    }  # fmt: skip
+    kernels = {"int8": "int8", "dynamic": "int8", "float16": "float16", "float32": "float32"}
     with TracedModel(net) as traced:
         source = ensure_float32_file(traced)
         units = group_operations(read_graph(source), find_kernel_layers(net))
@@ -181,8 +179,7 @@ def test_precisions_are_as_they_are_said(net: Any, x: Any, tmp_path: Path) -> No
             kernel = find_kernel(wide)
             assert kernel is not None
             assert kernel.dtype == dtype, level
-            passes = {"int4": "int8", "int8": "int8", "int16": "int16"}.get(level, "float32")
-            assert wide.outputs[0].dtype == passes, level
+            assert wide.outputs[0].dtype == ("int8" if level == "int8" else "float32"), level
 
 
 @pytest.mark.parametrize("format", ["int16x8", "int4-weights"])
@@ -216,21 +213,14 @@ def test_what_is_asked_must_make_sense(net: Any, x: Any, tmp_path: Path) -> None
 
     with pytest.raises(InputError, match="int8-mixed must have examples to calibrate on"):
         made(data=None)
-    with pytest.raises(InputError, match="mixed_levels must name one at least"):
-        made(mixed_levels=[])
-    with pytest.raises(InputError, match="precision of a layer"):
-        made(mixed_levels=["int8", "int7"])
     with pytest.raises(InputError, match=r"mixed_loss must be in \[0, 1\)"):
         made(mixed_loss=1.0)
-    with pytest.raises(InputError, match="mixed_size must be above 0"):
-        made(mixed_size="0x")
     assert not list(tmp_path.iterdir())
 
 
-def test_levels_have_one_list_and_are_sorted() -> None:
-    assert tuple(ENTRIES) == tuple(BITS) == LEVELS
-    options = ExportOptions(mixed_levels=("float32", "int8"))
-    assert options.mixed_levels == ("int8", "float32")
+def test_levels_have_one_list() -> None:
+    assert tuple(ENTRIES) == LEVELS
+    assert tuple(BITS) == (*LEVELS, "float32")
 
 
 def test_a_loop_is_one_layer_and_what_passes_in_it_stays_in_floats(tmp_path: Path) -> None:
@@ -242,9 +232,7 @@ def test_a_loop_is_one_layer_and_what_passes_in_it_stays_in_floats(tmp_path: Pat
     x = keras.layers.LSTM(8, name="recurrent")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="head")(x))
     x = np.random.default_rng(0).normal(size=(40, 6, 4)).astype(np.float32)
-    options = ExportOptions(
-        formats=("int8-mixed",), mixed_levels=("int8", "dynamic", "float16"), mixed_loss=0.9
-    )
+    options = ExportOptions(formats=("int8-mixed",), mixed_loss=0.9)
     (file,) = export(model, tmp_path / "m.tflite", options=options, data=x)
     (loop,) = (
         layer for layer in file.layers if layer.layer == "recurrent" and "int8" not in layer.alone
@@ -287,30 +275,25 @@ def telling() -> tuple[Any, Any]:
     return model, x
 
 
-@pytest.mark.parametrize(
-    ("kind", "settings"),
-    [
-        ("int4-weights", {}),
-        ("int8-mixed", {"mixed_levels": ("dynamic4",), "mixed_loss": 0.99}),
-    ],
-)
 def test_weights_of_four_bits_are_rounded_so_that_outputs_stay(
-    telling: tuple[Any, Any], kind: str, settings: dict[str, Any], tmp_path: Path
+    telling: tuple[Any, Any], tmp_path: Path
 ) -> None:
     pytest.importorskip("litert_quantizer")
     model, x = telling
     zeros = model.get_layer("head").kernel.numpy() == 0
 
     def made(examples: Any, name: str) -> tuple[Any, float]:
-        (file,) = export(model, tmp_path / name, format=kind, data=examples, **settings)
+        (file,) = export(model, tmp_path / name, format="int4-weights", data=examples)
         session = prepare_session(file.path)
         got = np.concatenate([_run(session, one) for one in x[300:]])
         return file, compute_divergence([model(x[300:]).numpy()], [got])
 
     (plain, far), (file, near) = made(x[:70], "few.tflite"), made(x[:300], "many.tflite")
-    assert plain.notes[-1].startswith(f"{kind}: kernels of four bits have the nearest values (")
+    assert plain.notes[-1].startswith(
+        "int4-weights: kernels of four bits have the nearest values ("
+    )
     assert "at least 20 examples" in plain.notes[-1]
-    said = f"{kind}: 3 kernels of four bits are rounded so that their layers' outputs stay"
+    said = "int4-weights: 3 kernels of four bits are rounded so that their layers' outputs stay"
     assert file.notes[-1].startswith(said)
     assert near < 0.5 * far
     kernels = [find_kernel(operator) for operator in read_graph(file.path).operators]

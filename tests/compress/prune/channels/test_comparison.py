@@ -23,7 +23,7 @@ L = keras.layers
 SINGLE = {
     "l2 over all layers": {"criterion": "l2", "scope": "global"},
     "uniform channel counts": {"criterion": "reconstruction", "scope": "layer"},
-    "output error": {"criterion": "reconstruction", "scope": "damage"},
+    "output error": {"criterion": "reconstruction", "scope": "output_error"},
 }
 CALM: dict[str, Any] = {"round_to": 4, "tries": 2, "macs": 0.4}
 

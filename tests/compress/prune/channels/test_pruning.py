@@ -1,4 +1,4 @@
-"""`prune_channels` as users call it: targets, steps, slices, errors."""
+"""`prune_channels` as users call it: targets, slices, errors."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def test_the_law_in_five_lines() -> None:
 
 def test_a_constant_criterion_gives_exact_slices() -> None:
     model = cnn()
-    result = prune_channels(model, amount=0.5, criterion=first_kept)
+    result = prune_channels(
+        model, cost=lambda kept, _: kept.sum(-1), share=0.5, scope="layer", criterion=first_kept
+    )
     new = {weight.path: weight.numpy() for weight in result.model.weights}
     for weight in model.weights:
         shape = new[weight.path].shape
@@ -85,12 +87,14 @@ def test_absolute_targets() -> None:
     model = cnn()
     result = prune_channels(model, macs=1_000_000)
     assert count_macs(result.model).macs == pytest.approx(1_000_000, rel=0.02)
-    options = ChannelOptions(target="60k", target_metric="params")
-    assert count_macs(prune_channels(model, options).model).params == pytest.approx(60e3, rel=0.02)
+    small = prune_channels(model, ChannelOptions(target=0.5), params="60k")
+    assert count_macs(small.model).params == pytest.approx(60e3, rel=0.02)
+    assert small.report.target == "params 60k"
 
 
 def test_kept_numbers_are_what_runtimes_like() -> None:
-    kept = [row.kept for row in prune_channels(cnn(), amount=0.4).report.groups]
+    channels = {"cost": lambda kept, _: kept.sum(-1), "share": 0.625}
+    kept = [row.kept for row in prune_channels(cnn(), scope="layer", **channels).report.groups]
     assert kept
     assert [count % 16 for count in kept] == [0] * len(kept)
     kept = [row.kept for row in prune_channels(cnn(24), macs=0.5).report.groups]
@@ -106,52 +110,17 @@ def test_coarse_steps_give_way_to_finer_ones_and_the_report_says_so() -> None:
     assert any("coarser steps miss the target" in note for note in report.notes)
 
 
-def test_limits_and_exclusions() -> None:
-    result = prune_channels(cnn(), macs=0.5, exclude=("inner",), limits=("hidd*=0.25",))
+def test_exclusions() -> None:
+    result = prune_channels(cnn(), macs=0.5, exclude=("inner", "hidd*"))
     rows = {row.name: row for row in result.report.groups}
     assert rows["inner"].kept == 64
-    assert rows["hidden"].kept >= 96
+    assert rows["hidden"].kept == 128
     assert rows["stem"].kept < 64
 
 
-def test_steps_come_to_the_same_target_and_compose_their_slices() -> None:
-    model = cnn()
-    seen: list[tuple[int, int, int]] = []
-
-    def finetune(smaller: Any, step: int, steps: int) -> None:
-        seen.append((step, steps, count_macs(smaller).macs))
-
-    result = prune_channels(model, macs=0.25, steps=3, finetune=finetune)
-    full = count_macs(model).macs
-    assert [(step, steps) for step, steps, _ in seen] == [(1, 3), (2, 3)]
-    assert seen[0][2] / full == pytest.approx(0.25 ** (1 / 3), rel=0.02)
-    assert count_macs(result.model).macs / full == pytest.approx(0.25, rel=0.02)
-    # nothing was trained in between: the slices of the original are the new weights
-    for old, new in zip(model.weights, result.model.weights, strict=True):
-        value = old.numpy()
-        for axis, indices in enumerate(result.kept[old.path]):
-            value = value if indices is None else np.take(value, indices, axis)
-        np.testing.assert_array_equal(value, new.numpy())
-
-
-def test_steps_and_floors_are_those_of_the_first_widths() -> None:
-    """16 channels come in steps of 8: what a first step left of them is not thinned to 4."""
-    seen: list[dict[str, int]] = []
-
-    def finetune(smaller: Any, step: int, steps: int) -> None:
-        seen.append({name: smaller.get_layer(name).filters for name in ("stem", "inner")})
-
-    model = cnn(16)
-    result = prune_channels(model, macs=0.3, steps=4, finetune=finetune, round_to=8)
-    seen.append({name: result.model.get_layer(name).filters for name in ("stem", "inner")})
-    assert {count for counts in seen for count in counts.values()} == {8, 16}
-    wide = prune_channels(cnn(64), macs=0.35, steps=4, min_kept=0.5, round_to=1)
+def test_min_kept_holds_for_every_layer() -> None:
+    wide = prune_channels(cnn(64), macs=0.35, min_kept=0.5, round_to=1)
     assert min(row.kept / row.total for row in wide.report.groups) >= 0.5
-
-
-def test_amount_in_steps_removes_the_amount() -> None:
-    result = prune_channels(cnn(), amount=0.5, steps=2, round_to=1)
-    assert {row.kept / row.total for row in result.report.groups} == {0.5}
 
 
 def test_layer_scope_thins_all_layers_alike() -> None:
@@ -182,7 +151,7 @@ def test_adapted_constants_are_carried_over() -> None:
     hidden = layers.Dense(8, activation="relu", name="a")(normalization(inputs))
     model = keras.Model(inputs, layers.Dense(3, name="b")(hidden))
     normalization.adapt(x)
-    result = prune_channels(model, amount=0.5, round_to=1)
+    result = prune_channels(model, macs=0.5, scope="layer", round_to=1)
     small = outputs_of(result.model, x)
     copied = outputs_of(copy_model(model), x)
     np.testing.assert_allclose(copied[0], outputs_of(model, x)[0], rtol=1e-6)
@@ -193,7 +162,8 @@ def test_adapted_constants_are_carried_over() -> None:
 
 
 def test_recalibration_sets_statistics_of_the_batches(digits: Dataset) -> None:
-    result = prune_channels(cnn(), macs=0.5, scope="global", data=digits, recalibrate=1)
+    result = prune_channels(cnn(), macs=0.5, scope="global", data=digits)
+    compress.recalibrate(result.model, digits, 1)
     stem = keras.Model(result.model.input, result.model.get_layer("stem").output)
     order = np.random.default_rng(0).permutation(len(digits.train))[:256]
     values = outputs_of(stem, digits.preprocess(digits.train.x[order]))[0]
@@ -220,7 +190,7 @@ def with_scaled(layer: Any) -> Any:
 
 
 def test_a_layer_without_a_rule_keeps_its_channels_and_is_reported() -> None:
-    report = prune_channels(with_scaled(Scaled(name="own")), amount=0.5).report
+    report = prune_channels(with_scaled(Scaled(name="own")), macs=0.7).report
     assert [row.name for row in report.groups] == ["after"]
     ((name, kind, reason),) = report.unknown
     assert (name, kind) == ("own", "Scaled")
@@ -243,7 +213,7 @@ def taught(call: LayerCall) -> Slots:
 
 def test_a_rule_teaches_a_custom_layer() -> None:
     model = with_scaled(Taught(name="own"))
-    result = prune_channels(model, amount=0.5)
+    result = prune_channels(model, macs=0.5, scope="layer")
     assert not result.report.unknown
     assert [row.name for row in result.report.groups] == ["before", "after"]
     kept = result.kept["own/factor"][0]
@@ -254,17 +224,17 @@ def test_a_rule_teaches_a_custom_layer() -> None:
 
 
 ERRORS = [
-    ({}, "must be one of macs=, params=, amount= or share= of a cost=. Received: none"),
+    ({}, "must be one of macs=, params= or share= of a cost=. Received: none"),
     ({"macs": 0.5, "params": 0.5}, "Received: macs, params"),
     ({"macs": 0.0}, r"must keep a share in \(0, 1\]"),
     ({"macs": 1e12}, "must be at most the model's own"),
-    ({"amount": 1.0}, r"amount must be in \[0, 1\)"),
+    ({"amount": 0.5}, "^Argument 'amount' was removed. A target says what is kept. Give macs="),
+    ({"macs": 0.5, "finetune": print}, "^Argument 'finetune' was removed. .* train in turn.$"),
+    ({"macs": 0.5, "steps": 2}, "^Option 'steps' was removed. .* train in turn.$"),
     ({"macs": 0.001}, r"macs must be at least [\d,]+ \(0\.\d+x .* held are 10 units by model"),
     ({"macs": 0.5, "criterion": "l3"}, "Unknown channel criterion 'l3'.*l2"),
     ({"macs": 0.5, "criterion": "taylor"}, "'taylor' must have data"),
-    ({"macs": 0.5, "recalibrate": 2}, "recalibrate must have data"),
     ({"macs": 0.5, "exclude": ("stemm",)}, "'stemm'. Did you mean 'stem'. Choices: "),
-    ({"macs": 0.5, "limits": ("stem",)}, "channel_limits must be pattern=share.*Received: stem"),
     ({"macs": 0.5, "colour": 1}, r"Unknown option of prune_channels\(\) 'colour'"),
     ({"macs": 0.5, "criterion": lambda group, context: [1.0]}, "must return 64 finite numbers"),
 ]  # fmt: skip
@@ -274,14 +244,6 @@ ERRORS = [
 def test_bad_input(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         prune_channels(cnn(), **arguments)
-
-
-def test_a_target_that_only_the_last_step_misses_is_refused_before_the_first() -> None:
-    def finetune(*_: Any) -> None:
-        raise AssertionError("nothing may be trained")
-
-    with pytest.raises(InputError, match=r"macs must be at least .*\(0\.2\d+x"):
-        prune_channels(cnn(), macs=0.2, steps=3, min_kept=0.5, round_to=1, finetune=finetune)
 
 
 def test_nan_weights() -> None:

@@ -1,4 +1,4 @@
-"""Criterion reconstruction and scope damage: against closed forms, brute force and built models."""
+"""Criterion reconstruction, scope output_error: against closed forms, brute force, built models."""
 
 from __future__ import annotations
 
@@ -188,24 +188,6 @@ def test_channels_are_repaired_where_data_are_given(resnet: Any, x: Any) -> None
         np.testing.assert_array_equal(one.numpy(), two.numpy())
 
 
-@pytest.mark.slow
-def test_the_next_repair_does_not_undo_what_was_learnt(resnet: Any, x: Any) -> None:
-    learnt = []
-
-    def finetune(model: Any, step: int, steps: int) -> None:
-        layer = model.get_layer("logits")
-        layer.kernel.assign(-layer.kernel)
-        layer.bias.assign(-layer.bias)
-        learnt.append(np.asarray(model(x[200:])))
-
-    small = prune_channels(
-        resnet, macs=0.5, data=x[:200], round_to=2, steps=2, finetune=finetune
-    ).model
-    made, (wanted,) = np.asarray(small(x[200:])), learnt
-    dense = np.asarray(resnet(x[200:]))
-    assert ((made - wanted) ** 2).sum() < 0.3 * ((made - dense) ** 2).sum()
-
-
 def test_too_few_examples_are_told(resnet: Any, x: Any) -> None:
     small = prune_channels(resnet, macs=0.5, data=x[:10], round_to=2)
     assert small.report.repair is None
@@ -213,12 +195,12 @@ def test_too_few_examples_are_told(resnet: Any, x: Any) -> None:
 
 
 @pytest.mark.parametrize("blocks", [False, True])
-def test_widths_and_blocks_by_damage(resnet: Any, x: Any, blocks: bool) -> None:
+def test_widths_and_blocks_by_output_error(resnet: Any, x: Any, blocks: bool) -> None:
     before = [weight.numpy() for weight in resnet.weights]
     told: list[str] = []
     small = prune_channels(
-        resnet, macs=0.35, data=x[:120], criterion="reconstruction", scope="damage", blocks=blocks,
-        round_to=2, tries=4, on_progress=lambda text, share: told.append(text),
+        resnet, macs=0.35, data=x[:120], criterion="reconstruction", scope="output_error",
+        blocks=blocks, round_to=2, tries=4, on_progress=lambda text, share: told.append(text),
     )  # fmt: skip
     assert small.report.macs is not None
     (tried,) = (note for note in small.report.notes if note.startswith("output error of the first"))
@@ -242,15 +224,15 @@ def test_widths_and_blocks_by_damage(resnet: Any, x: Any, blocks: bool) -> None:
     ("settings", "message"),
     [
         ({"repair": True}, "repair must have data to look at"),
-        ({"scope": "damage"}, "Channel scope 'damage' must have data"),
+        ({"scope": "output_error"}, "Channel scope 'output_error' must have data"),
         ({"repair": 5, "data": np.zeros((40, 12, 12, 1), np.float32)}, "at least 20 examples"),
-        ({"blocks": True}, "Channel scope 'damage' must have data"),
+        ({"blocks": True}, "Channel scope 'output_error' must have data"),
     ],
 )
 def test_refusals(resnet: Any, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         prune_channels(resnet, macs=0.5, **settings)
-    with pytest.raises(InputError, match="be global or layer where an amount"):
-        ChannelOptions(target=0.5, target_metric="amount", scope="damage")
-    with pytest.raises(InputError, match="channel scope must be damage, or auto without a crit"):
+    with pytest.raises(
+        InputError, match="channel_scope must be output_error, or auto without a crit"
+    ):
         ChannelOptions(target=0.5, blocks=True, criterion="l2")

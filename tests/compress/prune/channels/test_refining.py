@@ -25,11 +25,11 @@ MEASURED = SensitivityMap(
     ),
     (BlockSensitivity("block 0", 0.4), BlockSensitivity("block 1", 0.5)),
 )
-"""The blocks of least damage leave first, though together they harm."""
+"""The blocks of least output error leave first, though together they harm."""
 
 
 def choose(measured: SensitivityMap) -> Selection:
-    """Removes two of five: groups a, b, c and both blocks, those of least damage."""
+    """Removes two of five: groups a, b, c and both blocks, those of least output error."""
     values = [group.output_error[0] for group in measured.groups]
     values += [block.output_error for block in measured.blocks]
     gone = set(np.argsort(values, kind="stable")[:2].tolist())

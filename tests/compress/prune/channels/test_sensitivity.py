@@ -72,11 +72,11 @@ def test_output_errors_by_hand() -> None:
     ("settings", "shares"),
     [
         ({}, (0.5,)),
-        ({"scope": "damage"}, (0.6, 0.4)),
+        ({"scope": "output_error"}, (0.6, 0.4)),
         ({"blocks": True}, (0.5,)),
-        ({"scope": "damage", "criterion": "l1"}, (0.5,)),
+        ({"scope": "output_error", "criterion": "l1"}, (0.5,)),
     ],
-    ids=["auto", "damage", "blocks", "l1"],
+    ids=["auto", "output error", "blocks", "l1"],
 )
 def test_pruning_by_a_map_is_that_of_measuring_anew(
     settings: dict[str, Any],
@@ -99,13 +99,6 @@ def test_pruning_by_a_map_is_that_of_measuring_anew(
     for share, expected in anew.items():
         read = SensitivityMap.load(tmp_path / "map.json")
         assert same(prune_channels(model, macs=share, sensitivity=read, **how), expected)
-
-
-def test_later_steps_measure_anew(x: Any) -> None:
-    model = cnn(16)
-    how = {"macs": 0.4, "data": x, "scope": "damage", "steps": 2, "tries": 0}
-    measured = sensitivity_map(model, x)
-    assert same(prune_channels(model, sensitivity=measured, **how), prune_channels(model, **how))
 
 
 def test_a_map_is_used_where_measuring_would_take_too_long(
@@ -138,7 +131,7 @@ def test_sensitive_groups_keep_more(x: Any) -> None:
     for fragile in range(2):
         factors = np.where(np.arange(3) == fragile, 1e3, 1.0)
         sensitivity = measured.scale(factors, np.ones(0))
-        how = {"data": x, "scope": "damage", "tries": 0, "round_to": 1}
+        how = {"data": x, "scope": "output_error", "tries": 0, "round_to": 1}
         report = prune_channels(model, macs=0.5, sensitivity=sensitivity, **how).report
         kept[fragile] = [row.kept for row in report.groups]
     assert kept[0][0] > kept[1][0]
@@ -153,26 +146,27 @@ def test_a_map_of_something_else_is_refused(x: Any) -> None:
     measured = sensitivity_map(model, x)
 
     def refused(message: str, model: Any = model, **changes: Any) -> None:
-        how = {"data": x, "scope": "damage", **changes}
+        how = {"data": x, "scope": "output_error", **changes}
         with pytest.raises(InputError, match=message):
             prune_channels(model, macs=0.5, sensitivity=measured, **how)
 
     refused("Received: model [0-9a-f]+ instead of [0-9a-f]+. Measure it anew with sensi", other)
     refused("Received: examples [0-9a-f]+ instead of", data=x[:100])
     refused("Received: criterion reconstruction instead of l1.", criterion="l1")
-    refused("Received: aggregate mean instead of max.", aggregate="max")
     refused("Received: blocks False instead of True.", blocks=True)
     refused("seed 0 instead of 3.", seed=3)
-    refused("sensitivity must go with scope damage, .* a choice by scope layer", scope="layer")
+    refused(
+        "sensitivity must go with scope output_error, .* a choice by scope layer", scope="layer"
+    )
     for changes in ({"data": None}, {"repair": False}, {"criterion": "l2"}):
-        refused("sensitivity must go with scope damage, or with", scope="auto", **changes)
+        refused("sensitivity must go with scope output_error, or with", scope="auto", **changes)
     refused("must have data to look at", data=None)
 
 
 def test_labels_and_scaling_are_part_of_the_examples(digits: Dataset) -> None:
     model = cnn(16)
     measured = sensitivity_map(model, digits, criterion="taylor")
-    how = {"criterion": "taylor", "scope": "damage", "sensitivity": measured, "tries": 0}
+    how = {"criterion": "taylor", "scope": "output_error", "sensitivity": measured, "tries": 0}
     prune_channels(model, macs=0.5, data=digits, **how)
     y = np.roll(digits.train.y, 1)
     with pytest.raises(InputError, match="Received: examples"):
@@ -184,15 +178,13 @@ def test_a_criterion_of_ones_own(x: Any) -> None:
     measured = sensitivity_map(model, x, criterion=first_kept)
     assert measured.origin["criterion"] == "first_kept"
     assert measured.groups[0].scores == tuple(range(16, 0, -1))
-    how = {"data": x, "scope": "damage", "tries": 0, "sensitivity": measured}
+    how = {"data": x, "scope": "output_error", "tries": 0, "sensitivity": measured}
     prune_channels(model, macs=0.5, criterion=first_kept, **how)
     with pytest.raises(InputError, match="criterion first_kept instead of reconstruction"):
         prune_channels(model, macs=0.5, **how)
 
 
 def test_what_cannot_be_measured_is_refused(x: Any) -> None:
-    with pytest.raises(InputError, match="Unknown channel aggregation 'median'"):
-        sensitivity_map(cnn(16), x, aggregate="median")
     with pytest.raises(InputError, match="data must hold labels here"):
         sensitivity_map(cnn(16), x, criterion="taylor")
     inputs = keras.Input((4,))

@@ -66,7 +66,7 @@ def check(model: Any, of: str, **settings: Any) -> None:
         ((24, 40, 64), {}),
         ((24, 40, 64), {"round_to": 8}),
         ((24, 40, 64), {"min_kept": 0.5, "round_to": 1}),
-        ((24, 40, 64), {"scope": "layer", "limits": ("c1=0.3",)}),
+        ((24, 40, 64), {"scope": "layer", "exclude": ("c1",)}),
         ((8, 6, 5), {}),
         # steps of 16 would leave a seventh; multiples of 4 a fiftieth
         ((32, 32, 32), {}),

@@ -172,7 +172,9 @@ def test_transformer_encoder_as_a_composite_layer_to_half() -> None:
 
 
 def test_prune_channels_opens_a_transformer() -> None:
-    result = prune_channels(transformer(), amount=0.5, round_to=1)
+    result = prune_channels(
+        transformer(), cost=lambda kept, _: kept.sum(-1), share=0.5, scope="layer", round_to=1
+    )
     assert result.report.opened == ("encoder_0", "encoder_1")
     heads = [row for row in result.report.groups if row.kind == "heads"]
     assert [(row.total, row.kept) for row in heads] == [(4, 2), (4, 2)]
@@ -372,7 +374,7 @@ def test_what_stays_whole_is_named_layer_by_layer() -> None:
     x = Raw(name="raw1")(Raw(name="raw0")(inputs))
     x = Folded(name="folded")(layers.Dense(16, name="dense")(x))
     with pytest.raises(FeasibleError) as caught:
-        prune_channels(keras.Model(inputs, x), amount=0.5)
+        prune_channels(keras.Model(inputs, x), macs=0.5, scope="layer")
     said = str(caught.value)
     assert "Layers that stay whole: raw0 and 1 more (Raw): no rule for this class" in said
     assert "folded (Folded): no rule for this class, and it cannot be opened: it reshapes " in said

@@ -68,7 +68,7 @@ def test_a_block_strips_on_an_error_too() -> None:
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             raise KeyboardInterrupt
 
-    pruner = WeightPruner(sparsity=0.5, begin="0%", end="25%")
+    pruner = WeightPruner(sparsity=0.5, sparsity_end="25%")
     with pytest.raises(KeyboardInterrupt), pruner.attach(model, steps_per_epoch=4, epochs=2):
         model.fit(X, Y, batch_size=32, epochs=2, verbose=0, callbacks=[Stop()])
     assert model.layers[1].kernel.constraint is not None  # the user's own
@@ -78,7 +78,7 @@ def test_a_block_strips_on_an_error_too() -> None:
 
 def test_without_a_block() -> None:
     model = compiled()
-    pruner = WeightPruner(schedule="constant", sparsity=0.5, begin=0, end=1).attach(
+    pruner = WeightPruner(schedule=lambda step: (step == 1, 0.5), sparsity=0.5).attach(
         model, steps_per_epoch=4, epochs=1
     )
     model.fit(X, Y, batch_size=32, epochs=1, verbose=0)

@@ -32,7 +32,6 @@ def wrapped(layer: Any, case: dict[str, Any]) -> Any:
     settings = {"pruning_schedule": schedule}
     if "block" in case:
         settings["block_size"] = tuple(case["block"])
-        settings["block_pooling_type"] = case.get("pooling", "AVG")
     if "zeros_of" in case:
         settings["sparsity_m_by_n"] = tuple(case["zeros_of"])
     return tfmot.sparsity.keras.prune_low_magnitude(layer, **settings)

@@ -23,7 +23,8 @@ def test_each_model_of_the_front_gets_the_goal(tmp_path: Path) -> None:
         epochs=2,
         workers=1,
         formats=["float32"],
-        shrink_to="macs=0.5x,no_train",
+        macs=0.5,
+        finetune_epochs=0,
         latency_budget=0.5,
         out=tmp_path / "out",
     )
