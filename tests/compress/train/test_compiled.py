@@ -132,8 +132,8 @@ def test_one_output_of_two_has_its_own(tmp_path: Path) -> None:
         "kind": "multiclass", "box": "custom"
     }  # fmt: skip
     result = compress_model(
-        model, (X, [KIND, BOX]), channels=0.6, sparsity=0.3, epochs=4, batch_size=32,
-        learning_rate=3e-3, round_to=2, latency_budget=0.3, formats=["float32"],
+        model, (X, [KIND, BOX]), channels=0.6, sparsity=0.3, finetune_epochs=4,
+        batch_size=32, learning_rate=3e-3, round_to=2, latency_budget=0.3, formats=["float32"],
         out=tmp_path / "out", metric="box.compiled:close",
     )  # fmt: skip
     assert result.report.main == "box.compiled:close"
@@ -172,8 +172,8 @@ def test_a_file_tells_what_it_was_compiled_with(own: Any, tmp_path: Path) -> Non
     np.savez(tmp_path / "d.npz", x_train=X, y_train=BOX)
     result = compress_model(
         tmp_path / "own.keras", str(tmp_path / "d.npz"), task="custom", normalize="none",
-        channels=0.7, sparsity=0, epochs=1, latency_budget=0.3, formats=["float32"],
-        out=tmp_path / "out",
+        channels=0.7, sparsity=0, finetune_epochs=1, latency_budget=0.3,
+        formats=["float32"], out=tmp_path / "out",
     )  # fmt: skip
     assert result.report.main == "compiled:neg_mean_absolute_error"
     with pytest.raises(InputError, match="normalize must be given.*own loss judges"):

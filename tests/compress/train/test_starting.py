@@ -36,10 +36,12 @@ def test_a_repaired_model_is_never_made_worse(rate: float, tmp_path: Path) -> No
         "val": (x[600:750], y[600:750]), "test": (x[750:], y[750:]), "channels": 0.5,
         "sparsity": 0.0, "formats": ["float32"], "latency_budget": 0.2,
     }  # fmt: skip
-    repaired = compress_model(model, (x[:600], y[:600]), epochs=0, out=tmp_path / "a", **how)
+    repaired = compress_model(
+        model, (x[:600], y[:600]), finetune_epochs=0, out=tmp_path / "a", **how
+    )
     tuned = compress_model(
-        model, (x[:600], y[:600]), epochs=2, learning_rate=rate, optimizer="sgd",
-        out=tmp_path / "b", **how,
+        model, (x[:600], y[:600]), finetune_epochs=2, learning_rate=rate,
+        finetune_optimizer="sgd", out=tmp_path / "b", **how,
     )  # fmt: skip
     (start,), (end,) = repaired.report.compressed, tuned.report.compressed
     first, last = (record.val["pruned"]["accuracy"] for record in (start, end))

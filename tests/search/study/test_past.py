@@ -178,9 +178,9 @@ def test_nothing_is_selected_by_what_was_learnt(
     run: SearchFolder, tmp_path: Path, cpu: Any
 ) -> None:
     """A final training on the validation part, compressed: the last epoch, and it is said."""
-    flat = {"data": "digits", "epochs": 6, "batch_size": 512, "sparsity": 0.0, "seed": 0,
+    flat = {"data": "digits", "finetune_epochs": 6, "batch_size": 512, "sparsity": 0.0, "seed": 0,
             "formats": "float32", "latency_budget": 0.2, "learning_rate": 0.1,
-            "schedule": "constant", "teacher": "none"}  # fmt: skip
+            "learning_rate_schedule": "constant", "teacher": "none"}  # fmt: skip
     final, candidate = run.final / "0000.keras", run.get_model_path("0000")
     results = {}
     for file in (final, candidate):
