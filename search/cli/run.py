@@ -15,6 +15,7 @@ from compress.plan.shrink import ShrinkPlan
 from search.cli._console import (
     RESUME_HINT,
     RichDisplay,
+    choose_width,
     report_errors,
     show,
     show_progress,
@@ -193,7 +194,7 @@ def report(
     from compress.plan.conversion import split_items
     from compress.report.live.graphs import export_graphs
     from search.report import render
-    from search.report.compare import compare_runs
+    from search.report.compare import build_comparison_summary, compare_runs, load_runs
 
     with report_errors("The same command renders it again."):
         import_plugins(split_items(plugins))
@@ -217,7 +218,8 @@ def report(
     if rendered is not None:
         print_report(rendered)
     else:
-        show(saved=comparison_page, last=f"report: {comparison_page}")
+        screen = build_comparison_summary(load_runs(folders), comparison_page)
+        show(screen.to_text(choose_width()), saved=comparison_page)
 
 
 def read_recipe_sections(argument_values: Mapping[str, Any]) -> Mapping[str, Any]:
