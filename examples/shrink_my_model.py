@@ -46,18 +46,12 @@ if __name__ == "__main__":
         digits.images[..., None] / 16, digits.target, test_size=0.2, random_state=0
     )
     x, x_val, y, y_val = train_test_split(x, y, test_size=0.2, random_state=0)
-    parts = {"val": (x_val, y_val), "test": (x_test, y_test)}
+    options = {"val": (x_val, y_val), "test": (x_test, y_test), "latency_budget": "10s"}
     model = keras.saving.load_model(given.model) if given.model else trained(x, y, given.epochs)
 
     # half of the MACs; fine-tuned with the model as it was as the teacher
     result = pt.compress_model(
-        model,
-        (x, y),
-        **parts,
-        channels=0.5,
-        sparsity=0,
-        finetune_epochs=given.epochs,
-        latency_budget="10s",
+        model, (x, y), channels=0.5, sparsity=0, finetune_epochs=given.epochs, **options
     )
     print(result)
     print("to ship:", result.files["int8"])
