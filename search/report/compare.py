@@ -19,6 +19,7 @@ from compress.core.summary import Summary
 from compress.data.tasks import TASKS, is_share
 from compress.measure import formatting
 from compress.measure.verdict import TEST
+from compress.plan.fields import replace_former_paths
 from compress.report.file_selection import select_files
 from compress.report.html import build_policy, build_title
 from compress.report.live.charts import COST, Axis, Points, build_file_points
@@ -26,6 +27,7 @@ from compress.report.live.page import build_page_data
 from compress.report.markup import load_templates, read_style_sheet, render_template
 from compress.run.compressed_model import read_example_values
 from compress.run.directory import RunFolder
+from search.plan import SearchPlan
 from search.report import SearchReport, load_report
 from search.report.front import build_candidate_points
 from search.study.front import MARGIN
