@@ -111,7 +111,9 @@ def list_fields(report: Report, shipped: SelectedFile | None) -> tuple[tuple[str
         file = find_shipped_file(report, shipped.row)
         fields += [("Ship", str(file)), ("", _describe_costs(report, shipped.row))]
         script = file.parent / "feed.py"
-        command = f"python {script}" if script.exists() else f"paretune bench {file}"
+        command = f"paretune bench {file}  # measures it"
+        if script.exists():
+            command = f"python {script}  # runs it on an example"
         fields.append(("Next", command))
     return (*fields, ("Report", str(report.folder / "report.html")))
 
@@ -182,8 +184,12 @@ def _list_footnotes(report: Report, selection: FileSelection) -> list[str]:
     notes += [f"warning: {text}" for text in (timed.warnings if timed is not None else ())]
     shipped = selection.to_ship
     if shipped is not None:
-        records = (item for item in report.compressed if item.model == shipped.row.artifact.model)
-        notes += [describe_training(report, record) for record in records]
+        artifact = shipped.row.artifact
+        if artifact.variant == "dense":
+            notes.append(f"{artifact.id} is the original model in {artifact.format}, not pruned")
+        else:
+            records = (item for item in report.compressed if item.model == artifact.model)
+            notes += [describe_training(report, record) for record in records]
         notes += _list_other_times(report, shipped.row)
         best = selection.best
         if best.row is not shipped.row:

@@ -94,7 +94,7 @@ def test_a_run_ends_in_files_to_ship(paretune: Command, tmp_path: Path) -> None:
     assert len(lines) <= 25
     (shipped,) = (line.split()[1] for line in lines if line.startswith("Ship "))
     assert sorted((tmp_path / "r" / "ship").glob("*.tflite")) == [tmp_path / shipped]
-    (command,) = (line.split()[1:] for line in lines if line.startswith("Next "))
+    (command,) = (line.split()[1:3] for line in lines if line.startswith("Next "))
     fed = subprocess.run([sys.executable, *command[1:]], cwd=tmp_path, capture_output=True)
     assert fed.returncode == 0, fed.stderr
     # the same command has nothing to do; its result as JSON, and nothing else

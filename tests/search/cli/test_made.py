@@ -30,7 +30,7 @@ def test_the_file_to_ship_is_the_cheapest_near_the_best_by_validation(tmp_path: 
         "Test accuracy: 94.00 % -> 93.00 %, -1.00 pp",
         f"Ship    {folder.path}/exports/m-p80.float32",
         "        10.0 kB, 455 us [445, 464]; 1.00x smaller, 1.10x faster than m.float32",
-        f"Next    paretune bench {folder.path}/exports/m-p80.float32",
+        f"Next    paretune bench {folder.path}/exports/m-p80.float32  # measures it",
         f"Report  {folder.path}/report.html",
     ]
 
