@@ -116,7 +116,8 @@ class Summary:
         for note in self.notes[:notes]:
             lines += _wrap(f"- {escape_line(note)}", width, "  ")
         if left := len(self.notes) - notes:
-            lines.append(f"... and {left} more note{'s' * (left > 1)}")
+            where = " in report.html" if any(label == "Report" for label, _ in self.fields) else ""
+            lines.append(f"... and {left} more note{'s' * (left > 1)}{where}")
         return "\n".join(lines).rstrip().splitlines()
 
     def _format_table(self, rows: int, width: int) -> list[str]:

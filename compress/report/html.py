@@ -212,7 +212,9 @@ def _list_tiles(report: Report, shipped: SelectedFile) -> Iterator[tuple[str, st
         where = f"{row.latency.runtime}, {row.latency.device}"
         yield formatting.format_latency(row.latency), f"latency, {speed}; {where}, measured"
     size = formatting.format_size(row.artifact.size_bytes)
-    smaller = "" if original is None else f", {format_smaller(original, row)} smaller"
+    smaller = ""
+    if original is not None and original is not row:
+        smaller = f", {format_smaller(original, row)} smaller than {original.artifact.id}"
     yield size, f"size of the file as it ships{smaller}"
 
 
@@ -282,7 +284,7 @@ def _build_card(report: Report, record: CompressedModel) -> dict[str, Any]:
     details = [section.describe_model(record.model) for section in report.sections]
     files = [row.artifact for row in report.rows if row.artifact.model == record.model]
     repairs = "".join(
-        f"Behind {removed} that left: {repair_report.summarize()}. "
+        f"Behind removed {removed}: {repair_report.summarize()}. "
         for removed, repair_report in iterate_repairs(record)
     )
     labels_text = f"distilled from {record.teacher}" if record.teacher else "labels only"
@@ -327,12 +329,12 @@ def _describe_layers(record: CompressedModel) -> list[str]:
             for item in record.channels["groups"]
         ]
         lines += [
-            f"{', '.join(item['made_by']) or item['layer']}: {item['units']:,} units held: "
+            f"{', '.join(item['made_by']) or item['layer']}: {item['units']:,} units not prunable: "
             f"{item['reason']}"
             for item in record.channels["frozen"]
         ]
         lines += [
-            f"{name} ({kind}): channels around it stay: {reason}"
+            f"{name} ({kind}): channels around it are kept: {reason}"
             for name, kind, reason in record.channels["unknown"]
         ]
     lines += [

@@ -209,7 +209,7 @@ def _describe_measurement(report: Report) -> str:
     texts = [f"{count:,} test examples" if count is not None else "the test part"]
     timed = next((row.latency for row in report.rows if row.latency is not None), None)
     if timed is None:
-        return f"metric: {texts[0]}; latency was not measured"
+        return f"{SHIPPED_MARK}ships; metric: {texts[0]}; latency was not measured"
     spread = "95 % intervals in brackets" if timed.spread == INTERVAL else "ranges in brackets"
     texts.append(
         f"latency: median on {timed.runtime}, {timed.device}, {format_threads(timed.threads)}, "
@@ -217,8 +217,8 @@ def _describe_measurement(report: Report) -> str:
     )
     baseline = timed.baseline.rpartition(".")[2]
     return (
-        f"metric: {texts[0]}; {texts[1]}; {spread}; faster, smaller: old/new against the "
-        f"original's {baseline} file"
+        f"{SHIPPED_MARK}ships; metric: {texts[0]}; {texts[1]}; {spread}; faster, smaller: old/new "
+        f"against the original's {baseline} file"
     )
 
 

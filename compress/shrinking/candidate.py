@@ -313,7 +313,7 @@ def write_candidate_file(model: keras.Model, format: str, folder: Path, *, shipp
     if not shipped:
         (file,) = write_latency_files([model], folder, format)
         if isinstance(file, str):
-            raise RunFailed(f"A thinner net could not be converted to {format}: {file}")
+            raise RunFailed(f"A pruned model could not be converted to {format}: {file}")
         return file
     rng = np.random.default_rng(0)
     inputs = [
@@ -330,4 +330,4 @@ def write_candidate_file(model: keras.Model, format: str, folder: Path, *, shipp
         reason = error.reason
     except RunFailed as error:
         reason = str(error)
-    raise RunFailed(f"A thinner net could not be converted to {format}: {reason}")
+    raise RunFailed(f"A pruned model could not be converted to {format}: {reason}")

@@ -26,7 +26,7 @@ FINAL_NOTE = "Trained again after the search; the test part is read once per tra
 GROUPS = {
     "front": (FRONT_COLOUR, "circle"),
     "trained": ("#8A8F99", "circle-open"),
-    "judged": ("#8A8F99", "circle-open"),
+    "evaluated": ("#8A8F99", "circle-open"),
     "stopped early": (STOPPED_COLOUR, "x"),
 }
 """Outcome -> (colour, symbol); candidates with other outcomes are only in the table."""
@@ -44,10 +44,10 @@ def build_front_section(report: SearchReport) -> dict[str, Any]:
     metric, *costs = report.objectives
     return {
         "lead": f"Non-dominated in validation {metric} (up) and {', '.join(costs)} (down). "
-        "MACs and parameters are those before compression. Zeros save bytes and no MACs; channels "
-        "that leave save both, see the files.",
+        "MACs and parameters are those before compression. Zeros save bytes and no MACs; removed "
+        "channels save both, see the files.",
         "heads": ["Model", f"validation {metric}", "MACs", "Parameters",
-                  *report.list_measured_costs(), "dense float32: test, gzipped", "pruned float32",
+                  *report.list_measured_costs(), "original float32: test, size", "pruned float32",
                   "pruned int8"],
         "rows": [_build_cells(report, item) for item in report.list_front_candidates()],
     }  # fmt: skip
@@ -69,7 +69,7 @@ def _build_cells(report: SearchReport, item: Candidate) -> list[str | Cell]:
         *(
             Cell(
                 formatting.format_metric(report.main, file.test[report.main]),
-                beside=formatting.format_size(file.gzip_bytes),
+                beside=formatting.format_size(file.size_bytes),
             )
             if file
             else "-"

@@ -136,8 +136,8 @@ class SearchReport(Report):
 
     @property
     def treatment(self) -> str:
-        """Treatment of candidates: "trained", or "judged" if they were evaluated untrained."""
-        return "judged" if self.record["plan"].get("search", {}).get("no_train") else "trained"
+        """Treatment of candidates: "trained", or "evaluated" if they were evaluated untrained."""
+        return "evaluated" if self.record["plan"].get("search", {}).get("no_train") else "trained"
 
     def is_estimated(self, cost: str) -> bool:
         """Return whether a cost of the candidates is an estimate."""

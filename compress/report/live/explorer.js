@@ -62,7 +62,7 @@ function linearTicks(rows, axis) {
   const share = axis.tick === ".1%";
   if (low === high) {
     const away = share ? 0.01 : Math.abs(low) * 0.05 || 1;
-    return { range: [low - away, high + away] };
+    return { range: [low - away, share ? Math.min(high + away, 1.0005) : high + away] };
   }
   if (!share || high - low >= 0.02) return {};
   return { tickformat: high - low >= 0.002 ? ".2%" : ".3%" };

@@ -248,9 +248,9 @@ def _build_channel_chart(record: CompressedModel) -> Iterator[Chart]:
     }  # fmt: skip
     yield Chart(
         f"widths-{record.model}",
-        "Layer widths, before and after",
-        "A bar a group of channels that leave together, in the order of the net; held groups say "
-        "why under the pointer and in the list of layers.",
+        "Channel counts before and after",
+        "One bar per group of channels that are kept or removed together, in the order of the "
+        "model; the reasons for protected groups are under the pointer and in the list of layers.",
         [
             {**common, "y": [item["total"] for item in groups], "name": "before",
              "marker": {"color": "rgba(128,136,150,0.35)", "line": {"width": 1}}},
@@ -277,10 +277,10 @@ def _build_error_charts(record: CompressedModel) -> Iterator[Chart]:
         }  # fmt: skip
         yield Chart(
             f"repair-{removed}-{record.model}",
-            f"Errors of layers behind {removed} that left",
-            "Sum of squares over that of the dense model's spread, measured on examples held back, "
-            "before and after the weights behind were reconstructed again. A cross marks a layer "
-            "that was kept as it was.",
+            f"Errors of layers behind removed {removed}",
+            "Sum of squares over that of the original model's spread, measured on held-out "
+            "examples, before and after the weights behind were reconstructed again. A cross marks "
+            "a layer that was kept as it was.",
             [
                 {**marks, "y": [max(layer.before or 0, MIN_ERROR) for layer in layers],
                  "name": "before",
