@@ -178,7 +178,7 @@ def _build_table_row(report: Report, row: Row, is_shipped: bool) -> tuple[str, .
 
 
 def _list_footnotes(report: Report, selection: FileSelection) -> list[str]:
-    """Return what the figures mean and where they come from, each once."""
+    """Return the footnotes: meaning and sources of the figures, each once."""
     notes = [_describe_measurement(report)]
     timed = next((row.latency for row in report.rows if row.latency is not None), None)
     notes += [f"warning: {text}" for text in (timed.warnings if timed is not None else ())]

@@ -92,7 +92,7 @@ _USAGE: type[Exception] = typer.BadParameter.__bases__[0]
 
 
 def format_jobs() -> str:
-    """Return what paretune does, with an example of each job."""
+    """Return the jobs of paretune, with an example of each."""
     lines = ["paretune makes Keras models smaller and faster.", ""]
     for title, examples in JOBS.values():
         lines += [f"{title}:", f"  {examples[0]}"]
