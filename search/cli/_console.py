@@ -250,6 +250,14 @@ class _ConsoleLog(logging.Handler):
             self._console.print(Text(escape_line(record.getMessage())), soft_wrap=True)
 
 
+class Elapsed(TimeElapsedColumn):
+    """A progress column with the elapsed time, labelled."""
+
+    def render(self, task: Task) -> Text:
+        """Return "0:01:30 elapsed"."""
+        return Text.assemble(super().render(task), " elapsed")
+
+
 class TimeLeft(ProgressColumn):
     """A progress column with the estimated time left, empty without an estimate.
 
@@ -350,7 +358,7 @@ def show_progress() -> Iterator[RichDisplay]:
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
+            Elapsed(),
             TimeLeft(),
         )
         try:
