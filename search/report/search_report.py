@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from compress.core.errors import InputError
+from compress.core.pareto import compute_front_mask
 from compress.core.summary import Summary
+from compress.data.tasks import ERRORS
 from compress.measure import formatting
 from compress.report.markup import Cell
 from compress.report.report_data import Report, read_report
@@ -63,7 +67,8 @@ class SearchReport(Report):
             screen = build_result_screen(self)
             if not self.candidates:
                 return screen
-            return replace(screen, notes=(screen.notes[0], trials, *screen.notes[1:]))
+            first, *others = screen.notes
+            return replace(screen, notes=(first, trials, *self._describe_pruned_files(), *others))
         metric, *costs = self.objectives
         front = self.list_front_candidates()
         page = ("Report", str(self.folder / "report.html"))
@@ -106,6 +111,27 @@ class SearchReport(Report):
             formatting.format_cost(cost, getattr(candidate, cost))
             for cost in self.objectives[1:]
             if cost in _MEASURED_HEADINGS
+        ]
+
+    def _describe_pruned_files(self) -> list[str]:
+        """Return whether pruned files are on the Pareto front of all files; empty if unknown."""
+        sign = 1 if self.main in ERRORS else -1
+        points = [
+            (row.latency.median_ms, sign * row.artifact.val[self.main], row.artifact.variant)
+            for row in self.rows
+            if row.latency is not None and self.main in row.artifact.val
+        ]
+        is_pruned = [variant == "pruned" for *_, variant in points]
+        if not any(is_pruned):
+            return []
+        mask = compute_front_mask(np.array([point[:2] for point in points]))
+        on_front = sum(pruned and member for pruned, member in zip(is_pruned, mask, strict=True))
+        where = f"the Pareto front of validation {self.main} and latency"
+        if on_front:
+            return [f"pruned files on {where}: {on_front} of {sum(is_pruned)}"]
+        return [
+            f"no pruned file is on {where}: for each there is an unpruned model of the search that "
+            "is as good and at least as fast"
         ]
 
     def _list_next_steps(self, front: Sequence[Candidate]) -> list[tuple[str, str]]:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from compress.core.atomic_files import write_json
 from compress.plan import Plan
 from search.plan import SearchOptions, SearchPlan
-from search.report import render
+from search.report import load_report, render
 from search.report.charts import (
     ABSENT_HEIGHT,
     compute_crossings,
@@ -23,7 +24,8 @@ from search.report.charts import (
 from search.report.importance import compute_importances, measure_forest_shares, read_parameters
 from search.study.directory import Candidate, SearchFolder
 from search.study.front import count_epochs, measure_progress, sort_by_end
-from tests.compress.report.test_report import Page
+from tests.compress.report.test_file_selection import FILES, run_with
+from tests.compress.report.test_report import Page, latency
 
 OBJECTIVES = ("accuracy", "macs")
 
@@ -358,3 +360,17 @@ def test_the_study_is_not_needed(folder: SearchFolder) -> None:
     assert not folder.journal.exists()
     write(folder, synthetic(3))
     assert not folder.journal.exists()
+
+
+def test_the_screen_says_whether_pruned_files_are_on_the_front(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", FILES)
+    folder = SearchFolder(run.path)
+    folder.write_candidate(candidate(0, 0.5, 9, choices={"x": 1}))
+    # each file is slower than another and better in validation: 0.940, 0.951, 0.955, 0.960
+    text = " ".join(str(load_report(folder.path)).split())
+    assert "pruned files on the Pareto front of validation accuracy and latency: 2 of 2" in text
+    # the same files, the pruned ones slower than all others, and worse than the slower of these
+    times = {name: latency(0.1 if "p80" in name else ratio) for name, *_, ratio in FILES}
+    write_json(folder.latency, {name: item.to_json() for name, item in times.items()})
+    text = " ".join(str(load_report(folder.path)).split())
+    assert "no pruned file is on the Pareto front of validation accuracy and latency" in text
