@@ -218,7 +218,7 @@ class FineTuner:
                 **common,
             )
             training, teacher_val = result.training, result.teacher_val[main]
-            notes = [*result.notes, *(f"hint {hint}" for hint in result.hints)]
+            notes = [*result.notes, *(f"feature loss {hint}" for hint in result.hints)]
             if result.hints or result.cache != "memory":
                 teacher_source = (
                     "ran at every step" if result.cache == "off" else f"cached in {result.cache}"
