@@ -69,7 +69,11 @@ class DistillResult(DisplayableResult):
         return Summary(
             f"'{self.model.name}': validation {main} {reached:.4f}, its teacher's "
             f"{self.teacher_val[main]:.4f}",
-            (self.training.summarize(), cache_text, *(f"feature loss {hint}" for hint in self.hints)),
+            (
+                self.training.summarize(),
+                cache_text,
+                *(f"feature loss {hint}" for hint in self.hints),
+            ),
             ("Validation", "student", "teacher"),
             rows,
             (*self.notes, *self.training.notes),

@@ -125,7 +125,8 @@ def test_hints_several_teachers_and_augmentation_reach_the_pipeline(
     assert record["teacher"].startswith("one and two (0.")
     assert "the teacher ran at every step" in record["notes"]
     assert any(
-        note.startswith("feature loss fitnets, weight 1: relu (4, 4, 16)") for note in record["notes"]
+        note.startswith("feature loss fitnets, weight 1: relu (4, 4, 16)")
+        for note in record["notes"]
     )
     assert "--feature-pairs relu=relu" in record["command"]
     assert "--temperature 6 " in record["command"]
