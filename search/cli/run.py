@@ -100,9 +100,8 @@ COMPARISON_PAGE = Path("compare.html")
 def run(plan: SearchPlan) -> None:
     """Search architectures, compress the best, measure and report.
 
-    The best candidates form the Pareto front: no other candidate is both better and cheaper.
-    A goal, like --latency 0.5x --max-drop 1, is one for each of them, in place of --channels and
-    --sparsity.
+    The best candidates form the Pareto front: no other is both better and cheaper. A goal
+    (--latency 0.5x --max-drop 1) applies to each of them.
     """
     from search import pipeline
 
