@@ -23,6 +23,7 @@ from compress.core.faults import convert_faults
 from compress.core.memory_budget import use_budget
 from compress.data.adapters import infer_name
 from compress.data.dataset import share_dataset
+from compress.model.io import load_model
 from compress.plan.conversion import format_value
 from compress.plan.fields import build_command_words, fill_open_fields, from_nested
 from compress.plan.keywords import Keywords
@@ -37,13 +38,14 @@ from compress.shrinking.job_runner import (
     refuse_trained_validation,
     resolve_task,
 )
+from compress.shrinking.ship import ship_selected_file
 from search.engines import Display, Engine, PoolSettings, WorkerRequest
 from search.engines.jobs import compress_front, search_front, train_front
 from search.engines.worker import WORKERS_LOCK
 from search.plan import RUN, RUN_SEARCH, FinalOptions, SearchPlan
 from search.plan.search import DEFAULT_OBJECTIVES
 from search.plugins import ENGINES, SAMPLERS
-from search.report import SearchReport, render
+from search.report import SearchReport, load_report, render
 from search.spaces import SubnetworkSpace
 from search.study import study as studies
 from search.study.checks import (
@@ -363,6 +365,13 @@ def _execute_plan(
             display.start_phase("Measuring latency", 0, 1, is_stepwise=True)
             measure_stage(folder, plan, lambda text, share: display.update_worker(0, text, share))
             display.advance(1, 1)
+            ship_selected_file(
+                load_report(folder.path),
+                folder,
+                data,
+                plan.latency.threads,
+                lambda name: load_model(folder.get_shipped_path(name)),
+            )
         report = render(folder.path)
         try:  # artifacts are for Optuna's dashboard; a run is complete without them
             upload_artifacts(studies.open_study(folder, plan), folder)

@@ -342,7 +342,7 @@ def test_a_layer_rule(folder: Path) -> None:
     assert not result.report.unknown
     assert result.model.get_layer("own").factor.shape == (4,)
     model.save("scaled.keras")
-    done = paretune("inspect", "scaled.keras", "--plugins", "mine_layer", "--json", "m.json")
+    done = paretune("inspect", "scaled.keras", "--plugins", "mine_layer", "--out", "m.json")
     assert done.exit_code == 0, done.output
     groups = json.loads((folder / "m.json").read_text())["groups"]
     assert [(group["name"], group["total"]) for group in groups] == [("before", 8)]

@@ -26,6 +26,8 @@ from compress.report.plot import render_png
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MIN_ZEROS = 0.01
+"""Minimum share of zeros to report, because biases of any model may be zero."""
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "onnxruntime", "openvino", "MNN", "numpy")
 MARKERS = "os^DvP*X<>"
 MAX_LETTERS = 32
@@ -82,18 +84,43 @@ class BenchResult(DisplayableResult):
         return Summary(
             f"{len(self.timed)} timings of {names}",
             tuple(self.verdicts()),
-            ("Model", "configuration", "latency", "speed-up"),
-            tuple(
-                (row.model, row.configuration, formatting.format_time(row.latency.median_ms),
-                 formatting.format_speedup(row.latency))
-                for row in self.timed
-            ),
-            (
-                self.conditions(),
-                *(f"{s.model}, {s.runtime} {s.format}: skipped: {s.reason}" for s in self.skipped),
-            ),
+            ("Model", "configuration", "latency", "speed-up", "file", "MACs", "p95", "min"),
+            tuple(self._format_row(row) for row in self.timed),
+            (self.conditions(), *self._list_notes()),
             "timings",
-        )  # fmt: skip
+            fields=self._list_files(),
+        )
+
+    def _format_row(self, row: Timing) -> tuple[str, ...]:
+        macs = next(model.macs for model in self.models if model.name == row.model)
+        return (
+            row.model,
+            row.configuration,
+            formatting.format_latency(row.latency),
+            formatting.format_speedup(row.latency),
+            formatting.format_size(row.size_bytes),
+            formatting.format_count(macs),
+            formatting.format_time(row.latency.p95_ms),
+            formatting.format_time(row.latency.min_ms),
+        )
+
+    def _list_notes(self) -> Iterator[str]:
+        """Yield what was skipped or not counted, and the models' zeros and notes."""
+        for item in self.skipped:
+            yield f"{item.model}, {item.runtime} {item.format}: skipped: {item.reason}"
+        for model in self.models:
+            if model.zeros >= MIN_ZEROS:
+                share = formatting.format_percent(model.zeros)
+                yield f"{model.name}: {share} of all parameters are zero"
+            if model.unsupported:
+                yield f"{model.name}: MACs leave out {'; '.join(model.unsupported)}"
+            yield from (f"{model.name}: {note}" for note in model.notes)
+
+    def _list_files(self) -> tuple[tuple[str, str], ...]:
+        if self.plan.out is None:
+            return ()
+        paths = (self.plan.out / f"bench.{suffix}" for suffix in ("json", "csv", "png"))
+        return tuple(("Saved", str(path)) for path in paths if path.exists())
 
     def verdicts(self) -> list[str]:
         """Return one sentence per configuration: whether B is faster than A, for `compare` A, B."""

@@ -79,7 +79,7 @@ def silence_logger(name: str) -> Iterator[None]:
 
 
 def silence_tensorflow_import() -> None:
-    """Suppress TensorFlow's messages about itself, in a process of our own.
+    """Suppress TensorFlow's messages about itself.
 
     TensorFlow writes about its build during its import, before any log level applies. It also warns
     about many traces, which are intended here. This function does not import TensorFlow but

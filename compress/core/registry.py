@@ -165,7 +165,8 @@ def build_lazy_getattr(package: str, references: Mapping[str, str]) -> Callable[
 
     Returns:
         A function that imports the object of a name and stores it in the package, so that each
-        name is looked up once.
+        name is looked up once. TensorFlow's messages about itself are suppressed from then on,
+        unless it is imported already.
 
     Example:
         >>> load_attribute = build_lazy_getattr("collections", {"Part": "fractions:Fraction"})
@@ -176,6 +177,9 @@ def build_lazy_getattr(package: str, references: Mapping[str, str]) -> Callable[
     def load_attribute(name: str) -> Any:
         if name not in references:
             raise AttributeError(f"module '{package}' has no attribute '{name}'")
+        from compress.core.native_output import silence_tensorflow_import
+
+        silence_tensorflow_import()
         value = load_reference(references[name])
         setattr(sys.modules[package], name, value)
         return value

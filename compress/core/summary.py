@@ -5,8 +5,8 @@ Text from users (names, notes, choices, paths) is escaped.
 
 from __future__ import annotations
 
-import io
 import re
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +23,18 @@ MAX_ROWS = 12
 """Maximum number of table rows in a text."""
 MAX_NOTES = 4
 """Maximum number of notes in a text; another line counts the omitted ones."""
+MIN_COLUMNS = 2
+"""Number of table columns that are always shown."""
+GAP = 2
+"""Spaces between columns."""
 
 _HTML_TEMPLATE = """\
 <div class="paretune">
 {%- for warning in warnings %}
 <p><b>{{ warning }}</b></p>
 {%- endfor %}
-<p><b>{{ title }}</b>{% for line in lines %}<br>{{ line }}{% endfor %}</p>
+<p><b>{{ title }}</b>{% for line in lines %}<br>{{ line }}{% endfor %}\
+{% for label, value in fields %}<br>{{ label }} {{ value }}{% endfor %}</p>
 {%- if rows %}
 <table>
 <thead><tr>{% for head in heads %}<th>{{ head }}</th>{% endfor %}</tr></thead>
@@ -64,6 +69,7 @@ class Summary:
         notes: Notes below the table.
         row_noun: Name of the rows, for the number of omitted ones: "groups".
         warnings: Warnings above everything else, which are always shown.
+        fields: Labels and values below the lines, such as paths and commands: never broken.
     """
 
     title: str
@@ -73,51 +79,78 @@ class Summary:
     notes: tuple[str, ...] = ()
     row_noun: str = "rows"
     warnings: tuple[str, ...] = ()
+    fields: tuple[tuple[str, str], ...] = ()
 
-    def to_text(self) -> str:
-        """Return at most one screen of text, `WIDTH` columns wide, without truncated names.
+    def to_text(self, width: int = WIDTH) -> str:
+        """Return at most one screen of text, without broken names.
 
         Warnings, the lines above the table, one row and one note are always included. The text
-        exceeds `MAX_LINES` only if these need more lines.
+        exceeds `MAX_LINES` only if these need more lines. Columns that do not fit are omitted from
+        the right, with a note.
+
+        Args:
+            width: Number of columns; only long names and paths exceed it.
         """
         rows, notes = min(len(self.rows), MAX_ROWS), min(len(self.notes), MAX_NOTES)
-        while len(text := self._format_lines(rows, notes)) > MAX_LINES and (rows > 1 or notes > 1):
+        while len(text := self._format_lines(rows, notes, width)) > MAX_LINES and (
+            rows > 1 or notes > 1
+        ):
             if notes > 1:
                 notes -= 1
             else:
                 rows -= 1
         return "\n".join(text)
 
-    def _format_lines(self, rows: int, notes: int) -> list[str]:
+    def _format_lines(self, rows: int, notes: int, width: int) -> list[str]:
         """Return the lines of a text with given numbers of rows and notes."""
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        sink = io.StringIO()
-        console = Console(
-            file=sink, width=WIDTH, markup=False, emoji=False, highlight=False, no_color=True
-        )
+        lines = []
         for text in (*self.warnings, self.title, *self.lines):
-            console.print(Text(escape_line(text)))
+            lines += _wrap(escape_line(text), width)
+        label_width = max((len(label) for label, _ in self.fields), default=0) + 2
+        for label, value in self.fields:
+            lines.append(f"{label:<{label_width}}{escape_line(value)}")
         if self.rows:
-            table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-            for index, header in enumerate(self.headers):
-                # wrap long names
-                table.add_column(
-                    Text(escape_line(header)), justify="right" if index else "left", overflow="fold"
-                )
-            for row in self.rows[:rows]:
-                table.add_row(*(Text(escape_line(cell)) for cell in row))
-            console.print(table)
+            lines += ["", *self._format_table(rows, width), ""]
         if left := len(self.rows) - rows:
-            console.print(Text(f"... and {left} more {self.row_noun}"))
+            lines.append(f"... and {left} more {self.row_noun}")
         for note in self.notes[:notes]:
-            console.print(Text(f"- {escape_line(note)}"))
+            lines += _wrap(f"- {escape_line(note)}", width, "  ")
         if left := len(self.notes) - notes:
-            console.print(Text(f"... and {left} more note{'s' * (left > 1)}"))
-        return [text.rstrip() for text in sink.getvalue().rstrip().splitlines()]
+            where = " in report.html" if any(label == "Report" for label, _ in self.fields) else ""
+            lines.append(f"... and {left} more note{'s' * (left > 1)}{where}")
+        return "\n".join(lines).rstrip().splitlines()
+
+    def _format_table(self, rows: int, width: int) -> list[str]:
+        """Return the lines of the table.
+
+        Columns that do not fit are left out from the right. A name that leaves no room for the
+        second column has a line of its own.
+        """
+        from rich.cells import cell_len
+
+        cells = [tuple(map(escape_line, row)) for row in (self.headers, *self.rows[:rows])]
+        widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+        room = width - sum(GAP + size for size in widths[1:MIN_COLUMNS])
+        name_widths = [cell_len(row[0]) for row in cells]
+        widths[0] = max((size for size in name_widths if size <= room), default=0)
+        count = len(widths)
+        while count > MIN_COLUMNS and sum(widths[:count]) + GAP * (count - 1) > width:
+            count -= 1
+        lines = []
+        for name, *figures in cells:
+            if cell_len(name) > widths[0]:
+                lines.append(name)
+                name = ""
+            columns = [name + " " * (widths[0] - cell_len(name))]
+            columns += [
+                " " * (size - cell_len(text)) + text
+                for text, size in zip(figures, widths[1:], strict=True)
+            ]
+            lines.append((" " * GAP).join(columns[:count]).rstrip())
+        lines.insert(1, "-" * min(width, sum(widths[:count]) + GAP * (count - 1)))
+        if omitted := self.headers[count:]:
+            lines.append(f"(a wider terminal shows {', '.join(map(escape_line, omitted))})")
+        return lines
 
     def to_html(self) -> str:
         """Return the whole summary as HTML, with users' names escaped."""
@@ -128,10 +161,18 @@ class Summary:
             warnings=[escape_line(text) for text in self.warnings],
             title=escape_line(self.title),
             lines=[escape_line(text) for text in self.lines],
+            fields=[tuple(map(escape_line, field)) for field in self.fields],
             heads=[escape_line(text) for text in self.headers],
             rows=[[escape_line(cell) for cell in row] for row in self.rows],
             notes=[escape_line(note) for note in self.notes],
         )
+
+
+def _wrap(text: str, width: int, indent: str = "") -> list[str]:
+    """Return the lines of a text, broken between words only."""
+    return textwrap.wrap(
+        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    ) or [""]
 
 
 class DisplayableResult:

@@ -154,13 +154,16 @@ class BenchPlan:
         why=MAX_THREADS_REASON,
     )
     compare: NameList = option(
-        (), "two of the models, A,B: whether B is faster than A, and by how much"
+        (),
+        "names of two of the models (model.tflite: model), A,B: whether B is faster than "
+        "A, and by how much",
     )
     input_shape: ConvertedField[
         InputShape | None, Mapping[str, Iterable[int]] | Iterable[int] | str | None
     ] = option(
         None,
-        "sizes of open input axes: 224,224,3; several inputs: image=96,96,3,table=12",
+        "sizes of input axes that a model leaves open (else an error): 224,224,3; several"
+        " inputs: image=96,96,3,table=12",
     )
     signature: str = option("", "signature of SavedModels to time")
     precision: float = option(

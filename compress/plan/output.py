@@ -125,7 +125,8 @@ class LatencyOptions:
 
     runtimes: NameList = option(
         ("litert",),
-        "runtimes whose latency is measured, with commas (mnn, onnx and openvino are extras)",
+        "runtimes whose latency is measured, with commas (mnn, onnx, openvino: extras; "
+        "need a format that they run)",
         choices=RUNTIMES,
     )
 

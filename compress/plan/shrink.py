@@ -37,28 +37,30 @@ class GoalLimits:
 
     latency: ConvertedField[TimeTarget | None, TimeTarget | str | float | None] = option(
         None,
-        "target latency of one inference: 0.5x of the original (also: 2x faster) or 3ms",
+        "target latency of one inference: 0.5x of the original (also: 2x faster) or 3ms; "
+        "default: no limit",
     )
     size: ConvertedField[SizeTarget | None, SizeTarget | str | float | None] = option(
-        None, "target file size: 0.25x of the original's float32 file, or 200KB"
+        None, "target file size: 0.25x of the original's float32 file, or 200KB; default: no limit"
     )
     peak_memory: ConvertedField[SizeTarget | None, SizeTarget | str | float | None] = option(
         None,
         "target peak memory of activations (LiteRT's arena): 0.5x of the original, or 64KB",
     )
     macs: ConvertedField[Target | None, Target | str | float | None] = option(
-        None, "target MACs of one inference: 0.5x of the original, or 12M"
+        None, "target MACs of one inference: 0.5x of the original, or 12M; default: no limit"
     )
     params: ConvertedField[Target | None, Target | str | float | None] = option(
-        None, "target number of parameters: 0.5x of the original, or 200k"
+        None, "target number of parameters: 0.5x of the original, or 200k; default: no limit"
     )
     max_drop: float | None = option(
         None,
-        "maximum drop of the metric, in percentage points, at least 0",
+        "maximum drop of the metric, in percentage points (mae, rmse: in their unit), at "
+        "least 0; default: no limit",
     )
     min_metric: float | None = option(
         None,
-        "minimum value of the metric, like 0.92",
+        "minimum value of the metric, like 0.92; default: no limit",
     )
 
     def __post_init__(self) -> None:
@@ -106,7 +108,8 @@ class GoalOptions(GoalLimits):
     )
     budget: ConvertedField[float | None, float | str | None] = option(
         None,
-        "time limit for everything, in seconds (or 30m); default: none",
+        "time limit in seconds (or 30m); with a cost goal, leftover time tries "
+        "variations; default: none",
         unit="seconds",
     )
     no_train: bool = option(

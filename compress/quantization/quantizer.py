@@ -202,22 +202,21 @@ class QuantizeResult(DisplayableResult):
     def build_summary(self) -> Summary:
         """Return a console summary with the largest quantization errors."""
         count, integer_count = len(self.placed), sum(not call.reason for call in self.placed)
-        share = "all" if integer_count == count else f"{integer_count} of"
-        lines = [
-            f"{share} {count} calls are computed in integers",
-            "ranges from examples (mse)",
-        ]
+        share = f"all {count}" if integer_count == count else f"{integer_count} of {count}"
+        lines = []
         if self.training is not None:
             lines.append(self.training.summarize())
         return Summary(
-            f"'{self.model.name}' in integers",
+            f"'{self.model.name}' quantized to int8: {share} layer calls compute in integers",
             tuple(lines),
-            ("Most is lost behind", "by its own rounding", "by all before it, too"),
+            ("Largest error behind", "of this layer alone", "with all layers before it"),
             tuple(
                 (error.layer, f"{error.own:.2%}", f"{error.total:.2%}")
                 for error in sorted(self.errors, key=lambda error: -error.own)[:WORST]
             ),
             (*describe_float_layers(self.placed), *self.notes),
+            "layers",
+            fields=(("Next", 'result.export("model.tflite")'),),
         )
 
 

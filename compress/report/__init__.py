@@ -1,4 +1,4 @@
-"""Reports: `render_report` turns a run's folder into tables, JSON, CSV, a plot and HTML."""
+"""Reports: `render_report` turns a run's folder into JSON, CSV, a plot and HTML."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from compress.report.columns import as_csv, as_json
 from compress.report.html import render_html
 from compress.report.plot import render_plot
 from compress.report.report_data import Report, Row, Section, load_report
-from compress.report.text_report import render_tables
 
 __all__ = [
     "Report",
@@ -17,7 +16,6 @@ __all__ = [
     "Section",
     "load_report",
     "render_report",
-    "render_tables",
     "write_report",
 ]
 
@@ -31,7 +29,7 @@ def render_report(path: str | Path, *, light: bool = False) -> Report:
         light: Whether to write the page without scripts.
 
     Returns:
-        The contents of the report; `render_tables` shows them on the terminal.
+        The contents of the report; printing it shows the result screen.
 
     Raises:
         InputError: The folder is not a run's folder, or a record in it is corrupt.

@@ -18,7 +18,7 @@ from compress.report.file_selection import select_files
 from compress.report.report_data import Report, Row
 from compress.run.compressed_model import Artifact
 
-_RATIO = "the time of this model's dense baseline file / this file's, paired by round"
+_RATIO = "the time of the original's file / this file's, paired by round"
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ COSTS = (
     ),
     Column(
         "size_bytes",
-        "File",
+        "Size",
         "B",
         "counted",
         "Size of the file.",

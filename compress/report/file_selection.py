@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.arguments import convert_json
@@ -163,6 +164,18 @@ def select_files(report: Report) -> FileSelection:
         folder = RunFolder(report.folder)
         verdict = build_artifact_verdict(folder, row_to_ship.artifact, base.artifact, metric, None)
     return FileSelection(metric, source, chosen, verdict=verdict)
+
+
+def find_shipped_file(report: Report, row: Row) -> Path:
+    """Return the path of a file to ship: its copy in ship/, or the exported file without one.
+
+    Args:
+        report: The report.
+        row: The file.
+    """
+    file = report.folder / row.artifact.file
+    copy = RunFolder(report.folder).ship / file.name
+    return copy if copy.exists() else file
 
 
 def can_ship(report: Report, row: Row) -> bool:

@@ -7,14 +7,13 @@ no scripts.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from compress.data.tasks import TASKS, describe_metric
 from compress.measure import formatting
 from compress.report.columns import build_precision_table, list_columns
 from compress.report.file_selection import (
-    BEST,
-    FileSelection,
     SelectedFile,
     format_agreement_warnings,
     select_files,
@@ -29,7 +28,14 @@ from compress.report.markup import (
     split_interval,
 )
 from compress.report.plot import has_plot
-from compress.report.report_data import Report, Row, Tile
+from compress.report.report_data import Report, Row
+from compress.report.result_screen import (
+    find_original,
+    format_smaller,
+    list_fields,
+    list_verdict_lines,
+    sort_rows,
+)
 from compress.report.text_report import (
     OUTPUTS_TITLE,
     build_outputs_table,
@@ -41,7 +47,6 @@ from compress.report.text_report import (
     format_leakage_warning,
     format_leakage_warnings,
     format_other_runtimes,
-    format_test_metric,
 )
 from compress.run.compressed_model import CompressedModel
 
@@ -101,15 +106,17 @@ def build_files_section(report: Report) -> dict[str, Any] | None:
     """
     if not report.rows:
         return None
-    models = [row.artifact.model for row in report.rows]
+    selection = select_files(report)
+    rows = sort_rows(report, selection)
+    shipped = selection.to_ship.row if selection.to_ship is not None else None
     metric_titles = [describe_metric(name)[0] for name in report.qualities]
     return {
         "judged": describe_metrics(report),
         "conditions": describe_conditions(report),
         "heads": ["File", *metric_titles, "MACs", "Sparse MACs", "Parameters", "Non-zero",
                   "Size", "Gzipped", "Zstd", "Latency", "p95", "Speed-up"],
-        "rows": [_build_cells(report, row) for row in report.rows],
-        "first": [index for index in range(1, len(models)) if models[index] != models[index - 1]],
+        "rows": [_build_cells(report, row, is_shipped=row is shipped) for row in rows],
+        "first": [1] if shipped is not None and len(rows) > 1 else [],
         "others": format_other_runtimes(report),
         "outputs": build_outputs_table(report),
         "outputs_title": OUTPUTS_TITLE,
@@ -142,17 +149,21 @@ def _build_head(report: Report) -> dict[str, Any]:
     )
     if selection.reason:
         selected_by = f"No file is chosen to ship: {selection.reason}."
-    tiles = [tile for section in report.sections for tile in section.list_tiles()]
-    tiles += [_build_tile(report, selection, item) for item in selection.files]
     return {
-        "command": report.record["command"],
-        "source": str(data.get("source", report.folder.name)),
-        "lead": f"{len(data.get('class_names', []))} {noun}, inputs of {shape}; {counts_text}. "
+        "title": build_title(report),
+        "lead": f"Data: {data.get('source', report.folder.name)}; "
+        f"{len(data.get('class_names', []))} {noun}, inputs of {shape}; {counts_text}. "
         "Training data trained, validation data selected, test data evaluated "
         f"{' and '.join(evaluated_on_test)} once.",
-        "answer": _describe_shipped(report, selection),
+        "verdict": list_verdict_lines(report, selection) if report.rows else [],
+        "fields": list_fields(report, selection.to_ship) if report.rows else (),
         "warnings": [*format_agreement_warnings(report), *format_leakage_warnings(report)],
-        "tiles": [(split_interval(tile.figure), tile.label) for tile in tiles],
+        "tiles": [
+            (split_interval(figure), label)
+            for figure, label in (
+                _list_tiles(report, selection.to_ship) if selection.to_ship else ()
+            )
+        ],
         "chosen_by": selected_by if report.rows else "",
         "notes": data.get("notes", ()),
     }
@@ -167,35 +178,44 @@ def _format_examples(counts: list[int], kind: str) -> str:
     return "/".join(str(count) for count in counts) if total is None else f"{total:,}"
 
 
-def _build_tile(report: Report, selection: FileSelection, item: SelectedFile) -> Tile:
-    file, val = item.row.artifact.id, formatting.format_metric(selection.metric, item.val)
-    title, test_text = item.title, format_test_metric(report, item.row)
-    if item.role == BEST:
-        # show the test metric in large type: it was not used for the selection
-        value, mark, count = test_text.partition(", n")
-        return Tile(value, f"test {selection.metric} of {file}{mark}{count}. {title}: {val}")
-    return Tile(item.figure, f"{title}: {file}, validation {val}, test {test_text}")
+def build_title(report: Report) -> str:
+    """Return the title of the page: the model or the data, and the target."""
+    plan, models = report.record["plan"], [record.model for record in report.compressed]
+    subject = models[0] if len(models) == 1 else report.data.get("source", report.folder.name)
+    targets = [section.target for section in report.sections if section.target]
+    if not targets and "search" in plan:
+        targets = [f"{plan['search'].get('trials', 0)} trials"]
+    elif not targets:
+        channels = plan.get("channels", {}).get("target")
+        sparsity = plan.get("weights", {}).get("sparsity")
+        targets += [f"channels {channels}"] if channels else []
+        targets += [f"sparsity {sparsity:g}"] if sparsity else []
+    return f"paretune {report.record['command']}: {', '.join([str(subject), *targets])}"
 
 
-def _describe_shipped(report: Report, selection: FileSelection) -> str:
-    """Return a sentence on the file to ship, its metric and gain; empty if there is none."""
-    if selection.to_ship is None:
-        return ""
-    row = selection.to_ship.row
-    item = row.artifact
-    shipped_file = next(
-        (part.shipped_file for part in report.sections if part.shipped_id == item.id), ""
-    )
-    gains = []
-    base = next((other for other in report.rows if other.artifact.id == item.baseline), None)
-    if base is not None and base is not row:
-        size_ratio = base.artifact.gzip_bytes / item.gzip_bytes
-        gains = [f"{size_ratio:.2f}x smaller gzipped", describe_speedup(row)]
-    gains_text = f"; against {item.baseline}: {', '.join(gains)}" if gains else ""
-    result = f"test {selection.metric} {format_test_metric(report, row)}"
-    if selection.verdict is not None:
-        result = selection.verdict.line
-    return f"Ship {shipped_file or item.file}: {result}{gains_text}."
+def _list_tiles(report: Report, shipped: SelectedFile) -> Iterator[tuple[str, str]]:
+    """Yield figure and label: the test metric, the latency and the size of the shipped file."""
+    row, name = shipped.row, report.main
+    original = find_original(report, row)
+    value = formatting.format_metric(name, row.artifact.test.get(name))
+    ends = formatting.format_interval(name, report.interval(row, name))
+    before = ""
+    if original is not None and original is not row:
+        before_text = formatting.format_metric(name, original.artifact.test.get(name))
+        before = f", {before_text} before"
+    count = report.tested(row)
+    count_text = f", {count:,} examples" if count is not None else ""
+    label = f"test {name} of {row.artifact.id}{before}{count_text}"
+    yield f"{value} {ends}".strip(), label
+    if row.latency is not None:
+        speed = describe_speedup(row).partition(" (")[0]
+        where = f"{row.latency.runtime}, {row.latency.device}"
+        yield formatting.format_latency(row.latency), f"latency, {speed}; {where}, measured"
+    size = formatting.format_size(row.artifact.size_bytes)
+    smaller = ""
+    if original is not None and original is not row:
+        smaller = f", {format_smaller(original, row)} smaller than {original.artifact.id}"
+    yield size, f"size of the file as it ships{smaller}"
 
 
 def _build_method(report: Report) -> dict[str, Any]:
@@ -231,10 +251,10 @@ def _format_numbers(numbers: list[float]) -> str:
     return f"({text}{', ...' if len(numbers) > 4 else ''})"
 
 
-def _build_cells(report: Report, row: Row) -> list[str | Cell]:
+def _build_cells(report: Report, row: Row, *, is_shipped: bool) -> list[str | Cell]:
     item = row.artifact
     return [
-        item.id,
+        Cell(item.id, beside="ships") if is_shipped else item.id,
         *(
             Cell(
                 formatting.format_metric(name, item.test.get(name)),
@@ -264,7 +284,7 @@ def _build_card(report: Report, record: CompressedModel) -> dict[str, Any]:
     details = [section.describe_model(record.model) for section in report.sections]
     files = [row.artifact for row in report.rows if row.artifact.model == record.model]
     repairs = "".join(
-        f"Behind {removed} that left: {repair_report.summarize()}. "
+        f"Behind removed {removed}: {repair_report.summarize()}. "
         for removed, repair_report in iterate_repairs(record)
     )
     labels_text = f"distilled from {record.teacher}" if record.teacher else "labels only"
@@ -309,12 +329,12 @@ def _describe_layers(record: CompressedModel) -> list[str]:
             for item in record.channels["groups"]
         ]
         lines += [
-            f"{', '.join(item['made_by']) or item['layer']}: {item['units']:,} units held: "
+            f"{', '.join(item['made_by']) or item['layer']}: {item['units']:,} units not prunable: "
             f"{item['reason']}"
             for item in record.channels["frozen"]
         ]
         lines += [
-            f"{name} ({kind}): channels around it stay: {reason}"
+            f"{name} ({kind}): channels around it are kept: {reason}"
             for name, kind, reason in record.channels["unknown"]
         ]
     lines += [

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
-from rich.console import RenderableType
 
 from compress.core.arguments import convert_json
 from compress.core.atomic_files import read_json
@@ -22,7 +21,6 @@ from compress.data.tasks import MEAN_METRIC, TASKS
 from compress.measure.latency_record import Latency
 from compress.measure.verdict import Outcome
 from compress.plugins import RUNTIMES
-from compress.report.terminal import to_text
 from compress.run.compressed_model import VARIANTS, Artifact, CompressedModel
 from compress.run.directory import RunFolder
 from compress.run.records import read_record
@@ -66,10 +64,14 @@ class Report(DisplayableResult):
     sections: tuple[Section, ...] = ()
 
     def build_summary(self) -> Summary:
-        """Return a summary for one screen."""
-        from compress.report.text_report import summarize_files
+        """Return the screen of the result: verdict, file to ship, files, footnotes."""
+        from compress.report.result_screen import build_result_screen
 
-        return summarize_files(self)
+        if self.rows:
+            return build_result_screen(self)
+        return Summary(
+            f"no files in '{self.folder}'", fields=(("Report", str(self.folder / "report.html")),)
+        )
 
     @property
     def qualities(self) -> tuple[str, ...]:
@@ -194,19 +196,6 @@ def _read_latency(folder: RunFolder, runtime: str) -> dict[str, Latency] | str:
 
 
 @dataclass(frozen=True)
-class Tile:
-    """A figure in large type.
-
-    Attributes:
-        figure: "12", "97.2 % [96.1, 98.0]".
-        label: Description below it.
-    """
-
-    figure: str
-    label: str
-
-
-@dataclass(frozen=True)
 class ModelDetails:
     """Details of a compressed model from a section.
 
@@ -231,8 +220,11 @@ class Section:
         evaluated_on_test: Models other than exported files that used test data ("final trainings").
         devices: Devices on which models were trained.
         shipped_id: Id of the file that a goal selected.
-        shipped_file: Path of its copy that is ready to use, in the run's folder.
         verdict: That file compared with the original on test data; None: not recorded.
+        verdict_title: Whether the goal was met, in one line; empty: there is no goal.
+        verdict_lines: A line per part of the goal.
+        screen_notes: Notes of the result screen.
+        target: The goal, for the title; empty: there is none.
     """
 
     front: tuple[str, ...] = ()
@@ -240,8 +232,11 @@ class Section:
     evaluated_on_test: str = ""
     devices: tuple[str, ...] = ()
     shipped_id: str = ""
-    shipped_file: str = ""
     verdict: Verdict | None = None
+    verdict_title: str = ""
+    verdict_lines: tuple[str, ...] = ()
+    screen_notes: tuple[str, ...] = ()
+    target: str = ""
 
     def describe_model(self, model: str) -> ModelDetails:
         """Return the section's details of a compressed model."""
@@ -261,14 +256,6 @@ class Section:
         Args:
             metric: Name of the main metric.
         """
-        return []
-
-    def render_tables(self) -> list[RenderableType]:
-        """Return tables and lines for the terminal, shown before the files."""
-        return []
-
-    def list_tiles(self) -> list[Tile]:
-        """Return tiles, which the page shows first."""
         return []
 
     def list_points(self) -> Sequence[Points]:
@@ -301,21 +288,11 @@ class GoalSection(Section):
 
     def __init__(self, outcome: Outcome) -> None:
         self._outcome = outcome
-        self.shipped_id, self.shipped_file = outcome.chosen, outcome.file
+        self.shipped_id = outcome.chosen
         self.verdict = outcome.verdict
+        self.verdict_title, self.verdict_lines = outcome.title, outcome.lines
+        self.screen_notes, self.target = outcome.notes, outcome.goal
 
     def to_json(self) -> dict[str, Any]:
         """See `Section.to_json`."""
         return {"goal": self._outcome.to_json()}
-
-    def render_tables(self) -> list[RenderableType]:
-        """See `Section.render_tables`."""
-        return [to_text(text) for text in (self._outcome.title, *self._outcome.lines)]
-
-    def list_tiles(self) -> list[Tile]:
-        """See `Section.list_tiles`."""
-        outcome = self._outcome
-        head = outcome.title.partition(":")[0]
-        return [
-            Tile(head[:1].upper() + head[1:], f"{'; '.join(outcome.lines)}. Ship {outcome.file}")
-        ]

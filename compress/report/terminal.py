@@ -343,9 +343,11 @@ def render_coupling(coupled: CouplingReport) -> RenderableType:
             (row.reason, f"{row.units:,}", _format_names(row.made_by)) for row in coupled.frozen
         ]
         heads = ("Reason", "Number", "Made by")
-        parts.append(_build_coupling_table("Channels that stay", heads, heads[1:], rows))
+        parts.append(
+            _build_coupling_table("Channels that are not prunable", heads, heads[1:], rows)
+        )
     for layer, kind, reason in coupled.unknown:
-        parts.append(to_text(f"{layer} ({kind}): channels around it stay: {reason}"))
+        parts.append(to_text(f"{layer} ({kind}): channels around it are kept: {reason}"))
     if coupled.blocks:
         parts.append(_build_block_table(coupled))
     if coupled.held_blocks:
@@ -363,7 +365,8 @@ def _build_group_table(coupled: CouplingReport) -> ReportTable:
         ("Kind", "MACs they take part in", "Slices weights of"),
         [
             (
-                _format_names(row.makers) + (f" (some held: {row.reason})" if row.reason else ""),
+                _format_names(row.makers)
+                + (f" (some protected: {row.reason})" if row.reason else ""),
                 row.kind,
                 f"{row.total:,}",
                 "" if share is None else f"{share * 100:.1f} %",
@@ -377,7 +380,7 @@ def _build_group_table(coupled: CouplingReport) -> ReportTable:
 def _build_block_table(coupled: CouplingReport) -> ReportTable:
     nested = ("Blocks inside",) if any(row.inner for row in coupled.blocks) else ()
     return _build_coupling_table(
-        "Residual branches that could leave as a whole",
+        "Residual blocks that can be removed",
         ("Added by", "MACs", "Parameters", "Layers", *nested),
         (*nested, "Parameters", "Layers"),
         [
@@ -399,7 +402,7 @@ def _build_kept_block_table(coupled: CouplingReport) -> ReportTable:
     for row in coupled.held_blocks:
         by_reason.setdefault(row.reason, []).append(row.name)
     return _build_coupling_table(
-        "Branches that stay",
+        "Residual blocks that cannot be removed",
         ("Reason", "Number", "Added by"),
         ("Number", "Added by"),
         [

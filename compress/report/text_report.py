@@ -1,22 +1,15 @@
-"""The report on the terminal, and its sentences on effects, measurement and selection."""
+"""Sentences of the report on effects, training, measurement and metrics."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
-
 from compress.core.quantities import format_threads
-from compress.core.summary import Summary
 from compress.data.tasks import TASKS, describe_metric, split_metric_name
 from compress.measure import formatting
 from compress.report.file_selection import (
-    GOAL,
-    FileSelection,
-    format_agreement_warnings,
     select_files,
 )
-from compress.report.terminal import ReportTable, to_text
 from compress.run.compressed_model import CompressedModel
 from compress.run.origin import UNKNOWN_TRAINING, TrainingHistory
 
@@ -28,69 +21,6 @@ ELSEWHERE = "A wider terminal, report.html and candidates.csv have them."
 OUTPUTS_TITLE = "Outputs, test part: original -> chosen"
 NEGLIGIBLE = 0.02
 """Ratios within this distance of 1 are no gain: instances of one file differ as much."""
-
-
-def render_tables(report: Report) -> RenderableType:
-    """Return the terminal report: sections, exported files, measurement conditions.
-
-    Args:
-        report: Report with all its sections.
-    """
-    parts: list[RenderableType] = [
-        to_text(line, "bold") for line in format_agreement_warnings(report)
-    ]
-    for section in report.sections:
-        parts += section.render_tables()
-    if report.rows:
-        parts += [_build_file_table(report), to_text(describe_conditions(report), "dim")]
-    if (outputs := build_outputs_table(report)) is not None:
-        heads, rows = outputs
-        grid = ReportTable(OUTPUTS_TITLE, heads, heads[:1], elsewhere=ELSEWHERE, drop=heads[:0:-1])
-        for row in rows:
-            grid.add_row(row)
-        parts.append(grid)
-    parts += map(to_text, format_other_runtimes(report))
-    for record in report.compressed:
-        parts.append(to_text(f"{record.model}: {describe_effect(report, record.model)}"))
-        parts.append(to_text(describe_training(report, record), "dim"))
-    parts += [to_text(line, "bold") for line in format_leakage_warnings(report)]
-    if report.rows:
-        parts.append(to_text(describe_metrics(report), "dim"))
-        parts += map(to_text, format_selected_files(report, select_files(report)))
-    return Group(*parts)
-
-
-def summarize_files(report: Report) -> Summary:
-    """Return a summary with a row per file, with its metrics and costs.
-
-    Args:
-        report: The report with the files.
-    """
-    main = report.main
-    verdict = select_files(report).verdict
-    models = ", ".join(f"'{record.model}'" for record in report.compressed)
-    return Summary(
-        f"{len(report.rows)} files of {models or 'no model'} in '{report.folder}'",
-        (
-            *((verdict.line,) if verdict is not None else ()),
-            f"report, with intervals: {report.folder / 'report.html'}",
-        ),
-        ("File", f"test {main}", "MACs", "size", "latency", "speed-up"),
-        tuple(
-            (
-                row.artifact.id,
-                formatting.format_metric(main, row.artifact.test.get(main)),
-                formatting.format_count(row.artifact.macs),
-                formatting.format_size(row.artifact.size_bytes),
-                formatting.format_time(row.latency.median_ms) if row.latency else "-",
-                f"{row.latency.ratio:.2f}x" if row.latency else "-",
-            )
-            for row in report.rows
-        ),
-        tuple(f"{record.model}: {note}" for record in report.compressed for note in record.notes),
-        "files",
-        tuple(format_agreement_warnings(report)),
-    )
 
 
 def build_outputs_table(report: Report) -> tuple[list[str], list[list[str]]] | None:
@@ -131,55 +61,6 @@ def build_outputs_table(report: Report) -> tuple[list[str], list[list[str]]] | N
     return ["Output", *(describe_metric(metric)[0] for metric in metrics)], rows
 
 
-def _build_file_table(report: Report) -> ReportTable:
-    shown = report.qualities[:2]
-    grid = ReportTable(
-        "Exported files, measured on the test part",
-        (
-            "File",
-            *(describe_metric(name)[0] for name in shown),
-            "MACs",
-            "Non-zero",
-            "Size",
-            "Gzipped",
-            "Zstd",
-            "Latency",
-            "Speed-up",
-        ),
-        ("File",),
-        drop=(
-            "Zstd",
-            *(describe_metric(name)[0] for name in shown[1:]),
-            "MACs",
-            "Size",
-            "Non-zero",
-            "Gzipped",
-        ),
-        elsewhere=ELSEWHERE,
-    )
-    last = None
-    for row in report.rows:
-        artifact = row.artifact
-        if last not in (None, artifact.model):
-            grid.add_section()
-        last = artifact.model
-        grid.add_row(
-            (
-                artifact.id,
-                *(formatting.format_metric(name, artifact.test.get(name)) for name in shown),
-                formatting.format_count(artifact.macs),
-                f"{formatting.format_count(artifact.nonzero)} "
-                f"({formatting.format_percent(artifact.zeros)} zero)",
-                formatting.format_size(artifact.size_bytes),
-                formatting.format_size(artifact.gzip_bytes),
-                formatting.format_size(artifact.zstd_bytes),
-                formatting.format_latency(row.latency),
-                formatting.format_speedup(row.latency),
-            )
-        )
-    return grid
-
-
 def _format_change(name: str, original: Row | None, chosen: Row) -> str:
     after = formatting.format_metric(name, chosen.artifact.test.get(name))
     if original is None or original is chosen:
@@ -195,20 +76,32 @@ def describe_effect(report: Report, model: str) -> str:
         model: Name of the model.
     """
     rows = [row for row in report.rows if row.artifact.model == model]
-    record = next(item for item in report.compressed if item.model == model)
-    unpruned_rows = [row for row in rows if row.artifact.variant == "dense"]
     pruned_rows = [row for row in rows if row.artifact.variant == "pruned"]
-    if not unpruned_rows or not pruned_rows:
+    if not pruned_rows or len(pruned_rows) == len(rows):
         return "not compressed"
-    unpruned_by_format = {row.artifact.format: row for row in unpruned_rows}
+    return "; ".join(describe_file_effect(report, row) for row in pruned_rows)
+
+
+def describe_file_effect(report: Report, row: Row) -> str:
+    """Return the gain of a pruned file over the original, and that of the format alone.
+
+    Args:
+        report: The report with the files.
+        row: The pruned file; files of the original are in the report, too.
+    """
+    model = row.artifact.model
+    record = next(item for item in report.compressed if item.model == model)
+    originals = [
+        item
+        for item in report.rows
+        if item.artifact.model == model and item.artifact.variant == "dense"
+    ]
+    by_format = {item.artifact.format: item for item in originals}
     baseline = next(
-        (row for row in unpruned_rows if row.artifact.id == row.artifact.baseline), unpruned_rows[0]
+        (item for item in originals if item.artifact.id == item.artifact.baseline), originals[0]
     )
-    return "; ".join(
-        _describe_file_effect(
-            baseline, row, unpruned_by_format.get(row.artifact.format), report.main, record
-        )
-        for row in pruned_rows
+    return _describe_file_effect(
+        baseline, row, by_format.get(row.artifact.format), report.main, record
     )
 
 
@@ -232,29 +125,29 @@ def describe_training(report: Report, record: CompressedModel) -> str:
             (TrainingHistory(epochs) for epochs in epochs_by_section if epochs), UNKNOWN_TRAINING
         )
     epochs = "epoch" if before.epochs == 1 else "epochs"
-    baseline_text = (
-        "how long the dense model was trained is not known"
+    original_text = (
+        "for how many epochs the original was trained is unknown"
         if before.epochs is None
-        else f"the dense model was trained for {before.epochs} {epochs}"
-        + (", from weights that came trained" if before.is_continued else "")
+        else f"the original was trained for {before.epochs} {epochs}"
+        + (", from pretrained weights" if before.is_continued else "")
     )
+    if record.as_long is None and _find_finetuning_epochs(record) == 0:
+        return f"Training: {original_text}; the smaller model was not fine-tuned."
     teacher_text = f", distilled from {record.teacher}" if record.teacher else ""
-    epochs_text = _describe_epochs(record)
     text = (
-        f"Training: {baseline_text}, then for {epochs_text} while it was compressed{teacher_text}. "
+        f"Training: {original_text}; the smaller model was fine-tuned for "
+        f"{_describe_epochs(record)}{teacher_text}. "
     )
     if record.as_long is not None:
         long_metric = formatting.format_metric(report.main, record.as_long["test"].get(report.main))
         return (
-            f"{text}Trained on for just as long, in the same way but not compressed, the Keras "
-            f"model reaches test {report.main} {long_metric}."
+            f"{text}The original, trained on in the same way for as long, reaches test "
+            f"{report.main} {long_metric}."
         )
-    if _find_finetuning_epochs(record) == 0:
-        return f"Training: {baseline_text}; compression trained nothing."
     possible_causes = "training and the teacher" if record.teacher else "training"
     return (
-        f"{text}No dense model was trained for as long (paretune compress --as-long does that): "
-        f"gains may come from {possible_causes}, not from compression."
+        f"{text}The original was not trained on for as long (paretune compress --as-long does "
+        f"that): a gain may come from {possible_causes}."
     )
 
 
@@ -285,7 +178,7 @@ def describe_conditions(report: Report) -> str:
         f"Latency measured with {timed.runtime} on {timed.device}, "
         f"{format_threads(timed.threads)}, batch 1: median and "
         f"{formatting.describe_rounds(timed)}; {stop_reason}. "
-        f"Speed-up is old/new against the model's own dense {timed.baseline.rpartition('.')[2]} "
+        f"Speed-up is old/new against the original's {timed.baseline.rpartition('.')[2]} "
         "file."
     )
     return " ".join([text, *(f"Warning: {warning}." for warning in timed.warnings)])
@@ -308,7 +201,7 @@ def describe_metrics(report: Report) -> str:
     first = report.rows[0]
     count = report.tested(first)
     examples_text = f"{count:,} test examples" if count is not None else "the test part"
-    text = f"Qualities are those of the exported files themselves on {examples_text}"
+    text = f"Metrics are those of the exported files on {examples_text}"
     if report.interval(first, report.main) is None:
         return f"{text}; there is no interval of {report.main} on record."
     interval_text = (
@@ -317,28 +210,6 @@ def describe_metrics(report: Report) -> str:
         else "Wilson's 95 % interval (1927)"
     )
     return f"{text}; in brackets {interval_text}."
-
-
-def format_selected_files(report: Report, selection: FileSelection) -> list[str]:
-    """Return sentences on the selected files, with their test metrics.
-
-    Args:
-        report: The report with the files.
-        selection: The selected files.
-    """
-    if selection.to_ship is None:
-        return [f"No file is chosen to ship: {selection.reason}."]
-    to_ship, best = selection.to_ship, selection.best
-    val = formatting.format_metric(selection.metric, to_ship.val)
-    lines = [
-        f"{to_ship.title}: {to_ship.row.artifact.id}, {to_ship.figure} (validation {val}); "
-        f"test {format_test_metric(report, to_ship.row)}",
-        f"{best.title}: {best.row.artifact.id} ({best.figure}); test "
-        f"{format_test_metric(report, best.row)}",
-    ]
-    if selection.verdict is not None and to_ship.role != GOAL:  # a goal already shows the verdict
-        lines.insert(0, f"{selection.verdict.line}.")
-    return lines
 
 
 def format_leakage_warnings(report: Report) -> list[str]:
@@ -414,7 +285,7 @@ def _describe_file_effect(
         main, new.artifact.test[main] - old.artifact.test[main]
     )
     metric_title = main if main == "accuracy" else describe_metric(main)[0]
-    size_ratio = old.artifact.gzip_bytes / new.artifact.gzip_bytes
+    size_ratio = old.artifact.size_bytes / max(1, new.artifact.size_bytes)
     changes = [new.artifact.format]
     if 0 < new.artifact.macs < old.artifact.macs:
         changes.append(f"with {old.artifact.macs / new.artifact.macs:.2f}x fewer MACs")
@@ -430,7 +301,7 @@ def _describe_file_effect(
         long_change = formatting.format_change(
             main, new.artifact.test[main] - record.as_long["test"][main]
         )
-        long_text = f" ({long_change} against the dense model trained as long)"
+        long_text = f" ({long_change} against the original trained as long)"
     file_id = new.artifact.id
     training_text = (
         "without training"
@@ -439,7 +310,7 @@ def _describe_file_effect(
     )
     text = (
         f"{' '.join(changes)}: {metric_change} of test {metric_title} {training_text}{long_text}, "
-        f"{size_ratio:.2f}x smaller gzipped, {describe_speedup(new)}"
+        f"{size_ratio:.2f}x smaller, {describe_speedup(new)}"
     )
     if unpruned is not None and unpruned is not old and unpruned.latency is not None:
         text += f" where {new.artifact.format} alone gives {unpruned.latency.ratio:.2f}x"
@@ -447,7 +318,7 @@ def _describe_file_effect(
     same_macs = unpruned is None or unpruned.artifact.macs == new.artifact.macs
     is_slow = new.latency is not None and new.latency.ratio < unpruned_ratio * (1 + NEGLIGIBLE)
     if new.artifact.sparsity != 0 and same_macs and is_slow:
-        text += ": the zeros save bytes but no time"
+        text += ": the zeros save no time, and bytes only where the file is compressed"
     if new.artifact.unsupported:
         num_uncounted = len(new.artifact.unsupported)
         text += f" (MACs leave out {num_uncounted} operation{'' if num_uncounted == 1 else 's'})"

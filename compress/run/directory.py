@@ -114,6 +114,7 @@ class RunFolder:
         models: Folder of the run's models, including the compressed ones; its name dates from the
             first release.
         final: Folder of the models that the run retrained at its end.
+        ship: Folder with the file to deploy and everything needed to use it.
     """
 
     PLAN_RECORD: ClassVar[Any] = PlanRecord
@@ -134,6 +135,7 @@ class RunFolder:
         self.latency = self.path / "latency.json"
         self.data = self.path / "data.json"
         self.examples = self.path / "examples.npz"
+        self.ship = self.path / "ship"
         self.outcome = self.path / "outcome.json"
         self.log = self.path / "log.txt"
         self.lock = self.path / "run.lock"

@@ -49,8 +49,8 @@ def check_held_out(path: Path, data: Dataset, model_name: str) -> EvaluationNote
     if origin is None:
         return EvaluationNotes(
             notes=(
-                f"what {_lower_first(model_name)} was trained on is not known (it comes from no "
-                "run): figures flatter it if it has seen the validation or test examples",
+                f"what {_lower_first(model_name)} was trained on is not known (paretune did not "
+                "train it): figures flatter it if it has seen the validation or test examples",
             )
         )
     trained_keys, is_on_validation = origin.read_trained_keys(), origin.has_trained_on_validation()

@@ -130,7 +130,6 @@ class ShrinkFolder(RunFolder):
         candidate_records: Folder of the record of each candidate, NAME.json.
         original_record: Record of the original model's files and costs.
         spent: File with the seconds spent, if there is a time budget.
-        ship: Folder with the file to deploy and everything needed to use it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -138,7 +137,6 @@ class ShrinkFolder(RunFolder):
         self.candidate_records = self.path / "nets"
         self.original_record = self.path / "dense.json"
         self.spent = self.path / "spent.json"
-        self.ship = self.path / "ship"
 
     @property
     def _folders(self) -> tuple[Path, ...]:
@@ -315,7 +313,7 @@ def write_candidate_file(model: keras.Model, format: str, folder: Path, *, shipp
     if not shipped:
         (file,) = write_latency_files([model], folder, format)
         if isinstance(file, str):
-            raise RunFailed(f"A thinner net could not be converted to {format}: {file}")
+            raise RunFailed(f"A pruned model could not be converted to {format}: {file}")
         return file
     rng = np.random.default_rng(0)
     inputs = [
@@ -332,4 +330,4 @@ def write_candidate_file(model: keras.Model, format: str, folder: Path, *, shipp
         reason = error.reason
     except RunFailed as error:
         reason = str(error)
-    raise RunFailed(f"A thinner net could not be converted to {format}: {reason}")
+    raise RunFailed(f"A pruned model could not be converted to {format}: {reason}")

@@ -349,7 +349,7 @@ class CandidateBuilder:
             f"{name.replace('_', ' ')} {format_cost(name, value)}"
             for name, value in candidate.costs.items()
         )
-        LOG.info("net %s: %s; %s", candidate.name, candidate.stage, shown)
+        LOG.info("candidate %s: %s; %s", candidate.name, candidate.stage, shown)
         return candidate
 
 

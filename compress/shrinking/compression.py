@@ -47,6 +47,7 @@ from compress.shrinking.file_evaluation import (
 )
 from compress.shrinking.job_runner import UserData, run_on_model
 from compress.shrinking.prune_and_train import FineTuner, prune_and_train, quantize_and_evaluate
+from compress.shrinking.ship import ship_selected_file
 from compress.train.predict import evaluate_model
 from compress.train.records import LastEpochHook
 
@@ -80,7 +81,7 @@ class CompressResult(DisplayableResult):
     files: dict[str, Path]
 
     def build_summary(self) -> Summary:
-        """Return a console summary of every file, original and compressed, with its costs."""
+        """Return the result screen: the verdict, the file to ship, and every file."""
         return self.report.build_summary()
 
 
@@ -148,10 +149,19 @@ def compress_model(
         data, val, test, COMPRESS_MODEL.sort_by_section(settings).get("data", {}), groups, time
     )
 
+    from compress.report import load_report
+
     def compress_job(job: CompressionJob, folder: RunFolder, command: str) -> None:
         if not folder.is_compressed(job.name):
             compress_stage(job, folder, command)
         measure_stage(folder, job.context.plan, on_progress)
+        ship_selected_file(
+            load_report(folder.path),
+            folder,
+            job.context.data,
+            job.context.plan.latency.threads,
+            lambda _: job.model,
+        )
 
     job, folder, report = run_on_model(
         model, user_data, plan, RunFolder, compress_job, on_progress=on_progress

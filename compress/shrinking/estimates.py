@@ -202,7 +202,7 @@ def fit_file_sizes(
         files = convert(build_pruned_models(coupling, kept, dropped), Path(folder), format)
         missing = [item for item in files if isinstance(item, str)]
         if missing:
-            raise RunFailed(f"A thinner net could not be converted to {format}: {missing[0]}")
+            raise RunFailed(f"A pruned model could not be converted to {format}: {missing[0]}")
         sizes = np.array([Path(item).stat().st_size for item in files], np.float64)
     sizes += [
         original_files.estimate_overhead(format, int(count))

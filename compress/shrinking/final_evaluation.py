@@ -45,7 +45,7 @@ from compress.shrinking.goals import (
 )
 from compress.shrinking.planner import Planner
 from compress.shrinking.prune_and_train import FineTuner, quantize_and_evaluate
-from compress.shrinking.ship import write_ship_folder
+from compress.shrinking.ship import ShippedFile, write_ship_folder
 
 UNUSED = 0.1
 """Unused share of a goal above which the reason is noted."""
@@ -112,7 +112,7 @@ def finish_shrink(
         notes.append(_describe_device_times(measured.remote_times, job.device_times))
     if choice.used_share < 1 - UNUSED:
         reason = (
-            "its format alone meets the goal, so that nothing left"
+            "its format alone meets the goal, so that nothing was removed"
             if candidate is None or candidate.whole
             else f"channel counts come in steps, and none of the {candidate.rounds} choices whose "
             "files were measured came nearer"
@@ -125,7 +125,7 @@ def finish_shrink(
     ):
         notes.append(
             f"{len(context.data.val):,} validation examples are too few to show that a smaller "
-            "file stays inside the limit: the best of those that come into question ships"
+            "file stays inside the limit: the best candidate ships"
         )
     lines = (verdict.line, *choice.lines)
     shown_candidate = candidate or builder.build_original(job.name, planner.formats)
@@ -133,9 +133,10 @@ def finish_shrink(
     path = write_ship_folder(
         folder,
         job.model if candidate is None else builder.read_model(candidate),
-        (original, chosen),
-        measured,
-        job,
+        ShippedFile(
+            job.name, original, chosen, measured, job.plan.runtime, job.plan.latency.threads
+        ),
+        context.data,
         {"lines": lines, "steps": _describe_steps(planner, chosen, candidate), "notes": notes},
     )
     write_json(
@@ -328,11 +329,11 @@ def _describe_steps(planner: Planner, chosen: Artifact, candidate: Candidate | N
         groups, repair = report["groups"], report["repair"]
         kept, total = (sum(row[key] for row in groups) for key in ("kept", "total"))
         removed_text = (
-            f", and {len(candidate.dropped)} residual block(s) left" if candidate.dropped else ""
+            f", and {len(candidate.dropped)} residual block(s) removed" if candidate.dropped else ""
         )
         training_text = f", distilled from {job.teacher_names}" if job.teachers else ", by labels"
         steps = [
-            f"channels: {kept:,} of {total:,} stay in {len(groups)} groups{removed_text}, chosen "
+            f"channels: {kept:,} of {total:,} kept in {len(groups)} groups{removed_text}, chosen "
             "by what the outputs lose",
             f"repaired on {repair['examples']:,} unlabelled training examples"
             if repair
@@ -420,7 +421,8 @@ def describe_rounding_loss(
     return (
         f"rounding alone makes {SELECTION_FORMAT} files worse by validation {constraint.metric}: "
         f"{listed}{more}. "
-        f"Format {QAT} (--formats) trains the best net as its {SELECTION_FORMAT} file computes"
+        f"Format {QAT} (--formats) fine-tunes the best model with {SELECTION_FORMAT} arithmetic "
+        "simulated"
     )
 
 
@@ -435,7 +437,7 @@ def _select_candidates(
         return []
     quantizable = [candidate for candidate in candidates if SELECTION_FORMAT in candidate.val]
     if not quantizable:
-        planner.notes.append(f"no {format} file was made: no net has an {SELECTION_FORMAT} file")
+        planner.notes.append(f"no {format} file was made: no model has an {SELECTION_FORMAT} file")
         return []
     if goal.costs or goal.budget is not None or planner.constraint.floor is not None:
         return [max(quantizable, key=lambda net: net.get_metric(SELECTION_FORMAT, metric))]

@@ -322,7 +322,7 @@ class GoalFitter:
                 try:
                     costs_by_format[other_format] = self._measure_costs(model, other_format, missed)
                 except (RunFailed, MissingDependency) as error:
-                    LOG.info("note: no %s file of the nearest net: %s", other_format, error)
+                    LOG.info("note: no %s file of the nearest model: %s", other_format, error)
         return costs_by_format
 
     def _measure_costs(

@@ -280,11 +280,11 @@ def build_goal_error(
             if all(value <= goals[key] for key, value in costs_in_format.items())
         ]
         remedy = (
-            f"Take {_join_names(within)}: files of the same net meet the goal. Or ask for more, or "
-            "lower min_kept or round_to."
+            f"Take {_join_names(within)}: files of the same model meet the goal. Or ask for more, "
+            "or lower min_kept or round_to."
             if within
             else f"Ask for more, or lower min_kept or round_to: {_join_names(texts.values())} of "
-            "the same net do not meet it either."
+            "the same model do not meet it either."
         )
     article = "An" if format[0] in "aeio" else "A"
     return OutOfReach(
@@ -443,7 +443,7 @@ class Measurements:
             )
             if self.relative:
                 value_text, limit_text = (
-                    f"{value:.3g}x of the original's ({value_text})",
+                    f"{value_text}, {value:.3g}x of the original's",
                     f"{limit:.3g}x",
                 )
         state = self.check_cost(name, artifact, limit)

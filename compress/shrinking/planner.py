@@ -171,8 +171,8 @@ class Planner:
         self.notes += [
             f"{name} was left out: the model's own {name} file takes "
             f"{original_files.times[name] / original_files.ms:.2f} times as long as its "
-            f"{original_files.first} file (measured), so more channels would have to leave for the "
-            "same time"
+            f"{original_files.first} file (measured), so more channels would have to be removed "
+            "for the same time"
             for name in slower
         ]
         return tuple(name for name in self.formats if name not in slower)
@@ -237,7 +237,7 @@ class Planner:
         try:
             return self.builder.build(name, self.formats[0], limits, self.formats)
         except FeasibleError as error:
-            self.notes.append(f"no net takes {share:.3g}x of the time: {error}")
+            self.notes.append(f"no model takes {share:.3g}x of the time: {error}")
             return None
 
     @property

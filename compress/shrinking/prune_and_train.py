@@ -70,7 +70,7 @@ def prune_and_train(job: CompressionJob, tuner: FineTuner) -> PrunedModel:
     as_long = None
     if plan.finetune.as_long:
         as_long = copy_model(job.model)
-        tuner.tune(as_long, "training the dense model as long", [])
+        tuner.tune(as_long, "training the original for as long", [])
     return PrunedModel(
         student, channels, weights, training.val, (*notes, *training.notes), teacher_val,
         training.best_epoch, len(training.history), as_long,

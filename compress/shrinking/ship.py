@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ from compress.data.tasks import has_classes
 from compress.measure import formatting
 from compress.measure.footprint import try_measure_resident
 from compress.measure.runtimes import prepare_session
-from compress.model.io import save_model
+from compress.model.io import load_model, save_model
 from compress.model.ports import flatten_inputs, list_input_names
 from compress.run.compressed_model import Artifact
 from compress.shrinking.goals import Measurements
@@ -30,8 +32,8 @@ from compress.shrinking.goals import Measurements
 if TYPE_CHECKING:
     import keras
 
-    from compress.shrinking.candidate import ShrinkFolder
-    from compress.shrinking.compression_job import CompressionJob
+    from compress.report.report_data import Report
+    from compress.run.directory import RunFolder
 
 TEMPLATES = Path(__file__).parent / "templates"
 OTHER = "other"
@@ -57,12 +59,90 @@ FEEDING = {
 feed.py imports beside NumPy."""
 
 
+@dataclass(frozen=True)
+class ShippedFile:
+    """The file to deploy, with what its model card compares.
+
+    Attributes:
+        name: Name of the original model.
+        original, artifact: The original's file and the deployed file, with their metrics.
+        measured: Latencies and memory of both.
+        runtime, threads: Runtime and threads of the latencies.
+    """
+
+    name: str
+    original: Artifact
+    artifact: Artifact
+    measured: Measurements
+    runtime: str
+    threads: int
+
+
+def ship_selected_file(
+    report: Report,
+    folder: RunFolder,
+    data: Dataset,
+    threads: int,
+    load_original: Callable[[str], keras.Model],
+) -> None:
+    """Write ship/ for the file that a report selects; without a selected file nothing is written.
+
+    A folder that holds the same file already is kept.
+
+    Args:
+        report: Report of the run.
+        folder: Folder of the run.
+        data: Data of the run.
+        threads: CPU threads of the latency measurement.
+        load_original: Returns the Keras model of an original by its name.
+    """
+    from compress.report.file_selection import select_files
+    from compress.report.text_report import describe_file_effect, describe_training
+
+    selection = select_files(report)
+    if selection.to_ship is None:
+        return
+    artifact = selection.to_ship.row.artifact
+    rows = {row.artifact.id: row for row in report.rows}
+    source, shipped = folder.path / artifact.file, folder.ship / Path(artifact.file).name
+    if artifact.baseline not in rows or source.suffix not in FEEDING:
+        return
+    if shipped.exists() and filecmp.cmp(source, shipped, shallow=False):
+        return
+    original = rows[artifact.baseline].artifact
+    name = artifact.id.rpartition(".")[0]
+    path = folder.get_model_path(name)
+    times = {name: row.latency for name, row in rows.items() if row.latency is not None}
+    record = next(item for item in report.compressed if item.model == artifact.model)
+    steps = [f"converted to {artifact.format}; the model is the original"]
+    if artifact.variant == "pruned":
+        row = selection.to_ship.row
+        steps = [describe_file_effect(report, row), describe_training(report, record)]
+    write_ship_folder(
+        folder,
+        load_original(name) if artifact.variant == "dense" else load_model(path),
+        ShippedFile(
+            artifact.model,
+            original,
+            artifact,
+            Measurements(times, {}, relative=True),
+            folder.find_timed_runtime(),
+            threads,
+        ),
+        data,
+        {
+            "lines": [selection.verdict.line] if selection.verdict is not None else [],
+            "steps": steps,
+            "notes": record.notes,
+        },
+    )
+
+
 def write_ship_folder(
-    folder: ShrinkFolder,
+    folder: RunFolder,
     model: keras.Model,
-    files: tuple[Artifact, Artifact],
-    measured: Measurements,
-    job: CompressionJob,
+    shipped: ShippedFile,
+    data: Dataset,
     card_values: Mapping[str, Any],
 ) -> Path:
     """Write ship/ anew, in one atomic step.
@@ -70,17 +150,16 @@ def write_ship_folder(
     Args:
         folder: Folder of the files.
         model: Keras model of the deployed file.
-        files: The original's float32 file and the deployed file, with their metrics.
-        measured: Latencies and memory of both.
-        job: The original model: its name, the plan, and data (scaling, labels, one example).
+        shipped: The deployed file and the original's.
+        data: Data (scaling, labels, one example).
         card_values: Contents of the model card: "lines" (goals and results), "steps" (steps of the
             compression), "notes".
 
     Returns:
         The deployed file in the ship folder.
     """
-    data, source = job.context.data, folder.path / files[1].file
-    model_name = files[1].id.rpartition(".")[0]
+    small = shipped.artifact
+    source, model_name = folder.path / small.file, small.id.rpartition(".")[0]
     folder.path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.path, prefix=".ship-") as temporary:
         new_folder = Path(temporary) / "ship"
@@ -100,17 +179,17 @@ def write_ship_folder(
             TEMPLATES,
             "README.md.jinja",
             file=file.name,
-            format=files[1].format,
-            model=job.name,
+            format=small.format,
+            model=shipped.name,
             version=__version__,
             date=f"{datetime.now(UTC):%Y-%m-%d}",
             keras=f"{model_name}.keras",
-            tested=f"{files[1].tested or 0:,}",
+            tested=f"{small.tested or 0:,}",
             feeding=feeding,
             metadata=format_front_matter(
-                build_metadata(file.name, feeding["library"], files[1], data)
+                build_metadata(file.name, feeding["library"], small, data)
             ),
-            **_tabulate_figures(folder, files, measured, job),
+            **_tabulate_figures(folder, shipped, data),
             **card_values,
         )
         write_text(new_folder / "README.md", card)
@@ -142,15 +221,10 @@ def _write_example(path: Path, file: Path, model: keras.Model, data: Dataset) ->
     return scaling
 
 
-def _tabulate_figures(
-    folder: ShrinkFolder,
-    files: tuple[Artifact, Artifact],
-    measured: Measurements,
-    job: CompressionJob,
-) -> dict[str, Any]:
+def _tabulate_figures(folder: RunFolder, shipped: ShippedFile, data: Dataset) -> dict[str, Any]:
     """Return the rows of the card's table, and a text on how they were measured."""
-    original, small = files
-    plan, data = job.plan, job.context.data
+    original, small, measured = shipped.original, shipped.artifact, shipped.measured
+    files = (original, small)
     rows: list[tuple[str, ...]] = []
     for metric in small.test:
         rows.append((f"test {metric}", *(_format_metric(metric, item, data) for item in files), ""))
@@ -158,7 +232,7 @@ def _tabulate_figures(
         counts = getattr(original, attribute), getattr(small, attribute)
         rows.append((title, *map(formatting.format_count, counts), f"{counts[0] / counts[1]:.2f}"))
     resident = [
-        try_measure_resident(folder.path / item.file, plan.runtime, plan.latency.threads)
+        try_measure_resident(folder.path / item.file, shipped.runtime, shipped.threads)
         for item in files
     ]
     sizes: dict[str, list[int | None]] = {

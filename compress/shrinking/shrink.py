@@ -197,13 +197,8 @@ class ShrinkResult(DisplayableResult):
     plan: ShrinkPlan
 
     def build_summary(self) -> Summary:
-        """Return a console summary: the goal, the result, and every file."""
-        summary = self.report.build_summary()
-        return replace(
-            summary,
-            title=self.outcome.title,
-            lines=(*self.outcome.lines, f"ship this: {self.file}", summary.lines[-1]),
-        )
+        """Return the result screen: the verdict, the file to ship, and every file."""
+        return self.report.build_summary()
 
     def save_recipe(self, path: str | Path) -> None:
         """Write the goal, the options and the selected format as a recipe for other models.

@@ -111,8 +111,9 @@ class TrainResult:
     def summarize(self) -> str:
         """Return a summary in one line: epochs, steps and validation metrics."""
         reached = ", ".join(f"{name} {value:.4f}" for name, value in self.val.items())
+        count = len(self.history)
         return (
-            f"trained for {len(self.history)} epochs ({self.steps:,} steps), epoch "
+            f"trained for {count} epoch{'' if count == 1 else 's'} ({self.steps:,} steps), epoch "
             f"{self.best_epoch} kept; validation {reached}"
         )
 

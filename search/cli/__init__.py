@@ -19,7 +19,7 @@ from compress.plan.bench import BenchPlan
 from compress.plan.shrink import ShrinkPlan
 from search.cli import bench, dashboard, run, space
 from search.cli._console import report_output_errors
-from search.cli._help import MAX_WIDTH, Commands, add_command
+from search.cli._help import MAX_WIDTH, Commands, add_command, format_jobs
 from search.cli._options import create_plan_command
 from search.plan import SearchPlan
 
@@ -32,7 +32,7 @@ app = typer.Typer(
     help="Search, shrink and measure Keras models.",
     epilog="`paretune COMMAND --help` shows the options that matter first, `--help-all` every one.",
     context_settings={"max_content_width": MAX_WIDTH},
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -46,12 +46,15 @@ def _show_version(is_requested: bool) -> None:
 
 @app.callback()
 def _main(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", help="show the version", callback=_show_version, is_eager=True),
     ] = False,
 ) -> None:
     """Search, shrink and measure Keras models."""
+    if context.invoked_subcommand is None and not version:
+        typer.echo(format_jobs())
 
 
 _MODEL = signatures.Parameter(

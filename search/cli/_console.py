@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import json
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,14 +35,12 @@ from rich.text import Text
 from compress.core.credentials import hide_passwords
 from compress.core.errors import MAX_MESSAGE_LENGTH, ParetuneError, to_one_line
 from compress.core.faults import SPACE, explain_fault, find_fault
-from compress.core.summary import escape_line
-from compress.measure import formatting
-from compress.run.directory import LOG, RunFolder
+from compress.core.summary import WIDTH, DisplayableResult, escape_line
+from compress.run.directory import LOG
 from search.engines import Display
 
 if TYPE_CHECKING:
-    from compress.report import Report
-    from search.report import SearchReport
+    pass
 
 INTERRUPTED, TERMINATED = 130, 143
 RESUME_HINT = (
@@ -51,6 +52,8 @@ _PATH_ERRORS = {
     errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP,
 }  # fmt: skip
 """Error numbers that mean an invalid path from the user, rather than a fault of the machine."""
+MAX_WIDTH = 120
+"""Maximum number of columns of a result screen, because longer lines are hard to read."""
 MAX_SHOWN = 16
 """Maximum number of workers with a progress bar, so that the bars fit on a screen."""
 
@@ -121,13 +124,32 @@ def print_error(error: object) -> None:
 
 
 def print_note(text: object) -> None:
-    """Print a note as one line on standard error."""
-    _print_line(f"paretune: {hide_passwords(to_one_line(text, MAX_MESSAGE_LENGTH))}")
+    """Print a note as one line on standard error, unless the command is quiet."""
+    if not OUTPUT_MODE.get().quiet:
+        _print_line(f"paretune: {hide_passwords(to_one_line(text, MAX_MESSAGE_LENGTH))}")
 
 
 def _print_line(text: str) -> None:
     with contextlib.suppress(OSError):  # standard error may be closed
         print(text, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class OutputMode:
+    """What a command prints.
+
+    Attributes:
+        quiet: Whether progress, log lines and notes are left out.
+        as_json: Whether the result is one JSON document in place of a screen.
+    """
+
+    quiet: bool = False
+    as_json: bool = False
+
+
+DEFAULT_MODE = OutputMode()
+OUTPUT_MODE: ContextVar[OutputMode] = ContextVar("OUTPUT_MODE", default=DEFAULT_MODE)
+"""Mode of the running command."""
 
 
 def create_console() -> Console:
@@ -137,6 +159,31 @@ def create_console() -> Console:
     """
     output = Console(markup=False, emoji=False)
     return output if output.is_terminal else Console(markup=False, emoji=False, width=200)
+
+
+def show_result(result: DisplayableResult, build_json: Callable[[], object], saved: object) -> None:
+    """Print a result on standard output: as its screen, or with `--json` as a JSON document.
+
+    Args:
+        result: The result; no name or path of its screen is broken across lines.
+        build_json: Builds the content of the document.
+        saved: File of the results on disk, for error messages.
+
+    Raises:
+        SystemExit: See `report_output_errors`.
+    """
+    if OUTPUT_MODE.get().as_json:
+        text = json.dumps(build_json(), indent=1)
+    else:
+        text = result.build_summary().to_text(choose_width())
+    with report_output_errors(saved):
+        print(text, flush=True)
+
+
+def choose_width() -> int:
+    """Return the width of result screens: the terminal's up to `MAX_WIDTH`; `WIDTH` for files."""
+    console = Console()
+    return min(console.width, MAX_WIDTH) if console.is_terminal else WIDTH
 
 
 def show(*parts: RenderableType, saved: object = "", last: str = "") -> None:
@@ -190,64 +237,6 @@ def format_written(paths: Iterable[Path]) -> str:
     return f"written: {names}" if names else ""
 
 
-def format_outcome(report: Report) -> str:
-    """Return one line with the path of a run's report and the file to ship.
-
-    Validation data select the file; see `compress.measure.verdict`. For a search alone, the line
-    names the best model of the front, which is not compressed yet.
-    """
-    from search.report import SearchReport
-
-    page, file_text = f"report: {escape_line(report.folder / 'report.html')}", ""
-    if report.rows:
-        file_text = _describe_file(report)
-    elif isinstance(report, SearchReport):
-        file_text = _describe_model(report)
-    return f"{page}; {file_text}" if file_text else page
-
-
-def _describe_file(report: Report) -> str:
-    from compress.report.file_selection import GOAL, select_files
-
-    choice = select_files(report)
-    if choice.to_ship is None:
-        folder = escape_line(RunFolder(report.folder).exports)
-        return f"ship: a file of your choice in {folder} (none is chosen: {choice.reason})"
-    artifact = choice.to_ship.row.artifact
-    reason = "cheapest that cannot be told apart from the best"
-    if choice.to_ship.role == GOAL:
-        reason = "for the goal"
-    elif choice.to_ship.row is choice.best.row:
-        reason = "the best"
-    metric_text = formatting.format_metric(choice.metric, choice.to_ship.val)
-    file_name = next(
-        (item.shipped_file for item in report.sections if item.shipped_id), artifact.file
-    )
-    return (
-        f"ship: {escape_line(report.folder / file_name)} "
-        f"(chosen by validation {choice.metric}: {metric_text}, {reason})"
-    )
-
-
-def _describe_model(report: SearchReport) -> str:
-    from search.study.directory import SearchFolder
-
-    folder, metric = SearchFolder(report.folder), report.objectives[0]
-    front = [item for item in report.candidates if item.id in report.front]
-    if not front:
-        return ""
-    if report.validation_learnt:
-        models = escape_line(folder.candidates)
-        return f"models: {models} (none is chosen: validation data were trained on)"
-    best = max(front, key=lambda item: item.val[metric])
-    return (
-        f"best model: {escape_line(folder.get_shipped_path(best.id))} (chosen by validation "
-        f"{metric}: "
-        f"{formatting.format_metric(metric, best.val[metric])}); `paretune compress` makes files "
-        "to ship"
-    )
-
-
 class _ConsoleLog(logging.Handler):
     """A log handler that prints above the progress bars."""
 
@@ -259,6 +248,14 @@ class _ConsoleLog(logging.Handler):
         """Print a log line literally; log.txt has the lines that cannot be printed."""
         with contextlib.suppress(OSError):
             self._console.print(Text(escape_line(record.getMessage())), soft_wrap=True)
+
+
+class Elapsed(TimeElapsedColumn):
+    """A progress column with the elapsed time, labelled."""
+
+    def render(self, task: Task) -> Text:
+        """Return "0:01:30 elapsed"."""
+        return Text.assemble(super().render(task), " elapsed")
 
 
 class TimeLeft(ProgressColumn):
@@ -349,7 +346,8 @@ def show_progress() -> Iterator[RichDisplay]:
     """Show progress and log lines on standard error while the context lasts."""
     # a copy of the descriptor, because descriptor 2 is redirected at times to hide library output
     with os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace") as stream:
-        console = Console(file=stream, markup=False, emoji=False)
+        is_quiet = OUTPUT_MODE.get().quiet
+        console = Console(file=stream, markup=False, emoji=False, quiet=is_quiet)
         handler = _ConsoleLog(console)
         LOG.addHandler(handler)
         LOG.setLevel(logging.INFO)
@@ -360,7 +358,7 @@ def show_progress() -> Iterator[RichDisplay]:
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
+            Elapsed(),
             TimeLeft(),
         )
         try:

@@ -43,16 +43,63 @@ SYNONYMS = {
     "--num-trials": "--trials",
     "--n-trials": "--trials",
     "--jobs": "--workers",
+    "--json": "--out",
     "--flops": "--max-macs",
     "--quantize": "--formats",
     "--prune": "--sparsity",
 }
 """Names of options in other tools -> our names."""
 
+JOBS = {
+    "shrink": (
+        "Shrink a model to a target",
+        ("paretune shrink model.keras --data my.npz --latency 0.5x --max-drop 1",
+         "paretune shrink model.keras --data photos/ --size 200KB --no-train"),
+    ),
+    "run": (
+        "Search architectures, compress the best, measure and report",
+        ("paretune run --data fashion_mnist --trials 50 --max-minutes 60",
+         "paretune run --data my.csv --label price --space mlp --latency 0.5x"),
+    ),
+    "search": (
+        "Search architectures only",
+        ("paretune search --data digits --objectives accuracy,latency_ms",),
+    ),
+    "compress": (
+        "Prune, distil and quantize with settings of your own",
+        ("paretune compress model.keras --data my.npz --channels 0.5x --sparsity 0.8",
+         "paretune compress small.keras --data my.npz --sparsity 0 --teacher big.keras"),
+    ),
+    "bench": (
+        "Measure the latency of models and files",
+        ("paretune bench old.keras new.tflite --compare old,new",),
+    ),
+    "inspect": (
+        "Count MACs and parameters, show prunable channels",
+        ("paretune inspect model.keras",),
+    ),
+    "report": (
+        "Render a run's report again, or compare runs",
+        ("paretune report runs/a runs/b",),
+    ),
+}  # fmt: skip
+"""What a user may want to do, and examples, by command. The first example is also shown by
+`paretune` without arguments."""
 _ALL = "paretune.help_all"
 _FIRST_COLUMN = 28
 _USAGE: type[Exception] = typer.BadParameter.__bases__[0]
 """typer's error for invalid arguments; the class has no public name."""
+
+
+def format_jobs() -> str:
+    """Return the jobs of paretune, with an example of each."""
+    lines = ["paretune makes Keras models smaller and faster.", ""]
+    for title, examples in JOBS.values():
+        lines += [f"{title}:", f"  {examples[0]}"]
+    hint = (
+        "`paretune COMMAND --help` shows the options of a command, `paretune --help` all commands."
+    )
+    return "\n".join([*lines, "", hint])
 
 
 def create_command_group(name: str, text: str) -> typer.Typer:
@@ -81,7 +128,8 @@ def add_command(
         function: The command, with parameters annotated for typer.
         basic: Names of the options that `--help` shows, in this order; empty: all of them.
     """
-    kind = type("Command", (_Command,), {"basic": tuple(basic)})
+    examples = JOBS.get(name, ("", ()))[1]
+    kind = type("Command", (_Command,), {"basic": tuple(basic), "examples": examples})
     settings = {"max_content_width": MAX_WIDTH}
     app.command(name, cls=kind, context_settings=settings)(_add_help_all(function))
 
@@ -91,9 +139,21 @@ class _Command(TyperCommand):
 
     Attributes:
         basic: Names of the options that `--help` shows; empty: all.
+        examples: Example command lines, which the help shows first.
     """
 
     basic: ClassVar[tuple[str, ...]] = ()
+    examples: ClassVar[tuple[str, ...]] = ()
+
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        """Write the description and the examples."""
+        super().format_help_text(ctx, formatter)
+        if self.examples:
+            formatter.write_paragraph()
+            shown = self.examples if _ALL in ctx.meta else self.examples[:1]
+            with formatter.indentation():
+                for example in shown:
+                    formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the basic options, or all of them by group."""

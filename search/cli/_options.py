@@ -27,7 +27,7 @@ from compress.plan.fields import (
 )
 from compress.plan.shrink import explain_bare_latencies
 from compress.plugins import SOURCES, TASKS
-from search.cli._console import print_note, report_errors
+from search.cli._console import OUTPUT_MODE, OutputMode, print_note, report_errors
 from search.cli._help import GENERAL, SECTIONS
 from search.plan import COSTS
 from search.plugins import SPACES
@@ -88,6 +88,28 @@ def create_option(
     )
 
 
+def create_switch(name: str, flag: str, text: str) -> inspect.Parameter:
+    """Return a command's option without a value; default False.
+
+    Args:
+        name: Name in Python.
+        flag: Flag on the command line.
+        text: Help text.
+    """
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=False,
+        annotation=Annotated[bool, typer.Option(flag, help=text)],
+    )
+
+
+_OUTPUT_OPTIONS = (
+    create_switch("quiet", "--quiet", "print neither progress nor notes, only the result"),
+    create_switch("as_json", "--json", "print the result as one JSON document"),
+)
+
+
 def create_plan_command(
     plan: type[PlanT],
     body: Callable[..., None],
@@ -115,6 +137,7 @@ def create_plan_command(
     def run_command(**given_values: Any) -> None:
         argument_values = {name: given_values.pop(name) for name in argument_names}
         file = given_values.pop("plan_file")
+        OUTPUT_MODE.set(OutputMode(given_values.pop("quiet"), given_values.pop("as_json")))
         chosen = {name: value for name, value in given_values.items() if value is not None}
         with report_errors(""):
             base = {} if read_base is None else read_base(argument_values)
@@ -131,6 +154,7 @@ def create_plan_command(
         *arguments,
         *(_create_plan_option(leaf, groups or {}) for leaf in leaves),
         _PLAN_FILE,
+        *_OUTPUT_OPTIONS,
     ]
     run_command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run_command.__annotations__ = {item.name: item.annotation for item in parameters}

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Group, RenderableType
 
 from compress.core.atomic_files import write_json
 from compress.core.module_loading import FORMAT_PACKAGES, import_plugins, require_packages
@@ -16,7 +15,7 @@ from compress.plan.bench import BENCH_FORMATS, BenchPlan, InputShape, unwrap_inp
 from compress.plan.conversion import split_items
 from compress.plan.fields import require
 from compress.plan.shrink import ShrinkChannels
-from search.cli._console import format_written, report_errors, show, show_progress
+from search.cli._console import format_written, report_errors, show, show_progress, show_result
 from search.cli._help import add_command, create_command_group
 from search.cli._options import Plugins, create_completer
 
@@ -29,8 +28,6 @@ GROUPS = {
     **dict.fromkeys(("precision", "budget"), "How long"),
 }
 """Group titles in help, because the plan of `bench` has no sections."""
-MIN_ZEROS = 0.01
-"""Minimum share of zeros to report, because biases of any model may be zero."""
 
 
 def bench(models: list[Path], plan: BenchPlan) -> None:
@@ -46,57 +43,7 @@ def bench(models: list[Path], plan: BenchPlan) -> None:
             models, plan, on_progress=lambda text, share: progress.update_worker(0, text, share)
         )
     files = [plan.out / f"bench.{suffix}" for suffix in ("json", "csv", "png")] if plan.out else []
-    show(render_bench(result), saved=files[0] if files else "", last=format_written(files))
-
-
-def render_bench(result: object) -> RenderableType:
-    """Return the table, the skipped entries, the verdicts and the conditions of a benchmark."""
-    from compress.benchmarking import BenchResult
-    from compress.report.terminal import ReportTable, to_text
-
-    assert isinstance(result, BenchResult)
-    by_name = {model.name: model for model in result.models}
-    table = ReportTable(
-        "Latency of one inference at batch 1",
-        ("Model", "Runtime", "Format", "Threads", "MACs", "File", "Latency", "p95", "min",
-         "Speed-up"),
-        ("Model", "Runtime", "Format"),
-        drop=("min", "p95", "MACs", "File"),
-        same=("Threads", "Format", "Runtime"),
-        elsewhere="A wider terminal and bench.csv in --out have them.",
-    )  # fmt: skip
-    last_model = ""
-    for row in sorted(result.timed, key=lambda r: list(by_name).index(r.model)):
-        if last_model not in ("", row.model):
-            table.add_section()
-        last_model = row.model
-        table.add_row(
-            (
-                row.model,
-                row.runtime,
-                row.format,
-                str(row.latency.threads),
-                formatting.format_count(by_name[row.model].macs),
-                formatting.format_size(row.size_bytes),
-                formatting.format_latency(row.latency),
-                formatting.format_time(row.latency.p95_ms),
-                formatting.format_time(row.latency.min_ms),
-                formatting.format_speedup(row.latency),
-            )
-        )
-    parts: list[RenderableType] = [table, to_text(result.conditions(), "dim")]
-    for item in result.skipped:
-        parts.append(to_text(f"{item.model}, {item.runtime} {item.format}: skipped: {item.reason}"))
-    for model in result.models:
-        if model.zeros >= MIN_ZEROS:
-            share = formatting.format_percent(model.zeros)
-            parts.append(to_text(f"{model.name}: {share} of all parameters are zero"))
-        if model.unsupported:
-            names = "; ".join(model.unsupported)
-            parts.append(to_text(f"{model.name}: MACs leave out {names}"))
-        parts += [to_text(f"{model.name}: {note}") for note in model.notes]
-    parts += [to_text(line, "bold") for line in result.verdicts()]
-    return Group(*parts)
+    show_result(result, result.to_json, files[0] if files else "")
 
 
 def inspect(
@@ -106,8 +53,9 @@ def inspect(
             metavar="MODEL", help="a .keras or .h5 file, a .tflite file, or a SavedModel's folder"
         ),
     ],
-    json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="also write the tables as JSON")
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="also write the tables as JSON to this file"),
     ] = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="measure each layer's share of the time")
@@ -157,16 +105,16 @@ def inspect(
         shape = unwrap_input_shape(BenchPlan(input_shape=input_shape).input_shape)
         count = parse_integer(threads, "threads", least=1, most=MAX_THREADS, why=MAX_THREADS_REASON)
         graph = require_inspectable(model, profile=profile)
-        files = [json] if json is not None else []
+        files = [out] if out is not None else []
         if graph is not None:
             graph_costs = read_graph_file(model, shape, signature=signature)
-            if json is not None:
+            if out is not None:
                 record = {
                     **graph_costs.to_json(),
                     "costs": build_costs_json(graph_costs.costs, {}, ""),
                 }
-                write_json(json, record)
-            show(render_graph_file(graph_costs), saved=json or "", last=format_written(files))
+                write_json(out, record)
+            show(render_graph_file(graph_costs), saved=out or "", last=format_written(files))
             return
         require(not signature, "signature", "be of a SavedModel or a .tflite file", f"'{model}'")
         if profile:
@@ -186,15 +134,15 @@ def inspect(
                 ]
             )
         coupling = coupled_groups(loaded, input_shape=shape)
-        if json is not None:
+        if out is not None:
             write_json(
-                json,
+                out,
                 {**coupling.to_json(), "costs": build_costs_json(analysis, shares, conditions)},
             )
     show(
         render_costs(loaded.name, analysis, shares, conditions),
         render_coupling(coupling),
-        saved=json or "",
+        saved=out or "",
         last=format_written(files),
     )
 

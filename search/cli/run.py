@@ -15,10 +15,11 @@ from compress.plan.shrink import ShrinkPlan
 from search.cli._console import (
     RESUME_HINT,
     RichDisplay,
-    format_outcome,
+    choose_width,
     report_errors,
     show,
     show_progress,
+    show_result,
 )
 from search.cli._help import SECTIONS
 from search.cli._options import Plugins, create_option
@@ -40,7 +41,7 @@ BASIC = {
     ),
     "shrink": (
         "data", "latency", "size", "macs", "params", "max_drop", "min_metric", "budget",
-        "no_train", "recipe", "formats", "task", "finetune_epochs", "device", "out",
+        "no_train", "recipe", "formats", "finetune_epochs", "device", "out",
     ),
     "compress": (
         "data", "channels", "sparsity", "finetune_epochs", "learning_rate", "teacher", "formats",
@@ -99,9 +100,8 @@ COMPARISON_PAGE = Path("compare.html")
 def run(plan: SearchPlan) -> None:
     """Search architectures, compress the best, measure and report.
 
-    The best candidates form the Pareto front: no other candidate is both better and cheaper.
-    A goal, like --latency 0.5x --max-drop 1, is one for each of them, in place of --channels and
-    --sparsity.
+    The best candidates form the Pareto front: no other is both better and cheaper. A goal
+    (--latency 0.5x --max-drop 1) applies to each of them.
     """
     from search import pipeline
 
@@ -193,7 +193,7 @@ def report(
     from compress.plan.conversion import split_items
     from compress.report.live.graphs import export_graphs
     from search.report import render
-    from search.report.compare import compare_runs
+    from search.report.compare import build_comparison_summary, compare_runs, load_runs
 
     with report_errors("The same command renders it again."):
         import_plugins(split_items(plugins))
@@ -217,7 +217,8 @@ def report(
     if rendered is not None:
         print_report(rendered)
     else:
-        show(saved=comparison_page, last=f"report: {comparison_page}")
+        screen = build_comparison_summary(load_runs(folders), comparison_page)
+        show(screen.to_text(choose_width()), saved=comparison_page)
 
 
 def read_recipe_sections(argument_values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -238,11 +239,10 @@ def read_recipe_sections(argument_values: Mapping[str, Any]) -> Mapping[str, Any
 
 
 def print_report(report: Report) -> None:
-    """Print the report's tables on standard output, then its path and the file to ship."""
-    from compress.report import render_tables
+    """Print the result screen of a report, or its JSON, on standard output."""
+    from compress.report.columns import as_json
 
-    page = report.folder / "report.html"
-    show(render_tables(report), saved=page, last=format_outcome(report))
+    show_result(report, lambda: as_json(report), report.folder / "report.html")
 
 
 def _create_workers(worker_options: Sequence[Any], display: RichDisplay) -> Workers | None:

@@ -60,8 +60,9 @@ def describe_space(
             help="networks to build of a space that is a function; default: a few dozen",
         ),
     ] = "",
-    json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="also write it as JSON")
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="also write it as JSON to this file"),
     ] = None,
     plugins: Plugins = "",
 ) -> None:
@@ -85,12 +86,12 @@ def describe_space(
         if isinstance(chosen, SubnetworkSpace):
             check_model_file(chosen.path)
         description = create_description(chosen, load_data(options), number, count)
-        if json is not None:
-            write_json(json, description.to_json())
+        if out is not None:
+            write_json(out, description.to_json())
     show(
         render_description(description),
-        saved=json or "",
-        last=format_written([json] if json else []),
+        saved=out or "",
+        last=format_written([out] if out else []),
     )
 
 

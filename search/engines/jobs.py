@@ -63,7 +63,7 @@ def search_front(
         "5 repeat until %d candidates are %s",
         options.sampler_name, "repair" if options.no_train else f"train {options.epochs} epochs",
         options.objectives[0], ", ".join(options.costs), options.trials,
-        "judged" if options.no_train else f"trained; stopping: {options.stopping}",
+        "evaluated" if options.no_train else f"trained; stopping: {options.stopping}",
     )  # fmt: skip
     candidates = folder.read_candidates()
     has_lost_trials = recover(folder, plan, data, candidates)
@@ -455,7 +455,7 @@ class CompressJobs(JobQueue):
         LOG.info(
             "compressed %s: validation %s %.4f -> %.4f after %d more epochs of training%s",
             message["name"], self._metric, before, after, message["finetuned"],
-            " (it was learnt)" if job["val_learnt"] else "",
+            " (trained on it)" if job["val_learnt"] else "",
         )  # fmt: skip
 
     def _record_failure(self, job: Job, reason: str, has_diverged: bool = False) -> None:

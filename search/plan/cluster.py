@@ -50,7 +50,7 @@ class ClusterOptions:
     )
     files: str = option(
         "",
-        "storage that workers share if --out is not visible to them: s3://bucket/path (fsspec)",
+        "storage for Ray workers that do not see --out (with --storage): s3://bucket/path (fsspec)",
         extendable=True,
     )
 

@@ -38,7 +38,8 @@ class FinalOptions:
     )
     models: int | None = option(
         None,
-        "maximum number of front models to train again and compress; default: all (--no-train: 8)",
+        "maximum number of front models to train again and compress (0: search only); "
+        "default: all (--no-train: 8)",
         flat_name="final_models",
         least=0,
         most=10_000,

@@ -117,8 +117,8 @@ class SearchOptions:
     )
     max_minutes: Minutes = option(
         None,
-        "time limit of the search, in minutes (or 90s, 2h); paused time does not count; "
-        "default: none",
+        "time limit for starting trials, in minutes (or 90s, 2h); paused time does not "
+        "count; default: none",
         extendable=True,
         unit="minutes",
     )
@@ -179,7 +179,8 @@ class SearchOptions:
     )
     workers: int | None = option(
         None,
-        "worker processes; default: one per GPU, or one per CPU core",
+        "worker processes; default: one per GPU, else one per CPU core, at most 8 (Ray: "
+        "as many as fit)",
         extendable=True,
         least=1,
         most=1024,

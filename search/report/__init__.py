@@ -9,24 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
-from rich.console import RenderableType
 
 from compress.report import write_report
 from compress.report.markup import load_templates, render_template
-from compress.report.report_data import ModelDetails, Section, Tile
-from compress.report.terminal import to_text
+from compress.report.report_data import ModelDetails, Section
 from search.report.charts import build_charts
 from search.report.front import (
     build_candidate_points,
     build_candidates_section,
     build_final_section,
-    build_final_table,
     build_front_section,
-    build_front_table,
     draw_front,
     format_choices,
     format_replay_command,
-    summarize_search,
 )
 from search.report.search_report import (
     SearchFacts,
@@ -36,7 +31,7 @@ from search.report.search_report import (
     compute_search_facts,
     read_search,
 )
-from search.study.directory import COMPLETE, SearchFolder
+from search.study.directory import SearchFolder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,7 +64,7 @@ def render(path: str | Path, *, light: bool = False) -> SearchReport:
         light: Whether the page has no scripts.
 
     Returns:
-        The report, which `compress.report.render_tables` prints.
+        The report; printing it shows the result screen.
 
     Raises:
         InputError: The path is not the folder of a run, or a record in it is corrupt.
@@ -148,27 +143,6 @@ class SearchSection(Section):
             }
             for item in self._report.candidates
         ]
-
-    def render_tables(self) -> list[RenderableType]:
-        """Return the tables of the front and its final trainings; see `Section.render_tables`."""
-        parts: list[RenderableType] = []
-        if self._report.candidates:
-            parts += [
-                build_front_table(self._report),
-                to_text(summarize_search(self._report), "dim"),
-            ]
-        if self._report.finals:
-            parts.append(build_final_table(self._report))
-        return parts
-
-    def list_tiles(self) -> list[Tile]:
-        """Return a tile with the number of trained candidates; see `Section.list_tiles`."""
-        report = self._report
-        return (
-            [Tile(str(report.count_candidates(COMPLETE)), report.summarize_trials())]
-            if report.candidates
-            else []
-        )
 
     def list_points(self) -> Sequence[Points]:
         """Return all candidates as points; see `Section.list_points`."""

@@ -15,27 +15,42 @@ from compress.core.atomic_files import write_text
 from compress.core.errors import InputError
 from compress.core.pareto import Losses, compute_front_mask, compute_log_costs, measure_hypervolume
 from compress.core.statistics import Difference, compare_examples, compare_shares
+from compress.core.summary import Summary
 from compress.data.tasks import TASKS, is_share
 from compress.measure import formatting
 from compress.measure.verdict import TEST
-from compress.report.html import build_policy
+from compress.plan.fields import replace_former_paths
+from compress.report.file_selection import select_files
+from compress.report.html import build_policy, build_title
 from compress.report.live.charts import COST, Axis, Points, build_file_points
 from compress.report.live.page import build_page_data
 from compress.report.markup import load_templates, read_style_sheet, render_template
 from compress.run.compressed_model import read_example_values
 from compress.run.directory import RunFolder
+from search.plan import SearchPlan
 from search.report import SearchReport, load_report
 from search.report.front import build_candidate_points
 from search.study.front import MARGIN
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x")
-COMPARED_COSTS = ("macs", "params", "gzip_bytes", "size_bytes", "latency_ms")
+COMPARED_COSTS = ("macs", "params", "size_bytes", "latency_ms")
 """Costs that are compared if both runs have them."""
+UNCOMPARED_KEYS = ("out", "device", "threads", "memory", "log", "search.workers")
+"""Options that do not change what a run computes."""
+MAX_SHOWN_DIFFERENCES = 6
+"""Maximum number of differing options on the terminal; the page has all."""
 
 
 @dataclass(frozen=True)
-class _Run:
+class ComparedRun:
+    """One of several runs that are compared.
+
+    Attributes:
+        label: Short name of its folder.
+        report: Its report.
+    """
+
     label: str
     report: SearchReport
 
@@ -113,9 +128,7 @@ def compare_runs(paths: Sequence[str | Path], out: str | Path) -> Path:
         raise InputError(
             f"out must be a file, compare.html say. Received: the folder '{page_path}'."
         )
-    labels = _shorten_paths([Path(path) for path in paths])
-    runs = [_Run(label, load_report(path)) for label, path in zip(labels, paths, strict=True)]
-    _check_runs(runs)
+    runs = load_runs(paths)
     point_sets = [
         points
         for points in (_merge_points(runs, kind) for kind in ("files", "candidates"))
@@ -135,13 +148,93 @@ def compare_runs(paths: Sequence[str | Path], out: str | Path) -> Path:
         style=style,
         live=live,
         title=f"{len(runs)} runs compared",
-        runs=[(run.label, str(run.report.folder), run.report.summarize_trials()) for run in runs],
+        shipped=build_comparison_summary(runs),
+        differences=list_differences(runs),
         warnings=_list_warnings(runs),
         comparisons=[*_build_comparisons(runs, point_sets)],
     )
     page_path.parent.mkdir(parents=True, exist_ok=True)
     write_text(page_path, str(page))
     return page_path
+
+
+def load_runs(paths: Sequence[str | Path]) -> list[ComparedRun]:
+    """Return runs to compare, with the shortest labels that distinguish them.
+
+    Args:
+        paths: The `--out` folders of the runs.
+
+    Raises:
+        InputError: They cannot be compared.
+    """
+    labels = _shorten_paths([Path(path) for path in paths])
+    runs = [
+        ComparedRun(label, load_report(path)) for label, path in zip(labels, paths, strict=True)
+    ]
+    _check_runs(runs)
+    return runs
+
+
+def build_comparison_summary(runs: Sequence[ComparedRun], page: Path | None = None) -> Summary:
+    """Return a screen with a row per run: its target, the shipped file, its metric and costs.
+
+    Args:
+        runs: The runs.
+        page: The page of the comparison; None: not named.
+    """
+    main = runs[0].report.main
+    rows = []
+    for run in runs:
+        _, _, target = build_title(run.report).partition(": ")
+        shipped = select_files(run.report).to_ship
+        cells = ["-"] * 4
+        if shipped is not None:
+            item, latency = shipped.row.artifact, shipped.row.latency
+            cells = [
+                formatting.format_metric(main, item.test.get(main)),
+                formatting.format_size(item.size_bytes),
+                formatting.format_time(latency.median_ms) if latency is not None else "-",
+                item.id,
+            ]
+        rows.append((run.label, *cells, target))
+    fields = () if page is None else (("Report", str(page)),)
+    return Summary(
+        f"{len(runs)} runs compared",
+        tuple(f"differs: {text}" for text in list_differences(runs)[:MAX_SHOWN_DIFFERENCES]),
+        ("Run", f"test {main}", "size", "latency", "ships", "target"),
+        tuple(rows),
+        tuple(_list_warnings(runs)),
+        "runs",
+        fields=fields,
+    )
+
+
+def list_differences(runs: Sequence[ComparedRun]) -> list[str]:
+    """Return the options that differ between runs, with the value of each run in order.
+
+    Options that a command or an earlier version does not have are left out.
+
+    Args:
+        runs: The runs.
+    """
+    records = [replace_former_paths(SearchPlan, run.report.record["plan"]) for run in runs]
+    plans = [dict(_flatten(record)) for record in records]
+    texts = []
+    for key in plans[0]:
+        if key in UNCOMPARED_KEYS or any(key not in plan for plan in plans):
+            continue
+        values = ["-" if plan[key] is None else str(plan[key]) for plan in plans]
+        if len(set(values)) > 1:
+            texts.append(f"{key} {' / '.join(values)}")
+    return texts
+
+
+def _flatten(plan: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in plan.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _shorten_paths(paths: Sequence[Path]) -> list[str]:
@@ -154,7 +247,7 @@ def _shorten_paths(paths: Sequence[Path]) -> list[str]:
     raise InputError(f"Runs must be different folders. Received: {', '.join(map(str, paths))}.")
 
 
-def _check_runs(runs: Sequence[_Run]) -> None:
+def _check_runs(runs: Sequence[ComparedRun]) -> None:
     first = runs[0].report
     for run in runs[1:]:
         if (run.report.kind, run.report.main) != (first.kind, first.main):
@@ -165,10 +258,10 @@ def _check_runs(runs: Sequence[_Run]) -> None:
             )
 
 
-def _list_warnings(runs: Sequence[_Run]) -> list[str]:
+def _list_warnings(runs: Sequence[ComparedRun]) -> list[str]:
     """Return the warnings of a comparison of these runs."""
     texts = []
-    if len({run.report.record["facts"].get("data") for run in runs}) > 1:
+    if not has_same_data(runs):
         texts.append(
             "The runs had different examples, or split them otherwise: their qualities are of "
             "different validation parts, and small differences mean nothing."
@@ -198,7 +291,7 @@ def _describe_timing(report: SearchReport) -> str:
     return f"a search on {', '.join(sorted(devices))}" if devices else "no run"
 
 
-def _merge_points(runs: Sequence[_Run], kind: str) -> Points | None:
+def _merge_points(runs: Sequence[ComparedRun], kind: str) -> Points | None:
     """Return the points of all runs, labelled by run; None if a run has none."""
     if kind == "files":
         optional_points = [build_file_points(run.report) for run in runs]
@@ -230,7 +323,7 @@ def _merge_points(runs: Sequence[_Run], kind: str) -> Points | None:
 
 
 def _build_comparisons(
-    runs: Sequence[_Run], point_sets: Sequence[Points]
+    runs: Sequence[ComparedRun], point_sets: Sequence[Points]
 ) -> Iterator[dict[str, Any]]:
     """Yield the table of each set of points and each pair of the first run and another."""
     first = runs[0]
@@ -251,6 +344,7 @@ def _build_comparisons(
                     "title": f"{points.title}: {first.label} and {other.label}",
                     "quality": axes[points.y].title,
                     "labels": (first.label, other.label),
+                    "has_shares": has_same_data((first, other)),
                     "tie": _describe_ties((first, other), points),
                     "rows": [
                         _format_comparison(item, (first.label, other.label)) for item in comparisons
@@ -258,8 +352,17 @@ def _build_comparisons(
                 }
 
 
+def has_same_data(runs: Sequence[ComparedRun]) -> bool:
+    """Return whether runs have the same examples in the same parts.
+
+    Args:
+        runs: The runs.
+    """
+    return len({run.report.record["facts"].get("data") for run in runs}) == 1
+
+
 def _compare_points(
-    points: Points, pair: tuple[_Run, _Run], metric: Axis, cost: Axis
+    points: Points, pair: tuple[ComparedRun, ComparedRun], metric: Axis, cost: Axis
 ) -> FrontComparison | None:
     rows = tuple(
         [
@@ -277,7 +380,7 @@ def _compare_points(
     return compare_fronts((rows[0], rows[1]), metric, cost, compare)
 
 
-def _compare_files(pair: tuple[_Run, _Run]) -> ComparePoints:
+def _compare_files(pair: tuple[ComparedRun, ComparedRun]) -> ComparePoints:
     """Return a comparison function for files by test data, which did not select the fronts."""
     reports = [run.report for run in pair]
     rows = [{row.artifact.id: row for row in report.rows} for report in reports]
@@ -312,7 +415,7 @@ def _compare_files(pair: tuple[_Run, _Run]) -> ComparePoints:
 
 
 def _compare_candidates(
-    pair: tuple[_Run, _Run], metric: str, rows: Sequence[Sequence[Mapping[str, Any]]]
+    pair: tuple[ComparedRun, ComparedRun], metric: str, rows: Sequence[Sequence[Mapping[str, Any]]]
 ) -> ComparePoints | None:
     """Return a comparison function for candidates, based on validation data; None: unknown error.
 
@@ -334,7 +437,7 @@ def _compare_candidates(
     return compare
 
 
-def _count_examples(pair: tuple[_Run, _Run], metric: str) -> tuple[int, int] | None:
+def _count_examples(pair: tuple[ComparedRun, ComparedRun], metric: str) -> tuple[int, int] | None:
     """Return the number of examples behind a metric of each run.
 
     It is None if the metric is not a share of the examples.
@@ -347,7 +450,7 @@ def _count_examples(pair: tuple[_Run, _Run], metric: str) -> tuple[int, int] | N
     return (first, second) if first and second else None
 
 
-def _describe_ties(pair: tuple[_Run, _Run], points: Points) -> str:
+def _describe_ties(pair: tuple[ComparedRun, ComparedRun], points: Points) -> str:
     if points.id == "files":
         return (
             "Fronts are by validation data. Which file is better is by test data: what a 95 % "

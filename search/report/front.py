@@ -11,8 +11,6 @@ from compress.measure import formatting
 from compress.report.live.charts import COST, OTHER, QUALITY, Axis, Points
 from compress.report.markup import Cell
 from compress.report.plot import GREY, INK, MAX_LETTERS, cut_failures, scale_cost_axis
-from compress.report.terminal import ReportTable
-from compress.report.text_report import ELSEWHERE
 from search.report.search_report import SearchReport
 from search.study.directory import COMPLETE, STOPPED, Candidate
 from search.study.front import count_epochs
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FRONT_COLOUR, STOPPED_COLOUR = "#0072B2", "#D55E00"
-_MEASURED_HEADINGS = {"size_bytes": "File", "latency_ms": "Latency"}
-"""Headings of costs that only some searches have."""
 _SHOWN_FILES = (("dense", "float32"), ("pruned", "float32"), ("pruned", "int8"))
 """Files of a model that its row shows, as (variant, format)."""
 FINAL_HEADINGS = ("Model", "Epochs", "Validation", "Test")
@@ -30,7 +26,7 @@ FINAL_NOTE = "Trained again after the search; the test part is read once per tra
 GROUPS = {
     "front": (FRONT_COLOUR, "circle"),
     "trained": ("#8A8F99", "circle-open"),
-    "judged": ("#8A8F99", "circle-open"),
+    "evaluated": ("#8A8F99", "circle-open"),
     "stopped early": (STOPPED_COLOUR, "x"),
 }
 """Outcome -> (colour, symbol); candidates with other outcomes are only in the table."""
@@ -48,10 +44,10 @@ def build_front_section(report: SearchReport) -> dict[str, Any]:
     metric, *costs = report.objectives
     return {
         "lead": f"Non-dominated in validation {metric} (up) and {', '.join(costs)} (down). "
-        "MACs and parameters are those before compression. Zeros save bytes and no MACs; channels "
-        "that leave save both, see the files.",
+        "MACs and parameters are those before compression. Zeros save bytes and no MACs; removed "
+        "channels save both, see the files.",
         "heads": ["Model", f"validation {metric}", "MACs", "Parameters",
-                  *_list_measured_costs(report), "dense float32: test, gzipped", "pruned float32",
+                  *report.list_measured_costs(), "original float32: test, size", "pruned float32",
                   "pruned int8"],
         "rows": [_build_cells(report, item) for item in report.list_front_candidates()],
     }  # fmt: skip
@@ -69,61 +65,16 @@ def _build_cells(report: SearchReport, item: Candidate) -> list[str | Cell]:
         formatting.format_metric(report.objectives[0], item.val[report.objectives[0]]),
         formatting.format_count(item.macs),
         formatting.format_count(item.params),
-        *_format_measured_costs(report, item),
+        *report.format_measured_costs(item),
         *(
             Cell(
                 formatting.format_metric(report.main, file.test[report.main]),
-                beside=formatting.format_size(file.gzip_bytes),
+                beside=formatting.format_size(file.size_bytes),
             )
             if file
             else "-"
             for file in shown_files
         ),
-    ]
-
-
-def build_front_table(report: SearchReport) -> ReportTable:
-    """Return the table of the front for the terminal."""
-    metric, *costs = report.objectives
-    grid = ReportTable(
-        f"Front: validation {metric} against {' and '.join(costs)}",
-        ("Model", metric, "MACs", "Parameters", *_list_measured_costs(report), "Choices"),
-        ("Model", "Choices"),
-        wrap=("Choices",),
-        drop=("Parameters",),
-        elsewhere=ELSEWHERE,
-    )
-    for candidate in report.list_front_candidates():
-        grid.add_row(
-            (
-                candidate.id,
-                formatting.format_metric(metric, candidate.val[metric]),
-                formatting.format_count(candidate.macs),
-                formatting.format_count(candidate.params),
-                *_format_measured_costs(report, candidate),
-                format_choices(candidate),
-            )
-        )
-    return grid
-
-
-def _list_measured_costs(report: SearchReport) -> list[str]:
-    """Return the headings of the measured costs that are objectives of the search."""
-    return [
-        f"{_MEASURED_HEADINGS[cost]}, estimated"
-        if report.is_estimated(cost)
-        else _MEASURED_HEADINGS[cost]
-        for cost in report.objectives[1:]
-        if cost in _MEASURED_HEADINGS
-    ]
-
-
-def _format_measured_costs(report: SearchReport, candidate: Candidate) -> list[str]:
-    """Return a candidate's measured costs, in the order of `_list_measured_costs`."""
-    return [
-        formatting.format_cost(cost, getattr(candidate, cost))
-        for cost in report.objectives[1:]
-        if cost in _MEASURED_HEADINGS
     ]
 
 
@@ -167,15 +118,6 @@ def build_final_section(report: SearchReport) -> dict[str, Any]:
         "heads": [*FINAL_HEADINGS[:2], f"validation {metric}", f"test {metric}"],
         "rows": _list_final_cells(report),
     }
-
-
-def build_final_table(report: SearchReport) -> ReportTable:
-    """Return the table of the final trainings for the terminal."""
-    title = f"Final trainings: {report.objectives[0]}"
-    grid = ReportTable(title, FINAL_HEADINGS, ("Model",))
-    for cells in _list_final_cells(report):
-        grid.add_row(cells)
-    return grid
 
 
 def _list_final_cells(report: SearchReport) -> list[list[str]]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from compress.core.errors import InputError
+from compress.core.pareto import compute_front_mask
 from compress.core.summary import Summary
+from compress.data.tasks import ERRORS
 from compress.measure import formatting
 from compress.report.markup import Cell
 from compress.report.report_data import Report, read_report
-from compress.report.text_report import summarize_files
+from compress.report.result_screen import build_result_screen
 from search.report.importance import TREES, Importance, compute_importances, rank_parameters
 from search.study.directory import (
     COMPLETE,
@@ -26,6 +31,8 @@ from search.study.directory import (
 from search.study.front import FrontProgress, count_epochs, measure_progress, select_front
 
 _NOUNS = {"macs": "MACs", "params": "parameters", "size_bytes": "of file", "latency_ms": "latency"}
+_MEASURED_HEADINGS = {"size_bytes": "File", "latency_ms": "Latency"}
+"""Headings of costs that only some searches have."""
 _METHOD = (
     f"A random forest of {TREES} trees learns the target from the choices of four fifths of the "
     "trials and predicts the rest, each fifth in turn. A parameter's share is by how much the "
@@ -54,28 +61,88 @@ class SearchReport(Report):
     finals: tuple[FinalTraining, ...] = ()
 
     def build_summary(self) -> Summary:
-        """Return one row per file, or per candidate of the front if there are no files."""
-        lines = (self.summarize_trials(), f"report, with intervals: {self.folder / 'report.html'}")
+        """Return the result screen; of a search alone with the candidates of its front."""
+        trials = self.summarize_trials()
         if self.rows:
-            return replace(summarize_files(self), lines=lines)
+            screen = build_result_screen(self)
+            if not self.candidates:
+                return screen
+            first, *others = screen.notes
+            return replace(screen, notes=(first, trials, *self._describe_pruned_files(), *others))
         metric, *costs = self.objectives
         front = self.list_front_candidates()
+        page = ("Report", str(self.folder / "report.html"))
+        models = "1 model" if len(front) == 1 else f"{len(front)} models"
         return Summary(
-            f"a front of {len(front)} candidates in '{self.folder}'",
-            lines,
-            ("Model", f"validation {metric}", "MACs", "parameters"),
+            f"Pareto front: {models}, validation {metric} against {', '.join(costs)}",
+            (trials,),
+            ("Model", f"validation {metric}", "MACs", "parameters", *self.list_measured_costs()),
             tuple(
                 (
                     item.id,
                     formatting.format_metric(metric, item.val[metric]),
                     formatting.format_count(item.macs),
                     formatting.format_count(item.params),
+                    *self.format_measured_costs(item),
                 )
                 for item in front
             ),
-            (f"traded against {', '.join(costs)}",),
-            "candidates",
+            row_noun="candidates",
+            fields=(*self._list_next_steps(front), page),
         )
+
+    def list_measured_costs(self) -> list[str]:
+        """Return the headings of the measured costs that are objectives of the search."""
+        return [
+            f"{_MEASURED_HEADINGS[cost]}, estimated"
+            if self.is_estimated(cost)
+            else _MEASURED_HEADINGS[cost]
+            for cost in self.objectives[1:]
+            if cost in _MEASURED_HEADINGS
+        ]
+
+    def format_measured_costs(self, candidate: Candidate) -> list[str]:
+        """Return a candidate's measured costs, in the order of `list_measured_costs`.
+
+        Args:
+            candidate: The candidate.
+        """
+        return [
+            formatting.format_cost(cost, getattr(candidate, cost))
+            for cost in self.objectives[1:]
+            if cost in _MEASURED_HEADINGS
+        ]
+
+    def _describe_pruned_files(self) -> list[str]:
+        """Return whether pruned files are on the Pareto front of all files; empty if unknown."""
+        sign = 1 if self.main in ERRORS else -1
+        points = [
+            (row.latency.median_ms, sign * row.artifact.val[self.main], row.artifact.variant)
+            for row in self.rows
+            if row.latency is not None and self.main in row.artifact.val
+        ]
+        is_pruned = [variant == "pruned" for *_, variant in points]
+        if not any(is_pruned):
+            return []
+        mask = compute_front_mask(np.array([point[:2] for point in points]))
+        on_front = sum(pruned and member for pruned, member in zip(is_pruned, mask, strict=True))
+        where = f"the Pareto front of validation {self.main} and latency"
+        if on_front:
+            return [f"pruned files on {where}: {on_front} of {sum(is_pruned)}"]
+        return [
+            f"no pruned file is on {where}: for each there is an unpruned model of the search that "
+            "is as good and at least as fast"
+        ]
+
+    def _list_next_steps(self, front: Sequence[Candidate]) -> list[tuple[str, str]]:
+        """Return the best model's file, and the command that compresses it."""
+        if not front or self.validation_learnt:
+            return []
+        best = max(front, key=lambda item: item.val[self.objectives[0]])
+        model = SearchFolder(self.folder).get_shipped_path(best.id)
+        source = self.record["plan"].get("data", {}).get("source") or "DATA"
+        command = f"paretune shrink {shlex.quote(str(model))} --data {shlex.quote(str(source))}"
+        return [("Best", str(model)), ("Next", f"{command} --latency 0.5x")]
 
     def list_front_candidates(self) -> list[Candidate]:
         """Return the candidates on the front, in its order."""
@@ -95,8 +162,8 @@ class SearchReport(Report):
 
     @property
     def treatment(self) -> str:
-        """Treatment of candidates: "trained", or "judged" if they were evaluated untrained."""
-        return "judged" if self.record["plan"].get("search", {}).get("no_train") else "trained"
+        """Treatment of candidates: "trained", or "evaluated" if they were evaluated untrained."""
+        return "evaluated" if self.record["plan"].get("search", {}).get("no_train") else "trained"
 
     def is_estimated(self, cost: str) -> bool:
         """Return whether a cost of the candidates is an estimate."""

@@ -220,7 +220,7 @@ class PartTimes(Record):
     def find_violation(self) -> str:
         """See `Record.find_violation`."""
         if len(self.kept) != len(self.whole):
-            return f"kept and whole must be of as many nets; received: {self.kept}, {self.whole}"
+            return f"kept and whole must be of as many models; received: {self.kept}, {self.whole}"
         return "" if min(self.whole) > 0 else f"whole must be above 0; received: {self.whole}"
 
     @classmethod

@@ -234,7 +234,7 @@ def halve_slow_model(
         if sparsity != plan.weights.sparsity
         else ""
     )
-    return halved, [f"channels are removed until half of the MACs are left{sparsity_text}: {cost}"]
+    return halved, [f"channels are removed until half of the MACs remain{sparsity_text}: {cost}"]
 
 
 def _halve_macs(plan: SearchPlan) -> SearchPlan:

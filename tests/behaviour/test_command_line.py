@@ -30,7 +30,7 @@ def test_help_names_every_command_and_each_explains_itself(paretune: Command) ->
 def test_inspect_counts_what_a_model_costs(
     paretune: Command, model_file: Path, tmp_path: Path
 ) -> None:
-    done = paretune("inspect", model_file, "--json", "about.json")
+    done = paretune("inspect", model_file, "--out", "about.json")
     assert done.code == 0, done.said
     about = json.loads((tmp_path / "about.json").read_text())["costs"]
     layers = {row["name"]: row for row in about["layers"]}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +78,10 @@ def test_limits_reject_before_training(paretune: Command, tmp_path: Path) -> Non
 
 
 def test_a_run_ends_in_files_to_ship(paretune: Command, tmp_path: Path) -> None:
-    done = paretune("run", "--data", "digits", "--space", "mlp", "--trials", 2, "--epochs", 2,
-                    "--finetune-epochs", 1, "--workers", 1, "--formats", "float32",
-                    "--latency-budget", 0.5, "--device", "cpu", "--out", "r")  # fmt: skip
+    words = ("run", "--data", "digits", "--space", "mlp", "--trials", 2, "--epochs", 2,
+             "--finetune-epochs", 1, "--workers", 1, "--formats", "float32",
+             "--latency-budget", 0.5, "--device", "cpu", "--out", "r")  # fmt: skip
+    done = paretune(*words)
     assert done.code == 0, done.said
     report = json.loads((tmp_path / "r" / "report.json").read_text())
     data = pt.load_data("digits")
@@ -86,7 +89,18 @@ def test_a_run_ends_in_files_to_ship(paretune: Command, tmp_path: Path) -> None:
     for row in report["files"]:
         found = accuracy(answers(tmp_path / "r" / row["file"], data.inputs("test")), data.test.y)
         assert row["test"]["accuracy"] == pytest.approx(found, abs=0.003)
-    assert "ship: " in done.out
+    # the screen names the file, and the command that runs it on an example
+    lines = done.out.splitlines()
+    assert len(lines) <= 25
+    (shipped,) = (line.split()[1] for line in lines if line.startswith("Ship "))
+    assert sorted((tmp_path / "r" / "ship").glob("*.tflite")) == [tmp_path / shipped]
+    (command,) = (line.split()[1:3] for line in lines if line.startswith("Next "))
+    fed = subprocess.run([sys.executable, *command[1:]], cwd=tmp_path, capture_output=True)
+    assert fed.returncode == 0, fed.stderr
+    # the same command has nothing to do; its result as JSON, and nothing else
+    again = paretune(*words, "--json", "--quiet")
+    assert (again.code, again.said) == (0, "")
+    assert json.loads(again.out)["files"] == report["files"]
 
 
 def test_a_space_of_ones_own(paretune: Command, tmp_path: Path) -> None:

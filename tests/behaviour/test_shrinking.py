@@ -64,7 +64,7 @@ def test_shrink_to_macs_without_training(
     (shipped,) = (folder / "ship").glob("*.tflite")
     outcome = read(folder / "outcome.json")
     assert outcome["met"] is True
-    assert "goal met" in done.out
+    assert "Goal met" in done.out
     rows = {row["file"].rpartition("/")[2]: row for row in read(folder / "report.json")["files"]}
     row = next(row for row in rows.values() if row["variant"] == "pruned")
     assert row["macs"] <= 0.5 * MACS

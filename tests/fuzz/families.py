@@ -235,7 +235,7 @@ def paths(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
         ["compress", "text.keras", "--data", path], ["run", "--data", "nowhere", "--out", path],
         ["run", "--data", path], [*SEARCH, "--warm-start", path], ["dashboard", path],
         ["run", "--data", "nowhere", "--teacher", path], ["space", "describe", f"around:{path}"],
-        ["inspect", "text.keras", "--json", path], ["bench", "text.keras", path],
+        ["inspect", "text.keras", "--out", path], ["bench", "text.keras", path],
     ))  # fmt: skip
 
 
@@ -339,7 +339,7 @@ def models(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
     return pick(rng, (
         ["inspect", name], ["inspect", name, "--input-shape", shape],
         ["bench", name, "--out", "new", "--budget", "0.05", "--input-shape", shape],
-        ["compress", name, "--data", "nowhere"], ["inspect", name, "--json", "m.json"],
+        ["compress", name, "--data", "nowhere"], ["inspect", name, "--out", "m.json"],
         ["space", "describe", f"around:{name}", "--data", "digits"],
     ))  # fmt: skip
 
@@ -357,7 +357,7 @@ def graphs(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
     shape = str(pick(rng, ("8,8,1", "input=8,8,1", "nothing=1", "1000000,1000000,3", "=", "a=b")))
     return pick(rng, (
         ["inspect", name], ["inspect", name, "--input-shape", shape],
-        ["inspect", name, "--json", "m.json"], ["inspect", name, "--signature", "x"],
+        ["inspect", name, "--out", "m.json"], ["inspect", name, "--signature", "x"],
         ["inspect", "saved"], ["compress", name, "--data", "digits"],
         ["compress", "saved", "--data", "digits"],
     ))  # fmt: skip

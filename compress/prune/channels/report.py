@@ -127,10 +127,12 @@ class ChannelReport:
     def build_summary(self) -> Summary:
         """Return a summary for the screen: costs, and the kept units of each group."""
         counts = [] if self.macs is None else [f"{_format_change(self.macs)} MACs"]
-        lines = [f"asked for {self.target}; ranked by {self.criterion}; kept {self.round_to}"]
+        lines = [
+            f"target: {self.target}; chosen by {self.criterion}; counts rounded to {self.round_to}"
+        ]
         unpruned_count = sum(row.kept == row.total for row in self.groups)
         if unpruned_count:
-            lines.append(f"{unpruned_count} of {len(self.groups)} groups are whole")
+            lines.append(f"{unpruned_count} of {len(self.groups)} groups keep all channels")
         if self.repair is not None:
             lines.append(self.repair.summarize())
         rows = [

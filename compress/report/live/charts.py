@@ -15,6 +15,7 @@ from compress.report.columns import Column, list_columns
 from compress.report.file_selection import select_files
 from compress.report.plot import STYLES
 from compress.report.report_data import Report, Row
+from compress.report.result_screen import sort_rows
 from compress.report.text_report import describe_conditions, describe_metrics, format_other_runtimes
 
 Trace = dict[str, Any]
@@ -158,7 +159,8 @@ def build_file_points(report: Report) -> Points | None:
         titles_by_file.setdefault(item.row.artifact.id, []).append(item.title)
     front = {name for section in report.sections for name in section.front}
     rows = [
-        _build_row(report, row, file_columns, val_key, titles_by_file, front) for row in report.rows
+        _build_row(report, row, file_columns, val_key, titles_by_file, front)
+        for row in sort_rows(report, select_files(report))
     ]
     groups = _assign_marks([row["group"] for row in rows])
     timed = any(row.latency for row in report.rows)
@@ -191,7 +193,7 @@ def _build_axis(column: Column, is_metric: bool, report: Report) -> Axis:
     share = (is_metric and is_share(column.key)) or column.key in SHARES
     return Axis(
         column.key,
-        f"Test {column.title}" if is_metric else column.title,
+        f"Test {_lower_first(column.title)}" if is_metric else column.title,
         OTHER if column.key in SHARES else role,
         f"{column.kind}: {column.how}",
         ".1%" if share else tick,
@@ -218,7 +220,7 @@ def _build_row(
         }  # fmt: skip
     texts = {column.key: _format_cell(report, row, column) for column in file_columns}
     texts[val_key] = formatting.format_metric(report.main, values[val_key])
-    texts["format"] = f"{item.variant} {item.format}"
+    texts["format"] = format_kind(item.variant, item.format)
     # the front of the search can differ from the front of the exported files
     tags = [
         *titles_by_file.get(item.id, ()),
@@ -227,7 +229,7 @@ def _build_row(
     return {
         "id": item.id,
         "model": item.model,
-        "group": f"{item.variant} {item.format}",
+        "group": format_kind(item.variant, item.format),
         "counts": True,
         "tags": tags,
         "values": values,
@@ -258,11 +260,26 @@ def _format_cell(report: Report, row: Row, column: Column) -> str:
     return f"{text} +?" if column.key == "macs" and row.artifact.unsupported else text
 
 
+def format_kind(variant: str, file_format: str) -> str:
+    """Return the kind of a file: "original float32", "pruned int8".
+
+    Args:
+        variant: Variant of the model, as recorded.
+        file_format: Format of the file.
+    """
+    return f"{'original' if variant == 'dense' else variant} {file_format}"
+
+
+def _lower_first(title: str) -> str:
+    """Return a title for the middle of a line: "accuracy", but "F1"."""
+    return title if title[1:2].isupper() or title[1:2].isdigit() else title[:1].lower() + title[1:]
+
+
 def _assign_marks(names: list[str]) -> dict[str, tuple[str, str]]:
     # matplotlib marker -> plotly symbol
     symbols = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "P": "cross"}
     plot_marks = {
-        f"{variant} {kind}": (colour, symbols[marker])
+        format_kind(variant, kind): (colour, symbols[marker])
         for (variant, kind), (colour, marker, _) in STYLES.items()
     }
     seen = list(dict.fromkeys(names))

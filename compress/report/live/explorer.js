@@ -54,6 +54,20 @@ function logTicks(rows, axis, suffix) {
   return { tickmode: "array", tickvals, ticktext: tickvals.map((value) => ticked(value, suffix)) };
 }
 
+// Ticks that differ: enough decimals of percentages, and a range where all values are the same.
+function linearTicks(rows, axis) {
+  const known = rows.map((row) => row.values[axis.key]).filter(isNumber).map((value) => scaled(value, axis));
+  if (!known.length) return {};
+  const [low, high] = [Math.min(...known), Math.max(...known)];
+  const share = axis.tick === ".1%";
+  if (low === high) {
+    const away = share ? 0.01 : Math.abs(low) * 0.05 || 1;
+    return { range: [low - away, share ? Math.min(high + away, 1.0005) : high + away] };
+  }
+  if (!share || high - low >= 0.02) return {};
+  return { tickformat: high - low >= 0.002 ? ".2%" : ".3%" };
+}
+
 function ends(rows, axis) {
   if (!axis.low) return undefined;
   const away = (row, key) =>
@@ -74,7 +88,7 @@ function scattered(set, state) {
     traces.push({
       type: "scatter", mode: "lines", x: front.map((row) => scaled(row.values[x.key], x)), y: front.map((row) => scaled(row.values[y.key], y)),
       line: { shape: x.role === "cost" && y.role === "quality" ? "hv" : "linear", dash: "dot", width: 1.5, color: colour("--soft") },
-      name: "not beaten by any other", hoverinfo: "skip",
+      name: "Pareto front", hoverinfo: "skip",
     });
   }
   for (const [group, [tone, symbol]] of Object.entries(set.groups)) {
@@ -94,7 +108,7 @@ function scattered(set, state) {
     const suffix = { ms: "s", B: "B" }[axis.unit.trim()] || "";
     return {
       title: { text: axis.title }, type: log ? "log" : "linear", tickformat: axis.tick, tickangle: 0,
-      ...(log ? logTicks(rows, axis, suffix) : { ticksuffix: suffix, nticks: 8 }),
+      ...(log ? logTicks(rows, axis, suffix) : { ticksuffix: suffix, nticks: 8, ...linearTicks(rows, axis) }),
     };
   };
   return {
@@ -111,12 +125,12 @@ function explorer(set, select) {
   const axes = set.axes.filter((axis) => axis.drawn && set.rows.some((row) => isNumber(row.values[axis.key])));
   const state = {
     x: axes.some((axis) => axis.key === set.x) ? set.x : axes[0].key, y: set.y, bars: true, text: "",
-    sort: "", down: false, most: PAGE, shown: new Set(set.axes.filter((axis) => axis.shown).map((axis) => axis.key)),
+    sort: null, down: false, most: PAGE, shown: new Set(set.axes.filter((axis) => axis.shown).map((axis) => axis.key)),
   };
   state.logX = spread(set.rows, axes.find((axis) => axis.key === state.x));
   state.rows = () => filtered(set, state.text);
 
-  const place = element("div", { class: "live-plot", id: `plot-${set.id}`, role: "figure", "aria-label": `${set.title}: every figure of it is in the table below.` });
+  const place = element("div", { class: "live-plot", id: `plot-${set.id}`, role: "figure", "aria-label": `${set.title}: every figure of it is in the table.` });
   const holder = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${set.title}, table` });
   const count = element("span", { class: "soft", role: "status" });
   let picture = null;
@@ -165,7 +179,10 @@ function explorer(set, select) {
     }))));
   const box = element(
     "section", { class: "explorer", id: `set-${set.id}`, "aria-label": set.title },
-    element("h2", {}, set.title), element("p", { class: "soft" }, set.lead),
+    element("h2", {}, set.title),
+    element("div", { class: "controls" }, labelled("filter", filter), count, columns,
+      button("CSV", () => download(`${set.id}.csv`, asCsv(set, sorted(state.rows(), state.sort, state.down)), "text/csv"), { "aria-label": `download ${set.title} as CSV` })),
+    holder,
     element(
       "div", { class: "controls" },
       labelled("across", choice(options, state.x, (key) => {
@@ -179,9 +196,7 @@ function explorer(set, select) {
       tick("intervals", state.bars, (on) => { state.bars = on; picture.draw(); }),
     ),
     place,
-    element("div", { class: "controls" }, labelled("filter", filter), count, columns,
-      button("CSV", () => download(`${set.id}.csv`, asCsv(set, sorted(state.rows(), state.sort, state.down)), "text/csv"), { "aria-label": `download ${set.title} as CSV` })),
-    holder,
+    element("p", { class: "soft" }, set.lead),
   );
   return { box, mark: () => mark(holder), show: () => { picture = plot(place, () => scattered(set, state), select); list(); } };
 }

@@ -50,11 +50,11 @@ def build_graph_chart(model: str, before: Nodes, after: Nodes) -> Chart | None:
     depth = max((*map(abs, before_positions[1]), *map(abs, after_positions[1]), 1.0))
     return Chart(
         f"graph-{model}",
-        "The net, before (left) and after (right)",
+        "The model before (left) and after (right)",
         "A mark a call, in the order of computing from above; under the pointer what it is and "
         "costs. MACs and parameters are counted; times, where there are any, are of calls that "
         "were timed one by one, with what is fused into them. What was removed: the share of a "
-        "call's MACs that left.",
+        "call's MACs that were removed.",
         [trace for side in sides for trace in side],
         {
             "height": int(min(1100, 140 + 22 * depth)),

@@ -117,7 +117,7 @@ def build_cards(
         report: The report with the files.
         summaries: Contents of the card of each model, from `compress.report.html`.
     """
-    shipped_files = {section.shipped_id: section.shipped_file for section in report.sections}
+    ship = RunFolder(report.folder).ship
     cards_by_model = {}
     for card in summaries:
         files = [row.artifact for row in report.rows if row.artifact.model == card["model"]]
@@ -127,7 +127,7 @@ def build_cards(
             "files": {
                 item.id: {
                     "path": item.file,
-                    "ship": shipped_files.get(item.id, ""),
+                    "ship": f"{ship.name}/{copy.name}" if copy.exists() else "",
                     "baseline": item.baseline,
                     "feeding": format_feeding_code(
                         item.file, item.id.rpartition(".")[0], report.data
@@ -136,6 +136,7 @@ def build_cards(
                     "precisions": build_precision_table(item) if item.layers else None,
                 }
                 for item in files
+                for copy in (ship / PurePosixPath(item.file).name,)
             },
         }
     return cards_by_model
@@ -247,9 +248,9 @@ def _build_channel_chart(record: CompressedModel) -> Iterator[Chart]:
     }  # fmt: skip
     yield Chart(
         f"widths-{record.model}",
-        "Layer widths, before and after",
-        "A bar a group of channels that leave together, in the order of the net; held groups say "
-        "why under the pointer and in the list of layers.",
+        "Channel counts before and after",
+        "One bar per group of channels that are kept or removed together, in the order of the "
+        "model; the reasons for protected groups are under the pointer and in the list of layers.",
         [
             {**common, "y": [item["total"] for item in groups], "name": "before",
              "marker": {"color": "rgba(128,136,150,0.35)", "line": {"width": 1}}},
@@ -276,10 +277,10 @@ def _build_error_charts(record: CompressedModel) -> Iterator[Chart]:
         }  # fmt: skip
         yield Chart(
             f"repair-{removed}-{record.model}",
-            f"Errors of layers behind {removed} that left",
-            "Sum of squares over that of the dense model's spread, measured on examples held back, "
-            "before and after the weights behind were reconstructed again. A cross marks a layer "
-            "that was kept as it was.",
+            f"Errors of layers behind removed {removed}",
+            "Sum of squares over that of the original model's spread, measured on held-out "
+            "examples, before and after the weights behind were reconstructed again. A cross marks "
+            "a layer that was kept as it was.",
             [
                 {**marks, "y": [max(layer.before or 0, MIN_ERROR) for layer in layers],
                  "name": "before",

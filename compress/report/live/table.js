@@ -40,6 +40,7 @@ function filtered(set, text) {
 }
 
 function sorted(rows, key, down) {
+  if (key === null) return [...rows]; // as the report has them: the best first
   const of = (row) => {
     const value = row.values[key];
     return value === undefined ? row.texts[key] ?? row.id : value;

@@ -67,7 +67,7 @@ def test_it_trains_and_leaves_the_model_as_it_was(
     assert [info.dtype for info in (*session.inputs, *session.outputs)] == ["int8", "int8"]
     about = json.loads((tmp_path / "rows.json").read_text())
     assert about["class_names"] == ["a", "b", "c"]
-    assert "all 5 calls are computed in integers" in str(made)
+    assert "all 5 layer calls compute in integers" in str(made)
 
 
 def test_the_plain_model_is_what_the_twin_computes_with(learnt: Any, blobs: Dataset) -> None:

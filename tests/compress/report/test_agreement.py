@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from io import StringIO
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from compress.core.atomic_files import read_json, write_json
-from compress.report import Report, render_tables
+from compress.report import Report
 from compress.report.file_selection import can_ship, format_agreement_warnings
 from search.report import load_report, render
 from tests.compress.report.test_file_selection import FILES, run_with
@@ -37,10 +35,7 @@ def stored(path: Path, agreements: dict[str, float], formats: list[str] | None =
 
 
 def printed(report: Report) -> str:
-    console = Console(file=StringIO(), width=250, no_color=True)
-    console.print(render_tables(report))
-    text: str = console.file.getvalue()  # type: ignore[attr-defined]
-    return text
+    return report.build_summary().to_text(250)
 
 
 def test_a_warning_comes_first_everywhere(tmp_path: Path) -> None:

@@ -24,7 +24,6 @@ import search.report
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.core.summary import escape_line, escape_text, truncate_end
-from compress.report import render_tables
 from compress.report.live.page import OWN_SCRIPTS, PACKAGE
 from compress.report.live.page import PLOTLY as LIBRARY
 from compress.report.markup import embed_json, load_templates, read_scripts, read_style_sheet
@@ -151,9 +150,7 @@ def test_a_strangers_words_are_words(full: SearchFolder) -> None:
     content = json.loads((full.path / "report.json").read_text("utf-8"))
     assert content["candidates"][0]["id"] == f"{NAME}0000"
     (full.path / "candidates.csv").read_text("utf-8")
-    out = StringIO()
-    Console(file=out, width=5000).print(render_tables(report))
-    shown = out.getvalue()
+    shown = report.build_summary().to_text(5000)
     assert f"{escape_line(NAME)}0001-p80.int8" in shown
     assert "[/b]" in shown
     assert "\x1b" not in shown
@@ -285,8 +282,8 @@ def test_a_template_can_do_no_more_than_show(path: Path) -> None:
 
 ELEMENTS = {
     "html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "p", "div", "b",
-    "small", "span", "br", "ul", "li", "dl", "dt", "dd", "pre", "details", "summary", "table",
-    "thead", "tbody", "tr", "th", "td", "section", "script", "noscript",
+    "code", "small", "span", "br", "ul", "li", "dl", "dt", "dd", "pre", "details", "summary",
+    "table", "thead", "tbody", "tr", "th", "td", "section", "script", "noscript",
 }  # fmt: skip
 
 

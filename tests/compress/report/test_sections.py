@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
-from rich.console import Console, RenderableType
 
 import search.report
 from compress.core.atomic_files import read_json, write_json
-from compress.report import Section, load_report, render_report, render_tables, write_report
-from compress.report.report_data import ModelDetails, Tile
-from compress.report.terminal import to_text
+from compress.report import Section, load_report, render_report, write_report
+from compress.report.report_data import ModelDetails
 from compress.report.text_report import describe_training
 from tests.compress.report.test_file_selection import FILES, run_with
 
@@ -56,6 +54,7 @@ class Bakery(Section):
     front = ("m",)
     evaluated_on_test = "cakes"
     devices = ("an oven",)
+    screen_notes = ("three cakes",)
 
     def describe_model(self, model: str) -> ModelDetails:
         return ModelDetails(7, f"flour for {model}", ("# bake it again\nbake <m>",))
@@ -68,12 +67,6 @@ class Bakery(Section):
 
     def list_csv_rows(self, metric: str) -> list[dict[str, Any]]:
         return [{"record": "cake", "id": "=1", f"val_{metric}": 0.5}]
-
-    def render_tables(self) -> list[RenderableType]:
-        return [to_text("three cakes")]
-
-    def list_tiles(self) -> list[Tile]:
-        return [Tile("3 [2, 4]", "cakes")]
 
     def list_panels(self) -> Sequence[Callable[[Axes], None]]:
         def draw(axes: Axes) -> None:
@@ -98,7 +91,6 @@ def test_whatever_a_section_adds_is_shown(tmp_path: Path) -> None:
     for told in (
         "test data evaluated cakes and exported files once",
         '<p class="warning">hot &amp; &lt;b&gt;heavy&lt;/b&gt;</p>',
-        "<b>3<small> [2, 4]</small></b><span>cakes</span>",
         '<p class="soft">flour for m</p>',
         "<pre># bake it again\nbake &lt;m&gt;</pre>",
         "Trained on CPU; an oven.",
@@ -106,8 +98,7 @@ def test_whatever_a_section_adds_is_shown(tmp_path: Path) -> None:
         '<p id="below"></p>',
     ):
         assert told in page, told
-    # its tile and its panel stand first; the panel of files against MACs gives way to it
-    assert page.index("<span>cakes</span>") < page.index("Best validation accuracy")
+    # its panel stands first; the panel of files against MACs gives way to it
     assert page.index("&lt;b&gt;as text") < page.index("<h2>Exported files</h2>")
     assert page.index('id="below"') > page.index("Each model: the trade")
     (axes,) = bakery.drawn
@@ -121,21 +112,19 @@ def test_whatever_a_section_adds_is_shown(tmp_path: Path) -> None:
         cake, *files = csv.DictReader(stream)
     assert (cake["record"], cake["id"], cake["val_accuracy"]) == ("cake", "'=1", "0.5")
     assert [row["on_front"] for row in files] == ["True"] * 4
-    out = StringIO()
-    Console(file=out, width=200).print(render_tables(report))
-    lines = out.getvalue().splitlines()
-    assert lines[0] == "three cakes"
-    assert "hot & <b>heavy</b>" in out.getvalue()
+    text = str(report)
+    assert text.startswith("hot & <b>heavy</b>\n")
+    assert "- three cakes" in text
 
 
 def test_a_section_may_choose_nothing_and_know_how_long(tmp_path: Path) -> None:
     folder = run_with(tmp_path / "run", FILES)
     report = load_report(folder.path)
-    assert "how long the dense model was trained is not known" in describe_training(
+    assert "for how many epochs the original was trained is unknown" in describe_training(
         report, report.compressed[0]
     )
     told = replace(report, sections=(Section(), Bakery()))
-    assert "the dense model was trained for 7 epochs" in describe_training(told, told.compressed[0])
+    assert "the original was trained for 7 epochs" in describe_training(told, told.compressed[0])
     assert not told.validation_learnt
 
     class Learnt(Section):
@@ -149,4 +138,4 @@ def test_a_section_may_choose_nothing_and_know_how_long(tmp_path: Path) -> None:
     path = folder.compressed / "m.json"
     write_json(path, {**read_json(path), "finetuned": 2, "dense_epochs": 4})
     told = replace(load_report(folder.path), sections=(Bakery(),))
-    assert "the dense model was trained for 4 epochs" in describe_training(told, told.compressed[0])
+    assert "the original was trained for 4 epochs" in describe_training(told, told.compressed[0])

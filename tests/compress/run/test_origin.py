@@ -69,7 +69,7 @@ def test_models_of_a_run_are_known(digits: Dataset, tmp_path: Path) -> None:
     assert find_origin(folder.exports / "0003.keras") is None
     (note,) = check_held_out(stranger, digits, "Model 'x'").notes
     assert note.startswith(
-        "what model 'x' was trained on is not known (it comes from no run): figures"
+        "what model 'x' was trained on is not known (paretune did not train it): figures"
     )
 
 

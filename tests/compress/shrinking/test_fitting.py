@@ -129,10 +129,10 @@ def test_a_size_that_one_format_cannot_reach_names_those_that_can() -> None:
     others = {"float16": {"size": 9000.0}, "dynamic": {"size": 5200.0}, "int8": {"size": 4800.0}}
     goals, costs = {"size": 5000.0, "macs": 10.0}, {"size": 16000.0, "macs": 9.0}
     text = str(build_goal_error("float32", goals, costs, ChannelOptions(), None, others))
-    assert "Take int8 (4.8 kB): files of the same net meet the goal." in text
+    assert "Take int8 (4.8 kB): files of the same model meet the goal." in text
     assert "dynamic (" not in text
     tighter = {"size": 4000.0, "macs": 10.0}
     text = str(build_goal_error("float32", tighter, costs, ChannelOptions(), None, others))
     assert (
-        "float16 (9.0 kB), dynamic (5.2 kB) and int8 (4.8 kB) of the same net do not meet" in text
+        "float16 (9.0 kB), dynamic (5.2 kB) and int8 (4.8 kB) of the same model do not meet" in text
     )

@@ -219,7 +219,7 @@ def test_what_is_measured_is_told_as_it_was_asked_for() -> None:
         "size": 300.0, "macs": 30.0, "params": 10.0, "latency": 0.25
     }  # fmt: skip
     assert SHARES.describe_cost("latency", FILES[1], 0.6) == (
-        "latency: 0.5x of the original's (500 us [450, 550]), limit 0.6x: met"
+        "latency: 500 us [450, 550], 0.5x of the original's, limit 0.6x: met"
     )
     assert plain.describe_cost("latency", FILES[1], 0.6) == (
         "latency: 500 us [450, 550], limit 600 us: met"

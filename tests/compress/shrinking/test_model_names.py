@@ -62,7 +62,12 @@ def compressed(
         ((16, 16), {"channels": "0.01x", "sparsity": 0.5}, "m-p50", "macs must be at least"),
         # a model that is below an absolute target already
         ((16, 16), {"channels": "1M", "sparsity": 0.0}, "m-p0", "macs must be at most"),
-        ((), {"channels": "0.5x", "sparsity": 0.0}, "m-p0", "Received: none; held are 3 units"),
+        (
+            (),
+            {"channels": "0.5x", "sparsity": 0.0},
+            "m-p0",
+            "Received: none; not prunable: 3 units",
+        ),
         # the only layer is the first and the last one: its weights stay
         ((), {"sparsity": 0.5}, "m-p0", "no layer was pruned"),
         (
@@ -186,10 +191,10 @@ def test_nothing_is_trained_and_all_is_repaired(
     measure_stage(RunFolder(place), from_flat(Plan, {"latency_budget": 0.2}), ignore_progress)
     page = render_report(place)
     text = (place / "report.html").read_text("utf-8")
-    assert "compression trained nothing" in text
+    assert "the smaller model was not fine-tuned" in text
     assert "without training" in text
-    assert "Behind channels that left: " in text
-    assert "Behind weights that left: " in text
+    assert "Behind removed channels: " in text
+    assert "Behind removed weights: " in text
     for what in ("channels", "weights"):
         assert f"Errors of layers behind {what} that left" in text
     assert page.compressed[0].finetuned == 0

@@ -126,7 +126,7 @@ def test_channels_then_weights(trained: Path, tmp_path: Path) -> None:
     assert "first: 8 of 16 channels kept" in page
     assert "fewer MACs (50 % of the pruned kernels, " in page
     assert record.finetuned == record.epochs
-    assert sum("training the dense model as long" in text for text in seen) > 1
+    assert sum("training the original for as long" in text for text in seen) > 1
     assert record.dense_epochs is None
     assert record.as_long is not None
     assert record.as_long["test"]["accuracy"] > 0.9

@@ -36,7 +36,7 @@ def test_a_format_that_is_slower_as_it_is_need_not_be_tried() -> None:
     assert builder.asked == [("m-latency0_5x", "float32")]
     assert made.notes == [
         "int8 was left out: the model's own int8 file takes 1.10 times as long as its float32 file "
-        "(measured), so more channels would have to leave for the same time"
+        "(measured), so more channels would have to be removed for the same time"
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
@@ -14,13 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from compress.core.errors import FeasibleError, InputError
 from compress.data import Dataset
 from compress.measure.runtimes import prepare_session
 from compress.model.io import load_model
-from compress.report import load_report, render_tables
+from compress.report import load_report
 from compress.shrinking.shrink import ShrinkResult, shrink
 
 QUICK: dict[str, Any] = {
@@ -90,9 +88,6 @@ def test_the_verdict_is_of_test_data_and_the_same_everywhere(
     assert f"- {line}" in (halved.file.parent / "README.md").read_text()
     assert line in unescape((halved.folder / "report.html").read_text())
     assert line in json.loads((halved.folder / "report.json").read_text())["goal"]["lines"]
-    shown = io.StringIO()
-    Console(file=shown, width=400).print(render_tables(halved.report))
-    assert line in shown.getvalue()
 
 
 def told_by_feeding(result: ShrinkResult, data: Dataset) -> tuple[list[float], list[float], str]:

@@ -115,7 +115,7 @@ def test_one_line_with_tensorflow_loaded(words: list[str], message: str, tmp_pat
 @pytest.mark.slow
 def test_inspect(tmp_path: Path, small_cnn: Callable[..., Any]) -> None:
     small_cnn().save(tmp_path / "m.keras")
-    done = paretune("inspect", "m.keras", "--json", "m.json", cwd=tmp_path)
+    done = paretune("inspect", "m.keras", "--out", "m.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] == "written: m.json"
@@ -142,7 +142,7 @@ def test_inspect_a_file_that_is_no_keras_model(
         ("m.tflite", "tflite", "CONV_2D"),
         ("saved", "saved_model", "Conv2D"),
     ):
-        done = paretune("inspect", name, "--json", f"{kind}.json", cwd=tmp_path)
+        done = paretune("inspect", name, "--out", f"{kind}.json", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         lines = done.stdout.splitlines()
@@ -167,7 +167,7 @@ def test_open_sizes_of_several_inputs(tmp_path: Path) -> None:
     made = [layers.Conv2D(5, 3, padding="same")(inputs[0]), layers.Dense(6)(inputs[1])]
     keras.Model(inputs, made).save(tmp_path / "m.keras")
     sizes = "image=8,9,3,table=7,4"
-    done = paretune("inspect", "m.keras", "--input-shape", sizes, "--json", "m.json", cwd=tmp_path)
+    done = paretune("inspect", "m.keras", "--input-shape", sizes, "--out", "m.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     macs = 8 * 9 * 27 * 5 + 7 * 4 * 6
     assert json.loads((tmp_path / "m.json").read_text())["costs"]["macs"] == macs

@@ -13,7 +13,7 @@ from compress.plan import Plan
 from compress.plan.bench import BenchPlan
 from compress.plan.fields import list_plan_fields
 from search.cli import app, bench, run
-from search.cli._help import SECTIONS, SYNONYMS
+from search.cli._help import JOBS, SECTIONS, SYNONYMS
 from search.plan import SearchPlan
 from tests.search.cli.terminal import on_terminal
 
@@ -58,7 +58,9 @@ def test_help_on_a_terminal_of_80_by_40() -> None:
 def test_help_all_shows_every_option_once_in_its_group(command: str) -> None:
     text = invoked(command, "--help-all").stdout
     flags = [leaf.flag for leaf in list_plan_fields(PLANS[command])]
-    assert sorted(options(text)) == sorted([*flags, "--plan", "--help-all", "--help"])
+    assert sorted(options(text)) == sorted(
+        [*flags, "--plan", "--quiet", "--json", "--help-all", "--help"]
+    )
     groups: dict[str, list[str]] = {}
     for part in text.split("\n\n"):
         title, _, rows = part.partition("\n")
@@ -130,7 +132,20 @@ def test_options_of_other_tools_lead_to_ours() -> None:
     assert not set(SYNONYMS) & ours
 
 
-def test_no_command_or_option_at_all_shows_help() -> None:
+def test_no_command_at_all_shows_the_jobs_with_examples() -> None:
     done = invoked()
-    assert "Usage: paretune" in done.output
-    assert "Commands:" in done.output
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert len(lines) <= 25
+    assert max(map(len, lines)) <= 100
+    examples = [line.split() for line in lines if line.startswith("  ")]
+    assert [words[:2] for words in examples] == [["paretune", name] for name in JOBS]
+    for _, command, *words in examples:
+        known = options(invoked(command, "--help-all").stdout)
+        assert {word for word in words if word.startswith("--")} <= {*known}
+
+
+def test_examples_come_before_the_options() -> None:
+    for command, (_, examples) in JOBS.items():
+        text = invoked(command, "--help-all").stdout
+        assert all(f"  {example}\n" in text.partition("\nOptions:")[0] for example in examples)

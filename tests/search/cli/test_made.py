@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from compress.benchmarking.models import BenchModel
 from compress.benchmarking.result import Timing, write_result
 from compress.plan.bench import BenchPlan
 from search.cli import app
-from search.cli._console import format_outcome, format_written
+from search.cli._console import format_written
 from search.plan import SearchPlan
 from search.report import load_report
 from search.study.directory import Candidate, FinalTraining, SearchFolder
@@ -24,17 +25,19 @@ from tests.compress.report.test_report import latency
 def test_the_file_to_ship_is_the_cheapest_near_the_best_by_validation(tmp_path: Path) -> None:
     """Not m.int8: 5 points ahead on test data, and 2 behind on validation data."""
     folder = run_with(tmp_path / "run", FILES)
-    assert format_outcome(load_report(folder.path)) == (
-        f"report: {folder.path}/report.html; ship: {folder.path}/exports/m-p80.float32 "
-        "(chosen by validation accuracy: 95.50 %, cheapest that cannot be told apart from the best)"
-    )
+    lines = str(load_report(folder.path)).splitlines()
+    assert lines[:5] == [
+        "Test accuracy: 94.00 % -> 93.00 %, -1.00 pp",
+        f"Ship    {folder.path}/exports/m-p80.float32",
+        "        10.0 kB, 455 us [445, 464]; 1.00x smaller, 1.10x faster than m.float32",
+        f"Next    paretune bench {folder.path}/exports/m-p80.float32  # measures it",
+        f"Report  {folder.path}/report.html",
+    ]
 
 
 def test_the_best_may_be_the_cheapest_too(tmp_path: Path) -> None:
     folder = run_with(tmp_path / "run", [(*FILES[0][:3], 10, 1.2), *FILES[1:]])
-    assert format_outcome(load_report(folder.path)).endswith(
-        "exports/m.float32 (chosen by validation accuracy: 96.00 %, the best)"
-    )
+    assert f"Ship    {folder.path}/exports/m.float32" in str(load_report(folder.path))
 
 
 def test_nothing_is_chosen_where_validation_data_were_trained_on(tmp_path: Path) -> None:
@@ -42,11 +45,12 @@ def test_nothing_is_chosen_where_validation_data_were_trained_on(tmp_path: Path)
     SearchFolder(folder.path).write_final(
         FinalTraining("m", 0, 1, 3, 3, True, {}, {"accuracy": 0.9}, 1.0)
     )
-    assert format_outcome(load_report(folder.path)) == (
-        f"report: {folder.path}/report.html; ship: a file of your choice in {folder.path}/exports "
-        "(none is chosen: the models were trained on the validation part, and test data never "
-        "choose a file)"
-    )
+    text = str(load_report(folder.path))
+    assert "\nShip" not in text
+    assert (
+        "No file is chosen to ship: the models were trained on the validation part, and test data "
+        "never choose a file"
+    ) in " ".join(text.split())
 
 
 @pytest.fixture
@@ -61,20 +65,24 @@ def searched(tmp_path: Path) -> SearchFolder:
     return folder
 
 
-def test_a_search_names_its_best_model_on_the_last_line(searched: SearchFolder) -> None:
+def test_a_search_names_its_best_model_and_the_next_command(searched: SearchFolder) -> None:
     done = CliRunner().invoke(app, ["report", str(searched.path)])
     assert done.exit_code == 0, done.stderr
     place = str(searched.path).replace("\n", "\\n")
-    assert done.stdout.splitlines()[-1] == (
-        f"report: {place}/report.html; best model: {place}/candidates/0001.keras (chosen by "
-        "validation accuracy: 95.00 %); `paretune compress` makes files to ship"
-    )
+    model = f"{place}/candidates/0001.keras"
+    lines = done.stdout.splitlines()
+    assert lines[0] == "Pareto front: 2 models, validation accuracy against macs"
+    assert lines[2:5] == [
+        f"Best    {model}",
+        f"Next    paretune shrink '{model}' --data digits --latency 0.5x",
+        f"Report  {place}/report.html",
+    ]
 
 
 def test_a_search_without_a_candidate_names_its_report(tmp_path: Path) -> None:
     folder = SearchFolder(tmp_path / "run")
     folder.claim("search", SearchPlan())
-    assert format_outcome(load_report(folder.path)) == f"report: {folder.path}/report.html"
+    assert str(load_report(folder.path)).endswith(f"Report  {folder.path}/report.html")
 
 
 def test_bench_names_what_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,8 +98,11 @@ def test_bench_names_what_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     Path("b").mkdir()
     done = CliRunner().invoke(app, ["bench", "m.tflite", "--out", "b"])
     # of a model without MACs there is no picture
-    assert done.stdout.splitlines()[-1] == "written: b/bench.json, b/bench.csv"
-    assert "written:" not in CliRunner().invoke(app, ["bench", "m.tflite"]).stdout
+    lines = done.stdout.splitlines()
+    assert lines[1:3] == ["Saved  b/bench.json", "Saved  b/bench.csv"]
+    assert "Saved" not in CliRunner().invoke(app, ["bench", "m.tflite"]).stdout
+    done = CliRunner().invoke(app, ["bench", "m.tflite", "--json", "--quiet"])
+    assert json.loads(done.stdout)["timed"][0]["model"] == "m"
 
 
 def test_what_is_not_there_is_not_named(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_a_page_of_two_runs(folder: SearchFolder, tmp_path: Path) -> None:  # no
     path = other / "compressed" / "0001.json"
     content = read_json(path)
     for item in content["artifacts"]:
-        item["gzip_bytes"] = item["gzip_bytes"] // 2
+        item["size_bytes"] = item["size_bytes"] // 2
     write_json(path, content)
     page = unescape(compare_runs([folder.path, other], tmp_path / "c.html").read_text())
     assert "2 runs compared" in page
@@ -142,7 +142,7 @@ def test_a_page_of_two_runs(folder: SearchFolder, tmp_path: Path) -> None:  # no
     assert "Exported files: run and other" in bare
     assert "other alone reaches so low" in bare
     # the same qualities for half of the bytes
-    (line,) = re.findall(r"Gzipped(.*?)Latency", " ".join(bare.split()))
+    (line,) = re.findall(r" Size (.*?) Latency ", " ".join(bare.partition("Better")[2].split()))
     assert "run, by" not in line
     assert "different examples" not in bare
 
@@ -154,6 +154,7 @@ def test_runs_of_other_data_or_machines_are_told(
     other = tmp_path / "other"
     shutil.copytree(folder.path, other)
     plan = read_json(other / "plan.json")
+    plan["plan"]["seed"] = 7
     write_json(other / "plan.json", {**plan, "facts": {"data": "another"}})
     timed = read_json(other / "latency.json")
     write_json(
@@ -161,6 +162,9 @@ def test_runs_of_other_data_or_machines_are_told(
     )
     page = unescape(compare_runs([folder.path, other], tmp_path / "c.html").read_text())
     assert "The runs had different examples" in page
+    # options that differ are said; a share of a common box would mean nothing
+    assert "<li>seed 0 / 7</li>" in page
+    assert "hypervolume" not in page
     assert "Latency is not compared: it was measured by LiteRT 1.0 on A <CPU>, 1 threads" in page
     bare = re.sub(r"<(script|style).*?</\1>", " ", page, flags=re.DOTALL)
     assert ">Latency<" not in bare
@@ -187,7 +191,9 @@ def test_the_command(folder: SearchFolder, tmp_path: Path) -> None:  # noqa: F81
     shutil.copytree(folder.path, other)
     done = paretune("report", folder.path, other, "--out", "both.html", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "report: both.html"
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["2 runs compared", "Report  both.html"]
+    assert [line.split()[0] for line in lines[5:7]] == ["run", "other"]
     assert (tmp_path / "both.html").is_file()
     one = paretune("report", folder.path, "--out", "x.html", cwd=tmp_path)
     assert one.returncode == 2

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from compress.core.atomic_files import write_json
 from compress.plan import Plan
-from compress.report import render_tables
 from search.plan import SearchOptions, SearchPlan
-from search.report import render
+from search.report import load_report, render
 from search.report.charts import (
     ABSENT_HEIGHT,
     compute_crossings,
@@ -24,7 +24,8 @@ from search.report.charts import (
 from search.report.importance import compute_importances, measure_forest_shares, read_parameters
 from search.study.directory import Candidate, SearchFolder
 from search.study.front import count_epochs, measure_progress, sort_by_end
-from tests.compress.report.test_report import Page
+from tests.compress.report.test_file_selection import FILES, run_with
+from tests.compress.report.test_report import Page, latency
 
 OBJECTIVES = ("accuracy", "macs")
 
@@ -348,17 +349,28 @@ def test_no_search_no_section(tmp_path: Path, folder: SearchFolder) -> None:
     assert "The search" not in write(bare, [])
 
 
-def test_the_terminal_says_how_many_epochs(folder: SearchFolder) -> None:
-    from rich.console import Console
-
+def test_the_page_says_how_many_epochs(folder: SearchFolder) -> None:
     write(folder, [candidate(0, 0.5, 9, history=history(0.1, 0.5), choices={"x": 1})])
-    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(render_tables(render(folder.path)))
-    assert "1 on the front; 2 of 12 epochs trained" in console.export_text()
-    console.file.close()
+    render(folder.path)
+    page = (folder.path / "report.html").read_text("utf-8")
+    assert "1 on the front; 2 of 12 epochs trained" in page
 
 
 def test_the_study_is_not_needed(folder: SearchFolder) -> None:
     assert not folder.journal.exists()
     write(folder, synthetic(3))
     assert not folder.journal.exists()
+
+
+def test_the_screen_says_whether_pruned_files_are_on_the_front(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", FILES)
+    folder = SearchFolder(run.path)
+    folder.write_candidate(candidate(0, 0.5, 9, choices={"x": 1}))
+    # each file is slower than another and better in validation: 0.940, 0.951, 0.955, 0.960
+    text = " ".join(str(load_report(folder.path)).split())
+    assert "pruned files on the Pareto front of validation accuracy and latency: 2 of 2" in text
+    # the same files, the pruned ones slower than all others, and worse than the slower of these
+    times = {name: latency(0.1 if "p80" in name else ratio) for name, *_, ratio in FILES}
+    write_json(folder.latency, {name: item.to_json() for name, item in times.items()})
+    text = " ".join(str(load_report(folder.path)).split())
+    assert "no pruned file is on the Pareto front of validation accuracy and latency" in text

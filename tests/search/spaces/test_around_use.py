@@ -50,7 +50,7 @@ def dense(path: Path, width: int = 0, trainable: bool = True) -> None:
         ("missing.keras", "must be around a trained model .* A model file must exist"),
         ("notes.txt", "A model file must end in .keras"),
         ("broken.keras", "Keras 3 must be able to read"),
-        ("head.keras", "channels that can be removed. Received: none; held are .*'head'"),
+        ("head.keras", "channels that can be removed. Received: none; not prunable: .*'head'"),
         ("narrow.keras", r"wide enough to be thinned.* Received: hidden \(4 channels\)"),
         ("frozen.keras", "trainable weights. Received: none"),
         ("nan.keras", "must be (finite|numbers)"),

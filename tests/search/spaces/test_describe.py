@@ -189,7 +189,7 @@ def test_a_space_without_models_is_refused(blobs: Dataset) -> None:
 
 def test_command(tmp_path: Path, digits: Dataset) -> None:
     file = tmp_path / "space.json"
-    done = CliRunner().invoke(app, ["space", "describe", "mlp", "--json", str(file)])
+    done = CliRunner().invoke(app, ["space", "describe", "mlp", "--out", str(file)])
     assert done.exit_code == 0, done.output
     for words in (
         "Space mlp, for digits (8 x 8 x 1)",

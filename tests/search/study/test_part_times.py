@@ -152,7 +152,7 @@ def test_a_damaged_record_is_refused(
     measure_parts(plan.search, folder, silent)
     record = PartTimes.from_timing(space.time_calls(silent)).to_json()
     write_json(folder.part_times, {**record, "whole": [1.0]})
-    with pytest.raises(InputError, match="as many nets"):
+    with pytest.raises(InputError, match="as many models"):
         build_latency_estimator(plan.search, folder)
 
 

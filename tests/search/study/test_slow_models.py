@@ -70,7 +70,7 @@ def test_half_of_the_macs_leave_where_a_file_takes_three_times_an_empty_one(
     assert plan.weights.sparsity == 0.6  # a fifth of all is two fifths of a half
     assert str(HALF_MACS) == "0.5x"
     assert note == (
-        "channels are removed until half of the MACs are left, zeros are 60 %: its int8 file takes "
+        "channels are removed until half of the MACs remain, zeros are 60 %: its int8 file takes "
         "3.10 us, 2.79 us with half the MACs, an empty one 1.00 us (LiteRT, 1 thread, measured)"
     )
     assert timed == [["own", "empty"], ["own", "half"]]

@@ -18,8 +18,8 @@ from compress.model.keras_internals import get_mask
 from compress.model.layers import UNCOUNTED, find_layer_class, is_keras
 from compress.model.program import Node, Program, TensorReaders
 
-ONE_STAYS = "one side of the sum must stay, and it costs most"
-SHORTCUT = "it is the shortcut of a branch that may leave"
+ONE_STAYS = "one side of the sum must be kept, and this one costs most"
+SHORTCUT = "it is the shortcut of a block that may be removed"
 NOT_RESIDUAL = "no other side of the sum passes by it: it is no residual branch"
 UNSCALED = "the layer that sums scales its other operand"
 NO_KERNEL = "no operand of the sum has a layer with a kernel to itself"

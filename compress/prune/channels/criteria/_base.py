@@ -138,7 +138,7 @@ class Context:
         count = min(self.examples, len(self.data.train))
         self.notes.append(
             f"group '{group.name}': {np.count_nonzero(dead)} of {size} units are zero on all "
-            f"{count:,} examples that were looked at: they leave first"
+            f"{count:,} calibration examples: they are removed first"
         )
         return np.where(dead, min(0.0, float(scores.min())), scores)
 

@@ -298,7 +298,7 @@ def _describe_relaxation(
 def _describe_protected(coupling: Coupling) -> str:
     frozen_texts = [f"{row.units} units by {row.reason}" for row in coupling.list_frozen()]
     more = f" and {len(frozen_texts) - 5} reasons more" if len(frozen_texts) > 5 else ""
-    text = f"held are {', '.join(frozen_texts[:5]) or 'no units'}{more}."
+    text = f"not prunable: {', '.join(frozen_texts[:5]) or 'no units'}{more}."
     # layers that cannot be pruned, with each reason once per class
     by_reason: dict[tuple[str, str], list[str]] = {}
     for name, (kind, reason) in coupling.graph.unknown.items():
@@ -308,4 +308,4 @@ def _describe_protected(coupling: Coupling) -> str:
         for (kind, reason), names in by_reason.items()
     ]
     more = f"; and {len(texts) - 5} reasons more" if len(texts) > 5 else ""
-    return f"{text} Layers that stay whole: {'; '.join(texts[:5])}{more}." if texts else text
+    return f"{text} Layers that keep all channels: {'; '.join(texts[:5])}{more}." if texts else text

@@ -231,7 +231,7 @@ ERRORS = [
     ({"amount": 0.5}, "^Argument 'amount' was removed. A target says what is kept. Give macs="),
     ({"macs": 0.5, "finetune": print}, "^Argument 'finetune' was removed. .* train in turn.$"),
     ({"macs": 0.5, "steps": 2}, "^Option 'steps' was removed. .* train in turn.$"),
-    ({"macs": 0.001}, r"macs must be at least [\d,]+ \(0\.\d+x .* held are 10 units by model"),
+    ({"macs": 0.001}, r"macs must be at least [\d,]+ \(0\.\d+x .* not prunable: 10 units by model"),
     ({"macs": 0.5, "criterion": "l3"}, "Unknown channel criterion 'l3'.*l2"),
     ({"macs": 0.5, "criterion": "taylor"}, "'taylor' must have data"),
     ({"macs": 0.5, "exclude": ("stemm",)}, "'stemm'. Did you mean 'stem'. Choices: "),
@@ -258,7 +258,7 @@ def test_nothing_removable() -> None:
     inputs = keras.Input((4,))
     model = keras.Model(inputs, layers.Dense(3, name="only")(inputs))
     with pytest.raises(
-        InputError, match=r"Received: none; held are 3 units by model output 'only'"
+        InputError, match=r"Received: none; not prunable: 3 units by model output 'only'"
     ):
         prune_channels(model, macs=0.5)
 
@@ -268,7 +268,7 @@ def test_a_model_without_a_kernel_has_nothing_to_remove() -> None:
     model = keras.Model(inputs, layers.ReLU()(layers.MaxPooling2D()(inputs)))
     coupled = compress.coupled_groups(model)
     assert (coupled.groups, coupled.frozen, coupled.macs) == ((), (), 0)
-    with pytest.raises(InputError, match="Received: none; held are no units"):
+    with pytest.raises(InputError, match="Received: none; not prunable: no units"):
         prune_channels(model, macs=0.5)
 
 

@@ -376,6 +376,6 @@ def test_what_stays_whole_is_named_layer_by_layer() -> None:
     with pytest.raises(FeasibleError) as caught:
         prune_channels(keras.Model(inputs, x), macs=0.5, scope="layer")
     said = str(caught.value)
-    assert "Layers that stay whole: raw0 and 1 more (Raw): no rule for this class" in said
+    assert "Layers that keep all channels: raw0 and 1 more (Raw): no rule for this class" in said
     assert "folded (Folded): no rule for this class, and it cannot be opened: it reshapes " in said
     assert "(None, None, 16) to (-1, None, 2, 8), sizes that are not known" in said
