@@ -277,8 +277,9 @@ def test_criteria_losses_and_data_in_python(folder: Path) -> None:
     from compress import distill, load_data, prune_channels
 
     result = prune_channels(
-        network(), ChannelOptions(criterion="last_kept"), macs=0.5, scope="layer"
-    )
+        network(), ChannelOptions(criterion="last_kept", scope="layer"),
+        cost=lambda kept, _: kept.sum(-1), share=0.5,
+    )  # fmt: skip
     assert result.kept["first/kernel"][1].tolist() == [4, 5, 6, 7]
     data = load_data("corners", task="graded")
     assert (data.num_classes, len(data.train)) == (4, 136)  # 200 less 20 %, less 15 %

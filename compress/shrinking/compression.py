@@ -131,8 +131,8 @@ def compress_model(
 
     Example:
         >>> result = compress_model(
-        ...     model, (x, y), channels=0.5, sparsity=0.5, epochs=2, formats=["float32", "int8"],
-        ...     round_to=2, latency_budget=0.5, out=folder / "small",
+        ...     model, (x, y), channels=0.5, sparsity=0.5, finetune_epochs=2,
+        ...     formats=["float32", "int8"], round_to=2, latency_budget=0.5, out=folder / "small",
         ... )
         >>> sorted(result.files)
         ['float32', 'int8']
