@@ -291,7 +291,6 @@ def test_more_training_is_named_beside_what_was_gained(folder: SearchFolder) -> 
     assert "(-1.00 pp against the original trained as long)" in told
     render(folder.path)
     assert text in (folder.path / "report.html").read_text("utf-8").replace("&#39;", "'")
-    assert text in load_report(folder.path).build_summary().to_text(400)
 
 
 def test_zeros_are_told_as_a_share_of_everything(folder: SearchFolder) -> None:
@@ -344,7 +343,7 @@ def test_ranges_are_never_shown_as_intervals(folder: SearchFolder) -> None:
 
 
 def test_tables_print(folder: SearchFolder) -> None:
-    text = str(load_report(folder.path))
+    text = " ".join(str(load_report(folder.path)).split())
     assert "0001-p80.int8" in text
     assert "median on LiteRT 1.0, A <CPU>, 1 thread" in text
 
