@@ -69,7 +69,8 @@ class Summary:
         notes: Notes below the table.
         row_noun: Name of the rows, for the number of omitted ones: "groups".
         warnings: Warnings above everything else, which are always shown.
-        fields: Labels and values below the lines, such as paths and commands: never broken.
+        fields: Labels and values below the lines, such as paths and commands: never broken. A field
+            without a label continues the one above in words.
     """
 
     title: str
@@ -108,7 +109,9 @@ class Summary:
             lines += _wrap(escape_line(text), width)
         label_width = max((len(label) for label, _ in self.fields), default=0) + 2
         for label, value in self.fields:
-            lines.append(f"{label:<{label_width}}{escape_line(value)}")
+            head, text = f"{label:<{label_width}}", escape_line(value)
+            # what has no label is words, not a path
+            lines += [head + text] if label else _wrap(head + text, width, head)
         if self.rows:
             lines += ["", *self._format_table(rows, width), ""]
         if left := len(self.rows) - rows:

@@ -111,10 +111,10 @@ def list_fields(report: Report, shipped: SelectedFile | None) -> tuple[tuple[str
         file = find_shipped_file(report, shipped.row)
         fields += [("Ship", str(file)), ("", _describe_costs(report, shipped.row))]
         script = file.parent / "feed.py"
-        command = f"paretune bench {file}  # measures it"
         if script.exists():
-            command = f"python {script}  # runs it on an example"
-        fields.append(("Next", command))
+            fields += [("Next", f"python {script}"), ("", "runs the file on an example")]
+        else:
+            fields += [("Next", f"paretune bench {file}"), ("", "measures the file's latency")]
     return (*fields, ("Report", str(report.folder / "report.html")))
 
 

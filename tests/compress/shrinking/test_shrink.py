@@ -45,7 +45,7 @@ def test_a_goal_of_macs_is_met_without_training(halved: ShrinkResult, trained: A
         assert row.artifact.val
         assert row.latency is not None
     shown = str(halved)
-    assert "goal met: MACs 0.5x" in shown
+    assert "Goal met: MACs 0.5x" in shown
     assert str(halved.file) in shown.replace("\n", "")
 
 

@@ -139,7 +139,8 @@ def test_the_report_on_a_terminal(tmp_path: Path) -> None:
         text = on_terminal("report", folder.path.name, columns=width, cwd=tmp_path)
         lines = text.splitlines()
         assert len(lines) <= 25
-        assert max(map(len, lines)) <= width
+        # paths and commands are never broken
+        assert max(len(line) for line in lines if line[:4] not in ("Ship", "Next")) <= width
         for name in FILES:
             assert any(line[2:].startswith(name) for line in lines), name
         assert any(line.startswith("Ship    run/exports/") for line in lines)
