@@ -56,12 +56,12 @@ def test_a_search_needs_no_objectives(rows: Any, tmp_path: Path) -> None:
         return done.stdout
 
     text = run()
-    assert "Front: validation r2 against macs" in text
+    assert "Pareto front: 1 model, validation r2 against macs" in text
     plan = json.loads((tmp_path / "out" / "plan.json").read_text())["plan"]
     assert plan["search"]["objectives"] == ["r2", "macs"]
     (record,) = (json.loads(path.read_text()) for path in (tmp_path / "out").glob("candidates/*n"))
     assert f"{record['val']['r2']:.4g}" in text
-    assert "%" not in text.partition("Front")[2].partition("candidates trained")[0]
+    assert "%" not in text.partition("front")[2].partition("candidates trained")[0]
     # the same words resume it
     run()
 

@@ -196,7 +196,7 @@ def test_nothing_is_trained_and_all_is_repaired(
     assert "Behind removed channels: " in text
     assert "Behind removed weights: " in text
     for what in ("channels", "weights"):
-        assert f"Errors of layers behind {what} that left" in text
+        assert f"Errors of layers behind removed {what}" in text
     assert page.compressed[0].finetuned == 0
 
 

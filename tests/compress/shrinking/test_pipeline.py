@@ -130,7 +130,7 @@ def test_channels_then_weights(trained: Path, tmp_path: Path) -> None:
     assert record.dense_epochs is None
     assert record.as_long is not None
     assert record.as_long["test"]["accuracy"] > 0.9
-    assert "against the dense model trained as long)" in page
+    assert "against the original trained as long)" in page
     # what chooses files is measured on the files themselves, and test data are read once
     for row in result.report.rows:
         assert set(row.artifact.val) == set(row.artifact.test)
