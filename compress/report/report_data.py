@@ -73,6 +73,10 @@ class Report(DisplayableResult):
             f"no files in '{self.folder}'", fields=(("Report", str(self.folder / "report.html")),)
         )
 
+    def describe_pruned_files(self) -> list[str]:
+        """Return how pruned files compare with other models of a search; empty without one."""
+        return []
+
     @property
     def qualities(self) -> tuple[str, ...]:
         """Names of the test metrics, the main metric first."""

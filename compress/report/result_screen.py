@@ -59,7 +59,7 @@ def build_result_screen(report: Report) -> Summary:
 
 
 def list_verdict_lines(report: Report, selection: FileSelection) -> list[str]:
-    """Return the verdict, one line per goal, and one line per output of several.
+    """Return the verdict, a line per goal and per output of several, and what pruning won.
 
     Args:
         report: The report with the files.
@@ -77,7 +77,7 @@ def list_verdict_lines(report: Report, selection: FileSelection) -> list[str]:
     else:
         metric_text = format_test_metric(report, selection.to_ship.row)
         lines = [f"Test {report.main}: {metric_text}"]
-    return lines + _list_output_lines(report, selection)
+    return [*lines, *_list_output_lines(report, selection), *report.describe_pruned_files()]
 
 
 def _list_output_lines(report: Report, selection: FileSelection) -> list[str]:

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from compress.core.errors import InputError
-from compress.core.pareto import compute_front_mask
 from compress.core.summary import Summary
 from compress.data.tasks import ERRORS
 from compress.measure import formatting
@@ -68,7 +65,7 @@ class SearchReport(Report):
             if not self.candidates:
                 return screen
             first, *others = screen.notes
-            return replace(screen, notes=(first, trials, *self._describe_pruned_files(), *others))
+            return replace(screen, notes=(first, trials, *others))
         metric, *costs = self.objectives
         front = self.list_front_candidates()
         page = ("Report", str(self.folder / "report.html"))
@@ -113,26 +110,31 @@ class SearchReport(Report):
             if cost in _MEASURED_HEADINGS
         ]
 
-    def _describe_pruned_files(self) -> list[str]:
-        """Return whether pruned files are on the Pareto front of all files; empty if unknown."""
+    def describe_pruned_files(self) -> list[str]:
+        """Return how many pruned files beat all unpruned files of the run; empty if unknown.
+
+        A file beats another if it is faster beyond the 95 % intervals of their latencies, or more
+        accurate on validation data.
+        """
         sign = 1 if self.main in ERRORS else -1
         points = [
-            (row.latency.median_ms, sign * row.artifact.val[self.main], row.artifact.variant)
+            (row.artifact.variant == "pruned", sign * row.artifact.val[self.main], row.latency)
             for row in self.rows
             if row.latency is not None and self.main in row.artifact.val
         ]
-        is_pruned = [variant == "pruned" for *_, variant in points]
-        if not any(is_pruned):
+        pruned = [(error, latency) for is_pruned, error, latency in points if is_pruned]
+        unpruned = [(error, latency) for is_pruned, error, latency in points if not is_pruned]
+        if not pruned or not unpruned or not self.candidates:
             return []
-        mask = compute_front_mask(np.array([point[:2] for point in points]))
-        on_front = sum(pruned and member for pruned, member in zip(is_pruned, mask, strict=True))
-        where = f"the Pareto front of validation {self.main} and latency"
-        if on_front:
-            return [f"pruned files on {where}: {on_front} of {sum(is_pruned)}"]
-        return [
-            f"no pruned file is on {where}: for each there is an unpruned model of the search that "
-            "is as good and at least as fast"
-        ]
+        wins = sum(
+            all(other > error or time.low_ms > latency.high_ms for other, time in unpruned)
+            for error, latency in pruned
+        )
+        text = (
+            f"Pruned files faster than every unpruned file of this run that is as good on "
+            f"validation data: {wins} of {len(pruned)}"
+        )
+        return [text]
 
     def _list_next_steps(self, front: Sequence[Candidate]) -> list[tuple[str, str]]:
         """Return the best model's file, and the command that compresses it."""
