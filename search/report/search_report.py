@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from compress.core.errors import InputError
+from compress.core.statistics import compare_examples
 from compress.core.summary import Summary
-from compress.data.tasks import ERRORS
 from compress.measure import formatting
 from compress.report.markup import Cell
 from compress.report.report_data import Report, read_report
 from compress.report.result_screen import build_result_screen
+from compress.run.compressed_model import read_example_values
 from search.report.importance import TREES, Importance, compute_importances, rank_parameters
 from search.study.directory import (
     COMPLETE,
@@ -111,30 +112,35 @@ class SearchReport(Report):
         ]
 
     def describe_pruned_files(self) -> list[str]:
-        """Return how many pruned files beat all unpruned files of the run; empty if unknown.
+        """Return how many pruned files no unpruned file equals; empty if that is unknown.
 
-        A file beats another if it is faster beyond the 95 % intervals of their latencies, or more
-        accurate on validation data.
+        An unpruned file equals a pruned one if it is neither worse on validation data nor slower,
+        each beyond the 95 % interval: of the paired difference of accuracy, corrected for the
+        number of pruned files, and of each latency.
         """
-        sign = 1 if self.main in ERRORS else -1
-        points = [
-            (row.artifact.variant == "pruned", sign * row.artifact.val[self.main], row.latency)
+        folder = SearchFolder(self.folder)
+        files = [
+            (row.artifact.variant == "pruned", row.latency, values)
             for row in self.rows
-            if row.latency is not None and self.main in row.artifact.val
+            if row.latency is not None
+            and (values := read_example_values(folder, row.artifact.id, "val")) is not None
         ]
-        pruned = [(error, latency) for is_pruned, error, latency in points if is_pruned]
-        unpruned = [(error, latency) for is_pruned, error, latency in points if not is_pruned]
+        unpruned = [(time, values) for is_pruned, time, values in files if not is_pruned]
+        pruned = [(time, values) for is_pruned, time, values in files if is_pruned]
         if not pruned or not unpruned or not self.candidates:
             return []
         wins = sum(
-            all(other > error or time.low_ms > latency.high_ms for other, time in unpruned)
-            for error, latency in pruned
+            all(
+                time.low_ms > latency.high_ms
+                or compare_examples(other, values, comparisons=len(pruned)).high < 0.0
+                for time, other in unpruned
+            )
+            for latency, values in pruned
         )
-        text = (
-            f"Pruned files faster than every unpruned file of this run that is as good on "
-            f"validation data: {wins} of {len(pruned)}"
-        )
-        return [text]
+        return [
+            "Pruned files that no unpruned file of this run equals in validation "
+            f"{self.main} and latency, beyond noise: {wins} of {len(pruned)}"
+        ]
 
     def _list_next_steps(self, front: Sequence[Candidate]) -> list[tuple[str, str]]:
         """Return the best model's file, and the command that compresses it."""

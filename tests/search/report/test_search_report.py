@@ -12,6 +12,7 @@ import pytest
 
 from compress.core.atomic_files import write_json
 from compress.plan import Plan
+from compress.run.compressed_model import write_example_values
 from search.plan import SearchOptions, SearchPlan
 from search.report import load_report, render
 from search.report.charts import (
@@ -363,25 +364,31 @@ def test_the_study_is_not_needed(folder: SearchFolder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "wins"),
+    ("ratio", "right", "wins"),
     [
-        # the unpruned file that is as good takes 0.49 to 0.51 ms; 0.5 / 1.1 ms ends below that
-        (1.1, "2 of 2"),
+        # m.float32 takes 0.49 to 0.51 ms, m-p80.float32 0.5 / 1.1 ms, which ends below that
+        (1.1, 951, "2 of 2"),
         # 0.5 / 1.02 ms ends at 0.50 ms: faster, but not beyond the intervals
-        (1.02, "1 of 2"),
+        (1.02, 951, "1 of 2"),
+        # m-p80.int8 is slower than m.int8; two examples of a thousand do not make it better
+        (1.02, 942, "0 of 2"),
     ],
 )
 def test_the_verdict_says_how_many_pruned_files_win(
-    tmp_path: Path, ratio: float, wins: str
+    tmp_path: Path, ratio: float, right: int, wins: str
 ) -> None:
     run = run_with(tmp_path / "run", FILES)
     folder = SearchFolder(run.path)
     folder.write_candidate(candidate(0, 0.5, 9, choices={"x": 1}))
     times = {name: latency(ratio if name == "m-p80.float32" else own) for name, *_, own in FILES}
     write_json(folder.latency, {name: item.to_json() for name, item in times.items()})
+    assert "Pruned files" not in str(load_report(folder.path))  # nothing is known by example
+    counts = {"m.float32": 960, "m.int8": 940, "m-p80.float32": 955, "m-p80.int8": right}
+    for name, count in counts.items():
+        write_example_values(folder, name, "val", (np.arange(1000) < count).astype(float))
     line = (
-        "Pruned files faster than every unpruned file of this run that is as good on validation "
-        f"data: {wins}"
+        "Pruned files that no unpruned file of this run equals in validation accuracy and latency, "
+        f"beyond noise: {wins}"
     )
     assert line in " ".join(str(load_report(folder.path)).split())
     render(folder.path)
