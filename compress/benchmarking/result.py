@@ -82,7 +82,7 @@ class BenchResult(DisplayableResult):
         """Return a summary for one screen: times, verdicts and conditions."""
         names = ", ".join(f"'{model.name}'" for model in self.models)
         return Summary(
-            f"{len(self.timed)} timings of {names}",
+            f"{len(self.timed)} timing{'' if len(self.timed) == 1 else 's'} of {names}",
             tuple(self.verdicts()),
             ("Model", "configuration", "latency", "speed-up", "file", "MACs", "p95", "min"),
             tuple(self._format_row(row) for row in self.timed),
