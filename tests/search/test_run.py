@@ -85,7 +85,7 @@ def test_search_compress_report_and_extension(tmp_path: Path) -> None:
     assert "runs on CPU" in log[0]
     for step in ("1 define the space", "2 sample with pareto; 3 train", "4 update", "5 repeat"):
         assert any(step in line for line in log), step
-    assert "Speed-up" in done.stdout
+    assert "faster" in done.stdout
 
     # the report is made again from the folder alone
     before = (folder / "report.html").read_bytes()
