@@ -266,7 +266,7 @@ def test_a_search_without_training(space: SubnetworkSpace, digits: Dataset, tmp_
     folder = SearchFolder(tmp_path / "run")
     candidates = [item for item in folder.read_candidates() if item.is_trial]
     assert all(not item.history for item in candidates)
-    assert report.summarize_trials().startswith(f"{len(candidates)} candidates judged, ")
+    assert report.summarize_trials().startswith(f"{len(candidates)} candidates evaluated, ")
     plan = from_flat(SearchPlan, {"space": space.name, "no_train": True, "final_models": 2})
     names = {item.id for item in select_final_candidates(folder.read_candidates(), plan)}
     finals = folder.read_finals()
